@@ -1,0 +1,1 @@
+"""Etude: grow a language model from text, and watch it learn."""

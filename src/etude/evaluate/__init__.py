@@ -1,0 +1,1 @@
+"""Measuring a model against what counting alone can do."""

@@ -1,0 +1,1 @@
+"""Using a trained model: choosing the next token, again and again."""

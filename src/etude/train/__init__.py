@@ -1,0 +1,1 @@
+"""Learning: loss, gradients, the update step, the loop and the checkpoints it leaves."""
