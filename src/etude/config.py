@@ -1,0 +1,320 @@
+"""Every setting of a run: typed, documented, and written down before step 0.
+
+1. ``Settings`` is a tree of frozen pydantic models holding plain values only, so it is TOML, JSON,
+   hashable and comparable.
+2. Values come from the defaults, then a TOML file, then dotted overrides (``train.lr=3e-4``); later wins.
+3. A setting that follows from something else (the size of the corpus, the chosen size of the model) is
+   ``"auto"`` until :mod:`etude.train.dial` resolves it and says why.
+4. An unknown key is an error that names the nearest known one.
+"""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+import tomli_w
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from etude.errors import InputError
+
+Auto = Literal["auto"]
+Count = Annotated[int, Field(ge=1)]
+ContextLength = Annotated[int, Field(ge=2)]
+ByteVocabulary = Annotated[int, Field(ge=257)]
+Rate = Annotated[float, Field(gt=0)]
+_T = TypeVar("_T")
+
+
+class Section(BaseModel):
+    """A group of settings: frozen, and strict about unknown names."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class DataSettings(Section):
+    """Which text, how it is cleaned, and what is held out."""
+
+    sources: tuple[str, ...] = ("builtin:primer",)
+    """Files, folders, ``-`` (stdin), ``hf:owner/name``, ``builtin:primer`` or ``builtin:python``."""
+    text_field: str = "text"
+    """The field or column that holds the text in .jsonl, .csv, .parquet and Hub data sets."""
+    max_bytes: Count | Auto = "auto"
+    """Read at most this many bytes of text (UTF-8). Auto: everything, or 12 MB of an endless built-in."""
+    normalization: Literal["NFC", "NFKC", "none"] = "NFC"
+    """Unicode normalisation of every document."""
+    min_chars: int = Field(1, ge=1)
+    """Documents with fewer characters are dropped."""
+    deduplicate: Literal["near", "exact", "none"] = "near"
+    """Drop repeated documents: near copies (MinHash), exact copies only, or keep all."""
+    split: Literal["hash", "tail"] = "hash"
+    """How validation text is held out: whole documents by hash of their content, or the last part of the text."""
+    validation_fraction: float = Field(0.05, gt=0.0, lt=1.0)
+    """Share of the text held out for validation."""
+    section_bytes: int = Field(8192, ge=256)
+    """A corpus that is one long document (or a few) is cut into sections of about this size before the split."""
+    cross_document_attention: bool = True
+    """Whether attention may look across the boundary between packed documents."""
+    workers: Count | Auto = "auto"
+    """Processes that encode text. Auto: one per core."""
+
+
+class TokenizerSettings(Section):
+    """How text becomes tokens."""
+
+    kind: str = "bpe"
+    """``bpe`` (byte-level, trained on the training part), ``char``, or a path to a tokenizer.json."""
+    vocab_size: ByteVocabulary | Auto = "auto"
+    """Vocabulary of a trained BPE. Auto: from the size of the training text."""
+    pattern: Literal["auto", "gpt2", "llama3", "qwen2"] = "auto"
+    """Pre-tokenizer expression. Auto: the one that runners expect of the model's family."""
+
+
+class ModelSettings(Section):
+    """The network. Names are Hugging Face's; ``auto`` follows from ``size``."""
+
+    preset: Literal["llama", "qwen3", "gpt2", "mlp"] = "llama"
+    size: Literal["auto", "nano", "tiny", "small", "medium", "large"] = "auto"
+    """The dial by parameters; see `etude train --dry-run`."""
+    hidden_size: Count | Auto = "auto"
+    intermediate_size: Count | Auto = "auto"
+    num_hidden_layers: Count | Auto = "auto"
+    num_attention_heads: Count | Auto = "auto"
+    num_key_value_heads: Count | Auto = "auto"
+    attention_bias: bool | Auto = "auto"
+    mlp_bias: bool | Auto = "auto"
+    qk_norm: bool | Auto = "auto"
+    tie_word_embeddings: bool | Auto = "auto"
+    rope_theta: float = Field(10000.0, gt=0)
+
+
+class TrainSettings(Section):
+    """The update step and the loop around it."""
+
+    steps: Count | Auto = "auto"
+    """Optimizer steps."""
+    context: ContextLength | Auto = "auto"
+    """Tokens in a row (T)."""
+    batch_rows: Count | Auto = "auto"
+    """Rows in the whole batch of a step (B), over all ranks and micro-batches."""
+    micro_batch_rows: Count | Auto = "auto"
+    """Rows in one forward pass; changes memory and speed, never the result beyond rounding."""
+    optimizer: Literal["muon", "adamw"] = "muon"
+    """Muon for the hidden matrices with AdamW for the rest, or AdamW for everything."""
+    lr: Rate | Auto = "auto"
+    """Peak learning rate of AdamW."""
+    muon_lr: Rate | Auto = "auto"
+    """Peak learning rate of Muon: the root mean square of an update relative to AdamW's convention."""
+    betas: tuple[float, float] = (0.9, 0.95)
+    eps: float = Field(1e-8, gt=0)
+    momentum: float = Field(0.95, ge=0, lt=1)
+    """Muon's momentum (Nesterov)."""
+    weight_decay: float = Field(0.1, ge=0)
+    """Decoupled; applied to matrices, not to biases and norms."""
+    schedule: Literal["linear", "cosine", "wsd"] = "linear"
+    warmup_fraction: float = Field(0.02, ge=0, le=1)
+    decay_fraction: float = Field(0.4, gt=0, le=1)
+    """Share of the steps in the final decay of ``wsd``."""
+    min_lr_ratio: float = Field(0.0, ge=0, le=1)
+    """Learning rate at the last step, as a share of the peak."""
+    max_grad_norm: float = Field(1.0, gt=0)
+    log_every: int = Field(10, ge=1)
+    eval_every: Count | Auto = "auto"
+    eval_tokens: int = Field(65536, ge=1)
+    """Validation tokens of an evaluation during training; the last one uses up to 16 times as many."""
+    sample_every: Count | Auto = "auto"
+    sample_prompt: str = ""
+    """What the sample that is shown while it learns begins with. Empty: the start of a document."""
+    checkpoint_every: Count | Auto = "auto"
+    keep_checkpoints: int = Field(3, ge=1)
+    """Newest checkpoints kept; step 0 and the early powers of two are kept besides."""
+
+
+class LadderSettings(Section):
+    """The n-gram models that the network has to beat."""
+
+    max_order: int = Field(7, ge=1, le=7)
+    max_train_bytes: int = Field(16_000_000, ge=1)
+    """Training text that the n-gram models are built from, at most."""
+
+
+class DeviceSettings(Section):
+    """Where the arithmetic happens."""
+
+    kind: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    dtype: Literal["auto", "fp32", "bf16"] = "auto"
+    """Arithmetic of matrix products; parameters are always fp32."""
+    threads: Count | Auto = "auto"
+    compile: bool | Auto = "auto"
+    """``torch.compile``: auto probes it once and falls back to eager."""
+
+
+class RunSettings(Section):
+    """The run's folder and its seed."""
+
+    name: str = "auto"
+    folder: str = "runs"
+    seed: int = Field(1337, ge=0)
+
+
+class Settings(Section):
+    """All settings of a run."""
+
+    run: RunSettings = RunSettings()
+    data: DataSettings = DataSettings()
+    tokenizer: TokenizerSettings = TokenizerSettings()
+    model: ModelSettings = ModelSettings()
+    train: TrainSettings = TrainSettings()
+    ladder: LadderSettings = LadderSettings()
+    device: DeviceSettings = DeviceSettings()
+
+
+def known_keys(model: type[BaseModel] = Settings, prefix: str = "") -> list[str]:
+    """Every dotted key, such as ``train.lr``."""
+    keys: list[str] = []
+    for name, field in model.model_fields.items():
+        annotation = field.annotation
+        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+            keys += known_keys(annotation, f"{prefix}{name}.")
+        else:
+            keys.append(prefix + name)
+    return keys
+
+
+def load_settings(file: Path | None = None, overrides: Sequence[str] = ()) -> Settings:
+    """Defaults, then the TOML ``file``, then ``overrides`` such as ``"train.lr=3e-4"``.
+
+    Raises:
+        InputError: a file that cannot be read, an unknown key (the nearest is named), or a bad value.
+    """
+    tree: dict[str, Any] = {}
+    if file is not None:
+        tree = _read_toml(file)
+        _refuse_unknown(_flatten(tree))
+    for override in overrides:
+        key, value = _parse_override(override)
+        section, _, name = key.partition(".")
+        branch = tree.setdefault(section, {})
+        if not isinstance(branch, dict):
+            raise InputError(f"'{section}' must be a table in {file}, such as [{section}]")
+        branch[name] = value
+    return validated(tree)
+
+
+def validated(tree: Mapping[str, Any]) -> Settings:
+    """Settings from nested plain values; the first thing wrong is one line.
+
+    Raises:
+        InputError: an unknown key or a bad value.
+    """
+    try:
+        return Settings.model_validate(tree)
+    except ValidationError as error:
+        raise InputError(_explain(error)) from None
+
+
+def with_values(settings: Settings, values: Mapping[str, Any]) -> Settings:
+    """A copy of ``settings`` with dotted keys replaced, validated again."""
+    tree = settings.model_dump()
+    for key, value in values.items():
+        section, name = key.split(".")
+        tree[section][name] = value
+    return validated(tree)
+
+
+def get_value(settings: Settings, key: str) -> Any:
+    """The value behind a dotted key."""
+    section, name = key.split(".")
+    return getattr(getattr(settings, section), name)
+
+
+def resolved(value: _T | Auto, key: str) -> _T:
+    """``value`` once nothing about it is ``"auto"`` any more (a programmer's error otherwise)."""
+    assert value != "auto", f"{key} was not resolved"
+    return value  # type: ignore[return-value]
+
+
+def to_toml(settings: Settings) -> str:
+    """The settings as TOML text that :func:`load_settings` reads back unchanged."""
+    return tomli_w.dumps(settings.model_dump(mode="json"))
+
+
+def differences(old: Settings, new: Settings) -> dict[str, tuple[Any, Any]]:
+    """Dotted keys whose values differ, with both values."""
+    return {
+        key: (get_value(old, key), get_value(new, key))
+        for key in known_keys()
+        if get_value(old, key) != get_value(new, key)
+    }
+
+
+def _read_toml(file: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"no settings file at {file}: check the path after --config") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"cannot read the settings file {file}: {error}") from None
+    except tomllib.TOMLDecodeError as error:
+        raise InputError(f"{file} is not valid TOML: {error}") from None
+
+
+def _flatten(tree: Mapping[str, Any], prefix: str = "") -> list[str]:
+    keys: list[str] = []
+    for name, value in tree.items():
+        if isinstance(value, Mapping):
+            keys += _flatten(value, f"{prefix}{name}.")
+        else:
+            keys.append(prefix + name)
+    return keys
+
+
+def _refuse_unknown(keys: Sequence[str]) -> None:
+    known = known_keys()
+    for key in keys:
+        if key not in known:
+            raise InputError(f"unknown setting '{key}'{_nearest(key, known)}")
+
+
+def _nearest(key: str, known: Sequence[str]) -> str:
+    candidates = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
+    if not candidates:
+        by_leaf = {name.rsplit(".", 1)[-1]: name for name in known}
+        leaves = difflib.get_close_matches(key.rsplit(".", 1)[-1], list(by_leaf), n=1, cutoff=0.5)
+        candidates = [by_leaf[leaf] for leaf in leaves]
+    if candidates:
+        return f": did you mean '{candidates[0]}'?"
+    return ": `etude settings` lists all of them"
+
+
+def _parse_override(text: str) -> tuple[str, Any]:
+    key, separator, raw = text.partition("=")
+    key = key.strip()
+    if not separator:
+        raise InputError(f"--set takes KEY=VALUE, such as train.lr=3e-4; got '{text}'")
+    _refuse_unknown([key])
+    try:
+        value = tomllib.loads(f"value = {raw.strip()}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = raw.strip()
+    if isinstance(value, list):
+        value = tuple(value)
+    return key, value
+
+
+def _explain(error: ValidationError) -> str:
+    first = error.errors()[0]
+    location = [str(part) for part in first["loc"] if not str(part).startswith(("literal[", "constrained-"))]
+    key = ".".join(location[:2])
+    if first["type"] == "extra_forbidden":
+        return f"unknown setting '{key}'{_nearest(key, known_keys())}"
+    # A value of "int or auto" reports one problem for each alternative; the useful one is not the literal's.
+    same_key = [e for e in error.errors() if e["loc"][:2] == first["loc"][:2]]
+    useful = next((e for e in same_key if e["type"] != "literal_error"), first)
+    message = useful["msg"].lower()
+    if any(e["type"] == "literal_error" and e["ctx"]["expected"] == "'auto'" for e in same_key):
+        message += ", or 'auto'"
+    return f"setting '{key}' cannot be {first.get('input')!r}: {message}"

@@ -1,0 +1,276 @@
+"""The run folder: everything known of a run, in plain files that are never half-written.
+
+A file or folder is written beside its final name, flushed to disk and renamed, so that a crash at any
+byte leaves the previous good state in place. Logs are appended a line at a time; a torn last line is
+recognised and ignored when they are read.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from etude.errors import EtudeError, InputError
+
+EVENT_SCHEMA = 1
+STAGING_PREFIX = ".staging-"
+
+
+def write_atomic(path: Path, content: bytes | str) -> None:
+    """Replace the file at ``path`` with ``content``; readers see the old file or the new one, whole.
+
+    Raises:
+        EtudeError: the disk is full or not writable; the old file stays as it was.
+    """
+    payload = content.encode("utf-8") if isinstance(content, str) else content
+    temporary: str | None = None
+    try:
+        handle, temporary = tempfile.mkstemp(prefix=STAGING_PREFIX, dir=path.parent)
+        with os.fdopen(handle, "wb") as file:
+            file.write(payload)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+        _flush_folder(path.parent)
+    except OSError as error:
+        if temporary is not None:
+            with suppress(OSError):
+                os.unlink(temporary)
+        raise write_failure(path, error) from error
+
+
+def write_json(path: Path, value: Any) -> None:
+    """:func:`write_atomic` of readable JSON."""
+    write_atomic(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """The JSON value in ``path``.
+
+    Raises:
+        InputError: missing, unreadable or damaged, naming the file.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"{path} is missing: is {path.parent} a complete folder of Etude?") from None
+    except (OSError, UnicodeDecodeError, ValueError, RecursionError) as error:
+        raise InputError(f"{path} is damaged ({error}): restore it or use another checkpoint") from None
+
+
+@contextmanager
+def staged_folder(final: Path) -> Iterator[Path]:
+    """A folder to fill, which takes the name ``final`` only when the block ends without an error.
+
+    Raises:
+        EtudeError: the disk is full or not writable; nothing is left behind and ``final`` is as it was.
+    """
+    try:
+        final.parent.mkdir(parents=True, exist_ok=True)
+        staging = Path(tempfile.mkdtemp(prefix=f"{STAGING_PREFIX}{final.name}-", dir=final.parent))
+    except OSError as error:
+        raise write_failure(final, error) from error
+    try:
+        yield staging
+        _flush_tree(staging)
+        os.chmod(staging, 0o755)
+        if final.exists():
+            shutil.rmtree(final)
+        os.replace(staging, final)
+        _flush_folder(final.parent)
+    except OSError as error:
+        shutil.rmtree(staging, ignore_errors=True)
+        raise write_failure(final, error) from error
+    except BaseException:
+        shutil.rmtree(staging, ignore_errors=True)
+        raise
+
+
+def write_failure(path: Path, error: OSError) -> EtudeError:
+    """The one line for a write that the system refused."""
+    return EtudeError(
+        f"could not write {path}: {error.strerror or error}; free some space or choose another folder"
+    )
+
+
+def hash_file(path: Path) -> str:
+    """BLAKE2b-128 of a file's bytes, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
+
+
+def _flush_tree(folder: Path) -> None:
+    for path in sorted(folder.rglob("*")):
+        if path.is_file():
+            descriptor = os.open(path, os.O_RDONLY)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+    _flush_folder(folder)
+
+
+def _flush_folder(folder: Path) -> None:
+    if os.name == "nt":  # Windows cannot open a folder; its rename is already durable enough
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+class JsonLines:
+    """An append-only log, one JSON object a line; a line is written whole or recognised as torn."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def append(self, event: dict[str, Any]) -> None:
+        """Add one line and hand it to the operating system at once."""
+        line = (json.dumps(event, ensure_ascii=False) + "\n").encode("utf-8")
+        try:
+            with self.path.open("ab") as file:
+                file.write(line)
+        except OSError as error:
+            raise write_failure(self.path, error) from error
+
+    def read(self) -> list[dict[str, Any]]:
+        """Every whole line; a torn or damaged one is left out."""
+        if not self.path.exists():
+            return []
+        events = []
+        for line in self.path.read_bytes().split(b"\n"):
+            with suppress(ValueError, UnicodeDecodeError, RecursionError):
+                event = json.loads(line)
+                if isinstance(event, dict):
+                    events.append(event)
+        return events
+
+    def cut_back(self, step: int) -> None:
+        """Forget lines after ``step``, so that no step stands twice when a run goes on from there."""
+        kept = [
+            event
+            for event in self.read()
+            if int(event.get("step", 0)) <= step and event.get("event") != "end"
+        ]
+        text = "".join(json.dumps(event, ensure_ascii=False) + "\n" for event in kept)
+        write_atomic(self.path, text)
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """The paths of a run and the few files that every part of Etude reads or writes."""
+
+    path: Path
+
+    @property
+    def name(self) -> str:
+        return self.path.name
+
+    @property
+    def settings_file(self) -> Path:
+        return self.path / "run.toml"
+
+    @property
+    def manifest_file(self) -> Path:
+        return self.path / "manifest.json"
+
+    @property
+    def ladder_file(self) -> Path:
+        return self.path / "ladder.json"
+
+    @property
+    def tokenizer(self) -> Path:
+        return self.path / "tokenizer"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    @property
+    def metrics(self) -> JsonLines:
+        return JsonLines(self.path / "metrics.jsonl")
+
+    @property
+    def samples(self) -> JsonLines:
+        return JsonLines(self.path / "samples.jsonl")
+
+    def write_status(self, state: str, step: int, reason: str = "") -> None:
+        """status.json: ``state`` is running, finished, stopped or failed; the time is the heartbeat."""
+        write_json(
+            self.path / "status.json",
+            {
+                "schema": EVENT_SCHEMA,
+                "state": state,
+                "step": step,
+                "heartbeat": time.time(),
+                "reason": reason,
+            },
+        )
+
+    def status(self) -> dict[str, Any]:
+        """status.json, or an empty object when there is none that can be read."""
+        with suppress(InputError):
+            value = read_json(self.path / "status.json")
+            if isinstance(value, dict):
+                return value
+        return {}
+
+    @classmethod
+    def create(cls, folder: Path, name: str) -> RunFolder:
+        """A new, empty run folder.
+
+        Raises:
+            InputError: the name is not a plain folder name, or it exists already.
+            EtudeError: the folder cannot be made.
+        """
+        if not name or name != Path(name).name or name in {".", ".."}:
+            raise InputError(f"'{name}' cannot name a run: use letters, digits, '-' and '_', such as my-run")
+        path = folder / name
+        try:
+            path.mkdir(parents=True)
+        except FileExistsError:
+            raise InputError(
+                f"{path} exists already: choose another --name, or go on with --resume {path}"
+            ) from None
+        except OSError as error:
+            raise write_failure(path, error) from error
+        return cls(path)
+
+    @classmethod
+    def open(cls, path: Path) -> RunFolder:
+        """An existing run.
+
+        Raises:
+            InputError: there is no run at ``path``.
+        """
+        if not (path / "run.toml").is_file():
+            known = (
+                sorted(p.parent.name for p in path.parent.glob("*/run.toml")) if path.parent.is_dir() else []
+            )
+            hint = (
+                f"; runs there: {', '.join(known[:5])}"
+                if known
+                else "; `etude runs` lists the runs there are"
+            )
+            raise InputError(f"{path} is not a run folder (no run.toml in it){hint}")
+        return cls(path)
+
+
+def free_name(folder: Path, stem: str) -> str:
+    """``stem``, or ``stem-2``, ``stem-3``, ... : the first that no run in ``folder`` has."""
+    name, number = stem, 2
+    while (folder / name).exists():
+        name, number = f"{stem}-{number}", number + 1
+    return name
