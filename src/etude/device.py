@@ -1,0 +1,178 @@
+"""The machine: which device computes, in which arithmetic, with how many threads, and how fast it is.
+
+Nothing here happens at import; a run chooses its device once, at its start.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import subprocess
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from etude.config import DeviceSettings
+from etude.errors import InputError
+
+if TYPE_CHECKING:
+    import torch
+
+VERSIONED_LIBRARIES = ("etude", "torch", "numpy", "tokenizers", "safetensors", "pydantic")
+
+
+@dataclass(frozen=True)
+class Device:
+    """Where and how the arithmetic of a run happens. Parameters are fp32 whatever ``dtype`` says."""
+
+    kind: Literal["cpu", "cuda", "mps"]
+    dtype: Literal["fp32", "bf16"]
+    threads: int
+
+    @property
+    def torch(self) -> torch.device:
+        import torch
+
+        return torch.device(self.kind)
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        """The context in which the forward pass runs: bf16 matrix products, or nothing at all."""
+        import torch
+
+        if self.dtype == "fp32":
+            return nullcontext()
+        return torch.autocast(self.kind, dtype=torch.bfloat16)
+
+    def synchronize(self) -> None:
+        """Wait until the device has done all it was asked; needed before a clock is read."""
+        import torch
+
+        if self.kind == "cuda":
+            torch.cuda.synchronize()
+        elif self.kind == "mps":
+            torch.mps.synchronize()
+
+
+def choose_device(settings: DeviceSettings) -> Device:
+    """The device that ``settings`` ask for, ready to use (threads set, fp32 products in full fp32).
+
+    Raises:
+        InputError: a device that this machine does not have, or arithmetic that it does badly.
+    """
+    import torch
+
+    available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    kind = settings.kind
+    if kind == "auto":
+        kind = "cuda" if available["cuda"] else "cpu"
+    if not available[kind]:
+        raise InputError(f"this machine has no '{kind}' device: use --set device.kind=cpu (or auto)")
+    dtype = settings.dtype
+    if dtype == "auto":
+        dtype = "bf16" if kind == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
+    threads = available_cores() if settings.threads == "auto" else settings.threads
+    torch.set_num_threads(threads)
+    torch.set_float32_matmul_precision("highest")
+    return Device(kind, dtype, threads)
+
+
+def available_cores() -> int:
+    """Processor cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def measured_peak_flops(device: Device, seconds: float = 0.3) -> float:
+    """Floating-point operations a second of a large matrix product in the run's arithmetic."""
+    import torch
+
+    size = 1024 if device.kind == "cpu" else 8192
+    dtype = torch.bfloat16 if device.dtype == "bf16" else torch.float32
+    left = torch.randn(size, size, device=device.torch).to(dtype)
+    right = torch.randn(size, size, device=device.torch).to(dtype)
+    return 2 * size**3 * _calls_per_second(device, lambda: left @ right, seconds)
+
+
+def measured_bandwidth(device: Device, seconds: float = 0.3) -> float:
+    """Bytes a second that a copy of a large array reads and writes."""
+    import torch
+
+    source = torch.zeros(64 * 2**20 // 4, device=device.torch)
+    target = torch.empty_like(source)
+    return 2 * source.numel() * 4 * _calls_per_second(device, lambda: target.copy_(source), seconds)
+
+
+def _calls_per_second(device: Device, call: Callable[[], object], seconds: float) -> float:
+    """The fastest of several short timings: other programs can only make a timing slower."""
+    call()
+    device.synchronize()
+    best, deadline = 0.0, time.perf_counter() + seconds
+    while time.perf_counter() < deadline:
+        start = time.perf_counter()
+        for _ in range(3):
+            call()
+        device.synchronize()
+        best = max(best, 3 / (time.perf_counter() - start))
+    return best
+
+
+def describe_machine(device: Device) -> dict[str, Any]:
+    """What a manifest says of the machine and its software."""
+    import torch
+
+    accelerator = torch.cuda.get_device_name() if device.kind == "cuda" else None
+    return {
+        "processor": _processor_name(),
+        "cores": available_cores(),
+        "accelerator": accelerator,
+        "system": platform.platform(),
+        "python": platform.python_version(),
+        "device": device.kind,
+        "dtype": device.dtype,
+        "threads": device.threads,
+        "versions": {name: _version(name) for name in VERSIONED_LIBRARIES},
+        "git_commit": _git_commit(),
+    }
+
+
+def peak_memory_bytes() -> int | None:
+    """The most memory this process has held so far (None where the system does not say)."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if platform.system() == "Darwin" else peak * 1024
+
+
+def _processor_name() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+def _version(library: str) -> str:
+    try:
+        return importlib.metadata.version(library)
+    except importlib.metadata.PackageNotFoundError:
+        return "unknown"
+
+
+def _git_commit() -> str | None:
+    """The commit of this source tree, when Etude runs from one."""
+    here = Path(__file__).parent
+    command = ["git", "-C", str(here), "rev-parse", "HEAD"]
+    try:
+        answer = subprocess.run(command, capture_output=True, text=True, timeout=5, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return answer.stdout.strip() or None

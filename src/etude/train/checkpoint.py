@@ -1,0 +1,179 @@
+"""Checkpoints: each is a Hugging Face model folder, plus what it takes to go on bit for bit.
+
+``step-00001000/`` holds the model folder (see :mod:`etude.model.folder`), ``optimizer.safetensors`` with the
+state of the update rules by parameter name, and ``train_state.json``. That last file is the commit marker: it
+is written after all others and carries their checksums. The folder is filled beside its final name and
+renamed, so a folder with the final name and a matching marker is whole.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from etude.errors import InputError
+from etude.model.config import ModelConfig
+from etude.model.folder import load_model_folder, save_model_folder
+from etude.run import STAGING_PREFIX, hash_file, read_json, staged_folder, write_json
+from etude.train.loop import TrainState
+
+SCHEMA = 1
+MARKER = "train_state.json"
+OPTIMIZER_FILE = "optimizer.safetensors"
+EARLY_STEPS = frozenset([0, *(2**power for power in range(10))])
+"""Always kept once saved: the first steps are the most interesting, and cannot be recorded afterwards."""
+_NAME = re.compile(r"step-(\d{8,})")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A committed checkpoint on disk."""
+
+    folder: Path
+    step: int
+    tokens_seen: int
+    wall_time: float
+    checksums: dict[str, str]
+
+
+def checkpoint_name(step: int) -> str:
+    return f"step-{step:08d}"
+
+
+def save_checkpoint(
+    checkpoints: Path, state: TrainState, config: ModelConfig, tokenizer: Path, card: str
+) -> Checkpoint:
+    """Write and commit the checkpoint of ``state`` below ``checkpoints``.
+
+    Raises:
+        EtudeError: it could not be written (disk full, no permission); the earlier ones are as they were.
+    """
+    final = checkpoints / checkpoint_name(state.step)
+    with staged_folder(final) as folder:
+        save_model_folder(folder, state.model, config, tokenizer_files=tokenizer, card=card)
+        _save_tensors(state.rules.named_state(), folder / OPTIMIZER_FILE)
+        checksums = {file.name: hash_file(file) for file in sorted(folder.iterdir())}
+        marker = {
+            "schema": SCHEMA,
+            "step": state.step,
+            "tokens_seen": state.tokens_seen,
+            "wall_time": state.wall_time,
+            "checksums": checksums,
+        }
+        write_json(folder / MARKER, marker)
+    return Checkpoint(final, state.step, state.tokens_seen, state.wall_time, checksums)
+
+
+def list_checkpoints(checkpoints: Path) -> list[Path]:
+    """The folders of committed checkpoints, oldest first (their checksums are not verified here)."""
+    if not checkpoints.is_dir():
+        return []
+    found = [p for p in checkpoints.iterdir() if _NAME.fullmatch(p.name) and (p / MARKER).is_file()]
+    return sorted(found, key=step_of)
+
+
+def step_of(folder: Path) -> int:
+    """The step in a checkpoint folder's name."""
+    match = _NAME.fullmatch(folder.name)
+    assert match is not None, folder
+    return int(match.group(1))
+
+
+def verify_checkpoint(folder: Path) -> Checkpoint:
+    """Read the commit marker of ``folder`` and check every file against it.
+
+    Raises:
+        InputError: the marker is missing or damaged, or a file is missing or differs from its checksum.
+    """
+    marker = read_json(folder / MARKER)
+    try:
+        checksums = {str(name): str(value) for name, value in marker["checksums"].items()}
+        step, seen, wall = int(marker["step"]), int(marker["tokens_seen"]), float(marker["wall_time"])
+    except (KeyError, TypeError, ValueError, AttributeError):
+        raise InputError(f"{folder / MARKER} is damaged: use an older checkpoint of the run") from None
+    for name, expected in checksums.items():
+        file = folder / Path(name).name
+        if not file.is_file() or hash_file(file) != expected:
+            state = "damaged" if file.is_file() else "missing"
+            raise InputError(f"{file} is {state}: use an older checkpoint of the run")
+    return Checkpoint(folder, step, seen, wall, checksums)
+
+
+def newest_good_checkpoint(checkpoints: Path) -> tuple[Checkpoint, list[str]]:
+    """The newest checkpoint that verifies, and a line for each newer one that does not.
+
+    Raises:
+        InputError: there is none.
+    """
+    problems: list[str] = []
+    for folder in reversed(list_checkpoints(checkpoints)):
+        try:
+            return verify_checkpoint(folder), problems
+        except InputError as error:
+            problems.append(str(error))
+    detail = f" ({problems[0]})" if problems else ""
+    raise InputError(f"no whole checkpoint in {checkpoints}{detail}: start the run again with `etude train`")
+
+
+def load_state(checkpoint: Checkpoint, state: TrainState) -> None:
+    """Put ``checkpoint`` into ``state``: parameters, optimizer state and counters, bit for bit.
+
+    Raises:
+        InputError: the checkpoint is of another architecture, or damaged.
+    """
+    loaded, _ = load_model_folder(checkpoint.folder)
+    try:
+        state.model.load_state_dict(loaded.state_dict())
+    except RuntimeError:
+        raise InputError(f"{checkpoint.folder} holds another architecture than the run's settings") from None
+    try:
+        named = load_file(checkpoint.folder / OPTIMIZER_FILE)
+    except (OSError, SafetensorError) as error:
+        raise InputError(
+            f"{checkpoint.folder / OPTIMIZER_FILE} is damaged ({error}): use an older one"
+        ) from None
+    if checkpoint.step > 0:
+        state.rules.load_named_state(named, checkpoint.step)
+    state.step = checkpoint.step
+    state.tokens_seen = checkpoint.tokens_seen
+    state.wall_time = checkpoint.wall_time
+
+
+def prune_checkpoints(checkpoints: Path, keep: int) -> None:
+    """Remove all but the ``keep`` newest and the early ones, and what an interrupted write left behind."""
+    later = [folder for folder in list_checkpoints(checkpoints) if step_of(folder) not in EARLY_STEPS]
+    leftovers = list(checkpoints.glob(f"{STAGING_PREFIX}*"))
+    for folder in later[: max(0, len(later) - keep)]:
+        # The marker goes first: a folder whose removal is interrupted is then no checkpoint any more.
+        (folder / MARKER).unlink()
+        leftovers.append(folder)
+    for folder in leftovers:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def find_checkpoint(path: Path) -> Path:
+    """The model folder that a person means by ``path``: a run (its newest), a checkpoint, or a model folder.
+
+    Raises:
+        InputError: there is nothing of the kind at ``path``.
+    """
+    if (path / "config.json").is_file():
+        return path
+    newest: Sequence[Path] = list_checkpoints(path / "checkpoints")
+    if newest:
+        return newest[-1]
+    if path.name.isdigit() and (path.parent / checkpoint_name(int(path.name))).is_dir():
+        return path.parent / checkpoint_name(int(path.name))
+    what = "has no checkpoint yet" if (path / "run.toml").is_file() else "is not a run or a model folder"
+    raise InputError(f"{path} {what}: `etude runs` lists the runs there are")
+
+
+def _save_tensors(named: dict[str, Any], file: Path) -> None:
+    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in named.items()}, file)

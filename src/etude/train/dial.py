@@ -1,0 +1,168 @@
+"""The dial: what a size means, and every other setting that follows from it, each with its reason.
+
+``resolve`` is a pure function from what the person asked for and what is known of the text and the device to
+settings without any ``"auto"``. The reasons are printed by ``etude train --dry-run`` and kept in the manifest.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from etude.config import Settings, get_value, with_values
+from etude.device import Device
+from etude.errors import InputError
+from etude.model.config import ModelConfig, preset
+
+
+@dataclass(frozen=True)
+class Size:
+    """One position of the dial."""
+
+    hidden_size: int
+    num_hidden_layers: int
+    num_attention_heads: int
+    context: int
+    batch_rows: int
+    tokens: int  # seen in training when the corpus is large enough
+    lr: float
+    muon_lr: float
+
+
+SIZES = {
+    "nano": Size(64, 2, 2, 128, 16, 1_000_000, 6e-3, 2e-2),
+    "tiny": Size(128, 4, 4, 256, 8, 2_500_000, 4e-3, 1e-2),
+    "small": Size(256, 6, 4, 256, 16, 20_000_000, 3e-3, 8e-3),
+    "medium": Size(512, 8, 8, 512, 32, 300_000_000, 2e-3, 5e-3),
+    "large": Size(768, 12, 12, 1024, 64, 2_000_000_000, 1e-3, 3e-3),
+}
+MAX_EPOCHS = 10
+"""A small corpus is read at most so often: beyond that a model of these sizes recites rather than learns."""
+EVALUATIONS = 20
+BENGIO_CONTEXT = 8
+"""Previous tokens that the feed-forward model of 2003 sees."""
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What the dial needs to know of the world."""
+
+    train_tokens: int
+    vocab_size: int
+    eos_token_id: int
+
+
+@dataclass(frozen=True)
+class Resolution:
+    """Settings without ``"auto"``, the network they describe, and why each derived value is what it is."""
+
+    settings: Settings
+    model: ModelConfig
+    reasons: dict[str, str]
+
+
+def resolve(settings: Settings, facts: Facts, device: Device) -> Resolution:
+    """Turn every ``"auto"`` into a value.
+
+    Raises:
+        InputError: the values do not fit together (a width that the heads do not divide, a context longer than
+            the text, ...).
+    """
+    chosen = _Choices(settings)
+    on_cpu = device.kind == "cpu"
+    name = chosen("model.size", "tiny" if on_cpu else "small", f"what a {device.kind} trains in minutes")
+    size = SIZES[name]
+    _resolve_shape(chosen, settings, size, f"size {name}")
+    _resolve_steps(chosen, settings, size, facts, f"size {name}")
+    threads_reason = "all the cores that this process may use"
+    chosen("device.kind", device.kind, "a GPU where there is one")
+    chosen("device.dtype", device.dtype, "bf16 products on a GPU that has them, fp32 otherwise")
+    chosen("device.threads", device.threads, threads_reason)
+    full = with_values(settings, chosen.values)
+    return Resolution(full, model_config(full, facts), chosen.reasons)
+
+
+def model_config(settings: Settings, facts: Facts) -> ModelConfig:
+    """The network that resolved ``settings`` describe, checked."""
+    model = settings.model
+    dims: dict[str, Any] = {
+        "vocab_size": facts.vocab_size,
+        "bos_token_id": facts.eos_token_id,
+        "eos_token_id": facts.eos_token_id,
+        "max_position_embeddings": settings.train.context,
+        "hidden_size": model.hidden_size,
+        "intermediate_size": model.intermediate_size,
+    }
+    if model.preset == "mlp":
+        return preset("mlp", **dims, context_size=BENGIO_CONTEXT)
+    for key in ("num_hidden_layers", "num_attention_heads", "num_key_value_heads"):
+        dims[key] = getattr(model, key)
+    for key in ("attention_bias", "mlp_bias", "qk_norm", "tie_word_embeddings"):
+        if getattr(model, key) != "auto":
+            dims[key] = getattr(model, key)
+    if model.preset != "gpt2":
+        dims["rope_theta"] = model.rope_theta
+    return preset(model.preset, **dims)
+
+
+def _resolve_shape(chosen: _Choices, settings: Settings, size: Size, because: str) -> None:
+    width = chosen("model.hidden_size", size.hidden_size, because)
+    gated = settings.model.preset in ("llama", "qwen3")
+    inner = 32 * math.ceil(8 * width / 3 / 32) if gated else 4 * width
+    inner_reason = "8/3 of the width, in 32s: a gated MLP then costs what a plain one of 4 widths does"
+    chosen("model.intermediate_size", inner, inner_reason if gated else "4 times the width")
+    chosen("model.num_hidden_layers", size.num_hidden_layers, because)
+    heads = chosen("model.num_attention_heads", size.num_attention_heads, because)
+    chosen("model.num_key_value_heads", heads, "one for each query head")
+    chosen("train.context", size.context, because)
+
+
+def _resolve_steps(
+    chosen: _Choices, settings: Settings, size: Size, facts: Facts, because: str
+) -> None:
+    context = chosen.value("train.context")
+    if facts.train_tokens <= context:
+        raise InputError(
+            f"the training text has {facts.train_tokens} tokens, fewer than one row of {context}: "
+            "give more text, or a smaller --set train.context"
+        )
+    # Fewer rows than a small corpus has windows: otherwise one step would see the same text twice.
+    windows = (facts.train_tokens - 1) // context
+    rows = chosen("train.batch_rows", max(1, min(size.batch_rows, windows)), because)
+    chosen("train.micro_batch_rows", rows, "the whole batch in one pass")
+    if rows % chosen.value("train.micro_batch_rows"):
+        raise InputError(
+            f"train.batch_rows={rows} is not a multiple of "
+            f"train.micro_batch_rows={chosen.value('train.micro_batch_rows')}: choose one that divides it"
+        )
+    tokens = min(size.tokens, MAX_EPOCHS * facts.train_tokens)
+    epochs = tokens / facts.train_tokens
+    reason = f"{tokens:,} tokens for {because}, {epochs:.1f} times through the text"
+    if tokens < size.tokens:
+        reason = f"{MAX_EPOCHS} times through a small text of {facts.train_tokens:,} tokens, not more"
+    steps = chosen("train.steps", max(1, round(tokens / (rows * context))), reason)
+    every = max(1, steps // EVALUATIONS)
+    chosen("train.eval_every", every, f"{EVALUATIONS} evaluations in the run")
+    chosen("train.sample_every", every, "with each evaluation")
+    chosen("train.checkpoint_every", max(1, steps // 5), "five in the run, and the early powers of two")
+    chosen("train.lr", size.lr, because)
+    chosen("train.muon_lr", size.muon_lr, because)
+
+
+class _Choices:
+    """Fills in what was ``"auto"`` and remembers why; what the person chose stays."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self.values: dict[str, Any] = {}
+        self.reasons: dict[str, str] = {}
+
+    def __call__(self, key: str, value: Any, reason: str) -> Any:
+        if get_value(self._settings, key) == "auto":
+            self.values[key] = value
+            self.reasons[key] = reason
+        return self.value(key)
+
+    def value(self, key: str) -> Any:
+        return self.values.get(key, get_value(self._settings, key))

@@ -1,0 +1,81 @@
+"""What the loop says of itself. Whoever wants to draw, log or stop listens; the loop knows none of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar
+
+from etude.run import EVENT_SCHEMA
+
+
+@dataclass(frozen=True)
+class Event:
+    """Common to all events: where in the run it happened."""
+
+    name: ClassVar[str] = "event"
+    step: int
+    tokens_seen: int
+    wall_time: float  # seconds of training, over all sittings
+
+    def record(self) -> dict[str, Any]:
+        """The event as a line of metrics.jsonl or samples.jsonl."""
+        return {"schema": EVENT_SCHEMA, "event": self.name, **asdict(self)}
+
+
+@dataclass(frozen=True)
+class StepEvent(Event):
+    """One update was made."""
+
+    name: ClassVar[str] = "step"
+    loss: float  # nats per token, before the update
+    grad_norm: float  # before clipping
+    lr: float
+    tokens_per_second: float
+
+
+@dataclass(frozen=True)
+class EvalEvent(Event):
+    """The model as it stands was scored on validation text."""
+
+    name: ClassVar[str] = "eval"
+    val_loss: float  # nats per token
+    bits_per_byte: float
+    val_tokens: int
+
+
+@dataclass(frozen=True)
+class SampleEvent(Event):
+    """The model as it stands continued a prompt."""
+
+    name: ClassVar[str] = "sample"
+    prompt: str
+    text: str
+
+
+@dataclass(frozen=True)
+class RungEvent(Event):
+    """The validation loss went below an n-gram model's for the first time."""
+
+    name: ClassVar[str] = "rung"
+    order: int
+    bits_per_byte: float  # the n-gram model's
+
+
+@dataclass(frozen=True)
+class CheckpointEvent(Event):
+    """A checkpoint was committed."""
+
+    name: ClassVar[str] = "checkpoint"
+    folder: str
+
+
+@dataclass(frozen=True)
+class EndEvent(Event):
+    """The loop ended; ``reason`` is finished, stopped or failed."""
+
+    name: ClassVar[str] = "end"
+    reason: str
+
+
+Listener = Callable[[Event], None]

@@ -1,0 +1,140 @@
+"""The training loop: the only one there is.
+
+It takes an objective (which batches, which loss, how many steps) and goes round: step, tell, do what is due.
+It writes no file and draws nothing; it emits events, and it runs the tasks that it was given between steps.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from torch import Tensor, nn
+
+from etude.config import TrainSettings, resolved
+from etude.device import Device
+from etude.errors import EtudeError
+from etude.train.events import EndEvent, Event, Listener, StepEvent
+from etude.train.objectives import Objective
+from etude.train.optimizer import UpdateRules
+from etude.train.schedule import lr_factor
+from etude.train.step import update_step
+
+
+@dataclass
+class TrainState:
+    """All that changes from step to step. The order of the data is not in it: it follows from the step."""
+
+    model: nn.Module
+    rules: UpdateRules
+    step: int = 0
+    tokens_seen: int = 0
+    wall_time: float = 0.0  # seconds of training, over all sittings
+
+
+@dataclass(frozen=True)
+class Task:
+    """Something to do between steps: evaluate, sample, save. It may emit events of its own.
+
+    It is done at step 0, at every step that ``due`` says, and at the last one; after an interruption only when
+    ``on_stop`` is set.
+    """
+
+    run: Callable[[TrainState], Sequence[Event]]
+    due: Callable[[int], bool]
+    on_stop: bool = False
+
+
+@dataclass
+class Loop:
+    """The parts of a run, and the way round."""
+
+    state: TrainState
+    objective: Objective
+    settings: TrainSettings
+    device: Device
+    tasks: Sequence[Task] = ()
+    listeners: Sequence[Listener] = ()
+    should_stop: Callable[[], bool] = lambda: False
+    _unlogged: list[tuple[int, int, Tensor, Tensor]] = field(default_factory=list)
+    _clock: float = 0.0
+
+    def run(self) -> str:
+        """Go round until the objective's last step, or until ``should_stop``; returns finished or stopped.
+
+        Raises:
+            EtudeError: the loss is not a finite number; nothing after the last checkpoint is kept.
+        """
+        state, num_steps = self.state, self.objective.num_steps
+        self._clock = time.perf_counter()
+        if state.step == 0:
+            self._do_tasks(lambda task: True)
+        while state.step < num_steps and not self.should_stop():
+            self.one_step()
+            if state.step % self.settings.log_every == 0 or state.step == num_steps:
+                self._log()
+            if state.step < num_steps:
+                self._do_tasks(lambda task: task.due(state.step))
+        reason = "finished" if state.step >= num_steps else "stopped"
+        self._log()
+        self._do_tasks(lambda task: reason == "finished" or task.on_stop)
+        self._emit(EndEvent(state.step, state.tokens_seen, state.wall_time, reason))
+        return reason
+
+    def one_step(self) -> None:
+        """The update that makes the next step."""
+        state, step = self.state, self.state.step + 1
+        result = update_step(
+            list(state.model.parameters()),
+            self.objective.loss,
+            self.objective.batch(step),
+            state.rules,
+            lr_factor=lr_factor(step, self.settings),
+            max_grad_norm=self.settings.max_grad_norm,
+            device=self.device,
+        )
+        state.step = step
+        state.tokens_seen += self.objective.tokens_per_step
+        self._unlogged.append((step, state.tokens_seen, result.loss, result.grad_norm))
+
+    def _log(self) -> None:
+        """Read the scalars of the steps since the last time: the only place where the loop waits for a device."""
+        if not self._unlogged:
+            return
+        self.device.synchronize()
+        before, seconds = self.state.wall_time, self._advance_clock()
+        rate = self.objective.tokens_per_step * len(self._unlogged) / max(seconds, 1e-9)
+        peak = resolved(self.settings.lr, "train.lr")
+        for number, (step, tokens_seen, loss, grad_norm) in enumerate(self._unlogged, start=1):
+            value = float(loss)
+            if not math.isfinite(value):
+                raise EtudeError(
+                    f"the loss of step {step} is {value}: the run stopped before its next checkpoint; "
+                    "try a smaller --set train.lr or train.muon_lr"
+                )
+            wall_time = before + seconds * number / len(self._unlogged)
+            lr = peak * lr_factor(step, self.settings)
+            self._emit(StepEvent(step, tokens_seen, wall_time, value, float(grad_norm), lr, rate))
+        self._unlogged.clear()
+
+    def _advance_clock(self) -> float:
+        now = time.perf_counter()
+        seconds, self._clock = now - self._clock, now
+        self.state.wall_time += seconds
+        return seconds
+
+    def _do_tasks(self, wanted: Callable[[Task], bool]) -> None:
+        due = [task for task in self.tasks if wanted(task)]
+        if not due:
+            return
+        self._log()
+        for task in due:
+            for event in task.run(self.state):
+                self._emit(event)
+        self._advance_clock()
+
+    def _emit(self, event: Event) -> None:
+        for listener in self.listeners:
+            listener(event)

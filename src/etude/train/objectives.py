@@ -1,0 +1,83 @@
+"""What a run is trained to do: batches, a loss, and a number of steps. The loop is the same for all."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from etude.data.loader import BatchLoader
+from etude.device import Device
+from etude.train.loss import summed_loss
+from etude.train.step import MicroBatch
+
+
+class Objective(Protocol):
+    """Given to the loop; everything that makes pretraining differ from finetuning is behind it."""
+
+    num_steps: int
+    tokens_per_step: int
+
+    def batch(self, step: int) -> Sequence[MicroBatch]:
+        """The batch of the update that makes step ``step`` (from 1), in micro-batches, on the device."""
+
+    def loss(self, part: MicroBatch) -> Tensor:
+        """The loss of a micro-batch, summed over its targets, in nats."""
+
+
+class NextToken:
+    """Pretraining: predict each next token of packed documents."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        loader: BatchLoader,
+        device: Device,
+        *,
+        num_steps: int,
+        micro_batch_rows: int,
+        within_documents: bool = False,
+    ) -> None:
+        self.num_steps = num_steps
+        self.tokens_per_step = loader.batch_rows * loader.context
+        self.model = model
+        self._loader = loader
+        self._device = device
+        self._micro_batch_rows = micro_batch_rows
+        self._within_documents = within_documents
+        self._loss: Callable[..., Tensor] = self._model_loss
+
+    def batch(self, step: int) -> list[MicroBatch]:
+        """The rows of ``step``: a pure function of the loader's seed and the step."""
+        parts = []
+        for first in range(0, self._loader.batch_rows, self._micro_batch_rows):
+            rows = min(self._micro_batch_rows, self._loader.batch_rows - first)
+            inputs, targets = self._loader.slice(step - 1, first, rows)
+            documents = None
+            if self._within_documents:
+                documents = self._to_device(self._loader.document_ids(step - 1, first, rows))
+            parts.append(MicroBatch(self._to_device(inputs), self._to_device(targets), documents))
+        return parts
+
+    def loss(self, part: MicroBatch) -> Tensor:
+        """Cross-entropy summed over the micro-batch, in nats."""
+        return self._loss(part.inputs, part.targets, part.document_ids)
+
+    def compile(self) -> None:
+        """Compile forward and loss into one graph; the first use of it takes the time of a compilation."""
+        self._loss = torch.compile(self._model_loss, fullgraph=True, dynamic=False)
+
+    def use_eager(self) -> None:
+        """Go back to running the model's Python as it stands."""
+        self._loss = self._model_loss
+
+    def _model_loss(self, inputs: Tensor, targets: Tensor, document_ids: Tensor | None) -> Tensor:
+        return summed_loss(self.model(inputs, document_ids=document_ids), targets)
+
+    def _to_device(self, array: object) -> Tensor:
+        tensor = torch.as_tensor(array)
+        if self._device.kind == "cuda":
+            return tensor.pin_memory().to(self._device.torch, non_blocking=True)
+        return tensor.to(self._device.torch)

@@ -1,0 +1,67 @@
+"""One step of training: forward, loss, backward, clip, update. The heart of the project, on one page."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from etude.device import Device
+from etude.train.loss import IGNORE_INDEX
+from etude.train.optimizer import UpdateRules
+
+
+@dataclass(frozen=True)
+class MicroBatch:
+    """Some rows of a step's batch, on the device."""
+
+    inputs: Tensor  # (B, T) token ids
+    targets: Tensor  # (B, T) the token that comes next; IGNORE_INDEX where there is nothing to predict
+    document_ids: Tensor | None = None  # (B, T) when attention must stay inside a document
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """What a step leaves behind besides the new parameters: two scalars, still on the device."""
+
+    loss: Tensor  # mean over the real targets of the whole batch, nats per token
+    grad_norm: Tensor  # Euclidean norm of the whole gradient, before clipping
+
+
+SummedLoss = Callable[[MicroBatch], Tensor]
+"""The objective's loss of a micro-batch, summed over its targets, in nats."""
+
+
+def update_step(
+    parameters: Sequence[nn.Parameter],
+    summed_loss: SummedLoss,
+    batch: Sequence[MicroBatch],
+    rules: UpdateRules,
+    *,
+    lr_factor: float,
+    max_grad_norm: float,
+    device: Device,
+) -> StepResult:
+    """Predict the batch, compare with what came, send the error back, and move every parameter.
+
+    ``batch`` is the whole batch of the step in any number of micro-batches: the gradient is the same up to
+    rounding, since each part is divided by the number of targets of the whole.
+    """
+    num_targets = sum(int((part.targets != IGNORE_INDEX).sum()) for part in batch)
+    rules.zero_grad()
+    loss = torch.zeros((), device=device.torch)
+    for part in batch:
+        with device.autocast():
+            part_loss = summed_loss(part) / num_targets  # forward, loss
+        part_loss.backward()  # type: ignore[no-untyped-call]
+        loss += part_loss.detach()
+    grad_norm = clip_gradients(parameters, max_grad_norm)
+    rules.step(lr_factor)
+    return StepResult(loss, grad_norm)
+
+
+def clip_gradients(parameters: Sequence[nn.Parameter], max_grad_norm: float) -> Tensor:
+    """Shorten the whole gradient to ``max_grad_norm`` if it is longer; returns its length before."""
+    return torch.nn.utils.clip_grad_norm_(parameters, max_grad_norm, foreach=True)
