@@ -1,0 +1,126 @@
+"""What a network remembers of the tokens it has read, so that the next one costs one position and not all.
+
+A cache has a fixed capacity, allocated once. Rows may have different lengths: row b's next token is written
+at position `lengths[b]`. Whatever lies behind a row's length is never looked at, so a right-padded batch of
+prompts can be read in one go and each row then set back to its true length with `rewind`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+
+class Cache:
+    """Row lengths and buffers; the subclasses say what is kept for each position."""
+
+    def __init__(self, lengths: list[int], capacity: int) -> None:
+        self.lengths = lengths
+        self.capacity = capacity
+
+    @property
+    def batch_size(self) -> int:
+        return len(self.lengths)
+
+    @property
+    def start(self) -> int | None:
+        """The common length of all rows, or None when they differ."""
+        return self.lengths[0] if len(set(self.lengths)) == 1 else None
+
+    def positions(self, count: int, device: torch.device) -> Int[Tensor, "B T"]:
+        """The position of each of the next `count` tokens of each row."""
+        starts = torch.tensor(self.lengths, device=device)
+        return starts[:, None] + torch.arange(count, device=device)
+
+    def require_room(self, rows: int, count: int) -> None:
+        if rows != self.batch_size:
+            raise ValueError(f"the cache has {self.batch_size} rows, the inputs {rows}")
+        if max(self.lengths) + count > self.capacity:
+            longest = max(self.lengths)
+            raise ValueError(f"{longest} + {count} tokens are more than the cache holds ({self.capacity})")
+
+    def advance(self, count: int) -> None:
+        """Count the tokens just written as read."""
+        self.lengths[:] = [length + count for length in self.lengths]
+
+    def rewind(self, lengths: Sequence[int]) -> None:
+        """Forget everything behind the given length of each row."""
+        if len(lengths) != self.batch_size or any(
+            not 0 <= new <= old for new, old in zip(lengths, self.lengths, strict=True)
+        ):
+            raise ValueError(f"cannot rewind rows of lengths {self.lengths} to {list(lengths)}")
+        self.lengths[:] = list(lengths)
+
+    def row(self, index: int) -> Cache:
+        """A cache of one row that shares this one's memory, but has a length of its own."""
+        raise NotImplementedError
+
+    def _shallow(self, index: int, **buffers: Any) -> Cache:
+        view = object.__new__(type(self))
+        Cache.__init__(view, [self.lengths[index]], self.capacity)
+        for name, value in buffers.items():
+            setattr(view, name, value)
+        return view
+
+
+class KVCache(Cache):
+    """Keys and values of every layer: for each one buffer of shape (B, K, capacity, Dh)."""
+
+    def __init__(
+        self,
+        *,
+        num_layers: int,
+        batch_size: int,
+        num_heads: int,
+        capacity: int,
+        head_dim: int,
+        dtype: torch.dtype,
+        device: torch.device,
+    ) -> None:
+        super().__init__([0] * batch_size, capacity)
+        shape = (batch_size, num_heads, capacity, head_dim)
+        self.keys = [torch.zeros(shape, dtype=dtype, device=device) for _ in range(num_layers)]
+        self.values = [torch.zeros(shape, dtype=dtype, device=device) for _ in range(num_layers)]
+
+    def write(
+        self, layer: int, keys: Float[Tensor, "B K T Dh"], values: Float[Tensor, "B K T Dh"]
+    ) -> tuple[Float[Tensor, "B K S Dh"], Float[Tensor, "B K S Dh"]]:
+        """Store the keys and values of the next T tokens; return those of every position up to the last of
+        them.
+        """
+        count = keys.shape[2]
+        end = max(self.lengths) + count
+        for buffer, new in ((self.keys[layer], keys), (self.values[layer], values)):
+            if self.start is not None:
+                buffer[:, :, self.start : end] = new
+            else:
+                rows = torch.arange(self.batch_size, device=new.device)[:, None]
+                buffer[rows, :, self.positions(count, new.device)] = new.transpose(1, 2)
+        return self.keys[layer][:, :, :end], self.values[layer][:, :, :end]
+
+    def row(self, index: int) -> Cache:
+        here = slice(index, index + 1)
+        return self._shallow(
+            index,
+            keys=[buffer[here] for buffer in self.keys],
+            values=[buffer[here] for buffer in self.values],
+        )
+
+
+class TokenCache(Cache):
+    """The tokens themselves, for a network that looks at a window of them: shape (B, capacity)."""
+
+    def __init__(self, *, batch_size: int, capacity: int, device: torch.device) -> None:
+        super().__init__([0] * batch_size, capacity)
+        self.tokens = torch.zeros((batch_size, capacity), dtype=torch.long, device=device)
+
+    def write(self, inputs: Int[Tensor, "B T"]) -> None:
+        rows = torch.arange(self.batch_size, device=inputs.device)[:, None]
+        self.tokens[rows, self.positions(inputs.shape[1], inputs.device)] = inputs.long()
+
+    def row(self, index: int) -> Cache:
+        return self._shallow(index, tokens=self.tokens[index : index + 1])

@@ -1,0 +1,95 @@
+"""The feed-forward language model of Bengio, Ducharme, Vincent and Jauvin (2003), "A Neural Probabilistic
+Language Model", equation 1: y = b + W x + U tanh(d + H x), where x is the embeddings of the n previous tokens
+side by side.
+
+Every node is plain: inputs times weights, plus a bias. It is the smallest network that learns language here,
+and a reference line under the transformer's.
+"""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from etude.model.cache import Cache, TokenCache
+from etude.model.config import ModelConfig
+from etude.model.language_model import LanguageModel
+from etude.model.layers import ACTIVATION_FUNCTIONS
+
+
+class WindowEncoder(nn.Module):
+    """Embeddings of a window of tokens side by side, and one layer of nodes that reads them."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.hidden = nn.Linear(config.context_size * config.hidden_size, config.intermediate_size)
+        self.activation = ACTIVATION_FUNCTIONS[config.hidden_act]
+        self.direct = config.direct_connections
+
+    def forward(self, windows: Int[Tensor, "B T N"]) -> Float[Tensor, "B T F"]:
+        embedded = self.embed_tokens(windows).flatten(2)  # (B, T, N * D)
+        nodes = self.activation(self.hidden(embedded))
+        return torch.cat((nodes, embedded), dim=-1) if self.direct else nodes
+
+
+class WindowMLP(LanguageModel):
+    """The same interface as the transformer's, so that one loop trains both.
+
+    The places before the beginning hold the end-of-document token, which also begins every document. With
+    `document_ids` the window stops at the document's beginning in the same way. A cache holds the tokens
+    read; cached and uncached results are the same. Direct connections (W) are the columns of `lm_head` behind
+    the first F: U and W side by side read the nodes and the embeddings side by side.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__(config)
+        assert config.eos_token_id is not None
+        self.padding = config.eos_token_id
+        self.model = WindowEncoder(config)
+        direct_width = config.context_size * config.hidden_size if config.direct_connections else 0
+        self.lm_head = nn.Linear(config.intermediate_size + direct_width, config.vocab_size)
+
+    def hidden(
+        self,
+        inputs: Int[Tensor, "B T"],
+        *,
+        document_ids: Int[Tensor, "B T"] | None = None,
+        cache: Cache | None = None,
+    ) -> Float[Tensor, "B T F"]:
+        size = self.config.context_size
+        if cache is not None:
+            if document_ids is not None:
+                raise ValueError("document_ids and a cache cannot be given together")
+            return self.model(self._windows_after(inputs, cache))  # type: ignore[no-any-return]
+        windows = _trailing_windows(inputs, size, self.padding)
+        if document_ids is not None:
+            documents = _trailing_windows(document_ids, size, -1)
+            windows = torch.where(documents == document_ids[:, :, None], windows, self.padding)
+        return self.model(windows)  # type: ignore[no-any-return]
+
+    def _windows_after(self, inputs: Int[Tensor, "B T"], cache: Cache) -> Int[Tensor, "B T N"]:
+        assert isinstance(cache, TokenCache)
+        rows, count = inputs.shape
+        cache.require_room(rows, count)
+        cache.write(inputs)
+        last = cache.positions(count, inputs.device)
+        offsets = torch.arange(1 - self.config.context_size, 1, device=inputs.device)
+        index = last[:, :, None] + offsets  # (B, T, N)
+        every_row = torch.arange(rows, device=inputs.device)[:, None, None]
+        tokens = cache.tokens[every_row, index.clamp(min=0)]
+        cache.advance(count)
+        return torch.where(index >= 0, tokens, self.padding)
+
+    def unembedding(self) -> tuple[Float[Tensor, "V D"], Float[Tensor, " V"] | None]:
+        return self.lm_head.weight, self.lm_head.bias
+
+    def new_cache(self, batch_size: int, capacity: int) -> TokenCache:
+        return TokenCache(batch_size=batch_size, capacity=capacity, device=self.lm_head.weight.device)
+
+
+def _trailing_windows(tokens: Int[Tensor, "B T"], size: int, padding: int) -> Int[Tensor, "B T N"]:
+    """For each position the `size` entries that end with it, `padding` where there are none."""
+    padded = nn.functional.pad(tokens, (size - 1, 0), value=padding)
+    return padded.unfold(1, size, 1)
