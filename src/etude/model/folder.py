@@ -1,0 +1,127 @@
+"""The model folder: what a checkpoint is, and what transformers, llama.cpp and others load as it stands."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import save_file
+from torch import Tensor
+
+from etude.errors import EtudeError, InputError
+from etude.model.build import empty_model, materialise
+from etude.model.config import ModelConfig
+from etude.model.gpt2_names import from_gpt2_state, to_gpt2_state
+from etude.model.language_model import LanguageModel
+from etude.model.weights import WEIGHTS, WEIGHTS_INDEX, StoredWeights
+from etude.run import read_json, write_atomic, write_failure, write_json
+
+CONFIG = "config.json"
+GENERATION = "generation_config.json"
+CARD = "README.md"
+_OWN_FILES = {CONFIG, GENERATION, CARD, WEIGHTS, WEIGHTS_INDEX}
+
+
+def save_model_folder(
+    folder: Path,
+    model: torch.nn.Module,
+    config: ModelConfig,
+    tokenizer_files: Path | None,
+    *,
+    card: str | None = None,
+) -> None:
+    """Write the model folder of `model` into `folder`, which is made if missing.
+
+    config.json, model.safetensors, generation_config.json and README.md (the model card; `card` or a plain
+    one) are written, and every file in the folder `tokenizer_files` is copied. To have all of them or none,
+    give a folder from `etude.run.staged_folder`. Raises EtudeError when the disk refuses.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(folder / CONFIG, config.to_hf())
+        write_json(folder / GENERATION, _generation_config(config))
+        write_atomic(folder / CARD, card if card is not None else plain_card(config))
+        if tokenizer_files is not None:
+            for file in sorted(tokenizer_files.iterdir()):
+                if file.is_file() and file.name not in _OWN_FILES:
+                    shutil.copyfile(file, folder / file.name)
+        _write_weights(folder / WEIGHTS, stored_state(model.state_dict(), config))
+    except OSError as error:
+        raise write_failure(folder, error) from error
+
+
+def _write_weights(path: Path, state: dict[str, Tensor]) -> None:
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
+    try:
+        save_file(tensors, path, metadata={"format": "pt"})
+    except SafetensorError as error:
+        raise EtudeError(
+            f"could not write {path}: {error}; free some space or choose another folder"
+        ) from error
+    path.chmod(0o644)  # the library leaves it unreadable for others, who may be meant to load it
+
+
+def _generation_config(config: ModelConfig) -> dict[str, object]:
+    ids = {"bos_token_id": config.bos_token_id, "eos_token_id": config.eos_token_id}
+    return {name: value for name, value in ids.items() if value is not None} | {"do_sample": True}
+
+
+def plain_card(config: ModelConfig) -> str:
+    """A model card that says what the structure says, and no more."""
+    parameters = sum(tensor.numel() for tensor in empty_model(config).parameters())
+    library = "etude" if config.model_type == "mlp" else "transformers"
+    return (
+        f"---\nlibrary_name: {library}\npipeline_tag: text-generation\ntags:\n- etude\n---\n\n"
+        f"# A {config.model_type} language model\n\n"
+        f"{parameters:,} parameters, vocabulary of {config.vocab_size:,} tokens, "
+        f"up to {config.max_position_embeddings:,} positions. Trained with Etude.\n"
+    )
+
+
+def stored_state(state: dict[str, Tensor], config: ModelConfig) -> dict[str, Tensor]:
+    """The tensors under the names of the saved format. For Llama, Qwen3 and mlp they are the names here."""
+    if config.model_type == "gpt2":
+        return to_gpt2_state(state, config.num_hidden_layers)
+    return dict(state)
+
+
+def load_config(folder: Path) -> ModelConfig:
+    """The configuration in a model folder; InputError names the file that is missing, damaged or foreign."""
+    if not folder.is_dir():
+        raise InputError(f"{folder} is not a folder: give the folder that holds {CONFIG} and {WEIGHTS}")
+    values = read_json(folder / CONFIG)
+    try:
+        if isinstance(values, dict) and values.get("quantization_config"):
+            raise InputError("the weights are quantised: use the original, unquantised model")
+        return ModelConfig.from_hf(values)
+    except InputError as error:
+        raise InputError(f"{folder / CONFIG}: {error}") from None
+
+
+def load_model_folder(
+    folder: Path, *, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
+) -> tuple[LanguageModel, ModelConfig]:
+    """The network in a folder written here or by transformers (Llama, Qwen3, GPT-2; one file or sharded).
+
+    The names and shapes in the files are compared with those the configuration asks for before anything is
+    built. Raises InputError that names the file and the first tensors that are missing, unexpected or of
+    another shape.
+    """
+    config = load_config(folder)
+    weights = StoredWeights.open(folder, config)
+    # A layer holds several tensors: a config.json that claims more layers than tensors is not worth building.
+    if config.num_hidden_layers > len(weights.shapes):
+        raise InputError(
+            f"{folder / CONFIG} asks for {config.num_hidden_layers} layers, "
+            f"but the weights beside it hold {len(weights.shapes)} tensors: one of the two is another model's"
+        )
+    model = empty_model(config)
+    expected = stored_state(model.state_dict(), config)
+    weights.require({name: tuple(tensor.shape) for name, tensor in expected.items()})
+    state = weights.read(expected)
+    if config.model_type == "gpt2":
+        state = from_gpt2_state(state, config.num_hidden_layers)
+    materialise(model, device, dtype).load_state_dict(state)
+    return model, config

@@ -1,0 +1,132 @@
+"""The weight files of a model folder: what they hold, checked against what is needed, and read."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from etude.errors import InputError
+from etude.model.config import ModelConfig
+from etude.model.gpt2_names import full_gpt2_name
+from etude.run import read_json
+
+WEIGHTS = "model.safetensors"
+WEIGHTS_INDEX = "model.safetensors.index.json"
+_PICKLED = ("pytorch_model.bin", "pytorch_model.bin.index.json", "model.pt", "model.pth")
+_FLOATS = {"F64", "F32", "F16", "BF16"}
+_ROTARY_TABLE = re.compile(r".*rotary_emb\.inv_freq")
+_SHOWN = 3
+
+
+@dataclass(frozen=True, slots=True)
+class StoredWeights:
+    """Where each tensor lies, under the full name of its format: (file, name in the file), and its shape."""
+
+    folder: Path
+    places: dict[str, tuple[Path, str]]
+    shapes: dict[str, tuple[int, ...]]
+
+    @classmethod
+    def open(cls, folder: Path, config: ModelConfig) -> StoredWeights:
+        """Read the headers of all weight files; InputError when one is missing or damaged."""
+        places: dict[str, tuple[Path, str]] = {}
+        shapes: dict[str, tuple[int, ...]] = {}
+        for path in _weight_files(folder):
+            for stored, (dtype, shape) in _read_headers(path).items():
+                name = _parameter_name(stored, config)
+                if name is None:
+                    continue
+                if dtype not in _FLOATS:
+                    raise InputError(f"{path}: {stored} holds {dtype} numbers; use the unquantised model")
+                places[name], shapes[name] = (path, stored), shape
+        return cls(folder, places, shapes)
+
+    def require(self, expected: dict[str, tuple[int, ...]]) -> None:
+        """InputError naming the first tensors that are missing, unexpected or of another shape."""
+        where = f"the weights in {self.folder} do not fit its config.json"
+        if missing := [name for name in expected if name not in self.shapes]:
+            raise InputError(f"{where}: {_some(missing)} missing; restore both files from the same model")
+        if unexpected := [name for name in self.shapes if name not in expected]:
+            raise InputError(
+                f"{where}: {_some(unexpected)} unexpected; restore both files from the same model"
+            )
+        wrong = [
+            f"{name} {self.shapes[name]} instead of {shape}"
+            for name, shape in expected.items()
+            if self.shapes[name] != shape
+        ]
+        if wrong:
+            raise InputError(f"{where}: {_some(wrong)}; restore both files from the same model")
+
+    def read(self, names: Iterable[str]) -> dict[str, Tensor]:
+        """The tensors of these names, on the CPU in the dtype they are stored in."""
+        by_file: dict[Path, list[str]] = {}
+        for name in names:
+            by_file.setdefault(self.places[name][0], []).append(name)
+        tensors: dict[str, Tensor] = {}
+        for path, members in by_file.items():
+            try:
+                with safe_open(path, framework="pt") as file:
+                    for name in members:
+                        tensors[name] = file.get_tensor(self.places[name][1])
+            except (SafetensorError, OSError) as error:
+                raise _damaged(path, error) from None
+        return tensors
+
+
+def _weight_files(folder: Path) -> list[Path]:
+    if (folder / WEIGHTS).is_file():
+        return [folder / WEIGHTS]
+    index = folder / WEIGHTS_INDEX
+    if not index.is_file():
+        pickled = [name for name in _PICKLED if (folder / name).is_file()]
+        if pickled:
+            raise InputError(
+                f"{folder / pickled[0]} is a pickle, which may run code when it is read: "
+                f"save the model again with safetensors"
+            )
+        raise InputError(f"{folder} holds no {WEIGHTS}: give a model folder, or restore the file")
+    content = read_json(index)
+    table = content.get("weight_map") if isinstance(content, dict) else None
+    if not isinstance(table, dict) or not table or not all(isinstance(name, str) for name in table.values()):
+        raise InputError(f"{index} is damaged: it has no weight_map; restore it")
+    files = []
+    for name in sorted(set(table.values())):
+        # Only files of this very folder: an index from elsewhere must not reach out of it.
+        if Path(name).name != name or not name.endswith(".safetensors"):
+            raise InputError(f"{index} names {name!r}, which is not a .safetensors file of its folder")
+        if not (folder / name).is_file():
+            raise InputError(f"{folder / name} is missing, though {index.name} names it: restore the file")
+        files.append(folder / name)
+    return files
+
+
+def _read_headers(path: Path) -> dict[str, tuple[str, tuple[int, ...]]]:
+    """Dtype and shape of every tensor in a file."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 - no mapping
+            return {name: (part.get_dtype(), tuple(part.get_shape())) for name, part in slices.items()}
+    except (SafetensorError, OSError) as error:
+        raise _damaged(path, error) from None
+
+
+def _parameter_name(stored: str, config: ModelConfig) -> str | None:
+    """The full name of a stored tensor, None for one that is no parameter of the network."""
+    if _ROTARY_TABLE.fullmatch(stored) or (stored == "lm_head.weight" and config.tie_word_embeddings):
+        return None
+    return full_gpt2_name(stored) if config.model_type == "gpt2" else stored
+
+
+def _some(names: list[str]) -> str:
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return f"{', '.join(names[:_SHOWN])}{more}"
+
+
+def _damaged(path: Path, error: Exception) -> InputError:
+    return InputError(f"{path} is damaged ({error}): restore it or use another checkpoint")
