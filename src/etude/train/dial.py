@@ -118,9 +118,7 @@ def _resolve_shape(chosen: _Choices, settings: Settings, size: Size, because: st
     chosen("train.context", size.context, because)
 
 
-def _resolve_steps(
-    chosen: _Choices, settings: Settings, size: Size, facts: Facts, because: str
-) -> None:
+def _resolve_steps(chosen: _Choices, settings: Settings, size: Size, facts: Facts, because: str) -> None:
     context = chosen.value("train.context")
     if facts.train_tokens <= context:
         raise InputError(

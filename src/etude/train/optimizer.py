@@ -118,7 +118,9 @@ def _matching(named: Mapping[str, Tensor], key: str, parameter: Tensor) -> Tenso
     value: Any = named.get(key)
     if value is None or value.shape != parameter.shape:
         found = "is missing" if value is None else f"has shape {tuple(value.shape)}"
-        raise InputError(f"optimizer state '{key}' {found}: this checkpoint cannot be resumed, use an older one")
+        raise InputError(
+            f"optimizer state '{key}' {found}: this checkpoint cannot be resumed, use an older one"
+        )
     return value.to(parameter.device, copy=True)  # type: ignore[no-any-return]
 
 

@@ -1,0 +1,41 @@
+"""``torch.compile`` where it works, eager otherwise: probed once, on the real step, before step 1."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from torch import nn
+
+from etude.device import Device
+from etude.errors import EtudeError
+from etude.train.objectives import NextToken
+
+
+def compile_objective(
+    objective: NextToken, model: nn.Module, device: Device, wanted: bool | Literal["auto"]
+) -> str | None:
+    """Compile the objective's loss if ``wanted`` and possible; returns one line on why it was not.
+
+    The graph is made by one forward and backward pass over a real micro-batch, so that a compiler that is
+    missing or broken shows itself here and not in the middle of a run. The gradients of that pass are dropped.
+
+    Raises:
+        EtudeError: compilation was asked for (``wanted`` is True) and failed.
+    """
+    if wanted is False:
+        return "switched off by device.compile"
+    objective.compile()
+    try:
+        with device.autocast():
+            loss = objective.loss(objective.batch(1)[0])
+        loss.backward()  # type: ignore[no-untyped-call]
+        return None
+    except Exception as error:  # the compiler's failures have no common type
+        objective.use_eager()
+        lines = str(error).strip().splitlines()
+        reason = f"{type(error).__name__}: {lines[0][:120] if lines else 'no message'}"
+        if wanted is True:
+            raise EtudeError(f"torch.compile failed ({reason}): use --set device.compile=auto") from error
+        return reason
+    finally:
+        model.zero_grad(set_to_none=True)

@@ -1,0 +1,99 @@
+"""What is done between the steps of a run: score it, let it speak, save it, write down what happened."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from etude.data.tokenizer import EtudeTokenizer
+from etude.evaluate.ladder import Ladder
+from etude.generate.engine import generate
+from etude.generate.sampling import SamplingSettings
+from etude.model.config import ModelConfig
+from etude.run import JsonLines, RunFolder
+from etude.train.checkpoint import prune_checkpoints, save_checkpoint
+from etude.train.events import CheckpointEvent, EvalEvent, Event, RungEvent, SampleEvent
+from etude.train.loop import TrainState
+from etude.train.validation import ValidationText
+
+SAMPLE_TOKENS = 100
+SAMPLING = SamplingSettings(temperature=0.8, top_p=0.95, max_new_tokens=SAMPLE_TOKENS)
+
+
+@dataclass
+class Evaluate:
+    """Score the validation text, and say which rungs of the n-gram ladder are passed for the first time."""
+
+    text: ValidationText
+    ladder: Ladder
+    max_tokens: int
+    last_step: int
+    passed: int = 0
+
+    def __call__(self, state: TrainState) -> Sequence[Event]:
+        # The last figure is the one that is quoted, so it is taken on more text.
+        max_tokens = self.max_tokens * 16 if state.step == self.last_step else self.max_tokens
+        score = self.text.score(state.model, max_tokens)
+        where = (state.step, state.tokens_seen, state.wall_time)
+        events: list[Event] = [EvalEvent(*where, score.loss, score.bits_per_byte, score.num_tokens)]
+        reached = self.ladder.passed(score.bits_per_byte)
+        for rung in self.ladder.rungs:
+            if self.passed < rung.order <= reached:
+                events.append(RungEvent(*where, rung.order, rung.bits_per_byte))
+        self.passed = max(self.passed, reached)
+        return events
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Continue the same prompt with the same dice at every visit: what changes is the model."""
+
+    tokenizer: EtudeTokenizer
+    prompt: str
+    seed: int
+
+    def __call__(self, state: TrainState) -> Sequence[Event]:
+        prompt = [self.tokenizer.eos_id, *self.tokenizer.encode(self.prompt)]
+        answer = generate(state.model, [prompt], SAMPLING, eos_id=self.tokenizer.eos_id, seed=self.seed)[0]
+        text = self.tokenizer.decode(answer.token_ids)
+        return [SampleEvent(state.step, state.tokens_seen, state.wall_time, self.prompt, text)]
+
+
+@dataclass
+class Save:
+    """Commit a checkpoint, then remove the ones that are not to be kept."""
+
+    run: RunFolder
+    config: ModelConfig
+    keep: int
+    card: str
+    saved_step: int = -1
+
+    def __call__(self, state: TrainState) -> Sequence[Event]:
+        if state.step == self.saved_step:
+            return []
+        checkpoint = save_checkpoint(self.run.checkpoints, state, self.config, self.run.tokenizer, self.card)
+        self.saved_step = state.step
+        prune_checkpoints(self.run.checkpoints, self.keep)
+        where = (state.step, state.tokens_seen, state.wall_time)
+        return [CheckpointEvent(*where, str(checkpoint.folder.relative_to(self.run.path)))]
+
+
+@dataclass
+class Record:
+    """Write every event to the run folder, and keep its status fresh."""
+
+    run: RunFolder
+    _metrics: JsonLines = field(init=False)
+    _samples: JsonLines = field(init=False)
+    _status_step: int = -1
+
+    def __post_init__(self) -> None:
+        self._metrics, self._samples = self.run.metrics, self.run.samples
+
+    def __call__(self, event: Event) -> None:
+        log = self._samples if isinstance(event, SampleEvent) else self._metrics
+        log.append(event.record())
+        if isinstance(event, EvalEvent | CheckpointEvent) and event.step != self._status_step:
+            self._status_step = event.step
+            self.run.write_status("running", event.step)

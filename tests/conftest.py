@@ -1,0 +1,34 @@
+"""Shared by all tests: one thread each (two run at a time), no network, shapes checked at every call."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["TOKENIZERS_PARALLELISM"] = "false"
+
+from jaxtyping import install_import_hook
+
+# Public tensor functions state their shapes; in the tests every call is checked against them.
+install_import_hook(
+    ["etude.model", "etude.train.loss", "etude.train.muon", "etude.generate"], "beartype.beartype"
+)
+
+import torch  # noqa: E402
+
+REPOSITORY = Path(__file__).parent.parent
+REAL_TEXT = REPOSITORY.parent / "shared" / "data"
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def _private_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Prepared text of a test is nobody else's."""
+    monkeypatch.setenv("ETUDE_CACHE", str(tmp_path_factory.mktemp("cache")))

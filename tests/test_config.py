@@ -1,0 +1,98 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from etude.config import (
+    Settings,
+    differences,
+    get_value,
+    known_keys,
+    load_settings,
+    to_toml,
+    with_values,
+)
+from etude.errors import InputError
+
+
+def test_defaults_then_file_then_overrides(tmp_path: Path) -> None:
+    file = tmp_path / "run.toml"
+    file.write_text("[train]\nlr = 0.5\nsteps = 7\n")
+    settings = load_settings(file, ["train.lr=3e-4"])
+    assert settings.train.lr == 3e-4
+    assert settings.train.steps == 7
+    assert settings.train.betas == Settings().train.betas
+
+
+@given(
+    lr=st.one_of(st.just("auto"), st.floats(1e-9, 10.0)),
+    steps=st.one_of(st.just("auto"), st.integers(1, 10**9)),
+    sources=st.lists(st.text(min_size=1).filter(lambda s: "\x00" not in s), min_size=1, max_size=3),
+)
+def test_toml_round_trip(lr: object, steps: object, sources: list[str]) -> None:
+    import tomllib
+
+    settings = with_values(Settings(), {"train.lr": lr, "train.steps": steps, "data.sources": tuple(sources)})
+    assert Settings.model_validate(tomllib.loads(to_toml(settings))) == settings
+
+
+def test_every_key_can_be_read_and_set_to_its_own_value() -> None:
+    settings = Settings()
+    for key in known_keys():
+        assert with_values(settings, {key: get_value(settings, key)}) == settings
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("train.ler=1", ["train.ler", "did you mean 'train.lr'"]),
+        ("lr=1", ["did you mean 'train.lr'"]),
+        ("zzz.qqq=1", ["etude settings"]),
+        ("train.lr", ["KEY=VALUE"]),
+        ("train.lr=banana", ["train.lr", "'banana'"]),
+        ("train.lr=nan", ["train.lr"]),
+        ("train.steps=0", ["train.steps", "greater than or equal to 1"]),
+        ("train.steps=1.5", ["train.steps"]),
+        ("model.preset=lama", ["'llama'"]),
+        ("data.validation_fraction=1.0", ["data.validation_fraction"]),
+        ("train=3", ["unknown setting 'train'"]),
+    ],
+)
+def test_a_wrong_setting_is_one_line_that_names_it(override: str, words: list[str]) -> None:
+    with pytest.raises(InputError) as caught:
+        load_settings(None, [override])
+    message = str(caught.value)
+    assert "\n" not in message
+    for word in words:
+        assert word in message
+
+
+@pytest.mark.parametrize(
+    ("content", "word"),
+    [
+        (b"[train]\nlerning = 1\n", "unknown setting"),
+        (b"[train\n", "not valid TOML"),
+        (b"\xff\xfe", "cannot read"),
+        (b"train = 3\n", "unknown setting 'train'"),
+    ],
+)
+def test_a_wrong_file_is_one_line(tmp_path: Path, content: bytes, word: str) -> None:
+    file = tmp_path / "bad.toml"
+    file.write_bytes(content)
+    with pytest.raises(InputError, match=word):
+        load_settings(file)
+    with pytest.raises(InputError, match="no settings file"):
+        load_settings(tmp_path / "absent.toml")
+
+
+def test_differences_name_both_values() -> None:
+    new = with_values(Settings(), {"train.steps": 5})
+    assert differences(Settings(), new) == {"train.steps": ("auto", 5)}
+
+
+def test_settings_are_frozen() -> None:
+    with pytest.raises(ValueError, match="frozen"):
+        Settings().train.steps = 3  # type: ignore[misc]

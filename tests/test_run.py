@@ -1,0 +1,134 @@
+from __future__ import annotations
+
+import json
+import resource
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from etude.errors import EtudeError, InputError
+from etude.run import (
+    STAGING_PREFIX,
+    JsonLines,
+    RunFolder,
+    free_name,
+    read_json,
+    staged_folder,
+    write_atomic,
+    write_json,
+)
+
+
+@contextmanager
+def files_no_larger_than(num_bytes: int) -> Iterator[None]:
+    """A real refusal by the system, as a full disk gives: writes beyond the limit fail."""
+    old_limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    old_handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, old_limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, old_limits)
+        signal.signal(signal.SIGXFSZ, old_handler)
+
+
+def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
+    file = tmp_path / "status.json"
+    write_atomic(file, "old")
+    with files_no_larger_than(1000), pytest.raises(EtudeError, match="free some space"):
+        write_atomic(file, "x" * 5000)
+    assert file.read_text() == "old"
+    assert [p.name for p in tmp_path.iterdir()] == ["status.json"]
+
+
+def test_a_failed_folder_leaves_the_old_one_and_nothing_else(tmp_path: Path) -> None:
+    final = tmp_path / "step-1"
+    with staged_folder(final) as folder:
+        (folder / "a").write_text("good")
+    with files_no_larger_than(1000), pytest.raises(EtudeError), staged_folder(final) as folder:
+        (folder / "a").write_bytes(b"x" * 5000)
+
+    def interrupted() -> None:
+        with staged_folder(final) as folder:
+            (folder / "a").write_text("half")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert (final / "a").read_text() == "good"
+    assert [p.name for p in tmp_path.iterdir()] == ["step-1"]
+
+
+def test_a_folder_appears_only_when_it_is_whole(tmp_path: Path) -> None:
+    final = tmp_path / "new"
+    with staged_folder(final) as folder:
+        (folder / "a").write_text("1")
+        assert not final.exists()
+        assert folder.name.startswith(STAGING_PREFIX)
+    assert (final / "a").read_text() == "1"
+
+
+def test_damaged_json_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "manifest.json"
+    write_json(file, {"a": 1})
+    assert read_json(file) == {"a": 1}
+    file.write_bytes(file.read_bytes()[:4])
+    with pytest.raises(InputError, match=r"manifest\.json is damaged"):
+        read_json(file)
+    with pytest.raises(InputError, match="missing"):
+        read_json(tmp_path / "absent.json")
+
+
+@given(cut=st.integers(0, 200), steps=st.integers(0, 5))
+def test_a_torn_log_keeps_every_whole_line(
+    tmp_path_factory: pytest.TempPathFactory, cut: int, steps: int
+) -> None:
+    log = JsonLines(tmp_path_factory.mktemp("log") / "metrics.jsonl")
+    events = [{"step": step, "text": "ü\n" * step} for step in range(steps)]
+    log.append(*events)
+    content = log.path.read_bytes()
+    log.path.write_bytes(content[:cut])
+    whole = content[:cut].count(b"\n")
+    at_a_line_end = [json.loads(line) for line in content[:cut].split(b"\n")[:whole]]
+    assert log.read()[:whole] == at_a_line_end == events[:whole]
+    assert len(log.read()) <= whole + 1
+
+
+def test_cutting_back_forgets_later_steps_and_the_end(tmp_path: Path) -> None:
+    log = JsonLines(tmp_path / "metrics.jsonl")
+    log.append(*({"event": "step", "step": step} for step in range(10)), {"event": "end", "step": 4})
+    log.cut_back(4)
+    assert [event["step"] for event in log.read()] == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("name", ["", "a/b", "..", ".", "/tmp/x"])
+def test_a_run_name_is_a_plain_folder_name(tmp_path: Path, name: str) -> None:
+    with pytest.raises(InputError):
+        RunFolder.create(tmp_path, name)
+
+
+def test_runs_are_made_once_and_found_again(tmp_path: Path) -> None:
+    run = RunFolder.create(tmp_path, "a")
+    with pytest.raises(InputError, match="exists already"):
+        RunFolder.create(tmp_path, "a")
+    assert free_name(tmp_path, "a") == "a-2"
+    assert free_name(tmp_path, "b") == "b"
+    with pytest.raises(InputError, match="not a run folder"):
+        RunFolder.open(tmp_path / "a")
+    run.settings_file.write_text("")
+    assert RunFolder.open(tmp_path / "a") == run
+    with pytest.raises(InputError, match="runs there: a"):
+        RunFolder.open(tmp_path / "b")
+
+
+def test_status_survives_damage(tmp_path: Path) -> None:
+    run = RunFolder.create(tmp_path, "a")
+    run.write_status("running", 3)
+    assert run.status()["step"] == 3
+    (run.path / "status.json").write_text("{")
+    assert run.status() == {}

@@ -1,0 +1,110 @@
+"""Muon against its published iteration in float64, and against PyTorch's own class."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from etude.train.muon import Muon, orthogonalize, update_scale
+
+SHAPES = [(8, 8), (16, 40), (40, 16), (1, 5), (5, 1)]
+
+
+def published_iteration(matrix: np.ndarray, steps: int = 5) -> np.ndarray:
+    """Jordan et al. 2024, written out once more in float64: X <- aX + bAX + cA(AX) with A = X X^T."""
+    a, b, c = 3.4445, -4.7750, 2.0315
+    x = matrix / np.linalg.norm(matrix)
+    if x.shape[0] > x.shape[1]:
+        return published_iteration(matrix.T, steps).T
+    for _ in range(steps):
+        gram = x @ x.T
+        x = a * x + b * (gram @ x) + c * (gram @ gram @ x)
+    return x
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_orthogonalize_is_the_published_iteration(shape: tuple[int, int]) -> None:
+    matrices = torch.randn(3, *shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    ours = orthogonalize(matrices)
+    for matrix, result in zip(matrices, ours, strict=True):
+        np.testing.assert_allclose(result.numpy(), published_iteration(matrix.numpy()), rtol=1e-9, atol=1e-12)
+    single = orthogonalize(matrices.float())
+    assert torch.allclose(single.double(), ours, atol=2e-5)
+
+
+@pytest.mark.parametrize("shape", [(16, 16), (16, 48), (48, 16)])
+def test_singular_values_come_near_one_and_directions_stay(shape: tuple[int, int]) -> None:
+    matrix = torch.randn(1, *shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    u, s, vt = torch.linalg.svd(matrix[0], full_matrices=False)
+    result = orthogonalize(matrix)[0]
+    core = u.T @ result @ vt.T
+    assert torch.allclose(core, torch.diag(core.diag()), atol=1e-9)
+    # The smallest singular value of a random matrix may start too near 0 to arrive in five steps.
+    reached = core.diag()[s > 0.02 * s.norm()]
+    assert reached.min() > 0.6
+    assert reached.max() < 1.3
+
+
+def reference_steps(
+    weight: Tensor, gradients: list[Tensor], lr: float, momentum: float, decay: float
+) -> np.ndarray:
+    w = weight.double().numpy().copy()
+    buffer = np.zeros_like(w)
+    for gradient in gradients:
+        g = gradient.double().numpy()
+        buffer = momentum * buffer + (1 - momentum) * g
+        direction = published_iteration(momentum * buffer + (1 - momentum) * g)
+        w = w - lr * decay * w - lr * 0.2 * math.sqrt(max(w.shape)) * direction
+    return w
+
+
+def test_updates_follow_the_rule_and_do_not_depend_on_batching_by_shape() -> None:
+    generator = torch.Generator().manual_seed(2)
+    weights = [torch.randn(shape, generator=generator) for shape in [*SHAPES, *SHAPES]]
+    gradients = [[torch.randn(w.shape, generator=generator) for w in weights] for _ in range(4)]
+    together = [torch.nn.Parameter(w.clone()) for w in weights]
+    optimizer = Muon(together, lr=0.02, momentum=0.9, weight_decay=0.1)
+    for step in gradients:
+        for parameter, gradient in zip(together, step, strict=True):
+            parameter.grad = gradient.clone()
+        optimizer.step()
+    for index, weight in enumerate(weights):
+        expected = reference_steps(weight, [step[index] for step in gradients], 0.02, 0.9, 0.1)
+        np.testing.assert_allclose(together[index].detach().numpy(), expected, rtol=2e-4, atol=2e-5)
+
+
+def test_agrees_with_torchs_muon_within_its_bf16() -> None:
+    generator = torch.Generator().manual_seed(3)
+    start = torch.randn(24, 64, generator=generator)
+    ours, theirs = torch.nn.Parameter(start.clone()), torch.nn.Parameter(start.clone())
+    a = Muon([ours], lr=0.02, momentum=0.95, weight_decay=0.1)
+    b = torch.optim.Muon([theirs], lr=0.02, momentum=0.95, weight_decay=0.1, adjust_lr_fn="match_rms_adamw")
+    for _ in range(3):
+        gradient = torch.randn(24, 64, generator=generator)
+        ours.grad, theirs.grad = gradient.clone(), gradient.clone()
+        a.step()
+        b.step()
+    moved = (theirs - start).norm()
+    assert (ours - theirs).norm() < 0.02 * moved
+
+
+def test_an_update_has_the_size_that_adamw_would_give() -> None:
+    gradient = torch.randn(1, 64, 64, generator=torch.Generator().manual_seed(4))
+    update = orthogonalize(gradient)[0] * update_scale((64, 64))
+    assert 0.15 < update.pow(2).mean().sqrt() < 0.25
+
+
+def test_a_zero_gradient_moves_nothing_but_the_decay() -> None:
+    parameter = torch.nn.Parameter(torch.ones(4, 4))
+    parameter.grad = torch.zeros(4, 4)
+    Muon([parameter], lr=0.1, weight_decay=0.5).step()
+    assert torch.equal(parameter.detach(), torch.full((4, 4), 0.95))
+
+
+def test_vectors_are_refused() -> None:
+    with pytest.raises(ValueError, match="matrices only"):
+        Muon([torch.nn.Parameter(torch.ones(3))], lr=0.1)
