@@ -1,0 +1,111 @@
+"""AdamW against its formula in float64; which parameter has which rule; state by name, bit for bit."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from etude.config import TrainSettings
+from etude.errors import InputError
+from etude.model.build import build_model
+from etude.model.config import ModelConfig, preset
+from etude.train.optimizer import UpdateRules, group_parameters
+
+
+def config(name: str, **more: object) -> ModelConfig:
+    dims: dict[str, object] = {"vocab_size": 19, "hidden_size": 16, "max_position_embeddings": 8, **more}
+    if name != "mlp":
+        dims |= {"num_hidden_layers": 2, "num_attention_heads": 2}
+    return preset(name, **dims)
+
+
+def with_gradients(model: nn.Module, seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    for parameter in model.parameters():
+        parameter.grad = torch.randn(parameter.shape, generator=generator)
+
+
+@pytest.mark.parametrize("name", ["llama", "qwen3", "gpt2", "mlp"])
+def test_every_parameter_has_exactly_one_rule(name: str) -> None:
+    model = build_model(config(name))
+    groups = group_parameters(model, use_muon=True)
+    names = {id(parameter): key for key, parameter in model.named_parameters()}
+    placed = {rule: sorted(names[id(p)] for p in ps) for rule, ps in groups.items()}
+    assert sorted(key for keys in placed.values() for key in keys) == sorted(names.values())
+    assert all(".weight" in key and "embed" not in key and "lm_head" not in key for key in placed["muon"])
+    assert any("embed" in key for key in placed["decayed"])
+    assert all(".bias" in key or "norm" in key for key in placed["not_decayed"])
+    if name != "mlp":
+        assert len(placed["muon"]) == 2 * (6 if name == "gpt2" else 7)
+
+
+def test_adamw_follows_its_formula() -> None:
+    """Loshchilov and Hutter 2019, algorithm 2, in float64."""
+    settings = TrainSettings(lr=3e-3, muon_lr=1.0, optimizer="adamw", weight_decay=0.1, betas=(0.9, 0.95))
+    model = build_model(config("llama"))
+    rules = UpdateRules(model, settings)
+    w = {n: p.detach().double().numpy().copy() for n, p in model.named_parameters()}
+    m = {n: np.zeros_like(v) for n, v in w.items()}
+    v = {n: np.zeros_like(x) for n, x in w.items()}
+    for step in range(1, 6):
+        with_gradients(model, step)
+        factor = 1.0 / step
+        rules.step(factor)
+        for name, parameter in model.named_parameters():
+            assert parameter.grad is not None
+            g = parameter.grad.double().numpy()
+            m[name] = 0.9 * m[name] + 0.1 * g
+            v[name] = 0.95 * v[name] + 0.05 * g * g
+            decay = 0.1 if parameter.ndim == 2 else 0.0
+            lr = 3e-3 * factor
+            w[name] *= 1 - lr * decay
+            m_hat, v_hat = m[name] / (1 - 0.9**step), v[name] / (1 - 0.95**step)
+            w[name] -= lr * m_hat / (np.sqrt(v_hat) + 1e-8)
+    for name, parameter in model.named_parameters():
+        np.testing.assert_allclose(parameter.detach().numpy(), w[name], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+@pytest.mark.parametrize("name", ["llama", "gpt2", "mlp"])
+def test_state_goes_out_and_in_by_name_bit_for_bit(optimizer: str, name: str) -> None:
+    settings = TrainSettings(lr=1e-2, muon_lr=1e-2, optimizer=optimizer)  # type: ignore[arg-type]
+    model = build_model(config(name))
+    rules = UpdateRules(model, settings)
+    for step in range(3):
+        with_gradients(model, step)
+        rules.step(1.0)
+    other = build_model(config(name), seed=99)
+    other.load_state_dict(model.state_dict())
+    other_rules = UpdateRules(other, settings)
+    other_rules.load_named_state({k: t.clone() for k, t in rules.named_state().items()}, step=3)
+    for step in range(3, 6):
+        for each, its_rules in ((model, rules), (other, other_rules)):
+            with_gradients(each, step)
+            its_rules.step(0.5)
+    for key, value in model.state_dict().items():
+        assert torch.equal(value, other.state_dict()[key]), key
+
+
+def test_missing_and_misshapen_state_is_refused_by_name() -> None:
+    settings = TrainSettings(lr=1e-2, muon_lr=1e-2)
+    model = build_model(config("llama"))
+    rules = UpdateRules(model, settings)
+    with_gradients(model, 0)
+    rules.step(1.0)
+    state = rules.named_state()
+    key = "model.layers.0.mlp.up_proj.weight.momentum_buffer"
+    with pytest.raises(InputError, match=r"up_proj\.weight\.momentum_buffer' is missing"):
+        rules.load_named_state({k: v for k, v in state.items() if k != key}, 1)
+    with pytest.raises(InputError, match="has shape"):
+        rules.load_named_state({**state, key: torch.zeros(2, 2)}, 1)
+
+
+def test_the_learning_rates_follow_the_factor() -> None:
+    rules = UpdateRules(build_model(config("llama")), TrainSettings(lr=0.25, muon_lr=0.5))
+    rules.step(0.5)
+    rates = sorted({group["lr"] for o in rules.optimizers for group in o.param_groups})
+    assert all(math.isclose(a, b) for a, b in zip(rates, [0.125, 0.25], strict=True))

@@ -1,0 +1,142 @@
+"""The update step: independent of how a batch is split, and equal to its definition in float64."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from etude.config import TrainSettings
+from etude.device import Device
+from etude.model.build import build_model
+from etude.model.config import preset
+from etude.train.loss import IGNORE_INDEX, summed_loss, token_losses
+from etude.train.optimizer import UpdateRules
+from etude.train.step import MicroBatch, clip_gradients, update_step
+
+CPU = Device("cpu", "fp32", 1)
+VOCAB, ROWS, CONTEXT = 17, 6, 8
+
+
+def small_model(seed: int = 0) -> nn.Module:
+    config = preset(
+        "llama", vocab_size=VOCAB, hidden_size=16, num_hidden_layers=2, num_attention_heads=2,
+        max_position_embeddings=CONTEXT,
+    )  # fmt: skip
+    model = build_model(config, seed=seed)
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():  # away from the zeros of initialisation, where many gradients vanish
+        for parameter in model.parameters():
+            parameter += 0.1 * torch.randn(parameter.shape, generator=generator)
+    return model
+
+
+def random_batch(seed: int, ignored: float) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    tokens = torch.randint(0, VOCAB, (ROWS, CONTEXT + 1), generator=generator)
+    inputs, targets = tokens[:, :-1], tokens[:, 1:].clone()
+    targets[torch.rand(targets.shape, generator=generator) < ignored] = IGNORE_INDEX
+    targets[0, 0] = 1  # at least one real target
+    return inputs, targets
+
+
+def split(inputs: Tensor, targets: Tensor, sizes: list[int]) -> list[MicroBatch]:
+    pairs = zip(inputs.split(sizes), targets.split(sizes), strict=True)
+    return [MicroBatch(i.contiguous(), t.contiguous()) for i, t in pairs]
+
+
+@settings(max_examples=20, deadline=None)
+@given(
+    cuts=st.lists(st.integers(1, ROWS), min_size=1, max_size=ROWS),
+    ignored=st.sampled_from([0.0, 0.3, 0.9]),
+    seed=st.integers(0, 100),
+)
+def test_any_split_into_micro_batches_gives_the_same_step(cuts: list[int], ignored: float, seed: int) -> None:
+    sizes: list[int] = []
+    for cut in cuts:
+        sizes.append(min(cut, ROWS - sum(sizes)))
+    sizes = [s for s in sizes if s > 0]
+    if sum(sizes) < ROWS:
+        sizes.append(ROWS - sum(sizes))
+    inputs, targets = random_batch(seed, ignored)
+    results = []
+    for parts in (split(inputs, targets, [ROWS]), split(inputs, targets, sizes)):
+        model = small_model().double()
+        rules = UpdateRules(model, TrainSettings(lr=1e-2, muon_lr=1e-2, steps=1))
+        result = update_step(
+            list(model.parameters()),
+            lambda part, model=model: summed_loss64(model, part),
+            parts,
+            rules,
+            lr_factor=1.0,
+            max_grad_norm=1e9,
+            device=CPU,
+        )
+        results.append((result, {n: p.grad for n, p in model.named_parameters()}))
+    (whole, whole_grads), (pieces, pieces_grads) = results
+    assert pieces.loss.item() == pytest.approx(whole.loss.item(), rel=1e-6)
+    assert pieces.grad_norm.item() == pytest.approx(whole.grad_norm.item(), rel=1e-10)
+    for name, gradient in whole_grads.items():
+        assert gradient is not None
+        torch.testing.assert_close(pieces_grads[name], gradient, rtol=1e-10, atol=1e-13)
+
+
+def summed_loss64(model: nn.Module, part: MicroBatch) -> Tensor:
+    """The loss written out once more, in float64: log of the sum of exponentials minus the desired logit."""
+    logits = model(part.inputs)
+    total = logits.new_zeros(())
+    for row in range(logits.shape[0]):
+        for position in range(logits.shape[1]):
+            target = int(part.targets[row, position])
+            if target != IGNORE_INDEX:
+                scores = logits[row, position]
+                total = total + torch.logsumexp(scores, 0) - scores[target]
+    return total
+
+
+def test_losses_agree_with_the_definition() -> None:
+    inputs, targets = random_batch(3, 0.3)
+    model = small_model()
+    expected = summed_loss64(model.double(), MicroBatch(inputs, targets))
+    logits = model.float()(inputs)
+    assert summed_loss(logits, targets).item() == pytest.approx(expected.item(), rel=1e-6)
+    each = token_losses(logits, targets)
+    assert each.sum().item() == pytest.approx(expected.item(), rel=1e-6)
+    assert (each[targets == IGNORE_INDEX] == 0).all()
+    assert each.shape == targets.shape
+
+
+def test_clipping_keeps_the_direction_and_reports_the_length_before() -> None:
+    parameters = [nn.Parameter(torch.zeros(3)), nn.Parameter(torch.zeros(2, 2))]
+    parameters[0].grad = torch.tensor([3.0, 0.0, 0.0])
+    parameters[1].grad = torch.tensor([[0.0, 4.0], [0.0, 0.0]])
+    assert clip_gradients(parameters, 1.0).item() == pytest.approx(5.0)
+    assert parameters[0].grad[0].item() == pytest.approx(0.6, rel=1e-5)
+    before = [copy.deepcopy(p.grad) for p in parameters]
+    assert clip_gradients(parameters, 2.0).item() == pytest.approx(1.0, rel=1e-5)
+    for parameter, gradient in zip(parameters, before, strict=True):
+        assert torch.equal(parameter.grad, gradient)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_a_few_steps_on_one_batch_lower_its_loss(optimizer: str) -> None:
+    model = small_model()
+    rules = UpdateRules(model, TrainSettings(lr=1e-2, muon_lr=1e-2, steps=30, optimizer=optimizer))  # type: ignore[arg-type]
+    batch = split(*random_batch(5, 0.0), [ROWS])
+    losses = [
+        update_step(
+            list(model.parameters()),
+            lambda part: summed_loss(model(part.inputs), part.targets),
+            batch,
+            rules,
+            lr_factor=1.0,
+            max_grad_norm=1.0,
+            device=CPU,
+        ).loss.item()
+        for _ in range(30)
+    ]
+    assert losses[-1] < 0.5 * losses[0]
