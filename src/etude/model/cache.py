@@ -59,9 +59,13 @@ class Cache:
         """A cache of one row that shares this one's memory, but has a length of its own."""
         raise NotImplementedError
 
-    def _shallow(self, index: int, **buffers: Any) -> Cache:
+    def select(self, rows: Sequence[int]) -> Cache:
+        """A cache of the given rows only, in memory of its own."""
+        raise NotImplementedError
+
+    def _like(self, lengths: list[int], **buffers: Any) -> Cache:
         view = object.__new__(type(self))
-        Cache.__init__(view, [self.lengths[index]], self.capacity)
+        Cache.__init__(view, lengths, self.capacity)
         for name, value in buffers.items():
             setattr(view, name, value)
         return view
@@ -103,12 +107,14 @@ class KVCache(Cache):
         return self.keys[layer][:, :, :end], self.values[layer][:, :, :end]
 
     def row(self, index: int) -> Cache:
-        here = slice(index, index + 1)
-        return self._shallow(
-            index,
-            keys=[buffer[here] for buffer in self.keys],
-            values=[buffer[here] for buffer in self.values],
-        )
+        return self._part([self.lengths[index]], slice(index, index + 1))
+
+    def select(self, rows: Sequence[int]) -> Cache:
+        return self._part([self.lengths[row] for row in rows], list(rows))
+
+    def _part(self, lengths: list[int], rows: slice | list[int]) -> Cache:
+        keys = [buffer[rows] for buffer in self.keys]
+        return self._like(lengths, keys=keys, values=[buffer[rows] for buffer in self.values])
 
 
 class TokenCache(Cache):
@@ -123,4 +129,7 @@ class TokenCache(Cache):
         self.tokens[rows, self.positions(inputs.shape[1], inputs.device)] = inputs.long()
 
     def row(self, index: int) -> Cache:
-        return self._shallow(index, tokens=self.tokens[index : index + 1])
+        return self._like([self.lengths[index]], tokens=self.tokens[index : index + 1])
+
+    def select(self, rows: Sequence[int]) -> Cache:
+        return self._like([self.lengths[row] for row in rows], tokens=self.tokens[list(rows)])

@@ -63,7 +63,7 @@ def _write_weights(path: Path, state: dict[str, Tensor]) -> None:
     path.chmod(0o644)  # the library leaves it unreadable for others, who may be meant to load it
 
 
-def _generation_config(config: ModelConfig) -> dict[str, object]:
+def _generation_config(config: ModelConfig) -> dict[str, int]:
     ids = {"bos_token_id": config.bos_token_id, "eos_token_id": config.eos_token_id}
     return {name: value for name, value in ids.items() if value is not None} | {"do_sample": True}
 

@@ -1,0 +1,129 @@
+"""How probable a model finds a given text, token by token."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from numpy.typing import NDArray
+from torch import Tensor
+
+from etude.errors import InputError
+from etude.model.language_model import LanguageModel
+
+_HEAD_ELEMENTS = 2**22
+"""Logits held in float64 at a time: 32 MiB."""
+
+
+@dataclass(frozen=True, slots=True)
+class TokenScores:
+    """`logprobs[i]` is the natural log-probability of token i + 1 given those before it, in float64."""
+
+    logprobs: NDArray[np.float64]
+
+    @property
+    def nats(self) -> float:
+        """What all the tokens cost together: minus the sum."""
+        return -float(self.logprobs.sum())
+
+
+@dataclass(frozen=True, slots=True)
+class _Window:
+    """Tokens [begin, end) of a sequence are read; the targets from `first` on are scored here."""
+
+    sequence: int
+    begin: int
+    end: int
+    first: int
+
+
+def score_tokens(
+    model: LanguageModel, token_ids: Sequence[int], *, context: int | None = None, batch_size: int = 8
+) -> TokenScores:
+    """The log-probability of every token but the first, which stands for what is given (as a rule, eos).
+
+    Each token is scored once. The first C tokens (C = `context`, max_position_embeddings unless given) are
+    scored in one window, each from all that came before it. After it the window moves by C - C // 2, so each
+    further token is scored with at least C // 2 tokens before it; the last window is moved back to the end.
+    Raises InputError when there is nothing to score.
+    """
+    return score_sequences(model, [token_ids], context=context, batch_size=batch_size)[0]
+
+
+def score_sequences(
+    model: LanguageModel,
+    sequences: Sequence[Sequence[int]],
+    *,
+    context: int | None = None,
+    batch_size: int = 8,
+) -> list[TokenScores]:
+    """`score_tokens` of several texts, each from its own beginning, `batch_size` windows at a time.
+
+    Windows of similar length are batched together and padded on the right, which no result depends on.
+    """
+    most = model.config.max_position_embeddings
+    length = most if context is None else context
+    if not 1 <= length <= most:
+        raise InputError(f"the context must be from 1 to the model's {most} tokens, not {length}")
+    for tokens in sequences:
+        if len(tokens) < 2:
+            raise InputError("there is nothing to score: a text needs at least one token after the first")
+    results = [np.zeros(len(tokens) - 1) for tokens in sequences]
+    windows = [
+        window
+        for index, tokens in enumerate(sequences)
+        for window in _windows(index, len(tokens) - 1, length)
+    ]
+    windows.sort(key=lambda window: window.begin - window.end)
+    for start in range(0, len(windows), batch_size):
+        _score_batch(model, sequences, windows[start : start + batch_size], results)
+    return [TokenScores(logprobs) for logprobs in results]
+
+
+def _windows(sequence: int, count: int, length: int) -> list[_Window]:
+    """Windows over `count` inputs; target i stands behind input i."""
+    windows = [_Window(sequence, 0, min(length, count), 0)]
+    while windows[-1].end < count:
+        done = windows[-1].end
+        end = min(done + length - length // 2, count)
+        windows.append(_Window(sequence, end - length, end, done))
+    return windows
+
+
+@torch.inference_mode()
+def _score_batch(
+    model: LanguageModel,
+    sequences: Sequence[Sequence[int]],
+    windows: list[_Window],
+    results: list[NDArray[np.float64]],
+) -> None:
+    longest = max(window.end - window.begin for window in windows)
+    inputs = torch.zeros(len(windows), longest, dtype=torch.long)
+    targets = torch.zeros(len(windows), longest, dtype=torch.long)
+    for row, window in enumerate(windows):
+        tokens = torch.tensor(sequences[window.sequence][window.begin : window.end + 1])
+        inputs[row, : len(tokens) - 1] = tokens[:-1]
+        targets[row, : len(tokens) - 1] = tokens[1:]
+    device = model.unembedding()[0].device
+    logprobs = _target_logprobs(model, inputs.to(device), targets.to(device)).numpy()
+    for row, window in enumerate(windows):
+        scored = logprobs[row, window.first - window.begin : window.end - window.begin]
+        results[window.sequence][window.first : window.end] = scored
+
+
+def _target_logprobs(
+    model: LanguageModel, inputs: Int[Tensor, "B T"], targets: Int[Tensor, "B T"]
+) -> Float[Tensor, "B T"]:
+    """Float64 on the CPU. The vocabulary projection is done a few positions at a time to bound its memory."""
+    hidden = model.hidden(inputs).flatten(0, 1)
+    wanted = targets.flatten()
+    pieces = []
+    count = max(1, _HEAD_ELEMENTS // model.config.vocab_size)
+    for states, tokens in zip(torch.split(hidden, count), torch.split(wanted, count), strict=True):
+        logits = model.head(states).float().cpu().double()
+        chosen = logits.gather(-1, tokens.cpu()[:, None])[:, 0]
+        pieces.append(chosen - logits.logsumexp(dim=-1))
+    return torch.cat(pieces).view(targets.shape)
