@@ -251,7 +251,7 @@ def tiny_shakespeare() -> bytes:
 def test_tiny_shakespeare_is_as_good_as_an_independent_implementation() -> None:
     """Nats a character of the last tenth, against figures of a single-discount implementation.
 
-    With one discount a table ours gives its figures for orders 1, 5, 6 and 7 to 0.0002 and is lower for 2 to 4.
+    With one discount a table ours gives its figures for orders 1, 5, 6 and 7 to 0.0002, and less for 2 to 4.
     """
     text = tiny_shakespeare()
     cut = int(len(text) * 0.9)

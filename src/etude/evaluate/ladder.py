@@ -94,7 +94,7 @@ def build_ladder(
 
     Each document is scored from its own start; boundaries are not scored. Both texts are read once, to the
     end, and sampled by `etude.evaluate.sampling.RULE` above their caps, so that memory has a bound: about
-    135 bytes for each byte of `max_train_bytes` on text that no order compresses, half that on prose.
+    135 bytes for each byte of `max_train_bytes` on text that no order compresses, 40 on prose or source code.
     A caller that hands in a sample itself states the size of the whole in `corpus_train_bytes`.
     Raises InputError when one of the two holds no bytes.
     """

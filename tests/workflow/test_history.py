@@ -1,0 +1,101 @@
+"""Reading a run's logs, whatever state they are in."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from etude.errors import InputError
+from etude.evaluate.ladder import Ladder, Rung
+from etude.run import RunFolder, write_json
+from etude.train.events import EndEvent, EvalEvent, Event, RungEvent, SampleEvent, StepEvent
+from etude.workflow.history import RunHistory
+
+
+def place(step: int) -> dict[str, Any]:
+    return {"step": step, "tokens_seen": 64 * step, "wall_time": step / 2}
+
+
+def step(number: int, loss: float = 1.0) -> StepEvent:
+    return StepEvent(**place(number), loss=loss, grad_norm=1.0, lr=0.1, tokens_per_second=9.0)
+
+
+def evaluation(number: int, bits: float, nats: float | None = None) -> EvalEvent:
+    return EvalEvent(**place(number), val_loss=nats or bits * 2, bits_per_byte=bits, val_tokens=10)
+
+
+def write(folder: Path, *events: Event) -> RunFolder:
+    run = RunFolder.create(folder.parent, folder.name)
+    run.settings_file.write_text("")
+    for event in events:
+        (run.samples if isinstance(event, SampleEvent) else run.metrics).append(event.record())
+    return run
+
+
+def test_events_come_back_as_they_were_written(tmp_path: Path) -> None:
+    steps = [step(number, 1 / number) for number in range(1, 6)]
+    evals = [evaluation(0, 8.0), evaluation(5, 2.0)]
+    rung = RungEvent(**place(5), order=1, bits_per_byte=4.0)
+    samples = [SampleEvent(**place(n), prompt="é", text="text\n") for n in (0, 5)]
+    end = EndEvent(**place(5), reason="finished")
+    ladder = Ladder("byte", 1, 1, 1, (Rung(1, 4.0), Rung(2, 1.0)))
+    run = write(tmp_path / "run", evals[0], samples[0], *steps, evals[1], rung, samples[1], end)
+    write_json(run.ladder_file, ladder.to_json())
+    history = RunHistory.load(run.path)
+    assert (history.steps, history.evals, history.rungs) == (steps, evals, [rung])
+    assert (history.samples, history.end, history.ladder) == (samples, end, ladder)
+    assert history.name == "run"
+    assert history.passed_at == {1: 5}
+
+
+def test_torn_unknown_and_odd_lines_are_left_out(tmp_path: Path) -> None:
+    run = write(tmp_path / "run", step(1), evaluation(1, 3.0))
+    with run.metrics.path.open("ab") as file:
+        file.write(b'{"event": "weather", "step": 2}\n[1, 2]\n{"event": "step"}\n{"event": 7, "step": 3}\n')
+        file.write(b'{"event": "step", "step": 4, "loss": null}\n\xff\xfe\n{"event": "step", "st')
+    history = RunHistory.load(run.path)
+    assert [event.step for event in history.steps] == [1, 4]
+    assert math.isnan(history.steps[1].loss)
+    assert len(history.evals) == 1
+
+
+def test_what_an_interrupted_run_told_beyond_its_checkpoint_is_replaced(tmp_path: Path) -> None:
+    before = [step(n, 1.0) for n in range(1, 9)]
+    before[4:4] = [evaluation(4, 3.0), RungEvent(**place(4), order=1, bits_per_byte=4.0)]
+    before.append(evaluation(8, 2.5))
+    again = [evaluation(4, 3.0), *(step(n, 2.0) for n in range(5, 8))]
+    history = RunHistory.load(write(tmp_path / "run", *before, *again).path)
+    assert [(event.step, event.loss) for event in history.steps] == [
+        *((n, 1.0) for n in range(1, 5)),
+        *((n, 2.0) for n in range(5, 8)),
+    ]
+    assert [event.step for event in history.evals] == [4]
+    assert [event.order for event in history.rungs] == [1]
+
+
+def test_conversion_is_the_usual_ratio_of_the_evaluations(tmp_path: Path) -> None:
+    run = write(
+        tmp_path / "run", *(evaluation(n, 3.0 + n, 6.0 + 2 * n) for n in range(5)), evaluation(6, 9.0, 1.0)
+    )
+    assert RunHistory.load(run.path).bits_per_byte_per_nat == 0.5
+    assert RunHistory.load(write(tmp_path / "other", step(1)).path).bits_per_byte_per_nat is None
+
+
+def test_rungs_are_worked_out_where_none_were_recorded(tmp_path: Path) -> None:
+    run = write(
+        tmp_path / "run", *(evaluation(n, bits) for n, bits in [(0, 8.0), (10, 2.9), (20, 3.5), (30, 1.0)])
+    )
+    write_json(
+        run.ladder_file, Ladder("byte", 1, 1, 1, tuple(map(Rung, (1, 2, 3), (4.0, 3.0, 2.0)))).to_json()
+    )
+    assert RunHistory.load(run.path).passed_at == {1: 10, 2: 10, 3: 30}
+
+
+def test_a_run_without_logs_is_empty_and_a_folder_that_is_no_run_an_error(tmp_path: Path) -> None:
+    history = RunHistory.load(write(tmp_path / "run").path)
+    assert (history.steps, history.samples, history.end, history.ladder) == ([], [], None, None)
+    with pytest.raises(InputError, match="not a run folder"):
+        RunHistory.load(tmp_path)
