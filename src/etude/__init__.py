@@ -1,1 +1,56 @@
-"""Etude: grow a language model from text, and watch it learn."""
+"""Etude: grow a language model from text, and watch it learn.
+
+The public names, each loaded when it is first used, so that ``import etude`` stays quick::
+
+    import etude
+
+    outcome = etude.train(etude.load_settings(overrides=["train.steps=200"]))
+    language = etude.load(outcome.run.path)
+    print(language.generate("One day"))
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from etude.config import Settings, load_settings
+    from etude.errors import EtudeError, InputError
+    from etude.generate.sampling import SamplingSettings
+    from etude.workflow.jobs import resume, train
+    from etude.workflow.language import Language, load
+    from etude.workflow.plot import plot_runs
+
+__version__ = "0.1.0"
+__all__ = [
+    "EtudeError",
+    "InputError",
+    "Language",
+    "SamplingSettings",
+    "Settings",
+    "load",
+    "load_settings",
+    "plot_runs",
+    "resume",
+    "train",
+]
+
+_HOMES = {
+    "EtudeError": "etude.errors",
+    "InputError": "etude.errors",
+    "Language": "etude.workflow.language",
+    "SamplingSettings": "etude.generate.sampling",
+    "Settings": "etude.config",
+    "load": "etude.workflow.language",
+    "load_settings": "etude.config",
+    "plot_runs": "etude.workflow.plot",
+    "resume": "etude.workflow.jobs",
+    "train": "etude.workflow.jobs",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'etude' has no attribute '{name}'")
+    return getattr(importlib.import_module(_HOMES[name]), name)

@@ -1,0 +1,51 @@
+"""The ``etude`` command: its sub-commands, and what happens to an error."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import typer
+
+from etude.cli import data, runs, train, use
+from etude.errors import EtudeError
+
+app = typer.Typer(
+    name="etude",
+    help="Grow a language model from text, and watch it learn.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command("train")(train.train)
+app.command("generate")(use.generate)
+app.command("score")(use.score)
+app.add_typer(data.app, name="data")
+app.command("runs")(runs.runs)
+app.command("plot")(runs.plot)
+app.command("settings")(runs.settings)
+
+
+def run() -> None:
+    """Entry point. Exit code 2 for a person's mistake, 1 for a failure, 130 for Ctrl-C; one line on stderr."""
+    # Workers are forked for encoding; the tokenizer's own threads would only warn about it.
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    try:
+        app()
+    except EtudeError as error:
+        sys.stdout.flush()
+        print(f"etude: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        print("\netude: interrupted", file=sys.stderr)
+        sys.exit(130)
+    except BrokenPipeError:
+        # The reader of our output (head, less) went away; that is its right.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+
+
+if __name__ == "__main__":
+    run()
