@@ -1,0 +1,48 @@
+"""Word lists that templates draw from, written as ``<name>``."""
+
+from __future__ import annotations
+
+WORDS: dict[str, str] = {
+    "glad": "happy|glad|pleased|delighted|cheerful|very happy|so happy|proud",
+    "sad": "sad|unhappy|gloomy|miserable|very sad|heavy-hearted",
+    "angry": "angry|cross|grumpy|very cross|furious",
+    "afraid": "afraid|scared|frightened|worried|uneasy",
+    "tired": "tired|sleepy|worn out|weary",
+    "said": "said|said|said|answered|replied|whispered",
+    "cried": "cried|shouted|called|called out|exclaimed",
+    "ran": "ran|hurried|raced|dashed|rushed|skipped|sprinted",
+    "run": "run|hurry|race|dash|rush",
+    "walked": "walked|wandered|strolled|went|tramped|marched",
+    "looked": "looked|peered|gazed|stared|glanced",
+    "smiled": "smiled|grinned|beamed|laughed",
+    "quickly": "quickly|at once|right away|straight away|without waiting|in a flash",
+    "slowly": "slowly|carefully|gently|little by little|bit by bit",
+    "softly": "softly|quietly|gently|in a small voice|in a low voice",
+    "big": "big|large|great|huge|enormous",
+    "small": "small|little|tiny",
+    "lovely": "lovely|beautiful|fine|splendid|wonderful|marvellous",
+    "suddenly": "suddenly|all at once|all of a sudden|just then|at that very moment",
+    "soon": "soon|before long|a little later|after a while|in a short time|presently",
+    "later": "later|afterwards|after that|then|a little later|next",
+    "morning": "morning|day|afternoon",
+    "trait": "curious|brave|shy|cheerful|careful|dreamy|stubborn|kind|clever|quick|quiet|lively|patient|gentle|bold",
+    "house": "a small white house|a yellow house|a house with a green door|a cottage with a crooked chimney|"
+    "a tall thin house|a wooden house|a flat above a shop|an old stone house|a house with a round window",
+    "near": "at the edge of the village|near the river|at the end of a long lane|behind the school|"
+    "on the side of a hill|across from the market|not far from the sea|beside a field of sheep",
+    "good": "good|fine|excellent|clever|wonderful",
+    "hard": "hard|difficult|tricky",
+    "tree": "oak|willow|birch|elm|pine",
+    "bird": "robin|blackbird|sparrow|swallow|wren|magpie|thrush",
+    "beast": "squirrel|hedgehog|rabbit|mouse|frog|fox",
+    "flower": "daisies|poppies|bluebells|buttercups|violets|daffodils",
+    "meal": "soup|stew|porridge|a big pot of noodles|warm bread with honey|a dish of potatoes and peas|toast and jam|pie|rice with beans|a cheese pie|cabbage soup",
+    "drink": "warm milk|lemonade|hot cocoa|ginger tea|cold water|sweet tea",
+    "game": "hide and seek|tag|leapfrog|hopscotch|skittles|a guessing game",
+    "thanks": "Thank you|Thank you so much|Thanks a lot|Oh, thank you|How kind of you|Thank you very much",
+    "yes": "Yes|Of course|Yes, of course|Certainly|All right|Gladly",
+    "wow": "Oh|Look|Hooray|Goodness|My goodness|Well, well|Dear me",
+    "time": "an hour|half an hour|a long time|most of the afternoon|the whole morning|quite a while",
+    "days": "for two days|for three days|all week|every afternoon that week",
+    "colour": "red|blue|green|yellow|orange|purple|white|grey|brown|pink",
+}
