@@ -1,0 +1,258 @@
+"""The cleaned, split text of a run, as a folder that is written once and then only read.
+
+Beside the text store: ``train.npy`` and ``validation.npy`` (byte ranges, :class:`etude.data.split.Split`) and
+``corpus.json`` (what was read, kept and dropped, and the hash of every file). One streaming pass writes the text;
+duplicates and the split then work on its tables.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from etude.config import DataSettings
+from etude.data.clean import filters, judge, normalise
+from etude.data.duplicates import exact_copies, near_copies, near_too_large
+from etude.data.files import describe_files
+from etude.data.piece import EXAMPLES_KEPT, SourceLog
+from etude.data.sources import Source, nothing_usable
+from etude.data.split import Mask, Split, split_hash, split_tail
+from etude.data.store import Int64, StoreWriter, TextStore
+from etude.run import read_json, write_json
+
+SCHEMA = 1
+Progress = Callable[[str, int, int | None], None]
+Part = Literal["train", "validation"]
+
+
+@dataclass
+class _Intake:
+    """What came in while the text was read."""
+
+    log: SourceLog = field(default_factory=SourceLog)
+    documents: int = 0
+    bytes: int = 0
+    dropped: Counter[str] = field(default_factory=Counter)
+    dropped_bytes: Counter[str] = field(default_factory=Counter)
+    examples: dict[str, list[dict[str, str]]] = field(default_factory=dict)
+    stopped: bool = False
+
+    def drop(self, reason: str, name: str, text: str, size: int) -> None:
+        self.dropped[reason] += 1
+        self.dropped_bytes[reason] += size
+        kept = self.examples.setdefault(reason, [])
+        if len(kept) < EXAMPLES_KEPT:
+            kept.append({"name": name, "text": " ".join(text[:400].split())[:120]})
+
+
+def build_corpus(folder: Path, sources: Sequence[Source], data: DataSettings, progress: Progress) -> None:
+    """Read, clean, compare and split the text of ``sources`` into the empty ``folder``.
+
+    Raises:
+        InputError: nothing usable, or too little for a split.
+    """
+    intake = _Intake()
+    writer = StoreWriter(folder)
+    _read_all(writer, sources, data, intake, progress)
+    text_hash = writer.close()
+    if not writer.num_documents:
+        intake.log.skipped.update(intake.dropped)
+        for reason, examples in intake.examples.items():
+            intake.log.examples.setdefault(reason, [e["name"] for e in examples])
+        raise nothing_usable(intake.log)
+    store = TextStore(folder)
+    try:
+        kept, notes = _without_copies(store, sources, data, intake)
+        if data.split == "tail":
+            split = split_tail(store, kept, data.validation_fraction)
+        else:
+            split = split_hash(store, kept, data.validation_fraction, data.section_bytes, progress)
+        np.save(folder / "train.npy", split.train)
+        np.save(folder / "validation.npy", split.validation)
+        write_json(folder / "corpus.json", _facts(folder, store, kept, split, intake, notes, text_hash))
+    finally:
+        store.close()
+
+
+class Corpus:
+    """A corpus folder, read by byte range: no text stays in memory."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.facts: dict[str, Any] = read_json(folder / "corpus.json")
+        self.store = TextStore(folder)
+        self.ranges: dict[str, Int64] = {
+            part: np.load(folder / f"{part}.npy", mmap_mode="r") for part in ("train", "validation")
+        }
+
+    @property
+    def hash(self) -> str:
+        """Depends on every byte of the text and on the split."""
+        return str(self.facts["hash"])
+
+    def num_bytes(self, part: Part) -> int:
+        """UTF-8 bytes of a part."""
+        rows = self.ranges[part]
+        return int((rows[:, 1] - rows[:, 0]).sum())
+
+    def documents(self, part: Part, max_bytes: int | None = None) -> Iterator[bytes]:
+        """The documents of a part, in the order of its tokens.
+
+        With ``max_bytes`` the last one is cut (between characters) so that no more than so many bytes come in all.
+        """
+        left = max_bytes
+        for start, end, _ in self._rows(part):
+            if left is None:
+                yield self.store.read(start, end)
+                continue
+            data = self.store.read(start, min(end, start + left))
+            if start + left < end:
+                data = data.decode("utf-8", "ignore").encode("utf-8")
+            left -= end - start
+            if data:
+                yield data
+            if left <= 0:
+                return
+
+    def name(self, part: Part, number: int) -> tuple[str, str]:
+        """(id, origin) of the source of the ``number``-th document of a part."""
+        return self.store.name(int(self.ranges[part][number, 2]))
+
+    def _rows(self, part: Part) -> Iterator[list[int]]:
+        rows = self.ranges[part]
+        for first in range(0, len(rows), 4096):
+            yield from rows[first : first + 4096].tolist()
+
+
+def _read_all(
+    writer: StoreWriter, sources: Sequence[Source], data: DataSettings, intake: _Intake, progress: Progress
+) -> None:
+    asked = filters(data.min_chars)
+    budget = None if data.max_bytes == "auto" else data.max_bytes
+    sizes = [source.size for source in sources]
+    total = None if None in sizes else sum(size for size in sizes if size is not None)
+    if budget is not None:
+        total = budget if total is None else min(total, budget)
+    told, dropping, reason = 0, False, ""
+    for source in sources:
+        intake.log.looked_at.append(source.name)
+        for piece in source.pieces(intake.log):
+            document = piece.document
+            size = len(document.text.encode("utf-8", "surrogatepass"))
+            intake.bytes += size
+            text = normalise(document.text, data.normalization)
+            if piece.continues:
+                if dropping:
+                    intake.dropped_bytes[reason] += size
+                    continue
+            else:
+                intake.documents += 1
+                keep, reason = judge(text, asked)
+                dropping = not keep
+                if dropping:
+                    intake.drop(reason, document.id, text, size)
+                    continue
+                if budget is not None and not _fitting(text, budget - writer.bytes).strip():
+                    intake.stopped = True
+                    return
+                writer.begin(document.id, document.origin)
+            if budget is not None and writer.bytes + len(text) * 4 > budget:
+                text = _fitting(text, budget - writer.bytes)
+            writer.add(text)
+            if writer.bytes - told > 1_000_000:
+                told = writer.bytes
+                progress("read", min(told, total) if total else told, total)
+            if budget is not None and writer.bytes >= budget:
+                intake.stopped = True
+                return
+
+
+def _fitting(text: str, room: int) -> str:
+    """As much of ``text`` as fits ``room`` bytes."""
+    return text if len(text) * 4 <= room else text.encode("utf-8")[: max(room, 0)].decode("utf-8", "ignore")
+
+
+def _without_copies(
+    store: TextStore, sources: Sequence[Source], data: DataSettings, intake: _Intake
+) -> tuple[Mask, list[str]]:
+    """(mask of the documents that stay, lines for the report)."""
+    kept = np.ones(store.num_documents, bool)
+    notes: list[str] = []
+    if data.deduplicate == "none":
+        return kept, notes
+    copies = exact_copies(np.asarray(store.hashes))
+    kept &= ~copies
+    _drop_marked(store, copies, "exact copy", intake)
+    if data.deduplicate == "near" and store.num_documents > 1:
+        why_not = near_too_large(int(kept.sum()), int(store.offsets[-1]))
+        if all(source.name.startswith("builtin:") for source in sources):
+            why_not = "near-duplicates were not looked for: built-in text; exact copies were"
+        if why_not:
+            notes.append(why_not)
+        else:
+            near = near_copies(store, kept)
+            kept &= ~near
+            _drop_marked(store, near, "near copy", intake)
+    return kept, notes
+
+
+def _drop_marked(store: TextStore, marked: Mask, reason: str, intake: _Intake) -> None:
+    numbers = np.flatnonzero(marked)
+    if len(numbers):
+        intake.dropped[reason] = len(numbers)
+        intake.dropped_bytes[reason] = int((store.offsets[numbers + 1] - store.offsets[numbers]).sum())
+    for number in numbers[:EXAMPLES_KEPT].tolist():
+        start, end = int(store.offsets[number]), int(store.offsets[number + 1])
+        text = store.read(start, min(end, start + 400)).decode("utf-8", "ignore")
+        shown = {"name": store.name(number)[0], "text": " ".join(text.split())[:120]}
+        intake.examples.setdefault(reason, []).append(shown)
+
+
+def _facts(
+    folder: Path,
+    store: TextStore,
+    kept: Mask,
+    split: Split,
+    intake: _Intake,
+    notes: list[str],
+    text_hash: str,
+) -> dict[str, Any]:
+    digest = hashlib.blake2b(text_hash.encode(), digest_size=16)
+    digest.update(split.train.tobytes())
+    digest.update(b"|" + split.validation.tobytes())
+    lengths = (store.offsets[1:] - store.offsets[:-1])[kept]
+    counts = Counter(int(length).bit_length() for length in np.asarray(lengths))
+    if intake.stopped:
+        notes = [*notes, f"reading stopped at data.max_bytes: {int(store.offsets[-1]):,} bytes"]
+    return {
+        "schema": SCHEMA,
+        "hash": digest.hexdigest(),
+        "sources": intake.log.as_json(),
+        "read": {"documents": intake.documents, "bytes": intake.bytes},
+        "kept": {
+            "documents": int(kept.sum()),
+            "bytes": int(lengths.sum()),
+            "chars": int(store.chars[kept].sum()),
+        },
+        "dropped": {
+            reason: {"documents": count, "bytes": intake.dropped_bytes[reason]}
+            for reason, count in intake.dropped.most_common()
+        },
+        "examples": intake.examples,
+        "lengths": {str(2 ** (bits - 1)): counts[bits] for bits in sorted(counts)},
+        "split": {
+            **split.facts,
+            **{
+                part: {"documents": len(rows), "bytes": int((rows[:, 1] - rows[:, 0]).sum())}
+                for part, rows in (("train", split.train), ("validation", split.validation))
+            },
+        },
+        "notes": notes,
+        "files": describe_files(folder, known={"text.bin": text_hash}),
+    }

@@ -1,0 +1,82 @@
+"""The windows of an evaluation: every token of the covered text is a target exactly once.
+
+With a limit, coverage ends at a mark (:class:`etude.data.parts.TokenPart`): a place where the source bytes are known
+exactly, at a document's end or about every 16 kB inside a long one. So bits per byte is exact for whatever was covered.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import numpy.typing as npt
+
+from etude.data.parts import TokenPart
+
+Int64 = npt.NDArray[np.int64]
+IGNORE_INDEX = -100
+
+
+class EvaluationWindows:
+    """Consecutive windows of ``context`` targets over the first tokens of a part.
+
+    Attributes:
+        num_tokens: tokens covered, the first ``eos`` (which nothing predicts) included.
+        num_targets: tokens predicted.
+        num_text_targets: of these, tokens of text; the others are ``eos``.
+        source_bytes: UTF-8 bytes of exactly the text whose tokens are targets.
+    """
+
+    def __init__(self, part: TokenPart, context: int, max_tokens: int | None = None) -> None:
+        if context < 1:
+            raise ValueError("a window needs at least one target")
+        tokens, sizes = part.marks
+        last = len(tokens) - 1
+        if max_tokens is not None and part.num_tokens > max_tokens:
+            last = max(1, int(np.searchsorted(tokens, max_tokens, side="right")) - 1)
+        self.part = part
+        self.context = context
+        self.num_tokens = int(tokens[last])
+        self.source_bytes = int(sizes[last])
+        begun = int(np.searchsorted(part.documents[:-1], self.num_tokens, side="left"))
+        self.num_targets = self.num_tokens - 1
+        self.num_text_targets = self.num_tokens - begun
+
+    def __len__(self) -> int:
+        """Windows."""
+        return -(-self.num_targets // self.context)
+
+    def batch(self, first: int, count: int) -> tuple[Int64, Int64]:
+        """Windows [first, first + count): (inputs, targets), each (rows, T).
+
+        Behind the last token, inputs are ``eos`` and targets :data:`IGNORE_INDEX`.
+        """
+        count = min(count, len(self) - first)
+        starts = (first + np.arange(count, dtype=np.int64)) * self.context
+        places = starts[:, None] + np.arange(self.context + 1)
+        windows = self.part.windows(starts, self.context + 1)
+        beyond = places >= self.num_tokens
+        inputs = np.where(beyond[:, :-1], self.part.eos_id, windows[:, :-1])
+        inputs[beyond[:, 1:]] = self.part.eos_id  # the last token predicts nothing
+        return inputs, np.where(beyond[:, 1:], IGNORE_INDEX, windows[:, 1:])
+
+    def batches(self, rows: int) -> Iterator[tuple[Int64, Int64]]:
+        """All windows, ``rows`` at a time."""
+        for first in range(0, len(self), rows):
+            yield self.batch(first, rows)
+
+    def document_ids(self, first: int, count: int) -> Int64:
+        """(rows, T) the number of the document of every input token."""
+        count = min(count, len(self) - first)
+        starts = (first + np.arange(count, dtype=np.int64)) * self.context
+        return self.part.document_numbers(starts[:, None] + np.arange(self.context))
+
+
+def is_text(targets: Int64, eos_id: int) -> npt.NDArray[np.bool_]:
+    """Which targets count for bits per byte: tokens of text, neither ``eos`` nor padding."""
+    return (targets != eos_id) & (targets != IGNORE_INDEX)
+
+
+def evaluation_windows(part: TokenPart, context: int, max_tokens: int | None = None) -> EvaluationWindows:
+    """Windows over the whole part, or over its first ``max_tokens`` tokens rounded down to a mark (at least one piece)."""
+    return EvaluationWindows(part, context, max_tokens)

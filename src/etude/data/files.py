@@ -1,0 +1,66 @@
+"""Folders of the cache: what they hold, whether it is undamaged, and one writer at a time."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from etude.run import STAGING_PREFIX, hash_file, write_failure
+
+
+def default_cache() -> Path:
+    """``$ETUDE_CACHE``, or ``~/.cache/etude``."""
+    chosen = os.environ.get("ETUDE_CACHE")
+    return Path(chosen).expanduser() if chosen else Path.home() / ".cache" / "etude"
+
+
+def key_of(value: Any) -> str:
+    """BLAKE2b-128 of a plain value, in hexadecimal: equal values have equal keys."""
+    text = json.dumps(value, sort_keys=True, ensure_ascii=False)
+    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
+
+
+def describe_files(folder: Path, known: Mapping[str, str] | None = None) -> dict[str, dict[str, Any]]:
+    """Size and hash of every file in ``folder``, by relative path; ``known`` hashes are not computed again."""
+    known = known or {}
+    described = {}
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder).as_posix()
+        if path.is_file() and not path.name.startswith(STAGING_PREFIX):
+            described[name] = {"bytes": path.stat().st_size, "hash": known.get(name) or hash_file(path)}
+    return described
+
+
+def damaged_file(folder: Path, described: Mapping[str, Mapping[str, Any]]) -> str | None:
+    """The first file whose size or hash is not what was written down; None when all are as they were."""
+    for name, facts in described.items():
+        path = folder / name
+        try:
+            if path.stat().st_size != facts["bytes"] or hash_file(path) != facts["hash"]:
+                return name
+        except OSError:
+            return name
+    return None
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """One process at a time prepares data in ``folder``; others wait, then find the work done."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        handle = (folder / ".lock").open("w")
+    except OSError as error:
+        raise write_failure(folder, error) from error
+    with handle:
+        try:
+            import fcntl
+        except ImportError:  # Windows: two at once would only do the work twice
+            yield
+            return
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield

@@ -1,0 +1,94 @@
+"""Data sets of the Hugging Face Hub, streamed: ``hf:owner/name`` or ``hf:owner/name:split``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from etude.data.document import Document
+from etude.data.piece import MAX_ROW_CHARS, Piece, SourceLog
+from etude.errors import InputError
+from etude.run import hash_file
+
+PREFIX = "hf:"
+
+
+class HubSource:
+    """A data set that ``datasets.load_dataset`` can stream: on the Hub, or in a local folder."""
+
+    size = None
+
+    def __init__(self, name: str, text_field: str) -> None:
+        self.name = name
+        self.text_field = text_field
+        target = name.removeprefix(PREFIX)
+        self.path, self.split = target, "train"
+        if not Path(target).exists() and ":" in target:
+            self.path, _, self.split = target.rpartition(":")
+        if not self.path or not self.split:
+            raise InputError(f"'{name}' does not name a data set: type hf:owner/name or hf:owner/name:split")
+        self._datasets()
+
+    def identity(self) -> dict[str, Any]:
+        """The files' hashes for a local folder, the commit on the Hub otherwise."""
+        local = Path(self.path)
+        if local.exists():
+            paths = [local] if local.is_file() else sorted(p for p in local.rglob("*") if p.is_file())
+            return {"source": self.name, "files": [[str(path), hash_file(path)] for path in paths]}
+        return {"source": self.name, "commit": self._commit()}
+
+    def pieces(self, log: SourceLog) -> Iterator[Piece]:
+        """One row a document."""
+        try:
+            rows = self._datasets().load_dataset(self.path, split=self.split, streaming=True)
+            for number, row in enumerate(rows):
+                name = f"{self.name}#{number}"
+                text = row.get(self.text_field)
+                if isinstance(text, str) and len(text) <= MAX_ROW_CHARS:
+                    yield Piece(Document(text, name, self.name))
+                elif self.text_field not in row:
+                    fields = ", ".join(f"'{field}'" for field in list(row)[:12])
+                    detail = f"no '{self.text_field}'; fields there: {fields}; --set data.text_field=NAME"
+                    log.skip("no text field", name, detail)
+                else:
+                    log.skip("text is not a string" if not isinstance(text, str) else "row too long", name)
+        except InputError:
+            raise
+        except Exception as error:  # the library raises a dozen kinds, most of them not its own
+            raise self._explained(error) from error
+
+    def _commit(self) -> str:
+        try:
+            from huggingface_hub import HfApi
+
+            return str(HfApi().dataset_info(self.path, timeout=20).sha)
+        except Exception as error:
+            raise self._explained(error) from error
+
+    def _explained(self, error: Exception) -> InputError:
+        kind = type(error).__name__
+        reason = (str(error).strip().splitlines() or [kind])[0][:200]
+        if kind in {"RepositoryNotFoundError", "DatasetNotFoundError", "HFValidationError", "GatedRepoError"}:
+            return InputError(f"the Hub has no open data set '{self.path}': check owner/name ({kind})")
+        if "split" in reason.lower():
+            return InputError(f"{self.name}: {reason}; name the split as hf:owner/name:split")
+        if (
+            isinstance(error, OSError)
+            or "Connect" in kind
+            or "Timeout" in kind
+            or "Offline" in kind
+            or "HTTP" in kind
+        ):
+            return InputError(
+                f"the Hugging Face Hub cannot be reached for '{self.path}' ({kind}): use local files"
+            )
+        return InputError(f"{self.name} cannot be read: {kind}: {reason}")
+
+    def _datasets(self) -> Any:
+        try:
+            import datasets
+        except ImportError:
+            raise InputError("hf: sources need the data set library: pip install 'etude[hub]'") from None
+        datasets.disable_progress_bars()
+        return datasets

@@ -1,0 +1,258 @@
+"""From what a person typed to tokens ready for training, and from the cache when nothing changed.
+
+    CACHE/corpus/KEY/    the cleaned, split text       KEY: content of the sources, settings that shape the text
+    CACHE/tokens/KEY/    tokenizer, token shards       KEY: the corpus's key, settings of the tokenizer
+
+A folder appears under its name only when it is complete. What is found there is checked by hash; a damaged one is
+made again.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import unicodedata
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from etude.config import DataSettings, TokenizerSettings
+from etude.data import vocabulary
+from etude.data.corpus import Corpus, Part, build_corpus
+from etude.data.cuts import pieces
+from etude.data.files import damaged_file, default_cache, describe_files, key_of, locked
+from etude.data.parts import TokenPart
+from etude.data.report import DataReport
+from etude.data.shards import encode_part, open_part, token_dtype
+from etude.data.sources import open_sources
+from etude.data.tokenizer import EtudeTokenizer, existing_tokenizer
+from etude.errors import InputError
+from etude.run import hash_file, read_json, staged_folder, write_json
+
+SCHEMA = 1
+Progress = Callable[[str, int, int | None], None]
+_NOT_TEXT = {"sources", "workers", "cross_document_attention"}
+"""Settings of the data that do not change the prepared text (the sources count by their content)."""
+
+__all__ = ["PreparedData", "default_cache", "open_prepared", "prepare"]
+
+
+@dataclass(frozen=True, eq=False)
+class PreparedData:
+    """Everything that training and evaluation need of the text.
+
+    Attributes:
+        corpus_hash: depends on every byte of the cleaned text and on the split.
+        fingerprint: names these tokens in the cache, for :func:`open_prepared`.
+    """
+
+    tokenizer: EtudeTokenizer
+    train: TokenPart
+    validation: TokenPart
+    report: DataReport
+    corpus_hash: str
+    fingerprint: str
+    corpus: Corpus
+
+    def documents(self, part: Part, max_bytes: int | None = None) -> Iterator[bytes]:
+        """UTF-8 text of the documents of a part, in the order of its tokens; at most ``max_bytes`` in all."""
+        return self.corpus.documents(part, max_bytes)
+
+
+def prepare(
+    data: DataSettings,
+    tokenizer: TokenizerSettings,
+    *,
+    family: str,
+    seed: int,
+    cache: Path,
+    progress: Progress | None = None,
+) -> PreparedData:
+    """Clean, split and encode the text, or find that done in ``cache``.
+
+    Args:
+        family: the model's preset, which decides the pre-tokenizer expression when that is ``auto``.
+        seed: of the generated built-in text.
+        progress: called as (stage, bytes done, bytes in all or None).
+
+    Raises:
+        InputError: nothing usable, a missing path, or a setting that cannot be met.
+        EtudeError: the disk is full, or a worker died.
+    """
+    tell = progress or _silent
+    vocabulary.check_kind(tokenizer.kind)
+    spool = Path(tempfile.mkdtemp(prefix="etude-"))
+    try:
+        budget = None if data.max_bytes == "auto" else data.max_bytes
+        sources = open_sources(
+            data.sources, text_field=data.text_field, max_bytes=budget, seed=seed, spool=spool
+        )
+        corpus_key = key_of(
+            {
+                "schema": SCHEMA,
+                "sources": [source.identity() for source in sources],
+                "settings": data.model_dump(mode="json", exclude=_NOT_TEXT),
+                "unicode": unicodedata.unidata_version,
+            }
+        )
+        fingerprint = key_of(
+            {"schema": SCHEMA, "corpus": corpus_key, "tokenizer": _tokenizer_identity(tokenizer, family)}
+        )
+        with locked(cache):
+            found = _open(cache, fingerprint)
+            if isinstance(found, PreparedData):
+                return found
+            notes = [found] if found else []
+            folder = cache / "corpus" / corpus_key
+            if _damage(folder, "corpus.json") != "":
+                with staged_folder(folder) as staging:
+                    build_corpus(staging, sources, data, tell)
+            with staged_folder(cache / "tokens" / fingerprint) as staging:
+                _encode(staging, Corpus(folder), corpus_key, data, tokenizer, family, notes, tell)
+            prepared = _open(cache, fingerprint, check=False)
+            assert isinstance(prepared, PreparedData)
+            return prepared
+    finally:
+        shutil.rmtree(spool, ignore_errors=True)
+
+
+def open_prepared(cache: Path, fingerprint: str) -> PreparedData | None:
+    """The prepared data named ``fingerprint``, such as for a run that goes on; None when it is gone or damaged."""
+    found = _open(cache, fingerprint)
+    return found if isinstance(found, PreparedData) else None
+
+
+def _open(cache: Path, fingerprint: str, *, check: bool = True) -> PreparedData | str | None:
+    """The data; or None when there is none; or one line that says what is damaged."""
+    folder = cache / "tokens" / fingerprint
+    manifest_file = folder / "manifest.json"
+    if not manifest_file.is_file():
+        return None
+    try:
+        manifest: dict[str, Any] = read_json(manifest_file)
+        corpus_folder = cache / "corpus" / manifest["corpus_key"]
+        if check:
+            damage = _damage(corpus_folder, "corpus.json") or _damage(folder, "manifest.json")
+            if damage:
+                return f"{damage} in the cache is damaged: the text was prepared again"
+        corpus = Corpus(corpus_folder)
+        tokenizer = EtudeTokenizer.load(folder / "tokenizer", manifest["tokenizer_hash"])
+    except (InputError, KeyError, TypeError, OSError):
+        return f"{folder} in the cache is damaged: the text was prepared again"
+    parts = {part: _open_part(folder, manifest, corpus, part) for part in ("train", "validation")}
+    for part, tokens in parts.items():
+        assert tokens.source_bytes == corpus.num_bytes(part), "tokens and text disagree"  # type: ignore[arg-type]
+    report = DataReport.from_facts(corpus.facts, manifest)
+    return PreparedData(
+        tokenizer, parts["train"], parts["validation"], report, corpus.hash, fingerprint, corpus
+    )
+
+
+def _open_part(folder: Path, manifest: dict[str, Any], corpus: Corpus, part: Any) -> TokenPart:
+    def name(number: int) -> str:
+        return corpus.name(part, number)[0]
+
+    return open_part(folder, part, manifest["parts"][part], manifest["dtype"], manifest["eos_id"], name)
+
+
+def _damage(folder: Path, index: str) -> str | None:
+    """Empty when the folder is whole; else the file that is not, or None when there is no folder."""
+    if not (folder / index).is_file():
+        return None if not folder.exists() else str(folder / index)
+    try:
+        name = damaged_file(folder, read_json(folder / index)["files"])
+    except (InputError, KeyError, TypeError, AttributeError):
+        name = index
+    return "" if name is None else str(folder / name)
+
+
+def _encode(
+    folder: Path,
+    corpus: Corpus,
+    corpus_key: str,
+    data: DataSettings,
+    settings: TokenizerSettings,
+    family: str,
+    notes: list[str],
+    progress: Progress,
+) -> None:
+    """Fill a new tokens folder."""
+    tokenizer, how = _tokenizer(corpus, settings, family, progress)
+    tokenizer.save(folder / "tokenizer")
+    workers = _cores() if data.workers == "auto" else data.workers
+    parts: dict[str, Any] = {}
+    names: tuple[Part, Part] = ("train", "validation")
+    for part in names:
+        parts[part] = encode_part(corpus, part, tokenizer, folder, workers=workers, progress=progress)
+    manifest = {
+        "schema": SCHEMA,
+        "corpus_key": corpus_key,
+        "corpus_hash": corpus.hash,
+        "tokenizer_hash": tokenizer.hash,
+        "tokenizer": {
+            "kind": tokenizer.kind,
+            "vocab_size": tokenizer.vocab_size,
+            "eos": tokenizer.eos,
+            **how,
+        },
+        "dtype": token_dtype(tokenizer.vocab_size).name,
+        "eos_id": tokenizer.eos_id,
+        "settings": {"data": data.model_dump(mode="json"), "tokenizer": settings.model_dump(mode="json")},
+        "parts": parts,
+        "notes": notes,
+        "files": describe_files(folder),
+    }
+    write_json(folder / "manifest.json", manifest)
+
+
+def _tokenizer(
+    corpus: Corpus, settings: TokenizerSettings, family: str, progress: Progress
+) -> tuple[EtudeTokenizer, dict[str, Any]]:
+    if settings.kind not in {"bpe", "char"}:
+        return existing_tokenizer(Path(settings.kind).expanduser()), {"path": settings.kind}
+    train_bytes = corpus.num_bytes("train")
+    progress("grow vocabulary", 0, None)
+    sample = _sample(corpus, train_bytes)
+    how: dict[str, Any] = {"sample_bytes": min(train_bytes, vocabulary.SAMPLE_BYTES)}
+    if settings.kind == "char":
+        return vocabulary.train_char(sample), how
+    pattern = vocabulary.pattern_for(family) if settings.pattern == "auto" else settings.pattern
+    size = vocabulary.auto_vocab_size(train_bytes) if settings.vocab_size == "auto" else settings.vocab_size
+    return vocabulary.train_bpe(sample, size, pattern), {**how, "pattern": pattern}
+
+
+def _sample(corpus: Corpus, train_bytes: int) -> Iterator[str]:
+    """The training text in pieces; of a long one, evenly spaced pieces of :data:`SAMPLE_BYTES` in all."""
+    share = min(1.0, vocabulary.SAMPLE_BYTES / max(train_bytes, 1))
+    due = 0.0
+    step = 1 << 16
+    for first in range(0, len(corpus.ranges["train"]), 4096):
+        for start, end, _ in corpus.ranges["train"][first : first + 4096].tolist():
+            for position in range(start, end, step) if share < 1.0 and end - start > step else (start,):
+                stop = min(position + step, end) if share < 1.0 else end
+                due += (stop - position) * share
+                if share == 1.0 or due >= stop - position:
+                    due -= stop - position
+                    yield from pieces(corpus.store.read(position, stop).decode("utf-8", "ignore"))
+
+
+def _tokenizer_identity(settings: TokenizerSettings, family: str) -> dict[str, Any]:
+    if settings.kind == "char":
+        return {"kind": "char"}
+    if settings.kind == "bpe":
+        pattern = vocabulary.pattern_for(family) if settings.pattern == "auto" else settings.pattern
+        return {"kind": "bpe", "vocab_size": settings.vocab_size, "pattern": pattern}
+    path = Path(settings.kind).expanduser()
+    tokenizer = existing_tokenizer(path)
+    file = path / "tokenizer.json" if path.is_dir() else path
+    return {"kind": "file", "hash": hash_file(file), "eos": tokenizer.eos}
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _silent(stage: str, done: int, total: int | None) -> None:
+    pass

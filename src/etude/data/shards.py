@@ -1,0 +1,264 @@
+"""Encode a corpus into memory-mapped token files, in parallel and in constant memory.
+
+train-00000.bin ...     tokens, uint16 up to 65,536 vocabulary entries, else uint32
+train.documents.npy     token index of every document's beginning, and the end
+train.marks.npy         tokens and source bytes before every piece of text
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from array import array
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from etude.data.corpus import Corpus, Part
+from etude.data.cuts import HARD_PIECE_BYTES, PIECE_BYTES, last_safe_byte, pieces
+from etude.data.parts import TokenPart, Tokens
+from etude.data.tokenizer import EtudeTokenizer
+from etude.errors import EtudeError
+
+SHARD_TOKENS = 1 << 27
+"""Tokens in a file, at most: 256 MB in uint16."""
+TASK_BYTES = 1 << 19
+"""Text that a worker encodes at a time, about."""
+SERIAL_BYTES = 8_000_000
+"""A smaller corpus is encoded in this process: starting others would take longer."""
+
+Progress = Callable[[str, int, int | None], None]
+Segment = tuple[int, int, bool]
+"""(start, end, whether a document begins here): a range of the text store."""
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """The tokens of some segments: piece after piece, ``eos`` where a document begins."""
+
+    tokens: bytes
+    piece_tokens: list[int]
+    piece_bytes: list[int]
+    begins: list[bool]
+
+
+def token_dtype(vocab_size: int) -> np.dtype[Any]:
+    """The smallest type that holds every token id."""
+    return np.dtype(np.uint16 if vocab_size <= 65_536 else np.uint32)
+
+
+def encode_part(
+    corpus: Corpus,
+    part: Part,
+    tokenizer: EtudeTokenizer,
+    folder: Path,
+    *,
+    workers: int,
+    progress: Progress,
+    shard_tokens: int = SHARD_TOKENS,
+    serial_bytes: int = SERIAL_BYTES,
+) -> dict[str, Any]:
+    """Write the tokens of a part to ``folder``; the result does not depend on ``workers``.
+
+    Returns:
+        Counts for the manifest: tokens, documents, source_bytes, and the shard files with their tokens.
+
+    Raises:
+        EtudeError: a worker died, or the disk is full.
+    """
+    total = corpus.num_bytes(part)
+    tasks = plan(corpus, part)
+    writer = _PartWriter(folder, part, token_dtype(tokenizer.vocab_size), shard_tokens)
+    if workers == 1 or total <= serial_bytes:
+        read = corpus.store.read
+        results: Iterable[Encoded] = (encode_segments(tokenizer, read, task) for task in tasks)
+    else:
+        results = _in_processes(corpus.folder, tokenizer, tasks, workers)
+    for encoded in results:
+        writer.add(encoded)
+        progress(f"encode {part}", writer.bytes, total)
+    return writer.close()
+
+
+def plan(corpus: Corpus, part: Part) -> Iterator[list[Segment]]:
+    """The part as tasks of about :data:`TASK_BYTES`; a longer document is cut at safe places."""
+    task: list[Segment] = []
+    size = 0
+    for first in range(0, len(corpus.ranges[part]), 4096):
+        for start, end, _ in corpus.ranges[part][first : first + 4096].tolist():
+            for segment in _segments(corpus.store.read, start, end):
+                task.append(segment)
+                size += segment[1] - segment[0]
+                if size >= TASK_BYTES:
+                    yield task
+                    task, size = [], 0
+    if task:
+        yield task
+
+
+def _segments(read: Callable[[int, int], bytes], start: int, end: int) -> Iterator[Segment]:
+    position = start
+    while end - position > 2 * TASK_BYTES:
+        middle = position + TASK_BYTES // 2
+        cut = last_safe_byte(read(middle, position + TASK_BYTES))
+        if cut is None:  # no safe place in a quarter of a megabyte: between two characters then
+            cut = TASK_BYTES // 2
+            while read(middle + cut, middle + cut + 1)[0] & 0xC0 == 0x80:
+                cut -= 1
+        yield position, middle + cut, position == start
+        position = middle + cut
+    yield position, end, position == start
+
+
+def encode_segments(
+    tokenizer: EtudeTokenizer, read: Callable[[int, int], bytes], segments: list[Segment]
+) -> Encoded:
+    """Encode ranges of the text, each in pieces that end at safe places."""
+    size = PIECE_BYTES if tokenizer.may_be_cut else HARD_PIECE_BYTES
+    texts: list[str] = []
+    begins: list[bool] = []
+    for start, end, begins_document in segments:
+        for number, text in enumerate(pieces(read(start, end).decode("utf-8"), size)):
+            texts.append(text)
+            begins.append(begins_document and number == 0)
+    dtype = token_dtype(tokenizer.vocab_size)
+    eos = np.array([tokenizer.eos_id], dtype)
+    rows: list[npt.NDArray[Any]] = []
+    counts: list[int] = []
+    for ids, begin in zip(tokenizer.encode_batch(texts), begins, strict=True):
+        row = np.array(ids, dtype)
+        if (row == eos).any():
+            raise EtudeError(
+                f"the tokenizer writes '{tokenizer.eos}' for ordinary text: use another tokenizer"
+            )
+        rows += [eos, row] if begin else [row]
+        counts.append(len(row) + begin)
+    lengths = [len(text) if text.isascii() else len(text.encode("utf-8")) for text in texts]
+    return Encoded(np.concatenate(rows).tobytes(), counts, lengths, begins)
+
+
+def open_part(
+    folder: Path, part: str, facts: dict[str, Any], dtype: str, eos_id: int, namer: Callable[[int], str]
+) -> TokenPart:
+    """The tokens that :func:`encode_part` wrote, memory-mapped."""
+    shards: list[Tokens] = [
+        np.memmap(folder / shard["file"], dtype=np.dtype(dtype), mode="r") for shard in facts["shards"]
+    ]
+    documents = np.load(folder / f"{part}.documents.npy", mmap_mode="r")
+    marks = np.load(folder / f"{part}.marks.npy", mmap_mode="r")
+    return TokenPart(shards, eos_id, documents, marks, namer)
+
+
+class _PartWriter:
+    """Appends encoded text to shard files and keeps the tables beside them (24 bytes a piece, 8 a document)."""
+
+    def __init__(self, folder: Path, part: str, dtype: np.dtype[Any], shard_tokens: int) -> None:
+        self.folder, self.part, self.itemsize, self.shard_tokens = folder, part, dtype.itemsize, shard_tokens
+        self.shards: list[dict[str, Any]] = []
+        self.documents = array("q")
+        self.piece_tokens = array("q", [0])
+        self.piece_bytes = array("q", [0])
+        self._file: Any = None
+
+    @property
+    def bytes(self) -> int:
+        return self.piece_bytes[-1]
+
+    def add(self, encoded: Encoded) -> None:
+        for tokens, size, begins in zip(
+            encoded.piece_tokens, encoded.piece_bytes, encoded.begins, strict=True
+        ):
+            if begins:
+                self.documents.append(self.piece_tokens[-1])
+            self.piece_tokens.append(self.piece_tokens[-1] + tokens)
+            self.piece_bytes.append(self.piece_bytes[-1] + size)
+        left = memoryview(encoded.tokens)
+        while len(left):
+            room = self._room() * self.itemsize
+            self._file.write(left[:room])
+            self.shards[-1]["tokens"] += min(room, len(left)) // self.itemsize
+            left = left[room:]
+
+    def close(self) -> dict[str, Any]:
+        if self._file is not None:
+            self._file.close()
+        tokens = self.piece_tokens[-1]
+        self.documents.append(tokens)
+        np.save(self.folder / f"{self.part}.documents.npy", np.array(self.documents, np.int64))
+        marks = np.stack(
+            [np.frombuffer(self.piece_tokens, np.int64), np.frombuffer(self.piece_bytes, np.int64)]
+        )
+        np.save(self.folder / f"{self.part}.marks.npy", marks)
+        return {
+            "tokens": tokens,
+            "documents": len(self.documents) - 1,
+            "source_bytes": self.bytes,
+            "shards": self.shards,
+        }
+
+    def _room(self) -> int:
+        """Tokens that still fit the open shard; a full one is closed and the next begun."""
+        if not self.shards or self.shards[-1]["tokens"] >= self.shard_tokens:
+            if self._file is not None:
+                self._file.close()
+            name = f"{self.part}-{len(self.shards):05d}.bin"
+            self.shards.append({"file": name, "tokens": 0})
+            self._file = (self.folder / name).open("wb")
+        return int(self.shard_tokens - self.shards[-1]["tokens"])
+
+
+_worker: tuple[EtudeTokenizer, Any] | None = None
+
+
+def _start_worker(tokenizer_json: str, kind: str, eos: str, corpus: str) -> None:
+    """In a worker process: one thread each, and Ctrl-C is left to the parent."""
+    global _worker
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    from tokenizers import Tokenizer
+
+    _worker = EtudeTokenizer(Tokenizer.from_str(tokenizer_json), kind=kind, eos=eos), Corpus(Path(corpus))
+
+
+def _work(task: list[Segment]) -> Encoded:
+    assert _worker is not None
+    tokenizer, corpus = _worker
+    return encode_segments(tokenizer, corpus.store.read, task)
+
+
+def _in_processes(
+    corpus: Path, tokenizer: EtudeTokenizer, tasks: Iterable[list[Segment]], workers: int
+) -> Iterator[Encoded]:
+    """Results in the order of the tasks, never more than a few tasks a worker under way."""
+    import multiprocessing
+
+    pool = ProcessPoolExecutor(
+        workers,
+        mp_context=multiprocessing.get_context(
+            "spawn"
+        ),  # a fork would copy the threads of torch and tokenizers
+        initializer=_start_worker,
+        initargs=(tokenizer.to_json(), tokenizer.kind, tokenizer.eos, str(corpus)),
+    )
+    waiting: deque[Future[Encoded]] = deque()
+    try:
+        for task in tasks:
+            waiting.append(pool.submit(_work, task))
+            if len(waiting) >= 3 * workers:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    except BrokenProcessPool:
+        raise EtudeError(
+            "a process that encodes text was ended (out of memory?): try --set data.workers=1; a script of your own "
+            "needs `if __name__ == '__main__':`"
+        ) from None
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)

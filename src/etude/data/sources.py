@@ -1,0 +1,203 @@
+"""What a person types after ``etude train`` becomes a stream of documents.
+
+A source is a file, a folder, ``-`` (standard input), ``builtin:NAME`` or ``hf:NAME``. Each says what its
+text depends on (``identity``, for the cache) and yields pieces of documents. Nothing is held whole in memory.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import shutil
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, BinaryIO, Protocol
+
+from etude.data import builtin, hub
+from etude.data.document import Document
+from etude.data.formats import KNOWN_ENDINGS, format_of, read_file
+from etude.data.piece import Piece, SourceLog
+from etude.data.streams import CHUNK_BYTES, compression_of
+from etude.errors import InputError
+from etude.run import hash_file
+
+
+class Source(Protocol):
+    """Where documents come from."""
+
+    @property
+    def name(self) -> str:
+        """As typed."""
+
+    @property
+    def size(self) -> int | None:
+        """Bytes of text to expect, when that is known beforehand."""
+
+    def identity(self) -> dict[str, Any]:
+        """Plain values that change whenever the text changes."""
+
+    def pieces(self, log: SourceLog) -> Iterator[Piece]:
+        """The documents, and a note in ``log`` for whatever had to be skipped."""
+
+
+class PathSource:
+    """A file, or everything below a folder in sorted order, hidden files left out."""
+
+    def __init__(self, name: str, text_field: str) -> None:
+        self.name = name
+        self.root = Path(name).expanduser()
+        self.text_field = text_field
+        if not self.root.exists():
+            raise InputError(f"there is no file or folder '{name}'{_nearest(self.root)}")
+
+    @property
+    def size(self) -> int | None:
+        """Bytes on disk; unknown when something is compressed or is not plain text."""
+        total = 0
+        for path in self._files(SourceLog()):
+            if compression_of(path) or format_of(path) not in {".txt", ".md", ".rst", ".py"}:
+                return None
+            total += path.stat().st_size
+        return total
+
+    def identity(self) -> dict[str, Any]:
+        """Name and hash of every file."""
+        return {
+            "source": self.name,
+            "files": [[self._label(path), _hash(path)] for path in self._files(SourceLog())],
+        }
+
+    def pieces(self, log: SourceLog) -> Iterator[Piece]:
+        """The documents of every file; files of unknown kinds are counted."""
+        for path in self._files(log):
+            as_text = path == self.root  # a file that was named itself is read as text, whatever its ending
+            yield from read_file(path, self._label(path), self.text_field, log, as_text=as_text)
+
+    def _label(self, path: Path) -> str:
+        return (
+            self.name
+            if path == self.root
+            else f"{self.name.rstrip('/')}/{path.relative_to(self.root).as_posix()}"
+        )
+
+    def _files(self, log: SourceLog) -> Iterator[Path]:
+        if self.root.is_dir():
+            yield from _walk(self.root, log, frozenset())
+        else:
+            yield self.root
+
+
+class StdinSource:
+    """Text on standard input: one document, kept in a temporary file so that it can be read twice."""
+
+    name = "-"
+
+    def __init__(self, spool: Path, stream: BinaryIO | None = None) -> None:
+        self.path = spool / "stdin.txt"
+        spool.mkdir(parents=True, exist_ok=True)
+        with self.path.open("wb") as target:
+            shutil.copyfileobj(stream or sys.stdin.buffer, target, CHUNK_BYTES)
+
+    @property
+    def size(self) -> int:
+        """Bytes that came."""
+        return self.path.stat().st_size
+
+    def identity(self) -> dict[str, Any]:
+        """The hash of what came."""
+        return {"source": self.name, "hash": hash_file(self.path)}
+
+    def pieces(self, log: SourceLog) -> Iterator[Piece]:
+        """One document."""
+        for piece in read_file(self.path, "stdin", "text", log, as_text=True):
+            yield Piece(Document(piece.document.text, "stdin", "stdin"), piece.continues)
+
+
+def open_sources(
+    names: Sequence[str], *, text_field: str, max_bytes: int | None, seed: int, spool: Path
+) -> list[Source]:
+    """The sources behind what was typed; the same name twice counts once.
+
+    ``spool`` is a folder for what comes on standard input.
+
+    Raises:
+        InputError: no such path (the nearest is named), no such built-in, or a missing optional library.
+    """
+    if not names:
+        raise InputError("no text was named: type a file or folder, or builtin:primer")
+    sources: list[Source] = []
+    for name in dict.fromkeys(names):
+        if name == "-":
+            sources.append(StdinSource(spool))
+        elif name.startswith(hub.PREFIX):
+            sources.append(hub.HubSource(name, text_field))
+        elif name == "builtin:primer":
+            sources.append(builtin.PrimerSource(seed, max_bytes))
+        elif name == "builtin:python":
+            sources.append(builtin.PythonSource())
+        elif name.startswith(builtin.PREFIX):
+            raise InputError(f"there is no built-in '{name}': there are {' and '.join(builtin.NAMES)}")
+        else:
+            sources.append(PathSource(name, text_field))
+    return sources
+
+
+def nothing_usable(log: SourceLog) -> InputError:
+    """The error for sources without a single usable document: what was looked at, and why each kind went."""
+    looked = ", ".join(log.looked_at[:5]) + (" ..." if len(log.looked_at) > 5 else "")
+    reasons = []
+    for reason, count in log.skipped.most_common(6):
+        example = log.examples.get(reason, [""])[0]
+        reasons.append(f"{count:,} {reason} (such as {example})")
+    why = "; ".join(reasons) if reasons else "there are no files"
+    return InputError(
+        f"no usable text in {looked}: {why}; Etude reads {' '.join(KNOWN_ENDINGS)}, also .gz and .zst"
+    )
+
+
+def _walk(folder: Path, log: SourceLog, above: frozenset[str]) -> Iterator[Path]:
+    """Files below ``folder``, sorted; ``above`` are the real paths of the folders on the way here."""
+    real = os.path.realpath(folder)
+    if real in above:
+        log.skip("symbolic link loop", str(folder))
+        return
+    try:
+        entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+    except OSError as error:
+        log.skip("unreadable", str(folder), error.strerror or "")
+        return
+    for entry in entries:
+        path = folder / entry.name
+        if entry.name.startswith("."):
+            log.skip("hidden", str(path))
+        elif path.is_dir():
+            yield from _walk(path, log, above | {real})
+        elif path.is_file():
+            yield path
+        else:
+            log.skip("unreadable", str(path), "a broken link or a device")
+
+
+def _hash(path: Path) -> str:
+    if format_of(path) not in KNOWN_ENDINGS and path.stat().st_size > 64 * CHUNK_BYTES:
+        return f"size {path.stat().st_size}"  # skipped anyway: not worth reading
+    try:
+        return hash_file(path)
+    except OSError as error:
+        return f"unreadable: {error.strerror}"
+
+
+def _nearest(path: Path) -> str:
+    """The nearest existing name beside a path that does not exist."""
+    parent = path.parent
+    while not parent.is_dir() and parent != parent.parent:
+        path, parent = parent, parent.parent
+    try:
+        names = sorted(entry.name for entry in os.scandir(parent) if not entry.name.startswith("."))
+    except OSError:
+        names = []
+    close = difflib.get_close_matches(path.name, names, n=1, cutoff=0.5)
+    if close:
+        return f": did you mean '{parent / close[0]}'?"
+    return f": nothing with a similar name is in '{parent}'"

@@ -1,0 +1,249 @@
+"""Which text is held out for validation.
+
+``hash``: every unit (a document, or a section of a long one) goes to validation when the hash of its content falls
+below the wanted share, so a unit's part does not depend on what else is in the corpus. Then units that share a long
+line with training move to training (:mod:`etude.data.leakage`).
+
+``tail``: the last part of the text by characters, as nanoGPT splits Tiny Shakespeare; nothing is cut or checked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from etude.data.leakage import LINE_CHARS, leaked_units
+from etude.data.sections import cut_sections
+from etude.data.store import Int64, TextStore, content_hash
+from etude.errors import InputError
+
+FEW_DOCUMENTS = 20
+"""A corpus of fewer documents is cut into sections before the split."""
+MIN_SECTIONS = 64
+"""Of a small corpus the sections are made smaller, until there are about so many."""
+MIN_SECTION_BYTES = 128
+MAX_VALIDATION_BYTES = 4_000_000
+"""The hash split holds out the wanted share, but not more than about this."""
+MIN_TEXT_BYTES = 1_000
+_TOP_UPS = 4
+
+Mask = npt.NDArray[np.bool_]
+Progress = Callable[[str, int, int | None], None]
+
+
+@dataclass(frozen=True)
+class Split:
+    """Byte ranges of the text store: one row (start, end, number of the source document) a document of the part."""
+
+    train: Int64
+    validation: Int64
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
+def split_tail(store: TextStore, kept: Mask, fraction: float) -> Split:
+    """The first ``int(n * (1 - fraction))`` of n characters train; the rest is validation.
+
+    Raises:
+        InputError: too little text for two parts.
+    """
+    documents = np.flatnonzero(kept)
+    _refuse_tiny(int((store.offsets[documents + 1] - store.offsets[documents]).sum()))
+    ends = np.cumsum(store.chars[documents])
+    cut = int(int(ends[-1]) * (1 - fraction))
+    if cut == 0 or cut == ends[-1]:
+        raise InputError(
+            f"data.validation_fraction={fraction} leaves a part without text: use a value such as 0.1"
+        )
+    where = int(np.searchsorted(ends, cut, side="right"))
+    before = cut - (int(ends[where - 1]) if where else 0)
+    rows = _whole(store, documents)
+    train, validation = rows[:where], rows[where:]
+    if before:
+        start, end, document = (int(value) for value in rows[where])
+        middle = start + _bytes_of_chars(store, start, end, before)
+        train = np.concatenate([train, np.array([[start, middle, document]], np.int64)])
+        validation = np.concatenate([np.array([[middle, end, document]], np.int64), rows[where + 1 :]])
+    facts = {"rule": "tail", "train_chars": cut, "validation_chars": int(ends[-1]) - cut}
+    return Split(train, validation, facts)
+
+
+def split_hash(
+    store: TextStore, kept: Mask, fraction: float, section_bytes: int, progress: Progress | None = None
+) -> Split:
+    """Documents (or sections of long ones) by the hash of their content, then without common long lines.
+
+    Documents are cut when the corpus has fewer than :data:`FEW_DOCUMENTS`; otherwise only those longer than the whole
+    validation part should be. Sections of one document that follow each other in the same part stay joined.
+    Validation holds between half and twice the wanted share unless one unit is larger. Validation
+    documents stand in the order of their hash, so the first of them are a fair sample.
+
+    Raises:
+        InputError: too little text, or every candidate shares long lines with the rest.
+    """
+    documents = np.flatnonzero(kept)
+    rows = _whole(store, documents)
+    total = int((rows[:, 1] - rows[:, 0]).sum())
+    _refuse_tiny(total)
+    target = min(fraction * total, MAX_VALIDATION_BYTES)
+    units, hashes, cut_documents, section = _units(store, rows, total, target, section_bytes)
+    if len(units) < 2:
+        raise InputError("the text is one line that cannot be held out in part: add more text or line breaks")
+    held_out, moved = _hold_out(store, units, hashes, target, progress)
+    if not held_out.any():
+        raise InputError(
+            f"no text can be held out: every part shares a line of {LINE_CHARS} or more characters with the rest; "
+            "type --set data.split=tail, or give text that repeats itself less"
+        )
+    train = _joined(units[~held_out])
+    validation = units[held_out]
+    validation = validation[np.argsort(hashes[held_out], kind="stable")]
+    validation = _ordered_by_first(_joined(units[held_out]), validation)
+    facts = {
+        "rule": "hash",
+        "documents_cut": cut_documents,
+        "sections": len(units) - len(documents) + cut_documents if cut_documents else 0,
+        "section_bytes": section if cut_documents else None,
+        "moved_to_training": int(moved),
+        "line_chars": LINE_CHARS,
+        "capped": fraction * total > MAX_VALIDATION_BYTES,
+    }
+    return Split(train, validation, facts)
+
+
+def _refuse_tiny(total: int) -> None:
+    if total < MIN_TEXT_BYTES:
+        raise InputError(
+            f"there are only {total:,} bytes of usable text: at least {MIN_TEXT_BYTES:,} are needed, and 100,000 to "
+            "learn anything from"
+        )
+
+
+def _whole(store: TextStore, documents: npt.NDArray[np.intp]) -> Int64:
+    return np.stack([store.offsets[documents], store.offsets[documents + 1], documents], axis=1).astype(
+        np.int64
+    )
+
+
+def _bytes_of_chars(store: TextStore, start: int, end: int, chars: int) -> int:
+    """The number of bytes that the first ``chars`` characters of the range take."""
+    position = start
+    while position < end:
+        window = np.frombuffer(store.read(position, min(end, position + (1 << 20))), np.uint8)
+        first_bytes = np.flatnonzero((window & 0xC0) != 0x80)
+        if len(first_bytes) > chars:
+            return position + int(first_bytes[chars]) - start
+        chars -= len(first_bytes)
+        position += len(window)
+    return end - start
+
+
+def _units(
+    store: TextStore, rows: Int64, total: int, target: float, section_bytes: int
+) -> tuple[Int64, npt.NDArray[np.uint64], int, int]:
+    """(units, their content hashes, documents cut, bytes a section)."""
+    few = len(rows) < FEW_DOCUMENTS
+    section = section_bytes
+    if few:
+        section = min(section_bytes, max(MIN_SECTION_BYTES, total // MIN_SECTIONS))
+    lengths = rows[:, 1] - rows[:, 0]
+    long = lengths > (section + section // 2 if few else max(target, section + section // 2))
+    hashes = np.array(store.hashes[rows[:, 2]], np.uint64)
+    if not long.any():
+        return rows, hashes, 0, section
+    pieces = [rows[~long]]
+    piece_hashes = [hashes[~long]]
+    for start, end, document in rows[long].tolist():
+        ranges = list(cut_sections(store.read, start, end, section))
+        pieces.append(np.array([(a, b, document) for a, b in ranges], np.int64))
+        piece_hashes.append(np.array([content_hash(store.read(a, b)) for a, b in ranges], np.uint64))
+    units, all_hashes = np.concatenate(pieces), np.concatenate(piece_hashes)
+    order = np.argsort(units[:, 0], kind="stable")
+    return units[order], all_hashes[order], int(long.sum()), section
+
+
+def _hold_out(
+    store: TextStore,
+    units: Int64,
+    hashes: npt.NDArray[np.uint64],
+    target: float,
+    progress: Progress | None,
+) -> tuple[Mask, int]:
+    """(mask of the units held out, how many had to move to training).
+
+    When so much had to move that less than half of the target is left, the next units by hash are tried.
+    """
+    order = np.argsort(hashes, kind="stable")
+    sizes = (units[:, 1] - units[:, 0])[order]
+    total = int(sizes.sum())
+    taken = _first_count(hashes[order], sizes, target, total)
+    held_out = np.zeros(len(units), bool)
+    held_out[order[:taken]] = True
+    moved_in_all = 0
+    for _ in range(_TOP_UPS):
+        moved = leaked_units(_texts(store, units, held_out), _training(store, units, ~held_out, progress))
+        held_out[list(moved)] = False
+        moved_in_all += len(moved)
+        missing = target - int((units[held_out, 1] - units[held_out, 0]).sum())
+        if not moved or missing < target / 2 or taken >= len(units) // 2:
+            break
+        more = int(np.searchsorted(np.cumsum(sizes[taken:]), missing)) + 1
+        held_out[order[taken : taken + more]] = True
+        taken += more
+    else:
+        moved = leaked_units(_texts(store, units, held_out), _training(store, units, ~held_out, progress))
+        held_out[list(moved)] = False
+        moved_in_all += len(moved)
+    return held_out, moved_in_all
+
+
+def _first_count(ranked: npt.NDArray[np.uint64], sizes: Int64, target: float, total: int) -> int:
+    """How many units, in the order of their hashes, are held out at first.
+
+    Those whose hash lies below the wanted share; of a small corpus, where that may be far off by chance, as many
+    as hold between half and twice the wanted bytes. At least one, never all; equal contents are never parted.
+    """
+    threshold = np.uint64(min(target / total, 1.0) * 2.0**63) * np.uint64(2)
+    count = int(np.searchsorted(ranked, threshold))
+    sums = np.cumsum(sizes)
+    at_least = int(np.searchsorted(sums, target / 2)) + 1
+    at_most = int(np.searchsorted(sums, target * 2, side="right"))
+    count = min(max(count, at_least), max(at_most, 1))
+    count = min(max(count, 1), len(ranked) - 1)
+    while 0 < count < len(ranked) and ranked[count] == ranked[count - 1]:
+        count += 1
+    return count if count < len(ranked) else 0
+
+
+def _texts(store: TextStore, units: Int64, mask: Mask) -> Iterator[tuple[int, str]]:
+    for unit in np.flatnonzero(mask).tolist():
+        yield unit, store.read(int(units[unit, 0]), int(units[unit, 1])).decode("utf-8")
+
+
+def _training(store: TextStore, units: Int64, mask: Mask, progress: Progress | None) -> Iterator[str]:
+    done, told, total = 0, 0, int((units[mask, 1] - units[mask, 0]).sum())
+    for _, text in _texts(store, units, mask):
+        yield text
+        done += len(text)
+        if progress is not None and done - told > 4_000_000:
+            told = done
+            progress("check split", min(done, total), total)
+
+
+def _joined(units: Int64) -> Int64:
+    """Sections of one document that touch become one range."""
+    if len(units) < 2:
+        return units
+    follows = (units[1:, 0] == units[:-1, 1]) & (units[1:, 2] == units[:-1, 2])
+    first = np.concatenate([[True], ~follows])
+    last = np.concatenate([~follows, [True]])
+    return np.stack([units[first, 0], units[last, 1], units[first, 2]], axis=1)
+
+
+def _ordered_by_first(joined: Int64, by_hash: Int64) -> Int64:
+    """``joined`` ranges in the order in which their first units stand in ``by_hash``."""
+    rank = {start: position for position, start in enumerate(by_hash[:, 0].tolist())}
+    return joined[np.argsort([rank[start] for start in joined[:, 0].tolist()], kind="stable")]

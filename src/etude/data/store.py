@@ -1,0 +1,131 @@
+"""The cleaned text on disk: one file of UTF-8, and tables that say where each document begins and what it is called.
+
+Written in one streaming pass; 32 bytes a document are held in memory while writing, and none of the text.
+
+    text.bin       the documents' UTF-8 bytes, one after the other
+    offsets.npy    (documents + 1,) int64: where each begins in text.bin, and the end
+    chars.npy      (documents,) int64: characters of each
+    hashes.npy     (documents,) uint64: BLAKE2b-64 of each document's bytes
+    names.bin      id, tab, origin of each document; names.npy holds their offsets
+"""
+
+from __future__ import annotations
+
+import hashlib
+from array import array
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+Int64 = npt.NDArray[np.int64]
+_BUFFER = 1 << 20
+
+
+def content_hash(data: bytes) -> int:
+    """BLAKE2b-64 of ``data`` as a number."""
+    return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "little")
+
+
+class StoreWriter:
+    """Writes a store; a document comes as one or more consecutive pieces of text."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._text = (folder / "text.bin").open("wb", buffering=_BUFFER)
+        self._names = (folder / "names.bin").open("wb", buffering=_BUFFER)
+        self._offsets = array("q", [0])
+        self._chars = array("q")
+        self._hashes = array("Q")
+        self._name_ends = array("q", [0])
+        self._digest: hashlib.blake2b | None = None
+        self._whole = hashlib.blake2b(digest_size=16)
+        self.bytes = 0
+
+    @property
+    def num_documents(self) -> int:
+        """Documents begun so far."""
+        return len(self._chars)
+
+    def begin(self, document_id: str, origin: str) -> None:
+        """The text that follows belongs to a new document."""
+        self._finish_document()
+        self._digest = hashlib.blake2b(digest_size=8)
+        name = f"{document_id}\t{origin}".encode("utf-8", "replace")
+        self._names.write(name)
+        self._name_ends.append(self._name_ends[-1] + len(name))
+        self._chars.append(0)
+
+    def add(self, text: str) -> None:
+        """More text of the document that was begun last."""
+        assert self._digest is not None, "begin() comes first"
+        data = text.encode("utf-8")
+        self._text.write(data)
+        self._digest.update(data)
+        self._whole.update(data)
+        self._chars[-1] += len(text)
+        self.bytes += len(data)
+
+    def close(self) -> str:
+        """Write the tables.
+
+        Returns:
+            BLAKE2b-128 of the whole text, in hexadecimal.
+        """
+        self._finish_document()
+        self._text.close()
+        self._names.close()
+        np.save(self.folder / "offsets.npy", np.frombuffer(self._offsets, np.int64))
+        np.save(self.folder / "chars.npy", np.array(self._chars, np.int64))
+        np.save(self.folder / "hashes.npy", np.array(self._hashes, np.uint64))
+        np.save(self.folder / "names.npy", np.frombuffer(self._name_ends, np.int64))
+        return self._whole.hexdigest()
+
+    def _finish_document(self) -> None:
+        if self._digest is not None:
+            self._hashes.append(int.from_bytes(self._digest.digest(), "little"))
+            self._offsets.append(self.bytes)
+            self._digest = None
+
+
+class TextStore:
+    """Reads a store. The tables are memory-mapped; text is read by byte range, so no range stays in memory."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.offsets: Int64 = np.load(folder / "offsets.npy", mmap_mode="r")
+        self.chars: Int64 = np.load(folder / "chars.npy", mmap_mode="r")
+        self.hashes: npt.NDArray[np.uint64] = np.load(folder / "hashes.npy", mmap_mode="r")
+        self._name_ends: Int64 = np.load(folder / "names.npy", mmap_mode="r")
+        self._text = (folder / "text.bin").open("rb", buffering=0)
+
+    @property
+    def num_documents(self) -> int:
+        return len(self.chars)
+
+    def read(self, start: int, end: int) -> bytes:
+        """Bytes [start, end) of the text."""
+        self._text.seek(start)
+        data = self._text.read(end - start)
+        while len(data) < end - start:  # an unbuffered read may return less, such as above 2 GiB
+            more = self._text.read(end - start - len(data))
+            if not more:
+                raise OSError(f"{self.folder / 'text.bin'} ends before byte {end}")
+            data += more
+        return data
+
+    def document(self, index: int) -> bytes:
+        """The UTF-8 bytes of a document."""
+        return self.read(int(self.offsets[index]), int(self.offsets[index + 1]))
+
+    def name(self, index: int) -> tuple[str, str]:
+        """(id, origin) of a document."""
+        start, end = int(self._name_ends[index]), int(self._name_ends[index + 1])
+        with (self.folder / "names.bin").open("rb") as file:
+            file.seek(start)
+            document_id, _, origin = file.read(end - start).decode("utf-8").partition("\t")
+        return document_id, origin
+
+    def close(self) -> None:
+        """Close the text file."""
+        self._text.close()

@@ -1,0 +1,104 @@
+"""Grow a vocabulary from the training text: byte-level BPE, or characters with a fallback to bytes."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable
+from typing import Any
+
+from etude.data.tokenizer import EOS, EtudeTokenizer
+from etude.errors import InputError
+
+SAMPLE_BYTES = 64_000_000
+"""Training text that the vocabulary is grown from, at most, evenly spaced over all of it."""
+MAX_CHARACTERS = 32_768
+"""Characters in a ``char`` vocabulary, at most (the most frequent); the rest is written in bytes."""
+MIN_VOCABULARY, MAX_VOCABULARY = 384, 32_768
+
+_LETTERS = r"[^\r\n\p{L}\p{N}]?\p{L}+"
+_REST = r" ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+PATTERNS = {
+    "gpt2": r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+",
+    "llama3": rf"(?i:'s|'t|'re|'ve|'m|'ll|'d)|{_LETTERS}|\p{{N}}{{1,3}}|{_REST}",
+    "qwen2": rf"(?i:'s|'t|'re|'ve|'m|'ll|'d)|{_LETTERS}|\p{{N}}|{_REST}",
+}
+"""How text is cut into words before merging: the expressions of the models of that name, which runners know."""
+_FAMILY_PATTERN = {"llama": "llama3", "qwen3": "qwen2", "gpt2": "gpt2", "mlp": "gpt2"}
+
+
+def pattern_for(family: str) -> str:
+    """The expression that runners expect of a model family."""
+    return _FAMILY_PATTERN[family]
+
+
+def auto_vocab_size(train_bytes: int) -> int:
+    """The nearest power of two to 1024 * (MB of training text) ** 0.35, from 384 to 32,768.
+
+    512 at 100 kB, 1,024 at 1 MB, 2,048 at 3 to 20 MB, 4,096 at 20 to 140 MB, 8,192 at 1 GB.
+    Distinct words grow with about the square root of the text (Heaps); less is taken here, because in a small model a rare token costs more than it saves.
+    """
+    size = 1024 * (max(train_bytes, 1) / 1e6) ** 0.35
+    power = 2 ** round(math.log2(size)) if size > MIN_VOCABULARY else 0
+    return min(max(power, MIN_VOCABULARY), MAX_VOCABULARY)
+
+
+def train_bpe(texts: Iterable[str], vocab_size: int, pattern: str) -> EtudeTokenizer:
+    """Byte-level BPE over ``texts``.
+
+    All 256 bytes are in the vocabulary, so any text can be written. A text too poor for ``vocab_size`` merges ends
+    with fewer.
+
+    Args:
+        texts: pieces of the training text; no merge crosses from one to the next.
+        vocab_size: with the end-of-document token (id 0) and the 256 bytes.
+        pattern: ``gpt2``, ``llama3`` or ``qwen2``.
+    """
+    from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+
+    backend = Tokenizer(models.BPE())
+    backend.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(PATTERNS[pattern]), behavior="isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    backend.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        min_frequency=2,
+        special_tokens=[EOS],
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
+    )
+    backend.train_from_iterator(texts, trainer)
+    return EtudeTokenizer(backend, kind="bpe")
+
+
+def train_char(texts: Iterable[str]) -> EtudeTokenizer:
+    """One token a character of ``texts``, and one a byte for characters that are not among them."""
+    counts: Counter[str] = Counter()
+    for text in texts:
+        counts.update(text)
+    ranked = sorted(counts, key=lambda char: (-counts[char], char))[:MAX_CHARACTERS]
+    tokens = [EOS, *(f"<0x{byte:02X}>" for byte in range(256)), *sorted(ranked)]
+    return EtudeTokenizer(_char_backend({token: number for number, token in enumerate(tokens)}), kind="char")
+
+
+def _char_backend(vocabulary: dict[str, int]) -> Any:
+    from tokenizers import AddedToken, Tokenizer, decoders, models
+
+    backend = Tokenizer(models.BPE(vocab=vocabulary, merges=[], byte_fallback=True, fuse_unk=False))
+    backend.decoder = decoders.Sequence([decoders.ByteFallback(), decoders.Fuse()])
+    backend.add_special_tokens([AddedToken(EOS, special=True, normalized=False)])
+    return backend
+
+
+def check_kind(kind: str) -> None:
+    """Refuse a tokenizer that is neither a known kind nor looks like a path.
+
+    Raises:
+        InputError: such as for ``--tokenizer bep``.
+    """
+    if kind not in {"bpe", "char"} and not kind.endswith(".json") and "/" not in kind:
+        raise InputError(f"there is no tokenizer '{kind}': choose bpe, char, or a path to a tokenizer.json")
