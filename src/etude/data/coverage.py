@@ -74,9 +74,10 @@ class EvaluationWindows:
 
 def is_text(targets: Int64, eos_id: int) -> npt.NDArray[np.bool_]:
     """Which targets count for bits per byte: tokens of text, neither ``eos`` nor padding."""
-    return (targets != eos_id) & (targets != IGNORE_INDEX)
+    mask: npt.NDArray[np.bool_] = (targets != eos_id) & (targets != IGNORE_INDEX)
+    return mask
 
 
 def evaluation_windows(part: TokenPart, context: int, max_tokens: int | None = None) -> EvaluationWindows:
-    """Windows over the whole part, or over its first ``max_tokens`` tokens rounded down to a mark (at least one piece)."""
+    """Windows over the whole part, or its first ``max_tokens`` tokens rounded down to a mark (at least one piece)."""
     return EvaluationWindows(part, context, max_tokens)

@@ -55,7 +55,8 @@ class TokenPart:
 
     def window(self, start: int, length: int) -> Int64:
         """(length,) tokens from ``start`` on. After the last token comes the first: the row is read as a ring."""
-        return self.windows(np.array([start], np.int64), length)[0]
+        tokens: Int64 = self.windows(np.array([start], np.int64), length)[0]
+        return tokens
 
     def windows(self, starts: Int64, length: int) -> Int64:
         """(len(starts), length) tokens from each start on, read as a ring."""

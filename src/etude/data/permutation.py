@@ -1,8 +1,8 @@
 """A random order of 0 .. n-1 that needs no memory: the place of any element is computed directly.
 
-A Feistel network permutes the smallest power-of-four domain that holds n numbers; values that fall outside are sent through
-again until they fall inside (cycle walking; Black and Rogaway, "Ciphers with Arbitrary Finite Domains", 2002). It takes
-less than four passes on average.
+A Feistel network permutes the smallest power-of-four domain that holds n numbers; values that fall outside are sent
+through again until they fall inside (cycle walking; Black and Rogaway, "Ciphers with Arbitrary Finite Domains", 2002).
+It takes less than four passes on average.
 """
 
 from __future__ import annotations
@@ -25,7 +25,9 @@ class Permutation:
         self.size = size
         self._half = np.uint64(max(1, ((size - 1).bit_length() + 1) // 2))
         self._mask = np.uint64((1 << int(self._half)) - 1)
-        material = hashlib.blake2b(repr(key).encode(), digest_size=8 * _ROUNDS).digest()
+        material = hashlib.blake2b(
+            repr(tuple(int(part) for part in key)).encode(), digest_size=8 * _ROUNDS
+        ).digest()
         self._keys = np.frombuffer(material, np.uint64)
 
     def __call__(self, index: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:

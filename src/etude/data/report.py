@@ -1,9 +1,13 @@
-"""What was read, kept and dropped, and why: as JSON, as text, and as a picture."""
+"""What was read, kept and dropped, and why: as JSON, as text, and (:mod:`etude.data.report_picture`) as a picture."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 
 @dataclass(frozen=True)
@@ -38,3 +42,111 @@ class DataReport:
     def notes(self) -> list[str]:
         """Lines that a person should see."""
         return list(self.facts["notes"])
+
+    def rows(self) -> Iterator[tuple[str, str, str]]:
+        """(what, how much, remark) of everything in the report, in reading order."""
+        facts = self.facts
+        looked = facts["sources"]["looked_at"]
+        yield "sources", ", ".join(looked[:3]) + (" ..." if len(looked) > 3 else ""), _files(facts["sources"])
+        for reason, count in facts["sources"]["skipped"].items():
+            yield (
+                f"  skipped: {reason}",
+                f"{count:,}",
+                "; ".join(facts["sources"]["examples"].get(reason, [])[:1]),
+            )
+        yield "read", _size(facts["read"]), ""
+        for reason, dropped in facts["dropped"].items():
+            examples = facts["examples"].get(reason, [])
+            yield f"  dropped: {reason}", _size(dropped), f"such as {examples[0]['name']}" if examples else ""
+        yield "kept", _size(facts["kept"]), _lengths(facts["lengths"])
+        yield "split", f"by {facts['split']['rule']}", self.split_remark()
+        for part in ("train", "validation"):
+            share = facts["split"][part]["bytes"] / max(facts["kept"]["bytes"], 1)
+            yield f"  {part}", _size(facts["split"][part]), f"{share:.1%}, {facts['tokens'][part]:,} tokens"
+        tokenizer = facts["tokenizer"]
+        pattern = f", {tokenizer['pattern']} pattern" if "pattern" in tokenizer else ""
+        end = f"end of a document: {tokenizer['eos']}"
+        yield "tokenizer", f"{tokenizer['kind']}, {tokenizer['vocab_size']:,} entries{pattern}", end
+        yield "  bytes per token", f"{facts['tokens']['bytes_per_token']:.2f}", ""
+
+    def split_remark(self) -> str:
+        """How the split came about, in words."""
+        split = self.facts["split"]
+        if split["rule"] == "tail":
+            return (
+                f"the last {split['validation_chars']:,} characters are validation; lines were not compared"
+            )
+        remarks = []
+        if split["documents_cut"]:
+            cut = (
+                "1 long document"
+                if split["documents_cut"] == 1
+                else f"{split['documents_cut']:,} long documents"
+            )
+            remarks.append(
+                f"{cut} cut into {split['sections']:,} sections of about {split['section_bytes']:,} bytes"
+            )
+        if split["moved_to_training"]:
+            remarks.append(
+                f"{split['moved_to_training']:,} moved to training for a line of {split['line_chars']}+ characters "
+                "in common"
+            )
+        if split["capped"]:
+            remarks.append("validation is held at about 4 MB")
+        return "; ".join(remarks) or "no line of 64+ characters in common"
+
+    def table(self) -> Table:
+        """The report for a terminal."""
+        from rich.table import Table
+        from rich.text import Text
+
+        table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+        table.add_column(no_wrap=True)
+        table.add_column()
+        table.add_column(style="dim")
+        for what, much, remark in self.rows():
+            style = "" if what.startswith("  ") else "bold"
+            # Text, not markup: a file may be called [red].txt
+            table.add_row(Text(what, style), Text(much), Text(remark))
+        for note in self.notes:
+            table.add_row(Text("note", "bold yellow"), Text(note), "")
+        return table
+
+    def text(self, width: int = 120) -> str:
+        """The report as plain lines."""
+        from io import StringIO
+
+        from rich.console import Console
+
+        page = StringIO()
+        Console(file=page, width=width, no_color=True, highlight=False).print(self.table())
+        return "\n".join(line.rstrip() for line in page.getvalue().splitlines()) + "\n"
+
+
+def human_bytes(count: float) -> str:
+    """Such as ``1.2 MB`` (decimal units)."""
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if count < 1000 or unit == "GB":
+            break
+        count /= 1000
+    return f"{count:,.0f} {unit}" if unit == "bytes" or count >= 100 else f"{count:,.1f} {unit}"
+
+
+def _size(counts: dict[str, int]) -> str:
+    noun = "document" if counts["documents"] == 1 else "documents"
+    return f"{counts['documents']:,} {noun}, {human_bytes(counts['bytes'])}"
+
+
+def _files(sources: dict[str, Any]) -> str:
+    count = sources["files"]
+    return "" if not count else "1 file" if count == 1 else f"{count:,} files"
+
+
+def _lengths(lengths: dict[str, int]) -> str:
+    """Where the middle document lies, from the histogram by powers of two."""
+    half, seen = sum(lengths.values()) / 2, 0
+    for low, count in lengths.items():
+        seen += count
+        if seen >= half:
+            return f"the middle one has {human_bytes(int(low))} to {human_bytes(2 * int(low))}"
+    return ""

@@ -35,8 +35,9 @@ def pattern_for(family: str) -> str:
 def auto_vocab_size(train_bytes: int) -> int:
     """The nearest power of two to 1024 * (MB of training text) ** 0.35, from 384 to 32,768.
 
-    512 at 100 kB, 1,024 at 1 MB, 2,048 at 3 to 20 MB, 4,096 at 20 to 140 MB, 8,192 at 1 GB.
-    Distinct words grow with about the square root of the text (Heaps); less is taken here, because in a small model a rare token costs more than it saves.
+    512 at 100 kB, 1,024 at 1 MB, 2,048 at 3 to 20 MB, 4,096 at 20 to 140 MB, 8,192 at 1 GB. Distinct words
+    grow with about the square root of the text (Heaps); less is taken here, because a rare token costs a small
+    model more than it saves.
     """
     size = 1024 * (max(train_bytes, 1) / 1e6) ** 0.35
     power = 2 ** round(math.log2(size)) if size > MIN_VOCABULARY else 0
