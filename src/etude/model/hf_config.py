@@ -121,7 +121,30 @@ def config_from_hf(values: dict[str, Any]) -> ModelConfig:
     fields["bos_token_id"] = _token_id(values.get("bos_token_id"), vocab_size)
     fields["eos_token_id"] = _token_id(values.get("eos_token_id"), vocab_size)
     fields["initializer_range"] = values.get("initializer_range", 0.02)
+    _require_types(fields)
     return ModelConfig(**(FIXED_SWITCHES[kind] | {"model_type": kind} | fields)).validate()
+
+
+_NUMBERS = ("rope_theta", "rms_norm_eps", "initializer_range")
+_FLAGS = ("attention_bias", "mlp_bias", "tie_word_embeddings", "direct_connections")
+
+
+def _require_types(fields: dict[str, Any]) -> None:
+    """InputError when a value read from the file is of a kind that the field cannot be."""
+    for name, value in fields.items():
+        if name in _NUMBERS:
+            kind, right = "a number", isinstance(value, int | float) and not isinstance(value, bool)
+        elif name in _FLAGS:
+            kind, right = "true or false", isinstance(value, bool)
+        elif name == "hidden_act":
+            kind, right = "a name", isinstance(value, str)
+        else:
+            kind, right = "a whole number", isinstance(value, int) and not isinstance(value, bool)
+            right = right or (value is None and name in ("bos_token_id", "eos_token_id"))
+        if not right:
+            raise InputError(f"{name} in config.json must be {kind}, not {value!r}")
+        if name in _NUMBERS:
+            fields[name] = float(value)
 
 
 def _rope_family_from_hf(kind: str, values: dict[str, Any]) -> dict[str, Any]:
@@ -143,11 +166,11 @@ def _rope_family_from_hf(kind: str, values: dict[str, Any]) -> dict[str, Any]:
         "head_dim": values.get("head_dim") or default_head_dim,
         "max_position_embeddings": values.get("max_position_embeddings", 32768 if kind == "qwen3" else 2048),
         "hidden_act": values.get("hidden_act", "silu"),
-        "attention_bias": bool(values.get("attention_bias", False)),
-        "mlp_bias": bool(values.get("mlp_bias", False)),
+        "attention_bias": values.get("attention_bias", False),
+        "mlp_bias": values.get("mlp_bias", False),
         "rms_norm_eps": values.get("rms_norm_eps", 1e-6),
         "rope_theta": _rope_theta(values),
-        "tie_word_embeddings": bool(values.get("tie_word_embeddings", False)),
+        "tie_word_embeddings": values.get("tie_word_embeddings", False),
     }
 
 
@@ -197,7 +220,7 @@ def _gpt2_from_hf(values: dict[str, Any]) -> dict[str, Any]:
         "max_position_embeddings": either("n_positions", "max_position_embeddings"),
         "hidden_act": values.get("activation_function", "gelu_new"),
         "rms_norm_eps": values.get("layer_norm_epsilon", 1e-5),
-        "tie_word_embeddings": bool(values.get("tie_word_embeddings", True)),
+        "tie_word_embeddings": values.get("tie_word_embeddings", True),
     }
 
 

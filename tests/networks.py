@@ -1,0 +1,57 @@
+"""Small random networks of every family, with all weights far from where they begin.
+
+A zero-initialised projection or a norm of ones would hide a wrong one; so the tests move every tensor.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from etude.model.build import build_model
+from etude.model.config import ModelConfig, preset
+from etude.model.language_model import LanguageModel
+
+VOCAB = 61
+
+TRANSFORMERS: dict[str, dict[str, Any]] = {
+    "llama": {"preset": "llama"},
+    "llama-grouped-tied": {"preset": "llama", "num_key_value_heads": 2, "tie_word_embeddings": True},
+    "llama-plain": {"preset": "llama", "attention_bias": False, "mlp_bias": False, "rope_theta": 500.0},
+    "llama-one-kv-head-relu2": {"preset": "llama", "num_key_value_heads": 1, "hidden_act": "relu2"},
+    "qwen3": {"preset": "qwen3", "num_key_value_heads": 2, "head_dim": 12},
+    "qwen3-tied-bias": {"preset": "qwen3", "tie_word_embeddings": True, "attention_bias": True},
+    "gpt2": {"preset": "gpt2"},
+    "gpt2-untied": {"preset": "gpt2", "tie_word_embeddings": False, "intermediate_size": 40},
+}
+WINDOWS: dict[str, dict[str, Any]] = {
+    "mlp": {"preset": "mlp"},
+    "mlp-direct": {"preset": "mlp", "direct_connections": True, "context_size": 3},
+}
+EVERY = TRANSFORMERS | WINDOWS
+
+
+def make_config(name: str, **changes: Any) -> ModelConfig:
+    """The named configuration: 32 wide, 4 heads, 3 layers, 48 positions unless it says otherwise."""
+    values = dict(EVERY[name])
+    kind = values.pop("preset")
+    sizes: dict[str, Any] = {"vocab_size": VOCAB, "hidden_size": 32, "max_position_embeddings": 48}
+    if kind != "mlp":
+        sizes |= {"num_attention_heads": 4, "num_hidden_layers": 3}
+    return preset(kind, **(sizes | values | changes))
+
+
+def make_network(config: ModelConfig, seed: int = 0) -> LanguageModel:
+    """The network with random numbers added to every parameter: weights, biases and norms."""
+    model = build_model(config, seed=seed)
+    generator = torch.Generator().manual_seed(seed + 1)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter += 0.2 * torch.randn(parameter.shape, generator=generator)
+    return model
+
+
+def make_tokens(rows: int, count: int, seed: int = 0, vocab: int = VOCAB) -> Tensor:
+    return torch.randint(0, vocab, (rows, count), generator=torch.Generator().manual_seed(seed))

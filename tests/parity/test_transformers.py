@@ -1,0 +1,115 @@
+"""Our networks against the classes of transformers: the same logits and gradients, in both directions."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from etude.model.config import ModelConfig
+from etude.model.folder import load_model_folder, save_model_folder, stored_state
+from etude.model.language_model import LanguageModel
+from networks import TRANSFORMERS, make_config, make_network, make_tokens
+
+transformers = pytest.importorskip("transformers")
+transformers.utils.logging.disable_progress_bar()
+
+CASES = [(name, seed) for seed, name in enumerate(TRANSFORMERS)] + [("llama-grouped-tied", 90), ("qwen3", 91)]
+
+
+def reference(folder: Path) -> Any:
+    """The transformers model of a folder, with the plainest attention it has."""
+    return transformers.AutoModelForCausalLM.from_pretrained(
+        folder, attn_implementation="eager", local_files_only=True
+    )
+
+
+def gradients(model: torch.nn.Module, logits: torch.Tensor, targets: torch.Tensor) -> dict[str, torch.Tensor]:
+    model.zero_grad()
+    F.cross_entropy(logits.flatten(0, 1), targets.flatten()).backward()
+    return {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+
+
+def assert_same(ours: LanguageModel, theirs: Any, config: ModelConfig, seed: int) -> None:
+    inputs, targets = make_tokens(3, 29, seed), make_tokens(3, 29, seed + 1000)
+    logits, expected = ours(inputs), theirs(inputs).logits
+    assert expected.std() > 0.5  # not a comparison of zeros
+    torch.testing.assert_close(logits, expected, atol=1e-5, rtol=0)
+    own = stored_state(gradients(ours, logits, targets), config)
+    reference_gradients = gradients(theirs, expected, targets)
+    assert own.keys() == reference_gradients.keys()
+    for name, gradient in reference_gradients.items():
+        error = (own[name] - gradient).norm() / gradient.norm()
+        assert error < 1e-5, f"{name}: relative error {error:.1e}"
+
+
+@pytest.mark.parametrize(("name", "seed"), CASES)
+def test_saved_here_and_loaded_by_transformers(name: str, seed: int, tmp_path: Path) -> None:
+    config = make_config(name)
+    model = make_network(config, seed)
+    save_model_folder(tmp_path, model, config, None)
+    theirs = reference(tmp_path)
+    assert type(theirs).__name__ == config.to_hf()["architectures"][0]
+    assert_same(model, theirs, config, seed)
+
+
+@pytest.mark.parametrize(("name", "seed"), CASES)
+def test_saved_by_transformers_and_loaded_here(name: str, seed: int, tmp_path: Path) -> None:
+    config = make_config(name)
+    hf_class = getattr(transformers, config.to_hf()["architectures"][0])
+    torch.manual_seed(seed)
+    theirs = hf_class(hf_class.config_class(**config.to_hf(), attn_implementation="eager"))
+    with torch.no_grad():
+        for parameter in theirs.parameters():
+            parameter += 0.2 * torch.randn_like(parameter)
+    theirs.save_pretrained(tmp_path, max_shard_size="20KB")
+    assert (tmp_path / "model.safetensors.index.json").is_file()
+    ours, loaded = load_model_folder(tmp_path)
+    assert loaded == config
+    assert_same(ours, theirs, config, seed)
+
+
+@pytest.mark.parametrize("name", ["llama-plain", "qwen3", "gpt2"])
+def test_greedy_continuation_is_the_same(name: str, tmp_path: Path) -> None:
+    from etude.generate.engine import generate
+    from etude.generate.sampling import SamplingSettings
+
+    config = make_config(name, max_position_embeddings=64)
+    model = make_network(config, 5)
+    save_model_folder(tmp_path, model, config, None)
+    prompt = make_tokens(1, 7)
+    expected = reference(tmp_path).generate(
+        prompt,
+        attention_mask=torch.ones_like(prompt),
+        max_new_tokens=40,
+        do_sample=False,
+        eos_token_id=None,
+        pad_token_id=0,
+    )[0, 7:]
+    ours = generate(
+        model, prompt.tolist(), SamplingSettings(temperature=0.0, max_new_tokens=40), eos_id=None
+    )[0]
+    assert ours.token_ids == expected.tolist()
+
+
+def test_defaults_of_left_out_settings_are_theirs() -> None:
+    """A config.json may leave out what equals the class's default; then it must mean the same here."""
+    for name in ("Llama", "Qwen3", "GPT2"):
+        theirs = getattr(transformers, f"{name}Config")()
+        full = theirs.to_dict()
+        required = {
+            "vocab_size",
+            "hidden_size",
+            "intermediate_size",
+            "num_hidden_layers",
+            "num_attention_heads",
+        }
+        required |= {"n_embd", "n_layer", "n_head", "n_positions", "model_type"}
+        spare = {key: value for key, value in full.items() if key in required}
+        bare, complete = ModelConfig.from_hf(spare), ModelConfig.from_hf(full)
+        assert bare.replace(bos_token_id=None, eos_token_id=None) == complete.replace(
+            bos_token_id=None, eos_token_id=None
+        )
