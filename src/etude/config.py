@@ -51,11 +51,11 @@ class DataSettings(Section):
     deduplicate: Literal["near", "exact", "none"] = "near"
     """Drop repeated documents: near copies (MinHash), exact copies only, or keep all."""
     split: Literal["hash", "tail"] = "hash"
-    """How validation text is held out: whole documents by hash of their content, or the last part of the text."""
+    """Hold out whole documents by hash of their content, or the last part of the whole text."""
     validation_fraction: float = Field(0.05, gt=0.0, lt=1.0)
     """Share of the text held out for validation."""
     section_bytes: int = Field(8192, ge=256)
-    """A corpus that is one long document (or a few) is cut into sections of about this size before the split."""
+    """A corpus of one long document (or a few) is cut into sections of about this size first."""
     cross_document_attention: bool = True
     """Whether attention may look across the boundary between packed documents."""
     workers: Count | Auto = "auto"
@@ -122,6 +122,7 @@ class TrainSettings(Section):
     """Learning rate at the last step, as a share of the peak."""
     max_grad_norm: float = Field(1.0, gt=0)
     log_every: int = Field(10, ge=1)
+    """Steps between writes of the log; every step has its line in it all the same."""
     eval_every: Count | Auto = "auto"
     eval_tokens: int = Field(65536, ge=1)
     """Validation tokens of an evaluation during training; the last one uses up to 16 times as many."""
@@ -184,8 +185,10 @@ def known_keys(model: type[BaseModel] = Settings, prefix: str = "") -> list[str]
     return keys
 
 
-def load_settings(file: Path | None = None, overrides: Sequence[str] = ()) -> Settings:
-    """Defaults, then the TOML ``file``, then ``overrides`` such as ``"train.lr=3e-4"``.
+def load_settings(
+    file: Path | None = None, overrides: Sequence[str] = (), values: Mapping[str, Any] | None = None
+) -> Settings:
+    """Defaults, then the TOML ``file``, then ``overrides`` such as ``"train.lr=3e-4"``, then dotted ``values``.
 
     Raises:
         InputError: a file that cannot be read, an unknown key (the nearest is named), or a bad value.
@@ -194,8 +197,7 @@ def load_settings(file: Path | None = None, overrides: Sequence[str] = ()) -> Se
     if file is not None:
         tree = _read_toml(file)
         _refuse_unknown(_flatten(tree))
-    for override in overrides:
-        key, value = _parse_override(override)
+    for key, value in [*map(_parse_override, overrides), *(values or {}).items()]:
         section, _, name = key.partition(".")
         branch = tree.setdefault(section, {})
         if not isinstance(branch, dict):

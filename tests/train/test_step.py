@@ -11,10 +11,11 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from etude.config import TrainSettings
+from etude.data.coverage import IGNORE_INDEX
 from etude.device import Device
 from etude.model.build import build_model
 from etude.model.config import preset
-from etude.train.loss import IGNORE_INDEX, summed_loss, token_losses
+from etude.train.loss import summed_loss, token_losses
 from etude.train.optimizer import UpdateRules
 from etude.train.step import MicroBatch, clip_gradients, update_step
 

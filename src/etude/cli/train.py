@@ -57,7 +57,7 @@ def train(
         "run.seed": seed,
         "run.name": name,
     }
-    values = {key: value for key, value in named.items() if value is not None}
+    values: dict[str, object] = {key: value for key, value in named.items() if value is not None}
     if sources:
         values["data.sources"] = tuple(sources)
     if resume is not None:

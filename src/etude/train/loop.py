@@ -11,11 +11,12 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from etude.config import TrainSettings, resolved
 from etude.device import Device
 from etude.errors import EtudeError
+from etude.model.language_model import LanguageModel
 from etude.train.events import EndEvent, Event, Listener, StepEvent
 from etude.train.objectives import Objective
 from etude.train.optimizer import UpdateRules
@@ -27,7 +28,7 @@ from etude.train.step import update_step
 class TrainState:
     """All that changes from step to step. The order of the data is not in it: it follows from the step."""
 
-    model: nn.Module
+    model: LanguageModel
     rules: UpdateRules
     step: int = 0
     tokens_seen: int = 0

@@ -31,7 +31,7 @@ class UpdateRules:
     """AdamW and Muon side by side over the parameters of one model."""
 
     def __init__(self, model: nn.Module, settings: TrainSettings) -> None:
-        self.names = {parameter: name for name, parameter in model.named_parameters()}
+        self.names: dict[Tensor, str] = {parameter: name for name, parameter in model.named_parameters()}
         lr = resolved(settings.lr, "train.lr")
         muon_lr = resolved(settings.muon_lr, "train.muon_lr")
         groups = group_parameters(model, use_muon=settings.optimizer == "muon")

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from etude.data.coverage import IGNORE_INDEX
 from etude.device import Device
-from etude.train.loss import IGNORE_INDEX
 from etude.train.optimizer import UpdateRules
 
 

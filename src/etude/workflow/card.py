@@ -1,0 +1,44 @@
+"""The model card that every checkpoint carries: what the model is, what it learned from, how to use it."""
+
+from __future__ import annotations
+
+from etude.model.cost import count_parameters
+from etude.workflow.plan import Plan
+
+
+def model_card(plan: Plan, run_name: str) -> str:
+    """README.md of a checkpoint, in Hugging Face's form."""
+    settings, data = plan.settings, plan.data
+    library = "etude" if plan.model.model_type == "mlp" else "transformers"
+    usage = (
+        f'model = AutoModelForCausalLM.from_pretrained("{run_name}")\n'
+        f'tokenizer = AutoTokenizer.from_pretrained("{run_name}")'
+        if library == "transformers"
+        else f'model = etude.load("{run_name}")'
+    )
+    sources = ", ".join(f"`{source}`" for source in settings.data.sources)
+    return f"""---
+library_name: {library}
+pipeline_tag: text-generation
+tags:
+- etude
+---
+
+# {run_name}
+
+A {plan.model.model_type} language model with {count_parameters(plan.model).total:,} parameters, trained from
+random weights with [Etude](https://pypi.org/project/etude/).
+
+- Text: {sources}; {data.train.source_bytes:,} bytes ({data.train.num_tokens:,} tokens) to learn from,
+  {data.validation.source_bytes:,} bytes held out.
+- Tokenizer: {settings.tokenizer.kind}, {data.tokenizer.vocab_size:,} tokens.
+- Training: {settings.train.steps:,} steps of {settings.train.batch_rows} rows of {settings.train.context} tokens,
+  seed {settings.run.seed}.
+
+It has read nothing but this text and is as small as it looks: it continues text in the manner of what it
+learned from, and knows nothing else.
+
+```python
+{usage}
+```
+"""

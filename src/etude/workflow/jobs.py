@@ -1,0 +1,127 @@
+"""The jobs behind ``etude train`` and ``etude data report``, from settings to the last line printed."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from etude.config import Settings, get_value, known_keys, resolved
+from etude.errors import InputError
+from etude.model.build import build_model
+from etude.model.cost import count_parameters, training_memory
+from etude.train.checkpoint import list_checkpoints, step_of
+from etude.train.loop import Loop, TrainState
+from etude.train.optimizer import UpdateRules
+from etude.workflow.display import format_duration
+from etude.workflow.plan import Plan, make_plan
+from etude.workflow.pretrain import Outcome, fit, next_token_objective, reopen, start
+from etude.workflow.summary import close, say
+
+
+def train(settings: Settings, console: Console | None = None) -> Outcome:
+    """Grow a language model: prepare, make the run folder, train, say how it went."""
+    console = console or Console()
+    plan = make_plan(settings, console)
+    say(console, describe(plan))
+    run = start(plan, console)
+    outcome = fit(plan, run, console)
+    close(outcome, console)
+    return outcome
+
+
+def resume(path: Path, console: Console | None = None) -> Outcome:
+    """Go on with a run from its last whole checkpoint."""
+    console = console or Console()
+    plan, run = reopen(path, console)
+    saved = list_checkpoints(run.checkpoints)
+    last = step_of(saved[-1]) if saved else 0
+    if last >= resolved(plan.settings.train.steps, "train.steps") and run.status().get("state") == "finished":
+        raise InputError(f"{path} is finished at step {last}: use it with `etude generate {path}`")
+    say(console, f"{path} goes on from step {last}")
+    outcome = fit(plan, run, console)
+    close(outcome, console)
+    return outcome
+
+
+def explain(settings: Settings, console: Console | None = None) -> None:
+    """``--dry-run``: every setting with its reason, what the model costs, and how long it will take."""
+    console = console or Console()
+    plan = make_plan(settings, console)
+    table = Table(box=None, header_style="bold")
+    table.add_column("setting")
+    table.add_column("value")
+    table.add_column("why")
+    defaults = Settings()
+    for key in known_keys():
+        value = get_value(plan.settings, key)
+        chosen = "default" if get_value(defaults, key) == value else "you chose it"
+        table.add_row(key, _plain(value), plan.resolution.reasons.get(key, chosen))
+    console.print(table)
+    say(console, "\n" + describe(plan))
+    train_settings = plan.settings.train
+    memory = training_memory(
+        plan.model,
+        batch_size=resolved(train_settings.micro_batch_rows, "train.micro_batch_rows"),
+        context=resolved(train_settings.context, "train.context"),
+        optimizer=train_settings.optimizer,
+    )
+    say(
+        console,
+        f"memory: about {memory.total / 2**20:,.0f} MiB for parameters, gradients, state and activations",
+    )
+    seconds = seconds_per_step(plan)
+    steps = resolved(train_settings.steps, "train.steps")
+    say(
+        console,
+        f"time: about {format_duration(seconds * steps)} for {steps:,} steps"
+        f" ({1000 * seconds:.0f} ms a step, measured just now without torch.compile)",
+    )
+
+
+def describe(plan: Plan) -> str:
+    """Two lines on what is about to be trained, and on what."""
+    data, settings = plan.data, plan.settings
+    parameters = count_parameters(plan.model)
+    return (
+        f"text: {data.train.source_bytes:,} bytes to learn from, {data.validation.source_bytes:,} held out; "
+        f"{data.train.num_tokens:,} tokens, vocabulary {data.tokenizer.vocab_size:,} ({settings.tokenizer.kind})\n"
+        f"model: {plan.model.model_type}, {parameters.total:,} parameters "
+        f"({parameters.non_embedding:,} outside the embeddings), {settings.train.steps:,} steps of "
+        f"{settings.train.batch_rows} x {settings.train.context} tokens on {plan.device.kind}"
+    )
+
+
+def seconds_per_step(plan: Plan, steps: int = 3) -> float:
+    """The fastest of a few real updates of the real model on the real text, uncompiled; nothing is kept."""
+    model = build_model(plan.model, seed=plan.settings.run.seed, device=plan.device.torch)
+    state = TrainState(model, UpdateRules(model, plan.settings.train))
+    loop = Loop(state, next_token_objective(plan, model), plan.settings.train, plan.device)
+    loop.one_step()
+    fastest = float("inf")
+    for _ in range(steps):
+        plan.device.synchronize()
+        begin = time.perf_counter()
+        loop.one_step()
+        plan.device.synchronize()
+        fastest = min(fastest, time.perf_counter() - begin)
+    return fastest
+
+
+def report_data(settings: Settings, picture: Path | None, json_file: Path | None) -> None:
+    """Print the data report; draw it and write it where asked."""
+    console = Console()
+    report = make_plan(settings, console).data.report
+    report.print(console)
+    if picture is not None:
+        report.draw(picture)
+        say(console, str(picture))
+    if json_file is not None:
+        report.write(json_file)
+        say(console, str(json_file))
+
+
+def _plain(value: object) -> str:
+    return " ".join(map(str, value)) if isinstance(value, tuple) else str(value)

@@ -1,0 +1,91 @@
+"""A trained model with its tokenizer: what a person loads to make text, or to weigh it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from etude.data.tokenizer import EtudeTokenizer, existing_tokenizer
+from etude.errors import InputError
+from etude.generate.engine import stream
+from etude.generate.sampling import SamplingSettings
+from etude.generate.score import score_tokens
+from etude.generate.text import TokenStreamDecoder
+from etude.model.folder import load_model_folder
+from etude.model.language_model import LanguageModel
+from etude.train.checkpoint import MARKER, find_checkpoint, verify_checkpoint
+
+
+@dataclass(frozen=True)
+class TextScore:
+    """How probable a text is to a model."""
+
+    token_ids: list[int]
+    tokens: list[str]  # each token's own text; bytes that are only a part of a character show as U+FFFD
+    logprobs: list[float]  # natural logarithms, one a token
+    num_bytes: int  # of the text, in UTF-8
+
+    @property
+    def nats_per_token(self) -> float:
+        return -math.fsum(self.logprobs) / len(self.logprobs)
+
+    @property
+    def bits_per_byte(self) -> float:
+        return -math.fsum(self.logprobs) / math.log(2) / self.num_bytes
+
+
+@dataclass(frozen=True)
+class Language:
+    """A model and its tokenizer, from a run, a checkpoint or a Hugging Face folder."""
+
+    folder: Path
+    model: LanguageModel
+    tokenizer: EtudeTokenizer
+
+    def stream(self, prompt: str, settings: SamplingSettings | None = None, seed: int = 0) -> Iterator[str]:
+        """The continuation of ``prompt``, in pieces as they become certain."""
+        ids = [self.tokenizer.eos_id, *self.tokenizer.encode(prompt)]
+        new_ids = stream(
+            self.model, ids, settings or SamplingSettings(), eos_id=self.tokenizer.eos_id, seed=seed
+        )
+        return TokenStreamDecoder(self.tokenizer.backend).decode(new_ids)
+
+    def generate(self, prompt: str = "", settings: SamplingSettings | None = None, seed: int = 0) -> str:
+        """The continuation of ``prompt`` as one string."""
+        return "".join(self.stream(prompt, settings, seed))
+
+    def score(self, text: str) -> TextScore:
+        """Log-probabilities of the tokens of ``text``, as a document from its start.
+
+        Raises:
+            InputError: there is no text.
+        """
+        if not text:
+            raise InputError("there is no text to score: give a file with at least one character")
+        ids = self.tokenizer.encode(text)
+        scores = score_tokens(self.model, [self.tokenizer.eos_id, *ids])
+        tokens = [self.tokenizer.decode([token]) for token in ids]
+        return TextScore(ids, tokens, [float(x) for x in scores.logprobs], len(text.encode("utf-8")))
+
+
+def load(path: str | Path) -> Language:
+    """The language model at ``path``: a run (its newest checkpoint), a checkpoint, or a Hugging Face folder.
+
+    Raises:
+        InputError: nothing there, damaged files, or a tokenizer that does not belong to the model.
+    """
+    folder = find_checkpoint(Path(path))
+    if (folder / MARKER).is_file():
+        verify_checkpoint(folder)
+    model, config = load_model_folder(folder)
+    model.eval()
+    own = (folder / "etude_tokenizer.json").is_file()
+    tokenizer = EtudeTokenizer.load(folder) if own else existing_tokenizer(folder)
+    if tokenizer.vocab_size > config.vocab_size:
+        raise InputError(
+            f"the tokenizer in {folder} has {tokenizer.vocab_size} tokens and the model {config.vocab_size}: "
+            "they do not belong together"
+        )
+    return Language(folder, model, tokenizer)

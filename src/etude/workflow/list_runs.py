@@ -1,0 +1,86 @@
+"""``etude runs``: one line a run."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from etude.config import Settings, load_settings
+from etude.errors import InputError
+from etude.run import RunFolder
+from etude.workflow.history import RunHistory
+
+
+@dataclass(frozen=True)
+class RunLine:
+    """What the list says of a run."""
+
+    name: str
+    state: str
+    step: int
+    num_steps: str
+    bits_per_byte: float | None
+    passed: int
+    model: str
+    sources: str
+    changed: float
+
+
+def list_runs(folder: Path) -> list[RunLine]:
+    """Every run below ``folder`` that can be read, the last changed first.
+
+    Raises:
+        InputError: no such folder.
+    """
+    if not folder.is_dir():
+        raise InputError(f"no folder {folder}: train something first with `etude train`")
+    lines = []
+    for file in folder.glob("*/run.toml"):
+        with suppress(InputError):
+            lines.append(_line(RunFolder(file.parent), load_settings(file)))
+    return sorted(lines, key=lambda line: line.changed, reverse=True)
+
+
+def show(folder: Path) -> None:
+    """Print the list."""
+    lines = list_runs(folder)
+    if not lines:
+        print(f"no runs in {folder}: train something with `etude train`")
+        return
+    table = Table(box=None, header_style="bold")
+    for heading in ("run", "state", "steps", "bits a byte", "passed", "model", "text", "changed"):
+        table.add_column(heading)
+    for line in lines:
+        table.add_row(
+            line.name,
+            line.state,
+            f"{line.step}/{line.num_steps}",
+            "" if line.bits_per_byte is None else f"{line.bits_per_byte:.3f}",
+            f"{line.passed}-gram" if line.passed else "",
+            line.model,
+            line.sources,
+            datetime.fromtimestamp(line.changed).strftime("%Y-%m-%d %H:%M"),
+        )
+    Console().print(table)
+
+
+def _line(run: RunFolder, settings: Settings) -> RunLine:
+    status = run.status()
+    history = RunHistory.load(run.path)
+    evals = history.evals
+    return RunLine(
+        name=run.name,
+        state=str(status.get("state", "not begun")),
+        step=int(status.get("step", 0)),
+        num_steps=str(settings.train.steps),
+        bits_per_byte=evals[-1].bits_per_byte if evals else None,
+        passed=max(history.passed_at, default=0),
+        model=f"{settings.model.preset} {settings.model.hidden_size}x{settings.model.num_hidden_layers}",
+        sources=" ".join(Path(source).name or source for source in settings.data.sources),
+        changed=float(status.get("heartbeat", run.settings_file.stat().st_mtime)),
+    )

@@ -1,0 +1,211 @@
+"""The main job: from a person's own text to a language model.
+
+1. ``start`` makes the run folder; ``reopen`` finds the one that an earlier sitting left.
+2. ``fit`` goes round the loop with the tasks and listeners that make it a run.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+from torch import nn
+
+from etude.config import Settings, load_settings, resolved, to_toml
+from etude.data.loader import BatchLoader
+from etude.data.prepare import PreparedData, default_cache
+from etude.device import peak_memory_bytes
+from etude.errors import EtudeError, InputError
+from etude.evaluate.ladder import Ladder, build_ladder
+from etude.model.build import build_model
+from etude.model.cost import count_parameters
+from etude.run import RunFolder, free_name, read_json, write_atomic, write_json
+from etude.train.checkpoint import EARLY_STEPS, list_checkpoints, load_state, newest_good_checkpoint
+from etude.train.compilation import compile_objective
+from etude.train.events import RungEvent
+from etude.train.loop import Loop, Task, TrainState
+from etude.train.objectives import NextToken
+from etude.train.optimizer import UpdateRules
+from etude.train.validation import ValidationText
+from etude.workflow.card import model_card
+from etude.workflow.display import training_display
+from etude.workflow.plan import Plan, default_name, make_plan, manifest
+from etude.workflow.signals import stop_on_signals
+from etude.workflow.tasks import Evaluate, Record, Sample, Save
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a sitting ended."""
+
+    run: RunFolder
+    reason: str  # finished or stopped
+    step: int
+
+
+def start(plan: Plan, console: Console) -> RunFolder:
+    """Make the run folder: tokenizer, n-gram ladder, manifest and settings, all before step 0.
+
+    Raises:
+        InputError: the name is taken.
+        EtudeError: the folder cannot be written.
+    """
+    settings = plan.settings
+    folder, name = Path(settings.run.folder), settings.run.name
+    ladder = cached_ladder(plan.data, settings, console)
+    run = RunFolder.create(folder, free_name(folder, default_name(settings)) if name == "auto" else name)
+    plan.data.tokenizer.save(run.tokenizer)
+    write_json(run.ladder_file, ladder.to_json())
+    write_json(run.manifest_file, manifest(plan))
+    write_atomic(run.settings_file, to_toml(settings))  # last: its presence makes the folder a run
+    return run
+
+
+def reopen(path: Path, console: Console) -> tuple[Plan, RunFolder]:
+    """The plan of an existing run, from its own settings, on the same text.
+
+    Raises:
+        InputError: no run there, or its text has changed since it began.
+    """
+    run = RunFolder.open(path)
+    plan = make_plan(load_settings(run.settings_file), console)
+    recorded = read_json(run.manifest_file)
+    if plan.data.fingerprint != recorded.get("data_fingerprint"):
+        raise InputError(
+            f"the text of {path} has changed since it began: put the old text back, or start a new run"
+        )
+    return plan, run
+
+
+def fit(plan: Plan, run: RunFolder, console: Console) -> Outcome:
+    """Train from where the run stands to its last step, or until Ctrl-C.
+
+    Raises:
+        EtudeError: a failure at run time; the run goes on from its last checkpoint with ``--resume``.
+    """
+    settings, device = plan.settings, plan.device
+    model = build_model(plan.model, seed=settings.run.seed, device=device.torch)
+    state = TrainState(model, UpdateRules(model, settings.train))
+    restore(run, state, console)
+    objective = next_token_objective(plan, model)
+    ladder = Ladder.from_json(read_json(run.ladder_file))
+    title = f"{run.path}: {plan.model.model_type}, {count_parameters(plan.model).total:,} parameters"
+    with (
+        training_display(console, title, objective.num_steps, ladder) as display,
+        stop_on_signals() as should_stop,
+    ):
+        if state.step < objective.num_steps:
+            problem = compile_objective(objective, model, device, settings.device.compile)
+            if problem is not None and settings.device.compile == "auto":
+                console.print(f"training without torch.compile ({problem})", markup=False)
+        loop = Loop(
+            state,
+            objective,
+            settings.train,
+            device,
+            tasks=run_tasks(plan, run, ladder),
+            listeners=[Record(run), display],
+            should_stop=should_stop,
+        )
+        reason = _go_round(loop, run)
+    return Outcome(run, reason, state.step)
+
+
+def next_token_objective(plan: Plan, model: nn.Module) -> NextToken:
+    """Pretraining of ``model`` on the plan's text."""
+    train = plan.settings.train
+    loader = BatchLoader(
+        plan.data.train,
+        context=resolved(train.context, "train.context"),
+        batch_rows=resolved(train.batch_rows, "train.batch_rows"),
+        seed=plan.settings.run.seed,
+    )
+    return NextToken(
+        model,
+        loader,
+        plan.device,
+        num_steps=resolved(train.steps, "train.steps"),
+        micro_batch_rows=resolved(train.micro_batch_rows, "train.micro_batch_rows"),
+        within_documents=not plan.settings.data.cross_document_attention,
+    )
+
+
+def restore(run: RunFolder, state: TrainState, console: Console) -> None:
+    """Bring ``state`` to the newest whole checkpoint, and the logs back to its step; a new run stays as it is."""
+    if not list_checkpoints(run.checkpoints):
+        for log in (run.metrics, run.samples):
+            log.path.unlink(missing_ok=True)
+        return
+    checkpoint, problems = newest_good_checkpoint(run.checkpoints)
+    for problem in problems:
+        console.print(problem, markup=False)
+    load_state(checkpoint, state)
+    run.metrics.cut_back(state.step)
+    run.samples.cut_back(state.step)
+
+
+def run_tasks(plan: Plan, run: RunFolder, ladder: Ladder) -> Sequence[Task]:
+    """Evaluate, then sample, then save: a checkpoint is then never ahead of what was written about it."""
+    settings, train = plan.settings, plan.settings.train
+    context = resolved(train.context, "train.context")
+    passed = [event["order"] for event in run.metrics.read() if event.get("event") == RungEvent.name]
+    evaluate = Evaluate(
+        ValidationText(
+            plan.data.validation, context, plan.device, not settings.data.cross_document_attention
+        ),
+        ladder,
+        train.eval_tokens,
+        last_step=resolved(train.steps, "train.steps"),
+        passed=max(passed, default=0),
+    )
+    sample = Sample(plan.data.tokenizer, train.sample_prompt, settings.run.seed)
+    save = Save(run, plan.model, train.keep_checkpoints, model_card(plan, run.name))
+    eval_every = resolved(train.eval_every, "train.eval_every")
+    sample_every = resolved(train.sample_every, "train.sample_every")
+    save_every = resolved(train.checkpoint_every, "train.checkpoint_every")
+    return (
+        Task(evaluate, due=lambda step: step % eval_every == 0),
+        Task(sample, due=lambda step: step % sample_every == 0),
+        Task(save, due=lambda step: step in EARLY_STEPS or step % save_every == 0, on_stop=True),
+    )
+
+
+def cached_ladder(data: PreparedData, settings: Settings, console: Console) -> Ladder:
+    """The n-gram ladder of this text: counted once, then kept in the cache."""
+    wanted = settings.ladder
+    name = f"{data.corpus_hash}-{wanted.max_order}-{wanted.max_train_bytes}.json"
+    file = default_cache() / "ladders" / name
+    file.parent.mkdir(parents=True, exist_ok=True)
+    if file.is_file():
+        try:
+            return Ladder.from_json(read_json(file))
+        except InputError:
+            file.unlink()
+    with console.status("counting n-grams"):
+        ladder = build_ladder(
+            data.documents("train"),
+            data.documents("validation"),
+            orders=range(1, wanted.max_order + 1),
+            max_train_bytes=wanted.max_train_bytes,
+        )
+    write_atomic(file, json.dumps(ladder.to_json()))
+    return ladder
+
+
+def _go_round(loop: Loop, run: RunFolder) -> str:
+    """Run the loop; whatever ends it, the run's status says so."""
+    try:
+        reason = loop.run()
+    except BaseException as error:
+        failure = "interrupted" if isinstance(error, KeyboardInterrupt) else str(error)
+        if isinstance(error, EtudeError | KeyboardInterrupt | MemoryError):
+            run.write_status("failed", loop.state.step, failure)
+        raise
+    run.write_status(reason, loop.state.step)
+    recorded = read_json(run.manifest_file)
+    recorded["peak_memory_bytes"] = peak_memory_bytes()
+    write_json(run.manifest_file, recorded)
+    return reason

@@ -1,0 +1,37 @@
+"""How far the text is on its way to tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
+
+ProgressListener = Callable[[str, int, int | None], None]
+"""Called with what is being done, how much of it is done, and how much there is (None: not known)."""
+
+
+@contextmanager
+def data_progress(console: Console) -> Iterator[ProgressListener]:
+    """A bar for each stage of the preparation, which goes away when the work is done; nothing when piped."""
+    bars = Progress(
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.fields[amount]}"),
+        TimeElapsedColumn(),
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+    )
+    tasks: dict[str, TaskID] = {}
+
+    def listen(stage: str, done: int, total: int | None) -> None:
+        if stage not in tasks:
+            tasks[stage] = bars.add_task(stage, total=total, amount="")
+        amount = f"{done:,}" if total is None else f"{done:,} of {total:,}"
+        bars.update(tasks[stage], completed=done, total=total, amount=amount)
+
+    with bars:
+        yield listen

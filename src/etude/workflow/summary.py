@@ -1,0 +1,89 @@
+"""What a person reads when a run has ended: how good it is, what it says, and what to type next."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rich.console import Console
+from rich.panel import Panel
+from rich.text import Text
+
+from etude.evaluate.ladder import Ladder
+from etude.generate.sampling import SamplingSettings
+from etude.run import read_json
+from etude.workflow.display import format_duration, printable
+from etude.workflow.history import RunHistory
+from etude.workflow.language import load
+from etude.workflow.pretrain import Outcome
+
+SAMPLES = 3
+SAMPLE_TOKENS = 120
+
+
+def close(outcome: Outcome, console: Console) -> None:
+    """Say how the sitting ended."""
+    if outcome.reason == "stopped":
+        say(
+            console,
+            f"stopped and saved at step {outcome.step}; go on with:  etude train --resume {outcome.run.path}",
+        )
+        return
+    history = RunHistory.load(outcome.run.path)
+    ladder = Ladder.from_json(read_json(outcome.run.ladder_file))
+    say(console, "\n".join(_figures(history)))
+    say(console, ladder_sentence(ladder, history))
+    _speak(outcome.run.path, console)
+    path = outcome.run.path
+    say(
+        console,
+        "\nnext:\n"
+        f'  etude generate {path} "One day"      let it go on from your words\n'
+        f"  etude score {path} FILE            how probable it finds a text\n"
+        f"  etude plot {path}                  its loss curve with the n-gram rungs\n"
+        "  etude train YOUR-FILE-OR-FOLDER        the same with your own text",
+    )
+
+
+def ladder_sentence(ladder: Ladder, history: RunHistory) -> str:
+    """How the model compares with counting, in words."""
+    passed = history.passed_at
+    if not passed:
+        lowest = ladder.rungs[0]
+        return f"It has not passed any n-gram model yet (the {lowest.order}-gram is at {lowest.bits_per_byte:.3f})."
+    highest = max(passed)
+    text = f"It passed the {highest}-gram at step {passed[highest]}"
+    best = min(ladder.rungs, key=lambda rung: rung.bits_per_byte)
+    if highest == ladder.rungs[-1].order:
+        return (
+            f"{text}, the top of the ladder: it predicts better than any count of up to {highest} bytes does."
+        )
+    following = next(rung for rung in ladder.rungs if rung.order > highest)
+    return (
+        f"{text}; the {following.order}-gram ({following.bits_per_byte:.3f} bits a byte) still predicts better"
+        f" (the best count: {best.order}-gram, {best.bits_per_byte:.3f})."
+    )
+
+
+def say(console: Console, text: str) -> None:
+    """Print as it is: no markup, no wrapping of commands."""
+    console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def _figures(history: RunHistory) -> list[str]:
+    final, first = history.evals[-1], history.evals[0]
+    duration = format_duration(history.steps[-1].wall_time) if history.steps else "0:00"
+    return [
+        "",
+        f"Trained {final.step:,} steps on {final.tokens_seen:,} tokens in {duration}.",
+        f"On text that it has not seen it went from {first.bits_per_byte:.3f} to {final.bits_per_byte:.3f} bits a byte"
+        f" ({final.val_loss:.3f} nats a token).",
+    ]
+
+
+def _speak(path: Path, console: Console) -> None:
+    language = load(path)
+    settings = SamplingSettings(temperature=0.8, top_p=0.95, max_new_tokens=SAMPLE_TOKENS)
+    for seed in range(SAMPLES):
+        text = printable(language.generate("", settings, seed).strip())
+        title = f"sample {seed + 1}, without a prompt"
+        console.print(Panel(Text(text), title=title, title_align="left", border_style="blue"))
