@@ -89,6 +89,7 @@ class _Text(HTMLParser):
         self.parts: list[str] = []
         self.hidden: list[str] = []
         self.preformatted = 0
+        self.breaks = 0
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         if tag in _HIDDEN:
@@ -112,12 +113,24 @@ class _Text(HTMLParser):
         self._break(tag)
 
     def handle_data(self, data: str) -> None:
-        if not self.hidden:
-            self.parts.append(data if self.preformatted else re.sub(r"[ \t\r\n\f]+", " ", data))
+        if self.hidden:
+            return
+        if not self.preformatted:
+            data = re.sub(r"[ \t\r\n\f]+", " ", data)
+            at_line_start = self.breaks or not self.parts or self.parts[-1].endswith((" ", "\n"))
+            data = data.lstrip(" ") if at_line_start else data
+        if data:
+            self.parts.append("\n" * self.breaks + data)
+            self.breaks = 0
 
     def _break(self, tag: str) -> None:
-        if tag in _BLOCKS and not self.hidden:
-            self.parts.append("\n\n" if tag in _PARAGRAPHS else "\n")
+        """Line ends to come before the next text: blocks share them, every <br> adds one."""
+        if self.hidden:
+            return
+        if tag == "br":
+            self.breaks += 1
+        elif tag in _BLOCKS:
+            self.breaks = max(self.breaks, 2 if tag in _PARAGRAPHS else 1)
 
 
 def html_to_text(page: str) -> str:
@@ -125,11 +138,8 @@ def html_to_text(page: str) -> str:
     parser = _Text()
     parser.feed(page)
     parser.close()
-    lines = [line.rstrip() for line in "".join(parser.parts).split("\n")]
-    text = "\n".join(
-        line[1:] if line.startswith(" ") and not line.startswith("  ") else line for line in lines
-    )
-    return re.sub(r"\n{3,}", "\n\n", text).strip("\n") + "\n"
+    lines = (line.rstrip() for line in "".join(parser.parts).split("\n"))
+    return re.sub(r"\n{3,}", "\n\n", "\n".join(lines)).strip("\n") + "\n"
 
 
 _CHARSET = re.compile(rb"<meta[^>]{0,200}?charset\s*=\s*[\"']?([A-Za-z0-9_-]{1,40})", re.IGNORECASE)

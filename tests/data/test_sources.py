@@ -1,0 +1,125 @@
+"""What a person types, and the errors when there is nothing behind it."""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+from itertools import islice
+from pathlib import Path
+
+import pytest
+
+from etude.data.piece import SourceLog
+from etude.data.sources import PathSource, Source, StdinSource, nothing_usable, open_sources
+from etude.errors import InputError
+
+
+def opened(*names: str, spool: Path | None = None) -> list[Source]:
+    return open_sources(names, text_field="text", max_bytes=None, seed=1, spool=spool or Path("unused"))
+
+
+def ids(source: Source) -> tuple[list[str], SourceLog]:
+    log = SourceLog()
+    return [piece.document.id for piece in source.pieces(log)], log
+
+
+def test_a_folder_is_read_recursively_in_order(tmp_path: Path) -> None:
+    for name in ("b.txt", "a/z.md", "a/c.py", ".hidden.txt", ".git/x.txt", "d.bin"):
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(f"text of {name}")
+    found, log = ids(opened(str(tmp_path))[0])
+    assert found == [f"{tmp_path}/{name}" for name in ("a/c.py", "a/z.md", "b.txt")]
+    assert log.skipped == {"hidden": 2, "unknown ending .bin": 1}
+
+
+def test_symbolic_link_loops_end(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "x.txt").write_text("text")
+    (tmp_path / "a" / "loop").symlink_to(tmp_path, target_is_directory=True)
+    (tmp_path / "gone.txt").symlink_to(tmp_path / "nowhere")
+    found, log = ids(opened(str(tmp_path))[0])
+    assert found == [f"{tmp_path}/a/x.txt"]
+    assert log.skipped["symbolic link loop"] == 1
+    assert log.skipped["unreadable"] == 1
+
+
+@pytest.mark.parametrize("wrong", ["tinyshakspeare.txt", "boks/one.txt"])
+def test_a_missing_path_names_the_nearest(tmp_path: Path, wrong: str) -> None:
+    (tmp_path / "tinyshakespeare.txt").write_text("x")
+    (tmp_path / "books").mkdir()
+    with pytest.raises(InputError, match=r"did you mean '.*(tinyshakespeare\.txt|books)'"):
+        opened(str(tmp_path / wrong))
+
+
+def test_identity_follows_content_and_names(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("one")
+    (tmp_path / "b.txt").write_text("two")
+    before = PathSource(str(tmp_path), "text").identity()
+    assert PathSource(str(tmp_path), "text").identity() == before
+    os.utime(tmp_path / "a.txt", (0, 0))
+    assert PathSource(str(tmp_path), "text").identity() == before
+    (tmp_path / "a.txt").write_text("one!")
+    assert PathSource(str(tmp_path), "text").identity() != before
+
+
+def test_standard_input_is_one_document(tmp_path: Path) -> None:
+    source = StdinSource(tmp_path, io.BytesIO(b"hello\nworld\n"))
+    pieces = list(source.pieces(SourceLog()))
+    assert [(p.document.text, p.document.id) for p in pieces] == [("hello\nworld\n", "stdin")]
+    assert source.identity() == StdinSource(tmp_path, io.BytesIO(b"hello\nworld\n")).identity()
+
+
+def test_standard_input_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"from a pipe")))
+    (source,) = opened("-", spool=tmp_path)
+    assert [p.document.text for p in source.pieces(SourceLog())] == ["from a pipe"]
+
+
+def test_builtin_python_is_the_standard_library_without_its_tests() -> None:
+    (source,) = opened("builtin:python")
+    names = [piece.document.id for piece in islice(source.pieces(SourceLog()), 400)]
+    assert "python/argparse.py" in names
+    assert not any("site-packages" in name or "/test" in name for name in names)
+    assert source.identity() == opened("builtin:python")[0].identity()
+
+
+def test_builtin_primer_depends_on_its_seed_and_length() -> None:
+    def identity(seed: int, size: int) -> object:
+        return open_sources(
+            ["builtin:primer"], text_field="text", max_bytes=size, seed=seed, spool=Path("unused")
+        )[0].identity()
+
+    assert identity(1, 1000) == identity(1, 1000)
+    assert len({repr(identity(seed, size)) for seed in (1, 2) for size in (1000, 2000)}) == 4
+
+
+def test_an_unknown_builtin_names_those_there_are() -> None:
+    with pytest.raises(InputError, match="builtin:primer and builtin:python"):
+        opened("builtin:prime")
+
+
+def test_the_same_source_twice_counts_once(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("x")
+    assert len(opened(str(tmp_path), str(tmp_path))) == 1
+
+
+def test_nothing_usable_says_what_was_looked_at() -> None:
+    log = SourceLog(looked_at=["notes"])
+    log.skip("empty", "notes/a.txt", count=2)
+    log.skip("unknown ending .pdf", "notes/b.pdf")
+    message = str(nothing_usable(log))
+    assert "notes" in message
+    assert "2 empty (such as notes/a.txt)" in message
+    assert "unknown ending .pdf" in message
+    assert "\n" not in message
+
+
+def test_an_unreadable_folder_is_a_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: Path) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    source = opened(str(tmp_path))[0]
+    monkeypatch.setattr(os, "scandir", refuse)
+    assert ids(source)[1].skipped == {"unreadable": 1}
