@@ -48,6 +48,13 @@ _INTRO = Lines(
     "{a.n} [was six|was seven|was eight|was nine] years old and {habit}.",
     "Everybody [in the village|in the street|<near>] knew {a.n}, the {a.boy} who {habit}.",
     "{a.n} lived <near> with [{a.his} mother and father|{a.his} grandmother|{a.his} father|{a.his} two aunts|{a.his} big family].",
+    "This is a story about {a.n}, a {a.boy} who {habit}.",
+    "Do you know {a.n}? {A.he} lived in <house>, <near>, and {habit}.",
+    "[Not long ago|When your grandmother was small], a {a.boy} called {a.n} lived <near>. {A.he} {habit}.",
+    "Of all the children [in the village|in the street], {a.n} was the [most <trait>|noisiest|youngest|tallest].",
+    "{a.n} [woke up early|jumped out of bed|ate {a.his} porridge in a hurry] that <morning>. {A.he} was a <trait> {a.boy} who {habit}.",
+    "[Up on the hill|Down by the water|Behind the old church] stood <house>, and in it lived {a.n}, who {habit}.",
+    "A <trait> {a.boy} sat on the steps of <house>. That was {a.n}, who {habit}.",
     "If you had walked past <house> that <morning>, you would have [seen|met] a <trait> {a.boy} called {a.n}.",
 )
 _HABIT = Lines(
@@ -66,7 +73,17 @@ _MORE = Lines(
     "{A} was [|usually |nearly always ]{a3}, [and everyone liked {a.him} for it|though not always at breakfast|and {a.he} knew it].",
 )
 _PLAIN = Lines("a loud laugh", "a great many ideas", "a voice like a bell", "two scraped knees")
-_VIRTUE = Lines("kind", "brave", "patient", "a good listener", "full of ideas", "as stubborn as a mule", "a dreamer", "careful", "good company")
+_VIRTUE = Lines(
+    "kind",
+    "brave",
+    "patient",
+    "a good listener",
+    "full of ideas",
+    "as stubborn as a mule",
+    "a dreamer",
+    "careful",
+    "good company",
+)
 _FRIEND = Lines(
     "{A.p} best friend was {b.n}, who lived [next door|across the street|two doors away|on the other side of the stream].",
     "[Every day|Nearly every day] {a.he} played with {b.n}, who was [a year older|a little younger|just as old] and [twice as noisy|far more careful|{habit2}].",
@@ -157,7 +174,7 @@ def go(st: Story, who: Person, place: Place, key: str = "x") -> None:
 
 
 def go_together(st: Story, place: Place) -> None:
-    """"a" and "b" walk to a place."""
+    """ "a" and "b" walk to a place."""
     for key in ("a", "b"):
         st.world.move(st.env[key].name, place.noun)
     st.say(_GO_TOGETHER, x=place)
@@ -207,6 +224,11 @@ _END_JOINT = Lines(
     "And from that day on, {both} were [even better friends than before|never far apart|the best of friends].",
     "Then {both} [went in for tea|sat down in the grass|ran home], <tired> but <glad>.",
     "The sun was [setting|low and red] by then, and two long shadows walked home [side by side|together].",
+    "The lamps were being lit when {both} [came home|said good night].",
+    "[Nobody|No one] asked {both.o} why they were so [late|dirty|hungry], because [everybody could see it|their faces told it all].",
+    "For a long time {both} sat on the wall, [dangling their legs|watching the bats], and did not need to say anything.",
+    '"Same time tomorrow?" asked {b.n}. "Same time tomorrow," said {a.n}, and they shook hands on it.',
+    "That evening {both} told the whole story at supper, and [each of them told it differently|with every telling it grew a little].",
     '"[What a day|That was a good day]," said {a.n}. "[And tomorrow?|What shall we do tomorrow?]" {b.n} laughed. "Tomorrow we [will think of something|will do it all again|are going to sleep till noon]."',
     'When {b.n} said good night, {a.n} said, "Come [early|back] tomorrow!" And of course {b.he} [did|came].',
     "There was <meal> for supper, and {both} ate [two plates each|until nothing was left].",
@@ -217,6 +239,10 @@ _END_ALONE = Lines(
     'When {a.n} got home, there was <meal> on the table. "[Well|So], how was your day?" asked {a.his} [mother|father|grandmother]. It took {a.n} [a long time|all of supper] to tell.',
     "{a.n} [went|skipped|ran] home, and the moon [came along|went with {a.him}] all the way.",
     "And {a.n}? {A.he} [was already making a new plan|could not stop smiling|never forgot that day].",
+    "{a.n} told nobody about it [but the cat|except the moon]. Some things are best kept.",
+    "Years later, when {a.n} was old, {a.he} still liked to [tell this story|think of that day].",
+    "Then it was time for [supper|bed], and {a.n} went in, [humming|whistling softly|with grass in {a.his} hair].",
+    "And if you go there today, you may still [hear people talk of it|meet {a.n}].",
     "{a.n} [yawned|stretched], pulled up the covers, and was asleep [before the stars came out|in a minute].",
 )
 _MORALS = Lines(
@@ -252,10 +278,11 @@ def idle(st: Story) -> None:
     if "both" in st.env and st.rng.random() < 0.45:
         st.para()
         st.say(_SCENES)
+        st.para()
 
 
 _SCENES = Lines(
-    "A <bird> sat on the fence and [sang|scolded]. \"What is it saying?\" asked {b.n}. \"It says that [the cat is coming|it will rain tomorrow|this is its fence],\" said {a.n}.",
+    'A <bird> sat on the fence and [sang|scolded]. "What is it saying?" asked {b.n}. "It says that [the cat is coming|it will rain tomorrow|this is its fence]," said {a.n}.',
     "{a.n} had two slices of bread with [cheese|honey|dark red jam] in {a.his} pocket. {A} gave one to {b.n}, and they ate without talking.",
     '"When I am grown up," said {b.n}, "I will [sail around the world|have ten dogs|build bridges|be a baker and eat cake every day]. And you?" {a.n} thought about it. "I will [come and visit you|live in a tree|find out what the moon is made of]," {a.he} said.',
     "On a leaf sat a beetle, [green as glass|no bigger than a crumb]. {a.n} and {b.n} lay down on their bellies and watched it [climb|wash its feet] until it flew away.",
@@ -264,5 +291,5 @@ _SCENES = Lines(
     "A <beast> ran across the path, stopped, and looked at them [as if they were the strange ones|with round eyes]. Then it was gone.",
     '"[Are you hungry|Are you cold|Are you bored]?" asked {a.n}. "[Not yet|A little|Always]," said {b.n}, and they both laughed.',
     "They threw sticks from the [wall|bank] to see whose would [fly farther|float faster]. {b.np} won twice, and {a.np} won once.",
-    "Clouds went over, one like a whale and one like [a slipper|a loaf|an old man with a beard]. \"I see a dragon,\" said {a.n}. \"That is only because you want to,\" said {b.n}.",
+    'Clouds went over, one like a whale and one like [a slipper|a loaf|an old man with a beard]. "I see a dragon," said {a.n}. "That is only because you want to," said {b.n}.',
 )

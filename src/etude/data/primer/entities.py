@@ -127,7 +127,7 @@ class Place:
 
 
 def amount(count: int, kind: CountKind, adjective: str = "") -> str:
-    """"five apples", "one apple", "no apples"."""
+    """ "five apples", "one apple", "no apples"."""
     look = adjective + " " if adjective else ""
     number = "no" if count == 0 else number_word(count)
     return f"{number} {look}{kind.noun if count == 1 else kind.plural}"

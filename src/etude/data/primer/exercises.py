@@ -123,10 +123,21 @@ def sums(st: Story) -> None:
     _add(st, "\n".join(lines))
 
 
-_HAS = Lines("{a.n} has {m}.", "There are {m} on {a.np} table.", "In {a.np} bag there are {m}.", "{a.n} is holding {m}.")
-_GAINS = Lines("{b.n} gives {a.him} {p} more.", "{A.he} gets {p} more from {b.n}.", "Then {b.n} brings {p} more.")
+_HAS = Lines(
+    "{a.n} has {m}.",
+    "There are {m} on {a.np} table.",
+    "In {a.np} bag there are {m}.",
+    "{a.n} is holding {m}.",
+)
+_GAINS = Lines(
+    "{b.n} gives {a.him} {p} more.", "{A.he} gets {p} more from {b.n}.", "Then {b.n} brings {p} more."
+)
 _LOSES = Lines("{A.he} gives {p} to {b.n}.", "{b.n} takes {p} of them.", "{A.he} gives {p} away to {b.n}.")
-_NOW = Lines("How many {k} does {a.n} have now?", "How many {k} has {a.n} now?", "How many {k} are there for {a.n} now?")
+_NOW = Lines(
+    "How many {k} does {a.n} have now?",
+    "How many {k} has {a.n} now?",
+    "How many {k} are there for {a.n} now?",
+)
 
 
 def word_problems(st: Story) -> None:
@@ -212,7 +223,12 @@ def opposites(st: Story) -> None:
     _add(st, "\n".join(dict.fromkeys(lines)))
 
 
-_PASS = Lines("{g.n} gives {t.the} to {r.n}.", "Then {g.n} hands {t.the} to {r.n}.", "{r.n} asks for {t.the}, and {g.n} gives it to {r.him}.", "{r.n} gets {t.the} from {g.n}.")
+_PASS = Lines(
+    "{g.n} gives {t.the} to {r.n}.",
+    "Then {g.n} hands {t.the} to {r.n}.",
+    "{r.n} asks for {t.the}, and {g.n} gives it to {r.him}.",
+    "{r.n} gets {t.the} from {g.n}.",
+)
 _START = Lines("{g.n} has {t.a}.", "{g.n} is holding {t.a}.", "{t.a} lies in {g.np} lap.")
 
 
@@ -236,11 +252,25 @@ def who_has(st: Story) -> None:
         st.say(_PASS, g=giver, r=taker, t=thing)
     joint = "\n\n" if st.rng.chance(0.5) else " "
     st.para()
-    asked = [_answer(st, f"Who has the {thing.noun} now?", st.rng.pick((f"{who}.", f"{who} has it.", f"{who} has the {thing.noun}.")), " ") for thing, who in holder.items()]
+    asked = [
+        _answer(
+            st,
+            f"Who has the {thing.noun} now?",
+            st.rng.pick((f"{who}.", f"{who} has it.", f"{who} has the {thing.noun}.")),
+            " ",
+        )
+        for thing, who in holder.items()
+    ]
     st.paragraphs[-1] += joint + joint.join(asked)
 
 
-_WALKS = Lines("{w.n} goes {x.to}.", "Then {w.n} walks {x.to}.", "{w.n} runs {x.to}.", "After that {w.n} goes {x.to}.", "Later {w.n} is {x.at}.")
+_WALKS = Lines(
+    "{w.n} goes {x.to}.",
+    "Then {w.n} walks {x.to}.",
+    "{w.n} runs {x.to}.",
+    "After that {w.n} goes {x.to}.",
+    "Later {w.n} is {x.at}.",
+)
 
 
 def who_where(st: Story) -> None:
@@ -259,7 +289,9 @@ def who_where(st: Story) -> None:
     for child in st.rng.some(st.children, st.rng.between(1, 3)):
         where = at[st.world.places[child.name]]
         short = where[0].upper() + where[1:]
-        st.paragraphs[-1] += " " + _answer(st, f"Where is {child} now?", st.rng.pick((f"{short}.", f"{child} is {where}.")), " ")
+        st.paragraphs[-1] += " " + _answer(
+            st, f"Where is {child} now?", st.rng.pick((f"{short}.", f"{child} is {where}.")), " "
+        )
 
 
 def yes_or_no(st: Story) -> None:

@@ -115,9 +115,7 @@ def _value(word: str) -> int:
 def find_sums(text: str) -> list[tuple[int, int, str]]:
     """Every sum that the text states or asks in digits or words."""
     lower = text.lower()
-    found = [
-        (_value(m[1]), _value(m[2]), op) for pattern, op in _SUM_FORMS for m in pattern.finditer(lower)
-    ]
+    found = [(_value(m[1]), _value(m[2]), op) for pattern, op in _SUM_FORMS for m in pattern.finditer(lower)]
     return found + [(_value(m[2]), _value(m[1]), "-") for m in _FROM.finditer(lower)]
 
 

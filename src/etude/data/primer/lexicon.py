@@ -4,11 +4,57 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-GIRLS = tuple(
-    ["Anna", "Lily", "Mia", "Nora", "Ella", "Rosa", "Clara", "Ivy", "Maya", "Zoe", "Ruth", "Hana", "Lena", "Sofia", "Tess", "Amina", "Daisy", "Grace", "Kira", "Molly", "Priya", "Wendy", "Yara", "Elsie"]
+GIRLS = (
+    "Anna",
+    "Lily",
+    "Mia",
+    "Nora",
+    "Ella",
+    "Rosa",
+    "Clara",
+    "Ivy",
+    "Maya",
+    "Zoe",
+    "Ruth",
+    "Hana",
+    "Lena",
+    "Sofia",
+    "Tess",
+    "Amina",
+    "Daisy",
+    "Grace",
+    "Kira",
+    "Molly",
+    "Priya",
+    "Wendy",
+    "Yara",
+    "Elsie",
 )
-BOYS = tuple(
-    ["Tom", "Ben", "Sam", "Leo", "Max", "Finn", "Hugo", "Omar", "Jack", "Noah", "Peter", "Luca", "Arlo", "Kofi", "Emil", "Theo", "Felix", "Ravi", "Oscar", "Jonas", "Toby", "Simon", "Karl", "Milo"]
+BOYS = (
+    "Tom",
+    "Ben",
+    "Sam",
+    "Leo",
+    "Max",
+    "Finn",
+    "Hugo",
+    "Omar",
+    "Jack",
+    "Noah",
+    "Peter",
+    "Luca",
+    "Arlo",
+    "Kofi",
+    "Emil",
+    "Theo",
+    "Felix",
+    "Ravi",
+    "Oscar",
+    "Jonas",
+    "Toby",
+    "Simon",
+    "Karl",
+    "Milo",
 )
 NAMES = GIRLS + BOYS
 
@@ -190,7 +236,12 @@ def _rows(table: str) -> list[list[str]]:
 THINGS = tuple(ThingKind(r[0], tuple(r[1].split(",")), r[2], r[3], r[4], r[5]) for r in _rows(_THINGS))
 COUNTS = tuple(CountKind(r[0], r[1], r[2], tuple(r[3].split(","))) for r in _rows(_COUNTS))
 PLACES = tuple(
-    PlaceKind(r[0], f"{r[1]} the {r[0]}", f"{'down to' if r[1] == 'by' else 'to'} the {r[0]}", tuple(r[2].split(";")))
+    PlaceKind(
+        r[0],
+        f"{r[1]} the {r[0]}",
+        f"{'down to' if r[1] == 'by' else 'to'} the {r[0]}",
+        tuple(r[2].split(";")),
+    )
     for r in _rows(_PLACES)
 )
 PETS = tuple(PetKind(*r) for r in _rows(_PETS))
@@ -205,7 +256,28 @@ PLACE_NOUNS = tuple(kind.noun for kind in PLACES)
 OBJECT_FORMS = {kind.noun: kind.noun for kind in THINGS} | {kind.plural: kind.noun for kind in THINGS}
 OBJECT_FORMS |= {kind.noun: kind.noun for kind in COUNTS} | {kind.plural: kind.noun for kind in COUNTS}
 
-_ONES = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve", "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen"]
+_ONES = [
+    "zero",
+    "one",
+    "two",
+    "three",
+    "four",
+    "five",
+    "six",
+    "seven",
+    "eight",
+    "nine",
+    "ten",
+    "eleven",
+    "twelve",
+    "thirteen",
+    "fourteen",
+    "fifteen",
+    "sixteen",
+    "seventeen",
+    "eighteen",
+    "nineteen",
+]
 _TENS = {2: "twenty", 3: "thirty", 4: "forty", 5: "fifty"}
 
 

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+from etude.data.primer.grammar import finish
 from etude.data.primer.lexicon import THING_BY_NOUN
 from etude.data.primer.story import Story
 
 _LAYOUTS = (("", " "), ("Q: ", "\nA: "), ("Question: ", " Answer: "), ("", "\n"))
-_HEADS = ("Questions", "Now you know the story. Can you answer?", "Do you remember?", "Let us see what you remember.")
+_HEADS = (
+    "Questions",
+    "Now you know the story. Can you answer?",
+    "Do you remember?",
+    "Let us see what you remember.",
+)
 
 
 def add_questions(st: Story) -> None:
     """Append two to six questions and their true answers, and leave in ``st.questions`` only those asked."""
     pool = st.questions + _now_questions(st) + _order_questions(st) + _truth_questions(st)
-    chosen = st.rng.some(pool, st.rng.between(2, 6))
+    chosen = [(finish(q), finish(a)) for q, a in st.rng.some(pool, st.rng.between(2, 6))]
     st.questions = chosen
     if not chosen:
         return
@@ -31,7 +37,9 @@ def _now_questions(st: Story) -> list[tuple[str, str]]:
         for noun in held:
             if noun in THING_BY_NOUN:
                 question = st.rng.pick((f"Who has the {noun} now?", f"Who has the {noun} at the end?"))
-                made.append((question, st.rng.pick((f"{name}.", f"{name} has it.", f"{name} has the {noun}."))))
+                made.append(
+                    (question, st.rng.pick((f"{name}.", f"{name} has it.", f"{name} has the {noun}.")))
+                )
     return made
 
 
@@ -53,8 +61,12 @@ def _truth_questions(st: Story) -> list[tuple[str, str]]:
     if not st.notes:
         return []
     name, deed = st.rng.pick(st.notes)
-    made = [(f"Is it true that {name} {deed}?", st.rng.pick(("Yes.", "Yes, it is true.", "Yes, that is true.")))]
-    others = [child.name for child in st.children if (child.name, deed) not in st.notes and child.name not in deed]
+    made = [
+        (f"Is it true that {name} {deed}?", st.rng.pick(("Yes.", "Yes, it is true.", "Yes, that is true.")))
+    ]
+    others = [
+        child.name for child in st.children if (child.name, deed) not in st.notes and child.name not in deed
+    ]
     others = [other for other in others if other != name]
     if others:
         answer = st.rng.pick((f"No, it was {name}.", f"No. {name} {deed}.", "No."))

@@ -16,14 +16,13 @@ from etude.data.primer.lexicon import (
     PETS,
     PLACE_BY_NOUN,
     PLACES,
+    THING_BY_NOUN,
     THINGS,
     CountKind,
     ThingKind,
 )
 from etude.data.primer.rng import Rng
 from etude.data.primer.world import HeldOut, World
-
-_THING_BY_NOUN = {kind.noun: kind for kind in THINGS}
 
 
 class Story(Voice):
@@ -98,9 +97,12 @@ class Story(Voice):
         self.env[key] = person
         return person
 
+    def _known(self, key: str) -> Person | None:
+        return next((person for person in self.people if person is self.env.get(key)), None)
+
     def child(self, key: str, gender: str = "") -> Person:
-        if key in self.env and key != "c":
-            return self.env[key]
+        if key != "c" and (known := self._known(key)):
+            return known
         taken = {person.name for person in self.people}
         gender = gender or ("f" if self.rng.random() < 0.5 else "m")
         names = GIRLS if gender == "f" else BOYS
@@ -122,8 +124,8 @@ class Story(Voice):
         return a, b
 
     def elder(self, key: str, only: str = "") -> Person:
-        if key in self.env:
-            return self.env[key]
+        if known := self._known(key):
+            return known
         name = only or self.rng.pick(("Mum", "Dad", "Grandma", "Grandpa"))
         return self.cast(key, Person(name, "f" if name in ("Mum", "Grandma") else "m"))
 
@@ -133,8 +135,8 @@ class Story(Voice):
         return self.cast(key, Person(name, gender))
 
     def pet(self, key: str, nouns: tuple[str, ...] = ()) -> Person:
-        if key in self.env:
-            return self.env[key]
+        if known := self._known(key):
+            return known
         kind = self.rng.pick([kind for kind in PETS if not nouns or kind.noun in nouns])
         person = Person(self.rng.pick(PET_NAMES), "f" if self.rng.chance(0.5) else "m", kind.noun)
         person.words |= {"noise": kind.noise, "treat": kind.treat, "move": _own(kind.move, person)}
@@ -147,7 +149,7 @@ class Story(Voice):
 
     def thing(self, key: str, nouns: Iterable[str] = ()) -> Thing:
         """A thing that everybody in the cast may be told with, and that the story does not have yet."""
-        kinds = [_THING_BY_NOUN[noun] for noun in nouns] if nouns else THINGS
+        kinds = [THING_BY_NOUN[noun] for noun in nouns] if nouns else THINGS
         kind: ThingKind = self._pick(kinds)
         thing = Thing(kind, self.rng.pick(kind.adjectives))
         self.env[key] = thing

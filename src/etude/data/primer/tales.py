@@ -8,8 +8,9 @@ from etude.data.primer.exercises import EXERCISES
 from etude.data.primer.pages import PAGES
 from etude.data.primer.quiz import add_questions
 from etude.data.primer.story import Story
-from etude.data.primer.tales_deeds import baking, building, contest, fear, lost_pet, neighbourly, storm, surprise
+from etude.data.primer.tales_deeds import baking, building, contest, fear, lost_pet, storm
 from etude.data.primer.tales_friends import blame, broken, race, sharing
+from etude.data.primer.tales_kindness import neighbourly, surprise
 from etude.data.primer.tales_minds import hidden, newcomer, night, word_passed
 from etude.data.primer.tales_seek import lost_thing, quest
 
@@ -31,7 +32,7 @@ def story(st: Story) -> None:
     """One plot, at times followed by another with the same people, and at times by questions."""
     first = st.rng.pick(_WHEEL)
     first(st)
-    if "both" in st.env and st.rng.chance(0.2):
+    if "both" in st.env and st.rng.chance(0.28):
         second = st.rng.pick(_SEQUELS)
         if second is not first:
             st.para()

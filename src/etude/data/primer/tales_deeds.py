@@ -1,10 +1,10 @@
-"""Making and helping: building, baking, a storm, a lost pet, a surprise, a contest, a fear overcome."""
+"""Deeds: building, baking, a storm, a lost pet, a fear overcome, a contest."""
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
-from etude.data.primer.beats import close_story, give, go_together, idle, open_story
+from etude.data.primer.beats import close_story, go_together, idle, open_story
 from etude.data.primer.entities import amount
 from etude.data.primer.grammar import Lines
 from etude.data.primer.lexicon import number_word
@@ -26,7 +26,7 @@ class Work(NamedTuple):
 _WORKS = (
     Work("raft", "summer", ("pond", "river", "harbour"), "planks, barrels and a long rope", "the knots came undone, and half of it floated away", "tied every knot twice", "It carried them both and tipped only once"),
     Work("tree house", "summer", ("orchard", "forest", "garden"), "boards, nails and a ladder", "the first board fell and just missed the cat", "nailed a strong beam across the branches", "From up there they could see three church towers"),
-    Work("snowman", "winter", ("park", "meadow", "field", "hill"), "two lumps of coal, an old pot and plenty of snow", "the head rolled off and broke in two", "packed the snow harder and set the head on a thick neck", "He looked as if he were about to tell a joke"),
+    Work("snowman", "winter", ("park", "meadow", "field", "hill"), "two lumps of coal, an old pot and plenty of snow", "the head rolled off and broke in two", "packed the snow harder and set the head on a thick neck", "It looked as if it were about to tell a joke"),
     Work("sandcastle", "summer", ("beach",), "wet sand and flat stones", "a wave came in and licked the towers away", "dug a deep ditch all around it", "The next wave ran into the ditch, and the castle stood"),
     Work("bird house", "spring", ("garden", "shed", "barn"), "a box, a saw and some moss", "the roof was crooked and the rain came in", "sawed a new roof and nailed it down tight", "By the end of the week a blue tit had moved in"),
     Work("scarecrow", "spring", ("field", "farm", "garden"), "straw, two poles and Grandpa's oldest trousers", "it fell on its nose at the first puff of wind", "drove the pole deep into the ground", "The crows were so surprised that they stayed away for a week"),
@@ -44,13 +44,13 @@ _GATHER = Lines(
 )
 _WRONG = Lines(
     "They worked [hard|like beavers], but {wrong}.",
-    "At first {wrong}. [\"This will never work,\" said {b.n}.|{b.n} wanted to go home.|{a.n} kicked a stone.]",
+    'At first {wrong}. ["This will never work," said {b.n}.|{b.n} wanted to go home.|{a.n} kicked a stone.]',
     "It looked easy, but it was not: {wrong}.",
 )
 _RIGHT = Lines(
     '"We must do it [differently|another way]," said {a.n}. So they {right}. {done}.',
     "They sat down and thought. Then they {right}, and [this time it held|that was the answer]. {done}.",
-    "{g.n} came by, looked at it, and [gave them good advice|said, \"Try once more, but slowly\"]. So they {right}. {done}.",
+    "{g.n} came by, looked at it, and [gave them good advice|showed them where the mistake was]. So they {right}. {done}.",
 )
 
 
@@ -66,6 +66,7 @@ def building(st: Story) -> None:
     for child in (a, b):
         st.note(child, f"wanted to build {what}")
     go_together(st, place)
+    idle(st)
     st.para()
     st.say(_GATHER, need=work.need)
     st.say(_WRONG, wrong=work.wrong)
@@ -94,7 +95,10 @@ _BURN = Lines(
     "But {a.n} had forgotten to watch the oven, and {b} were as black as coal. So {l} were left.",
     "Oh dear! {B} were burnt on the bottom. That left {l}.",
 )
-_TRAY = Lines("When the oven door opened, {m} lay on the tray, [hot and steaming|smelling like heaven].", "After <time>, they took {m} out of the oven.")
+_TRAY = Lines(
+    "When the oven door opened, {m} lay on the tray, [hot and steaming|smelling like heaven].",
+    "After <time>, they took {m} out of the oven.",
+)
 _GUEST = Lines(
     "{b.n} [smelled it through the window|came in with a cold nose] and ate {p}. {L} {was} left on the plate.",
     "{a.n} took {p} next door to {b.n}. That left {l}.",
@@ -108,6 +112,7 @@ def baking(st: Story) -> None:
     kind = st.count_kind(("oven",))
     st.elder("g", st.rng.pick(("Grandma", "Dad", "Mum", "Grandpa")))
     open_story(st)
+    idle(st)
     st.place_nouns.add("kitchen")
     st.say(_BAKE_PLAN, k=kind.plural)
     st.say(_BAKE)
@@ -134,11 +139,15 @@ def baking(st: Story) -> None:
 
 _HOW_MANY = Lines("How many {k} were left?", "How many {k} were there at the end?")
 _SO_MANY = Lines("{M}.")
-_TASTE = Lines('"[These are the best ever|Perfect]," said {g.n} with a full mouth.', '"A little more sugar next time," said {g.n} and smacked {g.his} lips.', "It was quiet in the kitchen for a while, because everybody was chewing.")
+_TASTE = Lines(
+    '"[These are the best ever|Perfect]," said {g.n} with a full mouth.',
+    '"A little more sugar next time," said {g.n} and smacked {g.his} lips.',
+    "It was quiet in the kitchen for a while, because everybody was chewing.",
+)
 
 _CLOUDS = Lines(
     "<suddenly> the sky [went dark|turned as black as ink]. The first drops fell, as big as coins.",
-    "Far away there was a growl, [like a dog under the table|as if somebody were moving heavy furniture]. \"[Thunder|A storm is coming]!\" said {b.n}.",
+    'Far away there was a growl, [like a dog under the table|as if somebody were moving heavy furniture]. "[Thunder|A storm is coming]!" said {b.n}.',
     "The birds stopped singing. The air stood still. Then a gust of wind tore the leaves from the trees.",
 )
 _STORM = Lines(
@@ -151,8 +160,8 @@ _SHELTER = Lines(
     "They could not stay where they were. So they [bent their heads|took each other by the hand] and <ran> {x.to}.",
 )
 _CALM = Lines(
-    "{b.n} was <afraid> of thunder. \"Count with me,\" said {a.n}. \"From the flash to the bang. [The more you can count, the farther away it is|If the number grows, it is going away].\" They counted {s}, and the next time {big}. It was going away.",
-    "{a.n} saw that {b.n} was shaking. So {a.he} [sang the silliest song {a.he} knew|told the story of the wolf who was afraid of sheep], and soon {b.he} [laughed|sang along].",
+    '{b.n} was [afraid|scared|frightened] of thunder. "Count with me," said {a.n}. "From the flash to the bang. [The more you can count, the farther away it is|If the number grows, it is going away]." They counted {s}, and the next time {big}. It was going away.',
+    "{a.n} saw that {b.n} was shaking. So {a.he} [sang the silliest song {a.he} knew|told the story of the wolf who was afraid of sheep], and soon {b.n} [laughed|was smiling again].",
 )
 _RAINBOW = Lines(
     "Then it was over. The sun came out, and a rainbow stood over the {x2}.",
@@ -163,7 +172,10 @@ _RAINBOW = Lines(
 def storm(st: Story) -> None:
     """A storm surprises two friends; one is afraid, the other knows a remedy."""
     a, b = st.pair()
-    first, place = st.place("y", ("meadow", "hill", "beach", "field", "river")), st.place("x", ("barn", "mill", "cave", "shed", "farm", "tower"))
+    first, place = (
+        st.place("y", ("meadow", "hill", "beach", "field", "river")),
+        st.place("x", ("barn", "mill", "cave", "shed", "farm", "tower")),
+    )
     open_story(st, season=st.rng.pick(("summer", "autumn", "spring")))
     go_together(st, first)
     idle(st)
@@ -200,7 +212,7 @@ _PET_GONE = Lines(
 _TRACKS = Lines(
     "In the [mud|soft earth] there were tracks. They led {x.to}.",
     '"I saw a {p.kind}," said {o.n}. "{P.he} ran {x.to}, as if {p.he} had an appointment."',
-    "{b.n} found a [little tuft of hair|footprint] by the gate. \"This way,\" {b.he} said, and pointed {x.to}.",
+    '{b.n} found a [little tuft of hair|footprint] by the gate. "This way," {b.he} said, and pointed {x.to}.',
 )
 _CAUGHT = Lines(
     "There was {p.n}! {P.he} was caught [in a bramble bush|under a fence|between two boards] and {p.noise} sadly.",
@@ -216,12 +228,13 @@ _FREED = Lines(
 
 def lost_pet(st: Story) -> None:
     """A pet runs away through an open gate, is tracked, found in trouble and freed."""
-    a, b = st.pair()
+    a, _ = st.pair()
     st.pet("p")
     st.neighbour("o")
     place = st.place("x", ("forest", "mill", "meadow", "farm", "orchard", "field", "garden", "park"))
     open_story(st)
     st.say(_PET)
+    idle(st)
     st.para()
     st.say(_PET_GONE)
     st.note(a, f"missed {st.env['p'].name}")
@@ -241,48 +254,11 @@ _WHY_AWAY = Lines("Who had run away?", "What kind of animal was {p.n}?")
 _AWAY = Lines("{P.n}, the {p.kind}.")
 _WHERE_PET = Lines("Where did they find {p.n}?")
 _PET_THERE = Lines("{X.at}.", "They found {p.him} {x.at}.")
-_GATE = Lines("And from then on the gate was always shut. Nearly always.", "At home {p.n} got {p.treat}, and slept until noon.", "{a.n} [fixed|tied up] the gate that very evening.")
-
-_SECRET = Lines(
-    "The next day was {c.np} birthday, and {a.n} and {b.n} had a secret. They [whispered behind the door|talked in signs].",
-    '"Tomorrow is {c.np} birthday," said {a.n}. "[Let us give a party|We will surprise {c.him}]!" {b.n} put a finger to {b.his} lips.',
+_GATE = Lines(
+    "And from then on the gate was always shut. Nearly always.",
+    "At home {p.n} got {p.treat}, and slept until noon.",
+    "{a.n} [fixed|tied up] the gate that very evening.",
 )
-_PREPARE = Lines(
-    "{a.n} [hung paper chains on the walls|blew up paper bags], and {b.n} baked a cake [with too much sugar|that leaned to one side].",
-    "They cut stars out of paper and hid [under the table|behind the curtain] a parcel tied with string. In it was {t.a}.",
-)
-_THINKS = Lines(
-    "{c.n} knew nothing of it. [Nobody said a word to {c.him} all day|Everyone seemed busy], and {c.he} thought that [{c.his} friends had forgotten {c.him}|nobody remembered]. {C.he} was <sad>.",
-    "{c.n} [waited and waited|sat on the step with {c.his} chin in {c.his} hands]. \"They have forgotten me,\" {c.he} thought, because nobody had told {c.him} anything.",
-)
-_DOOR = Lines('Then {c.n} opened the door. "Surprise!" cried {a.n} and {b.n}. [{C.np} mouth fell open|{c.n} jumped like a frog].', 'In the evening {c.n} came in out of the dark. The lamp went on. "Happy birthday!" [rang through the room|shouted everyone].')
-
-
-def surprise(st: Story) -> None:
-    """A friend believes that the birthday is forgotten; the others know better."""
-    a, b = st.pair()
-    c = st.child("c")
-    thing = st.thing("t")
-    st.world.get(a.name, thing.noun)
-    open_story(st)
-    st.say(_SECRET)
-    st.say(_PREPARE)
-    for child in (a, b):
-        st.note(child, f"got ready for {c.name}'s birthday")
-    st.para()
-    st.say(_THINKS)
-    st.ask(_BELIEF, _WRONGLY)
-    st.para()
-    st.say(_DOOR)
-    give(st, a, c, thing)
-    st.ask(_PRESENT, _IT_WAS)
-    close_story(st)
-
-
-_BELIEF = Lines("What did {c.n} think?", "Why was {c.n} sad?")
-_WRONGLY = Lines("{C.n} thought that the birthday was forgotten.", "Because {c.he} thought {c.his} friends had forgotten the birthday.")
-_PRESENT = Lines("What did {c.n} get?", "What was the present?")
-_IT_WAS = Lines("{T.a}.", "It was {t.a}.")
 
 _FEARS = (
     ("to swim", ("pond", "river", "beach"), "the water was cold and deep", "lay on {a.his} back and felt the water carry {a.him}"),
@@ -295,12 +271,20 @@ _SCARED = Lines(
     "There was one thing that {a.n} did not dare: {deed}. [Each time {a.he} tried|When {a.he} stood there], {why}.",
 )
 _CHEER = Lines(
-    '"I was afraid too, the first time," said {b.n}. "[Fear gets smaller if you look at it|Shall I stay with you?]"',
-    "{b.n} did not laugh. {B.he} [only said, \"I am here.\"|stood beside {a.him} and waited.]",
+    '"I was afraid too, the first time," said {b.n}. "[Fear gets smaller if you look at it.|Shall I stay with you?]"',
+    '{b.n} did not laugh. {B.he} [only said, "I am here."|stood beside {a.him} and waited.]',
     '"You need not do it today," said {b.n}. "But I think you can."',
 )
-_DARED = Lines("So {a.n} {how}.", "{a.n} took a deep breath. {A} {how}.", "[The first time did not count|It took three tries], but then {a.n} {how}.")
-_PROUD = Lines('"I did it!" {a.he} shouted. "[Did you see|I really did it]!"', "{A} was so <glad> that {a.he} did it [again|twice more].", "Nobody was prouder than {b.n}, except {a.n}.")
+_DARED = Lines(
+    "So {a.n} {how}.",
+    "{a.n} took a deep breath. {A} {how}.",
+    "[The first time did not count|It took three tries], but then {a.n} {how}.",
+)
+_PROUD = Lines(
+    '"I did it!" {a.he} shouted. "[Did you see|I really did it]!"',
+    "{A} was so <glad> that {a.he} did it [again|twice more].",
+    "Nobody was prouder than {b.n}, except {a.n}.",
+)
 
 
 def fear(st: Story) -> None:
@@ -310,6 +294,7 @@ def fear(st: Story) -> None:
     place = st.place("x", places)
     open_story(st)
     go_together(st, place)
+    idle(st)
     st.para()
     st.say(_SCARED, deed=deed, why=why)
     st.say(_CHEER)
@@ -370,44 +355,3 @@ _WHO_MORE = Lines("Who found more {k}?")
 _W_MORE = Lines("{W.n} did.", "{W.n} found more.")
 _ALL = Lines("How many {k} did they find together?")
 _TOTAL = Lines("{S}.", "They found {s}.")
-
-_HOME = Lines("{o.n} lived alone {near}, and {o.his} [knees were stiff|back was bent|eyes were bad].", "Next door lived {o.n}, who [hardly ever went out|had nobody to talk to].")
-_NEED = Lines("One day {a.n} saw that [there was no smoke from {o.his} chimney|the curtains were still closed at noon|{o.his} garden was full of weeds].", '"Why does {o.n} never come out any more?" {a.n} asked {b.n}. Nobody knew.')
-_VISIT = Lines("{Both} knocked. {o.n} was in bed with a cold, and there was no wood for the stove.", "{Both} went over and rang. It took a long time until {o.n} opened. {O.he} had hurt {o.his} foot.")
-_CARE = Lines("{a.n} lit the fire, and {b.n} cooked <meal>.", "{b.n} swept the floor while {a.n} [fetched wood|ran for the doctor].", "{a.n} watered the plants, and {b.n} read aloud from the newspaper.")
-_BETTER = Lines(
-    "Day after day they came. [By the end of the week|Soon] {o.n} was [up and about|well] again.",
-    "\"[You are better than any medicine|I had forgotten how good a visit is],\" said {o.n}, and {o.his} eyes shone.",
-)
-
-
-def neighbourly(st: Story) -> None:
-    """A neighbour in need is noticed, helped, and thankful; the thanks are a present."""
-    a, b = st.pair()
-    st.neighbour("o")
-    thing = st.thing("t")
-    st.world.get(st.env["o"].name, thing.noun)
-    open_story(st)
-    st.say(_HOME, near=st.rng.pick(("at the end of the street", "behind the church", "up on the hill")))
-    st.say(_NEED)
-    st.para()
-    st.say(_VISIT)
-    st.say(_CARE)
-    st.maybe(0.5, _CARE)
-    for child in (a, b):
-        st.note(child, f"visited {st.env['o'].name}")
-    st.ask(_WHO_ILL, _O_ILL)
-    st.say(_BETTER)
-    st.para()
-    st.say(_SHELF)
-    give(st, st.env["o"], st.rng.pick((a, b)), thing)
-    close_story(st)
-
-
-_SHELF = Lines(
-    "One day {o.n} opened [a chest|an old cupboard] and took out {t.a}. [It had lain there for thirty years|It was still as good as new].",
-    "\"I have something for you,\" {o.n} said. It was {t.a}.",
-    "When {both} said goodbye, {o.n} came to the door with {t.a}.",
-)
-_WHO_ILL = Lines("Whom did {a.n} and {b.n} help?")
-_O_ILL = Lines("They helped {o.n}.", "{O.n}.")

@@ -16,7 +16,7 @@ _OWNS = Lines(
 _BORROW = Lines(
     '"May I borrow your {t.x}?" asked {a.n}. "[Just until tomorrow|Only for today|I want to {t.use}]."',
     '"Please, {b.n}, may I {t.use}?" {a.n} begged. "[Only once|I will be careful]!"',
-    "{a.n} wanted to {t.use} too. \"Will you lend it to me?\" {a.he} asked. \"[Just for a day|I promise to be careful]!\"",
+    '{a.n} wanted to {t.use} too. "Will you lend it to me?" {a.he} asked. "[Just for a day|I promise to be careful]!"',
 )
 _YES = Lines(
     '{b.n} thought about it. "<yes>," {b.he} said, "but [be careful|do not break it|bring it back]!" And {b.he} lent {a.n} {t.the}.',
@@ -24,25 +24,25 @@ _YES = Lines(
     "It was not easy for {b.n}, but {b.he} nodded and lent {a.n} {t.the}.",
 )
 _BREAK = Lines(
-    "At first all went well. {a.n} {t.used}. But then {a.he} [tripped over a root|slipped on the wet step|ran too fast], and [crash!|bump!|down {a.he} went.] Now {t.the} {t.damage}.",
+    "At first all went well. {a.n} {t.used}. But then {a.he} [tripped over a root|slipped on the wet step|ran too fast], and [down {a.he} went|bump, down {a.he} fell|it slipped from {a.his} hands]. Now {t.the} {t.damage}.",
     "{a.n} {t.used}, [and {a.he} forgot to be careful|faster and faster]. There was a nasty crack. {T.the} {t.damage}!",
     "That <morning> {a.n} {t.used}. Then a [goat|big dog|boy on a bicycle] came round the corner. When {a.n} [got up|looked again], {t.the} {t.damage}.",
 )
 _SHAME = Lines(
     "{A.n} turned pale. What would {b.n} say?",
     "{A.n} felt [cold all over|a stone in {a.his} stomach]. {A.he} thought of hiding {t.the} [under the bed|in the cellar]. But [that would not be right|hiding it would not mend it].",
-    "\"Oh no,\" whispered {a.n}. [For a moment|At first] {a.he} wanted to run away and never come back.",
-    "{A.n} sat on the step and cried. {A.his} [grandmother|mother|father] came out and listened to the whole story. \"[Tell {b.n} the truth|The truth is the shortest way],\" {m}.",
+    '"Oh no," whispered {a.n}. [For a moment|At first] {a.he} wanted to run away and never come back.',
+    '{A.n} sat on the step and cried. {A.his} [grandmother|mother|father] came out and listened to the whole story. "[Tell {b.n} the truth|The truth is the shortest way]," {m}.',
 )
 _CONFESS = Lines(
     '[With shaking knees|The next morning], {a.n} went to {b.n}. "I broke your {t.x}," {a.he} said. "[I am so sorry|I am really sorry|It was my fault]."',
     '"I have to tell you something," said {a.n} to {b.n}, looking at the ground. "Your {t.x} is broken. [I did it|I was not careful], and I am sorry."',
-    '{a.n} took {t.the} back to {b.n} and told {b.him} everything. "I am sorry," {a.he} said. "[I should have been careful|Are you very angry?]"',
+    '{a.n} took {t.the} back to {b.n} and told {b.him} everything. "I am sorry," {a.he} said. "[I should have been careful.|Are you very angry?]"',
 )
 _ANSWER = Lines(
-    "{b.n} was <angry> at first. Then {b.he} saw {a.np} face. \"[Thank you for telling me|At least you told me the truth],\" {b.he} said.",
-    "{b.n} looked at {t.the} for a long time. \"I am sad about it,\" {b.he} said at last. \"But I am not angry with you.\"",
-    "\"[Go away|I will never lend you anything again]!\" cried {b.n}. But after a while {b.he} came back and said, \"[Let us look at it together|Perhaps we can mend it].\"",
+    '{b.n} was <angry> at first. Then {b.he} saw {a.np} face. "[Thank you for telling me|At least you told me the truth]," {b.he} said.',
+    '{b.n} looked at {t.the} for a long time. "I am sad about it," {b.he} said at last. "But I am not angry with you."',
+    '"[Go away|I will never lend you anything again]!" cried {b.n}. But after a while {b.he} came back and said, "[Let us look at it together|Perhaps we can mend it]."',
 )
 _MEND = Lines(
     "They [carried it to {g.n}|asked {g.n} for help], and the three of them {t.mended}. It looked [almost like new|better than before].",
@@ -58,6 +58,7 @@ def broken(st: Story) -> None:
     st.elder("g")
     st.world.get(b.name, thing.noun)
     open_story(st)
+    idle(st)
     st.say(_OWNS)
     st.say(_BORROW)
     st.world.give(b.name, a.name, thing.noun, lend=True)
@@ -87,7 +88,7 @@ _B_WHOSE = Lines("It was {b.np}.", "It belonged to {b.n}.")
 _BACK = Lines(
     "Then {a.n} gave {t.the} back to {b.n}, and {b.he} {t.used}.",
     "So {b.n} got {t.the} back, and [the first thing {b.he} did was to let {a.n} have another turn|all was well again].",
-    "{a.n} gave it back to {b.n} with both hands. \"[Next time I will hold it tight|I will never be so careless again],\" {a.he} said.",
+    '{a.n} gave it back to {b.n} with both hands. "[Next time I will hold it tight|I will never be so careless again]," {a.he} said.',
 )
 
 _PICKED = {
@@ -125,7 +126,10 @@ def sharing(st: Story) -> None:
     a, b = st.pair()
     kind = st.count_kind()
     st.elder("g")
-    open_story(st, season="autumn" if kind.source == "wood" else "summer" if kind.source in ("plot", "tree") else "")
+    open_story(
+        st, season="autumn" if kind.source == "wood" else "summer" if kind.source in ("plot", "tree") else ""
+    )
+    idle(st)
     start = st.rng.between(4, 16)
     part = st.part_of(start, 1, start - 2)
     left = st.world.subtract(start, part)
@@ -136,7 +140,13 @@ def sharing(st: Story) -> None:
     st.say(_SEES)
     st.world.give(a.name, b.name, kind.noun, part)
     st.note(a, f"shared the {kind.plural} with {b.name}")
-    words = {"p": amount(part, kind), "l": number_word(left), "ln": number_word(left), "n": number_word(start), "was": "was" if left == 1 else "were"}
+    words = {
+        "p": amount(part, kind),
+        "l": number_word(left),
+        "ln": number_word(left),
+        "n": number_word(start),
+        "was": "was" if left == 1 else "were",
+    }
     st.say(_SHARE, **words)
     st.maybe(0.35, _SUM_ALOUD, pn=number_word(part), **words)
     st.world.left[kind.noun] = left
@@ -149,7 +159,11 @@ def sharing(st: Story) -> None:
         st.world.get(a.name, kind.noun, more)
         st.world.left[kind.noun] = total
         st.para()
-        st.say(_MORE, m=amount(more, kind).replace(" ", " more ", 1) if st.rng.chance(0.5) else amount(more, kind), f=number_word(total))
+        st.say(
+            _MORE,
+            m=amount(more, kind).replace(" ", " more ", 1) if st.rng.chance(0.5) else amount(more, kind),
+            f=number_word(total),
+        )
         st.ask(_HOW_MANY_END, _LEFT_N, k=kind.plural, l=number_word(total), l2=amount(total, kind))
     close_story(st)
 
@@ -161,18 +175,18 @@ _LEFT_N = Lines("{L2}.")
 _HOW_MANY_END = Lines("How many {k} did {a.n} have in the end?")
 _B_GLAD = Lines(
     '"<thanks>!" said {b.n}, and [{b.his} whole face lit up|{b.he} held them tight].',
-    "{b.n} [beamed|laughed out loud]. \"[You are a true friend|Next time I will share with you],\" {b.he} said.",
+    '{b.n} [beamed|laughed out loud]. "[You are a true friend|Next time I will share with you]," {b.he} said.',
     "How <glad> {b.n} was!",
 )
 
 _ACCUSE = Lines(
     '"Somebody has taken my {t.x}!" thought {a.n}, and {a.he} looked at {b.n}.',
     '"You took my {t.x}!" {a.n} shouted at {b.n}. "[Give it back|I know it was you]!"',
-    "{a.n} was sure that {b.n} had taken it. \"[Thief|You have it]!\" {a.he} cried. \"You [always|only] wanted my {t.x}!\"",
+    '{a.n} was sure that {b.n} had taken it. "[Thief|You have it]!" {a.he} cried. "You [always|only] wanted my {t.x}!"',
 )
 _DENY = Lines(
     '"I did not," said {b.n}. "[I have not even seen it|I never touched it]." And {b.he} went away with {b.his} head down.',
-    "{b.n} [turned red|was too hurt to answer]. \"It was not me,\" {b.he} said, and [a tear rolled down {b.his} cheek|{b.he} walked off].",
+    '{b.n} [turned red|was too hurt to answer]. "It was not me," {b.he} said, and [a tear rolled down {b.his} cheek|{b.he} walked off].',
 )
 _TRUTH = Lines(
     "That evening {a.n} went {x.to}. And what was lying there? {T.full}! {a.n} had left it there [{a.himself}|the day before].",
@@ -180,13 +194,13 @@ _TRUTH = Lines(
 )
 _SORRY = Lines(
     '{a.n} felt terribly ashamed. {A} <ran> to {b.n}. "I was wrong," {a.he} said. "I am sorry."',
-    '"{b.n}," said {a.n}, "I found my {t.x}. It was my own fault, and I was unfair to you. [Please forgive me|Can you forgive me?]"',
-    "It was hard to knock at {b.np} door, but {a.n} did. \"I am sorry that I [blamed you|shouted at you],\" {a.he} said.",
+    '"{b.n}," said {a.n}, "I found my {t.x}. It was my own fault, and I was unfair to you. [Please forgive me.|Can you forgive me?]"',
+    'It was hard to knock at {b.np} door, but {a.n} did. "I am sorry that I [blamed you|shouted at you]," {a.he} said.',
 )
 _FORGIVE = Lines(
     '{b.n} was silent for a moment. Then {b.he} <smiled>. "[It is all right|Let us forget it]," {b.he} said.',
     '"That hurt," said {b.n}. "But it is good that you came." And {b.he} [held out {b.his} hand|moved over to make room on the bench].',
-    "\"Apologies are best with cake,\" said {b.n}, and {b.he} cut two big slices.",
+    '"Apologies are best with cake," said {b.n}, and {b.he} cut two big slices.',
 )
 
 
@@ -196,6 +210,7 @@ def blame(st: Story) -> None:
     thing, place = st.thing("t"), st.place("x")
     st.world.get(a.name, thing.noun)
     open_story(st)
+    idle(st)
     st.say(_HAD_ONE)
     st.world.put(a.name, thing.noun, place.noun)
     st.para()
@@ -219,8 +234,15 @@ def blame(st: Story) -> None:
     close_story(st)
 
 
-_HAD_ONE = Lines("{a.n} had {t.a} that [{a.he} loved|shone in the sun|was {a.his} greatest treasure].", "{a.n} owned {t.a}. Only the day before, {a.he} had shown it to {b.n}, who liked it very much.")
-_MISSING = Lines("But today {t.the} was [not in its place|gone]. {a.n} looked [everywhere|in all the corners].", "One morning {t.the} was missing. {a.n} turned the whole room upside down.", '"My {t.x} is gone!" cried {a.n}.')
+_HAD_ONE = Lines(
+    "{a.n} had {t.a} that [{a.he} loved|shone in the sun|was {a.his} greatest treasure].",
+    "{a.n} owned {t.a}. Only the day before, {a.he} had shown it to {b.n}, who liked it very much.",
+)
+_MISSING = Lines(
+    "But today {t.the} was [not in its place|gone]. {a.n} looked [everywhere|in all the corners].",
+    "One morning {t.the} was missing. {a.n} turned the whole room upside down.",
+    '"My {t.x} is gone!" cried {a.n}.',
+)
 _WHY_HURT = Lines("Why was {b.n} hurt?", "Had {b.n} taken {t.the}?")
 _BLAMED = Lines("No, {b.n} had not taken {t.the}, but {a.n} said so.")
 _WHERE = Lines("Where was {t.the} all the time?")
@@ -229,9 +251,12 @@ _THERE = Lines("It was {x.at}.", "{X.at}.")
 _DARE = Lines(
     '"I am faster than you!" said {b.n}. "[You are not|Never]!" said {a.n}. "[Let us race|We shall see]! First one {x.to} wins."',
     '"Let us race {x.to}," said {a.n}. {b.n} was already tying {b.his} shoes.',
-    "{b.n} always won every race, and {b.he} liked to talk about it. \"Race you {x.to},\" said {a.n} one day. {b.n} laughed out loud.",
+    '{b.n} always won every race, and {b.he} liked to talk about it. "Race you {x.to}," said {a.n} one day. {b.n} laughed out loud.',
 )
-_START = Lines('"One, two, three, go!" They [shot off|ran] like [two arrows|the wind].', '"Ready, steady, go!" Dust flew up under their feet.')
+_START = Lines(
+    '"One, two, three, go!" They [shot off|ran] like [two arrows|the wind].',
+    '"Ready, steady, go!" Dust flew up under their feet.',
+)
 _LEAD = Lines(
     "{b.n} was [soon far ahead|in front at once]. {a.n} [puffed|ran] along behind.",
     "{b.n} had the longer legs. Soon {a.n} could see only {b.his} back.",
@@ -254,16 +279,21 @@ _FALL = (
     ),
     Lines(
         "Now {a.n} could have won easily. But {a.he} stopped, helped {b.n} up, and arm in arm they limped on. They came {x.to} at the very same time.",
-        "{a.n} ran past, [ten steps, twenty steps|just a little way]. Then {a.he} turned round. \"Lean on me,\" {a.he} said. So there was no winner that day, or perhaps there were two.",
+        '{a.n} ran past, [ten steps, twenty steps|just a little way]. Then {a.he} turned round. "Lean on me," {a.he} said. So there was no winner that day, or perhaps there were two.',
     ),
 )
-_AFTER = Lines('"[Well run|You earned that]!" said {b.n}, [out of breath|and shook {a.np} hand].', "{b.n} [laughed|grinned]. \"[I have learned something today|You are faster than I thought],\" {b.he} said.")
+_AFTER = Lines(
+    '"[Well run|You earned that]!" said {b.n}, [out of breath|and shook {a.np} hand].',
+    '{b.n} [laughed|grinned]. "[I have learned something today|You are faster than I thought]," {b.he} said.',
+)
 
 
 def race(st: Story) -> None:
     """A race that is lost by resting, or given up to help."""
     a, b = st.pair()
-    place = st.place("x", ("mill", "bridge", "hill", "river", "station", "barn", "pond", "harbour", "lighthouse"))
+    place = st.place(
+        "x", ("mill", "bridge", "hill", "river", "station", "barn", "pond", "harbour", "lighthouse")
+    )
     open_story(st)
     idle(st)
     st.para()
@@ -287,4 +317,7 @@ def race(st: Story) -> None:
 _WHO_WON = Lines("Who won the race?")
 _A_WON = Lines("{A.n} won it.", "{A.n} did.")
 _NONE_WON = Lines("Nobody did. {A.n} stopped to help {b.n}.")
-_GRATEFUL = Lines('"You could have won," said {b.n}. "[I know|Winning alone is no fun]," said {a.n}.', '"<thanks>," said {b.n}. "[You are worth more than a prize|I would have sat there till night]."')
+_GRATEFUL = Lines(
+    '"You could have won," said {b.n}. "[I know|Winning alone is no fun]," said {a.n}.',
+    '"<thanks>," said {b.n}. "[You are worth more than a prize|I would have sat there till night]."',
+)

@@ -6,7 +6,16 @@ from etude.data.primer.beats import close_story, go_together, idle, open_story
 from etude.data.primer.grammar import Lines
 from etude.data.primer.story import Story
 
-_BOXES = ("the red box", "the drawer", "the old trunk", "the cupboard", "the big jar", "the bread bin", "the chest", "the brown bag")
+_BOXES = (
+    "the red box",
+    "the drawer",
+    "the old trunk",
+    "the cupboard",
+    "the big jar",
+    "the bread bin",
+    "the chest",
+    "the brown bag",
+)
 _PUT = Lines(
     "{a.n} had {t.a}. {A.he} put it into {h1} and went out to [play|help {a.his} father|feed the hens].",
     "Before lunch, {a.n} laid {t.a} in {h1}, [where it would be safe|as {a.he} always did]. Then {a.he} left the room.",
@@ -22,7 +31,7 @@ _RETURN = Lines(
 )
 _REVEAL = Lines(
     '"{b.n}, have you seen my {t.x}?" {b.n} laughed. "It is in {h2}. I put it there." {a.n} laughed too[.|, after a moment.]',
-    "{a.n} searched the whole room. At last {b.n} came in. \"Oh! I put it in {h2},\" {b.he} said. \"[I should have told you|I am sorry].\"",
+    '{a.n} searched the whole room. At last {b.n} came in. "Oh! I put it in {h2}," {b.he} said. "[I should have told you|I am sorry]."',
 )
 
 
@@ -64,10 +73,10 @@ _CHAIN = Lines(
 )
 _MEET = Lines(
     '{c.n} was {x.at}, just as {b.n} had said. "Yes, I have it," {c.he} said. "How did you know?" "{b.n} told me," said {a.n}.',
-    "There was {c.n}, and {t.the} was [beside|with] {c.him}. \"{b.n} told me that you had it,\" said {a.n}. {c.n} <smiled>.",
+    'There was {c.n}, and {t.the} was [beside|with] {c.him}. "{b.n} told me that you had it," said {a.n}. {c.n} <smiled>.',
 )
 _LEND = Lines(
-    "\"You may have it until [Sunday|tomorrow],\" said {c.n}, and lent {a.n} {t.the}.",
+    '"You may have it until [Sunday|tomorrow]," said {c.n}, and lent {a.n} {t.the}.',
     "{c.n} was glad to help and lent {a.him} {t.the}. {a.n} {t.used}, and everyone was <glad>.",
 )
 
@@ -101,7 +110,11 @@ _HOW_KNOW = Lines("How did {a.n} know that {c.n} had {t.the}?")
 _TOLD = Lines("{B.n} had said so.", "Because {b.n} knew it and said so.")
 _WHO_TOLD = Lines("Who told {a.n} about {t.the}?")
 _B_DID = Lines("{B.n} did.", "It was {b.n}.")
-_ALL_GOOD = Lines('"It is good to have friends who know things," thought {a.n}.', "{a.n} ran back to thank {b.n} as well.", "So one word had helped, at the right moment.")
+_ALL_GOOD = Lines(
+    '"It is good to have friends who know things," thought {a.n}.',
+    "{a.n} ran back to thank {b.n} as well.",
+    "So one word had helped, at the right moment.",
+)
 
 _WAKE = Lines(
     "{a.n} could not sleep. [The moon was shining on the bed|An owl called outside|The house creaked like a ship].",
@@ -117,8 +130,16 @@ _WONDER = (
     ("a deer stood by the fence and looked straight in", "a deer"),
     ("wild geese were flying over the roof, calling to each other", "wild geese"),
 )
-_OUT = Lines("{A.he} went to the window on bare feet. Outside, {w}.", "Very softly {a.he} opened the door and peeped out. And there, {w}.", "{A.he} pulled back the curtain. {W}!")
-_CALL = Lines("{A.he} woke {g.n}. \"Come and see,\" {a.he} whispered, and the two of them [stood there, close together|watched until their feet were cold].", "{A.he} hardly dared to breathe. {A.he} stood there until {a.his} toes were cold.", "\"[Is it real|Am I dreaming]?\" {a.he} whispered. But the cold floor was real enough.")
+_OUT = Lines(
+    "{A.he} went to the window on bare feet. Outside, {w}.",
+    "Very softly {a.he} opened the door and peeped out. And there, {w}.",
+    "{A.he} pulled back the curtain. {W}!",
+)
+_CALL = Lines(
+    '{A.he} woke {g.n}. "Come and see," {a.he} whispered, and the two of them [stood there, close together|watched until their feet were cold].',
+    "{A.he} hardly dared to breathe. {A.he} stood there until {a.his} toes were cold.",
+    '"[Is it real|Am I dreaming]?" {a.he} whispered. But the cold floor was real enough.',
+)
 _TELL = Lines(
     'In the morning nobody believed {a.him}, except {g.n}. "I saw it too, when I was as small as you," said {g.n}.',
     '"What did you dream?" asked {g.n} at breakfast. "It was no dream," said {a.n}, and told {g.him} everything.',
@@ -131,7 +152,9 @@ def night(st: Story) -> None:
     a = st.child("a")
     st.elder("g")
     wonder, short = st.rng.pick(_WONDER)
-    open_story(st, season="winter" if short == "snow" else st.rng.pick(("summer", "autumn", "spring")), friend=False)
+    open_story(
+        st, season="winter" if short == "snow" else st.rng.pick(("summer", "autumn", "spring")), friend=False
+    )
     st.para()
     st.say(_WAKE)
     st.say(_OUT, w=wonder)
@@ -152,13 +175,16 @@ _NEW = Lines(
 )
 _SHY = Lines(
     "{a.n} wanted to say hello, but did not know how. What if {b.he} did not want to talk?",
-    "\"[Go and say hello|Somebody has to begin],\" said {a.np} [mother|father]. That was easy to say!",
+    '"[Go and say hello|Somebody has to begin]," said {a.np} [mother|father]. That was easy to say!',
 )
 _ICE = Lines(
-    "So {a.n} went and fetched {t.a}. {A.he} {t.used}, and {b.n} [looked up|came closer, step by step]. \"[May I try|Can I do that too]?\" {b.he} asked.",
-    "Then {a.n} had an idea. {A.he} held out {t.a}. \"Do you want to try it?\" {a.he} asked. {b.n} [nodded|smiled for the first time].",
+    'So {a.n} went and fetched {t.a}. {A.he} {t.used}, and {b.n} [looked up|came closer, step by step]. "[May I try|Can I do that too]?" {b.he} asked.',
+    'Then {a.n} had an idea. {A.he} held out {t.a}. "Do you want to try it?" {a.he} asked. {b.n} [nodded|smiled for the first time].',
 )
-_PLAYED = Lines("They took turns, and by [noon|evening] it was as if they had always known each other.", "\"My name is {b.n},\" {b.he} said. \"I know,\" said {a.n}. \"I am {a.n}. [Come!|Shall we play?]\" And they <ran> off.")
+_PLAYED = Lines(
+    "They took turns, and by [noon|evening] it was as if they had always known each other.",
+    '"My name is {b.n}," {b.he} said. "I know," said {a.n}. "I am {a.n}. [Come!|Shall we play?]" And they <ran> off.',
+)
 
 
 def newcomer(st: Story) -> None:

@@ -70,13 +70,13 @@ def obtain(st: Story, thing: Thing, depth: int) -> None:
 _SEEN = Lines(
     "One day {a.he} saw {t.a} [in a shop window|at the market|on a stall]. [The card said|It cost] {n} coins, and {a.n} had only {m}.",
     "In the window of the little shop stood {t.a}. It cost {n} coins. {a.n} [counted|turned out] {a.his} pockets: {m}, and not one more.",
-    "{o.n} had {t.a} for sale. \"{N} coins,\" said {o.n}, \"and it is yours.\" But {a.n} had no more than {m}.",
+    '{o.n} had {t.a} for sale. "{N} coins," said {o.n}, "and it is yours." But {a.n} had no more than {m}.',
 )
 _NEEDS = Lines(
     '"{N} take away {m} is {k}," {a.he} said. "[I need {k} more|Only {k} to go]!"',
     "{A.he} needed {k} more coins.",
     "So {k} coins were missing, and {a.n} [scratched {a.his} head|began to think].",
-    '"{K} more," {a.n} sighed. "[That is a lot|Where do coins come from]?"',
+    '"{K} more," {a.n} sighed. "[That is a lot.|Where do coins come from?]"',
 )
 _JOB = Lines(
     "{o.n} needed help with the [hens|weeds|firewood|windows], so {a.n} [swept, scrubbed and carried|worked hard] {when}.",
@@ -120,7 +120,7 @@ _THAT_MUCH = Lines("It cost {n} coins.", "{N} coins.")
 _CLUE = Lines(
     '"There is an old {t.x} somewhere {x.at}," said {o.n} one day. "[Nobody wants it|It belongs to nobody now]. If you find it, it is yours."',
     "Then {o.n} told {a.him} a secret: {t.a} had been left {x.at}, long ago, and whoever found it might keep it.",
-    "{o.n} scratched {o.his} chin. \"{T.a}? I left one {x.at} when I was young. Go and look! You may keep it.\"",
+    '{o.n} scratched {o.his} chin. "{T.a}? I left one {x.at} when I was young. Go and look! You may keep it."',
 )
 _HIGH = (
     Lines(
@@ -140,7 +140,7 @@ _DARK = (
     ),
     Lines(
         "{A.he} took a deep breath, counted to three, and went on. It was only a mouse! And behind the mouse, [under an old sack|in the dust], lay {t.the}.",
-        "\"I am not afraid,\" said {a.n}, [though it was not quite true|as loudly as {a.he} could], and felt along the wall. There! {A.his} fingers had found {t.the}.",
+        '"I am not afraid," said {a.n}, [though it was not quite true|as loudly as {a.he} could], and felt along the wall. There! {A.his} fingers had found {t.the}.',
         "Then {b.n} held {a.his} hand, and it was not half so bad. In the last corner of all they found {t.the}.",
     ),
 )
@@ -156,9 +156,15 @@ _STUCK = (
 
 
 def _by_finding(st: Story, thing: Thing, depth: int) -> None:
-    a, owner = st.env["a"], st.neighbour("o")
+    a = st.env["a"]
+    st.neighbour("o")
     dark = st.rng.chance(0.4)
-    place = st.place("x", ("attic", "cave", "barn", "shed", "tower") if dark else ("barn", "mill", "tower", "shed", "forest", "garden", "farm"))
+    place = st.place(
+        "x",
+        ("attic", "cave", "barn", "shed", "tower")
+        if dark
+        else ("barn", "mill", "tower", "shed", "forest", "garden", "farm"),
+    )
     st.world.lay(thing.noun, place.noun)
     st.say(_CLUE)
     go(st, a, place)
@@ -181,7 +187,7 @@ _HELPED = Lines(
 _REWARD = Lines(
     '"You are a kind child," said {o.n}. "Is there something you wish for?" And {a.n} told {o.him} about {t.the}.',
     '"[How can I thank you|What can I do for you]?" asked {o.n}. {a.n} went red. "I only ever wish for one thing," {a.he} said. "{T.a}."',
-    "{o.n} laughed and said, \"[What luck|Well, well]! I have {t.a} at home, and [my arms are too old for it|it does nothing but gather dust].\"",
+    '{o.n} laughed and said, "[What luck|Well, well]! I have {t.a} at home, and [my arms are too old for it|it does nothing but gather dust]."',
 )
 
 
@@ -205,7 +211,9 @@ _TROUBLE = Lines(
     "{a.n} was {x.at} when {a.he} heard a cry. It was {o.n}, and {o.he} [had slipped and fallen|was up to the knees in mud|could not carry {o.his} bags any further].",
 )
 _WHY_GIVEN = Lines("Why did {o.n} give {a.n} {t.the}?", "Why did {a.n} get {t.the} from {o.n}?")
-_FOR_HELP = Lines("Because {a.n} had helped {o.him}.", "{A.he} had helped {o.n}, and {o.n} wanted to say thank you.")
+_FOR_HELP = Lines(
+    "Because {a.n} had helped {o.him}.", "{A.he} had helped {o.n}, and {o.n} wanted to say thank you."
+)
 
 
 def _through_friend(st: Story, thing: Thing, depth: int) -> None:
@@ -236,16 +244,16 @@ _TOLD = Lines(
     "{b.n} thought for a moment. Then {b.n} told {a.n} that {c.n} had {t.the}.",
 )
 _C_HAS = Lines(
-    "There sat {c.n}, and beside {c.him} lay {t.the}. \"[I never use it any more|I am too big for it now|I have two of them],\" said {c.n}.",
-    "{a.n} found {c.n} and told {c.him} about {a.his} wish. {c.n} [listened|was silent for a while|smiled]. \"You want it more than I do,\" {c.he} said.",
-    "{c.n} was there, just as {b.n} had said. \"Would you lend it to me?\" asked {a.n}. \"Lend it?\" said {c.n}. \"You can [have it for good|keep it]!\"",
+    'There sat {c.n}, and beside {c.him} lay {t.the}. "[I never use it any more|I am too big for it now|I have two of them]," said {c.n}.',
+    '{a.n} found {c.n} and told {c.him} about {a.his} wish. {c.n} [listened|was silent for a while|smiled]. "You want it more than I do," {c.he} said.',
+    '{c.n} was there, just as {b.n} had said. "Would you lend it to me?" asked {a.n}. "Lend it?" said {c.n}. "You can [have it for good|keep it]!"',
 )
 _WHO_TOLD = Lines("Who told {a.n} that {c.n} had {t.the}?")
 _B_TOLD = Lines("{B.n} did.", "{B.n} told {a.him}.", "It was {b.n}.")
 _OFFER = Lines(
-    "{o.n} had {t.a}, but {o.he} would not [sell it|give it away for nothing]. \"[Bring me|Find me] {u.a},\" said {o.n}, \"and {t.the} is yours.\"",
+    '{o.n} had {t.a}, but {o.he} would not [sell it|give it away for nothing]. "[Bring me|Find me] {u.a}," said {o.n}, "and {t.the} is yours."',
     '"I would swap {t.the}," said {o.n}, who had {t.a}, "but only for {u.a}. [I have always wanted one|That is what my grandchild is asking for]."',
-    "It was {o.n} who had {t.a}. \"A swap?\" said {o.n}. \"[Gladly|Why not]! But I need {u.a}.\"",
+    'It was {o.n} who had {t.a}. "A swap?" said {o.n}. "[Gladly|Why not]! But I need {u.a}."',
 )
 _BUT = Lines(
     "{a.n} had no {u.x}. [So that had to come first|So where could {a.he} get one|But {a.he} did not give up].",
@@ -254,8 +262,8 @@ _BUT = Lines(
 )
 _SWAP = Lines(
     "Now that {a.he} had {u.the}, {a.n} <ran> back to {o.n}. {U.the} went one way and {t.the} the other, and both were <glad>.",
-    "{a.n} gave {o.n} {u.full}, and {o.n} gave {a.n} {t.full}. \"[A fair swap|A good trade],\" said {o.n}.",
-    "\"You really found one!\" cried {o.n} when {a.n} came with {u.full}. And {t.the} [changed hands|was {a.hers}].",
+    '{a.n} gave {o.n} {u.full}, and {o.n} gave {a.n} {t.full}. "[A fair swap|A good trade]," said {o.n}.',
+    '"You really found one!" cried {o.n} when {a.n} came with {u.full}. And {t.the} [changed hands|was {a.hers}].',
 )
 
 
@@ -295,7 +303,7 @@ _GONE = Lines(
 _FEEL = Lines(
     "{A} was very <sad>. [A tear ran down {a.his} nose|{A.he} could not eat a bite].",
     "{A.p} [lip trembled|face grew long|eyes filled with tears].",
-    "\"[I must have lost it|It cannot be far],\" {a.he} said, but {a.his} voice shook.",
+    '"[I must have lost it|It cannot be far]," {a.he} said, but {a.his} voice shook.',
 )
 _SEARCH = Lines(
     "{Both.n} looked [under the bed and behind the stove|in every drawer|under every bush], but [there was no {t.x} there|they found only dust and an old shoe].",
@@ -305,11 +313,11 @@ _SEARCH = Lines(
 )
 _THINK = Lines(
     '"[Think|Let us think]," said {b.n}. "Where did you have it last?" {a.n} closed {a.his} eyes. "{X.at}!" {a.he} cried.',
-    '"Where were you {when}?" asked {b.n}. "{X.at}," said {a.n} <slowly>, "and I had it with me."',
-    "{b.n} was a good thinker. \"You were {x.at} {when},\" {b.he} said. \"[Did you|Perhaps you] put it down there[?|, just for a moment?]\"",
+    '"Where were you {when}?" asked {b.n}. "{X.at}," said {a.n} slowly, "and I had it with me."',
+    '{b.n} was a good thinker. "You were {x.at} {when}," {b.he} said. "[Did you|Perhaps you] put it down there[?|, just for a moment?]"',
 )
 _THERE = Lines(
-    "And there it lay, [under a leaf|half hidden in the straw|behind a stone|just where {a.he} had put it down]!",
+    "And there it lay, [under a leaf|half hidden in a corner|behind an old box|just where {a.he} had put it down]!",
     '"[I see it|Here it is|Found it]!" cried {b.n}, and held up {t.full}.',
     "Something [shone|lay] in the corner. It was {t.full}!",
 )
@@ -317,7 +325,7 @@ _THERE = Lines(
 
 def lost_thing(st: Story) -> None:
     """A thing is left somewhere, missed, looked for in the wrong places, remembered and found."""
-    a, b = st.pair()
+    a, _ = st.pair()
     thing, place = st.thing("t"), st.place("x")
     st.world.get(a.name, thing.noun)
     open_story(st, friend=st.rng.chance(0.7))

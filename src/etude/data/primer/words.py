@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 WORDS: dict[str, str] = {
-    "glad": "happy|glad|pleased|delighted|cheerful|very happy|so happy|proud",
-    "sad": "sad|unhappy|gloomy|miserable|very sad|heavy-hearted",
-    "angry": "angry|cross|grumpy|very cross|furious",
+    "glad": "happy|glad|pleased|delighted|cheerful|proud|overjoyed|full of joy",
+    "sad": "sad|unhappy|gloomy|miserable|close to tears",
+    "angry": "angry|cross|grumpy|furious",
     "afraid": "afraid|scared|frightened|worried|uneasy",
     "tired": "tired|sleepy|worn out|weary",
     "said": "said|said|said|answered|replied|whispered",
