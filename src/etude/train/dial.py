@@ -139,7 +139,7 @@ def _resolve_steps(chosen: _Choices, settings: Settings, size: Size, facts: Fact
     reason = f"{tokens:,} tokens for {because}, {epochs:.1f} times through the text"
     if tokens < size.tokens:
         reason = f"{MAX_EPOCHS} times through a small text of {facts.train_tokens:,} tokens, not more"
-    steps = chosen("train.steps", max(1, round(tokens / (rows * context))), reason)
+    steps = chosen("train.steps", max(1, tokens // (rows * context)), reason)
     every = max(1, steps // EVALUATIONS)
     chosen("train.eval_every", every, f"{EVALUATIONS} evaluations in the run")
     chosen("train.sample_every", every, "with each evaluation")

@@ -135,16 +135,16 @@ def next_token_objective(plan: Plan, model: nn.Module) -> NextToken:
 
 def restore(run: RunFolder, state: TrainState, console: Console) -> None:
     """Bring ``state`` to the newest whole checkpoint, and the logs back to its step; a new run stays as it is."""
-    if not list_checkpoints(run.checkpoints):
-        for log in (run.metrics, run.samples):
+    if list_checkpoints(run.checkpoints):
+        checkpoint, problems = newest_good_checkpoint(run.checkpoints)
+        for problem in problems:
+            console.print(problem, markup=False)
+        load_state(checkpoint, state)
+    for log in (run.metrics, run.samples):
+        if state.step > 0:
+            log.cut_back(state.step)
+        else:  # the loop begins again, with what it does at step 0
             log.path.unlink(missing_ok=True)
-        return
-    checkpoint, problems = newest_good_checkpoint(run.checkpoints)
-    for problem in problems:
-        console.print(problem, markup=False)
-    load_state(checkpoint, state)
-    run.metrics.cut_back(state.step)
-    run.samples.cut_back(state.step)
 
 
 def run_tasks(plan: Plan, run: RunFolder, ladder: Ladder) -> Sequence[Task]:

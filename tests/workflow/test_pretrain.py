@@ -1,0 +1,196 @@
+"""Whole runs: the folder they leave, and that an interruption changes nothing."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from rich.console import Console
+
+from etude.config import Settings, load_settings, with_values
+from etude.errors import EtudeError, InputError
+from etude.run import RunFolder
+from etude.train.checkpoint import list_checkpoints, newest_good_checkpoint, step_of, verify_checkpoint
+from etude.train.loop import Loop
+from etude.workflow import jobs, pretrain
+
+
+def files_of(run: RunFolder, step: int) -> dict[str, bytes]:
+    folder = run.checkpoints / f"step-{step:08d}"
+    return {file.name: file.read_bytes() for file in folder.iterdir()}
+
+
+def comparable(run: RunFolder) -> list[dict[str, Any]]:
+    """The log without what a clock says."""
+    events = [*run.metrics.read(), *run.samples.read()]
+    return [
+        {key: value for key, value in event.items() if key not in ("wall_time", "tokens_per_second")}
+        for event in sorted(events, key=lambda event: (event["step"], event["event"]))
+        if event["event"] not in ("end", "checkpoint")
+    ]
+
+
+def stop_after(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
+    """Ctrl-C, as the loop sees it, once the run has come to ``step``."""
+
+    def stopping(loop: Loop, *args: Any, **kwargs: Any) -> None:
+        original(loop, *args, **kwargs)
+        loop.should_stop = lambda: loop.state.step >= step
+
+    original = Loop.__init__
+    monkeypatch.setattr(Loop, "__init__", stopping)
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+@pytest.mark.parametrize("stop", [0, 1, 6, 11])
+def test_an_interrupted_run_ends_as_the_uninterrupted_one(
+    small_settings: Settings, console: Console, optimizer: str, stop: int
+) -> None:
+    settings = with_values(small_settings, {"train.optimizer": optimizer, "train.micro_batch_rows": 2})
+    whole = jobs.train(settings, console)
+    with pytest.MonkeyPatch.context() as patch:
+        stop_after(patch, stop)
+        part = jobs.train(settings, console)
+    assert (part.reason, part.step) == ("stopped", stop)
+    assert part.run.status()["state"] == "stopped"
+    # Its folder may move: a run knows its own settings, not its place.
+    moved = RunFolder(part.run.path.rename(part.run.path.with_name("moved")))
+    rest = jobs.resume(moved.path, console)
+    assert (rest.reason, rest.step) == ("finished", 12)
+    ours, theirs = files_of(moved, 12), files_of(whole.run, 12)
+    assert ours.keys() == theirs.keys()
+    for name in ("model.safetensors", "optimizer.safetensors", "config.json", "tokenizer.json"):
+        assert ours[name] == theirs[name], name
+    assert comparable(moved) == comparable(whole.run)
+
+
+def test_a_killed_run_goes_on_from_its_last_checkpoint(small_settings: Settings, console: Console) -> None:
+    """What SIGKILL leaves: a half-written checkpoint, log lines after the last good one, a status of "running"."""
+    whole = jobs.train(small_settings, console)
+    killed = RunFolder(Path(shutil.copytree(whole.run.path, whole.run.path.with_name("killed"))))
+    last = killed.checkpoints / "step-00000012"
+    weights = last / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-10])
+    shutil.copytree(killed.checkpoints / "step-00000010", killed.checkpoints / ".staging-step-x")
+    killed.write_status("running", 12)
+    good, problems = newest_good_checkpoint(killed.checkpoints)
+    assert good.step == 10
+    assert len(problems) == 1
+    assert "model.safetensors is damaged" in problems[0]
+    jobs.resume(killed.path, console)
+    assert files_of(killed, 12)["model.safetensors"] == files_of(whole.run, 12)["model.safetensors"]
+    assert comparable(killed) == comparable(whole.run)
+    assert not list(killed.checkpoints.glob(".staging-*"))
+
+
+def test_the_run_folder_holds_what_the_design_says(small_settings: Settings, console: Console) -> None:
+    outcome = jobs.train(small_settings, console)
+    run = outcome.run
+    names = {path.name for path in run.path.iterdir()}
+    assert names >= {
+        "run.toml", "manifest.json", "tokenizer", "status.json", "metrics.jsonl", "samples.jsonl", "ladder.json",
+        "checkpoints",
+    }  # fmt: skip
+    assert run.status()["state"] == "finished"
+    steps = [event for event in run.metrics.read() if event["event"] == "step"]
+    assert [event["step"] for event in steps] == list(range(1, 13))
+    assert [event["tokens_seen"] for event in steps] == [step * 4 * 32 for step in range(1, 13)]
+    evals = [event["step"] for event in run.metrics.read() if event["event"] == "eval"]
+    assert evals == [0, 4, 8, 12]
+    assert [event["step"] for event in run.samples.read()] == [0, 6, 12]
+    saved = [step_of(folder) for folder in list_checkpoints(run.checkpoints)]
+    assert saved == [0, 1, 2, 4, 5, 8, 10, 12]
+    for folder in list_checkpoints(run.checkpoints):
+        verify_checkpoint(folder)
+    recorded = json.loads(run.manifest_file.read_text())
+    assert recorded["derived"]["train.lr"]["reason"]
+    assert recorded["machine"]["versions"]["torch"] == torch.__version__
+    assert recorded["peak_memory_bytes"] > 0
+
+
+def test_a_run_can_be_repeated_from_its_settings_file(small_settings: Settings, console: Console) -> None:
+    first = jobs.train(small_settings, console)
+    again = jobs.train(load_settings(first.run.settings_file), console)
+    assert again.run.path != first.run.path
+    assert files_of(again.run, 12)["model.safetensors"] == files_of(first.run, 12)["model.safetensors"]
+
+
+def test_another_seed_is_another_run(small_settings: Settings, console: Console) -> None:
+    first = jobs.train(small_settings, console)
+    other = jobs.train(with_values(small_settings, {"run.seed": 1}), console)
+    assert files_of(other.run, 12)["model.safetensors"] != files_of(first.run, 12)["model.safetensors"]
+
+
+def test_what_cannot_be_resumed_says_so(
+    small_settings: Settings, console: Console, text_folder: Path
+) -> None:
+    outcome = jobs.train(small_settings, console)
+    with pytest.raises(InputError, match="finished at step 12"):
+        jobs.resume(outcome.run.path, console)
+    with pytest.raises(InputError, match="not a run folder"):
+        jobs.resume(text_folder, console)
+    (text_folder / "000.txt").write_text("Another text has taken the place of the first one, quite another.")
+    outcome.run.write_status("stopped", 12)
+    with pytest.raises(InputError, match="has changed since"):
+        jobs.resume(outcome.run.path, console)
+
+
+def test_a_loss_that_is_no_number_ends_the_run_and_keeps_the_last_checkpoint(
+    small_settings: Settings, console: Console
+) -> None:
+    settings = with_values(
+        small_settings, {"train.lr": 1e30, "train.max_grad_norm": 1e30, "train.optimizer": "adamw"}
+    )
+    with pytest.raises(EtudeError, match=r"the loss of step \d+ is"):
+        jobs.train(settings, console)
+    run = RunFolder(next(Path(settings.run.folder).iterdir()))
+    assert run.status()["state"] == "failed"
+    checkpoint, _ = newest_good_checkpoint(run.checkpoints)
+    assert checkpoint.step < 12
+
+
+def test_old_checkpoints_go_and_the_early_ones_stay(small_settings: Settings, console: Console) -> None:
+    settings = with_values(
+        small_settings, {"train.steps": 40, "train.checkpoint_every": 3, "train.keep_checkpoints": 2}
+    )
+    run = jobs.train(settings, console).run
+    saved = [step_of(folder) for folder in list_checkpoints(run.checkpoints)]
+    assert saved == [0, 1, 2, 4, 8, 16, 32, 39, 40]
+
+
+def test_attention_within_documents_trains_and_resumes(small_settings: Settings, console: Console) -> None:
+    settings = with_values(small_settings, {"data.cross_document_attention": False})
+    run = jobs.train(settings, console).run
+    across = jobs.train(small_settings, console).run
+    assert files_of(run, 12)["model.safetensors"] != files_of(across, 12)["model.safetensors"]
+
+
+@pytest.mark.parametrize("preset", ["qwen3", "gpt2", "mlp"])
+def test_the_other_families_train(small_settings: Settings, console: Console, preset: str) -> None:
+    settings = with_values(small_settings, {"model.preset": preset})
+    outcome = jobs.train(settings, console)
+    events = [event for event in outcome.run.metrics.read() if event["event"] == "eval"]
+    assert events[-1]["bits_per_byte"] < events[0]["bits_per_byte"]
+
+
+def test_dry_run_writes_no_run(small_settings: Settings, console: Console) -> None:
+    jobs.explain(small_settings, console)
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "train.muon_lr" in text
+    assert "memory: about" in text
+    assert "time: about" in text
+    assert not Path(small_settings.run.folder).exists()
+
+
+def test_events_are_plain_and_versioned() -> None:
+    from etude.train import events
+
+    for kind in vars(events).values():
+        if isinstance(kind, type) and issubclass(kind, events.Event):
+            names = {field.name for field in dataclasses.fields(kind)}
+            assert {"step", "tokens_seen", "wall_time"} <= names
