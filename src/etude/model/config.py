@@ -91,7 +91,7 @@ class ModelConfig:
         return config_to_hf(self)
 
     @staticmethod
-    def from_hf(values: dict[str, Any]) -> ModelConfig:
+    def from_hf(values: Any) -> ModelConfig:
         """Read a config.json of one of the known families; InputError when it asks for what is not built
         here.
         """

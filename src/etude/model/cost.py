@@ -81,7 +81,7 @@ def forward_flops_per_token(config: ModelConfig, context: int, *, causal: bool =
     keys = (context + 1) / 2 if causal else context
     heads_width = config.num_attention_heads * config.head_dim
     scores_and_mixing = 2 * keys * heads_width * config.num_hidden_layers
-    return _FLOPS_PER_WEIGHT * (matrices + scores_and_mixing)
+    return float(_FLOPS_PER_WEIGHT * (matrices + scores_and_mixing))
 
 
 def training_flops_per_token(config: ModelConfig, context: int, *, causal: bool = False) -> float:

@@ -95,7 +95,7 @@ def _gpt2_to_hf(config: ModelConfig) -> dict[str, Any]:
     }
 
 
-def config_from_hf(values: dict[str, Any]) -> ModelConfig:
+def config_from_hf(values: Any) -> ModelConfig:
     """The validated configuration that a config.json describes; InputError when no network here can be it.
 
     Left-out keys take the defaults of the transformers class. Dropout is ignored: it plays no part in what
@@ -105,7 +105,7 @@ def config_from_hf(values: dict[str, Any]) -> ModelConfig:
     if not isinstance(values, dict):
         raise InputError("config.json must hold one JSON object")
     kind = values.get("model_type")
-    if kind not in ARCHITECTURES:
+    if not isinstance(kind, str) or kind not in ARCHITECTURES:
         known = ", ".join(ARCHITECTURES)
         raise InputError(f"model_type {kind!r} is not known here: only {known} folders can be loaded")
     try:

@@ -1,0 +1,128 @@
+"""What is counted from structure against what is counted on the real network."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from etude.model.build import build_model
+from etude.model.cost import (
+    count_parameters,
+    forward_flops_per_token,
+    hidden_matrix_parameters,
+    kept_per_token,
+    kv_cache_bytes,
+    training_flops_per_token,
+    training_memory,
+)
+from etude.model.language_model import LanguageModel
+from networks import EVERY, make_config, make_network, make_tokens
+
+PARTS = {
+    "embedding": ("embed_tokens",),
+    "positions": ("embed_positions",),
+    "attention": ("_proj.",),
+    "mlp": (".mlp.", "model.hidden."),
+    "norms": ("norm",),
+    "head": ("lm_head",),
+}
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_parameters(name: str) -> None:
+    config = make_config(name)
+    counted = count_parameters(config)
+    found = dict.fromkeys(PARTS, 0)
+    matrices = 0
+    for key, parameter in build_model(config).named_parameters():
+        part = next(
+            part
+            for part in ("mlp", "norms", "embedding", "positions", "head", "attention")
+            if any(word in key for word in PARTS[part])
+        )
+        found[part] += parameter.numel()
+        matrices += parameter.numel() if part in ("mlp", "attention") and parameter.ndim == 2 else 0
+    assert {part: getattr(counted, part) for part in PARTS} == found
+    assert counted.total == sum(found.values())
+    assert counted.non_embedding == found["attention"] + found["mlp"] + found["norms"]
+    assert hidden_matrix_parameters(config) == matrices
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_flops(name: str) -> None:
+    """The counter knows the plain attention's two products, which are over all T keys."""
+    config = make_config(name)
+    model, tokens = build_model(config), make_tokens(3, 17)
+    with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
+        logits = model(tokens)
+        forward = counter.get_total_flops()
+        logits.sum().backward()
+        both = counter.get_total_flops()
+    assert forward == tokens.numel() * forward_flops_per_token(config, 17)
+    assert both == tokens.numel() * training_flops_per_token(config, 17)
+
+
+def test_causal_attention_is_about_half() -> None:
+    config = make_config("llama")
+    without = forward_flops_per_token(config, 0)
+    full, causal = (forward_flops_per_token(config, 15, causal=c) - without for c in (False, True))
+    assert causal * 15 == full * 8  # (1 + 2 + ... + 15) / 15 keys instead of 15
+
+
+def kept_bytes(model: LanguageModel, rows: int, count: int) -> int:
+    """Bytes of the distinct tensors that autograd keeps, the parameters left out."""
+    own = {t.untyped_storage().data_ptr() for t in [*model.parameters(), *model.buffers()]}
+    kept: dict[int, torch.Tensor] = {}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        if tensor.untyped_storage().data_ptr() not in own:
+            kept[tensor.untyped_storage().data_ptr()] = tensor
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        logits = model(make_tokens(rows, count))
+        F.cross_entropy(logits.flatten(0, 1), make_tokens(rows, count, 1).flatten())
+    return sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_kept_activations(name: str) -> None:
+    config = make_config(name)
+    estimate = 4 * 3 * 40 * kept_per_token(config)
+    assert kept_bytes(make_network(config), 3, 40) == pytest.approx(estimate, rel=0.01)
+
+
+@pytest.mark.parametrize("name", EVERY)
+@pytest.mark.parametrize("fused", [False, True])
+def test_memory_of_weights_and_optimizer(name: str, fused: bool) -> None:
+    config = make_config(name)
+    memory = training_memory(config, batch_size=3, context=40)
+    model = build_model(config)
+    optimizer = torch.optim.AdamW(model.parameters(), fused=fused)
+    model(make_tokens(1, 4)).sum().backward()
+    optimizer.step()
+    states: list[dict[str, Any]] = list(optimizer.state.values())
+    averages = sum(t.nbytes for state in states for key, t in state.items() if key.startswith("exp_avg"))
+    assert memory.optimizer == averages
+    assert memory.weights == memory.gradients == sum(p.nbytes for p in model.parameters())
+    assert memory.activations == 4 * 3 * 40 * kept_per_token(config)
+    assert memory.total == sum(
+        (memory.weights, memory.gradients, memory.optimizer, memory.activations, memory.logits)
+    )
+    muon = training_memory(config, batch_size=3, context=40, optimizer="muon")
+    assert memory.optimizer - muon.optimizer == 4 * hidden_matrix_parameters(config)
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_cache_bytes(name: str) -> None:
+    config = make_config(name)
+    cache = make_network(config).new_cache(3, 20)
+    tensors = [value for value in vars(cache).values() if isinstance(value, torch.Tensor | list)]
+    flat = [t for value in tensors for t in (value if isinstance(value, list) else [value])]
+    found = sum(tensor.nbytes for tensor in flat if isinstance(tensor, torch.Tensor))
+    assert kv_cache_bytes(config, 3, 20) == found
