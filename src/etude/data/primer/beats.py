@@ -46,16 +46,16 @@ _INTRO = Lines(
     "There was once a <trait> {a.boy} [called|named] {a.n}, who {habit}.",
     "[Once upon a time|Once|Long ago], in <house> <near>, there lived a {a.boy} [called|named] {a.n}.",
     "{a.n} [was six|was seven|was eight|was nine] years old and {habit}.",
-    "Everybody [in the village|in the street|<near>] knew {a.n}, the {a.boy} who {habit}.",
+    "Everybody [in the village|in the street|at the school] knew {a.n}, the {a.boy} who {habit}.",
     "{a.n} lived <near> with [{a.his} mother and father|{a.his} grandmother|{a.his} father|{a.his} two aunts|{a.his} big family].",
     "This is a story about {a.n}, a {a.boy} who {habit}.",
     "Do you know {a.n}? {A.he} lived in <house>, <near>, and {habit}.",
     "[Not long ago|When your grandmother was small], a {a.boy} called {a.n} lived <near>. {A.he} {habit}.",
-    "Of all the children [in the village|in the street], {a.n} was the [most <trait>|noisiest|youngest|tallest].",
-    "{a.n} [woke up early|jumped out of bed|ate {a.his} porridge in a hurry] that <morning>. {A.he} was a <trait> {a.boy} who {habit}.",
+    "Of all the children [in the village|in the street], {a.n} was the [quietest|noisiest|youngest|tallest|boldest|kindest].",
+    "{a.n} [woke up early|jumped out of bed|ate {a.his} porridge in a hurry] that day. {A.he} was a <trait> {a.boy} who {habit}.",
     "[Up on the hill|Down by the water|Behind the old church] stood <house>, and in it lived {a.n}, who {habit}.",
     "A <trait> {a.boy} sat on the steps of <house>. That was {a.n}, who {habit}.",
-    "If you had walked past <house> that <morning>, you would have [seen|met] a <trait> {a.boy} called {a.n}.",
+    "If you had walked past <house> that day, you would have [seen|met] a <trait> {a.boy} called {a.n}.",
 )
 _HABIT = Lines(
     "never walked when {a.he} could run", "asked a hundred questions a day", "could whistle like a blackbird",
@@ -70,7 +70,7 @@ _MORE = Lines(
     "{A.his} hair was [always in {a.his} eyes|as black as ink|the colour of straw], and {a.his} pockets were [always full|never empty].",
     "{A} had [freckles on {a.his} nose|a gap in {a.his} front teeth|one sock up and one sock down] and {a2}.",
     "People said that {a.he} [was {a3}|had {a.his} head in the clouds|took after {a.his} grandfather].",
-    "{A} was [|usually |nearly always ]{a3}, [and everyone liked {a.him} for it|though not always at breakfast|and {a.he} knew it].",
+    "{A} was {a3}, [and everyone liked {a.him} for it|though not always at breakfast|and {a.he} knew it].",
 )
 _PLAIN = Lines("a loud laugh", "a great many ideas", "a voice like a bell", "two scraped knees")
 _VIRTUE = Lines(
@@ -97,6 +97,11 @@ _SEASON_NAMES = ("spring", "summer", "autumn", "winter")
 _NEXT_DAY = Lines(
     "A few days later, [something else happened|there was something new].",
     "But that was not the end of it.",
+    "[Two days|Three days|A month] later, [when nobody expected it|when it was nearly forgotten], the next thing happened.",
+    "The morning after, {a.n} [knocked at {b.np} door|was up before the sun|had jam on {a.his} chin and a plan in {a.his} head].",
+    "Now you may think that this was all. [Not at all!|It was not.]",
+    "That same week, {both} [met again by the gate|had another adventure].",
+    "The [Sunday|Saturday] after that, {b.n} came running [up the path|round the corner].",
     "The very next day [had something new in store|was quite different|began with a knock at the door].",
     "A week later [the weather had changed|the wind had turned|everything was back to normal], or so it seemed.",
     "And then, [on a Tuesday|on a Friday|one Sunday], [it began again|there was another story to tell].",
@@ -200,7 +205,7 @@ _THANK = Lines(
     '"<thanks>!" [said|cried] {r.n}.',
     '"<thanks>, {g.v}!" {r.n} [said|cried], [and hugged {g.him} tight|and meant it|with shining eyes|jumping up and down].',
     '"<thanks>," said {r.n}. "[I will take good care of it|You are the best|I have never had anything so fine|I will never forget it]."',
-    "{R} was so <glad> that {r.he} [could not say a word|forgot to say thank you, and then said it twice|hugged {g.n}].",
+    "{R} was so [happy|glad|delighted] that {r.he} [could not say a word|forgot to say thank you, and then said it twice|hugged {g.n}].",
     "{R} [thanked {g.n} again and again|could hardly believe it|turned quite pink with joy].",
 )
 
@@ -241,7 +246,7 @@ _END_ALONE = Lines(
     "And {a.n}? {A.he} [was already making a new plan|could not stop smiling|never forgot that day].",
     "{a.n} told nobody about it [but the cat|except the moon]. Some things are best kept.",
     "Years later, when {a.n} was old, {a.he} still liked to [tell this story|think of that day].",
-    "Then it was time for [supper|bed], and {a.n} went in, [humming|whistling softly|with grass in {a.his} hair].",
+    "Then it was time for [supper|bed], and {a.n} went in, [humming|whistling softly|with red cheeks].",
     "And if you go there today, you may still [hear people talk of it|meet {a.n}].",
     "{a.n} [yawned|stretched], pulled up the covers, and was asleep [before the stars came out|in a minute].",
 )
@@ -266,9 +271,9 @@ def close_story(st: Story, *, joint: bool = True) -> None:
 
 _PASTIME = Lines(
     "They [played|had been playing] <game> when it [began|happened].",
-    "There was nothing [much |]to do, and {a.n} was [bored|looking for something to do].",
+    "There was nothing [much |]to do, and {a.n} [was bored|yawned|threw stones at a tin can].",
     "Nobody [could have guessed|knew yet] what [the day would bring|was about to happen].",
-    "[That|On that] <morning> began like any other.",
+    "That <morning> began like any other.",
 )
 
 

@@ -92,16 +92,21 @@ _SPACES = str.maketrans(dict.fromkeys(".,!?\"';:()\n-", " "))
 _SENTENCE_END = re.compile(r"[.!?\n]")
 _NAME_SET, _PLACE_SET = frozenset(NAMES), frozenset(PLACE_NOUNS)
 _OBJECT_SET = frozenset(OBJECT_FORMS)
+_NUMBER_TOKENS = (
+    frozenset(NUMBER_OF_WORD) | {word.capitalize() for word in NUMBER_OF_WORD} | set(map(str, range(100)))
+)
 _NUMBER = "(" + "|".join([r"\d+", *sorted(NUMBER_OF_WORD, key=len, reverse=True)]) + ")"
 _AMOUNT = _NUMBER + r"(?: [a-z]+)?"
+# Each form with the signs of it, of which one must stand in the text before it is worth a search.
 _SUM_FORMS = (
-    (re.compile(rf"\b{_NUMBER} (?:\+|plus) {_NUMBER}\b"), "+"),
-    (re.compile(rf"\b{_NUMBER} (?:-|minus) {_NUMBER}\b"), "-"),
-    (re.compile(rf"\b{_AMOUNT} and {_AMOUNT} (?:make|makes|is|are) "), "+"),
-    (re.compile(rf"\b{_AMOUNT} and {_AMOUNT} more\b"), "+"),
-    (re.compile(rf"\b{_AMOUNT} take away {_NUMBER}\b"), "-"),
+    ((" plus ", " + "), re.compile(rf"\b{_NUMBER} (?:\+|plus) {_NUMBER}\b"), "+"),
+    ((" minus ", " - "), re.compile(rf"\b{_NUMBER} (?:-|minus) {_NUMBER}\b"), "-"),
+    ((" make ", " makes "), re.compile(rf"\b{_AMOUNT} and {_AMOUNT} makes? "), "+"),
+    ((" is ", " are "), re.compile(rf"\b{_NUMBER} and {_NUMBER} (?:is|are) "), "+"),
+    ((" more",), re.compile(rf"\b{_AMOUNT} and {_AMOUNT} more\b"), "+"),
+    ((" take away ",), re.compile(rf"\b{_AMOUNT} take away {_NUMBER}\b"), "-"),
 )
-_FROM = re.compile(rf"\b[Tt]ake {_NUMBER} from {_NUMBER}\b")
+_FROM = re.compile(rf"\btake {_NUMBER} from {_NUMBER}\b")
 _TELLINGS = (
     re.compile(r"\b([A-Z]\w+) told ([A-Z]\w+) that ([A-Z]\w+) (?:had|has) the (?:[\w-]+ )?(\w+)"),
     re.compile(r'"(?P<owner>[A-Z]\w+) has the (?:[\w-]+ )?(?P<noun>\w+)," ([A-Z]\w+) told ([A-Z]\w+)'),
@@ -115,8 +120,15 @@ def _value(word: str) -> int:
 def find_sums(text: str) -> list[tuple[int, int, str]]:
     """Every sum that the text states or asks in digits or words."""
     lower = text.lower()
-    found = [(_value(m[1]), _value(m[2]), op) for pattern, op in _SUM_FORMS for m in pattern.finditer(lower)]
-    return found + [(_value(m[2]), _value(m[1]), "-") for m in _FROM.finditer(lower)]
+    found = [
+        (_value(m[1]), _value(m[2]), op)
+        for signs, pattern, op in _SUM_FORMS
+        if any(sign in lower for sign in signs)
+        for m in pattern.finditer(lower)
+    ]
+    if "take " in lower:
+        found += [(_value(m[2]), _value(m[1]), "-") for m in _FROM.finditer(lower)]
+    return found
 
 
 def find_tellings(text: str) -> list[tuple[str, str, str, str]]:
@@ -158,10 +170,6 @@ def contains_held_out(text: str) -> bool:
             return True
     if pairs and _kept_in_sentence(text, pairs, words & _PLACE_SET):
         return True
-    has_sum = " - " in text or not words.isdisjoint(_SUM_WORDS)
-    if has_sum and any(is_held_out("sum", *item) for item in find_sums(text)):
+    if not words.isdisjoint(_NUMBER_TOKENS) and any(is_held_out("sum", *item) for item in find_sums(text)):
         return True
     return "told" in words and any(is_held_out("told", *item) for item in find_tellings(text))
-
-
-_SUM_WORDS = frozenset(["plus", "minus", "+", "make", "makes", "is", "are", "more", "take", "Take"])

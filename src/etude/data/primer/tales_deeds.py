@@ -282,7 +282,7 @@ _DARED = Lines(
 )
 _PROUD = Lines(
     '"I did it!" {a.he} shouted. "[Did you see|I really did it]!"',
-    "{A} was so <glad> that {a.he} did it [again|twice more].",
+    "{A} was so [happy|glad|delighted] that {a.he} did it [again|twice more].",
     "Nobody was prouder than {b.n}, except {a.n}.",
 )
 

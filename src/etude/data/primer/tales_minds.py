@@ -163,9 +163,15 @@ def night(st: Story) -> None:
     st.ask(_WHAT_SAW, _SAW, w=short)
     st.para()
     st.say(_TELL)
-    close_story(st, joint=False)
+    st.maybe(0.5, _NIGHT_END)
 
 
+_NIGHT_END = Lines(
+    "And that night {a.n} [left the curtain open|slept with one eye open], just in case.",
+    "Some things [come only once|only come to those who cannot sleep].",
+    "Ever since then, {a.n} has liked the dark a little better.",
+    "{a.n} drew a picture of it, and it [hangs over {a.his} bed|hung on the wall for years].",
+)
 _WHAT_SAW = Lines("What did {a.n} see in the night?")
 _SAW = Lines("{A.n} saw {w}.", "{W}.")
 

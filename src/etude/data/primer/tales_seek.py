@@ -356,6 +356,6 @@ _FOUND_THERE2 = Lines("It was {x.at}.", "{X.at}.", "{A.n} had left it {x.at}.")
 _RELIEF = Lines(
     "{a.n} hugged {t.the} and then {a.he} hugged {b.n}.",
     '"<thanks>," said {a.n}. "[Without you I would never have found it|You are the best finder in the world]."',
-    "{a.n} was so <glad> that {a.he} {t.used} [right there|then and there].",
+    "{a.n} was so [happy|glad|delighted] that {a.he} {t.used} [right there|then and there].",
     '"From now on I will [be more careful|look after it]," said {a.n}, and [{a.he} did|{a.he} meant it].',
 )
