@@ -114,7 +114,15 @@ def test_a_file_that_cannot_be_used_is_counted(
 
 def test_bad_rows_are_counted_and_the_others_kept(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
-    rows = [b'{"text": "good"}', b"{broken", b'{"body": 1}', b'{"text": 5}', b'{"text": "caf\xe9"}', b"[1]", b""]
+    rows = [
+        b'{"text": "good"}',
+        b"{broken",
+        b'{"body": 1}',
+        b'{"text": 5}',
+        b'{"text": "caf\xe9"}',
+        b"[1]",
+        b"",
+    ]
     path.write_bytes(b"\n".join([*rows, b'{"text": "also good"}']))
     documents, log = read(path)
     assert documents == ["good", "also good"]
@@ -130,7 +138,9 @@ def test_json_nested_too_deeply_is_a_bad_line(tmp_path: Path) -> None:
     assert log.skipped["bad JSON line"] == 1
 
 
-def test_a_giant_row_is_skipped_and_the_next_one_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_giant_row_is_skipped_and_the_next_one_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(formats, "MAX_ROW_CHARS", 100)
     path = tmp_path / "a.jsonl"
     path.write_text(json.dumps({"text": "x" * 1000}) + '\n{"text": "good"}\n')
@@ -142,7 +152,9 @@ def test_a_giant_row_is_skipped_and_the_next_one_read(tmp_path: Path, monkeypatc
 def test_a_damaged_parquet_page_keeps_what_came_before(tmp_path: Path) -> None:
     path = tmp_path / "a.parquet"
     texts = [f"document number {n} " * 40 for n in range(2000)]
-    pq.write_table(pa.table({"text": texts}), path, row_group_size=500, compression="gzip", use_dictionary=False)
+    pq.write_table(
+        pa.table({"text": texts}), path, row_group_size=500, compression="gzip", use_dictionary=False
+    )
     data = bytearray(path.read_bytes())
     middle = len(data) // 2
     data[middle : middle + 400] = b"\xa5" * 400
@@ -163,7 +175,9 @@ def test_no_permission_is_a_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert read(path)[1].skipped == {"unreadable": 1}
 
 
-def test_a_long_text_comes_in_pieces_that_join_to_the_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_long_text_comes_in_pieces_that_join_to_the_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     text = "".join(f"Line {n}: é and ü.\r\n" * (n % 5) + "\n" for n in range(300))
     path = tmp_path / "a.txt"
     path.write_bytes(text.encode())

@@ -22,7 +22,8 @@ _BEFORE_SPACE = re.compile(r"(?<=[^\W\d_])(?= [^\W\d_])")
 def pieces(text: str, size: int = PIECE_BYTES, hard: int = HARD_PIECE_BYTES) -> Iterator[str]:
     """``text`` in consecutive pieces of at most ``size`` UTF-8 bytes, more where no safe place comes so soon."""
     position = 0
-    room = size if text.isascii() else size // 3
+    num_bytes = len(text) if text.isascii() else len(text.encode("utf-8"))
+    room = max(1, size * len(text) // max(num_bytes, 1))
     while len(text) - position > room:
         cut = _last_safe(text, position + 1, position + room) or _next_safe(
             text, position + room, position + hard
