@@ -1,0 +1,230 @@
+"""The command line as a person meets it: exit codes, one line for each mistake, nothing left half-written."""
+
+from __future__ import annotations
+
+import io
+import json
+import resource
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from etude.config import load_settings
+from etude.data.primer.generator import documents
+from etude.workflow import jobs
+
+SMALL = [
+    "--size=nano", "--steps=4", "--set=model.hidden_size=32", "--set=train.context=32", "--set=train.batch_rows=4",
+    "--set=tokenizer.vocab_size=300", "--set=device.compile=false", "--set=device.threads=1",
+    "--set=data.workers=1", "--set=train.eval_tokens=500",
+]  # fmt: skip
+
+
+def etude(
+    *arguments: object, cwd: Path, stdin: bytes | None = None, **options: Any
+) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "etude", *map(str, arguments)]
+    result = subprocess.run(command, cwd=cwd, input=stdin, capture_output=True, timeout=120, **options)
+    return subprocess.CompletedProcess(
+        command, result.returncode, result.stdout.decode(), result.stderr.decode()
+    )
+
+
+@pytest.fixture(scope="module")
+def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    file = tmp_path_factory.mktemp("text") / "stories.txt"
+    file.write_text("\n\n".join(document.text for document in documents(5, 40_000)))
+    return file
+
+
+@pytest.fixture(scope="module")
+def run(text: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small finished run, made once."""
+    folder = tmp_path_factory.mktemp("home")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ETUDE_CACHE", str(folder / "cache"))
+        overrides = [option.removeprefix("--set=") for option in SMALL if option.startswith("--set=")]
+        values = {
+            "model.size": "nano",
+            "train.steps": 4,
+            "data.sources": (str(text),),
+            "run.folder": str(folder / "runs"),
+        }
+        settings = load_settings(None, overrides, values)
+        return jobs.train(settings, Console(file=io.StringIO())).run.path
+
+
+def test_help_is_quick_and_names_the_commands(tmp_path: Path) -> None:
+    fastest = float("inf")
+    for _ in range(5):
+        begin = time.perf_counter()
+        result = etude("--help", cwd=tmp_path)
+        fastest = min(fastest, time.perf_counter() - begin)
+    assert result.returncode == 0
+    for command in ("train", "generate", "score", "data", "runs", "plot", "settings"):
+        assert command in result.stdout
+    assert fastest < 0.5
+
+
+def test_import_pulls_in_nothing_heavy(tmp_path: Path) -> None:
+    code = "import sys, etude, etude.cli.main; print([m for m in ('torch','numpy','matplotlib','tokenizers') if m in sys.modules])"
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, check=True
+    )
+    assert result.stdout.strip() == "[]"
+
+
+def test_from_text_to_a_model_that_speaks(text: Path, tmp_path: Path) -> None:
+    trained = etude("train", text, "--name=first", *SMALL, cwd=tmp_path)
+    assert trained.returncode == 0, trained.stderr
+    assert "etude generate runs/first" in trained.stdout
+    listed = etude("runs", cwd=tmp_path)
+    assert "first" in listed.stdout
+    assert "finished" in listed.stdout
+    said = etude("generate", "runs/first", "Once upon", "--max-new-tokens=12", "--seed=3", cwd=tmp_path)
+    again = etude("generate", "runs/first", "Once upon", "--max-new-tokens=12", "--seed=3", cwd=tmp_path)
+    assert said.returncode == 0, said.stderr
+    assert said.stdout.startswith("Once upon")
+    assert said.stdout == again.stdout
+    plotted = etude("plot", "runs/first", cwd=tmp_path)
+    assert plotted.returncode == 0, plotted.stderr
+    assert {Path(line).suffix for line in plotted.stdout.split()} == {".png", ".svg"}
+    report = etude("data", "report", text, "--png=report.png", "--json=report.json", cwd=tmp_path)
+    assert report.returncode == 0, report.stderr
+    assert (tmp_path / "report.png").stat().st_size > 1000
+    assert json.loads((tmp_path / "report.json").read_text())
+
+
+def test_text_from_standard_input(text: Path, tmp_path: Path) -> None:
+    result = etude("train", "-", *SMALL, cwd=tmp_path, stdin=text.read_bytes())
+    assert result.returncode == 0, result.stderr
+    assert (tmp_path / "runs" / "stdin" / "run.toml").is_file()
+
+
+def test_score_adds_up(run: Path, text: Path, tmp_path: Path) -> None:
+    sample = tmp_path / "sample.txt"
+    sample.write_text(text.read_text()[:700] + " 🦊 naïve")
+    lines = [
+        json.loads(line) for line in etude("score", run, sample, "--json", cwd=tmp_path).stdout.splitlines()
+    ]
+    *tokens, whole = lines
+    assert whole["tokens"] == len(tokens)
+    assert whole["bytes"] == len(sample.read_bytes())
+    nats = -sum(token["logprob"] for token in tokens)
+    assert whole["nats_per_token"] == pytest.approx(nats / len(tokens))
+    assert whole["bits_per_byte"] == pytest.approx(nats / 0.6931471805599453 / whole["bytes"])
+    plain = etude("score", run, sample, "--summary", cwd=tmp_path).stdout
+    assert f"{whole['bits_per_byte']:.4f} bits a byte" in plain
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["train", "absent.txt"], "absent.txt"),
+        (["train", "empty"], "empty"),
+        (["train", "binary.txt"], "binary"),
+        (["train", "latin1.txt"], "UTF-8"),
+        (["train", "good.txt", "--set", "train.ler=1"], "did you mean 'train.lr'"),
+        (
+            ["train", "good.txt", "--set", "model.hidden_size=100", "--set", "model.num_attention_heads=3"],
+            "hidden_size",
+        ),
+        (["train", "good.txt", "--size", "huge"], "'nano'"),
+        (["train", "good.txt", "--tokenizer", "absent.json"], "absent.json"),
+        (["train", "good.txt", "--tokenizer", "good.txt"], "good.txt"),
+        (["train", "good.txt", "--set", "tokenizer.vocab_size=3"], "tokenizer.vocab_size"),
+        (["train", "good.txt", "--set", "device.kind=mps"], "mps"),
+        (["train", "good.txt", "--config", "absent.toml"], "absent.toml"),
+        (["train", "good.txt", "--name", "../x"], "cannot name a run"),
+        (["train", "--resume", "runs/none"], "runs/none"),
+        (["train", "good.txt", "--resume", "runs/none"], "leave the other options out"),
+        (["train", "hf:nobody/nothing"], "nobody/nothing"),
+        (["generate", "runs/none", "x"], "runs/none"),
+        (["score", "runs/none", "good.txt"], "runs/none"),
+        (["plot", "runs/none"], "runs/none"),
+        (["runs", "nowhere"], "nowhere"),
+        (["data", "report", "absent"], "absent"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_a_mistake_is_one_line_and_exit_code_2(
+    text: Path, tmp_path: Path, arguments: list[str], words: str
+) -> None:
+    (tmp_path / "good.txt").write_bytes(text.read_bytes())
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "binary.txt").write_bytes(bytes(range(256)) * 40)
+    (tmp_path / "latin1.txt").write_bytes("Über die Brücke. ".encode("latin-1") * 100)
+    before = sorted(path.name for path in tmp_path.iterdir())
+    result = etude(*arguments, cwd=tmp_path)
+    assert result.returncode == 2, result.stdout + result.stderr
+    assert "Traceback" not in result.stderr
+    assert len(result.stderr.strip().splitlines()) == 1
+    assert result.stderr.startswith("etude: ")
+    assert words in result.stderr
+    assert sorted(path.name for path in tmp_path.iterdir()) == before
+
+
+def test_damage_is_named_and_refused(run: Path, text: Path, tmp_path: Path) -> None:
+    import shutil
+
+    for name in ("model.safetensors", "tokenizer.json", "config.json", "train_state.json"):
+        broken = tmp_path / name.split(".")[0]
+        shutil.copytree(run, broken)
+        newest = max((broken / "checkpoints").iterdir())
+        content = (newest / name).read_bytes()
+        (newest / name).write_bytes(content[: len(content) // 2])
+        result = etude("generate", broken, "x", cwd=tmp_path)
+        assert result.returncode == 2, (name, result.stderr)
+        assert name in result.stderr
+        assert "Traceback" not in result.stderr
+        assert len(result.stderr.strip().splitlines()) == 1
+
+
+def test_a_full_disk_ends_the_run_and_keeps_what_was_saved(text: Path, tmp_path: Path) -> None:
+    def no_file_over_100_kb() -> None:
+        import signal
+
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+
+    etude("data", "report", text, "--set=tokenizer.vocab_size=300", "--set=data.workers=1", cwd=tmp_path)
+    result = etude("train", text, "--name=full", *SMALL, cwd=tmp_path, preexec_fn=no_file_over_100_kb)
+    assert result.returncode == 1, result.stdout + result.stderr
+    assert "free some space" in result.stderr
+    assert "Traceback" not in result.stderr
+    assert len(result.stderr.strip().splitlines()) == 1
+    assert not list((tmp_path / "runs" / "full").rglob("*.safetensors"))
+    assert not list((tmp_path / "runs" / "full").rglob(".staging*"))
+    resumed = etude("train", "--resume", "runs/full", cwd=tmp_path)
+    assert resumed.returncode == 0, resumed.stderr
+
+
+def test_ctrl_c_saves_and_says_how_to_go_on(text: Path, tmp_path: Path) -> None:
+    import signal
+
+    command = [sys.executable, "-m", "etude", "train", str(text), "--name=long", *SMALL, "--steps=100000"]
+    process = subprocess.Popen(
+        command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    metrics = tmp_path / "runs" / "long" / "metrics.jsonl"
+    deadline = time.monotonic() + 90
+    while time.monotonic() < deadline and not (metrics.exists() and '"step": 20' in metrics.read_text()):
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    output, errors = process.communicate(timeout=60)
+    assert process.returncode == 0, errors
+    assert "etude train --resume runs/long" in output
+    status = json.loads((tmp_path / "runs" / "long" / "status.json").read_text())
+    assert status["state"] == "stopped"
+    assert (tmp_path / "runs" / "long" / "checkpoints" / f"step-{status['step']:08d}").is_dir()
+
+
+def test_output_into_a_closed_pipe_is_quiet(run: Path, tmp_path: Path) -> None:
+    command = f"{sys.executable} -m etude settings | head -1"
+    result = subprocess.run(["bash", "-c", command], capture_output=True, text=True, cwd=tmp_path)
+    assert "Traceback" not in result.stderr
