@@ -186,8 +186,18 @@ def go_together(st: Story, place: Place) -> None:
     _look(st, place)
 
 
+def in_season(season: str, place: str) -> bool:
+    """Whether what is told of this place (bees, crickets, ducks) can be seen in this season."""
+    return season in ("", "spring", "summer") or place not in _GREEN
+
+
+_GREEN = frozenset(
+    ("meadow", "garden", "field", "orchard", "pond", "river", "forest", "park", "beach", "hill", "greenhouse")
+)
+
+
 def _look(st: Story, place: Place) -> None:
-    if not place.told and st.rng.random() < 0.6:
+    if not place.told and in_season(st.season, place.noun) and st.rng.random() < 0.6:
         place.told = True
         st.say(_DETAIL, x=place)
 
@@ -195,7 +205,7 @@ def _look(st: Story, place: Place) -> None:
 _GIVE = Lines(
     "{g.n} [gave|handed] {t} to {r.n}.",
     "{g.n} [put|laid] {t} into {r.np} hands.",
-    "[Very <slowly>|With a smile|Without a word], {g.n} [gave|handed] {r.n} {t}.",
+    "[Very gently|With a smile|Without a word], {g.n} [gave|handed] {r.n} {t}.",
     "{g.n} held out {t}, and {r.n} took it [with both hands|gently|with a <glad> smile].",
     '"Here," said {g.n}, and {g.he} gave {r.n} {t}.',
     '"[Take it|It is for you|This is yours now]," said {g.n}, [and gave {r.n} {t}|handing {r.n} {t}].',
@@ -227,7 +237,7 @@ _END_JOINT = Lines(
     "[That evening|On the way home|When the sun went down], {both} [agreed|decided] that it had been [a very good day|the best day of the {season}|a day to remember].",
     "{Both} [laughed|sang|talked] all the way home.",
     "And from that day on, {both} were [even better friends than before|never far apart|the best of friends].",
-    "Then {both} [went in for tea|sat down in the grass|ran home], <tired> but <glad>.",
+    "Then {both} [went in for tea|sat down by the stove|ran home], <tired> but <glad>.",
     "The sun was [setting|low and red] by then, and two long shadows walked home [side by side|together].",
     "The lamps were being lit when {both} [came home|said good night].",
     "[Nobody|No one] asked {both.o} why they were so [late|dirty|hungry], because [everybody could see it|their faces told it all].",
@@ -270,7 +280,7 @@ def close_story(st: Story, *, joint: bool = True) -> None:
 
 
 _PASTIME = Lines(
-    "They [played|had been playing] <game> when it [began|happened].",
+    "They had been playing <game> when it [began|happened].",
     "There was nothing [much |]to do, and {a.n} [was bored|yawned|threw stones at a tin can].",
     "Nobody [could have guessed|knew yet] what [the day would bring|was about to happen].",
     "That <morning> began like any other.",
@@ -282,7 +292,7 @@ def idle(st: Story) -> None:
     st.maybe(0.2, _PASTIME)
     if "both" in st.env and st.rng.random() < 0.45:
         st.para()
-        st.say(_SCENES)
+        st.say(_WARM_SCENES if st.season in ("spring", "summer") and st.rng.chance(0.25) else _SCENES)
         st.para()
 
 
@@ -290,11 +300,16 @@ _SCENES = Lines(
     'A <bird> sat on the fence and [sang|scolded]. "What is it saying?" asked {b.n}. "It says that [the cat is coming|it will rain tomorrow|this is its fence]," said {a.n}.',
     "{a.n} had two slices of bread with [cheese|honey|dark red jam] in {a.his} pocket. {A} gave one to {b.n}, and they ate without talking.",
     '"When I am grown up," said {b.n}, "I will [sail around the world|have ten dogs|build bridges|be a baker and eat cake every day]. And you?" {a.n} thought about it. "I will [come and visit you|live in a tree|find out what the moon is made of]," {a.he} said.',
-    "On a leaf sat a beetle, [green as glass|no bigger than a crumb]. {a.n} and {b.n} lay down on their bellies and watched it [climb|wash its feet] until it flew away.",
     '"Do you know what is [always coming but never here|full of holes and still holds water|yours, but others use it more]?" asked {b.n}. {a.n} did not know. "I will tell you [tomorrow|when you have guessed three times]," said {b.n}.',
     "{a.n} began to whistle, and {b.n} [whistled the second voice|clapped along]. An old woman at a window smiled down at them.",
     "A <beast> ran across the path, stopped, and looked at them [as if they were the strange ones|with round eyes]. Then it was gone.",
     '"[Are you hungry|Are you cold|Are you bored]?" asked {a.n}. "[Not yet|A little|Always]," said {b.n}, and they both laughed.',
     "They threw sticks from the [wall|bank] to see whose would [fly farther|float faster]. {b.np} won twice, and {a.np} won once.",
     'Clouds went over, one like a whale and one like [a slipper|a loaf|an old man with a beard]. "I see a dragon," said {a.n}. "That is only because you want to," said {b.n}.',
+)
+_WARM_SCENES = Lines(
+    "On a leaf sat a beetle, [green as glass|no bigger than a crumb]. {a.n} and {b.n} lay down on their bellies and watched it [climb|wash its feet] until it flew away.",
+    'It was warm in the grass. {a.n} closed {a.his} eyes. "Are you asleep?" asked {b.n}. "[Yes|No, I am thinking]," said {a.n}.',
+    "{b.n} found a [blade of grass|hollow stem] and blew on it, and it [squeaked like a mouse|hooted]. Then {a.n} had to try it too.",
+    'Two bees were having an argument over one flower. "There are a thousand others," {a.n} told them, but they did not listen.',
 )

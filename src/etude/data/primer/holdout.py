@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
-from functools import cache
+from functools import lru_cache
 from hashlib import blake2b
 
 from etude.data.primer.lexicon import NAMES, NUMBER_OF_WORD, OBJECT_FORMS, OBJECTS, PLACE_NOUNS
@@ -54,7 +54,7 @@ HELD_PAIRS = frozenset((n, o) for n in NAMES for o in OBJECTS if is_held_out("na
 HELD_SUMS = frozenset(item for item in sums() if is_held_out("sum", *item))
 
 
-@cache
+@lru_cache(maxsize=1024)
 def kept_held_out(owner: str, noun: str, place: str) -> bool:
     return is_held_out("kept", owner, noun, place)
 

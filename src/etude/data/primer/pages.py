@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from etude.data.primer.beats import SEASONS
+from etude.data.primer.beats import SEASONS, in_season
 from etude.data.primer.grammar import Lines, finish
 from etude.data.primer.lexicon import number_word
 from etude.data.primer.story import Story
@@ -126,6 +126,7 @@ def portrait(st: Story) -> None:
     place = st.place("x")
     st.world.move(a.name, place.noun)
     season = st.rng.pick(("spring", "summer", "autumn", "winter"))
+    season = season if in_season(season, place.noun) else "summer"
     if st.rng.chance(0.6):
         st.say(SEASONS[season])
     st.say(_PORTRAIT)

@@ -34,7 +34,7 @@ def story(st: Story) -> None:
     first(st)
     if "both" in st.env and st.rng.chance(0.28):
         second = st.rng.pick(_SEQUELS)
-        if second is not first:
+        if second is not first and (st.season != "winter" or second not in (storm, contest)):
             st.para()
             second(st)
     if st.asks:

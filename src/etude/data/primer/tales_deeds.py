@@ -39,15 +39,21 @@ _PLAN = Lines(
     "{a.n} and {b.n} wanted to build {what}, [the biggest in the world|and it was to be ready by evening].",
 )
 _GATHER = Lines(
+    "{a.n} made a list: {need}. {b.n} found most of it [behind the shed|in the cellar], and the rest they [borrowed|begged] from the neighbours.",
+    "Without {need} it could not be done, so they went from door to door and asked.",
     "They needed {need}, and [it took them <time> to find it all|they carried it all {x.to}].",
     'They gathered {need}. "That should be enough," said {b.n}, [and wiped {b.his} nose|looking at the heap].',
 )
 _WRONG = Lines(
+    '"Finished!" cried {b.n}. But {b.he} had spoken too soon, for {wrong}.',
+    "By noon they were proud of it. By one o'clock {wrong}.",
     "They worked [hard|like beavers], but {wrong}.",
     'At first {wrong}. ["This will never work," said {b.n}.|{b.n} wanted to go home.|{a.n} kicked a stone.]',
     "It looked easy, but it was not: {wrong}.",
 )
 _RIGHT = Lines(
+    "{b.n} wanted to give up, but {a.n} did not. Once more they began, and now they {right}. {done}.",
+    '"I know what we did wrong!" cried {b.n}. So they {right}, and then it was done. {done}.',
     '"We must do it [differently|another way]," said {a.n}. So they {right}. {done}.',
     "They sat down and thought. Then they {right}, and [this time it held|that was the answer]. {done}.",
     "{g.n} came by, looked at it, and [gave them good advice|showed them where the mistake was]. So they {right}. {done}.",
@@ -58,7 +64,7 @@ def building(st: Story) -> None:
     """A plan, the stuff it needs, a failure with a cause, and the answer to just that cause."""
     a, b = st.pair()
     st.elder("g")
-    work = st.rng.pick(_WORKS)
+    work = st.rng.pick([work for work in _WORKS if st.season in ("", work.season)])
     place = st.place("x", work.places)
     what = ("an " if work.what[0] in "aeiou" else "a ") + work.what
     open_story(st, season=work.season)
@@ -87,6 +93,8 @@ _BAKE_PLAN = Lines(
     "The rain drummed on the roof, so {a.n} and {g.n} decided to bake {k}.",
 )
 _BAKE = Lines(
+    "{g.n} read out the recipe, and {a.n} measured everything twice. Into the oven it went, and the clock ticked [very slowly|louder than ever].",
+    "There was more dough on {a.np} sleeves than in the bowl, but in the end the tray was full, and the oven door closed.",
     "They weighed and stirred, and soon there was flour [on the floor|on {a.np} nose|everywhere]. Then the tray went into the oven.",
     "{a.n} stirred until {a.his} arm hurt, and {g.n} [showed {a.him} how to shape them|rolled out the dough]. Then they had to wait, which is the hardest part of baking.",
     "First came the flour, then the butter, and last a pinch of salt. {a.n} [licked the spoon|got to lick the bowl].",
@@ -140,22 +148,30 @@ def baking(st: Story) -> None:
 _HOW_MANY = Lines("How many {k} were left?", "How many {k} were there at the end?")
 _SO_MANY = Lines("{M}.")
 _TASTE = Lines(
+    '"What is the secret?" asked the neighbour at the window. "Patience," said {g.n}, and {a.n} laughed.',
+    "{a.n} kept one for the morning. In the morning it was still good.",
     '"[These are the best ever|Perfect]," said {g.n} with a full mouth.',
     '"A little more sugar next time," said {g.n} and smacked {g.his} lips.',
     "It was quiet in the kitchen for a while, because everybody was chewing.",
 )
 
 _CLOUDS = Lines(
+    "A black cloud came over the hills, and behind it another, even blacker. The swallows flew low.",
+    '{a.n} wet a finger and held it up. "The wind has turned," {a.he} said. It was not long before the first drops fell.',
     "<suddenly> the sky [went dark|turned as black as ink]. The first drops fell, as big as coins.",
     'Far away there was a growl, [like a dog under the table|as if somebody were moving heavy furniture]. "[Thunder|A storm is coming]!" said {b.n}.',
     "The birds stopped singing. The air stood still. Then a gust of wind tore the leaves from the trees.",
 )
 _STORM = Lines(
+    "The rain came down in ropes, and every path was a brook.",
+    "Hail jumped on the ground like peas. It hurt!",
     "Lightning flashed, and thunder cracked [right above them|a moment later].",
     "It rained as if [somebody had tipped out a tub|the sky had burst]. In a minute they were wet to the skin.",
     "The wind howled [and pulled at their clothes|like a hundred wolves].",
 )
 _SHELTER = Lines(
+    '"Where can we go?" cried {b.n}. {a.n} pointed. They ran {x.to} and did not stop until they were under the roof.',
+    "They held one jacket over both their heads and ran {x.to}.",
     '"[Quick|Run], {x.to}!" cried {a.n}. Hand in hand they ran until they were safe {x.at}.',
     "They could not stay where they were. So they [bent their heads|took each other by the hand] and <ran> {x.to}.",
 )
@@ -164,6 +180,8 @@ _CALM = Lines(
     "{a.n} saw that {b.n} was shaking. So {a.he} [sang the silliest song {a.he} knew|told the story of the wolf who was afraid of sheep], and soon {b.n} [laughed|was smiling again].",
 )
 _RAINBOW = Lines(
+    "When they looked out again, the clouds were moving off, and every leaf had a drop at its tip.",
+    "The thunder grumbled once more, far away, like somebody who must have the last word.",
     "Then it was over. The sun came out, and a rainbow stood over the {x2}.",
     "At last the rain grew thin and stopped. [Everything dripped and shone|The whole world smelled new].",
 )
@@ -205,21 +223,29 @@ _PET = Lines(
     "{p.n} was {a.np} {p.kind}. {P.he} [liked {p.treat} more than anything|was clever and knew it|had one white ear].",
 )
 _PET_GONE = Lines(
+    "In the night the wind had blown the gate open. When {a.n} came out with {p.treat}, there was no {p.n}.",
+    "{a.n} had forgotten to close the gate. When {a.he} remembered, it was too late: {p.n} had gone off to see the world.",
     "One <morning> the gate [stood open|had been left open], and {p.n} was gone.",
     '"{p.n}! {p.n}!" {a.n} called. No {p.kind} came.',
     "But that <morning> no one came when {a.n} called. {p.n} had vanished.",
 )
 _TRACKS = Lines(
+    'They asked everyone they met. At last an old man nodded. "A {p.kind} went by an hour ago," he said, "straight {x.to}."',
+    "{a.n} lay down and put {a.his} ear to the ground. {b.n} laughed, but then they both saw the tracks, and the tracks went {x.to}.",
     "In the [mud|soft earth] there were tracks. They led {x.to}.",
     '"I saw a {p.kind}," said {o.n}. "{P.he} ran {x.to}, as if {p.he} had an appointment."',
     '{b.n} found a [little tuft of hair|footprint] by the gate. "This way," {b.he} said, and pointed {x.to}.',
 )
 _CAUGHT = Lines(
+    "They whistled and called. Something moved, and out of the grass looked {p.n}, wet and thin and glad. {P.his} leg was caught in a wire.",
+    "On top of a heap of stones stood {p.n} and did not dare to come down. {P.he} {p.noise} as loud as {p.he} could.",
     "There was {p.n}! {P.he} was caught [in a bramble bush|under a fence|between two boards] and {p.noise} sadly.",
     "Then they heard it: somebody {p.noise}. {p.n} had [fallen into a pit|climbed up too high] and could not get out.",
     "Behind a pile of wood sat {p.n}, {p.move}. {P.he} was not alone: [beside {p.him} lay four tiny mice|{p.he} had found a friend, a hedgehog].",
 )
 _FREED = Lines(
+    "It took time and four careful hands. Then {p.n} was free, and {p.he} {p.noise} so loud that both of them had to laugh.",
+    "{b.n} talked to {p.him} in a low voice while {a.n} worked. At last it was done, and {p.n} came along home, {p.move}.",
     "{a.n} held out {p.treat}, and {b.n} [pushed from behind|lifted {p.him} gently]. A moment later {p.n} was in {a.np} arms.",
     "Little by little they [coaxed|helped] {p.him} out. {p.n} {p.noise} and came to {a.n}, {p.move}.",
     '"Come here, you silly {p.kind}," said {a.n}, half laughing and half crying, and {p.n} came, {p.move}.',
@@ -267,10 +293,13 @@ _FEARS = (
     ("to ride the pony", ("farm", "meadow", "field"), "the pony was so big and its teeth were so yellow", "held on to the mane, and the pony walked as gently as a cloud"),
 )  # fmt: skip
 _SCARED = Lines(
+    "Everyone else could do it. Only {a.n} could not, or thought so. {A.he} longed {deed}, but {why}.",
     "{a.n} wanted {deed}, but {a.he} was <afraid>, for {why}.",
     "There was one thing that {a.n} did not dare: {deed}. [Each time {a.he} tried|When {a.he} stood there], {why}.",
 )
 _CHEER = Lines(
+    '"What is the worst that can happen?" asked {b.n}. {a.n} thought of three things, and then {a.he} had to laugh at the third.',
+    '{b.n} went first. "See?" {b.he} called. "I am still alive!"',
     '"I was afraid too, the first time," said {b.n}. "[Fear gets smaller if you look at it.|Shall I stay with you?]"',
     '{b.n} did not laugh. {B.he} [only said, "I am here."|stood beside {a.him} and waited.]',
     '"You need not do it today," said {b.n}. "But I think you can."',
@@ -281,6 +310,8 @@ _DARED = Lines(
     "[The first time did not count|It took three tries], but then {a.n} {how}.",
 )
 _PROUD = Lines(
+    '"Again!" said {a.n}. There was no stopping {a.him} now.',
+    "Afterwards {a.np} knees shook, but {a.his} eyes shone.",
     '"I did it!" {a.he} shouted. "[Did you see|I really did it]!"',
     "{A} was so [happy|glad|delighted] that {a.he} did it [again|twice more].",
     "Nobody was prouder than {b.n}, except {a.n}.",
@@ -290,9 +321,9 @@ _PROUD = Lines(
 def fear(st: Story) -> None:
     """Something a child does not dare, a friend's word, and the daring."""
     a, _ = st.pair()
-    deed, places, why, how = st.rng.pick(_FEARS)
+    deed, places, why, how = st.rng.pick(_FEARS if st.season in ("", "summer") else _FEARS[1:])
     place = st.place("x", places)
-    open_story(st)
+    open_story(st, season="summer" if places[0] == "pond" else "")
     go_together(st, place)
     idle(st)
     st.para()
@@ -309,6 +340,8 @@ def fear(st: Story) -> None:
 _WHAT_FEAR = Lines("What was {a.n} afraid of at first?")
 _FEARED = Lines("{A.n} was afraid {deed}.")
 _COUNT_START = Lines(
+    '"Let us see who finds more {k}," said {b.n}. They shook hands on it and ran off in different directions.',
+    "They made a bet: whoever found more {k} would be king until supper.",
     '"I can find more {k} than you," said {a.n}. "[Never|We shall see]," said {b.n}, and off they went, each with a bag.',
     "{a.n} and {b.n} wanted to see who could find more {k}. They had until the [church clock struck|sun touched the trees].",
 )

@@ -14,6 +14,7 @@ _OWNS = Lines(
     "{b.np} {t.my} was [well known|the envy of the whole class]. Day after day {b.he} {t.used}.",
 )
 _BORROW = Lines(
+    '{a.n} could not take {a.his} eyes off it. "May I have it for one afternoon?" {a.he} asked. "I will bring it back tonight."',
     '"May I borrow your {t.x}?" asked {a.n}. "[Just until tomorrow|Only for today|I want to {t.use}]."',
     '"Please, {b.n}, may I {t.use}?" {a.n} begged. "[Only once|I will be careful]!"',
     '{a.n} wanted to {t.use} too. "Will you lend it to me?" {a.he} asked. "[Just for a day|I promise to be careful]!"',
@@ -29,17 +30,21 @@ _BREAK = Lines(
     "That <morning> {a.n} {t.used}. Then a [goat|big dog|boy on a bicycle] came round the corner. When {a.n} [got up|looked again], {t.the} {t.damage}.",
 )
 _SHAME = Lines(
+    "{A.n} sat quite still. {A.he} could say that the wind had done it, or the cat. But it would not be true.",
     "{A.n} turned pale. What would {b.n} say?",
     "{A.n} felt [cold all over|a stone in {a.his} stomach]. {A.he} thought of hiding {t.the} [under the bed|in the cellar]. But [that would not be right|hiding it would not mend it].",
     '"Oh no," whispered {a.n}. [For a moment|At first] {a.he} wanted to run away and never come back.',
     '{A.n} sat on the step and cried. {A.his} [grandmother|mother|father] came out and listened to the whole story. "[Tell {b.n} the truth|The truth is the shortest way]," {m}.',
 )
 _CONFESS = Lines(
+    '{a.n} practised the words all the way to {b.np} house. But when {b.n} opened the door, {a.he} only held out {t.the} and said, "I am sorry. It was me."',
     '[With shaking knees|The next morning], {a.n} went to {b.n}. "I broke your {t.x}," {a.he} said. "[I am so sorry|I am really sorry|It was my fault]."',
     '"I have to tell you something," said {a.n} to {b.n}, looking at the ground. "Your {t.x} is broken. [I did it|I was not careful], and I am sorry."',
     '{a.n} took {t.the} back to {b.n} and told {b.him} everything. "I am sorry," {a.he} said. "[I should have been careful.|Are you very angry?]"',
 )
 _ANSWER = Lines(
+    '{b.n} breathed in, and {b.he} breathed out. "Things can be mended," {b.he} said.',
+    "{b.np} lip trembled. But then {b.he} saw that {a.n} was crying, and {b.he} could not be angry any more.",
     '{b.n} was <angry> at first. Then {b.he} saw {a.np} face. "[Thank you for telling me|At least you told me the truth]," {b.he} said.',
     '{b.n} looked at {t.the} for a long time. "I am sad about it," {b.he} said at last. "But I am not angry with you."',
     '"[Go away|I will never lend you anything again]!" cried {b.n}. But after a while {b.he} came back and said, "[Let us look at it together|Perhaps we can mend it]."',
@@ -100,11 +105,15 @@ _PICKED = {
     "shop": Lines("{a.n} opened {a.his} box and counted {m}.", "{a.n} kept a tin full of {k} under {a.his} bed. That day {a.he} took out {m}."),
 }  # fmt: skip
 _SEES = Lines(
+    '"What have you got there?" asked {b.n}, and came nearer. {B.he} had been out all day and had found nothing.',
+    "{b.n} walked by with empty hands and tried not to look.",
     "Then {b.n} came along. {B.he} had none at all, and [{b.he} looked at them with big eyes|{b.his} face was <sad>].",
     "{b.n} sat on the wall and had nothing. [{B.he} did not say a word|{B.he} pretended not to look].",
     '"[Oh|How lovely]," sighed {b.n}. "I have not a single one."',
 )
 _SHARE = Lines(
+    "{a.n} looked at them, and then at {b.n}. In the end {a.he} gave {b.n} {p} and kept {l}.",
+    '"Close your eyes," said {a.n}. When {b.n} opened them again, {b.he} had {p}, and {a.n} had {l}.',
     "{a.n} [thought for a moment|did not think twice]. {A.he} gave {b.n} {p}. Now {a.he} had {l} left.",
     '"[You can have some|Here, take some] of mine," said {a.n}, and [counted out|gave {b.n}] {p}. {L} {was} left for {a.him}.',
     '"Hold out your hands!" said {a.n}, and put {p} into them. That left {a.him} with {l}.',
@@ -124,7 +133,7 @@ _MORE = Lines(
 def sharing(st: Story) -> None:
     """So many, so many given away, so many left, and perhaps some more."""
     a, b = st.pair()
-    kind = st.count_kind()
+    kind = st.count_kind(("oven", "shop", "shore") if st.season in ("winter", "spring") else ())
     st.elder("g")
     open_story(
         st, season="autumn" if kind.source == "wood" else "summer" if kind.source in ("plot", "tree") else ""
@@ -180,15 +189,18 @@ _B_GLAD = Lines(
 )
 
 _ACCUSE = Lines(
+    'Only {b.n} had been in the house that day. "It must have been you," said {a.n} to {b.him}. "Nobody else was here."',
     '"Somebody has taken my {t.x}!" thought {a.n}, and {a.he} looked at {b.n}.',
     '"You took my {t.x}!" {a.n} shouted at {b.n}. "[Give it back|I know it was you]!"',
     '{a.n} was sure that {b.n} had taken it. "[Thief|You have it]!" {a.he} cried. "You [always|only] wanted my {t.x}!"',
 )
 _DENY = Lines(
+    "{b.n} opened {b.his} mouth and shut it again. Then {b.he} turned round and went home without a word.",
     '"I did not," said {b.n}. "[I have not even seen it|I never touched it]." And {b.he} went away with {b.his} head down.',
     '{b.n} [turned red|was too hurt to answer]. "It was not me," {b.he} said, and [a tear rolled down {b.his} cheek|{b.he} walked off].',
 )
 _TRUTH = Lines(
+    "At bedtime {a.n} sat up with a start. {X.at}! {A} ran out in {a.his} slippers, and there, where {a.he} had put it, was {t.full}.",
     "That evening {a.n} went {x.to}. And what was lying there? {T.full}! {a.n} had left it there [{a.himself}|the day before].",
     "Later {a.n} remembered that {a.he} had been {x.at}. {A} <ran> there, and found {t.full} just where {a.he} had put it down.",
 )
@@ -198,6 +210,7 @@ _SORRY = Lines(
     'It was hard to knock at {b.np} door, but {a.n} did. "I am sorry that I [blamed you|shouted at you]," {a.he} said.',
 )
 _FORGIVE = Lines(
+    '{b.n} kicked a stone. "You should have asked me first," {b.he} said. "I know," said {a.n}. Then they were friends again.',
     '{b.n} was silent for a moment. Then {b.he} <smiled>. "[It is all right|Let us forget it]," {b.he} said.',
     '"That hurt," said {b.n}. "But it is good that you came." And {b.he} [held out {b.his} hand|moved over to make room on the bench].',
     '"Apologies are best with cake," said {b.n}, and {b.he} cut two big slices.',
@@ -249,15 +262,20 @@ _WHERE = Lines("Where was {t.the} all the time?")
 _THERE = Lines("It was {x.at}.", "{X.at}.")
 
 _DARE = Lines(
+    '"You run like [a snail|an old donkey]," said {b.n}. {a.n} did not like to hear that. "Then race me {x.to}!" {a.he} said.',
     '"I am faster than you!" said {b.n}. "[You are not|Never]!" said {a.n}. "[Let us race|We shall see]! First one {x.to} wins."',
     '"Let us race {x.to}," said {a.n}. {b.n} was already tying {b.his} shoes.',
     '{b.n} always won every race, and {b.he} liked to talk about it. "Race you {x.to}," said {a.n} one day. {b.n} laughed out loud.',
 )
 _START = Lines(
+    "{a.n} drew a line in the dust. They bent down, somebody whistled, and off they went.",
+    "At the third crow of the cock they started, elbows flying.",
     '"One, two, three, go!" They [shot off|ran] like [two arrows|the wind].',
     '"Ready, steady, go!" Dust flew up under their feet.',
 )
 _LEAD = Lines(
+    "After the first bend {b.n} was ten steps ahead, and after the second {b.he} was twenty.",
+    "{a.n} got a stone in {a.his} shoe, and {b.n} was gone like a hare.",
     "{b.n} was [soon far ahead|in front at once]. {a.n} [puffed|ran] along behind.",
     "{b.n} had the longer legs. Soon {a.n} could see only {b.his} back.",
     "For a while they ran side by side. Then {b.n} pulled ahead.",
@@ -283,6 +301,7 @@ _FALL = (
     ),
 )
 _AFTER = Lines(
+    '{b.n} was cross for a minute, and then {b.he} was not. "How did you do that?" {b.he} asked. "I just did not stop," said {a.n}.',
     '"[Well run|You earned that]!" said {b.n}, [out of breath|and shook {a.np} hand].',
     '{b.n} [laughed|grinned]. "[I have learned something today|You are faster than I thought]," {b.he} said.',
 )
@@ -318,6 +337,7 @@ _WHO_WON = Lines("Who won the race?")
 _A_WON = Lines("{A.n} won it.", "{A.n} did.")
 _NONE_WON = Lines("Nobody did. {A.n} stopped to help {b.n}.")
 _GRATEFUL = Lines(
+    '{b.n} said nothing for a while. "I would not have stopped for you," {b.he} said at last. "But next time I will."',
     '"You could have won," said {b.n}. "[I know|Winning alone is no fun]," said {a.n}.',
     '"<thanks>," said {b.n}. "[You are worth more than a prize|I would have sat there till night]."',
 )

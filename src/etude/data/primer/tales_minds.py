@@ -17,19 +17,27 @@ _BOXES = (
     "the brown bag",
 )
 _PUT = Lines(
+    "{a.n} owned {t.a}, and it lived in {h1}. Before going out to [play|fetch water], {a.he} put it there and closed the lid.",
+    "In the morning {a.n} played with {t.a}. Then {a.he} put it into {h1} and [went to school|went for a walk].",
     "{a.n} had {t.a}. {A.he} put it into {h1} and went out to [play|help {a.his} father|feed the hens].",
     "Before lunch, {a.n} laid {t.a} in {h1}, [where it would be safe|as {a.he} always did]. Then {a.he} left the room.",
     '"I will keep my {t.my} in {h1}," said {a.n}, and [did so|in it went]. Then {a.he} went outside.',
 )
 _MOVED = Lines(
+    "A little later {b.n} tidied the room. Out of {h1} came {t.the}, and into {h2} it went. {a.n} was far away and knew nothing of it.",
+    "{b.n} wanted to play a trick. As soon as {a.n} was gone, {b.he} took {t.the} from {h1} and hid it in {h2}.",
     "While {a.he} was away, {b.n} came in. {B.he} took {t.the} out of {h1} and put it into {h2}[, just for fun| to make room for the plates|, because {b.he} thought it was safer there].",
     "Nobody was there when {b.n} came in. {B.he} {t.used} for a while and then put {t.the} away in {h2}. {a.n} did not see it.",
 )
 _RETURN = Lines(
+    "At last {a.n} came home. Where would {a.he} look? In {h1}, of course! {A.he} opened it, and there was nothing inside.",
+    '{a.n} came in with cold hands and opened {h1}. "But I put it here!" {a.he} cried. {T.the} was not there.',
     "Then {a.n} came back and wanted {t.the}. Of course {a.he} looked in {h1} first, because {a.he} had put it there. It was empty.",
     "When {a.n} came back, {a.he} went straight to {h1}. {A.he} could not know that {t.the} was no longer there.",
 )
 _REVEAL = Lines(
+    '"Cold," said {b.n} from the door. "[Very cold|Still cold]." {a.n} went to the window, to the stove, and at last to {h2}. "Hot!" cried {b.n}. And there it was.',
+    '{b.n} could not keep a straight face. "Look in {h2}," {b.he} said. {a.n} looked, and there was {t.the}.',
     '"{b.n}, have you seen my {t.x}?" {b.n} laughed. "It is in {h2}. I put it there." {a.n} laughed too[.|, after a moment.]',
     '{a.n} searched the whole room. At last {b.n} came in. "Oh! I put it in {h2}," {b.he} said. "[I should have told you|I am sorry]."',
 )
@@ -72,10 +80,14 @@ _CHAIN = Lines(
     '"{c.n} has {t.full}," {b.n} told {a.n}. "{C.he} is {x.at}." And {a.n} was already on the way.',
 )
 _MEET = Lines(
+    '{a.n} found {c.n} without any trouble. "Is it true that you have {t.a}?" {a.he} asked. {c.n} nodded. "Here it is."',
+    '"I heard that you have {t.a}," said {a.n}. {c.n} [raised {c.his} eyebrows|laughed]. "That must have been {b.n}," {c.he} said.',
     '{c.n} was {x.at}, just as {b.n} had said. "Yes, I have it," {c.he} said. "How did you know?" "{b.n} told me," said {a.n}.',
     'There was {c.n}, and {t.the} was [beside|with] {c.him}. "{b.n} told me that you had it," said {a.n}. {c.n} <smiled>.',
 )
 _LEND = Lines(
+    '"I do not need it this week," said {c.n}, and lent {a.n} {t.the}. So {a.n} {t.used}.',
+    "{c.n} [thought about it|made {a.n} promise to be careful], and then {c.he} lent {a.him} {t.the}.",
     '"You may have it until [Sunday|tomorrow]," said {c.n}, and lent {a.n} {t.the}.',
     "{c.n} was glad to help and lent {a.him} {t.the}. {a.n} {t.used}, and everyone was <glad>.",
 )
@@ -111,6 +123,8 @@ _TOLD = Lines("{B.n} had said so.", "Because {b.n} knew it and said so.")
 _WHO_TOLD = Lines("Who told {a.n} about {t.the}?")
 _B_DID = Lines("{B.n} did.", "It was {b.n}.")
 _ALL_GOOD = Lines(
+    "It had only taken one question.",
+    "{a.n} was glad that {a.he} had asked.",
     '"It is good to have friends who know things," thought {a.n}.',
     "{a.n} ran back to thank {b.n} as well.",
     "So one word had helped, at the right moment.",
@@ -180,6 +194,8 @@ _NEW = Lines(
     "A family had moved in across the street, and {a.n} saw a {b.boy} [on the steps|behind the fence] who looked lonely. It was {b.n}.",
 )
 _SHY = Lines(
+    "At first {a.n} only watched. It is not easy to talk to somebody you do not know.",
+    "{a.n} walked past [once|twice|three times]. Each time {a.he} opened {a.his} mouth, and each time no word came out.",
     "{a.n} wanted to say hello, but did not know how. What if {b.he} did not want to talk?",
     '"[Go and say hello|Somebody has to begin]," said {a.np} [mother|father]. That was easy to say!',
 )
@@ -188,6 +204,8 @@ _ICE = Lines(
     'Then {a.n} had an idea. {A.he} held out {t.a}. "Do you want to try it?" {a.he} asked. {b.n} [nodded|smiled for the first time].',
 )
 _PLAYED = Lines(
+    "Soon they were laughing as if they had a joke that nobody else knew.",
+    "{b.n} knew games that {a.n} had never heard of, and {a.n} knew all the good hiding places.",
     "They took turns, and by [noon|evening] it was as if they had always known each other.",
     '"My name is {b.n}," {b.he} said. "I know," said {a.n}. "I am {a.n}. [Come!|Shall we play?]" And they <ran> off.',
 )

@@ -52,6 +52,7 @@ def quest(st: Story) -> None:
 _WHAT_WISH = Lines("What did {a.n} wish for?", "What did {a.n} want?")
 _IT_WISHED = Lines("{A.n} wished for {t.a}.", "{T.a}.", "{A.he} wanted {t.a}.")
 _JOY = Lines(
+    "It was late when {a.n} came home. {A.he} {t.used} all the same, just once, before going to bed.",
     "[That very day|Before supper|At once], {a.n} {t.used}.",
     "{a.n} {t.used}, and [everyone came out to watch|it was even better than in {a.his} dreams|{a.he} did not want to stop].",
     "Now {a.n} had {t.a} at last. {A.he} {t.used}, and then {a.he} did it [again|once more].",
@@ -180,6 +181,7 @@ def _by_finding(st: Story, thing: Thing, depth: int) -> None:
 _WHERE_FOUND = Lines("Where was {t.the}?", "Where did {a.n} find {t.the}?")
 _FOUND_THERE = Lines("It was {x.at}.", "{A.n} found it {x.at}.")
 _HELPED = Lines(
+    '{a.n} stopped at once. "Two are faster than one," {a.he} said, and {a.he} was right.',
     '"Wait, I will help you!" cried {a.n}, and it took [only a minute|quite a while|the whole morning], but in the end [all was well|it was done].',
     "{a.n} did not think of {t.the} at all. {A.he} just [helped|rolled up {a.his} sleeves], and [soon|before long] everything was in order.",
     '"Let me," said {a.n}. [Before the clock struck again|In no time], the trouble was over, and {o.n} was <glad>.',
@@ -206,6 +208,7 @@ def _by_kindness(st: Story, thing: Thing, depth: int) -> None:
 
 
 _TROUBLE = Lines(
+    "It was a windy day, and {o.np} papers were flying all over the road {x.to}. {O.he} ran after them, but {o.he} was much too slow. {a.n} saw it.",
     "On the way {x.to}, {a.n} met {o.n}, who was [looking for {o.his} glasses|standing beside a cart with a broken wheel|chasing three hens].",
     "One <morning> {a.n} [saw|met] {o.n} {x.at}. {O.he} [had dropped a whole sack of potatoes|could not open the gate|had lost {o.his} purse].",
     "{a.n} was {x.at} when {a.he} heard a cry. It was {o.n}, and {o.he} [had slipped and fallen|was up to the knees in mud|could not carry {o.his} bags any further].",
@@ -256,6 +259,7 @@ _OFFER = Lines(
     'It was {o.n} who had {t.a}. "A swap?" said {o.n}. "[Gladly|Why not]! But I need {u.a}."',
 )
 _BUT = Lines(
+    '"I have no {u.x}," said {a.n}. "Then go and find one," said {o.n}, and that was the end of the talk.',
     "{a.n} had no {u.x}. [So that had to come first|So where could {a.he} get one|But {a.he} did not give up].",
     "Now {a.n} needed {u.a} before {a.he} could have {t.the}.",
     '"{U.a}!" thought {a.n}. "[Where shall I find that?|One thing at a time.]"',
@@ -273,7 +277,7 @@ def _by_trade(st: Story, thing: Thing, depth: int) -> None:
     wanted = st.thing("u")
     st.world.get(owner.name, thing.noun)
     st.say(_OFFER, o=owner, u=wanted, t=thing)
-    st.say(_BUT, u=wanted, t=thing)
+    st.say(_BUT, o=owner, u=wanted, t=thing)
     st.para()
     st.env["t"] = wanted
     obtain(st, wanted, depth - 1)
@@ -295,17 +299,22 @@ _HAD = Lines(
     "{a.n} had {t.a}. That <morning> {a.he} {t.used}.",
 )
 _GONE = Lines(
+    "In the evening {a.n} wanted to take out {t.the}. {A.he} looked, and looked again. It was not there!",
     "But [when evening came|a little later|after lunch], {t.the} was gone!",
     '"Where is my {t.x}?" cried {a.n} [the next morning|that afternoon|suddenly]. It was [gone|nowhere to be seen].',
     "Then {a.n} put {a.his} hand in {a.his} bag, and {t.the} was not there.",
     "<suddenly>, {a.n} stood still. {T.the} was missing!",
 )
 _FEEL = Lines(
-    "{A} was very <sad>. [A tear ran down {a.his} nose|{A.he} could not eat a bite].",
+    '"Perhaps it will come back," said {a.his} little brother. But things do not come back by themselves.',
+    "{A.n} sat down on the stairs and did not want to get up again.",
+    "{A} was <sad>. [A tear ran down {a.his} nose|{A.he} could not eat a bite].",
     "{A.p} [lip trembled|face grew long|eyes filled with tears].",
     '"[I must have lost it|It cannot be far]," {a.he} said, but {a.his} voice shook.',
 )
 _SEARCH = Lines(
+    "They turned out every pocket and shook every sheet. A thimble came to light, and a tooth, but no {t.x}.",
+    "{b.n} crawled under the sofa and came out with a spider on {b.his} ear, but without {t.the}.",
     "{Both.n} looked [under the bed and behind the stove|in every drawer|under every bush], but [there was no {t.x} there|they found only dust and an old shoe].",
     "They looked high and low. They looked in [the washing|the bread box|the rain barrel]. Nothing!",
     "{a.n} asked [the postman|the milk woman|the boy next door], but [no one|nobody] had seen it.",
@@ -354,6 +363,7 @@ _WHY_SAD = Lines("Why was {a.n} sad?")
 _LOST_IT = Lines("Because {a.he} had lost {a.his} {t.x}.", "{A.he} could not find {t.the}.")
 _FOUND_THERE2 = Lines("It was {x.at}.", "{X.at}.", "{A.n} had left it {x.at}.")
 _RELIEF = Lines(
+    "{a.n} danced three times round {b.n}, and that was thanks enough.",
     "{a.n} hugged {t.the} and then {a.he} hugged {b.n}.",
     '"<thanks>," said {a.n}. "[Without you I would never have found it|You are the best finder in the world]."',
     "{a.n} was so [happy|glad|delighted] that {a.he} {t.used} [right there|then and there].",
