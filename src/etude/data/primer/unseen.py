@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from etude.data.primer.entities import Person, Place, Thing, amount
 from etude.data.primer.grammar import Lines
-from etude.data.primer.holdout import is_held_out
+from etude.data.primer.holdout import HELD_PAIRS, is_held_out
 from etude.data.primer.lexicon import COUNT_BY_NOUN, GIRLS, NAMES, PLACE_BY_NOUN, THING_BY_NOUN, number_word
 from etude.data.primer.rng import Rng
 from etude.data.primer.story import Story
@@ -48,7 +48,10 @@ def render_held_out(kind: str, item: tuple[str | int, ...], seed: int) -> str:
         return st.text()
     name, noun = words[0], words[1]
     st.cast("a", _person(name))
-    st.cast("b", _person(st.rng.pick([other for other in NAMES if other != name])))
+    st.cast(
+        "b",
+        _person(st.rng.pick([other for other in NAMES if other != name and (other, noun) not in HELD_PAIRS])),
+    )
     many = COUNT_BY_NOUN.get(noun)
     if kind == "kept":
         st.env["x"] = Place(PLACE_BY_NOUN[words[2]])
