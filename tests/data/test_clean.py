@@ -19,14 +19,18 @@ def test_clean_text_can_be_written_and_stays_clean(text: str, form: Form) -> Non
     clean.encode("utf-8")
     assert "\r" not in clean
     assert all(char in "\t\n" or unicodedata.category(char) not in {"Cc", "Cs"} for char in clean)
-    assert clean.split("\n") == (clean.splitlines() + [""] if clean.endswith("\n") or not clean else clean.splitlines())
+    assert clean.split("\n") == (
+        clean.splitlines() + [""] if clean.endswith("\n") or not clean else clean.splitlines()
+    )
     if form != "none":
         assert unicodedata.is_normalized(form, clean)
     if not clean.startswith("\ufeff"):
         assert normalise(clean, form) == clean
 
 
-@given(st.text(st.characters(codec="ascii", categories=["L", "N", "P", "S", "Zs"], include_characters="\n\t")))
+@given(
+    st.text(st.characters(codec="ascii", categories=["L", "N", "P", "S", "Zs"], include_characters="\n\t"))
+)
 def test_plain_text_is_left_alone(text: str) -> None:
     assert normalise(text, "NFKC") == text
 

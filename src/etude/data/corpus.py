@@ -27,6 +27,7 @@ from etude.data.store import Int64, StoreWriter, TextStore
 from etude.run import read_json, write_json
 
 SCHEMA = 1
+_TELL_BYTES = 1_000_000
 Progress = Callable[[str, int, int | None], None]
 Part = Literal["train", "validation"]
 
@@ -165,7 +166,7 @@ def _read_all(
             if budget is not None and writer.bytes + len(text) * 4 > budget:
                 text = _fitting(text, budget - writer.bytes)
             writer.add(text)
-            if writer.bytes - told > 1_000_000:
+            if writer.bytes - told > _TELL_BYTES:
                 told = writer.bytes
                 progress("read", min(told, total) if total else told, total)
             if budget is not None and writer.bytes >= budget:

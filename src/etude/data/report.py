@@ -102,8 +102,8 @@ class DataReport:
 
         table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
         table.add_column(no_wrap=True)
-        table.add_column()
-        table.add_column(style="dim")
+        table.add_column(overflow="fold")
+        table.add_column(overflow="fold", style="dim")
         for what, much, remark in self.rows():
             style = "" if what.startswith("  ") else "bold"
             # Text, not markup: a file may be called [red].txt

@@ -30,6 +30,7 @@ MAX_VALIDATION_BYTES = 4_000_000
 """The hash split holds out the wanted share, but not more than about this."""
 MIN_TEXT_BYTES = 1_000
 _TOP_UPS = 4
+_TELL_BYTES = 4_000_000
 
 Mask = npt.NDArray[np.bool_]
 Progress = Callable[[str, int, int | None], None]
@@ -228,7 +229,7 @@ def _training(store: TextStore, units: Int64, mask: Mask, progress: Progress | N
     for _, text in _texts(store, units, mask):
         yield text
         done += len(text)
-        if progress is not None and done - told > 4_000_000:
+        if progress is not None and done - told > _TELL_BYTES:
             told = done
             progress("check split", min(done, total), total)
 
