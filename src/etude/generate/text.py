@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import codecs
 import json
-from collections.abc import Iterable, Iterator
+import re
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from tokenizers import Tokenizer
@@ -16,21 +17,25 @@ from tokenizers.pre_tokenizers import ByteLevel
 _REPLACEMENT = "\ufffd"
 _LONGEST_CHARACTER = 4
 """Bytes, so tokens, that one character takes at most."""
+_LONGEST_VIEW = 64
 
 
 class TokenStreamDecoder:
     """Feed ids one at a time; each call returns the text that is certain by now.
 
     All pieces together, `finish()` included, are what `tokenizer.decode` gives for all the ids at once. Bytes
-    that cannot become a character show as U+FFFD, as they do there.
+    that cannot become a character show as U+FFFD. Where bytes are the fallback of a character vocabulary,
+    `tokenizer.decode` gives up a whole run of bytes for one that is broken; here its sound characters stay,
+    for they may have been shown already.
     """
 
     def __init__(self, tokenizer: Tokenizer, *, skip_special_tokens: bool = True) -> None:
-        self._decoder = (
-            _ByteDecoder(tokenizer, skip_special_tokens)
-            if _is_byte_level(tokenizer)
-            else _WindowDecoder(tokenizer, skip_special_tokens)
-        )
+        self._decoder: _ByteDecoder | _WindowDecoder
+        token_bytes = _token_bytes(tokenizer)
+        if token_bytes is None:
+            self._decoder = _WindowDecoder(tokenizer, skip_special_tokens)
+        else:
+            self._decoder = _ByteDecoder(tokenizer, skip_special_tokens, token_bytes)
 
     def feed(self, token_id: int) -> str:
         """The text that this token completes, "" while a character is unfinished."""
@@ -49,9 +54,13 @@ class TokenStreamDecoder:
             yield piece
 
 
-def _is_byte_level(tokenizer: Tokenizer) -> bool:
-    decoder: dict[str, Any] | None = json.loads(tokenizer.to_str()).get("decoder")
-    return decoder is not None and decoder.get("type") == "ByteLevel"
+def _token_bytes(tokenizer: Tokenizer) -> Callable[[str], bytes] | None:
+    """How a token of this vocabulary is written in bytes; None when it depends on the tokens around it."""
+    decoder: dict[str, Any] = json.loads(tokenizer.to_str()).get("decoder") or {}
+    steps = [step.get("type") for step in decoder.get("decoders", [decoder])]
+    if steps == ["ByteLevel"]:
+        return _byte_level_bytes
+    return _byte_fallback_bytes if steps == ["ByteFallback", "Fuse"] else None
 
 
 def _bytes_of_letters() -> dict[str, int]:
@@ -65,24 +74,36 @@ def _bytes_of_letters() -> dict[str, int]:
     return table | {chr(256 + index): byte for index, byte in enumerate(rest)}
 
 
-class _ByteDecoder:
-    """Exact for byte-level vocabularies: the bytes of each token go through an incremental UTF-8 decoder."""
+_LETTERS = _bytes_of_letters()
+_BYTE_TOKEN = re.compile("<0x([0-9A-F]{2})>")
 
-    def __init__(self, tokenizer: Tokenizer, skip_special_tokens: bool) -> None:
+
+def _byte_level_bytes(token: str) -> bytes:
+    if all(letter in _LETTERS for letter in token):
+        return bytes(_LETTERS[letter] for letter in token)
+    return token.encode()
+
+
+def _byte_fallback_bytes(token: str) -> bytes:
+    byte = _BYTE_TOKEN.fullmatch(token)
+    return bytes([int(byte[1], 16)]) if byte else token.encode()
+
+
+class _ByteDecoder:
+    """Exact where each token is some bytes: they go through an incremental UTF-8 decoder."""
+
+    def __init__(
+        self, tokenizer: Tokenizer, skip_special_tokens: bool, token_bytes: Callable[[str], bytes]
+    ) -> None:
         self._tokenizer = tokenizer
-        self._letters = _bytes_of_letters()
+        self._token_bytes = token_bytes
         added = tokenizer.get_added_tokens_decoder()
         self._skipped = {i for i, token in added.items() if token.special} if skip_special_tokens else set()
         self._utf8 = codecs.getincrementaldecoder("utf-8")(errors="replace")
 
     def feed(self, token_id: int) -> str:
         token = None if token_id in self._skipped else self._tokenizer.id_to_token(token_id)
-        return "" if token is None else self._utf8.decode(self._bytes(token))
-
-    def _bytes(self, token: str) -> bytes:
-        if all(letter in self._letters for letter in token):
-            return bytes(self._letters[letter] for letter in token)
-        return token.encode()
+        return "" if token is None else self._utf8.decode(self._token_bytes(token))
 
     def finish(self) -> str:
         return self._utf8.decode(b"", final=True)
@@ -112,14 +133,27 @@ class _WindowDecoder:
         return self._show(self._new_text())
 
     def _new_text(self) -> str:
-        before = self._decode(self._shown)
-        return self._decode(self._shown + self._held)[len(before) :]
+        before, after = self._decode(self._shown), self._decode(self._shown + self._held)
+        # A decoder may see the shown tokens anew in the light of the held ones; what is shown cannot be
+        # undone.
+        return after[len(before) :] if after.startswith(before) else self._decode(self._held)
 
     def _show(self, text: str) -> str:
-        # The last shown tokens stay in view, because a decoder may join a token to the one before it.
         if self._held:
-            self._shown, self._held = (self._shown + self._held)[-_LONGEST_CHARACTER:], []
+            self._shown, self._held = self._recent(self._shown + self._held), []
         return text
+
+    def _recent(self, ids: list[int]) -> list[int]:
+        """The last tokens that show something and do not begin within a character.
+
+        A decoder may join a token to the one before it, or treat the first text differently from the rest (it
+        strips a space, say); after something visible, what follows reads as it does in the whole text.
+        """
+        for count in range(_LONGEST_CHARACTER, min(len(ids), _LONGEST_VIEW)):
+            seen = self._decode(ids[-count:])
+            if seen.strip() and _REPLACEMENT not in seen:
+                return ids[-count:]
+        return ids[-_LONGEST_VIEW:]
 
     def _decode(self, ids: list[int]) -> str:
         return str(self._tokenizer.decode(ids, skip_special_tokens=self._skip))

@@ -1,0 +1,153 @@
+"""The distribution that is drawn from, against an independent one in numpy, and the draws against it."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from etude.errors import InputError
+from etude.generate.sampling import SamplingSettings, draw, row_seed, token_probabilities
+
+Array = NDArray[np.float64]
+
+
+def reference(logits: list[float], s: SamplingSettings) -> Array:
+    """One row, one rule at a time, by sets of tokens and sums in plain Python."""
+    order = sorted(range(len(logits)), key=lambda token: (-logits[token], token))
+    if s.temperature == 0:
+        kept = {order[0]: 1.0}
+    else:
+        kept = {token: math.exp((logits[token] - logits[order[0]]) / s.temperature) for token in order}
+    if s.top_k is not None:
+        kept = {token: kept[token] for token in order[: s.top_k] if token in kept}
+    total, reached, nucleus = math.fsum(kept.values()), 0.0, []
+    for token in [token for token in order if token in kept]:
+        if s.top_p < 1 and nucleus and reached >= s.top_p * total:
+            break
+        nucleus.append(token)
+        reached += kept[token]
+    kept = {token: kept[token] for token in nucleus if kept[token] >= s.min_p * max(kept.values())}
+    result = np.zeros(len(logits))
+    for token, weight in kept.items():
+        result[token] = weight / math.fsum(kept.values())
+    return result
+
+
+logit_rows = st.lists(st.integers(-40, 40).map(lambda x: x / 8), min_size=1, max_size=30)
+choices = st.builds(
+    SamplingSettings,
+    temperature=st.sampled_from([0.0, 0.01, 0.5, 1.0, 3.0]),
+    top_k=st.none() | st.integers(1, 12),
+    top_p=st.sampled_from([0.03, 0.31, 0.77, 0.951, 1.0]),
+    min_p=st.sampled_from([0.0, 0.013, 0.37, 1.0]),
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.data(), choices)
+def test_against_an_independent_implementation(data: st.DataObject, s: SamplingSettings) -> None:
+    logits = data.draw(logit_rows)
+    batch = torch.tensor([logits, logits[::-1]])
+    probabilities = token_probabilities(batch, s)
+    np.testing.assert_allclose(probabilities[0].numpy(), reference(logits, s), atol=1e-12)
+    np.testing.assert_allclose(probabilities[1].numpy(), reference(logits[::-1], s), atol=1e-12)
+    assert probabilities.sum(dim=-1).tolist() == pytest.approx([1.0, 1.0])
+
+
+def support(logits: torch.Tensor, **changes: Any) -> list[int]:
+    return [int(x) for x in token_probabilities(logits, SamplingSettings(**changes)).count_nonzero(dim=-1)]
+
+
+def test_sizes_of_what_is_left() -> None:
+    logits = torch.tensor([[0.5, 0.25, 0.15, 0.1], [0.25, 0.25, 0.25, 0.25]]).log()
+    assert support(logits) == [4, 4]
+    assert support(logits, temperature=0.0) == [1, 1]
+    assert support(logits, top_k=2) == [2, 2]
+    assert support(logits, top_k=9) == [4, 4]
+    assert support(logits, top_p=0.7) == [2, 3]
+    assert support(logits, top_p=0.8) == [3, 4]
+    assert support(logits, top_p=1e-9) == [1, 1]
+    assert support(logits, min_p=0.4) == [2, 4]
+    assert support(logits, min_p=1.0) == [1, 4]
+
+
+def test_order_of_application() -> None:
+    """top_p counts what top_k left, and temperature comes before both."""
+    logits = torch.tensor([[0.4, 0.3, 0.2, 0.1]]).log()
+    assert support(logits, top_k=2, top_p=0.5) == [1]  # 0.4 / 0.7 reaches one half
+    assert support(logits, top_p=0.5) == [2]
+    assert support(logits, temperature=0.25, top_p=0.5) == [1]
+    assert support(logits, temperature=100.0, min_p=0.9) == [4]
+
+
+def test_equals_are_broken_by_the_lower_id() -> None:
+    logits = torch.tensor([[1.0, 3.0, 3.0, 3.0]])
+    greedy = token_probabilities(logits, SamplingSettings(temperature=0.0))
+    assert greedy.tolist() == [[0, 1, 0, 0]]
+    two = token_probabilities(logits, SamplingSettings(top_k=2))
+    assert two.tolist() == [[0, 0.5, 0.5, 0]]
+
+
+def test_extreme_logits_stay_finite() -> None:
+    logits = torch.tensor([[1e30, -1e30, 0.0], [3e38, 3e38, -3e38]])
+    for temperature in (1e-30, 1.0, 1e30):
+        probabilities = token_probabilities(logits, SamplingSettings(temperature=temperature))
+        assert torch.isfinite(probabilities).all()
+        assert probabilities.sum(dim=-1).tolist() == pytest.approx([1.0, 1.0])
+
+
+@pytest.mark.parametrize(
+    "changes", [{}, {"temperature": 1.7}, {"top_k": 5}, {"top_p": 0.8}, {"min_p": 0.1}], ids=str
+)
+def test_frequencies_of_draws(changes: dict[str, Any]) -> None:
+    """Chi-square over 20,000 draws; the bound is 5 standard deviations above what it should be."""
+    logits = torch.randn(1, 12, generator=torch.Generator().manual_seed(2)) * 1.5
+    probabilities = token_probabilities(logits, SamplingSettings(**changes))[0]
+    generator = torch.Generator().manual_seed(3)
+    count = 20_000
+    seen = np.bincount([draw(probabilities, generator) for _ in range(count)], minlength=12)
+    expected = count * probabilities.numpy()
+    assert seen[expected == 0].sum() == 0
+    possible = expected > 0
+    chi_square = ((seen - expected)[possible] ** 2 / expected[possible]).sum()
+    freedom = possible.sum() - 1
+    assert chi_square < freedom + 5 * math.sqrt(2 * freedom)
+
+
+def test_a_draw_never_lands_on_probability_zero() -> None:
+    probabilities = torch.tensor([0.0, 0.1, 0.0, 0.9, 0.0], dtype=torch.float64)
+    generator = torch.Generator().manual_seed(0)
+    assert {draw(probabilities, generator) for _ in range(300)} == {1, 3}
+
+
+def test_row_seeds_are_unrelated() -> None:
+    assert row_seed(7, 0) == 7
+    seeds = {row_seed(seed, row) for seed in range(50) for row in range(50)}
+    assert len(seeds) == 2500
+    assert all(0 <= seed < 2**63 for seed in seeds)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"temperature": -0.1}, "temperature must be 0"),
+        ({"temperature": math.nan}, "temperature"),
+        ({"temperature": math.inf}, "temperature"),
+        ({"top_k": 0}, "top_k must be at least 1"),
+        ({"top_p": 0.0}, "top_p must be above 0"),
+        ({"top_p": 1.01}, "top_p"),
+        ({"min_p": -0.1}, "min_p must be from 0"),
+        ({"min_p": 1.1}, "min_p"),
+        ({"max_new_tokens": -1}, "max_new_tokens"),
+    ],
+)
+def test_settings_that_mean_nothing(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        SamplingSettings(**changes)
