@@ -1,0 +1,56 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from etude.config import DeviceSettings
+from etude.device import (
+    Device,
+    choose_device,
+    describe_machine,
+    measured_bandwidth,
+    measured_peak_flops,
+    peak_memory_bytes,
+)
+from etude.errors import InputError
+
+
+def test_auto_is_a_device_that_computes() -> None:
+    device = choose_device(DeviceSettings(threads=1))
+    assert device.threads == torch.get_num_threads() == 1
+    with device.autocast():
+        product = torch.ones(2, 2, device=device.torch) @ torch.ones(2, 2, device=device.torch)
+    device.synchronize()
+    assert product.sum().item() == 8
+    assert device.dtype == ("bf16" if device.kind == "cuda" else "fp32")
+
+
+@pytest.mark.parametrize("kind", ["cuda", "mps"])
+def test_a_device_that_is_not_there_is_refused(kind: str) -> None:
+    there = torch.cuda.is_available() if kind == "cuda" else torch.backends.mps.is_available()
+    if there:
+        pytest.skip(f"this machine has {kind}")
+    with pytest.raises(InputError, match=r"device\.kind=cpu"):
+        choose_device(DeviceSettings(kind=kind))  # type: ignore[arg-type]
+
+
+def test_bf16_products_are_bf16() -> None:
+    with Device("cpu", "bf16", 1).autocast():
+        assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == torch.bfloat16
+
+
+def test_speeds_are_measured_and_possible() -> None:
+    device = Device("cpu", "fp32", 1)
+    # Between a slow emulator and the largest accelerator there is.
+    assert 1e8 < measured_peak_flops(device, 0.05) < 1e17
+    assert 1e7 < measured_bandwidth(device, 0.05) < 1e14
+
+
+def test_the_machine_is_described_in_plain_values() -> None:
+    import json
+
+    description = describe_machine(Device("cpu", "fp32", 1))
+    assert json.loads(json.dumps(description)) == description
+    assert description["versions"]["torch"] == torch.__version__
+    peak = peak_memory_bytes()
+    assert peak is None or peak > 2**20

@@ -1,0 +1,74 @@
+"""torch.compile gives the same losses and gradients as eager, and its absence costs one line."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+AGREEMENT = """
+import os, sys
+import torch
+from etude.data.loader import BatchLoader
+from etude.data.parts import TokenPart
+from etude.device import Device
+from etude.model.build import build_model
+from etude.model.config import preset
+from etude.train.compilation import compile_objective
+from etude.train.objectives import NextToken
+
+torch.set_num_threads(1)
+device = Device("cpu", "fp32", 1)
+generator = torch.Generator().manual_seed(0)
+documents = [torch.randint(1, 50, (100,), generator=generator).tolist() for _ in range(20)]
+part = TokenPart.from_documents(documents, eos_id=0)
+dims = dict(vocab_size=50, hidden_size=32, num_hidden_layers=2, num_attention_heads=2, max_position_embeddings=16)
+model = build_model(preset(sys.argv[1], **dims), seed=1)
+with torch.no_grad():
+    for parameter in model.parameters():
+        parameter += 0.1 * torch.randn(parameter.shape, generator=generator)
+objective = NextToken(model, BatchLoader(part, 16, 4, seed=0), device, num_steps=2, micro_batch_rows=2)
+
+def measure():
+    model.zero_grad()
+    losses = [objective.loss(micro) for micro in objective.batch(1)]
+    sum(losses).backward()
+    return [loss.item() for loss in losses], [p.grad.clone() for p in model.parameters()]
+
+eager_losses, eager_gradients = measure()
+problem = compile_objective(objective, model, device, "auto")
+print("problem:", problem)
+assert all(p.grad is None for p in model.parameters()), "the probe leaves no gradients behind"
+losses, gradients = measure()
+torch.testing.assert_close(losses, eager_losses, rtol=1e-5, atol=1e-5)
+for ours, theirs in zip(gradients, eager_gradients):
+    torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
+"""
+
+
+def in_a_process(family: str, **environment: str) -> str:
+    import os
+
+    command = [sys.executable, "-c", AGREEMENT, family]
+    # Shape checks are for this process; the compiler gets the code as users run it.
+    result = subprocess.run(
+        command, capture_output=True, text=True, timeout=300, env={**os.environ, **environment}
+    )
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2"])
+def test_compiled_and_eager_agree(family: str) -> None:
+    assert "problem: None" in in_a_process(family)
+
+
+def test_without_a_compiler_it_is_one_line_and_eager(tmp_path: Path) -> None:
+    output = in_a_process(
+        "llama", CXX=str(tmp_path / "no-such-compiler"), TORCHINDUCTOR_CACHE_DIR=str(tmp_path)
+    )
+    problem = output.split("problem:", 1)[1].strip()
+    assert problem != "None"
+    assert len(problem.splitlines()) == 1
