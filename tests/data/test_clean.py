@@ -20,7 +20,7 @@ def test_clean_text_can_be_written_and_stays_clean(text: str, form: Form) -> Non
     assert "\r" not in clean
     assert all(char in "\t\n" or unicodedata.category(char) not in {"Cc", "Cs"} for char in clean)
     assert clean.split("\n") == (
-        clean.splitlines() + [""] if clean.endswith("\n") or not clean else clean.splitlines()
+        [*clean.splitlines(), ""] if clean.endswith("\n") or not clean else clean.splitlines()
     )
     if form != "none":
         assert unicodedata.is_normalized(form, clean)

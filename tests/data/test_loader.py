@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections import Counter
 
@@ -37,9 +38,9 @@ def test_a_permutation_hits_everything_once(size: int, seed: int, epoch: int) ->
 def test_permutations_look_random() -> None:
     """Every place receives every element equally often over many keys (chi-square, 48 degrees of freedom)."""
     counts = np.zeros((7, 7))
-    for key in range(3500):
+    for key in range(1400):
         counts[np.arange(7), Permutation(7, key)(np.arange(7))] += 1
-    assert ((counts - 500) ** 2 / 500).sum() < 85  # p = 0.0008
+    assert ((counts - 200) ** 2 / 200).sum() < 85  # p = 0.0008
     image = Permutation(100_000, 1, 2)(np.arange(100_000))
     assert abs(np.corrcoef(np.arange(100_000), image)[0, 1]) < 0.01
     assert np.mean(np.abs(np.diff(image)) < 1000) < 0.03
@@ -99,10 +100,10 @@ def test_slices_make_up_the_batch(step: int, rows: int, data: st.DataObject) -> 
     loader = BatchLoader(part_of(300), 8, rows, seed=1)
     inputs, targets = loader.rows(step)
     cuts = sorted({0, rows, *data.draw(st.lists(st.integers(0, rows), max_size=4))})
-    parts = [loader.slice(step, a, b - a) for a, b in zip(cuts, cuts[1:], strict=False)]
+    parts = [loader.slice(step, a, b - a) for a, b in itertools.pairwise(cuts)]
     assert np.array_equal(np.concatenate([a for a, _ in parts]), inputs)
     assert np.array_equal(np.concatenate([b for _, b in parts]), targets)
-    ids = [loader.document_ids(step, a, b - a) for a, b in zip(cuts, cuts[1:], strict=False)]
+    ids = [loader.document_ids(step, a, b - a) for a, b in itertools.pairwise(cuts)]
     assert np.array_equal(np.concatenate(ids), loader.document_ids(step))
 
 

@@ -30,16 +30,18 @@ def text(tmp_path: Path) -> Path:
 
 def inodes(cache: Path) -> dict[str, int]:
     return {
-        str(path): path.stat().st_ino for path in cache.rglob("*") if path.is_file() and path.name != ".lock"
+        str(path): path.stat().st_ino
+        for path in cache.rglob("*")
+        if path.is_file() and path.suffix != ".lock"
     }
 
 
 def test_the_second_time_nothing_is_made(text: Path, tmp_path: Path) -> None:
     first = prepared(text, tmp_path / "cache")
     files = inodes(tmp_path / "cache")
-    began = time.perf_counter()
+    began = time.process_time()
     second = prepared(text, tmp_path / "cache")
-    assert time.perf_counter() - began < 0.5
+    assert time.process_time() - began < 0.5
     assert inodes(tmp_path / "cache") == files
     assert second.fingerprint == first.fingerprint
     assert second.corpus_hash == first.corpus_hash
@@ -169,8 +171,8 @@ DAMAGES: dict[str, Callable[[Path], object]] = {
 @pytest.mark.parametrize("damage", list(DAMAGES))
 @pytest.mark.parametrize(
     "name",
-    ["tokens/*/train-00000.bin", "tokens/*/train.marks.npy", "tokens/*/tokenizer/tokenizer.json", "tokens/*/manifest.json",
-     "corpus/*/text.bin", "corpus/*/offsets.npy", "corpus/*/corpus.json"],
+    ["tokens/*/train-00000.bin", "tokens/*/train.marks.npy", "tokens/*/tokenizer/tokenizer.json",
+     "tokens/*/manifest.json", "corpus/*/text.bin", "corpus/*/offsets.npy", "corpus/*/corpus.json"],
 )  # fmt: skip
 def test_damage_is_found_and_made_good(text: Path, tmp_path: Path, name: str, damage: str) -> None:
     cache = tmp_path / "cache"
@@ -223,12 +225,24 @@ def test_an_interrupted_preparation_leaves_nothing_half_made(
     with pytest.raises(error):
         prepare(*settings, family="llama", seed=1, cache=cache, progress=stop)
     left = [
-        path.relative_to(cache).parts for path in cache.rglob("*") if path.is_file() and path.name != ".lock"
+        path.relative_to(cache).parts
+        for path in cache.rglob("*")
+        if path.is_file() and path.suffix != ".lock"
     ]
     assert all(parts[0] == "corpus" and not parts[1].startswith(".") for parts in left)
     if stage in {"read", "check split"}:
         assert not left
     assert prepare(*settings, family="llama", seed=1, cache=cache).train.num_tokens > 0
+
+
+def test_two_at_once_wait_for_each_other(text: Path, tmp_path: Path) -> None:
+    from concurrent.futures import ThreadPoolExecutor
+
+    with ThreadPoolExecutor(3) as pool:
+        made = list(pool.map(lambda _: prepared(text, tmp_path / "cache"), range(3)))
+    assert len({one.fingerprint for one in made}) == 1
+    assert len({one.train.window(0, 200).tobytes() for one in made}) == 1
+    assert len(list((tmp_path / "cache").glob("*/*/"))) == 2
 
 
 def test_a_full_disk_is_one_line(text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

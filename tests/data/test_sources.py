@@ -5,13 +5,14 @@ from __future__ import annotations
 import io
 import os
 import sys
+import threading
 from itertools import islice
 from pathlib import Path
 
 import pytest
 
 from etude.data.piece import SourceLog
-from etude.data.sources import PathSource, Source, StdinSource, nothing_usable, open_sources
+from etude.data.sources import PathSource, Source, StreamSource, nothing_usable, open_sources
 from etude.errors import InputError
 
 
@@ -65,16 +66,27 @@ def test_identity_follows_content_and_names(tmp_path: Path) -> None:
 
 
 def test_standard_input_is_one_document(tmp_path: Path) -> None:
-    source = StdinSource(tmp_path, io.BytesIO(b"hello\nworld\n"))
+    source = StreamSource("-", io.BytesIO(b"hello\nworld\n"), tmp_path)
     pieces = list(source.pieces(SourceLog()))
     assert [(p.document.text, p.document.id) for p in pieces] == [("hello\nworld\n", "stdin")]
-    assert source.identity() == StdinSource(tmp_path, io.BytesIO(b"hello\nworld\n")).identity()
+    assert source.identity() == StreamSource("-", io.BytesIO(b"hello\nworld\n"), tmp_path).identity()
 
 
 def test_standard_input_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"from a pipe")))
     (source,) = opened("-", spool=tmp_path)
     assert [p.document.text for p in source.pieces(SourceLog())] == ["from a pipe"]
+
+
+def test_a_named_pipe_is_read_once(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    writer = threading.Thread(target=pipe.write_text, args=("through a pipe",))
+    writer.start()
+    (source,) = opened(str(pipe), spool=tmp_path / "spool")
+    writer.join()
+    assert source.identity() == source.identity()
+    assert [p.document.text for p in source.pieces(SourceLog())] == ["through a pipe"]
 
 
 def test_builtin_python_is_the_standard_library_without_its_tests() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 from pathlib import Path
 
@@ -103,7 +104,7 @@ def test_one_long_text_is_cut_into_sections(tmp_path: Path, fraction: float) -> 
     assert text.startswith(parts["train"][0]) or text.startswith(tuple(parts["validation"]))
     places = sorted((text.index(piece), part) for part, pieces in parts.items() for piece in pieces)
     names = [part for _, part in places]
-    assert all(a != b for a, b in zip(names, names[1:], strict=False))
+    assert all(a != b for a, b in itertools.pairwise(names))
 
 
 @given(

@@ -69,7 +69,7 @@ def build_corpus(folder: Path, sources: Sequence[Source], data: DataSettings, pr
         raise nothing_usable(intake.log)
     store = TextStore(folder)
     try:
-        kept, notes = _without_copies(store, sources, data, intake)
+        kept, notes = _without_copies(store, sources, data, intake, progress)
         if data.split == "tail":
             split = split_tail(store, kept, data.validation_fraction)
         else:
@@ -180,7 +180,11 @@ def _fitting(text: str, room: int) -> str:
 
 
 def _without_copies(
-    store: TextStore, sources: Sequence[Source], data: DataSettings, intake: _Intake
+    store: TextStore,
+    sources: Sequence[Source],
+    data: DataSettings,
+    intake: _Intake,
+    progress: Progress,
 ) -> tuple[Mask, list[str]]:
     """(mask of the documents that stay, lines for the report)."""
     kept = np.ones(store.num_documents, bool)
@@ -197,7 +201,7 @@ def _without_copies(
         if why_not:
             notes.append(why_not)
         else:
-            near = near_copies(store, kept)
+            near = near_copies(store, kept, progress)
             kept &= ~near
             _drop_marked(store, near, "near copy", intake)
     return kept, notes

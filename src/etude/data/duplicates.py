@@ -6,6 +6,8 @@ different documents among ten million share a hash with a probability of about 3
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import numpy.typing as npt
 
@@ -22,6 +24,7 @@ _READ_BYTES = 200_000
 """Of a longer document the beginning decides."""
 
 Mask = npt.NDArray[np.bool_]
+Progress = Callable[[str, int, int | None], None]
 
 
 def exact_copies(hashes: npt.NDArray[np.uint64]) -> Mask:
@@ -43,7 +46,7 @@ def near_too_large(num_documents: int, num_bytes: int) -> str:
     return ""
 
 
-def near_copies(store: TextStore, kept: Mask) -> Mask:
+def near_copies(store: TextStore, kept: Mask, progress: Progress | None = None) -> Mask:
     """(documents,) True for every kept document that nearly repeats an earlier kept one.
 
     MinHash (Broder 1997) with locality-sensitive hashing, by the ``datasketch`` library. The first of several near
@@ -55,6 +58,8 @@ def near_copies(store: TextStore, kept: Mask) -> Mask:
     signatures: dict[int, MinHash] = {}
     copies = np.zeros(store.num_documents, bool)
     for number in np.flatnonzero(kept).tolist():
+        if progress is not None and number % 256 == 0:
+            progress("find near copies", int(store.offsets[number]), int(store.offsets[-1]))
         shingles = _shingles(store, number)
         if not shingles:
             continue

@@ -49,11 +49,11 @@ def damaged_file(folder: Path, described: Mapping[str, Mapping[str, Any]]) -> st
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """One process at a time prepares data in ``folder``; others wait, then find the work done."""
+def locked(folder: Path, key: str) -> Iterator[None]:
+    """One process at a time prepares what ``key`` names in ``folder``; others wait, then find the work done."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        handle = (folder / ".lock").open("w")
+        handle = (folder / f"{key}.lock").open("w")
     except OSError as error:
         raise write_failure(folder, error) from error
     with handle:

@@ -100,7 +100,7 @@ def prepare(
         fingerprint = key_of(
             {"schema": SCHEMA, "corpus": corpus_key, "tokenizer": _tokenizer_identity(tokenizer, family)}
         )
-        with locked(cache):
+        with locked(cache, corpus_key):
             found = _open(cache, fingerprint)
             if isinstance(found, PreparedData):
                 return found

@@ -10,12 +10,12 @@ import difflib
 import os
 import shutil
 import sys
+import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
 from etude.data import builtin, hub
-from etude.data.document import Document
 from etude.data.formats import KNOWN_ENDINGS, format_of, read_file
 from etude.data.piece import Piece, SourceLog
 from etude.data.streams import CHUNK_BYTES, compression_of
@@ -88,16 +88,16 @@ class PathSource:
             yield self.root
 
 
-class StdinSource:
-    """Text on standard input: one document, kept in a temporary file so that it can be read twice."""
+class StreamSource:
+    """Text that can be read only once (standard input, a pipe): one document, kept in a temporary file meanwhile."""
 
-    name = "-"
-
-    def __init__(self, spool: Path, stream: BinaryIO | None = None) -> None:
-        self.path = spool / "stdin.txt"
+    def __init__(self, name: str, stream: BinaryIO, spool: Path) -> None:
+        self.name = name
         spool.mkdir(parents=True, exist_ok=True)
-        with self.path.open("wb") as target:
-            shutil.copyfileobj(stream or sys.stdin.buffer, target, CHUNK_BYTES)
+        handle, path = tempfile.mkstemp(suffix=".txt", dir=spool)
+        self.path = Path(path)
+        with os.fdopen(handle, "wb") as target:
+            shutil.copyfileobj(stream, target, CHUNK_BYTES)
 
     @property
     def size(self) -> int:
@@ -106,12 +106,12 @@ class StdinSource:
 
     def identity(self) -> dict[str, Any]:
         """The hash of what came."""
-        return {"source": self.name, "hash": hash_file(self.path)}
+        return {"source": "stream", "hash": hash_file(self.path)}
 
     def pieces(self, log: SourceLog) -> Iterator[Piece]:
         """One document."""
-        for piece in read_file(self.path, "stdin", "text", log, as_text=True):
-            yield Piece(Document(piece.document.text, "stdin", "stdin"), piece.continues)
+        label = "stdin" if self.name == "-" else self.name
+        yield from read_file(self.path, label, "text", log)
 
 
 def open_sources(
@@ -129,7 +129,7 @@ def open_sources(
     sources: list[Source] = []
     for name in dict.fromkeys(names):
         if name == "-":
-            sources.append(StdinSource(spool))
+            sources.append(StreamSource(name, sys.stdin.buffer, spool))
         elif name.startswith(hub.PREFIX):
             sources.append(hub.HubSource(name, text_field))
         elif name == "builtin:primer":
@@ -138,6 +138,9 @@ def open_sources(
             sources.append(builtin.PythonSource())
         elif name.startswith(builtin.PREFIX):
             raise InputError(f"there is no built-in '{name}': there are {' and '.join(builtin.NAMES)}")
+        elif Path(name).is_fifo():
+            with Path(name).open("rb") as stream:
+                sources.append(StreamSource(name, stream, spool))
         else:
             sources.append(PathSource(name, text_field))
     return sources
@@ -180,9 +183,9 @@ def _walk(folder: Path, log: SourceLog, above: frozenset[str]) -> Iterator[Path]
 
 
 def _hash(path: Path) -> str:
-    if format_of(path) not in KNOWN_ENDINGS and path.stat().st_size > 64 * CHUNK_BYTES:
-        return f"size {path.stat().st_size}"  # skipped anyway: not worth reading
     try:
+        if format_of(path) not in KNOWN_ENDINGS and path.stat().st_size > 64 * CHUNK_BYTES:
+            return f"size {path.stat().st_size}"  # skipped in a folder: not worth reading
         return hash_file(path)
     except OSError as error:
         return f"unreadable: {error.strerror}"
