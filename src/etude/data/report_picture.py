@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ def draw_report(report: DataReport, path: Path) -> None:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(11, 6.2), layout="constrained")
-    grid = figure.add_gridspec(2, 2, height_ratios=(3, 1.1), width_ratios=(1.25, 1))
+    grid = figure.add_gridspec(2, 2, height_ratios=(3, 1.2), width_ratios=(1.25, 1))
     _draw_outcomes(figure.add_subplot(grid[0, 0]), report.facts)
     _draw_lengths(figure.add_subplot(grid[0, 1]), report.facts)
     _draw_split(figure.add_subplot(grid[1, :]), report)
@@ -66,6 +67,8 @@ def _draw_outcomes(axes: Any, facts: dict[str, Any]) -> None:
     axes.set_yticks(list(places), [_short(bar[0]) for bar in bars], parse_math=False)
     axes.set_ylim(max(len(bars), 4) - 0.4, -0.6)
     axes.set_xlim(0, max(bar[1] for bar in bars) * 1.32)
+    axes.xaxis.set_major_formatter("{x:,.0f}")
+    axes.locator_params(axis="x", nbins=5, integer=True)
     axes.set_xlabel("documents (skipped: files or rows)")
     axes.set_title("What was kept, and why the rest went", loc="left", fontsize=10)
     _plain(axes)
@@ -85,6 +88,7 @@ def _draw_lengths(axes: Any, facts: dict[str, Any]) -> None:
     axes.set_ylabel("documents")
     axes.set_xlabel("length")
     axes.yaxis.get_major_locator().set_params(integer=True)
+    axes.yaxis.set_major_formatter("{x:,.0f}")
     axes.set_title("How long the kept documents are", loc="left", fontsize=10)
     _plain(axes)
 
@@ -100,8 +104,9 @@ def _draw_split(axes: Any, report: DataReport) -> None:
         at, side = (0, "left") if part == "train" else (total, "right")
         axes.text(at, 0.34, label, ha=side, va="bottom", color=_INK, fontsize=9)
         left += size
-    axes.text(0, -0.36, _short(report.split_remark(), 150), ha="left", va="top", color=_INK, fontsize=9)
-    axes.set_ylim(-0.8, 0.75)
+    remark = textwrap.fill(report.split_remark(), 105, max_lines=2)
+    axes.text(0, -0.36, remark, ha="left", va="top", color=_INK, fontsize=9)
+    axes.set_ylim(-1.1, 0.75)
     axes.set_xlim(0, total)
     axes.set_title(f"Split by {facts['split']['rule']}", loc="left", fontsize=10)
     axes.set_axis_off()
