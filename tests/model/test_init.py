@@ -55,7 +55,7 @@ def test_by_default_a_fresh_network_predicts_almost_nothing(name: str) -> None:
             assert not parameter.any(), key
     tokens = make_tokens(4, 20)
     loss = torch.nn.functional.cross_entropy(model(tokens).flatten(0, 1), make_tokens(4, 20, 1).flatten())
-    assert abs(float(loss) - math.log(config.vocab_size)) < 0.2
+    assert abs(loss.item() - math.log(config.vocab_size)) < 0.2
 
 
 @pytest.mark.parametrize("name", EVERY)
