@@ -130,18 +130,21 @@ def _flush_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
+def _line(event: dict[str, Any]) -> str:
+    return json.dumps(event, ensure_ascii=False) + "\n"
+
+
 class JsonLines:
     """An append-only log, one JSON object a line; a line is written whole or recognised as torn."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    def append(self, event: dict[str, Any]) -> None:
-        """Add one line and hand it to the operating system at once."""
-        line = (json.dumps(event, ensure_ascii=False) + "\n").encode("utf-8")
+    def append(self, *events: dict[str, Any]) -> None:
+        """Add a line for each event and hand them to the operating system at once."""
         try:
             with self.path.open("ab") as file:
-                file.write(line)
+                file.write("".join(map(_line, events)).encode("utf-8"))
         except OSError as error:
             raise write_failure(self.path, error) from error
 

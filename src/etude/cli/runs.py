@@ -3,27 +3,24 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated
 
 import typer
 
+Folder = Annotated[Path, typer.Argument(help="The folder that holds runs.")]
+Runs = Annotated[list[Path], typer.Argument(metavar="RUN...", help="One run, or several to compare.")]
+Out = Annotated[Path | None, typer.Option(help="Where to; .png and .svg are both written.")]
+Dark = Annotated[bool, typer.Option("--dark", help="Light lines on a dark ground.")]
 
-def runs(
-    folder: Annotated[Path, typer.Argument(help="The folder that holds runs.")] = Path("runs"),
-) -> None:
+
+def runs(folder: Folder = Path("runs")) -> None:
     """List the runs there are, newest first."""
     from etude.workflow import list_runs
 
     list_runs.show(folder)
 
 
-def plot(
-    run_folders: Annotated[
-        list[Path], typer.Argument(metavar="RUN...", help="One run, or several to compare.")
-    ],
-    out: Annotated[Optional[Path], typer.Option(help="Where to; .png and .svg are both written.")] = None,  # noqa: UP045
-    dark: Annotated[bool, typer.Option("--dark", help="Light lines on a dark ground.")] = False,
-) -> None:
+def plot(run_folders: Runs, out: Out = None, dark: Dark = False) -> None:
     """Draw loss curves with the rungs of the n-gram ladder, as PNG and SVG."""
     from etude.workflow.plot import plot_runs
 

@@ -9,14 +9,16 @@ from rich.console import Console
 from rich.table import Table
 
 from etude.config import Settings, get_value, known_keys, resolved
+from etude.data.report_picture import draw_report
 from etude.errors import InputError
 from etude.model.build import build_model
 from etude.model.cost import count_parameters, training_memory
+from etude.run import write_json
 from etude.train.checkpoint import list_checkpoints, step_of
 from etude.train.loop import Loop, TrainState
 from etude.train.optimizer import UpdateRules
 from etude.workflow.display import format_duration
-from etude.workflow.plan import Plan, make_plan
+from etude.workflow.plan import Plan, make_plan, prepare_data
 from etude.workflow.pretrain import Outcome, fit, next_token_objective, reopen, start
 from etude.workflow.summary import close, say
 
@@ -113,13 +115,13 @@ def seconds_per_step(plan: Plan, steps: int = 3) -> float:
 def report_data(settings: Settings, picture: Path | None, json_file: Path | None) -> None:
     """Print the data report; draw it and write it where asked."""
     console = Console()
-    report = make_plan(settings, console).data.report
-    report.print(console)
+    report = prepare_data(settings, console).report
+    console.print(report.table())
     if picture is not None:
-        report.draw(picture)
+        draw_report(report, picture)
         say(console, str(picture))
     if json_file is not None:
-        report.write(json_file)
+        write_json(json_file, report.as_json())
         say(console, str(json_file))
 
 

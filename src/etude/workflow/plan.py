@@ -44,6 +44,17 @@ def make_plan(settings: Settings, console: Console) -> Plan:
         InputError: no usable text, or settings that do not fit together.
     """
     device = choose_device(settings.device)
+    data = prepare_data(settings, console)
+    facts = Facts(data.train.num_tokens, data.tokenizer.vocab_size, data.tokenizer.eos_id)
+    return Plan(device, data, resolve(settings, facts, device))
+
+
+def prepare_data(settings: Settings, console: Console) -> PreparedData:
+    """The text as tokens, from the cache when nothing has changed; what a person should know of it is printed.
+
+    Raises:
+        InputError: no usable text.
+    """
     with data_progress(console) as progress:
         data = prepare(
             settings.data,
@@ -53,8 +64,9 @@ def make_plan(settings: Settings, console: Console) -> Plan:
             cache=default_cache(),
             progress=progress,
         )
-    facts = Facts(data.train.num_tokens, data.tokenizer.vocab_size, data.tokenizer.eos_id)
-    return Plan(device, data, resolve(settings, facts, device))
+    for note in data.report.notes:
+        console.print(note, markup=False, highlight=False, soft_wrap=True)
+    return data
 
 
 def manifest(plan: Plan) -> dict[str, Any]:
