@@ -9,6 +9,7 @@ made again.
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import shutil
 import tempfile
@@ -28,7 +29,7 @@ from etude.data.report import DataReport
 from etude.data.shards import encode_part, open_part, token_dtype
 from etude.data.sources import open_sources
 from etude.data.tokenizer import EtudeTokenizer, existing_tokenizer
-from etude.errors import InputError
+from etude.errors import EtudeError, InputError
 from etude.run import hash_file, read_json, staged_folder, write_json
 
 SCHEMA = 1
@@ -81,6 +82,9 @@ def prepare(
         InputError: nothing usable, a missing path, or a setting that cannot be met.
         EtudeError: the disk is full, or a worker died.
     """
+    if getattr(multiprocessing.current_process(), "_inheriting", False):
+        # A worker that runs its parent's script again would wait here for a lock that its parent holds.
+        raise EtudeError("a script that prepares text needs `if __name__ == '__main__':` around its calls")
     tell = progress or _silent
     vocabulary.check_kind(tokenizer.kind)
     spool = Path(tempfile.mkdtemp(prefix="etude-"))

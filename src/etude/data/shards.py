@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import signal
+import tempfile
 from array import array
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -217,14 +218,12 @@ class _PartWriter:
 _worker: tuple[EtudeTokenizer, Any] | None = None
 
 
-def _start_worker(tokenizer_json: str, kind: str, eos: str, corpus: str) -> None:
+def _start_worker(tokenizer: Path, corpus: Path) -> None:
     """In a worker process: one thread each, and Ctrl-C is left to the parent."""
     global _worker
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
-    from tokenizers import Tokenizer
-
-    _worker = EtudeTokenizer(Tokenizer.from_str(tokenizer_json), kind=kind, eos=eos), Corpus(Path(corpus))
+    _worker = EtudeTokenizer.load(tokenizer), Corpus(corpus)
 
 
 def _work(task: list[Segment]) -> Encoded:
@@ -239,13 +238,16 @@ def _in_processes(
     """Results in the order of the tasks, never more than a few tasks a worker under way."""
     import multiprocessing
 
+    # Handed over as a file: a worker that dies at birth leaves a parent stuck that has more than a pipe full for it.
+    handed_over = tempfile.TemporaryDirectory(prefix="etude-")
+    tokenizer.save(Path(handed_over.name))
     pool = ProcessPoolExecutor(
         workers,
         mp_context=multiprocessing.get_context(
             "spawn"
         ),  # a fork would copy the threads of torch and tokenizers
         initializer=_start_worker,
-        initargs=(tokenizer.to_json(), tokenizer.kind, tokenizer.eos, str(corpus)),
+        initargs=(Path(handed_over.name), corpus),
     )
     waiting: deque[Future[Encoded]] = deque()
     try:
@@ -262,3 +264,4 @@ def _in_processes(
         ) from None
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+        handed_over.cleanup()

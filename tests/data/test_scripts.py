@@ -1,0 +1,29 @@
+"""A person's own script that forgets the main guard gets an error, not a process that waits for itself."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+SCRIPT = """
+import sys
+from pathlib import Path
+from etude.config import load_settings
+from etude.data.prepare import default_cache, prepare
+
+settings = load_settings(values={"data.sources": ("builtin:primer",), "data.max_bytes": 9_000_000, "data.workers": 2})
+prepare(settings.data, settings.tokenizer, family="llama", seed=0, cache=default_cache())
+"""
+
+
+def test_a_script_without_a_main_guard_ends_with_advice(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(SCRIPT)
+    environment = {**os.environ, "ETUDE_CACHE": str(tmp_path / "cache")}
+    result = subprocess.run(
+        [sys.executable, str(script)], env=environment, capture_output=True, text=True, timeout=120
+    )
+    assert result.returncode != 0
+    assert "if __name__ == '__main__':" in result.stderr.strip().splitlines()[-1]
