@@ -72,7 +72,8 @@ def test_help_is_quick_and_names_the_commands(tmp_path: Path) -> None:
 
 
 def test_import_pulls_in_nothing_heavy(tmp_path: Path) -> None:
-    code = "import sys, etude, etude.cli.main; print([m for m in ('torch','numpy','matplotlib','tokenizers') if m in sys.modules])"
+    heavy = "('torch', 'numpy', 'matplotlib', 'tokenizers')"
+    code = f"import sys, etude, etude.cli.main; print([m for m in {heavy} if m in sys.modules])"
     result = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, check=True
     )

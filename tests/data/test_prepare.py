@@ -14,11 +14,11 @@ from corpora import line, prepared, write_documents
 
 from etude.config import DataSettings, TokenizerSettings
 from etude.data import prepare as prepare_module
-from etude.data import vocabulary
 from etude.data.files import default_cache
 from etude.data.prepare import open_prepared, prepare
 from etude.data.report import DataReport, human_bytes
 from etude.data.report_picture import draw_report
+from etude.data.tokens import vocabulary
 from etude.errors import EtudeError, InputError
 
 
@@ -212,8 +212,8 @@ def test_a_resumed_run_opens_its_data_by_fingerprint(text: Path, tmp_path: Path)
 def test_an_interrupted_preparation_leaves_nothing_half_made(
     tmp_path: Path, stage: str, error: type[BaseException], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("etude.data.split._TELL_BYTES", 1000)
-    monkeypatch.setattr("etude.data.corpus._TELL_BYTES", 1000)
+    monkeypatch.setattr("etude.data.corpus.split._TELL_BYTES", 1000)
+    monkeypatch.setattr("etude.data.corpus.corpus._TELL_BYTES", 1000)
     write_documents(tmp_path / "text", 80)
     cache = tmp_path / "cache"
 

@@ -15,10 +15,22 @@ from etude.workflow import jobs
 from etude.workflow.language import load
 
 TORTURE = [
-    "", " ", "Once upon a time, there was a fox.", "  two spaces  and\ttabs\n\n\nlines\r\n", "1234567 + 89 = 0.5e-3",
-    "naïve façade Straße", "日本語のテキスト", "שלום עולם", "🦊👩‍👩‍👧‍👦🇪🇺", "e\u0301 combining", "\x00\x01 control", "<|endoftext|>",
-    "don't we'll I'd YOU'RE", "a" * 500, "{}[]()<>!?;:'\"\\/|@#$%^&*~`",
-]  # fmt: skip
+    "",
+    " ",
+    "Once upon a time, there was a fox.",
+    "  two spaces  and\ttabs\n\n\nlines\r\n",
+    "1234567 + 89 = 0.5e-3",
+    "naïve façade Straße",
+    "日本語のテキスト",
+    "שלום עולם",
+    "🦊👩‍👩‍👧‍👦🇪🇺",
+    "e\u0301 combining",
+    "\x00\x01 control",
+    "<|endoftext|>",
+    "don't we'll I'd YOU'RE",
+    "a" * 500,
+    "{}[]()<>!?;:'\"\\/|@#$%^&*~`",
+]
 
 
 @pytest.mark.parametrize("preset", ["llama", "qwen3", "gpt2"])

@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from etude.errors import InputError
-from etude.model.config import ModelConfig, preset
+from etude.model.config import preset
+from etude.model.hf_config import config_from_hf, config_to_hf
 from networks import EVERY, make_config
 
 SIZES: dict[str, Any] = {"vocab_size": 64, "hidden_size": 64}
@@ -19,20 +20,20 @@ SIZES: dict[str, Any] = {"vocab_size": 64, "hidden_size": 64}
 @pytest.mark.parametrize("name", EVERY)
 def test_config_json_there_and_back(name: str) -> None:
     config = make_config(name, bos_token_id=3, eos_token_id=5, initializer_range=0.03)
-    assert ModelConfig.from_hf(config.to_hf()) == config
+    assert config_from_hf(config_to_hf(config)) == config
 
 
 @pytest.mark.parametrize("name", ["llama", "qwen3"])
 def test_rope_is_written_for_old_and_new_readers(name: str) -> None:
-    written = make_config(name, rope_theta=500.0).to_hf()
+    written = config_to_hf(make_config(name, rope_theta=500.0))
     assert written["rope_theta"] == written["rope_parameters"]["rope_theta"] == 500.0
     for spared in ("rope_theta", "rope_parameters"):
         rest = {key: value for key, value in written.items() if key != spared}
-        assert ModelConfig.from_hf(rest).rope_theta == 500.0
+        assert config_from_hf(rest).rope_theta == 500.0
 
 
 def test_gpt2_is_written_for_converters_too() -> None:
-    written = make_config("gpt2").to_hf()
+    written = config_to_hf(make_config("gpt2"))
     assert written["n_ctx"] == written["n_positions"] == 48
     assert written["attn_pdrop"] == written["resid_pdrop"] == written["embd_pdrop"] == 0
 
@@ -118,20 +119,20 @@ def test_sizes_must_be_given() -> None:
 )
 def test_foreign_config_json_is_refused_in_one_line(change: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
-        ModelConfig.from_hf(make_config("llama").to_hf() | change)
+        config_from_hf(config_to_hf(make_config("llama")) | change)
 
 
 def test_a_missing_size_is_named() -> None:
-    values = make_config("llama").to_hf()
+    values = config_to_hf(make_config("llama"))
     del values["hidden_size"]
     with pytest.raises(InputError, match="lacks 'hidden_size'"):
-        ModelConfig.from_hf(values)
+        config_from_hf(values)
 
 
 def test_token_ids_outside_the_vocabulary_and_lists_of_them() -> None:
     """transformers writes 50256 into a tiny GPT-2, and several end tokens into chat models."""
-    values = make_config("gpt2").to_hf() | {"bos_token_id": 50256, "eos_token_id": [7, 8]}
-    config = ModelConfig.from_hf(values)
+    values = config_to_hf(make_config("gpt2")) | {"bos_token_id": 50256, "eos_token_id": [7, 8]}
+    config = config_from_hf(values)
     assert (config.bos_token_id, config.eos_token_id) == (None, 7)
 
 
@@ -145,8 +146,8 @@ _json = st.recursive(
 @settings(max_examples=300, deadline=None)
 @given(st.data(), st.sampled_from(["llama", "qwen3", "gpt2", "mlp"]))
 def test_no_config_json_can_crash_the_reader(data: st.DataObject, name: str) -> None:
-    values = make_config(name).to_hf()
+    values = config_to_hf(make_config(name))
     key = data.draw(st.sampled_from(sorted(values)))
     values[key] = data.draw(_json)
     with suppress(InputError):
-        assert ModelConfig.from_hf(values).validate()
+        assert config_from_hf(values).validate()

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 
 from etude.model.config import ModelConfig
 from etude.model.folder import load_model_folder, save_model_folder, stored_state
+from etude.model.hf_config import config_from_hf, config_to_hf
 from etude.model.language_model import LanguageModel
 from networks import TRANSFORMERS, make_config, make_network, make_tokens
 
@@ -52,16 +53,16 @@ def test_saved_here_and_loaded_by_transformers(name: str, seed: int, tmp_path: P
     model = make_network(config, seed)
     save_model_folder(tmp_path, model, config, None)
     theirs = reference(tmp_path)
-    assert type(theirs).__name__ == config.to_hf()["architectures"][0]
+    assert type(theirs).__name__ == config_to_hf(config)["architectures"][0]
     assert_same(model, theirs, config, seed)
 
 
 @pytest.mark.parametrize(("name", "seed"), CASES)
 def test_saved_by_transformers_and_loaded_here(name: str, seed: int, tmp_path: Path) -> None:
     config = make_config(name)
-    hf_class = getattr(transformers, config.to_hf()["architectures"][0])
+    hf_class = getattr(transformers, config_to_hf(config)["architectures"][0])
     torch.manual_seed(seed)
-    theirs = hf_class(hf_class.config_class(**config.to_hf(), attn_implementation="eager"))
+    theirs = hf_class(hf_class.config_class(**config_to_hf(config), attn_implementation="eager"))
     with torch.no_grad():
         for parameter in theirs.parameters():
             parameter += 0.2 * torch.randn_like(parameter)
@@ -109,7 +110,7 @@ def test_defaults_of_left_out_settings_are_theirs() -> None:
         }
         required |= {"n_embd", "n_layer", "n_head", "n_positions", "model_type"}
         spare = {key: value for key, value in full.items() if key in required}
-        bare, complete = ModelConfig.from_hf(spare), ModelConfig.from_hf(full)
+        bare, complete = config_from_hf(spare), config_from_hf(full)
         assert bare.replace(bos_token_id=None, eos_token_id=None) == complete.replace(
             bos_token_id=None, eos_token_id=None
         )

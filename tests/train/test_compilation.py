@@ -11,8 +11,8 @@ import pytest
 AGREEMENT = """
 import os, sys
 import torch
-from etude.data.loader import BatchLoader
-from etude.data.parts import TokenPart
+from etude.data.tokens.loader import BatchLoader
+from etude.data.tokens.parts import TokenPart
 from etude.device import Device
 from etude.model.build import build_model
 from etude.model.config import preset

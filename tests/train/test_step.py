@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from etude.config import TrainSettings
-from etude.data.coverage import IGNORE_INDEX
+from etude.data.tokens.coverage import IGNORE_INDEX
 from etude.device import Device
 from etude.model.build import build_model
 from etude.model.config import preset

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from etude.data.parts import TokenPart
+from etude.data.tokens.parts import TokenPart
 from etude.device import Device
 from etude.model.build import build_model
 from etude.model.config import preset

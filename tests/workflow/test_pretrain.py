@@ -17,7 +17,7 @@ from etude.errors import EtudeError, InputError
 from etude.run import RunFolder
 from etude.train.checkpoint import list_checkpoints, newest_good_checkpoint, step_of, verify_checkpoint
 from etude.train.loop import Loop
-from etude.workflow import jobs, pretrain
+from etude.workflow import jobs
 
 
 def files_of(run: RunFolder, step: int) -> dict[str, bytes]:

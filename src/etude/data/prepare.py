@@ -20,15 +20,15 @@ from pathlib import Path
 from typing import Any
 
 from etude.config import DataSettings, TokenizerSettings
-from etude.data import vocabulary
-from etude.data.corpus import Corpus, Part, build_corpus
-from etude.data.cuts import pieces
+from etude.data.corpus.corpus import Corpus, Part, build_corpus
+from etude.data.corpus.cuts import pieces
 from etude.data.files import damaged_file, default_cache, describe_files, key_of, locked
-from etude.data.parts import TokenPart
+from etude.data.reading.sources import open_sources
 from etude.data.report import DataReport
-from etude.data.shards import encode_part, open_part, token_dtype
-from etude.data.sources import open_sources
-from etude.data.tokenizer import EtudeTokenizer, existing_tokenizer
+from etude.data.tokens import vocabulary
+from etude.data.tokens.parts import TokenPart
+from etude.data.tokens.shards import encode_part, open_part, token_dtype
+from etude.data.tokens.tokenizer import EtudeTokenizer, existing_tokenizer
 from etude.errors import EtudeError, InputError
 from etude.run import hash_file, read_json, staged_folder, write_json
 

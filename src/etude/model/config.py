@@ -84,21 +84,6 @@ class ModelConfig:
         """A validated copy with the given fields changed."""
         return dataclasses.replace(self, **changes).validate()
 
-    def to_hf(self) -> dict[str, Any]:
-        """The config.json of the matching transformers class; see `hf_config`."""
-        from etude.model.hf_config import config_to_hf
-
-        return config_to_hf(self)
-
-    @staticmethod
-    def from_hf(values: Any) -> ModelConfig:
-        """Read a config.json of one of the known families; InputError when it asks for what is not built
-        here.
-        """
-        from etude.model.hf_config import config_from_hf
-
-        return config_from_hf(values)
-
 
 # What each saved format fixes. A field that is absent here is free in that format.
 FIXED_SWITCHES: dict[str, dict[str, Any]] = {

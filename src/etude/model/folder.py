@@ -14,6 +14,7 @@ from etude.errors import EtudeError, InputError
 from etude.model.build import empty_model, materialise
 from etude.model.config import ModelConfig
 from etude.model.gpt2_names import from_gpt2_state, to_gpt2_state
+from etude.model.hf_config import config_from_hf, config_to_hf
 from etude.model.language_model import LanguageModel
 from etude.model.weights import WEIGHTS, WEIGHTS_INDEX, StoredWeights
 from etude.run import read_json, write_atomic, write_failure, write_json
@@ -40,7 +41,7 @@ def save_model_folder(
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        write_json(folder / CONFIG, config.to_hf())
+        write_json(folder / CONFIG, config_to_hf(config))
         write_json(folder / GENERATION, _generation_config(config))
         write_atomic(folder / CARD, card if card is not None else plain_card(config))
         if tokenizer_files is not None:
@@ -95,7 +96,7 @@ def load_config(folder: Path) -> ModelConfig:
     try:
         if isinstance(values, dict) and values.get("quantization_config"):
             raise InputError("the weights are quantised: use the original, unquantised model")
-        return ModelConfig.from_hf(values)
+        return config_from_hf(values)
     except InputError as error:
         raise InputError(f"{folder / CONFIG}: {error}") from None
 

@@ -8,7 +8,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from etude.data.loader import BatchLoader
+from etude.data.tokens.loader import BatchLoader
 from etude.device import Device
 from etude.train.loss import summed_loss
 from etude.train.step import MicroBatch

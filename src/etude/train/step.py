@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from etude.data.coverage import IGNORE_INDEX
+from etude.data.tokens.coverage import IGNORE_INDEX
 from etude.device import Device
 from etude.train.optimizer import UpdateRules
 

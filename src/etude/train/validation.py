@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import torch
 
-from etude.data.coverage import evaluation_windows, is_text
-from etude.data.parts import TokenPart
+from etude.data.tokens.coverage import evaluation_windows, is_text
+from etude.data.tokens.parts import TokenPart
 from etude.device import Device
 from etude.model.language_model import LanguageModel
 from etude.train.loss import token_losses

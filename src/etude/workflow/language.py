@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from etude.data.tokenizer import EtudeTokenizer, existing_tokenizer
+from etude.data.tokens.tokenizer import EtudeTokenizer, existing_tokenizer
 from etude.errors import InputError
 from etude.generate.engine import stream
 from etude.generate.sampling import SamplingSettings

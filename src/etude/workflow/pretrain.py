@@ -15,8 +15,8 @@ from rich.console import Console
 from torch import nn
 
 from etude.config import Settings, load_settings, resolved, to_toml
-from etude.data.loader import BatchLoader
 from etude.data.prepare import PreparedData, default_cache
+from etude.data.tokens.loader import BatchLoader
 from etude.device import peak_memory_bytes
 from etude.errors import EtudeError, InputError
 from etude.evaluate.ladder import Ladder, build_ladder

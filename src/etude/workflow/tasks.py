@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from etude.data.tokenizer import EtudeTokenizer
+from etude.data.tokens.tokenizer import EtudeTokenizer
 from etude.evaluate.ladder import Ladder
 from etude.generate.engine import generate
 from etude.generate.sampling import SamplingSettings

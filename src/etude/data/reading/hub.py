@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from etude.data.document import Document
-from etude.data.piece import MAX_ROW_CHARS, Piece, SourceLog
+from etude.data.reading.piece import MAX_ROW_CHARS, Piece, SourceLog
 from etude.errors import InputError
 from etude.run import hash_file
 

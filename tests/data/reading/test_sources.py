@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from etude.data.piece import SourceLog
-from etude.data.sources import PathSource, Source, StreamSource, nothing_usable, open_sources
+from etude.data.reading.piece import SourceLog
+from etude.data.reading.sources import PathSource, Source, StreamSource, nothing_usable, open_sources
 from etude.errors import InputError
 
 

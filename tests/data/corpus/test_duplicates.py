@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from etude.data import duplicates
-from etude.data.duplicates import exact_copies, near_copies, near_too_large
-from etude.data.store import StoreWriter, TextStore
+from etude.data.corpus import duplicates
+from etude.data.corpus.duplicates import exact_copies, near_copies, near_too_large
+from etude.data.corpus.store import StoreWriter, TextStore
 
 
 def stored(folder: Path, texts: list[str]) -> TextStore:

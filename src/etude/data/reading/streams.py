@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, cast
 
-from etude.data.piece import PIECE_CHARS, Unusable
+from etude.data.reading.piece import PIECE_CHARS, Unusable
 
 COMPRESSIONS = (".gz", ".zst")
 CHUNK_BYTES = 1 << 20

@@ -11,11 +11,11 @@ from corpora import line, prepared, write_documents
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from etude.data import shards
-from etude.data.corpus import Corpus, Part
-from etude.data.parts import TokenPart
+from etude.data.corpus.corpus import Corpus, Part
 from etude.data.prepare import PreparedData
-from etude.data.shards import encode_part, open_part, plan, token_dtype
+from etude.data.tokens import shards
+from etude.data.tokens.parts import TokenPart
+from etude.data.tokens.shards import encode_part, open_part, plan, token_dtype
 
 
 def direct(data: PreparedData, part: Part) -> list[int]:

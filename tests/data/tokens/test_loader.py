@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from etude.data.coverage import IGNORE_INDEX, EvaluationWindows, evaluation_windows, is_text
-from etude.data.loader import BatchLoader
-from etude.data.parts import TokenPart
-from etude.data.permutation import Permutation
+from etude.data.tokens.coverage import IGNORE_INDEX, EvaluationWindows, evaluation_windows, is_text
+from etude.data.tokens.loader import BatchLoader
+from etude.data.tokens.parts import TokenPart
+from etude.data.tokens.permutation import Permutation
 from etude.errors import InputError
 
 

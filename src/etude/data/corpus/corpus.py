@@ -1,6 +1,6 @@
 """The cleaned, split text of a run, as a folder that is written once and then only read.
 
-Beside the text store: ``train.npy`` and ``validation.npy`` (byte ranges, :class:`etude.data.split.Split`) and
+Beside the text store: ``train.npy`` and ``validation.npy`` (byte ranges, :class:`etude.data.corpus.split.Split`) and
 ``corpus.json`` (what was read, kept and dropped, and the hash of every file). One streaming pass writes the text;
 duplicates and the split then work on its tables.
 """
@@ -17,13 +17,13 @@ from typing import Any, Literal
 import numpy as np
 
 from etude.config import DataSettings
-from etude.data.clean import filters, judge, normalise
-from etude.data.duplicates import exact_copies, near_copies, near_too_large
+from etude.data.corpus.clean import filters, judge, normalise
+from etude.data.corpus.duplicates import exact_copies, near_copies, near_too_large
+from etude.data.corpus.split import Mask, Split, split_hash, split_tail
+from etude.data.corpus.store import Int64, StoreWriter, TextStore
 from etude.data.files import describe_files
-from etude.data.piece import EXAMPLES_KEPT, SourceLog
-from etude.data.sources import Source, nothing_usable
-from etude.data.split import Mask, Split, split_hash, split_tail
-from etude.data.store import Int64, StoreWriter, TextStore
+from etude.data.reading.piece import EXAMPLES_KEPT, SourceLog
+from etude.data.reading.sources import Source, nothing_usable
 from etude.run import read_json, write_json
 
 SCHEMA = 1

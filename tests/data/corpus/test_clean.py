@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from etude.data.clean import Form, filters, judge, normalise
+from etude.data.corpus.clean import Form, filters, judge, normalise
 
 ANY_TEXT = st.text(st.characters(codec=None, categories=None), max_size=200)
 

@@ -14,10 +14,10 @@ import pyarrow.parquet as pq
 import pytest
 import zstandard
 
-from etude.data import formats, piece, streams
-from etude.data.formats import KNOWN_ENDINGS, read_file
-from etude.data.html_text import html_to_text
-from etude.data.piece import SourceLog
+from etude.data.reading import formats, piece, streams
+from etude.data.reading.formats import KNOWN_ENDINGS, read_file
+from etude.data.reading.html_text import html_to_text
+from etude.data.reading.piece import SourceLog
 
 TEXTS = ["Once upon a time,\nthere was a fox.\n", "Zweitens: café, 日本語, 😀.\n", 'He said "so, so".\n']
 COMPRESS: dict[str, Callable[[bytes], bytes]] = {

@@ -1,7 +1,8 @@
 """The windows of an evaluation: every token of the covered text is a target exactly once.
 
-With a limit, coverage ends at a mark (:class:`etude.data.parts.TokenPart`): a place where the source bytes are known
-exactly, at a document's end or about every 16 kB inside a long one. So bits per byte is exact for whatever was covered.
+With a limit, coverage ends at a mark (:class:`etude.data.tokens.parts.TokenPart`): a place where the source bytes are
+known exactly, at a document's end or about every 16 kB inside a long one. So bits per byte is exact for whatever was
+covered.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from collections.abc import Iterator
 import numpy as np
 import numpy.typing as npt
 
-from etude.data.parts import TokenPart
+from etude.data.tokens.parts import TokenPart
 
 Int64 = npt.NDArray[np.int64]
 IGNORE_INDEX = -100

@@ -1,9 +1,9 @@
 """The rows of a training step, as a pure function of (seed, step).
 
 The tokens are read as a ring. In every epoch it is cut into windows of T + 1 tokens at stride T, from a beginning that
-differs from epoch to epoch, and the windows are visited in a random order (:mod:`etude.data.permutation`). So every
-window comes exactly once an epoch, any step is found at once, and there is no state: ranks and micro-batches take their
-slice of the same batch, and a run that goes on needs only the number of its step.
+differs from epoch to epoch, and the windows are visited in a random order (:mod:`etude.data.tokens.permutation`). So
+every window comes exactly once an epoch, any step is found at once, and there is no state: ranks and micro-batches take
+their slice of the same batch, and a run that goes on needs only the number of its step.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from etude.data.parts import TokenPart
-from etude.data.permutation import Permutation
+from etude.data.tokens.parts import TokenPart
+from etude.data.tokens.permutation import Permutation
 from etude.errors import InputError
 
 Int64 = npt.NDArray[np.int64]

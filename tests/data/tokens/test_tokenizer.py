@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
-from etude.data.cuts import last_safe_byte, pieces
-from etude.data.tokenizer import EOS, EtudeTokenizer, existing_tokenizer
-from etude.data.vocabulary import (
+from etude.data.corpus.cuts import last_safe_byte, pieces
+from etude.data.tokens.tokenizer import EOS, EtudeTokenizer, existing_tokenizer
+from etude.data.tokens.vocabulary import (
     PATTERNS,
     auto_vocab_size,
     check_kind,

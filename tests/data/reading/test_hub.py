@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from etude.data.hub import HubSource
-from etude.data.piece import SourceLog
+from etude.data.reading.hub import HubSource
+from etude.data.reading.piece import SourceLog
 from etude.errors import InputError
 
 pytest.importorskip("datasets")
@@ -76,7 +76,7 @@ def test_the_missing_library_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_parquet_without_pyarrow_names_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from etude.data.formats import read_file
+    from etude.data.reading.formats import read_file
 
     (tmp_path / "a.parquet").write_bytes(b"PAR1")
     monkeypatch.setitem(sys.modules, "pyarrow", None)

@@ -15,10 +15,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
-from etude.data import builtin, hub
-from etude.data.formats import KNOWN_ENDINGS, format_of, read_file
-from etude.data.piece import Piece, SourceLog
-from etude.data.streams import CHUNK_BYTES, compression_of
+from etude.data.reading import builtin, hub
+from etude.data.reading.formats import KNOWN_ENDINGS, format_of, read_file
+from etude.data.reading.piece import Piece, SourceLog
+from etude.data.reading.streams import CHUNK_BYTES, compression_of
 from etude.errors import InputError
 from etude.run import hash_file
 

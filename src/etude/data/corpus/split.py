@@ -2,7 +2,7 @@
 
 ``hash``: every unit (a document, or a section of a long one) goes to validation when the hash of its content falls
 below the wanted share, so a unit's part does not depend on what else is in the corpus. Then units that share a long
-line with training move to training (:mod:`etude.data.leakage`).
+line with training move to training (:mod:`etude.data.corpus.leakage`).
 
 ``tail``: the last part of the text by characters, as nanoGPT splits Tiny Shakespeare; nothing is cut or checked.
 """
@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from etude.data.leakage import LINE_CHARS, leaked_units
-from etude.data.sections import cut_sections
-from etude.data.store import Int64, TextStore, content_hash
+from etude.data.corpus.leakage import LINE_CHARS, leaked_units
+from etude.data.corpus.sections import cut_sections
+from etude.data.corpus.store import Int64, TextStore, content_hash
 from etude.errors import InputError
 
 FEW_DOCUMENTS = 20

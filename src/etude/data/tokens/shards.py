@@ -22,10 +22,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from etude.data.corpus import Corpus, Part
-from etude.data.cuts import HARD_PIECE_BYTES, PIECE_BYTES, last_safe_byte, pieces
-from etude.data.parts import TokenPart, Tokens
-from etude.data.tokenizer import EtudeTokenizer
+from etude.data.corpus.corpus import Corpus, Part
+from etude.data.corpus.cuts import HARD_PIECE_BYTES, PIECE_BYTES, last_safe_byte, pieces
+from etude.data.tokens.parts import TokenPart, Tokens
+from etude.data.tokens.tokenizer import EtudeTokenizer
 from etude.errors import EtudeError
 
 SHARD_TOKENS = 1 << 27

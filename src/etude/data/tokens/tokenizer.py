@@ -66,7 +66,7 @@ class EtudeTokenizer:
 
     @property
     def may_be_cut(self) -> bool:
-        """Whether text cut at safe places (:mod:`etude.data.cuts`) gives the tokens of the whole.
+        """Whether text cut at safe places (:mod:`etude.data.corpus.cuts`) gives the tokens of the whole.
 
         So it is for the tokenizers trained here; of others, if they neither rewrite text nor put a space before it.
         """

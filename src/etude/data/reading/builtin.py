@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from etude.data.formats import read_file
-from etude.data.piece import Piece, SourceLog
+from etude.data.reading.formats import read_file
+from etude.data.reading.piece import Piece, SourceLog
 from etude.run import hash_file
 
 PREFIX = "builtin:"

@@ -11,7 +11,7 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
-from etude.data.store import TextStore
+from etude.data.corpus.store import TextStore
 
 NEAR_MAX_BYTES = 32_000_000
 NEAR_MAX_DOCUMENTS = 50_000

@@ -12,12 +12,12 @@ from corpora import line, prepared, write_documents
 from hypothesis import given
 from hypothesis import strategies as st
 
-from etude.data import split as split_module
-from etude.data.leakage import leaked_units
+from etude.data.corpus import split as split_module
+from etude.data.corpus.leakage import leaked_units
+from etude.data.corpus.sections import cut_sections
+from etude.data.corpus.split import split_tail
+from etude.data.corpus.store import StoreWriter, TextStore
 from etude.data.prepare import PreparedData
-from etude.data.sections import cut_sections
-from etude.data.split import split_tail
-from etude.data.store import StoreWriter, TextStore
 from etude.errors import InputError
 
 

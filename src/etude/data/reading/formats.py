@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from etude.data.document import Document
-from etude.data.html_text import declared_encoding, html_to_text
-from etude.data.piece import MAX_ROW_CHARS, Piece, SourceLog, Unusable
-from etude.data.streams import (
+from etude.data.reading.html_text import declared_encoding, html_to_text
+from etude.data.reading.piece import MAX_ROW_CHARS, Piece, SourceLog, Unusable
+from etude.data.reading.streams import (
     CHUNK_BYTES,
     Opener,
     checked_encoding,

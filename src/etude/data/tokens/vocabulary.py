@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
-from etude.data.tokenizer import EOS, EtudeTokenizer
+from etude.data.tokens.tokenizer import EOS, EtudeTokenizer
 from etude.errors import InputError
 
 SAMPLE_BYTES = 64_000_000

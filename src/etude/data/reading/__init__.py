@@ -1,0 +1,1 @@
+"""Files, folders and data sets become documents."""
