@@ -124,7 +124,7 @@ class TrainSettings(Section):
     log_every: int = Field(10, ge=1)
     """Steps between writes of the log; every step has its line in it all the same."""
     eval_every: Count | Auto = "auto"
-    eval_tokens: int = Field(65536, ge=1)
+    eval_tokens: Count | Auto = "auto"
     """Validation tokens of an evaluation during training; the last one uses up to 16 times as many."""
     sample_every: Count | Auto = "auto"
     sample_prompt: str = ""

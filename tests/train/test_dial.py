@@ -25,9 +25,8 @@ OUTSIDE = {"run.name", "data.max_bytes", "data.workers", "tokenizer.vocab_size",
 def test_every_auto_becomes_a_value_with_a_reason(size: str, preset: str, tokens: int, vocab: int) -> None:
     asked = with_values(Settings(), {"model.size": size, "model.preset": preset})
     resolution = resolve(asked, Facts(tokens, vocab, 0), CPU)
-    family_switches = {"model.attention_bias", "model.mlp_bias", "model.qk_norm", "model.tie_word_embeddings"}
     left = {key for key in known_keys() if get_value(resolution.settings, key) == "auto"}
-    assert left <= OUTSIDE | family_switches | {"device.compile"}
+    assert left <= OUTSIDE | {"device.compile"}
     changed = {k for k in known_keys() if get_value(asked, k) != get_value(resolution.settings, k)}
     assert changed <= set(resolution.reasons)
     train = resolution.settings.train

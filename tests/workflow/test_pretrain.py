@@ -101,7 +101,7 @@ def test_the_run_folder_holds_what_the_design_says(small_settings: Settings, con
     assert [event["step"] for event in steps] == list(range(1, 13))
     assert [event["tokens_seen"] for event in steps] == [step * 4 * 32 for step in range(1, 13)]
     evals = [event["step"] for event in run.metrics.read() if event["event"] == "eval"]
-    assert evals == [0, 4, 8, 12]
+    assert evals == [0, 1, 2, 4, 5, 8, 10, 12]
     assert [event["step"] for event in run.samples.read()] == [0, 6, 12]
     saved = [step_of(folder) for folder in list_checkpoints(run.checkpoints)]
     assert saved == [0, 1, 2, 4, 5, 8, 10, 12]

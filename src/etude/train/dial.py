@@ -40,6 +40,8 @@ SIZES = {
 MAX_EPOCHS = 10
 """A small corpus is read at most so often: beyond that a model of these sizes recites rather than learns."""
 EVALUATIONS = 20
+MIN_EVAL_TOKENS, MAX_EVAL_TOKENS = 8_192, 1_048_576
+SWITCHES = ("attention_bias", "mlp_bias", "qk_norm", "tie_word_embeddings")
 BENGIO_CONTEXT = 8
 """Previous tokens that the feed-forward model of 2003 sees."""
 
@@ -79,8 +81,10 @@ def resolve(settings: Settings, facts: Facts, device: Device) -> Resolution:
     chosen("device.kind", device.kind, "a GPU where there is one")
     chosen("device.dtype", device.dtype, "bf16 products on a GPU that has them, fp32 otherwise")
     chosen("device.threads", device.threads, threads_reason)
-    full = with_values(settings, chosen.values)
-    return Resolution(full, model_config(full, facts), chosen.reasons)
+    network = model_config(with_values(settings, chosen.values), facts)
+    for switch in SWITCHES:
+        chosen(f"model.{switch}", getattr(network, switch), f"as {network.model_type} has it")
+    return Resolution(with_values(settings, chosen.values), network, chosen.reasons)
 
 
 def model_config(settings: Settings, facts: Facts) -> ModelConfig:
@@ -98,7 +102,7 @@ def model_config(settings: Settings, facts: Facts) -> ModelConfig:
         return preset("mlp", **dims, context_size=BENGIO_CONTEXT)
     for key in ("num_hidden_layers", "num_attention_heads", "num_key_value_heads"):
         dims[key] = getattr(model, key)
-    for key in ("attention_bias", "mlp_bias", "qk_norm", "tie_word_embeddings"):
+    for key in SWITCHES:
         if getattr(model, key) != "auto":
             dims[key] = getattr(model, key)
     if model.preset != "gpt2":
@@ -140,8 +144,10 @@ def _resolve_steps(chosen: _Choices, settings: Settings, size: Size, facts: Fact
     if tokens < size.tokens:
         reason = f"{MAX_EPOCHS} times through a small text of {facts.train_tokens:,} tokens, not more"
     steps = chosen("train.steps", max(1, tokens // (rows * context)), reason)
-    every = max(1, steps // EVALUATIONS)
-    chosen("train.eval_every", every, f"{EVALUATIONS} evaluations in the run")
+    every = chosen("train.eval_every", max(1, steps // EVALUATIONS), f"{EVALUATIONS} evaluations in the run")
+    # A token costs a third in the forward pass alone, so a sixth of the tokens is an eighteenth of the time.
+    scored = min(max(MIN_EVAL_TOKENS, every * rows * context // 6), MAX_EVAL_TOKENS)
+    chosen("train.eval_tokens", scored, "evaluations take about a twentieth of the time")
     chosen("train.sample_every", every, "with each evaluation")
     chosen("train.checkpoint_every", max(1, steps // 5), "five in the run, and the early powers of two")
     chosen("train.lr", size.lr, because)

@@ -37,6 +37,10 @@ from etude.workflow.signals import stop_on_signals
 from etude.workflow.tasks import Evaluate, Record, Sample, Save
 
 
+EARLY_EVALUATIONS = frozenset([1, 2, 5, 10, 20, 50, 100])
+"""Besides the regular ones: most of what can be seen happens early, and a curve over log-steps needs it."""
+
+
 @dataclass(frozen=True)
 class Outcome:
     """How a sitting ended."""
@@ -157,7 +161,7 @@ def run_tasks(plan: Plan, run: RunFolder, ladder: Ladder) -> Sequence[Task]:
             plan.data.validation, context, plan.device, not settings.data.cross_document_attention
         ),
         ladder,
-        train.eval_tokens,
+        resolved(train.eval_tokens, "train.eval_tokens"),
         last_step=resolved(train.steps, "train.steps"),
         passed=max(passed, default=0),
     )
@@ -167,7 +171,7 @@ def run_tasks(plan: Plan, run: RunFolder, ladder: Ladder) -> Sequence[Task]:
     sample_every = resolved(train.sample_every, "train.sample_every")
     save_every = resolved(train.checkpoint_every, "train.checkpoint_every")
     return (
-        Task(evaluate, due=lambda step: step % eval_every == 0),
+        Task(evaluate, due=lambda step: step % eval_every == 0 or step in EARLY_EVALUATIONS),
         Task(sample, due=lambda step: step % sample_every == 0),
         Task(save, due=lambda step: step in EARLY_STEPS or step % save_every == 0, on_stop=True),
     )

@@ -33,15 +33,7 @@ def close(outcome: Outcome, console: Console) -> None:
     say(console, "\n".join(_figures(history)))
     say(console, ladder_sentence(ladder, history))
     _speak(outcome.run.path, console)
-    path = outcome.run.path
-    say(
-        console,
-        "\nnext:\n"
-        f'  etude generate {path} "One day"      let it go on from your words\n'
-        f"  etude score {path} FILE            how probable it finds a text\n"
-        f"  etude plot {path}                  its loss curve with the n-gram rungs\n"
-        "  etude train YOUR-FILE-OR-FOLDER        the same with your own text",
-    )
+    say(console, "\nnext:\n" + what_next(outcome.run.path))
 
 
 def ladder_sentence(ladder: Ladder, history: RunHistory) -> str:
@@ -64,9 +56,21 @@ def ladder_sentence(ladder: Ladder, history: RunHistory) -> str:
     )
 
 
+def what_next(path: Path) -> str:
+    """The commands for a finished run, in two columns."""
+    commands = {
+        f'etude generate {path} "One day"': "let it go on from your words",
+        f"etude score {path} FILE": "how probable it finds a text",
+        f"etude plot {path}": "its loss curve with the n-gram rungs",
+        "etude train YOUR-FILE-OR-FOLDER": "the same with your own text",
+    }
+    width = max(map(len, commands))
+    return "\n".join(f"  {command:<{width}}   {what}" for command, what in commands.items())
+
+
 def say(console: Console, text: str) -> None:
-    """Print as it is: no markup, no wrapping of commands."""
-    console.print(text, markup=False, highlight=False, soft_wrap=True)
+    """Print as it is, without markup; long lines break at words in a terminal, and nowhere in a file."""
+    console.print(text, markup=False, highlight=False, soft_wrap=not console.is_terminal)
 
 
 def _figures(history: RunHistory) -> list[str]:
