@@ -134,10 +134,26 @@ def test_what_cannot_be_resumed_says_so(
         jobs.resume(outcome.run.path, console)
     with pytest.raises(InputError, match="not a run folder"):
         jobs.resume(text_folder, console)
-    (text_folder / "000.txt").write_text("Another text has taken the place of the first one, quite another.")
-    outcome.run.write_status("stopped", 12)
-    with pytest.raises(InputError, match="has changed since"):
-        jobs.resume(outcome.run.path, console)
+
+
+def test_a_run_goes_on_with_its_own_text_or_not_at_all(
+    small_settings: Settings, console: Console, text_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        stop_after(patch, 2)
+        outcome = jobs.train(small_settings, console)
+    whole = jobs.train(small_settings, console)
+    for file in text_folder.iterdir():
+        file.unlink()
+    (text_folder / "000.txt").write_text("Another text has taken the place of the first one. " * 200)
+    monkeypatch.chdir(text_folder)
+    jobs.resume(outcome.run.path, console)  # from the cache, whatever has become of the files
+    assert files_of(outcome.run, 12)["model.safetensors"] == files_of(whole.run, 12)["model.safetensors"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ETUDE_CACHE", str(text_folder.parent / "another-cache"))
+        outcome.run.write_status("stopped", 12)
+        with pytest.raises(InputError, match="has changed since"):
+            jobs.resume(outcome.run.path, console)
 
 
 def test_a_loss_that_is_no_number_ends_the_run_and_keeps_the_last_checkpoint(

@@ -43,8 +43,16 @@ def make_plan(settings: Settings, console: Console) -> Plan:
     Raises:
         InputError: no usable text, or settings that do not fit together.
     """
+    return plan_on(prepare_data(settings, console), settings)
+
+
+def plan_on(data: PreparedData, settings: Settings) -> Plan:
+    """A plan on text that is prepared already.
+
+    Raises:
+        InputError: settings that do not fit together.
+    """
     device = choose_device(settings.device)
-    data = prepare_data(settings, console)
     facts = Facts(data.train.num_tokens, data.tokenizer.vocab_size, data.tokenizer.eos_id)
     return Plan(device, data, resolve(settings, facts, device))
 

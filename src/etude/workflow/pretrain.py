@@ -14,8 +14,9 @@ from pathlib import Path
 from rich.console import Console
 from torch import nn
 
-from etude.config import Settings, load_settings, resolved, to_toml
-from etude.data.prepare import PreparedData, default_cache
+from etude.config import Settings, load_settings, resolved, to_toml, with_values
+from etude.data.reading.sources import absolute_source
+from etude.data.prepare import PreparedData, default_cache, open_prepared
 from etude.data.tokens.loader import BatchLoader
 from etude.device import peak_memory_bytes
 from etude.errors import EtudeError, InputError
@@ -32,7 +33,7 @@ from etude.train.optimizer import UpdateRules
 from etude.train.validation import ValidationText
 from etude.workflow.card import model_card
 from etude.workflow.display import training_display
-from etude.workflow.plan import Plan, default_name, make_plan, manifest
+from etude.workflow.plan import Plan, default_name, manifest, plan_on, prepare_data
 from etude.workflow.signals import stop_on_signals
 from etude.workflow.tasks import Evaluate, Record, Sample, Save
 
@@ -64,24 +65,29 @@ def start(plan: Plan, console: Console) -> RunFolder:
     plan.data.tokenizer.save(run.tokenizer)
     write_json(run.ladder_file, ladder.to_json())
     write_json(run.manifest_file, manifest(plan))
-    write_atomic(run.settings_file, to_toml(settings))  # last: its presence makes the folder a run
+    sources = tuple(map(absolute_source, settings.data.sources))
+    # Last: its presence makes the folder a run. The paths in it hold from any folder.
+    write_atomic(run.settings_file, to_toml(with_values(settings, {"data.sources": sources})))
     return run
 
 
 def reopen(path: Path, console: Console) -> tuple[Plan, RunFolder]:
     """The plan of an existing run, from its own settings, on the same text.
 
+    The tokens are found in the cache by their fingerprint; only when they are gone are the sources read again.
+
     Raises:
-        InputError: no run there, or its text has changed since it began.
+        InputError: no run there, or its tokens are gone and its text has changed since it began.
     """
     run = RunFolder.open(path)
-    plan = make_plan(load_settings(run.settings_file), console)
-    recorded = read_json(run.manifest_file)
-    if plan.data.fingerprint != recorded.get("data_fingerprint"):
+    settings = load_settings(run.settings_file)
+    fingerprint = str(read_json(run.manifest_file).get("data_fingerprint"))
+    data = open_prepared(default_cache(), fingerprint) or prepare_data(settings, console)
+    if data.fingerprint != fingerprint:
         raise InputError(
             f"the text of {path} has changed since it began: put the old text back, or start a new run"
         )
-    return plan, run
+    return plan_on(data, settings), run
 
 
 def fit(plan: Plan, run: RunFolder, console: Console) -> Outcome:

@@ -62,11 +62,10 @@ class PathSource:
         return total
 
     def identity(self) -> dict[str, Any]:
-        """Name and hash of every file."""
-        return {
-            "source": self.name,
-            "files": [[self._label(path), _hash(path)] for path in self._files(SourceLog())],
-        }
+        """Name and hash of every file, wherever the whole stands: a folder that has moved is the same text."""
+        inside = self.root if self.root.is_dir() else self.root.parent
+        files = self._files(SourceLog())
+        return {"files": [[path.relative_to(inside).as_posix(), _hash(path)] for path in files]}
 
     def pieces(self, log: SourceLog) -> Iterator[Piece]:
         """The documents of every file; files of unknown kinds are counted."""
@@ -144,6 +143,13 @@ def open_sources(
         else:
             sources.append(PathSource(name, text_field))
     return sources
+
+
+def absolute_source(name: str) -> str:
+    """``name`` as it can be typed from any folder."""
+    if name == "-" or name.startswith((hub.PREFIX, builtin.PREFIX)):
+        return name
+    return str(Path(name).expanduser().absolute())
 
 
 def nothing_usable(log: SourceLog) -> InputError:
