@@ -125,7 +125,7 @@ class TrainSettings(Section):
     """Steps between writes of the log; every step has its line in it all the same."""
     eval_every: Count | Auto = "auto"
     eval_tokens: Count | Auto = "auto"
-    """Validation tokens of an evaluation during training; the last one uses up to 16 times as many."""
+    """Validation tokens of an evaluation. The n-gram ladder is scored on the text of exactly these tokens."""
     sample_every: Count | Auto = "auto"
     sample_prompt: str = ""
     """What the sample that is shown while it learns begins with. Empty: the start of a document."""

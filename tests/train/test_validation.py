@@ -32,7 +32,7 @@ def test_every_token_counts_once(within_documents: bool, max_tokens: int | None)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter += 0.3 * torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
-    score = ValidationText(part, CONTEXT, Device("cpu", "fp32", 1), within_documents).score(model, max_tokens)
+    score = ValidationText(part, CONTEXT, Device("cpu", "fp32", 1), max_tokens, within_documents).score(model)
 
     covered = 5 if max_tokens is None else 3  # whole documents: 14 + 2 + 21 tokens with their beginnings
     stream = [token for document in documents[:covered] for token in (0, *document)]

@@ -113,6 +113,28 @@ def test_the_run_folder_holds_what_the_design_says(small_settings: Settings, con
     assert recorded["peak_memory_bytes"] > 0
 
 
+def test_the_ladder_and_the_model_are_scored_on_the_same_text(
+    small_settings: Settings, console: Console
+) -> None:
+    import etude
+    from etude.evaluate.ladder import Ladder
+    from etude.run import read_json
+    from etude.workflow.plan import make_plan
+
+    run = jobs.train(small_settings, console).run
+    ladder = Ladder.from_json(read_json(run.ladder_file))
+    evaluation = [event for event in run.metrics.read() if event["event"] == "eval"][-1]
+    assert evaluation["val_tokens"] < 500
+    data = make_plan(small_settings, console).data
+    documents = list(data.documents("validation", ladder.validation_bytes))
+    assert sum(map(len, documents)) == ladder.validation_bytes
+    # One document's bits by the command that anybody can type, against the sum that the run recorded.
+    language = etude.load(run.path)
+    nats = sum(-sum(language.score(document.decode()).logprobs) for document in documents)
+    bits_per_byte = nats / 0.6931471805599453 / ladder.validation_bytes
+    assert evaluation["bits_per_byte"] == pytest.approx(bits_per_byte, rel=0.1)  # windows end elsewhere
+
+
 def test_a_run_can_be_repeated_from_its_settings_file(small_settings: Settings, console: Console) -> None:
     first = jobs.train(small_settings, console)
     again = jobs.train(load_settings(first.run.settings_file), console)

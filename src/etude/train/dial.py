@@ -39,8 +39,8 @@ SIZES = {
 }
 MAX_EPOCHS = 10
 """A small corpus is read at most so often: beyond that a model of these sizes recites rather than learns."""
-EVALUATIONS = 20
-MIN_EVAL_TOKENS, MAX_EVAL_TOKENS = 8_192, 1_048_576
+EVALUATIONS = 12
+MIN_EVAL_TOKENS, MAX_EVAL_TOKENS = 16_384, 1_048_576
 SWITCHES = ("attention_bias", "mlp_bias", "qk_norm", "tie_word_embeddings")
 BENGIO_CONTEXT = 8
 """Previous tokens that the feed-forward model of 2003 sees."""
@@ -145,8 +145,8 @@ def _resolve_steps(chosen: _Choices, settings: Settings, size: Size, facts: Fact
         reason = f"{MAX_EPOCHS} times through a small text of {facts.train_tokens:,} tokens, not more"
     steps = chosen("train.steps", max(1, tokens // (rows * context)), reason)
     every = chosen("train.eval_every", max(1, steps // EVALUATIONS), f"{EVALUATIONS} evaluations in the run")
-    # A token costs a third in the forward pass alone, so a sixth of the tokens is an eighteenth of the time.
-    scored = min(max(MIN_EVAL_TOKENS, every * rows * context // 6), MAX_EVAL_TOKENS)
+    # To score a token costs less than half of what it costs to learn from it.
+    scored = min(max(MIN_EVAL_TOKENS, every * rows * context // 10), MAX_EVAL_TOKENS)
     chosen("train.eval_tokens", scored, "evaluations take about a twentieth of the time")
     chosen("train.sample_every", every, "with each evaluation")
     chosen("train.checkpoint_every", max(1, steps // 5), "five in the run, and the early powers of two")

@@ -28,21 +28,27 @@ class Score:
 
 @dataclass(frozen=True)
 class ValidationText:
-    """The held-out part of a corpus, cut into consecutive windows of ``context`` tokens.
+    """The first ``max_tokens`` tokens (or all) of the held-out part, in consecutive windows of ``context`` tokens.
 
-    Every token of the covered text is predicted exactly once, from the tokens before it in its window. The same text
-    is used at every evaluation, so a difference is the model's.
+    Every token is predicted exactly once, from the tokens before it in its window. The same text is used at every
+    evaluation, so a difference is the model's.
     """
 
     part: TokenPart
     context: int
     device: Device
+    max_tokens: int | None = None
     within_documents: bool = False
 
+    @property
+    def source_bytes(self) -> int:
+        """UTF-8 bytes of the text that is scored: the beginning of the held-out part."""
+        return evaluation_windows(self.part, self.context, self.max_tokens).source_bytes
+
     @torch.no_grad()
-    def score(self, model: LanguageModel, max_tokens: int | None = None) -> Score:
-        """Score the first ``max_tokens`` tokens (or all) with ``model``."""
-        windows = evaluation_windows(self.part, self.context, max_tokens)
+    def score(self, model: LanguageModel) -> Score:
+        """How well ``model`` predicts the text."""
+        windows = evaluation_windows(self.part, self.context, self.max_tokens)
         rows = max(1, TOKENS_AT_ONCE // self.context)
         all_nats, text_nats = 0.0, 0.0
         for first in range(0, len(windows), rows):

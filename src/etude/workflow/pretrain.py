@@ -14,9 +14,9 @@ from pathlib import Path
 from rich.console import Console
 from torch import nn
 
-from etude.config import Settings, load_settings, resolved, to_toml, with_values
+from etude.config import load_settings, resolved, to_toml, with_values
+from etude.data.prepare import default_cache, open_prepared
 from etude.data.reading.sources import absolute_source
-from etude.data.prepare import PreparedData, default_cache, open_prepared
 from etude.data.tokens.loader import BatchLoader
 from etude.device import peak_memory_bytes
 from etude.errors import EtudeError, InputError
@@ -36,7 +36,6 @@ from etude.workflow.display import training_display
 from etude.workflow.plan import Plan, default_name, manifest, plan_on, prepare_data
 from etude.workflow.signals import stop_on_signals
 from etude.workflow.tasks import Evaluate, Record, Sample, Save
-
 
 EARLY_EVALUATIONS = frozenset([1, 2, 5, 10, 20, 50, 100])
 """Besides the regular ones: most of what can be seen happens early, and a curve over log-steps needs it."""
@@ -60,7 +59,7 @@ def start(plan: Plan, console: Console) -> RunFolder:
     """
     settings = plan.settings
     folder, name = Path(settings.run.folder), settings.run.name
-    ladder = cached_ladder(plan.data, settings, console)
+    ladder = cached_ladder(plan, console)
     run = RunFolder.create(folder, free_name(folder, default_name(settings)) if name == "auto" else name)
     plan.data.tokenizer.save(run.tokenizer)
     write_json(run.ladder_file, ladder.to_json())
@@ -160,17 +159,8 @@ def restore(run: RunFolder, state: TrainState, console: Console) -> None:
 def run_tasks(plan: Plan, run: RunFolder, ladder: Ladder) -> Sequence[Task]:
     """Evaluate, then sample, then save: a checkpoint is then never ahead of what was written about it."""
     settings, train = plan.settings, plan.settings.train
-    context = resolved(train.context, "train.context")
     passed = [event["order"] for event in run.metrics.read() if event.get("event") == RungEvent.name]
-    evaluate = Evaluate(
-        ValidationText(
-            plan.data.validation, context, plan.device, not settings.data.cross_document_attention
-        ),
-        ladder,
-        resolved(train.eval_tokens, "train.eval_tokens"),
-        last_step=resolved(train.steps, "train.steps"),
-        passed=max(passed, default=0),
-    )
+    evaluate = Evaluate(validation_text(plan), ladder, passed=max(passed, default=0))
     sample = Sample(plan.data.tokenizer, train.sample_prompt, settings.run.seed)
     save = Save(run, plan.model, train.keep_checkpoints, model_card(plan, run.name))
     eval_every = resolved(train.eval_every, "train.eval_every")
@@ -183,11 +173,23 @@ def run_tasks(plan: Plan, run: RunFolder, ladder: Ladder) -> Sequence[Task]:
     )
 
 
-def cached_ladder(data: PreparedData, settings: Settings, console: Console) -> Ladder:
-    """The n-gram ladder of this text: counted once, then kept in the cache."""
-    wanted = settings.ladder
-    name = f"{data.corpus_hash}-{wanted.max_order}-{wanted.max_train_bytes}.json"
-    file = default_cache() / "ladders" / name
+def validation_text(plan: Plan) -> ValidationText:
+    """The held-out text that every evaluation of the run, and its n-gram ladder, is scored on."""
+    settings = plan.settings
+    return ValidationText(
+        plan.data.validation,
+        resolved(settings.train.context, "train.context"),
+        plan.device,
+        max_tokens=resolved(settings.train.eval_tokens, "train.eval_tokens"),
+        within_documents=not settings.data.cross_document_attention,
+    )
+
+
+def cached_ladder(plan: Plan, console: Console) -> Ladder:
+    """The n-gram ladder of this text, scored on what the model is scored on: counted once, then kept in the cache."""
+    wanted, scored_bytes = plan.settings.ladder, validation_text(plan).source_bytes
+    key = f"{plan.data.corpus_hash}-{wanted.max_order}-{wanted.max_train_bytes}-{scored_bytes}"
+    file = default_cache() / "ladders" / f"{key}.json"
     file.parent.mkdir(parents=True, exist_ok=True)
     if file.is_file():
         try:
@@ -196,11 +198,13 @@ def cached_ladder(data: PreparedData, settings: Settings, console: Console) -> L
             file.unlink()
     with console.status("counting n-grams"):
         ladder = build_ladder(
-            data.documents("train"),
-            data.documents("validation"),
+            plan.data.documents("train"),
+            plan.data.documents("validation", scored_bytes),
             orders=range(1, wanted.max_order + 1),
             max_train_bytes=wanted.max_train_bytes,
+            max_validation_bytes=scored_bytes,
         )
+    assert ladder.validation_bytes == scored_bytes, "model and ladder are scored on the same bytes"
     write_atomic(file, json.dumps(ladder.to_json()))
     return ladder
 

@@ -26,14 +26,10 @@ class Evaluate:
 
     text: ValidationText
     ladder: Ladder
-    max_tokens: int
-    last_step: int
     passed: int = 0
 
     def __call__(self, state: TrainState) -> Sequence[Event]:
-        # The last figure is the one that is quoted, so it is taken on more text.
-        max_tokens = self.max_tokens * 16 if state.step == self.last_step else self.max_tokens
-        score = self.text.score(state.model, max_tokens)
+        score = self.text.score(state.model)
         where = (state.step, state.tokens_seen, state.wall_time)
         events: list[Event] = [EvalEvent(*where, score.loss, score.bits_per_byte, score.num_tokens)]
         reached = self.ladder.passed(score.bits_per_byte)
