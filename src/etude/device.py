@@ -140,6 +140,18 @@ def describe_machine(device: Device) -> dict[str, Any]:
     }
 
 
+def total_memory_bytes(device: Device) -> int | None:
+    """The memory that ``device`` has in all (None where the system does not say)."""
+    import torch
+
+    if device.kind == "cuda":
+        return int(torch.cuda.mem_get_info()[1])
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):  # Windows
+        return None
+
+
 def peak_memory_bytes() -> int | None:
     """The most memory this process has held so far (None where the system does not say)."""
     try:

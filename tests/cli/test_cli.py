@@ -136,6 +136,7 @@ def test_score_adds_up(run: Path, text: Path, tmp_path: Path) -> None:
             "hidden_size",
         ),
         (["train", "good.txt", "--size", "huge"], "'nano'"),
+        (["train", "good.txt", "--set", "model.hidden_size=100000"], "GiB of memory"),
         (["train", "good.txt", "--tokenizer", "absent.json"], "absent.json"),
         (["train", "good.txt", "--tokenizer", "good.txt"], "good.txt"),
         (["train", "good.txt", "--set", "tokenizer.vocab_size=3"], "tokenizer.vocab_size"),

@@ -12,7 +12,7 @@ from etude.config import Settings, get_value, known_keys, resolved
 from etude.data.report_picture import draw_report
 from etude.errors import InputError
 from etude.model.build import build_model
-from etude.model.cost import count_parameters, training_memory
+from etude.model.cost import count_parameters
 from etude.run import write_json
 from etude.train.checkpoint import list_checkpoints, step_of
 from etude.train.loop import Loop, TrainState
@@ -63,19 +63,12 @@ def explain(settings: Settings, console: Console | None = None) -> None:
         table.add_row(key, _plain(value), plan.resolution.reasons.get(key, chosen))
     console.print(table)
     say(console, "\n" + describe(plan))
-    train_settings = plan.settings.train
-    memory = training_memory(
-        plan.model,
-        batch_size=resolved(train_settings.micro_batch_rows, "train.micro_batch_rows"),
-        context=resolved(train_settings.context, "train.context"),
-        optimizer=train_settings.optimizer,
-    )
+    memory = plan.memory.total / 2**20
     say(
-        console,
-        f"memory: about {memory.total / 2**20:,.0f} MiB for parameters, gradients, state and activations",
+        console, f"memory: about {memory:,.0f} MiB for parameters, gradients, optimizer state and activations"
     )
     seconds = seconds_per_step(plan)
-    steps = resolved(train_settings.steps, "train.steps")
+    steps = resolved(plan.settings.train.steps, "train.steps")
     say(
         console,
         f"time: about {format_duration(seconds * steps)} for {steps:,} steps"

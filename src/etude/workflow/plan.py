@@ -10,10 +10,12 @@ from typing import Any
 
 from rich.console import Console
 
-from etude.config import Settings, get_value
+from etude.config import Settings, get_value, resolved
 from etude.data.prepare import PreparedData, default_cache, prepare
-from etude.device import Device, choose_device, describe_machine
+from etude.device import Device, choose_device, describe_machine, total_memory_bytes
+from etude.errors import InputError
 from etude.model.config import ModelConfig
+from etude.model.cost import TrainingMemory, training_memory
 from etude.train.dial import Facts, Resolution, resolve
 from etude.workflow.progress import data_progress
 
@@ -36,6 +38,17 @@ class Plan:
     def model(self) -> ModelConfig:
         return self.resolution.model
 
+    @property
+    def memory(self) -> TrainingMemory:
+        """What a step needs, counted from structure."""
+        train = self.settings.train
+        return training_memory(
+            self.model,
+            batch_size=resolved(train.micro_batch_rows, "train.micro_batch_rows"),
+            context=resolved(train.context, "train.context"),
+            optimizer=train.optimizer,
+        )
+
 
 def make_plan(settings: Settings, console: Console) -> Plan:
     """Prepare the text (or find it prepared) and resolve the settings; only the cache is written.
@@ -50,11 +63,18 @@ def plan_on(data: PreparedData, settings: Settings) -> Plan:
     """A plan on text that is prepared already.
 
     Raises:
-        InputError: settings that do not fit together.
+        InputError: settings that do not fit together, or a model that does not fit the machine.
     """
     device = choose_device(settings.device)
     facts = Facts(data.train.num_tokens, data.tokenizer.vocab_size, data.tokenizer.eos_id)
-    return Plan(device, data, resolve(settings, facts, device))
+    plan = Plan(device, data, resolve(settings, facts, device))
+    needed, there = plan.memory.total, total_memory_bytes(device)
+    if there is not None and needed > there:
+        raise InputError(
+            f"this would need about {needed / 2**30:,.0f} GiB of memory and this {device.kind} has "
+            f"{there / 2**30:,.0f}: choose a smaller --size, train.context or train.micro_batch_rows"
+        )
+    return plan
 
 
 def prepare_data(settings: Settings, console: Console) -> PreparedData:
