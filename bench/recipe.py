@@ -17,12 +17,10 @@ import time
 from rich.console import Console
 
 from etude.config import load_settings, resolved
-from etude.model.build import build_model
-from etude.train.loop import Loop, TrainState
-from etude.train.optimizer import UpdateRules
+from etude.train.loop import Loop
+from etude.train.plan import initial_state, next_token_objective
 from etude.train.validation import ValidationText
 from etude.workflow.plan import make_plan
-from etude.workflow.pretrain import next_token_objective
 
 
 def main() -> None:
@@ -30,9 +28,9 @@ def main() -> None:
     values = {"data.sources": tuple(sources.split(","))}
     settings = load_settings(None, ["device.threads=1", "data.workers=1", *overrides], values)
     plan = make_plan(settings, Console(file=io.StringIO()))
-    model = build_model(plan.model, seed=plan.settings.run.seed, device=plan.device.torch)
-    state = TrainState(model, UpdateRules(model, plan.settings.train))
-    loop = Loop(state, next_token_objective(plan, model), plan.settings.train, plan.device)
+    state = initial_state(plan)
+    model = state.model
+    loop = Loop(state, next_token_objective(plan, state), plan.settings.train, plan.device)
     context = resolved(plan.settings.train.context, "train.context")
     validation = ValidationText(plan.data.validation, context, plan.device)
     num_steps = loop.objective.num_steps

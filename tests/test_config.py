@@ -58,6 +58,8 @@ def test_every_key_can_be_read_and_set_to_its_own_value() -> None:
         ("train.steps=1.5", ["train.steps"]),
         ("model.preset=lama", ["'llama'"]),
         ("data.validation_fraction=1.0", ["data.validation_fraction"]),
+        ("train.betas=[1.5, 0.9]", ["train.betas"]),
+        ("run.seed=99999999999999999999", ["run.seed"]),
         ("train=3", ["unknown setting 'train'"]),
     ],
 )

@@ -109,13 +109,14 @@ def test_cutting_back_forgets_later_steps_and_the_end(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["", "a/b", "..", ".", "/tmp/x"])
 def test_a_run_name_is_a_plain_folder_name(tmp_path: Path, name: str) -> None:
     with pytest.raises(InputError):
-        RunFolder.create(tmp_path, name)
+        RunFolder.new(tmp_path, name)
 
 
 def test_runs_are_made_once_and_found_again(tmp_path: Path) -> None:
-    run = RunFolder.create(tmp_path, "a")
+    run = RunFolder.new(tmp_path, "a")
+    run.path.mkdir()
     with pytest.raises(InputError, match="exists already"):
-        RunFolder.create(tmp_path, "a")
+        RunFolder.new(tmp_path, "a")
     assert free_name(tmp_path, "a") == "a-2"
     assert free_name(tmp_path, "b") == "b"
     with pytest.raises(InputError, match="not a run folder"):
@@ -127,7 +128,7 @@ def test_runs_are_made_once_and_found_again(tmp_path: Path) -> None:
 
 
 def test_status_survives_damage(tmp_path: Path) -> None:
-    run = RunFolder.create(tmp_path, "a")
+    run = RunFolder(tmp_path)
     run.write_status("running", 3)
     assert run.status()["step"] == 3
     (run.path / "status.json").write_text("{")

@@ -4,7 +4,7 @@ The public names, each loaded when it is first used, so that ``import etude`` st
 
     import etude
 
-    outcome = etude.train(etude.load_settings(overrides=["train.steps=200"]))
+    outcome = etude.grow(etude.load_settings(overrides=["train.steps=200"]))
     language = etude.load(outcome.run.path)
     print(language.generate("One day"))
 """
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from etude.config import Settings, load_settings
     from etude.errors import EtudeError, InputError
     from etude.generate.sampling import SamplingSettings
-    from etude.workflow.jobs import resume, train
+    from etude.workflow.jobs import grow, resume
     from etude.workflow.language import Language, load
     from etude.workflow.plot import plot_runs
 
@@ -29,11 +29,11 @@ __all__ = [
     "Language",
     "SamplingSettings",
     "Settings",
+    "grow",
     "load",
     "load_settings",
     "plot_runs",
     "resume",
-    "train",
 ]
 
 _HOMES = {
@@ -46,7 +46,7 @@ _HOMES = {
     "load_settings": "etude.config",
     "plot_runs": "etude.workflow.plot",
     "resume": "etude.workflow.jobs",
-    "train": "etude.workflow.jobs",
+    "grow": "etude.workflow.jobs",
 }
 
 

@@ -25,6 +25,7 @@ Auto = Literal["auto"]
 Count = Annotated[int, Field(ge=1)]
 ContextLength = Annotated[int, Field(ge=2)]
 ByteVocabulary = Annotated[int, Field(ge=257)]
+Decay = Annotated[float, Field(ge=0, lt=1)]
 Rate = Annotated[float, Field(gt=0)]
 _T = TypeVar("_T")
 
@@ -108,7 +109,7 @@ class TrainSettings(Section):
     """Peak learning rate of AdamW."""
     muon_lr: Rate | Auto = "auto"
     """Peak learning rate of Muon: the root mean square of an update relative to AdamW's convention."""
-    betas: tuple[float, float] = (0.9, 0.95)
+    betas: tuple[Decay, Decay] = (0.9, 0.95)
     eps: float = Field(1e-8, gt=0)
     momentum: float = Field(0.95, ge=0, lt=1)
     """Muon's momentum (Nesterov)."""
@@ -119,7 +120,7 @@ class TrainSettings(Section):
     decay_fraction: float = Field(0.4, gt=0, le=1)
     """Share of the steps in the final decay of ``wsd``."""
     min_lr_ratio: float = Field(0.0, ge=0, le=1)
-    """Learning rate at the last step, as a share of the peak."""
+    """What the learning rate falls towards, as a share of the peak: it would be reached one step after the last."""
     max_grad_norm: float = Field(1.0, gt=0)
     log_every: int = Field(10, ge=1)
     """Steps between writes of the log; every step has its line in it all the same."""
@@ -158,7 +159,7 @@ class RunSettings(Section):
 
     name: str = "auto"
     folder: str = "runs"
-    seed: int = Field(1337, ge=0)
+    seed: int = Field(1337, ge=0, lt=2**63)
 
 
 class Settings(Section):

@@ -61,7 +61,7 @@ def choose_device(settings: DeviceSettings) -> Device:
     """The device that ``settings`` ask for, ready to use (threads set, fp32 products in full fp32).
 
     Raises:
-        InputError: a device that this machine does not have, or arithmetic that it does badly.
+        InputError: a device that this machine does not have.
     """
     import torch
 
@@ -73,7 +73,9 @@ def choose_device(settings: DeviceSettings) -> Device:
         raise InputError(f"this machine has no '{kind}' device: use --set device.kind=cpu (or auto)")
     dtype = settings.dtype
     if dtype == "auto":
-        dtype = "bf16" if kind == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
+        dtype = (
+            "bf16" if kind == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
+        )
     threads = available_cores() if settings.threads == "auto" else settings.threads
     torch.set_num_threads(threads)
     torch.set_float32_matmul_precision("highest")

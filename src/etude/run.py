@@ -39,7 +39,7 @@ def write_atomic(path: Path, content: bytes | str) -> None:
             file.write(payload)
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
+        os.chmod(temporary, 0o666 & ~_umask())
         os.replace(temporary, path)
         _flush_folder(path.parent)
     except OSError as error:
@@ -68,6 +68,14 @@ def read_json(path: Path) -> Any:
         raise InputError(f"{path} is damaged ({error}): restore it or use another checkpoint") from None
 
 
+def read_object(path: Path) -> dict[str, Any]:
+    """:func:`read_json` where only an object will do."""
+    value = read_json(path)
+    if not isinstance(value, dict):
+        raise InputError(f"{path} is damaged (not a JSON object): restore it or use another run")
+    return value
+
+
 @contextmanager
 def staged_folder(final: Path) -> Iterator[Path]:
     """A folder to fill, which takes the name ``final`` only when the block ends without an error.
@@ -83,11 +91,13 @@ def staged_folder(final: Path) -> Iterator[Path]:
     try:
         yield staging
         _flush_tree(staging)
-        os.chmod(staging, 0o755)
-        if final.exists():
-            shutil.rmtree(final)
+        os.chmod(staging, 0o777 & ~_umask())
+        replaced = staging.with_name(f"{staging.name}-replaced")
+        if final.exists():  # moved aside, not removed: between the two renames nothing is half there
+            os.replace(final, replaced)
         os.replace(staging, final)
         _flush_folder(final.parent)
+        shutil.rmtree(replaced, ignore_errors=True)
     except OSError as error:
         shutil.rmtree(staging, ignore_errors=True)
         raise write_failure(final, error) from error
@@ -107,6 +117,13 @@ def hash_file(path: Path) -> str:
     """BLAKE2b-128 of a file's bytes, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
+
+
+def _umask() -> int:
+    """The permissions that this person's new files do not get; it can only be read by setting it."""
+    current = os.umask(0o077)
+    os.umask(current)
+    return current
 
 
 def _flush_tree(folder: Path) -> None:
@@ -131,7 +148,9 @@ def _flush_folder(folder: Path) -> None:
 
 
 def _line(event: dict[str, Any]) -> str:
-    return json.dumps(event, ensure_ascii=False) + "\n"
+    # NaN is no JSON, and half a surrogate pair is no UTF-8: either would make a line that others cannot read.
+    text = json.dumps(event, ensure_ascii=False, allow_nan=False)
+    return text.encode("utf-8", "replace").decode("utf-8") + "\n"
 
 
 class JsonLines:
@@ -147,6 +166,15 @@ class JsonLines:
                 file.write("".join(map(_line, events)).encode("utf-8"))
         except OSError as error:
             raise write_failure(self.path, error) from error
+
+    def sync(self) -> None:
+        """Have everything on disk before something else may rely on it."""
+        if self.path.exists():
+            descriptor = os.open(self.path, os.O_RDWR)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
 
     def read(self) -> list[dict[str, Any]]:
         """Every whole line; a torn or damaged one is left out."""
@@ -231,24 +259,17 @@ class RunFolder:
         return {}
 
     @classmethod
-    def create(cls, folder: Path, name: str) -> RunFolder:
-        """A new, empty run folder.
+    def new(cls, folder: Path, name: str) -> RunFolder:
+        """The place of a run that does not exist yet; nothing is made.
 
         Raises:
-            InputError: the name is not a plain folder name, or it exists already.
-            EtudeError: the folder cannot be made.
+            InputError: the name is not a plain folder name, or it is taken.
         """
         if not name or name != Path(name).name or name in {".", ".."}:
             raise InputError(f"'{name}' cannot name a run: use letters, digits, '-' and '_', such as my-run")
         path = folder / name
-        try:
-            path.mkdir(parents=True)
-        except FileExistsError:
-            raise InputError(
-                f"{path} exists already: choose another --name, or go on with --resume {path}"
-            ) from None
-        except OSError as error:
-            raise write_failure(path, error) from error
+        if path.exists():
+            raise InputError(f"{path} exists already: choose another --name, or go on with --resume {path}")
         return cls(path)
 
     @classmethod

@@ -56,7 +56,7 @@ def run(text: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
             "run.folder": str(folder / "runs"),
         }
         settings = load_settings(None, overrides, values)
-        return jobs.train(settings, Console(file=io.StringIO())).run.path
+        return jobs.grow(settings, Console(file=io.StringIO())).run.path
 
 
 def test_help_is_quick_and_names_the_commands(tmp_path: Path) -> None:

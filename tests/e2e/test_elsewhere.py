@@ -47,7 +47,7 @@ def test_transformers_gives_the_same_ids_and_logits(tmp_path: Path, preset: str,
     }  # fmt: skip
     if kind == "bpe":
         values["tokenizer.vocab_size"] = 400
-    run = jobs.train(load_settings(values=values), Console(file=io.StringIO())).run
+    run = jobs.grow(load_settings(values=values), Console(file=io.StringIO())).run
     folder = run.checkpoints / "step-00000006"
     language = load(run.path)
     theirs = AutoModelForCausalLM.from_pretrained(folder)

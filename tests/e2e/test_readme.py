@@ -25,6 +25,17 @@ COMMANDS = [
 ]
 
 
+def test_public_names_and_packages_do_not_collide() -> None:
+    """A package that is imported becomes an attribute of its parent, and would hide a function of its name."""
+    import pkgutil
+
+    import etude
+
+    assert not set(etude.__all__) & {module.name for module in pkgutil.iter_modules(etude.__path__)}
+    for name in etude.__all__:
+        assert getattr(etude, name) is not None
+
+
 def test_there_are_commands_to_check() -> None:
     assert len(COMMANDS) > 12
     used = {shlex.split(command)[1] for command in COMMANDS}

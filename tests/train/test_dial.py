@@ -8,7 +8,7 @@ from etude.config import Settings, get_value, known_keys, with_values
 from etude.device import Device
 from etude.errors import InputError
 from etude.model.build import empty_model
-from etude.train.dial import MAX_EPOCHS, SIZES, Facts, resolve
+from etude.train.dial import MAX_EPOCHS, SIZES, UNUSED_BY_MLP, Facts, resolve
 
 CPU = Device("cpu", "fp32", 2)
 OUTSIDE = {"run.name", "data.max_bytes", "data.workers", "tokenizer.vocab_size", "tokenizer.pattern"}
@@ -26,7 +26,8 @@ def test_every_auto_becomes_a_value_with_a_reason(size: str, preset: str, tokens
     asked = with_values(Settings(), {"model.size": size, "model.preset": preset})
     resolution = resolve(asked, Facts(tokens, vocab, 0), CPU)
     left = {key for key in known_keys() if get_value(resolution.settings, key) == "auto"}
-    assert left <= OUTSIDE | {"device.compile"}
+    unused = {f"model.{key}" for key in UNUSED_BY_MLP} if preset == "mlp" else set()
+    assert left == OUTSIDE | {"device.compile"} | unused
     changed = {k for k in known_keys() if get_value(asked, k) != get_value(resolution.settings, k)}
     assert changed <= set(resolution.reasons)
     train = resolution.settings.train
@@ -54,6 +55,8 @@ def test_what_the_person_chose_stays(steps: int, width: int, heads: int) -> None
         ({"train.context": 5000}, "train.context"),
         ({"train.batch_rows": 8, "train.micro_batch_rows": 3}, "train.micro_batch_rows"),
         ({"model.num_key_value_heads": 3}, "num_key_value_heads"),
+        ({"model.preset": "mlp", "model.num_hidden_layers": 6}, "num_hidden_layers"),
+        ({"model.preset": "mlp", "model.tie_word_embeddings": True}, "tie_word_embeddings"),
     ],
 )
 def test_impossible_combinations_are_one_line(values: dict[str, object], word: str) -> None:

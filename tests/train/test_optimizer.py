@@ -10,10 +10,13 @@ import torch
 from torch import nn
 
 from etude.config import TrainSettings
+from etude.device import Device
 from etude.errors import InputError
 from etude.model.build import build_model
 from etude.model.config import ModelConfig, preset
 from etude.train.optimizer import UpdateRules, group_parameters
+
+CPU = Device("cpu", "fp32", 1)
 
 
 def config(name: str, **more: object) -> ModelConfig:
@@ -47,7 +50,7 @@ def test_adamw_follows_its_formula() -> None:
     """Loshchilov and Hutter 2019, algorithm 2, in float64."""
     settings = TrainSettings(lr=3e-3, muon_lr=1.0, optimizer="adamw", weight_decay=0.1, betas=(0.9, 0.95))
     model = build_model(config("llama"))
-    rules = UpdateRules(model, settings)
+    rules = UpdateRules(model, settings, CPU)
     w = {n: p.detach().double().numpy().copy() for n, p in model.named_parameters()}
     m = {n: np.zeros_like(v) for n, v in w.items()}
     v = {n: np.zeros_like(x) for n, x in w.items()}
@@ -74,14 +77,14 @@ def test_adamw_follows_its_formula() -> None:
 def test_state_goes_out_and_in_by_name_bit_for_bit(optimizer: str, name: str) -> None:
     settings = TrainSettings(lr=1e-2, muon_lr=1e-2, optimizer=optimizer)  # type: ignore[arg-type]
     model = build_model(config(name))
-    rules = UpdateRules(model, settings)
+    rules = UpdateRules(model, settings, CPU)
     for step in range(3):
         with_gradients(model, step)
         rules.step(1.0)
     other = build_model(config(name), seed=99)
     other.load_state_dict(model.state_dict())
-    other_rules = UpdateRules(other, settings)
-    other_rules.load_named_state({k: t.clone() for k, t in rules.named_state().items()}, step=3)
+    other_rules = UpdateRules(other, settings, CPU)
+    other_rules.load_named_state({k: t.clone() for k, t in rules.named_state().items()})
     for step in range(3, 6):
         for each, its_rules in ((model, rules), (other, other_rules)):
             with_gradients(each, step)
@@ -93,19 +96,19 @@ def test_state_goes_out_and_in_by_name_bit_for_bit(optimizer: str, name: str) ->
 def test_missing_and_misshapen_state_is_refused_by_name() -> None:
     settings = TrainSettings(lr=1e-2, muon_lr=1e-2)
     model = build_model(config("llama"))
-    rules = UpdateRules(model, settings)
+    rules = UpdateRules(model, settings, CPU)
     with_gradients(model, 0)
     rules.step(1.0)
     state = rules.named_state()
     key = "model.layers.0.mlp.up_proj.weight.momentum_buffer"
     with pytest.raises(InputError, match=r"up_proj\.weight\.momentum_buffer' is missing"):
-        rules.load_named_state({k: v for k, v in state.items() if k != key}, 1)
+        rules.load_named_state({k: v for k, v in state.items() if k != key})
     with pytest.raises(InputError, match="has shape"):
-        rules.load_named_state({**state, key: torch.zeros(2, 2)}, 1)
+        rules.load_named_state({**state, key: torch.zeros(2, 2)})
 
 
 def test_the_learning_rates_follow_the_factor() -> None:
-    rules = UpdateRules(build_model(config("llama")), TrainSettings(lr=0.25, muon_lr=0.5))
+    rules = UpdateRules(build_model(config("llama")), TrainSettings(lr=0.25, muon_lr=0.5), CPU)
     rules.step(0.5)
     rates = sorted({group["lr"] for o in rules.optimizers for group in o.param_groups})
     assert all(math.isclose(a, b) for a, b in zip(rates, [0.125, 0.25], strict=True))

@@ -31,7 +31,7 @@ EVENTS: list[Event] = [
 def test_everything_is_said(terminal: bool, width: int) -> None:
     file = io.StringIO()
     console = Console(file=file, force_terminal=terminal, width=width, color_system=None)
-    with training_display(console, "runs/x", 2, LADDER) as display:
+    with training_display(console, "runs/x", 2, LADDER, {}) as display:
         for event in EVENTS:
             display(event)
     text = file.getvalue()

@@ -28,7 +28,8 @@ def evaluation(number: int, bits: float, nats: float | None = None) -> EvalEvent
 
 
 def write(folder: Path, *events: Event) -> RunFolder:
-    run = RunFolder.create(folder.parent, folder.name)
+    folder.mkdir(parents=True)
+    run = RunFolder(folder)
     run.settings_file.write_text("")
     for event in events:
         (run.samples if isinstance(event, SampleEvent) else run.metrics).append(event.record())

@@ -94,7 +94,8 @@ def training(
 def write_run(folder: Path, *, seed: int = 0, steps: int = 240, lr: float = 1e-2) -> Path:
     text, held_out = story_text(1, 600), story_text(2, 40)
     ladder = build_ladder([text[:3000]], [held_out], orders=range(1, 6))
-    run = RunFolder.create(folder.parent, folder.name)
+    folder.mkdir(parents=True)
+    run = RunFolder(folder)
     run.settings_file.write_text("")
     write_json(run.ladder_file, ladder.to_json())
     for event in training(text, held_out, ladder, seed=seed, steps=steps, lr=lr):

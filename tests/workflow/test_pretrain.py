@@ -15,9 +15,11 @@ from rich.console import Console
 from etude.config import Settings, load_settings, with_values
 from etude.errors import EtudeError, InputError
 from etude.run import RunFolder
+from etude.train import step
 from etude.train.checkpoint import list_checkpoints, newest_good_checkpoint, step_of, verify_checkpoint
 from etude.train.loop import Loop
-from etude.workflow import jobs
+from etude.train.objectives import NextToken
+from etude.workflow import jobs, pretrain
 
 
 def files_of(run: RunFolder, step: int) -> dict[str, bytes]:
@@ -52,10 +54,10 @@ def test_an_interrupted_run_ends_as_the_uninterrupted_one(
     small_settings: Settings, console: Console, optimizer: str, stop: int
 ) -> None:
     settings = with_values(small_settings, {"train.optimizer": optimizer, "train.micro_batch_rows": 2})
-    whole = jobs.train(settings, console)
+    whole = jobs.grow(settings, console)
     with pytest.MonkeyPatch.context() as patch:
         stop_after(patch, stop)
-        part = jobs.train(settings, console)
+        part = jobs.grow(settings, console)
     assert (part.reason, part.step) == ("stopped", stop)
     assert part.run.status()["state"] == "stopped"
     # Its folder may move: a run knows its own settings, not its place.
@@ -71,7 +73,7 @@ def test_an_interrupted_run_ends_as_the_uninterrupted_one(
 
 def test_a_killed_run_goes_on_from_its_last_checkpoint(small_settings: Settings, console: Console) -> None:
     """What SIGKILL leaves: a half-written checkpoint, log lines after the last good one, a status of "running"."""
-    whole = jobs.train(small_settings, console)
+    whole = jobs.grow(small_settings, console)
     killed = RunFolder(Path(shutil.copytree(whole.run.path, whole.run.path.with_name("killed"))))
     last = killed.checkpoints / "step-00000012"
     weights = last / "model.safetensors"
@@ -89,7 +91,7 @@ def test_a_killed_run_goes_on_from_its_last_checkpoint(small_settings: Settings,
 
 
 def test_the_run_folder_holds_what_the_design_says(small_settings: Settings, console: Console) -> None:
-    outcome = jobs.train(small_settings, console)
+    outcome = jobs.grow(small_settings, console)
     run = outcome.run
     names = {path.name for path in run.path.iterdir()}
     assert names >= {
@@ -109,8 +111,9 @@ def test_the_run_folder_holds_what_the_design_says(small_settings: Settings, con
         verify_checkpoint(folder)
     recorded = json.loads(run.manifest_file.read_text())
     assert recorded["derived"]["train.lr"]["reason"]
-    assert recorded["machine"]["versions"]["torch"] == torch.__version__
-    assert recorded["peak_memory_bytes"] > 0
+    (sitting,) = recorded["sittings"]
+    assert sitting["machine"]["versions"]["torch"] == torch.__version__
+    assert (sitting["from_step"], sitting["compiled"]) == (0, False)
 
 
 def test_the_ladder_and_the_model_are_scored_on_the_same_text(
@@ -121,7 +124,7 @@ def test_the_ladder_and_the_model_are_scored_on_the_same_text(
     from etude.run import read_json
     from etude.workflow.plan import make_plan
 
-    run = jobs.train(small_settings, console).run
+    run = jobs.grow(small_settings, console).run
     ladder = Ladder.from_json(read_json(run.ladder_file))
     evaluation = [event for event in run.metrics.read() if event["event"] == "eval"][-1]
     assert evaluation["val_tokens"] < 500
@@ -136,22 +139,22 @@ def test_the_ladder_and_the_model_are_scored_on_the_same_text(
 
 
 def test_a_run_can_be_repeated_from_its_settings_file(small_settings: Settings, console: Console) -> None:
-    first = jobs.train(small_settings, console)
-    again = jobs.train(load_settings(first.run.settings_file), console)
+    first = jobs.grow(small_settings, console)
+    again = jobs.grow(load_settings(first.run.settings_file), console)
     assert again.run.path != first.run.path
     assert files_of(again.run, 12)["model.safetensors"] == files_of(first.run, 12)["model.safetensors"]
 
 
 def test_another_seed_is_another_run(small_settings: Settings, console: Console) -> None:
-    first = jobs.train(small_settings, console)
-    other = jobs.train(with_values(small_settings, {"run.seed": 1}), console)
+    first = jobs.grow(small_settings, console)
+    other = jobs.grow(with_values(small_settings, {"run.seed": 1}), console)
     assert files_of(other.run, 12)["model.safetensors"] != files_of(first.run, 12)["model.safetensors"]
 
 
 def test_what_cannot_be_resumed_says_so(
     small_settings: Settings, console: Console, text_folder: Path
 ) -> None:
-    outcome = jobs.train(small_settings, console)
+    outcome = jobs.grow(small_settings, console)
     with pytest.raises(InputError, match="finished at step 12"):
         jobs.resume(outcome.run.path, console)
     with pytest.raises(InputError, match="not a run folder"):
@@ -163,8 +166,8 @@ def test_a_run_goes_on_with_its_own_text_or_not_at_all(
 ) -> None:
     with pytest.MonkeyPatch.context() as patch:
         stop_after(patch, 2)
-        outcome = jobs.train(small_settings, console)
-    whole = jobs.train(small_settings, console)
+        outcome = jobs.grow(small_settings, console)
+    whole = jobs.grow(small_settings, console)
     for file in text_folder.iterdir():
         file.unlink()
     (text_folder / "000.txt").write_text("Another text has taken the place of the first one. " * 200)
@@ -185,7 +188,7 @@ def test_a_loss_that_is_no_number_ends_the_run_and_keeps_the_last_checkpoint(
         small_settings, {"train.lr": 1e30, "train.max_grad_norm": 1e30, "train.optimizer": "adamw"}
     )
     with pytest.raises(EtudeError, match=r"the loss of step \d+ is"):
-        jobs.train(settings, console)
+        jobs.grow(settings, console)
     run = RunFolder(next(Path(settings.run.folder).iterdir()))
     assert run.status()["state"] == "failed"
     checkpoint, _ = newest_good_checkpoint(run.checkpoints)
@@ -196,22 +199,101 @@ def test_old_checkpoints_go_and_the_early_ones_stay(small_settings: Settings, co
     settings = with_values(
         small_settings, {"train.steps": 40, "train.checkpoint_every": 3, "train.keep_checkpoints": 2}
     )
-    run = jobs.train(settings, console).run
+    run = jobs.grow(settings, console).run
     saved = [step_of(folder) for folder in list_checkpoints(run.checkpoints)]
     assert saved == [0, 1, 2, 4, 8, 16, 32, 39, 40]
 
 
 def test_attention_within_documents_trains_and_resumes(small_settings: Settings, console: Console) -> None:
     settings = with_values(small_settings, {"data.cross_document_attention": False})
-    run = jobs.train(settings, console).run
-    across = jobs.train(small_settings, console).run
+    run = jobs.grow(settings, console).run
+    across = jobs.grow(small_settings, console).run
     assert files_of(run, 12)["model.safetensors"] != files_of(across, 12)["model.safetensors"]
+    with pytest.MonkeyPatch.context() as patch:
+        stop_after(patch, 5)
+        part = jobs.grow(settings, console).run
+    jobs.resume(part.path, console)
+    assert files_of(part, 12)["model.safetensors"] == files_of(run, 12)["model.safetensors"]
+
+
+def test_an_infinite_gradient_is_never_saved(
+    small_settings: Settings, console: Console, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The loss of a step is computed before its update: only the gradient's norm tells that the update is bad."""
+    original = step.clip_gradients
+
+    def poisoned(parameters: Any, max_grad_norm: float) -> torch.Tensor:
+        calls.append(1)
+        if len(calls) == 4:
+            parameters[0].grad[0] = float("inf")
+        return original(parameters, max_grad_norm)
+
+    calls: list[int] = []
+    monkeypatch.setattr(step, "clip_gradients", poisoned)
+    with pytest.raises(EtudeError, match="norm of its gradient"):
+        jobs.grow(small_settings, console)
+    run = RunFolder(next(Path(small_settings.run.folder).iterdir()))
+    checkpoint, _ = newest_good_checkpoint(run.checkpoints)
+    assert checkpoint.step == 2
+    monkeypatch.undo()
+    assert jobs.resume(run.path, console).reason == "finished"
+
+
+def test_a_kill_just_before_the_end_is_noted_leaves_no_step_twice(
+    small_settings: Settings, console: Console
+) -> None:
+    run = jobs.grow(small_settings, console).run
+    before = comparable(run)
+    lines = run.metrics.path.read_text().splitlines(keepends=True)
+    run.metrics.path.write_text("".join(line for line in lines if '"event": "end"' not in line))
+    run.write_status("running", 12)
+    assert jobs.resume(run.path, console).reason == "finished"
+    assert comparable(run) == before
+    assert run.status()["state"] == "finished"
+
+
+def test_a_damaged_tokenizer_stops_a_resume(small_settings: Settings, console: Console) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        stop_after(patch, 2)
+        run = jobs.grow(small_settings, console).run
+    (run.tokenizer / "tokenizer.json").write_text("{}")
+    with pytest.raises(InputError, match=r"tokenizer\.json"):
+        jobs.resume(run.path, console)
+
+
+def test_a_compiled_run_does_not_go_on_uncompiled(small_settings: Settings, console: Console) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        stop_after(patch, 2)
+        run = jobs.grow(small_settings, console).run
+    recorded = json.loads(run.manifest_file.read_text())
+    recorded["sittings"][-1]["compiled"] = True
+    run.manifest_file.write_text(json.dumps(recorded))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            NextToken, "compile", lambda self: setattr(self, "_loss", None)
+        )  # as without a compiler
+        with pytest.raises(EtudeError, match="compiled"):
+            jobs.resume(run.path, console)
+
+
+def test_a_failed_start_leaves_no_run(
+    small_settings: Settings, console: Console, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*args: Any) -> None:
+        raise EtudeError("no space")
+
+    monkeypatch.setattr(pretrain, "manifest", full)
+    with pytest.raises(EtudeError, match="no space"):
+        jobs.grow(with_values(small_settings, {"run.name": "mine"}), console)
+    monkeypatch.undo()
+    assert not list(Path(small_settings.run.folder).iterdir())
+    assert jobs.grow(with_values(small_settings, {"run.name": "mine"}), console).reason == "finished"
 
 
 @pytest.mark.parametrize("preset", ["qwen3", "gpt2", "mlp"])
 def test_the_other_families_train(small_settings: Settings, console: Console, preset: str) -> None:
     settings = with_values(small_settings, {"model.preset": preset})
-    outcome = jobs.train(settings, console)
+    outcome = jobs.grow(settings, console)
     events = [event for event in outcome.run.metrics.read() if event["event"] == "eval"]
     assert events[-1]["bits_per_byte"] < events[0]["bits_per_byte"]
 
@@ -228,7 +310,11 @@ def test_dry_run_writes_no_run(small_settings: Settings, console: Console) -> No
 def test_events_are_plain_and_versioned() -> None:
     from etude.train import events
 
+    samples = {"int": 1, "float": 0.5, "str": "x"}
     for kind in vars(events).values():
         if isinstance(kind, type) and issubclass(kind, events.Event):
-            names = {field.name for field in dataclasses.fields(kind)}
-            assert {"step", "tokens_seen", "wall_time"} <= names
+            event = kind(**{field.name: samples[str(field.type)] for field in dataclasses.fields(kind)})
+            record = json.loads(json.dumps(event.record(), allow_nan=False))
+            assert record["schema"] == 1
+            assert record["event"] == kind.name
+            assert {"step", "tokens_seen", "wall_time"} <= record.keys()

@@ -57,4 +57,4 @@ def train(
     if dry_run:
         jobs.explain(settings)
     else:
-        jobs.train(settings)
+        jobs.grow(settings)

@@ -10,7 +10,6 @@ made again.
 from __future__ import annotations
 
 import multiprocessing
-import os
 import shutil
 import tempfile
 import unicodedata
@@ -29,6 +28,7 @@ from etude.data.tokens import vocabulary
 from etude.data.tokens.parts import TokenPart
 from etude.data.tokens.shards import encode_part, open_part, token_dtype
 from etude.data.tokens.tokenizer import EtudeTokenizer, existing_tokenizer
+from etude.device import available_cores
 from etude.errors import EtudeError, InputError
 from etude.run import hash_file, read_json, staged_folder, write_json
 
@@ -185,7 +185,7 @@ def _encode(
     """Fill a new tokens folder."""
     tokenizer, how = _tokenizer(corpus, settings, family, progress)
     tokenizer.save(folder / "tokenizer")
-    workers = _cores() if data.workers == "auto" else data.workers
+    workers = available_cores() if data.workers == "auto" else data.workers
     parts: dict[str, Any] = {}
     names: tuple[Part, Part] = ("train", "validation")
     for part in names:
@@ -252,10 +252,6 @@ def _tokenizer_identity(settings: TokenizerSettings, family: str) -> dict[str, A
     tokenizer = existing_tokenizer(path)
     file = path / "tokenizer.json" if path.is_dir() else path
     return {"kind": "file", "hash": hash_file(file), "eos": tokenizer.eos}
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _silent(stage: str, done: int, total: int | None) -> None:

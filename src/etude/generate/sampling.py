@@ -49,6 +49,10 @@ class SamplingSettings:
             raise InputError(f"max_new_tokens must be 0 or above, not {self.max_new_tokens}")
 
 
+USUAL_SAMPLING = SamplingSettings(temperature=0.8, top_p=0.95)
+"""What is used unless somebody chooses: a little below the model's own temperature, without its longest tail."""
+
+
 def token_probabilities(logits: Float[Tensor, "B V"], settings: SamplingSettings) -> Float[Tensor, "B V"]:
     """The distribution that is drawn from, in float64 on the CPU; 0 for every token that the settings
     exclude.

@@ -48,12 +48,13 @@ def save_model_folder(
             for file in sorted(tokenizer_files.iterdir()):
                 if file.is_file() and file.name not in _OWN_FILES:
                     shutil.copyfile(file, folder / file.name)
-        _write_weights(folder / WEIGHTS, stored_state(model.state_dict(), config))
+        write_tensors(folder / WEIGHTS, stored_state(model.state_dict(), config))
     except OSError as error:
         raise write_failure(folder, error) from error
 
 
-def _write_weights(path: Path, state: dict[str, Tensor]) -> None:
+def write_tensors(path: Path, state: dict[str, Tensor]) -> None:
+    """A safetensors file of ``state``. Raises EtudeError when the disk refuses."""
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
     try:
         save_file(tensors, path, metadata={"format": "pt"})

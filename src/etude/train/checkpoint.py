@@ -13,14 +13,13 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from etude.errors import InputError
 from etude.model.config import ModelConfig
-from etude.model.folder import load_model_folder, save_model_folder
+from etude.model.folder import load_model_folder, save_model_folder, write_tensors
 from etude.run import STAGING_PREFIX, hash_file, read_json, staged_folder, write_json
 from etude.train.loop import TrainState
 
@@ -58,7 +57,7 @@ def save_checkpoint(
     final = checkpoints / checkpoint_name(state.step)
     with staged_folder(final) as folder:
         save_model_folder(folder, state.model, config, tokenizer_files=tokenizer, card=card)
-        _save_tensors(state.rules.named_state(), folder / OPTIMIZER_FILE)
+        write_tensors(folder / OPTIMIZER_FILE, state.rules.named_state())
         checksums = {file.name: hash_file(file) for file in sorted(folder.iterdir())}
         marker = {
             "schema": SCHEMA,
@@ -139,8 +138,7 @@ def load_state(checkpoint: Checkpoint, state: TrainState) -> None:
         raise InputError(
             f"{checkpoint.folder / OPTIMIZER_FILE} is damaged ({error}): use an older one"
         ) from None
-    if checkpoint.step > 0:
-        state.rules.load_named_state(named, checkpoint.step)
+    state.rules.load_named_state(named)
     state.step = checkpoint.step
     state.tokens_seen = checkpoint.tokens_seen
     state.wall_time = checkpoint.wall_time
@@ -151,9 +149,8 @@ def prune_checkpoints(checkpoints: Path, keep: int) -> None:
     later = [folder for folder in list_checkpoints(checkpoints) if step_of(folder) not in EARLY_STEPS]
     leftovers = list(checkpoints.glob(f"{STAGING_PREFIX}*"))
     for folder in later[: max(0, len(later) - keep)]:
-        # The marker goes first: a folder whose removal is interrupted is then no checkpoint any more.
-        (folder / MARKER).unlink()
-        leftovers.append(folder)
+        # Renamed first: a folder whose removal is interrupted is then no checkpoint any more.
+        leftovers.append(folder.rename(folder.with_name(f"{STAGING_PREFIX}{folder.name}-pruned")))
     for folder in leftovers:
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -169,11 +166,5 @@ def find_checkpoint(path: Path) -> Path:
     newest: Sequence[Path] = list_checkpoints(path / "checkpoints")
     if newest:
         return newest[-1]
-    if path.name.isdigit() and (path.parent / checkpoint_name(int(path.name))).is_dir():
-        return path.parent / checkpoint_name(int(path.name))
     what = "has no checkpoint yet" if (path / "run.toml").is_file() else "is not a run or a model folder"
     raise InputError(f"{path} {what}: `etude runs` lists the runs there are")
-
-
-def _save_tensors(named: dict[str, Any], file: Path) -> None:
-    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in named.items()}, file)

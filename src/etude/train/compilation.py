@@ -35,7 +35,10 @@ def compile_objective(
         lines = str(error).strip().splitlines()
         reason = f"{type(error).__name__}: {lines[0][:120] if lines else 'no message'}"
         if wanted is True:
-            raise EtudeError(f"torch.compile failed ({reason}): use --set device.compile=auto") from error
+            raise EtudeError(
+                f"torch.compile, which this run is to be compiled by, failed here ({reason}): "
+                "mend the compiler, or begin a run with --set device.compile=false"
+            ) from error
         return reason
     finally:
         model.zero_grad(set_to_none=True)

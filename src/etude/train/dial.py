@@ -1,7 +1,8 @@
 """The dial: what a size means, and every other setting that follows from it, each with its reason.
 
-``resolve`` is a pure function from what the person asked for and what is known of the text and the device to
-settings without any ``"auto"``. The reasons are printed by ``etude train --dry-run`` and kept in the manifest.
+``resolve`` is a pure function from what the person asked for and what is known of the text and the device to settings in
+which nothing that shapes the run is ``"auto"`` any more. ``etude train --dry-run`` prints the reasons, and the run's
+manifest keeps them.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ class Size:
 # Learning rates: tiny was swept (docs/lab-notebook.md); the others follow it by width, unswept as yet.
 SIZES = {
     "nano": Size(64, 2, 2, 128, 16, 1_000_000, lr=2e-2, muon_lr=8e-3),
-    "tiny": Size(128, 4, 4, 256, 8, 2_300_000, lr=1.5e-2, muon_lr=5e-3),
+    "tiny": Size(128, 4, 4, 256, 8, 2_300_000, lr=2e-2, muon_lr=5e-3),
     "small": Size(256, 6, 4, 256, 16, 20_000_000, lr=1e-2, muon_lr=4e-3),
     "medium": Size(512, 8, 8, 512, 32, 300_000_000, lr=5e-3, muon_lr=3e-3),
     "large": Size(768, 12, 12, 1024, 64, 2_000_000_000, lr=3e-3, muon_lr=2e-3),
@@ -43,6 +44,7 @@ MAX_EPOCHS = 10
 EVALUATIONS = 12
 MIN_EVAL_TOKENS, MAX_EVAL_TOKENS = 16_384, 1_048_576
 SWITCHES = ("attention_bias", "mlp_bias", "qk_norm", "tie_word_embeddings")
+UNUSED_BY_MLP = ("num_hidden_layers", "num_attention_heads", "num_key_value_heads", *SWITCHES)
 BENGIO_CONTEXT = 8
 """Previous tokens that the feed-forward model of 2003 sees."""
 
@@ -58,7 +60,7 @@ class Facts:
 
 @dataclass(frozen=True)
 class Resolution:
-    """Settings without ``"auto"``, the network they describe, and why each derived value is what it is."""
+    """Resolved settings, the network they describe, and why each derived value is what it is."""
 
     settings: Settings
     model: ModelConfig
@@ -66,7 +68,7 @@ class Resolution:
 
 
 def resolve(settings: Settings, facts: Facts, device: Device) -> Resolution:
-    """Turn every ``"auto"`` into a value.
+    """Turn every ``"auto"`` that shapes the run into a value.
 
     Raises:
         InputError: the values do not fit together (a width that the heads do not divide, a context longer than
@@ -83,7 +85,7 @@ def resolve(settings: Settings, facts: Facts, device: Device) -> Resolution:
     chosen("device.dtype", device.dtype, "bf16 products on a GPU that has them, fp32 otherwise")
     chosen("device.threads", device.threads, threads_reason)
     network = model_config(with_values(settings, chosen.values), facts)
-    for switch in SWITCHES:
+    for switch in SWITCHES if network.model_type != "mlp" else ():
         chosen(f"model.{switch}", getattr(network, switch), f"as {network.model_type} has it")
     return Resolution(with_values(settings, chosen.values), network, chosen.reasons)
 
@@ -100,6 +102,7 @@ def model_config(settings: Settings, facts: Facts) -> ModelConfig:
         "intermediate_size": model.intermediate_size,
     }
     if model.preset == "mlp":
+        _refuse_unused(settings)
         return preset("mlp", **dims, context_size=BENGIO_CONTEXT)
     for key in ("num_hidden_layers", "num_attention_heads", "num_key_value_heads"):
         dims[key] = getattr(model, key)
@@ -117,10 +120,11 @@ def _resolve_shape(chosen: _Choices, settings: Settings, size: Size, because: st
     inner = 32 * math.ceil(8 * width / 3 / 32) if gated else 4 * width
     inner_reason = "8/3 of the width, in 32s: a gated MLP then costs what a plain one of 4 widths does"
     chosen("model.intermediate_size", inner, inner_reason if gated else "4 times the width")
-    chosen("model.num_hidden_layers", size.num_hidden_layers, because)
-    heads = chosen("model.num_attention_heads", size.num_attention_heads, because)
-    chosen("model.num_key_value_heads", heads, "one for each query head")
     chosen("train.context", size.context, because)
+    if settings.model.preset != "mlp":
+        chosen("model.num_hidden_layers", size.num_hidden_layers, because)
+        heads = chosen("model.num_attention_heads", size.num_attention_heads, because)
+        chosen("model.num_key_value_heads", heads, "one for each query head")
 
 
 def _resolve_steps(chosen: _Choices, settings: Settings, size: Size, facts: Facts, because: str) -> None:
@@ -153,6 +157,13 @@ def _resolve_steps(chosen: _Choices, settings: Settings, size: Size, facts: Fact
     chosen("train.checkpoint_every", max(1, steps // 5), "five in the run, and the early powers of two")
     chosen("train.lr", size.lr, because)
     chosen("train.muon_lr", size.muon_lr, because)
+
+
+def _refuse_unused(settings: Settings) -> None:
+    """What a feed-forward network has no use for is refused when somebody chose it, not left without effect."""
+    for key in UNUSED_BY_MLP:
+        if getattr(settings.model, key) != "auto":
+            raise InputError(f"model.{key} means nothing for the model 'mlp': leave it out")
 
 
 class _Choices:

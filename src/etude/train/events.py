@@ -72,7 +72,7 @@ class CheckpointEvent(Event):
 
 @dataclass(frozen=True)
 class EndEvent(Event):
-    """The loop ended; ``reason`` is finished, stopped or failed."""
+    """The loop ended; ``reason`` is finished or stopped."""
 
     name: ClassVar[str] = "end"
     reason: str

@@ -69,6 +69,7 @@ class Loop:
             EtudeError: the loss is not a finite number; nothing after the last checkpoint is kept.
         """
         state, num_steps = self.state, self.objective.num_steps
+        first = state.step
         self._clock = time.perf_counter()
         if state.step == 0:
             self._do_tasks(lambda task: True)
@@ -80,7 +81,8 @@ class Loop:
                 self._do_tasks(lambda task: task.due(state.step))
         reason = "finished" if state.step >= num_steps else "stopped"
         self._log()
-        self._do_tasks(lambda task: reason == "finished" or task.on_stop)
+        if state.step > first:  # otherwise an earlier sitting has done them
+            self._do_tasks(lambda task: reason == "finished" or task.on_stop)
         self._emit(EndEvent(state.step, state.tokens_seen, state.wall_time, reason))
         return reason
 
@@ -110,14 +112,15 @@ class Loop:
         peak = resolved(self.settings.lr, "train.lr")
         for number, (step, tokens_seen, loss, grad_norm) in enumerate(self._unlogged, start=1):
             value = float(loss)
-            if not math.isfinite(value):
+            norm = float(grad_norm)
+            if not (math.isfinite(value) and math.isfinite(norm)):
                 raise EtudeError(
-                    f"the loss of step {step} is {value}: the run stopped before its next checkpoint; "
-                    "try a smaller --set train.lr or train.muon_lr"
+                    f"the loss of step {step} is {value} and the norm of its gradient {norm}: the run stopped before "
+                    "its next checkpoint; try a smaller --set train.lr or train.muon_lr"
                 )
             wall_time = before + seconds * number / len(self._unlogged)
             lr = peak * lr_factor(step, self.settings)
-            self._emit(StepEvent(step, tokens_seen, wall_time, value, float(grad_norm), lr, rate))
+            self._emit(StepEvent(step, tokens_seen, wall_time, value, norm, lr, rate))
         self._unlogged.clear()
 
     def _advance_clock(self) -> float:

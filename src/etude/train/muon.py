@@ -53,9 +53,15 @@ class Muon(torch.optim.Optimizer):
     """Muon over two-dimensional parameters; state: ``momentum_buffer`` of each, in fp32."""
 
     def __init__(
-        self, params: Iterable[Tensor], lr: float, momentum: float = 0.95, weight_decay: float = 0.0
+        self,
+        params: Iterable[Tensor],
+        lr: float,
+        momentum: float = 0.95,
+        weight_decay: float = 0.0,
+        dtype: torch.dtype = torch.float32,
     ) -> None:
         super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
+        self.dtype = dtype  # of the iteration
         for group in self.param_groups:
             if any(parameter.ndim != 2 for parameter in group["params"]):
                 raise ValueError("Muon takes matrices only; give vectors and embeddings to AdamW")
@@ -76,10 +82,7 @@ class Muon(torch.optim.Optimizer):
         buffers = [self._momentum_buffer(parameter) for parameter in parameters]
         torch._foreach_lerp_(buffers, gradients, 1 - group["momentum"])
         directions = torch._foreach_lerp(gradients, buffers, group["momentum"])
-        stacked = torch.stack(list(directions))
-        if stacked.device.type == "cuda":
-            stacked = stacked.bfloat16()
-        updates = orthogonalize(stacked).to(parameters[0].dtype).unbind()
+        updates = orthogonalize(torch.stack(list(directions)).to(self.dtype)).to(parameters[0].dtype).unbind()
         torch._foreach_mul_(parameters, 1 - group["lr"] * group["weight_decay"])
         scale = group["lr"] * update_scale(tuple(parameters[0].shape))
         torch._foreach_add_(parameters, list(updates), alpha=-scale)

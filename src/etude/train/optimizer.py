@@ -21,16 +21,17 @@ import torch
 from torch import Tensor, nn
 
 from etude.config import TrainSettings, resolved
+from etude.device import Device
 from etude.errors import InputError
 from etude.train.muon import Muon
 
-STATE_LEAVES = ("exp_avg", "exp_avg_sq", "momentum_buffer")
+STATE_LEAVES = ("exp_avg", "exp_avg_sq", "step", "momentum_buffer")
 
 
 class UpdateRules:
     """AdamW and Muon side by side over the parameters of one model."""
 
-    def __init__(self, model: nn.Module, settings: TrainSettings) -> None:
+    def __init__(self, model: nn.Module, settings: TrainSettings, device: Device) -> None:
         self.names: dict[Tensor, str] = {parameter: name for name, parameter in model.named_parameters()}
         lr = resolved(settings.lr, "train.lr")
         muon_lr = resolved(settings.muon_lr, "train.muon_lr")
@@ -45,11 +46,13 @@ class UpdateRules:
                 lr=lr,
                 betas=settings.betas,
                 eps=settings.eps,
-                fused=next(iter(self.names)).device.type in ("cpu", "cuda"),
+                fused=device.kind in ("cpu", "cuda"),
             )
         ]
         if groups["muon"]:
-            muon = Muon(groups["muon"], muon_lr, settings.momentum, settings.weight_decay)
+            # bf16 is enough for a direction, but only a device with fast bf16 gains by it.
+            dtype = torch.bfloat16 if device.dtype == "bf16" and device.kind == "cuda" else torch.float32
+            muon = Muon(groups["muon"], muon_lr, settings.momentum, settings.weight_decay, dtype)
             self.optimizers.append(muon)
         self._peak_lrs = [[group["lr"] for group in o.param_groups] for o in self.optimizers]
 
@@ -66,7 +69,7 @@ class UpdateRules:
             optimizer.zero_grad(set_to_none=True)
 
     def named_state(self) -> dict[str, Tensor]:
-        """The state tensors by name: ``<parameter>.exp_avg``, ``.exp_avg_sq``, ``.momentum_buffer``."""
+        """The state tensors by name: ``<parameter>.exp_avg``, ``.exp_avg_sq``, ``.step``, ``.momentum_buffer``."""
         named = {}
         for optimizer in self.optimizers:
             for parameter, state in optimizer.state.items():
@@ -75,21 +78,21 @@ class UpdateRules:
                         named[f"{self.names[parameter]}.{leaf}"] = state[leaf]
         return named
 
-    def load_named_state(self, named: Mapping[str, Tensor], step: int) -> None:
-        """Go on from ``named``, as it was after ``step`` updates.
+    def load_named_state(self, named: Mapping[str, Tensor]) -> None:
+        """Go on from ``named``; empty before the first update.
 
         Raises:
             InputError: a state tensor is missing or has another shape than its parameter.
         """
         for optimizer in self.optimizers:
-            leaves = ("momentum_buffer",) if isinstance(optimizer, Muon) else ("exp_avg", "exp_avg_sq")
+            leaves = (
+                ("momentum_buffer",) if isinstance(optimizer, Muon) else ("exp_avg", "exp_avg_sq", "step")
+            )
             for group in optimizer.param_groups:
-                for parameter in group["params"]:
-                    state = optimizer.state[parameter]
+                for parameter in group["params"] if named else ():
                     for leaf in leaves:
-                        state[leaf] = _matching(named, f"{self.names[parameter]}.{leaf}", parameter)
-                    if not isinstance(optimizer, Muon):
-                        state["step"] = torch.tensor(float(step), device=_counter_device(parameter))
+                        value = _matching(named, f"{self.names[parameter]}.{leaf}", parameter, leaf)
+                        optimizer.state[parameter][leaf] = value
 
 
 def group_parameters(model: nn.Module, *, use_muon: bool) -> dict[str, list[nn.Parameter]]:
@@ -114,16 +117,12 @@ def group_parameters(model: nn.Module, *, use_muon: bool) -> dict[str, list[nn.P
     return groups
 
 
-def _matching(named: Mapping[str, Tensor], key: str, parameter: Tensor) -> Tensor:
+def _matching(named: Mapping[str, Tensor], key: str, parameter: Tensor, leaf: str) -> Tensor:
     value: Any = named.get(key)
-    if value is None or value.shape != parameter.shape:
+    if value is None or value.shape != (() if leaf == "step" else parameter.shape):
         found = "is missing" if value is None else f"has shape {tuple(value.shape)}"
         raise InputError(
             f"optimizer state '{key}' {found}: this checkpoint cannot be resumed, use an older one"
         )
+    # AdamW's fused rule wants its step counter beside the parameter too.
     return value.to(parameter.device, copy=True)  # type: ignore[no-any-return]
-
-
-def _counter_device(parameter: Tensor) -> torch.device:
-    """Where AdamW's fused rule wants its step counter."""
-    return parameter.device if parameter.device.type == "cuda" else torch.device("cpu")

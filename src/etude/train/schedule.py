@@ -13,9 +13,9 @@ from etude.config import TrainSettings, resolved
 def lr_factor(step: int, settings: TrainSettings) -> float:
     """The factor for the update that makes step ``step`` (counted from 1) out of ``settings.steps``.
 
-    Warm-up is linear from 1/warmup_steps to 1. Then ``linear`` and ``cosine`` fall to ``min_lr_ratio`` at the last
-    step; ``wsd`` (warmup-stable-decay, Hu et al. 2024, MiniCPM) stays at 1 and falls linearly over the last
-    ``decay_fraction`` of the steps.
+    Warm-up is linear from 1/warmup_steps to 1. Then ``linear`` and ``cosine`` fall towards ``min_lr_ratio``, which they
+    would reach one step after the last; ``wsd`` (warmup-stable-decay, Hu et al. 2024, MiniCPM) stays at 1 and does the
+    same over the last ``decay_fraction`` of the steps.
     """
     num_steps = resolved(settings.steps, "train.steps")
     warmup_steps = round(settings.warmup_fraction * num_steps)

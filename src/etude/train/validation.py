@@ -58,7 +58,7 @@ class ValidationText:
                 documents = torch.from_numpy(windows.document_ids(first, rows)).to(self.device.torch)
             with self.device.autocast():
                 logits = model(torch.from_numpy(inputs).to(self.device.torch), document_ids=documents)
-            losses = token_losses(logits, torch.from_numpy(targets).to(self.device.torch)).double().cpu()
+            losses = token_losses(logits, torch.from_numpy(targets).to(self.device.torch)).cpu().double()
             all_nats += losses.sum().item()
             text_nats += losses[torch.from_numpy(is_text(targets, self.part.eos_id))].sum().item()
         return Score(

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from etude.model.cost import count_parameters
-from etude.workflow.plan import Plan
+from etude.run import RunFolder
+from etude.train.plan import Plan
 
 
-def model_card(plan: Plan, run_name: str) -> str:
+def model_card(plan: Plan, run: RunFolder) -> str:
     """README.md of a checkpoint, in Hugging Face's form."""
     settings, data = plan.settings, plan.data
     library = "etude" if plan.model.model_type == "mlp" else "transformers"
+    here = "path/to/this/folder"
     usage = (
-        f'model = AutoModelForCausalLM.from_pretrained("{run_name}")\n'
-        f'tokenizer = AutoTokenizer.from_pretrained("{run_name}")'
+        "from transformers import AutoModelForCausalLM, AutoTokenizer\n\n"
+        f'model = AutoModelForCausalLM.from_pretrained("{here}")\n'
+        f'tokenizer = AutoTokenizer.from_pretrained("{here}")'
         if library == "transformers"
-        else f'model = etude.load("{run_name}")'
+        else f'import etude\n\nlanguage = etude.load("{here}")\nprint(language.generate())'
     )
     sources = ", ".join(f"`{source}`" for source in settings.data.sources)
     return f"""---
@@ -24,7 +27,7 @@ tags:
 - etude
 ---
 
-# {run_name}
+# {run.name}
 
 A {plan.model.model_type} language model with {count_parameters(plan.model).total:,} parameters, trained from
 random weights with [Etude](https://pypi.org/project/etude/).

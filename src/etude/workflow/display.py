@@ -79,8 +79,10 @@ class _Figures:
 class LiveDisplay:
     """A panel that redraws itself in place."""
 
-    def __init__(self, console: Console, title: str, num_steps: int, ladder: Ladder) -> None:
-        self._figures = _Figures(num_steps)
+    def __init__(
+        self, console: Console, title: str, num_steps: int, ladder: Ladder, passed: dict[int, int]
+    ) -> None:
+        self._figures = _Figures(num_steps, passed=dict(passed))
         self._title = title
         self._rungs = {rung.order: rung.bits_per_byte for rung in ladder.rungs}
         self._bar = Progress(
@@ -174,11 +176,11 @@ class PlainDisplay:
 
 
 def training_display(
-    console: Console, title: str, num_steps: int, ladder: Ladder
+    console: Console, title: str, num_steps: int, ladder: Ladder, passed: dict[int, int]
 ) -> AbstractContextManager[LiveDisplay | PlainDisplay]:
-    """The display that suits where the output goes."""
+    """The display that suits where the output goes; ``passed`` are the rungs of earlier sittings, with their steps."""
     if console.is_terminal:
-        return LiveDisplay(console, title, num_steps, ladder)
+        return LiveDisplay(console, title, num_steps, ladder, passed)
     return PlainDisplay(console, num_steps)
 
 

@@ -10,20 +10,20 @@ from rich.table import Table
 
 from etude.config import Settings, get_value, known_keys, resolved
 from etude.data.report_picture import draw_report
+from etude.device import available_cores
 from etude.errors import InputError
-from etude.model.build import build_model
 from etude.model.cost import count_parameters
-from etude.run import write_json
+from etude.run import free_name, write_json
 from etude.train.checkpoint import list_checkpoints, step_of
-from etude.train.loop import Loop, TrainState
-from etude.train.optimizer import UpdateRules
+from etude.train.loop import Loop
+from etude.train.plan import Plan, initial_state, next_token_objective
 from etude.workflow.display import format_duration
-from etude.workflow.plan import Plan, make_plan, prepare_data
-from etude.workflow.pretrain import Outcome, fit, next_token_objective, reopen, start
+from etude.workflow.plan import default_name, make_plan, prepare_data
+from etude.workflow.pretrain import Outcome, fit, reopen, start
 from etude.workflow.summary import close, say
 
 
-def train(settings: Settings, console: Console | None = None) -> Outcome:
+def grow(settings: Settings, console: Console | None = None) -> Outcome:
     """Grow a language model: prepare, make the run folder, train, say how it went."""
     console = console or Console()
     plan = make_plan(settings, console)
@@ -42,7 +42,6 @@ def resume(path: Path, console: Console | None = None) -> Outcome:
     last = step_of(saved[-1]) if saved else 0
     if last >= resolved(plan.settings.train.steps, "train.steps") and run.status().get("state") == "finished":
         raise InputError(f"{path} is finished at step {last}: use it with `etude generate {path}`")
-    say(console, f"{path} goes on from step {last}")
     outcome = fit(plan, run, console)
     close(outcome, console)
     return outcome
@@ -56,11 +55,12 @@ def explain(settings: Settings, console: Console | None = None) -> None:
     table.add_column("setting")
     table.add_column("value")
     table.add_column("why")
-    defaults = Settings()
+    defaults, later = Settings(), resolved_later(plan)
     for key in known_keys():
         value = get_value(plan.settings, key)
         chosen = "default" if get_value(defaults, key) == value else "you chose it"
-        table.add_row(key, _plain(value), plan.resolution.reasons.get(key, chosen))
+        reason = later.get(key) if value == "auto" else plan.resolution.reasons.get(key, chosen)
+        table.add_row(key, _plain(value), reason)
     console.print(table)
     say(console, "\n" + describe(plan))
     memory = plan.memory.total / 2**20
@@ -74,6 +74,20 @@ def explain(settings: Settings, console: Console | None = None) -> None:
         f"time: about {format_duration(seconds * steps)} for {steps:,} steps"
         f" ({1000 * seconds:.0f} ms a step, measured just now without torch.compile)",
     )
+
+
+def resolved_later(plan: Plan) -> dict[str, str]:
+    """What the settings that stay ``auto`` come to: they follow from the text and the machine each time."""
+    data = plan.data
+    folder = Path(plan.settings.run.folder)
+    return {
+        "run.name": f"{free_name(folder, default_name(plan.settings))}, the first free name after the text",
+        "data.max_bytes": "everything; 12 MB of an endless built-in",
+        "data.workers": f"{available_cores()}, one for each core",
+        "tokenizer.vocab_size": f"{data.tokenizer.vocab_size:,}, for {data.train.source_bytes:,} bytes of text",
+        "tokenizer.pattern": f"the one that runners expect of {plan.settings.model.preset}",
+        "device.compile": "compiled where that works, tried once on the first batch",
+    }
 
 
 def describe(plan: Plan) -> str:
@@ -91,9 +105,8 @@ def describe(plan: Plan) -> str:
 
 def seconds_per_step(plan: Plan, steps: int = 3) -> float:
     """The fastest of a few real updates of the real model on the real text, uncompiled; nothing is kept."""
-    model = build_model(plan.model, seed=plan.settings.run.seed, device=plan.device.torch)
-    state = TrainState(model, UpdateRules(model, plan.settings.train))
-    loop = Loop(state, next_token_objective(plan, model), plan.settings.train, plan.device)
+    state = initial_state(plan)
+    loop = Loop(state, next_token_objective(plan, state), plan.settings.train, plan.device)
     loop.one_step()
     fastest = float("inf")
     for _ in range(steps):

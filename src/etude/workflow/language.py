@@ -7,10 +7,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from etude.config import DeviceSettings
 from etude.data.tokens.tokenizer import EtudeTokenizer, existing_tokenizer
+from etude.device import choose_device
 from etude.errors import InputError
 from etude.generate.engine import stream
-from etude.generate.sampling import SamplingSettings
+from etude.generate.sampling import USUAL_SAMPLING, SamplingSettings
 from etude.generate.score import score_tokens
 from etude.generate.text import TokenStreamDecoder
 from etude.model.folder import load_model_folder
@@ -47,9 +49,7 @@ class Language:
     def stream(self, prompt: str, settings: SamplingSettings | None = None, seed: int = 0) -> Iterator[str]:
         """The continuation of ``prompt``, in pieces as they become certain."""
         ids = [self.tokenizer.eos_id, *self.tokenizer.encode(prompt)]
-        new_ids = stream(
-            self.model, ids, settings or SamplingSettings(), eos_id=self.tokenizer.eos_id, seed=seed
-        )
+        new_ids = stream(self.model, ids, settings or USUAL_SAMPLING, eos_id=self.tokenizer.eos_id, seed=seed)
         return TokenStreamDecoder(self.tokenizer.backend).decode(new_ids)
 
     def generate(self, prompt: str = "", settings: SamplingSettings | None = None, seed: int = 0) -> str:
@@ -79,7 +79,7 @@ def load(path: str | Path) -> Language:
     folder = find_checkpoint(Path(path))
     if (folder / MARKER).is_file():
         verify_checkpoint(folder)
-    model, config = load_model_folder(folder)
+    model, config = load_model_folder(folder, device=choose_device(DeviceSettings()).torch)
     model.eval()
     own = (folder / "etude_tokenizer.json").is_file()
     tokenizer = EtudeTokenizer.load(folder) if own else existing_tokenizer(folder)

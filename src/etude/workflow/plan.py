@@ -1,53 +1,23 @@
-"""Everything that is known before a run folder exists: the text as tokens, the device, every setting."""
+"""From settings to a plan, with progress shown; what a run's manifest says of it; what a run is called."""
 
 from __future__ import annotations
 
 import shlex
 import sys
-from dataclasses import dataclass
+import time
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
-from etude.config import Settings, get_value, resolved
-from etude.data.prepare import PreparedData, default_cache, prepare
-from etude.device import Device, choose_device, describe_machine, total_memory_bytes
-from etude.errors import InputError
-from etude.model.config import ModelConfig
-from etude.model.cost import TrainingMemory, training_memory
-from etude.train.dial import Facts, Resolution, resolve
+from etude.config import Settings, get_value
+from etude.data.files import default_cache
+from etude.data.prepare import PreparedData, prepare
+from etude.device import describe_machine
+from etude.train.plan import Plan, plan_on
 from etude.workflow.progress import data_progress
 
 MANIFEST_SCHEMA = 1
-
-
-@dataclass(frozen=True)
-class Plan:
-    """A run that could begin now."""
-
-    device: Device
-    data: PreparedData
-    resolution: Resolution
-
-    @property
-    def settings(self) -> Settings:
-        return self.resolution.settings
-
-    @property
-    def model(self) -> ModelConfig:
-        return self.resolution.model
-
-    @property
-    def memory(self) -> TrainingMemory:
-        """What a step needs, counted from structure."""
-        train = self.settings.train
-        return training_memory(
-            self.model,
-            batch_size=resolved(train.micro_batch_rows, "train.micro_batch_rows"),
-            context=resolved(train.context, "train.context"),
-            optimizer=train.optimizer,
-        )
 
 
 def make_plan(settings: Settings, console: Console) -> Plan:
@@ -57,24 +27,6 @@ def make_plan(settings: Settings, console: Console) -> Plan:
         InputError: no usable text, or settings that do not fit together.
     """
     return plan_on(prepare_data(settings, console), settings)
-
-
-def plan_on(data: PreparedData, settings: Settings) -> Plan:
-    """A plan on text that is prepared already.
-
-    Raises:
-        InputError: settings that do not fit together, or a model that does not fit the machine.
-    """
-    device = choose_device(settings.device)
-    facts = Facts(data.train.num_tokens, data.tokenizer.vocab_size, data.tokenizer.eos_id)
-    plan = Plan(device, data, resolve(settings, facts, device))
-    needed, there = plan.memory.total, total_memory_bytes(device)
-    if there is not None and needed > there:
-        raise InputError(
-            f"this would need about {needed / 2**30:,.0f} GiB of memory and this {device.kind} has "
-            f"{there / 2**30:,.0f}: choose a smaller --size, train.context or train.micro_batch_rows"
-        )
-    return plan
 
 
 def prepare_data(settings: Settings, console: Console) -> PreparedData:
@@ -103,7 +55,6 @@ def manifest(plan: Plan) -> dict[str, Any]:
     return {
         "schema": MANIFEST_SCHEMA,
         "command": shlex.join(["etude", *sys.argv[1:]]),
-        "machine": describe_machine(plan.device),
         "seed": plan.settings.run.seed,
         "sources": list(plan.settings.data.sources),
         "data_fingerprint": data.fingerprint,
@@ -118,6 +69,17 @@ def manifest(plan: Plan) -> dict[str, Any]:
             key: {"value": get_value(plan.settings, key), "reason": reason}
             for key, reason in plan.resolution.reasons.items()
         },
+        "sittings": [],
+    }
+
+
+def sitting(plan: Plan, step: int, compiled: bool) -> dict[str, Any]:
+    """What the manifest says of one time that the run was at work: where, with what, from which step."""
+    return {
+        "from_step": step,
+        "began": time.time(),
+        "compiled": compiled,
+        "machine": describe_machine(plan.device),
     }
 
 
@@ -126,7 +88,9 @@ def default_name(settings: Settings) -> str:
     source = settings.data.sources[0]
     if source == "-":
         return "stdin"
-    last = Path(source.split(":", 1)[-1].rstrip("/")).resolve().name if ":" not in source else source
-    stem = last.split(":", 1)[-1].rsplit("/", 1)[-1].split(".", 1)[0]
+    last = (
+        source.rsplit(":", 1)[-1] if source.startswith(("builtin:", "hf:")) else Path(source).resolve().name
+    )
+    stem = last.rsplit("/", 1)[-1].split(".", 1)[0]
     plain = "".join(c if c.isalnum() or c in "-_" else "-" for c in stem).strip("-")
     return plain or "run"

@@ -10,30 +10,28 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Literal
 
 from rich.console import Console
-from torch import nn
 
-from etude.config import load_settings, resolved, to_toml, with_values
-from etude.data.prepare import default_cache, open_prepared
+from etude.config import Settings, load_settings, resolved, to_toml, with_values
+from etude.data.files import default_cache
+from etude.data.prepare import open_prepared
 from etude.data.reading.sources import absolute_source
-from etude.data.tokens.loader import BatchLoader
-from etude.device import peak_memory_bytes
-from etude.errors import EtudeError, InputError
+from etude.data.tokens.tokenizer import EtudeTokenizer
+from etude.errors import InputError
 from etude.evaluate.ladder import Ladder, build_ladder
-from etude.model.build import build_model
 from etude.model.cost import count_parameters
-from etude.run import RunFolder, free_name, read_json, write_atomic, write_json
+from etude.run import RunFolder, free_name, read_json, read_object, staged_folder, write_atomic, write_json
 from etude.train.checkpoint import EARLY_STEPS, list_checkpoints, load_state, newest_good_checkpoint
 from etude.train.compilation import compile_objective
 from etude.train.events import RungEvent
 from etude.train.loop import Loop, Task, TrainState
 from etude.train.objectives import NextToken
-from etude.train.optimizer import UpdateRules
-from etude.train.validation import ValidationText
+from etude.train.plan import Plan, initial_state, next_token_objective, plan_on, validation_text
 from etude.workflow.card import model_card
 from etude.workflow.display import training_display
-from etude.workflow.plan import Plan, default_name, manifest, plan_on, prepare_data
+from etude.workflow.plan import default_name, manifest, prepare_data, sitting
 from etude.workflow.signals import stop_on_signals
 from etude.workflow.tasks import Evaluate, Record, Sample, Save
 
@@ -51,7 +49,7 @@ class Outcome:
 
 
 def start(plan: Plan, console: Console) -> RunFolder:
-    """Make the run folder: tokenizer, n-gram ladder, manifest and settings, all before step 0.
+    """Make the run folder, whole: tokenizer, n-gram ladder, manifest and settings, before step 0.
 
     Raises:
         InputError: the name is taken.
@@ -59,15 +57,24 @@ def start(plan: Plan, console: Console) -> RunFolder:
     """
     settings = plan.settings
     folder, name = Path(settings.run.folder), settings.run.name
+    run = RunFolder.new(folder, free_name(folder, default_name(settings)) if name == "auto" else name)
     ladder = cached_ladder(plan, console)
-    run = RunFolder.create(folder, free_name(folder, default_name(settings)) if name == "auto" else name)
-    plan.data.tokenizer.save(run.tokenizer)
-    write_json(run.ladder_file, ladder.to_json())
-    write_json(run.manifest_file, manifest(plan))
-    sources = tuple(map(absolute_source, settings.data.sources))
-    # Last: its presence makes the folder a run. The paths in it hold from any folder.
-    write_atomic(run.settings_file, to_toml(with_values(settings, {"data.sources": sources})))
+    with staged_folder(run.path) as staging:
+        made = RunFolder(staging)
+        plan.data.tokenizer.save(made.tokenizer)
+        write_json(made.ladder_file, ladder.to_json())
+        write_json(made.manifest_file, manifest(plan))
+        write_atomic(made.settings_file, to_toml(from_any_folder(settings)))
     return run
+
+
+def from_any_folder(settings: Settings) -> Settings:
+    """The same settings with absolute paths."""
+    kind = settings.tokenizer.kind
+    values: dict[str, Any] = {"data.sources": tuple(map(absolute_source, settings.data.sources))}
+    if kind not in ("bpe", "char"):
+        values["tokenizer.kind"] = str(Path(kind).expanduser().absolute())
+    return with_values(settings, values)
 
 
 def reopen(path: Path, console: Console) -> tuple[Plan, RunFolder]:
@@ -76,12 +83,19 @@ def reopen(path: Path, console: Console) -> tuple[Plan, RunFolder]:
     The tokens are found in the cache by their fingerprint; only when they are gone are the sources read again.
 
     Raises:
-        InputError: no run there, or its tokens are gone and its text has changed since it began.
+        InputError: no run there, its tokenizer is damaged, or its tokens are gone and its text has changed.
     """
     run = RunFolder.open(path)
     settings = load_settings(run.settings_file)
-    fingerprint = str(read_json(run.manifest_file).get("data_fingerprint"))
-    data = open_prepared(default_cache(), fingerprint) or prepare_data(settings, console)
+    recorded = read_object(run.manifest_file)
+    EtudeTokenizer.load(run.tokenizer, str(recorded.get("tokenizer_hash")))
+    fingerprint = str(recorded.get("data_fingerprint"))
+    data = open_prepared(default_cache(), fingerprint)
+    if data is None and "-" in settings.data.sources:
+        raise InputError(
+            f"the text of {path} came on standard input and is gone from the cache: train it anew"
+        )
+    data = data or prepare_data(settings, console)
     if data.fingerprint != fingerprint:
         raise InputError(
             f"the text of {path} has changed since it began: put the old text back, or start a new run"
@@ -95,51 +109,30 @@ def fit(plan: Plan, run: RunFolder, console: Console) -> Outcome:
     Raises:
         EtudeError: a failure at run time; the run goes on from its last checkpoint with ``--resume``.
     """
-    settings, device = plan.settings, plan.device
-    model = build_model(plan.model, seed=settings.run.seed, device=device.torch)
-    state = TrainState(model, UpdateRules(model, settings.train))
-    restore(run, state, console)
-    objective = next_token_objective(plan, model)
-    ladder = Ladder.from_json(read_json(run.ladder_file))
-    title = f"{run.path}: {plan.model.model_type}, {count_parameters(plan.model).total:,} parameters"
-    with (
-        training_display(console, title, objective.num_steps, ladder) as display,
-        stop_on_signals() as should_stop,
-    ):
-        if state.step < objective.num_steps:
-            problem = compile_objective(objective, model, device, settings.device.compile)
-            if problem is not None and settings.device.compile == "auto":
-                console.print(f"training without torch.compile ({problem})", markup=False)
-        loop = Loop(
-            state,
-            objective,
-            settings.train,
-            device,
-            tasks=run_tasks(plan, run, ladder),
-            listeners=[Record(run), display],
-            should_stop=should_stop,
-        )
-        reason = _go_round(loop, run)
+    state = initial_state(plan)
+    try:
+        restore(run, state, console)
+        objective = next_token_objective(plan, state)
+        ladder = Ladder.from_json(read_json(run.ladder_file))
+        title = f"{run.path}: {plan.model.model_type}, {count_parameters(plan.model).total:,} parameters"
+        display = training_display(console, title, objective.num_steps, ladder, passed_rungs(run))
+        with display as panel, stop_on_signals() as should_stop:
+            begin_sitting(plan, run, state, objective, console)
+            loop = Loop(
+                state,
+                objective,
+                plan.settings.train,
+                plan.device,
+                tasks=run_tasks(plan, run, ladder, state),
+                listeners=[Record(run), panel],
+                should_stop=should_stop,
+            )
+            reason = loop.run()
+    except BaseException as error:
+        run.write_status("failed", state.step, str(error) or type(error).__name__)
+        raise
+    run.write_status(reason, state.step)
     return Outcome(run, reason, state.step)
-
-
-def next_token_objective(plan: Plan, model: nn.Module) -> NextToken:
-    """Pretraining of ``model`` on the plan's text."""
-    train = plan.settings.train
-    loader = BatchLoader(
-        plan.data.train,
-        context=resolved(train.context, "train.context"),
-        batch_rows=resolved(train.batch_rows, "train.batch_rows"),
-        seed=plan.settings.run.seed,
-    )
-    return NextToken(
-        model,
-        loader,
-        plan.device,
-        num_steps=resolved(train.steps, "train.steps"),
-        micro_batch_rows=resolved(train.micro_batch_rows, "train.micro_batch_rows"),
-        within_documents=not plan.settings.data.cross_document_attention,
-    )
 
 
 def restore(run: RunFolder, state: TrainState, console: Console) -> None:
@@ -149,6 +142,7 @@ def restore(run: RunFolder, state: TrainState, console: Console) -> None:
         for problem in problems:
             console.print(problem, markup=False)
         load_state(checkpoint, state)
+        console.print(f"{run.path} goes on from step {state.step}", markup=False, highlight=False)
     for log in (run.metrics, run.samples):
         if state.step > 0:
             log.cut_back(state.step)
@@ -156,13 +150,41 @@ def restore(run: RunFolder, state: TrainState, console: Console) -> None:
             log.path.unlink(missing_ok=True)
 
 
-def run_tasks(plan: Plan, run: RunFolder, ladder: Ladder) -> Sequence[Task]:
+def begin_sitting(
+    plan: Plan, run: RunFolder, state: TrainState, objective: NextToken, console: Console
+) -> None:
+    """Compile as the run was compiled before (or try to, the first time), and note this sitting in the manifest.
+
+    Raises:
+        EtudeError: the run was compiled before and cannot be here: it would go on with other rounding.
+    """
+    if state.step >= objective.num_steps:
+        return
+    recorded = read_object(run.manifest_file)
+    sittings = recorded.setdefault("sittings", [])
+    wanted: bool | Literal["auto"] = plan.settings.device.compile
+    if sittings and state.step > 0:
+        wanted = bool(sittings[-1]["compiled"])
+    problem = compile_objective(objective, state.model, plan.device, wanted)
+    if problem is not None and wanted == "auto":
+        console.print(f"training without torch.compile ({problem})", markup=False)
+    sittings.append(sitting(plan, state.step, compiled=problem is None))
+    write_json(run.manifest_file, recorded)
+
+
+def passed_rungs(run: RunFolder) -> dict[int, int]:
+    """Order of each n-gram model passed so far, and the step at which it was."""
+    events = [event for event in run.metrics.read() if event.get("event") == RungEvent.name]
+    return {int(event["order"]): int(event["step"]) for event in events}
+
+
+def run_tasks(plan: Plan, run: RunFolder, ladder: Ladder, state: TrainState) -> Sequence[Task]:
     """Evaluate, then sample, then save: a checkpoint is then never ahead of what was written about it."""
     settings, train = plan.settings, plan.settings.train
-    passed = [event["order"] for event in run.metrics.read() if event.get("event") == RungEvent.name]
-    evaluate = Evaluate(validation_text(plan), ladder, passed=max(passed, default=0))
+    evaluate = Evaluate(validation_text(plan), ladder, passed=max(passed_rungs(run), default=0))
     sample = Sample(plan.data.tokenizer, train.sample_prompt, settings.run.seed)
-    save = Save(run, plan.model, train.keep_checkpoints, model_card(plan, run.name))
+    saved = state.step if list_checkpoints(run.checkpoints) else -1
+    save = Save(run, plan.model, train.keep_checkpoints, model_card(plan, run), saved_step=saved)
     eval_every = resolved(train.eval_every, "train.eval_every")
     sample_every = resolved(train.sample_every, "train.sample_every")
     save_every = resolved(train.checkpoint_every, "train.checkpoint_every")
@@ -170,18 +192,6 @@ def run_tasks(plan: Plan, run: RunFolder, ladder: Ladder) -> Sequence[Task]:
         Task(evaluate, due=lambda step: step % eval_every == 0 or step in EARLY_EVALUATIONS),
         Task(sample, due=lambda step: step % sample_every == 0),
         Task(save, due=lambda step: step in EARLY_STEPS or step % save_every == 0, on_stop=True),
-    )
-
-
-def validation_text(plan: Plan) -> ValidationText:
-    """The held-out text that every evaluation of the run, and its n-gram ladder, is scored on."""
-    settings = plan.settings
-    return ValidationText(
-        plan.data.validation,
-        resolved(settings.train.context, "train.context"),
-        plan.device,
-        max_tokens=resolved(settings.train.eval_tokens, "train.eval_tokens"),
-        within_documents=not settings.data.cross_document_attention,
     )
 
 
@@ -207,19 +217,3 @@ def cached_ladder(plan: Plan, console: Console) -> Ladder:
     assert ladder.validation_bytes == scored_bytes, "model and ladder are scored on the same bytes"
     write_atomic(file, json.dumps(ladder.to_json()))
     return ladder
-
-
-def _go_round(loop: Loop, run: RunFolder) -> str:
-    """Run the loop; whatever ends it, the run's status says so."""
-    try:
-        reason = loop.run()
-    except BaseException as error:
-        failure = "interrupted" if isinstance(error, KeyboardInterrupt) else str(error)
-        if isinstance(error, EtudeError | KeyboardInterrupt | MemoryError):
-            run.write_status("failed", loop.state.step, failure)
-        raise
-    run.write_status(reason, loop.state.step)
-    recorded = read_json(run.manifest_file)
-    recorded["peak_memory_bytes"] = peak_memory_bytes()
-    write_json(run.manifest_file, recorded)
-    return reason

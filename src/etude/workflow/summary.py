@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 from rich.console import Console
@@ -9,7 +10,7 @@ from rich.panel import Panel
 from rich.text import Text
 
 from etude.evaluate.ladder import Ladder
-from etude.generate.sampling import SamplingSettings
+from etude.generate.sampling import USUAL_SAMPLING
 from etude.run import read_json
 from etude.workflow.display import format_duration, printable
 from etude.workflow.history import RunHistory
@@ -38,7 +39,12 @@ def close(outcome: Outcome, console: Console) -> None:
 
 def ladder_sentence(ladder: Ladder, history: RunHistory) -> str:
     """How the model compares with counting, in words."""
-    passed = history.passed_at
+    passed, final = history.passed_at, history.evals[-1].bits_per_byte
+    if passed and ladder.passed(final) < max(passed):
+        return (
+            f"It passed the {max(passed)}-gram at step {passed[max(passed)]} and has fallen behind it since: it is "
+            "learning its text by heart; fewer --steps or more text will help."
+        )
     if not passed:
         lowest = ladder.rungs[0]
         return f"It has not passed any n-gram model yet (the {lowest.order}-gram is at {lowest.bits_per_byte:.3f})."
@@ -86,7 +92,7 @@ def _figures(history: RunHistory) -> list[str]:
 
 def _speak(path: Path, console: Console) -> None:
     language = load(path)
-    settings = SamplingSettings(temperature=0.8, top_p=0.95, max_new_tokens=SAMPLE_TOKENS)
+    settings = dataclasses.replace(USUAL_SAMPLING, max_new_tokens=SAMPLE_TOKENS)
     for seed in range(SAMPLES):
         text = printable(language.generate("", settings, seed).strip())
         title = f"sample {seed + 1}, without a prompt"

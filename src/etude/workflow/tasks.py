@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from etude.data.tokens.tokenizer import EtudeTokenizer
 from etude.evaluate.ladder import Ladder
 from etude.generate.engine import generate
-from etude.generate.sampling import SamplingSettings
+from etude.generate.sampling import USUAL_SAMPLING
 from etude.model.config import ModelConfig
 from etude.run import JsonLines, RunFolder
 from etude.train.checkpoint import prune_checkpoints, save_checkpoint
@@ -17,7 +18,7 @@ from etude.train.loop import TrainState
 from etude.train.validation import ValidationText
 
 SAMPLE_TOKENS = 100
-SAMPLING = SamplingSettings(temperature=0.8, top_p=0.95, max_new_tokens=SAMPLE_TOKENS)
+SAMPLING = dataclasses.replace(USUAL_SAMPLING, max_new_tokens=SAMPLE_TOKENS)
 
 
 @dataclass
@@ -68,6 +69,8 @@ class Save:
     def __call__(self, state: TrainState) -> Sequence[Event]:
         if state.step == self.saved_step:
             return []
+        self.run.metrics.sync()
+        self.run.samples.sync()
         checkpoint = save_checkpoint(self.run.checkpoints, state, self.config, self.run.tokenizer, self.card)
         self.saved_step = state.step
         prune_checkpoints(self.run.checkpoints, self.keep)

@@ -132,7 +132,7 @@ def read_parquet(path: Path, name: str, text_field: str, log: SourceLog) -> Iter
         import pyarrow as pa
         import pyarrow.parquet as pq
     except ImportError:
-        raise InputError(f"{name} is Parquet, which needs pyarrow: pip install 'etude[parquet]'") from None
+        raise InputError(f"{name} is Parquet, which needs pyarrow: pip install pyarrow") from None
     with tempfile.TemporaryDirectory() as folder:
         plain = _decompressed(path, Path(folder)) if compression_of(path) else path
         if plain.stat().st_size == 0:

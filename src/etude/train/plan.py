@@ -1,0 +1,105 @@
+"""A run before it begins: the text as tokens, the device, every setting; and the parts that follow from them.
+
+Whoever trains a run and whoever replays one of its steps starts here, so that both do exactly the same.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from etude.config import Settings, resolved
+from etude.data.prepare import PreparedData
+from etude.data.tokens.loader import BatchLoader
+from etude.device import Device, choose_device, total_memory_bytes
+from etude.errors import InputError
+from etude.model.build import build_model
+from etude.model.config import ModelConfig
+from etude.model.cost import TrainingMemory, training_memory
+from etude.train.dial import Facts, Resolution, resolve
+from etude.train.loop import TrainState
+from etude.train.objectives import NextToken
+from etude.train.optimizer import UpdateRules
+from etude.train.validation import ValidationText
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A run that could begin now."""
+
+    device: Device
+    data: PreparedData
+    resolution: Resolution
+
+    @property
+    def settings(self) -> Settings:
+        return self.resolution.settings
+
+    @property
+    def model(self) -> ModelConfig:
+        return self.resolution.model
+
+    @property
+    def memory(self) -> TrainingMemory:
+        """What a step needs, counted from structure."""
+        train = self.settings.train
+        return training_memory(
+            self.model,
+            batch_size=resolved(train.micro_batch_rows, "train.micro_batch_rows"),
+            context=resolved(train.context, "train.context"),
+            optimizer=train.optimizer,
+        )
+
+
+def plan_on(data: PreparedData, settings: Settings) -> Plan:
+    """A plan on text that is prepared already.
+
+    Raises:
+        InputError: settings that do not fit together, or a model that does not fit the machine.
+    """
+    device = choose_device(settings.device)
+    facts = Facts(data.train.num_tokens, data.tokenizer.vocab_size, data.tokenizer.eos_id)
+    plan = Plan(device, data, resolve(settings, facts, device))
+    needed, there = plan.memory.total, total_memory_bytes(device)
+    if there is not None and needed > there:
+        raise InputError(
+            f"this would need about {needed / 2**30:,.0f} GiB of memory and this {device.kind} has "
+            f"{there / 2**30:,.0f}: choose a smaller --size, train.context or train.micro_batch_rows"
+        )
+    return plan
+
+
+def initial_state(plan: Plan) -> TrainState:
+    """The state at step 0: a function of the settings alone."""
+    model = build_model(plan.model, seed=plan.settings.run.seed, device=plan.device.torch)
+    return TrainState(model, UpdateRules(model, plan.settings.train, plan.device))
+
+
+def next_token_objective(plan: Plan, state: TrainState) -> NextToken:
+    """Pretraining of the state's model on the plan's text."""
+    train = plan.settings.train
+    loader = BatchLoader(
+        plan.data.train,
+        context=resolved(train.context, "train.context"),
+        batch_rows=resolved(train.batch_rows, "train.batch_rows"),
+        seed=plan.settings.run.seed,
+    )
+    return NextToken(
+        state.model,
+        loader,
+        plan.device,
+        num_steps=resolved(train.steps, "train.steps"),
+        micro_batch_rows=resolved(train.micro_batch_rows, "train.micro_batch_rows"),
+        within_documents=not plan.settings.data.cross_document_attention,
+    )
+
+
+def validation_text(plan: Plan) -> ValidationText:
+    """The held-out text that every evaluation of the run, and its n-gram ladder, is scored on."""
+    settings = plan.settings
+    return ValidationText(
+        plan.data.validation,
+        resolved(settings.train.context, "train.context"),
+        plan.device,
+        max_tokens=resolved(settings.train.eval_tokens, "train.eval_tokens"),
+        within_documents=not settings.data.cross_document_attention,
+    )
