@@ -102,6 +102,7 @@ def test_a_torn_log_keeps_every_whole_line(
 def test_cutting_back_forgets_later_steps_and_the_end(tmp_path: Path) -> None:
     log = JsonLines(tmp_path / "metrics.jsonl")
     log.append(*({"event": "step", "step": step} for step in range(10)), {"event": "end", "step": 4})
+    log.path.open("a").write('{"event": "step", "step": null}\n')
     log.cut_back(4)
     assert [event["step"] for event in log.read()] == [0, 1, 2, 3, 4]
 

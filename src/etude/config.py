@@ -23,6 +23,7 @@ from etude.errors import InputError
 
 Auto = Literal["auto"]
 Count = Annotated[int, Field(ge=1)]
+Threads = Annotated[int, Field(ge=1, le=1024)]
 ContextLength = Annotated[int, Field(ge=2)]
 ByteVocabulary = Annotated[int, Field(ge=257)]
 Decay = Annotated[float, Field(ge=0, lt=1)]
@@ -149,7 +150,7 @@ class DeviceSettings(Section):
     kind: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     dtype: Literal["auto", "fp32", "bf16"] = "auto"
     """Arithmetic of matrix products; parameters are always fp32."""
-    threads: Count | Auto = "auto"
+    threads: Threads | Auto = "auto"
     compile: bool | Auto = "auto"
     """``torch.compile``: auto probes it once and falls back to eager."""
 

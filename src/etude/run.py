@@ -7,6 +7,7 @@ recognised and ignored when they are read.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -108,9 +109,10 @@ def staged_folder(final: Path) -> Iterator[Path]:
 
 def write_failure(path: Path, error: OSError) -> EtudeError:
     """The one line for a write that the system refused."""
-    return EtudeError(
-        f"could not write {path}: {error.strerror or error}; free some space or choose another folder"
-    )
+    cause = error.strerror or error
+    full = error.errno in (errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC))
+    advice = "free some space or choose another folder" if full else "choose a folder that can be written"
+    return EtudeError(f"could not write {path}: {cause}; {advice}")
 
 
 def hash_file(path: Path) -> str:
@@ -184,7 +186,7 @@ class JsonLines:
         for line in self.path.read_bytes().split(b"\n"):
             with suppress(ValueError, UnicodeDecodeError, RecursionError):
                 event = json.loads(line)
-                if isinstance(event, dict):
+                if isinstance(event, dict) and isinstance(event.get("step", 0), int):
                     events.append(event)
         return events
 
@@ -257,6 +259,24 @@ class RunFolder:
             if isinstance(value, dict):
                 return value
         return {}
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Nobody else trains this run meanwhile; a process that dies lets go of it.
+
+        Raises:
+            InputError: another process is training it.
+        """
+        with (self.path / ".lock").open("w") as handle:
+            try:
+                import fcntl
+
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except ImportError:  # Windows
+                pass
+            except BlockingIOError:
+                raise InputError(f"{self.path} is being trained by another process: wait for it") from None
+            yield
 
     @classmethod
     def new(cls, folder: Path, name: str) -> RunFolder:

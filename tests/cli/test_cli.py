@@ -128,6 +128,8 @@ def test_score_adds_up(run: Path, text: Path, tmp_path: Path) -> None:
     [
         (["train", "absent.txt"], "absent.txt"),
         (["train", "empty"], "empty"),
+        (["train", ""], "empty name"),
+        (["train", "good.txt", "--set", "device.threads=100000"], "device.threads"),
         (["train", "binary.txt"], "binary"),
         (["train", "latin1.txt"], "UTF-8"),
         (["train", "good.txt", "--set", "train.ler=1"], "did you mean 'train.lr'"),
@@ -224,6 +226,31 @@ def test_ctrl_c_saves_and_says_how_to_go_on(text: Path, tmp_path: Path) -> None:
     status = json.loads((tmp_path / "runs" / "long" / "status.json").read_text())
     assert status["state"] == "stopped"
     assert (tmp_path / "runs" / "long" / "checkpoints" / f"step-{status['step']:08d}").is_dir()
+
+
+def test_one_process_at_a_time_trains_a_run(text: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "etude", "train", str(text), "--name=mine", *SMALL, "--steps=100000"]
+    first = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    metrics = tmp_path / "runs" / "mine" / "metrics.jsonl"
+    deadline = time.monotonic() + 90
+    while time.monotonic() < deadline and not (metrics.exists() and '"step": 10' in metrics.read_text()):
+        time.sleep(0.1)
+    second = etude("train", "--resume", "runs/mine", cwd=tmp_path)
+    first.kill()  # no chance to clean up behind itself
+    first.wait()
+    assert second.returncode == 2
+    assert "another process" in second.stderr
+    third = subprocess.Popen(
+        [sys.executable, "-m", "etude", "train", "--resume", "runs/mine"],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert third.stdout is not None
+    assert any("goes on from step" in line for line in third.stdout)
+    third.kill()
+    third.wait()
 
 
 def test_output_into_a_closed_pipe_is_quiet(run: Path, tmp_path: Path) -> None:

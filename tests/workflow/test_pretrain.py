@@ -252,6 +252,30 @@ def test_a_kill_just_before_the_end_is_noted_leaves_no_step_twice(
     assert run.status()["state"] == "finished"
 
 
+def test_changed_settings_stop_a_resume(small_settings: Settings, console: Console) -> None:
+    """A truncated run.toml can be valid TOML: without its hash the rest would be the defaults."""
+    with pytest.MonkeyPatch.context() as patch:
+        stop_after(patch, 2)
+        run = jobs.grow(small_settings, console).run
+    run.settings_file.write_bytes(run.settings_file.read_bytes()[:20])
+    with pytest.raises(InputError, match=r"run\.toml is damaged"):
+        jobs.resume(run.path, console)
+
+
+def test_checkpoints_without_a_marker_are_not_trained_over(
+    small_settings: Settings, console: Console
+) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        stop_after(patch, 2)
+        run = jobs.grow(small_settings, console).run
+    before = comparable(run)
+    for marker in run.checkpoints.glob("*/train_state.json"):
+        marker.unlink()
+    with pytest.raises(InputError, match="no whole checkpoint"):
+        jobs.resume(run.path, console)
+    assert comparable(run) == before
+
+
 def test_a_damaged_tokenizer_stops_a_resume(small_settings: Settings, console: Console) -> None:
     with pytest.MonkeyPatch.context() as patch:
         stop_after(patch, 2)

@@ -28,6 +28,9 @@ app.command("plot")(runs.plot)
 app.command("settings")(runs.settings)
 
 
+INTERRUPTED = 130
+
+
 def run() -> None:
     """Entry point. Exit code 2 for a person's mistake, 1 for a failure, 130 for Ctrl-C; one line on stderr."""
     # Workers are forked for encoding; the tokenizer's own threads would only warn about it.
@@ -38,9 +41,10 @@ def run() -> None:
         sys.stdout.flush()
         print(f"etude: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        print("\netude: interrupted", file=sys.stderr)
-        sys.exit(130)
+    except SystemExit as ending:
+        if ending.code == INTERRUPTED:  # what typer makes of Ctrl-C
+            print("etude: interrupted", file=sys.stderr)
+        raise
     except BrokenPipeError:
         # The reader of our output (head, less) went away; that is its right.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,7 +1,7 @@
 """The dial: what a size means, and every other setting that follows from it, each with its reason.
 
-``resolve`` is a pure function from what the person asked for and what is known of the text and the device to settings in
-which nothing that shapes the run is ``"auto"`` any more. ``etude train --dry-run`` prints the reasons, and the run's
+``resolve`` is a pure function from what the person asked for and what is known of the text and the device to settings
+in which nothing that shapes the run is ``"auto"`` any more. ``etude train --dry-run`` prints the reasons, and the run's
 manifest keeps them.
 """
 

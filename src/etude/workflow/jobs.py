@@ -13,7 +13,7 @@ from etude.data.report_picture import draw_report
 from etude.device import available_cores
 from etude.errors import InputError
 from etude.model.cost import count_parameters
-from etude.run import free_name, write_json
+from etude.run import RunFolder, free_name, write_json
 from etude.train.checkpoint import list_checkpoints, step_of
 from etude.train.loop import Loop
 from etude.train.plan import Plan, initial_state, next_token_objective
@@ -26,6 +26,8 @@ from etude.workflow.summary import close, say
 def grow(settings: Settings, console: Console | None = None) -> Outcome:
     """Grow a language model: prepare, make the run folder, train, say how it went."""
     console = console or Console()
+    if settings.run.name != "auto":
+        RunFolder.new(Path(settings.run.folder), settings.run.name)  # a taken name is refused before any work
     plan = make_plan(settings, console)
     say(console, describe(plan))
     run = start(plan, console)
@@ -103,13 +105,18 @@ def describe(plan: Plan) -> str:
     )
 
 
-def seconds_per_step(plan: Plan, steps: int = 3) -> float:
+MEASURING_SECONDS = 5.0
+
+
+def seconds_per_step(plan: Plan, steps: int = 4) -> float:
     """The fastest of a few real updates of the real model on the real text, uncompiled; nothing is kept."""
     state = initial_state(plan)
     loop = Loop(state, next_token_objective(plan, state), plan.settings.train, plan.device)
-    loop.one_step()
     fastest = float("inf")
+    began = time.perf_counter()
     for _ in range(steps):
+        if fastest < float("inf") and time.perf_counter() - began > MEASURING_SECONDS:
+            break
         plan.device.synchronize()
         begin = time.perf_counter()
         loop.one_step()

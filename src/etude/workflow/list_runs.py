@@ -54,7 +54,7 @@ def show(folder: Path) -> None:
         return
     table = Table(box=None, header_style="bold")
     for heading in ("run", "state", "steps", "bits a byte", "passed", "model", "text", "changed"):
-        table.add_column(heading)
+        table.add_column(heading, no_wrap=heading in ("run", "changed"))
     for line in lines:
         table.add_row(
             line.name,

@@ -22,7 +22,16 @@ from etude.data.tokens.tokenizer import EtudeTokenizer
 from etude.errors import InputError
 from etude.evaluate.ladder import Ladder, build_ladder
 from etude.model.cost import count_parameters
-from etude.run import RunFolder, free_name, read_json, read_object, staged_folder, write_atomic, write_json
+from etude.run import (
+    RunFolder,
+    free_name,
+    hash_file,
+    read_json,
+    read_object,
+    staged_folder,
+    write_atomic,
+    write_json,
+)
 from etude.train.checkpoint import EARLY_STEPS, list_checkpoints, load_state, newest_good_checkpoint
 from etude.train.compilation import compile_objective
 from etude.train.events import RungEvent
@@ -63,8 +72,8 @@ def start(plan: Plan, console: Console) -> RunFolder:
         made = RunFolder(staging)
         plan.data.tokenizer.save(made.tokenizer)
         write_json(made.ladder_file, ladder.to_json())
-        write_json(made.manifest_file, manifest(plan))
         write_atomic(made.settings_file, to_toml(from_any_folder(settings)))
+        write_json(made.manifest_file, {**manifest(plan), "settings_hash": hash_file(made.settings_file)})
     return run
 
 
@@ -86,8 +95,13 @@ def reopen(path: Path, console: Console) -> tuple[Plan, RunFolder]:
         InputError: no run there, its tokenizer is damaged, or its tokens are gone and its text has changed.
     """
     run = RunFolder.open(path)
-    settings = load_settings(run.settings_file)
     recorded = read_object(run.manifest_file)
+    if hash_file(run.settings_file) != recorded.get("settings_hash"):
+        raise InputError(
+            f"{run.settings_file} is damaged or was changed since the run began: put it back, or begin a new run "
+            f"from it with --config {run.settings_file}"
+        )
+    settings = load_settings(run.settings_file)
     EtudeTokenizer.load(run.tokenizer, str(recorded.get("tokenizer_hash")))
     fingerprint = str(recorded.get("data_fingerprint"))
     data = open_prepared(default_cache(), fingerprint)
@@ -109,6 +123,12 @@ def fit(plan: Plan, run: RunFolder, console: Console) -> Outcome:
     Raises:
         EtudeError: a failure at run time; the run goes on from its last checkpoint with ``--resume``.
     """
+    with run.held():
+        return _fit(plan, run, console)
+
+
+def _fit(plan: Plan, run: RunFolder, console: Console) -> Outcome:
+    """:func:`fit` by the process that holds the run."""
     state = initial_state(plan)
     try:
         restore(run, state, console)
@@ -137,7 +157,7 @@ def fit(plan: Plan, run: RunFolder, console: Console) -> Outcome:
 
 def restore(run: RunFolder, state: TrainState, console: Console) -> None:
     """Bring ``state`` to the newest whole checkpoint, and the logs back to its step; a new run stays as it is."""
-    if list_checkpoints(run.checkpoints):
+    if any(run.checkpoints.glob("step-*")):
         checkpoint, problems = newest_good_checkpoint(run.checkpoints)
         for problem in problems:
             console.print(problem, markup=False)

@@ -7,11 +7,11 @@ import random
 from pathlib import Path
 
 import pytest
-from corpora import line
 from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
+from corpora import line
 from etude.data.corpus.cuts import last_safe_byte, pieces
 from etude.data.tokens.tokenizer import EOS, EtudeTokenizer, existing_tokenizer
 from etude.data.tokens.vocabulary import (
@@ -269,3 +269,11 @@ def test_a_bad_tokenizer_file_gets_one_line(tmp_path: Path, content: str | None)
 def test_an_unknown_kind_lists_the_known() -> None:
     with pytest.raises(InputError, match="bpe, char"):
         check_kind("bep")
+
+
+def test_a_text_without_spaces_trains_in_linear_time() -> None:
+    """Merging takes the square of a word's length: 300,000 letters in one word once took minutes."""
+    letters = "".join("abcdefgh"[(i * i + i // 7) % 8] for i in range(300_000))
+    tokenizer = train_bpe([letters], 320, "llama3")
+    assert tokenizer.vocab_size == 320
+    assert tokenizer.decode(tokenizer.encode(letters[:5000])) == letters[:5000]

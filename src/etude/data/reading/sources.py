@@ -48,6 +48,8 @@ class PathSource:
         self.name = name
         self.root = Path(name).expanduser()
         self.text_field = text_field
+        if self.root.is_symlink() and not self.root.exists():
+            raise InputError(f"'{name}' is a link to nothing: name the file itself")
         if not self.root.exists():
             raise InputError(f"there is no file or folder '{name}'{_nearest(self.root)}")
 
@@ -127,7 +129,13 @@ def open_sources(
         raise InputError("no text was named: type a file or folder, or builtin:primer")
     sources: list[Source] = []
     for name in dict.fromkeys(names):
+        if not name:
+            raise InputError(
+                "an empty name is no text: type a file or folder (is a variable of your shell unset?)"
+            )
         if name == "-":
+            if sys.stdin is None:
+                raise InputError("standard input is closed: pipe a text into the command, or name a file")
             sources.append(StreamSource(name, sys.stdin.buffer, spool))
         elif name.startswith(hub.PREFIX):
             sources.append(hub.HubSource(name, text_field))
@@ -180,6 +188,8 @@ def _walk(folder: Path, log: SourceLog, above: frozenset[str]) -> Iterator[Path]
         path = folder / entry.name
         if entry.name.startswith("."):
             log.skip("hidden", str(path))
+        elif (path / "run.toml").is_file():
+            log.skip("a run of Etude", str(path))
         elif path.is_dir():
             yield from _walk(path, log, above | {real})
         elif path.is_file():

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from etude.data.tokens.tokenizer import EOS, EtudeTokenizer
@@ -30,6 +31,10 @@ _FAMILY_PATTERN = {"llama": "llama3", "qwen3": "qwen2", "gpt2": "gpt2", "mlp": "
 def pattern_for(family: str) -> str:
     """The expression that runners expect of a model family."""
     return _FAMILY_PATTERN[family]
+
+
+LONGEST_WORD = 200
+"""Characters without white space that vocabulary training reads as one word."""
 
 
 def auto_vocab_size(train_bytes: int) -> int:
@@ -72,8 +77,21 @@ def train_bpe(texts: Iterable[str], vocab_size: int, pattern: str) -> EtudeToken
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         show_progress=False,
     )
-    backend.train_from_iterator(texts, trainer)
+    backend.train_from_iterator(_without_endless_words(texts), trainer)
     return EtudeTokenizer(backend, kind="bpe")
+
+
+def _without_endless_words(texts: Iterable[str]) -> Iterator[str]:
+    """The same text, cut inside words of more than :data:`LONGEST_WORD` characters.
+
+    The time to merge pairs grows with the square of a word's length, and a text without spaces is one word.
+    """
+    for text in texts:
+        begin = 0
+        for word in re.finditer(rf"\S{{{LONGEST_WORD}}}", text):
+            yield text[begin : word.end()]
+            begin = word.end()
+        yield text[begin:]
 
 
 def train_char(texts: Iterable[str]) -> EtudeTokenizer:
