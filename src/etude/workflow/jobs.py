@@ -61,7 +61,11 @@ def explain(settings: Settings, console: Console | None = None) -> None:
     for key in known_keys():
         value = get_value(plan.settings, key)
         chosen = "default" if get_value(defaults, key) == value else "you chose it"
-        reason = later.get(key) if value == "auto" else plan.resolution.reasons.get(key, chosen)
+        reason = (
+            later.get(key, "not used by this model")
+            if value == "auto"
+            else plan.resolution.reasons.get(key, chosen)
+        )
         table.add_row(key, _plain(value), reason)
     console.print(table)
     say(console, "\n" + describe(plan))
