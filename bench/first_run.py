@@ -18,6 +18,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 REPOSITORY = Path(__file__).parent.parent
 MARKERS = re.compile(r"(<!-- first-run -->\n).*?(<!-- /first-run -->)", re.DOTALL)
@@ -42,10 +43,10 @@ def main() -> None:
         print(trained.stdout, f"\n{seconds:.0f} s in all", sep="")
 
 
-def write_readme(output: str, seconds: float, manifest: dict[str, dict[str, object]]) -> None:
+def write_readme(output: str, seconds: float, manifest: dict[str, Any]) -> None:
     """The closing words of the run, as they were printed."""
     closing = output[output.index("\nTrained ") : output.index("\nnext:")].strip()
-    machine = manifest["machine"]
+    machine = manifest["sittings"][0]["machine"]
     where = f"{machine['cores']} cores of {machine['processor']}, Python {platform.python_version()}"
     block = f"`etude train`, {seconds:.0f} seconds from typing it to the last line ({where}):\n\n```\n{closing}\n```\n"
     readme = REPOSITORY / "README.md"

@@ -129,8 +129,8 @@ class TrainSettings(Section):
     eval_tokens: Count | Auto = "auto"
     """Validation tokens of an evaluation. The n-gram ladder is scored on the text of exactly these tokens."""
     sample_every: Count | Auto = "auto"
-    sample_prompt: str = ""
-    """What the sample that is shown while it learns begins with. Empty: the start of a document."""
+    sample_prompt: str = "auto"
+    """What the sample that is shown while it learns begins with. Auto: the first words of a held-out document."""
     checkpoint_every: Count | Auto = "auto"
     keep_checkpoints: int = Field(3, ge=1)
     """Newest checkpoints kept; step 0 and the early powers of two are kept besides."""

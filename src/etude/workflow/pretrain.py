@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
@@ -46,6 +47,9 @@ from etude.workflow.tasks import Evaluate, Record, Sample, Save
 
 EARLY_EVALUATIONS = frozenset([1, 2, 5, 10, 20, 50, 100])
 """Besides the regular ones: most of what can be seen happens early, and a curve over log-steps needs it."""
+
+
+PROMPT_WORDS, PROMPT_CHARACTERS, PROMPT_CANDIDATES = 6, 60, 16
 
 
 @dataclass(frozen=True)
@@ -202,7 +206,8 @@ def run_tasks(plan: Plan, run: RunFolder, ladder: Ladder, state: TrainState) -> 
     """Evaluate, then sample, then save: a checkpoint is then never ahead of what was written about it."""
     settings, train = plan.settings, plan.settings.train
     evaluate = Evaluate(validation_text(plan), ladder, passed=max(passed_rungs(run), default=0))
-    sample = Sample(plan.data.tokenizer, train.sample_prompt, settings.run.seed)
+    prompt = opening_words(plan) if train.sample_prompt == "auto" else train.sample_prompt
+    sample = Sample(plan.data.tokenizer, prompt, settings.run.seed)
     saved = state.step if list_checkpoints(run.checkpoints) else -1
     save = Save(run, plan.model, train.keep_checkpoints, model_card(plan, run), saved_step=saved)
     eval_every = resolved(train.eval_every, "train.eval_every")
@@ -213,6 +218,14 @@ def run_tasks(plan: Plan, run: RunFolder, ladder: Ladder, state: TrainState) -> 
         Task(sample, due=lambda step: step % sample_every == 0),
         Task(save, due=lambda step: step in EARLY_STEPS or step % save_every == 0, on_stop=True),
     )
+
+
+def opening_words(plan: Plan) -> str:
+    """How the longest of the first held-out documents begins: in the text's own manner, and never trained on."""
+    documents = islice(plan.data.documents("validation", 100_000), PROMPT_CANDIDATES)
+    beginning = max(documents, key=len)[:1000].decode("utf-8", "ignore")
+    words = beginning.lstrip()[:PROMPT_CHARACTERS].split(" ")
+    return " ".join(words[:PROMPT_WORDS]).splitlines()[0] if beginning.strip() else ""
 
 
 def cached_ladder(plan: Plan, console: Console) -> Ladder:
