@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from corpora import line, prepared, write_documents
 
+from corpora import line, prepared, write_documents
 from etude.config import DataSettings, TokenizerSettings
 from etude.data import prepare as prepare_module
 from etude.data.files import default_cache

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from corpora import line, prepared, write_documents
 from hypothesis import given
 from hypothesis import strategies as st
 
+from corpora import line, prepared, write_documents
 from etude.data.corpus import split as split_module
 from etude.data.corpus.leakage import leaked_units
 from etude.data.corpus.sections import cut_sections

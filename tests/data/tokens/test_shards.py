@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from corpora import line, prepared, write_documents
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from corpora import line, prepared, write_documents
 from etude.data.corpus.corpus import Corpus, Part
 from etude.data.prepare import PreparedData
 from etude.data.tokens import shards
