@@ -11,7 +11,14 @@ from etude.model.build import empty_model
 from etude.train.dial import MAX_EPOCHS, SIZES, UNUSED_BY_MLP, Facts, resolve
 
 CPU = Device("cpu", "fp32", 2)
-OUTSIDE = {"run.name", "data.max_bytes", "data.workers", "tokenizer.vocab_size", "tokenizer.pattern"}
+OUTSIDE = {
+    "run.name",
+    "train.sample_prompt",
+    "data.max_bytes",
+    "data.workers",
+    "tokenizer.vocab_size",
+    "tokenizer.pattern",
+}
 """Resolved where they are used (a free folder name, the text at hand), and recorded there."""
 
 

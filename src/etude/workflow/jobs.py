@@ -19,7 +19,7 @@ from etude.train.loop import Loop
 from etude.train.plan import Plan, initial_state, next_token_objective
 from etude.workflow.display import format_duration
 from etude.workflow.plan import default_name, make_plan, prepare_data
-from etude.workflow.pretrain import Outcome, fit, reopen, start
+from etude.workflow.pretrain import Outcome, fit, opening_words, reopen, start
 from etude.workflow.summary import close, say
 
 
@@ -92,6 +92,7 @@ def resolved_later(plan: Plan) -> dict[str, str]:
         "data.workers": f"{available_cores()}, one for each core",
         "tokenizer.vocab_size": f"{data.tokenizer.vocab_size:,}, for {data.train.source_bytes:,} bytes of text",
         "tokenizer.pattern": f"the one that runners expect of {plan.settings.model.preset}",
+        "train.sample_prompt": f"{opening_words(plan)!r}, how a held-out document begins",
         "device.compile": "compiled where that works, tried once on the first batch",
     }
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -32,7 +31,7 @@ class RunLine:
 
 
 def list_runs(folder: Path) -> list[RunLine]:
-    """Every run below ``folder`` that can be read, the last changed first.
+    """Every run below ``folder``, the last changed first; one whose settings cannot be read stands as damaged.
 
     Raises:
         InputError: no such folder.
@@ -41,8 +40,11 @@ def list_runs(folder: Path) -> list[RunLine]:
         raise InputError(f"no folder {folder}: train something first with `etude train`")
     lines = []
     for file in folder.glob("*/run.toml"):
-        with suppress(InputError):
+        try:
             lines.append(_line(RunFolder(file.parent), load_settings(file)))
+        except InputError:
+            changed = file.stat().st_mtime
+            lines.append(RunLine(file.parent.name, "damaged", 0, "?", None, 0, "", "", changed))
     return sorted(lines, key=lambda line: line.changed, reverse=True)
 
 

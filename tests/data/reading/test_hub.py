@@ -80,7 +80,7 @@ def test_parquet_without_pyarrow_names_it(tmp_path: Path, monkeypatch: pytest.Mo
 
     (tmp_path / "a.parquet").write_bytes(b"PAR1")
     monkeypatch.setitem(sys.modules, "pyarrow", None)
-    with pytest.raises(InputError, match=r"pip install 'etude\[parquet\]'"):
+    with pytest.raises(InputError, match=r"pip install pyarrow"):
         list(read_file(tmp_path / "a.parquet", "a.parquet", "text", SourceLog()))
 
 

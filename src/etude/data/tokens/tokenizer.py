@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -154,11 +154,6 @@ def existing_tokenizer(path: Path) -> EtudeTokenizer:
     # Also when the vocabulary has it: only a token marked as special is left alone by text that spells it.
     backend.add_special_tokens([AddedToken(chosen, special=True, normalized=False)])
     return EtudeTokenizer(backend, kind=f"file:{file.name}", eos=chosen)
-
-
-def count_token_bytes(tokenizer: EtudeTokenizer, ids: Iterable[int]) -> int:
-    """UTF-8 bytes of the text behind ``ids``, by decoding it."""
-    return len(tokenizer.decode(list(ids), skip_special_tokens=True).encode("utf-8"))
 
 
 def _configured_eos(config: Path) -> str | None:
