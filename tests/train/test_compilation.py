@@ -72,3 +72,25 @@ def test_without_a_compiler_it_is_one_line_and_eager(tmp_path: Path) -> None:
     problem = output.split("problem:", 1)[1].strip()
     assert problem != "None"
     assert len(problem.splitlines()) == 1
+
+
+REPEATED = (
+    AGREEMENT.replace(
+        'torch.set_num_threads(1)\ndevice = Device("cpu", "fp32", 1)',
+        "from etude.config import DeviceSettings\nfrom etude.device import choose_device\n"
+        'device = choose_device(DeviceSettings(kind="cpu", threads=2))',
+    ).replace("torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)", "pass")
+    + """
+_, first = measure()
+for _ in range(20):
+    _, again = measure()
+    assert all(torch.equal(a, b) for a, b in zip(first, again)), "the same step gave other bits"
+"""
+)
+
+
+def test_compiled_steps_give_the_same_bits_on_several_threads() -> None:
+    """The gradient of an embedding was once summed with atomics, in whatever order the threads arrived."""
+    command = [sys.executable, "-c", REPEATED, "llama"]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert result.returncode == 0, result.stderr
