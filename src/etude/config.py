@@ -107,13 +107,15 @@ class TrainSettings(Section):
     optimizer: Literal["muon", "adamw"] = "muon"
     """Muon for the hidden matrices with AdamW for the rest, or AdamW for everything."""
     lr: Rate | Auto = "auto"
-    """Peak learning rate of AdamW."""
+    """Peak learning rate of AdamW, for a network of width 128; see `etude.train.optimizer` for others."""
     muon_lr: Rate | Auto = "auto"
-    """Peak learning rate of Muon: the root mean square of an update relative to AdamW's convention."""
-    betas: tuple[Decay, Decay] = (0.9, 0.95)
+    """Peak learning rate of Muon: the spectral norm of a square matrix's update."""
+    betas: tuple[Decay, Decay] = (0.8, 0.95)
     eps: float = Field(1e-8, gt=0)
     momentum: float = Field(0.95, ge=0, lt=1)
     """Muon's momentum (Nesterov)."""
+    momentum_warmup_steps: int = Field(200, ge=0)
+    """Updates over which Muon's momentum grows from 0.85 to ``momentum``: early gradients are soon out of date."""
     weight_decay: float = Field(0.1, ge=0)
     """Decoupled; applied to matrices, not to biases and norms."""
     schedule: Literal["linear", "cosine", "wsd"] = "linear"

@@ -15,7 +15,10 @@ from networks import EVERY, make_config, make_tokens
 CHOICES = [
     InitSettings(*choice)
     for choice in itertools.product(
-        ("fan_in", "initializer_range"), ("zeros", "residual"), ("initializer_range", "zeros")
+        ("fan_in", "initializer_range"),
+        ("zeros", "residual"),
+        ("embedding", "initializer_range"),
+        ("zeros", "initializer_range"),
     )
 ]
 
@@ -44,6 +47,9 @@ def test_the_rules_are_what_their_names_say() -> None:
     assert rule_std("initializer_range", shape, config) == 0.05
     assert rule_std("fan_in", shape, config) == pytest.approx(0.2)
     assert rule_std("residual", shape, config) == pytest.approx(0.2 / math.sqrt(6))
+    assert rule_std("embedding", shape, config) == 1.0
+    tied = make_config("llama", initializer_range=0.05, tie_word_embeddings=True)
+    assert rule_std("embedding", shape, tied) == 0.05
 
 
 @pytest.mark.parametrize("name", EVERY)

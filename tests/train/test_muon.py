@@ -58,7 +58,7 @@ def reference_steps(
         g = gradient.double().numpy()
         buffer = momentum * buffer + (1 - momentum) * g
         direction = published_iteration(momentum * buffer + (1 - momentum) * g)
-        w = w - lr * decay * w - lr * 0.2 * math.sqrt(max(w.shape)) * direction
+        w = w - lr * decay * w - lr * math.sqrt(max(1.0, w.shape[0] / w.shape[1])) * direction
     return w
 
 
@@ -82,7 +82,7 @@ def test_agrees_with_torchs_muon_within_its_bf16() -> None:
     start = torch.randn(24, 64, generator=generator)
     ours, theirs = torch.nn.Parameter(start.clone()), torch.nn.Parameter(start.clone())
     a = Muon([ours], lr=0.02, momentum=0.95, weight_decay=0.1)
-    b = torch.optim.Muon([theirs], lr=0.02, momentum=0.95, weight_decay=0.1, adjust_lr_fn="match_rms_adamw")
+    b = torch.optim.Muon([theirs], lr=0.02, momentum=0.95, weight_decay=0.1, adjust_lr_fn="original")
     for _ in range(3):
         gradient = torch.randn(24, 64, generator=generator)
         ours.grad, theirs.grad = gradient.clone(), gradient.clone()
@@ -92,10 +92,32 @@ def test_agrees_with_torchs_muon_within_its_bf16() -> None:
     assert (ours - theirs).norm() < 0.02 * moved
 
 
-def test_an_update_has_the_size_that_adamw_would_give() -> None:
-    gradient = torch.randn(1, 64, 64, generator=torch.Generator().manual_seed(4))
-    update = orthogonalize(gradient)[0] * update_scale((64, 64))
-    assert 0.15 < update.pow(2).mean().sqrt() < 0.25
+@pytest.mark.parametrize("width", [16, 64, 256])
+@pytest.mark.parametrize("aspect", [0.5, 1, 3])
+def test_an_update_moves_outputs_by_the_rate_at_any_width(width: int, aspect: float) -> None:
+    """The spectral norm of an update is lr * sqrt(max(1, rows / columns)): outputs move by lr relative to inputs."""
+    shape = (int(aspect * width), width)
+    parameter = torch.nn.Parameter(torch.zeros(shape))
+    parameter.grad = torch.randn(shape, generator=torch.Generator().manual_seed(4))
+    Muon([parameter], lr=0.1).step()
+    norm = float(torch.linalg.matrix_norm(parameter.detach(), ord=2))
+    assert 0.6 < norm / (0.1 * update_scale(*shape)) < 1.3
+
+
+def test_row_blocks_are_matrices_of_their_own() -> None:
+    generator = torch.Generator().manual_seed(6)
+    start = torch.randn(24, 16, generator=generator)
+    whole, parts = torch.nn.Parameter(start.clone()), [torch.nn.Parameter(p.clone()) for p in start.split(8)]
+    together = Muon([{"params": [whole], "row_blocks": 3}], lr=0.05, weight_decay=0.1)
+    apart = Muon(parts, lr=0.05, weight_decay=0.1)
+    for _ in range(3):
+        gradient = torch.randn(24, 16, generator=generator)
+        whole.grad = gradient.clone()
+        for part, piece in zip(parts, gradient.split(8), strict=True):
+            part.grad = piece.clone()
+        together.step()
+        apart.step()
+    torch.testing.assert_close(whole.detach(), torch.cat([part.detach() for part in parts]))
 
 
 def test_a_zero_gradient_moves_nothing_but_the_decay() -> None:
@@ -103,6 +125,11 @@ def test_a_zero_gradient_moves_nothing_but_the_decay() -> None:
     parameter.grad = torch.zeros(4, 4)
     Muon([parameter], lr=0.1, weight_decay=0.5).step()
     assert torch.equal(parameter.detach(), torch.full((4, 4), 0.95))
+
+
+def test_blocks_that_do_not_divide_the_rows_are_refused() -> None:
+    with pytest.raises(ValueError, match="do not divide into 3 blocks"):
+        Muon([{"params": [torch.nn.Parameter(torch.ones(4, 2))], "row_blocks": 3}], lr=0.1)
 
 
 def test_vectors_are_refused() -> None:

@@ -7,13 +7,13 @@ import math
 import numpy as np
 import pytest
 import torch
-from torch import nn
 
 from etude.config import TrainSettings
 from etude.device import Device
 from etude.errors import InputError
 from etude.model.build import build_model
 from etude.model.config import ModelConfig, preset
+from etude.model.language_model import LanguageModel
 from etude.train.optimizer import UpdateRules, group_parameters
 
 CPU = Device("cpu", "fp32", 1)
@@ -26,7 +26,7 @@ def config(name: str, **more: object) -> ModelConfig:
     return preset(name, **dims)
 
 
-def with_gradients(model: nn.Module, seed: int) -> None:
+def with_gradients(model: LanguageModel, seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
     for parameter in model.parameters():
         parameter.grad = torch.randn(parameter.shape, generator=generator)
@@ -39,11 +39,16 @@ def test_every_parameter_has_exactly_one_rule(name: str) -> None:
     names = {id(parameter): key for key, parameter in model.named_parameters()}
     placed = {rule: sorted(names[id(p)] for p in ps) for rule, ps in groups.items()}
     assert sorted(key for keys in placed.values() for key in keys) == sorted(names.values())
-    assert all(".weight" in key and "embed" not in key and "lm_head" not in key for key in placed["muon"])
-    assert any("embed" in key for key in placed["decayed"])
-    assert all(".bias" in key or "norm" in key for key in placed["not_decayed"])
+    muon = placed["muon"] + placed["muon_queries"] + placed["muon_keys_values"]
+    assert all(".weight" in key and "embed" not in key and "lm_head" not in key for key in muon)
+    assert all(".bias" in key or "norm" in key for key in placed["vectors"])
     if name != "mlp":
-        assert len(placed["muon"]) == 2 * (6 if name == "gpt2" else 7)
+        assert len(muon) == 2 * (6 if name == "gpt2" else 7)
+        assert all("q_proj" in key for key in placed["muon_queries"])
+        assert len(placed["muon_keys_values"]) == 4
+    tied = name == "gpt2"
+    assert ("model.embed_tokens.weight" in placed["matrices"]) == tied
+    assert ("model.embed_tokens.weight" in placed["embeddings"]) == (not tied)
 
 
 def test_adamw_follows_its_formula() -> None:
@@ -57,14 +62,14 @@ def test_adamw_follows_its_formula() -> None:
     for step in range(1, 6):
         with_gradients(model, step)
         factor = 1.0 / step
-        rules.step(factor)
+        rules.step(factor, momentum=0.9)
         for name, parameter in model.named_parameters():
             assert parameter.grad is not None
             g = parameter.grad.double().numpy()
             m[name] = 0.9 * m[name] + 0.1 * g
             v[name] = 0.95 * v[name] + 0.05 * g * g
             decay = 0.1 if parameter.ndim == 2 else 0.0
-            lr = 3e-3 * factor
+            lr = 3e-3 * factor * (128 / 16 if parameter.ndim == 2 and "embed" not in name else 1)
             w[name] *= 1 - lr * decay
             m_hat, v_hat = m[name] / (1 - 0.9**step), v[name] / (1 - 0.95**step)
             w[name] -= lr * m_hat / (np.sqrt(v_hat) + 1e-8)
@@ -80,7 +85,7 @@ def test_state_goes_out_and_in_by_name_bit_for_bit(optimizer: str, name: str) ->
     rules = UpdateRules(model, settings, CPU)
     for step in range(3):
         with_gradients(model, step)
-        rules.step(1.0)
+        rules.step(1.0, momentum=0.9)
     other = build_model(config(name), seed=99)
     other.load_state_dict(model.state_dict())
     other_rules = UpdateRules(other, settings, CPU)
@@ -88,7 +93,7 @@ def test_state_goes_out_and_in_by_name_bit_for_bit(optimizer: str, name: str) ->
     for step in range(3, 6):
         for each, its_rules in ((model, rules), (other, other_rules)):
             with_gradients(each, step)
-            its_rules.step(0.5)
+            its_rules.step(0.5, momentum=0.9)
     for key, value in model.state_dict().items():
         assert torch.equal(value, other.state_dict()[key]), key
 
@@ -98,7 +103,7 @@ def test_missing_and_misshapen_state_is_refused_by_name() -> None:
     model = build_model(config("llama"))
     rules = UpdateRules(model, settings, CPU)
     with_gradients(model, 0)
-    rules.step(1.0)
+    rules.step(1.0, momentum=0.9)
     state = rules.named_state()
     key = "model.layers.0.mlp.up_proj.weight.momentum_buffer"
     with pytest.raises(InputError, match=r"up_proj\.weight\.momentum_buffer' is missing"):
@@ -109,6 +114,7 @@ def test_missing_and_misshapen_state_is_refused_by_name() -> None:
 
 def test_the_learning_rates_follow_the_factor() -> None:
     rules = UpdateRules(build_model(config("llama")), TrainSettings(lr=0.25, muon_lr=0.5), CPU)
-    rules.step(0.5)
+    rules.step(0.5, momentum=0.9)
     rates = sorted({group["lr"] for o in rules.optimizers for group in o.param_groups})
-    assert all(math.isclose(a, b) for a, b in zip(rates, [0.125, 0.25], strict=True))
+    assert all(math.isclose(a, b) for a, b in zip(rates, [0.125, 0.25, 0.125 * 128 / 16], strict=True))
+    assert {group["momentum"] for group in rules.optimizers[1].param_groups} == {0.9}

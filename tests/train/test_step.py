@@ -15,6 +15,7 @@ from etude.data.tokens.coverage import IGNORE_INDEX
 from etude.device import Device
 from etude.model.build import build_model
 from etude.model.config import preset
+from etude.model.language_model import LanguageModel
 from etude.train.loss import summed_loss, token_losses
 from etude.train.optimizer import UpdateRules
 from etude.train.step import MicroBatch, clip_gradients, update_step
@@ -23,7 +24,7 @@ CPU = Device("cpu", "fp32", 1)
 VOCAB, ROWS, CONTEXT = 17, 6, 8
 
 
-def small_model(seed: int = 0) -> nn.Module:
+def small_model(seed: int = 0) -> LanguageModel:
     config = preset(
         "llama", vocab_size=VOCAB, hidden_size=16, num_hidden_layers=2, num_attention_heads=2,
         max_position_embeddings=CONTEXT,
@@ -47,7 +48,11 @@ def random_batch(seed: int, ignored: float) -> tuple[Tensor, Tensor]:
 
 def split(inputs: Tensor, targets: Tensor, sizes: list[int]) -> list[MicroBatch]:
     pairs = zip(inputs.split(sizes), targets.split(sizes), strict=True)
-    return [MicroBatch(i.contiguous(), t.contiguous()) for i, t in pairs]
+    return [micro_batch(i.contiguous(), t.contiguous()) for i, t in pairs]
+
+
+def micro_batch(inputs: Tensor, targets: Tensor) -> MicroBatch:
+    return MicroBatch(inputs, targets, int((targets != IGNORE_INDEX).sum()))
 
 
 @settings(max_examples=20, deadline=None)
@@ -74,6 +79,7 @@ def test_any_split_into_micro_batches_gives_the_same_step(cuts: list[int], ignor
             parts,
             rules,
             lr_factor=1.0,
+            momentum=0.9,
             max_grad_norm=1e9,
             device=CPU,
         )
@@ -86,7 +92,7 @@ def test_any_split_into_micro_batches_gives_the_same_step(cuts: list[int], ignor
         torch.testing.assert_close(pieces_grads[name], gradient, rtol=1e-10, atol=1e-13)
 
 
-def summed_loss64(model: nn.Module, part: MicroBatch) -> Tensor:
+def summed_loss64(model: LanguageModel, part: MicroBatch) -> Tensor:
     """The loss written out once more, in float64: log of the sum of exponentials minus the desired logit."""
     logits = model(part.inputs)
     total = 0 * logits.sum()  # so that a part without any target has a gradient, of zero
@@ -102,13 +108,34 @@ def summed_loss64(model: nn.Module, part: MicroBatch) -> Tensor:
 def test_losses_agree_with_the_definition() -> None:
     inputs, targets = random_batch(3, 0.3)
     model = small_model()
-    expected = summed_loss64(model.double(), MicroBatch(inputs, targets))
+    expected = summed_loss64(model.double(), micro_batch(inputs, targets))
     logits = model.float()(inputs)
-    assert summed_loss(logits, targets).item() == pytest.approx(expected.item(), rel=1e-6)
+    hidden, head = model.hidden(inputs), model.unembedding()
+    assert summed_loss(hidden, targets, *head).item() == pytest.approx(expected.item(), rel=1e-6)
     each = token_losses(logits, targets)
     assert each.sum().item() == pytest.approx(expected.item(), rel=1e-6)
     assert (each[targets == IGNORE_INDEX] == 0).all()
     assert each.shape == targets.shape
+
+
+@pytest.mark.parametrize("biased", [False, True])
+@pytest.mark.parametrize("at_once", [1, 7, ROWS * CONTEXT - 1])
+def test_the_loss_in_pieces_has_the_value_and_the_gradients_of_the_whole(at_once: int, biased: bool) -> None:
+    generator = torch.Generator().manual_seed(8)
+    _, targets = random_batch(8, 0.4)
+    values = [
+        torch.randn(shape, generator=generator).double()
+        for shape in [(ROWS, CONTEXT, 5), (VOCAB, 5), (VOCAB,)]
+    ]
+    results = []
+    for pieces in (at_once, ROWS * CONTEXT):
+        hidden, weight, bias = (value.clone().requires_grad_() for value in values)
+        loss = summed_loss(hidden, targets, weight, bias if biased else None, at_once=pieces)
+        (loss / 3).backward()
+        results.append((loss.detach(), hidden.grad, weight.grad, bias.grad))
+    for ours, whole in zip(*results, strict=True):
+        if whole is not None:
+            torch.testing.assert_close(ours, whole, rtol=1e-6, atol=1e-6)
 
 
 def test_clipping_keeps_the_direction_and_reports_the_length_before() -> None:
@@ -131,10 +158,11 @@ def test_a_few_steps_on_one_batch_lower_its_loss(optimizer: str) -> None:
     losses = [
         update_step(
             list(model.parameters()),
-            lambda part: summed_loss(model(part.inputs), part.targets),
+            lambda part: summed_loss(model.hidden(part.inputs), part.targets, *model.unembedding()),
             batch,
             rules,
             lr_factor=1.0,
+            momentum=0.9,
             max_grad_norm=1.0,
             device=CPU,
         ).loss.item()

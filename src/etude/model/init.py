@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from etude.model.config import ModelConfig
 
-Rule = Literal["zeros", "ones", "initializer_range", "fan_in", "residual"]
+Rule = Literal["zeros", "ones", "initializer_range", "fan_in", "residual", "embedding"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +36,8 @@ class InitSettings:
 
     matrices: Literal["fan_in", "initializer_range"] = "fan_in"
     output_projections: Literal["zeros", "residual"] = "zeros"
-    lm_head: Literal["initializer_range", "zeros"] = "initializer_range"
+    embeddings: Literal["embedding", "initializer_range"] = "embedding"
+    lm_head: Literal["zeros", "initializer_range"] = "zeros"
 
 
 def init_table(settings: InitSettings | None = None) -> tuple[InitRule, ...]:
@@ -57,10 +58,13 @@ def init_table(settings: InitSettings | None = None) -> tuple[InitRule, ...]:
             "with std 1/sqrt(inputs), inputs of size 1 give sums of size 1",
         ),
         InitRule(
-            r"model\.embed_(tokens|positions)\.weight", "initializer_range", "the first norm sets the scale"
+            r"model\.embed_tokens\.weight",
+            settings.embeddings,
+            "of the size that a norm would give it, so that its rate moves its direction gently",
         ),
+        InitRule(r"model\.embed_positions\.weight", "initializer_range", "a position says little at first"),
         InitRule(r"model\.hidden\.weight", "fan_in", "sums small enough for tanh to bend"),
-        InitRule(r"lm_head\.weight", settings.lm_head, "the first prediction is near uniform: loss ln V"),
+        InitRule(r"lm_head\.weight", settings.lm_head, "the first prediction is uniform: loss ln V"),
     )
 
 
@@ -78,6 +82,8 @@ def rule_std(rule: Rule, shape: torch.Size, config: ModelConfig) -> float:
         return 0.0
     if rule == "initializer_range":
         return config.initializer_range
+    if rule == "embedding":  # a tied table is the output matrix as well, and its logits must begin small
+        return config.initializer_range if config.tie_word_embeddings else 1.0
     fan_in = 1.0 / math.sqrt(shape[-1])
     # 2 L branches add up in the residual stream; divided so, their sum has the size of one (GPT-2's report,
     # section 2.3).

@@ -27,18 +27,16 @@ class Size:
     context: int
     batch_rows: int
     tokens: int  # seen in training when the corpus is large enough
-    lr: float
-    muon_lr: float
 
 
-# Learning rates: tiny was swept (docs/lab-notebook.md); the others follow it by width, unswept as yet.
 SIZES = {
-    "nano": Size(64, 2, 2, 128, 16, 1_000_000, lr=2e-2, muon_lr=8e-3),
-    "tiny": Size(128, 4, 4, 256, 8, 2_300_000, lr=2e-2, muon_lr=5e-3),
-    "small": Size(256, 6, 4, 256, 16, 20_000_000, lr=1e-2, muon_lr=4e-3),
-    "medium": Size(512, 8, 8, 512, 32, 300_000_000, lr=5e-3, muon_lr=3e-3),
-    "large": Size(768, 12, 12, 1024, 64, 2_000_000_000, lr=3e-3, muon_lr=2e-3),
+    "nano": Size(64, 2, 2, 128, 16, 1_000_000),
+    "tiny": Size(128, 4, 4, 256, 8, 2_300_000),
+    "small": Size(256, 6, 4, 256, 16, 20_000_000),
+    "medium": Size(512, 8, 8, 512, 32, 300_000_000),
+    "large": Size(768, 12, 12, 1024, 64, 2_000_000_000),
 }
+LR, MUON_LR = 0.02, 0.02
 MAX_EPOCHS = 10
 """A small corpus is read at most so often: beyond that a model of these sizes recites rather than learns."""
 EVALUATIONS = 12
@@ -155,8 +153,8 @@ def _resolve_steps(chosen: _Choices, settings: Settings, size: Size, facts: Fact
     chosen("train.eval_tokens", scored, "evaluations take about a twentieth of the time")
     chosen("train.sample_every", every, "with each evaluation")
     chosen("train.checkpoint_every", max(1, steps // 5), "five in the run, and the early powers of two")
-    chosen("train.lr", size.lr, because)
-    chosen("train.muon_lr", size.muon_lr, because)
+    chosen("train.lr", LR, "swept; what is done with it makes it hold at any width")
+    chosen("train.muon_lr", MUON_LR, "swept; an update's spectral norm, the same at any width")
 
 
 def _refuse_unused(settings: Settings) -> None:

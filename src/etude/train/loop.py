@@ -20,7 +20,7 @@ from etude.model.language_model import LanguageModel
 from etude.train.events import EndEvent, Event, Listener, StepEvent
 from etude.train.objectives import Objective
 from etude.train.optimizer import UpdateRules
-from etude.train.schedule import lr_factor
+from etude.train.schedule import lr_factor, momentum
 from etude.train.step import update_step
 
 
@@ -95,6 +95,7 @@ class Loop:
             self.objective.batch(step),
             state.rules,
             lr_factor=lr_factor(step, self.settings),
+            momentum=momentum(step, self.settings),
             max_grad_norm=self.settings.max_grad_norm,
             device=self.device,
         )

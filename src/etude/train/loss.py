@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from etude.data.tokens.coverage import IGNORE_INDEX
+
+LOGITS_AT_ONCE = 2**22
+"""Numbers (16 MiB in fp32, about what a processor's cache holds): a larger table of logits is made in pieces."""
+POSITIONS_AT_ONCE = 512
+"""But no smaller pieces: adding up the gradient of a large output matrix costs more than the logits do."""
 
 
 def token_losses(logits: Float[Tensor, "B T V"], targets: Int[Tensor, "B T"]) -> Float[Tensor, "B T"]:
@@ -16,12 +24,59 @@ def token_losses(logits: Float[Tensor, "B T V"], targets: Int[Tensor, "B T"]) ->
     ).view_as(targets)
 
 
-def summed_loss(logits: Float[Tensor, "B T V"], targets: Int[Tensor, "B T"]) -> Float[Tensor, ""]:
-    """The sum of :func:`token_losses`.
+def summed_loss(
+    hidden: Float[Tensor, "B T D"],
+    targets: Int[Tensor, "B T"],
+    weight: Float[Tensor, "V D"],
+    bias: Float[Tensor, " V"] | None = None,
+    *,
+    at_once: int | None = None,
+) -> Float[Tensor, ""]:
+    """The sum of :func:`token_losses` of the logits ``hidden @ weight.T + bias``.
 
     A step divides it by the number of real targets in its *whole* batch, never in one micro-batch: only then
     is the gradient the same however the batch is split (transformers PR 34191 tells the story of the other way).
+
+    The logits of ``at_once`` positions (by default what ``LOGITS_AT_ONCE`` allows) are made, used and forgotten
+    together; their gradient is made on the way, so nothing is computed twice.
     """
-    return F.cross_entropy(
-        logits.flatten(0, 1).float(), targets.flatten(), ignore_index=IGNORE_INDEX, reduction="sum"
-    )
+    positions, wanted = hidden.flatten(0, 1), targets.flatten()
+    at_once = at_once or max(POSITIONS_AT_ONCE, LOGITS_AT_ONCE // weight.shape[0])
+    if wanted.numel() > at_once:
+        return _LossInPieces.apply(positions, wanted, weight, bias, at_once)  # type: ignore[no-any-return, no-untyped-call]
+    logits = F.linear(positions, weight, bias).to(weight.dtype)
+    return F.cross_entropy(logits, wanted, ignore_index=IGNORE_INDEX, reduction="sum")
+
+
+class _LossInPieces(torch.autograd.Function):
+    """The summed cross-entropy of a linear layer, whose logits exist for a few positions at a time."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, hidden: Tensor, targets: Tensor, weight: Tensor, bias: Tensor | None, at_once: int
+    ) -> Tensor:
+        total = torch.zeros((), dtype=weight.dtype, device=hidden.device)
+        hidden_gradients = []
+        weight_gradient = torch.zeros_like(weight)
+        bias_gradient = None if bias is None else torch.zeros_like(bias)
+        for positions, wanted in zip(
+            torch.split(hidden, at_once), torch.split(targets, at_once), strict=True
+        ):
+            logits = F.linear(positions, weight, bias).to(weight.dtype)  # wider than autocast's
+            normalizer = logits.logsumexp(dim=-1, keepdim=True)
+            real = (wanted != IGNORE_INDEX)[:, None]
+            index = wanted.clamp(min=0)[:, None]
+            total = total + ((normalizer - logits.gather(1, index)) * real).sum()
+            # d loss / d logits: the predicted distribution less the desired one.
+            error = (logits - normalizer).exp().scatter_add(1, index, -torch.ones_like(normalizer)) * real
+            hidden_gradients.append((error @ weight).to(hidden.dtype))
+            weight_gradient += error.T @ positions
+            if bias_gradient is not None:
+                bias_gradient += error.sum(0)
+        ctx.save_for_backward(torch.cat(hidden_gradients), weight_gradient, bias_gradient)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, factor: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        hidden, weight, bias = ctx.saved_tensors
+        return hidden * factor, None, weight * factor, None if bias is None else bias * factor, None

@@ -4,20 +4,23 @@ For a hidden matrix W of shape (rows, columns) with gradient G::
 
     M      <- momentum * M + (1 - momentum) * G
     U      =  orthogonalize(momentum * M + (1 - momentum) * G)          (Nesterov)
-    W      <- W - lr * weight_decay * W - lr * 0.2 * sqrt(max(rows, columns)) * U
+    W      <- W - lr * weight_decay * W - lr * sqrt(max(1, rows / columns)) * U
 
-The factor 0.2 * sqrt(max(rows, columns)) gives an update the root mean square that AdamW's has, so that one
-learning rate serves both (Liu et al. 2025, "Muon is scalable for LLM training", section 2.2).
+The factor gives every update the same spectral size relative to the activations it maps, whatever the width: a rate
+found on a narrow network serves a wide one (Yang et al. 2023, "A spectral condition for feature learning").
 
-The iteration runs in fp32 where the device has no fast bf16 (a CPU), in bf16 on a GPU, and once for all the
-matrices of a shape together: many small products in a row cost a CPU more than one batched product.
+A projection to several attention heads is one matrix for each head (``row_blocks``): the heads are separate maps, and
+orthogonalising them apart costs a fraction.
+
+The iteration runs in fp32 where the device has no fast bf16 (a CPU), in bf16 on a GPU, and once for all the matrices of
+a shape together, tall ones lying down: many small products in a row cost a CPU more than one batched product.
 """
 
 from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -27,7 +30,6 @@ from torch import Tensor
 NEWTON_SCHULZ_COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 """The quintic of Jordan et al. 2024: steepest at 0, singular values end within about 0.7 to 1.2."""
 NEWTON_SCHULZ_STEPS = 5
-RMS_TO_MATCH_ADAMW = 0.2
 
 
 def orthogonalize(
@@ -44,48 +46,63 @@ def orthogonalize(
     return x.mT if tall else x
 
 
-def update_scale(shape: tuple[int, ...]) -> float:
-    """The factor that gives an orthogonal (rows, columns) matrix the root mean square of an AdamW update."""
-    return RMS_TO_MATCH_ADAMW * math.sqrt(max(shape))
+def update_scale(rows: int, columns: int) -> float:
+    """The factor of an orthogonal (rows, columns) matrix: an update then moves outputs as much as inputs are large."""
+    return math.sqrt(max(1.0, rows / columns))
 
 
 class Muon(torch.optim.Optimizer):
-    """Muon over two-dimensional parameters; state: ``momentum_buffer`` of each, in fp32."""
+    """Muon over two-dimensional parameters; state: ``momentum_buffer`` of each, in fp32.
+
+    A parameter group may set ``row_blocks``: its matrices are then that many matrices, one above the other.
+    """
 
     def __init__(
         self,
-        params: Iterable[Tensor],
+        params: Iterable[Tensor] | Iterable[dict[str, Any]],
         lr: float,
         momentum: float = 0.95,
         weight_decay: float = 0.0,
         dtype: torch.dtype = torch.float32,
     ) -> None:
-        super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
+        defaults = {"lr": lr, "momentum": momentum, "weight_decay": weight_decay, "row_blocks": 1}
+        super().__init__(params, defaults)
         self.dtype = dtype  # of the iteration
         for group in self.param_groups:
             if any(parameter.ndim != 2 for parameter in group["params"]):
                 raise ValueError("Muon takes matrices only; give vectors and embeddings to AdamW")
+            if any(parameter.shape[0] % group["row_blocks"] for parameter in group["params"]):
+                raise ValueError(f"a matrix's rows do not divide into {group['row_blocks']} blocks")
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
         """Apply one update from the parameters' ``grad``."""
+        by_shape: dict[torch.Size, list[tuple[Tensor, Tensor, float]]] = defaultdict(list)
         for group in self.param_groups:
-            by_shape: dict[tuple[int, ...], list[Tensor]] = defaultdict(list)
-            for parameter in group["params"]:
-                if parameter.grad is not None:
-                    by_shape[tuple(parameter.shape)].append(parameter)
-            for parameters in by_shape.values():
-                self._update_shape(parameters, group)
+            parameters = [parameter for parameter in group["params"] if parameter.grad is not None]
+            if not parameters:
+                continue
+            directions = self._directions(parameters, group["momentum"])
+            torch._foreach_mul_(parameters, 1 - group["lr"] * group["weight_decay"])
+            for parameter, direction in zip(parameters, directions, strict=True):
+                weights = _lying(parameter, group["row_blocks"])
+                scale = update_scale(parameter.shape[0] // group["row_blocks"], parameter.shape[1])
+                by_shape[weights.shape[1:]].append(
+                    (weights, _lying(direction, group["row_blocks"]), group["lr"] * scale)
+                )
+        for blocks in by_shape.values():
+            joined = torch.cat([direction for _, direction, _ in blocks])
+            updates = orthogonalize(joined.to(self.dtype)).to(joined.dtype)
+            sizes = [weights.shape[0] for weights, _, _ in blocks]
+            for (weights, _, rate), update in zip(blocks, torch.split(updates, sizes), strict=True):
+                weights.add_(update, alpha=-rate)
 
-    def _update_shape(self, parameters: list[Tensor], group: dict[str, Any]) -> None:
+    def _directions(self, parameters: list[Tensor], momentum: float) -> Sequence[Tensor]:
+        """Nesterov's: the momentum as it will be after one more step with this gradient."""
         gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
         buffers = [self._momentum_buffer(parameter) for parameter in parameters]
-        torch._foreach_lerp_(buffers, gradients, 1 - group["momentum"])
-        directions = torch._foreach_lerp(gradients, buffers, group["momentum"])
-        updates = orthogonalize(torch.stack(list(directions)).to(self.dtype)).to(parameters[0].dtype).unbind()
-        torch._foreach_mul_(parameters, 1 - group["lr"] * group["weight_decay"])
-        scale = group["lr"] * update_scale(tuple(parameters[0].shape))
-        torch._foreach_add_(parameters, list(updates), alpha=-scale)
+        torch._foreach_lerp_(buffers, gradients, 1 - momentum)
+        return torch._foreach_lerp(gradients, buffers, momentum)
 
     def _momentum_buffer(self, parameter: Tensor) -> Tensor:
         state = self.state[parameter]
@@ -93,3 +110,9 @@ class Muon(torch.optim.Optimizer):
             state["momentum_buffer"] = torch.zeros_like(parameter)
         buffer: Tensor = state["momentum_buffer"]
         return buffer
+
+
+def _lying(matrix: Tensor, row_blocks: int) -> Tensor:
+    """A view of the blocks of ``matrix`` as (row_blocks, R, C) with R <= C: tall ones are turned on their side."""
+    blocks = matrix.view(row_blocks, -1, matrix.shape[1])
+    return blocks.mT if blocks.shape[1] > blocks.shape[2] else blocks

@@ -6,10 +6,12 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from etude.data.tokens.coverage import IGNORE_INDEX
 from etude.data.tokens.loader import BatchLoader
 from etude.device import Device
+from etude.model.language_model import LanguageModel
 from etude.train.loss import summed_loss
 from etude.train.step import MicroBatch
 
@@ -32,7 +34,7 @@ class NextToken:
 
     def __init__(
         self,
-        model: nn.Module,
+        model: LanguageModel,
         loader: BatchLoader,
         device: Device,
         *,
@@ -58,7 +60,8 @@ class NextToken:
             documents = None
             if self._within_documents:
                 documents = self._to_device(self._loader.document_ids(step - 1, first, rows))
-            parts.append(MicroBatch(self._to_device(inputs), self._to_device(targets), documents))
+            count = int((targets != IGNORE_INDEX).sum())
+            parts.append(MicroBatch(self._to_device(inputs), self._to_device(targets), count, documents))
         return parts
 
     def loss(self, part: MicroBatch) -> Tensor:
@@ -74,7 +77,8 @@ class NextToken:
         self._loss = self._model_loss
 
     def _model_loss(self, inputs: Tensor, targets: Tensor, document_ids: Tensor | None) -> Tensor:
-        return summed_loss(self.model(inputs, document_ids=document_ids), targets)
+        hidden = self.model.hidden(inputs, document_ids=document_ids)
+        return summed_loss(hidden, targets, *self.model.unembedding())
 
     def _to_device(self, array: object) -> Tensor:
         tensor = torch.as_tensor(array)

@@ -1,12 +1,18 @@
-"""Which rule updates which parameter, and the state that each rule keeps.
+"""Which rule updates which parameter, at which rate, and the state that each rule keeps.
 
-=====================================  =======================  ==============
-parameters                             rule                     weight decay
-=====================================  =======================  ==============
-matrices inside the layers             Muon (or AdamW)          yes
-embeddings, output matrix              AdamW                    yes
-biases, norms                          AdamW                    no
-=====================================  =======================  ==============
+==============================  ==============  ===========================  ============
+parameters                      rule            learning rate                weight decay
+==============================  ==============  ===========================  ============
+matrices inside the layers      Muon            muon_lr                      yes
+the same, optimizer = adamw     AdamW           lr * 128 / hidden_size       yes
+output matrix                   AdamW           lr * 128 / hidden_size       yes
+embeddings                      AdamW           lr                           yes
+biases, norms                   AdamW           lr                           no
+==============================  ==============  ===========================  ============
+
+So both rates, found on a network of width 128, hold at any width: an update of Adam moves each weight alike, and a sum
+over more inputs moves more (muP: Yang et al. 2022, "Tensor Programs V", table 3); Muon's factor sees to the same. An
+output matrix that is tied to the embedding counts as an output matrix.
 
 The state is named after the parameters (``<parameter>.exp_avg``), so that a checkpoint can be read, and
 opened later, without knowing in which order a program listed its parameters.
@@ -23,44 +29,59 @@ from torch import Tensor, nn
 from etude.config import TrainSettings, resolved
 from etude.device import Device
 from etude.errors import InputError
+from etude.model.language_model import LanguageModel
 from etude.train.muon import Muon
 
+BASE_WIDTH = 128
+"""The hidden_size at which AdamW's rate of every parameter is ``train.lr`` itself."""
 STATE_LEAVES = ("exp_avg", "exp_avg_sq", "step", "momentum_buffer")
 
 
 class UpdateRules:
     """AdamW and Muon side by side over the parameters of one model."""
 
-    def __init__(self, model: nn.Module, settings: TrainSettings, device: Device) -> None:
+    def __init__(self, model: LanguageModel, settings: TrainSettings, device: Device) -> None:
         self.names: dict[Tensor, str] = {parameter: name for name, parameter in model.named_parameters()}
         lr = resolved(settings.lr, "train.lr")
         muon_lr = resolved(settings.muon_lr, "train.muon_lr")
         groups = group_parameters(model, use_muon=settings.optimizer == "muon")
-        adamw_groups = [
-            {"params": groups["decayed"], "weight_decay": settings.weight_decay},
-            {"params": groups["not_decayed"], "weight_decay": 0.0},
+        matrix_lr = lr * BASE_WIDTH / model.config.hidden_size
+        adamw_groups: list[dict[str, Any]] = [
+            {"params": groups["matrices"], "lr": matrix_lr, "weight_decay": settings.weight_decay},
+            {"params": groups["embeddings"], "lr": lr, "weight_decay": settings.weight_decay},
+            {"params": groups["vectors"], "lr": lr, "weight_decay": 0.0},
         ]
         self.optimizers: list[torch.optim.Optimizer] = [
             torch.optim.AdamW(
                 [group for group in adamw_groups if group["params"]],
-                lr=lr,
                 betas=settings.betas,
                 eps=settings.eps,
                 fused=device.kind in ("cpu", "cuda"),
             )
         ]
-        if groups["muon"]:
+        muon_groups: list[dict[str, Any]] = [
+            {"params": groups["muon"]},
+            {"params": groups["muon_queries"], "row_blocks": model.config.num_attention_heads},
+            {"params": groups["muon_keys_values"], "row_blocks": model.config.num_key_value_heads},
+        ]
+        muon_groups = [group for group in muon_groups if group["params"]]
+        if muon_groups:
             # bf16 is enough for a direction, but only a device with fast bf16 gains by it.
             dtype = torch.bfloat16 if device.dtype == "bf16" and device.kind == "cuda" else torch.float32
-            muon = Muon(groups["muon"], muon_lr, settings.momentum, settings.weight_decay, dtype)
+            muon = Muon(muon_groups, muon_lr, settings.momentum, settings.weight_decay, dtype)
             self.optimizers.append(muon)
         self._peak_lrs = [[group["lr"] for group in o.param_groups] for o in self.optimizers]
 
-    def step(self, factor: float) -> None:
-        """Update every parameter from its gradient, at ``factor`` times the peak learning rates."""
+    def step(self, factor: float, momentum: float) -> None:
+        """Update every parameter from its gradient, at ``factor`` times the peak learning rates.
+
+        ``momentum`` is Muon's; AdamW has its betas.
+        """
         for optimizer, peaks in zip(self.optimizers, self._peak_lrs, strict=True):
             for group, peak in zip(optimizer.param_groups, peaks, strict=True):
                 group["lr"] = peak * factor
+                if isinstance(optimizer, Muon):
+                    group["momentum"] = momentum
             optimizer.step()
 
     def zero_grad(self) -> None:
@@ -95,25 +116,30 @@ class UpdateRules:
                         optimizer.state[parameter][leaf] = value
 
 
-def group_parameters(model: nn.Module, *, use_muon: bool) -> dict[str, list[nn.Parameter]]:
-    """The parameters of ``model`` by the rule that updates them: ``muon``, ``decayed`` and ``not_decayed``.
+def group_parameters(model: LanguageModel, *, use_muon: bool) -> dict[str, list[nn.Parameter]]:
+    """The parameters of ``model`` by what is done with them.
 
     Muon takes the matrices between the embedding and the output: these map one activation to another, which is
     what its spectral norm measures; rows of an embedding or of the output matrix belong to single tokens.
     """
-    tables = {
-        id(module.weight)
-        for name, module in model.named_modules()
-        if isinstance(module, nn.Embedding) or name.endswith("lm_head")
-    }
-    groups: dict[str, list[nn.Parameter]] = {"muon": [], "decayed": [], "not_decayed": []}
-    for parameter in model.parameters():
+    embeddings = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
+    output = id(model.unembedding()[0])
+    names = ("muon", "muon_queries", "muon_keys_values", "matrices", "embeddings", "vectors")
+    groups: dict[str, list[nn.Parameter]] = {name: [] for name in names}
+    for name, parameter in model.named_parameters():
         if parameter.ndim < 2:
-            groups["not_decayed"].append(parameter)
-        elif use_muon and parameter.ndim == 2 and id(parameter) not in tables:
-            groups["muon"].append(parameter)
+            group = "vectors"
+        elif id(parameter) in embeddings - {output}:
+            group = "embeddings"
+        elif id(parameter) == output or not use_muon:
+            group = "matrices"
+        elif name.endswith("q_proj.weight"):
+            group = "muon_queries"
+        elif name.endswith(("k_proj.weight", "v_proj.weight")):
+            group = "muon_keys_values"
         else:
-            groups["decayed"].append(parameter)
+            group = "muon"
+        groups[group].append(parameter)
     return groups
 
 

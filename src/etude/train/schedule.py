@@ -1,7 +1,4 @@
-"""How the learning rate moves through a run: pure functions of the step, so that any step can be replayed.
-
-A schedule gives a factor between ``min_lr_ratio`` and 1 that multiplies the peak learning rate.
-"""
+"""How learning rate and momentum move through a run: pure functions of the step, so that any step can be replayed."""
 
 from __future__ import annotations
 
@@ -9,9 +6,11 @@ import math
 
 from etude.config import TrainSettings, resolved
 
+FIRST_MOMENTUM = 0.85
+
 
 def lr_factor(step: int, settings: TrainSettings) -> float:
-    """The factor for the update that makes step ``step`` (counted from 1) out of ``settings.steps``.
+    """What multiplies the peak learning rates for the update that makes step ``step`` (from 1) of ``settings.steps``.
 
     Warm-up is linear from 1/warmup_steps to 1. Then ``linear`` and ``cosine`` fall towards ``min_lr_ratio``, which they
     would reach one step after the last; ``wsd`` (warmup-stable-decay, Hu et al. 2024, MiniCPM) stays at 1 and does the
@@ -29,3 +28,10 @@ def lr_factor(step: int, settings: TrainSettings) -> float:
     progress = max(0, step - decay_start) / (num_steps - decay_start + 1)
     remaining = 0.5 * (1 + math.cos(math.pi * progress)) if settings.schedule == "cosine" else 1 - progress
     return settings.min_lr_ratio + (1 - settings.min_lr_ratio) * remaining
+
+
+def momentum(step: int, settings: TrainSettings) -> float:
+    """Muon's momentum for the update that makes step ``step`` (from 1): it grows to ``settings.momentum``."""
+    progress = min(1.0, step / max(1, settings.momentum_warmup_steps))
+    first = min(FIRST_MOMENTUM, settings.momentum)
+    return first + (settings.momentum - first) * progress

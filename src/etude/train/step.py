@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from etude.data.tokens.coverage import IGNORE_INDEX
 from etude.device import Device
 from etude.train.optimizer import UpdateRules
 
@@ -19,6 +18,7 @@ class MicroBatch:
 
     inputs: Tensor  # (B, T) token ids
     targets: Tensor  # (B, T) the token that comes next; IGNORE_INDEX where there is nothing to predict
+    num_targets: int  # real ones; counted where the batch is made, so that no step waits for a device
     document_ids: Tensor | None = None  # (B, T) when attention must stay inside a document
 
 
@@ -41,6 +41,7 @@ def update_step(
     rules: UpdateRules,
     *,
     lr_factor: float,
+    momentum: float,
     max_grad_norm: float,
     device: Device,
 ) -> StepResult:
@@ -49,7 +50,7 @@ def update_step(
     ``batch`` is the whole batch of the step in any number of micro-batches: the gradient is the same up to
     rounding, since each part is divided by the number of targets of the whole.
     """
-    num_targets = sum(int((part.targets != IGNORE_INDEX).sum()) for part in batch)
+    num_targets = sum(part.num_targets for part in batch)
     rules.zero_grad()
     loss = torch.zeros((), device=device.torch)
     for part in batch:
@@ -58,7 +59,7 @@ def update_step(
         part_loss.backward()  # type: ignore[no-untyped-call]
         loss += part_loss.detach()
     grad_norm = clip_gradients(parameters, max_grad_norm)
-    rules.step(lr_factor)
+    rules.step(lr_factor, momentum)
     return StepResult(loss, grad_norm)
 
 
