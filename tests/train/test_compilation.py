@@ -29,7 +29,7 @@ model = build_model(preset(sys.argv[1], **dims), seed=1)
 with torch.no_grad():
     for parameter in model.parameters():
         parameter += 0.1 * torch.randn(parameter.shape, generator=generator)
-objective = NextToken(model, BatchLoader(part, 16, 4, seed=0), device, num_steps=2, micro_batch_rows=2)
+objective = NextToken(model, BatchLoader(part, 16, 4, seed=0), device, num_steps=2, micro_batch_rows=2, dropout=DROPOUT)
 
 def measure():
     model.zero_grad()
@@ -38,7 +38,7 @@ def measure():
     return [loss.item() for loss in losses], [p.grad.clone() for p in model.parameters()]
 
 eager_losses, eager_gradients = measure()
-problem = compile_objective(objective, model, device, "auto")
+problem = compile_objective(objective, device, "auto")
 print("problem:", problem)
 assert all(p.grad is None for p in model.parameters()), "the probe leaves no gradients behind"
 losses, gradients = measure()
@@ -48,10 +48,10 @@ for ours, theirs in zip(gradients, eager_gradients):
 """
 
 
-def in_a_process(family: str, **environment: str) -> str:
+def in_a_process(family: str, dropout: float = 0.0, **environment: str) -> str:
     import os
 
-    command = [sys.executable, "-c", AGREEMENT, family]
+    command = [sys.executable, "-c", AGREEMENT.replace("DROPOUT", str(dropout)), family]
     # Shape checks are for this process; the compiler gets the code as users run it.
     result = subprocess.run(
         command, capture_output=True, text=True, timeout=300, env={**os.environ, **environment}
@@ -60,9 +60,9 @@ def in_a_process(family: str, **environment: str) -> str:
     return result.stdout
 
 
-@pytest.mark.parametrize("family", ["llama", "gpt2"])
-def test_compiled_and_eager_agree(family: str) -> None:
-    assert "problem: None" in in_a_process(family)
+@pytest.mark.parametrize(("family", "dropout"), [("llama", 0.0), ("gpt2", 0.3)])
+def test_compiled_and_eager_agree(family: str, dropout: float) -> None:
+    assert "problem: None" in in_a_process(family, dropout)
 
 
 def test_without_a_compiler_it_is_one_line_and_eager(tmp_path: Path) -> None:
@@ -75,11 +75,13 @@ def test_without_a_compiler_it_is_one_line_and_eager(tmp_path: Path) -> None:
 
 
 REPEATED = (
-    AGREEMENT.replace(
+    AGREEMENT.replace("DROPOUT", "0.2")
+    .replace(
         'torch.set_num_threads(1)\ndevice = Device("cpu", "fp32", 1)',
         "from etude.config import DeviceSettings\nfrom etude.device import choose_device\n"
         'device = choose_device(DeviceSettings(kind="cpu", threads=2))',
-    ).replace("torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)", "pass")
+    )
+    .replace("torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)", "pass")
     + """
 _, first = measure()
 for _ in range(20):

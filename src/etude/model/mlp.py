@@ -9,6 +9,7 @@ and a reference line under the transformer's.
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
@@ -57,6 +58,7 @@ class WindowMLP(LanguageModel):
         *,
         document_ids: Int[Tensor, "B T"] | None = None,
         cache: Cache | None = None,
+        dropout: float = 0.0,
     ) -> Float[Tensor, "B T F"]:
         size = self.config.context_size
         if cache is not None:
@@ -67,7 +69,7 @@ class WindowMLP(LanguageModel):
         if document_ids is not None:
             documents = _trailing_windows(document_ids, size, -1)
             windows = torch.where(documents == document_ids[:, :, None], windows, self.padding)
-        return self.model(windows)  # type: ignore[no-any-return]
+        return F.dropout(self.model(windows), dropout)
 
     def _windows_after(self, inputs: Int[Tensor, "B T"], cache: Cache) -> Int[Tensor, "B T N"]:
         assert isinstance(cache, TokenCache)

@@ -7,6 +7,7 @@ besides.
 
 from __future__ import annotations
 
+import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
@@ -41,9 +42,11 @@ class Block(nn.Module):
         rotation: Rotation | None,
         visibility: Visibility,
         cache: KVCache | None = None,
+        dropout: float = 0.0,
     ) -> Float[Tensor, "B T D"]:
-        residual = residual + self.self_attn(self.input_layernorm(residual), rotation, visibility, cache)
-        return residual + self.mlp(self.post_attention_layernorm(residual))  # type: ignore[no-any-return]
+        mixed = self.self_attn(self.input_layernorm(residual), rotation, visibility, cache)
+        residual = residual + F.dropout(mixed, dropout)
+        return residual + F.dropout(self.mlp(self.post_attention_layernorm(residual)), dropout)
 
 
 class Decoder(nn.Module):
@@ -65,10 +68,12 @@ class Decoder(nn.Module):
         positions: Int[Tensor, "B T"] | None,
         visibility: Visibility,
         cache: KVCache | None,
+        dropout: float = 0.0,
     ) -> Float[Tensor, "B T D"]:
         residual, rotation = self.embed_positions(self.embed_tokens(inputs), start, positions)
+        residual = F.dropout(residual, dropout)
         for layer in self.layers:
-            residual = layer(residual, rotation, visibility, cache)
+            residual = layer(residual, rotation, visibility, cache, dropout)
         return self.norm(residual)  # type: ignore[no-any-return]
 
 
@@ -88,6 +93,7 @@ class Transformer(LanguageModel):
         *,
         document_ids: Int[Tensor, "B T"] | None = None,
         cache: Cache | None = None,
+        dropout: float = 0.0,
     ) -> Float[Tensor, "B T D"]:
         if cache is not None:
             if document_ids is not None:
@@ -95,9 +101,10 @@ class Transformer(LanguageModel):
             return self._hidden_after(inputs, cache)
         self._require_positions(inputs.shape[1])
         if document_ids is None:
-            return self.model(inputs, 0, None, CAUSAL, None)  # type: ignore[no-any-return]
+            return self.model(inputs, 0, None, CAUSAL, None, dropout)  # type: ignore[no-any-return]
         visibility = Visibility(causal=False, mask=document_mask(document_ids))
-        return self.model(inputs, 0, document_positions(document_ids), visibility, None)  # type: ignore[no-any-return]
+        positions = document_positions(document_ids)
+        return self.model(inputs, 0, positions, visibility, None, dropout)  # type: ignore[no-any-return]
 
     def _hidden_after(self, inputs: Int[Tensor, "B T"], cache: Cache) -> Float[Tensor, "B T D"]:
         rows, count = inputs.shape

@@ -4,16 +4,12 @@ from __future__ import annotations
 
 from typing import Literal
 
-from torch import nn
-
 from etude.device import Device
 from etude.errors import EtudeError
 from etude.train.objectives import NextToken
 
 
-def compile_objective(
-    objective: NextToken, model: nn.Module, device: Device, wanted: bool | Literal["auto"]
-) -> str | None:
+def compile_objective(objective: NextToken, device: Device, wanted: bool | Literal["auto"]) -> str | None:
     """Compile the objective's loss if ``wanted`` and possible; returns one line on why it was not.
 
     The graph is made by one forward and backward pass over a real micro-batch, so that a compiler that is
@@ -41,4 +37,4 @@ def compile_objective(
             ) from error
         return reason
     finally:
-        model.zero_grad(set_to_none=True)
+        objective.model.zero_grad(set_to_none=True)

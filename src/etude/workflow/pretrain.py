@@ -189,7 +189,7 @@ def begin_sitting(
     wanted: bool | Literal["auto"] = plan.settings.device.compile
     if sittings and state.step > 0:
         wanted = bool(sittings[-1]["compiled"])
-    problem = compile_objective(objective, state.model, plan.device, wanted)
+    problem = compile_objective(objective, plan.device, wanted)
     if problem is not None and wanted == "auto":
         console.print(f"training without torch.compile ({problem})", markup=False)
     sittings.append(sitting(plan, state.step, compiled=problem is None))
