@@ -107,6 +107,14 @@ def test_cutting_back_forgets_later_steps_and_the_end(tmp_path: Path) -> None:
     assert [event["step"] for event in log.read()] == [0, 1, 2, 3, 4]
 
 
+def test_cutting_back_keeps_the_bytes_of_what_stays(tmp_path: Path) -> None:
+    log = JsonLines(tmp_path / "metrics.jsonl")
+    kept = b'{"step":1, "loss": 1.50,"text":"\\u00fc"}\n{"step": 2, "loss": 1e-07}\n'
+    log.path.write_bytes(kept[:10] + b"\n" + kept + b'{"step": 3}\n{"step": 2, "text": "the last, unended"}')
+    log.cut_back(2)
+    assert log.path.read_bytes() == kept + b'{"step": 2, "text": "the last, unended"}\n'
+
+
 @pytest.mark.parametrize("name", ["", "a/b", "..", ".", "/tmp/x"])
 def test_a_run_name_is_a_plain_folder_name(tmp_path: Path, name: str) -> None:
     with pytest.raises(InputError):

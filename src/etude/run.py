@@ -180,25 +180,29 @@ class JsonLines:
 
     def read(self) -> list[dict[str, Any]]:
         """Every whole line; a torn or damaged one is left out."""
+        return [event for _, event in self._lines()]
+
+    def cut_back(self, step: int) -> None:
+        """Forget lines after ``step``, so that no step stands twice when a run goes on from there.
+
+        What stays keeps its bytes; damaged lines go.
+        """
+        kept = [
+            line + b"\n"
+            for line, event in self._lines()
+            if event.get("step", 0) <= step and event.get("event") != "end"
+        ]
+        write_atomic(self.path, b"".join(kept))
+
+    def _lines(self) -> Iterator[tuple[bytes, dict[str, Any]]]:
+        """The bytes of each whole line, without its end, and what they say."""
         if not self.path.exists():
-            return []
-        events = []
+            return
         for line in self.path.read_bytes().split(b"\n"):
             with suppress(ValueError, UnicodeDecodeError, RecursionError):
                 event = json.loads(line)
                 if isinstance(event, dict) and isinstance(event.get("step", 0), int):
-                    events.append(event)
-        return events
-
-    def cut_back(self, step: int) -> None:
-        """Forget lines after ``step``, so that no step stands twice when a run goes on from there."""
-        kept = [
-            event
-            for event in self.read()
-            if int(event.get("step", 0)) <= step and event.get("event") != "end"
-        ]
-        text = "".join(json.dumps(event, ensure_ascii=False) + "\n" for event in kept)
-        write_atomic(self.path, text)
+                    yield line, event
 
 
 @dataclass(frozen=True)
