@@ -35,12 +35,12 @@ from etude.run import (
 )
 from etude.train.checkpoint import EARLY_STEPS, list_checkpoints, load_state, newest_good_checkpoint
 from etude.train.compilation import compile_objective
-from etude.train.events import RungEvent
 from etude.train.loop import Loop, Task, TrainState
 from etude.train.objectives import NextToken
 from etude.train.plan import Plan, initial_state, next_token_objective, plan_on, validation_text
 from etude.workflow.card import model_card
 from etude.workflow.display import training_display
+from etude.workflow.history import RunHistory
 from etude.workflow.plan import default_name, manifest, prepare_data, sitting
 from etude.workflow.signals import stop_on_signals
 from etude.workflow.tasks import Evaluate, Record, Sample, Save
@@ -137,9 +137,12 @@ def _fit(plan: Plan, run: RunFolder, console: Console) -> Outcome:
     try:
         restore(run, state, console)
         objective = next_token_objective(plan, state)
-        ladder = Ladder.from_json(read_json(run.ladder_file))
+        history = RunHistory.load(run.path)  # after restore: nothing in it lies beyond the checkpoint
+        ladder, passed = history.ladder, history.passed_at
+        if ladder is None:
+            raise InputError(f"{run.ladder_file} is missing: put it back, or start a new run")
         title = f"{run.path}: {plan.model.model_type}, {count_parameters(plan.model).total:,} parameters"
-        display = training_display(console, title, objective.num_steps, ladder, passed_rungs(run))
+        display = training_display(console, title, objective.num_steps, ladder, passed)
         with display as panel, stop_on_signals() as should_stop:
             begin_sitting(plan, run, state, objective, console)
             loop = Loop(
@@ -147,7 +150,7 @@ def _fit(plan: Plan, run: RunFolder, console: Console) -> Outcome:
                 objective,
                 plan.settings.train,
                 plan.device,
-                tasks=run_tasks(plan, run, ladder, state),
+                tasks=run_tasks(plan, run, ladder, state, max(passed, default=0)),
                 listeners=[Record(run), panel],
                 should_stop=should_stop,
             )
@@ -196,16 +199,13 @@ def begin_sitting(
     write_json(run.manifest_file, recorded)
 
 
-def passed_rungs(run: RunFolder) -> dict[int, int]:
-    """Order of each n-gram model passed so far, and the step at which it was."""
-    events = [event for event in run.metrics.read() if event.get("event") == RungEvent.name]
-    return {int(event["order"]): int(event["step"]) for event in events}
+def run_tasks(plan: Plan, run: RunFolder, ladder: Ladder, state: TrainState, passed: int) -> Sequence[Task]:
+    """Evaluate, then sample, then save: a checkpoint is then never ahead of what was written about it.
 
-
-def run_tasks(plan: Plan, run: RunFolder, ladder: Ladder, state: TrainState) -> Sequence[Task]:
-    """Evaluate, then sample, then save: a checkpoint is then never ahead of what was written about it."""
+    ``passed`` is the highest order of an n-gram model that was passed before this sitting.
+    """
     settings, train = plan.settings, plan.settings.train
-    evaluate = Evaluate(validation_text(plan), ladder, passed=max(passed_rungs(run), default=0))
+    evaluate = Evaluate(validation_text(plan), ladder, passed)
     prompt = opening_words(plan) if train.sample_prompt == "auto" else train.sample_prompt
     sample = Sample(plan.data.tokenizer, prompt, settings.run.seed)
     saved = state.step if list_checkpoints(run.checkpoints) else -1

@@ -11,7 +11,6 @@ from rich.text import Text
 
 from etude.evaluate.ladder import Ladder
 from etude.generate.sampling import USUAL_SAMPLING
-from etude.run import read_json
 from etude.workflow.display import format_duration, printable
 from etude.workflow.history import RunHistory
 from etude.workflow.language import load
@@ -30,9 +29,9 @@ def close(outcome: Outcome, console: Console) -> None:
         )
         return
     history = RunHistory.load(outcome.run.path)
-    ladder = Ladder.from_json(read_json(outcome.run.ladder_file))
     say(console, "\n".join(_figures(history)))
-    say(console, ladder_sentence(ladder, history))
+    if history.ladder is not None:
+        say(console, ladder_sentence(history.ladder, history))
     _speak(outcome.run.path, console)
     say(console, "\nnext:\n" + what_next(outcome.run.path))
 
