@@ -73,15 +73,14 @@ def resolve(settings: Settings, facts: Facts, device: Device) -> Resolution:
             the text, ...).
     """
     chosen = _Choices(settings)
-    on_cpu = device.kind == "cpu"
-    name = chosen("model.size", "tiny" if on_cpu else "small", f"what a {device.kind} trains in minutes")
-    size = SIZES[name]
-    _resolve_shape(chosen, settings, size, f"size {name}")
-    _resolve_steps(chosen, settings, size, facts, f"size {name}")
-    threads_reason = "all the cores that this process may use"
+    usual = "tiny" if device.kind == "cpu" else "small"
+    size_name = chosen("model.size", usual, f"what a {device.kind} trains in minutes")
+    size = SIZES[size_name]
+    _resolve_shape(chosen, settings, size, f"size {size_name}")
+    _resolve_steps(chosen, settings, size, facts, f"size {size_name}")
     chosen("device.kind", device.kind, "a GPU where there is one")
     chosen("device.dtype", device.dtype, "bf16 products on a GPU that has them, fp32 otherwise")
-    chosen("device.threads", device.threads, threads_reason)
+    chosen("device.threads", device.threads, "all the cores that this process may use")
     network = model_config(with_values(settings, chosen.values), facts)
     for switch in SWITCHES if network.model_type != "mlp" else ():
         chosen(f"model.{switch}", getattr(network, switch), f"as {network.model_type} has it")
