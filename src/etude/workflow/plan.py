@@ -88,9 +88,10 @@ def default_name(settings: Settings) -> str:
     source = settings.data.sources[0]
     if source == "-":
         return "stdin"
-    last = (
-        source.rsplit(":", 1)[-1] if source.startswith(("builtin:", "hf:")) else Path(source).resolve().name
-    )
-    stem = last.rsplit("/", 1)[-1].split(".", 1)[0]
+    if source.startswith(("builtin:", "hf:")):
+        last = source.split(":")[1].rsplit("/", 1)[-1]  # hf:owner/name may go on with :split
+    else:
+        last = Path(source).resolve().name
+    stem = last.split(".", 1)[0]
     plain = "".join(c if c.isalnum() or c in "-_" else "-" for c in stem).strip("-")
     return plain or "run"
