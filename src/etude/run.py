@@ -304,15 +304,9 @@ class RunFolder:
             InputError: there is no run at ``path``.
         """
         if not (path / "run.toml").is_file():
-            known = (
-                sorted(p.parent.name for p in path.parent.glob("*/run.toml")) if path.parent.is_dir() else []
-            )
-            hint = (
-                f"; runs there: {', '.join(known[:5])}"
-                if known
-                else "; `etude runs` lists the runs there are"
-            )
-            raise InputError(f"{path} is not a run folder (no run.toml in it){hint}")
+            known = sorted(file.parent.name for file in path.parent.glob("*/run.toml"))[:5]
+            hint = f"runs there: {', '.join(known)}" if known else "`etude runs` lists the runs there are"
+            raise InputError(f"{path} is not a run folder (no run.toml in it); {hint}")
         return cls(path)
 
 

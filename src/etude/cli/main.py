@@ -27,7 +27,6 @@ app.command("runs")(runs.runs)
 app.command("plot")(runs.plot)
 app.command("settings")(runs.settings)
 
-
 INTERRUPTED = 130
 
 

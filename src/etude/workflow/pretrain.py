@@ -47,8 +47,6 @@ from etude.workflow.tasks import Evaluate, Record, Sample, Save
 
 EARLY_EVALUATIONS = frozenset([1, 2, 5, 10, 20, 50, 100])
 """Besides the regular ones: most of what can be seen happens early, and a curve over log-steps needs it."""
-
-
 PROMPT_WORDS, PROMPT_CHARACTERS, PROMPT_CANDIDATES = 6, 60, 16
 
 
