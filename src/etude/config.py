@@ -242,7 +242,7 @@ def get_value(settings: Settings, key: str) -> Any:
 def resolved(value: _T | Auto, key: str) -> _T:
     """``value`` once nothing about it is ``"auto"`` any more (a programmer's error otherwise)."""
     assert value != "auto", f"{key} was not resolved"
-    return value  # type: ignore[return-value]
+    return value
 
 
 def to_toml(settings: Settings) -> str:

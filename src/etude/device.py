@@ -81,7 +81,7 @@ def choose_device(settings: DeviceSettings) -> Device:
     torch.set_float32_matmul_precision("highest")
     # Compiled code would otherwise add up an embedding's gradient with atomics, in whatever order threads arrive:
     # the same step would not give the same bits twice. A GPU is not asked to: there it costs more than it is worth.
-    torch.use_deterministic_algorithms(kind == "cpu")  # type: ignore[no-untyped-call]
+    torch.use_deterministic_algorithms(kind == "cpu")
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     return Device(kind, dtype, threads)
 
