@@ -8,7 +8,6 @@ from hypothesis import strategies as st
 
 from etude.config import (
     Settings,
-    differences,
     get_value,
     known_keys,
     load_settings,
@@ -88,11 +87,6 @@ def test_a_wrong_file_is_one_line(tmp_path: Path, content: bytes, word: str) -> 
         load_settings(file)
     with pytest.raises(InputError, match="no settings file"):
         load_settings(tmp_path / "absent.toml")
-
-
-def test_differences_name_both_values() -> None:
-    new = with_values(Settings(), {"train.steps": 5})
-    assert differences(Settings(), new) == {"train.steps": ("auto", 5)}
 
 
 def test_settings_are_frozen() -> None:

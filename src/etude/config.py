@@ -250,15 +250,6 @@ def to_toml(settings: Settings) -> str:
     return tomli_w.dumps(settings.model_dump(mode="json"))
 
 
-def differences(old: Settings, new: Settings) -> dict[str, tuple[Any, Any]]:
-    """Dotted keys whose values differ, with both values."""
-    return {
-        key: (get_value(old, key), get_value(new, key))
-        for key in known_keys()
-        if get_value(old, key) != get_value(new, key)
-    }
-
-
 def _read_toml(file: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(file.read_text(encoding="utf-8"))

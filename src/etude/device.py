@@ -158,16 +158,6 @@ def total_memory_bytes(device: Device) -> int | None:
         return None
 
 
-def peak_memory_bytes() -> int | None:
-    """The most memory this process has held so far (None where the system does not say)."""
-    try:
-        import resource
-    except ImportError:  # Windows
-        return None
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if platform.system() == "Darwin" else peak * 1024
-
-
 def _processor_name() -> str:
     try:
         for line in Path("/proc/cpuinfo").read_text().splitlines():

@@ -52,10 +52,6 @@ class TestBuild:
         assert ladder == build_ladder(train, validation, max_train_bytes=20_000, max_validation_bytes=4_000)
         assert "n-th piece" in ladder.to_json()["sampling"]
 
-    def test_a_caller_that_samples_itself_states_the_whole(self) -> None:
-        ladder = build_ladder(sentences(1, 5), sentences(2, 5), corpus_train_bytes=10**12)
-        assert ladder.corpus_train_bytes == 10**12
-
     @pytest.mark.parametrize(
         ("train", "validation", "name"), [([], [b"a"], "training"), ([b"a"], [b""], "validation")]
     )

@@ -16,7 +16,6 @@ from etude.model.cost import (
     forward_flops_per_token,
     hidden_matrix_parameters,
     kept_per_token,
-    kv_cache_bytes,
     training_flops_per_token,
     training_memory,
 )
@@ -116,13 +115,3 @@ def test_memory_of_weights_and_optimizer(name: str, fused: bool) -> None:
     )
     muon = training_memory(config, batch_size=3, context=40, optimizer="muon")
     assert memory.optimizer - muon.optimizer == 4 * hidden_matrix_parameters(config)
-
-
-@pytest.mark.parametrize("name", EVERY)
-def test_cache_bytes(name: str) -> None:
-    config = make_config(name)
-    cache = make_network(config).new_cache(3, 20)
-    tensors = [value for value in vars(cache).values() if isinstance(value, torch.Tensor | list)]
-    flat = [t for value in tensors for t in (value if isinstance(value, list) else [value])]
-    found = sum(tensor.nbytes for tensor in flat if isinstance(tensor, torch.Tensor))
-    assert kv_cache_bytes(config, 3, 20) == found

@@ -88,14 +88,12 @@ def build_ladder(
     orders: Sequence[int] = range(1, MAX_ORDER + 1),
     max_train_bytes: int = DEFAULT_MAX_BYTES,
     max_validation_bytes: int = DEFAULT_MAX_VALIDATION_BYTES,
-    corpus_train_bytes: int | None = None,
 ) -> Ladder:
     """Count `train`, score `validation` (UTF-8 documents), and return one rung an order.
 
     Each document is scored from its own start; boundaries are not scored. Both texts are read once, to the
     end, and sampled by `etude.evaluate.sampling.RULE` above their caps, so that memory has a bound: about
     135 bytes for each byte of `max_train_bytes` on text that no order compresses, 40 on prose or source code.
-    A caller that hands in a sample itself states the size of the whole in `corpus_train_bytes`.
     Raises InputError when one of the two holds no bytes.
     """
     wanted = sorted(set(orders))
@@ -112,7 +110,7 @@ def build_ladder(
     return Ladder(
         unit="byte",
         train_bytes=counted.num_bytes,
-        corpus_train_bytes=counted.corpus_bytes if corpus_train_bytes is None else corpus_train_bytes,
+        corpus_train_bytes=counted.corpus_bytes,
         validation_bytes=scored.num_bytes,
         rungs=tuple(rung for rung in rungs if rung.order in wanted),
     )

@@ -24,11 +24,6 @@ class TokenScores:
 
     logprobs: NDArray[np.float64]
 
-    @property
-    def nats(self) -> float:
-        """What all the tokens cost together: minus the sum."""
-        return -float(self.logprobs.sum())
-
 
 @dataclass(frozen=True, slots=True)
 class _Window:

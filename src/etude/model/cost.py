@@ -146,14 +146,6 @@ def kept_per_token(config: ModelConfig) -> int:
     )
 
 
-def kv_cache_bytes(config: ModelConfig, batch_size: int, context: int) -> int:
-    """Keys and values of every layer in float32; for the mlp the tokens themselves (int64)."""
-    if config.model_type == "mlp":
-        return 8 * batch_size * context
-    per_token = 2 * config.num_hidden_layers * config.num_key_value_heads * config.head_dim
-    return _BYTES * batch_size * context * per_token
-
-
 def _attention_weights(config: ModelConfig) -> int:
     heads = 2 * config.num_attention_heads + 2 * config.num_key_value_heads
     return heads * config.head_dim * config.hidden_size

@@ -114,10 +114,6 @@ class TextStore:
             data += more
         return data
 
-    def document(self, index: int) -> bytes:
-        """The UTF-8 bytes of a document."""
-        return self.read(int(self.offsets[index]), int(self.offsets[index + 1]))
-
     def name(self, index: int) -> tuple[str, str]:
         """(id, origin) of a document."""
         start, end = int(self._name_ends[index]), int(self._name_ends[index + 1])

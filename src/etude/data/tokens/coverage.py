@@ -7,8 +7,6 @@ covered.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 import numpy.typing as npt
 
@@ -24,7 +22,6 @@ class EvaluationWindows:
     Attributes:
         num_tokens: tokens covered, the first ``eos`` (which nothing predicts) included.
         num_targets: tokens predicted.
-        num_text_targets: of these, tokens of text; the others are ``eos``.
         source_bytes: UTF-8 bytes of exactly the text whose tokens are targets.
     """
 
@@ -39,9 +36,7 @@ class EvaluationWindows:
         self.context = context
         self.num_tokens = int(tokens[last])
         self.source_bytes = int(sizes[last])
-        begun = int(np.searchsorted(part.documents[:-1], self.num_tokens, side="left"))
         self.num_targets = self.num_tokens - 1
-        self.num_text_targets = self.num_tokens - begun
 
     def __len__(self) -> int:
         """Windows."""
@@ -60,11 +55,6 @@ class EvaluationWindows:
         inputs = np.where(beyond[:, :-1], self.part.eos_id, windows[:, :-1])
         inputs[beyond[:, 1:]] = self.part.eos_id  # the last token predicts nothing
         return inputs, np.where(beyond[:, 1:], IGNORE_INDEX, windows[:, 1:])
-
-    def batches(self, rows: int) -> Iterator[tuple[Int64, Int64]]:
-        """All windows, ``rows`` at a time."""
-        for first in range(0, len(self), rows):
-            yield self.batch(first, rows)
 
     def document_ids(self, first: int, count: int) -> Int64:
         """(rows, T) the number of the document of every input token."""

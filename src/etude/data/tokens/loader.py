@@ -87,10 +87,6 @@ class BatchLoader:
             for row, (epoch, start, numbers) in enumerate(zip(epochs, starts, ids, strict=True))
         ]
 
-    def epochs(self, step: int) -> float:
-        """How often the training text was seen before ``step``: target tokens over tokens."""
-        return step * self.batch_rows * self.context / self.part.num_tokens
-
     def _starts(self, step: int, first_row: int, num_rows: int) -> tuple[Int64, Int64]:
         """(epoch, index of the first token) of rows of a step."""
         if step < 0 or first_row < 0 or num_rows < 0 or first_row + num_rows > self.batch_rows:

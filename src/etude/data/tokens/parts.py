@@ -80,11 +80,6 @@ class TokenPart:
         """The id of the document that the token at ``index`` belongs to."""
         return self.namer(self.document_number(index))
 
-    def document_bytes(self, number: int) -> int:
-        """UTF-8 bytes of a document's text."""
-        first, last = np.searchsorted(self.marks[0], self.documents[number : number + 2])
-        return int(self.marks[1, last] - self.marks[1, first])
-
     def _copy(self, start: int, target: Int64) -> int:
         """Copy from ``start`` to the end of its shard, or until ``target`` is full; how many were copied."""
         for shard in self.shards:
