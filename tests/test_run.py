@@ -1,11 +1,16 @@
 from __future__ import annotations
 
 import json
+import os
 import resource
 import signal
+import subprocess
+import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -19,6 +24,7 @@ from etude.run import (
     free_name,
     read_json,
     staged_folder,
+    sweep_staging,
     write_atomic,
     write_json,
 )
@@ -71,6 +77,51 @@ def test_a_folder_appears_only_when_it_is_whole(tmp_path: Path) -> None:
         assert not final.exists()
         assert folder.name.startswith(STAGING_PREFIX)
     assert (final / "a").read_text() == "1"
+
+
+def test_a_sweep_takes_what_the_dead_left_and_nothing_else(tmp_path: Path) -> None:
+    for name in ("mine", ".staging"):
+        (tmp_path / name).mkdir()
+    (tmp_path / f"{STAGING_PREFIX}file").write_text("a file that is being written")
+    dying = (
+        "import os, pathlib, signal, sys; from etude.run import staged_folder\n"
+        "with staged_folder(pathlib.Path(sys.argv[1])) as folder:\n"
+        "    (folder / 'a').write_text('half')\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", dying, str(tmp_path / "new")], timeout=60)
+    assert ended.returncode == -signal.SIGKILL
+    left = set(tmp_path.glob(f"{STAGING_PREFIX}new-*"))
+    assert len(left) == 1
+    with staged_folder(tmp_path / "new") as alive:
+        (alive / "a").write_text("whole")
+        sweep_staging(tmp_path)
+        assert set(tmp_path.glob(f"{STAGING_PREFIX}new-*")) == {alive}
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".staging", ".staging-file", "mine", "new"]
+    assert (tmp_path / "new" / "a").read_text() == "whole"
+
+
+@pytest.mark.parametrize("moment", ["tempfile.mkdtemp", "os.open"])
+def test_a_folder_swept_before_it_is_locked_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    original = {"tempfile.mkdtemp": tempfile.mkdtemp, "os.open": os.open}[moment]
+    swept = []
+
+    def then_sweep(*arguments: Any, **options: Any) -> Any:
+        result = original(*arguments, **options)
+        if not swept:
+            swept.extend(tmp_path.glob(f"{STAGING_PREFIX}*"))
+            sweep_staging(tmp_path)
+        return result
+
+    monkeypatch.setattr(f"etude.run.{moment}", then_sweep)
+    with staged_folder(tmp_path / "new") as folder:
+        assert len(swept) == 1
+        assert folder not in swept
+        (folder / "a").write_text("whole")
+    assert (tmp_path / "new" / "a").read_text() == "whole"
+    assert [path.name for path in tmp_path.iterdir()] == ["new"]
 
 
 def test_damaged_json_is_named(tmp_path: Path) -> None:

@@ -86,7 +86,7 @@ def staged_folder(final: Path) -> Iterator[Path]:
     """
     try:
         final.parent.mkdir(parents=True, exist_ok=True)
-        staging = Path(tempfile.mkdtemp(prefix=f"{STAGING_PREFIX}{final.name}-", dir=final.parent))
+        staging, lock = _new_staging(final)
     except OSError as error:
         raise write_failure(final, error) from error
     try:
@@ -105,6 +105,22 @@ def staged_folder(final: Path) -> Iterator[Path]:
     except BaseException:
         shutil.rmtree(staging, ignore_errors=True)
         raise
+    finally:
+        if lock is not None:
+            os.close(lock)
+
+
+def sweep_staging(parent: Path) -> None:
+    """Remove the folders that killed processes left half-filled in ``parent``; one that is being filled stays.
+
+    Whoever fills a folder holds a lock on it, which ends with the process. Where there are no locks, nothing goes.
+    """
+    for folder in parent.glob(f"{STAGING_PREFIX}*/"):
+        with suppress(OSError):  # renamed or removed meanwhile, or somebody else's
+            lock = _lock(folder, wait=False)
+            if lock is not None:
+                shutil.rmtree(folder, ignore_errors=True)
+                os.close(lock)
 
 
 def write_failure(path: Path, error: OSError) -> EtudeError:
@@ -119,6 +135,33 @@ def hash_file(path: Path) -> str:
     """BLAKE2b-128 of a file's bytes, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
+
+
+def _new_staging(final: Path) -> tuple[Path, int | None]:
+    """A new folder beside ``final``, and the descriptor that locks it (None where there are no locks)."""
+    while True:
+        staging = Path(tempfile.mkdtemp(prefix=f"{STAGING_PREFIX}{final.name}-", dir=final.parent))
+        with suppress(FileNotFoundError):
+            lock = _lock(staging, wait=True)
+            if staging.is_dir():
+                return staging, lock
+            if lock is not None:  # a sweep came between the making and the locking
+                os.close(lock)
+
+
+def _lock(folder: Path, *, wait: bool) -> int | None:
+    """A descriptor that locks ``folder`` until it is closed; None when it is locked or cannot be."""
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        return None
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except OSError:
+        os.close(descriptor)
+        return None
+    return descriptor
 
 
 def _umask() -> int:

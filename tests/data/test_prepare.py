@@ -20,6 +20,7 @@ from etude.data.report import DataReport, human_bytes
 from etude.data.report_picture import draw_report
 from etude.data.tokens import vocabulary
 from etude.errors import EtudeError, InputError
+from etude.run import STAGING_PREFIX, staged_folder
 
 
 @pytest.fixture
@@ -233,6 +234,19 @@ def test_an_interrupted_preparation_leaves_nothing_half_made(
     if stage in {"read", "check split"}:
         assert not left
     assert prepare(*settings, family="llama", seed=1, cache=cache).train.num_tokens > 0
+
+
+def test_what_killed_preparations_left_is_removed(text: Path, tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    left = [cache / kind / f"{STAGING_PREFIX}{'0' * 32}-left" for kind in ("corpus", "tokens")]
+    for folder in left:
+        (folder / "tokenizer").mkdir(parents=True)
+        (folder / "text.bin").write_bytes(b"half")
+    with staged_folder(cache / "corpus" / ("1" * 32)) as alive:
+        (alive / "text.bin").write_bytes(b"of another preparation, still at work")
+        prepared(text, cache)
+        assert [path for kind in ("corpus", "tokens") for path in cache.glob(f"{kind}/.*")] == [alive]
+        assert (alive / "text.bin").is_file()
 
 
 def test_two_at_once_wait_for_each_other(text: Path, tmp_path: Path) -> None:

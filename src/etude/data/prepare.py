@@ -4,7 +4,7 @@
     CACHE/tokens/KEY/    tokenizer, token shards       KEY: the corpus's key, settings of the tokenizer
 
 A folder appears under its name only when it is complete. What is found there is checked by hash; a damaged one is
-made again.
+made again. What a killed process left half-made is removed before anything new is made.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from etude.data.tokens.shards import encode_part, open_part, token_dtype
 from etude.data.tokens.tokenizer import EtudeTokenizer, existing_tokenizer
 from etude.device import available_cores
 from etude.errors import EtudeError, InputError
-from etude.run import hash_file, read_json, staged_folder, write_json
+from etude.run import hash_file, read_json, staged_folder, sweep_staging, write_json
 
 SCHEMA = 1
 Progress = Callable[[str, int, int | None], None]
@@ -109,6 +109,8 @@ def prepare(
             if isinstance(found, PreparedData):
                 return found
             notes = [found] if found else []
+            for kind in ("corpus", "tokens"):
+                sweep_staging(cache / kind)
             folder = cache / "corpus" / corpus_key
             if _damage(folder, "corpus.json") != "":
                 with staged_folder(folder) as staging:
