@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import json
 import resource
@@ -123,6 +124,55 @@ def test_score_adds_up(run: Path, text: Path, tmp_path: Path) -> None:
     assert f"{whole['bits_per_byte']:.4f} bits a byte" in plain
 
 
+def test_score_reads_what_training_reads(run: Path, text: Path, tmp_path: Path) -> None:
+    stories = [*text.read_text()[:900].split("\n\n")[:3], "naïve\ud800 🦊\r\nand so on"]
+    rows = [json.dumps({"body": story}) for story in stories]
+    with gzip.open(tmp_path / "rows.jsonl.gz", "wt") as file:
+        file.write("\n".join([*rows, "not a row", '{"body": ""}']))
+    result = etude("score", run, "rows.jsonl.gz", "--json", "--set=data.text_field=body", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    lines = [json.loads(line) for line in result.stdout.splitlines()]
+    documents = [line for line in lines if "document" in line]
+    assert [line["document"] for line in documents] == [
+        f"rows.jsonl.gz:{n}" for n in range(1, len(stories) + 1)
+    ]
+    *_, whole = lines
+    assert whole["documents"] == len(stories)
+    assert sum("id" in line for line in lines) == whole["tokens"] == sum(d["tokens"] for d in documents)
+    assert len(lines) == whole["tokens"] + len(documents) + 1
+    stories[-1] = "naïve\ufffd 🦊\nand so on"
+    nats = 0.0
+    for story, line in zip(stories, documents, strict=True):  # each as if it stood alone
+        alone = etude("score", run, "-", "--json", "--summary", cwd=tmp_path, stdin=story.encode())
+        figures = json.loads(alone.stdout)
+        assert line["bytes"] == figures["bytes"] == len(story.encode())
+        assert line["bits_per_byte"] == pytest.approx(figures["bits_per_byte"])
+        nats += figures["nats_per_token"] * figures["tokens"]
+    assert whole["nats_per_token"] == pytest.approx(nats / whole["tokens"])
+    assert "1 bad JSON line (such as rows.jsonl.gz:" in result.stderr
+    assert "1 empty (such as rows.jsonl.gz:" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("file", "words"),
+    [
+        ("latin1.txt", "not UTF-8"),
+        ("absent.txt", "absent.txt"),
+        ("empty.txt", "empty"),
+        ("rows.csv", "no 'text'"),
+    ],
+)
+def test_what_cannot_be_scored_is_one_line(run: Path, tmp_path: Path, file: str, words: str) -> None:
+    (tmp_path / "latin1.txt").write_bytes("Über die Brücke. ".encode("latin-1") * 100)
+    (tmp_path / "empty.txt").touch()
+    (tmp_path / "rows.csv").write_text("body\nOnce upon a time\n")
+    result = etude("score", run, file, cwd=tmp_path)
+    assert result.returncode == 2, result.stderr
+    assert len(result.stderr.strip().splitlines()) == 1
+    assert words in result.stderr
+    assert not result.stdout
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -150,6 +200,7 @@ def test_score_adds_up(run: Path, text: Path, tmp_path: Path) -> None:
         (["train", "hf:nobody/nothing"], "nobody/nothing"),
         (["generate", "runs/none", "x"], "runs/none"),
         (["score", "runs/none", "good.txt"], "runs/none"),
+        (["score", "runs/none", "good.txt", "--set", "train.lr=1"], "data.text_field"),
         (["plot", "runs/none"], "runs/none"),
         (["runs", "nowhere"], "nowhere"),
         (["data", "report", "absent"], "absent"),

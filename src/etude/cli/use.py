@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from etude.cli.options import ModelFolder
 
+TEXT_FIELD = "data.text_field="
 Prompt = Annotated[str, typer.Argument(help="What the text begins with; `-` reads it from standard input.")]
 Temperature = Annotated[float, typer.Option(help="0 takes the likeliest token each time.")]
 TopK = Annotated[int | None, typer.Option(help="Choose among the k likeliest.")]
@@ -16,7 +16,16 @@ TopP = Annotated[float, typer.Option(help="Choose among the likeliest that hold 
 MinP = Annotated[float, typer.Option(help="Drop what is less likely than this share of the likeliest.")]
 MaxNewTokens = Annotated[int, typer.Option(help="How many tokens at most.")]
 Seed = Annotated[int, typer.Option(help="The same seed writes the same text.")]
-TextFile = Annotated[Path, typer.Argument(help="A text file; `-` reads standard input.")]
+Source = Annotated[
+    str,
+    typer.Argument(metavar="FILE", help="A text, of any kind that can be trained on; `-`: standard input."),
+]
+TextField = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", metavar=f"{TEXT_FIELD}NAME", help="The column of the text in .jsonl, .csv, .parquet."
+    ),
+]
 JsonLines = Annotated[bool, typer.Option("--json", help="One JSON object a token, then one for the whole.")]
 Summary = Annotated[bool, typer.Option("--summary", help="Only the figures of the whole text.")]
 
@@ -42,9 +51,18 @@ def generate(
 
 
 def score(
-    model: ModelFolder, file: TextFile, json_lines: JsonLines = False, summary: Summary = False
+    model: ModelFolder,
+    source: Source,
+    text_field: TextField = None,
+    json_lines: JsonLines = False,
+    summary: Summary = False,
 ) -> None:
     """The log-probability of each token of a text, and its bits per byte."""
+    from etude.config import load_settings
+    from etude.errors import InputError
     from etude.workflow import speak
 
-    speak.score(model, file, json_lines=json_lines, summary=summary)
+    if any(not override.startswith(TEXT_FIELD) for override in text_field or []):
+        raise InputError(f"only --set {TEXT_FIELD}NAME means something here: leave other settings out")
+    column = load_settings(None, text_field or []).data.text_field
+    speak.score(model, source, column, json_lines=json_lines, summary=summary)

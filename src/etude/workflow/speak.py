@@ -3,9 +3,18 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
+from etude.config import Settings
+from etude.data.corpus.clean import normalise
+from etude.data.reading.piece import SourceLog
+from etude.data.reading.sources import nothing_usable, open_sources
 from etude.errors import InputError
 from etude.generate.sampling import SamplingSettings
 from etude.workflow.language import TextScore, load
@@ -23,53 +32,102 @@ def generate(model: Path, prompt: str, settings: SamplingSettings, seed: int) ->
     sys.stdout.write("\n")
 
 
-def score(model: Path, file: Path, *, json_lines: bool, summary: bool) -> None:
-    """Print each token of ``file`` with its log-probability, then the figures of the whole.
+def score(model: Path, source: str, text_field: str, *, json_lines: bool, summary: bool) -> None:
+    """Print each token of what ``source`` holds with its log-probability, then the figures of the whole.
+
+    ``source`` is anything that a model can be trained on. Each document is scored from its own beginning; where there
+    are several, the figures of each stand behind its tokens. What cannot be used is told on standard error.
 
     Raises:
-        InputError: the file cannot be read as UTF-8 text.
+        InputError: there is no model, no such source, or nothing usable in it.
     """
-    text = _standard_input() if str(file) == "-" else _read_text(file)
-    result = load(model).score(text)
-    if not summary:
-        for token_id, token, logprob in zip(result.token_ids, result.tokens, result.logprobs, strict=True):
-            if json_lines:
-                line = {"id": token_id, "token": token, "logprob": logprob}
-                print(json.dumps(line, ensure_ascii=False))
-            else:
-                print(f"{logprob:9.4f}  {token!r}")
-    print(json.dumps(_figures(result)) if json_lines else _sentence(result))
+    language = load(model)
+    log = SourceLog(looked_at=[source])
+    whole, last, name = _Figures(), _Figures(), ""
+    for document, text in _documents(source, text_field, log):
+        if whole.documents and not summary:  # only now is it known that there are several
+            print(last.line(json_lines, name))
+        result, name = language.score(text), document
+        last = _Figures.of(result)
+        whole.add(last)
+        if not summary:
+            _print_tokens(result, json_lines)
+    if not whole.documents:
+        raise nothing_usable(log)
+    if whole.documents > 1 and not summary:
+        print(last.line(json_lines, name))
+    print(whole.line(json_lines))
+    for reason, count in log.skipped.most_common():
+        print(f"left out: {count:,} {reason} (such as {log.examples[reason][0]})", file=sys.stderr)
 
 
-def _figures(result: TextScore) -> dict[str, float | int]:
-    return {
-        "tokens": len(result.logprobs),
-        "bytes": result.num_bytes,
-        "nats_per_token": result.nats_per_token,
-        "bits_per_byte": result.bits_per_byte,
-    }
+@dataclass
+class _Figures:
+    """Of one document, or of several together."""
+
+    documents: int = 0
+    tokens: int = 0
+    num_bytes: int = 0
+    nats: float = 0.0
+
+    @classmethod
+    def of(cls, score: TextScore) -> _Figures:
+        return cls(1, len(score.logprobs), score.num_bytes, -math.fsum(score.logprobs))
+
+    def add(self, other: _Figures) -> None:
+        self.documents += other.documents
+        self.tokens += other.tokens
+        self.num_bytes += other.num_bytes
+        self.nats += other.nats
+
+    def line(self, json_lines: bool, name: str = "") -> str:
+        """As JSON or as words; ``name`` is that of a single document among several."""
+        nats_per_token, bits_per_byte = self.nats / self.tokens, self.nats / math.log(2) / self.num_bytes
+        if json_lines:
+            figures = {
+                **({"document": name} if name else {"documents": self.documents}),
+                "tokens": self.tokens,
+                "bytes": self.num_bytes,
+                "nats_per_token": nats_per_token,
+                "bits_per_byte": bits_per_byte,
+            }
+            return json.dumps(figures, ensure_ascii=False)
+        what = f"{name}: " if name else f"{self.documents:,} documents, " if self.documents > 1 else ""
+        return (
+            f"{what}{self.tokens:,} tokens, {self.num_bytes:,} bytes: {nats_per_token:.4f} nats a token, "
+            f"{bits_per_byte:.4f} bits a byte"
+        )
 
 
-def _sentence(result: TextScore) -> str:
-    return (
-        f"{len(result.logprobs):,} tokens, {result.num_bytes:,} bytes: {result.nats_per_token:.4f} nats a token, "
-        f"{result.bits_per_byte:.4f} bits a byte"
-    )
+def _print_tokens(result: TextScore, json_lines: bool) -> None:
+    for token_id, token, logprob in zip(result.token_ids, result.tokens, result.logprobs, strict=True):
+        if json_lines:
+            print(json.dumps({"id": token_id, "token": token, "logprob": logprob}, ensure_ascii=False))
+        else:
+            print(f"{logprob:9.4f}  {token!r}")
 
 
-def _read_text(file: Path) -> str:
-    try:
-        return file.read_bytes().decode("utf-8")
-    except FileNotFoundError:
-        raise InputError(f"no file at {file}: check the path, or use - for standard input") from None
-    except IsADirectoryError:
-        raise InputError(f"{file} is a folder: name one text file in it") from None
-    except UnicodeDecodeError as error:
-        raise InputError(
-            f"{file} is not UTF-8 text (byte {error.start}): convert it, for example iconv -f latin1 -t utf-8"
-        ) from None
-    except OSError as error:
-        raise InputError(f"cannot read {file}: {error.strerror or error}") from None
+def _documents(name: str, text_field: str, log: SourceLog) -> Iterator[tuple[str, str]]:
+    """(id, text) of every document of a source, with line ends and characters as they are in training."""
+    with TemporaryDirectory(prefix="etude-") as spool:
+        sources = open_sources(
+            [name], text_field=text_field, max_bytes=None, seed=Settings().run.seed, spool=Path(spool)
+        )
+        document, texts = "", [""]
+        for piece in chain.from_iterable(source.pieces(log) for source in sources):
+            if not piece.continues:
+                yield from _cleaned(document, texts, log)
+                document, texts = piece.document.id, []
+            texts.append(piece.document.text)
+        yield from _cleaned(document, texts, log)
+
+
+def _cleaned(document: str, texts: list[str], log: SourceLog) -> Iterator[tuple[str, str]]:
+    text = normalise("".join(texts), "none")
+    if text:
+        yield document, text
+    elif document:
+        log.skip("empty", document)
 
 
 def _standard_input() -> str:
