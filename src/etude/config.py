@@ -96,6 +96,8 @@ class ModelSettings(Section):
 class TrainSettings(Section):
     """The update step and the loop around it."""
 
+    seconds: Rate | Auto = "auto"
+    """How long the whole run may take; size, shape and steps follow from it. Auto: as long as its size takes."""
     steps: Count | Auto = "auto"
     """Optimizer steps."""
     context: ContextLength | Auto = "auto"

@@ -8,7 +8,8 @@ from etude.config import Settings, get_value, known_keys, with_values
 from etude.device import Device
 from etude.errors import InputError
 from etude.model.build import empty_model
-from etude.train.dial import MAX_EPOCHS, SIZES, UNUSED_BY_MLP, Facts, resolve
+from etude.train.dial import MAX_EPOCHS, UNUSED_BY_MLP, Facts, resolve
+from etude.train.sizes import SIZES
 
 CPU = Device("cpu", "fp32", 2)
 OUTSIDE = {

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from etude.errors import InputError
 
 SOURCES_HELP = (
     "Files, folders, `-` for standard input, `hf:owner/name`, `builtin:primer` or `builtin:python`."
@@ -19,3 +22,17 @@ Overrides = Annotated[
 ModelFolder = Annotated[
     Path, typer.Argument(metavar="RUN", help="A run, one of its checkpoints, or a model folder.")
 ]
+
+_SECONDS = {"s": 1, "m": 60, "h": 3600}
+
+
+def parse_duration(text: str) -> float:
+    """``90s``, ``10m`` or ``1.5h`` in seconds.
+
+    Raises:
+        InputError: anything else.
+    """
+    number, unit = text[:-1], text[-1:].lower()
+    if unit in _SECONDS and re.fullmatch(r"\d+(\.\d+)?", number) and float(number) > 0:
+        return float(number) * _SECONDS[unit]
+    raise InputError(f"a time is a number with s, m or h, such as 90s, 10m or 2h; got '{text}'")

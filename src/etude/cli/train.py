@@ -7,10 +7,14 @@ from typing import Annotated
 
 import typer
 
-from etude.cli.options import SOURCES_HELP, ConfigFile, Overrides
+from etude.cli.options import SOURCES_HELP, ConfigFile, Overrides, parse_duration
 
 Sources = Annotated[list[str] | None, typer.Argument(help=SOURCES_HELP, show_default="builtin:primer")]
 Size = Annotated[str | None, typer.Option(help="How big: nano, tiny, small, medium or large.")]
+Time = Annotated[
+    str | None,
+    typer.Option(help="How long it may take, such as 90s, 10m or 2h; size and steps follow from it."),
+]
 Tokenizer = Annotated[str | None, typer.Option(help="`bpe`, `char`, or a path to a tokenizer.json.")]
 Family = Annotated[str | None, typer.Option("--model", help="The family: llama, qwen3, gpt2 or mlp.")]
 Steps = Annotated[int | None, typer.Option(help="Updates of the weights.")]
@@ -22,6 +26,7 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done,
 
 def train(
     sources: Sources = None,
+    time: Time = None,
     size: Size = None,
     tokenizer: Tokenizer = None,
     family: Family = None,
@@ -38,8 +43,11 @@ def train(
     from etude.errors import InputError
     from etude.workflow import jobs
 
+    if time is not None and steps is not None:
+        raise InputError("--time chooses the number of steps: give --time or --steps, not both")
     named = {
         "data.sources": tuple(sources) if sources else None,
+        "train.seconds": None if time is None else parse_duration(time),
         "model.size": size,
         "model.preset": family,
         "tokenizer.kind": tokenizer,

@@ -11,34 +11,19 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from etude.config import Settings, get_value, with_values
+from etude.config import Settings, get_value, resolved, with_values
 from etude.device import Device
 from etude.errors import InputError
 from etude.model.config import ModelConfig, preset
+from etude.train.sizes import SIZES, Size, batch_tokens_for, context_for
 
-
-@dataclass(frozen=True)
-class Size:
-    """One position of the dial."""
-
-    hidden_size: int
-    num_hidden_layers: int
-    num_attention_heads: int
-    context: int
-    batch_rows: int
-    tokens: int  # seen in training when the corpus is large enough
-
-
-SIZES = {
-    "nano": Size(64, 2, 2, 128, 16, 1_000_000),
-    "tiny": Size(128, 4, 4, 256, 8, 2_300_000),
-    "small": Size(256, 6, 4, 256, 16, 20_000_000),
-    "medium": Size(512, 8, 8, 512, 32, 300_000_000),
-    "large": Size(768, 12, 12, 1024, 64, 2_000_000_000),
-}
 LR, MUON_LR = 0.02, 0.02
+WORTH_COMPILING = 90.0
+"""Seconds that a run must take before it is compiled."""
 MAX_EPOCHS = 10
 """A small corpus is read at most so often: beyond that a model of these sizes recites rather than learns."""
+TOKENS_AT_ONCE = {"cpu": 8192, "cuda": 65_536, "mps": 16_384}
+"""In one micro-batch: more of them make no product faster, and only take memory."""
 EVALUATIONS = 12
 MIN_EVAL_TOKENS, MAX_EVAL_TOKENS = 16_384, 1_048_576
 SWITCHES = ("attention_bias", "mlp_bias", "qk_norm", "tie_word_embeddings")
@@ -65,21 +50,26 @@ class Resolution:
     reasons: dict[str, str]
 
 
-def resolve(settings: Settings, facts: Facts, device: Device) -> Resolution:
-    """Turn every ``"auto"`` that shapes the run into a value.
+def resolve(settings: Settings, facts: Facts, device: Device, timed: Size | None = None) -> Resolution:
+    """Turn every ``"auto"`` that shapes the run into a value; ``timed`` is the size that ``--time`` has chosen.
 
     Raises:
         InputError: the values do not fit together (a width that the heads do not divide, a context longer than
             the text, ...).
     """
     chosen = _Choices(settings)
-    usual = "tiny" if device.kind == "cpu" else "small"
-    size_name = chosen("model.size", usual, f"what a {device.kind} trains in minutes")
-    size = SIZES[size_name]
-    _resolve_shape(chosen, settings, size, f"size {size_name}")
-    _resolve_steps(chosen, settings, size, facts, f"size {size_name}")
+    if timed is None:
+        usual = "tiny" if device.kind == "cpu" else "small"
+        name = chosen("model.size", usual, f"what a {device.kind} trains in minutes")
+        size, because = SIZES[name], f"size {name}"
+    else:
+        size, because = timed, "the lowest loss expected in the time"
+    _resolve_shape(chosen, settings, size, because)
+    _resolve_steps(chosen, size, facts, device, because)
     chosen("device.kind", device.kind, "a GPU where there is one")
     chosen("device.dtype", device.dtype, "bf16 products on a GPU that has them, fp32 otherwise")
+    if timed is not None and resolved(settings.train.seconds, "train.seconds") < WORTH_COMPILING:
+        chosen("device.compile", False, "in so short a time compiling costs more than it saves")
     chosen("device.threads", device.threads, "all the cores that this process may use")
     network = model_config(with_values(settings, chosen.values), facts)
     for switch in SWITCHES if network.model_type != "mlp" else ():
@@ -112,20 +102,20 @@ def model_config(settings: Settings, facts: Facts) -> ModelConfig:
 
 
 def _resolve_shape(chosen: _Choices, settings: Settings, size: Size, because: str) -> None:
-    width = chosen("model.hidden_size", size.hidden_size, because)
+    width = chosen("model.hidden_size", size.shape.hidden_size, because)
     gated = settings.model.preset in ("llama", "qwen3")
     inner = 32 * math.ceil(8 * width / 3 / 32) if gated else 4 * width
     inner_reason = "8/3 of the width, in 32s: a gated MLP then costs what a plain one of 4 widths does"
     chosen("model.intermediate_size", inner, inner_reason if gated else "4 times the width")
-    chosen("train.context", size.context, because)
     if settings.model.preset != "mlp":
-        chosen("model.num_hidden_layers", size.num_hidden_layers, because)
-        heads = chosen("model.num_attention_heads", size.num_attention_heads, because)
+        chosen("model.num_hidden_layers", size.shape.num_hidden_layers, because)
+        heads = chosen("model.num_attention_heads", size.shape.num_attention_heads, because)
         chosen("model.num_key_value_heads", heads, "one for each query head")
 
 
-def _resolve_steps(chosen: _Choices, settings: Settings, size: Size, facts: Facts, because: str) -> None:
-    context = chosen.value("train.context")
+def _resolve_steps(chosen: _Choices, size: Size, facts: Facts, device: Device, because: str) -> None:
+    tokens = min(size.tokens, MAX_EPOCHS * facts.train_tokens)
+    context = chosen("train.context", context_for(tokens), f"long enough for what {tokens:,} tokens teach")
     if facts.train_tokens <= context:
         raise InputError(
             f"the training text has {facts.train_tokens} tokens, fewer than one row of {context}: "
@@ -133,14 +123,20 @@ def _resolve_steps(chosen: _Choices, settings: Settings, size: Size, facts: Fact
         )
     # Fewer rows than a small corpus has windows: otherwise one step would see the same text twice.
     windows = (facts.train_tokens - 1) // context
-    rows = chosen("train.batch_rows", max(1, min(size.batch_rows, windows)), because)
-    chosen("train.micro_batch_rows", rows, "the whole batch in one pass")
+    rows = max(1, min(batch_tokens_for(tokens) // context, windows))
+    rows = chosen(
+        "train.batch_rows",
+        rows,
+        f"about {batch_tokens_for(tokens):,} tokens a step: longer runs, larger batches",
+    )
+    at_once = max(1, TOKENS_AT_ONCE[device.kind] // context)
+    part = max(divisor for divisor in range(1, min(rows, at_once) + 1) if rows % divisor == 0)
+    chosen("train.micro_batch_rows", part, f"what a {device.kind} takes in one pass")
     if rows % chosen.value("train.micro_batch_rows"):
         raise InputError(
             f"train.batch_rows={rows} is not a multiple of "
             f"train.micro_batch_rows={chosen.value('train.micro_batch_rows')}: choose one that divides it"
         )
-    tokens = min(size.tokens, MAX_EPOCHS * facts.train_tokens)
     epochs = tokens / facts.train_tokens
     reason = f"{tokens:,} tokens for {because}, {epochs:.1f} times through the text"
     if tokens < size.tokens:

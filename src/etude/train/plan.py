@@ -16,9 +16,11 @@ from etude.model.build import build_model
 from etude.model.config import ModelConfig
 from etude.model.cost import TrainingMemory, training_memory
 from etude.train.dial import Facts, Resolution, resolve
+from etude.train.forecast import Forecast
 from etude.train.loop import TrainState
 from etude.train.objectives import NextToken
 from etude.train.optimizer import UpdateRules
+from etude.train.sizes import Size
 from etude.train.validation import ValidationText
 
 
@@ -29,6 +31,7 @@ class Plan:
     device: Device
     data: PreparedData
     resolution: Resolution
+    expected: Forecast | None = None  # when the size was chosen for a time
 
     @property
     def settings(self) -> Settings:
@@ -50,15 +53,17 @@ class Plan:
         )
 
 
-def plan_on(data: PreparedData, settings: Settings) -> Plan:
-    """A plan on text that is prepared already.
+def plan_on(
+    data: PreparedData, settings: Settings, timed: Size | None = None, expected: Forecast | None = None
+) -> Plan:
+    """A plan on text that is prepared already; ``timed`` is the size chosen for a time, ``expected`` its loss.
 
     Raises:
         InputError: settings that do not fit together, or a model that does not fit the machine.
     """
     device = choose_device(settings.device)
     facts = Facts(data.train.num_tokens, data.tokenizer.vocab_size, data.tokenizer.eos_id)
-    plan = Plan(device, data, resolve(settings, facts, device))
+    plan = Plan(device, data, resolve(settings, facts, device, timed), expected)
     needed, there = plan.memory.total, total_memory_bytes(device)
     if there is not None and needed > there:
         raise InputError(

@@ -19,8 +19,9 @@ from etude.train.loop import Loop
 from etude.train.plan import Plan, initial_state, next_token_objective
 from etude.workflow.display import format_duration
 from etude.workflow.plan import default_name, make_plan, prepare_data
-from etude.workflow.pretrain import Outcome, fit, opening_words, reopen, start
+from etude.workflow.pretrain import Outcome, fit, reopen, start
 from etude.workflow.summary import close, say
+from etude.workflow.tasks import opening_words
 
 
 def grow(settings: Settings, console: Console | None = None) -> Outcome:

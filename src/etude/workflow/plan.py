@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shlex
 import sys
 import time
@@ -16,6 +17,7 @@ from etude.data.prepare import PreparedData, prepare
 from etude.device import describe_machine
 from etude.train.plan import Plan, plan_on
 from etude.workflow.progress import data_progress
+from etude.workflow.timed import choose_size
 
 MANIFEST_SCHEMA = 1
 
@@ -23,10 +25,18 @@ MANIFEST_SCHEMA = 1
 def make_plan(settings: Settings, console: Console) -> Plan:
     """Prepare the text (or find it prepared) and resolve the settings; only the cache is written.
 
+    With ``train.seconds`` the size is chosen for what is left of them once the text is prepared.
+
     Raises:
         InputError: no usable text, or settings that do not fit together.
     """
-    return plan_on(prepare_data(settings, console), settings)
+    began, seconds = time.monotonic(), settings.train.seconds
+    data = prepare_data(settings, console)
+    if seconds == "auto" or settings.train.steps != "auto":
+        return plan_on(data, settings)
+    promise = choose_size(data, settings, began + seconds, console)
+    console.print(promise.table())
+    return plan_on(data, settings, promise.size, promise.expected)
 
 
 def prepare_data(settings: Settings, console: Console) -> PreparedData:
@@ -69,6 +79,7 @@ def manifest(plan: Plan) -> dict[str, Any]:
             key: {"value": get_value(plan.settings, key), "reason": reason}
             for key, reason in plan.resolution.reasons.items()
         },
+        "expected_bits_per_byte": dataclasses.astuple(plan.expected) if plan.expected else None,
         "sittings": [],
     }
 

@@ -9,13 +9,12 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
 from rich.console import Console
 
-from etude.config import Settings, load_settings, resolved, to_toml, with_values
+from etude.config import Settings, load_settings, to_toml, with_values
 from etude.data.files import default_cache
 from etude.data.prepare import open_prepared
 from etude.data.reading.sources import absolute_source
@@ -33,7 +32,7 @@ from etude.run import (
     write_atomic,
     write_json,
 )
-from etude.train.checkpoint import EARLY_STEPS, list_checkpoints, load_state, newest_good_checkpoint
+from etude.train.checkpoint import list_checkpoints, load_state, newest_good_checkpoint
 from etude.train.compilation import compile_objective
 from etude.train.loop import Loop, Task, TrainState
 from etude.train.objectives import NextToken
@@ -43,11 +42,16 @@ from etude.workflow.display import training_display
 from etude.workflow.history import RunHistory
 from etude.workflow.plan import default_name, manifest, prepare_data, sitting
 from etude.workflow.signals import stop_on_signals
-from etude.workflow.tasks import Evaluate, Record, Sample, Save
-
-EARLY_EVALUATIONS = frozenset([1, 2, 5, 10, 20, 50, 100])
-"""Besides the regular ones: most of what can be seen happens early, and a curve over log-steps needs it."""
-PROMPT_WORDS, PROMPT_CHARACTERS, PROMPT_CANDIDATES = 6, 60, 16
+from etude.workflow.tasks import (
+    Evaluate,
+    Record,
+    Sample,
+    Save,
+    evaluation_due,
+    opening_words,
+    sample_due,
+    save_due,
+)
 
 
 @dataclass(frozen=True)
@@ -208,22 +212,11 @@ def run_tasks(plan: Plan, run: RunFolder, ladder: Ladder, state: TrainState, pas
     sample = Sample(plan.data.tokenizer, prompt, settings.run.seed)
     saved = state.step if list_checkpoints(run.checkpoints) else -1
     save = Save(run, plan.model, train.keep_checkpoints, model_card(plan, run), saved_step=saved)
-    eval_every = resolved(train.eval_every, "train.eval_every")
-    sample_every = resolved(train.sample_every, "train.sample_every")
-    save_every = resolved(train.checkpoint_every, "train.checkpoint_every")
     return (
-        Task(evaluate, due=lambda step: step % eval_every == 0 or step in EARLY_EVALUATIONS),
-        Task(sample, due=lambda step: step % sample_every == 0),
-        Task(save, due=lambda step: step in EARLY_STEPS or step % save_every == 0, on_stop=True),
+        Task(evaluate, due=evaluation_due(train)),
+        Task(sample, due=sample_due(train)),
+        Task(save, due=save_due(train), on_stop=True),
     )
-
-
-def opening_words(plan: Plan) -> str:
-    """How the longest of the first held-out documents begins: in the text's own manner, and never trained on."""
-    documents = islice(plan.data.documents("validation", 100_000), PROMPT_CANDIDATES)
-    beginning = max(documents, key=len)[:1000].decode("utf-8", "ignore")
-    words = beginning.lstrip()[:PROMPT_CHARACTERS].split(" ")
-    return " ".join(words[:PROMPT_WORDS]).splitlines()[0] if beginning.strip() else ""
 
 
 def cached_ladder(plan: Plan, console: Console) -> Ladder:

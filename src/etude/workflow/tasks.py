@@ -3,22 +3,54 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 
+from etude.config import TrainSettings, resolved
 from etude.data.tokens.tokenizer import EtudeTokenizer
 from etude.evaluate.ladder import Ladder
 from etude.generate.engine import generate
 from etude.generate.sampling import USUAL_SAMPLING
 from etude.model.config import ModelConfig
 from etude.run import JsonLines, RunFolder
-from etude.train.checkpoint import prune_checkpoints, save_checkpoint
+from etude.train.checkpoint import EARLY_STEPS, prune_checkpoints, save_checkpoint
 from etude.train.events import CheckpointEvent, EvalEvent, Event, RungEvent, SampleEvent
 from etude.train.loop import TrainState
+from etude.train.plan import Plan
 from etude.train.validation import ValidationText
 
+EARLY_EVALUATIONS = frozenset([1, 2, 5, 10, 20, 50, 100])
+"""Besides the regular ones: most of what can be seen happens early, and a curve over log-steps needs it."""
+PROMPT_WORDS, PROMPT_CHARACTERS, PROMPT_CANDIDATES = 6, 60, 16
 SAMPLE_TOKENS = 100
 SAMPLING = dataclasses.replace(USUAL_SAMPLING, max_new_tokens=SAMPLE_TOKENS)
+
+Due = Callable[[int], bool]
+"""Whether something is to be done after a step."""
+
+
+def evaluation_due(train: TrainSettings) -> Due:
+    every = resolved(train.eval_every, "train.eval_every")
+    return lambda step: step % every == 0 or step in EARLY_EVALUATIONS
+
+
+def sample_due(train: TrainSettings) -> Due:
+    every = resolved(train.sample_every, "train.sample_every")
+    return lambda step: step % every == 0
+
+
+def save_due(train: TrainSettings) -> Due:
+    every = resolved(train.checkpoint_every, "train.checkpoint_every")
+    return lambda step: step in EARLY_STEPS or step % every == 0
+
+
+def opening_words(plan: Plan) -> str:
+    """How the longest of the first held-out documents begins: in the text's own manner, and never trained on."""
+    documents = islice(plan.data.documents("validation", 100_000), PROMPT_CANDIDATES)
+    beginning = max(documents, key=len)[:1000].decode("utf-8", "ignore")
+    words = beginning.lstrip()[:PROMPT_CHARACTERS].split(" ")
+    return " ".join(words[:PROMPT_WORDS]).splitlines()[0] if beginning.strip() else ""
 
 
 @dataclass

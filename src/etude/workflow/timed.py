@@ -1,0 +1,219 @@
+"""``--time``: the size whose expected loss is lowest among those that this machine can train in the time.
+
+1. A pilot, the narrowest shape, is trained on the text itself for a few seconds.
+2. Wider shapes are timed, a few real updates each, until the next one promises nothing more.
+3. The chosen one is compiled as the run will be, timed once more together with its evaluations, samples and
+   checkpoints, and given as many steps as fit.
+
+Everything is measured on this device and this text when the run is planned; nothing is looked up.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import statistics
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from etude.config import Settings, resolved
+from etude.data.prepare import PreparedData
+from etude.errors import InputError
+from etude.model.cost import count_parameters, training_flops_per_token
+from etude.train.checkpoint import save_checkpoint
+from etude.train.compilation import compile_objective
+from etude.train.forecast import PILOT, Forecast, Pilot, forecast
+from etude.train.loop import Loop
+from etude.train.plan import Plan, initial_state, next_token_objective, plan_on, validation_text
+from etude.train.sizes import SHAPES, SIZES, Shape, Size
+from etude.workflow.tasks import Due, Sample, evaluation_due, opening_words, sample_due, save_due
+
+SHORTEST = 30.0
+"""Seconds: less cannot hold the measurements and a run worth having."""
+TIMED_STEPS, COMPILED_STEPS = 3, 12
+UNIGRAM_BYTES = 100_000
+TRIAL_TOKENS = 2_300_000
+"""Length of the run that a shape's batch is taken from while it is timed."""
+MEASURING_SHARE = 0.1
+"""Of the time, at most, for timing shapes."""
+RESERVE = 0.03
+"""Of the time, kept back for what was not foreseen."""
+SECONDS_TO_START_A_LAYER = 1.0
+"""Compiled code comes from the cache by then, but the network is traced again."""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A shape, how much text it can read in the time, and what loss that promises."""
+
+    shape: Shape
+    tokens: int
+    expected: Forecast
+
+
+@dataclass(frozen=True)
+class Promise:
+    """What ``--time`` comes to."""
+
+    size: Size
+    expected: Forecast
+    candidates: Sequence[Candidate]
+
+    def table(self) -> Table:
+        """The shapes that were considered, and what was expected of them."""
+        table = Table(
+            "", "width", "layers", "tokens in the time", "bits a byte expected", box=None, header_style="bold"
+        )
+        for candidate in self.candidates:
+            shape, loss = candidate.shape, candidate.expected
+            mark = "→" if shape == self.size.shape else ""
+            band = f"{loss.middle:.3f}  ({loss.low:.3f} to {loss.high:.3f})"
+            table.add_row(
+                mark, str(shape.hidden_size), str(shape.num_hidden_layers), f"{candidate.tokens:,}", band
+            )
+        return table
+
+
+def choose_size(data: PreparedData, settings: Settings, deadline: float, console: Console) -> Promise:
+    """The best size for the time left until ``deadline`` (of ``time.monotonic``).
+
+    Raises:
+        InputError: less time than a run needs.
+    """
+    seconds = deadline - time.monotonic()
+    if seconds < SHORTEST:
+        raise InputError(
+            f"once the text is prepared {max(0.0, seconds):.0f} s of the time are left, and a run needs "
+            f"{SHORTEST:.0f}: give a longer --time, or --size nano without one"
+        )
+    with console.status("measuring this machine on this text"):
+        pilot = run_pilot(data, settings)
+        candidates = time_shapes(data, settings, pilot, deadline)
+        best = min(candidates, key=lambda candidate: candidate.expected.middle)
+        size = fill_time(data, settings, best, deadline)
+    return Promise(size, expected_loss(plan_on(data, settings, size), pilot, size.tokens), candidates)
+
+
+def run_pilot(data: PreparedData, settings: Settings) -> Pilot:
+    """Train the narrowest shape for a moment and score it."""
+    asked = Settings(data=settings.data, tokenizer=settings.tokenizer, device=settings.device)
+    plan = plan_on(data, asked, PILOT)
+    state = initial_state(plan)
+    loop = Loop(state, next_token_objective(plan, state), plan.settings.train, plan.device)
+    for _ in range(loop.objective.num_steps):
+        loop.one_step()
+    return Pilot(
+        bits_per_byte=validation_text(plan).score(state.model).bits_per_byte,
+        unigram_bits_per_byte=byte_entropy(data.documents("validation", UNIGRAM_BYTES)),
+        parameters=count_parameters(plan.model).non_embedding,
+        tokens=state.tokens_seen,
+    )
+
+
+def byte_entropy(documents: Iterable[bytes]) -> float:
+    """Bits a byte of text that is predicted by how often each byte comes."""
+    counts = Counter(itertools.chain.from_iterable(documents))
+    total = sum(counts.values())
+    return -sum(count / total * math.log2(count / total) for count in counts.values())
+
+
+def time_shapes(data: PreparedData, settings: Settings, pilot: Pilot, deadline: float) -> Sequence[Candidate]:
+    """Wider and wider shapes, until the expected loss rises. What takes too long to time is scaled by its FLOPs."""
+    began, allowed = time.monotonic(), MEASURING_SHARE * (deadline - time.monotonic())
+    candidates: list[Candidate] = []
+    seconds_per_flop, measuring = 0.0, True
+    for shape in SHAPES if settings.model.size == "auto" else [SIZES[settings.model.size].shape]:
+        plan = plan_on(data, settings, Size(shape, TRIAL_TOKENS))
+        foreseen = (TIMED_STEPS + 1) * seconds_per_flop * step_flops(plan)
+        measuring = measuring and time.monotonic() - began + foreseen < allowed
+        if measuring:
+            seconds_per_flop = seconds_per_step(plan, TIMED_STEPS) / step_flops(plan)
+        rate = tokens_per_step(plan) / (seconds_per_flop * step_flops(plan))
+        tokens = int(rate * (deadline - time.monotonic()))
+        candidates.append(Candidate(shape, tokens, expected_loss(plan, pilot, tokens)))
+        if len(candidates) > 1 and candidates[-1].expected.middle > candidates[-2].expected.middle:
+            break
+    return candidates
+
+
+def fill_time(data: PreparedData, settings: Settings, best: Candidate, deadline: float) -> Size:
+    """As many tokens for the best shape as fit, by the clock of the run's own compiled step and its own tasks."""
+    tokens = best.tokens
+    for _ in range(2):
+        plan = plan_on(data, settings, Size(best.shape, tokens))
+        compiled = plan.settings.device.compile is not False
+        step = seconds_per_step(plan, COMPILED_STEPS, compiled=compiled)
+        between = seconds_between_steps(plan)
+        start = SECONDS_TO_START_A_LAYER * plan.model.num_hidden_layers if compiled else 0.0
+        left = (deadline - time.monotonic()) * (1 - RESERVE) - start - between
+        tokens = max(1, int(left / step)) * tokens_per_step(plan)
+        if tokens_per_step(plan_on(data, settings, Size(best.shape, tokens))) == tokens_per_step(plan):
+            break  # otherwise a run of this length has another batch: time that one
+    return Size(best.shape, tokens)
+
+
+def seconds_per_step(plan: Plan, steps: int, *, compiled: bool = False) -> float:
+    """The median of a few real updates of the real model on the real text, after a first; nothing is kept."""
+    state = initial_state(plan)
+    objective = next_token_objective(plan, state)
+    if compiled:
+        compile_objective(objective, plan.device, "auto")
+    loop = Loop(state, objective, plan.settings.train, plan.device)
+    loop.one_step()
+    times = []
+    for _ in range(steps):
+        plan.device.synchronize()
+        begin = time.perf_counter()
+        loop.one_step()
+        plan.device.synchronize()
+        times.append(time.perf_counter() - begin)
+    return statistics.median(times)
+
+
+def seconds_between_steps(plan: Plan) -> float:
+    """What the evaluations, samples and checkpoints of the whole run take: each is done once here, and counted."""
+    state, train = initial_state(plan), plan.settings.train
+    sample = Sample(plan.data.tokenizer, opening_words(plan), plan.settings.run.seed)
+    with tempfile.TemporaryDirectory() as name:
+        folder, tokenizer = Path(name), Path(name) / "tokenizer"
+        plan.data.tokenizer.save(tokenizer)
+        return (
+            _seconds(lambda: validation_text(plan).score(state.model)) * _times(evaluation_due(train), plan)
+            + _seconds(lambda: sample(state)) * _times(sample_due(train), plan)
+            + _seconds(lambda: save_checkpoint(folder, state, plan.model, tokenizer, card=""))
+            * _times(save_due(train), plan)
+        )
+
+
+def _seconds(do: Callable[[], object]) -> float:
+    begin = time.perf_counter()
+    do()
+    return time.perf_counter() - begin
+
+
+def _times(due: Due, plan: Plan) -> int:
+    """How often a task is done: before the first step, when it is due, and after the last step."""
+    return 2 + sum(due(step) for step in range(1, resolved(plan.settings.train.steps, "train.steps")))
+
+
+def expected_loss(plan: Plan, pilot: Pilot, tokens: int) -> Forecast:
+    """What the plan's network is expected to reach after ``tokens``."""
+    return forecast(pilot, count_parameters(plan.model).non_embedding, tokens, plan.data.train.num_tokens)
+
+
+def tokens_per_step(plan: Plan) -> int:
+    train = plan.settings.train
+    return resolved(train.batch_rows, "train.batch_rows") * resolved(train.context, "train.context")
+
+
+def step_flops(plan: Plan) -> float:
+    """Floating-point operations of one update's matrix products."""
+    context = resolved(plan.settings.train.context, "train.context")
+    return tokens_per_step(plan) * training_flops_per_token(plan.model, context, causal=True)
