@@ -15,6 +15,7 @@ CPU = Device("cpu", "fp32", 2)
 OUTSIDE = {
     "run.name",
     "train.sample_prompt",
+    "train.seconds",
     "data.max_bytes",
     "data.workers",
     "tokenizer.vocab_size",

@@ -123,11 +123,12 @@ def _resolve_steps(chosen: _Choices, size: Size, facts: Facts, device: Device, b
         )
     # Fewer rows than a small corpus has windows: otherwise one step would see the same text twice.
     windows = (facts.train_tokens - 1) // context
-    rows = max(1, min(batch_tokens_for(tokens) // context, windows))
+    batch_tokens = batch_tokens_for(tokens, size.shape.hidden_size)
+    rows = max(1, min(batch_tokens // context, windows))
     rows = chosen(
         "train.batch_rows",
         rows,
-        f"about {batch_tokens_for(tokens):,} tokens a step: longer runs, larger batches",
+        f"about {batch_tokens:,} tokens a step: longer runs, larger batches",
     )
     at_once = max(1, TOKENS_AT_ONCE[device.kind] // context)
     part = max(divisor for divisor in range(1, min(rows, at_once) + 1) if rows % divisor == 0)

@@ -57,10 +57,12 @@ def context_for(tokens: int) -> int:
     return next((context for most, context in _CONTEXTS if tokens < most), _LONGEST_CONTEXT)
 
 
-def batch_tokens_for(tokens: int) -> int:
-    """Tokens a step for a run that sees ``tokens``: the nearest power of two to 2048 sqrt(tokens / 2.3 M), from 512.
+def batch_tokens_for(tokens: int, width: int) -> int:
+    """Tokens a step for a run that sees ``tokens``: the nearest power of two to 2048 sqrt(tokens / 2.3 M).
 
     The noise of the gradient matters more the lower the loss, so longer runs gain from larger batches (McCandlish et
-    al. 2018); at twice the batch and twice the tokens the number of updates grows too.
+    al. 2018); at twice the batch and twice the tokens the number of updates grows too. No less than 8 widths: Muon's
+    own products grow with the width and not with the batch.
     """
-    return max(512, 1 << round(math.log2(2048 * math.sqrt(tokens / _BATCH_AT))))
+    wanted = max(2048 * math.sqrt(tokens / _BATCH_AT), 8 * width)
+    return 1 << round(math.log2(wanted))

@@ -93,6 +93,7 @@ def resolved_later(plan: Plan) -> dict[str, str]:
         "data.workers": f"{available_cores()}, one for each core",
         "tokenizer.vocab_size": f"{data.tokenizer.vocab_size:,}, for {data.train.source_bytes:,} bytes of text",
         "tokenizer.pattern": f"the one that runners expect of {plan.settings.model.preset}",
+        "train.seconds": "as long as its size takes",
         "train.sample_prompt": f"{opening_words(plan)!r}, how a held-out document begins",
         "device.compile": "compiled where that works, tried once on the first batch",
     }
