@@ -149,10 +149,7 @@ def interleave(
                 if name not in workers:
                     workers[name] = Worker(contestant, threads, scratch / str(place))
                 measured[name].append(workers[name].round())
-                shown = {
-                    key: value for key, value in measured[name][-1].items() if isinstance(value, int | float)
-                }
-                tell(f"round {count}, {name}: " + ", ".join(f"{k} {number(v)}" for k, v in shown.items()))
+                tell(f"round {count}, {name}: {_shown(measured[name][-1])}")
                 if fresh:
                     workers.pop(name).close()
     finally:
@@ -245,6 +242,11 @@ def earlier_rounds(file: Path) -> dict[str, Any]:
         return {}
     content: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
     return content
+
+
+def _shown(result: Mapping[str, Any]) -> str:
+    plain = {key: value for key, value in result.items() if isinstance(value, int | float)}
+    return ", ".join(f"{key} {_cell(value)}" for key, value in plain.items())
 
 
 def _cell(cell: object) -> str:
