@@ -3,18 +3,39 @@
 from __future__ import annotations
 
 import io
+import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 from rich.console import Console
 
-from etude.config import Settings, load_settings, resolved
+from etude.config import DeviceSettings, Settings, load_settings, resolved
+from etude.data.prepare import prepare
+from etude.data.tokens.parts import TokenPart
+from etude.device import choose_device, measured_peak_flops
+from etude.model.cost import count_parameters, training_flops_per_token
 from etude.train.compilation import compile_objective
+from etude.train.dial import Facts, resolve
 from etude.train.loop import Loop, TrainState
 from etude.train.plan import Plan, initial_state, next_token_objective
 from etude.train.validation import ValidationText
 from etude.workflow.plan import make_plan
+from memory import MemoryWatch
+
+MODEL_KEYS = (
+    "hidden_size",
+    "intermediate_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "num_key_value_heads",
+)
+PRODUCTS = ("::mm", "addmm", "bmm", "linear", "matmul", "packed_gemm")
+"""How operations that multiply matrices are called."""
 
 
 class Training:
@@ -77,6 +98,126 @@ def time_to_loss(
             "tokens": state.tokens_seen,
             "parameters": sum(parameter.numel() for parameter in state.model.parameters()),
             "curve": curve,
+        }
+
+    return one_round
+
+
+def throughput(
+    shape: Mapping[str, int], overrides: Sequence[str], steps: int
+) -> Callable[[], dict[str, Any]]:
+    """``steps`` steps on random tokens; compiling and the first two steps are not measured."""
+    training = Training(random_text_plan(shape, overrides))
+    for _ in range(2):
+        training.step()
+
+    def one_round() -> dict[str, Any]:
+        begin = time.perf_counter()
+        for _ in range(steps):
+            training.step()
+        training.plan.device.synchronize()
+        seconds = (time.perf_counter() - begin) / steps
+        return {
+            "tokens_per_second": training.tokens_per_step / seconds,
+            "seconds_per_step": seconds,
+            "compile_seconds": training.compile_seconds,
+        }
+
+    return one_round
+
+
+def peak_flops(threads: int, seconds: float = 2.0) -> Callable[[], dict[str, Any]]:
+    """What the processor does at most: the rate of a large matrix product, as runs measure it."""
+    device = choose_device(DeviceSettings(threads=threads))
+    return lambda: {"flops_per_second": measured_peak_flops(device, seconds)}
+
+
+def profile(shape: Mapping[str, int], overrides: Sequence[str], steps: int) -> Callable[[], dict[str, Any]]:
+    """Seconds a step by kind of work, from torch's profiler, which itself slows small operations down."""
+    import torch
+    import torch._inductor.config as inductor
+
+    inductor.cpp.enable_kernel_profile = True  # compiled kernels then appear by name
+    training = Training(random_text_plan(shape, overrides))
+    for _ in range(2):
+        training.step()
+
+    def one_round() -> dict[str, Any]:
+        with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profiler:
+            for _ in range(steps):
+                training.step()
+        seconds: dict[str, float] = defaultdict(float)
+        for event in profiler.events():
+            seconds[kind_of_work(event)] += event.self_cpu_time_total / 1e6 / steps
+        return dict(seconds)
+
+    return one_round
+
+
+def kind_of_work(event: Any) -> str:
+    """Which part of a step an operation of the profile belongs to."""
+    names = [event.name]
+    while (event := event.cpu_parent) is not None:
+        names.append(event.name)
+    multiplies = any(part in names[0] for part in PRODUCTS)
+    if any(name.startswith("Optimizer.step") for name in names):
+        return "optimizer: matrix products" if multiplies else "optimizer: the rest"
+    if "attention" in names[0]:
+        return "attention"
+    if multiplies:
+        return "matrix products"
+    if any(part in names[0] for part in ("log_softmax", "nll_loss", "cross_entropy", "logsumexp")):
+        return "loss"
+    return "compiled kernels" if "cpp_fused" in names[0] else "other"
+
+
+def random_text_plan(shape: Mapping[str, int], overrides: Sequence[str]) -> Plan:
+    """A plan on random tokens, with a Llama of ``shape`` as transformers builds it: without biases."""
+    wanted = {f"model.{key}": value for key, value in shape.items() if key in MODEL_KEYS}
+    wanted |= {"model.attention_bias": False, "model.mlp_bias": False, "model.tie_word_embeddings": False}
+    wanted |= {"train.context": shape["context"], "train.batch_rows": shape["rows"], "train.steps": 1_000_000}
+    settings = load_settings(None, list(overrides), wanted)
+    device = choose_device(settings.device)
+    tokens = np.random.default_rng(0).integers(1, shape["vocab_size"], 1_000_000)
+    part = TokenPart.from_documents([tokens], eos_id=0)
+    resolution = resolve(settings, Facts(part.num_tokens, shape["vocab_size"], 0), device)
+    data: Any = SimpleNamespace(train=part, validation=part)
+    return Plan(device, data, resolution)
+
+
+def flops_per_token(shape: Mapping[str, int]) -> tuple[int, float]:
+    """(parameters, floating-point operations a token of training), attention counted causally."""
+    config = random_text_plan(shape, ()).model
+    return count_parameters(config).total, training_flops_per_token(config, shape["context"], causal=True)
+
+
+def prepared(
+    file: str, text_bytes: int, tokenizer: str, workers: int, overrides: Sequence[str]
+) -> Callable[[], dict[str, Any]]:
+    """From the raw text to shards of tokens, without a cache from before, with a tokenizer that is there."""
+    values = {"data.sources": (file,), "tokenizer.kind": tokenizer, "data.workers": workers}
+    settings = load_settings(None, list(overrides), values)
+
+    def one_round() -> dict[str, Any]:
+        begun: dict[str, float] = {}
+        with tempfile.TemporaryDirectory(prefix="etude-prepare-") as cache, MemoryWatch() as watch:
+            begin = time.perf_counter()
+
+            def tell(stage: str, done: int, total: int | None) -> None:
+                begun.setdefault(stage, time.perf_counter() - begin)
+
+            data = prepare(
+                settings.data, settings.tokenizer, family="llama", seed=1, cache=Path(cache), progress=tell
+            )
+            seconds = time.perf_counter() - begin
+            parts = (data.train, data.validation)
+            tokens = sum(part.num_tokens - part.num_documents for part in parts)
+        return {
+            "megabytes_per_second": text_bytes / 1e6 / seconds,
+            "seconds": seconds,
+            "peak_bytes": watch.peak_bytes,
+            "text_tokens": tokens,
+            "stages_begin_at_seconds": begun,
         }
 
     return one_round

@@ -86,11 +86,7 @@ class Worker:
     """A contestant at work: a process that is told on its standard input when to run a round."""
 
     def __init__(self, contestant: Contestant, threads: int, compiled: Path) -> None:
-        environment = {
-            **os.environ,
-            "TORCHINDUCTOR_CACHE_DIR": str(compiled),
-            "TOKENIZERS_PARALLELISM": "true",
-        }
+        environment = {**os.environ, "TORCHINDUCTOR_CACHE_DIR": str(compiled)}
         environment |= dict.fromkeys(THREAD_VARIABLES, str(threads))
         command = [contestant.python, str(Path(__file__).resolve()), contestant.make]
         self.name = contestant.name
