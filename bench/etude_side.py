@@ -18,6 +18,7 @@ from etude.config import DeviceSettings, Settings, load_settings, resolved
 from etude.data.prepare import prepare
 from etude.data.tokens.parts import TokenPart
 from etude.device import choose_device, measured_peak_flops
+from etude.evaluate.ladder import build_ladder
 from etude.model.cost import count_parameters, training_flops_per_token
 from etude.train.compilation import compile_objective
 from etude.train.dial import Facts, resolve
@@ -101,6 +102,13 @@ def time_to_loss(
         }
 
     return one_round
+
+
+def ngram_rungs(sources: Sequence[str], overrides: Sequence[str]) -> dict[int, float]:
+    """Bits per byte that counting achieves on the whole validation part, by order."""
+    data = quiet_plan(settings_of(sources, overrides)).data
+    ladder = build_ladder(data.documents("train"), data.documents("validation"))
+    return {rung.order: rung.bits_per_byte for rung in ladder.rungs}
 
 
 def throughput(

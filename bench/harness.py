@@ -4,7 +4,8 @@ A contestant is a function ``make(**arguments)`` in a module of this folder. It 
 returns a function without arguments that runs one round and returns its measurements. The rounds are interleaved
 (A B C A B C), so that a machine that grows warm or busy does so for everybody, and a ratio is taken within each round.
 Every process has the same number of threads and a compiler cache of its own, empty at the beginning: round 1 compiles,
-later ones find it compiled.
+later ones find it compiled. ``busy_elsewhere`` of a round is how many cores other programs kept busy meanwhile: a
+figure taken beside others is worth nothing.
 
     contestants = [Contestant("ours", "throughput:etude_side", {"width": 256}), Contestant("theirs", ...)]
     measured = interleave(contestants, rounds=3, threads=2)
@@ -29,6 +30,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -38,6 +40,8 @@ FOLDER = Path(__file__).resolve().parent
 RESULTS = FOLDER / "results"
 PEERS = ("transformers", "accelerate", "datasets", "litgpt")
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+TOLERATED = 0.2
+"""Cores that other programs may keep busy during a round."""
 Measurements = dict[str, list[dict[str, Any]]]
 """Of every contestant, what each round measured."""
 
@@ -152,6 +156,11 @@ def interleave(
         for worker in workers.values():
             worker.close()
         shutil.rmtree(scratch, ignore_errors=True)
+    worst = max((result["busy_elsewhere"] for taken in measured.values() for result in taken), default=0.0)
+    if worst > TOLERATED:
+        tell(
+            f"other programs kept up to {worst:.1f} cores busy: measure again when the machine has nothing else to do"
+        )
     return measured
 
 
@@ -274,7 +283,26 @@ def _serve() -> None:
     print("{}", file=answers, flush=True)
     for _ in sys.stdin:
         gc.collect()
-        print(json.dumps(one_round()), file=answers, flush=True)
+        begin, own, all_of_it = time.perf_counter(), _own_cpu_seconds(), _cpu_seconds()
+        result = one_round()
+        elsewhere = (_cpu_seconds() - all_of_it) - (_own_cpu_seconds() - own)
+        result["busy_elsewhere"] = round(max(0.0, elsewhere) / (time.perf_counter() - begin), 2)
+        print(json.dumps(result), file=answers, flush=True)
+
+
+def _own_cpu_seconds() -> float:
+    """Of this process and its ended children."""
+    return sum(os.times()[:4])
+
+
+def _cpu_seconds() -> float:
+    """Of everything on this machine, what a hypervisor took away included (Linux; elsewhere nothing is seen)."""
+    try:
+        fields = [int(field) for field in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]]
+    except (OSError, ValueError):
+        return _own_cpu_seconds()
+    idle = fields[3] + fields[4]
+    return (sum(fields) - idle) / os.sysconf("SC_CLK_TCK")
 
 
 if __name__ == "__main__":

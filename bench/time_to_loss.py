@@ -24,7 +24,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from etude_side import quiet_plan, settings_of
+from etude_side import ngram_rungs, quiet_plan, settings_of
 from harness import (
     Contestant,
     Measurements,
@@ -44,7 +44,7 @@ ETUDE: dict[str, dict[str, Sequence[str]]] = {
     "speeches": {"etude": ()},
     "primer": {"etude": ()},
 }
-"""Of every text, the runs of Etude by name: settings besides those that the text needs."""
+"""Of every text, Etude's runs by name (free, but no peer's): settings besides those that the text needs."""
 TARGETS: dict[str, Sequence[float]] = {"shakespeare": (1.88, 1.558, 1.4697)}
 """nats a token. Besides these, Etude's time to the last loss of every peer is reported."""
 NANOGPT, NANOGPT_COMPILED, TRAINER, LITGPT = "nanoGPT", "nanoGPT compiled", "Trainer", "litgpt"
@@ -72,6 +72,7 @@ def parse() -> argparse.Namespace:
         "--data", type=Path, default=DATA, help="folder of the texts (default ../shared/data)"
     )
     parser.add_argument("--only", nargs="+", help="these contestants only")
+    parser.add_argument("--rungs", action="store_true", help="draw the n-gram ladder of the text too")
     parser.add_argument("--litgpt", metavar="PYTHON", help="the interpreter of an environment with litgpt")
     parser.add_argument("--add", action="store_true", help="add rounds to the recorded ones")
     return parser.parse_args()
@@ -93,7 +94,9 @@ def measure(name: str, text: Text, arguments: argparse.Namespace) -> None:
         measured = {
             key: earlier.get(key, []) + measured.get(key, []) for key in dict.fromkeys([*earlier, *measured])
         }
-    conclusions = compare(measured, TARGETS.get(name, ()))
+    order = [*ETUDE[name], NANOGPT, NANOGPT_COMPILED, TRAINER, LITGPT]
+    measured = {key: measured[key] for key in order if measured.get(key)}
+    conclusions = compare(measured, [run for run in ETUDE[name] if run in measured], TARGETS.get(name, ()))
     content = {
         "text": text.title,
         "targets": list(TARGETS.get(name, ())),
@@ -102,7 +105,8 @@ def measure(name: str, text: Text, arguments: argparse.Namespace) -> None:
         "rounds": measured,
     }
     write_result(file.stem, content, threads=arguments.threads, folder=arguments.out)
-    draw(file.with_suffix(".png"), text, measured, TARGETS.get(name, ()))
+    rungs = ngram_rungs(sources, text.overrides) if arguments.rungs else {}
+    draw(file.with_suffix(".png"), text, measured, TARGETS.get(name, ()), rungs)
     print(f"## {text.title}\n\n{table(measured, TARGETS.get(name, ()))}\n")
     print("\n".join(f"- {line}: {value}" for line, value in conclusions.items()), f"\n\n{file}\n")
 
@@ -149,9 +153,8 @@ def seconds_to(result: Mapping[str, Any], target: float, *, compiling: bool = Fa
     return None
 
 
-def compare(measured: Measurements, targets: Sequence[float]) -> dict[str, Any]:
+def compare(measured: Measurements, runs: Sequence[str], targets: Sequence[float]) -> dict[str, Any]:
     """Round by round: how much longer a peer takes than Etude to the targets, and to the peer's own last loss."""
-    runs = [name for name in measured if name.startswith("etude")]
     found: dict[str, Any] = {}
     for run in runs:
         for peer in (name for name in measured if name not in runs):
@@ -181,8 +184,6 @@ def table(measured: Measurements, targets: Sequence[float]) -> str:
     header += [f"s to {target}" for target in targets] + ["final loss", "final bits a byte"]
     rows = []
     for name, rounds in measured.items():
-        if not rounds:
-            continue
         reached = {
             name: [{str(target): seconds_to(result, target) for target in targets} for result in rounds]
         }
@@ -200,23 +201,32 @@ def table(measured: Measurements, targets: Sequence[float]) -> str:
     return markdown_table(header, rows)
 
 
-def draw(file: Path, text: Text, measured: Measurements, targets: Sequence[float]) -> None:
+def draw(
+    file: Path, text: Text, measured: Measurements, targets: Sequence[float], rungs: Mapping[int, float]
+) -> None:
+    """Loss against seconds: nats of a text by characters, bits a byte of one by BPE."""
+    unit, column = ("nats a character", 2) if text.characters else ("bits a byte", 3)
     curves = {
-        name: [([p[1] for p in result["curve"]], [p[2] for p in result["curve"]]) for result in rounds]
+        name: [([p[1] for p in result["curve"]], [p[column] for p in result["curve"]]) for result in rounds]
         for name, rounds in measured.items()
-        if rounds
     }
-    losses = [loss for rounds in curves.values() for _, up in rounds for loss in up]
-    low, high = min(losses), max(up[min(1, len(up) - 1)] for rounds in curves.values() for _, up in rounds)
+    levels = {str(target): target for target in targets} if text.characters else {}
+    levels |= {
+        f"{order}-gram": bits * (NATS_PER_BIT if text.characters else 1) for order, bits in rungs.items()
+    }
+    ends = [up[-1] for rounds in curves.values() for _, up in rounds]
+    high = max(up[min(1, len(up) - 1)] for rounds in curves.values() for _, up in rounds)
+    low = min([*ends, *levels.values()])
     margin = 0.05 * (high - low) + 0.01
+    count = max(map(len, measured.values()))
     draw_curves(
         file,
         text.title,
-        ("seconds of training (neither compiling nor evaluations)", "validation loss, nats a token"),
+        ("seconds of training (neither compiling nor evaluations)", f"validation loss, {unit}"),
         curves,
-        levels={str(target): target for target in targets},
-        range_y=(min(low, *targets, low) - margin, high + margin),
-        note=f"{len(next(iter(curves.values())))} rounds; whole validation part",
+        levels={name: level for name, level in levels.items() if level < high},
+        range_y=(low - margin, high + margin),
+        note=f"{count} round{'s' if count > 1 else ''}; the whole validation part",
     )
 
 
