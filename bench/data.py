@@ -108,6 +108,7 @@ def table(measured: Measurements) -> str:
     rows = [
         [name, speeds[name], seconds[name], _megabytes(peaks[name]), f"{rounds[0]['text_tokens']:,}"]
         for name, rounds in measured.items()
+        if rounds
     ]
     return markdown_table(["", "MB a second", "seconds", "peak memory, MB", "tokens of text"], rows)
 

@@ -17,6 +17,7 @@ figure taken beside others is worth nothing.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import datetime
 import gc
 import importlib
@@ -26,6 +27,7 @@ import os
 import re
 import shlex
 import shutil
+import signal
 import statistics
 import subprocess
 import sys
@@ -110,10 +112,14 @@ class Worker:
         return self._answer()
 
     def close(self) -> None:
-        """End the process."""
+        """End the process, in the middle of a round if need be."""
         assert self._process.stdin is not None
         self._process.stdin.close()
-        self._process.wait()
+        try:
+            self._process.wait(timeout=5)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
 
     def _answer(self) -> dict[str, Any]:
         assert self._process.stdout is not None
@@ -138,8 +144,11 @@ def interleave(
         threads: that each may use.
         fresh: every round in a new process, for rounds that leave something behind; otherwise a process prepares
             itself once, waits for its turns, and stays in memory meanwhile.
+
+    Stopped by Ctrl-C (or a termination), it returns what was measured so far.
     """
     measured: Measurements = {contestant.name: [] for contestant in contestants}
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     scratch = Path(tempfile.mkdtemp(prefix="etude-bench-"))
     workers: dict[str, Worker] = {}
     try:
@@ -152,6 +161,10 @@ def interleave(
                 tell(f"round {count}, {name}: {_shown(measured[name][-1])}")
                 if fresh:
                     workers.pop(name).close()
+    except KeyboardInterrupt:
+        if not any(measured.values()):
+            raise
+        tell("stopped: what was measured so far is kept")
     finally:
         for worker in workers.values():
             worker.close()
@@ -291,8 +304,15 @@ def _serve() -> None:
 
 
 def _own_cpu_seconds() -> float:
-    """Of this process and its ended children."""
-    return sum(os.times()[:4])
+    """Of this process, what it started, and those of them that have ended."""
+    from memory import family
+
+    ticks = 0
+    for pid in family(os.getpid()):
+        with contextlib.suppress(OSError, ValueError):
+            fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+            ticks += sum(int(field) for field in fields[11:15])  # utime, stime, cutime, cstime
+    return ticks / os.sysconf("SC_CLK_TCK")
 
 
 def _cpu_seconds() -> float:

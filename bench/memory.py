@@ -34,17 +34,18 @@ class MemoryWatch:
 
     def _look(self) -> None:
         while True:
-            self.peak_bytes = max(self.peak_bytes, sum(map(_proportional_bytes, _family(os.getpid()))))
+            self.peak_bytes = max(self.peak_bytes, sum(map(_proportional_bytes, family(os.getpid()))))
             if self._closed.wait(0.1):
                 return
 
 
-def _family(pid: int) -> list[int]:
+def family(pid: int) -> list[int]:
+    """The process and all it started, as far as they are still there (Linux; elsewhere the process alone)."""
     found = [pid]
     for file in glob.glob(f"/proc/{pid}/task/*/children"):
         with contextlib.suppress(OSError):
             for child in Path(file).read_text().split():
-                found += _family(int(child))
+                found += family(int(child))
     return found
 
 

@@ -129,7 +129,7 @@ def contestants_for(shape: Mapping[str, int], steps: int, arguments: argparse.Na
 def with_mfu(measured: Measurements, flops: float) -> None:
     """Give every round its share of the peak of the same round."""
     for name, rounds in measured.items():
-        for result, peak in zip(rounds, measured[PEAK], strict=True):
+        for result, peak in zip(rounds, measured[PEAK], strict=False):
             if name != PEAK:
                 result["mfu"] = result["tokens_per_second"] * flops / peak["flops_per_second"]
 
