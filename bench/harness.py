@@ -1,0 +1,329 @@
+"""Fair comparisons: named contestants, each in a process of its own, taking turns round after round.
+
+A contestant is a function ``make(**arguments)`` in a module of this folder. It prepares what is not measured and
+returns a function without arguments that runs one round and returns its measurements. The rounds are interleaved
+(A B C A B C), so that a machine that grows warm or busy does so for everybody, and a ratio is taken within each round.
+Every process has the same number of threads and a compiler cache of its own, empty at the beginning: round 1 compiles,
+later ones find it compiled. ``busy_elsewhere`` of a round is how many cores other programs kept busy meanwhile: a
+figure taken beside others is worth nothing.
+
+    contestants = [Contestant("ours", "throughput:etude_side", {"width": 256}), Contestant("theirs", ...)]
+    measured = interleave(contestants, rounds=3, threads=2)
+    print(summary(measured, "tokens_per_second"), ratio(measured, "tokens_per_second", "ours", "theirs"))
+
+``write_result`` keeps what was measured with date, command, commit, machine and versions.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import datetime
+import gc
+import importlib
+import importlib.metadata
+import json
+import os
+import re
+import shlex
+import shutil
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+FOLDER = Path(__file__).resolve().parent
+RESULTS = FOLDER / "results"
+PEERS = ("transformers", "accelerate", "datasets", "litgpt")
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+TOLERATED = 0.2
+"""Cores that other programs may keep busy during a round."""
+Measurements = dict[str, list[dict[str, Any]]]
+"""Of every contestant, what each round measured."""
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """One side of a comparison; ``make`` is ``module:function``, ``arguments`` are values that JSON can hold."""
+
+    name: str
+    make: str
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    python: str = sys.executable
+
+
+@dataclass(frozen=True)
+class Spread:
+    """The median of some rounds, and the lowest and highest of them."""
+
+    median: float
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, values: Iterable[float]) -> Spread:
+        """Raises ValueError when there are none."""
+        known = sorted(values)
+        if not known:
+            raise ValueError("no round measured this")
+        return cls(statistics.median(known), known[0], known[-1])
+
+    def __str__(self) -> str:
+        if self.low == self.high:
+            return number(self.median)
+        return f"{number(self.median)} ({number(self.low)}..{number(self.high)})"
+
+
+def number(value: float) -> str:
+    """Three to four digits, as a table shows them."""
+    size = abs(value)
+    if size >= 1000:
+        return f"{value:,.0f}"
+    return f"{value:.{4 if size < 0.1 else 3 if size < 10 else 1 if size < 1000 else 0}f}"
+
+
+class Worker:
+    """A contestant at work: a process that is told on its standard input when to run a round."""
+
+    def __init__(self, contestant: Contestant, threads: int, compiled: Path) -> None:
+        environment = {**os.environ, "TORCHINDUCTOR_CACHE_DIR": str(compiled)}
+        environment |= dict.fromkeys(THREAD_VARIABLES, str(threads))
+        command = [contestant.python, str(Path(__file__).resolve()), contestant.make]
+        self.name = contestant.name
+        self._process = subprocess.Popen(
+            [*command, json.dumps(dict(contestant.arguments))],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=environment,
+        )
+        self._answer()  # until it is ready, nobody else works
+
+    def round(self) -> dict[str, Any]:
+        """Run one round."""
+        assert self._process.stdin is not None
+        print("round", file=self._process.stdin, flush=True)
+        return self._answer()
+
+    def close(self) -> None:
+        """End the process, in the middle of a round if need be."""
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        try:
+            self._process.wait(timeout=5)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+    def _answer(self) -> dict[str, Any]:
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        if not line:
+            sys.exit(f"{self.name} ended with {self._process.wait()}: its message stands above")
+        answer: dict[str, Any] = json.loads(line)
+        return answer
+
+
+def interleave(
+    contestants: Sequence[Contestant],
+    rounds: int,
+    threads: int,
+    *,
+    fresh: bool = False,
+    tell: Callable[[str], None] = lambda line: print(line, file=sys.stderr, flush=True),
+) -> Measurements:
+    """Let the contestants take turns.
+
+    Args:
+        threads: that each may use.
+        fresh: every round in a new process, for rounds that leave something behind; otherwise a process prepares
+            itself once, waits for its turns, and stays in memory meanwhile.
+
+    Stopped by Ctrl-C (or a termination), it returns what was measured so far.
+    """
+    measured: Measurements = {contestant.name: [] for contestant in contestants}
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    scratch = Path(tempfile.mkdtemp(prefix="etude-bench-"))
+    workers: dict[str, Worker] = {}
+    try:
+        for count in range(1, rounds + 1):
+            for place, contestant in enumerate(contestants):
+                name = contestant.name
+                if name not in workers:
+                    workers[name] = Worker(contestant, threads, scratch / str(place))
+                measured[name].append(workers[name].round())
+                tell(f"round {count}, {name}: {_shown(measured[name][-1])}")
+                if fresh:
+                    workers.pop(name).close()
+    except KeyboardInterrupt:
+        if not any(measured.values()):
+            raise
+        tell("stopped: what was measured so far is kept")
+    finally:
+        for worker in workers.values():
+            worker.close()
+        shutil.rmtree(scratch, ignore_errors=True)
+    worst = max((result["busy_elsewhere"] for taken in measured.values() for result in taken), default=0.0)
+    if worst > TOLERATED:
+        tell(
+            f"other programs kept up to {worst:.1f} cores busy: measure again when the machine has nothing else to do"
+        )
+    return measured
+
+
+def summary(measured: Measurements, what: str) -> dict[str, Spread]:
+    """Median and spread of one measurement, for every contestant that has it."""
+    found = {
+        name: [float(result[what]) for result in rounds if result.get(what) is not None]
+        for name, rounds in measured.items()
+    }
+    return {name: Spread.of(values) for name, values in found.items() if values}
+
+
+def ratio(measured: Measurements, what: str, above: str, below: str) -> Spread | None:
+    """``above`` / ``below`` within each round; None where no round has both."""
+    pairs = zip(measured[above], measured[below], strict=False)
+    ratios = [a[what] / b[what] for a, b in pairs if a.get(what) is not None and b.get(what)]
+    return Spread.of(ratios) if ratios else None
+
+
+def markdown_table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """A table as markdown; a float is shown by :func:`number`, None as a dash."""
+    lines = [
+        list(header),
+        ["---"] + ["---:"] * (len(header) - 1),
+        *([_cell(cell) for cell in row] for row in rows),
+    ]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def write_result(name: str, content: Mapping[str, Any], *, threads: int, folder: Path = RESULTS) -> Path:
+    """Keep ``content`` as ``folder/name.json``, with date, command, commit, machine and versions."""
+    from etude.config import DeviceSettings
+    from etude.device import choose_device, describe_machine
+
+    machine = describe_machine(choose_device(DeviceSettings(threads=threads)))
+    known = {
+        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+        "command": shlex.join(["python", f"bench/{Path(sys.argv[0]).name}", *sys.argv[1:]]),
+        "commit": machine.pop("git_commit"),
+        "versions": machine.pop("versions") | installed(PEERS),
+        "machine": machine,
+    }
+    file = folder / f"{name}.json"
+    folder.mkdir(parents=True, exist_ok=True)
+    text = json.dumps({**known, **content}, indent=1, default=_plain)
+    file.write_text(_short_lists(text) + "\n", encoding="utf-8")
+    return file
+
+
+def installed(libraries: Iterable[str]) -> dict[str, str]:
+    """Versions of those that are installed."""
+    versions = {}
+    for library in libraries:
+        try:
+            versions[library] = importlib.metadata.version(library)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return versions
+
+
+def arguments_of(description: str | None, *, rounds: int) -> argparse.ArgumentParser:
+    """A parser with the options that every benchmark has."""
+    from etude.device import available_cores
+
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--rounds", type=int, default=rounds, help="of every contestant (default %(default)s)"
+    )
+    parser.add_argument(
+        "--threads", type=int, default=available_cores(), help="of every process (default: all)"
+    )
+    parser.add_argument("--quick", action="store_true", help="does it work at all? Its figures mean nothing")
+    parser.add_argument(
+        "--out", type=Path, default=RESULTS, help="folder of the results (default bench/results)"
+    )
+    return parser
+
+
+def earlier_rounds(file: Path) -> dict[str, Any]:
+    """What an earlier call measured, to go on from; empty when there is nothing."""
+    if not file.is_file():
+        return {}
+    content: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    return content
+
+
+def _shown(result: Mapping[str, Any]) -> str:
+    plain = {key: value for key, value in result.items() if isinstance(value, int | float)}
+    return ", ".join(f"{key} {_cell(value)}" for key, value in plain.items())
+
+
+def _cell(cell: object) -> str:
+    if cell is None:
+        return "-"
+    return number(cell) if isinstance(cell, float) else str(cell)
+
+
+def _plain(value: object) -> object:
+    return asdict(value) if isinstance(value, Spread) else str(value)
+
+
+def _short_lists(text: str) -> str:
+    """JSON with every list of plain numbers on one line."""
+    return re.sub(
+        r"\[[^\[\]{}\"]*\]",
+        lambda found: " ".join(found[0].split()).replace("[ ", "[").replace(" ]", "]"),
+        text,
+    )
+
+
+def _serve() -> None:
+    """The other end of :class:`Worker`."""
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # whatever a library prints must not be taken for an answer
+    module, _, function = sys.argv[1].partition(":")
+    sys.path.insert(0, str(FOLDER))
+    one_round = getattr(importlib.import_module(module), function)(**json.loads(sys.argv[2]))
+    print("{}", file=answers, flush=True)
+    for _ in sys.stdin:
+        gc.collect()
+        begin, own, all_of_it = time.perf_counter(), _own_cpu_seconds(), _cpu_seconds()
+        result = one_round()
+        elsewhere = (_cpu_seconds() - all_of_it) - (_own_cpu_seconds() - own)
+        result["busy_elsewhere"] = round(max(0.0, elsewhere) / (time.perf_counter() - begin), 2)
+        print(json.dumps(result), file=answers, flush=True)
+
+
+def _own_cpu_seconds() -> float:
+    """Of this process, what it started, and those of them that have ended."""
+    from memory import family
+
+    ticks = 0
+    for pid in family(os.getpid()):
+        with contextlib.suppress(OSError, ValueError):
+            fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+            ticks += sum(int(field) for field in fields[11:15])  # utime, stime, cutime, cstime
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
+def _cpu_seconds() -> float:
+    """Of everything on this machine, what a hypervisor took away included (Linux; elsewhere nothing is seen)."""
+    try:
+        fields = [int(field) for field in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]]
+    except (OSError, ValueError):
+        return _own_cpu_seconds()
+    idle = fields[3] + fields[4]
+    return (sum(fields) - idle) / os.sysconf("SC_CLK_TCK")
+
+
+if __name__ == "__main__":
+    _serve()
