@@ -47,7 +47,7 @@ class Training:
         self.state: TrainState = initial_state(plan)
         objective = next_token_objective(plan, self.state)
         begin = time.perf_counter()
-        problem = compile_objective(objective, self.state.model, plan.device, plan.settings.device.compile)
+        problem = compile_objective(objective, plan.device, plan.settings.device.compile)
         self.compiled = problem is None
         self.compile_seconds = time.perf_counter() - begin if self.compiled else 0.0
         self.num_steps = objective.num_steps

@@ -2,9 +2,9 @@
 
     python bench/recipe.py builtin:primer train.steps=560 train.lr=0.01 train.muon_lr=0.005
 
-The first argument names the sources (several with commas), the others are settings. The whole validation part is scored
-at a quarter, a half and the end of the steps. Runs eagerly and on one thread unless asked otherwise, so that several
-recipes can be tried side by side: losses do not depend on either beyond rounding.
+The first argument names the sources (several with commas), the others are settings. The whole validation part is
+scored at the end. Runs eagerly and on one thread unless asked otherwise, so that several recipes can be tried side by
+side: losses do not depend on either beyond rounding.
 """
 
 from __future__ import annotations
@@ -13,43 +13,45 @@ import io
 import json
 import sys
 import time
+from collections.abc import Sequence
+from typing import Any
 
 from rich.console import Console
 
 from etude.config import load_settings, resolved
+from etude.model.cost import count_parameters
 from etude.train.loop import Loop
 from etude.train.plan import initial_state, next_token_objective
 from etude.train.validation import ValidationText
 from etude.workflow.plan import make_plan
 
 
-def main() -> None:
-    sources, *overrides = sys.argv[1:]
-    values = {"data.sources": tuple(sources.split(","))}
+def train(sources: Sequence[str], overrides: Sequence[str], eval_tokens: int | None = None) -> dict[str, Any]:
+    """Train by the default recipe with ``overrides`` and score the first ``eval_tokens`` of the validation part."""
+    values = {"data.sources": tuple(sources)}
     settings = load_settings(None, ["device.threads=1", "data.workers=1", *overrides], values)
     plan = make_plan(settings, Console(file=io.StringIO()))
     state = initial_state(plan)
-    model = state.model
-    loop = Loop(state, next_token_objective(plan, state), plan.settings.train, plan.device)
-    context = resolved(plan.settings.train.context, "train.context")
-    validation = ValidationText(plan.data.validation, context, plan.device)
-    num_steps = loop.objective.num_steps
-    scores = {}
+    objective = next_token_objective(plan, state)
+    loop = Loop(state, objective, plan.settings.train, plan.device)
     begin = time.perf_counter()
-    while state.step < num_steps:
+    for _ in range(objective.num_steps):
         loop.one_step()
-        if state.step in (num_steps // 4, num_steps // 2, num_steps):
-            scores[state.step] = validation.score(model)
-    result = {
-        "settings": overrides,
-        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+    seconds = time.perf_counter() - begin
+    context = resolved(plan.settings.train.context, "train.context")
+    score = ValidationText(plan.data.validation, context, plan.device, eval_tokens).score(state.model)
+    return {
+        "settings": " ".join(overrides),
+        "parameters": count_parameters(plan.model).total,
+        "non_embedding": count_parameters(plan.model).non_embedding,
+        "steps": state.step,
         "tokens": state.tokens_seen,
-        "loss": {step: round(score.loss, 4) for step, score in scores.items()},
-        "bits_per_byte": {step: round(score.bits_per_byte, 4) for step, score in scores.items()},
-        "seconds": round(time.perf_counter() - begin),
+        "train_tokens": plan.data.train.num_tokens,
+        "loss": round(score.loss, 4),
+        "bits_per_byte": round(score.bits_per_byte, 4),
+        "seconds": round(seconds, 1),
     }
-    print(json.dumps(result), flush=True)
 
 
 if __name__ == "__main__":
-    main()
+    print(json.dumps(train(sys.argv[1].split(","), sys.argv[2:])), flush=True)

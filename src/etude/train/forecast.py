@@ -1,13 +1,15 @@
-"""What loss to expect of a network that has not been trained yet, from a pilot that has.
+"""What loss to expect of a network that has not been trained yet, from pilots that have.
 
-A pilot is the narrowest shape, trained for a few seconds on the text in question. Over runs of several texts, shapes
-and lengths, with N the parameters outside the embeddings, D the tokens seen, and N0, D0 the pilot's, it is about ::
+The pilots are the narrowest shape, trained on the text in question for a moment and for four such moments. What the
+longer one gains says how much this text gives to those who read on. Over runs of several texts, shapes and lengths,
+with N the parameters outside the embeddings, D the tokens seen, and N0, D0 the longer pilot's, it is about ::
 
-    ln(pilot's bits per byte / bits per byte) = r (a ln(D*/D0) + b ln(N/N0) + c ln(D*/D0) ln(N/N0))
+    g = s (a ln(D*/D0) + b ln(N/N0) + c ln(D*/D0) ln(N/N0))            s = ln(short pilot's / long pilot's) / ln 4
+    bits per byte = long pilot's * exp(-g / (1 + k g))
 
-``r`` is how far the pilot itself came below a count of single bytes, ln(unigram's / pilot's): a text on which the
-pilot is fast has more to give. D* counts repeated text for less (:func:`effective_tokens`). The numbers below are
-fitted by ``bench/forecast.py`` to the runs in ``bench/results/forecast.json``, and tested against them.
+k is how gains wear off as a text's own entropy comes nearer. D* counts repeated text for less
+(:func:`effective_tokens`). The numbers below are fitted by ``bench/forecast.py`` to the runs in
+``bench/results/forecast.json``, and tested against them.
 """
 
 from __future__ import annotations
@@ -17,23 +19,23 @@ from dataclasses import dataclass
 
 from etude.train.sizes import SHAPES, Size
 
-PILOT = Size(SHAPES[0], 131_072)
-TOKENS_EXPONENT, PARAMETERS_EXPONENT, JOINT_EXPONENT = 0.1, 0.05, 0.01
-"""a, b and c."""
+SHORT_PILOT, LONG_PILOT = Size(SHAPES[0], 131_072), Size(SHAPES[0], 524_288)
+TOKENS, PARAMETERS, JOINT, WEAR = 1.0, 0.4, 0.0, 0.5
+"""a, b, c and k."""
 BAND = 0.1
-"""How far, relative to the forecast, a run of a text that the fit has not seen fell at most."""
+"""How far, relative to the forecast, runs fell from one that was fitted to the other texts only."""
 REPETITION_DECAY = 15.4
 """R* of Muennighoff et al. 2023: after so many repetitions, more of them teach next to nothing."""
 
 
 @dataclass(frozen=True)
 class Pilot:
-    """A short run that was made to see what a text has to give."""
+    """Two short runs that were made to see what a text has to give."""
 
-    bits_per_byte: float
-    unigram_bits_per_byte: float  # of the same held-out text, by a count of single bytes
+    short_bits_per_byte: float
+    bits_per_byte: float  # of the longer one
     parameters: int  # outside the embeddings
-    tokens: int
+    tokens: int  # of the longer one
 
 
 @dataclass(frozen=True)
@@ -52,15 +54,11 @@ def forecast(pilot: Pilot, parameters: int, tokens: int, train_tokens: int) -> F
     """The loss of a network of ``parameters`` (outside the embeddings) after ``tokens`` of a text that has
     ``train_tokens``.
     """
-    pace = math.log(pilot.unigram_bits_per_byte / pilot.bits_per_byte)
+    slope = max(0.0, math.log(pilot.short_bits_per_byte / pilot.bits_per_byte)) / math.log(4)
     more_text = math.log(effective_tokens(tokens, train_tokens) / pilot.tokens)
     more_network = math.log(parameters / pilot.parameters)
-    gain = (
-        TOKENS_EXPONENT * more_text
-        + PARAMETERS_EXPONENT * more_network
-        + JOINT_EXPONENT * more_text * more_network
-    )
-    middle = pilot.bits_per_byte * math.exp(-pace * gain)
+    gain = slope * (TOKENS * more_text + PARAMETERS * more_network + JOINT * more_text * more_network)
+    middle = pilot.bits_per_byte * math.exp(-gain / (1 + WEAR * max(0.0, gain)))
     return Forecast(middle * (1 - BAND), middle, middle * (1 + BAND))
 
 

@@ -20,19 +20,21 @@ from etude.train.plan import Plan, initial_state, next_token_objective
 from etude.workflow.display import format_duration
 from etude.workflow.plan import default_name, make_plan, prepare_data
 from etude.workflow.pretrain import Outcome, fit, reopen, start
-from etude.workflow.summary import close, say
+from etude.workflow.summary import close, promise_sentence, say
 from etude.workflow.tasks import opening_words
 
 
 def grow(settings: Settings, console: Console | None = None) -> Outcome:
     """Grow a language model: prepare, make the run folder, train, say how it went."""
-    console = console or Console()
+    console, began = console or Console(), time.monotonic()
     if settings.run.name != "auto":
         RunFolder.new(Path(settings.run.folder), settings.run.name)  # a taken name is refused before any work
     plan = make_plan(settings, console)
     say(console, describe(plan))
     run = start(plan, console)
     outcome = fit(plan, run, console)
+    if plan.expected is not None and outcome.reason == "finished":
+        say(console, promise_sentence(plan, run, time.monotonic() - began))
     close(outcome, console)
     return outcome
 
@@ -103,12 +105,16 @@ def describe(plan: Plan) -> str:
     """Two lines on what is about to be trained, and on what."""
     data, settings = plan.data, plan.settings
     parameters = count_parameters(plan.model)
+    expected = ""
+    if plan.expected is not None:
+        low, high = plan.expected.low, plan.expected.high
+        expected = f"\nexpected at the end: {low:.3f} to {high:.3f} bits a byte on text that it has not seen"
     return (
         f"text: {data.train.source_bytes:,} bytes to learn from, {data.validation.source_bytes:,} held out; "
         f"{data.train.num_tokens:,} tokens, vocabulary {data.tokenizer.vocab_size:,} ({settings.tokenizer.kind})\n"
         f"model: {plan.model.model_type}, {parameters.total:,} parameters "
         f"({parameters.non_embedding:,} outside the embeddings), {settings.train.steps:,} steps of "
-        f"{settings.train.batch_rows} x {settings.train.context} tokens on {plan.device.kind}"
+        f"{settings.train.batch_rows} x {settings.train.context} tokens on {plan.device.kind}{expected}"
     )
 
 

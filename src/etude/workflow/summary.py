@@ -9,8 +9,11 @@ from rich.console import Console
 from rich.panel import Panel
 from rich.text import Text
 
+from etude.config import resolved
 from etude.evaluate.ladder import Ladder
 from etude.generate.sampling import USUAL_SAMPLING
+from etude.run import RunFolder
+from etude.train.plan import Plan
 from etude.workflow.display import format_duration, printable
 from etude.workflow.history import RunHistory
 from etude.workflow.language import load
@@ -58,6 +61,19 @@ def ladder_sentence(ladder: Ladder, history: RunHistory) -> str:
     return (
         f"{text}; the {following.order}-gram ({following.bits_per_byte:.3f} bits a byte) still predicts better"
         f" (the best count: {best.order}-gram, {best.bits_per_byte:.3f})."
+    )
+
+
+def promise_sentence(plan: Plan, run: RunFolder, seconds: float) -> str:
+    """How the run compares with what was promised of it: its time and its loss."""
+    assert plan.expected is not None
+    reached = RunHistory.load(run.path).evals[-1].bits_per_byte
+    asked = format_duration(resolved(plan.settings.train.seconds, "train.seconds"))
+    low, high = plan.expected.low, plan.expected.high
+    kept = "as expected" if plan.expected.holds(reached) else "not as expected"
+    return (
+        f"\nAsked for {asked}, took {format_duration(seconds)}. Expected {low:.3f} to {high:.3f} bits a byte, "
+        f"reached {reached:.3f}: {kept}."
     )
 
 

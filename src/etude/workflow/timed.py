@@ -1,6 +1,6 @@
 """``--time``: the size whose expected loss is lowest among those that this machine can train in the time.
 
-1. A pilot, the narrowest shape, is trained on the text itself for a few seconds.
+1. Two pilots of the narrowest shape are trained on the text itself for a few seconds.
 2. Wider shapes are timed, a few real updates each, until the next one promises nothing more.
 3. The chosen one is compiled as the run will be, timed once more together with its evaluations, samples and
    checkpoints, and given as many steps as fit.
@@ -10,13 +10,10 @@ Everything is measured on this device and this text when the run is planned; not
 
 from __future__ import annotations
 
-import itertools
-import math
 import statistics
 import tempfile
 import time
-from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,7 +26,7 @@ from etude.errors import InputError
 from etude.model.cost import count_parameters, training_flops_per_token
 from etude.train.checkpoint import save_checkpoint
 from etude.train.compilation import compile_objective
-from etude.train.forecast import PILOT, Forecast, Pilot, forecast
+from etude.train.forecast import LONG_PILOT, SHORT_PILOT, Forecast, Pilot, forecast
 from etude.train.loop import Loop
 from etude.train.plan import Plan, initial_state, next_token_objective, plan_on, validation_text
 from etude.train.sizes import SHAPES, SIZES, Shape, Size
@@ -38,7 +35,6 @@ from etude.workflow.tasks import Due, Sample, evaluation_due, opening_words, sam
 SHORTEST = 30.0
 """Seconds: less cannot hold the measurements and a run worth having."""
 TIMED_STEPS, COMPILED_STEPS = 3, 12
-UNIGRAM_BYTES = 100_000
 TRIAL_TOKENS = 2_300_000
 """Length of the run that a shape's batch is taken from while it is timed."""
 MEASURING_SHARE = 0.1
@@ -94,34 +90,29 @@ def choose_size(data: PreparedData, settings: Settings, deadline: float, console
             f"{SHORTEST:.0f}: give a longer --time, or --size nano without one"
         )
     with console.status("measuring this machine on this text"):
-        pilot = run_pilot(data, settings)
+        pilot = run_pilots(data, settings)
         candidates = time_shapes(data, settings, pilot, deadline)
         best = min(candidates, key=lambda candidate: candidate.expected.middle)
         size = fill_time(data, settings, best, deadline)
     return Promise(size, expected_loss(plan_on(data, settings, size), pilot, size.tokens), candidates)
 
 
-def run_pilot(data: PreparedData, settings: Settings) -> Pilot:
-    """Train the narrowest shape for a moment and score it."""
+def run_pilots(data: PreparedData, settings: Settings) -> Pilot:
+    """Train the narrowest shape for a moment, and for a longer one, and score both."""
     asked = Settings(data=settings.data, tokenizer=settings.tokenizer, device=settings.device)
-    plan = plan_on(data, asked, PILOT)
+    short, long = (plan_on(data, asked, size) for size in (SHORT_PILOT, LONG_PILOT))
+    parameters = count_parameters(long.model).non_embedding
+    tokens = resolved(long.settings.train.steps, "train.steps") * tokens_per_step(long)
+    return Pilot(train_briefly(short), train_briefly(long), parameters, tokens)
+
+
+def train_briefly(plan: Plan) -> float:
+    """Carry out a plan without a run folder; the bits per byte at its end."""
     state = initial_state(plan)
     loop = Loop(state, next_token_objective(plan, state), plan.settings.train, plan.device)
     for _ in range(loop.objective.num_steps):
         loop.one_step()
-    return Pilot(
-        bits_per_byte=validation_text(plan).score(state.model).bits_per_byte,
-        unigram_bits_per_byte=byte_entropy(data.documents("validation", UNIGRAM_BYTES)),
-        parameters=count_parameters(plan.model).non_embedding,
-        tokens=state.tokens_seen,
-    )
-
-
-def byte_entropy(documents: Iterable[bytes]) -> float:
-    """Bits a byte of text that is predicted by how often each byte comes."""
-    counts = Counter(itertools.chain.from_iterable(documents))
-    total = sum(counts.values())
-    return -sum(count / total * math.log2(count / total) for count in counts.values())
+    return validation_text(plan).score(state.model).bits_per_byte
 
 
 def time_shapes(data: PreparedData, settings: Settings, pilot: Pilot, deadline: float) -> Sequence[Candidate]:
