@@ -11,7 +11,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from etude.config import Settings, get_value, resolved, with_values
+from etude.config import Settings, get_value, with_values
 from etude.device import Device
 from etude.errors import InputError
 from etude.model.config import ModelConfig, preset
@@ -68,7 +68,7 @@ def resolve(settings: Settings, facts: Facts, device: Device, timed: Size | None
     _resolve_steps(chosen, size, facts, device, because)
     chosen("device.kind", device.kind, "a GPU where there is one")
     chosen("device.dtype", device.dtype, "bf16 products on a GPU that has them, fp32 otherwise")
-    if timed is not None and resolved(settings.train.seconds, "train.seconds") < WORTH_COMPILING:
+    if settings.train.seconds != "auto" and settings.train.seconds < WORTH_COMPILING:
         chosen("device.compile", False, "in so short a time compiling costs more than it saves")
     chosen("device.threads", device.threads, "all the cores that this process may use")
     network = model_config(with_values(settings, chosen.values), facts)
