@@ -4,7 +4,7 @@ The pilots are the narrowest shape, trained on the text in question for a moment
 longer one gains says how much this text gives to those who read on. Over runs of several texts, shapes and lengths,
 with N the parameters outside the embeddings, D the tokens seen, and N0, D0 the longer pilot's, it is about ::
 
-    g = s (a ln(D*/D0) + b ln(N/N0) + c ln(D*/D0) ln(N/N0))            s = ln(short pilot's / long pilot's) / ln 4
+    g = s (a ln(D*/D0) + b ln(N/N0))            s = ln(short pilot's / long pilot's) / ln 4
     bits per byte = long pilot's * exp(-g / (1 + k g))
 
 k is how gains wear off as a text's own entropy comes nearer. D* counts repeated text for less
@@ -20,8 +20,8 @@ from dataclasses import dataclass
 from etude.train.sizes import SHAPES, Size
 
 SHORT_PILOT, LONG_PILOT = Size(SHAPES[0], 131_072), Size(SHAPES[0], 524_288)
-TOKENS, PARAMETERS, JOINT, WEAR = 0.981, 0.469, 0.019, 0.343
-"""a, b, c and k."""
+TOKENS, PARAMETERS, WEAR = 1.089, 0.481, 0.505
+"""a, b and k."""
 BAND = 0.1
 """How far, relative to the forecast, runs fell from one that was fitted to the other texts only."""
 REPETITION_DECAY = 15.4
@@ -57,7 +57,7 @@ def forecast(pilot: Pilot, parameters: int, tokens: int, train_tokens: int) -> F
     slope = max(0.0, math.log(pilot.short_bits_per_byte / pilot.bits_per_byte)) / math.log(4)
     more_text = math.log(effective_tokens(tokens, train_tokens) / pilot.tokens)
     more_network = math.log(parameters / pilot.parameters)
-    gain = slope * (TOKENS * more_text + PARAMETERS * more_network + JOINT * more_text * more_network)
+    gain = slope * (TOKENS * more_text + PARAMETERS * more_network)
     middle = pilot.bits_per_byte * math.exp(-gain / (1 + WEAR * max(0.0, gain)))
     return Forecast(middle * (1 - BAND), middle, middle * (1 + BAND))
 

@@ -117,17 +117,18 @@ def train_briefly(plan: Plan) -> float:
 
 def time_shapes(data: PreparedData, settings: Settings, pilot: Pilot, deadline: float) -> Sequence[Candidate]:
     """Wider and wider shapes, until the expected loss rises. What takes too long to time is scaled by its FLOPs."""
-    began, allowed = time.monotonic(), MEASURING_SHARE * (deadline - time.monotonic())
+    began = time.monotonic()
+    allowed = MEASURING_SHARE * (deadline - began)
     candidates: list[Candidate] = []
     seconds_per_flop, measuring = 0.0, True
     for shape in SHAPES if settings.model.size == "auto" else [SIZES[settings.model.size].shape]:
         plan = plan_on(data, settings, Size(shape, TRIAL_TOKENS))
         foreseen = (TIMED_STEPS + 1) * seconds_per_flop * step_flops(plan)
-        measuring = measuring and time.monotonic() - began + foreseen < allowed
+        measuring = not candidates or (measuring and time.monotonic() - began + foreseen < allowed)
         if measuring:
             seconds_per_flop = seconds_per_step(plan, TIMED_STEPS) / step_flops(plan)
         rate = tokens_per_step(plan) / (seconds_per_flop * step_flops(plan))
-        tokens = int(rate * (deadline - time.monotonic()))
+        tokens = max(1, int(rate * (deadline - time.monotonic())))
         candidates.append(Candidate(shape, tokens, expected_loss(plan, pilot, tokens)))
         if len(candidates) > 1 and candidates[-1].expected.middle > candidates[-2].expected.middle:
             break
