@@ -22,8 +22,8 @@ from etude.train.sizes import SHAPES, Size
 SHORT_PILOT, LONG_PILOT = Size(SHAPES[0], 131_072), Size(SHAPES[0], 524_288)
 TOKENS, PARAMETERS, WEAR = 1.089, 0.481, 0.505
 """a, b and k."""
-BAND = 0.1
-"""How far, relative to the forecast, runs fell from one that was fitted to the other texts only."""
+BAND, BAND_OF_SLOPE = 0.04, 0.4
+"""Half the width of the band, relative: so wide that it holds every run under a fit to the other texts only."""
 REPETITION_DECAY = 15.4
 """R* of Muennighoff et al. 2023: after so many repetitions, more of them teach next to nothing."""
 
@@ -59,7 +59,8 @@ def forecast(pilot: Pilot, parameters: int, tokens: int, train_tokens: int) -> F
     more_network = math.log(parameters / pilot.parameters)
     gain = slope * (TOKENS * more_text + PARAMETERS * more_network)
     middle = pilot.bits_per_byte * math.exp(-gain / (1 + WEAR * max(0.0, gain)))
-    return Forecast(middle * (1 - BAND), middle, middle * (1 + BAND))
+    width = BAND + BAND_OF_SLOPE * slope
+    return Forecast(middle * (1 - width), middle, middle * (1 + width))
 
 
 def effective_tokens(tokens: int, train_tokens: int) -> float:
