@@ -4,10 +4,10 @@ The pilots are the narrowest shape, trained on the text in question for a moment
 longer one gains says how much this text gives to those who read on. Over runs of several texts, shapes and lengths,
 with N the parameters outside the embeddings, D the tokens seen, and N0, D0 the longer pilot's, it is about ::
 
-    g = s (a ln(D*/D0) + b ln(N/N0))            s = ln(short pilot's / long pilot's) / ln 4
+    g = s (a x - c x^2 + b ln(N/N0))            x = ln(D*/D0),  s = ln(short pilot's / long pilot's) / ln 4
     bits per byte = long pilot's * exp(-g / (1 + k g))
 
-k is how gains wear off as a text's own entropy comes nearer. D* counts repeated text for less
+c is how a network fills up, k how gains wear off as a text's own entropy comes nearer. D* counts repeated text for less
 (:func:`effective_tokens`). The numbers below are fitted by ``bench/forecast.py`` to the runs in
 ``bench/results/forecast.json``, and tested against them.
 """
@@ -20,8 +20,8 @@ from dataclasses import dataclass
 from etude.train.sizes import SHAPES, Size
 
 SHORT_PILOT, LONG_PILOT = Size(SHAPES[0], 131_072), Size(SHAPES[0], 524_288)
-TOKENS, PARAMETERS, WEAR = 1.089, 0.481, 0.505
-"""a, b and k."""
+TOKENS, FILLING, PARAMETERS, WEAR = 1.284, 0.126, 0.486, 0.541
+"""a, c, b and k."""
 BAND, BAND_OF_SLOPE = 0.04, 0.4
 """Half the width of the band, relative: so wide that it holds every run under a fit to the other texts only."""
 REPETITION_DECAY = 15.4
@@ -56,8 +56,9 @@ def forecast(pilot: Pilot, parameters: int, tokens: int, train_tokens: int) -> F
     """
     slope = max(0.0, math.log(pilot.short_bits_per_byte / pilot.bits_per_byte)) / math.log(4)
     more_text = math.log(effective_tokens(tokens, train_tokens) / pilot.tokens)
+    more_text = min(more_text, TOKENS / (2 * FILLING))  # the parabola's top: far outside what was measured
     more_network = math.log(parameters / pilot.parameters)
-    gain = slope * (TOKENS * more_text + PARAMETERS * more_network)
+    gain = slope * (TOKENS * more_text - FILLING * more_text**2 + PARAMETERS * more_network)
     middle = pilot.bits_per_byte * math.exp(-gain / (1 + WEAR * max(0.0, gain)))
     width = BAND + BAND_OF_SLOPE * slope
     return Forecast(middle * (1 - width), middle, middle * (1 + width))

@@ -1,7 +1,7 @@
 """``--time``: the size whose expected loss is lowest among those that this machine can train in the time.
 
 1. Two pilots of the narrowest shape are trained on the text itself for a few seconds.
-2. Wider shapes are timed, a few real updates each, until the next one promises nothing more.
+2. Wider shapes are timed, a few real updates each, until two in a row promise no more.
 3. The chosen one is compiled as the run will be, timed once more together with its evaluations, samples and
    checkpoints, and given as many steps as fit.
 
@@ -116,7 +116,7 @@ def train_briefly(plan: Plan) -> float:
 
 
 def time_shapes(data: PreparedData, settings: Settings, pilot: Pilot, deadline: float) -> Sequence[Candidate]:
-    """Wider and wider shapes, until the expected loss rises. What takes too long to time is scaled by its FLOPs."""
+    """Wider and wider shapes, until two in a row promise no more. What takes too long to time is scaled by its FLOPs."""
     began = time.monotonic()
     allowed = MEASURING_SHARE * (deadline - began)
     candidates: list[Candidate] = []
@@ -130,7 +130,8 @@ def time_shapes(data: PreparedData, settings: Settings, pilot: Pilot, deadline: 
         rate = tokens_per_step(plan) / (seconds_per_flop * step_flops(plan))
         tokens = max(1, int(rate * (deadline - time.monotonic())))
         candidates.append(Candidate(shape, tokens, expected_loss(plan, pilot, tokens)))
-        if len(candidates) > 1 and candidates[-1].expected.middle > candidates[-2].expected.middle:
+        losses = [candidate.expected.middle for candidate in candidates]
+        if len(losses) > 2 and min(losses[-2:]) > losses[-3]:
             break
     return candidates
 
