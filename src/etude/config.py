@@ -106,6 +106,8 @@ class TrainSettings(Section):
     """Rows in the whole batch of a step (B), over all ranks and micro-batches."""
     micro_batch_rows: Count | Auto = "auto"
     """Rows in one forward pass; changes memory and speed, never the result beyond rounding."""
+    activation_checkpointing: bool = False
+    """Recompute each layer in the backward pass: less memory, a third more arithmetic, the same gradients."""
     optimizer: Literal["muon", "adamw"] = "muon"
     """Muon for the hidden matrices with AdamW for the rest, or AdamW for everything."""
     lr: Rate | Auto = "auto"
@@ -157,6 +159,7 @@ class DeviceSettings(Section):
     dtype: Literal["auto", "fp32", "bf16"] = "auto"
     """Arithmetic of matrix products; parameters are always fp32."""
     threads: Threads | Auto = "auto"
+    """Of all the processes of the run together."""
     compile: bool | Auto = "auto"
     """``torch.compile``: auto probes it once and falls back to eager."""
 

@@ -31,13 +31,15 @@ class Device:
 
     kind: Literal["cpu", "cuda", "mps"]
     dtype: Literal["fp32", "bf16"]
-    threads: int
+    threads: int  # of all the processes of the run together
+    index: int = 0  # which GPU of the machine; 0 elsewhere
 
     @property
     def torch(self) -> torch.device:
         import torch
 
-        return torch.device(self.kind)
+        # By number: a thread of its own would otherwise begin at the first GPU, whatever this process chose.
+        return torch.device(self.kind, self.index) if self.kind == "cuda" else torch.device(self.kind)
 
     def autocast(self) -> AbstractContextManager[Any]:
         """The context in which the forward pass runs: bf16 matrix products, or nothing at all."""
@@ -60,6 +62,8 @@ class Device:
 def choose_device(settings: DeviceSettings) -> Device:
     """The device that ``settings`` ask for, ready to use (threads set, fp32 products in full fp32).
 
+    Of the processes that ``torchrun`` started each gets a GPU of its own, or its share of the threads.
+
     Raises:
         InputError: a device that this machine does not have.
     """
@@ -71,19 +75,32 @@ def choose_device(settings: DeviceSettings) -> Device:
         kind = "cuda" if available["cuda"] else "cpu"
     if not available[kind]:
         raise InputError(f"this machine has no '{kind}' device: use --set device.kind=cpu (or auto)")
+    place, processes = place_on_machine()
+    if kind == "cuda":
+        if place >= torch.cuda.device_count():
+            raise InputError(
+                f"torchrun started {processes} processes and this machine has {torch.cuda.device_count()} "
+                f"GPUs: use --nproc-per-node={torch.cuda.device_count()}"
+            )
+        torch.cuda.set_device(place)
     dtype = settings.dtype
     if dtype == "auto":
         dtype = (
             "bf16" if kind == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
         )
     threads = available_cores() if settings.threads == "auto" else settings.threads
-    torch.set_num_threads(threads)
+    torch.set_num_threads(max(1, threads // processes))
     torch.set_float32_matmul_precision("highest")
     # Compiled code would otherwise add up an embedding's gradient with atomics, in whatever order threads arrive:
     # the same step would not give the same bits twice. A GPU is not asked to: there it costs more than it is worth.
     torch.use_deterministic_algorithms(kind == "cpu")
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-    return Device(kind, dtype, threads)
+    return Device(kind, dtype, threads, place if kind == "cuda" else 0)
+
+
+def place_on_machine() -> tuple[int, int]:
+    """Which of the processes that ``torchrun`` started here this one is, and how many they are; else (0, 1)."""
+    return int(os.environ.get("LOCAL_RANK", 0)), int(os.environ.get("LOCAL_WORLD_SIZE", 1))
 
 
 def available_cores() -> int:

@@ -15,12 +15,13 @@ from etude.model.cost import (
     count_parameters,
     forward_flops_per_token,
     hidden_matrix_parameters,
+    kept_per_layer,
     kept_per_token,
     training_flops_per_token,
     training_memory,
 )
 from etude.model.language_model import LanguageModel
-from networks import EVERY, make_config, make_network, make_tokens
+from networks import EVERY, TRANSFORMERS, make_config, make_network, make_tokens
 
 PARTS = {
     "embedding": ("embed_tokens",),
@@ -73,7 +74,7 @@ def test_causal_attention_is_about_half() -> None:
     assert causal * 15 == full * 8  # (1 + 2 + ... + 15) / 15 keys instead of 15
 
 
-def kept_bytes(model: LanguageModel, rows: int, count: int) -> int:
+def kept_bytes(model: LanguageModel, rows: int, count: int, *, recompute: bool = False) -> int:
     """Bytes of the distinct tensors that autograd keeps, the parameters left out."""
     own = {t.untyped_storage().data_ptr() for t in [*model.parameters(), *model.buffers()]}
     kept: dict[int, torch.Tensor] = {}
@@ -84,16 +85,28 @@ def kept_bytes(model: LanguageModel, rows: int, count: int) -> int:
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        logits = model(make_tokens(rows, count))
+        logits = model.head(model.hidden(make_tokens(rows, count), recompute=recompute))
         F.cross_entropy(logits.flatten(0, 1), make_tokens(rows, count, 1).flatten())
     return sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
 
 
+@pytest.mark.parametrize("recompute", [False, True])
 @pytest.mark.parametrize("name", EVERY)
-def test_kept_activations(name: str) -> None:
+def test_kept_activations(name: str, recompute: bool) -> None:
     config = make_config(name)
-    estimate = 4 * 3 * 40 * kept_per_token(config)
-    assert kept_bytes(make_network(config), 3, 40) == pytest.approx(estimate, rel=0.01)
+    estimate = 4 * 3 * 40 * kept_per_token(config, recompute=recompute)
+    found = kept_bytes(make_network(config), 3, 40, recompute=recompute)
+    assert found == pytest.approx(estimate, rel=0.01)
+
+
+@pytest.mark.parametrize("name", TRANSFORMERS)
+def test_what_one_layer_keeps(name: str) -> None:
+    """Which counts once when layers are recomputed: the one that is gone back through."""
+    fewer, more = (make_config(name, num_hidden_layers=layers) for layers in (2, 3))
+    found = kept_bytes(make_network(more), 3, 40) - kept_bytes(make_network(fewer), 3, 40)
+    assert found == pytest.approx(4 * 3 * 40 * kept_per_layer(more), rel=0.01)
+    memory = training_memory(more, batch_size=3, context=40, recompute=True)
+    assert memory.activations == 4 * 3 * 40 * kept_per_token(more, recompute=True) + found - 4 * 3 * 40 * 32
 
 
 @pytest.mark.parametrize("name", EVERY)

@@ -8,18 +8,20 @@ import torch
 from etude.data.tokens.loader import BatchLoader
 from etude.data.tokens.parts import TokenPart
 from etude.device import Device
-from etude.train.objectives import NextToken
+from etude.train.objectives import MadeAhead, NextToken
 from networks import make_config, make_network
 
 CPU = Device("cpu", "fp32", 1)
 
 
-def next_token(name: str, dropout: float) -> NextToken:
+def next_token(name: str, dropout: float, *, recompute: bool = False) -> NextToken:
     generator = torch.Generator().manual_seed(0)
     documents = [torch.randint(1, 60, (40,), generator=generator).tolist() for _ in range(10)]
     loader = BatchLoader(TokenPart.from_documents(documents, eos_id=0), 16, 4, seed=7)
     network = make_network(make_config(name))
-    return NextToken(network, loader, CPU, num_steps=9, micro_batch_rows=2, dropout=dropout)
+    return NextToken(
+        network, loader, CPU, num_steps=9, micro_batch_rows=2, dropout=dropout, recompute=recompute
+    )
 
 
 @pytest.mark.parametrize("name", ["llama", "gpt2", "mlp"])
@@ -44,3 +46,30 @@ def test_dropout_changes_the_loss_in_training_and_in_nothing_else(name: str) -> 
 def test_a_batch_knows_its_targets() -> None:
     for part in next_token("llama", 0.0).batch(2):
         assert part.num_targets == part.targets.numel() == 32
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.3])
+@pytest.mark.parametrize("name", ["llama", "qwen3", "gpt2", "mlp"])
+def test_recomputed_layers_have_the_same_gradients(name: str, dropout: float) -> None:
+    gradients = []
+    for recompute in (False, True):
+        objective = next_token(name, dropout, recompute=recompute)
+        for part in objective.batch(1):
+            objective.loss(part).backward()
+        gradients.append([parameter.grad for parameter in objective.model.parameters()])
+    for kept, recomputed in zip(*gradients, strict=True):
+        assert kept is not None
+        assert recomputed is not None
+        assert torch.equal(kept, recomputed)
+
+
+def test_batches_made_ahead_are_the_batches() -> None:
+    objective = next_token("llama", 0.3)
+    ahead = MadeAhead(objective, CPU)
+    assert (ahead.num_steps, ahead.tokens_per_step) == (9, 64)
+    for step in (1, 2, 3, 7, 8, 9, 2):  # in their order, and not
+        for made, wanted in zip(ahead.batch(step), objective.batch(step), strict=True):
+            assert torch.equal(made.inputs, wanted.inputs)
+            assert torch.equal(made.targets, wanted.targets)
+            assert made.dropout_seed == wanted.dropout_seed
+            assert ahead.loss(made).item() == objective.loss(wanted).item()

@@ -13,6 +13,7 @@ from etude.model.config import ModelConfig
 
 Optimizer = Literal["adamw", "muon"]
 _BYTES = 4  # of a number in float32
+_TOKEN_ID = 2  # an int64 counts as two numbers
 _FLOPS_PER_WEIGHT = 2  # one multiplication and one addition
 _BACKWARD = 2  # the gradients of the inputs and of the weights each cost as much as the forward product
 
@@ -97,7 +98,8 @@ class TrainingMemory:
     gradients: int
     optimizer: int
     activations: int
-    """What the forward pass keeps for the backward pass, uncompiled; a compiled network keeps less."""
+    """What the forward pass keeps for the backward pass, uncompiled; a compiled network keeps less. With layers
+    recomputed, that and what one of them keeps while it is gone back through."""
     logits: int
     """The logits and their gradient, on top of the log-probabilities that the loss keeps."""
 
@@ -107,43 +109,56 @@ class TrainingMemory:
 
 
 def training_memory(
-    config: ModelConfig, *, batch_size: int, context: int, optimizer: Optimizer = "adamw"
+    config: ModelConfig,
+    *,
+    batch_size: int,
+    context: int,
+    optimizer: Optimizer = "adamw",
+    recompute: bool = False,
 ) -> TrainingMemory:
     """Peak memory of a training step on `batch_size` rows of `context` tokens (one micro-batch)."""
     parameters = count_parameters(config).total
     tokens = batch_size * context
     # AdamW keeps two averages of each gradient, Muon one.
     states = 2 * parameters - (hidden_matrix_parameters(config) if optimizer == "muon" else 0)
+    kept = kept_per_token(config, recompute=recompute)
+    if recompute:  # the layer at work besides; its input counts already
+        kept += kept_per_layer(config) - _layer_input(config)
     return TrainingMemory(
         weights=_BYTES * parameters,
         gradients=_BYTES * parameters,
         optimizer=_BYTES * states,
-        activations=_BYTES * tokens * kept_per_token(config),
+        activations=_BYTES * tokens * kept,
         logits=_BYTES * tokens * 2 * config.vocab_size,
     )
 
 
-def kept_per_token(config: ModelConfig) -> int:
-    """Numbers that the uncompiled forward pass and the loss keep for the backward pass, per token."""
-    token_id = 2  # an int64 counts as two numbers
-    loss = config.vocab_size + token_id  # log-probabilities, and the target
+def kept_per_token(config: ModelConfig, *, recompute: bool = False) -> int:
+    """Numbers that the uncompiled forward pass and the loss keep for the backward pass, per token.
+
+    With `recompute` each layer keeps only its input.
+    """
+    layers = _layer_input(config) if recompute else kept_per_layer(config)
+    loss = config.vocab_size + _TOKEN_ID  # log-probabilities, and the target
     if config.model_type == "mlp":
-        joined = _head_inputs(config) if config.direct_connections else 0
-        return token_id + _window_width(config) + config.intermediate_size + joined + loss
-    width, inner = config.hidden_size, config.intermediate_size
+        return layers + _head_inputs(config) * (recompute or config.direct_connections) + loss
+    last_norm_and_product = _kept_by_norm(config) + config.hidden_size
+    return _TOKEN_ID + config.num_hidden_layers * layers + last_norm_and_product + loss
+
+
+def kept_per_layer(config: ModelConfig) -> int:
+    """Numbers that one layer keeps for the backward pass, per token, its input among them."""
+    if config.model_type == "mlp":
+        return _TOKEN_ID + _window_width(config) + config.intermediate_size
+    inner = config.intermediate_size
     query_width = config.num_attention_heads * config.head_dim
     key_width = config.num_key_value_heads * config.head_dim
-    # An RMSNorm keeps its input, the normalised input and one scale; a LayerNorm its input, mean and scale.
-    norm = 2 * width + 1 if config.norm == "rmsnorm" else width + 2
-    norm_and_product = norm + width
+    norm_and_product = _kept_by_norm(config) + config.hidden_size
     heads = 2 * query_width + 2 * key_width + config.num_attention_heads
     if config.qk_norm:
         heads += 2 * (query_width + key_width) + config.num_attention_heads + config.num_key_value_heads
     mlp = 4 * inner if config.mlp == "gated" else 2 * inner
-    token_id = 2
-    return (
-        token_id + config.num_hidden_layers * (2 * norm_and_product + heads + mlp) + norm_and_product + loss
-    )
+    return 2 * norm_and_product + heads + mlp
 
 
 def _attention_weights(config: ModelConfig) -> int:
@@ -163,6 +178,15 @@ def _mlp_weights(config: ModelConfig) -> int:
 def _mlp_biases(config: ModelConfig) -> int:
     inner = (2 if config.mlp == "gated" else 1) * config.intermediate_size
     return inner + config.hidden_size if config.mlp_bias else 0
+
+
+def _kept_by_norm(config: ModelConfig) -> int:
+    """An RMSNorm keeps its input, the normalised input and one scale; a LayerNorm its input, mean and scale."""
+    return 2 * config.hidden_size + 1 if config.norm == "rmsnorm" else config.hidden_size + 2
+
+
+def _layer_input(config: ModelConfig) -> int:
+    return _TOKEN_ID if config.model_type == "mlp" else config.hidden_size
 
 
 def _window_width(config: ModelConfig) -> int:

@@ -28,12 +28,14 @@ class LanguageModel(nn.Module):
         document_ids: Int[Tensor, "B T"] | None = None,
         cache: Cache | None = None,
         dropout: float = 0.0,
+        recompute: bool = False,
     ) -> Float[Tensor, "B T D"]:
         """What the head reads, for every position.
 
         `document_ids` keeps each position to its own document (equal ids, next to each other in the row).
         With a `cache`, `inputs` follow the tokens it holds, and it is advanced past them. Not both at once.
         Training may leave out each number that a layer adds with probability `dropout` (Srivastava et al. 2014).
+        With `recompute` a layer keeps only its input, and is run again in the backward pass (Chen et al. 2016).
         Raises ValueError when the tokens reach beyond max_position_embeddings.
         """
         raise NotImplementedError

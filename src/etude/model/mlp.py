@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from etude.model.cache import Cache, TokenCache
 from etude.model.config import ModelConfig
@@ -59,6 +60,7 @@ class WindowMLP(LanguageModel):
         document_ids: Int[Tensor, "B T"] | None = None,
         cache: Cache | None = None,
         dropout: float = 0.0,
+        recompute: bool = False,
     ) -> Float[Tensor, "B T F"]:
         size = self.config.context_size
         if cache is not None:
@@ -69,7 +71,8 @@ class WindowMLP(LanguageModel):
         if document_ids is not None:
             documents = _trailing_windows(document_ids, size, -1)
             windows = torch.where(documents == document_ids[:, :, None], windows, self.padding)
-        return F.dropout(self.model(windows), dropout)
+        nodes = checkpoint(self.model, windows, use_reentrant=False) if recompute else self.model(windows)
+        return F.dropout(nodes, dropout)
 
     def _windows_after(self, inputs: Int[Tensor, "B T"], cache: Cache) -> Int[Tensor, "B T N"]:
         assert isinstance(cache, TokenCache)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from etude.model.attention import (
     CAUSAL,
@@ -69,11 +70,13 @@ class Decoder(nn.Module):
         visibility: Visibility,
         cache: KVCache | None,
         dropout: float = 0.0,
+        recompute: bool = False,
     ) -> Float[Tensor, "B T D"]:
         residual, rotation = self.embed_positions(self.embed_tokens(inputs), start, positions)
         residual = F.dropout(residual, dropout)
         for layer in self.layers:
-            residual = layer(residual, rotation, visibility, cache, dropout)
+            arguments = (residual, rotation, visibility, cache, dropout)
+            residual = checkpoint(layer, *arguments, use_reentrant=False) if recompute else layer(*arguments)
         return self.norm(residual)  # type: ignore[no-any-return]
 
 
@@ -94,6 +97,7 @@ class Transformer(LanguageModel):
         document_ids: Int[Tensor, "B T"] | None = None,
         cache: Cache | None = None,
         dropout: float = 0.0,
+        recompute: bool = False,
     ) -> Float[Tensor, "B T D"]:
         if cache is not None:
             if document_ids is not None:
@@ -101,10 +105,10 @@ class Transformer(LanguageModel):
             return self._hidden_after(inputs, cache)
         self._require_positions(inputs.shape[1])
         if document_ids is None:
-            return self.model(inputs, 0, None, CAUSAL, None, dropout)  # type: ignore[no-any-return]
+            return self.model(inputs, 0, None, CAUSAL, None, dropout, recompute)  # type: ignore[no-any-return]
         visibility = Visibility(causal=False, mask=document_mask(document_ids))
         positions = document_positions(document_ids)
-        return self.model(inputs, 0, positions, visibility, None, dropout)  # type: ignore[no-any-return]
+        return self.model(inputs, 0, positions, visibility, None, dropout, recompute)  # type: ignore[no-any-return]
 
     def _hidden_after(self, inputs: Int[Tensor, "B T"], cache: Cache) -> Float[Tensor, "B T D"]:
         rows, count = inputs.shape

@@ -20,6 +20,7 @@ from etude.model.language_model import LanguageModel
 from etude.train.events import EndEvent, Event, Listener, StepEvent
 from etude.train.objectives import Objective
 from etude.train.optimizer import UpdateRules
+from etude.train.parallel import ALONE, Ranks
 from etude.train.schedule import lr_factor, momentum
 from etude.train.step import update_step
 
@@ -59,6 +60,7 @@ class Loop:
     tasks: Sequence[Task] = ()
     listeners: Sequence[Listener] = ()
     should_stop: Callable[[], bool] = lambda: False
+    ranks: Ranks = ALONE
     _unlogged: list[tuple[int, int, Tensor, Tensor]] = field(default_factory=list)
     _clock: float = 0.0
 
@@ -73,7 +75,8 @@ class Loop:
         self._clock = time.perf_counter()
         if state.step == 0:
             self._do_tasks(lambda task: True)
-        while state.step < num_steps and not self.should_stop():
+        # All ranks stop at the same step; here they also wait for what the first does between steps.
+        while state.step < num_steps and not self.ranks.any(self.should_stop()):
             self.one_step()
             if state.step % self.settings.log_every == 0 or state.step == num_steps:
                 self._log()
@@ -98,6 +101,7 @@ class Loop:
             momentum=momentum(step, self.settings),
             max_grad_norm=self.settings.max_grad_norm,
             device=self.device,
+            ranks=self.ranks,
         )
         state.step = step
         state.tokens_seen += self.objective.tokens_per_step

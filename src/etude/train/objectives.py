@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import chain
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -14,6 +16,7 @@ from etude.data.tokens.loader import BatchLoader
 from etude.device import Device
 from etude.model.language_model import LanguageModel
 from etude.train.loss import summed_loss
+from etude.train.parallel import ALONE, Ranks
 from etude.train.step import MicroBatch
 
 
@@ -31,7 +34,7 @@ class Objective(Protocol):
 
 
 class NextToken:
-    """Pretraining: predict each next token of packed documents."""
+    """Pretraining: predict each next token of packed documents. Of several ranks each has its rows of a batch."""
 
     def __init__(
         self,
@@ -43,28 +46,32 @@ class NextToken:
         micro_batch_rows: int,
         within_documents: bool = False,
         dropout: float = 0.0,
+        recompute: bool = False,
+        ranks: Ranks = ALONE,
     ) -> None:
         self.num_steps = num_steps
         self.tokens_per_step = loader.batch_rows * loader.context
         self.model = model
         self._loader = loader
         self._device = device
+        self._rows = ranks.rows(loader.batch_rows)
         self._micro_batch_rows = micro_batch_rows
         self._within_documents = within_documents
         self._dropout = dropout
+        self._recompute = recompute
         self._loss: Callable[..., Tensor] = self._model_loss
 
     def batch(self, step: int) -> list[MicroBatch]:
         """The rows of ``step``: a pure function of the loader's seed and the step."""
         parts = []
-        for number, first in enumerate(range(0, self._loader.batch_rows, self._micro_batch_rows)):
-            rows = min(self._micro_batch_rows, self._loader.batch_rows - first)
+        for first in self._rows[:: self._micro_batch_rows]:
+            rows = min(self._micro_batch_rows, self._rows.stop - first)
             inputs, targets = self._loader.slice(step - 1, first, rows)
             documents = None
             if self._within_documents:
                 documents = self._to_device(self._loader.document_ids(step - 1, first, rows))
             count = int((targets != IGNORE_INDEX).sum())
-            seed = _dropout_seed(self._loader.seed, step, number)
+            seed = _dropout_seed(self._loader.seed, step, first)
             parts.append(
                 MicroBatch(self._to_device(inputs), self._to_device(targets), count, seed, documents)
             )
@@ -90,7 +97,9 @@ class NextToken:
         self._loss = self._model_loss
 
     def _model_loss(self, inputs: Tensor, targets: Tensor, document_ids: Tensor | None) -> Tensor:
-        hidden = self.model.hidden(inputs, document_ids=document_ids, dropout=self._dropout)
+        hidden = self.model.hidden(
+            inputs, document_ids=document_ids, dropout=self._dropout, recompute=self._recompute
+        )
         return summed_loss(hidden, targets, *self.model.unembedding())
 
     def _to_device(self, array: object) -> Tensor:
@@ -100,6 +109,46 @@ class NextToken:
         return tensor.to(self._device.torch)
 
 
-def _dropout_seed(seed: int, step: int, part: int) -> int:
-    digest = hashlib.blake2b(f"dropout {seed} {step} {part}".encode(), digest_size=8).digest()
+class MadeAhead:
+    """An objective whose next batch is made, and sent to the GPU, while the step before it runs.
+
+    The copies go beside the arithmetic, on a stream of their own; a batch is a function of its step all the same.
+    """
+
+    def __init__(self, objective: Objective, device: Device) -> None:
+        self.num_steps, self.tokens_per_step = objective.num_steps, objective.tokens_per_step
+        self.loss = objective.loss
+        self._objective = objective
+        self._copies: Any = torch.cuda.Stream(device.torch) if device.kind == "cuda" else None  # type: ignore[no-untyped-call]
+        self._worker = ThreadPoolExecutor(1)
+        self._ahead: dict[int, Future[list[MicroBatch]]] = {}
+
+    def batch(self, step: int) -> list[MicroBatch]:
+        """The batch of ``step``, which is there already if the one before it was asked for last."""
+        parts = (self._ahead.pop(step, None) or self._worker.submit(self._make, step)).result()
+        if self._copies is not None:
+            here = torch.cuda.current_stream(self._copies.device)
+            here.wait_stream(self._copies)
+            for tensor in chain.from_iterable(map(_tensors, parts)):
+                tensor.record_stream(here)  # its memory is given out again only when the step has read it
+        if step < self.num_steps:
+            self._ahead = {step + 1: self._worker.submit(self._make, step + 1)}
+        return parts
+
+    def _make(self, step: int) -> list[MicroBatch]:
+        with torch.cuda.stream(self._copies):  # of None it is nothing
+            return list(self._objective.batch(step))
+
+
+def made_ahead(objective: Objective, device: Device) -> Objective:
+    """``objective`` for the loop: with batches made ahead on a GPU. On a CPU all cores are busy with the step."""
+    return MadeAhead(objective, device) if device.kind == "cuda" else objective
+
+
+def _tensors(part: MicroBatch) -> list[Tensor]:
+    return [tensor for tensor in (part.inputs, part.targets, part.document_ids) if tensor is not None]
+
+
+def _dropout_seed(seed: int, step: int, first_row: int) -> int:
+    digest = hashlib.blake2b(f"dropout {seed} {step} {first_row}".encode(), digest_size=8).digest()
     return int.from_bytes(digest, "little") >> 1

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from etude.config import Settings, resolved
 from etude.data.prepare import PreparedData
 from etude.data.tokens.loader import BatchLoader
-from etude.device import Device, choose_device, total_memory_bytes
+from etude.device import Device, choose_device, place_on_machine, total_memory_bytes
 from etude.errors import InputError
 from etude.model.build import build_model
 from etude.model.config import ModelConfig
@@ -20,6 +20,7 @@ from etude.train.forecast import Forecast
 from etude.train.loop import TrainState
 from etude.train.objectives import NextToken
 from etude.train.optimizer import UpdateRules
+from etude.train.parallel import ALONE, Ranks, require_even_rows
 from etude.train.sizes import Size
 from etude.train.validation import ValidationText
 
@@ -50,6 +51,7 @@ class Plan:
             batch_size=resolved(train.micro_batch_rows, "train.micro_batch_rows"),
             context=resolved(train.context, "train.context"),
             optimizer=train.optimizer,
+            recompute=train.activation_checkpointing,
         )
 
 
@@ -64,6 +66,8 @@ def plan_on(
     device = choose_device(settings.device)
     facts = Facts(data.train.num_tokens, data.tokenizer.vocab_size, data.tokenizer.eos_id)
     plan = Plan(device, data, resolve(settings, facts, device, timed), expected)
+    _, processes = place_on_machine()
+    require_even_rows(resolved(plan.settings.train.batch_rows, "train.batch_rows"), processes)
     needed, there = plan.memory.total, total_memory_bytes(device)
     if there is not None and needed > there:
         raise InputError(
@@ -79,8 +83,8 @@ def initial_state(plan: Plan) -> TrainState:
     return TrainState(model, UpdateRules(model, plan.settings.train, plan.device))
 
 
-def next_token_objective(plan: Plan, state: TrainState) -> NextToken:
-    """Pretraining of the state's model on the plan's text."""
+def next_token_objective(plan: Plan, state: TrainState, ranks: Ranks = ALONE) -> NextToken:
+    """Pretraining of the state's model on the plan's text: by one process, or as one of ``ranks``."""
     train = plan.settings.train
     loader = BatchLoader(
         plan.data.train,
@@ -96,6 +100,8 @@ def next_token_objective(plan: Plan, state: TrainState) -> NextToken:
         micro_batch_rows=resolved(train.micro_batch_rows, "train.micro_batch_rows"),
         within_documents=not plan.settings.data.cross_document_attention,
         dropout=train.dropout,
+        recompute=train.activation_checkpointing,
+        ranks=ranks,
     )
 
 

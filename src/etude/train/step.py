@@ -1,4 +1,4 @@
-"""One step of training: forward, loss, backward, clip, update. The heart of the project, on one page."""
+"""One step of training: forward, loss, backward, sum, clip, update. The heart of the project, on one page."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from etude.device import Device
 from etude.train.optimizer import UpdateRules
+from etude.train.parallel import ALONE, Ranks
 
 
 @dataclass(frozen=True)
@@ -45,13 +46,14 @@ def update_step(
     momentum: float,
     max_grad_norm: float,
     device: Device,
+    ranks: Ranks = ALONE,
 ) -> StepResult:
     """Predict the batch, compare with what came, send the error back, and move every parameter.
 
-    ``batch`` is the whole batch of the step in any number of micro-batches: the gradient is the same up to
-    rounding, since each part is divided by the number of targets of the whole.
+    ``batch`` is the whole batch of the step in any number of micro-batches, or this rank's share of it: the
+    gradient is the same up to rounding, since each part is divided by the number of targets of the whole.
     """
-    num_targets = sum(part.num_targets for part in batch)
+    num_targets = ranks.total(sum(part.num_targets for part in batch))
     rules.zero_grad()
     loss = torch.zeros((), device=device.torch)
     for part in batch:
@@ -59,6 +61,7 @@ def update_step(
             part_loss = summed_loss(part) / num_targets  # forward, loss
         part_loss.backward()  # type: ignore[no-untyped-call]
         loss += part_loss.detach()
+    ranks.add_up([loss, *(p.grad for p in parameters if p.grad is not None)])
     grad_norm = clip_gradients(parameters, max_grad_norm)
     rules.step(lr_factor, momentum)
     return StepResult(loss, grad_norm)

@@ -10,29 +10,38 @@ from rich.table import Table
 
 from etude.config import Settings, get_value, known_keys, resolved
 from etude.data.report_picture import draw_report
-from etude.device import available_cores
+from etude.device import available_cores, place_on_machine
 from etude.errors import InputError
 from etude.model.cost import count_parameters
 from etude.run import RunFolder, free_name, write_json
 from etude.train.checkpoint import list_checkpoints, step_of
 from etude.train.loop import Loop
+from etude.train.parallel import Ranks, joined
 from etude.train.plan import Plan, initial_state, next_token_objective
 from etude.workflow.display import format_duration
 from etude.workflow.plan import default_name, make_plan, prepare_data
-from etude.workflow.pretrain import Outcome, fit, reopen, start
+from etude.workflow.pretrain import Outcome, fit, follow, reopen, start
 from etude.workflow.summary import close, promise_sentence, say
 from etude.workflow.tasks import opening_words
 
 
 def grow(settings: Settings, console: Console | None = None) -> Outcome:
-    """Grow a language model: prepare, make the run folder, train, say how it went."""
-    console, began = console or Console(), time.monotonic()
+    """Grow a language model: prepare, make the run folder, train, say how it went.
+
+    Processes that ``torchrun`` starts besides the first one follow it, here and in :func:`resume`.
+    """
+    with joined() as ranks:
+        return _grow(settings, console or Console(), ranks) if ranks.leads else follow(ranks)
+
+
+def _grow(settings: Settings, console: Console, ranks: Ranks) -> Outcome:
+    began = time.monotonic()
     if settings.run.name != "auto":
         RunFolder.new(Path(settings.run.folder), settings.run.name)  # a taken name is refused before any work
     plan = make_plan(settings, console)
     say(console, describe(plan))
     run = start(plan, console)
-    outcome = fit(plan, run, console)
+    outcome = fit(plan, run, console, ranks)
     if plan.expected is not None and outcome.reason == "finished":
         say(console, promise_sentence(plan, run, time.monotonic() - began))
     close(outcome, console)
@@ -41,19 +50,25 @@ def grow(settings: Settings, console: Console | None = None) -> Outcome:
 
 def resume(path: Path, console: Console | None = None) -> Outcome:
     """Go on with a run from its last whole checkpoint."""
-    console = console or Console()
+    with joined() as ranks:
+        return _resume(path, console or Console(), ranks) if ranks.leads else follow(ranks)
+
+
+def _resume(path: Path, console: Console, ranks: Ranks) -> Outcome:
     plan, run = reopen(path, console)
     saved = list_checkpoints(run.checkpoints)
     last = step_of(saved[-1]) if saved else 0
     if last >= resolved(plan.settings.train.steps, "train.steps") and run.status().get("state") == "finished":
         raise InputError(f"{path} is finished at step {last}: use it with `etude generate {path}`")
-    outcome = fit(plan, run, console)
+    outcome = fit(plan, run, console, ranks)
     close(outcome, console)
     return outcome
 
 
 def explain(settings: Settings, console: Console | None = None) -> None:
     """``--dry-run``: every setting with its reason, what the model costs, and how long it will take."""
+    if place_on_machine()[0] > 0:
+        return  # the first process speaks for all
     console = console or Console()
     plan = make_plan(settings, console)
     table = Table(box=None, header_style="bold")

@@ -84,12 +84,13 @@ def manifest(plan: Plan) -> dict[str, Any]:
     }
 
 
-def sitting(plan: Plan, step: int, compiled: bool) -> dict[str, Any]:
+def sitting(plan: Plan, step: int, compiled: bool, processes: int) -> dict[str, Any]:
     """What the manifest says of one time that the run was at work: where, with what, from which step."""
     return {
         "from_step": step,
         "began": time.time(),
         "compiled": compiled,
+        "processes": processes,
         "machine": describe_machine(plan.device),
     }
 

@@ -2,6 +2,7 @@
 
 1. ``start`` makes the run folder; ``reopen`` finds the one that an earlier sitting left.
 2. ``fit`` goes round the loop with the tasks and listeners that make it a run.
+3. Other processes of ``torchrun`` ``follow``: the same loop without tasks and listeners, on their rows of the batches.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from etude.data.files import default_cache
 from etude.data.prepare import open_prepared
 from etude.data.reading.sources import absolute_source
 from etude.data.tokens.tokenizer import EtudeTokenizer
-from etude.errors import InputError
+from etude.errors import EtudeError, InputError
 from etude.evaluate.ladder import Ladder, build_ladder
 from etude.model.cost import count_parameters
 from etude.run import (
@@ -32,10 +33,17 @@ from etude.run import (
     write_atomic,
     write_json,
 )
-from etude.train.checkpoint import list_checkpoints, load_state, newest_good_checkpoint
+from etude.train.checkpoint import (
+    checkpoint_name,
+    list_checkpoints,
+    load_state,
+    newest_good_checkpoint,
+    verify_checkpoint,
+)
 from etude.train.compilation import compile_objective
 from etude.train.loop import Loop, Task, TrainState
-from etude.train.objectives import NextToken
+from etude.train.objectives import NextToken, made_ahead
+from etude.train.parallel import ALONE, Ranks
 from etude.train.plan import Plan, initial_state, next_token_objective, plan_on, validation_text
 from etude.workflow.card import model_card
 from etude.workflow.display import training_display
@@ -61,6 +69,17 @@ class Outcome:
     run: RunFolder
     reason: str  # finished or stopped
     step: int
+
+
+@dataclass(frozen=True)
+class Invitation:
+    """What the first process tells the others: all that they need to come to the same state."""
+
+    settings: Settings
+    data_fingerprint: str
+    run: Path
+    checkpoint: Path | None
+    compile: bool | Literal["auto"]
 
 
 def start(plan: Plan, console: Console) -> RunFolder:
@@ -123,22 +142,22 @@ def reopen(path: Path, console: Console) -> tuple[Plan, RunFolder]:
     return plan_on(data, settings), run
 
 
-def fit(plan: Plan, run: RunFolder, console: Console) -> Outcome:
-    """Train from where the run stands to its last step, or until Ctrl-C.
+def fit(plan: Plan, run: RunFolder, console: Console, ranks: Ranks = ALONE) -> Outcome:
+    """Train from where the run stands to its last step, or until Ctrl-C; the other ``ranks`` follow.
 
     Raises:
         EtudeError: a failure at run time; the run goes on from its last checkpoint with ``--resume``.
     """
     with run.held():
-        return _fit(plan, run, console)
+        return _fit(plan, run, console, ranks)
 
 
-def _fit(plan: Plan, run: RunFolder, console: Console) -> Outcome:
+def _fit(plan: Plan, run: RunFolder, console: Console, ranks: Ranks) -> Outcome:
     """:func:`fit` by the process that holds the run."""
     state = initial_state(plan)
     try:
         restore(run, state, console)
-        objective = next_token_objective(plan, state)
+        objective = next_token_objective(plan, state, ranks)
         history = RunHistory.load(run.path)  # after restore: nothing in it lies beyond the checkpoint
         ladder, passed = history.ladder, history.passed_at
         if ladder is None:
@@ -146,15 +165,16 @@ def _fit(plan: Plan, run: RunFolder, console: Console) -> Outcome:
         title = f"{run.path}: {plan.model.model_type}, {count_parameters(plan.model).total:,} parameters"
         display = training_display(console, title, objective.num_steps, ladder, passed)
         with display as panel, stop_on_signals() as should_stop:
-            begin_sitting(plan, run, state, objective, console)
+            begin_sitting(plan, run, state, objective, console, ranks)
             loop = Loop(
                 state,
-                objective,
+                made_ahead(objective, plan.device),
                 plan.settings.train,
                 plan.device,
                 tasks=run_tasks(plan, run, ladder, state, max(passed, default=0)),
                 listeners=[Record(run), panel],
                 should_stop=should_stop,
+                ranks=ranks,
             )
             reason = loop.run()
     except BaseException as error:
@@ -162,6 +182,38 @@ def _fit(plan: Plan, run: RunFolder, console: Console) -> Outcome:
         raise
     run.write_status(reason, state.step)
     return Outcome(run, reason, state.step)
+
+
+def follow(ranks: Ranks) -> Outcome:
+    """Train with the first process as it says; it alone evaluates, prints and writes.
+
+    Raises:
+        SystemExit: the first process came to nothing, or had nothing to do; it says so itself.
+        EtudeError: the first process ended before its time.
+    """
+    told: Invitation | None = ranks.invitation()
+    if told is None:
+        raise SystemExit(0)
+    data = open_prepared(default_cache(), told.data_fingerprint)
+    if data is None:
+        raise EtudeError(f"the text that the first process prepared is not in {default_cache()}: try again")
+    plan = plan_on(data, told.settings)
+    state = initial_state(plan)
+    if told.checkpoint is not None:
+        load_state(verify_checkpoint(told.checkpoint), state)
+    objective = next_token_objective(plan, state, ranks)
+    with stop_on_signals() as should_stop:
+        compile_objective(objective, plan.device, told.compile, ranks)
+        loop = Loop(
+            state,
+            made_ahead(objective, plan.device),
+            plan.settings.train,
+            plan.device,
+            should_stop=should_stop,
+            ranks=ranks,
+        )
+        reason = loop.run()
+    return Outcome(RunFolder(told.run), reason, state.step)
 
 
 def restore(run: RunFolder, state: TrainState, console: Console) -> None:
@@ -180,9 +232,10 @@ def restore(run: RunFolder, state: TrainState, console: Console) -> None:
 
 
 def begin_sitting(
-    plan: Plan, run: RunFolder, state: TrainState, objective: NextToken, console: Console
+    plan: Plan, run: RunFolder, state: TrainState, objective: NextToken, console: Console, ranks: Ranks
 ) -> None:
-    """Compile as the run was compiled before (or try to, the first time), and note this sitting in the manifest.
+    """Call the other ranks, compile as the run was compiled before (or try to, the first time), and note this
+    sitting in the manifest.
 
     Raises:
         EtudeError: the run was compiled before and cannot be here: it would go on with other rounding.
@@ -194,10 +247,13 @@ def begin_sitting(
     wanted: bool | Literal["auto"] = plan.settings.device.compile
     if sittings and state.step > 0:
         wanted = bool(sittings[-1]["compiled"])
-    problem = compile_objective(objective, plan.device, wanted)
+    newest = run.checkpoints / checkpoint_name(state.step)
+    checkpoint = newest if newest.is_dir() else None
+    ranks.invite(Invitation(plan.settings, plan.data.fingerprint, run.path, checkpoint, wanted))
+    problem = compile_objective(objective, plan.device, wanted, ranks)
     if problem is not None and wanted == "auto":
         console.print(f"training without torch.compile ({problem})", markup=False)
-    sittings.append(sitting(plan, state.step, compiled=problem is None))
+    sittings.append(sitting(plan, state.step, compiled=problem is None, processes=ranks.count))
     write_json(run.manifest_file, recorded)
 
 

@@ -22,6 +22,7 @@ from rich.table import Table
 
 from etude.config import Settings, resolved
 from etude.data.prepare import PreparedData
+from etude.device import place_on_machine
 from etude.errors import InputError
 from etude.model.cost import count_parameters, training_flops_per_token
 from etude.train.checkpoint import save_checkpoint
@@ -81,8 +82,10 @@ def choose_size(data: PreparedData, settings: Settings, deadline: float, console
     """The best size for the time left until ``deadline`` (of ``time.monotonic``).
 
     Raises:
-        InputError: less time than a run needs.
+        InputError: less time than a run needs, or several processes.
     """
+    if place_on_machine()[1] > 1:
+        raise InputError("--time measures one process: with torchrun give --size or --steps")
     seconds = deadline - time.monotonic()
     if seconds < SHORTEST:
         raise InputError(
@@ -116,7 +119,7 @@ def train_briefly(plan: Plan) -> float:
 
 
 def time_shapes(data: PreparedData, settings: Settings, pilot: Pilot, deadline: float) -> Sequence[Candidate]:
-    """Wider and wider shapes, until two in a row promise no more. What takes too long to time is scaled by its FLOPs."""
+    """Wider and wider shapes, until two in a row promise no more; what takes too long to time is scaled by FLOPs."""
     began = time.monotonic()
     allowed = MEASURING_SHARE * (deadline - began)
     candidates: list[Candidate] = []

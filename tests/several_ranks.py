@@ -1,0 +1,119 @@
+"""A few short trainings, by one process or by several: what each rank is left with. Run by torchrun, or imported."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from etude.config import TrainSettings
+from etude.data.tokens.coverage import IGNORE_INDEX
+from etude.data.tokens.loader import BatchLoader
+from etude.data.tokens.parts import TokenPart
+from etude.device import Device
+from etude.errors import EtudeError
+from etude.train import parallel
+from etude.train.events import Event, StepEvent
+from etude.train.loop import Loop, TrainState
+from etude.train.objectives import NextToken
+from etude.train.optimizer import UpdateRules
+from etude.train.parallel import ALONE, Ranks
+from etude.train.step import MicroBatch
+from networks import make_config, make_network, make_tokens
+
+CPU = Device("cpu", "fp32", 1)
+ROWS, STEPS, STOP_AT = 8, 5, 3
+CASES: dict[str, dict[str, Any]] = {
+    "muon": {"network": "qwen3"},
+    "adamw": {"network": "gpt2", "optimizer": "adamw"},
+    "mlp": {"network": "mlp-direct"},
+    "micro-batches": {"network": "llama-grouped-tied", "micro_batch_rows": 2},
+    "uneven micro-batches": {"network": "llama", "micro_batch_rows": 3},
+    "dropout": {"network": "llama", "micro_batch_rows": 4, "dropout": 0.3},
+    "documents, recomputed": {"network": "llama", "within_documents": True, "recompute": True},
+}
+
+
+def train(ranks: Ranks, **case: Any) -> dict[str, Any]:
+    """Five steps of one case: losses, norms and parameters."""
+    optimizer = case.pop("optimizer", "muon")
+    model = make_network(make_config(case.pop("network")))
+    # The gradient of a key's bias is nothing but rounding, of which Adam with a small eps would make whole steps.
+    settings = TrainSettings(lr=1e-2, muon_lr=1e-2, eps=1e-4, steps=STEPS, optimizer=optimizer)
+    documents = [make_tokens(1, 40, seed, vocab=60)[0].add(1).tolist() for seed in range(20)]
+    loader = BatchLoader(TokenPart.from_documents(documents, eos_id=0), 16, ROWS, seed=7)
+    case = {"micro_batch_rows": ROWS} | case
+    objective = NextToken(model, loader, CPU, num_steps=STEPS, ranks=ranks, **case)
+    return follow_loop(
+        Loop(TrainState(model, UpdateRules(model, settings, CPU)), objective, settings, CPU, ranks=ranks)
+    )
+
+
+def follow_loop(loop: Loop) -> dict[str, Any]:
+    told: list[Event] = []
+    loop.listeners = [told.append]
+    reason = loop.run()
+    steps = [event for event in told if isinstance(event, StepEvent)]
+    return {
+        "reason": reason,
+        "losses": [event.loss for event in steps],
+        "norms": [event.grad_norm for event in steps],
+        "tokens_seen": [event.tokens_seen for event in steps],
+        "parameters": {name: value.detach() for name, value in loop.state.model.named_parameters()},
+    }
+
+
+class FewTargets:
+    """A batch whose second half has next to nothing to predict: ranks then differ in their number of targets."""
+
+    num_steps, tokens_per_step = STEPS, ROWS * 16
+
+    def __init__(self, ranks: Ranks, *, poisoned: bool = False) -> None:
+        self.model = make_network(make_config("llama"))
+        self.rows, self.poisoned = ranks.rows(ROWS), poisoned
+
+    def batch(self, step: int) -> list[MicroBatch]:
+        tokens = make_tokens(ROWS, 17, seed=step)
+        targets = tokens[:, 1:].clone()
+        targets[ROWS // 2 :, 2:] = IGNORE_INDEX
+        here = slice(self.rows.start, self.rows.stop)
+        count = int((targets[here] != IGNORE_INDEX).sum())
+        return [MicroBatch(tokens[here, :-1], targets[here], count)]
+
+    def loss(self, part: MicroBatch) -> torch.Tensor:
+        logits = self.model(part.inputs).flatten(0, 1)
+        loss = torch.nn.functional.cross_entropy(
+            logits, part.targets.flatten(), ignore_index=IGNORE_INDEX, reduction="sum"
+        )
+        return loss * float("nan") if self.poisoned and self.rows.stop == ROWS else loss
+
+
+def few_targets(ranks: Ranks, *, stop_last: bool = False, poisoned: bool = False) -> dict[str, Any]:
+    """Training on :class:`FewTargets`; the last rank alone may be asked to stop, or compute no number."""
+    objective = FewTargets(ranks, poisoned=poisoned)
+    settings = TrainSettings(lr=1e-2, muon_lr=1e-2, steps=STEPS)
+    state = TrainState(objective.model, UpdateRules(objective.model, settings, CPU))
+    loop = Loop(state, objective, settings, CPU, ranks=ranks)
+    if stop_last and ranks.rank == ranks.count - 1:
+        loop.should_stop = lambda: state.step >= STOP_AT
+    try:
+        return follow_loop(loop)
+    except EtudeError as error:
+        return {"error": str(error)}
+
+
+def every_case(ranks: Ranks = ALONE) -> dict[str, dict[str, Any]]:
+    torch.set_num_threads(1)
+    parallel.NUMBERS_AT_ONCE = 5000  # several messages, though the networks are small
+    results = {name: train(ranks, **case) for name, case in CASES.items()}
+    results["few targets"] = few_targets(ranks)
+    results["stopped"] = few_targets(ranks, stop_last=True)
+    results["poisoned"] = few_targets(ranks, poisoned=True)
+    return results
+
+
+if __name__ == "__main__":
+    with parallel.joined() as together:
+        torch.save(every_case(together), Path(sys.argv[1]) / f"{together.rank}.pt")

@@ -1,0 +1,99 @@
+"""Two processes make the steps of one: the same numbers up to rounding, and the same bits as each other."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import several_ranks
+from etude.errors import InputError
+from etude.train.parallel import ALONE, Ranks, joined, require_even_rows
+from several_ranks import CASES, STEPS, STOP_AT
+
+COMPARED = [*CASES, "few targets"]
+
+
+@pytest.fixture(scope="module")
+def one() -> dict[str, Any]:
+    return several_ranks.every_case()
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    """The results of both ranks."""
+    folder = tmp_path_factory.mktemp("ranks")
+    tests = Path(several_ranks.__file__)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    path = os.pathsep.join([str(tests.parent), os.environ.get("PYTHONPATH", "")])
+    done = subprocess.run(
+        [*command, str(tests), str(folder)],
+        env=os.environ | {"PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return [torch.load(folder / f"{rank}.pt") for rank in (0, 1)]
+
+
+@pytest.mark.parametrize("case", COMPARED)
+def test_ranks_hold_the_same_bits(two: list[dict[str, Any]], case: str) -> None:
+    first, second = (results[case] for results in two)
+    assert first["losses"] == second["losses"]
+    assert first["norms"] == second["norms"]
+    for name, value in first["parameters"].items():
+        assert torch.equal(value, second["parameters"][name]), name
+
+
+@pytest.mark.parametrize("case", COMPARED)
+def test_two_ranks_make_the_steps_of_one(one: dict[str, Any], two: list[dict[str, Any]], case: str) -> None:
+    alone, together = one[case], two[0][case]
+    assert together["losses"] == pytest.approx(alone["losses"], rel=1e-5)
+    assert together["norms"] == pytest.approx(alone["norms"], rel=1e-4)
+    assert together["tokens_seen"] == alone["tokens_seen"]
+    for name, value in alone["parameters"].items():
+        torch.testing.assert_close(together["parameters"][name], value, rtol=1e-4, atol=1e-5)
+
+
+def test_dropout_differs_between_the_ranks_as_between_micro_batches(one: dict[str, Any]) -> None:
+    """The comparison above would also hold if nothing was left out."""
+    plain = several_ranks.train(ALONE, **(CASES["dropout"] | {"dropout": 0.0}))
+    assert plain["losses"] != one["dropout"]["losses"]
+
+
+def test_all_ranks_stop_where_one_is_asked_to(two: list[dict[str, Any]]) -> None:
+    for results in two:
+        assert results["stopped"]["reason"] == "stopped"
+        assert len(results["stopped"]["losses"]) == STOP_AT
+        assert len(results["few targets"]["losses"]) == STEPS
+
+
+def test_a_loss_that_is_no_number_on_one_rank_stops_all(two: list[dict[str, Any]]) -> None:
+    assert all("the loss of step 1 is nan" in results["poisoned"]["error"] for results in two)
+
+
+def test_rows_are_shared_out_evenly_or_not_at_all() -> None:
+    shares = [Ranks(rank, 4).rows(12) for rank in range(4)]
+    assert [row for share in shares for row in share] == list(range(12))
+    with pytest.raises(InputError, match=r"--nproc-per-node=4, or .* train\.batch_rows=15"):
+        require_even_rows(12, 5)
+
+
+def test_several_machines_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "2", "WORLD_SIZE": "4"}.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(InputError, match="one machine"), joined():
+        pass
+
+
+def test_without_torchrun_there_is_one_rank() -> None:
+    with joined() as ranks:
+        assert ranks is ALONE
+        assert (ranks.total(7), ranks.any(True), ranks.any(False)) == (7, True, False)
+        assert ranks.leads

@@ -1,0 +1,133 @@
+"""Whole runs by two processes of torchrun: one folder, the numbers of one process, and resumed by any number."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from rich.console import Console
+from safetensors.torch import load_file
+
+from etude.config import Settings, to_toml, with_values
+from etude.errors import InputError
+from etude.run import RunFolder, read_object
+from etude.train.loop import Loop
+from etude.workflow import jobs
+from etude.workflow.plan import make_plan
+
+
+def by_two(*arguments: str | Path) -> subprocess.Popen[str]:
+    """``torchrun --nproc-per-node=2 -m etude train ...``, begun."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    return subprocess.Popen(
+        [*command, "-m", "etude", "train", *map(str, arguments)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def finished(process: subprocess.Popen[str]) -> str:
+    """What it printed, once it has ended well."""
+    output, errors = process.communicate(timeout=300)
+    assert process.returncode == 0, errors[:3000]
+    return output
+
+
+def stop_after(patch: pytest.MonkeyPatch, step: int) -> None:
+    """Ctrl-C, as the loop sees it, once the run has come to ``step``."""
+
+    def stopping(loop: Loop, *args: object, **kwargs: object) -> None:
+        original(loop, *args, **kwargs)  # type: ignore[arg-type]
+        loop.should_stop = lambda: loop.state.step >= step
+
+    original = Loop.__init__
+    patch.setattr(Loop, "__init__", stopping)
+
+
+def assert_same_training(ours: RunFolder, theirs: RunFolder) -> None:
+    """Up to rounding: every loss in the log, every evaluation, and the last parameters."""
+    logs = [[e for e in run.metrics.read() if e["event"] in ("step", "eval")] for run in (ours, theirs)]
+    for one, other in zip(*logs, strict=True):
+        assert (one["event"], one["step"], one["tokens_seen"]) == (
+            other["event"],
+            other["step"],
+            other["tokens_seen"],
+        )
+        loss = "loss" if one["event"] == "step" else "val_loss"
+        assert one[loss] == pytest.approx(other[loss], rel=1e-5)
+    weights = [load_file(run.checkpoints / "step-00000012" / "model.safetensors") for run in (ours, theirs)]
+    for name, value in weights[0].items():
+        torch.testing.assert_close(value, weights[1][name], rtol=1e-3, atol=1e-4)
+
+
+def test_two_processes_make_the_run_of_one_and_go_on_with_it(
+    small_settings: Settings, console: Console, tmp_path: Path
+) -> None:
+    whole = jobs.grow(small_settings, console).run
+    (tmp_path / "my.toml").write_text(to_toml(small_settings))
+    output = finished(by_two("--config", tmp_path / "my.toml", "--name", "two"))
+    assert output.count("Trained 12 steps") == 1
+    two = RunFolder(whole.path.with_name("two"))
+    assert sorted(path.name for path in whole.path.parent.iterdir()) == sorted([whole.name, "two"])
+    assert two.status()["state"] == "finished"
+    (sitting,) = read_object(two.manifest_file)["sittings"]
+    assert sitting["processes"] == 2
+    assert (
+        two.settings_file.read_text().replace('name = "two"', 'name = "auto"')
+        == whole.settings_file.read_text()
+    )
+    assert len(two.samples.read()) == len(whole.samples.read())
+    assert_same_training(two, whole)
+
+    with pytest.MonkeyPatch.context() as patch:
+        stop_after(patch, 6)
+        part = jobs.grow(small_settings, console).run
+    finished(by_two("--resume", part.path))
+    assert part.status()["state"] == "finished"
+    assert [sitting["processes"] for sitting in read_object(part.manifest_file)["sittings"]] == [1, 2]
+    assert_same_training(part, whole)
+
+
+@pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="finds a process by Linux's /proc")
+def test_a_signal_to_one_process_stops_all_and_one_process_goes_on(
+    small_settings: Settings, console: Console, tmp_path: Path
+) -> None:
+    settings = with_values(
+        small_settings, {"train.steps": 50_000, "train.eval_every": 50_000, "train.checkpoint_every": 50_000}
+    )
+    (tmp_path / "my.toml").write_text(to_toml(settings))
+    launcher = by_two("--config", tmp_path / "my.toml", "--name", "two")
+    run = RunFolder(Path(settings.run.folder) / "two")
+    deadline = time.monotonic() + 120
+    while not any(event["step"] >= 9 for event in run.metrics.read()):
+        assert launcher.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    children = Path(f"/proc/{launcher.pid}/task/{launcher.pid}/children").read_text().split()
+    (second,) = [c for c in children if b"\0RANK=1\0" in Path(f"/proc/{c}/environ").read_bytes()]
+    os.kill(int(second), signal.SIGTERM)
+    finished(launcher)
+    step = run.status()["step"]
+    assert run.status()["state"] == "stopped"
+    assert (run.checkpoints / f"step-{step:08d}").is_dir()
+    with pytest.MonkeyPatch.context() as patch:
+        stop_after(patch, step + 2)
+        assert jobs.resume(run.path, console).step == step + 2
+    steps = [event["step"] for event in run.metrics.read() if event["event"] == "step"]
+    assert steps == list(range(1, step + 3))
+
+
+def test_rows_that_do_not_divide_are_refused_before_anything_is_made(
+    small_settings: Settings, console: Console, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "3")
+    with pytest.raises(InputError, match=r"batch_rows=4 does not divide .* --nproc-per-node=2"):
+        make_plan(small_settings, console)
+    assert not Path(small_settings.run.folder).exists()
