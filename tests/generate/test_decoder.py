@@ -87,9 +87,9 @@ def test_changed_weights_are_noticed(network: LanguageModel) -> None:
         assert generate(network, [[1, 2]], GREEDY, eos_id=None)[0].token_ids == plain(network, [1, 2])
 
     check()
-    kept = decoder._kept[network][1, False][1]  # type: ignore[index]
+    kept = decoder._kept[network][False][1]  # type: ignore[index]
     check()
-    assert decoder._kept[network][1, False][1] is kept  # type: ignore[index]
+    assert decoder._kept[network][False][1] is kept  # type: ignore[index]
     for parameter in network.parameters():
         parameter += 0.1 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1))
     check()

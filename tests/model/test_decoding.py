@@ -40,7 +40,7 @@ def test_single_tokens_are_as_the_network_reads_them(
     monkeypatch.setattr(products, "_SMALLEST_PACKED", smallest_packed)
     model = make_network(make_config(name), 4)
     assert isinstance(model, Transformer)
-    decoding = Decoding(model, rows=len(lengths))
+    decoding = Decoding(model)
     assert isinstance(decoding.head, PackedProduct) == (smallest_packed == 0 and can_pack)
     expected_cache, cache = filled(model, lengths), filled(model, lengths)
     for ahead in range(4):
@@ -54,18 +54,19 @@ def test_single_tokens_are_as_the_network_reads_them(
 @torch.no_grad()
 @pytest.mark.parametrize("name", TRANSFORMERS)
 @pytest.mark.parametrize("lengths", [[9], [9, 1, 14]], ids=str)
-def test_fixed_shapes_change_nothing(name: str, lengths: list[int]) -> None:
-    """What is compiled, run as it stands: it reads the whole capacity, most of which it must not see."""
+@pytest.mark.parametrize("reach", [15, 30])
+def test_what_is_compiled_sees_no_further_than_it_may(name: str, lengths: list[int], reach: int) -> None:
+    """Run as it stands: it reads up to the whole capacity, most of which it must not see."""
     model = make_network(make_config(name), 4)
     assert isinstance(model, Transformer)
-    decoding = Decoding(model, rows=len(lengths), compiled=True)
-    assert isinstance(decoding.head, SummedProduct) == (len(lengths) == 1)
+    decoding = Decoding(model, compiled=True)
+    assert isinstance(decoding.head, SummedProduct)
     expected_cache, cache = filled(model, lengths), filled(model, lengths)
     for buffer in (*cache.keys, *cache.values):
         buffer[:, :, max(lengths) :] = 1e4
     tokens = next_tokens(lengths, 0)
     expected = model(tokens[:, None], cache=expected_cache)[:, 0]
-    found = decoding.static_step(tokens, torch.tensor(lengths), cache)
+    found = decoding.traced_step(tokens, torch.tensor(lengths), torch.arange(reach), cache)
     torch.testing.assert_close(found, expected, **CLOSE)
     cache.advance(1)
     assert_same_cache(cache, expected_cache)
@@ -81,7 +82,7 @@ def assert_same_cache(found: KVCache, expected: KVCache) -> None:
 def test_a_full_cache_and_other_rows_are_refused() -> None:
     model = make_network(make_config("llama"), 4)
     assert isinstance(model, Transformer)
-    decoding = Decoding(model, rows=1)
+    decoding = Decoding(model)
     with pytest.raises(ValueError, match="9 \\+ 1 tokens are more than the cache holds"):
         decoding.step(torch.tensor([1]), filled(model, [9], capacity=9))
     with pytest.raises(ValueError, match="1 rows, the inputs 2"):
@@ -94,8 +95,6 @@ def test_a_full_cache_and_other_rows_are_refused() -> None:
 def test_products(kind: type[Product], rows: int, biased: bool) -> None:
     if kind is PackedProduct and not can_pack:
         pytest.skip("this build of PyTorch has no oneDNN")
-    if kind is SummedProduct and rows > 1:
-        pytest.skip("a sum is for one row")
     generator = torch.Generator().manual_seed(rows)
     weight = torch.randn(37, 70, generator=generator)
     bias = torch.randn(37, generator=generator) if biased else None
@@ -111,7 +110,7 @@ def test_products(kind: type[Product], rows: int, biased: bool) -> None:
 
 def test_only_large_float32_weights_are_packed() -> None:
     small, large = torch.zeros(8, 8), torch.zeros(1024, 1024)
-    assert type(make_product(small, None, rows=1, compiled=False)) is Product
-    assert type(make_product(large.bfloat16(), None, rows=1, compiled=False)) is Product
-    assert type(make_product(large, None, rows=1, compiled=False)) is (PackedProduct if can_pack else Product)
-    assert type(make_product(large, None, rows=2, compiled=True)) is Product
+    assert type(make_product(small, None, compiled=False)) is Product
+    assert type(make_product(large.bfloat16(), None, compiled=False)) is Product
+    assert type(make_product(large, None, compiled=False)) is (PackedProduct if can_pack else Product)
+    assert type(make_product(large, None, compiled=True)) is SummedProduct

@@ -27,6 +27,8 @@ COMPILE_FROM_STEPS = 10_000
 """Steps from which "auto" compiles: a compilation takes 10 to 30 s, and a compiled step saves some milliseconds."""
 FEWEST_STEPS = 8
 """For fewer new tokens than this it is not worth arranging the weights."""
+_REACH_STEP = 16
+"""Cached positions are read in whole multiples of this (which are neither 0 nor 1, both special to the compiler)."""
 _SMALLEST_CAPACITY = 64
 """Each capacity is a graph of its own; they are powers of two, so that there are few."""
 
@@ -51,7 +53,7 @@ class Decoder:
             if compile is True or (compile == "auto" and _is_worth_compiling(model, rows, steps)):
                 self._compile(model, rows, capacity, demanded=compile is True)
             if self.step is None:
-                self.step = _arranged(model, rows, compiled=False).step
+                self.step = _arranged(model, compiled=False).step
         if not self.fixed:
             self.cache = model.new_cache(rows, capacity)
 
@@ -116,28 +118,40 @@ def _is_worth_compiling(model: Transformer, rows: int, steps: int) -> bool:
 
 
 class _CompiledStep:
-    """`Decoding.static_step` as one graph, for every generation with a network of this shape."""
+    """`Decoding.traced_step` as one graph, for every generation with a network of this shape."""
 
     def __init__(self, model: Transformer, rows: int, capacity: int) -> None:
-        self.decoding = _arranged(model, rows, compiled=True)
+        self.decoding = _arranged(model, compiled=True)
         weight = self.decoding.embedding
-        self._device = weight.device
+        self._numbers = torch.arange(capacity, device=weight.device)
+        self._fixed_reach = weight.device.type == "cuda"
         self._run = _graph(model.config, rows, capacity, weight.dtype, weight.device)
 
     def __call__(self, tokens: Tensor, cache: KVCache) -> Tensor:
         cache.require_room(len(tokens), 1)
         positions = torch.tensor(cache.lengths, device=tokens.device)
-        logits = self._run(self.decoding, tokens, positions, cache)
+        logits = self._run(self.decoding, tokens, positions, self._reach(max(cache.lengths) + 1), cache)
         cache.advance(1)
         return logits
+
+    def _reach(self, length: int) -> Tensor:
+        """On a CPU only as far as there is something; on a GPU everything, which leaves all shapes fixed."""
+        if self._fixed_reach:
+            return self._numbers
+        return self._numbers[: -(-length // _REACH_STEP) * _REACH_STEP]
 
     @torch.inference_mode()
     def problem(self, cache: KVCache) -> str | None:
         """Compile, on an empty cache; one line on why it cannot be done."""
-        # Two tensors: of one given twice the graph would make one for ever.
-        tokens, positions = (torch.tensor([0] * cache.batch_size, device=self._device) for _ in range(2))
+        rows, device = cache.batch_size, self._numbers.device
+        # Two tensors, for the graph would always take one that is given twice to be one; and a reach of its own
+        # memory, for the size that may vary is marked on it.
+        tokens, positions = (torch.tensor([0] * rows, device=device) for _ in range(2))
+        reach = self._reach(2 * _REACH_STEP).clone()
+        if not self._fixed_reach:
+            torch._dynamo.mark_dynamic(reach, 0)  # type: ignore[no-untyped-call]
         try:
-            self._run(self.decoding, tokens, positions, cache)
+            self._run(self.decoding, tokens, positions, reach, cache)
         except Exception as error:  # the compiler's failures have no common type
             lines = str(error).strip().splitlines()
             return f"{type(error).__name__}: {lines[0][:120] if lines else 'no message'}"
@@ -152,7 +166,7 @@ def _graph(
 
     Those checks (one for each weight and more) would take longer than a small network does.
     """
-    step = Decoding.static_step
+    step = Decoding.traced_step
     # The compiler keeps its graphs with a function's code: each gets a copy of its own.
     own = types.FunctionType(step.__code__.replace(), step.__globals__, step.__name__)
     options: dict[str, Any] = {
@@ -162,25 +176,25 @@ def _graph(
     return torch.compile(own, fullgraph=True, dynamic=False, options=options)
 
 
-_kept: weakref.WeakKeyDictionary[Transformer, dict[tuple[int, bool], tuple[object, Decoding]]]
+_kept: weakref.WeakKeyDictionary[Transformer, dict[bool, tuple[object, Decoding]]]
 _kept = weakref.WeakKeyDictionary()
 
 
-def _arranged(model: Transformer, rows: int, *, compiled: bool) -> Decoding:
-    """The weights of `model` arranged for `rows` rows, kept for as long as they are the same.
+def _arranged(model: Transformer, *, compiled: bool) -> Decoding:
+    """The weights of `model` arranged for decoding, kept for as long as they are the same.
 
     They are kept with networks in evaluation mode only: one that is being trained will have changed by the next time.
     """
     known = _kept.setdefault(model, {})
     weights = _fingerprint(model)
-    found = known.get((rows, compiled))
+    found = known.get(compiled)
     if found is not None and found[0] == weights:
         return found[1]
     with torch.inference_mode():
-        decoding = Decoding(model, rows=rows, compiled=compiled)
+        decoding = Decoding(model, compiled=compiled)
     known.clear()
     if not model.training and weights is not None:
-        known[rows, compiled] = (weights, decoding)
+        known[compiled] = (weights, decoding)
     return decoding
 
 

@@ -154,9 +154,8 @@ def _next_logits(decoder: Decoder, rows: Sequence[_Row], most: int) -> NDArray[n
     """Read each row's last token; the logits of the one after it, (rows, V)."""
     for place, row in enumerate(rows):
         if decoder.lengths[place] == most:
-            if row.finish_reason is None:
-                row.context = row.context[-max(1, most // 2) :]
-            decoder.read_anew(place, row.context[-max(1, most // 2) : -1])
+            row.context = row.context[-max(1, most // 2) :]
+            decoder.read_anew(place, row.context[:-1])
     logits: NDArray[np.float32] = decoder.next_logits([row.context[-1] for row in rows]).numpy()
     return logits
 

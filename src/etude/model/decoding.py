@@ -40,9 +40,9 @@ class _Place:
 class _Layer:
     """The weights of one layer, and its forward pass at one position."""
 
-    def __init__(self, block: Block, rows: int, compiled: bool) -> None:
+    def __init__(self, block: Block, compiled: bool) -> None:
         def product(*parts: nn.Linear) -> Product:
-            return _joined(parts, rows, compiled)
+            return _joined(parts, compiled)
 
         attention, mlp = block.self_attn, block.mlp
         assert isinstance(mlp, GatedMLP | PlainMLP)
@@ -89,25 +89,19 @@ class _Layer:
         _write(all_keys, keys, place)
         _write(all_values, values, place)
         if torch.compiler.is_compiling():
-            mask = None if place.mask is None else place.mask[:, None]
-            grouped = queries.shape[1] != self.key_heads
-            mixed = F.scaled_dot_product_attention(
-                queries[:, :, None], all_keys, all_values, attn_mask=mask, enable_gqa=grouped
-            )
-            return mixed.reshape(rows, -1)
+            return _traced_attention(queries, all_keys, all_values, place)
         return _attention(queries, all_keys, all_values, place, self.scale)
 
 
 class Decoding:
-    """All the weights of a transformer, arranged for `rows` rows that each grow by one token at a time.
+    """All the weights of a transformer, arranged for rows that each grow by one token at a time.
 
     It keeps copies of most weights (all of them where they are packed), so it takes up to the memory of the network
     once more, and knows nothing of later changes to the network's weights.
     """
 
-    def __init__(self, model: Transformer, *, rows: int, compiled: bool = False) -> None:
+    def __init__(self, model: Transformer, *, compiled: bool = False) -> None:
         decoder = model.model
-        self.rows = rows
         self.embedding = decoder.embed_tokens.weight
         places = decoder.embed_positions
         dtype = self.embedding.dtype
@@ -119,10 +113,10 @@ class Decoding:
             self.learned = places.weight
         else:
             self.rotation = (places.cos.to(dtype)[:, None], places.sin.to(dtype)[:, None])
-        self.layers = [_Layer(block, rows, compiled) for block in decoder.layers]  # type: ignore[arg-type]
+        self.layers = [_Layer(block, compiled) for block in decoder.layers]  # type: ignore[arg-type]
         self.norm = _norm(decoder.norm)
         weight, bias = model.unembedding()
-        self.head = make_product(weight, bias, rows=rows, compiled=compiled)
+        self.head = make_product(weight, bias, compiled=compiled)
 
     def step(self, tokens: Int[Tensor, " B"], cache: KVCache) -> Float[Tensor, "B V"]:
         """Read one token for each row, and return the logits of the one after it. The cache is advanced.
@@ -134,15 +128,20 @@ class Decoding:
         cache.advance(1)
         return logits
 
-    def static_step(
-        self, tokens: Int[Tensor, " B"], positions: Int[Tensor, " B"], cache: KVCache
+    def traced_step(
+        self,
+        tokens: Int[Tensor, " B"],
+        positions: Int[Tensor, " B"],
+        reach: Int[Tensor, " S"],
+        cache: KVCache,
     ) -> Float[Tensor, "B V"]:
-        """The same with nothing that changes from token to token but the numbers in two tensors, for compilation.
+        """The same for compilation: nothing changes from token to token but the numbers in tensors.
 
-        All of the cache's capacity is read, and what is behind a row's position masked. The caller advances it.
+        `reach` numbers the cached positions that are read, 0 to S - 1; those behind a row's own are masked. S may be
+        anything from the longest row's new length to the capacity. The caller advances the cache.
         """
-        mask = torch.arange(cache.capacity, device=tokens.device) <= positions[:, None]
-        return self._forward(tokens, _Place(None, positions, cache.capacity, mask[:, None]), cache)
+        mask = reach <= positions[:, None]
+        return self._forward(tokens, _Place(None, positions, reach.shape[0], mask[:, None]), cache)
 
     def _forward(self, tokens: Tensor, place: _Place, cache: KVCache) -> Tensor:
         residual = F.embedding(tokens, self.embedding)
@@ -200,13 +199,33 @@ def _attention(queries: Tensor, keys: Tensor, values: Tensor, place: _Place, sca
     return torch.bmm(scores.softmax(dim=-1), seen_values).view(rows, -1)
 
 
-def _joined(parts: tuple[nn.Linear, ...], rows: int, compiled: bool) -> Product:
+def _traced_attention(queries: Tensor, keys: Tensor, values: Tensor, place: _Place) -> Tensor:
+    """The same for the compiler, which on a CPU makes better loops of plain sums than it has operators to call."""
+    assert place.mask is not None
+    rows, heads, head_dim = queries.shape
+    keys, values = keys[:, :, : place.end], values[:, :, : place.end]  # (B, K, S, Dh)
+    if keys.device.type != "cpu":
+        mixed = F.scaled_dot_product_attention(
+            queries[:, :, None],
+            keys,
+            values,
+            attn_mask=place.mask[:, None],
+            enable_gqa=heads != keys.shape[1],
+        )
+        return mixed.reshape(rows, -1)
+    grouped = (queries * head_dim**-0.5).view(rows, keys.shape[1], -1, 1, head_dim)
+    scores = (grouped * keys[:, :, None]).sum(dim=-1)  # (B, K, H / K, S)
+    weights = scores.masked_fill(~place.mask[:, None], -torch.inf).softmax(dim=-1)
+    return (weights[..., None] * values[:, :, None]).sum(dim=-2).view(rows, -1)  # type: ignore[no-any-return]
+
+
+def _joined(parts: tuple[nn.Linear, ...], compiled: bool) -> Product:
     """Linear layers that read the same input, as one product."""
     if len(parts) == 1:
-        return make_product(parts[0].weight, parts[0].bias, rows=rows, compiled=compiled)
+        return make_product(parts[0].weight, parts[0].bias, compiled=compiled)
     weight = torch.cat([part.weight.detach() for part in parts])
     biases = [part.bias.detach() for part in parts if part.bias is not None]
-    return make_product(weight, torch.cat(biases) if biases else None, rows=rows, compiled=compiled)
+    return make_product(weight, torch.cat(biases) if biases else None, compiled=compiled)
 
 
 def _norm(module: nn.Module) -> Norm:

@@ -55,24 +55,26 @@ class PackedProduct(Product):
 
 
 class SummedProduct(Product):
-    """One row times the weight as a plain sum, for `torch.compile` on a CPU: its own loops read W once, in order."""
+    """For `torch.compile` on a CPU: one row times the weight as a plain sum, whose loops read W once and in order."""
 
-    def __call__(self, x: Float[Tensor, "1 I"]) -> Float[Tensor, "1 O"]:
+    def __call__(self, x: Float[Tensor, "B I"]) -> Float[Tensor, "B O"]:
+        if len(x) > 1:
+            return super().__call__(x)
         product = (x * self.weight).sum(dim=-1)[None]
         return product if self.bias is None else product + self.bias
 
-    def plus(self, x: Float[Tensor, "1 I"], residual: Float[Tensor, "1 O"]) -> Float[Tensor, "1 O"]:
+    def plus(self, x: Float[Tensor, "B I"], residual: Float[Tensor, "B O"]) -> Float[Tensor, "B O"]:
         return residual + self(x)
 
 
 def make_product(
-    weight: Float[Tensor, "O I"], bias: Float[Tensor, " O"] | None, *, rows: int, compiled: bool
+    weight: Float[Tensor, "O I"], bias: Float[Tensor, " O"] | None, *, compiled: bool
 ) -> Product:
-    """The fastest product for `rows` rows, in a graph that is to be compiled or as PyTorch runs it."""
+    """The fastest product for a few rows, in a graph that is to be compiled or as PyTorch runs it."""
     if weight.device.type == "cpu":
-        if compiled and rows == 1:
+        if compiled:
             return SummedProduct(weight, bias)
-        if not compiled and weight.numel() >= _SMALLEST_PACKED and _can_pack(weight):
+        if weight.numel() >= _SMALLEST_PACKED and _can_pack(weight):
             return PackedProduct(weight, bias)
     return Product(weight, bias)
 
