@@ -31,7 +31,7 @@ def plain(
         if len(context) > most:
             context = context[-(most // 2) :]
         logits = model(torch.tensor([context]))[:, -1]
-        token = draw(token_probabilities(logits, settings)[0], generator)
+        token = draw(token_probabilities(logits, settings)[0].numpy(), generator)
         if token == eos_id:
             return Generation(tokens, logprobs, "eos")
         logprobs.append(float(logits.double().log_softmax(-1)[0, token]))

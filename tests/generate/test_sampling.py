@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from etude.errors import InputError
-from etude.generate.sampling import SamplingSettings, draw, row_seed, token_probabilities
+from etude.errors import EtudeError, InputError
+from etude.generate.sampling import SamplingSettings, choose, draw, row_seed, token_probabilities
 
 Array = NDArray[np.float64]
 
@@ -109,11 +109,11 @@ def test_extreme_logits_stay_finite() -> None:
 def test_frequencies_of_draws(changes: dict[str, Any]) -> None:
     """Chi-square over 20,000 draws; the bound is 5 standard deviations above what it should be."""
     logits = torch.randn(1, 12, generator=torch.Generator().manual_seed(2)) * 1.5
-    probabilities = token_probabilities(logits, SamplingSettings(**changes))[0]
+    probabilities = token_probabilities(logits, SamplingSettings(**changes))[0].numpy()
     generator = torch.Generator().manual_seed(3)
     count = 20_000
     seen = np.bincount([draw(probabilities, generator) for _ in range(count)], minlength=12)
-    expected = count * probabilities.numpy()
+    expected = count * probabilities
     assert seen[expected == 0].sum() == 0
     possible = expected > 0
     chi_square = ((seen - expected)[possible] ** 2 / expected[possible]).sum()
@@ -122,7 +122,7 @@ def test_frequencies_of_draws(changes: dict[str, Any]) -> None:
 
 
 def test_a_draw_never_lands_on_probability_zero() -> None:
-    probabilities = torch.tensor([0.0, 0.1, 0.0, 0.9, 0.0], dtype=torch.float64)
+    probabilities = np.array([0.0, 0.1, 0.0, 0.9, 0.0])
     generator = torch.Generator().manual_seed(0)
     assert {draw(probabilities, generator) for _ in range(300)} == {1, 3}
 
@@ -151,3 +151,39 @@ def test_row_seeds_are_unrelated() -> None:
 def test_settings_that_mean_nothing(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         SamplingSettings(**changes)
+
+
+@pytest.mark.parametrize("spread", [0.01, 1.0, 6.0])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"top_p": 0.95},
+        {"top_p": 0.2, "temperature": 0.7},
+        {"top_k": 50, "top_p": 0.9},
+        {"min_p": 0.05, "top_p": 0.99},
+    ],
+    ids=str,
+)
+def test_large_vocabularies(spread: float, changes: dict[str, Any]) -> None:
+    """Only a part of a large vocabulary is sorted; with many equals, as half precision has them."""
+    generator = torch.Generator().manual_seed(5)
+    logits = (spread * torch.randn(1, 3000, generator=generator)).bfloat16().float()
+    s = SamplingSettings(**changes)
+    expected = reference(logits[0].tolist(), s)
+    np.testing.assert_allclose(token_probabilities(logits, s)[0].numpy(), expected, atol=1e-12)
+
+
+def test_a_choice_has_the_models_own_log_probability() -> None:
+    logits = torch.randn(50, generator=torch.Generator().manual_seed(2)) * 3
+    exact = logits.double().log_softmax(dim=-1)
+    for s in (SamplingSettings(temperature=0.0), SamplingSettings(temperature=0.5, top_p=0.9)):
+        token, logprob = choose(logits.numpy(), s, torch.Generator().manual_seed(1))
+        assert logprob == pytest.approx(float(exact[token]), abs=1e-12)
+
+
+@pytest.mark.parametrize("broken", [math.nan, math.inf, -math.inf])
+def test_logits_that_are_not_finite_are_refused(broken: float) -> None:
+    logits = np.zeros(9, dtype=np.float32)
+    logits[4] = broken
+    with pytest.raises(EtudeError, match="not finite numbers"):
+        choose(logits, SamplingSettings(), torch.Generator())

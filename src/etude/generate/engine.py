@@ -6,12 +6,13 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
+import numpy as np
 import torch
-from torch import Tensor
+from numpy.typing import NDArray
 
-from etude.errors import EtudeError, InputError
-from etude.generate.sampling import SamplingSettings, draw, row_seed, token_probabilities
-from etude.model.cache import Cache
+from etude.errors import InputError
+from etude.generate.decoder import Compile, Decoder
+from etude.generate.sampling import SamplingSettings, choose, row_seed
 from etude.model.language_model import LanguageModel
 
 FinishReason = Literal["eos", "length", "context"]
@@ -39,6 +40,7 @@ def generate(
     eos_id: int | None,
     seed: int | Sequence[int] = 0,
     at_context_end: ContextRule = "slide",
+    compile: Compile = "auto",
     on_token: Callable[[int, int], None] | None = None,
 ) -> list[Generation]:
     """Continue every prompt until `eos_id`, `settings.max_new_tokens`, or the end of the context.
@@ -52,11 +54,15 @@ def generate(
     from position 0 (so that a token costs one position again, and not C); "stop" ends with finish_reason
     "context".
 
+    `compile`: run each new token's forward pass as one graph of `torch.compile`. The first time for a network's
+    shape, number of rows and capacity takes 10 to 30 s; so "auto" does it from COMPILE_FROM_STEPS new tokens on,
+    and only where it gains anything. Logits are the same but for rounding.
+
     Raises InputError for an empty prompt, or with "stop" one that is longer than C; EtudeError when the
-    network's predictions are not finite.
+    network's predictions are not finite, or when compilation was asked for and fails.
     """
     generations: list[Generation] = []
-    for row, token in _run(model, prompts, settings, eos_id, seed, at_context_end, generations):
+    for row, token in _run(model, prompts, settings, eos_id, seed, at_context_end, compile, generations):
         if on_token is not None:
             on_token(row, token)
     return generations
@@ -70,14 +76,16 @@ def stream(
     eos_id: int | None,
     seed: int = 0,
     at_context_end: ContextRule = "slide",
+    compile: Compile = "auto",
 ) -> Iterator[int]:
     """The new tokens of one prompt as they come: the same ones, by the same rules, as `generate` gives."""
-    for _, token in _run(model, [prompt], settings, eos_id, seed, at_context_end, []):
+    for _, token in _run(model, [prompt], settings, eos_id, seed, at_context_end, compile, []):
         yield token
 
 
 @dataclass(slots=True, eq=False)
 class _Row:
+    index: int
     context: list[int]
     """What the network may read: the end of the prompt and every new token."""
     generator: torch.Generator
@@ -93,15 +101,22 @@ def _run(
     eos_id: int | None,
     seed: int | Sequence[int],
     at_context_end: ContextRule,
+    compile: Compile,
     generations: list[Generation],
 ) -> Iterator[tuple[int, int]]:
     """Yield (row, token) as they come; fill `generations` when all rows are finished."""
-    rows = _start(prompts, seed, at_context_end, model.config.max_position_embeddings)
+    most = model.config.max_position_embeddings
+    rows = _start(prompts, seed, at_context_end, most)
     if settings.max_new_tokens and rows:
-        decoder = _Decoder(model, rows, settings.max_new_tokens)
-        while decoder.active:
-            chosen = _choose(decoder.next_logits(), decoder.active, settings)
-            for row, (token, logprob) in zip(decoder.active, chosen, strict=True):
+        longest = max(len(row.context) for row in rows) + settings.max_new_tokens
+        decoder = Decoder(model, len(rows), longest, settings.max_new_tokens, compile)
+        decoder.read([row.context[:-1] for row in rows])
+        active = list(rows)
+        while any(row.finish_reason is None for row in active):
+            for row, logits in zip(active, _next_logits(decoder, active, most), strict=True):
+                if row.finish_reason is not None:
+                    continue
+                token, logprob = choose(logits, settings, row.generator)
                 if token == eos_id:
                     row.finish_reason = "eos"
                     continue
@@ -110,10 +125,10 @@ def _run(
                 row.logprobs.append(logprob)
                 if len(row.token_ids) == settings.max_new_tokens:
                     row.finish_reason = "length"
-                elif at_context_end == "stop" and decoder.is_full(row):
+                elif at_context_end == "stop" and len(row.context) > most:
                     row.finish_reason = "context"
-                yield rows.index(row), token
-            decoder.drop_finished()
+                yield row.index, token
+            active = _staying(decoder, active)
     generations += [Generation(row.token_ids, row.logprobs, row.finish_reason or "length") for row in rows]
 
 
@@ -124,71 +139,31 @@ def _start(
     if len(seeds) != len(prompts):
         raise ValueError(f"{len(seeds)} seeds for {len(prompts)} prompts")
     rows = []
-    for prompt, own_seed in zip(prompts, seeds, strict=True):
+    for index, (prompt, own_seed) in enumerate(zip(prompts, seeds, strict=True)):
         if not prompt:
             raise InputError(
                 "the prompt is empty: give some text, or the end-of-text token to begin a document"
             )
         if at_context_end == "stop" and len(prompt) > most:
             raise InputError(f"the prompt has {len(prompt)} tokens and the model reads {most}: shorten it")
-        rows.append(_Row(list(prompt[-most:]), torch.Generator().manual_seed(own_seed)))
+        rows.append(_Row(index, list(prompt[-most:]), torch.Generator().manual_seed(own_seed)))
     return rows
 
 
-def _choose(logits: Tensor, rows: Sequence[_Row], settings: SamplingSettings) -> list[tuple[int, float]]:
-    """For each row a token and its log-probability."""
-    if not torch.isfinite(logits).all():
-        raise EtudeError("the model's predictions are not finite numbers: use an earlier checkpoint")
-    probabilities = token_probabilities(logits, settings)
-    logprobs = logits.to("cpu").double().log_softmax(dim=-1)
-    tokens = [draw(own, row.generator) for own, row in zip(probabilities, rows, strict=True)]
-    return [(token, float(logprobs[index, token])) for index, token in enumerate(tokens)]
+def _next_logits(decoder: Decoder, rows: Sequence[_Row], most: int) -> NDArray[np.float32]:
+    """Read each row's last token; the logits of the one after it, (rows, V)."""
+    for place, row in enumerate(rows):
+        if decoder.lengths[place] == most:
+            row.context = row.context[-max(1, most // 2) :]
+            decoder.read_anew(place, row.context[:-1])
+    logits: NDArray[np.float32] = decoder.next_logits([row.context[-1] for row in rows]).numpy()
+    return logits
 
 
-class _Decoder:
-    """The cache of the rows that are not finished. It has read all of a row's context but the last token."""
-
-    def __init__(self, model: LanguageModel, rows: list[_Row], max_new_tokens: int) -> None:
-        self.model = model
-        self.active = list(rows)
-        self.most = model.config.max_position_embeddings
-        longest = max(len(row.context) for row in rows)
-        self.cache = model.new_cache(len(rows), min(self.most, longest + max_new_tokens))
-        self._read([row.context[:-1] for row in rows], self.cache)
-
-    @torch.inference_mode()
-    def _read(self, contexts: list[list[int]], cache: Cache) -> None:
-        """Fill an empty cache. Rows are padded on the right: what stands behind a row's end is never seen."""
-        longest = max(map(len, contexts))
-        if longest:
-            padded = [context + [0] * (longest - len(context)) for context in contexts]
-            self.model.hidden(self._tensor(padded), cache=cache)
-            cache.rewind([len(context) for context in contexts])
-
-    def is_full(self, row: _Row) -> bool:
-        return self.cache.lengths[self.active.index(row)] == self.most
-
-    @torch.inference_mode()
-    def next_logits(self) -> Tensor:
-        """Read each row's last token; the logits of the one after it, (rows, V)."""
-        for index, row in enumerate(self.active):
-            if self.is_full(row):
-                self._slide(index, row)
-        newest = self._tensor([[row.context[-1]] for row in self.active])
-        return self.model.head(self.model.hidden(newest, cache=self.cache)[:, -1])
-
-    def _slide(self, index: int, row: _Row) -> None:
-        row.context = row.context[-max(1, self.most // 2) :]
-        alone = self.cache.row(index)
-        alone.rewind([0])
-        self._read([row.context[:-1]], alone)
-        self.cache.lengths[index] = alone.lengths[0]
-
-    def drop_finished(self) -> None:
-        staying = [index for index, row in enumerate(self.active) if row.finish_reason is None]
-        if len(staying) < len(self.active):
-            self.active = [self.active[index] for index in staying]
-            self.cache = self.cache.select(staying)
-
-    def _tensor(self, tokens: list[list[int]]) -> Tensor:
-        return torch.tensor(tokens, device=self.model.unembedding()[0].device)
+def _staying(decoder: Decoder, rows: list[_Row]) -> list[_Row]:
+    """The rows that go on. Where their number is fixed all do, and nobody looks at the finished ones."""
+    staying = [place for place, row in enumerate(rows) if row.finish_reason is None]
+    if decoder.fixed or len(staying) in (0, len(rows)):
+        return rows
+    decoder.keep(staying)
+    return [rows[place] for place in staying]

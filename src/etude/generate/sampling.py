@@ -17,11 +17,13 @@ import hashlib
 import math
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from jaxtyping import Float
+from numpy.typing import NDArray
 from torch import Tensor
 
-from etude.errors import InputError
+from etude.errors import EtudeError, InputError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,46 +59,93 @@ def token_probabilities(logits: Float[Tensor, "B V"], settings: SamplingSettings
     """The distribution that is drawn from, in float64 on the CPU; 0 for every token that the settings
     exclude.
     """
-    exact = logits.detach().to("cpu").double()
-    # A stable sort: equal logits keep the order of their ids.
-    ordered, ids = exact.sort(dim=-1, descending=True, stable=True)
+    probabilities = torch.zeros(logits.shape, dtype=torch.float64)
+    for row, own in enumerate(logits.detach().to("cpu").double().numpy()):
+        ids, kept = possible_tokens(own, settings)
+        probabilities[row, torch.from_numpy(ids)] = torch.from_numpy(kept)
+    return probabilities
+
+
+def choose(
+    logits: NDArray[np.float32], settings: SamplingSettings, generator: torch.Generator
+) -> tuple[int, float]:
+    """A token for one row of logits (V,), and the model's own log-probability of it.
+
+    Raises EtudeError when the logits are not all finite.
+    """
+    exact = logits.astype(np.float64)
+    largest = exact.max()
+    total = np.exp(exact - largest).sum() if np.isfinite(largest) else np.nan
+    if not (np.isfinite(total) and np.isfinite(logits.min())):
+        raise EtudeError("the model's predictions are not finite numbers: use an earlier checkpoint")
     if settings.temperature == 0:
-        weights = torch.zeros_like(ordered)
-        weights[:, 0] = 1.0
+        token = int(logits.argmax())  # the first of equals
     else:
-        # The largest is taken off first: a tiny temperature must not turn it into infinity.
-        weights = ((ordered - ordered[:, :1]) / settings.temperature).exp()
-        weights = _keep_likeliest(weights, settings)
-    probabilities = weights / weights.sum(dim=-1, keepdim=True)
-    return torch.zeros_like(probabilities).scatter(-1, ids, probabilities)
+        ids, probabilities = possible_tokens(logits, settings)
+        token = int(ids[draw(probabilities, generator)])
+    return token, float(exact[token] - largest - np.log(total))
 
 
-def _keep_likeliest(weights: Float[Tensor, "B V"], settings: SamplingSettings) -> Float[Tensor, "B V"]:
-    """top_k, top_p and min_p on weights in falling order: each keeps the first few of a row."""
-    if settings.top_k is not None:
-        weights[:, settings.top_k :] = 0.0
+def possible_tokens(
+    logits: NDArray[np.floating], settings: SamplingSettings
+) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
+    """The ids that the settings leave of one row of finite logits (V,), rising, and their probabilities."""
+    if settings.temperature == 0:
+        return np.array([logits.argmax()]), np.ones(1)  # argmax is the first of equals
+    ids = _kept_ids(logits, settings)
+    weights = _weights(logits if ids is None else logits[ids], logits.max(), settings)
+    probabilities = weights / weights.sum()
+    return (np.arange(len(logits)) if ids is None else ids), probabilities
+
+
+def _weights(
+    logits: NDArray[np.floating], largest: np.floating, settings: SamplingSettings
+) -> NDArray[np.float64]:
+    """Probabilities but for a factor. The largest is taken off first: a tiny temperature must not turn it into
+    infinity.
+    """
+    with np.errstate(over="ignore"):
+        return np.exp((logits.astype(np.float64) - np.float64(largest)) / settings.temperature)
+
+
+def _kept_ids(logits: NDArray[np.floating], settings: SamplingSettings) -> NDArray[np.intp] | None:
+    """Which tokens top_k, top_p and min_p leave; None for all of them.
+
+    Each keeps the likeliest few, so together they keep the first few in falling order, and what is left is
+    everything above the last logit that is kept. Only logits that can be among them are sorted.
+    """
+    if settings.top_k is None and settings.top_p == 1 and settings.min_p == 0:
+        return None
+    largest = logits.max()
+    candidates = logits
+    if settings.top_k is not None and settings.top_k < len(logits):
+        candidates = np.partition(logits, -settings.top_k)[-settings.top_k :]
+    weights = _weights(candidates, largest, settings)
+    total = weights.sum()
+    # Together the tokens left out here weigh at most half of what top_p may leave out.
+    slight = (1 - settings.top_p) / 2 * total / len(weights)
+    falling = np.sort(candidates[weights >= max(slight, settings.min_p)])[::-1]
+    count = len(falling)
     if settings.top_p < 1:
-        total = weights.sum(dim=-1, keepdim=True)
-        before = weights.cumsum(dim=-1) - weights
-        reached = before >= settings.top_p * total
-        reached[:, 0] = False
-        weights = weights.masked_fill(reached, 0.0)
-    if settings.min_p > 0:
-        weights = weights.masked_fill(weights < settings.min_p * weights[:, :1], 0.0)
-    return weights
+        reached = _weights(falling, largest, settings).cumsum()
+        count = min(count, 1 + int(np.searchsorted(reached, settings.top_p * total)))
+    ids = np.flatnonzero(logits >= falling[count - 1])
+    if len(ids) > count:  # equals at the border: the lower ids stay
+        border = np.flatnonzero(logits[ids] == falling[count - 1])
+        ids = np.delete(ids, border[count - len(ids) :])
+    return ids
 
 
-def draw(probabilities: Float[Tensor, " V"], generator: torch.Generator) -> int:
-    """One token id, by a single number from `generator` and the cumulative distribution.
+def draw(probabilities: NDArray[np.float64], generator: torch.Generator) -> int:
+    """An index into `probabilities` (N,), by a single number from `generator` and the cumulative distribution.
 
     The result depends on the probabilities and that number alone, never on the device or on other rows.
     """
-    cumulative = probabilities.cumsum(dim=0)
-    point = torch.rand((), generator=generator, dtype=torch.float64) * cumulative[-1]
-    found = int(torch.searchsorted(cumulative, point, right=True))
+    cumulative = probabilities.cumsum()
+    point = torch.rand((), generator=generator, dtype=torch.float64).item() * cumulative[-1]
+    found = int(np.searchsorted(cumulative, point, side="right"))
     # Rounding can carry the point to the very end, where tokens of probability 0 may stand.
-    last = int(probabilities.nonzero()[-1])
-    return min(found, last)
+    return found if found < len(cumulative) else int(np.flatnonzero(probabilities)[-1])
 
 
 def row_seed(seed: int, row: int) -> int:

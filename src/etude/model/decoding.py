@@ -1,0 +1,261 @@
+"""The next token of every row: the transformer's forward pass at one position, arranged for speed.
+
+The same mathematics as `Transformer.hidden` with a cache and one new token, in as few operations as possible: at
+this size PyTorch's own work for each operation, and the reading of the weights, are all that a token costs. Query,
+key and value are one product, and so are gate and up; the weights lie as the fastest product wants them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from etude.model.attention import Attention
+from etude.model.cache import KVCache
+from etude.model.layers import GatedMLP, LearnedPositions, PlainMLP, RMSNorm
+from etude.model.products import Product, make_product
+from etude.model.transformer import Block, Transformer
+
+Norm = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Place:
+    """Where the new tokens stand, and which of the cached positions they see."""
+
+    start: int | None
+    """The position of every row where they all have the same, else None."""
+    positions: Int[Tensor, " B"] | None
+    end: int
+    """Cached positions to be read, the new one included."""
+    mask: Bool[Tensor, "B 1 S"] | None
+    """True where a row sees; None when it sees all of them."""
+
+
+class _Layer:
+    """The weights of one layer, and its forward pass at one position."""
+
+    def __init__(self, block: Block, compiled: bool) -> None:
+        def product(*parts: nn.Linear) -> Product:
+            return _joined(parts, compiled)
+
+        attention, mlp = block.self_attn, block.mlp
+        assert isinstance(mlp, GatedMLP | PlainMLP)
+        self.index = attention.layer
+        self.head_dim = attention.head_dim
+        self.key_heads = attention.k_proj.out_features // self.head_dim
+        self.turned_heads = attention.q_proj.out_features // self.head_dim + self.key_heads
+        self.scale = self.head_dim**-0.5
+        self.attention_norm = _norm(block.input_layernorm)
+        self.mlp_norm = _norm(block.post_attention_layernorm)
+        self.qkv = product(attention.q_proj, attention.k_proj, attention.v_proj)
+        self.o = product(attention.o_proj)
+        self.head_norm = _head_norm(attention, self.turned_heads - self.key_heads, self.key_heads)
+        self.gated = isinstance(mlp, GatedMLP)
+        self.inner = (
+            product(mlp.gate_proj, mlp.up_proj) if isinstance(mlp, GatedMLP) else product(mlp.up_proj)
+        )
+        self.down = product(mlp.down_proj)
+        self.activation = mlp.activation
+
+    def __call__(
+        self, residual: Tensor, rotation: tuple[Tensor, Tensor] | None, place: _Place, cache: KVCache
+    ) -> Tensor:
+        mixed = self._attend(self.qkv(self.attention_norm(residual)), rotation, place, cache)
+        residual = self.o.plus(mixed, residual)
+        inner = self.inner(self.mlp_norm(residual))
+        if self.gated:
+            gate, up = inner.chunk(2, dim=-1)
+            return self.down.plus(self.activation(gate) * up, residual)
+        return self.down.plus(self.activation(inner), residual)
+
+    def _attend(
+        self, qkv: Tensor, rotation: tuple[Tensor, Tensor] | None, place: _Place, cache: KVCache
+    ) -> Tensor:
+        rows = qkv.shape[0]
+        heads = qkv.view(rows, -1, self.head_dim)  # (B, H + 2 K, Dh)
+        turned, values = torch.split(heads, [self.turned_heads, self.key_heads], dim=1)
+        if self.head_norm is not None:
+            turned = self.head_norm(turned)
+        if rotation is not None:
+            turned = _rotate(turned, *rotation)
+        queries, keys = torch.split(turned, [self.turned_heads - self.key_heads, self.key_heads], dim=1)
+        all_keys, all_values = cache.keys[self.index], cache.values[self.index]
+        _write(all_keys, keys, place)
+        _write(all_values, values, place)
+        if torch.compiler.is_compiling():
+            return _traced_attention(queries, all_keys, all_values, place)
+        return _attention(queries, all_keys, all_values, place, self.scale)
+
+
+class Decoding:
+    """All the weights of a transformer, arranged for rows that each grow by one token at a time.
+
+    It keeps copies of most weights (all of them where they are packed), so it takes up to the memory of the network
+    once more, and knows nothing of later changes to the network's weights.
+    """
+
+    def __init__(self, model: Transformer, *, compiled: bool = False) -> None:
+        decoder = model.model
+        self.embedding = decoder.embed_tokens.weight
+        places = decoder.embed_positions
+        dtype = self.embedding.dtype
+        self.learned: Tensor | None = None
+        """One vector a position (GPT-2), else None."""
+        self.rotation: tuple[Tensor, Tensor] | None = None
+        """cos and signed sin of every position, else None."""
+        if isinstance(places, LearnedPositions):
+            self.learned = places.weight
+        else:
+            self.rotation = (places.cos.to(dtype)[:, None], places.sin.to(dtype)[:, None])
+        self.layers = [_Layer(block, compiled) for block in decoder.layers]  # type: ignore[arg-type]
+        self.norm = _norm(decoder.norm)
+        weight, bias = model.unembedding()
+        self.head = make_product(weight, bias, compiled=compiled)
+
+    def step(self, tokens: Int[Tensor, " B"], cache: KVCache) -> Float[Tensor, "B V"]:
+        """Read one token for each row, and return the logits of the one after it. The cache is advanced.
+
+        Raises ValueError when the cache is full or has other rows.
+        """
+        cache.require_room(len(tokens), 1)
+        logits = self._forward(tokens, _place(cache, tokens.device), cache)
+        cache.advance(1)
+        return logits
+
+    def traced_step(
+        self,
+        tokens: Int[Tensor, " B"],
+        positions: Int[Tensor, " B"],
+        reach: Int[Tensor, " S"],
+        cache: KVCache,
+    ) -> Float[Tensor, "B V"]:
+        """The same for compilation: nothing changes from token to token but the numbers in tensors.
+
+        `reach` numbers the cached positions that are read, 0 to S - 1; those behind a row's own are masked. S may be
+        anything from the longest row's new length to the capacity. The caller advances the cache.
+        """
+        mask = reach <= positions[:, None]
+        return self._forward(tokens, _Place(None, positions, reach.shape[0], mask[:, None]), cache)
+
+    def _forward(self, tokens: Tensor, place: _Place, cache: KVCache) -> Tensor:
+        residual = F.embedding(tokens, self.embedding)
+        here = slice(place.start, place.end) if place.positions is None else place.positions
+        if self.learned is not None:
+            residual = residual + self.learned[here]
+        rotation = None
+        if self.rotation is not None:
+            rotation = (self.rotation[0][here], self.rotation[1][here])
+        for layer in self.layers:
+            residual = layer(residual, rotation, place, cache)
+        return self.head(self.norm(residual))
+
+
+def _place(cache: KVCache, device: torch.device) -> _Place:
+    start = cache.start
+    if start is not None:
+        return _Place(start, None, start + 1, None)
+    positions = torch.tensor(cache.lengths, device=device)
+    end = max(cache.lengths) + 1
+    mask = torch.arange(end, device=device) <= positions[:, None]
+    return _Place(None, positions, end, mask[:, None])
+
+
+def _write(buffer: Tensor, new: Tensor, place: _Place) -> None:
+    """Store the (B, K, Dh) of the new tokens in a buffer (B, K, capacity, Dh)."""
+    if place.positions is None:
+        assert place.start is not None
+        buffer.select(2, place.start).copy_(new)
+    else:
+        rows = torch.arange(len(new), device=new.device)
+        buffer[rows, :, place.positions] = new
+
+
+def _rotate(x: Tensor, cos: Tensor, signed_sin: Tensor) -> Tensor:
+    """`layers.rotate` for (B, H, Dh), with one operation less."""
+    rows, heads, width = x.shape
+    swapped = x.view(rows, heads, 2, width // 2).flip(2).view(rows, heads, width)
+    return torch.addcmul(x * cos, swapped, signed_sin)
+
+
+def _attention(queries: Tensor, keys: Tensor, values: Tensor, place: _Place, scale: float) -> Tensor:
+    """softmax(q k^T) v of one query a head, (B, H, Dh) -> (B, H Dh).
+
+    For a single query the three plain operations have less to set up than `scaled_dot_product_attention`.
+    """
+    rows, key_heads, capacity, head_dim = keys.shape
+    every = rows * key_heads
+    seen_keys = keys.view(every, capacity, head_dim).narrow(1, 0, place.end)
+    seen_values = values.view(every, capacity, head_dim).narrow(1, 0, place.end)
+    scores = torch.bmm((queries * scale).view(every, -1, head_dim), seen_keys.mT)
+    if place.mask is not None:
+        hidden = ~place.mask
+        scores = scores.view(rows, -1, place.end).masked_fill(hidden, -torch.inf).view(scores.shape)
+    return torch.bmm(scores.softmax(dim=-1), seen_values).view(rows, -1)
+
+
+def _traced_attention(queries: Tensor, keys: Tensor, values: Tensor, place: _Place) -> Tensor:
+    """The same for the compiler, which on a CPU makes better loops of plain sums than it has operators to call."""
+    assert place.mask is not None
+    rows, heads, head_dim = queries.shape
+    keys, values = keys[:, :, : place.end], values[:, :, : place.end]  # (B, K, S, Dh)
+    if keys.device.type != "cpu":
+        mixed = F.scaled_dot_product_attention(
+            queries[:, :, None],
+            keys,
+            values,
+            attn_mask=place.mask[:, None],
+            enable_gqa=heads != keys.shape[1],
+        )
+        return mixed.reshape(rows, -1)
+    grouped = (queries * head_dim**-0.5).view(rows, keys.shape[1], -1, 1, head_dim)
+    scores = (grouped * keys[:, :, None]).sum(dim=-1)  # (B, K, H / K, S)
+    weights = scores.masked_fill(~place.mask[:, None], -torch.inf).softmax(dim=-1)
+    return (weights[..., None] * values[:, :, None]).sum(dim=-2).view(rows, -1)  # type: ignore[no-any-return]
+
+
+def _joined(parts: tuple[nn.Linear, ...], compiled: bool) -> Product:
+    """Linear layers that read the same input, as one product."""
+    if len(parts) == 1:
+        return make_product(parts[0].weight, parts[0].bias, compiled=compiled)
+    weight = torch.cat([part.weight.detach() for part in parts])
+    biases = [part.bias.detach() for part in parts if part.bias is not None]
+    return make_product(weight, torch.cat(biases) if biases else None, compiled=compiled)
+
+
+def _norm(module: nn.Module) -> Norm:
+    if isinstance(module, RMSNorm):
+        return _RootMeanSquare(module.weight, module.eps)
+    return module
+
+
+def _head_norm(attention: Attention, query_heads: int, key_heads: int) -> Norm | None:
+    """The norms of queries and keys as one, for the heads of both side by side."""
+    queries, keys = attention.q_norm, attention.k_norm
+    if not isinstance(queries, RMSNorm) or not isinstance(keys, RMSNorm):
+        return None
+    weight = torch.cat((queries.weight.expand(query_heads, -1), keys.weight.expand(key_heads, -1)))
+    return _RootMeanSquare(weight, queries.eps)
+
+
+class _RootMeanSquare:
+    """x / sqrt(mean(x^2) + eps) * weight over the last axis; the weight may differ from head to head."""
+
+    def __init__(self, weight: Tensor, eps: float) -> None:
+        self.weight = weight
+        self.width = weight.shape[-1]
+        self.eps = eps
+        self.eps_tensor = torch.tensor(eps, dtype=weight.dtype, device=weight.device)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        if torch.compiler.is_compiling() or x.dtype != torch.float32:
+            return F.rms_norm(x, (self.width,), None, self.eps) * self.weight
+        # PyTorch's own takes three times as long on a CPU for a row: it is made of more operations than these.
+        length = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
+        mean_square = torch.addcmul(self.eps_tensor, length, length, value=1 / self.width)
+        return x * mean_square.rsqrt_() * self.weight

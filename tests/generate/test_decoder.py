@@ -1,0 +1,139 @@
+"""Weights are arranged anew when they change, and a compiled step says the same as the network."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+import etude
+from etude.errors import EtudeError
+from etude.generate import decoder
+from etude.generate.decoder import COMPILE_FROM_STEPS, FEWEST_STEPS, Decoder
+from etude.generate.engine import generate, stream
+from etude.generate.sampling import SamplingSettings
+from etude.model.language_model import LanguageModel
+from networks import make_config, make_network
+
+GREEDY = SamplingSettings(temperature=0.0, max_new_tokens=20)
+
+SCRIPT = """
+import json, sys
+import torch
+from etude.generate.decoder import _graph
+from etude.generate.engine import generate
+from etude.generate.sampling import SamplingSettings
+from networks import make_config, make_network, make_tokens
+
+torch.set_num_threads(1)
+settings = SamplingSettings(top_p=0.9, max_new_tokens=60)
+worst, graphs = 0.0, []
+for name, prompts in (
+    ("llama-grouped-tied", [[3] * 5]),
+    ("llama-grouped-tied", [[9]]),
+    ("qwen3", [[1, 2, 3]]),
+    ("gpt2", [[1, 2, 3], [5] * 40]),
+):
+    model = make_network(make_config(name, num_hidden_layers=1), 3).eval()
+    plain = generate(model, prompts, settings, eos_id=7, seed=1, compile=False)
+    compiled = generate(model, prompts, settings, eos_id=7, seed=1, compile=True)
+    for one, other in zip(plain, compiled, strict=True):
+        assert one.token_ids == other.token_ids and one.finish_reason == other.finish_reason
+        worst = max([worst, *(abs(a - b) for a, b in zip(one.logprobs, other.logprobs))])
+    graphs.append(_graph.cache_info().currsize)
+print(json.dumps([worst, graphs]))
+"""
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler, as torch.compile does")
+def test_compiled_and_uncompiled_generate_the_same() -> None:
+    """In a process of its own, because the shape checks that the tests install cannot be traced.
+
+    Two networks of one shape share a graph. Rows end and slide at different times (48 positions).
+    """
+    tests, source = Path(__file__).parent.parent, Path(etude.__file__).parent.parent
+    environment = os.environ | {"PYTHONPATH": f"{tests}{os.pathsep}{source}", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT], capture_output=True, text=True, env=environment, timeout=300
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    worst, graphs = json.loads(done.stdout.splitlines()[-1])
+    assert worst < 1e-4
+    assert graphs == [1, 1, 2, 3]
+
+
+@pytest.fixture
+def network() -> LanguageModel:
+    return make_network(make_config("llama"), 4).eval()
+
+
+def plain(network: LanguageModel, prompt: list[int]) -> list[int]:
+    context = list(prompt)
+    for _ in range(GREEDY.max_new_tokens):
+        context.append(int(network(torch.tensor([context]))[0, -1].argmax()))
+    return context[len(prompt) :]
+
+
+@torch.no_grad()
+def test_changed_weights_are_noticed(network: LanguageModel) -> None:
+    def check() -> None:
+        assert generate(network, [[1, 2]], GREEDY, eos_id=None)[0].token_ids == plain(network, [1, 2])
+
+    check()
+    kept = decoder._kept[network][False][1]  # type: ignore[index]
+    check()
+    assert decoder._kept[network][False][1] is kept  # type: ignore[index]
+    for parameter in network.parameters():
+        parameter += 0.1 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1))
+    check()
+    network.load_state_dict(make_network(make_config("llama"), 9).state_dict())
+    check()
+    for module in network.modules():
+        for name, parameter in list(module.named_parameters(recurse=False)):
+            setattr(module, name, torch.nn.Parameter(parameter * 1.1))
+    check()
+
+
+def test_nothing_is_kept_for_a_network_in_training(network: LanguageModel) -> None:
+    network.train()
+    generate(network, [[1, 2]], GREEDY, eos_id=None)
+    assert not decoder._kept.get(network)  # type: ignore[call-overload]
+
+
+def test_two_generations_at_once_do_not_meet(network: LanguageModel) -> None:
+    first, second = (stream(network, prompt, GREEDY, eos_id=None) for prompt in ([1, 2], [7]))
+    taken: list[list[int]] = [[], []]
+    for one, other in zip(first, second, strict=True):
+        taken[0].append(one)
+        taken[1].append(other)
+    assert taken == [plain(network, [1, 2]), plain(network, [7])]
+
+
+def test_auto_compiles_only_for_many_steps(network: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[object] = []
+
+    def never(*arguments: object) -> Tensor:
+        asked.append(arguments)
+        raise RuntimeError("no compiler\nat all")
+
+    monkeypatch.setattr(decoder, "_graph", lambda *_: never)
+    for rows, steps, count in ((1, 256, 0), (1, COMPILE_FROM_STEPS, 1), (2, COMPILE_FROM_STEPS, 1)):
+        assert not Decoder(network, rows, 48, steps, "auto").fixed
+        assert len(asked) == count
+    expected = generate(network, [[1, 2]], GREEDY, eos_id=None, compile=False)
+    assert generate(network, [[1, 2]], GREEDY, eos_id=None) == expected
+    with pytest.raises(EtudeError, match=r"failed here \(RuntimeError: no compiler\)"):
+        generate(network, [[1, 2]], GREEDY, eos_id=None, compile=True)
+
+
+def test_a_few_tokens_go_through_the_network_itself(network: LanguageModel) -> None:
+    assert Decoder(network, 1, 48, FEWEST_STEPS - 1, "auto").step is None
+    assert Decoder(network, 1, 48, FEWEST_STEPS, "auto").step is not None
+    assert Decoder(make_network(make_config("mlp")), 1, 48, 100, True).step is None

@@ -1,0 +1,116 @@
+"""The forward pass arranged for single tokens is the network's own, for every family and kind of product."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from etude.model import products
+from etude.model.cache import KVCache
+from etude.model.decoding import Decoding
+from etude.model.products import PackedProduct, Product, SummedProduct, make_product
+from etude.model.transformer import Transformer
+from networks import TRANSFORMERS, make_config, make_network, make_tokens
+
+CLOSE = {"atol": 2e-5, "rtol": 0.0}
+can_pack = products._can_pack(torch.zeros(2, 2))
+
+
+def filled(model: Transformer, lengths: list[int], capacity: int = 30) -> KVCache:
+    """A cache whose rows have read so many of `make_tokens(rows, 24)`."""
+    cache = model.new_cache(len(lengths), capacity)
+    model(make_tokens(len(lengths), 24)[:, : max(lengths)], cache=cache)
+    cache.rewind(lengths)
+    return cache
+
+
+def next_tokens(lengths: list[int], ahead: int) -> Tensor:
+    tokens = make_tokens(len(lengths), 24)
+    return torch.stack([tokens[row, length + ahead] for row, length in enumerate(lengths)])
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", TRANSFORMERS)
+@pytest.mark.parametrize("lengths", [[9], [5, 5, 5], [9, 1, 14]], ids=str)
+@pytest.mark.parametrize("smallest_packed", [0, 2**40], ids=["packed", "plain"])
+def test_single_tokens_are_as_the_network_reads_them(
+    name: str, lengths: list[int], smallest_packed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(products, "_SMALLEST_PACKED", smallest_packed)
+    model = make_network(make_config(name), 4)
+    assert isinstance(model, Transformer)
+    decoding = Decoding(model)
+    assert isinstance(decoding.head, PackedProduct) == (smallest_packed == 0 and can_pack)
+    expected_cache, cache = filled(model, lengths), filled(model, lengths)
+    for ahead in range(4):
+        tokens = next_tokens(lengths, ahead)
+        expected = model(tokens[:, None], cache=expected_cache)[:, 0]
+        torch.testing.assert_close(decoding.step(tokens, cache), expected, **CLOSE)
+    assert cache.lengths == [length + 4 for length in lengths]
+    assert_same_cache(cache, expected_cache)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", TRANSFORMERS)
+@pytest.mark.parametrize("lengths", [[9], [9, 1, 14]], ids=str)
+@pytest.mark.parametrize("reach", [15, 30])
+def test_what_is_compiled_sees_no_further_than_it_may(name: str, lengths: list[int], reach: int) -> None:
+    """Run as it stands: it reads up to the whole capacity, most of which it must not see."""
+    model = make_network(make_config(name), 4)
+    assert isinstance(model, Transformer)
+    decoding = Decoding(model, compiled=True)
+    assert isinstance(decoding.head, SummedProduct)
+    expected_cache, cache = filled(model, lengths), filled(model, lengths)
+    for buffer in (*cache.keys, *cache.values):
+        buffer[:, :, max(lengths) :] = 1e4
+    tokens = next_tokens(lengths, 0)
+    expected = model(tokens[:, None], cache=expected_cache)[:, 0]
+    found = decoding.traced_step(tokens, torch.tensor(lengths), torch.arange(reach), cache)
+    torch.testing.assert_close(found, expected, **CLOSE)
+    cache.advance(1)
+    assert_same_cache(cache, expected_cache)
+
+
+def assert_same_cache(found: KVCache, expected: KVCache) -> None:
+    assert found.lengths == expected.lengths
+    for own, other in zip(found.keys + found.values, expected.keys + expected.values, strict=True):
+        for row, length in enumerate(found.lengths):
+            torch.testing.assert_close(own[row, :, :length], other[row, :, :length], **CLOSE)
+
+
+def test_a_full_cache_and_other_rows_are_refused() -> None:
+    model = make_network(make_config("llama"), 4)
+    assert isinstance(model, Transformer)
+    decoding = Decoding(model)
+    with pytest.raises(ValueError, match="9 \\+ 1 tokens are more than the cache holds"):
+        decoding.step(torch.tensor([1]), filled(model, [9], capacity=9))
+    with pytest.raises(ValueError, match="1 rows, the inputs 2"):
+        decoding.step(torch.tensor([1, 2]), filled(model, [9]))
+
+
+@pytest.mark.parametrize("kind", [Product, PackedProduct, SummedProduct])
+@pytest.mark.parametrize("rows", [1, 5])
+@pytest.mark.parametrize("biased", [True, False])
+def test_products(kind: type[Product], rows: int, biased: bool) -> None:
+    if kind is PackedProduct and not can_pack:
+        pytest.skip("this build of PyTorch has no oneDNN")
+    generator = torch.Generator().manual_seed(rows)
+    weight = torch.randn(37, 70, generator=generator)
+    bias = torch.randn(37, generator=generator) if biased else None
+    x = torch.randn(rows, 70, generator=generator)
+    residual = torch.randn(rows, 37, generator=generator)
+    expected = x.double() @ weight.double().T + (0 if bias is None else bias.double())
+    product = kind(weight, bias)
+    torch.testing.assert_close(product(x).double(), expected, atol=1e-4, rtol=0)
+    before = residual.clone()
+    torch.testing.assert_close(product.plus(x, residual).double(), expected + residual, atol=1e-4, rtol=0)
+    assert torch.equal(residual, before)
+
+
+def test_only_large_float32_weights_are_packed() -> None:
+    small, large = torch.zeros(8, 8), torch.zeros(1024, 1024)
+    assert type(make_product(small, None, compiled=False)) is Product
+    assert type(make_product(large.bfloat16(), None, compiled=False)) is Product
+    assert type(make_product(large, None, compiled=False)) is (PackedProduct if can_pack else Product)
+    assert type(make_product(large, None, compiled=True)) is SummedProduct
