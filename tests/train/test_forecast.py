@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import math
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from etude.train.forecast import REPETITION_DECAY, Pilot, effective_tokens, forecast
+from etude.train.forecast import (
+    LONG_PILOT,
+    REPETITION_DECAY,
+    SHORT_PILOT,
+    Pilot,
+    effective_tokens,
+    forecast,
+)
 
 PILOT = Pilot(short_bits_per_byte=2.3, bits_per_byte=2.0, parameters=100_000, tokens=524_288)
 TOKENS = st.integers(524_288, 10**10)
@@ -40,3 +49,17 @@ def test_repeated_text_is_worth_less_and_less(train_tokens: int, epochs: float) 
     assert effective_tokens(seen + train_tokens, train_tokens) >= worth
     # The first repetitions are worth almost as much as new text.
     assert math.isclose(effective_tokens(2 * train_tokens, train_tokens), 2 * train_tokens, rel_tol=0.05)
+
+
+RUNS = json.loads((Path(__file__).parents[2] / "bench" / "results" / "forecast.json").read_text())
+
+
+@pytest.mark.parametrize("text", sorted({run["text"] for run in RUNS}))
+def test_measured_runs_of_each_text_lie_within_the_band(text: str) -> None:
+    short, long, *rest = [run for run in RUNS if run["text"] == text]
+    pilot = Pilot(short["bits_per_byte"], long["bits_per_byte"], long["non_embedding"], long["tokens"])
+    assert (short["tokens"], long["tokens"]) == (SHORT_PILOT.tokens, LONG_PILOT.tokens)
+    assert rest
+    for run in rest:
+        expected = forecast(pilot, run["non_embedding"], run["tokens"], run["train_tokens"])
+        assert expected.holds(run["bits_per_byte"]), run["settings"]

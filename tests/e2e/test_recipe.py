@@ -1,0 +1,28 @@
+"""A short run of the default recipe with a fixed seed: when it gets worse, so did the recipe, and that must be meant."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from etude.config import load_settings
+from etude.train.plan import plan_on
+from etude.train.sizes import SHAPES, Size
+from etude.workflow.plan import prepare_data
+from etude.workflow.timed import train_briefly
+
+RECORDED, TOLERANCE = 0.0, 0.02
+"""Bits a byte that the commit which last changed the recipe reached, and what another machine's rounding may do to it."""
+
+
+def test_the_recipe_is_no_worse_than_recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ETUDE_CACHE", str(tmp_path))
+    settings = load_settings(
+        None, ["data.max_bytes=1000000", "data.workers=1", "device.threads=1", "tokenizer.vocab_size=1024"]
+    )
+    data = prepare_data(settings, Console(quiet=True))
+    reached = train_briefly(plan_on(data, settings, Size(SHAPES[0], 262_144)))
+    assert reached < RECORDED * (1 + TOLERANCE), "the default recipe got worse"
+    assert reached > RECORDED * (1 - 3 * TOLERANCE), "the default recipe got better: record it here"
