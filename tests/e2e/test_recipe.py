@@ -1,4 +1,4 @@
-"""A short run of the default recipe with a fixed seed: when it gets worse, so did the recipe, and that must be meant."""
+"""A short run of the default recipe with a fixed seed: when it gets worse, the recipe did."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from etude.workflow.plan import prepare_data
 from etude.workflow.timed import train_briefly
 
 RECORDED, TOLERANCE = 0.0, 0.02
-"""Bits a byte that the commit which last changed the recipe reached, and what another machine's rounding may do to it."""
+"""Bits a byte that the recipe reached when it was last changed, and what the rounding of another machine may do."""
 
 
 def test_the_recipe_is_no_worse_than_recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
