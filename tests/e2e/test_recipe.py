@@ -13,7 +13,7 @@ from etude.train.sizes import SHAPES, Size
 from etude.workflow.plan import prepare_data
 from etude.workflow.timed import train_briefly
 
-RECORDED, TOLERANCE = 0.0, 0.02
+RECORDED, TOLERANCE = 1.1058, 0.03
 """Bits a byte that the recipe reached when it was last changed, and what the rounding of another machine may do."""
 
 
@@ -25,4 +25,4 @@ def test_the_recipe_is_no_worse_than_recorded(tmp_path: Path, monkeypatch: pytes
     data = prepare_data(settings, Console(quiet=True))
     reached = train_briefly(plan_on(data, settings, Size(SHAPES[0], 262_144)))
     assert reached < RECORDED * (1 + TOLERANCE), "the default recipe got worse"
-    assert reached > RECORDED * (1 - 3 * TOLERANCE), "the default recipe got better: record it here"
+    assert reached > RECORDED * (1 - 2 * TOLERANCE), "the default recipe got better: record it here"

@@ -132,7 +132,7 @@ def joined() -> Iterator[Ranks]:
         # Its functions take the group as a default, and hold what is there when they are defined. The optimizers come
         # to import it: after the group is made it would outlive its end, and with it threads that abort a process
         # on its way out.
-        import torch.distributed.nn.functional  # noqa: F401
+        import torch.distributed.nn.functional
 
         # Numbers on the CPU travel by gloo, numbers on a GPU by nccl, whichever of them the run comes to use.
         with _together():
