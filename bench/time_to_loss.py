@@ -39,8 +39,13 @@ from harness import (
 from pictures import draw_curves
 from texts import DATA, TEXTS, Text, save_tokens
 
+NARROW = ("model.size=nano",)
 ETUDE: dict[str, dict[str, Sequence[str]]] = {
-    "shakespeare": {"etude": ()},
+    "shakespeare": {
+        "etude, shortest": (*NARROW, "train.context=128", "train.batch_rows=8", "train.steps=300"),
+        "etude, short": (*NARROW, "train.context=256", "train.batch_rows=8", "train.steps=1024"),
+        "etude": ("train.steps=1300",),
+    },
     "speeches": {"etude": ()},
     "primer": {"etude": ()},
 }
