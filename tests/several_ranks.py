@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -114,6 +116,13 @@ def every_case(ranks: Ranks = ALONE) -> dict[str, dict[str, Any]]:
     return results
 
 
+def write_threads(file: Path) -> None:
+    """The names that Linux knows this process's threads by."""
+    file.write_text("".join(path.read_text() for path in Path("/proc/self/task").glob("*/comm")))
+
+
 if __name__ == "__main__":
+    # Registered first, called last: when the processes have parted.
+    atexit.register(write_threads, Path(sys.argv[1]) / f"{os.environ['RANK']}.threads")
     with parallel.joined() as together:
         torch.save(every_case(together), Path(sys.argv[1]) / f"{together.rank}.pt")

@@ -39,7 +39,10 @@ def two(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
         timeout=300,
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    return [torch.load(folder / f"{rank}.pt") for rank in (0, 1)]
+    results = [torch.load(folder / f"{rank}.pt") for rank in (0, 1)]
+    for rank in (0, 1):
+        results[rank]["threads"] = (folder / f"{rank}.threads").read_text()
+    return results
 
 
 @pytest.mark.parametrize("case", COMPARED)
@@ -76,6 +79,12 @@ def test_all_ranks_stop_where_one_is_asked_to(two: list[dict[str, Any]]) -> None
 
 def test_a_loss_that_is_no_number_on_one_rank_stops_all(two: list[dict[str, Any]]) -> None:
     assert all("the loss of step 1 is nan" in results["poisoned"]["error"] for results in two)
+
+
+def test_no_thread_outlives_the_group(two: list[dict[str, Any]]) -> None:
+    """One that did aborted the process, now and then, when it let go of its last tensor after Python had ended."""
+    for results in two:
+        assert "gloo" not in results["threads"]
 
 
 def test_rows_are_shared_out_evenly_or_not_at_all() -> None:
