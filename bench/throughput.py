@@ -185,11 +185,12 @@ def show_profiles(arguments: argparse.Namespace) -> None:
             ),
         ]
         measured = interleave(contestants, 1, arguments.threads, tell=lambda _: None)
-        kinds = sorted({kind for rounds in measured.values() for kind in rounds[0]})
-        rows = [[kind, *(_share(rounds[0], kind) for rounds in measured.values())] for kind in kinds]
-        rows.append(["all", *(f"{1000 * sum(rounds[0].values()):.1f} ms" for rounds in measured.values())])
+        found = {name: rounds[0]["kinds"] for name, rounds in measured.items()}
+        kinds = sorted({kind for seconds in found.values() for kind in seconds})
+        rows = [[kind, *(_share(seconds, kind) for seconds in found.values())] for kind in kinds]
+        rows.append(["all", *(f"{1000 * sum(seconds.values()):.1f} ms" for seconds in found.values())])
         print(
-            f"## {size}: a step by kind of work, from torch's profiler\n\n{markdown_table(['', *measured], rows)}\n"
+            f"## {size}: a step by kind of work, from torch's profiler\n\n{markdown_table(['', *found], rows)}\n"
         )
 
 

@@ -133,14 +133,6 @@ def joined() -> Iterator[Ranks]:
     if int(os.environ.get("WORLD_SIZE", count)) != count:
         raise InputError("a run is trained on one machine: use torchrun without --nnodes")
     if not dist.is_initialized():
-<<<<<<< HEAD
-        # Its functions take the group as a default, and hold what is there when they are defined. The optimizers come
-        # to import it: after the group is made it would outlive its end, and with it threads that abort a process
-        # on its way out.
-        import torch.distributed.nn.functional
-
-=======
->>>>>>> 47839e2 (Hold by a test that no thread of gloo outlives its group)
         # Numbers on the CPU travel by gloo, numbers on a GPU by nccl, whichever of them the run comes to use.
         with _together():
             dist.init_process_group(
