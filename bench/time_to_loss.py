@@ -42,7 +42,7 @@ from texts import DATA, TEXTS, Text, save_tokens
 NARROW = ("model.size=nano",)
 ETUDE: dict[str, dict[str, Sequence[str]]] = {
     "shakespeare": {
-        "etude, shortest": (*NARROW, "train.context=128", "train.batch_rows=8", "train.steps=300"),
+        "etude, shortest": (*NARROW, "train.context=128", "train.batch_rows=8", "train.steps=370"),
         "etude, short": (*NARROW, "train.context=256", "train.batch_rows=8", "train.steps=1024"),
         "etude": ("train.steps=1300",),
     },
