@@ -69,9 +69,9 @@ def quiet_plan(settings: Settings) -> Plan:
 
 
 def time_to_loss(
-    sources: Sequence[str], overrides: Sequence[str], eval_every: int = 50, max_steps: int | None = None
+    sources: Sequence[str], overrides: Sequence[str], evaluations: int = 20, max_steps: int | None = None
 ) -> Callable[[], dict[str, Any]]:
-    """A whole training; every ``eval_every`` steps the whole validation part is scored, off the clock."""
+    """A whole training, stopped so many times to score the whole validation part, off the clock."""
     plan = quiet_plan(settings_of(sources, overrides))
     validation = ValidationText(
         plan.data.validation, resolved(plan.settings.train.context, "train.context"), plan.device
@@ -81,6 +81,7 @@ def time_to_loss(
         training = Training(plan)
         state, seconds, curve = training.state, 0.0, []
         num_steps = min(training.num_steps, max_steps or training.num_steps)
+        eval_every = max(1, num_steps // evaluations)
         while state.step < num_steps:
             begin = time.perf_counter()
             for _ in range(min(eval_every, num_steps - state.step)):

@@ -6,8 +6,9 @@
 Each contestant trains from nothing in every round. The clock runs during optimisation steps only: neither preparing the
 text nor the evaluations count, and compiling is reported beside it ("with compiling" adds it). The whole validation
 part is scored, every token once, in windows of the contestant's own context; a target counts as reached at the first
-evaluation at or below it. Loss is nats a token; of a text by characters it is nats a character, without Etude's ends of
-documents.
+evaluation at or below it. Loss is nats a token; of a text by characters it is nats a character of the same held-out
+text, without Etude's ends of documents, whatever the tokens are: peers read characters, as published, and Etude is free to
+read byte pairs that were learned from the same training text.
 
 What the peers do is written in bench/peers.py. `--litgpt PYTHON` adds litgpt, which needs an environment of its own (it
 wants an older huggingface_hub than transformers). Results: bench/results/time_to_loss-TEXT.json and .png; `--add` adds
@@ -39,12 +40,18 @@ from harness import (
 from pictures import draw_curves
 from texts import DATA, TEXTS, Text, save_tokens
 
-NARROW = ("model.size=nano",)
+BPE = ("tokenizer.kind=bpe", "tokenizer.vocab_size=1024", "train.context=128", "train.batch_rows=8")
 ETUDE: dict[str, dict[str, Sequence[str]]] = {
     "shakespeare": {
-        "etude, shortest": (*NARROW, "train.context=128", "train.batch_rows=8", "train.steps=370"),
-        "etude, short": (*NARROW, "train.context=256", "train.batch_rows=8", "train.steps=1024"),
-        "etude": ("train.steps=1300",),
+        "etude, 100 steps": (*BPE, "model.size=nano", "train.steps=100"),
+        "etude, 500 steps": (*BPE, "model.size=nano", "train.steps=500"),
+        "etude, 800 steps": (*BPE, "train.steps=800"),
+        "etude by characters": (
+            "model.size=nano",
+            "train.context=128",
+            "train.batch_rows=8",
+            "train.steps=370",
+        ),
     },
     "speeches": {"etude": ()},
     "primer": {"etude": ()},
@@ -53,7 +60,7 @@ ETUDE: dict[str, dict[str, Sequence[str]]] = {
 TARGETS: dict[str, Sequence[float]] = {"shakespeare": (1.88, 1.558, 1.4697)}
 """nats a token. Besides these, Etude's time to the last loss of every peer is reported."""
 NANOGPT, NANOGPT_COMPILED, TRAINER, LITGPT = "nanoGPT", "nanoGPT compiled", "Trainer", "litgpt"
-ETUDE_EVAL_EVERY, PEER_EVAL_EVERY = 50, 250
+ETUDE_EVALUATIONS, PEER_EVAL_EVERY = 20, 250
 NATS_PER_BIT = math.log(2)
 
 
@@ -121,7 +128,7 @@ def contestants_for(
 ) -> list[Contestant]:
     quick = {"steps": 20, "eval_every": 10} if arguments.quick else {"eval_every": PEER_EVAL_EVERY}
     peer = {"tokens": folder, **quick}
-    ours = {"eval_every": 10, "max_steps": 20} if arguments.quick else {"eval_every": ETUDE_EVAL_EVERY}
+    ours = {"evaluations": 2, "max_steps": 20} if arguments.quick else {"evaluations": ETUDE_EVALUATIONS}
     threads = f"device.threads={arguments.threads}"
     found = [
         Contestant(

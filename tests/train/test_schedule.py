@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from etude.config import TrainSettings
-from etude.train.schedule import lr_factor
+from etude.train.schedule import last_step, lr_factor, planned_step
 
 SCHEDULES: list[Literal["linear", "cosine", "wsd"]] = ["linear", "cosine", "wsd"]
 
@@ -52,3 +52,38 @@ def test_wsd_is_flat_until_the_decay() -> None:
 def test_cosine_is_half_way_down_in_the_middle() -> None:
     settings = TrainSettings(steps=99, schedule="cosine", warmup_fraction=0.0)
     assert lr_factor(50, settings) == pytest.approx(0.5)
+
+
+@given(
+    num_steps=st.integers(2, 500),
+    changes=st.lists(st.tuples(st.floats(0.01, 0.99), st.floats(0.1, 3)), max_size=4),
+)
+def test_a_run_of_revised_length_goes_through_the_whole_plan_without_a_jump(
+    num_steps: int, changes: list[tuple[float, float]]
+) -> None:
+    revisions: tuple[tuple[int, int], ...] = ()
+    here, end = 0, num_steps
+    for share, factor in changes:
+        here += max(1, round(share * (end - here)))
+        if here >= end:
+            break
+        end = here + max(1, round(factor * (end - here)))
+        revisions = (*revisions, (here, end))
+    assert last_step(num_steps, revisions) == end
+    places = [planned_step(step, num_steps, revisions) for step in range(end + 1)]
+    assert places[0] == 0
+    assert places[-1] == pytest.approx(num_steps)
+    # Between two revisions equal steps; at a revision only the size of the steps changes.
+    ends = [0, *(at for at, _ in revisions), end]
+    for first, last in pairwise(ends):
+        moves = [b - a for a, b in pairwise(places[first : last + 1])]
+        assert min(moves) > 0
+        assert max(moves) == pytest.approx(min(moves), abs=1e-9)
+    # What is past a step does not move it: the steps before a revision are as they were without it.
+    for kept in range(len(revisions)):
+        before = [planned_step(step, num_steps, revisions[:kept]) for step in range(revisions[kept][0] + 1)]
+        assert places[: len(before)] == pytest.approx(before)
+
+
+def test_without_revisions_a_step_is_itself() -> None:
+    assert [planned_step(step, 9, ()) for step in range(10)] == list(range(10))

@@ -22,6 +22,7 @@ from etude.model.config import ModelConfig
 from etude.model.folder import load_model_folder, save_model_folder, write_tensors
 from etude.run import STAGING_PREFIX, hash_file, read_json, staged_folder, write_json
 from etude.train.loop import TrainState
+from etude.train.schedule import Revision
 
 SCHEMA = 1
 MARKER = "train_state.json"
@@ -39,6 +40,7 @@ class Checkpoint:
     step: int
     tokens_seen: int
     wall_time: float
+    revisions: tuple[Revision, ...]
     checksums: dict[str, str]
 
 
@@ -64,10 +66,11 @@ def save_checkpoint(
             "step": state.step,
             "tokens_seen": state.tokens_seen,
             "wall_time": state.wall_time,
+            "revisions": state.revisions,
             "checksums": checksums,
         }
         write_json(folder / MARKER, marker)
-    return Checkpoint(final, state.step, state.tokens_seen, state.wall_time, checksums)
+    return Checkpoint(final, state.step, state.tokens_seen, state.wall_time, state.revisions, checksums)
 
 
 def list_checkpoints(checkpoints: Path) -> list[Path]:
@@ -95,6 +98,7 @@ def verify_checkpoint(folder: Path) -> Checkpoint:
     try:
         checksums = {str(name): str(value) for name, value in marker["checksums"].items()}
         step, seen, wall = int(marker["step"]), int(marker["tokens_seen"]), float(marker["wall_time"])
+        revisions = tuple((int(at), int(length)) for at, length in marker.get("revisions", ()))
     except (KeyError, TypeError, ValueError, AttributeError):
         raise InputError(f"{folder / MARKER} is damaged: use an older checkpoint of the run") from None
     for name, expected in checksums.items():
@@ -102,7 +106,7 @@ def verify_checkpoint(folder: Path) -> Checkpoint:
         if not file.is_file() or hash_file(file) != expected:
             state = "damaged" if file.is_file() else "missing"
             raise InputError(f"{file} is {state}: use an older checkpoint of the run")
-    return Checkpoint(folder, step, seen, wall, checksums)
+    return Checkpoint(folder, step, seen, wall, revisions, checksums)
 
 
 def newest_good_checkpoint(checkpoints: Path) -> tuple[Checkpoint, list[str]]:
@@ -142,6 +146,7 @@ def load_state(checkpoint: Checkpoint, state: TrainState) -> None:
     state.step = checkpoint.step
     state.tokens_seen = checkpoint.tokens_seen
     state.wall_time = checkpoint.wall_time
+    state.revisions = checkpoint.revisions
 
 
 def prune_checkpoints(checkpoints: Path, keep: int) -> None:

@@ -71,6 +71,14 @@ class CheckpointEvent(Event):
 
 
 @dataclass(frozen=True)
+class LengthEvent(Event):
+    """A run that was given a time got another number of steps, since the machine is faster or slower than foreseen."""
+
+    name: ClassVar[str] = "length"
+    num_steps: int
+
+
+@dataclass(frozen=True)
 class EndEvent(Event):
     """The loop ended; ``reason`` is finished or stopped."""
 

@@ -17,11 +17,11 @@ from etude.config import TrainSettings, resolved
 from etude.device import Device
 from etude.errors import EtudeError
 from etude.model.language_model import LanguageModel
-from etude.train.events import EndEvent, Event, Listener, StepEvent
+from etude.train.events import EndEvent, Event, LengthEvent, Listener, StepEvent
 from etude.train.objectives import Objective
 from etude.train.optimizer import UpdateRules
 from etude.train.parallel import ALONE, Ranks
-from etude.train.schedule import lr_factor, momentum
+from etude.train.schedule import Revision, last_step, lr_factor, momentum, planned_step
 from etude.train.step import update_step
 
 
@@ -34,6 +34,9 @@ class TrainState:
     step: int = 0
     tokens_seen: int = 0
     wall_time: float = 0.0  # seconds of training, over all sittings
+    revisions: tuple[
+        Revision, ...
+    ] = ()  # of the planned number of steps, made while it was trained for a time
 
 
 @dataclass(frozen=True)
@@ -60,6 +63,8 @@ class Loop:
     tasks: Sequence[Task] = ()
     listeners: Sequence[Listener] = ()
     should_stop: Callable[[], bool] = lambda: False
+    revised_length: Callable[[int, int], int | None] = lambda step, num_steps: None
+    """Given the step and the number of steps, a better number of steps, if there is one."""
     ranks: Ranks = ALONE
     _unlogged: list[tuple[int, int, Tensor, Tensor]] = field(default_factory=list)
     _clock: float = 0.0
@@ -70,24 +75,30 @@ class Loop:
         Raises:
             EtudeError: the loss is not a finite number; nothing after the last checkpoint is kept.
         """
-        state, num_steps = self.state, self.objective.num_steps
+        state = self.state
         first = state.step
         self._clock = time.perf_counter()
         if state.step == 0:
             self._do_tasks(lambda task: True)
         # All ranks stop at the same step; here they also wait for what the first does between steps.
-        while state.step < num_steps and not self.ranks.any(self.should_stop()):
+        while state.step < self.num_steps and not self.ranks.any(self.should_stop()):
             self.one_step()
-            if state.step % self.settings.log_every == 0 or state.step == num_steps:
+            if state.step % self.settings.log_every == 0 or state.step == self.num_steps:
                 self._log()
-            if state.step < num_steps:
+                self._revise_length()
+            if state.step < self.num_steps:
                 self._do_tasks(lambda task: task.due(state.step))
-        reason = "finished" if state.step >= num_steps else "stopped"
+        reason = "finished" if state.step >= self.num_steps else "stopped"
         self._log()
         if state.step > first:  # otherwise an earlier sitting has done them
             self._do_tasks(lambda task: reason == "finished" or task.on_stop)
         self._emit(EndEvent(state.step, state.tokens_seen, state.wall_time, reason))
         return reason
+
+    @property
+    def num_steps(self) -> int:
+        """Steps of the whole run, as it stands."""
+        return last_step(self.objective.num_steps, self.state.revisions)
 
     def one_step(self) -> None:
         """The update that makes the next step."""
@@ -97,7 +108,7 @@ class Loop:
             self.objective.loss,
             self.objective.batch(step),
             state.rules,
-            lr_factor=lr_factor(step, self.settings),
+            lr_factor=self._lr_factor(step),
             momentum=momentum(step, self.settings),
             max_grad_norm=self.settings.max_grad_norm,
             device=self.device,
@@ -106,6 +117,18 @@ class Loop:
         state.step = step
         state.tokens_seen += self.objective.tokens_per_step
         self._unlogged.append((step, state.tokens_seen, result.loss, result.grad_norm))
+
+    def _lr_factor(self, step: int) -> float:
+        position = planned_step(step, self.objective.num_steps, self.state.revisions)
+        return lr_factor(position, self.settings)
+
+    def _revise_length(self) -> None:
+        """Take up a better number of steps; what is saved at this step knows of it."""
+        state = self.state
+        better = self.revised_length(state.step, self.num_steps) if state.step < self.num_steps else None
+        if better is not None:
+            state.revisions = (*state.revisions, (state.step, better))
+            self._emit(LengthEvent(state.step, state.tokens_seen, state.wall_time, better))
 
     def _log(self) -> None:
         """Read the scalars of the steps since the last time: the only place where the loop waits for a device."""
@@ -124,7 +147,7 @@ class Loop:
                     "its next checkpoint; try a smaller --set train.lr or train.muon_lr"
                 )
             wall_time = before + seconds * number / len(self._unlogged)
-            lr = peak * lr_factor(step, self.settings)
+            lr = peak * self._lr_factor(step)
             self._emit(StepEvent(step, tokens_seen, wall_time, value, norm, lr, rate))
         self._unlogged.clear()
 

@@ -9,8 +9,10 @@ For a hidden matrix W of shape (rows, columns) with gradient G::
 The factor gives every update the same spectral size relative to the activations it maps, whatever the width: a rate
 found on a narrow network serves a wide one (Yang et al. 2023, "A spectral condition for feature learning").
 
-A projection to several attention heads is one matrix for each head (``row_blocks``): the heads are separate maps, and
-orthogonalising them apart costs a fraction.
+A matrix may be several blocks of rows or of columns (``row_blocks``, ``column_blocks``), each orthogonalised by
+itself: the heads of a projection, or groups of an MLP's nodes. They are separate maps, and the products cost a
+fraction: those of a whole (R, C) matrix grow with R^2 C. A block's update is scaled so that the sum of squares over the
+whole matrix stays what it would be in one piece.
 
 The iteration runs in fp32 where the device has no fast bf16 (a CPU), in bf16 on a GPU, and once for all the matrices of
 a shape together, tall ones lying down: many small products in a row cost a CPU more than one batched product.
@@ -46,15 +48,21 @@ def orthogonalize(
     return x.mT if tall else x
 
 
-def update_scale(rows: int, columns: int) -> float:
-    """The factor of an orthogonal (rows, columns) matrix: an update then moves outputs as much as inputs are large."""
-    return math.sqrt(max(1.0, rows / columns))
+def update_scale(rows: int, columns: int, row_blocks: int = 1, column_blocks: int = 1) -> float:
+    """The factor of an orthogonal (rows, columns) matrix: an update then moves outputs as much as inputs are large.
+
+    Of a matrix in blocks it is the factor of each block.
+    """
+    whole = math.sqrt(max(1.0, rows / columns))
+    in_blocks = row_blocks * column_blocks * min(rows // row_blocks, columns // column_blocks)
+    return whole * math.sqrt(min(rows, columns) / in_blocks)
 
 
 class Muon(torch.optim.Optimizer):
     """Muon over two-dimensional parameters; state: ``momentum_buffer`` of each, in fp32.
 
-    A parameter group may set ``row_blocks``: its matrices are then that many matrices, one above the other.
+    A parameter group may set ``row_blocks`` or ``column_blocks``: its matrices are then that many matrices, one above
+    the other, or side by side.
     """
 
     def __init__(
@@ -65,14 +73,19 @@ class Muon(torch.optim.Optimizer):
         weight_decay: float = 0.0,
         dtype: torch.dtype = torch.float32,
     ) -> None:
-        defaults = {"lr": lr, "momentum": momentum, "weight_decay": weight_decay, "row_blocks": 1}
+        defaults = {"lr": lr, "momentum": momentum, "weight_decay": weight_decay}
+        defaults |= {"row_blocks": 1, "column_blocks": 1}
         super().__init__(params, defaults)
         self.dtype = dtype  # of the iteration
         for group in self.param_groups:
             if any(parameter.ndim != 2 for parameter in group["params"]):
                 raise ValueError("Muon takes matrices only; give vectors and embeddings to AdamW")
-            if any(parameter.shape[0] % group["row_blocks"] for parameter in group["params"]):
-                raise ValueError(f"a matrix's rows do not divide into {group['row_blocks']} blocks")
+            blocks = (group["row_blocks"], group["column_blocks"])
+            for parameter in group["params"]:
+                if any(size % count for size, count in zip(parameter.shape, blocks, strict=True)):
+                    raise ValueError(
+                        f"a matrix {tuple(parameter.shape)} does not divide into {blocks} blocks"
+                    )
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
@@ -84,17 +97,18 @@ class Muon(torch.optim.Optimizer):
                 continue
             directions = self._directions(parameters, group["momentum"])
             torch._foreach_mul_(parameters, 1 - group["lr"] * group["weight_decay"])
+            blocks = (group["row_blocks"], group["column_blocks"])
             for parameter, direction in zip(parameters, directions, strict=True):
-                weights = _lying(parameter, group["row_blocks"])
-                scale = update_scale(parameter.shape[0] // group["row_blocks"], parameter.shape[1])
-                by_shape[weights.shape[1:]].append(
-                    (weights, _lying(direction, group["row_blocks"]), group["lr"] * scale)
+                weights, rate = (
+                    _lying(parameter, *blocks),
+                    group["lr"] * update_scale(parameter.shape[0], parameter.shape[1], *blocks),
                 )
-        for blocks in by_shape.values():
-            joined = torch.cat([direction for _, direction, _ in blocks])
+                by_shape[weights.shape[1:]].append((weights, _lying(direction, *blocks), rate))
+        for parts in by_shape.values():
+            joined = torch.cat([direction for _, direction, _ in parts])
             updates = orthogonalize(joined.to(self.dtype)).to(joined.dtype)
-            sizes = [weights.shape[0] for weights, _, _ in blocks]
-            for (weights, _, rate), update in zip(blocks, torch.split(updates, sizes), strict=True):
+            sizes = [weights.shape[0] for weights, _, _ in parts]
+            for (weights, _, rate), update in zip(parts, torch.split(updates, sizes), strict=True):
                 weights.add_(update, alpha=-rate)
 
     def _directions(self, parameters: list[Tensor], momentum: float) -> Sequence[Tensor]:
@@ -112,7 +126,14 @@ class Muon(torch.optim.Optimizer):
         return buffer
 
 
-def _lying(matrix: Tensor, row_blocks: int) -> Tensor:
-    """A view of the blocks of ``matrix`` as (row_blocks, R, C) with R <= C: tall ones are turned on their side."""
-    blocks = matrix.view(row_blocks, -1, matrix.shape[1])
+def _lying(matrix: Tensor, row_blocks: int, column_blocks: int) -> Tensor:
+    """A view of the blocks of ``matrix`` as (N, R, C) with R <= C: tall ones are turned on their side.
+
+    Either the rows are divided or the columns.
+    """
+    rows, columns = matrix.shape
+    if column_blocks > 1:
+        blocks = matrix.view(rows, column_blocks, columns // column_blocks).transpose(0, 1)
+    else:
+        blocks = matrix.view(row_blocks, rows // row_blocks, columns)
     return blocks.mT if blocks.shape[1] > blocks.shape[2] else blocks

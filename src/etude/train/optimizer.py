@@ -20,7 +20,8 @@ opened later, without knowing in which order a program listed its parameters.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -29,11 +30,14 @@ from torch import Tensor, nn
 from etude.config import TrainSettings, resolved
 from etude.device import Device
 from etude.errors import InputError
+from etude.model.config import ModelConfig
 from etude.model.language_model import LanguageModel
 from etude.train.muon import Muon
 
 BASE_WIDTH = 128
 """The hidden_size at which AdamW's rate of every parameter is ``train.lr`` itself."""
+LARGEST_BLOCK, SMALLEST_BLOCK = 64, 32
+"""Sides of the blocks in which matrices are orthogonalised: whole ones cost more and do no better (notebook)."""
 STATE_LEAVES = ("exp_avg", "exp_avg_sq", "step", "momentum_buffer")
 
 
@@ -59,12 +63,7 @@ class UpdateRules:
                 fused=device.kind in ("cpu", "cuda"),
             )
         ]
-        muon_groups: list[dict[str, Any]] = [
-            {"params": groups["muon"]},
-            {"params": groups["muon_queries"], "row_blocks": model.config.num_attention_heads},
-            {"params": groups["muon_keys_values"], "row_blocks": model.config.num_key_value_heads},
-        ]
-        muon_groups = [group for group in muon_groups if group["params"]]
+        muon_groups = blocks_of(groups["muon"], self.names, model.config)
         if muon_groups:
             # bf16 is enough for a direction, but only a device with fast bf16 gains by it.
             dtype = torch.bfloat16 if device.dtype == "bf16" and device.kind == "cuda" else torch.float32
@@ -124,23 +123,56 @@ def group_parameters(model: LanguageModel, *, use_muon: bool) -> dict[str, list[
     """
     embeddings = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
     output = id(model.unembedding()[0])
-    names = ("muon", "muon_queries", "muon_keys_values", "matrices", "embeddings", "vectors")
-    groups: dict[str, list[nn.Parameter]] = {name: [] for name in names}
-    for name, parameter in model.named_parameters():
+    groups: dict[str, list[nn.Parameter]] = {
+        name: [] for name in ("muon", "matrices", "embeddings", "vectors")
+    }
+    for parameter in model.parameters():
         if parameter.ndim < 2:
             group = "vectors"
         elif id(parameter) in embeddings - {output}:
             group = "embeddings"
         elif id(parameter) == output or not use_muon:
             group = "matrices"
-        elif name.endswith("q_proj.weight"):
-            group = "muon_queries"
-        elif name.endswith(("k_proj.weight", "v_proj.weight")):
-            group = "muon_keys_values"
         else:
             group = "muon"
         groups[group].append(parameter)
     return groups
+
+
+def blocks_of(
+    matrices: Sequence[nn.Parameter], names: Mapping[Tensor, str], config: ModelConfig
+) -> list[dict[str, Any]]:
+    """Muon's parameter groups: which matrices are orthogonalised in blocks, and in how many.
+
+    Queries, keys and values by head. An MLP's matrices by groups of its nodes, and the output projection by groups of
+    its inputs, as few as make a block's smaller side at most ``LARGEST_BLOCK``.
+    """
+    groups: dict[tuple[int, int], list[nn.Parameter]] = defaultdict(list)
+    for matrix in matrices:
+        rows, columns = matrix.shape
+        kind = names[matrix].split(".")[-2]
+        blocks = (1, 1)
+        if kind == "q_proj":
+            blocks = (config.num_attention_heads, 1)
+        elif kind in ("k_proj", "v_proj"):
+            blocks = (config.num_key_value_heads, 1)
+        elif kind in ("gate_proj", "up_proj"):
+            blocks = (_fewest_blocks(rows, columns), 1)
+        elif kind in ("o_proj", "down_proj"):
+            blocks = (1, _fewest_blocks(columns, rows))
+        groups[blocks].append(matrix)
+    return [
+        {"params": parameters, "row_blocks": rows, "column_blocks": columns}
+        for (rows, columns), parameters in groups.items()
+    ]
+
+
+def _fewest_blocks(divided: int, other: int) -> int:
+    """Into how many equal blocks a side of ``divided`` goes, 1 if no number of them makes blocks of a useful size."""
+    if min(divided, other) <= LARGEST_BLOCK:
+        return 1
+    counts = range(-(-divided // LARGEST_BLOCK), divided // SMALLEST_BLOCK + 1)
+    return next((count for count in counts if divided % count == 0), 1)
 
 
 def _matching(named: Mapping[str, Tensor], key: str, parameter: Tensor, leaf: str) -> Tensor:

@@ -33,6 +33,9 @@ class Plan:
     data: PreparedData
     resolution: Resolution
     expected: Forecast | None = None  # when the size was chosen for a time
+    ends_by: float | None = (
+        None  # of time.monotonic; when the last step is to be done, where a time was given
+    )
 
     @property
     def settings(self) -> Settings:
@@ -56,16 +59,22 @@ class Plan:
 
 
 def plan_on(
-    data: PreparedData, settings: Settings, timed: Size | None = None, expected: Forecast | None = None
+    data: PreparedData,
+    settings: Settings,
+    timed: Size | None = None,
+    expected: Forecast | None = None,
+    ends_by: float | None = None,
 ) -> Plan:
-    """A plan on text that is prepared already; ``timed`` is the size chosen for a time, ``expected`` its loss.
+    """A plan on text that is prepared already.
+
+    ``timed`` is the size chosen for a time, ``expected`` its loss, ``ends_by`` when its last step is to be done.
 
     Raises:
         InputError: settings that do not fit together, or a model that does not fit the machine.
     """
     device = choose_device(settings.device)
     facts = Facts(data.train.num_tokens, data.tokenizer.vocab_size, data.tokenizer.eos_id)
-    plan = Plan(device, data, resolve(settings, facts, device, timed), expected)
+    plan = Plan(device, data, resolve(settings, facts, device, timed), expected, ends_by)
     _, processes = place_on_machine()
     require_even_rows(resolved(plan.settings.train.batch_rows, "train.batch_rows"), processes)
     needed, there = plan.memory.total, total_memory_bytes(device)

@@ -3,14 +3,41 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 from etude.config import TrainSettings, resolved
 
 FIRST_MOMENTUM = 0.85
 
 
-def lr_factor(step: int, settings: TrainSettings) -> float:
+Revision = tuple[int, int]
+"""After this step the run was to have so many steps in all, instead of as many as before."""
+
+
+def last_step(num_steps: int, revisions: Sequence[Revision]) -> int:
+    """The step that a run ends with: the planned one, or what the last revision says."""
+    return revisions[-1][1] if revisions else num_steps
+
+
+def planned_step(step: int, num_steps: int, revisions: Sequence[Revision]) -> float:
+    """Where ``step`` of a run whose length was revised stands in the plan of ``num_steps``.
+
+    A revision changes how fast the rest of the plan is gone through, so that the last step is the plan's last one too
+    and nothing jumps: without revisions it is ``step`` itself.
+    """
+    here, position, end = 0, 0.0, num_steps
+    for revised_at, revised_end in revisions:
+        if step <= revised_at:
+            break
+        position += (revised_at - here) * (num_steps - position) / (end - here)
+        here, end = revised_at, revised_end
+    return position + (step - here) * (num_steps - position) / (end - here) if here else float(step)
+
+
+def lr_factor(step: float, settings: TrainSettings) -> float:
     """What multiplies the peak learning rates for the update that makes step ``step`` (from 1) of ``settings.steps``.
+
+    Of a run whose length was revised ``step`` is the :func:`planned_step`.
 
     Warm-up is linear from 1/warmup_steps to 1. Then ``linear`` and ``cosine`` fall towards ``min_lr_ratio``, which they
     would reach one step after the last; ``wsd`` (warmup-stable-decay, Hu et al. 2024, MiniCPM) stays at 1 and does the

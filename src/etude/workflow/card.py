@@ -7,8 +7,8 @@ from etude.run import RunFolder
 from etude.train.plan import Plan
 
 
-def model_card(plan: Plan, run: RunFolder) -> str:
-    """README.md of a checkpoint, in Hugging Face's form."""
+def model_card(plan: Plan, run: RunFolder, step: int) -> str:
+    """README.md of the checkpoint of ``step``, in Hugging Face's form."""
     settings, data = plan.settings, plan.data
     library = "etude" if plan.model.model_type == "mlp" else "transformers"
     here = "path/to/this/folder"
@@ -35,7 +35,7 @@ random weights with [Etude](https://pypi.org/project/etude/).
 - Text: {sources}; {data.train.source_bytes:,} bytes ({data.train.num_tokens:,} tokens) to learn from,
   {data.validation.source_bytes:,} bytes held out.
 - Tokenizer: {settings.tokenizer.kind}, {data.tokenizer.vocab_size:,} tokens.
-- Training: {settings.train.steps:,} steps of {settings.train.batch_rows} rows of {settings.train.context} tokens,
+- Training: {step:,} steps of {settings.train.batch_rows} rows of {settings.train.context} tokens,
   seed {settings.run.seed}.
 
 It has read nothing but this text and is as small as it looks: it continues text in the manner of what it

@@ -23,6 +23,7 @@ from etude.train.events import (
     EndEvent,
     EvalEvent,
     Event,
+    LengthEvent,
     RungEvent,
     SampleEvent,
     StepEvent,
@@ -56,6 +57,8 @@ class _Figures:
             self.sample = event
         elif isinstance(event, RungEvent):
             self.passed[event.order] = event.step
+        elif isinstance(event, LengthEvent):
+            self.num_steps = event.num_steps
         self.step = max(self.step, event.step)
 
     def time_left(self) -> str:
@@ -106,7 +109,12 @@ class LiveDisplay:
 
     def __call__(self, event: Event) -> None:
         self._figures.take(event)
-        self._bar.update(self._task, completed=self._figures.step, left=self._figures.time_left())
+        self._bar.update(
+            self._task,
+            completed=self._figures.step,
+            total=self._figures.num_steps,
+            left=self._figures.time_left(),
+        )
 
     def _draw(self) -> RenderableType:
         figures = self._figures

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from etude.evaluate.ladder import Ladder
 from etude.run import RunFolder, read_json
-from etude.train.events import EndEvent, EvalEvent, Event, RungEvent, SampleEvent, StepEvent
+from etude.train.events import EndEvent, EvalEvent, Event, LengthEvent, RungEvent, SampleEvent, StepEvent
 
 Record = dict[str, Any]
 EventType = TypeVar("EventType", bound=Event)
@@ -27,6 +27,7 @@ class RunHistory:
     evals: list[EvalEvent]
     rungs: list[RungEvent]
     samples: list[SampleEvent]
+    lengths: list[LengthEvent]
     end: EndEvent | None
     ladder: Ladder | None
 
@@ -47,9 +48,15 @@ class RunHistory:
             _events(EvalEvent, metrics),
             _events(RungEvent, metrics),
             _events(SampleEvent, _without_abandoned(run.samples.read())),
+            _events(LengthEvent, metrics),
             ends[-1] if ends else None,
             Ladder.from_json(read_json(run.ladder_file)) if run.ladder_file.exists() else None,
         )
+
+    @property
+    def num_steps(self) -> int | None:
+        """Steps of the whole run, where they are not those of its settings."""
+        return self.lengths[-1].num_steps if self.lengths else None
 
     @property
     def bits_per_byte_per_nat(self) -> float | None:

@@ -57,8 +57,8 @@ def resume(path: Path, console: Console | None = None) -> Outcome:
 def _resume(path: Path, console: Console, ranks: Ranks) -> Outcome:
     plan, run = reopen(path, console)
     saved = list_checkpoints(run.checkpoints)
-    last = step_of(saved[-1]) if saved else 0
-    if last >= resolved(plan.settings.train.steps, "train.steps") and run.status().get("state") == "finished":
+    last, status = step_of(saved[-1]) if saved else 0, run.status()
+    if status.get("state") == "finished" and last >= int(status.get("step", 0)):
         raise InputError(f"{path} is finished at step {last}: use it with `etude generate {path}`")
     outcome = fit(plan, run, console, ranks)
     close(outcome, console)

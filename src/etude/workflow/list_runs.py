@@ -79,7 +79,7 @@ def _line(run: RunFolder, settings: Settings) -> RunLine:
         name=run.name,
         state=str(status.get("state", "not begun")),
         step=int(status.get("step", 0)),
-        num_steps=str(settings.train.steps),
+        num_steps=str(history.num_steps or settings.train.steps),
         bits_per_byte=evals[-1].bits_per_byte if evals else None,
         passed=max(history.passed_at, default=0),
         model=f"{settings.model.preset} {settings.model.hidden_size}x{settings.model.num_hidden_layers}",

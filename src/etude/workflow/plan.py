@@ -36,7 +36,7 @@ def make_plan(settings: Settings, console: Console) -> Plan:
         return plan_on(data, settings)
     promise = choose_size(data, settings, began + seconds, console)
     console.print(promise.table())
-    return plan_on(data, settings, promise.size, promise.expected)
+    return plan_on(data, settings, promise.size, promise.expected, promise.ends_by)
 
 
 def prepare_data(settings: Settings, console: Console) -> PreparedData:

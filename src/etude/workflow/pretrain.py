@@ -8,14 +8,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 from rich.console import Console
 
-from etude.config import Settings, load_settings, to_toml, with_values
+from etude.config import Settings, load_settings, resolved, to_toml, with_values
 from etude.data.files import default_cache
 from etude.data.prepare import open_prepared
 from etude.data.reading.sources import absolute_source
@@ -41,13 +42,16 @@ from etude.train.checkpoint import (
     verify_checkpoint,
 )
 from etude.train.compilation import compile_objective
+from etude.train.dial import MAX_EPOCHS
 from etude.train.loop import Loop, Task, TrainState
 from etude.train.objectives import NextToken, made_ahead
 from etude.train.parallel import ALONE, Ranks
 from etude.train.plan import Plan, initial_state, next_token_objective, plan_on, validation_text
+from etude.train.schedule import last_step
 from etude.workflow.card import model_card
 from etude.workflow.display import training_display
 from etude.workflow.history import RunHistory
+from etude.workflow.pace import Pace
 from etude.workflow.plan import default_name, manifest, prepare_data, sitting
 from etude.workflow.signals import stop_on_signals
 from etude.workflow.tasks import (
@@ -163,7 +167,8 @@ def _fit(plan: Plan, run: RunFolder, console: Console, ranks: Ranks) -> Outcome:
         if ladder is None:
             raise InputError(f"{run.ladder_file} is missing: put it back, or start a new run")
         title = f"{run.path}: {plan.model.model_type}, {count_parameters(plan.model).total:,} parameters"
-        display = training_display(console, title, objective.num_steps, ladder, passed)
+        num_steps = last_step(objective.num_steps, state.revisions)
+        display = training_display(console, title, num_steps, ladder, passed)
         with display as panel, stop_on_signals() as should_stop:
             begin_sitting(plan, run, state, objective, console, ranks)
             loop = Loop(
@@ -174,6 +179,7 @@ def _fit(plan: Plan, run: RunFolder, console: Console, ranks: Ranks) -> Outcome:
                 tasks=run_tasks(plan, run, ladder, state, max(passed, default=0)),
                 listeners=[Record(run), panel],
                 should_stop=should_stop,
+                revised_length=pace_of(plan),
                 ranks=ranks,
             )
             reason = loop.run()
@@ -240,7 +246,7 @@ def begin_sitting(
     Raises:
         EtudeError: the run was compiled before and cannot be here: it would go on with other rounding.
     """
-    if state.step >= objective.num_steps:
+    if state.step >= last_step(objective.num_steps, state.revisions):
         return
     recorded = read_object(run.manifest_file)
     sittings = recorded.setdefault("sittings", [])
@@ -257,6 +263,19 @@ def begin_sitting(
     write_json(run.manifest_file, recorded)
 
 
+def pace_of(plan: Plan) -> Callable[[int, int], int | None]:
+    """What revises the number of steps: the clock, where a time was given; else nothing.
+
+    A run that goes on in another sitting keeps the number it has.
+    """
+    if plan.ends_by is None:
+        return lambda step, num_steps: None
+    train = plan.settings.train
+    tokens = resolved(train.batch_rows, "train.batch_rows") * resolved(train.context, "train.context")
+    most = max(1, MAX_EPOCHS * plan.data.train.num_tokens // tokens)
+    return Pace(plan.ends_by, resolved(train.eval_every, "train.eval_every"), most)
+
+
 def run_tasks(plan: Plan, run: RunFolder, ladder: Ladder, state: TrainState, passed: int) -> Sequence[Task]:
     """Evaluate, then sample, then save: a checkpoint is then never ahead of what was written about it.
 
@@ -267,7 +286,7 @@ def run_tasks(plan: Plan, run: RunFolder, ladder: Ladder, state: TrainState, pas
     prompt = opening_words(plan) if train.sample_prompt == "auto" else train.sample_prompt
     sample = Sample(plan.data.tokenizer, prompt, settings.run.seed)
     saved = state.step if list_checkpoints(run.checkpoints) else -1
-    save = Save(run, plan.model, train.keep_checkpoints, model_card(plan, run), saved_step=saved)
+    save = Save(run, plan.model, train.keep_checkpoints, partial(model_card, plan, run), saved_step=saved)
     return (
         Task(evaluate, due=evaluation_due(train)),
         Task(sample, due=sample_due(train)),

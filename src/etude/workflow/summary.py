@@ -18,9 +18,7 @@ from etude.workflow.display import format_duration, printable
 from etude.workflow.history import RunHistory
 from etude.workflow.language import load
 from etude.workflow.pretrain import Outcome
-
-SAMPLES = 3
-SAMPLE_TOKENS = 120
+from etude.workflow.tasks import CLOSING_SAMPLE_TOKENS, CLOSING_SAMPLES
 
 
 def close(outcome: Outcome, console: Console) -> None:
@@ -107,8 +105,8 @@ def _figures(history: RunHistory) -> list[str]:
 
 def _speak(path: Path, console: Console) -> None:
     language = load(path)
-    settings = dataclasses.replace(USUAL_SAMPLING, max_new_tokens=SAMPLE_TOKENS)
-    for seed in range(SAMPLES):
+    settings = dataclasses.replace(USUAL_SAMPLING, max_new_tokens=CLOSING_SAMPLE_TOKENS)
+    for seed in range(CLOSING_SAMPLES):
         text = printable(language.generate("", settings, seed).strip())
         title = f"sample {seed + 1}, without a prompt"
         console.print(Panel(Text(text), title=title, title_align="left", border_style="blue"))

@@ -24,6 +24,8 @@ EARLY_EVALUATIONS = frozenset([1, 2, 5, 10, 20, 50, 100])
 """Besides the regular ones: most of what can be seen happens early, and a curve over log-steps needs it."""
 PROMPT_WORDS, PROMPT_CHARACTERS, PROMPT_CANDIDATES = 6, 60, 16
 SAMPLE_TOKENS = 100
+CLOSING_SAMPLES, CLOSING_SAMPLE_TOKENS = 3, 120
+"""What a finished model says, and how long."""
 SAMPLING = dataclasses.replace(USUAL_SAMPLING, max_new_tokens=SAMPLE_TOKENS)
 
 Due = Callable[[int], bool]
@@ -95,7 +97,7 @@ class Save:
     run: RunFolder
     config: ModelConfig
     keep: int
-    card: str
+    card: Callable[[int], str]  # of a step
     saved_step: int = -1
 
     def __call__(self, state: TrainState) -> Sequence[Event]:
@@ -103,7 +105,9 @@ class Save:
             return []
         self.run.metrics.sync()
         self.run.samples.sync()
-        checkpoint = save_checkpoint(self.run.checkpoints, state, self.config, self.run.tokenizer, self.card)
+        checkpoint = save_checkpoint(
+            self.run.checkpoints, state, self.config, self.run.tokenizer, self.card(state.step)
+        )
         self.saved_step = state.step
         prune_checkpoints(self.run.checkpoints, self.keep)
         where = (state.step, state.tokens_seen, state.wall_time)

@@ -31,7 +31,17 @@ from etude.train.forecast import LONG_PILOT, SHORT_PILOT, Forecast, Pilot, forec
 from etude.train.loop import Loop
 from etude.train.plan import Plan, initial_state, next_token_objective, plan_on, validation_text
 from etude.train.sizes import SHAPES, SIZES, Shape, Size
-from etude.workflow.tasks import Due, Sample, evaluation_due, opening_words, sample_due, save_due
+from etude.workflow.tasks import (
+    CLOSING_SAMPLE_TOKENS,
+    CLOSING_SAMPLES,
+    SAMPLE_TOKENS,
+    Due,
+    Sample,
+    evaluation_due,
+    opening_words,
+    sample_due,
+    save_due,
+)
 
 SHORTEST = 30.0
 """Seconds: less cannot hold the measurements and a run worth having."""
@@ -40,8 +50,8 @@ TRIAL_TOKENS = 2_300_000
 """Length of the run that a shape's batch is taken from while it is timed."""
 MEASURING_SHARE = 0.1
 """Of the time, at most, for timing shapes."""
-RESERVE = 0.03
-"""Of the time, kept back for what was not foreseen."""
+CLOSING_SECONDS = 1.0
+"""To load what was saved, besides the samples at the very end; the pictures and words of it."""
 SECONDS_TO_START_A_LAYER = 1.0
 """Compiled code comes from the cache by then, but the network is traced again."""
 
@@ -62,6 +72,8 @@ class Promise:
     size: Size
     expected: Forecast
     candidates: Sequence[Candidate]
+    ends_by: float
+    """When the last step is to be done (of ``time.monotonic``); then it is scored, saved, and speaks."""
 
     def table(self) -> Table:
         """The shapes that were considered, and what was expected of them."""
@@ -96,8 +108,9 @@ def choose_size(data: PreparedData, settings: Settings, deadline: float, console
         pilot = run_pilots(data, settings)
         candidates = time_shapes(data, settings, pilot, deadline)
         best = min(candidates, key=lambda candidate: candidate.expected.middle)
-        size = fill_time(data, settings, best, deadline)
-    return Promise(size, expected_loss(plan_on(data, settings, size), pilot, size.tokens), candidates)
+        size, ends_by = fill_time(data, settings, best, deadline)
+    expected = expected_loss(plan_on(data, settings, size), pilot, size.tokens)
+    return Promise(size, expected, candidates, ends_by)
 
 
 def run_pilots(data: PreparedData, settings: Settings) -> Pilot:
@@ -139,20 +152,24 @@ def time_shapes(data: PreparedData, settings: Settings, pilot: Pilot, deadline: 
     return candidates
 
 
-def fill_time(data: PreparedData, settings: Settings, best: Candidate, deadline: float) -> Size:
-    """As many tokens for the best shape as fit, by the clock of the run's own compiled step and its own tasks."""
+def fill_time(data: PreparedData, settings: Settings, best: Candidate, deadline: float) -> tuple[Size, float]:
+    """As many tokens for the best shape as fit, by the clock of the run's own compiled step and its own tasks.
+
+    Also when the last step is to be done.
+    """
     tokens = best.tokens
     for _ in range(2):
         plan = plan_on(data, settings, Size(best.shape, tokens))
         compiled = plan.settings.device.compile is not False
         step = seconds_per_step(plan, COMPILED_STEPS, compiled=compiled)
-        between = seconds_between_steps(plan)
+        costs = task_costs(plan)
         start = SECONDS_TO_START_A_LAYER * plan.model.num_hidden_layers if compiled else 0.0
-        left = (deadline - time.monotonic()) * (1 - RESERVE) - start - between
+        ends_by = deadline - costs.at_the_end
+        left = ends_by - time.monotonic() - start - costs.between_steps(plan)
         tokens = max(1, int(left / step)) * tokens_per_step(plan)
         if tokens_per_step(plan_on(data, settings, Size(best.shape, tokens))) == tokens_per_step(plan):
             break  # otherwise a run of this length has another batch: time that one
-    return Size(best.shape, tokens)
+    return Size(best.shape, tokens), ends_by
 
 
 def seconds_per_step(plan: Plan, steps: int, *, compiled: bool = False) -> float:
@@ -173,20 +190,41 @@ def seconds_per_step(plan: Plan, steps: int, *, compiled: bool = False) -> float
     return statistics.median(times)
 
 
-def seconds_between_steps(plan: Plan) -> float:
-    """What the evaluations, samples and checkpoints of the whole run take: each is done here, and counted."""
-    state, train = initial_state(plan), plan.settings.train
+@dataclass(frozen=True)
+class TaskCosts:
+    """Seconds that each thing between steps takes once."""
+
+    evaluation: float
+    sample: float
+    checkpoint: float
+
+    def between_steps(self, plan: Plan) -> float:
+        """All of them in the run, but for those after the last step."""
+        train = plan.settings.train
+        return (
+            self.evaluation * _times(evaluation_due(train), plan)
+            + self.sample * _times(sample_due(train), plan)
+            + self.checkpoint * _times(save_due(train), plan)
+        )
+
+    @property
+    def at_the_end(self) -> float:
+        """From the last step to the last line: each once, and the samples that close a run."""
+        closing = CLOSING_SECONDS + self.sample * CLOSING_SAMPLES * CLOSING_SAMPLE_TOKENS / SAMPLE_TOKENS
+        return self.evaluation + self.sample + self.checkpoint + closing
+
+
+def task_costs(plan: Plan) -> TaskCosts:
+    """What an evaluation, a sample and a checkpoint of the plan take: each is done here."""
+    state = initial_state(plan)
     sample = Sample(plan.data.tokenizer, opening_words(plan), plan.settings.run.seed)
     with TemporaryDirectory() as name:
         tokenizer = Path(name) / "tokenizer"
         plan.data.tokenizer.save(tokenizer)
-        return (
-            _seconds(lambda: validation_text(plan).score(state.model)) * _times(evaluation_due(train), plan)
-            + _seconds(lambda: sample(state)) * _times(sample_due(train), plan)
-            + _seconds(
-                lambda: save_checkpoint(Path(mkdtemp(dir=name)), state, plan.model, tokenizer, card="")
-            )
-            * _times(save_due(train), plan)
+        return TaskCosts(
+            _seconds(lambda: validation_text(plan).score(state.model)),
+            _seconds(lambda: sample(state)),
+            _seconds(lambda: save_checkpoint(Path(mkdtemp(dir=name)), state, plan.model, tokenizer, card="")),
         )
 
 
@@ -199,8 +237,8 @@ def _seconds(do: Callable[[], object]) -> float:
 
 
 def _times(due: Due, plan: Plan) -> int:
-    """How often a task is done: before the first step, when it is due, and after the last step."""
-    return 2 + sum(due(step) for step in range(1, resolved(plan.settings.train.steps, "train.steps")))
+    """How often a task is done before the last step: at the beginning, and when it is due."""
+    return 1 + sum(due(step) for step in range(1, resolved(plan.settings.train.steps, "train.steps")))
 
 
 def expected_loss(plan: Plan, pilot: Pilot, tokens: int) -> Forecast:
