@@ -57,7 +57,7 @@ def main() -> None:
 
 def measure(text: Text, duration: str, folder: Path) -> Run:
     """One run of the plain command, and its score on the whole held-out part."""
-    options = [option for override in text.overrides for option in ("--set", override)]
+    options = [option for override in text.held_out for option in ("--set", override)]
     with tempfile.TemporaryDirectory() as home:
         command = [
             sys.executable,
@@ -119,18 +119,19 @@ def page(runs: list[Run]) -> str:
                     f"{best['width']} x {best['layers']}, {best['parameters']:,}",
                     f"`{best['command']}`",
                     f"{best['machine']['git_commit'][:9]}, {best['date']}",
+                    f"{best['machine']['threads']} cores of {best['machine']['processor']}",
                 )
             )
     header = (
         "text", "time", "bits a byte", "nats a token", "seconds, typing to end", "expected", "reached on the sample",
-        "width x layers, parameters", "command", "commit and date",
+        "width x layers, parameters",
+        "command", "commit and date", "machine",
     )  # fmt: skip
-    machine = runs[-1]["machine"]
     return (
         "# Leaderboard\n\n"
         "The best known loss of each text in each time, on the whole held-out part; `expected` and `reached on the "
         "sample` are on the tokens that the run itself evaluates. Written by `bench/leaderboard.py`; all runs are in "
-        f"`results/leaderboard.json`. Machine: {machine['cores']} cores of {machine['processor']}.\n\n"
+        "`results/leaderboard.json`.\n\n"
         f"{markdown_table(header, rows)}\n"
     )
 

@@ -19,8 +19,15 @@ class Text:
 
     title: str
     source: str  # a built-in, or a path below the folder of texts
-    overrides: tuple[str, ...] = ()
+    held_out: tuple[str, ...] = ()
+    """Settings that say what is held out, where it is not by whole documents."""
     characters: bool = False
+    """Whether peers read characters."""
+
+    @property
+    def overrides(self) -> tuple[str, ...]:
+        """Settings with which Etude reads what peers read."""
+        return (*(("tokenizer.kind=char",) if self.characters else ()), *self.held_out)
 
     def sources(self, folder: Path) -> list[str]:
         return [self.source if self.source.startswith("builtin:") else str(folder / self.source)]
@@ -33,7 +40,7 @@ TEXTS = {
     "shakespeare": Text(
         "Tiny Shakespeare by characters, last 10 % held out",
         "tinyshakespeare.txt",
-        ("tokenizer.kind=char", "data.split=tail", "data.validation_fraction=0.1"),
+        ("data.split=tail", "data.validation_fraction=0.1"),
         characters=True,
     ),
     "speeches": Text("Speeches of US presidents, BPE", "speeches"),

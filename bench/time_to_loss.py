@@ -7,8 +7,8 @@ Each contestant trains from nothing in every round. The clock runs during optimi
 text nor the evaluations count, and compiling is reported beside it ("with compiling" adds it). The whole validation
 part is scored, every token once, in windows of the contestant's own context; a target counts as reached at the first
 evaluation at or below it. Loss is nats a token; of a text by characters it is nats a character of the same held-out
-text, without Etude's ends of documents, whatever the tokens are: peers read characters, as published, and Etude is free to
-read byte pairs that were learned from the same training text.
+text, without Etude's ends of documents, whatever the tokens are: peers read characters, as published, and Etude is free
+to read byte pairs that were learned from the same training text.
 
 What the peers do is written in bench/peers.py. `--litgpt PYTHON` adds litgpt, which needs an environment of its own (it
 wants an older huggingface_hub than transformers). Results: bench/results/time_to_loss-TEXT.json and .png; `--add` adds

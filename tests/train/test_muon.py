@@ -127,9 +127,32 @@ def test_a_zero_gradient_moves_nothing_but_the_decay() -> None:
     assert torch.equal(parameter.detach(), torch.full((4, 4), 0.95))
 
 
-def test_blocks_that_do_not_divide_the_rows_are_refused() -> None:
-    with pytest.raises(ValueError, match="do not divide into 3 blocks"):
-        Muon([{"params": [torch.nn.Parameter(torch.ones(4, 2))], "row_blocks": 3}], lr=0.1)
+@pytest.mark.parametrize("shape", [(24, 16), (16, 24), (48, 16), (16, 48)])
+@pytest.mark.parametrize("kind", ["row_blocks", "column_blocks"])
+def test_blocks_are_orthogonal_by_themselves_and_as_large_together_as_the_whole(
+    shape: tuple[int, int], kind: str
+) -> None:
+    gradient = torch.randn(shape, generator=torch.Generator().manual_seed(7))
+    whole, parts = (torch.nn.Parameter(torch.zeros(shape)) for _ in range(2))
+    whole.grad, parts.grad = gradient.clone(), gradient.clone()
+    Muon([whole], lr=0.1).step()
+    Muon([{"params": [parts], kind: 4}], lr=0.1).step()
+    assert float((parts.norm() / whole.norm()).detach()) == pytest.approx(
+        1, rel=0.15
+    )  # singular values end near one only
+    axis = 0 if kind == "row_blocks" else 1
+    for block, piece in zip(parts.detach().chunk(4, axis), gradient.chunk(4, axis), strict=True):
+        np.testing.assert_allclose(
+            -block / block.norm(),
+            (direction := published_iteration(piece.double().numpy())) / np.linalg.norm(direction),
+            atol=1e-5,
+        )
+
+
+def test_blocks_that_do_not_divide_a_matrix_are_refused() -> None:
+    for kind, shape in (("row_blocks", (4, 3)), ("column_blocks", (3, 4))):
+        with pytest.raises(ValueError, match="does not divide"):
+            Muon([{"params": [torch.nn.Parameter(torch.ones(shape))], kind: 3}], lr=0.1)
 
 
 def test_vectors_are_refused() -> None:

@@ -14,7 +14,7 @@ from etude.errors import InputError
 from etude.model.build import build_model
 from etude.model.config import ModelConfig, preset
 from etude.model.language_model import LanguageModel
-from etude.train.optimizer import UpdateRules, group_parameters
+from etude.train.optimizer import UpdateRules, blocks_of, group_parameters
 
 CPU = Device("cpu", "fp32", 1)
 
@@ -39,16 +39,38 @@ def test_every_parameter_has_exactly_one_rule(name: str) -> None:
     names = {id(parameter): key for key, parameter in model.named_parameters()}
     placed = {rule: sorted(names[id(p)] for p in ps) for rule, ps in groups.items()}
     assert sorted(key for keys in placed.values() for key in keys) == sorted(names.values())
-    muon = placed["muon"] + placed["muon_queries"] + placed["muon_keys_values"]
+    muon = placed["muon"]
     assert all(".weight" in key and "embed" not in key and "lm_head" not in key for key in muon)
     assert all(".bias" in key or "norm" in key for key in placed["vectors"])
     if name != "mlp":
         assert len(muon) == 2 * (6 if name == "gpt2" else 7)
-        assert all("q_proj" in key for key in placed["muon_queries"])
-        assert len(placed["muon_keys_values"]) == 4
     tied = name == "gpt2"
     assert ("model.embed_tokens.weight" in placed["matrices"]) == tied
     assert ("model.embed_tokens.weight" in placed["embeddings"]) == (not tied)
+
+
+@pytest.mark.parametrize(
+    ("width", "inner", "expected"),
+    [
+        (64, 192, {"q": (2, 1), "k": (1, 1), "o": (1, 1), "gate": (1, 1), "down": (1, 1)}),
+        (128, 352, {"q": (2, 1), "k": (1, 1), "o": (1, 2), "gate": (8, 1), "down": (1, 8)}),
+        (512, 1376, {"q": (2, 1), "k": (1, 1), "o": (1, 8), "gate": (32, 1), "down": (1, 32)}),
+        (128, 347, {"q": (2, 1), "k": (1, 1), "o": (1, 2), "gate": (1, 1), "down": (1, 1)}),  # a prime
+    ],
+)
+def test_large_matrices_are_orthogonalised_in_blocks(
+    width: int, inner: int, expected: dict[str, tuple[int, int]]
+) -> None:
+    model = build_model(config("llama", hidden_size=width, intermediate_size=inner, num_key_value_heads=1))
+    names = {parameter: name for name, parameter in model.named_parameters()}
+    groups = blocks_of(group_parameters(model, use_muon=True)["muon"], names, model.config)
+    found = {
+        names[parameter].split(".")[-2].removesuffix("_proj"): (group["row_blocks"], group["column_blocks"])
+        for group in groups
+        for parameter in group["params"]
+    }
+    assert found.items() >= expected.items()
+    assert (found["k"], found["gate"]) == (found["v"], found["up"])
 
 
 def test_adamw_follows_its_formula() -> None:
