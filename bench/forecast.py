@@ -68,9 +68,9 @@ def run_missing(texts: Sequence[str], data: str) -> None:
 
 def predict(constants: Sequence[float], run: Run, short: Run, long: Run) -> float:
     """The forecast written with free constants: ln(long pilot's / bits per byte) of ``run``."""
-    tokens, filling, parameters, wear = constants
+    tokens, filling, parameters, wear, decay = constants
     slope = math.log(short["bits_per_byte"] / long["bits_per_byte"]) / math.log(4)
-    text = math.log(effective_tokens(run["tokens"], run["train_tokens"]) / long["tokens"])
+    text = math.log(effective_tokens(run["tokens"], run["train_tokens"], decay) / long["tokens"])
     network = math.log(run["non_embedding"] / long["non_embedding"])
     gain = slope * (tokens * text - filling * text**2 + parameters * network)
     return gain / (1 + wear * max(0.0, gain))
@@ -89,14 +89,17 @@ def errors(constants: Sequence[float], runs: Sequence[Run]) -> list[float]:
 
 def fit(runs: Sequence[Run]) -> list[float]:
     """The constants with the least squared error; none may be negative."""
-    result = least_squares(errors, x0=[1.0, 0.05, 0.4, 0.3], bounds=(0, 5), args=(runs,))
+    result = least_squares(errors, x0=[1.0, 0.05, 0.4, 0.3, 5.0], bounds=(1e-6, 20), args=(runs,))
     return [float(constant) for constant in result.x]
 
 
 def report() -> None:
     """Print constants, and each text's errors under a fit to the others."""
     runs = json.loads(RESULTS.read_text())
-    print("TOKENS, FILLING, PARAMETERS, WEAR =", ", ".join(f"{constant:.3f}" for constant in fit(runs)))
+    print(
+        "TOKENS, FILLING, PARAMETERS, WEAR, REPETITION_DECAY =",
+        ", ".join(f"{constant:.3f}" for constant in fit(runs)),
+    )
     for text in dict.fromkeys(run["text"] for run in runs):
         others = fit([run for run in runs if run["text"] != text])
         missed = errors(others, [run for run in runs if run["text"] == text])

@@ -122,8 +122,8 @@ class TrainSettings(Section):
     """Updates over which Muon's momentum grows from 0.85 to ``momentum``: early gradients are soon out of date."""
     weight_decay: float = Field(0.1, ge=0)
     """Decoupled; applied to matrices, not to biases and norms."""
-    dropout: float = Field(0.0, ge=0, lt=1)
-    """Probability of leaving out each number that a layer adds, in training only; for texts that are read often."""
+    dropout: Decay | Auto = "auto"
+    """Probability of leaving out each number that a layer adds, in training. Auto: by how often the text is read."""
     schedule: Literal["linear", "cosine", "wsd"] = "linear"
     warmup_fraction: float = Field(0.02, ge=0, le=1)
     decay_fraction: float = Field(0.4, gt=0, le=1)

@@ -5,24 +5,38 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from etude.train.sizes import SHAPES, SIZES, batch_tokens_for, context_for
+from etude.train.sizes import SHAPES, SIZES, batch_tokens_for, context_for, dropout_for
 
 LENGTHS = st.integers(10_000, 10**11)
-WIDTHS = st.sampled_from([shape.hidden_size for shape in SHAPES])
 
 
-@given(LENGTHS, LENGTHS, WIDTHS)
-def test_longer_runs_have_no_smaller_batches_or_contexts(one: int, other: int, width: int) -> None:
+@given(LENGTHS, LENGTHS)
+def test_longer_runs_have_no_smaller_batches_or_contexts(one: int, other: int) -> None:
     shorter, longer = sorted((one, other))
     assert context_for(shorter) <= context_for(longer)
-    assert batch_tokens_for(shorter, width) <= batch_tokens_for(longer, width)
+    assert batch_tokens_for(shorter) <= batch_tokens_for(longer)
 
 
-@given(LENGTHS, WIDTHS)
-def test_a_batch_is_a_power_of_two_of_at_least_about_eight_widths(tokens: int, width: int) -> None:
-    batch = batch_tokens_for(tokens, width)
+@given(LENGTHS)
+def test_a_batch_is_a_power_of_two_and_not_too_small(tokens: int) -> None:
+    batch = batch_tokens_for(tokens)
     assert batch.bit_count() == 1
-    assert batch >= 8 * width / 2**0.5
+    assert batch >= 512
+
+
+@given(st.floats(0.01, 100), st.floats(0.01, 100), st.floats(0.001, 100))
+def test_dropout_grows_with_repetition_and_with_the_room_to_learn_by_heart(
+    one: float, other: float, parameters_per_token: float
+) -> None:
+    fewer, more = sorted((one, other))
+    assert dropout_for(fewer, parameters_per_token) <= dropout_for(more, parameters_per_token) <= 0.2
+    assert dropout_for(more, 0.5 * parameters_per_token) <= dropout_for(more, parameters_per_token)
+
+
+def test_there_is_no_dropout_without_repetition_or_room() -> None:
+    assert dropout_for(1.0, 100) == dropout_for(0.3, 100) == 0.0
+    assert dropout_for(10, 0.25) == 0.0
+    assert dropout_for(8, 2) == 0.15
 
 
 def test_shapes_grow_in_every_way_and_heads_divide_widths() -> None:

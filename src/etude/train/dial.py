@@ -15,7 +15,8 @@ from etude.config import Settings, get_value, with_values
 from etude.device import Device
 from etude.errors import InputError
 from etude.model.config import ModelConfig, preset
-from etude.train.sizes import SIZES, Size, batch_tokens_for, context_for
+from etude.model.cost import count_parameters
+from etude.train.sizes import SIZES, Size, batch_tokens_for, context_for, dropout_for
 
 LR, MUON_LR = 0.02, 0.02
 WORTH_COMPILING = 90.0
@@ -74,6 +75,7 @@ def resolve(settings: Settings, facts: Facts, device: Device, timed: Size | None
     network = model_config(with_values(settings, chosen.values), facts)
     for switch in SWITCHES if network.model_type != "mlp" else ():
         chosen(f"model.{switch}", getattr(network, switch), f"as {network.model_type} has it")
+    _resolve_dropout(chosen, network, facts)
     return Resolution(with_values(settings, chosen.values), network, chosen.reasons)
 
 
@@ -123,7 +125,7 @@ def _resolve_steps(chosen: _Choices, size: Size, facts: Facts, device: Device, b
         )
     # Fewer rows than a small corpus has windows: otherwise one step would see the same text twice.
     windows = (facts.train_tokens - 1) // context
-    batch_tokens = batch_tokens_for(tokens, size.shape.hidden_size)
+    batch_tokens = batch_tokens_for(tokens)
     rows = max(1, min(batch_tokens // context, windows))
     rows = chosen(
         "train.batch_rows",
@@ -151,6 +153,14 @@ def _resolve_steps(chosen: _Choices, size: Size, facts: Facts, device: Device, b
     chosen("train.checkpoint_every", max(1, steps // 5), "five in the run, and the early powers of two")
     chosen("train.lr", LR, "swept; what is done with it makes it hold at any width")
     chosen("train.muon_lr", MUON_LR, "swept; an update's spectral norm, the same at any width")
+
+
+def _resolve_dropout(chosen: _Choices, network: ModelConfig, facts: Facts) -> None:
+    steps, rows, context = (chosen.value(f"train.{key}") for key in ("steps", "batch_rows", "context"))
+    epochs = steps * rows * context / facts.train_tokens
+    room = count_parameters(network).non_embedding / facts.train_tokens
+    reason = f"the text is read {epochs:.1f} times, by {room:.2g} parameters for each of its tokens"
+    chosen("train.dropout", dropout_for(epochs, room), reason)
 
 
 def _refuse_unused(settings: Settings) -> None:

@@ -64,12 +64,13 @@ def forecast(pilot: Pilot, parameters: int, tokens: int, train_tokens: int) -> F
     return Forecast(middle * (1 - width), middle, middle * (1 + width))
 
 
-def effective_tokens(tokens: int, train_tokens: int) -> float:
+def effective_tokens(tokens: int, train_tokens: int, decay: float = REPETITION_DECAY) -> float:
     """What ``tokens`` are worth when only ``train_tokens`` of them differ.
 
-    U + U R* (1 - exp(-R / R*)) with U different tokens, R repetitions (Muennighoff et al. 2023, equation 5).
+    U + U R* (1 - exp(-R / R*)) with U different tokens, R repetitions and R* their ``decay`` (Muennighoff et al. 2023,
+    equation 5).
     """
     if tokens <= train_tokens:
         return float(tokens)
     repetitions = tokens / train_tokens - 1
-    return train_tokens * (1 + REPETITION_DECAY * (1 - math.exp(-repetitions / REPETITION_DECAY)))
+    return train_tokens * (1 + decay * (1 - math.exp(-repetitions / decay)))

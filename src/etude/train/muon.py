@@ -11,8 +11,7 @@ found on a narrow network serves a wide one (Yang et al. 2023, "A spectral condi
 
 A matrix may be several blocks of rows or of columns (``row_blocks``, ``column_blocks``), each orthogonalised by
 itself: the heads of a projection, or groups of an MLP's nodes. They are separate maps, and the products cost a
-fraction: those of a whole (R, C) matrix grow with R^2 C. A block's update is scaled so that the sum of squares over the
-whole matrix stays what it would be in one piece.
+fraction: those of a whole (R, C) matrix grow with R^2 C.
 
 The iteration runs in fp32 where the device has no fast bf16 (a CPU), in bf16 on a GPU, and once for all the matrices of
 a shape together, tall ones lying down: many small products in a row cost a CPU more than one batched product.
@@ -51,11 +50,15 @@ def orthogonalize(
 def update_scale(rows: int, columns: int, row_blocks: int = 1, column_blocks: int = 1) -> float:
     """The factor of an orthogonal (rows, columns) matrix: an update then moves outputs as much as inputs are large.
 
-    Of a matrix in blocks it is the factor of each block.
+    Of a matrix in N blocks it is the factor of each block. With N^-1/2 the blocks could never move an output more than
+    the whole would; with 1 they would if they had nothing in common. N^-1/4, between the two, is what moves activations
+    alike at every width (the coordinate check in the tests).
     """
     whole = math.sqrt(max(1.0, rows / columns))
     in_blocks = row_blocks * column_blocks * min(rows // row_blocks, columns // column_blocks)
-    return whole * math.sqrt(min(rows, columns) / in_blocks)
+    return (
+        whole * math.sqrt(min(rows, columns) / in_blocks) / math.sqrt(math.sqrt(row_blocks * column_blocks))
+    )
 
 
 class Muon(torch.optim.Optimizer):

@@ -108,7 +108,7 @@ def next_token_objective(plan: Plan, state: TrainState, ranks: Ranks = ALONE) ->
         num_steps=resolved(train.steps, "train.steps"),
         micro_batch_rows=resolved(train.micro_batch_rows, "train.micro_batch_rows"),
         within_documents=not plan.settings.data.cross_document_attention,
-        dropout=train.dropout,
+        dropout=resolved(train.dropout, "train.dropout"),
         recompute=train.activation_checkpointing,
         ranks=ranks,
     )

@@ -48,6 +48,7 @@ SIZES = {
 
 _CONTEXTS = ((500_000, 128), (50_000_000, 256), (1_000_000_000, 512))
 _LONGEST_CONTEXT = 1024
+DROPOUT_PER_DOUBLING, MOST_DROPOUT = 0.05, 0.2
 _BATCH_AT = 2_300_000
 """Tokens of a run whose best batch is 2,048 tokens: the size tiny, swept."""
 
@@ -57,12 +58,23 @@ def context_for(tokens: int) -> int:
     return next((context for most, context in _CONTEXTS if tokens < most), _LONGEST_CONTEXT)
 
 
-def batch_tokens_for(tokens: int, width: int) -> int:
+def dropout_for(epochs: float, parameters_per_token: float) -> float:
+    """Probability of dropout for a run that reads its text ``epochs`` times: none for once, more with every doubling.
+
+    What is read again and again is learned by heart, unless the network never sees it with all of its parts. But a
+    network with few parameters for each token of the text has no room for that, and loses by dropout: with a quarter of
+    one there is none, with two there is all of it (lab notebook, "small texts").
+    """
+    room = min(1.0, max(0.0, math.log2(4 * parameters_per_token) / 3))
+    return round(min(MOST_DROPOUT, DROPOUT_PER_DOUBLING * room * math.log2(max(1.0, epochs))), 2)
+
+
+def batch_tokens_for(tokens: int) -> int:
     """Tokens a step for a run that sees ``tokens``: the nearest power of two to 2048 sqrt(tokens / 2.3 M).
 
     The noise of the gradient matters more the lower the loss, so longer runs gain from larger batches (McCandlish et
-    al. 2018); at twice the batch and twice the tokens the number of updates grows too. No less than 8 widths: Muon's
-    own products grow with the width and not with the batch.
+    al. 2018); at twice the batch and twice the tokens the number of updates grows too. No less than 512: what an update
+    costs whatever its batch would be the most of it.
     """
-    wanted = max(2048 * math.sqrt(tokens / _BATCH_AT), 8 * width)
+    wanted = max(2048 * math.sqrt(tokens / _BATCH_AT), 512)
     return 1 << round(math.log2(wanted))

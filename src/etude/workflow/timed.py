@@ -27,6 +27,7 @@ from etude.errors import InputError
 from etude.model.cost import count_parameters, training_flops_per_token
 from etude.train.checkpoint import save_checkpoint
 from etude.train.compilation import compile_objective
+from etude.train.dial import MAX_EPOCHS
 from etude.train.forecast import LONG_PILOT, SHORT_PILOT, Forecast, Pilot, forecast
 from etude.train.loop import Loop
 from etude.train.plan import Plan, initial_state, next_token_objective, plan_on, validation_text
@@ -144,7 +145,7 @@ def time_shapes(data: PreparedData, settings: Settings, pilot: Pilot, deadline: 
         if measuring:
             seconds_per_flop = seconds_per_step(plan, TIMED_STEPS) / step_flops(plan)
         rate = tokens_per_step(plan) / (seconds_per_flop * step_flops(plan))
-        tokens = max(1, int(rate * (deadline - time.monotonic())))
+        tokens = worth_reading(rate * (deadline - time.monotonic()), plan)
         candidates.append(Candidate(shape, tokens, expected_loss(plan, pilot, tokens)))
         losses = [candidate.expected.middle for candidate in candidates]
         if len(losses) > 2 and min(losses[-2:]) > losses[-3]:
@@ -166,7 +167,7 @@ def fill_time(data: PreparedData, settings: Settings, best: Candidate, deadline:
         start = SECONDS_TO_START_A_LAYER * plan.model.num_hidden_layers if compiled else 0.0
         ends_by = deadline - costs.at_the_end
         left = ends_by - time.monotonic() - start - costs.between_steps(plan)
-        tokens = max(1, int(left / step)) * tokens_per_step(plan)
+        tokens = worth_reading(left / step * tokens_per_step(plan), plan)
         if tokens_per_step(plan_on(data, settings, Size(best.shape, tokens))) == tokens_per_step(plan):
             break  # otherwise a run of this length has another batch: time that one
     return Size(best.shape, tokens), ends_by
@@ -244,6 +245,12 @@ def _times(due: Due, plan: Plan) -> int:
 def expected_loss(plan: Plan, pilot: Pilot, tokens: int) -> Forecast:
     """What the plan's network is expected to reach after ``tokens``."""
     return forecast(pilot, count_parameters(plan.model).non_embedding, tokens, plan.data.train.num_tokens)
+
+
+def worth_reading(tokens: float, plan: Plan) -> int:
+    """``tokens`` if the text is good for so many, whole steps of them."""
+    most = min(tokens, MAX_EPOCHS * plan.data.train.num_tokens)
+    return max(1, int(most / tokens_per_step(plan))) * tokens_per_step(plan)
 
 
 def tokens_per_step(plan: Plan) -> int:
