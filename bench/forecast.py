@@ -18,7 +18,7 @@ from typing import Any
 
 from scipy.optimize import least_squares
 
-from etude.train.forecast import effective_tokens
+from etude.train.forecast import effective_parameters, effective_tokens
 from recipe import train
 
 RESULTS = Path(__file__).parent / "results" / "forecast.json"
@@ -68,10 +68,11 @@ def run_missing(texts: Sequence[str], data: str) -> None:
 
 def predict(constants: Sequence[float], run: Run, short: Run, long: Run) -> float:
     """The forecast written with free constants: ln(long pilot's / bits per byte) of ``run``."""
-    tokens, filling, parameters, wear, decay = constants
+    tokens, filling, parameters, wear, decay, room = constants
     slope = math.log(short["bits_per_byte"] / long["bits_per_byte"]) / math.log(4)
     text = math.log(effective_tokens(run["tokens"], run["train_tokens"], decay) / long["tokens"])
-    network = math.log(run["non_embedding"] / long["non_embedding"])
+    able = effective_parameters(run["non_embedding"], run["train_tokens"], room)
+    network = math.log(able / long["non_embedding"])
     gain = slope * (tokens * text - filling * text**2 + parameters * network)
     return gain / (1 + wear * max(0.0, gain))
 
@@ -89,7 +90,7 @@ def errors(constants: Sequence[float], runs: Sequence[Run]) -> list[float]:
 
 def fit(runs: Sequence[Run]) -> list[float]:
     """The constants with the least squared error; none may be negative."""
-    result = least_squares(errors, x0=[1.0, 0.05, 0.4, 0.3, 5.0], bounds=(1e-6, 20), args=(runs,))
+    result = least_squares(errors, x0=[1.0, 0.05, 0.4, 0.3, 5.0, 8.0], bounds=(1e-6, 50), args=(runs,))
     return [float(constant) for constant in result.x]
 
 
@@ -97,7 +98,7 @@ def report() -> None:
     """Print constants, and each text's errors under a fit to the others."""
     runs = json.loads(RESULTS.read_text())
     print(
-        "TOKENS, FILLING, PARAMETERS, WEAR, REPETITION_DECAY =",
+        "TOKENS, FILLING, PARAMETERS, WEAR, REPETITION_DECAY, PARAMETERS_PER_TOKEN =",
         ", ".join(f"{constant:.3f}" for constant in fit(runs)),
     )
     for text in dict.fromkeys(run["text"] for run in runs):

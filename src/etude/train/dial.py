@@ -18,7 +18,7 @@ from etude.model.config import ModelConfig, preset
 from etude.model.cost import count_parameters
 from etude.train.sizes import SIZES, Size, batch_tokens_for, context_for, dropout_for
 
-LR, MUON_LR = 0.02, 0.02
+LR, MUON_LR = 0.02, 0.025
 WORTH_COMPILING = 90.0
 """Seconds that a run must take before it is compiled."""
 MAX_EPOCHS = 10
