@@ -43,9 +43,15 @@ from texts import DATA, TEXTS, Text, save_tokens
 BPE = ("tokenizer.kind=bpe", "tokenizer.vocab_size=1024", "train.context=128", "train.batch_rows=8")
 ETUDE: dict[str, dict[str, Sequence[str]]] = {
     "shakespeare": {
-        "etude, 100 steps": (*BPE, "model.size=nano", "train.steps=100"),
-        "etude, 500 steps": (*BPE, "model.size=nano", "train.steps=500"),
-        "etude, 800 steps": (*BPE, "train.steps=800"),
+        "etude, 64 wide": (*BPE, "model.size=nano", "train.steps=100"),
+        "etude, 96 wide": (
+            *BPE,
+            "model.hidden_size=96",
+            "model.num_hidden_layers=3",
+            "model.num_attention_heads=3",
+            "train.steps=500",
+        ),
+        "etude, 128 wide": (*BPE, "train.steps=900"),
         "etude by characters": (
             "model.size=nano",
             "train.context=128",

@@ -34,9 +34,9 @@ def test_dropout_grows_with_repetition_and_with_the_room_to_learn_by_heart(
 
 
 def test_there_is_no_dropout_without_repetition_or_room() -> None:
-    assert dropout_for(2.0, 100) == dropout_for(0.3, 100) == 0.0
+    assert dropout_for(3.0, 100) == dropout_for(0.3, 100) == 0.0
     assert dropout_for(10, 0.25) == 0.0
-    assert dropout_for(8, 2) == 0.15
+    assert dropout_for(8, 2) == 0.14
 
 
 def test_shapes_grow_in_every_way_and_heads_divide_widths() -> None:
