@@ -52,10 +52,10 @@ def test_every_parameter_has_exactly_one_rule(name: str) -> None:
 @pytest.mark.parametrize(
     ("width", "inner", "expected"),
     [
-        (64, 192, {"q": (2, 1), "k": (1, 1), "o": (1, 1), "gate": (1, 1), "down": (1, 1)}),
-        (128, 352, {"q": (2, 1), "k": (1, 1), "o": (1, 2), "gate": (8, 1), "down": (1, 8)}),
+        (128, 352, {"q": (2, 1), "k": (1, 1), "o": (1, 1), "gate": (1, 1), "down": (1, 1)}),
+        (256, 704, {"q": (2, 1), "k": (1, 1), "o": (1, 4), "gate": (11, 1), "down": (1, 11)}),
         (512, 1376, {"q": (2, 1), "k": (1, 1), "o": (1, 8), "gate": (32, 1), "down": (1, 32)}),
-        (128, 347, {"q": (2, 1), "k": (1, 1), "o": (1, 2), "gate": (1, 1), "down": (1, 1)}),  # a prime
+        (256, 691, {"q": (2, 1), "k": (1, 1), "o": (1, 4), "gate": (1, 1), "down": (1, 1)}),  # a prime
     ],
 )
 def test_large_matrices_are_orthogonalised_in_blocks(

@@ -56,5 +56,6 @@ def test_a_run_for_a_time_keeps_its_settings_and_says_what_it_promised(
     # A text of some 20,000 tokens is not read more often than the rule says, whatever the time.
     assert last["tokens_seen"] <= MAX_EPOCHS * recorded["train_tokens"]
     printed = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "this text has nothing more to teach" in printed
     assert "Asked for 1:00, took" in printed
     assert "expected at the end:" in printed

@@ -36,8 +36,10 @@ from etude.train.muon import Muon
 
 BASE_WIDTH = 128
 """The hidden_size at which AdamW's rate of every parameter is ``train.lr`` itself."""
+LARGEST_WHOLE = 128
+"""Smaller side of the matrices that are orthogonalised whole: larger ones cost more than they gain (notebook)."""
 LARGEST_BLOCK, SMALLEST_BLOCK = 64, 32
-"""Sides of the blocks in which matrices are orthogonalised: whole ones cost more and do no better (notebook)."""
+"""Sides of the blocks of the others."""
 STATE_LEAVES = ("exp_avg", "exp_avg_sq", "step", "momentum_buffer")
 
 
@@ -144,8 +146,8 @@ def blocks_of(
 ) -> list[dict[str, Any]]:
     """Muon's parameter groups: which matrices are orthogonalised in blocks, and in how many.
 
-    Queries, keys and values by head. An MLP's matrices by groups of its nodes, and the output projection by groups of
-    its inputs, as few as make a block's smaller side at most ``LARGEST_BLOCK``.
+    Queries, keys and values by head. Of wide networks an MLP's matrices by groups of its nodes, and the output
+    projection by groups of its inputs, as few as make a group at most ``LARGEST_BLOCK``.
     """
     groups: dict[tuple[int, int], list[nn.Parameter]] = defaultdict(list)
     for matrix in matrices:
@@ -169,7 +171,7 @@ def blocks_of(
 
 def _fewest_blocks(divided: int, other: int) -> int:
     """Into how many equal blocks a side of ``divided`` goes, 1 if no number of them makes blocks of a useful size."""
-    if min(divided, other) <= LARGEST_BLOCK:
+    if min(divided, other) <= LARGEST_WHOLE:
         return 1
     counts = range(-(-divided // LARGEST_BLOCK), divided // SMALLEST_BLOCK + 1)
     return next((count for count in counts if divided % count == 0), 1)

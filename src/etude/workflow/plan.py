@@ -15,7 +15,9 @@ from etude.config import Settings, get_value
 from etude.data.files import default_cache
 from etude.data.prepare import PreparedData, prepare
 from etude.device import describe_machine
+from etude.train.dial import MAX_EPOCHS
 from etude.train.plan import Plan, plan_on
+from etude.workflow.display import format_duration
 from etude.workflow.progress import data_progress
 from etude.workflow.timed import choose_size
 
@@ -36,6 +38,13 @@ def make_plan(settings: Settings, console: Console) -> Plan:
         return plan_on(data, settings)
     promise = choose_size(data, settings, began + seconds, console)
     console.print(promise.table())
+    if promise.time_left_over > 0:
+        console.print(
+            f"read {MAX_EPOCHS} times, this text has nothing more to teach: the run will end about "
+            f"{format_duration(promise.time_left_over)} early",
+            highlight=False,
+            soft_wrap=True,
+        )
     return plan_on(data, settings, promise.size, promise.expected, promise.ends_by)
 
 

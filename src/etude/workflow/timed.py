@@ -75,6 +75,8 @@ class Promise:
     candidates: Sequence[Candidate]
     ends_by: float
     """When the last step is to be done (of ``time.monotonic``); then it is scored, saved, and speaks."""
+    time_left_over: float
+    """Seconds that are not used, because the text is not worth reading more often."""
 
     def table(self) -> Table:
         """The shapes that were considered, and what was expected of them."""
@@ -109,9 +111,9 @@ def choose_size(data: PreparedData, settings: Settings, deadline: float, console
         pilot = run_pilots(data, settings)
         candidates = time_shapes(data, settings, pilot, deadline)
         best = min(candidates, key=lambda candidate: candidate.expected.middle)
-        size, ends_by = fill_time(data, settings, best, deadline)
+        size, ends_by, left_over = fill_time(data, settings, best, deadline)
     expected = expected_loss(plan_on(data, settings, size), pilot, size.tokens)
-    return Promise(size, expected, candidates, ends_by)
+    return Promise(size, expected, candidates, ends_by, left_over)
 
 
 def run_pilots(data: PreparedData, settings: Settings) -> Pilot:
@@ -153,10 +155,12 @@ def time_shapes(data: PreparedData, settings: Settings, pilot: Pilot, deadline: 
     return candidates
 
 
-def fill_time(data: PreparedData, settings: Settings, best: Candidate, deadline: float) -> tuple[Size, float]:
+def fill_time(
+    data: PreparedData, settings: Settings, best: Candidate, deadline: float
+) -> tuple[Size, float, float]:
     """As many tokens for the best shape as fit, by the clock of the run's own compiled step and its own tasks.
 
-    Also when the last step is to be done.
+    Also when the last step is to be done, and how many seconds are left over because the text is read out.
     """
     tokens = best.tokens
     for _ in range(2):
@@ -170,7 +174,8 @@ def fill_time(data: PreparedData, settings: Settings, best: Candidate, deadline:
         tokens = worth_reading(left / step * tokens_per_step(plan), plan)
         if tokens_per_step(plan_on(data, settings, Size(best.shape, tokens))) == tokens_per_step(plan):
             break  # otherwise a run of this length has another batch: time that one
-    return Size(best.shape, tokens), ends_by
+    left_over = left - step * (tokens / tokens_per_step(plan) + 1)
+    return Size(best.shape, tokens), ends_by, max(0.0, left_over)
 
 
 def seconds_per_step(plan: Plan, steps: int, *, compiled: bool = False) -> float:
