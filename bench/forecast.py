@@ -71,8 +71,10 @@ def predict(constants: Sequence[float], run: Run, short: Run, long: Run) -> floa
     tokens, filling, parameters, wear, decay, room = constants
     slope = math.log(short["bits_per_byte"] / long["bits_per_byte"]) / math.log(4)
     text = math.log(effective_tokens(run["tokens"], run["train_tokens"], decay) / long["tokens"])
-    able = effective_parameters(run["non_embedding"], run["train_tokens"], room)
-    network = math.log(able / long["non_embedding"])
+    able, pilot_able = (
+        effective_parameters(each["non_embedding"], run["train_tokens"], room) for each in (run, long)
+    )
+    network = math.log(able / pilot_able)
     gain = slope * (tokens * text - filling * text**2 + parameters * network)
     return gain / (1 + wear * max(0.0, gain))
 

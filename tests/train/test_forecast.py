@@ -47,8 +47,8 @@ def test_repeated_text_is_worth_less_and_less(train_tokens: int, epochs: float) 
     assert worth <= train_tokens * (1 + REPETITION_DECAY)
     assert worth == seen or epochs > 0.99
     assert effective_tokens(seen + train_tokens, train_tokens) >= worth
-    # The first repetitions are worth almost as much as new text.
-    assert math.isclose(effective_tokens(2 * train_tokens, train_tokens), 2 * train_tokens, rel_tol=0.05)
+    # The second reading is worth almost as much as new text.
+    assert 1.8 * train_tokens < effective_tokens(2 * train_tokens, train_tokens) < 2 * train_tokens
 
 
 RUNS = json.loads((Path(__file__).parents[2] / "bench" / "results" / "forecast.json").read_text())

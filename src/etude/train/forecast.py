@@ -4,12 +4,13 @@ The pilots are the narrowest shape, trained on the text in question for a moment
 longer one gains says how much this text gives to those who read on. Over runs of several texts, shapes and lengths,
 with N the parameters outside the embeddings, D the tokens seen, and N0, D0 the longer pilot's, it is about ::
 
-    g = s (a x - c x^2 + b ln(N*/N0))           x = ln(D*/D0),  s = ln(short pilot's / long pilot's) / ln 4
+    g = s (a x - c x^2 + b ln(N*/N0*))          x = ln(D*/D0),  s = ln(short pilot's / long pilot's) / ln 4
     bits per byte = long pilot's * exp(-g / (1 + k g))
 
 c is how a network fills up, k how gains wear off as a text's own entropy comes nearer. D* counts repeated text for less
 (:func:`effective_tokens`), N* parameters for less that a small text cannot teach (:func:`effective_parameters`). The
-numbers below are fitted by ``bench/forecast.py`` to the runs in ``bench/results/forecast.json``, and tested against them.
+numbers below are fitted by ``bench/forecast.py`` to the runs in ``bench/results/forecast.json``, and tested against
+them.
 """
 
 from __future__ import annotations
@@ -20,13 +21,13 @@ from dataclasses import dataclass
 from etude.train.sizes import SHAPES, Size
 
 SHORT_PILOT, LONG_PILOT = Size(SHAPES[0], 131_072), Size(SHAPES[0], 524_288)
-TOKENS, FILLING, PARAMETERS, WEAR = 1.270, 0.102, 0.524, 0.551
+TOKENS, FILLING, PARAMETERS, WEAR = 1.263, 0.102, 0.524, 0.548
 """a, c, b and k."""
 BAND, BAND_OF_SLOPE = 0.04, 0.4
 """Half the width of the band, relative: so wide that it holds every run under a fit to the other texts only."""
-PARAMETERS_PER_TOKEN = 1.587
+PARAMETERS_PER_TOKEN = 1.398
 """Of a text: a network with many more of them than that learns no more from it."""
-REPETITION_DECAY = 3.144
+REPETITION_DECAY = 3.054
 """R* of Muennighoff et al. 2023 (15.4 there, of large texts): after so many repetitions, more teach next to nothing."""
 
 
@@ -59,7 +60,8 @@ def forecast(pilot: Pilot, parameters: int, tokens: int, train_tokens: int) -> F
     slope = max(0.0, math.log(pilot.short_bits_per_byte / pilot.bits_per_byte)) / math.log(4)
     more_text = math.log(effective_tokens(tokens, train_tokens) / pilot.tokens)
     more_text = min(more_text, TOKENS / (2 * FILLING))  # the parabola's top: far outside what was measured
-    more_network = math.log(effective_parameters(parameters, train_tokens) / pilot.parameters)
+    able, pilot_able = (effective_parameters(count, train_tokens) for count in (parameters, pilot.parameters))
+    more_network = math.log(able / pilot_able)
     gain = slope * (TOKENS * more_text - FILLING * more_text**2 + PARAMETERS * more_network)
     middle = pilot.bits_per_byte * math.exp(-gain / (1 + WEAR * max(0.0, gain)))
     width = BAND + BAND_OF_SLOPE * slope
