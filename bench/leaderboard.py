@@ -44,20 +44,23 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=DATA)
     parser.add_argument("--times", nargs="*", default=["3m"])
     parser.add_argument("--texts", nargs="*", choices=list(TEXTS), default=list(TEXTS))
+    parser.add_argument("--threads", type=int, help="fewer than all cores, for several runs side by side")
     arguments = parser.parse_args()
-    runs: list[Run] = json.loads(RESULTS.read_text()) if RESULTS.is_file() else []
     for duration in arguments.times:
         for text in arguments.texts:
-            run = {"text": text, "time": duration, **measure(TEXTS[text], duration, arguments.data)}
+            result = measure(TEXTS[text], duration, arguments.data, arguments.threads)
+            run = {"text": text, "time": duration, **result}
             print(json.dumps(run), flush=True)
-            runs.append(run)
+            # Read anew: another call may have added to it meanwhile.
+            runs: list[Run] = [*(json.loads(RESULTS.read_text()) if RESULTS.is_file() else []), run]
             RESULTS.write_text(json.dumps(runs, indent=1) + "\n", encoding="utf-8")
             PAGE.write_text(page(runs), encoding="utf-8")
 
 
-def measure(text: Text, duration: str, folder: Path) -> Run:
+def measure(text: Text, duration: str, folder: Path, threads: int | None) -> Run:
     """One run of the plain command, and its score on the whole held-out part."""
-    options = [option for override in text.held_out for option in ("--set", override)]
+    overrides = [*text.held_out, *([f"device.threads={threads}"] if threads else [])]
+    options = [option for override in overrides for option in ("--set", override)]
     with tempfile.TemporaryDirectory() as home:
         command = [
             sys.executable,
