@@ -51,7 +51,7 @@ ETUDE: dict[str, dict[str, Sequence[str]]] = {
             "model.num_attention_heads=3",
             "train.steps=500",
         ),
-        "etude, 128 wide": (*BPE, "train.context=256", "train.batch_rows=4", "train.steps=900"),
+        "etude, 128 wide": (*BPE, "train.context=256", "train.steps=700", "train.dropout=0.08"),
         "etude by characters": (
             "model.size=nano",
             "train.context=128",
