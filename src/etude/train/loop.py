@@ -34,9 +34,7 @@ class TrainState:
     step: int = 0
     tokens_seen: int = 0
     wall_time: float = 0.0  # seconds of training, over all sittings
-    revisions: tuple[
-        Revision, ...
-    ] = ()  # of the planned number of steps, made while it was trained for a time
+    revisions: tuple[Revision, ...] = ()  # of the planned number of steps, where a time was given
 
 
 @dataclass(frozen=True)

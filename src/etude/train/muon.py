@@ -86,9 +86,7 @@ class Muon(torch.optim.Optimizer):
             blocks = (group["row_blocks"], group["column_blocks"])
             for parameter in group["params"]:
                 if any(size % count for size, count in zip(parameter.shape, blocks, strict=True)):
-                    raise ValueError(
-                        f"a matrix {tuple(parameter.shape)} does not divide into {blocks} blocks"
-                    )
+                    raise ValueError(f"a matrix {tuple(parameter.shape)} does not divide into {blocks}")
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
@@ -102,11 +100,9 @@ class Muon(torch.optim.Optimizer):
             torch._foreach_mul_(parameters, 1 - group["lr"] * group["weight_decay"])
             blocks = (group["row_blocks"], group["column_blocks"])
             for parameter, direction in zip(parameters, directions, strict=True):
-                weights, rate = (
-                    _lying(parameter, *blocks),
-                    group["lr"] * update_scale(parameter.shape[0], parameter.shape[1], *blocks),
-                )
-                by_shape[weights.shape[1:]].append((weights, _lying(direction, *blocks), rate))
+                weights, lying = _lying(parameter, *blocks), _lying(direction, *blocks)
+                rate = group["lr"] * update_scale(parameter.shape[0], parameter.shape[1], *blocks)
+                by_shape[weights.shape[1:]].append((weights, lying, rate))
         for parts in by_shape.values():
             joined = torch.cat([direction for _, direction, _ in parts])
             updates = orthogonalize(joined.to(self.dtype)).to(joined.dtype)

@@ -33,9 +33,7 @@ class Plan:
     data: PreparedData
     resolution: Resolution
     expected: Forecast | None = None  # when the size was chosen for a time
-    ends_by: float | None = (
-        None  # of time.monotonic; when the last step is to be done, where a time was given
-    )
+    ends_by: float | None = None  # and when the last step is to be done, of time.monotonic
 
     @property
     def settings(self) -> Settings:

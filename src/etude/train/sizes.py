@@ -61,8 +61,7 @@ def context_for(tokens: int) -> int:
 
 
 def dropout_for(epochs: float, parameters_per_token: float) -> float:
-    """Probability of dropout for a run that reads its text ``epochs`` times: none for three times, more with every
-    doubling.
+    """Probability of dropout for a run that reads its text ``epochs`` times: none for three, more with each doubling.
 
     What is read again and again is learned by heart, unless the network never sees it with all of its parts. But a
     network with few parameters for each token of the text has no room for that, and loses by dropout: with a quarter of
