@@ -6,8 +6,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from etude.workflow.plot_layout import place_labels
 from harness import Spread
 
+LABEL_GAP = 0.035
+"""Between the names of two levels, as a share of the height."""
 INK, FAINT, GRID = "#1a1a1a", "#5f6368", "#e6e6e6"
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999")
 """Okabe and Ito's, which stay apart under the common colour blindnesses."""
@@ -61,10 +64,13 @@ def draw_curves(
     axes.grid(color=GRID)
     if range_y:
         axes.set_ylim(range_y)
-    for name, level in (levels or {}).items():
+    named = levels or {}
+    low, high = axes.get_ylim()
+    places = place_labels(list(named.values()), LABEL_GAP * (high - low), low, high)
+    for (name, level), place in zip(named.items(), places, strict=True):
         axes.axhline(level, color=FAINT, linewidth=0.8, linestyle=(0, (4, 3)), zorder=0)
         axes.annotate(
-            name, (1.005, level), xycoords=("axes fraction", "data"), va="center", fontsize=8, color=FAINT
+            name, (1.005, place), xycoords=("axes fraction", "data"), va="center", fontsize=8, color=FAINT
         )
     _finish(figure, axes, file, title, note)
 

@@ -38,7 +38,7 @@ class Text:
 
 TEXTS = {
     "shakespeare": Text(
-        "Tiny Shakespeare by characters, last 10 % held out",
+        "Tiny Shakespeare, last 10 % held out",
         "tinyshakespeare.txt",
         ("data.split=tail", "data.validation_fraction=0.1"),
         characters=True,
