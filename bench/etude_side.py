@@ -65,7 +65,7 @@ def settings_of(sources: Sequence[str], overrides: Sequence[str]) -> Settings:
 
 def quiet_plan(settings: Settings) -> Plan:
     """The plan, with nothing shown; the text is prepared, or found prepared in the cache."""
-    return make_plan(settings, Console(file=io.StringIO()))
+    return make_plan(settings, Console(file=io.StringIO()))[0]
 
 
 def time_to_loss(

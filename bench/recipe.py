@@ -30,7 +30,7 @@ def train(sources: Sequence[str], overrides: Sequence[str], eval_tokens: int | N
     """Train by the default recipe with ``overrides`` and score the first ``eval_tokens`` of the validation part."""
     values = {"data.sources": tuple(sources)}
     settings = load_settings(None, ["device.threads=1", "data.workers=1", *overrides], values)
-    plan = make_plan(settings, Console(file=io.StringIO()))
+    plan, _ = make_plan(settings, Console(file=io.StringIO()))
     state = initial_state(plan)
     objective = next_token_objective(plan, state)
     loop = Loop(state, objective, plan.settings.train, plan.device)

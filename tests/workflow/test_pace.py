@@ -9,74 +9,134 @@ import pytest
 from rich.console import Console
 from test_pretrain import files_of, stop_after
 
-from etude.config import Settings
+from etude.config import Settings, with_values
+from etude.train.loop import Loop
 from etude.train.schedule import lr_factor, planned_step
 from etude.workflow import jobs, pretrain
 from etude.workflow.history import RunHistory
-from etude.workflow.pace import Pace
+from etude.workflow.pace import Deadline, Pace
+from etude.workflow.plan import make_plan
 
-PLANNED, EVERY, LOG_EVERY = 1200, 100, 10
-
-
-def simulated(
-    monkeypatch: pytest.MonkeyPatch, seconds_of: Callable[[int], float], asked: float, most: int = 10**9
-) -> tuple[float, int, int]:
-    """(seconds taken, steps, revisions) of a run whose step s takes ``seconds_of(s)``, and its evaluations 2 s."""
-    clock = [1000.0]
-    monkeypatch.setattr(time, "monotonic", lambda: clock[0])
-    pace = Pace(1000.0 + asked, EVERY, most)
-    step, num_steps, revisions = 0, PLANNED, 0
-    while step < num_steps:
-        step += 1
-        clock[0] += seconds_of(step)
-        if step % LOG_EVERY == 0 and step < num_steps:
-            better = pace(step, num_steps)
-            revisions += better is not None
-            num_steps = better or num_steps
-        if step % EVERY == 0:
-            clock[0] += 2.0
-    return clock[0] - 1000.0, num_steps, revisions
+STEP, TASKS = 0.5, 2.0
+"""Seconds that a step, and what is done every twelfth part of the run, were measured to take."""
+CASES = pytest.mark.parametrize(
+    ("planned", "every", "log_every"), [(1200, 100, 10), (200, 16, 10), (84, 7, 7), (12, 1, 1)]
+)
 
 
-@pytest.mark.parametrize("factor", [0.3, 0.8, 1.0, 1.5, 4.0])
-def test_a_machine_of_another_speed_than_measured(monkeypatch: pytest.MonkeyPatch, factor: float) -> None:
-    seconds, steps, _ = simulated(monkeypatch, lambda step: 0.5 * factor, asked=624.0)
-    if factor < 4:  # at a fourth of the speed a fifth of the plan is all that there is time for
-        assert seconds == pytest.approx(624, rel=0.02)
-    assert seconds < 1.1 * 624
-    assert (steps > PLANNED) == (factor < 1)
+class Machine:
+    """A clock that a test sets, and a run on it whose steps take ``seconds_of(step)`` and each task ``tasks``."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, planned: int, every: int, log_every: int) -> None:
+        self.now = 1000.0
+        self.planned, self.every, self.log_every = planned, every, log_every
+        self.asked = planned * STEP + self._tasks_between(0, planned) + TASKS
+        self.revisions: list[tuple[int, int]] = []
+        monkeypatch.setattr(time, "monotonic", lambda: self.now)
+
+    def _tasks_between(self, first: int, last: int) -> float:
+        return TASKS * sum(step % self.every == 0 for step in range(max(1, first), last))
+
+    def run(self, seconds_of: Callable[[int], float], tasks: float = TASKS, most: int = 10**9) -> float:
+        """Seconds that the run takes in all."""
+        pace = Pace(Deadline(1000.0 + self.asked, TASKS, self._tasks_between), most)
+        step, num_steps, since = 0, self.planned, 0.0
+        while step < num_steps:
+            step += 1
+            self.now += seconds_of(step)
+            since += seconds_of(step)
+            if step % self.log_every == 0 and step < num_steps:
+                better = pace(step, num_steps, since)
+                since = 0.0
+                if better is not None:
+                    self.revisions.append((step, better))
+                    num_steps = better
+            if step % self.every == 0 or step == num_steps:
+                self.now += tasks
+        self.steps = num_steps
+        return self.now - 1000.0
 
 
-def test_a_machine_that_grows_warm(monkeypatch: pytest.MonkeyPatch) -> None:
-    seconds, steps, _ = simulated(monkeypatch, lambda step: 0.5 + 0.0005 * step, asked=624.0)
-    assert seconds == pytest.approx(624, rel=0.03)
-    assert steps < PLANNED
+@CASES
+@pytest.mark.parametrize("factor", [0.3, 0.8, 1.5, 4.0])
+def test_a_machine_of_another_speed_than_measured(
+    monkeypatch: pytest.MonkeyPatch, planned: int, every: int, log_every: int, factor: float
+) -> None:
+    machine = Machine(monkeypatch, planned, every, log_every)
+    seconds = machine.run(lambda step: STEP * factor, tasks=TASKS * factor)
+    undivided = (STEP * log_every + 2 * TASKS) * max(1.0, factor)
+    assert seconds == pytest.approx(machine.asked, rel=0.02, abs=undivided)
+    assert (machine.steps > planned) == (factor < 1)
+    # No cliff: after the first large change most of the run is still to come.
+    assert machine.revisions[0][0] <= max(4 * log_every, planned // 8)
 
 
-def test_a_machine_that_does_what_was_measured_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    _, steps, revisions = simulated(monkeypatch, lambda step: 0.5, asked=624.0)
-    assert revisions == 0
-    assert steps == PLANNED
+@CASES
+def test_a_machine_that_grows_warm(
+    monkeypatch: pytest.MonkeyPatch, planned: int, every: int, log_every: int
+) -> None:
+    machine = Machine(monkeypatch, planned, every, log_every)
+    seconds = machine.run(lambda step: STEP * (1 + step / planned))
+    assert seconds == pytest.approx(machine.asked, rel=0.05, abs=STEP * log_every + 2 * TASKS)
+    assert machine.steps < planned
+
+
+@CASES
+def test_a_machine_that_does_what_was_measured_is_left_alone(
+    monkeypatch: pytest.MonkeyPatch, planned: int, every: int, log_every: int
+) -> None:
+    machine = Machine(monkeypatch, planned, every, log_every)
+    assert machine.run(lambda step: STEP) == pytest.approx(machine.asked)
+    assert machine.revisions == []
+
+
+def test_a_deadline_that_is_past_ends_the_run_at_the_next_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    machine = Machine(monkeypatch, 1200, 100, 10)
+    machine.now += machine.asked
+    machine.run(lambda step: STEP)
+    assert machine.steps == 21  # the first ten steps are no measure
 
 
 def test_a_text_is_not_read_more_often_because_there_is_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    _, steps, _ = simulated(monkeypatch, lambda step: 0.1, asked=624.0, most=PLANNED)
-    assert steps == PLANNED
+    machine = Machine(monkeypatch, 1200, 100, 10)
+    machine.run(lambda step: STEP / 5, most=1200)
+    assert machine.steps == 1200
+
+
+def test_a_real_run_with_less_time_than_planned_ends_early_and_keeps_a_record(
+    small_settings: Settings, console: Console
+) -> None:
+    settings = with_values(
+        small_settings, {"train.steps": 4000, "train.eval_every": 1000, "train.log_every": 5}
+    )
+    settings = with_values(settings, {"train.sample_every": 4000, "train.checkpoint_every": 4000})
+    plan, deadline = make_plan(settings, console)
+    assert deadline is None
+    run = pretrain.start(plan, console)
+    begin = time.monotonic()
+    outcome = pretrain.fit(plan, run, console, deadline=Deadline(begin + 4, 0.5, lambda first, last: 0.0))
+    assert outcome.reason == "finished"
+    assert time.monotonic() - begin < 12  # a loose bound: the machine of the tests may be busy
+    history = RunHistory.load(run.path)
+    assert history.num_steps == outcome.step < 4000
+    assert history.steps[-1].lr < 0.2 * max(step.lr for step in history.steps)
 
 
 def test_a_run_of_revised_length_is_recorded_and_goes_on_as_if_never_stopped(
     small_settings: Settings, console: Console, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def longer_from_six(plan: object) -> Callable[[int, int], int | None]:
-        return lambda step, num_steps: 17 if step == 6 and num_steps == 12 else None
+    def with_reviser(loop: Loop, *args: object, **kwargs: object) -> None:
+        original(loop, *args, **kwargs)  # type: ignore[arg-type]
+        loop.revised_length = lambda step, steps, seconds: 17 if step == 6 and steps == 12 else None
 
-    monkeypatch.setattr(pretrain, "pace_of", longer_from_six)
+    original = Loop.__init__
+    monkeypatch.setattr(Loop, "__init__", with_reviser)
     whole = jobs.grow(small_settings, console)
     assert (whole.reason, whole.step) == ("finished", 17)
     with pytest.MonkeyPatch.context() as patch:
         stop_after(patch, 9)
         part = jobs.grow(small_settings, console)
-    monkeypatch.setattr(pretrain, "pace_of", lambda plan: lambda step, num_steps: None)
+    monkeypatch.setattr(Loop, "__init__", original)
     rest = jobs.resume(part.run.path, console)
     assert (rest.reason, rest.step) == ("finished", 17)
     for name in ("model.safetensors", "optimizer.safetensors"):

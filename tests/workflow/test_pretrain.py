@@ -128,7 +128,7 @@ def test_the_ladder_and_the_model_are_scored_on_the_same_text(
     ladder = Ladder.from_json(read_json(run.ladder_file))
     evaluation = [event for event in run.metrics.read() if event["event"] == "eval"][-1]
     assert evaluation["val_tokens"] < 500
-    data = make_plan(small_settings, console).data
+    data = make_plan(small_settings, console)[0].data
     documents = list(data.documents("validation", ladder.validation_bytes))
     assert sum(map(len, documents)) == ladder.validation_bytes
     # One document's bits by the command that anybody can type, against the sum that the run recorded.

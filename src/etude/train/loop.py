@@ -50,6 +50,13 @@ class Task:
     on_stop: bool = False
 
 
+LengthReviser = Callable[[int, int, float], int | None]
+"""Given the step, the number of steps, and the seconds that the steps since the last time took: a better number of
+steps, if there is one."""
+LONGEST_SILENCE = 5.0
+"""Seconds after which a run that is to keep a time looks at the clock, however many steps make a line of the log."""
+
+
 @dataclass
 class Loop:
     """The parts of a run, and the way round."""
@@ -61,14 +68,13 @@ class Loop:
     tasks: Sequence[Task] = ()
     listeners: Sequence[Listener] = ()
     should_stop: Callable[[], bool] = lambda: False
-    revised_length: Callable[[int, int], int | None] = lambda step, num_steps: None
-    """Given the step and the number of steps, a better number of steps, if there is one."""
+    revised_length: LengthReviser | None = None
     ranks: Ranks = ALONE
     _unlogged: list[tuple[int, int, Tensor, Tensor]] = field(default_factory=list)
     _clock: float = 0.0
 
     def run(self) -> str:
-        """Go round until the objective's last step, or until ``should_stop``; returns finished or stopped.
+        """Go round until the run's last step, or until ``should_stop``; returns finished or stopped.
 
         Raises:
             EtudeError: the loss is not a finite number; nothing after the last checkpoint is kept.
@@ -81,9 +87,8 @@ class Loop:
         # All ranks stop at the same step; here they also wait for what the first does between steps.
         while state.step < self.num_steps and not self.ranks.any(self.should_stop()):
             self.one_step()
-            if state.step % self.settings.log_every == 0 or state.step == self.num_steps:
-                self._log()
-                self._revise_length()
+            if self._is_log_due():
+                self._revise_length(self._log())
             if state.step < self.num_steps:
                 self._do_tasks(lambda task: task.due(state.step))
         reason = "finished" if state.step >= self.num_steps else "stopped"
@@ -120,18 +125,28 @@ class Loop:
         position = planned_step(step, self.objective.num_steps, self.state.revisions)
         return lr_factor(position, self.settings)
 
-    def _revise_length(self) -> None:
+    def _is_log_due(self) -> bool:
+        step = self.state.step
+        overdue = self.revised_length is not None and time.perf_counter() - self._clock > LONGEST_SILENCE
+        return step % self.settings.log_every == 0 or step == self.num_steps or overdue
+
+    def _revise_length(self, seconds: float) -> None:
         """Take up a better number of steps; what is saved at this step knows of it."""
         state = self.state
-        better = self.revised_length(state.step, self.num_steps) if state.step < self.num_steps else None
+        if self.revised_length is None or state.step >= self.num_steps:
+            return
+        better = self.revised_length(state.step, self.num_steps, seconds)
         if better is not None:
             state.revisions = (*state.revisions, (state.step, better))
             self._emit(LengthEvent(state.step, state.tokens_seen, state.wall_time, better))
 
-    def _log(self) -> None:
-        """Read the scalars of the steps since the last time: the only place where the loop waits for a device."""
+    def _log(self) -> float:
+        """Read the scalars of the steps since the last time: the only place where the loop waits for a device.
+
+        Returns the seconds that they took.
+        """
         if not self._unlogged:
-            return
+            return 0.0
         self.device.synchronize()
         before, seconds = self.state.wall_time, self._advance_clock()
         rate = self.objective.tokens_per_step * len(self._unlogged) / max(seconds, 1e-9)
@@ -148,6 +163,7 @@ class Loop:
             lr = peak * self._lr_factor(step)
             self._emit(StepEvent(step, tokens_seen, wall_time, value, norm, lr, rate))
         self._unlogged.clear()
+        return seconds
 
     def _advance_clock(self) -> float:
         now = time.perf_counter()

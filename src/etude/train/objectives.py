@@ -131,8 +131,7 @@ class MadeAhead:
             here.wait_stream(self._copies)
             for tensor in chain.from_iterable(map(_tensors, parts)):
                 tensor.record_stream(here)  # its memory is given out again only when the step has read it
-        if step < self.num_steps:
-            self._ahead = {step + 1: self._worker.submit(self._make, step + 1)}
+        self._ahead = {step + 1: self._worker.submit(self._make, step + 1)}
         return parts
 
     def _make(self, step: int) -> list[MicroBatch]:

@@ -33,7 +33,6 @@ class Plan:
     data: PreparedData
     resolution: Resolution
     expected: Forecast | None = None  # when the size was chosen for a time
-    ends_by: float | None = None  # and when the last step is to be done, of time.monotonic
 
     @property
     def settings(self) -> Settings:
@@ -61,18 +60,17 @@ def plan_on(
     settings: Settings,
     timed: Size | None = None,
     expected: Forecast | None = None,
-    ends_by: float | None = None,
 ) -> Plan:
     """A plan on text that is prepared already.
 
-    ``timed`` is the size chosen for a time, ``expected`` its loss, ``ends_by`` when its last step is to be done.
+    ``timed`` is the size chosen for a time, ``expected`` its loss.
 
     Raises:
         InputError: settings that do not fit together, or a model that does not fit the machine.
     """
     device = choose_device(settings.device)
     facts = Facts(data.train.num_tokens, data.tokenizer.vocab_size, data.tokenizer.eos_id)
-    plan = Plan(device, data, resolve(settings, facts, device, timed), expected, ends_by)
+    plan = Plan(device, data, resolve(settings, facts, device, timed), expected)
     _, processes = place_on_machine()
     require_even_rows(resolved(plan.settings.train.batch_rows, "train.batch_rows"), processes)
     needed, there = plan.memory.total, total_memory_bytes(device)

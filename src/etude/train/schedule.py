@@ -1,4 +1,5 @@
-"""How learning rate and momentum move through a run: pure functions of the step, so that any step can be replayed."""
+"""How learning rate and momentum move through a run: pure functions of the step (and of the
+revisions of a run that keeps a time), so that any step can be replayed."""
 
 from __future__ import annotations
 

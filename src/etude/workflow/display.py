@@ -174,6 +174,8 @@ class PlainDisplay:
             )
         elif isinstance(event, SampleEvent):
             self._print(f"step {event.step}   sample: {shorten(event.prompt + event.text)}")
+        elif isinstance(event, LengthEvent):
+            self._print(f"step {event.step}   {event.num_steps} steps now, to end on time")
         elif isinstance(event, CheckpointEvent):
             self._print(f"step {event.step}   saved {event.folder}")
         elif isinstance(event, EndEvent):

@@ -38,10 +38,10 @@ def _grow(settings: Settings, console: Console, ranks: Ranks) -> Outcome:
     began = time.monotonic()
     if settings.run.name != "auto":
         RunFolder.new(Path(settings.run.folder), settings.run.name)  # a taken name is refused before any work
-    plan = make_plan(settings, console)
+    plan, deadline = make_plan(settings, console)
     say(console, describe(plan))
     run = start(plan, console)
-    outcome = fit(plan, run, console, ranks)
+    outcome = fit(plan, run, console, ranks, deadline)
     if plan.expected is not None and outcome.reason == "finished":
         say(console, promise_sentence(plan, run, time.monotonic() - began))
     close(outcome, console)
@@ -70,7 +70,7 @@ def explain(settings: Settings, console: Console | None = None) -> None:
     if place_on_machine()[0] > 0:
         return  # the first process speaks for all
     console = console or Console()
-    plan = make_plan(settings, console)
+    plan, _ = make_plan(settings, console)
     table = Table(box=None, header_style="bold")
     table.add_column("setting")
     table.add_column("value")

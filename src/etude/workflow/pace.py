@@ -9,42 +9,69 @@ from __future__ import annotations
 
 import time
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
-WORTH_REVISING = 0.01
-"""Relative change of the number of steps: less is left as it is."""
+WORTH_REVISING, URGENT = 0.01, 0.1
+"""Relative changes of the number of steps: less than the first is left as it is, more than the second does not wait."""
+SELDOM = 24
+"""Revisions in a run, about, besides urgent ones."""
+WINDOW = 8
+"""Of the run's steps, the last such part tells how long a step takes."""
+
+
+@dataclass(frozen=True)
+class Deadline:
+    """When a run is to be over, and what it does besides steps."""
+
+    over_at: float  # of time.monotonic
+    at_the_end: float  # seconds from the last step to the last line, as measured beforehand
+    tasks_between: Callable[[int, int], float]
+    """Seconds of evaluations, samples and checkpoints after one step and before another, as measured beforehand."""
 
 
 @dataclass
 class Pace:
-    """Says how many steps a run should have to take its last one at ``ends_by`` (of ``time.monotonic``).
+    """Says how many steps a run should have. ``most`` is how many the text is good for, whatever the time."""
 
-    Evaluations, samples and checkpoints come every ``every`` steps: only whole rounds of them tell how fast a run is.
-    ``most`` is how many steps the text is good for, whatever the time.
-    """
-
-    ends_by: float
-    every: int
+    deadline: Deadline
     most: int
-    _passed: deque[tuple[int, float]] = field(default_factory=deque)
+    _began: tuple[int, float] | None = None  # after which step, and when
+    _in_steps: float = 0.0  # seconds since then
+    _timed: deque[tuple[int, float]] = field(default_factory=deque)  # a step, and _in_steps by then
     _revised_at: int = 0
 
-    def __call__(self, step: int, num_steps: int) -> int | None:
-        """A better number of steps than ``num_steps``; None while this one will do."""
+    def __call__(self, step: int, num_steps: int, seconds: float) -> int | None:
+        """A better number of steps than ``num_steps``; None while this one will do.
+
+        ``seconds`` were spent in the steps since the last call.
+        """
         now = time.monotonic()
-        self._passed.append((step, now))
-        while len(self._passed) > 1 and self._passed[1][0] <= step - 2 * self.every:
-            self._passed.popleft()
-        if now >= self.ends_by:
-            return step + 1 if num_steps > step + 1 else None
-        since, then = self._passed[0]
-        # The first steps are no measure: what is done once, and what is done often at first, falls among them.
-        told = since >= self.every // 2 and step - since >= self.every
-        if not told or step - self._revised_at < self.every // 2:
+        if self._began is None:  # the first steps also find their memory, and are no measure
+            self._began = (step, now)
+            self._timed.append((step, 0.0))
             return None
-        fitting = step + int((self.ends_by - now) / (now - then) * (step - since))
-        better = max(step + 1, min(fitting, self.most))
-        if abs(better - num_steps) <= WORTH_REVISING * num_steps:
+        self._in_steps += seconds
+        self._timed.append((step, self._in_steps))
+        while len(self._timed) > 2 and self._timed[1][0] < step - num_steps // WINDOW:
+            self._timed.popleft()
+        better = max(step + 1, min(self._fitting(step, num_steps, now), self.most))
+        change = abs(better - num_steps) / num_steps
+        soon = step - self._revised_at < num_steps // SELDOM
+        if change <= WORTH_REVISING or (soon and change <= URGENT):
             return None
         self._revised_at = step
         return better
+
+    def _fitting(self, step: int, num_steps: int, now: float) -> int:
+        """Steps in all that there is time for, at the speed of the last ones."""
+        assert self._began is not None
+        first, began = self._began
+        (since, then), deadline = self._timed[0], self.deadline
+        foreseen = deadline.tasks_between(first, step)
+        # What is between steps may take longer than it was measured to take, or shorter, as it did so far.
+        slower = (now - began - self._in_steps) / foreseen if foreseen > 0 else 1.0
+        left = deadline.over_at - now - max(1.0, slower) * deadline.at_the_end
+        own = (self._in_steps - then) / (step - since)
+        share_of_tasks = deadline.tasks_between(step, num_steps) / (num_steps - step)
+        return step + int(left / max(1e-9, own + slower * share_of_tasks))

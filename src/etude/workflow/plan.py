@@ -18,16 +18,20 @@ from etude.device import describe_machine
 from etude.train.dial import MAX_EPOCHS
 from etude.train.plan import Plan, plan_on
 from etude.workflow.display import format_duration
+from etude.workflow.pace import Deadline
 from etude.workflow.progress import data_progress
 from etude.workflow.timed import choose_size
 
 MANIFEST_SCHEMA = 1
+WORTH_SAYING = 0.02
+"""Of the time asked for, that a run ends early because its text is read out."""
 
 
-def make_plan(settings: Settings, console: Console) -> Plan:
+def make_plan(settings: Settings, console: Console) -> tuple[Plan, Deadline | None]:
     """Prepare the text (or find it prepared) and resolve the settings; only the cache is written.
 
-    With ``train.seconds`` the size is chosen for what is left of them once the text is prepared.
+    With ``train.seconds`` the size is chosen for what is left of them once the text is prepared, and the run has a
+    deadline.
 
     Raises:
         InputError: no usable text, or settings that do not fit together.
@@ -35,17 +39,17 @@ def make_plan(settings: Settings, console: Console) -> Plan:
     began, seconds = time.monotonic(), settings.train.seconds
     data = prepare_data(settings, console)
     if seconds == "auto" or settings.train.steps != "auto":
-        return plan_on(data, settings)
+        return plan_on(data, settings), None
     promise = choose_size(data, settings, began + seconds, console)
     console.print(promise.table())
-    if promise.time_left_over > 0:
+    if promise.time_left_over > WORTH_SAYING * seconds:
         console.print(
             f"read {MAX_EPOCHS} times, this text has nothing more to teach: the run will end about "
             f"{format_duration(promise.time_left_over)} early",
             highlight=False,
             soft_wrap=True,
         )
-    return plan_on(data, settings, promise.size, promise.expected, promise.ends_by)
+    return plan_on(data, settings, promise.size, promise.expected), promise.deadline
 
 
 def prepare_data(settings: Settings, console: Console) -> PreparedData:

@@ -8,7 +8,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -43,7 +43,7 @@ from etude.train.checkpoint import (
 )
 from etude.train.compilation import compile_objective
 from etude.train.dial import MAX_EPOCHS
-from etude.train.loop import Loop, Task, TrainState
+from etude.train.loop import LengthReviser, Loop, Task, TrainState
 from etude.train.objectives import NextToken, made_ahead
 from etude.train.parallel import ALONE, Ranks
 from etude.train.plan import Plan, initial_state, next_token_objective, plan_on, validation_text
@@ -51,7 +51,7 @@ from etude.train.schedule import last_step
 from etude.workflow.card import model_card
 from etude.workflow.display import training_display
 from etude.workflow.history import RunHistory
-from etude.workflow.pace import Pace
+from etude.workflow.pace import Deadline, Pace
 from etude.workflow.plan import default_name, manifest, prepare_data, sitting
 from etude.workflow.signals import stop_on_signals
 from etude.workflow.tasks import (
@@ -146,17 +146,22 @@ def reopen(path: Path, console: Console) -> tuple[Plan, RunFolder]:
     return plan_on(data, settings), run
 
 
-def fit(plan: Plan, run: RunFolder, console: Console, ranks: Ranks = ALONE) -> Outcome:
+def fit(
+    plan: Plan, run: RunFolder, console: Console, ranks: Ranks = ALONE, deadline: Deadline | None = None
+) -> Outcome:
     """Train from where the run stands to its last step, or until Ctrl-C; the other ``ranks`` follow.
+
+    With a ``deadline`` the number of steps follows the clock. A run that goes on in another sitting has none: it keeps
+    the number that it came to.
 
     Raises:
         EtudeError: a failure at run time; the run goes on from its last checkpoint with ``--resume``.
     """
     with run.held():
-        return _fit(plan, run, console, ranks)
+        return _fit(plan, run, console, ranks, deadline)
 
 
-def _fit(plan: Plan, run: RunFolder, console: Console, ranks: Ranks) -> Outcome:
+def _fit(plan: Plan, run: RunFolder, console: Console, ranks: Ranks, deadline: Deadline | None) -> Outcome:
     """:func:`fit` by the process that holds the run."""
     state = initial_state(plan)
     try:
@@ -179,7 +184,7 @@ def _fit(plan: Plan, run: RunFolder, console: Console, ranks: Ranks) -> Outcome:
                 tasks=run_tasks(plan, run, ladder, state, max(passed, default=0)),
                 listeners=[Record(run), panel],
                 should_stop=should_stop,
-                revised_length=pace_of(plan),
+                revised_length=None if deadline is None else pace_of(plan, deadline),
                 ranks=ranks,
             )
             reason = loop.run()
@@ -263,17 +268,12 @@ def begin_sitting(
     write_json(run.manifest_file, recorded)
 
 
-def pace_of(plan: Plan) -> Callable[[int, int], int | None]:
-    """What revises the number of steps: the clock, where a time was given; else nothing.
-
-    A run that goes on in another sitting keeps the number it has.
-    """
-    if plan.ends_by is None:
-        return lambda step, num_steps: None
+def pace_of(plan: Plan, deadline: Deadline) -> LengthReviser:
+    """What revises the number of steps of a run that was given a time."""
     train = plan.settings.train
     tokens = resolved(train.batch_rows, "train.batch_rows") * resolved(train.context, "train.context")
     most = max(1, MAX_EPOCHS * plan.data.train.num_tokens // tokens)
-    return Pace(plan.ends_by, resolved(train.eval_every, "train.eval_every"), most)
+    return Pace(deadline, most)
 
 
 def run_tasks(plan: Plan, run: RunFolder, ladder: Ladder, state: TrainState, passed: int) -> Sequence[Task]:

@@ -14,6 +14,7 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory, mkdtemp
 
@@ -32,11 +33,11 @@ from etude.train.forecast import LONG_PILOT, SHORT_PILOT, Forecast, Pilot, forec
 from etude.train.loop import Loop
 from etude.train.plan import Plan, initial_state, next_token_objective, plan_on, validation_text
 from etude.train.sizes import SHAPES, SIZES, Shape, Size
+from etude.workflow.pace import Deadline
 from etude.workflow.tasks import (
     CLOSING_SAMPLE_TOKENS,
     CLOSING_SAMPLES,
     SAMPLE_TOKENS,
-    Due,
     Sample,
     evaluation_due,
     opening_words,
@@ -73,8 +74,7 @@ class Promise:
     size: Size
     expected: Forecast
     candidates: Sequence[Candidate]
-    ends_by: float
-    """When the last step is to be done (of ``time.monotonic``); then it is scored, saved, and speaks."""
+    deadline: Deadline
     time_left_over: float
     """Seconds that are not used, because the text is not worth reading more often."""
 
@@ -111,9 +111,9 @@ def choose_size(data: PreparedData, settings: Settings, deadline: float, console
         pilot = run_pilots(data, settings)
         candidates = time_shapes(data, settings, pilot, deadline)
         best = min(candidates, key=lambda candidate: candidate.expected.middle)
-        size, ends_by, left_over = fill_time(data, settings, best, deadline)
+        size, run_deadline, left_over = fill_time(data, settings, best, deadline)
     expected = expected_loss(plan_on(data, settings, size), pilot, size.tokens)
-    return Promise(size, expected, candidates, ends_by, left_over)
+    return Promise(size, expected, candidates, run_deadline, left_over)
 
 
 def run_pilots(data: PreparedData, settings: Settings) -> Pilot:
@@ -157,10 +157,10 @@ def time_shapes(data: PreparedData, settings: Settings, pilot: Pilot, deadline: 
 
 def fill_time(
     data: PreparedData, settings: Settings, best: Candidate, deadline: float
-) -> tuple[Size, float, float]:
+) -> tuple[Size, Deadline, float]:
     """As many tokens for the best shape as fit, by the clock of the run's own compiled step and its own tasks.
 
-    Also when the last step is to be done, and how many seconds are left over because the text is read out.
+    Also what the run has to keep to, and how many seconds are left over because the text is read out.
     """
     tokens = best.tokens
     for _ in range(2):
@@ -169,13 +169,23 @@ def fill_time(
         step = seconds_per_step(plan, COMPILED_STEPS, compiled=compiled)
         costs = task_costs(plan)
         start = SECONDS_TO_START_A_LAYER * plan.model.num_hidden_layers if compiled else 0.0
-        ends_by = deadline - costs.at_the_end
-        left = ends_by - time.monotonic() - start - costs.between_steps(plan)
+        last = resolved(plan.settings.train.steps, "train.steps")
+        between = costs.each_once + costs.between(plan, 0, last)
+        left = deadline - time.monotonic() - start - between - costs.at_the_end
         tokens = worth_reading(left / step * tokens_per_step(plan), plan)
-        if tokens_per_step(plan_on(data, settings, Size(best.shape, tokens))) == tokens_per_step(plan):
-            break  # otherwise a run of this length has another batch: time that one
+        if _step_of(plan_on(data, settings, Size(best.shape, tokens))) == _step_of(plan):
+            break  # otherwise a run of this length has another step: time that one
     left_over = left - step * (tokens / tokens_per_step(plan) + 1)
-    return Size(best.shape, tokens), ends_by, max(0.0, left_over)
+    return (
+        Size(best.shape, tokens),
+        Deadline(deadline, costs.at_the_end, partial(costs.between, plan)),
+        left_over,
+    )
+
+
+def _step_of(plan: Plan) -> tuple[int, bool]:
+    """What the time of a step depends on besides the shape."""
+    return tokens_per_step(plan), resolved(plan.settings.train.dropout, "train.dropout") > 0
 
 
 def seconds_per_step(plan: Plan, steps: int, *, compiled: bool = False) -> float:
@@ -204,20 +214,22 @@ class TaskCosts:
     sample: float
     checkpoint: float
 
-    def between_steps(self, plan: Plan) -> float:
-        """All of them in the run, but for those after the last step."""
-        train = plan.settings.train
-        return (
-            self.evaluation * _times(evaluation_due(train), plan)
-            + self.sample * _times(sample_due(train), plan)
-            + self.checkpoint * _times(save_due(train), plan)
-        )
+    def between(self, plan: Plan, first: int, last: int) -> float:
+        """Those that are due from step ``first`` on and before step ``last``, but for the ones before step 1."""
+        train, steps = plan.settings.train, range(max(1, first), last)
+        costs = (self.evaluation, self.sample, self.checkpoint)
+        dues = (evaluation_due(train), sample_due(train), save_due(train))
+        return sum(cost * sum(map(due, steps)) for cost, due in zip(costs, dues, strict=True))
+
+    @property
+    def each_once(self) -> float:
+        return self.evaluation + self.sample + self.checkpoint
 
     @property
     def at_the_end(self) -> float:
         """From the last step to the last line: each once, and the samples that close a run."""
         closing = CLOSING_SECONDS + self.sample * CLOSING_SAMPLES * CLOSING_SAMPLE_TOKENS / SAMPLE_TOKENS
-        return self.evaluation + self.sample + self.checkpoint + closing
+        return self.each_once + closing
 
 
 def task_costs(plan: Plan) -> TaskCosts:
@@ -240,11 +252,6 @@ def _seconds(do: Callable[[], object]) -> float:
     begin = time.perf_counter()
     do()
     return time.perf_counter() - begin
-
-
-def _times(due: Due, plan: Plan) -> int:
-    """How often a task is done before the last step: at the beginning, and when it is due."""
-    return 1 + sum(due(step) for step in range(1, resolved(plan.settings.train.steps, "train.steps")))
 
 
 def expected_loss(plan: Plan, pilot: Pilot, tokens: int) -> Forecast:
