@@ -185,6 +185,7 @@ def random_text_plan(shape: Mapping[str, int], overrides: Sequence[str]) -> Plan
     wanted = {f"model.{key}": value for key, value in shape.items() if key in MODEL_KEYS}
     wanted |= {"model.attention_bias": False, "model.mlp_bias": False, "model.tie_word_embeddings": False}
     wanted |= {"train.context": shape["context"], "train.batch_rows": shape["rows"], "train.steps": 1_000_000}
+    wanted |= {"train.dropout": 0.0}  # which a run of so many steps over so little text would have
     settings = load_settings(None, list(overrides), wanted)
     device = choose_device(settings.device)
     tokens = np.random.default_rng(0).integers(1, shape["vocab_size"], 1_000_000)
