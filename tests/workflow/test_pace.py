@@ -39,7 +39,7 @@ class Machine:
 
     def run(self, seconds_of: Callable[[int], float], tasks: float = TASKS, most: int = 10**9) -> float:
         """Seconds that the run takes in all."""
-        pace = Pace(Deadline(1000.0 + self.asked, TASKS, self._tasks_between), most)
+        pace = Pace(Deadline(1000.0 + self.asked, TASKS, self._tasks_between, most))
         step, num_steps, since = 0, self.planned, 0.0
         while step < num_steps:
             step += 1
@@ -114,7 +114,9 @@ def test_a_real_run_with_less_time_than_planned_ends_early_and_keeps_a_record(
     assert deadline is None
     run = pretrain.start(plan, console)
     begin = time.monotonic()
-    outcome = pretrain.fit(plan, run, console, deadline=Deadline(begin + 4, 0.5, lambda first, last: 0.0))
+    outcome = pretrain.fit(
+        plan, run, console, deadline=Deadline(begin + 4, 0.5, lambda first, last: 0.0, 4000)
+    )
     assert outcome.reason == "finished"
     assert time.monotonic() - begin < 12  # a loose bound: the machine of the tests may be busy
     history = RunHistory.load(run.path)

@@ -28,14 +28,15 @@ class Deadline:
     at_the_end: float  # seconds from the last step to the last line, as measured beforehand
     tasks_between: Callable[[int, int], float]
     """Seconds of evaluations, samples and checkpoints after one step and before another, as measured beforehand."""
+    most_steps: int
+    """That the text is good for, whatever the time."""
 
 
 @dataclass
 class Pace:
-    """Says how many steps a run should have. ``most`` is how many the text is good for, whatever the time."""
+    """Says how many steps a run should have."""
 
     deadline: Deadline
-    most: int
     _began: tuple[int, float] | None = None  # after which step, and when
     _in_steps: float = 0.0  # seconds since then
     _timed: deque[tuple[int, float]] = field(default_factory=deque)  # a step, and _in_steps by then
@@ -55,7 +56,7 @@ class Pace:
         self._timed.append((step, self._in_steps))
         while len(self._timed) > 2 and self._timed[1][0] < step - num_steps // WINDOW:
             self._timed.popleft()
-        better = max(step + 1, min(self._fitting(step, num_steps, now), self.most))
+        better = max(step + 1, min(self._fitting(step, num_steps, now), self.deadline.most_steps))
         change = abs(better - num_steps) / num_steps
         soon = step - self._revised_at < num_steps // SELDOM
         if change <= WORTH_REVISING or (soon and change <= URGENT):

@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from rich.console import Console
 
-from etude.config import Settings, load_settings, resolved, to_toml, with_values
+from etude.config import Settings, load_settings, to_toml, with_values
 from etude.data.files import default_cache
 from etude.data.prepare import open_prepared
 from etude.data.reading.sources import absolute_source
@@ -42,8 +42,7 @@ from etude.train.checkpoint import (
     verify_checkpoint,
 )
 from etude.train.compilation import compile_objective
-from etude.train.dial import MAX_EPOCHS
-from etude.train.loop import LengthReviser, Loop, Task, TrainState
+from etude.train.loop import Loop, Task, TrainState
 from etude.train.objectives import NextToken, made_ahead
 from etude.train.parallel import ALONE, Ranks
 from etude.train.plan import Plan, initial_state, next_token_objective, plan_on, validation_text
@@ -184,7 +183,7 @@ def _fit(plan: Plan, run: RunFolder, console: Console, ranks: Ranks, deadline: D
                 tasks=run_tasks(plan, run, ladder, state, max(passed, default=0)),
                 listeners=[Record(run), panel],
                 should_stop=should_stop,
-                revised_length=None if deadline is None else pace_of(plan, deadline),
+                revised_length=None if deadline is None else Pace(deadline),
                 ranks=ranks,
             )
             reason = loop.run()
@@ -266,14 +265,6 @@ def begin_sitting(
         console.print(f"training without torch.compile ({problem})", markup=False)
     sittings.append(sitting(plan, state.step, compiled=problem is None, processes=ranks.count))
     write_json(run.manifest_file, recorded)
-
-
-def pace_of(plan: Plan, deadline: Deadline) -> LengthReviser:
-    """What revises the number of steps of a run that was given a time."""
-    train = plan.settings.train
-    tokens = resolved(train.batch_rows, "train.batch_rows") * resolved(train.context, "train.context")
-    most = max(1, MAX_EPOCHS * plan.data.train.num_tokens // tokens)
-    return Pace(deadline, most)
 
 
 def run_tasks(plan: Plan, run: RunFolder, ladder: Ladder, state: TrainState, passed: int) -> Sequence[Task]:

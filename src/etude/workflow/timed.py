@@ -10,6 +10,7 @@ Everything is measured on this device and this text when the run is planned; not
 
 from __future__ import annotations
 
+import math
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -176,11 +177,10 @@ def fill_time(
         if _step_of(plan_on(data, settings, Size(best.shape, tokens))) == _step_of(plan):
             break  # otherwise a run of this length has another step: time that one
     left_over = left - step * (tokens / tokens_per_step(plan) + 1)
-    return (
-        Size(best.shape, tokens),
-        Deadline(deadline, costs.at_the_end, partial(costs.between, plan)),
-        left_over,
-    )
+    size = Size(best.shape, tokens)
+    chosen = plan_on(data, settings, size)
+    most_steps = worth_reading(math.inf, chosen) // tokens_per_step(chosen)
+    return size, Deadline(deadline, costs.at_the_end, partial(costs.between, chosen), most_steps), left_over
 
 
 def _step_of(plan: Plan) -> tuple[int, bool]:
