@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+import platform
+import subprocess
+import sys
+
 import pytest
 import torch
 
@@ -51,3 +55,16 @@ def test_the_machine_is_described_in_plain_values() -> None:
     description = describe_machine(Device("cpu", "fp32", 1))
     assert json.loads(json.dumps(description)) == description
     assert description["versions"]["torch"] == torch.__version__
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="glibc's own rule")
+def test_memory_that_a_step_frees_is_there_for_the_next() -> None:
+    code = (
+        "import resource, torch; from etude.device import keep_freed_memory; keep_freed_memory()\n"
+        "def faults(): return resource.getrusage(resource.RUSAGE_SELF).ru_minflt\n"
+        "before = faults()\n"
+        "for _ in range(100): torch.ones(8_000_000)\n"
+        "print(faults() - before)"
+    )
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert int(answer.stdout) < 20 * 8_000_000 * 4 / 4096  # without the rule 100 times a tensor's pages

@@ -13,38 +13,22 @@ A matrix may be several blocks of rows or of columns (``row_blocks``, ``column_b
 itself: the heads of a projection, or groups of an MLP's nodes. They are separate maps, and the products cost a
 fraction: those of a whole (R, C) matrix grow with R^2 C.
 
-The iteration runs in fp32 where the device has no fast bf16 (a CPU), in bf16 on a GPU, and once for all the matrices of
-a shape together, tall ones lying down: many small products in a row cost a CPU more than one batched product.
+The orthogonalisation is in newton_schulz.py: in fp32 where the device has no fast bf16 (a CPU), and then on the Gram
+matrices of all blocks of a size together; on a GPU in bf16, on the blocks themselves. Tall blocks lie down before it.
 """
 
 from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
-NEWTON_SCHULZ_COEFFICIENTS = (3.4445, -4.7750, 2.0315)
-"""The quintic of Jordan et al. 2024: steepest at 0, singular values end within about 0.7 to 1.2."""
-NEWTON_SCHULZ_STEPS = 5
-
-
-def orthogonalize(
-    matrices: Float[Tensor, "N R C"], steps: int = NEWTON_SCHULZ_STEPS
-) -> Float[Tensor, "N R C"]:
-    """Each matrix U S V^T moved towards U V^T by the quintic Newton-Schulz iteration, in the given dtype."""
-    a, b, c = NEWTON_SCHULZ_COEFFICIENTS
-    tall = matrices.size(-2) > matrices.size(-1)
-    x = matrices.mT if tall else matrices  # the Gram matrix is then the smaller of the two
-    x = x / x.norm(dim=(-2, -1), keepdim=True).clamp(min=1e-7)
-    for _ in range(steps):
-        gram = x @ x.mT
-        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
-    return x.mT if tall else x
+from etude.train.newton_schulz import orthogonalize, orthogonalizing_factors
 
 
 def update_scale(rows: int, columns: int, row_blocks: int = 1, column_blocks: int = 1) -> float:
@@ -91,27 +75,25 @@ class Muon(torch.optim.Optimizer):
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
         """Apply one update from the parameters' ``grad``."""
-        by_shape: dict[torch.Size, list[tuple[Tensor, Tensor, float]]] = defaultdict(list)
+        updates: list[_Update] = []
         for group in self.param_groups:
             parameters = [parameter for parameter in group["params"] if parameter.grad is not None]
-            if not parameters:
-                continue
-            directions = self._directions(parameters, group["momentum"])
-            torch._foreach_mul_(parameters, 1 - group["lr"] * group["weight_decay"])
             blocks = (group["row_blocks"], group["column_blocks"])
-            for parameter, direction in zip(parameters, directions, strict=True):
-                weights, lying = _lying(parameter, *blocks), _lying(direction, *blocks)
+            for parameter, direction in zip(
+                parameters, self._directions(parameters, group["momentum"]), strict=True
+            ):
                 rate = group["lr"] * update_scale(parameter.shape[0], parameter.shape[1], *blocks)
-                by_shape[weights.shape[1:]].append((weights, lying, rate))
-        for parts in by_shape.values():
-            joined = torch.cat([direction for _, direction, _ in parts])
-            updates = orthogonalize(joined.to(self.dtype)).to(joined.dtype)
-            sizes = [weights.shape[0] for weights, _, _ in parts]
-            for (weights, _, rate), update in zip(parts, torch.split(updates, sizes), strict=True):
-                weights.add_(update, alpha=-rate)
+                kept = 1 - group["lr"] * group["weight_decay"]
+                updates.append(_Update(_lying(parameter, *blocks), _lying(direction, *blocks), rate, kept))
+        if self.dtype == torch.float32:
+            _apply_through_gram_matrices(updates)
+        else:
+            _apply_directly(updates, self.dtype)
 
     def _directions(self, parameters: list[Tensor], momentum: float) -> Sequence[Tensor]:
         """Nesterov's: the momentum as it will be after one more step with this gradient."""
+        if not parameters:
+            return []
         gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
         buffers = [self._momentum_buffer(parameter) for parameter in parameters]
         torch._foreach_lerp_(buffers, gradients, 1 - momentum)
@@ -123,6 +105,44 @@ class Muon(torch.optim.Optimizer):
             state["momentum_buffer"] = torch.zeros_like(parameter)
         buffer: Tensor = state["momentum_buffer"]
         return buffer
+
+
+@dataclass(frozen=True, slots=True)
+class _Update:
+    """weights <- kept * weights - rate * (direction, orthogonalised); blocks that lie, (N, R, C) with R <= C."""
+
+    weights: Tensor
+    direction: Tensor
+    rate: float
+    kept: float
+
+
+def _apply_through_gram_matrices(updates: Sequence[_Update]) -> None:
+    """Large matrices are read twice and written once, where the iteration itself would pass over them 15 times."""
+    grams = [torch.bmm(update.direction, update.direction.mT) for update in updates]
+    factors = _together(grams, orthogonalizing_factors)
+    for update, factor in zip(updates, factors, strict=True):
+        update.weights.baddbmm_(factor, update.direction, beta=update.kept, alpha=-update.rate)
+
+
+def _apply_directly(updates: Sequence[_Update], dtype: torch.dtype) -> None:
+    directions = [update.direction.to(dtype) for update in updates]
+    for update, orthogonal in zip(updates, _together(directions, orthogonalize), strict=True):
+        update.weights.mul_(update.kept).add_(orthogonal, alpha=-update.rate)
+
+
+def _together(blocks: Sequence[Tensor], function: Callable[[Tensor], Tensor]) -> list[Tensor]:
+    """``function`` of each (N, R, C), called once for all blocks of a shape: one product, not many small ones."""
+    by_shape: dict[torch.Size, list[int]] = defaultdict(list)
+    for place, block in enumerate(blocks):
+        by_shape[block.shape[1:]].append(place)
+    found = list(blocks)
+    for places in by_shape.values():
+        results = function(torch.cat([blocks[place] for place in places]))
+        parts = torch.split(results, [len(blocks[place]) for place in places])
+        for place, part in zip(places, parts, strict=True):
+            found[place] = part
+    return found
 
 
 def _lying(matrix: Tensor, row_blocks: int, column_blocks: int) -> Tensor:

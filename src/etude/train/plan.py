@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from etude.config import Settings, resolved
 from etude.data.prepare import PreparedData
 from etude.data.tokens.loader import BatchLoader
-from etude.device import Device, choose_device, place_on_machine, total_memory_bytes
+from etude.device import Device, choose_device, keep_freed_memory, place_on_machine, total_memory_bytes
 from etude.errors import InputError
 from etude.model.build import build_model
 from etude.model.config import ModelConfig
@@ -83,7 +83,9 @@ def plan_on(
 
 
 def initial_state(plan: Plan) -> TrainState:
-    """The state at step 0: a function of the settings alone."""
+    """The state at step 0: a function of the settings alone. From here on the process keeps its memory for training."""
+    if plan.device.kind == "cpu":
+        keep_freed_memory()
     model = build_model(plan.model, seed=plan.settings.run.seed, device=plan.device.torch)
     return TrainState(model, UpdateRules(model, plan.settings.train, plan.device))
 
