@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from etude.model.cache import Cache
 from etude.model.config import ModelConfig
+from etude.model.dropout import Dropout
 
 
 class LanguageModel(nn.Module):
@@ -27,17 +28,21 @@ class LanguageModel(nn.Module):
         *,
         document_ids: Int[Tensor, "B T"] | None = None,
         cache: Cache | None = None,
-        dropout: float = 0.0,
+        dropout: Dropout | None = None,
         recompute: bool = False,
     ) -> Float[Tensor, "B T D"]:
         """What the head reads, for every position.
 
         `document_ids` keeps each position to its own document (equal ids, next to each other in the row).
         With a `cache`, `inputs` follow the tokens it holds, and it is advanced past them. Not both at once.
-        Training may leave out each number that a layer adds with probability `dropout` (Srivastava et al. 2014).
+        Training may leave out some of the numbers that a layer adds (`dropout`).
         With `recompute` a layer keeps only its input, and is run again in the backward pass (Chen et al. 2016).
         Raises ValueError when the tokens reach beyond max_position_embeddings.
         """
+        raise NotImplementedError
+
+    def dropout_shape(self, rows: int, context: int) -> tuple[int, int, int, int]:
+        """(P, B, T, D): the places at which dropout leaves out numbers, and the shape of these."""
         raise NotImplementedError
 
     def unembedding(self) -> tuple[Float[Tensor, "V D"], Float[Tensor, " V"] | None]:

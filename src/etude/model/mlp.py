@@ -9,13 +9,13 @@ and a reference line under the transformer's.
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from etude.model.cache import Cache, TokenCache
 from etude.model.config import ModelConfig
+from etude.model.dropout import Dropout
 from etude.model.language_model import LanguageModel
 from etude.model.layers import ACTIVATION_FUNCTIONS
 
@@ -59,7 +59,7 @@ class WindowMLP(LanguageModel):
         *,
         document_ids: Int[Tensor, "B T"] | None = None,
         cache: Cache | None = None,
-        dropout: float = 0.0,
+        dropout: Dropout | None = None,
         recompute: bool = False,
     ) -> Float[Tensor, "B T F"]:
         size = self.config.context_size
@@ -72,7 +72,7 @@ class WindowMLP(LanguageModel):
             documents = _trailing_windows(document_ids, size, -1)
             windows = torch.where(documents == document_ids[:, :, None], windows, self.padding)
         nodes = checkpoint(self.model, windows, use_reentrant=False) if recompute else self.model(windows)
-        return F.dropout(nodes, dropout)
+        return nodes if dropout is None else dropout(nodes, 0)  # type: ignore[no-any-return]
 
     def _windows_after(self, inputs: Int[Tensor, "B T"], cache: Cache) -> Int[Tensor, "B T N"]:
         assert isinstance(cache, TokenCache)
@@ -86,6 +86,9 @@ class WindowMLP(LanguageModel):
         tokens = cache.tokens[every_row, index.clamp(min=0)]
         cache.advance(count)
         return torch.where(index >= 0, tokens, self.padding)
+
+    def dropout_shape(self, rows: int, context: int) -> tuple[int, int, int, int]:
+        return 1, rows, context, self.lm_head.in_features
 
     def unembedding(self) -> tuple[Float[Tensor, "V D"], Float[Tensor, " V"] | None]:
         return self.lm_head.weight, self.lm_head.bias

@@ -7,7 +7,6 @@ besides.
 
 from __future__ import annotations
 
-import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
@@ -22,6 +21,7 @@ from etude.model.attention import (
 )
 from etude.model.cache import Cache, KVCache
 from etude.model.config import ModelConfig
+from etude.model.dropout import Dropout
 from etude.model.language_model import LanguageModel
 from etude.model.layers import LearnedPositions, RotaryPositions, Rotation, make_mlp, make_norm
 
@@ -31,6 +31,7 @@ class Block(nn.Module):
 
     def __init__(self, config: ModelConfig, layer: int) -> None:
         super().__init__()
+        self.layer = layer
         self.input_layernorm = make_norm(config, config.hidden_size)
         self.self_attn = Attention(config, layer)
         # The norm before the MLP: Llama's checkpoints call it so, and the names are theirs.
@@ -43,11 +44,12 @@ class Block(nn.Module):
         rotation: Rotation | None,
         visibility: Visibility,
         cache: KVCache | None = None,
-        dropout: float = 0.0,
+        dropout: Dropout | None = None,
     ) -> Float[Tensor, "B T D"]:
         mixed = self.self_attn(self.input_layernorm(residual), rotation, visibility, cache)
-        residual = residual + F.dropout(mixed, dropout)
-        return residual + F.dropout(self.mlp(self.post_attention_layernorm(residual)), dropout)
+        residual = residual + (mixed if dropout is None else dropout(mixed, 2 * self.layer + 1))
+        added = self.mlp(self.post_attention_layernorm(residual))
+        return residual + (added if dropout is None else dropout(added, 2 * self.layer + 2))
 
 
 class Decoder(nn.Module):
@@ -69,11 +71,12 @@ class Decoder(nn.Module):
         positions: Int[Tensor, "B T"] | None,
         visibility: Visibility,
         cache: KVCache | None,
-        dropout: float = 0.0,
+        dropout: Dropout | None = None,
         recompute: bool = False,
     ) -> Float[Tensor, "B T D"]:
         residual, rotation = self.embed_positions(self.embed_tokens(inputs), start, positions)
-        residual = F.dropout(residual, dropout)
+        if dropout is not None:
+            residual = dropout(residual, 0)
         for layer in self.layers:
             arguments = (residual, rotation, visibility, cache, dropout)
             residual = checkpoint(layer, *arguments, use_reentrant=False) if recompute else layer(*arguments)
@@ -96,7 +99,7 @@ class Transformer(LanguageModel):
         *,
         document_ids: Int[Tensor, "B T"] | None = None,
         cache: Cache | None = None,
-        dropout: float = 0.0,
+        dropout: Dropout | None = None,
         recompute: bool = False,
     ) -> Float[Tensor, "B T D"]:
         if cache is not None:
@@ -125,6 +128,9 @@ class Transformer(LanguageModel):
         if count > self.config.max_position_embeddings:
             most = self.config.max_position_embeddings
             raise ValueError(f"{count} positions are more than max_position_embeddings {most}")
+
+    def dropout_shape(self, rows: int, context: int) -> tuple[int, int, int, int]:
+        return 2 * self.config.num_hidden_layers + 1, rows, context, self.config.hidden_size
 
     def unembedding(self) -> tuple[Float[Tensor, "V D"], Float[Tensor, " V"] | None]:
         return (self.model.embed_tokens if self.lm_head is None else self.lm_head).weight, None

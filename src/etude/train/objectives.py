@@ -14,6 +14,7 @@ from torch import Tensor
 from etude.data.tokens.coverage import IGNORE_INDEX
 from etude.data.tokens.loader import BatchLoader
 from etude.device import Device
+from etude.model.dropout import Dropout, kept_masks, kept_scale
 from etude.model.language_model import LanguageModel
 from etude.train.loss import summed_loss
 from etude.train.parallel import ALONE, Ranks
@@ -71,36 +72,37 @@ class NextToken:
             if self._within_documents:
                 documents = self._to_device(self._loader.document_ids(step - 1, first, rows))
             count = int((targets != IGNORE_INDEX).sum())
-            seed = _dropout_seed(self._loader.seed, step, first)
+            kept = self._kept(step, first, rows) if self._dropout else None
             parts.append(
-                MicroBatch(self._to_device(inputs), self._to_device(targets), count, seed, documents)
+                MicroBatch(self._to_device(inputs), self._to_device(targets), count, kept, documents)
             )
         return parts
 
     def loss(self, part: MicroBatch) -> Tensor:
         """Cross-entropy summed over the micro-batch, in nats."""
-        if self._dropout:
-            torch.manual_seed(
-                part.dropout_seed
-            )  # what is left out is a function of the step, so it can be replayed
-        return self._loss(part.inputs, part.targets, part.document_ids)
+        return self._loss(part.inputs, part.targets, part.document_ids, part.kept)
 
     def compile(self) -> None:
         """Compile forward and loss into one graph; the first use of it takes the time of a compilation."""
-        options: dict[str, str | int | bool | Callable[..., object]] = {
-            "fallback_random": True
-        }  # dropout leaves out the same numbers compiled and not
-        self._loss = torch.compile(self._model_loss, fullgraph=True, dynamic=False, options=options)
+        self._loss = torch.compile(self._model_loss, fullgraph=True, dynamic=False)
 
     def use_eager(self) -> None:
         """Go back to running the model's Python as it stands."""
         self._loss = self._model_loss
 
-    def _model_loss(self, inputs: Tensor, targets: Tensor, document_ids: Tensor | None) -> Tensor:
+    def _model_loss(
+        self, inputs: Tensor, targets: Tensor, document_ids: Tensor | None, kept: Tensor | None
+    ) -> Tensor:
+        dropout = None if kept is None else Dropout(kept, kept_scale(self._dropout))
         hidden = self.model.hidden(
-            inputs, document_ids=document_ids, dropout=self._dropout, recompute=self._recompute
+            inputs, document_ids=document_ids, dropout=dropout, recompute=self._recompute
         )
         return summed_loss(hidden, targets, *self.model.unembedding())
+
+    def _kept(self, step: int, first_row: int, rows: int) -> Tensor:
+        shape = self.model.dropout_shape(rows, self._loader.context)
+        seed = _dropout_seed(self._loader.seed, step)
+        return kept_masks(self._dropout, seed, first_row, shape, self._device.torch)
 
     def _to_device(self, array: object) -> Tensor:
         tensor = torch.as_tensor(array)
@@ -145,9 +147,12 @@ def made_ahead(objective: Objective, device: Device) -> Objective:
 
 
 def _tensors(part: MicroBatch) -> list[Tensor]:
-    return [tensor for tensor in (part.inputs, part.targets, part.document_ids) if tensor is not None]
+    return [
+        tensor for tensor in (part.inputs, part.targets, part.document_ids, part.kept) if tensor is not None
+    ]
 
 
-def _dropout_seed(seed: int, step: int, first_row: int) -> int:
-    digest = hashlib.blake2b(f"dropout {seed} {step} {first_row}".encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "little") >> 1
+def _dropout_seed(seed: int, step: int) -> int:
+    """Of one step: any number of 32 bits."""
+    digest = hashlib.blake2b(f"dropout {seed} {step}".encode(), digest_size=4).digest()
+    return int.from_bytes(digest, "little", signed=True)

@@ -20,7 +20,7 @@ class MicroBatch:
     inputs: Tensor  # (B, T) token ids
     targets: Tensor  # (B, T) the token that comes next; IGNORE_INDEX where there is nothing to predict
     num_targets: int  # real ones; counted where the batch is made, so that no step waits for a device
-    dropout_seed: int = 0
+    kept: Tensor | None = None  # by dropout, see etude.model.dropout
     document_ids: Tensor | None = None  # (B, T) when attention must stay inside a document
 
 
