@@ -17,7 +17,7 @@ from etude.data.tokens.parts import TokenPart
 from etude.device import Device
 from etude.errors import EtudeError
 from etude.train import parallel
-from etude.train.events import Event, StepEvent
+from etude.train.events import Event, RowSource, StepEvent
 from etude.train.loop import Loop, TrainState
 from etude.train.objectives import NextToken
 from etude.train.optimizer import UpdateRules
@@ -90,6 +90,12 @@ class FewTargets:
             logits, part.targets.flatten(), ignore_index=IGNORE_INDEX, reduction="sum"
         )
         return loss * float("nan") if self.poisoned and self.rows.stop == ROWS else loss
+
+    def row_sources(self, step: int) -> list[RowSource]:
+        return [RowSource(row, ()) for row in range(ROWS)]
+
+    def halve_micro_batches(self) -> None:
+        return None
 
 
 def few_targets(ranks: Ranks, *, stop_last: bool = False, poisoned: bool = False) -> dict[str, Any]:

@@ -131,6 +131,10 @@ class TrainSettings(Section):
     min_lr_ratio: float = Field(0.0, ge=0, le=1)
     """What the learning rate falls towards, as a share of the peak: it would be reached one step after the last."""
     max_grad_norm: float = Field(1.0, gt=0)
+    on_nonfinite: Literal["stop", "skip"] = "stop"
+    """A step whose loss or gradient is not a finite number changes nothing. Stop after some in a row, or go on."""
+    nonfinite_in_a_row: int = Field(3, ge=1)
+    """Such steps in a row that stop the run."""
     log_every: int = Field(10, ge=1)
     """Steps between writes of the log; every step has its line in it all the same."""
     eval_every: Count | Auto = "auto"
@@ -142,6 +146,8 @@ class TrainSettings(Section):
     checkpoint_every: Count | Auto = "auto"
     keep_checkpoints: int = Field(3, ge=1)
     """Newest checkpoints kept; step 0 and the early powers of two are kept besides."""
+    keep_every: int = Field(0, ge=0)
+    """Checkpoints at multiples of this many steps are kept too. 0: none."""
 
 
 class LadderSettings(Section):

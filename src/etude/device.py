@@ -11,7 +11,7 @@ import platform
 import subprocess
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -48,6 +48,15 @@ class Device:
         if self.dtype == "fp32":
             return nullcontext()
         return torch.autocast(self.kind, dtype=torch.bfloat16)
+
+    def release_memory(self) -> None:
+        """Give back what PyTorch keeps of the device's memory for later use."""
+        import torch
+
+        if self.kind == "cuda":
+            torch.cuda.empty_cache()
+        elif self.kind == "mps":
+            torch.mps.empty_cache()
 
     def synchronize(self) -> None:
         """Wait until the device has done all it was asked; needed before a clock is read."""
@@ -190,6 +199,36 @@ def total_memory_bytes(device: Device) -> int | None:
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (AttributeError, ValueError, OSError):  # Windows
         return None
+
+
+def forget_peak_memory(device: Device) -> None:
+    """From now on :func:`peak_memory_bytes` tells the most that is used after this call, where the system can."""
+    import torch
+
+    if device.kind == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+        return
+    with suppress(OSError):  # not Linux: it stays the peak of the whole process
+        Path("/proc/self/clear_refs").write_text("5")
+
+
+def peak_memory_bytes(device: Device) -> int | None:
+    """The most memory that this process has used: of a GPU PyTorch's part, else all of it; None where nobody says."""
+    import torch
+
+    if device.kind == "cuda":
+        return int(torch.cuda.max_memory_allocated())
+    try:
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    except OSError:
+        pass
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if platform.system() == "Darwin" else 1024)
 
 
 def _processor_name() -> str:

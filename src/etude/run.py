@@ -137,6 +137,11 @@ def hash_file(path: Path) -> str:
         return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
 
 
+def hash_bytes(content: bytes) -> str:
+    """:func:`hash_file` of a file with this content."""
+    return hashlib.blake2b(content, digest_size=16).hexdigest()
+
+
 def _new_staging(final: Path) -> tuple[Path, int | None]:
     """A new folder beside ``final``, and the descriptor that locks it (None where there are no locks)."""
     while True:

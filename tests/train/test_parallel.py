@@ -78,7 +78,7 @@ def test_all_ranks_stop_where_one_is_asked_to(two: list[dict[str, Any]]) -> None
 
 
 def test_a_loss_that_is_no_number_on_one_rank_stops_all(two: list[dict[str, Any]]) -> None:
-    assert all("the loss of step 1 is nan" in results["poisoned"]["error"] for results in two)
+    assert all("in 3 steps in a row, up to step 3" in results["poisoned"]["error"] for results in two)
 
 
 def test_no_thread_outlives_the_group(two: list[dict[str, Any]]) -> None:

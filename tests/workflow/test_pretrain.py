@@ -14,9 +14,16 @@ from rich.console import Console
 
 from etude.config import Settings, load_settings, with_values
 from etude.errors import EtudeError, InputError
+from etude.model.folder import load_model_folder
 from etude.run import RunFolder
 from etude.train import step
-from etude.train.checkpoint import list_checkpoints, newest_good_checkpoint, step_of, verify_checkpoint
+from etude.train.checkpoint import (
+    checkpoint_name,
+    list_checkpoints,
+    newest_good_checkpoint,
+    step_of,
+    verify_checkpoint,
+)
 from etude.train.loop import Loop
 from etude.train.objectives import NextToken
 from etude.workflow import jobs, pretrain
@@ -187,12 +194,32 @@ def test_a_loss_that_is_no_number_ends_the_run_and_keeps_the_last_checkpoint(
     settings = with_values(
         small_settings, {"train.lr": 1e30, "train.max_grad_norm": 1e30, "train.optimizer": "adamw"}
     )
-    with pytest.raises(EtudeError, match=r"the loss of step \d+ is"):
+    with pytest.raises(EtudeError, match=r"3 steps in a row, up to step \d+: the weights are as they were"):
         jobs.grow(settings, console)
     run = RunFolder(next(Path(settings.run.folder).iterdir()))
     assert run.status()["state"] == "failed"
     checkpoint, _ = newest_good_checkpoint(run.checkpoints)
-    assert checkpoint.step < 12
+    left_out = [event for event in run.metrics.read() if event["event"] == "left_out"]
+    assert checkpoint.step == left_out[-1]["step"] < 12
+    assert checkpoint.left_out == len(left_out) == 3
+    assert [source["row"] for source in left_out[0]["batch"]] == list(range(len(left_out[0]["batch"])))
+    assert all(source["documents"] for source in left_out[0]["batch"])
+    before, after = (
+        load_model_folder(run.checkpoints / checkpoint_name(step))[0].state_dict()
+        for step in (left_out[0]["step"] - 1, checkpoint.step)
+    )
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    assert all(tensor.isfinite().all() for tensor in after.values())
+
+
+def test_steps_that_are_no_number_may_be_left_out(small_settings: Settings, console: Console) -> None:
+    values = {"train.lr": 1e30, "train.max_grad_norm": 1e30, "train.optimizer": "adamw"}
+    settings = with_values(small_settings, values | {"train.on_nonfinite": "skip"})
+    outcome = jobs.grow(settings, console)
+    assert outcome.reason == "finished"
+    events = outcome.run.metrics.read()
+    steps = [event["step"] for event in events if event["event"] in ("step", "left_out")]
+    assert steps == list(range(1, 13))
 
 
 def test_old_checkpoints_go_and_the_early_ones_stay(small_settings: Settings, console: Console) -> None:
@@ -230,13 +257,15 @@ def test_an_infinite_gradient_is_never_saved(
 
     calls: list[int] = []
     monkeypatch.setattr(step, "clip_gradients", poisoned)
-    with pytest.raises(EtudeError, match="norm of its gradient"):
-        jobs.grow(small_settings, console)
-    run = RunFolder(next(Path(small_settings.run.folder).iterdir()))
-    checkpoint, _ = newest_good_checkpoint(run.checkpoints)
-    assert checkpoint.step == 2
-    monkeypatch.undo()
-    assert jobs.resume(run.path, console).reason == "finished"
+    run = jobs.grow(small_settings, console).run
+    left_out = [event for event in run.metrics.read() if event["event"] == "left_out"]
+    assert [event["step"] for event in left_out] == [4]
+    assert left_out[0]["grad_norm"] in ("inf", "nan")
+    before, after = (
+        load_model_folder(run.checkpoints / checkpoint_name(step))[0].state_dict() for step in (2, 4)
+    )
+    assert not all(torch.equal(before[name], after[name]) for name in before)  # step 3 was made
+    assert all(tensor.isfinite().all() for tensor in after.values())
 
 
 def test_a_kill_just_before_the_end_is_noted_leaves_no_step_twice(
@@ -334,7 +363,8 @@ def test_dry_run_writes_no_run(small_settings: Settings, console: Console) -> No
 def test_events_are_plain_and_versioned() -> None:
     from etude.train import events
 
-    samples = {"int": 1, "float": 0.5, "str": "x"}
+    samples: dict[str, Any] = {"int": 1, "float": 0.5, "str": "x"}
+    samples["Sequence[RowSource]"] = [events.RowSource(0, ("a", "b"))]
     for kind in vars(events).values():
         if isinstance(kind, type) and issubclass(kind, events.Event):
             event = kind(**{field.name: samples[str(field.type)] for field in dataclasses.fields(kind)})

@@ -21,6 +21,17 @@ Steps = Annotated[int | None, typer.Option(help="Updates of the weights.")]
 Seed = Annotated[int | None, typer.Option(help="Of the first weights and the order of the text.")]
 Name = Annotated[str | None, typer.Option(help="The run's folder below `runs`.")]
 Resume = Annotated[Path | None, typer.Option(metavar="RUN", help="Go on with a run that was stopped.")]
+Fork = Annotated[
+    str | None,
+    typer.Option(metavar="RUN@STEP", help="Begin a new run with the weights that another had at a step."),
+]
+StopAfter = Annotated[
+    str | None,
+    typer.Option(
+        metavar="TIME",
+        help="Stop and save after this time, such as 55m, with exit code 75; go on with --resume.",
+    ),
+]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and what it costs.")]
 
 
@@ -36,12 +47,15 @@ def train(
     config: ConfigFile = None,
     overrides: Overrides = None,
     resume: Resume = None,
+    fork: Fork = None,
+    stop_after: StopAfter = None,
     dry_run: DryRun = False,
 ) -> None:
     """Grow a language model from text. Without arguments: from Etude's own stories, in minutes."""
     from etude.config import load_settings
     from etude.errors import InputError
     from etude.workflow import jobs
+    from etude.workflow.signals import STOPPED
 
     if time is not None and steps is not None:
         raise InputError("--time chooses the number of steps: give --time or --steps, not both")
@@ -56,13 +70,23 @@ def train(
         "run.name": name,
     }
     values = {key: value for key, value in named.items() if value is not None}
+    limit = None if stop_after is None else parse_duration(stop_after)
+    changes = overrides or []
     if resume is not None:
-        if values or overrides or config or dry_run:
-            raise InputError("--resume goes on with the run's own settings: leave the other options out")
-        jobs.resume(resume)
-        return
-    settings = load_settings(config, overrides or [], values)
-    if dry_run:
-        jobs.explain(settings)
+        if values or config or dry_run or fork:
+            raise InputError(
+                "--resume goes on with the run's own settings: change one of them with --set, or leave it out"
+            )
+        outcome = jobs.resume(resume, overrides=changes, stop_after=limit)
+    elif fork is not None:
+        if config or dry_run or time:
+            raise InputError("--fork has its parent's settings: change some with --set, --steps or --name")
+        outcome = jobs.fork(fork, overrides=changes, values=values, stop_after=limit)
     else:
-        jobs.grow(settings)
+        settings = load_settings(config, changes, values)
+        if dry_run:
+            jobs.explain(settings)
+            return
+        outcome = jobs.grow(settings, stop_after=limit)
+    if outcome.reason == "stopped" and outcome.leads:
+        raise typer.Exit(STOPPED)

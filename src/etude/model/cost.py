@@ -102,6 +102,8 @@ class TrainingMemory:
     recomputed, that and what one of them keeps while it is gone back through."""
     logits: int
     """The logits and their gradient, on top of the log-probabilities that the loss keeps."""
+    snapshot: int = 0
+    """The copy of weights and optimizer state that a checkpoint is written from, where it lies in the same memory."""
 
     @property
     def total(self) -> int:
@@ -115,8 +117,12 @@ def training_memory(
     context: int,
     optimizer: Optimizer = "adamw",
     recompute: bool = False,
+    snapshot: bool = False,
 ) -> TrainingMemory:
-    """Peak memory of a training step on `batch_size` rows of `context` tokens (one micro-batch)."""
+    """Peak memory of a training step on `batch_size` rows of `context` tokens (one micro-batch).
+
+    With `snapshot` a checkpoint is being written from the same memory meanwhile.
+    """
     parameters = count_parameters(config).total
     tokens = batch_size * context
     # AdamW keeps two averages of each gradient, Muon one.
@@ -130,6 +136,7 @@ def training_memory(
         optimizer=_BYTES * states,
         activations=_BYTES * tokens * kept,
         logits=_BYTES * tokens * 2 * config.vocab_size,
+        snapshot=_BYTES * (parameters + states) if snapshot else 0,
     )
 
 

@@ -33,7 +33,19 @@ def save_model_folder(
     *,
     card: str | None = None,
 ) -> None:
-    """Write the model folder of `model` into `folder`, which is made if missing.
+    """Write the model folder of `model` into `folder`: :func:`save_weights_folder` of its weights as they are."""
+    save_weights_folder(folder, model.state_dict(), config, tokenizer_files, card=card)
+
+
+def save_weights_folder(
+    folder: Path,
+    weights: dict[str, Tensor],
+    config: ModelConfig,
+    tokenizer_files: Path | None,
+    *,
+    card: str | None = None,
+) -> None:
+    """Write the model folder of `weights` into `folder`, which is made if missing.
 
     config.json, model.safetensors, generation_config.json and README.md (the model card; `card` or a plain
     one) are written, and every file in the folder `tokenizer_files` is copied. To have all of them or none,
@@ -48,7 +60,7 @@ def save_model_folder(
             for file in sorted(tokenizer_files.iterdir()):
                 if file.is_file() and file.name not in _OWN_FILES:
                     shutil.copyfile(file, folder / file.name)
-        write_tensors(folder / WEIGHTS, stored_state(model.state_dict(), config))
+        write_tensors(folder / WEIGHTS, stored_state(weights, config))
     except OSError as error:
         raise write_failure(folder, error) from error
 

@@ -12,14 +12,17 @@ import re
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
+from typing import Any
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file
+from torch import Tensor
 
 from etude.errors import InputError
 from etude.model.config import ModelConfig
-from etude.model.folder import load_model_folder, save_model_folder, write_tensors
+from etude.model.folder import load_model_folder, save_weights_folder, write_tensors
 from etude.run import STAGING_PREFIX, hash_file, read_json, staged_folder, write_json
 from etude.train.loop import TrainState
 from etude.train.schedule import Revision
@@ -29,6 +32,8 @@ MARKER = "train_state.json"
 OPTIMIZER_FILE = "optimizer.safetensors"
 EARLY_STEPS = frozenset([0, *(2**power for power in range(10))])
 """Always kept once saved: the first steps are the most interesting, and cannot be recorded afterwards."""
+COUNTERS = ("step", "tokens_seen", "wall_time", "revisions", "left_out", "micro_batch_rows")
+"""What a checkpoint holds of the state besides weights and optimizer."""
 _NAME = re.compile(r"step-(\d{8,})")
 
 
@@ -41,7 +46,34 @@ class Checkpoint:
     tokens_seen: int
     wall_time: float
     revisions: tuple[Revision, ...]
+    left_out: int
+    micro_batch_rows: int | None
     checksums: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A copy of the state of a run in main memory, which can be written while the run goes on."""
+
+    step: int
+    counters: dict[str, Any]
+    weights: dict[str, Tensor]
+    optimizer: dict[str, Tensor]
+
+    @classmethod
+    def of(cls, state: TrainState) -> Snapshot:
+        counters = {name: getattr(state, name) for name in COUNTERS}
+        copies = (
+            {name: tensor.detach().to("cpu", copy=True) for name, tensor in tensors.items()}
+            for tensors in (state.model.state_dict(), state.rules.named_state())
+        )
+        return cls(state.step, counters, *copies)
+
+    @property
+    def num_bytes(self) -> int:
+        """Of its tensors, in memory and on disk."""
+        tensors = chain(self.weights.values(), self.optimizer.values())
+        return sum(tensor.nbytes for tensor in tensors)
 
 
 def checkpoint_name(step: int) -> str:
@@ -49,28 +81,18 @@ def checkpoint_name(step: int) -> str:
 
 
 def save_checkpoint(
-    checkpoints: Path, state: TrainState, config: ModelConfig, tokenizer: Path, card: str
-) -> Checkpoint:
-    """Write and commit the checkpoint of ``state`` below ``checkpoints``.
+    checkpoints: Path, snapshot: Snapshot, config: ModelConfig, tokenizer: Path, card: str
+) -> None:
+    """Write and commit the checkpoint of ``snapshot`` below ``checkpoints``.
 
     Raises:
         EtudeError: it could not be written (disk full, no permission); the earlier ones are as they were.
     """
-    final = checkpoints / checkpoint_name(state.step)
-    with staged_folder(final) as folder:
-        save_model_folder(folder, state.model, config, tokenizer_files=tokenizer, card=card)
-        write_tensors(folder / OPTIMIZER_FILE, state.rules.named_state())
+    with staged_folder(checkpoints / checkpoint_name(snapshot.step)) as folder:
+        save_weights_folder(folder, snapshot.weights, config, tokenizer_files=tokenizer, card=card)
+        write_tensors(folder / OPTIMIZER_FILE, snapshot.optimizer)
         checksums = {file.name: hash_file(file) for file in sorted(folder.iterdir())}
-        marker = {
-            "schema": SCHEMA,
-            "step": state.step,
-            "tokens_seen": state.tokens_seen,
-            "wall_time": state.wall_time,
-            "revisions": state.revisions,
-            "checksums": checksums,
-        }
-        write_json(folder / MARKER, marker)
-    return Checkpoint(final, state.step, state.tokens_seen, state.wall_time, state.revisions, checksums)
+        write_json(folder / MARKER, {"schema": SCHEMA, **snapshot.counters, "checksums": checksums})
 
 
 def list_checkpoints(checkpoints: Path) -> list[Path]:
@@ -99,6 +121,8 @@ def verify_checkpoint(folder: Path) -> Checkpoint:
         checksums = {str(name): str(value) for name, value in marker["checksums"].items()}
         step, seen, wall = int(marker["step"]), int(marker["tokens_seen"]), float(marker["wall_time"])
         revisions = tuple((int(at), int(length)) for at, length in marker.get("revisions", ()))
+        left_out, rows = int(marker.get("left_out", 0)), marker.get("micro_batch_rows")
+        rows = None if rows is None else int(rows)
     except (KeyError, TypeError, ValueError, AttributeError):
         raise InputError(f"{folder / MARKER} is damaged: use an older checkpoint of the run") from None
     for name, expected in checksums.items():
@@ -106,7 +130,7 @@ def verify_checkpoint(folder: Path) -> Checkpoint:
         if not file.is_file() or hash_file(file) != expected:
             state = "damaged" if file.is_file() else "missing"
             raise InputError(f"{file} is {state}: use an older checkpoint of the run")
-    return Checkpoint(folder, step, seen, wall, revisions, checksums)
+    return Checkpoint(folder, step, seen, wall, revisions, left_out, rows, checksums)
 
 
 def newest_good_checkpoint(checkpoints: Path) -> tuple[Checkpoint, list[str]]:
@@ -143,15 +167,18 @@ def load_state(checkpoint: Checkpoint, state: TrainState) -> None:
             f"{checkpoint.folder / OPTIMIZER_FILE} is damaged ({error}): use an older one"
         ) from None
     state.rules.load_named_state(named)
-    state.step = checkpoint.step
-    state.tokens_seen = checkpoint.tokens_seen
-    state.wall_time = checkpoint.wall_time
-    state.revisions = checkpoint.revisions
+    for name in COUNTERS:
+        setattr(state, name, getattr(checkpoint, name))
 
 
-def prune_checkpoints(checkpoints: Path, keep: int) -> None:
-    """Remove all but the ``keep`` newest and the early ones, and what an interrupted write left behind."""
-    later = [folder for folder in list_checkpoints(checkpoints) if step_of(folder) not in EARLY_STEPS]
+def kept_for_good(step: int, every: int) -> bool:
+    """Whether a checkpoint is never pruned: an early one, or at a multiple of ``every`` (0: none is)."""
+    return step in EARLY_STEPS or (every > 0 and step % every == 0)
+
+
+def prune_checkpoints(checkpoints: Path, keep: int, every: int = 0) -> None:
+    """Remove all but the ``keep`` newest and those kept for good, and what an interrupted write left behind."""
+    later = [folder for folder in list_checkpoints(checkpoints) if not kept_for_good(step_of(folder), every)]
     leftovers = list(checkpoints.glob(f"{STAGING_PREFIX}*"))
     for folder in later[: max(0, len(later) - keep)]:
         # Renamed first: a folder whose removal is interrupted is then no checkpoint any more.

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar
 
 from etude.run import EVENT_SCHEMA
+
+
+@dataclass(frozen=True)
+class RowSource:
+    """Where a row of a batch came from."""
+
+    row: int
+    documents: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -76,6 +84,34 @@ class LengthEvent(Event):
 
     name: ClassVar[str] = "length"
     num_steps: int
+
+
+@dataclass(frozen=True)
+class LeftOutEvent(Event):
+    """The loss of a step or the norm of its gradient was not a finite number: its update was left out."""
+
+    name: ClassVar[str] = "left_out"
+    loss: str  # in words: JSON has no such numbers
+    grad_norm: str
+    batch: Sequence[RowSource]
+
+
+@dataclass(frozen=True)
+class SpikeEvent(Event):
+    """The loss of a step was far above those before it."""
+
+    name: ClassVar[str] = "spike"
+    loss: float
+    usual: float  # the median of the steps before
+    batch: Sequence[RowSource]
+
+
+@dataclass(frozen=True)
+class MicroBatchEvent(Event):
+    """A step did not fit the memory: from here on it goes through it in smaller pieces."""
+
+    name: ClassVar[str] = "micro_batch"
+    micro_batch_rows: int
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,6 @@ It writes no file and draws nothing; it emits events, and it runs the tasks that
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -17,12 +16,22 @@ from etude.config import TrainSettings, resolved
 from etude.device import Device
 from etude.errors import EtudeError
 from etude.model.language_model import LanguageModel
-from etude.train.events import EndEvent, Event, LengthEvent, Listener, StepEvent
+from etude.train.events import (
+    EndEvent,
+    Event,
+    LeftOutEvent,
+    LengthEvent,
+    Listener,
+    MicroBatchEvent,
+    SpikeEvent,
+    StepEvent,
+)
 from etude.train.objectives import Objective
 from etude.train.optimizer import UpdateRules
 from etude.train.parallel import ALONE, Ranks
 from etude.train.schedule import Revision, last_step, lr_factor, momentum, planned_step
-from etude.train.step import update_step
+from etude.train.spikes import LossWatch
+from etude.train.step import OutOfMemory, StepResult, update_step
 
 
 @dataclass
@@ -35,6 +44,8 @@ class TrainState:
     tokens_seen: int = 0
     wall_time: float = 0.0  # seconds of training, over all sittings
     revisions: tuple[Revision, ...] = ()  # of the planned number of steps, where a time was given
+    left_out: int = 0  # steps in a row, up to this one, that were not finite
+    micro_batch_rows: int | None = None  # fewer than planned, where those did not fit the memory
 
 
 @dataclass(frozen=True)
@@ -42,12 +53,13 @@ class Task:
     """Something to do between steps: evaluate, sample, save. It may emit events of its own.
 
     It is done at step 0, at every step that ``due`` says, and at the last one; after an interruption only when
-    ``on_stop`` is set.
+    ``on_stop`` is set. ``finish`` waits for what goes on beside the steps; the loop does not end before.
     """
 
     run: Callable[[TrainState], Sequence[Event]]
     due: Callable[[int], bool]
     on_stop: bool = False
+    finish: Callable[[], None] = lambda: None
 
 
 LengthReviser = Callable[[int, int, float], int | None]
@@ -70,6 +82,7 @@ class Loop:
     should_stop: Callable[[], bool] = lambda: False
     revised_length: LengthReviser | None = None
     ranks: Ranks = ALONE
+    watch: LossWatch = field(default_factory=LossWatch)
     _unlogged: list[tuple[int, int, Tensor, Tensor]] = field(default_factory=list)
     _clock: float = 0.0
 
@@ -77,15 +90,17 @@ class Loop:
         """Go round until the run's last step, or until ``should_stop``; returns finished or stopped.
 
         Raises:
-            EtudeError: the loss is not a finite number; nothing after the last checkpoint is kept.
+            EtudeError: too many steps in a row were not finite; what is due when it stops is done first.
         """
         state = self.state
         first = state.step
+        if self._is_lost():  # that was the end of the last sitting; somebody wants another try
+            state.left_out = 0
         self._clock = time.perf_counter()
         if state.step == 0:
             self._do_tasks(lambda task: True)
         # All ranks stop at the same step; here they also wait for what the first does between steps.
-        while state.step < self.num_steps and not self.ranks.any(self.should_stop()):
+        while state.step < self.num_steps and not self._ends_early():
             self.one_step()
             if self._is_log_due():
                 self._revise_length(self._log())
@@ -95,8 +110,29 @@ class Loop:
         self._log()
         if state.step > first:  # otherwise an earlier sitting has done them
             self._do_tasks(lambda task: reason == "finished" or task.on_stop)
+        for task in self.tasks:
+            task.finish()
         self._emit(EndEvent(state.step, state.tokens_seen, state.wall_time, reason))
+        if self._is_lost():
+            raise EtudeError(self._lost())
         return reason
+
+    def _ends_early(self) -> bool:
+        """All ranks stop at the same step: one that is asked to stops all, and a step is finite for all or none."""
+        return self.ranks.any(self.should_stop()) or self._is_lost()
+
+    def _is_lost(self) -> bool:
+        return (
+            self.settings.on_nonfinite == "stop" and self.state.left_out >= self.settings.nonfinite_in_a_row
+        )
+
+    def _lost(self) -> str:
+        last, count = self.state.step, self.state.left_out
+        return (
+            f"the loss or its gradient was not a finite number in {count} steps in a row, up to step {last}: "
+            f"the weights are as they were after step {last - count}; go on with a smaller --set train.lr and "
+            "train.muon_lr, or with --set train.on_nonfinite=skip"
+        )
 
     @property
     def num_steps(self) -> int:
@@ -106,20 +142,46 @@ class Loop:
     def one_step(self) -> None:
         """The update that makes the next step."""
         state, step = self.state, self.state.step + 1
-        result = update_step(
-            list(state.model.parameters()),
-            self.objective.loss,
-            self.objective.batch(step),
-            state.rules,
-            lr_factor=self._lr_factor(step),
-            momentum=momentum(step, self.settings),
-            max_grad_norm=self.settings.max_grad_norm,
-            device=self.device,
-            ranks=self.ranks,
-        )
+        result = self._try(step)
+        while result is None:
+            result = self._try(step)
         state.step = step
         state.tokens_seen += self.objective.tokens_per_step
-        self._unlogged.append((step, state.tokens_seen, result.loss, result.grad_norm))
+        if result.applied:
+            state.left_out = 0
+            self._unlogged.append((step, state.tokens_seen, result.loss, result.grad_norm))
+        else:
+            state.left_out += 1
+            self._log()
+            where = (step, state.tokens_seen, state.wall_time)
+            values = (str(float(result.loss)), str(float(result.grad_norm)))
+            self._emit(LeftOutEvent(*where, *values, self.objective.row_sources(step)))
+
+    def _try(self, step: int) -> StepResult | None:
+        """The update of a step; None when it did not fit the memory, and may in the smaller pieces to come."""
+        try:
+            return update_step(
+                list(self.state.model.parameters()),
+                self.objective.loss,
+                self.objective.batch(step),
+                self.state.rules,
+                lr_factor=self._lr_factor(step),
+                momentum=momentum(step, self.settings),
+                max_grad_norm=self.settings.max_grad_norm,
+                device=self.device,
+                ranks=self.ranks,
+            )
+        except OutOfMemory:
+            # The other ranks would wait for this one's gradient.
+            rows = self.objective.halve_micro_batches() if self.ranks.count == 1 else None
+            if rows is None:
+                raise
+        # Only here, outside of the handler, has everything that the failed pass held been let go of.
+        self.state.rules.zero_grad()
+        self.device.release_memory()
+        self.state.micro_batch_rows = rows
+        self._emit(MicroBatchEvent(self.state.step, self.state.tokens_seen, self.state.wall_time, rows))
+        return None
 
     def _lr_factor(self, step: int) -> float:
         position = planned_step(step, self.objective.num_steps, self.state.revisions)
@@ -141,7 +203,7 @@ class Loop:
             self._emit(LengthEvent(state.step, state.tokens_seen, state.wall_time, better))
 
     def _log(self) -> float:
-        """Read the scalars of the steps since the last time: the only place where the loop waits for a device.
+        """Read and tell the scalars of the steps since the last time.
 
         Returns the seconds that they took.
         """
@@ -153,15 +215,11 @@ class Loop:
         peak = resolved(self.settings.lr, "train.lr")
         for number, (step, tokens_seen, loss, grad_norm) in enumerate(self._unlogged, start=1):
             value = float(loss)
-            norm = float(grad_norm)
-            if not (math.isfinite(value) and math.isfinite(norm)):
-                raise EtudeError(
-                    f"the loss of step {step} is {value} and the norm of its gradient {norm}: the run stopped before "
-                    "its next checkpoint; try a smaller --set train.lr or train.muon_lr"
-                )
-            wall_time = before + seconds * number / len(self._unlogged)
-            lr = peak * self._lr_factor(step)
-            self._emit(StepEvent(step, tokens_seen, wall_time, value, norm, lr, rate))
+            where = (step, tokens_seen, before + seconds * number / len(self._unlogged))
+            self._emit(StepEvent(*where, value, float(grad_norm), peak * self._lr_factor(step), rate))
+            usual = self.watch.spike(value)
+            if usual is not None:
+                self._emit(SpikeEvent(*where, value, usual, self.objective.row_sources(step)))
         self._unlogged.clear()
         return seconds
 

@@ -16,6 +16,7 @@ from etude.data.tokens.loader import BatchLoader
 from etude.device import Device
 from etude.model.dropout import Dropout, kept_masks, kept_scale
 from etude.model.language_model import LanguageModel
+from etude.train.events import RowSource
 from etude.train.loss import summed_loss
 from etude.train.parallel import ALONE, Ranks
 from etude.train.step import MicroBatch
@@ -32,6 +33,12 @@ class Objective(Protocol):
 
     def loss(self, part: MicroBatch) -> Tensor:
         """The loss of a micro-batch, summed over its targets, in nats."""
+
+    def row_sources(self, step: int) -> Sequence[RowSource]:
+        """Where each row of the whole batch of ``step`` came from."""
+
+    def halve_micro_batches(self) -> int | None:
+        """Make smaller micro-batches from now on; the number of their rows, None where they have one only."""
 
 
 class NextToken:
@@ -82,6 +89,17 @@ class NextToken:
         """Cross-entropy summed over the micro-batch, in nats."""
         return self._loss(part.inputs, part.targets, part.document_ids, part.kept)
 
+    def row_sources(self, step: int) -> list[RowSource]:
+        """The documents that each row of the whole batch of ``step`` is of."""
+        return [RowSource(window.row, window.documents) for window in self._loader.windows_at(step - 1)]
+
+    def halve_micro_batches(self) -> int | None:
+        """From now on half as many rows at once; None where it is one row already."""
+        if self._micro_batch_rows == 1:
+            return None
+        self._micro_batch_rows //= 2
+        return self._micro_batch_rows
+
     def compile(self) -> None:
         """Compile forward and loss into one graph; the first use of it takes the time of a compilation."""
         self._loss = torch.compile(self._model_loss, fullgraph=True, dynamic=False)
@@ -120,6 +138,7 @@ class MadeAhead:
     def __init__(self, objective: Objective, device: Device) -> None:
         self.num_steps, self.tokens_per_step = objective.num_steps, objective.tokens_per_step
         self.loss = objective.loss
+        self.row_sources = objective.row_sources
         self._objective = objective
         self._copies: Any = torch.cuda.Stream(device.torch) if device.kind == "cuda" else None  # type: ignore[no-untyped-call]
         self._worker = ThreadPoolExecutor(1)
@@ -135,6 +154,14 @@ class MadeAhead:
                 tensor.record_stream(here)  # its memory is given out again only when the step has read it
         self._ahead = {step + 1: self._worker.submit(self._make, step + 1)}
         return parts
+
+    def halve_micro_batches(self) -> int | None:
+        """As the objective's; what was made ahead is made anew."""
+        rows = self._objective.halve_micro_batches()
+        for future in self._ahead.values():
+            future.result()
+        self._ahead.clear()
+        return rows
 
     def _make(self, step: int) -> list[MicroBatch]:
         with torch.cuda.stream(self._copies):  # of None it is nothing

@@ -52,6 +52,7 @@ class Plan:
             context=resolved(train.context, "train.context"),
             optimizer=train.optimizer,
             recompute=train.activation_checkpointing,
+            snapshot=self.device.kind != "cuda",
         )
 
 
@@ -104,7 +105,7 @@ def next_token_objective(plan: Plan, state: TrainState, ranks: Ranks = ALONE) ->
         loader,
         plan.device,
         num_steps=resolved(train.steps, "train.steps"),
-        micro_batch_rows=resolved(train.micro_batch_rows, "train.micro_batch_rows"),
+        micro_batch_rows=state.micro_batch_rows or resolved(train.micro_batch_rows, "train.micro_batch_rows"),
         within_documents=not plan.settings.data.cross_document_attention,
         dropout=resolved(train.dropout, "train.dropout"),
         recompute=train.activation_checkpointing,

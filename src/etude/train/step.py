@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from etude.device import Device
+from etude.errors import EtudeError
 from etude.train.optimizer import UpdateRules
 from etude.train.parallel import ALONE, Ranks
 
@@ -30,6 +31,11 @@ class StepResult:
 
     loss: Tensor  # mean over the real targets of the whole batch, nats per token
     grad_norm: Tensor  # Euclidean norm of the whole gradient, before clipping
+    applied: bool  # False when either is not a finite number: then nothing was changed
+
+
+class OutOfMemory(EtudeError):
+    """The gradient of a batch did not fit the memory; nothing was changed."""
 
 
 SummedLoss = Callable[[MicroBatch], Tensor]
@@ -51,20 +57,44 @@ def update_step(
     """Predict the batch, compare with what came, send the error back, and move every parameter.
 
     ``batch`` is the whole batch of the step in any number of micro-batches, or this rank's share of it: the
-    gradient is the same up to rounding, since each part is divided by the number of targets of the whole.
+    gradient is the same up to rounding, since each part is divided by the number of targets of the whole. A loss or
+    gradient that is not finite is left out by every rank, for by then all have the same.
+
+    Raises:
+        OutOfMemory: forward or backward pass found no memory.
     """
     num_targets = ranks.total(sum(part.num_targets for part in batch))
     rules.zero_grad()
     loss = torch.zeros((), device=device.torch)
     for part in batch:
-        with device.autocast():
-            part_loss = summed_loss(part) / num_targets  # forward, loss
-        part_loss.backward()  # type: ignore[no-untyped-call]
+        try:
+            with device.autocast():
+                part_loss = summed_loss(part) / num_targets  # forward, loss
+            part_loss.backward()  # type: ignore[no-untyped-call]
+        except (RuntimeError, MemoryError) as error:
+            if is_out_of_memory(error):
+                raise OutOfMemory(OUT_OF_MEMORY) from error
+            raise
         loss += part_loss.detach()
     ranks.add_up([loss, *(p.grad for p in parameters if p.grad is not None)])
     grad_norm = clip_gradients(parameters, max_grad_norm)
-    rules.step(lr_factor, momentum)
-    return StepResult(loss, grad_norm)
+    applied = bool(torch.isfinite(loss) & torch.isfinite(grad_norm))
+    if applied:
+        rules.step(lr_factor, momentum)
+    return StepResult(loss, grad_norm, applied)
+
+
+OUT_OF_MEMORY = (
+    "the memory is not enough for a step: use a smaller --size, --set train.context or --set train.batch_rows, "
+    "or --set train.activation_checkpointing=true"
+)
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether a device, or this machine, had no memory left: PyTorch has a class of its own for GPUs only."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return any(words in str(error) for words in ("can't allocate memory", "bad_alloc", "out of memory"))
 
 
 def clip_gradients(parameters: Sequence[nn.Parameter], max_grad_norm: float) -> Tensor:

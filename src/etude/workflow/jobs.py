@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -18,51 +20,92 @@ from etude.train.checkpoint import list_checkpoints, step_of
 from etude.train.loop import Loop
 from etude.train.parallel import Ranks, joined
 from etude.train.plan import Plan, initial_state, next_token_objective
+from etude.workflow import continuing
+from etude.workflow.continuing import reopen
 from etude.workflow.display import format_duration
 from etude.workflow.plan import default_name, make_plan, prepare_data
-from etude.workflow.pretrain import Outcome, fit, follow, reopen, start
+from etude.workflow.pretrain import Outcome, fit, follow, start
+from etude.workflow.saving import disk_use
 from etude.workflow.summary import close, promise_sentence, say
 from etude.workflow.tasks import opening_words
 
 
-def grow(settings: Settings, console: Console | None = None) -> Outcome:
+def grow(settings: Settings, console: Console | None = None, *, stop_after: float | None = None) -> Outcome:
     """Grow a language model: prepare, make the run folder, train, say how it went.
 
-    Processes that ``torchrun`` starts besides the first one follow it, here and in :func:`resume`.
+    After ``stop_after`` seconds it stops and saves, as when it is asked to. Processes that ``torchrun`` starts besides
+    the first one follow it, here and in :func:`resume` and :func:`fork`.
     """
+    stop_at = _from_now(stop_after)
     with joined() as ranks:
-        return _grow(settings, console or Console(), ranks) if ranks.leads else follow(ranks)
+        return _grow(settings, console or Console(), ranks, stop_at) if ranks.leads else follow(ranks)
 
 
-def _grow(settings: Settings, console: Console, ranks: Ranks) -> Outcome:
+def _grow(settings: Settings, console: Console, ranks: Ranks, stop_at: float | None) -> Outcome:
     began = time.monotonic()
     if settings.run.name != "auto":
         RunFolder.new(Path(settings.run.folder), settings.run.name)  # a taken name is refused before any work
     plan, deadline = make_plan(settings, console)
     say(console, describe(plan))
+    say(console, str(disk_use(plan)))
     run = start(plan, console)
-    outcome = fit(plan, run, console, ranks, deadline)
+    outcome = fit(plan, run, console, ranks, deadline, stop_at)
     if plan.expected is not None and outcome.reason == "finished":
         say(console, promise_sentence(plan, run, time.monotonic() - began))
     close(outcome, console)
     return outcome
 
 
-def resume(path: Path, console: Console | None = None) -> Outcome:
-    """Go on with a run from its last whole checkpoint."""
+def resume(
+    path: Path,
+    console: Console | None = None,
+    overrides: Sequence[str] = (),
+    *,
+    stop_after: float | None = None,
+) -> Outcome:
+    """Go on with a run from its last whole checkpoint, with its own settings but for a few that may be changed."""
+    stop_at = _from_now(stop_after)
     with joined() as ranks:
-        return _resume(path, console or Console(), ranks) if ranks.leads else follow(ranks)
+        if not ranks.leads:
+            return follow(ranks)
+        console = console or Console()
+        plan, run = reopen(path, overrides, console)
+        saved = list_checkpoints(run.checkpoints)
+        last, status = step_of(saved[-1]) if saved else 0, run.status()
+        finished = status.get("state") == "finished" and last >= int(status.get("step", 0))
+        if finished and last >= resolved(plan.settings.train.steps, "train.steps"):
+            raise InputError(
+                f"{path} is finished at step {last}: use it with `etude generate {path}`, or give it more steps with "
+                f"--set train.steps={2 * last}"
+            )
+        outcome = fit(plan, run, console, ranks, stop_at=stop_at)
+        close(outcome, console)
+        return outcome
 
 
-def _resume(path: Path, console: Console, ranks: Ranks) -> Outcome:
-    plan, run = reopen(path, console)
-    saved = list_checkpoints(run.checkpoints)
-    last, status = step_of(saved[-1]) if saved else 0, run.status()
-    if status.get("state") == "finished" and last >= int(status.get("step", 0)):
-        raise InputError(f"{path} is finished at step {last}: use it with `etude generate {path}`")
-    outcome = fit(plan, run, console, ranks)
-    close(outcome, console)
-    return outcome
+def fork(
+    origin: str,
+    console: Console | None = None,
+    overrides: Sequence[str] = (),
+    values: Mapping[str, Any] | None = None,
+    *,
+    stop_after: float | None = None,
+) -> Outcome:
+    """Begin a new run with the weights that another, ``RUN`` or ``RUN@STEP``, had; it goes on from that step."""
+    stop_at = _from_now(stop_after)
+    with joined() as ranks:
+        if not ranks.leads:
+            return follow(ranks)
+        console = console or Console()
+        plan, parent = continuing.fork(origin, overrides, dict(values or {}), console)
+        say(console, describe(plan))
+        outcome = fit(plan, start(plan, console, parent), console, ranks, stop_at=stop_at)
+        close(outcome, console)
+        return outcome
+
+
+def _from_now(seconds: float | None) -> float | None:
+    return None if seconds is None else time.monotonic() + seconds
 
 
 def explain(settings: Settings, console: Console | None = None) -> None:
@@ -89,7 +132,8 @@ def explain(settings: Settings, console: Console | None = None) -> None:
     say(console, "\n" + describe(plan))
     memory = plan.memory.total / 2**20
     say(
-        console, f"memory: about {memory:,.0f} MiB for parameters, gradients, optimizer state and activations"
+        console,
+        f"memory: about {memory:,.0f} MiB for parameters, gradients, optimizer state and activations\n{disk_use(plan)}",
     )
     seconds = seconds_per_step(plan)
     steps = resolved(plan.settings.train.steps, "train.steps")

@@ -1,6 +1,6 @@
 """The main job: from a person's own text to a language model.
 
-1. ``start`` makes the run folder; ``reopen`` finds the one that an earlier sitting left.
+1. ``start`` makes the run folder; :mod:`etude.workflow.continuing` finds the one that an earlier sitting left.
 2. ``fit`` goes round the loop with the tasks and listeners that make it a run.
 3. Other processes of ``torchrun`` ``follow``: the same loop without tasks and listeners, on their rows of the batches.
 """
@@ -8,19 +8,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from rich.console import Console
 
-from etude.config import Settings, load_settings, to_toml, with_values
+from etude.config import Settings, to_toml
 from etude.data.files import default_cache
 from etude.data.prepare import open_prepared
-from etude.data.reading.sources import absolute_source
-from etude.data.tokens.tokenizer import EtudeTokenizer
+from etude.device import forget_peak_memory, peak_memory_bytes
 from etude.errors import EtudeError, InputError
 from etude.evaluate.ladder import Ladder, build_ladder
 from etude.model.cost import count_parameters
@@ -47,17 +47,19 @@ from etude.train.objectives import NextToken, made_ahead
 from etude.train.parallel import ALONE, Ranks
 from etude.train.plan import Plan, initial_state, next_token_objective, plan_on, validation_text
 from etude.train.schedule import last_step
+from etude.train.spikes import WINDOW, LossWatch
 from etude.workflow.card import model_card
+from etude.workflow.continuing import Parent, from_any_folder, record_changes
 from etude.workflow.display import training_display
 from etude.workflow.history import RunHistory
 from etude.workflow.pace import Deadline, Pace
-from etude.workflow.plan import default_name, manifest, prepare_data, sitting
-from etude.workflow.signals import stop_on_signals
+from etude.workflow.plan import default_name, manifest, sitting
+from etude.workflow.saving import Save, require_disk
+from etude.workflow.signals import asked_to_stop
 from etude.workflow.tasks import (
     Evaluate,
     Record,
     Sample,
-    Save,
     evaluation_due,
     opening_words,
     sample_due,
@@ -72,6 +74,7 @@ class Outcome:
     run: RunFolder
     reason: str  # finished or stopped
     step: int
+    leads: bool = True  # False of the processes that follow the first
 
 
 @dataclass(frozen=True)
@@ -85,84 +88,64 @@ class Invitation:
     compile: bool | Literal["auto"]
 
 
-def start(plan: Plan, console: Console) -> RunFolder:
+def start(plan: Plan, console: Console, parent: Parent | None = None) -> RunFolder:
     """Make the run folder, whole: tokenizer, n-gram ladder, manifest and settings, before step 0.
+
+    A run that is forked off a ``parent`` begins with what that leaves it.
 
     Raises:
         InputError: the name is taken.
-        EtudeError: the folder cannot be written.
+        EtudeError: the folder cannot be written, or has no room for the checkpoints of the run.
     """
     settings = plan.settings
     folder, name = Path(settings.run.folder), settings.run.name
     run = RunFolder.new(folder, free_name(folder, default_name(settings)) if name == "auto" else name)
+    require_disk(plan, folder)
     ladder = cached_ladder(plan, console)
     with staged_folder(run.path) as staging:
         made = RunFolder(staging)
         plan.data.tokenizer.save(made.tokenizer)
         write_json(made.ladder_file, ladder.to_json())
         write_atomic(made.settings_file, to_toml(from_any_folder(settings)))
-        write_json(made.manifest_file, {**manifest(plan), "settings_hash": hash_file(made.settings_file)})
+        record = {**manifest(plan), "settings_hash": hash_file(made.settings_file)}
+        if parent is not None:
+            record["parent"] = parent.record()
+            parent.bequeath(made)
+        write_json(made.manifest_file, record)
     return run
 
 
-def from_any_folder(settings: Settings) -> Settings:
-    """The same settings with absolute paths."""
-    kind = settings.tokenizer.kind
-    values: dict[str, Any] = {"data.sources": tuple(map(absolute_source, settings.data.sources))}
-    if kind not in ("bpe", "char"):
-        values["tokenizer.kind"] = str(Path(kind).expanduser().absolute())
-    return with_values(settings, values)
-
-
-def reopen(path: Path, console: Console) -> tuple[Plan, RunFolder]:
-    """The plan of an existing run, from its own settings, on the same text.
-
-    The tokens are found in the cache by their fingerprint; only when they are gone are the sources read again.
-
-    Raises:
-        InputError: no run there, its tokenizer is damaged, or its tokens are gone and its text has changed.
-    """
-    run = RunFolder.open(path)
-    recorded = read_object(run.manifest_file)
-    if hash_file(run.settings_file) != recorded.get("settings_hash"):
-        raise InputError(
-            f"{run.settings_file} is damaged or was changed since the run began: put it back, or begin a new run "
-            f"from it with --config {run.settings_file}"
-        )
-    settings = load_settings(run.settings_file)
-    EtudeTokenizer.load(run.tokenizer, str(recorded.get("tokenizer_hash")))
-    fingerprint = str(recorded.get("data_fingerprint"))
-    data = open_prepared(default_cache(), fingerprint)
-    if data is None and "-" in settings.data.sources:
-        raise InputError(
-            f"the text of {path} came on standard input and is gone from the cache: train it anew"
-        )
-    data = data or prepare_data(settings, console)
-    if data.fingerprint != fingerprint:
-        raise InputError(
-            f"the text of {path} has changed since it began: put the old text back, or start a new run"
-        )
-    return plan_on(data, settings), run
-
-
 def fit(
-    plan: Plan, run: RunFolder, console: Console, ranks: Ranks = ALONE, deadline: Deadline | None = None
+    plan: Plan,
+    run: RunFolder,
+    console: Console,
+    ranks: Ranks = ALONE,
+    deadline: Deadline | None = None,
+    stop_at: float | None = None,
 ) -> Outcome:
-    """Train from where the run stands to its last step, or until Ctrl-C; the other ``ranks`` follow.
+    """Train from where the run stands to its last step, or until it is asked to stop; the other ``ranks`` follow.
 
     With a ``deadline`` the number of steps follows the clock. A run that goes on in another sitting has none: it keeps
-    the number that it came to.
+    the number that it came to. ``stop_at`` (of ``time.monotonic``) stops this sitting whatever its number of steps.
 
     Raises:
         EtudeError: a failure at run time; the run goes on from its last checkpoint with ``--resume``.
     """
     with run.held():
-        return _fit(plan, run, console, ranks, deadline)
+        return _fit(plan, run, console, ranks, deadline, stop_at)
 
 
-def _fit(plan: Plan, run: RunFolder, console: Console, ranks: Ranks, deadline: Deadline | None) -> Outcome:
+def _fit(
+    plan: Plan,
+    run: RunFolder,
+    console: Console,
+    ranks: Ranks,
+    deadline: Deadline | None,
+    stop_at: float | None,
+) -> Outcome:
     """:func:`fit` by the process that holds the run."""
     state = initial_state(plan)
+    tasks: Sequence[Task] = ()
     try:
         restore(run, state, console)
         objective = next_token_objective(plan, state, ranks)
@@ -173,21 +156,26 @@ def _fit(plan: Plan, run: RunFolder, console: Console, ranks: Ranks, deadline: D
         title = f"{run.path}: {plan.model.model_type}, {count_parameters(plan.model).total:,} parameters"
         num_steps = last_step(objective.num_steps, state.revisions)
         display = training_display(console, title, num_steps, ladder, passed)
-        with display as panel, stop_on_signals() as should_stop:
+        with display as panel, asked_to_stop(stop_at) as should_stop, memory_noted(plan, run):
             begin_sitting(plan, run, state, objective, console, ranks)
+            tasks = run_tasks(plan, run, ladder, state, max(passed, default=0))
             loop = Loop(
                 state,
                 made_ahead(objective, plan.device),
                 plan.settings.train,
                 plan.device,
-                tasks=run_tasks(plan, run, ladder, state, max(passed, default=0)),
+                tasks=tasks,
                 listeners=[Record(run), panel],
                 should_stop=should_stop,
                 revised_length=None if deadline is None else Pace(deadline),
                 ranks=ranks,
+                watch=LossWatch(event.loss for event in history.steps[-WINDOW:]),
             )
             reason = loop.run()
     except BaseException as error:
+        with suppress(EtudeError):  # a checkpoint that is being written is still worth having
+            for task in tasks:
+                task.finish()
         run.write_status("failed", state.step, str(error) or type(error).__name__)
         raise
     run.write_status(reason, state.step)
@@ -212,7 +200,7 @@ def follow(ranks: Ranks) -> Outcome:
     if told.checkpoint is not None:
         load_state(verify_checkpoint(told.checkpoint), state)
     objective = next_token_objective(plan, state, ranks)
-    with stop_on_signals() as should_stop:
+    with asked_to_stop() as should_stop:
         compile_objective(objective, plan.device, told.compile, ranks)
         loop = Loop(
             state,
@@ -223,7 +211,7 @@ def follow(ranks: Ranks) -> Outcome:
             ranks=ranks,
         )
         reason = loop.run()
-    return Outcome(RunFolder(told.run), reason, state.step)
+    return Outcome(RunFolder(told.run), reason, state.step, leads=False)
 
 
 def restore(run: RunFolder, state: TrainState, console: Console) -> None:
@@ -264,7 +252,23 @@ def begin_sitting(
     if problem is not None and wanted == "auto":
         console.print(f"training without torch.compile ({problem})", markup=False)
     sittings.append(sitting(plan, state.step, compiled=problem is None, processes=ranks.count))
-    write_json(run.manifest_file, recorded)
+    record_changes(run, recorded, from_any_folder(plan.settings), state.step)
+
+
+@contextmanager
+def memory_noted(plan: Plan, run: RunFolder) -> Iterator[None]:
+    """At the end the manifest says how much memory the sitting took, beside what was predicted."""
+    forget_peak_memory(plan.device)
+    before = peak_memory_bytes(plan.device)
+    yield
+    recorded = read_object(run.manifest_file)
+    if recorded["sittings"]:
+        recorded["sittings"][-1]["memory"] = {
+            "predicted_bytes": plan.memory.total,
+            "bytes_before": before,
+            "peak_bytes": peak_memory_bytes(plan.device),
+        }
+        write_json(run.manifest_file, recorded)
 
 
 def run_tasks(plan: Plan, run: RunFolder, ladder: Ladder, state: TrainState, passed: int) -> Sequence[Task]:
@@ -277,11 +281,12 @@ def run_tasks(plan: Plan, run: RunFolder, ladder: Ladder, state: TrainState, pas
     prompt = opening_words(plan) if train.sample_prompt == "auto" else train.sample_prompt
     sample = Sample(plan.data.tokenizer, prompt, settings.run.seed)
     saved = state.step if list_checkpoints(run.checkpoints) else -1
-    save = Save(run, plan.model, train.keep_checkpoints, partial(model_card, plan, run), saved_step=saved)
+    card = partial(model_card, plan, run)
+    save = Save(run, plan.model, train.keep_checkpoints, card, saved, train.keep_every)
     return (
         Task(evaluate, due=evaluation_due(train)),
         Task(sample, due=sample_due(train)),
-        Task(save, due=save_due(train), on_stop=True),
+        Task(save, due=save_due(train), on_stop=True, finish=save.finish),
     )
 
 

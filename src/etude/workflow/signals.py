@@ -1,24 +1,35 @@
-"""Ctrl-C finishes the step and saves; a second one stops at once."""
+"""What makes a run stop early, finish its step and save: a signal, or the end of the time that a batch queue gives."""
 
 from __future__ import annotations
 
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+STOPPED = 75
+"""The exit code of a run that was stopped and is saved: EX_TEMPFAIL of <sysexits.h>, "try again later"."""
+SIGNALS = [
+    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name)
+]  # Windows has no SIGUSR1, which batch queues send before their time is over
+
 
 @contextmanager
-def stop_on_signals() -> Iterator[Callable[[], bool]]:
-    """Inside, SIGINT and SIGTERM set a flag instead of ending the process; yields a function that reads it.
+def asked_to_stop(stop_at: float | None = None) -> Iterator[Callable[[], bool]]:
+    """Inside, the signals set a flag instead of ending the process; yields a function that reads it.
 
-    The second SIGINT raises KeyboardInterrupt as usual. In a thread that may not set handlers (a notebook's
-    worker) nothing is changed and the flag stays down.
+    It is up from ``stop_at`` (of ``time.monotonic``) on too. The second SIGINT raises KeyboardInterrupt as usual. In a
+    thread that may not set handlers (a notebook's worker) signals do as they always do.
     """
     asked = threading.Event()
+
+    def is_asked() -> bool:
+        return asked.is_set() or (stop_at is not None and time.monotonic() >= stop_at)
+
     if threading.current_thread() is not threading.main_thread():
-        yield asked.is_set
+        yield is_asked
         return
 
     def on_signal(number: int, frame: FrameType | None) -> None:
@@ -26,9 +37,9 @@ def stop_on_signals() -> Iterator[Callable[[], bool]]:
             raise KeyboardInterrupt
         asked.set()
 
-    before = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.signal(number, on_signal) for number in SIGNALS}
     try:
-        yield asked.is_set
+        yield is_asked
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

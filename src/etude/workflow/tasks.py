@@ -12,9 +12,8 @@ from etude.data.tokens.tokenizer import EtudeTokenizer
 from etude.evaluate.ladder import Ladder
 from etude.generate.engine import generate
 from etude.generate.sampling import USUAL_SAMPLING
-from etude.model.config import ModelConfig
 from etude.run import JsonLines, RunFolder
-from etude.train.checkpoint import EARLY_STEPS, prune_checkpoints, save_checkpoint
+from etude.train.checkpoint import kept_for_good
 from etude.train.events import CheckpointEvent, EvalEvent, Event, RungEvent, SampleEvent
 from etude.train.loop import TrainState
 from etude.train.plan import Plan
@@ -44,7 +43,7 @@ def sample_due(train: TrainSettings) -> Due:
 
 def save_due(train: TrainSettings) -> Due:
     every = resolved(train.checkpoint_every, "train.checkpoint_every")
-    return lambda step: step in EARLY_STEPS or step % every == 0
+    return lambda step: step % every == 0 or kept_for_good(step, train.keep_every)
 
 
 def opening_words(plan: Plan) -> str:
@@ -88,30 +87,6 @@ class Sample:
         answer = generate(state.model, [prompt], SAMPLING, eos_id=self.tokenizer.eos_id, seed=self.seed)[0]
         text = self.tokenizer.decode(answer.token_ids)
         return [SampleEvent(state.step, state.tokens_seen, state.wall_time, self.prompt, text)]
-
-
-@dataclass
-class Save:
-    """Commit a checkpoint, then remove the ones that are not to be kept."""
-
-    run: RunFolder
-    config: ModelConfig
-    keep: int
-    card: Callable[[int], str]  # of a step
-    saved_step: int = -1
-
-    def __call__(self, state: TrainState) -> Sequence[Event]:
-        if state.step == self.saved_step:
-            return []
-        self.run.metrics.sync()
-        self.run.samples.sync()
-        checkpoint = save_checkpoint(
-            self.run.checkpoints, state, self.config, self.run.tokenizer, self.card(state.step)
-        )
-        self.saved_step = state.step
-        prune_checkpoints(self.run.checkpoints, self.keep)
-        where = (state.step, state.tokens_seen, state.wall_time)
-        return [CheckpointEvent(*where, str(checkpoint.folder.relative_to(self.run.path)))]
 
 
 @dataclass

@@ -27,7 +27,7 @@ from etude.data.prepare import PreparedData
 from etude.device import place_on_machine
 from etude.errors import InputError
 from etude.model.cost import count_parameters, training_flops_per_token
-from etude.train.checkpoint import save_checkpoint
+from etude.train.checkpoint import Snapshot, save_checkpoint
 from etude.train.compilation import compile_objective
 from etude.train.dial import MAX_EPOCHS
 from etude.train.forecast import LONG_PILOT, SHORT_PILOT, Forecast, Pilot, forecast
@@ -242,7 +242,11 @@ def task_costs(plan: Plan) -> TaskCosts:
         return TaskCosts(
             _seconds(lambda: validation_text(plan).score(state.model)),
             _seconds(lambda: sample(state)),
-            _seconds(lambda: save_checkpoint(Path(mkdtemp(dir=name)), state, plan.model, tokenizer, card="")),
+            _seconds(
+                lambda: save_checkpoint(
+                    Path(mkdtemp(dir=name)), Snapshot.of(state), plan.model, tokenizer, card=""
+                )
+            ),
         )
 
 

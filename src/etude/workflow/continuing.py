@@ -1,0 +1,227 @@
+"""Going on with what is there: a run that was stopped, with its own settings, or a new run from one of its checkpoints.
+
+A run keeps the settings that it was begun with. Of those that a person asks to change when it goes on
+
+- some only say what is written down, and may be changed (``OBSERVING``);
+- some steer the training from there on; they may be changed, and the manifest says from which step (``STEERING``);
+- the others are what the run is: text, tokenizer, network, order of the batches. They are refused. A fork is a run of
+  its own, and may have another text too.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from etude.config import Settings, get_value, known_keys, load_settings, resolved, to_toml, with_values
+from etude.data.files import default_cache
+from etude.data.prepare import open_prepared
+from etude.data.reading.sources import absolute_source
+from etude.data.tokens.tokenizer import EtudeTokenizer
+from etude.errors import InputError
+from etude.model.folder import load_config
+from etude.run import RunFolder, free_name, hash_bytes, hash_file, read_object, write_atomic, write_json
+from etude.train.checkpoint import MARKER, Checkpoint, list_checkpoints, step_of, verify_checkpoint
+from etude.train.plan import Plan, plan_on
+from etude.workflow.plan import prepare_data
+
+OBSERVING = frozenset(
+    {
+        "train.log_every",
+        "train.eval_every",
+        "train.sample_every",
+        "train.sample_prompt",
+        "train.checkpoint_every",
+        "train.keep_checkpoints",
+        "train.keep_every",
+        "train.on_nonfinite",
+        "train.nonfinite_in_a_row",
+    }
+)
+STEERING = frozenset(
+    {
+        "train.steps",
+        "train.lr",
+        "train.muon_lr",
+        "train.betas",
+        "train.eps",
+        "train.momentum",
+        "train.momentum_warmup_steps",
+        "train.weight_decay",
+        "train.dropout",
+        "train.schedule",
+        "train.warmup_fraction",
+        "train.decay_fraction",
+        "train.min_lr_ratio",
+        "train.max_grad_norm",
+        "train.micro_batch_rows",
+        "train.activation_checkpointing",
+        "device.threads",
+    }
+)
+
+
+@dataclass(frozen=True)
+class Parent:
+    """The checkpoint that a forked run begins with."""
+
+    run: RunFolder
+    checkpoint: Checkpoint
+    same_text: bool
+
+    def record(self) -> dict[str, Any]:
+        """What the fork's manifest says of it."""
+        marker = hash_file(self.checkpoint.folder / MARKER)
+        return {"run": str(self.run.path.absolute()), "step": self.checkpoint.step, "checkpoint_hash": marker}
+
+    def bequeath(self, heir: RunFolder) -> None:
+        """Copy the checkpoint, and the record up to it where it is about the same text."""
+        shutil.copytree(self.checkpoint.folder, heir.checkpoints / self.checkpoint.folder.name)
+        logs = ((self.run.metrics, heir.metrics), (self.run.samples, heir.samples)) if self.same_text else ()
+        for old, new in logs:
+            if old.path.exists():
+                shutil.copyfile(old.path, new.path)
+                new.cut_back(self.checkpoint.step)
+
+
+def reopen(path: Path, overrides: Sequence[str], console: Console) -> tuple[Plan, RunFolder]:
+    """The plan of an existing run, from its own settings and the few that may be changed, on the same text.
+
+    The tokens are found in the cache by their fingerprint; only when they are gone are the sources read again.
+
+    Raises:
+        InputError: no run there, its tokenizer is damaged, its tokens are gone and its text has changed, or a setting
+            that cannot be changed.
+    """
+    run = RunFolder.open(path)
+    own, recorded = own_settings(run)
+    settings = load_settings(run.settings_file, overrides)
+    changes = differences(own, settings)
+    for key, (before, after) in changes.items():
+        if key not in OBSERVING | STEERING:
+            raise InputError(
+                f"{path} has {key} = {before!r}, and with {after!r} it would be another run: leave that out, or begin "
+                f"one with --fork {path} --set {key}={after}"
+            )
+        meaning = "" if key in OBSERVING else ": it goes another way from here on"
+        console.print(f"{key} was {before!r} and is {after!r} now{meaning}", markup=False, highlight=False)
+    EtudeTokenizer.load(run.tokenizer, str(recorded.get("tokenizer_hash")))
+    fingerprint = str(recorded.get("data_fingerprint"))
+    data = open_prepared(default_cache(), fingerprint)
+    if data is None and "-" in settings.data.sources:
+        raise InputError(
+            f"the text of {path} came on standard input and is gone from the cache: train it anew"
+        )
+    data = data or prepare_data(settings, console)
+    if data.fingerprint != fingerprint:
+        raise InputError(
+            f"the text of {path} has changed since it began: put the old text back, or start a new run"
+        )
+    return plan_on(data, settings), run
+
+
+def own_settings(run: RunFolder) -> tuple[Settings, dict[str, Any]]:
+    """The settings of a run, and its manifest, once it is known that they belong together.
+
+    Raises:
+        InputError: they do not.
+    """
+    recorded = read_object(run.manifest_file)
+    # The second while a change is being written down: then it has not come to pass.
+    if hash_file(run.settings_file) not in (
+        recorded.get("settings_hash"),
+        recorded.get("settings_hash_before"),
+    ):
+        raise InputError(
+            f"{run.settings_file} is damaged or was changed since the run began: put it back, change it with --resume "
+            f"{run.path} --set KEY=VALUE, or begin a new run from it with --config {run.settings_file}"
+        )
+    return load_settings(run.settings_file), recorded
+
+
+def differences(before: Settings, after: Settings) -> dict[str, tuple[Any, Any]]:
+    """The settings that are not the same, by key."""
+    pairs = {key: (get_value(before, key), get_value(after, key)) for key in known_keys()}
+    return {key: pair for key, pair in pairs.items() if pair[0] != pair[1]}
+
+
+def record_changes(run: RunFolder, recorded: dict[str, Any], settings: Settings, step: int) -> None:
+    """Write ``recorded``, the run's manifest, and with it what is set otherwise from ``step`` on."""
+    content = to_toml(settings)
+    changes = differences(load_settings(run.settings_file), settings)
+    if not changes:
+        write_json(run.manifest_file, recorded)
+        return
+    told = {key: {"before": before, "after": after} for key, (before, after) in changes.items()}
+    recorded.setdefault("changes", []).append({"from_step": step, "settings": told})
+    recorded["settings_hash_before"] = hash_file(run.settings_file)
+    recorded["settings_hash"] = hash_bytes(content.encode())
+    write_json(run.manifest_file, recorded)
+    write_atomic(run.settings_file, content)
+
+
+def fork(
+    origin: str, overrides: Sequence[str], values: dict[str, Any], console: Console
+) -> tuple[Plan, Parent]:
+    """The plan of a new run that goes on from ``RUN@STEP``, or from the newest checkpoint of ``RUN``.
+
+    It has its parent's settings but for ``overrides`` and ``values``, and its tokenizer and network always.
+
+    Raises:
+        InputError: no such run or checkpoint, or settings for which its weights are of no use.
+    """
+    path, _, step = origin.partition("@")
+    run = RunFolder.open(Path(path))
+    own, recorded = own_settings(run)
+    checkpoint = verify_checkpoint(_checkpoint_at(run, step))
+    named = {"run.folder": str(run.path.parent), "run.name": free_name(run.path.parent, f"{run.name}-fork")}
+    settings = load_settings(run.settings_file, overrides, named | values)
+    changes = differences(own, settings)
+    if any(key.startswith("tokenizer.") for key in changes):
+        raise InputError("a fork keeps its parent's tokenizer: leave --tokenizer and --set tokenizer... out")
+    if any(key.startswith("data.") for key in changes):
+        settings = with_values(settings, {"tokenizer.kind": str(run.tokenizer.absolute())})
+        data = prepare_data(settings, console)
+    else:
+        data = open_prepared(default_cache(), str(recorded.get("data_fingerprint"))) or prepare_data(
+            own, console
+        )
+    plan = plan_on(data, settings)
+    if data.tokenizer.hash != recorded.get("tokenizer_hash") or plan.model != load_config(checkpoint.folder):
+        raise InputError(
+            f"the weights of {origin} are of another network or tokenizer than these settings ask for: leave out what "
+            "changes them, or begin a new run without --fork"
+        )
+    steps = resolved(plan.settings.train.steps, "train.steps")
+    if checkpoint.step >= steps:
+        raise InputError(f"{origin} has made its {steps} steps: give more with --steps")
+    return plan, Parent(run, checkpoint, plan.data.fingerprint == recorded.get("data_fingerprint"))
+
+
+def from_any_folder(settings: Settings) -> Settings:
+    """The same settings with absolute paths."""
+    kind = settings.tokenizer.kind
+    values: dict[str, Any] = {"data.sources": tuple(map(absolute_source, settings.data.sources))}
+    if kind not in ("bpe", "char"):
+        values["tokenizer.kind"] = str(Path(kind).expanduser().absolute())
+    return with_values(settings, values)
+
+
+def _checkpoint_at(run: RunFolder, step: str) -> Path:
+    """The folder of the checkpoint of a step in digits, or of the newest."""
+    found = list_checkpoints(run.checkpoints)
+    if not found:
+        raise InputError(f"{run.path} has no checkpoint yet: train it for a while first")
+    if not step:
+        return found[-1]
+    there = [step_of(folder) for folder in found]
+    if not step.isdecimal() or int(step) not in there:
+        raise InputError(
+            f"{run.path} has no checkpoint of step {step}: choose one of {', '.join(map(str, there[-12:]))}"
+        )
+    return found[there.index(int(step))]

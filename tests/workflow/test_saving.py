@@ -1,0 +1,131 @@
+"""Checkpoints beside the steps: whole, in order, waited for; and their place on disk known ahead."""
+
+from __future__ import annotations
+
+import shutil
+import threading
+import time
+from collections import namedtuple
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from etude.config import Settings, with_values
+from etude.errors import EtudeError, InputError
+from etude.run import RunFolder
+from etude.train.checkpoint import list_checkpoints, newest_good_checkpoint, step_of, verify_checkpoint
+from etude.workflow import jobs, pretrain, saving
+from etude.workflow.plan import make_plan
+from etude.workflow.saving import disk_use
+
+Usage = namedtuple("Usage", "total used free")
+
+
+@pytest.fixture
+def slow_disk(monkeypatch: pytest.MonkeyPatch) -> list[tuple[float, float]]:
+    """Each write takes 0.3 s; when it began and ended."""
+    written: list[tuple[float, float]] = []
+    original = saving.save_checkpoint
+
+    def slowly(*arguments: Any) -> None:
+        begin = time.monotonic()
+        time.sleep(0.3)
+        original(*arguments)
+        written.append((begin, time.monotonic()))
+
+    monkeypatch.setattr(saving, "save_checkpoint", slowly)
+    return written
+
+
+def test_a_slow_disk_is_waited_for_and_never_overrun(
+    small_settings: Settings, console: Console, slow_disk: list[tuple[float, float]]
+) -> None:
+    run = jobs.grow(small_settings, console).run
+    saved = [step_of(folder) for folder in list_checkpoints(run.checkpoints)]
+    assert saved[-1] == 12
+    assert len(slow_disk) >= len(saved)
+    assert all(earlier[1] <= later[0] for earlier, later in pairwise(slow_disk))
+    for folder in list_checkpoints(run.checkpoints):
+        verify_checkpoint(folder)
+    assert run.status()["state"] == "finished"  # written only when the last one was
+
+
+def test_steps_go_on_while_a_checkpoint_is_written(
+    small_settings: Settings, console: Console, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first write does not end before two more steps are in the record: it would wait for ever otherwise."""
+    original = saving.save_checkpoint
+    seen = threading.Event()
+
+    def when_two_steps_are_made(checkpoints: Path, *arguments: Any) -> None:
+        metrics = RunFolder(checkpoints.parent).metrics
+        deadline = time.monotonic() + 60
+        while arguments[0].step == 0 and not seen.is_set() and time.monotonic() < deadline:
+            if [event for event in metrics.read() if event["event"] == "step"]:
+                seen.set()
+        original(checkpoints, *arguments)
+
+    monkeypatch.setattr(saving, "save_checkpoint", when_two_steps_are_made)
+    settings = with_values(small_settings, {"train.log_every": 1})
+    assert jobs.grow(settings, console).reason == "finished"
+    assert seen.is_set()
+
+
+@pytest.mark.parametrize("at_step", [0, 4, 12])
+def test_a_write_that_fails_ends_the_run_and_the_one_before_it_is_good(
+    small_settings: Settings, console: Console, monkeypatch: pytest.MonkeyPatch, at_step: int
+) -> None:
+    original = saving.save_checkpoint
+
+    def failing(checkpoints: Path, snapshot: Any, *arguments: Any) -> None:
+        if snapshot.step == at_step:
+            raise EtudeError("could not write it: no space left; free some space")
+        original(checkpoints, snapshot, *arguments)
+
+    monkeypatch.setattr(saving, "save_checkpoint", failing)
+    with pytest.raises(EtudeError, match="free some space"):
+        jobs.grow(small_settings, console)
+    run = RunFolder(next(Path(small_settings.run.folder).iterdir()))
+    assert run.status()["state"] == "failed"
+    if at_step > 0:
+        assert newest_good_checkpoint(run.checkpoints)[0].step < at_step
+    monkeypatch.undo()
+    assert jobs.resume(run.path, console).reason == "finished"
+
+
+def test_a_checkpoint_without_room_is_not_begun(
+    small_settings: Settings, console: Console, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pretrain, "require_disk", lambda plan, folder: None)
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: Usage(10**9, 10**9 - 1000, 1000))
+    with pytest.raises(EtudeError, match=r"has 0.1 MB free: free some space.*--resume"):
+        jobs.grow(small_settings, console)
+
+
+def test_a_run_for_which_there_is_no_room_is_refused_before_it_begins(
+    small_settings: Settings, console: Console, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: Usage(10**9, 10**9 - 1000, 1000))
+    with pytest.raises(InputError, match=r"train\.keep_checkpoints"):
+        jobs.grow(small_settings, console)
+    assert not list(Path(small_settings.run.folder).glob("*"))
+
+
+@pytest.mark.parametrize("keep_every", [0, 10])
+def test_the_disk_use_that_is_told_ahead_is_what_it_comes_to(
+    small_settings: Settings, console: Console, keep_every: int
+) -> None:
+    values = {"train.steps": 40, "train.checkpoint_every": 3, "train.keep_every": keep_every}
+    settings = with_values(small_settings, values)
+    use = disk_use(make_plan(settings, console)[0])
+    run = jobs.grow(settings, console).run
+    saved = list_checkpoints(run.checkpoints)
+    steps = [step_of(folder) for folder in saved]
+    assert {0, 1, 2, 4, 8, 16, 32, 40} <= set(steps)
+    assert {0, 10, 20, 30, 40} <= set(steps) or not keep_every
+    taken = sum(file.stat().st_size for folder in saved for file in folder.iterdir())
+    assert len(saved) <= use.kept_for_good + use.newest
+    assert 0.5 * use.total < taken < use.total
