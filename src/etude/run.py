@@ -312,6 +312,14 @@ class RunFolder:
                 return value
         return {}
 
+    def remove_leftovers(self) -> None:
+        """Remove what a process that was killed had begun to write. Only for who holds the run."""
+        for leftover in (*self.path.glob(f"{STAGING_PREFIX}*"), *self.checkpoints.glob(f"{STAGING_PREFIX}*")):
+            if leftover.is_dir():
+                shutil.rmtree(leftover, ignore_errors=True)
+            else:
+                leftover.unlink(missing_ok=True)
+
     @contextmanager
     def held(self) -> Iterator[None]:
         """Nobody else trains this run meanwhile; a process that dies lets go of it.

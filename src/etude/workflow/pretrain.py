@@ -158,14 +158,15 @@ def _fit(
         display = training_display(console, title, num_steps, ladder, passed)
         with display as panel, asked_to_stop(stop_at) as should_stop, memory_noted(plan, run):
             begin_sitting(plan, run, state, objective, console, ranks)
-            tasks = run_tasks(plan, run, ladder, state, max(passed, default=0))
+            save = checkpoints_of(plan, run, state)
+            tasks = run_tasks(plan, ladder, save, max(passed, default=0))
             loop = Loop(
                 state,
                 made_ahead(objective, plan.device),
                 plan.settings.train,
                 plan.device,
                 tasks=tasks,
-                listeners=[Record(run), panel],
+                listeners=[Record(run), save.hear, panel],
                 should_stop=should_stop,
                 revised_length=None if deadline is None else Pace(deadline),
                 ranks=ranks,
@@ -215,7 +216,11 @@ def follow(ranks: Ranks) -> Outcome:
 
 
 def restore(run: RunFolder, state: TrainState, console: Console) -> None:
-    """Bring ``state`` to the newest whole checkpoint, and the logs back to its step; a new run stays as it is."""
+    """Bring ``state`` to the newest whole checkpoint, and the logs back to its step; a new run stays as it is.
+
+    What a killed process left half-written goes: nobody else has the run.
+    """
+    run.remove_leftovers()
     if any(run.checkpoints.glob("step-*")):
         checkpoint, problems = newest_good_checkpoint(run.checkpoints)
         for problem in problems:
@@ -271,7 +276,15 @@ def memory_noted(plan: Plan, run: RunFolder) -> Iterator[None]:
         write_json(run.manifest_file, recorded)
 
 
-def run_tasks(plan: Plan, run: RunFolder, ladder: Ladder, state: TrainState, passed: int) -> Sequence[Task]:
+def checkpoints_of(plan: Plan, run: RunFolder, state: TrainState) -> Save:
+    """What saves the run from where it stands."""
+    train = plan.settings.train
+    saved = state.step if list_checkpoints(run.checkpoints) else -1
+    card = partial(model_card, plan, run)
+    return Save(run, plan.model, train.keep_checkpoints, card, saved, train.keep_every)
+
+
+def run_tasks(plan: Plan, ladder: Ladder, save: Save, passed: int) -> Sequence[Task]:
     """Evaluate, then sample, then save: a checkpoint is then never ahead of what was written about it.
 
     ``passed`` is the highest order of an n-gram model that was passed before this sitting.
@@ -280,9 +293,6 @@ def run_tasks(plan: Plan, run: RunFolder, ladder: Ladder, state: TrainState, pas
     evaluate = Evaluate(validation_text(plan), ladder, passed)
     prompt = opening_words(plan) if train.sample_prompt == "auto" else train.sample_prompt
     sample = Sample(plan.data.tokenizer, prompt, settings.run.seed)
-    saved = state.step if list_checkpoints(run.checkpoints) else -1
-    card = partial(model_card, plan, run)
-    save = Save(run, plan.model, train.keep_checkpoints, card, saved, train.keep_every)
     return (
         Task(evaluate, due=evaluation_due(train)),
         Task(sample, due=sample_due(train)),

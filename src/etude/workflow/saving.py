@@ -31,8 +31,9 @@ BESIDES, BESIDES_A_TOKEN = 2**15, 80
 class Save:
     """Commit a checkpoint, then remove the ones that are not to be kept.
 
-    The state is copied at once and written by a thread; the next checkpoint waits for the one before it, so a slow disk
-    slows the run down and is never overrun. What the thread could not do is told at the next checkpoint or the end.
+    The state is copied at once, and written by a thread once the record tells of it (see :meth:`hear`); the next
+    checkpoint waits for the one before it, so a slow disk slows the run down and is never overrun. What the thread
+    could not do is told at the next checkpoint or the end.
     """
 
     run: RunFolder
@@ -43,10 +44,11 @@ class Save:
     keep_every: int = 0
     beside_the_steps: bool = True
     _writer: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1))
+    _copied: tuple[Snapshot, str] | None = None
     _writing: Future[None] | None = None
 
     def __call__(self, state: TrainState) -> Sequence[Event]:
-        """Begin to write the state.
+        """Copy the state.
 
         Raises:
             EtudeError: this one has no room, or the one before it could not be written.
@@ -56,13 +58,19 @@ class Save:
         self.finish()
         snapshot = Snapshot.of(state)
         require_room(self.run.path, snapshot.num_bytes + _besides(self.config))
-        self._writing = self._writer.submit(self._write, snapshot, self.card(state.step))
-        if not self.beside_the_steps:
-            self.finish()
+        self._copied = (snapshot, self.card(state.step))
         self.saved_step = state.step
         folder = self.run.checkpoints / checkpoint_name(state.step)
         where = (state.step, state.tokens_seen, state.wall_time)
         return [CheckpointEvent(*where, str(folder.relative_to(self.run.path)))]
+
+    def hear(self, event: Event) -> None:
+        """A listener behind the one that writes the record: that is never behind a checkpoint, not by a line."""
+        if isinstance(event, CheckpointEvent) and self._copied is not None:
+            copied, self._copied = self._copied, None
+            self._writing = self._writer.submit(self._write, *copied)
+            if not self.beside_the_steps:
+                self.finish()
 
     def finish(self) -> None:
         """Wait until the last checkpoint is committed.
@@ -75,7 +83,7 @@ class Save:
             writing.result()
 
     def _write(self, snapshot: Snapshot, card: str) -> None:
-        self.run.metrics.sync()  # the record is never behind a checkpoint
+        self.run.metrics.sync()
         self.run.samples.sync()
         save_checkpoint(self.run.checkpoints, snapshot, self.config, self.run.tokenizer, card)
         prune_checkpoints(self.run.checkpoints, self.keep, self.keep_every)

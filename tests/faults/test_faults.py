@@ -1,0 +1,22 @@
+"""A few faults of every kind, from the programme that bench/faults.py runs at length."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from programme import KINDS, Programme
+
+TRIED = {"kills": ("muon", 6), "power_cuts": ("dropout", 3), "signals": ("adamw", 3)}
+OTHERS = ("mlp", 2)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_nothing_is_lost(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ETUDE_CACHE", str(tmp_path / "cache"))
+    name, count = TRIED.get(kind, OTHERS)
+    result = KINDS[kind](Programme(tmp_path, seed=len(kind)), count, name)
+    if "not tried" in result.kind:
+        pytest.skip(result.kind)
+    assert result.problems == []
+    assert result.is_clean
