@@ -67,7 +67,7 @@ def test_help_is_quick_and_names_the_commands(tmp_path: Path) -> None:
         result = etude("--help", cwd=tmp_path)
         fastest = min(fastest, time.perf_counter() - begin)
     assert result.returncode == 0
-    for command in ("train", "generate", "score", "data", "runs", "plot", "settings"):
+    for command in ("train", "generate", "score", "data", "runs", "plot", "settings", "doctor"):
         assert command in result.stdout
     assert fastest < 0.5
 

@@ -15,6 +15,7 @@ from rich.console import Console
 from etude.config import Settings, load_settings, with_values
 from etude.errors import EtudeError, InputError
 from etude.model.folder import load_model_folder
+from etude.model.layers import ACTIVATION_FUNCTIONS
 from etude.run import RunFolder
 from etude.train import step
 from etude.train.checkpoint import (
@@ -26,6 +27,7 @@ from etude.train.checkpoint import (
 )
 from etude.train.loop import Loop
 from etude.train.objectives import NextToken
+from etude.train.self_test import MAX_GRAD_NORM
 from etude.workflow import jobs, pretrain
 
 
@@ -121,6 +123,19 @@ def test_the_run_folder_holds_what_the_design_says(small_settings: Settings, con
     (sitting,) = recorded["sittings"]
     assert sitting["machine"]["versions"]["torch"] == torch.__version__
     assert (sitting["from_step"], sitting["compiled"]) == (0, False)
+    assert 0 < sitting["self_test"]["logits"] < 1e-4
+
+
+def test_a_device_that_computes_wrongly_trains_nothing(
+    small_settings: Settings, console: Console, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(ACTIVATION_FUNCTIONS, "silu", lambda x: x * torch.sigmoid(1.01 * x))
+    with pytest.raises(EtudeError, match=r"logits are off by .* computes wrongly"):
+        jobs.grow(small_settings, console)
+    (run,) = map(RunFolder, Path(small_settings.run.folder).iterdir())
+    assert run.status()["state"] == "failed"
+    assert not run.metrics.read()
+    assert not list_checkpoints(run.checkpoints)
 
 
 def test_the_ladder_and_the_model_are_scored_on_the_same_text(
@@ -250,7 +265,8 @@ def test_an_infinite_gradient_is_never_saved(
     original = step.clip_gradients
 
     def poisoned(parameters: Any, max_grad_norm: float) -> torch.Tensor:
-        calls.append(1)
+        if max_grad_norm == small_settings.train.max_grad_norm != MAX_GRAD_NORM:  # not in the self-test
+            calls.append(1)
         if len(calls) == 4:
             parameters[0].grad[0] = float("inf")
         return original(parameters, max_grad_norm)

@@ -97,13 +97,18 @@ def manifest(plan: Plan) -> dict[str, Any]:
     }
 
 
-def sitting(plan: Plan, step: int, compiled: bool, processes: int) -> dict[str, Any]:
-    """What the manifest says of one time that the run was at work: where, with what, from which step."""
+def sitting(
+    plan: Plan, step: int, compiled: bool, processes: int, self_test: dict[str, float]
+) -> dict[str, Any]:
+    """What the manifest says of one time that the run was at work: where, with what, from which step, and the largest
+    errors of the device in its self-test.
+    """
     return {
         "from_step": step,
         "began": time.time(),
         "compiled": compiled,
         "processes": processes,
+        "self_test": self_test,
         "machine": describe_machine(plan.device),
     }
 

@@ -47,6 +47,7 @@ from etude.train.objectives import NextToken, made_ahead
 from etude.train.parallel import ALONE, Ranks
 from etude.train.plan import Plan, initial_state, next_token_objective, plan_on, validation_text
 from etude.train.schedule import last_step
+from etude.train.self_test import require_sound
 from etude.train.spikes import WINDOW, LossWatch
 from etude.workflow.card import model_card
 from etude.workflow.continuing import Parent, from_any_folder, record_changes
@@ -197,6 +198,7 @@ def follow(ranks: Ranks) -> Outcome:
     if data is None:
         raise EtudeError(f"the text that the first process prepared is not in {default_cache()}: try again")
     plan = plan_on(data, told.settings)
+    require_sound(plan.device)
     state = initial_state(plan)
     if told.checkpoint is not None:
         load_state(verify_checkpoint(told.checkpoint), state)
@@ -241,7 +243,8 @@ def begin_sitting(
     sitting in the manifest.
 
     Raises:
-        EtudeError: the run was compiled before and cannot be here: it would go on with other rounding.
+        EtudeError: the run was compiled before and cannot be here: it would go on with other rounding; or the device
+            computes wrongly.
     """
     if state.step >= last_step(objective.num_steps, state.revisions):
         return
@@ -250,13 +253,16 @@ def begin_sitting(
     wanted: bool | Literal["auto"] = plan.settings.device.compile
     if sittings and state.step > 0:
         wanted = bool(sittings[-1]["compiled"])
+    errors = require_sound(plan.device).errors
     newest = run.checkpoints / checkpoint_name(state.step)
     checkpoint = newest if newest.is_dir() else None
     ranks.invite(Invitation(plan.settings, plan.data.fingerprint, run.path, checkpoint, wanted))
     problem = compile_objective(objective, plan.device, wanted, ranks)
     if problem is not None and wanted == "auto":
         console.print(f"training without torch.compile ({problem})", markup=False)
-    sittings.append(sitting(plan, state.step, compiled=problem is None, processes=ranks.count))
+    sittings.append(
+        sitting(plan, state.step, compiled=problem is None, processes=ranks.count, self_test=errors)
+    )
     record_changes(run, recorded, from_any_folder(plan.settings), state.step)
 
 
