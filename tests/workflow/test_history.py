@@ -56,10 +56,13 @@ def test_torn_unknown_and_odd_lines_are_left_out(tmp_path: Path) -> None:
     run = write(tmp_path / "run", step(1), evaluation(1, 3.0))
     with run.metrics.path.open("ab") as file:
         file.write(b'{"event": "weather", "step": 2}\n[1, 2]\n{"event": "step"}\n{"event": 7, "step": 3}\n')
-        file.write(b'{"event": "step", "step": 4, "loss": null}\n\xff\xfe\n{"event": "step", "st')
+        file.write(b'{"event": "step", "step": -1}\n{"event": "step", "step": %d}\n' % 10**30)
+        file.write(b'{"event": "step", "step": 4, "loss": null, "lr": 1' + b"0" * 400)
+        file.write(b'}\n\xff\xfe\n{"event": "step", "st')
     history = RunHistory.load(run.path)
     assert [event.step for event in history.steps] == [1, 4]
     assert math.isnan(history.steps[1].loss)
+    assert math.isnan(history.steps[1].lr)
     assert len(history.evals) == 1
 
 

@@ -87,7 +87,8 @@ def _without_abandoned(records: Iterable[Record]) -> list[Record]:
     """
     kept: list[Record] = []
     for record in records:
-        if type(record.get("step")) is not int or not isinstance(record.get("event"), str):
+        step = record.get("step")
+        if type(step) is not int or not 0 <= step < 2**63 or not isinstance(record.get("event"), str):
             continue
         while kept and kept[-1]["step"] > record["step"]:
             kept.pop()
@@ -119,7 +120,15 @@ def _event(kind: type[EventType], record: Record) -> EventType:
         value = record.get(field.name)
         if field.type == "str":
             values[field.name] = value if isinstance(value, str) else ""
+        elif not isinstance(value, int | float) or isinstance(value, bool):
+            values[field.name] = math.nan if field.type == "float" else 0
         else:
-            number = isinstance(value, int | float) and not isinstance(value, bool)
-            values[field.name] = value if number else math.nan if field.type == "float" else 0
+            values[field.name] = _float(value) if field.type == "float" else value
     return kind(**values)
+
+
+def _float(number: float) -> float:
+    try:
+        return float(number)
+    except OverflowError:  # JSON's whole numbers have no bound
+        return math.nan

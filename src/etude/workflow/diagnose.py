@@ -1,0 +1,92 @@
+"""``etude doctor RUN``: verdicts on a run in plain language, each from a stated rule."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.text import Text
+
+from etude.workflow.diagnosis.curves import not_learning, overfitting, rate_too_high, rate_too_low
+from etude.workflow.diagnosis.evidence import Evidence
+from etude.workflow.diagnosis.gather import gather
+from etude.workflow.diagnosis.held_out import above_the_ladder, data_leak, validation_too_small
+from etude.workflow.diagnosis.network import attention_collapse, idle_units
+from etude.workflow.diagnosis.planned import absurd_shape, loader_bound, schedule_not_finished
+from etude.workflow.diagnosis.verdict import SEVERITIES, Verdict
+from etude.workflow.display import printable
+
+RULES: tuple[Callable[[Evidence], Verdict], ...] = (
+    not_learning,
+    rate_too_high,
+    rate_too_low,
+    overfitting,
+    data_leak,
+    validation_too_small,
+    idle_units,
+    attention_collapse,
+    loader_bound,
+    schedule_not_finished,
+    above_the_ladder,
+    absurd_shape,
+)
+_STYLES = {"problem": "bold red", "notice": "yellow"}
+
+
+def diagnose(run: Path, console: Console) -> list[Verdict]:
+    """What every rule says of the run, the worst first.
+
+    Raises:
+        InputError: there is no run, or its settings, manifest or ladder are damaged.
+    """
+    with console.status("reading the run and its text"):
+        evidence = gather(run)
+    return sorted((rule(evidence) for rule in RULES), key=lambda verdict: SEVERITIES.index(verdict.severity))
+
+
+def show(run: Path, console: Console, *, json_lines: bool = False) -> bool:
+    """Print the verdicts; returns whether there is a problem.
+
+    With ``json_lines`` each verdict is one JSON object on a line of its own, those that found nothing included.
+
+    Raises:
+        InputError: as :func:`diagnose` does.
+    """
+    verdicts = diagnose(run, console)
+    if json_lines:
+        for verdict in verdicts:
+            line = json.dumps(dataclasses.asdict(verdict), ensure_ascii=False)
+            console.print(line, markup=False, highlight=False, soft_wrap=True)
+    else:
+        for paragraph in _paragraphs(run, verdicts):
+            console.print(paragraph, soft_wrap=not console.is_terminal)
+    return any(verdict.severity == "problem" for verdict in verdicts)
+
+
+def _paragraphs(run: Path, verdicts: Sequence[Verdict]) -> list[Text]:
+    by_severity = {severity: [v for v in verdicts if v.severity == severity] for severity in SEVERITIES}
+    problems, notices = len(by_severity["problem"]), len(by_severity["notice"])
+    found = f"{_counted(problems, 'problem')}, {_counted(notices, 'notice')}"
+    paragraphs = [Text(f"{run}: {found}, by {len(verdicts)} rules")]
+    for verdict in by_severity["problem"] + by_severity["notice"]:
+        paragraphs.append(
+            Text.assemble(
+                (f"\n{verdict.severity}: {verdict.rule}", _STYLES[verdict.severity]),
+                f"\n  {printable(verdict.finding)}",
+                (f"\n  the rule: {verdict.statement}", "dim"),
+                f"\n  what to do: {printable(verdict.advice)}",
+            )
+        )
+    if fine := by_severity["fine"]:
+        paragraphs.append(Text(f"\nnothing found: {', '.join(verdict.rule for verdict in fine)}"))
+    if absent := by_severity["not judged"]:
+        reasons = "; ".join(f"{verdict.rule} ({printable(verdict.finding)})" for verdict in absent)
+        paragraphs.append(Text(f"\ncould not be judged: {reasons}"))
+    return paragraphs
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number or 'no'} {noun}{'' if number == 1 else 's'}"

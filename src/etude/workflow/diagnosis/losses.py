@@ -1,0 +1,126 @@
+"""How much the held-out loss owes to which text happened to be held out.
+
+A mean over tokens has a smaller standard error on paper than in truth, since the tokens of one document are alike. So
+the text is taken in clusters, documents or, where these are few, windows, and the loss is a ratio of two sums over
+clusters (Cochran 1977, "Sampling Techniques", section 6.3). Two checkpoints are compared on the same clusters.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from etude.data.tokens.coverage import IGNORE_INDEX, EvaluationWindows
+from etude.model.language_model import LanguageModel
+from etude.train.loss import token_losses
+
+Float64 = npt.NDArray[np.float64]
+SCORED_TOKENS = 65_536
+"""Held-out tokens scored at most; the standard error of more of them follows from these."""
+TOKENS_AT_ONCE = 8192
+FEWEST_CLUSTERS = 10
+"""Fewer give no standard error worth the name."""
+
+
+@dataclass(frozen=True)
+class LossSpread:
+    """Summed losses by cluster of the newest checkpoint, and of the one before it on the same text.
+
+    Attributes:
+        steps: of the earlier checkpoint (None where there is none) and of the newest.
+        tokens: (clusters,) scored in each.
+        nats, earlier_nats: (clusters,) summed losses.
+        evaluated_tokens: in each evaluation of the run, of which those scored here are the beginning.
+    """
+
+    steps: tuple[int | None, int]
+    unit: Literal["documents", "windows"]
+    tokens: Float64
+    nats: Float64
+    earlier_nats: Float64 | None
+    evaluated_tokens: int
+
+    @property
+    def loss(self) -> float:
+        """Nats per token of the newest checkpoint."""
+        return float(self.nats.sum() / self.tokens.sum())
+
+    @property
+    def error(self) -> float:
+        """Standard error of an evaluation's loss, nats per token."""
+        return self._of_an_evaluation(ratio_error(self.nats, self.tokens))
+
+    @property
+    def difference(self) -> tuple[float, float] | None:
+        """How far the loss fell from the earlier checkpoint to the newest, and the standard error of that."""
+        if self.earlier_nats is None:
+            return None
+        fell = self.earlier_nats - self.nats
+        return float(fell.sum() / self.tokens.sum()), self._of_an_evaluation(ratio_error(fell, self.tokens))
+
+    def _of_an_evaluation(self, error: float) -> float:
+        return error * math.sqrt(self.tokens.sum() / self.evaluated_tokens)
+
+
+def ratio_error(sums: Float64, sizes: Float64) -> float:
+    """Standard error of sum(sums) / sum(sizes) over independent clusters, by linearisation."""
+    count = len(sums)
+    residuals = sums - sums.sum() / sizes.sum() * sizes
+    return float(math.sqrt(count / (count - 1) * np.square(residuals).sum()) / sizes.sum())
+
+
+def spread(
+    newest: tuple[int, LanguageModel],
+    earlier: tuple[int, LanguageModel] | None,
+    windows: EvaluationWindows,
+    *,
+    within_documents: bool = False,
+) -> LossSpread | None:
+    """Score the first :data:`SCORED_TOKENS` of ``windows``; None where they are fewer than FEWEST_CLUSTERS."""
+    count = min(len(windows), max(1, SCORED_TOKENS // windows.context))
+    if count < FEWEST_CLUSTERS:
+        return None
+    losses, real, documents = _losses(newest[1], windows, count, within_documents)
+    before = None if earlier is None else _losses(earlier[1], windows, count, within_documents)[0]
+    unit: Literal["documents", "windows"] = "documents"
+    clusters = documents - documents.min()
+    if len(np.unique(clusters)) < FEWEST_CLUSTERS:
+        unit, clusters = "windows", np.broadcast_to(np.arange(count)[:, None], losses.shape)
+
+    def by_cluster(values: Float64) -> Float64:
+        totals = np.bincount(clusters[real], weights=values[real]).astype(np.float64)
+        there: Float64 = totals[np.bincount(clusters[real]) > 0]
+        return there
+
+    return LossSpread(
+        (None if earlier is None else earlier[0], newest[0]),
+        unit,
+        by_cluster(np.ones_like(losses)),
+        by_cluster(losses),
+        None if before is None else by_cluster(before),
+        windows.num_targets,
+    )
+
+
+@torch.no_grad()
+def _losses(
+    model: LanguageModel, windows: EvaluationWindows, count: int, within_documents: bool
+) -> tuple[Float64, npt.NDArray[np.bool_], npt.NDArray[np.int64]]:
+    """Of the first ``count`` windows, each (count, T): nats, which targets are real, and the inputs' documents."""
+    device = model.unembedding()[0].device
+    rows = max(1, TOKENS_AT_ONCE // windows.context)
+    nats, real, documents = [], [], []
+    for first in range(0, count, rows):
+        inputs, targets = windows.batch(first, min(rows, count - first))
+        numbers = windows.document_ids(first, len(inputs))
+        ids = torch.from_numpy(numbers).to(device) if within_documents else None
+        logits = model(torch.from_numpy(inputs).to(device), document_ids=ids)
+        nats.append(token_losses(logits, torch.from_numpy(targets).to(device)).double().cpu().numpy())
+        real.append(targets != IGNORE_INDEX)
+        documents.append(numbers)
+    return np.concatenate(nats), np.concatenate(real), np.concatenate(documents)
