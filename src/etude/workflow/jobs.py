@@ -58,7 +58,8 @@ def _resume(path: Path, console: Console, ranks: Ranks) -> Outcome:
     plan, run = reopen(path, console)
     saved = list_checkpoints(run.checkpoints)
     last, status = step_of(saved[-1]) if saved else 0, run.status()
-    if status.get("state") == "finished" and last >= int(status.get("step", 0)):
+    told = status.get("step", 0)
+    if status.get("state") == "finished" and isinstance(told, int) and last >= told:
         raise InputError(f"{path} is finished at step {last}: use it with `etude generate {path}`")
     outcome = fit(plan, run, console, ranks)
     close(outcome, console)
