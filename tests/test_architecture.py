@@ -11,6 +11,7 @@ import pytest
 SOURCE = Path(__file__).parent.parent / "src" / "etude"
 ORDER = [
     "errors",
+    "untrusted",
     "config",
     "run",
     "device",
@@ -27,7 +28,7 @@ ORDER = [
 ]
 MAX_FILE_LINES = 400
 MAX_FUNCTION_LINES = 60
-LIGHT = {"etude", "errors", "config", "run", "device", "cli"}
+LIGHT = {"etude", "errors", "untrusted", "config", "run", "device", "cli"}
 """Imported by `import etude` or `etude --help`: nothing heavy at the top of these, data and evaluate included."""
 HEAVY = {"torch", "transformers", "matplotlib", "pyarrow", "datasets", "tokenizers", "safetensors"}
 FILES = sorted(SOURCE.rglob("*.py"))

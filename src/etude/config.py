@@ -20,15 +20,18 @@ import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from etude.errors import InputError
+from etude.untrusted import MAX_SETTINGS_BYTES, read_plain, shown
 
 Auto = Literal["auto"]
-Count = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=1, le=2**48)]
 Threads = Annotated[int, Field(ge=1, le=1024)]
-ContextLength = Annotated[int, Field(ge=2)]
-ByteVocabulary = Annotated[int, Field(ge=257)]
+ContextLength = Annotated[int, Field(ge=2, le=2**24)]
+ByteVocabulary = Annotated[int, Field(ge=257, le=2**24)]
 Decay = Annotated[float, Field(ge=0, lt=1)]
 Rate = Annotated[float, Field(gt=0)]
 _T = TypeVar("_T")
+_MOST_PARSING = 10_000_000
+"""Sum of the squares of the dots in a line: the parser's effort with a dotted key, of which a second is enough."""
 
 
 class Section(BaseModel):
@@ -48,7 +51,7 @@ class DataSettings(Section):
     """Read at most this many bytes of text (UTF-8). Auto: everything, or 12 MB of an endless built-in."""
     normalization: Literal["NFC", "NFKC", "none"] = "NFC"
     """Unicode normalisation of every document."""
-    min_chars: int = Field(1, ge=1)
+    min_chars: Count = 1
     """Documents with fewer characters are dropped."""
     deduplicate: Literal["near", "exact", "none"] = "near"
     """Drop repeated documents: near copies (MinHash), exact copies only, or keep all."""
@@ -56,11 +59,11 @@ class DataSettings(Section):
     """Hold out whole documents by hash of their content, or the last part of the whole text."""
     validation_fraction: float = Field(0.05, gt=0.0, lt=1.0)
     """Share of the text held out for validation."""
-    section_bytes: int = Field(8192, ge=256)
+    section_bytes: int = Field(8192, ge=256, le=2**48)
     """A corpus of one long document (or a few) is cut into sections of about this size first."""
     cross_document_attention: bool = True
     """Whether attention may look across the boundary between packed documents."""
-    workers: Count | Auto = "auto"
+    workers: Threads | Auto = "auto"
     """Processes that encode text. Auto: one per core."""
 
 
@@ -118,7 +121,7 @@ class TrainSettings(Section):
     eps: float = Field(1e-8, gt=0)
     momentum: float = Field(0.95, ge=0, lt=1)
     """Muon's momentum (Nesterov)."""
-    momentum_warmup_steps: int = Field(200, ge=0)
+    momentum_warmup_steps: int = Field(200, ge=0, le=2**48)
     """Updates over which Muon's momentum grows from 0.85 to ``momentum``: early gradients are soon out of date."""
     weight_decay: float = Field(0.1, ge=0)
     """Decoupled; applied to matrices, not to biases and norms."""
@@ -133,9 +136,9 @@ class TrainSettings(Section):
     max_grad_norm: float = Field(1.0, gt=0)
     on_nonfinite: Literal["stop", "skip"] = "stop"
     """A step whose loss or gradient is not a finite number changes nothing. Stop after some in a row, or go on."""
-    nonfinite_in_a_row: int = Field(3, ge=1)
+    nonfinite_in_a_row: Count = 3
     """Such steps in a row that stop the run."""
-    log_every: int = Field(10, ge=1)
+    log_every: Count = 10
     """Steps between writes of the log; every step has its line in it all the same."""
     eval_every: Count | Auto = "auto"
     eval_tokens: Count | Auto = "auto"
@@ -144,7 +147,7 @@ class TrainSettings(Section):
     sample_prompt: str = "auto"
     """What the sample that is shown while it learns begins with. Auto: the first words of a held-out document."""
     checkpoint_every: Count | Auto = "auto"
-    keep_checkpoints: int = Field(3, ge=1)
+    keep_checkpoints: Count = 3
     """Newest checkpoints kept; step 0 and the early powers of two are kept besides."""
     keep_every: int = Field(0, ge=0)
     """Checkpoints at multiples of this many steps are kept too. 0: none."""
@@ -154,7 +157,7 @@ class LadderSettings(Section):
     """The n-gram models that the network has to beat."""
 
     max_order: int = Field(7, ge=1, le=7)
-    max_train_bytes: int = Field(16_000_000, ge=1)
+    max_train_bytes: Count = 16_000_000
     """Training text that the n-gram models are built from, at most."""
 
 
@@ -213,7 +216,11 @@ def load_settings(
     tree: dict[str, Any] = {}
     if file is not None:
         tree = _read_toml(file)
-        _refuse_unknown(_flatten(tree))
+        try:
+            _refuse_unknown(_flatten(tree))
+            validated(tree)
+        except InputError as error:
+            raise InputError(f"{file}: {error}") from None
     for key, value in [*map(_parse_override, overrides), *(values or {}).items()]:
         section, _, name = key.partition(".")
         branch = tree.setdefault(section, {})
@@ -263,13 +270,18 @@ def to_toml(settings: Settings) -> str:
 
 def _read_toml(file: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(file.read_text(encoding="utf-8"))
+        text = read_plain(file, MAX_SETTINGS_BYTES).decode("utf-8")
+        if sum(line.count(".") ** 2 for line in text.split("\n")) > _MOST_PARSING:
+            raise InputError(
+                f"{file} is not a settings file: it has a line of thousands of dots; check the path"
+            )
+        return tomllib.loads(text)
     except FileNotFoundError:
         raise InputError(f"no settings file at {file}: check the path after --config") from None
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"cannot read the settings file {file}: {error}") from None
-    except tomllib.TOMLDecodeError as error:
-        raise InputError(f"{file} is not valid TOML: {error}") from None
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{file} is not valid TOML: {shown(str(error))}") from None
 
 
 def _flatten(tree: Mapping[str, Any], prefix: str = "") -> list[str]:
@@ -286,7 +298,7 @@ def _refuse_unknown(keys: Sequence[str]) -> None:
     known = known_keys()
     for key in keys:
         if key not in known:
-            raise InputError(f"unknown setting '{key}'{_nearest(key, known)}")
+            raise InputError(f"unknown setting '{shown(key)}'{_nearest(key, known)}")
 
 
 def _nearest(key: str, known: Sequence[str]) -> str:
@@ -304,11 +316,11 @@ def _parse_override(text: str) -> tuple[str, Any]:
     key, separator, raw = text.partition("=")
     key = key.strip()
     if not separator:
-        raise InputError(f"--set takes KEY=VALUE, such as train.lr=3e-4; got '{text}'")
+        raise InputError(f"--set takes KEY=VALUE, such as train.lr=3e-4; got '{shown(text)}'")
     _refuse_unknown([key])
     try:
         value = tomllib.loads(f"value = {raw.strip()}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):  # no TOML, or numbers and depths that no setting has
         value = raw.strip()
     if isinstance(value, list):
         value = tuple(value)
@@ -320,11 +332,13 @@ def _explain(error: ValidationError) -> str:
     location = [str(part) for part in first["loc"] if not str(part).startswith(("literal[", "constrained-"))]
     key = ".".join(location[:2])
     if first["type"] == "extra_forbidden":
-        return f"unknown setting '{key}'{_nearest(key, known_keys())}"
+        return f"unknown setting '{shown(key)}'{_nearest(key, known_keys())}"
     # A value of "int or auto" reports one problem for each alternative; the useful one is not the literal's.
     same_key = [e for e in error.errors() if e["loc"][:2] == first["loc"][:2]]
     useful = next((e for e in same_key if e["type"] != "literal_error"), first)
     message = useful["msg"].lower()
     if any(e["type"] == "literal_error" and e["ctx"]["expected"] == "'auto'" for e in same_key):
         message += ", or 'auto'"
-    return f"setting '{key}' cannot be {first.get('input')!r}: {message}"
+    given = first.get("input")
+    value = shown(repr(given) if isinstance(given, str) else given)
+    return f"setting '{shown(key)}' cannot be {value}: {shown(message)}"

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from etude.errors import EtudeError, InputError
+from etude.untrusted import MAX_JSON_BYTES, MAX_LINE_BYTES, read_plain, refuse_links_out, shown
 
 EVENT_SCHEMA = 1
 STAGING_PREFIX = ".staging-"
@@ -32,7 +33,8 @@ def write_atomic(path: Path, content: bytes | str) -> None:
     Raises:
         EtudeError: the disk is full or not writable; the old file stays as it was.
     """
-    payload = content.encode("utf-8") if isinstance(content, str) else content
+    # Half a surrogate pair, which JSON can spell, is no UTF-8.
+    payload = content.encode("utf-8", "replace") if isinstance(content, str) else content
     temporary: str | None = None
     try:
         handle, temporary = tempfile.mkstemp(prefix=STAGING_PREFIX, dir=path.parent)
@@ -62,11 +64,13 @@ def read_json(path: Path) -> Any:
         InputError: missing, unreadable or damaged, naming the file.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(read_plain(path, MAX_JSON_BYTES).decode("utf-8"))
     except FileNotFoundError:
         raise InputError(f"{path} is missing: is {path.parent} a complete folder of Etude?") from None
     except (OSError, UnicodeDecodeError, ValueError, RecursionError) as error:
-        raise InputError(f"{path} is damaged ({error}): restore it or use another checkpoint") from None
+        raise InputError(
+            f"{path} is damaged ({shown(str(error))}): restore it or use another checkpoint"
+        ) from None
 
 
 def read_object(path: Path) -> dict[str, Any]:
@@ -244,13 +248,16 @@ class JsonLines:
 
     def _lines(self) -> Iterator[tuple[bytes, dict[str, Any]]]:
         """The bytes of each whole line, without its end, and what they say."""
-        if not self.path.exists():
+        if not self.path.is_file():
             return
-        for line in self.path.read_bytes().split(b"\n"):
-            with suppress(ValueError, UnicodeDecodeError, RecursionError):
-                event = json.loads(line)
-                if isinstance(event, dict) and isinstance(event.get("step", 0), int):
-                    yield line, event
+        with self.path.open("rb") as file:
+            while line := file.readline(MAX_LINE_BYTES):
+                while len(line) == MAX_LINE_BYTES and not line.endswith(b"\n"):
+                    line = file.readline(MAX_LINE_BYTES)  # to the end of a line that is none of ours
+                with suppress(ValueError, UnicodeDecodeError, RecursionError):
+                    event = json.loads(line)
+                    if isinstance(event, dict) and isinstance(event.get("step", 0), int):
+                        yield line.removesuffix(b"\n"), event
 
 
 @dataclass(frozen=True)
@@ -327,7 +334,13 @@ class RunFolder:
         Raises:
             InputError: another process is training it.
         """
-        with (self.path / ".lock").open("w") as handle:
+        # Not followed: a link in a run from elsewhere would have another file emptied.
+        flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)
+        try:
+            descriptor = os.open(self.path / ".lock", flags, 0o666)
+        except OSError as error:
+            raise write_failure(self.path / ".lock", error) from error
+        with os.fdopen(descriptor, "w") as handle:
             try:
                 import fcntl
 
@@ -357,12 +370,13 @@ class RunFolder:
         """An existing run.
 
         Raises:
-            InputError: there is no run at ``path``.
+            InputError: there is no run at ``path``, or a link in it leads out of it.
         """
         if not (path / "run.toml").is_file():
             known = sorted(file.parent.name for file in path.parent.glob("*/run.toml"))[:5]
             hint = f"runs there: {', '.join(known)}" if known else "`etude runs` lists the runs there are"
             raise InputError(f"{path} is not a run folder (no run.toml in it); {hint}")
+        refuse_links_out(path)
         return cls(path)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+
 from programme import KINDS, Programme
 
 TRIED = {"kills": ("muon", 6), "power_cuts": ("dropout", 3), "signals": ("adamw", 3)}

@@ -41,6 +41,8 @@ def damaged_file(folder: Path, described: Mapping[str, Mapping[str, Any]]) -> st
     for name, facts in described.items():
         path = folder / name
         try:
+            if ".." in path.parts[len(folder.parts) :] or Path(name).is_absolute() or not path.is_file():
+                return name
             if path.stat().st_size != facts["bytes"] or hash_file(path) != facts["hash"]:
                 return name
         except OSError:

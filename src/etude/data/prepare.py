@@ -10,6 +10,7 @@ made again. What a killed process left half-made is removed before anything new 
 from __future__ import annotations
 
 import multiprocessing
+import re
 import shutil
 import tempfile
 import unicodedata
@@ -31,11 +32,14 @@ from etude.data.tokens.tokenizer import EtudeTokenizer, existing_tokenizer
 from etude.device import available_cores
 from etude.errors import EtudeError, InputError
 from etude.run import hash_file, read_json, staged_folder, sweep_staging, write_json
+from etude.untrusted import inside
 
 SCHEMA = 1
 Progress = Callable[[str, int, int | None], None]
 _NOT_TEXT = {"sources", "workers", "cross_document_attention"}
 """Settings of the data that do not change the prepared text (the sources count by their content)."""
+
+_KEY = re.compile(r"[0-9a-f]{32}")
 
 __all__ = ["PreparedData", "default_cache", "open_prepared", "prepare"]
 
@@ -126,6 +130,8 @@ def prepare(
 
 def open_prepared(cache: Path, fingerprint: str) -> PreparedData | None:
     """The prepared data named ``fingerprint``, such as for a run that goes on; None when it is gone or damaged."""
+    if not _KEY.fullmatch(fingerprint):  # a name from a stranger's manifest, which may lead anywhere
+        return None
     found = _open(cache, fingerprint)
     return found if isinstance(found, PreparedData) else None
 
@@ -138,19 +144,22 @@ def _open(cache: Path, fingerprint: str, *, check: bool = True) -> PreparedData 
         return None
     try:
         manifest: dict[str, Any] = read_json(manifest_file)
-        corpus_folder = cache / "corpus" / manifest["corpus_key"]
+        corpus_folder = inside(cache / "corpus", manifest["corpus_key"])
         if check:
             damage = _damage(corpus_folder, "corpus.json") or _damage(folder, "manifest.json")
             if damage:
                 return f"{damage} in the cache is damaged: the text was prepared again"
         corpus = Corpus(corpus_folder)
         tokenizer = EtudeTokenizer.load(folder / "tokenizer", manifest["tokenizer_hash"])
-    except (InputError, KeyError, TypeError, OSError):
+        parts = {part: _open_part(folder, manifest, corpus, part) for part in ("train", "validation")}
+        for part, tokens in parts.items():
+            if tokens.source_bytes != corpus.num_bytes(part):  # type: ignore[arg-type]
+                raise InputError("tokens and text disagree")
+            if tokens.highest() >= tokenizer.vocab_size or tokens.eos_id != tokenizer.eos_id:
+                raise InputError("tokens and tokenizer disagree")
+        report = DataReport.from_facts(corpus.facts, manifest)
+    except (InputError, KeyError, TypeError, ValueError, AttributeError, OSError):
         return f"{folder} in the cache is damaged: the text was prepared again"
-    parts = {part: _open_part(folder, manifest, corpus, part) for part in ("train", "validation")}
-    for part, tokens in parts.items():
-        assert tokens.source_bytes == corpus.num_bytes(part), "tokens and text disagree"  # type: ignore[arg-type]
-    report = DataReport.from_facts(corpus.facts, manifest)
     return PreparedData(
         tokenizer, parts["train"], parts["validation"], report, corpus.hash, fingerprint, corpus
     )

@@ -10,6 +10,7 @@ from typing import Any
 from etude.errors import InputError
 from etude.evaluate.ngram import DEFAULT_MAX_BYTES, MAX_ORDER, Stream, gram_tables, score_orders
 from etude.evaluate.sampling import RULE, evenly_spaced
+from etude.untrusted import shown
 
 SCHEMA = 1
 DEFAULT_MAX_VALIDATION_BYTES = 500_000
@@ -66,9 +67,11 @@ class Ladder:
         try:
             if content["schema"] != SCHEMA:
                 raise InputError(
-                    f"ladder.json has schema {content['schema']}; this etude reads {SCHEMA}: update it"
+                    f"ladder.json has schema {shown(content['schema'])}; this etude reads {SCHEMA}: update it"
                 )
             rungs = [Rung(int(rung["order"]), float(rung["bits_per_byte"])) for rung in content["rungs"]]
+            if not all(rung.order >= 1 and math.isfinite(rung.bits_per_byte) for rung in rungs):
+                raise ValueError("not the rungs of a ladder")
             return cls(
                 str(content["unit"]),
                 int(content["train_bytes"]),
@@ -77,8 +80,8 @@ class Ladder:
                 tuple(sorted(rungs, key=lambda rung: rung.order)),
                 str(content.get("sampling", RULE)),
             )
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise InputError(f"ladder.json is damaged ({error!r}): delete it or train again") from error
+        except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
+            raise InputError(f"ladder.json is damaged ({shown(error)}): delete it or train again") from error
 
 
 def build_ladder(

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from etude.errors import InputError
+from etude.untrusted import shown
 
 TRANSFORMER_TYPES = ("llama", "qwen3", "gpt2")
 MODEL_TYPES = (*TRANSFORMER_TYPES, "mlp")
@@ -72,7 +73,9 @@ class ModelConfig:
             raise InputError(f"model_type {self.model_type!r} is unknown: choose {_either(MODEL_TYPES)}")
         _check_sizes(self)
         if self.hidden_act not in ACTIVATIONS:
-            raise InputError(f"hidden_act {self.hidden_act!r} is unknown: choose {_either(ACTIVATIONS)}")
+            raise InputError(
+                f"hidden_act {shown(repr(self.hidden_act))} is unknown: choose {_either(ACTIVATIONS)}"
+            )
         _check_switches(self)
         if self.model_type == "mlp":
             _check_window(self)
@@ -180,19 +183,19 @@ def _check_sizes(config: ModelConfig) -> None:
     for name in names:
         value = getattr(config, name)
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            raise InputError(f"{name} must be a whole number of at least 1, not {value!r}")
+            raise InputError(f"{name} must be a whole number of at least 1, not {shown(value)}")
         if value > _LARGEST.get(name, 2**24):
             raise InputError(
-                f"{name} {value} is impossible: at most {_LARGEST.get(name, 2**24)} can be built"
+                f"{name} {shown(value)} is impossible: at most {_LARGEST.get(name, 2**24)} can be built"
             )
     for name in ("rope_theta", "rms_norm_eps", "initializer_range"):
         value = getattr(config, name)
         if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value < float("inf"):
-            raise InputError(f"{name} must be a number above 0, not {value!r}")
+            raise InputError(f"{name} must be a number above 0, not {shown(value)}")
     for name in ("bos_token_id", "eos_token_id"):
         value = getattr(config, name)
         if value is not None and not (isinstance(value, int) and 0 <= value < config.vocab_size):
-            raise InputError(f"{name} {value!r} is outside the vocabulary of {config.vocab_size} tokens")
+            raise InputError(f"{name} {shown(value)} is outside the vocabulary of {config.vocab_size} tokens")
 
 
 def _check_switches(config: ModelConfig) -> None:

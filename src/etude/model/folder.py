@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 from pathlib import Path
 
@@ -22,6 +23,8 @@ from etude.run import read_json, write_atomic, write_failure, write_json
 CONFIG = "config.json"
 GENERATION = "generation_config.json"
 CARD = "README.md"
+MOST_TABLE_BYTES = 1 << 27
+"""Tables of rotary positions that a model of any size may have: 131,072 positions of 128 numbers."""
 _OWN_FILES = {CONFIG, GENERATION, CARD, WEIGHTS, WEIGHTS_INDEX}
 
 
@@ -131,6 +134,7 @@ def load_model_folder(
             f"{folder / CONFIG} asks for {config.num_hidden_layers} layers, "
             f"but the weights beside it hold {len(weights.shapes)} tensors: one of the two is another model's"
         )
+    _refuse_absurd_tables(folder, config, weights)
     model = empty_model(config)
     expected = stored_state(model.state_dict(), config)
     weights.require({name: tuple(tensor.shape) for name, tensor in expected.items()})
@@ -139,3 +143,14 @@ def load_model_folder(
         state = from_gpt2_state(state, config.num_hidden_layers)
     materialise(model, device, dtype).load_state_dict(state)
     return model, config
+
+
+def _refuse_absurd_tables(folder: Path, config: ModelConfig, weights: StoredWeights) -> None:
+    """InputError when the tables of positions, which no weight file bears out, would dwarf the weights."""
+    needed = 8 * config.max_position_embeddings * config.head_dim if config.position == "rope" else 0
+    stored = 4 * sum(math.prod(shape) for shape in weights.shapes.values())
+    if needed > max(stored, MOST_TABLE_BYTES):
+        raise InputError(
+            f"{folder / CONFIG} asks for {config.max_position_embeddings:,} positions, whose tables would take "
+            f"{needed / 2**20:,.0f} MiB beside {stored / 2**20:,.0f} MiB of weights: lower max_position_embeddings"
+        )

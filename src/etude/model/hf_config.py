@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 from etude.errors import InputError
 from etude.model.config import FIXED_SWITCHES, ModelConfig
+from etude.untrusted import shown
 
 ARCHITECTURES = {
     "llama": "LlamaForCausalLM",
@@ -107,7 +109,9 @@ def config_from_hf(values: Any) -> ModelConfig:
     kind = values.get("model_type")
     if not isinstance(kind, str) or kind not in ARCHITECTURES:
         known = ", ".join(ARCHITECTURES)
-        raise InputError(f"model_type {kind!r} is not known here: only {known} folders can be loaded")
+        raise InputError(
+            f"model_type {shown(repr(kind))} is not known here: only {known} folders can be loaded"
+        )
     try:
         if kind == "gpt2":
             fields = _gpt2_from_hf(values)
@@ -133,7 +137,7 @@ def _require_types(fields: dict[str, Any]) -> None:
     """InputError when a value read from the file is of a kind that the field cannot be."""
     for name, value in fields.items():
         if name in _NUMBERS:
-            kind, right = "a number", isinstance(value, int | float) and not isinstance(value, bool)
+            kind, right = "a number", _is_number(value)
         elif name in _FLAGS:
             kind, right = "true or false", isinstance(value, bool)
         elif name == "hidden_act":
@@ -142,9 +146,15 @@ def _require_types(fields: dict[str, Any]) -> None:
             kind, right = "a whole number", isinstance(value, int) and not isinstance(value, bool)
             right = right or (value is None and name in ("bos_token_id", "eos_token_id"))
         if not right:
-            raise InputError(f"{name} in config.json must be {kind}, not {value!r}")
+            raise InputError(f"{name} in config.json must be {kind}, not {shown(value)}")
         if name in _NUMBERS:
             fields[name] = float(value)
+
+
+def _is_number(value: Any) -> bool:
+    """Whether the value is a finite number that fits a float."""
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return number and abs(value) <= sys.float_info.max
 
 
 def _rope_family_from_hf(kind: str, values: dict[str, Any]) -> dict[str, Any]:
@@ -154,7 +164,7 @@ def _rope_family_from_hf(kind: str, values: dict[str, Any]) -> dict[str, Any]:
         raise InputError("config.json asks for pretraining_tp other than 1, which is not built here")
     heads, width = values["num_attention_heads"], values["hidden_size"]
     if not isinstance(heads, int) or not isinstance(width, int) or heads < 1:
-        raise InputError(f"num_attention_heads must be a whole number of at least 1, not {heads!r}")
+        raise InputError(f"num_attention_heads must be a whole number of at least 1, not {shown(heads)}")
     default_head_dim = 128 if kind == "qwen3" else width // heads
     return {
         "vocab_size": values["vocab_size"],
@@ -184,13 +194,13 @@ def _rope_theta(values: dict[str, Any]) -> float:
         kind = entry.get("rope_type", entry.get("type", "default"))
         if kind != "default":
             raise InputError(
-                f"config.json asks for rotary positions of type {kind!r}: only 'default' is built"
+                f"config.json asks for rotary positions of type {shown(repr(kind))}: only 'default' is built"
             )
         if entry.get("partial_rotary_factor", 1.0) not in (None, 1, 1.0):
             raise InputError("config.json asks for partial rotary positions, which are not built here")
     theta = parameters.get("rope_theta", values.get("rope_theta", 10_000.0))
-    if not isinstance(theta, int | float) or isinstance(theta, bool):
-        raise InputError(f"rope_theta in config.json must be a number, not {theta!r}")
+    if not _is_number(theta):
+        raise InputError(f"rope_theta in config.json must be a number, not {shown(theta)}")
     return float(theta)
 
 
@@ -201,14 +211,14 @@ def _gpt2_from_hf(values: dict[str, Any]) -> dict[str, Any]:
         ("add_cross_attention", False),
     ):
         if bool(values.get(name, needed)) is not needed:
-            raise InputError(f"config.json sets {name} = {values[name]!r}, which is not built here")
+            raise InputError(f"config.json sets {name} = {shown(values[name])}, which is not built here")
 
     def either(short: str, long: str) -> Any:
         return values[short] if short in values else values[long]
 
     width, heads = either("n_embd", "hidden_size"), either("n_head", "num_attention_heads")
     if not isinstance(heads, int) or not isinstance(width, int) or heads < 1:
-        raise InputError(f"n_head must be a whole number of at least 1, not {heads!r}")
+        raise InputError(f"n_head must be a whole number of at least 1, not {shown(heads)}")
     return {
         "vocab_size": values["vocab_size"],
         "hidden_size": width,

@@ -14,6 +14,7 @@ from etude.errors import InputError
 from etude.model.config import ModelConfig
 from etude.model.gpt2_names import full_gpt2_name
 from etude.run import read_json
+from etude.untrusted import shown
 
 WEIGHTS = "model.safetensors"
 WEIGHTS_INDEX = "model.safetensors.index.json"
@@ -42,7 +43,9 @@ class StoredWeights:
                 if name is None:
                     continue
                 if dtype not in _FLOATS:
-                    raise InputError(f"{path}: {stored} holds {dtype} numbers; use the unquantised model")
+                    raise InputError(
+                        f"{path}: {shown(stored)} holds {dtype} numbers; use the unquantised model"
+                    )
                 places[name], shapes[name] = (path, stored), shape
         return cls(folder, places, shapes)
 
@@ -98,8 +101,10 @@ def _weight_files(folder: Path) -> list[Path]:
     files = []
     for name in sorted(set(table.values())):
         # Only files of this very folder: an index from elsewhere must not reach out of it.
-        if Path(name).name != name or not name.endswith(".safetensors"):
-            raise InputError(f"{index} names {name!r}, which is not a .safetensors file of its folder")
+        if Path(name).name != name or "\0" in name or not name.endswith(".safetensors"):
+            raise InputError(
+                f"{index} names {shown(repr(name))}, which is not a .safetensors file of its folder"
+            )
         if not (folder / name).is_file():
             raise InputError(f"{folder / name} is missing, though {index.name} names it: restore the file")
         files.append(folder / name)
@@ -125,8 +130,8 @@ def _parameter_name(stored: str, config: ModelConfig) -> str | None:
 
 def _some(names: list[str]) -> str:
     more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return f"{', '.join(names[:_SHOWN])}{more}"
+    return f"{', '.join(map(shown, names[:_SHOWN]))}{more}"
 
 
 def _damaged(path: Path, error: Exception) -> InputError:
-    return InputError(f"{path} is damaged ({error}): restore it or use another checkpoint")
+    return InputError(f"{path} is damaged ({shown(str(error))}): restore it or use another checkpoint")

@@ -8,6 +8,7 @@ renamed, so a folder with the final name and a matching marker is whole.
 
 from __future__ import annotations
 
+import math
 import re
 import shutil
 from collections.abc import Sequence
@@ -26,6 +27,7 @@ from etude.model.folder import load_model_folder, save_weights_folder, write_ten
 from etude.run import STAGING_PREFIX, hash_file, read_json, staged_folder, write_json
 from etude.train.loop import TrainState
 from etude.train.schedule import Revision
+from etude.untrusted import inside, shown
 
 SCHEMA = 1
 MARKER = "train_state.json"
@@ -123,10 +125,15 @@ def verify_checkpoint(folder: Path) -> Checkpoint:
         revisions = tuple((int(at), int(length)) for at, length in marker.get("revisions", ()))
         left_out, rows = int(marker.get("left_out", 0)), marker.get("micro_batch_rows")
         rows = None if rows is None else int(rows)
-    except (KeyError, TypeError, ValueError, AttributeError):
+        counts = (step, seen, left_out, rows or 0, *(number for revision in revisions for number in revision))
+        forward = all(at <= length for at, length in revisions)
+        forward = forward and all(at < length for at, length in revisions[:-1])
+        if not forward or not all(0 <= count < 2**63 for count in counts) or not 0 <= wall < math.inf:
+            raise ValueError("not where a run can be")
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
         raise InputError(f"{folder / MARKER} is damaged: use an older checkpoint of the run") from None
     for name, expected in checksums.items():
-        file = folder / Path(name).name
+        file = inside(folder, name)
         if not file.is_file() or hash_file(file) != expected:
             state = "damaged" if file.is_file() else "missing"
             raise InputError(f"{file} is {state}: use an older checkpoint of the run")
@@ -164,9 +171,12 @@ def load_state(checkpoint: Checkpoint, state: TrainState) -> None:
         named = load_file(checkpoint.folder / OPTIMIZER_FILE)
     except (OSError, SafetensorError) as error:
         raise InputError(
-            f"{checkpoint.folder / OPTIMIZER_FILE} is damaged ({error}): use an older one"
+            f"{checkpoint.folder / OPTIMIZER_FILE} is damaged ({shown(str(error))}): use an older one"
         ) from None
-    state.rules.load_named_state(named)
+    try:
+        state.rules.load_named_state(named)
+    except InputError as error:
+        raise InputError(f"{checkpoint.folder / OPTIMIZER_FILE}: {error}") from None
     for name in COUNTERS:
         setattr(state, name, getattr(checkpoint, name))
 

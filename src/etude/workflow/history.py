@@ -9,6 +9,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any, TypeVar
 
+from etude.errors import InputError
 from etude.evaluate.ladder import Ladder
 from etude.run import RunFolder, read_json
 from etude.train.events import EndEvent, EvalEvent, Event, LengthEvent, RungEvent, SampleEvent, StepEvent
@@ -50,7 +51,7 @@ class RunHistory:
             _events(SampleEvent, _without_abandoned(run.samples.read())),
             _events(LengthEvent, metrics),
             ends[-1] if ends else None,
-            Ladder.from_json(read_json(run.ladder_file)) if run.ladder_file.exists() else None,
+            _ladder(run) if run.ladder_file.exists() else None,
         )
 
     @property
@@ -85,29 +86,27 @@ def _without_abandoned(records: Iterable[Record]) -> list[Record]:
     A record whose step lies before one already read shows such a return: what was told beyond it no longer
     happened. Of two records of one kind at one step the later one stands.
     """
-    kept: list[Record] = []
+    kept: list[tuple[int, dict[Any, Record]]] = []  # step by step, the records of each by kind
     for record in records:
         step = record.get("step")
         if type(step) is not int or not 0 <= step < 2**63 or not isinstance(record.get("event"), str):
             continue
-        while kept and kept[-1]["step"] > record["step"]:
+        while kept and kept[-1][0] > step:
             kept.pop()
-        kept = kept if _is_new(kept, record) else [old for old in kept if _key(old) != _key(record)]
-        kept.append(record)
-    return kept
+        if not kept or kept[-1][0] < step:
+            kept.append((step, {}))
+        kept[-1][1].pop(_kind(record), None)
+        kept[-1][1][_kind(record)] = record
+    return [record for _, records_of_step in kept for record in records_of_step.values()]
 
 
-def _key(record: Record) -> tuple[Any, ...]:
-    return record["step"], record["event"], record.get("order"), record.get("prompt")
-
-
-def _is_new(kept: list[Record], record: Record) -> bool:
-    for old in reversed(kept):
-        if old["step"] < record["step"]:
-            break
-        if _key(old) == _key(record):
-            return False
-    return True
+def _kind(record: Record) -> tuple[Any, ...]:
+    order, prompt = record.get("order"), record.get("prompt")
+    return (
+        record["event"],
+        order if isinstance(order, int) else None,
+        prompt if isinstance(prompt, str) else None,
+    )
 
 
 def _events(kind: type[EventType], records: Iterable[Record]) -> list[EventType]:
@@ -120,15 +119,25 @@ def _event(kind: type[EventType], record: Record) -> EventType:
         value = record.get(field.name)
         if field.type == "str":
             values[field.name] = value if isinstance(value, str) else ""
-        elif not isinstance(value, int | float) or isinstance(value, bool):
-            values[field.name] = math.nan if field.type == "float" else 0
         else:
-            values[field.name] = _float(value) if field.type == "float" else value
+            values[field.name] = _number(value, math.nan if field.type == "float" else 0)
     return kind(**values)
 
 
-def _float(number: float) -> float:
+def _number(value: Any, otherwise: float) -> float:
+    """``value``, of the kind of ``otherwise``; that when it is none, or one that no run can come to."""
+    if isinstance(value, float) and isinstance(otherwise, float):
+        return value
+    whole = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 2**63
+    return type(otherwise)(value) if whole else otherwise
+
+
+def _ladder(run: RunFolder) -> Ladder:
+    content = read_json(run.ladder_file)
     try:
-        return float(number)
-    except OverflowError:  # JSON's whole numbers have no bound
-        return math.nan
+        ladder = Ladder.from_json(content)
+    except InputError as error:
+        raise InputError(f"{run.path}: {error}") from None
+    if not ladder.rungs:
+        raise InputError(f"{run.ladder_file} is damaged (it has no rungs): put it back, or train again")
+    return ladder

@@ -72,7 +72,8 @@ def resume(
         plan, run = reopen(path, overrides, console)
         saved = list_checkpoints(run.checkpoints)
         last, status = step_of(saved[-1]) if saved else 0, run.status()
-        finished = status.get("state") == "finished" and last >= int(status.get("step", 0))
+        told = status.get("step", 0)
+        finished = status.get("state") == "finished" and isinstance(told, int) and last >= told
         if finished and last >= resolved(plan.settings.train.steps, "train.steps"):
             raise InputError(
                 f"{path} is finished at step {last}: use it with `etude generate {path}`, or give it more steps with "

@@ -8,10 +8,12 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from etude.config import Settings, load_settings
 from etude.errors import InputError
 from etude.run import RunFolder
+from etude.untrusted import shown
 from etude.workflow.history import RunHistory
 
 
@@ -58,7 +60,7 @@ def show(folder: Path) -> None:
     for heading in ("run", "state", "steps", "bits a byte", "passed", "model", "text", "changed"):
         table.add_column(heading, no_wrap=heading in ("run", "changed"))
     for line in lines:
-        table.add_row(
+        cells = (
             line.name,
             line.state,
             f"{line.step}/{line.num_steps}",
@@ -68,21 +70,23 @@ def show(folder: Path) -> None:
             line.sources,
             datetime.fromtimestamp(line.changed).strftime("%Y-%m-%d %H:%M"),
         )
+        table.add_row(*(Text(shown(cell)) for cell in cells))  # not markup: a run may be called [red]
     Console().print(table)
 
 
 def _line(run: RunFolder, settings: Settings) -> RunLine:
-    status = run.status()
+    status, written = run.status(), run.settings_file.stat().st_mtime
+    heartbeat, step = status.get("heartbeat"), status.get("step")
     history = RunHistory.load(run.path)
     evals = history.evals
     return RunLine(
         name=run.name,
         state=str(status.get("state", "not begun")),
-        step=int(status.get("step", 0)),
+        step=step if isinstance(step, int) else 0,
         num_steps=str(history.num_steps or settings.train.steps),
         bits_per_byte=evals[-1].bits_per_byte if evals else None,
         passed=max(history.passed_at, default=0),
         model=f"{settings.model.preset} {settings.model.hidden_size}x{settings.model.num_hidden_layers}",
         sources=" ".join(Path(source).name or source for source in settings.data.sources),
-        changed=float(status.get("heartbeat", run.settings_file.stat().st_mtime)),
+        changed=heartbeat if isinstance(heartbeat, float) and 0 <= heartbeat < 2**32 else written,
     )

@@ -250,6 +250,8 @@ def begin_sitting(
         return
     recorded = read_object(run.manifest_file)
     sittings = recorded.setdefault("sittings", [])
+    if not isinstance(sittings, list) or not all(isinstance(s, dict) and "compiled" in s for s in sittings):
+        raise InputError(f"{run.manifest_file} is damaged (its sittings are none): restore it")
     wanted: bool | Literal["auto"] = plan.settings.device.compile
     if sittings and state.step > 0:
         wanted = bool(sittings[-1]["compiled"])

@@ -24,7 +24,9 @@ from etude.data.corpus.store import Int64, StoreWriter, TextStore
 from etude.data.files import describe_files
 from etude.data.reading.piece import EXAMPLES_KEPT, SourceLog
 from etude.data.reading.sources import Source, nothing_usable
-from etude.run import read_json, write_json
+from etude.data.tables import load_table
+from etude.errors import InputError
+from etude.run import read_object, write_json
 
 SCHEMA = 1
 _TELL_BYTES = 1_000_000
@@ -82,15 +84,26 @@ def build_corpus(folder: Path, sources: Sequence[Source], data: DataSettings, pr
 
 
 class Corpus:
-    """A corpus folder, read by byte range: no text stays in memory."""
+    """A corpus folder, read by byte range: no text stays in memory.
+
+    Raises:
+        InputError: a file is missing, or not what belongs there.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.facts: dict[str, Any] = read_json(folder / "corpus.json")
+        self.facts: dict[str, Any] = read_object(folder / "corpus.json")
         self.store = TextStore(folder)
         self.ranges: dict[str, Int64] = {
-            part: np.load(folder / f"{part}.npy", mmap_mode="r") for part in ("train", "validation")
+            part: load_table(folder / f"{part}.npy", np.int64, (None, 3)) for part in ("train", "validation")
         }
+        for part, rows in self.ranges.items():
+            start, end, number = rows.T
+            inside = (start >= 0) & (start <= end) & (end <= self.store.offsets[-1])
+            if not (inside & (number >= 0) & (number < self.store.num_documents)).all():
+                raise InputError(
+                    f"{folder / part}.npy is damaged (not parts of the text): prepare the text again"
+                )
 
     @property
     def hash(self) -> str:

@@ -18,6 +18,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from etude.data.tables import load_table, require_offsets
+from etude.errors import InputError
+
 Int64 = npt.NDArray[np.int64]
 _BUFFER = 1 << 20
 
@@ -89,15 +92,26 @@ class StoreWriter:
 
 
 class TextStore:
-    """Reads a store. The tables are memory-mapped; text is read by byte range, so no range stays in memory."""
+    """Reads a store. The tables are memory-mapped; text is read by byte range, so no range stays in memory.
+
+    Raises:
+        InputError: a file is missing, or not what belongs there.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.offsets: Int64 = np.load(folder / "offsets.npy", mmap_mode="r")
-        self.chars: Int64 = np.load(folder / "chars.npy", mmap_mode="r")
-        self.hashes: npt.NDArray[np.uint64] = np.load(folder / "hashes.npy", mmap_mode="r")
-        self._name_ends: Int64 = np.load(folder / "names.npy", mmap_mode="r")
-        self._text = (folder / "text.bin").open("rb", buffering=0)
+        text, names = folder / "text.bin", folder / "names.bin"
+        for file in (text, names):
+            if not file.is_file():
+                raise InputError(f"{file} is missing: prepare the text again")
+        self.offsets: Int64 = load_table(folder / "offsets.npy", np.int64, (None,))
+        require_offsets(folder / "offsets.npy", self.offsets, end=text.stat().st_size)
+        documents = len(self.offsets) - 1
+        self.chars: Int64 = load_table(folder / "chars.npy", np.int64, (documents,))
+        self.hashes: npt.NDArray[np.uint64] = load_table(folder / "hashes.npy", np.uint64, (documents,))
+        self._name_ends: Int64 = load_table(folder / "names.npy", np.int64, (documents + 1,))
+        require_offsets(folder / "names.npy", self._name_ends, end=names.stat().st_size)
+        self._text = text.open("rb", buffering=0)
 
     @property
     def num_documents(self) -> int:
@@ -119,7 +133,7 @@ class TextStore:
         start, end = int(self._name_ends[index]), int(self._name_ends[index + 1])
         with (self.folder / "names.bin").open("rb") as file:
             file.seek(start)
-            document_id, _, origin = file.read(end - start).decode("utf-8").partition("\t")
+            document_id, _, origin = file.read(end - start).decode("utf-8", "replace").partition("\t")
         return document_id, origin
 
     def close(self) -> None:

@@ -52,6 +52,10 @@ class PathSource:
             raise InputError(f"'{name}' is a link to nothing: name the file itself")
         if not self.root.exists():
             raise InputError(f"there is no file or folder '{name}'{_nearest(self.root)}")
+        if not self.root.is_file() and not self.root.is_dir():  # a device may never end
+            raise InputError(
+                f"'{name}' is neither a file nor a folder: name a file, or type - and pipe the text in"
+            )
 
     @property
     def size(self) -> int | None:

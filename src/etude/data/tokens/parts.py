@@ -53,6 +53,10 @@ class TokenPart:
     def __len__(self) -> int:
         return self.num_tokens
 
+    def highest(self) -> int:
+        """The highest token id of all."""
+        return max(int(shard.max()) for shard in self.shards)
+
     def window(self, start: int, length: int) -> Int64:
         """(length,) tokens from ``start`` on. After the last token comes the first: the row is read as a ring."""
         tokens: Int64 = self.windows(np.array([start], np.int64), length)[0]

@@ -24,9 +24,11 @@ import numpy.typing as npt
 
 from etude.data.corpus.corpus import Corpus, Part
 from etude.data.corpus.cuts import HARD_PIECE_BYTES, PIECE_BYTES, last_safe_byte, pieces
+from etude.data.tables import load_table, require_offsets
 from etude.data.tokens.parts import TokenPart, Tokens
 from etude.data.tokens.tokenizer import EtudeTokenizer
-from etude.errors import EtudeError
+from etude.errors import EtudeError, InputError
+from etude.untrusted import inside, shown
 
 SHARD_TOKENS = 1 << 27
 """Tokens in a file, at most: 256 MB in uint16."""
@@ -148,13 +150,32 @@ def encode_segments(
 def open_part(
     folder: Path, part: str, facts: dict[str, Any], dtype: str, eos_id: int, namer: Callable[[int], str]
 ) -> TokenPart:
-    """The tokens that :func:`encode_part` wrote, memory-mapped."""
-    shards: list[Tokens] = [
-        np.memmap(folder / shard["file"], dtype=np.dtype(dtype), mode="r") for shard in facts["shards"]
-    ]
-    documents = np.load(folder / f"{part}.documents.npy", mmap_mode="r")
-    marks = np.load(folder / f"{part}.marks.npy", mmap_mode="r")
+    """The tokens that :func:`encode_part` wrote, memory-mapped.
+
+    Raises:
+        InputError: a file is missing, or not what ``facts`` and the other files make of it.
+    """
+    if dtype not in ("uint16", "uint32"):
+        raise InputError(f"{folder} holds tokens as {shown(dtype)}, which are none: prepare the text again")
+    shards = [_open_shard(inside(folder, shard["file"]), np.dtype(dtype)) for shard in facts["shards"]]
+    documents = load_table(folder / f"{part}.documents.npy", np.int64, (None,))
+    marks = load_table(folder / f"{part}.marks.npy", np.int64, (2, None))
+    total = sum(map(len, shards))
+    for name, places in (("documents", documents), ("marks", marks[0])):
+        require_offsets(folder / f"{part}.{name}.npy", places, end=total)
+    require_offsets(folder / f"{part}.marks.npy", marks[1])
+    if len(documents) < 2:
+        raise InputError(f"{folder / part}.documents.npy is damaged (no documents): prepare the text again")
     return TokenPart(shards, eos_id, documents, marks, namer)
+
+
+def _open_shard(path: Path, dtype: np.dtype[Any]) -> Tokens:
+    try:
+        if not path.is_file():
+            raise InputError(f"{path} is missing: prepare the text again")
+        return np.memmap(path, dtype=dtype, mode="r")
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} is damaged ({shown(str(error))}): prepare the text again") from None
 
 
 class _PartWriter:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from etude.errors import InputError
 from etude.run import read_json, write_atomic, write_json
+from etude.untrusted import MAX_JSON_BYTES, read_plain, shown
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -103,7 +104,9 @@ class EtudeTokenizer:
             InputError: missing or damaged files, or not the tokenizer with ``expected_hash``.
         """
         record = read_json(folder / _RECORD)
-        if not isinstance(record, dict) or not {"kind", "eos", "hash"} <= record.keys():
+        if not isinstance(record, dict) or not all(
+            _is_name(record.get(key)) for key in ("kind", "eos", "hash")
+        ):
             raise InputError(f"{folder / _RECORD} is damaged: restore it or use another checkpoint")
         text = _read_text(folder / "tokenizer.json")
         backend = _parse(text, folder / "tokenizer.json")
@@ -117,6 +120,11 @@ class EtudeTokenizer:
             raise InputError(
                 f"{folder} holds another tokenizer than the one this model was trained with: "
                 "use the tokenizer folder of its own run"
+            )
+        if backend.token_to_id(record["eos"]) is None:
+            raise InputError(
+                f"{folder / 'tokenizer.json'} has no token {shown(record['eos'])}, which {_RECORD} beside it names: "
+                "restore both or use another checkpoint"
             )
         return cls(backend, kind=record["kind"], eos=record["eos"])
 
@@ -158,12 +166,17 @@ def existing_tokenizer(path: Path) -> EtudeTokenizer:
 
 def _configured_eos(config: Path) -> str | None:
     try:
-        value = json.loads(config.read_text(encoding="utf-8")).get("eos_token")
-    except (OSError, ValueError, AttributeError):
+        value = read_json(config).get("eos_token")
+    except (InputError, AttributeError):
         return None
     if isinstance(value, dict):
         value = value.get("content")
-    return value if isinstance(value, str) else None
+    return value if _is_name(value) else None
+
+
+def _is_name(value: Any) -> bool:
+    """Whether the value is text that can be written, as JSON's half surrogate pairs cannot."""
+    return isinstance(value, str) and bool(value) and _encodable(value) == value
 
 
 def _encodable(text: str) -> str:
@@ -175,7 +188,7 @@ def _encodable(text: str) -> str:
 
 def _read_text(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8")
+        return read_plain(path, MAX_JSON_BYTES).decode("utf-8")
     except FileNotFoundError:
         raise InputError(
             f"{path} is missing: name a tokenizer.json, or use --tokenizer bpe or char"
@@ -188,9 +201,14 @@ def _parse(text: str, path: Path) -> Tokenizer:
     from tokenizers import Tokenizer
 
     try:
-        return Tokenizer.from_str(text)
-    except Exception as error:  # the library raises plain Exception
-        reason = (str(error).splitlines() or ["not a tokenizer"])[0][:120]
+        backend = Tokenizer.from_str(text)
+        if not backend.get_vocab_size(with_added_tokens=True):
+            raise ValueError("it has no tokens")
+        return backend
+    except BaseException as error:  # the library raises plain Exception, and a BaseException where it panics
+        if isinstance(error, KeyboardInterrupt | SystemExit):
+            raise
+        reason = shown((str(error).splitlines() or ["not a tokenizer"])[0])
         raise InputError(
             f"{path} is not a usable tokenizer.json ({reason}): restore it or train a new one"
         ) from None

@@ -1,0 +1,76 @@
+"""What may come from a stranger is data: plain files of a sensible size, names inside a folder, words on one line."""
+
+from __future__ import annotations
+
+import os
+import stat
+import unicodedata
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from etude.errors import InputError
+
+MAX_SETTINGS_BYTES = 1 << 22
+MAX_JSON_BYTES = 1 << 26
+MAX_LINE_BYTES = 1 << 20
+"""A longer line of a log is none of ours."""
+MAX_SHOWN = 120
+"""Characters of a stranger's words in an error."""
+
+
+def read_plain(path: Path, most: int) -> bytes:
+    """The bytes of a plain file.
+
+    Raises:
+        OSError: missing or unreadable.
+        InputError: not a plain file (a pipe or a device may never end), or longer than ``most``.
+    """
+    try:
+        kind = path.stat().st_mode
+    except ValueError:  # a NUL in the name
+        raise InputError(f"{shown(str(path))} is not a name that a file can have: name another") from None
+    if not stat.S_ISREG(kind):
+        raise InputError(f"{path} is damaged (not a plain file): restore it")
+    with path.open("rb") as file:
+        content = file.read(most + 1) if path.stat().st_size <= most else b""
+        if len(content) > most or path.stat().st_size > most:
+            raise InputError(f"{path} is damaged (longer than {most:,} bytes): restore it")
+    return content
+
+
+def inside(folder: Path, name: Any) -> Path:
+    """The file of ``folder`` that a stranger's file names; InputError for a name that is not of a file in it."""
+    if not isinstance(name, str) or name != Path(name).name or "\0" in name or name in {"", ".", ".."}:
+        raise InputError(f"{folder} is damaged (it names the file {shown(name)}): restore it")
+    return folder / name
+
+
+def refuse_links_out(folder: Path) -> None:
+    """InputError for a link below ``folder`` that leads out of it: what is written there would land elsewhere.
+
+    The folder itself may be a link: that is its owner's choice.
+    """
+    real = os.path.realpath(folder)
+    waiting = [str(folder)]
+    while waiting:
+        with suppress(OSError), os.scandir(waiting.pop()) as entries:
+            for entry in entries:
+                if entry.is_symlink():
+                    target = os.path.realpath(entry.path)
+                    if os.path.commonpath([real, target]) != real:
+                        raise InputError(
+                            f"{entry.path} is a link that leads out of the run: put the file itself there"
+                        )
+                elif entry.is_dir(follow_symlinks=False):
+                    waiting.append(entry.path)
+
+
+def shown(value: Any) -> str:
+    """A stranger's value (text as it is, all else as Python writes it) on one line of at most ``MAX_SHOWN``."""
+    try:
+        text = value if isinstance(value, str) else repr(value)
+    except (ValueError, RecursionError):  # a number of thousands of digits, a list of lists of lists
+        text = f"a {type(value).__name__} too large to show"
+    text = text if len(text) <= MAX_SHOWN else f"{text[: MAX_SHOWN - 3]}..."
+    return "".join("�" if unicodedata.category(c) in ("Cc", "Cf", "Cs", "Zl", "Zp") else c for c in text)
