@@ -15,6 +15,8 @@ MAX_SETTINGS_BYTES = 1 << 22
 MAX_JSON_BYTES = 1 << 26
 MAX_LINE_BYTES = 1 << 20
 """A longer line of a log is none of ours."""
+LONGEST_NAME = 255
+"""Bytes that the usual file systems allow a name."""
 MAX_SHOWN = 120
 """Characters of a stranger's words in an error."""
 
@@ -41,9 +43,14 @@ def read_plain(path: Path, most: int) -> bytes:
 
 def inside(folder: Path, name: Any) -> Path:
     """The file of ``folder`` that a stranger's file names; InputError for a name that is not of a file in it."""
-    if not isinstance(name, str) or name != Path(name).name or "\0" in name or name in {"", ".", ".."}:
+    if not isinstance(name, str) or not _is_plain_name(name):
         raise InputError(f"{folder} is damaged (it names the file {shown(name)}): restore it")
     return folder / name
+
+
+def _is_plain_name(name: str) -> bool:
+    fits = len(name.encode("utf-8", "surrogatepass")) <= LONGEST_NAME
+    return fits and name == Path(name).name and "\0" not in name and name not in {"", ".", ".."}
 
 
 def refuse_links_out(folder: Path) -> None:

@@ -346,29 +346,26 @@ def full_disk(programme: Programme, count: int, name: str) -> Result:
 
 
 def read_only(programme: Programme, count: int, name: str) -> Result:
-    """A file system that becomes read-only while the run goes on."""
+    """A run that was killed is to go on where the file system has become read-only, as after an error of the disk."""
     result = Result("file system turned read-only")
     programme.whole(name)
+    small = programme.folder / "small"
     for _ in tries(result, count):
-        with small_file_system(programme.folder / "small", 50_000_000) as mounted:
+        with small_file_system(small, 50_000_000) as mounted:
             if not mounted:
                 result.kind += " (not tried: mounting is not allowed here)"
                 return result
-            path = programme.fresh(name, f"ro-{time.monotonic_ns()}", programme.folder / "small")
+            path = programme.fresh(name, f"ro-{time.monotonic_ns()}", small)
             child = programme.begin(path, name)
             while child.poll() is None and not list_checkpoints(path / "checkpoints"):
                 time.sleep(0.002)
             time.sleep(programme.dice.uniform(0, programme.seconds[name] / 3))
-            remount = ["mount", "-o", "remount,ro", str(programme.folder / "small")]
-            # Refused while a file is open to be written, which is never for long.
-            while (
-                child.poll() is None and subprocess.run(remount, check=False, capture_output=True).returncode
-            ):
-                time.sleep(0.001)
-            code, said = ended(child)
-            subprocess.run([*remount[:2], "remount,rw", remount[3]], check=True)
-            if code == 0:
+            if child.poll() is not None:
                 continue
+            os.kill(child.pid, signal.SIGKILL)
+            ended(child)
+            subprocess.run(["mount", "-o", "remount,ro", str(small)], check=True)
+            code, said = ended(programme.begin(path, name))
             result.injected += 1
             if code != 1 or "can be written" not in said:
                 result.problems.append(f"{name}: {code} {said}")

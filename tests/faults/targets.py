@@ -166,11 +166,12 @@ def _read_list(folder: Path) -> None:
 def _read_resume(folder: Path) -> None:
     from etude.run import read_object
     from etude.train.plan import initial_state
+    from etude.workflow.continuing import reopen
     from etude.workflow.history import RunHistory
-    from etude.workflow.pretrain import reopen, restore
+    from etude.workflow.pretrain import restore
 
     console = _silence()
-    plan, run = reopen(folder, console)
+    plan, run = reopen(folder, (), console)
     with run.held():
         restore(run, initial_state(plan), console)
         RunHistory.load(run.path)
@@ -232,9 +233,9 @@ _PLANS: dict[str, Any] = {}
 def _plan_of(run: Path) -> Any:
     """The plan of the intact run."""
     if "plan" not in _PLANS:
-        from etude.workflow.pretrain import reopen
+        from etude.workflow.continuing import reopen
 
-        _PLANS["plan"] = reopen(run, _silence())[0]
+        _PLANS["plan"] = reopen(run, (), _silence())[0]
     return _PLANS["plan"]
 
 

@@ -1,7 +1,8 @@
-"""``etude doctor``: whether this machine computes rightly, and what it has."""
+"""``etude doctor``: whether this machine computes rightly, and what it has; or what is wrong with a run."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -11,8 +12,19 @@ from etude.cli.options import Overrides
 Json = Annotated[bool, typer.Option("--json", help="One JSON object instead of tables.")]
 
 
-def doctor(overrides: Overrides = None, as_json: Json = False) -> None:
-    """Test the device that a run would choose, and say what this machine has and what it lacks."""
+Run = Annotated[
+    Path | None, typer.Argument(help="A run to examine instead of this machine.", show_default=False)
+]
+
+
+def doctor(run: Run = None, overrides: Overrides = None, as_json: Json = False) -> None:
+    """Test the device that a run would choose, and say what this machine has and lacks; or say what is wrong with RUN.
+
+    Exit code 1 when something is.
+    """
+    if run is not None:
+        _examine_run(run, overrides, as_json)
+        return
     from etude.config import load_settings
     from etude.workflow import doctor as examination
 
@@ -20,4 +32,16 @@ def doctor(overrides: Overrides = None, as_json: Json = False) -> None:
     report = examination.examine(load_settings(None, overrides or []))
     examination.show(report, as_json=as_json)
     if not report.healthy:
+        raise typer.Exit(1)
+
+
+def _examine_run(run: Path, overrides: list[str] | None, as_json: bool) -> None:
+    from rich.console import Console
+
+    from etude.errors import InputError
+    from etude.workflow import diagnose
+
+    if overrides:
+        raise InputError("a run is examined with its own settings: leave --set out")
+    if diagnose.show(run, Console(), json_lines=as_json):
         raise typer.Exit(1)

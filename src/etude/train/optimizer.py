@@ -179,8 +179,8 @@ def _fewest_blocks(divided: int, other: int) -> int:
 
 def _matching(named: Mapping[str, Tensor], key: str, parameter: Tensor, leaf: str) -> Tensor:
     value: Any = named.get(key)
-    shape = () if leaf == "step" else parameter.shape
-    if value is None or value.shape != shape or value.dtype != torch.float32:
+    shape, dtype = ((), torch.float32) if leaf == "step" else (parameter.shape, parameter.dtype)
+    if value is None or value.shape != shape or value.dtype != dtype:
         found = "is missing" if value is None else f"has shape {tuple(value.shape)} of {value.dtype}"
         raise InputError(
             f"optimizer state '{key}' {found}: this checkpoint cannot be resumed, use an older one"

@@ -75,7 +75,6 @@ class Outcome:
     run: RunFolder
     reason: str  # finished or stopped
     step: int
-    leads: bool = True  # False of the processes that follow the first
 
 
 @dataclass(frozen=True)
@@ -214,7 +213,7 @@ def follow(ranks: Ranks) -> Outcome:
             ranks=ranks,
         )
         reason = loop.run()
-    return Outcome(RunFolder(told.run), reason, state.step, leads=False)
+    return Outcome(RunFolder(told.run), reason, state.step)
 
 
 def restore(run: RunFolder, state: TrainState, console: Console) -> None:
