@@ -279,6 +279,18 @@ def test_ctrl_c_saves_and_says_how_to_go_on(text: Path, tmp_path: Path) -> None:
     assert (tmp_path / "runs" / "long" / "checkpoints" / f"step-{status['step']:08d}").is_dir()
 
 
+def test_a_time_limit_saves_and_says_so_by_its_exit_code(text: Path, tmp_path: Path) -> None:
+    command = ["train", str(text), "--name=limited", *SMALL, "--steps=100000", "--stop-after=15s"]
+    result = etude(*command, cwd=tmp_path)
+    assert result.returncode == 75, result.stderr
+    assert "stopped and saved at step" in result.stdout
+    again = etude("train", "--resume", "runs/limited", "--stop-after", "1s", cwd=tmp_path)
+    assert again.returncode == 75, again.stderr
+    longer = etude("train", "--resume", "runs/limited", "--set", "train.context=8", cwd=tmp_path)
+    assert longer.returncode == 2
+    assert "--fork" in longer.stderr
+
+
 def test_one_process_at_a_time_trains_a_run(text: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "etude", "train", str(text), "--name=mine", *SMALL, "--steps=100000"]
     first = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)

@@ -28,6 +28,7 @@ from etude.train.checkpoint import (
 from etude.train.loop import Loop
 from etude.train.objectives import NextToken
 from etude.train.self_test import MAX_GRAD_NORM
+from etude.train.spikes import LossWatch
 from etude.workflow import jobs, pretrain
 
 
@@ -235,6 +236,64 @@ def test_steps_that_are_no_number_may_be_left_out(small_settings: Settings, cons
     events = outcome.run.metrics.read()
     steps = [event["step"] for event in events if event["event"] in ("step", "left_out")]
     assert steps == list(range(1, 13))
+
+
+def test_a_step_that_does_not_fit_goes_through_the_memory_in_smaller_pieces(
+    small_settings: Settings, console: Console, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With dropout, too: what it leaves out does not depend on the pieces."""
+    settings = with_values(small_settings, {"train.micro_batch_rows": 4, "train.dropout": 0.2})
+    whole = jobs.grow(settings, console).run
+    loss = NextToken.loss
+
+    def with_little_memory(self: NextToken, part: Any) -> torch.Tensor:
+        if part.inputs.shape[0] > 1:
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 7 bytes")
+        return loss(self, part)
+
+    monkeypatch.setattr(NextToken, "loss", with_little_memory)
+    stop_after(monkeypatch, 6)
+    run = jobs.grow(settings, console).run
+    told = [event["micro_batch_rows"] for event in run.metrics.read() if event["event"] == "micro_batch"]
+    assert told == [2, 1]
+    assert newest_good_checkpoint(run.checkpoints)[0].micro_batch_rows == 1
+    monkeypatch.undo()
+    assert jobs.resume(run.path, console).reason == "finished"  # in the pieces that it came to
+    losses, expected = (
+        [event["loss"] for event in each.metrics.read() if event["event"] == "step"] for each in (run, whole)
+    )
+    assert losses == pytest.approx(expected, rel=1e-4)
+    assert losses != expected
+    assert len([event for event in run.metrics.read() if event["event"] == "micro_batch"]) == 2
+
+
+def test_a_single_row_that_does_not_fit_ends_the_run_in_one_line(
+    small_settings: Settings, console: Console, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def without_memory(self: NextToken, part: Any) -> torch.Tensor:
+        raise MemoryError
+
+    monkeypatch.setattr(NextToken, "loss", without_memory)
+    with pytest.raises(EtudeError, match=r"not enough for a step: use a smaller --size"):
+        jobs.grow(small_settings, console)
+
+
+def test_the_manifest_says_how_much_memory_a_sitting_took(small_settings: Settings, console: Console) -> None:
+    run = jobs.grow(small_settings, console).run
+    memory = json.loads(run.manifest_file.read_text())["sittings"][-1]["memory"]
+    assert 0 < memory["predicted_bytes"] < memory["peak_bytes"]
+    assert 0 < memory["bytes_before"] <= memory["peak_bytes"]
+
+
+def test_a_spike_is_told_with_the_batch_that_made_it(
+    small_settings: Settings, console: Console, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(LossWatch, "spike", lambda self, loss: 1.5 if loss < 4 else None)
+    run = jobs.grow(small_settings, console).run
+    spikes = [event for event in run.metrics.read() if event["event"] == "spike"]
+    assert spikes
+    assert {source["row"] for source in spikes[0]["batch"]} == set(range(len(spikes[0]["batch"])))
+    assert spikes[0]["usual"] == 1.5
 
 
 def test_old_checkpoints_go_and_the_early_ones_stay(small_settings: Settings, console: Console) -> None:
