@@ -380,6 +380,20 @@ def test_checkpoints_without_a_marker_are_not_trained_over(
     assert comparable(run) == before
 
 
+def test_a_checkpoint_without_its_marker_is_named_and_the_one_before_it_used(
+    small_settings: Settings, console: Console
+) -> None:
+    whole = jobs.grow(small_settings, console).run
+    with pytest.MonkeyPatch.context() as patch:
+        stop_after(patch, 8)
+        run = jobs.grow(small_settings, console).run
+    (run.checkpoints / checkpoint_name(8) / "train_state.json").unlink()
+    assert jobs.resume(run.path, console).reason == "finished"
+    assert "step-00000008/train_state.json is missing" in console.file.getvalue()  # type: ignore[attr-defined]
+    assert "goes on from step 5" in console.file.getvalue()  # type: ignore[attr-defined]
+    assert comparable(run) == comparable(whole)
+
+
 def test_a_damaged_tokenizer_stops_a_resume(small_settings: Settings, console: Console) -> None:
     with pytest.MonkeyPatch.context() as patch:
         stop_after(patch, 2)

@@ -147,7 +147,8 @@ def newest_good_checkpoint(checkpoints: Path) -> tuple[Checkpoint, list[str]]:
         InputError: there is none.
     """
     problems: list[str] = []
-    for folder in reversed(list_checkpoints(checkpoints)):
+    begun = [entry for entry in checkpoints.glob("step-*") if _NAME.fullmatch(entry.name)]
+    for folder in sorted(begun, key=step_of, reverse=True):  # also those without a commit marker
         try:
             return verify_checkpoint(folder), problems
         except InputError as error:

@@ -78,6 +78,7 @@ def update_step(
         loss += part_loss.detach()
     ranks.add_up([loss, *(p.grad for p in parameters if p.grad is not None)])
     grad_norm = clip_gradients(parameters, max_grad_norm)
+    # Waits for the device, for an update from a gradient that is no number could not be taken back.
     applied = bool(torch.isfinite(loss) & torch.isfinite(grad_norm))
     if applied:
         rules.step(lr_factor, momentum)

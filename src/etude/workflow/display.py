@@ -23,13 +23,17 @@ from etude.train.events import (
     EndEvent,
     EvalEvent,
     Event,
+    LeftOutEvent,
     LengthEvent,
+    MicroBatchEvent,
     RungEvent,
     SampleEvent,
+    SpikeEvent,
     StepEvent,
 )
 
 SAMPLE_LINES = 7
+SHOWN_DOCUMENTS = 4
 
 
 @dataclass
@@ -79,6 +83,21 @@ class _Figures:
         return "   ".join(parts)
 
 
+def trouble(event: Event) -> str | None:
+    """One line on what went wrong, if the event says so."""
+    if isinstance(event, LeftOutEvent):
+        what = f"loss {event.loss}, gradient {event.grad_norm}: the update was left out"
+    elif isinstance(event, SpikeEvent):
+        what = f"the loss jumped to {event.loss:.3f} from {event.usual:.3f}"
+    elif isinstance(event, MicroBatchEvent):
+        return f"step {event.step}   out of memory: from here on {event.micro_batch_rows} rows at once"
+    else:
+        return None
+    documents = list(dict.fromkeys(name for source in event.batch for name in source.documents))
+    more = f" and {len(documents) - SHOWN_DOCUMENTS} more" if len(documents) > SHOWN_DOCUMENTS else ""
+    return f"step {event.step}   {what} (documents {', '.join(documents[:SHOWN_DOCUMENTS])}{more})"
+
+
 class LiveDisplay:
     """A panel that redraws itself in place."""
 
@@ -109,6 +128,9 @@ class LiveDisplay:
 
     def __call__(self, event: Event) -> None:
         self._figures.take(event)
+        line = trouble(event)
+        if line is not None:  # above the panel, where it stays
+            self._live.console.print(line, markup=False, highlight=False)
         self._bar.update(
             self._task,
             completed=self._figures.step,
@@ -180,6 +202,8 @@ class PlainDisplay:
             self._print(f"step {event.step}   saved {event.folder}")
         elif isinstance(event, EndEvent):
             self._print(f"step {event.step}   {event.reason}")
+        elif (line := trouble(event)) is not None:
+            self._print(line)
 
     def _print(self, line: str) -> None:
         self._console.print(line, markup=False, highlight=False, soft_wrap=True)

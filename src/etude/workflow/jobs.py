@@ -46,8 +46,7 @@ def _grow(settings: Settings, console: Console, ranks: Ranks, stop_at: float | N
     if settings.run.name != "auto":
         RunFolder.new(Path(settings.run.folder), settings.run.name)  # a taken name is refused before any work
     plan, deadline = make_plan(settings, console)
-    say(console, describe(plan))
-    say(console, str(disk_use(plan)))
+    say(console, f"{describe(plan)}\n{disk_use(plan)}")
     run = start(plan, console)
     outcome = fit(plan, run, console, ranks, deadline, stop_at)
     if plan.expected is not None and outcome.reason == "finished":
@@ -99,7 +98,7 @@ def fork(
             return follow(ranks)
         console = console or Console()
         plan, parent = continuing.fork(origin, overrides, dict(values or {}), console)
-        say(console, describe(plan))
+        say(console, f"{describe(plan)}\n{disk_use(plan)}")
         outcome = fit(plan, start(plan, console, parent), console, ranks, stop_at=stop_at)
         close(outcome, console)
         return outcome
