@@ -109,7 +109,12 @@ def reopen(path: Path, overrides: Sequence[str], console: Console) -> tuple[Plan
                 f"one with --fork {path} --set {key}={after}"
             )
         meaning = "" if key in OBSERVING else ": it goes another way from here on"
-        console.print(f"{key} was {before!r} and is {after!r} now{meaning}", markup=False, highlight=False)
+        console.print(
+            f"{key} was {before!r} and is {after!r} now{meaning}",
+            markup=False,
+            highlight=False,
+            soft_wrap=True,
+        )
     EtudeTokenizer.load(run.tokenizer, str(recorded.get("tokenizer_hash")))
     fingerprint = str(recorded.get("data_fingerprint"))
     data = open_prepared(default_cache(), fingerprint)

@@ -225,7 +225,7 @@ def restore(run: RunFolder, state: TrainState, console: Console) -> None:
     if any(run.checkpoints.glob("step-*")):
         checkpoint, problems = newest_good_checkpoint(run.checkpoints)
         for problem in problems:
-            console.print(problem, markup=False)
+            console.print(problem, markup=False, highlight=False, soft_wrap=True)
         load_state(checkpoint, state)
         console.print(f"{run.path} goes on from step {state.step}", markup=False, highlight=False)
     for log in (run.metrics, run.samples):
