@@ -25,10 +25,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
 from rich.console import Console
 
-from etude.config import load_settings, with_values
+from etude.config import DeviceSettings, load_settings, with_values
+from etude.device import choose_device
 from etude.errors import EtudeError
 from etude.run import STAGING_PREFIX, RunFolder
 from etude.train.checkpoint import list_checkpoints, newest_good_checkpoint
@@ -98,7 +98,9 @@ class Programme:
         self.folder = folder
         self.dice = random.Random(seed)
         os.environ["ETUDE_CACHE"] = str(folder / "cache")
-        torch.set_num_threads(1)
+        choose_device(
+            DeviceSettings(kind="cpu", threads=1)
+        )  # which loads the compiler: here, not in every trial
         text = folder / "text.txt"
         text.write_text(_sentences(random.Random(1)))
         here = {"data.sources": (str(text),), "run.folder": str(folder / "runs")}
