@@ -174,8 +174,8 @@ def keep(name: str, sizes: dict[str, Any], arguments: argparse.Namespace) -> Non
     sizes = {size: sizes[size] for size in SIZES if size in sizes}
     file = write_result(name, {"sizes": sizes}, threads=arguments.threads, folder=arguments.out)
     groups = {size: bars(found["rounds"]) for size, found in sizes.items()}
-    note = "one row, greedy; whiskers from the lowest round to the highest"
-    title = "Generation: times the tokens a second of transformers.generate"
+    note = "tokens a second; one row, greedy; whiskers from the lowest round to the highest"
+    title = "Generation: times transformers.generate"
     draw_bars(file.with_suffix(".png"), title, "times", groups, note=note)
     print(file)
 
