@@ -33,7 +33,8 @@ from harness import Spread, markdown_table, write_result
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "tests" / "faults")]
 from hostile import attack  # noqa: E402
-from programme import KINDS, RUNS, Programme, Result  # noqa: E402
+from kinds import KINDS  # noqa: E402
+from programme import RUNS, Programme, Result  # noqa: E402
 from targets import readers  # noqa: E402
 
 PAGE = ROOT / "docs" / "reliability.md"
@@ -65,12 +66,12 @@ def main() -> None:
 def inject(arguments: argparse.Namespace) -> list[Result]:
     """Every kind of fault, shared out over the runs."""
     results = []
-    for number, (kind, disturb) in enumerate(KINDS.items()):
-        count = arguments.kills if kind == "kills" else arguments.others
-        total = Result("")
+    for number, (key, kind) in enumerate(KINDS.items()):
+        count = arguments.kills if key == "kills" else arguments.others
+        total = Result(kind.title)
         for share, name in zip(shares(count, len(RUNS)), RUNS, strict=True):
             with tempfile.TemporaryDirectory(prefix="etude-faults-") as folder:
-                result = disturb(Programme(Path(folder), arguments.seed + number), share, name)
+                result = Programme(Path(folder), arguments.seed + number).try_out(kind, share, name)
             total = replace(
                 result,
                 injected=total.injected + result.injected,

@@ -1,0 +1,218 @@
+"""The ways in which the fault programme disturbs a run."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from etude.run import STAGING_PREFIX, RunFolder
+from etude.train.checkpoint import list_checkpoints, step_of
+from etude.workflow.signals import STOPPED
+from programme import KILLED, PATIENCE, Kind, Programme, Result, differs, ended, last_step_told, newest_step
+
+
+def kill(programme: Programme, path: Path, name: str, result: Result) -> Path:
+    """SIGKILL at a random moment, and again up to three times while it goes on."""
+    for _ in range(programme.dice.randint(1, 4)):
+        child = programme.begin(path, name)
+        time.sleep(programme.dice.uniform(0, programme.seconds[name]))
+        os.kill(child.pid, signal.SIGKILL)
+        code, said = ended(child)
+        if code != KILLED:  # it was faster
+            if code != 0 and "is finished" not in said:
+                result.problems.append(f"{name}: {said}")
+            break
+        if (path / "run.toml").exists():
+            result.count(path)
+        else:  # killed before there was a run: nothing is left of it
+            result.injected += 1
+    return path
+
+
+def kill_during_a_checkpoint(programme: Programme, path: Path, name: str, result: Result) -> Path:
+    """SIGKILL while the folder of a checkpoint is half-written, seen by its name."""
+    child = programme.begin(path, name)
+    wanted, seen = programme.dice.randint(1, 12), set()
+    while (code := child.poll()) is None and len(seen) < wanted:
+        seen |= {entry.name for entry in _entries(path / "checkpoints") if STAGING_PREFIX in entry.name}
+    if code is None:
+        time.sleep(programme.dice.uniform(0, 0.004))
+        os.kill(child.pid, signal.SIGKILL)
+        ended(child)
+        result.count(path)
+    return path
+
+
+def cut_the_power(programme: Programme, path: Path, name: str, result: Result) -> Path:
+    """SIGKILL, and then what was written last is cut off at any byte: the record and the newest checkpoint's files."""
+    child = programme.begin(path, name)
+    while child.poll() is None and len(list_checkpoints(path / "checkpoints")) < 3:
+        time.sleep(0.002)
+    time.sleep(programme.dice.uniform(0, programme.seconds[name] / 2))
+    if child.poll() is None:
+        os.kill(child.pid, signal.SIGKILL)
+    ended(child)
+    newest = list_checkpoints(path / "checkpoints")[-1]
+    # The record was flushed to the disk before the newest checkpoint was begun, up to the line that tells of it.
+    synced = _bytes_up_to(path / "metrics.jsonl", step_of(newest))
+    _cut(path / "metrics.jsonl", programme.dice, at_least=synced)
+    victims = [file for file in (path / "status.json", *newest.iterdir()) if file.is_file()]
+    for victim in programme.dice.sample(victims, programme.dice.randint(0, 3)):
+        _cut(victim, programme.dice)
+    result.count(path)
+    return path
+
+
+def ask_to_stop(programme: Programme, path: Path, name: str, result: Result) -> Path:
+    """SIGINT, SIGTERM or SIGUSR1: the step is finished, the run saved, and the exit code says that it goes on."""
+    child = programme.begin(path, name)
+    deadline = time.monotonic() + PATIENCE
+    while not (path / "metrics.jsonl").exists() and time.monotonic() < deadline:
+        time.sleep(0.002)
+    time.sleep(programme.dice.uniform(0, programme.seconds[name] / 2))
+    asked = programme.dice.choice((signal.SIGINT, signal.SIGTERM, signal.SIGUSR1))
+    os.kill(child.pid, asked)
+    code, said = ended(child)
+    if code != 0:  # otherwise it had finished before
+        result.count(path)
+        if code != STOPPED or last_step_told(path) != newest_step(path):
+            result.problems.append(f"{name}: {asked.name} ended it with {code}, not saved: {said}")
+    return path
+
+
+def fill_the_disk(programme: Programme, path: Path, name: str, result: Result) -> Path | None:
+    """A small file system in memory where that may be mounted, else files that may not grow."""
+    whole_bytes = sum(file.stat().st_size for file in programme.whole(name).rglob("*") if file.is_file())
+    with small_file_system(
+        programme.folder / "small", int(whole_bytes * programme.dice.uniform(0.1, 0.9))
+    ) as small:
+        there = path if small is None else small / path.name
+        limit = max(4096, int(20_000 * programme.dice.random())) if small is None else None
+        with _accepting_any_disk():
+            code, said = ended(programme.begin(there, name, file_size=limit))
+        if code == 0:
+            return None  # there was room for all of it
+        if code != 1 or "free" not in said:
+            result.problems.append(f"{name}: {code} {said}")
+        if not (there / "run.toml").exists():  # nothing was begun, nothing is left
+            result.injected += 1
+            return path
+        if small is not None:
+            shutil.copytree(there, path)
+    result.count(path)
+    return path
+
+
+def make_read_only(programme: Programme, path: Path, name: str, result: Result) -> Path | None:
+    """A run that was killed is to go on where the file system has become read-only, as after an error of the disk."""
+    with small_file_system(programme.folder / "small", 50_000_000) as small:
+        if small is None:
+            result.impossible = "mounting is not allowed here"
+            return None
+        there = small / path.name
+        child = programme.begin(there, name)
+        while child.poll() is None and not list_checkpoints(there / "checkpoints"):
+            time.sleep(0.002)
+        time.sleep(programme.dice.uniform(0, programme.seconds[name] / 3))
+        if child.poll() is not None:
+            return None
+        os.kill(child.pid, signal.SIGKILL)
+        ended(child)
+        subprocess.run(["mount", "-o", "remount,ro", str(small)], check=True)
+        code, said = ended(programme.begin(there, name))
+        if code != 1 or "can be written" not in said:
+            result.problems.append(f"{name}: {code} {said}")
+        shutil.copytree(there, path)
+    result.count(path)
+    return path
+
+
+def take_the_memory(programme: Programme, path: Path, name: str, result: Result) -> Path | None:
+    """An address space that is too small, more or less: it ends with one line, or goes on, and never with less."""
+    code, said = ended(programme.begin(path, name, address_space=programme.dice.randint(1, 40) * 2**20))
+    if code == 0:
+        if differs(path, programme.whole(name)) is not None and not _went_in_pieces(path):
+            result.problems.append(f"{name}: little memory changed the result")
+        return None
+    if "DEFECT" in said and "emory" not in said:
+        result.problems.append(f"{name}: {code} {said}")
+    if (path / "run.toml").exists():
+        result.count(path)
+    else:
+        result.injected += 1
+    return path
+
+
+KINDS = {
+    "kills": Kind("killed (SIGKILL) at a random moment", kill),
+    "kills_during_a_checkpoint": Kind(
+        "killed while a checkpoint was being written", kill_during_a_checkpoint
+    ),
+    "power_cuts": Kind("power cut: killed, and files cut off at an arbitrary byte", cut_the_power),
+    "signals": Kind("asked to stop (SIGINT, SIGTERM, SIGUSR1)", ask_to_stop, without=["checkpoint"]),
+    "full_disk": Kind("disk full", fill_the_disk),
+    "read_only": Kind("file system turned read-only", make_read_only),
+    "out_of_memory": Kind("out of memory", take_the_memory),
+}
+
+
+@contextmanager
+def small_file_system(at: Path, size: int) -> Iterator[Path | None]:
+    """One of `size` bytes, mounted; None where that is not allowed."""
+    at.mkdir(exist_ok=True)
+    command = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(at)]
+    mounted = subprocess.run(command, check=False, capture_output=True).returncode == 0
+    try:
+        yield at if mounted else None
+    finally:
+        if mounted:
+            subprocess.run(["umount", "-l", str(at)], check=True)
+
+
+@contextmanager
+def _accepting_any_disk() -> Iterator[None]:
+    """The question for room is asked ahead and would refuse the run: here it is to go wrong in the middle."""
+    usage = shutil.disk_usage
+    shutil.disk_usage = lambda path: usage("/")  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        shutil.disk_usage = usage  # type: ignore[assignment]
+
+
+def _entries(folder: Path) -> list[Path]:
+    try:
+        return list(folder.iterdir())
+    except OSError:
+        return []
+
+
+def _cut(file: Path, dice: random.Random, at_least: int = 0) -> None:
+    if file.exists():
+        size = file.stat().st_size
+        os.truncate(file, dice.randint(min(at_least, size), size))
+
+
+def _bytes_up_to(log: Path, step: int) -> int:
+    """Bytes of the lines of `log` that were there when the checkpoint of `step` was begun."""
+    total = 0
+    for line in log.read_bytes().splitlines(keepends=True):
+        try:
+            if json.loads(line)["step"] > step:
+                break
+        except ValueError:
+            break
+        total += len(line)
+    return total
+
+
+def _went_in_pieces(path: Path) -> bool:
+    return any(event["event"] == "micro_batch" for event in RunFolder(path).metrics.read())
