@@ -72,6 +72,7 @@ def inject(arguments: argparse.Namespace) -> list[Result]:
         for share, name in zip(shares(count, len(RUNS)), RUNS, strict=True):
             with tempfile.TemporaryDirectory(prefix="etude-faults-") as folder:
                 result = Programme(Path(folder), arguments.seed + number).try_out(kind, share, name)
+            print(kind.title, name, result.injected, result.recovered, result.problems, flush=True)
             total = replace(
                 result,
                 injected=total.injected + result.injected,
@@ -81,7 +82,6 @@ def inject(arguments: argparse.Namespace) -> list[Result]:
                 problems=total.problems + result.problems,
             )
         results.append(total)
-        print(total.kind, total.injected, total.recovered, total.bitwise_equal, total.problems, flush=True)
     return results
 
 

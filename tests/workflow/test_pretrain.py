@@ -380,6 +380,21 @@ def test_checkpoints_without_a_marker_are_not_trained_over(
     assert comparable(run) == before
 
 
+def test_a_run_that_was_killed_before_its_first_step_tells_of_its_first_checkpoint(
+    small_settings: Settings, console: Console
+) -> None:
+    whole = jobs.grow(small_settings, console).run
+    with pytest.MonkeyPatch.context() as patch:
+        stop_after(patch, 0)
+        run = jobs.grow(small_settings, console).run
+    jobs.resume(run.path, console)
+    first, expected = (
+        [event["folder"] for event in each.metrics.read() if event["event"] == "checkpoint"]
+        for each in (run, whole)
+    )
+    assert first == expected
+
+
 def test_a_checkpoint_without_its_marker_is_named_and_the_one_before_it_used(
     small_settings: Settings, console: Console
 ) -> None:

@@ -36,7 +36,6 @@ from etude.run import (
 )
 from etude.train.checkpoint import (
     checkpoint_name,
-    list_checkpoints,
     load_state,
     newest_good_checkpoint,
     verify_checkpoint,
@@ -286,7 +285,7 @@ def memory_noted(plan: Plan, run: RunFolder) -> Iterator[None]:
 def checkpoints_of(plan: Plan, run: RunFolder, state: TrainState) -> Save:
     """What saves the run from where it stands."""
     train = plan.settings.train
-    saved = state.step if list_checkpoints(run.checkpoints) else -1
+    saved = state.step or -1  # what is done at step 0 is done again by a run that was stopped there
     card = partial(model_card, plan, run)
     return Save(run, plan.model, train.keep_checkpoints, card, saved, train.keep_every)
 
