@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from rich.console import Console
 from test_pretrain import comparable, stop_after
 
-from etude.config import Settings, load_settings
+from etude.config import Settings, load_settings, with_values
 from etude.errors import InputError
 from etude.model.folder import load_model_folder
 from etude.run import RunFolder, hash_file
 from etude.train.checkpoint import checkpoint_name, list_checkpoints
+from etude.train.loop import Loop
 from etude.workflow import jobs
 
 
@@ -156,3 +158,23 @@ def test_a_fork_that_cannot_be_says_why_and_leaves_nothing(
         jobs.fork(f"{stopped.path}{step}", console, overrides)
     assert sorted(stopped.path.parent.iterdir()) == before
     assert len(list_checkpoints(stopped.checkpoints)) == 6
+
+
+def test_a_length_that_follows_a_clock_is_kept_or_given_up(
+    small_settings: Settings, console: Console, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = Loop.__init__
+
+    def revising(loop: Loop, *arguments: Any, **keywords: Any) -> None:
+        original(loop, *arguments, **keywords)
+        loop.revised_length = lambda step, steps, seconds: 15 if step == 3 and steps == 12 else None
+
+    monkeypatch.setattr(Loop, "__init__", revising)
+    stop_after(monkeypatch, 6)
+    settings = with_values(small_settings, {"train.seconds": 60, "train.log_every": 1})
+    run = jobs.grow(settings, console).run
+    monkeypatch.undo()
+    with pytest.raises(InputError, match=r"train\.steps = 12.*--fork"):
+        jobs.resume(run.path, console, ["train.steps=20"])
+    assert jobs.fork(str(run.path), console).step == 15
+    assert jobs.fork(str(run.path), console, ["train.steps=9"]).step == 9

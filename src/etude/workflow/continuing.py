@@ -28,6 +28,7 @@ from etude.model.folder import load_config
 from etude.run import RunFolder, free_name, hash_bytes, hash_file, read_object, write_atomic, write_json
 from etude.train.checkpoint import MARKER, Checkpoint, list_checkpoints, step_of, verify_checkpoint
 from etude.train.plan import Plan, plan_on
+from etude.train.schedule import last_step
 from etude.workflow.plan import prepare_data
 
 OBSERVING = frozenset(
@@ -73,6 +74,7 @@ class Parent:
     run: RunFolder
     checkpoint: Checkpoint
     same_text: bool
+    same_length: bool
 
     def record(self) -> dict[str, Any]:
         """What the fork's manifest says of it."""
@@ -81,7 +83,10 @@ class Parent:
 
     def bequeath(self, heir: RunFolder) -> None:
         """Copy the checkpoint, and the record up to it where it is about the same text."""
-        shutil.copytree(self.checkpoint.folder, heir.checkpoints / self.checkpoint.folder.name)
+        copy = heir.checkpoints / self.checkpoint.folder.name
+        shutil.copytree(self.checkpoint.folder, copy)
+        if not self.same_length:  # what a clock made of the parent's number of steps is of no concern
+            write_json(copy / MARKER, read_object(copy / MARKER) | {"revisions": []})
         logs = ((self.run.metrics, heir.metrics), (self.run.samples, heir.samples)) if self.same_text else ()
         for old, new in logs:
             if old.path.exists():
@@ -103,7 +108,8 @@ def reopen(path: Path, overrides: Sequence[str], console: Console) -> tuple[Plan
     settings = load_settings(run.settings_file, overrides)
     changes = differences(own, settings)
     for key, (before, after) in changes.items():
-        if key not in OBSERVING | STEERING:
+        follows_clock = key == "train.steps" and own.train.seconds != "auto"
+        if key not in OBSERVING | STEERING or follows_clock:
             raise InputError(
                 f"{path} has {key} = {before!r}, and with {after!r} it would be another run: leave that out, or begin "
                 f"one with --fork {path} --set {key}={after}"
@@ -202,10 +208,11 @@ def fork(
             f"the weights of {origin} are of another network or tokenizer than these settings ask for: leave out what "
             "changes them, or begin a new run without --fork"
         )
-    steps = resolved(plan.settings.train.steps, "train.steps")
-    if checkpoint.step >= steps:
+    steps, same_length = resolved(plan.settings.train.steps, "train.steps"), "train.steps" not in changes
+    if checkpoint.step >= (last_step(steps, checkpoint.revisions) if same_length else steps):
         raise InputError(f"{origin} has made its {steps} steps: give more with --steps")
-    return plan, Parent(run, checkpoint, plan.data.fingerprint == recorded.get("data_fingerprint"))
+    same_text = plan.data.fingerprint == recorded.get("data_fingerprint")
+    return plan, Parent(run, checkpoint, same_text, same_length)
 
 
 def from_any_folder(settings: Settings) -> Settings:
