@@ -82,10 +82,11 @@ def read_object(path: Path) -> dict[str, Any]:
 
 
 @contextmanager
-def staged_folder(final: Path) -> Iterator[Path]:
+def staged_folder(final: Path, *, replace: bool = True) -> Iterator[Path]:
     """A folder to fill, which takes the name ``final`` only when the block ends without an error.
 
     Raises:
+        InputError: without ``replace``, somebody else has taken the name meanwhile.
         EtudeError: the disk is full or not writable; nothing is left behind and ``final`` is as it was.
     """
     try:
@@ -98,6 +99,8 @@ def staged_folder(final: Path) -> Iterator[Path]:
         _flush_tree(staging)
         os.chmod(staging, 0o777 & ~_umask())
         replaced = staging.with_name(f"{staging.name}-replaced")
+        if final.exists() and not replace:
+            raise InputError(f"{final} was made by another process meanwhile: try again")
         if final.exists():  # moved aside, not removed: between the two renames nothing is half there
             os.replace(final, replaced)
         os.replace(staging, final)

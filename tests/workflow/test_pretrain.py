@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from etude.config import Settings, load_settings, with_values
 from etude.errors import EtudeError, InputError
 from etude.model.folder import load_model_folder
 from etude.model.layers import ACTIVATION_FUNCTIONS
-from etude.run import RunFolder
+from etude.run import RunFolder, staged_folder
 from etude.train import step
 from etude.train.checkpoint import (
     checkpoint_name,
@@ -378,6 +379,46 @@ def test_checkpoints_without_a_marker_are_not_trained_over(
     with pytest.raises(InputError, match="no whole checkpoint"):
         jobs.resume(run.path, console)
     assert comparable(run) == before
+
+
+def test_a_good_checkpoint_is_not_pruned_for_damaged_ones_beyond_it(
+    small_settings: Settings, console: Console
+) -> None:
+    settings = with_values(small_settings, {"train.steps": 30, "train.checkpoint_every": 5})
+    run = jobs.grow(settings, console).run
+    for step_number in (25, 30):
+        os.truncate(run.checkpoints / checkpoint_name(step_number) / "model.safetensors", 100)
+    with pytest.MonkeyPatch.context() as patch:
+        stop_after(patch, 22)
+        # Finished, but not to be used: it goes on from what is whole.
+        assert jobs.resume(run.path, console, ["train.keep_checkpoints=1"]).step == 22
+    checkpoint, problems = newest_good_checkpoint(run.checkpoints)
+    assert (checkpoint.step, problems) == (22, [])
+    assert jobs.resume(run.path, console).reason == "finished"
+    whole = jobs.grow(settings, console).run
+    for name in ("model.safetensors", "optimizer.safetensors"):
+        assert files_of(run, 30)[name] == files_of(whole, 30)[name]
+
+
+def test_fewer_steps_than_were_made_are_refused(small_settings: Settings, console: Console) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        stop_after(patch, 8)
+        run = jobs.grow(small_settings, console).run
+    with pytest.raises(InputError, match="has made 8 steps already"):
+        jobs.resume(run.path, console, ["train.steps=7"])
+
+
+def test_a_name_that_is_taken_meanwhile_stays_with_who_took_it(tmp_path: Path) -> None:
+    def make_while_another_does() -> None:
+        with staged_folder(tmp_path / "x", replace=False) as mine:
+            (mine / "a").write_text("mine")
+            (tmp_path / "x").mkdir()
+            (tmp_path / "x" / "a").write_text("theirs")
+
+    with pytest.raises(InputError, match="by another process"):
+        make_while_another_does()
+    assert (tmp_path / "x" / "a").read_text() == "theirs"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["x"]
 
 
 def test_a_run_that_was_killed_before_its_first_step_tells_of_its_first_checkpoint(

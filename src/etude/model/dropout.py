@@ -31,7 +31,7 @@ class Dropout:
 
 def kept_scale(probability: float) -> float:
     """One over the share that is kept."""
-    return LEVELS / (LEVELS - round(probability * LEVELS))
+    return LEVELS / (LEVELS - _level(probability))
 
 
 def kept_masks(
@@ -47,7 +47,12 @@ def kept_masks(
     # Mixed twice: two seeds then give two choices, and not one that is moved.
     drawn = _mixed(_mixed(index) ^ _mixed(_mixed(seeds) + place)[:, None])
     levels = drawn.view(places, rows, words).view(torch.uint8)[..., : context * width]
-    return (levels >= round(probability * LEVELS)).view(places, rows, context, width)
+    return (levels >= _level(probability)).view(places, rows, context, width)
+
+
+def _level(probability: float) -> int:
+    """How many of the levels are left out: some of them, and not all."""
+    return min(LEVELS - 1, max(1, round(probability * LEVELS)))
 
 
 def _mixed(word: Tensor) -> Tensor:

@@ -187,6 +187,14 @@ def kept_for_good(step: int, every: int) -> bool:
     return step in EARLY_STEPS or (every > 0 and step % every == 0)
 
 
+def forget_checkpoints_after(checkpoints: Path, step: int) -> None:
+    """Remove what lies beyond the step that a run goes on from: not whole, it would still count as newest."""
+    for folder in checkpoints.glob("step-*"):
+        if _NAME.fullmatch(folder.name) and step_of(folder) > step:
+            aside = folder.rename(folder.with_name(f"{STAGING_PREFIX}{folder.name}-damaged"))
+            shutil.rmtree(aside, ignore_errors=True)
+
+
 def prune_checkpoints(checkpoints: Path, keep: int, every: int = 0) -> None:
     """Remove all but the ``keep`` newest and those kept for good, and what an interrupted write left behind."""
     later = [folder for folder in list_checkpoints(checkpoints) if not kept_for_good(step_of(folder), every)]

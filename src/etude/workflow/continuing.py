@@ -110,9 +110,11 @@ def reopen(path: Path, overrides: Sequence[str], console: Console) -> tuple[Plan
     for key, (before, after) in changes.items():
         follows_clock = key == "train.steps" and own.train.seconds != "auto"
         if key not in OBSERVING | STEERING or follows_clock:
+            other = "begin a new run without --resume"
+            if not key.startswith(("tokenizer.", "model.")):  # with these its weights would be of no use
+                other = f"begin one from it with --fork {path} --set {key}={after}"
             raise InputError(
-                f"{path} has {key} = {before!r}, and with {after!r} it would be another run: leave that out, or begin "
-                f"one with --fork {path} --set {key}={after}"
+                f"{path} has {key} = {before!r}, and with {after!r} it would be another run: leave that out, or {other}"
             )
         meaning = "" if key in OBSERVING else ": it goes another way from here on"
         console.print(
@@ -186,7 +188,9 @@ def fork(
     Raises:
         InputError: no such run or checkpoint, or settings for which its weights are of no use.
     """
-    path, _, step = origin.partition("@")
+    path, _, step = origin.rpartition("@")
+    if not path or (Path(origin) / "run.toml").is_file():
+        path, step = origin, ""
     run = RunFolder.open(Path(path))
     own, recorded = own_settings(run)
     checkpoint = verify_checkpoint(_checkpoint_at(run, step))

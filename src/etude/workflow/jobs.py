@@ -10,13 +10,13 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from etude.config import Settings, get_value, known_keys, resolved
+from etude.config import Settings, get_value, known_keys, load_settings, resolved
 from etude.data.report_picture import draw_report
 from etude.device import available_cores, place_on_machine
 from etude.errors import InputError
 from etude.model.cost import count_parameters
 from etude.run import RunFolder, free_name, write_json
-from etude.train.checkpoint import list_checkpoints, step_of
+from etude.train.checkpoint import list_checkpoints, newest_good_checkpoint
 from etude.train.loop import Loop
 from etude.train.parallel import Ranks, joined
 from etude.train.plan import Plan, initial_state, next_token_objective
@@ -69,18 +69,26 @@ def resume(
             return follow(ranks)
         console = console or Console()
         plan, run = reopen(path, overrides, console)
-        saved = list_checkpoints(run.checkpoints)
-        last, status = step_of(saved[-1]) if saved else 0, run.status()
-        told = status.get("step", 0)
-        finished = status.get("state") == "finished" and isinstance(told, int) and last >= told
-        if finished and last >= resolved(plan.settings.train.steps, "train.steps"):
-            raise InputError(
-                f"{path} is finished at step {last}: use it with `etude generate {path}`, or give it more steps with "
-                f"--set train.steps={2 * last}"
-            )
+        require_steps_left(plan, run)
         outcome = fit(plan, run, console, ranks, stop_at=stop_at)
         close(outcome, console)
         return outcome
+
+
+def require_steps_left(plan: Plan, run: RunFolder) -> None:
+    """Raises InputError for a run that is finished, or is to have fewer steps than it has made."""
+    last = newest_good_checkpoint(run.checkpoints)[0].step if list_checkpoints(run.checkpoints) else 0
+    steps, status = resolved(plan.settings.train.steps, "train.steps"), run.status()
+    if steps != load_settings(run.settings_file).train.steps:
+        if last >= steps:
+            raise InputError(f"{run.path} has made {last} steps already: give it more than that, not {steps}")
+        return
+    told = status.get("step", 0)
+    if status.get("state") == "finished" and isinstance(told, int) and last >= told:
+        raise InputError(
+            f"{run.path} is finished at step {last}: use it with `etude generate {run.path}`, or give it more steps "
+            f"with --set train.steps={2 * last}"
+        )
 
 
 def fork(

@@ -36,6 +36,7 @@ from etude.run import (
 )
 from etude.train.checkpoint import (
     checkpoint_name,
+    forget_checkpoints_after,
     load_state,
     newest_good_checkpoint,
     verify_checkpoint,
@@ -101,7 +102,7 @@ def start(plan: Plan, console: Console, parent: Parent | None = None) -> RunFold
     run = RunFolder.new(folder, free_name(folder, default_name(settings)) if name == "auto" else name)
     require_disk(plan, folder)
     ladder = cached_ladder(plan, console)
-    with staged_folder(run.path) as staging:
+    with staged_folder(run.path, replace=False) as staging:
         made = RunFolder(staging)
         plan.data.tokenizer.save(made.tokenizer)
         write_json(made.ladder_file, ladder.to_json())
@@ -176,7 +177,8 @@ def _fit(
         with suppress(EtudeError):  # a checkpoint that is being written is still worth having
             for task in tasks:
                 task.finish()
-        run.write_status("failed", state.step, str(error) or type(error).__name__)
+        with suppress(EtudeError):  # a disk that is full would hide why the run ended
+            run.write_status("failed", state.step, str(error) or type(error).__name__)
         raise
     run.write_status(reason, state.step)
     return Outcome(run, reason, state.step)
@@ -226,6 +228,7 @@ def restore(run: RunFolder, state: TrainState, console: Console) -> None:
         for problem in problems:
             console.print(problem, markup=False, highlight=False, soft_wrap=True)
         load_state(checkpoint, state)
+        forget_checkpoints_after(run.checkpoints, state.step)
         console.print(f"{run.path} goes on from step {state.step}", markup=False, highlight=False)
     for log in (run.metrics, run.samples):
         if state.step > 0:
@@ -270,16 +273,19 @@ def begin_sitting(
 def memory_noted(plan: Plan, run: RunFolder) -> Iterator[None]:
     """At the end the manifest says how much memory the sitting took, beside what was predicted."""
     forget_peak_memory(plan.device)
-    before = peak_memory_bytes(plan.device)
-    yield
-    recorded = read_object(run.manifest_file)
-    if recorded["sittings"]:
-        recorded["sittings"][-1]["memory"] = {
-            "predicted_bytes": plan.memory.total,
-            "bytes_before": before,
-            "peak_bytes": peak_memory_bytes(plan.device),
-        }
-        write_json(run.manifest_file, recorded)
+    before, sittings = peak_memory_bytes(plan.device), read_object(run.manifest_file).get("sittings")
+    try:
+        yield
+    finally:
+        with suppress(EtudeError):  # not worth ending a run for, and never in place of its own error
+            recorded = read_object(run.manifest_file)
+            if recorded.get("sittings") != sittings:
+                recorded["sittings"][-1]["memory"] = {
+                    "predicted_bytes": plan.memory.total,
+                    "bytes_before": before,
+                    "peak_bytes": peak_memory_bytes(plan.device),
+                }
+                write_json(run.manifest_file, recorded)
 
 
 def checkpoints_of(plan: Plan, run: RunFolder, state: TrainState) -> Save:

@@ -11,7 +11,7 @@ from pathlib import Path
 from etude.config import resolved
 from etude.errors import EtudeError, InputError
 from etude.model.config import ModelConfig
-from etude.run import RunFolder
+from etude.run import RunFolder, write_failure
 from etude.train.checkpoint import (
     EARLY_STEPS,
     Snapshot,
@@ -83,10 +83,13 @@ class Save:
             writing.result()
 
     def _write(self, snapshot: Snapshot, card: str) -> None:
-        self.run.metrics.sync()
-        self.run.samples.sync()
-        save_checkpoint(self.run.checkpoints, snapshot, self.config, self.run.tokenizer, card)
-        prune_checkpoints(self.run.checkpoints, self.keep, self.keep_every)
+        try:
+            self.run.metrics.sync()
+            self.run.samples.sync()
+            save_checkpoint(self.run.checkpoints, snapshot, self.config, self.run.tokenizer, card)
+            prune_checkpoints(self.run.checkpoints, self.keep, self.keep_every)
+        except OSError as error:
+            raise write_failure(self.run.checkpoints, error) from error
 
 
 def require_room(folder: Path, needed: int) -> None:
