@@ -33,8 +33,8 @@ from harness import Spread, markdown_table, write_result
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "tests" / "faults")]
 from hostile import attack  # noqa: E402
-from kinds import KINDS  # noqa: E402
-from programme import RUNS, Programme, Result  # noqa: E402
+from kinds import KINDS, tried_out  # noqa: E402
+from programme import RUNS, Result  # noqa: E402
 from targets import readers  # noqa: E402
 
 PAGE = ROOT / "docs" / "reliability.md"
@@ -71,7 +71,7 @@ def inject(arguments: argparse.Namespace) -> list[Result]:
         total = Result(kind.title)
         for share, name in zip(shares(count, len(RUNS)), RUNS, strict=True):
             with tempfile.TemporaryDirectory(prefix="etude-faults-") as folder:
-                result = Programme(Path(folder), arguments.seed + number).try_out(kind, share, name)
+                result = tried_out(Path(folder), key, name, share, arguments.seed + number)
             print(kind.title, name, result.injected, result.recovered, result.problems, flush=True)
             total = replace(
                 result,

@@ -50,7 +50,7 @@ def inside(folder: Path, name: Any) -> Path:
 
 def _is_plain_name(name: str) -> bool:
     fits = len(name.encode("utf-8", "surrogatepass")) <= LONGEST_NAME
-    return fits and name == Path(name).name and "\0" not in name and name not in {"", ".", ".."}
+    return fits and name == Path(name).name and name.isprintable() and name not in {"", ".", ".."}
 
 
 def refuse_links_out(folder: Path) -> None:

@@ -1,4 +1,10 @@
-"""The ways in which the fault programme disturbs a run."""
+"""The ways in which the fault programme disturbs a run.
+
+    python kinds.py FOLDER KIND RUN COUNT SEED
+
+tries one of them out, in a process of its own, and prints the result as JSON: a process that has computed with several
+threads must not be forked, for its children would wait for threads that they do not have.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +14,11 @@ import random
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 
 from etude.run import STAGING_PREFIX, RunFolder
@@ -128,6 +136,8 @@ def make_read_only(programme: Programme, path: Path, name: str, result: Result) 
         ended(child)
         subprocess.run(["mount", "-o", "remount,ro", str(small)], check=True)
         code, said = ended(programme.begin(there, name))
+        if "is finished" in said:  # killed on its way out
+            return None
         if code != 1 or "can be written" not in said:
             result.problems.append(f"{name}: {code} {said}")
         shutil.copytree(there, path)
@@ -216,3 +226,17 @@ def _bytes_up_to(log: Path, step: int) -> int:
 
 def _went_in_pieces(path: Path) -> bool:
     return any(event["event"] == "micro_batch" for event in RunFolder(path).metrics.read())
+
+
+def tried_out(folder: Path, kind: str, name: str, count: int, seed: int) -> Result:
+    """What became of `count` faults of a kind in the run `name`, in a process of their own."""
+    command = [sys.executable, __file__, str(folder), kind, name, str(count), str(seed)]
+    ended = subprocess.run(command, capture_output=True, text=True)
+    if ended.returncode:
+        raise RuntimeError(ended.stderr[-3000:])
+    return Result(**json.loads(ended.stdout.splitlines()[-1]))
+
+
+if __name__ == "__main__":
+    where, what, which, how_many, dice = sys.argv[1:]
+    print(json.dumps(asdict(Programme(Path(where), int(dice)).try_out(KINDS[what], int(how_many), which))))
