@@ -52,9 +52,7 @@ def main() -> None:
     arguments = parser.parse_args()
     faults = inject(arguments)
     inputs = {name: outcomes(attack(name, arguments.seed, arguments.inputs)) for name in readers()}
-    saving = (
-        cost_of_saving()
-    )  # last: what its threads hold would be missing in a process that is forked later
+    saving = cost_of_saving()
     measured = {"faults": [asdict(result) for result in faults], "inputs": inputs, "saving": saving}
     file = write_result("faults", measured, threads=1, folder=arguments.out)
     PAGE.write_text(page(faults, inputs, saving), encoding="utf-8")
@@ -160,10 +158,10 @@ Written by `bench/faults.py`; the figures are in `bench/results/faults.json`. CI
 programme (`tests/faults/`).
 
 ## Faults
-Short runs of {len(RUNS)} kinds ({"; ".join(RUNS)}) are disturbed and go on with `--resume` until they are finished; a
-run may be disturbed several times. It must end with the weights, the optimizer's state, the record and the samples of
-the run that nothing happened to, bit for bit. The last two columns: steps that had been made and were made again, of
-checkpoints every 4 steps.
+Short runs of {len(RUNS)} kinds ({"; ".join(RUNS)}) are disturbed and go on
+with `--resume` until they are finished; a run may be disturbed several times. It must end with the weights, the
+optimizer's state, the record and the samples of the run that nothing happened to, bit for bit. The last two columns:
+steps that had been made and were made again, of checkpoints every 4 steps.
 
 {markdown_table(header, rows)}
 

@@ -92,3 +92,8 @@ def test_a_wrong_file_is_one_line(tmp_path: Path, content: bytes, word: str) -> 
 def test_settings_are_frozen() -> None:
     with pytest.raises(ValueError, match="frozen"):
         Settings().train.steps = 3  # type: ignore[misc]
+
+
+def test_a_single_source_needs_no_brackets() -> None:
+    assert load_settings(overrides=["data.sources=diary.txt"]).data.sources == ("diary.txt",)
+    assert load_settings(overrides=["data.sources=['a.txt', 'b.txt']"]).data.sources == ("a.txt", "b.txt")

@@ -324,6 +324,8 @@ def _parse_override(text: str) -> tuple[str, Any]:
         value = raw.strip()
     if isinstance(value, list):
         value = tuple(value)
+    if key == "data.sources" and isinstance(value, str):
+        value = (value,)
     return key, value
 
 
