@@ -11,20 +11,32 @@ from __future__ import annotations
 import json
 import os
 import random
+import resource
 import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 
 from etude.run import STAGING_PREFIX, RunFolder
 from etude.train.checkpoint import list_checkpoints, step_of
 from etude.workflow.signals import STOPPED
-from programme import KILLED, PATIENCE, Kind, Programme, Result, differs, ended, last_step_told, newest_step
+from programme import (
+    KILLED,
+    Child,
+    Kind,
+    Programme,
+    Result,
+    address_space_of,
+    differs,
+    ended,
+    last_step_told,
+    newest_step,
+)
 
 
 def kill(programme: Programme, path: Path, name: str, result: Result) -> Path:
@@ -82,9 +94,7 @@ def cut_the_power(programme: Programme, path: Path, name: str, result: Result) -
 def ask_to_stop(programme: Programme, path: Path, name: str, result: Result) -> Path:
     """SIGINT, SIGTERM or SIGUSR1: the step is finished, the run saved, and the exit code says that it goes on."""
     child = programme.begin(path, name)
-    deadline = time.monotonic() + PATIENCE
-    while not (path / "metrics.jsonl").exists() and time.monotonic() < deadline:
-        time.sleep(0.002)
+    _wait_for(path / "metrics.jsonl", child)
     time.sleep(programme.dice.uniform(0, programme.seconds[name] / 2))
     asked = programme.dice.choice((signal.SIGINT, signal.SIGTERM, signal.SIGUSR1))
     os.kill(child.pid, asked)
@@ -146,15 +156,29 @@ def make_read_only(programme: Programme, path: Path, name: str, result: Result) 
 
 
 def take_the_memory(programme: Programme, path: Path, name: str, result: Result) -> Path | None:
-    """An address space that is too small, more or less: it ends with one line, or goes on, and never with less."""
-    code, said = ended(programme.begin(path, name, address_space=programme.dice.randint(1, 40) * 2**20))
+    """An address space that is too small, from the beginning or from a random moment on: the run ends with one line, or
+    goes on, and never with another result.
+    """
+    if programme.dice.random() < 0.3:
+        child = programme.begin(path, name, address_space=programme.dice.randint(1, 40) * 2**20)
+    else:
+        child = programme.begin(path, name)
+        # Most of what a run takes it takes in its first steps, and keeps. Not before its threads are there:
+        # Python waits for ever for a thread that found no memory to begin.
+        _wait_for(path / "metrics.jsonl", child)
+        time.sleep(programme.dice.uniform(0, programme.seconds[name] / 16))
+        with suppress(OSError, ValueError):  # it has ended
+            limit = address_space_of(child.pid) + programme.dice.randint(0, 4) * 2**20
+            resource.prlimit(child.pid, resource.RLIMIT_AS, (limit, limit))
+    code, said = ended(child)
     if code == 0:
         if differs(path, programme.whole(name)) is not None and not _went_in_pieces(path):
             result.problems.append(f"{name}: little memory changed the result")
         return None
-    if "DEFECT" in said and "emory" not in said:
+    began = (path / "run.toml").exists()
+    if code != 1 or ("DEFECT" in said and (began or "MemoryError" not in said)):
         result.problems.append(f"{name}: {code} {said}")
-    if (path / "run.toml").exists():
+    if began:
         result.count(path)
     else:
         result.injected += 1
@@ -196,6 +220,12 @@ def _accepting_any_disk() -> Iterator[None]:
         yield
     finally:
         shutil.disk_usage = usage  # type: ignore[assignment]
+
+
+def _wait_for(file: Path, child: Child) -> None:
+    """Until it is there, or who was to write it is gone."""
+    while not file.exists() and child.poll() is None:
+        time.sleep(0.002)
 
 
 def _entries(folder: Path) -> list[Path]:

@@ -199,7 +199,7 @@ class Child:
                     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
                     resource.setrlimit(resource.RLIMIT_FSIZE, (file_size, file_size))
                 if address_space is not None:
-                    limit = _address_space_now() + address_space
+                    limit = address_space_of() + address_space
                     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
                 code = STOPPED if do() == "stopped" else 0
             except EtudeError as error:
@@ -284,8 +284,9 @@ def _code(status: int) -> int:
     return 128 + os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status)
 
 
-def _address_space_now() -> int:
-    return int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
+def address_space_of(pid: int | str = "self") -> int:
+    """Bytes that a process has mapped."""
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
 
 
 def _sentences(dice: random.Random) -> str:

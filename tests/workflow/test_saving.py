@@ -20,6 +20,7 @@ from etude.train.checkpoint import list_checkpoints, newest_good_checkpoint, ste
 from etude.workflow import jobs, pretrain, saving
 from etude.workflow.plan import make_plan
 from etude.workflow.saving import disk_use
+from networks import make_config
 
 Usage = namedtuple("Usage", "total used free")
 
@@ -129,3 +130,10 @@ def test_the_disk_use_that_is_told_ahead_is_what_it_comes_to(
     taken = sum(file.stat().st_size for folder in saved for file in folder.iterdir())
     assert len(saved) <= use.kept_for_good + use.newest
     assert 0.5 * use.total < taken < use.total
+
+
+def test_the_writer_is_there_before_memory_can_be_short(tmp_path: Path) -> None:
+    before = threading.active_count()
+    save = saving.Save(RunFolder(tmp_path), make_config("llama"), 1, lambda step: "")
+    assert threading.active_count() == before + 1
+    save.finish()

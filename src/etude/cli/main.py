@@ -41,6 +41,11 @@ def run() -> None:
         sys.stdout.flush()
         print(f"etude: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
+    except MemoryError:
+        print(
+            "etude: this machine has not enough memory free for that: close other programs", file=sys.stderr
+        )
+        sys.exit(1)
     except SystemExit as ending:
         if ending.code == INTERRUPTED:  # what typer makes of Ctrl-C
             print("etude: interrupted", file=sys.stderr)

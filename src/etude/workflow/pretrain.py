@@ -49,6 +49,7 @@ from etude.train.plan import Plan, initial_state, next_token_objective, plan_on,
 from etude.train.schedule import last_step
 from etude.train.self_test import require_sound
 from etude.train.spikes import WINDOW, LossWatch
+from etude.train.step import OUT_OF_MEMORY, OutOfMemory
 from etude.workflow.card import model_card
 from etude.workflow.continuing import Parent, from_any_folder, record_changes
 from etude.workflow.display import training_display
@@ -179,6 +180,8 @@ def _fit(
                 task.finish()
         with suppress(EtudeError):  # a disk that is full would hide why the run ended
             run.write_status("failed", state.step, str(error) or type(error).__name__)
+        if isinstance(error, MemoryError):
+            raise OutOfMemory(OUT_OF_MEMORY) from error
         raise
     run.write_status(reason, state.step)
     return Outcome(run, reason, state.step)

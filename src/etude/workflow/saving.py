@@ -47,6 +47,10 @@ class Save:
     _copied: tuple[Snapshot, str] | None = None
     _writing: Future[None] | None = None
 
+    def __post_init__(self) -> None:
+        # Begun while there is memory: a thread that finds none never says that it has started, and is waited for.
+        self._writer.submit(lambda: None).result()
+
     def __call__(self, state: TrainState) -> Sequence[Event]:
         """Copy the state.
 
