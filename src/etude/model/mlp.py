@@ -62,17 +62,24 @@ class WindowMLP(LanguageModel):
         dropout: Dropout | None = None,
         recompute: bool = False,
     ) -> Float[Tensor, "B T F"]:
-        size = self.config.context_size
         if cache is not None:
             if document_ids is not None:
                 raise ValueError("document_ids and a cache cannot be given together")
             return self.model(self._windows_after(inputs, cache))  # type: ignore[no-any-return]
-        windows = _trailing_windows(inputs, size, self.padding)
-        if document_ids is not None:
-            documents = _trailing_windows(document_ids, size, -1)
-            windows = torch.where(documents == document_ids[:, :, None], windows, self.padding)
+        windows = self.windows(inputs, document_ids)
         nodes = checkpoint(self.model, windows, use_reentrant=False) if recompute else self.model(windows)
         return nodes if dropout is None else dropout(nodes, 0)  # type: ignore[no-any-return]
+
+    def windows(
+        self, inputs: Int[Tensor, "B T"], document_ids: Int[Tensor, "B T"] | None = None
+    ) -> Int[Tensor, "B T N"]:
+        """What each position reads: the N tokens that end with it."""
+        size = self.config.context_size
+        windows = _trailing_windows(inputs, size, self.padding)
+        if document_ids is None:
+            return windows
+        documents = _trailing_windows(document_ids, size, -1)
+        return torch.where(documents == document_ids[:, :, None], windows, self.padding)
 
     def _windows_after(self, inputs: Int[Tensor, "B T"], cache: Cache) -> Int[Tensor, "B T N"]:
         assert isinstance(cache, TokenCache)
