@@ -71,6 +71,13 @@ class Snapshot:
         )
         return cls(state.step, counters, *copies)
 
+    def restore(self, state: TrainState) -> None:
+        """Bring ``state`` to where it was when this was taken."""
+        state.model.load_state_dict(self.weights)
+        state.rules.load_named_state(self.optimizer)
+        for name, value in self.counters.items():
+            setattr(state, name, value)
+
     @property
     def num_bytes(self) -> int:
         """Of its tensors, in memory and on disk."""

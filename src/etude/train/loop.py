@@ -139,7 +139,7 @@ class Loop:
         """Steps of the whole run, as it stands."""
         return last_step(self.objective.num_steps, self.state.revisions)
 
-    def one_step(self) -> None:
+    def one_step(self) -> StepResult:
         """The update that makes the next step."""
         state, step = self.state, self.state.step + 1
         result = self._try(step)
@@ -156,6 +156,7 @@ class Loop:
             where = (step, state.tokens_seen, state.wall_time)
             values = (str(float(result.loss)), str(float(result.grad_norm)))
             self._emit(LeftOutEvent(*where, *values, self.objective.row_sources(step)))
+        return result
 
     def _try(self, step: int) -> StepResult | None:
         """The update of a step; None when it did not fit the memory, and may in the smaller pieces to come."""
@@ -165,7 +166,7 @@ class Loop:
                 self.objective.loss,
                 self.objective.batch(step),
                 self.state.rules,
-                lr_factor=self._lr_factor(step),
+                lr_factor=self.lr_factor(step),
                 momentum=momentum(step, self.settings),
                 max_grad_norm=self.settings.max_grad_norm,
                 device=self.device,
@@ -183,7 +184,8 @@ class Loop:
         self._emit(MicroBatchEvent(self.state.step, self.state.tokens_seen, self.state.wall_time, rows))
         return None
 
-    def _lr_factor(self, step: int) -> float:
+    def lr_factor(self, step: int) -> float:
+        """What multiplies the peak learning rates for the update that makes ``step``."""
         position = planned_step(step, self.objective.num_steps, self.state.revisions)
         return lr_factor(position, self.settings)
 
@@ -216,7 +218,7 @@ class Loop:
         for number, (step, tokens_seen, loss, grad_norm) in enumerate(self._unlogged, start=1):
             value = float(loss)
             where = (step, tokens_seen, before + seconds * number / len(self._unlogged))
-            self._emit(StepEvent(*where, value, float(grad_norm), peak * self._lr_factor(step), rate))
+            self._emit(StepEvent(*where, value, float(grad_norm), peak * self.lr_factor(step), rate))
             usual = self.watch.spike(value)
             if usual is not None:
                 self._emit(SpikeEvent(*where, value, usual, self.objective.row_sources(step)))

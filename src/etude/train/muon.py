@@ -84,7 +84,9 @@ class Muon(torch.optim.Optimizer):
             ):
                 rate = group["lr"] * update_scale(parameter.shape[0], parameter.shape[1], *blocks)
                 kept = 1 - group["lr"] * group["weight_decay"]
-                updates.append(_Update(_lying(parameter, *blocks), _lying(direction, *blocks), rate, kept))
+                updates.append(
+                    _Update(blocks_lying(parameter, *blocks), blocks_lying(direction, *blocks), rate, kept)
+                )
         if self.dtype == torch.float32:
             _apply_through_gram_matrices(updates)
         else:
@@ -145,7 +147,7 @@ def _together(blocks: Sequence[Tensor], function: Callable[[Tensor], Tensor]) ->
     return found
 
 
-def _lying(matrix: Tensor, row_blocks: int, column_blocks: int) -> Tensor:
+def blocks_lying(matrix: Tensor, row_blocks: int, column_blocks: int) -> Tensor:
     """A view of the blocks of ``matrix`` as (N, R, C) with R <= C: tall ones are turned on their side.
 
     Either the rows are divided or the columns.

@@ -107,6 +107,7 @@ class UpdateRules:
             InputError: a state tensor is missing or has another shape than its parameter.
         """
         for optimizer in self.optimizers:
+            optimizer.state.clear()
             leaves = (
                 ("momentum_buffer",) if isinstance(optimizer, Muon) else ("exp_avg", "exp_avg_sq", "step")
             )

@@ -63,8 +63,28 @@ def update_step(
     Raises:
         OutOfMemory: forward or backward pass found no memory.
     """
-    num_targets = ranks.total(sum(part.num_targets for part in batch))
     rules.zero_grad()
+    loss = batch_gradient(parameters, summed_loss, batch, device, ranks)
+    grad_norm = clip_gradients(parameters, max_grad_norm)
+    # Waits for the device, for an update from a gradient that is no number could not be taken back.
+    applied = bool(torch.isfinite(loss) & torch.isfinite(grad_norm))
+    if applied:
+        rules.step(lr_factor, momentum)
+    return StepResult(loss, grad_norm, applied)
+
+
+def batch_gradient(
+    parameters: Sequence[nn.Parameter],
+    summed_loss: SummedLoss,
+    batch: Sequence[MicroBatch],
+    device: Device,
+    ranks: Ranks = ALONE,
+) -> Tensor:
+    """Forward, loss, backward of all micro-batches, summed over the ranks; returns the mean loss.
+
+    Each parameter's ``grad``, which was None, is its gradient then.
+    """
+    num_targets = ranks.total(sum(part.num_targets for part in batch))
     loss = torch.zeros((), device=device.torch)
     for part in batch:
         try:
@@ -77,12 +97,7 @@ def update_step(
             raise
         loss += part_loss.detach()
     ranks.add_up([loss, *(p.grad for p in parameters if p.grad is not None)])
-    grad_norm = clip_gradients(parameters, max_grad_norm)
-    # Waits for the device, for an update from a gradient that is no number could not be taken back.
-    applied = bool(torch.isfinite(loss) & torch.isfinite(grad_norm))
-    if applied:
-        rules.step(lr_factor, momentum)
-    return StepResult(loss, grad_norm, applied)
+    return loss
 
 
 OUT_OF_MEMORY = (

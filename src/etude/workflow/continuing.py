@@ -18,7 +18,7 @@ from typing import Any
 
 from rich.console import Console
 
-from etude.config import Settings, get_value, known_keys, load_settings, resolved, to_toml, with_values
+from etude.config import Settings, load_settings, resolved, to_toml, with_values
 from etude.data.files import default_cache
 from etude.data.prepare import open_prepared
 from etude.data.reading.sources import absolute_source
@@ -27,6 +27,7 @@ from etude.errors import InputError
 from etude.model.folder import load_config
 from etude.run import RunFolder, free_name, hash_bytes, hash_file, read_object, write_atomic, write_json
 from etude.train.checkpoint import MARKER, Checkpoint, list_checkpoints, step_of, verify_checkpoint
+from etude.train.frozen import differences, own_settings
 from etude.train.plan import Plan, plan_on
 from etude.train.schedule import last_step
 from etude.workflow.plan import prepare_data
@@ -136,31 +137,6 @@ def reopen(path: Path, overrides: Sequence[str], console: Console) -> tuple[Plan
             f"the text of {path} has changed since it began: put the old text back, or start a new run"
         )
     return plan_on(data, settings), run
-
-
-def own_settings(run: RunFolder) -> tuple[Settings, dict[str, Any]]:
-    """The settings of a run, and its manifest, once it is known that they belong together.
-
-    Raises:
-        InputError: they do not.
-    """
-    recorded = read_object(run.manifest_file)
-    # The second while a change is being written down: then it has not come to pass.
-    if hash_file(run.settings_file) not in (
-        recorded.get("settings_hash"),
-        recorded.get("settings_hash_before"),
-    ):
-        raise InputError(
-            f"{run.settings_file} is damaged or was changed since the run began: put it back, change it with --resume "
-            f"{run.path} --set KEY=VALUE, or begin a new run from it with --config {run.settings_file}"
-        )
-    return load_settings(run.settings_file), recorded
-
-
-def differences(before: Settings, after: Settings) -> dict[str, tuple[Any, Any]]:
-    """The settings that are not the same, by key."""
-    pairs = {key: (get_value(before, key), get_value(after, key)) for key in known_keys()}
-    return {key: pair for key, pair in pairs.items() if pair[0] != pair[1]}
 
 
 def record_changes(run: RunFolder, recorded: dict[str, Any], settings: Settings, step: int) -> None:

@@ -1,0 +1,261 @@
+"""One step of the real training, opened: its batch, predictions, losses, activations, gradients, update.
+
+The gradient and the update are those of the compiled path that trained. Activations and their gradients come from the
+same weights and the same rows, gone through uncompiled (:mod:`etude.watch.forward`), one row at a time, when somebody
+looks; :mod:`etude.watch.reconcile` says how far the two agree.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from etude.config import Settings, resolved
+from etude.data.tokens.coverage import IGNORE_INDEX
+from etude.device import free_memory_bytes
+from etude.errors import InputError
+from etude.model.build import empty_model, materialise
+from etude.model.dropout import Dropout, kept_scale
+from etude.model.language_model import LanguageModel
+from etude.train.checkpoint import Snapshot
+from etude.train.events import RowSource
+from etude.train.loss import token_losses
+from etude.train.schedule import momentum
+from etude.train.step import MicroBatch, batch_gradient, clip_gradients
+from etude.watch.forward import LOGITS, Taps, every_activation, run_opened
+from etude.watch.proof import Proof
+from etude.watch.replay import Era, TimeMachine
+from etude.watch.update import Hyperparameters, ParameterUpdate, hyperparameters
+
+
+@dataclass(frozen=True)
+class OpenedRow:
+    """One row of a step's batch on its way through the network and back.
+
+    Attributes:
+        inputs, targets: (T,) token ids; ``IGNORE_INDEX`` where nothing is predicted.
+        losses: (T,) nats for each token.
+        activations, gradients: by name, (1, T, ...); see :mod:`etude.watch.forward`. The gradient is that of the loss
+            of the whole batch.
+        parameter_gradients: this row's share of the gradient of each parameter.
+    """
+
+    row: int
+    inputs: Int[Tensor, " T"]
+    targets: Int[Tensor, " T"]
+    losses: Float[Tensor, " T"]
+    activations: dict[str, Tensor]
+    gradients: dict[str, Tensor]
+    parameter_gradients: dict[str, Tensor]
+
+    @property
+    def probabilities(self) -> Float[Tensor, "T V"]:
+        """The predicted distribution at every position."""
+        return self.activations[LOGITS][0].float().softmax(-1)
+
+
+@dataclass
+class OpenedStep:
+    """The update that led to ``step``.
+
+    Attributes:
+        settings: those of that step.
+        batch: its micro-batches, as they were given to the network.
+        sources: the documents of each row.
+        loss, grad_norm: of the real path; nats per token, and before clipping.
+        clip_factor: what the gradient was multiplied by; 1 where it was short enough.
+        applied: False when the loss or the gradient was not finite; then nothing was changed.
+        gradients: of every parameter, before clipping.
+        before, after: weights and optimizer state.
+        used: learning rate, decay, and so on, of each parameter.
+        proof: how the replay up to and with this step compares with the record.
+    """
+
+    step: int
+    settings: Settings
+    batch: list[MicroBatch]
+    sources: list[RowSource]
+    loss: float
+    grad_norm: float
+    clip_factor: float
+    applied: bool
+    gradients: dict[str, Tensor]
+    before: Snapshot
+    after: Snapshot
+    used: dict[str, Hyperparameters]
+    proof: Proof
+    era: Era = field(repr=False)
+
+    @property
+    def num_rows(self) -> int:
+        return sum(len(part.inputs) for part in self.batch)
+
+    @property
+    def num_targets(self) -> int:
+        """Tokens that are predicted in the whole batch."""
+        return sum(part.num_targets for part in self.batch)
+
+    @cached_property
+    def model(self) -> LanguageModel:
+        """The network with the weights before the step, uncompiled."""
+        return model_with(self.before, self.era)
+
+    def parameter(self, name: str) -> ParameterUpdate:
+        """How one parameter moved.
+
+        Raises:
+            InputError: no parameter has that name.
+        """
+        if name not in self.gradients:
+            raise InputError(f"no parameter is called '{name}': {self._nearest(name)}")
+        return ParameterUpdate(
+            name,
+            self.before.weights[name],
+            self.after.weights[name],
+            self.gradients[name],
+            self.clip_factor,
+            _state_of(self.before, name),
+            _state_of(self.after, name),
+            self.used[name],
+        )
+
+    def row(
+        self,
+        row: int = 0,
+        wanted: Callable[[str], bool] = every_activation,
+        *,
+        model: LanguageModel | None = None,
+    ) -> OpenedRow:
+        """One row, forward and backward; ``wanted`` says which activations are kept. ``model`` stands in for the
+        network before the step (in float64, say).
+
+        Raises:
+            InputError: the batch has no such row.
+        """
+        part, place = self._place(row)
+        model = model or self.model
+        here = slice(place, place + 1)
+        inputs, targets = part.inputs[here], part.targets[here]
+        dropout = None
+        if part.kept is not None:
+            dropout = Dropout(
+                part.kept[:, here], kept_scale(resolved(self.settings.train.dropout, "train.dropout"))
+            )
+        documents = None if part.document_ids is None else part.document_ids[here]
+        taps = Taps(lambda name: name == LOGITS or wanted(name), gradients=True)
+        model.zero_grad(set_to_none=True)
+        with torch.enable_grad(), self.era.plan.device.autocast():
+            opened = run_opened(model, inputs, document_ids=documents, dropout=dropout, taps=taps)
+            losses = _losses(opened[LOGITS], targets)
+            (losses.sum() / self.num_targets).backward()  # type: ignore[no-untyped-call]
+        gradients = {name: value.grad for name, value in opened.items() if value.grad is not None}
+        shares = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+        model.zero_grad(set_to_none=True)
+        activations = {name: value.detach() for name, value in opened.items()}
+        return OpenedRow(row, inputs[0], targets[0], losses.detach()[0], activations, gradients, shares)
+
+    def _place(self, row: int) -> tuple[MicroBatch, int]:
+        if not 0 <= row < self.num_rows:
+            raise InputError(f"the batch has rows 0 to {self.num_rows - 1}, not {row}")
+        first = 0
+        for part in self.batch:
+            if row < first + len(part.inputs):
+                return part, row - first
+            first += len(part.inputs)
+        raise AssertionError(row)
+
+    def _nearest(self, name: str) -> str:
+        import difflib
+
+        close = difflib.get_close_matches(name, list(self.gradients), n=1, cutoff=0.3)
+        return f"did you mean '{close[0]}'?" if close else f"the first is '{next(iter(self.gradients))}'"
+
+
+def open_step(machine: TimeMachine, step: int) -> OpenedStep:
+    """Make the update that leads to ``step`` again and keep all that it came from.
+
+    Raises:
+        InputError: the run has no such step, or this machine has not the memory to hold it open.
+    """
+    machine.recorded.require_step(step)
+    machine.go_to(step - 1)
+    era = machine.enter(step)
+    _require_memory(era)
+    state, train = era.state, era.plan.settings.train
+    before, before_proof = Snapshot.of(state), machine.proof
+    parameters = dict(state.model.named_parameters())
+    batch = era.objective.batch(step)
+    state.rules.zero_grad()
+    loss = batch_gradient(list(parameters.values()), era.objective.loss, batch, era.plan.device)
+    gradients = {name: p.grad.detach().cpu().clone() for name, p in parameters.items() if p.grad is not None}
+    grad_norm = clip_gradients(list(parameters.values()), train.max_grad_norm)
+    applied = bool(torch.isfinite(loss) & torch.isfinite(grad_norm))
+    factor = era.loop.lr_factor(step)
+    if applied:
+        state.rules.step(factor, momentum(step, train))
+    state.step = step
+    state.tokens_seen += era.objective.tokens_per_step
+    state.left_out = 0 if applied else state.left_out + 1
+    machine.proof = before_proof
+    machine.compare(float(loss), float(grad_norm))
+    after = Snapshot.of(state)
+    machine.states.put(before, before_proof)
+    machine.states.put(after, machine.proof)
+    state.rules.zero_grad()
+    # As clip_grad_norm_ has it: in fp32, and never above 1.
+    clip = float(torch.clamp(train.max_grad_norm / (grad_norm + 1e-6), max=1.0))
+    return OpenedStep(
+        step,
+        era.plan.settings,
+        batch,
+        era.objective.row_sources(step),
+        float(loss),
+        float(grad_norm),
+        clip,
+        applied,
+        gradients,
+        before,
+        after,
+        hyperparameters(state.rules),
+        machine.proof,
+        era,
+    )
+
+
+def model_with(snapshot: Snapshot, era: Era, dtype: torch.dtype = torch.float32) -> LanguageModel:
+    """The network of ``era`` with the weights of ``snapshot``, uncompiled."""
+    model = materialise(empty_model(era.plan.model), era.plan.device.torch, dtype)
+    model.load_state_dict(snapshot.weights)
+    return model
+
+
+def _losses(logits: Float[Tensor, "B T V"], targets: Int[Tensor, "B T"]) -> Float[Tensor, "B T"]:
+    if logits.dtype != torch.float64:
+        return token_losses(logits, targets)
+    real = targets != IGNORE_INDEX
+    desired = logits.gather(-1, targets.clamp(min=0)[..., None])[..., 0]
+    return (logits.logsumexp(-1) - desired) * real
+
+
+def _state_of(snapshot: Snapshot, name: str) -> dict[str, Tensor]:
+    return {
+        key.removeprefix(f"{name}."): value
+        for key, value in snapshot.optimizer.items()
+        if key.startswith(f"{name}.") and "." not in key.removeprefix(f"{name}.")
+    }
+
+
+def _require_memory(era: Era) -> None:
+    """Two states, the gradients, and a network of its own for the rows."""
+    memory, free = era.plan.memory, free_memory_bytes(era.plan.device)
+    needed = 2 * (memory.weights + memory.optimizer) + 3 * memory.weights
+    if free is not None and needed > free:
+        raise InputError(
+            f"to hold a step of this run open takes about {needed / 2**30:,.1f} GiB of memory, and "
+            f"{free / 2**30:,.1f} GiB are free: close other programs, or look at a checkpoint with --prompt"
+        )

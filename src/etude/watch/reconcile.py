@@ -1,0 +1,185 @@
+"""Does what is shown explain what was applied? Each check with its largest relative difference.
+
+Everything is computed once more in float64, from the weights before the step and the rows of its batch, and held
+against what the compiled fp32 path gave. A difference of the size of rounding is what remains where all is right.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from etude.model.language_model import LanguageModel
+from etude.model.layers import ACTIVATION_FUNCTIONS, GatedMLP, PlainMLP
+from etude.model.mlp import WindowMLP
+from etude.train.checkpoint import Snapshot
+from etude.train.optimizer import UpdateRules
+from etude.watch.opened import OpenedRow, OpenedStep, model_with
+
+TOLERANCES = {
+    "loss": 1e-5,
+    "gradients": 1e-4,
+    "gradient norm": 1e-5,
+    "clipping": 1e-5,
+    "update by the rule": 1e-3,
+    "update applied again": 0.0,
+    "sum of a node": 1e-5,
+    "chain rule through a node": 1e-5,
+}
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing that has to agree."""
+
+    name: str
+    difference: float  # relative, the largest
+    where: str = ""
+    beyond: float = 0.0  # tolerance for what rounding of the parameters themselves explains
+
+    @property
+    def tolerance(self) -> float:
+        return TOLERANCES[self.name] + self.beyond
+
+    @property
+    def holds(self) -> bool:
+        return self.difference <= self.tolerance
+
+
+@dataclass(frozen=True)
+class Reconciliation:
+    """All checks of a step."""
+
+    step: int
+    checks: tuple[Check, ...]
+
+    @property
+    def holds(self) -> bool:
+        return all(check.holds for check in self.checks)
+
+    @property
+    def largest(self) -> float:
+        """The largest relative difference."""
+        return max(check.difference for check in self.checks)
+
+    def __str__(self) -> str:
+        lines = [
+            f"{check.name:28}{check.difference:9.1e}  {'ok' if check.holds else 'DIFFERS'}  {check.where}".rstrip()
+            for check in self.checks
+        ]
+        return "\n".join(lines)
+
+    __repr__ = __str__
+
+
+def reconcile(opened: OpenedStep) -> Reconciliation:
+    """Hold an opened step against float64. It takes a forward and backward pass of the batch in float64."""
+    exact = model_with(opened.before, opened.era, torch.float64)
+    total, loss = _gradient_by_rows(opened, exact)
+    norm = torch.stack([gradient.square().sum() for gradient in total.values()]).sum().sqrt()
+    clip = min(1.0, opened.settings.train.max_grad_norm / float(norm))
+    checks = [
+        Check("loss", abs(opened.loss - loss) / loss),
+        _worst("gradients", {name: _apart(opened.gradients[name], total[name]) for name in total}),
+        Check("gradient norm", abs(opened.grad_norm - float(norm)) / float(norm)),
+        Check("clipping", abs(opened.clip_factor - clip) / clip),
+    ]
+    if opened.applied:
+        checks += [_update_by_the_rule(opened), _update_again(opened)]
+    row = opened.row(0)
+    checks += [_node_sums(opened, row), _chain_rule(opened, row)]
+    return Reconciliation(opened.step, tuple(checks))
+
+
+def _gradient_by_rows(opened: OpenedStep, exact: LanguageModel) -> tuple[dict[str, Tensor], float]:
+    """The gradient of the batch in float64 as the sum over its rows, and its mean loss."""
+    total = {name: torch.zeros_like(parameter, device="cpu") for name, parameter in exact.named_parameters()}
+    loss = 0.0
+    for row in range(opened.num_rows):
+        found = opened.row(row, lambda name: False, model=exact)
+        loss += float(found.losses.sum()) / opened.num_targets
+        for name, share in found.parameter_gradients.items():
+            total[name] += share.cpu()
+    return total, loss
+
+
+def _update_by_the_rule(opened: OpenedStep) -> Check:
+    """Every parameter's; what is told is the one furthest off, or the one that differs by more than it may."""
+    checks = [
+        Check("update by the rule", update.difference, update.name, update.rounding)
+        for update in map(opened.parameter, opened.gradients)
+    ]
+    return max(checks, key=lambda check: (not check.holds, check.difference))
+
+
+def _update_again(opened: OpenedStep) -> Check:
+    """The optimizer once more, from the opened pieces alone: it has to give the same bits."""
+    era = opened.era
+    model = model_with(opened.before, era)
+    rules = UpdateRules(model, opened.settings.train, era.plan.device)
+    rules.load_named_state(opened.before.optimizer)
+    for name, parameter in model.named_parameters():
+        parameter.grad = opened.gradients[name].to(parameter.device) * opened.clip_factor
+    rules.step(era.loop.lr_factor(opened.step), max(used.momentum for used in opened.used.values()))
+    again = Snapshot(opened.step, {}, dict(model.state_dict()), rules.named_state())
+    found = {name: _apart(value.cpu(), opened.after.weights[name]) for name, value in again.weights.items()}
+    found |= {
+        name: _apart(value.cpu(), opened.after.optimizer[name]) for name, value in again.optimizer.items()
+    }
+    return _worst("update applied again", found)
+
+
+def _node_sums(opened: OpenedStep, row: OpenedRow) -> Check:
+    """Inputs times weights plus bias, of every node at every position, against its ``pre``."""
+    found = {}
+    for path, inputs, layer in nodes_of(opened.model):
+        x, weight = row.activations[inputs][0].double(), layer.weight.double()
+        summed = x @ weight.T + (0.0 if layer.bias is None else layer.bias.double())
+        found[f"{path}.pre"] = _apart(row.activations[f"{path}.pre"][0], summed.detach())
+    return _worst("sum of a node", found)
+
+
+def _chain_rule(opened: OpenedStep, row: OpenedRow) -> Check:
+    """The error at a node before its activation function: that behind it, times the function's slope."""
+    found = {}
+    for path, _, _ in nodes_of(opened.model):
+        before = row.activations[f"{path}.pre"].double().requires_grad_()
+        passed = row.activations.get(f"{path}.pre_linear")
+        after = activation_of(opened.model)(before) * (1.0 if passed is None else passed.double())
+        (slope,) = torch.autograd.grad(after.sum(), before)
+        expected = row.gradients[f"{path}.post"].double() * slope
+        found[path] = _apart(row.gradients[f"{path}.pre"], expected)
+    return _worst("chain rule through a node", found)
+
+
+def nodes_of(model: LanguageModel) -> list[tuple[str, str, torch.nn.Linear]]:
+    """(path, the activation that they read, their weights) of each layer of nodes."""
+    if isinstance(model, WindowMLP):
+        return [("model", "model.embed_tokens.embed", model.model.hidden)]
+    found = []
+    for path, module in model.named_modules():
+        if isinstance(module, GatedMLP | PlainMLP):
+            layer = module.gate_proj if isinstance(module, GatedMLP) else module.up_proj
+            inputs = path.removesuffix(".mlp") + ".post_attention_layernorm.normalized"
+            found.append((path, inputs, layer))
+    return found
+
+
+def activation_of(model: LanguageModel) -> Callable[[Tensor], Tensor]:
+    """The activation function of the network's nodes."""
+    return ACTIVATION_FUNCTIONS[model.config.hidden_act]
+
+
+def _apart(seen: Tensor, expected: Tensor) -> float:
+    """Of two tensors: the norm of their difference, as a share of the norm of the expected one."""
+    expected = expected.double()
+    difference = float((seen.double() - expected).norm())
+    return 0.0 if difference == 0 else difference / max(float(expected.norm()), 1e-300)
+
+
+def _worst(name: str, found: dict[str, float]) -> Check:
+    where = max(found, key=lambda key: found[key])
+    return Check(name, found[where], where if found[where] > 0 else "")

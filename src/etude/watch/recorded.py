@@ -1,0 +1,114 @@
+"""What a run wrote down while it trained, as far as a replay needs it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from etude.config import Settings
+from etude.errors import InputError
+from etude.run import RunFolder
+from etude.train.checkpoint import list_checkpoints, step_of
+from etude.train.frozen import own_settings, settings_for_step
+from etude.train.schedule import Revision
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """A run's settings, manifest and metrics. Nothing is computed."""
+
+    run: RunFolder
+    settings: Settings  # as they are now
+    manifest: dict[str, Any]
+    losses: Mapping[int, float]  # by step, nats per token
+    grad_norms: Mapping[int, float]
+    checksums: Mapping[int, str]
+    left_out: frozenset[int]  # steps whose loss or gradient was not finite
+    revisions: tuple[Revision, ...]
+    micro_batches: tuple[tuple[int, int], ...]  # after this step, so many rows at once
+
+    @classmethod
+    def of(cls, path: Path) -> Recorded:
+        """Read the run at ``path``, which may still be training.
+
+        Raises:
+            InputError: no run there, or its settings or manifest are damaged.
+        """
+        run = RunFolder.open(path)
+        settings, manifest = own_settings(run)
+        losses, norms, checksums = {}, {}, {}
+        left_out, revisions, micro = set(), {}, {}
+        for event in run.metrics.read():
+            kind, step = event.get("event"), event.get("step")
+            if type(step) is not int:
+                continue
+            if kind == "step" and _numbers(event, "loss", "grad_norm"):
+                losses[step], norms[step] = float(event["loss"]), float(event["grad_norm"])
+            elif kind == "checksum" and isinstance(event.get("parameters"), str):
+                checksums[step] = event["parameters"]
+            elif kind == "left_out":
+                left_out.add(step)
+            elif kind == "length" and _numbers(event, "num_steps"):
+                revisions[step] = int(event["num_steps"])
+            elif kind == "micro_batch" and _numbers(event, "micro_batch_rows"):
+                micro[step] = int(event["micro_batch_rows"])
+        return cls(
+            run,
+            settings,
+            manifest,
+            losses,
+            norms,
+            checksums,
+            frozenset(left_out),
+            tuple(sorted(revisions.items())),
+            tuple(sorted(micro.items())),
+        )
+
+    @property
+    def checkpoints(self) -> dict[int, Path]:
+        """Folders of the checkpoints that are there, by step, oldest first."""
+        return {step_of(folder): folder for folder in list_checkpoints(self.run.checkpoints)}
+
+    @property
+    def last_step(self) -> int:
+        """The last step that is told of."""
+        return max([0, *self.losses, *self.left_out])
+
+    def settings_for(self, step: int) -> Settings:
+        """What was set when the update was made that led to ``step``, on the threads of that time."""
+        settings = settings_for_step(self.settings, self.manifest, step)
+        threads = self.sitting(step).get("machine", {}).get("threads")
+        if type(threads) is int and 0 < threads <= 1024:
+            device = settings.device.model_copy(update={"threads": threads})
+            settings = settings.model_copy(update={"device": device})
+        return settings
+
+    def sitting(self, step: int) -> dict[str, Any]:
+        """What the manifest says of the time at work in which ``step`` was made; empty if nothing."""
+        found: dict[str, Any] = {}
+        sittings = self.manifest.get("sittings")
+        for sitting in sittings if isinstance(sittings, list) else []:
+            begins = sitting.get("from_step") if isinstance(sitting, dict) else None
+            if type(begins) is int and begins < step:
+                found = sitting
+        return found
+
+    def micro_batch_rows(self, step: int) -> int | None:
+        """Rows at once in ``step``, where they were fewer than planned."""
+        return next((rows for after, rows in reversed(self.micro_batches) if after < step), None)
+
+    def require_step(self, step: int) -> None:
+        """Raises InputError when the update that led to ``step`` cannot be made again."""
+        first = min(self.checkpoints, default=None)
+        if first is None:
+            raise InputError(f"{self.run.path} has no checkpoint yet: train it for a while first")
+        if not first < step <= self.last_step:
+            raise InputError(
+                f"{self.run.path} has no step {step} to look at: choose one from {first + 1} to {self.last_step}"
+            )
+
+
+def _numbers(event: Mapping[str, Any], *names: str) -> bool:
+    return all(isinstance(event.get(name), int | float) for name in names)

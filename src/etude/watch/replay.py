@@ -1,0 +1,210 @@
+"""The time machine: any step of a run made again, on the path that trained it, and held against the record.
+
+From the newest checkpoint before a step (or a replayed state that is closer) the updates up to it are made again by the
+same loop: same batches, same compiled graph, same threads. On the machine that trained a run, on a CPU, that gives the
+same bits; each loss, each norm and each checksum on the way is compared with what was written down.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from etude.config import Settings
+from etude.data.files import default_cache
+from etude.data.prepare import PreparedData, open_prepared, prepare
+from etude.device import describe_machine
+from etude.errors import InputError
+from etude.model.folder import load_config
+from etude.train.checkpoint import Snapshot, load_state, verify_checkpoint
+from etude.train.checksum import checksum
+from etude.train.compilation import compile_objective
+from etude.train.loop import Loop, TrainState
+from etude.train.objectives import NextToken
+from etude.train.plan import Plan, initial_state, next_token_objective, plan_on
+from etude.watch.proof import Comparison, Proof, machine_differences
+from etude.watch.recorded import Recorded
+
+CACHE_BYTES = 2**30
+"""Replayed states kept in memory."""
+STOPS = 8
+"""States kept on the way through a stretch of steps: going back to any of them is then a fraction of the stretch."""
+
+
+@dataclass
+class Era:
+    """The parts of a run for a stretch of its steps in which nothing was set otherwise."""
+
+    key: tuple[Any, ...]
+    plan: Plan
+    state: TrainState
+    objective: NextToken
+    loop: Loop
+    compiled: bool
+
+
+@dataclass
+class States:
+    """Replayed states within a budget of memory; the one that was not used for longest goes first."""
+
+    budget: int
+    _kept: OrderedDict[int, tuple[Snapshot, Proof]] = field(default_factory=OrderedDict)
+
+    def put(self, snapshot: Snapshot, proof: Proof) -> None:
+        self._kept[snapshot.step] = (snapshot, proof)
+        self._kept.move_to_end(snapshot.step)
+        while self.num_bytes > self.budget and len(self._kept) > 1:
+            self._kept.popitem(last=False)
+
+    def newest_up_to(self, step: int) -> tuple[Snapshot, Proof] | None:
+        """The state closest to ``step``, not beyond it, and how far it is proved."""
+        found = max((kept for kept in self._kept if kept <= step), default=None)
+        if found is None:
+            return None
+        self._kept.move_to_end(found)
+        return self._kept[found]
+
+    @property
+    def num_bytes(self) -> int:
+        return sum(snapshot.num_bytes for snapshot, _ in self._kept.values())
+
+
+class TimeMachine:
+    """One run, at any step. Opening it reads the run and finds its text; the first replay compiles, as training did.
+
+    Attributes:
+        recorded: what the run wrote down.
+        data: its text, as tokens.
+        proof: how the state at hand compares with the record.
+
+    Raises:
+        InputError: no run there, damaged files, or its text is gone or has changed.
+    """
+
+    def __init__(self, run: str | Path, cache_bytes: int = CACHE_BYTES) -> None:
+        self.recorded = Recorded.of(Path(run))
+        self.data = _text_of(self.recorded)
+        self.states = States(cache_bytes)
+        self.proof = Proof.nothing_yet()
+        self._era: Era | None = None
+
+    @property
+    def era(self) -> Era:
+        """The parts that the state at hand was made by."""
+        assert self._era is not None, "go to a step first"
+        return self._era
+
+    @property
+    def state(self) -> TrainState:
+        """The state at hand. Whoever changes it leaves the run's way: :meth:`go_to` brings it back."""
+        return self.era.state
+
+    def go_to(self, step: int) -> TrainState:
+        """Bring the state to where it was after ``step``, from the closest state before it.
+
+        Raises:
+            InputError: that is not in the run, or cannot be reached.
+        """
+        if step not in self.recorded.checkpoints:
+            self.recorded.require_step(step)
+        self._set_out(step)
+        stops = max(1, -(-(step - self.state.step) // STOPS))
+        begun = self.state.step
+        while self.state.step < step:
+            self.advance()
+            if (self.state.step - begun) % stops == 0 or self.state.step == step:
+                self.states.put(Snapshot.of(self.state), self.proof)
+        return self.state
+
+    def advance(self) -> None:
+        """Make the next update, and compare it with the record."""
+        self.enter(self.state.step + 1)
+        result = self.era.loop.one_step()
+        self.compare(float(result.loss), float(result.grad_norm))
+
+    def compare(self, loss: float, grad_norm: float) -> None:
+        """Hold the step that was just made against the record."""
+        step, recorded = self.state.step, self.recorded
+        told = recorded.checksums.get(step)
+        seen = None if told is None else checksum(self.state.model)
+        self.proof = self.proof.after(
+            Comparison(
+                step,
+                (recorded.losses.get(step), loss),
+                (recorded.grad_norms.get(step), grad_norm),
+                (told, seen),
+                step in recorded.left_out,
+            )
+        )
+
+    def enter(self, step: int) -> Era:
+        """Have the parts ready with which ``step`` was made; the state stays where it is."""
+        settings = self.recorded.settings_for(step)
+        rows = self.recorded.micro_batch_rows(step)
+        compiled = bool(self.recorded.sitting(step).get("compiled"))
+        key = (settings.model, settings.train, settings.device, rows, compiled)
+        if self._era is not None and self._era.key == key:
+            return self._era
+        carried = None if self._era is None else Snapshot.of(self._era.state)
+        self._era = self._new_era(key, settings, rows, compiled)
+        if carried is not None:
+            carried.restore(self._era.state)
+            self._era.state.micro_batch_rows = rows
+            self._era.state.revisions = self.recorded.revisions
+        return self._era
+
+    def _new_era(self, key: tuple[Any, ...], settings: Settings, rows: int | None, compiled: bool) -> Era:
+        plan = plan_on(self.data, settings)
+        state = initial_state(plan)
+        state.micro_batch_rows, state.revisions = rows, self.recorded.revisions
+        objective = next_token_objective(plan, state)
+        wanted: Literal["auto", False] = "auto" if compiled else False
+        problem = compile_objective(objective, plan.device, wanted)
+        loop = Loop(state, objective, plan.settings.train, plan.device)
+        return Era(key, plan, state, objective, loop, compiled=problem is None)
+
+    def _set_out(self, step: int) -> None:
+        """Bring the state to the closest one that is known, and not beyond ``step``."""
+        near = self.states.newest_up_to(step)
+        checkpoints = [there for there in self.recorded.checkpoints if there <= step]
+        if near is not None and near[0].step >= max(checkpoints, default=0):
+            near[0].restore(self.enter(max(1, near[0].step)).state)
+            self.proof = near[1]
+            return
+        folder = self.recorded.checkpoints[max(checkpoints)]
+        checkpoint = verify_checkpoint(folder)
+        # Its device is chosen first: the settings are those of the update that led to it, or of the first.
+        state = self.enter(max(1, checkpoint.step)).state
+        if load_config(folder) != self.era.plan.model:
+            raise InputError(
+                f"{folder} holds another network than the run's settings: restore one of the two"
+            )
+        load_state(checkpoint, state)
+        state.revisions = self.recorded.revisions
+        machine = describe_machine(self.era.plan.device)
+        sitting = self.recorded.sitting(step)
+        self.proof = Proof(checkpoint.step, machine_differences(sitting, machine, self.era.compiled), ())
+        self.states.put(Snapshot.of(state), self.proof)
+
+
+def _text_of(recorded: Recorded) -> PreparedData:
+    """The tokens that the run was trained on: from the cache, or from its sources once more."""
+    fingerprint, settings = str(recorded.manifest.get("data_fingerprint")), recorded.settings
+    found = open_prepared(default_cache(), fingerprint)
+    if found is not None:
+        return found
+    where = recorded.run.path
+    if "-" in settings.data.sources:
+        raise InputError(f"{where} was trained on standard input, and its tokens are gone from the cache")
+    data = prepare(
+        settings.data,
+        settings.tokenizer,
+        family=settings.model.preset,
+        seed=settings.run.seed,
+        cache=default_cache(),
+    )
+    if data.fingerprint != fingerprint:
+        raise InputError(f"the text of {where} has changed since it was trained: put back what it was")
+    return data
