@@ -7,17 +7,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from etude.config import DeviceSettings
-from etude.data.tokens.tokenizer import EtudeTokenizer, existing_tokenizer
-from etude.device import choose_device
+from etude.data.tokens.tokenizer import EtudeTokenizer
 from etude.errors import InputError
 from etude.generate.engine import stream
 from etude.generate.sampling import USUAL_SAMPLING, SamplingSettings
 from etude.generate.score import score_tokens
 from etude.generate.text import TokenStreamDecoder
-from etude.model.folder import load_model_folder
 from etude.model.language_model import LanguageModel
-from etude.train.checkpoint import MARKER, find_checkpoint, verify_checkpoint
+from etude.train.trained import load_trained
 
 
 @dataclass(frozen=True)
@@ -76,16 +73,5 @@ def load(path: str | Path) -> Language:
     Raises:
         InputError: nothing there, damaged files, or a tokenizer that does not belong to the model.
     """
-    folder = find_checkpoint(Path(path))
-    if (folder / MARKER).is_file():
-        verify_checkpoint(folder)
-    model, config = load_model_folder(folder, device=choose_device(DeviceSettings()).torch)
-    model.eval()
-    own = (folder / "etude_tokenizer.json").is_file()
-    tokenizer = EtudeTokenizer.load(folder) if own else existing_tokenizer(folder)
-    if tokenizer.vocab_size > config.vocab_size:
-        raise InputError(
-            f"the tokenizer in {folder} has {tokenizer.vocab_size} tokens and the model {config.vocab_size}: "
-            "they do not belong together"
-        )
-    return Language(folder, model, tokenizer)
+    found = load_trained(path)
+    return Language(found.folder, found.model, found.tokenizer)

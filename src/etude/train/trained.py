@@ -1,0 +1,44 @@
+"""A trained network with its tokenizer, from wherever a person points: a run, a checkpoint, a Hugging Face folder."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from etude.config import DeviceSettings
+from etude.data.tokens.tokenizer import EtudeTokenizer, existing_tokenizer
+from etude.device import choose_device
+from etude.errors import InputError
+from etude.model.folder import load_model_folder
+from etude.model.language_model import LanguageModel
+from etude.train.checkpoint import MARKER, find_checkpoint, verify_checkpoint
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a model folder holds."""
+
+    folder: Path
+    model: LanguageModel
+    tokenizer: EtudeTokenizer
+
+
+def load_trained(path: str | Path) -> Trained:
+    """The network and tokenizer at ``path``: of a run those of its newest checkpoint.
+
+    Raises:
+        InputError: nothing there, damaged files, or a tokenizer that does not belong to the model.
+    """
+    folder = find_checkpoint(Path(path))
+    if (folder / MARKER).is_file():
+        verify_checkpoint(folder)
+    model, config = load_model_folder(folder, device=choose_device(DeviceSettings()).torch)
+    model.eval()
+    own = (folder / "etude_tokenizer.json").is_file()
+    tokenizer = EtudeTokenizer.load(folder) if own else existing_tokenizer(folder)
+    if tokenizer.vocab_size > config.vocab_size:
+        raise InputError(
+            f"the tokenizer in {folder} has {tokenizer.vocab_size} tokens and the model {config.vocab_size}: "
+            "they do not belong together"
+        )
+    return Trained(folder, model, tokenizer)

@@ -1,0 +1,84 @@
+"""A changed network as a run of its own, which can be trained on."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from torch import Tensor
+
+from etude.config import to_toml, with_values
+from etude.errors import InputError
+from etude.model.folder import plain_card
+from etude.run import RunFolder, free_name, hash_file, staged_folder, write_atomic, write_json
+from etude.train.checkpoint import Snapshot, save_checkpoint
+from etude.watch.replay import TimeMachine
+
+
+def fork(
+    machine: TimeMachine,
+    step: int,
+    weights: Mapping[str, Tensor],
+    *,
+    name: str | None = None,
+    because: Sequence[str] = (),
+) -> RunFolder:
+    """A new run beside the machine's, which stands at ``step`` with some of its ``weights`` changed.
+
+    It has the settings, the text, the optimizer's state and the record up to ``step`` of its parent, and its manifest
+    names that and what was changed (``because``, in words). ``etude train --resume`` goes on with it.
+
+    Raises:
+        InputError: no such step or parameter, another shape, or the name is taken.
+        EtudeError: it cannot be written.
+    """
+    parent = machine.recorded
+    state = machine.go_to(step)
+    snapshot = Snapshot.of(state)
+    for key, value in weights.items():
+        if key not in snapshot.weights or snapshot.weights[key].shape != value.shape:
+            raise InputError(f"no parameter '{key}' of shape {tuple(value.shape)} is in this network")
+    changed = {**snapshot.weights, **{key: value.detach().cpu().clone() for key, value in weights.items()}}
+    folder = parent.run.path.parent
+    run = RunFolder.new(folder, name or free_name(folder, f"{parent.run.name}-turned"))
+    era = machine.era
+    settings = with_values(parent.settings, {"run.name": run.name, "run.folder": str(folder)})
+    sittings = [sitting for sitting in parent.manifest.get("sittings", []) if sitting["from_step"] <= step]
+    with staged_folder(run.path, replace=False) as staging:
+        made = RunFolder(staging)
+        shutil.copytree(parent.run.tokenizer, made.tokenizer)
+        if parent.run.ladder_file.exists():
+            shutil.copyfile(parent.run.ladder_file, made.ladder_file)
+        write_atomic(made.settings_file, to_toml(settings))
+        _copy_record(parent.run, made, step)
+        save_checkpoint(
+            made.checkpoints,
+            replace(snapshot, weights=changed),
+            era.plan.model,
+            made.tokenizer,
+            plain_card(era.plan.model),
+        )
+        write_json(
+            made.manifest_file,
+            {
+                **parent.manifest,
+                "sittings": sittings,
+                "changes": [],
+                "parent": {
+                    "run": str(Path(parent.run.path).absolute()),
+                    "step": step,
+                    "turned": list(because) or sorted(weights),
+                },
+                "settings_hash": hash_file(made.settings_file),
+            },
+        )
+    return run
+
+
+def _copy_record(old: RunFolder, new: RunFolder, step: int) -> None:
+    for before, after in ((old.metrics, new.metrics), (old.samples, new.samples)):
+        if before.path.exists():
+            shutil.copyfile(before.path, after.path)
+            after.cut_back(step)
