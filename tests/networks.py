@@ -5,6 +5,7 @@ A zero-initialised projection or a norm of ones would hide a wrong one; so the t
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -15,6 +16,10 @@ from etude.model.config import ModelConfig, preset
 from etude.model.language_model import LanguageModel
 
 VOCAB = 61
+ALPHABET: Any = SimpleNamespace(
+    eos_id=0, encode=lambda text: [ord(c) % VOCAB for c in text], decode=lambda ids: chr(97 + ids[0] % 26)
+)
+"""A tokenizer for them: a token a character."""
 
 TRANSFORMERS: dict[str, dict[str, Any]] = {
     "llama": {"preset": "llama"},

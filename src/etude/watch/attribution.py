@@ -1,0 +1,114 @@
+"""Which tokens of a text speak for a prediction: by the gradient, and by leaving one out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from etude.model.language_model import LanguageModel
+from etude.model.mlp import WindowMLP
+from etude.model.transformer import Transformer
+from etude.watch.forward import LOGITS, Taps, run_opened
+
+EMBED = "model.embed_tokens.embed"
+
+
+@dataclass(frozen=True, eq=False)
+class Attribution:
+    """Of the logit of ``token`` behind ``position``.
+
+    Attributes:
+        gradient_times_input: (P,) for each token up to the position: its embedding times the logit's gradient there;
+            what a first-order estimate gives for taking the embedding to zero.
+        ablation: (P,) what the logit loses when that token's embedding is replaced by the mean of all tokens'.
+    """
+
+    position: int
+    token: int
+    text: str
+    logit: float
+    tokens: tuple[str, ...]
+    gradient_times_input: Float[Tensor, " P"]
+    ablation: Float[Tensor, " P"]
+
+    def __repr__(self) -> str:
+        order = self.ablation.abs().argsort(descending=True).tolist()[:9]
+        pairs = [(float(self.gradient_times_input[place]), float(self.ablation[place])) for place in order]
+        lines = [
+            f"{self.tokens[place]!r:>14} at {place:<4} {by_gradient:+8.3f} {lost:+8.3f}"
+            for place, (by_gradient, lost) in zip(order, pairs, strict=True)
+        ]
+        return "\n".join(
+            [f"logit {self.logit:.3f} of {self.text!r}: gradient x input, loss by ablation", *lines]
+        )
+
+
+def attribution(
+    model: LanguageModel,
+    ids: Int[Tensor, " T"],
+    tokens: tuple[str, ...],
+    position: int,
+    token: int,
+    decode: Callable[[int], str],
+) -> Attribution:
+    """Both measures, for each token up to ``position``. Costs a backward pass, and a forward pass a token."""
+    seen = ids[None, : position + 1]
+    taps = Taps(lambda name: name in (EMBED, LOGITS), gradients=True)
+    with torch.enable_grad():
+        opened = run_opened(model, seen, taps=taps)
+        logit = opened[LOGITS][0, -1, token]
+        (gradient,) = torch.autograd.grad(logit, opened[EMBED])
+    by_gradient = _by_token(model, (gradient * opened[EMBED].detach())[0])
+    return Attribution(
+        position,
+        token,
+        decode(token),
+        float(logit.detach()),
+        tokens[: position + 1],
+        by_gradient,
+        _by_ablation(model, seen, token, float(logit.detach())),
+    )
+
+
+@torch.no_grad()
+def _by_ablation(
+    model: LanguageModel, seen: Int[Tensor, "1 P"], token: int, logit: float
+) -> Float[Tensor, " P"]:
+    assert isinstance(model, Transformer | WindowMLP)
+    mean = model.model.embed_tokens.weight.mean(0)
+    lost = torch.zeros(seen.shape[1])
+    for place in range(seen.shape[1]):
+
+        def replaced(embedded: Tensor, place: int = place) -> Tensor:
+            changed = embedded.clone()
+            if not isinstance(model, WindowMLP):
+                changed[:, place] = mean
+                return changed
+            size, width = model.config.context_size, len(mean)
+            for reader in range(place, min(place + size, changed.shape[1])):  # it stands in several windows
+                slot = size - 1 - (reader - place)
+                changed[:, reader, slot * width : (slot + 1) * width] = mean
+            return changed
+
+        taps = Taps(lambda name: name == LOGITS, changes={EMBED: replaced})
+        lost[place] = logit - float(run_opened(model, seen, taps=taps)[LOGITS][0, -1, token])
+    return lost
+
+
+def _by_token(model: LanguageModel, products: Float[Tensor, "P W"]) -> Float[Tensor, " P"]:
+    """The sum over each token's embedding; in the mlp family a token stands in the windows of several positions."""
+    if not isinstance(model, WindowMLP):
+        return products.sum(-1).cpu()
+    size = model.config.context_size
+    slots = products.view(len(products), size, -1).sum(-1)
+    found = torch.zeros(len(products))
+    for reader in range(len(products)):
+        for slot in range(size):
+            place = reader - (size - 1 - slot)
+            if place >= 0:
+                found[place] += slots[reader, slot].cpu()
+    return found

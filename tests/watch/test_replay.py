@@ -1,0 +1,222 @@
+"""Any step of a run is made again to the bit, opened, and what is shown explains what was applied."""
+
+from __future__ import annotations
+
+import io
+import json
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from rich.console import Console
+
+from etude.config import load_settings
+from etude.data.primer.generator import documents
+from etude.errors import InputError
+from etude.model.build import build_model
+from etude.run import read_object
+from etude.train.checkpoint import list_checkpoints, step_of
+from etude.train.checksum import checksum
+from etude.train.loop import Loop, TrainState
+from etude.watch.forward import LOGITS
+from etude.watch.opened import open_step
+from etude.watch.proof import machine_differences
+from etude.watch.reconcile import reconcile
+from etude.watch.replay import TimeMachine
+from etude.workflow import jobs
+
+STEPS = 56
+KINDS: dict[str, dict[str, Any]] = {
+    "muon": {},
+    "adamw, accumulated": {"train.optimizer": "adamw", "train.micro_batch_rows": 2},
+    "dropout, documents apart": {"train.dropout": 0.2, "data.cross_document_attention": False},
+    "qwen3, accumulated": {"model.preset": "qwen3", "train.micro_batch_rows": 3},
+    "gpt2, adamw": {"model.preset": "gpt2", "train.optimizer": "adamw"},
+    "mlp": {"model.preset": "mlp"},
+}
+Train = Callable[..., Path]
+
+
+@pytest.fixture(scope="module")
+def train(tmp_path_factory: pytest.TempPathFactory) -> Train:
+    """Train a tiny run, once for each kind."""
+    folder = tmp_path_factory.mktemp("replayed")
+    texts = folder / "text"
+    texts.mkdir()
+    for number, document in enumerate(documents(3, 60_000)):
+        (texts / f"{number:03d}.txt").write_text(document.text)
+    made: dict[str, Path] = {}
+
+    def trained(name: str, **changes: Any) -> Path:
+        if name not in made:
+            values = {
+                "data.sources": (str(texts),),
+                "data.workers": 1,
+                "tokenizer.vocab_size": 300,
+                "model.size": "nano",
+                "model.hidden_size": 32,
+                "train.steps": STEPS,
+                "train.context": 32,
+                "train.batch_rows": 6,
+                "train.eval_every": 50,
+                "train.sample_every": 50,
+                "train.checkpoint_every": 24,
+                "train.eval_tokens": 500,
+                "train.checksum_every": 1,
+                "run.folder": str(folder / "runs"),
+                "run.name": f"run-{len(made)}",
+                "device.compile": False,
+                "device.threads": 1,
+            }
+            settings = load_settings(values=values | changes)
+            made[name] = jobs.grow(settings, Console(file=io.StringIO())).run.path
+        return made[name]
+
+    return trained
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_fifty_steps_in_any_order_are_the_same_bits(train: Train, kind: str) -> None:
+    machine = TimeMachine(train(kind, **KINDS[kind]), cache_bytes=2_000_000)
+    dice = random.Random(kind)
+    for step in dice.sample(range(1, STEPS + 1), 50):
+        state = machine.go_to(step)
+        assert checksum(state.model) == machine.recorded.checksums[step]
+        assert machine.proof.holds, str(machine.proof)
+        if machine.proof.compared:
+            assert machine.proof.compared[-1].step == step
+            assert "bit for bit" in str(machine.proof)
+    assert machine.states.num_bytes <= 2_000_000
+
+
+def test_a_compiled_run_is_replayed_by_its_compiled_graph(train: Train) -> None:
+    compiled = {"device.compile": "auto", "train.micro_batch_rows": 3, "train.dropout": 0.1}
+    path = train("compiled", **compiled)
+    machine = TimeMachine(path)
+    for step in (50, 7, 8, 30, 56):
+        machine.go_to(step)
+        assert machine.proof.holds, str(machine.proof)
+    assert machine.era.compiled == read_object(path / "manifest.json")["sittings"][0]["compiled"]
+    found = reconcile(open_step(machine, 20))
+    assert found.holds, str(found)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_opened_step_explains_what_was_applied(train: Train, kind: str) -> None:
+    machine = TimeMachine(train(kind, **KINDS[kind]))
+    for step in (1, 2, 40):
+        opened = open_step(machine, step)
+        assert opened.proof.holds
+        assert opened.loss == machine.recorded.losses[step]
+        found = reconcile(opened)
+        assert found.holds, str(found)
+        assert {check.name: check.difference for check in found.checks}["update applied again"] == 0
+        for name in opened.gradients:
+            update = opened.parameter(name)
+            assert torch.equal((update.before.double() + update.update).float(), update.after)
+
+
+def test_gradients_are_those_of_float64(train: Train) -> None:
+    """Within 1e-5 of a second network in float64, whose loss is PyTorch's own and whose rows go through at once."""
+    machine = TimeMachine(train("muon"))
+    opened = open_step(machine, 33)
+    model = build_model(machine.era.plan.model).double()
+    model.load_state_dict({name: weight.double() for name, weight in opened.before.weights.items()})
+    inputs = torch.cat([part.inputs for part in opened.batch])
+    targets = torch.cat([part.targets for part in opened.batch])
+    loss = torch.nn.functional.cross_entropy(model(inputs).flatten(0, 1), targets.flatten())
+    loss.backward()
+    assert opened.loss == pytest.approx(float(loss), rel=1e-6)
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None
+        difference = (opened.gradients[name] - parameter.grad).norm()
+        assert difference <= 1e-5 * parameter.grad.norm(), name
+
+
+def test_a_row_has_its_predictions_activations_and_errors(train: Train) -> None:
+    machine = TimeMachine(train("muon"))
+    opened = open_step(machine, 21)
+    rows = [opened.row(row) for row in range(opened.num_rows)]
+    total = sum(float(row.losses.sum()) for row in rows) / opened.num_targets
+    assert total == pytest.approx(opened.loss, rel=1e-5)
+    for row in rows:
+        torch.testing.assert_close(row.probabilities.sum(-1), torch.ones(32))
+        chosen = row.probabilities.gather(-1, row.targets[:, None])[:, 0]
+        torch.testing.assert_close(-chosen.log(), row.losses, rtol=1e-4, atol=1e-5)
+        # The error at the logits is predicted less desired, shared among the targets of the batch.
+        desired = torch.nn.functional.one_hot(row.targets, row.probabilities.shape[-1])
+        expected = (row.probabilities - desired) / opened.num_targets
+        torch.testing.assert_close(row.gradients[LOGITS][0], expected, rtol=1e-4, atol=1e-8)
+    only = opened.row(2, lambda name: name.endswith("pattern"))
+    assert set(only.activations) - {LOGITS} == {
+        f"model.layers.{layer}.self_attn.pattern" for layer in range(machine.era.plan.model.num_hidden_layers)
+    }
+    with pytest.raises(InputError, match="rows 0 to 5"):
+        opened.row(6)
+    with pytest.raises(InputError, match=r"did you mean 'model\.layers\.0\.mlp\.down_proj\.weight'"):
+        opened.parameter("model.layers.0.mlp.down_proj.weigt")
+
+
+def test_a_change_of_settings_on_the_way_is_part_of_the_replay(train: Train, tmp_path: Path) -> None:
+    import shutil
+
+    path = tmp_path / "changed"
+    shutil.copytree(train("muon"), path)
+    for folder in list_checkpoints(path / "checkpoints"):
+        if step_of(folder) > 24:
+            shutil.rmtree(folder)
+    console = Console(file=io.StringIO())
+    jobs.resume(path, console, overrides=["train.lr=0.0007", "train.max_grad_norm=0.1"])
+    machine = TimeMachine(path)
+    for step in (50, 10, 25, 24):
+        machine.go_to(step)
+        assert machine.proof.holds, str(machine.proof)
+    assert open_step(machine, 30).settings.train.lr == 0.0007
+    assert open_step(machine, 20).settings.train.lr != 0.0007
+
+
+def test_other_bits_are_told_and_measured(train: Train, tmp_path: Path) -> None:
+    import shutil
+
+    path = tmp_path / "other"
+    shutil.copytree(train("muon"), path)
+    lines = [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
+    for event in lines:
+        if event["event"] == "step" and event["step"] == 12:
+            event["loss"] *= 1 + 1e-6
+    (path / "metrics.jsonl").write_text("".join(json.dumps(event) + "\n" for event in lines))
+    machine = TimeMachine(path)
+    machine.go_to(11)
+    assert machine.proof.holds
+    machine.go_to(13)
+    assert not machine.proof.holds
+    assert machine.proof.largest_loss_difference == pytest.approx(1e-6, rel=1e-3)
+    assert "from step 12 on they differ" in str(machine.proof)
+    sitting = read_object(path / "manifest.json")["sittings"][0]
+    now = dict(sitting["machine"], threads=7, versions=sitting["machine"]["versions"] | {"torch": "9.9"})
+    differences = machine_differences(sitting, now, compiled=True)
+    assert differences == ("threads 1, now 7", f"torch {torch.__version__}, now 9.9", "not compiled then")
+
+
+def test_what_cannot_be_reached_is_said(train: Train, tmp_path: Path) -> None:
+    machine = TimeMachine(train("muon"))
+    with pytest.raises(InputError, match=f"choose one from 1 to {STEPS}"):
+        machine.go_to(STEPS + 1)
+    with pytest.raises(InputError, match="no step 0"):
+        open_step(machine, 0)
+    with pytest.raises(InputError, match="not a run folder"):
+        TimeMachine(tmp_path)
+
+
+def test_training_is_not_touched_by_looking(train: Train) -> None:
+    """The files of a run are the same after it was replayed and opened."""
+    path = train("muon")
+    before = {file: file.read_bytes() for file in path.rglob("*") if file.is_file()}
+    machine = TimeMachine(path)
+    reconcile(open_step(machine, 9))
+    assert {file: file.read_bytes() for file in path.rglob("*") if file.is_file()} == before
+    assert isinstance(machine.state, TrainState)
+    assert isinstance(machine.era.loop, Loop)
