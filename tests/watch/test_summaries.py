@@ -71,9 +71,9 @@ def test_norms_are_those_of_the_step(name: str, max_grad_norm: float) -> None:
         whole = gradients[key].norm()
         # A gradient that ought to be nothing (softmax does not see a bias of all keys) is rounding only.
         assert norms["grad_norm"] == pytest.approx(float(whole), rel=1e-3, abs=1e-6)
-        assert norms["weight_norm"] == pytest.approx(float(weight), rel=2e-6)
-        assert norms["update_norm"] == pytest.approx(float(update), rel=2e-6)
-        assert norms["update_ratio"] == pytest.approx(float(update / weight), rel=2e-6)
+        assert norms["weight_norm"] == pytest.approx(float(weight), rel=6e-6)
+        assert norms["update_norm"] == pytest.approx(float(update), rel=6e-6)
+        assert norms["update_ratio"] == pytest.approx(float(update / weight), rel=6e-6)
     for key, parameter in model.named_parameters():  # and it changes neither weights nor gradients
         assert torch.equal(parameter.double(), new[key])
         assert torch.equal(parameter.grad, clipped[key])
@@ -129,11 +129,9 @@ def test_a_head_that_attends_to_itself_has_none() -> None:
     assert max(map(max, activity(model, make_tokens(1, 20)).attention_entropy)) < 0.5
 
 
-@pytest.mark.parametrize("name", EVERY)
+@pytest.mark.parametrize("name", [name for name in EVERY if make_config(name).mlp_bias or "mlp" in name])
 def test_dead_nodes_are_counted(name: str) -> None:
     model = make_network(make_config(name))
-    if name == "llama-plain":
-        pytest.skip("its nodes have no biases to kill them with")
     assert all(0 <= share < 1 for share in activity(model, make_tokens(1, 20)).dead_units)
     mlps = [model.model] if isinstance(model, WindowMLP) else [layer.mlp for layer in model.model.layers]
     with torch.no_grad():

@@ -62,9 +62,12 @@ def test_what_is_noted_is_what_the_checkpoints_hold(
         squares = 0.0
         for (name, before), after in zip(old.named_parameters(), new.parameters(), strict=True):
             norms = summary["tensors"][name]
-            weight, update = after.detach().double().norm(), (after.detach().double() - before).norm()
-            assert norms["weight_norm"] == pytest.approx(float(weight), rel=2e-6)
-            assert norms["update_norm"] == pytest.approx(float(update), rel=2e-6)
+            weight, update = (
+                after.detach().double().norm(),
+                (after.detach().double() - before.detach()).norm(),
+            )
+            assert norms["weight_norm"] == pytest.approx(float(weight), rel=6e-6)
+            assert norms["update_norm"] == pytest.approx(float(update), rel=6e-6)
             assert norms["grad_norm"] == pytest.approx(float(before.grad.norm()), rel=1e-4, abs=1e-8)
             squares += norms["grad_norm"] ** 2
         # Clipped it would be a tenth at most.
