@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
+import dataclasses
 import io
+import shutil
 import tempfile
 import time
 from collections import defaultdict
@@ -20,12 +23,16 @@ from etude.data.tokens.parts import TokenPart
 from etude.device import choose_device, measured_peak_flops
 from etude.evaluate.ladder import build_ladder
 from etude.model.cost import count_parameters, training_flops_per_token
+from etude.run import RunFolder
+from etude.train.checksum import checksum
 from etude.train.compilation import compile_objective
 from etude.train.dial import Facts, resolve
-from etude.train.loop import Loop, TrainState
+from etude.train.loop import Loop, Task, TrainState
 from etude.train.plan import Plan, initial_state, next_token_objective
 from etude.train.validation import ValidationText
 from etude.workflow.plan import make_plan
+from etude.workflow.pretrain import watching_tasks
+from etude.workflow.tasks import Record
 from memory import MemoryWatch
 
 MODEL_KEYS = (
@@ -35,6 +42,8 @@ MODEL_KEYS = (
     "num_attention_heads",
     "num_key_value_heads",
 )
+EARLY = 100
+"""Steps of a run that are watched more closely than the others."""
 PRODUCTS = ("::mm", "addmm", "bmm", "linear", "matmul", "packed_gemm")
 """How operations that multiply matrices are called."""
 
@@ -135,6 +144,69 @@ def throughput(
     return one_round
 
 
+def watched(shape: Mapping[str, int], overrides: Sequence[str], steps: int) -> Callable[[], dict[str, Any]]:
+    """``steps`` steps of the loop with its record, and with what a run notes of its own steps as ``overrides`` say.
+
+    It begins at step ``EARLY``, as if those before had been made: a run has a few more summaries of its first steps.
+    """
+    plan = random_text_plan(shape, overrides, biases=True)
+    state = initial_state(plan)
+    objective = next_token_objective(plan, state)
+    compile_objective(objective, plan.device, plan.settings.device.compile)
+    spent: dict[str, list[float]] = {"checksum": [], "summary": []}
+    tasks = [timed(task, spent) for task in watching_tasks(plan.settings.train, objective)]
+    folder = Path(tempfile.mkdtemp(prefix="etude-watching-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    state.step, last = EARLY, EARLY
+    loop = Loop(
+        state,
+        objective,
+        plan.settings.train,
+        plan.device,
+        tasks=tasks,
+        listeners=[Record(RunFolder(folder))],
+        should_stop=lambda: state.step >= last,
+    )
+
+    def one_round() -> dict[str, Any]:
+        nonlocal last
+        for times in spent.values():
+            times.clear()
+        last += steps
+        begin = time.perf_counter()
+        loop.run()
+        plan.device.synchronize()
+        seconds = time.perf_counter() - begin
+        found: dict[str, Any] = {"seconds_per_step": seconds / steps, "checksum": checksum(state.model)}
+        for name, times in spent.items():
+            if times:
+                count = len(times) // (
+                    1 + (name == "summary")
+                )  # of which each looks before and after its step
+                found |= {f"count_of_{name}": count, f"seconds_per_{name}": sum(times) / count}
+        return found | {"share": sum(map(sum, spent.values())) / seconds}
+
+    one_round()  # the first steps find the memory, and compile what is compiled on first use
+    return one_round
+
+
+def timed(task: Task, spent: Mapping[str, list[float]]) -> Task:
+    """The task, with a note of the seconds of every call."""
+    times = spent["checksum" if task.before is None else "summary"]
+
+    def clocked(call: Callable[[TrainState], Any]) -> Callable[[TrainState], Any]:
+        def wrapped(state: TrainState) -> Any:
+            begin = time.perf_counter()
+            result = call(state)
+            times.append(time.perf_counter() - begin)
+            return result
+
+        return wrapped
+
+    before = None if task.before is None else clocked(task.before)
+    return dataclasses.replace(task, run=clocked(task.run), before=before)
+
+
 def peak_flops(threads: int, seconds: float = 2.0) -> Callable[[], dict[str, Any]]:
     """What the processor does at most: the rate of a large matrix product, as runs measure it."""
     device = choose_device(DeviceSettings(threads=threads))
@@ -180,10 +252,10 @@ def kind_of_work(event: Any) -> str:
     return "compiled kernels" if "cpp_fused" in names[0] else "other"
 
 
-def random_text_plan(shape: Mapping[str, int], overrides: Sequence[str]) -> Plan:
+def random_text_plan(shape: Mapping[str, int], overrides: Sequence[str], *, biases: bool = False) -> Plan:
     """A plan on random tokens, with a Llama of ``shape`` as transformers builds it: without biases."""
     wanted = {f"model.{key}": value for key, value in shape.items() if key in MODEL_KEYS}
-    wanted |= {"model.attention_bias": False, "model.mlp_bias": False, "model.tie_word_embeddings": False}
+    wanted |= {"model.attention_bias": biases, "model.mlp_bias": biases, "model.tie_word_embeddings": False}
     wanted |= {"train.context": shape["context"], "train.batch_rows": shape["rows"], "train.steps": 1_000_000}
     wanted |= {"train.dropout": 0.0}  # which a run of so many steps over so little text would have
     settings = load_settings(None, list(overrides), wanted)

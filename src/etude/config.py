@@ -151,6 +151,10 @@ class TrainSettings(Section):
     """Newest checkpoints kept; step 0 and the early powers of two are kept besides."""
     keep_every: int = Field(0, ge=0)
     """Checkpoints at multiples of this many steps are kept too. 0: none."""
+    checksum_every: int = Field(10, ge=0, le=2**48)
+    """Steps between checksums of all parameters, which prove a step that is made again later. 0: none."""
+    summary_every: int = Field(50, ge=0, le=2**48)
+    """Steps between summaries: norms of every weight, gradient and update, attention, dead nodes. 0: none."""
 
 
 class LadderSettings(Section):

@@ -155,6 +155,10 @@ def make_read_only(programme: Programme, path: Path, name: str, result: Result) 
     return path
 
 
+SPARED = ("summary",)
+"""Where the memory is short a run does without."""
+
+
 def take_the_memory(programme: Programme, path: Path, name: str, result: Result) -> Path | None:
     """An address space that is too small, from the beginning or from a random moment on: the run ends with one line, or
     goes on, and never with another result.
@@ -172,7 +176,7 @@ def take_the_memory(programme: Programme, path: Path, name: str, result: Result)
             resource.prlimit(child.pid, resource.RLIMIT_AS, (limit, limit))
     code, said = ended(child)
     if code == 0:
-        if differs(path, programme.whole(name)) is not None and not _went_in_pieces(path):
+        if differs(path, programme.whole(name), SPARED) is not None and not _went_in_pieces(path):
             result.problems.append(f"{name}: little memory changed the result")
         return None
     began = (path / "run.toml").exists()
@@ -194,7 +198,7 @@ KINDS = {
     "signals": Kind("asked to stop (SIGINT, SIGTERM, SIGUSR1)", ask_to_stop, without=["checkpoint"]),
     "full_disk": Kind("disk full", fill_the_disk),
     "read_only": Kind("file system turned read-only", make_read_only),
-    "out_of_memory": Kind("out of memory", take_the_memory),
+    "out_of_memory": Kind("out of memory", take_the_memory, without=SPARED),
 }
 
 

@@ -53,6 +53,8 @@ COMMON = {
     "train.sample_every": 16,
     "train.checkpoint_every": 4,
     "train.keep_checkpoints": 2,
+    "train.checksum_every": 5,
+    "train.summary_every": 7,
     "ladder.max_order": 2,
     "data.workers": 1,
     "data.min_chars": 1,

@@ -121,10 +121,12 @@ def test_ladders_of_any_value(value: Any, place: str) -> None:
         Ladder.from_json(content if place else value).passed(2.0)
 
 
+KINDS_OF_EVENTS = ["step", "eval", "rung", "sample", "length", "end", "checksum", "summary"]
 EVENTS = st.fixed_dictionaries(
-    {"event": st.sampled_from(["step", "eval", "rung", "sample", "length", "end"]) | ANYTHING},
+    {"event": st.sampled_from(KINDS_OF_EVENTS) | ANYTHING},
     optional=dict.fromkeys(
-        ("tokens_seen", "bits_per_byte", "val_loss", "order", "prompt", "reason"), ANYTHING
+        ("tokens_seen", "bits_per_byte", "val_loss", "order", "prompt", "reason", "parameters", "tensors"),
+        ANYTHING,
     )
     | {"step": st.integers(0, 3) | ANYTHING, "num_steps": ANYTHING},
 )

@@ -17,8 +17,9 @@ from etude.data.tokens.parts import TokenPart
 from etude.model.attention import CAUSAL
 from etude.model.language_model import LanguageModel
 from etude.model.transformer import Transformer
+from etude.watch.nodes import ends
 from etude.workflow.diagnosis import losses as losses_module
-from etude.workflow.diagnosis.activations import NetworkState, attention_weights, ends, look_inside
+from etude.workflow.diagnosis.activations import NetworkState, attention_weights, look_inside
 from etude.workflow.diagnosis.evidence import Evidence
 from etude.workflow.diagnosis.gather import gather
 from etude.workflow.diagnosis.held_out import data_leak, validation_too_small

@@ -512,6 +512,9 @@ def test_events_are_plain_and_versioned() -> None:
 
     samples: dict[str, Any] = {"int": 1, "float": 0.5, "str": "x"}
     samples["Sequence[RowSource]"] = [events.RowSource(0, ("a", "b"))]
+    samples["Mapping[str, Mapping[str, float | None]]"] = {"w": {"weight_norm": 0.5, "update_ratio": None}}
+    samples["Sequence[Sequence[float | None]]"] = [[0.5, None]]
+    samples["Sequence[float]"] = [0.5]
     for kind in vars(events).values():
         if isinstance(kind, type) and issubclass(kind, events.Event):
             event = kind(**{field.name: samples[str(field.type)] for field in dataclasses.fields(kind)})

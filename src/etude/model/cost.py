@@ -104,6 +104,8 @@ class TrainingMemory:
     """The logits and their gradient, on top of the log-probabilities that the loss keeps."""
     snapshot: int = 0
     """The copy of weights and optimizer state that a checkpoint is written from, where it lies in the same memory."""
+    compared: int = 0
+    """The copy of the weights that a summary of a step compares with, where it lies in the same memory."""
 
     @property
     def total(self) -> int:
@@ -118,10 +120,12 @@ def training_memory(
     optimizer: Optimizer = "adamw",
     recompute: bool = False,
     snapshot: bool = False,
+    compared: bool = False,
 ) -> TrainingMemory:
     """Peak memory of a training step on `batch_size` rows of `context` tokens (one micro-batch).
 
-    With `snapshot` a checkpoint is being written from the same memory meanwhile.
+    With `snapshot` a checkpoint is being written from the same memory meanwhile; with `compared` the step is one that
+    a summary is made of.
     """
     parameters = count_parameters(config).total
     tokens = batch_size * context
@@ -137,6 +141,7 @@ def training_memory(
         activations=_BYTES * tokens * kept,
         logits=_BYTES * tokens * 2 * config.vocab_size,
         snapshot=_BYTES * (parameters + states) if snapshot else 0,
+        compared=_BYTES * parameters if compared else 0,
     )
 
 

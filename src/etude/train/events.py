@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar
 
@@ -112,6 +112,26 @@ class MicroBatchEvent(Event):
 
     name: ClassVar[str] = "micro_batch"
     micro_batch_rows: int
+
+
+@dataclass(frozen=True)
+class ChecksumEvent(Event):
+    """What :func:`etude.train.checksum.checksum` says of the model as it stands."""
+
+    name: ClassVar[str] = "checksum"
+    parameters: str
+
+
+@dataclass(frozen=True)
+class SummaryEvent(Event):
+    """What a step did to each parameter, and how the network stands after it; see :mod:`etude.watch.summaries`."""
+
+    name: ClassVar[str] = "summary"
+    tensors: Mapping[
+        str, Mapping[str, float | None]
+    ]  # by parameter: weight_norm, grad_norm, update_norm, ...
+    attention_entropy: Sequence[Sequence[float | None]]  # nats, by layer and head
+    dead_units: Sequence[float]  # share of the nodes of each layer's MLP
 
 
 @dataclass(frozen=True)

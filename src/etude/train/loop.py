@@ -46,6 +46,7 @@ class TrainState:
     revisions: tuple[Revision, ...] = ()  # of the planned number of steps, where a time was given
     left_out: int = 0  # steps in a row, up to this one, that were not finite
     micro_batch_rows: int | None = None  # fewer than planned, where those did not fit the memory
+    last: StepResult | None = None  # of the newest step of this sitting; no checkpoint holds it
 
 
 @dataclass(frozen=True)
@@ -53,13 +54,15 @@ class Task:
     """Something to do between steps: evaluate, sample, save. It may emit events of its own.
 
     It is done at step 0, at every step that ``due`` says, and at the last one; after an interruption only when
-    ``on_stop`` is set. ``finish`` waits for what goes on beside the steps; the loop does not end before.
+    ``on_stop`` is set. ``before`` has a look at the state that such a step begins with (there is none before step 0),
+    and changes nothing. ``finish`` waits for what goes on beside the steps; the loop does not end before.
     """
 
     run: Callable[[TrainState], Sequence[Event]]
     due: Callable[[int], bool]
     on_stop: bool = False
     finish: Callable[[], None] = lambda: None
+    before: Callable[[TrainState], None] | None = None
 
 
 LengthReviser = Callable[[int, int, float], int | None]
@@ -101,6 +104,7 @@ class Loop:
             self._do_tasks(lambda task: True)
         # All ranks stop at the same step; here they also wait for what the first does between steps.
         while state.step < self.num_steps and not self._ends_early():
+            self._look_before(state.step + 1)
             self.one_step()
             if self._is_log_due():
                 self._revise_length(self._log())
@@ -145,7 +149,7 @@ class Loop:
         result = self._try(step)
         while result is None:
             result = self._try(step)
-        state.step = step
+        state.step, state.last = step, result
         state.tokens_seen += self.objective.tokens_per_step
         if result.applied:
             state.left_out = 0
@@ -230,6 +234,11 @@ class Loop:
         seconds, self._clock = now - self._clock, now
         self.state.wall_time += seconds
         return seconds
+
+    def _look_before(self, step: int) -> None:
+        for task in self.tasks:
+            if task.before is not None and (task.due(step) or step == self.num_steps):
+                task.before(self.state)
 
     def _do_tasks(self, wanted: Callable[[Task], bool]) -> None:
         due = [task for task in self.tasks if wanted(task)]

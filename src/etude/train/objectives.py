@@ -93,6 +93,19 @@ class NextToken:
         """The documents that each row of the whole batch of ``step`` is of."""
         return [RowSource(window.row, window.documents) for window in self._loader.windows_at(step - 1)]
 
+    def first_row(self, step: int, num_tokens: int) -> tuple[Tensor, Tensor | None]:
+        """How this rank's first row of ``step`` begins: token ids, and of which document each is where that matters.
+
+        Both (1, T), of at most ``num_tokens``.
+        """
+        first = self._rows.start
+        inputs, _ = self._loader.slice(step - 1, first, 1)
+        documents = self._loader.document_ids(step - 1, first, 1) if self._within_documents else None
+        return (
+            self._to_device(inputs[:, :num_tokens].copy()),
+            None if documents is None else self._to_device(documents[:, :num_tokens].copy()),
+        )
+
     def halve_micro_batches(self) -> int | None:
         """From now on half as many rows at once; None where it is one row already."""
         if self._micro_batch_rows == 1:

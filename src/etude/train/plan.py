@@ -53,6 +53,7 @@ class Plan:
             optimizer=train.optimizer,
             recompute=train.activation_checkpointing,
             snapshot=self.device.kind != "cuda",
+            compared=self.device.kind != "cuda" and train.summary_every > 0,
         )
 
 

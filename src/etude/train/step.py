@@ -113,6 +113,11 @@ def is_out_of_memory(error: Exception) -> bool:
     return any(words in str(error) for words in ("can't allocate memory", "bad_alloc", "out of memory"))
 
 
+def clip_factor(grad_norm: Tensor, max_grad_norm: float) -> float:
+    """What :func:`clip_gradients` multiplied a gradient of this length by: never above 1, in fp32 as PyTorch has it."""
+    return float(torch.clamp(max_grad_norm / (grad_norm + 1e-6), max=1.0))
+
+
 def clip_gradients(parameters: Sequence[nn.Parameter], max_grad_norm: float) -> Tensor:
     """Shorten the whole gradient to ``max_grad_norm`` if it is longer; returns its length before."""
     return torch.nn.utils.clip_grad_norm_(parameters, max_grad_norm, foreach=True)

@@ -26,7 +26,7 @@ from etude.train.checkpoint import Snapshot
 from etude.train.events import RowSource
 from etude.train.loss import token_losses
 from etude.train.schedule import momentum
-from etude.train.step import MicroBatch, batch_gradient, clip_gradients
+from etude.train.step import MicroBatch, batch_gradient, clip_factor, clip_gradients
 from etude.watch.forward import LOGITS, Taps, every_activation, run_opened
 from etude.watch.proof import Proof
 from etude.watch.replay import Era, TimeMachine
@@ -207,8 +207,7 @@ def open_step(machine: TimeMachine, step: int) -> OpenedStep:
     machine.states.put(before, before_proof)
     machine.states.put(after, machine.proof)
     state.rules.zero_grad()
-    # As clip_grad_norm_ has it: in fp32, and never above 1.
-    clip = float(torch.clamp(train.max_grad_norm / (grad_norm + 1e-6), max=1.0))
+    clip = clip_factor(grad_norm, train.max_grad_norm)
     return OpenedStep(
         step,
         era.plan.settings,

@@ -41,6 +41,8 @@ OBSERVING = frozenset(
         "train.checkpoint_every",
         "train.keep_checkpoints",
         "train.keep_every",
+        "train.checksum_every",
+        "train.summary_every",
         "train.on_nonfinite",
         "train.nonfinite_in_a_row",
     }

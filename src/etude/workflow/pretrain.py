@@ -17,7 +17,7 @@ from typing import Literal
 
 from rich.console import Console
 
-from etude.config import Settings, to_toml
+from etude.config import Settings, TrainSettings, to_toml
 from etude.data.files import default_cache
 from etude.data.prepare import open_prepared
 from etude.device import forget_peak_memory, peak_memory_bytes
@@ -62,10 +62,14 @@ from etude.workflow.tasks import (
     Evaluate,
     Record,
     Sample,
+    Summarise,
+    checksum_due,
     evaluation_due,
+    note_checksum,
     opening_words,
     sample_due,
     save_due,
+    summary_due,
 )
 
 
@@ -160,7 +164,7 @@ def _fit(
         with display as panel, asked_to_stop(stop_at) as should_stop, memory_noted(plan, run):
             begin_sitting(plan, run, state, objective, console, ranks)
             save = checkpoints_of(plan, run, state)
-            tasks = run_tasks(plan, ladder, save, max(passed, default=0))
+            tasks = run_tasks(plan, objective, ladder, save, max(passed, default=0))
             loop = Loop(
                 state,
                 made_ahead(objective, plan.device),
@@ -299,8 +303,8 @@ def checkpoints_of(plan: Plan, run: RunFolder, state: TrainState) -> Save:
     return Save(run, plan.model, train.keep_checkpoints, card, saved, train.keep_every)
 
 
-def run_tasks(plan: Plan, ladder: Ladder, save: Save, passed: int) -> Sequence[Task]:
-    """Evaluate, then sample, then save: a checkpoint is then never ahead of what was written about it.
+def run_tasks(plan: Plan, objective: NextToken, ladder: Ladder, save: Save, passed: int) -> Sequence[Task]:
+    """Look at the step, evaluate, sample, save: a checkpoint is then never ahead of what was written about it.
 
     ``passed`` is the highest order of an n-gram model that was passed before this sitting.
     """
@@ -309,10 +313,22 @@ def run_tasks(plan: Plan, ladder: Ladder, save: Save, passed: int) -> Sequence[T
     prompt = opening_words(plan) if train.sample_prompt == "auto" else train.sample_prompt
     sample = Sample(plan.data.tokenizer, prompt, settings.run.seed)
     return (
+        *watching_tasks(train, objective),
         Task(evaluate, due=evaluation_due(train)),
         Task(sample, due=sample_due(train)),
         Task(save, due=save_due(train), on_stop=True, finish=save.finish),
     )
+
+
+def watching_tasks(train: TrainSettings, objective: NextToken) -> Sequence[Task]:
+    """What is noted of the steps themselves, as far as it is wanted."""
+    tasks = []
+    if train.summary_every:
+        summarise = Summarise(objective, train.max_grad_norm)
+        tasks.append(Task(summarise, due=summary_due(train), before=summarise.before))
+    if train.checksum_every:
+        tasks.append(Task(note_checksum, due=checksum_due(train)))
+    return tasks
 
 
 def cached_ladder(plan: Plan, console: Console) -> Ladder:

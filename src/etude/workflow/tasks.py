@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
+
+from torch import Tensor
 
 from etude.config import TrainSettings, resolved
 from etude.data.tokens.tokenizer import EtudeTokenizer
@@ -14,10 +17,22 @@ from etude.generate.engine import generate
 from etude.generate.sampling import USUAL_SAMPLING
 from etude.run import JsonLines, RunFolder
 from etude.train.checkpoint import kept_for_good
-from etude.train.events import CheckpointEvent, EvalEvent, Event, RungEvent, SampleEvent
+from etude.train.checksum import checksum
+from etude.train.events import (
+    CheckpointEvent,
+    ChecksumEvent,
+    EvalEvent,
+    Event,
+    RungEvent,
+    SampleEvent,
+    SummaryEvent,
+)
 from etude.train.loop import TrainState
+from etude.train.objectives import NextToken
 from etude.train.plan import Plan
+from etude.train.step import clip_factor, is_out_of_memory
 from etude.train.validation import ValidationText
+from etude.watch.summaries import LOOKED_AT, activity, tensor_norms, weights_before
 
 EARLY_EVALUATIONS = frozenset([1, 2, 5, 10, 20, 50, 100])
 """Besides the regular ones: most of what can be seen happens early, and a curve over log-steps needs it."""
@@ -44,6 +59,16 @@ def sample_due(train: TrainSettings) -> Due:
 def save_due(train: TrainSettings) -> Due:
     every = resolved(train.checkpoint_every, "train.checkpoint_every")
     return lambda step: step % every == 0 or kept_for_good(step, train.keep_every)
+
+
+def checksum_due(train: TrainSettings) -> Due:
+    """Only where there are to be any."""
+    return lambda step: step % train.checksum_every == 0
+
+
+def summary_due(train: TrainSettings) -> Due:
+    """Only where there are to be any."""
+    return lambda step: step % train.summary_every == 0 or step in EARLY_EVALUATIONS
 
 
 def opening_words(plan: Plan) -> str:
@@ -87,6 +112,52 @@ class Sample:
         answer = generate(state.model, [prompt], SAMPLING, eos_id=self.tokenizer.eos_id, seed=self.seed)[0]
         text = self.tokenizer.decode(answer.token_ids)
         return [SampleEvent(state.step, state.tokens_seen, state.wall_time, self.prompt, text)]
+
+
+def note_checksum(state: TrainState) -> Sequence[Event]:
+    """One number that stands for all parameters: whoever comes to the same one later has the same bits."""
+    return [ChecksumEvent(state.step, state.tokens_seen, state.wall_time, checksum(state.model))]
+
+
+@dataclass
+class Summarise:
+    """Note what a step did to every parameter, for which :meth:`before` keeps the weights that it began with.
+
+    There is nothing to say of step 0, of a step that was left out, or where the memory is short: a run does not end for
+    want of a summary.
+    """
+
+    objective: NextToken
+    max_grad_norm: float
+    _kept: tuple[int, dict[str, Tensor]] | None = None
+
+    def before(self, state: TrainState) -> None:
+        """Keep the weights."""
+        self._kept = None
+        with suppress_out_of_memory():
+            self._kept = (state.step, weights_before(state.model))
+
+    def __call__(self, state: TrainState) -> Sequence[Event]:
+        kept, self._kept = self._kept, None
+        if state.last is None or not state.last.applied or kept is None or kept[0] != state.step - 1:
+            return []
+        factor = clip_factor(state.last.grad_norm, self.max_grad_norm)
+        with suppress_out_of_memory():
+            tensors = tensor_norms(state.model, kept[1], factor)
+            seen = activity(state.model, *self.objective.first_row(state.step, LOOKED_AT))
+            where = (state.step, state.tokens_seen, state.wall_time)
+            return [SummaryEvent(*where, tensors, seen.attention_entropy, seen.dead_units)]
+        return []
+
+
+@contextmanager
+def suppress_out_of_memory() -> Iterator[None]:
+    """What finds no memory in the block is given up."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
 
 
 @dataclass

@@ -23,14 +23,13 @@ from etude.model.language_model import LanguageModel
 from etude.model.layers import ACTIVATION_FUNCTIONS, GatedMLP
 from etude.model.mlp import WindowMLP
 from etude.model.transformer import Transformer
+from etude.watch.nodes import ends
 
 Float64 = npt.NDArray[np.float64]
 MEASURED_TOKENS = 16_384
 """Held-out tokens that nodes and heads are looked at on: as many as the smallest evaluation has."""
 PATTERN_NUMBERS = 2**24
 """Attention weights of one layer held at a time: 64 MiB in fp32."""
-END = 0.99
-"""A node is at an end of its activation function beyond this share of the way, or below 1 - END of it."""
 PEAK = 0.99
 """A query attends to one position only when its largest weight is above this."""
 FEWEST_VISIBLE = 16
@@ -182,20 +181,6 @@ def _visible(count: int, mask: Tensor | None, device: torch.device) -> Tensor:
     if mask is not None:
         return mask
     return torch.ones(count, count, dtype=torch.bool, device=device).tril()[None, None]
-
-
-def ends(activation: str, x: Tensor) -> tuple[Tensor, Tensor]:
-    """Whether each input stands at the lower or the upper end of the activation function, where it does not bend.
-
-    tanh: its value beyond +-END. The others: what passes of the input, act(x) / x, below 1 - END or above END; ReLU
-    squared has no upper end.
-    """
-    if activation == "tanh":
-        return x.tanh() < -END, x.tanh() > END
-    if activation in ("relu", "relu2"):
-        return x <= 0, (x > 0) & (activation == "relu")
-    passes = x.sigmoid() if activation == "silu" else torch.special.ndtr(x)
-    return passes < 1 - END, passes > END
 
 
 def _watchers(model: LanguageModel) -> tuple[list[_Nodes], list[_Heads]]:

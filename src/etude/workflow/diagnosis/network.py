@@ -8,7 +8,8 @@ from itertools import chain
 import numpy as np
 import numpy.typing as npt
 
-from etude.workflow.diagnosis.activations import END, FEWEST_VISIBLE, PEAK, HeadState, NodeState
+from etude.watch.nodes import END
+from etude.workflow.diagnosis.activations import FEWEST_VISIBLE, PEAK, HeadState, NodeState
 from etude.workflow.diagnosis.evidence import Absent, Evidence
 from etude.workflow.diagnosis.verdict import Rule, Verdict
 

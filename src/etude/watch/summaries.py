@@ -1,0 +1,121 @@
+"""What is written down of a step while a run trains: how long each weight, gradient and update is, and what heads and
+nodes do. Everything else can be computed later by replay; these few numbers draw curves without one.
+
+Norms are Euclidean. The gradient is that of the whole batch before clipping: the clipped one that the step left
+behind, divided by the step's own factor. The update is what that very step added, weight decay included. Attention and
+nodes are those of the weights after the step, on how its first row begins, gone through uncompiled, in fp32 and without
+dropout. A number that is not finite, or a ratio to nothing, is None: JSON has no such numbers.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from etude.model.language_model import LanguageModel
+from etude.watch.forward import Taps, entropy, run_opened
+from etude.watch.nodes import ends
+
+LOOKED_AT = 512
+"""Tokens that heads and nodes are looked at on, at most: attention written out takes memory with their square."""
+_DIGITS = 6
+"""Significant ones: more would make the record twice as long, and the norms are sums in fp32."""
+Norms = dict[str, float | None]
+
+
+@torch.no_grad()
+def weights_before(model: LanguageModel) -> dict[str, Tensor]:
+    """A copy of the parameters in main memory, so that a step which just fits a GPU still does."""
+    return {name: p.detach().to("cpu", copy=True) for name, p in model.named_parameters()}
+
+
+@torch.no_grad()
+def tensor_norms(model: LanguageModel, before: dict[str, Tensor], clip_factor: float) -> dict[str, Norms]:
+    """Of each parameter after a step: ``weight_norm``, ``grad_norm``, ``update_norm``, and ``update_ratio``, which is
+    the update's to the weight's.
+
+    ``before`` are the weights that the step began with; they are used up. ``clip_factor`` is what the step multiplied
+    the gradients by.
+    """
+    measured = []
+    names = [name for name, _ in model.named_parameters()]
+    for name, parameter in model.named_parameters():
+        gradient = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+        update = before.pop(name).to(parameter.device).sub_(parameter)  # its sign is of no concern
+        measured += [_norm(parameter), _norm(gradient), _norm(update)]
+    numbers: list[float] = torch.stack(measured).tolist()  # waits for the device once
+    found = {}
+    for place, name in enumerate(names):
+        weight, clipped, update_norm = numbers[3 * place : 3 * place + 3]
+        found[name] = {
+            "weight_norm": _plain(weight),
+            "grad_norm": _plain(clipped / clip_factor),
+            "update_norm": _plain(update_norm),
+            "update_ratio": _plain(update_norm / weight) if weight else None,
+        }
+    return found
+
+
+def _norm(tensor: Tensor) -> Tensor:
+    """Rows first: one sum over millions of numbers in fp32 is off in the fifth digit."""
+    rows = torch.linalg.vector_norm(tensor, dim=-1).double()
+    norm: Tensor = torch.linalg.vector_norm(rows)
+    return norm
+
+
+@dataclass(frozen=True)
+class Activity:
+    """What heads and nodes do on some tokens.
+
+    Attributes:
+        attention_entropy: of each layer, by head: nats, the mean over the queries. The first of them sees itself only.
+        dead_units: of each layer: the share of its MLP's nodes that were at the lower end of their activation function
+            on every token (:func:`etude.watch.nodes.ends`). ReLU: never above 0. Smooth ones: less than 1 % of the
+            input passed, silu below -4.6 and gelu below -2.3; such a node may yet come back. tanh: below -0.99.
+    """
+
+    attention_entropy: list[list[float | None]]
+    dead_units: list[float]
+
+
+@torch.no_grad()
+def activity(
+    model: LanguageModel, inputs: Int[Tensor, "1 T"], document_ids: Int[Tensor, "1 T"] | None = None
+) -> Activity:
+    """Send ``inputs`` through ``model`` and watch."""
+    seen = _Reader(activation=model.config.hidden_act)
+    run_opened(model, inputs, document_ids=document_ids, taps=seen)
+    heads = torch.stack(seen.entropies).tolist() if seen.entropies else []
+    dead: list[float] = torch.stack(seen.dead).tolist()
+    return Activity([_plain_all(layer) for layer in heads], [float(f"{share:.{_DIGITS}g}") for share in dead])
+
+
+@dataclass
+class _Reader(Taps):
+    """Reads each activation as it passes by, and keeps none: the patterns of all layers would be large."""
+
+    activation: str = ""
+    entropies: list[Tensor] = field(default_factory=list)  # by layer, (H,)
+    dead: list[Tensor] = field(default_factory=list)  # by layer
+
+    def __call__(self, name: str, value: Tensor) -> Tensor:
+        leaf = name.rsplit(".", 1)[-1]
+        if leaf == "pattern":
+            self.entropies.append(entropy(value[0]).mean(-1))
+        elif leaf == "pre":
+            low, _ = ends(self.activation, value[0])
+            self.dead.append(low.all(0).double().mean())
+        return value
+
+
+def _plain(number: float) -> float | None:
+    return float(f"{number:.{_DIGITS}g}") if math.isfinite(number) else None
+
+
+def _plain_all(numbers: Iterable[float]) -> list[float | None]:
+    return [_plain(number) for number in numbers]
