@@ -143,7 +143,7 @@ class WeightStep:
         count, (mean, square) = was.get("step", 0.0) + 1, self.corrected
         return [
             f"m           {first:g} * {_n(was.get('exp_avg', 0.0))} + {1 - first:.6g} * {g} = {_n(m)}",
-            f"v           {second:g} * {_n(was.get('exp_avg_sq', 0.0))} + {1 - second:.6g} * {g}^2 = {_n(v)}",
+            f"v           {second:g} * {_n(was.get('exp_avg_sq', 0.0))} + {1 - second:.6g} * ({g})^2 = {_n(v)}",
             f"corrected   m / (1 - {first:g}^{count:g}) = {_n(mean)}, v / (1 - {second:g}^{count:g}) = {_n(square)}",
             f"direction   {_n(mean)} / (sqrt({_n(square)}) + {self.used.eps:g}) = {_n(self.direction)}",
         ]
@@ -206,4 +206,4 @@ def _of_one(
 
 
 def _n(value: float) -> str:
-    return f"{value:+.9g}"
+    return f"{value + 0.0:+.9g}"  # no zero with a minus

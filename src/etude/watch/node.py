@@ -253,15 +253,16 @@ class Node:
         last = self.step >= self.machine.recorded.last_step
         update = "none, the run's last step" if last else f"of the update {self.step} -> {self.step + 1}"
         tokens = self.sample.num_tokens
+        scaled = "" if self.model.config.model_type == "mlp" else "  (directly, before the last norm's scale)"
         return "\n".join(
             [
                 f"{self.layer} node {self.unit} after {self.step:,} updates ({self.model.config.hidden_act})",
                 f"{len(self.weights)} inputs, weights |{float(self.weights.norm()):.3g}|, {bias}{up}; "
                 f"out |{float(self.outgoing.norm()):.3g}|; gradient: {update}",
                 f"promotes   {_told(self.promoted)}",
-                f"suppresses {_told(self.suppressed)}  (directly; the last norm's scale left out)",
+                f"suppresses {_told(self.suppressed)}{scaled}",
                 f"{'dead' if self.activity.dead else 'active'} at {self.activity.share_active:.1%} of {tokens:,} "
-                "held-out tokens" + (", most at" if self.most else ""),
+                "held-out tokens, most at",
                 *(f"  {passage}" for passage in self.most[:3]),
                 "least at",
                 *(f"  {passage}" for passage in self.least[:2]),

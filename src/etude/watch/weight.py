@@ -34,7 +34,7 @@ class WeightHistory:
     @property
     def values(self) -> dict[int, float]:
         """The values that are known, by the number of updates made before."""
-        found = {}
+        found: dict[int, float] = {}
         for step in self.steps:
             found |= {step.step - 1: step.before, step.step: step.after}
         return dict(sorted((found | dict([self.last])).items()))
@@ -81,7 +81,7 @@ def look_at_weight(
         InputError: no such parameter (the nearest is named), index (the shape is), or step.
     """
     recorded = machine.recorded
-    shapes = {name: tuple(p.shape) for name, p in recorded.empty_model().named_parameters()}
+    shapes = {known: tuple(p.shape) for known, p in recorded.empty_model().named_parameters()}
     if name not in shapes:
         raise InputError(f"no parameter is called '{name}': {nearest(name, list(shapes))}")
     place = _index(name, index, shapes[name])
