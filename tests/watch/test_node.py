@@ -210,8 +210,8 @@ def test_history_is_what_each_checkpoint_computes(any_watched: Watched) -> None:
         assert moment.mean == pytest.approx(values.mean(), rel=1e-4, abs=1e-6)
         assert moment.std == pytest.approx(values.std(), rel=1e-4, abs=1e-6)
         assert moment.max == pytest.approx(values.max(), rel=1e-4, abs=1e-6)
-        assert moment.norm_in == pytest.approx(float(at.weights.norm()), rel=1e-6)
-        assert moment.norm_out == pytest.approx(float(at.outgoing.norm()), rel=1e-6)
+        assert moment.norm_in == pytest.approx(float(at.weights.double().norm()), rel=1e-9)
+        assert moment.norm_out == pytest.approx(float(at.outgoing.double().norm()), rel=1e-9)
         seen = activity(model, node.wiring, 5, node.sample, node.plan.device)
         assert moment.share_active == seen.share_active
     assert history.moments[0].share_active == 0, "what is behind a node begins at zero"
