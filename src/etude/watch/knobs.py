@@ -14,7 +14,6 @@ Nothing on disk changes, and the network itself does not either: parameters are 
 from __future__ import annotations
 
 import copy
-import difflib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -30,6 +29,7 @@ from etude.errors import InputError
 from etude.model.language_model import LanguageModel
 from etude.untrusted import shown
 from etude.watch.forward import LOGITS, Change, Taps, activation_names, run_opened
+from etude.watch.names import nearest
 from etude.watch.prompt import Prompt, look
 
 _FORM = re.compile(
@@ -119,7 +119,7 @@ def turn(model: LanguageModel, knobs: Sequence[Knob], patches: Mapping[str, Tens
             acting.setdefault(knob.name, []).append(knob)
         else:
             raise InputError(
-                f"nothing here is called '{knob.name}': {_nearest(knob.name, [*known, *activations])}"
+                f"nothing here is called '{knob.name}': {nearest(knob.name, [*known, *activations])}"
             )
     copied = model
     if changed:
@@ -129,7 +129,7 @@ def turn(model: LanguageModel, knobs: Sequence[Knob], patches: Mapping[str, Tens
     changes: dict[str, Change] = {name: _acting(several) for name, several in acting.items()}
     for name, value in (patches or {}).items():
         if name not in activations:
-            raise InputError(f"no activation is called '{name}': {_nearest(name, activations)}")
+            raise InputError(f"no activation is called '{name}': {nearest(name, activations)}")
         changes[name] = _patching(name, value, changes.get(name))
     return Turned(copied, changes, changed)
 
@@ -242,8 +242,3 @@ def _patching(name: str, value: Tensor, then: Change | None) -> Change:
         return patched if then is None else then(patched)
 
     return change
-
-
-def _nearest(name: str, known: Sequence[str]) -> str:
-    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.4)
-    return f"did you mean '{close[0]}'?" if close else f"such as '{known[0]}'"

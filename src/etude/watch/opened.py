@@ -28,6 +28,7 @@ from etude.train.loss import token_losses
 from etude.train.schedule import momentum
 from etude.train.step import MicroBatch, batch_gradient, clip_factor, clip_gradients
 from etude.watch.forward import LOGITS, Taps, every_activation, run_opened
+from etude.watch.names import nearest
 from etude.watch.proof import Proof
 from etude.watch.replay import Era, TimeMachine
 from etude.watch.update import Hyperparameters, ParameterUpdate, hyperparameters
@@ -112,7 +113,7 @@ class OpenedStep:
             InputError: no parameter has that name.
         """
         if name not in self.gradients:
-            raise InputError(f"no parameter is called '{name}': {self._nearest(name)}")
+            raise InputError(f"no parameter is called '{name}': {nearest(name, list(self.gradients))}")
         return ParameterUpdate(
             name,
             self.before.weights[name],
@@ -168,12 +169,6 @@ class OpenedStep:
                 return part, row - first
             first += len(part.inputs)
         raise AssertionError(row)
-
-    def _nearest(self, name: str) -> str:
-        import difflib
-
-        close = difflib.get_close_matches(name, list(self.gradients), n=1, cutoff=0.3)
-        return f"did you mean '{close[0]}'?" if close else f"the first is '{next(iter(self.gradients))}'"
 
 
 def open_step(machine: TimeMachine, step: int) -> OpenedStep:

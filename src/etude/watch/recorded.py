@@ -9,6 +9,9 @@ from typing import Any
 
 from etude.config import Settings
 from etude.errors import InputError
+from etude.model.build import empty_model
+from etude.model.folder import load_config
+from etude.model.language_model import LanguageModel
 from etude.run import RunFolder
 from etude.train.checkpoint import list_checkpoints, step_of
 from etude.train.frozen import own_settings, settings_for_step
@@ -94,6 +97,17 @@ class Recorded:
             if type(begins) is int and begins < step:
                 found = sitting
         return found
+
+    def empty_model(self) -> LanguageModel:
+        """The run's network without numbers: its names and shapes.
+
+        Raises:
+            InputError: there is no checkpoint yet, or its configuration is damaged.
+        """
+        folder = next(iter(self.checkpoints.values()), None)
+        if folder is None:
+            raise InputError(f"{self.run.path} has no checkpoint yet: train it for a while first")
+        return empty_model(load_config(folder))
 
     def micro_batch_rows(self, step: int) -> int | None:
         """Rows at once in ``step``, where they were fewer than planned."""

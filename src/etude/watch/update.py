@@ -72,8 +72,7 @@ class ParameterUpdate:
         """
         gradient, used = self.clipped_gradient.double(), self.used
         if used.rule == "muon":
-            buffer = torch.lerp(self._earlier("momentum_buffer"), gradient, 1 - used.momentum)
-            ahead = torch.lerp(gradient, buffer, used.momentum)
+            ahead = self.ahead
             lying = blocks_lying(ahead, *used.blocks)
             result = torch.empty_like(ahead)
             blocks_lying(result, *used.blocks).copy_(orthogonalize(lying))
@@ -85,6 +84,13 @@ class ParameterUpdate:
         spread = (square / (1 - second**count)).sqrt() + used.eps
         direction: Tensor = mean / (1 - first**count) / spread
         return direction
+
+    @property
+    def ahead(self) -> Tensor:
+        """Of Muon, in float64: Nesterov's direction, which is then made orthogonal."""
+        gradient, used = self.clipped_gradient.double(), self.used
+        buffer = torch.lerp(self._earlier("momentum_buffer"), gradient, 1 - used.momentum)
+        return torch.lerp(gradient, buffer, used.momentum)
 
     @property
     def scale(self) -> float:

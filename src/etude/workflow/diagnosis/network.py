@@ -8,6 +8,7 @@ from itertools import chain
 import numpy as np
 import numpy.typing as npt
 
+from etude.watch.activity import DEAD_REACH
 from etude.watch.nodes import END
 from etude.workflow.diagnosis.activations import FEWEST_VISIBLE, PEAK, HeadState, NodeState
 from etude.workflow.diagnosis.evidence import Absent, Evidence
@@ -15,8 +16,6 @@ from etude.workflow.diagnosis.verdict import Rule, Verdict
 
 Mask = npt.NDArray[np.bool_]
 
-DEAD_REACH = 1e-4
-"""Of the length of what it is added to: far below the 2^-9 that an addition in bfloat16 loses."""
 STUCK_TANH = 0.95
 """Share of the tokens: tanh has a gradient at neither end, so a node is lost that is mostly at one or the other."""
 UNITS_NOTICE, UNITS_PROBLEM, LAYER_PROBLEM = 0.01, 0.1, 0.5

@@ -1,0 +1,74 @@
+"""A bounded sample of the held-out text, the same at every step: what nodes are watched on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from etude.config import resolved
+from etude.data.tokens.coverage import IGNORE_INDEX, evaluation_windows
+from etude.data.tokens.parts import TokenPart
+from etude.errors import InputError
+from etude.model.config import ModelConfig
+from etude.train.plan import Plan
+
+Int64 = npt.NDArray[np.int64]
+SAMPLE_TOKENS = 16_384
+"""As many as the smallest evaluation has."""
+NUMBERS_AT_ONCE = 2**24
+"""Of one activation in a forward pass: 64 MiB in fp32."""
+
+
+@dataclass(frozen=True, eq=False)
+class HeldOut:
+    """Windows of the held-out text, evenly spread over all of it.
+
+    Attributes:
+        starts: (N,) place of each window's first token in the part.
+        inputs: (N, T) token ids.
+        real: (N, T) False where a window reaches beyond the text.
+        document_ids: (N, T) where attention stays inside a document, else None.
+    """
+
+    part: TokenPart
+    starts: Int64
+    inputs: Int64
+    real: npt.NDArray[np.bool_]
+    document_ids: Int64 | None
+
+    @property
+    def num_tokens(self) -> int:
+        return int(self.real.sum())
+
+    def batches(self, config: ModelConfig) -> Iterator[slice]:
+        """Rows that a network of this shape goes through at once."""
+        context = self.inputs.shape[1]
+        widest = max(config.vocab_size, config.intermediate_size, config.num_attention_heads * context)
+        rows = max(1, NUMBERS_AT_ONCE // (context * widest))
+        for first in range(0, len(self.inputs), rows):
+            yield slice(first, first + rows)
+
+
+def held_out(plan: Plan, max_tokens: int = SAMPLE_TOKENS) -> HeldOut:
+    """Windows of the run's context length, at most ``max_tokens`` in all but at least one window. No chance is in it.
+
+    Raises:
+        InputError: ``max_tokens`` is not positive, or there is no held-out text.
+    """
+    if max_tokens < 1:
+        raise InputError(f"max_tokens must be at least 1, not {max_tokens}")
+    part, context = plan.data.validation, resolved(plan.settings.train.context, "train.context")
+    windows = evaluation_windows(part, context)
+    if len(windows) == 0:
+        raise InputError("the run has no held-out text to watch nodes on")
+    wanted = min(len(windows), max(1, max_tokens // context))
+    chosen = np.linspace(0, len(windows) - 1, wanted).round().astype(np.int64)
+    pairs = [windows.batch(int(number), 1) for number in chosen]
+    inputs, targets = (np.concatenate(arrays) for arrays in zip(*pairs, strict=True))
+    documents = None
+    if not plan.settings.data.cross_document_attention:
+        documents = np.concatenate([windows.document_ids(int(number), 1) for number in chosen])
+    return HeldOut(part, chosen * context, inputs, targets != IGNORE_INDEX, documents)

@@ -1,0 +1,342 @@
+"""One node of a run at one step: its weights, what it computes, what moves it, what it says, and its life so far."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from etude.errors import InputError
+from etude.model.language_model import LanguageModel
+from etude.train.checkpoint import Snapshot
+from etude.train.plan import Plan
+from etude.watch.activity import Activity, NodeHistory, activity, node_history
+from etude.watch.forward import Taps, run_opened
+from etude.watch.held_out import SAMPLE_TOKENS, HeldOut, held_out
+from etude.watch.opened import OpenedRow, OpenedStep, model_with, open_step
+from etude.watch.passages import Passage, extreme_passages, plain
+from etude.watch.proof import Proof
+from etude.watch.replay import TimeMachine
+from etude.watch.terms import NodeSum, node_sum
+from etude.watch.wiring import Wiring, token_effects, wiring_of
+
+TOKENS = 10
+"""Tokens told that a node promotes, and as many that it suppresses."""
+PASSAGES = 5
+
+
+@dataclass(frozen=True)
+class TokenEffect:
+    """What one unit of a node's activation adds to a token's logit, over the mean of the vocabulary."""
+
+    token_id: int
+    text: str
+    value: float
+
+
+@dataclass(frozen=True, eq=False)
+class NodeGradient:
+    """Of the loss of a step's whole batch, before clipping: by the node's own weights. ``up`` as in :class:`Node`."""
+
+    step: int  # that the update leads to
+    weights: Float[Tensor, " N"]
+    bias: float | None
+    up_weights: Float[Tensor, " N"] | None
+    up_bias: float | None
+    outgoing: Float[Tensor, " M"]
+
+    def __repr__(self) -> str:
+        bias = "no bias" if self.bias is None else f"bias {self.bias:+.3g}"
+        up = "" if self.up_weights is None else f", up weights |{float(self.up_weights.norm()):.3g}|"
+        return (
+            f"gradient of the update {self.step - 1} -> {self.step}: weights |{float(self.weights.norm()):.3g}|, "
+            f"{bias}{up}, outgoing |{float(self.outgoing.norm()):.3g}|"
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class NodeSignal:
+    """A node along one row of a step's batch, forward and backward; each value (T,).
+
+    The gradients are those of the loss of the whole batch. ``pre_linear`` is what a gated node lets through, else None.
+    """
+
+    row: int
+    inputs: Int[Tensor, " T"]
+    pre: Float[Tensor, " T"]
+    pre_linear: Float[Tensor, " T"] | None
+    post: Float[Tensor, " T"]
+    pre_gradient: Float[Tensor, " T"]
+    pre_linear_gradient: Float[Tensor, " T"] | None
+    post_gradient: Float[Tensor, " T"]
+
+    def __repr__(self) -> str:
+        most = int(self.post_gradient.abs().argmax())
+        return (
+            f"row {self.row}, {len(self.inputs)} tokens: activation {float(self.post.min()):+.3g} to "
+            f"{float(self.post.max()):+.3g}, its gradient largest at position {most} "
+            f"({float(self.post_gradient[most]):+.3g})"
+        )
+
+
+@dataclass(eq=False)
+class Node:
+    """A node with the weights that it has after ``step`` updates (N inputs, M numbers that it adds to, V tokens).
+
+    The gradient is that of the next update, ``step`` -> ``step + 1``: it was taken at exactly these weights, and step 0
+    has one too. After the run's last step there is none.
+
+    Attributes:
+        weights, bias: what it reads with, (N,); in a gated MLP those of the gate. No bias is None.
+        up_weights, up_bias: in a gated MLP, those of the values that the gate lets through; else None.
+        outgoing: what one unit of its activation adds, (M,).
+        effects: what that does to each logit directly, (V,) float64; see :func:`etude.watch.wiring.token_effects` for
+            what is left out.
+        promoted, suppressed: the tokens with the highest and the lowest of these.
+        activity: its activation at every token of ``sample``.
+        most, least: the passages of ``sample`` with the highest and the lowest activation.
+        proof: how the replay up to ``step`` compares with the record.
+    """
+
+    machine: TimeMachine
+    step: int
+    wiring: Wiring
+    unit: int
+    model: LanguageModel
+    plan: Plan
+    proof: Proof
+    sample: HeldOut
+    activity: Activity
+    effects: Float[Tensor, " V"]
+    promoted: tuple[TokenEffect, ...]
+    suppressed: tuple[TokenEffect, ...]
+    most: tuple[Passage, ...]
+    least: tuple[Passage, ...]
+    _row: tuple[int, OpenedRow] | None = field(default=None, repr=False)
+
+    @property
+    def layer(self) -> str:
+        return self.wiring.layer
+
+    @property
+    def weights(self) -> Float[Tensor, " N"]:
+        return self.wiring.incoming(self.model, self.wiring.gate, self.unit)[0]
+
+    @property
+    def bias(self) -> float | None:
+        return self.wiring.incoming(self.model, self.wiring.gate, self.unit)[1]
+
+    @property
+    def up_weights(self) -> Float[Tensor, " N"] | None:
+        up = self.wiring.up
+        return None if up is None else self.wiring.incoming(self.model, up, self.unit)[0]
+
+    @property
+    def up_bias(self) -> float | None:
+        up = self.wiring.up
+        return None if up is None else self.wiring.incoming(self.model, up, self.unit)[1]
+
+    @property
+    def outgoing(self) -> Float[Tensor, " M"]:
+        return self.wiring.outgoing(self.model, self.unit)
+
+    @cached_property
+    def opened(self) -> OpenedStep:
+        """The update that leads to ``step + 1``. Opened at the first use, which moves the machine there.
+
+        Raises:
+            InputError: ``step`` is the run's last, or memory is short.
+        """
+        if self.step >= self.machine.recorded.last_step:
+            raise InputError(
+                f"no update follows step {self.step}, the run's last, so there is no gradient at it: "
+                f"look at the node at step {self.step - 1}"
+            )
+        return open_step(self.machine, self.step + 1)
+
+    @cached_property
+    def gradient(self) -> NodeGradient:
+        """Of the next update's batch. Raises InputError as :attr:`opened` does."""
+        gradients, wiring, unit = self.opened.gradients, self.wiring, self.unit
+
+        def bias_of(linear: str) -> float | None:
+            found = gradients.get(f"{linear}.bias")
+            return None if found is None else float(found[unit])
+
+        return NodeGradient(
+            self.opened.step,
+            gradients[f"{wiring.gate}.weight"][unit],
+            bias_of(wiring.gate),
+            None if wiring.up is None else gradients[f"{wiring.up}.weight"][unit],
+            None if wiring.up is None else bias_of(wiring.up),
+            gradients[f"{wiring.out}.weight"][:, unit],
+        )
+
+    def signal(self, row: int) -> NodeSignal:
+        """The node along a row of the next update's batch, and the error that comes back to it.
+
+        Raises:
+            InputError: no such row, or no next update.
+        """
+        opened, layer = self._opened_row(row), self.layer
+
+        def along(values: dict[str, Tensor], leaf: str) -> Tensor:
+            return values[f"{layer}.{leaf}"][0, :, self.unit].cpu()
+
+        gated = self.wiring.up is not None
+        return NodeSignal(
+            row,
+            opened.inputs.cpu(),
+            along(opened.activations, "pre"),
+            along(opened.activations, "pre_linear") if gated else None,
+            along(opened.activations, "post"),
+            along(opened.gradients, "pre"),
+            along(opened.gradients, "pre_linear") if gated else None,
+            along(opened.gradients, "post"),
+        )
+
+    def on(self, row: int, position: int) -> NodeSum:
+        """What it computes at a token of the next update's batch.
+
+        Raises:
+            InputError: no such row or position, or no next update.
+        """
+        opened = self._opened_row(row)
+        position = _place(position, len(opened.inputs))
+        ids = tuple(opened.inputs[: position + 1].tolist())
+        return node_sum(self.model, self.wiring, self.unit, opened.activations, ids, self._text(ids[-1]))
+
+    @torch.no_grad()
+    def on_tokens(self, token_ids: Sequence[int], position: int = -1) -> NodeSum:
+        """What it computes at a token of any text (the last one, unless told), read from its beginning.
+
+        Raises:
+            InputError: no tokens, more than the network has positions for, or ids that its vocabulary has not.
+        """
+        config, ids = self.model.config, tuple(token_ids)
+        limit = config.max_position_embeddings
+        if not ids or (config.model_type != "mlp" and len(ids) > limit):
+            raise InputError(f"give from 1 to {limit:,} tokens, not {len(ids):,}")
+        if not all(0 <= token < config.vocab_size for token in ids):
+            raise InputError(f"token ids go from 0 to {config.vocab_size - 1}")
+        ids = ids[: _place(position, len(ids)) + 1]
+        device = self.plan.device
+        with device.autocast():
+            taps = Taps(self.wiring.watched.__contains__)
+            kept = run_opened(self.model, torch.tensor([ids], device=device.torch), taps=taps)
+        return node_sum(self.model, self.wiring, self.unit, kept, ids, self._text(ids[-1]))
+
+    def history(self, steps: Sequence[int] | None = None) -> NodeHistory:
+        """The node at the run's checkpoints (all, or those of ``steps``), on the same sample of text.
+
+        Raises:
+            InputError: a step has no checkpoint, or a damaged one.
+        """
+        recorded, device = self.machine.recorded, self.plan.device
+        return node_history(recorded, self.layer, self.unit, self.sample, device, steps)
+
+    def _opened_row(self, row: int) -> OpenedRow:
+        if self._row is None or self._row[0] != row:
+            self._row = (row, self.opened.row(row, self.wiring.watched.__contains__))
+        return self._row[1]
+
+    def _text(self, token_id: int) -> str:
+        return self.plan.data.tokenizer.decode([token_id])
+
+    def __repr__(self) -> str:
+        bias = "no bias" if self.bias is None else f"bias {self.bias:+.3g}"
+        up = "" if self.up_weights is None else f", up |{float(self.up_weights.norm()):.3g}|"
+        last = self.step >= self.machine.recorded.last_step
+        update = "none, the run's last step" if last else f"of the update {self.step} -> {self.step + 1}"
+        tokens = self.sample.num_tokens
+        scaled = "" if self.model.config.model_type == "mlp" else "  (directly, before the last norm's scale)"
+        return "\n".join(
+            [
+                f"{self.layer} node {self.unit} after {self.step:,} updates ({self.model.config.hidden_act})",
+                f"{len(self.weights)} inputs, weights |{float(self.weights.norm()):.3g}|, {bias}{up}; "
+                f"out |{float(self.outgoing.norm()):.3g}|; gradient: {update}",
+                f"promotes   {_told(self.promoted)}",
+                f"suppresses {_told(self.suppressed)}{scaled}",
+                f"{'dead' if self.activity.dead else 'active'} at {self.activity.share_active:.1%} of {tokens:,} "
+                "held-out tokens, most at",
+                *(f"  {passage}" for passage in self.most[:3]),
+                "least at",
+                *(f"  {passage}" for passage in self.least[:2]),
+                str(self.proof),
+            ]
+        )
+
+
+def look_at_node(
+    machine: TimeMachine,
+    step: int,
+    layer: str,
+    unit: int,
+    *,
+    tokens: int = TOKENS,
+    passages: int = PASSAGES,
+    max_tokens: int = SAMPLE_TOKENS,
+) -> Node:
+    """A node after ``step`` updates; ``layer`` is such as "model.layers.2.mlp", or "model" in the mlp family.
+
+    It takes a forward pass over ``max_tokens`` of held-out text. What ``Node`` tells of the next update's batch is
+    computed when somebody asks for it.
+
+    Args:
+        tokens: how many promoted and suppressed tokens are told.
+        passages: how many passages.
+
+    Raises:
+        InputError: no such step, layer or node.
+    """
+    wiring_at(machine, layer).require_unit(unit)
+    state = machine.go_to(step)
+    plan, proof = machine.era.plan, machine.proof
+    model = model_with(Snapshot.of(state), machine.era)
+    wiring, sample = wiring_of(model, layer), held_out(plan, max_tokens)
+    seen = activity(model, wiring, unit, sample, plan.device)
+    effects = token_effects(model, wiring, unit)
+    order, tokenizer = effects.argsort(descending=True, stable=True).tolist(), plan.data.tokenizer
+
+    def told(ids: list[int]) -> tuple[TokenEffect, ...]:
+        return tuple(TokenEffect(i, tokenizer.decode([i]), float(effects[i])) for i in ids)
+
+    def found(highest: bool) -> tuple[Passage, ...]:
+        return extreme_passages(seen.post, sample, tokenizer, count=passages, highest=highest)
+
+    return Node(
+        machine,
+        step,
+        wiring,
+        unit,
+        model,
+        plan,
+        proof,
+        sample,
+        seen,
+        effects,
+        told(order[:tokens]),
+        told(order[::-1][:tokens]),
+        found(True),
+        found(False),
+    )
+
+
+def wiring_at(machine: TimeMachine, layer: str) -> Wiring:
+    """How the nodes of ``layer`` sit in the run's network, from its configuration alone."""
+    return wiring_of(machine.recorded.empty_model(), layer)
+
+
+def _place(position: int, count: int) -> int:
+    """``position``, counted from the end where it is negative."""
+    if not -count <= position < count:
+        raise InputError(f"there are positions 0 to {count - 1}, not {position}")
+    return position % count
+
+
+def _told(effects: tuple[TokenEffect, ...], count: int = 6) -> str:
+    return "  ".join(f"[{plain(effect.text)}] {effect.value:+.2g}" for effect in effects[:count])

@@ -1,0 +1,110 @@
+"""One weight or bias over the life of a run: its value and what moved it, as far apart as somebody likes."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from etude.errors import InputError
+from etude.watch.activity import shortened
+from etude.watch.arithmetic import WeightStep, weight_step
+from etude.watch.names import nearest
+from etude.watch.opened import open_step
+from etude.watch.replay import TimeMachine
+
+
+@dataclass(frozen=True, eq=False)
+class WeightHistory:
+    """One number of a parameter over a run.
+
+    Attributes:
+        shape: of its parameter.
+        steps: the updates that were opened, oldest first.
+        last: the step of the last checkpoint, and the value there.
+    """
+
+    machine: TimeMachine = field(repr=False)
+    name: str
+    index: tuple[int, ...]
+    shape: tuple[int, ...]
+    steps: tuple[WeightStep, ...]
+    last: tuple[int, float]
+
+    @property
+    def values(self) -> dict[int, float]:
+        """The values that are known, by the number of updates made before."""
+        found: dict[int, float] = {}
+        for step in self.steps:
+            found |= {step.step - 1: step.before, step.step: step.after}
+        return dict(sorted((found | dict([self.last])).items()))
+
+    def at(self, step: int) -> WeightStep:
+        """The update that led to ``step``, opened now if it is not one of :attr:`steps`.
+
+        Raises:
+            InputError: the run has no such step.
+        """
+        known = next((there for there in self.steps if there.step == step), None)
+        return known or weight_step(open_step(self.machine, step), self.name, self.index)
+
+    def __repr__(self) -> str:
+        place = "" if not self.index else f"[{', '.join(map(str, self.index))}]"
+        rule = f", moved by {self.steps[0].used.rule}" if self.steps else ""
+        lines = [f"{self.name}{place} of {self.shape}{rule}"]
+        lines.append(
+            f"{'update':>14} {'before':>12} {'gradient':>11} {'lr':>10} {'decay':>10} {'update':>11}"
+        )
+        lines += shortened(
+            [
+                f"{s.step - 1:>6} -> {s.step:<5} {s.before:+12.6g} {s.gradient:+11.3g} {s.lr:10.3g} "
+                f"{s.decay:+10.2g} {s.update:+11.3g}{'' if s.applied else '  left out'}"
+                for s in self.steps
+            ]
+        )
+        return "\n".join([*lines, f"at step {self.last[0]:,}: {self.last[1]:+.9g}"])
+
+
+def look_at_weight(
+    machine: TimeMachine, name: str, index: Sequence[int] | int, steps: Sequence[int] | None = None
+) -> WeightHistory:
+    """The number at ``index`` of the parameter ``name``, over the run.
+
+    Every opened update costs a replay and a step of training, so a long run of a big model is looked at in a few of
+    ``steps``.
+
+    Args:
+        index: one integer for each axis of the parameter.
+        steps: open the updates that lead to these; unless told, the update that follows each checkpoint.
+
+    Raises:
+        InputError: no such parameter (the nearest is named), index (the shape is), or step.
+    """
+    recorded = machine.recorded
+    shapes = {known: tuple(p.shape) for known, p in recorded.empty_model().named_parameters()}
+    if name not in shapes:
+        raise InputError(f"no parameter is called '{name}': {nearest(name, list(shapes))}")
+    place = _index(name, index, shapes[name])
+    if steps is None:
+        steps = [there + 1 for there in recorded.checkpoints if there < recorded.last_step]
+    wanted = sorted(set(steps))
+    for step in wanted:
+        recorded.require_step(step)
+    found = tuple(weight_step(open_step(machine, step), name, place) for step in wanted)
+    last = max(recorded.checkpoints)
+    value = float(machine.go_to(last).model.get_parameter(name)[place].detach())
+    return WeightHistory(machine, name, place, shapes[name], found, (last, value))
+
+
+def _index(name: str, index: Sequence[int] | int, shape: tuple[int, ...]) -> tuple[int, ...]:
+    try:
+        place = tuple(operator.index(one) for one in (index if isinstance(index, Sequence) else (index,)))
+    except TypeError:
+        place = ()
+    inside = len(place) == len(shape) and all(0 <= one < size for one, size in zip(place, shape, strict=True))
+    if not inside:
+        highest = ", ".join(str(size - 1) for size in shape)
+        raise InputError(
+            f"'{name}' has shape {shape}: give {len(shape)} integers, each from 0, up to ({highest}), not {index}"
+        )
+    return place

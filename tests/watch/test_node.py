@@ -1,0 +1,324 @@
+"""A node is what the network computes, and its history is what each checkpoint computes."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from etude.errors import InputError
+from etude.model.folder import load_model_folder
+from etude.model.transformer import Transformer
+from etude.watch.activity import DEAD_REACH, Moment, NodeHistory, activity
+from etude.watch.forward import LOGITS, Taps, run_opened
+from etude.watch.held_out import held_out
+from etude.watch.node import Node, look_at_node
+from etude.watch.opened import open_step
+from etude.watch.replay import TimeMachine
+from etude.watch.wiring import token_effects, wiring_of
+from networks import EVERY, make_config, make_network, make_tokens
+from watched import Watched
+
+STEP = 21
+
+
+def last_layer(watched: Watched) -> str:
+    return "model" if watched.path.name == "mlp" else "model.layers.1.mlp"
+
+
+def the_node(watched: Watched, unit: int = 5, step: int = STEP, layer: str = "", **options: int) -> Node:
+    return look_at_node(watched.machine, step, layer or last_layer(watched), unit, **options)
+
+
+def test_its_terms_sum_to_what_the_forward_pass_had(any_watched: Watched) -> None:
+    node = the_node(any_watched)
+    for row, position in ((0, 0), (3, 17), (5, -1)):
+        seen = node.on(row, position)
+        for part in (seen.gate, seen.up):
+            if part is not None:
+                assert part.seen == pytest.approx(part.total, rel=1e-5, abs=1e-5)
+                summed = sum(x * w for x, w in zip(part.inputs.tolist(), part.weights.tolist(), strict=True))
+                assert part.total == pytest.approx(summed + part.bias, abs=1e-12)
+                ordered = part.terms[part.order].abs()
+                assert (ordered[:-1] >= ordered[1:]).all()
+        assert seen.post == pytest.approx(seen.seen, rel=1e-5, abs=1e-5)
+        signal = node.signal(row)
+        assert float(signal.post[position]) == seen.seen
+        assert float(signal.pre[position]) == seen.gate.seen
+        assert signal.inputs[position] == seen.token_ids[-1]
+        assert len(repr(seen).splitlines()) <= 14
+
+
+def test_it_reads_the_networks_own_weights(any_watched: Watched) -> None:
+    node = the_node(any_watched)
+    state = any_watched.machine.go_to(STEP).model.state_dict()
+    weights = {name: value.clone() for name, value in state.items()}
+    gate = {"llama": "gate_proj", "gpt2": "up_proj", "mlp": "hidden"}[any_watched.path.name]
+    prefix = f"{node.layer}.{gate}"
+    assert torch.equal(node.weights, weights[f"{prefix}.weight"][5])
+    assert node.bias == float(weights[f"{prefix}.bias"][5])
+    out = "lm_head" if any_watched.path.name == "mlp" else f"{node.layer}.down_proj"
+    assert torch.equal(node.outgoing, weights[f"{out}.weight"][:, 5])
+    assert (node.up_weights is not None) == (any_watched.path.name == "llama")
+    any_watched.machine.go_to(STEP + 3)
+    assert node.bias == float(weights[f"{prefix}.bias"][5]), "it stays what it was when the machine goes on"
+
+
+def test_on_any_text_it_is_the_network(any_watched: Watched) -> None:
+    node = the_node(any_watched)
+    ids = make_tokens(1, 20, vocab=node.model.config.vocab_size)
+    with torch.no_grad():
+        expected = run_opened(node.model, ids)[f"{node.layer}.post"][0, 11, 5]
+    assert node.on_tokens(ids[0].tolist(), 11).post == pytest.approx(float(expected), rel=1e-5, abs=1e-5)
+    assert node.on_tokens(ids[0, :12].tolist()).seen == pytest.approx(float(expected), rel=1e-5, abs=1e-6)
+
+
+@pytest.mark.parametrize("name", [name for name in EVERY if name != "mlp-direct"])
+def test_promoted_tokens_are_those_whose_logits_a_small_addition_raises(name: str) -> None:
+    model = make_network(make_config(name)).double()
+    layer = "model" if "mlp" in name else "model.layers.2.mlp"
+    wiring, unit, eps = wiring_of(model, layer), 7, 1e-5
+    effects = token_effects(model, wiring, unit)
+    inputs, bump = make_tokens(1, 9), torch.zeros(wiring.size, dtype=torch.float64)
+    bump[unit] = eps
+    stream = wiring.added_to
+    with torch.no_grad():
+        before = run_opened(model, inputs)
+        after = run_opened(model, inputs, taps=Taps(changes={f"{layer}.post": lambda post: post + bump}))
+        if isinstance(model, Transformer):
+            # The scale is held where it was: the norm of the sum, with the division of the unchanged stream.
+            norm = model.model.norm
+            x = before[stream]
+            middle = x.mean(-1, keepdim=True) if isinstance(norm, torch.nn.LayerNorm) else torch.zeros(())
+            size = ((x - middle) ** 2).mean(-1, keepdim=True) + norm.eps
+            moved = after[stream]
+            if isinstance(norm, torch.nn.LayerNorm):
+                moved = moved - moved.mean(-1, keepdim=True)
+            logits = model.head(norm.weight * moved / size.sqrt() + getattr(norm, "bias", 0.0))
+            change = (logits - before[LOGITS]) * size.sqrt() / eps
+        else:
+            change = (after[LOGITS] - before[LOGITS]) / eps
+    change = change - change.mean(-1, keepdim=True)
+    torch.testing.assert_close(change, effects.expand_as(change), rtol=1e-4, atol=1e-7)
+
+
+def test_the_tokens_that_are_told_are_the_extremes(any_watched: Watched) -> None:
+    node = the_node(any_watched, tokens=4)
+    values = node.effects.sort(descending=True).values
+    assert [effect.value for effect in node.promoted] == values[:4].tolist()
+    assert [effect.value for effect in node.suppressed] == values.flip(0)[:4].tolist()
+    tokenizer = any_watched.machine.data.tokenizer
+    for effect in (*node.promoted, *node.suppressed):
+        assert effect.text == tokenizer.decode([effect.token_id])
+        assert effect.value == float(node.effects[effect.token_id])
+
+
+def test_its_gradient_is_the_opened_steps(any_watched: Watched) -> None:
+    node = the_node(any_watched)
+    opened = open_step(any_watched.machine, STEP + 1)
+    wiring, gradient = node.wiring, node.gradient
+    assert gradient.step == STEP + 1
+    assert torch.equal(gradient.weights, opened.gradients[f"{wiring.gate}.weight"][5])
+    assert gradient.bias == float(opened.gradients[f"{wiring.gate}.bias"][5])
+    assert torch.equal(gradient.outgoing, opened.gradients[f"{wiring.out}.weight"][:, 5])
+    if wiring.up is not None:
+        assert torch.equal(gradient.up_weights, opened.gradients[f"{wiring.up}.weight"][5])
+        assert gradient.up_bias == float(opened.gradients[f"{wiring.up}.bias"][5])
+    # Over all rows: the error before the activation function, times what was read.
+    total, bias = torch.zeros_like(gradient.weights), 0.0
+    for row in range(opened.num_rows):
+        signal = node.signal(row)
+        read = opened.row(row).activations[wiring.reads][0]
+        total += signal.pre_gradient @ read
+        bias += float(signal.pre_gradient.sum())
+    torch.testing.assert_close(total, gradient.weights, rtol=1e-4, atol=1e-6)
+    assert bias == pytest.approx(gradient.bias, rel=1e-3, abs=1e-6)
+
+
+def naive(watched: Watched, node: Node) -> dict[int, float]:
+    """Place in the held-out part -> activation, one window at a time by the network's own modules."""
+    part, context = watched.machine.data.validation, 32
+    tokens = part.window(0, part.num_tokens)
+    kept: list[torch.Tensor] = []
+    if watched.path.name == "mlp":
+        handle = node.model.model.register_forward_hook(lambda m, arguments, output: kept.append(output))
+    else:
+        down = node.model.get_submodule(f"{node.layer}.down_proj")
+        handle = down.register_forward_pre_hook(lambda m, arguments: kept.append(arguments[0]))
+    apart = watched.path.name == "gpt2"
+    found = {}
+    for start in range(0, part.num_tokens - 1, context):
+        ids = torch.from_numpy(tokens[start : min(start + context, part.num_tokens - 1)])[None]
+        places = np.arange(start, start + ids.shape[1])
+        numbers = torch.from_numpy(part.document_numbers(places))[None] if apart else None
+        with torch.no_grad():
+            node.model(ids, document_ids=numbers)
+        found |= dict(zip(places.tolist(), kept.pop()[0, :, node.unit].tolist(), strict=True))
+    handle.remove()
+    return found
+
+
+@pytest.mark.parametrize("unit", [2, 30])
+def test_top_passages_are_the_highest_and_lowest_of_all(any_watched: Watched, unit: int) -> None:
+    node = the_node(any_watched, unit, max_tokens=10**6)
+    everywhere = naive(any_watched, node)
+    assert node.sample.num_tokens == len(everywhere) == any_watched.machine.data.validation.num_tokens - 1
+    part, tokenizer = any_watched.machine.data.validation, any_watched.machine.data.tokenizer
+    for passages, sign in ((node.most, 1), (node.least, -1)):
+        assert len(passages) == 5
+        left = dict(everywhere)
+        for passage in passages:
+            best = max(sign * value for value in left.values())
+            assert sign * passage.value == pytest.approx(best, rel=1e-4, abs=1e-5)
+            assert everywhere[passage.place] == pytest.approx(passage.value, rel=1e-4, abs=1e-5)
+            left = {place: value for place, value in left.items() if abs(place - passage.place) > 16}
+            token = int(part.window(passage.place, 1)[0])
+            assert passage.token == tokenizer.decode([token])
+            assert passage.token_ids[-1] == token
+            assert passage.document == part.document_of(passage.place)
+            assert node.on_tokens(passage.token_ids).seen == pytest.approx(passage.value, rel=1e-3, abs=1e-4)
+
+
+def test_the_sample_is_bounded_spread_and_the_same_each_time(watched_run: Watched) -> None:
+    watched_run.machine.go_to(0)
+    plan = watched_run.machine.era.plan
+    sample, again = held_out(plan, 320), held_out(plan, 320)
+    assert sample.num_tokens <= 320
+    assert len(sample.inputs) == 10
+    assert np.array_equal(sample.inputs, again.inputs)
+    assert sample.starts[0] == 0
+    assert sample.starts[-1] >= plan.data.validation.num_tokens - 34
+    for start, row, real in zip(sample.starts, sample.inputs, sample.real, strict=True):
+        assert np.array_equal(row[real], plan.data.validation.window(int(start), 32)[real])
+    with pytest.raises(InputError, match="at least 1"):
+        held_out(plan, 0)
+
+
+def test_history_is_what_each_checkpoint_computes(any_watched: Watched) -> None:
+    node = the_node(any_watched)
+    history = node.history()
+    folders = any_watched.machine.recorded.checkpoints
+    assert [moment.step for moment in history.moments] == list(folders)
+    for moment in history.moments:
+        model, _ = load_model_folder(folders[moment.step])
+        at = Node(**{**vars_of(node), "model": model})
+        values = np.array(list(naive(any_watched, at).values()))
+        assert moment.mean == pytest.approx(values.mean(), rel=1e-4, abs=1e-6)
+        assert moment.std == pytest.approx(values.std(), rel=1e-4, abs=1e-6)
+        assert moment.max == pytest.approx(values.max(), rel=1e-4, abs=1e-6)
+        assert moment.norm_in == pytest.approx(float(at.weights.double().norm()), rel=1e-9)
+        assert moment.norm_out == pytest.approx(float(at.outgoing.double().norm()), rel=1e-9)
+        seen = activity(model, node.wiring, 5, node.sample, node.plan.device)
+        assert moment.share_active == seen.share_active
+    assert history.moments[0].share_active == 0, "what is behind a node begins at zero"
+    assert history.came_alive in (1, 2)
+    assert history.died is None
+    assert [m.step for m in node.history([2, 0]).moments] == [0, 2]
+    with pytest.raises(InputError, match="no checkpoint of step 3"):
+        node.history([3])
+    assert len(repr(history).splitlines()) <= 14
+
+
+def vars_of(node: Node) -> dict[str, object]:
+    return {name: getattr(node, name) for name in Node.__dataclass_fields__ if not name.startswith("_")}
+
+
+def test_reach_is_the_share_of_what_it_is_added_to(any_watched: Watched) -> None:
+    node = the_node(any_watched)
+    ids = torch.from_numpy(node.sample.inputs[1:2])
+    documents = node.sample.document_ids
+    opened = run_opened(
+        node.model, ids, document_ids=None if documents is None else torch.from_numpy(documents[1:2])
+    )
+    if any_watched.path.name == "mlp":
+        whole = opened[LOGITS] - opened[LOGITS].mean(-1, keepdim=True)
+    else:
+        whole = opened["model.layers.1.resid_post"]
+    added = opened[f"{node.layer}.post"][0, :, 5, None] * node.outgoing
+    expected = (added.norm(dim=-1) / whole[0].norm(dim=-1)).detach().numpy()
+    np.testing.assert_allclose(node.activity.reach[1], expected, rtol=1e-4, atol=1e-7)
+
+
+def test_a_node_with_a_very_negative_bias_is_dead(
+    watched_run: Watched, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(watched_run.path, tmp_path / "killed")
+    weights = tmp_path / "killed" / "checkpoints" / "step-00000040" / "model.safetensors"
+    state = load_file(weights)
+    state["model.layers.1.mlp.gate_proj.bias"][5] = -60.0
+    save_file(state, weights, metadata={"format": "pt"})
+    monkeypatch.setenv("ETUDE_CACHE", str(watched_run.cache))
+    node = look_at_node(TimeMachine(tmp_path / "killed"), STEP, "model.layers.1.mlp", 5)
+    assert not node.activity.dead
+    history = node.history()
+    assert history.died == 40
+    assert history.came_alive in (1, 2)
+    assert history.moments[-1].share_active == 0
+    model, _ = load_model_folder(weights.parent)
+    seen = activity(model, node.wiring, 5, node.sample, node.plan.device)
+    assert seen.dead
+    assert seen.reach.max() <= DEAD_REACH
+    assert "died at step 40" in repr(history)
+
+
+def test_when_a_node_came_alive_and_died() -> None:
+    def lived(*shares: float) -> NodeHistory:
+        moments = (Moment(10 * n, 0, 1, 1, share, 1, None, 1) for n, share in enumerate(shares))
+        return NodeHistory("model", 0, 100, tuple(moments))
+
+    for shares, alive, died in (
+        ((0, 0, 0.2, 0.3), 20, None),
+        ((0.1, 0.2), None, None),
+        ((0.1, 0, 0), None, 10),
+        ((0, 0), None, None),
+        ((0, 0.1, 0, 0.2, 0), 10, 40),
+        ((0.1, 0, 0.2), None, None),
+    ):
+        history = lived(*shares)
+        assert (history.came_alive, history.died) == (alive, died)
+
+
+def test_its_picture_in_words_is_short_and_says_which_gradient(any_watched: Watched) -> None:
+    node = the_node(any_watched)
+    assert len(repr(node).splitlines()) <= 14
+    assert f"of the update {STEP} -> {STEP + 1}" in repr(node)
+    assert "proved" in repr(node)
+    assert repr(node.gradient)
+    assert repr(node.signal(1))
+    assert "0 -> 1" in repr(the_node(any_watched, step=0))
+
+
+def test_the_last_step_has_no_gradient(watched_run: Watched) -> None:
+    node = the_node(watched_run, step=40)
+    assert "the run's last step" in repr(node)
+    assert node.on_tokens([1, 2, 3]).gate.bias == node.bias
+    with pytest.raises(InputError, match="no update follows step 40"):
+        _ = node.gradient
+    with pytest.raises(InputError, match="step 39"):
+        node.on(0, 0)
+
+
+def test_what_cannot_be_looked_at_is_named(watched_run: Watched) -> None:
+    machine = watched_run.machine
+    for step, layer, unit, said in (
+        (20, "model.layers.1.mpl", 0, "did you mean 'model.layers.1.mlp'"),
+        (20, "model.layers.2.mlp", 0, "no layer of nodes"),
+        (20, "model.layers.1.mlp", 96, "nodes 0 to 95"),
+        (20, "model.layers.1.mlp", -1, "nodes 0 to 95"),
+        (41, "model.layers.1.mlp", 0, "no step 41"),
+    ):
+        with pytest.raises(InputError, match=said):
+            look_at_node(machine, step, layer, unit)
+    node = the_node(watched_run)
+    with pytest.raises(InputError, match="rows 0 to 5"):
+        node.on(6, 0)
+    with pytest.raises(InputError, match="positions 0 to 31"):
+        node.on(0, 32)
+    with pytest.raises(InputError, match="give from 1"):
+        node.on_tokens([])
+    with pytest.raises(InputError, match="token ids go from 0"):
+        node.on_tokens([300])

@@ -1,0 +1,151 @@
+"""The arithmetic of one number gives the value that was applied."""
+
+from __future__ import annotations
+
+import math
+import random
+
+import pytest
+import torch
+
+from etude.errors import InputError
+from etude.train.muon import update_scale
+from etude.watch.arithmetic import WeightStep, weight_step
+from etude.watch.opened import OpenedStep, open_step
+from etude.watch.weight import look_at_weight
+from watched import Watched
+
+
+def some_numbers(opened: OpenedStep, each: int = 3) -> list[tuple[str, tuple[int, ...]]]:
+    """Random places in every parameter: matrices, biases, norms, embeddings."""
+    chance = random.Random(0)
+    return [
+        (name, tuple(chance.randrange(size) for size in gradient.shape))
+        for name, gradient in opened.gradients.items()
+        for _ in range(each)
+    ]
+
+
+@pytest.mark.parametrize("step", [1, 2, 19, 40])
+def test_the_arithmetic_gives_the_applied_value(any_watched: Watched, step: int) -> None:
+    opened = open_step(any_watched.machine, step)
+    rules = set()
+    for name, index in some_numbers(opened):
+        one = weight_step(opened, name, index)
+        rules.add(one.used.rule)
+        assert one.before + one.update == one.after
+        assert one.before == float(opened.before.weights[name][index])
+        assert one.after == float(opened.after.weights[name][index])
+        assert one.gradient == float(opened.gradients[name][index])
+        allowed = 2 * one.spacing + 1e-4 * one.lr * abs(one.direction) + 1e-9
+        if one.orthogonal is not None:  # a small element carries the rounding of the whole matrix
+            usual = float(opened.parameter(name).direction.square().mean().sqrt())
+            allowed += 1e-3 * one.lr * one.scale * usual
+        assert abs(one.difference) <= allowed, one
+        expected = float(opened.parameter(name).by_the_rule[index])
+        assert one.by_the_rule - one.before == pytest.approx(expected, rel=1e-6, abs=1e-6 * one.lr)
+    assert rules == ({"muon", "adamw"} if any_watched.path.name == "llama" else {"adamw"})
+
+
+@pytest.mark.parametrize("step", [1, 23])
+def test_the_state_is_the_optimizers(any_watched: Watched, step: int) -> None:
+    opened = open_step(any_watched.machine, step)
+    for name, index in some_numbers(opened, 1):
+        one = weight_step(opened, name, index)
+        assert bool(one.state_before) == (step > 1)
+        if one.used.rule == "muon":
+            assert one.momentum == pytest.approx(one.state_after["momentum_buffer"], rel=1e-5, abs=1e-11)
+            assert one.ahead == pytest.approx(float(opened.parameter(name).ahead[index]), rel=1e-5, abs=1e-12)
+        else:
+            m, v = one.moments
+            assert m == pytest.approx(one.state_after["exp_avg"], rel=1e-4, abs=1e-9)
+            assert v == pytest.approx(one.state_after["exp_avg_sq"], rel=1e-4, abs=1e-14)
+            assert one.state_after["step"] == step
+        for leaf, value in one.state_after.items():
+            stored = opened.after.optimizer[f"{name}.{leaf}"]
+            assert value == float(stored if leaf == "step" else stored[index])
+
+
+def test_muon_moves_by_an_element_of_the_orthogonal_matrix(watched_run: Watched) -> None:
+    opened = open_step(watched_run.machine, 20)
+    name = "model.layers.0.mlp.down_proj.weight"
+    one = weight_step(opened, name, (4, 9))
+    assert one.scale == update_scale(32, 96)
+    # By singular vectors: the iteration brings singular values near 1, and leaves the vectors.
+    left, _, right = torch.linalg.svd(opened.parameter(name).ahead, full_matrices=False)
+    direction = opened.parameter(name).direction
+    values = (left.mT @ direction @ right.mT).diagonal()
+    assert (values > 0.5).all()
+    assert (values < 1.3).all()
+    rebuilt = left @ values.diag() @ right
+    assert one.orthogonal == pytest.approx(float(rebuilt[4, 9]), rel=1e-6, abs=1e-9)
+    assert "a weight does not move alone" in repr(one)
+
+
+def test_history_is_the_update_behind_each_checkpoint(any_watched: Watched) -> None:
+    machine = any_watched.machine
+    name = "model.hidden.weight" if any_watched.path.name == "mlp" else "model.layers.1.mlp.up_proj.weight"
+    history = look_at_weight(machine, name, (3, 7))
+    checkpoints = [step for step in machine.recorded.checkpoints if step < 40]
+    assert [one.step for one in history.steps] == [step + 1 for step in checkpoints]
+    for one in history.steps:
+        weights = machine.go_to(one.step - 1).model.get_parameter(name)
+        assert one.before == float(weights[3, 7].detach())
+        assert "proved" in one.proof
+    assert history.last == (40, float(machine.go_to(40).model.get_parameter(name)[3, 7].detach()))
+    assert history.values[0] == history.steps[0].before
+    assert history.values[1] == history.steps[0].after == history.steps[1].before
+    assert list(history.values) == sorted({0, 40, *checkpoints, *(step + 1 for step in checkpoints)})
+    assert history.shape == tuple(machine.state.model.get_parameter(name).shape)
+    assert len(repr(history).splitlines()) <= 14
+
+
+def test_any_step_on_demand_and_chosen_steps(watched_run: Watched) -> None:
+    history = look_at_weight(watched_run.machine, "model.norm.weight", 3, [30, 5, 5])
+    assert [one.step for one in history.steps] == [5, 30]
+    assert history.index == (3,)
+    assert history.at(5) is history.steps[0]
+    between = history.at(31)
+    assert between.before == history.steps[1].after
+    assert between.used.weight_decay == 0
+    assert between.decay == 0
+
+
+def test_every_line_carries_its_numbers(any_watched: Watched) -> None:
+    opened = open_step(any_watched.machine, 12)
+    for name, index in some_numbers(opened, 1):
+        one = weight_step(opened, name, index)
+        text = repr(one)
+        assert len(text.splitlines()) <= 14
+        assert f"{one.after:+.9g}" in text
+        assert f"{one.clip_factor:.9g}" in text
+        new = next(line for line in one.lines if line.startswith("new value"))
+        before, decay, step = (float(part) for part in new.split("value")[1].split("=")[0].split(" - "))
+        assert before - decay - step == pytest.approx(float(new.split("=")[1]), rel=1e-7, abs=1e-9)
+        for line in one.lines:  # what each line states of its own numbers is so
+            if line.startswith("direction") and one.used.rule == "adamw":
+                m, v = one.corrected
+                assert float(line.rsplit("=", 1)[1]) == pytest.approx(m / (math.sqrt(v) + 1e-8), rel=1e-6)
+
+
+def test_a_step_that_was_left_out_says_so(watched_run: Watched) -> None:
+    one = look_at_weight(watched_run.machine, "model.norm.weight", 3, [5]).steps[0]
+    values = {name: getattr(one, name) for name in WeightStep.__dataclass_fields__}
+    left = WeightStep(**{**values, "applied": False, "after": one.before, "gradient": math.nan})
+    assert left.by_the_rule == left.after
+    assert left.update == 0
+    assert "nothing was changed" in repr(left)
+
+
+def test_what_cannot_be_looked_at_is_named(watched_run: Watched) -> None:
+    machine, matrix = watched_run.machine, "model.layers.0.mlp.up_proj.weight"
+    with pytest.raises(InputError, match=r"did you mean 'model.layers.0.mlp.up_proj.weight'"):
+        look_at_weight(machine, "model.layers.0.mlp.upproj.weight", (0, 0))
+    bad: list[object] = [3, (1,), (1, 2, 3), (96, 0), (0, 32), (-1, 0), (1.5, 0), "ab"]
+    for index in bad:
+        with pytest.raises(InputError, match=r"has shape \(96, 32\)"):
+            look_at_weight(machine, matrix, index)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="no step 0"):
+        look_at_weight(machine, matrix, (0, 0), [0])
+    with pytest.raises(InputError, match="no step 41"):
+        look_at_weight(machine, matrix, (0, 0), [41])
