@@ -13,7 +13,7 @@ from rich.console import Console
 
 from etude.config import load_settings
 from etude.data.primer.generator import documents
-from etude.watch.replay import TimeMachine
+from etude.watch.time_machine import TimeMachine
 from etude.workflow import jobs
 
 STEPS = 40

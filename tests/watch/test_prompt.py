@@ -9,10 +9,10 @@ import torch
 
 from etude.errors import InputError
 from etude.model.language_model import LanguageModel
-from etude.watch import prompt as prompts
+from etude.watch import prompts
 from etude.watch.forward import LOGITS, run_opened
 from etude.watch.named import Named
-from etude.watch.prompt import Prompt, activation_bytes, induction_scores, look
+from etude.watch.prompts import Prompt, activation_bytes, induction_scores, look
 from networks import ALPHABET, EVERY, TRANSFORMERS, VOCAB, make_config, make_network
 
 TEXT = "the fox went home"

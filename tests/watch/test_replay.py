@@ -24,8 +24,8 @@ from etude.train.loop import Loop, TrainState
 from etude.watch.forward import LOGITS
 from etude.watch.opened import open_step
 from etude.watch.proof import machine_differences
-from etude.watch.reconcile import reconcile
-from etude.watch.replay import TimeMachine
+from etude.watch.reconciliation import reconcile
+from etude.watch.time_machine import TimeMachine
 from etude.workflow import jobs
 
 STEPS = 56

@@ -20,7 +20,7 @@ from etude.run import RunFolder
 from etude.train.checksum import checksum
 from etude.train.optimizer import UpdateRules
 from etude.train.plan import initial_state, next_token_objective
-from etude.watch.replay import TimeMachine
+from etude.watch.time_machine import TimeMachine
 from etude.workflow import jobs, tasks
 from etude.workflow.history import RunHistory
 from etude.workflow.list_runs import list_runs

@@ -1,1 +1,59 @@
-"""Looking inside: any prediction, activation, gradient and update of a run, at any step."""
+"""Looking inside: any prediction, activation, gradient and update of a run, at any step::
+
+    from etude import watch
+
+    step = watch.replay("runs/notes", 500)  # made again, held against the record, opened
+    watch.reconcile(step)  # does what is shown explain what was applied?
+    watch.node("runs/notes", 500, "model.layers.2.mlp", 17)
+    watch.weight("runs/notes", "model.layers.0.self_attn.q_proj.weight", (3, 5))
+    watch.prompt("runs/notes", "The fox")  # also of a Hugging Face folder
+    watch.compare("runs/notes", "The fox", ["model.layers.1.self_attn.z[2]*0"])
+    watch.fork("runs/notes", 500, ["model.layers.0.mlp.gate_proj.bias[17]+1"])
+
+Training itself carries no hooks: what is shown is computed when somebody looks.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from etude.watch.desk import compare, fork, machine, node, prompt, replay, weight
+    from etude.watch.opened import open_step
+    from etude.watch.prompts import induction_scores
+    from etude.watch.reconciliation import reconcile
+    from etude.watch.time_machine import TimeMachine
+
+_HOMES = {
+    "TimeMachine": "time_machine",
+    "compare": "desk",
+    "fork": "desk",
+    "induction_scores": "prompts",
+    "machine": "desk",
+    "node": "desk",
+    "open_step": "opened",
+    "prompt": "desk",
+    "reconcile": "reconciliation",
+    "replay": "desk",
+    "weight": "desk",
+}
+__all__ = [
+    "TimeMachine",
+    "compare",
+    "fork",
+    "induction_scores",
+    "machine",
+    "node",
+    "open_step",
+    "prompt",
+    "reconcile",
+    "replay",
+    "weight",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'etude.watch' has no attribute '{name}'")
+    return getattr(importlib.import_module(f"etude.watch.{_HOMES[name]}"), name)

@@ -30,7 +30,7 @@ from etude.model.language_model import LanguageModel
 from etude.untrusted import shown
 from etude.watch.forward import LOGITS, Change, Taps, activation_names, run_opened
 from etude.watch.names import nearest
-from etude.watch.prompt import Prompt, look
+from etude.watch.prompts import Prompt, look
 
 _FORM = re.compile(
     r"(?P<name>[A-Za-z_][\w.]*)(?:\[(?P<index>\d+(?:\s*,\s*\d+)*)\])?(?:@(?P<position>\d+))?\s*(?P<how>[=*+])\s*"

@@ -2,7 +2,7 @@
 
 The gradient and the update are those of the compiled path that trained. Activations and their gradients come from the
 same weights and the same rows, gone through uncompiled (:mod:`etude.watch.forward`), one row at a time, when somebody
-looks; :mod:`etude.watch.reconcile` says how far the two agree.
+looks; :mod:`etude.watch.reconciliation` says how far the two agree.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from etude.train.step import MicroBatch, batch_gradient, clip_factor, clip_gradi
 from etude.watch.forward import LOGITS, Taps, every_activation, run_opened
 from etude.watch.names import nearest
 from etude.watch.proof import Proof
-from etude.watch.replay import Era, TimeMachine
+from etude.watch.time_machine import Era, TimeMachine
 from etude.watch.update import Hyperparameters, ParameterUpdate, hyperparameters
 
 

@@ -31,6 +31,7 @@ class Recorded:
     left_out: frozenset[int]  # steps whose loss or gradient was not finite
     revisions: tuple[Revision, ...]
     micro_batches: tuple[tuple[int, int], ...]  # after this step, so many rows at once
+    stamp: tuple[int, int]  # of the record when it was read
 
     @classmethod
     def of(cls, path: Path) -> Recorded:
@@ -41,6 +42,7 @@ class Recorded:
         """
         run = RunFolder.open(path)
         settings, manifest = own_settings(run)
+        stamp = cls.stamp_of(run)
         losses, norms, checksums = {}, {}, {}
         left_out, revisions, micro = set(), {}, {}
         for event in run.metrics.read():
@@ -67,7 +69,17 @@ class Recorded:
             frozenset(left_out),
             tuple(sorted(revisions.items())),
             tuple(sorted(micro.items())),
+            stamp,
         )
+
+    @staticmethod
+    def stamp_of(run: RunFolder) -> tuple[int, int]:
+        """Size and time of the record: another one after something was written."""
+        try:
+            found = run.metrics.path.stat()
+        except OSError:
+            return 0, 0
+        return found.st_size, found.st_mtime_ns
 
     @property
     def checkpoints(self) -> dict[int, Path]:

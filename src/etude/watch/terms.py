@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from etude.model.language_model import LanguageModel
-from etude.watch.reconcile import activation_of
+from etude.watch.reconciliation import activation_of
 from etude.watch.wiring import Wiring
 
 

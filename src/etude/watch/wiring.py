@@ -15,7 +15,7 @@ from etude.model.mlp import WindowMLP
 from etude.model.transformer import Transformer
 from etude.watch.forward import LOGITS
 from etude.watch.names import nearest
-from etude.watch.reconcile import nodes_of
+from etude.watch.reconciliation import nodes_of
 
 
 @dataclass(frozen=True)

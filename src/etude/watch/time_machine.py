@@ -91,6 +91,11 @@ class TimeMachine:
         self._era: Era | None = None
 
     @property
+    def outdated(self) -> bool:
+        """Whether the run has written something down since it was read."""
+        return self.recorded.stamp != Recorded.stamp_of(self.recorded.run)
+
+    @property
     def era(self) -> Era:
         """The parts that the state at hand was made by."""
         assert self._era is not None, "go to a step first"

@@ -11,7 +11,7 @@ from etude.watch.activity import shortened
 from etude.watch.arithmetic import WeightStep, weight_step
 from etude.watch.names import nearest
 from etude.watch.opened import open_step
-from etude.watch.replay import TimeMachine
+from etude.watch.time_machine import TimeMachine
 
 
 @dataclass(frozen=True, eq=False)

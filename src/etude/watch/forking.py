@@ -14,7 +14,7 @@ from etude.errors import InputError
 from etude.model.folder import plain_card
 from etude.run import RunFolder, free_name, hash_file, staged_folder, write_atomic, write_json
 from etude.train.checkpoint import Snapshot, save_checkpoint
-from etude.watch.replay import TimeMachine
+from etude.watch.time_machine import TimeMachine
 
 
 def fork(

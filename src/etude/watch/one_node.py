@@ -20,8 +20,8 @@ from etude.watch.held_out import SAMPLE_TOKENS, HeldOut, held_out
 from etude.watch.opened import OpenedRow, OpenedStep, model_with, open_step
 from etude.watch.passages import Passage, extreme_passages, plain
 from etude.watch.proof import Proof
-from etude.watch.replay import TimeMachine
 from etude.watch.terms import NodeSum, node_sum
+from etude.watch.time_machine import TimeMachine
 from etude.watch.wiring import Wiring, token_effects, wiring_of
 
 TOKENS = 10
