@@ -34,7 +34,7 @@ from throughput import SIZES as THROUGHPUT_SIZES
 from throughput import shape_of
 
 SIZES = {"1M": shape_of(128, 4, 4, 1024, rows=8), "12M": THROUGHPUT_SIZES["12M"]}
-STEPS = 50
+STEPS, QUICK_STEPS = 50, 5
 """Of a round: a summary and five checksums."""
 OFF, CHECKSUMS, SUMMARIES, BOTH = "neither", "checksums", "summaries", "both"
 SETTINGS = {
@@ -79,13 +79,14 @@ def parse() -> argparse.Namespace:
 
 def contestants_for(size: str, arguments: argparse.Namespace) -> list[Contestant]:
     common = [f"device.threads={arguments.threads}"]
+    steps = QUICK_STEPS if arguments.quick else STEPS
     if arguments.quick:
-        common.append("device.compile=false")
+        common += ["device.compile=false", "train.checksum_every=5", "train.summary_every=5"]
     return [
         Contestant(
             name,
             "etude_side:watched",
-            {"shape": SIZES[size], "steps": STEPS, "overrides": [*common, *settings]},
+            {"shape": SIZES[size], "steps": steps, "overrides": [*common, *settings]},
         )
         for name, settings in SETTINGS.items()
     ]

@@ -101,11 +101,11 @@ def test_the_weights_are_the_same_with_and_without(
 def test_an_interruption_leaves_no_trace_in_what_is_noted(
     small_settings: Settings, console: Console, stop: int
 ) -> None:
-    values = {"train.checksum_every": 2, "train.summary_every": 3, "data.cross_document_attention": False}
+    values = {"train.checksum_every": 2, "train.summary_every": 5, "data.cross_document_attention": False}
     settings = with_values(small_settings, values)
     whole = jobs.grow(settings, console).run
     assert list(told(whole, "checksum")) == [0, 2, 4, 6, 8, 10, 12]
-    assert list(told(whole, "summary")) == [1, 2, 3, 5, 6, 9, 10, 12]
+    assert list(told(whole, "summary")) == [1, 2, 5, 10, 12]  # the first few, and the last
     with pytest.MonkeyPatch.context() as patch:
         stop_after(patch, stop)
         part = jobs.grow(settings, console).run

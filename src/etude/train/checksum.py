@@ -2,8 +2,8 @@
 
 The bits of a matrix are read as whole numbers of 64 bits, two of its fp32 numbers each. These are added up modulo 2^64
 by rows, by columns, and by their place modulo a prime; the sums are hashed. Whole numbers have one sum in whatever
-order they are added, so threads, devices and graphs cannot matter. It takes about two passes over memory, a tenth of
-what hashing the bytes takes, and from a GPU only the sums come over.
+order they are added, so threads, devices and graphs cannot matter. Of a large network it takes about two passes over
+memory, a tenth of what hashing the bytes takes, and from a GPU only the sums come over.
 
 What is found for certain (as far as BLAKE2b can be relied on): any change inside one row of a matrix, so any single
 bit; any within one column of pairs; anything in a vector; two numbers, rows or columns that changed places; tensors

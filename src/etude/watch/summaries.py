@@ -10,7 +10,7 @@ dropout. A number that is not finite, or a ratio to nothing, is None: JSON has n
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -43,15 +43,14 @@ def tensor_norms(model: LanguageModel, before: dict[str, Tensor], clip_factor: f
     the gradients by.
     """
     measured = []
-    names = [name for name, _ in model.named_parameters()]
     for name, parameter in model.named_parameters():
         gradient = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
         update = before.pop(name).to(parameter.device).sub_(parameter)  # its sign is of no concern
-        measured += [_norm(parameter), _norm(gradient), _norm(update)]
-    numbers: list[float] = torch.stack(measured).tolist()  # waits for the device once
+        measured += [_row_norms(parameter), _row_norms(gradient), _row_norms(update)]
+    norms = _whole_norms(measured)
     found = {}
-    for place, name in enumerate(names):
-        weight, clipped, update_norm = numbers[3 * place : 3 * place + 3]
+    for name, _ in model.named_parameters():
+        weight, clipped, update_norm = next(norms), next(norms), next(norms)
         found[name] = {
             "weight_norm": _plain(weight),
             "grad_norm": _plain(clipped / clip_factor),
@@ -61,11 +60,19 @@ def tensor_norms(model: LanguageModel, before: dict[str, Tensor], clip_factor: f
     return found
 
 
-def _norm(tensor: Tensor) -> Tensor:
-    """Rows first: one sum over millions of numbers in fp32 is off in the fifth digit."""
-    rows = torch.linalg.vector_norm(tensor, dim=-1).double()
-    norm: Tensor = torch.linalg.vector_norm(rows)
-    return norm
+def _row_norms(tensor: Tensor) -> Tensor:
+    norms: Tensor = torch.linalg.vector_norm(tensor, dim=-1)
+    return norms.reshape(-1)
+
+
+def _whole_norms(row_norms: Sequence[Tensor]) -> Iterator[float]:
+    """Rows were added up in fp32, which over millions of numbers would be off in the fifth digit; their sums are not.
+
+    They come over from the device in one piece.
+    """
+    together = torch.cat(list(row_norms)).cpu().double()
+    for rows in torch.split(together, [len(norms) for norms in row_norms]):
+        yield float(torch.linalg.vector_norm(rows))
 
 
 @dataclass(frozen=True)
@@ -88,28 +95,27 @@ def activity(
     model: LanguageModel, inputs: Int[Tensor, "1 T"], document_ids: Int[Tensor, "1 T"] | None = None
 ) -> Activity:
     """Send ``inputs`` through ``model`` and watch."""
-    seen = _Reader(activation=model.config.hidden_act)
+    seen = _Reader()
     run_opened(model, inputs, document_ids=document_ids, taps=seen)
     heads = torch.stack(seen.entropies).tolist() if seen.entropies else []
-    dead: list[float] = torch.stack(seen.dead).tolist()
-    return Activity([_plain_all(layer) for layer in heads], [float(f"{share:.{_DIGITS}g}") for share in dead])
+    low, _ = ends(model.config.hidden_act, torch.stack(seen.highest).cpu())
+    dead = [round(float(share), _DIGITS) for share in low.double().mean(-1)]
+    return Activity([_plain_all(layer) for layer in heads], dead)
 
 
 @dataclass
 class _Reader(Taps):
     """Reads each activation as it passes by, and keeps none: the patterns of all layers would be large."""
 
-    activation: str = ""
     entropies: list[Tensor] = field(default_factory=list)  # by layer, (H,)
-    dead: list[Tensor] = field(default_factory=list)  # by layer
+    highest: list[Tensor] = field(default_factory=list)  # by layer, (F,): the most that each node came to
 
     def __call__(self, name: str, value: Tensor) -> Tensor:
         leaf = name.rsplit(".", 1)[-1]
         if leaf == "pattern":
             self.entropies.append(entropy(value[0]).mean(-1))
         elif leaf == "pre":
-            low, _ = ends(self.activation, value[0])
-            self.dead.append(low.all(0).double().mean())
+            self.highest.append(value[0].amax(0))
         return value
 
 
