@@ -64,7 +64,7 @@ def contributions(
     decode: Callable[[int], str],
 ) -> Contributions:
     """The terms of the logit of ``token`` behind ``position``, from the activations of a pass."""
-    here = {name: value[0, position].double() for name, value in opened.items()}
+    here = {name: value[0, position].cpu().double() for name, value in opened.items()}
     if isinstance(model, WindowMLP):
         terms = _of_window_mlp(model, here, position, token)
     else:
@@ -78,24 +78,24 @@ def _of_transformer(
 ) -> dict[str, float]:
     decoder, last = model.model, model.config.num_hidden_layers - 1
     stream = here[f"model.layers.{last}.mlp_out"] + _before_last_mlp(model, here)
-    reads, constant = _linear_readout(decoder.norm, model.unembedding()[0][token].double(), stream)
+    reads, constant = _linear_readout(decoder.norm, model.unembedding()[0][token].cpu().double(), stream)
     found = {"embedding": float(here[EMBED] @ reads)}
     if isinstance(decoder.embed_positions, LearnedPositions):
-        found["position"] = float(decoder.embed_positions.weight[position].double() @ reads)
+        found["position"] = float(decoder.embed_positions.weight[position].cpu().double() @ reads)
     for layer, block in enumerate(decoder.layers):
         assert isinstance(block, Block)
         path, output = f"model.layers.{layer}", block.self_attn.o_proj
         z = here[f"{path}.self_attn.z"]  # (H, Dh)
-        per_head = output.weight.double().view(len(reads), *z.shape)  # (D, H, Dh)
+        per_head = output.weight.cpu().double().view(len(reads), *z.shape)  # (D, H, Dh)
         by_head = torch.einsum("dhk,hk,d->h", per_head, z, reads)
         found |= {f"{path}.self_attn head {head}": value for head, value in enumerate(by_head.tolist())}
         if output.bias is not None:
-            found[f"{path}.self_attn.o_proj.bias"] = float(output.bias.double() @ reads)
+            found[f"{path}.self_attn.o_proj.bias"] = float(output.bias.cpu().double() @ reads)
         down: nn.Linear = block.mlp.down_proj  # type: ignore[assignment]
         nodes = here[f"{path}.mlp.post"]
-        found[f"{path}.mlp"] = float((down.weight.double() @ nodes) @ reads)
+        found[f"{path}.mlp"] = float((down.weight.cpu().double() @ nodes) @ reads)
         if down.bias is not None:
-            found[f"{path}.mlp.down_proj.bias"] = float(down.bias.double() @ reads)
+            found[f"{path}.mlp.down_proj.bias"] = float(down.bias.cpu().double() @ reads)
     if constant is not None:
         found["model.norm.bias"] = constant
     return found
@@ -112,18 +112,18 @@ def _linear_readout(
     """What each number of the stream is worth to the logit, and what the norm's bias gives."""
     if isinstance(norm, RMSNorm):
         scale = (stream.square().mean() + norm.eps).rsqrt()
-        return unembedding * norm.weight.double() * scale, None
+        return unembedding * norm.weight.cpu().double() * scale, None
     assert isinstance(norm, nn.LayerNorm)
     scale = (stream.var(unbiased=False) + norm.eps).rsqrt()
-    weighted = unembedding * norm.weight.double() * scale
+    weighted = unembedding * norm.weight.cpu().double() * scale
     # The mean is taken off the stream: as well off what reads it.
-    return weighted - weighted.mean(), float(norm.bias.double() @ unembedding)
+    return weighted - weighted.mean(), float(norm.bias.cpu().double() @ unembedding)
 
 
 def _of_window_mlp(
     model: WindowMLP, here: Mapping[str, Tensor], position: int, token: int
 ) -> dict[str, float]:
-    reads, nodes = model.lm_head.weight[token].double(), here["model.post"]
+    reads, nodes = model.lm_head.weight[token].cpu().double(), here["model.post"]
     products = reads[: len(nodes)] * nodes
     found = {f"model node {unit}": value for unit, value in enumerate(products.tolist())}
     if model.model.direct:
