@@ -83,6 +83,17 @@ def test_an_activation_is_turned_where_it_is_said() -> None:
         torch.testing.assert_close(found, expected, msg=text)
 
 
+@pytest.mark.parametrize("knob", ["scores*0", "scores[1]=2", "pattern+0.25", "scores@3*0"])
+def test_no_knob_lets_a_query_see_the_future(knob: str) -> None:
+    model = make_network(make_config("llama"))
+    short, long = make_tokens(1, 6), make_tokens(1, 9)
+    long[:, :6] = short
+    changes = turn(model, [parse_knob(f"model.layers.1.self_attn.{knob}")]).changes
+    ahead, cut = (run_opened(model, ids, taps=Taps(changes=changes))[LOGITS] for ids in (long, short))
+    assert ahead.isfinite().all()
+    torch.testing.assert_close(ahead[:, :6], cut, rtol=1e-4, atol=1e-5)
+
+
 def test_a_patch_is_another_texts_activation() -> None:
     model = make_network(make_config("gpt2"))
     here, there = make_tokens(1, 9, seed=1), make_tokens(1, 9, seed=2)

@@ -7,7 +7,7 @@ import sys
 
 import typer
 
-from etude.cli import data, doctor, runs, train, use
+from etude.cli import data, doctor, inspect, runs, train, use
 from etude.errors import EtudeError
 
 app = typer.Typer(
@@ -26,6 +26,7 @@ app.add_typer(data.app, name="data")
 app.command("runs")(runs.runs)
 app.command("plot")(runs.plot)
 app.command("settings")(runs.settings)
+app.command("inspect")(inspect.inspect)
 app.command("doctor")(doctor.doctor)
 
 INTERRUPTED = 130

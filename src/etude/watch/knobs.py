@@ -123,7 +123,9 @@ def turn(model: LanguageModel, knobs: Sequence[Knob], patches: Mapping[str, Tens
             )
     copied = model
     if changed:
-        copied = copy.deepcopy(model)
+        # What is not turned is shared, not copied.
+        shared = {id(p): p for name, p in model.named_parameters() if name not in changed}
+        copied = copy.deepcopy(model, shared)
         for name, value in changed.items():
             copied.get_parameter(name).copy_(value)
     changes: dict[str, Change] = {name: _acting(several) for name, several in acting.items()}
@@ -215,10 +217,13 @@ def _turned_parameter(knob: Knob, parameter: Tensor) -> Tensor:
 
 
 def _acting(knobs: Sequence[Knob]) -> Change:
+    leaf = knobs[0].name.rsplit(".", 1)[-1]
+    hides_the_future = leaf in ("scores", "pattern")  # and goes on to, whatever is turned
+
     def change(values: Tensor) -> Tensor:
         result = values.clone()
         for knob in knobs:
-            axis = _UNIT_AXIS.get(knob.name.rsplit(".", 1)[-1], result.ndim - 1)
+            axis = _UNIT_AXIS.get(leaf, result.ndim - 1)
             if len(knob.index) > 1 or (knob.index and knob.index[0] >= result.shape[axis]):
                 raise InputError(
                     f"'{knob}' is of no unit: {knob.name} has {result.shape[axis]}, counted from 0"
@@ -229,6 +234,9 @@ def _acting(knobs: Sequence[Knob]) -> Change:
             if knob.position is not None:
                 place[2 if axis == 1 else 1] = knob.position  # of scores and patterns it is the query's
             result[tuple(place)] = knob.turned(result[tuple(place)])
+        if hides_the_future:
+            hidden = torch.ones(values.shape[-2:], dtype=torch.bool, device=values.device).triu(1)
+            result = torch.where(hidden, values, result)
         return result
 
     return change

@@ -130,6 +130,11 @@ class Prompt:
         logits = self.activation(LOGITS)[0, self._place(position)]
         return _guesses(logits.float().log_softmax(-1), self.decode, count)
 
+    @property
+    def has_attention(self) -> bool:
+        """Whether the network has layers of attention; the mlp family has not."""
+        return not isinstance(self.model, WindowMLP)
+
     def pattern(self, layer: int) -> Named:
         """What each head attends to in one layer; each query's shares add up to 1.
 

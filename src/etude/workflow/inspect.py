@@ -1,0 +1,236 @@
+"""What ``etude inspect`` shows: each look as a few tables of words, and as plain values for programs."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from rich.console import Console
+from rich.table import Table
+
+from etude.errors import InputError
+from etude.run import RunFolder
+from etude.untrusted import shown
+from etude.watch import desk
+from etude.watch.one_node import Node
+from etude.watch.one_weight import WeightHistory
+from etude.watch.opened import OpenedStep
+from etude.workflow import inspect_tables as tables
+from etude.workflow.inspect_pictures import Picture, draw
+
+Theme = Literal["light", "dark"]
+
+
+@dataclass(frozen=True)
+class Question:
+    """What a person asked for; ``step`` is the run's last unless told."""
+
+    path: Path
+    step: int | None = None
+    node: str | None = None
+    weight: str | None = None
+    token: str | None = None
+    prompt: str | None = None
+    knobs: tuple[str, ...] = ()
+    fork: str | None = None
+
+    @property
+    def is_run(self) -> bool:
+        return (self.path / "run.toml").is_file()
+
+
+@dataclass(frozen=True)
+class Look:
+    """An answer: lines and tables to read, the same as plain values, and pictures of it."""
+
+    parts: Sequence[str | Table]
+    values: dict[str, Any]
+    pictures: Callable[[], Sequence[Picture]] = field(default=lambda: ())
+
+
+def show(question: Question, console: Console, *, as_json: bool, png: Path | None, theme: Theme) -> None:
+    """Look, and print or draw what there is.
+
+    Raises:
+        InputError: no such run, step, node, weight, row or text.
+    """
+    with console.status("replaying") if not as_json and console.is_terminal else _quietly():
+        look = _look(question)
+    if as_json:
+        print(json.dumps(look.values, ensure_ascii=False))
+    else:
+        for part in look.parts:
+            console.print(part, markup=False, highlight=False, soft_wrap=isinstance(part, str))
+    if png is not None:
+        draw(look.pictures(), png, theme)
+        if not as_json:
+            print(png)
+
+
+def _quietly() -> Any:
+    from contextlib import nullcontext
+
+    return nullcontext()
+
+
+def _look(question: Question) -> Look:
+    if question.fork is not None:
+        return _forked(question)
+    if question.prompt is not None:
+        return _prompt(question, question.prompt)
+    RunFolder.open(question.path)  # the rest needs a history
+    machine = desk.machine(question.path)
+    step = machine.recorded.last_step if question.step is None else question.step
+    if question.node is not None:
+        layer, unit = _place_of_node(question.node)
+        return _node(desk.node(question.path, step, layer, unit))
+    if question.weight is not None:
+        name, index = _place_of_weight(question.weight)
+        return _weight(desk.weight(question.path, name, index), step)
+    opened = desk.replay(question.path, step)
+    decode = machine.data.tokenizer.decode
+    if question.token is not None:
+        return _token(opened, decode, *_place_of_token(question.token))
+    return _step(opened, decode)
+
+
+def _step(opened: OpenedStep, decode: tables.Decode) -> Look:
+    from etude.watch.reconciliation import reconcile
+
+    found, row = reconcile(opened), opened.row(0)
+    head = (
+        f"step {opened.step}: loss {opened.loss:.6f} nats a token, gradient norm {opened.grad_norm:.6g}, "
+        f"shortened to {opened.clip_factor:.4g} of it"
+    )
+    if not opened.applied:
+        head += "; not finite, nothing was changed"
+    values = {
+        "step": opened.step,
+        "proof": tables.proof_values(opened.proof),
+        "loss": opened.loss,
+        "grad_norm": opened.grad_norm,
+        "clip_factor": opened.clip_factor,
+        "applied": opened.applied,
+        "rows": [{"row": source.row, "documents": list(source.documents)} for source in opened.sources],
+        "reconciled": [
+            {"check": c.name, "difference": c.difference, "tolerance": c.tolerance, "holds": c.holds}
+            for c in found.checks
+        ],
+        "parameters": tables.parameter_values(opened),
+        "row_0": tables.row_values(row, decode),
+    }
+    parts: list[str | Table] = [
+        head,
+        str(opened.proof),
+        tables.row_table(row, decode),
+        tables.parameter_table(opened),
+        "does that explain what was applied? Largest relative difference from float64:",
+        tables.check_table(found),
+    ]
+    return Look(parts, values, lambda: tables.step_pictures(opened, row))
+
+
+def _token(opened: OpenedStep, decode: tables.Decode, row: int, position: int) -> Look:
+    found = opened.row(row)
+    count = len(found.inputs)
+    if not 0 <= position < count:
+        raise InputError(f"a row has positions 0 to {count - 1}, not {position}")
+    values = tables.token_values(opened, found, position, decode)
+    return Look(
+        [
+            f"step {opened.step}, row {row}, position {position}: behind {values['context']!r}",
+            f"desired {values['desired']!r}: predicted with {values['probability']:.4%} (place {values['rank']:,} of "
+            f"{values['vocabulary']:,}), loss {values['loss']:.4f} nats",
+            tables.guess_table(values["guesses"]),
+            tables.stream_table(values["stream"]),
+            str(opened.proof),
+        ],
+        values,
+    )
+
+
+def _node(node: Node) -> Look:
+    history = node.history()
+    place = node.most[0].token_ids if node.most else (0,)
+    arithmetic = node.on_tokens(place)
+    parts: list[str | Table] = [
+        repr(node),
+        "",
+        "where it is most active:",
+        repr(arithmetic),
+        "",
+        repr(history),
+    ]
+    if node.step < node.machine.recorded.last_step:
+        parts.insert(1, repr(node.gradient))
+    return Look(parts, tables.node_values(node, arithmetic, history), lambda: tables.node_pictures(node))
+
+
+def _weight(history: WeightHistory, step: int) -> Look:
+    at = history.at(step)
+    values = {
+        "name": history.name,
+        "index": list(history.index),
+        "values": {str(key): value for key, value in history.values.items()},
+        "updates": [tables.weight_values(one) for one in history.steps],
+        "at": tables.weight_values(at),
+    }
+    return Look([repr(history), "", repr(at)], values, lambda: tables.weight_pictures(history, step))
+
+
+def _prompt(question: Question, text: str) -> Look:
+    step = question.step if question.is_run else None
+    if question.step is not None and not question.is_run:
+        raise InputError(f"{question.path} is a model folder, which has no steps: leave --step out")
+    if question.knobs:
+        compared = desk.compare(question.path, text, question.knobs, step)
+        return Look([repr(compared)], tables.comparison_values(compared))
+    prompt = desk.prompt(question.path, text, step)
+    parts: list[str | Table] = [
+        repr(prompt),
+        "",
+        repr(prompt.attribution()),
+        "",
+        repr(prompt.contributions()),
+    ]
+    values = tables.prompt_values(prompt)
+    if prompt.has_attention:
+        parts += ["", repr(prompt.logit_lens()), "", tables.induction_line(values["induction"])]
+    return Look(parts, values, lambda: tables.prompt_pictures(prompt))
+
+
+def _forked(question: Question) -> Look:
+    RunFolder.open(question.path)
+    recorded = desk.machine(question.path).recorded
+    step = max(recorded.checkpoints, default=0) if question.step is None else question.step
+    run = desk.fork(question.path, step, question.knobs, question.fork)
+    turned = "; ".join(question.knobs)
+    said = f"{run.path} stands at step {step} with {turned}: go on with etude train --resume {run.path}"
+    return Look([said], {"run": str(run.path), "step": step, "turned": list(question.knobs)})
+
+
+def _place_of_node(text: str) -> tuple[str, int]:
+    layer, separator, unit = text.rpartition(":")
+    if not separator or not unit.isdecimal() or not layer:
+        raise InputError(f"a node is LAYER:UNIT, such as model.layers.2.mlp:17; got '{shown(text)}'")
+    return (f"model.layers.{layer}.mlp" if layer.isdecimal() else layer), int(unit)
+
+
+def _place_of_weight(text: str) -> tuple[str, tuple[int, ...]]:
+    match = re.fullmatch(r"([\w.]+)\[(\d+(?:\s*,\s*\d+)*)\]", text.strip())
+    if match is None:
+        raise InputError(
+            f"a weight is NAME[INDEX], such as 'model.layers.0.mlp.up_proj.weight[3,5]'; got '{shown(text)}'"
+        )
+    return match[1], tuple(int(number) for number in match[2].split(","))
+
+
+def _place_of_token(text: str) -> tuple[int, int]:
+    row, separator, position = text.partition(":")
+    if not separator or not row.isdecimal() or not position.isdecimal():
+        raise InputError(f"a token is ROW:POSITION, such as 0:12; got '{shown(text)}'")
+    return int(row), int(position)

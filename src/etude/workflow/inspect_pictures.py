@@ -1,0 +1,103 @@
+"""Maps of matrices as one PNG: patterns, activations, weights, with scales that colour-blind readers can tell apart."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from torch import Tensor
+
+from etude.errors import EtudeError, InputError
+from etude.run import write_atomic, write_failure
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+COLUMNS = 4
+MOST_PICTURES = 48
+"""In one file; of deeper networks the first are drawn, and the file says so."""
+LABELLED = 20
+"""Tokens up to which the axes name each of them."""
+SIGNED, UNSIGNED = "PuOr", "cividis"
+"""Purple below zero and orange above, and dark to bright: both keep apart under the common colour blindnesses."""
+GROUNDS = {"light": ("#ffffff", "#1a1a1a"), "dark": ("#15181c", "#e8e8e8")}
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A matrix to be drawn: rows downwards, columns to the right."""
+
+    title: str
+    values: Tensor  # (rows, columns)
+    across: str
+    down: str
+    signed: bool
+    mark: tuple[int, int] | None = None  # (row, column)
+    labels: Sequence[str] = ()  # of both axes
+
+
+def draw(pictures: Sequence[Picture], file: Path, theme: Literal["light", "dark"]) -> None:
+    """Write all ``pictures`` into one PNG.
+
+    Raises:
+        InputError: there is nothing to draw, or no such folder.
+        EtudeError: it cannot be written.
+    """
+    from matplotlib.figure import Figure
+
+    if not pictures:
+        raise InputError("there is nothing to draw of this: leave --png out")
+    if not file.absolute().parent.is_dir():
+        raise InputError(f"there is no folder {file.parent} for the picture: make it first")
+    drawn = pictures[:MOST_PICTURES]
+    columns = min(COLUMNS, len(drawn))
+    rows = math.ceil(len(drawn) / columns)
+    ground, ink = GROUNDS[theme]
+    size = 3.4 if columns > 2 else 5.0
+    figure = Figure(figsize=(size * columns, size * 0.95 * rows), facecolor=ground, layout="constrained")
+    for place, picture in enumerate(drawn):
+        _one(figure.add_subplot(rows, columns, place + 1), picture, ground, ink)
+    if len(drawn) < len(pictures):
+        figure.suptitle(f"the first {len(drawn)} of {len(pictures)}", color=ink)
+    content = BytesIO()
+    figure.savefig(content, format="png", dpi=130, facecolor=ground)
+    try:
+        write_atomic(file, content.getvalue())
+    except (OSError, EtudeError) as error:
+        raise write_failure(file, error) if isinstance(error, OSError) else error from error
+
+
+def _one(axes: Axes, picture: Picture, ground: str, ink: str) -> None:
+    values = picture.values.detach().cpu().double().numpy()
+    largest = float(abs(values).max()) or 1.0
+    limits: dict[str, Any] = {"vmin": -largest, "vmax": largest, "cmap": SIGNED}
+    if not picture.signed:
+        limits = {"vmin": 0.0, "vmax": largest, "cmap": UNSIGNED}
+    image = axes.imshow(values, aspect="auto", interpolation="nearest", **limits)
+    if picture.mark is not None:
+        row, column = picture.mark
+        axes.plot(
+            column, row, "s", markersize=9, markerfacecolor="none", markeredgecolor=ink, markeredgewidth=1.4
+        )
+    axes.set_facecolor(ground)
+    axes.set_title(_shortened(picture.title), fontsize=8, color=ink)
+    axes.set_xlabel(picture.across, fontsize=7, color=ink)
+    axes.set_ylabel(picture.down, fontsize=7, color=ink)
+    axes.tick_params(labelsize=6, colors=ink)
+    if 0 < len(picture.labels) <= LABELLED:
+        names = [_shortened(label.replace("$", r"\$").replace("\n", "\\n"), 10) for label in picture.labels]
+        axes.set_xticks(range(len(names)), names, rotation=90)
+        axes.set_yticks(range(len(names)), names)
+    bar = axes.figure.colorbar(image, ax=axes, fraction=0.05, pad=0.02)
+    bar.ax.tick_params(labelsize=6, colors=ink)
+    bar.outline.set_edgecolor(ink)  # type: ignore[operator]
+    for spine in axes.spines.values():
+        spine.set_edgecolor(ink)
+
+
+def _shortened(text: str, most: int = 44) -> str:
+    return text if len(text) <= most else f"...{text[3 - most :]}"
