@@ -20,10 +20,12 @@ if TYPE_CHECKING:
 COLUMNS = 4
 MOST_PICTURES = 48
 """In one file; of deeper networks the first are drawn, and the file says so."""
+LABEL = 10
+"""Characters of one."""
 LABELLED = 20
 """Tokens up to which the axes name each of them."""
 SIGNED, UNSIGNED = "PuOr", "cividis"
-"""Purple below zero and orange above, and dark to bright: both keep apart under the common colour blindnesses."""
+"""Orange below zero and purple above, and dark to bright: both keep apart under the common colour blindnesses."""
 GROUNDS = {"light": ("#ffffff", "#1a1a1a"), "dark": ("#15181c", "#e8e8e8")}
 
 
@@ -89,7 +91,8 @@ def _one(axes: Axes, picture: Picture, ground: str, ink: str) -> None:
     axes.set_ylabel(picture.down, fontsize=7, color=ink)
     axes.tick_params(labelsize=6, colors=ink)
     if 0 < len(picture.labels) <= LABELLED:
-        names = [_shortened(label.replace("$", r"\$").replace("\n", "\\n"), 10) for label in picture.labels]
+        names = [label.replace("$", r"\$").replace("\n", "\\n") for label in picture.labels]
+        names = [name if len(name) <= LABEL else f"{name[: LABEL - 1]}…" for name in names]
         axes.set_xticks(range(len(names)), names, rotation=90)
         axes.set_yticks(range(len(names)), names)
     bar = axes.figure.colorbar(image, ax=axes, fraction=0.05, pad=0.02)
@@ -99,5 +102,5 @@ def _one(axes: Axes, picture: Picture, ground: str, ink: str) -> None:
         spine.set_edgecolor(ink)
 
 
-def _shortened(text: str, most: int = 44) -> str:
+def _shortened(text: str, most: int = 46) -> str:
     return text if len(text) <= most else f"...{text[3 - most :]}"
