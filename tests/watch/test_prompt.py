@@ -10,9 +10,9 @@ import torch
 from etude.errors import InputError
 from etude.model.language_model import LanguageModel
 from etude.watch import prompts
-from etude.watch.forward import LOGITS, run_opened
+from etude.watch.forward import LOGITS, Taps, activation_bytes, run_opened
 from etude.watch.named import Named
-from etude.watch.prompts import Prompt, activation_bytes, induction_scores, look
+from etude.watch.prompts import Prompt, induction_scores, look
 from networks import ALPHABET, EVERY, TRANSFORMERS, VOCAB, make_config, make_network
 
 TEXT = "the fox went home"
@@ -42,8 +42,6 @@ def test_a_head_that_is_silenced_takes_its_contribution_from_the_last_layer(name
         changed = z.clone()
         changed[:, :, 2] = 0
         return changed
-
-    from etude.watch.forward import Taps
 
     held = {f"{last}.self_attn.z": without, f"{last}.mlp_out": lambda _: frozen[f"{last}.mlp_out"]}
     with torch.no_grad():

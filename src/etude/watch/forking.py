@@ -45,7 +45,7 @@ def fork(
     run = RunFolder.new(folder, name or free_name(folder, f"{parent.run.name}-turned"))
     era = machine.era
     settings = with_values(parent.settings, {"run.name": run.name, "run.folder": str(folder)})
-    sittings = [sitting for sitting in parent.manifest.get("sittings", []) if sitting["from_step"] <= step]
+    sittings = parent.sittings_before(step + 1)
     with staged_folder(run.path, replace=False) as staging:
         made = RunFolder(staging)
         shutil.copytree(parent.run.tokenizer, made.tokenizer)

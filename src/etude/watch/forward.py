@@ -111,6 +111,18 @@ def activation_names(model: LanguageModel) -> list[str]:
         return list(run_opened(model, inputs, taps=names))
 
 
+def activation_bytes(model: LanguageModel, count: int) -> int:
+    """Memory that all activations of ``count`` tokens take."""
+    config = model.config
+    if isinstance(model, WindowMLP):
+        numbers = config.context_size * config.hidden_size + 2 * config.intermediate_size + config.vocab_size
+        return 4 * count * numbers
+    inner = config.head_dim * (3 * config.num_attention_heads + 3 * config.num_key_value_heads)
+    layer = 7 * config.hidden_size + inner + 3 * config.intermediate_size
+    layer += 2 * config.num_attention_heads * count
+    return 4 * count * (config.num_hidden_layers * layer + 2 * config.hidden_size + config.vocab_size)
+
+
 def _transformer(
     model: Transformer,
     inputs: Tensor,

@@ -27,7 +27,7 @@ from etude.train.events import RowSource
 from etude.train.loss import token_losses
 from etude.train.schedule import momentum
 from etude.train.step import MicroBatch, batch_gradient, clip_factor, clip_gradients
-from etude.watch.forward import LOGITS, Taps, every_activation, run_opened
+from etude.watch.forward import LOGITS, Taps, activation_bytes, every_activation, run_opened
 from etude.watch.names import nearest
 from etude.watch.proof import Proof
 from etude.watch.time_machine import Era, TimeMachine
@@ -140,6 +140,8 @@ class OpenedStep:
         """
         part, place = self._place(row)
         model = model or self.model
+        if wanted is every_activation:
+            self._require_room(2 * activation_bytes(model, part.inputs.shape[1]))
         here = slice(place, place + 1)
         inputs, targets = part.inputs[here], part.targets[here]
         dropout = None
@@ -159,6 +161,15 @@ class OpenedStep:
         model.zero_grad(set_to_none=True)
         activations = {name: value.detach() for name, value in opened.items()}
         return OpenedRow(row, inputs[0], targets[0], losses.detach()[0], activations, gradients, shares)
+
+    def _require_room(self, needed: int) -> None:
+        """Raises InputError when all activations of a row and their gradients do not fit."""
+        free = free_memory_bytes(self.era.plan.device)
+        if free is not None and needed > free:
+            raise InputError(
+                f"all activations of a row and their gradients take {needed / 2**30:,.1f} GiB, and "
+                f"{free / 2**30:,.1f} GiB are free: ask for some of them (wanted=lambda name: ...)"
+            )
 
     def _place(self, row: int) -> tuple[MicroBatch, int]:
         if not 0 <= row < self.num_rows:

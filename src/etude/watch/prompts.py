@@ -20,7 +20,7 @@ from etude.model.mlp import WindowMLP
 from etude.model.transformer import Transformer
 from etude.watch.attribution import Attribution, attribution
 from etude.watch.contributions import Contributions, contributions
-from etude.watch.forward import LOGITS, Taps, every_activation, run_opened
+from etude.watch.forward import LOGITS, Taps, activation_bytes, every_activation, run_opened
 from etude.watch.named import Named
 
 TOP = 5
@@ -266,18 +266,6 @@ def induction_scores(
         scores.append(found.mean((0, 2)))
     seen = torch.arange(length + 1, 2 * length + 1, dtype=torch.float64)
     return Named("induction score", ("layer", "head"), torch.stack(scores)), float((1 / seen).mean())
-
-
-def activation_bytes(model: LanguageModel, count: int) -> int:
-    """Memory that all activations of ``count`` tokens take."""
-    config = model.config
-    if isinstance(model, WindowMLP):
-        numbers = config.context_size * config.hidden_size + 2 * config.intermediate_size + config.vocab_size
-        return 4 * count * numbers
-    inner = config.head_dim * (3 * config.num_attention_heads + 3 * config.num_key_value_heads)
-    layer = 7 * config.hidden_size + inner + 3 * config.intermediate_size
-    layer += 2 * config.num_attention_heads * count
-    return 4 * count * (config.num_hidden_layers * layer + 2 * config.hidden_size + config.vocab_size)
 
 
 def _device(model: LanguageModel) -> Device:

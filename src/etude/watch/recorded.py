@@ -94,21 +94,27 @@ class Recorded:
     def settings_for(self, step: int) -> Settings:
         """What was set when the update was made that led to ``step``, on the threads of that time."""
         settings = settings_for_step(self.settings, self.manifest, step)
-        threads = self.sitting(step).get("machine", {}).get("threads")
+        machine = self.sitting(step).get("machine")
+        threads = machine.get("threads") if isinstance(machine, dict) else None
         if type(threads) is int and 0 < threads <= 1024:
             device = settings.device.model_copy(update={"threads": threads})
             settings = settings.model_copy(update={"device": device})
         return settings
 
+    def sittings_before(self, step: int) -> list[dict[str, Any]]:
+        """What the manifest says of each time at work that began before ``step``; what is damaged is left out."""
+        told = self.manifest.get("sittings")
+        return [
+            sitting
+            for sitting in (told if isinstance(told, list) else [])
+            if isinstance(sitting, dict)
+            and type(sitting.get("from_step")) is int
+            and sitting["from_step"] < step
+        ]
+
     def sitting(self, step: int) -> dict[str, Any]:
-        """What the manifest says of the time at work in which ``step`` was made; empty if nothing."""
-        found: dict[str, Any] = {}
-        sittings = self.manifest.get("sittings")
-        for sitting in sittings if isinstance(sittings, list) else []:
-            begins = sitting.get("from_step") if isinstance(sitting, dict) else None
-            if type(begins) is int and begins < step:
-                found = sitting
-        return found
+        """The one in which ``step`` was made; empty if nothing is known of it."""
+        return next(reversed(self.sittings_before(step)), {})
 
     def empty_model(self) -> LanguageModel:
         """The run's network without numbers: its names and shapes.
