@@ -124,6 +124,7 @@ def readers() -> dict[str, Reader]:
         "history": Reader("runs/a", run, _read_history),
         "list of runs": Reader("runs/a", run, _read_list),
         "resume": Reader("runs/a", whole, _read_resume, _reseal_run),
+        "replay": Reader("runs/a", whole, _read_replay, _reseal_run),
         "checkpoint": Reader(
             "runs/a/checkpoints/step-00000002", checkpoint, _read_checkpoint, _reseal_checkpoint
         ),
@@ -161,6 +162,12 @@ def _read_list(folder: Path) -> None:
     from etude.workflow.list_runs import show
 
     show(folder.parent)
+
+
+def _read_replay(folder: Path) -> None:
+    from etude.watch.time_machine import TimeMachine
+
+    TimeMachine(folder).go_to(2)
 
 
 def _read_resume(folder: Path) -> None:

@@ -116,6 +116,19 @@ def test_a_prompt_at_any_step_and_of_any_folder(run: Watched, monkeypatch: pytes
         ask(elsewhere, "--prompt", "One day", "--step", "3", monkeypatch=monkeypatch)
 
 
+def test_a_node_along_any_text_of_any_folder(run: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
+    newest = Watched(run.path / "checkpoints" / "step-00000040", run.cache, run.machine)
+    words = ("--node", "1:5", "--prompt", "One day the fox")
+    values = ask_json(newest, *words, monkeypatch=monkeypatch)
+    prompt = desk.prompt(run.path, "One day the fox")
+    expected = prompt.activation("model.layers.1.mlp.post")[0, :, 5]
+    assert values["activation"] == expected.tolist()
+    place = int(expected.abs().argmax())
+    assert values["position"] == place
+    assert values["arithmetic"]["activation"] == pytest.approx(float(expected[place]), rel=1e-5)
+    assert "promotes" in ask(newest, *words, monkeypatch=monkeypatch)
+
+
 def test_knobs_are_compared_and_forked(run: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
     knob = "model.layers.0.mlp.gate_proj.bias[3]+2"
     values = ask_json(run, "--prompt", "One day", "--knob", knob, "--step", "21", monkeypatch=monkeypatch)

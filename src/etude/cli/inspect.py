@@ -54,7 +54,7 @@ def inspect(
     """Open a step of a run: made again exactly, with every number and where it came from.
 
     Without --node, --weight, --token or --prompt: the whole step, and whether it reconciles. A checkpoint or any
-    Hugging Face folder can be read with --prompt.
+    Hugging Face folder can be read with --prompt, and with --node along it.
     """
     from rich.console import Console
 
@@ -63,7 +63,7 @@ def inspect(
 
     asked = {"--node": node, "--weight": weight, "--token": token, "--prompt": prompt}
     given = [name for name, value in asked.items() if value is not None]
-    if len(given) > 1:
+    if len(given) > 1 and given != ["--node", "--prompt"]:
         raise InputError(f"one look at a time: give {given[0]} or {given[1]}, not both")
     if (knob and prompt is None and fork is None) or (fork and not knob):
         raise InputError(

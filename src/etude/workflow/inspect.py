@@ -16,6 +16,7 @@ from etude.errors import InputError
 from etude.run import RunFolder
 from etude.untrusted import shown
 from etude.watch import desk
+from etude.watch.node_in_text import look_at_node_in_text
 from etude.watch.one_node import Node
 from etude.watch.one_weight import WeightHistory
 from etude.watch.opened import OpenedStep
@@ -187,9 +188,15 @@ def _prompt(question: Question, text: str) -> Look:
     if question.step is not None and not question.is_run:
         raise InputError(f"{question.path} is a model folder, which has no steps: leave --step out")
     if question.knobs:
+        if question.node is not None:
+            raise InputError("one look at a time: give --node or --knob with --prompt, not both")
         compared = desk.compare(question.path, text, question.knobs, step)
         return Look([repr(compared)], tables.comparison_values(compared))
     prompt = desk.prompt(question.path, text, step)
+    if question.node is not None:
+        found = look_at_node_in_text(prompt, *_place_of_node(question.node))
+        summed = found.on(found.strongest)
+        return Look([repr(found), "", repr(summed)], tables.node_in_text_values(found, summed))
     parts: list[str | Table] = [
         repr(prompt),
         "",

@@ -13,6 +13,7 @@ from etude.watch.activity import NodeHistory
 from etude.watch.arithmetic import WeightStep
 from etude.watch.forward import LOGITS, layers_of
 from etude.watch.knobs import Comparison
+from etude.watch.node_in_text import NodeInText
 from etude.watch.one_node import Node
 from etude.watch.one_weight import WeightHistory
 from etude.watch.opened import OpenedRow, OpenedStep
@@ -197,17 +198,34 @@ def node_values(node: Node, arithmetic: NodeSum, history: NodeHistory) -> dict[s
         "least": [vars(one) | {"token_ids": list(one.token_ids)} for one in node.least],
         "share_active": node.activity.share_active,
         "dead": node.activity.dead,
-        "arithmetic": {
-            "gate": _sum_values(arithmetic.gate),
-            "up": None if arithmetic.up is None else _sum_values(arithmetic.up),
-            "function": arithmetic.function,
-            "activation": arithmetic.post,
-            "difference": arithmetic.difference,
-        },
+        "arithmetic": _arithmetic_values(arithmetic),
         "history": [vars(moment) for moment in history.moments],
         "came_alive": history.came_alive,
         "died": history.died,
         "proof": proof_values(node.proof),
+    }
+
+
+def node_in_text_values(node: NodeInText, summed: NodeSum) -> dict[str, Any]:
+    return {
+        "layer": node.wiring.layer,
+        "unit": node.unit,
+        "tokens": list(node.prompt.tokens),
+        "activation": node.post.tolist(),
+        "promoted": [{"token": one.text, "value": one.value} for one in node.promoted],
+        "suppressed": [{"token": one.text, "value": one.value} for one in node.suppressed],
+        "position": node.strongest,
+        "arithmetic": _arithmetic_values(summed),
+    }
+
+
+def _arithmetic_values(summed: NodeSum) -> dict[str, Any]:
+    return {
+        "gate": _sum_values(summed.gate),
+        "up": None if summed.up is None else _sum_values(summed.up),
+        "function": summed.function,
+        "activation": summed.post,
+        "difference": summed.difference,
     }
 
 

@@ -1,0 +1,83 @@
+"""A node of any network along a text: a run at a step, a checkpoint, or a folder that was made elsewhere."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from etude.watch.one_node import TOKENS, TokenEffect
+from etude.watch.passages import plain
+from etude.watch.prompts import Prompt
+from etude.watch.terms import NodeSum, node_sum
+from etude.watch.wiring import Wiring, token_effects, wiring_of
+
+
+@dataclass(frozen=True, eq=False)
+class NodeInText:
+    """A node at every token of a prompt.
+
+    Attributes:
+        post: (T,) its activation.
+        effects: (V,) what one unit of it adds to each logit directly, over their mean; float64.
+        promoted, suppressed: the tokens with the highest and the lowest of these.
+    """
+
+    prompt: Prompt = field(repr=False)
+    wiring: Wiring
+    unit: int
+    post: Float[Tensor, " T"]
+    effects: Float[Tensor, " V"]
+    promoted: tuple[TokenEffect, ...]
+    suppressed: tuple[TokenEffect, ...]
+
+    @property
+    def strongest(self) -> int:
+        """The position at which its activation is farthest from zero."""
+        return int(self.post.abs().argmax())
+
+    def on(self, position: int) -> NodeSum:
+        """What it computes at a position, term by term."""
+        prompt = self.prompt
+        kept = {name: prompt.activation(name) for name in self.wiring.watched}
+        ids = tuple(prompt.ids[: position + 1].tolist())
+        return node_sum(prompt.model, self.wiring, self.unit, kept, ids, prompt.tokens[position])
+
+    def __repr__(self) -> str:
+        along = "  ".join(
+            f"{plain(token)} {float(value):+.2f}"
+            for token, value in zip(self.prompt.tokens, self.post, strict=True)
+        )
+        promotes, suppresses = (
+            "  ".join(f"[{plain(one.text)}] {one.value:+.2g}" for one in some[:6])
+            for some in (self.promoted, self.suppressed)
+        )
+        return "\n".join(
+            [
+                f"{self.wiring.layer} node {self.unit} along {len(self.post)} tokens",
+                along,
+                f"promotes   {promotes}",
+                f"suppresses {suppresses}  (directly, before the last norm's scale)",
+            ]
+        )
+
+
+@torch.no_grad()
+def look_at_node_in_text(prompt: Prompt, layer: str, unit: int) -> NodeInText:
+    """The node ``unit`` of ``layer`` (such as "model.layers.2.mlp") at every token of ``prompt``.
+
+    Raises:
+        InputError: no such layer or node.
+    """
+    wiring = wiring_of(prompt.model, layer)
+    wiring.require_unit(unit)
+    effects = token_effects(prompt.model, wiring, unit)
+    order = effects.argsort(descending=True, stable=True).tolist()
+
+    def told(ids: list[int]) -> tuple[TokenEffect, ...]:
+        return tuple(TokenEffect(token, prompt.decode(token), float(effects[token])) for token in ids)
+
+    post = prompt.activation(f"{layer}.post")[0, :, unit].cpu()
+    return NodeInText(prompt, wiring, unit, post, effects, told(order[:TOKENS]), told(order[::-1][:TOKENS]))
