@@ -4,8 +4,8 @@
 
 It trains a few steps of a Llama of each size, then measures, uncompiled: going to a step next to a checkpoint, opening
 the next one, moving back and forth along the time line (replayed states are kept), a row with all its activations and
-error signals, and the reconciliation in float64. The floor is arithmetic: FLOPs counted from structure over the measured
-peak of matrix products in fp32, or bytes over the measured bandwidth of a copy.
+error signals, and the reconciliation in float64. The floor is arithmetic: FLOPs counted from structure over the
+measured peak of matrix products in fp32, or bytes over the measured bandwidth of a copy.
 
 Results: bench/results/opening.json
 """

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal
 
 import torch
@@ -64,7 +65,7 @@ class ParameterUpdate:
         """The part of the update that pulls towards zero, in float64."""
         return -self.used.lr * self.used.weight_decay * self.before.double()
 
-    @property
+    @cached_property
     def direction(self) -> Tensor:
         """Where the rule moves to, before the learning rate, in float64, from the gradient and the state before.
 
@@ -99,7 +100,7 @@ class ParameterUpdate:
             return 1.0
         return update_scale(self.before.shape[0], self.before.shape[1], *self.used.blocks)
 
-    @property
+    @cached_property
     def by_the_rule(self) -> Tensor:
         """The update once more, in float64: decay and direction."""
         return self.decay - self.used.lr * self.scale * self.direction
