@@ -222,3 +222,74 @@ def test_training_is_not_touched_by_looking(train: Train) -> None:
     assert {file: file.read_bytes() for file in path.rglob("*") if file.is_file()} == before
     assert isinstance(machine.state, TrainState)
     assert isinstance(machine.era.loop, Loop)
+
+
+def test_an_absurd_record_is_bounded_and_left_out(train: Train, tmp_path: Path) -> None:
+    import shutil
+
+    path = tmp_path / "absurd"
+    shutil.copytree(train("muon"), path)
+    lines = [
+        '{"event":"step","step":99999999999,"loss":NaN,"grad_norm":1e999}',
+        '{"event":"step","step":99999999999,"loss":1.0,"grad_norm":1.0}',
+        '{"event":"step","step":5,"loss":1' + 400 * "0" + ',"grad_norm":1}',
+        '{"event":"micro_batch","step":3,"micro_batch_rows":1e999}',
+        '{"event":"micro_batch","step":3,"micro_batch_rows":-3}',
+        '{"event":"length","step":30,"num_steps":-5}',
+        '{"event":"length","step":30,"num_steps":true}',
+        '{"event":"step","step":-4,"loss":1.0,"grad_norm":1.0}',
+    ]
+    with (path / "metrics.jsonl").open("a") as file:
+        file.write("".join(line + "\n" for line in lines))
+    machine = TimeMachine(path)
+    assert machine.recorded.last_step <= STEPS + 1
+    machine.go_to(40)
+    assert machine.proof.holds, str(machine.proof)
+
+
+def test_what_differs_is_named(train: Train, tmp_path: Path) -> None:
+    import shutil
+
+    path = tmp_path / "named"
+    shutil.copytree(train("muon"), path)
+    record = (path / "metrics.jsonl").read_text().splitlines()
+    events = [json.loads(line) for line in record]
+    for event in events:
+        if event["event"] == "checksum" and event["step"] == 12:
+            event["parameters"] = "0" * 32
+    kept = [
+        event for event in events if not (event["event"] in ("step", "checksum") and 18 <= event["step"] < 20)
+    ]
+    (path / "metrics.jsonl").write_text("".join(json.dumps(event) + "\n" for event in kept))
+    machine = TimeMachine(path)
+    machine.go_to(13)
+    assert "from step 12 on they differ: there in checksum of all parameters" in str(machine.proof)
+    machine.go_to(21)
+    assert machine.proof.holds
+    assert "2 of them with no line in the record" in str(machine.proof)
+
+
+def test_a_step_that_was_left_out_is_left_out_again(train: Train) -> None:
+    path = train("left out", **{"train.lr": 1e30, "train.on_nonfinite": "skip", "train.muon_lr": 1e30})
+    machine = TimeMachine(path)
+    assert machine.recorded.left_out
+    first = min(machine.recorded.left_out)
+    opened = open_step(machine, first)
+    assert not opened.applied
+    assert opened.proof.holds
+    assert "left out then, being not finite, and again now" in str(opened.proof)
+    assert reconcile(opened).checks == ()
+    assert all(torch.equal(opened.before.weights[n], opened.after.weights[n]) for n in opened.gradients)
+
+
+def test_a_damaged_checkpoint_costs_only_the_way_around_it(train: Train, tmp_path: Path) -> None:
+    import shutil
+
+    path = tmp_path / "damaged"
+    shutil.copytree(train("muon"), path)
+    victim = path / "checkpoints" / "step-00000032" / "optimizer.safetensors"
+    victim.write_bytes(victim.read_bytes()[:-1] + b"x")
+    machine = TimeMachine(path)
+    machine.go_to(34)
+    assert machine.proof.from_step < 32
+    assert machine.proof.holds

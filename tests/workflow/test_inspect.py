@@ -14,6 +14,7 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from etude.cli.main import app
+from etude.config import load_settings
 from etude.errors import EtudeError, InputError
 from etude.watch import desk
 from etude.workflow import jobs
@@ -114,6 +115,10 @@ def test_a_prompt_at_any_step_and_of_any_folder(run: Watched, monkeypatch: pytes
     assert "logit lens" in ask(run, "--prompt", "One day", monkeypatch=monkeypatch)
     with pytest.raises(InputError, match="has no steps"):
         ask(elsewhere, "--prompt", "One day", "--step", "3", monkeypatch=monkeypatch)
+    with pytest.raises(InputError, match="look at it with --prompt"):
+        ask(elsewhere, "--node", "1:5", monkeypatch=monkeypatch)
+    assert "bit for bit" in values["where"]
+    assert "step-00000040" in same["where"]
 
 
 def test_a_node_along_any_text_of_any_folder(run: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -139,6 +144,8 @@ def test_knobs_are_compared_and_forked(run: Watched, monkeypatch: pytest.MonkeyP
     manifest = json.loads((forked / "manifest.json").read_text())
     assert manifest["parent"]["step"] == 21
     assert manifest["parent"]["turned"] == [knob]
+    with pytest.raises(InputError, match="has made no step since"):
+        ask(Watched(forked, run.cache, run.machine), monkeypatch=monkeypatch)
     outcome = jobs.resume(forked, Console(file=io.StringIO()))
     assert (outcome.reason, outcome.step) == ("finished", 40)
     machine = desk.machine(forked)
@@ -152,6 +159,7 @@ def test_knobs_are_compared_and_forked(run: Watched, monkeypatch: pytest.MonkeyP
     assert after == pytest.approx(before + 2, abs=1e-6)
     with pytest.raises(InputError, match="is an activation"):
         ask(run, "--knob", "model.layers.0.mlp.post[3]*0", "--fork", "other", monkeypatch=monkeypatch)
+    assert 21 in machine.recorded.checkpoints, "the way to its first steps is never pruned"
     shutil.rmtree(forked)
 
 
@@ -176,8 +184,6 @@ def test_pictures(
         dark = pixels[0, 0, :3].max() < 0.3
         assert dark == bool(more)
         assert pixels[..., :3].std() > 0.02
-    with pytest.raises(InputError, match="there is no folder"):
-        ask(run, *words, "--png", str(tmp_path / "no" / "x.png"), monkeypatch=monkeypatch)
 
 
 def test_the_mlp_family_is_looked_at_too(
@@ -187,6 +193,17 @@ def test_the_mlp_family_is_looked_at_too(
         assert ask_json(window_run, *words, monkeypatch=monkeypatch)
         ask(window_run, *words, monkeypatch=monkeypatch)
     ask(window_run, "--prompt", "One day", "--png", str(tmp_path / "x.png"), monkeypatch=monkeypatch)
+
+
+def test_a_fork_has_the_settings_of_its_step(run: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ETUDE_CACHE", str(run.cache))
+    path = run.path.parent / "changed"
+    shutil.copytree(run.path, path)
+    shutil.rmtree(path / "checkpoints" / "step-00000040")
+    jobs.resume(path, Console(file=io.StringIO()), overrides=["train.lr=0.0007"])
+    before, after = (desk.fork(path, step, ["model.norm.weight[0]*1.5"], f"at-{step}") for step in (20, 35))
+    assert load_settings(before.settings_file).train.lr == run.machine.recorded.settings.train.lr
+    assert load_settings(after.settings_file).train.lr == 0.0007
 
 
 @pytest.mark.parametrize(
@@ -207,8 +224,14 @@ def test_the_mlp_family_is_looked_at_too(
         (("--knob", "lm_head.weight[1,2]=0"), "--prompt"),
         (("--prompt", "x", "--knob", "nothing=0"), "nothing here is called"),
         (("--prompt", "x" * 400), "shorten it"),
-        (("--prompt", "x", "--png", "x.jpg"), "x.png"),
+        (("--prompt", "x", "--png", "x.jpg"), "look.png"),
         (("--token", "1:1", "--png", "x.png"), "nothing to draw"),
+        (("--png", "."), "look.png"),
+        (("--png", "no-such-folder/x.png"), "look.png"),
+        (("--prompt", "x", "--knob", "lm_head.weight*1e39"), "turn it less"),
+        (("--fork", "y", "--knob", "lm_head.weight*1e308"), "turn it less"),
+        (("--fork", "y", "--knob", "lm_head.weight*1", "--prompt", "x"), "leave --prompt out"),
+        (("--fork", "", "--knob", "lm_head.weight*1"), "cannot name a run"),
     ],
 )
 def test_a_mistake_is_one_line(

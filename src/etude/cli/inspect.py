@@ -9,7 +9,12 @@ import typer
 
 from etude.cli.options import ModelFolder
 
-Step = Annotated[int | None, typer.Option(help="After or of this update; the run's last unless told.")]
+Step = Annotated[
+    int | None,
+    typer.Option(
+        help="Of or after this update: the last one unless told; of --prompt the newest checkpoint."
+    ),
+]
 Node = Annotated[
     str | None, typer.Option(metavar="LAYER:UNIT", help="A node, such as model.layers.2.mlp:17 (or 2:17).")
 ]
@@ -65,11 +70,15 @@ def inspect(
     given = [name for name, value in asked.items() if value is not None]
     if len(given) > 1 and given != ["--node", "--prompt"]:
         raise InputError(f"one look at a time: give {given[0]} or {given[1]}, not both")
-    if (knob and prompt is None and fork is None) or (fork and not knob):
+    if (knob and prompt is None and fork is None) or (fork is not None and not knob):
         raise InputError(
             "a knob needs something to be seen by: give --knob with --prompt, or with --fork NAME"
         )
-    if png is not None and png.suffix != ".png":
-        raise InputError(f"--png writes a picture: call it {png.with_suffix('.png')}")
+    if png is not None and (png.suffix != ".png" or not png.absolute().parent.is_dir()):
+        raise InputError(f"--png writes a picture into a folder that is there, such as look.png; got '{png}'")
+    if png is not None and (token or knob):
+        raise InputError("there is nothing to draw of --token or --knob: leave --png out")
+    if fork is not None and given:
+        raise InputError(f"--fork writes a run and shows nothing: leave {given[0]} out")
     question = inspection.Question(model, step, node, weight, token, prompt, tuple(knob or ()), fork)
     inspection.show(question, Console(), as_json=as_json, png=png, theme="dark" if dark else "light")

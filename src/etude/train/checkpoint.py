@@ -204,7 +204,10 @@ def forget_checkpoints_after(checkpoints: Path, step: int) -> None:
 
 def prune_checkpoints(checkpoints: Path, keep: int, every: int = 0) -> None:
     """Remove all but the ``keep`` newest and those kept for good, and what an interrupted write left behind."""
-    later = [folder for folder in list_checkpoints(checkpoints) if not kept_for_good(step_of(folder), every)]
+    # The first always stays: what a run began with (a fork somewhere in the middle) is the way to its first steps.
+    later = [
+        folder for folder in list_checkpoints(checkpoints)[1:] if not kept_for_good(step_of(folder), every)
+    ]
     leftovers = list(checkpoints.glob(f"{STAGING_PREFIX}*"))
     for folder in later[: max(0, len(later) - keep)]:
         # Renamed first: a folder whose removal is interrupted is then no checkpoint any more.

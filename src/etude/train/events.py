@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar
@@ -28,7 +29,12 @@ class Event:
 
     def record(self) -> dict[str, Any]:
         """The event as a line of metrics.jsonl or samples.jsonl."""
-        return {"schema": EVENT_SCHEMA, "event": self.name, **asdict(self)}
+        told = {
+            # JSON has no NaN; where a number is missing it is read as one.
+            name: None if isinstance(value, float) and not math.isfinite(value) else value
+            for name, value in asdict(self).items()
+        }
+        return {"schema": EVENT_SCHEMA, "event": self.name, **told}
 
 
 @dataclass(frozen=True)

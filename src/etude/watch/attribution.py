@@ -43,7 +43,10 @@ class Attribution:
             for place, (by_gradient, lost) in zip(order, pairs, strict=True)
         ]
         return "\n".join(
-            [f"logit {self.logit:.3f} of {self.text!r}: gradient x input, loss by ablation", *lines]
+            [
+                f"logit {self.logit:.3f} of {self.text!r}: gradient x input, and what it loses without the token",
+                *lines,
+            ]
         )
 
 

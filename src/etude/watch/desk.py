@@ -79,10 +79,10 @@ def prompt(path: str | Path, text: str, step: int | None = None) -> Prompt:
     """
     if step is None:
         found = load_trained(path)
-        return prompts.look(found.model, found.tokenizer, text)
+        return prompts.look(found.model, found.tokenizer, text, f"read by {found.folder}")
     at = machine(path)
     model = model_with(Snapshot.of(at.go_to(step)), at.era)
-    return prompts.look(model, at.data.tokenizer, text)
+    return prompts.look(model, at.data.tokenizer, text, f"after step {step}, {at.proof}")
 
 
 def compare(path: str | Path, text: str, turned: Sequence[Knob | str], step: int | None = None) -> Comparison:
@@ -93,10 +93,11 @@ def compare(path: str | Path, text: str, turned: Sequence[Knob | str], step: int
     """
     if step is None:
         found = load_trained(path)
-        return knobs.compare(found.model, found.tokenizer, text, turned)
+        return knobs.compare(found.model, found.tokenizer, text, turned, where=f"read by {found.folder}")
     at = machine(path)
     model = model_with(Snapshot.of(at.go_to(step)), at.era)
-    return knobs.compare(model, at.data.tokenizer, text, turned)
+    where = f"after step {step}, {at.proof}"
+    return knobs.compare(model, at.data.tokenizer, text, turned, where=where)
 
 
 def fork(run: str | Path, step: int, turned: Sequence[Knob | str], name: str | None = None) -> RunFolder:

@@ -14,6 +14,7 @@ from etude.errors import InputError
 from etude.model.folder import plain_card
 from etude.run import RunFolder, free_name, hash_file, staged_folder, write_atomic, write_json
 from etude.train.checkpoint import Snapshot, save_checkpoint
+from etude.train.frozen import settings_for_step
 from etude.watch.time_machine import TimeMachine
 
 
@@ -42,9 +43,11 @@ def fork(
             raise InputError(f"no parameter '{key}' of shape {tuple(value.shape)} is in this network")
     changed = {**snapshot.weights, **{key: value.detach().cpu().clone() for key, value in weights.items()}}
     folder = parent.run.path.parent
-    run = RunFolder.new(folder, name or free_name(folder, f"{parent.run.name}-turned"))
+    run = RunFolder.new(folder, free_name(folder, f"{parent.run.name}-turned") if name is None else name)
     era = machine.era
-    settings = with_values(parent.settings, {"run.name": run.name, "run.folder": str(folder)})
+    # As they were for the next step: what was changed later in the parent is none of this run's past.
+    then = settings_for_step(parent.settings, parent.manifest, step + 1)
+    settings = with_values(then, {"run.name": run.name, "run.folder": str(folder)})
     sittings = parent.sittings_before(step + 1)
     with staged_folder(run.path, replace=False) as staging:
         made = RunFolder(staging)

@@ -169,6 +169,7 @@ class Comparison:
 
     def __repr__(self) -> str:
         lines = ["turned: " + "; ".join(map(str, self.knobs))]
+        lines += [self.prompt.where] if self.prompt.where else []
         if len(self.prompt.ids) > 1:
             before, after = (float(values.mean()) for values in self.losses)
             lines.append(f"loss {before:.4f} -> {after:.4f} nats a token")
@@ -184,13 +185,14 @@ def compare(
     text: str,
     knobs: Sequence[Knob | str],
     patches: Mapping[str, Tensor] | None = None,
+    where: str = "",
 ) -> Comparison:
     """What ``text`` is predicted to go on with, as the network is and with ``knobs`` turned.
 
     Raises:
         InputError: a knob is of nothing in this network, or the text is too long for it.
     """
-    prompt = look(model, tokenizer, text)
+    prompt = look(model, tokenizer, text, where)
     parsed = tuple(parse_knob(knob) if isinstance(knob, str) else knob for knob in knobs)
     turned = turn(model, parsed, patches)
     for knob in parsed:
@@ -199,6 +201,8 @@ def compare(
     taps = Taps(lambda name: name == LOGITS, changes=turned.changes)
     after = run_opened(turned.model, prompt.ids[None], taps=taps)[LOGITS][0]
     before = prompt.activation(LOGITS)[0]
+    if not after.isfinite().all() and before.isfinite().all():
+        raise InputError(f"'{parsed[-1]}' turns so far that the predictions are not finite: turn it less")
     return Comparison(prompt, parsed, before.double().log_softmax(-1), after.double().log_softmax(-1))
 
 
@@ -213,6 +217,8 @@ def _turned_parameter(knob: Knob, parameter: Tensor) -> Tensor:
         raise InputError(f"'{knob}' is outside of {knob.name}, whose shape is {shape} (counted from 0)")
     result = parameter.detach().clone()
     result[knob.index] = knob.turned(result[knob.index])
+    if not result.isfinite().all():
+        raise InputError(f"'{knob}' turns {knob.name} so far that its numbers are not finite: turn it less")
     return result
 
 

@@ -261,7 +261,7 @@ class Node:
                 f"out |{float(self.outgoing.norm()):.3g}|; gradient: {update}",
                 f"promotes   {_told(self.promoted)}",
                 f"suppresses {_told(self.suppressed)}{scaled}",
-                f"{'dead' if self.activity.dead else 'active'} at {self.activity.share_active:.1%} of {tokens:,} "
+                f"{'dead: ' if self.activity.dead else ''}active at {self.activity.share_active:.1%} of {tokens:,} "
                 "held-out tokens, most at",
                 *(f"  {passage}" for passage in self.most[:3]),
                 "least at",

@@ -85,6 +85,8 @@ class Prompt:
     ids: Int[Tensor, " T"]
     tokens: tuple[str, ...]
     decode: Callable[[int], str] = field(repr=False)
+    text: str = ""
+    where: str = ""  # of which step of what, and how that is proved
     _kept: dict[str, Tensor] = field(default_factory=dict, repr=False)
 
     def activation(self, name: str) -> Tensor:
@@ -210,15 +212,16 @@ class Prompt:
         return token
 
     def __repr__(self) -> str:
-        text = "".join(self.tokens[1:])
+        text = " ".join(self.text.split())
         lines = [f"{len(self.ids)} tokens: {text if len(text) < 60 else text[:57] + '...'}"]
+        lines += [self.where] if self.where else []
         if len(self.ids) > 1:
             lines.append(f"loss {float(self.losses.mean()):.4f} nats a token")
         lines.append(f"next: {'  '.join(map(str, self.guesses()))}")
         return "\n".join(lines)
 
 
-def look(model: LanguageModel, tokenizer: EtudeTokenizer, text: str) -> Prompt:
+def look(model: LanguageModel, tokenizer: EtudeTokenizer, text: str, where: str = "") -> Prompt:
     """``text`` as a document from its beginning, read by ``model``.
 
     Raises:
@@ -232,7 +235,8 @@ def look(model: LanguageModel, tokenizer: EtudeTokenizer, text: str) -> Prompt:
         )
     tokens = tuple(tokenizer.decode([token]) for token in ids)
     device = model.unembedding()[0].device
-    return Prompt(model, torch.tensor(ids, device=device), tokens, lambda token: tokenizer.decode([token]))
+    read = torch.tensor(ids, device=device)
+    return Prompt(model, read, tokens, lambda token: tokenizer.decode([token]), text, where)
 
 
 @torch.no_grad()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -21,12 +22,26 @@ class Comparison:
 
     @property
     def holds(self) -> bool:
-        """Whether all that was told is the same to the bit."""
-        if self.left_out:
-            return self.checksum[0] == self.checksum[1]
-        return all(
-            told is None or told == seen for told, seen in (self.loss, self.grad_norm, self.checksum)
-        ) and (self.loss[0] is not None)
+        """Whether all that was told is the same to the bit; of a step that was left out, that it is again."""
+        return not self.differing
+
+    @property
+    def differing(self) -> tuple[str, ...]:
+        """What is not as it was told."""
+        told = {
+            "loss": self.loss,
+            "gradient norm": self.grad_norm,
+            "checksum of all parameters": self.checksum,
+        }
+        found = [name for name, (then, now) in told.items() if then is not None and then != now]
+        if self.left_out == (math.isfinite(self.loss[1]) and math.isfinite(self.grad_norm[1])):
+            found.append("whether its update was left out")
+        return tuple(found)
+
+    @property
+    def was_told(self) -> bool:
+        """Whether the record has this step at all."""
+        return self.left_out or self.loss[0] is not None
 
 
 @dataclass(frozen=True)
@@ -69,15 +84,25 @@ class Proof:
         if not count:
             return f"as saved at step {self.from_step} (checksums of its files are right)"
         since = f"{count} step{'s' * (count > 1)} made again from the checkpoint of step {self.from_step}"
+        untold = sum(not c.was_told for c in self.compared)
+        if untold:
+            since += f" ({untold} of them with no line in the record)"
+        left_out = sum(c.left_out for c in self.compared)
+        if left_out:
+            since += f" ({left_out} left out then, being not finite, and again now)"
+        if self.holds and untold + left_out == count and not self.checksums:
+            return f"nothing to compare with: {since}"
         if self.holds:
-            with_sums = f" and {self.checksums} checksums of all parameters" if self.checksums else ""
+            many = "s" * (self.checksums > 1)
+            with_sums = f" and {self.checksums} checksum{many} of all parameters" if self.checksums else ""
             return (
                 f"proved: {since}, every loss and gradient norm{with_sums} equal to the record, bit for bit"
             )
         changed = f" (not as then: {'; '.join(self.other_machine)})" if self.other_machine else ""
-        first = next(c.step for c in self.compared if not c.holds)
+        first = next(c for c in self.compared if not c.holds)
         return (
-            f"not the same bits: {since}, from step {first} on they differ{changed}; losses by at most "
+            f"not the same bits: {since}, from step {first.step} on they differ{changed}: there in "
+            f"{' and '.join(first.differing)}; losses by at most "
             f"{self.largest_loss_difference:.1e} of themselves, gradient norms by "
             f"{self.largest_norm_difference:.1e}"
         )
@@ -107,4 +132,5 @@ def machine_differences(
 def _apart(told: float | None, seen: float) -> float:
     if told is None or told == seen:
         return 0.0
-    return abs(told - seen) / max(abs(told), abs(seen))
+    apart = abs(told - seen) / max(abs(told), abs(seen))
+    return apart if math.isfinite(apart) else 1.0

@@ -64,7 +64,7 @@ class Reconciliation:
     @property
     def largest(self) -> float:
         """The largest relative difference."""
-        return max(check.difference for check in self.checks)
+        return max((check.difference for check in self.checks), default=0.0)
 
     def __str__(self) -> str:
         lines = [
@@ -78,13 +78,15 @@ class Reconciliation:
 
 def reconcile(opened: OpenedStep) -> Reconciliation:
     """Hold an opened step against float64. It takes a forward and backward pass of the batch in float64."""
+    if not opened.applied:  # numbers that are not finite explain nothing, and nothing was applied
+        return Reconciliation(opened.step, ())
     exact = model_with(opened.before, opened.era, torch.float64)
     total, loss = _gradient_by_rows(opened, exact)
     norm = torch.stack([gradient.square().sum() for gradient in total.values()]).sum().sqrt()
     numbers = sum(gradient.numel() for gradient in total.values())
-    clip = min(1.0, opened.settings.train.max_grad_norm / float(norm))
+    clip = min(1.0, opened.settings.train.max_grad_norm / max(float(norm), 1e-300))
     checks = [
-        Check("loss", abs(opened.loss - loss) / loss),
+        Check("loss", abs(opened.loss - loss) / max(loss, 1e-300)),
         _worst(
             "gradients",
             {
@@ -92,11 +94,10 @@ def reconcile(opened: OpenedStep) -> Reconciliation:
                 for name in total
             },
         ),
-        Check("gradient norm", abs(opened.grad_norm - float(norm)) / float(norm)),
+        Check("gradient norm", abs(opened.grad_norm - float(norm)) / max(float(norm), 1e-300)),
         Check("clipping", abs(opened.clip_factor - clip) / clip),
     ]
-    if opened.applied:
-        checks += [_update_by_the_rule(opened), _update_again(opened)]
+    checks += [_update_by_the_rule(opened), _update_again(opened)]
     row = opened.row(0)
     checks += [_node_sums(opened, row), _chain_rule(opened, row)]
     return Reconciliation(opened.step, tuple(checks))

@@ -47,18 +47,18 @@ class Recorded:
         left_out, revisions, micro = set(), {}, {}
         for event in run.metrics.read():
             kind, step = event.get("event"), event.get("step")
-            if type(step) is not int:
+            if type(step) is not int or step < 0:
                 continue
-            if kind == "step" and _numbers(event, "loss", "grad_norm"):
+            if kind == "step" and _number(event.get("loss")) and _number(event.get("grad_norm")):
                 losses[step], norms[step] = float(event["loss"]), float(event["grad_norm"])
             elif kind == "checksum" and isinstance(event.get("parameters"), str):
                 checksums[step] = event["parameters"]
             elif kind == "left_out":
                 left_out.add(step)
-            elif kind == "length" and _numbers(event, "num_steps"):
-                revisions[step] = int(event["num_steps"])
-            elif kind == "micro_batch" and _numbers(event, "micro_batch_rows"):
-                micro[step] = int(event["micro_batch_rows"])
+            elif kind == "length" and _count(event.get("num_steps")) and event["num_steps"] > step:
+                revisions[step] = event["num_steps"]
+            elif kind == "micro_batch" and _count(event.get("micro_batch_rows")):
+                micro[step] = event["micro_batch_rows"]
         return cls(
             run,
             settings,
@@ -88,8 +88,9 @@ class Recorded:
 
     @property
     def last_step(self) -> int:
-        """The last step that is told of."""
-        return max([0, *self.losses, *self.left_out])
+        """The last step that is told of. A record cannot tell of more steps than it has lines."""
+        told = {*self.losses, *self.left_out}
+        return min(max(told), min(told) - 1 + len(told)) if told else 0
 
     def settings_for(self, step: int) -> Settings:
         """What was set when the update was made that led to ``step``, on the threads of that time."""
@@ -136,11 +137,18 @@ class Recorded:
         first = min(self.checkpoints, default=None)
         if first is None:
             raise InputError(f"{self.run.path} has no checkpoint yet: train it for a while first")
+        if self.last_step <= first:
+            raise InputError(f"{self.run.path} has made no step since its first checkpoint: train it first")
         if not first < step <= self.last_step:
             raise InputError(
                 f"{self.run.path} has no step {step} to look at: choose one from {first + 1} to {self.last_step}"
             )
 
 
-def _numbers(event: Mapping[str, Any], *names: str) -> bool:
-    return all(isinstance(event.get(name), int | float) for name in names)
+def _number(value: Any) -> bool:
+    """Whether it is a finite one that fp32 can hold."""
+    return type(value) in (int, float) and abs(value) < 1e39
+
+
+def _count(value: Any) -> bool:
+    return type(value) is int and 0 < value < 2**48

@@ -18,7 +18,7 @@ from etude.data.prepare import PreparedData, open_prepared, prepare
 from etude.device import describe_machine
 from etude.errors import InputError
 from etude.model.folder import load_config
-from etude.train.checkpoint import Snapshot, load_state, verify_checkpoint
+from etude.train.checkpoint import Checkpoint, Snapshot, load_state, verify_checkpoint
 from etude.train.checksum import checksum
 from etude.train.compilation import compile_objective
 from etude.train.loop import Loop, TrainState
@@ -178,8 +178,8 @@ class TimeMachine:
             near[0].restore(self.enter(max(1, near[0].step)).state)
             self.proof = near[1]
             return
-        folder = self.recorded.checkpoints[max(checkpoints)]
-        checkpoint = verify_checkpoint(folder)
+        checkpoint = self._newest_whole(checkpoints)
+        folder = checkpoint.folder
         # Its device is chosen first: the settings are those of the update that led to it, or of the first.
         state = self.enter(max(1, checkpoint.step)).state
         if load_config(folder) != self.era.plan.model:
@@ -192,6 +192,20 @@ class TimeMachine:
         sitting = self.recorded.sitting(step)
         self.proof = Proof(checkpoint.step, machine_differences(sitting, machine, self.era.compiled), ())
         self.states.put(Snapshot.of(state), self.proof)
+
+    def _newest_whole(self, steps: list[int]) -> Checkpoint:
+        """The newest checkpoint of ``steps`` whose files are as they were written.
+
+        Raises:
+            InputError: none is; the newest one's damage is told.
+        """
+        damage: InputError | None = None
+        for step in sorted(steps, reverse=True):
+            try:
+                return verify_checkpoint(self.recorded.checkpoints[step])
+            except InputError as error:
+                damage = damage or error
+        raise damage or InputError(f"{self.recorded.run.path} has no checkpoint to begin with")
 
 
 def _text_of(recorded: Recorded) -> PreparedData:

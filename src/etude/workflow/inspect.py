@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -62,7 +63,7 @@ def show(question: Question, console: Console, *, as_json: bool, png: Path | Non
     with console.status("replaying") if not as_json and console.is_terminal else _quietly():
         look = _look(question)
     if as_json:
-        print(json.dumps(look.values, ensure_ascii=False))
+        print(json.dumps(_plain(look.values), ensure_ascii=False, allow_nan=False))
     else:
         for part in look.parts:
             console.print(part, markup=False, highlight=False, soft_wrap=isinstance(part, str))
@@ -70,6 +71,15 @@ def show(question: Question, console: Console, *, as_json: bool, png: Path | Non
         draw(look.pictures(), png, theme)
         if not as_json:
             print(png)
+
+
+def _plain(value: Any) -> Any:
+    """The same with None for numbers that JSON has not."""
+    if isinstance(value, dict):
+        return {key: _plain(one) for key, one in value.items()}
+    if isinstance(value, list):
+        return [_plain(one) for one in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _quietly() -> Any:
@@ -83,7 +93,7 @@ def _look(question: Question) -> Look:
         return _forked(question)
     if question.prompt is not None:
         return _prompt(question, question.prompt)
-    RunFolder.open(question.path)  # the rest needs a history
+    _require_run(question.path)
     machine = desk.machine(question.path)
     step = machine.recorded.last_step if question.step is None else question.step
     if question.node is not None:
@@ -99,16 +109,23 @@ def _look(question: Question) -> Look:
     return _step(opened, decode)
 
 
+def _require_run(path: Path) -> None:
+    """Raises InputError where there is no history to look at."""
+    if (path / "config.json").is_file():
+        raise InputError(f"{path} is a model folder, which has no steps: look at it with --prompt TEXT")
+    RunFolder.open(path)
+
+
 def _step(opened: OpenedStep, decode: tables.Decode) -> Look:
     from etude.watch.reconciliation import reconcile
 
     found, row = reconcile(opened), opened.row(0)
     head = (
         f"step {opened.step}: loss {opened.loss:.6f} nats a token, gradient norm {opened.grad_norm:.6g}, "
-        f"shortened to {opened.clip_factor:.4g} of it"
+        + ("not clipped" if opened.clip_factor == 1 else f"clipped to {opened.clip_factor:.4g} of it")
     )
     if not opened.applied:
-        head += "; not finite, nothing was changed"
+        head = f"step {opened.step}: the loss or its gradient was not finite, and nothing was changed"
     values = {
         "step": opened.step,
         "proof": tables.proof_values(opened.proof),
@@ -129,9 +146,10 @@ def _step(opened: OpenedStep, decode: tables.Decode) -> Look:
         str(opened.proof),
         tables.row_table(row, decode),
         tables.parameter_table(opened),
-        "does that explain what was applied? Largest relative difference from float64:",
-        tables.check_table(found),
     ]
+    if found.checks:
+        parts += ["does that explain what was applied? Largest relative difference from float64:"]
+        parts += [tables.check_table(found)]
     return Look(parts, values, lambda: tables.step_pictures(opened, row))
 
 
@@ -211,7 +229,7 @@ def _prompt(question: Question, text: str) -> Look:
 
 
 def _forked(question: Question) -> Look:
-    RunFolder.open(question.path)
+    _require_run(question.path)
     recorded = desk.machine(question.path).recorded
     step = max(recorded.checkpoints, default=0) if question.step is None else question.step
     run = desk.fork(question.path, step, question.knobs, question.fork)

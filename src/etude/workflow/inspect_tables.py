@@ -253,6 +253,7 @@ def prompt_values(prompt: Prompt) -> dict[str, Any]:
     """Everything that is shown of a prompt, and the attention patterns."""
     attribution, parts = prompt.attribution(), prompt.contributions()
     values: dict[str, Any] = {
+        "where": prompt.where,
         "tokens": list(prompt.tokens),
         "ids": prompt.ids.tolist(),
         "losses": prompt.losses.tolist(),
@@ -286,6 +287,7 @@ def induction_line(induction: dict[str, Any]) -> str:
 def comparison_values(compared: Comparison) -> dict[str, Any]:
     before, after = compared.losses
     return {
+        "where": compared.prompt.where,
         "tokens": list(compared.prompt.tokens),
         "knobs": [str(knob) for knob in compared.knobs],
         "losses_before": before.tolist(),
