@@ -35,6 +35,7 @@ COUNTS = {
     "history": 120,
     "list of runs": 60,
     "resume": 60,
+    "replay": 60,
     "checkpoint": 80,
     "model folder": 80,
     "sharded model": 60,
