@@ -8,13 +8,12 @@ from pathlib import Path
 
 from etude.errors import InputError
 from etude.run import RunFolder
-from etude.train.checkpoint import Snapshot
 from etude.train.trained import load_trained
 from etude.watch import forking, knobs, prompts
 from etude.watch.knobs import Comparison, Knob, parse_knob
 from etude.watch.one_node import Node, look_at_node
 from etude.watch.one_weight import WeightHistory, look_at_weight
-from etude.watch.opened import OpenedStep, model_with, open_step
+from etude.watch.opened import OpenedStep, model_at, open_step
 from etude.watch.prompts import Prompt
 from etude.watch.time_machine import TimeMachine
 
@@ -81,7 +80,7 @@ def prompt(path: str | Path, text: str, step: int | None = None) -> Prompt:
         found = load_trained(path)
         return prompts.look(found.model, found.tokenizer, text, f"read by {found.folder}")
     at = machine(path)
-    model = model_with(Snapshot.of(at.go_to(step)), at.era)
+    model = model_at(at, step)
     return prompts.look(model, at.data.tokenizer, text, f"after step {step}, {at.proof}")
 
 
@@ -95,7 +94,7 @@ def compare(path: str | Path, text: str, turned: Sequence[Knob | str], step: int
         found = load_trained(path)
         return knobs.compare(found.model, found.tokenizer, text, turned, where=f"read by {found.folder}")
     at = machine(path)
-    model = model_with(Snapshot.of(at.go_to(step)), at.era)
+    model = model_at(at, step)
     where = f"after step {step}, {at.proof}"
     return knobs.compare(model, at.data.tokenizer, text, turned, where=where)
 
@@ -108,7 +107,7 @@ def fork(run: str | Path, step: int, turned: Sequence[Knob | str], name: str | N
     """
     at = machine(run)
     parsed = [parse_knob(knob) if isinstance(knob, str) else knob for knob in turned]
-    model = model_with(Snapshot.of(at.go_to(step)), at.era)
+    model = model_at(at, step)
     found = knobs.turn(model, parsed)
     if found.changes:
         raise InputError(

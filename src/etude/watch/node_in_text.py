@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from etude.watch.one_node import TOKENS, TokenEffect
+from etude.watch.one_node import TokenEffect, extreme_effects
 from etude.watch.passages import plain
 from etude.watch.prompts import Prompt
 from etude.watch.terms import NodeSum, node_sum
@@ -74,10 +74,5 @@ def look_at_node_in_text(prompt: Prompt, layer: str, unit: int) -> NodeInText:
     wiring = wiring_of(prompt.model, layer)
     wiring.require_unit(unit)
     effects = token_effects(prompt.model, wiring, unit)
-    order = effects.argsort(descending=True, stable=True).tolist()
-
-    def told(ids: list[int]) -> tuple[TokenEffect, ...]:
-        return tuple(TokenEffect(token, prompt.decode(token), float(effects[token])) for token in ids)
-
     post = prompt.activation(f"{layer}.post")[0, :, unit].cpu()
-    return NodeInText(prompt, wiring, unit, post, effects, told(order[:TOKENS]), told(order[::-1][:TOKENS]))
+    return NodeInText(prompt, wiring, unit, post, effects, *extreme_effects(effects, prompt.decode))

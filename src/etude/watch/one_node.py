@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -12,12 +12,11 @@ from torch import Tensor
 
 from etude.errors import InputError
 from etude.model.language_model import LanguageModel
-from etude.train.checkpoint import Snapshot
 from etude.train.plan import Plan
 from etude.watch.activity import Activity, NodeHistory, activity, node_history
 from etude.watch.forward import Taps, run_opened
 from etude.watch.held_out import SAMPLE_TOKENS, HeldOut, held_out
-from etude.watch.opened import OpenedRow, OpenedStep, model_with, open_step
+from etude.watch.opened import OpenedRow, OpenedStep, model_at, open_step
 from etude.watch.passages import Passage, extreme_passages, plain
 from etude.watch.proof import Proof
 from etude.watch.terms import NodeSum, node_sum
@@ -294,16 +293,12 @@ def look_at_node(
         InputError: no such step, layer or node.
     """
     wiring_at(machine, layer).require_unit(unit)
-    state = machine.go_to(step)
+    model = model_at(machine, step)
     plan, proof = machine.era.plan, machine.proof
-    model = model_with(Snapshot.of(state), machine.era)
     wiring, sample = wiring_of(model, layer), held_out(plan, max_tokens)
     seen = activity(model, wiring, unit, sample, plan.device)
     effects = token_effects(model, wiring, unit)
-    order, tokenizer = effects.argsort(descending=True, stable=True).tolist(), plan.data.tokenizer
-
-    def told(ids: list[int]) -> tuple[TokenEffect, ...]:
-        return tuple(TokenEffect(i, tokenizer.decode([i]), float(effects[i])) for i in ids)
+    tokenizer = plan.data.tokenizer
 
     def found(highest: bool) -> tuple[Passage, ...]:
         return extreme_passages(seen.post, sample, tokenizer, count=passages, highest=highest)
@@ -319,11 +314,22 @@ def look_at_node(
         sample,
         seen,
         effects,
-        told(order[:tokens]),
-        told(order[::-1][:tokens]),
+        *extreme_effects(effects, lambda token: tokenizer.decode([token]), tokens),
         found(True),
         found(False),
     )
+
+
+def extreme_effects(
+    effects: Float[Tensor, " V"], decode: Callable[[int], str], count: int = TOKENS
+) -> tuple[tuple[TokenEffect, ...], tuple[TokenEffect, ...]]:
+    """The ``count`` tokens with the highest effects, and those with the lowest."""
+    order = effects.argsort(descending=True, stable=True).tolist()
+
+    def told(ids: list[int]) -> tuple[TokenEffect, ...]:
+        return tuple(TokenEffect(token, decode(token), float(effects[token])) for token in ids)
+
+    return told(order[:count]), told(order[::-1][:count])
 
 
 def wiring_at(machine: TimeMachine, layer: str) -> Wiring:

@@ -7,7 +7,7 @@ looks; :mod:`etude.watch.reconciliation` says how far the two agree.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -104,7 +104,7 @@ class OpenedStep:
     @cached_property
     def model(self) -> LanguageModel:
         """The network with the weights before the step, uncompiled."""
-        return model_with(self.before, self.era)
+        return model_with(self.before.weights, self.era)
 
     def parameter(self, name: str) -> ParameterUpdate:
         """How one parameter moved.
@@ -232,11 +232,20 @@ def open_step(machine: TimeMachine, step: int) -> OpenedStep:
     )
 
 
-def model_with(snapshot: Snapshot, era: Era, dtype: torch.dtype = torch.float32) -> LanguageModel:
-    """The network of ``era`` with the weights of ``snapshot``, uncompiled."""
+def model_with(weights: Mapping[str, Tensor], era: Era, dtype: torch.dtype = torch.float32) -> LanguageModel:
+    """The network of ``era`` with a copy of ``weights``, uncompiled."""
     model = materialise(empty_model(era.plan.model), era.plan.device.torch, dtype)
-    model.load_state_dict(snapshot.weights)
+    model.load_state_dict(weights)
     return model
+
+
+def model_at(machine: TimeMachine, step: int) -> LanguageModel:
+    """The run's network after ``step``, uncompiled and apart from the machine's own.
+
+    Raises:
+        InputError: the run has no such step.
+    """
+    return model_with(machine.go_to(step).model.state_dict(), machine.era)
 
 
 def _losses(logits: Float[Tensor, "B T V"], targets: Int[Tensor, "B T"]) -> Float[Tensor, "B T"]:

@@ -80,7 +80,7 @@ def reconcile(opened: OpenedStep) -> Reconciliation:
     """Hold an opened step against float64. It takes a forward and backward pass of the batch in float64."""
     if not opened.applied:  # numbers that are not finite explain nothing, and nothing was applied
         return Reconciliation(opened.step, ())
-    exact = model_with(opened.before, opened.era, torch.float64)
+    exact = model_with(opened.before.weights, opened.era, torch.float64)
     total, loss = _gradient_by_rows(opened, exact)
     norm = torch.stack([gradient.square().sum() for gradient in total.values()]).sum().sqrt()
     numbers = sum(gradient.numel() for gradient in total.values())
@@ -127,7 +127,7 @@ def _update_by_the_rule(opened: OpenedStep) -> Check:
 def _update_again(opened: OpenedStep) -> Check:
     """The optimizer once more, from the opened pieces alone: it has to give the same bits."""
     era = opened.era
-    model = model_with(opened.before, era)
+    model = model_with(opened.before.weights, era)
     rules = UpdateRules(model, opened.settings.train, era.plan.device)
     rules.load_named_state(opened.before.optimizer)
     for name, parameter in model.named_parameters():
