@@ -20,7 +20,7 @@ from etude.model.build import build_model
 from etude.run import read_object
 from etude.train.checkpoint import list_checkpoints, step_of
 from etude.train.checksum import checksum
-from etude.train.loop import Loop, TrainState
+from etude.train.loop import TrainState
 from etude.watch.forward import LOGITS
 from etude.watch.opened import open_step
 from etude.watch.proof import machine_differences
@@ -221,7 +221,6 @@ def test_training_is_not_touched_by_looking(train: Train) -> None:
     reconcile(open_step(machine, 9))
     assert {file: file.read_bytes() for file in path.rglob("*") if file.is_file()} == before
     assert isinstance(machine.state, TrainState)
-    assert isinstance(machine.era.loop, Loop)
 
 
 def test_an_absurd_record_is_bounded_and_left_out(train: Train, tmp_path: Path) -> None:

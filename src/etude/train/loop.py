@@ -29,7 +29,7 @@ from etude.train.events import (
 from etude.train.objectives import Objective
 from etude.train.optimizer import UpdateRules
 from etude.train.parallel import ALONE, Ranks
-from etude.train.schedule import Revision, last_step, lr_factor, momentum, planned_step
+from etude.train.schedule import Revision, last_step, lr_factor_at, momentum
 from etude.train.spikes import LossWatch
 from etude.train.step import OutOfMemory, StepResult, update_step
 
@@ -47,6 +47,37 @@ class TrainState:
     left_out: int = 0  # steps in a row, up to this one, that were not finite
     micro_batch_rows: int | None = None  # fewer than planned, where those did not fit the memory
     last: StepResult | None = None  # of the newest step of this sitting; no checkpoint holds it
+
+    def arrive(self, result: StepResult, num_tokens: int) -> None:
+        """Stand at the next step, whose update has been made."""
+        self.step += 1
+        self.tokens_seen += num_tokens
+        self.left_out = 0 if result.applied else self.left_out + 1
+        self.last = result
+
+
+def make_step(
+    state: TrainState, objective: Objective, settings: TrainSettings, device: Device, ranks: Ranks = ALONE
+) -> StepResult:
+    """The update that leads from ``state`` to its next step: in training, and whenever it is made again.
+
+    Raises:
+        OutOfMemory: its gradient found no memory; nothing was changed.
+    """
+    step = state.step + 1
+    result = update_step(
+        list(state.model.parameters()),
+        objective.loss,
+        objective.batch(step),
+        state.rules,
+        lr_factor=lr_factor_at(step, objective.num_steps, state.revisions, settings),
+        momentum=momentum(step, settings),
+        max_grad_norm=settings.max_grad_norm,
+        device=device,
+        ranks=ranks,
+    )
+    state.arrive(result, objective.tokens_per_step)
+    return result
 
 
 @dataclass(frozen=True)
@@ -145,37 +176,23 @@ class Loop:
 
     def one_step(self) -> StepResult:
         """The update that makes the next step."""
-        state, step = self.state, self.state.step + 1
-        result = self._try(step)
+        state = self.state
+        result = self._try()
         while result is None:
-            result = self._try(step)
-        state.step, state.last = step, result
-        state.tokens_seen += self.objective.tokens_per_step
+            result = self._try()
         if result.applied:
-            state.left_out = 0
-            self._unlogged.append((step, state.tokens_seen, result.loss, result.grad_norm))
+            self._unlogged.append((state.step, state.tokens_seen, result.loss, result.grad_norm))
         else:
-            state.left_out += 1
             self._log()
-            where = (step, state.tokens_seen, state.wall_time)
+            where = (state.step, state.tokens_seen, state.wall_time)
             values = (str(float(result.loss)), str(float(result.grad_norm)))
-            self._emit(LeftOutEvent(*where, *values, self.objective.row_sources(step)))
+            self._emit(LeftOutEvent(*where, *values, self.objective.row_sources(state.step)))
         return result
 
-    def _try(self, step: int) -> StepResult | None:
-        """The update of a step; None when it did not fit the memory, and may in the smaller pieces to come."""
+    def _try(self) -> StepResult | None:
+        """The next update; None when it did not fit the memory, and may in the smaller pieces to come."""
         try:
-            return update_step(
-                list(self.state.model.parameters()),
-                self.objective.loss,
-                self.objective.batch(step),
-                self.state.rules,
-                lr_factor=self.lr_factor(step),
-                momentum=momentum(step, self.settings),
-                max_grad_norm=self.settings.max_grad_norm,
-                device=self.device,
-                ranks=self.ranks,
-            )
+            return make_step(self.state, self.objective, self.settings, self.device, self.ranks)
         except OutOfMemory:
             # The other ranks would wait for this one's gradient.
             rows = self.objective.halve_micro_batches() if self.ranks.count == 1 else None
@@ -187,11 +204,6 @@ class Loop:
         self.state.micro_batch_rows = rows
         self._emit(MicroBatchEvent(self.state.step, self.state.tokens_seen, self.state.wall_time, rows))
         return None
-
-    def lr_factor(self, step: int) -> float:
-        """What multiplies the peak learning rates for the update that makes ``step``."""
-        position = planned_step(step, self.objective.num_steps, self.state.revisions)
-        return lr_factor(position, self.settings)
 
     def _is_log_due(self) -> bool:
         step = self.state.step
@@ -218,11 +230,12 @@ class Loop:
         self.device.synchronize()
         before, seconds = self.state.wall_time, self._advance_clock()
         rate = self.objective.tokens_per_step * len(self._unlogged) / max(seconds, 1e-9)
-        peak = resolved(self.settings.lr, "train.lr")
+        peak, planned = resolved(self.settings.lr, "train.lr"), self.objective.num_steps
         for number, (step, tokens_seen, loss, grad_norm) in enumerate(self._unlogged, start=1):
             value = float(loss)
             where = (step, tokens_seen, before + seconds * number / len(self._unlogged))
-            self._emit(StepEvent(*where, value, float(grad_norm), peak * self.lr_factor(step), rate))
+            lr = peak * lr_factor_at(step, planned, self.state.revisions, self.settings)
+            self._emit(StepEvent(*where, value, float(grad_norm), lr, rate))
             usual = self.watch.spike(value)
             if usual is not None:
                 self._emit(SpikeEvent(*where, value, usual, self.objective.row_sources(step)))

@@ -58,6 +58,11 @@ def lr_factor(step: float, settings: TrainSettings) -> float:
     return settings.min_lr_ratio + (1 - settings.min_lr_ratio) * remaining
 
 
+def lr_factor_at(step: int, num_steps: int, revisions: Sequence[Revision], settings: TrainSettings) -> float:
+    """The :func:`lr_factor` of a step of a run that was planned for ``num_steps``."""
+    return lr_factor(planned_step(step, num_steps, revisions), settings)
+
+
 def momentum(step: int, settings: TrainSettings) -> float:
     """Muon's momentum for the update that makes step ``step`` (from 1): it grows to ``settings.momentum``."""
     progress = min(1.0, step / max(1, settings.momentum_warmup_steps))

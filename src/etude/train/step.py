@@ -65,12 +65,9 @@ def update_step(
     """
     rules.zero_grad()
     loss = batch_gradient(parameters, summed_loss, batch, device, ranks)
-    grad_norm = clip_gradients(parameters, max_grad_norm)
-    # Waits for the device, for an update from a gradient that is no number could not be taken back.
-    applied = bool(torch.isfinite(loss) & torch.isfinite(grad_norm))
-    if applied:
-        rules.step(lr_factor, momentum)
-    return StepResult(loss, grad_norm, applied)
+    return apply_gradient(
+        parameters, loss, rules, lr_factor=lr_factor, momentum=momentum, max_grad_norm=max_grad_norm
+    )
 
 
 def batch_gradient(
@@ -98,6 +95,24 @@ def batch_gradient(
         loss += part_loss.detach()
     ranks.add_up([loss, *(p.grad for p in parameters if p.grad is not None)])
     return loss
+
+
+def apply_gradient(
+    parameters: Sequence[nn.Parameter],
+    loss: Tensor,
+    rules: UpdateRules,
+    *,
+    lr_factor: float,
+    momentum: float,
+    max_grad_norm: float,
+) -> StepResult:
+    """Clip the gradient that the parameters hold and move every one of them, unless a number is not finite."""
+    grad_norm = clip_gradients(parameters, max_grad_norm)
+    # Waits for the device, for an update from a gradient that is no number could not be taken back.
+    applied = bool(torch.isfinite(loss) & torch.isfinite(grad_norm))
+    if applied:
+        rules.step(lr_factor, momentum)
+    return StepResult(loss, grad_norm, applied)
 
 
 OUT_OF_MEMORY = (

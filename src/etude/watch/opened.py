@@ -26,7 +26,7 @@ from etude.train.checkpoint import Snapshot
 from etude.train.events import RowSource
 from etude.train.loss import token_losses
 from etude.train.schedule import momentum
-from etude.train.step import MicroBatch, batch_gradient, clip_factor, clip_gradients
+from etude.train.step import MicroBatch, apply_gradient, batch_gradient, clip_factor
 from etude.watch.forward import LOGITS, Taps, activation_bytes, every_activation, run_opened
 from etude.watch.names import nearest
 from etude.watch.proof import Proof
@@ -199,30 +199,30 @@ def open_step(machine: TimeMachine, step: int) -> OpenedStep:
     state.rules.zero_grad()
     loss = batch_gradient(list(parameters.values()), era.objective.loss, batch, era.plan.device)
     gradients = {name: p.grad.detach().cpu().clone() for name, p in parameters.items() if p.grad is not None}
-    grad_norm = clip_gradients(list(parameters.values()), train.max_grad_norm)
-    applied = bool(torch.isfinite(loss) & torch.isfinite(grad_norm))
-    factor = era.loop.lr_factor(step)
-    if applied:
-        state.rules.step(factor, momentum(step, train))
-    state.step = step
-    state.tokens_seen += era.objective.tokens_per_step
-    state.left_out = 0 if applied else state.left_out + 1
+    result = apply_gradient(
+        list(parameters.values()),
+        loss,
+        state.rules,
+        lr_factor=era.lr_factor(step),
+        momentum=momentum(step, train),
+        max_grad_norm=train.max_grad_norm,
+    )
+    state.arrive(result, era.objective.tokens_per_step)
     machine.proof = before_proof
-    machine.compare(float(loss), float(grad_norm))
+    machine.compare(result)
     after = Snapshot.of(state)
     machine.states.put(before, before_proof)
     machine.states.put(after, machine.proof)
     state.rules.zero_grad()
-    clip = clip_factor(grad_norm, train.max_grad_norm)
     return OpenedStep(
         step,
         era.plan.settings,
         batch,
         era.objective.row_sources(step),
         float(loss),
-        float(grad_norm),
-        clip,
-        applied,
+        float(result.grad_norm),
+        clip_factor(result.grad_norm, train.max_grad_norm),
+        result.applied,
         gradients,
         before,
         after,

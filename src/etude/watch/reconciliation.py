@@ -132,7 +132,7 @@ def _update_again(opened: OpenedStep) -> Check:
     rules.load_named_state(opened.before.optimizer)
     for name, parameter in model.named_parameters():
         parameter.grad = opened.gradients[name].to(parameter.device) * opened.clip_factor
-    rules.step(era.loop.lr_factor(opened.step), max(used.momentum for used in opened.used.values()))
+    rules.step(era.lr_factor(opened.step), max(used.momentum for used in opened.used.values()))
     again = Snapshot(opened.step, {}, dict(model.state_dict()), rules.named_state())
     found = {name: _apart(value.cpu(), opened.after.weights[name]) for name, value in again.weights.items()}
     found |= {
