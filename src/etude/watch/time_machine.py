@@ -1,8 +1,8 @@
 """The time machine: any step of a run made again, on the path that trained it, and held against the record.
 
-From the newest checkpoint before a step (or a replayed state that is closer) the updates up to it are made again by the
-same loop: same batches, same compiled graph, same threads. On the machine that trained a run, on a CPU, that gives the
-same bits; each loss, each norm and each checksum on the way is compared with what was written down.
+From the newest checkpoint before a step (or a replayed state that is closer) the updates up to it are made again as in
+training: same function, same batches, same compiled graph, same threads. On the machine that trained a run, on a CPU,
+that gives the same bits; each loss, norm and checksum on the way is compared with what was written down.
 """
 
 from __future__ import annotations
@@ -13,17 +13,18 @@ from pathlib import Path
 from typing import Any, Literal
 
 from etude.config import Settings
-from etude.data.files import default_cache
-from etude.data.prepare import PreparedData, open_prepared, prepare
 from etude.device import describe_machine
 from etude.errors import InputError
 from etude.model.folder import load_config
 from etude.train.checkpoint import Checkpoint, Snapshot, load_state, verify_checkpoint
 from etude.train.checksum import checksum
 from etude.train.compilation import compile_objective
-from etude.train.loop import Loop, TrainState
+from etude.train.loop import TrainState, make_step
 from etude.train.objectives import NextToken
+from etude.train.own_text import own_text
 from etude.train.plan import Plan, initial_state, next_token_objective, plan_on
+from etude.train.schedule import lr_factor_at
+from etude.train.step import StepResult
 from etude.watch.proof import Comparison, Proof, machine_differences
 from etude.watch.recorded import Recorded
 
@@ -41,8 +42,11 @@ class Era:
     plan: Plan
     state: TrainState
     objective: NextToken
-    loop: Loop
     compiled: bool
+
+    def lr_factor(self, step: int) -> float:
+        """What multiplies the peak learning rates for the update that makes ``step``."""
+        return lr_factor_at(step, self.objective.num_steps, self.state.revisions, self.plan.settings.train)
 
 
 @dataclass
@@ -85,7 +89,11 @@ class TimeMachine:
 
     def __init__(self, run: str | Path, cache_bytes: int = CACHE_BYTES) -> None:
         self.recorded = Recorded.of(Path(run))
-        self.data = _text_of(self.recorded)
+        self.data = own_text(
+            self.recorded.run.path,
+            self.recorded.settings,
+            str(self.recorded.manifest.get("data_fingerprint")),
+        )
         self.states = States(cache_bytes)
         self.proof = Proof.nothing_yet()
         self._era: Era | None = None
@@ -125,13 +133,13 @@ class TimeMachine:
 
     def advance(self) -> None:
         """Make the next update, and compare it with the record."""
-        self.enter(self.state.step + 1)
-        result = self.era.loop.one_step()
-        self.compare(float(result.loss), float(result.grad_norm))
+        era = self.enter(self.state.step + 1)
+        self.compare(make_step(era.state, era.objective, era.plan.settings.train, era.plan.device))
 
-    def compare(self, loss: float, grad_norm: float) -> None:
+    def compare(self, result: StepResult) -> None:
         """Hold the step that was just made against the record."""
         step, recorded = self.state.step, self.recorded
+        loss, grad_norm = float(result.loss), float(result.grad_norm)
         told = recorded.checksums.get(step)
         seen = None if told is None else checksum(self.state.model)
         self.proof = self.proof.after(
@@ -167,8 +175,7 @@ class TimeMachine:
         objective = next_token_objective(plan, state)
         wanted: Literal["auto", False] = "auto" if compiled else False
         problem = compile_objective(objective, plan.device, wanted)
-        loop = Loop(state, objective, plan.settings.train, plan.device)
-        return Era(key, plan, state, objective, loop, compiled=problem is None)
+        return Era(key, plan, state, objective, compiled=problem is None)
 
     def _set_out(self, step: int) -> None:
         """Bring the state to the closest one that is known, and not beyond ``step``."""
@@ -206,24 +213,3 @@ class TimeMachine:
             except InputError as error:
                 damage = damage or error
         raise damage or InputError(f"{self.recorded.run.path} has no checkpoint to begin with")
-
-
-def _text_of(recorded: Recorded) -> PreparedData:
-    """The tokens that the run was trained on: from the cache, or from its sources once more."""
-    fingerprint, settings = str(recorded.manifest.get("data_fingerprint")), recorded.settings
-    found = open_prepared(default_cache(), fingerprint)
-    if found is not None:
-        return found
-    where = recorded.run.path
-    if "-" in settings.data.sources:
-        raise InputError(f"{where} was trained on standard input, and its tokens are gone from the cache")
-    data = prepare(
-        settings.data,
-        settings.tokenizer,
-        family=settings.model.preset,
-        seed=settings.run.seed,
-        cache=default_cache(),
-    )
-    if data.fingerprint != fingerprint:
-        raise InputError(f"the text of {where} has changed since it was trained: put back what it was")
-    return data

@@ -28,6 +28,7 @@ from etude.model.folder import load_config
 from etude.run import RunFolder, free_name, hash_bytes, hash_file, read_object, write_atomic, write_json
 from etude.train.checkpoint import MARKER, Checkpoint, list_checkpoints, step_of, verify_checkpoint
 from etude.train.frozen import differences, own_settings
+from etude.train.own_text import own_text
 from etude.train.plan import Plan, plan_on
 from etude.train.schedule import last_step
 from etude.workflow.plan import prepare_data
@@ -128,16 +129,7 @@ def reopen(path: Path, overrides: Sequence[str], console: Console) -> tuple[Plan
         )
     EtudeTokenizer.load(run.tokenizer, str(recorded.get("tokenizer_hash")))
     fingerprint = str(recorded.get("data_fingerprint"))
-    data = open_prepared(default_cache(), fingerprint)
-    if data is None and "-" in settings.data.sources:
-        raise InputError(
-            f"the text of {path} came on standard input and is gone from the cache: train it anew"
-        )
-    data = data or prepare_data(settings, console)
-    if data.fingerprint != fingerprint:
-        raise InputError(
-            f"the text of {path} has changed since it began: put the old text back, or start a new run"
-        )
+    data = own_text(path, settings, fingerprint, lambda settings: prepare_data(settings, console))
     return plan_on(data, settings), run
 
 

@@ -12,10 +12,10 @@ from typing import Any
 from rich.console import Console
 
 from etude.config import Settings, get_value
-from etude.data.files import default_cache
-from etude.data.prepare import PreparedData, prepare
+from etude.data.prepare import PreparedData
 from etude.device import describe_machine
 from etude.train.dial import MAX_EPOCHS
+from etude.train.own_text import prepared
 from etude.train.plan import Plan, plan_on
 from etude.workflow.display import format_duration
 from etude.workflow.pace import Deadline
@@ -59,14 +59,7 @@ def prepare_data(settings: Settings, console: Console) -> PreparedData:
         InputError: no usable text.
     """
     with data_progress(console) as progress:
-        data = prepare(
-            settings.data,
-            settings.tokenizer,
-            family=settings.model.preset,
-            seed=settings.run.seed,
-            cache=default_cache(),
-            progress=progress,
-        )
+        data = prepared(settings, progress)
     for note in data.report.notes:
         console.print(note, markup=False, highlight=False, soft_wrap=True)
     return data
