@@ -16,7 +16,7 @@ from etude.model.transformer import Transformer
 from etude.watch.activity import DEAD_REACH, Moment, NodeHistory, activity
 from etude.watch.forward import LOGITS, Taps, run_opened
 from etude.watch.held_out import held_out
-from etude.watch.one_node import Node, look_at_node
+from etude.watch.one_node import Node, extreme_effects, look_at_node
 from etude.watch.opened import open_step
 from etude.watch.time_machine import TimeMachine
 from etude.watch.wiring import token_effects, wiring_of
@@ -115,6 +115,15 @@ def test_the_tokens_that_are_told_are_the_extremes(any_watched: Watched) -> None
     for effect in (*node.promoted, *node.suppressed):
         assert effect.text == tokenizer.decode([effect.token_id])
         assert effect.value == float(node.effects[effect.token_id])
+
+
+def test_a_node_that_writes_nothing_promotes_no_token() -> None:
+    effects = torch.zeros(9, dtype=torch.float64)
+    assert extreme_effects(effects, str) == ((), ())
+    effects[4] = 0.5
+    promoted, suppressed = extreme_effects(effects, str)
+    assert [one.token_id for one in promoted] == [4]
+    assert suppressed == ()
 
 
 def test_its_gradient_is_the_opened_steps(any_watched: Watched) -> None:

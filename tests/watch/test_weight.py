@@ -133,7 +133,7 @@ def test_a_step_that_was_left_out_says_so(watched_run: Watched) -> None:
     values = {name: getattr(one, name) for name in WeightStep.__dataclass_fields__}
     left = WeightStep(**{**values, "applied": False, "after": one.before, "gradient": math.nan})
     assert left.by_the_rule == left.after
-    assert left.update == 0
+    assert left.update == left.decay == 0
     assert "nothing was changed" in repr(left)
 
 

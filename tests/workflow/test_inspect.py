@@ -227,6 +227,7 @@ def test_a_fork_has_the_settings_of_its_step(run: Watched, monkeypatch: pytest.M
         (("--prompt", "x", "--png", "x.jpg"), "look.png"),
         (("--token", "1:1", "--png", "x.png"), "nothing to draw"),
         (("--png", "."), "look.png"),
+        (("--dark",), "give --png FILE"),
         (("--png", "no-such-folder/x.png"), "look.png"),
         (("--prompt", "x", "--knob", "lm_head.weight*1e39"), "turn it less"),
         (("--fork", "y", "--knob", "lm_head.weight*1e308"), "turn it less"),

@@ -78,6 +78,8 @@ def inspect(
         raise InputError(f"--png writes a picture into a folder that is there, such as look.png; got '{png}'")
     if png is not None and (token or knob):
         raise InputError("there is nothing to draw of --token or --knob: leave --png out")
+    if dark and png is None:
+        raise InputError("--dark is the ground of a picture: give --png FILE with it")
     if fork is not None and given:
         raise InputError(f"--fork writes a run and shows nothing: leave {given[0]} out")
     question = inspection.Question(model, step, node, weight, token, prompt, tuple(knob or ()), fork)

@@ -61,7 +61,9 @@ class WeightStep:
 
     @property
     def decay(self) -> float:
-        """The part of the update that pulls towards zero: -lr * weight_decay * before."""
+        """The part of the update that pulls towards zero: -lr * weight_decay * before; of a step left out nothing."""
+        if not self.applied:
+            return 0.0
         return -self.used.lr * self.used.weight_decay * self.before
 
     @property

@@ -164,7 +164,7 @@ class Comparison:
     def top(self, position: int = -1, count: int = 5) -> list[tuple[str, float, float]]:
         """(token, probability before, after) of the likeliest tokens before and after, by the larger of the two."""
         before, after = self.before[position].exp(), self.after[position].exp()
-        order = torch.maximum(before, after).topk(min(count, len(before))).indices.tolist()
+        order = torch.maximum(before, after).argsort(descending=True, stable=True)[:count].tolist()
         return [(self.prompt.decode(token), float(before[token]), float(after[token])) for token in order]
 
     def __repr__(self) -> str:

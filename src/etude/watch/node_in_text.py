@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from etude.watch.one_node import TokenEffect, extreme_effects
+from etude.watch.one_node import TokenEffect, effect_lines, extreme_effects
 from etude.watch.passages import plain
 from etude.watch.prompts import Prompt
 from etude.watch.terms import NodeSum, node_sum
@@ -50,16 +50,11 @@ class NodeInText:
             f"{plain(token)} {float(value):+.2f}"
             for token, value in zip(self.prompt.tokens, self.post, strict=True)
         )
-        promotes, suppresses = (
-            "  ".join(f"[{plain(one.text)}] {one.value:+.2g}" for one in some[:6])
-            for some in (self.promoted, self.suppressed)
-        )
         return "\n".join(
             [
                 f"{self.wiring.layer} node {self.unit} along {len(self.post)} tokens",
                 along,
-                f"promotes   {promotes}",
-                f"suppresses {suppresses}  (directly, before the last norm's scale)",
+                *effect_lines(self.promoted, self.suppressed, self.wiring),
             ]
         )
 

@@ -252,14 +252,12 @@ class Node:
         last = self.step >= self.machine.recorded.last_step
         update = "none, the run's last step" if last else f"of the update {self.step} -> {self.step + 1}"
         tokens = self.sample.num_tokens
-        scaled = "" if self.model.config.model_type == "mlp" else "  (directly, before the last norm's scale)"
         return "\n".join(
             [
                 f"{self.layer} node {self.unit} after {self.step:,} updates ({self.model.config.hidden_act})",
                 f"{len(self.weights)} inputs, weights |{float(self.weights.norm()):.3g}|, {bias}{up}; "
                 f"out |{float(self.outgoing.norm()):.3g}|; gradient: {update}",
-                f"promotes   {_told(self.promoted)}",
-                f"suppresses {_told(self.suppressed)}{scaled}",
+                *effect_lines(self.promoted, self.suppressed, self.wiring),
                 f"{'dead: ' if self.activity.dead else ''}active at {self.activity.share_active:.1%} of {tokens:,} "
                 "held-out tokens, most at",
                 *(f"  {passage}" for passage in self.most[:3]),
@@ -323,13 +321,26 @@ def look_at_node(
 def extreme_effects(
     effects: Float[Tensor, " V"], decode: Callable[[int], str], count: int = TOKENS
 ) -> tuple[tuple[TokenEffect, ...], tuple[TokenEffect, ...]]:
-    """The ``count`` tokens with the highest effects, and those with the lowest."""
+    """The ``count`` tokens that are helped most, and those that are hindered most; fewer where few are."""
     order = effects.argsort(descending=True, stable=True).tolist()
 
     def told(ids: list[int]) -> tuple[TokenEffect, ...]:
         return tuple(TokenEffect(token, decode(token), float(effects[token])) for token in ids)
 
-    return told(order[:count]), told(order[::-1][:count])
+    highest, lowest = order[:count], order[::-1][:count]
+    return told([t for t in highest if effects[t] > 0]), told([t for t in lowest if effects[t] < 0])
+
+
+def effect_lines(
+    promoted: tuple[TokenEffect, ...], suppressed: tuple[TokenEffect, ...], wiring: Wiring
+) -> list[str]:
+    """What a node does to the logits, as text."""
+
+    def told(effects: tuple[TokenEffect, ...]) -> str:
+        return "  ".join(f"[{plain(one.text)}] {one.value:+.2g}" for one in effects[:6]) or "no token"
+
+    scaled = "  (directly, before the last norm's scale)" if wiring.layer != "model" else ""
+    return [f"promotes   {told(promoted)}", f"suppresses {told(suppressed)}{scaled}"]
 
 
 def wiring_at(machine: TimeMachine, layer: str) -> Wiring:
@@ -342,7 +353,3 @@ def _place(position: int, count: int) -> int:
     if not -count <= position < count:
         raise InputError(f"there are positions 0 to {count - 1}, not {position}")
     return position % count
-
-
-def _told(effects: tuple[TokenEffect, ...], count: int = 6) -> str:
-    return "  ".join(f"[{plain(effect.text)}] {effect.value:+.2g}" for effect in effects[:count])

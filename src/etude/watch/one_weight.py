@@ -52,9 +52,7 @@ class WeightHistory:
         place = "" if not self.index else f"[{', '.join(map(str, self.index))}]"
         rule = f", moved by {self.steps[0].used.rule}" if self.steps else ""
         lines = [f"{self.name}{place} of {self.shape}{rule}"]
-        lines.append(
-            f"{'update':>14} {'before':>12} {'gradient':>11} {'lr':>10} {'decay':>10} {'update':>11}"
-        )
+        lines.append(f"{'steps':>14} {'before':>12} {'gradient':>11} {'lr':>10} {'decay':>10} {'update':>11}")
         lines += shortened(
             [
                 f"{s.step - 1:>6} -> {s.step:<5} {s.before:+12.6g} {s.gradient:+11.3g} {s.lr:10.3g} "

@@ -278,8 +278,5 @@ def _device(model: LanguageModel) -> Device:
 
 
 def _guesses(log_probabilities: Float[Tensor, " V"], decode: Callable[[int], str], count: int) -> list[Guess]:
-    values, ids = log_probabilities.topk(min(count, len(log_probabilities)))
-    return [
-        Guess(token, decode(token), float(torch.tensor(value).exp()))
-        for value, token in zip(values.tolist(), ids.tolist(), strict=True)
-    ]
+    likeliest = log_probabilities.argsort(descending=True, stable=True)[:count].tolist()
+    return [Guess(token, decode(token), float(log_probabilities[token].exp())) for token in likeliest]

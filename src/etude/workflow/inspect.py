@@ -17,10 +17,11 @@ from etude.errors import InputError
 from etude.run import RunFolder
 from etude.untrusted import shown
 from etude.watch import desk
+from etude.watch.arithmetic import weight_step
 from etude.watch.node_in_text import look_at_node_in_text
 from etude.watch.one_node import Node
 from etude.watch.one_weight import WeightHistory
-from etude.watch.opened import OpenedStep
+from etude.watch.opened import OpenedStep, open_step
 from etude.workflow import inspect_tables as tables
 from etude.workflow.inspect_pictures import Picture, draw
 
@@ -190,7 +191,8 @@ def _node(node: Node) -> Look:
 
 
 def _weight(history: WeightHistory, step: int) -> Look:
-    at = history.at(step)
+    opened = open_step(history.machine, step)
+    at = weight_step(opened, history.name, history.index)
     values = {
         "name": history.name,
         "index": list(history.index),
@@ -198,7 +200,11 @@ def _weight(history: WeightHistory, step: int) -> Look:
         "updates": [tables.weight_values(one) for one in history.steps],
         "at": tables.weight_values(at),
     }
-    return Look([repr(history), "", repr(at)], values, lambda: tables.weight_pictures(history, step))
+    return Look(
+        [repr(history), "", repr(at)],
+        values,
+        lambda: tables.weight_pictures(opened.parameter(history.name), history.index),
+    )
 
 
 def _prompt(question: Question, text: str) -> Look:

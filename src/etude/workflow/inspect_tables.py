@@ -15,12 +15,12 @@ from etude.watch.forward import LOGITS, layers_of
 from etude.watch.knobs import Comparison
 from etude.watch.node_in_text import NodeInText
 from etude.watch.one_node import Node
-from etude.watch.one_weight import WeightHistory
 from etude.watch.opened import OpenedRow, OpenedStep
 from etude.watch.prompts import Prompt, induction_scores
 from etude.watch.proof import Proof
 from etude.watch.reconciliation import Reconciliation
 from etude.watch.terms import NodeSum, WeightedSum
+from etude.watch.update import ParameterUpdate
 from etude.workflow.inspect_pictures import Picture
 
 Decode = Callable[[Sequence[int]], str]
@@ -125,7 +125,7 @@ def check_table(found: Reconciliation) -> Table:
 def token_values(opened: OpenedStep, row: OpenedRow, position: int, decode: Decode) -> dict[str, Any]:
     """One prediction, the token that came, and how long signal and error are on the way."""
     probabilities, wanted = row.probabilities[position], int(row.targets[position])
-    order = probabilities.argsort(descending=True).tolist()
+    order = probabilities.argsort(descending=True, stable=True).tolist()
     desired = None if wanted == IGNORE_INDEX else wanted
     error = row.gradients[LOGITS][0, position] * opened.num_targets
     stream = []
@@ -316,15 +316,12 @@ def node_pictures(node: Node) -> list[Picture]:
     return [Picture(name, post, "position", "passage", signed=True)]
 
 
-def weight_pictures(history: WeightHistory, step: int) -> list[Picture]:
+def weight_pictures(moved: ParameterUpdate, index: Sequence[int]) -> list[Picture]:
     """The matrix that it is in, its gradient and update, and a mark where it is."""
-    from etude.watch.opened import open_step
-
-    moved = open_step(history.machine, step).parameter(history.name)
-    at = (history.index[0], history.index[1]) if len(history.index) > 1 else (0, history.index[0])
+    at = (index[0], index[1]) if len(index) > 1 else (0, index[0])
     parts = {"": moved.before, ".grad": moved.gradient, ".update": moved.update}
     return [
-        Picture(f"{history.name}{leaf}", value if value.ndim > 1 else value[None], "input", "unit", True, at)
+        Picture(f"{moved.name}{leaf}", value if value.ndim > 1 else value[None], "input", "unit", True, at)
         for leaf, value in parts.items()
     ]
 

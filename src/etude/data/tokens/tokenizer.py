@@ -191,7 +191,7 @@ def _read_text(path: Path) -> str:
         return read_plain(path, MAX_JSON_BYTES).decode("utf-8")
     except FileNotFoundError:
         raise InputError(
-            f"{path} is missing: name a tokenizer.json, or use --tokenizer bpe or char"
+            f"{path} is missing: put the tokenizer.json that belongs there back, or name another"
         ) from None
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path} cannot be read as a tokenizer: {error}") from None
