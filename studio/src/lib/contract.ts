@@ -1,0 +1,405 @@
+/**
+ * What the server says. Numbers come as JSON (a number that is not finite is null), large arrays as safetensors.
+ *
+ *   GET  api/runs                          RunLine[]
+ *   GET  api/runs/NAME                     RunFacts
+ *   GET  api/runs/NAME/rows?from=A,B       Rows: lines of metrics.jsonl and samples.jsonl behind byte offsets A and B
+ *   POST api/runs/NAME/control             {action}: answers {}; only where RunFacts.control is true
+ *   POST api/ask                           a Question; answers lines of JSON: any Progress and Token, then Answer or Failure
+ *   GET  api/tensors/KEY                   a file of safetensors, of which parts are asked for by Range
+ *   GET  api/source?of=FILE:NAME           Source: a function or class of Etude's own code, as it is installed
+ *
+ * The answers are those of `etude inspect --json`: both come from the same functions (etude.watch.values).
+ */
+
+export interface RunLine {
+  name: string;
+  state: State;
+  step: number;
+  num_steps: number | null;
+  loss: number | null;
+  changed: number; // seconds since 1970
+}
+
+/** running: lost when its heartbeat is old. */
+export type State = 'not begun' | 'starting' | 'running' | 'lost' | 'finished' | 'stopped' | 'failed' | 'damaged';
+
+export interface RunFacts {
+  name: string;
+  state: State;
+  step: number;
+  num_steps: number | null;
+  reason: string; // why it ended
+  heartbeat: number | null;
+  now: number; // of the server's clock
+  paused: boolean;
+  control: boolean; // whether this page may pause it, and so on
+  schema_known: boolean;
+  model: {
+    family: 'llama' | 'qwen3' | 'gpt2' | 'mlp';
+    layers: number;
+    width: number; // D
+    nodes: number; // F, of each MLP
+    heads: number;
+    kv_heads: number;
+    vocabulary: number; // V
+    context: number;
+    activation: string;
+    gated: boolean;
+    biases: boolean;
+    parameters: number;
+    tied: boolean;
+  } | null;
+  tensors: { name: string; shape: number[] }[]; // every parameter
+  optimizer: string;
+  sources: string[];
+  uniform_loss: number | null; // ln V, nats a token
+  ladder: Rung[]; // earlier kinds of language model on the same held-out text, the weakest first
+  checkpoints: number[];
+  first_step: number; // that can be opened
+  last_step: number;
+  compiled: boolean;
+}
+
+export interface Rung {
+  order: number; // 0: pure guessing; 1: how often each token comes; n: a token behind n - 1 others
+  name: string;
+  loss: number; // nats a token
+  bits_per_byte: number;
+}
+
+export interface Rows {
+  reset: boolean; // the record is another one than before: forget what was read
+  cursor: string; // for the next request
+  more: boolean; // there is more at once
+  metrics: MetricRow[];
+  samples: SampleRow[];
+}
+
+export interface MetricRow {
+  event: string; // step, eval, rung, summary, spike, left_out, checkpoint, length, micro_batch, checksum, end
+  step: number;
+  tokens_seen: number;
+  wall_time: number;
+  loss?: number | null;
+  grad_norm?: number | null;
+  lr?: number | null;
+  tokens_per_second?: number | null;
+  val_loss?: number | null;
+  bits_per_byte?: number | null;
+  order?: number;
+  num_steps?: number;
+  usual?: number;
+  reason?: string;
+  tensors?: Record<string, TensorNorms>;
+  attention_entropy?: (number | null)[][];
+  dead_units?: number[];
+}
+
+export interface TensorNorms {
+  weight_norm: number | null;
+  grad_norm: number | null;
+  update_norm: number | null;
+  update_ratio: number | null;
+}
+
+export interface SampleRow {
+  event: 'sample';
+  step: number;
+  prompt: string;
+  text: string;
+}
+
+export type Look =
+  | 'step' // -> StepAnswer:        step, row
+  | 'token' // -> TokenAnswer:      step, row, position
+  | 'unit' // -> UnitAnswer:        step, row, position, layer, unit, input
+  | 'weight' // -> WeightAnswer:    step, name, index
+  | 'matrix' // -> MatrixAnswer:    step, name, what, [rows]
+  | 'passages' // -> PassagesAnswer
+  | 'prompt' // -> PromptAnswer:    text, [step]
+  | 'story' // -> StoryAnswer:      text, [steps]
+  | 'neurons' // -> NeuronsAnswer:  step, layer, text
+  | 'node' // -> NodeAnswer:        step, layer, unit
+  | 'compare' // -> CompareAnswer:  text, [step], knobs
+  | 'fork' // -> ForkAnswer:        step, knobs, name
+  | 'chat'; // -> Token..., ChatAnswer: text, [step], temperature, top_p, seed, count, [taken]
+
+export interface Question {
+  run: string;
+  look: Look;
+  step?: number;
+  row?: number;
+  position?: number;
+  layer?: number;
+  unit?: number;
+  input?: number;
+  name?: string;
+  index?: number[];
+  what?: 'before' | 'gradient' | 'update' | 'after' | 'since_start';
+  rows?: [number, number];
+  text?: string;
+  steps?: number[];
+  knobs?: string[];
+  temperature?: number;
+  top_p?: number;
+  seed?: number;
+  count?: number;
+  taken?: number[];
+}
+
+export interface Progress {
+  progress: { doing: string; done: number; of: number };
+}
+export interface TokenLine {
+  token: { id: number; text: string; probability: number; others: { id: number; text: string; probability: number }[] };
+}
+export interface Failure {
+  error: string; // one line that says what to do instead
+}
+export interface Answer<T> {
+  answer: T;
+}
+
+export interface Source {
+  file: string; // such as src/etude/train/step.py
+  first_line: number;
+  text: string;
+}
+
+export interface Proof {
+  holds: boolean;
+  from_step: number;
+  steps_compared: number;
+  checksums_equal: number;
+  largest_loss_difference: number;
+  largest_norm_difference: number;
+  other_machine: string[];
+  text: string;
+}
+
+export interface RowToken {
+  position: number;
+  read: string;
+  likeliest: string;
+  likeliest_probability: number;
+  desired: string | null;
+  desired_probability: number | null;
+  loss: number;
+  loss_after: number | null; // the same token predicted with the weights after the update
+}
+
+export interface StepAnswer {
+  step: number;
+  proof: Proof;
+  loss: number;
+  loss_after: number | null; // of this row's tokens, with the weights after the update
+  loss_before: number; // of this row's tokens
+  grad_norm: number;
+  clip_factor: number;
+  applied: boolean;
+  num_rows: number;
+  num_targets: number;
+  lr: number;
+  rows: { row: number; documents: string[] }[];
+  row: number;
+  tokens: RowToken[];
+  parameters: {
+    name: string;
+    shape: number[];
+    rule: 'adamw' | 'muon';
+    lr: number;
+    weight_decay: number;
+    weight_norm: number;
+    grad_norm: number;
+    update_norm: number;
+    update_ratio: number | null;
+  }[];
+  /** Along the row: how long the vector of each activation is at each position, and that of the error there. */
+  stream: { name: string; norm: number[]; grad_norm: number[] }[];
+}
+
+export interface TokenAnswer {
+  step: number;
+  row: number;
+  position: number;
+  context: string;
+  desired: string | null;
+  probability: number;
+  rank: number;
+  vocabulary: number;
+  loss: number;
+  guesses: { token: string; probability: number; desired: number; error: number }[];
+  logits: { logsumexp: number; desired: number | null }; // loss = logsumexp - desired, in double precision
+  stream: { name: string; norm: number; grad_norm: number }[];
+  proof: Proof;
+}
+
+/** One sum of a node: what it reads times its weights, plus its bias. Terms are in the order of their size. */
+export interface WeightedSum {
+  terms: { input: number; value: number; weight: number; term: number }[];
+  bias: number | null;
+  sum: number;
+  forward_pass: number;
+}
+
+export interface UnitAnswer {
+  step: number;
+  row: number;
+  position: number;
+  layer: number;
+  unit: number;
+  read: string;
+  desired: string | null;
+  proof: Proof;
+  arithmetic: { gate: WeightedSum; up: WeightedSum | null; function: string; activation: number; difference: number };
+  /** How its error is made: each output weight times the error at what it writes to, summed; times the slope. */
+  error: {
+    outgoing: number[]; // (D,) the weights that it writes with
+    arriving: number[]; // (D,) the error at the numbers that it writes to
+    at_activation: number; // their products' sum, as the backward pass had it
+    slope: number; // how much the activation moves when the sum of the gate does
+    at_sum: number; // as the backward pass had it: at_activation * slope
+  };
+  /** One weight of it: the pushes of every token of the whole batch on it. */
+  weight: {
+    input: number;
+    name: string;
+    index: number[];
+    pushes: { up: number; down: number; up_count: number; down_count: number; total: number; gradient: number };
+    largest: { row: number; position: number; read: string; value: number; error: number; push: number }[];
+    step: WeightStep;
+  };
+  bias: { name: string; index: number[]; step: WeightStep } | null;
+}
+
+export interface WeightStep {
+  step: number;
+  before: number;
+  gradient: number;
+  clip_factor: number;
+  state_before: Record<string, number>; // exp_avg, exp_avg_sq, step; or momentum_buffer
+  state_after: Record<string, number>;
+  rule: 'adamw' | 'muon';
+  lr: number;
+  weight_decay: number;
+  betas: [number, number];
+  eps: number;
+  momentum: number;
+  decay: number;
+  orthogonal: number | null; // of muon: this number's element of the orthogonalised matrix
+  scale: number; // of muon: of the matrix's shape
+  direction: number;
+  update: number;
+  after: number;
+  by_the_rule: number;
+  difference: number;
+  applied: boolean;
+  proof: string;
+}
+
+export interface WeightAnswer {
+  name: string;
+  index: number[];
+  shape: number[];
+  at: WeightStep;
+}
+
+export interface MatrixAnswer {
+  step: number;
+  name: string;
+  what: string;
+  shape: [number, number]; // of the whole tensor, as a matrix
+  rows: [number, number]; // of it that are here
+  bin: [number, number]; // every cell is the mean of so many rows by columns; [1, 1] where it is whole
+  tensors: string; // KEY of a file with "values" (rows, columns) and, where binned, "spread" of the same shape
+  norm: number;
+  proof: Proof;
+}
+
+export interface PassagesAnswer {
+  passages: { name: string; text: string }[]; // of the held-out text
+}
+
+export interface PromptAnswer {
+  where: string;
+  tokens: string[];
+  ids: number[];
+  losses: number[]; // of every token but the first
+  guesses: { token_id: number; text: string; probability: number }[];
+  guesses_along: { token_id: number; text: string; probability: number }[][]; // behind every token
+  attribution: { token: string; logit: number; gradient_times_input: number[]; ablation: number[] };
+  contributions: { terms: Record<string, number>; logit: number; unexplained: number };
+  lens?: number[][]; // (layers + 1, tokens) probability of the token that comes next, after each layer
+  patterns?: number[][][][]; // (layers, heads, query, key)
+  induction?: { scores: number[][]; chance: number };
+  heads?: { layer: number; head: number; previous: number; first: number; self: number; entropy: number }[];
+  proof: Proof | null;
+}
+
+export interface StoryAnswer {
+  tokens: string[];
+  steps: number[];
+  losses: (number | null)[][]; // (steps, tokens - 1)
+  /** Behind every token at every step: the likeliest one. */
+  likeliest: { text: string; probability: number }[][];
+}
+
+export interface NeuronsAnswer {
+  step: number;
+  layer: number;
+  tokens: string[];
+  tensors: string; // KEY: "post" (T, F) along the text, "pre" (T, F)
+  incoming: number[]; // (F,) length of each node's weights
+  outgoing: number[];
+  change: number[] | null; // (F,) length of the change of its weights since the first checkpoint
+  proof: Proof | null;
+}
+
+export interface NodeAnswer {
+  step: number;
+  layer: string;
+  unit: number;
+  weights: number[];
+  bias: number | null;
+  up_weights: number[] | null;
+  up_bias: number | null;
+  outgoing: number[];
+  promoted: { token: string; value: number }[];
+  suppressed: { token: string; value: number }[];
+  most: Passage[];
+  least: Passage[];
+  share_active: number;
+  dead: boolean;
+  history: Record<string, number | boolean | null>[];
+  came_alive: number | null;
+  died: number | null;
+  proof: Proof;
+}
+export interface Passage {
+  value: number;
+  text: string;
+  [more: string]: unknown;
+}
+
+export interface CompareAnswer {
+  where: string;
+  tokens: string[];
+  knobs: string[];
+  losses_before: number[];
+  losses_after: number[];
+  divergence: number[];
+  next: { token: string; before: number; after: number }[];
+}
+
+export interface ForkAnswer {
+  run: string;
+  step: number;
+  turned: string[];
+}
+
+export interface ChatAnswer {
+  text: string;
+  finish: 'eos' | 'length' | 'context';
+  where: string;
+}

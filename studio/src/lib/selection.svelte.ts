@@ -1,0 +1,82 @@
+/** What is looked at. It stands in the address, so that a link shows a colleague the same; every view is a function of it. */
+
+export const VIEWS = ['live', 'step', 'predictions', 'layers', 'neurons', 'attention', 'growth', 'chat'] as const;
+export type View = (typeof VIEWS)[number];
+
+const NUMBERS = { step: 's', row: 'r', token: 'p', layer: 'l', unit: 'n', input: 'i', head: 'h' } as const;
+type NumberKey = keyof typeof NUMBERS;
+
+export interface Selected {
+  view: View;
+  run: string;
+  step: number | null; // null: the newest
+  row: number;
+  token: number;
+  layer: number;
+  unit: number;
+  input: number;
+  head: number;
+  tensor: string; // of the Layers view
+  text: string; // a passage of one's own
+  knobs: string[]; // what is turned
+  compare: string[]; // other runs on the same axes
+}
+
+const NOTHING: Selected = {
+  view: 'live', run: '', step: null, row: 0, token: 0, layer: 0, unit: 0, input: 0, head: 0, tensor: '', text: '',
+  knobs: [], compare: [],
+};
+
+export function parse(hash: string): Selected {
+  const [path = '', query = ''] = hash.replace(/^#\/?/, '').split('?', 2);
+  const found: Selected = { ...NOTHING, knobs: [], compare: [] };
+  if ((VIEWS as readonly string[]).includes(path)) found.view = path as View;
+  const given = new URLSearchParams(query);
+  for (const [key, short] of Object.entries(NUMBERS) as [NumberKey, string][]) {
+    const value = given.get(short);
+    if (value !== null && /^\d{1,12}$/.test(value)) found[key] = Number(value);
+  }
+  found.run = given.get('run') ?? '';
+  found.tensor = given.get('t') ?? '';
+  found.text = given.get('text') ?? '';
+  found.knobs = given.getAll('knob');
+  found.compare = given.getAll('with');
+  return found;
+}
+
+export function address(selected: Selected): string {
+  const query = new URLSearchParams();
+  if (selected.run) query.set('run', selected.run);
+  for (const [key, short] of Object.entries(NUMBERS) as [NumberKey, string][]) {
+    const value = selected[key];
+    if (value !== null && value !== NOTHING[key]) query.set(short, String(value));
+  }
+  if (selected.tensor) query.set('t', selected.tensor);
+  if (selected.text) query.set('text', selected.text);
+  for (const knob of selected.knobs) query.append('knob', knob);
+  for (const name of selected.compare) query.append('with', name);
+  const text = query.toString();
+  return `#/${selected.view}${text ? `?${text}` : ''}`;
+}
+
+class Selection {
+  now = $state<Selected>(parse(typeof location === 'undefined' ? '' : location.hash));
+
+  constructor() {
+    if (typeof window !== 'undefined') window.addEventListener('hashchange', () => (this.now = parse(location.hash)));
+  }
+
+  /** Choose something; `remember` makes a new entry for the back button, as a change of the view does. */
+  set(changes: Partial<Selected>, remember = 'view' in changes || 'run' in changes): void {
+    this.now = { ...this.now, ...changes };
+    const there = address(this.now);
+    if (there !== location.hash) history[remember ? 'pushState' : 'replaceState'](null, '', there);
+  }
+
+  /** The address of the same with something else chosen, for links. */
+  link(changes: Partial<Selected>): string {
+    return address({ ...this.now, ...changes });
+  }
+}
+
+export const selection = new Selection();

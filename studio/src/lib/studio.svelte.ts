@@ -1,0 +1,93 @@
+/** The runs there are, and the one that is looked at: what it is, and its record as it grows. */
+
+import type { RunFacts, RunLine } from './contract';
+import { Record_ } from './record.svelte';
+import { selection } from './selection.svelte';
+import * as server from './server';
+
+const POLL = 1000; // milliseconds, while the page is seen
+
+class Studio {
+  runs = $state.raw<RunLine[] | null>(null);
+  facts = $state.raw<RunFacts | null>(null);
+  record = $state.raw(new Record_());
+  /** Counts what has been read: an $effect that reads it runs again when there is more. */
+  version = $state(0);
+  loading = $state(true);
+  trouble = $state(''); // one line, when something cannot be read
+  serverGone = $state(false);
+  others = $state.raw<Map<string, Record_>>(new Map()); // of the runs that are compared
+
+  private shown = '';
+  private busy = false;
+  private timer: ReturnType<typeof setInterval> | null = null;
+
+  begin(): void {
+    this.timer ??= setInterval(() => void this.poll(), POLL);
+    document.addEventListener('visibilitychange', () => void this.poll());
+    void this.poll();
+  }
+
+  /** Read what is new, now. */
+  async poll(): Promise<void> {
+    if (this.busy || document.hidden) return;
+    this.busy = true;
+    try {
+      this.runs = await server.runs();
+      this.serverGone = false;
+      const name = selection.now.run || this.runs[0]?.name || '';
+      if (name) await this.follow(name);
+      else this.loading = false;
+      this.trouble = '';
+    } catch (error) {
+      this.serverGone = error instanceof server.Gone;
+      this.trouble = error instanceof Error ? error.message : String(error);
+      this.loading = false;
+    } finally {
+      this.busy = false;
+    }
+  }
+
+  private async follow(name: string): Promise<void> {
+    if (name !== this.shown) {
+      this.shown = name;
+      this.loading = true;
+      this.facts = null;
+      this.record = new Record_();
+      this.version++;
+    }
+    this.facts = await server.facts(name);
+    await this.read(name, this.record);
+    this.loading = false;
+    for (const other of selection.now.compare) {
+      const known = this.others.get(other) ?? new Record_();
+      if (!this.others.has(other)) this.others = new Map(this.others).set(other, known);
+      await this.read(other, known);
+    }
+  }
+
+  private async read(name: string, record: Record_): Promise<void> {
+    for (;;) {
+      const rows = await server.rows(name, record.cursor);
+      if (record.take(rows)) this.version++;
+      if (!rows.more) return;
+    }
+  }
+
+  get run(): string {
+    return this.facts?.name ?? selection.now.run;
+  }
+
+  /** The step that is looked at: the chosen one, else the newest that can be opened. */
+  get step(): number {
+    return selection.now.step ?? this.facts?.last_step ?? 0;
+  }
+
+  /** The same for what needs a whole state: a checkpoint can be looked at too. */
+  get canOpen(): boolean {
+    const facts = this.facts;
+    return facts !== null && this.step >= facts.first_step && this.step <= facts.last_step;
+  }
+}
+
+export const studio = new Studio();
