@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest';
 
-import { instead, parting, written } from './branches';
+import { instead, written } from './branches';
 
 const others = [{ id: 2, text: ' dog', probability: 0.5 }, { id: 1, text: ' cat', probability: 0.2 }];
 const cat = written({ id: 1, text: ' cat', probability: 0.2, others });
@@ -16,10 +16,5 @@ describe('a continuation', () => {
     expect(instead(way, 1, 1).map((token) => token.id)).toEqual([1, 1]);
     expect(() => instead([cat], 0, 9)).toThrow();
     expect(() => instead([cat], 3, 1)).toThrow();
-  });
-  it('parts from another where their tokens differ', () => {
-    expect(parting([cat, cat], instead([cat, cat], 1, 2))).toBe(1);
-    expect(parting([cat], [cat, cat])).toBe(1);
-    expect(parting([], [cat])).toBe(0);
   });
 });

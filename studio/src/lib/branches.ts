@@ -28,10 +28,3 @@ export function instead(tokens: readonly Written[], position: number, id: number
   if (!there || !other) throw new Error('that token was not among the odds');
   return [...tokens.slice(0, position), { ...there, ...other, taken: true }];
 }
-
-/** Where two ways part. */
-export function parting(a: readonly Written[], b: readonly Written[]): number {
-  let position = 0;
-  while (position < Math.min(a.length, b.length) && a[position]!.id === b[position]!.id) position++;
-  return position;
-}

@@ -23,9 +23,13 @@ describe('thin', () => {
 
 describe('trailingMean', () => {
   it('is over the steps before, of finite numbers only', () => {
-    expect(trailingMean([1, 2, 3, 4], 2)).toEqual([1, 1.5, 2.5, 3.5]);
-    expect(trailingMean([1, null, 3], 2)).toEqual([1, 1, 3]);
-    expect(trailingMean([null], 2)).toEqual([null]);
+    expect(trailingMean([1, 2, 3, 4], [1, 2, 3, 4], 2)).toEqual([1, 1.5, 2.5, 3.5]);
+    expect(trailingMean([1, 2, 3], [1, null, 3], 2)).toEqual([1, 1, 3]);
+    expect(trailingMean([1], [null], 2)).toEqual([null]);
+  });
+  it('counts steps, not points: of a long record only some are there', () => {
+    expect(trailingMean([10, 20, 30], [1, 2, 3], 20)).toEqual([1, 1.5, 2.5]);
+    expect(trailingMean([10, 20, 30], [1, 2, 3], 1)).toEqual([1, 2, 3]);
   });
 });
 

@@ -33,14 +33,23 @@ export function thin(steps: readonly number[], values: Values, most = MOST): Poi
   return { steps: kept.map((i) => steps[i]!), values: kept.map((i) => values[i] ?? null) };
 }
 
-/** Of each step and the ones before it, `over` at most; numbers that are not finite are left out of the mean. */
-export function trailingMean(values: Values, over: number): (number | null)[] {
+/** Over the last `over` steps to each, as far as they are there; numbers that are not finite are left out. */
+export function trailingMean(steps: readonly number[], values: Values, over: number): (number | null)[] {
   const means: (number | null)[] = new Array(values.length);
-  let sum = 0, count = 0;
+  let sum = 0, count = 0, from = 0;
   for (let i = 0; i < values.length; i++) {
-    const value = values[i], gone = values[i - over];
-    if (typeof value === 'number') (sum += value), count++;
-    if (i >= over && typeof gone === 'number') (sum -= gone), count--;
+    const value = values[i];
+    if (typeof value === 'number') {
+      sum += value;
+      count++;
+    }
+    for (; steps[from]! <= steps[i]! - over; from++) {
+      const gone = values[from];
+      if (typeof gone === 'number') {
+        sum -= gone;
+        count--;
+      }
+    }
     means[i] = count ? sum / count : null;
   }
   return means;
