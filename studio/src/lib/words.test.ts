@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest';
 
-import { belowGuessing, passed, rungsOf, unsure } from './words';
+import { belowGuessing, nextRung, rungsOf, unsure } from './words';
 
 describe('a loss in words', () => {
   it('is the number of equally likely tokens that it stands for', () => {
@@ -19,17 +19,23 @@ describe('a loss in words', () => {
 });
 
 describe('the ladder', () => {
-  const rung = (order: number, loss: number) => ({ order, name: `${order}`, loss, bits_per_byte: loss });
+  const rung = (order: number, loss: number) => ({ order, name: `${order}`, loss, bits_per_byte: loss / 2 });
   it('has pure guessing once, whether the record names it or not', () => {
-    expect(rungsOf([], 4).map((r) => r.order)).toEqual([0]);
+    expect(rungsOf([], 4)).toEqual([{ order: 0, name: 'pure guessing', loss: 4, bits: null }]);
     expect(rungsOf([rung(0, 4), rung(1, 3)], 4).map((r) => r.order)).toEqual([0, 1]);
     expect(rungsOf([rung(1, 3)], null).map((r) => r.order)).toEqual([1]);
   });
-  it('counts a worse higher order only together with the better one below it', () => {
-    const rungs = [rung(0, 4), rung(1, 3), rung(2, 2), rung(3, 2.2)];
-    expect(passed(rungs, 4.1)).toBeNull();
-    expect(passed(rungs, 2.1)?.order).toBe(1);
-    expect(passed(rungs, 1.9)?.order).toBe(3);
-    expect(passed(rungs, NaN)).toBeNull();
+  it('is in the order of the losses, and pure guessing has its bits by the same measure', () => {
+    const rungs = rungsOf([rung(1, 11), rung(2, 5), rung(3, 5.5)], 7);
+    expect(rungs.map((r) => r.order)).toEqual([1, 0, 3, 2]);
+    expect(rungs[1]!.bits).toBeCloseTo(3.5);
+  });
+  it('says which one comes next', () => {
+    const rungs = rungsOf([rung(1, 3), rung(2, 2)], 4);
+    expect(nextRung(rungs, 5)?.order).toBe(0);
+    expect(nextRung(rungs, 2.5)?.order).toBe(2);
+    expect(nextRung(rungs, 2)?.order).toBe(2);
+    expect(nextRung(rungs, 1)).toBeNull();
+    expect(nextRung(rungs, NaN)?.order).toBe(0);
   });
 });

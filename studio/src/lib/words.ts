@@ -21,22 +21,27 @@ export function belowGuessing(loss: number, guessing: number): string {
   return share <= -0.05 ? `${(-share).toFixed(share > -10 ? 1 : 0)} % above pure guessing: worse than not knowing anything` : 'the same as pure guessing';
 }
 
-/** The ladder as lines of nats a token; pure guessing is known of a run before its ladder is. */
-export function rungsOf(ladder: readonly Rung[], guessing: number | null): { order: number; name: string; loss: number; bits: number | null }[] {
-  const rungs = ladder.filter((rung) => Number.isFinite(rung.loss)).map(({ order, name, loss, bits_per_byte }) => ({ order, name, loss, bits: bits_per_byte as number | null }));
-  if (guessing !== null && !rungs.some((rung) => rung.order === 0)) rungs.unshift({ order: 0, name: 'pure guessing', loss: guessing, bits: null });
-  return rungs;
+export interface Level {
+  order: number;
+  name: string;
+  loss: number; // nats a token
+  bits: number | null; // per byte
 }
 
 /**
- * The highest rung such that the loss is below it and all before it. On a small text a higher order can be worse than
- * a lower one: then it is passed together with the better one, as the trainer counts it.
+ * The ladder with pure guessing in it, the weakest first. By loss, not by order: counts of bytes may be worse than
+ * guessing among tokens, and on a small text a higher order may be worse than a lower one.
  */
-export function passed<R extends { loss: number }>(rungs: readonly R[], loss: number): R | null {
-  let highest: R | null = null;
-  for (const rung of rungs) {
-    if (!(loss < rung.loss)) break;
-    highest = rung;
+export function rungsOf(ladder: readonly Rung[], guessing: number | null): Level[] {
+  const rungs = ladder.filter((rung) => Number.isFinite(rung.loss)).map(({ order, name, loss, bits_per_byte }): Level => ({ order, name, loss, bits: bits_per_byte }));
+  if (guessing !== null && !rungs.some((rung) => rung.order === 0)) {
+    const known = rungs.find((rung) => rung.loss > 0 && rung.bits !== null);
+    rungs.push({ order: 0, name: 'pure guessing', loss: guessing, bits: known ? (guessing * known.bits!) / known.loss : null });
   }
-  return highest;
+  return rungs.sort((a, b) => b.loss - a.loss);
+}
+
+/** The weakest of those that it does not beat yet. */
+export function nextRung(rungs: readonly Level[], loss: number): Level | null {
+  return rungs.find((rung) => !(loss < rung.loss)) ?? null;
 }
