@@ -1,8 +1,14 @@
 import { describe, expect, it } from 'vitest';
 
-import { grow } from './samples';
+import { grow, plain } from './samples';
 
 const sample = (step: number, text: string) => ({ event: 'sample' as const, step, prompt: 'p', text });
+
+describe('plain', () => {
+  it('makes seen what has no shape, and leaves letters and lines of every script', () => {
+    expect(plain('a\u0003b\u202ec\n\té नि 👩\u200d🚀')).toBe('a·b·c\n\té नि 👩\u200d🚀');
+  });
+});
 
 describe('grow', () => {
   it('finds the words that no sample before had', () => {

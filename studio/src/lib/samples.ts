@@ -17,6 +17,11 @@ export interface Grown {
 // Letters and the marks and apostrophes inside a word; one letter alone is no word to be proud of.
 const WORD = /\p{L}[\p{L}\p{M}'’]*[\p{L}\p{M}]/gu;
 
+/** Text as it can be shown: what has no shape is a dot, lines and blanks stay. */
+export function plain(text: string): string {
+  return text.replace(/[\u0000-\u0008\u000b\u000c\u000e-\u001f\u007f-\u009f\u200b\u200e\u200f\u202a-\u202e\u2060-\u2069\ufeff]/g, '·');
+}
+
 /** Samples in the order in which they were written, each told which of its words are there for the first time. */
 export function grow(samples: readonly SampleRow[]): Grown[] {
   const seen = new Set<string>();
