@@ -58,7 +58,7 @@ def test_a_step_is_shown_with_its_proof(run: Watched, monkeypatch: pytest.Monkey
     assert values["proof"]["holds"] is True
     assert all(check["holds"] for check in values["reconciled"])
     assert [one["name"] for one in values["parameters"]] == list(opened.gradients)
-    assert len(values["row_0"]) == 32
+    assert len(values["tokens"]) == 32
     last = ask_json(run, monkeypatch=monkeypatch)
     assert last["step"] == run.machine.recorded.last_step
 
@@ -220,7 +220,7 @@ def test_a_fork_has_the_settings_of_its_step(run: Watched, monkeypatch: pytest.M
         (("--token", "1"), "ROW:POSITION"),
         (("--token", "99:1"), "rows 0 to 5"),
         (("--token", "1:99"), "positions 0 to 31"),
-        (("--token", "1:1", "--node", "1:1"), "not both"),
+        (("--token", "1:1", "--weight", "lm_head.weight[1,1]"), "not both"),
         (("--knob", "lm_head.weight[1,2]=0"), "--prompt"),
         (("--prompt", "x", "--knob", "nothing=0"), "nothing here is called"),
         (("--prompt", "x" * 400), "shorten it"),

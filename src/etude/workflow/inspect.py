@@ -17,7 +17,9 @@ from etude.errors import InputError
 from etude.run import RunFolder
 from etude.untrusted import shown
 from etude.watch import desk
+from etude.watch import values as values_of
 from etude.watch.arithmetic import weight_step
+from etude.watch.layer_in_step import LayerInStep
 from etude.watch.node_in_text import look_at_node_in_text
 from etude.watch.one_node import Node
 from etude.watch.one_weight import WeightHistory
@@ -97,6 +99,10 @@ def _look(question: Question) -> Look:
     _require_run(question.path)
     machine = desk.machine(question.path)
     step = machine.recorded.last_step if question.step is None else question.step
+    if question.node is not None and question.token is not None:
+        opened = desk.replay(question.path, step)
+        place = (*_place_of_node(question.node), *_place_of_token(question.token))
+        return _node_at_token(opened, machine.data.tokenizer.decode, *place)
     if question.node is not None:
         layer, unit = _place_of_node(question.node)
         return _node(desk.node(question.path, step, layer, unit))
@@ -117,7 +123,7 @@ def _require_run(path: Path) -> None:
     RunFolder.open(path)
 
 
-def _step(opened: OpenedStep, decode: tables.Decode) -> Look:
+def _step(opened: OpenedStep, decode: values_of.Decode) -> Look:
     from etude.watch.reconciliation import reconcile
 
     found, row = reconcile(opened), opened.row(0)
@@ -128,19 +134,11 @@ def _step(opened: OpenedStep, decode: tables.Decode) -> Look:
     if not opened.applied:
         head = f"step {opened.step}: the loss or its gradient was not finite, and nothing was changed"
     values = {
-        "step": opened.step,
-        "proof": tables.proof_values(opened.proof),
-        "loss": opened.loss,
-        "grad_norm": opened.grad_norm,
-        "clip_factor": opened.clip_factor,
-        "applied": opened.applied,
-        "rows": [{"row": source.row, "documents": list(source.documents)} for source in opened.sources],
+        **values_of.step_values(opened, row, decode),
         "reconciled": [
             {"check": c.name, "difference": c.difference, "tolerance": c.tolerance, "holds": c.holds}
             for c in found.checks
         ],
-        "parameters": tables.parameter_values(opened),
-        "row_0": tables.row_values(row, decode),
     }
     parts: list[str | Table] = [
         head,
@@ -154,12 +152,8 @@ def _step(opened: OpenedStep, decode: tables.Decode) -> Look:
     return Look(parts, values, lambda: tables.step_pictures(opened, row))
 
 
-def _token(opened: OpenedStep, decode: tables.Decode, row: int, position: int) -> Look:
-    found = opened.row(row)
-    count = len(found.inputs)
-    if not 0 <= position < count:
-        raise InputError(f"a row has positions 0 to {count - 1}, not {position}")
-    values = tables.token_values(opened, found, position, decode)
+def _token(opened: OpenedStep, decode: values_of.Decode, row: int, position: int) -> Look:
+    values = values_of.token_values(opened, opened.row(row), position, decode)
     return Look(
         [
             f"step {opened.step}, row {row}, position {position}: behind {values['context']!r}",
@@ -187,7 +181,26 @@ def _node(node: Node) -> Look:
     ]
     if node.step < node.machine.recorded.last_step:
         parts.insert(1, repr(node.gradient))
-    return Look(parts, tables.node_values(node, arithmetic, history), lambda: tables.node_pictures(node))
+    return Look(parts, values_of.node_values(node, arithmetic, history), lambda: tables.node_pictures(node))
+
+
+def _node_at_token(
+    opened: OpenedStep, decode: values_of.Decode, layer: str, unit: int, row: int, position: int
+) -> Look:
+    found = LayerInStep(opened, layer)
+    values = values_of.unit_values(found, unit, row, position, None, decode)
+    pushes, error = values["weight"]["pushes"], values["error"]
+    parts: list[str | Table] = [
+        f"step {opened.step}, row {row}, position {position}: {layer} node {unit}",
+        repr(found.sum(unit, row, position, values["read"])),
+        f"error at its activation {error['at_activation']:+.6g} (what it writes to, times its outgoing weights), times "
+        f"the slope {error['slope']:+.6g} = {error['at_sum']:+.6g} at its sum",
+        f"{values['weight']['name']}[{unit},{values['weight']['input']}]: {pushes['down_count']} tokens of the batch "
+        f"push it down by {pushes['down']:.4g}, {pushes['up_count']} up by {-pushes['up']:.4g}; gradient "
+        f"{pushes['total']:+.6g} (in the step: {pushes['gradient']:+.6g})",
+        str(opened.proof),
+    ]
+    return Look(parts, values)
 
 
 def _weight(history: WeightHistory, step: int) -> Look:
@@ -197,8 +210,8 @@ def _weight(history: WeightHistory, step: int) -> Look:
         "name": history.name,
         "index": list(history.index),
         "values": {str(key): value for key, value in history.values.items()},
-        "updates": [tables.weight_values(one) for one in history.steps],
-        "at": tables.weight_values(at),
+        "updates": [values_of.weight_values(one) for one in history.steps],
+        "at": values_of.weight_values(at),
     }
     return Look(
         [repr(history), "", repr(at)],
@@ -215,12 +228,12 @@ def _prompt(question: Question, text: str) -> Look:
         if question.node is not None:
             raise InputError("one look at a time: give --node or --knob with --prompt, not both")
         compared = desk.compare(question.path, text, question.knobs, step)
-        return Look([repr(compared)], tables.comparison_values(compared))
+        return Look([repr(compared)], values_of.comparison_values(compared))
     prompt = desk.prompt(question.path, text, step)
     if question.node is not None:
         found = look_at_node_in_text(prompt, *_place_of_node(question.node))
         summed = found.on(found.strongest)
-        return Look([repr(found), "", repr(summed)], tables.node_in_text_values(found, summed))
+        return Look([repr(found), "", repr(summed)], values_of.node_in_text_values(found, summed))
     parts: list[str | Table] = [
         repr(prompt),
         "",
@@ -228,7 +241,7 @@ def _prompt(question: Question, text: str) -> Look:
         "",
         repr(prompt.contributions()),
     ]
-    values = tables.prompt_values(prompt)
+    values = values_of.prompt_values(prompt)
     if prompt.has_attention:
         parts += ["", repr(prompt.logit_lens()), "", tables.induction_line(values["induction"])]
     return Look(parts, values, lambda: tables.prompt_pictures(prompt))
