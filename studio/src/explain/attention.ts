@@ -1,6 +1,6 @@
 /** Beside attention: how one place of a text reads another. */
 import type { Concept } from './concept';
-import { frac, lines, root, row, sub, subsup, sum, sup } from './mathml';
+import { frac, lines, root, row, said, sub, subsup, sum, sup } from './mathml';
 
 export const ATTENTION: Concept[] = [
   {
@@ -35,7 +35,7 @@ export const ATTENTION: Concept[] = [
       'induction head finds an earlier place like this one and looks at what came next there; when such heads appear, a model ' +
       'learns to repeat patterns. The entropy says how widely a head spreads its look.',
     maths: lines(
-      row('induction', '=', 'mean', sub('α', row('t', ',', 't', '−', 'P', '+', '1'))),
+      row('induction', '=', said('mean of'), sub('α', row('t', ',', 't', '−', 'P', '+', '1'))),
       row('entropy', '=', '−', sum('u'), sub('α', 'tu'), 'ln', sub('α', 'tu')),
     ),
     symbols: 'α: the shares. P: after so many tokens the same random passage comes again; t goes over the second time. Entropy zero: it looks at one place only.',

@@ -1,6 +1,6 @@
 /** Beside the chat: how a next token is chosen. */
 import type { Concept } from './concept';
-import { frac, lines, row, sub, sum, sup } from './mathml';
+import { frac, lines, row, said, sub, sum, sup } from './mathml';
 
 export const CHAT: Concept[] = [
   {
@@ -28,7 +28,7 @@ export const CHAT: Concept[] = [
       'read as if it had been meant. Click a token to see what else it might have been, and take another way from there.',
     maths: lines(
       row('P', '(', 'x', '=', 'v', ')', '=', sub('p', 'v')),
-      row('greedy', ':', 'x', '=', 'arg', 'max', sub('p', 'v')),
+      row(said('greedy:'), 'x', '=', said('arg max'), sub('p', 'v')),
     ),
     symbols: 'p: the probabilities after temperature and top-p. v: a token of the vocabulary.',
     code: ['generate/sampling.py:choose', 'generate/sampling.py:draw'],
@@ -54,7 +54,7 @@ export const CHAT: Concept[] = [
       'likeliest tokens whose probabilities reach the share p, and drops the rest. Where the model is sure, few are left; where ' +
       'it is unsure, many. What is left is scaled up to one again. With p = 1 all are kept.',
     maths: lines(
-      row('keep', 'the', 'fewest', ':', sum('kept'), sub('p', 'v'), '≥', 'top', '-', 'p'),
+      row(said('fewest with'), sum('kept'), sub('p', 'v'), '≥', said('top-p')),
       row(sub('p', 'v'), '←', frac(sub('p', 'v'), row(sum('kept'), sub('p', 'u')))),
     ),
     symbols: 'p: probability of a token, after the temperature. Kept: the likeliest first.',

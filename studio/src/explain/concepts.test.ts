@@ -8,7 +8,7 @@ import { CHILDREN, elements, fault } from './wellformed';
 const PACKAGE = '../../../src/etude/';
 const PYTHON = import.meta.glob<string>('../../../src/etude/**/*.py', { query: '?raw', import: 'default', eager: true });
 const ALL = VIEWS.flatMap((view) => CONCEPTS[view].map((concept) => ({ view, ...concept })));
-const PRESENTATION = ['mrow', 'mi', 'mo', 'mn', 'msub', 'msup', 'msubsup', 'mfrac', 'msqrt', 'munder', 'mover', 'munderover', 'mtext', 'mtable', 'mtr', 'mtd'];
+const PRESENTATION = ['mrow', 'mi', 'mo', 'mn', 'msub', 'msup', 'msubsup', 'mfrac', 'msqrt', 'munder', 'mover', 'munderover', 'mtext', 'mspace', 'mtable', 'mtr', 'mtd'];
 
 /** Whether a Python file has a top-level function or class of that name, or Class.method. */
 function has(text: string, name: string): boolean {
@@ -47,6 +47,7 @@ describe('the concepts', () => {
 
   it.each(ALL)('$view: the maths of $title is MathML', ({ maths }) => {
     expect(fault(maths)).toBe('');
+    expect(maths, 'two words without a gap').not.toMatch(/(?<!<msu[bp](sup)?>)<mi>[a-z]{2,}<\/mi><m(i|sub|text)>/i);
     for (const { name, children } of elements(maths)) {
       expect(PRESENTATION).toContain(name);
       if (name in CHILDREN) expect(children, `${name} of ${maths}`).toHaveLength(CHILDREN[name]!);

@@ -1,6 +1,6 @@
 /** Beside the growth of a run: from noise to text, what size does, and what seems to appear at once. */
 import type { Concept } from './concept';
-import { frac, lines, row, sub, sup } from './mathml';
+import { frac, lines, row, said, sub, sup } from './mathml';
 
 export const GROWTH: Concept[] = [
   {
@@ -13,7 +13,7 @@ export const GROWTH: Concept[] = [
       'which pairs, then the shape of words, then grammar within a sentence; sense over many sentences comes last, if it comes. ' +
       'A sample is chance as well as skill, so do not read much into one.',
     maths: lines(
-      row('step', '0', ':', 'p', '≈', frac('1', 'V')),
+      row(said('step 0:'), 'p', '≈', frac('1', 'V')),
       row('L', ':', 'ln', 'V', '→', 'falling'),
     ),
     symbols: 'p: probability of any token. V: tokens in the vocabulary. L: loss.',
@@ -67,7 +67,7 @@ export const GROWTH: Concept[] = [
       'then rises fast. Greedy choice does the same: the right token may climb from the tenth place to the second, and ' +
       'nothing is seen until it is first. So look at both curves. If the probability leaps too, something has really changed.',
     maths: lines(
-      row('P', '(', 'all', 'right', ')', '=', sup('p', 'k')),
+      row('P', '(', said('all right'), ')', '=', sup('p', 'k')),
       row('ln', 'P', '=', 'k', '·', 'ln', 'p'),
     ),
     symbols: 'p: probability of one right token. k: tokens in the answer. The larger k, the more a slope of p looks like a cliff of P.',

@@ -1,6 +1,6 @@
 /** Beside the layers: what flows up, what flows back, and what is moved. */
 import type { Concept } from './concept';
-import { frac, lines, row, slope, sub, sum } from './mathml';
+import { frac, lines, row, said, slope, sub, sum } from './mathml';
 
 export const LAYERS: Concept[] = [
   {
@@ -32,7 +32,7 @@ export const LAYERS: Concept[] = [
       '(the gradient vanishes); if they grow without end, training breaks (it explodes). Norms and the stream that only ' +
       'adds are there to prevent both.',
     maths: lines(
-      row(slope('L', 'pre'), '=', slope('L', 'post'), '+', 'what', 'the', 'layer', 'read'),
+      row(slope('L', 'pre'), '=', slope('L', 'post'), '+', said('by way of the layer')),
       row('|', 'δ', '|', '=', '<msqrt><mrow><munder><mo>∑</mo><mi>i</mi></munder><msubsup><mi>δ</mi><mi>i</mi><mn>2</mn></msubsup></mrow></msqrt>'),
     ),
     symbols: 'L: loss. δ: the error at one place of the text, one number for each of the stream. |δ|: its length, the bar.',

@@ -1,6 +1,6 @@
 /** Beside the curve: what a language model is, what its loss means, and what it is held against. */
 import type { Concept } from './concept';
-import { frac, lines, product, row, sub, sum } from './mathml';
+import { frac, lines, product, row, said, sub, sum } from './mathml';
 
 export const LIVE: Concept[] = [
   {
@@ -43,7 +43,7 @@ export const LIVE: Concept[] = [
       row('ℓ', '=', '−', 'ln', sub('p', 'desired')),
       row('L', '=', frac('1', 'N'), sum('n'), sub('ℓ', 'n')),
       row(sub('p', 'v'), '=', frac('1', 'V'), '⇒', 'ℓ', '=', 'ln', 'V'),
-      row('exp', '(', 'L', ')', '=', 'equal', 'choices'),
+      row('exp', '(', 'L', ')', '=', said('equal choices')),
     ),
     symbols: 'ℓ: loss of one token. L: mean over the N tokens of a batch. V: tokens in the vocabulary.',
     code: ['train/loss.py:token_losses', 'train/loss.py:summed_loss'],
@@ -100,7 +100,7 @@ export const LIVE: Concept[] = [
       'on the same held-out part. When your model passes a rung, it knows something that counting so far back cannot tell.',
     maths: lines(
       row('P', '(', 'w', '|', 'h', ')', '='),
-      row(frac(row('max', '(', 'c', '(', 'hw', ')', '−', 'd', ',', '0', ')'), row('c', '(', 'h', ')'))),
+      row(frac(row('max', '(', 'c', '(', 'h', 'w', ')', '−', 'd', ',', '0', ')'), row('c', '(', 'h', ')'))),
       row('+', 'γ', '(', 'h', ')', 'P', '(', 'w', '|', 'shorter', ')'),
     ),
     symbols: 'w: the next byte. h: those before it. c: how often seen. d: a small discount. γ: what the discounts leave for the shorter row.',

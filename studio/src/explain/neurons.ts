@@ -1,6 +1,6 @@
 /** Beside the nodes: what one is, what it reads with, and when it speaks. */
 import type { Concept } from './concept';
-import { frac, lines, row, sub, sum, sup } from './mathml';
+import { frac, lines, row, said, sub, sum, sup } from './mathml';
 
 export const NEURONS: Concept[] = [
   {
@@ -19,7 +19,7 @@ export const NEURONS: Concept[] = [
     maths: lines(
       row(sub('z', 'j'), '=', sum('i'), sub('w', 'ji'), sub('x', 'i'), '+', sub('b', 'j')),
       row(sub('a', 'j'), '=', 'f', '(', sub('z', 'j'), ')'),
-      row('gated', ':', sub('a', 'j'), '=', 'f', '(', sub('z', 'j'), ')', sub('u', 'j')),
+      row(said('gated:'), sub('a', 'j'), '=', 'f', '(', sub('z', 'j'), ')', sub('u', 'j')),
     ),
     symbols: 'x: what the node reads. w: its weights. b: its bias. z: the sum. f: activation function. a: activation. u: in a gated model, the second sum.',
     code: ['model/layers.py:PlainMLP.forward', 'model/layers.py:GatedMLP.forward', 'watch/terms.py:node_sum'],

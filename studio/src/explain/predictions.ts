@@ -1,6 +1,6 @@
 /** Beside the predictions along a text: tokens, what was expected and what came, and how any step is found again. */
 import type { Concept } from './concept';
-import { lines, row, slope, sub, sum } from './mathml';
+import { lines, row, said, slope, sub, sum } from './mathml';
 
 export const PREDICTIONS: Concept[] = [
   {
@@ -48,7 +48,7 @@ export const PREDICTIONS: Concept[] = [
       'all tokens’ vectors, and one sees how far the logit falls. Gradient times input: how steeply the logit moves with that ' +
       'vector, times the vector itself; a quick estimate of the same. Where the two disagree, trust neither too much.',
     maths: lines(
-      row('left', 'out', '=', sub('z', 'v'), '(', sub('e', 't'), ')', '−', sub('z', 'v'), '(', 'mean', ')'),
+      row(said('left out'), '=', sub('z', 'v'), '(', sub('e', 't'), ')', '−', sub('z', 'v'), '(', 'mean', ')'),
       row('estimate', '=', sub('e', 't'), '·', slope(sub('z', 'v'), sub('e', 't'))),
     ),
     symbols: 'e: the vector that the token at place t is read as. z: the logit of the predicted token v.',

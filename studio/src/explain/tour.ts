@@ -15,7 +15,7 @@ export interface Stop {
   shows: (now: Selected) => Partial<Selected> & { view: Selected['view'] };
 }
 
-const WORDS_A_SECOND = 2.5; // of somebody who meets all of this for the first time
+const WORDS_A_SECOND = 3; // of somebody who meets all of this for the first time: below the usual 4
 const SECONDS_TO_ACT = 15;
 const SOME_WAY_IN = 8; // a token with a little text before it
 
@@ -64,7 +64,7 @@ export const STOPS: Stop[] = [
       'A weight says how much one input counts for one node. Think of a volume control, with a twist: below zero it turns the sound upside down. Blue is above zero, orange below.',
       `${model(run) ? `Nearly all of this model’s ${count(model(run)!.parameters)} numbers are weights.` : 'Nearly all numbers of a model are weights.'} They began as chance, or as zero. All that the model knows is in them.`,
     ],
-    act: 'Choose a tensor and look at “since the start”: what training has written into it.',
+    act: 'Choose a tensor and look at “Since the start”: what training has written into it.',
     shows: () => ({ view: 'layers' }),
   },
   {
