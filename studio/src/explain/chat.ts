@@ -12,10 +12,10 @@ export const CHAT: Concept[] = [
       'questions, and it knows nothing beyond that text and the tokens it can see at once. If a reply looks like an answer, it is ' +
       'because texts of that kind go on so. What it says may be wrong, and it will sound the same.',
     maths: lines(
-      row(sub('x', row('t', '+', '1')), '~', 'P', '(', '·', '|', sub('x', '1'), '…', sub('x', 't'), ')'),
+      row(sub('x', row('t', '+', '1')), '∼', 'P', '(', '·', '|', sub('x', '1'), '…', sub('x', 't'), ')'),
       row('t', '←', 't', '+', '1'),
     ),
-    symbols: 'x: tokens, yours first. ~: drawn from. Each drawn token is read again before the next.',
+    symbols: 'x: tokens, yours first. ∼: drawn from. Each drawn token is read again before the next.',
     code: ['generate/engine.py:stream', 'workflow/language.py:Language.stream'],
   },
   {
