@@ -58,7 +58,7 @@ def test_a_step_is_shown_with_its_proof(run: Watched, monkeypatch: pytest.Monkey
     assert values["proof"]["holds"] is True
     assert all(check["holds"] for check in values["reconciled"])
     assert [one["name"] for one in values["parameters"]] == list(opened.gradients)
-    assert len(values["row_0"]) == 32
+    assert len(values["tokens"]) == 32
     last = ask_json(run, monkeypatch=monkeypatch)
     assert last["step"] == run.machine.recorded.last_step
 

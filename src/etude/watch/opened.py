@@ -35,6 +35,20 @@ from etude.watch.update import Hyperparameters, ParameterUpdate, hyperparameters
 
 
 @dataclass(frozen=True)
+class RowRead:
+    """One row of a batch as the network reads it; all (1, T)."""
+
+    inputs: Int[Tensor, "1 T"]
+    targets: Int[Tensor, "1 T"]
+    document_ids: Int[Tensor, "1 T"] | None
+    dropout: Dropout | None
+
+    def by(self, model: LanguageModel, taps: Taps) -> dict[str, Tensor]:
+        """The activations that ``taps`` keeps."""
+        return run_opened(model, self.inputs, document_ids=self.document_ids, dropout=self.dropout, taps=taps)
+
+
+@dataclass(frozen=True)
 class OpenedRow:
     """One row of a step's batch on its way through the network and back.
 
@@ -106,6 +120,11 @@ class OpenedStep:
         """The network with the weights before the step, uncompiled."""
         return model_with(self.before.weights, self.era)
 
+    @cached_property
+    def model_after(self) -> LanguageModel:
+        """The network with the weights after the step, uncompiled."""
+        return model_with(self.after.weights, self.era)
+
     def parameter(self, name: str) -> ParameterUpdate:
         """How one parameter moved.
 
@@ -138,29 +157,50 @@ class OpenedStep:
         Raises:
             InputError: the batch has no such row.
         """
-        part, place = self._place(row)
+        read = self.read(row)
         model = model or self.model
         if wanted is every_activation:
-            self._require_room(2 * activation_bytes(model, part.inputs.shape[1]))
-        here = slice(place, place + 1)
-        inputs, targets = part.inputs[here], part.targets[here]
-        dropout = None
-        if part.kept is not None:
-            dropout = Dropout(
-                part.kept[:, here], kept_scale(resolved(self.settings.train.dropout, "train.dropout"))
-            )
-        documents = None if part.document_ids is None else part.document_ids[here]
+            self._require_room(2 * activation_bytes(model, read.inputs.shape[1]))
         taps = Taps(lambda name: name == LOGITS or wanted(name), gradients=True)
         model.zero_grad(set_to_none=True)
         with torch.enable_grad(), self.era.plan.device.autocast():
-            opened = run_opened(model, inputs, document_ids=documents, dropout=dropout, taps=taps)
-            losses = _losses(opened[LOGITS], targets)
+            opened = read.by(model, taps)
+            losses = _losses(opened[LOGITS], read.targets)
             (losses.sum() / self.num_targets).backward()  # type: ignore[no-untyped-call]
         gradients = {name: value.grad for name, value in opened.items() if value.grad is not None}
         shares = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
         model.zero_grad(set_to_none=True)
         activations = {name: value.detach() for name, value in opened.items()}
-        return OpenedRow(row, inputs[0], targets[0], losses.detach()[0], activations, gradients, shares)
+        return OpenedRow(
+            row, read.inputs[0], read.targets[0], losses.detach()[0], activations, gradients, shares
+        )
+
+    @torch.no_grad()
+    def losses_after(self, row: int = 0) -> Float[Tensor, " T"]:
+        """(T,) nats for each token of a row with the weights that the step ended with, dropout as in the step.
+
+        Raises:
+            InputError: the batch has no such row.
+        """
+        read = self.read(row)
+        with self.era.plan.device.autocast():
+            logits = read.by(self.model_after, Taps(LOGITS.__eq__))[LOGITS]
+        return _losses(logits, read.targets)[0]
+
+    def read(self, row: int) -> RowRead:
+        """What the network is given for one row of the batch.
+
+        Raises:
+            InputError: the batch has no such row.
+        """
+        part, place = self._place(row)
+        here = slice(place, place + 1)
+        dropout = None
+        if part.kept is not None:
+            share = resolved(self.settings.train.dropout, "train.dropout")
+            dropout = Dropout(part.kept[:, here], kept_scale(share))
+        documents = None if part.document_ids is None else part.document_ids[here]
+        return RowRead(part.inputs[here], part.targets[here], documents, dropout)
 
     def _require_room(self, needed: int) -> None:
         """Raises InputError when all activations of a row and their gradients do not fit."""

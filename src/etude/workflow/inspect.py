@@ -17,6 +17,7 @@ from etude.errors import InputError
 from etude.run import RunFolder
 from etude.untrusted import shown
 from etude.watch import desk
+from etude.watch import values as values_of
 from etude.watch.arithmetic import weight_step
 from etude.watch.node_in_text import look_at_node_in_text
 from etude.watch.one_node import Node
@@ -117,7 +118,7 @@ def _require_run(path: Path) -> None:
     RunFolder.open(path)
 
 
-def _step(opened: OpenedStep, decode: tables.Decode) -> Look:
+def _step(opened: OpenedStep, decode: values_of.Decode) -> Look:
     from etude.watch.reconciliation import reconcile
 
     found, row = reconcile(opened), opened.row(0)
@@ -128,19 +129,11 @@ def _step(opened: OpenedStep, decode: tables.Decode) -> Look:
     if not opened.applied:
         head = f"step {opened.step}: the loss or its gradient was not finite, and nothing was changed"
     values = {
-        "step": opened.step,
-        "proof": tables.proof_values(opened.proof),
-        "loss": opened.loss,
-        "grad_norm": opened.grad_norm,
-        "clip_factor": opened.clip_factor,
-        "applied": opened.applied,
-        "rows": [{"row": source.row, "documents": list(source.documents)} for source in opened.sources],
+        **values_of.step_values(opened, row, decode),
         "reconciled": [
             {"check": c.name, "difference": c.difference, "tolerance": c.tolerance, "holds": c.holds}
             for c in found.checks
         ],
-        "parameters": tables.parameter_values(opened),
-        "row_0": tables.row_values(row, decode),
     }
     parts: list[str | Table] = [
         head,
@@ -154,12 +147,12 @@ def _step(opened: OpenedStep, decode: tables.Decode) -> Look:
     return Look(parts, values, lambda: tables.step_pictures(opened, row))
 
 
-def _token(opened: OpenedStep, decode: tables.Decode, row: int, position: int) -> Look:
+def _token(opened: OpenedStep, decode: values_of.Decode, row: int, position: int) -> Look:
     found = opened.row(row)
     count = len(found.inputs)
     if not 0 <= position < count:
         raise InputError(f"a row has positions 0 to {count - 1}, not {position}")
-    values = tables.token_values(opened, found, position, decode)
+    values = values_of.token_values(opened, found, position, decode)
     return Look(
         [
             f"step {opened.step}, row {row}, position {position}: behind {values['context']!r}",
@@ -187,7 +180,7 @@ def _node(node: Node) -> Look:
     ]
     if node.step < node.machine.recorded.last_step:
         parts.insert(1, repr(node.gradient))
-    return Look(parts, tables.node_values(node, arithmetic, history), lambda: tables.node_pictures(node))
+    return Look(parts, values_of.node_values(node, arithmetic, history), lambda: tables.node_pictures(node))
 
 
 def _weight(history: WeightHistory, step: int) -> Look:
@@ -197,8 +190,8 @@ def _weight(history: WeightHistory, step: int) -> Look:
         "name": history.name,
         "index": list(history.index),
         "values": {str(key): value for key, value in history.values.items()},
-        "updates": [tables.weight_values(one) for one in history.steps],
-        "at": tables.weight_values(at),
+        "updates": [values_of.weight_values(one) for one in history.steps],
+        "at": values_of.weight_values(at),
     }
     return Look(
         [repr(history), "", repr(at)],
@@ -215,12 +208,12 @@ def _prompt(question: Question, text: str) -> Look:
         if question.node is not None:
             raise InputError("one look at a time: give --node or --knob with --prompt, not both")
         compared = desk.compare(question.path, text, question.knobs, step)
-        return Look([repr(compared)], tables.comparison_values(compared))
+        return Look([repr(compared)], values_of.comparison_values(compared))
     prompt = desk.prompt(question.path, text, step)
     if question.node is not None:
         found = look_at_node_in_text(prompt, *_place_of_node(question.node))
         summed = found.on(found.strongest)
-        return Look([repr(found), "", repr(summed)], tables.node_in_text_values(found, summed))
+        return Look([repr(found), "", repr(summed)], values_of.node_in_text_values(found, summed))
     parts: list[str | Table] = [
         repr(prompt),
         "",
@@ -228,7 +221,7 @@ def _prompt(question: Question, text: str) -> Look:
         "",
         repr(prompt.contributions()),
     ]
-    values = tables.prompt_values(prompt)
+    values = values_of.prompt_values(prompt)
     if prompt.has_attention:
         parts += ["", repr(prompt.logit_lens()), "", tables.induction_line(values["induction"])]
     return Look(parts, values, lambda: tables.prompt_pictures(prompt))

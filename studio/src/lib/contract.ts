@@ -5,7 +5,7 @@
  *   GET  api/runs/NAME                     RunFacts
  *   GET  api/runs/NAME/rows?from=A,B       Rows: lines of metrics.jsonl and samples.jsonl behind byte offsets A and B
  *   POST api/runs/NAME/control             {action}: answers {}; only where RunFacts.control is true
- *   POST api/ask                           a Question; answers lines of JSON: any Progress and Token, then Answer or Failure
+ *   POST api/ask                           a Question; answers lines of JSON: any Progress and TokenLine, then Answer or Failure
  *   GET  api/tensors/KEY                   a file of safetensors, of which parts are asked for by Range
  *   GET  api/source?of=FILE:NAME           Source: a function or class of Etude's own code, as it is installed
  *
@@ -72,6 +72,7 @@ export interface Rows {
   reset: boolean; // the record is another one than before: forget what was read
   cursor: string; // for the next request
   more: boolean; // there is more at once
+  every: number; // of a long record only every so many-th step is sent; what else happened is all there
   metrics: MetricRow[];
   samples: SampleRow[];
 }
@@ -192,15 +193,14 @@ export interface RowToken {
 export interface StepAnswer {
   step: number;
   proof: Proof;
-  loss: number;
-  loss_after: number | null; // of this row's tokens, with the weights after the update
-  loss_before: number; // of this row's tokens
+  loss: number; // of the whole batch, nats a token
+  row_loss: number; // of this row's tokens
+  row_loss_after: number; // of the same, with the weights after the update
   grad_norm: number;
   clip_factor: number;
   applied: boolean;
   num_rows: number;
   num_targets: number;
-  lr: number;
   rows: { row: number; documents: string[] }[];
   row: number;
   tokens: RowToken[];
@@ -247,7 +247,7 @@ export interface UnitAnswer {
   step: number;
   row: number;
   position: number;
-  layer: number;
+  layer: string; // such as model.layers.1.mlp
   unit: number;
   read: string;
   desired: string | null;
@@ -266,8 +266,13 @@ export interface UnitAnswer {
     input: number;
     name: string;
     index: number[];
-    pushes: { up: number; down: number; up_count: number; down_count: number; total: number; gradient: number };
-    largest: { row: number; position: number; read: string; value: number; error: number; push: number }[];
+    /**
+     * A push is a token's share of the gradient: its error times its input. Below zero it pushes the weight up (the sum
+     * of those is `up`), above zero down. `total` is their sum, `gradient` the same as the run had it, `size` the sum
+     * of their sizes.
+     */
+    pushes: { up: number; down: number; up_count: number; down_count: number; size: number; total: number; gradient: number };
+    largest: { row: number; position: number; token_id: number; read: string; value: number; error: number; push: number }[];
     step: WeightStep;
   };
   bias: { name: string; index: number[]; step: WeightStep } | null;
@@ -326,8 +331,8 @@ export interface PromptAnswer {
   tokens: string[];
   ids: number[];
   losses: number[]; // of every token but the first
-  guesses: { token_id: number; text: string; probability: number }[];
-  guesses_along: { token_id: number; text: string; probability: number }[][]; // behind every token
+  guesses: { token: number; text: string; probability: number }[];
+  guesses_along: { token: number; text: string; probability: number }[][]; // behind every token
   attribution: { token: string; logit: number; gradient_times_input: number[]; ablation: number[] };
   contributions: { terms: Record<string, number>; logit: number; unexplained: number };
   lens?: number[][]; // (layers + 1, tokens) probability of the token that comes next, after each layer

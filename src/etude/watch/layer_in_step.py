@@ -1,0 +1,216 @@
+"""The nodes of one layer in one step of training, over the whole batch: how each weight's gradient is made.
+
+The gradient of a weight is a sum over all tokens of the batch: the error at the node's sum, times the number that the
+weight multiplies. Most of these pushes cancel; what is left moves the weight.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from etude.device import free_memory_bytes
+from etude.errors import InputError
+from etude.model.mlp import WindowMLP
+from etude.watch.forward import LOGITS
+from etude.watch.opened import OpenedRow, OpenedStep
+from etude.watch.reconciliation import activation_of
+from etude.watch.terms import NodeSum, node_sum
+from etude.watch.wiring import Wiring, wiring_of
+
+
+@dataclass(frozen=True)
+class Push:
+    """What one token of the batch adds to a weight's gradient."""
+
+    row: int
+    position: int
+    token_id: int
+    value: float  # the number that the weight multiplies there
+    error: float  # at the node's sum
+
+    @property
+    def amount(self) -> float:
+        """Above zero it pushes the weight down, for the loss grows with the weight."""
+        return self.value * self.error
+
+
+@dataclass(frozen=True, eq=False)
+class TugOfWar:
+    """All pushes on one weight.
+
+    Attributes:
+        inputs, errors: (R, T) of every token of the batch.
+        gradient: as the real path had it.
+    """
+
+    inputs: Float[Tensor, "R T"]
+    errors: Float[Tensor, "R T"]
+    token_ids: Tensor
+    gradient: float
+
+    @property
+    def pushes(self) -> Float[Tensor, "R T"]:
+        """Each token's share of the gradient, in float64."""
+        return self.inputs.double() * self.errors.double()
+
+    @property
+    def total(self) -> float:
+        return float(self.pushes.sum())
+
+    def largest(self, count: int = 12) -> list[Push]:
+        """The strongest, of either sign."""
+        pushes, width = self.pushes.flatten(), self.inputs.shape[1]
+        order = pushes.abs().argsort(descending=True, stable=True)[:count].tolist()
+        return [
+            Push(i // width, i % width, int(flat), float(value), float(error))
+            for i, flat, value, error in (
+                (
+                    i,
+                    self.token_ids.flatten()[i],
+                    self.inputs.flatten()[i],
+                    self.errors.flatten()[i],
+                )
+                for i in order
+            )
+        ]
+
+
+@dataclass(frozen=True, eq=False)
+class ErrorOfNode:
+    """How the error at a node is made, at one token.
+
+    Attributes:
+        outgoing: (M,) the weights that it writes with.
+        arriving: (M,) the error at the numbers that it writes to (behind dropout).
+        at_activation: their products' sum as the backward pass had it.
+        slope: how much the activation moves with the node's sum.
+        at_sum: as the backward pass had it: at_activation times the slope.
+    """
+
+    outgoing: Float[Tensor, " M"]
+    arriving: Float[Tensor, " M"]
+    at_activation: float
+    slope: float
+    at_sum: float
+
+
+class LayerInStep:
+    """All rows of an opened step's batch, as far as one layer of nodes goes.
+
+    Raises:
+        InputError: no such layer, or not the memory for it.
+    """
+
+    def __init__(self, opened: OpenedStep, layer: str) -> None:
+        self.opened = opened
+        self.wiring: Wiring = wiring_of(opened.model, layer)
+        self._require_room()
+        self._wanted = {*self.wiring.watched, self.wiring.added_to}
+        self.rows = [self._row(number) for number in range(opened.num_rows)]
+
+    def sum(self, unit: int, row: int, position: int, text: str = "") -> NodeSum:
+        """What a node computes at a token of the batch (whose text is ``text``), term by term.
+
+        Raises:
+            InputError: no such node, row or position.
+        """
+        self.wiring.require_unit(unit)
+        found, place = self.row(row), self.place(row, position)
+        ids = tuple(found.inputs[: place + 1].tolist())
+        return node_sum(self.opened.model, self.wiring, unit, found.activations, ids, text)
+
+    def row(self, row: int) -> OpenedRow:
+        """Raises InputError when the batch has no such row."""
+        if not 0 <= row < len(self.rows):
+            raise InputError(f"the batch has rows 0 to {len(self.rows) - 1}, not {row}")
+        return self.rows[row]
+
+    def place(self, row: int, position: int) -> int:
+        """``position``, when the row has it; else InputError."""
+        count = len(self.row(row).inputs)
+        if not 0 <= position < count:
+            raise InputError(f"a row has positions 0 to {count - 1}, not {position}")
+        return position
+
+    @torch.no_grad()
+    def error(self, unit: int, row: int, position: int) -> ErrorOfNode:
+        """How the error at a node is made, at one token.
+
+        Raises:
+            InputError: no such node, row or position.
+        """
+        self.wiring.require_unit(unit)
+        found, wiring, place = self.row(row), self.wiring, self.place(row, position)
+        arriving = found.gradients[wiring.added_to][0, place] * self._let_through(row, place, unit)
+        return ErrorOfNode(
+            wiring.outgoing(self.opened.model, unit).cpu(),
+            arriving.cpu(),
+            float(found.gradients[f"{wiring.layer}.post"][0, place, unit]),
+            self._slope(found, place, unit),
+            float(found.gradients[f"{wiring.layer}.pre"][0, place, unit]),
+        )
+
+    def tug_of_war(self, unit: int, number: int) -> TugOfWar:
+        """The pushes of all tokens on the weight with which a node reads its input ``number``.
+
+        Raises:
+            InputError: no such node or input.
+        """
+        wiring = self.wiring
+        wiring.require_unit(unit)
+        weights = self.opened.gradients[f"{wiring.gate}.weight"]
+        if not 0 <= number < weights.shape[1]:
+            raise InputError(f"a node of {wiring.layer} has inputs 0 to {weights.shape[1] - 1}, not {number}")
+        inputs = [row.activations[wiring.reads][0, :, number].detach() for row in self.rows]
+        errors = [row.gradients[f"{wiring.layer}.pre"][0, :, unit] for row in self.rows]
+        return TugOfWar(
+            torch.stack(inputs).cpu(),
+            torch.stack(errors).cpu(),
+            torch.stack([row.inputs for row in self.rows]).cpu(),
+            float(weights[unit, number]),
+        )
+
+    def _slope(self, found: OpenedRow, place: int, unit: int) -> float:
+        """Of the activation by the node's sum, in float64: the function's slope, times what a gate lets through."""
+        value = found.activations[f"{self.wiring.layer}.pre"][0, place, unit].detach().cpu().double()
+        with torch.enable_grad():
+            before = value.requires_grad_()
+            (slope,) = torch.autograd.grad(activation_of(self.opened.model)(before), before)
+        if self.wiring.up is None:
+            return float(slope)
+        return float(slope) * float(found.activations[f"{self.wiring.layer}.pre_linear"][0, place, unit])
+
+    def _let_through(self, row: int, position: int, unit: int) -> Tensor | float:
+        """What dropout multiplied the numbers by that the node writes to: the error comes back through the same."""
+        dropout, model = self.opened.read(row).dropout, self.opened.model
+        if dropout is None:
+            return 1.0
+        if isinstance(model, WindowMLP):  # there it is the nodes themselves that are put out
+            kept = dropout.kept[0, 0, position, unit]
+        else:
+            kept = dropout.kept[2 * int(self.wiring.layer.split(".")[2]) + 2, 0, position]
+        return kept * dropout.scale
+
+    def _row(self, number: int) -> OpenedRow:
+        found = self.opened.row(number, self._wanted.__contains__)
+        found.parameter_gradients.clear()  # large, and of one row only
+        if number and self.wiring.added_to != LOGITS:
+            found.activations.pop(LOGITS, None)  # (T, V): as large as all the rest
+            found.gradients.pop(LOGITS, None)
+        return found
+
+    def _require_room(self) -> None:
+        opened, wiring = self.opened, self.wiring
+        weights = opened.gradients[f"{wiring.gate}.weight"]
+        tokens = sum(part.inputs.numel() for part in opened.batch)
+        needed = 4 * tokens * (weights.shape[1] * 4 + 6 * weights.shape[0])
+        free = free_memory_bytes(opened.era.plan.device)
+        if free is not None and needed > free:
+            raise InputError(
+                f"one layer of the whole batch takes {needed / 2**30:,.1f} GiB, and {free / 2**30:,.1f} GiB are free: "
+                "close other programs, or look at single tokens"
+            )

@@ -1,0 +1,358 @@
+"""What is seen, as plain values: the answers of ``etude inspect --json`` and of the studio, which are the same."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from etude.data.tokens.coverage import IGNORE_INDEX
+from etude.watch.activity import NodeHistory
+from etude.watch.arithmetic import WeightStep, weight_step
+from etude.watch.forward import LOGITS, layers_of
+from etude.watch.knobs import Comparison
+from etude.watch.layer_in_step import LayerInStep, TugOfWar
+from etude.watch.node_in_text import NodeInText
+from etude.watch.one_node import Node
+from etude.watch.opened import OpenedRow, OpenedStep
+from etude.watch.prompts import Prompt, induction_scores
+from etude.watch.proof import Proof
+from etude.watch.terms import NodeSum, WeightedSum
+
+Decode = Callable[[Sequence[int]], str]
+GUESSES = 8
+
+
+def proof_values(proof: Proof) -> dict[str, Any]:
+    return {
+        "holds": proof.holds,
+        "from_step": proof.from_step,
+        "steps_compared": len(proof.compared),
+        "checksums_equal": proof.checksums,
+        "largest_loss_difference": proof.largest_loss_difference,
+        "largest_norm_difference": proof.largest_norm_difference,
+        "other_machine": list(proof.other_machine),
+        "text": str(proof),
+    }
+
+
+def parameter_values(opened: OpenedStep) -> list[dict[str, Any]]:
+    """Norms of every tensor and what moved it."""
+    found = []
+    for name in opened.gradients:
+        moved = opened.parameter(name)
+        weight, update = float(moved.before.norm()), float(moved.update.norm())
+        found.append(
+            {
+                "name": name,
+                "shape": list(moved.before.shape),
+                "rule": moved.used.rule,
+                "lr": moved.used.lr,
+                "weight_decay": moved.used.weight_decay,
+                "weight_norm": weight,
+                "grad_norm": float(moved.gradient.norm()),
+                "update_norm": update,
+                "update_ratio": update / weight if weight else None,
+            }
+        )
+    return found
+
+
+def step_values(opened: OpenedStep, row: OpenedRow, decode: Decode) -> dict[str, Any]:
+    """A step, and one row of its batch on the way forward and back."""
+    losses, real = opened.losses_after(row.row), row.targets != IGNORE_INDEX
+    tokens = row_values(row, decode)
+    for token, after in zip(tokens, losses.tolist(), strict=True):
+        token["loss_after"] = after if token["desired"] is not None else None
+    return {
+        "step": opened.step,
+        "proof": proof_values(opened.proof),
+        "loss": opened.loss,
+        "grad_norm": opened.grad_norm,
+        "clip_factor": opened.clip_factor,
+        "applied": opened.applied,
+        "num_rows": opened.num_rows,
+        "num_targets": opened.num_targets,
+        "rows": [{"row": source.row, "documents": list(source.documents)} for source in opened.sources],
+        "parameters": parameter_values(opened),
+        "row": row.row,
+        "row_loss": float(row.losses[real].double().mean()),
+        "row_loss_after": float(losses[real].double().mean()),
+        "tokens": tokens,
+        "stream": stream_values(row),
+    }
+
+
+def stream_values(row: OpenedRow) -> list[dict[str, Any]]:
+    """How long the vector of each activation on the main road is at every position, and that of the error there.
+
+    The road of a transformer is its residual stream; the mlp family has its few activations.
+    """
+    names = [name for _, name in layers_of(list(row.activations), "resid_pre")]
+    names += [name for _, name in layers_of(list(row.activations), "resid_post")][-1:]
+    names = names or [name for name in row.activations if name != LOGITS]
+    return [
+        {
+            "name": name,
+            "norm": row.activations[name][0].norm(dim=-1).tolist(),
+            "grad_norm": row.gradients[name][0].norm(dim=-1).tolist(),
+        }
+        for name in names
+    ]
+
+
+def row_values(row: OpenedRow, decode: Decode) -> list[dict[str, Any]]:
+    """Every token of a row: what was read, predicted, desired."""
+    probabilities = row.probabilities
+    best, chosen = probabilities.max(-1)
+    found = []
+    for place, (read, wanted) in enumerate(zip(row.inputs.tolist(), row.targets.tolist(), strict=True)):
+        real = wanted != IGNORE_INDEX
+        found.append(
+            {
+                "position": place,
+                "read": decode([read]),
+                "likeliest": decode([int(chosen[place])]),
+                "likeliest_probability": float(best[place]),
+                "desired": decode([wanted]) if real else None,
+                "desired_probability": float(probabilities[place, wanted]) if real else None,
+                "loss": float(row.losses[place]),
+            }
+        )
+    return found
+
+
+def token_values(opened: OpenedStep, row: OpenedRow, position: int, decode: Decode) -> dict[str, Any]:
+    """One prediction, the token that came, and how long signal and error are on the way."""
+    probabilities, wanted = row.probabilities[position], int(row.targets[position])
+    logits = row.activations[LOGITS][0, position].double()
+    order = probabilities.argsort(descending=True, stable=True).tolist()
+    desired = None if wanted == IGNORE_INDEX else wanted
+    error = row.gradients[LOGITS][0, position] * opened.num_targets
+    stream = [
+        {"name": one["name"], "norm": one["norm"][position], "grad_norm": one["grad_norm"][position]}
+        for one in stream_values(row)
+    ]
+    return {
+        "step": opened.step,
+        "row": row.row,
+        "position": position,
+        "context": decode(row.inputs[max(0, position - 11) : position + 1].tolist()),
+        "desired": None if desired is None else decode([desired]),
+        "probability": 0.0 if desired is None else float(probabilities[desired]),
+        "rank": 0 if desired is None else order.index(desired) + 1,
+        "vocabulary": len(order),
+        "loss": float(row.losses[position]),
+        "guesses": [
+            {
+                "token": decode([token]),
+                "probability": float(probabilities[token]),
+                "desired": float(token == desired),
+                "error": float(error[token]),
+            }
+            for token in dict.fromkeys([*order[:GUESSES], *([] if desired is None else [desired])])
+        ],
+        "logits": {
+            "logsumexp": float(logits.logsumexp(0)),
+            "desired": None if desired is None else float(logits[desired]),
+        },
+        "stream": stream,
+        "proof": proof_values(opened.proof),
+    }
+
+
+def node_values(node: Node, arithmetic: NodeSum, history: NodeHistory) -> dict[str, Any]:
+    gradient = node.gradient if node.step < node.machine.recorded.last_step else None
+    return {
+        "step": node.step,
+        "layer": node.layer,
+        "unit": node.unit,
+        "weights": node.weights.tolist(),
+        "bias": node.bias,
+        "up_weights": None if node.up_weights is None else node.up_weights.tolist(),
+        "up_bias": node.up_bias,
+        "outgoing": node.outgoing.tolist(),
+        "gradient": None
+        if gradient is None
+        else {
+            "weights": gradient.weights.tolist(),
+            "bias": gradient.bias,
+            "outgoing": gradient.outgoing.tolist(),
+        },
+        "promoted": [{"token": one.text, "value": one.value} for one in node.promoted],
+        "suppressed": [{"token": one.text, "value": one.value} for one in node.suppressed],
+        "most": [vars(one) | {"token_ids": list(one.token_ids)} for one in node.most],
+        "least": [vars(one) | {"token_ids": list(one.token_ids)} for one in node.least],
+        "share_active": node.activity.share_active,
+        "dead": node.activity.dead,
+        "arithmetic": _arithmetic_values(arithmetic),
+        "history": [vars(moment) for moment in history.moments],
+        "came_alive": history.came_alive,
+        "died": history.died,
+        "proof": proof_values(node.proof),
+    }
+
+
+def node_in_text_values(node: NodeInText, summed: NodeSum) -> dict[str, Any]:
+    return {
+        "layer": node.wiring.layer,
+        "unit": node.unit,
+        "tokens": list(node.prompt.tokens),
+        "activation": node.post.tolist(),
+        "promoted": [{"token": one.text, "value": one.value} for one in node.promoted],
+        "suppressed": [{"token": one.text, "value": one.value} for one in node.suppressed],
+        "position": node.strongest,
+        "arithmetic": _arithmetic_values(summed),
+    }
+
+
+def _arithmetic_values(summed: NodeSum) -> dict[str, Any]:
+    return {
+        "gate": _sum_values(summed.gate),
+        "up": None if summed.up is None else _sum_values(summed.up),
+        "function": summed.function,
+        "activation": summed.post,
+        "difference": summed.difference,
+    }
+
+
+def _sum_values(found: WeightedSum) -> dict[str, Any]:
+    columns = (found.inputs, found.weights, found.terms)
+    return {
+        "terms": [
+            dict(zip(("input", "value", "weight", "term"), (i, *(float(c[i]) for c in columns)), strict=True))
+            for i in found.order.tolist()
+        ],
+        "bias": found.bias,
+        "sum": found.total,
+        "forward_pass": found.seen,
+    }
+
+
+def unit_values(
+    layer: LayerInStep, unit: int, row: int, position: int, number: int | None, decode: Decode
+) -> dict[str, Any]:
+    """A node at a token of a step's batch: its sum, its error, and the tug of war on the weight of one input.
+
+    ``number`` is that of the input; the one with the largest term unless told.
+    """
+    opened, wiring = layer.opened, layer.wiring
+    found = layer.row(row)
+    place = layer.place(row, position)
+    read, wanted = int(found.inputs[place]), int(found.targets[place])
+    summed, error = layer.sum(unit, row, place), layer.error(unit, row, place)
+    number = int(summed.gate.order[0]) if number is None else number
+    tug = layer.tug_of_war(unit, number)
+    name = f"{wiring.gate}.weight"
+    bias = f"{wiring.gate}.bias"
+    return {
+        "step": opened.step,
+        "row": row,
+        "position": place,
+        "layer": wiring.layer,
+        "unit": unit,
+        "read": decode([read]),
+        "desired": None if wanted == IGNORE_INDEX else decode([wanted]),
+        "arithmetic": _arithmetic_values(summed),
+        "error": {
+            "outgoing": error.outgoing.tolist(),
+            "arriving": error.arriving.tolist(),
+            "at_activation": error.at_activation,
+            "slope": error.slope,
+            "at_sum": error.at_sum,
+        },
+        "weight": {
+            "input": number,
+            "name": name,
+            "index": [unit, number],
+            "pushes": _push_values(tug),
+            "largest": [
+                vars(one) | {"read": decode([one.token_id]), "push": one.amount} for one in tug.largest()
+            ],
+            "step": weight_values(weight_step(opened, name, (unit, number))),
+        },
+        "bias": None
+        if bias not in opened.gradients
+        else {"name": bias, "index": [unit], "step": weight_values(weight_step(opened, bias, (unit,)))},
+        "proof": proof_values(opened.proof),
+    }
+
+
+def _push_values(tug: TugOfWar) -> dict[str, Any]:
+    pushes = tug.pushes
+    return {
+        "up": float(pushes[pushes < 0].sum()),
+        "down": float(pushes[pushes > 0].sum()),
+        "up_count": int((pushes < 0).sum()),
+        "down_count": int((pushes > 0).sum()),
+        "size": float(pushes.abs().sum()),
+        "total": tug.total,
+        "gradient": tug.gradient,
+    }
+
+
+def weight_values(one: WeightStep) -> dict[str, Any]:
+    return {
+        "step": one.step,
+        "before": one.before,
+        "gradient": one.gradient,
+        "clip_factor": one.clip_factor,
+        "state_before": dict(one.state_before),
+        "state_after": dict(one.state_after),
+        "rule": one.used.rule,
+        "lr": one.used.lr,
+        "weight_decay": one.used.weight_decay,
+        "betas": list(one.used.betas),
+        "eps": one.used.eps,
+        "momentum": one.used.momentum,
+        "applied": one.applied,
+        "decay": one.decay,
+        "orthogonal": one.orthogonal,
+        "scale": one.scale,
+        "direction": one.direction,
+        "update": one.update,
+        "after": one.after,
+        "by_the_rule": one.by_the_rule,
+        "difference": one.difference,
+        "proof": one.proof,
+    }
+
+
+def prompt_values(prompt: Prompt) -> dict[str, Any]:
+    """Everything that is shown of a prompt, and the attention patterns."""
+    attribution, parts = prompt.attribution(), prompt.contributions()
+    values: dict[str, Any] = {
+        "where": prompt.where,
+        "tokens": list(prompt.tokens),
+        "ids": prompt.ids.tolist(),
+        "losses": prompt.losses.tolist(),
+        "guesses": [vars(guess) for guess in prompt.guesses(count=GUESSES)],
+        "attribution": {
+            "token": attribution.text,
+            "logit": attribution.logit,
+            "gradient_times_input": attribution.gradient_times_input.tolist(),
+            "ablation": attribution.ablation.tolist(),
+        },
+        "contributions": {"terms": parts.terms, "logit": parts.logit, "unexplained": parts.unexplained},
+    }
+    if prompt.has_attention:
+        scores, chance = induction_scores(prompt.model)
+        layers = range(prompt.model.config.num_hidden_layers)
+        values["lens"] = prompt.logit_lens().of_desired.tensor.tolist()
+        values["patterns"] = [prompt.pattern(layer).tensor.tolist() for layer in layers]
+        values["induction"] = {"scores": scores.tensor.tolist(), "chance": chance}
+    return values
+
+
+def comparison_values(compared: Comparison) -> dict[str, Any]:
+    before, after = compared.losses
+    return {
+        "where": compared.prompt.where,
+        "tokens": list(compared.prompt.tokens),
+        "knobs": [str(knob) for knob in compared.knobs],
+        "losses_before": before.tolist(),
+        "losses_after": after.tolist(),
+        "divergence": compared.divergence.tolist(),
+        "next": [
+            {"token": text, "before": was, "after": now} for text, was, now in compared.top(count=GUESSES)
+        ],
+    }
