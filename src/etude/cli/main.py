@@ -7,7 +7,7 @@ import sys
 
 import typer
 
-from etude.cli import data, doctor, inspect, runs, train, use
+from etude.cli import data, doctor, inspect, runs, studio, train, use
 from etude.errors import EtudeError
 
 app = typer.Typer(
@@ -27,6 +27,7 @@ app.command("runs")(runs.runs)
 app.command("plot")(runs.plot)
 app.command("settings")(runs.settings)
 app.command("inspect")(inspect.inspect)
+app.command("studio")(studio.studio)
 app.command("doctor")(doctor.doctor)
 
 INTERRUPTED = 130

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -32,7 +33,12 @@ StopAfter = Annotated[
         help="Stop and save after this time, such as 55m, with exit code 75; go on with --resume.",
     ),
 ]
+Studio = Annotated[
+    bool, typer.Option("--studio/--no-studio", help="Serve the page on which it can be watched.")
+]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and what it costs.")]
+Job = Callable[[Any], Any]
+"""Given the module of the jobs: what the options ask for."""
 
 
 def train(
@@ -49,14 +55,12 @@ def train(
     resume: Resume = None,
     fork: Fork = None,
     stop_after: StopAfter = None,
+    studio: Studio = True,
     dry_run: DryRun = False,
 ) -> None:
     """Grow a language model from text. Without arguments: from Etude's own stories, in minutes."""
     from etude.config import load_settings
-    from etude.device import place_on_machine
     from etude.errors import InputError
-    from etude.workflow import jobs
-    from etude.workflow.signals import STOPPED
 
     if time is not None and steps is not None:
         raise InputError("--time chooses the number of steps: give --time or --steps, not both")
@@ -78,16 +82,42 @@ def train(
             raise InputError(
                 "--resume goes on with the run's own settings: change one of them with --set, or leave it out"
             )
-        outcome = jobs.resume(resume, overrides=changes, stop_after=limit)
+        runs = resume.absolute().parent
+        _watched(lambda jobs: jobs.resume(resume, overrides=changes, stop_after=limit), runs, studio)
     elif fork is not None:
         if config or dry_run or time:
             raise InputError("--fork has its parent's settings: change some with --set, --steps or --name")
-        outcome = jobs.fork(fork, overrides=changes, values=values, stop_after=limit)
+        runs = Path(fork).absolute().parent
+        _watched(
+            lambda jobs: jobs.fork(fork, overrides=changes, values=values, stop_after=limit), runs, studio
+        )
     else:
         settings = load_settings(config, changes, values)
         if dry_run:
+            from etude.workflow import jobs
+
             jobs.explain(settings)
             return
-        outcome = jobs.grow(settings, stop_after=limit)
-    if outcome.reason == "stopped" and place_on_machine()[1] == 1:
+        runs = Path(settings.run.folder)
+        _watched(lambda jobs: jobs.grow(settings, stop_after=limit), runs, studio)
+
+
+def _watched(job: Job, runs: Path, studio: bool) -> None:
+    """Do the job, with the page beside it if that is wanted.
+
+    Raises:
+        typer.Exit: it was stopped before its end.
+    """
+    from etude.device import place_on_machine
+    from etude.workflow.signals import STOPPED
+    from etude.workflow.studio import studio_beside
+
+    place, count = place_on_machine()
+    with studio_beside(runs, studio and place == 0) as beside:
+        from etude.workflow import jobs  # takes seconds, in which the studio begins
+
+        if beside is not None and beside.address():
+            print(f"watch it learn: {beside.address()}", flush=True)
+        outcome = job(jobs)
+    if outcome.reason == "stopped" and count == 1:
         raise typer.Exit(STOPPED)  # torchrun would call it a failure

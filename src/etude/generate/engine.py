@@ -17,6 +17,7 @@ from etude.model.language_model import LanguageModel
 
 FinishReason = Literal["eos", "length", "context"]
 ContextRule = Literal["slide", "stop"]
+OnPrediction = Callable[[int, int, NDArray[np.float32]], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,12 +43,14 @@ def generate(
     at_context_end: ContextRule = "slide",
     compile: Compile = "auto",
     on_token: Callable[[int, int], None] | None = None,
+    on_prediction: OnPrediction | None = None,
 ) -> list[Generation]:
     """Continue every prompt until `eos_id`, `settings.max_new_tokens`, or the end of the context.
 
     A row's result depends on its prompt, its seed and the settings, not on the rows beside it. With one
     `seed` for all, row i has `row_seed(seed, i)`; a sequence gives each row its own. `on_token(row, id)` is
-    called for each new token as it comes.
+    called for each new token as it comes, and before it `on_prediction(row, id, logits)` with the (V,) that it was
+    drawn from, as the network gave them.
 
     The network reads at most C = max_position_embeddings tokens. Of a longer prompt it reads the last C. When
     C tokens stand in the context and more are wanted, "slide" goes on from the last C // 2 of them, read anew
@@ -62,7 +65,9 @@ def generate(
     network's predictions are not finite, or when compilation was asked for and fails.
     """
     generations: list[Generation] = []
-    for row, token in _run(model, prompts, settings, eos_id, seed, at_context_end, compile, generations):
+    for row, token in _run(
+        model, prompts, settings, eos_id, seed, at_context_end, compile, generations, on_prediction
+    ):
         if on_token is not None:
             on_token(row, token)
     return generations
@@ -103,6 +108,7 @@ def _run(
     at_context_end: ContextRule,
     compile: Compile,
     generations: list[Generation],
+    on_prediction: OnPrediction | None = None,
 ) -> Iterator[tuple[int, int]]:
     """Yield (row, token) as they come; fill `generations` when all rows are finished."""
     most = model.config.max_position_embeddings
@@ -120,6 +126,8 @@ def _run(
                 if token == eos_id:
                     row.finish_reason = "eos"
                     continue
+                if on_prediction is not None:
+                    on_prediction(row.index, token, logits)
                 row.context.append(token)
                 row.token_ids.append(token)
                 row.logprobs.append(logprob)

@@ -16,6 +16,7 @@ from etude.config import TrainSettings, resolved
 from etude.device import Device
 from etude.errors import EtudeError
 from etude.model.language_model import LanguageModel
+from etude.train.control import Hold
 from etude.train.events import (
     EndEvent,
     Event,
@@ -117,6 +118,7 @@ class Loop:
     revised_length: LengthReviser | None = None
     ranks: Ranks = ALONE
     watch: LossWatch = field(default_factory=LossWatch)
+    hold: Hold | None = None
     _unlogged: list[tuple[int, int, Tensor, Tensor]] = field(default_factory=list)
     _clock: float = 0.0
 
@@ -135,6 +137,12 @@ class Loop:
             self._do_tasks(lambda task: True)
         # All ranks stop at the same step; here they also wait for what the first does between steps.
         while state.step < self.num_steps and not self._ends_early():
+            if self.hold is not None and self.hold.due():
+                self._log()
+                self.hold.wait(state.step)
+                self._clock = time.perf_counter()
+                if self._ends_early():
+                    break
             self._look_before(state.step + 1)
             self.one_step()
             if self._is_log_due():

@@ -24,14 +24,14 @@ _machines: OrderedDict[Path, TimeMachine] = OrderedDict()
 def machine(run: str | Path) -> TimeMachine:
     """The time machine of a run; of those used last it is the same one again, with what it has replayed.
 
-    A run that has gone on since is read anew.
+    What a run has written down since is read.
 
     Raises:
         InputError: no run there, damaged files, or its text is gone.
     """
     path = Path(run).resolve()
     found = _machines.pop(path, None)
-    if found is None or found.outdated:
+    if found is None or not found.catch_up():
         found = TimeMachine(Path(run))
     _machines[path] = found
     while len(_machines) > OPEN_AT_ONCE:

@@ -82,7 +82,7 @@ def look_at_weight(
     shapes = {known: tuple(p.shape) for known, p in recorded.empty_model().named_parameters()}
     if name not in shapes:
         raise InputError(f"no parameter is called '{name}': {nearest(name, list(shapes))}")
-    place = _index(name, index, shapes[name])
+    place = index_in(name, index, shapes[name])
     if steps is None:
         steps = [there + 1 for there in recorded.checkpoints if there < recorded.last_step]
     wanted = sorted(set(steps))
@@ -94,7 +94,8 @@ def look_at_weight(
     return WeightHistory(machine, name, place, shapes[name], found, (last, value))
 
 
-def _index(name: str, index: Sequence[int] | int, shape: tuple[int, ...]) -> tuple[int, ...]:
+def index_in(name: str, index: Sequence[int] | int, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """``index`` of a number of the parameter ``name``; InputError when it has no such number."""
     try:
         place = tuple(operator.index(one) for one in (index if isinstance(index, Sequence) else (index,)))
     except TypeError:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
+from etude.data.prepare import PreparedData
 from etude.data.tokens.tokenizer import EtudeTokenizer
 from etude.watch.held_out import HeldOut
 
@@ -62,6 +63,20 @@ def extreme_passages(
         chosen.append(place)
         found.append(_passage(float(keys[index]), sample, tokenizer, row, column, around))
     return tuple(found)
+
+
+def beginnings(data: PreparedData, count: int = 4, characters: int = 320) -> list[str]:
+    """How the first held-out documents that are long enough begin, up to the end of a word."""
+    found = []
+    for document in data.documents("validation", 4_000_000):
+        text = document[: 4 * characters].decode("utf-8", "ignore").strip()[:characters]
+        if len(text) == characters:
+            text = text[: max(text.rfind(" "), text.rfind("\n"), characters // 2)]
+        if len(text) >= characters // 4:
+            found.append(text)
+        if len(found) == count:
+            break
+    return found
 
 
 def _passage(

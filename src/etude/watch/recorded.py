@@ -17,6 +17,9 @@ from etude.train.checkpoint import list_checkpoints, step_of
 from etude.train.frozen import own_settings, settings_for_step
 from etude.train.schedule import Revision
 
+FOREVER = 2**62
+"""A step that no run comes to."""
+
 
 @dataclass(frozen=True)
 class Recorded:
@@ -70,6 +73,19 @@ class Recorded:
             tuple(sorted(revisions.items())),
             tuple(sorted(micro.items())),
             stamp,
+        )
+
+    def continues(self, earlier: Recorded) -> bool:
+        """Whether all that ``earlier`` told stands here too: the run has gone on, and not back."""
+        sittings = self.sittings_before(FOREVER)
+        return (
+            self.settings == earlier.settings
+            and self.manifest.get("data_fingerprint") == earlier.manifest.get("data_fingerprint")
+            and sittings[: len(earlier.sittings_before(FOREVER))] == earlier.sittings_before(FOREVER)
+            and earlier.losses.items() <= self.losses.items()
+            and earlier.left_out <= self.left_out
+            and self.revisions[: len(earlier.revisions)] == earlier.revisions
+            and self.micro_batches[: len(earlier.micro_batches)] == earlier.micro_batches
         )
 
     @staticmethod

@@ -8,6 +8,7 @@ that gives the same bits; each loss, norm and checksum on the way is compared wi
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -82,6 +83,8 @@ class TimeMachine:
         recorded: what the run wrote down.
         data: its text, as tokens.
         proof: how the state at hand compares with the record.
+        told: called before every step that is made again, with how many have been and how many there are. It may raise
+            to end the journey; the state is then that of the step reached.
 
     Raises:
         InputError: no run there, damaged files, or its text is gone or has changed.
@@ -96,12 +99,22 @@ class TimeMachine:
         )
         self.states = States(cache_bytes)
         self.proof = Proof.nothing_yet()
+        self.told: Callable[[int, int], None] = lambda done, count: None
         self._era: Era | None = None
 
-    @property
-    def outdated(self) -> bool:
-        """Whether the run has written something down since it was read."""
-        return self.recorded.stamp != Recorded.stamp_of(self.recorded.run)
+    def catch_up(self) -> bool:
+        """Read what the run has written down since it was read.
+
+        Returns whether all that is known still stands: not when it went on another way from an earlier step. Then this
+        machine is of no more use.
+        """
+        if self.recorded.stamp == Recorded.stamp_of(self.recorded.run):
+            return True
+        newer = Recorded.of(self.recorded.run.path)
+        if not newer.continues(self.recorded):
+            return False
+        self.recorded = newer
+        return True
 
     @property
     def era(self) -> Era:
@@ -126,6 +139,7 @@ class TimeMachine:
         stops = max(1, -(-(step - self.state.step) // STOPS))
         begun = self.state.step
         while self.state.step < step:
+            self.told(self.state.step - begun, step - begun)
             self.advance()
             if (self.state.step - begun) % stops == 0 or self.state.step == step:
                 self.states.put(Snapshot.of(self.state), self.proof)
@@ -183,6 +197,7 @@ class TimeMachine:
         checkpoints = [there for there in self.recorded.checkpoints if there <= step]
         if near is not None and near[0].step >= max(checkpoints, default=0):
             near[0].restore(self.enter(max(1, near[0].step)).state)
+            self.state.revisions = self.recorded.revisions  # there may be more since it was kept
             self.proof = near[1]
             return
         checkpoint = self._newest_whole(checkpoints)

@@ -42,6 +42,7 @@ from etude.train.checkpoint import (
     verify_checkpoint,
 )
 from etude.train.compilation import compile_objective
+from etude.train.control import SAVE, Control, Held
 from etude.train.loop import Loop, Task, TrainState
 from etude.train.objectives import NextToken, made_ahead
 from etude.train.parallel import ALONE, Ranks
@@ -68,6 +69,7 @@ from etude.workflow.tasks import (
     note_checksum,
     opening_words,
     sample_due,
+    save_as_asked,
     save_due,
     summary_due,
 )
@@ -161,10 +163,12 @@ def _fit(
         title = f"{run.path}: {plan.model.model_type}, {count_parameters(plan.model).total:,} parameters"
         num_steps = last_step(objective.num_steps, state.revisions)
         display = training_display(console, title, num_steps, ladder, passed)
-        with display as panel, asked_to_stop(stop_at) as should_stop, memory_noted(plan, run):
+        control = Control(run.path)
+        control.clear()
+        with display as panel, asked_to_stop(stop_at, control) as should_stop, memory_noted(plan, run):
             begin_sitting(plan, run, state, objective, console, ranks)
             save = checkpoints_of(plan, run, state)
-            tasks = run_tasks(plan, objective, ladder, save, max(passed, default=0))
+            tasks = run_tasks(plan, objective, ladder, save, max(passed, default=0), control)
             loop = Loop(
                 state,
                 made_ahead(objective, plan.device),
@@ -176,6 +180,7 @@ def _fit(
                 revised_length=None if deadline is None else Pace(deadline),
                 ranks=ranks,
                 watch=LossWatch(event.loss for event in history.steps[-WINDOW:]),
+                hold=Held(control, should_stop, partial(run.write_status, "running")),
             )
             reason = loop.run()
     except BaseException as error:
@@ -303,7 +308,9 @@ def checkpoints_of(plan: Plan, run: RunFolder, state: TrainState) -> Save:
     return Save(run, plan.model, train.keep_checkpoints, card, saved, train.keep_every)
 
 
-def run_tasks(plan: Plan, objective: NextToken, ladder: Ladder, save: Save, passed: int) -> Sequence[Task]:
+def run_tasks(
+    plan: Plan, objective: NextToken, ladder: Ladder, save: Save, passed: int, control: Control
+) -> Sequence[Task]:
     """Look at the step, evaluate, sample, save: a checkpoint is then never ahead of what was written about it.
 
     ``passed`` is the highest order of an n-gram model that was passed before this sitting.
@@ -316,6 +323,7 @@ def run_tasks(plan: Plan, objective: NextToken, ladder: Ladder, save: Save, pass
         *watching_tasks(train, objective),
         Task(evaluate, due=evaluation_due(train)),
         Task(sample, due=sample_due(train)),
+        Task(partial(save_as_asked, save, control), due=lambda step: SAVE in control.asked()),
         Task(save, due=save_due(train), on_stop=True, finish=save.finish),
     )
 

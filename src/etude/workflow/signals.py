@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+from etude.train.control import STOP, Control
+
 STOPPED = 75
 """The exit code of a run that was stopped and is saved: EX_TEMPFAIL of <sysexits.h>, "try again later"."""
 SIGNALS = [
@@ -17,16 +19,19 @@ SIGNALS = [
 
 
 @contextmanager
-def asked_to_stop(stop_at: float | None = None) -> Iterator[Callable[[], bool]]:
+def asked_to_stop(
+    stop_at: float | None = None, control: Control | None = None
+) -> Iterator[Callable[[], bool]]:
     """Inside, the signals set a flag instead of ending the process; yields a function that reads it.
 
-    It is up from ``stop_at`` (of ``time.monotonic``) on too. The second SIGINT raises KeyboardInterrupt as usual. In a
-    thread that may not set handlers (a notebook's worker) signals do as they always do.
+    It is up from ``stop_at`` (of ``time.monotonic``) on too, and when ``control`` asks for it. The second SIGINT raises
+    KeyboardInterrupt as usual. In a thread that may not set handlers (a notebook's worker) signals do as always.
     """
     asked = threading.Event()
 
     def is_asked() -> bool:
-        return asked.is_set() or (stop_at is not None and time.monotonic() >= stop_at)
+        late = stop_at is not None and time.monotonic() >= stop_at
+        return asked.is_set() or late or (control is not None and STOP in control.asked())
 
     if threading.current_thread() is not threading.main_thread():
         yield is_asked

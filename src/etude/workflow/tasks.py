@@ -18,6 +18,7 @@ from etude.generate.sampling import USUAL_SAMPLING
 from etude.run import JsonLines, RunFolder
 from etude.train.checkpoint import kept_for_good
 from etude.train.checksum import checksum
+from etude.train.control import SAVE, Control
 from etude.train.events import (
     CheckpointEvent,
     ChecksumEvent,
@@ -59,6 +60,14 @@ def sample_due(train: TrainSettings) -> Due:
 def save_due(train: TrainSettings) -> Due:
     every = resolved(train.checkpoint_every, "train.checkpoint_every")
     return lambda step: step % every == 0 or kept_for_good(step, train.keep_every)
+
+
+def save_as_asked(
+    save: Callable[[TrainState], Sequence[Event]], control: Control, state: TrainState
+) -> Sequence[Event]:
+    """Save because somebody asked for it."""
+    control.take(SAVE)
+    return save(state)
 
 
 def checksum_due(train: TrainSettings) -> Due:

@@ -50,7 +50,6 @@ export interface RunFacts {
     parameters: number;
     tied: boolean;
   } | null;
-  tensors: { name: string; shape: number[] }[]; // every parameter
   optimizer: string;
   sources: string[];
   uniform_loss: number | null; // ln V, nats a token
@@ -314,6 +313,7 @@ export interface MatrixAnswer {
   step: number;
   name: string;
   what: string;
+  since: number; // the step that "since_start" counts from
   shape: [number, number]; // of the whole tensor, as a matrix
   rows: [number, number]; // of it that are here
   bin: [number, number]; // every cell is the mean of so many rows by columns; [1, 1] where it is whole
@@ -338,7 +338,7 @@ export interface PromptAnswer {
   lens?: number[][]; // (layers + 1, tokens) probability of the token that comes next, after each layer
   patterns?: number[][][][]; // (layers, heads, query, key)
   induction?: { scores: number[][]; chance: number };
-  heads?: { layer: number; head: number; previous: number; first: number; self: number; entropy: number }[];
+  heads?: { layer: number; head: number; previous: number; first: number; itself: number; entropy: number }[];
   proof: Proof | null;
 }
 
@@ -352,7 +352,7 @@ export interface StoryAnswer {
 
 export interface NeuronsAnswer {
   step: number;
-  layer: number;
+  layer: string;
   tokens: string[];
   tensors: string; // KEY: "post" (T, F) along the text, "pre" (T, F)
   incoming: number[]; // (F,) length of each node's weights
@@ -376,15 +376,30 @@ export interface NodeAnswer {
   least: Passage[];
   share_active: number;
   dead: boolean;
-  history: Record<string, number | boolean | null>[];
+  /** At every checkpoint, over the same sample of held-out text; norms are lengths of the node's weights. */
+  history: {
+    step: number;
+    mean: number;
+    std: number;
+    max: number;
+    share_active: number;
+    norm_in: number;
+    norm_up: number | null;
+    norm_out: number;
+  }[];
   came_alive: number | null;
   died: number | null;
   proof: Proof;
 }
+/** A token of the held-out text, at which a node has this activation, with what stands around it. */
 export interface Passage {
   value: number;
-  text: string;
-  [more: string]: unknown;
+  before: string;
+  token: string;
+  after: string;
+  place: number;
+  document: string;
+  token_ids: number[]; // all that the network had read there, the token itself last
 }
 
 export interface CompareAnswer {

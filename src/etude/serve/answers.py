@@ -1,0 +1,278 @@
+"""What the worker answers: each look of the studio, from :mod:`etude.watch`, as plain values and files of tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from etude.errors import InputError
+from etude.model.folder import load_model_folder
+from etude.serve.asked import Asked
+from etude.serve.tensor_files import TensorFiles, binned
+from etude.watch import desk, values
+from etude.watch.kinds_of_heads import kinds_of_heads
+from etude.watch.layer_in_step import LayerInStep
+from etude.watch.one_node import look_at_node
+from etude.watch.opened import OpenedRow, OpenedStep, open_step
+from etude.watch.prompts import Prompt
+from etude.watch.time_machine import TimeMachine
+
+Tell = Callable[[dict[str, Any]], None]
+"""Told what comes before the answer: progress, or a token. It raises when nobody waits for the answer any more."""
+
+
+class AtStep:
+    """A step that is held open while questions are about it."""
+
+    def __init__(self, machine: TimeMachine, step: int) -> None:
+        self.opened: OpenedStep = open_step(machine, step)
+        self._row: tuple[int, OpenedRow] | None = None
+        self._layer: LayerInStep | None = None
+
+    def row(self, row: int) -> OpenedRow:
+        """The whole row; the last one asked for is kept."""
+        if self._row is None or self._row[0] != row:
+            self._row = None  # its memory is needed for the next
+            self._row = (row, self.opened.row(row))
+        return self._row[1]
+
+    def layer(self, layer: str) -> LayerInStep:
+        """A layer of nodes over the whole batch; the last one asked for is kept."""
+        if self._layer is None or self._layer.wiring.layer != layer:
+            self._layer = None
+            self._layer = LayerInStep(self.opened, layer)
+        return self._layer
+
+
+class Answers:
+    """Answers questions about the runs of one folder, one after another; what they share is kept.
+
+    Args:
+        runs: the folder of the runs.
+        files: where large arrays go.
+    """
+
+    def __init__(self, runs: Path, files: TensorFiles) -> None:
+        self.runs, self.files = runs, files
+        self._at: tuple[Path, int, AtStep] | None = None
+        self._prompt: tuple[Any, Prompt] | None = None
+        self._first: tuple[Path, dict[str, torch.Tensor]] | None = None
+
+    def answer(self, question: Asked, tell: Tell) -> dict[str, Any]:
+        """The answer to a question; ``tell`` hears what comes before it.
+
+        Raises:
+            InputError: it asks for something that is not there.
+        """
+        self._machine = desk.machine(question.run(self.runs))
+        self._machine.told = lambda done, of: tell({"progress": progress("making steps again", done, of)})
+        self._tell = tell
+        looks: dict[str, Callable[[Asked], dict[str, Any]]] = {
+            "step": self.step,
+            "token": self.token,
+            "unit": self.unit,
+            "weight": self.weight,
+            "matrix": self.matrix,
+            "passages": self.passages,
+            "prompt": self.prompt,
+            "story": self.story,
+            "neurons": self.neurons,
+            "node": self.node,
+            "compare": self.compare,
+            "fork": self.fork,
+            "chat": self.chat,
+        }
+        return looks[question.choice("look", tuple(looks))](question)
+
+    def step(self, asked: Asked) -> dict[str, Any]:
+        at = self._open(asked)
+        return values.step_values(at.opened, at.row(asked.number("row", 0)), self._decode)
+
+    def token(self, asked: Asked) -> dict[str, Any]:
+        at = self._open(asked)
+        row, position = at.row(asked.number("row", 0)), asked.number("position", 0)
+        return values.token_values(at.opened, row, position, self._decode)
+
+    def unit(self, asked: Asked) -> dict[str, Any]:
+        layer = self._open(asked).layer(self._layer_name(asked))
+        row, position = asked.number("row", 0), asked.number("position", 0)
+        number = asked.number("input") if "input" in asked else None
+        return values.unit_values(layer, asked.number("unit", 0), row, position, number, self._decode)
+
+    def weight(self, asked: Asked) -> dict[str, Any]:
+        from etude.watch.arithmetic import weight_step
+        from etude.watch.one_weight import index_in
+
+        opened, name = self._open(asked).opened, asked.text("name")
+        shape = tuple(opened.parameter(name).before.shape)
+        index = index_in(name, asked.numbers("index"), shape)
+        at = values.weight_values(weight_step(opened, name, index))
+        return {"name": name, "index": list(index), "shape": list(shape), "at": at}
+
+    def matrix(self, asked: Asked) -> dict[str, Any]:
+        name, what = asked.text("name"), asked.choice("what", WHATS)
+        opened = self._open(asked).opened
+        moved = opened.parameter(name)
+        if what == "since_start":
+            first = min(self._machine.recorded.checkpoints)
+            found = moved.after - self._first_weights[name].reshape(moved.after.shape)
+        else:
+            first = 0
+            found = {"before": moved.before, "after": moved.after, "gradient": moved.gradient}.get(
+                what, moved.update
+            )
+        whole = found.float().reshape(-1, found.shape[-1]) if found.ndim > 1 else found.float()[None]
+        from_row, to_row = asked.numbers("rows") if "rows" in asked else (0, len(whole))
+        if not 0 <= from_row < to_row <= len(whole):
+            raise InputError(f"{name} has rows 0 to {len(whole) - 1}, not {from_row} to {to_row}")
+        tensors, by = binned(whole[from_row:to_row])
+        key = self.files.save(
+            [str(self._machine.recorded.run.path), opened.step, name, what, from_row, to_row], tensors
+        )
+        return {
+            "step": opened.step,
+            "name": name,
+            "what": what,
+            "since": first,
+            "shape": list(whole.shape),
+            "rows": [from_row, to_row],
+            "bin": list(by),
+            "tensors": key,
+            "norm": float(whole.double().norm()),
+            "proof": values.proof_values(opened.proof),
+        }
+
+    def passages(self, asked: Asked) -> dict[str, Any]:
+        from etude.watch.passages import beginnings
+
+        found = beginnings(self._machine.data)
+        return {
+            "passages": [
+                {"name": f"held-out {number + 1}", "text": text} for number, text in enumerate(found)
+            ]
+        }
+
+    def prompt(self, asked: Asked) -> dict[str, Any]:
+        prompt = self._read(asked)
+        found = values.prompt_values(prompt)
+        found["guesses_along"] = [
+            [vars(guess) for guess in prompt.guesses(place, count=6)] for place in range(len(prompt.ids))
+        ]
+        if prompt.has_attention:
+            found["heads"] = [vars(kind) for kind in kinds_of_heads(prompt)]
+        return found | {"proof": self._proof()}
+
+    def story(self, asked: Asked) -> dict[str, Any]:
+        from etude.watch.story import story
+
+        recorded = self._machine.recorded
+        told = story(
+            recorded,
+            self._machine.data.tokenizer,
+            asked.text("text"),
+            asked.numbers("steps") if "steps" in asked else None,
+            lambda done, of: self._tell({"progress": progress("reading at each checkpoint", done, of)}),
+        )
+        return told
+
+    def neurons(self, asked: Asked) -> dict[str, Any]:
+        from etude.watch.wiring import wiring_of
+
+        prompt, layer = self._read(asked), self._layer_name(asked)
+        wiring = wiring_of(prompt.model, layer)
+        incoming = wiring.linear(prompt.model, wiring.gate).weight.detach().float()
+        outgoing = wiring.linear(prompt.model, wiring.out).weight.detach().float()[:, : wiring.size]
+        pre, post = (prompt.activation(f"{layer}.{leaf}")[0].float() for leaf in ("pre", "post"))
+        step = self._step_of(asked)
+        run = str(self._machine.recorded.run.path)
+        key = self.files.save([run, step, layer, prompt.text], {"pre": pre, "post": post})
+        before = self._first_weights.get(f"{wiring.gate}.weight")
+        return {
+            "step": step,
+            "layer": layer,
+            "tokens": list(prompt.tokens),
+            "tensors": key,
+            "incoming": incoming.norm(dim=1).tolist(),
+            "outgoing": outgoing.norm(dim=0).tolist(),
+            "change": None if before is None else (incoming.cpu() - before).norm(dim=1).tolist(),
+            "proof": self._proof(),
+        }
+
+    def node(self, asked: Asked) -> dict[str, Any]:
+        node = look_at_node(
+            self._machine, self._step_of(asked), self._layer_name(asked), asked.number("unit", 0)
+        )
+        arithmetic = node.on_tokens(node.most[0].token_ids if node.most else (0,))
+        return values.node_values(node, arithmetic, node.history())
+
+    def compare(self, asked: Asked) -> dict[str, Any]:
+        run, knobs = self._machine.recorded.run.path, asked.texts("knobs")
+        return values.comparison_values(desk.compare(run, asked.text("text"), knobs, self._step_of(asked)))
+
+    def fork(self, asked: Asked) -> dict[str, Any]:
+        step, knobs = self._step_of(asked), asked.texts("knobs")
+        made = desk.fork(self._machine.recorded.run.path, step, knobs, asked.text("name"))
+        return {"run": str(made.path), "step": step, "turned": list(knobs)}
+
+    def chat(self, asked: Asked) -> dict[str, Any]:
+        from etude.serve.chat import continued
+
+        prompt_model = self._read(asked, text="").model
+        tokenizer = self._machine.data.tokenizer
+        said = continued(prompt_model, tokenizer, asked, self._tell)
+        return {**said, "where": f"after step {self._step_of(asked)}"}
+
+    @property
+    def _decode(self) -> values.Decode:
+        return self._machine.data.tokenizer.decode
+
+    def _proof(self) -> dict[str, Any]:
+        return values.proof_values(self._machine.proof)
+
+    def _step_of(self, asked: Asked) -> int:
+        recorded = self._machine.recorded
+        newest = max((recorded.last_step, *recorded.checkpoints), default=0)
+        return asked.number("step", newest)
+
+    def _open(self, asked: Asked) -> AtStep:
+        path, step = self._machine.recorded.run.path, self._step_of(asked)
+        if self._at is None or self._at[:2] != (path, step):
+            self._at = None
+            self._at = (path, step, AtStep(self._machine, step))
+        return self._at[2]
+
+    def _read(self, asked: Asked, text: str | None = None) -> Prompt:
+        """The text that is asked about, read at the step that is; the last one is kept."""
+        text = asked.text("text") if text is None else text
+        key = (self._machine.recorded.run.path, self._step_of(asked), text)
+        if self._prompt is None or self._prompt[0] != key:
+            self._prompt = None
+            self._prompt = (key, desk.prompt(key[0], text, key[1]))
+        return self._prompt[1]
+
+    def _layer_name(self, asked: Asked) -> str:
+        from etude.model.mlp import WindowMLP
+
+        if isinstance(self._machine.recorded.empty_model(), WindowMLP):
+            return "model"
+        return f"model.layers.{asked.number('layer', 0)}.mlp"
+
+    @property
+    def _first_weights(self) -> dict[str, torch.Tensor]:
+        """The weights of the run's first checkpoint, in main memory."""
+        checkpoints = self._machine.recorded.checkpoints
+        folder = checkpoints[min(checkpoints)]
+        if self._first is None or self._first[0] != folder:
+            model, _ = load_model_folder(folder, device=torch.device("cpu"))
+            self._first = (folder, {name: p.detach().float() for name, p in model.named_parameters()})
+        return self._first[1]
+
+
+WHATS = ("before", "gradient", "update", "after", "since_start")
+
+
+def progress(doing: str, done: int, of: int) -> dict[str, Any]:
+    return {"doing": doing, "done": done, "of": of}

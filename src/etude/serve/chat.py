@@ -1,0 +1,62 @@
+"""A text continued, with the odds that every new token had."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from etude.data.tokens.tokenizer import EtudeTokenizer
+from etude.errors import InputError
+from etude.generate.engine import generate
+from etude.generate.sampling import SamplingSettings
+from etude.model.language_model import LanguageModel
+from etude.serve.asked import Asked
+
+OTHERS = 5
+MOST_NEW = 1_000
+
+
+def continued(
+    model: LanguageModel, tokenizer: EtudeTokenizer, asked: Asked, tell: Callable[[dict[str, Any]], None]
+) -> dict[str, Any]:
+    """Continue a text; ``tell`` hears each new token with the model's own probabilities, before any setting.
+
+    ``taken`` are new tokens that somebody has chosen already: it goes on behind them.
+
+    Raises:
+        InputError: settings that mean nothing, or ids that the vocabulary has not.
+    """
+    taken = asked.numbers("taken") if "taken" in asked else []
+    if any(token >= tokenizer.vocab_size for token in taken):
+        raise InputError(f"token ids go from 0 to {tokenizer.vocab_size - 1}")
+    settings = SamplingSettings(
+        temperature=asked.real("temperature", 0.8),
+        top_p=asked.real("top_p", 0.95),
+        max_new_tokens=min(MOST_NEW, asked.number("count", 100)),
+    )
+
+    def told(row: int, token: int, logits: NDArray[np.float32]) -> None:
+        probabilities = torch.from_numpy(logits).softmax(-1)
+        likeliest = probabilities.argsort(descending=True, stable=True)[:OTHERS].tolist()
+        others = [
+            {"id": one, "text": tokenizer.decode([one]), "probability": float(probabilities[one])}
+            for one in likeliest
+        ]
+        own = {"id": token, "text": tokenizer.decode([token]), "probability": float(probabilities[token])}
+        tell({"token": own | {"others": others}})
+
+    prompt = [tokenizer.eos_id, *tokenizer.encode(asked.text("text")), *taken]
+    found = generate(
+        model,
+        [prompt],
+        settings,
+        eos_id=tokenizer.eos_id,
+        seed=[asked.number("seed", 0) + len(taken)],
+        compile=False,
+        on_prediction=told,
+    )[0]
+    return {"text": tokenizer.decode([*taken, *found.token_ids]), "finish": found.finish_reason}

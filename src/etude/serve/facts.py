@@ -1,0 +1,248 @@
+"""What a run is, from its files alone: its state, network, checkpoints, and the lines that its loss is held against."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+import struct
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from etude.config import load_settings
+from etude.errors import InputError
+from etude.run import EVENT_SCHEMA, RunFolder, read_json
+from etude.train.control import Control
+from etude.untrusted import MAX_JSON_BYTES, shown
+
+SILENCE = 120.0
+"""Seconds without a sign of life after which a run that should be training is called lost."""
+_CHECKPOINT = re.compile(r"step-(\d{1,15})")
+
+
+def list_runs(folder: Path) -> list[dict[str, Any]]:
+    """A line for each run of a folder, the last changed first."""
+    found = []
+    for file in folder.glob("*/run.toml"):
+        run = RunFolder(file.parent)
+        status = run.status()
+        state = state_of(run, status)
+        found.append(
+            {
+                "name": run.name,
+                "state": state,
+                "step": _whole(status.get("step")),
+                "changed": _changed(run, status),
+            }
+        )
+    return sorted(found, key=lambda line: float(line["changed"]), reverse=True)
+
+
+def facts_of(path: Path, may_control: bool) -> dict[str, Any]:
+    """All that the page needs to know of a run before it asks anything.
+
+    Raises:
+        InputError: there is no run, or a link in it leads out of it.
+    """
+    run = RunFolder.open(path)
+    status, manifest = run.status(), _object(run.manifest_file)
+    state, step = state_of(run, status), _last_step(run, status)
+    checkpoints = _checkpoints(run)
+    settings = _settings(run)
+    config = _object(next(iter(checkpoints.values()), path) / "config.json")
+    tensors = _tensors(next(iter(checkpoints.values()), None))
+    first = min(checkpoints, default=0) + 1
+    return {
+        "name": run.name,
+        "state": state,
+        "step": step,
+        "num_steps": settings.get("num_steps"),
+        "reason": str(status.get("reason") or ""),
+        "heartbeat": status.get("heartbeat"),
+        "now": time.time(),
+        "paused": Control(path).paused,
+        "control": may_control and _is_mine(path),
+        "schema_known": status.get("schema", EVENT_SCHEMA) == EVENT_SCHEMA,
+        "model": _model(config, tensors) if config else None,
+        "optimizer": settings.get("optimizer", ""),
+        "sources": [str(source) for source in manifest.get("sources", []) if isinstance(source, str)],
+        "uniform_loss": _uniform_loss(manifest),
+        "ladder": _ladder(run, manifest),
+        "checkpoints": sorted(checkpoints),
+        "first_step": first,
+        "last_step": step,
+        "compiled": _compiled(manifest),
+    }
+
+
+def state_of(run: RunFolder, status: dict[str, Any]) -> str:
+    """What its status says, unless the process has been silent for too long."""
+    if not (run.path / "manifest.json").is_file():
+        return "damaged"
+    state = status.get("state")
+    if state not in ("running", "finished", "stopped", "failed"):
+        return "starting" if time.time() - run.settings_file.stat().st_mtime < SILENCE else "not begun"
+    if state == "running" and time.time() - _heartbeat(run, status) > SILENCE and not _is_held(run):
+        return "lost"
+    return str(state)
+
+
+def _heartbeat(run: RunFolder, status: dict[str, Any]) -> float:
+    """The newest sign of life: its status, or a line of its log."""
+    told = status.get("heartbeat")
+    signs = [told if isinstance(told, int | float) and 0 <= told < 2**33 else 0.0]
+    with suppress(OSError):
+        signs.append(run.metrics.path.stat().st_mtime)
+    return max(signs)
+
+
+def _is_held(run: RunFolder) -> bool:
+    """Whether a process of this machine trains it, where the system tells (Linux)."""
+    try:
+        found = (run.path / ".lock").stat()
+        locks = Path("/proc/locks").read_text()
+    except OSError:
+        return False
+    place = f"{os.major(found.st_dev):02x}:{os.minor(found.st_dev):02x}:{found.st_ino}"
+    return any("FLOCK" in line and place in line.split() for line in locks.splitlines())
+
+
+def _changed(run: RunFolder, status: dict[str, Any]) -> float:
+    return max(_heartbeat(run, status), run.settings_file.stat().st_mtime)
+
+
+def _last_step(run: RunFolder, status: dict[str, Any]) -> int:
+    """The last step that the log tells of: the status is written more rarely."""
+    told = _whole(status.get("step"))
+    try:
+        with run.metrics.path.open("rb") as file:
+            file.seek(max(0, run.metrics.path.stat().st_size - 2**16))
+            lines = file.read(2**16).splitlines()
+    except OSError:
+        return told
+    for line in reversed(lines):
+        try:
+            event = json.loads(line)
+        except (ValueError, RecursionError):
+            continue
+        if isinstance(event, dict) and event.get("event") in ("step", "left_out"):
+            return max(0, min(_whole(event.get("step")), 2**50))
+    return told
+
+
+def _checkpoints(run: RunFolder) -> dict[int, Path]:
+    """Folders of the checkpoints, by step."""
+    found = {}
+    for folder in run.checkpoints.glob("step-*"):
+        match = _CHECKPOINT.fullmatch(folder.name)
+        if match and (folder / "config.json").is_file():
+            found[int(match[1])] = folder
+    return dict(sorted(found.items()))
+
+
+def _settings(run: RunFolder) -> dict[str, Any]:
+    try:
+        settings = load_settings(run.settings_file)
+    except InputError:
+        return {}
+    steps = settings.train.steps
+    return {"num_steps": steps if isinstance(steps, int) else None, "optimizer": settings.train.optimizer}
+
+
+def _tensors(checkpoint: Path | None) -> list[dict[str, Any]]:
+    """Names and shapes of the parameters, from the header of their file."""
+    if checkpoint is None:
+        return []
+    try:
+        with (checkpoint / "model.safetensors").open("rb") as file:
+            (length,) = struct.unpack("<Q", file.read(8))
+            header = json.loads(file.read(min(length, MAX_JSON_BYTES)))
+        return [
+            {"name": str(name), "shape": [int(size) for size in entry["shape"]]}
+            for name, entry in header.items()
+            if name != "__metadata__"
+        ]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, struct.error, RecursionError):
+        return []
+
+
+def _model(config: dict[str, Any], tensors: list[dict[str, Any]]) -> dict[str, Any]:
+    """The network's shape in the same words for all families."""
+
+    def first(*names: str) -> int:
+        return next((int(config[name]) for name in names if isinstance(config.get(name), int)), 0)
+
+    heads = first("num_attention_heads", "n_head")
+    width = first("hidden_size", "n_embd")
+    family = str(config.get("model_type", ""))
+    return {
+        "family": family,
+        "layers": first("num_hidden_layers", "n_layer") or 1,
+        "width": width,
+        "nodes": first("intermediate_size", "n_inner") or 4 * width,
+        "heads": heads,
+        "kv_heads": first("num_key_value_heads") or heads,
+        "vocabulary": first("vocab_size"),
+        "context": first("max_position_embeddings", "n_positions"),
+        "activation": str(config.get("hidden_act") or config.get("activation_function") or ""),
+        "gated": family in ("llama", "qwen3"),
+        "biases": family in ("gpt2", "mlp") or bool(config.get("mlp_bias")),
+        "parameters": sum(math.prod(tensor["shape"]) for tensor in tensors),
+        "tied": bool(config.get("tie_word_embeddings", family == "gpt2")),
+    }
+
+
+def _uniform_loss(manifest: dict[str, Any]) -> float | None:
+    size = manifest.get("vocab_size")
+    return math.log(size) if type(size) is int and size > 0 else None
+
+
+def _ladder(run: RunFolder, manifest: dict[str, Any]) -> list[dict[str, Any]]:
+    """Earlier kinds of language model on the same held-out text, in nats a token of this run's tokens."""
+    ladder = _object(run.ladder_file)
+    tokens, size = manifest.get("validation_tokens"), manifest.get("validation_bytes")
+    if (
+        type(tokens) is not int
+        or type(size) is not int
+        or tokens < 1
+        or not isinstance(ladder.get("rungs"), list)
+    ):
+        return []
+    nats = math.log(2) * size / tokens
+    unit = shown(ladder.get("unit") or "byte")
+    found = []
+    for rung in ladder["rungs"]:
+        if not isinstance(rung, dict) or type(rung.get("order")) is not int:
+            continue
+        order, bits = rung["order"], rung.get("bits_per_byte")
+        if isinstance(bits, int | float) and math.isfinite(bits):
+            name = f"how often each {unit} comes" if order == 1 else f"{order}-gram"
+            found.append({"order": order, "name": name, "loss": bits * nats, "bits_per_byte": bits})
+    return sorted(found, key=lambda rung: int(rung["order"]))
+
+
+def _compiled(manifest: dict[str, Any]) -> bool:
+    sittings = manifest.get("sittings")
+    last = sittings[-1] if isinstance(sittings, list) and sittings else {}
+    return bool(isinstance(last, dict) and last.get("compiled"))
+
+
+def _is_mine(path: Path) -> bool:
+    """Whether the person who runs this server started the run."""
+    return not hasattr(os, "getuid") or path.stat().st_uid == os.getuid()
+
+
+def _object(file: Path) -> dict[str, Any]:
+    """A file's JSON object; an empty one where there is none."""
+    try:
+        value = read_json(file)
+    except InputError:
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def _whole(value: Any) -> int:
+    return value if type(value) is int and value >= 0 else 0

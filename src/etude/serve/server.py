@@ -1,0 +1,84 @@
+"""The server: where it listens, who may call it, and when it ends."""
+
+from __future__ import annotations
+
+import secrets
+import socket
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from etude.errors import EtudeError
+from etude.serve.guard import LOCAL
+
+if TYPE_CHECKING:
+    import uvicorn
+
+PORTS = range(8123, 8143)
+
+
+def serve(
+    runs: Path, host: str, port: int, *, announce: Callable[[str], None], with_parent: bool = False
+) -> None:
+    """Serve the runs of a folder until somebody interrupts it, or ``with_parent`` until standard input ends.
+
+    ``announce`` is told the address. Where others than this machine are served, it has a token that they need.
+
+    Raises:
+        EtudeError: the port is taken, or the host is not this machine's.
+    """
+    import uvicorn
+
+    from etude.serve.app import make_app
+
+    bound = listening(host, port)
+    local = host in ("127.0.0.1", "localhost", "::1")
+    token = None if local else secrets.token_urlsafe(24)
+    hosts = LOCAL if local else (*LOCAL, host, *own_names())
+    app = make_app(runs, hosts=hosts, token=token, control=local)
+    server = uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=1))
+    name = socket.gethostname() if host in ("0.0.0.0", "::") else host
+    shown = f"[{name}]" if ":" in name else name
+    announce(f"http://{shown}:{bound.getsockname()[1]}/" + ("" if token is None else f"?token={token}"))
+    if with_parent:
+        threading.Thread(target=end_with_parent, args=(server,), daemon=True).start()
+    server.run(sockets=[bound])
+
+
+def listening(host: str, port: int) -> socket.socket:
+    """A socket that listens at ``port``, or for 0 at the first free one of ``PORTS``.
+
+    Raises:
+        EtudeError: the port is taken, or the host is not this machine's.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    problem: OSError | None = None
+    for candidate in [port] if port else [*PORTS, 0]:
+        bound = socket.socket(family, socket.SOCK_STREAM)
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            bound.bind((host, candidate))
+            bound.listen(128)
+            return bound
+        except (OSError, OverflowError) as error:
+            problem = error if isinstance(error, OSError) else OSError(error)
+            bound.close()
+    raise EtudeError(f"cannot serve at {host}, port {port}: {problem}; choose another --host or --port")
+
+
+def own_names() -> list[str]:
+    """Names and addresses of this machine, as others write them."""
+    try:
+        found = socket.getaddrinfo(socket.gethostname(), None)
+    except OSError:
+        return [socket.gethostname()]
+    return [socket.gethostname(), *(str(one[4][0]) for one in found)]
+
+
+def end_with_parent(server: uvicorn.Server) -> None:
+    """Standard input ends with the process that holds its other end."""
+    while sys.stdin.read(1):
+        pass
+    server.should_exit = True

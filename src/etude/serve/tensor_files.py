@@ -1,0 +1,58 @@
+"""Arrays that are too large for JSON, as files of safetensors of which the page reads the parts that it draws."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from etude.data.files import key_of
+
+MOST_BYTES = 2**30
+SIDE = 768
+"""Rows and columns of a picture at most: a larger matrix is shown by the means of its blocks."""
+KEY = re.compile(r"[0-9a-f]{32}")
+
+
+class TensorFiles:
+    """A folder of such files within a budget; the one that was made first goes first."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def save(self, about: Sequence[Any], tensors: Mapping[str, Tensor]) -> str:
+        """Write ``tensors``, which are those of ``about`` for ever, and return the file's key."""
+        key = key_of(list(about))
+        file = self.folder / f"{key}.safetensors"
+        if not file.exists():
+            self._make_room()
+            plain = {name: value.detach().float().cpu().contiguous() for name, value in tensors.items()}
+            staged = file.with_suffix(".part")
+            save_file(plain, staged)
+            staged.replace(file)
+        return key
+
+    def _make_room(self) -> None:
+        files = sorted(self.folder.glob("*.safetensors"), key=lambda file: file.stat().st_mtime)
+        size = sum(file.stat().st_size for file in files)
+        while files and size > MOST_BYTES:
+            size -= files[0].stat().st_size
+            files.pop(0).unlink()
+
+
+def binned(matrix: Tensor) -> tuple[dict[str, Tensor], tuple[int, int]]:
+    """A matrix as it is, or the mean and the spread (standard deviation) of its blocks where it is large."""
+    rows, columns = matrix.shape
+    by = (-(-rows // SIDE), -(-columns // SIDE))
+    if by == (1, 1):
+        return {"values": matrix}, by
+    # Blocks at the lower and right edge may be smaller: what is not there is left out of their means.
+    padded = torch.nn.functional.pad(matrix, (0, -columns % by[1], 0, -rows % by[0]), value=torch.nan)
+    blocks = padded.unfold(0, by[0], by[0]).unfold(1, by[1], by[1]).flatten(2)
+    mean = blocks.nanmean(-1)
+    return {"values": mean, "spread": (blocks - mean[..., None]).square().nanmean(-1).sqrt()}, by
