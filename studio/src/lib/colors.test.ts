@@ -83,7 +83,7 @@ test('zero is the middle, and no sign moves across it', () => {
 });
 
 test('one outlier does not grey out the rest', () => {
-  const values = Array.from({ length: 1000 }, (_, i) => (i % 2 ? 1 : -1));
+  const values: number[] = Array.from({ length: 1000 }, (_, i) => (i % 2 ? 1 : -1));
   values[500] = 1e6;
   expect(scaleOf(values)).toBe(1);
   expect(scaleOf([])).toBe(1);

@@ -38,9 +38,9 @@ export function readingMatrix(facts: RunFacts, layer: number): string {
   return `model.layers.${layer}.mlp.${facts.model?.gated ? 'gate' : 'up'}_proj.weight`;
 }
 
-export function inputsOfNodes(facts: RunFacts): number {
-  const shape = facts.tensors.find((tensor) => tensor.name === readingMatrix(facts, 0))?.shape;
-  return shape?.[1] ?? facts.model?.width ?? 1;
+/** How many numbers a node reads; null where only the opened step tells (the window of the mlp family). */
+export function inputsOfNodes(facts: RunFacts): number | null {
+  return facts.model === null || facts.model.family === 'mlp' ? null : facts.model.width;
 }
 
 /** The node and the input of it that a cell of a matrix stands for; null where there are no nodes. */

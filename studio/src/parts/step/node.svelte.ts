@@ -12,6 +12,7 @@ export const node = {
     return Math.min(selection.now.unit, Math.max(0, (studio.facts?.model?.nodes ?? 1) - 1));
   },
   get input(): number {
-    return studio.facts ? Math.min(selection.now.input, inputsOfNodes(studio.facts) - 1) : 0;
+    const count = studio.facts ? inputsOfNodes(studio.facts) : null;
+    return count === null ? selection.now.input : Math.min(selection.now.input, count - 1);
   },
 };
