@@ -220,7 +220,7 @@ def test_a_fork_has_the_settings_of_its_step(run: Watched, monkeypatch: pytest.M
         (("--token", "1"), "ROW:POSITION"),
         (("--token", "99:1"), "rows 0 to 5"),
         (("--token", "1:99"), "positions 0 to 31"),
-        (("--token", "1:1", "--node", "1:1"), "not both"),
+        (("--token", "1:1", "--weight", "lm_head.weight[1,1]"), "not both"),
         (("--knob", "lm_head.weight[1,2]=0"), "--prompt"),
         (("--prompt", "x", "--knob", "nothing=0"), "nothing here is called"),
         (("--prompt", "x" * 400), "shorten it"),

@@ -58,8 +58,9 @@ def inspect(
 ) -> None:
     """Open a step of a run: made again exactly, with every number and where it came from.
 
-    Without --node, --weight, --token or --prompt: the whole step, and whether it reconciles. A checkpoint or any
-    Hugging Face folder can be read with --prompt, and with --node along it.
+    Without --node, --weight, --token or --prompt: the whole step, and whether it reconciles. --node with --token: a
+    node at a token of the step's batch. A checkpoint or any Hugging Face folder can be read with --prompt, and with
+    --node along it.
     """
     from rich.console import Console
 
@@ -68,7 +69,7 @@ def inspect(
 
     asked = {"--node": node, "--weight": weight, "--token": token, "--prompt": prompt}
     given = [name for name, value in asked.items() if value is not None]
-    if len(given) > 1 and given != ["--node", "--prompt"]:
+    if len(given) > 1 and given not in (["--node", "--prompt"], ["--node", "--token"]):
         raise InputError(f"one look at a time: give {given[0]} or {given[1]}, not both")
     if (knob and prompt is None and fork is None) or (fork is not None and not knob):
         raise InputError(

@@ -68,7 +68,7 @@ def facts_of(path: Path, may_control: bool) -> dict[str, Any]:
         "schema_known": status.get("schema", EVENT_SCHEMA) == EVENT_SCHEMA,
         "model": _model(config, tensors) if config else None,
         "optimizer": settings.get("optimizer", ""),
-        "sources": [str(source) for source in manifest.get("sources", []) if isinstance(source, str)],
+        "sources": _texts(manifest.get("sources")),
         "uniform_loss": _uniform_loss(manifest),
         "ladder": _ladder(run, manifest),
         "checkpoints": sorted(checkpoints),
@@ -242,6 +242,10 @@ def _object(file: Path) -> dict[str, Any]:
     except InputError:
         return {}
     return value if isinstance(value, dict) else {}
+
+
+def _texts(value: Any) -> list[str]:
+    return [one for one in value if isinstance(one, str)] if isinstance(value, list) else []
 
 
 def _whole(value: Any) -> int:

@@ -41,10 +41,11 @@ def read_from(path: Path, offset: int) -> Piece:
         descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
     except OSError:
         return Piece([], 0, reset=offset > 0)
+    found = os.fstat(descriptor)
+    if not stat.S_ISREG(found.st_mode):
+        os.close(descriptor)
+        return Piece([], 0)
     with os.fdopen(descriptor, "rb") as file:
-        found = os.fstat(file.fileno())
-        if not stat.S_ISREG(found.st_mode):
-            return Piece([], 0)
         size = found.st_size
         reset = size < offset
         begin = 0 if reset else offset
@@ -56,7 +57,7 @@ def read_from(path: Path, offset: int) -> Piece:
     if end == 0 and len(chunk) >= AT_ONCE:  # a line that is none of ours: passed over
         return Piece([], begin + len(chunk), more=True, reset=reset)
     lines = [line for line in chunk[:end].splitlines() if _plausible(line)]
-    return Piece(lines, begin + end, begin + end < size and end > 0, reset)
+    return Piece(lines, begin + end, begin + len(chunk) < size, reset)
 
 
 def _thinned(file: object, size: int, reset: bool) -> Piece:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from etude.data.tokens.coverage import IGNORE_INDEX
+from etude.errors import InputError
 from etude.watch.activity import NodeHistory
 from etude.watch.arithmetic import WeightStep, weight_step
 from etude.watch.forward import LOGITS, layers_of
@@ -122,7 +123,13 @@ def row_values(row: OpenedRow, decode: Decode) -> list[dict[str, Any]]:
 
 
 def token_values(opened: OpenedStep, row: OpenedRow, position: int, decode: Decode) -> dict[str, Any]:
-    """One prediction, the token that came, and how long signal and error are on the way."""
+    """One prediction, the token that came, and how long signal and error are on the way.
+
+    Raises:
+        InputError: the row has no such position.
+    """
+    if not 0 <= position < len(row.inputs):
+        raise InputError(f"a row has positions 0 to {len(row.inputs) - 1}, not {position}")
     probabilities, wanted = row.probabilities[position], int(row.targets[position])
     logits = row.activations[LOGITS][0, position].double()
     order = probabilities.argsort(descending=True, stable=True).tolist()

@@ -19,6 +19,7 @@ from etude.untrusted import shown
 from etude.watch import desk
 from etude.watch import values as values_of
 from etude.watch.arithmetic import weight_step
+from etude.watch.layer_in_step import LayerInStep
 from etude.watch.node_in_text import look_at_node_in_text
 from etude.watch.one_node import Node
 from etude.watch.one_weight import WeightHistory
@@ -98,6 +99,10 @@ def _look(question: Question) -> Look:
     _require_run(question.path)
     machine = desk.machine(question.path)
     step = machine.recorded.last_step if question.step is None else question.step
+    if question.node is not None and question.token is not None:
+        opened = desk.replay(question.path, step)
+        place = (*_place_of_node(question.node), *_place_of_token(question.token))
+        return _node_at_token(opened, machine.data.tokenizer.decode, *place)
     if question.node is not None:
         layer, unit = _place_of_node(question.node)
         return _node(desk.node(question.path, step, layer, unit))
@@ -148,11 +153,7 @@ def _step(opened: OpenedStep, decode: values_of.Decode) -> Look:
 
 
 def _token(opened: OpenedStep, decode: values_of.Decode, row: int, position: int) -> Look:
-    found = opened.row(row)
-    count = len(found.inputs)
-    if not 0 <= position < count:
-        raise InputError(f"a row has positions 0 to {count - 1}, not {position}")
-    values = values_of.token_values(opened, found, position, decode)
+    values = values_of.token_values(opened, opened.row(row), position, decode)
     return Look(
         [
             f"step {opened.step}, row {row}, position {position}: behind {values['context']!r}",
@@ -181,6 +182,25 @@ def _node(node: Node) -> Look:
     if node.step < node.machine.recorded.last_step:
         parts.insert(1, repr(node.gradient))
     return Look(parts, values_of.node_values(node, arithmetic, history), lambda: tables.node_pictures(node))
+
+
+def _node_at_token(
+    opened: OpenedStep, decode: values_of.Decode, layer: str, unit: int, row: int, position: int
+) -> Look:
+    found = LayerInStep(opened, layer)
+    values = values_of.unit_values(found, unit, row, position, None, decode)
+    pushes, error = values["weight"]["pushes"], values["error"]
+    parts: list[str | Table] = [
+        f"step {opened.step}, row {row}, position {position}: {layer} node {unit}",
+        repr(found.sum(unit, row, position, values["read"])),
+        f"error at its activation {error['at_activation']:+.6g} (what it writes to, times its outgoing weights), times "
+        f"the slope {error['slope']:+.6g} = {error['at_sum']:+.6g} at its sum",
+        f"{values['weight']['name']}[{unit},{values['weight']['input']}]: {pushes['down_count']} tokens of the batch "
+        f"push it down by {pushes['down']:.4g}, {pushes['up_count']} up by {-pushes['up']:.4g}; gradient "
+        f"{pushes['total']:+.6g} (in the step: {pushes['gradient']:+.6g})",
+        str(opened.proof),
+    ]
+    return Look(parts, values)
 
 
 def _weight(history: WeightHistory, step: int) -> Look:

@@ -1,0 +1,47 @@
+/** What a loss means, in words. */
+
+import type { Rung } from './contract';
+import { number } from './format';
+
+/** A loss of ln N is that of somebody who is unsure between N tokens and thinks each as likely as the others. */
+export function unsureBetween(loss: number): number {
+  return Math.exp(loss);
+}
+
+export function unsure(loss: number): string {
+  const many = unsureBetween(loss);
+  if (!Number.isFinite(many)) return 'more unsure than any number of equally likely tokens would make it';
+  if (many < 1.05) return 'almost sure of every token';
+  return `as unsure as between ${number(many, many < 100 ? 1 : 0)} equally likely tokens`;
+}
+
+export function belowGuessing(loss: number, guessing: number): string {
+  const share = (1 - loss / guessing) * 100;
+  if (share >= 0.05) return `${share.toFixed(share < 10 ? 1 : 0)} % below pure guessing`;
+  return share <= -0.05 ? `${(-share).toFixed(share > -10 ? 1 : 0)} % above pure guessing: worse than not knowing anything` : 'the same as pure guessing';
+}
+
+export interface Level {
+  order: number;
+  name: string;
+  loss: number; // nats a token
+  bits: number | null; // per byte
+}
+
+/**
+ * The ladder with pure guessing in it, the weakest first. By loss, not by order: counts of bytes may be worse than
+ * guessing among tokens, and on a small text a higher order may be worse than a lower one.
+ */
+export function rungsOf(ladder: readonly Rung[], guessing: number | null): Level[] {
+  const rungs = ladder.filter((rung) => Number.isFinite(rung.loss)).map(({ order, name, loss, bits_per_byte }): Level => ({ order, name, loss, bits: bits_per_byte }));
+  if (guessing !== null && !rungs.some((rung) => rung.order === 0)) {
+    const known = rungs.find((rung) => rung.loss > 0 && rung.bits !== null);
+    rungs.push({ order: 0, name: 'pure guessing', loss: guessing, bits: known ? (guessing * known.bits!) / known.loss : null });
+  }
+  return rungs.sort((a, b) => b.loss - a.loss);
+}
+
+/** The weakest of those that it does not beat yet. */
+export function nextRung(rungs: readonly Level[], loss: number): Level | null {
+  return rungs.find((rung) => !(loss < rung.loss)) ?? null;
+}

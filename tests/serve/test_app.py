@@ -1,0 +1,185 @@
+"""The server answers its own page, reads what is there, and gives nothing else away."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from starlette.testclient import TestClient
+
+from etude.serve.app import make_app
+from etude.train.control import Control
+from watched import Watched
+
+
+def test_runs_and_what_they_are(client: TestClient, studied: Watched) -> None:
+    lines = client.get("/api/runs").json()
+    assert [line["name"] for line in lines] == ["llama"]
+    assert lines[0]["state"] == "finished"
+    facts = client.get("/api/runs/llama").json()
+    assert facts["model"]["layers"] == 2
+    assert facts["model"]["width"] == 32
+    assert facts["model"]["gated"] is True
+    assert facts["checkpoints"] == sorted(studied.machine.recorded.checkpoints)
+    assert facts["last_step"] == 40
+    assert facts["first_step"] == 1
+    assert facts["uniform_loss"] == pytest.approx(5.7037825)  # ln 300
+    orders = [rung["order"] for rung in facts["ladder"]]
+    assert orders == sorted(orders)
+    assert len(orders) > 3
+
+
+def test_the_ladder_stands_on_the_axis_of_the_loss(client: TestClient) -> None:
+    """A rung's loss and bits a byte have the ratio that the evaluations have."""
+    facts = client.get("/api/runs/llama").json()
+    rows = client.get("/api/runs/llama/rows").json()
+    evaluated = [row for row in rows["metrics"] if row["event"] == "eval"][-1]
+    ratio = evaluated["val_loss"] / evaluated["bits_per_byte"]
+    for rung in facts["ladder"]:
+        assert rung["loss"] / rung["bits_per_byte"] == pytest.approx(ratio, rel=0.06)
+
+
+def test_rows_are_the_log(client: TestClient, studied: Watched) -> None:
+    rows = client.get("/api/runs/llama/rows?from=0,0").json()
+    assert rows["metrics"] == studied.machine.recorded.run.metrics.read()
+    assert rows["samples"] == studied.machine.recorded.run.samples.read()
+    again = client.get(f"/api/runs/llama/rows?from={rows['cursor']}").json()
+    assert again["metrics"] == again["samples"] == []
+    assert not again["reset"]
+    assert client.get("/api/runs/llama/rows?from=99999999,0").json()["reset"]
+    assert client.get("/api/runs/llama/rows?from=x").status_code == 404
+
+
+@pytest.mark.parametrize("name", ["..", "nothing", "%2e%2e", "a%2Fb", ".", "llama%00"])
+def test_only_runs_of_the_folder_are_read(client: TestClient, name: str) -> None:
+    for path in (f"/api/runs/{name}", f"/api/runs/{name}/rows"):
+        found = client.get(path)
+        assert found.status_code == 404 or found.json() == client.get("/api/runs").json()
+
+
+def test_a_link_that_leads_out_is_refused(studied: Watched, tmp_path: Path) -> None:
+    run = tmp_path / "runs" / "theirs"
+    shutil.copytree(studied.path, run)
+    secret = tmp_path / "secret.jsonl"
+    secret.write_text('{"event": "step", "step": 1, "loss": 1}\n')
+    (run / "metrics.jsonl").unlink()
+    (run / "metrics.jsonl").symlink_to(secret)
+    with TestClient(make_app(run.parent), base_url="http://127.0.0.1") as client:
+        found = client.get("/api/runs/theirs/rows")
+        assert found.status_code == 404
+        assert "leads out" in found.json()["error"]
+
+
+def test_strangers_are_refused(studied: Watched) -> None:
+    app = make_app(studied.path.parent)
+    local = "http://127.0.0.1:8123"
+    with TestClient(app, base_url=local) as client:
+        assert client.get("/api/runs", headers={"Host": "evil.example"}).status_code == 400
+        assert client.get("/api/runs", headers={"Origin": "http://evil.example"}).status_code == 403
+        assert client.get("/api/runs", headers={"Origin": local}).status_code == 200
+        foreign = {"Origin": "http://127.0.0.1:9999", "Content-Type": "application/json"}
+        assert client.post("/api/ask", content="{}", headers=foreign).status_code == 403
+        plain = {"Content-Type": "text/plain"}  # what a form of another site can send without asking
+        assert client.post("/api/ask", content="{}", headers=plain).status_code == 415
+        assert (
+            client.post(
+                "/api/ask", content=b"x" * (2**20 + 1), headers={"Content-Type": "application/json"}
+            ).status_code
+            == 413
+        )
+        assert client.delete("/api/runs").status_code == 405
+
+
+def test_others_need_the_token(studied: Watched) -> None:
+    app = make_app(studied.path.parent, hosts=("tower",), token="abc", control=False)
+    with TestClient(app, base_url="http://tower:8123") as client:
+        assert client.get("/api/runs").status_code == 401
+        assert client.get("/api/runs?token=abd").status_code == 401
+        assert client.get("/api/runs?token=abc").status_code == 200
+        assert client.get("/api/runs", headers={"Authorization": "Bearer abc"}).status_code == 200
+        facts = client.get("/api/runs/llama?token=abc").json()
+        assert facts["control"] is False
+
+
+def test_every_answer_has_a_strict_policy(client: TestClient) -> None:
+    for path in ("/api/runs", "/api/nothing", "/"):
+        headers = client.get(path).headers
+        assert "default-src 'none'" in headers["content-security-policy"]
+        assert "unsafe" not in headers["content-security-policy"]
+        assert headers["x-content-type-options"] == "nosniff"
+
+
+def test_the_code_that_does_it_can_be_read(client: TestClient) -> None:
+    found = client.get("/api/source", params={"of": "train/step.py:update_step"}).json()
+    assert found["text"].startswith("def update_step(")
+    assert found["file"] == "src/etude/train/step.py"
+    method = client.get("/api/source", params={"of": "train/loop.py:Loop.run"}).json()
+    assert method["text"].lstrip().startswith("def run(self)")
+    for wrong in ("", "train/step.py", "train/step.py:nothing", "../../setup.py:x", "/etc/passwd:x"):
+        assert client.get("/api/source", params={"of": wrong}).status_code == 404
+
+
+def test_control_is_for_a_run_that_trains(client: TestClient, studied: Watched, tmp_path: Path) -> None:
+    sent: dict[str, Any] = {"json": {"action": "pause"}}
+    assert "nothing is being trained" in client.post("/api/runs/llama/control", **sent).json()["error"]
+    run = tmp_path / "runs" / "going"
+    shutil.copytree(studied.path, run)
+    studied.machine.recorded.run.__class__(run).write_status("running", 7)
+    with TestClient(make_app(run.parent), base_url="http://127.0.0.1") as going:
+        assert going.post("/api/runs/going/control", **sent).status_code == 200
+        assert Control(run).paused
+        assert going.get("/api/runs/going").json()["paused"]
+        assert going.post("/api/runs/going/control", json={"action": "go_on"}).status_code == 200
+        assert not Control(run).paused
+        assert "one of pause" in going.post("/api/runs/going/control", json={"action": "rm"}).json()["error"]
+    with TestClient(make_app(run.parent, control=False), base_url="http://127.0.0.1") as watching:
+        assert "may not control" in watching.post("/api/runs/going/control", **sent).json()["error"]
+
+
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        ("status.json", "[]"),
+        ("status.json", '{"state": 3, "step": "x", "heartbeat": "y"}'),
+        ("manifest.json", '{"vocab_size": "many", "sittings": 3, "sources": 4}'),
+        ("ladder.json", '{"rungs": [3, {"order": "x"}, {"order": 1, "bits_per_byte": NaN}]}'),
+        ("run.toml", "nonsense = ["),
+        ("metrics.jsonl", "{}\n[]\n{"),
+    ],
+)
+def test_a_damaged_run_is_still_told_of(file: str, content: str, studied: Watched, tmp_path: Path) -> None:
+    run = tmp_path / "runs" / "damaged"
+    shutil.copytree(studied.path, run)
+    (run / file).write_text(content)
+    with TestClient(make_app(run.parent), base_url="http://127.0.0.1") as client:
+        assert client.get("/api/runs").status_code == 200
+        found = client.get("/api/runs/damaged")
+        assert found.status_code == 200
+        json.loads(found.text, parse_constant=lambda name: pytest.fail(name))
+        assert client.get("/api/runs/damaged/rows").status_code == 200
+
+
+def test_a_run_whose_trainer_is_gone_is_lost(studied: Watched, tmp_path: Path) -> None:
+    import os
+
+    run = tmp_path / "runs" / "lost"
+    shutil.copytree(studied.path, run)
+    (run / "status.json").write_text(
+        json.dumps({"schema": 1, "state": "running", "step": 3, "heartbeat": 1.0})
+    )
+    os.utime(run / "metrics.jsonl", (1, 1))
+    with TestClient(make_app(run.parent), base_url="http://127.0.0.1") as client:
+        assert client.get("/api/runs/lost").json()["state"] == "lost"
+        with studied.machine.recorded.run.__class__(run).held():  # its process lives, and is slow
+            assert client.get("/api/runs/lost").json()["state"] == "running"
+
+
+def test_no_torch_in_the_server() -> None:
+    import subprocess
+    import sys
+
+    code = "import sys, etude.serve.app, etude.serve.server; sys.exit('torch' in sys.modules or 'numpy' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0

@@ -1,0 +1,124 @@
+"""The log is read once, piece by piece, and never half a line."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from etude.serve import rows
+from etude.serve.rows import read_from
+
+
+def line(step: int, event: str = "step", **more: object) -> bytes:
+    return json.dumps({"schema": 1, "event": event, "step": step, **more}).encode() + b"\n"
+
+
+def steps(lines: list[bytes]) -> list[int]:
+    return [json.loads(one)["step"] for one in lines]
+
+
+def test_half_a_line_waits_until_it_is_whole(tmp_path: Path) -> None:
+    file = tmp_path / "metrics.jsonl"
+    file.write_bytes(line(1) + line(2)[:10])
+    piece = read_from(file, 0)
+    assert steps(piece.lines) == [1]
+    assert piece.offset == len(line(1))
+    assert not piece.more
+    file.write_bytes(line(1) + line(2))
+    piece = read_from(file, piece.offset)
+    assert steps(piece.lines) == [2]
+    assert read_from(file, piece.offset).lines == []
+
+
+def test_a_shorter_log_is_another_one(tmp_path: Path) -> None:
+    file = tmp_path / "metrics.jsonl"
+    file.write_bytes(line(1) + line(2) + line(3))
+    end = read_from(file, 0).offset
+    file.write_bytes(line(1))
+    piece = read_from(file, end)
+    assert piece.reset
+    assert steps(piece.lines) == [1]
+
+
+def test_nothing_there_and_what_is_no_file(tmp_path: Path) -> None:
+    assert read_from(tmp_path / "nothing", 0).lines == []
+    assert read_from(tmp_path / "nothing", 9).reset
+    os.mkfifo(tmp_path / "pipe")
+    assert read_from(tmp_path / "pipe", 0).lines == []
+    assert read_from(tmp_path, 0).lines == []
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        b"{",
+        b"nothing",
+        b"[1]",
+        b'{"step": 1, "event": 3}',
+        b'{"step": NaN, "event": "step"}',
+        b"\xff\xfe",
+        b"[" * 9999,
+    ],
+)
+def test_a_damaged_line_does_not_spoil_the_others(damage: bytes, tmp_path: Path) -> None:
+    file = tmp_path / "metrics.jsonl"
+    file.write_bytes(line(1) + damage + b"\n" + line(2))
+    assert steps(read_from(file, 0).lines) == [1, 2]
+
+
+def test_large_logs_come_in_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rows, "AT_ONCE", 500)
+    file = tmp_path / "metrics.jsonl"
+    file.write_bytes(b"".join(map(line, range(1, 60))))
+    found: list[int] = []
+    offset, more = 0, True
+    while more:
+        piece = read_from(file, offset)
+        found += steps(piece.lines)
+        offset, more = piece.offset, piece.more
+    assert found == list(range(1, 60))
+
+
+def test_a_line_that_never_ends_is_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rows, "AT_ONCE", 500)
+    file = tmp_path / "metrics.jsonl"
+    file.write_bytes(b"x" * 5000 + b"\n" + line(7))
+    found: list[int] = []
+    offset, more, requests = 0, True, 0
+    while more:
+        piece = read_from(file, offset)
+        found += steps(piece.lines)
+        offset, more, requests = piece.offset, piece.more, requests + 1
+        assert requests < 50
+    assert found == [7]
+
+
+def test_a_long_log_is_thinned_but_for_what_is_rare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rows, "LONG", 1000)
+    monkeypatch.setattr(rows, "STEPS_KEPT", 50)
+    monkeypatch.setattr(rows, "SUMMARIES_KEPT", 5)
+    file = tmp_path / "metrics.jsonl"
+    written = []
+    for step in range(1, 2001):
+        written.append(line(step))
+        if step % 10 == 0:
+            written.append(line(step, "summary"))
+        if step % 500 == 0:
+            written += [line(step, "eval"), line(step, "spike")]
+    file.write_bytes(b"".join(written) + line(2001)[:12])
+    piece = read_from(file, 0)
+    events = [json.loads(one) for one in piece.lines]
+    kept = [event["step"] for event in events if event["event"] == "step"]
+    assert piece.every == kept[1] - kept[0] > 1
+    assert 50 <= len(kept) <= 100
+    assert kept == list(range(1, 2001, piece.every))
+    assert 5 <= sum(event["event"] == "summary" for event in events) <= 10
+    assert [event["step"] for event in events if event["event"] == "spike"] == [500, 1000, 1500, 2000]
+    order = [event["step"] for event in events]
+    assert order == sorted(order)
+    assert piece.offset == sum(map(len, written))
+    file.write_bytes(b"".join(written) + line(2001))
+    assert steps(read_from(file, piece.offset).lines) == [2001]
