@@ -39,7 +39,7 @@ export const ATTENTION: Concept[] = [
       row('entropy', '=', '−', sum('u'), sub('α', 'tu'), 'ln', sub('α', 'tu')),
     ),
     symbols: 'α: the shares. P: after so many tokens the same random passage comes again; t goes over the second time. Entropy zero: it looks at one place only.',
-    code: ['watch/prompts.py:induction_scores', 'watch/forward.py:entropy', 'watch/prompts.py:Prompt.pattern'],
+    code: ['watch/kinds_of_heads.py:kinds_of_heads', 'watch/prompts.py:induction_scores', 'watch/forward.py:entropy'],
   },
   {
     title: 'Looking is not using',
