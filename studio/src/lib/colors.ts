@@ -34,7 +34,7 @@ function toRgb([light, a, b]: Triple): Triple {
 
 const SIGNED: Record<Theme, string[]> = {
   light: ['#7f3b08', '#e08214', '#f6f5f2', '#3a87c8', '#08306b'],
-  dark: ['#ffcf9a', '#e08214', '#1d1f23', '#3f8fd6', '#bfe0ff'],
+  dark: ['#ffcb92', '#e08214', '#1d1f23', '#3f8fd6', '#bfe0ff'],
 };
 const UNSIGNED: Record<Theme, string[]> = {
   light: ['#fbfaf7', '#b8cfe3', '#5b93c4', '#1f5f9e', '#08306b'],

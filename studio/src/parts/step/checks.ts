@@ -1,0 +1,72 @@
+/**
+ * What the scenes compute again. `size` is that of what may have been rounded on the way, which for a function of a
+ * rounded number is more than its value: exp(x) is off by x times the rounding.
+ */
+
+import { BENDS, check, FORWARD, sum, UPDATE, type Checked } from '../../lib/arithmetic';
+import type { RowToken, TokenAnswer, UnitAnswer, WeightStep } from '../../lib/contract';
+
+/** A number that is not finite comes as null; nothing can be held against it. */
+function checked(here: number, run: number | null, size: number, times = FORWARD): Checked | undefined {
+  return run !== null && Number.isFinite(run) && Number.isFinite(here) ? check(here, run, size, times) : undefined;
+}
+
+/** The activation from its sums, as the forward pass had them. */
+export function activation(unit: UnitAnswer): { bent: number; here: number; check: Checked | undefined } | null {
+  const { gate, up, function: name, activation: made, difference } = unit.arithmetic;
+  const bend = BENDS[name];
+  if (!bend) return null;
+  const bent = bend.value(gate.forward_pass), through = up?.forward_pass ?? 1, here = bent * through;
+  return { bent, here, check: checked(here, made - difference, Math.abs(through) * Math.max(Math.abs(bent), Math.abs(gate.forward_pass))) };
+}
+
+export interface ErrorChecks {
+  terms: { to: number; weight: number; error: number; term: number }[]; // the largest first
+  at_activation: Checked | undefined;
+  slope: Checked | undefined;
+  at_sum: Checked | undefined;
+}
+
+export function errorOf(unit: UnitAnswer): ErrorChecks {
+  const { outgoing, arriving, at_activation, slope, at_sum } = unit.error;
+  const { gate, up, function: name } = unit.arithmetic;
+  const terms = outgoing.map((weight, to) => ({ to, weight, error: arriving[to]!, term: weight * arriving[to]! }));
+  const { total, size } = sum(terms.map(({ term }) => term));
+  const bend = BENDS[name], through = up?.forward_pass ?? 1;
+  const here = bend ? bend.slope(gate.forward_pass) * through : NaN;
+  const slopeSize = Math.abs(through) * Math.max(1, Math.abs(here / (through || 1)));
+  return {
+    terms: terms.sort((a, b) => Math.abs(b.term) - Math.abs(a.term)),
+    at_activation: checked(total, at_activation, size),
+    slope: checked(here, slope, slopeSize),
+    at_sum: checked(at_activation * here, at_sum, Math.abs(at_activation) * slopeSize),
+  };
+}
+
+export function gradientOf(unit: UnitAnswer): Checked | undefined {
+  const { up, down, size, gradient } = unit.weight.pushes;
+  return checked(up + down, gradient, size, UPDATE);
+}
+
+export function errorOfGuess({ probability, desired, error }: TokenAnswer['guesses'][number]): Checked | undefined {
+  return checked(probability - desired, error, desired + probability * (1 - Math.log(Math.max(probability, 1e-300))));
+}
+
+export function lossOf(token: TokenAnswer): Checked | undefined {
+  const { logsumexp, desired } = token.logits;
+  return desired === null ? undefined : checked(logsumexp - desired, token.loss, Math.abs(logsumexp) + Math.abs(desired));
+}
+
+/** The mean over what is predicted in a row. */
+export function meanOf(tokens: RowToken[], which: 'loss' | 'loss_after', run: number | null): Checked | undefined {
+  const { total, size } = sum(tokens.filter((one) => one.desired !== null).map((one) => one[which] ?? NaN));
+  const count = tokens.filter((one) => one.desired !== null).length;
+  return checked(total / count, run, size / count, UPDATE);
+}
+
+/** What the optimizer remembers of a number after the step, against what it was made of. */
+export function memory(step: WeightStep, leaf: string, here: number, size: number): Checked | undefined {
+  return checked(here, step.state_after[leaf] ?? null, size, UPDATE);
+}
+
+export const isNumber = (value: unknown): value is number => typeof value === 'number' && Number.isFinite(value);
