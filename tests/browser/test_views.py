@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+from browsing import settled, until
+
 AXE = Path(__file__).parents[2] / "studio" / "node_modules" / "axe-core" / "axe.min.js"
 VIEWS = {  # and words that stand on it once its answers are there
     "live": "Validation loss",
@@ -26,7 +28,7 @@ def show(page: Any, address: str, view: str, **selected: object) -> None:
     query = "&".join(f"{key}={value}" for key, value in {"run": "llama", **selected}.items())
     page.goto(f"{address}#/{view}?{query}")
     page.locator("main").get_by_text(VIEWS[view], exact=False).first.wait_for()
-    page.wait_for_function("document.querySelector('main progress') === null")
+    settled(page)
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
@@ -61,14 +63,14 @@ def test_the_keys_lead_everywhere(page: Any, address: str) -> None:
     show(page, address, "live")
     for number, view in enumerate(VIEWS, start=1):
         page.keyboard.press(str(number))
-        page.wait_for_function(f"location.hash.startsWith('#/{view}')")
+        until(page, f"location.hash.startsWith('#/{view}')")
     page.keyboard.press("2")
     page.keyboard.press("ArrowRight")
-    page.wait_for_function("location.hash.includes('p=1')")
+    until(page, "location.hash.includes('p=1')")
     page.keyboard.press("]")
-    page.wait_for_function("location.hash.includes('l=1')")
+    until(page, "location.hash.includes('l=1')")
     page.keyboard.press("ArrowDown")
-    page.wait_for_function("location.hash.includes('s=39')")
+    until(page, "location.hash.includes('s=39')")
 
 
 def test_every_control_can_be_reached_by_tab(page: Any, address: str) -> None:
@@ -87,16 +89,16 @@ def test_the_time_bar_reaches_any_step_with_its_proof(page: Any, address: str) -
     assert proof.get_attribute("data-proof") == "holds"
     assert "bit for bit" in proof.inner_text()
     page.get_by_label("One step on").click()
-    page.wait_for_function("location.hash.includes('s=20')")
+    until(page, "location.hash.includes('s=20')")
     page.get_by_role("spinbutton", name="step").fill("7")
     page.keyboard.press("Enter")
-    page.wait_for_function("location.hash.includes('s=7')")
+    until(page, "location.hash.includes('s=7')")
 
 
 def test_the_address_brings_back_what_was_looked_at(page: Any, address: str, browser: Any) -> None:
     show(page, address, "neurons", s=16, l=1, n=5)
     page.keyboard.press("j")
-    page.wait_for_function("location.hash.includes('n=6')")
+    until(page, "location.hash.includes('n=6')")
     link = page.url
     other = browser.new_page()
     other.goto(link)

@@ -5,6 +5,8 @@
  *   {#if step.value} ... {:else} <Notice of={step} /> {/if}
  */
 
+import { untrack } from 'svelte';
+
 import type { Progress, Question } from './contract';
 import { ask } from './server';
 
@@ -18,32 +20,38 @@ export class Asked<T> {
   busy = $state(false);
 }
 
+/** How many questions wait for their answers: what is on the page may be of another selection meanwhile. */
+export const waiting = $state({ count: 0 });
+
 /** Call it while a component is made. `question` gives null when there is nothing to ask. */
 export function answerTo<T>(question: () => Question | null): Asked<T> {
   const asked = new Asked<T>();
+  // Compared as text: a question reads what is polled each second, and the same one again must not drop a replay.
+  const key = $derived(JSON.stringify(question()));
   $effect(() => {
-    const wanted = question();
-    if (wanted === null) {
-      asked.value = null;
-      return;
-    }
-    const key = JSON.stringify(wanted);
+    const wanted = JSON.parse(key) as Question | null;
     asked.error = '';
-    if (known.has(key)) {
-      asked.value = known.get(key) as T;
+    if (wanted === null || known.has(key)) {
+      asked.value = wanted === null ? null : (known.get(key) as T);
       asked.busy = false;
       return;
     }
     const stop = new AbortController();
     asked.busy = true;
     asked.progress = null;
+    untrack(() => waiting.count++);
+    let waited = true;
+    const done = () => {
+      if (waited) untrack(() => waiting.count--);
+      waited = false;
+    };
     // A moment's rest, so that somebody who moves along the time bar asks for the last place only.
     const timer = setTimeout(() => {
       ask<T>(wanted, { progress: (progress) => (asked.progress = progress) }, stop.signal)
         .then((value) => {
           known.set(key, value);
           if (known.size > KEPT) known.delete(known.keys().next().value as string);
-          asked.value = value;
+          if (!stop.signal.aborted) asked.value = value;
         })
         .catch((error: unknown) => {
           if (stop.signal.aborted) return;
@@ -52,11 +60,13 @@ export function answerTo<T>(question: () => Question | null): Asked<T> {
         })
         .finally(() => {
           if (!stop.signal.aborted) asked.busy = false;
+          done();
         });
     }, 120);
     return () => {
       clearTimeout(timer);
       stop.abort();
+      done();
     };
   });
   return asked;

@@ -118,8 +118,11 @@ export function update(step: WeightStep): Update {
   const decay = step.applied ? -step.lr * step.weight_decay * step.before : 0;
   const move = step.applied ? -step.lr * direction : 0;
   const after = step.before + decay + move;
+  // Where the old mean and the new gradient nearly cancel, m is rounded as numbers of their size are.
+  const sizeOfM = (first * Math.abs(was.exp_avg ?? 0) + (1 - first) * Math.abs(clipped)) / (1 - first ** count);
+  const sizeOfMove = step.orthogonal === null ? (step.lr * sizeOfM) / (Math.sqrt(vHat) + step.eps) : Math.abs(move);
   return {
     clipped, m, v, mHat, vHat, momentum, ahead, direction, decay, move,
-    after: check(after, step.after, Math.abs(step.before) + Math.abs(move), UPDATE),
+    after: check(after, step.after, Math.abs(step.before) + (step.applied ? sizeOfMove : 0), UPDATE),
   };
 }
