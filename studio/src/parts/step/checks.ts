@@ -50,7 +50,7 @@ export interface ErrorChecks {
 export function errorOf(unit: UnitAnswer): ErrorChecks {
   const { outgoing, arriving, at_activation, slope, at_sum } = unit.error;
   const { gate, up, function: name } = unit.arithmetic;
-  const terms = outgoing.map((weight, to) => ({ to, weight, error: arriving[to]!, term: weight * arriving[to]! }));
+  const terms = outgoing.map((weight, to) => ({ to, weight, error: arriving[to]!, term: times(weight, arriving[to]!) }));
   const { total, size } = sum(terms.map(({ term }) => term));
   const bend = BENDS[name], through = up?.forward_pass ?? 1;
   const here = bend ? bend.slope(gate.forward_pass) * through : NaN;
@@ -88,5 +88,8 @@ export function meanOf(tokens: RowToken[], which: 'loss' | 'loss_after', run: nu
 export function memory(step: WeightStep, leaf: string, here: number, size: number): Checked | undefined {
   return checked(here, step.state_after[leaf] ?? null, size, UPDATE);
 }
+
+/** A product; what is not finite came as null, which JavaScript would take for zero. */
+export const times = (one: number | null, other: number | null) => (one === null || other === null ? NaN : one * other);
 
 export const isNumber = (value: unknown): value is number => typeof value === 'number' && Number.isFinite(value);
