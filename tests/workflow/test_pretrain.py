@@ -42,7 +42,11 @@ def comparable(run: RunFolder) -> list[dict[str, Any]]:
     """The log without what a clock says."""
     events = [*run.metrics.read(), *run.samples.read()]
     return [
-        {key: value for key, value in event.items() if key not in ("wall_time", "tokens_per_second")}
+        {
+            key: value
+            for key, value in event.items()
+            if key not in ("wall_time", "tokens_per_second", "seconds")
+        }
         for event in sorted(events, key=lambda event: (event["step"], event["event"]))
         if event["event"] not in ("end", "checkpoint")
     ]

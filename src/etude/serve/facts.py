@@ -20,6 +20,8 @@ from etude.untrusted import MAX_JSON_BYTES, shown
 
 SILENCE = 120.0
 """Seconds without a sign of life after which a run that should be training is called lost."""
+TAIL = 2**16
+"""Bytes at the end of a log in which its newest events are looked for."""
 _CHECKPOINT = re.compile(r"step-(\d{1,15})")
 
 
@@ -29,12 +31,15 @@ def list_runs(folder: Path) -> list[dict[str, Any]]:
     for file in folder.glob("*/run.toml"):
         run = RunFolder(file.parent)
         status = run.status()
-        state = state_of(run, status)
+        last = _newest(run, ("step", "eval"))
         found.append(
             {
                 "name": run.name,
-                "state": state,
-                "step": _whole(status.get("step")),
+                "state": state_of(run, status),
+                "step": _whole(last.get("step", status).get("step")),
+                "loss": _real(last.get("step", {}).get("loss")),
+                "val_loss": _real(last.get("eval", {}).get("val_loss")),
+                "bits_per_byte": _real(last.get("eval", {}).get("bits_per_byte")),
                 "changed": _changed(run, status),
             }
         )
@@ -116,21 +121,27 @@ def _changed(run: RunFolder, status: dict[str, Any]) -> float:
 
 def _last_step(run: RunFolder, status: dict[str, Any]) -> int:
     """The last step that the log tells of: the status is written more rarely."""
-    told = _whole(status.get("step"))
+    last = _newest(run, ("step", "left_out"))
+    return max((_whole(event.get("step")) for event in last.values()), default=_whole(status.get("step")))
+
+
+def _newest(run: RunFolder, kinds: tuple[str, ...]) -> dict[str, dict[str, Any]]:
+    """The newest event of each kind, as far as the end of the log has one."""
     try:
         with run.metrics.path.open("rb") as file:
-            file.seek(max(0, run.metrics.path.stat().st_size - 2**16))
-            lines = file.read(2**16).splitlines()
+            file.seek(max(0, run.metrics.path.stat().st_size - TAIL))
+            lines = file.read(TAIL).splitlines()
     except OSError:
-        return told
+        return {}
+    found: dict[str, dict[str, Any]] = {}
     for line in reversed(lines):
-        try:
+        with suppress(ValueError, RecursionError):
             event = json.loads(line)
-        except (ValueError, RecursionError):
-            continue
-        if isinstance(event, dict) and event.get("event") in ("step", "left_out"):
-            return max(0, min(_whole(event.get("step")), 2**50))
-    return told
+            if isinstance(event, dict) and event.get("event") in kinds:
+                found.setdefault(event["event"], event)
+        if len(found) == len(kinds):
+            break
+    return found
 
 
 def _checkpoints(run: RunFolder) -> dict[int, Path]:
@@ -244,9 +255,13 @@ def _object(file: Path) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
+def _real(value: Any) -> float | None:
+    return float(value) if type(value) in (int, float) and abs(value) < 1e39 else None
+
+
 def _texts(value: Any) -> list[str]:
     return [one for one in value if isinstance(one, str)] if isinstance(value, list) else []
 
 
 def _whole(value: Any) -> int:
-    return value if type(value) is int and value >= 0 else 0
+    return value if type(value) is int and 0 <= value < 2**50 else 0

@@ -138,6 +138,7 @@ class SummaryEvent(Event):
     ]  # by parameter: weight_norm, grad_norm, update_norm, ...
     attention_entropy: Sequence[Sequence[float | None]]  # nats, by layer and head
     dead_units: Sequence[float]  # share of the nodes of each layer's MLP
+    seconds: Mapping[str, float]  # that the step took: batch, forward (with the loss), backward, update
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from torch import Tensor
 
@@ -65,11 +65,13 @@ def make_step(
     Raises:
         OutOfMemory: its gradient found no memory; nothing was changed.
     """
-    step = state.step + 1
+    step, began = state.step + 1, time.perf_counter()
+    batch = objective.batch(step)
+    waited = time.perf_counter() - began
     result = update_step(
         list(state.model.parameters()),
         objective.loss,
-        objective.batch(step),
+        batch,
         state.rules,
         lr_factor=lr_factor_at(step, objective.num_steps, state.revisions, settings),
         momentum=momentum(step, settings),
@@ -77,6 +79,7 @@ def make_step(
         device=device,
         ranks=ranks,
     )
+    result = replace(result, seconds=replace(result.seconds, batch=waited))
     state.arrive(result, objective.tokens_per_step)
     return result
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -26,12 +27,31 @@ class MicroBatch:
 
 
 @dataclass(frozen=True)
+class Seconds:
+    """What this process spent on the parts of a step. A GPU works on meanwhile: there they say little."""
+
+    batch: float = 0.0
+    forward: float = 0.0  # with the loss
+    backward: float = 0.0
+    update: float = 0.0  # summing over processes, clipping, and the optimizer
+
+
+@dataclass(frozen=True)
 class StepResult:
     """What a step leaves behind besides the new parameters: two scalars, still on the device."""
 
     loss: Tensor  # mean over the real targets of the whole batch, nats per token
     grad_norm: Tensor  # Euclidean norm of the whole gradient, before clipping
     applied: bool  # False when either is not a finite number: then nothing was changed
+    seconds: Seconds = Seconds()
+
+
+@dataclass(frozen=True)
+class BatchLoss:
+    """The mean loss of a batch, still on the device, and what its gradient took."""
+
+    value: Tensor
+    seconds: Seconds
 
 
 class OutOfMemory(EtudeError):
@@ -76,30 +96,35 @@ def batch_gradient(
     batch: Sequence[MicroBatch],
     device: Device,
     ranks: Ranks = ALONE,
-) -> Tensor:
-    """Forward, loss, backward of all micro-batches, summed over the ranks; returns the mean loss.
+) -> BatchLoss:
+    """Forward, loss, backward of all micro-batches, summed over the ranks.
 
     Each parameter's ``grad``, which was None, is its gradient then.
     """
     num_targets = ranks.total(sum(part.num_targets for part in batch))
     loss = torch.zeros((), device=device.torch)
+    forward = backward = 0.0
     for part in batch:
         try:
+            began = time.perf_counter()
             with device.autocast():
                 part_loss = summed_loss(part) / num_targets  # forward, loss
+            halfway = time.perf_counter()
             part_loss.backward()  # type: ignore[no-untyped-call]
+            forward, backward = forward + halfway - began, backward + time.perf_counter() - halfway
         except (RuntimeError, MemoryError) as error:
             if is_out_of_memory(error):
                 raise OutOfMemory(OUT_OF_MEMORY) from error
             raise
         loss += part_loss.detach()
+    began = time.perf_counter()
     ranks.add_up([loss, *(p.grad for p in parameters if p.grad is not None)])
-    return loss
+    return BatchLoss(loss, Seconds(0.0, forward, backward, time.perf_counter() - began))
 
 
 def apply_gradient(
     parameters: Sequence[nn.Parameter],
-    loss: Tensor,
+    loss: BatchLoss,
     rules: UpdateRules,
     *,
     lr_factor: float,
@@ -107,12 +132,14 @@ def apply_gradient(
     max_grad_norm: float,
 ) -> StepResult:
     """Clip the gradient that the parameters hold and move every one of them, unless a number is not finite."""
+    began = time.perf_counter()
     grad_norm = clip_gradients(parameters, max_grad_norm)
     # Waits for the device, for an update from a gradient that is no number could not be taken back.
-    applied = bool(torch.isfinite(loss) & torch.isfinite(grad_norm))
+    applied = bool(torch.isfinite(loss.value) & torch.isfinite(grad_norm))
     if applied:
         rules.step(lr_factor, momentum)
-    return StepResult(loss, grad_norm, applied)
+    spent = loss.seconds.update + time.perf_counter() - began
+    return StepResult(loss.value, grad_norm, applied, replace(loss.seconds, update=spent))
 
 
 OUT_OF_MEMORY = (

@@ -259,7 +259,7 @@ def open_step(machine: TimeMachine, step: int) -> OpenedStep:
         era.plan.settings,
         batch,
         era.objective.row_sources(step),
-        float(loss),
+        float(loss.value),
         float(result.grad_norm),
         clip_factor(result.grad_norm, train.max_grad_norm),
         result.applied,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from itertools import islice
 
 from torch import Tensor
@@ -155,7 +155,8 @@ class Summarise:
             tensors = tensor_norms(state.model, kept[1], factor)
             seen = activity(state.model, *self.objective.first_row(state.step, LOOKED_AT))
             where = (state.step, state.tokens_seen, state.wall_time)
-            return [SummaryEvent(*where, tensors, seen.attention_entropy, seen.dead_units)]
+            seconds = {name: round(value, 6) for name, value in asdict(state.last.seconds).items()}
+            return [SummaryEvent(*where, tensors, seen.attention_entropy, seen.dead_units, seconds)]
         return []
 
 

@@ -4,16 +4,19 @@
  */
 
 import type { View } from '../lib/selection.svelte';
+import { ATTENTION } from './attention';
+import { CHAT } from './chat';
+import type { Concept } from './concept';
+import { GROWTH } from './growth';
+import { LAYERS } from './layers';
+import { LIVE } from './live';
+import { NEURONS } from './neurons';
+import { PREDICTIONS } from './predictions';
+import { STEP } from './step';
 
-export interface Concept {
-  title: string;
-  picture: string;
-  stops: string; // where the picture stops being true
-  words: string;
-  maths: string; // MathML, without the <math> element
-  code: string[]; // FILE:NAME below src/etude
-}
+export type { Concept } from './concept';
 
 export const CONCEPTS: Record<View, Concept[]> = {
-  live: [], step: [], predictions: [], layers: [], neurons: [], attention: [], growth: [], chat: [],
+  live: LIVE, step: STEP, predictions: PREDICTIONS, layers: LAYERS, neurons: NEURONS, attention: ATTENTION,
+  growth: GROWTH, chat: CHAT,
 };

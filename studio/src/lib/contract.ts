@@ -16,8 +16,9 @@ export interface RunLine {
   name: string;
   state: State;
   step: number;
-  num_steps: number | null;
-  loss: number | null;
+  loss: number | null; // of its last step
+  val_loss: number | null; // of its last evaluation
+  bits_per_byte: number | null;
   changed: number; // seconds since 1970
 }
 
@@ -94,6 +95,7 @@ export interface MetricRow {
   tensors?: Record<string, TensorNorms>;
   attention_entropy?: (number | null)[][];
   dead_units?: number[];
+  seconds?: { batch: number; forward: number; backward: number; update: number };
 }
 
 export interface TensorNorms {

@@ -51,10 +51,12 @@ export class Record_ {
   samples: SampleRow[] = [];
   numSteps: number | null = null; // where it was revised
   cursor = '0,0';
+  every = 1; // of a long record only every so many-th step is here
 
   take(rows: Rows): boolean {
     if (rows.reset) this.forget();
     this.cursor = rows.cursor;
+    this.every = Math.max(this.every, rows.every);
     for (const row of rows.metrics) this.metric(row);
     for (const sample of rows.samples) {
       while (this.samples.length && this.samples[this.samples.length - 1]!.step > sample.step) this.samples.pop();

@@ -62,7 +62,11 @@ class Studio {
     for (const other of selection.now.compare) {
       const known = this.others.get(other) ?? new Record_();
       if (!this.others.has(other)) this.others = new Map(this.others).set(other, known);
-      await this.read(other, known);
+      try {
+        await this.read(other, known);
+      } catch (error) {
+        if (error instanceof server.Gone) throw error; // a run that is gone must not keep the others from being read
+      }
     }
   }
 

@@ -1,0 +1,176 @@
+"""What the studio costs a training: its page closed, open, and open with steps being made again in the worker.
+
+    python bench/studio_cost.py                     # about twelve minutes on two cores
+
+One real training (compiled, all threads) goes on all the time; its server runs beside it. Windows of some seconds take
+turns: nobody looks; a browser on this machine has the Live view open; the same, while one step after another is opened
+in the worker. The speed of each window is told by the training's own record (tokens over seconds of training), and held
+against the window in which nobody looked of the same round.
+
+Wants Chromium and playwright. Results: bench/results/studio_cost.json
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from shutil import which
+from typing import Any
+
+from etude.train.control import Control
+from harness import Measurements, Spread, arguments_of, markdown_table, ratio, summary, write_result
+
+ALONE, OPEN, REPLAYING = "nobody looks", "page open", "page open, steps opened"
+OUT_OF_THE_WAY = [
+    "eval_every=100000",
+    "sample_every=100000",
+    "checkpoint_every=100000",
+    "log_every=1",
+    "keep_every=1000",
+]
+
+
+def main() -> None:
+    arguments = parse()
+    with (
+        tempfile.TemporaryDirectory(prefix="etude-bench-") as folder,
+        training(Path(folder), arguments) as run,
+    ):
+        with served(Path(folder) / "runs") as address:
+            measured = take_turns(run, address, arguments)
+        Control(run).ask("stop")
+    costs = {name: ratio(measured, "seconds_per_token", name, ALONE) for name in measured}
+    print(table(measured, costs))
+    result = {"seconds_a_window": arguments.seconds, "times_as_long": costs, "rounds": measured}
+    print(write_result("studio_cost", result, threads=arguments.threads, folder=arguments.out))
+
+
+def parse() -> argparse.Namespace:
+    parser = arguments_of(__doc__, rounds=9)
+    parser.add_argument("--seconds", type=float, default=25.0, help="of a window")
+    parser.add_argument("--size", default="tiny")
+    return parser.parse_args()
+
+
+@contextmanager
+def training(folder: Path, arguments: argparse.Namespace) -> Iterator[Path]:
+    """A run that goes on until it is asked to stop."""
+    settings = [f"train.{setting}" for setting in OUT_OF_THE_WAY + LOGGED] + [
+        f"device.threads={arguments.threads}"
+    ]
+    words = [word for setting in settings for word in ("--set", setting)]
+    command = [
+        sys.executable,
+        "-m",
+        "etude",
+        "train",
+        "--size",
+        arguments.size,
+        "--steps",
+        "200000",
+        "--name",
+        "run",
+    ]
+    process = subprocess.Popen([*command, "--no-studio", *words], cwd=folder, stdout=subprocess.DEVNULL)
+    run = folder / "runs" / "run"
+    while len(steps_of(run)) < 30:  # compiled, and warm
+        if process.poll() is not None:
+            sys.exit("the training ended")
+        time.sleep(1)
+    yield run
+    process.wait(120)
+
+
+@contextmanager
+def served(runs: Path) -> Iterator[str]:
+    command = [sys.executable, "-m", "etude.serve", str(runs)]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdin is not None
+    yield json.loads(process.stdout.readline())["address"]
+    process.stdin.close()
+    process.wait(20)
+
+
+def take_turns(run: Path, address: str, arguments: argparse.Namespace) -> Measurements:
+    from playwright.sync_api import sync_playwright
+
+    measured: Measurements = {ALONE: [], OPEN: [], REPLAYING: []}
+    dice = random.Random(0)
+    with sync_playwright() as begun:
+        for number in range(arguments.rounds):
+            for name in dice.sample(list(measured), len(measured)):
+                browser = None
+                if name != ALONE:
+                    browser = begun.chromium.launch(executable_path=which("chromium"), args=["--no-sandbox"])
+                    browser.new_page().goto(address + "#/live")
+                stop = threading.Event()
+                asking = threading.Thread(target=open_steps, args=(run, address, stop))
+                if name == REPLAYING:
+                    asking.start()
+                time.sleep(3)
+                found = window(run, arguments.seconds)
+                stop.set()
+                if name == REPLAYING:
+                    asking.join()
+                if browser is not None:
+                    browser.close()
+                measured[name].append(found)
+                print(
+                    f"round {number + 1}, {name}: {found['seconds_per_token'] * 1e6:.2f} us a token",
+                    file=sys.stderr,
+                )
+                time.sleep(1)
+    return measured
+
+
+def open_steps(run: Path, address: str, stop: threading.Event) -> None:
+    """Ask for one step after another, as somebody does who moves along the time bar."""
+    dice = random.Random(1)
+    while not stop.is_set():
+        step = dice.randint(1, max(2, steps_of(run)[-1]["step"] - 1))
+        question = json.dumps({"run": run.name, "look": "step", "step": step}).encode()
+        headers = {"Content-Type": "application/json"}
+        with urllib.request.urlopen(urllib.request.Request(address + "api/ask", question, headers)) as said:
+            said.read()
+
+
+def window(run: Path, seconds: float) -> dict[str, Any]:
+    """The speed of the training for some seconds, by its own record."""
+    first = steps_of(run)[-1]
+    time.sleep(seconds)
+    last = steps_of(run)[-1]
+    tokens = last["tokens_seen"] - first["tokens_seen"]
+    return {"seconds_per_token": (last["wall_time"] - first["wall_time"]) / tokens, "tokens": tokens}
+
+
+def steps_of(run: Path) -> list[dict[str, Any]]:
+    try:
+        lines = (run / "metrics.jsonl").read_bytes().splitlines()
+    except OSError:
+        return []
+    return [json.loads(line) for line in lines if b'"event": "step"' in line[:40] and line.endswith(b"}")]
+
+
+def table(measured: Measurements, costs: dict[str, Spread]) -> str:
+    speeds = summary(measured, "seconds_per_token")
+    rows = [
+        [name, Spread(*(1e6 * value for value in (one.median, one.low, one.high))), costs[name]]
+        for name, one in speeds.items()
+        if one is not None
+    ]
+    return markdown_table(["", "us a token", "times nobody"], rows)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,63 @@
+/** Beside the chat: how a next token is chosen. */
+import type { Concept } from './concept';
+import { frac, lines, row, sub, sum, sup } from './mathml';
+
+export const CHAT: Concept[] = [
+  {
+    title: 'It goes on, it does not answer',
+    picture: 'An actor who has learnt one author by heart is thrown a line, and goes on in the author’s voice.',
+    stops: 'The actor knows that it is a play. The model knows no difference between what sounds right and what is.',
+    words:
+      'What you type becomes the beginning of a text, and the model writes on. It was trained to continue its text, not to answer ' +
+      'questions, and it knows nothing beyond that text and the tokens it can see at once. If a reply looks like an answer, it is ' +
+      'because texts of that kind go on so. What it says may be wrong, and it will sound the same.',
+    maths: lines(
+      row(sub('x', row('t', '+', '1')), '~', 'P', '(', '·', '|', sub('x', '1'), '…', sub('x', 't'), ')'),
+      row('t', '←', 't', '+', '1'),
+    ),
+    symbols: 'x: tokens, yours first. ~: drawn from. Each drawn token is read again before the next.',
+    code: ['generate/engine.py:stream', 'workflow/language.py:Language.stream'],
+  },
+  {
+    title: 'Sampling',
+    picture: 'A wheel of fortune with a slice for each token, as wide as its probability. Spin, read, paint a new wheel, spin again.',
+    stops: 'This wheel can be spun alike: the seed fixes every spin, so the same seed and settings give the same text.',
+    words:
+      'The model gives probabilities; something has to choose. Always the likeliest token (greedy) is safe and soon repeats ' +
+      'itself. Drawing by the probabilities is livelier, and now and then picks something silly; each silly token is then ' +
+      'read as if it had been meant. Click a token to see what else it might have been, and take another way from there.',
+    maths: lines(
+      row('P', '(', 'x', '=', 'v', ')', '=', sub('p', 'v')),
+      row('greedy', ':', 'x', '=', 'arg', 'max', sub('p', 'v')),
+    ),
+    symbols: 'p: the probabilities after temperature and top-p. v: a token of the vocabulary.',
+    code: ['generate/sampling.py:choose', 'generate/sampling.py:draw'],
+  },
+  {
+    title: 'Temperature',
+    picture: 'Warm wax: heat it, and the peaks melt into the plain; cool it, and they stand out hard.',
+    stops: 'Melted wax loses its shape for good; here the highest peak stays the highest at any heat, and turning the heat back brings the old shape back.',
+    words:
+      'Before softmax all logits are divided by the temperature. At one the model’s own probabilities stand. Below one the likely ' +
+      'become likelier; towards zero it is the likeliest only. Above one all become more alike, and the text wilder. The ' +
+      'order of the tokens never changes. It is a choice of yours, not a property of the model.',
+    maths: row(sub('p', 'v'), '=', frac(sup('e', row(sub('z', 'v'), '/', 'T')), row(sum('u'), sup('e', row(sub('z', 'u'), '/', 'T'))))),
+    symbols: 'z: logits. T: temperature.',
+    code: ['generate/sampling.py:possible_tokens', 'generate/sampling.py:_weights'],
+  },
+  {
+    title: 'Top-p',
+    picture: 'At an election count, start with the strongest party and add the next ones until a given share of the votes is reached. The rest have no seat.',
+    stops: 'A parliament has a fixed number of seats; here one token may be enough at one place, and hundreds at another.',
+    words:
+      'Each unlikely token is unlikely, but there are so many of them that together they are drawn too often. Top-p keeps the fewest ' +
+      'likeliest tokens whose probabilities reach the share p, and drops the rest. Where the model is sure, few are left; where ' +
+      'it is unsure, many. What is left is scaled up to one again. With p = 1 all are kept.',
+    maths: lines(
+      row('keep', 'the', 'fewest', ':', sum('kept'), sub('p', 'v'), '≥', 'top', '-', 'p'),
+      row(sub('p', 'v'), '←', frac(sub('p', 'v'), row(sum('kept'), sub('p', 'u')))),
+    ),
+    symbols: 'p: probability of a token, after the temperature. Kept: the likeliest first.',
+    code: ['generate/sampling.py:_kept_ids', 'generate/sampling.py:token_probabilities'],
+  },
+];

@@ -1,0 +1,117 @@
+/** Beside one step: forward, the error, backward, the update. */
+import type { Concept } from './concept';
+import { frac, hat, lines, root, row, slope, sub, sum, sup } from './mathml';
+
+export const STEP: Concept[] = [
+  {
+    title: 'Forward propagation',
+    picture:
+      'A piece of work goes down an assembly line. At the start it is only a token. Each station reads what the others have ' +
+      'added so far, adds something of its own and passes it on. At the end of the line the piece is a list of bets on the ' +
+      'next token.',
+    stops:
+      'No station has a fixed job: its job is whatever its weights make of it, and every step of training changes that.',
+    words:
+      'Each token is looked up in a table and becomes a row of numbers, its vector. Layer after layer adds to the vector: ' +
+      'attention brings in what stands at earlier places, then the nodes work on each place by itself. The last vector is ' +
+      'multiplied by the output matrix, which gives one number for each token of the vocabulary, a logit. Softmax turns the ' +
+      'logits into probabilities: larger logit, larger share, and all shares add up to one. All places of a text are ' +
+      'predicted in one pass, each from the tokens up to it.',
+    maths: lines(
+      row(sub('r', '0'), '=', 'E', '[', 'token', ']'),
+      row(sub('r', row('l', '+', '1')), '=', sub('r', 'l'), '+', sub('f', 'l'), '(', sub('r', 'l'), ')'),
+      row('z', '=', 'W', 'norm', '(', sub('r', 'end'), ')'),
+      row(sub('p', 'v'), '=', frac(sup('e', sub('z', 'v')), row(sum('u'), sup('e', sub('z', 'u'))))),
+    ),
+    symbols: 'E: the table of token vectors. r: the vector at one place. f: what layer l adds. W: the output matrix. z: the logits. (The mlp family has one layer of nodes instead.)',
+    code: ['model/transformer.py:Decoder.forward', 'model/transformer.py:Block.forward', 'model/language_model.py:LanguageModel.forward'],
+  },
+  {
+    title: 'Error signal',
+    picture:
+      'Lay two drawings on each other against the light: the bars that were predicted, and the bars that were desired. What ' +
+      'sticks out must shrink, what is missing must grow.',
+    stops:
+      'The desired drawing has one bar only, of a full hundred per cent, for the token that came; other tokens might have ' +
+      'been just as good there, and the loss does not know.',
+    words:
+      'The desired output is the token that really came next: probability one for it, zero for all others. Predicted minus ' +
+      'desired is the first error signal. It is what the loss says to the logits: every wrong token is pushed down by as much ' +
+      'as it was believed in, and the right one is pushed up by what it lacked. These pushes add up to zero. The whole ' +
+      'backward pass begins with this row of numbers.',
+    maths: lines(
+      row(slope('ℓ', sub('z', 'v')), '=', sub('p', 'v'), '−', sub('y', 'v')),
+      row(sum('v'), '(', sub('p', 'v'), '−', sub('y', 'v'), ')', '=', '0'),
+    ),
+    symbols: 'ℓ: loss of the token. z: logits. p: predicted. y: desired, one at the token that came and zero elsewhere. The batch’s loss is a mean, so each share is divided by its N tokens.',
+    code: ['train/loss.py:_LossInPieces.forward'],
+  },
+  {
+    title: 'Backpropagation',
+    picture:
+      'A detective starts at the scene, the wrong bet, and goes back along the line. At every station the question is the ' +
+      'same: how much did you add to this, and who had handed it to you? The blame is split and carried further back, to the ' +
+      'first station.',
+    stops:
+      'Nothing is guessed and nobody lies: every share of blame is an exact product of numbers that were seen on the way ' +
+      'forward, and this page lets you check it.',
+    words:
+      'The chain rule: if a first number moves a second, and the second moves the loss, then how the first moves the loss is ' +
+      'the product of the two. So the error of a node is the sum of the errors behind it, each times the weight that leads ' +
+      'there; then times the slope of its activation function. Times its input, this is what one token asks of one weight. ' +
+      'Every token of the batch pulls at every weight, some up, some down: a tug of war. The gradient is what is left when ' +
+      'all pulls are added, and most of them cancel.',
+    maths: lines(
+      row(slope('L', sub('a', 'j')), '=', sum('k'), sub('w', 'kj'), sub('δ', 'k')),
+      row(sub('δ', 'j'), '=', slope('L', sub('a', 'j')), '·', '<mrow><msup><mi>f</mi><mo>′</mo></msup></mrow>', '(', sub('z', 'j'), ')'),
+      row(slope('L', sub('w', 'ji')), '=', sum('n'), sub('δ', 'jn'), sub('x', 'in')),
+    ),
+    symbols: 'j: the node; k: what it writes to; i: what it reads. δ: an error. a: activation; z: the sum before it; f′: the slope there. n: the tokens of the batch, the two sides of the tug of war.',
+    code: ['train/step.py:batch_gradient', 'watch/layer_in_step.py:LayerInStep.error', 'watch/layer_in_step.py:LayerInStep.tug_of_war'],
+  },
+  {
+    title: 'Weight update',
+    picture:
+      'Every weight is a volume control with a note on it: a little up, or a little down. Somebody turns them all, each by ' +
+      'its note. Before that, one hand makes sure that the notes together do not ask for too wild a turn.',
+    stops:
+      'Thousands or billions of controls turn at once, each as if the others stood still; that only holds for small turns, ' +
+      'which is why they must be small.',
+    words:
+      'A weight moves against its gradient, since the gradient points to more loss. Clipping comes first: if the gradient of ' +
+      'all weights together is too long, all of it is shortened by one factor. AdamW keeps two memories for each weight: the ' +
+      'mean of its latest gradients, and the mean of their squares. It divides the first by the root of the second, so that ' +
+      'loud and quiet weights move alike. The learning rate says how far a move goes; it rises at the beginning of a run ' +
+      'and falls towards its end. Weight decay pulls the weights of matrices a little towards zero.',
+    maths: lines(
+      row('g', '←', 'g', '·', 'min', '(', '1', ',', frac('c', row('|', 'g', '|')), ')'),
+      row('m', '←', sub('β', '1'), 'm', '+', '(', '1', '−', sub('β', '1'), ')', 'g'),
+      row('v', '←', sub('β', '2'), 'v', '+', '(', '1', '−', sub('β', '2'), ')', sup('g', '2')),
+      row('w', '←', 'w', '−', 'η', 'λ', 'w', '−', 'η', frac(hat('m'), row(root(hat('v')), '+', 'ε'))),
+    ),
+    symbols: 'g: gradient. c: the longest that is allowed. m, v: the two memories (with a hat: corrected for having begun at zero). η: learning rate. λ: weight decay. β, ε: settings.',
+    code: ['train/step.py:apply_gradient', 'train/step.py:clip_gradients', 'train/optimizer.py:UpdateRules.step', 'train/schedule.py:lr_factor'],
+  },
+  {
+    title: 'Muon',
+    picture:
+      'A choir in which a few voices drown the rest. The conductor keeps the tune but brings all voices to one loudness, so ' +
+      'that the quiet ones are heard too.',
+    stops:
+      'The voices are not single weights but directions that the whole matrix can turn its inputs in; so the move of one ' +
+      'weight cannot be told without all the others.',
+    words:
+      'Muon is the rule for the matrices inside the layers, where a run uses it; the page says which rule moved a weight. ' +
+      'It keeps one memory, the momentum: a running mean of the gradients. Before the move it makes that matrix nearly ' +
+      'orthogonal: it keeps the directions and makes them all about equally strong. This takes a handful of matrix products, ' +
+      'an iteration named after Newton and Schulz. A factor for the matrix’s shape keeps moves alike at every width.',
+    maths: lines(
+      row('M', '←', 'μ', 'M', '+', '(', '1', '−', 'μ', ')', 'G'),
+      row('D', '=', 'μ', 'M', '+', '(', '1', '−', 'μ', ')', 'G'),
+      row('D', '=', 'U', 'S', sup('V', 'T'), '⇒', 'O', '≈', 'U', sup('V', 'T')),
+      row('W', '←', 'W', '−', 'η', 'λ', 'W', '−', 'η', 's', 'O'),
+    ),
+    symbols: 'G: gradient of a matrix W. M: momentum, μ its length of memory. D: the direction, looking one move ahead. U S V: its directions and their strengths. s: the factor of the shape. η, λ: learning rate and decay.',
+    code: ['train/muon.py:Muon.step', 'train/newton_schulz.py:orthogonalize', 'train/muon.py:update_scale'],
+  },
+];

@@ -1,0 +1,101 @@
+"""A real run, its studio, and a browser in which anything from outside, and any word on the console, is an error."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from watched import Watched, train_run
+
+CHROMIUM = os.environ.get("ETUDE_CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--disable-background-networking",
+    "--hide-scrollbars",
+]
+PAGE = Path(__file__).parents[2] / "src" / "etude" / "serve" / "page" / "index.html"
+
+
+@pytest.fixture(scope="session")
+def studied(tmp_path_factory: pytest.TempPathFactory) -> Watched:
+    """A llama with biases, trained by Muon and AdamW."""
+    return train_run(tmp_path_factory.mktemp("browsed"), "llama", {"train.checkpoint_every": 8})
+
+
+@pytest.fixture(scope="session")
+def serve(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[Path, Path], str]]:
+    """Serve a folder of runs; gives the address."""
+    begun: list[subprocess.Popen[str]] = []
+
+    def served(runs: Path, cache: Path) -> str:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "etude.serve", str(runs)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "ETUDE_CACHE": str(cache)},
+        )
+        begun.append(process)
+        assert process.stdout is not None
+        address: str = json.loads(process.stdout.readline())["address"]
+        return address
+
+    yield served
+    for process in begun:
+        assert process.stdin is not None
+        process.stdin.close()
+        process.wait(20)
+
+
+@pytest.fixture(scope="session")
+def address(studied: Watched, serve: Callable[[Path, Path], str]) -> str:
+    return serve(studied.path.parent, studied.cache)
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    playwright = pytest.importorskip("playwright.sync_api")
+    if CHROMIUM is None:
+        pytest.skip("no Chromium on this machine: apt install chromium")
+    if not PAGE.is_file():
+        pytest.skip("this installation has no page (ETUDE_STUDIO=skip)")
+    with playwright.sync_playwright() as begun:
+        browser = begun.chromium.launch(executable_path=CHROMIUM, headless=True, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(browser: Any) -> Iterator[Any]:
+    """A page that fails the test for what it says on the console, throws, or asks of anybody but this machine."""
+    context = browser.new_context(viewport={"width": 1280, "height": 900}, reduced_motion="reduce")
+    page = context.new_page()
+    page.set_default_timeout(30_000)
+    trouble: list[str] = []
+    page.on("pageerror", lambda error: trouble.append(f"thrown: {error}"))
+    page.on(
+        "console", lambda said: said.type in ("error", "warning") and trouble.append(f"console: {said.text}")
+    )
+
+    def route(route: Any) -> None:
+        if route.request.url.startswith(("http://127.0.0.1:", "data:", "blob:")):
+            route.continue_()
+        else:
+            trouble.append(f"outside: {route.request.url}")
+            route.abort()
+
+    context.route("**/*", route)
+    page.trouble = trouble
+    yield page
+    context.close()
+    assert trouble == []

@@ -1,0 +1,134 @@
+"""Every view of a real run, in both themes and from a telephone to a wall: it shows what it should, and no trouble."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+AXE = Path(__file__).parents[2] / "studio" / "node_modules" / "axe-core" / "axe.min.js"
+VIEWS = {  # and words that stand on it once its answers are there
+    "live": "Validation loss",
+    "step": "matches the run",
+    "predictions": "held-out",
+    "layers": "gradient",
+    "neurons": "node",
+    "attention": "head",
+    "growth": "What it wrote",
+    "chat": "temperature",
+}
+WIDTHS = {"telephone": (390, 844), "laptop": (1280, 900), "wall": (3840, 2160)}
+
+
+def show(page: Any, address: str, view: str, **selected: object) -> None:
+    """Go to a view, and wait until it is there."""
+    query = "&".join(f"{key}={value}" for key, value in {"run": "llama", **selected}.items())
+    page.goto(f"{address}#/{view}?{query}")
+    page.locator("main").get_by_text(VIEWS[view], exact=False).first.wait_for()
+    page.wait_for_function("document.querySelector('main progress') === null")
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("view", VIEWS)
+def test_a_view_is_there_and_accessible(page: Any, address: str, view: str, theme: str) -> None:
+    page.emulate_media(color_scheme=theme, reduced_motion="reduce")
+    show(page, address, view)
+    assert page.evaluate("document.documentElement.dataset.theme") == theme
+    page.wait_for_timeout(500)
+    assert_accessible(page)
+
+
+def assert_accessible(page: Any) -> None:
+    if not AXE.is_file():
+        pytest.skip("axe-core is not installed: npm ci in studio/")
+    page.evaluate(AXE.read_text())
+    found = page.evaluate("axe.run()")["violations"]
+    told = [(one["id"], [node["html"][:200] for node in one["nodes"][:3]]) for one in found]
+    assert told == []
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.parametrize("view", VIEWS)
+def test_nothing_is_wider_than_the_page(page: Any, address: str, view: str, width: str) -> None:
+    across, down = WIDTHS[width]
+    page.set_viewport_size({"width": across, "height": down})
+    show(page, address, view)
+    assert page.evaluate("document.documentElement.scrollWidth") <= across
+
+
+def test_the_keys_lead_everywhere(page: Any, address: str) -> None:
+    show(page, address, "live")
+    for number, view in enumerate(VIEWS, start=1):
+        page.keyboard.press(str(number))
+        page.wait_for_function(f"location.hash.startsWith('#/{view}')")
+    page.keyboard.press("2")
+    page.keyboard.press("ArrowRight")
+    page.wait_for_function("location.hash.includes('p=1')")
+    page.keyboard.press("]")
+    page.wait_for_function("location.hash.includes('l=1')")
+    page.keyboard.press("ArrowDown")
+    page.wait_for_function("location.hash.includes('s=39')")
+
+
+def test_every_control_can_be_reached_by_tab(page: Any, address: str) -> None:
+    show(page, address, "live")
+    reached: set[str] = set()
+    for _ in range(60):
+        page.keyboard.press("Tab")
+        reached.add(page.evaluate("document.activeElement.textContent.trim().slice(0, 20)"))
+    assert {"Skip to the view", "Tour", "Explain"} <= reached
+
+
+def test_the_time_bar_reaches_any_step_with_its_proof(page: Any, address: str) -> None:
+    show(page, address, "step", s=19)
+    proof = page.locator("[data-proof]").first
+    proof.wait_for()
+    assert proof.get_attribute("data-proof") == "holds"
+    assert "bit for bit" in proof.inner_text()
+    page.get_by_label("One step on").click()
+    page.wait_for_function("location.hash.includes('s=20')")
+    page.get_by_role("spinbutton", name="step").fill("7")
+    page.keyboard.press("Enter")
+    page.wait_for_function("location.hash.includes('s=7')")
+
+
+def test_the_address_brings_back_what_was_looked_at(page: Any, address: str, browser: Any) -> None:
+    show(page, address, "neurons", s=16, l=1, n=5)
+    page.keyboard.press("j")
+    page.wait_for_function("location.hash.includes('n=6')")
+    link = page.url
+    other = browser.new_page()
+    other.goto(link)
+    other.locator("main").get_by_text("node", exact=False).first.wait_for()
+    assert other.evaluate("location.hash") == page.evaluate("location.hash")
+    other.close()
+
+
+def test_explanations_at_four_depths(page: Any, address: str) -> None:
+    for view in VIEWS:
+        show(page, address, view)
+        panel = page.get_by_role("complementary", name="Explain")
+        for depth in ("Picture", "Words", "Maths", "Code"):
+            panel.get_by_role("tab", name=depth).click()
+            assert panel.locator("section").count() >= 1
+            if depth == "Maths":
+                assert panel.locator("math").count() >= 1
+            if depth == "Code":
+                panel.locator("pre").first.wait_for()
+                assert "def " in panel.locator("pre").first.inner_text() or "class " in panel.inner_text()
+
+
+def test_the_tour_goes_from_beginning_to_end(page: Any, address: str) -> None:
+    show(page, address, "live")
+    page.get_by_role("button", name="Tour").click()
+    seen = set()
+    for _ in range(60):
+        seen.add(page.evaluate("location.hash.split('?')[0]"))
+        page.wait_for_timeout(50)
+        forward = page.get_by_role("button", name="Next")
+        if forward.count() == 0 or not forward.is_enabled():
+            break
+        forward.click()
+    assert len(seen) >= 6
+    page.keyboard.press("Escape")
