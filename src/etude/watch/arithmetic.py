@@ -27,8 +27,8 @@ class WeightStep:
             before the first update.
         used: learning rate, decay and so on.
         applied: False when the step was left out because its loss or gradient was not finite.
-        orthogonal: of Muon, this number's element of the orthogonalised matrix, which depends on the whole of it;
-            of AdamW None.
+        orthogonal: of Muon, this number's element of the orthogonalised matrix, which depends on the whole of it, as
+            the run made it; of AdamW None.
         scale: Muon's factor of the matrix's shape, else 1.
         spacing: between neighbouring values at this size, in the parameter's own precision.
         proof: how the replay compares with the record, in words.
@@ -179,7 +179,7 @@ def weight_step(opened: OpenedStep, name: str, index: tuple[int, ...]) -> Weight
     orthogonal, scale = None, 1.0
     if update.used.rule == "muon":
         scale = update.scale
-        orthogonal = float(update.direction[index]) if opened.applied else 0.0
+        orthogonal = float(opened.orthogonal[name][index]) if opened.applied else 0.0
     size = torch.maximum(update.before[index].abs(), update.after[index].abs())
     return WeightStep(
         name,

@@ -16,8 +16,6 @@ from torch import Tensor
 from etude.model.language_model import LanguageModel
 from etude.model.layers import ACTIVATION_FUNCTIONS, GatedMLP, PlainMLP
 from etude.model.mlp import WindowMLP
-from etude.train.checkpoint import Snapshot
-from etude.train.optimizer import UpdateRules
 from etude.watch.opened import OpenedRow, OpenedStep, model_with
 
 TOLERANCES = {
@@ -126,14 +124,7 @@ def _update_by_the_rule(opened: OpenedStep) -> Check:
 
 def _update_again(opened: OpenedStep) -> Check:
     """The optimizer once more, from the opened pieces alone: it has to give the same bits."""
-    era = opened.era
-    model = model_with(opened.before.weights, era)
-    rules = UpdateRules(model, opened.settings.train, era.plan.device)
-    rules.load_named_state(opened.before.optimizer)
-    for name, parameter in model.named_parameters():
-        parameter.grad = opened.gradients[name].to(parameter.device) * opened.clip_factor
-    rules.step(era.lr_factor(opened.step), max(used.momentum for used in opened.used.values()))
-    again = Snapshot(opened.step, {}, dict(model.state_dict()), rules.named_state())
+    again = opened.apply_rules(opened.before.weights)
     found = {name: _apart(value.cpu(), opened.after.weights[name]) for name, value in again.weights.items()}
     found |= {
         name: _apart(value.cpu(), opened.after.optimizer[name]) for name, value in again.optimizer.items()

@@ -3,7 +3,7 @@
  * rounded number is more than its value: exp(x) is off by x times the rounding.
  */
 
-import { BENDS, check, FORWARD, sum, UPDATE, type Checked, type Update } from '../../lib/arithmetic';
+import { BENDS, check, FORWARD, sum, UPDATE, type Checked } from '../../lib/arithmetic';
 import type { RowToken, TokenAnswer, UnitAnswer, WeightStep } from '../../lib/contract';
 
 /** A number that is not finite comes as null; nothing can be held against it. */
@@ -87,19 +87,6 @@ export function meanOf(tokens: RowToken[], which: 'loss' | 'loss_after', run: nu
 /** What the optimizer remembers of a number after the step, against what it was made of. */
 export function memory(step: WeightStep, leaf: string, here: number, size: number): Checked | undefined {
   return checked(here, step.state_after[leaf] ?? null, size, UPDATE);
-}
-
-/**
- * An element of an orthogonal matrix comes in double precision, and the run made the matrix in single: five iterations
- * apart they differ by 5.1e-4 at most, over every matrix of 7 opened steps. Twice that is allowed.
- */
-const ORTHOGONAL = 1e-3;
-
-/** The weight after the step: of AdamW as exact as its sum, of Muon as its orthogonal matrix is. */
-export function afterwards(step: WeightStep, now: Update): Checked {
-  if (step.orthogonal === null || !step.applied) return now.after;
-  const extra = (ORTHOGONAL * step.lr * step.scale) / (UPDATE * 2 ** -23);
-  return check(now.after.here, step.after, Math.abs(step.before) + Math.abs(now.move) + extra, UPDATE);
 }
 
 /** A product; what is not finite came as null, which JavaScript would take for zero. */
