@@ -128,7 +128,7 @@ def test_the_tour_goes_from_beginning_to_end(page: Any, address: str) -> None:
     for _ in range(60):
         seen.add(page.evaluate("location.hash.split('?')[0]"))
         page.wait_for_timeout(50)
-        forward = page.get_by_role("button", name="Next")
+        forward = page.get_by_role("button", name="Next", exact=True)
         if forward.count() == 0 or not forward.is_enabled():
             break
         forward.click()

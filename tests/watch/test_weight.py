@@ -37,13 +37,15 @@ def test_the_arithmetic_gives_the_applied_value(any_watched: Watched, step: int)
         assert one.before == float(opened.before.weights[name][index])
         assert one.after == float(opened.after.weights[name][index])
         assert one.gradient == float(opened.gradients[name][index])
-        allowed = 2 * one.spacing + 1e-4 * one.lr * abs(one.direction) + 1e-9
-        if one.orthogonal is not None:  # a small element carries the rounding of the whole matrix
-            usual = float(opened.parameter(name).direction.square().mean().sqrt())
-            allowed += 1e-3 * one.lr * one.scale * usual
+        expected, apart = float(opened.parameter(name).by_the_rule[index]), 1e-6 * one.lr
+        if one.orthogonal is None:
+            allowed = 2 * one.spacing + 1e-4 * one.lr * abs(one.direction) + 1e-9
+        else:
+            allowed = 2 * one.spacing + 3 * 2**-23 * one.lr * abs(one.direction)
+            # In double precision the iteration ends elsewhere, by a little of a usual element.
+            apart = 1e-3 * one.lr * one.scale * float(opened.parameter(name).direction.square().mean().sqrt())
         assert abs(one.difference) <= allowed, one
-        expected = float(opened.parameter(name).by_the_rule[index])
-        assert one.by_the_rule - one.before == pytest.approx(expected, rel=1e-6, abs=1e-6 * one.lr)
+        assert one.by_the_rule - one.before == pytest.approx(expected, rel=1e-6, abs=apart)
     assert rules == ({"muon", "adamw"} if any_watched.path.name == "llama" else {"adamw"})
 
 

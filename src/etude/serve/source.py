@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import etude
@@ -11,6 +12,7 @@ from etude.errors import InputError
 from etude.untrusted import shown
 
 PACKAGE = Path(etude.__file__).parent
+_PARSING = Lock()  # Python 3.11's parser counts its recursion for all threads together
 
 
 def source_of(reference: str) -> dict[str, Any]:
@@ -24,7 +26,8 @@ def source_of(reference: str) -> dict[str, Any]:
     if file not in known:
         raise InputError(f"Etude has no file {shown(file)}")
     text = known[file].read_text(encoding="utf-8")
-    found: ast.AST | None = ast.parse(text)
+    with _PARSING:
+        found: ast.AST | None = ast.parse(text)
     for part in name.split("."):
         found = next(
             (
