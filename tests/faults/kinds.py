@@ -99,7 +99,7 @@ def ask_to_stop(programme: Programme, path: Path, name: str, result: Result) -> 
     asked = programme.dice.choice((signal.SIGINT, signal.SIGTERM, signal.SIGUSR1))
     os.kill(child.pid, asked)
     code, said = ended(child)
-    if code != 0:  # otherwise it had finished before
+    if RunFolder(path).status().get("state") != "finished":  # otherwise it was too late
         result.count(path)
         if code != STOPPED or last_step_told(path) != newest_step(path):
             result.problems.append(f"{name}: {asked.name} ended it with {code}, not saved: {said}")

@@ -519,6 +519,7 @@ def test_events_are_plain_and_versioned() -> None:
     samples["Mapping[str, Mapping[str, float | None]]"] = {"w": {"weight_norm": 0.5, "update_ratio": None}}
     samples["Sequence[Sequence[float | None]]"] = [[0.5, None]]
     samples["Sequence[float]"] = [0.5]
+    samples["Mapping[str, float]"] = {"forward": 0.5}
     for kind in vars(events).values():
         if isinstance(kind, type) and issubclass(kind, events.Event):
             event = kind(**{field.name: samples[str(field.type)] for field in dataclasses.fields(kind)})

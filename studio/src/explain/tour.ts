@@ -42,7 +42,7 @@ export const STOPS: Stop[] = [
     title: 'It bets on the next token',
     text: () => [
       'Here is a piece of text that the model never learns from, cut into tokens. At each place the model has laid its bets on what comes next, knowing only what stands before.',
-      'The darker a token, the more it came as a surprise.',
+      'The stronger the colour of a token, the more it came as a surprise.',
     ],
     act: 'Click a token, or use the arrow keys, and compare what was expected with what came.',
     shows: (now) => ({ view: 'predictions', ...withToken(now) }),

@@ -78,6 +78,12 @@ class Studio {
     }
   }
 
+  /** Names of the network's weights and biases, as far as the record tells of them. */
+  get parameters(): string[] {
+    void this.version;
+    return Object.keys(this.record.summaries.at(-1)?.tensors ?? {});
+  }
+
   get run(): string {
     return this.facts?.name ?? selection.now.run;
   }

@@ -1,0 +1,35 @@
+import { expect, test } from 'vitest';
+
+import type { PromptAnswer } from '../../lib/contract';
+import { headsOf, kindOf, ordered } from './heads';
+
+const prompt = {
+  heads: [
+    { layer: 0, head: 0, previous: 0.1, first: 0.8, itself: 0.05, entropy: 0.4 },
+    { layer: 0, head: 1, previous: 0.6, first: 0.1, itself: 0.1, entropy: 0.9 },
+    { layer: 1, head: 0, previous: 0.2, first: 0.2, itself: 0.2, entropy: 2.1 },
+    { layer: 1, head: 1, previous: 0.2, first: 0.2, itself: 0.2, entropy: 2.1 },
+  ],
+  induction: { scores: [[0, 0.1], [0.7, 0.1]], chance: 0.02 },
+} as unknown as PromptAnswer;
+
+const names = (heads: { layer: number; head: number }[]) => heads.map(({ layer, head }) => `${layer}.${head}`);
+
+test('heads are ordered by what they do; equal ones stay as they stand', () => {
+  const heads = headsOf(prompt);
+  expect(names(ordered(heads, 'layer'))).toEqual(['0.0', '0.1', '1.0', '1.1']);
+  expect(names(ordered(heads, 'previous'))).toEqual(['0.1', '1.0', '1.1', '0.0']);
+  expect(names(ordered(heads, 'induction'))[0]).toBe('1.0');
+  expect(names(ordered(heads, 'entropy'))).toEqual(['0.0', '0.1', '1.0', '1.1']);
+});
+
+test('a head has a kind only when it is a good part of what it does', () => {
+  const heads = headsOf(prompt);
+  expect(heads.map((head) => kindOf(head)?.name ?? '')).toEqual([
+    'the first token', 'the token before', 'what came after the same before', '',
+  ]);
+});
+
+test('a network without attention has none', () => {
+  expect(headsOf({} as PromptAnswer)).toEqual([]);
+});
