@@ -32,3 +32,13 @@ def _one_thread() -> None:
 def _private_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     """Prepared text of a test is nobody else's."""
     monkeypatch.setenv("ETUDE_CACHE", str(tmp_path_factory.mktemp("cache")))
+
+
+SLOW = ("tests/browser/", "tests/faults/test_faults.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What takes minutes is a tier of its own."""
+    for item in items:
+        if item.nodeid.startswith(SLOW):
+            item.add_marker(pytest.mark.slow)

@@ -65,10 +65,14 @@ def address(studied: Watched, serve: Callable[[Path, Path], str]) -> str:
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Any]:
     playwright = pytest.importorskip("playwright.sync_api")
-    if CHROMIUM is None:
-        pytest.skip("no Chromium on this machine: apt install chromium")
-    if not PAGE.is_file():
-        pytest.skip("this installation has no page (ETUDE_STUDIO=skip)")
+    for missing, words in (
+        (CHROMIUM is None, "no Chromium on this machine: apt install chromium"),
+        (not PAGE.is_file(), "this installation has no page (ETUDE_STUDIO=skip)"),
+    ):
+        if missing and os.environ.get("ETUDE_BROWSER") == "required":
+            pytest.fail(words)
+        elif missing:
+            pytest.skip(words)
     with playwright.sync_playwright() as begun:
         browser = begun.chromium.launch(executable_path=CHROMIUM, headless=True, args=FLAGS)
         yield browser

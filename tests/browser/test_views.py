@@ -13,7 +13,7 @@ AXE = Path(__file__).parents[2] / "studio" / "node_modules" / "axe-core" / "axe.
 VIEWS = {  # and words that stand on it once its answers are there
     "live": "Validation loss",
     "step": "matches the run",
-    "predictions": "held-out",
+    "predictions": "When it learned that",
     "layers": "gradient",
     "neurons": "node",
     "attention": "head",
