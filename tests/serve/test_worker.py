@@ -145,6 +145,13 @@ def test_nodes_along_a_text(client: TestClient) -> None:
     assert min(told["change"]) > 0
 
 
+def test_passages_can_be_read(client: TestClient) -> None:
+    passages = answer(client, look="passages")["passages"]
+    assert len(passages) == 4
+    for passage in passages:
+        assert len(answer(client, look="prompt", text=passage["text"])["tokens"]) <= 32
+
+
 def test_the_story_of_a_text(client: TestClient, studied: Watched) -> None:
     told = answer(client, look="story", text="Once there was a fox.")
     assert told["steps"] == sorted(studied.machine.recorded.checkpoints)

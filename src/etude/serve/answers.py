@@ -148,7 +148,9 @@ class Answers:
     def passages(self, asked: Asked) -> dict[str, Any]:
         from etude.watch.passages import beginnings
 
-        found = beginnings(self._machine.data)
+        # The token that begins every document stands before them.
+        context = self._machine.recorded.empty_model().config.max_position_embeddings
+        found = beginnings(self._machine.data, context - 1)
         return {
             "passages": [
                 {"name": f"held-out {number + 1}", "text": text} for number, text in enumerate(found)

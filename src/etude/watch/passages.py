@@ -65,15 +65,16 @@ def extreme_passages(
     return tuple(found)
 
 
-def beginnings(data: PreparedData, count: int = 4, characters: int = 320) -> list[str]:
-    """How the first held-out documents that are long enough begin, up to the end of a word."""
+def beginnings(data: PreparedData, most_tokens: int, count: int = 4, characters: int = 320) -> list[str]:
+    """How the first held-out documents that are long enough begin: up to the end of a word, or ``most_tokens``."""
     found = []
     for document in data.documents("validation", 4_000_000):
         text = document[: 4 * characters].decode("utf-8", "ignore").strip()[:characters]
         if len(text) == characters:
             text = text[: max(text.rfind(" "), text.rfind("\n"), characters // 2)]
         if len(text) >= characters // 4:
-            found.append(text)
+            ids = data.tokenizer.encode(text)[:most_tokens]
+            found.append(data.tokenizer.decode(ids).rstrip("\ufffd"))  # which half a character would be
         if len(found) == count:
             break
     return found
