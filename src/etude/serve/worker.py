@@ -28,10 +28,13 @@ class Cancelled(Exception):
 def yield_to_others() -> None:
     """Run only on what nobody else wants of the processors: a training beside this must not feel it."""
     with suppress(AttributeError, OSError):
-        os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
-        return
-    with suppress(AttributeError, OSError):
         os.nice(19)
+    with suppress(AttributeError, OSError):
+        os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+    # Linux shares the processors out among sessions first, and only within one by niceness. This process leads a
+    # session of its own, so it is nobody else's share that is made small.
+    with suppress(OSError):
+        Path("/proc/self/autogroup").write_text("19")
 
 
 def plain(value: Any) -> Any:

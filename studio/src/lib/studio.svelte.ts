@@ -88,9 +88,16 @@ class Studio {
     return this.facts?.name ?? selection.now.run;
   }
 
-  /** The step that is looked at: the chosen one, else the newest that can be opened. */
+  /**
+   * The step that is looked at: the chosen one, else the newest. While the run trains that is the one behind its newest
+   * checkpoint, which is at hand and stays for a while: to make every newest step again would never come to an end.
+   */
   get step(): number {
-    return selection.now.step ?? this.facts?.last_step ?? 0;
+    const facts = this.facts;
+    if (selection.now.step !== null || facts === null) return selection.now.step ?? 0;
+    const saved = facts.checkpoints.at(-1);
+    const going = facts.state === 'running' && !facts.paused && saved !== undefined;
+    return going ? Math.min(saved + 1, facts.last_step) : facts.last_step;
   }
 
   /** The same for what needs a whole state: a checkpoint can be looked at too. */
