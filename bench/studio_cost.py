@@ -31,13 +31,8 @@ from etude.train.control import Control
 from harness import Measurements, Spread, arguments_of, markdown_table, ratio, summary, write_result
 
 ALONE, OPEN, REPLAYING = "nobody looks", "page open", "page open, steps opened"
-OUT_OF_THE_WAY = [
-    "eval_every=100000",
-    "sample_every=100000",
-    "checkpoint_every=100000",
-    "log_every=1",
-    "keep_every=1000",
-]
+OUT_OF_THE_WAY = ["eval_every=100000", "sample_every=100000", "checkpoint_every=100000", "keep_every=1000"]
+LOGGED = ["log_every=1"]
 
 
 def main() -> None:

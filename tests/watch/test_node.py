@@ -18,6 +18,7 @@ from etude.watch.forward import LOGITS, Taps, run_opened
 from etude.watch.held_out import held_out
 from etude.watch.one_node import Node, extreme_effects, look_at_node
 from etude.watch.opened import open_step
+from etude.watch.passages import beginnings
 from etude.watch.time_machine import TimeMachine
 from etude.watch.wiring import token_effects, wiring_of
 from networks import EVERY, make_config, make_network, make_tokens
@@ -331,3 +332,19 @@ def test_what_cannot_be_looked_at_is_named(watched_run: Watched) -> None:
         node.on_tokens([])
     with pytest.raises(InputError, match="token ids go from 0"):
         node.on_tokens([300])
+
+
+def test_passages_are_the_first_long_ones_and_fit_the_network(watched_run: Watched) -> None:
+    data = watched_run.machine.data
+    texts = [document.decode() for document in data.documents("validation")]
+    found = beginnings(data, 10_000, count=3, characters=200)
+    long = [text.strip() for text in texts if len(text.strip()) >= 100]
+    assert len(found) == 3
+    for passage, text in zip(found, long, strict=False):
+        assert text.startswith(passage)
+        assert 100 <= len(passage) <= 200
+    short = beginnings(data, 7, count=3)
+    assert all(len(data.tokenizer.encode(text)) <= 8 for text in short)
+    everything = beginnings(data, 10_000, count=10_000, characters=10_000)
+    assert len(everything) == sum(bool(text.strip()) for text in texts)
+    assert len(everything[0]) >= len(everything[-1])

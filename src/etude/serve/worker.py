@@ -21,20 +21,25 @@ from etude.serve.asked import Asked
 from etude.serve.tensor_files import TensorFiles
 
 
+NICENESS = 10
+"""A tenth of the share of a process that is not nice (Linux)."""
+
+
 class Cancelled(Exception):
     """Nobody waits for the answer any more."""
 
 
 def yield_to_others() -> None:
-    """Run only on what nobody else wants of the processors: a training beside this must not feel it."""
+    """Take a small share of the processors where others want them: a training beside this goes first.
+
+    With no share at all (the idle class) the first answer takes minutes beside a training on all processors.
+    """
     with suppress(AttributeError, OSError):
-        os.nice(19)
-    with suppress(AttributeError, OSError):
-        os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+        os.nice(NICENESS)
     # Linux shares the processors out among sessions first, and only within one by niceness. This process leads a
     # session of its own, so it is nobody else's share that is made small.
     with suppress(OSError):
-        Path("/proc/self/autogroup").write_text("19")
+        Path("/proc/self/autogroup").write_text(str(NICENESS))
 
 
 def plain(value: Any) -> Any:

@@ -66,18 +66,23 @@ def extreme_passages(
 
 
 def beginnings(data: PreparedData, most_tokens: int, count: int = 4, characters: int = 320) -> list[str]:
-    """How the first held-out documents that are long enough begin: up to the end of a word, or ``most_tokens``."""
-    found = []
-    for document in data.documents("validation", 4_000_000):
+    """How some held-out documents begin, up to the end of a word or ``most_tokens``.
+
+    The first long ones; where there are few of them, the longest.
+    """
+    texts: list[str] = []
+    for document in data.documents("validation", 1_000_000):
         text = document[: 4 * characters].decode("utf-8", "ignore").strip()[:characters]
         if len(text) == characters:
             text = text[: max(text.rfind(" "), text.rfind("\n"), characters // 2)]
-        if len(text) >= characters // 4:
-            ids = data.tokenizer.encode(text)[:most_tokens]
-            found.append(data.tokenizer.decode(ids).rstrip("\ufffd"))  # which half a character would be
-        if len(found) == count:
+        texts.append(text)
+        if sum(len(text) >= characters // 2 for text in texts) == count:
             break
-    return found
+    texts = sorted(
+        (text for text in texts if text), key=lambda text: min(len(text), characters // 2), reverse=True
+    )
+    ids = [data.tokenizer.encode(text)[:most_tokens] for text in texts[:count]]
+    return [data.tokenizer.decode(some).rstrip("\ufffd") for some in ids]  # which half a character would be
 
 
 def _passage(
