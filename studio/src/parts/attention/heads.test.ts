@@ -1,7 +1,7 @@
 import { expect, test } from 'vitest';
 
 import type { PromptAnswer } from '../../lib/contract';
-import { headsOf, kindOf, ordered } from './heads';
+import { flattened, headsOf, kindOf, ordered } from './heads';
 
 const prompt = {
   heads: [
@@ -32,4 +32,16 @@ test('a head has a kind only when it is a good part of what it does', () => {
 
 test('a network without attention has none', () => {
   expect(headsOf({} as PromptAnswer)).toEqual([]);
+});
+
+test('what is not finite is neither zero nor a reason for disorder', () => {
+  expect([...flattened([[0.5, null], [1, 0]])]).toEqual([0.5, NaN, 1, 0]);
+  const broken = headsOf({ heads: [
+    { layer: 0, head: 0, previous: null, first: null, itself: null, entropy: null },
+    { layer: 0, head: 1, previous: null, first: null, itself: null, entropy: null },
+    { layer: 0, head: 2, previous: 0, first: 1, itself: 0, entropy: 0 },
+  ] } as unknown as PromptAnswer);
+  expect(names(ordered(broken, 'entropy'))).toEqual(['0.2', '0.0', '0.1']);
+  expect(names(ordered(broken, 'previous'))).toEqual(['0.2', '0.0', '0.1']);
+  expect(kindOf(broken[0]!)).toBeNull();
 });

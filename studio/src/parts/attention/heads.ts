@@ -2,13 +2,14 @@
 
 import type { PromptAnswer } from '../../lib/contract';
 
+/** A share that is not finite comes as null. */
 export interface Head {
   layer: number;
   head: number;
-  previous: number;
-  first: number;
-  itself: number;
-  entropy: number;
+  previous: number | null;
+  first: number | null;
+  itself: number | null;
+  entropy: number | null;
   induction: number | null;
 }
 
@@ -29,16 +30,26 @@ export function headsOf(prompt: PromptAnswer): Head[] {
 /** Of equal ones the earlier comes first. */
 export function ordered(heads: readonly Head[], order: Order): Head[] {
   if (order === 'layer') return [...heads];
-  const key = (head: Head) => (order === 'entropy' ? -head.entropy : (head[order] ?? 0));
-  return [...heads].sort((a, b) => key(b) - key(a) || a.layer - b.layer || a.head - b.head);
+  const key = (head: Head) => (order === 'entropy' ? -(head.entropy ?? Infinity) : (head[order] ?? -Infinity));
+  return [...heads].sort((a, b) => compared(key(b), key(a)) || a.layer - b.layer || a.head - b.head);
+}
+
+/** Which is larger; infinities are equal to themselves, which a difference would not say. */
+function compared(a: number, b: number): number {
+  return a === b ? 0 : a < b ? -1 : 1;
+}
+
+/** A picture's numbers in one piece: JSON has null for what is not finite, and that must not become zero. */
+export function flattened(rows: readonly (readonly (number | null)[])[]): Float32Array {
+  return Float32Array.from(rows.flat(), (value) => value ?? NaN);
 }
 
 /** What a head does most, when that is a good part of what it does; by shares of its attention. */
 export function kindOf(head: Head): { name: string; share: number } | null {
   const shares: [string, number][] = [
-    ['the token before', head.previous],
-    ['the first token', head.first],
-    ['the token itself', head.itself],
+    ['the token before', head.previous ?? 0],
+    ['the first token', head.first ?? 0],
+    ['the token itself', head.itself ?? 0],
     ['what came after the same before', head.induction ?? 0],
   ];
   const [name, share] = shares.reduce((best, one) => (one[1] > best[1] ? one : best));
