@@ -31,7 +31,7 @@ from etude.train.control import Control
 from harness import Measurements, Spread, arguments_of, markdown_table, ratio, summary, write_result
 
 ALONE, OPEN, REPLAYING = "nobody looks", "page open", "page open, steps opened"
-OUT_OF_THE_WAY = ["eval_every=100000", "sample_every=100000", "checkpoint_every=100000", "keep_every=1000"]
+OUT_OF_THE_WAY = ["eval_every=100000", "sample_every=100000", "checkpoint_every=100000", "keep_every=100"]
 LOGGED = ["log_every=1"]
 
 
@@ -130,10 +130,11 @@ def take_turns(run: Path, address: str, arguments: argparse.Namespace) -> Measur
 
 
 def open_steps(run: Path, address: str, stop: threading.Event) -> None:
-    """Ask for one step after another, as somebody does who moves along the time bar."""
+    """Ask for one step after another, each a few behind a checkpoint, as the page does while a run trains."""
     dice = random.Random(1)
     while not stop.is_set():
-        step = dice.randint(1, max(2, steps_of(run)[-1]["step"] - 1))
+        saved = sorted(int(folder.name.split("-")[1]) for folder in (run / "checkpoints").glob("step-*"))
+        step = dice.choice(saved[:-1]) + dice.randint(1, 8)
         question = json.dumps({"run": run.name, "look": "step", "step": step}).encode()
         headers = {"Content-Type": "application/json"}
         with urllib.request.urlopen(urllib.request.Request(address + "api/ask", question, headers)) as said:

@@ -183,3 +183,23 @@ def test_no_torch_in_the_server() -> None:
 
     code = "import sys, etude.serve.app, etude.serve.server; sys.exit('torch' in sys.modules or 'numpy' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_the_doctors_verdicts_are_those_of_the_command(
+    client: TestClient, studied: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from typer.testing import CliRunner
+
+    from etude.cli.main import app
+
+    monkeypatch.setenv("ETUDE_CACHE", str(studied.cache))
+    told = client.get("/api/runs/llama/doctor").json()
+    said = CliRunner().invoke(app, ["doctor", str(studied.path), "--json"]).output
+    wanted = [json.loads(line) for line in said.splitlines() if line.startswith("{")]
+    assert len(told) == len(wanted) > 5
+
+    def without_clock(verdicts: list[dict[str, Any]]) -> dict[str, str]:
+        return {v["rule"]: v["severity"] for v in verdicts if "loader" not in v["rule"]}
+
+    assert without_clock(told) == without_clock(wanted)
+    assert client.get("/api/runs/nothing/doctor").status_code == 404

@@ -24,6 +24,7 @@ from etude.serve.facts import facts_of, list_runs
 from etude.serve.guard import LOCAL, Guard
 from etude.serve.rows import read_from
 from etude.serve.source import source_of
+from etude.serve.verdicts import verdicts
 from etude.serve.worker_link import WorkerLink
 from etude.train.control import Control
 from etude.untrusted import inside, refuse_links_out
@@ -61,6 +62,7 @@ def make_app(
         Route("/api/runs/{name}", handlers.facts),
         Route("/api/runs/{name}/rows", handlers.rows),
         Route("/api/runs/{name}/control", handlers.control, methods=["POST"]),
+        Route("/api/runs/{name}/doctor", handlers.doctor),
         Route("/api/ask", handlers.ask, methods=["POST"]),
         Route("/api/tensors/{key}", handlers.tensors),
         Route("/api/source", handlers.source),
@@ -137,6 +139,11 @@ class Handlers:
             raise InputError("nothing is being trained there")
         Control(path).ask(Asked(await body_of(request)).text("action"))
         return JSONResponse({})
+
+    async def doctor(self, request: Request) -> Response:
+        path = self.run(request)
+        await run_in_threadpool(refuse_links_out, path)
+        return plain_json(await verdicts(path))
 
     async def ask(self, request: Request) -> Response:
         question = await body_of(request)

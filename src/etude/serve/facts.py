@@ -8,7 +8,9 @@ import os
 import re
 import struct
 import time
+from collections.abc import Iterator
 from contextlib import suppress
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from etude.run import EVENT_SCHEMA, RunFolder, read_json
 from etude.train.control import Control
 from etude.untrusted import MAX_JSON_BYTES, shown
 
+Stamp = tuple[int, int, int] | None
 SILENCE = 120.0
 """Seconds without a sign of life after which a run that should be training is called lost."""
 TAIL = 2**16
@@ -121,27 +124,36 @@ def _changed(run: RunFolder, status: dict[str, Any]) -> float:
 
 def _last_step(run: RunFolder, status: dict[str, Any]) -> int:
     """The last step that the log tells of: the status is written more rarely."""
-    last = _newest(run, ("step", "left_out"))
-    return max((_whole(event.get("step")) for event in last.values()), default=_whole(status.get("step")))
+    for event in _from_the_end(run):
+        if event.get("event") in ("step", "left_out"):
+            return _whole(event.get("step"))
+    return _whole(status.get("step"))
 
 
 def _newest(run: RunFolder, kinds: tuple[str, ...]) -> dict[str, dict[str, Any]]:
     """The newest event of each kind, as far as the end of the log has one."""
+    found: dict[str, dict[str, Any]] = {}
+    for event in _from_the_end(run):
+        if event.get("event") in kinds:
+            found.setdefault(event["event"], event)
+        if len(found) == len(kinds):
+            break
+    return found
+
+
+def _from_the_end(run: RunFolder) -> Iterator[dict[str, Any]]:
+    """The events at the end of the log, the newest first."""
     try:
         with run.metrics.path.open("rb") as file:
             file.seek(max(0, run.metrics.path.stat().st_size - TAIL))
             lines = file.read(TAIL).splitlines()
     except OSError:
-        return {}
-    found: dict[str, dict[str, Any]] = {}
+        return
     for line in reversed(lines):
         with suppress(ValueError, RecursionError):
             event = json.loads(line)
-            if isinstance(event, dict) and event.get("event") in kinds:
-                found.setdefault(event["event"], event)
-        if len(found) == len(kinds):
-            break
-    return found
+            if isinstance(event, dict):
+                yield event
 
 
 def _checkpoints(run: RunFolder) -> dict[int, Path]:
@@ -155,8 +167,13 @@ def _checkpoints(run: RunFolder) -> dict[int, Path]:
 
 
 def _settings(run: RunFolder) -> dict[str, Any]:
+    return _settings_as_of(run.settings_file, _stamp(run.settings_file))
+
+
+@lru_cache(64)
+def _settings_as_of(file: Path, stamp: Stamp) -> dict[str, Any]:
     try:
-        settings = load_settings(run.settings_file)
+        settings = load_settings(file)
     except InputError:
         return {}
     steps = settings.train.steps
@@ -167,8 +184,13 @@ def _tensors(checkpoint: Path | None) -> list[dict[str, Any]]:
     """Names and shapes of the parameters, from the header of their file."""
     if checkpoint is None:
         return []
+    return _tensors_as_of(checkpoint / "model.safetensors", _stamp(checkpoint / "model.safetensors"))
+
+
+@lru_cache(64)
+def _tensors_as_of(path: Path, stamp: Stamp) -> list[dict[str, Any]]:
     try:
-        with (checkpoint / "model.safetensors").open("rb") as file:
+        with path.open("rb") as file:
             (length,) = struct.unpack("<Q", file.read(8))
             header = json.loads(file.read(min(length, MAX_JSON_BYTES)))
         return [
@@ -248,11 +270,25 @@ def _is_mine(path: Path) -> bool:
 
 def _object(file: Path) -> dict[str, Any]:
     """A file's JSON object; an empty one where there is none."""
+    return _object_as_of(file, _stamp(file))
+
+
+@lru_cache(256)
+def _object_as_of(file: Path, stamp: Stamp) -> dict[str, Any]:
     try:
         value = read_json(file)
     except InputError:
         return {}
     return value if isinstance(value, dict) else {}
+
+
+def _stamp(file: Path) -> Stamp:
+    """Another one when the file is another one: the page asks each second, and most files stay as they are."""
+    try:
+        found = file.stat()
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_size, found.st_ino
 
 
 def _real(value: Any) -> float | None:

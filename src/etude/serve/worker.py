@@ -20,7 +20,6 @@ from etude.errors import EtudeError
 from etude.serve.asked import Asked
 from etude.serve.tensor_files import TensorFiles
 
-
 NICENESS = 10
 """A tenth of the share of a process that is not nice (Linux)."""
 

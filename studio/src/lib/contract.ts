@@ -5,6 +5,7 @@
  *   GET  api/runs/NAME                     RunFacts
  *   GET  api/runs/NAME/rows?from=A,B       Rows: lines of metrics.jsonl and samples.jsonl behind byte offsets A and B
  *   POST api/runs/NAME/control             {action}: answers {}; only where RunFacts.control is true
+ *   GET  api/runs/NAME/doctor              Verdict[]: those of `etude doctor RUN`, after some seconds
  *   POST api/ask                           a Question; answers lines of JSON: any Progress and TokenLine, then Answer or Failure
  *   GET  api/tensors/KEY                   a file of safetensors, of which parts are asked for by Range
  *   GET  api/source?of=FILE:NAME           Source: a function or class of Etude's own code, as it is installed
@@ -161,6 +162,14 @@ export interface Failure {
 }
 export interface Answer<T> {
   answer: T;
+}
+
+export interface Verdict {
+  rule: string;
+  severity: 'fine' | 'notice' | 'problem' | 'not judged';
+  finding: string;
+  statement: string; // of the rule
+  advice: string;
 }
 
 export interface Source {
