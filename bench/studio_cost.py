@@ -113,7 +113,7 @@ def take_turns(run: Path, address: str, arguments: argparse.Namespace) -> Measur
                 asking = threading.Thread(target=open_steps, args=(run, address, stop))
                 if name == REPLAYING:
                     asking.start()
-                time.sleep(3)
+                time.sleep(8)  # the browser is up, and what it asks for at first is answered
                 found = window(run, arguments.seconds)
                 stop.set()
                 if name == REPLAYING:
