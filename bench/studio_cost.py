@@ -3,8 +3,8 @@
     python bench/studio_cost.py                     # about twelve minutes on two cores
 
 One real training (compiled, all threads) goes on all the time; its server runs beside it. Windows of some seconds take
-turns: nobody looks; a browser on this machine has the Live view open; the same, while one step after another is opened
-in the worker. The speed of each window is told by the training's own record (tokens over seconds of training), and held
+turns: nobody looks; a browser on this machine has the Live view open; with --replaying also the same while one step
+after another is opened in the worker. The speed of each window is told by the training's own record (tokens over seconds of training), and held
 against the window in which nobody looked of the same round.
 
 Wants Chromium and playwright. Results: bench/results/studio_cost.json
@@ -54,6 +54,7 @@ def parse() -> argparse.Namespace:
     parser = arguments_of(__doc__, rounds=9)
     parser.add_argument("--seconds", type=float, default=25.0, help="of a window")
     parser.add_argument("--size", default="tiny")
+    parser.add_argument("--replaying", action="store_true", help="and windows in which steps are opened")
     return parser.parse_args()
 
 
@@ -100,7 +101,9 @@ def served(runs: Path) -> Iterator[str]:
 def take_turns(run: Path, address: str, arguments: argparse.Namespace) -> Measurements:
     from playwright.sync_api import sync_playwright
 
-    measured: Measurements = {ALONE: [], OPEN: [], REPLAYING: []}
+    measured: Measurements = {
+        name: [] for name in (ALONE, OPEN, REPLAYING) if name != REPLAYING or arguments.replaying
+    }
     dice = random.Random(0)
     with sync_playwright() as begun:
         for number in range(arguments.rounds):

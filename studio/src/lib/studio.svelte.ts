@@ -5,7 +5,13 @@ import { Record_ } from './record.svelte';
 import { selection } from './selection.svelte';
 import * as server from './server';
 
-const POLL = 1000; // milliseconds, while the page is seen
+/**
+ * Milliseconds, while the page is seen. A training on the same processors pays for each look and each drawing: once a
+ * curve has hundreds of points, a few more are not worth drawing at once.
+ */
+const POLL = 2000;
+const DRAW = { few: 1500, many: 4000 };
+const MANY = 500; // points
 
 class Studio {
   runs = $state.raw<RunLine[] | null>(null);
@@ -18,6 +24,8 @@ class Studio {
   serverGone = $state(false);
   others = $state.raw<Map<string, Record_>>(new Map()); // of the runs that are compared
 
+  private undrawn = false; // whether there is more than what is drawn
+  private drawn = 0; // when that was
   private shown = '';
   private busy = false;
   private timer: ReturnType<typeof setInterval> | null = null;
@@ -54,11 +62,13 @@ class Studio {
       this.loading = true;
       this.facts = null;
       this.record = new Record_();
+      this.drawn = 0;
       this.version++;
     }
     this.facts = await server.facts(name);
     await this.read(name, this.record);
     this.loading = false;
+    this.draw();
     for (const other of selection.now.compare) {
       const known = this.others.get(other) ?? new Record_();
       if (!this.others.has(other)) this.others = new Map(this.others).set(other, known);
@@ -67,15 +77,26 @@ class Studio {
       } catch (error) {
         if (error instanceof server.Gone) throw error; // a run that is gone must not keep the others from being read
       }
+      this.draw();
     }
   }
 
   private async read(name: string, record: Record_): Promise<void> {
     for (;;) {
       const rows = await server.rows(name, record.cursor);
-      if (record.take(rows)) this.version++;
+      if (record.take(rows)) this.undrawn = true;
       if (!rows.more) return;
     }
+  }
+
+  /** Have what was read drawn, unless that was done a moment ago. */
+  private draw(): void {
+    const every = this.record.loss.steps.length < MANY ? DRAW.few : DRAW.many;
+    const goes = this.facts?.state === 'running' && !this.facts.paused;
+    if (!this.undrawn || (goes && performance.now() - this.drawn < every)) return;
+    this.undrawn = false;
+    this.drawn = performance.now();
+    this.version++;
   }
 
   /** Names of the network's weights and biases, as far as the record tells of them. */
