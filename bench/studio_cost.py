@@ -1,11 +1,12 @@
-"""What the studio costs a training: its page closed, open, and open with steps being made again in the worker.
+"""What the studio costs a training: its page closed and open, and open with steps being made again in the worker.
 
-    python bench/studio_cost.py                     # about twelve minutes on two cores
+    python bench/studio_cost.py                # about five minutes on two cores
+    python bench/studio_cost.py --replaying
 
 One real training (compiled, all threads) goes on all the time; its server runs beside it. Windows of some seconds take
 turns: nobody looks; a browser on this machine has the Live view open; with --replaying also the same while one step
-after another is opened in the worker. The speed of each window is told by the training's own record (tokens over seconds of training), and held
-against the window in which nobody looked of the same round.
+after another is opened in the worker. The speed of each window is told by the training's own record (tokens over
+seconds of training), and held against the window in which nobody looked of the same round.
 
 Wants Chromium and playwright. Results: bench/results/studio_cost.json
 """
