@@ -11,6 +11,7 @@ import shlex
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -253,8 +254,7 @@ def test_a_run_that_ended_early_is_told_apart_from_one_that_goes_on(healthy: Evi
 
 def test_a_slow_loader_is_weighed_against_the_recorded_step(healthy: Evidence) -> None:
     assert loader_bound(healthy).severity == "fine"
-    speeds = sorted(event.tokens_per_second for event in healthy.steps)
-    seconds = healthy.tokens_per_step / speeds[len(speeds) // 2]
+    seconds = healthy.tokens_per_step / median(event.tokens_per_second for event in healthy.steps)
     slow = dataclasses.replace(healthy, seconds_per_batch=0.2 * seconds)
     assert loader_bound(slow).severity == "notice"
     assert "20%" in loader_bound(slow).finding
