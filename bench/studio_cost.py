@@ -30,6 +30,7 @@ from typing import Any
 
 from etude.train.control import Control
 from harness import Measurements, Spread, arguments_of, markdown_table, ratio, summary, write_result
+from studio_served import served
 
 ALONE, OPEN, REPLAYING = "nobody looks", "page open", "page open, steps opened"
 OUT_OF_THE_WAY = ["eval_every=100000", "sample_every=100000", "checkpoint_every=100000", "keep_every=100"]
@@ -86,17 +87,6 @@ def training(folder: Path, arguments: argparse.Namespace) -> Iterator[Path]:
         time.sleep(1)
     yield run
     process.wait(120)
-
-
-@contextmanager
-def served(runs: Path) -> Iterator[str]:
-    command = [sys.executable, "-m", "etude.serve", str(runs)]
-    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-    assert process.stdin is not None
-    yield json.loads(process.stdout.readline())["address"]
-    process.stdin.close()
-    process.wait(20)
 
 
 def take_turns(run: Path, address: str, arguments: argparse.Namespace) -> Measurements:

@@ -9,17 +9,14 @@ checkpoints from the first to the last. Wants Chromium and playwright, and the p
 from __future__ import annotations
 
 import argparse
-import json
-import subprocess
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
 from shutil import which
 from typing import Any
 
 from PIL import Image
+
+from studio_served import served
 
 DOCS = Path(__file__).parent.parent / "docs" / "studio"
 VIEWS = ("live", "step", "predictions", "layers", "neurons", "attention", "growth", "chat")
@@ -61,17 +58,6 @@ def parse() -> argparse.Namespace:
     parser.add_argument("run", type=Path)
     parser.add_argument("--out", type=Path, default=DOCS)
     return parser.parse_args()
-
-
-@contextmanager
-def served(runs: Path) -> Iterator[str]:
-    command = [sys.executable, "-m", "etude.serve", str(runs)]
-    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-    assert process.stdin is not None
-    yield json.loads(process.stdout.readline())["address"]
-    process.stdin.close()
-    process.wait(20)
 
 
 def go(page: Any, address: str, view: str, **selected: object) -> None:

@@ -14,8 +14,8 @@ from starlette.testclient import TestClient
 from typer.testing import CliRunner
 
 from etude.cli.main import app
+from etude.serve.plain import plain
 from etude.serve.tensor_files import SIDE, binned
-from etude.serve.worker import plain
 from etude.watch.opened import open_step
 from watched import Watched
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -22,6 +22,7 @@ from etude.errors import EtudeError, InputError
 from etude.serve.asked import Asked
 from etude.serve.facts import facts_of, list_runs
 from etude.serve.guard import LOCAL, Guard
+from etude.serve.plain import plain
 from etude.serve.rows import read_from
 from etude.serve.source import source_of
 from etude.serve.verdicts import verdicts
@@ -34,7 +35,6 @@ NO_PAGE = (
     "This installation of Etude has no page (it was made with ETUDE_STUDIO=skip).\n"
     "Install it again without that, with Node on the PATH or with access to PyPI: pip install -e .\n"
 )
-Handler = Callable[[Request], Awaitable[Response]]
 
 
 def make_app(
@@ -188,6 +188,4 @@ async def body_of(request: Request) -> Any:
 
 def plain_json(value: Any) -> Response:
     """JSON with null for numbers that it has not."""
-    from etude.serve.worker import plain
-
     return JSONResponse(plain(value))

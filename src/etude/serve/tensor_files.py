@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,6 @@ from etude.data.files import key_of
 MOST_BYTES = 2**30
 SIDE = 768
 """Rows and columns of a picture at most: a larger matrix is shown by the means of its blocks."""
-KEY = re.compile(r"[0-9a-f]{32}")
 
 
 class TensorFiles:

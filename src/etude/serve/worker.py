@@ -7,7 +7,6 @@ one answer or error, each with the question's number. A line that cancels a numb
 from __future__ import annotations
 
 import json
-import math
 import os
 import queue
 import sys
@@ -18,6 +17,7 @@ from typing import IO, Any
 
 from etude.errors import EtudeError
 from etude.serve.asked import Asked
+from etude.serve.plain import plain
 from etude.serve.tensor_files import TensorFiles
 
 NICENESS = 10
@@ -39,15 +39,6 @@ def yield_to_others() -> None:
     # session of its own, so it is nobody else's share that is made small.
     with suppress(OSError):
         Path("/proc/self/autogroup").write_text(str(NICENESS))
-
-
-def plain(value: Any) -> Any:
-    """The same with None for numbers that JSON has not, and lists for tuples."""
-    if isinstance(value, dict):
-        return {key: plain(one) for key, one in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain(one) for one in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 class Worker:

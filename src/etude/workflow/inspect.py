@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -15,6 +14,7 @@ from rich.table import Table
 
 from etude.errors import InputError
 from etude.run import RunFolder
+from etude.serve.plain import plain
 from etude.untrusted import shown
 from etude.watch import desk
 from etude.watch import values as values_of
@@ -66,7 +66,7 @@ def show(question: Question, console: Console, *, as_json: bool, png: Path | Non
     with console.status("replaying") if not as_json and console.is_terminal else _quietly():
         look = _look(question)
     if as_json:
-        print(json.dumps(_plain(look.values), ensure_ascii=False, allow_nan=False))
+        print(json.dumps(plain(look.values), ensure_ascii=False, allow_nan=False))
     else:
         for part in look.parts:
             console.print(part, markup=False, highlight=False, soft_wrap=isinstance(part, str))
@@ -74,15 +74,6 @@ def show(question: Question, console: Console, *, as_json: bool, png: Path | Non
         draw(look.pictures(), png, theme)
         if not as_json:
             print(png)
-
-
-def _plain(value: Any) -> Any:
-    """The same with None for numbers that JSON has not."""
-    if isinstance(value, dict):
-        return {key: _plain(one) for key, one in value.items()}
-    if isinstance(value, list):
-        return [_plain(one) for one in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _quietly() -> Any:

@@ -71,7 +71,3 @@ export function answerTo<T>(question: () => Question | null): Asked<T> {
   });
   return asked;
 }
-
-export function forgetAnswers(): void {
-  known.clear();
-}
