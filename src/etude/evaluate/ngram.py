@@ -21,7 +21,7 @@ one context are neighbours in sorted order, and the whole model is a handful of 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -214,9 +214,13 @@ class KneserNey:
 
     def score(self, document: bytes, order: int) -> Floats:
         """Nats of each byte of a document read from its start, of shape (len(document),)."""
-        stream = Stream.of([document])
-        *_, nats = score_orders(self._tables_up_to(order), stream)
-        return nats
+        return self.score_all([document], order)[0]
+
+    def score_all(self, documents: Sequence[bytes], order: int) -> list[Floats]:
+        """`score` of each of several documents."""
+        *_, nats = score_orders(self._tables_up_to(order), Stream.of(documents))
+        ends = np.cumsum([len(document) for document in documents])
+        return np.split(nats, ends[:-1])
 
     def distribution(self, context: bytes, order: int) -> Floats:
         """Probabilities of the next byte, of shape (256,), after a document's text so far (b"" at its start).

@@ -9,9 +9,9 @@ from pathlib import Path
 
 from etude.data.tokens.tokenizer import EtudeTokenizer
 from etude.errors import InputError
+from etude.evaluate.scoring import score_tokens
 from etude.generate.engine import stream
 from etude.generate.sampling import USUAL_SAMPLING, SamplingSettings
-from etude.generate.score import score_tokens
 from etude.generate.text import TokenStreamDecoder
 from etude.model.language_model import LanguageModel
 from etude.train.trained import load_trained

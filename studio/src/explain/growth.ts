@@ -71,6 +71,6 @@ export const GROWTH: Concept[] = [
       row('ln', 'P', '=', 'k', '·', 'ln', 'p'),
     ),
     symbols: 'p: probability of one right token. k: tokens in the answer. The larger k, the more a slope of p looks like a cliff of P.',
-    code: ['generate/score.py:score_sequences', 'train/loss.py:token_losses'],
+    code: ['evaluate/scoring.py:score_sequences', 'train/loss.py:token_losses'],
   },
 ];

@@ -9,9 +9,10 @@ import * as server from './server';
  * Milliseconds, while the page is seen. A training on the same processors pays for each look and each drawing: once a
  * curve has hundreds of points, a few more are not worth drawing at once.
  */
-const POLL = 2000;
-const DRAW = { few: 1500, many: 4000 };
+const POLL = 3000;
+const DRAW = { few: 2500, many: 5500 };
 const MANY = 500; // points
+const POLLS_A_LIST = 5; // runs begin and end seldom: the list of them is read at every fifth look
 
 class Studio {
   runs = $state.raw<RunLine[] | null>(null);
@@ -28,6 +29,7 @@ class Studio {
   private drawn = 0; // when that was
   private shown = '';
   private busy = false;
+  private polls = 0;
   private timer: ReturnType<typeof setInterval> | null = null;
 
   begin(): void {
@@ -41,9 +43,9 @@ class Studio {
     if (this.busy || document.hidden) return;
     this.busy = true;
     try {
-      this.runs = await server.runs();
+      const runs = await this.list();
       this.serverGone = false;
-      const name = selection.now.run || this.runs[0]?.name || '';
+      const name = selection.now.run || runs[0]?.name || '';
       if (name) await this.follow(name);
       else this.loading = false;
       this.trouble = '';
@@ -54,6 +56,13 @@ class Studio {
     } finally {
       this.busy = false;
     }
+  }
+
+  /** The runs there are. */
+  private async list(): Promise<RunLine[]> {
+    if (this.runs === null || this.runs.length === 0 || this.polls % POLLS_A_LIST === 0) this.runs = await server.runs();
+    this.polls++;
+    return this.runs;
   }
 
   private async follow(name: string): Promise<void> {

@@ -20,9 +20,14 @@ _HEAD_ELEMENTS = 2**22
 
 @dataclass(frozen=True, slots=True)
 class TokenScores:
-    """`logprobs[i]` is the natural log-probability of token i + 1 given those before it, in float64."""
+    """`logprobs[i]` is the natural log-probability of token i + 1 given those before it, in float64.
+
+    `credits[i]` is the share of a first guess that token i + 1 gets: 1 where it alone has the highest logit, 1/k where
+    it is one of k that have it, else 0.
+    """
 
     logprobs: NDArray[np.float64]
+    credits: NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +71,7 @@ def score_sequences(
     for tokens in sequences:
         if len(tokens) < 2:
             raise InputError("there is nothing to score: a text needs at least one token after the first")
-    results = [np.zeros(len(tokens) - 1) for tokens in sequences]
+    results = [TokenScores(np.zeros(len(tokens) - 1), np.zeros(len(tokens) - 1)) for tokens in sequences]
     windows = [
         window
         for index, tokens in enumerate(sequences)
@@ -75,7 +80,7 @@ def score_sequences(
     windows.sort(key=lambda window: window.begin - window.end)
     for start in range(0, len(windows), batch_size):
         _score_batch(model, sequences, windows[start : start + batch_size], results)
-    return [TokenScores(logprobs) for logprobs in results]
+    return results
 
 
 def _windows(sequence: int, count: int, length: int) -> list[_Window]:
@@ -93,7 +98,7 @@ def _score_batch(
     model: LanguageModel,
     sequences: Sequence[Sequence[int]],
     windows: list[_Window],
-    results: list[NDArray[np.float64]],
+    results: list[TokenScores],
 ) -> None:
     longest = max(window.end - window.begin for window in windows)
     inputs = torch.zeros(len(windows), longest, dtype=torch.long)
@@ -103,22 +108,30 @@ def _score_batch(
         inputs[row, : len(tokens) - 1] = tokens[:-1]
         targets[row, : len(tokens) - 1] = tokens[1:]
     device = model.unembedding()[0].device
-    logprobs = _target_logprobs(model, inputs.to(device), targets.to(device)).numpy()
+    logprobs, credits = _target_scores(model, inputs.to(device), targets.to(device))
     for row, window in enumerate(windows):
-        scored = logprobs[row, window.first - window.begin : window.end - window.begin]
-        results[window.sequence][window.first : window.end] = scored
+        scored = slice(window.first - window.begin, window.end - window.begin)
+        result = results[window.sequence]
+        result.logprobs[window.first : window.end] = logprobs[row, scored].numpy()
+        result.credits[window.first : window.end] = credits[row, scored].numpy()
 
 
-def _target_logprobs(
+def _target_scores(
     model: LanguageModel, inputs: Int[Tensor, "B T"], targets: Int[Tensor, "B T"]
-) -> Float[Tensor, "B T"]:
-    """Float64 on the CPU. The vocabulary projection is done a few positions at a time to bound its memory."""
+) -> tuple[Float[Tensor, "B T"], Float[Tensor, "B T"]]:
+    """Log-probabilities and credits, float64 on the CPU.
+
+    The vocabulary projection is done a few positions at a time to bound its memory.
+    """
     hidden = model.hidden(inputs).flatten(0, 1)
     wanted = targets.flatten()
-    pieces = []
+    logprobs, credits = [], []
     count = max(1, _HEAD_ELEMENTS // model.config.vocab_size)
     for states, tokens in zip(torch.split(hidden, count), torch.split(wanted, count), strict=True):
         logits = model.head(states).float().cpu().double()
         chosen = logits.gather(-1, tokens.cpu()[:, None])[:, 0]
-        pieces.append(chosen - logits.logsumexp(dim=-1))
-    return torch.cat(pieces).view(targets.shape)
+        logprobs.append(chosen - logits.logsumexp(dim=-1))
+        highest = logits.amax(dim=-1)
+        tied = (logits == highest[:, None]).sum(dim=-1)
+        credits.append((chosen == highest).double() / tied)
+    return torch.cat(logprobs).view(targets.shape), torch.cat(credits).view(targets.shape)

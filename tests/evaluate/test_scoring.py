@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from etude.errors import InputError
-from etude.generate import score
-from etude.generate.score import score_sequences, score_tokens
+from etude.evaluate import scoring as score
+from etude.evaluate.scoring import score_sequences, score_tokens
 from etude.model.language_model import LanguageModel
 from networks import EVERY, make_config, make_network, make_tokens
 

@@ -1,0 +1,99 @@
+"""A network with its tokenizer answers the items of a probe."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from etude.data.tokens.tokenizer import EtudeTokenizer
+from etude.evaluate.answerers import ItemScore, Report
+from etude.evaluate.items import Candidate, Item
+from etude.evaluate.scoring import score_sequences
+from etude.model.language_model import LanguageModel
+
+_ITEMS_AT_A_TIME = 64
+
+
+@dataclass(frozen=True)
+class ModelAnswerer:
+    """A network, asked in its own tokens, each text as a document from its start, in float32.
+
+    A text that is longer than the context loses its beginning. What is asked twice is scored once.
+    """
+
+    model: LanguageModel
+    tokenizer: EtudeTokenizer
+    batch_size: int = 16
+
+    def answer(self, items: Sequence[Item], report: Report | None = None) -> list[ItemScore]:
+        answered: list[ItemScore] = []
+        for start in range(0, len(items), _ITEMS_AT_A_TIME):
+            answered += self._some(items[start : start + _ITEMS_AT_A_TIME])
+            if report is not None:
+                report(len(answered), len(items))
+        return answered
+
+    def _some(self, items: Sequence[Item]) -> list[ItemScore]:
+        plans = [_in_tokens(item, self.tokenizer) for item in items]
+        length = self.model.config.max_position_embeddings
+        texts = list(dict.fromkeys(tuple(ids[-length - 1 :]) for plan in plans for ids in plan.ids))
+        scored = dict(zip(texts, score_sequences(self.model, texts, batch_size=self.batch_size), strict=True))
+        answered = []
+        for item, plan in zip(items, plans, strict=True):
+            found = [scored[tuple(ids[-length - 1 :])] for ids in plan.ids]
+            said = [first - len(ids) for ids, first in zip(plan.ids, plan.firsts, strict=True)]
+            parts = [one.logprobs[tail:] for one, tail in zip(found, said, strict=True)]
+            answered.append(
+                ItemScore(
+                    np.array([part.sum() for part in parts]),
+                    np.array([len(part) for part in parts]),
+                    parts[item.right],
+                    found[item.right].credits[said[item.right] :],
+                    cut=any(len(ids) > length + 1 for ids in plan.ids),
+                )
+            )
+        return answered
+
+
+@dataclass(frozen=True)
+class _InTokens:
+    """ids: of each candidate's whole text, after the token that begins a document; firsts: where `said` begins."""
+
+    ids: list[list[int]]
+    firsts: list[int]
+
+
+def _in_tokens(item: Item, tokenizer: EtudeTokenizer) -> _InTokens:
+    """`said` begins with the first token that reaches into it.
+
+    Where the candidates share `given`, all are scored from the first of these places: a token may reach across the
+    border in one candidate and not in another, and what stands before is the same text in the same tokens.
+    """
+    encoded = tokenizer.encode_batch([candidate.given + candidate.said for candidate in item.candidates])
+    ids = [[tokenizer.eos_id, *one] for one in encoded]
+    given = {candidate.given for candidate in item.candidates}
+    firsts = [
+        1 + _first_beyond(one, candidate, tokenizer)
+        for one, candidate in zip(encoded, item.candidates, strict=True)
+    ]
+    if len(given) == 1:
+        firsts = [min(*firsts, 1 + _shared(encoded))] * len(firsts)
+    return _InTokens(ids, firsts)
+
+
+def _first_beyond(ids: Sequence[int], candidate: Candidate, tokenizer: EtudeTokenizer) -> int:
+    """The index of the first token that is not wholly within `given`."""
+    before = tokenizer.encode(candidate.given) if candidate.given else []
+    count = next((at for at, (a, b) in enumerate(zip(ids, before, strict=False)) if a != b), len(before))
+    return min(count, len(ids) - 1)
+
+
+def _shared(encoded: Sequence[Sequence[int]]) -> int:
+    """How many tokens all begin with alike, at most all but the last of each."""
+    shortest = min(map(len, encoded)) - 1
+    for at in range(shortest):
+        if len({ids[at] for ids in encoded}) > 1:
+            return at
+    return shortest
