@@ -44,7 +44,8 @@ def log_probability(
 ) -> float:
     """Of the whole text, or of `said` after `given`, token by token, each from a pass of its own."""
     ids = [tokenizer.eos_id, *tokenizer.encode(candidate.given + candidate.said)]
-    first = 1 if whole else 1 + len(tokenizer.encode(candidate.given))
+    within = [at for at in range(len(ids)) if candidate.given.startswith(tokenizer.decode(ids[1 : at + 1]))]
+    first = 1 if whole else 1 + max(within)
     with torch.no_grad():
         return sum(
             float(model(torch.tensor([ids[:at]]))[0, -1].double().log_softmax(-1)[ids[at]])
