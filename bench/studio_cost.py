@@ -1,12 +1,12 @@
 """What the studio costs a training: its page closed and open, and open with steps being made again in the worker.
 
-    python bench/studio_cost.py                # about five minutes on two cores
+    python bench/studio_cost.py                # about ten minutes on two cores
     python bench/studio_cost.py --replaying
 
 One real training (compiled, all threads) goes on all the time; its server runs beside it. Windows of some seconds take
-turns: nobody looks; a browser on this machine has the Live view open; with --replaying also the same while one step
-after another is opened in the worker. The speed of each window is told by the training's own record (tokens over
-seconds of training), and held against the window in which nobody looked of the same round.
+turns: nobody looks (a browser stands on an empty page); it has the Live view open; with --replaying also the same while
+one step after another is opened in the worker. The speed of each window is told by the training's own record (tokens
+over seconds of training), and held against the window in which nobody looked of the same round.
 
 Wants Chromium and playwright. Results: bench/results/studio_cost.json
 """
@@ -53,8 +53,11 @@ def main() -> None:
 
 
 def parse() -> argparse.Namespace:
-    parser = arguments_of(__doc__, rounds=9)
-    parser.add_argument("--seconds", type=float, default=25.0, help="of a window")
+    parser = arguments_of(__doc__, rounds=16)
+    parser.add_argument("--seconds", type=float, default=12.0, help="of a window")
+    parser.add_argument(
+        "--settle", type=float, default=4.0, help="seconds before a window that are not counted"
+    )
     parser.add_argument("--size", default="tiny")
     parser.add_argument("--replaying", action="store_true", help="and windows in which steps are opened")
     return parser.parse_args()
@@ -97,30 +100,32 @@ def take_turns(run: Path, address: str, arguments: argparse.Namespace) -> Measur
     }
     dice = random.Random(0)
     with sync_playwright() as begun:
+        # One browser all the time: what it costs to have one is not what the page costs.
+        browser = begun.chromium.launch(executable_path=which("chromium"), args=["--no-sandbox"])
+        page = browser.new_page()
         for number in range(arguments.rounds):
             for name in dice.sample(list(measured), len(measured)):
-                browser = None
-                if name != ALONE:
-                    browser = begun.chromium.launch(executable_path=which("chromium"), args=["--no-sandbox"])
-                    browser.new_page().goto(address + "#/live")
-                stop = threading.Event()
-                asking = threading.Thread(target=open_steps, args=(run, address, stop))
-                if name == REPLAYING:
-                    asking.start()
-                time.sleep(8)  # the browser is up, and what it asks for at first is answered
-                found = window(run, arguments.seconds)
-                stop.set()
-                if name == REPLAYING:
-                    asking.join()
-                if browser is not None:
-                    browser.close()
+                page.goto("about:blank" if name == ALONE else address + "#/live")
+                with stepping(run, address, name == REPLAYING):
+                    time.sleep(arguments.settle)  # what the page asks for at first is answered
+                    found = window(run, arguments.seconds)
                 measured[name].append(found)
-                print(
-                    f"round {number + 1}, {name}: {found['seconds_per_token'] * 1e6:.2f} us a token",
-                    file=sys.stderr,
-                )
-                time.sleep(1)
+                told = f"{found['seconds_per_token'] * 1e6:.2f} us a token"
+                print(f"round {number + 1}, {name}: {told}", file=sys.stderr)
     return measured
+
+
+@contextmanager
+def stepping(run: Path, address: str, wanted: bool) -> Iterator[None]:
+    """While the block lasts one step after another is opened, if that is wanted."""
+    stop = threading.Event()
+    asking = threading.Thread(target=open_steps, args=(run, address, stop))
+    if wanted:
+        asking.start()
+    yield
+    stop.set()
+    if wanted:
+        asking.join()
 
 
 def open_steps(run: Path, address: str, stop: threading.Event) -> None:

@@ -64,7 +64,7 @@ def show(question: Question, console: Console, *, as_json: bool, png: Path | Non
         InputError: no such run, step, node, weight, row or text.
     """
     with console.status("replaying") if not as_json and console.is_terminal else _quietly():
-        look = _look(question)
+        look = look_at(question)
     if as_json:
         print(json.dumps(plain(look.values), ensure_ascii=False, allow_nan=False))
     else:
@@ -82,7 +82,7 @@ def _quietly() -> Any:
     return nullcontext()
 
 
-def _look(question: Question) -> Look:
+def look_at(question: Question) -> Look:
     if question.fork is not None:
         return _forked(question)
     if question.prompt is not None:

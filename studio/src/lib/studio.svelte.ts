@@ -1,17 +1,18 @@
 /** The runs there are, and the one that is looked at: what it is, and its record as it grows. */
 
+import { tick } from 'svelte';
+
 import type { RunFacts, RunLine } from './contract';
 import { Record_ } from './record.svelte';
 import { selection } from './selection.svelte';
 import * as server from './server';
 
 /**
- * Milliseconds, while the page is seen. A training on the same processors pays for each look and each drawing: once a
- * curve has hundreds of points, a few more are not worth drawing at once.
+ * Milliseconds between two looks at the run while the page is seen. A training on the same processors pays for each look
+ * and each drawing, so the page rests 400 times as long as it took to read and draw, within bounds: where drawing is
+ * cheap it looks often.
  */
-const POLL = 3000;
-const DRAW = { few: 2500, many: 5500 };
-const MANY = 500; // points
+const REST = { least: 2500, most: 8000, times: 400 };
 const POLLS_A_LIST = 5; // runs begin and end seldom: the list of them is read at every fifth look
 
 class Studio {
@@ -25,23 +26,35 @@ class Studio {
   serverGone = $state(false);
   others = $state.raw<Map<string, Record_>>(new Map()); // of the runs that are compared
 
-  private undrawn = false; // whether there is more than what is drawn
-  private drawn = 0; // when that was
   private shown = '';
   private busy = false;
   private polls = 0;
-  private timer: ReturnType<typeof setInterval> | null = null;
+  private more = false; // than what is drawn
+  private again = false; // asked for while one was under way
+  private begun = false;
 
   begin(): void {
-    this.timer ??= setInterval(() => void this.poll(), POLL);
+    if (this.begun) return;
+    this.begun = true;
     document.addEventListener('visibilitychange', () => void this.poll());
-    void this.poll();
+    void this.look();
   }
 
-  /** Read what is new, now. */
-  async poll(): Promise<void> {
-    if (this.busy || document.hidden) return;
+  /** Read what is new, rest, and so on. */
+  private async look(): Promise<void> {
+    const took = await this.poll();
+    setTimeout(() => void this.look(), Math.min(REST.most, Math.max(REST.least, REST.times * took)));
+  }
+
+  /** Read what is new, now, and draw it; gives the milliseconds that drawing took. */
+  async poll(): Promise<number> {
+    if (document.hidden) return 0;
+    if (this.busy) {
+      this.again = true;
+      return 0;
+    }
     this.busy = true;
+    this.more = false;
     try {
       const runs = await this.list();
       this.serverGone = false;
@@ -56,6 +69,18 @@ class Studio {
     } finally {
       this.busy = false;
     }
+    const took = this.more ? await this.draw() : 0;
+    if (!this.again) return took;
+    this.again = false;
+    return took + (await this.poll());
+  }
+
+  private async draw(): Promise<number> {
+    const begun = performance.now();
+    this.version++;
+    await tick();
+    await Promise.resolve(); // a chart draws right behind the changes that it hears of
+    return performance.now() - begun;
   }
 
   /** The runs there are. */
@@ -71,13 +96,11 @@ class Studio {
       this.loading = true;
       this.facts = null;
       this.record = new Record_();
-      this.drawn = 0;
       this.version++;
     }
     this.facts = await server.facts(name);
     await this.read(name, this.record);
     this.loading = false;
-    this.draw();
     for (const other of selection.now.compare) {
       const known = this.others.get(other) ?? new Record_();
       if (!this.others.has(other)) this.others = new Map(this.others).set(other, known);
@@ -86,26 +109,15 @@ class Studio {
       } catch (error) {
         if (error instanceof server.Gone) throw error; // a run that is gone must not keep the others from being read
       }
-      this.draw();
     }
   }
 
   private async read(name: string, record: Record_): Promise<void> {
     for (;;) {
       const rows = await server.rows(name, record.cursor);
-      if (record.take(rows)) this.undrawn = true;
+      if (record.take(rows)) this.more = true;
       if (!rows.more) return;
     }
-  }
-
-  /** Have what was read drawn, unless that was done a moment ago. */
-  private draw(): void {
-    const every = this.record.loss.steps.length < MANY ? DRAW.few : DRAW.many;
-    const goes = this.facts?.state === 'running' && !this.facts.paused;
-    if (!this.undrawn || (goes && performance.now() - this.drawn < every)) return;
-    this.undrawn = false;
-    this.drawn = performance.now();
-    this.version++;
   }
 
   /** Names of the network's weights and biases, as far as the record tells of them. */

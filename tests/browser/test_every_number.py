@@ -1,0 +1,219 @@
+"""Every number that a view prints comes from what ``etude inspect --json`` says of the same selection.
+
+The page formats numbers with four methods of JavaScript. Wrapped before the page loads, they tell which double was
+printed as which text. At random selections of five views: what the server answered is, bit for bit, what ``etude
+inspect
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import re
+from collections.abc import Iterator
+from contextlib import suppress
+from decimal import Decimal
+from typing import Any
+
+import numpy as np
+import pytest
+
+from browsing import settled
+from etude.serve.plain import plain
+from etude.watch import desk
+from etude.watch.layer_in_step import LayerInStep
+from etude.watch.opened import open_step
+from etude.watch.values import step_values, unit_values
+from etude.workflow.inspect import Question, look_at
+from following import FOLLOWS, from_record
+from watched import Watched
+
+LISTEN = """
+window.printed = {};
+for (const name of ['toFixed', 'toPrecision', 'toExponential', 'toLocaleString']) {
+  const unheard = Number.prototype[name];
+  Number.prototype[name] = function (...how) {
+    const text = unheard.apply(this, how), plain = String(Math.abs(Number(text.replace(/,/g, ''))));
+    (window.printed[plain] ??= []).push(Number(this));
+    return text;
+  };
+}
+"""
+NUMBER = re.compile(r"\d[\d,]*\.\d+(?:e\u2212?\d+)?")
+WORDS = re.compile(r"=0\.1 sets, \*0 switches off, \+0\.5 shifts|(?<=head \d:\n)\d\.\d\n")
+"""Numbers that are no values: how a knob is written, and the names of heads."""
+SCENES = ("Forward", "Predicted", "Loss", "Backward", "Update", "Did it help")
+SELECTIONS = {"step": 14, "layers": 9, "neurons": 9, "predictions": 9, "attention": 9}
+ALIKE = 1e-9  # relative, of what follows from the values: the page and Python both compute it in doubles
+
+
+class Selection:
+    """A place at random, what the page says there, and what etude inspect says of it."""
+
+    def __init__(self, page: Any, address: str, studied: Watched, view: str, dice: random.Random) -> None:
+        self.studied, self.view = studied, view
+        self.at = {
+            "s": dice.randint(1, 40),
+            "r": dice.randint(0, 5),
+            "p": dice.randint(0, 30),
+            "l": dice.randint(0, 1),
+            "n": dice.randint(0, 95),
+            "i": dice.randint(0, 31),
+            "h": dice.randint(0, 1),
+        }
+        answers: dict[str, Any] = {}
+
+        def heard(route: Any) -> None:
+            response = route.fetch()
+            last = json.loads(response.text().splitlines()[-1])
+            if "answer" in last:
+                answers[route.request.post_data] = last["answer"]
+            with suppress(Exception):  # the page no longer waits for it
+                route.fulfill(response=response)
+
+        page.route("**/api/ask", heard)
+        page.goto("about:blank")
+        query = "&".join(f"{key}={value}" for key, value in self.at.items())
+        page.goto(f"{address}#/{view}?run=llama&{query}")
+        page.locator("main h2").first.wait_for()
+        settled(page)
+        self.text = all_of(page)
+        for name in SCENES if view == "step" else ():
+            page.get_by_role("tab", name=re.compile(name)).click()
+            settled(page)
+            self.text += all_of(page)
+        self.printed: dict[str, list[float]] = page.evaluate("window.printed")
+        self.answers = [(json.loads(question), answer) for question, answer in answers.items()]
+        page.unroute("**/api/ask")
+
+    def inspected(self, **asked: Any) -> dict[str, Any]:
+        """The values of etude inspect --json."""
+        question = Question(self.studied.path, **asked)
+        found: dict[str, Any] = json.loads(json.dumps(plain(look_at(question).values)))
+        return found
+
+    def compare_with_inspect(self, question: dict[str, Any], answer: dict[str, Any]) -> None:
+        look, step = question["look"], question.get("step")
+        layer, unit = f"model.layers.{question.get('layer', 0)}.mlp", question.get("unit", 0)
+        place = f"{question.get('row', 0)}:{question.get('position', 0)}"
+        decode = self.studied.machine.data.tokenizer.decode
+        if look == "token":
+            assert answer == self.inspected(step=step, token=place)
+        elif look == "node":
+            assert answer == self.inspected(step=step, node=f"{layer}:{unit}")
+        elif look == "weight":
+            index = ",".join(map(str, question["index"]))
+            assert answer["at"] == self.inspected(step=step, weight=f"{question['name']}[{index}]")["at"]
+        elif look == "prompt":
+            told = self.inspected(step=step, prompt=question["text"])
+            assert {key: answer[key] for key in told} == told
+        elif look == "step":
+            opened = open_step(self.studied.machine, step)
+            told = plain(step_values(opened, opened.row(question.get("row", 0)), decode))
+            assert answer == json.loads(json.dumps(told))
+            inspected = self.inspected(step=step)
+            assert answer["parameters"] == inspected["parameters"]
+            assert answer["row"] or answer["tokens"] == inspected["tokens"]
+        elif look == "unit" and "input" not in question:
+            assert answer == self.inspected(step=step, node=f"{layer}:{unit}", token=place)
+        elif look == "unit":
+            row, position = map(int, place.split(":"))
+            found = LayerInStep(open_step(self.studied.machine, step), layer)
+            told = plain(unit_values(found, unit, row, position, question["input"], decode))
+            assert answer == json.loads(json.dumps(told))
+        elif look == "story":
+            for at in answer["steps"][::3]:
+                told = self.inspected(step=at, prompt=question["text"])
+                assert answer["losses"][answer["steps"].index(at)] == told["losses"]
+        elif look == "neurons":
+            text = next(q["text"] for q, _ in self.answers if q["look"] == "neurons")
+            told = self.inspected(step=step, prompt=text, node=f"{layer}:{self.at['n']}")
+            assert answer["tokens"] == told["tokens"]
+            self.answers.append(({"look": "activations"}, told["activation"]))
+            prompt = desk.prompt(self.studied.path, text, step)
+            for leaf in ("pre", "post"):
+                self.answers.append((question, prompt.activation(f"{layer}.{leaf}").tolist()))
+        elif look == "matrix":
+            parameters = {one["name"]: one for one in self.inspected(step=step)["parameters"]}
+            name = {"before": "weight_norm", "gradient": "grad_norm", "update": "update_norm"}.get(
+                answer["what"]
+            )
+            if name is not None:
+                assert answer["norm"] == pytest.approx(parameters[answer["name"]][name], rel=1e-6)
+                moved = open_step(self.studied.machine, step).parameter(answer["name"])
+                self.answers.append((question, getattr(moved, answer["what"]).float().tolist()))
+        else:
+            assert look in ("passages", "compare"), look
+
+    def unexplained(self) -> list[tuple[str, list[float]]]:
+        """The numbers on the page of which no double that was printed is known."""
+        recorded = [json.loads(line) for line in (self.studied.path / "metrics.jsonl").open()]
+        known = {abs(value) for value in leaves([recorded, *(answer for _, answer in self.answers)])}
+        shares = {100 * value for value in known}
+        follows = np.sort(np.abs([*self.following(), *from_record(recorded)]))
+        found = []
+        text = WORDS.sub("", self.text)
+        for match in NUMBER.finditer(text):
+            printed = float(match[0].replace(",", "").replace("\u2212", "-"))
+            doubles = [printed, *(abs(value) for value in self.printed.get(shortest(printed), []))]
+            if not any(one in known or one in shares or near(one, follows) for one in doubles):
+                around = text[max(0, match.start() - 40) : match.end() + 10]
+                found.append((around, doubles[:3]))
+        return found
+
+    def following(self) -> Iterator[float]:
+        """What the page may compute from the answers."""
+        for question, answer in self.answers:
+            if isinstance(answer, dict):
+                yield from FOLLOWS.get(question["look"], lambda answer: iter(()))(answer)
+
+
+def all_of(page: Any) -> str:
+    """What the view says, folded parts too."""
+    page.evaluate("for (const one of document.querySelectorAll('main details')) one.open = true")
+    settled(page)
+    text: str = page.locator("main").inner_text()
+    return text + "\n"
+
+
+def shortest(value: float) -> str:
+    """As JavaScript writes a double below 1e21."""
+    if value and value < 1e-6:
+        mantissa, exponent = repr(value).split("e") if "e" in repr(value) else f"{value:e}".split("e")
+        return f"{mantissa.removesuffix('.0')}e{int(exponent)}"
+    plain = format(Decimal(repr(value)), "f")
+    return plain.rstrip("0").rstrip(".") if "." in plain else plain
+
+
+def near(value: float, ordered: np.ndarray) -> bool:
+    at = int(np.searchsorted(ordered, value))
+    return any(abs(value - one) <= ALIKE * abs(value) for one in ordered[max(0, at - 1) : at + 1])
+
+
+def leaves(value: Any) -> Iterator[float]:
+    if isinstance(value, dict):
+        for one in value.values():
+            yield from leaves(one)
+    elif isinstance(value, list):
+        for one in value:
+            yield from leaves(one)
+    elif isinstance(value, int | float) and not isinstance(value, bool):
+        yield float(value)
+
+
+@pytest.mark.parametrize("view", SELECTIONS)
+def test_every_number_is_the_runs(
+    page: Any, address: str, studied: Watched, view: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ETUDE_CACHE", str(studied.cache))
+    dice = random.Random(f"every number of {view}")
+    page.add_init_script(LISTEN)
+    counted, found = 0, []
+    for _ in range(SELECTIONS[view]):
+        selection = Selection(page, address, studied, view, dice)
+        for question, answer in list(selection.answers):
+            selection.compare_with_inspect(question, answer)
+        found += [(selection.at, *one) for one in selection.unexplained()]
+        counted += len(NUMBER.findall(selection.text))
+    assert found == []
+    assert counted > 20 * SELECTIONS[view]
