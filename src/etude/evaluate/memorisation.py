@@ -46,7 +46,8 @@ class Memorisation:
 def memorisation(train: Iterable[bytes], samples: Sequence[str], held_out: Sequence[str]) -> Memorisation:
     """Both searched in one pass over `train`.
 
-    Sample i is held against passage i, both cut to the bytes of the shorter: a longer text has longer runs by chance.
+    Samples are what was generated, without what was given. Sample i is held against passage i, both cut to the bytes
+    of the shorter: a longer text has longer runs by chance.
     Raises ValueError where there are no samples, or not as many passages.
     """
     if not samples or len(samples) != len(held_out):

@@ -222,6 +222,13 @@ def test_the_same_texts_and_seed_make_the_same_items(suite: TextSuite, texts: li
         assert a.hash != b.hash
 
 
+def test_items_are_those_of_yesterday() -> None:
+    """A result belongs to its items: who changes how they are made changes this on purpose."""
+    made = [in_script("arabic", at) for at in range(40)]
+    found = text_probes(lambda: made[:20], made[20:], max_items=16)
+    assert frozen(found.probes) == "d9cb9471e004cf75"
+
+
 def test_what_training_has_is_dropped_and_counted(texts: list[str]) -> None:
     """A third of the held-out documents are put into training, in the middle of one long document."""
     held_out = texts[350:]

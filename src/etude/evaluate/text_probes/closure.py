@@ -77,7 +77,7 @@ def _spans(passage: Passage, most: int) -> Iterator[_Span]:
 
 def _opens(text: str, place: int) -> bool:
     """Of a straight quote: a word begins behind it and none ends before it."""
-    before, behind = text[:place][-1:], text[place + 1 : place + 2]
+    before, behind = text[place - 1 : place], text[place + 1 : place + 2]
     return not before.isalnum() and before not in _ENDS and bool(behind) and not behind.isspace()
 
 

@@ -121,15 +121,16 @@ def _again(passage: Passage, name: str, starts: Sequence[int], most: int) -> lis
         if passage.text[start - 1] != " " or near is None or near < earlier + len(name):
             continue
         far = passage.context(near, most - (start + len(name) - near) - _ROOM)
-        if re.search(rf"\b{name}\b", far):
-            found.append(_Met(name, far, passage.text[near : start - 1], passage))
+        shared = passage.text[near : start - 1]
+        if re.search(rf"\b{name}\b", far) and name.casefold() not in shared.casefold():
+            found.append(_Met(name, far, shared, passage))
     return found
 
 
 def _counterpart(met: _Met, names: Sequence[str], training: Training, rng: Rng) -> str | None:
     """Of names that the passage does not hold, one about as frequent in training."""
-    words = set(word_pattern().findall(met.passage.text))
-    others = [name for name in names if name not in words]
+    words = set(word_pattern().findall(met.passage.text.casefold()))
+    others = [name for name in names if name.casefold() not in words]
 
     def distance(name: str) -> float:
         mine, theirs = (training.counts.get(one.casefold(), 0) for one in (met.name, name))
@@ -141,6 +142,7 @@ def _counterpart(met: _Met, names: Sequence[str], training: Training, rng: Rng) 
 
 def _items(met: _Met, other: str) -> tuple[Item, ...]:
     theirs = re.sub(rf"\b{met.name}\b", other, met.far)
+    theirs = re.sub(rf"\b{met.name.upper()}\b", other.upper(), theirs)
     return tuple(_mirrored(met, theirs, other))
 
 

@@ -15,7 +15,7 @@ WINDOW = 16
 """Texts are looked for by a hash of their first characters; none may be shorter."""
 
 PIECE_CHARS = 2**20
-"""Training text that is looked at at a time: about 40 MB with its hashes."""
+"""Training text that is looked at at a time: about 30 MB with its hashes."""
 
 NUM_WORDS = 13
 """Brown et al. 2020 call an item known when the training text has 13 of its words in a row."""
