@@ -153,6 +153,14 @@ def test_who_counts_openers_gets_closure(suite: TextSuite) -> None:
         assert measure(probe, opened.answer(probe.items)).accuracy.value >= (1.0 if "which" in title else 0.8)
 
 
+def test_each_kind_of_opener_is_right_as_often_as_wrong(suite: TextSuite) -> None:
+    items = probe_of(suite, "closure, which kind").items
+    right = Counter(last_mark(item.candidates[0].given) for item in items)
+    wrong = Counter(last_mark(item.candidates[1].given) for item in items)
+    assert right == wrong
+    assert set(right) == {"(", '"'}
+
+
 def last_mark(text: str) -> str:
     return next((char for char in reversed(text) if char in '()"'), "")
 
@@ -200,7 +208,7 @@ def uniform(tokenizer: EtudeTokenizer) -> ModelAnswerer:
 
 @pytest.mark.parametrize("kind", ["bpe", "char"])
 def test_a_network_of_uniform_logits_is_at_chance(texts: list[str], kind: str) -> None:
-    tokenizer = train_char(texts) if kind == "char" else train_bpe(texts, 600, pattern_for("llama"))
+    tokenizer = train_char(texts) if kind == "char" else train_bpe(texts[:120], 600, pattern_for("llama"))
     small = text_probes(lambda: texts[:350], texts[350:], max_items=16)
     answerer = uniform(tokenizer)
     for probe in small.probes:
@@ -233,7 +241,7 @@ def test_what_training_has_is_dropped_and_counted(texts: list[str]) -> None:
     """A third of the held-out documents are put into training, in the middle of one long document."""
     held_out = texts[350:]
     leaked = held_out[::3]
-    train = [*texts[:350], "x " * 700_000 + "\n".join(leaked) + " y" * 700_000]
+    train = [*texts[:350], "x " * 270_000 + "\n".join(leaked) + " y" * 270_000]
     clean = text_probes(lambda: texts[:350], held_out, max_items=64)
     found = text_probes(lambda: train, held_out, max_items=64)
     for before, after in zip(clean.probes, found.probes, strict=True):
