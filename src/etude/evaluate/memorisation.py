@@ -1,0 +1,164 @@
+"""The longest run of a text that stands verbatim in the training text: what was copied, exactly.
+
+A suffix automaton of the texts in question (Blumer et al. 1985) reads the training bytes once and notes, in each of its
+states, the longest run that was met there. Memory is bounded by those texts, however long the training text is; time is
+linear in both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from etude.evaluate.statistics import Estimate, mean
+
+
+@dataclass(frozen=True)
+class Run:
+    """Bytes [start, end) of a text, the longest of it (and the first of these) that training has."""
+
+    start: int
+    end: int
+
+    @property
+    def length(self) -> int:
+        return self.end - self.start
+
+    def of(self, text: str) -> str:
+        """In letters; one that is cut at either end is shown as a replacement character."""
+        return text.encode()[self.start : self.end].decode(errors="replace")
+
+
+@dataclass(frozen=True)
+class Memorisation:
+    """Samples of a model beside held-out passages of equal length, which copied nothing.
+
+    excess: mean of each sample's longest run less that of its passage, in bytes: above zero where the model copies;
+    beyond: share of samples whose run is longer than any passage's.
+    """
+
+    samples: tuple[Run, ...]
+    held_out: tuple[Run, ...]
+    excess: Estimate
+    beyond: float
+
+
+def memorisation(train: Iterable[bytes], samples: Sequence[str], held_out: Sequence[str]) -> Memorisation:
+    """Both searched in one pass over `train`.
+
+    Samples are what was generated, without what was given. Sample i is held against passage i, both cut to the bytes
+    of the shorter: a longer text has longer runs by chance.
+    Raises ValueError where there are no samples, or not as many passages.
+    """
+    if not samples or len(samples) != len(held_out):
+        raise ValueError("each sample needs a held-out passage to be compared with")
+    pairs = [(a.encode(), b.encode()) for a, b in zip(samples, held_out, strict=True)]
+    cut = [text[: min(map(len, pair))] for pair in pairs for text in pair]
+    runs = longest_runs(train, cut)
+    mine, theirs = tuple(runs[::2]), tuple(runs[1::2])
+    chance = max(run.length for run in theirs)
+    return Memorisation(
+        mine,
+        theirs,
+        mean([a.length - b.length for a, b in zip(mine, theirs, strict=True)]),
+        sum(run.length > chance for run in mine) / len(mine),
+    )
+
+
+def longest_runs(train: Iterable[bytes], texts: Sequence[bytes]) -> list[Run]:
+    """Of each text, within one document of `train`."""
+    automaton = _SuffixAutomaton(texts)
+    for document in train:
+        automaton.meet(document)
+    automaton.settle()
+    return [automaton.longest(text) for text in texts]
+
+
+class _SuffixAutomaton:
+    """Of several texts: its states are the sets of substrings that end at the same places in them.
+
+    length: of a state's longest substring; link: the state of its longest suffix that is not of the state itself;
+    met: the longest substring of a state that was met, 0 for none.
+    """
+
+    def __init__(self, texts: Iterable[bytes]) -> None:
+        self.edges: list[dict[int, int]] = [{}]
+        self.length = [0]
+        self.link = [-1]
+        for text in texts:
+            last = 0
+            for symbol in text:
+                last = self._extended(last, symbol)
+        self.met = [0] * len(self.edges)
+
+    def _extended(self, last: int, symbol: int) -> int:
+        """The state of the text that was read so far, with one more symbol."""
+        known = self.edges[last].get(symbol)
+        if known is not None:
+            if self.length[known] == self.length[last] + 1:
+                return known
+            return self._split(last, symbol, known)
+        state = self._new(self.length[last] + 1, {})
+        at = last
+        while at >= 0 and symbol not in self.edges[at]:
+            self.edges[at][symbol] = state
+            at = self.link[at]
+        if at < 0:
+            self.link[state] = 0
+        else:
+            next_state = self.edges[at][symbol]
+            fits = self.length[next_state] == self.length[at] + 1
+            self.link[state] = next_state if fits else self._split(at, symbol, next_state)
+        return state
+
+    def _split(self, at: int, symbol: int, state: int) -> int:
+        """The shorter substrings of `state` come to end in a state of their own."""
+        clone = self._new(self.length[at] + 1, dict(self.edges[state]))
+        self.link[clone] = self.link[state]
+        self.link[state] = clone
+        while at >= 0 and self.edges[at].get(symbol) == state:
+            self.edges[at][symbol] = clone
+            at = self.link[at]
+        return clone
+
+    def _new(self, length: int, edges: dict[int, int]) -> int:
+        self.edges.append(edges)
+        self.length.append(length)
+        self.link.append(0)
+        return len(self.edges) - 1
+
+    def meet(self, document: bytes) -> None:
+        """Walk along the longest substring that ends at each byte, and note it."""
+        edges, length, link, met = self.edges, self.length, self.link, self.met
+        state = run = 0
+        for symbol in document:
+            following = edges[state].get(symbol)
+            if following is None:
+                while state > 0 and symbol not in edges[state]:
+                    state = link[state]
+                run = length[state]
+                following = edges[state].get(symbol)
+                if following is None:
+                    continue
+            state = following
+            run += 1
+            if run > met[state]:
+                met[state] = run
+
+    def settle(self) -> None:
+        """A substring that was met has been met with all its suffixes; a state knows the longest of those."""
+        by_length = sorted(range(1, len(self.edges)), key=self.length.__getitem__)
+        for state in reversed(by_length):
+            if self.met[state]:
+                self.met[self.link[state]] = self.length[self.link[state]]
+        for state in by_length:
+            self.met[state] = self.met[state] or self.met[self.link[state]]
+
+    def longest(self, text: bytes) -> Run:
+        """After `settle`: the longest suffix met of each beginning of `text` is known to the state it ends in."""
+        best, state = Run(0, 0), 0
+        for end, symbol in enumerate(text, start=1):
+            state = self.edges[state][symbol]
+            if self.met[state] > best.length:
+                best = Run(end - self.met[state], end)
+        return best

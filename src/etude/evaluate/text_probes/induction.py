@@ -1,0 +1,71 @@
+"""Induction: the second copy of a random string that nothing could know, after its first copy and after another.
+
+What is scored begins behind characters that are the same in both, more than counting reads.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from etude.data.primer.rng import Rng
+from etude.evaluate.items import Candidate, Item
+from etude.evaluate.text_probes.passages import Material
+from etude.evaluate.text_probes.proposal import Draft, Proposal, ready
+
+COPY_CHARS = 24
+MATCHED_CHARS = 8
+"""Of the second copy, given; the rest is scored."""
+
+_MOST_LETTERS = 64
+_FEWEST_LETTERS = 8
+
+
+def induction(material: Material) -> list[Proposal]:
+    """Two strings make two items: each is the fresh prefix of the other."""
+    rng = material.rng("induction")
+    letters = alphabet(material)
+    drafts = []
+    if len(letters) >= _FEWEST_LETTERS:
+        between = _separator(material)
+        for number in range(material.enough // 2):
+            one, other = _string(letters, rng), _string(letters, rng)
+            items = (_item(one, other, between, str(number)), _item(other, one, between, str(number)))
+            drafts.append(Draft(items, (one, other)))
+    make, known_by = ready(drafts)
+    return [
+        Proposal(
+            "induction",
+            "",
+            f"After which string does the rest of its second copy come? The last {MATCHED_CHARS} characters are "
+            "the same.",
+            "random letters: neither string stands in the training text",
+            make,
+            f"the text has fewer than {_FEWEST_LETTERS} different letters",
+            known_by=known_by,
+        )
+    ]
+
+
+def alphabet(material: Material) -> list[str]:
+    """The most frequent letters of the text; small ones where the script has both."""
+    counts: Counter[str] = Counter()
+    for passage in material.passages[:256]:
+        counts.update(passage.text)
+    letters = [char for char in counts if char.isalpha() and not char.isupper() and not char.istitle()]
+    return sorted(sorted(letters, key=lambda char: (-counts[char], char))[:_MOST_LETTERS])
+
+
+def _separator(material: Material) -> str:
+    """A new line, or what else this text has that is no letter."""
+    text = "".join(passage.text for passage in material.passages[:256])
+    return next((char for char in ("\n", " ", ".", "。") if char in text), "\n")
+
+
+def _string(letters: list[str], rng: Rng) -> str:
+    return "".join(rng.pick(letters) for _ in range(COPY_CHARS))
+
+
+def _item(copied: str, fresh: str, between: str, group: str) -> Item:
+    matched, said = copied[:MATCHED_CHARS], copied[MATCHED_CHARS:]
+    after = [Candidate(f"{between}{first}{between}{matched}", said) for first in (copied, fresh)]
+    return Item(tuple(after), 0, group)
