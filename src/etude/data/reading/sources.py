@@ -145,10 +145,13 @@ def open_sources(
             sources.append(hub.HubSource(name, text_field))
         elif name == "builtin:primer":
             sources.append(builtin.PrimerSource(seed, max_bytes))
+        elif name == "builtin:tasks":
+            added = max_bytes is None or len(set(names)) > 1
+            sources.append(builtin.TasksSource(seed, builtin.TASK_BYTES if added else max_bytes))
         elif name == "builtin:python":
             sources.append(builtin.PythonSource())
         elif name.startswith(builtin.PREFIX):
-            raise InputError(f"there is no built-in '{name}': there are {' and '.join(builtin.NAMES)}")
+            raise InputError(f"there is no built-in '{name}': there are {', '.join(builtin.NAMES)}")
         elif Path(name).is_fifo():
             with Path(name).open("rb") as stream:
                 sources.append(StreamSource(name, stream, spool))
