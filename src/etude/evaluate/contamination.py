@@ -5,7 +5,8 @@ their windows of characters and of 13 words. An item counts as seen when a docum
 
 - one of the item's held-out combinations (``combinations``, the same finder for items and documents),
 - the whole item, question and right answer, word for word, or
-- any 13 words of it in a row (Brown et al. 2020), as long as they reach into what only this item asks.
+- any 13 words of it in a row (Brown et al. 2020), unless other groups of the probe have them too: those are the
+  wording of the question. Thirteen words of under 52 characters, such as single letters, are no sentence.
 
 With an item its whole group is dropped, and where the candidates of what is left are no longer right equally often,
 items are dropped until they are: otherwise a preference for one of them would look like an ability.
@@ -20,6 +21,7 @@ from dataclasses import dataclass, field, replace
 from etude.evaluate.items import Item, Probe
 
 WORDS = 13
+LEAST_CHARS = 4 * WORDS
 _LONGEST_WINDOW = 24
 
 Finder = Callable[[str], Set[Hashable]]
@@ -97,12 +99,13 @@ def _look_for(wanted: _Wanted, document: str, combinations: Finder) -> None:
         if window in starts:
             wanted.found_texts |= {text for text in starts[window] if document.startswith(text, at)}
     if wanted.grams:
-        wanted.found_grams |= set(_grams(document)) & wanted.grams
+        wanted.found_grams |= _grams(document) & wanted.grams
 
 
-def _grams(text: str) -> list[int]:
+def _grams(text: str) -> set[int]:
     words = text.lower().split()
-    return [hash(tuple(words[at : at + WORDS])) for at in range(len(words) - WORDS + 1)]
+    windows = (tuple(words[at : at + WORDS]) for at in range(len(words) - WORDS + 1))
+    return {hash(window) for window in windows if sum(map(len, window)) + WORDS - 1 >= LEAST_CHARS}
 
 
 def _own_grams(probe: Probe) -> dict[str, set[int]]:
@@ -111,7 +114,7 @@ def _own_grams(probe: Probe) -> dict[str, set[int]]:
     by_text: dict[str, set[int]] = {}
     for at, item in enumerate(probe.items):
         text = asked_text(item)
-        by_text[text] = set(_grams(text))
+        by_text[text] = _grams(text)
         for gram in by_text[text]:
             groups[gram].add(item.group or f"\0{at}")
     return {text: {gram for gram in grams if len(groups[gram]) == 1} for text, grams in by_text.items()}

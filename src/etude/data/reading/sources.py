@@ -146,8 +146,8 @@ def open_sources(
         elif name == "builtin:primer":
             sources.append(builtin.PrimerSource(seed, max_bytes))
         elif name == "builtin:tasks":
-            added = max_bytes is None or len(set(names)) > 1
-            sources.append(builtin.TasksSource(seed, builtin.TASK_BYTES if added else max_bytes))
+            alone = max_bytes if len(set(names)) == 1 else None
+            sources.append(builtin.TasksSource(seed, builtin.TASK_BYTES if alone is None else alone))
         elif name == "builtin:python":
             sources.append(builtin.PythonSource())
         elif name.startswith(builtin.PREFIX):
