@@ -17,6 +17,7 @@ _DEPTHS = (2, 3, 4, 5)
 _MOST_COUNTED = 5
 _LEAST_INNER = 4
 """Brackets between the two that match: further apart than seven bytes."""
+_NEW_TRIES = 400
 
 
 def string_probes(seed: int, max_items: int) -> list[Probe]:
@@ -54,21 +55,13 @@ def _ordered(name: str, make: Callable[[str], Problem], length: int, seed: int, 
     )
 
 
-def _held_string(rng: Rng, length: int, fits: Callable[[str], bool]) -> str:
-    while True:
-        letters = strings.drawn(rng, strings.ALPHABET, length)
-        if fits(letters) and is_held_out(strings.counted_key(letters)):
-            return letters
-
-
 def _counted(length: int, seed: int, max_items: int) -> Probe:
     rng = Rng(f"probe {seed} count {length}")
+    used: set[str] = set()
 
     def every_count(_: int) -> list[Asked]:
-        found = []
-        for many in range(_MOST_COUNTED + 1):
-            others = [rng.pick(strings.ALPHABET.replace(strings.COUNTED, "")) for _ in range(length - many)]
-            found.append(_with_so_many(rng, many, others))
+        found = [_with_so_many(rng, many, length, used) for many in range(_MOST_COUNTED + 1)]
+        used.update(found)
         return _asked([strings.count(letters) for letters in found])
 
     return Probe(
@@ -81,26 +74,33 @@ def _counted(length: int, seed: int, max_items: int) -> Probe:
     )
 
 
-def _with_so_many(rng: Rng, many: int, others: Sequence[str]) -> str:
+def _with_so_many(rng: Rng, many: int, length: int, used: set[str]) -> str:
+    """A held-out string with so many of the counted letter, one that is not used yet as long as there is one."""
     rest = strings.ALPHABET.replace(strings.COUNTED, "")
+    tries = 0
     while True:
-        letters = "".join(rng.some([strings.COUNTED] * many + list(others), many + len(others)))
-        if is_held_out(strings.counted_key(letters)):
+        tries += 1
+        unordered = [strings.COUNTED] * many + [rng.pick(rest) for _ in range(length - many)]
+        letters = "".join(rng.some(unordered, length))
+        if is_held_out(strings.counted_key(letters)) and (letters not in used or tries > _NEW_TRIES):
             return letters
-        others = [rng.pick(rest) for _ in others]
 
 
 def _parity(length: int, seed: int, max_items: int) -> Probe:
     rng = Rng(f"probe {seed} parity {length}")
+    used: set[str] = set()
 
     def neighbours(_: int) -> list[Asked]:
+        tries = 0
         while True:
-            one = _held_string(rng, length, lambda letters: True)
-            at = rng.between(0, length - 1)
+            tries += 1
+            one, at = strings.drawn(rng, strings.ALPHABET, length), rng.between(0, length - 1)
             new = "b" if one[at] == strings.COUNTED else strings.COUNTED
-            other = one[:at] + new + one[at + 1 :]
-            if is_held_out(strings.counted_key(other)):
-                return _asked([strings.parity(one), strings.parity(other)])
+            pair = {one, one[:at] + new + one[at + 1 :]}
+            held = all(is_held_out(strings.counted_key(letters)) for letters in pair)
+            if held and (used.isdisjoint(pair) or tries > _NEW_TRIES):
+                used.update(pair)
+                return _asked([strings.parity(letters) for letters in sorted(pair)])
 
     return Probe(
         "parity",
