@@ -151,7 +151,8 @@ def open_sources(
         elif name == "builtin:python":
             sources.append(builtin.PythonSource())
         elif name.startswith(builtin.PREFIX):
-            raise InputError(f"there is no built-in '{name}': there are {', '.join(builtin.NAMES)}")
+            *others, last = builtin.NAMES
+            raise InputError(f"there is no built-in '{name}': there are {', '.join(others)} and {last}")
         elif Path(name).is_fifo():
             with Path(name).open("rb") as stream:
                 sources.append(StreamSource(name, stream, spool))
