@@ -176,6 +176,16 @@ def test_the_mixture_is_an_addition_of_bounded_size(tmp_path: Path) -> None:
         opened("builtin:task")
 
 
+def test_a_limit_cuts_the_other_text_and_not_the_mixture(tmp_path: Path) -> None:
+    """Of an endless source before it nothing would be left for what comes after the limit."""
+    sources = open_sources(
+        ["builtin:primer", "builtin:tasks"], text_field="text", max_bytes=200_000, seed=0, spool=tmp_path
+    )
+    assert [source.name for source in sources] == ["builtin:tasks", "builtin:primer"]
+    first = sum(len(piece.document.text.encode()) for piece in sources[0].pieces(SourceLog()))
+    assert 18_000 < first <= 20_000
+
+
 def test_the_source_says_what_its_text_depends_on() -> None:
     def identity(seed: int, max_bytes: int | None) -> dict[str, object]:
         (source,) = open_sources(

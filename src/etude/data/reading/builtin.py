@@ -17,8 +17,7 @@ NAMES = ("builtin:primer", "builtin:python", "builtin:tasks")
 ENDLESS_BYTES = 12_000_000
 """Read of an endless built-in when nothing is asked."""
 TASK_BYTES = 1_000_000
-"""Of the task mixture, which is an addition to a corpus: more only when ``data.max_bytes`` asks for it and no other
-source is named."""
+"""Of the task mixture, which is an addition to a corpus, when nothing is asked, and the most beside other text."""
 _LEFT_OUT = frozenset(
     {"site-packages", "dist-packages", "test", "tests", "idle_test", "lib2to3", "__pycache__"}
 )

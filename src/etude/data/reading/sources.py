@@ -124,7 +124,8 @@ def open_sources(
 ) -> list[Source]:
     """The sources behind what was typed; the same name twice counts once.
 
-    ``spool`` is a folder for what comes on standard input.
+    ``spool`` is a folder for what comes on standard input. The task mixture comes first, however it was typed: an
+    addition is neither cut off by ``max_bytes`` nor the end of the text.
 
     Raises:
         InputError: no such path (the nearest is named), no such built-in, or a missing optional library.
@@ -146,8 +147,9 @@ def open_sources(
         elif name == "builtin:primer":
             sources.append(builtin.PrimerSource(seed, max_bytes))
         elif name == "builtin:tasks":
-            alone = max_bytes if len(set(names)) == 1 else None
-            sources.append(builtin.TasksSource(seed, builtin.TASK_BYTES if alone is None else alone))
+            sources.insert(
+                0, builtin.TasksSource(seed, _bytes_of_tasks(max_bytes, alone=len(set(names)) == 1))
+            )
         elif name == "builtin:python":
             sources.append(builtin.PythonSource())
         elif name.startswith(builtin.PREFIX):
@@ -159,6 +161,13 @@ def open_sources(
         else:
             sources.append(PathSource(name, text_field))
     return sources
+
+
+def _bytes_of_tasks(max_bytes: int | None, *, alone: bool) -> int:
+    """All that is asked for where nothing else is read; beside other text at most a tenth of it."""
+    if max_bytes is None:
+        return builtin.TASK_BYTES
+    return max_bytes if alone else min(builtin.TASK_BYTES, max_bytes // 10)
 
 
 def absolute_source(name: str) -> str:
