@@ -45,11 +45,10 @@ def solved(line: str) -> tuple[str, str]:
 
 
 def _closed(line: str) -> tuple[str, str]:
-    """Matching pairs are struck out until one bracket is left open."""
-    marks = "".join(re.findall(r"[()\[\]]", line))
+    """Matching pairs are struck out; the last bracket that is left open is the one to close."""
     whole = line.endswith(".")
-    left = marks[:-1] if whole else marks
+    left = "".join(re.findall(r"[()\[\]]", line))[: -1 if whole else None]
     while (shorter := left.replace("()", "").replace("[]", "")) != left:
         left = shorter
-    answer = {"(": ")", "[": "]"}[left]  # exactly one is open
-    return line[:-2] if whole else line, answer + "."
+    assert not set(left) & set(")]")
+    return line[:-2] if whole else line, {"(": ")", "[": "]"}[left[-1]] + "." * whole

@@ -118,7 +118,7 @@ def test_counting_is_at_chance() -> None:
 def size(name: str, text: str) -> int:
     """What the condition of a probe counts."""
     if name == "brackets":
-        return deepest(text)
+        return still_open(text)
     if name == "hops":
         return int(re.findall(r"after (\d)", text)[0])
     if name in {"key-value recall", "few-shot cipher"}:
@@ -134,12 +134,16 @@ def test_conditions_are_what_they_say() -> None:
     assert max(size("copy", line) for line in copied) == LONGEST_COPY < 12
 
 
-def deepest(text: str) -> int:
-    level = most = 0
-    for mark in text:
-        level += (mark in "([") - (mark in ")]")
-        most = max(most, level)
-    return most
+def still_open(text: str) -> int:
+    return sum((mark in "([") - (mark in ")]") for mark in text)
+
+
+def test_the_first_bracket_does_not_give_the_answer_away() -> None:
+    for probe in PROBES:
+        if probe.name == "brackets" and probe.condition != "depth 1":
+            matching = {"(": ")", "[": "]"}
+            right = [matching[item.answer.given.split()[1]] == item.answer.said for item in probe.items]
+            assert sum(right) == len(right) / 2
 
 
 def test_items_are_fixed_by_the_seed() -> None:

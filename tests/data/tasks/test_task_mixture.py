@@ -15,7 +15,7 @@ from etude.data.primer.rng import Rng
 from etude.data.reading.builtin import TASK_BYTES
 from etude.data.reading.piece import SourceLog
 from etude.data.reading.sources import open_sources
-from etude.data.tasks.brackets import brackets_key, depth
+from etude.data.tasks.brackets import block_keys, drawn_word, shape_key
 from etude.data.tasks.generator import document, documents
 from etude.data.tasks.people import PEOPLE, QUESTIONS, question_key
 from etude.data.tasks.problem import ONE_IN, is_held_out
@@ -127,18 +127,20 @@ def test_about_a_fifth_is_held_out() -> None:
         share = sum(is_held_out(question_key(question, person)) for person in PEOPLE) / len(PEOPLE)
         assert abs(share - 1 / ONE_IN) < 0.08
     assert is_held_out(string_key("abcd")) == is_held_out(string_key("dcba"))
-    assert brackets_key("([])") == brackets_key("[[]]")
+    shapes = {shape_key(drawn_word(Rng(f"{at}"), 8)) for at in range(2000)}
+    assert abs(sum(map(is_held_out, shapes)) / len(shapes) - 1 / ONE_IN) < 0.04
 
 
-def test_brackets_reach_every_depth() -> None:
-    depths = Counter(
-        depth(line.removeprefix("Brackets: ").rstrip(".").replace(" ", "")) for line in lines("Brackets")
-    )
-    assert set(depths) == {2, 3, 4, 5}
-    with pytest.raises(ValueError, match="does not match"):
-        depth("(]")
-    with pytest.raises(ValueError, match="not closed"):
-        depth("(()")
+def test_brackets_that_match_are_told_apart_by_what_is_between() -> None:
+    assert block_keys("([]())") == [("brackets", "()()")] == block_keys("[()[]]")
+    assert block_keys("([[]])") == [("brackets", "(())")]
+    assert block_keys("[(()())(") == [("brackets", "()()")]  # the beginning of a word
+    assert block_keys("(())") == []
+    for wrong in ("(]", "())"):
+        with pytest.raises(ValueError, match="does not match"):
+            block_keys(wrong)
+    lengths = Counter(len(re.findall(r"[()\[\]]", line)) // 2 for line in lines("Brackets"))
+    assert set(lengths) == set(range(3, 11))
 
 
 def test_documents_are_a_function_of_seed_and_number() -> None:

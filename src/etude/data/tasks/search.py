@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from etude.data.tasks.brackets import brackets_key
+from etude.data.tasks.brackets import block_keys
 from etude.data.tasks.lookups import chain_key, cipher_key, pairs_key
 from etude.data.tasks.people import PEOPLE, QUESTIONS, question_key
 from etude.data.tasks.problem import Key, is_held_out
@@ -43,7 +43,8 @@ def held_out_in(text: str) -> set[Key]:
 def _listed(text: str) -> set[Key]:
     found = {string_key(match[1].replace(" ", "")) for match in _STRING.finditer(text)}
     found |= {counted_key(match[1].replace(" ", "")) for match in _LETTERS.finditer(text)}
-    found |= {brackets_key(match[1].replace(" ", "")) for match in _BRACKETS.finditer(text)}
+    for match in _BRACKETS.finditer(text):
+        found |= _in_brackets(match[1].replace(" ", ""))
     for match in _PAIRS.finditer(text):
         found.add(pairs_key([(one[0], one[-1]) for one in match[1].split(", ")]))
     for match in _CHAIN.finditer(text):
@@ -53,6 +54,13 @@ def _listed(text: str) -> set[Key]:
             shift = (LETTERS.index(shown[-1]) - LETTERS.index(shown[0])) % len(LETTERS)
             found.add(cipher_key(shift, shown[0]))
     return found
+
+
+def _in_brackets(marks: str) -> set[Key]:
+    try:
+        return set(block_keys(marks))
+    except ValueError:  # another text's brackets, which do not match
+        return set()
 
 
 def _asked(text: str) -> set[Key]:

@@ -5,18 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from etude.data.primer.rng import Rng
-from etude.data.tasks import strings
-from etude.data.tasks.brackets import brackets_key, completion, drawn_word
+from etude.data.tasks import brackets, strings
 from etude.data.tasks.problem import Problem, is_held_out
 from etude.evaluate.blocks import Asked, blocks
 from etude.evaluate.items import Probe
 
 _COPY_LENGTHS = (2, 4, 6, 8, 12)
 _COUNT_LENGTHS = (8, 10, 12)
-_DEPTHS = (2, 3, 4, 5)
+_DEPTHS = (1, 2, 3, 4)
 _MOST_COUNTED = 5
-_LEAST_INNER = 4
-"""Brackets between the two that match: further apart than seven bytes."""
+_MOST_INNER_PAIRS = 6
 _NEW_TRIES = 400
 
 
@@ -116,16 +114,27 @@ def _closed(depth: int, seed: int, max_items: int) -> Probe:
     rng = Rng(f"probe {seed} brackets {depth}")
 
     def both_kinds(_: int) -> list[Asked]:
-        while True:
-            word = drawn_word(rng, depth)
-            if len(word) - 2 >= _LEAST_INNER and is_held_out(brackets_key(word)):
-                return _asked([completion(f"({word[1:-1]})"), completion(f"[{word[1:-1]}]")])
+        inner = _held_inner(rng)
+        before = ""
+        for _ in range(depth - 1):
+            beside = "".join(rng.pick(("", "()", "[]")) for _ in range(2))
+            before += rng.pick("([") + beside
+        return _asked([brackets.closing(before, inner, opener) for opener in "(["])
 
     return Probe(
         "brackets",
         f"depth {depth}",
-        "Which bracket closes the first one, after all that stands within?",
+        "Which bracket closes the last one that is open, before which others are open?",
         blocks(both_kinds, max_items),
-        held_out="What stands within the outermost brackets.",
+        held_out="This nesting between two brackets that match, of any kinds.",
         open_answer=True,
     )
+
+
+def _held_inner(rng: Rng) -> str:
+    """What stands between two brackets: held out itself, and no part of it."""
+    while True:
+        inner = brackets.drawn_word(rng, rng.between(2, _MOST_INNER_PAIRS))
+        parts = brackets.block_keys(inner)
+        if is_held_out(brackets.shape_key(inner)) and not any(map(is_held_out, parts)):
+            return inner

@@ -10,7 +10,7 @@ from etude.data.primer.lexicon import COUNTS, CountKind, number_word
 from etude.data.primer.rng import Rng
 from etude.evaluate.blocks import block
 from etude.evaluate.items import Candidate, Item, Probe
-from etude.evaluate.world_probes.wording import Evenly, capital, object_, subject, taught_with
+from etude.evaluate.world_probes.wording import HAVE_MANY, Evenly, capital, object_, subject, taught_with
 
 Sum = tuple[int, int, str]
 _WORD = {"+": "plus", "-": "minus"}
@@ -57,12 +57,6 @@ def _group(a: int, b: int, op: str) -> str:
     return f"{min(a, b)} + {max(a, b)}" if op == "+" else f"{a} - {b}"
 
 
-_HAS = (
-    "{a} has {many}.",
-    "There are {many} on {a}'s table.",
-    "In {a}'s bag there are {many}.",
-    "{a} is holding {many}.",
-)
 _CHANGES = {
     "+": ("{b} gives {him} {part} more.", "{He} gets {part} more from {b}.", "Then {b} brings {part} more."),
     "-": ("{He} gives {part} to {b}.", "{b} takes {part} of them.", "{He} gives {part} away to {b}."),
@@ -116,7 +110,7 @@ def _counting(op: str, seed: int, max_items: int) -> Probe:
 def _problem(rng: Rng, one: Sum, kind: CountKind) -> str:
     start, part, op = one
     a, b = rng.some(taught_with(kind.noun), 2)
-    sentences = (rng.pick(_HAS), rng.pick(_CHANGES[op]), rng.pick(_NOW))
+    sentences = (rng.pick(HAVE_MANY), rng.pick(_CHANGES[op]), rng.pick(_NOW))
     return " ".join(sentences).format(
         a=a, b=b, many=amount(start, kind), part=number_word(part), plural=kind.plural,
         him=object_(a), He=capital(subject(a)),

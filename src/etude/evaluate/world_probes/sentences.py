@@ -10,7 +10,7 @@ from etude.data.primer.rng import Rng
 from etude.evaluate.blocks import Asked, block, blocks
 from etude.evaluate.items import Item, Probe
 from etude.evaluate.world_probes.verbs import ENDINGS, VERBS
-from etude.evaluate.world_probes.wording import Evenly, held_with, taught_with
+from etude.evaluate.world_probes.wording import HAVE_MANY, Evenly, held_with, taught_with
 
 
 def agreement(seed: int, max_items: int) -> list[Probe]:
@@ -41,14 +41,6 @@ def _agreeing(far: bool, seed: int, max_items: int) -> Probe:
     )
 
 
-_HAS = (
-    "{a} has {many}. ",
-    "There are {many} on {a}'s table. ",
-    "In {a}'s bag there are {many}. ",
-    "{a} is holding {many}. ",
-)
-
-
 def pronouns(seed: int, max_items: int) -> list[Probe]:
     """A girl and a boy change places; the pronoun is far from the name, or past the name of somebody else."""
     return [_pronoun(past, seed, max_items) for past in (False, True)]
@@ -67,7 +59,7 @@ def _pronoun(past: bool, seed: int, max_items: int) -> Probe:
     items: list[Item] = []
     for number in range(max(1, max_items // (4 if past else 2))):
         kind, girl, boy = cast.draw()
-        frame, many = rng.pick(_HAS), amount(rng.between(3, 15), kind)
+        frame, many = rng.pick(HAVE_MANY) + " ", amount(rng.between(3, 15), kind)
         said = ("her", "him") if past else ("She", "He")
         for others in (GIRLS, BOYS) if past else (NAMES,):
             giver = rng.pick(taught_with(kind.noun, others))

@@ -30,6 +30,15 @@ def a_thing(noun: str, rng: Rng) -> str:
     return f"{'an' if look[0] in 'aeiou' else 'a'} {look} {noun}"
 
 
+HAVE_MANY = (
+    "{a} has {many}.",
+    "There are {many} on {a}'s table.",
+    "In {a}'s bag there are {many}.",
+    "{a} is holding {many}.",
+)
+"""Somebody has counted things."""
+
+
 def held_with(noun: str, names: Sequence[str] = NAMES) -> list[str]:
     """The names that no story has together with the noun."""
     return [name for name in names if (name, noun) in HELD_PAIRS]
