@@ -14,6 +14,7 @@ items are dropped until they are: otherwise a preference for one of them would l
 
 from __future__ import annotations
 
+import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable, Iterable, Sequence, Set
 from dataclasses import dataclass, field, replace
@@ -23,6 +24,7 @@ from etude.evaluate.items import Item, Probe
 WORDS = 13
 LEAST_CHARS = 4 * WORDS
 _LONGEST_WINDOW = 24
+_WORD_START = re.compile(r"(?<!\w)\S")
 
 Finder = Callable[[str], Set[Hashable]]
 
@@ -94,18 +96,20 @@ def _wanted(probes: Sequence[Probe], combinations: Finder) -> _Wanted:
 def _look_for(wanted: _Wanted, document: str, combinations: Finder) -> None:
     wanted.found |= combinations(document) & wanted.combinations
     size, starts = wanted.window, wanted.texts
-    for at in range(len(document) - size + 1):
-        window = document[at : at + size]
-        if window in starts:
+    for at in [match.start() for match in _WORD_START.finditer(document)]:
+        if (window := document[at : at + size]) in starts:
             wanted.found_texts |= {text for text in starts[window] if document.startswith(text, at)}
     if wanted.grams:
-        wanted.found_grams |= _grams(document) & wanted.grams
+        wanted.found_grams |= wanted.grams.intersection(map(hash, _windows(document)))
+
+
+def _windows(text: str) -> Iterable[tuple[str, ...]]:
+    words = text.lower().split()
+    return zip(*(words[at:] for at in range(WORDS)), strict=False)
 
 
 def _grams(text: str) -> set[int]:
-    words = text.lower().split()
-    windows = (tuple(words[at : at + WORDS]) for at in range(len(words) - WORDS + 1))
-    return {hash(window) for window in windows if sum(map(len, window)) + WORDS - 1 >= LEAST_CHARS}
+    return {hash(window) for window in _windows(text) if sum(map(len, window)) + WORDS - 1 >= LEAST_CHARS}
 
 
 def _own_grams(probe: Probe) -> dict[str, set[int]]:
