@@ -11,7 +11,8 @@ import typer
 from etude.errors import InputError
 
 SOURCES_HELP = (
-    "Files, folders, `-` for standard input, `hf:owner/name`, `builtin:primer` or `builtin:python`."
+    "Files, folders, `-` for standard input, `hf:owner/name`, `builtin:primer`, `builtin:python`, or `builtin:tasks` "
+    "beside any of them."
 )
 
 ConfigFile = Annotated[Path | None, typer.Option("--config", help="Settings in a TOML file.")]

@@ -1,4 +1,4 @@
-"""The corpora that need no download: ``builtin:primer`` and ``builtin:python``."""
+"""The corpora that need no download: ``builtin:primer``, ``builtin:python``, and the addition ``builtin:tasks``."""
 
 from __future__ import annotations
 
@@ -13,9 +13,11 @@ from etude.data.reading.piece import Piece, SourceLog
 from etude.run import hash_file
 
 PREFIX = "builtin:"
-NAMES = ("builtin:primer", "builtin:python")
+NAMES = ("builtin:primer", "builtin:python", "builtin:tasks")
 ENDLESS_BYTES = 12_000_000
 """Read of an endless built-in when nothing is asked."""
+TASK_BYTES = 1_000_000
+"""Of the task mixture, which is an addition to a corpus, when nothing is asked, and the most beside other text."""
 _LEFT_OUT = frozenset(
     {"site-packages", "dist-packages", "test", "tests", "idle_test", "lib2to3", "__pycache__"}
 )
@@ -33,23 +35,33 @@ class PrimerSource:
 
     def identity(self) -> dict[str, Any]:
         """The generator's own code and data, the seed and the length decide the text."""
-        from etude.data.primer import generator
-
-        folder = Path(generator.__file__).parent
-        digest = hashlib.blake2b(digest_size=16)
-        for path in sorted(folder.rglob("*")):
-            if path.is_file() and path.suffix != ".pyc":
-                digest.update(f"{path.relative_to(folder)}\0{hash_file(path)}\0".encode())
-        return {
-            "source": self.name,
-            "seed": self.seed,
-            "max_bytes": self.max_bytes,
-            "code": digest.hexdigest(),
-        }
+        return _generated(self.name, self.seed, self.max_bytes, "primer")
 
     def pieces(self, log: SourceLog) -> Iterator[Piece]:
         """One story a document."""
         from etude.data.primer import generator
+
+        for document in generator.documents(self.seed, self.max_bytes):
+            yield Piece(document)
+
+
+class TasksSource:
+    """Problems over symbols and made-up people; the same seed gives the same bytes."""
+
+    name = "builtin:tasks"
+    size = None
+
+    def __init__(self, seed: int, max_bytes: int) -> None:
+        self.seed = seed
+        self.max_bytes = max_bytes
+
+    def identity(self) -> dict[str, Any]:
+        """The generator's own code and data (with the primer's, whose sums it leaves out), the seed and the length."""
+        return _generated(self.name, self.seed, self.max_bytes, "tasks", "primer")
+
+    def pieces(self, log: SourceLog) -> Iterator[Piece]:
+        """A few problems of one kind a document."""
+        from etude.data.tasks import generator
 
         for document in generator.documents(self.seed, self.max_bytes):
             yield Piece(document)
@@ -82,3 +94,14 @@ class PythonSource:
         """One module a document."""
         for path in self.files:
             yield from read_file(path, f"python/{path.relative_to(self.root).as_posix()}", "text", log)
+
+
+def _generated(name: str, seed: int, max_bytes: int, *packages: str) -> dict[str, Any]:
+    """What decides a generated text: the files of these packages of ``etude.data``, the seed and the length."""
+    digest = hashlib.blake2b(digest_size=16)
+    for package in packages:
+        folder = Path(__file__).parent.parent / package
+        for path in sorted(folder.rglob("*")):
+            if path.is_file() and path.suffix != ".pyc":
+                digest.update(f"{path.relative_to(folder)}\0{hash_file(path)}\0".encode())
+    return {"source": name, "seed": seed, "max_bytes": max_bytes, "code": digest.hexdigest()}

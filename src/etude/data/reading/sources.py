@@ -124,7 +124,8 @@ def open_sources(
 ) -> list[Source]:
     """The sources behind what was typed; the same name twice counts once.
 
-    ``spool`` is a folder for what comes on standard input.
+    ``spool`` is a folder for what comes on standard input. The task mixture comes first, however it was typed: an
+    addition is neither cut off by ``max_bytes`` nor the end of the text.
 
     Raises:
         InputError: no such path (the nearest is named), no such built-in, or a missing optional library.
@@ -145,16 +146,28 @@ def open_sources(
             sources.append(hub.HubSource(name, text_field))
         elif name == "builtin:primer":
             sources.append(builtin.PrimerSource(seed, max_bytes))
+        elif name == "builtin:tasks":
+            sources.insert(
+                0, builtin.TasksSource(seed, _bytes_of_tasks(max_bytes, alone=len(set(names)) == 1))
+            )
         elif name == "builtin:python":
             sources.append(builtin.PythonSource())
         elif name.startswith(builtin.PREFIX):
-            raise InputError(f"there is no built-in '{name}': there are {' and '.join(builtin.NAMES)}")
+            *others, last = builtin.NAMES
+            raise InputError(f"there is no built-in '{name}': there are {', '.join(others)} and {last}")
         elif Path(name).is_fifo():
             with Path(name).open("rb") as stream:
                 sources.append(StreamSource(name, stream, spool))
         else:
             sources.append(PathSource(name, text_field))
     return sources
+
+
+def _bytes_of_tasks(max_bytes: int | None, *, alone: bool) -> int:
+    """All that is asked for where nothing else is read; beside other text at most a tenth of it."""
+    if max_bytes is None:
+        return builtin.TASK_BYTES
+    return max_bytes if alone else min(builtin.TASK_BYTES, max_bytes // 10)
 
 
 def absolute_source(name: str) -> str:

@@ -1,0 +1,48 @@
+"""The task mixture as documents: document i of a seed is made from (seed, i) alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from etude.data.document import Document
+from etude.data.primer.rng import Rng
+from etude.data.tasks import brackets, lookups, people, strings, sums
+from etude.data.tasks.problem import Problem, drawn_until
+
+_DRAWS: dict[str, Callable[[Rng], Problem]] = {
+    "copy": strings.any_copy,
+    "reverse": strings.any_reverse,
+    "count": strings.any_count,
+    "parity": strings.any_parity,
+    "recall": lookups.any_recall,
+    "hops": lookups.any_hop,
+    "cipher": lookups.any_cipher,
+    "brackets": brackets.any_brackets,
+    "addition": sums.any_addition,
+    "questions": people.any_question,
+}
+_WHEEL = (*_DRAWS, "addition", "biographies", "biographies")
+"""Sums and people are a fixed list to be learned: they come more often."""
+
+
+def document(seed: int, index: int) -> Document:
+    """Several problems of one kind, a line each, none of them held out: the same bytes on any machine."""
+    rng = Rng(f"tasks {seed} {index}")
+    kind = rng.pick(_WHEEL)
+    if kind == "biographies":
+        lines = [people.biography(rng, person) for person in rng.some(people.PEOPLE, rng.between(2, 4))]
+    else:
+        lines = [drawn_until(_DRAWS[kind], rng, held_out=False).line for _ in range(rng.between(4, 8))]
+    return Document(text="\n".join(lines), id=f"tasks-{seed}-{index}", origin="builtin:tasks")
+
+
+def documents(seed: int = 0, max_bytes: int | None = None) -> Iterator[Document]:
+    """Documents 0, 1, 2 ... of a seed, without end, or until the next would pass ``max_bytes`` of UTF-8."""
+    index, size = 0, 0
+    while True:
+        made = document(seed, index)
+        size += len(made.text.encode())
+        if max_bytes is not None and size > max_bytes:
+            return
+        yield made
+        index += 1

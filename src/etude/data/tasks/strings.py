@@ -1,0 +1,64 @@
+"""Copy a string of letters, turn it round, count a letter in it."""
+
+from __future__ import annotations
+
+from etude.data.primer.rng import Rng
+from etude.data.tasks.problem import Key, Problem
+
+LETTERS = "abcdefghijklmnopqrstuvwxyz"
+LONGEST_COPY = 8
+SHORTEST_COUNT, LONGEST_COUNT = 4, 12
+COUNTED, ALPHABET = "a", "abc"
+
+
+def spaced(letters: str) -> str:
+    """Letters apart, so that a tokenizer of words sees each of them."""
+    return " ".join(letters)
+
+
+def string_key(letters: str) -> Key:
+    """The same letters in another order are no new problem: a probe sets one order against another."""
+    return ("string", "".join(sorted(letters)))
+
+
+def copy(letters: str) -> Problem:
+    return Problem(string_key(letters), f"Copy: {spaced(letters)}. The same again: ", f"{spaced(letters)}.")
+
+
+def reverse(letters: str) -> Problem:
+    text = f"Turn round: {spaced(letters)}. The other way: "
+    return Problem(string_key(letters), text, f"{spaced(letters[::-1])}.")
+
+
+def counted_key(letters: str) -> Key:
+    return ("letters", letters)
+
+
+def count(letters: str) -> Problem:
+    text = f"Letters: {spaced(letters)}. The number of {COUNTED}: "
+    return Problem(counted_key(letters), text, f"{letters.count(COUNTED)}.")
+
+
+def parity(letters: str) -> Problem:
+    text = f"Letters: {spaced(letters)}. Is the number of {COUNTED} odd or even? "
+    return Problem(counted_key(letters), text, "Odd." if letters.count(COUNTED) % 2 else "Even.")
+
+
+def drawn(rng: Rng, alphabet: str, length: int) -> str:
+    return "".join(rng.pick(alphabet) for _ in range(length))
+
+
+def any_copy(rng: Rng) -> Problem:
+    return copy(drawn(rng, LETTERS, rng.between(2, LONGEST_COPY)))
+
+
+def any_reverse(rng: Rng) -> Problem:
+    return reverse(drawn(rng, LETTERS, rng.between(2, LONGEST_COPY)))
+
+
+def any_count(rng: Rng) -> Problem:
+    return count(drawn(rng, ALPHABET, rng.between(SHORTEST_COUNT, LONGEST_COUNT)))
+
+
+def any_parity(rng: Rng) -> Problem:
+    return parity(drawn(rng, ALPHABET, rng.between(SHORTEST_COUNT, LONGEST_COUNT)))
