@@ -23,23 +23,28 @@ section{margin:0 0 28px;padding:22px 0 0;border-top:1px solid var(--edge)}
 .faint,summary,figcaption{color:var(--faint)}
 .faint{font-size:.9rem}
 .against{display:inline;margin:0 8px 0 0;color:var(--faint)}
-input[name=against]{margin:0 4px 0 0;accent-color:var(--seed0)}
-input[name=against]+label{margin-right:14px;display:inline-block;padding:8px 0}
+input[name=against]{position:absolute;opacity:0}
+input[name=against]+label{display:inline-block;margin:0 4px 6px 0;padding:5px 12px;border:1px solid var(--edge);
+border-radius:16px;cursor:pointer}
+input[name=against]:checked+label{background:var(--ink);border-color:var(--ink);color:var(--ground)}
+input[name=against]:focus-visible+label{outline:3px solid var(--seed0);outline-offset:2px}
 main{margin-top:14px}
 .wide{overflow-x:auto}
 table{border-collapse:collapse;font-size:.9rem;font-variant-numeric:tabular-nums}
 th,td{text-align:left;padding:5px 14px 5px 0;border-bottom:1px solid var(--grid);vertical-align:top}
 th{color:var(--faint);font-weight:500}
-.verdicts{width:100%}
+strong{font-weight:600}
+.verdicts th,.verdicts td{white-space:nowrap}
 td,.verdict,li,p{overflow-wrap:break-word}
-.legend{list-style:none;display:flex;flex-wrap:wrap;gap:4px 18px;margin:0 0 6px;padding:0;font-size:.9rem}
+.legend{list-style:none;display:flex;flex-wrap:wrap;gap:4px 18px;margin:0;padding:0;font-size:.9rem;grid-column:1/-1}
 .legend i{display:inline-block;width:18px;height:0;border-top:3px solid;margin:0 6px 4px 0;vertical-align:middle}
 .legend .nulls{border-top:2px dotted var(--faint)}
 .rules{padding-left:20px}
 .rules li{margin-bottom:6px}
-.figures{display:none;grid-template-columns:repeat(auto-fit,minmax(min(100%,340px),1fr));gap:12px 20px}
-.figures.always{display:grid;max-width:560px}
+.figures{display:none;grid-template-columns:minmax(0,1fr);gap:8px 24px}
+@media(min-width:720px){.figures{grid-template-columns:repeat(2,minmax(0,1fr))}}
 figure{margin:0;min-width:0}
+.law{max-width:560px}
 figcaption{font-size:.9rem;margin-bottom:2px}
 svg{display:block;width:100%;height:auto}
 svg text{font-size:11px;fill:var(--faint);font-variant-numeric:tabular-nums}

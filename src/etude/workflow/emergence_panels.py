@@ -36,6 +36,7 @@ def panel_of(abilities: Sequence[Ability], axis: Axis, thresholded: bool) -> Pan
         falling=axis is Axis.LOSS,
         least=0.0 if thresholded else None,
         most=1.0 if thresholded else None,
+        span=0.5,
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from html import escape
 
 from etude.workflow.plot_layout import place_labels, short_number
@@ -85,9 +85,10 @@ class Scale:
     def ticks(self) -> list[tuple[float, str]]:
         """Places and names, at most `MOST_TICKS`."""
         if not self.logarithmic:
-            return [(value, _plain(value, self.high - self.low)) for value in _round(self.low, self.high)]
+            values, digits = _round(self.low, self.high)
+            return [(value, _plain(value, digits)) for value in values]
         powers = range(math.floor(math.log10(self.low)) - 1, math.ceil(math.log10(self.high)) + 1)
-        values: list[float] = []
+        values = []
         for factors in ((1, 2, 5), (1,)):
             values = [f * 10.0**power for power in powers for f in factors]
             lowest = self.low * 1.5 if self.zero is not None else self.low
@@ -111,7 +112,9 @@ class Panel:
     falling: bool = False
     least: float | None = None
     most: float | None = None
-    band: tuple[Point, ...] = field(default=())
+    span: float = 1e-6
+    """The picture shows at least so much of the heights: noise is to look small."""
+    band: tuple[Point, ...] = ()
 
     def svg(self) -> str:
         """The picture. Every text is escaped."""
@@ -142,12 +145,11 @@ class Panel:
         values += [end for p in self.band for end in (p.low, p.high)]
         ends = [e for line in self.lines for p in line.points for e in (p.low, p.high) if math.isfinite(e)]
         low, high = min(values, default=0.0), max(values, default=1.0)
-        room = max(high - low, 1e-6)
+        room = max(high - low, self.span)
         low, high = max(min([low, *ends]), low - room / 3), min(max([high, *ends]), high + room / 3)
-        low = low - 0.05 * room if self.least is None else self.least
-        high = high + 0.05 * room if self.most is None else self.most
-        if high - low < 1e-9:
-            low, high = low - 0.5, high + 0.5
+        short = max(0.0, self.span - (high - low)) / 2
+        low = low - short - 0.05 * room if self.least is None else self.least
+        high = high + short + 0.05 * room if self.most is None else self.most
         return Scale(low, high, HEIGHT - BOTTOM, TOP)
 
     def _axes(self, x: Scale, y: Scale) -> list[str]:
@@ -217,18 +219,18 @@ def _clip(y: Scale, value: float) -> float:
     return min(max(y.at(min(max(value, y.low - 1), y.high + 1)), TOP), HEIGHT - BOTTOM)
 
 
-def _round(low: float, high: float) -> list[float]:
-    """Round numbers within, three to six of them."""
+def _round(low: float, high: float) -> tuple[list[float], int]:
+    """Round numbers within, four to seven of them as a rule, and the digits that they need."""
     raw = (high - low) / 4
-    power = 10.0 ** math.floor(math.log10(raw))
-    step = next(factor * power for factor in (1, 2, 2.5, 5, 10) if factor * power >= raw * 0.999)
-    first = math.ceil(low / step - 1e-9)
-    return [number * step for number in range(first, math.floor(high / step + 1e-9) + 1)]
+    power = math.floor(math.log10(raw))
+    factor = min((1, 2, 5, 10), key=lambda factor: abs(math.log(factor * 10.0**power / raw)))
+    step = factor * 10.0**power
+    first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
+    return [number * step for number in range(first, last + 1)], max(0, -power - (factor == 10))
 
 
-def _plain(value: float, span: float) -> str:
+def _plain(value: float, digits: int) -> str:
     if abs(value) >= 10000:
         return short_number(value)
-    digits = max(0, 1 - math.floor(math.log10(span)))
-    text = f"{value:.{min(digits, 6)}f}"
+    text = f"{value:.{digits}f}"
     return "0" if float(text) == 0 else text

@@ -89,10 +89,10 @@ def _summary(study: Study) -> Iterator[str]:
             cells = [f'<a href="#ability-{number}">{escape(ability.title)}</a>']
             if several:
                 cells.append(escape(ability.family.name))
+            cells.append(f"<strong>{escape(ability.verdict.word.value)}</strong>")
             cells += map(
                 escape,
                 (
-                    ability.verdict.word.value,
                     interval_of(ability.verdict.accuracy),
                     f"{ability.last.chance:.3f}",
                     score_of(ability.counting),
@@ -114,9 +114,9 @@ def _ability(number: int, abilities: Sequence[Ability], axes: Sequence[Axis]) ->
         size = f"{escape(ability.family.name)} parameters: " if len(abilities) > 1 else ""
         yield f'<p class="verdict"><strong>{size}{escape(ability.verdict.word.value)}</strong><br>'
         yield f'<span class="faint">{escape(ability.verdict.numbers)}</span></p>'
-    yield from _legend(abilities)
     for axis in axes:
         yield f'<div class="figures on-{axis.value}">'
+        yield from _legend(abilities, axis)
         for thresholded in (False, True):
             panel = panel_of(abilities, axis, thresholded)
             yield f"<figure><figcaption>{escape(panel.title)}</figcaption>{panel.svg()}</figure>"
@@ -125,15 +125,18 @@ def _ability(number: int, abilities: Sequence[Ability], axes: Sequence[Axis]) ->
     yield "</section>"
 
 
-def _legend(abilities: Sequence[Ability]) -> Iterator[str]:
+def _legend(abilities: Sequence[Ability], axis: Axis) -> Iterator[str]:
+    """Colours are seeds; or sizes, where several are drawn over the training."""
     yield '<ul class="legend">'
-    if len(abilities) > 1:
-        for place, ability in enumerate(abilities):
-            seeds = len(ability.series)
-            yield f'<li><i class="seed{place % COLOURS}"></i>{escape(ability.family.name)} ({seeds} seeds)</li>'
-    else:
-        for place, found in enumerate(abilities[0].verdict.seeds):
-            yield f'<li><i class="seed{place % COLOURS}"></i>seed {found.seed}</li>'
+    seeds = dict.fromkeys(curve.seed for ability in abilities for curve in ability.curves)
+    names = [f"seed {seed}" for seed in seeds]
+    if len(abilities) > 1 and axis is not Axis.PARAMETERS:
+        names = [f"{one.family.name} ({len(one.series)} seeds)" for one in abilities]
+    for place, name in enumerate(names):
+        yield f'<li><i class="seed{place % COLOURS}"></i>{escape(name)}</li>'
+    if axis is Axis.PARAMETERS:
+        yield "</ul>"
+        return
     if any(found.changed for ability in abilities for found in ability.verdict.seeds):
         yield "<li><b>▲</b> change point</li>"
     if any(curve.independence for ability in abilities for curve in ability.curves):
@@ -174,8 +177,8 @@ def _raw(abilities: Sequence[Ability]) -> Iterator[str]:
 def _of_seed(found: SeedFinding) -> tuple[str, ...]:
     return (
         str(found.seed),
-        f"{found.advantage:+.1f}" if math.isfinite(found.advantage) else "no fit",
-        f"{found.changed_at:,.4g}" if found.changed and found.changed_at is not None else "-",
+        f"{found.advantage:+.1f}" if math.isfinite(found.advantage) else "no rise",
+        f"{found.changed_at:,.0f}" if found.changed and found.changed_at is not None else "-",
         found.shape,
         f"{found.rise:.3g} x" if math.isfinite(found.rise) else "-",
         interval_of(found.margin),
@@ -200,5 +203,6 @@ def _law(law: LawOfStudy | str) -> Iterator[str]:
     yield "<section><h2>The loss law</h2>"
     yield from (f"<p>{escape(line)}</p>" for line in law_lines(law))
     if not isinstance(law, str):
-        yield f'<div class="figures always"><figure>{law_panel(law).svg()}</figure></div>'
+        yield '<figure class="law"><figcaption>Validation loss of every run at its end, in nats a token; dotted, '
+        yield f"the law; shaded, where 95 % of new runs would fall.</figcaption>{law_panel(law).svg()}</figure>"
     yield "</section>"

@@ -184,17 +184,19 @@ def _smooth(data: _Data) -> Iterator[Fit]:
 
 
 def _sigmoid(data: _Data, name: str, *, trend: bool) -> Fit:
-    """On a grid of middles and widths, then on a finer one around the best."""
+    """On a grid of middles and widths, then on finer ones around the best."""
     _, widths_in_rise = _SIGMOIDS[name]
     narrowest = SMOOTH_RISE / widths_in_rise
     start, end = data.positions[0], data.positions[-1]
     places = np.linspace(start - data.span / 4, end + data.span / 2, _PLACES)
     widths = np.geomspace(narrowest, max(data.span, 2 * narrowest), _WIDTHS)
     place, width = _best_sigmoid(data, name, trend, places, widths)
-    step, ratio = places[1] - places[0], widths[1] / widths[0]
-    places = place + step * np.linspace(-1, 1, 9)
-    widths = np.maximum(width * ratio ** np.linspace(-1, 1, 9), narrowest)
-    place, width = _best_sigmoid(data, name, trend, places, widths)
+    step, ratio = float(places[1] - places[0]), float(widths[1] / widths[0])
+    for _ in range(2):
+        places = place + step * np.linspace(-1, 1, 9)
+        widths = np.maximum(width * ratio ** np.linspace(-1, 1, 9), narrowest)
+        place, width = _best_sigmoid(data, name, trend, places, widths)
+        step, ratio = step / 4, ratio**0.25
     columns = _sigmoid_columns(data, name, trend, np.array([place]), np.array([width]))
     return data.fit(f"{name} on a trend" if trend else name, 5 if trend else 4, columns)
 

@@ -110,7 +110,7 @@ class Verdict:
         ]
         changes = [found.changed_at for found in self.seeds if found.changed and found.changed_at is not None]
         if changes:
-            parts.append(f"change at {', '.join(f'{at:,.4g}' for at in changes)}")
+            parts.append(f"change at step {', '.join(f'{at:,.0f}' for at in changes)}")
         rises = [found.rise for found in self.seeds if math.isfinite(found.rise)]
         if rises and self.word not in (Word.NOT_YET, Word.FEW_POINTS):
             parts.append(f"rise over a factor of {float(np.median(rises)):.3g}")
@@ -127,7 +127,7 @@ def verdict(curves: Sequence[Curve]) -> Verdict:
         raise ValueError("a verdict needs a curve")
     seeds = tuple(find(curve) for curve in curves)
     margin = over_seeds([curve.margin[-1] for curve in curves])
-    accuracy = over_seeds([curve.accuracy[-1] for curve in curves], 0.0, 1.0)
+    accuracy = _share(over_seeds([curve.accuracy[-1] for curve in curves]))
     fewest = min(len(curve.x) for curve in curves)
     return Verdict(_word(seeds, fewest), seeds, margin, accuracy, fewest)
 
@@ -174,23 +174,22 @@ def find(curve: Curve) -> SeedFinding:
     )
 
 
-def over_seeds(estimates: Sequence[Estimate], low: float = -math.inf, high: float = math.inf) -> Estimate:
+def over_seeds(estimates: Sequence[Estimate]) -> Estimate:
     """The mean over seeds. All are asked the same items, so the error of the items does not shrink with the seeds.
 
-    The interval takes Student's t for the spread of few seeds, and the normal one for that of the items.
+    The interval takes Student's t for the spread of few seeds, and each seed's own interval for that of the items.
     """
-    values = np.array([estimate.value for estimate in estimates])
-    item_errors = [e.standard_error for e in estimates if math.isfinite(e.standard_error)]
-    items = float(np.sqrt(np.mean(np.square(item_errors)))) if item_errors else math.inf
-    count = len(values)
-    if count == 1:
+    if len(estimates) == 1:
         return estimates[0]
+    values = values_of(tuple(estimates))
+    value, count = float(values.mean()), len(values)
     between = float(values.std(ddof=1)) / math.sqrt(count)
-    half = math.hypot(_student(count - 1) * between, Z * items)
-    value = float(values.mean())
-    return Estimate(
-        value, math.hypot(between, items), Interval(max(low, value - half), min(high, value + half)), count
-    )
+    spread = _student(count - 1) * between
+    below = float(np.mean([one.value - one.interval.low for one in estimates]))
+    above = float(np.mean([one.interval.high - one.value for one in estimates]))
+    items = float(np.mean([one.standard_error for one in estimates]))
+    interval = Interval(value - math.hypot(spread, below), value + math.hypot(spread, above))
+    return Estimate(value, math.hypot(between, items), interval, count)
 
 
 _T = (12.7062, 4.3027, 3.1824, 2.7764, 2.5706, 2.4469, 2.3646, 2.3060, 2.2622, 2.2281)
@@ -201,6 +200,12 @@ def _student(freedom: int) -> float:
     if freedom <= len(_T):
         return _T[freedom - 1]
     return Z + (Z**3 + Z) / (4 * freedom) + (5 * Z**5 + 16 * Z**3 + 3 * Z) / (96 * freedom**2)
+
+
+def _share(estimate: Estimate) -> Estimate:
+    """With an interval that stays within 0 and 1."""
+    interval = Interval(max(0.0, estimate.interval.low), min(1.0, estimate.interval.high))
+    return Estimate(estimate.value, estimate.standard_error, interval, estimate.count)
 
 
 def _of_two_kinds(margins: Sequence[Estimate]) -> bool:
@@ -216,4 +221,4 @@ def _of_two_kinds(margins: Sequence[Estimate]) -> bool:
 
 
 def _signed(value: float) -> str:
-    return f"{value:+.1f}" if math.isfinite(value) else "no fit"
+    return f"{value:+.1f}" if math.isfinite(value) else "no rise"
