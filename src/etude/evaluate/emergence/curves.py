@@ -42,14 +42,6 @@ class Curve:
         """The metric with a threshold in it: exact answers where they are open, else the share of right choices."""
         return self.accuracy if self.exact is None else self.exact
 
-    @property
-    def there(self) -> bool:
-        """Whether the last checkpoint has the ability: one of the two metrics is above chance with its interval.
-
-        A network that is overconfident may choose right more often than chance and yet lose nats by it.
-        """
-        return self.margin[-1].interval.low > 0 or self.accuracy[-1].interval.low > self.chance
-
 
 def log_positions(x: tuple[float, ...]) -> Floats:
     """Natural logs; a first point at 0 stands at half the next one."""

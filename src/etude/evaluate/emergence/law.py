@@ -152,7 +152,9 @@ def _tokens_vary(points: Floats) -> bool:
     """Whether the tokens vary, and not just in step with the parameters."""
     if np.ptp(points[:, 1]) < 0.05 or len(points) < 6:
         return False
-    return bool(abs(np.corrcoef(points.T)[0, 1]) < 0.98) if np.ptp(points[:, 0]) > 0 else True
+    if np.ptp(points[:, 0]) == 0:
+        return True
+    return abs(float(np.asarray(np.corrcoef(points.T))[0, 1])) < 0.98
 
 
 def _scatter(residuals: Floats, losses: Floats, cells: Sequence[NDArray[np.int64]], spare: int) -> float:
@@ -210,7 +212,7 @@ def _fit(points: Floats, losses: Floats, starts: Floats) -> Floats:
         cost = np.where(better, new, cost)
         damping = np.clip(np.where(better, damping / 3, damping * 4), 1e-9, 1e9)
     best = cost.reshape(groups, many).argmin(1)
-    return parameters.reshape(groups, many, -1)[np.arange(groups), best]
+    return np.asarray(parameters.reshape(groups, many, -1)[np.arange(groups), best])
 
 
 def _within(parameters: Floats) -> Floats:

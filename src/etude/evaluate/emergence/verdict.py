@@ -38,7 +38,9 @@ RULES = (
     f"'Mixed over seeds' where a gap between the seeds' last margins is wider than half of the highest and than "
     f"{GAP_ERRORS:.0f} standard errors.",
     "An ability is there where the interval of the last margin lies above 0, or that of the last accuracy above "
-    "chance; 'not there yet' where that is so in less than two thirds of the seeds.",
+    "chance (where neither gains over the training, that of the median score); 'not there yet' where that is so in less "
+    "than two thirds of the seeds. Either metric will do: a network that is too sure of itself may choose right more "
+    "often than chance and yet lose nats by it.",
 )
 
 
@@ -64,7 +66,8 @@ class SeedFinding:
     changed_at: the x of the change, where there is one; shape: that describes the curve best; rise,
     thresholded_rise: factor in x from 10 % to 90 % of the gain (inf where it does not gain); hidden: share of the gain
     that the continuous metric had made when the thresholded one had made 10 % of its own; sharp_threshold: the
-    thresholded curve jumps, rises in less than half the doublings, or hides half of the gain.
+    thresholded curve jumps, rises in less than half the doublings, or hides half of the gain; there: above chance at
+    the end; flat: neither metric gains.
     """
 
     seed: int
@@ -76,7 +79,7 @@ class SeedFinding:
     hidden: float
     sharp_threshold: bool
     there: bool
-    from_the_start: bool
+    flat: bool
     margin: Estimate
     accuracy: Estimate
 
@@ -144,7 +147,7 @@ def _word(seeds: Sequence[SeedFinding], fewest: int) -> Word:
         return Word.FEW_POINTS
     if sum(found.changed for found in seeds) >= enough:
         return Word.EMERGED
-    if sum(found.from_the_start for found in seeds) >= enough:
+    if sum(found.flat for found in seeds) >= enough:
         return Word.FROM_THE_START
     sharp = sum(found.sharp_threshold and not found.changed for found in seeds)
     return Word.METRIC if sharp >= enough else Word.SMOOTH
@@ -157,6 +160,7 @@ def find(curve: Curve) -> SeedFinding:
     thresholded = compare(positions, values_of(curve.thresholded), errors_of(curve.thresholded))
     slow, fast = (rise(positions, one.best.values) for one in (continuous, thresholded))
     hidden = hidden_gain(positions, continuous.best.values, thresholded.best.values)
+    flat = slow == fast == math.inf
     change = continuous.change
     return SeedFinding(
         curve.seed,
@@ -167,11 +171,17 @@ def find(curve: Curve) -> SeedFinding:
         math.exp(min(fast, 700)) if math.isfinite(fast) else math.inf,
         hidden,
         thresholded.advantage >= BETTER or fast < SHARPER * slow < math.inf or hidden > HIDDEN,
-        curve.there,
-        continuous.best is continuous.constant and curve.margin[0].interval.low > 0,
+        above_chance(curve.margin, 0.0, flat) or above_chance(curve.accuracy, curve.chance, flat),
+        flat,
         curve.margin[-1],
         curve.accuracy[-1],
     )
+
+
+def above_chance(scores: Sequence[Estimate], chance: float, flat: bool) -> bool:
+    """Whether the last score is above chance with its interval; of scores that do not gain, their median is."""
+    middle = sorted(scores, key=lambda score: score.value)[(len(scores) - 1) // 2]
+    return (middle if flat else scores[-1]).interval.low > chance
 
 
 def over_seeds(estimates: Sequence[Estimate]) -> Estimate:
