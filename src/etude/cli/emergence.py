@@ -1,0 +1,25 @@
+"""``etude emergence``: how abilities came."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Runs = Annotated[
+    list[Path], typer.Argument(metavar="RUN...", help="Runs of several seeds, and of several sizes.")
+]
+Against = Annotated[str, typer.Option(help="`steps`, `tokens`, `flops`, `parameters` or `loss`.")]
+Report = Annotated[
+    Path | None, typer.Option(metavar="FOLDER", help="Write a page with plots, rules and tables there.")
+]
+
+
+def emergence(runs: Runs, against: Against = "steps", report: Report = None) -> None:
+    """How each ability came: every seed, continuous beside thresholded, and a verdict with its numbers."""
+    from rich.console import Console
+
+    from etude.workflow.emergence import emergence as judge
+
+    judge(runs, against, report, console=Console())

@@ -1,0 +1,264 @@
+"""probes.jsonl of a run: what each checkpoint scored on each probe, one JSON object a line, written and read here."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import etude
+from etude.errors import InputError
+from etude.evaluate.results import SCHEMA, Exact, Measured, ProbeResult
+from etude.evaluate.statistics import Estimate, Interval
+from etude.run import JsonLines
+from etude.untrusted import MAX_JSON_BYTES, shown
+
+FILE = "probes.jsonl"
+MOST_NAMES = 200
+"""Characters of a name of a probe, a condition, a suite."""
+MOST_WORDS = 2000
+"""Characters of a sentence."""
+
+
+@dataclass(frozen=True)
+class Where:
+    """The checkpoint that was asked.
+
+    flops: of training up to it; num_parameters: as a rule without the embedding; val_loss: nats a token, None where
+    it is not known; suite: the name of the suite, with its version.
+    """
+
+    seed: int
+    step: int
+    tokens_seen: int
+    flops: float
+    num_parameters: int
+    val_loss: float | None
+    suite: str
+    commit: str | None = None
+    version: str = etude.__version__
+
+
+@dataclass(frozen=True)
+class ProbeRecord:
+    """A line of probes.jsonl. `items` is the hash of the items: scores of other items are other scores."""
+
+    probe: str
+    condition: str
+    asks: str
+    held_out: str
+    where: Where
+    model: Measured
+    counting: Measured | None
+    random: Measured | None
+    chance: float
+    label: str
+    items: str
+    num_items: int
+    dropped: int
+
+    @property
+    def title(self) -> str:
+        return f"{self.probe}, {self.condition}" if self.condition else self.probe
+
+
+@dataclass(frozen=True)
+class Records:
+    """All records of a file, in the order of steps, and how many lines were no records."""
+
+    records: tuple[ProbeRecord, ...]
+    damaged: int
+
+
+def to_json(result: ProbeResult, where: Where) -> dict[str, Any]:
+    """One line of probes.jsonl."""
+    probe = result.probe
+    return {
+        "schema": SCHEMA,
+        "event": "probe",
+        "step": where.step,
+        "tokens_seen": where.tokens_seen,
+        "flops": _finite(where.flops),
+        "num_parameters": where.num_parameters,
+        "val_loss": None if where.val_loss is None else _finite(where.val_loss),
+        "seed": where.seed,
+        "suite": where.suite,
+        "probe": probe.name,
+        "condition": probe.condition,
+        "asks": probe.asks,
+        "held_out": probe.held_out,
+        **_measured_to_json(result.model),
+        "chance": probe.chance,
+        "counting": None if result.counting is None else _measured_to_json(result.counting),
+        "random": None if result.random is None else _measured_to_json(result.random),
+        "label": result.label,
+        "items": probe.hash,
+        "num_items": len(probe.items),
+        "dropped": probe.dropped,
+        "etude": where.version,
+        "commit": where.commit,
+    }
+
+
+def write_records(run: Path, results: Sequence[ProbeResult], where: Where) -> None:
+    """Add what a checkpoint scored to the run's probes.jsonl."""
+    JsonLines(run / FILE).append(*(to_json(result, where) for result in results))
+
+
+def read_records(run: Path) -> Records:
+    """probes.jsonl of a run folder, which may come from anybody: what is no record is left out and counted.
+
+    Of two records of one checkpoint and the same items the later one stands.
+    Raises InputError where there is no such file, none of its lines is a record, or a newer etude wrote it.
+    """
+    file = run / FILE
+    if not file.is_file():
+        raise InputError(f"{run} has no {FILE}: ask its checkpoints first, with `etude eval {run}`")
+    if file.stat().st_size > MAX_JSON_BYTES:
+        raise InputError(f"{file} is damaged (longer than {MAX_JSON_BYTES:,} bytes): restore it")
+    found: dict[tuple[Any, ...], ProbeRecord] = {}
+    damaged = 0
+    for line in JsonLines(file).read():
+        if type(line.get("schema")) is int and line["schema"] > SCHEMA:
+            raise InputError(
+                f"{file} has schema {shown(line['schema'])}; this etude reads {SCHEMA}: update it"
+            )
+        try:
+            record = from_json(line)
+        except (KeyError, TypeError, ValueError, OverflowError):
+            damaged += 1
+            continue
+        where = record.where
+        found[record.probe, record.condition, record.items, where.step] = record
+    if not found:
+        raise InputError(f"{file} holds no record of a probe: ask again, with `etude eval {run}`")
+    ordered = sorted(found.values(), key=lambda record: record.where.step)
+    return Records(tuple(ordered), damaged)
+
+
+def from_json(line: Mapping[str, Any]) -> ProbeRecord:
+    """The inverse of `to_json`. Raises KeyError, TypeError or ValueError where `line` is something else."""
+    if line["schema"] != SCHEMA or line["event"] != "probe":
+        raise ValueError("not the record of a probe")
+    val_loss = line["val_loss"]
+    where = Where(
+        seed=_count(line["seed"]),
+        step=_count(line["step"]),
+        tokens_seen=_count(line["tokens_seen"]),
+        flops=_number(line["flops"], 0, 1e40),
+        num_parameters=_count(line["num_parameters"]),
+        val_loss=None if val_loss is None else _number(val_loss, 0, 1e6),
+        suite=_text(line["suite"], MOST_NAMES),
+        commit=None if line["commit"] is None else _text(line["commit"], MOST_NAMES),
+        version=_text(line["etude"], MOST_NAMES),
+    )
+    return ProbeRecord(
+        probe=_name(line["probe"]),
+        condition=_text(line["condition"], MOST_NAMES),
+        asks=_text(line["asks"], MOST_WORDS),
+        held_out=_text(line["held_out"], MOST_WORDS),
+        where=where,
+        model=_measured(line),
+        counting=None if line["counting"] is None else _measured(line["counting"]),
+        random=None if line["random"] is None else _measured(line["random"]),
+        chance=_number(line["chance"], 0, 1),
+        label=_text(line["label"], MOST_NAMES),
+        items=_name(line["items"]),
+        num_items=_count(line["num_items"]),
+        dropped=_count(line["dropped"]),
+    )
+
+
+def _measured_to_json(measured: Measured) -> dict[str, Any]:
+    exact = measured.exact
+    return {
+        "accuracy": _estimate_to_json(measured.accuracy),
+        "margin": _estimate_to_json(measured.margin),
+        "brier": _finite(measured.brier),
+        "exact": None
+        if exact is None
+        else {
+            "exact": _estimate_to_json(exact.exact),
+            "token": _estimate_to_json(exact.token),
+            "independence": _finite(exact.independence),
+            "nats_per_token": _estimate_to_json(exact.nats_per_token),
+        },
+        "num_cut": measured.num_cut,
+    }
+
+
+def _measured(content: Mapping[str, Any]) -> Measured:
+    exact = content["exact"]
+    return Measured(
+        accuracy=_estimate(content["accuracy"], 0, 1),
+        margin=_estimate(content["margin"]),
+        brier=_number(content["brier"], 0, 2.000001),
+        exact=None
+        if exact is None
+        else Exact(
+            _estimate(exact["exact"], 0, 1),
+            _estimate(exact["token"], 0, 1),
+            _number(exact["independence"], 0, 1),
+            _estimate(exact["nats_per_token"]),
+        ),
+        num_cut=_count(content["num_cut"]),
+    )
+
+
+def _estimate_to_json(estimate: Estimate) -> dict[str, Any]:
+    """An infinite error or interval (of a single group) is null: JSON has no such numbers."""
+    return {
+        "value": _finite(estimate.value),
+        "standard_error": _or_none(estimate.standard_error),
+        "low": _or_none(estimate.interval.low),
+        "high": _or_none(estimate.interval.high),
+        "count": estimate.count,
+    }
+
+
+def _estimate(content: Mapping[str, Any], low: float = -1e9, high: float = 1e9) -> Estimate:
+    value = _number(content["value"], low, high)
+    error, bottom, top = content["standard_error"], content["low"], content["high"]
+    interval = Interval(
+        -math.inf if bottom is None else _number(bottom, -1e9, value + 1e-9),
+        math.inf if top is None else _number(top, value - 1e-9, 1e9),
+    )
+    return Estimate(
+        value, math.inf if error is None else _number(error, 0, 1e9), interval, _count(content["count"])
+    )
+
+
+def _finite(value: float) -> float:
+    if not math.isfinite(value):
+        raise ValueError(f"a score must be a finite number, not {value}")
+    return value
+
+
+def _or_none(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def _number(value: Any, low: float, high: float) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
+        raise ValueError(f"{shown(value)} is not a number from {low} to {high}")
+    return float(value)
+
+
+def _count(value: Any) -> int:
+    if type(value) is not int or not 0 <= value < 2**63:
+        raise ValueError(f"{shown(value)} is not a count")
+    return value
+
+
+def _text(value: Any, most: int) -> str:
+    if not isinstance(value, str) or len(value) > most:
+        raise ValueError("not a text of a sensible length")
+    return value
+
+
+def _name(value: Any) -> str:
+    if not _text(value, MOST_NAMES):
+        raise ValueError("a name says nothing")
+    return str(value)

@@ -1,0 +1,318 @@
+"""Runs that were asked the same items, sorted into families of seeds and sizes, with the verdict of each ability."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from etude.config import Settings, load_settings
+from etude.errors import InputError
+from etude.evaluate.emergence.curves import Curve
+from etude.evaluate.emergence.law import LossLaw, Trained, fit_law
+from etude.evaluate.emergence.verdict import Verdict, verdict
+from etude.evaluate.records import ProbeRecord, read_records
+from etude.evaluate.results import Measured
+from etude.evaluate.statistics import Estimate
+from etude.run import RunFolder
+from etude.untrusted import shown
+from etude.workflow.plot_layout import short_number
+
+APART = {
+    "run": ("name", "folder", "seed"),
+    "device": ("threads", "compile"),
+    "data": ("workers",),
+    "train": ("log_every", "sample_every", "sample_prompt"),
+}
+"""Settings in which runs of one family may differ: the seed, and what does not change the training."""
+
+
+class Axis(StrEnum):
+    """What the scores are drawn against."""
+
+    STEPS = "steps"
+    TOKENS = "tokens"
+    FLOPS = "flops"
+    PARAMETERS = "parameters"
+    LOSS = "loss"
+
+    @property
+    def words(self) -> str:
+        return {"flops": "FLOPs", "loss": "validation loss (nats a token)"}.get(self.value, self.value)
+
+    def of(self, record: ProbeRecord) -> float | None:
+        """Where a record stands on it; None where that is not known."""
+        where = record.where
+        found = {
+            Axis.STEPS: where.step,
+            Axis.TOKENS: where.tokens_seen,
+            Axis.FLOPS: where.flops,
+            Axis.PARAMETERS: where.num_parameters,
+            Axis.LOSS: where.val_loss,
+        }[self]
+        return None if found is None else float(found)
+
+
+@dataclass(frozen=True)
+class ScoredRun:
+    """A run with its records; `family` is equal for runs that differ in their seed only."""
+
+    folder: Path
+    seed: int
+    family: str
+    records: tuple[ProbeRecord, ...]
+    damaged: int
+
+    @property
+    def last(self) -> ProbeRecord:
+        return self.records[-1]
+
+
+@dataclass(frozen=True)
+class Family:
+    """Runs that differ in their seed only."""
+
+    runs: tuple[ScoredRun, ...]
+    name: str
+
+    @property
+    def num_parameters(self) -> int:
+        return self.runs[0].last.where.num_parameters
+
+
+@dataclass(frozen=True)
+class Ability:
+    """One probe in one family: `series` holds the records of each seed, and `curves` their scores against steps."""
+
+    family: Family
+    series: tuple[tuple[ProbeRecord, ...], ...]
+    curves: tuple[Curve, ...]
+    verdict: Verdict
+
+    @property
+    def last(self) -> ProbeRecord:
+        return self.series[0][-1]
+
+    @property
+    def title(self) -> str:
+        return self.last.title
+
+    @property
+    def label(self) -> str:
+        """What most seeds are labelled at their last checkpoint."""
+        return Counter(records[-1].label for records in self.series).most_common(1)[0][0]
+
+    @property
+    def counting(self) -> Measured | None:
+        return next((s[-1].counting for s in self.series if s[-1].counting is not None), None)
+
+    @property
+    def random(self) -> Measured | None:
+        return next((s[-1].random for s in self.series if s[-1].random is not None), None)
+
+    def changes(self, axis: Axis) -> list[float | None]:
+        """Where on `axis` each seed changed; None for one that did not, or where that is not known."""
+        places: list[float | None] = []
+        for records, found in zip(self.series, self.verdict.seeds, strict=True):
+            at = [(r.where.step, axis.of(r)) for r in records]
+            known = [(step, value) for step, value in at if value is not None]
+            if not found.changed or found.changed_at is None or not known:
+                places.append(None)
+            else:
+                steps, values = zip(*known, strict=True)
+                places.append(float(np.interp(found.changed_at, steps, values)))
+        return places
+
+
+@dataclass(frozen=True)
+class Study:
+    """All that the runs say. `notes` are things left out, each in a sentence."""
+
+    families: tuple[Family, ...]
+    abilities: tuple[Ability, ...]
+    notes: tuple[str, ...]
+
+    def axes(self) -> list[Axis]:
+        """Those on which the records can be drawn."""
+        axes: list[Axis] = [axis for axis in Axis if axis is not Axis.PARAMETERS]
+        if not any(r.where.val_loss is not None for r in self._records()):
+            axes.remove(Axis.LOSS)
+        if len({family.num_parameters for family in self.families}) > 1:
+            axes.append(Axis.PARAMETERS)
+        return axes
+
+    def by_title(self) -> dict[str, list[Ability]]:
+        """The abilities, with those of all families side by side."""
+        found: dict[str, list[Ability]] = {}
+        for ability in self.abilities:
+            found.setdefault(ability.title, []).append(ability)
+        return found
+
+    def _records(self) -> Iterator[ProbeRecord]:
+        for ability in self.abilities:
+            for records in ability.series:
+                yield from records
+
+
+def load_study(folders: Sequence[Path]) -> Study:
+    """Read probes.jsonl of each run and judge.
+
+    Raises InputError where a folder is no run, has no records, or two runs of one family have the same seed.
+    """
+    if not folders:
+        raise InputError("no runs: name some, such as `etude emergence runs/seed-1 runs/seed-2 runs/seed-3`")
+    runs = [_scored(folder) for folder in dict.fromkeys(folder.resolve() for folder in folders)]
+    families = _families(runs)
+    notes = [
+        f"{shown(str(run.folder))}: {run.damaged} damaged lines of probes.jsonl were left out"
+        for run in runs
+        if run.damaged
+    ]
+    asked, differing = _same_items(runs)
+    notes += differing
+    abilities = []
+    for title, items in asked.items():
+        for family in families:
+            series = [(run.seed, _series(run, title, items)) for run in family.runs]
+            told = [(seed, records) for seed, records in series if records]
+            if told:
+                abilities.append(_ability(family, told))
+            if 0 < len(told) < len(series):
+                notes.append(f"{title}: asked of {len(told)} of {len(series)} seeds of {family.name}")
+    if not abilities:
+        raise InputError(f"nothing to compare: {'; '.join(notes)}; ask all runs with the same `etude eval`")
+    return Study(tuple(families), tuple(abilities), tuple(notes))
+
+
+def _scored(folder: Path) -> ScoredRun:
+    run = RunFolder.open(folder)
+    settings = load_settings(run.settings_file)
+    found = read_records(run.path)
+    return ScoredRun(run.path, settings.run.seed, _family(settings), found.records, found.damaged)
+
+
+def _family(settings: Settings) -> str:
+    content: dict[str, Any] = settings.model_dump(mode="json")
+    for section, names in APART.items():
+        for name in names:
+            content[section].pop(name)
+    return repr(content)
+
+
+def _families(runs: Sequence[ScoredRun]) -> list[Family]:
+    """By size; named by their size, and by a run where sizes are equal."""
+    groups: dict[str, list[ScoredRun]] = {}
+    for run in runs:
+        groups.setdefault(run.family, []).append(run)
+    families = []
+    for members in groups.values():
+        members.sort(key=lambda run: run.seed)
+        seeds = Counter(run.seed for run in members)
+        for seed, many in seeds.items():
+            if many > 1:
+                same = ", ".join(shown(run.folder.name) for run in members if run.seed == seed)
+                raise InputError(
+                    f"{same} are the same run with the same seed {seed}: name one of them, or train with "
+                    f"another `--set run.seed`"
+                )
+        families.append(Family(tuple(members), f"{short_number(members[0].last.where.num_parameters)}"))
+    names = Counter(family.name for family in families)
+    named = [
+        Family(one.runs, one.name if names[one.name] == 1 else f"{one.name} ({one.runs[0].folder.name})")
+        for one in families
+    ]
+    return sorted(named, key=lambda family: (family.num_parameters, family.name))
+
+
+def _same_items(runs: Sequence[ScoredRun]) -> tuple[dict[str, str], list[str]]:
+    """For each ability the hash of the items that all runs asked were asked, and a note where there is none."""
+    hashes: dict[str, list[set[str]]] = {}
+    sizes: dict[str, int] = {}
+    for run in runs:
+        own: dict[str, set[str]] = {}
+        for record in run.records:
+            own.setdefault(record.title, set()).add(record.items)
+            sizes[record.items] = record.num_items
+        for title, items in own.items():
+            hashes.setdefault(title, []).append(items)
+    asked, notes = {}, []
+    for title, of_runs in hashes.items():
+        common = set.intersection(*of_runs)
+        if common:
+            asked[title] = max(common, key=lambda items: (sizes[items], items))
+        else:
+            notes.append(f"{title}: the runs were asked different items, so they are not compared")
+    return asked, notes
+
+
+def _series(run: ScoredRun, title: str, items: str) -> tuple[ProbeRecord, ...]:
+    return tuple(record for record in run.records if record.title == title and record.items == items)
+
+
+def _ability(family: Family, told: Sequence[tuple[int, tuple[ProbeRecord, ...]]]) -> Ability:
+    curves = tuple(_curve(records, seed) for seed, records in told)
+    return Ability(family, tuple(records for _, records in told), curves, verdict(curves))
+
+
+def _curve(records: Sequence[ProbeRecord], seed: int) -> Curve:
+    exacts = [record.model.exact for record in records]
+    known = [exact for exact in exacts if exact is not None]
+    open_answer = len(known) == len(records)
+    return Curve(
+        seed,
+        tuple(float(record.where.step) for record in records),
+        tuple(record.model.margin for record in records),
+        tuple(record.model.accuracy for record in records),
+        records[-1].chance,
+        tuple(exact.exact for exact in known) if open_answer else None,
+        tuple(exact.independence for exact in known) if open_answer else None,
+    )
+
+
+@dataclass(frozen=True)
+class LawOfStudy:
+    """The loss law of the runs' ends, and what the smaller sizes foretold of the largest."""
+
+    law: LossLaw
+    largest: float
+    foretold: Estimate | None
+    measured: tuple[float, ...]
+    why_not: str
+
+
+def law_of(study: Study) -> LawOfStudy | str:
+    """The law, or why there is none in a sentence."""
+    ends = []
+    for family in study.families:
+        for run in family.runs:
+            where = run.last.where
+            if (
+                where.val_loss is not None
+                and where.val_loss > 0
+                and where.num_parameters
+                and where.tokens_seen
+            ):
+                ends.append(Trained(where.num_parameters, where.tokens_seen, where.val_loss))
+    try:
+        law = fit_law(ends)
+    except InputError as error:
+        return str(error)
+    largest = max(end.parameters for end in ends)
+    of_largest = [end for end in ends if end.parameters == largest]
+    foretold, why_not = None, ""
+    try:
+        smaller = fit_law([end for end in ends if end.parameters < largest])
+        foretold = smaller.predict(largest, float(np.median([end.tokens for end in of_largest])))
+    except InputError as error:
+        why_not = str(error)
+    return LawOfStudy(law, largest, foretold, tuple(end.loss for end in of_largest), why_not)
+
+
+def finite_or_none(value: float) -> float | None:
+    return value if math.isfinite(value) else None
