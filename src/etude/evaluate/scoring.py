@@ -23,11 +23,14 @@ class TokenScores:
     """`logprobs[i]` is the natural log-probability of token i + 1 given those before it, in float64.
 
     `credits[i]` is the share of a first guess that token i + 1 gets: 1 where it alone has the highest logit, 1/k where
-    it is one of k that have it, else 0.
+    it is one of k that have it, else 0. `confidences[i]` is the probability of that first guess, `briers[i]` the
+    squared distance of the whole distribution from the token that came (Brier 1950).
     """
 
     logprobs: NDArray[np.float64]
     credits: NDArray[np.float64]
+    confidences: NDArray[np.float64]
+    briers: NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +74,7 @@ def score_sequences(
     for tokens in sequences:
         if len(tokens) < 2:
             raise InputError("there is nothing to score: a text needs at least one token after the first")
-    results = [TokenScores(np.zeros(len(tokens) - 1), np.zeros(len(tokens) - 1)) for tokens in sequences]
+    results = [TokenScores(*np.zeros((4, len(tokens) - 1))) for tokens in sequences]
     windows = [
         window
         for index, tokens in enumerate(sequences)
@@ -81,6 +84,14 @@ def score_sequences(
     for start in range(0, len(windows), batch_size):
         _score_batch(model, sequences, windows[start : start + batch_size], results)
     return results
+
+
+def tokens_seen(count: int, context: int) -> NDArray[np.int64]:
+    """How many tokens stood before each of `count` targets in the window that it was scored in."""
+    seen = np.zeros(count, np.int64)
+    for window in _windows(0, count, context):
+        seen[window.first : window.end] = np.arange(window.first, window.end) - window.begin + 1
+    return seen
 
 
 def _windows(sequence: int, count: int, length: int) -> list[_Window]:
@@ -108,30 +119,36 @@ def _score_batch(
         inputs[row, : len(tokens) - 1] = tokens[:-1]
         targets[row, : len(tokens) - 1] = tokens[1:]
     device = model.unembedding()[0].device
-    logprobs, credits = _target_scores(model, inputs.to(device), targets.to(device))
+    logprobs, credits, confidences, briers = _target_scores(model, inputs.to(device), targets.to(device))
     for row, window in enumerate(windows):
         scored = slice(window.first - window.begin, window.end - window.begin)
-        result = results[window.sequence]
-        result.logprobs[window.first : window.end] = logprobs[row, scored].numpy()
-        result.credits[window.first : window.end] = credits[row, scored].numpy()
+        to, result = slice(window.first, window.end), results[window.sequence]
+        result.logprobs[to] = logprobs[row, scored].numpy()
+        result.credits[to] = credits[row, scored].numpy()
+        result.confidences[to] = confidences[row, scored].numpy()
+        result.briers[to] = briers[row, scored].numpy()
 
 
 def _target_scores(
     model: LanguageModel, inputs: Int[Tensor, "B T"], targets: Int[Tensor, "B T"]
-) -> tuple[Float[Tensor, "B T"], Float[Tensor, "B T"]]:
-    """Log-probabilities and credits, float64 on the CPU.
+) -> tuple[Float[Tensor, "B T"], ...]:
+    """Log-probabilities, credits, confidences and Brier scores, float64 on the CPU.
 
     The vocabulary projection is done a few positions at a time to bound its memory.
     """
     hidden = model.hidden(inputs).flatten(0, 1)
     wanted = targets.flatten()
-    logprobs, credits = [], []
+    found = []
     count = max(1, _HEAD_ELEMENTS // model.config.vocab_size)
     for states, tokens in zip(torch.split(hidden, count), torch.split(wanted, count), strict=True):
         logits = model.head(states).float().cpu().double()
         chosen = logits.gather(-1, tokens.cpu()[:, None])[:, 0]
-        logprobs.append(chosen - logits.logsumexp(dim=-1))
         highest = logits.amax(dim=-1)
         tied = (logits == highest[:, None]).sum(dim=-1)
-        credits.append((chosen == highest).double() / tied)
-    return torch.cat(logprobs).view(targets.shape), torch.cat(credits).view(targets.shape)
+        shares = (logits - highest[:, None]).exp_()  # of the probability of a first guess
+        total = shares.sum(dim=-1)
+        logprobs = chosen - highest - total.log()
+        squares = torch.linalg.vecdot(shares, shares) / total.square()
+        credits = (chosen == highest).double() / tied
+        found.append((logprobs, credits, 1 / total, squares - 2 * logprobs.exp() + 1))
+    return tuple(torch.cat(part).view(targets.shape) for part in zip(*found, strict=True))

@@ -1,0 +1,147 @@
+"""Sums over documents that can be added up part by part, and still give means with intervals at the end.
+
+Tokens of one document are not independent, so an interval counts documents. What it needs of them are six sums for each
+bin, however many documents there are: memory stays constant, and parts measured by different processes add up.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from etude.evaluate.statistics import Estimate, Interval, Z
+
+REPLICATES = 200
+"""Resamplings of the documents behind the interval of a calibration error."""
+
+Floats = NDArray[np.float64]
+
+
+class RatioSums:
+    """For each of several bins: the mean of a value over tokens (or bytes), with documents as clusters.
+
+    The rows of `sums` are, over the documents that have something in the bin: how many there are, and the sums of n, of
+    s, of n squared, of n s and of s squared, where a document brings n tokens whose values sum to s.
+    """
+
+    def __init__(self, bins: int, sums: Floats | None = None) -> None:
+        self.sums = np.zeros((6, bins)) if sums is None else sums
+
+    def add(self, counts: Floats, totals: Floats) -> None:
+        """One document, bin by bin."""
+        self.sums += np.stack([counts > 0, counts, totals, counts**2, counts * totals, totals**2])
+
+    def __iadd__(self, other: RatioSums) -> RatioSums:
+        self.sums += other.sums
+        return self
+
+    @property
+    def counts(self) -> list[int]:
+        """Tokens in each bin."""
+        return [int(count) for count in self.sums[1]]
+
+    def estimates(self) -> list[Estimate | None]:
+        """A mean for each bin, None where it is empty. With a single document there is no interval (it is infinite)."""
+        return [_estimate(*column) for column in self.sums.T.tolist()]
+
+    def to_json(self) -> Any:
+        return self.sums.tolist()
+
+    @classmethod
+    def from_json(cls, content: Any) -> RatioSums:
+        sums = np.array(content, np.float64)
+        return cls(sums.shape[1], sums)
+
+
+def _estimate(groups: float, n: float, s: float, nn: float, ns: float, ss: float) -> Estimate | None:
+    """The ratio estimator with groups as clusters, as in `etude.evaluate.statistics`, from its sums."""
+    if not n:
+        return None
+    value = s / n
+    squares = max(0.0, ss - 2 * value * ns + value**2 * nn)  # of the documents' deviations from the mean
+    error = math.sqrt(squares * groups / (groups - 1)) / n if groups > 1 else math.inf
+    return Estimate(value, error, Interval(value - Z * error, value + Z * error), int(groups))
+
+
+class CalibrationSums:
+    """How sure a first guess was against how often it was right, in bins of equal width of its probability.
+
+    Beside the sums, `resampled` holds the same for `REPLICATES` resamplings of the documents: each document counts
+    Poisson(1) times in each (the bootstrap for data that come one by one). The draws depend on the document's number
+    alone, so parts add up to what one process finds.
+    """
+
+    def __init__(self, bins: int) -> None:
+        self.bins = bins
+        self.gaps = RatioSums(bins)
+        self.confidences = np.zeros(bins)
+        self.rights = np.zeros(bins)
+        self.resampled = np.zeros((REPLICATES, 2, bins))
+
+    def add(self, confidences: Floats, credits: Floats, number: int) -> None:
+        """One document, the `number`-th of all."""
+        places = np.minimum((confidences * self.bins).astype(np.int64), self.bins - 1)
+        counts = np.bincount(places, minlength=self.bins).astype(np.float64)
+        sure = np.bincount(places, confidences, self.bins).astype(np.float64)
+        right = np.bincount(places, credits, self.bins).astype(np.float64)
+        self.gaps.add(counts, right - sure)
+        self.confidences += sure
+        self.rights += right
+        weights = np.random.default_rng([number, REPLICATES]).poisson(1.0, REPLICATES)
+        self.resampled += weights[:, None, None] * np.stack([counts, right - sure])
+
+    def __iadd__(self, other: CalibrationSums) -> CalibrationSums:
+        self.gaps += other.gaps
+        self.confidences += other.confidences
+        self.rights += other.rights
+        self.resampled += other.resampled
+        return self
+
+    def expected_error(self, documents: int) -> Estimate:
+        """The mean distance of confidence and share right, weighted by tokens (ECE; Naeini et al. 2015).
+
+        Noise in a bin can only add to a distance, and resampling adds it once more; so the interval is the reflected
+        one (the estimate minus what the resamplings exceed it by), not below 0.
+        """
+        value = float(_distance(self.gaps.sums[1:3]))
+        if documents < 2:
+            return Estimate(value, math.inf, Interval(0.0, math.inf), documents)
+        found = _distance(np.swapaxes(self.resampled, 0, 1))
+        low, high = np.quantile(found[np.isfinite(found)], [0.025, 0.975])
+        interval = Interval(max(0.0, 2 * value - float(high)), max(0.0, 2 * value - float(low)))
+        return Estimate(value, float(np.nanstd(found, ddof=1)), interval, documents)
+
+    def to_json(self) -> Any:
+        return {
+            "gaps": self.gaps.to_json(),
+            "confidences": self.confidences.tolist(),
+            "rights": self.rights.tolist(),
+            "resampled": self.resampled.tolist(),
+        }
+
+    @classmethod
+    def from_json(cls, content: Any) -> CalibrationSums:
+        sums = cls(len(content["rights"]))
+        sums.gaps = RatioSums.from_json(content["gaps"])
+        sums.confidences = np.array(content["confidences"])
+        sums.rights = np.array(content["rights"])
+        sums.resampled = np.array(content["resampled"])
+        return sums
+
+
+def _distance(sums: Floats) -> Floats:
+    """Of (2, ..., bins) counts and gaps; NaN where a resampling drew no document."""
+    counts, gaps = sums
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.asarray(np.abs(gaps).sum(-1) / counts.sum(-1))
+
+
+def pooled(values: Floats, places: NDArray[np.int64], bins: int) -> tuple[Floats, Floats]:
+    """Counts and totals of one document's values, bin by bin."""
+    return (
+        np.bincount(places, minlength=bins).astype(np.float64),
+        np.bincount(places, values, bins).astype(np.float64),
+    )

@@ -1,0 +1,126 @@
+"""A network reads a held-out text, a few documents at a time, and what it predicts is summed up."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
+
+import numpy as np
+from numpy.typing import NDArray
+
+from etude.data.tokens.parts import TokenPart
+from etude.data.tokens.tokenizer import EtudeTokenizer
+from etude.errors import InputError
+from etude.evaluate.scoring import score_sequences, tokens_seen
+from etude.evaluate.text_measures import ScoredDocument, TextMeasures, TextSums
+from etude.model.language_model import LanguageModel
+
+_BATCH_BYTES = 1 << 18
+"""Source text whose tokens and scores are held at a time; a longer document is held alone."""
+_BATCH_DOCUMENTS = 256
+_COUNTED_AT_ONCE = 1 << 22
+
+Named = tuple[str, str]
+"""A document's name and its text."""
+Report = Callable[[int, int], None]
+"""Told how many documents and how many bytes are scored."""
+
+
+class BytesDisagree(AssertionError, InputError):
+    """The tokens of a document do not stand for its text, so that bits cannot be counted over its bytes."""
+
+
+def measure_text(
+    model: LanguageModel,
+    tokenizer: EtudeTokenizer,
+    documents: Iterable[Named],
+    *,
+    token_counts: NDArray[np.int64] | None = None,
+    batch_size: int = 16,
+    report: Report | None = None,
+) -> TextMeasures:
+    """The measures of `documents`, each read from its own beginning after the token that begins a document.
+
+    token_counts: of the training text, from `count_tokens`. Raises InputError when there is no text, and BytesDisagree
+    (an AssertionError) where tokens decode to something else than the text they were made of.
+    """
+    sums = TextSums(token_counts)
+    add_documents(sums, model, tokenizer, documents, batch_size=batch_size, report=report)
+    return sums.measures()
+
+
+def add_documents(
+    sums: TextSums,
+    model: LanguageModel,
+    tokenizer: EtudeTokenizer,
+    documents: Iterable[Named],
+    *,
+    first_number: int = 0,
+    batch_size: int = 16,
+    report: Report | None = None,
+) -> None:
+    """Score `documents`, of which the first has `first_number` in the whole text, and add them to `sums`."""
+    done_documents = done_bytes = 0
+    for batch in _batches(documents):
+        filled = [(at, name, text) for at, (name, text) in enumerate(batch, done_documents) if text]
+        sums.empty += len(batch) - len(filled)
+        encoded = tokenizer.encode_batch([text for _, _, text in filled])
+        for (_, name, text), ids in zip(filled, encoded, strict=True):
+            _require_same_text(name, text, tokenizer.decode(ids))
+        whole = [[tokenizer.eos_id, *ids] for ids in encoded]
+        scored = score_sequences(model, whole, batch_size=batch_size)
+        for (at, name, text), ids, scores in zip(filled, encoded, scored, strict=True):
+            seen = tokens_seen(len(ids), model.config.max_position_embeddings)
+            num_bytes = len(text.encode())
+            sums.add(
+                ScoredDocument(
+                    first_number + at,
+                    name,
+                    num_bytes,
+                    np.array(ids, np.int64),
+                    seen,
+                    scores.logprobs,
+                    scores.credits,
+                    scores.confidences,
+                    scores.briers,
+                )
+            )
+            done_bytes += num_bytes
+        done_documents += len(batch)
+        if report is not None:
+            report(done_documents, done_bytes)
+
+
+def count_tokens(part: TokenPart, vocab_size: int) -> NDArray[np.int64]:
+    """How often each token stands in a part, by id; read piece by piece."""
+    counts = np.zeros(vocab_size, np.int64)
+    for shard in part.shards:
+        for start in range(0, len(shard), _COUNTED_AT_ONCE):
+            counts += np.bincount(shard[start : start + _COUNTED_AT_ONCE], minlength=vocab_size)
+    return counts
+
+
+def _batches(documents: Iterable[Named]) -> Iterator[list[Named]]:
+    """Consecutive documents, as many as fit."""
+    batch: list[Named] = []
+    size = 0
+    for document in documents:
+        if batch and (size + len(document[1]) > _BATCH_BYTES or len(batch) == _BATCH_DOCUMENTS):
+            yield batch
+            batch, size = [], 0
+        batch.append(document)
+        size += len(document[1])
+    if batch:
+        yield batch
+
+
+def _require_same_text(name: str, text: str, decoded: str) -> None:
+    if decoded == text:
+        return
+    pairs = zip(text, decoded, strict=False)
+    at = next((at for at, (a, b) in enumerate(pairs) if a != b), min(len(text), len(decoded)))
+    there, back = (repr("".join(islice(one, at, at + 12))) for one in (text, decoded))
+    raise BytesDisagree(
+        f"document {name}: its tokens decode to another text from character {at} on ({back}, not {there}), so bits "
+        "per byte would count other bytes than were predicted: use the model's own tokenizer, or leave the document out"
+    )

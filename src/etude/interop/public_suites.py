@@ -1,0 +1,177 @@
+"""Public benchmarks by their names in the lm-eval library, from the Hub or from local files.
+
+Each task's own figures stand as the library computes them; where a task is a choice among texts, Etude's stand beside
+them: ties one half, an interval, chance, and the choice by mean log-probability of a token.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from etude.errors import InputError
+from etude.evaluate.answerers import Report
+from etude.evaluate.statistics import Estimate, credit, proportion
+from etude.interop.local_tasks import leaf_tasks, local_task
+from etude.untrusted import shown
+
+if TYPE_CHECKING:
+    from etude.interop.lm_eval_model import EtudeLM
+
+SCHEMA = 1
+_RESAMPLINGS = 1000
+"""Behind the library's standard errors of what is no mean."""
+
+
+@dataclass(frozen=True)
+class Choices:
+    """Etude's figures of a task that is a choice among texts.
+
+    whole: share right by the texts' whole probabilities, ties one half; per_token: by their mean log-probabilities a
+    token, which leaves a model of uniform logits at `chance`.
+    """
+
+    chance: float
+    whole: Estimate
+    per_token: Estimate
+
+
+@dataclass(frozen=True)
+class SuiteScore:
+    """One task. figures: the library's own, such as acc, with their standard errors (None where it has none)."""
+
+    task: str
+    items: int
+    version: str
+    figures: Mapping[str, tuple[float, float | None]]
+    choices: Choices | None
+
+    def to_json(self) -> dict[str, Any]:
+        return {"schema": SCHEMA, **asdict(self)}
+
+
+def public_suite(
+    model_folder: Path,
+    tasks: Sequence[str],
+    *,
+    limit: int | None = None,
+    local: Path | None = None,
+    batch_size: int = 16,
+    begin_documents: bool = False,
+    report: Report | None = None,
+) -> list[SuiteScore]:
+    """The scores of `tasks` (names of tasks, groups and tags of the library), in the library's order of them.
+
+    limit: the first so many items of each task; local: a folder or zip whose files stand for the data sets
+    (`etude.interop.local_tasks`), so that nothing is fetched; begin_documents: see `EtudeLM`.
+    Raises InputError when the library is not installed, for an unknown task, and where rows cannot be had.
+    """
+    require_lm_eval()
+    from lm_eval import simple_evaluate
+
+    from etude.interop.lm_eval_model import EtudeLM
+    from etude.train.trained import load_trained
+
+    if not tasks:
+        raise InputError("no tasks are named: type some of lm-eval's, such as blimp,lambada_openai,hellaswag")
+    trained = load_trained(model_folder)
+    manager = _manager()
+    names = leaf_tasks(tasks, manager.task_index)
+    with TemporaryDirectory(prefix="etude-") as work:
+        specs = list(names)
+        if local is not None:
+            specs = [str(local_task(name, manager.task_index[name], local, Path(work))) for name in names]
+        loaded = _load(manager, names, specs, local)
+        model = EtudeLM(
+            trained.model,
+            trained.tokenizer,
+            batch_size=batch_size,
+            begin_documents=begin_documents,
+            report=report,
+        )
+        found = simple_evaluate(
+            model, tasks=loaded, limit=limit, bootstrap_iters=_RESAMPLINGS, task_manager=manager
+        )
+    assert found is not None  # only other ranks have None
+    return [_score(name, found, model) for name in names]
+
+
+@cache
+def _manager() -> Any:
+    """The library's index of tasks; reading it takes some ten seconds, so it is kept."""
+    from lm_eval.tasks import TaskManager
+
+    return TaskManager()
+
+
+def require_lm_eval() -> None:
+    """InputError that says what to install where the library is missing."""
+    try:
+        import lm_eval  # noqa: F401
+    except ImportError:
+        raise InputError("public suites need the lm-eval library: pip install 'etude[eval]'") from None
+
+
+def _load(manager: Any, names: Sequence[str], specs: Sequence[str], local: Path | None) -> list[Any]:
+    """The library's tasks with their rows."""
+    tasks: list[Any] = []
+    for name, spec in zip(names, specs, strict=True):
+        try:
+            tasks += manager.load([spec])["tasks"].values()
+        except Exception as error:  # the libraries below it raise a dozen kinds, most of them not their own
+            reason = f"{type(error).__name__}: {shown(next(iter(str(error).splitlines()), ''))}"
+            advice = (
+                "put its rows in files and name their folder as local files, or try again with access to the Hub"
+                if local is None
+                else f"see that the files for it in {local} have the form of the data set on the Hub"
+            )
+            raise InputError(f"the rows of the task '{name}' cannot be read ({reason}): {advice}") from error
+    return tasks
+
+
+def _score(name: str, found: Any, model: EtudeLM) -> SuiteScore:
+    results = found["results"][name]
+    figures = {}
+    for key, value in results.items():
+        metric, _, rule = key.partition(",")
+        if not rule or metric.endswith("_stderr") or not isinstance(value, int | float):
+            continue
+        error = results.get(f"{metric}_stderr,{rule}")
+        known = isinstance(error, int | float) and math.isfinite(error)
+        figures[metric if rule == "none" else f"{metric} ({rule})"] = (
+            float(value),
+            float(error) if known else None,
+        )
+    samples = found["samples"][name]
+    is_choice = found["configs"][name].get("output_type") == "multiple_choice"
+    return SuiteScore(
+        name,
+        int(found["n-samples"][name]["effective"]),
+        str(found["versions"][name]),
+        figures,
+        _choices(samples, model) if is_choice else None,
+    )
+
+
+def _choices(samples: Sequence[Any], model: EtudeLM) -> Choices | None:
+    """None where the right choice is not one place among those asked (several right ones, contexts that vary)."""
+    chances, whole, per_token = [], [], []
+    for sample in samples:
+        asked, answers, right = sample["arguments"], sample["filtered_resps"], sample["target"]
+        if not isinstance(right, int) or not 0 <= right < len(answers) == len(asked):
+            return None
+        logprobs = np.array([answer[0] for answer in answers], np.float64)
+        units = np.array([model.num_tokens(*pair) for pair in asked])
+        chances.append(1 / len(answers))
+        whole.append(credit(logprobs, right))
+        per_token.append(credit(logprobs / np.maximum(units, 1), right))
+    if not chances:
+        return None
+    return Choices(float(np.mean(chances)), proportion(whole), proportion(per_token))

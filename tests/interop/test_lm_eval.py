@@ -1,0 +1,269 @@
+"""Public suites through the real lm-eval library: on local files, against its own `hf` model on the same folder."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from etude.data.primer.generator import documents
+from etude.data.tokens.vocabulary import pattern_for, train_bpe, train_char
+from etude.errors import InputError
+from etude.evaluate.blimp import Paradigm, measure_blimp
+from etude.evaluate.network_answerer import ModelAnswerer
+from etude.interop.public_suites import SuiteScore, _manager, public_suite
+from etude.model.folder import save_model_folder
+from etude.train.trained import load_trained
+from minimal_pairs import OURS, write_paradigms
+from networks import make_config, make_network
+
+pytest.importorskip("lm_eval", reason="the library lm-eval is not installed (the extra 'eval')")
+from etude.interop.lm_eval_model import EtudeLM
+from etude.interop.local_tasks import local_task
+
+STORIES = [one.text for one in documents(11, 6_000)]
+ISLAND = Paradigm("adjunct_island", "island_effects", OURS[1].pairs + OURS[2].pairs)
+
+
+@pytest.fixture(scope="module", params=["bpe", "char"])
+def folders(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two model folders of one tokenizer: `model` with random weights, `uniform` with uniform logits."""
+    work = tmp_path_factory.mktemp("models")
+    tokenizer = (
+        train_bpe(STORIES, 500, pattern_for("llama")) if request.param == "bpe" else train_char(STORIES)
+    )
+    tokenizer.save(work / "tokenizer")
+    for name in ("model", "uniform"):
+        special = {"eos_token_id": tokenizer.eos_id, "bos_token_id": tokenizer.eos_id}
+        config = make_config(
+            "llama-grouped-tied", vocab_size=tokenizer.vocab_size, max_position_embeddings=64, **special
+        )
+        model = make_network(config, 5)
+        if name == "uniform":
+            with torch.no_grad():
+                model.unembedding()[0].zero_()
+        save_model_folder(work / name, model, config, work / "tokenizer")
+    return work
+
+
+@pytest.fixture(scope="module")
+def rows(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A few rows for tasks of four kinds, in the form of their data sets."""
+    folder = write_paradigms(tmp_path_factory.mktemp("rows"), [ISLAND])
+    sentences = [line for story in STORIES for line in story.split(". ") if len(line.split()) > 4][:14]
+    plain = [{"text": line.replace("\n", " ").strip(" .")} for line in sentences]
+    contexts = [
+        {
+            "activity_label": "Reading",
+            "ctx_a": line,
+            "ctx_b": "then",
+            "endings": ["she ran home.", "he sang.", f"{line[:9]} again.", "they all slept."],
+            "label": str(at % 4),
+        }
+        for at, line in enumerate(sentences)
+    ]
+    questions = [
+        {
+            "question": line,
+            "choices": {"text": ["yes", "no", "never"], "label": ["A", "B", "C"]},
+            "answerKey": "C",
+        }
+        for line in sentences
+    ]
+    pages = [{"page": story[:900]} for story in STORIES[:3]]
+    for name, some in {"lambada_openai": plain, "hellaswag": contexts, "ARC-Easy": questions}.items():
+        (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in some))
+    (folder / "wikitext").mkdir()
+    (folder / "wikitext" / "test.jsonl").write_text("".join(json.dumps(row) + "\n" for row in pages))
+    return folder
+
+
+TASKS = ["blimp_adjunct_island", "lambada_openai", "hellaswag", "arc_easy", "wikitext"]
+
+
+def hf_figures(model: Path, rows: Path, work: Path, tasks: list[str]) -> dict[str, dict[str, float]]:
+    """What the library's own `hf` model scores."""
+    from lm_eval import simple_evaluate
+
+    manager = _manager()
+    files = [str(local_task(name, manager.task_index[name], rows, work)) for name in tasks]
+    found = simple_evaluate(
+        "hf",
+        model_args=f"pretrained={model},dtype=float32",
+        tasks=files,
+        device="cpu",
+        batch_size=1,
+        bootstrap_iters=0,
+        task_manager=manager,
+    )
+    return {
+        name: {
+            key.split(",")[0]: value
+            for key, value in found["results"][name].items()
+            if key.endswith(",none") and "stderr" not in key
+        }
+        for name in tasks
+    }
+
+
+def test_figures_are_those_of_the_librarys_own_model(folders: Path, rows: Path, tmp_path: Path) -> None:
+    told: list[tuple[int, int]] = []
+    found = public_suite(folders / "model", TASKS, local=rows, report=lambda *now: told.append(now))
+    assert [one.task for one in found] == TASKS
+    assert told[-1] == (3, 3)  # the pages, last
+    expected = hf_figures(folders / "model", rows, tmp_path, TASKS)
+    for score in found:
+        assert {name: value for name, (value, _) in score.figures.items()} == pytest.approx(
+            expected[score.task], rel=1e-4
+        )
+    assert {one.items for one in found[1:4]} == {14}
+    json.dumps([one.to_json() for one in found], allow_nan=False)
+    assert [one.choices is not None for one in found] == [True, False, True, True, False]
+    assert found[2].choices is not None
+    assert found[2].choices.chance == 0.25
+
+
+def test_uniform_logits_are_at_chance_by_our_rule_only(folders: Path, rows: Path) -> None:
+    tasks = ["blimp_adjunct_island", "hellaswag", "arc_easy"]
+    island, swag, questions = public_suite(folders / "uniform", tasks, local=rows)
+    for score, chance in ((island, 1 / 2), (swag, 1 / 4), (questions, 1 / 3)):
+        assert score.choices is not None
+        assert score.choices.chance == pytest.approx(chance)
+        assert score.choices.per_token.value == pytest.approx(chance)
+    tokenizer = load_trained(folders / "uniform").tokenizer
+    counts = [[len(tokenizer.encode(f" {one}")) for one in pair] for pair in ISLAND.pairs]
+    assert island.figures["acc"][0] == pytest.approx(np.mean([good <= bad for good, bad in counts]))
+    if tokenizer.kind == "char":  # the wrong sentences are as long or longer: all count as right
+        assert island.figures["acc"][0] == 1.0
+
+
+def test_our_blimp_beside_the_librarys(folders: Path, rows: Path) -> None:
+    """Its figure is what its rule makes of our log-probabilities of its texts (a space before each sentence)."""
+    for name in ("model", "uniform"):
+        (theirs,) = public_suite(folders / name, ["blimp_adjunct_island"], local=rows)
+        trained = load_trained(folders / name)
+        (ours,) = measure_blimp([ISLAND], ModelAnswerer(trained.model, trained.tokenizer), before=" ")
+        assert theirs.figures["acc"][0] == pytest.approx(ours.library)
+        assert theirs.choices is not None
+        assert theirs.choices.whole.value == pytest.approx(ours.whole.accuracy.value)
+        assert theirs.choices.per_token.value == pytest.approx(ours.per_token.accuracy.value)
+
+
+@dataclass
+class Request:
+    args: tuple[Any, ...]
+
+
+REQUESTS = [
+    ("", "Once upon a time"),
+    ("The fox said: ", "no"),
+    ("The fox", " ran home"),
+    ("word " * 80, "end"),
+    ("a", "b" * 90),
+]
+
+
+def test_log_probabilities_and_greedy_text(folders: Path) -> None:
+    from lm_eval.models.huggingface import HFLM
+
+    trained = load_trained(folders / "model")
+    ours = EtudeLM(trained.model, trained.tokenizer)
+    theirs = HFLM(pretrained=str(folders / "model"), dtype="float32", device="cpu", batch_size=1)
+    asked = [Request(pair) for pair in REQUESTS[:4]]
+    found = ours.loglikelihood(asked)
+    for (logprob, greedy), (expected, is_greedy) in zip(found, theirs.loglikelihood(asked), strict=True):
+        assert logprob == pytest.approx(expected, rel=1e-4)
+        assert greedy == is_greedy
+    prompts = [Request((text, {"until": [" the"], "max_gen_toks": 20})) for text in ("Once", "The fox said")]
+    written = ours.generate_until(prompts)
+    assert written == theirs.generate_until(prompts)
+
+
+def test_a_first_guess_is_known_as_one(folders: Path) -> None:
+    from lm_eval.models.huggingface import HFLM
+
+    trained = load_trained(folders / "model")
+    asked = []
+    for context in dict.fromkeys(" ".join(STORIES).split()):
+        given = trained.tokenizer.encode(context)
+        with torch.no_grad():
+            guess = int(trained.model(torch.tensor([given]))[0, -1].argmax())
+        said = trained.tokenizer.decode([guess])
+        if trained.tokenizer.encode(context + said) == [*given, guess] and said.strip() == said != "":
+            asked.append(Request((context, said)))
+    assert len(asked) > 3
+    assert all(greedy for _, greedy in EtudeLM(trained.model, trained.tokenizer).loglikelihood(asked))
+    theirs = HFLM(pretrained=str(folders / "model"), dtype="float32", device="cpu", batch_size=1)
+    assert all(greedy for _, greedy in theirs.loglikelihood(asked))
+
+
+def test_a_continuation_longer_than_the_context_is_scored_whole(folders: Path) -> None:
+    trained = load_trained(folders / "model")
+    ours = EtudeLM(trained.model, trained.tokenizer)
+    context, said = REQUESTS[4]
+    ((logprob, _),) = ours.loglikelihood([Request((context, said))])
+    from etude.evaluate.scoring import score_tokens
+
+    given = len(trained.tokenizer.encode(context))
+    ids = trained.tokenizer.encode(context + said)
+    count = len(ids) - given
+    tail = ids[-max(64, count) - 1 :]
+    assert logprob == pytest.approx(score_tokens(trained.model, tail).logprobs[-count:].sum())
+
+
+def test_documents_can_begin(folders: Path) -> None:
+    trained = load_trained(folders / "model")
+    plain = EtudeLM(trained.model, trained.tokenizer)
+    begun = EtudeLM(trained.model, trained.tokenizer, begin_documents=True)
+    asked = [Request(pair) for pair in REQUESTS[:3]]
+    pairs = list(zip(plain.loglikelihood(asked), begun.loglikelihood(asked), strict=True))
+    assert pairs[0][0] == pairs[0][1]
+    assert pairs[2][0] != pairs[2][1]
+
+
+def test_the_command_line_of_the_library_takes_a_model_folder(
+    folders: Path, rows: Path, tmp_path: Path
+) -> None:
+    manager = _manager()
+    file = local_task("lambada_openai", manager.task_index["lambada_openai"], rows, tmp_path)
+    command = [
+        *(sys.executable, "-m", "lm_eval", "--model", "hf", "--model_args"),
+        f"pretrained={folders / 'model'},dtype=float32",
+        *("--tasks", str(file), "--device", "cpu", "--output_path", str(tmp_path / "out")),
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    (written,) = (tmp_path / "out").rglob("results_*.json")
+    theirs = json.loads(written.read_text())["results"]["lambada_openai"]
+    (ours,) = public_suite(folders / "model", ["lambada_openai"], local=rows)
+    for metric in ("perplexity", "acc"):
+        assert ours.figures[metric][0] == pytest.approx(theirs[f"{metric},none"], rel=1e-4)
+
+
+def test_what_cannot_be_asked(folders: Path, rows: Path) -> None:
+    with pytest.raises(InputError, match=r"near it: .*blimp_adjunct_island"):
+        public_suite(folders / "model", ["blimp_adjunct_iland"], local=rows)
+    with pytest.raises(InputError, match=r"put piqa\.jsonl there"):
+        public_suite(folders / "model", ["piqa"], local=rows)
+    with pytest.raises(
+        InputError, match=r"rows of the task 'piqa' cannot be read .* access to the Hub"
+    ) as caught:
+        public_suite(folders / "model", ["piqa"])
+    assert "\n" not in str(caught.value)
+    with pytest.raises(InputError, match="no tasks are named"):
+        public_suite(folders / "model", [])
+
+
+def test_a_limit_takes_the_first_items(folders: Path, rows: Path) -> None:
+    (few,) = public_suite(folders / "model", ["hellaswag"], local=rows, limit=3)
+    assert isinstance(few, SuiteScore)
+    assert few.items == 3
+    assert few.choices is not None
+    assert np.isclose(few.choices.whole.value * 6, round(few.choices.whole.value * 6))
