@@ -185,7 +185,7 @@ def describe_machine(device: Device) -> dict[str, Any]:
         "dtype": device.dtype,
         "threads": device.threads,
         "versions": {name: _version(name) for name in VERSIONED_LIBRARIES},
-        "git_commit": _git_commit(),
+        "git_commit": git_commit(),
     }
 
 
@@ -261,7 +261,7 @@ def _version(library: str) -> str:
         return "unknown"
 
 
-def _git_commit() -> str | None:
+def git_commit() -> str | None:
     """The commit of this source tree, when Etude runs from one."""
     here = Path(__file__).parent
     command = ["git", "-C", str(here), "rev-parse", "HEAD"]

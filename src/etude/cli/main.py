@@ -7,7 +7,7 @@ import sys
 
 import typer
 
-from etude.cli import data, doctor, inspect, runs, studio, train, use
+from etude.cli import data, doctor, emergence, evaluate, inspect, runs, studio, sweep, train, use
 from etude.errors import EtudeError
 
 app = typer.Typer(
@@ -28,6 +28,9 @@ app.command("plot")(runs.plot)
 app.command("settings")(runs.settings)
 app.command("inspect")(inspect.inspect)
 app.command("studio")(studio.studio)
+app.command("eval")(evaluate.evaluate)
+app.command("sweep")(sweep.sweep)
+app.command("emergence")(emergence.emergence)
 app.command("doctor")(doctor.doctor)
 
 INTERRUPTED = 130

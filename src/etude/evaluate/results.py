@@ -79,11 +79,12 @@ class ProbeResult:
         return "beyond counting" if self.above_chance else "at chance"
 
 
-def measure(probe: Probe, scores: Sequence[ItemScore]) -> Measured:
-    """The figures of `scores`, one for each item of the probe."""
-    groups = [item.group for item in probe.items]
+def measure(probe: Probe, scores: Sequence[ItemScore], times: int = 1) -> Measured:
+    """The figures of `scores`, one for each item of the probe; all items may have been answered several `times`."""
+    items = probe.items * times
+    groups = [item.group or f"item {at % len(probe.items)}" for at, item in enumerate(items)]
     compared = [_compared(probe, score) for score in scores]
-    pairs = list(zip(probe.items, compared, strict=True))
+    pairs = list(zip(items, compared, strict=True))
     return Measured(
         proportion([credit(values, item.right) for item, values in pairs], groups),
         mean([_margin(item, values) for item, values in pairs], groups),

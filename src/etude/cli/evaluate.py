@@ -1,0 +1,73 @@
+"""``etude eval``: what a model knows, and which abilities it has."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from etude.cli.options import ModelFolder
+
+Suite = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="text, world or tasks: which probes; again for more. Default: those that fit the text."
+    ),
+]
+Steps = Annotated[str, typer.Option(help="`last`, or `all` checkpoints that are kept.")]
+Items = Annotated[int, typer.Option(min=16, help="Items of each probe, at most.")]
+Processes = Annotated[int, typer.Option(min=1, help="Processes that share the work.")]
+Expect = Annotated[str, typer.Option(hidden=True)]
+Json = Annotated[bool, typer.Option("--json", help="One JSON object instead of a table.")]
+Tasks = Annotated[
+    str | None,
+    typer.Option(metavar="NAMES", help="Public suites of lm-eval instead, such as blimp,lambada_openai."),
+]
+Limit = Annotated[int | None, typer.Option(min=1, help="With --tasks: only the first items of each.")]
+Local = Annotated[
+    Path | None,
+    typer.Option(metavar="FOLDER", help="With --tasks: files instead of the Hub, a folder or a zip."),
+]
+
+
+def evaluate(
+    model: ModelFolder,
+    suite: Suite = None,
+    steps: Steps = "last",
+    items: Items = 256,
+    processes: Processes = 1,
+    expect: Expect = "",
+    tasks: Tasks = None,
+    limit: Limit = None,
+    local: Local = None,
+    as_json: Json = False,
+) -> None:
+    """What a model knows of text that it has not seen, and its abilities beside chance, counting and random weights.
+
+    Bits per byte; loss by place, frequency and document; calibration; the probes. What a run scores is added to its
+    probes.jsonl, for `etude emergence`.
+    """
+    from rich.console import Console
+
+    from etude.errors import InputError
+    from etude.workflow import evaluate as job
+
+    if tasks is not None:
+        if suite or steps != "last":
+            raise InputError("--tasks asks the public suites of one model: leave --suite and --steps out")
+        job.public(
+            model,
+            [name.strip() for name in tasks.split(",") if name.strip()],
+            limit,
+            local,
+            as_json,
+            Console(),
+        )
+        return
+    if limit is not None or local is not None:
+        raise InputError("--limit and --local belong to --tasks: name the public suites with it")
+    if steps not in ("last", "all"):
+        raise InputError(f"--steps takes last or all, not '{steps}'")
+    asked = job.Asked(model, tuple(suite or ()), steps == "all", items, expect, processes, as_json)
+    job.evaluate(asked, Console())

@@ -1,0 +1,211 @@
+"""``etude eval``: what a model knows of a text that it has not learned from, and which abilities it has."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from etude.errors import InputError
+from etude.evaluate.answerers import Report
+from etude.evaluate.examination import Examination
+from etude.evaluate.in_parts import CorpusDocuments, PartsAnswerer, measure_text_in_parts
+from etude.evaluate.network_answerer import ModelAnswerer
+from etude.evaluate.records import FILE, Where, read_records, to_json, write_records
+from etude.evaluate.results import ProbeResult
+from etude.evaluate.text_measures import TextMeasures
+from etude.evaluate.text_scoring import count_tokens
+from etude.model.build import build_model
+from etude.model.folder import load_config
+from etude.run import write_json
+from etude.train.checkpoint import find_checkpoint, list_checkpoints, step_of
+from etude.train.trained import load_trained
+from etude.workflow.evaluate_tables import measure_lines, public_table, result_table
+from etude.workflow.examined_run import ExaminedRun
+from etude.workflow.probing import Questions, counting_for, questions_for, questions_without_text, suites_for
+from etude.workflow.progress import data_progress
+
+RANDOM_SEED = 1_000_003
+"""Of the network with random weights: none that a run is likely to have."""
+MEASURED_BYTES = 500_000
+"""Of the held-out text, at most, for the measures of the whole text."""
+MEASURES_FILE = "measures.json"
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a person wants to know.
+
+    suites: none for what fits the text; every_checkpoint: not only the newest; expect: the hash that the questions
+    must have ("" for any).
+    """
+
+    path: Path
+    suites: tuple[str, ...] = ()
+    every_checkpoint: bool = False
+    num_items: int = 256
+    expect: str = ""
+    processes: int = 1
+    as_json: bool = False
+
+
+def evaluate(asked: Asked, console: Console) -> None:
+    """Ask, write down what is found of a run, and print it.
+
+    Raises:
+        InputError: nothing to examine at the path, its text is gone, or it yields other questions than expected.
+    """
+    run = ExaminedRun.of(asked.path)
+    if run is None:
+        _evaluate_folder(asked, console)
+        return
+    checkpoints = _checkpoints(asked, run)
+    context = load_config(checkpoints[-1]).max_position_embeddings
+    with console.status("making the questions") if console.is_terminal else _quietly():
+        suites = asked.suites or suites_for(run.settings)
+        questions = questions_for(run.data, suites, asked.num_items, context)
+    if asked.expect and questions.hash != asked.expect:
+        raise InputError(
+            f"the questions are others ({questions.hash}) than were fixed before training ({asked.expect}): the text "
+            "or Etude has changed since"
+        )
+    config = load_config(checkpoints[-1])
+    random = [ModelAnswerer(build_model(config, seed=RANDOM_SEED), run.data.tokenizer)]
+    examination = Examination(questions.probes, counting_for(run.data, run.ladder), random)
+    results: list[ProbeResult] = []
+    with _kept(run.folder / "derived" / "evaluation") as within, data_progress(console) as progress:
+        for checkpoint in checkpoints:
+            if checkpoint != checkpoints[-1] and _is_done(run, questions, step_of(checkpoint)):
+                continue
+            told = _told(progress, f"step {step_of(checkpoint)}")
+            results = examination.results(PartsAnswerer(checkpoint, within, asked.processes), told)
+            _write(run, questions, results, checkpoint)
+        measures = _measures(run, checkpoints[-1], within, asked.processes)
+    _say(checkpoints[-1], questions, results, measures, asked.as_json, console)
+
+
+def _checkpoints(asked: Asked, run: ExaminedRun) -> list[Path]:
+    """In order of steps; of a run the newest, or every one that is kept."""
+    if asked.path.resolve() != run.folder.resolve():
+        return [asked.path]
+    found = list_checkpoints(run.folder / "checkpoints")
+    if not found:
+        raise InputError(f"{run.folder} has no checkpoint yet: wait for its first")
+    return list(found) if asked.every_checkpoint else [found[-1]]
+
+
+def _is_done(run: ExaminedRun, questions: Questions, step: int) -> bool:
+    """Whether this checkpoint's answers to these very questions are written down."""
+    if not (run.folder / FILE).is_file():
+        return False
+    known = {
+        (record.title, record.items)
+        for record in read_records(run.folder).records
+        if record.where.step == step
+    }
+    return all((probe.title, probe.hash) in known for probe in questions.probes)
+
+
+def _write(run: ExaminedRun, questions: Questions, results: Sequence[ProbeResult], checkpoint: Path) -> None:
+    where = run.where(step_of(checkpoint), load_config(checkpoint))
+    by_probe = {id(result.probe): result for result in results}
+    for suite, probes in questions.by_suite.items():
+        write_records(run.folder, [by_probe[id(probe)] for probe in probes], where(suite))
+
+
+def _measures(run: ExaminedRun, checkpoint: Path, within: Path, processes: int) -> TextMeasures:
+    counts = count_tokens(run.data.train, load_config(checkpoint).vocab_size)
+    documents = CorpusDocuments(run.data.corpus.folder, "validation", MEASURED_BYTES)
+    measures = measure_text_in_parts(checkpoint, documents, within, token_counts=counts, processes=processes)
+    write_json(run.folder / "derived" / MEASURES_FILE, {"checkpoint": checkpoint.name, **measures.to_json()})
+    return measures
+
+
+def _evaluate_folder(asked: Asked, console: Console) -> None:
+    """A model folder without a run: its training text is not known, so counting cannot be held against it."""
+    folder = find_checkpoint(asked.path)
+    if asked.every_checkpoint or asked.expect:
+        raise InputError(f"{asked.path} is a model folder, which has no steps: leave --steps out")
+    trained = load_trained(folder)
+    questions = questions_without_text(asked.suites or ("world",), asked.num_items)
+    random = [ModelAnswerer(build_model(trained.model.config, seed=RANDOM_SEED), trained.tokenizer)]
+    examination = Examination(questions.probes, None, random)
+    with data_progress(console) as progress:
+        results = examination.results(
+            ModelAnswerer(trained.model, trained.tokenizer), _told(progress, "asking")
+        )
+    _say(folder, questions, results, None, asked.as_json, console)
+
+
+def _say(
+    checkpoint: Path,
+    questions: Questions,
+    results: Sequence[ProbeResult],
+    measures: TextMeasures | None,
+    as_json: bool,
+    console: Console,
+) -> None:
+    if as_json:
+        where = Where(0, 0, 0, 0.0, 0, None, "")
+        lines = [to_json(result, where) for result in results]
+        dropped = ("event", "step", "tokens_seen", "flops", "num_parameters", "val_loss", "seed", "suite")
+        content: dict[str, Any] = {
+            "checkpoint": str(checkpoint),
+            "questions": questions.hash,
+            "probes": [{key: value for key, value in line.items() if key not in dropped} for line in lines],
+            "left_out": questions.left_out,
+            "text": None if measures is None else measures.to_json(),
+        }
+        print(json.dumps(content, ensure_ascii=False, allow_nan=False))
+        return
+    if measures is not None:
+        for line in measure_lines(measures):
+            console.print(line, markup=False, highlight=False, soft_wrap=True)
+    console.print(result_table(results))
+    for title, why in questions.left_out.items():
+        console.print(f"left out: {title}: {why}", markup=False, highlight=False, soft_wrap=True)
+    console.print(
+        f"questions {questions.hash}, asked of {checkpoint}", markup=False, highlight=False, soft_wrap=True
+    )
+
+
+def _told(progress: Any, stage: str) -> Report:
+    return lambda done, of: progress(stage, done, of)
+
+
+@contextmanager
+def _kept(folder: Path) -> Iterator[Path]:
+    """Where answers are kept until all are written down: an evaluation that is interrupted goes on from them."""
+    folder.mkdir(parents=True, exist_ok=True)
+    yield folder
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def _quietly() -> Iterator[None]:
+    yield
+
+
+def public(
+    path: Path, tasks: Sequence[str], limit: int | None, local: Path | None, as_json: bool, console: Console
+) -> None:
+    """Ask the public suites of lm-eval.
+
+    Raises:
+        InputError: the library is not installed, a task is unknown, or its rows cannot be had.
+    """
+    from etude.interop.public_suites import public_suite
+
+    folder = find_checkpoint(path)
+    with data_progress(console) as progress:
+        found = public_suite(folder, tasks, limit=limit, local=local, report=_told(progress, "asking"))
+    if as_json:
+        print(json.dumps([one.to_json() for one in found], ensure_ascii=False))
+    else:
+        console.print(public_table(found))

@@ -1,0 +1,81 @@
+"""A run as an evaluation needs it: its settings, its own text, and where each of its checkpoints stands."""
+
+from __future__ import annotations
+
+import bisect
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from etude.config import Settings, load_settings, resolved
+from etude.data.prepare import PreparedData
+from etude.device import git_commit
+from etude.evaluate.ladder import Ladder
+from etude.evaluate.records import Where
+from etude.model.config import ModelConfig
+from etude.model.cost import count_parameters, training_flops_per_token
+from etude.run import RunFolder, read_object
+from etude.train.events import EvalEvent
+from etude.train.own_text import own_text
+from etude.workflow.history import RunHistory
+
+
+@dataclass(frozen=True)
+class ExaminedRun:
+    """A run, its text and its evaluations so far."""
+
+    folder: Path
+    settings: Settings
+    data: PreparedData
+    ladder: Ladder | None
+    evals: tuple[EvalEvent, ...]
+
+    @classmethod
+    def of(cls, path: Path) -> ExaminedRun | None:
+        """The run at ``path``, or that of the checkpoint at ``path``; None for a model folder of no run.
+
+        Raises:
+            InputError: the run is damaged, or its text is gone.
+        """
+        folder = next(
+            (one for one in (path, path.resolve().parent.parent) if (one / "run.toml").is_file()), None
+        )
+        if folder is None:
+            return None
+        run = RunFolder.open(folder)
+        settings = load_settings(run.settings_file)
+        fingerprint = str(read_object(run.manifest_file).get("data_fingerprint"))
+        history = RunHistory.load(folder)
+        data = own_text(folder, settings, fingerprint)
+        return cls(folder, settings, data, history.ladder, tuple(history.evals))
+
+    def where(self, step: int, config: ModelConfig) -> Callable[[str], Where]:
+        """The checkpoint of ``step`` as its records name it, given the suite."""
+        train = self.settings.train
+        context = resolved(train.context, "train.context")
+        tokens = step * resolved(train.batch_rows, "train.batch_rows") * context
+        return partial(
+            Where,
+            self.settings.run.seed,
+            step,
+            tokens,
+            tokens * training_flops_per_token(config, context, causal=True),
+            count_parameters(config).non_embedding,
+            self.val_loss(step),
+            commit=git_commit(),
+        )
+
+    def val_loss(self, step: int) -> float | None:
+        """Of the evaluation at ``step``; between two, on a line over log(1 + step)."""
+        steps = [event.step for event in self.evals]
+        at = bisect.bisect_left(steps, step)
+        if at < len(steps) and steps[at] == step:
+            return self.evals[at].val_loss
+        if not 0 < at < len(steps):
+            return None
+        before, after = self.evals[at - 1], self.evals[at]
+        low, high = math.log1p(before.step), math.log1p(after.step)
+        share = (math.log1p(step) - low) / (high - low)
+        return before.val_loss + share * (after.val_loss - before.val_loss)

@@ -1,0 +1,130 @@
+"""Which questions a run is asked: the suites that fit its text, made before it is trained, and searched for in it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence, Set
+from dataclasses import dataclass
+
+from etude.config import Settings
+from etude.data.prepare import PreparedData
+from etude.data.tasks import search as tasks_search
+from etude.errors import InputError
+from etude.evaluate.answerers import CountingAnswerer
+from etude.evaluate.contamination import search_training
+from etude.evaluate.items import Probe, frozen
+from etude.evaluate.ladder import Ladder
+from etude.evaluate.ngram import KneserNey
+from etude.evaluate.task_probes import task_probes
+from etude.evaluate.text_probes.suite import FEWEST_CONTEXT_CHARS, text_probes
+from etude.evaluate.world_probes import combinations as world_combinations
+from etude.evaluate.world_probes import world_probes
+from etude.untrusted import shown
+
+SUITES = ("text", "world", "tasks")
+PROBE_SEED = 0
+HELD_OUT_BYTES = 2_000_000
+"""Of the held-out text, at most, that probes are made from."""
+FILLED = 0.6
+"""Of the context, that an item's characters take at the usual length of a token: some texts take more."""
+
+
+@dataclass(frozen=True)
+class Questions:
+    """Probes by suite. left_out: titles of probes that the text does not yield, with the reason."""
+
+    by_suite: dict[str, tuple[Probe, ...]]
+    left_out: dict[str, str]
+
+    @property
+    def probes(self) -> tuple[Probe, ...]:
+        return tuple(probe for probes in self.by_suite.values() for probe in probes)
+
+    @property
+    def hash(self) -> str:
+        return frozen(self.probes)
+
+
+def suites_for(settings: Settings) -> tuple[str, ...]:
+    """What fits a text: its own suite, and those of the built-in sources that it has."""
+    sources = settings.data.sources
+    return (
+        "text",
+        *(["world"] if "builtin:primer" in sources else []),
+        *(["tasks"] if "builtin:tasks" in sources else []),
+    )
+
+
+def questions_for(data: PreparedData, suites: Sequence[str], num_items: int, context: int) -> Questions:
+    """The suites' probes of at most ``num_items`` items, without what the training text contains.
+
+    ``context`` is the model's, in tokens: the items of the text's own suite are no longer than it holds.
+
+    Raises:
+        InputError: an unknown suite, or a text that yields nothing.
+    """
+    _require_known(suites)
+
+    def training() -> Iterator[str]:
+        return _texts(data, "train")
+
+    by_suite: dict[str, tuple[Probe, ...]] = {}
+    left_out: dict[str, str] = {}
+    for suite in dict.fromkeys(suites):
+        if suite == "text":
+            chars_a_token = data.train.source_bytes / max(1, data.train.num_tokens)
+            chars = max(FEWEST_CONTEXT_CHARS, int(FILLED * context * chars_a_token))
+            held_out = list(_texts(data, "validation", HELD_OUT_BYTES))
+            made = text_probes(
+                training, held_out, seed=PROBE_SEED, max_items=num_items, context_chars=min(chars, 1000)
+            )
+            by_suite[suite], left_out = made.probes, {**left_out, **made.left_out}
+            continue
+        probes, finder = _of(suite, num_items)
+        searched = search_training(probes, training, finder)
+        by_suite[suite] = tuple(found.probe for found in searched if found.probe is not None)
+        left_out |= {
+            probe.title: f"all {found.items} items stand in the training text"
+            for probe, found in zip(probes, searched, strict=True)
+            if found.probe is None
+        }
+    if not any(by_suite.values()):
+        raise InputError("no probe is left: " + "; ".join(f"{key}: {why}" for key, why in left_out.items()))
+    return Questions(by_suite, left_out)
+
+
+def questions_without_text(suites: Sequence[str], num_items: int) -> Questions:
+    """The suites that need no text, for a model whose training text is not known: nothing is searched for in it.
+
+    Raises:
+        InputError: an unknown suite, or one that is made from a text.
+    """
+    if "text" in suites:
+        raise InputError(
+            "the suite text is made from a run's own text, and this is a model folder: --suite world or tasks"
+        )
+    _require_known(suites)
+    return Questions({suite: tuple(_of(suite, num_items)[0]) for suite in dict.fromkeys(suites)}, {})
+
+
+def counting_for(data: PreparedData, ladder: Ladder | None) -> CountingAnswerer:
+    """Kneser-Ney counts of the training text, of the order that the run's ladder found to do best."""
+    rungs = ladder.rungs if ladder is not None else ()
+    order = min(rungs, key=lambda rung: rung.bits_per_byte).order if rungs else 6
+    return CountingAnswerer(KneserNey.fit(data.documents("train"), order), order)
+
+
+def _require_known(suites: Sequence[str]) -> None:
+    unknown = [suite for suite in suites if suite not in SUITES]
+    if unknown:
+        raise InputError(f"--suite takes {', '.join(SUITES)}, not '{shown(unknown[0])}'")
+
+
+def _of(suite: str, num_items: int) -> tuple[list[Probe], Callable[[str], Set[object]]]:
+    if suite == "world":
+        return world_probes(PROBE_SEED, num_items), world_combinations.held_out_in
+    return task_probes(PROBE_SEED, num_items), tasks_search.held_out_in
+
+
+def _texts(data: PreparedData, part: str, max_bytes: int | None = None) -> Iterator[str]:
+    for document in data.documents("train" if part == "train" else "validation", max_bytes):
+        yield document.decode("utf-8", "ignore")

@@ -1,0 +1,192 @@
+"""What a sweep trains: a family of sizes by seeds with one recipe, fixed and written down before the first run begins.
+
+RUNS/NAME/sweep.json            the members in their order, what each costs, and the hash of the probes
+RUNS/NAME/settings/MEMBER.toml  the whole settings of each
+RUNS/NAME/MEMBER/               their run folders
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from etude.config import Settings, resolved, to_toml
+from etude.errors import InputError
+from etude.model.cost import count_parameters
+from etude.run import read_object, staged_folder, write_atomic, write_json
+from etude.train.plan import Plan, plan_on
+from etude.train.sizes import SHAPES, Size
+from etude.workflow.plan import prepare_data
+from etude.workflow.timed import COMPILED_STEPS, seconds_per_step, task_costs, tokens_per_step, worth_reading
+
+SCHEMA = 1
+FILE, SETTINGS = "sweep.json", "settings"
+OVERHEAD_SECONDS = 12.0
+"""Of a run, besides its steps and what is done between them: a process begins, loads, compiles from the cache."""
+PROBING_SHARE = 0.25
+"""Of the time, set aside for the probes at every checkpoint."""
+FEWEST_TOKENS = 200_000
+_TRIAL_TOKENS = 2_300_000
+
+
+@dataclass(frozen=True)
+class Member:
+    """One run of the family. ``seconds`` is what it is expected to take, its probes not counted."""
+
+    name: str
+    num_parameters: int
+    hidden_size: int
+    num_hidden_layers: int
+    seed: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class SweepPlan:
+    """A family, smallest first; all members of a size stand together."""
+
+    folder: Path
+    tokens: int
+    suites: tuple[str, ...]
+    num_items: int
+    probes_hash: str
+    members: tuple[Member, ...]
+
+    @property
+    def sizes(self) -> list[int]:
+        """Numbers of parameters, ascending."""
+        return sorted({member.num_parameters for member in self.members})
+
+    @property
+    def largest(self) -> list[Member]:
+        return [member for member in self.members if member.num_parameters == self.sizes[-1]]
+
+    @property
+    def smaller(self) -> list[Member]:
+        return [member for member in self.members if member.num_parameters != self.sizes[-1]]
+
+    def settings_file(self, member: Member) -> Path:
+        return self.folder / SETTINGS / f"{member.name}.toml"
+
+    def write(self, settings: dict[str, Settings]) -> None:
+        """The folder of the sweep, whole or not at all.
+
+        Raises:
+            InputError: the name is taken.
+        """
+        if self.folder.exists():
+            raise InputError(
+                f"{self.folder} is there already: go on with `etude sweep --resume {self.folder}`, or take another "
+                "--name"
+            )
+        self.folder.parent.mkdir(parents=True, exist_ok=True)
+        with staged_folder(self.folder, replace=False) as staging:
+            (staging / SETTINGS).mkdir()
+            for name, one in settings.items():
+                write_atomic(staging / SETTINGS / f"{name}.toml", to_toml(one))
+            content = asdict(dataclasses.replace(self, folder=Path()))
+            del content["folder"]
+            write_json(staging / FILE, {"schema": SCHEMA, **content})
+
+    @classmethod
+    def load(cls, folder: Path) -> SweepPlan:
+        """Raises InputError where ``folder`` is no sweep, or a damaged one."""
+        if not (folder / FILE).is_file():
+            raise InputError(f"{folder} is no sweep: begin one with `etude sweep --name NAME`")
+        content = read_object(folder / FILE)
+        try:
+            if content["schema"] != SCHEMA:
+                raise InputError(f"{folder / FILE} has another schema than {SCHEMA}: update Etude")
+            members = tuple(_member(one) for one in content["members"])
+            if not members:
+                raise ValueError("no members")
+            return cls(
+                folder,
+                int(content["tokens"]),
+                tuple(map(str, content["suites"])),
+                int(content["num_items"]),
+                str(content["probes_hash"]),
+                members,
+            )
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
+            raise InputError(f"{folder / FILE} is damaged ({error}): begin the sweep anew") from None
+
+
+def _member(content: dict[str, Any]) -> Member:
+    name = str(content["name"])
+    if not name or Path(name).name != name or name.startswith("."):
+        raise ValueError("a member's name leads out of the folder")
+    return Member(
+        name,
+        int(content["num_parameters"]),
+        int(content["hidden_size"]),
+        int(content["num_hidden_layers"]),
+        int(content["seed"]),
+        float(content["seconds"]),
+    )
+
+
+def plan_family(
+    settings: Settings, num_sizes: int, seeds: Sequence[int], seconds: float, console: Console
+) -> tuple[list[Member], dict[str, Settings], int]:
+    """Members, their settings, and how many tokens each reads so that all of them take ``seconds`` on this machine.
+
+    Every size reads the same tokens in the same batches; width, depth and learning rates follow from the dial. The step
+    of each size is timed here, compiled as it will be.
+
+    Raises:
+        InputError: the time is too short for a family.
+    """
+    if not 1 <= num_sizes <= len(SHAPES):
+        raise InputError(f"--sizes is from 1 to {len(SHAPES)}, not {num_sizes}")
+    began = time.monotonic()
+    data = prepare_data(settings, console)
+    shapes = SHAPES[:num_sizes]
+    with console.status("timing each size on this machine"):
+        trials = [plan_on(data, settings, Size(shape, _TRIAL_TOKENS)) for shape in shapes]
+        compiled = settings.device.compile is not False
+        costs = [seconds_per_step(trial, COMPILED_STEPS, compiled=compiled) for trial in trials]
+        tasks = [task_costs(trial) for trial in trials]
+    per_token = sum(cost / tokens_per_step(trial) for cost, trial in zip(costs, trials, strict=True))
+    between = sum(
+        one.between(trial, 0, resolved(trial.settings.train.steps, "train.steps")) + one.at_the_end
+        for one, trial in zip(tasks, trials, strict=True)
+    )
+    left = (seconds - (time.monotonic() - began)) * (1 - PROBING_SHARE)
+    spent = len(seeds) * (between + len(shapes) * OVERHEAD_SECONDS)
+    tokens = int((left - spent) / (len(seeds) * per_token))
+    if tokens < FEWEST_TOKENS:
+        raise InputError(
+            f"{len(shapes)} sizes by {len(seeds)} seeds need more than {seconds / 60:.0f} minutes on this machine: "
+            "give a longer --time, or fewer --sizes or --seeds"
+        )
+    tokens = worth_reading(tokens, trials[0])
+    members, chosen = [], {}
+    for shape, trial, cost, task in zip(shapes, trials, costs, tasks, strict=True):
+        plan = plan_on(data, settings, Size(shape, tokens))
+        steps = resolved(plan.settings.train.steps, "train.steps")
+        step = cost * tokens_per_step(plan) / tokens_per_step(trial)
+        expected = step * steps + task.between(plan, 0, steps) + task.at_the_end + OVERHEAD_SECONDS
+        for seed in seeds:
+            member = _of(plan, seed, expected)
+            members.append(member)
+            chosen[member.name] = plan.settings
+    return members, chosen, tokens
+
+
+def _of(plan: Plan, seed: int, seconds: float) -> Member:
+    parameters = count_parameters(plan.model).total
+    return Member(
+        f"{plan.model.hidden_size}x{plan.model.num_hidden_layers}-seed{seed}",
+        parameters,
+        plan.model.hidden_size,
+        plan.model.num_hidden_layers,
+        seed,
+        seconds,
+    )
