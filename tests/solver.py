@@ -8,24 +8,24 @@ ALPHABET = "abcdefghijklmnopqrstuvwxyz"
 
 
 def solved(line: str) -> tuple[str, str]:
-    """(the line up to its answer, the answer as it should be)."""
+    """(the line up to its answer, the answer as it should be, without the stop)."""
     kind, rest = line.split(": ", 1)
     if kind in ("Copy", "Turn round"):
         letters = rest.split(".")[0].split(" ")
         asked = re.match(r".*?\. [^:]*: ", line)
         assert asked is not None
-        return asked[0], " ".join(letters if kind == "Copy" else reversed(letters)) + "."
+        return asked[0], " ".join(letters if kind == "Copy" else reversed(letters))
     if kind == "Letters":
         letters = rest.split(".")[0].split(" ")
         asked = re.match(r".*?(of a: |\? )", line)
         assert asked is not None
         many = sum(letter == "a" for letter in letters)
-        return asked[0], ("Odd." if many & 1 else "Even.") if "?" in line else f"{many}."
+        return asked[0], ("Odd" if many & 1 else "Even") if "?" in line else str(many)
     if kind == "Remember":
         value = dict(re.findall(r"(\w) is (\d)", rest))
         asked = re.match(r".*\. What is (\w) then\? ", line)
         assert asked is not None
-        return asked[0], value[asked[1]] + "."
+        return asked[0], value[asked[1]]
     if kind == "Chain":
         step = dict(re.findall(r"(\w) to (\w)", rest))
         asked = re.match(r".*From (\w), after (\d) steps?: ", line)
@@ -33,22 +33,22 @@ def solved(line: str) -> tuple[str, str]:
         at = asked[1]
         for _ in range(int(asked[2])):
             at = step[at]
-        return asked[0], at + "."
+        return asked[0], at
     if kind == "Cipher":
         *shots, (query, _) = re.findall(r"(\w) to (\w?)", line)
         shifts = {(ord(b) - ord(a)) % 26 for a, b in shots}
         assert len(shifts) == 1
         place = (ALPHABET.index(query) + shifts.pop()) % 26
-        return line[: line.rindex(" to ") + 4], ALPHABET[place] + "."
+        return line[: line.rindex(" to ") + 4], ALPHABET[place]
     assert kind == "Brackets"
     return _closed(line)
 
 
 def _closed(line: str) -> tuple[str, str]:
     """Matching pairs are struck out; the last bracket that is left open is the one to close."""
-    whole = line.endswith(".")
+    whole = line.endswith(" end.")
     left = "".join(re.findall(r"[()\[\]]", line))[: -1 if whole else None]
     while (shorter := left.replace("()", "").replace("[]", "")) != left:
         left = shorter
     assert not set(left) & set(")]")
-    return line[:-2] if whole else line, {"(": ")", "[": "]"}[left[-1]] + "." * whole
+    return line.removesuffix(" end.")[:-1] if whole else line, {"(": ")", "[": "]"}[left[-1]]

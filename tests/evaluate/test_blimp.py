@@ -28,6 +28,7 @@ from etude.evaluate.blimp import (
 )
 from etude.evaluate.network_answerer import ModelAnswerer
 from etude.evaluate.ngram import KneserNey
+from etude.evaluate.statistics import wilson
 from etude.model.language_model import LanguageModel
 from minimal_pairs import OURS, write_paradigms
 from networks import make_config, make_network
@@ -163,7 +164,10 @@ def test_means_over_paradigms_have_equal_weights() -> None:
     assert found["x"].per_token == pytest.approx((0.75 + 0) / 2)
     assert found["all"].per_token == pytest.approx((0.75 + 0 + 1) / 3)
     assert found["all"].pairs == 7
-    assert found["x"].standard_error == pytest.approx(results[0].per_token.accuracy.standard_error / 2)
+    intervals = [wilson(3, 4), wilson(0, 2)]
+    half = [(one.high - one.low) / 2 / 1.96 for one in intervals]
+    assert found["x"].standard_error == pytest.approx(np.hypot(*half) / 2, rel=1e-3)
+    assert 0 < found["y"].standard_error < 0.5  # one pair
 
 
 def test_counting_answers_too() -> None:

@@ -41,15 +41,15 @@ def test_sums_and_people_are_right() -> None:
         for item in probe.items:
             if probe.name == "two-digit addition":
                 a, b = map(int, re.findall(r"\d+", item.answer.given))
-                assert item.answer.said == f"{a + b}."
+                assert item.answer.said == f"{a + b}.\n"
                 assert (a % 10 + b % 10 > 9) == (probe.condition == "carry")
             elif probe.title == "biographies, town":
                 name = re.search(r"was (.*) born", item.answer.given)
                 assert name is not None
-                assert item.answer.said == by_name[name[1]].town + "."
-                assert {one.said[:-1] for one in item.candidates} <= set(TOWNS)
+                assert item.answer.said == by_name[name[1]].town
+                assert {one.said for one in item.candidates} <= set(TOWNS)
             elif "reversed" in probe.condition:
-                assert by_name[item.answer.said[:-1]].house in item.answer.given
+                assert by_name[item.answer.said].house in item.answer.given
 
 
 @pytest.mark.parametrize("probe", PROBES, ids=title)
@@ -151,3 +151,21 @@ def test_items_are_fixed_by_the_seed() -> None:
     assert frozen(task_probes(1, 48)) != frozen(PROBES)
     assert all(len(probe.items) <= 48 for probe in PROBES)
     assert len({probe.title for probe in PROBES}) == len(PROBES)
+
+
+def test_no_answer_is_the_beginning_of_another() -> None:
+    for probe in PROBES:
+        for item in probe.items:
+            said = [one.said for one in item.candidates]
+            assert not any(a != b and b.startswith(a) for a in said for b in said), (probe.title, said)
+
+
+def test_answers_end_as_the_lines_of_the_documents_do() -> None:
+    """In tokens: what follows an answer in training is no other token than in the probe."""
+    tokenizer = uniform(TRAINING[:300]).tokenizer
+    for probe in PROBES:
+        item = probe.items[0]
+        whole = tokenizer.encode(item.answer.given + item.answer.said)
+        after = " )" if probe.name == "brackets" else ".\n"
+        line = tokenizer.encode(item.answer.given + item.answer.said.removesuffix(".\n") + after)
+        assert line[: len(whole)] == whole, probe.title

@@ -106,8 +106,12 @@ def test_who_told_follows_from_the_telling() -> None:
 def test_sums_are_right() -> None:
     for item in items("arithmetic"):
         a, sign, b = re.findall(r"\d+|plus|minus", item.answer.given)
-        assert int(item.answer.said[:-1]) == (int(a) + int(b) if sign == "plus" else int(a) - int(b))
-        assert [one.said for one in item.candidates] == [f"{n}." for n in range(41 if sign == "plus" else 21)]
+        assert int(item.answer.said.removesuffix(".\n")) == (
+            int(a) + int(b) if sign == "plus" else int(a) - int(b)
+        )
+        assert [one.said for one in item.candidates] == [
+            f"{n}.\n" for n in range(41 if sign == "plus" else 21)
+        ]
     by_condition = {
         probe.condition: len(probe.items) for probe in world_probes(0, 256) if probe.name == "arithmetic"
     }
@@ -124,7 +128,7 @@ def test_word_problems_are_right() -> None:
             if word in NUMBER_OF_WORD
         )
         total = start + part if re.search("more", item.answer.given) else start - part
-        number, noun = item.answer.said.lower().rstrip(".").split()
+        number, noun = item.answer.said.lower().split()
         assert NUMBER_OF_WORD[number] == total
         assert OBJECT_FORMS[noun] == OBJECT_FORMS[item.answer.given.split("How many ")[1].split()[0]]
         assert (noun in {OBJECT_FORMS[noun]}) == (total == 1)
@@ -320,3 +324,11 @@ def test_items_are_fixed_by_the_seed_alone() -> None:
 def test_no_more_items_than_asked_for() -> None:
     for most in (12, 48):
         assert all(len(probe.items) <= most for probe in world_probes(2, most))
+
+
+def test_no_answer_is_the_beginning_of_another() -> None:
+    """Or the shorter one would be at least as probable as the longer, whatever is asked."""
+    for probe in PROBES:
+        for item in probe.items:
+            said = [one.said for one in item.candidates]
+            assert not any(a != b and b.startswith(a) for a in said for b in said), (probe.title, said)

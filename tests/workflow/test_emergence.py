@@ -1,4 +1,4 @@
-"""Runs with made-up scores whose truth is known: families, verdicts, the table, the page; and what a stranger writes."""
+"""Runs with made-up scores of known truth: families, verdicts, the table, the page; and what a stranger writes."""
 
 from __future__ import annotations
 
@@ -111,3 +111,257 @@ EXPECTED = {
     "reversal": Word.MIXED,
     "parity": Word.NOT_YET,
 }
+
+
+def judged(runs: Sequence[Path], *arguments: object) -> tuple[str, str]:
+    """What the command prints, on a wide terminal, and its table alone."""
+    out = io.StringIO()
+    emergence(list(runs), *arguments, console=Console(file=out, width=200))  # type: ignore[arg-type]
+    text = out.getvalue()
+    return text, text.split("verdict", 1)[1]
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    return make_runs(tmp_path_factory.mktemp("runs"), TRUTHS)
+
+
+@pytest.fixture(scope="module")
+def sizes(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    folder = tmp_path_factory.mktemp("sizes")
+    return [
+        run
+        for size in (32, 64, 96, 128)
+        for run in make_runs(folder, {"induction": Truth.SHARP}, hidden_size=size)
+    ]
+
+
+@pytest.fixture(scope="module")
+def report(runs: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("report") / "out"
+    judged(runs, "steps", folder)
+    return folder
+
+
+def test_every_truth_has_its_row(runs: list[Path]) -> None:
+    _, table = judged(runs)
+    for name, word in EXPECTED.items():
+        row = next(line for line in table.splitlines() if line.startswith(name))
+        assert row.rstrip().endswith(word.value), row
+        assert " 0.500 " in row
+
+
+def test_fewer_seeds_prove_nothing(runs: list[Path]) -> None:
+    assert Word.ONE_SEED.value in judged(runs[:1])[1]
+    assert Word.TWO_SEEDS.value in judged(runs[:2])[1]
+    assert not re.search(r"\bemerged\b", judged(runs[:2])[1])
+    assert judged([runs[0], runs[0]])[0] == judged(runs[:1])[0]
+
+
+def test_seeds_make_a_family_and_other_settings_another(sizes: list[Path], runs: list[Path]) -> None:
+    study = load_study(sizes)
+    assert [len(family.runs) for family in study.families] == [3, 3, 3, 3]
+    assert [family.num_parameters for family in study.families] == [12 * s**2 * 4 for s in (32, 64, 96, 128)]
+    assert [run.seed for run in study.families[0].runs] == [0, 1, 2]
+    assert {ability.verdict.word for ability in study.abilities} == {Word.EMERGED}
+    assert Axis.PARAMETERS in study.axes()
+    assert Axis.PARAMETERS not in load_study(runs).axes()
+
+
+def test_the_same_seed_twice_is_refused(tmp_path: Path) -> None:
+    first = make_runs(tmp_path, {"parity": Truth.NOISE}, num_seeds=1)
+    again = make_runs(tmp_path, {"parity": Truth.NOISE}, num_seeds=1, title="again")
+    with pytest.raises(InputError, match="same seed 0"):
+        load_study([*first, *again])
+
+
+def test_other_items_are_not_compared(tmp_path: Path) -> None:
+    first = make_runs(tmp_path, {"parity": Truth.NOISE, "tense": Truth.NOISE}, num_seeds=1)
+    for number, name in enumerate(("parity", "tense")):
+        made = make_runs(tmp_path / name, {name: Truth.NOISE}, hidden_size=32, number=number, num_seeds=1)
+        study = load_study([*first, *made])
+        same = number == 0
+        assert {a.title for a in study.abilities} == ({"parity", "tense"} if same else {"parity"})
+        assert any("asked different items" in note for note in study.notes) is not same
+        if not same:
+            with pytest.raises(InputError, match="nothing to compare"):
+                load_study([*make_runs(tmp_path / "b", {name: Truth.NOISE}, num_seeds=1), *made])
+
+
+def test_changes_are_told_on_the_axis_that_is_asked(runs: list[Path]) -> None:
+    study = load_study(runs)
+    ability = next(ability for ability in study.abilities if ability.title == "induction")
+    steps, tokens = (ability.changes(axis) for axis in (Axis.STEPS, Axis.TOKENS))
+    for step, token, found in zip(steps, tokens, ability.verdict.seeds, strict=True):
+        assert step == found.changed_at
+        assert step is not None
+        assert token == pytest.approx(2048 * step)
+    losses = ability.changes(Axis.LOSS)
+    for value, records in zip(losses, ability.series, strict=True):
+        assert value is not None
+        assert records[-1].where.val_loss < value < records[0].where.val_loss
+    tense = next(ability for ability in study.abilities if ability.title == "tense")
+    assert tense.changes(Axis.STEPS) == [None] * 3
+    assert "change at (loss)" in judged(runs, "loss")[0]
+
+
+def test_the_law_foretells_the_largest(sizes: list[Path]) -> None:
+    law = law_of(load_study(sizes))
+    assert isinstance(law, LawOfStudy)
+    assert law.foretold is not None
+    assert law.largest == 12 * 128**2 * 4
+    assert np.mean(law.measured) == pytest.approx(law.foretold.value, rel=0.02)
+    text, _ = judged(sizes, "parameters")
+    assert "loss law: L(N)" in text
+    assert "foretold for 786 k" in text
+
+
+def test_what_is_asked_wrongly(runs: list[Path], tmp_path: Path) -> None:
+    for against, match in (("epochs", "steps, tokens"), ("parameters", "several sizes")):
+        with pytest.raises(InputError, match=match):
+            judged(runs, against)
+    with pytest.raises(InputError, match="no runs"):
+        load_study([])
+    with pytest.raises(InputError, match="not a run folder"):
+        load_study([tmp_path])
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="is a file"):
+        judged(runs, "steps", tmp_path / "file")
+    (runs[0] / "run.toml").rename(tmp_path / "run.toml")
+    try:
+        with pytest.raises(InputError, match="etude eval"):
+            load_study([tmp_path])
+    finally:
+        (tmp_path / "run.toml").rename(runs[0] / "run.toml")
+
+
+class Page(HTMLParser):
+    """Tags, what they open and close, and the addresses they name."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.open: list[str] = []
+        self.addresses: list[str] = []
+        self.texts: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.addresses += [value or "" for name, value in attributes if name in ("href", "src", "action")]
+        assert not any(name.startswith("on") for name, _ in attributes)
+        if tag not in {"meta", "input", "br", "line", "circle", "path"}:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag not in {"line", "circle", "path"} or self.open[-1] == tag:
+            assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.texts.append(data)
+
+
+def test_the_page_stands_alone(report: Path) -> None:
+    page = Page((report / "index.html").read_text())
+    assert not page.open
+    assert "script" not in page.tags
+    assert all(address.startswith("#") or (report / address).is_file() for address in page.addresses)
+    assert "http" not in (report / "index.html").read_text().replace("http-equiv", "")
+    assert page.tags.count("svg") == len(TRUTHS) * 2 * 4
+    text = " ".join(page.texts)
+    for name, word in EXPECTED.items():
+        assert name in text
+        assert word.value in text
+    for said in (
+        "chance",
+        "n-gram 0.50",
+        "random 0.50",
+        "seed 2",
+        "independently",
+        "two thirds",
+        "BIC for it",
+    ):
+        assert said in text
+
+
+def test_the_pictures_show_every_point(report: Path, runs: list[Path]) -> None:
+    study = load_study(runs)
+    points = sum(len(records) for ability in study.abilities for records in ability.series)
+    text = (report / "index.html").read_text()
+    assert text.count("<circle") == points * 2 * 4
+    assert text.count("change point at") == 4 * sum(a.verdict.num_changed for a in study.abilities)
+    heights = [float(y) for y in re.findall(r'cy="([\d.]+)"', text)]
+    assert min(heights) >= 0
+    assert max(heights) <= 250
+
+
+def test_tables_for_other_programs(report: Path, runs: list[Path]) -> None:
+    study = load_study(runs)
+    rows = list(csv.DictReader(io.StringIO((report / "scores.csv").read_text())))
+    assert len(rows) == sum(len(records) for ability in study.abilities for records in ability.series)
+    first = study.abilities[0].series[0][0]
+    assert float(rows[0]["margin"]) == first.model.margin.value
+    assert rows[0]["items"] == first.items
+    told = json.loads((report / "verdicts.json").read_text())
+    assert {one["ability"]: one["verdict"] for one in told["abilities"]} == {
+        name: word.value for name, word in EXPECTED.items()
+    }
+
+
+def test_words_of_a_stranger_are_text(tmp_path: Path) -> None:
+    made = make_runs(tmp_path, {HOSTILE: Truth.NOISE, "=1+1": Truth.NOISE}, num_seeds=1)
+    text, _ = judged(made, "steps", tmp_path / "out")
+    assert "\x1b" not in text
+    assert "[red]" in text
+    content = (tmp_path / "out" / "index.html").read_text()
+    assert "\x1b" not in content
+    assert "script" not in Page(content).tags
+    assert html.escape("<script>alert(1)</script>") in content
+    assert "'=1+1" in (tmp_path / "out" / "scores.csv").read_text()
+
+
+def test_extreme_numbers_make_a_page(tmp_path: Path) -> None:
+    run = make_runs(tmp_path, {"parity": Truth.NOISE}, num_seeds=1)[0]
+    lines = [json.loads(line) for line in (run / FILE).read_text().splitlines()]
+    for at, line in enumerate(lines):
+        line["margin"] |= {"value": 1e9 * (-1) ** at, "standard_error": None, "low": None, "high": None}
+        line |= {"flops": 1e40 if at else 0, "val_loss": 1e6 if at else 0, "num_parameters": 0}
+    lines += [{**lines[0], "step": 2**62 + at} for at in range(1000)]
+    (run / FILE).write_text("\n".join(map(json.dumps, lines)))
+    judged([run], "loss", tmp_path / "out")
+    content = (tmp_path / "out" / "index.html").read_text()
+    assert "nan" not in content.lower()
+    assert max(len(records) for ability in load_study([run]).abilities for records in ability.series) <= 200
+
+
+def test_one_point_is_a_page_too(tmp_path: Path) -> None:
+    run = make_runs(tmp_path, {"parity": Truth.NOISE}, num_seeds=1)[0]
+    (run / FILE).write_text((run / FILE).read_text().splitlines()[0] + "\n{torn")
+    text, _ = judged([run], "tokens", tmp_path / "out")
+    assert Word.ONE_SEED.value in text
+    assert not Page((tmp_path / "out" / "index.html").read_text()).open
+
+
+def test_scales_and_their_ticks() -> None:
+    steps = Scale.of_x([0, 1, 10, 1000], logarithmic=True, falling=False)
+    places = [steps.at(value) for value in (0, 1, 10, 100, 1000)]
+    assert places == sorted(places)
+    assert places[3] - places[2] == pytest.approx(places[2] - places[1])
+    assert [name for _, name in steps.ticks()] == ["0", "1", "10", "100", "1 k"]
+    loss = Scale.of_x([5.0, 2.0], logarithmic=False, falling=True)
+    assert loss.at(5.0) < loss.at(3.0) < loss.at(2.0)
+    shares = Scale(0, 1, 200, 0)
+    assert [name for _, name in shares.ticks()] == ["0", "0.2", "0.4", "0.6", "0.8", "1.0"]
+    for low, high in ((0, 1e-3), (-0.11, 0.63), (1.98, 2.02), (0, 7e5)):
+        ticks = Scale(low, high, 200, 0).ticks()
+        assert 3 <= len(ticks) <= 8
+        assert len({name for _, name in ticks}) == len(ticks)
+        if high < 1e4:
+            assert all(float(name) == pytest.approx(value, abs=1e-9) for value, name in ticks)
+
+
+def test_a_picture_says_in_words_what_it_shows() -> None:
+    line = Line((Point(1, 0.5, 0.4, 0.6), Point(8, 0.75, 0.7, 0.8)), 0)
+    picture = Panel("margin <b>", "steps", (line,)).svg()
+    assert "margin &lt;b&gt; against steps; ends at 0.75 to 0.75" in picture
+    assert "<b>" not in picture

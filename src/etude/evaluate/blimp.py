@@ -21,6 +21,7 @@ from etude.errors import InputError
 from etude.evaluate.answerers import Answerer, ItemScore, Report
 from etude.evaluate.items import Probe, choice
 from etude.evaluate.results import Measured, measure
+from etude.evaluate.statistics import Z
 from etude.untrusted import MAX_JSON_BYTES, read_plain, shown
 
 _WORD = re.compile(r"[^\W_]+(?:['-][^\W_]+)*")
@@ -155,7 +156,10 @@ def by_phenomenon(paradigms: Sequence[Paradigm], results: Sequence[BlimpResult])
 
 @dataclass(frozen=True)
 class BlimpMean:
-    """Of several paradigms, each with equal weight; standard_error: from those of the paradigms, of per_token."""
+    """Of several paradigms, each with equal weight.
+
+    standard_error: of per_token, from the paradigms' Wilson intervals, which are finite for a single pair too.
+    """
 
     paradigms: int
     pairs: int
@@ -166,7 +170,8 @@ class BlimpMean:
 
 
 def _mean(results: Sequence[BlimpResult]) -> BlimpMean:
-    errors = np.array([one.per_token.accuracy.standard_error for one in results])
+    intervals = [one.per_token.accuracy.interval for one in results]
+    errors = np.array([(one.high - one.low) / 2 / Z for one in intervals])
     return BlimpMean(
         len(results),
         sum(len(one.probe.items) for one in results),

@@ -9,6 +9,10 @@ from etude.evaluate.items import Candidate, Item
 Asked = tuple[str, str]
 """A text up to the answer, and its right answer."""
 
+END_OF_LINE = ".\n"
+"""Ends a number, of which another may be the beginning, as the lines of the training text end: some tokenizers have
+one token for both characters, and after it a stop alone would be a surprise."""
+
 _TRIES = 4
 """Blocks tried for each item asked for."""
 

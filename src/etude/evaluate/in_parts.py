@@ -22,8 +22,10 @@ from etude.evaluate.text_measures import SCHEMA, TextMeasures, TextSums
 from etude.evaluate.text_scoring import Named, add_documents
 from etude.train.trained import load_trained
 
-PART_BYTES = 1 << 18
-"""Source text in a part, about: some seconds of work for a small model on a CPU."""
+PART_BYTES = 1 << 16
+"""Source text in a part, at least: some seconds of work for a small model on a CPU."""
+MOST_PARTS = 256
+"""Of a text; a part's file takes some 100 kB however much text it stands for."""
 PART_ITEMS = 256
 
 
@@ -146,15 +148,19 @@ def _share_cores(processes: int) -> None:
 
 
 def _cut(documents: Sequence[Named]) -> tuple[str, list[range]]:
-    """A hash of all the documents, and consecutive ranges of them of about `PART_BYTES` each."""
+    """A hash of all the documents, and consecutive ranges of them of about equal size."""
     digest = hashlib.blake2b(digest_size=16)
-    cuts: list[range] = []
-    begin = size = 0
-    for at, (name, text) in enumerate(documents):
+    sizes = []
+    for name, text in documents:
         encoded = text.encode("utf-8", "replace")
         digest.update(json.dumps([name, len(encoded)]).encode("ascii") + encoded)
-        size += len(encoded)
-        if size >= PART_BYTES:
+        sizes.append(len(encoded))
+    wanted = max(PART_BYTES, sum(sizes) // MOST_PARTS)
+    cuts: list[range] = []
+    begin = size = 0
+    for at, one in enumerate(sizes):
+        size += one
+        if size >= wanted:
             cuts.append(range(begin, at + 1))
             begin, size = at + 1, 0
     if begin < len(documents):

@@ -72,7 +72,7 @@ def _table(study: Study, axis: Axis) -> Table:
     table.add_column(f"change at ({axis.value})" if axis is not Axis.PARAMETERS else "change at (steps)")
     table.add_column("verdict")
     for ability in study.abilities:
-        cells = [shown(ability.title)]
+        cells = [ability.title]
         if several:
             cells.append(ability.family.name)
         cells += [
@@ -88,4 +88,4 @@ def _table(study: Study, axis: Axis) -> Table:
 
 
 def _named(ability: Ability, study: Study) -> str:
-    return shown(ability.title) + (f" [{ability.family.name}]" if len(study.families) > 1 else "")
+    return ability.title + (f" [{ability.family.name}]" if len(study.families) > 1 else "")

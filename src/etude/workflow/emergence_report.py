@@ -12,6 +12,7 @@ from etude.errors import InputError
 from etude.evaluate.emergence.verdict import RULES, SeedFinding
 from etude.evaluate.records import ProbeRecord
 from etude.run import write_atomic, write_failure, write_json
+from etude.workflow.display import printable
 from etude.workflow.emergence_page import AXIS_RULES, STYLE
 from etude.workflow.emergence_panels import law_panel, panel_of
 from etude.workflow.emergence_picture import COLOURS
@@ -57,7 +58,7 @@ def _page(study: Study, law: LawOfStudy | str, axis: Axis) -> Iterator[str]:
     yield from _axis_switch(axes, axis)
     yield "<main>"
     yield from _summary(study)
-    for number, abilities in enumerate(study.by_title().values()):
+    for number, abilities in enumerate(study.side_by_side()):
         yield from _ability(number, abilities, axes)
     yield from _law(law)
     yield '<section><h2>The rules</h2><ul class="rules">'
@@ -84,14 +85,14 @@ def _summary(study: Study) -> Iterator[str]:
     yield '<section><h2>Verdicts</h2><div class="wide"><table class="verdicts"><thead><tr><th>ability</th>'
     heads = (*(("size",) if several else ()), "verdict", "last score", "chance", "n-gram", "random", "label")
     yield "".join(f"<th>{head}</th>" for head in heads) + "</tr></thead><tbody>"
-    for number, abilities in enumerate(study.by_title().values()):
+    for number, abilities in enumerate(study.side_by_side()):
         for ability in abilities:
             cells = [f'<a href="#ability-{number}">{escape(ability.title)}</a>']
             if several:
                 cells.append(escape(ability.family.name))
             cells.append(f"<strong>{escape(ability.verdict.word.value)}</strong>")
             cells += map(
-                escape,
+                _plain,
                 (
                     interval_of(ability.verdict.accuracy),
                     f"{ability.last.chance:.3f}",
@@ -106,10 +107,10 @@ def _summary(study: Study) -> Iterator[str]:
 
 def _ability(number: int, abilities: Sequence[Ability], axes: Sequence[Axis]) -> Iterator[str]:
     last = abilities[0].last
-    yield f'<section id="ability-{number}"><h2>{escape(last.title)}</h2><p>{escape(last.asks)}'
+    yield f'<section id="ability-{number}"><h2>{escape(abilities[0].title)}</h2><p>{_plain(last.asks)}'
     if last.held_out:
-        yield f" <em>Held out:</em> {escape(last.held_out)}"
-    yield f' <span class="faint">{last.num_items} items, hash {escape(last.items)}.</span></p>'
+        yield f" <em>Held out:</em> {_plain(last.held_out)}"
+    yield f' <span class="faint">{last.num_items} items, hash {_plain(last.items)}.</span></p>'
     for ability in abilities:
         size = f"{escape(ability.family.name)} parameters: " if len(abilities) > 1 else ""
         yield f'<p class="verdict"><strong>{size}{escape(ability.verdict.word.value)}</strong><br>'
@@ -206,3 +207,8 @@ def _law(law: LawOfStudy | str) -> Iterator[str]:
         yield '<figure class="law"><figcaption>Validation loss of every run at its end, in nats a token; dotted, '
         yield f"the law; shaded, where 95 % of new runs would fall.</figcaption>{law_panel(law).svg()}</figure>"
     yield "</section>"
+
+
+def _plain(text: str) -> str:
+    """A stranger's words, as text of a page."""
+    return escape(printable(text))

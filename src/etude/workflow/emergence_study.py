@@ -22,7 +22,7 @@ from etude.evaluate.results import Measured
 from etude.evaluate.statistics import Estimate
 from etude.run import RunFolder
 from etude.untrusted import shown
-from etude.workflow.plot_layout import short_number
+from etude.workflow.plot_layout import short_number, thinned
 
 APART = {
     "run": ("name", "folder", "seed"),
@@ -31,6 +31,10 @@ APART = {
     "train": ("log_every", "sample_every", "sample_prompt"),
 }
 """Settings in which runs of one family may differ: the seed, and what does not change the training."""
+MOST_POINTS = 200
+"""Checkpoints of a curve."""
+Asked = tuple[str, str]
+"""The name of a probe and its condition."""
 
 
 class Axis(StrEnum):
@@ -101,7 +105,11 @@ class Ability:
 
     @property
     def title(self) -> str:
-        return self.last.title
+        return shown(self.last.title)
+
+    @property
+    def asked(self) -> Asked:
+        return _asked(self.last)
 
     @property
     def label(self) -> str:
@@ -147,12 +155,12 @@ class Study:
             axes.append(Axis.PARAMETERS)
         return axes
 
-    def by_title(self) -> dict[str, list[Ability]]:
-        """The abilities, with those of all families side by side."""
-        found: dict[str, list[Ability]] = {}
+    def side_by_side(self) -> list[list[Ability]]:
+        """The abilities, each in all families that were asked."""
+        found: dict[Asked, list[Ability]] = {}
         for ability in self.abilities:
-            found.setdefault(ability.title, []).append(ability)
-        return found
+            found.setdefault(ability.asked, []).append(ability)
+        return list(found.values())
 
     def _records(self) -> Iterator[ProbeRecord]:
         for ability in self.abilities:
@@ -177,14 +185,14 @@ def load_study(folders: Sequence[Path]) -> Study:
     asked, differing = _same_items(runs)
     notes += differing
     abilities = []
-    for title, items in asked.items():
+    for what, items in asked.items():
         for family in families:
-            series = [(run.seed, _series(run, title, items)) for run in family.runs]
+            series = [(run.seed, _series(run, what, items)) for run in family.runs]
             told = [(seed, records) for seed, records in series if records]
             if told:
                 abilities.append(_ability(family, told))
             if 0 < len(told) < len(series):
-                notes.append(f"{title}: asked of {len(told)} of {len(series)} seeds of {family.name}")
+                notes.append(f"{_title(what)}: asked of {len(told)} of {len(series)} seeds of {family.name}")
     if not abilities:
         raise InputError(f"nothing to compare: {'; '.join(notes)}; ask all runs with the same `etude eval`")
     return Study(tuple(families), tuple(abilities), tuple(notes))
@@ -224,35 +232,48 @@ def _families(runs: Sequence[ScoredRun]) -> list[Family]:
         families.append(Family(tuple(members), f"{short_number(members[0].last.where.num_parameters)}"))
     names = Counter(family.name for family in families)
     named = [
-        Family(one.runs, one.name if names[one.name] == 1 else f"{one.name} ({one.runs[0].folder.name})")
+        Family(
+            one.runs, one.name if names[one.name] == 1 else f"{one.name} ({shown(one.runs[0].folder.name)})"
+        )
         for one in families
     ]
     return sorted(named, key=lambda family: (family.num_parameters, family.name))
 
 
-def _same_items(runs: Sequence[ScoredRun]) -> tuple[dict[str, str], list[str]]:
+def _same_items(runs: Sequence[ScoredRun]) -> tuple[dict[Asked, str], list[str]]:
     """For each ability the hash of the items that all runs asked were asked, and a note where there is none."""
-    hashes: dict[str, list[set[str]]] = {}
+    hashes: dict[Asked, list[set[str]]] = {}
     sizes: dict[str, int] = {}
     for run in runs:
-        own: dict[str, set[str]] = {}
+        own: dict[Asked, set[str]] = {}
         for record in run.records:
-            own.setdefault(record.title, set()).add(record.items)
+            own.setdefault(_asked(record), set()).add(record.items)
             sizes[record.items] = record.num_items
-        for title, items in own.items():
-            hashes.setdefault(title, []).append(items)
+        for what, items in own.items():
+            hashes.setdefault(what, []).append(items)
     asked, notes = {}, []
-    for title, of_runs in hashes.items():
+    for what, of_runs in hashes.items():
         common = set.intersection(*of_runs)
         if common:
-            asked[title] = max(common, key=lambda items: (sizes[items], items))
+            asked[what] = max(common, key=lambda items: (sizes[items], items))
         else:
-            notes.append(f"{title}: the runs were asked different items, so they are not compared")
+            notes.append(f"{_title(what)}: the runs were asked different items, so they are not compared")
     return asked, notes
 
 
-def _series(run: ScoredRun, title: str, items: str) -> tuple[ProbeRecord, ...]:
-    return tuple(record for record in run.records if record.title == title and record.items == items)
+def _asked(record: ProbeRecord) -> Asked:
+    return record.probe, record.condition
+
+
+def _title(what: Asked) -> str:
+    return shown(", ".join(part for part in what if part))
+
+
+def _series(run: ScoredRun, what: Asked, items: str) -> tuple[ProbeRecord, ...]:
+    """In the order of steps; of very many, some that are evenly spread over a logarithmic axis."""
+    found = [record for record in run.records if _asked(record) == what and record.items == items]
+    steps = np.array([record.where.step for record in found], np.float64)
+    return tuple(found[at] for at in thinned(steps, MOST_POINTS, logarithmic=True)) if found else ()
 
 
 def _ability(family: Family, told: Sequence[tuple[int, tuple[ProbeRecord, ...]]]) -> Ability:

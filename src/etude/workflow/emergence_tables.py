@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 from typing import Any
 
 import etude
@@ -51,7 +52,7 @@ def _cell(value: Any) -> Any:
     """A text that a spreadsheet would take for a formula is kept a text."""
     if isinstance(value, str) and value[:1] in "=+-@\t\r" and value:
         return f"'{value}"
-    return "" if value is None else value
+    return "" if value is None or value in (math.inf, -math.inf) else value
 
 
 def as_json(study: Study, law: LawOfStudy | str) -> dict[str, Any]:

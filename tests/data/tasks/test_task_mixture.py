@@ -53,7 +53,7 @@ def test_every_line_is_true(kind: str) -> None:
     assert len(found) > 300
     for line in found:
         asked, answer = solved(line)
-        assert asked + answer == line
+        assert asked + answer == line.removesuffix(".").removesuffix(" end")
 
 
 def test_sums_are_true_and_leave_out_what_the_stories_leave_out() -> None:

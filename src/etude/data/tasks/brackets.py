@@ -7,6 +7,8 @@ from etude.data.tasks.problem import Key, Problem, is_held_out
 
 CLOSER = {"(": ")", "[": "]"}
 HEAD = "Brackets: "
+END = " end."
+"""Apart from the last bracket, which would be one token with a stop and is none with the next bracket."""
 FEWEST_PAIRS, MOST_PAIRS = 3, 10
 LEAST_INNER = 4
 """A matter of two brackets that match with at least so many between them: two pairs."""
@@ -53,4 +55,4 @@ def any_brackets(rng: Rng) -> Problem:
     while True:
         word = drawn_word(rng, rng.between(FEWEST_PAIRS, MOST_PAIRS))
         if not any(map(is_held_out, block_keys(word))):
-            return Problem(("brackets", word), spelled(word[:-1]) + " ", word[-1] + ".")
+            return Problem(("brackets", word), spelled(word[:-1]) + " ", word[-1], END)

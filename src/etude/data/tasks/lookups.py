@@ -21,7 +21,7 @@ def pairs_key(pairs: Pairs) -> Key:
 def recall(pairs: Pairs, asked: int) -> Problem:
     listed = ", ".join(f"{key} is {value}" for key, value in pairs)
     key, value = pairs[asked]
-    return Problem(pairs_key(pairs), f"Remember: {listed}. What is {key} then? ", f"{value}.")
+    return Problem(pairs_key(pairs), f"Remember: {listed}. What is {key} then? ", value)
 
 
 def drawn_pairs(rng: Rng, count: int) -> Pairs:
@@ -42,7 +42,7 @@ def hop(ring: str, edges: Pairs, start: int, hops: int) -> Problem:
     told = ", ".join(f"{one} to {other}" for one, other in edges)
     steps = f"{hops} step{'s' if hops > 1 else ''}"
     answer = ring[(start + hops) % len(ring)]
-    return Problem(chain_key(edges), f"Chain: {told}. From {ring[start]}, after {steps}: ", f"{answer}.")
+    return Problem(chain_key(edges), f"Chain: {told}. From {ring[start]}, after {steps}: ", answer)
 
 
 def drawn_ring(rng: Rng) -> tuple[str, Pairs]:
@@ -71,7 +71,7 @@ def shown_letters(shift: int) -> list[str]:
 def cipher(shift: int, shots: Sequence[str], asked: str) -> Problem:
     """Each letter becomes the one that stands so many places further on in the alphabet."""
     told = ", ".join(f"{letter} to {shifted(letter, shift)}" for letter in shots)
-    return Problem(cipher_key(shift, asked), f"Cipher: {told}. Now {asked} to ", f"{shifted(asked, shift)}.")
+    return Problem(cipher_key(shift, asked), f"Cipher: {told}. Now {asked} to ", shifted(asked, shift))
 
 
 def any_cipher(rng: Rng) -> Problem:

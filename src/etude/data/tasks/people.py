@@ -81,7 +81,7 @@ def question_key(question: str, person: Person) -> Key:
 def asked(question: str, person: Person) -> Problem:
     form, by = QUESTIONS[question]
     said = "A " + person.trade if question == "trade" else person.value(question)
-    return Problem(question_key(question, person), form.format(getattr(person, by)), said + ".")
+    return Problem(question_key(question, person), form.format(getattr(person, by)), said)
 
 
 def biography(rng: Rng, person: Person) -> str:

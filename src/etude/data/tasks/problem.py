@@ -25,15 +25,16 @@ def is_held_out(key: Key) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """`text` up to the answer, the `answer`, and the key of what is asked."""
+    """The key of what is asked, the `text` up to the answer, the `answer`, and how the line ends after it."""
 
     key: Key
     text: str
     answer: str
+    end: str = "."
 
     @property
     def line(self) -> str:
-        return self.text + self.answer
+        return self.text + self.answer + self.end
 
 
 def drawn_until(draw: Callable[[Rng], Problem], rng: Rng, *, held_out: bool) -> Problem:

@@ -22,12 +22,12 @@ def string_key(letters: str) -> Key:
 
 
 def copy(letters: str) -> Problem:
-    return Problem(string_key(letters), f"Copy: {spaced(letters)}. The same again: ", f"{spaced(letters)}.")
+    return Problem(string_key(letters), f"Copy: {spaced(letters)}. The same again: ", spaced(letters))
 
 
 def reverse(letters: str) -> Problem:
     text = f"Turn round: {spaced(letters)}. The other way: "
-    return Problem(string_key(letters), text, f"{spaced(letters[::-1])}.")
+    return Problem(string_key(letters), text, spaced(letters[::-1]))
 
 
 def counted_key(letters: str) -> Key:
@@ -36,12 +36,12 @@ def counted_key(letters: str) -> Key:
 
 def count(letters: str) -> Problem:
     text = f"Letters: {spaced(letters)}. The number of {COUNTED}: "
-    return Problem(counted_key(letters), text, f"{letters.count(COUNTED)}.")
+    return Problem(counted_key(letters), text, str(letters.count(COUNTED)))
 
 
 def parity(letters: str) -> Problem:
     text = f"Letters: {spaced(letters)}. Is the number of {COUNTED} odd or even? "
-    return Problem(counted_key(letters), text, "Odd." if letters.count(COUNTED) % 2 else "Even.")
+    return Problem(counted_key(letters), text, "Odd" if letters.count(COUNTED) % 2 else "Even")
 
 
 def drawn(rng: Rng, alphabet: str, length: int) -> str:

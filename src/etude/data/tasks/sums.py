@@ -24,7 +24,7 @@ def carries(a: int, b: int) -> bool:
 
 
 def addition(a: int, b: int) -> Problem:
-    return Problem(sum_key(a, b), f"{a} plus {b} makes ", f"{a + b}.")
+    return Problem(sum_key(a, b), f"{a} plus {b} makes ", str(a + b))
 
 
 def any_addition(rng: Rng) -> Problem:

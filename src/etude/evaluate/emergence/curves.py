@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from etude.evaluate.statistics import Estimate
 
 Floats = NDArray[np.float64]
+_LEAST_ERROR = 1e-9
 
 
 @dataclass(frozen=True)
@@ -65,4 +66,4 @@ def errors_of(estimates: tuple[Estimate, ...]) -> Floats:
     if not len(usable):
         return np.ones(len(errors))
     errors = np.where(np.isfinite(errors), errors, usable.max())
-    return np.asarray(np.maximum(errors, np.median(usable) / 2))
+    return np.asarray(np.maximum(errors, max(np.median(usable) / 2, _LEAST_ERROR)))

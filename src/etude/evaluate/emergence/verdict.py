@@ -38,9 +38,9 @@ RULES = (
     f"'Mixed over seeds' where a gap between the seeds' last margins is wider than half of the highest and than "
     f"{GAP_ERRORS:.0f} standard errors.",
     "An ability is there where the interval of the last margin lies above 0, or that of the last accuracy above "
-    "chance (where neither gains over the training, that of the median score); 'not there yet' where that is so in less "
-    "than two thirds of the seeds. Either metric will do: a network that is too sure of itself may choose right more "
-    "often than chance and yet lose nats by it.",
+    "chance (where neither gains over the training, that of the median score); 'not there yet' where that is so in "
+    "less than two thirds of the seeds. Either metric will do: a network that is too sure of itself may choose right "
+    "more often than chance and yet lose nats by it.",
 )
 
 
@@ -117,10 +117,9 @@ class Verdict:
         rises = [found.rise for found in self.seeds if math.isfinite(found.rise)]
         if rises and self.word not in (Word.NOT_YET, Word.FEW_POINTS):
             parts.append(f"rise over a factor of {float(np.median(rises)):.3g}")
-        interval = self.margin.interval
-        parts.append(
-            f"last margin {self.margin.value:+.3f} nats ({interval.low:+.3f} to {interval.high:+.3f})"
-        )
+        low, high = self.margin.interval.low, self.margin.interval.high
+        sure = f"{low:+.3f} to {high:+.3f}" if math.isfinite(high - low) else "no interval"
+        parts.append(f"last margin {self.margin.value:+.3f} nats ({sure})")
         return "; ".join(parts)
 
 

@@ -7,7 +7,7 @@ from collections import defaultdict
 from etude.data.primer.rng import Rng
 from etude.data.tasks import people, sums
 from etude.data.tasks.problem import is_held_out
-from etude.evaluate.blocks import Asked, block, blocks
+from etude.evaluate.blocks import END_OF_LINE, Asked, block, blocks
 from etude.evaluate.items import Item, Probe
 
 _RESULTS_APART = (0, 1, 2, 9, 10, 11, 20, 21)
@@ -42,7 +42,7 @@ def _additions(carry: bool, seed: int, max_items: int) -> Probe:
     def near_results(_: int) -> list[Asked]:
         base = rng.pick(bases)
         problems = [sums.addition(*rng.pick(by_result[base + more])) for more in _RESULTS_APART]
-        return [(problem.text, problem.answer) for problem in problems]
+        return [(problem.text, problem.answer + END_OF_LINE) for problem in problems]
 
     return Probe(
         "two-digit addition",

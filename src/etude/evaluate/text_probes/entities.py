@@ -11,7 +11,6 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 
 from etude.data.primer.rng import Rng
 from etude.evaluate.items import Candidate, Item
@@ -116,9 +115,9 @@ def _met(passage: Passage, names: Sequence[str], most: int, rng: Rng) -> list[_M
 
 def _again(passage: Passage, name: str, starts: Sequence[int], most: int) -> list[_Met]:
     found = []
-    for earlier, start in pairwise(starts):
+    for start in starts[1:]:
         near = passage.seam_before(start - 1 - SHARED_CHARS)
-        if passage.text[start - 1] != " " or near is None or near < earlier + len(name):
+        if passage.text[start - 1] != " " or near is None:
             continue
         far = passage.context(near, most - (start + len(name) - near) - _ROOM)
         shared = passage.text[near : start - 1]

@@ -8,7 +8,7 @@ from etude.data.primer.entities import amount
 from etude.data.primer.holdout import HELD_SUMS, LARGEST_ADDEND
 from etude.data.primer.lexicon import COUNTS, CountKind, number_word
 from etude.data.primer.rng import Rng
-from etude.evaluate.blocks import block
+from etude.evaluate.blocks import END_OF_LINE, block
 from etude.evaluate.items import Candidate, Item, Probe
 from etude.evaluate.world_probes.wording import HAVE_MANY, Evenly, capital, object_, subject, taught_with
 
@@ -38,7 +38,7 @@ def _digits(op: str, carry: bool, seed: int, max_items: int) -> Probe:
     items = []
     for a, b, _ in rng.some(asked, max_items):
         text = f"What is {a} {_WORD[op]} {b}? "
-        candidates = tuple(Candidate(text, f"{value}.") for value in range(most + 1))
+        candidates = tuple(Candidate(text, f"{value}{END_OF_LINE}") for value in range(most + 1))
         items.append(Item(candidates, result(a, b, op), _group(a, b, op)))
     step = ("carry" if op == "+" else "borrow") if carry else ("no carry" if op == "+" else "no borrow")
     return Probe(
@@ -94,7 +94,7 @@ def _counting(op: str, seed: int, max_items: int) -> Probe:
     for _ in range(max(1, max_items // len(by_result))):
         kind = kinds.draw()
         sums = [draws[value].draw() for value in sorted(draws)]
-        asked = [(_problem(rng, one, kind), capital(amount(result(*one), kind)) + ".") for one in sums]
+        asked = [(_problem(rng, one, kind), capital(amount(result(*one), kind))) for one in sums]
         for item, one in zip(block(asked, ""), sums, strict=True):
             items.append(Item(item.candidates, item.right, _group(*one)))
     return Probe(

@@ -1,0 +1,84 @@
+"""BLiMP by Etude's rule (ties one half) beside the usual library's (ties right), for a model and for uniform logits.
+
+    python bench/blimp.py ../shared/data/blimp.zip --model runs/NAME --train TEXT.txt
+    python bench/blimp.py ../shared/data/blimp.zip --train TEXT.txt            # uniform logits alone
+
+Prints the mean over the paradigms, and of each phenomenon; with --covered only pairs whose words are all in TEXT.txt.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from etude.data.tokens.vocabulary import pattern_for, train_bpe
+from etude.evaluate.blimp import BlimpMean, by_phenomenon, covered, known_words, measure_blimp, read_blimp
+from etude.evaluate.network_answerer import ModelAnswerer
+from etude.model.build import build_model
+from etude.model.config import preset
+from etude.train.trained import load_trained
+
+
+def uniform(text: str) -> ModelAnswerer:
+    """A small network whose logits are all equal, with a vocabulary of 2,048 tokens of `text`."""
+    tokenizer = train_bpe([text], 2048, pattern_for("llama"))
+    config = preset(
+        "llama", vocab_size=tokenizer.vocab_size, hidden_size=16, num_attention_heads=2, num_hidden_layers=1,
+        max_position_embeddings=128,
+    )  # fmt: skip
+    model = build_model(config, seed=0)
+    with torch.no_grad():
+        model.unembedding()[0].zero_()
+    return ModelAnswerer(model, tokenizer, batch_size=256)
+
+
+def row(name: str, one: BlimpMean) -> str:
+    return (
+        f"| {name} | {one.paradigms} | {one.pairs:,} | {100 * one.per_token:.1f} ± {196 * one.standard_error:.1f} "
+        f"| {100 * one.whole:.1f} | {100 * one.library:.1f} |"
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("blimp", type=Path)
+    parser.add_argument("--train", type=Path, required=True)
+    parser.add_argument("--model", type=Path)
+    parser.add_argument("--covered", action="store_true")
+    parser.add_argument("--limit", type=int, help="pairs of each paradigm")
+    asked = parser.parse_args()
+    paradigms = read_blimp(asked.blimp)
+    coverage = covered(paradigms, known_words([asked.train.read_bytes()], paradigms))
+    print(
+        f"{coverage.kept:,} of {coverage.asked:,} pairs ({100 * coverage.share:.1f} %) have only words of the text"
+    )
+    if asked.covered:
+        paradigms = list(coverage.paradigms)
+    if asked.limit:
+        paradigms = [replace(one, pairs=one.pairs[: asked.limit]) for one in paradigms]
+    if asked.model:
+        trained = load_trained(asked.model)
+        answerer = ModelAnswerer(trained.model, trained.tokenizer, batch_size=64)
+    else:
+        answerer = uniform(asked.train.read_text())
+    began = time.perf_counter()
+    results = measure_blimp(paradigms, answerer)
+    print(f"{time.perf_counter() - began:.0f} s")
+    print(
+        "| phenomenon | paradigms | pairs | by token, ties one half | whole, ties one half | library's rule |"
+    )
+    print("|---|---|---|---|---|---|")
+    for name, one in by_phenomenon(paradigms, results).items():
+        print(row(name, one))
+    library = [one.library for one in results]
+    print(f"library's rule over paradigms: {100 * min(library):.1f} to {100 * max(library):.1f} %")
+
+
+if __name__ == "__main__":
+    main()
