@@ -14,20 +14,27 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+import typer
 from rich.console import Console
+from typer.testing import CliRunner
 
+from etude.cli.emergence import emergence as command
 from etude.config import load_settings, to_toml
+from etude.data.tokens.vocabulary import pattern_for, train_bpe
 from etude.errors import InputError
 from etude.evaluate.emergence.curves import Curve
 from etude.evaluate.emergence.simulated import Truth, study
 from etude.evaluate.emergence.verdict import Word
 from etude.evaluate.items import Probe, choice
+from etude.evaluate.network_answerer import ModelAnswerer
 from etude.evaluate.records import FILE, Where, write_records
-from etude.evaluate.results import Exact, Measured, ProbeResult
+from etude.evaluate.results import Exact, Measured, ProbeResult, measure
 from etude.evaluate.statistics import mean, proportion
 from etude.workflow.emergence import emergence
 from etude.workflow.emergence_picture import Line, Panel, Point, Scale
 from etude.workflow.emergence_study import Axis, LawOfStudy, law_of, load_study
+from networks import make_config, make_network
 
 HOSTILE = "<script>alert(1)</script> [red]\x1b[31m \"'&"
 
@@ -365,3 +372,40 @@ def test_a_picture_says_in_words_what_it_shows() -> None:
     picture = Panel("margin <b>", "steps", (line,)).svg()
     assert "margin &lt;b&gt; against steps; ends at 0.75 to 0.75" in picture
     assert "<b>" not in picture
+
+
+def test_a_network_that_was_trained(tmp_path: Path) -> None:
+    """What a small network really scored while it learned, through the command line's own function."""
+    texts = ["The sun is warm", "The sky is red"]
+    tokenizer = train_bpe(texts * 4, 270, pattern_for("llama"))
+    model = make_network(make_config("llama", vocab_size=tokenizer.vocab_size), 1)
+    ids = torch.tensor([[id for text in texts for id in (tokenizer.eos_id, *tokenizer.encode(text))]])
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
+    items = (choice("The sun is ", "warm", "zqxj"), choice("The sky is ", "red", "wvk"))
+    asked = Probe("words", "", "Which of two is a word?", items, per_token=True)
+    run = tmp_path / "learned"
+    run.mkdir()
+    (run / "run.toml").write_text(to_toml(load_settings(values={"run.name": "learned"})))
+    for step in range(33):
+        if step & (step - 1) == 0:  # 0 and the powers of two
+            found = measure(asked, ModelAnswerer(model, tokenizer).answer(items))
+            where = Where(1337, step, step * 60, 1e6 * step, 30_000, None, "own 1")
+            write_records(run, [ProbeResult(asked, found, None, None)], where)
+        logits = model(ids[:, :-1]).flatten(0, 1)
+        optimizer.zero_grad()
+        torch.nn.functional.cross_entropy(logits, ids[0, 1:]).backward()
+        optimizer.step()
+    app = typer.Typer()
+    app.command()(command)
+    told = CliRunner().invoke(app, [str(run), "--report", str(tmp_path / "out")])
+    assert told.exit_code == 0, told.output
+    assert "one seed" in told.output
+    assert "not asked" in told.output
+    assert (tmp_path / "out" / "index.html").is_file()
+    study = load_study([run])
+    curve = study.abilities[0].curves[0]
+    assert curve.x == (0, 1, 2, 4, 8, 16, 32)
+    assert curve.margin[-1].value > max(0.3, curve.margin[0].value)
+    assert Axis.LOSS not in study.axes()
+    with pytest.raises(InputError, match="no validation loss"):
+        judged([run], "loss")

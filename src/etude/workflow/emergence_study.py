@@ -15,7 +15,7 @@ import numpy as np
 from etude.config import Settings, load_settings
 from etude.errors import InputError
 from etude.evaluate.emergence.curves import Curve
-from etude.evaluate.emergence.law import LossLaw, Trained, fit_law
+from etude.evaluate.emergence.law import EndOfRun, LossLaw, fit_law
 from etude.evaluate.emergence.verdict import Verdict, verdict
 from etude.evaluate.records import ProbeRecord, read_records
 from etude.evaluate.results import Measured
@@ -319,7 +319,7 @@ def law_of(study: Study) -> LawOfStudy | str:
                 and where.num_parameters
                 and where.tokens_seen
             ):
-                ends.append(Trained(where.num_parameters, where.tokens_seen, where.val_loss))
+                ends.append(EndOfRun(where.num_parameters, where.tokens_seen, where.val_loss))
     try:
         law = fit_law(ends)
     except InputError as error:

@@ -24,7 +24,7 @@ _SLOWEST, _FASTEST = 0.01, 3.0
 
 
 @dataclass(frozen=True)
-class Trained:
+class EndOfRun:
     """A run at its end: parameters (as a rule without the embedding), tokens seen, validation loss in nats."""
 
     parameters: float
@@ -48,7 +48,7 @@ class LossLaw:
     law, one a row; noise: of one more run in each of these.
     """
 
-    runs: tuple[Trained, ...]
+    runs: tuple[EndOfRun, ...]
     parameters: Floats
     scatter: float
     draws: Floats
@@ -108,7 +108,7 @@ class LossLaw:
         )
 
 
-def fit_law(runs: Sequence[Trained], *, seed: int = 0, draws: int = DRAWS) -> LossLaw:
+def fit_law(runs: Sequence[EndOfRun], *, seed: int = 0, draws: int = DRAWS) -> LossLaw:
     """The law of Hoffmann et al. (2022), robust (Huber's loss on log loss).
 
     The tokens enter where they vary apart from the parameters. The interval comes from refitting made-up runs: the
@@ -141,7 +141,7 @@ def fit_law(runs: Sequence[Trained], *, seed: int = 0, draws: int = DRAWS) -> Lo
     return LossLaw(tuple(runs), best, scatter, fitted, scales * generator.normal(size=draws), freedom)
 
 
-def _scale(runs: Sequence[Trained]) -> Floats:
+def _scale(runs: Sequence[EndOfRun]) -> Floats:
     """Logs of the usual parameters and tokens: the fit counts from there, which keeps A and alpha apart."""
     return np.log(
         np.array([np.median([r.parameters for r in runs]), np.median([r.tokens for r in runs])], np.float64)
