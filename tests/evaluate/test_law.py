@@ -75,6 +75,8 @@ def test_tokens_enter_where_they_vary() -> None:
     with pytest.raises(InputError, match="how many"):
         law.predict(1e6)
     assert fit_law(runs(4, 3, 0.003), draws=20).data is None
+    odd = [EndOfRun(run.parameters, 1e7 * (1 + at % 3), run.loss) for at, run in enumerate(runs(5, 1, 0.003))]
+    assert fit_law(odd, draws=20).data is None
 
 
 def test_the_interval_holds_a_new_run_of_a_larger_size() -> None:

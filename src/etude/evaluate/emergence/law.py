@@ -19,6 +19,8 @@ HUBER = 1e-2
 """Log loss beyond which a residual counts by its size and no longer by its square: an outlier does not bend the law."""
 DRAWS = 400
 _ROUNDS = 50
+_CELLS = 6
+"""Pairs of parameters and tokens from which on the law counts tokens too."""
 _SLOWEST, _FASTEST = 0.01, 3.0
 """Exponents between which a law is looked for."""
 
@@ -111,8 +113,9 @@ class LossLaw:
 def fit_law(runs: Sequence[EndOfRun], *, seed: int = 0, draws: int = DRAWS) -> LossLaw:
     """The law of Hoffmann et al. (2022), robust (Huber's loss on log loss).
 
-    The tokens enter where they vary apart from the parameters. The interval comes from refitting made-up runs: the
-    fitted law plus the scatter between runs, of which so few tell only roughly how large it is (it is drawn too).
+    The tokens enter where they vary apart from the parameters, in six pairs or more. The interval comes from refitting
+    made-up runs: the fitted law plus the scatter between runs, of which so few tell only roughly how large it is (it is
+    drawn too).
     Raises InputError for fewer than three sizes, or no run to spare for the scatter.
     """
     points = np.log(np.array([[run.parameters, run.tokens] for run in runs], np.float64).reshape(-1, 2))
@@ -149,8 +152,11 @@ def _scale(runs: Sequence[EndOfRun]) -> Floats:
 
 
 def _tokens_vary(points: Floats) -> bool:
-    """Whether the tokens vary, and not just in step with the parameters."""
-    if len(points) < 6 or np.ptp(points[:, 1]) < 0.05:
+    """Whether the tokens vary, not just in step with the parameters, and in enough ways to tell what they do.
+
+    Otherwise the law is one of sizes that are trained by one recipe, whatever tokens it gives them.
+    """
+    if len(np.unique(points, axis=0)) < _CELLS or np.ptp(points[:, 1]) < 0.05:
         return False
     if np.ptp(points[:, 0]) == 0:
         return True
