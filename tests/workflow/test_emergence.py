@@ -231,6 +231,8 @@ def test_what_is_asked_wrongly(runs: list[Path], tmp_path: Path) -> None:
         load_study([])
     with pytest.raises(InputError, match="not a run folder"):
         load_study([tmp_path])
+    with pytest.raises(InputError, match="not a run folder"):
+        load_study([Path("a\0b")])
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="is a file"):
         judged(runs, "steps", tmp_path / "file")
