@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from etude.evaluate.emergence.curves import Curve
-from etude.evaluate.emergence.law import Trained, fit_law
+from etude.evaluate.emergence.law import EndOfRun, fit_law
 from etude.evaluate.emergence.simulated import RIGHT, Truth, error_rates
 from etude.evaluate.emergence.verdict import Word, verdict
 from etude.evaluate.statistics import wilson
@@ -113,7 +113,7 @@ def of_law(sizes: int, seeds: int, studies: int, seed: int) -> dict[str, Any]:
             return (FLOOR + 2 * (size / 1e5) ** -EXPONENT) * float(np.exp(generator.normal(0, noise)))
 
         grid = [1e5 * 2**at for at in range(sizes) for _ in range(seeds)]
-        law = fit_law([Trained(size, 20 * size, loss(size)) for size in grid], draws=200)
+        law = fit_law([EndOfRun(size, 20 * size, loss(size)) for size in grid], draws=200)
         told, new = law.predict(grid[-1] * 4), loss(grid[-1] * 4)
         held += told.interval.holds(new)
         widths.append((told.interval.high - told.interval.low) / 2 / told.value)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from etude.errors import InputError
-from etude.evaluate.emergence.law import Trained, fit_law
+from etude.evaluate.emergence.law import EndOfRun, fit_law
 
 FLOOR, COEFFICIENT, EXPONENT = 1.4, 2.0, 0.35
 
@@ -17,10 +17,10 @@ def truth(parameters: float) -> float:
     return FLOOR + COEFFICIENT * (parameters / 1e5) ** -EXPONENT
 
 
-def runs(sizes: int, seeds: int, noise: float, seed: int = 0) -> list[Trained]:
+def runs(sizes: int, seeds: int, noise: float, seed: int = 0) -> list[EndOfRun]:
     generator = np.random.default_rng([seed, sizes, seeds])
     return [
-        Trained(size, 20 * size, truth(size) * math.exp(generator.normal(0, noise)))
+        EndOfRun(size, 20 * size, truth(size) * math.exp(generator.normal(0, noise)))
         for size in (1e5 * 2**at for at in range(sizes))
         for _ in range(seeds)
     ]
@@ -57,14 +57,14 @@ def test_the_fit_is_as_good_as_scipys() -> None:
 
 def test_one_run_that_went_wrong_bends_it_little() -> None:
     good = runs(5, 3, 0.003)
-    bad = [*good[:-2], Trained(good[-2].parameters, good[-2].tokens, 1.5 * good[-2].loss), good[-1]]
+    bad = [*good[:-2], EndOfRun(good[-2].parameters, good[-2].tokens, 1.5 * good[-2].loss), good[-1]]
     clean, bent = (fit_law(some, draws=20).predict(3.2e6).value for some in (good, bad))
     assert bent == pytest.approx(clean, rel=0.03)
 
 
 def test_tokens_enter_where_they_vary() -> None:
     made = [
-        Trained(size, tokens, 1.2 + 2 * (size / 1e5) ** -0.4 + 1.5 * (tokens / 1e7) ** -0.3)
+        EndOfRun(size, tokens, 1.2 + 2 * (size / 1e5) ** -0.4 + 1.5 * (tokens / 1e7) ** -0.3)
         for size in (1e5, 2e5, 4e5, 8e5)
         for tokens in (1e7, 3e7, 1e8)
     ]
@@ -75,6 +75,8 @@ def test_tokens_enter_where_they_vary() -> None:
     with pytest.raises(InputError, match="how many"):
         law.predict(1e6)
     assert fit_law(runs(4, 3, 0.003), draws=20).data is None
+    odd = [EndOfRun(run.parameters, 1e7 * (1 + at % 3), run.loss) for at, run in enumerate(runs(5, 1, 0.003))]
+    assert fit_law(odd, draws=20).data is None
 
 
 def test_the_interval_holds_a_new_run_of_a_larger_size() -> None:
@@ -114,6 +116,6 @@ def test_too_little_is_refused() -> None:
     with pytest.raises(InputError, match="cannot fix"):
         fit_law(runs(3, 1, 0.01))
     with pytest.raises(InputError, match="positive"):
-        Trained(0, 1, 1)
+        EndOfRun(0, 1, 1)
     with pytest.raises(InputError, match="positive"):
-        Trained(1, 1, math.nan)
+        EndOfRun(1, 1, math.nan)

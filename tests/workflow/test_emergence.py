@@ -14,20 +14,26 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+import typer
 from rich.console import Console
+from typer.testing import CliRunner
 
+from etude.cli.emergence import emergence as command
 from etude.config import load_settings, to_toml
+from etude.data.tokens.vocabulary import pattern_for, train_bpe
 from etude.errors import InputError
 from etude.evaluate.emergence.curves import Curve
 from etude.evaluate.emergence.simulated import Truth, study
 from etude.evaluate.emergence.verdict import Word
 from etude.evaluate.items import Probe, choice
+from etude.evaluate.network_answerer import ModelAnswerer
 from etude.evaluate.records import FILE, Where, write_records
-from etude.evaluate.results import Exact, Measured, ProbeResult
+from etude.evaluate.results import Exact, Measured, ProbeResult, measure
 from etude.evaluate.statistics import mean, proportion
 from etude.workflow.emergence import emergence
-from etude.workflow.emergence_picture import Line, Panel, Point, Scale
 from etude.workflow.emergence_study import Axis, LawOfStudy, law_of, load_study
+from networks import make_config, make_network
 
 HOSTILE = "<script>alert(1)</script> [red]\x1b[31m \"'&"
 
@@ -224,6 +230,8 @@ def test_what_is_asked_wrongly(runs: list[Path], tmp_path: Path) -> None:
         load_study([])
     with pytest.raises(InputError, match="not a run folder"):
         load_study([tmp_path])
+    with pytest.raises(InputError, match="not a run folder"):
+        load_study([Path("a\0b")])
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="is a file"):
         judged(runs, "steps", tmp_path / "file")
@@ -342,26 +350,38 @@ def test_one_point_is_a_page_too(tmp_path: Path) -> None:
     assert not Page((tmp_path / "out" / "index.html").read_text()).open
 
 
-def test_scales_and_their_ticks() -> None:
-    steps = Scale.of_x([0, 1, 10, 1000], logarithmic=True, falling=False)
-    places = [steps.at(value) for value in (0, 1, 10, 100, 1000)]
-    assert places == sorted(places)
-    assert places[3] - places[2] == pytest.approx(places[2] - places[1])
-    assert [name for _, name in steps.ticks()] == ["0", "1", "10", "100", "1 k"]
-    loss = Scale.of_x([5.0, 2.0], logarithmic=False, falling=True)
-    assert loss.at(5.0) < loss.at(3.0) < loss.at(2.0)
-    shares = Scale(0, 1, 200, 0)
-    assert [name for _, name in shares.ticks()] == ["0", "0.2", "0.4", "0.6", "0.8", "1.0"]
-    for low, high in ((0, 1e-3), (-0.11, 0.63), (1.98, 2.02), (0, 7e5)):
-        ticks = Scale(low, high, 200, 0).ticks()
-        assert 3 <= len(ticks) <= 8
-        assert len({name for _, name in ticks}) == len(ticks)
-        if high < 1e4:
-            assert all(float(name) == pytest.approx(value, abs=1e-9) for value, name in ticks)
-
-
-def test_a_picture_says_in_words_what_it_shows() -> None:
-    line = Line((Point(1, 0.5, 0.4, 0.6), Point(8, 0.75, 0.7, 0.8)), 0)
-    picture = Panel("margin <b>", "steps", (line,)).svg()
-    assert "margin &lt;b&gt; against steps; ends at 0.75 to 0.75" in picture
-    assert "<b>" not in picture
+def test_a_network_that_was_trained(tmp_path: Path) -> None:
+    """What a small network really scored while it learned, through the command line's own function."""
+    texts = ["The sun is warm", "The sky is red"]
+    tokenizer = train_bpe(texts * 4, 270, pattern_for("llama"))
+    model = make_network(make_config("llama", vocab_size=tokenizer.vocab_size), 1)
+    ids = torch.tensor([[id for text in texts for id in (tokenizer.eos_id, *tokenizer.encode(text))]])
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
+    items = (choice("The sun is ", "warm", "zqxj"), choice("The sky is ", "red", "wvk"))
+    asked = Probe("words", "", "Which of two is a word?", items, per_token=True)
+    run = tmp_path / "learned"
+    run.mkdir()
+    (run / "run.toml").write_text(to_toml(load_settings(values={"run.name": "learned"})))
+    for step in range(33):
+        if step & (step - 1) == 0:  # 0 and the powers of two
+            found = measure(asked, ModelAnswerer(model, tokenizer).answer(items))
+            where = Where(1337, step, step * 60, 1e6 * step, 30_000, None, "own 1")
+            write_records(run, [ProbeResult(asked, found, None, None)], where)
+        logits = model(ids[:, :-1]).flatten(0, 1)
+        optimizer.zero_grad()
+        torch.nn.functional.cross_entropy(logits, ids[0, 1:]).backward()
+        optimizer.step()
+    app = typer.Typer()
+    app.command()(command)
+    told = CliRunner().invoke(app, [str(run), "--report", str(tmp_path / "out")])
+    assert told.exit_code == 0, told.output
+    assert "one seed" in told.output
+    assert "not asked" in told.output
+    assert (tmp_path / "out" / "index.html").is_file()
+    study = load_study([run])
+    curve = study.abilities[0].curves[0]
+    assert curve.x == (0, 1, 2, 4, 8, 16, 32)
+    assert curve.margin[-1].value > max(0.3, curve.margin[0].value)
+    assert Axis.LOSS not in study.axes()
+    with pytest.raises(InputError, match="no validation loss"):
+        judged([run], "loss")

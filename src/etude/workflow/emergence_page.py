@@ -34,7 +34,7 @@ table{border-collapse:collapse;font-size:.9rem;font-variant-numeric:tabular-nums
 th,td{text-align:left;padding:5px 14px 5px 0;border-bottom:1px solid var(--grid);vertical-align:top}
 th{color:var(--faint);font-weight:500}
 strong{font-weight:600}
-.verdicts th,.verdicts td{white-space:nowrap}
+td,.verdicts th{white-space:nowrap}
 td,.verdict,li,p{overflow-wrap:break-word}
 .legend{list-style:none;display:flex;flex-wrap:wrap;gap:4px 18px;margin:0;padding:0;font-size:.9rem;grid-column:1/-1}
 .legend i{display:inline-block;width:18px;height:0;border-top:3px solid;margin:0 6px 4px 0;vertical-align:middle}

@@ -139,7 +139,7 @@ def _legend(abilities: Sequence[Ability], axis: Axis) -> Iterator[str]:
         yield "</ul>"
         return
     if any(found.changed for ability in abilities for found in ability.verdict.seeds):
-        yield "<li><b>▲</b> change point</li>"
+        yield "<li><b>▼</b> change point</li>"
     if any(curve.independence for ability in abilities for curve in ability.curves):
         yield '<li><i class="nulls"></i>p<sup>L</sup>: tokens right independently</li>'
     yield "</ul>"

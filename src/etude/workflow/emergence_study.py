@@ -15,7 +15,7 @@ import numpy as np
 from etude.config import Settings, load_settings
 from etude.errors import InputError
 from etude.evaluate.emergence.curves import Curve
-from etude.evaluate.emergence.law import LossLaw, Trained, fit_law
+from etude.evaluate.emergence.law import EndOfRun, LossLaw, fit_law
 from etude.evaluate.emergence.verdict import Verdict, verdict
 from etude.evaluate.records import ProbeRecord, read_records
 from etude.evaluate.results import Measured
@@ -175,7 +175,7 @@ def load_study(folders: Sequence[Path]) -> Study:
     """
     if not folders:
         raise InputError("no runs: name some, such as `etude emergence runs/seed-1 runs/seed-2 runs/seed-3`")
-    runs = [_scored(folder) for folder in dict.fromkeys(folder.resolve() for folder in folders)]
+    runs = [_scored(folder) for folder in {_place(folder): folder for folder in folders}.values()]
     families = _families(runs)
     notes = [
         f"{shown(str(run.folder))}: {run.damaged} damaged lines of probes.jsonl were left out"
@@ -198,11 +198,19 @@ def load_study(folders: Sequence[Path]) -> Study:
     return Study(tuple(families), tuple(abilities), tuple(notes))
 
 
+def _place(folder: Path) -> Path:
+    """Where a folder really is, so that it counts once however it is named."""
+    try:
+        return folder.resolve()
+    except (OSError, RuntimeError, ValueError):  # a name that no folder can have; who opens it says so
+        return folder
+
+
 def _scored(folder: Path) -> ScoredRun:
     run = RunFolder.open(folder)
     settings = load_settings(run.settings_file)
     found = read_records(run.path)
-    return ScoredRun(run.path, settings.run.seed, _family(settings), found.records, found.damaged)
+    return ScoredRun(run.path.absolute(), settings.run.seed, _family(settings), found.records, found.damaged)
 
 
 def _family(settings: Settings) -> str:
@@ -319,7 +327,7 @@ def law_of(study: Study) -> LawOfStudy | str:
                 and where.num_parameters
                 and where.tokens_seen
             ):
-                ends.append(Trained(where.num_parameters, where.tokens_seen, where.val_loss))
+                ends.append(EndOfRun(where.num_parameters, where.tokens_seen, where.val_loss))
     try:
         law = fit_law(ends)
     except InputError as error:

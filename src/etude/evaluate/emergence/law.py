@@ -17,14 +17,18 @@ Floats = NDArray[np.float64]
 
 HUBER = 1e-2
 """Log loss beyond which a residual counts by its size and no longer by its square: an outlier does not bend the law."""
+LEAST_SCATTER = 3e-3
+"""Of log loss, where no size has two seeds to tell: equal runs with other seeds end some tenths of a per cent apart."""
 DRAWS = 400
 _ROUNDS = 50
+_CELLS = 6
+"""Pairs of parameters and tokens from which on the law counts tokens too."""
 _SLOWEST, _FASTEST = 0.01, 3.0
 """Exponents between which a law is looked for."""
 
 
 @dataclass(frozen=True)
-class Trained:
+class EndOfRun:
     """A run at its end: parameters (as a rule without the embedding), tokens seen, validation loss in nats."""
 
     parameters: float
@@ -48,7 +52,7 @@ class LossLaw:
     law, one a row; noise: of one more run in each of these.
     """
 
-    runs: tuple[Trained, ...]
+    runs: tuple[EndOfRun, ...]
     parameters: Floats
     scatter: float
     draws: Floats
@@ -108,11 +112,12 @@ class LossLaw:
         )
 
 
-def fit_law(runs: Sequence[Trained], *, seed: int = 0, draws: int = DRAWS) -> LossLaw:
+def fit_law(runs: Sequence[EndOfRun], *, seed: int = 0, draws: int = DRAWS) -> LossLaw:
     """The law of Hoffmann et al. (2022), robust (Huber's loss on log loss).
 
-    The tokens enter where they vary apart from the parameters. The interval comes from refitting made-up runs: the
-    fitted law plus the scatter between runs, of which so few tell only roughly how large it is (it is drawn too).
+    The tokens enter where they vary apart from the parameters, in six pairs or more. The interval comes from refitting
+    made-up runs: the fitted law plus the scatter between runs, of which so few tell only roughly how large it is (it is
+    drawn too).
     Raises InputError for fewer than three sizes, or no run to spare for the scatter.
     """
     points = np.log(np.array([[run.parameters, run.tokens] for run in runs], np.float64).reshape(-1, 2))
@@ -141,7 +146,7 @@ def fit_law(runs: Sequence[Trained], *, seed: int = 0, draws: int = DRAWS) -> Lo
     return LossLaw(tuple(runs), best, scatter, fitted, scales * generator.normal(size=draws), freedom)
 
 
-def _scale(runs: Sequence[Trained]) -> Floats:
+def _scale(runs: Sequence[EndOfRun]) -> Floats:
     """Logs of the usual parameters and tokens: the fit counts from there, which keeps A and alpha apart."""
     return np.log(
         np.array([np.median([r.parameters for r in runs]), np.median([r.tokens for r in runs])], np.float64)
@@ -149,8 +154,11 @@ def _scale(runs: Sequence[Trained]) -> Floats:
 
 
 def _tokens_vary(points: Floats) -> bool:
-    """Whether the tokens vary, and not just in step with the parameters."""
-    if len(points) < 6 or np.ptp(points[:, 1]) < 0.05:
+    """Whether the tokens vary, not just in step with the parameters, and in enough ways to tell what they do.
+
+    Otherwise the law is one of sizes that are trained by one recipe, whatever tokens it gives them.
+    """
+    if len(np.unique(points, axis=0)) < _CELLS or np.ptp(points[:, 1]) < 0.05:
         return False
     if np.ptp(points[:, 0]) == 0:
         return True
@@ -159,14 +167,12 @@ def _tokens_vary(points: Floats) -> bool:
 
 def _scatter(residuals: Floats, losses: Floats, cells: Sequence[NDArray[np.int64]], spare: int) -> float:
     """Between seeds of one size where there are several, and around the law; the larger of both counts."""
-    estimates = []
-    if spare > 0:
-        estimates.append(float((residuals**2).sum()) / spare)
+    around = float((residuals**2).sum()) / spare if spare > 0 else 0.0
     within = sum(len(cell) - 1 for cell in cells)
-    if within > 0:
-        squares = sum(float(((losses[cell] - losses[cell].mean()) ** 2).sum()) for cell in cells)
-        estimates.append(squares / within)
-    return math.sqrt(max(*estimates, 1e-12)) if estimates else math.nan
+    if within == 0:
+        return max(math.sqrt(around), LEAST_SCATTER)
+    squares = sum(float(((losses[cell] - losses[cell].mean()) ** 2).sum()) for cell in cells)
+    return max(math.sqrt(around), math.sqrt(squares / within), 1e-6)
 
 
 def _log_loss(parameters: Floats, points: Floats) -> Floats:
