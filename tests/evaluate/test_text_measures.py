@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import random
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -163,13 +164,25 @@ def test_tokens_of_another_text_are_refused(network: LanguageModel) -> None:
     assert "\n" not in str(caught.value)
 
 
-def test_progress_is_told(network: LanguageModel, tokenizer: EtudeTokenizer) -> None:
+def test_few_documents_are_held_at_a_time(
+    network: LanguageModel, tokenizer: EtudeTokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("etude.evaluate.text_scoring._BATCH_BYTES", 1_500)
     told: list[tuple[int, int]] = []
-    long = [("long", "abc " * 70_000), *TEXTS[:2]]
-    sums = TextSums()
-    add_documents(sums, make_network(make_config("mlp", vocab_size=300)), tokenizer, long, batch_size=512,
-                  report=lambda *now: told.append(now))  # fmt: skip
-    assert told == [(1, 280_000), (3, 280_000 + sum(len(text.encode()) for _, text in TEXTS[:2]))]
+    long = [("long", "abc " * 500), *TEXTS[:2]]
+    read: list[str] = []
+
+    def one_by_one() -> Iterator[tuple[str, str]]:
+        for name, text in long:
+            read.append(name)
+            yield name, text
+
+    def report(documents: int, num_bytes: int) -> None:
+        told.append((documents, num_bytes))
+        assert len(read) <= documents + 1  # one more shows that the batch is full
+
+    add_documents(TextSums(), network, tokenizer, one_by_one(), report=report)
+    assert told == [(1, 2_000), (3, 2_000 + sum(len(text.encode()) for _, text in TEXTS[:2]))]
 
 
 def test_tokens_of_a_part_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -261,6 +261,31 @@ def test_what_cannot_be_asked(folders: Path, rows: Path) -> None:
         public_suite(folders / "model", [])
 
 
+def test_an_interrupted_evaluation_goes_on(
+    folders: Path, rows: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was answered before the interruption is not asked again, and never of another model."""
+    monkeypatch.setattr("etude.interop.lm_eval_model._AT_A_TIME", 10)
+    whole = public_suite(folders / "model", ["blimp_adjunct_island"], local=rows)
+    asked: list[int] = []
+    score = EtudeLM._score
+
+    def counted(self: EtudeLM, pairs: Any) -> Any:
+        if len(asked) == 3:
+            raise KeyboardInterrupt
+        asked.append(len(pairs))
+        return score(self, pairs)
+
+    monkeypatch.setattr(EtudeLM, "_score", counted)
+    with pytest.raises(KeyboardInterrupt):
+        public_suite(folders / "model", ["blimp_adjunct_island"], local=rows, kept=tmp_path)
+    monkeypatch.setattr(EtudeLM, "_score", lambda self, pairs: asked.append(len(pairs)) or score(self, pairs))
+    assert public_suite(folders / "model", ["blimp_adjunct_island"], local=rows, kept=tmp_path) == whole
+    assert sum(asked) == 2 * len(ISLAND.pairs)
+    public_suite(folders / "uniform", ["blimp_adjunct_island"], local=rows, kept=tmp_path)
+    assert sum(asked) == 4 * len(ISLAND.pairs)
+
+
 def test_a_limit_takes_the_first_items(folders: Path, rows: Path) -> None:
     (few,) = public_suite(folders / "model", ["hellaswag"], local=rows, limit=3)
     assert isinstance(few, SuiteScore)

@@ -13,6 +13,7 @@ import re
 import zipfile
 from collections.abc import Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -126,16 +127,10 @@ def blimp_probe(paradigm: Paradigm, before: str = "") -> Probe:
 def measure_blimp(
     paradigms: Sequence[Paradigm], answerer: Answerer, report: Report | None = None, *, before: str = ""
 ) -> list[BlimpResult]:
-    """Each paradigm's result."""
-    total, done = sum(len(one.pairs) for one in paradigms), 0
-    results = []
-    for one in paradigms:
-        probe = blimp_probe(one, before)
-        results.append(blimp_result(probe, answerer.answer(probe.items)))
-        done += len(one.pairs)
-        if report is not None:
-            report(done, total)
-    return results
+    """Each paradigm's result. All pairs are asked at once: an answerer that keeps its answers keeps them together."""
+    probes = [blimp_probe(one, before) for one in paradigms]
+    scores = iter(answerer.answer([item for probe in probes for item in probe.items], report))
+    return [blimp_result(probe, list(islice(scores, len(probe.items)))) for probe in probes]
 
 
 def blimp_result(probe: Probe, scores: Sequence[ItemScore]) -> BlimpResult:

@@ -73,7 +73,10 @@ class EtudeLM(TemplateLM):  # type: ignore[misc]
         found: list[tuple[float, bool]] = []
         for start in range(0, len(requests), _AT_A_TIME):
             some = requests[start : start + _AT_A_TIME]
-            found += self._score([(given, said) for _, given, said in some])
+            scored = self._score([(given, said) for _, given, said in some])
+            for request, score in zip(some, scored, strict=True):
+                self.cache_hook.add_partial("loglikelihood", request[0], score)
+            found += scored
             if self.report is not None:
                 self.report(len(found), len(requests))
         return found
@@ -90,6 +93,7 @@ class EtudeLM(TemplateLM):  # type: ignore[misc]
             )
             scored = self._score([make_disjoint_window(window) for window in windows])
             found.append(sum(logprob for logprob, _ in scored))
+            self.cache_hook.add_partial("loglikelihood_rolling", request.args, found[-1])
             if self.report is not None:
                 self.report(number, len(requests))
         return found
@@ -118,6 +122,7 @@ class EtudeLM(TemplateLM):  # type: ignore[misc]
             )[0]
             text = self.etude_tokenizer.decode(generation.token_ids)
             found.append(postprocess_generated_text(text, stops, None))
+            self.cache_hook.add_partial("generate_until", request.args, found[-1])
             if self.report is not None:
                 self.report(number, len(requests))
         return found

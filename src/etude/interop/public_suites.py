@@ -18,6 +18,7 @@ import numpy as np
 
 from etude.errors import InputError
 from etude.evaluate.answerers import Report
+from etude.evaluate.parts import identity_of
 from etude.evaluate.statistics import Estimate, credit, proportion
 from etude.interop.local_tasks import leaf_tasks, local_task
 from etude.untrusted import shown
@@ -65,12 +66,14 @@ def public_suite(
     local: Path | None = None,
     batch_size: int = 16,
     begin_documents: bool = False,
+    kept: Path | None = None,
     report: Report | None = None,
 ) -> list[SuiteScore]:
     """The scores of `tasks` (names of tasks, groups and tags of the library), in the library's order of them.
 
     limit: the first so many items of each task; local: a folder or zip whose files stand for the data sets
-    (`etude.interop.local_tasks`), so that nothing is fetched; begin_documents: see `EtudeLM`.
+    (`etude.interop.local_tasks`), so that nothing is fetched; begin_documents: see `EtudeLM`; kept: a folder
+    where the model's answers are kept as they come, so that an interrupted evaluation goes on where it was.
     Raises InputError when the library is not installed, for an unknown task, and where rows cannot be had.
     """
     require_lm_eval()
@@ -97,10 +100,21 @@ def public_suite(
             report=report,
         )
         found = simple_evaluate(
-            model, tasks=loaded, limit=limit, bootstrap_iters=_RESAMPLINGS, task_manager=manager
+            model,
+            tasks=loaded,
+            limit=limit,
+            bootstrap_iters=_RESAMPLINGS,
+            task_manager=manager,
+            use_cache=None if kept is None else str(_answers(kept, trained.folder, begin_documents)),
         )
     assert found is not None  # only other ranks have None
     return [_score(name, found, model) for name in names]
+
+
+def _answers(kept: Path, model_folder: Path, begin_documents: bool) -> Path:
+    """Where the library keeps this very model's answers; it does not ask by itself whose they are."""
+    kept.mkdir(parents=True, exist_ok=True)
+    return kept / f"lm-eval-{identity_of(model_folder, ['lm-eval', begin_documents])}"
 
 
 @cache
