@@ -26,7 +26,7 @@ from etude.model.folder import load_config
 from etude.run import write_json
 from etude.train.checkpoint import find_checkpoint, list_checkpoints, step_of
 from etude.train.trained import load_trained
-from etude.workflow.evaluate_tables import measure_lines, public_table, result_table
+from etude.workflow.evaluate_tables import measure_lines, public_table, result_tables
 from etude.workflow.examined_run import ExaminedRun
 from etude.workflow.probing import Questions, counting_for, questions_for, questions_without_text, suites_for
 from etude.workflow.progress import data_progress
@@ -167,7 +167,8 @@ def _say(
     if measures is not None:
         for line in measure_lines(measures):
             console.print(line, markup=False, highlight=False, soft_wrap=True)
-    console.print(result_table(results))
+    for table in result_tables(results):
+        console.print(table)
     for title, why in questions.left_out.items():
         console.print(f"left out: {title}: {why}", markup=False, highlight=False, soft_wrap=True)
     console.print(

@@ -17,41 +17,36 @@ from etude.untrusted import shown
 _STYLES = {"beyond counting": "green", "at chance": "dim"}
 
 
-def result_table(results: Sequence[ProbeResult]) -> Table:
-    """A row a probe: the score with its interval, and all that it must be held against."""
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    for heading in (
-        "ability",
-        "items",
-        "right",
-        "95 %",
-        "chance",
-        "n-gram",
-        "random",
-        "margin",
-        "exact",
-        "if independent",
-    ):
-        table.add_column(
-            heading, justify="left" if heading == "ability" else "right", no_wrap=heading != "ability"
-        )
-    table.add_column("so")
+def result_tables(results: Sequence[ProbeResult]) -> list[Table]:
+    """A row a probe: the score with its interval, and all that it must be held against; then what could be typed."""
+    table = _table("ability", "right (95 %)", "chance", "n-gram", "random", "margin", "so")
     for result in results:
-        model, exact = result.model, result.model.exact
+        model = result.model
         interval = model.accuracy.interval
         cells = [
             shown(result.probe.title),
-            f"{len(result.probe.items):,}",
-            f"{model.accuracy.value:.3f}",
-            f"{interval.low:.2f} to {interval.high:.2f}",
-            f"{result.probe.chance:.3f}",
+            f"{model.accuracy.value:.2f} ({interval.low:.2f}-{interval.high:.2f})",
+            f"{result.probe.chance:.2f}",
             _score(result.counting),
             _score(result.random),
-            _with_error(model.margin),
-            "" if exact is None else f"{exact.exact.value:.3f}",
-            "" if exact is None else f"{exact.independence:.3f}",
+            f"{model.margin.value:+.2f}",
         ]
         table.add_row(*map(Text, cells), Text(result.label, style=_STYLES.get(result.label, "")))
+    exacts = [(result.probe.title, result.model.exact) for result in results if result.model.exact is not None]
+    if not exacts:
+        return [table]
+    typed = _table("typed answer", "all right", "each token", "all, if tokens were independent")
+    for title, exact in exacts:
+        figures = (exact.exact.value, exact.token.value, exact.independence)
+        typed.add_row(Text(shown(title)), *(Text(f"{figure:.3f}") for figure in figures))
+    return [table, typed]
+
+
+def _table(*headings: str) -> Table:
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for heading in headings:
+        words = heading in (headings[0], "so")
+        table.add_column(heading, justify="left" if words else "right", no_wrap=heading != headings[0])
     return table
 
 
@@ -107,12 +102,7 @@ def _span(one: Bin) -> str:
 
 
 def _score(measured: Measured | None) -> str:
-    return "unknown" if measured is None else f"{measured.accuracy.value:.3f}"
-
-
-def _with_error(estimate: Estimate) -> str:
-    error = f" ± {estimate.standard_error:.3f}" if math.isfinite(estimate.standard_error) else ""
-    return f"{estimate.value:+.3f}{error}"
+    return "?" if measured is None else f"{measured.accuracy.value:.2f}"
 
 
 def _interval(estimate: Estimate) -> str:

@@ -7,7 +7,7 @@ import time
 from rich.console import Console
 
 from etude.errors import InputError
-from etude.evaluate.emergence.law import Trained, fit_law
+from etude.evaluate.emergence.law import EndOfRun, fit_law
 from etude.run import read_object, write_json
 from etude.workflow.history import RunHistory
 from etude.workflow.sweep_plan import Member, SweepPlan
@@ -21,7 +21,7 @@ def predict_largest(plan: SweepPlan, console: Console) -> None:
     if file.is_file() or not plan.smaller:
         return
     size = plan.largest[0].num_parameters
-    runs = [_trained(plan, member) for member in plan.smaller]
+    runs = [_end_of(plan, member) for member in plan.smaller]
     try:
         law = fit_law(runs)
     except InputError as error:
@@ -54,7 +54,7 @@ def say_how_it_came(plan: SweepPlan, console: Console) -> None:
     """Beside what was foretold, what was measured; and what to type next."""
     file = plan.folder / FILE
     if file.is_file() and (told := read_object(file).get("predicted")):
-        losses = [_trained(plan, member).loss for member in plan.largest]
+        losses = [_end_of(plan, member).loss for member in plan.largest]
         inside = sum(told["low"] <= loss <= told["high"] for loss in losses)
         measured = ", ".join(f"{loss:.3f}" for loss in losses)
         console.print(
@@ -72,8 +72,8 @@ def say_how_it_came(plan: SweepPlan, console: Console) -> None:
     )
 
 
-def _trained(plan: SweepPlan, member: Member) -> Trained:
+def _end_of(plan: SweepPlan, member: Member) -> EndOfRun:
     evals = RunHistory.load(plan.folder / member.name).evals
     if not evals:
         raise InputError(f"{plan.folder / member.name} was never evaluated: train it anew")
-    return Trained(member.num_parameters, plan.tokens, evals[-1].val_loss)
+    return EndOfRun(member.num_parameters, plan.tokens, evals[-1].val_loss)

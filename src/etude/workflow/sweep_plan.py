@@ -37,7 +37,7 @@ _TRIAL_TOKENS = 2_300_000
 
 @dataclass(frozen=True)
 class Member:
-    """One run of the family. ``seconds`` is what it is expected to take, its probes not counted."""
+    """One run of the family. num_parameters: outside the embeddings; seconds: what it may take, its probes not counted."""
 
     name: str
     num_parameters: int
@@ -181,7 +181,7 @@ def plan_family(
 
 
 def _of(plan: Plan, seed: int, seconds: float) -> Member:
-    parameters = count_parameters(plan.model).total
+    parameters = count_parameters(plan.model).non_embedding
     return Member(
         f"{plan.model.hidden_size}x{plan.model.num_hidden_layers}-seed{seed}",
         parameters,
