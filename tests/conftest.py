@@ -14,7 +14,8 @@ from jaxtyping import install_import_hook
 
 # Public tensor functions state their shapes; in the tests every call is checked against them.
 install_import_hook(
-    ["etude.model", "etude.train.loss", "etude.train.muon", "etude.generate"], "beartype.beartype"
+    ["etude.model", "etude.train.loss", "etude.train.muon", "etude.evaluate.scoring", "etude.generate"],
+    "beartype.beartype",
 )
 
 import torch  # noqa: E402

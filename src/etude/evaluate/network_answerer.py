@@ -13,7 +13,7 @@ from etude.evaluate.items import Candidate, Item
 from etude.evaluate.scoring import score_sequences
 from etude.model.language_model import LanguageModel
 
-_ITEMS_AT_A_TIME = 64
+_ITEMS_AT_A_TIME = 256
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class ModelAnswerer:
 
     model: LanguageModel
     tokenizer: EtudeTokenizer
-    batch_size: int = 16
+    batch_size: int = 32
 
     def answer(self, items: Sequence[Item], report: Report | None = None) -> list[ItemScore]:
         answered: list[ItemScore] = []

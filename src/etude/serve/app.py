@@ -19,6 +19,7 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from etude.errors import EtudeError, InputError
+from etude.serve.abilities import abilities_of
 from etude.serve.asked import Asked
 from etude.serve.facts import facts_of, list_runs
 from etude.serve.guard import LOCAL, Guard
@@ -62,6 +63,7 @@ def make_app(
         Route("/api/runs/{name}", handlers.facts),
         Route("/api/runs/{name}/rows", handlers.rows),
         Route("/api/runs/{name}/control", handlers.control, methods=["POST"]),
+        Route("/api/runs/{name}/abilities", handlers.abilities),
         Route("/api/runs/{name}/doctor", handlers.doctor),
         Route("/api/ask", handlers.ask, methods=["POST"]),
         Route("/api/tensors/{key}", handlers.tensors),
@@ -139,6 +141,11 @@ class Handlers:
             raise InputError("nothing is being trained there")
         Control(path).ask(Asked(await body_of(request)).text("action"))
         return JSONResponse({})
+
+    async def abilities(self, request: Request) -> Response:
+        path = self.run(request)
+        await run_in_threadpool(refuse_links_out, path)
+        return plain_json(await run_in_threadpool(abilities_of, path))
 
     async def doctor(self, request: Request) -> Response:
         path = self.run(request)

@@ -32,7 +32,9 @@ def result_tables(results: Sequence[ProbeResult]) -> list[Table]:
             f"{model.margin.value:+.2f}",
         ]
         table.add_row(*map(Text, cells), Text(result.label, style=_STYLES.get(result.label, "")))
-    exacts = [(result.probe.title, result.model.exact) for result in results if result.model.exact is not None]
+    exacts = [
+        (result.probe.title, result.model.exact) for result in results if result.model.exact is not None
+    ]
     if not exacts:
         return [table]
     typed = _table("typed answer", "all right", "each token", "all, if tokens were independent")

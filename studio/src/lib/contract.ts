@@ -434,3 +434,23 @@ export interface ChatAnswer {
   finish: 'eos' | 'length' | 'context';
   where: string;
 }
+
+/** A probe of an ability, with its scores by step. */
+export interface Ability {
+  title: string;
+  asks: string;
+  held_out: string;
+  chance: number;
+  num_items: number;
+  label: string;
+  num_parameters: number;
+  counting: number | null; // right by counting alone
+  random: number | null; // right with random weights
+  steps: number[];
+  right: number[];
+  low: number[];
+  high: number[];
+  probability: number[]; // of the right answer among the candidates, geometric mean
+  exact: (number | null)[];
+  independent: (number | null)[];
+}

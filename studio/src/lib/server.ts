@@ -1,6 +1,6 @@
 /** The server, as functions. A refusal becomes an Error whose message says what to do. */
 
-import type { Answer, Failure, Progress, Question, Rows, RunFacts, RunLine, Source, TokenLine, Verdict } from './contract';
+import type { Ability, Answer, Failure, Progress, Question, Rows, RunFacts, RunLine, Source, TokenLine, Verdict } from './contract';
 
 /** When the server was given a token (a page for another machine), it stands in the address and goes with each request. */
 const token = typeof location === 'undefined' ? null : new URLSearchParams(location.search).get('token');
@@ -37,6 +37,9 @@ export const facts = async (run: string): Promise<RunFacts> => (await get(`./api
 
 export const rows = async (run: string, cursor: string): Promise<Rows> =>
   (await get(`./api/runs/${encodeURIComponent(run)}/rows?from=${cursor}`)).json();
+
+export const abilities = async (run: string): Promise<Ability[]> =>
+  (await get(`./api/runs/${encodeURIComponent(run)}/abilities`)).json();
 
 export const verdicts = async (run: string): Promise<Verdict[]> =>
   (await get(`./api/runs/${encodeURIComponent(run)}/doctor`)).json();

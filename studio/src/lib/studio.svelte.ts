@@ -9,10 +9,10 @@ import * as server from './server';
 
 /**
  * Milliseconds between two looks at the run while the page is seen. A training on the same processors pays for each look
- * and each drawing, so the page rests 400 times as long as it took to read and draw, within bounds: where drawing is
+ * and each drawing, so the page rests 800 times as long as it took to read and draw, within bounds: where drawing is
  * cheap it looks often.
  */
-const REST = { least: 2500, most: 8000, times: 400 };
+const REST = { least: 3000, most: 10_000, times: 800 };
 const POLLS_A_LIST = 5; // runs begin and end seldom: the list of them is read at every fifth look
 
 class Studio {

@@ -1,0 +1,164 @@
+"""Write a sweep's findings into docs/emergence.md, and its report, whole, into docs/emergence/.
+
+    etude sweep --time 30m --items 64
+    python bench/emergence_page.py runs/sweep
+
+Also the table of what the verdicts are worth, from bench/results/verdicts.json. Nothing here is typed in: the tables are
+made of the records, and of sweep.json and prediction.json, which were written before and while the runs were trained.
+Wants Chromium and playwright for the pictures (light and dark) of the report.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import re
+from pathlib import Path
+from shutil import which
+from typing import Any
+
+from rich.console import Console
+
+from etude.evaluate.records import read_records
+from etude.run import read_object
+from etude.workflow.emergence import emergence
+from etude.workflow.emergence_study import Ability, Study
+from etude.workflow.emergence_words import interval_of, score_of
+from etude.workflow.history import RunHistory
+from etude.workflow.sweep_plan import SweepPlan
+from harness import markdown_table
+
+REPOSITORY = Path(__file__).parent.parent
+PAGE, REPORT = REPOSITORY / "docs" / "emergence.md", REPOSITORY / "docs" / "emergence"
+VERDICTS = REPOSITORY / "bench" / "results" / "verdicts.json"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("sweep", type=Path)
+    sweep = parser.parse_args().sweep
+    plan = SweepPlan.load(sweep)
+    runs = [sweep / member.name for member in plan.members]
+    study = emergence(runs, "steps", REPORT, console=Console())
+    put("verdict-rates", rates(json.loads(VERDICTS.read_text())))
+    put("study", "\n\n".join(told(plan, study)))
+    pictures()
+
+
+def put(name: str, text: str) -> None:
+    """Between two markers of the page."""
+    markers = re.compile(rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", re.DOTALL)
+    page, count = markers.subn(lambda found: f"{found[1]}{text}\n{found[2]}", PAGE.read_text())
+    assert count == 1, f"{PAGE} has lost its markers of {name}"
+    PAGE.write_text(page)
+
+
+def rates(result: dict[str, Any]) -> str:
+    rows = []
+    for name, found in result["truths"].items():
+        low, high = found["error_rate_interval"]
+        wrong = ", ".join(
+            f"{count} “{word}”" for word, count in found["said"].items() if word != found["right"]
+        )
+        rows.append(
+            [name, found["right"], f"{found['error_rate']:.1%} ({low:.1%} to {high:.1%})", wrong or "none"]
+        )
+    return markdown_table(["planted", "right verdict", "wrong", "said instead"], rows)
+
+
+def told(plan: SweepPlan, study: Study) -> list[str]:
+    histories = [RunHistory.load(plan.folder / member.name) for member in plan.members]
+    seconds = sum(history.steps[-1].wall_time for history in histories)
+    sizes = ", ".join(f"{size:,}" for size in plan.sizes)
+    seeds = len({member.seed for member in plan.members})
+    commit = read_records(plan.folder / plan.members[0].name).records[0].where.commit
+    text = [
+        f"{len(plan.sizes)} sizes ({sizes} parameters outside the embeddings) by {seeds} seeds of `builtin:primer`, "
+        f"{plan.tokens:,} tokens each, on {platform.machine()} ({cores()}); {seconds / 60:.0f} minutes of training in "
+        f"all, at most {plan.num_items} items a probe, questions `{plan.probes_hash}`, commit `{(commit or '')[:10]}`. "
+        "The whole report with every curve: [emergence/index.html](emergence/index.html), raw tables beside it.",
+        foretold(plan, histories),
+        "At the largest size, mean over seeds at the last checkpoint. “n-gram” is what Kneser-Ney counts of the training "
+        "text reach on the same items, “random” a network with random weights.",
+    ]
+    largest = max(ability.family.num_parameters for ability in study.abilities)
+    shown = [one for one in study.abilities if one.family.num_parameters == largest]
+    beyond = [one for one in shown if is_beyond(one) and one.last.held_out]
+    text.append(table(shown))
+    text.append(
+        f"Above chance and beyond counting, on what training could not contain: "
+        f"{', '.join(one.title for one in beyond) or 'none'}. Not there yet at this size: "
+        f"{', '.join(one.title for one in shown if 'not there' in one.verdict.word.value) or 'none'}."
+    )
+    text.append(
+        '<picture>\n  <source media="(prefers-color-scheme: dark)" srcset="emergence/report-dark.png">\n'
+        '  <img alt="The beginning of the report: abilities over steps, every seed" src="emergence/report.png">\n</picture>'
+    )
+    return text
+
+
+def is_beyond(ability: Ability) -> bool:
+    return ability.label == "beyond counting" and ability.verdict.accuracy.interval.low > ability.last.chance
+
+
+def table(abilities: list[Ability]) -> str:
+    rows = [
+        [
+            one.title,
+            interval_of(one.verdict.accuracy),
+            f"{one.last.chance:.3f}",
+            score_of(one.counting),
+            score_of(one.random),
+            one.label,
+            one.verdict.word.value,
+        ]
+        for one in abilities
+    ]
+    return markdown_table(
+        ["ability", "right (95 %)", "chance", "n-gram", "random", "beside its nulls", "verdict"], rows
+    )
+
+
+def foretold(plan: SweepPlan, histories: list[RunHistory]) -> str:
+    said = read_object(plan.folder / "prediction.json")
+    if not said.get("predicted"):
+        return f"The largest size was not foretold: {said.get('why_not')}."
+    told = said["predicted"]
+    losses = [
+        history.evals[-1].val_loss
+        for history, member in zip(histories, plan.members, strict=True)
+        if member in plan.largest
+    ]
+    inside = sum(told["low"] <= loss <= told["high"] for loss in losses)
+    return (
+        f"Before the largest size was trained, the law of the others (exponent {said['exponent']:.2f}) foretold "
+        f"{told['val_loss']:.3f} nats a token ({told['low']:.3f} to {told['high']:.3f}) for it; it came to "
+        f"{', '.join(f'{loss:.3f}' for loss in losses)}: {inside} of {len(losses)} inside."
+    )
+
+
+def cores() -> str:
+    import os
+
+    return f"{os.cpu_count()} cores"
+
+
+def pictures() -> None:
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as begun:
+        browser = begun.chromium.launch(
+            executable_path=which("chromium"), args=["--no-sandbox", "--disable-gpu"]
+        )
+        for scheme, name in (("light", "report.png"), ("dark", "report-dark.png")):
+            page = browser.new_page(viewport={"width": 1100, "height": 1000}, color_scheme=scheme)
+            page.goto((REPORT / "index.html").absolute().as_uri())
+            page.screenshot(path=REPORT / name)
+        browser.close()
+
+
+if __name__ == "__main__":
+    main()

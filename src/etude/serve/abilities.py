@@ -1,0 +1,59 @@
+"""What a run's probes.jsonl says, sorted for the page: one curve an ability."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+from etude.evaluate.records import FILE, ProbeRecord, read_records
+from etude.evaluate.results import Measured
+
+
+def abilities_of(run: Path) -> list[dict[str, Any]]:
+    """Each probe with its scores by step, in the order in which they were first asked; none where none was.
+
+    Of a probe whose items were changed only the newest items' scores are given: those of others are not comparable.
+
+    Raises:
+        InputError: the file is damaged, or of a newer version.
+    """
+    if not (run / FILE).is_file():
+        return []
+    series: dict[tuple[str, str], list[ProbeRecord]] = {}
+    for record in read_records(run).records:
+        series.setdefault((record.probe, record.condition), []).append(record)
+    return [
+        _ability([one for one in records if one.items == records[-1].items]) for records in series.values()
+    ]
+
+
+def _ability(records: list[ProbeRecord]) -> dict[str, Any]:
+    last = records[-1]
+    return {
+        "title": last.title,
+        "asks": last.asks,
+        "held_out": last.held_out,
+        "chance": last.chance,
+        "num_items": last.num_items,
+        "label": last.label,
+        "num_parameters": last.where.num_parameters,
+        "counting": None if last.counting is None else last.counting.accuracy.value,
+        "random": None if last.random is None else last.random.accuracy.value,
+        "steps": [record.where.step for record in records],
+        "right": [record.model.accuracy.value for record in records],
+        "low": [record.model.accuracy.interval.low for record in records],
+        "high": [record.model.accuracy.interval.high for record in records],
+        "probability": [_probability(record.model, record.chance) for record in records],
+        "exact": [
+            None if record.model.exact is None else record.model.exact.exact.value for record in records
+        ],
+        "independent": [
+            None if record.model.exact is None else record.model.exact.independence for record in records
+        ],
+    }
+
+
+def _probability(measured: Measured, chance: float) -> float:
+    """The geometric mean of the right candidate's share of the probability: `chance` where the margin is 0."""
+    return chance * math.exp(min(measured.margin.value, -math.log(chance)))

@@ -1,0 +1,125 @@
+"""etude eval on a real small run: what it writes down is what the probes say, once for each checkpoint."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from etude.errors import InputError
+from etude.evaluate.network_answerer import ModelAnswerer
+from etude.evaluate.records import FILE, read_records
+from etude.evaluate.results import measure
+from etude.train.checkpoint import list_checkpoints, step_of
+from etude.train.trained import load_trained
+from etude.workflow.evaluate import Asked, evaluate
+from etude.workflow.examined_run import ExaminedRun
+from etude.workflow.probing import questions_for
+from watched import Watched, train_run
+
+ITEMS = 16
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Watched:
+    return train_run(tmp_path_factory.mktemp("evaluated"), "llama", {"train.checkpoint_every": 8})
+
+
+@pytest.fixture(autouse=True)
+def cache(run: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ETUDE_CACHE", str(run.cache))
+
+
+def said(asked: Asked) -> str:
+    out = io.StringIO()
+    evaluate(asked, Console(file=out, width=120))
+    return out.getvalue()
+
+
+def test_every_checkpoint_is_asked_once(run: Watched) -> None:
+    told = said(Asked(run.path, ("world",), every_checkpoint=True, num_items=ITEMS))
+    assert "who has what" in told
+    assert "bits a byte" in told
+    lines = (run.path / FILE).read_text().splitlines()
+    found = read_records(run.path)
+    assert found.damaged == 0
+    checkpoints = list_checkpoints(run.path / "checkpoints")
+    assert {record.where.step for record in found.records} == set(map(step_of, checkpoints))
+    assert all(record.counting is not None and record.random is not None for record in found.records)
+    assert len({(record.title, record.items) for record in found.records}) == len(lines) / len(checkpoints)
+    said(Asked(run.path, ("world",), every_checkpoint=True, num_items=ITEMS))
+    again = (run.path / FILE).read_text().splitlines()
+    assert again[: len(lines)] == lines
+    assert len(again) - len(lines) == len(lines) / len(
+        checkpoints
+    )  # the newest alone is asked anew, to be shown
+    assert not (run.path / "derived" / "evaluation").exists()
+
+
+def test_a_record_is_what_the_probe_says(run: Watched) -> None:
+    checkpoint = list_checkpoints(run.path / "checkpoints")[1]
+    said(Asked(checkpoint, ("world",), num_items=ITEMS))
+    examined = ExaminedRun.of(run.path)
+    assert examined is not None
+    trained = load_trained(checkpoint)
+    context = trained.model.config.max_position_embeddings
+    records = {r.items: r for r in read_records(run.path).records if r.where.step == step_of(checkpoint)}
+    for probe in questions_for(examined.data, ("world",), ITEMS, context).probes[:6]:
+        scores = ModelAnswerer(trained.model, trained.tokenizer).answer(probe.items)
+        expected, record = measure(probe, scores), records[probe.hash]
+        assert record.model.accuracy == expected.accuracy
+        assert record.model.margin.value == pytest.approx(expected.margin.value, abs=1e-6)
+    where = next(iter(records.values())).where
+    assert where.tokens_seen == step_of(checkpoint) * 6 * 32
+    assert where.seed == examined.settings.run.seed
+
+
+def test_the_losses_between_evaluations_lie_between_them(run: Watched) -> None:
+    examined = ExaminedRun.of(run.path)
+    assert examined is not None
+    steps = [event.step for event in examined.evals]
+    assert [examined.val_loss(step) for step in steps] == [event.val_loss for event in examined.evals]
+    for before, after in zip(examined.evals, examined.evals[1:], strict=False):
+        if after.step > before.step + 1:
+            loss = examined.val_loss(before.step + 1)
+            assert loss is not None
+            assert min(before.val_loss, after.val_loss) <= loss <= max(before.val_loss, after.val_loss)
+    assert examined.val_loss(max(steps) + 1) is None
+
+
+def test_json_says_the_same(run: Watched, capsys: pytest.CaptureFixture[str]) -> None:
+    said(Asked(run.path, ("world", "tasks"), num_items=ITEMS, as_json=True))
+    content = json.loads(capsys.readouterr().out)
+    assert content["text"]["bits_per_byte"]["value"] > 0
+    assert {"who has what", "brackets"} <= {probe["probe"] for probe in content["probes"]}
+    assert content["questions"]
+
+
+def test_a_model_folder_has_no_text_of_its_own(
+    run: Watched, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "model"
+    folder.mkdir()
+    for file in list_checkpoints(run.path / "checkpoints")[-1].iterdir():
+        if file.is_file():
+            (folder / file.name).write_bytes(file.read_bytes())
+    said(Asked(folder, num_items=ITEMS, as_json=True))
+    probes = json.loads(capsys.readouterr().out)["probes"]
+    assert all(probe["counting"] is None and probe["label"] == "no null measured" for probe in probes)
+    with pytest.raises(InputError, match="--suite world"):
+        said(Asked(folder, ("text",)))
+
+
+@pytest.mark.parametrize(
+    ("asked", "words"),
+    [
+        ({"suites": ("words",)}, "--suite takes text, world, tasks"),
+        ({"expect": "0123", "suites": ("world",), "num_items": ITEMS}, "fixed before training"),
+    ],
+)
+def test_a_mistake_is_one_line(run: Watched, asked: dict[str, object], words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        said(Asked(run.path, **asked))  # type: ignore[arg-type]
