@@ -3,8 +3,8 @@
     etude sweep --time 30m --items 64
     python bench/emergence_page.py runs/sweep
 
-Also the table of what the verdicts are worth, from bench/results/verdicts.json. Nothing here is typed in: the tables are
-made of the records, and of sweep.json and prediction.json, which were written before and while the runs were trained.
+Also the table of what the verdicts are worth, from bench/results/verdicts.json. Nothing here is typed in: the tables
+are made of the records, and of sweep.json and prediction.json, which were written before and while runs were trained.
 Wants Chromium and playwright for the pictures (light and dark) of the report.
 """
 
@@ -81,8 +81,8 @@ def told(plan: SweepPlan, study: Study) -> list[str]:
         f"all, at most {plan.num_items} items a probe, questions `{plan.probes_hash}`, commit `{(commit or '')[:10]}`. "
         "The whole report with every curve: [emergence/index.html](emergence/index.html), raw tables beside it.",
         foretold(plan, histories),
-        "At the largest size, mean over seeds at the last checkpoint. “n-gram” is what Kneser-Ney counts of the training "
-        "text reach on the same items, “random” a network with random weights.",
+        "At the largest size, mean over seeds at the last checkpoint. “n-gram” is what Kneser-Ney counts of the "
+        "training text reach on the same items, “random” a network with random weights.",
     ]
     largest = max(ability.family.num_parameters for ability in study.abilities)
     shown = [one for one in study.abilities if one.family.num_parameters == largest]
@@ -95,7 +95,8 @@ def told(plan: SweepPlan, study: Study) -> list[str]:
     )
     text.append(
         '<picture>\n  <source media="(prefers-color-scheme: dark)" srcset="emergence/report-dark.png">\n'
-        '  <img alt="The beginning of the report: abilities over steps, every seed" src="emergence/report.png">\n</picture>'
+        '  <img alt="The beginning of the report: abilities over steps, every seed" src="emergence/report.png">\n'
+        "</picture>"
     )
     return text
 

@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 from typing import Any
+
+import pytest
+
+AXE = Path(__file__).parents[1] / "studio" / "node_modules" / "axe-core" / "axe.min.js"
 
 
 def until(page: Any, expression: str, seconds: float = 30.0) -> None:
@@ -19,3 +24,13 @@ def settled(page: Any) -> None:
     page.wait_for_timeout(60)
     until(page, "document.querySelector('main').getAttribute('aria-busy') === 'false'", 60.0)
     page.wait_for_timeout(60)
+
+
+def assert_accessible(page: Any) -> None:
+    """Zero findings of axe."""
+    if not AXE.is_file():
+        pytest.skip("axe-core is not installed: npm ci in studio/")
+    page.evaluate(AXE.read_text())
+    found = page.evaluate("axe.run()")["violations"]
+    told = [(one["id"], [node["html"][:200] for node in one["nodes"][:3]]) for one in found]
+    assert told == []

@@ -35,7 +35,12 @@ def _private_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest
     monkeypatch.setenv("ETUDE_CACHE", str(tmp_path_factory.mktemp("cache")))
 
 
-SLOW = ("tests/browser/", "tests/faults/test_faults.py", "tests/interop/test_lm_eval.py")
+SLOW = (
+    "tests/browser/",
+    "tests/faults/test_faults.py",
+    "tests/interop/test_lm_eval.py",
+    "tests/workflow/test_sweep_killed.py",
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -23,6 +23,7 @@ from etude.errors import InputError
 from etude.untrusted import MAX_SETTINGS_BYTES, read_plain, shown
 
 Auto = Literal["auto"]
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
 Count = Annotated[int, Field(ge=1, le=2**48)]
 Threads = Annotated[int, Field(ge=1, le=1024)]
 ContextLength = Annotated[int, Field(ge=2, le=2**24)]
@@ -51,6 +52,8 @@ class DataSettings(Section):
     """Read at most this many bytes of text (UTF-8). Auto: everything, or 12 MB of an endless built-in."""
     normalization: Literal["NFC", "NFKC", "none"] = "NFC"
     """Unicode normalisation of every document."""
+    seed: Seed | Auto = "auto"
+    """Of a generated built-in text. Auto: the run's; runs that are compared over seeds read one and the same text."""
     min_chars: Count = 1
     """Documents with fewer characters are dropped."""
     deduplicate: Literal["near", "exact", "none"] = "near"
@@ -182,7 +185,7 @@ class RunSettings(Section):
 
     name: str = "auto"
     folder: str = "runs"
-    seed: int = Field(1337, ge=0, lt=2**63)
+    seed: Seed = 1337
 
 
 class Settings(Section):

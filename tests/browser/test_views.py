@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from browsing import settled, until
+from browsing import assert_accessible, settled, until
 
-AXE = Path(__file__).parents[2] / "studio" / "node_modules" / "axe-core" / "axe.min.js"
 VIEWS = {  # and words that stand on it once its answers are there
     "live": "Validation loss",
     "step": "matches the run",
@@ -39,15 +37,6 @@ def test_a_view_is_there_and_accessible(page: Any, address: str, view: str, them
     assert page.evaluate("document.documentElement.dataset.theme") == theme
     page.wait_for_timeout(500)
     assert_accessible(page)
-
-
-def assert_accessible(page: Any) -> None:
-    if not AXE.is_file():
-        pytest.skip("axe-core is not installed: npm ci in studio/")
-    page.evaluate(AXE.read_text())
-    found = page.evaluate("axe.run()")["violations"]
-    told = [(one["id"], [node["html"][:200] for node in one["nodes"][:3]]) for one in found]
-    assert told == []
 
 
 @pytest.mark.parametrize("width", WIDTHS)

@@ -36,8 +36,8 @@ from etude.untrusted import inside
 
 SCHEMA = 1
 Progress = Callable[[str, int, int | None], None]
-_NOT_TEXT = {"sources", "workers", "cross_document_attention"}
-"""Settings of the data that do not change the prepared text (the sources count by their content)."""
+_NOT_TEXT = {"sources", "workers", "cross_document_attention", "seed"}
+"""Settings of the data that do not change the prepared text; the sources, and their seed, count by their content."""
 
 _KEY = re.compile(r"[0-9a-f]{32}")
 

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 
 from etude.errors import EtudeError
 from etude.serve.server import serve
 
+NICENESS = 5
+"""The training comes first: an answer may wait for some milliseconds."""
+
 
 def main() -> None:
     """Serve on this machine until standard input ends."""
+
+    if hasattr(os, "nice"):
+        os.nice(NICENESS)
 
     def announce(address: str) -> None:
         print(json.dumps({"address": address}), flush=True)

@@ -21,7 +21,7 @@ def prepared(settings: Settings, progress: Progress | None = None) -> PreparedDa
         settings.data,
         settings.tokenizer,
         family=settings.model.preset,
-        seed=settings.run.seed,
+        seed=settings.run.seed if settings.data.seed == "auto" else settings.data.seed,
         cache=default_cache(),
         progress=progress,
     )

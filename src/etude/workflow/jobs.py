@@ -158,6 +158,7 @@ def resolved_later(plan: Plan) -> dict[str, str]:
     folder = Path(plan.settings.run.folder)
     return {
         "run.name": f"{free_name(folder, default_name(plan.settings))}, the first free name after the text",
+        "data.seed": f"{plan.settings.run.seed}, the run's",
         "data.max_bytes": "everything; 12 MB of an endless built-in, 1 MB of builtin:tasks",
         "data.workers": f"{available_cores()}, one for each core",
         "tokenizer.vocab_size": f"{data.tokenizer.vocab_size:,}, for {data.train.source_bytes:,} bytes of text",

@@ -50,6 +50,8 @@ def begin(settings: Settings, asked: Asked, console: Console) -> None:
         EtudeError: members failed.
     """
     folder = RunFolder.new(Path(settings.run.folder), asked.name).path
+    if settings.data.seed == "auto":  # every seed of the family reads the same text
+        settings = with_values(settings, {"data.seed": settings.run.seed})
     data = prepare_data(settings, console)
     suites = asked.suites or suites_for(settings)
     seeds = range(settings.run.seed, settings.run.seed + asked.num_seeds)

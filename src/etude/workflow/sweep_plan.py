@@ -37,7 +37,7 @@ _TRIAL_TOKENS = 2_300_000
 
 @dataclass(frozen=True)
 class Member:
-    """One run of the family. num_parameters: outside the embeddings; seconds: what it may take, its probes not counted."""
+    """One run of the family. num_parameters: outside the embeddings; seconds: what it may take without its probes."""
 
     name: str
     num_parameters: int
