@@ -77,3 +77,15 @@ def test_what_cannot_be_scored() -> None:
         score_tokens(model, [1])
     with pytest.raises(InputError, match="from 1 to the model's 48"):
         score_tokens(model, [1, 2], context=49)
+
+
+def test_only_what_is_wanted_is_scored(network: LanguageModel) -> None:
+    texts = [make_tokens(1, count, count)[0].tolist() for count in (2, 90, 17, 49, 50, 3)]
+    firsts = [1, 80, 16, 1, 49, 2]
+    whole = score_sequences(network, texts, batch_size=4)
+    some = score_sequences(network, texts, batch_size=4, firsts=firsts)
+    for first, all_of, part_of in zip(firsts, whole, some, strict=True):
+        for name in ("logprobs", "credits", "confidences", "briers"):
+            found, expected = getattr(part_of, name), getattr(all_of, name)
+            assert not found[: first - 1].any()
+            np.testing.assert_allclose(found[first - 1 :], expected[first - 1 :], atol=1e-6)

@@ -38,8 +38,15 @@ class ModelAnswerer:
     def _some(self, items: Sequence[Item]) -> list[ItemScore]:
         plans = [_in_tokens(item, self.tokenizer) for item in items]
         length = self.model.config.max_position_embeddings
-        texts = list(dict.fromkeys(tuple(ids[-length - 1 :]) for plan in plans for ids in plan.ids))
-        scored = dict(zip(texts, score_sequences(self.model, texts, batch_size=self.batch_size), strict=True))
+        wanted: dict[tuple[int, ...], int] = {}  # the texts, and from which token on each is scored
+        for plan in plans:
+            for ids, first in zip(plan.ids, plan.firsts, strict=True):
+                text = tuple(ids[-length - 1 :])
+                begin = max(1, first - len(ids) + len(text))
+                wanted[text] = min(begin, wanted.get(text, begin))
+        texts, firsts = list(wanted), list(wanted.values())
+        scores = score_sequences(self.model, texts, batch_size=self.batch_size, firsts=firsts)
+        scored = dict(zip(texts, scores, strict=True))
         answered = []
         for item, plan in zip(items, plans, strict=True):
             found = [scored[tuple(ids[-length - 1 :])] for ids in plan.ids]

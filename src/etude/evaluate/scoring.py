@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -62,10 +62,13 @@ def score_sequences(
     *,
     context: int | None = None,
     batch_size: int = 8,
+    firsts: Sequence[int] | None = None,
 ) -> list[TokenScores]:
     """`score_tokens` of several texts, each from its own beginning, `batch_size` windows at a time.
 
-    Windows of similar length are batched together and padded on the right, which no result depends on.
+    Windows of similar length are batched together and padded on the right, which no result depends on. firsts: of each
+    text the index of the first token that is wanted; those before it are read, and get zeros. Most of the work of a
+    small model is its head, which is asked for what is wanted only.
     """
     most = model.config.max_position_embeddings
     length = most if context is None else context
@@ -76,9 +79,10 @@ def score_sequences(
             raise InputError("there is nothing to score: a text needs at least one token after the first")
     results = [TokenScores(*np.zeros((4, len(tokens) - 1))) for tokens in sequences]
     windows = [
-        window
-        for index, tokens in enumerate(sequences)
+        replace(window, first=max(window.first, first - 1))
+        for index, (tokens, first) in enumerate(zip(sequences, firsts or [1] * len(sequences), strict=True))
         for window in _windows(index, len(tokens) - 1, length)
+        if first - 1 < window.end
     ]
     windows.sort(key=lambda window: window.begin - window.end)
     for start in range(0, len(windows), batch_size):
@@ -114,33 +118,34 @@ def _score_batch(
     longest = max(window.end - window.begin for window in windows)
     inputs = torch.zeros(len(windows), longest, dtype=torch.long)
     targets = torch.zeros(len(windows), longest, dtype=torch.long)
+    wanted = torch.zeros(len(windows), longest, dtype=torch.bool)
     for row, window in enumerate(windows):
         tokens = torch.tensor(sequences[window.sequence][window.begin : window.end + 1])
         inputs[row, : len(tokens) - 1] = tokens[:-1]
         targets[row, : len(tokens) - 1] = tokens[1:]
+        wanted[row, window.first - window.begin : window.end - window.begin] = True
     device = model.unembedding()[0].device
-    logprobs, credits, confidences, briers = _target_scores(model, inputs.to(device), targets.to(device))
-    for row, window in enumerate(windows):
-        scored = slice(window.first - window.begin, window.end - window.begin)
-        to, result = slice(window.first, window.end), results[window.sequence]
-        result.logprobs[to] = logprobs[row, scored].numpy()
-        result.credits[to] = credits[row, scored].numpy()
-        result.confidences[to] = confidences[row, scored].numpy()
-        result.briers[to] = briers[row, scored].numpy()
+    hidden = model.hidden(inputs.to(device))[wanted.to(device)]
+    figures = _target_scores(model, hidden, targets[wanted].to(device))
+    lengths = [window.end - window.first for window in windows]
+    for window, *parts in zip(windows, *(torch.split(figure, lengths) for figure in figures), strict=True):
+        result, to = results[window.sequence], slice(window.first, window.end)
+        for own, part in zip(
+            (result.logprobs, result.credits, result.confidences, result.briers), parts, strict=True
+        ):
+            own[to] = part.numpy()
 
 
 def _target_scores(
-    model: LanguageModel, inputs: Int[Tensor, "B T"], targets: Int[Tensor, "B T"]
-) -> tuple[Float[Tensor, "B T"], ...]:
+    model: LanguageModel, hidden: Float[Tensor, "N D"], targets: Int[Tensor, " N"]
+) -> tuple[Float[Tensor, " N"], ...]:
     """Log-probabilities, credits, confidences and Brier scores, float64 on the CPU.
 
     The vocabulary projection is done a few positions at a time to bound its memory.
     """
-    hidden = model.hidden(inputs).flatten(0, 1)
-    wanted = targets.flatten()
     found = []
     count = max(1, _HEAD_ELEMENTS // model.config.vocab_size)
-    for states, tokens in zip(torch.split(hidden, count), torch.split(wanted, count), strict=True):
+    for states, tokens in zip(torch.split(hidden, count), torch.split(targets, count), strict=True):
         logits = model.head(states).float().cpu().double()
         chosen = logits.gather(-1, tokens.cpu()[:, None])[:, 0]
         highest = logits.amax(dim=-1)
@@ -151,4 +156,4 @@ def _target_scores(
         squares = torch.linalg.vecdot(shares, shares) / total.square()
         credits = (chosen == highest).double() / tied
         found.append((logprobs, credits, 1 / total, squares - 2 * logprobs.exp() + 1))
-    return tuple(torch.cat(part).view(targets.shape) for part in zip(*found, strict=True))
+    return tuple(torch.cat(part) for part in zip(*found, strict=True))
