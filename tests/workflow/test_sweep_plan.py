@@ -73,7 +73,7 @@ def test_the_largest_waits_for_all_others(tmp_path: Path) -> None:
     assert names() == ["64x2-seed1", "64x2-seed2"]
     finish(plan, plan.members[0])
     assert names() == ["64x2-seed1", "64x2-seed2"]  # trained, but not examined
-    (plan.folder / "64x2-seed1.examined").touch()
+    (plan.progress / "64x2-seed1.examined").touch()
     assert names() == ["64x2-seed2"]
     finish(plan, plan.members[1])
     assert names() == ["64x2-seed2", "96x2-seed1", "96x2-seed2"]
@@ -86,7 +86,7 @@ def test_what_failed_is_not_tried_again(tmp_path: Path) -> None:
 
 def test_two_processes_do_not_take_the_same_member(tmp_path: Path) -> None:
     plan = written(tmp_path / "sweep")
-    lock = plan.folder / "64x2-seed1.lock"
+    lock = plan.progress / "64x2-seed1.lock"
     program = (
         "import sys, pathlib; from etude.workflow.claims import claimed\n"
         "with claimed(pathlib.Path(sys.argv[1])) as ours: print(ours, flush=True); sys.stdin.readline()"

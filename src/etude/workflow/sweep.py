@@ -111,7 +111,7 @@ def work(plan: SweepPlan, console: Console) -> None:
             console.print(f"{member.name}: {problem}", markup=False, highlight=False)
     if failed:
         raise EtudeError(
-            f"{len(failed)} of {len(plan.members)} runs failed ({', '.join(failed)}): see their .log in {plan.folder}, "
+            f"{len(failed)} of {len(plan.members)} runs failed ({', '.join(failed)}): see their .log in {plan.progress}, "
             f"and go on with `etude sweep --resume {plan.folder}`"
         )
     say_how_it_came(plan, console)
@@ -169,7 +169,7 @@ def _do(plan: SweepPlan, member: Member, console: Console) -> str:
 
 def _etude(plan: SweepPlan, member: Member, words: Sequence[str]) -> str:
     """Run a command of ours; its last line where it fails."""
-    log = plan.folder / f"{member.name}.log"
+    log = plan.progress / f"{member.name}.log"
     with log.open("a") as file:
         done = subprocess.run([sys.executable, "-m", "etude", *words], stdout=file, stderr=file)
     if done.returncode == STOPPED:
@@ -181,7 +181,7 @@ def _etude(plan: SweepPlan, member: Member, words: Sequence[str]) -> str:
 
 
 def _claim(plan: SweepPlan, member: Member) -> Path:
-    return plan.folder / f"{member.name}.lock"
+    return plan.progress / f"{member.name}.lock"
 
 
 def _is_free(plan: SweepPlan, member: Member) -> bool:
@@ -190,7 +190,7 @@ def _is_free(plan: SweepPlan, member: Member) -> bool:
 
 
 def _examined(plan: SweepPlan, member: Member) -> Path:
-    return plan.folder / f"{member.name}.examined"
+    return plan.progress / f"{member.name}.examined"
 
 
 def _state(plan: SweepPlan, member: Member) -> str:

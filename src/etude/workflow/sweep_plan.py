@@ -26,7 +26,7 @@ from etude.workflow.plan import prepare_data
 from etude.workflow.timed import COMPILED_STEPS, seconds_per_step, task_costs, tokens_per_step, worth_reading
 
 SCHEMA = 1
-FILE, SETTINGS = "sweep.json", "settings"
+FILE, SETTINGS, PROGRESS = "sweep.json", "settings", "progress"
 OVERHEAD_SECONDS = 12.0
 """Of a run, besides its steps and what is done between them: a process begins, loads, compiles from the cache."""
 PROBING_SHARE = 0.25
@@ -71,6 +71,10 @@ class SweepPlan:
     def smaller(self) -> list[Member]:
         return [member for member in self.members if member.num_parameters != self.sizes[-1]]
 
+    @property
+    def progress(self) -> Path:
+        return self.folder / PROGRESS
+
     def settings_file(self, member: Member) -> Path:
         return self.folder / SETTINGS / f"{member.name}.toml"
 
@@ -88,6 +92,7 @@ class SweepPlan:
         self.folder.parent.mkdir(parents=True, exist_ok=True)
         with staged_folder(self.folder, replace=False) as staging:
             (staging / SETTINGS).mkdir()
+            (staging / PROGRESS).mkdir()
             for name, one in settings.items():
                 write_atomic(staging / SETTINGS / f"{name}.toml", to_toml(one))
             content = asdict(dataclasses.replace(self, folder=Path()))
