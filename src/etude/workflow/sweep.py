@@ -111,8 +111,8 @@ def work(plan: SweepPlan, console: Console) -> None:
             console.print(f"{member.name}: {problem}", markup=False, highlight=False)
     if failed:
         raise EtudeError(
-            f"{len(failed)} of {len(plan.members)} runs failed ({', '.join(failed)}): see their .log in {plan.progress}, "
-            f"and go on with `etude sweep --resume {plan.folder}`"
+            f"{len(failed)} of {len(plan.members)} runs failed ({', '.join(failed)}): see their .log in "
+            f"{plan.progress}, and go on with `etude sweep --resume {plan.folder}`"
         )
     say_how_it_came(plan, console)
 
