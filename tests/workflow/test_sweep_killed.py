@@ -30,7 +30,7 @@ LONGEST = 240.0
 def test_a_sweep_survives(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "etude", "sweep"]
     settings = [word for one in SMALL for word in ("--set", one)]
-    asked = ["--sizes", "2", "--seeds", "1", "--time", "90s", "--items", "16", "--suite", "world"]
+    asked = ["--sizes", "2", "--seeds", "1", "--time", "150s", "--items", "16", "--suite", "world"]
     first = subprocess.Popen([*command, *asked, *settings], cwd=tmp_path, start_new_session=True)
     folder = tmp_path / "runs" / "sweep"
     begun = time.monotonic()

@@ -34,7 +34,7 @@ def sweep(
     seeds: Seeds = 3,
     time: Time = "40m",
     suite: Suite = None,
-    items: Items = 96,
+    items: Items = 64,
     name: Name = "sweep",
     config: ConfigFile = None,
     overrides: Overrides = None,

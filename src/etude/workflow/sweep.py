@@ -16,7 +16,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from etude.config import Settings, resolved, with_values
+from etude.config import Settings, with_values
 from etude.errors import EtudeError, InputError
 from etude.run import RunFolder
 from etude.workflow.claims import claimed
@@ -49,16 +49,22 @@ def begin(settings: Settings, asked: Asked, console: Console) -> None:
         InputError: the name is taken, the time too short, or the settings fit no family.
         EtudeError: members failed.
     """
+    began = time.monotonic()
     folder = RunFolder.new(Path(settings.run.folder), asked.name).path
     if settings.data.seed == "auto":  # every seed of the family reads the same text
         settings = with_values(settings, {"data.seed": settings.run.seed})
     data = prepare_data(settings, console)
     suites = asked.suites or suites_for(settings)
     seeds = range(settings.run.seed, settings.run.seed + asked.num_seeds)
-    members, chosen, tokens = plan_family(settings, asked.num_sizes, seeds, asked.seconds, console)
-    context = resolved(chosen[members[0].name].train.context, "train.context")
-    with console.status("writing the questions, before anything is trained"):
-        questions = questions_for(data, suites, asked.num_items, context)
+    with console.status("making the questions, and timing each size on this machine"):
+        members, chosen, tokens, questions = plan_family(
+            data,
+            settings,
+            asked.num_sizes,
+            seeds,
+            asked.seconds - (time.monotonic() - began),
+            lambda context: questions_for(data, suites, asked.num_items, context),
+        )
     named = {
         member.name: with_values(
             chosen[member.name], {"run.folder": str(folder), "run.name": member.name, "run.seed": member.seed}
@@ -69,9 +75,8 @@ def begin(settings: Settings, asked: Asked, console: Console) -> None:
     plan.write(named)
     total = sum(member.seconds for member in members)
     console.print(
-        f"{len(plan.sizes)} sizes by {asked.num_seeds} seeds, {tokens:,} tokens each: about {format_duration(total)} "
-        f"of training, and the probes at every checkpoint; stop it when you like, `etude sweep --resume {folder}` "
-        "goes on",
+        f"{len(plan.sizes)} sizes by {asked.num_seeds} seeds, {tokens:,} tokens each: about {format_duration(total)}, "
+        f"probes at every checkpoint included; stop it when you like, `etude sweep --resume {folder}` goes on",
         markup=False,
         highlight=False,
         soft_wrap=True,

@@ -9,35 +9,31 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
 from etude.config import Settings, resolved, to_toml
+from etude.data.prepare import PreparedData
 from etude.errors import InputError
 from etude.model.cost import count_parameters
 from etude.run import read_object, staged_folder, write_atomic, write_json
 from etude.train.plan import Plan, plan_on
 from etude.train.sizes import SHAPES, Size
-from etude.workflow.plan import prepare_data
-from etude.workflow.timed import COMPILED_STEPS, seconds_per_step, task_costs, tokens_per_step, worth_reading
+from etude.workflow.probing import Questions
+from etude.workflow.sweep_costs import SizeCost
+from etude.workflow.timed import worth_reading
 
 SCHEMA = 1
 FILE, SETTINGS, PROGRESS = "sweep.json", "settings", "progress"
-OVERHEAD_SECONDS = 12.0
-"""Of a run, besides its steps and what is done between them: a process begins, loads, compiles from the cache."""
-PROBING_SHARE = 0.25
-"""Of the time, set aside for the probes at every checkpoint."""
 FEWEST_TOKENS = 200_000
 _TRIAL_TOKENS = 2_300_000
 
 
 @dataclass(frozen=True)
 class Member:
-    """One run of the family. num_parameters: outside the embeddings; seconds: what it may take without its probes."""
+    """One run of the family. num_parameters: outside the embeddings; seconds: what it may take, its probes too."""
 
     name: str
     num_parameters: int
@@ -138,12 +134,18 @@ def _member(content: dict[str, Any]) -> Member:
 
 
 def plan_family(
-    settings: Settings, num_sizes: int, seeds: Sequence[int], seconds: float, console: Console
-) -> tuple[list[Member], dict[str, Settings], int]:
-    """Members, their settings, and how many tokens each reads so that all of them take ``seconds`` on this machine.
+    data: PreparedData,
+    settings: Settings,
+    num_sizes: int,
+    seeds: Sequence[int],
+    seconds: float,
+    make_questions: Callable[[int], Questions],
+) -> tuple[list[Member], dict[str, Settings], int, Questions]:
+    """Members, their settings, how many tokens each reads so that all is done in ``seconds`` on this machine, and the
+    questions, which ``make_questions`` makes for a context.
 
-    Every size reads the same tokens in the same batches; width, depth and learning rates follow from the dial. The step
-    of each size is timed here, compiled as it will be.
+    Every size reads the same tokens in the same batches; width, depth and learning rates follow from the dial. Each
+    size is timed here: its step, compiled as it will be, and its answers.
 
     Raises:
         InputError: the time is too short for a family.
@@ -151,38 +153,43 @@ def plan_family(
     if not 1 <= num_sizes <= len(SHAPES):
         raise InputError(f"--sizes is from 1 to {len(SHAPES)}, not {num_sizes}")
     began = time.monotonic()
-    data = prepare_data(settings, console)
     shapes = SHAPES[:num_sizes]
-    with console.status("timing each size on this machine"):
-        trials = [plan_on(data, settings, Size(shape, _TRIAL_TOKENS)) for shape in shapes]
-        compiled = settings.device.compile is not False
-        costs = [seconds_per_step(trial, COMPILED_STEPS, compiled=compiled) for trial in trials]
-        tasks = [task_costs(trial) for trial in trials]
-    per_token = sum(cost / tokens_per_step(trial) for cost, trial in zip(costs, trials, strict=True))
-    between = sum(
-        one.between(trial, 0, resolved(trial.settings.train.steps, "train.steps")) + one.at_the_end
-        for one, trial in zip(tasks, trials, strict=True)
-    )
-    left = (seconds - (time.monotonic() - began)) * (1 - PROBING_SHARE)
-    spent = len(seeds) * (between + len(shapes) * OVERHEAD_SECONDS)
-    tokens = int((left - spent) / (len(seeds) * per_token))
-    if tokens < FEWEST_TOKENS:
+    trials = [plan_on(data, settings, Size(shape, _TRIAL_TOKENS)) for shape in shapes]
+    questions = make_questions(_context(trials[0]))
+    making = time.monotonic() - began
+    costs = [SizeCost.measure(trial, questions, making) for trial in trials]
+    left = seconds - (time.monotonic() - began)
+
+    def family(tokens: int) -> list[Plan]:
+        return [plan_on(data, settings, Size(shape, tokens)) for shape in shapes]
+
+    def takes(plans: Sequence[Plan]) -> float:
+        return len(seeds) * sum(cost.whole(plan) for cost, plan in zip(costs, plans, strict=True))
+
+    tokens = _TRIAL_TOKENS
+    for _ in range(4):  # what is done between steps depends on how many there are
+        free = left - takes(family(tokens)) + len(seeds) * tokens * sum(cost.token for cost in costs)
+        tokens = max(FEWEST_TOKENS, int(free / (len(seeds) * sum(cost.token for cost in costs))))
+        tokens = worth_reading(tokens, trials[0])
+    plans = family(tokens)
+    if takes(plans) > 1.2 * left:
         raise InputError(
-            f"{len(shapes)} sizes by {len(seeds)} seeds need more than {seconds / 60:.0f} minutes on this machine: "
-            "give a longer --time, or fewer --sizes or --seeds"
+            f"{len(shapes)} sizes by {len(seeds)} seeds need about {takes(plans) / 60:.0f} minutes on this machine for "
+            "the shortest runs worth having: give that as --time, or fewer --sizes, --seeds or --items"
         )
-    tokens = worth_reading(tokens, trials[0])
+    if _context(plans[0]) != _context(trials[0]):
+        questions = make_questions(_context(plans[0]))
     members, chosen = [], {}
-    for shape, trial, cost, task in zip(shapes, trials, costs, tasks, strict=True):
-        plan = plan_on(data, settings, Size(shape, tokens))
-        steps = resolved(plan.settings.train.steps, "train.steps")
-        step = cost * tokens_per_step(plan) / tokens_per_step(trial)
-        expected = step * steps + task.between(plan, 0, steps) + task.at_the_end + OVERHEAD_SECONDS
+    for cost, plan in zip(costs, plans, strict=True):
         for seed in seeds:
-            member = _of(plan, seed, expected)
+            member = _of(plan, seed, cost.whole(plan))
             members.append(member)
             chosen[member.name] = plan.settings
-    return members, chosen, tokens
+    return members, chosen, tokens, questions
+
+
+def _context(plan: Plan) -> int:
+    return resolved(plan.settings.train.context, "train.context")
 
 
 def _of(plan: Plan, seed: int, seconds: float) -> Member:
