@@ -39,6 +39,8 @@ SLOW = (
     "tests/browser/",
     "tests/faults/test_faults.py",
     "tests/interop/test_lm_eval.py",
+    "tests/evaluate/test_in_parts.py",
+    "tests/workflow/test_evaluate.py",
     "tests/workflow/test_sweep_killed.py",
 )
 

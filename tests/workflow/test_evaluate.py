@@ -42,7 +42,6 @@ def said(asked: Asked) -> str:
 def test_every_checkpoint_is_asked_once(run: Watched) -> None:
     told = said(Asked(run.path, ("world",), every_checkpoint=True, num_items=ITEMS))
     assert "who has what" in told
-    assert "bits a byte" in told
     lines = (run.path / FILE).read_text().splitlines()
     found = read_records(run.path)
     assert found.damaged == 0
@@ -94,6 +93,9 @@ def test_json_says_the_same(run: Watched, capsys: pytest.CaptureFixture[str]) ->
     said(Asked(run.path, ("world", "tasks"), num_items=ITEMS, as_json=True))
     content = json.loads(capsys.readouterr().out)
     assert content["text"]["bits_per_byte"]["value"] > 0
+    assert content["text"]["in_context"]["gain"]["value"] is not None
+    assert len(content["text"]["induction_heads"]["scores"]) == 2
+    assert "memorisation" in content["text"]
     assert {"who has what", "brackets"} <= {probe["probe"] for probe in content["probes"]}
     assert content["questions"]
 

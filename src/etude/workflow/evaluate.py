@@ -15,35 +15,30 @@ from rich.console import Console
 from etude.errors import InputError
 from etude.evaluate.answerers import Report
 from etude.evaluate.examination import Examination
-from etude.evaluate.in_parts import CorpusDocuments, PartsAnswerer, measure_text_in_parts
+from etude.evaluate.in_parts import PartsAnswerer
 from etude.evaluate.network_answerer import ModelAnswerer
 from etude.evaluate.records import FILE, Where, read_records, to_json, write_records
 from etude.evaluate.results import ProbeResult
-from etude.evaluate.text_measures import TextMeasures
-from etude.evaluate.text_scoring import count_tokens
 from etude.model.build import build_model
 from etude.model.folder import load_config
-from etude.run import write_json
 from etude.train.checkpoint import find_checkpoint, list_checkpoints, step_of
 from etude.train.trained import load_trained
 from etude.workflow.evaluate_tables import measure_lines, public_table, result_tables
 from etude.workflow.examined_run import ExaminedRun
 from etude.workflow.probing import Questions, counting_for, questions_for, questions_without_text, suites_for
 from etude.workflow.progress import data_progress
+from etude.workflow.whole_text import WholeText, lines_of, measure_whole_text
 
 RANDOM_SEED = 1_000_003
 """Of the network with random weights: none that a run is likely to have."""
-MEASURED_BYTES = 500_000
-"""Of the held-out text, at most, for the measures of the whole text."""
-MEASURES_FILE = "measures.json"
 
 
 @dataclass(frozen=True)
 class Asked:
     """What a person wants to know.
 
-    suites: none for what fits the text; every_checkpoint: not only the newest; expect: the hash that the questions
-    must have ("" for any).
+    suites: none for what fits the text; every_checkpoint: the probes of each that is kept, for curves, and not the text
+    as a whole; expect: the hash that the questions must have ("" for any).
     """
 
     path: Path
@@ -86,8 +81,10 @@ def evaluate(asked: Asked, console: Console) -> None:
             told = _told(progress, f"step {step_of(checkpoint)}")
             results = examination.results(PartsAnswerer(checkpoint, within, asked.processes), told)
             _write(run, questions, results, checkpoint)
-        measures = _measures(run, checkpoints[-1], within, asked.processes)
-    _say(checkpoints[-1], questions, results, measures, asked.as_json, console)
+        whole = None
+        if not asked.every_checkpoint:
+            whole = measure_whole_text(run, checkpoints[-1], within, asked.processes)
+    _say(checkpoints[-1], questions, results, whole, asked.as_json, console)
 
 
 def _checkpoints(asked: Asked, run: ExaminedRun) -> list[Path]:
@@ -119,14 +116,6 @@ def _write(run: ExaminedRun, questions: Questions, results: Sequence[ProbeResult
         write_records(run.folder, [by_probe[id(probe)] for probe in probes], where(suite))
 
 
-def _measures(run: ExaminedRun, checkpoint: Path, within: Path, processes: int) -> TextMeasures:
-    counts = count_tokens(run.data.train, load_config(checkpoint).vocab_size)
-    documents = CorpusDocuments(run.data.corpus.folder, "validation", MEASURED_BYTES)
-    measures = measure_text_in_parts(checkpoint, documents, within, token_counts=counts, processes=processes)
-    write_json(run.folder / "derived" / MEASURES_FILE, {"checkpoint": checkpoint.name, **measures.to_json()})
-    return measures
-
-
 def _evaluate_folder(asked: Asked, console: Console) -> None:
     """A model folder without a run: its training text is not known, so counting cannot be held against it."""
     folder = find_checkpoint(asked.path)
@@ -147,7 +136,7 @@ def _say(
     checkpoint: Path,
     questions: Questions,
     results: Sequence[ProbeResult],
-    measures: TextMeasures | None,
+    whole: WholeText | None,
     as_json: bool,
     console: Console,
 ) -> None:
@@ -160,12 +149,12 @@ def _say(
             "questions": questions.hash,
             "probes": [{key: value for key, value in line.items() if key not in dropped} for line in lines],
             "left_out": questions.left_out,
-            "text": None if measures is None else measures.to_json(),
+            "text": None if whole is None else whole.to_json(),
         }
         print(json.dumps(content, ensure_ascii=False, allow_nan=False))
         return
-    if measures is not None:
-        for line in measure_lines(measures):
+    if whole is not None:
+        for line in (*measure_lines(whole.measures), *lines_of(whole)):
             console.print(line, markup=False, highlight=False, soft_wrap=True)
     for table in result_tables(results):
         console.print(table)

@@ -1,0 +1,59 @@
+"""What a member of a sweep takes: its steps, what is done between them, and the probes at each of its checkpoints."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+from etude.config import resolved
+from etude.evaluate.network_answerer import ModelAnswerer
+from etude.train.checkpoint import kept_for_good
+from etude.train.plan import Plan, initial_state
+from etude.workflow.probing import Questions
+from etude.workflow.timed import COMPILED_STEPS, TaskCosts, seconds_per_step, task_costs, tokens_per_step
+
+OVERHEAD_SECONDS = 15.0
+"""Of the two processes of a member: they begin, load, and compile from the cache."""
+NULLS = 2
+"""Random weights and counting answer the same items, each in about a checkpoint's time."""
+
+
+@dataclass(frozen=True)
+class SizeCost:
+    """Seconds of a size, measured here: a token of training, the tasks, all items once, and making the questions."""
+
+    token: float
+    tasks: TaskCosts
+    answers: float
+    questions: float
+
+    @classmethod
+    def measure(cls, plan: Plan, questions: Questions, making: float) -> SizeCost:
+        """``making``: seconds of the questions; each member makes them again, to hold them to their hash."""
+        compiled = plan.settings.device.compile is not False
+        step = seconds_per_step(plan, COMPILED_STEPS, compiled=compiled)
+        answerer = ModelAnswerer(initial_state(plan).model, plan.data.tokenizer)
+        begun = time.monotonic()
+        answerer.answer([item for probe in questions.probes for item in probe.items])
+        answers = time.monotonic() - begun
+        return cls(step / tokens_per_step(plan), task_costs(plan), answers, making)
+
+    def training(self, plan: Plan) -> float:
+        """Seconds from the first to the last line of a run of this plan."""
+        steps = resolved(plan.settings.train.steps, "train.steps")
+        tokens = steps * tokens_per_step(plan)
+        return self.token * tokens + self.tasks.between(plan, 0, steps) + self.tasks.at_the_end
+
+    def examining(self, plan: Plan) -> float:
+        """Seconds of its evaluation at every checkpoint that is kept."""
+        return self.questions + (num_checkpoints(plan) + NULLS) * self.answers
+
+    def whole(self, plan: Plan) -> float:
+        return OVERHEAD_SECONDS + self.training(plan) + self.examining(plan)
+
+
+def num_checkpoints(plan: Plan) -> int:
+    """How many a finished run of this plan has."""
+    train = plan.settings.train
+    steps = resolved(train.steps, "train.steps")
+    return sum(kept_for_good(step, train.keep_every) for step in range(steps + 1)) + train.keep_checkpoints
