@@ -1,7 +1,9 @@
-"""Write a sweep's findings into docs/emergence.md, and its report, whole, into docs/emergence/.
+"""Write a sweep's findings into docs/emergence.md, and of its report the verdicts and pictures into docs/emergence/.
 
-    etude sweep --time 30m --items 64
-    python bench/emergence_page.py runs/sweep
+    etude sweep --time 40m
+    python bench/emergence_page.py runs/sweep [--whole]
+
+--whole keeps the page and all scores too, some megabytes.
 
 Also the table of what the verdicts are worth, from bench/results/verdicts.json. Nothing here is typed in: the tables
 are made of the records, and of sweep.json and prediction.json, which were written before and while runs were trained.
@@ -39,13 +41,17 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("sweep", type=Path)
-    sweep = parser.parse_args().sweep
+    parser.add_argument("--whole", action="store_true", help="keep the whole report")
+    arguments = parser.parse_args()
+    sweep = arguments.sweep
     plan = SweepPlan.load(sweep)
     runs = [sweep / member.name for member in plan.members]
     study = emergence(runs, "steps", REPORT, console=Console())
     put("verdict-rates", rates(json.loads(VERDICTS.read_text())))
     put("study", "\n\n".join(told(plan, study)))
     pictures()
+    for file in () if arguments.whole else (REPORT / "index.html", REPORT / "scores.csv"):
+        file.unlink()
 
 
 def put(name: str, text: str) -> None:
@@ -79,7 +85,8 @@ def told(plan: SweepPlan, study: Study) -> list[str]:
         f"{len(plan.sizes)} sizes ({sizes} parameters outside the embeddings) by {seeds} seeds of `builtin:primer`, "
         f"{plan.tokens:,} tokens each, on {platform.machine()} ({cores()}); {seconds / 60:.0f} minutes of training in "
         f"all, at most {plan.num_items} items a probe, questions `{plan.probes_hash}`, commit `{(commit or '')[:10]}`. "
-        "The whole report with every curve: [emergence/index.html](emergence/index.html), raw tables beside it.",
+        "Every verdict with its numbers: [emergence/verdicts.json](emergence/verdicts.json); the page with every curve is "
+        "what `etude emergence --report` makes.",
         foretold(plan, histories),
         "At the largest size, mean over seeds at the last checkpoint. “n-gram” is what Kneser-Ney counts of the "
         "training text reach on the same items, “random” a network with random weights.",
@@ -88,10 +95,11 @@ def told(plan: SweepPlan, study: Study) -> list[str]:
     shown = [one for one in study.abilities if one.family.num_parameters == largest]
     beyond = [one for one in shown if is_beyond(one) and one.last.held_out]
     text.append(table(shown))
+    missing = [one.title for one in shown if "not there" in one.verdict.word.value]
     text.append(
         f"Above chance and beyond counting, on what training could not contain: "
-        f"{', '.join(one.title for one in beyond) or 'none'}. Not there yet at this size: "
-        f"{', '.join(one.title for one in shown if 'not there' in one.verdict.word.value) or 'none'}."
+        f"**{'; '.join(one.title for one in beyond) or 'none'}**. Not there yet at this size and after so little text: "
+        f"{len(missing)} of {len(shown)}. At least three were hoped for: a longer sweep has to show them."
     )
     text.append(
         '<picture>\n  <source media="(prefers-color-scheme: dark)" srcset="emergence/report-dark.png">\n'
