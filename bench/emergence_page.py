@@ -85,8 +85,8 @@ def told(plan: SweepPlan, study: Study) -> list[str]:
         f"{len(plan.sizes)} sizes ({sizes} parameters outside the embeddings) by {seeds} seeds of `builtin:primer`, "
         f"{plan.tokens:,} tokens each, on {platform.machine()} ({cores()}); {seconds / 60:.0f} minutes of training in "
         f"all, at most {plan.num_items} items a probe, questions `{plan.probes_hash}`, commit `{(commit or '')[:10]}`. "
-        "Every verdict with its numbers: [emergence/verdicts.json](emergence/verdicts.json); the page with every curve is "
-        "what `etude emergence --report` makes.",
+        "Every verdict with its numbers: [emergence/verdicts.json](emergence/verdicts.json); the page with every curve "
+        "is what `etude emergence --report` makes.",
         foretold(plan, histories),
         "At the largest size, mean over seeds at the last checkpoint. “n-gram” is what Kneser-Ney counts of the "
         "training text reach on the same items, “random” a network with random weights.",
