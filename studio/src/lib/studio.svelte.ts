@@ -59,6 +59,7 @@ class Studio {
       const runs = await this.list();
       this.serverGone = false;
       const name = selection.now.run || runs[0]?.name || '';
+      if (name && !selection.now.run) selection.set({ run: name }, false); // a copied address shows the same run
       if (name) await this.follow(name);
       else this.loading = false;
       this.trouble = '';

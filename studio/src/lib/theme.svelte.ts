@@ -1,9 +1,10 @@
 /** Light or dark: as the system says, unless the reader chooses. */
 
 import type { Theme } from './colors';
+import { recall, remember } from './remembered';
 
 class Choice {
-  chosen = $state<Theme | null>((localStorage.getItem('theme') as Theme | null) ?? null);
+  chosen = $state<Theme | null>((recall('theme') as Theme | null) ?? null);
   private system = $state<Theme>('light');
 
   constructor() {
@@ -18,7 +19,7 @@ class Choice {
 
   turn(): void {
     this.chosen = this.now === 'dark' ? 'light' : 'dark';
-    localStorage.setItem('theme', this.chosen);
+    remember('theme', this.chosen);
   }
 }
 
