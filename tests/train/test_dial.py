@@ -17,6 +17,7 @@ OUTSIDE = {
     "train.sample_prompt",
     "train.seconds",
     "data.max_bytes",
+    "data.seed",
     "data.workers",
     "tokenizer.vocab_size",
     "tokenizer.pattern",

@@ -19,7 +19,6 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from etude.errors import EtudeError, InputError
-from etude.serve.abilities import abilities_of
 from etude.serve.asked import Asked
 from etude.serve.facts import facts_of, list_runs
 from etude.serve.guard import LOCAL, Guard
@@ -143,6 +142,8 @@ class Handlers:
         return JSONResponse({})
 
     async def abilities(self, request: Request) -> Response:
+        from etude.serve.abilities import abilities_of  # needs numpy, which the server begins without
+
         path = self.run(request)
         await run_in_threadpool(refuse_links_out, path)
         return plain_json(await run_in_threadpool(abilities_of, path))
