@@ -1,8 +1,9 @@
-"""Waiting in a browser under a policy that lets no text become code: the page is asked again and again from outside."""
+"""What tests in a browser share: waiting under a policy that lets no text become code, axe, numbers in answers."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -34,3 +35,15 @@ def assert_accessible(page: Any) -> None:
     found = page.evaluate("axe.run()")["violations"]
     told = [(one["id"], [node["html"][:200] for node in one["nodes"][:3]]) for one in found]
     assert told == []
+
+
+def leaves(value: Any) -> Iterator[float]:
+    """Every number in plain values."""
+    if isinstance(value, dict):
+        for one in value.values():
+            yield from leaves(one)
+    elif isinstance(value, list):
+        for one in value:
+            yield from leaves(one)
+    elif isinstance(value, int | float) and not isinstance(value, bool):
+        yield float(value)

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from browsing import settled
+from browsing import leaves, settled
 from etude.watch.layer_in_step import LayerInStep
 from etude.watch.opened import open_step
 from etude.watch.values import token_values, unit_values
@@ -55,17 +55,6 @@ def numbers_in(text: str) -> Iterator[tuple[float, float]]:
         mantissa, _, exponent = plain.partition("e")
         digits = len(mantissa.split(".")[1]) - int(exponent or 0)
         yield float(plain), 0.5000001 * 10.0**-digits
-
-
-def leaves(value: Any) -> Iterator[float]:
-    if isinstance(value, dict):
-        for one in value.values():
-            yield from leaves(one)
-    elif isinstance(value, list):
-        for one in value:
-            yield from leaves(one)
-    elif isinstance(value, int | float) and not isinstance(value, bool):
-        yield float(value)
 
 
 def test_what_is_printed_is_what_inspect_says(page: Any, address: str, studied: Watched) -> None:

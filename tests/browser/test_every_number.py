@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from browsing import settled
+from browsing import leaves, settled
 from etude.serve.plain import plain
 from etude.watch import desk
 from etude.watch.layer_in_step import LayerInStep
@@ -188,17 +188,6 @@ def shortest(value: float) -> str:
 def near(value: float, ordered: np.ndarray) -> bool:
     at = int(np.searchsorted(ordered, value))
     return any(abs(value - one) <= ALIKE * abs(value) for one in ordered[max(0, at - 1) : at + 1])
-
-
-def leaves(value: Any) -> Iterator[float]:
-    if isinstance(value, dict):
-        for one in value.values():
-            yield from leaves(one)
-    elif isinstance(value, list):
-        for one in value:
-            yield from leaves(one)
-    elif isinstance(value, int | float) and not isinstance(value, bool):
-        yield float(value)
 
 
 @pytest.mark.parametrize("view", SELECTIONS)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -61,22 +61,22 @@ def evaluate(asked: Asked, console: Console) -> None:
         _evaluate_folder(asked, console)
         return
     checkpoints = _checkpoints(asked, run)
-    context = load_config(checkpoints[-1]).max_position_embeddings
-    with console.status("making the questions") if console.is_terminal else _quietly():
+    config = load_config(checkpoints[-1])
+    with console.status("making the questions") if console.is_terminal else nullcontext():
         suites = asked.suites or suites_for(run.settings)
-        questions = questions_for(run.data, suites, asked.num_items, context)
+        questions = questions_for(run.data, suites, asked.num_items, config.max_position_embeddings)
     if asked.expect and questions.hash != asked.expect:
         raise InputError(
             f"the questions are others ({questions.hash}) than were fixed before training ({asked.expect}): the text "
             "or Etude has changed since"
         )
-    config = load_config(checkpoints[-1])
     random = [ModelAnswerer(build_model(config, seed=RANDOM_SEED), run.data.tokenizer)]
     examination = Examination(questions.probes, counting_for(run.data, run.ladder), random)
     results: list[ProbeResult] = []
+    done = _steps_done(run, questions)
     with _kept(run.folder / "derived" / "evaluation") as within, data_progress(console) as progress:
         for checkpoint in checkpoints:
-            if checkpoint != checkpoints[-1] and _is_done(run, questions, step_of(checkpoint)):
+            if checkpoint != checkpoints[-1] and step_of(checkpoint) in done:
                 continue
             told = _told(progress, f"step {step_of(checkpoint)}")
             results = examination.results(PartsAnswerer(checkpoint, within, asked.processes), told)
@@ -97,16 +97,15 @@ def _checkpoints(asked: Asked, run: ExaminedRun) -> list[Path]:
     return list(found) if asked.every_checkpoint else [found[-1]]
 
 
-def _is_done(run: ExaminedRun, questions: Questions, step: int) -> bool:
-    """Whether this checkpoint's answers to these very questions are written down."""
+def _steps_done(run: ExaminedRun, questions: Questions) -> set[int]:
+    """Checkpoints whose answers to all of these very questions are written down."""
     if not (run.folder / FILE).is_file():
-        return False
-    known = {
-        (record.title, record.items)
-        for record in read_records(run.folder).records
-        if record.where.step == step
-    }
-    return all((probe.title, probe.hash) in known for probe in questions.probes)
+        return set()
+    answered: dict[int, set[tuple[str, str]]] = {}
+    for record in read_records(run.folder).records:
+        answered.setdefault(record.where.step, set()).add((record.title, record.items))
+    asked = {(probe.title, probe.hash) for probe in questions.probes}
+    return {step for step, known in answered.items() if asked <= known}
 
 
 def _write(run: ExaminedRun, questions: Questions, results: Sequence[ProbeResult], checkpoint: Path) -> None:
@@ -175,11 +174,6 @@ def _kept(folder: Path) -> Iterator[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     yield folder
     shutil.rmtree(folder, ignore_errors=True)
-
-
-@contextmanager
-def _quietly() -> Iterator[None]:
-    yield
 
 
 def public(

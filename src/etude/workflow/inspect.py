@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -63,7 +64,7 @@ def show(question: Question, console: Console, *, as_json: bool, png: Path | Non
     Raises:
         InputError: no such run, step, node, weight, row or text.
     """
-    with console.status("replaying") if not as_json and console.is_terminal else _quietly():
+    with console.status("replaying") if not as_json and console.is_terminal else nullcontext():
         look = look_at(question)
     if as_json:
         print(json.dumps(plain(look.values), ensure_ascii=False, allow_nan=False))
@@ -74,12 +75,6 @@ def show(question: Question, console: Console, *, as_json: bool, png: Path | Non
         draw(look.pictures(), png, theme)
         if not as_json:
             print(png)
-
-
-def _quietly() -> Any:
-    from contextlib import nullcontext
-
-    return nullcontext()
 
 
 def look_at(question: Question) -> Look:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence, Set
 from dataclasses import dataclass
 
 from etude.config import Settings
+from etude.data.corpus.corpus import Part
 from etude.data.prepare import PreparedData
 from etude.data.tasks import search as tasks_search
 from etude.errors import InputError
@@ -125,6 +126,6 @@ def _of(suite: str, num_items: int) -> tuple[list[Probe], Callable[[str], Set[ob
     return task_probes(PROBE_SEED, num_items), tasks_search.held_out_in
 
 
-def _texts(data: PreparedData, part: str, max_bytes: int | None = None) -> Iterator[str]:
-    for document in data.documents("train" if part == "train" else "validation", max_bytes):
+def _texts(data: PreparedData, part: Part, max_bytes: int | None = None) -> Iterator[str]:
+    for document in data.documents(part, max_bytes):
         yield document.decode("utf-8", "ignore")
