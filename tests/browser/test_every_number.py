@@ -2,7 +2,7 @@
 
 The page formats numbers with four methods of JavaScript. Wrapped before the page loads, they tell which double was
 printed as which text. At random selections of five views: what the server answered is, bit for bit, what ``etude
-inspect
+inspect`` says, and every number with decimals in the view is one of these doubles or follows from them.
 """
 
 from __future__ import annotations
@@ -106,6 +106,9 @@ class Selection:
             assert answer["at"] == self.inspected(step=step, weight=f"{question['name']}[{index}]")["at"]
         elif look == "prompt":
             told = self.inspected(step=step, prompt=question["text"])
+            # The worker may stand there by replay, inspect by the checkpoint: the same step, proved in two ways.
+            (at, proof), (told_at, told_proof) = answer["where"].split(", ", 1), told.pop("where").split(", ", 1)
+            assert (at, bool(proof)) == (told_at, bool(told_proof))
             assert {key: answer[key] for key in told} == told
         elif look == "step":
             opened = open_step(self.studied.machine, step)
