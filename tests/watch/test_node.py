@@ -10,12 +10,14 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from etude.config import resolved
 from etude.errors import InputError
+from etude.model.cost import forward_flops_per_token
 from etude.model.folder import load_model_folder
 from etude.model.transformer import Transformer
 from etude.watch.activity import DEAD_REACH, Moment, NodeHistory, activity
 from etude.watch.forward import LOGITS, Taps, run_opened
-from etude.watch.held_out import held_out
+from etude.watch.held_out import SAMPLE_TOKENS, held_out
 from etude.watch.one_node import Node, extreme_effects, look_at_node
 from etude.watch.opened import open_step
 from etude.watch.passages import beginnings
@@ -191,6 +193,20 @@ def test_top_passages_are_the_highest_and_lowest_of_all(any_watched: Watched, un
             assert passage.token_ids[-1] == token
             assert passage.document == part.document_of(passage.place)
             assert node.on_tokens(passage.token_ids).seen == pytest.approx(passage.value, rel=1e-3, abs=1e-4)
+
+
+def test_a_large_network_is_watched_on_fewer_tokens(
+    watched_run: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    watched_run.machine.go_to(0)
+    plan = watched_run.machine.era.plan
+    context = resolved(plan.settings.train.context, "train.context")
+    assert held_out(plan).inputs.shape == held_out(plan, SAMPLE_TOKENS).inputs.shape
+    enough = forward_flops_per_token(plan.model, context) * context * 3.5
+    monkeypatch.setattr("etude.watch.held_out.SAMPLE_FLOPS", enough)
+    assert len(held_out(plan).inputs) == 3
+    monkeypatch.setattr("etude.watch.held_out.SAMPLE_FLOPS", 1.0)
+    assert len(held_out(plan).inputs) == 1
 
 
 def test_the_sample_is_bounded_spread_and_the_same_each_time(watched_run: Watched) -> None:

@@ -13,11 +13,14 @@ from etude.data.tokens.coverage import IGNORE_INDEX, evaluation_windows
 from etude.data.tokens.parts import TokenPart
 from etude.errors import InputError
 from etude.model.config import ModelConfig
+from etude.model.cost import forward_flops_per_token
 from etude.train.plan import Plan
 
 Int64 = npt.NDArray[np.int64]
 SAMPLE_TOKENS = 16_384
 """As many as the smallest evaluation has."""
+SAMPLE_FLOPS = 3e11
+"""Of the forward pass over the sample: a large network is watched on fewer tokens, so that it answers in seconds."""
 NUMBERS_AT_ONCE = 2**24
 """Of one activation in a forward pass: 64 MiB in fp32."""
 
@@ -52,15 +55,20 @@ class HeldOut:
             yield slice(first, first + rows)
 
 
-def held_out(plan: Plan, max_tokens: int = SAMPLE_TOKENS) -> HeldOut:
+def held_out(plan: Plan, max_tokens: int | None = None) -> HeldOut:
     """Windows of the run's context length, at most ``max_tokens`` in all but at least one window. No chance is in it.
+
+    Unless told, ``max_tokens`` is :data:`SAMPLE_TOKENS`, or as many as :data:`SAMPLE_FLOPS` are enough for.
 
     Raises:
         InputError: ``max_tokens`` is not positive, or there is no held-out text.
     """
+    part, context = plan.data.validation, resolved(plan.settings.train.context, "train.context")
+    if max_tokens is None:
+        affordable = int(SAMPLE_FLOPS / forward_flops_per_token(plan.model, context))
+        max_tokens = min(SAMPLE_TOKENS, max(1, affordable))
     if max_tokens < 1:
         raise InputError(f"max_tokens must be at least 1, not {max_tokens}")
-    part, context = plan.data.validation, resolved(plan.settings.train.context, "train.context")
     windows = evaluation_windows(part, context)
     if len(windows) == 0:
         raise InputError("the run has no held-out text to watch nodes on")

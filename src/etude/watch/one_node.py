@@ -15,7 +15,7 @@ from etude.model.language_model import LanguageModel
 from etude.train.plan import Plan
 from etude.watch.activity import Activity, NodeHistory, activity, node_history
 from etude.watch.forward import Taps, run_opened
-from etude.watch.held_out import SAMPLE_TOKENS, HeldOut, held_out
+from etude.watch.held_out import HeldOut, held_out
 from etude.watch.opened import OpenedRow, OpenedStep, model_at, open_step
 from etude.watch.passages import Passage, extreme_passages, plain
 from etude.watch.proof import Proof
@@ -276,7 +276,7 @@ def look_at_node(
     *,
     tokens: int = TOKENS,
     passages: int = PASSAGES,
-    max_tokens: int = SAMPLE_TOKENS,
+    max_tokens: int | None = None,
 ) -> Node:
     """A node after ``step`` updates; ``layer`` is such as "model.layers.2.mlp", or "model" in the mlp family.
 
@@ -286,6 +286,7 @@ def look_at_node(
     Args:
         tokens: how many promoted and suppressed tokens are told.
         passages: how many passages.
+        max_tokens: of the sample; see :func:`etude.watch.held_out.held_out`.
 
     Raises:
         InputError: no such step, layer or node.
