@@ -119,6 +119,21 @@ def test_a_server_that_is_gone_leaves_the_page(
     page.trouble.clear()  # the browser tells of the failed requests
 
 
+def test_a_run_that_was_removed_is_no_longer_shown(
+    page: Any, serve: Served, studied: Watched, tmp_path: Path
+) -> None:
+    for name in ("kept", "removed"):
+        shutil.copytree(studied.path, tmp_path / "runs" / name)
+    page.goto(f"{serve(tmp_path / 'runs', studied.cache)}#/live?run=removed")
+    page.get_by_text("Validation loss").first.wait_for()
+    shutil.rmtree(tmp_path / "runs" / "removed")
+    page.get_by_role("alert").get_by_text("there is no run called 'removed'").wait_for()
+    assert "Validation loss" not in page.locator("main").inner_text()
+    page.get_by_label("Run").select_option("kept")
+    page.get_by_text("Validation loss").first.wait_for()
+    page.trouble.clear()  # the browser tells of the refused requests
+
+
 def test_a_text_from_a_run_is_never_markup(
     page: Any, serve: Served, studied: Watched, tmp_path: Path
 ) -> None:

@@ -96,6 +96,15 @@ def test_the_address_brings_back_what_was_looked_at(page: Any, address: str, bro
     other.close()
 
 
+def test_a_link_shows_the_same_two_steps_in_chat(page: Any, address: str) -> None:
+    page.goto(f"{address}#/chat?run=llama&s=24&b=8&text=Who is it? She?")
+    page.get_by_label("The step beside").wait_for()
+    assert page.get_by_label("The step beside").input_value() == "8"
+    assert page.get_by_label("Text to continue").input_value() == "Who is it? She?"
+    page.get_by_label("beside", exact=True).uncheck()
+    until(page, "!location.hash.includes('b=8')")
+
+
 def test_explanations_at_four_depths(page: Any, address: str) -> None:
     for view in VIEWS:
         show(page, address, view)

@@ -3,7 +3,7 @@
 export const VIEWS = ['live', 'step', 'predictions', 'layers', 'neurons', 'attention', 'growth', 'chat'] as const;
 export type View = (typeof VIEWS)[number];
 
-const NUMBERS = { step: 's', row: 'r', token: 'p', layer: 'l', unit: 'n', input: 'i', head: 'h' } as const;
+const NUMBERS = { step: 's', row: 'r', token: 'p', layer: 'l', unit: 'n', input: 'i', head: 'h', beside: 'b' } as const;
 type NumberKey = keyof typeof NUMBERS;
 
 export interface Selected {
@@ -16,6 +16,7 @@ export interface Selected {
   unit: number;
   input: number;
   head: number;
+  beside: number | null; // the step whose continuation stands beside that of the first
   tensor: string; // of the Layers view
   text: string; // a passage of one's own
   knobs: string[]; // what is turned
@@ -23,12 +24,13 @@ export interface Selected {
 }
 
 const NOTHING: Selected = {
-  view: 'live', run: '', step: null, row: 0, token: 0, layer: 0, unit: 0, input: 0, head: 0, tensor: '', text: '',
+  view: 'live', run: '', step: null, row: 0, token: 0, layer: 0, unit: 0, input: 0, head: 0, beside: null, tensor: '', text: '',
   knobs: [], compare: [],
 };
 
 export function parse(hash: string): Selected {
-  const [path = '', query = ''] = hash.replace(/^#\/?/, '').split('?', 2);
+  const [path = '', ...rest] = hash.replace(/^#\/?/, '').split('?');
+  const query = rest.join('?'); // a typed text may hold more of them
   const found: Selected = { ...NOTHING, knobs: [], compare: [] };
   if ((VIEWS as readonly string[]).includes(path)) found.view = path as View;
   const given = new URLSearchParams(query);

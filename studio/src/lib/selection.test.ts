@@ -16,6 +16,7 @@ test.each(VIEWS.map((view): [string, Selected] => [view, { ...NOTHING, view }]))
 test.each<[string, Partial<Selected>]>([
   ['numbers', { view: 'step', step: 4096, row: 2, token: 20, layer: 1, unit: 137, input: 61, head: 3 }],
   ['step 0, which is not the newest', { step: 0 }],
+  ['two steps that write beside each other', { view: 'chat', step: 40, beside: 0 }],
   ['a run with a name that means something in addresses', { run: 'my run/ä?&=#%+.1' }],
   ['a tensor', { view: 'layers', tensor: 'model.layers.0.mlp.up_proj.weight' }],
   ['text of any kind', { view: 'predictions', text: 'Once\n<b>&run=x#?</b> 🦊 + % \u202e' }],
@@ -27,6 +28,10 @@ test.each<[string, Partial<Selected>]>([
 
 test('what is no number or no view is left aside', () => {
   expect(parse('#/nowhere?s=abc&r=-1&p=1e9&l=99999999999999&n=3')).toEqual({ ...NOTHING, unit: 3 });
+});
+
+test('a question mark that somebody typed belongs to the text', () => {
+  expect(parse('#/chat?run=a&text=Who has it? She?&b=3')).toMatchObject({ run: 'a', text: 'Who has it? She?', beside: 3 });
 });
 
 test('two readings share no lists', () => {

@@ -11,6 +11,9 @@ function headers(more: Record<string, string> = {}): Record<string, string> {
 
 export class Gone extends Error {}
 
+/** There is no such run, or no longer. */
+export class Missing extends Error {}
+
 async function get(path: string, more: Record<string, string> = {}, signal?: AbortSignal): Promise<Response> {
   let response: Response;
   try {
@@ -19,6 +22,7 @@ async function get(path: string, more: Record<string, string> = {}, signal?: Abo
     if (signal?.aborted) throw error;
     throw new Gone('the server does not answer');
   }
+  if (response.status === 404) throw new Missing(await reason(response));
   if (!response.ok) throw new Error(await reason(response));
   return response;
 }

@@ -65,6 +65,7 @@ class Studio {
       this.trouble = '';
     } catch (error) {
       this.serverGone = error instanceof server.Gone;
+      if (error instanceof server.Missing) this.forget(); // what was shown of it is nobody's any more
       this.trouble = error instanceof Error ? error.message : String(error);
       this.loading = false;
     } finally {
@@ -93,11 +94,9 @@ class Studio {
 
   private async follow(name: string): Promise<void> {
     if (name !== this.shown) {
+      this.forget();
       this.shown = name;
       this.loading = true;
-      this.facts = null;
-      this.record = new Record_();
-      this.version++;
     }
     this.facts = await server.facts(name);
     await this.read(name, this.record);
@@ -111,6 +110,14 @@ class Studio {
         if (error instanceof server.Gone) throw error; // a run that is gone must not keep the others from being read
       }
     }
+  }
+
+  private forget(): void {
+    this.shown = '';
+    this.facts = null;
+    this.record = new Record_();
+    this.polls = 0; // and the list is read again
+    this.version++;
   }
 
   private async read(name: string, record: Record_): Promise<void> {
