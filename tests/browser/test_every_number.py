@@ -107,7 +107,10 @@ class Selection:
         elif look == "prompt":
             told = self.inspected(step=step, prompt=question["text"])
             # The worker may stand there by replay, inspect by the checkpoint: the same step, proved in two ways.
-            (at, proof), (told_at, told_proof) = answer["where"].split(", ", 1), told.pop("where").split(", ", 1)
+            (at, proof), (told_at, told_proof) = (
+                answer["where"].split(", ", 1),
+                told.pop("where").split(", ", 1),
+            )
             assert (at, bool(proof)) == (told_at, bool(told_proof))
             assert {key: answer[key] for key in told} == told
         elif look == "step":

@@ -320,3 +320,13 @@ def test_output_into_a_closed_pipe_is_quiet(run: Path, tmp_path: Path) -> None:
     command = f"{sys.executable} -m etude settings | head -1"
     result = subprocess.run(["bash", "-c", command], capture_output=True, text=True, cwd=tmp_path)
     assert "Traceback" not in result.stderr
+
+
+def test_training_goes_on_when_nobody_reads_its_output(text: Path, tmp_path: Path) -> None:
+    options = " ".join([*SMALL, "--steps=30", "--no-studio", "--name=unread"])
+    command = f"set -o pipefail; {sys.executable} -m etude train {text} {options} | head -1"
+    result = subprocess.run(["bash", "-c", command], capture_output=True, text=True, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert result.stderr.count("nobody reads this output any more") == 1
+    status = json.loads((tmp_path / "runs" / "unread" / "status.json").read_text())
+    assert (status["state"], status["step"]) == ("finished", 30)

@@ -43,10 +43,12 @@ def sweep(
     """Train a family of sizes by seeds, examine every checkpoint, and predict the largest size before it is trained."""
     from rich.console import Console
 
+    from etude.cli.unread import outlive_reader
     from etude.config import load_settings
     from etude.errors import InputError
     from etude.workflow import sweep as job
 
+    outlive_reader()
     console = Console()
     if resume is not None:
         if sources or config or overrides or suite:
