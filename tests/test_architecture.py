@@ -13,6 +13,7 @@ ORDER = [
     "errors",
     "untrusted",
     "config",
+    "system",
     "run",
     "device",
     "data",
@@ -28,7 +29,7 @@ ORDER = [
 ]
 MAX_FILE_LINES = 400
 MAX_FUNCTION_LINES = 60
-LIGHT = {"etude", "errors", "untrusted", "config", "run", "device", "cli"}
+LIGHT = {"etude", "errors", "untrusted", "config", "system", "run", "device", "cli"}
 """Imported by `import etude` or `etude --help`: nothing heavy at the top of these, data and evaluate included."""
 HEAVY = {"torch", "transformers", "matplotlib", "pyarrow", "datasets", "tokenizers", "safetensors"}
 FILES = sorted(SOURCE.rglob("*.py"))

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from etude.errors import EtudeError, InputError
+from etude.system import system_id
 from etude.untrusted import MAX_JSON_BYTES, MAX_LINE_BYTES, read_plain, refuse_links_out, shown
 
 EVENT_SCHEMA = 1
@@ -310,6 +311,7 @@ class RunFolder:
                 "state": state,
                 "step": step,
                 "heartbeat": time.time(),
+                "system": system_id(),
                 "reason": reason,
             },
         )

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from etude.run import RunFolder
 from watched import Watched
 
 VIEWS = ["live", "step", "predictions", "layers", "neurons", "attention", "growth", "chat"]
@@ -167,13 +168,16 @@ def test_a_training_is_paused_from_the_page(
     shutil.copytree(studied.path, run)
     status(run, state="running", heartbeat=time.time())
     address = serve(run.parent, studied.cache)
-    page.goto(f"{address}#/live?run=going")
-    page.get_by_role("button", name="Pause").click()
-    page.get_by_role("button", name="Go on").wait_for()
-    assert (run / "control" / "pause").is_file()
-    page.get_by_role("button", name="One step", exact=True).click()
-    page.wait_for_timeout(300)
-    assert (run / "control" / "one_step").is_file()
-    page.get_by_role("button", name="Go on").click()
-    page.get_by_role("button", name="Pause").wait_for()
-    assert not (run / "control" / "pause").exists()
+    with RunFolder(run).held():
+        page.goto(f"{address}#/live?run=going")
+        page.get_by_role("button", name="Pause").click()
+        page.get_by_role("button", name="Go on").wait_for()
+        assert (run / "control" / "pause").is_file()
+        page.get_by_role("button", name="One step", exact=True).click()
+        page.wait_for_timeout(300)
+        assert (run / "control" / "one_step").is_file()
+        page.get_by_role("button", name="Go on").click()
+        page.get_by_role("button", name="Pause").wait_for()
+        assert not (run / "control" / "pause").exists()
+    page.locator("[data-state=lost]").wait_for()  # its process is gone
+    assert page.get_by_role("button", name="Pause").count() == 0

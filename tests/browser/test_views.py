@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -59,7 +60,7 @@ def test_the_keys_lead_everywhere(page: Any, address: str) -> None:
     page.keyboard.press("]")
     until(page, "location.hash.includes('l=1')")
     page.keyboard.press("ArrowDown")
-    until(page, "location.hash.includes('s=39')")
+    until(page, "location.hash.includes('s=32')")
 
 
 def test_every_control_can_be_reached_by_tab(page: Any, address: str) -> None:
@@ -103,6 +104,47 @@ def test_a_link_shows_the_same_two_steps_in_chat(page: Any, address: str) -> Non
     assert page.get_by_label("Text to continue").input_value() == "Who is it? She?"
     page.get_by_label("beside", exact=True).uncheck()
     until(page, "!location.hash.includes('b=8')")
+
+
+def test_a_link_carries_scene_picture_and_number(page: Any, address: str) -> None:
+    show(page, address, "step", s=14, z=2)
+    assert page.get_by_role("tab", name="Loss").get_attribute("aria-selected") == "true"
+    page.keyboard.press("Space")
+    until(page, "location.hash.includes('z=3')")
+    name = "model.layers.0.mlp.up_proj.weight"
+    show(page, address, "layers", s=14, t=name, of="gradient", at="3,17")
+    assert page.get_by_role("tab", name="Gradient").get_attribute("aria-selected") == "true"
+    page.locator("main").get_by_text("[3, 17]").first.wait_for()
+
+
+def test_a_link_to_what_chat_wrote_writes_it_again(page: Any, address: str, browser: Any) -> None:
+    page.goto(f"{address}#/chat?run=llama&s=24&b=8&text=Once")
+    page.get_by_label("new tokens").fill("6")
+    page.get_by_role("button", name="Continue the text").click()
+    until(page, "location.hash.includes('draw=')")
+    settled(page)
+    page.get_by_role("button", name="Continue the text").wait_for()
+    other = browser.new_page()
+    other.goto(page.url)
+    other.get_by_role("button", name="Stop").or_(
+        other.get_by_role("button", name="Continue")
+    ).first.wait_for()
+    until(other, "document.querySelector('.columns').innerText.length > 20")
+    other.get_by_role("button", name="Continue the text").wait_for()
+    until(
+        other,
+        f"document.querySelector('.columns').innerText === {json.dumps(page.locator('.columns').inner_text())}",
+    )
+    other.close()
+
+
+def test_a_step_that_is_not_there_is_told_of(page: Any, address: str) -> None:
+    for view in ("predictions", "neurons", "attention", "chat"):
+        page.goto("about:blank")
+        page.goto(f"{address}#/{view}?run=llama&s=99999")
+        page.get_by_role("alert").get_by_text("no step 99,999").wait_for()
+    page.get_by_role("button", name="Go to the newest").click()
+    until(page, "!location.hash.includes('s=')")
 
 
 def test_explanations_at_four_depths(page: Any, address: str) -> None:

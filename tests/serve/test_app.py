@@ -127,15 +127,19 @@ def test_control_is_for_a_run_that_trains(client: TestClient, studied: Watched, 
     assert "nothing is being trained" in client.post("/api/runs/llama/control", **sent).json()["error"]
     run = tmp_path / "runs" / "going"
     shutil.copytree(studied.path, run)
-    studied.machine.recorded.run.__class__(run).write_status("running", 7)
-    with TestClient(make_app(run.parent), base_url="http://127.0.0.1") as going:
+    folder = studied.machine.recorded.run.__class__(run)
+    folder.write_status("running", 7)
+    with folder.held(), TestClient(make_app(run.parent), base_url="http://127.0.0.1") as going:
         assert going.post("/api/runs/going/control", **sent).status_code == 200
         assert Control(run).paused
         assert going.get("/api/runs/going").json()["paused"]
         assert going.post("/api/runs/going/control", json={"action": "go_on"}).status_code == 200
         assert not Control(run).paused
         assert "one of pause" in going.post("/api/runs/going/control", json={"action": "rm"}).json()["error"]
-    with TestClient(make_app(run.parent, control=False), base_url="http://127.0.0.1") as watching:
+    with (
+        folder.held(),
+        TestClient(make_app(run.parent, control=False), base_url="http://127.0.0.1") as watching,
+    ):
         assert "may not control" in watching.post("/api/runs/going/control", **sent).json()["error"]
 
 
@@ -175,6 +179,23 @@ def test_a_run_whose_trainer_is_gone_is_lost(studied: Watched, tmp_path: Path) -
         assert client.get("/api/runs/lost").json()["state"] == "lost"
         with studied.machine.recorded.run.__class__(run).held():  # its process lives, and is slow
             assert client.get("/api/runs/lost").json()["state"] == "running"
+
+
+def test_a_killed_trainer_of_this_machine_is_lost_at_once(
+    studied: Watched, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = tmp_path / "runs" / "killed"
+    shutil.copytree(studied.path, run)
+    folder = studied.machine.recorded.run.__class__(run)
+    with TestClient(make_app(run.parent), base_url="http://127.0.0.1") as client:
+        with folder.held():
+            folder.write_status("running", 7)
+            monkeypatch.setattr("etude.serve.facts.MOMENT", -1.0)
+            assert client.get("/api/runs/killed").json()["state"] == "running"
+        assert client.get("/api/runs/killed").json()["state"] == "lost"
+        told = json.loads((run / "status.json").read_text()) | {"system": "another machine's"}
+        (run / "status.json").write_text(json.dumps(told))
+        assert client.get("/api/runs/killed").json()["state"] == "running"
 
 
 def test_no_torch_in_the_server() -> None:

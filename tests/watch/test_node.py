@@ -226,7 +226,9 @@ def test_the_sample_is_bounded_spread_and_the_same_each_time(watched_run: Watche
 
 def test_history_is_what_each_checkpoint_computes(any_watched: Watched) -> None:
     node = the_node(any_watched)
-    history = node.history()
+    seen_at: list[tuple[int, int]] = []
+    history = node.history(told=lambda *counts: seen_at.append(counts))
+    assert seen_at == [(done, len(history.moments)) for done in range(len(history.moments))]
     folders = any_watched.machine.recorded.checkpoints
     assert [moment.step for moment in history.moments] == list(folders)
     for moment in history.moments:
@@ -280,7 +282,9 @@ def test_a_node_with_a_very_negative_bias_is_dead(
     monkeypatch.setenv("ETUDE_CACHE", str(watched_run.cache))
     node = look_at_node(TimeMachine(tmp_path / "killed"), STEP, "model.layers.1.mlp", 5)
     assert not node.activity.dead
-    history = node.history()
+    seen_at: list[tuple[int, int]] = []
+    history = node.history(told=lambda *counts: seen_at.append(counts))
+    assert seen_at == [(done, len(history.moments)) for done in range(len(history.moments))]
     assert history.died == 40
     assert history.came_alive in (1, 2)
     assert history.moments[-1].share_active == 0

@@ -1,4 +1,7 @@
-"""``python -m etude.serve RUNS``: the server beside a training, which ends with it; its address is the first line."""
+"""``python -m etude.serve RUNS [SECONDS]``: the server beside a training; its address is the first line.
+
+It ends with the training, or ``SECONDS`` after the last look of somebody who has the page open; then it says so first.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ import sys
 from pathlib import Path
 
 from etude.errors import EtudeError
-from etude.serve.server import serve
+from etude.serve.server import Beside, serve
 
 NICENESS = 5
 """The training comes first: an answer may wait for some milliseconds."""
@@ -16,15 +19,21 @@ NICENESS = 5
 
 def main() -> None:
     """Serve on this machine until standard input ends."""
-
     if hasattr(os, "nice"):
         os.nice(NICENESS)
 
     def announce(address: str) -> None:
         print(json.dumps({"address": address}), flush=True)
 
+    def stays() -> None:
+        print(json.dumps({"stays": True}), flush=True)
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        for stream in (sys.stdout, sys.stderr):  # whoever reads them must not wait for this process
+            os.dup2(nowhere, stream.fileno())
+
+    stay = float(sys.argv[2]) if len(sys.argv) > 2 else 0.0
     try:
-        serve(Path(sys.argv[1]), "127.0.0.1", 0, announce=announce, with_parent=True)
+        serve(Path(sys.argv[1]), "127.0.0.1", 0, announce=announce, beside=Beside(stay, stays))
     except EtudeError as error:
         sys.exit(f"etude studio: {error}")
 

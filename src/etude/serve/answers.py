@@ -208,7 +208,11 @@ class Answers:
             self._machine, self._step_of(asked), self._layer_name(asked), asked.number("unit", 0)
         )
         arithmetic = node.on_tokens(node.most[0].token_ids if node.most else (0,))
-        return values.node_values(node, arithmetic, node.history())
+
+        def told(done: int, of: int) -> None:
+            self._tell({"progress": progress("watching it at each checkpoint", done, of)})
+
+        return values.node_values(node, arithmetic, node.history(told=told))
 
     def compare(self, asked: Asked) -> dict[str, Any]:
         run, knobs = self._machine.recorded.run.path, asked.texts("knobs")
@@ -216,6 +220,7 @@ class Answers:
 
     def fork(self, asked: Asked) -> dict[str, Any]:
         step, knobs = self._step_of(asked), asked.texts("knobs")
+        self._tell({"progress": progress("making the run", 0, 1)})  # unless nobody waits for it any more
         made = desk.fork(self._machine.recorded.run.path, step, knobs, asked.text("name"))
         return {"run": str(made.path), "step": step, "turned": list(knobs)}
 

@@ -17,12 +17,15 @@ from typing import Any
 from etude.config import load_settings
 from etude.errors import InputError
 from etude.run import EVENT_SCHEMA, RunFolder, read_json
+from etude.system import is_locked, system_id
 from etude.train.control import Control
 from etude.untrusted import MAX_JSON_BYTES, shown
 
 Stamp = tuple[int, int, int] | None
 SILENCE = 120.0
 """Seconds without a sign of life after which a run that should be training is called lost."""
+MOMENT = 2.0
+"""Seconds between a process's last sign of life and the last line of its status, at most."""
 TAIL = 2**16
 """Bytes at the end of a log in which its newest events are looked for."""
 _CHECKPOINT = re.compile(r"step-(\d{1,15})")
@@ -93,8 +96,11 @@ def state_of(run: RunFolder, status: dict[str, Any]) -> str:
     state = status.get("state")
     if state not in ("running", "finished", "stopped", "failed"):
         return "starting" if time.time() - run.settings_file.stat().st_mtime < SILENCE else "not begun"
-    if state == "running" and time.time() - _heartbeat(run, status) > SILENCE and not _is_held(run):
-        return "lost"
+    if state == "running" and not is_locked(run.path / ".lock"):
+        # The lock of a process of this system ends with it, at once; of another machine's nothing is heard but its log.
+        seen = bool(system_id()) and status.get("system") == system_id()
+        if time.time() - _heartbeat(run, status) > (MOMENT if seen else SILENCE):
+            return "lost"
     return str(state)
 
 
@@ -105,17 +111,6 @@ def _heartbeat(run: RunFolder, status: dict[str, Any]) -> float:
     with suppress(OSError):
         signs.append(run.metrics.path.stat().st_mtime)
     return max(signs)
-
-
-def _is_held(run: RunFolder) -> bool:
-    """Whether a process of this machine trains it, where the system tells (Linux)."""
-    try:
-        found = (run.path / ".lock").stat()
-        locks = Path("/proc/locks").read_text()
-    except OSError:
-        return False
-    place = f"{os.major(found.st_dev):02x}:{os.minor(found.st_dev):02x}:{found.st_ino}"
-    return any("FLOCK" in line and place in line.split() for line in locks.splitlines())
 
 
 def _changed(run: RunFolder, status: dict[str, Any]) -> float:

@@ -6,9 +6,11 @@ import secrets
 import socket
 import sys
 import threading
+import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from etude.errors import EtudeError
 from etude.serve.guard import LOCAL
@@ -20,9 +22,9 @@ PORTS = range(8123, 8143)
 
 
 def serve(
-    runs: Path, host: str, port: int, *, announce: Callable[[str], None], with_parent: bool = False
+    runs: Path, host: str, port: int, *, announce: Callable[[str], None], beside: Beside | None = None
 ) -> None:
-    """Serve the runs of a folder until somebody interrupts it, or ``with_parent`` until standard input ends.
+    """Serve the runs of a folder until somebody interrupts it, or until what it runs ``beside`` has ended.
 
     ``announce`` is told the address. Where others than this machine are served, it has a token that they need.
 
@@ -37,14 +39,38 @@ def serve(
     local = host in ("127.0.0.1", "localhost", "::1")
     token = None if local else secrets.token_urlsafe(24)
     hosts = LOCAL if local else (*LOCAL, host, *own_names())
-    app = make_app(runs, hosts=hosts, token=token, control=local)
+    app = Looked(make_app(runs, hosts=hosts, token=token, control=local))
     server = uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=1))
     name = socket.gethostname() if host in ("0.0.0.0", "::") else host
     shown = f"[{name}]" if ":" in name else name
     announce(f"http://{shown}:{bound.getsockname()[1]}/" + ("" if token is None else f"?token={token}"))
-    if with_parent:
-        threading.Thread(target=end_with_parent, args=(server,), daemon=True).start()
+    if beside is not None:
+        threading.Thread(target=end_with, args=(beside, server, app), daemon=True).start()
     server.run(sockets=[bound])
+
+
+@dataclass(frozen=True)
+class Beside:
+    """What a server runs beside: a process that holds the other end of standard input.
+
+    stay: seconds that it stays behind that process for whoever looks, from the last look on; told: hears of it.
+    """
+
+    stay: float = 0.0
+    told: Callable[[], None] = lambda: None
+
+
+class Looked:
+    """An application, and when it was last asked for something; None where nobody ever looked."""
+
+    def __init__(self, app: Any) -> None:
+        self.app = app
+        self.at: float | None = None
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "http":
+            self.at = time.monotonic()
+        await self.app(scope, receive, send)
 
 
 def listening(host: str, port: int) -> socket.socket:
@@ -77,8 +103,12 @@ def own_names() -> list[str]:
     return [socket.gethostname(), *(str(one[4][0]) for one in found)]
 
 
-def end_with_parent(server: uvicorn.Server) -> None:
-    """Standard input ends with the process that holds its other end."""
+def end_with(beside: Beside, server: uvicorn.Server, app: Looked) -> None:
+    """Standard input ends with the process that holds its other end. Whoever looks may go on for a while."""
     while sys.stdin.read(1):
         pass
+    if beside.stay and app.at is not None:
+        beside.told()
+        while time.monotonic() - app.at < beside.stay:
+            time.sleep(0.2)
     server.should_exit = True

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -141,15 +141,21 @@ def node_history(
     sample: HeldOut,
     device: Device,
     steps: Sequence[int] | None = None,
+    told: Callable[[int, int], None] | None = None,
 ) -> NodeHistory:
     """Watch a node at ``steps`` (all that have a checkpoint, unless told). One network is in memory at a time.
+
+    ``told`` hears, before each, how many were watched, of how many.
 
     Raises:
         InputError: no such layer or node, no checkpoint of a step, or a damaged one.
     """
     folders = recorded.checkpoints
-    moments = []
-    for step in sorted(set(folders if steps is None else steps)):
+    moments: list[Moment] = []
+    wanted = sorted(set(folders if steps is None else steps))
+    for step in wanted:
+        if told is not None:
+            told(len(moments), len(wanted))
         if step not in folders:
             there = ", ".join(str(known) for known in folders) or "none"
             raise InputError(f"{recorded.run.path} has no checkpoint of step {step}: there is {there}")

@@ -229,14 +229,18 @@ class Node:
             kept = run_opened(self.model, torch.tensor([ids], device=device.torch), taps=taps)
         return node_sum(self.model, self.wiring, self.unit, kept, ids, self._text(ids[-1]))
 
-    def history(self, steps: Sequence[int] | None = None) -> NodeHistory:
+    def history(
+        self, steps: Sequence[int] | None = None, told: Callable[[int, int], None] | None = None
+    ) -> NodeHistory:
         """The node at the run's checkpoints (all, or those of ``steps``), on the same sample of text.
+
+        ``told`` hears, before each, how many were watched, of how many.
 
         Raises:
             InputError: a step has no checkpoint, or a damaged one.
         """
         recorded, device = self.machine.recorded, self.plan.device
-        return node_history(recorded, self.layer, self.unit, self.sample, device, steps)
+        return node_history(recorded, self.layer, self.unit, self.sample, device, steps, told)
 
     def _opened_row(self, row: int) -> OpenedRow:
         if self._row is None or self._row[0] != row:

@@ -1,4 +1,4 @@
-"""The studio's server beside a training: a process of its own, which ends with the one that began it."""
+"""The studio's server beside a training: a process of its own, which outlives it only for whoever looks."""
 
 from __future__ import annotations
 
@@ -10,14 +10,17 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from threading import Thread
 
+STAY = 600
+"""Seconds from the last look until a page ends whose training has ended."""
+
 
 class StudioBeside:
     """The server's process, and its address once it is known."""
 
     def __init__(self, runs: Path) -> None:
-        self._address = ""
+        self._address, self._stays = "", False
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "etude.serve", str(runs)],
+            [sys.executable, "-m", "etude.serve", str(runs), str(STAY)],
             stdin=subprocess.PIPE,  # it ends when this does, however that comes about
             stdout=subprocess.PIPE,
             text=True,
@@ -31,20 +34,31 @@ class StudioBeside:
         self._reader.join(seconds)
         return self._address
 
-    def end(self) -> None:
-        """End the server."""
+    def end(self) -> bool:
+        """End the server, unless somebody has looked at the page: then it stays for them, and this is true."""
         with suppress(OSError):
             assert self._process.stdin is not None
             self._process.stdin.close()
+        answer = Thread(target=self._read_end, daemon=True)
+        answer.start()
+        answer.join(3)
+        if self._stays:
+            return True
         try:
             self._process.wait(3)
         except subprocess.TimeoutExpired:
             self._process.kill()
+        return False
 
     def _read(self) -> None:
         assert self._process.stdout is not None
         with suppress(ValueError, OSError):
             self._address = json.loads(self._process.stdout.readline()).get("address", "")
+
+    def _read_end(self) -> None:
+        assert self._process.stdout is not None
+        with suppress(ValueError, OSError):
+            self._stays = json.loads(self._process.stdout.readline()).get("stays", False)
 
 
 @contextmanager
@@ -57,4 +71,8 @@ def studio_beside(runs: Path, wanted: bool) -> Iterator[StudioBeside | None]:
     try:
         yield beside
     finally:
-        beside.end()
+        if beside.end():
+            print(
+                f"the page stays at {beside.address()} until {STAY // 60} minutes after the last look",
+                flush=True,
+            )

@@ -13,6 +13,7 @@ export interface Stop {
   text: (run: RunFacts) => string[]; // paragraphs
   act: string; // what the reader may do; text first, then act
   shows: (now: Selected) => Partial<Selected> & { view: Selected['view'] };
+  place?: string; // the part of the view that it is about
 }
 
 const WORDS_A_SECOND = 3; // of somebody who meets all of this for the first time: below the usual 4
@@ -79,8 +80,8 @@ export const STOPS: Stop[] = [
         : [
             'Besides its weights a node has a bias: a number that is added to the sum whatever comes in. Think of a thermostat: it sets how much is needed before the node answers. Nobody sets it by hand. It starts at zero, and training moves it.',
           ],
-    act: 'Find the sum of the node, and in it the last term before the result.',
-    shows: () => ({ view: 'neurons' }),
+    act: 'Here is the sum of one node, in a step that was really made. Find the last term before the result.',
+    shows: (now) => ({ view: 'step', scene: 0, ...withToken(now) }),
   },
   {
     id: 'forward',
@@ -92,8 +93,8 @@ export const STOPS: Stop[] = [
         : 'The vectors of the last few tokens go side by side into the nodes, and from there to the output. This is forward propagation.',
       'The numbers here are not an example. They are the run’s own, made again and checked: a tick says that the page has done the sum as well.',
     ],
-    act: 'Open the scene “Forward” and follow the node’s sum to its activation.',
-    shows: (now) => ({ view: 'step', ...withToken(now) }),
+    act: 'In the scene “Forward”, follow the node’s sum to its activation.',
+    shows: (now) => ({ view: 'step', scene: 0, ...withToken(now) }),
   },
   {
     id: 'desired',
@@ -102,8 +103,8 @@ export const STOPS: Stop[] = [
       'The forward pass ends in probabilities: the predicted output. Beside it stands the desired output: the token that really came next in the text. The text is its own answer sheet.',
       'Take predicted minus desired, for each token of the vocabulary. What is left over is the first error signal: too much here, too little there.',
     ],
-    act: 'Press Space for the next scene, “Predicted and desired”. Try another token of the row.',
-    shows: (now) => ({ view: 'step', ...withToken(now) }),
+    act: 'In the scene “Predicted and desired”, try another token of the row.',
+    shows: (now) => ({ view: 'step', scene: 1, ...withToken(now) }),
   },
   {
     id: 'loss',
@@ -115,8 +116,8 @@ export const STOPS: Stop[] = [
         : `A model that knows nothing, and bets the same on each of its tokens, has a loss of ${number(run.uniform_loss, 2)} here. Every improvement is measured from there.`,
       'The mean over all tokens of the batch is the number that training makes small. It has no other aim.',
     ],
-    act: 'Press Space for the scene “Loss” and find the token that was the greatest surprise.',
-    shows: (now) => ({ view: 'step', ...withToken(now) }),
+    act: 'In the scene “Loss”, find the token that was the greatest surprise.',
+    shows: (now) => ({ view: 'step', scene: 2, ...withToken(now) }),
   },
   {
     id: 'backward',
@@ -125,8 +126,8 @@ export const STOPS: Stop[] = [
       'Now the error goes back through the network. Think of a detective who retraces the steps of a case: at each station, how much did this one add to the mistake? Only that nothing is guessed; each share is an exact product of numbers seen on the way forward. This is backpropagation.',
       'In the end each weight has its gradient: how the loss would move if the weight did. Every token of the batch pulls at every weight, some up, some down. Most of the pulls cancel.',
     ],
-    act: 'Press Space for the scene “Backward” and look at the tug of war over one weight.',
-    shows: (now) => ({ view: 'step', ...withToken(now) }),
+    act: 'In the scene “Backward”, look at the tug of war over one weight.',
+    shows: (now) => ({ view: 'step', scene: 3, ...withToken(now) }),
   },
   {
     id: 'update',
@@ -136,8 +137,8 @@ export const STOPS: Stop[] = [
       `The rule of this run is ${run.optimizer || 'written beside each tensor'}: it remembers earlier gradients, so that one odd batch does not throw the weights about.`,
       'Then the same text is read again with the new weights.',
     ],
-    act: 'Press Space for “Update”: one weight before and after. Once more for “Did it help?”',
-    shows: (now) => ({ view: 'step', ...withToken(now) }),
+    act: 'In the scene “Update”: one weight before and after. Press Space for the next one, “Did it help?”',
+    shows: (now) => ({ view: 'step', scene: 4, ...withToken(now) }),
   },
   {
     id: 'loop',
@@ -170,6 +171,7 @@ export const STOPS: Stop[] = [
     ],
     act: 'Find the chart of sizes. With runs of several sizes in this folder you see your own curve.',
     shows: () => ({ view: 'growth' }),
+    place: 'by-size',
   },
   {
     id: 'emergence',
@@ -180,6 +182,7 @@ export const STOPS: Stop[] = [
     ],
     act: 'Compare two samples from the same prompt, and say what the later one can do.',
     shows: () => ({ view: 'growth' }),
+    place: 'samples',
   },
   {
     id: 'your-turn',

@@ -18,6 +18,8 @@ export class Asked<T> {
   error = $state('');
   progress = $state.raw<Progress['progress'] | null>(null);
   busy = $state(false);
+  /** Counts how often somebody asked again after an error. */
+  tries = $state(0);
 }
 
 /** How many questions wait for their answers: what is on the page may be of another selection meanwhile. */
@@ -30,6 +32,7 @@ export function answerTo<T>(question: () => Question | null): Asked<T> {
   const key = $derived(JSON.stringify(question()));
   $effect(() => {
     const wanted = JSON.parse(key) as Question | null;
+    void asked.tries;
     asked.error = '';
     if (wanted === null || known.has(key)) {
       asked.value = wanted === null ? null : (known.get(key) as T);

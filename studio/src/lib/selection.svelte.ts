@@ -3,8 +3,10 @@
 export const VIEWS = ['live', 'step', 'predictions', 'layers', 'neurons', 'attention', 'growth', 'chat'] as const;
 export type View = (typeof VIEWS)[number];
 
-const NUMBERS = { step: 's', row: 'r', token: 'p', layer: 'l', unit: 'n', input: 'i', head: 'h', beside: 'b' } as const;
+const NUMBERS = { step: 's', row: 'r', token: 'p', layer: 'l', unit: 'n', input: 'i', head: 'h', beside: 'b', scene: 'z' } as const;
+const TEXTS = { tensor: 't', picture: 'of', picked: 'at', draw: 'draw', text: 'text' } as const;
 type NumberKey = keyof typeof NUMBERS;
+type TextKey = keyof typeof TEXTS;
 
 export interface Selected {
   view: View;
@@ -17,14 +19,19 @@ export interface Selected {
   input: number;
   head: number;
   beside: number | null; // the step whose continuation stands beside that of the first
+  scene: number; // of the One step view
   tensor: string; // of the Layers view
+  picture: string; // which picture of it; empty: its weights
+  picked: string; // one of its numbers: its index, such as 3,17
+  draw: string; // how Chat drew: temperature, top-p, seed and number of tokens; empty: not yet
   text: string; // a passage of one's own
   knobs: string[]; // what is turned
   compare: string[]; // other runs on the same axes
 }
 
 const NOTHING: Selected = {
-  view: 'live', run: '', step: null, row: 0, token: 0, layer: 0, unit: 0, input: 0, head: 0, beside: null, tensor: '', text: '',
+  view: 'live', run: '', step: null, row: 0, token: 0, layer: 0, unit: 0, input: 0, head: 0, beside: null, scene: 0, tensor: '', picture: '',
+  picked: '', draw: '', text: '',
   knobs: [], compare: [],
 };
 
@@ -39,8 +46,7 @@ export function parse(hash: string): Selected {
     if (value !== null && /^\d{1,12}$/.test(value)) found[key] = Number(value);
   }
   found.run = given.get('run') ?? '';
-  found.tensor = given.get('t') ?? '';
-  found.text = given.get('text') ?? '';
+  for (const [key, short] of Object.entries(TEXTS) as [TextKey, string][]) found[key] = given.get(short) ?? '';
   found.knobs = given.getAll('knob');
   found.compare = given.getAll('with');
   return found;
@@ -53,8 +59,7 @@ export function address(selected: Selected): string {
     const value = selected[key];
     if (value !== null && value !== NOTHING[key]) query.set(short, String(value));
   }
-  if (selected.tensor) query.set('t', selected.tensor);
-  if (selected.text) query.set('text', selected.text);
+  for (const [key, short] of Object.entries(TEXTS) as [TextKey, string][]) if (selected[key]) query.set(short, selected[key]);
   for (const knob of selected.knobs) query.append('knob', knob);
   for (const name of selected.compare) query.append('with', name);
   const text = query.toString();

@@ -18,7 +18,9 @@ test.each<[string, Partial<Selected>]>([
   ['step 0, which is not the newest', { step: 0 }],
   ['two steps that write beside each other', { view: 'chat', step: 40, beside: 0 }],
   ['a run with a name that means something in addresses', { run: 'my run/ä?&=#%+.1' }],
-  ['a tensor', { view: 'layers', tensor: 'model.layers.0.mlp.up_proj.weight' }],
+  ['a tensor, its picture and one of its numbers', { view: 'layers', tensor: 'model.layers.0.mlp.up_proj.weight', picture: 'since_start', picked: '3,17' }],
+  ['a scene', { view: 'step', scene: 4 }],
+  ['how a text was drawn', { view: 'chat', draw: '0.8,0.95,7,12' }],
   ['text of any kind', { view: 'predictions', text: 'Once\n<b>&run=x#?</b> 🦊 + % \u202e' }],
   ['several runs and knobs', { compare: ['a', 'b & c', 'd=e'], knobs: ['head 0.1 off', 'node 2.17 = 0'] }],
 ])('what is chosen stands in the address: %s', (_what, changes) => {

@@ -139,15 +139,14 @@ class Studio {
   }
 
   /**
-   * The step that is looked at: the chosen one, else the newest. While the run trains that is the one behind its newest
-   * checkpoint, which is at hand and stays for a while: to make every newest step again would never come to an end.
+   * The step that is looked at: the chosen one, else the newest that is at hand: the one behind the newest checkpoint that
+   * has one. To make every newest step of a run that trains again would never come to an end.
    */
   get step(): number {
     const facts = this.facts;
     if (selection.now.step !== null || facts === null) return selection.now.step ?? 0;
-    const saved = facts.checkpoints.at(-1);
-    const going = facts.state === 'running' && !facts.paused && saved !== undefined;
-    return going ? Math.min(saved + 1, facts.last_step) : facts.last_step;
+    const saved = facts.checkpoints.findLast((step) => step < facts.last_step);
+    return saved === undefined ? facts.last_step : saved + 1;
   }
 
   /** The same for what needs a whole state: a checkpoint can be looked at too. */

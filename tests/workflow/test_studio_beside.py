@@ -1,0 +1,54 @@
+"""The page of a training outlives it for whoever looks, and nobody else."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+from etude.workflow.studio import StudioBeside
+
+
+def look(address: str) -> object:
+    with urllib.request.urlopen(address + "api/runs", timeout=20) as said:
+        return json.load(said)
+
+
+def test_a_page_that_nobody_opened_ends_with_the_training(tmp_path: Path) -> None:
+    beside = StudioBeside(tmp_path)
+    assert beside.address(30)
+    assert not beside.end()
+    assert beside._process.poll() is not None
+
+
+def test_a_page_that_somebody_has_open_stays(tmp_path: Path) -> None:
+    beside = StudioBeside(tmp_path)
+    address = beside.address(30)
+    look(address)
+    assert beside.end()
+    try:
+        assert look(address) == []
+    finally:
+        os.kill(beside._process.pid, signal.SIGTERM)
+        beside._process.wait(20)
+
+
+def test_it_ends_some_time_after_the_last_look(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "etude.serve", str(tmp_path), "1.5"]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert process.stdin is not None
+    assert process.stdout is not None
+    address = json.loads(process.stdout.readline())["address"]
+    look(address)
+    process.stdin.close()
+    assert json.loads(process.stdout.readline()) == {"stays": True}
+    assert process.stdout.readline() == ""  # nobody who reads it has to wait
+    for _ in range(3):
+        time.sleep(0.7)
+        look(address)
+    assert process.wait(20) == 0
