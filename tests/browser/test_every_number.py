@@ -112,7 +112,10 @@ class Selection:
                 told.pop("where").split(", ", 1),
             )
             assert (at, bool(proof)) == (told_at, bool(told_proof))
+            told.pop("attribution")
             assert {key: answer[key] for key in told} == told
+        elif look == "attribution":
+            assert answer == self.inspected(step=step, prompt=question["text"])["attribution"]
         elif look == "step":
             opened = open_step(self.studied.machine, step)
             told = plain(step_values(opened, opened.row(question.get("row", 0)), decode))

@@ -87,7 +87,9 @@ def test_its_answers_are_those_of_inspect(client: TestClient, studied: Watched) 
     assert without(told, "proof") == without(inspected(studied, "--step", "17", "--node", "1:3"), "proof")
     told = answer(client, look="prompt", step=17, text="The fox")
     found = inspected(studied, "--step", "17", "--prompt", "The fox")
-    assert {name: told[name] for name in without(found, "where")} == without(found, "where")
+    shown = without(found, "where", "attribution")
+    assert {name: told[name] for name in shown} == shown
+    assert answer(client, look="attribution", step=17, text="The fox") == found["attribution"]
     knobs = ["model.layers.0.mlp.post[5]*0"]
     told = answer(client, look="compare", step=17, text="The fox", knobs=knobs)
     found = inspected(studied, "--step", "17", "--prompt", "The fox", "--knob", knobs[0])

@@ -78,6 +78,7 @@ class Answers:
             "matrix": self.matrix,
             "passages": self.passages,
             "prompt": self.prompt,
+            "attribution": self.attribution,
             "story": self.story,
             "neurons": self.neurons,
             "node": self.node,
@@ -166,6 +167,12 @@ class Answers:
         if prompt.has_attention:
             found["heads"] = [vars(kind) for kind in kinds_of_heads(prompt)]
         return found | {"proof": self._proof()}
+
+    def attribution(self, asked: Asked) -> dict[str, Any]:
+        def told(done: int, of: int) -> None:
+            self._tell({"progress": progress("leaving out one token after another", done, of)})
+
+        return values.attribution_values(self._read(asked).attribution(told=told))
 
     def story(self, asked: Asked) -> dict[str, Any]:
         from etude.watch.story import story

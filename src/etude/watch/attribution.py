@@ -13,7 +13,9 @@ from etude.model.language_model import LanguageModel
 from etude.model.mlp import WindowMLP
 from etude.model.transformer import Transformer
 from etude.watch.forward import LOGITS, Taps, run_opened
+from etude.watch.held_out import rows_at_once
 
+Told = Callable[[int, int], None]
 EMBED = "model.embed_tokens.embed"
 
 
@@ -57,8 +59,12 @@ def attribution(
     position: int,
     token: int,
     decode: Callable[[int], str],
+    told: Told | None = None,
 ) -> Attribution:
-    """Both measures, for each token up to ``position``. Costs a backward pass, and a forward pass a token."""
+    """Both measures, for each token up to ``position``. Costs a backward pass, and a forward pass a token.
+
+    ``told`` hears, as it goes on, how many tokens were left out, of how many.
+    """
     seen = ids[None, : position + 1]
     taps = Taps(lambda name: name in (EMBED, LOGITS), gradients=True)
     with torch.enable_grad():
@@ -73,33 +79,44 @@ def attribution(
         float(logit.detach()),
         tokens[: position + 1],
         by_gradient,
-        _by_ablation(model, seen, token, float(logit.detach())),
+        _by_ablation(model, seen, token, float(logit.detach()), told),
     )
 
 
 @torch.no_grad()
 def _by_ablation(
-    model: LanguageModel, seen: Int[Tensor, "1 P"], token: int, logit: float
+    model: LanguageModel, seen: Int[Tensor, "1 P"], token: int, logit: float, told: Told | None
 ) -> Float[Tensor, " P"]:
     assert isinstance(model, Transformer | WindowMLP)
-    mean = model.model.embed_tokens.weight.mean(0)
-    lost = torch.zeros(seen.shape[1])
-    for place in range(seen.shape[1]):
+    length = seen.shape[1]
+    rows, lost = rows_at_once(model.config, length), torch.zeros(length)
+    for first in range(0, length, rows):
+        if told is not None:
+            told(first, length)
+        places = range(first, min(first + rows, length))
+        taps = Taps(lambda name: name == LOGITS, changes={EMBED: _without(model, places)})
+        logits = run_opened(model, seen.expand(len(places), -1), taps=taps)[LOGITS]
+        lost[first : first + rows] = logit - logits[:, -1, token].float().cpu()
+    return lost
 
-        def replaced(embedded: Tensor, place: int = place) -> Tensor:
-            changed = embedded.clone()
+
+def _without(model: Transformer | WindowMLP, places: range) -> Callable[[Tensor], Tensor]:
+    """A change of the embeddings: row i of the batch loses the token at ``places[i]``."""
+    mean = model.model.embed_tokens.weight.mean(0)
+
+    def replaced(embedded: Tensor) -> Tensor:
+        changed = embedded.clone()
+        for row, place in enumerate(places):
             if not isinstance(model, WindowMLP):
-                changed[:, place] = mean
-                return changed
+                changed[row, place] = mean
+                continue
             size, width = model.config.context_size, len(mean)
             for reader in range(place, min(place + size, changed.shape[1])):  # it stands in several windows
                 slot = size - 1 - (reader - place)
-                changed[:, reader, slot * width : (slot + 1) * width] = mean
-            return changed
+                changed[row, reader, slot * width : (slot + 1) * width] = mean
+        return changed
 
-        taps = Taps(lambda name: name == LOGITS, changes={EMBED: replaced})
-        lost[place] = logit - float(run_opened(model, seen, taps=taps)[LOGITS][0, -1, token])
-    return lost
+    return replaced
 
 
 def _by_token(model: LanguageModel, products: Float[Tensor, "P W"]) -> Float[Tensor, " P"]:

@@ -48,11 +48,15 @@ class HeldOut:
 
     def batches(self, config: ModelConfig) -> Iterator[slice]:
         """Rows that a network of this shape goes through at once."""
-        context = self.inputs.shape[1]
-        widest = max(config.vocab_size, config.intermediate_size, config.num_attention_heads * context)
-        rows = max(1, NUMBERS_AT_ONCE // (context * widest))
+        rows = rows_at_once(config, self.inputs.shape[1])
         for first in range(0, len(self.inputs), rows):
             yield slice(first, first + rows)
+
+
+def rows_at_once(config: ModelConfig, length: int) -> int:
+    """Rows of so many tokens that a network of this shape goes through at once."""
+    widest = max(config.vocab_size, config.intermediate_size, config.num_attention_heads * length)
+    return max(1, NUMBERS_AT_ONCE // (length * widest))
 
 
 def held_out(plan: Plan, max_tokens: int | None = None) -> HeldOut:

@@ -18,7 +18,7 @@ from etude.errors import InputError
 from etude.model.language_model import LanguageModel
 from etude.model.mlp import WindowMLP
 from etude.model.transformer import Transformer
-from etude.watch.attribution import Attribution, attribution
+from etude.watch.attribution import Attribution, Told, attribution
 from etude.watch.contributions import Contributions, contributions
 from etude.watch.forward import LOGITS, Taps, activation_bytes, every_activation, run_opened
 from etude.watch.named import Named
@@ -164,10 +164,13 @@ class Prompt:
         desired = torch.cat((self.ids[1:], self.ids.new_tensor([-1])))
         return Lens(logits.float().log_softmax(-1), desired, self.tokens, self.decode)
 
-    def attribution(self, position: int = -1, token: int | None = None) -> Attribution:
+    def attribution(
+        self, position: int = -1, token: int | None = None, told: Told | None = None
+    ) -> Attribution:
         """Which tokens speak for ``token`` (the likeliest unless told) behind ``position``."""
         place = self._place(position)
-        return attribution(self.model, self.ids, self.tokens, place, self._token(place, token), self.decode)
+        wanted = self._token(place, token)
+        return attribution(self.model, self.ids, self.tokens, place, wanted, self.decode, told)
 
     def contributions(self, position: int = -1, token: int | None = None) -> Contributions:
         """What each head, MLP and bias adds to the logit of ``token`` (the likeliest unless told)."""

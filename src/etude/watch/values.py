@@ -9,6 +9,7 @@ from etude.data.tokens.coverage import IGNORE_INDEX
 from etude.errors import InputError
 from etude.watch.activity import NodeHistory
 from etude.watch.arithmetic import WeightStep, weight_step
+from etude.watch.attribution import Attribution
 from etude.watch.forward import LOGITS, layers_of
 from etude.watch.knobs import Comparison
 from etude.watch.layer_in_step import LayerInStep, TugOfWar
@@ -325,20 +326,14 @@ def weight_values(one: WeightStep) -> dict[str, Any]:
 
 
 def prompt_values(prompt: Prompt) -> dict[str, Any]:
-    """Everything that is shown of a prompt, and the attention patterns."""
-    attribution, parts = prompt.attribution(), prompt.contributions()
+    """What is shown of a prompt, and the attention patterns; not the attribution, which takes long."""
+    parts = prompt.contributions()
     values: dict[str, Any] = {
         "where": prompt.where,
         "tokens": list(prompt.tokens),
         "ids": prompt.ids.tolist(),
         "losses": prompt.losses.tolist(),
         "guesses": [vars(guess) for guess in prompt.guesses(count=GUESSES)],
-        "attribution": {
-            "token": attribution.text,
-            "logit": attribution.logit,
-            "gradient_times_input": attribution.gradient_times_input.tolist(),
-            "ablation": attribution.ablation.tolist(),
-        },
         "contributions": {"terms": parts.terms, "logit": parts.logit, "unexplained": parts.unexplained},
     }
     if prompt.has_attention:
@@ -348,6 +343,16 @@ def prompt_values(prompt: Prompt) -> dict[str, Any]:
         values["patterns"] = [prompt.pattern(layer).tensor.tolist() for layer in layers]
         values["induction"] = {"scores": scores.tensor.tolist(), "chance": chance}
     return values
+
+
+def attribution_values(attribution: Attribution) -> dict[str, Any]:
+    """Which tokens speak for a prediction."""
+    return {
+        "token": attribution.text,
+        "logit": attribution.logit,
+        "gradient_times_input": attribution.gradient_times_input.tolist(),
+        "ablation": attribution.ablation.tolist(),
+    }
 
 
 def comparison_values(compared: Comparison) -> dict[str, Any]:

@@ -220,14 +220,15 @@ def _prompt(question: Question, text: str) -> Look:
         found = look_at_node_in_text(prompt, *_place_of_node(question.node))
         summed = found.on(found.strongest)
         return Look([repr(found), "", repr(summed)], values_of.node_in_text_values(found, summed))
+    spoke = prompt.attribution()
     parts: list[str | Table] = [
         repr(prompt),
         "",
-        repr(prompt.attribution()),
+        repr(spoke),
         "",
         repr(prompt.contributions()),
     ]
-    values = values_of.prompt_values(prompt)
+    values = values_of.prompt_values(prompt) | {"attribution": values_of.attribution_values(spoke)}
     if prompt.has_attention:
         parts += ["", repr(prompt.logit_lens()), "", tables.induction_line(values["induction"])]
     return Look(parts, values, lambda: tables.prompt_pictures(prompt))

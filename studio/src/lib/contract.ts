@@ -121,6 +121,7 @@ export type Look =
   | 'matrix' // -> MatrixAnswer:    step, name, what, [rows]
   | 'passages' // -> PassagesAnswer
   | 'prompt' // -> PromptAnswer:    text, [step]
+  | 'attribution' // -> AttributionAnswer: text, [step]
   | 'story' // -> StoryAnswer:      text, [steps]
   | 'neurons' // -> NeuronsAnswer:  step, layer, text
   | 'node' // -> NodeAnswer:        step, layer, unit
@@ -344,13 +345,20 @@ export interface PromptAnswer {
   losses: number[]; // of every token but the first
   guesses: { token: number; text: string; probability: number }[];
   guesses_along: { token: number; text: string; probability: number }[][]; // behind every token
-  attribution: { token: string; logit: number; gradient_times_input: number[]; ablation: number[] };
   contributions: { terms: Record<string, number>; logit: number; unexplained: number };
   lens?: number[][]; // (layers + 1, tokens) probability of the token that comes next, after each layer
   patterns?: number[][][][]; // (layers, heads, query, key)
   induction?: { scores: number[][]; chance: number };
   heads?: { layer: number; head: number; previous: number; first: number; itself: number; entropy: number }[];
   proof: Proof | null;
+}
+
+/** Which tokens speak for the likeliest token behind the text. */
+export interface AttributionAnswer {
+  token: string;
+  logit: number;
+  gradient_times_input: number[];
+  ablation: number[];
 }
 
 export interface StoryAnswer {
