@@ -5,7 +5,7 @@ import { belowGuessing, nextRung, rungsOf, unsure } from './words';
 describe('a loss in words', () => {
   it('is the number of equally likely tokens that it stands for', () => {
     expect(unsure(Math.log(9.5))).toBe('as unsure as between 9.5 equally likely tokens');
-    expect(unsure(Math.log(2048))).toBe('as unsure as between 2048 equally likely tokens');
+    expect(unsure(Math.log(2048))).toBe('as unsure as between 2,048 equally likely tokens');
     expect(unsure(0.001)).toBe('almost sure of every token');
     expect(unsure(1e6)).not.toMatch(/∞|NaN|Infinity/);
   });

@@ -1,7 +1,7 @@
 /** What a loss means, in words. */
 
 import type { Rung } from './contract';
-import { number } from './format';
+import { count, number } from './format';
 
 /** A loss of ln N is that of somebody who is unsure between N tokens and thinks each as likely as the others. */
 export function unsureBetween(loss: number): number {
@@ -12,7 +12,7 @@ export function unsure(loss: number): string {
   const many = unsureBetween(loss);
   if (!Number.isFinite(many)) return 'more unsure than any number of equally likely tokens would make it';
   if (many < 1.05) return 'almost sure of every token';
-  return `as unsure as between ${number(many, many < 100 ? 1 : 0)} equally likely tokens`;
+  return `as unsure as between ${many < 100 ? number(many, 1) : count(Math.round(many))} equally likely tokens`;
 }
 
 export function belowGuessing(loss: number, guessing: number): string {
