@@ -139,14 +139,16 @@ class Studio {
   }
 
   /**
-   * The step that is looked at: the chosen one, else the newest that is at hand: the one behind the newest checkpoint that
-   * has one. To make every newest step of a run that trains again would never come to an end.
+   * The step that is looked at: the chosen one, else the newest that is at hand. For a view of the network that is the newest
+   * checkpoint, for one that opens a step the one behind a checkpoint. To make every newest step of a run that trains again
+   * would never come to an end.
    */
   get step(): number {
     const facts = this.facts;
     if (selection.now.step !== null || facts === null) return selection.now.step ?? 0;
-    const saved = facts.checkpoints.findLast((step) => step < facts.last_step);
-    return saved === undefined ? facts.last_step : saved + 1;
+    const opens = selection.now.view === 'step' || selection.now.view === 'layers';
+    const saved = facts.checkpoints.findLast((step) => !opens || step < facts.last_step);
+    return saved === undefined ? facts.last_step : opens ? saved + 1 : saved;
   }
 
   /** The same for what needs a whole state: a checkpoint can be looked at too. */
