@@ -1,7 +1,7 @@
 """Write a sweep's findings into docs/emergence.md, and of its report the verdicts and pictures into docs/emergence/.
 
     etude sweep --time 40m
-    python bench/emergence_page.py runs/sweep [--whole]
+    python bench/emergence_page.py runs/sweep [--whole] [--typed "etude sweep --time 40m"]
 
 --whole keeps the page and all scores too, some megabytes.
 
@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import json
 import platform
-import re
 from pathlib import Path
 from shutil import which
 from typing import Any
@@ -29,7 +28,7 @@ from etude.workflow.emergence_study import Ability, Study
 from etude.workflow.emergence_words import interval_of, score_of
 from etude.workflow.history import RunHistory
 from etude.workflow.sweep_plan import SweepPlan
-from harness import markdown_table
+from harness import markdown_table, put_block
 
 REPOSITORY = Path(__file__).parent.parent
 PAGE, REPORT = REPOSITORY / "docs" / "emergence.md", REPOSITORY / "docs" / "emergence"
@@ -42,24 +41,17 @@ def main() -> None:
     )
     parser.add_argument("sweep", type=Path)
     parser.add_argument("--whole", action="store_true", help="keep the whole report")
+    parser.add_argument("--typed", default="etude sweep", help="the command that made the sweep")
     arguments = parser.parse_args()
     sweep = arguments.sweep
     plan = SweepPlan.load(sweep)
     runs = [sweep / member.name for member in plan.members]
     study = emergence(runs, "steps", REPORT, console=Console())
-    put("verdict-rates", rates(json.loads(VERDICTS.read_text())))
-    put("study", "\n\n".join(told(plan, study)))
+    put_block(PAGE, "verdict-rates", rates(json.loads(VERDICTS.read_text())))
+    put_block(PAGE, "study", "\n\n".join(told(plan, study, arguments.typed, arguments.whole)))
     pictures()
     for file in () if arguments.whole else (REPORT / "index.html", REPORT / "scores.csv"):
         file.unlink()
-
-
-def put(name: str, text: str) -> None:
-    """Between two markers of the page."""
-    markers = re.compile(rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", re.DOTALL)
-    page, count = markers.subn(lambda found: f"{found[1]}{text}\n{found[2]}", PAGE.read_text())
-    assert count == 1, f"{PAGE} has lost its markers of {name}"
-    PAGE.write_text(page)
 
 
 def rates(result: dict[str, Any]) -> str:
@@ -75,18 +67,22 @@ def rates(result: dict[str, Any]) -> str:
     return markdown_table(["planted", "right verdict", "wrong", "said instead"], rows)
 
 
-def told(plan: SweepPlan, study: Study) -> list[str]:
+def told(plan: SweepPlan, study: Study, typed: str, whole: bool) -> list[str]:
     histories = [RunHistory.load(plan.folder / member.name) for member in plan.members]
     seconds = sum(history.steps[-1].wall_time for history in histories)
     sizes = ", ".join(f"{size:,}" for size in plan.sizes)
     seeds = len({member.seed for member in plan.members})
     commit = read_records(plan.folder / plan.members[0].name).records[0].where.commit
+    page = (
+        "[emergence/index.html](emergence/index.html)" if whole else "what `etude emergence --report` makes"
+    )
     text = [
+        f"`{typed}`",
         f"{len(plan.sizes)} sizes ({sizes} parameters outside the embeddings) by {seeds} seeds of `builtin:primer`, "
         f"{plan.tokens:,} tokens each, on {platform.machine()} ({cores()}); {seconds / 60:.0f} minutes of training in "
         f"all, at most {plan.num_items} items a probe, questions `{plan.probes_hash}`, commit `{(commit or '')[:10]}`. "
         "Every verdict with its numbers: [emergence/verdicts.json](emergence/verdicts.json); the page with every curve "
-        "is what `etude emergence --report` makes.",
+        f"is {page}.",
         foretold(plan, histories),
         "At the largest size, mean over seeds at the last checkpoint. “n-gram” is what Kneser-Ney counts of the "
         "training text reach on the same items, “random” a network with random weights.",
@@ -99,7 +95,8 @@ def told(plan: SweepPlan, study: Study) -> list[str]:
     text.append(
         f"Above chance and beyond counting, on what training could not contain: "
         f"**{'; '.join(one.title for one in beyond) or 'none'}**. Not there yet at this size and after so little text: "
-        f"{len(missing)} of {len(shown)}. At least three were hoped for: a longer sweep has to show them."
+        f"{len(missing)} of {len(shown)}."
+        + ("" if len(beyond) >= 3 else " At least three were hoped for: a longer sweep has to show them.")
     )
     text.append(
         '<picture>\n  <source media="(prefers-color-scheme: dark)" srcset="emergence/report-dark.png">\n'

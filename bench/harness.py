@@ -223,6 +223,14 @@ def write_result(name: str, content: Mapping[str, Any], *, threads: int, folder:
     return file
 
 
+def put_block(page: Path, name: str, text: str) -> None:
+    """Replace what stands between two markers of a document."""
+    markers = re.compile(rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", re.DOTALL)
+    whole, count = markers.subn(lambda found: f"{found[1]}{text}\n{found[2]}", page.read_text())
+    assert count == 1, f"{page} has lost its markers of {name}"
+    page.write_text(whole)
+
+
 def installed(libraries: Iterable[str]) -> dict[str, str]:
     """Versions of those that are installed."""
     versions = {}

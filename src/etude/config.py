@@ -45,11 +45,11 @@ class DataSettings(Section):
     """Which text, how it is cleaned, and what is held out."""
 
     sources: tuple[str, ...] = ("builtin:primer",)
-    """Files, folders, ``-`` (stdin), ``hf:owner/name``, ``builtin:primer``, ``builtin:python``, ``builtin:tasks``."""
+    """Files, folders, ``-`` (stdin), ``hf:owner/name``, or ``builtin:`` and primer, python, tasks or repeats."""
     text_field: str = "text"
     """The field or column that holds the text in .jsonl, .csv, .parquet and Hub data sets."""
     max_bytes: Count | Auto = "auto"
-    """Read at most this many bytes of text (UTF-8). Auto: everything, or 12 MB of an endless built-in."""
+    """Read at most this many bytes of text (UTF-8). Auto: everything, or the usual amount of a built-in."""
     normalization: Literal["NFC", "NFKC", "none"] = "NFC"
     """Unicode normalisation of every document."""
     seed: Seed | Auto = "auto"
@@ -198,6 +198,19 @@ class Settings(Section):
     train: TrainSettings = TrainSettings()
     ladder: LadderSettings = LadderSettings()
     device: DeviceSettings = DeviceSettings()
+
+
+def recipe_file(name: str) -> Path:
+    """The settings of a study that comes with the package.
+
+    Raises:
+        InputError: there is none of that name.
+    """
+    folder = Path(__file__).parent / "recipes"
+    names = sorted(file.stem for file in folder.glob("*.toml"))
+    if name not in names:
+        raise InputError(f"there is no recipe '{shown(name)}': there is {' and '.join(names)}")
+    return folder / f"{name}.toml"
 
 
 def known_keys(model: type[BaseModel] = Settings, prefix: str = "") -> list[str]:

@@ -11,8 +11,8 @@ import typer
 from etude.errors import InputError
 
 SOURCES_HELP = (
-    "Files, folders, `-` for standard input, `hf:owner/name`, `builtin:primer`, `builtin:python`, or `builtin:tasks` "
-    "beside any of them."
+    "Files, folders, `-` for standard input, `hf:owner/name`, `builtin:primer`, `builtin:python`, `builtin:repeats`, "
+    "or `builtin:tasks` beside any of them."
 )
 
 ConfigFile = Annotated[Path | None, typer.Option("--config", help="Settings in a TOML file.")]

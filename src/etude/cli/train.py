@@ -21,6 +21,9 @@ Family = Annotated[str | None, typer.Option("--model", help="The family: llama, 
 Steps = Annotated[int | None, typer.Option(help="Updates of the weights.")]
 Seed = Annotated[int | None, typer.Option(help="Of the first weights and the order of the text.")]
 Name = Annotated[str | None, typer.Option(help="The run's folder below `runs`.")]
+Recipe = Annotated[
+    str | None, typer.Option(help="A study with its own text and settings: induction. See docs/studies.md.")
+]
 Resume = Annotated[Path | None, typer.Option(metavar="RUN", help="Go on with a run that was stopped.")]
 Fork = Annotated[
     str | None,
@@ -51,6 +54,7 @@ def train(
     seed: Seed = None,
     name: Name = None,
     config: ConfigFile = None,
+    recipe: Recipe = None,
     overrides: Overrides = None,
     resume: Resume = None,
     fork: Fork = None,
@@ -74,9 +78,10 @@ def train(
         "run.seed": seed,
         "run.name": name,
     }
+    config = _settings_file(recipe, config)
     values = {key: value for key, value in named.items() if value is not None}
-    limit = None if stop_after is None else parse_duration(stop_after)
     changes = overrides or []
+    limit = None if stop_after is None else parse_duration(stop_after)
     if resume is not None:
         if values or config or dry_run or fork:
             raise InputError(
@@ -98,8 +103,16 @@ def train(
 
             jobs.explain(settings)
             return
-        runs = Path(settings.run.folder)
-        _watched(lambda jobs: jobs.grow(settings, stop_after=limit), runs, studio)
+        _watched(lambda jobs: jobs.grow(settings, stop_after=limit), Path(settings.run.folder), studio)
+
+
+def _settings_file(recipe: str | None, config: Path | None) -> Path | None:
+    from etude.config import recipe_file
+    from etude.errors import InputError
+
+    if recipe is not None and config is not None:
+        raise InputError("--recipe is a settings file of its own: give --recipe or --config, not both")
+    return config if recipe is None else recipe_file(recipe)
 
 
 def _watched(job: Job, runs: Path, studio: bool) -> None:

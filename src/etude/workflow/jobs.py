@@ -159,7 +159,7 @@ def resolved_later(plan: Plan) -> dict[str, str]:
     return {
         "run.name": f"{free_name(folder, default_name(plan.settings))}, the first free name after the text",
         "data.seed": f"{plan.settings.run.seed}, the run's",
-        "data.max_bytes": "everything; 12 MB of an endless built-in, 1 MB of builtin:tasks",
+        "data.max_bytes": "everything; 12 MB of builtin:primer, 3 MB of builtin:repeats, 1 MB of builtin:tasks",
         "data.workers": f"{available_cores()}, one for each core",
         "tokenizer.vocab_size": f"{data.tokenizer.vocab_size:,}, for {data.train.source_bytes:,} bytes of text",
         "tokenizer.pattern": f"the one that runners expect of {plan.settings.model.preset}",

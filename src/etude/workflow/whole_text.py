@@ -129,6 +129,8 @@ def lines_of(whole: WholeText) -> list[str]:
     if (curve := whole.in_context) is not None:
         told = curve.gain.interval
         so = "it learns from what it has read" if curve.learns else "no gain beyond its error"
+        if told.low > 0:
+            so = "later places are harder in this text"
         lines.append(
             f"in context: {curve.gain.value:+.3f} nats a token ({told.low:+.3f} to {told.high:+.3f}) from places "
             f"{curve.early[0]} to {curve.early[1]} to places {curve.late[0]} to {curve.late[1]}: {so}"

@@ -1,10 +1,12 @@
-"""The corpora that need no download: ``builtin:primer``, ``builtin:python``, and the addition ``builtin:tasks``."""
+"""The corpora that need no download: generated ones, and ``builtin:python``."""
 
 from __future__ import annotations
 
 import hashlib
+import importlib
 import sysconfig
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,56 +15,58 @@ from etude.data.reading.piece import Piece, SourceLog
 from etude.run import hash_file
 
 PREFIX = "builtin:"
-NAMES = ("builtin:primer", "builtin:python", "builtin:tasks")
-ENDLESS_BYTES = 12_000_000
-"""Read of an endless built-in when nothing is asked."""
+TASKS = "builtin:tasks"
 TASK_BYTES = 1_000_000
 """Of the task mixture, which is an addition to a corpus, when nothing is asked, and the most beside other text."""
+
+
+@dataclass(frozen=True)
+class Generator:
+    """The module that makes a text, the packages of ``etude.data`` that it uses, and bytes when nothing is asked."""
+
+    module: str
+    packages: tuple[str, ...]
+    usual_bytes: int
+
+
+GENERATED = {
+    "builtin:primer": Generator("etude.data.primer.generator", ("primer",), 12_000_000),
+    "builtin:repeats": Generator("etude.data.studies.repeats", ("studies", "primer"), 3_000_000),
+    TASKS: Generator("etude.data.tasks.generator", ("tasks", "primer"), TASK_BYTES),
+}
+NAMES = ("builtin:primer", "builtin:python", "builtin:repeats", TASKS)
 _LEFT_OUT = frozenset(
     {"site-packages", "dist-packages", "test", "tests", "idle_test", "lib2to3", "__pycache__"}
 )
 
 
-class PrimerSource:
-    """Stories from the simulated world; the same seed gives the same bytes."""
+class GeneratedSource:
+    """Text from a generator of this package; the same seed gives the same bytes.
 
-    name = "builtin:primer"
+    name: one of `GENERATED`; max_bytes: how much, or its usual amount.
+    """
+
     size = None
 
-    def __init__(self, seed: int, max_bytes: int | None) -> None:
-        self.seed = seed
-        self.max_bytes = ENDLESS_BYTES if max_bytes is None else max_bytes
+    def __init__(self, name: str, seed: int, max_bytes: int | None) -> None:
+        self.name, self.seed = name, seed
+        self.generator = GENERATED[name]
+        self.max_bytes = self.generator.usual_bytes if max_bytes is None else max_bytes
 
     def identity(self) -> dict[str, Any]:
-        """The generator's own code and data, the seed and the length decide the text."""
-        return _generated(self.name, self.seed, self.max_bytes, "primer")
+        """The code and data that the generator uses, the seed and the length decide the text."""
+        digest = hashlib.blake2b(digest_size=16)
+        for package in self.generator.packages:
+            folder = Path(__file__).parent.parent / package
+            for path in sorted(folder.rglob("*")):
+                if path.is_file() and path.suffix != ".pyc":
+                    digest.update(f"{path.relative_to(folder)}\0{hash_file(path)}\0".encode())
+        code = digest.hexdigest()
+        return {"source": self.name, "seed": self.seed, "max_bytes": self.max_bytes, "code": code}
 
     def pieces(self, log: SourceLog) -> Iterator[Piece]:
-        """One story a document."""
-        from etude.data.primer import generator
-
-        for document in generator.documents(self.seed, self.max_bytes):
-            yield Piece(document)
-
-
-class TasksSource:
-    """Problems over symbols and made-up people; the same seed gives the same bytes."""
-
-    name = "builtin:tasks"
-    size = None
-
-    def __init__(self, seed: int, max_bytes: int) -> None:
-        self.seed = seed
-        self.max_bytes = max_bytes
-
-    def identity(self) -> dict[str, Any]:
-        """The generator's own code and data (with the primer's, whose sums it leaves out), the seed and the length."""
-        return _generated(self.name, self.seed, self.max_bytes, "tasks", "primer")
-
-    def pieces(self, log: SourceLog) -> Iterator[Piece]:
-        """A few problems of one kind a document."""
-        from etude.data.tasks import generator
-
+        """A document a piece."""
+        generator = importlib.import_module(self.generator.module)
         for document in generator.documents(self.seed, self.max_bytes):
             yield Piece(document)
 
@@ -94,14 +98,3 @@ class PythonSource:
         """One module a document."""
         for path in self.files:
             yield from read_file(path, f"python/{path.relative_to(self.root).as_posix()}", "text", log)
-
-
-def _generated(name: str, seed: int, max_bytes: int, *packages: str) -> dict[str, Any]:
-    """What decides a generated text: the files of these packages of ``etude.data``, the seed and the length."""
-    digest = hashlib.blake2b(digest_size=16)
-    for package in packages:
-        folder = Path(__file__).parent.parent / package
-        for path in sorted(folder.rglob("*")):
-            if path.is_file() and path.suffix != ".pyc":
-                digest.update(f"{path.relative_to(folder)}\0{hash_file(path)}\0".encode())
-    return {"source": name, "seed": seed, "max_bytes": max_bytes, "code": digest.hexdigest()}

@@ -144,12 +144,11 @@ def open_sources(
             sources.append(StreamSource(name, sys.stdin.buffer, spool))
         elif name.startswith(hub.PREFIX):
             sources.append(hub.HubSource(name, text_field))
-        elif name == "builtin:primer":
-            sources.append(builtin.PrimerSource(seed, max_bytes))
-        elif name == "builtin:tasks":
-            sources.insert(
-                0, builtin.TasksSource(seed, _bytes_of_tasks(max_bytes, alone=len(set(names)) == 1))
-            )
+        elif name == builtin.TASKS:
+            share = _bytes_of_tasks(max_bytes, alone=len(set(names)) == 1)
+            sources.insert(0, builtin.GeneratedSource(name, seed, share))
+        elif name in builtin.GENERATED:
+            sources.append(builtin.GeneratedSource(name, seed, max_bytes))
         elif name == "builtin:python":
             sources.append(builtin.PythonSource())
         elif name.startswith(builtin.PREFIX):
