@@ -1,0 +1,45 @@
+"""The page that ``etude train`` serves: from the first steps to the end, and behind it."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+SMALL = [
+    "--size=nano", "--steps=400", "--set=model.hidden_size=32", "--set=train.context=32", "--set=train.batch_rows=4",
+    "--set=tokenizer.vocab_size=300", "--set=device.compile=false", "--set=device.threads=1",
+    "--set=data.workers=1", "--set=data.max_bytes=60000", "--set=train.eval_tokens=500",
+]  # fmt: skip
+
+
+def test_the_page_is_there_from_the_first_steps_to_behind_the_end(page: Any, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "etude", "train", *SMALL]
+    training = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, text=True)
+    try:
+        assert training.stdout is not None
+        address = re.search(r"http://\S+", training.stdout.readline())
+        assert address is not None
+        page.goto(address[0])
+        page.locator("[data-state=running]").wait_for()
+        rest, _ = training.communicate(timeout=120)
+        assert training.returncode == 0
+        assert f"the page stays at {address[0]}" in rest
+        page.locator("[data-state=finished]").wait_for()
+        assert page.get_by_role("button", name="Pause").count() == 0
+        page.get_by_role("link", name="Chat").click()
+        page.get_by_role("button", name="Continue the text").wait_for()
+    finally:
+        training.kill()
+        for number in serving(tmp_path):
+            os.kill(number, signal.SIGTERM)
+
+
+def serving(folder: Path) -> list[int]:
+    """Servers that were begun in a folder (Linux)."""
+    found = subprocess.run(["pgrep", "-f", "etude.serve runs"], capture_output=True, text=True).stdout
+    return [int(one) for one in found.split() if Path(f"/proc/{one}/cwd").resolve() == folder.resolve()]
