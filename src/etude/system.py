@@ -1,4 +1,4 @@
-"""Which processes see each other: those of one start of one machine, and of one container on it (Linux)."""
+"""Between this process and others of the system: which of them see each other, and who reads what is printed."""
 
 from __future__ import annotations
 
@@ -6,11 +6,15 @@ import os
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
+from typing import TextIO
 
 
 @cache
 def system_id() -> str:
-    """The same for two processes exactly where each can tell whether the other holds a lock; empty elsewhere."""
+    """The same for two processes exactly where each can tell whether the other holds a lock; empty elsewhere.
+
+    That is so on Linux within one start of a machine, and within one container on it.
+    """
     with suppress(OSError):
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         return f"{boot} {os.stat('/proc/self/ns/pid').st_ino}"
@@ -26,3 +30,10 @@ def is_locked(file: Path) -> bool:
         return False
     place = f"{os.major(found.st_dev):02x}:{os.minor(found.st_dev):02x}:{found.st_ino}"
     return any("FLOCK" in line and place in line.split() for line in locks.splitlines())
+
+
+def print_nowhere(stream: TextIO) -> None:
+    """From here on what ``stream`` prints is read by nobody, and nobody waits for its end."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, stream.fileno())
+    os.close(nowhere)

@@ -9,6 +9,7 @@ import typer
 
 from etude.cli import data, doctor, emergence, evaluate, inspect, runs, studio, sweep, train, use
 from etude.errors import EtudeError
+from etude.system import print_nowhere
 
 app = typer.Typer(
     name="etude",
@@ -57,7 +58,7 @@ def run() -> None:
         raise
     except BrokenPipeError:
         # The reader of our output (head, less) went away; that is its right.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        print_nowhere(sys.stdout)
         sys.exit(0)
 
 

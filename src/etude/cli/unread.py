@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Callable
 from typing import Any, TextIO
+
+from etude.system import print_nowhere
 
 
 class OutlivingReader:
@@ -28,9 +29,7 @@ class OutlivingReader:
         try:
             do()
         except BrokenPipeError:
-            nowhere = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(nowhere, self._stream.fileno())
-            os.close(nowhere)
+            print_nowhere(self._stream)
             print("etude: nobody reads this output any more; the work goes on", file=sys.stderr)
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Protocol, TypeVar
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,3 +18,25 @@ class Document:
     text: str
     id: str
     origin: str
+
+
+class HasText(Protocol):
+    """What a generator makes."""
+
+    @property
+    def text(self) -> str: ...
+
+
+_Made = TypeVar("_Made", bound=HasText)
+
+
+def made_up_to(make: Callable[[int], _Made], max_bytes: int | None) -> Iterator[_Made]:
+    """``make(0)``, ``make(1)`` ... without end, or until the next would pass ``max_bytes`` of UTF-8; none is cut."""
+    index, size = 0, 0
+    while True:
+        made = make(index)
+        size += len(made.text.encode())
+        if max_bytes is not None and size > max_bytes:
+            return
+        yield made
+        index += 1

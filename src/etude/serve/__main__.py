@@ -12,6 +12,7 @@ from pathlib import Path
 
 from etude.errors import EtudeError
 from etude.serve.server import Beside, serve
+from etude.system import print_nowhere
 
 NICENESS = 5
 """The training comes first: an answer may wait for some milliseconds."""
@@ -27,9 +28,8 @@ def main() -> None:
 
     def stays() -> None:
         print(json.dumps({"stays": True}), flush=True)
-        nowhere = os.open(os.devnull, os.O_WRONLY)
         for stream in (sys.stdout, sys.stderr):  # whoever reads them must not wait for this process
-            os.dup2(nowhere, stream.fileno())
+            print_nowhere(stream)
 
     stay = float(sys.argv[2]) if len(sys.argv) > 2 else 0.0
     try:

@@ -68,8 +68,8 @@ class Answers:
             InputError: it asks for something that is not there.
         """
         self._machine = desk.machine(question.run(self.runs))
-        self._machine.told = lambda done, of: tell({"progress": progress("making steps again", done, of)})
         self._tell = tell
+        self._machine.told = self._telling("making steps again")
         looks: dict[str, Callable[[Asked], dict[str, Any]]] = {
             "step": self.step,
             "token": self.token,
@@ -169,9 +169,7 @@ class Answers:
         return found | {"proof": self._proof()}
 
     def attribution(self, asked: Asked) -> dict[str, Any]:
-        def told(done: int, of: int) -> None:
-            self._tell({"progress": progress("leaving out one token after another", done, of)})
-
+        told = self._telling("leaving out one token after another")
         return values.attribution_values(self._read(asked).attribution(told=told))
 
     def story(self, asked: Asked) -> dict[str, Any]:
@@ -183,7 +181,7 @@ class Answers:
             self._machine.data.tokenizer,
             asked.text("text"),
             asked.numbers("steps") if "steps" in asked else None,
-            lambda done, of: self._tell({"progress": progress("reading at each checkpoint", done, of)}),
+            self._telling("reading at each checkpoint"),
         )
         return told
 
@@ -215,11 +213,8 @@ class Answers:
             self._machine, self._step_of(asked), self._layer_name(asked), asked.number("unit", 0)
         )
         arithmetic = node.on_tokens(node.most[0].token_ids if node.most else (0,))
-
-        def told(done: int, of: int) -> None:
-            self._tell({"progress": progress("watching it at each checkpoint", done, of)})
-
-        return values.node_values(node, arithmetic, node.history(told=told))
+        history = node.history(told=self._telling("watching it at each checkpoint"))
+        return values.node_values(node, arithmetic, history)
 
     def compare(self, asked: Asked) -> dict[str, Any]:
         run, knobs = self._machine.recorded.run.path, asked.texts("knobs")
@@ -227,7 +222,7 @@ class Answers:
 
     def fork(self, asked: Asked) -> dict[str, Any]:
         step, knobs = self._step_of(asked), asked.texts("knobs")
-        self._tell({"progress": progress("making the run", 0, 1)})  # unless nobody waits for it any more
+        self._telling("making the run")(0, 1)  # unless nobody waits for it any more
         made = desk.fork(self._machine.recorded.run.path, step, knobs, asked.text("name"))
         return {"run": str(made.path), "step": step, "turned": list(knobs)}
 
@@ -242,6 +237,10 @@ class Answers:
     @property
     def _decode(self) -> values.Decode:
         return self._machine.data.tokenizer.decode
+
+    def _telling(self, doing: str) -> Callable[[int, int], None]:
+        """What hears how much is done, of how much; it raises when nobody waits for the answer any more."""
+        return lambda done, of: self._tell({"progress": {"doing": doing, "done": done, "of": of}})
 
     def _proof(self) -> dict[str, Any]:
         return values.proof_values(self._machine.proof)
@@ -286,7 +285,3 @@ class Answers:
 
 
 WHATS = ("before", "gradient", "update", "after", "since_start")
-
-
-def progress(doing: str, done: int, of: int) -> dict[str, Any]:
-    return {"doing": doing, "done": done, "of": of}

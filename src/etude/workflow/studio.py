@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from threading import Thread
+from typing import Any
 
 STAY = 600
 """Seconds from the last look until a page ends whose training has ended."""
@@ -18,7 +19,7 @@ class StudioBeside:
     """The server's process, and its address once it is known."""
 
     def __init__(self, runs: Path) -> None:
-        self._address, self._stays = "", False
+        self._address = ""
         self._process = subprocess.Popen(
             [sys.executable, "-m", "etude.serve", str(runs), str(STAY)],
             stdin=subprocess.PIPE,  # it ends when this does, however that comes about
@@ -39,10 +40,11 @@ class StudioBeside:
         with suppress(OSError):
             assert self._process.stdin is not None
             self._process.stdin.close()
-        answer = Thread(target=self._read_end, daemon=True)
+        said: dict[str, Any] = {}
+        answer = Thread(target=lambda: said.update(self._line()), daemon=True)
         answer.start()
         answer.join(3)
-        if self._stays:
+        if said.get("stays"):
             return True
         try:
             self._process.wait(3)
@@ -51,14 +53,15 @@ class StudioBeside:
         return False
 
     def _read(self) -> None:
-        assert self._process.stdout is not None
-        with suppress(ValueError, OSError):
-            self._address = json.loads(self._process.stdout.readline()).get("address", "")
+        self._address = self._line().get("address", "")
 
-    def _read_end(self) -> None:
+    def _line(self) -> dict[str, Any]:
+        """What the server says next; nothing where it has ended."""
         assert self._process.stdout is not None
         with suppress(ValueError, OSError):
-            self._stays = json.loads(self._process.stdout.readline()).get("stays", False)
+            said: dict[str, Any] = json.loads(self._process.stdout.readline())
+            return said
+        return {}
 
 
 @contextmanager

@@ -2,6 +2,8 @@
 
 export const VIEWS = ['live', 'step', 'predictions', 'layers', 'neurons', 'attention', 'growth', 'chat'] as const;
 export type View = (typeof VIEWS)[number];
+/** They open a step; the others show the network, or the run. */
+export const opensStep = (view: View): boolean => view === 'step' || view === 'layers';
 
 const NUMBERS = { step: 's', row: 'r', token: 'p', layer: 'l', unit: 'n', input: 'i', head: 'h', beside: 'b', scene: 'z' } as const;
 const TEXTS = { tensor: 't', picture: 'of', picked: 'at', draw: 'draw', text: 'text' } as const;

@@ -4,7 +4,7 @@ import { tick } from 'svelte';
 
 import type { RunFacts, RunLine } from './contract';
 import { Record_ } from './record.svelte';
-import { selection } from './selection.svelte';
+import { opensStep, selection } from './selection.svelte';
 import * as server from './server';
 
 /**
@@ -146,7 +146,7 @@ class Studio {
   get step(): number {
     const facts = this.facts;
     if (selection.now.step !== null || facts === null) return selection.now.step ?? 0;
-    const opens = selection.now.view === 'step' || selection.now.view === 'layers';
+    const opens = opensStep(selection.now.view);
     const saved = facts.checkpoints.findLast((step) => !opens || step < facts.last_step);
     return saved === undefined ? facts.last_step : opens ? saved + 1 : saved;
   }

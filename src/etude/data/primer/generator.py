@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
-from etude.data.document import Document
+from etude.data.document import Document, made_up_to
 from etude.data.primer.holdout import contains_held_out, name_objects
 from etude.data.primer.rng import Rng
 from etude.data.primer.story import Story
@@ -55,14 +56,7 @@ def generate(seed: int, *, max_bytes: int | None = None) -> Iterator[Tale]:
 
     Memory is constant. A document is never cut.
     """
-    index, size = 0, 0
-    while True:
-        made = tale(seed, index)
-        size += len(made.text.encode())
-        if max_bytes is not None and size > max_bytes:
-            return
-        yield made
-        index += 1
+    return made_up_to(partial(tale, seed), max_bytes)
 
 
 def documents(seed: int = 0, max_bytes: int | None = None) -> Iterator[Document]:

@@ -34,7 +34,8 @@ GENERATED = {
     "builtin:repeats": Generator("etude.data.studies.repeats", ("studies", "primer"), 3_000_000),
     TASKS: Generator("etude.data.tasks.generator", ("tasks", "primer"), TASK_BYTES),
 }
-NAMES = ("builtin:primer", "builtin:python", "builtin:repeats", TASKS)
+PYTHON = "builtin:python"
+NAMES = tuple(sorted([*GENERATED, PYTHON]))
 _LEFT_OUT = frozenset(
     {"site-packages", "dist-packages", "test", "tests", "idle_test", "lib2to3", "__pycache__"}
 )
@@ -74,7 +75,7 @@ class GeneratedSource:
 class PythonSource:
     """The standard library's own sources on this machine, without tests and installed packages."""
 
-    name = "builtin:python"
+    name = PYTHON
 
     def __init__(self) -> None:
         self.root = Path(sysconfig.get_paths()["stdlib"])

@@ -149,7 +149,7 @@ def open_sources(
             sources.insert(0, builtin.GeneratedSource(name, seed, share))
         elif name in builtin.GENERATED:
             sources.append(builtin.GeneratedSource(name, seed, max_bytes))
-        elif name == "builtin:python":
+        elif name == builtin.PYTHON:
             sources.append(builtin.PythonSource())
         elif name.startswith(builtin.PREFIX):
             *others, last = builtin.NAMES

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import string
 from collections.abc import Iterator
+from functools import partial
 
-from etude.data.document import Document
+from etude.data.document import Document, made_up_to
 from etude.data.primer.rng import Rng
 
 CHARACTERS = string.digits + string.ascii_letters
@@ -27,11 +28,4 @@ def document(seed: int, index: int) -> Document:
 
 def documents(seed: int = 0, max_bytes: int | None = None) -> Iterator[Document]:
     """Documents 0, 1, 2 ... of a seed, without end, or until the next would pass ``max_bytes`` of UTF-8."""
-    index, size = 0, 0
-    while True:
-        made = document(seed, index)
-        size += len(made.text)
-        if max_bytes is not None and size > max_bytes:
-            return
-        yield made
-        index += 1
+    return made_up_to(partial(document, seed), max_bytes)

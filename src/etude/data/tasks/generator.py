@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 
-from etude.data.document import Document
+from etude.data.document import Document, made_up_to
 from etude.data.primer.rng import Rng
 from etude.data.tasks import brackets, lookups, people, strings, sums
 from etude.data.tasks.problem import Problem, drawn_until
@@ -38,11 +39,4 @@ def document(seed: int, index: int) -> Document:
 
 def documents(seed: int = 0, max_bytes: int | None = None) -> Iterator[Document]:
     """Documents 0, 1, 2 ... of a seed, without end, or until the next would pass ``max_bytes`` of UTF-8."""
-    index, size = 0, 0
-    while True:
-        made = document(seed, index)
-        size += len(made.text.encode())
-        if max_bytes is not None and size > max_bytes:
-            return
-        yield made
-        index += 1
+    return made_up_to(partial(document, seed), max_bytes)
