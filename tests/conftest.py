@@ -41,6 +41,7 @@ SLOW = (
     "tests/interop/test_lm_eval.py",
     "tests/evaluate/test_in_parts.py",
     "tests/workflow/test_evaluate.py",
+    "tests/workflow/test_studies.py",
     "tests/workflow/test_sweep_killed.py",
 )
 
