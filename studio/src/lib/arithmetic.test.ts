@@ -1,7 +1,7 @@
 import { describe, expect, test } from 'vitest';
 
 import { BENDS, check, erf, sum, UPDATE, update, weightedSum } from './arithmetic';
-import type { WeightedSum, WeightStep } from './contract';
+import type { WeightedSum, WeightStep } from './answers';
 
 /** Numbers between -1 and 1, the same in every run of the tests (Park and Miller 1988). */
 function randoms(seed: number): () => number {

@@ -6,7 +6,7 @@
  * that is allowed, and tests with changed numbers (a weight by 2e-7, a gradient by a thousandth) keep it tight.
  */
 
-import type { WeightedSum, WeightStep } from './contract';
+import type { WeightedSum, WeightStep } from './answers';
 
 const EPSILON = 2 ** -23;
 export const FORWARD = 6;

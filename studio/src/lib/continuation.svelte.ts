@@ -1,7 +1,8 @@
 /** Continuations that were asked for at one place in time: several ways, of which one is looked at. */
 
 import { instead, written, type Written } from './branches';
-import type { ChatAnswer, Progress } from './contract';
+import type { ChatAnswer } from './answers';
+import type { Progress } from './contract';
 import { ask } from './server';
 
 export interface Sampling {

@@ -1,6 +1,6 @@
 /** Heads of attention, and in which order they are shown. */
 
-import type { PromptAnswer } from '../../lib/contract';
+import type { PromptAnswer } from '../../lib/answers';
 
 /** A share that is not finite comes as null. */
 export interface Head {

@@ -1,7 +1,8 @@
 /** The passage that is read, and the step at which: the same in every view, because both stand in the address. */
 
 import { answerTo, type Asked } from '../../lib/answer.svelte';
-import type { PassagesAnswer, RunFacts } from '../../lib/contract';
+import type { PassagesAnswer } from '../../lib/answers';
+import type { RunFacts } from '../../lib/contract';
 import { selection } from '../../lib/selection.svelte';
 import { studio } from '../../lib/studio.svelte';
 

@@ -1,7 +1,7 @@
 import { describe, expect, test } from 'vitest';
 
 import { update } from '../../lib/arithmetic';
-import type { UnitAnswer, WeightedSum, WeightStep } from '../../lib/contract';
+import type { UnitAnswer, WeightedSum, WeightStep } from '../../lib/answers';
 import { activation, errorOf, errorOfGuess, gradientOf, lossOf, meanOf } from './checks';
 
 const f = Math.fround;

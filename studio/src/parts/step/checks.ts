@@ -4,7 +4,7 @@
  */
 
 import { BENDS, check, FORWARD, sum, UPDATE, type Checked } from '../../lib/arithmetic';
-import type { RowToken, TokenAnswer, UnitAnswer, WeightStep } from '../../lib/contract';
+import type { RowToken, TokenAnswer, UnitAnswer, WeightStep } from '../../lib/answers';
 
 /** A number that is not finite comes as null; nothing can be held against it. */
 function checked(here: number, run: number | null, size: number, times = FORWARD): Checked | undefined {
