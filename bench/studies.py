@@ -1,46 +1,50 @@
 """Run the studies that come with the package, and write what came of them into docs/studies.md.
 
-    python bench/studies.py                  # about ten minutes on two cores
+    python bench/studies.py                  # about half an hour on two cores
+    python bench/studies.py grokking         # one of them
 
-Wants nothing. The loss curves are drawn by `etude plot`, all figures come from the runs' own records.
+All figures come from the runs' own records.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import math
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 
+from etude.data.studies.modular import MODULUS
 from etude.data.studies.repeats import CHARACTERS, LONGEST, SHORTEST
 from etude.evaluate.records import ProbeRecord, read_records
 from etude.workflow.history import RunHistory
+from etude.workflow.plot import THEMES
 from harness import markdown_table, put_block
 
 DOCS = Path(__file__).parent.parent / "docs"
 SEEDS = (1337, 1338, 1339)
-ONE_LAYER = ["--set", "model.num_hidden_layers=1"]
+FIRST_DRAWN = 100
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="etude-bench-") as folder:
-        put_block(DOCS / "studies.md", "induction", induction(Path(folder)))
+    parser.add_argument(
+        "studies", nargs="*", default=list(STUDIES), metavar="STUDY", help=" or ".join(STUDIES)
+    )
+    for name in parser.parse_args().studies:
+        with tempfile.TemporaryDirectory(prefix="etude-bench-") as folder:
+            put_block(DOCS / "studies.md", name, STUDIES[name](Path(folder)))
 
 
 def induction(folder: Path) -> str:
     """Two layers over seeds, and one layer, which cannot do it."""
-    for seed in SEEDS:
-        etude(folder, "train", "--recipe", "induction", "--seed", str(seed), "--name", f"two-layers-{seed}")
-    etude(folder, "train", "--recipe", "induction", *ONE_LAYER, "--name", "one-layer")
-    runs = [folder / "runs" / name for name in (*(f"two-layers-{seed}" for seed in SEEDS), "one-layer")]
+    runs = trained(folder, "induction", "two-layers", ("one-layer", "model.num_hidden_layers=1"))
     for dark, name in ((False, "induction"), (True, "induction-dark")):
         look = ["--dark"] if dark else []
         etude(folder, "plot", *map(str, runs), "--out", str(DOCS / "images" / f"{name}.png"), *look)
@@ -48,13 +52,12 @@ def induction(folder: Path) -> str:
     for run in (runs[0], runs[-1]):
         etude(folder, "eval", str(run), "--steps", "all")
     histories = [RunHistory.load(run) for run in runs]
-    minutes = sum(history.steps[-1].wall_time for history in histories) / len(histories) / 60
     knows = math.log(len(CHARACTERS))
     return "\n\n".join(
         [
-            f"{minutes:.1f} minutes of training each, in the mean. Knowing the characters and nothing else costs ln "
-            f"{len(CHARACTERS)} = {knows:.3f} nats a character; whoever also knew every second half, and where it "
-            f"begins, would be at {half(knows):.3f} nats a token.",
+            f"{minutes(runs):.1f} minutes of training each, in the mean. Knowing the characters and nothing else "
+            f"costs ln {len(CHARACTERS)} = {knows:.3f} nats a character; whoever also knew every second half, and "
+            f"where it begins, would be at {half(knows):.3f} nats a token.",
             markdown_table(
                 ["run", "steepest fall", "before it", "after it", "at the end"],
                 [fall(one) for one in histories],
@@ -63,6 +66,91 @@ def induction(folder: Path) -> str:
             answers(runs[0], runs[-1]),
         ]
     )
+
+
+def grokking(folder: Path) -> str:
+    """With weight decay over seeds, and without, which never understands."""
+    runs = trained(folder, "grokking", "decay", ("no-decay", "train.weight_decay=0"))
+    for run in runs:
+        etude(folder, "eval", str(run), "--steps", "all")
+    etude(folder, "emergence", *map(str, runs[:-1]), "--report", "report")
+    answered = [{on: right(run, on) for on in ("seen in training", "never seen")} for run in runs]
+    for dark in (False, True):
+        draw(answered, [run.name for run in runs], dark)
+    steps = [step for step in answered[0]["never seen"] if step >= 200 and step % 400 == 0]
+    verdicts = json.loads((folder / "report" / "verdicts.json").read_text())["abilities"]
+    return "\n\n".join(
+        [
+            f"{minutes(runs):.1f} minutes of training each, in the mean. Right answers, of {MODULUS} that are "
+            "possible, to 256 sums that were seen in training, and to 256 that never were:",
+            markdown_table(
+                ["step", *(f"{run.name}: seen" for run in runs), *("never" for _ in runs)],
+                [
+                    [
+                        step,
+                        *(
+                            f"{of[on][step]:.3f}"
+                            for on in ("seen in training", "never seen")
+                            for of in answered
+                        ),
+                    ]
+                    for step in steps
+                ],
+            ),
+            "`etude emergence` of the three seeds with weight decay:",
+            "\n".join(f"- {one['ability']}: {one['verdict']} ({one['numbers']})" for one in verdicts),
+        ]
+    )
+
+
+def draw(answered: Sequence[Mapping[str, Mapping[int, float]]], names: Sequence[str], dark: bool) -> None:
+    """Right answers over steps: of what was seen, dashed, and of what never was."""
+    from matplotlib.figure import Figure
+
+    theme = THEMES["dark" if dark else "light"]
+    figure = Figure(figsize=(8, 4), facecolor=theme.background)
+    axes = figure.add_subplot(facecolor=theme.background)
+    for of, name, colour in zip(answered, names, theme.curves, strict=False):
+        for on, dashes in (("seen in training", "--"), ("never seen", "-")):
+            steps = [step for step in of[on] if step >= FIRST_DRAWN]
+            axes.plot(steps, [of[on][step] for step in steps], dashes, color=colour, label=f"{name}, {on}")
+    axes.axhline(1 / MODULUS, color=theme.faint, linewidth=0.8, label="chance")
+    axes.set(xscale="log", xlabel="step", ylabel="right answers")
+    axes.set_xticks([100, 200, 400, 1000, 2000, 4000, 8000], minor=False)
+    axes.xaxis.set_major_formatter(lambda step, _: f"{step:,.0f}")
+    axes.minorticks_off()
+    axes.grid(color=theme.grid, linewidth=0.6)
+    axes.tick_params(colors=theme.faint, labelsize=9)
+    for spine in axes.spines.values():
+        spine.set_color(theme.grid)
+    for label in (axes.xaxis.label, axes.yaxis.label):
+        label.set_color(theme.ink)
+    axes.legend(
+        fontsize=8, labelcolor=theme.ink, facecolor=theme.background, edgecolor="none", loc="upper left"
+    )
+    figure.tight_layout()
+    name = "grokking-dark.png" if dark else "grokking.png"
+    figure.savefig(DOCS / "images" / name, dpi=160, facecolor=theme.background, metadata={"Software": None})
+
+
+def trained(folder: Path, recipe: str, name: str, control: tuple[str, str]) -> list[Path]:
+    """The recipe over the seeds, and once with the control's setting; the run folders in that order."""
+    names = [f"{name}-{seed}" for seed in SEEDS]
+    for seed, run in zip(SEEDS, names, strict=True):
+        etude(folder, "train", "--recipe", recipe, "--seed", str(seed), "--name", run)
+    etude(folder, "train", "--recipe", recipe, "--set", control[1], "--name", control[0])
+    return [folder / "runs" / run for run in (*names, control[0])]
+
+
+def minutes(runs: Sequence[Path]) -> float:
+    """Of training, in the mean."""
+    return sum(RunHistory.load(run).steps[-1].wall_time for run in runs) / len(runs) / 60
+
+
+def right(run: Path, condition: str) -> dict[int, float]:
+    """By step, the share of right answers."""
+    found = [record for record in read_records(run).records if record.condition == condition]
+    return {one.where.step: one.model.accuracy.value for one in sorted(found, key=lambda one: one.where.step)}
 
 
 def half(knows: float) -> float:
@@ -115,6 +203,8 @@ def etude(folder: Path, *words: str) -> None:
     )
     print(" ".join(words), file=sys.stderr)
 
+
+STUDIES = {"induction": induction, "grokking": grokking}
 
 if __name__ == "__main__":
     main()

@@ -45,7 +45,7 @@ class DataSettings(Section):
     """Which text, how it is cleaned, and what is held out."""
 
     sources: tuple[str, ...] = ("builtin:primer",)
-    """Files, folders, ``-`` (stdin), ``hf:owner/name``, or ``builtin:`` and primer, python, tasks or repeats."""
+    """Files, folders, ``-`` (stdin), ``hf:owner/name``, or ``builtin:`` and primer, python, tasks, repeats, modular."""
     text_field: str = "text"
     """The field or column that holds the text in .jsonl, .csv, .parquet and Hub data sets."""
     max_bytes: Count | Auto = "auto"

@@ -217,7 +217,7 @@ def result(accuracy: float, counting: float | None, random: float | None) -> Pro
     [
         (0.9, 0.5, 0.52, "beyond counting"),
         (0.9, 0.8, 0.5, "counting does it too"),
-        (0.9, 0.2, 0.5, "counting does it too"),
+        (0.9, 0.2, 0.5, "counting is below chance"),
         (0.9, 0.5, 0.7, "random weights are off chance"),
         (0.55, 0.5, 0.5, "at chance"),
         (0.55, 0.9, 0.5, "at chance"),

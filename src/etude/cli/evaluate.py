@@ -12,7 +12,7 @@ from etude.cli.options import ModelFolder
 Suite = Annotated[
     list[str] | None,
     typer.Option(
-        help="text, world or tasks: which probes; again for more. Default: those that fit the text."
+        help="text, world, tasks or modular: which probes; again for more. Default: those that fit the text."
     ),
 ]
 Steps = Annotated[str, typer.Option(help="`last`, or `all` checkpoints that are kept.")]

@@ -12,7 +12,7 @@ from etude.errors import InputError
 
 SOURCES_HELP = (
     "Files, folders, `-` for standard input, `hf:owner/name`, `builtin:primer`, `builtin:python`, `builtin:repeats`, "
-    "or `builtin:tasks` beside any of them."
+    "`builtin:modular`, or `builtin:tasks` beside any of them."
 )
 
 ConfigFile = Annotated[Path | None, typer.Option("--config", help="Settings in a TOML file.")]

@@ -22,7 +22,8 @@ Steps = Annotated[int | None, typer.Option(help="Updates of the weights.")]
 Seed = Annotated[int | None, typer.Option(help="Of the first weights and the order of the text.")]
 Name = Annotated[str | None, typer.Option(help="The run's folder below `runs`.")]
 Recipe = Annotated[
-    str | None, typer.Option(help="A study with its own text and settings: induction. See docs/studies.md.")
+    str | None,
+    typer.Option(help="A study with its own text and settings: induction or grokking. See docs/studies.md."),
 ]
 Resume = Annotated[Path | None, typer.Option(metavar="RUN", help="Go on with a run that was stopped.")]
 Fork = Annotated[

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
@@ -30,13 +30,11 @@ class HasText(Protocol):
 _Made = TypeVar("_Made", bound=HasText)
 
 
-def made_up_to(make: Callable[[int], _Made], max_bytes: int | None) -> Iterator[_Made]:
-    """``make(0)``, ``make(1)`` ... without end, or until the next would pass ``max_bytes`` of UTF-8; none is cut."""
-    index, size = 0, 0
-    while True:
-        made = make(index)
-        size += len(made.text.encode())
+def up_to(made: Iterable[_Made], max_bytes: int | None) -> Iterator[_Made]:
+    """What was made, until the next would pass ``max_bytes`` of UTF-8; none is cut."""
+    size = 0
+    for one in made:
+        size += len(one.text.encode())
         if max_bytes is not None and size > max_bytes:
             return
-        yield made
-        index += 1
+        yield one

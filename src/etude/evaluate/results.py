@@ -72,11 +72,14 @@ class ProbeResult:
     def label(self) -> str:
         if self.counting is None or self.random is None:
             return "no null measured"
-        if not self.counting.accuracy.interval.holds(self.probe.chance):
-            return "counting does it too" if self.above_chance else "at chance"
-        if not self.random.accuracy.interval.holds(self.probe.chance):
+        if not self.above_chance:
+            return "at chance"
+        if self.beyond_counting:
+            return "beyond counting"
+        counted = self.counting.accuracy.interval
+        if counted.holds(self.probe.chance):
             return "random weights are off chance"
-        return "beyond counting" if self.above_chance else "at chance"
+        return "counting does it too" if counted.low > self.probe.chance else "counting is below chance"
 
 
 def measure(probe: Probe, scores: Sequence[ItemScore], times: int = 1) -> Measured:

@@ -12,14 +12,17 @@ from typing import Any
 
 from rich.console import Console
 
+from etude.data.tokens.tokenizer import EtudeTokenizer
 from etude.errors import InputError
-from etude.evaluate.answerers import Report
+from etude.evaluate.answerers import ItemScore, Report
 from etude.evaluate.examination import Examination
 from etude.evaluate.in_parts import PartsAnswerer
+from etude.evaluate.items import Item
 from etude.evaluate.network_answerer import ModelAnswerer
 from etude.evaluate.records import FILE, Where, read_records, to_json, write_records
 from etude.evaluate.results import ProbeResult
 from etude.model.build import build_model
+from etude.model.config import ModelConfig
 from etude.model.folder import load_config
 from etude.train.checkpoint import find_checkpoint, list_checkpoints, step_of
 from etude.train.trained import load_trained
@@ -29,8 +32,8 @@ from etude.workflow.probing import Questions, counting_for, questions_for, quest
 from etude.workflow.progress import data_progress
 from etude.workflow.whole_text import WholeText, lines_of, measure_whole_text
 
-RANDOM_SEED = 1_000_003
-"""Of the network with random weights: none that a run is likely to have."""
+RANDOM_SEEDS = range(1_000_003, 1_000_006)
+"""Of the networks with random weights: none that a run is likely to have."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +73,7 @@ def evaluate(asked: Asked, console: Console) -> None:
             f"the questions are others ({questions.hash}) than were fixed before training ({asked.expect}): the text "
             "or Etude has changed since"
         )
-    random = [ModelAnswerer(build_model(config, seed=RANDOM_SEED), run.data.tokenizer)]
+    random = _random(config, run.data.tokenizer)
     examination = Examination(questions.probes, counting_for(run.data, run.ladder), random)
     results: list[ProbeResult] = []
     done = _steps_done(run, questions)
@@ -85,6 +88,24 @@ def evaluate(asked: Asked, console: Console) -> None:
         if not asked.every_checkpoint:
             whole = measure_whole_text(run, checkpoints[-1], within, asked.processes)
     _say(checkpoints[-1], questions, results, whole, asked.as_json, console)
+
+
+@dataclass(frozen=True)
+class RandomAnswerer:
+    """A network of this shape with random weights, in memory only while it answers."""
+
+    config: ModelConfig
+    tokenizer: EtudeTokenizer
+    seed: int
+
+    def answer(self, items: Sequence[Item], report: Report | None = None) -> list[ItemScore]:
+        model = build_model(self.config, seed=self.seed)
+        return ModelAnswerer(model, self.tokenizer).answer(items, report)
+
+
+def _random(config: ModelConfig, tokenizer: EtudeTokenizer) -> list[RandomAnswerer]:
+    """Several, for one of them may happen to prefer something."""
+    return [RandomAnswerer(config, tokenizer, seed) for seed in RANDOM_SEEDS]
 
 
 def _checkpoints(asked: Asked, run: ExaminedRun) -> list[Path]:
@@ -122,7 +143,7 @@ def _evaluate_folder(asked: Asked, console: Console) -> None:
         raise InputError(f"{asked.path} is a model folder, which has no steps: leave --steps out")
     trained = load_trained(folder)
     questions = questions_without_text(asked.suites or ("world",), asked.num_items)
-    random = [ModelAnswerer(build_model(trained.model.config, seed=RANDOM_SEED), trained.tokenizer)]
+    random = _random(trained.model.config, trained.tokenizer)
     examination = Examination(questions.probes, None, random)
     with data_progress(console) as progress:
         results = examination.results(

@@ -15,13 +15,15 @@ from etude.evaluate.contamination import search_training
 from etude.evaluate.items import Probe, frozen
 from etude.evaluate.ladder import Ladder
 from etude.evaluate.ngram import KneserNey
+from etude.evaluate.study_probes import modular_probes
 from etude.evaluate.task_probes import task_probes
 from etude.evaluate.text_probes.suite import FEWEST_CONTEXT_CHARS, text_probes
 from etude.evaluate.world_probes import combinations as world_combinations
 from etude.evaluate.world_probes import world_probes
 from etude.untrusted import shown
 
-SUITES = ("text", "world", "tasks")
+OF_BUILT_IN = {"builtin:primer": "world", "builtin:tasks": "tasks", "builtin:modular": "modular"}
+SUITES = ("text", *OF_BUILT_IN.values())
 PROBE_SEED = 0
 HELD_OUT_BYTES = 2_000_000
 """Of the held-out text, at most, that probes are made from."""
@@ -46,13 +48,10 @@ class Questions:
 
 
 def suites_for(settings: Settings) -> tuple[str, ...]:
-    """What fits a text: its own suite, and those of the built-in sources that it has."""
+    """What fits a text: its own suite where it has words, and those of the built-in sources that it has."""
     sources = settings.data.sources
-    return (
-        "text",
-        *(["world"] if "builtin:primer" in sources else []),
-        *(["tasks"] if "builtin:tasks" in sources else []),
-    )
+    own = [suite for source, suite in OF_BUILT_IN.items() if source in sources]
+    return tuple(own) if set(sources) == {"builtin:modular"} else ("text", *own)
 
 
 def questions_for(data: PreparedData, suites: Sequence[str], num_items: int, context: int) -> Questions:
@@ -80,6 +79,9 @@ def questions_for(data: PreparedData, suites: Sequence[str], num_items: int, con
             )
             by_suite[suite], left_out = made.probes, {**left_out, **made.left_out}
             continue
+        if suite == "modular":
+            by_suite[suite] = tuple(modular_probes(training(), _texts(data, "validation"), num_items))
+            continue
         probes, finder = _of(suite, num_items)
         searched = search_training(probes, training, finder)
         by_suite[suite] = tuple(found.probe for found in searched if found.probe is not None)
@@ -99,11 +101,12 @@ def questions_without_text(suites: Sequence[str], num_items: int) -> Questions:
     Raises:
         InputError: an unknown suite, or one that is made from a text.
     """
-    if "text" in suites:
-        raise InputError(
-            "the suite text is made from a run's own text, and this is a model folder: --suite world or tasks"
-        )
     _require_known(suites)
+    own = [suite for suite in suites if suite in ("text", "modular")]
+    if own:
+        raise InputError(
+            f"the suite {own[0]} is made from a run's own text, and this is a model folder: --suite world or tasks"
+        )
     return Questions({suite: tuple(_of(suite, num_items)[0]) for suite in dict.fromkeys(suites)}, {})
 
 

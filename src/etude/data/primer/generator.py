@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from itertools import count
 
-from etude.data.document import Document, made_up_to
+from etude.data.document import Document, up_to
 from etude.data.primer.holdout import contains_held_out, name_objects
 from etude.data.primer.rng import Rng
 from etude.data.primer.story import Story
@@ -56,7 +57,7 @@ def generate(seed: int, *, max_bytes: int | None = None) -> Iterator[Tale]:
 
     Memory is constant. A document is never cut.
     """
-    return made_up_to(partial(tale, seed), max_bytes)
+    return up_to(map(partial(tale, seed), count()), max_bytes)
 
 
 def documents(seed: int = 0, max_bytes: int | None = None) -> Iterator[Document]:

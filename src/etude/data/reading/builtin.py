@@ -32,6 +32,7 @@ class Generator:
 GENERATED = {
     "builtin:primer": Generator("etude.data.primer.generator", ("primer",), 12_000_000),
     "builtin:repeats": Generator("etude.data.studies.repeats", ("studies", "primer"), 3_000_000),
+    "builtin:modular": Generator("etude.data.studies.modular", ("studies", "primer"), 20_000),
     TASKS: Generator("etude.data.tasks.generator", ("tasks", "primer"), TASK_BYTES),
 }
 PYTHON = "builtin:python"

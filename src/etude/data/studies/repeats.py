@@ -10,8 +10,9 @@ from __future__ import annotations
 import string
 from collections.abc import Iterator
 from functools import partial
+from itertools import count
 
-from etude.data.document import Document, made_up_to
+from etude.data.document import Document, up_to
 from etude.data.primer.rng import Rng
 
 CHARACTERS = string.digits + string.ascii_letters
@@ -28,4 +29,4 @@ def document(seed: int, index: int) -> Document:
 
 def documents(seed: int = 0, max_bytes: int | None = None) -> Iterator[Document]:
     """Documents 0, 1, 2 ... of a seed, without end, or until the next would pass ``max_bytes`` of UTF-8."""
-    return made_up_to(partial(document, seed), max_bytes)
+    return up_to(map(partial(document, seed), count()), max_bytes)

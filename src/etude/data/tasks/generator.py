@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from functools import partial
+from itertools import count
 
-from etude.data.document import Document, made_up_to
+from etude.data.document import Document, up_to
 from etude.data.primer.rng import Rng
 from etude.data.tasks import brackets, lookups, people, strings, sums
 from etude.data.tasks.problem import Problem, drawn_until
@@ -39,4 +40,4 @@ def document(seed: int, index: int) -> Document:
 
 def documents(seed: int = 0, max_bytes: int | None = None) -> Iterator[Document]:
     """Documents 0, 1, 2 ... of a seed, without end, or until the next would pass ``max_bytes`` of UTF-8."""
-    return made_up_to(partial(document, seed), max_bytes)
+    return up_to(map(partial(document, seed), count()), max_bytes)

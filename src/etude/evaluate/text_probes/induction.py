@@ -1,6 +1,7 @@
-"""Induction: the second copy of a random string that nothing could know, after its first copy and after another.
+"""Induction: the second copy of a random string that nothing could know, after its first copy or an anagram of it.
 
-What is scored begins behind characters that are the same in both, more than counting reads.
+What is scored begins behind characters that are the same in both, more than counting reads. The anagram has the same
+characters in another order: whoever only prefers characters that have come before is at one half.
 """
 
 from __future__ import annotations
@@ -21,14 +22,14 @@ _FEWEST_LETTERS = 8
 
 
 def induction(material: Material) -> list[Proposal]:
-    """Two strings make two items: each is the fresh prefix of the other."""
+    """A string and its anagram make two items: each is what the other's second copy does not follow from."""
     rng = material.rng("induction")
     letters = alphabet(material)
     drafts = []
     if len(letters) >= _FEWEST_LETTERS:
         between = _separator(material)
         for number in range(material.enough // 2):
-            one, other = _string(letters, rng), _string(letters, rng)
+            one, other = _string_and_anagram(letters, rng)
             items = (_item(one, other, between, str(number)), _item(other, one, between, str(number)))
             drafts.append(Draft(items, (one, other)))
     make, known_by = ready(drafts)
@@ -36,8 +37,8 @@ def induction(material: Material) -> list[Proposal]:
         Proposal(
             "induction",
             "",
-            f"After which string does the rest of its second copy come? The last {MATCHED_CHARS} characters are "
-            "the same.",
+            "Does the rest of a string's second copy come after its first copy, or after an anagram of it? The last "
+            f"{MATCHED_CHARS} characters are the same.",
             "random letters: neither string stands in the training text",
             make,
             f"the text has fewer than {_FEWEST_LETTERS} different letters",
@@ -61,11 +62,14 @@ def _separator(material: Material) -> str:
     return next((char for char in ("\n", " ", ".", "。") if char in text), "\n")
 
 
-def _string(letters: list[str], rng: Rng) -> str:
-    return "".join(rng.pick(letters) for _ in range(COPY_CHARS))
+def _string_and_anagram(letters: list[str], rng: Rng) -> tuple[str, str]:
+    one = [rng.pick(letters) for _ in range(COPY_CHARS)]
+    while (other := rng.some(one, COPY_CHARS)) == one:
+        pass
+    return "".join(one), "".join(other)
 
 
-def _item(copied: str, fresh: str, between: str, group: str) -> Item:
+def _item(copied: str, anagram: str, between: str, group: str) -> Item:
     matched, said = copied[:MATCHED_CHARS], copied[MATCHED_CHARS:]
-    after = [Candidate(f"{between}{first}{between}{matched}", said) for first in (copied, fresh)]
+    after = [Candidate(f"{between}{first}{between}{matched}", said) for first in (copied, anagram)]
     return Item(tuple(after), 0, group)
