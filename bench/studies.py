@@ -18,16 +18,24 @@ from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
+
 from etude.data.studies.modular import MODULUS
 from etude.data.studies.repeats import CHARACTERS, LONGEST, SHORTEST
+from etude.evaluate.network_answerer import ModelAnswerer
 from etude.evaluate.records import ProbeRecord, read_records
+from etude.train.checkpoint import find_checkpoint
+from etude.train.trained import load_trained
+from etude.workflow.examined_run import ExaminedRun
 from etude.workflow.history import RunHistory
 from etude.workflow.plot import THEMES
+from etude.workflow.probing import questions_for
 from harness import markdown_table, put_block
 
 DOCS = Path(__file__).parent.parent / "docs"
 SEEDS = (1337, 1338, 1339)
 FIRST_DRAWN = 100
+NUM_ITEMS = 256
 
 
 def main() -> None:
@@ -59,9 +67,14 @@ def induction(folder: Path) -> str:
             f"costs ln {len(CHARACTERS)} = {knows:.3f} nats a character; whoever also knew every second half, and "
             f"where it begins, would be at {half(knows):.3f} nats a token.",
             markdown_table(
-                ["run", "steepest fall", "before it", "after it", "at the end"],
-                [fall(one) for one in histories],
+                ["run", "steepest fall", "before it", "after it", "at the end", "likelier after its copy"],
+                [
+                    [*fall(history), f"{preference(run):.2f}"]
+                    for run, history in zip(runs, histories, strict=True)
+                ],
             ),
+            "The last column: by how many nats a character, in the mean, a random string is likelier after its first "
+            "copy than after an anagram of it.",
             "What comes next in a random string that it has seen once (`etude eval --steps all`; chance 0.500):",
             answers(runs[0], runs[-1]),
         ]
@@ -170,6 +183,22 @@ def fall(history: RunHistory) -> Sequence[str]:
         f"{after.val_loss:.3f}",
         f"{history.evals[-1].val_loss:.3f}",
     ]
+
+
+def preference(run: Path) -> float:
+    """What the last checkpoint makes of the probe of induction, without the threshold."""
+    examined = ExaminedRun.of(run)
+    assert examined is not None
+    trained = load_trained(find_checkpoint(run))
+    context = trained.model.config.max_position_embeddings
+    probes = questions_for(examined.data, ("text",), NUM_ITEMS, context).probes
+    items = next(probe.items for probe in probes if probe.name == "induction")
+    scores = ModelAnswerer(trained.model, trained.tokenizer).answer(items)
+    gains = [
+        (score.logprobs[item.right] - score.logprobs[1 - item.right]) / score.units[item.right]
+        for item, score in zip(items, scores, strict=True)
+    ]
+    return float(np.mean(gains))
 
 
 def answers(two: Path, one: Path) -> str:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Set
+from hashlib import blake2b
 
 from etude.data.studies import modular
 from etude.evaluate.items import Item, Probe, choice
@@ -11,20 +12,20 @@ from etude.evaluate.items import Item, Probe, choice
 def modular_probes(train: Iterable[str], held_out: Iterable[str], max_items: int) -> list[Probe]:
     """The sums of ``builtin:modular`` that a run learned by, and those that it never saw; all numbers are candidates.
 
-    train, held_out: the documents. What is asked as never seen is no document of ``train``.
+    train, held_out: the documents, in any order. What is asked as never seen is no document of ``train``.
     """
-    shown = dict.fromkeys(train)
-    unseen = [text for text in dict.fromkeys(held_out) if text not in shown]
+    shown = set(train)
     never = "The sum itself, and so its answer; the rule is in every other one."
     return [
-        _probe("seen in training", list(shown), "", max_items),
-        _probe("never seen", unseen, never, max_items),
+        _probe("seen in training", shown, "", max_items),
+        _probe("never seen", set(held_out) - shown, never, max_items),
     ]
 
 
-def _probe(condition: str, texts: Sequence[str], held_out: str, max_items: int) -> Probe:
-    """Of texts in an order of no meaning, the first ones."""
-    items = tuple(_item(text) for text in texts[:max_items])
+def _probe(condition: str, texts: Set[str], held_out: str, max_items: int) -> Probe:
+    """The first of the texts in an order that is theirs, so that runs of all seeds are asked the same."""
+    drawn = sorted(texts, key=lambda text: blake2b(text.encode(), digest_size=8).digest())
+    items = tuple(map(_item, drawn[:max_items]))
     return Probe(
         "modular subtraction", condition, "What is the difference?", items, held_out, open_answer=True
     )
