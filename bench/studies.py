@@ -22,6 +22,7 @@ import numpy as np
 
 from etude.data.studies.modular import MODULUS
 from etude.data.studies.repeats import CHARACTERS, LONGEST, SHORTEST
+from etude.device import available_cores
 from etude.evaluate.network_answerer import ModelAnswerer
 from etude.evaluate.records import ProbeRecord, read_records
 from etude.train.checkpoint import find_checkpoint
@@ -63,7 +64,7 @@ def induction(folder: Path) -> str:
     knows = math.log(len(CHARACTERS))
     return "\n\n".join(
         [
-            f"{minutes(runs):.1f} minutes of training each, in the mean. Knowing the characters and nothing else "
+            f"{minutes(runs)} Knowing the characters and nothing else "
             f"costs ln {len(CHARACTERS)} = {knows:.3f} nats a character; whoever also knew every second half, and "
             f"where it begins, would be at {half(knows):.3f} nats a token.",
             markdown_table(
@@ -94,19 +95,12 @@ def grokking(folder: Path) -> str:
     verdicts = json.loads((folder / "report" / "verdicts.json").read_text())["abilities"]
     return "\n\n".join(
         [
-            f"{minutes(runs):.1f} minutes of training each, in the mean. Right answers, of {MODULUS} that are "
+            f"{minutes(runs)} Right answers, of {MODULUS} that are "
             "possible, to 256 sums that were seen in training, and to 256 that never were:",
             markdown_table(
-                ["step", *(f"{run.name}: seen" for run in runs), *("never" for _ in runs)],
+                ["step", *(f"{run.name}, {on}" for run in runs for on in ("seen", "never"))],
                 [
-                    [
-                        step,
-                        *(
-                            f"{of[on][step]:.3f}"
-                            for on in ("seen in training", "never seen")
-                            for of in answered
-                        ),
-                    ]
+                    [step, *(f"{value[step]:.3f}" for of in answered for value in of.values())]
                     for step in steps
                 ],
             ),
@@ -155,9 +149,10 @@ def trained(folder: Path, recipe: str, name: str, control: tuple[str, str]) -> l
     return [folder / "runs" / run for run in (*names, control[0])]
 
 
-def minutes(runs: Sequence[Path]) -> float:
+def minutes(runs: Sequence[Path]) -> str:
     """Of training, in the mean."""
-    return sum(RunHistory.load(run).steps[-1].wall_time for run in runs) / len(runs) / 60
+    mean = sum(RunHistory.load(run).steps[-1].wall_time for run in runs) / len(runs) / 60
+    return f"{mean:.1f} minutes of training each, in the mean, on {available_cores()} core(s)."
 
 
 def right(run: Path, condition: str) -> dict[int, float]:

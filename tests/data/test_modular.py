@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from etude.config import load_settings, recipe_file
 from etude.data.prepare import prepare
 from etude.data.studies.modular import MODULUS, SYMBOLS, documents
@@ -41,7 +43,7 @@ def test_the_recipe_asks_for_what_it_showed_and_for_what_it_did_not(tmp_path: Pa
     seen, unseen = questions.probes
     for probe, texts in ((seen, shown), (unseen, held_out)):
         assert len(probe.items) == 256
-        assert probe.chance == 1 / MODULUS
+        assert probe.chance == pytest.approx(1 / MODULUS)
         answers = [item.answer.given + item.answer.said for item in probe.items]
         assert len(set(answers)) == 256
         assert texts.issuperset(answers)
