@@ -9,6 +9,8 @@ import pytest
 from etude.config import load_settings, recipe_file
 from etude.data.prepare import prepare
 from etude.data.studies.modular import MODULUS, SYMBOLS, documents
+from etude.errors import InputError
+from etude.evaluate.study_probes import modular_probes
 from etude.workflow.probing import questions_for, suites_for
 
 
@@ -51,3 +53,13 @@ def test_the_recipe_asks_for_what_it_showed_and_for_what_it_did_not(tmp_path: Pa
             assert {one.said for one in item.candidates} == set(SYMBOLS)
     assert not seen.held_out
     assert unseen.held_out
+
+
+def test_other_texts_of_a_mixture_are_no_sums() -> None:
+    sums = [one.text for one in documents(1)]
+    shown, held_out = ["Once upon a time.", *sums[:100]], [*sums[50:200], "1-1=2", "A cat."]
+    seen, unseen = modular_probes(shown, held_out, 256)
+    assert len(seen.items) == 100
+    assert len(unseen.items) == 100
+    with pytest.raises(InputError, match="yields no items for modular subtraction, seen in training"):
+        modular_probes(["A cat."], sums, 256)

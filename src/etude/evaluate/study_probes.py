@@ -13,12 +13,14 @@ def modular_probes(train: Iterable[str], held_out: Iterable[str], max_items: int
     """The sums of ``builtin:modular`` that a run learned by, and those that it never saw; all numbers are candidates.
 
     train, held_out: the documents, in any order. What is asked as never seen is no document of ``train``.
+    Raises InputError where one of them has no sum.
     """
-    shown = set(train)
+    sums = {document.text for document in modular.documents()}
+    shown, unseen = sums.intersection(train), sums.intersection(held_out)
     never = "The sum itself, and so its answer; the rule is in every other one."
     return [
         _probe("seen in training", shown, "", max_items),
-        _probe("never seen", set(held_out) - shown, never, max_items),
+        _probe("never seen", unseen - shown, never, max_items),
     ]
 
 
