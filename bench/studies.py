@@ -96,7 +96,7 @@ def grokking(folder: Path) -> str:
     return "\n\n".join(
         [
             f"{minutes(runs)} Right answers, of {MODULUS} that are "
-            "possible, to 256 sums that were seen in training, and to 256 that never were:",
+            "possible, to 236 sums that were seen in training, and to 236 that never were:",
             markdown_table(
                 ["step", *(f"{run.name}, {on}" for run in runs for on in ("seen", "never"))],
                 [

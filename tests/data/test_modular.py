@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -44,10 +45,12 @@ def test_the_recipe_asks_for_what_it_showed_and_for_what_it_did_not(tmp_path: Pa
     assert not questions.left_out
     seen, unseen = questions.probes
     for probe, texts in ((seen, shown), (unseen, held_out)):
-        assert len(probe.items) == 256
+        assert len(probe.items) == 4 * MODULUS
+        right = Counter(item.answer.said for item in probe.items)
+        assert set(right.values()) == {4}, "who prefers a number is right no more often"
         assert probe.chance == pytest.approx(1 / MODULUS)
         answers = [item.answer.given + item.answer.said for item in probe.items]
-        assert len(set(answers)) == 256
+        assert len(set(answers)) == 4 * MODULUS
         assert texts.issuperset(answers)
         for item in probe.items:
             assert {one.said for one in item.candidates} == set(SYMBOLS)
@@ -59,7 +62,9 @@ def test_other_texts_of_a_mixture_are_no_sums() -> None:
     sums = [one.text for one in documents(1)]
     shown, held_out = ["Once upon a time.", *sums[:100]], [*sums[50:200], "1-1=2", "A cat."]
     seen, unseen = modular_probes(shown, held_out, 256)
-    assert len(seen.items) == 100
-    assert len(unseen.items) == 100
+    for probe, among in ((seen, sums[:100]), (unseen, sums[100:200])):
+        texts = [item.answer.given + item.answer.said for item in probe.items]
+        assert set(texts) <= set(among)
+        assert len(texts) == len({text[-1] for text in among})
     with pytest.raises(InputError, match="yields no items for modular subtraction, seen in training"):
         modular_probes(["A cat."], sums, 256)

@@ -26,7 +26,6 @@ def title(probe: Probe) -> str:
 
 
 PROBES = world_probes(0, 48)
-BLOCKED = [probe for probe in PROBES if not probe.per_token]
 NAME = "(" + "|".join(NAMES) + ")"
 PLACE_OF = {kind.at: kind.noun for kind in PLACES}
 
@@ -109,15 +108,15 @@ def test_sums_are_right() -> None:
         assert int(item.answer.said.removesuffix(".\n")) == (
             int(a) + int(b) if sign == "plus" else int(a) - int(b)
         )
-        assert [one.said for one in item.candidates] == [
-            f"{n}.\n" for n in range(41 if sign == "plus" else 21)
-        ]
-    by_condition = {
-        probe.condition: len(probe.items) for probe in world_probes(0, 256) if probe.name == "arithmetic"
-    }
-    assert sum(by_condition.values()) == len(
-        [1 for a in range(21) for b in range(21) if is_held_out("sum", a, b, "+")]
-    ) + len([1 for a in range(21) for b in range(a + 1) if is_held_out("sum", a, b, "-")])
+    by_condition = {probe.condition: probe for probe in world_probes(0, 256) if probe.name == "arithmetic"}
+    for probe in by_condition.values():
+        sums = [item.answer.given for item in probe.items]
+        assert len(set(sums)) == len(sums)
+    held_out = len([1 for a in range(21) for b in range(21) if is_held_out("sum", a, b, "+")]) + len(
+        [1 for a in range(21) for b in range(a + 1) if is_held_out("sum", a, b, "-")]
+    )
+    asked = sum(len(probe.items) for probe in by_condition.values())
+    assert 0.9 * held_out < asked <= held_out  # a result that is left alone is no question
 
 
 def test_word_problems_are_right() -> None:
@@ -216,7 +215,7 @@ def test_the_wording_is_that_of_the_stories(name: str, stories: list[str]) -> No
 # --- balanced ------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("probe", BLOCKED, ids=title)
+@pytest.mark.parametrize("probe", PROBES, ids=title)
 def test_every_answer_is_right_as_often_as_the_others(probe: Probe) -> None:
     right: dict[tuple[str, ...], Counter[str]] = defaultdict(Counter)
     for item in probe.items:
@@ -226,8 +225,10 @@ def test_every_answer_is_right_as_often_as_the_others(probe: Probe) -> None:
         assert len(set(times.values())) == 1
 
 
-@pytest.mark.parametrize("probe", BLOCKED, ids=title)
+@pytest.mark.parametrize("probe", PROBES, ids=title)
 def test_the_last_bytes_before_the_answers_of_a_block_are_the_same(probe: Probe) -> None:
+    if probe.name == "arithmetic":
+        return  # of which counting sees the second number
     ends: dict[tuple[str, ...], set[str]] = defaultdict(set)
     for item in probe.items:
         assert len({one.given for one in item.candidates}) == 1
@@ -288,7 +289,7 @@ def test_counting_is_at_chance(stories: list[str]) -> None:
     for probe in PROBES:
         found = measured(probe, answerer).accuracy
         assert found.interval.holds(probe.chance), probe.title
-        if not probe.per_token:
+        if probe.name != "arithmetic":
             assert found.value == pytest.approx(probe.chance), probe.title
 
 

@@ -125,3 +125,19 @@ def test_a_model_folder_has_no_text_of_its_own(
 def test_a_mistake_is_one_line(run: Watched, asked: dict[str, object], words: str) -> None:
     with pytest.raises(InputError, match=words):
         said(Asked(run.path, **asked))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"\x00\xff" * 100, b'{"schema": 0}\n'], ids=["empty", "noise", "older"]
+)
+def test_damaged_records_are_written_anew(run: Watched, content: bytes) -> None:
+    file = run.path / FILE
+    before = file.read_bytes() if file.exists() else None
+    try:
+        file.write_bytes(content)
+        said(Asked(list_checkpoints(run.path / "checkpoints")[-1], ("world",), num_items=ITEMS))
+        assert read_records(run.path).records
+    finally:
+        file.unlink()
+        if before is not None:
+            file.write_bytes(before)

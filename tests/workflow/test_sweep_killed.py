@@ -1,4 +1,4 @@
-"""A real sweep, killed in the middle with all its processes: typed again with --resume it comes to its end."""
+"""A real sweep, killed in the middle, with what it trains or alone: typed again with --resume it comes to its end."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+
+import pytest
 
 from etude.evaluate.records import read_records
 from etude.run import RunFolder
@@ -27,7 +29,9 @@ SMALL = [
 LONGEST = 240.0
 
 
-def test_a_sweep_survives(tmp_path: Path) -> None:
+@pytest.mark.parametrize("alone", [False, True], ids=["with its training", "alone"])
+def test_a_sweep_survives(tmp_path: Path, alone: bool) -> None:
+    """Killed alone, it leaves a training behind, which the next one waits for."""
     command = [sys.executable, "-m", "etude", "sweep"]
     settings = [word for one in SMALL for word in ("--set", one)]
     asked = ["--sizes", "2", "--seeds", "1", "--time", "150s", "--items", "16", "--suite", "world"]
@@ -39,7 +43,7 @@ def test_a_sweep_survives(tmp_path: Path) -> None:
         assert time.monotonic() - begun < LONGEST
         time.sleep(0.2)
     time.sleep(1.0)
-    os.killpg(first.pid, signal.SIGKILL)
+    (os.kill if alone else os.killpg)(first.pid, signal.SIGKILL)
     first.wait()
     plan = SweepPlan.load(folder)
     written = (folder / "sweep.json").read_bytes()

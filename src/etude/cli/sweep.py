@@ -46,6 +46,7 @@ def sweep(
     from etude.cli.unread import outlive_reader
     from etude.config import load_settings
     from etude.errors import InputError
+    from etude.evaluate.items import FEWEST_ITEMS
     from etude.workflow import sweep as job
 
     outlive_reader()
@@ -55,8 +56,10 @@ def sweep(
             raise InputError("--resume goes on with the sweep's own settings: leave the others out")
         job.go_on(resume, console)
         return
-    if seeds < 1 or items < 8:
-        raise InputError("a sweep needs one seed or more, and eight items or more of each probe")
+    if sizes < 1 or seeds < 1:
+        raise InputError("a sweep needs one size or more and one seed or more, such as --sizes 4 --seeds 3")
+    if items < FEWEST_ITEMS:
+        raise InputError(f"a probe of fewer than {FEWEST_ITEMS} items says nothing: type --items 64, or more")
     values = {"data.sources": tuple(sources)} if sources else {}
     settings = load_settings(config, overrides or [], values)
     asked = job.Asked(sizes, seeds, parse_duration(time), tuple(suite or ()), items, name)

@@ -9,6 +9,9 @@ from dataclasses import asdict, dataclass
 
 from etude.errors import InputError
 
+FEWEST_ITEMS = 16
+"""A probe of fewer says nothing: chance itself would lie anywhere."""
+
 
 @dataclass(frozen=True, slots=True)
 class Candidate:

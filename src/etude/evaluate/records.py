@@ -111,7 +111,7 @@ def read_records(run: Path) -> Records:
     """probes.jsonl of a run folder, which may come from anybody: what is no record is left out and counted.
 
     Of two records of one checkpoint and the same items the later one stands.
-    Raises InputError where there is no such file, none of its lines is a record, or a newer etude wrote it.
+    Raises InputError where there is no such file, or a newer etude wrote it.
     """
     file = run / FILE
     if not file.is_file():
@@ -132,8 +132,6 @@ def read_records(run: Path) -> Records:
             continue
         where = record.where
         found[record.probe, record.condition, record.items, where.step] = record
-    if not found:
-        raise InputError(f"{file} holds no record of a probe: ask again, with `etude eval {run}`")
     ordered = sorted(found.values(), key=lambda record: record.where.step)
     return Records(tuple(ordered), damaged)
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Set
 from hashlib import blake2b
+from itertools import islice
 
 from etude.data.studies import modular
-from etude.evaluate.items import Item, Probe, choice
+from etude.evaluate.blocks import block
+from etude.evaluate.items import Item, Probe
 
 
 def modular_probes(train: Iterable[str], held_out: Iterable[str], max_items: int) -> list[Probe]:
@@ -25,14 +28,17 @@ def modular_probes(train: Iterable[str], held_out: Iterable[str], max_items: int
 
 
 def _probe(condition: str, texts: Set[str], held_out: str, max_items: int) -> Probe:
-    """The first of the texts in an order that is theirs, so that runs of all seeds are asked the same."""
-    drawn = sorted(texts, key=lambda text: blake2b(text.encode(), digest_size=8).digest())
-    items = tuple(map(_item, drawn[:max_items]))
+    """Blocks of one sum for each answer, so that no preference for an answer is worth anything.
+
+    Texts are taken in an order that is theirs, so that runs of all seeds are asked the same.
+    """
+    by_answer: dict[str, list[str]] = defaultdict(list)
+    for text in sorted(texts, key=lambda text: blake2b(text.encode(), digest_size=8).digest()):
+        by_answer[text[-1]].append(text)
+    most = max(1, max_items // max(1, len(by_answer))) if len(by_answer) > 1 else 0
+    items: list[Item] = []
+    for sums in islice(zip(*by_answer.values(), strict=False), most):
+        items += block([(text[:-1], text[-1]) for text in sums], "")
     return Probe(
-        "modular subtraction", condition, "What is the difference?", items, held_out, open_answer=True
+        "modular subtraction", condition, "What is the difference?", tuple(items), held_out, open_answer=True
     )
-
-
-def _item(text: str) -> Item:
-    given, said = text[:-1], text[-1]
-    return choice(given, said, *(symbol for symbol in modular.SYMBOLS if symbol != said))

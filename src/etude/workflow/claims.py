@@ -10,9 +10,10 @@ from etude.run import write_failure
 
 
 @contextmanager
-def claimed(file: Path) -> Iterator[bool]:
-    """Whether ``file`` could be claimed; nobody else can while the block lasts.
+def claimed(file: Path) -> Iterator[int | None]:
+    """The descriptor that claims ``file``, or None where somebody else has it.
 
+    Nobody else can claim it while the block lasts, or a process lives that the descriptor was passed on to.
     Without locks (Windows) every claim succeeds: one process at a time is then for the user to see to.
     """
     try:
@@ -27,6 +28,6 @@ def claimed(file: Path) -> Iterator[bool]:
         except ImportError:
             pass
         except BlockingIOError:
-            yield False
+            yield None
             return
-        yield True
+        yield handle.fileno()

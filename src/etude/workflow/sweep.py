@@ -147,18 +147,18 @@ def _waits(plan: SweepPlan) -> bool:
 def _do(plan: SweepPlan, member: Member, console: Console) -> str:
     """Train and examine; what went wrong, if anything did."""
     run, begun = plan.folder / member.name, time.monotonic()
-    with claimed(_claim(plan, member)) as ours:
-        if not ours or is_done(plan, member):
+    with claimed(_claim(plan, member)) as claim:
+        if claim is None or is_done(plan, member):
             return ""
         if not is_trained(plan, member):
             words = ["--resume", str(run)] if run.exists() else ["--config", str(plan.settings_file(member))]
-            problem = _etude(plan, member, ["train", *words, "--no-studio"])
+            problem = _etude(plan, member, claim, ["train", *words, "--no-studio"])
             if problem:
                 return problem
         trained = time.monotonic()
         suites = [word for suite in plan.suites for word in ("--suite", suite)]
         asked = ["--steps", "all", "--items", str(plan.num_items), "--expect", plan.probes_hash]
-        problem = _etude(plan, member, ["eval", str(run), *suites, *asked])
+        problem = _etude(plan, member, claim, ["eval", str(run), *suites, *asked])
         if problem:
             return problem
         _examined(plan, member).touch()
@@ -172,17 +172,20 @@ def _do(plan: SweepPlan, member: Member, console: Console) -> str:
     return ""
 
 
-def _etude(plan: SweepPlan, member: Member, words: Sequence[str]) -> str:
-    """Run a command of ours; its last line where it fails."""
+def _etude(plan: SweepPlan, member: Member, claim: int, words: Sequence[str]) -> str:
+    """Run a command of ours, which holds the claim even if this process is killed; its last line where it fails."""
     log = plan.progress / f"{member.name}.log"
     with log.open("a") as file:
-        done = subprocess.run([sys.executable, "-m", "etude", *words], stdout=file, stderr=file)
+        passed_on = () if sys.platform == "win32" else (claim,)
+        done = subprocess.run(
+            [sys.executable, "-m", "etude", *words], stdout=file, stderr=file, pass_fds=passed_on
+        )
     if done.returncode == STOPPED:
         raise SystemExit(STOPPED)
     if done.returncode == 0:
         return ""
-    lines = log.read_text(errors="replace").strip().splitlines()
-    return lines[-1] if lines else f"ended with {done.returncode}"
+    lines = [line.strip("│ ") for line in log.read_text(errors="replace").splitlines()]
+    return next((line for line in reversed(lines) if line[:1].isalnum()), f"ended with {done.returncode}")
 
 
 def _claim(plan: SweepPlan, member: Member) -> Path:
@@ -190,8 +193,8 @@ def _claim(plan: SweepPlan, member: Member) -> Path:
 
 
 def _is_free(plan: SweepPlan, member: Member) -> bool:
-    with claimed(_claim(plan, member)) as ours:
-        return ours
+    with claimed(_claim(plan, member)) as claim:
+        return claim is not None
 
 
 def _examined(plan: SweepPlan, member: Member) -> Path:

@@ -5,11 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from etude.evaluate.items import Item, Probe
+from etude.evaluate.items import FEWEST_ITEMS, Item, Probe
 from etude.evaluate.text_probes.training import Training
-
-FEWEST_ITEMS = 16
-"""A probe of fewer says nothing: chance itself would lie anywhere."""
 
 
 @dataclass(frozen=True)

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 
 from etude.errors import InputError
-from etude.evaluate.items import Probe
+from etude.evaluate.items import FEWEST_ITEMS, Probe
 from etude.evaluate.text_probes.closure import closure
 from etude.evaluate.text_probes.entities import entity_recall
 from etude.evaluate.text_probes.far_context import far_context
 from etude.evaluate.text_probes.induction import induction
 from etude.evaluate.text_probes.order import word_order
 from etude.evaluate.text_probes.passages import Material, passages
-from etude.evaluate.text_probes.proposal import FEWEST_ITEMS, Proposal, TextSuite, finished
+from etude.evaluate.text_probes.proposal import Proposal, TextSuite, finished
 from etude.evaluate.text_probes.training import search
 from etude.evaluate.text_probes.words import wordness
 

@@ -14,7 +14,7 @@ def world_probes(seed: int = 0, max_items: int = 256) -> list[Probe]:
 
     The answers of one block of items change places: each is right once, and the last six bytes before the answer,
     all that a 7-gram sees, are the same in all. So whoever looks at no more than those, or prefers some name, is at
-    chance exactly. Digits of sums are the exception: there the candidates are all possible results.
+    chance exactly. Digits of sums are the exception: there counting sees the second number.
     """
     return [
         *who_has(seed, max_items),

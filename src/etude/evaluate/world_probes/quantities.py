@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import replace
 
 from etude.data.primer.entities import amount
-from etude.data.primer.holdout import HELD_SUMS, LARGEST_ADDEND
+from etude.data.primer.holdout import HELD_SUMS
 from etude.data.primer.lexicon import COUNTS, CountKind, number_word
 from etude.data.primer.rng import Rng
 from etude.evaluate.blocks import END_OF_LINE, block
-from etude.evaluate.items import Candidate, Item, Probe
+from etude.evaluate.items import Item, Probe
 from etude.evaluate.world_probes.wording import HAVE_MANY, Evenly, capital, object_, subject, taught_with
 
 Sum = tuple[int, int, str]
@@ -20,35 +22,43 @@ def result(a: int, b: int, op: str) -> int:
     return a + b if op == "+" else a - b
 
 
-def carries(a: int, b: int, op: str) -> bool:
-    """Whether the units make ten or more, or are too few to take from."""
-    return a % 10 + b % 10 >= 10 if op == "+" else a % 10 < b % 10
+def carries(a: int, b: int) -> bool:
+    """Whether the units make ten or more."""
+    return a % 10 + b % 10 >= 10
 
 
 def arithmetic(seed: int, max_items: int) -> list[Probe]:
-    """Every held-out sum in digits, with all possible results as candidates: they differ in length, so each is
-    compared by its mean a token."""
-    return [_digits(op, carry, seed, max_items) for op in _WORD for carry in (False, True)]
+    """Held-out sums in digits. In a block no result comes twice, and those of all its sums are the candidates."""
+    plus, minus = ([one for one in sorted(HELD_SUMS) if one[2] == op] for op in _WORD)
+    by_condition = {
+        "plus, no carry": [one for one in plus if not carries(*one[:2])],
+        "plus, carry": [one for one in plus if carries(*one[:2])],
+        "minus": minus,  # too few borrow for a probe of their own
+    }
+    return [_digits(condition, sums, seed, max_items) for condition, sums in by_condition.items()]
 
 
-def _digits(op: str, carry: bool, seed: int, max_items: int) -> Probe:
-    rng = Rng(f"probe {seed} arithmetic {op} {carry}")
-    asked = [one for one in sorted(HELD_SUMS) if one[2] == op and carries(*one) is carry]
-    most = 2 * LARGEST_ADDEND if op == "+" else LARGEST_ADDEND
-    items = []
-    for a, b, _ in rng.some(asked, max_items):
-        text = f"What is {a} {_WORD[op]} {b}? "
-        candidates = tuple(Candidate(text, f"{value}{END_OF_LINE}") for value in range(most + 1))
-        items.append(Item(candidates, result(a, b, op), _group(a, b, op)))
-    step = ("carry" if op == "+" else "borrow") if carry else ("no carry" if op == "+" else "no borrow")
+def _digits(condition: str, held_out: Sequence[Sum], seed: int, max_items: int) -> Probe:
+    rng = Rng(f"probe {seed} arithmetic {condition}")
+    by_result: dict[int, list[Sum]] = defaultdict(list)
+    for one in rng.some(held_out, len(held_out)):
+        by_result[result(*one)].append(one)
+    items: list[Item] = []
+    most = max(2, max_items)
+    while len(items) < most - 1:
+        sums = rng.some([sums.pop() for sums in by_result.values() if sums], most - len(items))
+        if len(sums) < 2:
+            break
+        asked = [(f"What is {a} {_WORD[op]} {b}? ", f"{result(a, b, op)}{END_OF_LINE}") for a, b, op in sums]
+        for item, one in zip(block(asked, ""), sums, strict=True):
+            items.append(replace(item, group=_group(*one)))
     return Probe(
         "arithmetic",
-        f"{_WORD[op]}, {step}",
-        "What is the result, of all possible results?",
+        condition,
+        "What is the result? The results of other sums are the wrong ones.",
         tuple(items),
         held_out="This sum, in digits or words, of a page of sums or of a story; with plus, in either order.",
         open_answer=True,
-        per_token=True,
     )
 
 
@@ -96,7 +106,7 @@ def _counting(op: str, seed: int, max_items: int) -> Probe:
         sums = [draws[value].draw() for value in sorted(draws)]
         asked = [(_problem(rng, one, kind), capital(amount(result(*one), kind))) for one in sums]
         for item, one in zip(block(asked, ""), sums, strict=True):
-            items.append(Item(item.candidates, item.right, _group(*one)))
+            items.append(replace(item, group=_group(*one)))
     return Probe(
         "word problems",
         "gains" if op == "+" else "losses",
