@@ -24,8 +24,8 @@ from rich.console import Console
 from etude.evaluate.records import read_records
 from etude.run import read_object
 from etude.workflow.emergence import emergence
-from etude.workflow.emergence_study import Ability, Study
-from etude.workflow.emergence_words import interval_of, score_of
+from etude.workflow.emergence_study import Ability, Study, law_of
+from etude.workflow.emergence_words import interval_of, law_lines, score_of
 from etude.workflow.history import RunHistory
 from etude.workflow.sweep_plan import SweepPlan
 from harness import markdown_table, put_block
@@ -83,13 +83,13 @@ def told(plan: SweepPlan, study: Study, typed: str, whole: bool) -> list[str]:
         f"all, at most {plan.num_items} items a probe, questions `{plan.probes_hash}`, commit `{(commit or '')[:10]}`. "
         "Every verdict with its numbers: [emergence/verdicts.json](emergence/verdicts.json); the page with every curve "
         f"is {page}.",
-        foretold(plan, histories),
+        foretold(plan, histories) + f" Of all runs the law is another: {law_lines(law_of(study))[0]}.",
         "At the largest size, mean over seeds at the last checkpoint. “n-gram” is what Kneser-Ney counts of the "
         "training text reach on the same items, “random” a network with random weights.",
     ]
     largest = max(ability.family.num_parameters for ability in study.abilities)
     shown = [one for one in study.abilities if one.family.num_parameters == largest]
-    beyond = [one for one in shown if is_beyond(one) and one.last.held_out]
+    beyond = [one for one in shown if one.label == "beyond counting" and one.last.held_out]
     text.append(table(shown))
     missing = [one.title for one in shown if "not there" in one.verdict.word.value]
     text.append(
@@ -104,10 +104,6 @@ def told(plan: SweepPlan, study: Study, typed: str, whole: bool) -> list[str]:
         "</picture>"
     )
     return text
-
-
-def is_beyond(ability: Ability) -> bool:
-    return ability.label == "beyond counting" and ability.verdict.accuracy.interval.low > ability.last.chance
 
 
 def table(abilities: list[Ability]) -> str:

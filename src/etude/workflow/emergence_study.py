@@ -113,8 +113,10 @@ class Ability:
 
     @property
     def label(self) -> str:
-        """What most seeds are labelled at their last checkpoint."""
-        return Counter(records[-1].label for records in self.series).most_common(1)[0][0]
+        """What most seeds are labelled at their last checkpoint; beyond counting only where all together are."""
+        label = Counter(records[-1].label for records in self.series).most_common(1)[0][0]
+        together = self.verdict.accuracy.interval.low > self.last.chance
+        return "at chance" if label == "beyond counting" and not together else label
 
     @property
     def counting(self) -> Measured | None:
