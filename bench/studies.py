@@ -152,7 +152,8 @@ def trained(folder: Path, recipe: str, name: str, control: tuple[str, str]) -> l
 def minutes(runs: Sequence[Path]) -> str:
     """Of training, in the mean."""
     mean = sum(RunHistory.load(run).steps[-1].wall_time for run in runs) / len(runs) / 60
-    return f"{mean:.1f} minutes of training each, in the mean, on {available_cores()} core(s)."
+    cores = "one core" if available_cores() == 1 else f"{available_cores()} cores"
+    return f"{mean:.1f} minutes of training each, in the mean, on {cores}."
 
 
 def right(run: Path, condition: str) -> dict[int, float]:
