@@ -5,19 +5,17 @@
 
 --whole keeps the page and all scores too, some megabytes.
 
-Also the table of what the verdicts are worth, from bench/results/verdicts.json. Nothing here is typed in: the tables
-are made of the records, and of sweep.json and prediction.json, which were written before and while runs were trained.
+Nothing here is typed in: the tables are made of the records, and of sweep.json and prediction.json, which were written
+before and while runs were trained. The tables of what the verdicts are worth are bench/verdicts.py's.
 Wants Chromium and playwright for the pictures (light and dark) of the report.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import platform
 from pathlib import Path
 from shutil import which
-from typing import Any
 
 from rich.console import Console
 
@@ -32,7 +30,6 @@ from harness import markdown_table, put_block
 
 REPOSITORY = Path(__file__).parent.parent
 PAGE, REPORT = REPOSITORY / "docs" / "emergence.md", REPOSITORY / "docs" / "emergence"
-VERDICTS = REPOSITORY / "bench" / "results" / "verdicts.json"
 
 
 def main() -> None:
@@ -47,24 +44,10 @@ def main() -> None:
     plan = SweepPlan.load(sweep)
     runs = [sweep / member.name for member in plan.members]
     study = emergence(runs, "steps", REPORT, console=Console())
-    put_block(PAGE, "verdict-rates", rates(json.loads(VERDICTS.read_text())))
     put_block(PAGE, "study", "\n\n".join(told(plan, study, arguments.typed, arguments.whole)))
     pictures()
     for file in () if arguments.whole else (REPORT / "index.html", REPORT / "scores.csv"):
         file.unlink()
-
-
-def rates(result: dict[str, Any]) -> str:
-    rows = []
-    for name, found in result["truths"].items():
-        low, high = found["error_rate_interval"]
-        wrong = ", ".join(
-            f"{count} “{word}”" for word, count in found["said"].items() if word != found["right"]
-        )
-        rows.append(
-            [name, found["right"], f"{found['error_rate']:.1%} ({low:.1%} to {high:.1%})", wrong or "none"]
-        )
-    return markdown_table(["planted", "right verdict", "wrong", "said instead"], rows)
 
 
 def told(plan: SweepPlan, study: Study, typed: str, whole: bool) -> list[str]:

@@ -2,13 +2,13 @@
 
     python bench/verdicts.py
 
-Each study has 3 seeds, 256 items and 12 to 20 checkpoints on a logarithmic grid (`etude.evaluate.emergence.simulated`
-says how items and networks scatter). The rules of the verdict were chosen on the studies of --seed 1; the result is of
-other studies. Beside the table: how often "emerged" is said of rises that take a given factor in x (smooth by the rule
-from 4 on, sharp up to 2), with how many items, and how often the loss law's interval holds the loss of a new run of
-four times the largest size.
+Each study has 3 seeds, 12 to 20 checkpoints on a logarithmic grid and 256 items, or 64, the default of `etude sweep`
+(`etude.evaluate.emergence.simulated` says how items and networks scatter). The rules of the verdict were chosen on the
+studies of --seed 1; the result is of other studies. Beside the table of planted truths: what is said of rises that take
+a given factor in x, and how often the loss law's interval holds the loss of a new run of four times the largest size.
+A verdict that says it is undecided is counted by itself, neither right nor wrong.
 
-Results: bench/results/verdicts.json
+Results: bench/results/verdicts.json, and the tables in docs/emergence.md.
 """
 
 from __future__ import annotations
@@ -26,10 +26,12 @@ from etude.evaluate.emergence.law import EndOfRun, fit_law
 from etude.evaluate.emergence.simulated import RIGHT, Truth, error_rates
 from etude.evaluate.emergence.verdict import Word, verdict
 from etude.evaluate.statistics import wilson
-from harness import RESULTS, markdown_table, write_result
+from harness import RESULTS, markdown_table, put_block, write_result
 
-FACTORS = (1.5, 2.0, 2.5, 3.0, 4.0, 6.0, 8.0, 16.0, 64.0)
-ITEMS = (64, 1024)
+PAGE = Path(__file__).parent.parent / "docs" / "emergence.md"
+FACTORS = (1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 16.0, 64.0)
+ITEMS = (256, 64)
+GREW = (Word.SMOOTH, Word.METRIC)
 EXPONENT, FLOOR = 0.35, 1.4
 
 
@@ -38,68 +40,88 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--studies", type=int, default=200, help="of each truth")
-    parser.add_argument("--seed", type=int, default=2)
+    parser.add_argument("--seed", type=int, default=3)
     parser.add_argument("--out", type=Path, default=RESULTS)
     arguments = parser.parse_args()
     begin, studies, seed = time.process_time(), arguments.studies, arguments.seed
-    truths = {truth.value: of_truth(truth, studies, seed) for truth in Truth}
-    seconds = (time.process_time() - begin) / studies / len(Truth)
+    truths = {
+        str(items): {truth.value: of_truth(truth, items, studies, seed) for truth in Truth} for items in ITEMS
+    }
+    seconds = (time.process_time() - begin) / studies / len(Truth) / len(ITEMS)
     content = {
         "studies_of_each_truth": studies,
         "seed": seed,
         "cpu_seconds_a_study": round(seconds, 4),
-        "truths": truths,
-        "emerged_by_rise_factor": {str(factor): of_factor(factor, studies // 2, seed) for factor in FACTORS},
-        "right_by_items": {str(items): of_items(items, studies // 2, seed) for items in ITEMS},
+        "truths_by_items": truths,
+        "said_by_items_and_rise_factor": {
+            str(items): {str(factor): of_factor(factor, items, studies, seed) for factor in FACTORS}
+            for items in ITEMS
+        },
         "loss_law": [of_law(sizes, seeds, studies, seed) for sizes, seeds in ((4, 3), (4, 1), (6, 1))],
     }
     file = write_result("verdicts", content, threads=1, folder=arguments.out)
-    words = list(Word)
-    print(
-        markdown_table(
-            ["planted", *words],
-            [[name, *(found["said"].get(word, 0) for word in words)] for name, found in truths.items()],
-        )
+    tables = f"{truth_table(content)}\n\n{factor_table(content)}"
+    if arguments.out == RESULTS:
+        put_block(PAGE, "verdict-rates", tables)
+    print(tables, file, sep="\n")
+
+
+def truth_table(content: dict[str, Any]) -> str:
+    rows = []
+    for items, truths in content["truths_by_items"].items():
+        for name, found in truths.items():
+            low, high = found["error_rate_interval"]
+            wrong = ", ".join(
+                f"{count} “{word}”"
+                for word, count in found["said"].items()
+                if word not in (found["right"], Word.UNDECIDED)
+            )
+            rate = f"{found['error_rate']:.1%} ({low:.1%} to {high:.1%})"
+            undecided = f"{found['undecided_rate']:.1%}"
+            rows.append([name, items, found["right"], rate, undecided, wrong or "none"])
+    return markdown_table(
+        ["planted", "items", "right verdict", "wrong (95 %)", "undecided", "said instead"], rows
     )
-    print(markdown_table(["rise over a factor of", "said to have emerged"], emerged_rows(content)))
-    print(file)
 
 
-def emerged_rows(content: dict[str, Any]) -> list[list[object]]:
-    return [[factor, share] for factor, share in content["emerged_by_rise_factor"].items()]
+def factor_table(content: dict[str, Any]) -> str:
+    """What is said of rises over a factor, in shares of the studies."""
+    rows = []
+    for items, factors in content["said_by_items_and_rise_factor"].items():
+        for factor, said in factors.items():
+            grew = [said.get(word, 0) for word in GREW]
+            known = [said.get(Word.EMERGED, 0), *grew, said.get(Word.UNDECIDED, 0)]
+            shares = [*known, sum(said.values()) - sum(known)]
+            rows.append(
+                [f"{float(factor):g}", items, *(f"{share / sum(said.values()):.1%}" for share in shares)]
+            )
+    heads = ["emerged", *GREW, "undecided", "anything else"]
+    return markdown_table(["rise over a factor of", "items", *heads], rows)
 
 
 def word_of(curves: Sequence[Curve]) -> Word:
     return verdict(curves).word
 
 
-def of_truth(truth: Truth, studies: int, seed: int) -> dict[str, Any]:
+def of_truth(truth: Truth, items: int, studies: int, seed: int) -> dict[str, Any]:
     """What was said of it, and the rate of errors with its interval."""
-    said = error_rates(word_of, truth, studies, seed)
-    wrong = studies - said.get(RIGHT[truth], 0)
+    said = error_rates(word_of, truth, studies, seed, num_items=items)
+    undecided = said.get(Word.UNDECIDED, 0)
+    wrong = studies - said.get(RIGHT[truth], 0) - undecided
     interval = wilson(wrong, studies)
     return {
         "right": RIGHT[truth].value,
         "said": {word.value: count for word, count in sorted(said.items())},
         "error_rate": wrong / studies,
         "error_rate_interval": [round(interval.low, 4), round(interval.high, 4)],
+        "undecided_rate": undecided / studies,
     }
 
 
-def of_factor(factor: float, studies: int, seed: int) -> float:
-    """The share of sigmoid rises over this factor that are said to have emerged."""
-    return (
-        error_rates(word_of, Truth.SMOOTH, studies, seed, rise_factor=factor).get(Word.EMERGED, 0) / studies
-    )
-
-
-def of_items(items: int, studies: int, seed: int) -> dict[str, float]:
-    """The share of right verdicts with more or fewer items."""
-    return {
-        truth.value: error_rates(word_of, truth, studies, seed, num_items=items).get(RIGHT[truth], 0)
-        / studies
-        for truth in Truth
-    }
+def of_factor(factor: float, items: int, studies: int, seed: int) -> dict[str, int]:
+    """What is said of rises, of the shapes of the smooth truth, that take this factor from 10 % to 90 %."""
+    said = error_rates(word_of, Truth.SMOOTH, studies, seed, num_items=items, rise_factor=factor)
+    return {word.value: count for word, count in sorted(said.items())}
 
 
 def of_law(sizes: int, seeds: int, studies: int, seed: int) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from etude.evaluate.emergence.change_point import (
 )
 from etude.evaluate.emergence.curves import Curve, Floats, errors_of, log_positions
 from etude.evaluate.emergence.simulated import RIGHT, Truth, error_rates
-from etude.evaluate.emergence.verdict import RULES, Word, find, over_seeds, verdict
+from etude.evaluate.emergence.verdict import BETTER, RULES, Word, find, over_seeds, verdict
 from etude.evaluate.statistics import Estimate, Interval, Z
 
 T = np.log(2.0) * np.arange(14)
@@ -151,7 +151,7 @@ NOTHING = [0.01, -0.01, 0.0, 0.01, 0.0, -0.01, 0.0, 0.01, -0.01, 0.0, 0.01, 0.0]
         ([SHARP] * 3, Word.EMERGED),
         ([SHARP, SHARP, SMOOTH], Word.EMERGED),
         ([SHARP, SMOOTH, SMOOTH], Word.SMOOTH),
-        ([SHARP] * 2 + [SMOOTH] * 2, Word.SMOOTH),
+        ([SHARP] * 2 + [SMOOTH] * 2, Word.UNDECIDED),
         ([SMOOTH] * 3, Word.SMOOTH),
         ([NOTHING] * 3, Word.NOT_YET),
         ([SHARP, SHARP, NOTHING], Word.MIXED),
@@ -176,6 +176,86 @@ def test_a_smooth_margin_under_a_sharp_threshold() -> None:
     assert verdict(seeds).word is Word.METRIC
     assert all(found.sharp_threshold and found.hidden > 0.5 for found in verdict(seeds).seeds)
     assert not find(curve(SMOOTH)).sharp_threshold
+
+
+def test_right_answers_without_a_margin_did_not_grow() -> None:
+    """Accuracy comes to 0.66 while the margin falls to -0.2: the induction of the stories study."""
+    falling = [-0.2 * at / 11 + 0.005 * (-1) ** at for at in range(12)]
+    rising = [0.5 + 0.16 * at / 11 for at in range(12)]
+    found = verdict([curve(falling, seed, rising) for seed in range(3)])
+    assert found.word is Word.ONLY_ANSWERS
+    assert all(one.there and not one.in_margin and not one.smooth for one in found.seeds)
+    assert "rise over" not in found.numbers
+    from_below = [value - 1 for value in SMOOTH]
+    assert verdict([curve(from_below, seed, rising) for seed in range(3)]).word is Word.ONLY_ANSWERS
+    jumping = [value - 1 for value in SHARP]
+    assert verdict([curve(jumping, seed, rising) for seed in range(3)]).word is Word.ONLY_ANSWERS
+
+
+@pytest.mark.parametrize(
+    "margins",
+    [
+        [0.3 - 0.2 * at / 11 for at in range(12)],  # falls
+        [0.3 + 0.002 * (-1) ** at + 0.02 * at / 11 for at in range(12)],  # rises within its errors
+        [0.3, 0.2, 0.1, 0.0, -0.1, -0.1, 0.0, 0.1, 0.2, 0.3, 0.3, 0.31],  # comes back to where it began
+    ],
+)
+def test_above_chance_is_no_smooth_rise(margins: list[float]) -> None:
+    rising = [0.5 + 0.3 * at / 11 for at in range(12)]
+    found = verdict([curve(margins, seed, rising) for seed in range(3)])
+    assert found.word is Word.UNDECIDED
+    assert all(one.in_margin and not one.smooth for one in found.seeds)
+
+
+def test_between_smooth_and_sharp_nothing_is_said() -> None:
+    """A rise that is neither: for each seed a change point is a little better, or as good."""
+    rises = [0.6 * logistic(T[:12], 4, factor) for factor in (2.6, 3.0, 3.4, 4.0, 5.0)]
+    generator = np.random.default_rng(5)
+    curves = [curve((values + generator.normal(0, 0.03, 12)).tolist()) for values in rises * 12]
+    found = [(one, find(one)) for one in curves]
+    between = [one for one, said in found if abs(said.advantage) < BETTER and said.in_margin][:2]
+    leaning = next(one for one, said in found if said.changed)
+    assert len(between) == 2
+    assert verdict([leaning, *between]).word is Word.UNDECIDED
+    assert verdict([leaning, leaning, between[0]]).word is Word.EMERGED
+    assert verdict([curve(SMOOTH), *between]).word is Word.UNDECIDED
+    assert verdict([curve(SMOOTH), curve(SMOOTH), between[0]]).word is Word.SMOOTH
+    for one in between:
+        assert not find(one).smooth
+        assert not find(one).changed
+
+
+def constant_curve(margin: float, accuracy: float, error: float, seed: int) -> Curve:
+    scores = (estimate(margin, error),) * 12
+    return Curve(seed, tuple(2.0**at for at in range(12)), scores, (estimate(accuracy, 0.03),) * 12, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("margins", "accuracies", "error", "mixed"),
+    [
+        ((0.11, 0.08, 0.45), (0.92, 0.87, 0.91), 0.02, False),  # all have it
+        ((-2.0, -2.0, 0.02), (0.5, 0.5, 0.5), 0.05, False),  # none has it
+        ((-2.0, -2.0, 0.02), (0.5, 0.5, 0.7), 0.05, False),  # one has it, but not in nats
+        ((-0.02, 0.01, 0.45), (0.5, 0.51, 0.91), 0.02, True),
+        ((0.01, 0.44, 0.45), (0.51, 0.92, 0.91), 0.02, True),
+        ((0.4, 0.5, 0.45), (0.9, 0.92, 0.91), 0.02, False),
+    ],
+)
+def test_seeds_are_mixed_where_some_have_it_and_some_not(
+    margins: Sequence[float], accuracies: Sequence[float], error: float, mixed: bool
+) -> None:
+    pairs = enumerate(zip(margins, accuracies, strict=True))
+    found = verdict([constant_curve(*pair, error, seed) for seed, pair in pairs])
+    assert (found.word is Word.MIXED) is mixed
+
+
+def test_every_word_has_its_rule() -> None:
+    rules = " ".join(RULES).lower()
+    said = ("emerged", "grew smoothly", "the sharpness is the metric's", "mixed over seeds", "not there yet")
+    more = (Word.ONLY_ANSWERS, "how it came is undecided", Word.FROM_THE_START)
+    for words in (*said, *more):
+        assert f"'{words}'" in rules
+        assert any(words in word for word in Word)
 
 
 def test_the_numbers_say_where() -> None:

@@ -152,6 +152,7 @@ def _raw(abilities: Sequence[Ability]) -> Iterator[str]:
         "size",
         "seed",
         "BIC for a change point",
+        "BIC for a smooth rise",
         "change at (steps)",
         "best shape",
         "rise",
@@ -178,7 +179,7 @@ def _raw(abilities: Sequence[Ability]) -> Iterator[str]:
 def _of_seed(found: SeedFinding) -> tuple[str, ...]:
     return (
         str(found.seed),
-        f"{found.advantage:+.1f}" if math.isfinite(found.advantage) else "no rise",
+        *(f"{bic:+.1f}" if math.isfinite(bic) else "no rise" for bic in (found.advantage, found.smoothness)),
         f"{found.changed_at:,.0f}" if found.changed and found.changed_at is not None else "-",
         found.shape,
         f"{found.rise:.3g} x" if math.isfinite(found.rise) else "-",

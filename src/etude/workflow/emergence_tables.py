@@ -85,12 +85,15 @@ def _seed(found: SeedFinding) -> dict[str, Any]:
     return {
         "seed": found.seed,
         "bic_for_a_change_point": finite_or_none(found.advantage),
+        "bic_for_a_smooth_rise": finite_or_none(found.smoothness),
         "changed": found.changed,
         "changed_at": found.changed_at if found.changed else None,
+        "grew_smoothly": found.smooth,
         "shape": found.shape,
         "rise_factor": finite_or_none(found.rise),
         "thresholded_rise_factor": finite_or_none(found.thresholded_rise),
         "there": found.there,
+        "there_in_margin": found.in_margin,
         "margin": _estimate(found.margin),
         "accuracy": _estimate(found.accuracy),
     }

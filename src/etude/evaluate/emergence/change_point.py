@@ -1,7 +1,7 @@
 """Did a curve grow, or jump? Smooth shapes and change points fitted to it over log x, and compared by BIC.
 
 A rise is smooth where its middle 80 % take at least a factor of 4 in x, and a change point where more than half of the
-whole gain comes within a factor of 2; between the two, whichever describes the points better.
+whole gain comes within a factor of 2; between the two, whichever describes the points better, or neither.
 
 Each shape is a grid of places and widths, on which the remaining coefficients are a weighted linear regression: the
 fit is exact up to the grid, the same every time, and takes milliseconds. The standard errors of the points weigh them
@@ -61,6 +61,12 @@ class Comparison:
         if self.change is None:
             return -math.inf
         return min(self.constant.bic, self.smooth.bic) - self.change.bic
+
+    @property
+    def smoothness(self) -> float:
+        """BIC by which a smooth curve, rising or not, is better than all else."""
+        others = [self.constant.bic, *([self.change.bic] if self.change else [])]
+        return min(others) - self.smooth.bic
 
     @property
     def best(self) -> Fit:

@@ -73,7 +73,8 @@ def study(
 ) -> list[Curve]:
     """The curves of one made-up study: 12 to 20 checkpoints on a logarithmic grid from step 0 on.
 
-    rise_factor: in x, from 10 % to 90 %; drawn where not given: 1 to 1.8 where it is sharp, 8 to 100 where not.
+    rise_factor: in x, from 10 % to 90 % of the log-odds; drawn where not given: 1 to 1.8 where it is sharp, 8 to 100
+    where not.
     """
     num_points = int(generator.integers(12, 21))
     steps = np.unique(np.geomspace(1, 2.0 ** generator.uniform(10, 14), num_points - 1).round())

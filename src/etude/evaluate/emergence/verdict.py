@@ -10,14 +10,14 @@ from itertools import pairwise
 
 import numpy as np
 
-from etude.evaluate.emergence.change_point import FEWEST_POINTS, compare, hidden_gain, rise
+from etude.evaluate.emergence.change_point import FEWEST_POINTS, SHARP_RISE, compare, hidden_gain, rise
 from etude.evaluate.emergence.curves import Curve, errors_of, log_positions, values_of
 from etude.evaluate.statistics import Estimate, Interval, Z
 
 FEWEST_SEEDS = 3
 MOST_OF_THEM = 2 / 3
 BETTER = 2.0
-"""BIC by which a change point must be better: less is "not worth more than a bare mention" (Kass & Raftery 1995)."""
+"""BIC by which one kind of curve must be better: less is "not worth more than a bare mention" (Kass & Raftery 1995)."""
 SHARPER = 0.5
 """A thresholded curve is sharper where its rise takes less than this share of the continuous one's, in log x."""
 HIDDEN = 0.5
@@ -29,18 +29,28 @@ GAP_ERRORS = 4.0
 
 RULES = (
     f"'Emerged' needs {FEWEST_SEEDS} seeds or more, and in two thirds of them a change point that describes the "
-    f"continuous metric better than any smooth curve does, by {BETTER:.0f} of BIC or more.",
+    f"continuous metric better than any smooth curve and a flat line do, by {BETTER:.0f} of BIC or more, and a last "
+    "margin above 0.",
+    f"'Grew smoothly' needs the same the other way round: in two thirds of the seeds a smooth rise that is better than "
+    f"any change point and a flat line by {BETTER:.0f} of BIC or more, and a last margin above 0 and above the first, "
+    "each beyond its error of 95 %. 'How it came is undecided' where neither can be said.",
     "A change point: flat, or drifting a little, then more than half of the whole gain within a factor of 2 in x. A "
-    "smooth curve: straight, curved, a power of x or sigmoid, its rise from 10 % to 90 % taking a factor of 4 or more.",
-    "'The sharpness is the metric's' where the continuous metric grew smoothly while the thresholded one (the share of "
-    "right answers) jumps by the same rule, or rises in less than half the doublings, or shows 10 % of its gain only "
-    "after the continuous one has made half of its own.",
-    f"'Mixed over seeds' where a gap between the seeds' last margins is wider than half of the highest and than "
-    f"{GAP_ERRORS:.0f} standard errors.",
+    "smooth curve: straight, curved, a power of x, or a sigmoid whose rise from 10 % to 90 % takes a factor of 4 or "
+    "more; one that gains 10 % to 90 % of what it gains between the points within less than a factor of 2 is no smooth "
+    "rise.",
+    "'The sharpness is the metric's' where, in two thirds of the seeds, the continuous metric grew smoothly while the "
+    "thresholded one (the share of right answers) jumps by the rule of change points, or rises in less than half the "
+    "doublings, or shows 10 % of its gain only after the continuous one has made half of its own.",
+    "'Mixed over seeds' where some seeds have the ability and some have not: a gap between the seeds' last margins is "
+    f"wider than half of the highest and than {GAP_ERRORS:.0f} standard errors, every seed above it has a margin "
+    "above 0, and of those below it at least one has not the ability.",
     "An ability is there where the interval of the last margin lies above 0, or that of the last accuracy above "
     "chance (where neither gains over the training, that of the median score); 'not there yet' where that is so in "
     "less than two thirds of the seeds. Either metric will do: a network that is too sure of itself may choose right "
-    "more often than chance and yet lose nats by it.",
+    "more often than chance and yet lose nats by it. Then, with the margin above 0 in less than two thirds of the "
+    "seeds, the verdict is 'above chance, but only in right answers'.",
+    "'There from the first checkpoint' where it is there, neither emerged nor grew smoothly, and in two thirds of the "
+    "seeds neither metric gains.",
 )
 
 
@@ -50,6 +60,8 @@ class Word(StrEnum):
     EMERGED = "emerged"
     METRIC = "grew smoothly; the sharpness is the metric's"
     SMOOTH = "grew smoothly"
+    UNDECIDED = "there; how it came is undecided"
+    ONLY_ANSWERS = "above chance, but only in right answers"
     FROM_THE_START = "there from the first checkpoint"
     NOT_YET = "not there yet"
     MIXED = "mixed over seeds (bimodal)"
@@ -62,16 +74,20 @@ class Word(StrEnum):
 class SeedFinding:
     """What one seed says.
 
-    advantage: BIC by which a change point beats every smooth curve on the continuous metric (-inf where none fits);
+    advantage: BIC by which a change point beats every smooth curve and a flat line on the continuous metric (-inf where
+    none fits); smoothness: BIC by which a smooth rise beats every change point and a flat line (-inf where the smooth
+    curve does not rise, or within less than a factor of two); grown: the last margin is above the first, beyond error;
     changed_at: the x of the change, where there is one; shape: that describes the curve best; rise,
     thresholded_rise: factor in x from 10 % to 90 % of the gain (inf where it does not gain); hidden: share of the gain
     that the continuous metric had made when the thresholded one had made 10 % of its own; sharp_threshold: the
     thresholded curve jumps, rises in less than half the doublings, or hides half of the gain; there: above chance at
-    the end; flat: neither metric gains.
+    the end; in_margin: by the continuous metric; flat: neither metric gains.
     """
 
     seed: int
     advantage: float
+    smoothness: float
+    grown: bool
     changed_at: float | None
     shape: str
     rise: float
@@ -79,6 +95,7 @@ class SeedFinding:
     hidden: float
     sharp_threshold: bool
     there: bool
+    in_margin: bool
     flat: bool
     margin: Estimate
     accuracy: Estimate
@@ -86,6 +103,10 @@ class SeedFinding:
     @property
     def changed(self) -> bool:
         return self.advantage >= BETTER
+
+    @property
+    def smooth(self) -> bool:
+        return self.smoothness >= BETTER and self.grown and self.in_margin
 
 
 @dataclass(frozen=True)
@@ -103,6 +124,10 @@ class Verdict:
         return sum(found.changed for found in self.seeds)
 
     @property
+    def num_smooth(self) -> int:
+        return sum(found.smooth for found in self.seeds)
+
+    @property
     def numbers(self) -> str:
         """The figures behind the word, in one line."""
         many = len(self.seeds)
@@ -110,12 +135,13 @@ class Verdict:
             f"{many} seed{'s' if many > 1 else ''}, {self.num_points} checkpoints",
             f"a change point wins in {self.num_changed} of {many}",
             f"BIC for it: {', '.join(_signed(found.advantage) for found in self.seeds)}",
+            f"a smooth rise wins in {self.num_smooth} of {many}",
         ]
         changes = [found.changed_at for found in self.seeds if found.changed and found.changed_at is not None]
         if changes:
             parts.append(f"change at step {', '.join(f'{at:,.0f}' for at in changes)}")
         rises = [found.rise for found in self.seeds if math.isfinite(found.rise)]
-        if rises and self.word not in (Word.NOT_YET, Word.FEW_POINTS):
+        if rises and self.word not in (Word.NOT_YET, Word.FEW_POINTS, Word.ONLY_ANSWERS):
             parts.append(f"rise over a factor of {float(np.median(rises)):.3g}")
         low, high = self.margin.interval.low, self.margin.interval.high
         sure = f"{low:+.3f} to {high:+.3f}" if math.isfinite(high - low) else "no interval"
@@ -138,18 +164,20 @@ def _word(seeds: Sequence[SeedFinding], fewest: int) -> Word:
     enough = MOST_OF_THEM * len(seeds) - 1e-9
     if len(seeds) < FEWEST_SEEDS:
         return Word.ONE_SEED if len(seeds) == 1 else Word.TWO_SEEDS
-    if _of_two_kinds([found.margin for found in seeds]):
+    if _of_two_kinds(seeds):
         return Word.MIXED
     if sum(found.there for found in seeds) < enough:
         return Word.NOT_YET
     if fewest < FEWEST_POINTS:
         return Word.FEW_POINTS
-    if sum(found.changed for found in seeds) >= enough:
+    if sum(found.in_margin for found in seeds) < enough:
+        return Word.ONLY_ANSWERS
+    if sum(found.changed and found.in_margin for found in seeds) >= enough:
         return Word.EMERGED
-    if sum(found.flat for found in seeds) >= enough:
-        return Word.FROM_THE_START
-    sharp = sum(found.sharp_threshold and not found.changed for found in seeds)
-    return Word.METRIC if sharp >= enough else Word.SMOOTH
+    if sum(found.smooth for found in seeds) >= enough:
+        sharp = sum(found.smooth and found.sharp_threshold for found in seeds)
+        return Word.METRIC if sharp >= enough else Word.SMOOTH
+    return Word.FROM_THE_START if sum(found.flat for found in seeds) >= enough else Word.UNDECIDED
 
 
 def find(curve: Curve) -> SeedFinding:
@@ -161,16 +189,21 @@ def find(curve: Curve) -> SeedFinding:
     hidden = hidden_gain(positions, continuous.best.values, thresholded.best.values)
     flat = slow == fast == math.inf
     change = continuous.change
+    in_margin = above_chance(curve.margin, 0.0, flat)
+    smooth_rise = rise(positions, continuous.smooth.values)
     return SeedFinding(
         curve.seed,
         continuous.advantage,
+        continuous.smoothness if SHARP_RISE <= smooth_rise < math.inf else -math.inf,
+        _is_above(curve.margin[-1], curve.margin[0]),
         math.exp(change.place) if change is not None and change.place is not None else None,
         continuous.best.shape,
         math.exp(min(slow, 700)) if math.isfinite(slow) else math.inf,
         math.exp(min(fast, 700)) if math.isfinite(fast) else math.inf,
         hidden,
         thresholded.advantage >= BETTER or fast < SHARPER * slow < math.inf or hidden > HIDDEN,
-        above_chance(curve.margin, 0.0, flat) or above_chance(curve.accuracy, curve.chance, flat),
+        in_margin or above_chance(curve.accuracy, curve.chance, flat),
+        in_margin,
         flat,
         curve.margin[-1],
         curve.accuracy[-1],
@@ -181,6 +214,11 @@ def above_chance(scores: Sequence[Estimate], chance: float, flat: bool) -> bool:
     """Whether the last score is above chance with its interval; of scores that do not gain, their median is."""
     middle = sorted(scores, key=lambda score: score.value)[(len(scores) - 1) // 2]
     return (middle if flat else scores[-1]).interval.low > chance
+
+
+def _is_above(last: Estimate, first: Estimate) -> bool:
+    """Beyond the error of 95 % of a difference; of the same items that is wide rather than narrow."""
+    return last.value - first.value > Z * math.hypot(last.standard_error, first.standard_error)
 
 
 def over_seeds(estimates: Sequence[Estimate]) -> Estimate:
@@ -217,14 +255,16 @@ def _share(estimate: Estimate) -> Estimate:
     return Estimate(estimate.value, estimate.standard_error, interval, estimate.count)
 
 
-def _of_two_kinds(margins: Sequence[Estimate]) -> bool:
-    """Whether the seeds' last margins fall into two groups far apart."""
-    ordered = sorted(margins, key=lambda margin: margin.value)
-    highest = ordered[-1].value
-    for lower, upper in pairwise(ordered):
-        gap = upper.value - lower.value
-        error = math.hypot(lower.standard_error, upper.standard_error)
-        if upper.value > 0 and gap > GAP * highest and gap > GAP_ERRORS * error:
+def _of_two_kinds(seeds: Sequence[SeedFinding]) -> bool:
+    """Whether some seeds have the ability, in nats too, and of those far below not all have it."""
+    ordered = sorted(seeds, key=lambda found: found.margin.value)
+    highest = ordered[-1].margin.value
+    for at, (lower, upper) in enumerate(pairwise(ordered), start=1):
+        gap = upper.margin.value - lower.margin.value
+        error = math.hypot(lower.margin.standard_error, upper.margin.standard_error)
+        upper_has = all(found.there and found.margin.interval.low > 0 for found in ordered[at:])
+        lower_lacks = not all(found.there for found in ordered[:at])
+        if upper_has and lower_lacks and gap > GAP * highest and gap > GAP_ERRORS * error:
             return True
     return False
 
