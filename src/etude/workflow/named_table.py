@@ -66,7 +66,6 @@ class NamedTable:
                 column.heading,
                 width=width,
                 justify="right" if column.right else "left",
-                no_wrap=not column.wraps,
                 overflow="fold",
             )
         return table
