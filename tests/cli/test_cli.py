@@ -334,3 +334,19 @@ def test_training_goes_on_when_nobody_reads_its_output(text: Path, tmp_path: Pat
     assert result.stderr.count("nobody reads this output any more") == 1
     status = json.loads((tmp_path / "runs" / "unread" / "status.json").read_text())
     assert (status["state"], status["step"]) == ("finished", 30)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--items", "0"), "--items takes 16 or more, not 0: type --items 16"),
+        (("--items", "-3"), "--items takes 16 or more, not -3"),
+        (("--processes", "0"), "--processes takes 1 or more, not 0"),
+        (("--tasks", "blimp", "--limit", "0"), "--limit takes 1 or more, not 0"),
+    ],
+)
+def test_a_number_that_is_too_small_is_one_line(tmp_path: Path, options: tuple[str, ...], words: str) -> None:
+    result = etude("eval", "run", *options, cwd=tmp_path)
+    assert result.returncode == 2
+    assert result.stderr.startswith(f"etude: {words}")
+    assert result.stderr.count("\n") == 1

@@ -18,7 +18,7 @@ from etude.evaluate.items import Candidate, Item, Probe, choice
 from etude.evaluate.network_answerer import ModelAnswerer
 from etude.evaluate.ngram import KneserNey
 from etude.evaluate.results import Measured, ProbeResult, measure
-from etude.evaluate.statistics import brier, credit, log_share, mean, proportion, wilson
+from etude.evaluate.statistics import brier, credit, log_share, mean, mean_of_shares, proportion, wilson
 from etude.model.language_model import LanguageModel
 from networks import make_config, make_network
 
@@ -189,6 +189,16 @@ def test_intervals_cover_the_truth() -> None:
     assert 0.90 < covered / 400 < 0.98
 
 
+def test_a_mean_of_shares_counts_each_alike() -> None:
+    small, large = proportion([1.0, 0.0] * 5), proportion([1.0] * 90)
+    both = mean_of_shares([small, large])
+    assert both.value == pytest.approx(0.75)
+    assert both.standard_error == pytest.approx(math.hypot(small.standard_error, large.standard_error) / 2)
+    assert both.count == 36  # 4 / (1/10 + 1/90)
+    alike = [proportion([1.0, 1.0, 0.0, 0.5]), proportion([0.0, 1.0, 0.0, 0.0])]
+    assert mean_of_shares(alike).interval == wilson(3.5, 8)
+
+
 def result(accuracy: float, counting: float | None, random: float | None) -> ProbeResult:
     items = tuple(choice("", "a", "b") for _ in range(100))
     probe = Probe("p", "", "?", items)
@@ -221,7 +231,9 @@ def result(accuracy: float, counting: float | None, random: float | None) -> Pro
         (0.9, 0.5, 0.7, "random weights are off chance"),
         (0.55, 0.5, 0.5, "at chance"),
         (0.55, 0.9, 0.5, "at chance"),
-        (0.9, None, 0.5, "no null measured"),
+        (0.9, None, 0.5, "not held against counting"),
+        (0.9, 0.5, None, "not held against random weights"),
+        (0.9, None, None, "no null measured"),
     ],
 )
 def test_labels(accuracy: float, counting: float | None, random: float | None, label: str) -> None:

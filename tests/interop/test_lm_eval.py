@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -78,7 +80,12 @@ def rows(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for line in sentences
     ]
     pages = [{"page": story[:900]} for story in STORIES[:3]]
-    for name, some in {"lambada_openai": plain, "hellaswag": contexts, "ARC-Easy": questions}.items():
+    for name, some in {
+        "lambada_openai": plain,
+        "hellaswag": contexts,
+        "ARC-Easy": questions,
+        "ARC-Challenge": questions[:9],
+    }.items():
         (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in some))
     (folder / "wikitext").mkdir()
     (folder / "wikitext" / "test.jsonl").write_text("".join(json.dumps(row) + "\n" for row in pages))
@@ -253,7 +260,8 @@ def test_what_cannot_be_asked(folders: Path, rows: Path) -> None:
     with pytest.raises(InputError, match=r"put piqa\.jsonl there"):
         public_suite(folders / "model", ["piqa"], local=rows)
     with pytest.raises(
-        InputError, match=r"rows of the task 'piqa' cannot be read .* access to the Hub"
+        InputError,
+        match=r"rows of the task 'piqa' cannot be read .* add --local FOLDER, or .* access to the Hub",
     ) as caught:
         public_suite(folders / "model", ["piqa"])
     assert "\n" not in str(caught.value)
@@ -292,3 +300,40 @@ def test_a_limit_takes_the_first_items(folders: Path, rows: Path) -> None:
     assert few.items == 3
     assert few.choices is not None
     assert np.isclose(few.choices.whole.value * 6, round(few.choices.whole.value * 6))
+
+
+def test_a_group_has_the_mean_of_its_tasks(folders: Path, rows: Path) -> None:
+    *tasks, group = public_suite(folders / "model", ["ai2_arc"], local=rows)
+    assert {one.task for one in tasks} == {"arc_easy", "arc_challenge"}
+    assert (group.task, group.tasks, group.items) == ("ai2_arc", 2, 14 + 9)
+    assert group.choices is not None
+    figures = [one.choices.per_token for one in tasks if one.choices is not None]
+    assert group.choices.per_token.value == pytest.approx(np.mean([one.value for one in figures]))
+    assert group.choices.per_token.interval.holds(group.choices.per_token.value)
+    assert group.figures["acc"][0] == pytest.approx(np.mean([one.figures["acc"][0] for one in tasks]))
+    mixed = public_suite(folders / "model", ["arc_easy", "lambada_openai"], local=rows)
+    assert [one.tasks for one in mixed] == [1, 1]
+
+
+def test_the_command_says_its_table_and_nothing_else(folders: Path, rows: Path, tmp_path: Path) -> None:
+    command = [*(sys.executable, "-m", "etude", "eval", str(folders / "model"), "--tasks", "ai2_arc")]
+    done = subprocess.run(
+        [*command, "--local", str(rows)], capture_output=True, text=True, check=False, cwd=tmp_path
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "ai2_arc: mean of 2 tasks" in done.stdout
+    assert len(re.findall(r"\d\.\d{3} \(\d\.\d{3}-\d\.\d{3}\)", done.stdout)) == 2 * 3
+
+
+def test_without_a_network_it_is_said_at_once(folders: Path, tmp_path: Path) -> None:
+    """The Hub's name is looked up once, and never asked for again."""
+    asked = {**os.environ, "HF_ENDPOINT": "https://nowhere.invalid"}
+    proxies = {name for name in asked if name.lower().endswith("_proxy")}
+    asked = {name: value for name, value in asked.items() if name not in proxies | {"HF_HUB_OFFLINE"}}
+    command = [sys.executable, "-m", "etude", "eval", str(folders / "model"), "--tasks", "piqa"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path, env=asked)
+    assert done.returncode == 2
+    assert "Retry" not in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert "OfflineModeIsEnabled" in done.stderr
+    assert "--local FOLDER" in done.stderr

@@ -164,6 +164,22 @@ def test_fewer_seeds_prove_nothing(runs: list[Path]) -> None:
     assert judged([runs[0], runs[0]])[0] == judged(runs[:1])[0]
 
 
+def test_one_is_no_plural(runs: list[Path], tmp_path: Path) -> None:
+    assert re.match(r"1 run: .* parameters x 1 seed\n", judged(runs[:1], "steps", tmp_path / "out")[0])
+    assert re.match(r"3 runs: .* parameters x 3 seeds\n", judged(runs)[0])
+    page = (tmp_path / "out" / "index.html").read_text()
+    assert re.search(r"<p>1 run: .* parameters, 1 seed\.</p>", page.replace("\n", " "))
+
+
+@pytest.mark.parametrize("width", [80, 100])
+def test_no_name_is_cut_in_a_narrow_terminal(sizes: list[Path], width: int) -> None:
+    out = io.StringIO()
+    emergence(sizes, console=Console(file=out, width=width))
+    assert "…" not in out.getvalue()
+    assert out.getvalue().count("\ninduction") >= 4
+    assert all(len(line) <= width for line in out.getvalue().split("verdict")[0].splitlines())
+
+
 def test_seeds_make_a_family_and_other_settings_another(sizes: list[Path], runs: list[Path]) -> None:
     study = load_study(sizes)
     assert [len(family.runs) for family in study.families] == [3, 3, 3, 3]
@@ -233,8 +249,10 @@ def test_what_is_asked_wrongly(runs: list[Path], tmp_path: Path) -> None:
     with pytest.raises(InputError, match="not a run folder"):
         load_study([Path("a\0b")])
     (tmp_path / "file").write_text("")
+    out = io.StringIO()
     with pytest.raises(InputError, match="is a file"):
-        judged(runs, "steps", tmp_path / "file")
+        emergence(runs, "steps", tmp_path / "file", console=Console(file=out))
+    assert not out.getvalue()  # before anything is told
     (runs[0] / "run.toml").rename(tmp_path / "run.toml")
     try:
         with pytest.raises(InputError, match="etude eval"):

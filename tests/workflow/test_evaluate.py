@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 
+from etude.device import git_commit
 from etude.errors import InputError
 from etude.evaluate.network_answerer import ModelAnswerer
 from etude.evaluate.records import FILE, read_records
@@ -98,6 +100,8 @@ def test_json_says_the_same(run: Watched, capsys: pytest.CaptureFixture[str]) ->
     assert "memorisation" in content["text"]
     assert {"who has what", "brackets"} <= {probe["probe"] for probe in content["probes"]}
     assert content["questions"]
+    assert (content["seed"], content["step"], content["commit"]) == (1337, 40, git_commit())
+    assert {probe["commit"] for probe in content["probes"]} == {git_commit()}
 
 
 def test_a_model_folder_has_no_text_of_its_own(
@@ -109,8 +113,12 @@ def test_a_model_folder_has_no_text_of_its_own(
         if file.is_file():
             (folder / file.name).write_bytes(file.read_bytes())
     said(Asked(folder, num_items=ITEMS, as_json=True))
-    probes = json.loads(capsys.readouterr().out)["probes"]
-    assert all(probe["counting"] is None and probe["label"] == "no null measured" for probe in probes)
+    content = json.loads(capsys.readouterr().out)
+    probes = content["probes"]
+    assert all(
+        probe["counting"] is None and probe["label"] == "not held against counting" for probe in probes
+    )
+    assert (content["seed"], content["step"], content["commit"]) == (None, None, git_commit())
     with pytest.raises(InputError, match="--suite world"):
         said(Asked(folder, ("text",)))
 
@@ -119,6 +127,7 @@ def test_a_model_folder_has_no_text_of_its_own(
     ("asked", "words"),
     [
         ({"suites": ("words",)}, "--suite takes text, world, tasks"),
+        ({"suites": ("modular",)}, "suite modular is for runs of builtin:modular"),
         ({"expect": "0123", "suites": ("world",), "num_items": ITEMS}, "fixed before training"),
     ],
 )
@@ -141,3 +150,54 @@ def test_damaged_records_are_written_anew(run: Watched, content: bytes) -> None:
         file.unlink()
         if before is not None:
             file.write_bytes(before)
+
+
+def test_all_steps_are_those_of_a_run(run: Watched) -> None:
+    with pytest.raises(InputError, match=f"is one checkpoint.* name the run, {run.path}"):
+        said(Asked(list_checkpoints(run.path / "checkpoints")[0], ("world",), every_checkpoint=True))
+
+
+@pytest.mark.parametrize(
+    ("state", "words"), [("running", "wait for its first"), ("finished", "has finished.* restore its folder")]
+)
+def test_a_run_without_checkpoints_is_told_why(run: Watched, tmp_path: Path, state: str, words: str) -> None:
+    bare = tmp_path / "bare"
+    shutil.copytree(run.path, bare, ignore=shutil.ignore_patterns("step-*"))
+    status = bare / "status.json"
+    status.write_text(json.dumps({**json.loads(status.read_text()), "state": state}))
+    with pytest.raises(InputError, match=words):
+        said(Asked(bare))
+
+
+@pytest.fixture
+def short(run: Watched, monkeypatch: pytest.MonkeyPatch) -> Watched:
+    """The run as if its held-out text were too short for probes."""
+    monkeypatch.setattr("etude.evaluate.text_probes.suite.FEWEST_CHARS", 10**9)
+    return run
+
+
+def test_a_short_text_is_measured_without_probes(short: Watched, capsys: pytest.CaptureFixture[str]) -> None:
+    told = said(Asked(short.path))
+    assert "bits a byte" in told
+    assert "left out: the suite text: the held-out text has" in told
+    assert "ability" not in told
+    said(Asked(short.path, as_json=True))
+    content = json.loads(capsys.readouterr().out)
+    assert content["text"]["bits_per_byte"]["value"] > 0
+    assert (content["questions"], content["probes"]) == (None, [])
+    assert "who has what" in said(Asked(short.path, ("text", "world"), num_items=ITEMS))
+
+
+def test_nothing_at_all_is_an_error(short: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(InputError, match=r"no probe is left: the suite text.*leave --steps out"):
+        said(Asked(short.path, every_checkpoint=True))
+
+    def refuse(*_: object) -> None:
+        raise InputError("there is no held-out text")
+
+    monkeypatch.setattr("etude.workflow.evaluate.measure_whole_text", refuse)
+    assert "left out: the text as a whole: there is no" in said(
+        Asked(short.path, ("world",), num_items=ITEMS)
+    )
+    with pytest.raises(InputError, match=r"no probe is left.*the text as a whole: there is no held-out text"):
+        said(Asked(short.path))

@@ -16,15 +16,15 @@ Suite = Annotated[
     ),
 ]
 Steps = Annotated[str, typer.Option(help="`last`, or `all` checkpoints that are kept.")]
-Items = Annotated[int, typer.Option(min=16, help="Items of each probe, at most.")]
-Processes = Annotated[int, typer.Option(min=1, help="Processes that share the work.")]
+Items = Annotated[int, typer.Option(help="Items of each probe, at most; 16 or more.")]
+Processes = Annotated[int, typer.Option(help="Processes that share the work.")]
 Expect = Annotated[str, typer.Option(hidden=True)]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object instead of a table.")]
 Tasks = Annotated[
     str | None,
     typer.Option(metavar="NAMES", help="Public suites of lm-eval instead, such as blimp,lambada_openai."),
 ]
-Limit = Annotated[int | None, typer.Option(min=1, help="With --tasks: only the first items of each.")]
+Limit = Annotated[int | None, typer.Option(help="With --tasks: only the first items of each.")]
 Local = Annotated[
     Path | None,
     typer.Option(metavar="FOLDER", help="With --tasks: files instead of the Hub, a folder or a zip."),
@@ -53,6 +53,11 @@ def evaluate(
     from etude.errors import InputError
     from etude.workflow import evaluate as job
 
+    for name, value, least in (("--items", items, 16), ("--processes", processes, 1), ("--limit", limit, 1)):
+        if value is not None and value < least:
+            raise InputError(
+                f"{name} takes {least} or more, not {value}: type {name} {least}, or leave it out"
+            )
     if tasks is not None:
         if suite or steps != "last":
             raise InputError("--tasks asks the public suites of one model: leave --suite and --steps out")

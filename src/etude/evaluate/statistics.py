@@ -85,6 +85,18 @@ def proportion(credits: Sequence[float], groups: Sequence[str] | None = None) ->
     return Estimate(value, _standard_error(together), interval, count)
 
 
+def mean_of_shares(shares: Sequence[Estimate]) -> Estimate:
+    """The mean over the shares of several sets of items, each of which counts alike.
+
+    The interval is Wilson's, of as many items as would have the same error were they all of one set: all of them where
+    the sets are equally large.
+    """
+    value = float(np.mean([share.value for share in shares]))
+    count = int(len(shares) ** 2 / sum(1 / share.count for share in shares) + 1e-9)
+    error = math.hypot(*(share.standard_error for share in shares)) / len(shares)
+    return Estimate(value, error, wilson(value * count, count), count)
+
+
 def mean(values: Sequence[float], groups: Sequence[str] | None = None) -> Estimate:
     """A mean and its normal interval; items of one (non-empty) group count together as one."""
     together, count = _by_group(values, groups)

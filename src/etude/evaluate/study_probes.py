@@ -8,6 +8,7 @@ from hashlib import blake2b
 from itertools import islice
 
 from etude.data.studies import modular
+from etude.errors import InputError
 from etude.evaluate.blocks import block
 from etude.evaluate.items import Item, Probe
 
@@ -16,10 +17,15 @@ def modular_probes(train: Iterable[str], held_out: Iterable[str], max_items: int
     """The sums of ``builtin:modular`` that a run learned by, and those that it never saw; all numbers are candidates.
 
     train, held_out: the documents, in any order. What is asked as never seen is no document of ``train``.
-    Raises InputError where one of them has no sum.
+    Raises InputError where the training text has no sum, or none that was held out is left.
     """
     sums = {document.text for document in modular.documents()}
     shown, unseen = sums.intersection(train), sums.intersection(held_out)
+    if not shown:
+        raise InputError(
+            "the suite modular is for runs of builtin:modular, and this run's text has none of its sums: name another "
+            "suite, such as --suite text"
+        )
     never = "The sum itself, and so its answer; the rule is in every other one."
     return [
         _probe("seen in training", shown, "", max_items),

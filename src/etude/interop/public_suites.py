@@ -7,19 +7,25 @@ them: ties one half, an interval, chance, and the choice by mean log-probability
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+import os
+import socket
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlparse
+from urllib.request import getproxies
 
 import numpy as np
 
 from etude.errors import InputError
 from etude.evaluate.answerers import Report
 from etude.evaluate.parts import identity_of
-from etude.evaluate.statistics import Estimate, credit, proportion
+from etude.evaluate.statistics import Estimate, credit, mean_of_shares, proportion
 from etude.interop.local_tasks import leaf_tasks, local_task
 from etude.untrusted import shown
 
@@ -46,13 +52,17 @@ class Choices:
 
 @dataclass(frozen=True)
 class SuiteScore:
-    """One task. figures: the library's own, such as acc, with their standard errors (None where it has none)."""
+    """One task, or the mean over the `tasks` of a group, each of which counts alike.
+
+    figures: the library's own, such as acc, with their standard errors (None where it has none).
+    """
 
     task: str
     items: int
     version: str
     figures: Mapping[str, tuple[float, float | None]]
     choices: Choices | None
+    tasks: int = 1
 
     def to_json(self) -> dict[str, Any]:
         return {"schema": SCHEMA, **asdict(self)}
@@ -71,11 +81,14 @@ def public_suite(
 ) -> list[SuiteScore]:
     """The scores of `tasks` (names of tasks, groups and tags of the library), in the library's order of them.
 
+    Behind them stands the mean of each group or tag all of whose tasks are choices among texts.
     limit: the first so many items of each task; local: a folder or zip whose files stand for the data sets
     (`etude.interop.local_tasks`), so that nothing is fetched; begin_documents: see `EtudeLM`; kept: a folder
     where the model's answers are kept as they come, so that an interrupted evaluation goes on where it was.
     Raises InputError when the library is not installed, for an unknown task, and where rows cannot be had.
     """
+    if local is None:
+        _stay_offline()
     require_lm_eval()
     from lm_eval import simple_evaluate
 
@@ -99,16 +112,59 @@ def public_suite(
             begin_documents=begin_documents,
             report=report,
         )
-        found = simple_evaluate(
-            model,
-            tasks=loaded,
-            limit=limit,
-            bootstrap_iters=_RESAMPLINGS,
-            task_manager=manager,
-            use_cache=None if kept is None else str(_answers(kept, trained.folder, begin_documents)),
-        )
+        with _quiet():
+            found = simple_evaluate(
+                model,
+                tasks=loaded,
+                limit=limit,
+                bootstrap_iters=_RESAMPLINGS,
+                task_manager=manager,
+                use_cache=None if kept is None else str(_answers(kept, trained.folder, begin_documents)),
+            )
     assert found is not None  # only other ranks have None
-    return [_score(name, found, model) for name in names]
+    scores = {name: _score(name, found, model) for name in names}
+    groups = {name: leaf_tasks([name], manager.task_index) for name in dict.fromkeys(tasks)}
+    means = [
+        _mean(name, [scores[one] for one in leaves]) for name, leaves in groups.items() if len(leaves) > 1
+    ]
+    return [*scores.values(), *(mean for mean in means if mean is not None)]
+
+
+def _stay_offline() -> None:
+    """Where the Hub's name is unknown, its library would ask for it six times, with waits: tell it not to.
+
+    It listens until it is imported. Behind a proxy names are not ours to look up.
+    """
+    if getproxies() or "HF_HUB_OFFLINE" in os.environ:
+        return
+    host = urlparse(os.environ.get("HF_ENDPOINT", "https://huggingface.co")).hostname
+    try:
+        socket.getaddrinfo(host, 443)
+    except OSError:
+        os.environ["HF_HUB_OFFLINE"] = "1"
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Nothing of this process or of those that it starts comes to stderr: the libraries' bars, and git's complaints.
+
+    What matters comes as an exception.
+    """
+    try:
+        kept = os.dup(2)
+    except OSError:  # it is closed
+        yield
+        return
+    sys.stderr.flush()
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        sys.stderr.flush()
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
 
 
 def _answers(kept: Path, model_folder: Path, begin_documents: bool) -> Path:
@@ -138,11 +194,12 @@ def _load(manager: Any, names: Sequence[str], specs: Sequence[str], local: Path 
     tasks: list[Any] = []
     for name, spec in zip(names, specs, strict=True):
         try:
-            tasks += manager.load([spec])["tasks"].values()
+            with _quiet():
+                tasks += manager.load([spec])["tasks"].values()
         except Exception as error:  # the libraries below it raise a dozen kinds, most of them not their own
             reason = f"{type(error).__name__}: {shown(next(iter(str(error).splitlines()), ''))}"
             advice = (
-                "put its rows in files and name their folder as local files, or try again with access to the Hub"
+                "put its rows in files and add --local FOLDER, or try again with access to the Hub"
                 if local is None
                 else f"see that the files for it in {local} have the form of the data set on the Hub"
             )
@@ -171,6 +228,34 @@ def _score(name: str, found: Any, model: EtudeLM) -> SuiteScore:
         str(found["versions"][name]),
         figures,
         _choices(samples, model) if is_choice else None,
+    )
+
+
+def _mean(group: str, scores: Sequence[SuiteScore]) -> SuiteScore | None:
+    """Over the tasks of a group, each of which counts alike; None where one of them is no choice among texts."""
+    choices = [score.choices for score in scores if score.choices is not None]
+    if len(choices) < len(scores):
+        return None
+    shared = [name for name in scores[0].figures if all(name in score.figures for score in scores)]
+    figures = {}
+    for name in shared:
+        values, errors = zip(*(score.figures[name] for score in scores), strict=True)
+        known = [error for error in errors if error is not None]
+        figures[name] = (
+            float(np.mean(values)),
+            math.hypot(*known) / len(scores) if len(known) == len(scores) else None,
+        )
+    return SuiteScore(
+        group,
+        sum(score.items for score in scores),
+        "",
+        figures,
+        Choices(
+            float(np.mean([one.chance for one in choices])),
+            mean_of_shares([one.whole for one in choices]),
+            mean_of_shares([one.per_token for one in choices]),
+        ),
+        len(scores),
     )
 
 

@@ -6,14 +6,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from etude.errors import InputError
 from etude.untrusted import shown
-from etude.workflow.emergence_report import write_report
+from etude.workflow.emergence_report import require_folder, write_report
 from etude.workflow.emergence_study import Ability, Axis, Study, law_of, load_study
-from etude.workflow.emergence_words import changes_of, interval_of, law_lines, score_of
+from etude.workflow.emergence_words import changes_of, counted, interval_of, law_lines, score_of
+from etude.workflow.named_table import Column, NamedTable
 
 
 def emergence(
@@ -22,10 +22,12 @@ def emergence(
     """Print the table, and write the report where one is wanted.
 
     Raises:
-        InputError: runs without records, or an axis that they do not have.
+        InputError: runs without records, an axis that they do not have, or a file where the report is wanted.
         EtudeError: the report cannot be written.
     """
     axis = _axis(against)
+    if report is not None:
+        require_folder(report)
     study = load_study(folders)
     if axis not in study.axes():
         raise InputError(_missing(axis))
@@ -59,32 +61,36 @@ def _missing(axis: Axis) -> str:
 
 def _heading(study: Study) -> Text:
     runs = sum(len(family.runs) for family in study.families)
-    sizes = ", ".join(f"{family.name} parameters x {len(family.runs)} seeds" for family in study.families)
-    return Text(f"{runs} runs: {sizes}", style="bold")
+    sizes = ", ".join(
+        f"{family.name} parameters x {counted(len(family.runs), 'seed')}" for family in study.families
+    )
+    return Text(f"{counted(runs, 'run')}: {sizes}", style="bold")
 
 
-def _table(study: Study, axis: Axis) -> Table:
+def _table(study: Study, axis: Axis) -> NamedTable:
     """A row an ability and size; what is from a file is text, never markup."""
     several = len(study.families) > 1
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    for heading in ("ability", *(("size",) if several else ()), "score", "chance", "n-gram", "random"):
-        table.add_column(heading, no_wrap=heading in ("chance", "n-gram", "random"))
-    table.add_column(f"change at ({axis.value})" if axis is not Axis.PARAMETERS else "change at (steps)")
-    table.add_column("verdict")
+    change_axis = Axis.STEPS if axis is Axis.PARAMETERS else axis
+    columns = [
+        *([Column("size")] if several else []),
+        Column("score", wraps=True),
+        *map(Column, ("chance", "n-gram", "random")),
+        Column(f"change at ({change_axis.value})", wraps=True),
+        Column("verdict", wraps=True),
+    ]
+    rows = []
     for ability in study.abilities:
-        cells = [ability.title]
-        if several:
-            cells.append(ability.family.name)
-        cells += [
+        cells = [
+            *([ability.family.name] if several else []),
             interval_of(ability.verdict.accuracy),
             f"{ability.last.chance:.3f}",
             score_of(ability.counting),
             score_of(ability.random),
-            changes_of(ability, Axis.STEPS if axis is Axis.PARAMETERS else axis),
+            changes_of(ability, change_axis),
             ability.verdict.word.value,
         ]
-        table.add_row(*map(Text, cells))
-    return table
+        rows.append((Text(ability.title), list(map(Text, cells))))
+    return NamedTable("ability", columns, rows)
 
 
 def _named(ability: Ability, study: Study) -> str:

@@ -18,7 +18,7 @@ from etude.workflow.emergence_panels import law_panel, panel_of
 from etude.workflow.emergence_picture import COLOURS
 from etude.workflow.emergence_study import Ability, Axis, LawOfStudy, Study
 from etude.workflow.emergence_tables import as_csv, as_json
-from etude.workflow.emergence_words import interval_of, law_lines, score_of
+from etude.workflow.emergence_words import counted, interval_of, law_lines, score_of
 
 
 def write_report(study: Study, law: LawOfStudy | str, folder: Path, axis: Axis) -> Path:
@@ -28,8 +28,7 @@ def write_report(study: Study, law: LawOfStudy | str, folder: Path, axis: Axis) 
         InputError: `folder` is a file.
         EtudeError: it cannot be written.
     """
-    if folder.exists() and not folder.is_dir():
-        raise InputError(f"{folder} is a file: name a folder for the report, such as --report report/")
+    require_folder(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -39,6 +38,12 @@ def write_report(study: Study, law: LawOfStudy | str, folder: Path, axis: Axis) 
     page = folder / "index.html"
     write_atomic(page, "\n".join(_page(study, law, axis)) + "\n")
     return page
+
+
+def require_folder(folder: Path) -> None:
+    """InputError where a report would have to stand in a file."""
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{folder} is a file: name a folder for the report, such as --report report/")
 
 
 def _page(study: Study, law: LawOfStudy | str, axis: Axis) -> Iterator[str]:
@@ -52,8 +57,9 @@ def _page(study: Study, law: LawOfStudy | str, axis: Axis) -> Iterator[str]:
     axes = study.axes()
     rules = "\n".join(AXIS_RULES.format(axis=one.value) for one in axes)
     yield f"<style>{STYLE}\n{rules}</style></head><body>"
-    yield f"<header><h1>How abilities came</h1><p>{runs} runs: "
-    yield escape("; ".join(f"{f.name} parameters, {len(f.runs)} seeds" for f in study.families)) + ".</p>"
+    yield f"<header><h1>How abilities came</h1><p>{counted(runs, 'run')}: "
+    sizes = (f"{f.name} parameters, {counted(len(f.runs), 'seed')}" for f in study.families)
+    yield escape("; ".join(sizes)) + ".</p>"
     yield "</header>"
     yield from _axis_switch(axes, axis)
     yield "<main>"
@@ -132,7 +138,7 @@ def _legend(abilities: Sequence[Ability], axis: Axis) -> Iterator[str]:
     seeds = dict.fromkeys(curve.seed for ability in abilities for curve in ability.curves)
     names = [f"seed {seed}" for seed in seeds]
     if len(abilities) > 1 and axis is not Axis.PARAMETERS:
-        names = [f"{one.family.name} ({len(one.series)} seeds)" for one in abilities]
+        names = [f"{one.family.name} ({counted(len(one.series), 'seed')})" for one in abilities]
     for place, name in enumerate(names):
         yield f'<li><i class="seed{place % COLOURS}"></i>{escape(name)}</li>'
     if axis is Axis.PARAMETERS:

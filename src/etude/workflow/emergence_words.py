@@ -10,6 +10,11 @@ from etude.workflow.emergence_study import Ability, Axis, LawOfStudy
 from etude.workflow.plot_layout import short_number
 
 
+def counted(number: int, what: str) -> str:
+    """``1 run``, ``2 runs``."""
+    return f"{number:,} {what}" + ("" if number == 1 else "s")
+
+
 def law_lines(law: LawOfStudy | str) -> list[str]:
     """What the loss law says, or why there is none."""
     if isinstance(law, str):
@@ -20,7 +25,7 @@ def law_lines(law: LawOfStudy | str) -> list[str]:
     tokens = "" if fitted.data is None else f" + {fitted.data[0]:.3g} / D^{fitted.data[1]:.2f}"
     lines = [
         f"loss law: L(N) = {fitted.floor:.3f} + {coefficient:.3g} / N^{exponent:.2f}{tokens} nats a token; "
-        f"exponent {interval.low:.2f} to {interval.high:.2f}, from {len(fitted.runs)} runs"
+        f"exponent {interval.low:.2f} to {interval.high:.2f}, from {counted(len(fitted.runs), 'run')}"
     ]
     measured = sum(law.measured) / len(law.measured)
     size = short_number(law.largest)
@@ -31,7 +36,7 @@ def law_lines(law: LawOfStudy | str) -> list[str]:
         inside = sum(told.holds(loss) for loss in law.measured)
         lines.append(
             f"foretold for {size} from the smaller sizes: {law.foretold.value:.3f} ({told.low:.3f} to "
-            f"{told.high:.3f}); measured {measured:.3f}, {inside} of {len(law.measured)} runs inside"
+            f"{told.high:.3f}); measured {measured:.3f}, {inside} of {counted(len(law.measured), 'run')} inside"
         )
     return lines
 

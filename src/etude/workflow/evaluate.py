@@ -13,6 +13,7 @@ from typing import Any
 from rich.console import Console
 
 from etude.data.tokens.tokenizer import EtudeTokenizer
+from etude.device import git_commit
 from etude.errors import InputError
 from etude.evaluate.answerers import ItemScore, Report
 from etude.evaluate.examination import Examination
@@ -24,6 +25,8 @@ from etude.evaluate.results import ProbeResult
 from etude.model.build import build_model
 from etude.model.config import ModelConfig
 from etude.model.folder import load_config
+from etude.run import RunFolder
+from etude.serve.plain import plain
 from etude.train.checkpoint import find_checkpoint, list_checkpoints, step_of
 from etude.train.trained import load_trained
 from etude.workflow.evaluate_tables import measure_lines, public_table, result_tables
@@ -67,27 +70,69 @@ def evaluate(asked: Asked, console: Console) -> None:
     config = load_config(checkpoints[-1])
     with console.status("making the questions") if console.is_terminal else nullcontext():
         suites = asked.suites or suites_for(run.settings)
-        questions = questions_for(run.data, suites, asked.num_items, config.max_position_embeddings)
+        questions = questions_for(
+            run.data,
+            suites,
+            asked.num_items,
+            config.max_position_embeddings,
+            none_will_do=True,
+        )
+    if asked.every_checkpoint:
+        questions.require_some("leave --steps out for the measures of the text")
     if asked.expect and questions.hash != asked.expect:
         raise InputError(
             f"the questions are others ({questions.hash}) than were fixed before training ({asked.expect}): the text "
             "or Etude has changed since"
         )
-    random = _random(config, run.data.tokenizer)
+    results: list[ProbeResult] = []
+    with _kept(run.folder / "derived" / "evaluation") as within, data_progress(console) as progress:
+        if questions.probes:
+            results = _asked_of(checkpoints, questions, run, within, asked.processes, progress)
+        whole = (
+            None if asked.every_checkpoint else _whole_text(asked, run, checkpoints[-1], within, questions)
+        )
+    step = step_of(checkpoints[-1])
+    where = run.where(step, config)("")
+    told = Told(checkpoints[-1], questions, results, whole, where.seed, step, where.commit)
+    _say(told, asked.as_json, console)
+
+
+def _asked_of(
+    checkpoints: Sequence[Path],
+    questions: Questions,
+    run: ExaminedRun,
+    within: Path,
+    processes: int,
+    progress: Any,
+) -> list[ProbeResult]:
+    """What the last of the checkpoints answers; what each of them answers is written down."""
+    random = _random(load_config(checkpoints[-1]), run.data.tokenizer)
     examination = Examination(questions.probes, counting_for(run.data, run.ladder), random)
     results: list[ProbeResult] = []
     done = _steps_done(run, questions)
-    with _kept(run.folder / "derived" / "evaluation") as within, data_progress(console) as progress:
-        for checkpoint in checkpoints:
-            if checkpoint != checkpoints[-1] and step_of(checkpoint) in done:
-                continue
-            told = _told(progress, f"step {step_of(checkpoint)}")
-            results = examination.results(PartsAnswerer(checkpoint, within, asked.processes), told)
-            _write(run, questions, results, checkpoint)
-        whole = None
-        if not asked.every_checkpoint:
-            whole = measure_whole_text(run, checkpoints[-1], within, asked.processes)
-    _say(checkpoints[-1], questions, results, whole, asked.as_json, console)
+    for checkpoint in checkpoints:
+        if checkpoint != checkpoints[-1] and step_of(checkpoint) in done:
+            continue
+        told = _told(progress, f"step {step_of(checkpoint)}")
+        results = examination.results(PartsAnswerer(checkpoint, within, processes), told)
+        _write(run, questions, results, checkpoint)
+    return results
+
+
+def _whole_text(
+    asked: Asked, run: ExaminedRun, checkpoint: Path, within: Path, questions: Questions
+) -> WholeText | None:
+    """The measures of the text; where they cannot be had, the reason stands with what else is left out.
+
+    Raises:
+        InputError: nor is there a probe, so that nothing can be shown.
+    """
+    try:
+        return measure_whole_text(run, checkpoint, within, asked.processes)
+    except InputError as error:
+        questions.left_out["the text as a whole"] = str(error)
+        questions.require_some()
+        return None
 
 
 @dataclass(frozen=True)
@@ -111,9 +156,19 @@ def _random(config: ModelConfig, tokenizer: EtudeTokenizer) -> list[RandomAnswer
 def _checkpoints(asked: Asked, run: ExaminedRun) -> list[Path]:
     """In order of steps; of a run the newest, or every one that is kept."""
     if asked.path.resolve() != run.folder.resolve():
+        if asked.every_checkpoint:
+            raise InputError(
+                f"{asked.path} is one checkpoint, and --steps all asks every one: name the run, {run.folder}"
+            )
         return [asked.path]
     found = list_checkpoints(run.folder / "checkpoints")
     if not found:
+        state = RunFolder.open(run.folder).status().get("state")
+        if state in ("finished", "stopped", "failed"):
+            raise InputError(
+                f"{run.folder} has {state}, and no checkpoint of it is left: restore its folder checkpoints, or train "
+                "it again"
+            )
         raise InputError(f"{run.folder} has no checkpoint yet: wait for its first")
     return list(found) if asked.every_checkpoint else [found[-1]]
 
@@ -149,40 +204,51 @@ def _evaluate_folder(asked: Asked, console: Console) -> None:
         results = examination.results(
             ModelAnswerer(trained.model, trained.tokenizer), _told(progress, "asking")
         )
-    _say(folder, questions, results, None, asked.as_json, console)
+    _say(Told(folder, questions, results, None, None, None, git_commit()), asked.as_json, console)
 
 
-def _say(
-    checkpoint: Path,
-    questions: Questions,
-    results: Sequence[ProbeResult],
-    whole: WholeText | None,
-    as_json: bool,
-    console: Console,
-) -> None:
-    if as_json:
-        where = Where(0, 0, 0, 0.0, 0, None, "")
-        lines = [to_json(result, where) for result in results]
+@dataclass(frozen=True)
+class Told:
+    """All that an evaluation says. seed, step: None of a model folder; commit: of Etude."""
+
+    checkpoint: Path
+    questions: Questions
+    results: Sequence[ProbeResult]
+    whole: WholeText | None
+    seed: int | None
+    step: int | None
+    commit: str | None
+
+    def to_json(self) -> dict[str, Any]:
+        where = Where(0, 0, 0, 0.0, 0, None, "", self.commit)
+        lines = [to_json(result, where) for result in self.results]
         dropped = ("event", "step", "tokens_seen", "flops", "num_parameters", "val_loss", "seed", "suite")
-        content: dict[str, Any] = {
-            "checkpoint": str(checkpoint),
-            "questions": questions.hash,
+        return {
+            "checkpoint": str(self.checkpoint),
+            "seed": self.seed,
+            "step": self.step,
+            "commit": self.commit,
+            "questions": self.questions.hash if self.results else None,
             "probes": [{key: value for key, value in line.items() if key not in dropped} for line in lines],
-            "left_out": questions.left_out,
-            "text": None if whole is None else whole.to_json(),
+            "left_out": self.questions.left_out,
+            "text": None if self.whole is None else self.whole.to_json(),
         }
-        print(json.dumps(content, ensure_ascii=False, allow_nan=False))
+
+
+def _say(told: Told, as_json: bool, console: Console) -> None:
+    if as_json:
+        print(json.dumps(told.to_json(), ensure_ascii=False, allow_nan=False))
         return
+    whole = told.whole
     if whole is not None:
         for line in (*measure_lines(whole.measures), *lines_of(whole)):
             console.print(line, markup=False, highlight=False, soft_wrap=True)
-    for table in result_tables(results):
+    for table in result_tables(told.results):
         console.print(table)
-    for title, why in questions.left_out.items():
-        console.print(f"left out: {title}: {why}", markup=False, highlight=False, soft_wrap=True)
-    console.print(
-        f"questions {questions.hash}, asked of {checkpoint}", markup=False, highlight=False, soft_wrap=True
-    )
+    lines = [f"left out: {title}: {why}" for title, why in told.questions.left_out.items()]
+    asked = f"questions {told.questions.hash}, asked" if told.results else "no questions, only measures"
+    for line in (*lines, f"{asked} of {told.checkpoint}"):
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 def _told(progress: Any, stage: str) -> Report:
@@ -211,6 +277,6 @@ def public(
     with data_progress(console) as progress:
         found = public_suite(folder, tasks, limit=limit, local=local, report=_told(progress, "asking"))
     if as_json:
-        print(json.dumps([one.to_json() for one in found], ensure_ascii=False))
+        print(json.dumps(plain([one.to_json() for one in found]), ensure_ascii=False, allow_nan=False))
     else:
         console.print(public_table(found))

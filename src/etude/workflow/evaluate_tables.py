@@ -1,11 +1,10 @@
-"""What an evaluation found, as lines and a table to read."""
+"""What an evaluation found, as lines and tables to read."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 
-from rich.table import Table
 from rich.text import Text
 
 from etude.evaluate.results import Measured, ProbeResult
@@ -13,64 +12,78 @@ from etude.evaluate.statistics import Estimate
 from etude.evaluate.text_measures import Bin, TextMeasures
 from etude.interop.public_suites import SuiteScore
 from etude.untrusted import shown
+from etude.workflow.named_table import Column, NamedTable
 
 _STYLES = {"beyond counting": "green", "at chance": "dim"}
 
 
-def result_tables(results: Sequence[ProbeResult]) -> list[Table]:
+def result_tables(results: Sequence[ProbeResult]) -> list[NamedTable]:
     """A row a probe: the score with its interval, and all that it must be held against; then what could be typed."""
-    table = _table("ability", "right (95 %)", "chance", "n-gram", "random", "margin", "so")
+    columns = [
+        *(
+            Column(heading, right=True)
+            for heading in ("right (95 %)", "chance", "n-gram", "random", "margin")
+        ),
+        Column("so", wraps=True),
+    ]
+    rows = []
     for result in results:
         model = result.model
         interval = model.accuracy.interval
         cells = [
-            shown(result.probe.title),
             f"{model.accuracy.value:.2f} ({interval.low:.2f}-{interval.high:.2f})",
             f"{result.probe.chance:.2f}",
             _score(result.counting),
             _score(result.random),
             f"{model.margin.value:+.2f}",
         ]
-        table.add_row(*map(Text, cells), Text(result.label, style=_STYLES.get(result.label, "")))
+        so = Text(result.label, style=_STYLES.get(result.label, ""))
+        rows.append((Text(shown(result.probe.title)), [*map(Text, cells), so]))
+    tables = [NamedTable("ability", columns, rows)] if rows else []
     exacts = [
         (result.probe.title, result.model.exact) for result in results if result.model.exact is not None
     ]
-    if not exacts:
-        return [table]
-    typed = _table("typed answer", "all right", "each token", "all, if tokens were independent")
-    for title, exact in exacts:
-        figures = (exact.exact.value, exact.token.value, exact.independence)
-        typed.add_row(Text(shown(title)), *(Text(f"{figure:.3f}") for figure in figures))
-    return [table, typed]
+    if exacts:
+        figures = ("all right", "each token", "all, if tokens were independent")
+        typed = [
+            (
+                Text(shown(title)),
+                [
+                    Text(f"{figure:.3f}")
+                    for figure in (exact.exact.value, exact.token.value, exact.independence)
+                ],
+            )
+            for title, exact in exacts
+        ]
+        tables.append(NamedTable("typed answer", [Column(one, right=True) for one in figures], typed))
+    return tables
 
 
-def _table(*headings: str) -> Table:
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    for heading in headings:
-        words = heading in (headings[0], "so")
-        table.add_column(heading, justify="left" if words else "right", no_wrap=heading != headings[0])
-    return table
-
-
-def public_table(scores: Sequence[SuiteScore]) -> Table:
-    """A row a task: the library's own figures, and ours where a task is a choice among texts."""
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    for heading in ("task", "items", "the library's own", "ties one half", "a token", "chance"):
-        table.add_column(heading, justify="left" if heading in ("task", "the library's own") else "right")
+def public_table(scores: Sequence[SuiteScore]) -> NamedTable:
+    """A row a task: the library's own figures, and ours where a task is a choice among texts; groups come last."""
+    columns = [
+        Column("items", right=True),
+        Column("the library's own"),
+        *(Column(heading, right=True) for heading in ("ties one half (95 %)", "a token (95 %)", "chance")),
+    ]
+    rows = []
     for score in scores:
-        own = ", ".join(
+        own = "\n".join(
             f"{name} {value:.3f}" + ("" if error is None else f" ± {error:.3f}")
             for name, (value, error) in score.figures.items()
         )
         ours = score.choices
-        cells = [score.task, f"{score.items:,}", own]
-        cells += (
+        cells = [Text(f"{score.items:,}"), Text(own)]
+        cells += map(
+            Text,
             ["", "", ""]
             if ours is None
-            else [f"{ours.whole.value:.3f}", f"{ours.per_token.value:.3f}", f"{ours.chance:.3f}"]
+            else [_share(ours.whole), _share(ours.per_token), f"{ours.chance:.3f}"],
         )
-        table.add_row(*(Text(shown(cell)) for cell in cells))
-    return table
+        mean = score.tasks > 1
+        name = f"{score.task}: mean of {score.tasks} tasks" if mean else score.task
+        rows.append((Text(shown(name), style="bold" if mean else ""), cells))
+    return NamedTable("task", columns, rows)
 
 
 def measure_lines(measures: TextMeasures) -> list[str]:
@@ -105,6 +118,10 @@ def _span(one: Bin) -> str:
 
 def _score(measured: Measured | None) -> str:
     return "?" if measured is None else f"{measured.accuracy.value:.2f}"
+
+
+def _share(estimate: Estimate) -> str:
+    return f"{estimate.value:.3f} ({estimate.interval.low:.3f}-{estimate.interval.high:.3f})"
 
 
 def _interval(estimate: Estimate) -> str:

@@ -17,7 +17,8 @@ from etude.evaluate.ladder import Ladder
 from etude.evaluate.ngram import KneserNey
 from etude.evaluate.study_probes import modular_probes
 from etude.evaluate.task_probes import task_probes
-from etude.evaluate.text_probes.suite import FEWEST_CONTEXT_CHARS, text_probes
+from etude.evaluate.text_probes.proposal import TextSuite
+from etude.evaluate.text_probes.suite import FEWEST_CONTEXT_CHARS, TooLittleText, text_probes
 from etude.evaluate.world_probes import combinations as world_combinations
 from etude.evaluate.world_probes import world_probes
 from etude.untrusted import shown
@@ -33,7 +34,7 @@ FILLED = 0.6
 
 @dataclass(frozen=True)
 class Questions:
-    """Probes by suite. left_out: titles of probes that the text does not yield, with the reason."""
+    """Probes by suite. left_out: what the text does not yield, by title (or "the suite text"), with the reason."""
 
     by_suite: dict[str, tuple[Probe, ...]]
     left_out: dict[str, str]
@@ -46,6 +47,12 @@ class Questions:
     def hash(self) -> str:
         return frozen(self.probes)
 
+    def require_some(self, advice: str = "") -> None:
+        """InputError that says why no probe is left."""
+        if not self.probes:
+            reasons = "; ".join(f"{key}: {why}" for key, why in self.left_out.items())
+            raise InputError(f"no probe is left: {reasons}" + (f"; {advice}" if advice else ""))
+
 
 def suites_for(settings: Settings) -> tuple[str, ...]:
     """What fits a text: its own suite where it has words, and those of the built-in sources that it has."""
@@ -54,45 +61,47 @@ def suites_for(settings: Settings) -> tuple[str, ...]:
     return tuple(own) if set(sources) == {"builtin:modular"} else ("text", *own)
 
 
-def questions_for(data: PreparedData, suites: Sequence[str], num_items: int, context: int) -> Questions:
+def questions_for(
+    data: PreparedData, suites: Sequence[str], num_items: int, context: int, *, none_will_do: bool = False
+) -> Questions:
     """The suites' probes of at most ``num_items`` items, without what the training text contains.
 
     ``context`` is the model's, in tokens: the items of the text's own suite are no longer than it holds.
+    ``none_will_do``: a text that yields no probe at all is no error.
 
     Raises:
         InputError: an unknown suite, or a text that yields nothing.
     """
     _require_known(suites)
 
-    def training() -> Iterator[str]:
-        return _texts(data, "train")
-
     by_suite: dict[str, tuple[Probe, ...]] = {}
     left_out: dict[str, str] = {}
     for suite in dict.fromkeys(suites):
         if suite == "text":
-            chars_a_token = data.train.source_bytes / max(1, data.train.num_tokens)
-            chars = max(FEWEST_CONTEXT_CHARS, int(FILLED * context * chars_a_token))
-            held_out = list(_texts(data, "validation", HELD_OUT_BYTES))
-            made = text_probes(
-                training, held_out, seed=PROBE_SEED, max_items=num_items, context_chars=min(chars, 1000)
-            )
+            try:
+                made = _of_text(data, num_items, context)
+            except TooLittleText as error:
+                left_out["the suite text"] = str(error)
+                continue
             by_suite[suite], left_out = made.probes, {**left_out, **made.left_out}
             continue
         if suite == "modular":
-            by_suite[suite] = tuple(modular_probes(training(), _texts(data, "validation"), num_items))
+            by_suite[suite] = tuple(
+                modular_probes(_texts(data, "train"), _texts(data, "validation"), num_items)
+            )
             continue
         probes, finder = _of(suite, num_items)
-        searched = search_training(probes, training, finder)
+        searched = search_training(probes, lambda: _texts(data, "train"), finder)
         by_suite[suite] = tuple(found.probe for found in searched if found.probe is not None)
         left_out |= {
             probe.title: f"all {found.items} items stand in the training text"
             for probe, found in zip(probes, searched, strict=True)
             if found.probe is None
         }
-    if not any(by_suite.values()):
-        raise InputError("no probe is left: " + "; ".join(f"{key}: {why}" for key, why in left_out.items()))
-    return Questions(by_suite, left_out)
+    questions = Questions(by_suite, left_out)
+    if not none_will_do:
+        questions.require_some()
+    return questions
 
 
 def questions_without_text(suites: Sequence[str], num_items: int) -> Questions:
@@ -127,6 +136,19 @@ def _of(suite: str, num_items: int) -> tuple[list[Probe], Callable[[str], Set[ob
     if suite == "world":
         return world_probes(PROBE_SEED, num_items), world_combinations.held_out_in
     return task_probes(PROBE_SEED, num_items), tasks_search.held_out_in
+
+
+def _of_text(data: PreparedData, num_items: int, context: int) -> TextSuite:
+    chars_a_token = data.train.source_bytes / max(1, data.train.num_tokens)
+    chars = max(FEWEST_CONTEXT_CHARS, int(FILLED * context * chars_a_token))
+    held_out = list(_texts(data, "validation", HELD_OUT_BYTES))
+    return text_probes(
+        lambda: _texts(data, "train"),
+        held_out,
+        seed=PROBE_SEED,
+        max_items=num_items,
+        context_chars=min(chars, 1000),
+    )
 
 
 def _texts(data: PreparedData, part: Part, max_bytes: int | None = None) -> Iterator[str]:

@@ -30,6 +30,10 @@ MAKERS: tuple[Callable[[Material], list[Proposal]], ...] = (
 )
 
 
+class TooLittleText(InputError):
+    """There is not enough text for any probe of this suite; other measures may be had of it."""
+
+
 def text_probes(
     train: Callable[[], Iterable[str]],
     held_out: Sequence[str],
@@ -44,7 +48,8 @@ def text_probes(
     items (about 40 MB); a gigabyte takes about four minutes. Of `held_out`, at most 4,096 passages of 1 to 2 thousand
     characters are used. No item is longer than `context_chars` (256 unless told): give what the model's context
     holds, so that none is cut. The same texts and seed make the same items.
-    Raises InputError where the held-out text is too short or the training text empty, or a limit is too low.
+    Raises TooLittleText where the held-out text is too short or the training text empty, InputError where a limit is
+    too low.
     """
     context = DEFAULT_CONTEXT_CHARS if context_chars is None else context_chars
     documents = [document.replace("\0", " ") for document in held_out]
@@ -58,7 +63,7 @@ def text_probes(
         frozenset().union(*(proposal.known_by for proposal in proposals)),
     )
     if not training.num_chars:
-        raise InputError("the training text is empty: without it nothing can be told to be held out")
+        raise TooLittleText("the training text is empty: without it nothing can be told to be held out")
     probes: list[Probe] = []
     left_out: dict[str, str] = {}
     for proposal in proposals:
@@ -72,7 +77,7 @@ def text_probes(
 
 def _check(num_chars: int, max_items: int, context_chars: int) -> None:
     if num_chars < FEWEST_CHARS:
-        raise InputError(
+        raise TooLittleText(
             f"the held-out text has {num_chars:,} characters, and probes need {FEWEST_CHARS:,}: use more text"
         )
     if max_items < FEWEST_ITEMS:

@@ -1,0 +1,97 @@
+"""A table for the terminal whose rows have long names: no name is ever cut, however narrow the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from rich.console import Console, ConsoleOptions, RenderResult
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+_BETWEEN = 2
+_INDENT = 2
+_LEAST = 16
+"""Columns that a name is broken at words in; in fewer it stands in a line of its own."""
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column beside the name. wraps: its words may go on in the next line where there is no room."""
+
+    heading: str
+    right: bool = False
+    wraps: bool = False
+
+
+@dataclass(frozen=True)
+class NamedTable:
+    """A row a name. The name stands before its figures, wrapped at words; in a narrow terminal above them."""
+
+    heading: str
+    columns: Sequence[Column]
+    rows: Sequence[tuple[Text, Sequence[Text]]]
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        room = options.max_width
+        natural = [self._widest(at) for at in range(len(self.columns))]
+        names = [Text(self.heading), *(name for name, _ in self.rows)]
+        whole = max(name.cell_len for name in names)
+        needed = min(whole, max(_LEAST, *map(_longest_word, names)))
+        lower = [self._below_wrapped_heading(at) for at in range(len(natural))]
+        for widths in (natural, lower):
+            beside = room - sum(widths) - _BETWEEN * len(widths)
+            if beside >= needed:
+                table = self._table(widths, min(whole, beside))
+                for name, cells in self.rows:
+                    table.add_row(name, *cells)
+                yield table
+                return
+        widths = self._shrunk(lower, room - _INDENT)
+        yield Text(self.heading, style="bold")
+        yield Padding(self._table(widths, None), (0, 0, 0, _INDENT), expand=False)
+        for name, cells in self.rows:
+            yield Text.assemble(name, overflow="fold")
+            table = self._table(widths, None, head=False)
+            table.add_row(*cells)
+            yield Padding(table, (0, 0, 0, _INDENT), expand=False)
+
+    def _table(self, widths: Sequence[int], name: int | None, *, head: bool = True) -> Table:
+        table = Table(box=None, header_style="bold", pad_edge=False, show_header=head)
+        if name is not None:
+            table.add_column(self.heading, width=name, overflow="fold")
+        for column, width in zip(self.columns, widths, strict=True):
+            table.add_column(
+                column.heading,
+                width=width,
+                justify="right" if column.right else "left",
+                overflow="fold",
+            )
+        return table
+
+    def _cells(self, at: int) -> list[Text]:
+        return [Text(self.columns[at].heading), *(cells[at] for _, cells in self.rows)]
+
+    def _widest(self, at: int) -> int:
+        return max(line.cell_len for cell in self._cells(at) for line in cell.split("\n", allow_blank=True))
+
+    def _below_wrapped_heading(self, at: int) -> int:
+        """What a column that wraps needs where its heading does, and nothing else."""
+        heading, *cells = self._cells(at)
+        if not self.columns[at].wraps:
+            return self._widest(at)
+        return max(_longest_word(heading), *(cell.cell_len for cell in cells))
+
+    def _shrunk(self, given: Sequence[int], room: int) -> list[int]:
+        """What is too much is taken from the columns that wrap, down to their longest word; the last one first."""
+        widths = list(given)
+        for at in reversed(range(len(widths))):
+            over = sum(widths) + _BETWEEN * (len(widths) - 1) - room
+            if over > 0 and self.columns[at].wraps:
+                widths[at] = max(max(map(_longest_word, self._cells(at))), widths[at] - over)
+        return widths
+
+
+def _longest_word(text: Text) -> int:
+    return max((Text(word).cell_len for word in text.plain.split()), default=0)
