@@ -88,4 +88,4 @@ def test_only_what_is_wanted_is_scored(network: LanguageModel) -> None:
         for name in ("logprobs", "credits", "confidences", "briers"):
             found, expected = getattr(part_of, name), getattr(all_of, name)
             assert not found[: first - 1].any()
-            np.testing.assert_allclose(found[first - 1 :], expected[first - 1 :], atol=1e-6)
+            np.testing.assert_allclose(found[first - 1 :], expected[first - 1 :], rtol=1e-6, atol=1e-6)

@@ -61,7 +61,7 @@ def test_two_ranks_make_the_steps_of_one(one: dict[str, Any], two: list[dict[str
     assert together["norms"] == pytest.approx(alone["norms"], rel=1e-4)
     assert together["tokens_seen"] == alone["tokens_seen"]
     for name, value in alone["parameters"].items():
-        torch.testing.assert_close(together["parameters"][name], value, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(together["parameters"][name], value, rtol=1e-4, atol=5e-5)
 
 
 def test_dropout_differs_between_the_ranks_as_between_micro_batches(one: dict[str, Any]) -> None:

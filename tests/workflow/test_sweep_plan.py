@@ -89,7 +89,7 @@ def test_two_processes_do_not_take_the_same_member(tmp_path: Path) -> None:
     lock = plan.progress / "64x2-seed1.lock"
     program = (
         "import sys, pathlib; from etude.workflow.claims import claimed\n"
-        "with claimed(pathlib.Path(sys.argv[1])) as ours: print(ours, flush=True); sys.stdin.readline()"
+        "with claimed(pathlib.Path(sys.argv[1])) as claim: print(claim is not None, flush=True); sys.stdin.readline()"
     )
     other = subprocess.Popen(
         [sys.executable, "-c", program, str(lock)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True

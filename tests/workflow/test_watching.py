@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 import torch
@@ -13,11 +15,13 @@ from rich.console import Console
 from test_pretrain import comparable, files_of, stop_after
 
 from etude.config import Settings, with_values
+from etude.data.tokens.vocabulary import train_char
 from etude.errors import EtudeError
 from etude.model.folder import load_model_folder
 from etude.model.language_model import LanguageModel
 from etude.run import RunFolder
 from etude.train.checksum import checksum
+from etude.train.loop import TrainState
 from etude.train.optimizer import UpdateRules
 from etude.train.plan import initial_state, next_token_objective
 from etude.watch.time_machine import TimeMachine
@@ -25,6 +29,7 @@ from etude.workflow import jobs, tasks
 from etude.workflow.history import RunHistory
 from etude.workflow.list_runs import list_runs
 from etude.workflow.plan import make_plan
+from networks import make_config, make_network
 
 EVERY_STEP = {"train.checksum_every": 1, "train.summary_every": 1, "train.keep_every": 1}
 
@@ -192,3 +197,21 @@ def test_a_replayed_run_is_proved_by_its_checksums(small_settings: Settings, con
     machine.go_to(7)
     assert machine.proof.holds
     assert machine.proof.checksums == 2  # from the checkpoint of step 5
+
+
+def test_a_network_of_no_numbers_writes_no_sample() -> None:
+    """So that a run which leaves such steps out is not ended by its sample."""
+    tokenizer = train_char(["once upon a time"])
+    state = make_state(tokenizer.vocab_size)
+    sample = tasks.Sample(tokenizer, "once", 1)
+    assert len(sample(state)) == 1
+    with torch.no_grad():
+        for parameter in state.model.parameters():
+            parameter.fill_(math.nan)
+    assert sample(state) == []
+
+
+def make_state(vocab_size: int) -> TrainState:
+    """As far as a sample looks at it."""
+    model = make_network(make_config("llama", vocab_size=vocab_size, max_position_embeddings=256))
+    return cast(TrainState, SimpleNamespace(model=model, step=3, tokens_seen=30, wall_time=1.0))

@@ -107,11 +107,12 @@ def write_records(run: Path, results: Sequence[ProbeResult], where: Where) -> No
     JsonLines(run / FILE).append(*(to_json(result, where) for result in results))
 
 
-def read_records(run: Path) -> Records:
+def read_records(run: Path, *, none_will_do: bool = False) -> Records:
     """probes.jsonl of a run folder, which may come from anybody: what is no record is left out and counted.
 
     Of two records of one checkpoint and the same items the later one stands.
-    Raises InputError where there is no such file, or a newer etude wrote it.
+    Raises InputError where there is no such file, none of its lines is a record (unless none will do), or a newer etude
+    wrote it.
     """
     file = run / FILE
     if not file.is_file():
@@ -132,6 +133,8 @@ def read_records(run: Path) -> Records:
             continue
         where = record.where
         found[record.probe, record.condition, record.items, where.step] = record
+    if not found and not none_will_do:
+        raise InputError(f"{file} holds no record of a probe: ask again, with `etude eval {run}`")
     ordered = sorted(found.values(), key=lambda record: record.where.step)
     return Records(tuple(ordered), damaged)
 

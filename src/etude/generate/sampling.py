@@ -66,18 +66,22 @@ def token_probabilities(logits: Float[Tensor, "B V"], settings: SamplingSettings
     return probabilities
 
 
+class NotFinite(EtudeError):
+    """A network from which no token can be drawn."""
+
+
 def choose(
     logits: NDArray[np.float32], settings: SamplingSettings, generator: torch.Generator
 ) -> tuple[int, float]:
     """A token for one row of logits (V,), and the model's own log-probability of it.
 
-    Raises EtudeError when the logits are not all finite.
+    Raises NotFinite when the logits are not all finite.
     """
     exact = logits.astype(np.float64)
     largest = exact.max()
     total = np.exp(exact - largest).sum() if np.isfinite(largest) else np.nan
     if not (np.isfinite(total) and np.isfinite(logits.min())):
-        raise EtudeError("the model's predictions are not finite numbers: use an earlier checkpoint")
+        raise NotFinite("the model's predictions are not finite numbers: use an earlier checkpoint")
     if settings.temperature == 0:
         token = int(logits.argmax())  # the first of equals
     else:

@@ -17,7 +17,7 @@ from etude.errors import InputError
 from etude.evaluate.emergence.curves import Curve
 from etude.evaluate.emergence.law import EndOfRun, LossLaw, fit_law
 from etude.evaluate.emergence.verdict import Verdict, verdict
-from etude.evaluate.records import FILE, ProbeRecord, read_records
+from etude.evaluate.records import ProbeRecord, read_records
 from etude.evaluate.results import Measured
 from etude.evaluate.statistics import Estimate
 from etude.run import RunFolder
@@ -212,10 +212,6 @@ def _scored(folder: Path) -> ScoredRun:
     run = RunFolder.open(folder)
     settings = load_settings(run.settings_file)
     found = read_records(run.path)
-    if not found.records:
-        raise InputError(
-            f"{run.path / FILE} holds no record of a probe: ask again, with `etude eval {run.path}`"
-        )
     return ScoredRun(run.path.absolute(), settings.run.seed, _family(settings), found.records, found.damaged)
 
 

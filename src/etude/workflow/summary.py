@@ -11,7 +11,7 @@ from rich.text import Text
 
 from etude.config import resolved
 from etude.evaluate.ladder import Ladder
-from etude.generate.sampling import USUAL_SAMPLING
+from etude.generate.sampling import USUAL_SAMPLING, NotFinite
 from etude.run import RunFolder
 from etude.train.plan import Plan
 from etude.workflow.display import format_duration, printable
@@ -107,6 +107,10 @@ def _speak(path: Path, console: Console) -> None:
     language = load(path)
     settings = dataclasses.replace(USUAL_SAMPLING, max_new_tokens=CLOSING_SAMPLE_TOKENS)
     for seed in range(CLOSING_SAMPLES):
-        text = printable(language.generate("", settings, seed).strip())
+        try:
+            text = printable(language.generate("", settings, seed).strip())
+        except NotFinite as error:
+            say(console, f"\nit writes nothing: {error}")
+            return
         title = f"sample {seed + 1}, without a prompt"
         console.print(Panel(Text(text), title=title, title_align="left", border_style="blue"))

@@ -14,7 +14,7 @@ from etude.config import TrainSettings, resolved
 from etude.data.tokens.tokenizer import EtudeTokenizer
 from etude.evaluate.ladder import Ladder
 from etude.generate.engine import generate
-from etude.generate.sampling import USUAL_SAMPLING
+from etude.generate.sampling import USUAL_SAMPLING, NotFinite
 from etude.run import JsonLines, RunFolder
 from etude.train.checkpoint import kept_for_good
 from etude.train.checksum import checksum
@@ -118,7 +118,12 @@ class Sample:
 
     def __call__(self, state: TrainState) -> Sequence[Event]:
         prompt = [self.tokenizer.eos_id, *self.tokenizer.encode(self.prompt)]
-        answer = generate(state.model, [prompt], SAMPLING, eos_id=self.tokenizer.eos_id, seed=self.seed)[0]
+        try:
+            answer = generate(state.model, [prompt], SAMPLING, eos_id=self.tokenizer.eos_id, seed=self.seed)[
+                0
+            ]
+        except NotFinite:
+            return []  # what becomes of the run is for its steps to say
         text = self.tokenizer.decode(answer.token_ids)
         return [SampleEvent(state.step, state.tokens_seen, state.wall_time, self.prompt, text)]
 
