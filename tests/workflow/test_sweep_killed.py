@@ -26,7 +26,7 @@ SMALL = [
     "train.sample_every=100000",
     "train.eval_tokens=2000",
 ]
-LONGEST = 240.0
+LONGEST = 600.0
 
 
 @pytest.mark.parametrize("alone", [False, True], ids=["with its training", "alone"])
