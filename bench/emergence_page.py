@@ -68,7 +68,7 @@ def told(plan: SweepPlan, study: Study, typed: str, whole: bool) -> list[str]:
         f"is {page}.",
         foretold(plan, histories) + f" Of all runs the law is another: {law_lines(law_of(study))[0]}.",
         "At the largest size, mean over seeds at the last checkpoint. “n-gram” is what Kneser-Ney counts of the "
-        "training text reach on the same items, “random” a network with random weights.",
+        "training text reach on the same items, “random” networks with random weights.",
     ]
     largest = max(ability.family.num_parameters for ability in study.abilities)
     shown = [one for one in study.abilities if one.family.num_parameters == largest]

@@ -95,8 +95,8 @@ def grokking(folder: Path) -> str:
     verdicts = json.loads((folder / "report" / "verdicts.json").read_text())["abilities"]
     return "\n\n".join(
         [
-            f"{minutes(runs)} Right answers, of {MODULUS} that are "
-            "possible, to 236 sums that were seen in training, and to 236 that never were:",
+            f"{minutes(runs)} Right answers, of {MODULUS} that are possible, to 236 sums that were seen in training, "
+            "and to 236 that never were:",
             markdown_table(
                 ["step", *(f"{run.name}, {on}" for run in runs for on in ("seen", "never"))],
                 [

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import os
-from contextlib import suppress
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from typing import TextIO
+
+STDERR = 2
+"""Its descriptor, whatever ``sys.stderr`` has become."""
 
 
 @cache
@@ -34,6 +39,28 @@ def is_locked(file: Path) -> bool:
 
 def print_nowhere(stream: TextIO) -> None:
     """From here on what ``stream`` prints is read by nobody, and nobody waits for its end."""
+    _lead_nowhere(stream.fileno())
+
+
+@contextmanager
+def silent_stderr() -> Iterator[None]:
+    """Nothing of this process, or of those that it starts meanwhile, comes to standard error."""
+    try:
+        kept = os.dup(STDERR)
+    except OSError:  # it is closed
+        yield
+        return
+    sys.stderr.flush()
+    try:
+        _lead_nowhere(STDERR)
+        yield
+    finally:
+        sys.stderr.flush()
+        os.dup2(kept, STDERR)
+        os.close(kept)
+
+
+def _lead_nowhere(descriptor: int) -> None:
     nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, stream.fileno())
+    os.dup2(nowhere, descriptor)
     os.close(nowhere)

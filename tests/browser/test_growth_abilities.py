@@ -47,6 +47,11 @@ def show(page: Any, address: str, query: str) -> Any:
     return section
 
 
+def percent(share: float) -> str:
+    """As the browser rounds it: a half upwards, where Python rounds to the even number."""
+    return f"{math.floor(100 * share + 0.5)} %"
+
+
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_each_ability_has_its_numbers(page: Any, address: str, theme: str) -> None:
     page.emulate_media(color_scheme=theme, reduced_motion="reduce")
@@ -57,10 +62,8 @@ def test_each_ability_has_its_numbers(page: Any, address: str, theme: str) -> No
     for title, record in last.items():
         card = section.get_by_role("article").filter(has=page.get_by_role("heading", name=title, exact=True))
         text = card.inner_text()
-        assert (
-            f"{math.floor(100 * record.model.accuracy.value + 0.5)} % right" in text
-        )  # as the browser rounds
-        assert f"chance {100 * record.chance:.0f} %" in text
+        assert f"{percent(record.model.accuracy.value)} right" in text
+        assert f"chance {percent(record.chance)}" in text
         assert f"{record.num_items} items" in text
         assert record.label in text
     page.wait_for_timeout(300)

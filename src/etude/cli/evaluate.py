@@ -51,9 +51,14 @@ def evaluate(
     from rich.console import Console
 
     from etude.errors import InputError
+    from etude.evaluate.items import FEWEST_ITEMS
     from etude.workflow import evaluate as job
 
-    for name, value, least in (("--items", items, 16), ("--processes", processes, 1), ("--limit", limit, 1)):
+    for name, value, least in (
+        ("--items", items, FEWEST_ITEMS),
+        ("--processes", processes, 1),
+        ("--limit", limit, 1),
+    ):
         if value is not None and value < least:
             raise InputError(
                 f"{name} takes {least} or more, not {value}: type {name} {least}, or leave it out"

@@ -70,13 +70,10 @@ class ProbeResult:
 
     @property
     def label(self) -> str:
-        if self.counting is None or self.random is None:
-            missing = [
-                name
-                for name, null in (("counting", self.counting), ("random weights", self.random))
-                if null is None
-            ]
-            return "no null measured" if len(missing) > 1 else f"not held against {missing[0]}"
+        if self.counting is None:
+            return "no null measured" if self.random is None else "not held against counting"
+        if self.random is None:
+            return "not held against random weights"
         if not self.above_chance:
             return "at chance"
         if self.beyond_counting:

@@ -9,9 +9,7 @@ from __future__ import annotations
 import math
 import os
 import socket
-import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
@@ -27,6 +25,7 @@ from etude.evaluate.answerers import Report
 from etude.evaluate.parts import identity_of
 from etude.evaluate.statistics import Estimate, credit, mean_of_shares, proportion
 from etude.interop.local_tasks import leaf_tasks, local_task
+from etude.system import silent_stderr
 from etude.untrusted import shown
 
 if TYPE_CHECKING:
@@ -112,7 +111,7 @@ def public_suite(
             begin_documents=begin_documents,
             report=report,
         )
-        with _quiet():
+        with silent_stderr():  # of bars, and of git's complaints: what matters comes as an exception
             found = simple_evaluate(
                 model,
                 tasks=loaded,
@@ -144,29 +143,6 @@ def _stay_offline() -> None:
         os.environ["HF_HUB_OFFLINE"] = "1"
 
 
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Nothing of this process or of those that it starts comes to stderr: the libraries' bars, and git's complaints.
-
-    What matters comes as an exception.
-    """
-    try:
-        kept = os.dup(2)
-    except OSError:  # it is closed
-        yield
-        return
-    sys.stderr.flush()
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    try:
-        os.dup2(nowhere, 2)
-        yield
-    finally:
-        sys.stderr.flush()
-        os.dup2(kept, 2)
-        os.close(kept)
-        os.close(nowhere)
-
-
 def _answers(kept: Path, model_folder: Path, begin_documents: bool) -> Path:
     """Where the library keeps this very model's answers; it does not ask by itself whose they are."""
     kept.mkdir(parents=True, exist_ok=True)
@@ -194,7 +170,7 @@ def _load(manager: Any, names: Sequence[str], specs: Sequence[str], local: Path 
     tasks: list[Any] = []
     for name, spec in zip(names, specs, strict=True):
         try:
-            with _quiet():
+            with silent_stderr():
                 tasks += manager.load([spec])["tasks"].values()
         except Exception as error:  # the libraries below it raise a dozen kinds, most of them not their own
             reason = f"{type(error).__name__}: {shown(next(iter(str(error).splitlines()), ''))}"

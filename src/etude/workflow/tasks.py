@@ -119,12 +119,10 @@ class Sample:
     def __call__(self, state: TrainState) -> Sequence[Event]:
         prompt = [self.tokenizer.eos_id, *self.tokenizer.encode(self.prompt)]
         try:
-            answer = generate(state.model, [prompt], SAMPLING, eos_id=self.tokenizer.eos_id, seed=self.seed)[
-                0
-            ]
+            answers = generate(state.model, [prompt], SAMPLING, eos_id=self.tokenizer.eos_id, seed=self.seed)
         except NotFinite:
             return []  # what becomes of the run is for its steps to say
-        text = self.tokenizer.decode(answer.token_ids)
+        text = self.tokenizer.decode(answers[0].token_ids)
         return [SampleEvent(state.step, state.tokens_seen, state.wall_time, self.prompt, text)]
 
 

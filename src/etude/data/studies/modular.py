@@ -18,15 +18,6 @@ MODULUS = 59
 SYMBOLS = (string.digits + string.ascii_letters)[:MODULUS]
 
 
-def question(a: int, b: int) -> str:
-    """The sum up to its answer."""
-    return f"{SYMBOLS[a]}-{SYMBOLS[b]}="
-
-
-def answer(a: int, b: int) -> str:
-    return SYMBOLS[(a - b) % MODULUS]
-
-
 def documents(seed: int = 0, max_bytes: int | None = None) -> Iterator[Document]:
     """Every sum once, in an order of the seed: all, or until the next would pass ``max_bytes`` of UTF-8."""
     pairs = [(a, b) for a in range(MODULUS) for b in range(MODULUS)]
@@ -35,4 +26,5 @@ def documents(seed: int = 0, max_bytes: int | None = None) -> Iterator[Document]
 
 
 def _document(a: int, b: int) -> Document:
-    return Document(text=question(a, b) + answer(a, b), id=f"modular-{a}-{b}", origin="builtin:modular")
+    text = f"{SYMBOLS[a]}-{SYMBOLS[b]}={SYMBOLS[(a - b) % MODULUS]}"
+    return Document(text=text, id=f"modular-{a}-{b}", origin="builtin:modular")

@@ -10,7 +10,7 @@ from etude.data.primer.entities import amount
 from etude.data.primer.holdout import HELD_SUMS
 from etude.data.primer.lexicon import COUNTS, CountKind, number_word
 from etude.data.primer.rng import Rng
-from etude.evaluate.blocks import END_OF_LINE, block
+from etude.evaluate.blocks import END_OF_LINE, Asked, block
 from etude.evaluate.items import Item, Probe
 from etude.evaluate.world_probes.wording import HAVE_MANY, Evenly, capital, object_, subject, taught_with
 
@@ -50,8 +50,7 @@ def _digits(condition: str, held_out: Sequence[Sum], seed: int, max_items: int) 
         if len(sums) < 2:
             break
         asked = [(f"What is {a} {_WORD[op]} {b}? ", f"{result(a, b, op)}{END_OF_LINE}") for a, b, op in sums]
-        for item, one in zip(block(asked, ""), sums, strict=True):
-            items.append(replace(item, group=_group(*one)))
+        items += _block_of(sums, asked)
     return Probe(
         "arithmetic",
         condition,
@@ -60,6 +59,11 @@ def _digits(condition: str, held_out: Sequence[Sum], seed: int, max_items: int) 
         held_out="This sum, in digits or words, of a page of sums or of a story; with plus, in either order.",
         open_answer=True,
     )
+
+
+def _block_of(sums: Sequence[Sum], asked: Sequence[Asked]) -> list[Item]:
+    """Each sum, however it is told, is a group of its own."""
+    return [replace(item, group=_group(*one)) for item, one in zip(block(asked, ""), sums, strict=True)]
 
 
 def _group(a: int, b: int, op: str) -> str:
@@ -105,8 +109,7 @@ def _counting(op: str, seed: int, max_items: int) -> Probe:
         kind = kinds.draw()
         sums = [draws[value].draw() for value in sorted(draws)]
         asked = [(_problem(rng, one, kind), capital(amount(result(*one), kind))) for one in sums]
-        for item, one in zip(block(asked, ""), sums, strict=True):
-            items.append(replace(item, group=_group(*one)))
+        items += _block_of(sums, asked)
     return Probe(
         "word problems",
         "gains" if op == "+" else "losses",
