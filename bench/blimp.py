@@ -16,8 +16,9 @@ from pathlib import Path
 import torch
 
 from etude.data.tokens.vocabulary import pattern_for, train_bpe
-from etude.evaluate.blimp import BlimpMean, by_phenomenon, covered, known_words, measure_blimp, read_blimp
+from etude.evaluate.blimp import BlimpMean, by_phenomenon, covered, measure_blimp, read_blimp, words_in
 from etude.evaluate.network_answerer import ModelAnswerer
+from etude.evaluate.word_coverage import known_words
 from etude.model.build import build_model
 from etude.model.config import preset
 from etude.train.trained import load_trained
@@ -54,7 +55,7 @@ def main() -> None:
     parser.add_argument("--limit", type=int, help="pairs of each paradigm")
     asked = parser.parse_args()
     paradigms = read_blimp(asked.blimp)
-    coverage = covered(paradigms, known_words([asked.train.read_bytes()], paradigms))
+    coverage = covered(paradigms, known_words([asked.train.read_bytes()], words_in(paradigms)))
     print(
         f"{coverage.kept:,} of {coverage.asked:,} pairs ({100 * coverage.share:.1f} %) have only words of the text"
     )

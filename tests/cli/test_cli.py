@@ -350,3 +350,20 @@ def test_a_number_that_is_too_small_is_one_line(tmp_path: Path, options: tuple[s
     assert result.returncode == 2
     assert result.stderr.startswith(f"etude: {words}")
     assert result.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--covered",), "--limit, --local and --covered belong to --tasks"),
+        (("--tasks", "blimp", "--text", "a.txt"), "--tasks asks the public suites of one model"),
+        (("--text", "a.txt", "--suite", "world"), "--text measures a text and asks no probes"),
+    ],
+)
+def test_options_of_an_evaluation_that_do_not_fit(
+    tmp_path: Path, options: tuple[str, ...], words: str
+) -> None:
+    result = etude("eval", "run", *options, cwd=tmp_path)
+    assert result.returncode == 2
+    assert result.stderr.startswith(f"etude: {words}")
+    assert result.stderr.count("\n") == 1

@@ -21,14 +21,14 @@ from etude.evaluate.blimp import (
     blimp_result,
     by_phenomenon,
     covered,
-    known_words,
     measure_blimp,
     read_blimp,
-    words_of,
+    words_in,
 )
 from etude.evaluate.network_answerer import ModelAnswerer
 from etude.evaluate.ngram import KneserNey
 from etude.evaluate.statistics import wilson
+from etude.evaluate.word_coverage import known_words, words_of
 from etude.model.language_model import LanguageModel
 from minimal_pairs import OURS, write_paradigms
 from networks import make_config, make_network
@@ -102,7 +102,7 @@ def test_only_pairs_of_known_words_are_kept() -> None:
     pairs = (("The fox runs.", "The fox run."), ("The emu runs.", "The emu run."))
     paradigms = [Paradigm("a", "x", pairs), Paradigm("b", "x", (("Emus run.", "Emus runs."),))]
     text = [b"the fox", b"can RUN; it runs", "été".encode()]
-    known = known_words(text, paradigms)
+    known = known_words(text, words_in(paradigms))
     assert known == {"the", "fox", "run", "runs"}
     found = covered(paradigms, known)
     assert found.paradigms == (Paradigm("a", "x", pairs[:1]),)

@@ -20,6 +20,7 @@ from etude.data.tokens.vocabulary import pattern_for, train_bpe, train_char
 from etude.errors import InputError
 from etude.evaluate.blimp import Paradigm, measure_blimp
 from etude.evaluate.network_answerer import ModelAnswerer
+from etude.evaluate.word_coverage import words_of
 from etude.interop.public_suites import SuiteScore, _manager, public_suite
 from etude.model.folder import save_model_folder
 from etude.train.trained import load_trained
@@ -300,6 +301,52 @@ def test_a_limit_takes_the_first_items(folders: Path, rows: Path) -> None:
     assert few.items == 3
     assert few.choices is not None
     assert np.isclose(few.choices.whole.value * 6, round(few.choices.whole.value * 6))
+
+
+def test_items_with_words_that_training_had_not_are_left_out(folders: Path, tmp_path: Path) -> None:
+    """The same figures as of rows from which they were taken; a task without any such item has none."""
+    pairs = ISLAND.pairs
+    text = [" ".join(pairs[at][0] + " " + pairs[at][1] for at in (1, 4, 5, 9, 25, 31)).upper().encode()]
+    known = words_of(text[0].decode())
+    kept = [pair for pair in pairs if words_of(" ".join(pair)) <= known]
+    assert 3 <= len(kept) < len(pairs)
+    foreign = Paradigm(
+        "anaphor_number_agreement", "anaphora", (("The emu sees itself.", "The emu sees us."),)
+    )
+    rows = write_paradigms(tmp_path / "all", [ISLAND, foreign])
+    fewer = write_paradigms(tmp_path / "fewer", [Paradigm(ISLAND.name, ISLAND.phenomenon, tuple(kept))])
+    tasks = ["blimp_adjunct_island", "blimp_anaphor_number_agreement"]
+    found, none = public_suite(folders / "model", tasks, local=rows, training_text=text)
+    (expected,) = public_suite(folders / "model", tasks[:1], local=fewer)
+    assert (found.items, found.left_out) == (len(kept), len(pairs) - len(kept))
+    assert found.figures.keys() == expected.figures.keys()
+    assert found.figures["acc"] == pytest.approx(expected.figures["acc"])
+    assert found.choices == expected.choices
+    assert (none.items, none.left_out, none.figures, none.choices) == (0, 1, {}, None)
+    (few, _) = public_suite(folders / "model", tasks, local=rows, training_text=text, limit=2)
+    assert (few.items, few.left_out) == (2, len(pairs) - len(kept))
+    with pytest.raises(InputError, match="has a word that the training text has not"):
+        public_suite(folders / "model", tasks[1:], local=rows, training_text=text)
+
+
+def test_words_of_every_kind_of_item_are_looked_at(folders: Path, rows: Path) -> None:
+    """All that is shown, and all answers."""
+    tasks = ["lambada_openai", "hellaswag", "ai2_arc"]
+    everything = [
+        (rows / f"{name}.jsonl").read_bytes() for name in ("lambada_openai", "hellaswag", "ARC-Easy")
+    ]
+    whole = public_suite(folders / "model", tasks, local=rows)
+    same = public_suite(
+        folders / "model", tasks, local=rows, training_text=[*everything, b"Reading Question Answer"]
+    )
+    assert [one.left_out for one in same] == [0] * len(whole)
+    assert [one.items for one in same] == [one.items for one in whole]
+    without = [text.replace(b"never", b"ever") for text in everything]  # an answer to every question
+    found = public_suite(
+        folders / "model", tasks, local=rows, training_text=[*without, b"Reading Question Answer"]
+    )
+    assert [one.items for one in found if "arc" in one.task] == [0, 0]
+    assert "ai2_arc" not in {one.task for one in found}
 
 
 def test_a_group_has_the_mean_of_its_tasks(folders: Path, rows: Path) -> None:

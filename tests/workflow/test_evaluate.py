@@ -15,9 +15,10 @@ from etude.errors import InputError
 from etude.evaluate.network_answerer import ModelAnswerer
 from etude.evaluate.records import FILE, read_records
 from etude.evaluate.results import measure
+from etude.evaluate.text_scoring import measure_text
 from etude.train.checkpoint import list_checkpoints, step_of
 from etude.train.trained import load_trained
-from etude.workflow.evaluate import Asked, evaluate
+from etude.workflow.evaluate import Asked, AskedPublicly, evaluate, public
 from etude.workflow.examined_run import ExaminedRun
 from etude.workflow.probing import questions_for
 from watched import Watched, train_run
@@ -121,6 +122,40 @@ def test_a_model_folder_has_no_text_of_its_own(
     assert (content["seed"], content["step"], content["commit"]) == (None, None, git_commit())
     with pytest.raises(InputError, match="--suite world"):
         said(Asked(folder, ("text",)))
+
+
+def test_any_text_can_be_measured(run: Watched, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Of a run and of its bare model folder alike; the figures are those of the engine asked directly."""
+    texts = ["The fox ran home. She was glad.", "A miller sang to the otter."]
+    file = tmp_path / "other.jsonl"
+    file.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    checkpoint = list_checkpoints(run.path / "checkpoints")[-1]
+    folder = shutil.copytree(checkpoint, tmp_path / "model")
+    trained = load_trained(checkpoint)
+    expected = measure_text(
+        trained.model, trained.tokenizer, [(str(at), one) for at, one in enumerate(texts)]
+    )
+    written = (run.path / "derived" / "measures.json").read_bytes()
+    for path, step in ((run.path, 40), (folder, None)):
+        said(Asked(path, text=(str(file),), as_json=True))
+        content = json.loads(capsys.readouterr().out)
+        assert content["text"]["bits_per_byte"]["value"] == pytest.approx(expected.bits_per_byte.value)
+        assert content["text"]["num_bytes"] == sum(len(text.encode()) for text in texts)
+        assert (content["probes"], content["step"]) == ([], step)
+        assert bool(content["text"]["by_frequency"]) == (step is not None)
+        assert f"this text: {expected.bits_per_byte.value:.4f} bits a byte" in said(
+            Asked(path, text=(str(file),))
+        )
+    assert (run.path / "derived" / "measures.json").read_bytes() == written
+    assert not list((run.cache / "evaluation").glob("*/*"))
+    with pytest.raises(InputError, match="no file or folder"):
+        said(Asked(folder, text=(str(tmp_path / "none.txt"),)))
+
+
+def test_only_a_run_knows_the_words_of_its_text(run: Watched, tmp_path: Path) -> None:
+    folder = shutil.copytree(list_checkpoints(run.path / "checkpoints")[-1], tmp_path / "model")
+    with pytest.raises(InputError, match=r"--covered .* name a run"):
+        public(AskedPublicly(folder, ["blimp"], covered=True), Console(file=io.StringIO()))
 
 
 @pytest.mark.parametrize(

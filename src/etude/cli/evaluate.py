@@ -24,6 +24,16 @@ Tasks = Annotated[
     str | None,
     typer.Option(metavar="NAMES", help="Public suites of lm-eval instead, such as blimp,lambada_openai."),
 ]
+Text = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="SOURCE", help="Measure this text instead, as named for `etude train`, and ask no probes."
+    ),
+]
+Covered = Annotated[
+    bool,
+    typer.Option("--covered", help="With --tasks: only items all of whose words the run's own text has."),
+]
 Limit = Annotated[int | None, typer.Option(help="With --tasks: only the first items of each.")]
 Local = Annotated[
     Path | None,
@@ -36,11 +46,13 @@ def evaluate(
     suite: Suite = None,
     steps: Steps = "last",
     items: Items = 256,
+    text: Text = None,
     processes: Processes = 1,
     expect: Expect = "",
     tasks: Tasks = None,
     limit: Limit = None,
     local: Local = None,
+    covered: Covered = False,
     as_json: Json = False,
 ) -> None:
     """What a model knows of text that it has not seen, and its abilities beside chance, counting and random weights.
@@ -64,20 +76,20 @@ def evaluate(
                 f"{name} takes {least} or more, not {value}: type {name} {least}, or leave it out"
             )
     if tasks is not None:
-        if suite or steps != "last":
-            raise InputError("--tasks asks the public suites of one model: leave --suite and --steps out")
-        job.public(
-            model,
-            [name.strip() for name in tasks.split(",") if name.strip()],
-            limit,
-            local,
-            as_json,
-            Console(),
-        )
+        if suite or text or steps != "last":
+            raise InputError(
+                "--tasks asks the public suites of one model: leave --suite, --text and --steps out"
+            )
+        names = [name.strip() for name in tasks.split(",") if name.strip()]
+        job.public(job.AskedPublicly(model, names, limit, local, covered, as_json), Console())
         return
-    if limit is not None or local is not None:
-        raise InputError("--limit and --local belong to --tasks: name the public suites with it")
+    if limit is not None or local is not None or covered:
+        raise InputError("--limit, --local and --covered belong to --tasks: name the public suites with it")
+    if text and (suite or steps != "last"):
+        raise InputError("--text measures a text and asks no probes: leave --suite and --steps out")
     if steps not in ("last", "all"):
         raise InputError(f"--steps takes last or all, not '{steps}'")
-    asked = job.Asked(model, tuple(suite or ()), steps == "all", items, expect, processes, as_json)
+    asked = job.Asked(
+        model, tuple(suite or ()), steps == "all", items, tuple(text or ()), expect, processes, as_json
+    )
     job.evaluate(asked, Console())

@@ -9,9 +9,8 @@ numbers: it counts a tie as right, for the right sentence stands first.
 from __future__ import annotations
 
 import json
-import re
 import zipfile
-from collections.abc import Iterable, Iterator, Sequence, Set
+from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -23,9 +22,9 @@ from etude.evaluate.answerers import Answerer, ItemScore, Report
 from etude.evaluate.items import Probe, choice
 from etude.evaluate.results import Measured, measure
 from etude.evaluate.statistics import Z
+from etude.evaluate.word_coverage import words_of
 from etude.untrusted import MAX_JSON_BYTES, read_plain, shown
 
-_WORD = re.compile(r"[^\W_]+(?:['-][^\W_]+)*")
 _ASKS = "Which of two sentences, of which one breaks a rule of English, is the more probable?"
 
 
@@ -91,22 +90,13 @@ def read_blimp(path: Path) -> list[Paradigm]:
     return found
 
 
-def words_of(text: str) -> set[str]:
-    """The words of a text without regard to case."""
-    return {word.casefold() for word in _WORD.findall(text.replace("\u2019", "'"))}
-
-
-def known_words(training_text: Iterable[bytes], paradigms: Sequence[Paradigm]) -> set[str]:
-    """Those of the paradigms' words that stand in the training text (UTF-8 documents, read one by one)."""
-    wanted = {word for one in paradigms for pair in one.pairs for word in words_of(" ".join(pair))}
-    known: set[str] = set()
-    for document in training_text:
-        known |= words_of(document.decode("utf-8", "replace")) & wanted
-    return known
+def words_in(paradigms: Sequence[Paradigm]) -> set[str]:
+    """All words of their pairs."""
+    return {word for one in paradigms for pair in one.pairs for word in words_of(" ".join(pair))}
 
 
 def covered(paradigms: Sequence[Paradigm], known: Set[str]) -> Coverage:
-    """Leave out every pair with a word that is not in `known`: what a model never saw says nothing of grammar."""
+    """Leave out every pair with a word that is not in `known`."""
     kept = [
         replace(one, pairs=tuple(pair for pair in one.pairs if words_of(" ".join(pair)) <= known))
         for one in paradigms

@@ -9,8 +9,8 @@ from __future__ import annotations
 import math
 import os
 import socket
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -24,6 +24,7 @@ from etude.errors import InputError
 from etude.evaluate.answerers import Report
 from etude.evaluate.parts import identity_of
 from etude.evaluate.statistics import Estimate, credit, mean_of_shares, proportion
+from etude.interop.covered_items import Covered, covered_items
 from etude.interop.local_tasks import leaf_tasks, local_task
 from etude.system import silent_stderr
 from etude.untrusted import shown
@@ -53,7 +54,8 @@ class Choices:
 class SuiteScore:
     """One task, or the mean over the `tasks` of a group, each of which counts alike.
 
-    figures: the library's own, such as acc, with their standard errors (None where it has none).
+    figures: the library's own, such as acc, with their standard errors (None where it has none); left_out: items with
+    words that the training text has not, where that was asked for. A task of which no item is left has no figures.
     """
 
     task: str
@@ -62,6 +64,7 @@ class SuiteScore:
     figures: Mapping[str, tuple[float, float | None]]
     choices: Choices | None
     tasks: int = 1
+    left_out: int = 0
 
     def to_json(self) -> dict[str, Any]:
         return {"schema": SCHEMA, **asdict(self)}
@@ -76,6 +79,7 @@ def public_suite(
     batch_size: int = 16,
     begin_documents: bool = False,
     kept: Path | None = None,
+    training_text: Iterable[bytes] | None = None,
     report: Report | None = None,
 ) -> list[SuiteScore]:
     """The scores of `tasks` (names of tasks, groups and tags of the library), in the library's order of them.
@@ -83,14 +87,14 @@ def public_suite(
     Behind them stands the mean of each group or tag all of whose tasks are choices among texts.
     limit: the first so many items of each task; local: a folder or zip whose files stand for the data sets
     (`etude.interop.local_tasks`), so that nothing is fetched; begin_documents: see `EtudeLM`; kept: a folder
-    where the model's answers are kept as they come, so that an interrupted evaluation goes on where it was.
-    Raises InputError when the library is not installed, for an unknown task, and where rows cannot be had.
+    where the model's answers are kept as they come, so that an interrupted evaluation goes on where it was;
+    training_text: the documents that the model learned from, in UTF-8: items with other words are left out.
+    Raises InputError when the library is not installed, for an unknown task, where rows cannot be had, and where no
+    item is left.
     """
     if local is None:
         _stay_offline()
     require_lm_eval()
-    from lm_eval import simple_evaluate
-
     from etude.interop.lm_eval_model import EtudeLM
     from etude.train.trained import load_trained
 
@@ -104,6 +108,7 @@ def public_suite(
         if local is not None:
             specs = [str(local_task(name, manager.task_index[name], local, Path(work))) for name in names]
         loaded = _load(manager, names, specs, local)
+        covered = None if training_text is None else covered_items(loaded, training_text)
         model = EtudeLM(
             trained.model,
             trained.tokenizer,
@@ -111,22 +116,49 @@ def public_suite(
             begin_documents=begin_documents,
             report=report,
         )
-        with silent_stderr():  # of bars, and of git's complaints: what matters comes as an exception
-            found = simple_evaluate(
-                model,
-                tasks=loaded,
-                limit=limit,
-                bootstrap_iters=_RESAMPLINGS,
-                task_manager=manager,
-                use_cache=None if kept is None else str(_answers(kept, trained.folder, begin_documents)),
-            )
-    assert found is not None  # only other ranks have None
-    scores = {name: _score(name, found, model) for name in names}
+        answers = None if kept is None else _answers(kept, trained.folder, begin_documents)
+        scores = _scores(loaded, covered, limit, model, manager, answers)
     groups = {name: leaf_tasks([name], manager.task_index) for name in dict.fromkeys(tasks)}
     means = [
         _mean(name, [scores[one] for one in leaves]) for name, leaves in groups.items() if len(leaves) > 1
     ]
     return [*scores.values(), *(mean for mean in means if mean is not None)]
+
+
+def _scores(
+    tasks: Mapping[str, Any],
+    covered: Mapping[str, Covered] | None,
+    limit: int | None,
+    model: EtudeLM,
+    manager: Any,
+    answers: Path | None,
+) -> dict[str, SuiteScore]:
+    """Of every task, by name; of those without a covered item only how many were left out."""
+    from lm_eval import simple_evaluate
+
+    asked = (
+        tasks if covered is None else {name: task for name, task in tasks.items() if covered[name].numbers}
+    )
+    with silent_stderr():  # of bars, and of git's complaints: what matters comes as an exception
+        found = simple_evaluate(
+            model,
+            tasks=list(asked.values()),
+            limit=limit if covered is None else None,
+            samples=None
+            if covered is None
+            else {name: list(covered[name].numbers[:limit]) for name in asked},
+            bootstrap_iters=_RESAMPLINGS,
+            task_manager=manager,
+            use_cache=None if answers is None else str(answers),
+        )
+    assert found is not None  # only other ranks have None
+    scores = {
+        name: _score(name, found, model) if name in asked else SuiteScore(name, 0, "", {}, None)
+        for name in tasks
+    }
+    if covered is None:
+        return scores
+    return {name: replace(score, left_out=covered[name].left_out) for name, score in scores.items()}
 
 
 def _stay_offline() -> None:
@@ -165,13 +197,13 @@ def require_lm_eval() -> None:
         raise InputError("public suites need the lm-eval library: pip install 'etude[eval]'") from None
 
 
-def _load(manager: Any, names: Sequence[str], specs: Sequence[str], local: Path | None) -> list[Any]:
+def _load(manager: Any, names: Sequence[str], specs: Sequence[str], local: Path | None) -> dict[str, Any]:
     """The library's tasks with their rows."""
-    tasks: list[Any] = []
+    tasks: dict[str, Any] = {}
     for name, spec in zip(names, specs, strict=True):
         try:
             with silent_stderr():
-                tasks += manager.load([spec])["tasks"].values()
+                (tasks[name],) = manager.load([spec])["tasks"].values()
         except Exception as error:  # the libraries below it raise a dozen kinds, most of them not their own
             reason = f"{type(error).__name__}: {shown(next(iter(str(error).splitlines()), ''))}"
             advice = (
@@ -208,9 +240,13 @@ def _score(name: str, found: Any, model: EtudeLM) -> SuiteScore:
 
 
 def _mean(group: str, scores: Sequence[SuiteScore]) -> SuiteScore | None:
-    """Over the tasks of a group, each of which counts alike; None where one of them is no choice among texts."""
+    """Over the tasks of a group that have items, each of which counts alike.
+
+    None where there is none, or where one of them is no choice among texts.
+    """
+    left_out, scores = sum(score.left_out for score in scores), [score for score in scores if score.items]
     choices = [score.choices for score in scores if score.choices is not None]
-    if len(choices) < len(scores):
+    if not scores or len(choices) < len(scores):
         return None
     shared = [name for name in scores[0].figures if all(name in score.figures for score in scores)]
     figures = {}
@@ -232,6 +268,7 @@ def _mean(group: str, scores: Sequence[SuiteScore]) -> SuiteScore | None:
             mean_of_shares([one.per_token for one in choices]),
         ),
         len(scores),
+        left_out,
     )
 
 

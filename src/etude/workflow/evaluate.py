@@ -12,6 +12,8 @@ from typing import Any
 
 from rich.console import Console
 
+from etude.data.corpus.beginning import beginning_of
+from etude.data.files import default_cache, key_of
 from etude.data.tokens.tokenizer import EtudeTokenizer
 from etude.device import git_commit
 from etude.errors import InputError
@@ -20,7 +22,7 @@ from etude.evaluate.examination import Examination
 from etude.evaluate.in_parts import PartsAnswerer
 from etude.evaluate.items import Item
 from etude.evaluate.network_answerer import ModelAnswerer
-from etude.evaluate.records import FILE, Where, read_records, to_json, write_records
+from etude.evaluate.records import FILE, read_records, write_records
 from etude.evaluate.results import ProbeResult
 from etude.model.build import build_model
 from etude.model.config import ModelConfig
@@ -29,11 +31,12 @@ from etude.run import RunFolder
 from etude.serve.plain import plain
 from etude.train.checkpoint import find_checkpoint, list_checkpoints, step_of
 from etude.train.trained import load_trained
-from etude.workflow.evaluate_tables import measure_lines, public_table, result_tables
+from etude.workflow.evaluate_tables import public_table
+from etude.workflow.evaluate_told import Told, say
 from etude.workflow.examined_run import ExaminedRun
 from etude.workflow.probing import Questions, counting_for, questions_for, questions_without_text, suites_for
 from etude.workflow.progress import data_progress
-from etude.workflow.whole_text import WholeText, lines_of, measure_whole_text
+from etude.workflow.whole_text import MEASURED_BYTES, WholeText, measure_other_text, measure_whole_text
 
 RANDOM_SEEDS = range(1_000_003, 1_000_006)
 """Of the networks with random weights: none that a run is likely to have."""
@@ -44,13 +47,15 @@ class Asked:
     """What a person wants to know.
 
     suites: none for what fits the text; every_checkpoint: the probes of each that is kept, for curves, and not the text
-    as a whole; expect: the hash that the questions must have ("" for any).
+    as a whole; text: sources to be measured instead, without any probe; expect: the hash that the questions must have
+    ("" for any).
     """
 
     path: Path
     suites: tuple[str, ...] = ()
     every_checkpoint: bool = False
     num_items: int = 256
+    text: tuple[str, ...] = ()
     expect: str = ""
     processes: int = 1
     as_json: bool = False
@@ -63,6 +68,9 @@ def evaluate(asked: Asked, console: Console) -> None:
         InputError: nothing to examine at the path, its text is gone, or it yields other questions than expected.
     """
     run = ExaminedRun.of(asked.path)
+    if asked.text:
+        _evaluate_text(asked, run, console)
+        return
     if run is None:
         _evaluate_folder(asked, console)
         return
@@ -94,7 +102,7 @@ def evaluate(asked: Asked, console: Console) -> None:
     step = step_of(checkpoints[-1])
     where = run.where(step, config)("")
     told = Told(checkpoints[-1], questions, results, whole, where.seed, step, where.commit)
-    _say(told, asked.as_json, console)
+    say(told, asked.as_json, console)
 
 
 def _asked_of(
@@ -153,6 +161,19 @@ def _random(config: ModelConfig, tokenizer: EtudeTokenizer) -> list[RandomAnswer
     return [RandomAnswerer(config, tokenizer, seed) for seed in RANDOM_SEEDS]
 
 
+def _evaluate_text(asked: Asked, run: ExaminedRun | None, console: Console) -> None:
+    """What a model makes of a text that a person names; no probe is asked."""
+    folder = find_checkpoint(asked.path) if run is None else _checkpoints(asked, run)[-1]
+    documents = beginning_of(asked.text, MEASURED_BYTES)
+    kept = default_cache() / "evaluation" / key_of([str(folder.resolve()), documents])
+    with _kept(kept) as within, data_progress(console) as progress:
+        whole = measure_other_text(
+            folder, documents, run, within, asked.processes, _told(progress, "measuring")
+        )
+    seed, step = (None, None) if run is None else (run.settings.run.seed, step_of(folder))
+    say(Told(folder, Questions({}, {}), [], whole, seed, step, git_commit()), asked.as_json, console)
+
+
 def _checkpoints(asked: Asked, run: ExaminedRun) -> list[Path]:
     """In order of steps; of a run the newest, or every one that is kept."""
     if asked.path.resolve() != run.folder.resolve():
@@ -204,51 +225,7 @@ def _evaluate_folder(asked: Asked, console: Console) -> None:
         results = examination.results(
             ModelAnswerer(trained.model, trained.tokenizer), _told(progress, "asking")
         )
-    _say(Told(folder, questions, results, None, None, None, git_commit()), asked.as_json, console)
-
-
-@dataclass(frozen=True)
-class Told:
-    """All that an evaluation says. seed, step: None of a model folder; commit: of Etude."""
-
-    checkpoint: Path
-    questions: Questions
-    results: Sequence[ProbeResult]
-    whole: WholeText | None
-    seed: int | None
-    step: int | None
-    commit: str | None
-
-    def to_json(self) -> dict[str, Any]:
-        where = Where(0, 0, 0, 0.0, 0, None, "", self.commit)
-        lines = [to_json(result, where) for result in self.results]
-        dropped = ("event", "step", "tokens_seen", "flops", "num_parameters", "val_loss", "seed", "suite")
-        return {
-            "checkpoint": str(self.checkpoint),
-            "seed": self.seed,
-            "step": self.step,
-            "commit": self.commit,
-            "questions": self.questions.hash if self.results else None,
-            "probes": [{key: value for key, value in line.items() if key not in dropped} for line in lines],
-            "left_out": self.questions.left_out,
-            "text": None if self.whole is None else self.whole.to_json(),
-        }
-
-
-def _say(told: Told, as_json: bool, console: Console) -> None:
-    if as_json:
-        print(json.dumps(told.to_json(), ensure_ascii=False, allow_nan=False))
-        return
-    whole = told.whole
-    if whole is not None:
-        for line in (*measure_lines(whole.measures), *lines_of(whole)):
-            console.print(line, markup=False, highlight=False, soft_wrap=True)
-    for table in result_tables(told.results):
-        console.print(table)
-    lines = [f"left out: {title}: {why}" for title, why in told.questions.left_out.items()]
-    asked = f"questions {told.questions.hash}, asked" if told.results else "no questions, only measures"
-    for line in (*lines, f"{asked} of {told.checkpoint}"):
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
+    say(Told(folder, questions, results, None, None, None, git_commit()), asked.as_json, console)
 
 
 def _told(progress: Any, stage: str) -> Report:
@@ -263,20 +240,44 @@ def _kept(folder: Path) -> Iterator[Path]:
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def public(
-    path: Path, tasks: Sequence[str], limit: int | None, local: Path | None, as_json: bool, console: Console
-) -> None:
+@dataclass(frozen=True)
+class AskedPublicly:
+    """limit: the first items of each task only; local: its rows; covered: only items whose words training had."""
+
+    path: Path
+    tasks: Sequence[str]
+    limit: int | None = None
+    local: Path | None = None
+    covered: bool = False
+    as_json: bool = False
+
+
+def public(asked: AskedPublicly, console: Console) -> None:
     """Ask the public suites of lm-eval.
 
     Raises:
-        InputError: the library is not installed, a task is unknown, or its rows cannot be had.
+        InputError: the library is not installed, a task is unknown, its rows cannot be had, or the training text is
+            not known whose words are asked for.
     """
     from etude.interop.public_suites import public_suite
 
-    folder = find_checkpoint(path)
+    folder = find_checkpoint(asked.path)
+    run = ExaminedRun.of(asked.path) if asked.covered else None
+    if asked.covered and run is None:
+        raise InputError(
+            f"--covered looks at the text that a run was trained on, and {asked.path} is a model folder: leave it out, "
+            "or name a run"
+        )
     with data_progress(console) as progress:
-        found = public_suite(folder, tasks, limit=limit, local=local, report=_told(progress, "asking"))
-    if as_json:
+        found = public_suite(
+            folder,
+            asked.tasks,
+            limit=asked.limit,
+            local=asked.local,
+            training_text=None if run is None else run.data.documents("train"),
+            report=_told(progress, "asking"),
+        )
+    if asked.as_json:
         print(json.dumps(plain([one.to_json() for one in found]), ensure_ascii=False, allow_nan=False))
     else:
         console.print(public_table(found))

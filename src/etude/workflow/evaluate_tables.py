@@ -60,10 +60,14 @@ def result_tables(results: Sequence[ProbeResult]) -> list[NamedTable]:
 
 
 def public_table(scores: Sequence[SuiteScore]) -> NamedTable:
-    """A row a task: the library's own figures, and ours where a task is a choice among texts; groups come last."""
+    """A row a task: the library's own figures, and ours where a task is a choice among texts; groups come last.
+
+    Where items were left out for their words, it is said how many.
+    """
+    left_out = any(score.left_out for score in scores)
     columns = [
-        Column("items", right=True),
-        Column("the library's own"),
+        Column("items (left out)" if left_out else "items", right=True, wraps=left_out),
+        Column("the library's own", wraps=True),
         *(Column(heading, right=True) for heading in ("ties one half (95 %)", "a token (95 %)", "chance")),
     ]
     rows = []
@@ -73,7 +77,7 @@ def public_table(scores: Sequence[SuiteScore]) -> NamedTable:
             for name, (value, error) in score.figures.items()
         )
         ours = score.choices
-        cells = [Text(f"{score.items:,}"), Text(own)]
+        cells = [Text(f"{score.items:,} ({score.left_out:,})" if left_out else f"{score.items:,}"), Text(own)]
         cells += map(
             Text,
             ["", "", ""]
@@ -86,11 +90,11 @@ def public_table(scores: Sequence[SuiteScore]) -> NamedTable:
     return NamedTable("task", columns, rows)
 
 
-def measure_lines(measures: TextMeasures) -> list[str]:
-    """The held-out text as a whole."""
+def measure_lines(measures: TextMeasures, name: str) -> list[str]:
+    """A text as a whole."""
     sure = measures.calibration_error
     lines = [
-        f"held-out text: {measures.bits_per_byte.value:.4f} bits a byte ({_interval(measures.bits_per_byte)}), "
+        f"{name}: {measures.bits_per_byte.value:.4f} bits a byte ({_interval(measures.bits_per_byte)}), "
         f"{measures.nats_per_token.value:.4f} nats a token, over {measures.documents:,} documents of "
         f"{measures.num_bytes:,} bytes; first guess right {100 * measures.first_guess.value:.1f} % of the time; "
         f"confidence off by {100 * sure.value:.1f} points in the mean",

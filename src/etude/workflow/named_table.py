@@ -74,14 +74,14 @@ class NamedTable:
         return [Text(self.columns[at].heading), *(cells[at] for _, cells in self.rows)]
 
     def _widest(self, at: int) -> int:
-        return max(line.cell_len for cell in self._cells(at) for line in cell.split("\n", allow_blank=True))
+        return max(map(_longest_line, self._cells(at)))
 
     def _below_wrapped_heading(self, at: int) -> int:
         """What a column that wraps needs where its heading does, and nothing else."""
         heading, *cells = self._cells(at)
         if not self.columns[at].wraps:
             return self._widest(at)
-        return max(_longest_word(heading), *(cell.cell_len for cell in cells))
+        return max(_longest_word(heading), *map(_longest_line, cells))
 
     def _shrunk(self, given: Sequence[int], room: int) -> list[int]:
         """What is too much is taken from the columns that wrap, down to their longest word; the last one first."""
@@ -91,6 +91,10 @@ class NamedTable:
             if over > 0 and self.columns[at].wraps:
                 widths[at] = max(max(map(_longest_word, self._cells(at))), widths[at] - over)
         return widths
+
+
+def _longest_line(text: Text) -> int:
+    return max(line.cell_len for line in text.split("\n", allow_blank=True))
 
 
 def _longest_word(text: Text) -> int:

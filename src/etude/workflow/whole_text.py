@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -13,18 +13,20 @@ import numpy as np
 
 from etude.data.tokens.coverage import IGNORE_INDEX, evaluation_windows
 from etude.errors import InputError
+from etude.evaluate.answerers import Report
 from etude.evaluate.in_context import InContext, in_context
 from etude.evaluate.in_parts import CorpusDocuments, measure_text_in_parts
 from etude.evaluate.induction_heads import InductionHeads, induction_heads
 from etude.evaluate.memorisation import Memorisation, memorisation
 from etude.evaluate.scoring import score_sequences
 from etude.evaluate.text_measures import TextMeasures
-from etude.evaluate.text_scoring import count_tokens
+from etude.evaluate.text_scoring import Named, count_tokens
 from etude.generate.engine import generate
 from etude.generate.sampling import USUAL_SAMPLING
 from etude.run import write_json
 from etude.serve.plain import plain
 from etude.train.trained import Trained, load_trained
+from etude.workflow.evaluate_tables import measure_lines
 from etude.workflow.examined_run import ExaminedRun
 
 MEASURED_BYTES = 500_000
@@ -36,17 +38,19 @@ FILE = "measures.json"
 
 @dataclass(frozen=True)
 class WholeText:
-    """missing: what could not be measured, with the reason."""
+    """missing: what could not be measured, with the reason; name: what the text is."""
 
     measures: TextMeasures
     in_context: InContext | None
     heads: InductionHeads | None
     memorisation: Memorisation | None
     missing: dict[str, str]
+    name: str = "held-out text"
 
     def to_json(self) -> dict[str, Any]:
         heads = self.heads
         content: dict[str, Any] = {
+            "name": self.name,
             **self.measures.to_json(),
             "in_context": None if self.in_context is None else asdict(self.in_context),
             "induction_heads": None
@@ -79,6 +83,23 @@ def measure_whole_text(run: ExaminedRun, checkpoint: Path, within: Path, process
     whole = WholeText(measures, missing=missing, **found)
     write_json(run.folder / "derived" / FILE, {"checkpoint": checkpoint.name, **whole.to_json()})
     return whole
+
+
+def measure_other_text(
+    folder: Path,
+    documents: Sequence[Named],
+    run: ExaminedRun | None,
+    within: Path,
+    processes: int,
+    report: Report,
+) -> WholeText:
+    """The measures of a text that is not the run's; where there is a run, by how often its own has each token too."""
+    trained = load_trained(folder)
+    counts = None if run is None else count_tokens(run.data.train, trained.model.config.vocab_size)
+    measures = measure_text_in_parts(
+        folder, documents, within, token_counts=counts, processes=processes, report=report
+    )
+    return WholeText(measures, None, None, None, {}, "this text")
 
 
 def _in_context(run: ExaminedRun, trained: Trained) -> InContext:
@@ -125,7 +146,7 @@ def _held_out(run: ExaminedRun, trained: Trained) -> Iterator[list[int]]:
 
 def lines_of(whole: WholeText) -> list[str]:
     """What is told of them."""
-    lines = []
+    lines = measure_lines(whole.measures, whole.name)
     if (curve := whole.in_context) is not None:
         told = curve.gain.interval
         so = "it learns from what it has read" if curve.learns else "no gain beyond its error"

@@ -1,0 +1,23 @@
+"""Which words of a question the training text has: what a model never saw says nothing of what it can do with it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Set
+
+_WORD = re.compile(r"[^\W_]+(?:['-][^\W_]+)*")
+
+
+def words_of(text: str) -> set[str]:
+    """The words of a text without regard to case."""
+    return {word.casefold() for word in _WORD.findall(text.replace("\u2019", "'"))}
+
+
+def known_words(training_text: Iterable[bytes], wanted: Set[str]) -> set[str]:
+    """Those of ``wanted`` that stand in the training text (UTF-8 documents, read one by one)."""
+    known: set[str] = set()
+    for document in training_text:
+        known |= words_of(document.decode("utf-8", "replace")) & wanted
+        if len(known) == len(wanted):
+            break
+    return known
