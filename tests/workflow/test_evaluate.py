@@ -45,6 +45,8 @@ def said(asked: Asked) -> str:
 def test_every_checkpoint_is_asked_once(run: Watched) -> None:
     told = said(Asked(run.path, ("world",), every_checkpoint=True, num_items=ITEMS))
     assert "who has what" in told
+    asked = len({record.title for record in read_records(run.path).records})
+    assert f"were all {asked} at chance, {0.025 * asked:.1f} of them would be above it by luck" in told
     lines = (run.path / FILE).read_text().splitlines()
     found = read_records(run.path)
     assert found.damaged == 0

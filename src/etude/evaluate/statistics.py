@@ -15,6 +15,8 @@ come from float32 logits."""
 
 Z = 1.959963984540054
 """The normal quantile of a two-sided 95 % interval."""
+ABOVE_BY_LUCK = 0.025
+"""How often such an interval lies wholly above what is true."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ from rich.console import Console
 
 from etude.evaluate.records import Where, to_json
 from etude.evaluate.results import ProbeResult
+from etude.evaluate.statistics import ABOVE_BY_LUCK
 from etude.workflow.evaluate_tables import result_tables
 from etude.workflow.probing import Questions
 from etude.workflow.whole_text import WholeText, lines_of
@@ -57,6 +58,10 @@ def say(told: Told, as_json: bool, console: Console) -> None:
     for table in result_tables(told.results):
         console.print(table)
     lines = [f"left out: {title}: {why}" for title, why in told.questions.left_out.items()]
+    if count := len(told.results):
+        lines.append(
+            f"were all {count} at chance, {ABOVE_BY_LUCK * count:.1f} of them would be above it by luck"
+        )
     asked = f"questions {told.questions.hash}, asked" if told.results else "no questions, only measures"
     for line in (*lines, f"{asked} of {told.checkpoint}"):
         console.print(line, markup=False, highlight=False, soft_wrap=True)
