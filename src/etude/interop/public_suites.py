@@ -244,7 +244,8 @@ def _mean(group: str, scores: Sequence[SuiteScore]) -> SuiteScore | None:
 
     None where there is none, or where one of them is no choice among texts.
     """
-    left_out, scores = sum(score.left_out for score in scores), [score for score in scores if score.items]
+    left_out = sum(score.left_out for score in scores)
+    scores = [score for score in scores if score.items]
     choices = [score.choices for score in scores if score.choices is not None]
     if not scores or len(choices) < len(scores):
         return None

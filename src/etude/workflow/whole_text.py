@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from etude.evaluate.text_measures import TextMeasures
 from etude.evaluate.text_scoring import Named, count_tokens
 from etude.generate.engine import generate
 from etude.generate.sampling import USUAL_SAMPLING
+from etude.model.folder import load_config
 from etude.run import write_json
 from etude.serve.plain import plain
 from etude.train.trained import Trained, load_trained
@@ -41,10 +42,10 @@ class WholeText:
     """missing: what could not be measured, with the reason; name: what the text is."""
 
     measures: TextMeasures
-    in_context: InContext | None
-    heads: InductionHeads | None
-    memorisation: Memorisation | None
-    missing: dict[str, str]
+    in_context: InContext | None = None
+    heads: InductionHeads | None = None
+    memorisation: Memorisation | None = None
+    missing: dict[str, str] = field(default_factory=dict)
     name: str = "held-out text"
 
     def to_json(self) -> dict[str, Any]:
@@ -94,12 +95,11 @@ def measure_other_text(
     report: Report,
 ) -> WholeText:
     """The measures of a text that is not the run's; where there is a run, by how often its own has each token too."""
-    trained = load_trained(folder)
-    counts = None if run is None else count_tokens(run.data.train, trained.model.config.vocab_size)
+    counts = None if run is None else count_tokens(run.data.train, load_config(folder).vocab_size)
     measures = measure_text_in_parts(
         folder, documents, within, token_counts=counts, processes=processes, report=report
     )
-    return WholeText(measures, None, None, None, {}, "this text")
+    return WholeText(measures, name="this text")
 
 
 def _in_context(run: ExaminedRun, trained: Trained) -> InContext:

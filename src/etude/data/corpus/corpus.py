@@ -10,20 +10,19 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
 from etude.config import DataSettings
-from etude.data.corpus.clean import filters, judge, normalise
 from etude.data.corpus.duplicates import exact_copies, near_copies, near_too_large
+from etude.data.corpus.intake import Intake, fitting
 from etude.data.corpus.split import Mask, Split, split_hash, split_tail
 from etude.data.corpus.store import Int64, StoreWriter, TextStore
 from etude.data.files import describe_files
-from etude.data.reading.piece import EXAMPLES_KEPT, SourceLog
-from etude.data.reading.sources import Source, nothing_usable
+from etude.data.reading.piece import EXAMPLES_KEPT
+from etude.data.reading.sources import Source
 from etude.data.tables import load_table
 from etude.errors import InputError
 from etude.run import read_object, write_json
@@ -34,41 +33,18 @@ Progress = Callable[[str, int, int | None], None]
 Part = Literal["train", "validation"]
 
 
-@dataclass
-class _Intake:
-    """What came in while the text was read."""
-
-    log: SourceLog = field(default_factory=SourceLog)
-    documents: int = 0
-    bytes: int = 0
-    dropped: Counter[str] = field(default_factory=Counter)
-    dropped_bytes: Counter[str] = field(default_factory=Counter)
-    examples: dict[str, list[dict[str, str]]] = field(default_factory=dict)
-    stopped: bool = False
-
-    def drop(self, reason: str, name: str, text: str, size: int) -> None:
-        self.dropped[reason] += 1
-        self.dropped_bytes[reason] += size
-        kept = self.examples.setdefault(reason, [])
-        if len(kept) < EXAMPLES_KEPT:
-            kept.append({"name": name, "text": " ".join(text[:400].split())[:120]})
-
-
 def build_corpus(folder: Path, sources: Sequence[Source], data: DataSettings, progress: Progress) -> None:
     """Read, clean, compare and split the text of ``sources`` into the empty ``folder``.
 
     Raises:
         InputError: nothing usable, or too little for a split.
     """
-    intake = _Intake()
+    intake = Intake()
     writer = StoreWriter(folder)
     _read_all(writer, sources, data, intake, progress)
     text_hash = writer.close()
     if not writer.num_documents:
-        intake.log.skipped.update(intake.dropped)
-        for reason, examples in intake.examples.items():
-            intake.log.examples.setdefault(reason, [e["name"] for e in examples])
-        raise nothing_usable(intake.log)
+        raise intake.nothing_usable()
     store = TextStore(folder)
     try:
         kept, notes = _without_copies(store, sources, data, intake, progress)
@@ -145,58 +121,37 @@ class Corpus:
 
 
 def _read_all(
-    writer: StoreWriter, sources: Sequence[Source], data: DataSettings, intake: _Intake, progress: Progress
+    writer: StoreWriter, sources: Sequence[Source], data: DataSettings, intake: Intake, progress: Progress
 ) -> None:
-    asked = filters(data.min_chars)
     budget = None if data.max_bytes == "auto" else data.max_bytes
     sizes = [source.size for source in sources]
     total = None if None in sizes else sum(size for size in sizes if size is not None)
     if budget is not None:
         total = budget if total is None else min(total, budget)
-    told, dropping, reason = 0, False, ""
-    for source in sources:
-        intake.log.looked_at.append(source.name)
-        for piece in source.pieces(intake.log):
-            document = piece.document
-            size = len(document.text.encode("utf-8", "surrogatepass"))
-            intake.bytes += size
-            text = normalise(document.text, data.normalization)
-            if piece.continues:
-                if dropping:
-                    intake.dropped_bytes[reason] += size
-                    continue
-            else:
-                intake.documents += 1
-                keep, reason = judge(text, asked)
-                dropping = not keep
-                if dropping:
-                    intake.drop(reason, document.id, text, size)
-                    continue
-                if budget is not None and not _fitting(text, budget - writer.bytes).strip():
-                    intake.stopped = True
-                    return
-                writer.begin(document.id, document.origin)
-            if budget is not None and writer.bytes + len(text) * 4 > budget:
-                text = _fitting(text, budget - writer.bytes)
-            writer.add(text)
-            if writer.bytes - told > _TELL_BYTES:
-                told = writer.bytes
-                progress("read", min(told, total) if total else told, total)
-            if budget is not None and writer.bytes >= budget:
+    told = 0
+    for piece in intake.cleaned(sources, data):
+        document, text = piece.document, piece.document.text
+        if not piece.continues:
+            if budget is not None and not fitting(text, budget - writer.bytes).strip():
                 intake.stopped = True
                 return
-
-
-def _fitting(text: str, room: int) -> str:
-    """As much of ``text`` as fits ``room`` bytes."""
-    return text if len(text) * 4 <= room else text.encode("utf-8")[: max(room, 0)].decode("utf-8", "ignore")
+            writer.begin(document.id, document.origin)
+        if budget is not None and writer.bytes + len(text) * 4 > budget:
+            text = fitting(text, budget - writer.bytes)
+        writer.add(text)
+        if writer.bytes - told > _TELL_BYTES:
+            told = writer.bytes
+            progress("read", min(told, total) if total else told, total)
+        if budget is not None and writer.bytes >= budget:
+            intake.stopped = True
+            return
 
 
 def _without_copies(
     store: TextStore,
     sources: Sequence[Source],
     data: DataSettings,
-    intake: _Intake,
+    intake: Intake,
     progress: Progress,
 ) -> tuple[Mask, list[str]]:
     """(mask of the documents that stay, lines for the report)."""
@@ -220,7 +175,7 @@ def _without_copies(
     return kept, notes
 
 
-def _drop_marked(store: TextStore, marked: Mask, reason: str, intake: _Intake) -> None:
+def _drop_marked(store: TextStore, marked: Mask, reason: str, intake: Intake) -> None:
     numbers = np.flatnonzero(marked)
     if len(numbers):
         intake.dropped[reason] = len(numbers)
@@ -237,7 +192,7 @@ def _facts(
     store: TextStore,
     kept: Mask,
     split: Split,
-    intake: _Intake,
+    intake: Intake,
     notes: list[str],
     text_hash: str,
 ) -> dict[str, Any]:

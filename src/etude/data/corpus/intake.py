@@ -1,0 +1,69 @@
+"""The documents of sources as they come in: cleaned, judged, and counted with what was dropped and why."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+
+from etude.config import DataSettings
+from etude.data.corpus.clean import filters, judge, normalise
+from etude.data.reading.piece import EXAMPLES_KEPT, Piece, SourceLog
+from etude.data.reading.sources import Source, nothing_usable
+from etude.errors import InputError
+
+
+@dataclass
+class Intake:
+    """What came in while the text was read."""
+
+    log: SourceLog = field(default_factory=SourceLog)
+    documents: int = 0
+    bytes: int = 0
+    dropped: Counter[str] = field(default_factory=Counter)
+    dropped_bytes: Counter[str] = field(default_factory=Counter)
+    examples: dict[str, list[dict[str, str]]] = field(default_factory=dict)
+    stopped: bool = False
+
+    def drop(self, reason: str, name: str, text: str, size: int) -> None:
+        self.dropped[reason] += 1
+        self.dropped_bytes[reason] += size
+        kept = self.examples.setdefault(reason, [])
+        if len(kept) < EXAMPLES_KEPT:
+            kept.append({"name": name, "text": " ".join(text[:400].split())[:120]})
+
+    def cleaned(self, sources: Sequence[Source], data: DataSettings) -> Iterator[Piece]:
+        """The pieces of the documents that are kept, normalised; a document is judged by its first piece."""
+        asked = filters(data.min_chars)
+        dropping, reason = False, ""
+        for source in sources:
+            self.log.looked_at.append(source.name)
+            for piece in source.pieces(self.log):
+                document = piece.document
+                size = len(document.text.encode("utf-8", "surrogatepass"))
+                self.bytes += size
+                text = normalise(document.text, data.normalization)
+                if piece.continues:
+                    if dropping:
+                        self.dropped_bytes[reason] += size
+                        continue
+                else:
+                    self.documents += 1
+                    keep, reason = judge(text, asked)
+                    dropping = not keep
+                    if dropping:
+                        self.drop(reason, document.id, text, size)
+                        continue
+                yield Piece(replace(document, text=text), piece.continues)
+
+    def nothing_usable(self) -> InputError:
+        """The error where nothing was kept, with the reasons."""
+        self.log.skipped.update(self.dropped)
+        for reason, examples in self.examples.items():
+            self.log.examples.setdefault(reason, [e["name"] for e in examples])
+        return nothing_usable(self.log)
+
+
+def fitting(text: str, room: int) -> str:
+    """As much of ``text`` as fits ``room`` bytes."""
+    return text if len(text) * 4 <= room else text.encode("utf-8")[: max(room, 0)].decode("utf-8", "ignore")
