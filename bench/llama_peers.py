@@ -48,8 +48,8 @@ def loop(shape: Mapping[str, int], steps: int, compiled: bool = False) -> Callab
     return one_round
 
 
-def trainer(shape: Mapping[str, int], steps: int) -> Callable[[], dict[str, Any]]:
-    """``transformers.Trainer`` with its defaults; only what it would print or save is switched off."""
+def trainer(shape: Mapping[str, int], steps: int, bf16: bool = False) -> Callable[[], dict[str, Any]]:
+    """``transformers.Trainer`` with its defaults, or in bf16; only what it would print or save is switched off."""
     from datasets import Dataset
     from transformers import Trainer, TrainerCallback, TrainingArguments, default_data_collator
 
@@ -75,6 +75,7 @@ def trainer(shape: Mapping[str, int], steps: int) -> Callable[[], dict[str, Any]
                 report_to="none",
                 disable_tqdm=True,
                 use_cpu=True,
+                bf16=bf16,
             )
             Trainer(
                 model, settings, train_dataset=data, data_collator=default_data_collator, callbacks=[Clock()]

@@ -108,6 +108,7 @@ def contestants_for(shape: Mapping[str, int], steps: int, arguments: argparse.Na
         ETUDE: [],
         "Etude, eager": ["device.compile=false"],
         "Etude, AdamW": ["train.optimizer=adamw"],
+        "Etude, bf16": ["device.dtype=bf16"],
     }
     threads = f"device.threads={arguments.threads}"
     found = [
@@ -119,6 +120,7 @@ def contestants_for(shape: Mapping[str, int], steps: int, arguments: argparse.Na
     peer = {"shape": shape, "steps": steps}
     found += [
         Contestant(TRAINER, "llama_peers:trainer", peer),
+        Contestant("Trainer, bf16", "llama_peers:trainer", {**peer, "bf16": True}),
         Contestant("plain loop", "llama_peers:loop", peer),
         Contestant("plain loop, compiled", "llama_peers:loop", {**peer, "compiled": True}),
     ]

@@ -24,13 +24,18 @@ if TYPE_CHECKING:
 
 VERSIONED_LIBRARIES = ("etude", "torch", "numpy", "tokenizers", "safetensors", "pydantic")
 
+Dtype = Literal["fp32", "bf16"]
+"""Arithmetic of matrix products."""
+BF16_INSTRUCTIONS = ("avx512_bf16", "amx_bf16")
+"""Of processors on which bf16 was measured to be faster; others compute in fp32 unless told."""
+
 
 @dataclass(frozen=True)
 class Device:
     """Where and how the arithmetic of a run happens. Parameters are fp32 whatever ``dtype`` says."""
 
     kind: Literal["cpu", "cuda", "mps"]
-    dtype: Literal["fp32", "bf16"]
+    dtype: Dtype
     threads: int  # of all the processes of the run together
     index: int = 0  # which GPU of the machine; 0 elsewhere
 
@@ -94,9 +99,7 @@ def choose_device(settings: DeviceSettings) -> Device:
         torch.cuda.set_device(place)
     dtype = settings.dtype
     if dtype == "auto":
-        dtype = (
-            "bf16" if kind == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
-        )
+        dtype = "bf16" if multiplies_in_bf16(kind) else "fp32"
     threads = available_cores() if settings.threads == "auto" else settings.threads
     torch.set_num_threads(max(1, threads // processes))
     torch.set_float32_matmul_precision("highest")
@@ -105,6 +108,22 @@ def choose_device(settings: DeviceSettings) -> Device:
     torch.use_deterministic_algorithms(kind == "cpu")
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     return Device(kind, dtype, threads, place if kind == "cuda" else 0)
+
+
+def multiplies_in_bf16(kind: Literal["cpu", "cuda", "mps"]) -> bool:
+    """Whether the device has instructions of its own for bf16 products, which are then faster than fp32 ones.
+
+    A processor without them is at a hundredth of its speed in bf16, or with AVX-512 alone at half of it (notebook).
+    """
+    import torch
+
+    if kind == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    if kind == "cpu":
+        tell = getattr(torch.cpu, "get_capabilities", None)  # newer than the oldest PyTorch that Etude takes
+        found = tell() if tell is not None else {}
+        return any(bool(found.get(name)) for name in BF16_INSTRUCTIONS)
+    return False
 
 
 def keep_freed_memory() -> None:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -23,6 +25,26 @@ OUTSIDE = {
     "tokenizer.pattern",
 }
 """Resolved where they are used (a free folder name, the text at hand), and recorded there."""
+
+
+@pytest.mark.parametrize(
+    ("kind", "does_bf16", "width", "dtype"),
+    [
+        ("cpu", True, 128, "bf16"),
+        ("cpu", True, 96, "fp32"),
+        ("cpu", False, 512, "fp32"),
+        ("cuda", True, 64, "bf16"),
+        ("cuda", False, 512, "fp32"),
+    ],
+)
+def test_products_are_in_bf16_where_that_is_faster(
+    kind: Any, does_bf16: bool, width: int, dtype: str
+) -> None:
+    device = Device(kind, "bf16" if does_bf16 else "fp32", 2)
+    asked = with_values(Settings(), {"model.hidden_size": width, "model.num_attention_heads": 4})
+    resolution = resolve(asked, Facts(100_000, 300, 0), device)
+    assert resolution.settings.device.dtype == dtype
+    assert resolution.reasons["device.dtype"]
 
 
 @settings(deadline=None)

@@ -36,6 +36,9 @@ KINDS: dict[str, dict[str, Any]] = {
     "qwen3, accumulated": {"model.preset": "qwen3", "train.micro_batch_rows": 3},
     "gpt2, adamw": {"model.preset": "gpt2", "train.optimizer": "adamw"},
     "mlp": {"model.preset": "mlp"},
+    "muon, bf16": {"device.dtype": "bf16", "train.dropout": 0.1},
+    "gpt2, bf16": {"model.preset": "gpt2", "device.dtype": "bf16"},
+    "mlp, bf16": {"model.preset": "mlp", "device.dtype": "bf16"},
 }
 Train = Callable[..., Path]
 

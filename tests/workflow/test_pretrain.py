@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
 import os
 import shutil
@@ -142,6 +143,17 @@ def test_a_device_that_computes_wrongly_trains_nothing(
     assert run.status()["state"] == "failed"
     assert not run.metrics.read()
     assert not list_checkpoints(run.checkpoints)
+
+
+@pytest.mark.parametrize("has_it", [True, False])
+def test_bf16_without_instructions_for_it_is_said(
+    small_settings: Settings, console: Console, monkeypatch: pytest.MonkeyPatch, has_it: bool
+) -> None:
+    monkeypatch.setattr(pretrain, "multiplies_in_bf16", lambda kind: has_it)
+    jobs.grow(with_values(small_settings, {"device.dtype": "bf16", "train.steps": 2}), console)
+    assert isinstance(console.file, io.StringIO)
+    said = "has no instructions" in console.file.getvalue()
+    assert said == (not has_it)
 
 
 def test_the_ladder_and_the_model_are_scored_on_the_same_text(

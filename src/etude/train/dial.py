@@ -23,6 +23,8 @@ WORTH_COMPILING = 90.0
 """Seconds that a run must take before it is compiled."""
 MAX_EPOCHS = 10
 """A small corpus is read at most so often: beyond that a model of these sizes recites rather than learns."""
+BF16_FROM_WIDTH = 128
+"""Narrower networks gain nothing by it on a processor that has it (notebook), and fp32 says more of each number."""
 TOKENS_AT_ONCE = {"cpu": 8192, "cuda": 65_536, "mps": 16_384}
 """In one micro-batch: more of them make no product faster, and only take memory."""
 EVALUATIONS = 12
@@ -68,7 +70,7 @@ def resolve(settings: Settings, facts: Facts, device: Device, timed: Size | None
     _resolve_shape(chosen, settings, size, because)
     _resolve_steps(chosen, size, facts, device, because)
     chosen("device.kind", device.kind, "a GPU where there is one")
-    chosen("device.dtype", device.dtype, "bf16 products on a GPU that has them, fp32 otherwise")
+    _resolve_dtype(chosen, device)
     if settings.train.seconds != "auto" and settings.train.seconds < WORTH_COMPILING:
         chosen("device.compile", False, "in so short a time compiling costs more than it saves")
     chosen("device.threads", device.threads, "all the cores that this process may use")
@@ -77,6 +79,16 @@ def resolve(settings: Settings, facts: Facts, device: Device, timed: Size | None
         chosen(f"model.{switch}", getattr(network, switch), f"as {network.model_type} has it")
     _resolve_dropout(chosen, network, facts)
     return Resolution(with_values(settings, chosen.values), network, chosen.reasons)
+
+
+def _resolve_dtype(chosen: _Choices, device: Device) -> None:
+    narrow = device.kind == "cpu" and chosen.value("model.hidden_size") < BF16_FROM_WIDTH
+    if device.dtype == "fp32":
+        chosen("device.dtype", "fp32", f"this {device.kind} has no instructions for bf16 products")
+    elif narrow:
+        chosen("device.dtype", "fp32", f"on a cpu bf16 products are faster from width {BF16_FROM_WIDTH} on")
+    else:
+        chosen("device.dtype", "bf16", f"this {device.kind} multiplies faster in bf16; weights stay fp32")
 
 
 def model_config(settings: Settings, facts: Facts) -> ModelConfig:

@@ -5,7 +5,7 @@ Whoever trains a run and whoever replays one of its steps starts here, so that b
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from etude.config import Settings, resolved
 from etude.data.prepare import PreparedData
@@ -72,7 +72,9 @@ def plan_on(
     """
     device = choose_device(settings.device)
     facts = Facts(data.train.num_tokens, data.tokenizer.vocab_size, data.tokenizer.eos_id)
-    plan = Plan(device, data, resolve(settings, facts, device, timed), expected)
+    resolution = resolve(settings, facts, device, timed)
+    device = replace(device, dtype=resolved(resolution.settings.device.dtype, "device.dtype"))
+    plan = Plan(device, data, resolution, expected)
     _, processes = place_on_machine()
     require_even_rows(resolved(plan.settings.train.batch_rows, "train.batch_rows"), processes)
     needed, there = plan.memory.total, total_memory_bytes(device)

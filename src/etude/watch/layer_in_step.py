@@ -18,7 +18,7 @@ from etude.model.mlp import WindowMLP
 from etude.watch.forward import LOGITS
 from etude.watch.opened import OpenedRow, OpenedStep
 from etude.watch.reconciliation import activation_of
-from etude.watch.terms import NodeSum, node_sum
+from etude.watch.terms import NodeSum, as_read, node_sum
 from etude.watch.wiring import Wiring, wiring_of
 
 
@@ -43,7 +43,7 @@ class TugOfWar:
     """All pushes on one weight.
 
     Attributes:
-        inputs, errors: (R, T) of every token of the batch.
+        inputs, errors: (R, T) of every token of the batch, float64; rounded where the product is in bf16.
         gradient: as the real path had it.
     """
 
@@ -54,8 +54,8 @@ class TugOfWar:
 
     @property
     def pushes(self) -> Float[Tensor, "R T"]:
-        """Each token's share of the gradient, in float64."""
-        return self.inputs.double() * self.errors.double()
+        """Each token's share of the gradient."""
+        return self.inputs * self.errors
 
     @property
     def total(self) -> float:
@@ -84,8 +84,8 @@ class ErrorOfNode:
     """How the error at a node is made, at one token.
 
     Attributes:
-        outgoing: (M,) the weights that it writes with.
-        arriving: (M,) the error at the numbers that it writes to (behind dropout).
+        outgoing: (M,) the weights that it writes with, float64; rounded where the product is in bf16.
+        arriving: (M,) the error at the numbers that it writes to (behind dropout), likewise.
         at_activation: their products' sum as the backward pass had it.
         slope: how much the activation moves with the node's sum.
         at_sum: as the backward pass had it: at_activation times the slope.
@@ -145,11 +145,13 @@ class LayerInStep:
         """
         self.wiring.require_unit(unit)
         found, wiring, place = self.row(row), self.wiring, self.place(row, position)
-        arriving = found.gradients[wiring.added_to][0, place] * self._let_through(row, place, unit)
+        at_activation = found.gradients[f"{wiring.layer}.post"][0, place, unit]
+        arriving = as_read(found.gradients[wiring.added_to][0, place], by=at_activation)
+        arriving = arriving * self._let_through(row, place, unit)
         return ErrorOfNode(
-            wiring.outgoing(self.opened.model, unit).cpu(),
-            arriving.cpu(),
-            float(found.gradients[f"{wiring.layer}.post"][0, place, unit]),
+            as_read(wiring.outgoing(self.opened.model, unit), by=at_activation),
+            as_read(arriving, by=at_activation),
+            float(at_activation),
             self._slope(found, place, unit),
             float(found.gradients[f"{wiring.layer}.pre"][0, place, unit]),
         )
@@ -165,11 +167,11 @@ class LayerInStep:
         weights = self.opened.gradients[f"{wiring.gate}.weight"]
         if not 0 <= number < weights.shape[1]:
             raise InputError(f"a node of {wiring.layer} has inputs 0 to {weights.shape[1] - 1}, not {number}")
-        inputs = [row.activations[wiring.reads][0, :, number].detach() for row in self.rows]
-        errors = [row.gradients[f"{wiring.layer}.pre"][0, :, unit] for row in self.rows]
+        errors = torch.stack([row.gradients[f"{wiring.layer}.pre"][0, :, unit] for row in self.rows])
+        inputs = torch.stack([row.activations[wiring.reads][0, :, number].detach() for row in self.rows])
         return TugOfWar(
-            torch.stack(inputs).cpu(),
-            torch.stack(errors).cpu(),
+            as_read(inputs, by=errors),
+            as_read(errors, by=errors),
             torch.stack([row.inputs for row in self.rows]).cpu(),
             float(weights[unit, number]),
         )
@@ -193,7 +195,7 @@ class LayerInStep:
             kept = dropout.kept[0, 0, position, unit]
         else:
             kept = dropout.kept[2 * int(self.wiring.layer.split(".")[2]) + 2, 0, position]
-        return kept * dropout.scale
+        return kept.cpu() * dropout.scale
 
     def _row(self, number: int) -> OpenedRow:
         found = self.opened.row(number, self._wanted.__contains__)

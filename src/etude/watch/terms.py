@@ -1,16 +1,20 @@
 """What a node computes at one token, term by term: inputs times weights, the bias, their sum, and what follows.
 
-Everything is summed in float64 from the numbers that the forward pass had, and held against what it made of them.
+Everything is summed in float64 from the numbers that the forward pass had, and held against what it made of them. A
+product in bf16 rounds both of its factors to 8 bits first: then the numbers here are the rounded ones, and what the
+forward pass made of their sum, which it rounds once more, is up to 2^-8 of itself away.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from etude.device import Dtype
 from etude.model.language_model import LanguageModel
 from etude.watch.reconciliation import activation_of
 from etude.watch.wiring import Wiring
@@ -24,6 +28,7 @@ class WeightedSum:
     weights: Float[Tensor, " N"]
     bias: float | None
     seen: float  # the sum as the forward pass had it
+    dtype: Dtype = "fp32"  # of the product
 
     @property
     def terms(self) -> Float[Tensor, " N"]:
@@ -56,7 +61,11 @@ class WeightedSum:
         if others:
             shown.append(f"{others} others {float(terms[order[count:]].sum()):+.4g}")
         bias = "no bias" if self.bias is None else f"bias {self.bias:+.4g}"
-        return [*shown, f"{bias}; sum {self.total:+.6g} (forward pass: {self.difference:+.1e} off)"]
+        rounded = ", which rounds to bf16" if self.dtype == "bf16" else ""
+        return [
+            *shown,
+            f"{bias}; sum {self.total:+.6g} (forward pass{rounded}: {self.difference:+.1e} off)",
+        ]
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,6 +110,16 @@ class NodeSum:
         return "\n".join(lines)
 
 
+def as_read(numbers: Tensor, by: Tensor) -> Tensor:
+    """What the product that gave ``by`` read of ``numbers``: rounded as it rounds; float64, on the CPU."""
+    return numbers.to(by.dtype).cpu().double()
+
+
+def dtype_of(value: Tensor) -> Dtype:
+    """The arithmetic of the product that gave ``value``."""
+    return "bf16" if value.dtype == torch.bfloat16 else "fp32"
+
+
 def node_sum(
     model: LanguageModel,
     wiring: Wiring,
@@ -114,9 +133,12 @@ def node_sum(
 
     def summed(linear: str, leaf: str) -> WeightedSum:
         weights, bias = wiring.incoming(model, linear, unit)
-        seen = float(activations[f"{wiring.layer}.{leaf}"][0, position, unit])
+        seen = activations[f"{wiring.layer}.{leaf}"][0, position, unit]
         inputs = activations[wiring.reads][0, position].detach()
-        return WeightedSum(inputs.cpu().double(), weights.cpu().double(), bias, seen)
+
+        read = partial(as_read, by=seen)
+        read_bias = None if bias is None else float(read(torch.tensor(bias)))
+        return WeightedSum(read(inputs), read(weights), read_bias, float(seen), dtype_of(seen))
 
     gate = summed(wiring.gate, "pre")
     up = None if wiring.up is None else summed(wiring.up, "pre_linear")

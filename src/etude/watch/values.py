@@ -18,7 +18,7 @@ from etude.watch.one_node import Node
 from etude.watch.opened import OpenedRow, OpenedStep
 from etude.watch.prompts import Prompt, induction_scores
 from etude.watch.proof import Proof
-from etude.watch.terms import NodeSum, WeightedSum
+from etude.watch.terms import NodeSum, WeightedSum, dtype_of
 
 Decode = Callable[[Sequence[int]], str]
 GUESSES = 8
@@ -67,6 +67,7 @@ def step_values(opened: OpenedStep, row: OpenedRow, decode: Decode) -> dict[str,
         token["loss_after"] = after if token["desired"] is not None else None
     return {
         "step": opened.step,
+        "dtype": opened.era.plan.device.dtype,
         "proof": proof_values(opened.proof),
         "loss": opened.loss,
         "grad_norm": opened.grad_norm,
@@ -142,6 +143,7 @@ def token_values(opened: OpenedStep, row: OpenedRow, position: int, decode: Deco
     ]
     return {
         "step": opened.step,
+        "dtype": dtype_of(row.gradients[LOGITS]),
         "row": row.row,
         "position": position,
         "context": decode(row.inputs[max(0, position - 11) : position + 1].tolist()),
@@ -233,6 +235,7 @@ def _sum_values(found: WeightedSum) -> dict[str, Any]:
         "bias": found.bias,
         "sum": found.total,
         "forward_pass": found.seen,
+        "dtype": found.dtype,
     }
 
 

@@ -20,7 +20,7 @@ from rich.console import Console
 from etude.config import Settings, TrainSettings, to_toml
 from etude.data.files import default_cache
 from etude.data.prepare import open_prepared
-from etude.device import forget_peak_memory, peak_memory_bytes
+from etude.device import forget_peak_memory, multiplies_in_bf16, peak_memory_bytes
 from etude.errors import EtudeError, InputError
 from etude.evaluate.ladder import Ladder, build_ladder
 from etude.model.cost import count_parameters
@@ -268,6 +268,13 @@ def begin_sitting(
     wanted: bool | Literal["auto"] = plan.settings.device.compile
     if sittings and state.step > 0:
         wanted = bool(sittings[-1]["compiled"])
+    if plan.device.dtype == "bf16" and not multiplies_in_bf16(plan.device.kind):
+        console.print(
+            f"this run multiplies in bf16, for which this {plan.device.kind} has no instructions: it may be a hundred "
+            "times slower than a new run with --set device.dtype=fp32",
+            highlight=False,
+            soft_wrap=True,
+        )
     errors = require_sound(plan.device).errors
     newest = run.checkpoints / checkpoint_name(state.step)
     checkpoint = newest if newest.is_dir() else None

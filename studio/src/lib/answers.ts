@@ -24,6 +24,7 @@ export interface RowToken {
 
 export interface StepAnswer {
   step: number;
+  dtype: Dtype;
   proof: Proof;
   loss: number; // of the whole batch, nats a token
   row_loss: number; // of this row's tokens
@@ -53,6 +54,7 @@ export interface StepAnswer {
 
 export interface TokenAnswer {
   step: number;
+  dtype: Dtype;
   row: number;
   position: number;
   context: string;
@@ -67,12 +69,16 @@ export interface TokenAnswer {
   proof: Proof;
 }
 
+/** Of a run's matrix products. In bf16 both factors and the result are rounded to 8 bits. */
+export type Dtype = 'fp32' | 'bf16';
+
 /** One sum of a node: what it reads times its weights, plus its bias. Terms are in the order of their size. */
 export interface WeightedSum {
   terms: { input: number; value: number; weight: number; term: number }[];
   bias: number | null;
   sum: number;
   forward_pass: number;
+  dtype: Dtype; // values, weights and bias are as the product read them
 }
 
 export interface UnitAnswer {
@@ -87,8 +93,8 @@ export interface UnitAnswer {
   arithmetic: { gate: WeightedSum; up: WeightedSum | null; function: string; activation: number; difference: number };
   /** How its error is made: each output weight times the error at what it writes to, summed; times the slope. */
   error: {
-    outgoing: number[]; // (D,) the weights that it writes with
-    arriving: number[]; // (D,) the error at the numbers that it writes to
+    outgoing: number[]; // (D,) the weights that it writes with, as the product read them
+    arriving: number[]; // (D,) the error at the numbers that it writes to, likewise
     at_activation: number; // their products' sum, as the backward pass had it
     slope: number; // how much the activation moves when the sum of the gate does
     at_sum: number; // as the backward pass had it: at_activation * slope

@@ -21,7 +21,7 @@ function inSingle(random: () => number, count: number): WeightedSum {
   });
   const bias = f(0.1 * random() + 0.15);
   const total = terms.reduce((so, { term }) => f(so + term), bias);
-  return { terms, bias, sum: total, forward_pass: total };
+  return { terms, bias, sum: total, forward_pass: total, dtype: 'fp32' };
 }
 
 function adamw(random: () => number, changes: Partial<WeightStep> = {}): WeightStep {

@@ -1,14 +1,14 @@
 import { describe, expect, test } from 'vitest';
 
 import { update } from '../../lib/arithmetic';
-import type { UnitAnswer, WeightedSum, WeightStep } from '../../lib/answers';
+import type { Dtype, UnitAnswer, WeightedSum, WeightStep } from '../../lib/answers';
 import { activation, errorOf, errorOfGuess, gradientOf, lossOf, meanOf } from './checks';
 
 const f = Math.fround;
 
-function unit(changes: Partial<UnitAnswer['error']> = {}, pushes: Partial<UnitAnswer['weight']['pushes']> = {}): UnitAnswer {
+function unit(changes: Partial<UnitAnswer['error']> = {}, pushes: Partial<UnitAnswer['weight']['pushes']> = {}, dtype: Dtype = 'fp32'): UnitAnswer {
   const z = f(0.7), u = f(-1.3);
-  const sum = (value: number): WeightedSum => ({ terms: [], bias: null, sum: value, forward_pass: value });
+  const sum = (value: number): WeightedSum => ({ terms: [], bias: null, sum: value, forward_pass: value, dtype });
   const logistic = 1 / (1 + Math.exp(-z)), slope = logistic * (1 + z * (1 - logistic)) * u;
   const outgoing = [0.3, -0.2, 0.1].map(f), arriving = [2e-4, 1e-4, -5e-5].map(f);
   const at_activation = f(outgoing.reduce((so, weight, i) => so + weight * arriving[i]!, 0));
@@ -48,14 +48,32 @@ test('a gradient that is off by a thousandth is seen, though most pushes cancel'
 
 test('errors of guesses, losses and means', () => {
   const guess = { token: 'a', probability: f(0.04), desired: 1, error: f(f(0.04) - 1) };
-  expect(errorOfGuess(guess)?.matches).toBe(true);
-  expect(errorOfGuess({ ...guess, error: guess.error * 1.001 })?.matches).toBe(false);
+  expect(errorOfGuess(guess, 'fp32')?.matches).toBe(true);
+  expect(errorOfGuess({ ...guess, error: guess.error * 1.001 }, 'fp32')?.matches).toBe(false);
   const token = { loss: f(3.2257758), logits: { logsumexp: 6.2453203, desired: 3.0195445 } } as Parameters<typeof lossOf>[0];
   expect(lossOf(token)?.matches).toBe(true);
   expect(lossOf({ ...token, loss: 3.2258758 })?.matches).toBe(false);
   const tokens = [1.5, 2.5, 9].map((loss, i) => ({ loss, desired: i < 2 ? 'x' : null, loss_after: null })) as unknown as Parameters<typeof meanOf>[0];
   expect(meanOf(tokens, 'loss', 2)?.matches).toBe(true);
   expect(meanOf(tokens, 'loss', 2.001)?.matches).toBe(false);
+});
+
+describe('in bf16', () => {
+  const off = (share: number) => {
+    const { error } = unit();
+    const found = errorOf(unit({ at_activation: error.at_activation * (1 + share), at_sum: error.at_sum * (1 + share) }, {}, 'bf16'));
+    return [found.at_activation?.matches, errorOfGuess({ token: 'a', probability: 0.04, desired: 0, error: 0.04 * (1 + share) }, 'bf16')?.matches];
+  };
+  test('one rounding to 8 bits is allowed', () => expect([off(0.0038), off(-0.0038)]).toEqual([[true, true], [true, true]]));
+  test('a hundredth is seen', () => expect([off(0.01), off(-0.01)]).toEqual([[false, false], [false, false]]));
+  test('of a gradient, one and a half roundings of all pushes', () => {
+    expect(gradientOf(unit({}, { gradient: 0.0004 + 0.0055 * 0.0124 }, 'bf16'))?.matches).toBe(true);
+    expect(gradientOf(unit({}, { gradient: 0.0004 + 0.0065 * 0.0124 }, 'bf16'))?.matches).toBe(false);
+  });
+  test('an activation is rounded twice', () => {
+    const { here, check } = activation(unit({}, {}, 'bf16'))!;
+    expect(check!.allowed / Math.abs(here)).toBeCloseTo(2 / 256, 4);
+  });
 });
 
 test('nothing is held against what is not finite', () => {

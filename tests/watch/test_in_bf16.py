@@ -1,0 +1,74 @@
+"""A run that multiplies in bf16: what is shown is what its products read, and off by their rounding alone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from etude.watch.forward import LOGITS
+from etude.watch.layer_in_step import LayerInStep
+from etude.watch.opened import open_step
+from etude.watch.values import step_values, token_values
+from watched import RUNS, train_run
+
+ROUNDING = 2**-8
+"""The most that a number with 8 bits is away from what it was rounded from, as a share of it."""
+KINDS: dict[str, dict[str, Any]] = {
+    "llama": {**RUNS["llama"], "train.dropout": 0.25},
+    "gpt2": RUNS["gpt2"],
+}
+PLACES = [(unit, row, position) for unit in range(0, 32, 3) for row, position in ((0, 3), (5, 31))]
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def layer(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> LayerInStep:
+    values = {**KINDS[request.param], "device.dtype": "bf16"}
+    run = train_run(tmp_path_factory.mktemp("bf16"), request.param, values)
+    return LayerInStep(open_step(run.machine, 20), "model.layers.1.mlp")
+
+
+def test_the_sum_of_what_was_read_is_rounded_once(layer: LayerInStep) -> None:
+    kept = layer.opened.model.get_parameter(f"{layer.wiring.gate}.weight").detach().double()
+    as_read, as_kept = 0.0, 0.0
+    for unit, row, position in PLACES:
+        found = layer.sum(unit, row, position)
+        for one in (found.gate, found.up):
+            if one is not None:
+                assert one.dtype == "bf16"
+                assert abs(one.difference) <= ROUNDING * abs(one.seen)
+                assert "rounds to bf16" in one.lines()[-1]
+        total = float(found.gate.inputs @ kept[unit]) + (found.gate.bias or 0.0)
+        as_read += abs(found.gate.difference)
+        as_kept += abs(total - found.gate.seen)
+    # The weights as they are kept, in fp32, explain the sums less well.
+    assert as_kept > 1.1 * as_read
+
+
+def test_the_error_is_rounded_once_at_the_activation_and_twice_at_the_sum(layer: LayerInStep) -> None:
+    for place in PLACES:
+        error = layer.error(*place)
+        total = float((error.outgoing * error.arriving).sum())
+        assert abs(total - error.at_activation) <= ROUNDING * abs(error.at_activation)
+        assert abs(error.at_activation * error.slope - error.at_sum) <= 2 * ROUNDING * abs(
+            error.at_sum
+        ) + 1e-6 * abs(error.at_activation)
+
+
+def test_the_pushes_are_the_gradient_but_for_rounding(layer: LayerInStep) -> None:
+    for unit, number in ((0, 0), (5, 3), (31, 17)):
+        tug = layer.tug_of_war(unit, number)
+        assert abs(tug.total - tug.gradient) <= 1.5 * ROUNDING * float(tug.pushes.abs().sum())
+
+
+def test_an_answer_says_in_which_arithmetic(layer: LayerInStep) -> None:
+    opened = layer.opened
+    row = opened.row(0)
+    assert step_values(opened, row, str)["dtype"] == "bf16"
+    values = token_values(opened, row, 5, str)
+    assert values["dtype"] == "bf16"
+    for guess in values["guesses"]:
+        exact = guess["probability"] - guess["desired"]
+        assert abs(exact - guess["error"]) <= ROUNDING * abs(guess["error"])
+    logits = row.activations[LOGITS][0, 5].double()
+    assert values["logits"]["logsumexp"] == pytest.approx(float(logits.logsumexp(0)), abs=1e-12)
