@@ -20,15 +20,14 @@ from rich.console import Console
 from etude.config import DeviceSettings, Settings, load_settings, resolved
 from etude.data.prepare import prepare
 from etude.data.tokens.parts import TokenPart
-from etude.device import choose_device, measured_peak_flops
+from etude.device import Dtype, choose_device, measured_peak_flops
 from etude.evaluate.ladder import build_ladder
 from etude.model.cost import count_parameters, training_flops_per_token
 from etude.run import RunFolder
 from etude.train.checksum import checksum
 from etude.train.compilation import compile_objective
-from etude.train.dial import Facts, resolve
 from etude.train.loop import Loop, Task, TrainState
-from etude.train.plan import Plan, initial_state, next_token_objective
+from etude.train.plan import Plan, initial_state, next_token_objective, plan_on
 from etude.train.validation import ValidationText
 from etude.workflow.plan import make_plan
 from etude.workflow.pretrain import watching_tasks
@@ -136,6 +135,7 @@ def throughput(
         training.plan.device.synchronize()
         seconds = (time.perf_counter() - begin) / steps
         return {
+            "dtype": training.plan.device.dtype,
             "tokens_per_second": training.tokens_per_step / seconds,
             "seconds_per_step": seconds,
             "compile_seconds": training.compile_seconds,
@@ -207,9 +207,9 @@ def timed(task: Task, spent: Mapping[str, list[float]]) -> Task:
     return dataclasses.replace(task, run=clocked(task.run), before=before)
 
 
-def peak_flops(threads: int, seconds: float = 2.0) -> Callable[[], dict[str, Any]]:
+def peak_flops(threads: int, dtype: Dtype, seconds: float = 2.0) -> Callable[[], dict[str, Any]]:
     """What the processor does at most: the rate of a large matrix product, as runs measure it."""
-    device = choose_device(DeviceSettings(threads=threads))
+    device = choose_device(DeviceSettings(kind="cpu", dtype=dtype, threads=threads))
     return lambda: {"flops_per_second": measured_peak_flops(device, seconds)}
 
 
@@ -259,12 +259,11 @@ def random_text_plan(shape: Mapping[str, int], overrides: Sequence[str], *, bias
     wanted |= {"train.context": shape["context"], "train.batch_rows": shape["rows"], "train.steps": 1_000_000}
     wanted |= {"train.dropout": 0.0}  # which a run of so many steps over so little text would have
     settings = load_settings(None, list(overrides), wanted)
-    device = choose_device(settings.device)
     tokens = np.random.default_rng(0).integers(1, shape["vocab_size"], 1_000_000)
     part = TokenPart.from_documents([tokens], eos_id=0)
-    resolution = resolve(settings, Facts(part.num_tokens, shape["vocab_size"], 0), device)
-    data: Any = SimpleNamespace(train=part, validation=part)
-    return Plan(device, data, resolution)
+    tokenizer = SimpleNamespace(vocab_size=shape["vocab_size"], eos_id=0)
+    data: Any = SimpleNamespace(train=part, validation=part, tokenizer=tokenizer)
+    return plan_on(data, settings)
 
 
 def flops_per_token(shape: Mapping[str, int]) -> tuple[int, float]:

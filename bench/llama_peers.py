@@ -80,7 +80,7 @@ def trainer(shape: Mapping[str, int], steps: int, bf16: bool = False) -> Callabl
             Trainer(
                 model, settings, train_dataset=data, data_collator=default_data_collator, callbacks=[Clock()]
             ).train()
-        return rate(shape, (clock[WARM + steps] - clock[WARM]) / steps)
+        return rate(shape, (clock[WARM + steps] - clock[WARM]) / steps, "bf16" if bf16 else "fp32")
 
     return one_round
 
@@ -103,7 +103,7 @@ def random_blocks(shape: Mapping[str, int]) -> Any:
     return generator.integers(1, shape["vocab_size"], (64 * shape["rows"], shape["context"]))
 
 
-def rate(shape: Mapping[str, int], seconds: float) -> dict[str, Any]:
+def rate(shape: Mapping[str, int], seconds: float, dtype: str = "fp32") -> dict[str, Any]:
     """What a round reports, from the seconds of a step."""
     tokens = shape["rows"] * shape["context"]
-    return {"tokens_per_second": tokens / seconds, "seconds_per_step": seconds}
+    return {"dtype": dtype, "tokens_per_second": tokens / seconds, "seconds_per_step": seconds}

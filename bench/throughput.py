@@ -4,11 +4,12 @@
     python bench/throughput.py --sizes 2M 5M 12M 29M 135M
     python bench/throughput.py --sizes 12M --profile         # where the time of a step goes
 
-The same Llama (no biases, separate output matrix) on the same batch of random tokens. Etude trains with Muon unless
-told otherwise; a run with AdamW stands beside it, since the peers use AdamW. MFU is tokens a second times the
-floating-point operations that a token costs (forward and backward matrix products, attention over the keys that a token
-may see, from etude.model.cost) over the measured peak of a large matrix product with as many threads, in the same
-round. The work of Muon's own products is not counted as useful.
+The same Llama (no biases, separate output matrix) on the same batch of random tokens. Etude trains as it does by
+default: with Muon, and in bf16 where it chooses that for the processor and the width; in fp32, and with AdamW, beside
+it. `Trainer` comes as it is, in fp32, and with `bf16=True`. MFU is tokens a second times the floating-point operations
+that a token costs (forward and backward matrix products, attention over the keys that a token may see, from
+etude.model.cost) over the measured peak of a large matrix product in the same arithmetic with as many threads, in the
+same round. The work of Muon's own products is not counted as useful.
 
 Results: bench/results/throughput.json and .png; `--add` keeps the sizes that are there and not measured now.
 """
@@ -19,6 +20,7 @@ import argparse
 from collections.abc import Mapping
 from typing import Any
 
+from etude.device import multiplies_in_bf16
 from etude_side import flops_per_token
 from harness import (
     Contestant,
@@ -59,7 +61,8 @@ SIZES = {
 }
 STEPS = {"2M": 20, "5M": 8, "12M": 5, "29M": 3, "135M": 2}
 """Steps of a round."""
-PEAK, ETUDE, TRAINER = "peak", "Etude", "Trainer"
+ETUDE, TRAINER = "Etude", "Trainer"
+PEAKS = {"fp32": "peak of fp32", "bf16": "peak of bf16"}
 
 
 def main() -> None:
@@ -106,9 +109,9 @@ def parse() -> argparse.Namespace:
 def contestants_for(shape: Mapping[str, int], steps: int, arguments: argparse.Namespace) -> list[Contestant]:
     ours = {
         ETUDE: [],
+        "Etude, fp32": ["device.dtype=fp32"],
         "Etude, eager": ["device.compile=false"],
         "Etude, AdamW": ["train.optimizer=adamw"],
-        "Etude, bf16": ["device.dtype=bf16"],
     }
     threads = f"device.threads={arguments.threads}"
     found = [
@@ -124,23 +127,28 @@ def contestants_for(shape: Mapping[str, int], steps: int, arguments: argparse.Na
         Contestant("plain loop", "llama_peers:loop", peer),
         Contestant("plain loop, compiled", "llama_peers:loop", {**peer, "compiled": True}),
     ]
-    peak = Contestant(PEAK, "etude_side:peak_flops", {"threads": arguments.threads})
-    return [peak, *(one for one in found if not arguments.only or one.name in arguments.only)]
+    peaks = [
+        Contestant(name, "etude_side:peak_flops", {"threads": arguments.threads, "dtype": dtype})
+        for dtype, name in PEAKS.items()
+        if dtype == "fp32" or multiplies_in_bf16("cpu")
+    ]
+    return [*peaks, *(one for one in found if not arguments.only or one.name in arguments.only)]
 
 
 def with_mfu(measured: Measurements, flops: float) -> None:
-    """Give every round its share of the peak of the same round."""
-    for name, rounds in measured.items():
-        for result, peak in zip(rounds, measured[PEAK], strict=False):
-            if name != PEAK:
-                result["mfu"] = result["tokens_per_second"] * flops / peak["flops_per_second"]
+    """Give every round its share of the peak of the same round and arithmetic."""
+    for rounds in measured.values():
+        for number, result in enumerate(rounds):
+            peaks = measured.get(PEAKS.get(result.get("dtype", ""), ""), [])
+            if number < len(peaks):
+                result["mfu"] = result["tokens_per_second"] * flops / peaks[number]["flops_per_second"]
 
 
 def compare(measured: Measurements) -> dict[str, Spread]:
     """Etude's speed over that of every other, within each round."""
     found = {}
     for ours in (name for name in measured if name.startswith(ETUDE)):
-        for other in (name for name in measured if not name.startswith(ETUDE) and name != PEAK):
+        for other in (name for name in measured if not name.startswith((ETUDE, "peak"))):
             faster = ratio(measured, "tokens_per_second", ours, other)
             if faster is not None:
                 found[f"{ours} / {other}"] = faster
@@ -158,15 +166,17 @@ def table(measured: Measurements) -> str:
             name,
             speeds[name],
             milliseconds[name],
-            _percent(shares[name]),
+            _percent(shares[name]) if name in shares else None,
             ratio(measured, "tokens_per_second", name, TRAINER) if TRAINER in measured else None,
         ]
         for name in speeds
     ]
-    peak = summary(measured, "flops_per_second")[PEAK]
-    gigaflops = Spread(*(value / 1e9 for value in (peak.median, peak.low, peak.high)))
+    peaks = ", ".join(
+        f"{name} {Spread(*(value / 1e9 for value in (peak.median, peak.low, peak.high)))} GFLOP/s"
+        for name, peak in summary(measured, "flops_per_second").items()
+    )
     header = ["", "tokens a second", "ms a step", "MFU, %", "times Trainer"]
-    return f"{markdown_table(header, rows)}\n\nMeasured peak: {gigaflops} GFLOP/s"
+    return f"{markdown_table(header, rows)}\n\nMeasured: {peaks}"
 
 
 def bars(measured: Measurements) -> dict[str, Spread]:
