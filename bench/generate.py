@@ -3,7 +3,8 @@
     pip install transformers
     python bench/generate.py --sizes 1M 10M 30M 124M
 
-The same checkpoints (Llamas with random weights, saved by Etude), prompts, number of new tokens and threads; greedy and
+In fp32 and, where a contestant's name says so, from matrices rounded to bf16. The same checkpoints (Llamas with random
+weights, saved by Etude), prompts, number of new tokens and threads; greedy and
 sampled (temperature 0.8, top_p 0.95), one row and eight. Everybody is warmed by a first call of each case, whose time
 is in the JSON; prompts are read within the measured time.
 
@@ -57,6 +58,7 @@ SIZES = {
 NEW_TOKENS = {"1M": 256, "10M": 256, "30M": 128, "124M": 96}
 ETUDE, COMPILED = "Etude", "Etude, compiled"
 PEER, PEER_COMPILED = "transformers", "transformers, static cache, compiled"
+ROUNDED, COMPILED_ROUNDED, PEER_ROUNDED = "Etude, bf16", "Etude, compiled, bf16", "transformers, bf16"
 FLOOR = "floor"
 
 
@@ -106,15 +108,18 @@ def contestants_for(folder: str, tokens: int, arguments: argparse.Namespace) -> 
         Contestant(COMPILED, "generation_sides:etude", common | {"compile": True}),
         Contestant(PEER, "generation_sides:transformers", common),
         Contestant(PEER_COMPILED, "generation_sides:transformers", common | {"static": True}),
+        Contestant(ROUNDED, "generation_sides:etude", common | {"dtype": "bf16"}),
+        Contestant(COMPILED_ROUNDED, "generation_sides:etude", common | {"compile": True, "dtype": "bf16"}),
+        Contestant(PEER_ROUNDED, "generation_sides:transformers", common | {"dtype": "bf16"}),
     ]
     floor = Contestant(FLOOR, "generation_sides:bandwidth", {"threads": arguments.threads})
     return [floor, *(one for one in found if not arguments.only or one.name in arguments.only)]
 
 
 def read_per_token(shape: Mapping[str, Any], parameters: int, tokens: int) -> float:
-    """Bytes of weights, and of keys and values at the middle of the answer, that a new token of one row needs.
+    """Bytes of fp32 weights, and of keys and values at the middle of the answer, that a new token of one row needs.
 
-    Of an embedding table that is not the output matrix too, one row.
+    Of an embedding table that is not the output matrix too, one row. In bf16 it would be half as many.
     """
     width = shape["hidden_size"]
     table = 0 if shape.get("tie_word_embeddings") else (shape["vocab_size"] - 1) * width
@@ -123,16 +128,17 @@ def read_per_token(shape: Mapping[str, Any], parameters: int, tokens: int) -> fl
 
 
 def with_share(measured: Measurements, bytes_a_token: float) -> None:
-    """Give every round the share that it reaches of the floor's speed of the same round."""
+    """Give every round the share that it reaches of the floor's speed of the same round; in bf16 half is read."""
     for name, rounds in measured.items():
         for result, floor in zip(rounds, measured[FLOOR], strict=False):
             if name != FLOOR:
-                most = floor["bytes_per_second"] / bytes_a_token
+                most = floor["bytes_per_second"] / (bytes_a_token / (2 if name.endswith("bf16") else 1))
                 result["share_of_floor"] = result["1 row, greedy"] / most
 
 
 def same_answers(measured: Measurements) -> bool:
-    answers = [rounds[0]["answer"] for name, rounds in measured.items() if rounds and name != FLOOR]
+    exact = [name for name in measured if name != FLOOR and not name.endswith("bf16")]
+    answers = [measured[name][0]["answer"] for name in exact if measured[name]]
     return all(answer == answers[0] for answer in answers)
 
 
@@ -181,8 +187,7 @@ def keep(name: str, sizes: dict[str, Any], arguments: argparse.Namespace) -> Non
 
 
 def bars(measured: Measurements) -> dict[str, Spread]:
-    one = {name: spread["1 row, greedy"] for name, spread in compare(measured).items()}
-    return {name: one[name] for name in (ETUDE, COMPILED, PEER_COMPILED) if name in one}
+    return {name: spread["1 row, greedy"] for name, spread in compare(measured).items()}
 
 
 def _percent(share: Spread | None) -> Spread | None:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from etude.config import DeviceSettings
-from etude.device import choose_device
+from etude.device import Dtype, choose_device
 from etude.model.build import build_model
 from etude.model.config import preset
 from etude.model.folder import load_model_folder, save_model_folder
@@ -52,7 +52,9 @@ def prompts(rows: int) -> list[list[int]]:
     return torch.randint(1, 1000, (rows, PROMPT_TOKENS), generator=generator).tolist()
 
 
-def etude(folder: str, tokens: int, threads: int, compile: bool = False) -> Callable[[], dict[str, float]]:
+def etude(
+    folder: str, tokens: int, threads: int, compile: bool = False, dtype: Dtype = "fp32"
+) -> Callable[[], dict[str, float]]:
     """`etude.generate`, uncompiled or compiled (then a single row only)."""
     from etude.generate.engine import generate
     from etude.generate.sampling import SamplingSettings
@@ -63,7 +65,7 @@ def etude(folder: str, tokens: int, threads: int, compile: bool = False) -> Call
     def run(rows: int, temperature: float) -> list[int]:
         top_p = TOP_P if temperature else 1.0
         settings = SamplingSettings(temperature=temperature, top_p=top_p, max_new_tokens=tokens)
-        found = generate(model, prompts(rows), settings, eos_id=None, seed=1, compile=compile)
+        found = generate(model, prompts(rows), settings, eos_id=None, seed=1, compile=compile, dtype=dtype)
         return found[0].token_ids
 
     cases = {name: case for name, case in CASES.items() if case[0] == 1 or not compile}
@@ -71,7 +73,7 @@ def etude(folder: str, tokens: int, threads: int, compile: bool = False) -> Call
 
 
 def transformers(
-    folder: str, tokens: int, threads: int, static: bool = False
+    folder: str, tokens: int, threads: int, static: bool = False, dtype: Dtype = "fp32"
 ) -> Callable[[], dict[str, float]]:
     """`transformers.generate` with its cache as it comes, or a static one (with which it compiles where it can)."""
     from transformers import AutoModelForCausalLM
@@ -80,7 +82,8 @@ def transformers(
     logging.set_verbosity_error()
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     torch.set_num_threads(threads)
-    model = AutoModelForCausalLM.from_pretrained(folder).eval()
+    wanted = torch.bfloat16 if dtype == "bf16" else torch.float32
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=wanted).eval()
     if static:
         model.forward = torch.compile(model.forward, fullgraph=True)
 

@@ -9,7 +9,14 @@ from torch import Tensor
 from etude.model import products
 from etude.model.cache import KVCache
 from etude.model.decoding import Decoding
-from etude.model.products import PackedProduct, Product, SummedProduct, make_product
+from etude.model.products import (
+    PackedProduct,
+    PackedRoundedProduct,
+    Product,
+    RoundedProduct,
+    SummedProduct,
+    make_product,
+)
 from etude.model.transformer import Transformer
 from networks import TRANSFORMERS, make_config, make_network, make_tokens
 
@@ -106,6 +113,53 @@ def test_products(kind: type[Product], rows: int, biased: bool) -> None:
     before = residual.clone()
     torch.testing.assert_close(product.plus(x, residual).double(), expected + residual, atol=1e-4, rtol=0)
     assert torch.equal(residual, before)
+
+
+@pytest.mark.parametrize("compiled", [True, False])
+@pytest.mark.parametrize("rows", [1, 5])
+@pytest.mark.parametrize("biased", [True, False])
+def test_rounded_products(compiled: bool, rows: int, biased: bool) -> None:
+    generator = torch.Generator().manual_seed(rows)
+    weight = torch.randn(37, 70, generator=generator)
+    bias = torch.randn(37, generator=generator) if biased else None
+    x = torch.randn(rows, 70, generator=generator)
+    residual = torch.randn(rows, 37, generator=generator)
+    product = make_product(weight, bias, compiled=compiled, rounded=True)
+    added = 0 if bias is None else bias.double()
+    if compiled:  # only the weight is rounded
+        expected, close = x.double() @ weight.bfloat16().double().T, {"atol": 1e-4, "rtol": 0.0}
+    else:  # x is too, and so is the sum
+        assert type(product) is (PackedRoundedProduct if can_pack else RoundedProduct)
+        expected = x.bfloat16().double() @ weight.bfloat16().double().T
+        close = {"atol": 1e-4, "rtol": 2**-8}
+    for found, total in ((product(x), expected), (product.plus(x, residual) - residual, expected)):
+        torch.testing.assert_close(found.double() - added, total, **close)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", TRANSFORMERS)
+@pytest.mark.parametrize("lengths", [[9], [9, 1, 14]], ids=str)
+def test_compiled_with_rounded_matrices_is_the_network_with_its_matrices_rounded(
+    name: str, lengths: list[int]
+) -> None:
+    model = make_network(make_config(name), 4)
+    assert isinstance(model, Transformer)
+    decoding = Decoding(model, compiled=True, rounded=True)
+    cache = filled(model, lengths)
+    tokens = next_tokens(lengths, 0)
+    exact = model(tokens[:, None], cache=filled(model, lengths))[:, 0]
+    found = decoding.traced_step(tokens, torch.tensor(lengths), torch.arange(15), cache)
+    expected_cache = filled(model, lengths)
+    embedding = model.model.embed_tokens.weight.clone()
+    for parameter in [p for n, p in model.named_parameters() if p.dim() == 2 and "embed" not in n]:
+        parameter.copy_(parameter.bfloat16())
+    if model.lm_head is None:  # one matrix for both: read as it is on the way in, and rounded on the way out
+        hidden = model.hidden(tokens[:, None], cache=expected_cache)[:, 0]
+        expected = hidden @ embedding.bfloat16().float().T
+    else:
+        expected = model(tokens[:, None], cache=expected_cache)[:, 0]
+    torch.testing.assert_close(found, expected, **CLOSE)
+    assert (found - exact).abs().max() > 20 * CLOSE["atol"]
 
 
 def test_only_large_float32_weights_are_packed() -> None:

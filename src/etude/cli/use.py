@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -16,6 +16,10 @@ TopP = Annotated[float, typer.Option(help="Choose among the likeliest that hold 
 MinP = Annotated[float, typer.Option(help="Drop what is less likely than this share of the likeliest.")]
 MaxNewTokens = Annotated[int, typer.Option(help="How many tokens at most.")]
 Seed = Annotated[int, typer.Option(help="The same seed writes the same text.")]
+GenerationDtype = Annotated[
+    Literal["fp32", "bf16"],
+    typer.Option(help="bf16 reads weights rounded to 8 bits: up to twice as fast for large models."),
+]
 Source = Annotated[
     str,
     typer.Argument(metavar="FILE", help="A text, of any kind that can be trained on; `-`: standard input."),
@@ -39,6 +43,7 @@ def generate(
     min_p: MinP = 0.0,
     max_new_tokens: MaxNewTokens = 256,
     seed: Seed = 0,
+    dtype: GenerationDtype = "fp32",
 ) -> None:
     """Continue a text, shown as it is written."""
     from etude.generate.sampling import SamplingSettings
@@ -47,7 +52,7 @@ def generate(
     settings = SamplingSettings(
         temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p, max_new_tokens=max_new_tokens
     )
-    speak.generate(model, prompt, settings, seed)
+    speak.generate(model, prompt, settings, seed, dtype)
 
 
 def score(

@@ -15,7 +15,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from etude.errors import EtudeError
+from etude.device import Dtype, multiplies_in_bf16
+from etude.errors import EtudeError, InputError
 from etude.model.cache import Cache, KVCache
 from etude.model.config import ModelConfig
 from etude.model.decoding import Decoding
@@ -38,12 +39,21 @@ Step = Callable[[Tensor, KVCache], Tensor]
 class Decoder:
     """Reads tokens for several rows, each with a length of its own, and predicts the next."""
 
-    def __init__(self, model: LanguageModel, rows: int, longest: int, steps: int, compile: Compile) -> None:
+    def __init__(
+        self,
+        model: LanguageModel,
+        rows: int,
+        longest: int,
+        steps: int,
+        compile: Compile,
+        dtype: Dtype = "fp32",
+    ) -> None:
         """`longest`: tokens that a row can come to hold; `steps`: new tokens expected for each row.
 
-        Raises EtudeError when compilation was asked for and fails.
+        Raises EtudeError when compilation was asked for and fails; InputError for bf16 where nothing would gain by it.
         """
         self.model = model
+        self.rounded = dtype == "bf16"
         self.device = model.unembedding()[0].device
         capacity = min(longest, model.config.max_position_embeddings)
         self.step: Step | None = None
@@ -53,14 +63,18 @@ class Decoder:
             if compile is True or (compile == "auto" and _is_worth_compiling(model, rows, steps)):
                 self._compile(model, rows, capacity, demanded=compile is True)
             if self.step is None:
-                self.step = _arranged(model, compiled=False).step
+                if self.rounded and not multiplies_in_bf16(self.device.type):  # type: ignore[arg-type]
+                    raise InputError(
+                        f"this {self.device.type} has no instructions for bf16 products: generate with --dtype fp32"
+                    )
+                self.step = _arranged(model, compiled=False, rounded=self.rounded).step
         if not self.fixed:
             self.cache = model.new_cache(rows, capacity)
 
     def _compile(self, model: Transformer, rows: int, longest: int, *, demanded: bool) -> None:
         rounded = max(_SMALLEST_CAPACITY, 1 << (longest - 1).bit_length())
         cache = model.new_cache(rows, rounded)
-        step = _CompiledStep(model, rows, cache.capacity)
+        step = _CompiledStep(model, rows, cache.capacity, self.rounded)
         problem = step.problem(cache)
         if problem is None:
             self.step, self.cache, self.fixed = step, cache, True
@@ -120,12 +134,12 @@ def _is_worth_compiling(model: Transformer, rows: int, steps: int) -> bool:
 class _CompiledStep:
     """`Decoding.traced_step` as one graph, for every generation with a network of this shape."""
 
-    def __init__(self, model: Transformer, rows: int, capacity: int) -> None:
-        self.decoding = _arranged(model, compiled=True)
+    def __init__(self, model: Transformer, rows: int, capacity: int, rounded: bool) -> None:
+        self.decoding = _arranged(model, compiled=True, rounded=rounded)
         weight = self.decoding.embedding
         self._numbers = torch.arange(capacity, device=weight.device)
         self._fixed_reach = weight.device.type == "cuda"
-        self._run = _graph(model.config, rows, capacity, weight.dtype, weight.device)
+        self._run = _graph(model.config, rows, capacity, weight.dtype, rounded, weight.device)
 
     def __call__(self, tokens: Tensor, cache: KVCache) -> Tensor:
         cache.require_room(len(tokens), 1)
@@ -160,7 +174,7 @@ class _CompiledStep:
 
 @functools.cache
 def _graph(
-    config: ModelConfig, rows: int, capacity: int, dtype: torch.dtype, device: torch.device
+    config: ModelConfig, rows: int, capacity: int, dtype: torch.dtype, rounded: bool, device: torch.device
 ) -> Callable[..., Tensor]:
     """The arguments decide everything that the graph takes for granted, so none of it is checked at each call.
 
@@ -176,25 +190,25 @@ def _graph(
     return torch.compile(own, fullgraph=True, dynamic=False, options=options)
 
 
-_kept: weakref.WeakKeyDictionary[Transformer, dict[bool, tuple[object, Decoding]]]
+_kept: weakref.WeakKeyDictionary[Transformer, dict[tuple[bool, bool], tuple[object, Decoding]]]
 _kept = weakref.WeakKeyDictionary()
 
 
-def _arranged(model: Transformer, *, compiled: bool) -> Decoding:
+def _arranged(model: Transformer, *, compiled: bool, rounded: bool) -> Decoding:
     """The weights of `model` arranged for decoding, kept for as long as they are the same.
 
     They are kept with networks in evaluation mode only: one that is being trained will have changed by the next time.
     """
     known = _kept.setdefault(model, {})
     weights = _fingerprint(model)
-    found = known.get(compiled)
+    found = known.get((compiled, rounded))
     if found is not None and found[0] == weights:
         return found[1]
     with torch.inference_mode():
-        decoding = Decoding(model, compiled=compiled)
+        decoding = Decoding(model, compiled=compiled, rounded=rounded)
     known.clear()
     if not model.training and weights is not None:
-        known[compiled] = (weights, decoding)
+        known[compiled, rounded] = (weights, decoding)
     return decoding
 
 

@@ -40,9 +40,9 @@ class _Place:
 class _Layer:
     """The weights of one layer, and its forward pass at one position."""
 
-    def __init__(self, block: Block, compiled: bool) -> None:
+    def __init__(self, block: Block, compiled: bool, rounded: bool) -> None:
         def product(*parts: nn.Linear) -> Product:
-            return _joined(parts, compiled)
+            return _joined(parts, compiled, rounded)
 
         attention, mlp = block.self_attn, block.mlp
         assert isinstance(mlp, GatedMLP | PlainMLP)
@@ -98,9 +98,12 @@ class Decoding:
 
     It keeps copies of most weights (all of them where they are packed), so it takes up to the memory of the network
     once more, and knows nothing of later changes to the network's weights.
+
+    `rounded`: matrices are kept in bf16, the copies then half as large. All that is between the products stays as wide
+    as the network's parameters; so does the output matrix where its logits would be rounded.
     """
 
-    def __init__(self, model: Transformer, *, compiled: bool = False) -> None:
+    def __init__(self, model: Transformer, *, compiled: bool = False, rounded: bool = False) -> None:
         decoder = model.model
         self.embedding = decoder.embed_tokens.weight
         places = decoder.embed_positions
@@ -113,10 +116,11 @@ class Decoding:
             self.learned = places.weight
         else:
             self.rotation = (places.cos.to(dtype)[:, None], places.sin.to(dtype)[:, None])
-        self.layers = [_Layer(block, compiled) for block in decoder.layers]  # type: ignore[arg-type]
+        self.layers = [_Layer(block, compiled, rounded) for block in decoder.layers]  # type: ignore[arg-type]
         self.norm = _norm(decoder.norm)
         weight, bias = model.unembedding()
-        self.head = make_product(weight, bias, compiled=compiled)
+        exact = compiled and weight.device.type == "cpu"
+        self.head = make_product(weight, bias, compiled=compiled, rounded=rounded and exact)
 
     def step(self, tokens: Int[Tensor, " B"], cache: KVCache) -> Float[Tensor, "B V"]:
         """Read one token for each row, and return the logits of the one after it. The cache is advanced.
@@ -219,13 +223,13 @@ def _traced_attention(queries: Tensor, keys: Tensor, values: Tensor, place: _Pla
     return (weights[..., None] * values[:, :, None]).sum(dim=-2).view(rows, -1)  # type: ignore[no-any-return]
 
 
-def _joined(parts: tuple[nn.Linear, ...], compiled: bool) -> Product:
+def _joined(parts: tuple[nn.Linear, ...], compiled: bool, rounded: bool) -> Product:
     """Linear layers that read the same input, as one product."""
     if len(parts) == 1:
-        return make_product(parts[0].weight, parts[0].bias, compiled=compiled)
+        return make_product(parts[0].weight, parts[0].bias, compiled=compiled, rounded=rounded)
     weight = torch.cat([part.weight.detach() for part in parts])
     biases = [part.bias.detach() for part in parts if part.bias is not None]
-    return make_product(weight, torch.cat(biases) if biases else None, compiled=compiled)
+    return make_product(weight, torch.cat(biases) if biases else None, compiled=compiled, rounded=rounded)
 
 
 def _norm(module: nn.Module) -> Norm:

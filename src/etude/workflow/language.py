@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from etude.data.tokens.tokenizer import EtudeTokenizer
+from etude.device import Dtype
 from etude.errors import InputError
 from etude.evaluate.scoring import score_tokens
 from etude.generate.engine import stream
@@ -42,11 +43,16 @@ class Language:
     folder: Path
     model: LanguageModel
     tokenizer: EtudeTokenizer
+    dtype: Dtype = "fp32"
+    """In which it reads its matrices while it writes: see :func:`etude.generate.engine.generate`."""
 
     def stream(self, prompt: str, settings: SamplingSettings | None = None, seed: int = 0) -> Iterator[str]:
         """The continuation of ``prompt``, in pieces as they become certain."""
         ids = [self.tokenizer.eos_id, *self.tokenizer.encode(prompt)]
-        new_ids = stream(self.model, ids, settings or USUAL_SAMPLING, eos_id=self.tokenizer.eos_id, seed=seed)
+        eos_id = self.tokenizer.eos_id
+        new_ids = stream(
+            self.model, ids, settings or USUAL_SAMPLING, eos_id=eos_id, seed=seed, dtype=self.dtype
+        )
         return TokenStreamDecoder(self.tokenizer.backend).decode(new_ids)
 
     def generate(self, prompt: str = "", settings: SamplingSettings | None = None, seed: int = 0) -> str:
@@ -67,11 +73,13 @@ class Language:
         return TextScore(ids, tokens, [float(x) for x in scores.logprobs], len(text.encode("utf-8")))
 
 
-def load(path: str | Path) -> Language:
+def load(path: str | Path, dtype: Dtype = "fp32") -> Language:
     """The language model at ``path``: a run (its newest checkpoint), a checkpoint, or a Hugging Face folder.
+
+    In ``dtype`` "bf16" it writes up to twice as fast, from weights that are rounded to 8 bits; scores stay exact.
 
     Raises:
         InputError: nothing there, damaged files, or a tokenizer that does not belong to the model.
     """
     found = load_trained(path)
-    return Language(found.folder, found.model, found.tokenizer)
+    return Language(found.folder, found.model, found.tokenizer, dtype)

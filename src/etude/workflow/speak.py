@@ -15,14 +15,15 @@ from etude.config import Settings
 from etude.data.corpus.clean import normalise
 from etude.data.reading.piece import SourceLog
 from etude.data.reading.sources import nothing_usable, open_sources
+from etude.device import Dtype
 from etude.errors import InputError
 from etude.generate.sampling import SamplingSettings
 from etude.workflow.language import TextScore, load
 
 
-def generate(model: Path, prompt: str, settings: SamplingSettings, seed: int) -> None:
+def generate(model: Path, prompt: str, settings: SamplingSettings, seed: int, dtype: Dtype = "fp32") -> None:
     """Print ``prompt`` and its continuation as it comes."""
-    language = load(model)
+    language = load(model, dtype)
     if prompt == "-":
         prompt = _standard_input()
     sys.stdout.write(prompt)
