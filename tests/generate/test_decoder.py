@@ -19,6 +19,7 @@ from etude.generate import decoder
 from etude.generate.decoder import COMPILE_FROM_STEPS, FEWEST_STEPS, Decoder
 from etude.generate.engine import generate, stream
 from etude.generate.sampling import SamplingSettings
+from etude.model import products
 from etude.model.language_model import LanguageModel
 from networks import make_config, make_network
 
@@ -30,6 +31,7 @@ import torch
 from etude.generate.decoder import _graph
 from etude.generate.engine import generate
 from etude.generate.sampling import SamplingSettings
+from etude.model import products
 from networks import make_config, make_network, make_tokens
 
 torch.set_num_threads(1)
@@ -48,6 +50,7 @@ for name, prompts in (
         assert one.token_ids == other.token_ids and one.finish_reason == other.finish_reason
         worst = max([worst, *(abs(a - b) for a, b in zip(one.logprobs, other.logprobs))])
     graphs.append(_graph.cache_info().currsize)
+products._SMALLEST_PACKED = 0
 rounded = generate(model, prompts, settings, eos_id=7, seed=1, compile=True, dtype="bf16")
 drift = abs(rounded[0].logprobs[0] - plain[0].logprobs[0])
 print(json.dumps([worst, drift, [*graphs, _graph.cache_info().currsize]]))
@@ -142,6 +145,7 @@ def test_bf16_is_refused_where_it_would_be_slow(
     with pytest.raises(InputError, match="no instructions for bf16 products: generate with --dtype fp32"):
         generate(network, [[1, 2]], GREEDY, eos_id=None, dtype="bf16")
     monkeypatch.setattr(decoder, "multiplies_in_bf16", lambda kind: True)
+    monkeypatch.setattr(products, "_SMALLEST_PACKED", 0)
     rounded = generate(network, [[1, 2]], GREEDY, eos_id=None, dtype="bf16")[0]
     exact = generate(network, [[1, 2]], GREEDY, eos_id=None)[0]
     assert rounded.logprobs[0] == pytest.approx(exact.logprobs[0], abs=0.1)

@@ -118,7 +118,8 @@ def test_products(kind: type[Product], rows: int, biased: bool) -> None:
 @pytest.mark.parametrize("compiled", [True, False])
 @pytest.mark.parametrize("rows", [1, 5])
 @pytest.mark.parametrize("biased", [True, False])
-def test_rounded_products(compiled: bool, rows: int, biased: bool) -> None:
+def test_rounded_products(compiled: bool, rows: int, biased: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(products, "_SMALLEST_PACKED", 0)
     generator = torch.Generator().manual_seed(rows)
     weight = torch.randn(37, 70, generator=generator)
     bias = torch.randn(37, generator=generator) if biased else None
@@ -140,8 +141,9 @@ def test_rounded_products(compiled: bool, rows: int, biased: bool) -> None:
 @pytest.mark.parametrize("name", TRANSFORMERS)
 @pytest.mark.parametrize("lengths", [[9], [9, 1, 14]], ids=str)
 def test_compiled_with_rounded_matrices_is_the_network_with_its_matrices_rounded(
-    name: str, lengths: list[int]
+    name: str, lengths: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(products, "_SMALLEST_PACKED", 0)
     model = make_network(make_config(name), 4)
     assert isinstance(model, Transformer)
     decoding = Decoding(model, compiled=True, rounded=True)
@@ -168,3 +170,11 @@ def test_only_large_float32_weights_are_packed() -> None:
     assert type(make_product(large.bfloat16(), None, compiled=False)) is Product
     assert type(make_product(large, None, compiled=False)) is (PackedProduct if can_pack else Product)
     assert type(make_product(large, None, compiled=True)) is SummedProduct
+
+
+def test_only_large_weights_are_rounded() -> None:
+    small, large = torch.zeros(8, 8), torch.zeros(1024, 1024)
+    assert make_product(small, None, compiled=True, rounded=True).weight.dtype == torch.float32
+    assert make_product(large, None, compiled=True, rounded=True).weight.dtype == torch.bfloat16
+    assert isinstance(make_product(large, None, compiled=False, rounded=True), RoundedProduct)
+    assert type(make_product(small, None, compiled=False, rounded=True)) is Product

@@ -99,8 +99,8 @@ class Decoding:
     It keeps copies of most weights (all of them where they are packed), so it takes up to the memory of the network
     once more, and knows nothing of later changes to the network's weights.
 
-    `rounded`: matrices are kept in bf16, the copies then half as large. All that is between the products stays as wide
-    as the network's parameters; so does the output matrix where its logits would be rounded.
+    `rounded`: large matrices are kept in bf16, their copies half as large. All that is between the products stays as
+    wide as the network's parameters; so does the output matrix where its logits would be rounded.
     """
 
     def __init__(self, model: Transformer, *, compiled: bool = False, rounded: bool = False) -> None:

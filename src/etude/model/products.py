@@ -104,9 +104,9 @@ def make_product(
 ) -> Product:
     """The fastest product for a few rows, in a graph that is to be compiled or as PyTorch runs it.
 
-    `rounded`: the weight is kept in bf16. `x` and the result are rounded too, but for a compiled product on a CPU.
+    `rounded`: a large weight is kept in bf16. `x` and the result are rounded too, but for a compiled product on a CPU.
     """
-    if rounded:
+    if rounded and weight.numel() >= _SMALLEST_PACKED:
         weight = weight.to(torch.bfloat16)
         if weight.device.type == "cpu" and compiled:
             return SummedProduct(weight, bias)
