@@ -99,6 +99,7 @@ def time_to_loss(
             score = validation.score(state.model)
             curve.append((state.step, seconds, score.loss, score.bits_per_byte))
         return {
+            "dtype": plan.device.dtype,
             "train_seconds": seconds,
             "compile_seconds": training.compile_seconds,
             "seconds_per_step": seconds / state.step,

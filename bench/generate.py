@@ -23,6 +23,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from etude.device import has_fast_bf16
 from generation_sides import CASES, PROMPT_TOKENS, make_checkpoint
 from harness import (
     Contestant,
@@ -112,6 +113,8 @@ def contestants_for(folder: str, tokens: int, arguments: argparse.Namespace) -> 
         Contestant(COMPILED_ROUNDED, "generation_sides:etude", common | {"compile": True, "dtype": "bf16"}),
         Contestant(PEER_ROUNDED, "generation_sides:transformers", common | {"dtype": "bf16"}),
     ]
+    if not has_fast_bf16("cpu"):
+        found = [one for one in found if not one.name.endswith("bf16")]
     floor = Contestant(FLOOR, "generation_sides:bandwidth", {"threads": arguments.threads})
     return [floor, *(one for one in found if not arguments.only or one.name in arguments.only)]
 
@@ -119,7 +122,8 @@ def contestants_for(folder: str, tokens: int, arguments: argparse.Namespace) -> 
 def read_per_token(shape: Mapping[str, Any], parameters: int, tokens: int) -> float:
     """Bytes of fp32 weights, and of keys and values at the middle of the answer, that a new token of one row needs.
 
-    Of an embedding table that is not the output matrix too, one row. In bf16 it would be half as many.
+    Of an embedding table that is not the output matrix too, one row. In bf16 half as many, though Etude reads small
+    matrices as they are, and uncompiled the output matrix too.
     """
     width = shape["hidden_size"]
     table = 0 if shape.get("tie_word_embeddings") else (shape["vocab_size"] - 1) * width

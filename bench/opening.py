@@ -79,6 +79,7 @@ def opened(size: str, arguments: argparse.Namespace) -> dict[str, Any]:
             "train.eval_tokens": 2000,
             "ladder.max_order": 1,
             "device.compile": False,
+            "device.dtype": "fp32",
             "device.threads": arguments.threads,
             "run.folder": folder,
             "run.name": "opened",

@@ -20,7 +20,7 @@ import argparse
 from collections.abc import Mapping
 from typing import Any
 
-from etude.device import multiplies_in_bf16
+from etude.device import has_fast_bf16
 from etude_side import flops_per_token
 from harness import (
     Contestant,
@@ -127,11 +127,13 @@ def contestants_for(shape: Mapping[str, int], steps: int, arguments: argparse.Na
         Contestant("plain loop", "llama_peers:loop", peer),
         Contestant("plain loop, compiled", "llama_peers:loop", {**peer, "compiled": True}),
     ]
+    fast = has_fast_bf16("cpu")
     peaks = [
         Contestant(name, "etude_side:peak_flops", {"threads": arguments.threads, "dtype": dtype})
         for dtype, name in PEAKS.items()
-        if dtype == "fp32" or multiplies_in_bf16("cpu")
+        if dtype == "fp32" or fast
     ]
+    found = [one for one in found if fast or not one.name.endswith("bf16")]
     return [*peaks, *(one for one in found if not arguments.only or one.name in arguments.only)]
 
 

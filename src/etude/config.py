@@ -173,7 +173,8 @@ class DeviceSettings(Section):
 
     kind: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     dtype: Literal["auto", "fp32", "bf16"] = "auto"
-    """Arithmetic of matrix products; parameters are always fp32."""
+    """Arithmetic of matrix products; parameters are always fp32. auto: bf16 on a GPU that has it, and on a CPU that is
+    known to be faster in it where the network is wide enough."""
     threads: Threads | Auto = "auto"
     """Of all the processes of the run together."""
     compile: bool | Auto = "auto"

@@ -26,18 +26,20 @@ VERSIONED_LIBRARIES = ("etude", "torch", "numpy", "tokenizers", "safetensors", "
 
 Dtype = Literal["fp32", "bf16"]
 """Arithmetic of matrix products."""
-BF16_INSTRUCTIONS = ("avx512_bf16", "amx_bf16")
-"""Of processors on which bf16 was measured to be faster; others compute in fp32 unless told."""
 
 
 @dataclass(frozen=True)
 class Device:
-    """Where and how the arithmetic of a run happens. Parameters are fp32 whatever ``dtype`` says."""
+    """Where and how the arithmetic of a run happens. Parameters are fp32 whatever ``dtype`` says.
+
+    A processor computes in fp32 unless told; for a run the dial decides (``etude.train.dial``), by ``fast_bf16``.
+    """
 
     kind: Literal["cpu", "cuda", "mps"]
     dtype: Dtype
     threads: int  # of all the processes of the run together
     index: int = 0  # which GPU of the machine; 0 elsewhere
+    fast_bf16: bool = False  # whether bf16 products are known to be faster than fp32 ones
 
     @property
     def torch(self) -> torch.device:
@@ -99,7 +101,7 @@ def choose_device(settings: DeviceSettings) -> Device:
         torch.cuda.set_device(place)
     dtype = settings.dtype
     if dtype == "auto":
-        dtype = "bf16" if multiplies_in_bf16(kind) else "fp32"
+        dtype = "bf16" if kind == "cuda" and has_fast_bf16(kind) else "fp32"
     threads = available_cores() if settings.threads == "auto" else settings.threads
     torch.set_num_threads(max(1, threads // processes))
     torch.set_float32_matmul_precision("highest")
@@ -107,23 +109,25 @@ def choose_device(settings: DeviceSettings) -> Device:
     # the same step would not give the same bits twice. A GPU is not asked to: there it costs more than it is worth.
     torch.use_deterministic_algorithms(kind == "cpu")
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-    return Device(kind, dtype, threads, place if kind == "cuda" else 0)
+    return Device(kind, dtype, threads, place if kind == "cuda" else 0, has_fast_bf16(kind))
 
 
-def multiplies_in_bf16(kind: Literal["cpu", "cuda", "mps"]) -> bool:
-    """Whether the device has instructions of its own for bf16 products, which are then faster than fp32 ones.
+def has_fast_bf16(kind: Literal["cpu", "cuda", "mps"]) -> bool:
+    """Whether bf16 products are known to be faster than fp32 ones: from measurements in the lab notebook.
 
-    A processor without them is at a hundredth of its speed in bf16, or with AVX-512 alone at half of it (notebook).
+    On a CPU they are with AMX, and with the AVX-512 instructions of AMD's; those of Intel's without AMX may be slower,
+    and a CPU without any is at a hundredth of its speed.
     """
     import torch
 
     if kind == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    if kind == "cpu":
-        tell = getattr(torch.cpu, "get_capabilities", None)  # newer than the oldest PyTorch that Etude takes
-        found = tell() if tell is not None else {}
-        return any(bool(found.get(name)) for name in BF16_INSTRUCTIONS)
-    return False
+    tell = getattr(torch.cpu, "get_capabilities", None)  # newer than the oldest PyTorch that Etude takes
+    if kind != "cpu" or tell is None:
+        return False
+    found = tell()
+    by_amd = str(found.get("cpu_name", "")).startswith("AMD")
+    return bool(found.get("amx_bf16") or (by_amd and found.get("avx512_bf16")))
 
 
 def keep_freed_memory() -> None:

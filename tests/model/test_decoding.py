@@ -127,10 +127,12 @@ def test_rounded_products(compiled: bool, rows: int, biased: bool, monkeypatch: 
     residual = torch.randn(rows, 37, generator=generator)
     product = make_product(weight, bias, compiled=compiled, rounded=True)
     added = 0 if bias is None else bias.double()
-    if compiled:  # only the weight is rounded
+    if compiled and rows == 1:  # only the weight is rounded
         expected, close = x.double() @ weight.bfloat16().double().T, {"atol": 1e-4, "rtol": 0.0}
     else:  # x is too, and so is the sum
-        assert type(product) is (PackedRoundedProduct if can_pack else RoundedProduct)
+        assert compiled or type(product) is (
+            PackedRoundedProduct if products._can_pack(weight.bfloat16()) else RoundedProduct
+        )
         expected = x.bfloat16().double() @ weight.bfloat16().double().T
         close = {"atol": 1e-4, "rtol": 2**-8}
     for found, total in ((product(x), expected), (product.plus(x, residual) - residual, expected)):
@@ -139,10 +141,10 @@ def test_rounded_products(compiled: bool, rows: int, biased: bool, monkeypatch: 
 
 @torch.no_grad()
 @pytest.mark.parametrize("name", TRANSFORMERS)
-@pytest.mark.parametrize("lengths", [[9], [9, 1, 14]], ids=str)
-def test_compiled_with_rounded_matrices_is_the_network_with_its_matrices_rounded(
-    name: str, lengths: list[int], monkeypatch: pytest.MonkeyPatch
+def test_a_compiled_row_with_rounded_matrices_is_the_network_with_its_matrices_rounded(
+    name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    lengths = [9]
     monkeypatch.setattr(products, "_SMALLEST_PACKED", 0)
     model = make_network(make_config(name), 4)
     assert isinstance(model, Transformer)

@@ -40,7 +40,8 @@ OUTSIDE = {
 def test_products_are_in_bf16_where_that_is_faster(
     kind: Any, does_bf16: bool, width: int, dtype: str
 ) -> None:
-    device = Device(kind, "bf16" if does_bf16 else "fp32", 2)
+    usual = "bf16" if kind == "cuda" and does_bf16 else "fp32"
+    device = Device(kind, usual, 2, fast_bf16=does_bf16)
     asked = with_values(Settings(), {"model.hidden_size": width, "model.num_attention_heads": 4})
     resolution = resolve(asked, Facts(100_000, 300, 0), device)
     assert resolution.settings.device.dtype == dtype

@@ -14,6 +14,7 @@ import pytest
 import torch
 from rich.console import Console
 
+from etude import device
 from etude.config import Settings, load_settings, with_values
 from etude.errors import EtudeError, InputError
 from etude.model.folder import load_model_folder
@@ -32,6 +33,7 @@ from etude.train.objectives import NextToken
 from etude.train.self_test import MAX_GRAD_NORM
 from etude.train.spikes import LossWatch
 from etude.workflow import jobs, pretrain
+from etude.workflow.plan import make_plan
 
 
 def files_of(run: RunFolder, step: int) -> dict[str, bytes]:
@@ -145,15 +147,24 @@ def test_a_device_that_computes_wrongly_trains_nothing(
     assert not list_checkpoints(run.checkpoints)
 
 
-@pytest.mark.parametrize("has_it", [True, False])
-def test_bf16_without_instructions_for_it_is_said(
-    small_settings: Settings, console: Console, monkeypatch: pytest.MonkeyPatch, has_it: bool
+@pytest.mark.parametrize("fast", [True, False])
+def test_slow_bf16_is_said(
+    small_settings: Settings, console: Console, monkeypatch: pytest.MonkeyPatch, fast: bool
 ) -> None:
-    monkeypatch.setattr(pretrain, "multiplies_in_bf16", lambda kind: has_it)
+    monkeypatch.setattr(device, "has_fast_bf16", lambda kind: fast)
     jobs.grow(with_values(small_settings, {"device.dtype": "bf16", "train.steps": 2}), console)
     assert isinstance(console.file, io.StringIO)
-    said = "has no instructions" in console.file.getvalue()
-    assert said == (not has_it)
+    assert ("not known to be fast" in console.file.getvalue()) == (not fast)
+
+
+@pytest.mark.parametrize(("width", "dtype"), [(96, "fp32"), (128, "bf16")])
+def test_a_run_computes_in_the_dtype_of_its_settings(
+    small_settings: Settings, console: Console, monkeypatch: pytest.MonkeyPatch, width: int, dtype: str
+) -> None:
+    monkeypatch.setattr(device, "has_fast_bf16", lambda kind: True)
+    settings = with_values(small_settings, {"device.dtype": "auto", "model.hidden_size": width})
+    plan = make_plan(settings, console)[0]
+    assert plan.device.dtype == plan.settings.device.dtype == dtype
 
 
 def test_the_ladder_and_the_model_are_scored_on_the_same_text(
@@ -162,7 +173,6 @@ def test_the_ladder_and_the_model_are_scored_on_the_same_text(
     import etude
     from etude.evaluate.ladder import Ladder
     from etude.run import read_json
-    from etude.workflow.plan import make_plan
 
     run = jobs.grow(small_settings, console).run
     ladder = Ladder.from_json(read_json(run.ladder_file))

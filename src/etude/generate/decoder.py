@@ -15,7 +15,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from etude.device import Dtype, multiplies_in_bf16
+from etude.device import Dtype, has_fast_bf16
 from etude.errors import EtudeError, InputError
 from etude.model.cache import Cache, KVCache
 from etude.model.config import ModelConfig
@@ -53,8 +53,10 @@ class Decoder:
         Raises EtudeError when compilation was asked for and fails; InputError for bf16 where nothing would gain by it.
         """
         self.model = model
-        self.rounded = dtype == "bf16"
         self.device = model.unembedding()[0].device
+        self.rounded = dtype != "fp32"
+        if self.rounded:
+            _require_bf16(model, dtype, self.device)
         capacity = min(longest, model.config.max_position_embeddings)
         self.step: Step | None = None
         self.fixed = False
@@ -63,10 +65,6 @@ class Decoder:
             if compile is True or (compile == "auto" and _is_worth_compiling(model, rows, steps)):
                 self._compile(model, rows, capacity, demanded=compile is True)
             if self.step is None:
-                if self.rounded and not multiplies_in_bf16(self.device.type):  # type: ignore[arg-type]
-                    raise InputError(
-                        f"this {self.device.type} has no instructions for bf16 products: generate with --dtype fp32"
-                    )
                 self.step = _arranged(model, compiled=False, rounded=self.rounded).step
         if not self.fixed:
             self.cache = model.new_cache(rows, capacity)
@@ -124,6 +122,16 @@ def _read(
         padded = [[*context, *([0] * (longest - len(context)))] for context in contexts]
         model.hidden(torch.tensor(padded, device=device), cache=cache)
         cache.rewind([len(context) for context in contexts])
+
+
+def _require_bf16(model: LanguageModel, dtype: str, device: torch.device) -> None:
+    """Raises InputError where there is no such arithmetic, or it would be slow."""
+    if dtype != "bf16":
+        raise InputError(f"there is no dtype '{dtype}': fp32 or bf16")
+    if not isinstance(model, Transformer):
+        raise InputError("only a transformer generates in bf16: take fp32")
+    if not has_fast_bf16(device.type):  # type: ignore[arg-type]
+        raise InputError(f"bf16 is not known to be fast on this {device.type}: take --dtype fp32")
 
 
 def _is_worth_compiling(model: Transformer, rows: int, steps: int) -> bool:
@@ -190,8 +198,8 @@ def _graph(
     return torch.compile(own, fullgraph=True, dynamic=False, options=options)
 
 
-_kept: weakref.WeakKeyDictionary[Transformer, dict[tuple[bool, bool], tuple[object, Decoding]]]
-_kept = weakref.WeakKeyDictionary()
+_kept: weakref.WeakKeyDictionary[Transformer, tuple[object, Decoding]] = weakref.WeakKeyDictionary()
+"""With what each was arranged for: the weights, and how."""
 
 
 def _arranged(model: Transformer, *, compiled: bool, rounded: bool) -> Decoding:
@@ -199,16 +207,16 @@ def _arranged(model: Transformer, *, compiled: bool, rounded: bool) -> Decoding:
 
     They are kept with networks in evaluation mode only: one that is being trained will have changed by the next time.
     """
-    known = _kept.setdefault(model, {})
     weights = _fingerprint(model)
-    found = known.get((compiled, rounded))
-    if found is not None and found[0] == weights:
+    wanted = (weights, compiled, rounded)
+    found = _kept.get(model)
+    if found is not None and found[0] == wanted:
         return found[1]
+    _kept.pop(model, None)
     with torch.inference_mode():
         decoding = Decoding(model, compiled=compiled, rounded=rounded)
-    known.clear()
     if not model.training and weights is not None:
-        known[compiled, rounded] = (weights, decoding)
+        _kept[model] = (wanted, decoding)
     return decoding
 
 

@@ -58,12 +58,14 @@ class PackedProduct(Product):
 class SummedProduct(Product):
     """For `torch.compile` on a CPU: one row times the weight as a plain sum, whose loops read W once and in order.
 
-    They widen a weight in bf16 as they read it: only the weight is rounded.
+    They widen a weight in bf16 as they read it: of one row only the weight is rounded.
     """
 
     def __call__(self, x: Float[Tensor, "B I"]) -> Float[Tensor, "B O"]:
-        one = len(x) == 1
-        product = (x * self.weight).sum(-1)[None] if one else torch.mm(x, self.transposed.to(x.dtype))
+        if len(x) > 1:
+            product = torch.mm(x.to(self.weight.dtype), self.transposed).to(x.dtype)
+        else:
+            product = (x * self.weight).sum(dim=-1)[None]
         return product if self.bias is None else product + self.bias
 
     def plus(self, x: Float[Tensor, "B I"], residual: Float[Tensor, "B O"]) -> Float[Tensor, "B O"]:
@@ -104,18 +106,18 @@ def make_product(
 ) -> Product:
     """The fastest product for a few rows, in a graph that is to be compiled or as PyTorch runs it.
 
-    `rounded`: a large weight is kept in bf16. `x` and the result are rounded too, but for a compiled product on a CPU.
+    `rounded`: a large weight is kept in bf16. `x` and the result are rounded too, but for a compiled row on a CPU.
     """
     if rounded and weight.numel() >= _SMALLEST_PACKED:
         weight = weight.to(torch.bfloat16)
         if weight.device.type == "cpu" and compiled:
             return SummedProduct(weight, bias)
-        packed = weight.device.type == "cpu" and _has_packed_products()
+        packed = weight.device.type == "cpu" and _can_pack(weight)
         return (PackedRoundedProduct if packed else RoundedProduct)(weight, bias)
     if weight.device.type == "cpu":
         if compiled:
             return SummedProduct(weight, bias)
-        if weight.numel() >= _SMALLEST_PACKED and _can_pack(weight):
+        if weight.numel() >= _SMALLEST_PACKED and weight.dtype == torch.float32 and _can_pack(weight):
             return PackedProduct(weight, bias)
     return Product(weight, bias)
 
@@ -124,11 +126,11 @@ _pointwise: Any = getattr(torch.ops.mkldnn, "_linear_pointwise", None)
 
 
 def _can_pack(weight: Tensor) -> bool:
-    return weight.dtype == torch.float32 and _has_packed_products()
-
-
-def _has_packed_products() -> bool:
     """Not every build of PyTorch has oneDNN, and its operators for packed weights are not part of the public API."""
+    if weight.dtype != torch.float32:
+        supported = getattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", None)
+        if weight.dtype != torch.bfloat16 or supported is None or not supported():
+            return False
     return (
         torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
         and hasattr(torch.ops.mkldnn, "_reorder_linear_weight")

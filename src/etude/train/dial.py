@@ -82,13 +82,14 @@ def resolve(settings: Settings, facts: Facts, device: Device, timed: Size | None
 
 
 def _resolve_dtype(chosen: _Choices, device: Device) -> None:
-    narrow = device.kind == "cpu" and chosen.value("model.hidden_size") < BF16_FROM_WIDTH
-    if device.dtype == "fp32":
-        chosen("device.dtype", "fp32", f"this {device.kind} has no instructions for bf16 products")
-    elif narrow:
-        chosen("device.dtype", "fp32", f"on a cpu bf16 products are faster from width {BF16_FROM_WIDTH} on")
+    if device.kind != "cpu":
+        chosen("device.dtype", device.dtype, "bf16 products on a GPU that has them, fp32 otherwise")
+    elif not device.fast_bf16:
+        chosen("device.dtype", "fp32", "bf16 products are not known to be faster on this cpu")
+    elif chosen.value("model.hidden_size") < BF16_FROM_WIDTH:
+        chosen("device.dtype", "fp32", f"bf16 products gain nothing below a width of {BF16_FROM_WIDTH}")
     else:
-        chosen("device.dtype", "bf16", f"this {device.kind} multiplies faster in bf16; weights stay fp32")
+        chosen("device.dtype", "bf16", "this cpu multiplies faster in bf16; weights stay fp32")
 
 
 def model_config(settings: Settings, facts: Facts) -> ModelConfig:

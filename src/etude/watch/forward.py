@@ -181,10 +181,14 @@ def _attention(
     keys = taps(f"{path}.rot_k", keys.transpose(1, 2)).transpose(1, 2)
     served = queries.shape[1] // keys.shape[1]
     keys = keys.repeat_interleave(served, 1)
-    scores = (queries @ keys.mT) / math.sqrt(attention.head_dim)
-    scores = taps(f"{path}.scores", scores.masked_fill(~visible, -torch.inf))
-    pattern = taps(f"{path}.pattern", scores.softmax(-1))
-    mixed = pattern @ values.transpose(1, 2).repeat_interleave(served, 1)
+    values = values.transpose(1, 2).repeat_interleave(served, 1)
+    # In bf16 the kernel rounds what it reads and writes, and keeps scores and sums wide.
+    read, wide = values.dtype, queries.dtype
+    with torch.autocast(x.device.type, enabled=False):
+        scores = (queries.to(read).to(wide) @ keys.to(read).to(wide).mT) / math.sqrt(attention.head_dim)
+        scores = taps(f"{path}.scores", scores.masked_fill(~visible, -torch.inf))
+        pattern = taps(f"{path}.pattern", scores.softmax(-1))
+        mixed = (pattern.to(read).to(wide) @ values.to(wide)).to(read)
     mixed = taps(f"{path}.z", mixed.transpose(1, 2))
     return attention.o_proj(mixed.reshape(rows, count, -1))  # type: ignore[no-any-return]
 

@@ -148,9 +148,11 @@ class LayerInStep:
         at_activation = found.gradients[f"{wiring.layer}.post"][0, place, unit]
         arriving = as_read(found.gradients[wiring.added_to][0, place], by=at_activation)
         arriving = arriving * self._let_through(row, place, unit)
+        if not isinstance(self.opened.model, WindowMLP):  # whose product comes before dropout on the way back
+            arriving = as_read(arriving, by=at_activation)
         return ErrorOfNode(
             as_read(wiring.outgoing(self.opened.model, unit), by=at_activation),
-            as_read(arriving, by=at_activation),
+            arriving,
             float(at_activation),
             self._slope(found, place, unit),
             float(found.gradients[f"{wiring.layer}.pre"][0, place, unit]),

@@ -96,8 +96,8 @@ def stream_values(row: OpenedRow) -> list[dict[str, Any]]:
     return [
         {
             "name": name,
-            "norm": row.activations[name][0].norm(dim=-1).tolist(),
-            "grad_norm": row.gradients[name][0].norm(dim=-1).tolist(),
+            "norm": row.activations[name][0].float().norm(dim=-1).tolist(),
+            "grad_norm": row.gradients[name][0].float().norm(dim=-1).tolist(),
         }
         for name in names
     ]
@@ -136,7 +136,7 @@ def token_values(opened: OpenedStep, row: OpenedRow, position: int, decode: Deco
     logits = row.activations[LOGITS][0, position].double()
     order = probabilities.argsort(descending=True, stable=True).tolist()
     desired = None if wanted == IGNORE_INDEX else wanted
-    error = row.gradients[LOGITS][0, position] * opened.num_targets
+    error = row.gradients[LOGITS][0, position].double() * opened.num_targets
     stream = [
         {"name": one["name"], "norm": one["norm"][position], "grad_norm": one["grad_norm"][position]}
         for one in stream_values(row)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Literal
@@ -20,7 +20,7 @@ from rich.console import Console
 from etude.config import Settings, TrainSettings, to_toml
 from etude.data.files import default_cache
 from etude.data.prepare import open_prepared
-from etude.device import forget_peak_memory, multiplies_in_bf16, peak_memory_bytes
+from etude.device import forget_peak_memory, peak_memory_bytes
 from etude.errors import EtudeError, InputError
 from etude.evaluate.ladder import Ladder, build_ladder
 from etude.model.cost import count_parameters
@@ -268,14 +268,16 @@ def begin_sitting(
     wanted: bool | Literal["auto"] = plan.settings.device.compile
     if sittings and state.step > 0:
         wanted = bool(sittings[-1]["compiled"])
-    if plan.device.dtype == "bf16" and not multiplies_in_bf16(plan.device.kind):
+    if plan.device.dtype == "bf16" and not plan.device.fast_bf16:
         console.print(
-            f"this run multiplies in bf16, for which this {plan.device.kind} has no instructions: it may be a hundred "
-            "times slower than a new run with --set device.dtype=fp32",
+            f"this run multiplies in bf16, which is not known to be fast on this {plan.device.kind} and may be a "
+            "hundred times slower than fp32: a fork of it, or a new run, may take --set device.dtype=fp32",
             highlight=False,
             soft_wrap=True,
         )
     errors = require_sound(plan.device).errors
+    if plan.device.dtype == "bf16":  # whose tolerances hide small faults
+        require_sound(replace(plan.device, dtype="fp32"))
     newest = run.checkpoints / checkpoint_name(state.step)
     checkpoint = newest if newest.is_dir() else None
     ranks.invite(Invitation(plan.settings, plan.data.fingerprint, run.path, checkpoint, wanted))

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from etude.config import Settings, resolved, to_toml
+from etude.config import Settings, resolved, to_toml, with_values
 from etude.data.prepare import PreparedData
 from etude.errors import InputError
 from etude.model.cost import count_parameters
@@ -154,6 +154,9 @@ def plan_family(
         raise InputError(f"--sizes is from 1 to {len(SHAPES)}, not {num_sizes}")
     began = time.monotonic()
     shapes = SHAPES[:num_sizes]
+    # One arithmetic for all sizes: that of the widest, which takes most of the time.
+    widest = plan_on(data, settings, Size(shapes[-1], _TRIAL_TOKENS))
+    settings = with_values(settings, {"device.dtype": widest.device.dtype})
     trials = [plan_on(data, settings, Size(shape, _TRIAL_TOKENS)) for shape in shapes]
     questions = make_questions(_context(trials[0]))
     making = time.monotonic() - began

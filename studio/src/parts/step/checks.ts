@@ -41,7 +41,7 @@ export function activation(unit: UnitAnswer): { bent: number; here: number; chec
   const bent = bend.value(gate.forward_pass), through = up?.forward_pass ?? 1, here = bent * through;
   const size = Math.abs(through) * Math.max(Math.abs(bent), Math.abs(gate.forward_pass));
   // The value of the function is rounded, and so is its product with what is let through.
-  return { bent, here, check: checked(here, made - difference, size, FORWARD, inBf16(gate.dtype, here, 2)) };
+  return { bent, here, check: checked(here, made - difference, size, FORWARD, inBf16(gate.dtype, here, up ? 2 : 1)) };
 }
 
 export interface ErrorChecks {
@@ -58,15 +58,17 @@ export function errorOf(unit: UnitAnswer): ErrorChecks {
   const { total, size } = sum(terms.map(({ term }) => term));
   const bend = BENDS[name], through = up?.forward_pass ?? 1;
   const here = bend ? bend.slope(gate.forward_pass) * through : NaN;
+  // The slope of tanh, 1 - y^2, is made of its rounded value y.
+  const roundedAtSum = inBf16(gate.dtype, at_sum, up ? 2 : 1) + (name === 'tanh' ? inBf16(gate.dtype, at_activation, 2) : 0);
   const slopeSize = Math.abs(through) * Math.max(1, Math.abs(here / (through || 1)));
   return {
     terms: terms.sort((a, b) => Math.abs(b.term) - Math.abs(a.term)),
     at_activation: checked(
       total, at_activation, size + (1.5 * strays(outgoing.map((weight, to) => weight * arriving[to]!))) / (FORWARD * 2 ** -23),
-      FORWARD, inBf16(gate.dtype, at_activation),
+      FORWARD, inBf16(gate.dtype, at_activation, unit.layer === 'model' ? 2 : 1), // in that family dropout comes after the product
     ),
     slope: checked(here, slope, slopeSize),
-    at_sum: checked(at_activation * here, at_sum, Math.abs(at_activation) * slopeSize, FORWARD, inBf16(gate.dtype, at_sum, 2)),
+    at_sum: checked(at_activation * here, at_sum, Math.abs(at_activation) * slopeSize, FORWARD, roundedAtSum),
   };
 }
 
