@@ -6,6 +6,7 @@ import json
 import random
 import re
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,7 +15,7 @@ from browsing import leaves, settled
 from etude.watch.layer_in_step import LayerInStep
 from etude.watch.opened import open_step
 from etude.watch.values import token_values, unit_values
-from watched import Watched
+from watched import Watched, train_run
 
 SCENES = ("Forward", "Predicted", "Loss", "Backward", "Update", "Did it help")
 SELECTIONS = 50
@@ -156,6 +157,26 @@ def test_a_changed_number_is_seen(page: Any, address: str, name: str) -> None:
     show(page, address, s=20, r=1, p=9, l=1, n=7, i=3)
     scene(page, where)
     assert "differs" in checks(page)
+
+
+@pytest.mark.parametrize("preset", ["llama", "gpt2", "mlp"])
+def test_a_run_in_bf16_matches_but_for_its_roundings(
+    page: Any,
+    serve: Callable[[Path, Path], str],
+    tmp_path_factory: pytest.TempPathFactory,
+    preset: str,
+) -> None:
+    values = {"model.preset": preset, "device.dtype": "bf16", "train.dropout": 0.1}
+    run = train_run(tmp_path_factory.mktemp("bf16"), "llama", values)
+    address, dice, seen = serve(run.path.parent, run.cache), random.Random(5), 0
+    for step in (1, 17, 40):
+        show(page, address, s=step, r=dice.randint(0, 5), p=dice.randint(0, 30), n=dice.randint(0, 31))
+        for name in SCENES:
+            text = scene(page, name)
+            assert differing(page) == [], (step, name)
+            seen += len(checks(page))
+        assert "multiplies in bf16" in text
+    assert seen > 60
 
 
 def test_nothing_changed_is_seen_nowhere(page: Any, address: str) -> None:
