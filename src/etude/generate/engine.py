@@ -63,8 +63,8 @@ def generate(
     shape, number of rows and capacity takes 10 to 30 s; so "auto" does it from COMPILE_FROM_STEPS new tokens on,
     and only where it gains anything. Logits are the same but for rounding.
 
-    `dtype`: "bf16" reads a transformer's matrices rounded to 8 bits, for which a token waits half as long. The prompt,
-    and answers of a few tokens, are read with the weights as they are.
+    `dtype`: "bf16" reads a transformer's large matrices rounded to 8 bits, half the bytes a token. The prompt, and
+    answers of a few tokens, are read with the weights as they are.
 
     Raises InputError for an empty prompt, or with "stop" one that is longer than C, and for bf16 where it would be
     slower; EtudeError when the network's predictions are not finite, or when compilation was asked for and fails.
