@@ -20,7 +20,7 @@ def draw_bars(
     file: Path, title: str, unit: str, groups: Mapping[str, Mapping[str, Spread]], *, note: str = ""
 ) -> None:
     """One bar for each contestant in each group, from 0, with a whisker from the lowest round to the highest."""
-    figure, axes = _figure(1.6 + 1.0 * max(3, len(groups)), 4.2)
+    figure, axes = _figure(3.4 + 1.0 * max(3, len(groups)), 4.2)
     names = list(dict.fromkeys(name for group in groups.values() for name in group))
     width = 0.8 / max(1, len(names))
     for place, name in enumerate(names):
@@ -87,7 +87,10 @@ def _finish(figure: Any, axes: Any, file: Path, title: str, note: str) -> None:
     axes.spines[["top", "right"]].set_visible(False)
     axes.tick_params(colors=FAINT, labelsize=9)
     axes.set_title(title, loc="left", color=INK, weight="bold", fontsize=12)
-    axes.legend(frameon=False, fontsize=9, labelcolor=INK)
+    if len(axes.containers) > 0:  # bars fill the frame
+        axes.legend(frameon=False, fontsize=9, labelcolor=INK, loc="upper left", bbox_to_anchor=(1.0, 1.0))
+    else:
+        axes.legend(frameon=False, fontsize=9, labelcolor=INK)
     if note:
         figure.supxlabel(note, fontsize=8, color=FAINT, x=0.01, ha="left")
     file.parent.mkdir(parents=True, exist_ok=True)

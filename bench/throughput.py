@@ -88,10 +88,8 @@ def main() -> None:
     sizes = {size: sizes[size] for size in SIZES if size in sizes}
     file = write_result(name, {"sizes": sizes}, threads=arguments.threads, folder=arguments.out)
     groups = {size: bars(found["rounds"]) for size, found in sizes.items()}
-    note = "matrix products of forward and backward, causal attention; whiskers from the lowest round to the highest"
-    draw_bars(
-        file.with_suffix(".png"), "Share of the processor's measured peak (MFU)", "%", groups, note=note
-    )
+    note = "tokens a second; whiskers from the lowest round to the highest"
+    draw_bars(file.with_suffix(".png"), "Training: times transformers.Trainer", "times", groups, note=note)
     print(file)
 
 
@@ -182,7 +180,12 @@ def table(measured: Measurements) -> str:
 
 
 def bars(measured: Measurements) -> dict[str, Spread]:
-    return {name: _percent(spread) for name, spread in summary(measured, "mfu").items()}
+    """How many times as fast as ``Trainer``, within each round."""
+    names = [name for name in measured if name not in (TRAINER, *PEAKS.values())]
+    ratios = {
+        name: ratio(measured, "tokens_per_second", name, TRAINER) for name in names if TRAINER in measured
+    }
+    return {name: faster for name, faster in ratios.items() if faster is not None}
 
 
 def show_profiles(arguments: argparse.Namespace) -> None:

@@ -119,8 +119,8 @@ class Decoding:
         self.layers = [_Layer(block, compiled, rounded) for block in decoder.layers]  # type: ignore[arg-type]
         self.norm = _norm(decoder.norm)
         weight, bias = model.unembedding()
-        exact = compiled and weight.device.type == "cpu"
-        self.head = make_product(weight, bias, compiled=compiled, rounded=rounded and exact)
+        rounds_weights_only = compiled and weight.device.type == "cpu"
+        self.head = make_product(weight, bias, compiled=compiled, rounded=rounded and rounds_weights_only)
 
     def step(self, tokens: Int[Tensor, " B"], cache: KVCache) -> Float[Tensor, "B V"]:
         """Read one token for each row, and return the logits of the one after it. The cache is advanced.

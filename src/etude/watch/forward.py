@@ -39,6 +39,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from etude.device import Dtype
 from etude.model.attention import Attention, document_mask, document_positions
 from etude.model.dropout import Dropout
 from etude.model.language_model import LanguageModel
@@ -222,6 +223,16 @@ def _visible(inputs: Tensor, document_ids: Tensor | None) -> Tensor:
         return document_mask(document_ids)
     count = inputs.shape[1]
     return torch.ones(count, count, dtype=torch.bool, device=inputs.device).tril()[None, None]
+
+
+def as_read(numbers: Tensor, by: Tensor) -> Tensor:
+    """What the product that gave ``by`` read of ``numbers``: rounded as it rounds; float64, on the CPU."""
+    return numbers.to(by.dtype).cpu().double()
+
+
+def dtype_of(value: Tensor) -> Dtype:
+    """The arithmetic of the product that gave ``value``."""
+    return "bf16" if value.dtype == torch.bfloat16 else "fp32"
 
 
 def entropy(pattern: Float[Tensor, "*shape T"]) -> Float[Tensor, "*shape"]:

@@ -15,10 +15,10 @@ from torch import Tensor
 from etude.device import free_memory_bytes
 from etude.errors import InputError
 from etude.model.mlp import WindowMLP
-from etude.watch.forward import LOGITS
+from etude.watch.forward import LOGITS, as_read
 from etude.watch.opened import OpenedRow, OpenedStep
 from etude.watch.reconciliation import activation_of
-from etude.watch.terms import NodeSum, as_read, node_sum
+from etude.watch.terms import NodeSum, node_sum
 from etude.watch.wiring import Wiring, wiring_of
 
 

@@ -184,7 +184,7 @@ class Node:
         opened, layer = self._opened_row(row), self.layer
 
         def along(values: dict[str, Tensor], leaf: str) -> Tensor:
-            return values[f"{layer}.{leaf}"][0, :, self.unit].cpu()
+            return values[f"{layer}.{leaf}"][0, :, self.unit].float().cpu()
 
         gated = self.wiring.up is not None
         return NodeSignal(

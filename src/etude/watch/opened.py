@@ -57,7 +57,7 @@ class OpenedRow:
         inputs, targets: (T,) token ids; ``IGNORE_INDEX`` where nothing is predicted.
         losses: (T,) nats for each token.
         activations, gradients: by name, (1, T, ...); see :mod:`etude.watch.forward`. The gradient is that of the loss
-            of the whole batch.
+            of the whole batch. In bf16 what a product gave, and the error there, are bfloat16.
         parameter_gradients: this row's share of the gradient of each parameter.
     """
 

@@ -19,6 +19,7 @@ from etude.device import Dtype
 from etude.model.language_model import LanguageModel
 from etude.model.layers import ACTIVATION_FUNCTIONS, GatedMLP, PlainMLP
 from etude.model.mlp import WindowMLP
+from etude.watch.forward import as_read
 from etude.watch.opened import OpenedRow, OpenedStep, model_with
 
 TOLERANCES: dict[str, dict[Dtype, float]] = {
@@ -143,11 +144,9 @@ def _node_sums(opened: OpenedStep, row: OpenedRow) -> Check:
     found = {}
     for path, inputs, layer in nodes_of(opened.model):
         seen = row.activations[f"{path}.pre"][0]
-        x, weight = (
-            numbers.to(seen.dtype).double() for numbers in (row.activations[inputs][0], layer.weight)
-        )
-        bias = 0.0 if layer.bias is None else layer.bias.to(seen.dtype).double()
-        found[f"{path}.pre"] = _apart(seen, (x @ weight.T + bias).detach())
+        x, weight = as_read(row.activations[inputs][0], by=seen), as_read(layer.weight, by=seen)
+        bias = 0.0 if layer.bias is None else as_read(layer.bias, by=seen)
+        found[f"{path}.pre"] = _apart(seen.cpu(), (x @ weight.T + bias).detach())
     return _worst("sum of a node", found)
 
 

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from etude.device import Dtype
 from etude.model.language_model import LanguageModel
+from etude.watch.forward import as_read, dtype_of
 from etude.watch.reconciliation import activation_of
 from etude.watch.wiring import Wiring
 
@@ -108,16 +109,6 @@ class NodeSum:
         product = "" if self.up is None else f"{self.activated:+.6g} * {self.up.total:+.6g} = "
         lines.append(f"activation {product}{self.post:+.6g} (forward pass: {self.difference:+.1e} off)")
         return "\n".join(lines)
-
-
-def as_read(numbers: Tensor, by: Tensor) -> Tensor:
-    """What the product that gave ``by`` read of ``numbers``: rounded as it rounds; float64, on the CPU."""
-    return numbers.to(by.dtype).cpu().double()
-
-
-def dtype_of(value: Tensor) -> Dtype:
-    """The arithmetic of the product that gave ``value``."""
-    return "bf16" if value.dtype == torch.bfloat16 else "fp32"
 
 
 def node_sum(

@@ -10,7 +10,7 @@ from etude.errors import InputError
 from etude.watch.activity import NodeHistory
 from etude.watch.arithmetic import WeightStep, weight_step
 from etude.watch.attribution import Attribution
-from etude.watch.forward import LOGITS, layers_of
+from etude.watch.forward import LOGITS, dtype_of, layers_of
 from etude.watch.knobs import Comparison
 from etude.watch.layer_in_step import LayerInStep, TugOfWar
 from etude.watch.node_in_text import NodeInText
@@ -18,7 +18,7 @@ from etude.watch.one_node import Node
 from etude.watch.opened import OpenedRow, OpenedStep
 from etude.watch.prompts import Prompt, induction_scores
 from etude.watch.proof import Proof
-from etude.watch.terms import NodeSum, WeightedSum, dtype_of
+from etude.watch.terms import NodeSum, WeightedSum
 
 Decode = Callable[[Sequence[int]], str]
 GUESSES = 8
