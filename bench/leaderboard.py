@@ -28,7 +28,7 @@ from etude.model.cost import count_parameters
 from etude.train.checkpoint import load_state, newest_good_checkpoint
 from etude.train.plan import initial_state
 from etude.train.validation import ValidationText
-from etude.workflow.pretrain import reopen
+from etude.workflow.continuing import reopen
 from harness import markdown_table
 from texts import DATA, TEXTS, Text
 
@@ -73,11 +73,11 @@ def measure(text: Text, duration: str, folder: Path, threads: int | None) -> Run
             *options,
         ]
         begin = time.perf_counter()
-        done = subprocess.run([*command, "--name", "run"], cwd=home, capture_output=True, text=True)
+        done = subprocess.run([*command, "--name", "run", "--no-studio"], cwd=home, capture_output=True, text=True)
         seconds = time.perf_counter() - begin
         if done.returncode:
             sys.exit(done.stderr)
-        plan, run = reopen(Path(home) / "runs" / "run", Console(file=io.StringIO()))
+        plan, run = reopen(Path(home) / "runs" / "run", (), Console(file=io.StringIO()))
         manifest = json.loads(run.manifest_file.read_text())
         state = initial_state(plan)
         load_state(newest_good_checkpoint(run.checkpoints)[0], state)
