@@ -73,7 +73,9 @@ def measure(text: Text, duration: str, folder: Path, threads: int | None) -> Run
             *options,
         ]
         begin = time.perf_counter()
-        done = subprocess.run([*command, "--name", "run", "--no-studio"], cwd=home, capture_output=True, text=True)
+        done = subprocess.run(
+            [*command, "--name", "run", "--no-studio"], cwd=home, capture_output=True, text=True
+        )
         seconds = time.perf_counter() - begin
         if done.returncode:
             sys.exit(done.stderr)
