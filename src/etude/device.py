@@ -99,9 +99,10 @@ def choose_device(settings: DeviceSettings) -> Device:
                 f"GPUs: use --nproc-per-node={torch.cuda.device_count()}"
             )
         torch.cuda.set_device(place)
+    fast_bf16 = has_fast_bf16(kind)
     dtype = settings.dtype
     if dtype == "auto":
-        dtype = "bf16" if kind == "cuda" and has_fast_bf16(kind) else "fp32"
+        dtype = "bf16" if kind == "cuda" and fast_bf16 else "fp32"
     threads = available_cores() if settings.threads == "auto" else settings.threads
     torch.set_num_threads(max(1, threads // processes))
     torch.set_float32_matmul_precision("highest")
@@ -109,7 +110,7 @@ def choose_device(settings: DeviceSettings) -> Device:
     # the same step would not give the same bits twice. A GPU is not asked to: there it costs more than it is worth.
     torch.use_deterministic_algorithms(kind == "cpu")
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-    return Device(kind, dtype, threads, place if kind == "cuda" else 0, has_fast_bf16(kind))
+    return Device(kind, dtype, threads, place if kind == "cuda" else 0, fast_bf16)
 
 
 def has_fast_bf16(kind: Literal["cpu", "cuda", "mps"]) -> bool:

@@ -32,7 +32,7 @@ TOLERANCES: dict[str, dict[Dtype, float]] = {
     "sum of a node": {"fp32": 1e-5, "bf16": 4e-3},
     "chain rule through a node": {"fp32": 1e-5, "bf16": 1e-2},
 }
-"""By the arithmetic of products. bf16: a few times what rounding made of widths 64 to 384 (notebook)."""
+"""By the arithmetic of products. bf16: a few times what rounding made of a run of width 128 (notebook)."""
 
 
 @dataclass(frozen=True)
