@@ -7,16 +7,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from corpora import prepared, write_documents
 from etude.data.primer.generator import documents
 from etude.data.tokens.vocabulary import pattern_for, train_bpe
+from etude.device import available_cores
 from etude.errors import InputError
 from etude.evaluate import in_parts
 from etude.evaluate.answerers import ItemScore
 from etude.evaluate.in_parts import CorpusDocuments, PartsAnswerer, measure_text_in_parts
 from etude.evaluate.items import choice
 from etude.evaluate.network_answerer import ModelAnswerer
+from etude.evaluate.parts import Workers
 from etude.evaluate.text_scoring import measure_text
 from etude.model.folder import save_model_folder
 from etude.train.trained import load_trained
@@ -88,11 +91,30 @@ def test_two_processes_give_what_one_gives(
     trained = load_trained(folder)
     direct = ModelAnswerer(trained.model, trained.tokenizer).answer(ITEMS)
     one = PartsAnswerer(folder, tmp_path / "one").answer(ITEMS)
-    two = PartsAnswerer(folder, tmp_path / "two", processes=2).answer(ITEMS)
+    two = PartsAnswerer(folder, tmp_path / "two", workers=Workers(2)).answer(ITEMS)
     assert len(two) == len(ITEMS)
     assert flat(one) == pytest.approx(flat(direct), abs=1e-4)
     assert flat(two) == pytest.approx(flat(one), abs=1e-4)
     assert [score.cut for score in two] == [score.cut for score in direct]
+
+
+def test_threads_are_those_asked_for(folder: Path, tmp_path: Path) -> None:
+    """Two programs that each take every core wait for one another: a sweep that was given one thread takes one."""
+    before = torch.get_num_threads()
+    try:
+        for name, workers, threads in (
+            ("one", Workers(1, 1), 1),
+            ("all", Workers(), available_cores()),
+            ("three", Workers(1, 3), 3),
+        ):
+            PartsAnswerer(folder, tmp_path / name, workers).answer(ITEMS)
+            assert torch.get_num_threads() == threads
+            measure_text_in_parts(folder, TEXTS[:1], tmp_path / name, workers=workers)
+            assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
+    assert Workers(4, 8).threads_each == 2
+    assert Workers(4, 3).threads_each == 1
 
 
 def test_other_items_are_another_evaluation(folder: Path, tmp_path: Path) -> None:

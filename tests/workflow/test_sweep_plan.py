@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from etude.config import Settings
+from etude.config import DeviceSettings, Settings
 from etude.errors import InputError
 from etude.workflow.claims import claimed
-from etude.workflow.sweep import _to_do
+from etude.workflow.sweep import _examination, _to_do
 from etude.workflow.sweep_plan import FILE, Member, SweepPlan
 
 
@@ -82,6 +82,14 @@ def test_the_largest_waits_for_all_others(tmp_path: Path) -> None:
 def test_what_failed_is_not_tried_again(tmp_path: Path) -> None:
     plan = written(tmp_path / "sweep")
     assert [member.name for member in _to_do(plan, {"64x2-seed1": "no memory"})] == ["64x2-seed2"]
+
+
+def test_an_examination_has_the_threads_of_the_training(tmp_path: Path) -> None:
+    plan = plan_in(tmp_path / "sweep")
+    plan.write({member.name: Settings(device=DeviceSettings(threads=3)) for member in plan.members})
+    words = _examination(plan, plan.members[0])
+    assert words[:2] == ["eval", str(tmp_path / "sweep" / "64x2-seed1")]
+    assert words[words.index("--threads") + 1] == "3"
 
 
 def test_two_processes_do_not_take_the_same_member(tmp_path: Path) -> None:

@@ -18,6 +18,9 @@ Suite = Annotated[
 Steps = Annotated[str, typer.Option(help="`last`, or `all` checkpoints that are kept.")]
 Items = Annotated[int, typer.Option(help="Items of each probe, at most; 16 or more.")]
 Processes = Annotated[int, typer.Option(help="Processes that share the work.")]
+Threads = Annotated[
+    int | None, typer.Option(help="Of all the processes together.", show_default="one for each core")
+]
 Expect = Annotated[str, typer.Option(hidden=True)]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object instead of a table.")]
 Tasks = Annotated[
@@ -48,6 +51,7 @@ def evaluate(
     items: Items = 256,
     text: Text = None,
     processes: Processes = 1,
+    threads: Threads = None,
     expect: Expect = "",
     tasks: Tasks = None,
     limit: Limit = None,
@@ -64,11 +68,13 @@ def evaluate(
 
     from etude.errors import InputError
     from etude.evaluate.items import FEWEST_ITEMS
+    from etude.evaluate.parts import Workers
     from etude.workflow import evaluate as job
 
     for name, value, least in (
         ("--items", items, FEWEST_ITEMS),
         ("--processes", processes, 1),
+        ("--threads", threads, 1),
         ("--limit", limit, 1),
     ):
         if value is not None and value < least:
@@ -89,7 +95,8 @@ def evaluate(
         raise InputError("--text measures a text and asks no probes: leave --suite and --steps out")
     if steps not in ("last", "all"):
         raise InputError(f"--steps takes last or all, not '{steps}'")
+    workers = Workers(processes, "auto" if threads is None else threads)
     asked = job.Asked(
-        model, tuple(suite or ()), steps == "all", items, tuple(text or ()), expect, processes, as_json
+        model, tuple(suite or ()), steps == "all", items, tuple(text or ()), expect, workers, as_json
     )
     job.evaluate(asked, Console())

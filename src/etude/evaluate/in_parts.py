@@ -17,7 +17,7 @@ from etude.data.corpus.corpus import Corpus, Part
 from etude.evaluate.answerers import ItemScore, Report
 from etude.evaluate.items import Item
 from etude.evaluate.network_answerer import ModelAnswerer
-from etude.evaluate.parts import Parts, Work, done_in_parts, identity_of, slices
+from etude.evaluate.parts import ALONE, Parts, Work, Workers, done_in_parts, identity_of, slices
 from etude.evaluate.text_measures import SCHEMA, TextMeasures, TextSums
 from etude.evaluate.text_scoring import Named, add_documents
 from etude.train.trained import load_trained
@@ -69,7 +69,7 @@ def measure_text_in_parts(
     within: Path,
     *,
     token_counts: NDArray[np.int64] | None = None,
-    processes: int = 1,
+    workers: Workers = ALONE,
     report: Report | None = None,
 ) -> TextMeasures:
     """`etude.evaluate.text_scoring.measure_text`, with each part's sums kept below `within`.
@@ -80,10 +80,10 @@ def measure_text_in_parts(
     digest, cuts = _cut(documents)
     counts = None if token_counts is None else hashlib.blake2b(token_counts.tobytes()).hexdigest()
     identity = identity_of(model_folder, ["text", SCHEMA, PART_BYTES, digest, counts])
-    start = partial(_text_work, model_folder, documents, cuts, token_counts, processes)
+    start = partial(_text_work, model_folder, documents, cuts, token_counts, workers.threads_each)
     sums = TextSums(token_counts)
     for result in done_in_parts(
-        Parts(within, identity, len(cuts)), start, processes=processes, report=report
+        Parts(within, identity, len(cuts)), start, processes=workers.processes, report=report
     ):
         sums += TextSums.from_json(result)
     return sums.measures()
@@ -95,15 +95,15 @@ class PartsAnswerer:
 
     model_folder: Path
     within: Path
-    processes: int = 1
+    workers: Workers = ALONE
 
     def answer(self, items: Sequence[Item], report: Report | None = None) -> list[ItemScore]:
         asked = json.dumps([asdict(item) for item in items], ensure_ascii=True)
         digest = hashlib.blake2b(asked.encode("ascii"), digest_size=16).hexdigest()
         cuts = slices(len(items), PART_ITEMS)
         parts = Parts(self.within, identity_of(self.model_folder, ["items", PART_ITEMS, digest]), len(cuts))
-        start = partial(_item_work, self.model_folder, items, cuts, self.processes)
-        results = done_in_parts(parts, start, processes=self.processes, report=report)
+        start = partial(_item_work, self.model_folder, items, cuts, self.workers.threads_each)
+        results = done_in_parts(parts, start, processes=self.workers.processes, report=report)
         return [_score_from(one) for result in results for one in result]
 
 
@@ -112,10 +112,9 @@ def _text_work(
     documents: Sequence[Named],
     cuts: Sequence[range],
     token_counts: NDArray[np.int64] | None,
-    processes: int,
+    threads: int,
 ) -> Work:
-    trained = load_trained(model_folder)
-    _share_cores(processes)
+    trained = load_trained(model_folder, threads)
 
     def work(number: int) -> Any:
         cut = cuts[number]
@@ -127,9 +126,8 @@ def _text_work(
     return work
 
 
-def _item_work(model_folder: Path, items: Sequence[Item], cuts: Sequence[range], processes: int) -> Work:
-    trained = load_trained(model_folder)
-    _share_cores(processes)
+def _item_work(model_folder: Path, items: Sequence[Item], cuts: Sequence[range], threads: int) -> Work:
+    trained = load_trained(model_folder, threads)
     answerer = ModelAnswerer(trained.model, trained.tokenizer)
 
     def work(number: int) -> Any:
@@ -137,14 +135,6 @@ def _item_work(model_folder: Path, items: Sequence[Item], cuts: Sequence[range],
         return [_score_to(score) for score in answerer.answer(items[cut.start : cut.stop])]
 
     return work
-
-
-def _share_cores(processes: int) -> None:
-    """Several processes on one machine would each take all of its cores."""
-    if processes > 1:
-        import torch
-
-        torch.set_num_threads(max(1, torch.get_num_threads() // processes))
 
 
 def _cut(documents: Sequence[Named]) -> tuple[str, list[range]]:

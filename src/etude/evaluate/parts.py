@@ -16,7 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from etude.config import Auto
 from etude.data.files import key_of
+from etude.device import available_cores
 from etude.errors import InputError
 from etude.run import hash_file, read_json, write_atomic, write_failure
 
@@ -28,6 +30,23 @@ Start = Callable[[], Work]
 """Makes ready to work, such as by loading the model; several processes must be able to import (pickle) it."""
 Report = Callable[[int, int], None]
 """Told how many parts are done, and of how many."""
+
+
+@dataclass(frozen=True)
+class Workers:
+    """The processes that share an evaluation, and the threads of all of them together (auto: one a core)."""
+
+    processes: int = 1
+    threads: int | Auto = "auto"
+
+    @property
+    def threads_each(self) -> int:
+        threads = available_cores() if self.threads == "auto" else self.threads
+        return max(1, threads // self.processes)
+
+
+ALONE = Workers()
+"""This process, with a thread for each core."""
 
 
 @dataclass(frozen=True)

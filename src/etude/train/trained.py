@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from etude.config import DeviceSettings
+from etude.config import Auto, DeviceSettings
 from etude.data.tokens.tokenizer import EtudeTokenizer, existing_tokenizer
 from etude.device import choose_device
 from etude.errors import InputError
@@ -23,8 +23,10 @@ class Trained:
     tokenizer: EtudeTokenizer
 
 
-def load_trained(path: str | Path) -> Trained:
+def load_trained(path: str | Path, threads: int | Auto = "auto") -> Trained:
     """The network and tokenizer at ``path``: of a run those of its newest checkpoint.
+
+    threads: what this process computes with from here on (auto: one a core).
 
     Raises:
         InputError: nothing there, damaged files, or a tokenizer that does not belong to the model.
@@ -32,7 +34,7 @@ def load_trained(path: str | Path) -> Trained:
     folder = find_checkpoint(Path(path))
     if (folder / MARKER).is_file():
         verify_checkpoint(folder)
-    model, config = load_model_folder(folder, device=choose_device(DeviceSettings()).torch)
+    model, config = load_model_folder(folder, device=choose_device(DeviceSettings(threads=threads)).torch)
     model.eval()
     own = (folder / "etude_tokenizer.json").is_file()
     tokenizer = EtudeTokenizer.load(folder) if own else existing_tokenizer(folder)

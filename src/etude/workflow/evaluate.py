@@ -12,16 +12,18 @@ from typing import Any
 
 from rich.console import Console
 
+from etude.config import DeviceSettings
 from etude.data.corpus.beginning import beginning_of
 from etude.data.files import default_cache, key_of
 from etude.data.tokens.tokenizer import EtudeTokenizer
-from etude.device import git_commit
+from etude.device import choose_device, git_commit
 from etude.errors import InputError
 from etude.evaluate.answerers import ItemScore, Report
 from etude.evaluate.examination import Examination
 from etude.evaluate.in_parts import PartsAnswerer
 from etude.evaluate.items import Item
 from etude.evaluate.network_answerer import ModelAnswerer
+from etude.evaluate.parts import ALONE, Workers
 from etude.evaluate.records import FILE, read_records, write_records
 from etude.evaluate.results import ProbeResult
 from etude.model.build import build_model
@@ -57,7 +59,7 @@ class Asked:
     num_items: int = 256
     text: tuple[str, ...] = ()
     expect: str = ""
-    processes: int = 1
+    workers: Workers = ALONE
     as_json: bool = False
 
 
@@ -67,6 +69,7 @@ def evaluate(asked: Asked, console: Console) -> None:
     Raises:
         InputError: nothing to examine at the path, its text is gone, or it yields other questions than expected.
     """
+    choose_device(DeviceSettings(threads=asked.workers.threads))  # for networks with random weights
     run = ExaminedRun.of(asked.path)
     if asked.text:
         _evaluate_text(asked, run, console)
@@ -95,7 +98,7 @@ def evaluate(asked: Asked, console: Console) -> None:
     results: list[ProbeResult] = []
     with _kept(run.folder / "derived" / "evaluation") as within, data_progress(console) as progress:
         if questions.probes:
-            results = _asked_of(checkpoints, questions, run, within, asked.processes, progress)
+            results = _asked_of(checkpoints, questions, run, within, asked.workers, progress)
         whole = (
             None if asked.every_checkpoint else _whole_text(asked, run, checkpoints[-1], within, questions)
         )
@@ -110,7 +113,7 @@ def _asked_of(
     questions: Questions,
     run: ExaminedRun,
     within: Path,
-    processes: int,
+    workers: Workers,
     progress: Any,
 ) -> list[ProbeResult]:
     """What the last of the checkpoints answers; what each of them answers is written down."""
@@ -122,7 +125,7 @@ def _asked_of(
         if checkpoint != checkpoints[-1] and step_of(checkpoint) in done:
             continue
         told = _told(progress, f"step {step_of(checkpoint)}")
-        results = examination.results(PartsAnswerer(checkpoint, within, processes), told)
+        results = examination.results(PartsAnswerer(checkpoint, within, workers), told)
         _write(run, questions, results, checkpoint)
     return results
 
@@ -136,7 +139,7 @@ def _whole_text(
         InputError: nor is there a probe, so that nothing can be shown.
     """
     try:
-        return measure_whole_text(run, checkpoint, within, asked.processes)
+        return measure_whole_text(run, checkpoint, within, asked.workers)
     except InputError as error:
         questions.left_out["the text as a whole"] = str(error)
         questions.require_some()
@@ -168,7 +171,7 @@ def _evaluate_text(asked: Asked, run: ExaminedRun | None, console: Console) -> N
     kept = default_cache() / "evaluation" / key_of([str(folder.resolve()), documents])
     with _kept(kept) as within, data_progress(console) as progress:
         whole = measure_other_text(
-            folder, documents, run, within, asked.processes, _told(progress, "measuring")
+            folder, documents, run, within, asked.workers, _told(progress, "measuring")
         )
     seed, step = (None, None) if run is None else (run.settings.run.seed, step_of(folder))
     say(Told(folder, Questions({}, {}), [], whole, seed, step, git_commit()), asked.as_json, console)
@@ -217,7 +220,7 @@ def _evaluate_folder(asked: Asked, console: Console) -> None:
     folder = find_checkpoint(asked.path)
     if asked.every_checkpoint or asked.expect:
         raise InputError(f"{asked.path} is a model folder, which has no steps: leave --steps out")
-    trained = load_trained(folder)
+    trained = load_trained(folder, asked.workers.threads)
     questions = questions_without_text(asked.suites or ("world",), asked.num_items)
     random = _random(trained.model.config, trained.tokenizer)
     examination = Examination(questions.probes, None, random)

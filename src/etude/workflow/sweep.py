@@ -16,7 +16,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from etude.config import Settings, with_values
+from etude.config import Settings, load_settings, resolved, with_values
 from etude.errors import EtudeError, InputError
 from etude.run import RunFolder
 from etude.workflow.claims import claimed
@@ -156,9 +156,7 @@ def _do(plan: SweepPlan, member: Member, console: Console) -> str:
             if problem:
                 return problem
         trained = time.monotonic()
-        suites = [word for suite in plan.suites for word in ("--suite", suite)]
-        asked = ["--steps", "all", "--items", str(plan.num_items), "--expect", plan.probes_hash]
-        problem = _etude(plan, member, claim, ["eval", str(run), *suites, *asked])
+        problem = _etude(plan, member, claim, _examination(plan, member))
         if problem:
             return problem
         _examined(plan, member).touch()
@@ -186,6 +184,14 @@ def _etude(plan: SweepPlan, member: Member, claim: int, words: Sequence[str]) ->
         return ""
     lines = [line.strip("│ ") for line in log.read_text(errors="replace").splitlines()]
     return next((line for line in reversed(lines) if line[:1].isalnum()), f"ended with {done.returncode}")
+
+
+def _examination(plan: SweepPlan, member: Member) -> list[str]:
+    """The words that examine every checkpoint, with the threads of the training: the plan timed both with them."""
+    threads = resolved(load_settings(plan.settings_file(member)).device.threads, "device.threads")
+    suites = [word for suite in plan.suites for word in ("--suite", suite)]
+    asked = ["--items", str(plan.num_items), "--expect", plan.probes_hash, "--threads", str(threads)]
+    return ["eval", str(plan.folder / member.name), "--steps", "all", *suites, *asked]
 
 
 def _claim(plan: SweepPlan, member: Member) -> Path:

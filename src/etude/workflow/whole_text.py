@@ -18,6 +18,7 @@ from etude.evaluate.in_context import InContext, in_context
 from etude.evaluate.in_parts import CorpusDocuments, measure_text_in_parts
 from etude.evaluate.induction_heads import InductionHeads, induction_heads
 from etude.evaluate.memorisation import Memorisation, memorisation
+from etude.evaluate.parts import Workers
 from etude.evaluate.scoring import score_sequences
 from etude.evaluate.text_measures import TextMeasures
 from etude.evaluate.text_scoring import Named, count_tokens
@@ -64,12 +65,12 @@ class WholeText:
         return found
 
 
-def measure_whole_text(run: ExaminedRun, checkpoint: Path, within: Path, processes: int) -> WholeText:
+def measure_whole_text(run: ExaminedRun, checkpoint: Path, within: Path, workers: Workers) -> WholeText:
     """Measured, and written to the run's derived/measures.json."""
-    trained = load_trained(checkpoint)
+    trained = load_trained(checkpoint, workers.threads)
     counts = count_tokens(run.data.train, trained.model.config.vocab_size)
     documents = CorpusDocuments(run.data.corpus.folder, "validation", MEASURED_BYTES)
-    measures = measure_text_in_parts(checkpoint, documents, within, token_counts=counts, processes=processes)
+    measures = measure_text_in_parts(checkpoint, documents, within, token_counts=counts, workers=workers)
     found: dict[str, Any] = {}
     missing: dict[str, str] = {}
     for name, measure in (
@@ -91,13 +92,13 @@ def measure_other_text(
     documents: Sequence[Named],
     run: ExaminedRun | None,
     within: Path,
-    processes: int,
+    workers: Workers,
     report: Report,
 ) -> WholeText:
     """The measures of a text that is not the run's; where there is a run, by how often its own has each token too."""
     counts = None if run is None else count_tokens(run.data.train, load_config(folder).vocab_size)
     measures = measure_text_in_parts(
-        folder, documents, within, token_counts=counts, processes=processes, report=report
+        folder, documents, within, token_counts=counts, workers=workers, report=report
     )
     return WholeText(measures, name="this text")
 
