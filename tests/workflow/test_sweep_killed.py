@@ -26,7 +26,7 @@ SMALL = [
     "train.sample_every=100000",
     "train.eval_tokens=2000",
 ]
-LONGEST = 600.0
+LONGEST = 1200.0
 
 
 @pytest.mark.parametrize("alone", [False, True], ids=["with its training", "alone"])
