@@ -60,10 +60,17 @@ def test_the_error_is_rounded_once_at_the_activation_and_twice_at_the_sum(layer:
         assert off <= 2 * ROUNDING * abs(error.at_sum) + of_slope * abs(error.at_activation)
 
 
-def test_the_pushes_are_the_gradient_but_for_rounding(layer: LayerInStep) -> None:
-    for unit, number in ((0, 0), (5, 3), (31, 17)):
-        tug = layer.tug_of_war(unit, number)
-        assert abs(tug.total - tug.gradient) <= 1.5 * ROUNDING * float(tug.pushes.abs().sum())
+def test_the_pushes_are_the_gradient_but_for_what_was_rounded(layer: LayerInStep) -> None:
+    """Also where an error is a small difference of large numbers, as at nodes of a gpt2 whose slope is nearly none."""
+    allowed, gradients = 0.0, 0.0
+    for unit in range(len(layer.opened.gradients[f"{layer.wiring.gate}.weight"])):
+        for number in range(0, 32, 5):
+            tug = layer.tug_of_war(unit, number)
+            rounding = ROUNDING * float((tug.inputs.abs() * tug.rounded).sum())
+            assert abs(tug.total - tug.gradient) <= rounding
+            allowed += rounding
+            gradients += abs(tug.gradient)
+    assert allowed < 0.3 * gradients  # so that a gradient that is wrong is seen
 
 
 def test_an_answer_says_in_which_arithmetic(layer: LayerInStep) -> None:

@@ -28,10 +28,22 @@ def layer(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     return LayerInStep(opened, "model" if "mlp" in request.param else "model.layers.1.mlp")
 
 
+def test_all_pushes_together_are_the_gradient(layer: LayerInStep) -> None:
+    """Also at nodes of the gpt2 whose slope is nearly none: there they are hundreds of their own roundings off."""
+    allowed, gradients = 0.0, 0.0
+    for unit in range(len(layer.opened.gradients[f"{layer.wiring.gate}.weight"])):
+        for number in range(0, 32, 7):
+            tug = layer.tug_of_war(unit, number)
+            rounding = 2 * 2**-23 * float((tug.inputs.abs() * tug.rounded).sum())
+            assert abs(tug.total - tug.gradient) <= rounding
+            allowed += rounding
+            gradients += abs(tug.gradient)
+    assert allowed < 1e-4 * gradients  # so that a gradient that is wrong is seen
+
+
 @pytest.mark.parametrize(("unit", "number"), [(0, 0), (5, 3), (31, 17)])
-def test_all_pushes_together_are_the_gradient(layer: LayerInStep, unit: int, number: int) -> None:
+def test_the_largest_pushes_are_named(layer: LayerInStep, unit: int, number: int) -> None:
     tug = layer.tug_of_war(unit, number)
-    assert tug.total == pytest.approx(tug.gradient, abs=32 * 2**-23 * float(tug.pushes.abs().sum()))
     largest = tug.largest(5)
     sizes = [abs(push.amount) for push in largest]
     assert sizes == sorted(sizes, reverse=True)

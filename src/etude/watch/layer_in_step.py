@@ -15,7 +15,7 @@ from torch import Tensor
 from etude.device import free_memory_bytes
 from etude.errors import InputError
 from etude.model.mlp import WindowMLP
-from etude.watch.forward import LOGITS, as_read
+from etude.watch.forward import LOGITS, as_read, dtype_of
 from etude.watch.opened import OpenedRow, OpenedStep
 from etude.watch.reconciliation import activation_of
 from etude.watch.terms import NodeSum, node_sum
@@ -44,11 +44,16 @@ class TugOfWar:
 
     Attributes:
         inputs, errors: (R, T) of every token of the batch, float64; rounded where the product is in bf16.
+        rounded: (R, T) the size of what was rounded to make each error, float64: the products that it adds up; how far
+            it follows a change of the node's sum as large as the sum itself; in fp32 also the numbers of about one that
+            the slope is made of (which stay fp32 in bf16). Where this is much larger than the error, the same step in
+            another order of computing has an error that is off by more than a rounding of itself.
         gradient: as the real path had it.
     """
 
     inputs: Float[Tensor, "R T"]
     errors: Float[Tensor, "R T"]
+    rounded: Float[Tensor, "R T"]
     token_ids: Tensor
     gradient: float
 
@@ -146,15 +151,12 @@ class LayerInStep:
         self.wiring.require_unit(unit)
         found, wiring, place = self.row(row), self.wiring, self.place(row, position)
         at_activation = found.gradients[f"{wiring.layer}.post"][0, place, unit]
-        arriving = as_read(found.gradients[wiring.added_to][0, place], by=at_activation)
-        arriving = arriving * self._let_through(row, place, unit)
-        if not isinstance(self.opened.model, WindowMLP):  # whose product comes before dropout on the way back
-            arriving = as_read(arriving, by=at_activation)
+        slope, _, through = self._slopes(found, unit)
         return ErrorOfNode(
             as_read(wiring.outgoing(self.opened.model, unit), by=at_activation),
-            arriving,
+            self._arriving(row, unit)[place],
             float(at_activation),
-            self._slope(found, place, unit),
+            float(slope[place] * through[place]),
             float(found.gradients[f"{wiring.layer}.pre"][0, place, unit]),
         )
 
@@ -174,29 +176,54 @@ class LayerInStep:
         return TugOfWar(
             as_read(inputs, by=errors),
             as_read(errors, by=errors),
+            torch.stack([self._rounded(row, unit) for row in range(len(self.rows))]),
             torch.stack([row.inputs for row in self.rows]).cpu(),
             float(weights[unit, number]),
         )
 
-    def _slope(self, found: OpenedRow, place: int, unit: int) -> float:
-        """Of the activation by the node's sum, in float64: the function's slope, times what a gate lets through."""
-        value = found.activations[f"{self.wiring.layer}.pre"][0, place, unit].detach().cpu().double()
-        with torch.enable_grad():
-            before = value.requires_grad_()
-            (slope,) = torch.autograd.grad(activation_of(self.opened.model)(before), before)
-        if self.wiring.up is None:
-            return float(slope)
-        return float(slope) * float(found.activations[f"{self.wiring.layer}.pre_linear"][0, place, unit])
+    def _arriving(self, row: int, unit: int) -> Float[Tensor, "T M"]:
+        """The errors at the numbers that the node writes to, as its products read them."""
+        by = self.rows[row].gradients[f"{self.wiring.layer}.post"]
+        arriving = as_read(self.rows[row].gradients[self.wiring.added_to][0], by=by)
+        arriving = arriving * self._let_through(row, unit)
+        if isinstance(self.opened.model, WindowMLP):  # whose product comes before dropout on the way back
+            return arriving
+        return as_read(arriving, by=by)
 
-    def _let_through(self, row: int, position: int, unit: int) -> Tensor | float:
+    def _rounded(self, row: int, unit: int) -> Float[Tensor, " T"]:
+        """Of the errors at a node's sum in a row: see `TugOfWar`."""
+        found, wiring = self.rows[row], self.wiring
+        slope, follows, through = self._slopes(found, unit)
+        at_activation = found.gradients[f"{wiring.layer}.post"][0, :, unit]
+        outgoing = as_read(wiring.outgoing(self.opened.model, unit), by=at_activation)
+        products = self._arriving(row, unit).abs() @ outgoing.abs()
+        ones = float(dtype_of(at_activation) == "fp32")
+        size = products * slope.abs() + at_activation.cpu().double().abs() * (follows.abs() + ones)
+        return size * through.abs()
+
+    def _slopes(self, found: OpenedRow, unit: int) -> tuple[Tensor, Tensor, Tensor]:
+        """At each position, in float64: the slope of the node's function at its sum; how much it would change with a
+        change of the sum as large as the sum; and what the node lets through, by which the slope is multiplied."""
+        sums = found.activations[f"{self.wiring.layer}.pre"][0, :, unit].detach().cpu().double()
+        with torch.enable_grad():
+            before = sums.clone().requires_grad_()
+            made = activation_of(self.opened.model)(before).sum()
+            (slope,) = torch.autograd.grad(made, before, create_graph=True)
+            (bend,) = torch.autograd.grad(slope.sum(), before)
+        through = torch.ones_like(sums)
+        if self.wiring.up is not None:
+            through = found.activations[f"{self.wiring.layer}.pre_linear"][0, :, unit].detach().cpu().double()
+        return slope.detach(), bend * sums, through
+
+    def _let_through(self, row: int, unit: int) -> Tensor | float:
         """What dropout multiplied the numbers by that the node writes to: the error comes back through the same."""
         dropout, model = self.opened.read(row).dropout, self.opened.model
         if dropout is None:
             return 1.0
         if isinstance(model, WindowMLP):  # there it is the nodes themselves that are put out
-            kept = dropout.kept[0, 0, position, unit]
+            kept = dropout.kept[0, 0, :, unit, None]
         else:
-            kept = dropout.kept[2 * int(self.wiring.layer.split(".")[2]) + 2, 0, position]
+            kept = dropout.kept[2 * int(self.wiring.layer.split(".")[2]) + 2, 0]
         return kept.cpu() * dropout.scale
 
     def _row(self, number: int) -> OpenedRow:

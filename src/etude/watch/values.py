@@ -296,6 +296,7 @@ def _push_values(tug: TugOfWar) -> dict[str, Any]:
         "up_count": int((pushes < 0).sum()),
         "down_count": int((pushes > 0).sum()),
         "size": float(pushes.abs().sum()),
+        "rounded": float((tug.inputs.abs() * tug.rounded).sum()),
         "total": tug.total,
         "gradient": tug.gradient,
     }

@@ -109,7 +109,7 @@ export interface UnitAnswer {
      * of those is `up`), above zero down. `total` is their sum, `gradient` the same as the run had it, `size` the sum
      * of their sizes.
      */
-    pushes: { up: number; down: number; up_count: number; down_count: number; size: number; total: number; gradient: number };
+    pushes: { up: number; down: number; up_count: number; down_count: number; size: number; rounded: number; total: number; gradient: number };
     largest: { row: number; position: number; token_id: number; read: string; value: number; error: number; push: number }[];
     step: WeightStep;
   };
