@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.metadata
 import io
 import json
@@ -62,6 +63,16 @@ def test_a_healthy_machine(report: doctor.Report, tmp_path: Path) -> None:
     ):
         assert words in text
     assert "WRONG" not in text
+
+
+def test_the_speed_is_that_of_the_arithmetic_that_runs_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    known = {"fp32": 2e11, "bf16": 4e11}
+    monkeypatch.setattr(doctor, "measured_peak_flops", lambda device: known[device.dtype])
+    fast = dataclasses.replace(CPU, fast_bf16=True)
+    assert doctor._peak_flops(fast, "auto") == known
+    assert doctor._products(known) == "200 GFLOP/s in fp32 and 400 GFLOP/s in bf16"
+    assert doctor._peak_flops(fast, "fp32") == {"fp32": 2e11}
+    assert doctor._peak_flops(dataclasses.replace(CPU, fast_bf16=False), "auto") == {"fp32": 2e11}
 
 
 def test_the_report_is_plain_values(report: doctor.Report, capsys: pytest.CaptureFixture[str]) -> None:

@@ -19,10 +19,11 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from etude.config import Settings
+from etude.config import Auto, Settings
 from etude.data.files import default_cache
 from etude.device import (
     Device,
+    Dtype,
     available_cores,
     choose_device,
     describe_machine,
@@ -81,7 +82,7 @@ class Report:
     machine: dict[str, Any]
     threads_in_use: int
     compiler: Compiler
-    peak_flops: float  # a second
+    peak_flops: dict[Dtype, float]  # a second, in each arithmetic that runs use here
     bandwidth: float  # bytes a second
     memory_total: int | None
     memory_free: int | None
@@ -119,7 +120,7 @@ def examine(settings: Settings) -> Report:
         machine=describe_machine(device),
         threads_in_use=torch.get_num_threads(),
         compiler=try_compiler(device),
-        peak_flops=measured_peak_flops(device),
+        peak_flops=_peak_flops(device, settings.device.dtype),
         bandwidth=measured_bandwidth(device),
         memory_total=total_memory_bytes(device),
         memory_free=free_memory_bytes(device),
@@ -129,6 +130,13 @@ def examine(settings: Settings) -> Report:
         ),
         extras=optional_extras(),
     )
+
+
+def _peak_flops(device: Device, asked: Dtype | Auto) -> dict[Dtype, float]:
+    """Of the arithmetic that was asked for; where it is left open, of both that the dial chooses from."""
+    both = asked == "auto" and device.kind == "cpu" and device.fast_bf16
+    used: tuple[Dtype, ...] = ("fp32", "bf16") if both else (device.dtype,)
+    return {dtype: measured_peak_flops(dataclasses.replace(device, dtype=dtype)) for dtype in used}
 
 
 def try_compiler(device: Device) -> Compiler:
@@ -298,7 +306,7 @@ def _facts(report: Report) -> list[tuple[str, str]]:
         ("compiler", compiles),
         (
             "speed",
-            f"{report.peak_flops / 1e9:,.0f} GFLOP/s, {report.bandwidth / 1e9:,.1f} GB/s, measured just now",
+            f"{_products(report.peak_flops)}, {report.bandwidth / 1e9:,.1f} GB/s, measured just now",
         ),
         ("memory", _memory(report)),
     ]
@@ -306,6 +314,11 @@ def _facts(report: Report) -> list[tuple[str, str]]:
         ("disk", f"{p.free_bytes / 2**30:,.1f} GiB free for {p.holds} ({p.folder})") for p in report.places
     ]
     return facts + [("extra", _extra(extra)) for extra in report.extras]
+
+
+def _products(peak_flops: dict[Dtype, float]) -> str:
+    said = [f"{flops / 1e9:,.0f} GFLOP/s in {dtype}" for dtype, flops in peak_flops.items()]
+    return " and ".join(said)
 
 
 def _memory(report: Report) -> str:
