@@ -33,7 +33,7 @@ def layer(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
 def test_the_sum_of_what_was_read_is_rounded_once(layer: LayerInStep) -> None:
     kept = layer.opened.model.get_parameter(f"{layer.wiring.gate}.weight").detach().double()
-    as_read, as_kept = 0.0, 0.0
+    unexplained = 0
     for unit, row, position in PLACES:
         found = layer.sum(unit, row, position)
         for one in (found.gate, found.up):
@@ -42,10 +42,8 @@ def test_the_sum_of_what_was_read_is_rounded_once(layer: LayerInStep) -> None:
                 assert abs(one.difference) <= ROUNDING * abs(one.seen)
                 assert "rounds to bf16" in one.lines()[-1]
         total = float(found.gate.inputs @ kept[unit]) + (found.gate.bias or 0.0)
-        as_read += abs(found.gate.difference)
-        as_kept += abs(total - found.gate.seen)
-    # The weights as they are kept, in fp32, explain the sums less well.
-    assert as_kept > 1.1 * as_read
+        unexplained += abs(total - found.gate.seen) > ROUNDING * abs(found.gate.seen)
+    assert unexplained  # by the weights as they are kept, in fp32
 
 
 def test_the_error_is_rounded_once_at_the_activation_and_twice_at_the_sum(layer: LayerInStep) -> None:

@@ -24,6 +24,10 @@ class Visibility:
 
 CAUSAL = Visibility(causal=True)
 
+QUERIES_AT_ONCE = 128
+LONGEST_IN_BLOCKS = 1024
+"""Tokens of a row: the patterns, which grow with its square, are kept for the backward pass."""
+
 
 def document_mask(document_ids: Int[Tensor, "B T"]) -> Bool[Tensor, "B 1 T T"]:
     """True where a position may look: at itself and what came before it in its own document."""
@@ -53,6 +57,62 @@ def cached_visibility(cache: Cache, count: int, device: torch.device) -> Visibil
     return Visibility(causal=False, mask=(keys <= positions[:, :, None])[:, None])
 
 
+def is_in_blocks(queries: Tensor, keys: Tensor, values: Tensor) -> bool:
+    """Whether `attend` takes these tensors block by block: in bf16 on a CPU, tokens that look at one another."""
+    count = queries.shape[2]
+    in_bf16 = values.device.type == "cpu" and values.dtype == torch.bfloat16
+    return in_bf16 and count == keys.shape[2] and count <= LONGEST_IN_BLOCKS
+
+
+def attend(
+    queries: Float[Tensor, "B H T Dh"],
+    keys: Float[Tensor, "B K S Dh"],
+    values: Float[Tensor, "B K S Dh"],
+    visibility: Visibility,
+) -> Float[Tensor, "B H T Dh"]:
+    """softmax(q k^T / sqrt(Dh)) v; each of the K kv heads serves H / K query heads."""
+    if is_in_blocks(queries, keys, values):
+        return _attend_in_blocks(queries.to(values.dtype), keys.to(values.dtype), values, visibility)
+    return F.scaled_dot_product_attention(
+        queries,
+        keys,
+        values,
+        attn_mask=visibility.mask,
+        is_causal=visibility.causal,
+        enable_gqa=queries.shape[1] != keys.shape[1],
+    )
+
+
+def _attend_in_blocks(
+    queries: Float[Tensor, "B H T Dh"],
+    keys: Float[Tensor, "B K T Dh"],
+    values: Float[Tensor, "B K T Dh"],
+    visibility: Visibility,
+) -> Float[Tensor, "B H T Dh"]:
+    """Attention as plain products, for some queries at a time: nobody looks at keys that stand behind the last of them.
+
+    Products of bf16 run at a processor's peak, where PyTorch's own kernel reaches a quarter of it (lab notebook,
+    2026-11-29). Scores and pattern are rounded to bf16; the softmax between them is computed in fp32.
+    """
+    served = queries.shape[1] // keys.shape[1]
+    if served > 1:
+        keys, values = (heads.repeat_interleave(served, 1) for heads in (keys, values))
+    count, scale = queries.shape[2], queries.shape[3] ** -0.5
+    places = torch.arange(count, device=queries.device)
+    mixed = []
+    for begin in range(0, count, QUERIES_AT_ONCE):
+        end = min(begin + QUERIES_AT_ONCE, count)
+        if visibility.mask is None:
+            visible = places[:end] <= places[begin:end, None]
+        else:
+            visible = visibility.mask[:, :, begin:end, :end]
+        scores = (queries[:, :, begin:end] @ keys[:, :, :end].mT).float() * scale
+        # Adding is half as long as filling in, compiled.
+        pattern = (scores + torch.where(visible, 0.0, -torch.inf)).softmax(-1)
+        mixed.append(pattern.to(values.dtype) @ values[:, :, :end])
+    return torch.cat(mixed, 2)
+
+
 class Attention(nn.Module):
     """softmax(q k^T / sqrt(Dh)) v per head; each of the K kv heads serves H / K query heads (Ainslie et al.
     2023).
@@ -64,7 +124,6 @@ class Attention(nn.Module):
         super().__init__()
         self.layer = layer
         self.head_dim = config.head_dim
-        self.grouped = config.num_key_value_heads != config.num_attention_heads
         query_width = config.num_attention_heads * config.head_dim
         key_width = config.num_key_value_heads * config.head_dim
         bias = config.attention_bias
@@ -95,12 +154,5 @@ class Attention(nn.Module):
         keys = self.rotate(keys, rotation)  # type: ignore[arg-type]
         if cache is not None:
             keys, values = cache.write(self.layer, keys, values)
-        mixed = F.scaled_dot_product_attention(
-            queries,
-            keys,
-            values,
-            attn_mask=visibility.mask,
-            is_causal=visibility.causal,
-            enable_gqa=self.grouped,
-        )
+        mixed = attend(queries, keys, values, visibility)
         return self.o_proj(mixed.transpose(1, 2).reshape(rows, count, -1))  # type: ignore[no-any-return]

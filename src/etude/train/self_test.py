@@ -54,7 +54,7 @@ SEED = 20
 
 TOLERANCES: dict[str, dict[str, float]] = {
     "weights": {"fp32": 0.0, "bf16": 0.0},
-    "logits": {"fp32": 5e-5, "bf16": 0.12},
+    "logits": {"fp32": 5e-5, "bf16": 0.15},
     "loss": {"fp32": 2e-6, "bf16": 2e-3},
     "gradients": {"fp32": 1e-4, "bf16": 0.3},
     "scale of gradients": {"fp32": 2e-5, "bf16": 0.03},

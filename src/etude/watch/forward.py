@@ -40,7 +40,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from etude.device import Dtype
-from etude.model.attention import Attention, document_mask, document_positions
+from etude.model.attention import Attention, document_mask, document_positions, is_in_blocks
 from etude.model.dropout import Dropout
 from etude.model.language_model import LanguageModel
 from etude.model.layers import GatedMLP, PlainMLP, Rotation
@@ -183,10 +183,12 @@ def _attention(
     served = queries.shape[1] // keys.shape[1]
     keys = keys.repeat_interleave(served, 1)
     values = values.transpose(1, 2).repeat_interleave(served, 1)
-    # In bf16 the kernel rounds what it reads and writes, and keeps scores and sums wide.
+    # In bf16 the kernel rounds what it reads and writes, and keeps scores and sums wide; in blocks scores are rounded.
     read, wide = values.dtype, queries.dtype
+    written = read if is_in_blocks(queries, keys, values) else wide
     with torch.autocast(x.device.type, enabled=False):
-        scores = (queries.to(read).to(wide) @ keys.to(read).to(wide).mT) / math.sqrt(attention.head_dim)
+        scores = (queries.to(read).to(wide) @ keys.to(read).to(wide).mT).to(written).to(wide)
+        scores = scores / math.sqrt(attention.head_dim)
         scores = taps(f"{path}.scores", scores.masked_fill(~visible, -torch.inf))
         pattern = taps(f"{path}.pattern", scores.softmax(-1))
         mixed = (pattern.to(read).to(wide) @ values.to(wide)).to(read)
