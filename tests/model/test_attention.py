@@ -11,7 +11,7 @@ from etude.model import attention
 from etude.model.attention import CAUSAL, Visibility, attend, document_mask, is_in_blocks
 
 HEADS, HEAD_DIM = 4, 16
-COUNTS = [1, 5, 128, 130, 300]
+COUNTS = [1, 5, 130, 256, 300]
 
 
 def operands(count: int, kv_heads: int = HEADS) -> tuple[Tensor, Tensor, Tensor, Tensor]:

@@ -24,7 +24,7 @@ class Visibility:
 
 CAUSAL = Visibility(causal=True)
 
-QUERIES_AT_ONCE = 128
+QUERIES_AT_ONCE = 256
 LONGEST_IN_BLOCKS = 1024
 """Tokens of a row: the patterns, which grow with its square, are kept for the backward pass."""
 
