@@ -43,7 +43,9 @@ def train(ranks: Ranks, **case: Any) -> dict[str, Any]:
     optimizer = case.pop("optimizer", "muon")
     model = make_network(make_config(case.pop("network")))
     # The gradient of a key's bias is nothing but rounding, of which Adam with a small eps would make whole steps.
-    settings = TrainSettings(lr=1e-2, muon_lr=1e-2, eps=1e-4, steps=STEPS, optimizer=optimizer)
+    settings = TrainSettings(
+        lr=1e-2, muon_lr=1e-2, weight_decay=0.1, eps=1e-4, steps=STEPS, optimizer=optimizer
+    )
     documents = [make_tokens(1, 40, seed, vocab=60)[0].add(1).tolist() for seed in range(20)]
     loader = BatchLoader(TokenPart.from_documents(documents, eos_id=0), 16, ROWS, seed=7)
     case = {"micro_batch_rows": ROWS} | case
@@ -101,7 +103,7 @@ class FewTargets:
 def few_targets(ranks: Ranks, *, stop_last: bool = False, poisoned: bool = False) -> dict[str, Any]:
     """Training on :class:`FewTargets`; the last rank alone may be asked to stop, or compute no number."""
     objective = FewTargets(ranks, poisoned=poisoned)
-    settings = TrainSettings(lr=1e-2, muon_lr=1e-2, steps=STEPS)
+    settings = TrainSettings(lr=1e-2, muon_lr=1e-2, weight_decay=0.1, steps=STEPS)
     state = TrainState(objective.model, UpdateRules(objective.model, settings, CPU))
     loop = Loop(state, objective, settings, CPU, ranks=ranks)
     if stop_last and ranks.rank == ranks.count - 1:

@@ -25,6 +25,7 @@ from etude.untrusted import MAX_SETTINGS_BYTES, read_plain, shown
 Auto = Literal["auto"]
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 Count = Annotated[int, Field(ge=1, le=2**48)]
+WeightDecay = Annotated[float, Field(ge=0)]
 Threads = Annotated[int, Field(ge=1, le=1024)]
 ContextLength = Annotated[int, Field(ge=2, le=2**24)]
 ByteVocabulary = Annotated[int, Field(ge=257, le=2**24)]
@@ -126,8 +127,8 @@ class TrainSettings(Section):
     """Muon's momentum (Nesterov)."""
     momentum_warmup_steps: int = Field(200, ge=0, le=2**48)
     """Updates over which Muon's momentum grows from 0.85 to ``momentum``: early gradients are soon out of date."""
-    weight_decay: float = Field(0.1, ge=0)
-    """Decoupled; applied to matrices, not to biases and norms."""
+    weight_decay: WeightDecay | Auto = "auto"
+    """Decoupled; applied to matrices, not to biases and norms. Auto: more where there is dropout."""
     dropout: Decay | Auto = "auto"
     """Probability of leaving out each number that a layer adds, in training. Auto: by how often the text is read."""
     schedule: Literal["linear", "cosine", "wsd"] = "linear"

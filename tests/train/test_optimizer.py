@@ -102,7 +102,7 @@ def test_adamw_follows_its_formula() -> None:
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
 @pytest.mark.parametrize("name", ["llama", "gpt2", "mlp"])
 def test_state_goes_out_and_in_by_name_bit_for_bit(optimizer: str, name: str) -> None:
-    settings = TrainSettings(lr=1e-2, muon_lr=1e-2, optimizer=optimizer)  # type: ignore[arg-type]
+    settings = TrainSettings(lr=1e-2, muon_lr=1e-2, weight_decay=0.1, optimizer=optimizer)  # type: ignore[arg-type]
     model = build_model(config(name))
     rules = UpdateRules(model, settings, CPU)
     for step in range(3):
@@ -121,7 +121,7 @@ def test_state_goes_out_and_in_by_name_bit_for_bit(optimizer: str, name: str) ->
 
 
 def test_missing_and_misshapen_state_is_refused_by_name() -> None:
-    settings = TrainSettings(lr=1e-2, muon_lr=1e-2)
+    settings = TrainSettings(lr=1e-2, muon_lr=1e-2, weight_decay=0.1)
     model = build_model(config("llama"))
     rules = UpdateRules(model, settings, CPU)
     with_gradients(model, 0)
@@ -135,7 +135,9 @@ def test_missing_and_misshapen_state_is_refused_by_name() -> None:
 
 
 def test_the_learning_rates_follow_the_factor() -> None:
-    rules = UpdateRules(build_model(config("llama")), TrainSettings(lr=0.25, muon_lr=0.5), CPU)
+    rules = UpdateRules(
+        build_model(config("llama")), TrainSettings(lr=0.25, muon_lr=0.5, weight_decay=0.1), CPU
+    )
     rules.step(0.5, momentum=0.9)
     rates = sorted({group["lr"] for o in rules.optimizers for group in o.param_groups})
     assert all(math.isclose(a, b) for a, b in zip(rates, [0.125, 0.25, 0.125 * 128 / 16], strict=True))

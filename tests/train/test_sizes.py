@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from etude.train.sizes import SHAPES, SIZES, batch_tokens_for, context_for, dropout_for
+from etude.train.sizes import SHAPES, SIZES, batch_tokens_for, context_for, dropout_for, weight_decay_for
 
 LENGTHS = st.integers(10_000, 10**11)
 
@@ -37,6 +37,11 @@ def test_there_is_no_dropout_without_repetition_or_room() -> None:
     assert dropout_for(3.0, 100) == dropout_for(0.3, 100) == 0.0
     assert dropout_for(10, 0.25) == 0.0
     assert dropout_for(8, 2) == 0.14
+
+
+def test_what_is_read_with_dropout_has_more_weight_decay() -> None:
+    assert weight_decay_for(0.0) == 0.1
+    assert weight_decay_for(0.03) == weight_decay_for(0.3) == 0.3
 
 
 def test_shapes_grow_in_every_way_and_heads_divide_widths() -> None:

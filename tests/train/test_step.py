@@ -72,7 +72,7 @@ def test_any_split_into_micro_batches_gives_the_same_step(cuts: list[int], ignor
     results = []
     for parts in (split(inputs, targets, [ROWS]), split(inputs, targets, sizes)):
         model = small_model().double()
-        rules = UpdateRules(model, TrainSettings(lr=1e-2, muon_lr=1e-2, steps=1), CPU)
+        rules = UpdateRules(model, TrainSettings(lr=1e-2, muon_lr=1e-2, weight_decay=0.1, steps=1), CPU)
         result = update_step(
             list(model.parameters()),
             lambda part, model=model: summed_loss64(model, part),
@@ -153,7 +153,9 @@ def test_clipping_keeps_the_direction_and_reports_the_length_before() -> None:
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
 def test_a_few_steps_on_one_batch_lower_its_loss(optimizer: str) -> None:
     model = small_model()
-    rules = UpdateRules(model, TrainSettings(lr=1e-2, muon_lr=1e-2, steps=30, optimizer=optimizer), CPU)  # type: ignore[arg-type]
+    rules = UpdateRules(
+        model, TrainSettings(lr=1e-2, muon_lr=1e-2, weight_decay=0.1, steps=30, optimizer=optimizer), CPU
+    )  # type: ignore[arg-type]
     batch = split(*random_batch(5, 0.0), [ROWS])
     losses = [
         update_step(

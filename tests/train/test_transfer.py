@@ -25,7 +25,9 @@ def movement(width: int, optimizer: Literal["muon", "adamw"], *, scaled: bool = 
     """Root mean square of what a few updates change in the last hidden state and in the logits."""
     dims = {"hidden_size": width, "num_hidden_layers": 2, "num_attention_heads": width // 32}
     model = build_model(preset("llama", vocab_size=VOCAB, max_position_embeddings=CONTEXT, **dims), seed=1)
-    rules = UpdateRules(model, TrainSettings(lr=0.01, muon_lr=0.02, steps=STEPS, optimizer=optimizer), CPU)
+    rules = UpdateRules(
+        model, TrainSettings(lr=0.01, muon_lr=0.02, weight_decay=0.1, steps=STEPS, optimizer=optimizer), CPU
+    )
     if not scaled:
         rules._peak_lrs = [[0.01] * len(peaks) for peaks in rules._peak_lrs]
     tokens = make_tokens(ROWS, CONTEXT + 1, vocab=VOCAB)

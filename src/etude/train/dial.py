@@ -16,7 +16,7 @@ from etude.device import Device
 from etude.errors import InputError
 from etude.model.config import ModelConfig, preset
 from etude.model.cost import count_parameters
-from etude.train.sizes import SIZES, Size, batch_tokens_for, context_for, dropout_for
+from etude.train.sizes import SIZES, Size, batch_tokens_for, context_for, dropout_for, weight_decay_for
 
 LR, MUON_LR = 0.02, 0.025
 WORTH_COMPILING = 90.0
@@ -77,7 +77,7 @@ def resolve(settings: Settings, facts: Facts, device: Device, timed: Size | None
     network = model_config(with_values(settings, chosen.values), facts)
     for switch in SWITCHES if network.model_type != "mlp" else ():
         chosen(f"model.{switch}", getattr(network, switch), f"as {network.model_type} has it")
-    _resolve_dropout(chosen, network, facts)
+    _resolve_regularization(chosen, network, facts)
     return Resolution(with_values(settings, chosen.values), network, chosen.reasons)
 
 
@@ -168,12 +168,14 @@ def _resolve_steps(chosen: _Choices, size: Size, facts: Facts, device: Device, b
     chosen("train.muon_lr", MUON_LR, "swept; an update's spectral norm, the same at any width")
 
 
-def _resolve_dropout(chosen: _Choices, network: ModelConfig, facts: Facts) -> None:
+def _resolve_regularization(chosen: _Choices, network: ModelConfig, facts: Facts) -> None:
     steps, rows, context = (chosen.value(f"train.{key}") for key in ("steps", "batch_rows", "context"))
     epochs = steps * rows * context / facts.train_tokens
     room = count_parameters(network).non_embedding / facts.train_tokens
     reason = f"the text is read {epochs:.1f} times, by {room:.2g} parameters for each of its tokens"
-    chosen("train.dropout", dropout_for(epochs, room), reason)
+    dropout = chosen("train.dropout", dropout_for(epochs, room), reason)
+    because = "more than the usual 0.1 where there is dropout" if dropout else "the usual, without dropout"
+    chosen("train.weight_decay", weight_decay_for(dropout), because)
 
 
 def _refuse_unused(settings: Settings) -> None:

@@ -50,11 +50,12 @@ class UpdateRules:
         self.names: dict[Tensor, str] = {parameter: name for name, parameter in model.named_parameters()}
         lr = resolved(settings.lr, "train.lr")
         muon_lr = resolved(settings.muon_lr, "train.muon_lr")
+        decay = resolved(settings.weight_decay, "train.weight_decay")
         groups = group_parameters(model, use_muon=settings.optimizer == "muon")
         matrix_lr = lr * BASE_WIDTH / model.config.hidden_size
         adamw_groups: list[dict[str, Any]] = [
-            {"params": groups["matrices"], "lr": matrix_lr, "weight_decay": settings.weight_decay},
-            {"params": groups["embeddings"], "lr": lr, "weight_decay": settings.weight_decay},
+            {"params": groups["matrices"], "lr": matrix_lr, "weight_decay": decay},
+            {"params": groups["embeddings"], "lr": lr, "weight_decay": decay},
             {"params": groups["vectors"], "lr": lr, "weight_decay": 0.0},
         ]
         self.optimizers: list[torch.optim.Optimizer] = [
@@ -69,7 +70,7 @@ class UpdateRules:
         if muon_groups:
             # bf16 is enough for a direction, but only a device with fast bf16 gains by it.
             dtype = torch.bfloat16 if device.dtype == "bf16" and device.kind == "cuda" else torch.float32
-            muon = Muon(muon_groups, muon_lr, settings.momentum, settings.weight_decay, dtype)
+            muon = Muon(muon_groups, muon_lr, settings.momentum, decay, dtype)
             self.optimizers.append(muon)
         self._peak_lrs = [[group["lr"] for group in o.param_groups] for o in self.optimizers]
 

@@ -47,7 +47,7 @@ CONFIG = preset(
     num_key_value_heads=2,
     max_position_embeddings=CONTEXT,
 )
-SETTINGS = TrainSettings(lr=1e-2, muon_lr=2e-2, steps=1)
+SETTINGS = TrainSettings(lr=1e-2, muon_lr=2e-2, weight_decay=0.1, steps=1)
 MOMENTUM, LR_FACTOR = 0.9, 0.5
 MAX_GRAD_NORM = 0.5  # less than the gradient's, so that it is clipped
 SEED = 20

@@ -51,6 +51,7 @@ _LONGEST_CONTEXT = 1024
 DROPOUT_PER_DOUBLING, LEAST_DROPOUT, MOST_DROPOUT = 0.1, 0.03, 0.2
 """Less than the least is left out, for it takes a tenth of the time whatever it is."""
 READ_WITHOUT_DROPOUT = 3
+WEIGHT_DECAY, WEIGHT_DECAY_WITH_DROPOUT = 0.1, 0.3
 _BATCH_AT = 2_300_000
 """Tokens of a run whose best batch is 2,048 tokens: the size tiny, swept."""
 
@@ -70,6 +71,11 @@ def dropout_for(epochs: float, parameters_per_token: float) -> float:
     room = min(1.0, max(0.0, math.log2(4 * parameters_per_token) / 3))
     wanted = DROPOUT_PER_DOUBLING * room * math.log2(max(1.0, epochs / READ_WITHOUT_DROPOUT))
     return round(min(wanted, MOST_DROPOUT), 2) if wanted >= LEAST_DROPOUT else 0.0
+
+
+def weight_decay_for(dropout: float) -> float:
+    """Decoupled weight decay: what is learned by heart from a text that is read often has to be relearned to stay."""
+    return WEIGHT_DECAY_WITH_DROPOUT if dropout else WEIGHT_DECAY
 
 
 def batch_tokens_for(tokens: int) -> int:

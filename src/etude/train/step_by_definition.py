@@ -65,6 +65,7 @@ def updates(
     """
     lr = resolved(settings.lr, "train.lr") * lr_factor
     muon_lr = resolved(settings.muon_lr, "train.muon_lr") * lr_factor
+    weight_decay = resolved(settings.weight_decay, "train.weight_decay")
     found = {}
     for name, weight in weights.items():
         gradient = gradients[name]
@@ -74,11 +75,11 @@ def updates(
             blocks = _row_blocks(config, name)
             rate = muon_lr * update_scale(weight.shape[0], weight.shape[1], blocks)
             step = rate * _orthogonal(direction, blocks)
-            decay = muon_lr * settings.weight_decay
+            decay = muon_lr * weight_decay
         else:
             rate = lr * BASE_WIDTH / config.hidden_size if name == "lm_head.weight" else lr
             step = rate * _adam_direction(settings, name, gradient, state)
-            decay = rate * settings.weight_decay if weight.ndim > 1 else 0.0
+            decay = rate * weight_decay if weight.ndim > 1 else 0.0
         found[name] = -decay * weight - step
     return found
 
