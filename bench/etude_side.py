@@ -237,7 +237,10 @@ def profile(shape: Mapping[str, int], overrides: Sequence[str], steps: int) -> C
 
 
 def kind_of_work(event: Any) -> str:
-    """Which part of a step an operation of the profile belongs to."""
+    """Which part of a step an operation of the profile belongs to.
+
+    Attention is told by its kernel: in bf16 on a CPU it is matrix products and compiled kernels like others.
+    """
     names = [event.name]
     while (event := event.cpu_parent) is not None:
         names.append(event.name)

@@ -342,10 +342,16 @@ def test_training_goes_on_when_nobody_reads_its_output(text: Path, tmp_path: Pat
         (("--items", "0"), "--items takes 16 or more, not 0: type --items 16"),
         (("--items", "-3"), "--items takes 16 or more, not -3"),
         (("--processes", "0"), "--processes takes 1 or more, not 0"),
+        (("--threads", "0"), "--threads takes 1 or more, not 0"),
+        (("--threads", "5000"), "--threads takes 1024 at most, not 5000"),
+        (
+            ("--tasks", "blimp", "--threads", "1"),
+            "--tasks asks the public suites of one model, with all cores: leave --suite,",
+        ),
         (("--tasks", "blimp", "--limit", "0"), "--limit takes 1 or more, not 0"),
     ],
 )
-def test_a_number_that_is_too_small_is_one_line(tmp_path: Path, options: tuple[str, ...], words: str) -> None:
+def test_a_number_that_cannot_be_is_one_line(tmp_path: Path, options: tuple[str, ...], words: str) -> None:
     result = etude("eval", "run", *options, cwd=tmp_path)
     assert result.returncode == 2
     assert result.stderr.startswith(f"etude: {words}")

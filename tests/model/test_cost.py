@@ -99,6 +99,17 @@ def test_kept_activations(name: str, recompute: bool) -> None:
     assert found == pytest.approx(estimate, rel=0.01)
 
 
+@pytest.mark.parametrize("count", [40, 600])
+def test_in_bf16_less_is_kept_than_is_counted(count: int) -> None:
+    """There attention keeps its patterns, of every pair of tokens."""
+    config = make_config("llama", max_position_embeddings=600)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = kept_bytes(make_network(config), 3, count)
+    counted = training_memory(config, batch_size=3, context=count, in_blocks=True).activations
+    assert 0.6 * counted < found < counted
+    assert found > training_memory(config, batch_size=3, context=count).activations
+
+
 @pytest.mark.parametrize("name", TRANSFORMERS)
 def test_what_one_layer_keeps(name: str) -> None:
     """Which counts once when layers are recomputed: the one that is gone back through."""

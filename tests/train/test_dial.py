@@ -28,6 +28,24 @@ OUTSIDE = {
 
 
 @pytest.mark.parametrize(
+    ("asked", "found"),
+    [
+        ({"train.dropout": 0.0}, 0.1),
+        ({"train.dropout": 0.05}, 0.3),
+        ({"train.dropout": 0.05, "train.weight_decay": 0.2}, 0.2),
+        ({"train.steps": 10}, 0.1),  # hardly read once
+        ({"train.steps": 400}, 0.3),  # read eight times, by eight parameters for each token
+    ],
+)
+def test_weight_decay_goes_with_dropout(asked: dict[str, object], found: float) -> None:
+    settings = with_values(Settings(), {"train.context": 256, "train.batch_rows": 8, **asked})
+    assert (
+        resolve(settings, Facts(100_000, 300, 0), Device("cpu", "fp32", 2)).settings.train.weight_decay
+        == found
+    )
+
+
+@pytest.mark.parametrize(
     ("kind", "does_bf16", "width", "dtype"),
     [
         ("cpu", True, 128, "bf16"),

@@ -66,6 +66,7 @@ def evaluate(
     """
     from rich.console import Console
 
+    from etude.config import MOST_THREADS
     from etude.errors import InputError
     from etude.evaluate.items import FEWEST_ITEMS
     from etude.evaluate.parts import Workers
@@ -81,10 +82,13 @@ def evaluate(
             raise InputError(
                 f"{name} takes {least} or more, not {value}: type {name} {least}, or leave it out"
             )
+    if threads is not None and threads > MOST_THREADS:
+        raise InputError(f"--threads takes {MOST_THREADS} at most, not {threads}: leave it out for all cores")
     if tasks is not None:
-        if suite or text or steps != "last":
+        if suite or text or steps != "last" or processes != 1 or threads is not None:
             raise InputError(
-                "--tasks asks the public suites of one model: leave --suite, --text and --steps out"
+                "--tasks asks the public suites of one model, with all cores: leave --suite, --text, --steps, "
+                "--processes and --threads out"
             )
         names = [name.strip() for name in tasks.split(",") if name.strip()]
         job.public(job.AskedPublicly(model, names, limit, local, covered, as_json), Console())

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from etude.config import Auto
+from etude.config import MOST_THREADS, Auto
 from etude.data.files import key_of
 from etude.device import available_cores
 from etude.errors import InputError
@@ -42,7 +42,7 @@ class Workers:
     @property
     def threads_each(self) -> int:
         threads = available_cores() if self.threads == "auto" else self.threads
-        return max(1, threads // self.processes)
+        return max(1, min(threads // self.processes, MOST_THREADS))
 
 
 ALONE = Workers()

@@ -71,7 +71,8 @@ def attend(
     visibility: Visibility,
 ) -> Float[Tensor, "B H T Dh"]:
     """softmax(q k^T / sqrt(Dh)) v; each of the K kv heads serves H / K query heads."""
-    if is_in_blocks(queries, keys, values):
+    looks_back = visibility.causal or visibility.mask is not None
+    if looks_back and is_in_blocks(queries, keys, values):
         return _attend_in_blocks(queries.to(values.dtype), keys.to(values.dtype), values, visibility)
     return F.scaled_dot_product_attention(
         queries,

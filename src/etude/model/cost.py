@@ -6,9 +6,11 @@ V vocab_size, N context_size of the mlp.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, fields
 from typing import Literal
 
+from etude.model.attention import QUERIES_AT_ONCE
 from etude.model.config import ModelConfig
 
 Optimizer = Literal["adamw", "muon"]
@@ -119,13 +121,15 @@ def training_memory(
     context: int,
     optimizer: Optimizer = "adamw",
     recompute: bool = False,
+    in_blocks: bool = False,
     snapshot: bool = False,
     compared: bool = False,
 ) -> TrainingMemory:
     """Peak memory of a training step on `batch_size` rows of `context` tokens (one micro-batch).
 
-    With `snapshot` a checkpoint is being written from the same memory meanwhile; with `compared` the step is one that
-    a summary is made of.
+    With `in_blocks` attention keeps its patterns (`etude.model.attention`), uncompiled in float32 and in bf16. With
+    `snapshot` a checkpoint is being written from the same memory meanwhile; with `compared` the step is one that a
+    summary is made of.
     """
     parameters = count_parameters(config).total
     tokens = batch_size * context
@@ -134,6 +138,8 @@ def training_memory(
     kept = kept_per_token(config, recompute=recompute)
     if recompute:  # the layer at work besides; its input counts already
         kept += kept_per_layer(config) - _layer_input(config)
+    if in_blocks and config.model_type != "mlp":
+        kept += patterns_per_token(config, context) * (1 if recompute else config.num_hidden_layers)
     return TrainingMemory(
         weights=_BYTES * parameters,
         gradients=_BYTES * parameters,
@@ -171,6 +177,12 @@ def kept_per_layer(config: ModelConfig) -> int:
         heads += 2 * (query_width + key_width) + config.num_attention_heads + config.num_key_value_heads
     mlp = 4 * inner if config.mlp == "gated" else 2 * inner
     return 2 * norm_and_product + heads + mlp
+
+
+def patterns_per_token(config: ModelConfig, context: int) -> int:
+    """What attention in blocks of queries keeps in a layer, for each token: as many float32 numbers."""
+    mean_keys = min(context, (context + QUERIES_AT_ONCE) / 2)
+    return math.ceil(1.5 * config.num_attention_heads * mean_keys)
 
 
 def _attention_weights(config: ModelConfig) -> int:

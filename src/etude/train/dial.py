@@ -174,7 +174,7 @@ def _resolve_regularization(chosen: _Choices, network: ModelConfig, facts: Facts
     room = count_parameters(network).non_embedding / facts.train_tokens
     reason = f"the text is read {epochs:.1f} times, by {room:.2g} parameters for each of its tokens"
     dropout = chosen("train.dropout", dropout_for(epochs, room), reason)
-    because = "more than the usual 0.1 where there is dropout" if dropout else "the usual, without dropout"
+    because = "more than usual, as with all dropout" if dropout else "the usual, without dropout"
     chosen("train.weight_decay", weight_decay_for(dropout), because)
 
 

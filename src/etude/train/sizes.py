@@ -74,7 +74,7 @@ def dropout_for(epochs: float, parameters_per_token: float) -> float:
 
 
 def weight_decay_for(dropout: float) -> float:
-    """Decoupled weight decay: what is learned by heart from a text that is read often has to be relearned to stay."""
+    """Decoupled weight decay: against learning by heart, what is learned once and seldom used is forgotten sooner."""
     return WEIGHT_DECAY_WITH_DROPOUT if dropout else WEIGHT_DECAY
 
 

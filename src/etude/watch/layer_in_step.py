@@ -45,9 +45,9 @@ class TugOfWar:
     Attributes:
         inputs, errors: (R, T) of every token of the batch, float64; rounded where the product is in bf16.
         rounded: (R, T) the size of what was rounded to make each error, float64: the products that it adds up; how far
-            it follows a change of the node's sum as large as the sum itself; in fp32 also the numbers of about one that
-            the slope is made of (which stay fp32 in bf16). Where this is much larger than the error, the same step in
-            another order of computing has an error that is off by more than a rounding of itself.
+            it follows a change of the node's sum as large as the sum itself; and numbers of about one that its slope
+            is made of (in bf16 they stay fp32, but for those of tanh). Where this is much larger than the error, the
+            same step in another order of computing has an error that is off by more than a rounding of itself.
         gradient: as the real path had it.
     """
 
@@ -197,7 +197,7 @@ class LayerInStep:
         at_activation = found.gradients[f"{wiring.layer}.post"][0, :, unit]
         outgoing = as_read(wiring.outgoing(self.opened.model, unit), by=at_activation)
         products = self._arriving(row, unit).abs() @ outgoing.abs()
-        ones = float(dtype_of(at_activation) == "fp32")
+        ones = float(dtype_of(at_activation) == "fp32" or self.opened.model.config.hidden_act == "tanh")
         size = products * slope.abs() + at_activation.cpu().double().abs() * (follows.abs() + ones)
         return size * through.abs()
 

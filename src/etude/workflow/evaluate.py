@@ -12,7 +12,7 @@ from typing import Any
 
 from rich.console import Console
 
-from etude.config import DeviceSettings
+from etude.config import Auto, DeviceSettings
 from etude.data.corpus.beginning import beginning_of
 from etude.data.files import default_cache, key_of
 from etude.data.tokens.tokenizer import EtudeTokenizer
@@ -69,7 +69,6 @@ def evaluate(asked: Asked, console: Console) -> None:
     Raises:
         InputError: nothing to examine at the path, its text is gone, or it yields other questions than expected.
     """
-    choose_device(DeviceSettings(threads=asked.workers.threads))  # for networks with random weights
     run = ExaminedRun.of(asked.path)
     if asked.text:
         _evaluate_text(asked, run, console)
@@ -117,7 +116,7 @@ def _asked_of(
     progress: Any,
 ) -> list[ProbeResult]:
     """What the last of the checkpoints answers; what each of them answers is written down."""
-    random = _random(load_config(checkpoints[-1]), run.data.tokenizer)
+    random = _random(load_config(checkpoints[-1]), run.data.tokenizer, workers)
     examination = Examination(questions.probes, counting_for(run.data, run.ladder), random)
     results: list[ProbeResult] = []
     done = _steps_done(run, questions)
@@ -153,15 +152,19 @@ class RandomAnswerer:
     config: ModelConfig
     tokenizer: EtudeTokenizer
     seed: int
+    threads: int | Auto = "auto"
 
     def answer(self, items: Sequence[Item], report: Report | None = None) -> list[ItemScore]:
+        choose_device(
+            DeviceSettings(threads=self.threads)
+        )  # the network before was asked with its share of them
         model = build_model(self.config, seed=self.seed)
         return ModelAnswerer(model, self.tokenizer).answer(items, report)
 
 
-def _random(config: ModelConfig, tokenizer: EtudeTokenizer) -> list[RandomAnswerer]:
+def _random(config: ModelConfig, tokenizer: EtudeTokenizer, workers: Workers) -> list[RandomAnswerer]:
     """Several, for one of them may happen to prefer something."""
-    return [RandomAnswerer(config, tokenizer, seed) for seed in RANDOM_SEEDS]
+    return [RandomAnswerer(config, tokenizer, seed, workers.threads) for seed in RANDOM_SEEDS]
 
 
 def _evaluate_text(asked: Asked, run: ExaminedRun | None, console: Console) -> None:
@@ -222,7 +225,7 @@ def _evaluate_folder(asked: Asked, console: Console) -> None:
         raise InputError(f"{asked.path} is a model folder, which has no steps: leave --steps out")
     trained = load_trained(folder, asked.workers.threads)
     questions = questions_without_text(asked.suites or ("world",), asked.num_items)
-    random = _random(trained.model.config, trained.tokenizer)
+    random = _random(trained.model.config, trained.tokenizer, asked.workers)
     examination = Examination(questions.probes, None, random)
     with data_progress(console) as progress:
         results = examination.results(

@@ -164,7 +164,11 @@ def plan_family(
     left = seconds - (time.monotonic() - began)
 
     def family(tokens: int) -> list[Plan]:
-        return [plan_on(data, settings, Size(shape, tokens)) for shape in shapes]
+        widest = plan_on(data, settings, Size(shapes[-1], tokens)).settings.train.weight_decay
+        shared = with_values(
+            settings, {"train.weight_decay": widest}
+        )  # a law over sizes cannot hold over a step in it
+        return [plan_on(data, shared, Size(shape, tokens)) for shape in shapes]
 
     def takes(plans: Sequence[Plan]) -> float:
         return len(seeds) * sum(cost.whole(plan) for cost, plan in zip(costs, plans, strict=True))

@@ -107,7 +107,7 @@ export interface UnitAnswer {
     /**
      * A push is a token's share of the gradient: its error times its input. Below zero it pushes the weight up (the sum
      * of those is `up`), above zero down. `total` is their sum, `gradient` the same as the run had it, `size` the sum
-     * of their sizes.
+     * of their sizes, `rounded` that of all that was rounded to make them (`TugOfWar` in etude.watch.layer_in_step).
      */
     pushes: { up: number; down: number; up_count: number; down_count: number; size: number; rounded: number; total: number; gradient: number };
     largest: { row: number; position: number; token_id: number; read: string; value: number; error: number; push: number }[];
