@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from rich.console import Console
 
 from etude.config import load_settings
 from etude.data.primer.generator import documents
+from etude.watch.layer_in_step import LayerInStep
 from etude.watch.time_machine import TimeMachine
 from etude.workflow import jobs
 
@@ -70,3 +72,19 @@ def train_run(folder: Path, name: str, values: dict[str, Any]) -> Watched:
         jobs.grow(settings, console=Console(file=io.StringIO(), width=120))
         path = folder / "runs" / name
         return Watched(path, cache, TimeMachine(path))
+
+
+def require_pushes_to_be_gradients(layer: LayerInStep, inputs: Iterable[int], rounding: float) -> float:
+    """Of every node's weights to these inputs, but for ``rounding`` of all that was rounded to make the errors in them.
+
+    Returns what was allowed in all, as a share of the gradients.
+    """
+    allowed, gradients = 0.0, 0.0
+    for unit in range(len(layer.opened.gradients[f"{layer.wiring.gate}.weight"])):
+        for number in inputs:
+            tug = layer.tug_of_war(unit, number)
+            may = rounding * float((tug.inputs.abs() * tug.rounded).sum())
+            assert abs(tug.total - tug.gradient) <= may
+            allowed += may
+            gradients += abs(tug.gradient)
+    return allowed / gradients

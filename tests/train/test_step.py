@@ -153,9 +153,8 @@ def test_clipping_keeps_the_direction_and_reports_the_length_before() -> None:
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
 def test_a_few_steps_on_one_batch_lower_its_loss(optimizer: str) -> None:
     model = small_model()
-    rules = UpdateRules(
-        model, TrainSettings(lr=1e-2, muon_lr=1e-2, weight_decay=0.1, steps=30, optimizer=optimizer), CPU
-    )  # type: ignore[arg-type]
+    asked = {"lr": 1e-2, "muon_lr": 1e-2, "weight_decay": 0.1, "steps": 30, "optimizer": optimizer}
+    rules = UpdateRules(model, TrainSettings.model_validate(asked), CPU)
     batch = split(*random_batch(5, 0.0), [ROWS])
     losses = [
         update_step(

@@ -10,7 +10,7 @@ from etude.watch.forward import LOGITS
 from etude.watch.layer_in_step import LayerInStep
 from etude.watch.opened import open_step
 from etude.watch.values import step_values, token_values
-from watched import RUNS, train_run
+from watched import RUNS, require_pushes_to_be_gradients, train_run
 
 ROUNDING = 2**-8
 """The most that a number with 8 bits is away from what it was rounded from, as a share of it."""
@@ -60,15 +60,8 @@ def test_the_error_is_rounded_once_at_the_activation_and_twice_at_the_sum(layer:
 
 def test_the_pushes_are_the_gradient_but_for_what_was_rounded(layer: LayerInStep) -> None:
     """Also where an error is a small difference of large numbers, as at nodes of a gpt2 whose slope is nearly none."""
-    allowed, gradients = 0.0, 0.0
-    for unit in range(len(layer.opened.gradients[f"{layer.wiring.gate}.weight"])):
-        for number in range(0, 32, 5):
-            tug = layer.tug_of_war(unit, number)
-            rounding = ROUNDING * float((tug.inputs.abs() * tug.rounded).sum())
-            assert abs(tug.total - tug.gradient) <= rounding
-            allowed += rounding
-            gradients += abs(tug.gradient)
-    assert allowed < 0.3 * gradients  # so that a gradient that is wrong is seen
+    allowed = require_pushes_to_be_gradients(layer, range(0, 32, 5), ROUNDING)
+    assert allowed < 0.3  # so that a gradient that is wrong is seen
 
 
 def test_an_answer_says_in_which_arithmetic(layer: LayerInStep) -> None:

@@ -11,7 +11,7 @@ import torch
 from etude.errors import InputError
 from etude.watch.layer_in_step import LayerInStep
 from etude.watch.opened import open_step
-from watched import RUNS, Watched, train_run
+from watched import RUNS, Watched, require_pushes_to_be_gradients, train_run
 
 KINDS: dict[str, dict[str, Any]] = {
     **RUNS,
@@ -30,15 +30,8 @@ def layer(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
 def test_all_pushes_together_are_the_gradient(layer: LayerInStep) -> None:
     """Also at nodes of the gpt2 whose slope is nearly none: there they are hundreds of their own roundings off."""
-    allowed, gradients = 0.0, 0.0
-    for unit in range(len(layer.opened.gradients[f"{layer.wiring.gate}.weight"])):
-        for number in range(0, 32, 7):
-            tug = layer.tug_of_war(unit, number)
-            rounding = 2 * 2**-23 * float((tug.inputs.abs() * tug.rounded).sum())
-            assert abs(tug.total - tug.gradient) <= rounding
-            allowed += rounding
-            gradients += abs(tug.gradient)
-    assert allowed < 1e-4 * gradients  # so that a gradient that is wrong is seen
+    allowed = require_pushes_to_be_gradients(layer, range(0, 32, 7), 2 * 2**-23)
+    assert allowed < 1e-4  # so that a gradient that is wrong is seen
 
 
 @pytest.mark.parametrize(("unit", "number"), [(0, 0), (5, 3), (31, 17)])

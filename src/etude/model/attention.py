@@ -59,9 +59,13 @@ def cached_visibility(cache: Cache, count: int, device: torch.device) -> Visibil
 
 def is_in_blocks(queries: Tensor, keys: Tensor, values: Tensor) -> bool:
     """Whether `attend` takes these tensors block by block: in bf16 on a CPU, tokens that look at one another."""
-    count = queries.shape[2]
-    in_bf16 = values.device.type == "cpu" and values.dtype == torch.bfloat16
-    return in_bf16 and count == keys.shape[2] and count <= LONGEST_IN_BLOCKS
+    count, in_bf16 = queries.shape[2], values.dtype == torch.bfloat16
+    return count == keys.shape[2] and takes_blocks(values.device.type, in_bf16, count)
+
+
+def takes_blocks(device_type: str, in_bf16: bool, count: int) -> bool:
+    """Whether rows of ``count`` tokens that look at one another go through attention in blocks on such a device."""
+    return device_type == "cpu" and in_bf16 and count <= LONGEST_IN_BLOCKS
 
 
 def attend(

@@ -12,7 +12,7 @@ from etude.data.prepare import PreparedData
 from etude.data.tokens.loader import BatchLoader
 from etude.device import Device, choose_device, keep_freed_memory, place_on_machine, total_memory_bytes
 from etude.errors import InputError
-from etude.model.attention import LONGEST_IN_BLOCKS
+from etude.model.attention import takes_blocks
 from etude.model.build import build_model
 from etude.model.config import ModelConfig
 from etude.model.cost import TrainingMemory, training_memory
@@ -54,9 +54,7 @@ class Plan:
             context=context,
             optimizer=train.optimizer,
             recompute=train.activation_checkpointing,
-            in_blocks=self.device.kind == "cpu"
-            and self.device.dtype == "bf16"
-            and context <= LONGEST_IN_BLOCKS,
+            in_blocks=takes_blocks(self.device.kind, self.device.dtype == "bf16", context),
             snapshot=self.device.kind != "cuda",
             compared=self.device.kind != "cuda" and train.summary_every > 0,
         )

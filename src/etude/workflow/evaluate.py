@@ -155,9 +155,8 @@ class RandomAnswerer:
     threads: int | Auto = "auto"
 
     def answer(self, items: Sequence[Item], report: Report | None = None) -> list[ItemScore]:
-        choose_device(
-            DeviceSettings(threads=self.threads)
-        )  # the network before was asked with its share of them
+        # The network before was asked with one process's share of them.
+        choose_device(DeviceSettings(threads=self.threads))
         model = build_model(self.config, seed=self.seed)
         return ModelAnswerer(model, self.tokenizer).answer(items, report)
 

@@ -164,10 +164,9 @@ def plan_family(
     left = seconds - (time.monotonic() - began)
 
     def family(tokens: int) -> list[Plan]:
-        widest = plan_on(data, settings, Size(shapes[-1], tokens)).settings.train.weight_decay
-        shared = with_values(
-            settings, {"train.weight_decay": widest}
-        )  # a law over sizes cannot hold over a step in it
+        # One weight decay, that of the widest: a law over sizes cannot hold over a step in it.
+        widest = plan_on(data, settings, Size(shapes[-1], tokens)).settings.train
+        shared = with_values(settings, {"train.weight_decay": widest.weight_decay})
         return [plan_on(data, shared, Size(shape, tokens)) for shape in shapes]
 
     def takes(plans: Sequence[Plan]) -> float:
