@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+import torch
 
 from etude.watch.forward import LOGITS
 from etude.watch.layer_in_step import LayerInStep
@@ -32,8 +33,7 @@ def layer(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
 
 def test_the_sum_of_what_was_read_is_rounded_once(layer: LayerInStep) -> None:
-    kept = layer.opened.model.get_parameter(f"{layer.wiring.gate}.weight").detach().double()
-    unexplained = 0
+    kept = layer.opened.model.get_parameter(f"{layer.wiring.gate}.weight").detach()
     for unit, row, position in PLACES:
         found = layer.sum(unit, row, position)
         for one in (found.gate, found.up):
@@ -41,9 +41,10 @@ def test_the_sum_of_what_was_read_is_rounded_once(layer: LayerInStep) -> None:
                 assert one.dtype == "bf16"
                 assert abs(one.difference) <= ROUNDING * abs(one.seen)
                 assert "rounds to bf16" in one.lines()[-1]
-        total = float(found.gate.inputs @ kept[unit]) + (found.gate.bias or 0.0)
-        unexplained += abs(total - found.gate.seen) > ROUNDING * abs(found.gate.seen)
-    assert unexplained  # by the weights as they are kept, in fp32
+        # The factors are those that the product read, not the fp32 numbers that are kept.
+        assert torch.equal(found.gate.weights, kept[unit].bfloat16().double())
+        assert not torch.equal(found.gate.weights, kept[unit].double())
+        assert torch.equal(found.gate.inputs, found.gate.inputs.bfloat16().double())
 
 
 def test_the_error_is_rounded_once_at_the_activation_and_twice_at_the_sum(layer: LayerInStep) -> None:
