@@ -46,8 +46,30 @@ SLOW = (
 )
 
 
+LONGEST_FIRST = (
+    "tests/train/test_compilation.py",
+    "tests/e2e/test_elsewhere.py",
+    "tests/cli/test_cli.py",
+    "tests/workflow/test_several_processes.py",
+    "tests/parity/test_compile.py",
+    "tests/workflow/test_watching.py",
+    "tests/watch/test_replay.py",
+    "tests/workflow/test_controlled.py",
+    "tests/workflow/test_timed.py",
+    "tests/generate/test_decoder.py",
+    "tests/workflow/test_pretrain.py",
+    "tests/e2e/test_recipe.py",
+    "tests/e2e/test_tutorial.py",
+    "tests/cli/test_doctor_command.py",
+    "tests/watch/test_in_bf16.py",
+)
+"""Files that take longest start first, so that the workers end together (`pytest --durations=0` lists the times)."""
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What takes minutes is a tier of its own."""
+    """Mark the slow tier, and put the files that take longest first."""
     for item in items:
         if item.nodeid.startswith(SLOW):
             item.add_marker(pytest.mark.slow)
+    rank = {file: number for number, file in enumerate(LONGEST_FIRST)}
+    items.sort(key=lambda item: rank.get(item.nodeid.split("::")[0], len(rank)))
