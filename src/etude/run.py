@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from etude.errors import EtudeError, InputError
+from etude.messages import quoted
 from etude.system import system_id
 from etude.untrusted import MAX_JSON_BYTES, MAX_LINE_BYTES, read_plain, refuse_links_out, shown
 
@@ -367,7 +368,9 @@ class RunFolder:
             raise InputError(f"'{name}' cannot name a run: use letters, digits, '-' and '_', such as my-run")
         path = folder / name
         if path.exists():
-            raise InputError(f"{path} exists already: choose another --name, or go on with --resume {path}")
+            raise InputError(
+                f"{path} exists already: choose another --name, or go on with --resume {quoted(path)}"
+            )
         return cls(path)
 
     @classmethod

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from etude.config import resolved
 from etude.errors import EtudeError, InputError
+from etude.messages import command
 from etude.model.config import ModelConfig
 from etude.run import RunFolder, write_failure
 from etude.train.checkpoint import (
@@ -102,7 +103,7 @@ def require_room(folder: Path, needed: int) -> None:
     if free < needed:
         raise EtudeError(
             f"a checkpoint takes {_megabytes(needed)} and {folder} has {_megabytes(free)} free: free some space, then "
-            f"go on with:  etude train --resume {folder}"
+            f"go on with:  {command('train', '--resume', folder)}"
         )
 
 

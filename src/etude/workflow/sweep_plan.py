@@ -17,6 +17,7 @@ from typing import Any
 from etude.config import Settings, resolved, to_toml, with_values
 from etude.data.prepare import PreparedData
 from etude.errors import InputError
+from etude.messages import command
 from etude.model.cost import count_parameters
 from etude.run import read_object, staged_folder, write_atomic, write_json
 from etude.train.plan import Plan, plan_on
@@ -82,8 +83,8 @@ class SweepPlan:
         """
         if self.folder.exists():
             raise InputError(
-                f"{self.folder} is there already: go on with `etude sweep --resume {self.folder}`, or take another "
-                "--name"
+                f"{self.folder} is there already: go on with `{command('sweep', '--resume', self.folder)}`, or take "
+                "another --name"
             )
         self.folder.parent.mkdir(parents=True, exist_ok=True)
         with staged_folder(self.folder, replace=False) as staging:
