@@ -26,11 +26,17 @@ def cache_folder() -> Path:
     so, once.
 
     Raises:
+        InputError: the folder that was chosen can be neither written nor read.
         EtudeError: there is no place for it at all.
     """
     chosen = os.environ.get(VARIABLE)
     if chosen:
-        return expanded(chosen)
+        folder = expanded(chosen)
+        if not _can_hold(folder) and not (os.path.isdir(folder) and os.access(folder, os.R_OK | os.X_OK)):
+            raise InputError(
+                f"{VARIABLE}={chosen} cannot be written: set it to a folder that can, or unset it"
+            )
+        return folder
     home = _home()
     if home is not None and _can_hold(home / ".cache" / "etude"):
         folder = home / ".cache" / "etude"

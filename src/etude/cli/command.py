@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import typer
@@ -43,8 +44,9 @@ class Command(TyperCommand):
                 f"the text, as in: {typed}"
             ) from None
         for parameter in self.params:
-            if parameter.name not in _MAY_BE_PATHS | _SETTINGS and parameter.name is not None:
-                _require_text(parameter, ctx.params.get(parameter.name))
+            name = str(parameter.name)
+            if name not in _MAY_BE_PATHS | _SETTINGS and name in ctx.params:
+                ctx.params[name] = _text_of(parameter, ctx.params[name])
         return rest
 
 
@@ -66,17 +68,24 @@ def _names(ctx: Any) -> list[str]:
     return names
 
 
-def _require_text(parameter: Any, value: object) -> None:
-    for text in value if isinstance(value, list | tuple) else [value]:
-        if isinstance(text, str):  # a path is not: its name may be any bytes
-            try:
-                text.encode("utf-8")
-            except UnicodeEncodeError as error:
-                before = len(text[: error.start].encode("utf-8"))
-                raise InputError(
-                    f"{_label(parameter)} is not UTF-8 text (byte {before}: '{shown(text)}'): type it in UTF-8, or set "
-                    "LC_ALL to your terminal's encoding"
-                ) from None
+def _text_of(parameter: Any, value: Any) -> Any:
+    """Return the value, with the shell's bytes read as UTF-8 where the locale did not know what to make of them."""
+    if isinstance(value, list | tuple):
+        return type(value)(_text_of(parameter, part) for part in value)
+    if not isinstance(value, str) or value.isascii():  # a path is no str here: its name may be any bytes
+        return value
+    try:
+        value.encode("utf-8")
+        return value
+    except UnicodeEncodeError:
+        pass
+    try:
+        return os.fsencode(value).decode("utf-8")
+    except UnicodeError:
+        raise InputError(
+            f"{_label(parameter)} is not UTF-8 text ('{shown(value)}'): type it in UTF-8, or set LC_ALL to your "
+            "terminal's encoding"
+        ) from None
 
 
 def _label(parameter: Any) -> str:

@@ -32,6 +32,7 @@ from etude.run import (
     read_object,
     staged_folder,
     write_atomic,
+    write_failure,
     write_json,
 )
 from etude.train.checkpoint import (
@@ -353,7 +354,10 @@ def cached_ladder(plan: Plan, console: Console) -> Ladder:
     wanted, scored_bytes = plan.settings.ladder, validation_text(plan).source_bytes
     key = f"{plan.data.corpus_hash}-{wanted.max_order}-{wanted.max_train_bytes}-{scored_bytes}"
     file = default_cache() / "ladders" / f"{key}.json"
-    file.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise write_failure(file.parent, error) from error
     if file.is_file():
         try:
             return Ladder.from_json(read_json(file))
