@@ -76,7 +76,7 @@ def test_a_wrong_setting_is_one_line_that_names_it(override: str, words: list[st
     [
         (b"[train]\nlerning = 1\n", "unknown setting"),
         (b"[train\n", "not valid TOML"),
-        (b"\xff\xfe", "cannot read"),
+        (b"[train]\nlr = 1\n# \xe9", r"line 3 has a byte \(0xe9\) that is not UTF-8: save the file as UTF-8"),
         (b"train = 3\n", "unknown setting 'train'"),
     ],
 )

@@ -114,7 +114,10 @@ def _paragraphs(run: Path, verdicts: Sequence[Verdict]) -> list[Text]:
     if fine := by_severity["fine"]:
         paragraphs.append(Text(f"\nnothing found: {', '.join(verdict.rule for verdict in fine)}"))
     if absent := by_severity["not judged"]:
-        reasons = "; ".join(f"{verdict.rule} ({printable(verdict.finding)})" for verdict in absent)
+        by_reason: dict[str, list[str]] = {}
+        for verdict in absent:
+            by_reason.setdefault(printable(verdict.finding), []).append(verdict.rule)
+        reasons = "; ".join(f"{', '.join(rules)} ({reason})" for reason, rules in by_reason.items())
         paragraphs.append(Text(f"\ncould not be judged: {reasons}"))
     return paragraphs
 

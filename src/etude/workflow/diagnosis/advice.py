@@ -58,7 +58,13 @@ def lower_rates(path: Path, name: str, settings: Settings, times: float) -> str:
             "its learning rates are low already: look at the text with `etude data report`, and test the machine with "
             "`etude doctor`"
         )
-    return f"try lower learning rates: {again(path, name, changes)}"
+    train = settings.train
+    far = [key for key in changes if SANE[key][1] < resolved(getattr(train, key.partition(".")[2]), key)]
+    what = f"try learning rates {times:g} times lower"
+    if far:
+        ranges = " and ".join(f"{key} from {SANE[key][0]:g} to {SANE[key][1]:g}" for key in far)
+        what = f"try lower learning rates (runs learn with {ranges})"
+    return f"{what}: {again(path, name, changes)}"
 
 
 def again(path: Path, name: str, changes: Mapping[str, float | str | bool]) -> str:

@@ -188,10 +188,10 @@ def spikes(losses: Sequence[float]) -> list[int]:
                 found.append(index)
                 continue
         before.append(value)
-        total, squares = total + value, squares + value**2
+        total, squares = total + value, squares + value * value
         if len(before) > SPIKE_WINDOW:
             gone = before.popleft()
-            total, squares = total - gone, squares - gone**2
+            total, squares = total - gone, squares - gone * gone
     return found
 
 

@@ -92,15 +92,10 @@ def attention_collapse(run: Evidence) -> Verdict:
         for which, what in ((one, "to a single position on every query"), (even, "to all positions alike"))
         if which.any()
     )
-    changes: dict[str, float | str | bool] = {
-        **({} if run.model.qk_norm else _WITH_QK_NORM),
-        **lowered(run.settings, 2),
-    }
-    what = " and ".join(
-        (["normalised queries and keys"] if not run.model.qk_norm else [])
-        + (["lower learning rates"] if lowered(run.settings, 2) else [])
-    )
-    advice = f"try {what}: {run.again(changes)}" if changes else run.lower_rates(2)
+    changes: dict[str, float | str | bool] = {} if run.model.qk_norm else dict(_WITH_QK_NORM)
+    changes.update(lowered(run.settings, 2))
+    normalised = "" if run.model.qk_norm else " with normalised queries and keys"
+    advice = f"a lower rate{normalised}: {run.again(changes)}" if changes else run.lower_rates(2)
     verdict = COLLAPSE.problem if (one | even).mean() >= HEADS_PROBLEM else COLLAPSE.notice
     return verdict(f"Of {len(one)} heads {text}, at step {state.step:,}.", advice)
 

@@ -65,9 +65,13 @@ def not_finite_sentence(found: NotFinite) -> str:
 def divergence_sentence(found: Divergence) -> str:
     """Return the finding in words."""
     return (
-        f"It diverged: from step {found.step:,} on the training loss rose from {found.lowest:.3f} to {found.last:,.3f} "
+        f"It diverged: from step {found.step:,} on the training loss rose from {found.lowest:.3f} to {_nats(found.last)} "
         f"nats per token at step {found.last_step:,}."
     )
+
+
+def _nats(value: float) -> str:
+    return f"{value:.3f}" if value < 1000 else f"{value:.3g}"
 
 
 def broken_sentence(history: RunHistory) -> str:
