@@ -63,7 +63,11 @@ def train(
     studio: Studio = True,
     dry_run: DryRun = False,
 ) -> None:
-    """Grow a language model from text. Without arguments: from Etude's own stories, in minutes."""
+    """Grow a language model from text. Without arguments: from Etude's own stories, in minutes.
+
+    Runs are written below `runs` (--set run.folder=FOLDER for another place). Prepared text is kept in ~/.cache/etude;
+    the environment variable ETUDE_CACHE names another folder.
+    """
     from etude.config import load_settings
     from etude.errors import InputError
 

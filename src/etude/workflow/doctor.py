@@ -128,7 +128,7 @@ def examine(settings: Settings) -> Report:
         memory_free=free_memory_bytes(device),
         places=(
             _place("runs", Path(settings.run.folder)),
-            _place("cache of prepared text", default_cache()),
+            _place("cache of prepared text, which ETUDE_CACHE chooses", default_cache()),
         ),
         extras=optional_extras(),
     )

@@ -183,7 +183,7 @@ def spikes(losses: Sequence[float]) -> list[int]:
         value = loss - losses[0]  # so that the difference of two sums of squares keeps its digits
         if len(before) >= SPIKE_FEWEST:
             mean = total / len(before)
-            deviation = math.sqrt(max(0.0, squares / len(before) - mean**2))
+            deviation = math.sqrt(max(0.0, squares / len(before) - mean * mean))
             if value - mean > SPIKE_DEVIATIONS * deviation:
                 found.append(index)
                 continue

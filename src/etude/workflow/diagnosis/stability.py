@@ -65,8 +65,8 @@ def not_finite_sentence(found: NotFinite) -> str:
 def divergence_sentence(found: Divergence) -> str:
     """Return the finding in words."""
     return (
-        f"It diverged: from step {found.step:,} on the training loss rose from {found.lowest:.3f} to {_nats(found.last)} "
-        f"nats per token at step {found.last_step:,}."
+        f"It diverged: from step {found.step:,} on the training loss rose from {found.lowest:.3f} to "
+        f"{_nats(found.last)} nats per token at step {found.last_step:,}."
     )
 
 
