@@ -144,10 +144,8 @@ def test_memorising_takes_a_training_loss_that_falls() -> None:
 def test_the_last_line_says_by_heart_only_of_memorising() -> None:
     assert BY_HEART.ladder is not None
     sentence = ladder_sentence(BY_HEART.ladder, BY_HEART)
-    assert (
-        "It passed the 2-gram at step 20 and has fallen behind it since: it is learning its text by heart"
-        in sentence
-    )
+    passed = "It passed the 2-gram at step 20 and has fallen behind it since"
+    assert f"{passed}: it is learning its text by heart" in sentence
     level = history_of([*DESCENT[:10], *[4.0] * 10], {0: START, 10: 3.5, 15: 3.9, 20: 4.0})
     sentence = ladder_sentence(BY_HEART.ladder, level)
     assert "by heart" not in sentence
@@ -158,7 +156,7 @@ def test_the_last_line_says_by_heart_only_of_memorising() -> None:
 def test_numbers_that_are_not_finite_come_first(history: RunHistory, first: int) -> None:
     verdicts = judged(evidence_of(history))
     problems = [verdict for verdict in verdicts if verdict.severity == "problem"]
-    assert [verdict.rule for verdict in problems][0] == "not a finite number"
+    assert problems[0].rule == "not a finite number"
     assert f"From step {first} on" in problems[0].finding
     assert "train.lr=0.002 --set train.muon_lr=0.0025" in problems[0].advice
     assert broken_sentence(history).startswith(f"From step {first} on")
@@ -181,12 +179,9 @@ def test_effects_of_a_diverged_run_are_not_judged() -> None:
 
 
 def overrides_of(advice: str) -> dict[str, str]:
-    words = shlex.split(advice)
-    return dict(
-        re.split("=", word, maxsplit=1)
-        for word, before in zip(words[1:], words, strict=False)
-        if before == "--set"
-    )
+    words = shlex.split(advice[advice.find("etude train") :]) if "etude train" in advice else []
+    pairs = zip(words, words[1:], strict=False)
+    return dict(re.split("=", word, maxsplit=1) for before, word in pairs if before == "--set")
 
 
 @pytest.mark.parametrize("rate", [1e-12, 1e-6, 0.02, 0.3, 30.0, 5e29, 1e300])

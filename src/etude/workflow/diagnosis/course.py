@@ -50,7 +50,7 @@ class Divergence:
 
 @dataclass(frozen=True)
 class HeldOutRise:
-    """A held-out loss that rose from its lowest, and the training loss at both places, nats per token."""
+    """A held-out loss that rose from its lowest, and the training loss just after that and at the end, nats per token."""
 
     best: EvalEvent
     last: EvalEvent
@@ -64,7 +64,7 @@ class HeldOutRise:
     @property
     def by_heart(self) -> bool:
         """Whether the text is being memorised: the training loss fell meanwhile."""
-        return self.training_now < self.training_then
+        return self.training_now < (1 - OVERFIT_NOTICE) * self.training_then
 
 
 def not_finite(history: RunHistory) -> NotFinite | None:
@@ -112,12 +112,9 @@ def held_out_rise(
     after = [event for event in evals if event.step > best.step]
     if len(after) < EVALS_AFTER or last.val_loss < (1 + OVERFIT_NOTICE) * best.val_loss:
         return None
-    end = max(last.step, steps[-1].step if steps else 0)
-    then, now = (_training_loss_at(steps, event.step, end, untrained) for event in (best, last))
-    return HeldOutRise(best, last, then, now)
-
-
-def _training_loss_at(steps: Sequence[StepEvent], step: int, end: int, untrained: float) -> float:
-    """The usual training loss in the twentieth of the run that ends at ``step``."""
-    width = max(FEWEST_STEPS, end // BLOCKS)
-    return median([e.loss for e in steps if step - width < e.step <= step] or [untrained])
+    between = [event.loss for event in steps if best.step < event.step <= last.step]
+    if not between:
+        return HeldOutRise(best, last, untrained, untrained)
+    # Not around the lowest held-out loss: a median over the descent before it would always be higher.
+    width = max(1, min(len(between) // 3, max(FEWEST_STEPS, last.step // BLOCKS)))
+    return HeldOutRise(best, last, median(between[:width]), median(between[-width:]))
