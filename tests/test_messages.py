@@ -63,7 +63,7 @@ def test_a_path_is_not_taken_for_an_option() -> None:
 def test_no_message_names_a_command_with_an_unquoted_value() -> None:
     """A command with a value in it is made by `command` or `quoted`, wherever it is printed."""
     names = "train|generate|score|data|runs|plot|inspect|studio|eval|sweep|emergence|doctor"
-    commands = re.compile(rf"\betude ({names})\b[^`]*$|--(resume|config|fork|name|local) $")
+    commands = re.compile(rf"\betude ({names})\b[^`:]*$|--(resume|config|fork|name|local) $")
     found = []
     for file in sorted(Path(etude.__file__).parent.rglob("*.py")):
         for node in ast.walk(ast.parse(file.read_text())):

@@ -130,7 +130,7 @@ def test_bytes_that_are_no_text_are_a_message_in_every_argument(
         (["inspect", "run", "--node", "caf\udce9"], "--node is not UTF-8 text"),
         (["train", "caf\udce9"], "pipe it in: etude train - < FILE"),
         (
-            ["train", "~no-such-account/x.txt"],
+            ["data", "report", "~no-such-account/x.txt"],
             "no home folder for '~no-such-account/x.txt': write the whole path",
         ),
     ],

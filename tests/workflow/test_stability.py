@@ -7,6 +7,7 @@ import io
 import math
 import re
 import shlex
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -180,7 +181,7 @@ def test_effects_of_a_diverged_run_are_not_judged() -> None:
 
 def overrides_of(advice: str) -> dict[str, str]:
     words = shlex.split(advice[advice.find("etude train") :]) if "etude train" in advice else []
-    pairs = zip(words, words[1:], strict=False)
+    pairs = pairwise(words)
     return dict(re.split("=", word, maxsplit=1) for before, word in pairs if before == "--set")
 
 

@@ -50,7 +50,7 @@ class Divergence:
 
 @dataclass(frozen=True)
 class HeldOutRise:
-    """A held-out loss that rose from its lowest, and the training loss just after that and at the end, nats per token."""
+    """A held-out loss that rose from its lowest, and the training loss after that and at the end, nats per token."""
 
     best: EvalEvent
     last: EvalEvent
