@@ -12,8 +12,11 @@ SOURCE = Path(__file__).parent.parent / "src" / "etude"
 ORDER = [
     "errors",
     "untrusted",
+    "messages",
     "files",
+    "settings_file",
     "config",
+    "places",
     "system",
     "run",
     "device",
@@ -30,7 +33,8 @@ ORDER = [
 ]
 MAX_FILE_LINES = 400
 MAX_FUNCTION_LINES = 60
-LIGHT = {"etude", "errors", "untrusted", "files", "config", "system", "run", "device", "cli"}
+LIGHT = {"etude", "errors", "untrusted", "messages", "files", "settings_file", "config", "places", "system"}
+LIGHT |= {"run", "device", "cli"}
 """Imported by `import etude` or `etude --help`: nothing heavy at the top of these, data and evaluate included."""
 HEAVY = {"torch", "transformers", "matplotlib", "pyarrow", "datasets", "tokenizers", "safetensors"}
 FILES = sorted(SOURCE.rglob("*.py"))

@@ -76,7 +76,7 @@ def test_a_wrong_setting_is_one_line_that_names_it(override: str, words: list[st
     [
         (b"[train]\nlerning = 1\n", "unknown setting"),
         (b"[train\n", "not valid TOML"),
-        (b"\xff\xfe", "cannot read"),
+        (b"[train]\nlr = 1\n# \xe9", r"line 3 has a byte \(0xe9\) that is not UTF-8: save the file as UTF-8"),
         (b"train = 3\n", "unknown setting 'train'"),
     ],
 )
@@ -97,3 +97,52 @@ def test_settings_are_frozen() -> None:
 def test_a_single_source_needs_no_brackets() -> None:
     assert load_settings(overrides=["data.sources=diary.txt"]).data.sources == ("diary.txt",)
     assert load_settings(overrides=["data.sources=['a.txt', 'b.txt']"]).data.sources == ("a.txt", "b.txt")
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32"])
+@pytest.mark.parametrize("line_end", ["\n", "\r\n"])
+def test_a_settings_file_may_be_in_any_unicode_encoding(tmp_path: Path, encoding: str, line_end: str) -> None:
+    lines = ["[data]", 'sources = ["Märchen.txt", "昔.txt"]', "[train]", "steps = 9", ""]
+    file = tmp_path / "windows.toml"
+    file.write_bytes(line_end.join(lines).encode(encoding))
+    settings = load_settings(file)
+    assert settings.data.sources == ("Märchen.txt", "昔.txt")
+    assert settings.train.steps == 9
+
+
+@pytest.mark.parametrize(
+    "path", [r"C:\Users\ada\tales.txt", r"D:\new\tales.txt", r"\\server\tales", r"C:\x y\b.txt"]
+)
+def test_a_windows_path_between_double_quotes_is_one_line_that_says_how(tmp_path: Path, path: str) -> None:
+    """Some backslashes are errors of TOML, and some silently become a tab or a line end."""
+    file = tmp_path / "settings.toml"
+    file.write_text(f'[data]\nsources = ["{path}"]\n')
+    with pytest.raises(InputError) as caught:
+        load_settings(file)
+    message = str(caught.value)
+    plain = path.replace("\\\\", "\\")
+    assert f"in single quotes, '{plain}'" in message
+    assert f'with forward slashes, "{plain.replace(chr(92), "/")}"' in message
+    assert "\n" not in message
+    file.write_text(f"[data]\nsources = ['{path}']\n")
+    assert load_settings(file).data.sources == (path,)
+
+
+@pytest.mark.parametrize("value", ['["C:\\Users\\ada"]', '"C:\\Users\\ada"', '"C:\\temp\\ada"'])
+def test_a_windows_path_between_double_quotes_on_the_command_line(value: str) -> None:
+    with pytest.raises(InputError, match="single quotes"):
+        load_settings(overrides=[f"data.sources={value}"])
+
+
+def test_a_windows_path_without_quotes_is_as_it_is() -> None:
+    assert load_settings(overrides=[r"data.sources=C:\temp\new.txt"]).data.sources == (r"C:\temp\new.txt",)
+    assert (
+        load_settings(overrides=['train.sample_prompt="Q: why?\\nA:"']).train.sample_prompt == "Q: why?\nA:"
+    )
+
+
+def test_bytes_that_are_no_text_do_not_become_settings() -> None:
+    with pytest.raises(InputError, match=r"etude train - < FILE"):
+        load_settings(values={"data.sources": ("caf\udce9.txt",)})
+    with pytest.raises(InputError, match=r"run\.name.*not UTF-8"):
+        load_settings(overrides=["run.name=caf\udce9"])

@@ -10,7 +10,6 @@
 
 from __future__ import annotations
 
-import difflib
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -20,7 +19,9 @@ import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from etude.errors import InputError
-from etude.untrusted import MAX_SETTINGS_BYTES, read_plain, shown
+from etude.messages import nearest_key
+from etude.settings_file import escape_advice, mangled_path_advice, read_toml
+from etude.untrusted import shown
 
 Auto = Literal["auto"]
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
@@ -33,8 +34,8 @@ ByteVocabulary = Annotated[int, Field(ge=257, le=2**24)]
 Decay = Annotated[float, Field(ge=0, lt=1)]
 Rate = Annotated[float, Field(gt=0)]
 _T = TypeVar("_T")
-_MOST_PARSING = 10_000_000
-"""Sum of the squares of the dots in a line: the parser's effort with a dotted key, of which a second is enough."""
+_PATHS = ("data.sources", "run.folder", "tokenizer.kind")
+"""Settings that may be paths."""
 
 
 class Section(BaseModel):
@@ -238,7 +239,7 @@ def load_settings(
     """
     tree: dict[str, Any] = {}
     if file is not None:
-        tree = _read_toml(file)
+        tree = read_toml(file)
         try:
             _refuse_unknown(_flatten(tree))
             validated(tree)
@@ -259,6 +260,9 @@ def validated(tree: Mapping[str, Any]) -> Settings:
     Raises:
         InputError: an unknown key or a bad value.
     """
+    for section, branch in tree.items():
+        for name, value in branch.items() if isinstance(branch, Mapping) else ():
+            _require_text(f"{section}.{name}", value)
     try:
         return Settings.model_validate(tree)
     except ValidationError as error:
@@ -291,22 +295,6 @@ def to_toml(settings: Settings) -> str:
     return tomli_w.dumps(settings.model_dump(mode="json"))
 
 
-def _read_toml(file: Path) -> dict[str, Any]:
-    try:
-        text = read_plain(file, MAX_SETTINGS_BYTES).decode("utf-8")
-        if sum(line.count(".") ** 2 for line in text.split("\n")) > _MOST_PARSING:
-            raise InputError(
-                f"{file} is not a settings file: it has a line of thousands of dots; check the path"
-            )
-        return tomllib.loads(text)
-    except FileNotFoundError:
-        raise InputError(f"no settings file at {file}: check the path after --config") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"cannot read the settings file {file}: {error}") from None
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{file} is not valid TOML: {shown(str(error))}") from None
-
-
 def _flatten(tree: Mapping[str, Any], prefix: str = "") -> list[str]:
     keys: list[str] = []
     for name, value in tree.items():
@@ -325,14 +313,8 @@ def _refuse_unknown(keys: Sequence[str]) -> None:
 
 
 def _nearest(key: str, known: Sequence[str]) -> str:
-    candidates = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
-    if not candidates:
-        by_leaf = {name.rsplit(".", 1)[-1]: name for name in known}
-        leaves = difflib.get_close_matches(key.rsplit(".", 1)[-1], list(by_leaf), n=1, cutoff=0.5)
-        candidates = [by_leaf[leaf] for leaf in leaves]
-    if candidates:
-        return f": did you mean '{candidates[0]}'?"
-    return ": `etude settings` lists all of them"
+    found = nearest_key(key, known)
+    return ": `etude settings` lists all of them" if found is None else f": did you mean '{found}'?"
 
 
 def _parse_override(text: str) -> tuple[str, Any]:
@@ -345,11 +327,30 @@ def _parse_override(text: str) -> tuple[str, Any]:
         value = tomllib.loads(f"value = {raw.strip()}")["value"]
     except (ValueError, RecursionError):  # no TOML, or numbers and depths that no setting has
         value = raw.strip()
+        if key in _PATHS and value[:1] in ("[", '"') and (advice := escape_advice(value)):
+            raise InputError(f"setting '{key}': {advice}") from None
     if isinstance(value, list):
         value = tuple(value)
     if key == "data.sources" and isinstance(value, str):
         value = (value,)
     return key, value
+
+
+def _require_text(key: str, value: Any) -> None:
+    """InputError for bytes that are no text, and for a Windows path that lost its backslashes to escapes."""
+    for text in value if isinstance(value, list | tuple) else [value]:
+        if not isinstance(text, str):
+            continue
+        if key in _PATHS and (advice := mangled_path_advice(text)):
+            raise InputError(f"setting '{key}': {advice}")
+        try:
+            text.encode("utf-8")
+        except UnicodeEncodeError:  # the shell's bytes, which Python keeps as halves of characters
+            piped = "rename it, or pipe it in: etude train - < FILE"
+            advice = piped if key == "data.sources" else "type it in UTF-8"
+            raise InputError(
+                f"setting '{shown(key)}' has bytes that are not UTF-8 ('{shown(text)}'): {advice}"
+            ) from None
 
 
 def _explain(error: ValidationError) -> str:

@@ -17,6 +17,7 @@ from typing import Any
 
 from etude.errors import InputError
 from etude.files import STAGING_PREFIX, read_json, write_atomic, write_failure, write_json
+from etude.messages import quoted
 from etude.system import system_id
 from etude.untrusted import MAX_LINE_BYTES, refuse_links_out
 
@@ -185,7 +186,9 @@ class RunFolder:
             raise InputError(f"'{name}' cannot name a run: use letters, digits, '-' and '_', such as my-run")
         path = folder / name
         if path.exists():
-            raise InputError(f"{path} exists already: choose another --name, or go on with --resume {path}")
+            raise InputError(
+                f"{path} exists already: choose another --name, or go on with --resume {quoted(path)}"
+            )
         return cls(path)
 
     @classmethod

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import codecs
 import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
+from io import TextIOWrapper
 from pathlib import Path
 from typing import TextIO
 
 STDERR = 2
 """Its descriptor, whatever ``sys.stderr`` has become."""
+_ESCAPE = "etude-escape"
+_MAY_FAIL = {"strict", "surrogateescape", "surrogatepass"}
+"""Error handlers that raise for some character. What else was chosen by PYTHONIOENCODING is left as it is."""
 
 
 @cache
@@ -35,6 +40,51 @@ def is_locked(file: Path) -> bool:
         return False
     place = f"{os.major(found.st_dev):02x}:{os.minor(found.st_dev):02x}:{found.st_ino}"
     return any("FLOCK" in line and place in line.split() for line in locks.splitlines())
+
+
+class Escapes:
+    """Writes what an encoding does not have as JSON does (``\\u4e2d``, two of them beyond U+FFFF), and counts it.
+
+    A line of JSON with such escapes holds the same text as before.
+    """
+
+    def __init__(self) -> None:
+        self.count = 0  # of characters, without those that stand for undecodable bytes of a name
+
+    def __call__(self, error: UnicodeError) -> tuple[str, int]:
+        if not isinstance(error, UnicodeEncodeError):
+            raise error
+        characters = error.object[error.start : error.end]
+        self.count += sum(not "\ud800" <= character <= "\udfff" for character in characters)
+        units = characters.encode("utf-16-be", "surrogatepass").hex()
+        return "".join(f"\\u{units[at : at + 4]}" for at in range(0, len(units), 4)), error.end
+
+    def report(self) -> str:
+        """Return one line on what was escaped; nothing where nothing was."""
+        if not self.count:
+            return ""
+        encoding = getattr(sys.stdout, "encoding", None) or "this output's encoding"
+        number = "1 character" if self.count == 1 else f"{self.count:,} characters"
+        return (
+            f"{number} that {encoding} does not have {'was' if self.count == 1 else 'were'} written as \\uXXXX: set "
+            "PYTHONIOENCODING=utf-8 to have the text itself"
+        )
+
+
+def make_output_safe() -> Escapes:
+    """From here on no character is an error on standard output, whatever its encoding; a closed stream drops all.
+
+    Standard error is safe as Python makes it. To be called once, at the entry of a program.
+    """
+    escapes = Escapes()
+    codecs.register_error(_ESCAPE, escapes)
+    if sys.stdout is None:
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115
+    if isinstance(sys.stdout, TextIOWrapper) and sys.stdout.errors in _MAY_FAIL:
+        sys.stdout.reconfigure(errors=_ESCAPE)
+    return escapes
 
 
 def print_nowhere(stream: TextIO) -> None:

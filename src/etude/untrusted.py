@@ -41,6 +41,16 @@ def read_plain(path: Path, most: int) -> bytes:
     return content
 
 
+def require_utf8(path: Path) -> None:
+    """InputError for a name that is not UTF-8: the library that reads weights cannot open it."""
+    try:
+        str(path).encode("utf-8")
+    except UnicodeEncodeError:
+        raise InputError(
+            f"'{shown(str(path))}' has bytes that are not UTF-8, so its weights cannot be read: rename the folder"
+        ) from None
+
+
 def inside(folder: Path, name: Any) -> Path:
     """The file of ``folder`` that a stranger's file names; InputError for a name that is not of a file in it."""
     if not isinstance(name, str) or not _is_plain_name(name):

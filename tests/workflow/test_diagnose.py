@@ -41,6 +41,7 @@ from etude.workflow.diagnosis.held_out import above_the_ladder, data_leak
 from etude.workflow.diagnosis.network import attention_collapse, idle_units
 from etude.workflow.diagnosis.overlap import Overlap
 from etude.workflow.diagnosis.planned import absurd_shape, loader_bound, schedule_not_finished
+from etude.workflow.diagnosis.stability import numbers_not_finite
 from etude.workflow.history import RunHistory
 
 
@@ -100,7 +101,7 @@ def losses_of(run: Evidence) -> list[float]:
 def test_a_healthy_run_has_no_problem(healthy: Evidence) -> None:
     verdicts = [rule(healthy) for rule in RULES]
     assert {v.rule: v.finding for v in verdicts if v.severity in ("problem", "not judged")} == {}
-    assert len({v.rule for v in verdicts}) == len(RULES) == 12
+    assert len({v.rule for v in verdicts}) == len(RULES) == 14
     spoken = {v.rule for v in verdicts if v.severity == "notice"}
     assert spoken <= {"validation set too small", "still above the n-gram ladder"}
 
@@ -132,7 +133,7 @@ def test_a_huge_rate_is_too_high(folder: Path, in_cache: pytest.MonkeyPatch) -> 
     verdict = rate_too_high(run)
     assert verdict.severity == "problem"
     assert "above the" in verdict.finding
-    assert "train.lr=1.25" in verdict.advice
+    assert "train.lr=0.02 --set train.muon_lr=0.025" in verdict.advice  # a quarter of 5 is no rate
     assert rate_too_low(run).severity != "problem"
 
 
@@ -172,14 +173,14 @@ def test_a_loss_that_only_wavers_about_its_beginning_is_not_too_high_a_rate(heal
     assert rate_too_high(with_losses(healthy, wavering.tolist())).severity == "problem"
 
 
-def test_a_loss_that_is_no_number_is_a_rate_too_high(healthy: Evidence) -> None:
+def test_a_loss_that_is_no_number_is_found(healthy: Evidence) -> None:
     losses = [*losses_of(healthy)[:-1], math.nan]
-    assert "step 200" in rate_too_high(with_losses(healthy, losses)).finding
+    assert "step 200" in numbers_not_finite(with_losses(healthy, losses)).finding
     reason = "the loss of step 7 is nan and the norm of its gradient nan: the run stopped"
     failed = dataclasses.replace(healthy, state="failed", reason=reason)
-    assert rate_too_high(failed).severity == "problem"
+    assert numbers_not_finite(failed).severity == "problem"
     full = dataclasses.replace(healthy, state="failed", reason="could not write banana/info: disk full")
-    assert rate_too_high(full).severity == "fine"
+    assert numbers_not_finite(full).severity == "fine"
 
 
 def test_a_rate_far_from_the_dials_is_worth_a_notice(healthy: Evidence) -> None:

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from etude.cli.command import Command
 from etude.cli.options import SOURCES_HELP, ConfigFile, Overrides
 
 app = typer.Typer(help="Look at text before training on it.", no_args_is_help=True)
@@ -20,7 +21,7 @@ def data() -> None:
     """Look at text before training on it."""
 
 
-@app.command("report")
+@app.command("report", cls=Command)
 def report(
     sources: Annotated[list[str], typer.Argument(help=SOURCES_HELP)],
     picture: Picture = None,

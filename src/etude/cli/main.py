@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
+from contextlib import suppress
 
 import typer
 
 from etude.cli import data, doctor, emergence, evaluate, inspect, runs, studio, sweep, train, use
+from etude.cli.command import Command
 from etude.errors import EtudeError
-from etude.system import print_nowhere
+from etude.places import settle_account
+from etude.system import make_output_safe, print_nowhere
 
 app = typer.Typer(
     name="etude",
@@ -20,46 +24,75 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command("train")(train.train)
-app.command("generate")(use.generate)
-app.command("score")(use.score)
+app.command("train", cls=Command)(train.train)
+app.command("generate", cls=Command)(use.generate)
+app.command("score", cls=Command)(use.score)
 app.add_typer(data.app, name="data")
-app.command("runs")(runs.runs)
-app.command("plot")(runs.plot)
-app.command("settings")(runs.settings)
-app.command("inspect")(inspect.inspect)
-app.command("studio")(studio.studio)
-app.command("eval")(evaluate.evaluate)
-app.command("sweep")(sweep.sweep)
-app.command("emergence")(emergence.emergence)
-app.command("doctor")(doctor.doctor)
+app.command("runs", cls=Command)(runs.runs)
+app.command("plot", cls=Command)(runs.plot)
+app.command("settings", cls=Command)(runs.settings)
+app.command("inspect", cls=Command)(inspect.inspect)
+app.command("studio", cls=Command)(studio.studio)
+app.command("eval", cls=Command)(evaluate.evaluate)
+app.command("sweep", cls=Command)(sweep.sweep)
+app.command("emergence", cls=Command)(emergence.emergence)
+app.command("doctor", cls=Command)(doctor.doctor)
 
 INTERRUPTED = 130
+_OUTPUT_IS_FULL = {errno.ENOSPC, errno.EIO, errno.EDQUOT}
 
 
 def run() -> None:
-    """Entry point. Exit code 2 for a person's mistake, 1 for a failure, 130 for Ctrl-C; one line on stderr."""
+    """Entry point. Exit code 2 for a user's mistake, 1 for a failure, 130 for Ctrl-C; one line on stderr."""
     # Workers are forked for encoding; the tokenizer's own threads would only warn about it.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    escapes = make_output_safe()
+    code = _exit_code()
     try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # The reader of our output (head, less) went away; that is its right.
+        print_nowhere(sys.stdout)
+    except OSError as error:
+        print_nowhere(sys.stdout)
+        print(f"etude: could not write the output: {error.strerror or error}", file=sys.stderr)
+        code = code or 1
+    if note := escapes.report():
+        print(f"etude: {note}", file=sys.stderr)
+    sys.exit(code)
+
+
+def _exit_code() -> int:
+    """Do what the command line says; the exit code, once an error is reported."""
+    try:
+        settle_account()
         app()
     except EtudeError as error:
-        sys.stdout.flush()
+        with suppress(OSError):
+            sys.stdout.flush()
         print(f"etude: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
+        return error.exit_code
     except MemoryError:
         print(
             "etude: this machine has not enough memory free for that: close other programs", file=sys.stderr
         )
-        sys.exit(1)
+        return 1
     except SystemExit as ending:
         if ending.code == INTERRUPTED:  # what typer makes of Ctrl-C
             print("etude: interrupted", file=sys.stderr)
-        raise
+        if isinstance(ending.code, str):
+            print(ending.code, file=sys.stderr)
+            return 1
+        return ending.code or 0
     except BrokenPipeError:
-        # The reader of our output (head, less) went away; that is its right.
         print_nowhere(sys.stdout)
-        sys.exit(0)
+    except OSError as error:
+        if error.errno not in _OUTPUT_IS_FULL or error.filename is not None:
+            raise
+        print_nowhere(sys.stdout)
+        print(f"etude: could not write the output: {error.strerror}", file=sys.stderr)
+        return 1
+    return 0
 
 
 if __name__ == "__main__":

@@ -63,7 +63,11 @@ def train(
     studio: Studio = True,
     dry_run: DryRun = False,
 ) -> None:
-    """Grow a language model from text. Without arguments: from Etude's own stories, in minutes."""
+    """Grow a language model from text. Without arguments: from Etude's own stories, in minutes.
+
+    Runs are written below `runs` (--set run.folder=FOLDER for another place). Prepared text is kept in ~/.cache/etude;
+    the environment variable ETUDE_CACHE names another folder.
+    """
     from etude.config import load_settings
     from etude.errors import InputError
 
@@ -85,9 +89,7 @@ def train(
     limit = None if stop_after is None else parse_duration(stop_after)
     if resume is not None:
         if values or config or dry_run or fork:
-            raise InputError(
-                "--resume goes on with the run's own settings: change one of them with --set, or leave it out"
-            )
+            raise InputError("--resume continues with the run's own settings: change one of them with --set")
         runs = resume.absolute().parent
         _watched(lambda jobs: jobs.resume(resume, overrides=changes, stop_after=limit), runs, studio)
     elif fork is not None:

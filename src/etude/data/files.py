@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from etude.files import STAGING_PREFIX, hash_file, write_failure
+from etude.places import cache_folder
 
 
 def default_cache() -> Path:
-    """``$ETUDE_CACHE``, or ``~/.cache/etude``."""
-    chosen = os.environ.get("ETUDE_CACHE")
-    return Path(chosen).expanduser() if chosen else Path.home() / ".cache" / "etude"
+    """Return the folder of prepared text, :func:`etude.places.cache_folder`."""
+    return cache_folder()
 
 
 def key_of(value: Any) -> str:

@@ -12,6 +12,7 @@ import etude
 from etude.errors import InputError
 from etude.evaluate.results import SCHEMA, Exact, Measured, ProbeResult
 from etude.evaluate.statistics import Estimate, Interval
+from etude.messages import command
 from etude.run import JsonLines
 from etude.untrusted import MAX_JSON_BYTES, shown
 
@@ -116,7 +117,7 @@ def read_records(run: Path, *, none_will_do: bool = False) -> Records:
     """
     file = run / FILE
     if not file.is_file():
-        raise InputError(f"{run} has no {FILE}: ask its checkpoints first, with `etude eval {run}`")
+        raise InputError(f"{run} has no {FILE}: ask its checkpoints first, with `{command('eval', run)}`")
     if file.stat().st_size > MAX_JSON_BYTES:
         raise InputError(f"{file} is damaged (longer than {MAX_JSON_BYTES:,} bytes): restore it")
     found: dict[tuple[Any, ...], ProbeRecord] = {}
@@ -134,7 +135,7 @@ def read_records(run: Path, *, none_will_do: bool = False) -> Records:
         where = record.where
         found[record.probe, record.condition, record.items, where.step] = record
     if not found and not none_will_do:
-        raise InputError(f"{file} holds no record of a probe: ask again, with `etude eval {run}`")
+        raise InputError(f"{file} holds no record of a probe: ask again, with `{command('eval', run)}`")
     ordered = sorted(found.values(), key=lambda record: record.where.step)
     return Records(tuple(ordered), damaged)
 

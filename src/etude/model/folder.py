@@ -19,6 +19,7 @@ from etude.model.gpt2_names import from_gpt2_state, to_gpt2_state
 from etude.model.hf_config import config_from_hf, config_to_hf
 from etude.model.language_model import LanguageModel
 from etude.model.weights import WEIGHTS, WEIGHTS_INDEX, StoredWeights
+from etude.untrusted import require_utf8
 
 CONFIG = "config.json"
 GENERATION = "generation_config.json"
@@ -126,6 +127,7 @@ def load_model_folder(
     built. Raises InputError that names the file and the first tensors that are missing, unexpected or of
     another shape.
     """
+    require_utf8(folder)
     config = load_config(folder)
     weights = StoredWeights.open(folder, config)
     # A layer holds several tensors: a config.json that claims more layers than tensors is not worth building.

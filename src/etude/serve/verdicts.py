@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from etude.errors import EtudeError
+from etude.messages import command
 
 LONGEST = 600.0
 _ONE_AT_A_TIME = asyncio.Lock()
@@ -21,11 +22,11 @@ async def verdicts(run: Path) -> list[dict[str, Any]]:
     Raises:
         EtudeError: the doctor came to no verdict; what it said instead.
     """
-    command = ["-m", "etude.serve.gently", "etude", "doctor", str(run.absolute()), "--json"]
+    words = ["-m", "etude.serve.gently", "etude", "doctor", str(run.absolute()), "--json"]
     async with _ONE_AT_A_TIME:
         process = await asyncio.create_subprocess_exec(
             sys.executable,
-            *command,
+            *words,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
             start_new_session=True,
@@ -34,7 +35,7 @@ async def verdicts(run: Path) -> list[dict[str, Any]]:
             out, told = await asyncio.wait_for(process.communicate(), LONGEST)
         except TimeoutError:
             raise EtudeError(
-                f"the doctor took more than {LONGEST:.0f} seconds: ask `etude doctor {run}`"
+                f"the doctor took more than {LONGEST:.0f} seconds: ask `{command('doctor', run)}`"
             ) from None
         finally:
             if process.returncode is None:

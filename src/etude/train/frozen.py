@@ -8,6 +8,7 @@ from typing import Any
 from etude.config import Settings, get_value, known_keys, load_settings, with_values
 from etude.errors import InputError
 from etude.files import hash_file, read_object
+from etude.messages import quoted
 from etude.run import RunFolder
 
 
@@ -25,7 +26,7 @@ def own_settings(run: RunFolder) -> tuple[Settings, dict[str, Any]]:
     ):
         raise InputError(
             f"{run.settings_file} is damaged or was changed since the run began: put it back, change it with --resume "
-            f"{run.path} --set KEY=VALUE, or begin a new run from it with --config {run.settings_file}"
+            f"{quoted(run.path)} --set KEY=VALUE, or begin a new run from it with --config {quoted(run.settings_file)}"
         )
     return load_settings(run.settings_file), recorded
 

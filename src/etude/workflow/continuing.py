@@ -25,7 +25,9 @@ from etude.data.reading.sources import absolute_source
 from etude.data.tokens.tokenizer import EtudeTokenizer
 from etude.errors import InputError
 from etude.files import hash_bytes, hash_file, read_object, write_atomic, write_json
+from etude.messages import quoted
 from etude.model.folder import load_config
+from etude.places import expanded
 from etude.run import RunFolder, free_name
 from etude.train.checkpoint import MARKER, Checkpoint, list_checkpoints, step_of, verify_checkpoint
 from etude.train.frozen import differences, own_settings
@@ -117,7 +119,7 @@ def reopen(path: Path, overrides: Sequence[str], console: Console) -> tuple[Plan
         if key not in OBSERVING | STEERING or follows_clock:
             other = "begin a new run without --resume"
             if not key.startswith(("tokenizer.", "model.")):  # with these its weights would be of no use
-                other = f"begin one from it with --fork {path} --set {key}={after}"
+                other = f"begin one from it with --fork {quoted(path)} --set {quoted(f'{key}={after}')}"
             raise InputError(
                 f"{path} has {key} = {before!r}, and with {after!r} it would be another run: leave that out, or {other}"
             )
@@ -195,7 +197,7 @@ def from_any_folder(settings: Settings) -> Settings:
     kind = settings.tokenizer.kind
     values: dict[str, Any] = {"data.sources": tuple(map(absolute_source, settings.data.sources))}
     if kind not in ("bpe", "char"):
-        values["tokenizer.kind"] = str(Path(kind).expanduser().absolute())
+        values["tokenizer.kind"] = str(expanded(kind).absolute())
     return with_values(settings, values)
 
 

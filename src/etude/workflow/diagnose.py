@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
@@ -16,35 +17,65 @@ from etude.workflow.diagnosis.gather import gather
 from etude.workflow.diagnosis.held_out import above_the_ladder, data_leak, validation_too_small
 from etude.workflow.diagnosis.network import attention_collapse, idle_units
 from etude.workflow.diagnosis.planned import absurd_shape, loader_bound, schedule_not_finished
+from etude.workflow.diagnosis.stability import loss_diverged, numbers_not_finite
 from etude.workflow.diagnosis.verdict import SEVERITIES, Verdict
 from etude.workflow.display import printable
 
 RULES: tuple[Callable[[Evidence], Verdict], ...] = (
-    not_learning,
+    numbers_not_finite,
+    loss_diverged,
     rate_too_high,
+    not_learning,
     rate_too_low,
-    overfitting,
     data_leak,
-    validation_too_small,
-    idle_units,
+    overfitting,
     attention_collapse,
-    loader_bound,
+    idle_units,
     schedule_not_finished,
     above_the_ladder,
+    validation_too_small,
     absurd_shape,
+    loader_bound,
 )
+"""In the order of causes: what an earlier one finds may be why a later one finds something."""
+_CAUSES = RULES[:2]
+_EFFECTS = {
+    rate_too_high,
+    not_learning,
+    rate_too_low,
+    overfitting,
+    attention_collapse,
+    idle_units,
+    schedule_not_finished,
+    above_the_ladder,
+    validation_too_small,
+}
+"""What these find of a broken run follows from that, and what they advise would not mend it."""
 _STYLES = {"problem": "bold red", "notice": "yellow"}
 
 
 def diagnose(run: Path, console: Console) -> list[Verdict]:
-    """What every rule says of the run, the worst first.
+    """Return the verdict of every rule: the worst first, and of equally bad ones the cause before its effects.
 
     Raises:
         InputError: there is no run, or its settings, manifest or ladder are damaged.
     """
     with console.status("reading the run and its text"):
         evidence = gather(run)
-    return sorted((rule(evidence) for rule in RULES), key=lambda verdict: SEVERITIES.index(verdict.severity))
+    return sorted(judged(evidence), key=lambda verdict: SEVERITIES.index(verdict.severity))
+
+
+def judged(evidence: Evidence) -> list[Verdict]:
+    """Return the verdicts in the order of causes; effects of a cause that was found are not judged."""
+    cause, verdicts = "", []
+    for rule in RULES:
+        verdict = rule(evidence)
+        if cause and (rule in _EFFECTS or rule in _CAUSES):
+            verdict = replace(verdict, severity="not judged", finding=f"{cause} comes first", advice="")
+        elif rule in _CAUSES and verdict.severity == "problem":
+            cause = verdict.rule
+        verdicts.append(verdict)
+    return verdicts
 
 
 def show(run: Path, console: Console, *, json_lines: bool = False) -> bool:
@@ -83,7 +114,10 @@ def _paragraphs(run: Path, verdicts: Sequence[Verdict]) -> list[Text]:
     if fine := by_severity["fine"]:
         paragraphs.append(Text(f"\nnothing found: {', '.join(verdict.rule for verdict in fine)}"))
     if absent := by_severity["not judged"]:
-        reasons = "; ".join(f"{verdict.rule} ({printable(verdict.finding)})" for verdict in absent)
+        by_reason: dict[str, list[str]] = {}
+        for verdict in absent:
+            by_reason.setdefault(printable(verdict.finding), []).append(verdict.rule)
+        reasons = "; ".join(f"{', '.join(rules)} ({reason})" for reason, rules in by_reason.items())
         paragraphs.append(Text(f"\ncould not be judged: {reasons}"))
     return paragraphs
 

@@ -6,6 +6,7 @@ import dataclasses
 import importlib.metadata
 import json
 import math
+import os
 import platform
 import re
 import shutil
@@ -33,6 +34,7 @@ from etude.device import (
     total_memory_bytes,
 )
 from etude.errors import InputError
+from etude.places import expanded
 from etude.train.self_test import SelfTest, remedy, self_test
 from etude.workflow.summary import say
 
@@ -126,7 +128,7 @@ def examine(settings: Settings) -> Report:
         memory_free=free_memory_bytes(device),
         places=(
             _place("runs", Path(settings.run.folder)),
-            _place("cache of prepared text", default_cache()),
+            _place("cache of prepared text, which ETUDE_CACHE chooses", default_cache()),
         ),
         extras=optional_extras(),
     )
@@ -197,8 +199,8 @@ def _is_installed(package: str) -> bool:
 
 
 def _place(holds: str, folder: Path) -> Place:
-    folder = folder.expanduser().absolute()
-    there = next(parent for parent in (folder, *folder.parents) if parent.is_dir())
+    folder = expanded(folder).absolute()
+    there = next(parent for parent in (folder, *folder.parents) if os.path.isdir(parent))
     return Place(holds, folder, shutil.disk_usage(there).free)
 
 

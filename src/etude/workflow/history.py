@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from statistics import median
 from typing import Any, TypeVar
@@ -13,7 +13,16 @@ from etude.errors import InputError
 from etude.evaluate.ladder import Ladder
 from etude.files import read_json
 from etude.run import RunFolder
-from etude.train.events import EndEvent, EvalEvent, Event, LengthEvent, RungEvent, SampleEvent, StepEvent
+from etude.train.events import (
+    EndEvent,
+    EvalEvent,
+    Event,
+    LeftOutEvent,
+    LengthEvent,
+    RungEvent,
+    SampleEvent,
+    StepEvent,
+)
 
 Record = dict[str, Any]
 EventType = TypeVar("EventType", bound=Event)
@@ -32,6 +41,7 @@ class RunHistory:
     lengths: list[LengthEvent]
     end: EndEvent | None
     ladder: Ladder | None
+    skipped: list[int] = field(default_factory=list)  # steps whose update was not finite
 
     @classmethod
     def load(cls, folder: Path) -> RunHistory:
@@ -53,6 +63,7 @@ class RunHistory:
             _events(LengthEvent, metrics),
             ends[-1] if ends else None,
             _ladder(run) if run.ladder_file.exists() else None,
+            [record["step"] for record in metrics if record["event"] == LeftOutEvent.name],
         )
 
     @property
@@ -116,12 +127,12 @@ def _events(kind: type[EventType], records: Iterable[Record]) -> list[EventType]
 
 def _event(kind: type[EventType], record: Record) -> EventType:
     values: dict[str, Any] = {}
-    for field in fields(kind):
-        value = record.get(field.name)
-        if field.type == "str":
-            values[field.name] = value if isinstance(value, str) else ""
+    for declared in fields(kind):
+        value = record.get(declared.name)
+        if declared.type == "str":
+            values[declared.name] = value if isinstance(value, str) else ""
         else:
-            values[field.name] = _number(value, math.nan if field.type == "float" else 0)
+            values[declared.name] = _number(value, math.nan if declared.type == "float" else 0)
     return kind(**values)
 
 

@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from etude.errors import InputError
+from etude.messages import command
 from etude.run import RunFolder
 from etude.serve.plain import plain
 from etude.untrusted import shown
@@ -240,7 +241,9 @@ def _forked(question: Question) -> Look:
     step = max(recorded.checkpoints, default=0) if question.step is None else question.step
     run = desk.fork(question.path, step, question.knobs, question.fork)
     turned = "; ".join(question.knobs)
-    said = f"{run.path} stands at step {step} with {turned}: go on with etude train --resume {run.path}"
+    said = (
+        f"{run.path} stands at step {step} with {turned}: go on with {command('train', '--resume', run.path)}"
+    )
     return Look([said], {"run": str(run.path), "step": step, "turned": list(question.knobs)})
 
 

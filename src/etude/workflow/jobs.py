@@ -15,6 +15,7 @@ from etude.data.report_picture import draw_report
 from etude.device import available_cores, place_on_machine
 from etude.errors import InputError
 from etude.files import write_json
+from etude.messages import command
 from etude.model.cost import count_parameters
 from etude.run import RunFolder, free_name
 from etude.train.checkpoint import list_checkpoints, newest_good_checkpoint
@@ -87,7 +88,8 @@ def require_steps_left(plan: Plan, run: RunFolder) -> None:
     told = status.get("step", 0)
     if status.get("state") == "finished" and isinstance(told, int) and last >= told:
         raise InputError(
-            f"{run.path} is finished at step {last}: use it with `etude generate {run.path}`, or give it more steps "
+            f"{run.path} is finished at step {last}: use it with `{command('generate', run.path)}`, or give it "
+            f"more steps "
             f"with --set train.steps={2 * last}"
         )
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import shlex
 import sys
 import time
 from pathlib import Path
@@ -14,6 +13,7 @@ from rich.console import Console
 from etude.config import Settings, get_value
 from etude.data.prepare import PreparedData
 from etude.device import describe_machine
+from etude.messages import command
 from etude.train.dial import MAX_EPOCHS
 from etude.train.own_text import prepared
 from etude.train.plan import Plan, plan_on
@@ -70,7 +70,7 @@ def manifest(plan: Plan) -> dict[str, Any]:
     data = plan.data
     return {
         "schema": MANIFEST_SCHEMA,
-        "command": shlex.join(["etude", *sys.argv[1:]]),
+        "command": command(*sys.argv[1:]),
         "seed": plan.settings.run.seed,
         "sources": list(plan.settings.data.sources),
         "data_fingerprint": data.fingerprint,

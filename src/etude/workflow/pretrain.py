@@ -23,7 +23,15 @@ from etude.data.prepare import open_prepared
 from etude.device import forget_peak_memory, peak_memory_bytes
 from etude.errors import EtudeError, InputError
 from etude.evaluate.ladder import Ladder, build_ladder
-from etude.files import hash_file, read_json, read_object, staged_folder, write_atomic, write_json
+from etude.files import (
+    hash_file,
+    read_json,
+    read_object,
+    staged_folder,
+    write_atomic,
+    write_failure,
+    write_json,
+)
 from etude.model.cost import count_parameters
 from etude.run import RunFolder, free_name
 from etude.train.checkpoint import (
@@ -345,7 +353,10 @@ def cached_ladder(plan: Plan, console: Console) -> Ladder:
     wanted, scored_bytes = plan.settings.ladder, validation_text(plan).source_bytes
     key = f"{plan.data.corpus_hash}-{wanted.max_order}-{wanted.max_train_bytes}-{scored_bytes}"
     file = default_cache() / "ladders" / f"{key}.json"
-    file.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise write_failure(file.parent, error) from error
     if file.is_file():
         try:
             return Ladder.from_json(read_json(file))

@@ -11,15 +11,10 @@ from pathlib import Path
 from etude.config import resolved
 from etude.errors import EtudeError, InputError
 from etude.files import write_failure
+from etude.messages import command
 from etude.model.config import ModelConfig
 from etude.run import RunFolder
-from etude.train.checkpoint import (
-    EARLY_STEPS,
-    Snapshot,
-    checkpoint_name,
-    prune_checkpoints,
-    save_checkpoint,
-)
+from etude.train.checkpoint import EARLY_STEPS, Snapshot, checkpoint_name, prune_checkpoints, save_checkpoint
 from etude.train.events import CheckpointEvent, Event
 from etude.train.loop import TrainState
 from etude.train.plan import Plan
@@ -103,7 +98,7 @@ def require_room(folder: Path, needed: int) -> None:
     if free < needed:
         raise EtudeError(
             f"a checkpoint takes {_megabytes(needed)} and {folder} has {_megabytes(free)} free: free some space, then "
-            f"go on with:  etude train --resume {folder}"
+            f"go on with:  {command('train', '--resume', folder)}"
         )
 
 

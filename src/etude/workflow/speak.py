@@ -132,6 +132,8 @@ def _cleaned(document: str, texts: list[str], log: SourceLog) -> Iterator[tuple[
 
 
 def _standard_input() -> str:
+    if sys.stdin is None:
+        raise InputError("standard input is closed: pipe the prompt into the command, or type it")
     try:
         return sys.stdin.buffer.read().decode("utf-8")
     except UnicodeDecodeError as error:

@@ -3,22 +3,31 @@
 from __future__ import annotations
 
 import dataclasses
+import math
+from collections.abc import Mapping
 from pathlib import Path
 
 from rich.console import Console
 from rich.panel import Panel
 from rich.text import Text
 
-from etude.config import resolved
+from etude.config import load_settings, resolved
 from etude.evaluate.ladder import Ladder
 from etude.generate.sampling import USUAL_SAMPLING, NotFinite
+from etude.messages import command
 from etude.run import RunFolder
 from etude.train.plan import Plan
+from etude.workflow.diagnosis.advice import again, lowered
+from etude.workflow.diagnosis.course import held_out_rise
+from etude.workflow.diagnosis.stability import broken_sentence, untrained
 from etude.workflow.display import format_duration, printable
 from etude.workflow.history import RunHistory
 from etude.workflow.language import load
 from etude.workflow.pretrain import Outcome
 from etude.workflow.tasks import CLOSING_SAMPLE_TOKENS, CLOSING_SAMPLES
+
+BROKEN_RATE = 4
+"""How many times lower the rates are that a run gets next whose loss diverged."""
 
 
 def close(outcome: Outcome, console: Console) -> None:
@@ -26,25 +35,26 @@ def close(outcome: Outcome, console: Console) -> None:
     if outcome.reason == "stopped":
         say(
             console,
-            f"stopped and saved at step {outcome.step}; go on with:  etude train --resume {outcome.run.path}",
+            f"stopped and saved at step {outcome.step}; "
+            f"go on with:  {command('train', '--resume', outcome.run.path)}",
         )
         return
     history = RunHistory.load(outcome.run.path)
     say(console, "\n".join(_figures(history)))
-    if history.ladder is not None:
+    broken = broken_sentence(history)
+    if broken:
+        say(console, broken)
+    elif history.ladder is not None:
         say(console, ladder_sentence(history.ladder, history))
     _speak(outcome.run.path, console)
-    say(console, "\nnext:\n" + what_next(outcome.run.path))
+    say(console, "\nnext:\n" + (what_to_change(outcome.run) if broken else what_next(outcome.run.path)))
 
 
 def ladder_sentence(ladder: Ladder, history: RunHistory) -> str:
     """How the model compares with counting, in words."""
     passed, final = history.passed_at, history.evals[-1].bits_per_byte
     if passed and ladder.passed(final) < max(passed):
-        return (
-            f"It passed the {max(passed)}-gram at step {passed[max(passed)]} and has fallen behind it since: it is "
-            "learning its text by heart; fewer --steps or more text will help."
-        )
+        return _fallen_behind(f"It passed the {max(passed)}-gram at step {passed[max(passed)]}", history)
     if not passed:
         lowest = ladder.rungs[0]
         return f"It has not passed any n-gram model yet (the {lowest.order}-gram is at {lowest.bits_per_byte:.3f})."
@@ -60,6 +70,34 @@ def ladder_sentence(ladder: Ladder, history: RunHistory) -> str:
         f"{text}; the {following.order}-gram ({following.bits_per_byte:.3f} bits a byte) still predicts better"
         f" (the best count: {best.order}-gram, {best.bits_per_byte:.3f})."
     )
+
+
+def _fallen_behind(passed: str, history: RunHistory) -> str:
+    """Why the model predicts worse than it did: memorising is said only where the training loss fell meanwhile."""
+    steps = [event for event in history.steps if math.isfinite(event.loss)]
+    evals = [event for event in history.evals if math.isfinite(event.val_loss)]
+    rise = held_out_rise(steps, evals, untrained(history)) if steps else None
+    if rise is not None and rise.by_heart:
+        return (
+            f"{passed} and has fallen behind it since: it is learning its text by heart (since step "
+            f"{rise.best.step:,} the training loss fell from {rise.training_then:.3f} to {rise.training_now:.3f} and "
+            f"the held-out loss rose from {rise.best.val_loss:.3f} to {rise.last.val_loss:.3f}); fewer --steps or "
+            "more text will help."
+        )
+    return (
+        f"{passed} and has fallen behind it since, though its training loss did not fall meanwhile: "
+        f"{command('doctor', history.folder)} looks for the cause."
+    )
+
+
+def what_to_change(run: RunFolder) -> str:
+    """The commands for a run whose numbers cannot be used, in two columns."""
+    settings = load_settings(run.settings_file)
+    changes = lowered(settings, BROKEN_RATE)
+    commands = {command("doctor", run.path): "what is wrong with it, and what to do"}
+    if changes:
+        commands = {again(run.path, run.path.name, changes): "again, with lower learning rates"} | commands
+    return _in_columns(commands)
 
 
 def promise_sentence(plan: Plan, run: RunFolder, seconds: float) -> str:
@@ -78,11 +116,15 @@ def promise_sentence(plan: Plan, run: RunFolder, seconds: float) -> str:
 def what_next(path: Path) -> str:
     """The commands for a finished run, in two columns."""
     commands = {
-        f'etude generate {path} "One day"': "let it go on from your words",
-        f"etude score {path} FILE": "how probable it finds a text",
-        f"etude plot {path}": "its loss curve with the n-gram rungs",
-        "etude train YOUR-FILE-OR-FOLDER": "the same with your own text",
+        command("generate", path, "One day"): "let it go on from your words",
+        command("score", path, "FILE"): "how probable it finds a text",
+        command("plot", path): "its loss curve with the n-gram rungs",
+        command("train", "YOUR-FILE-OR-FOLDER"): "the same with your own text",
     }
+    return _in_columns(commands)
+
+
+def _in_columns(commands: Mapping[str, str]) -> str:
     width = max(map(len, commands))
     return "\n".join(f"  {command:<{width}}   {what}" for command, what in commands.items())
 

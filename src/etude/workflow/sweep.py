@@ -18,6 +18,7 @@ from rich.console import Console
 
 from etude.config import Settings, load_settings, resolved, with_values
 from etude.errors import EtudeError, InputError
+from etude.messages import command
 from etude.run import RunFolder
 from etude.workflow.claims import claimed
 from etude.workflow.display import format_duration
@@ -76,7 +77,7 @@ def begin(settings: Settings, asked: Asked, console: Console) -> None:
     total = sum(member.seconds for member in members)
     console.print(
         f"{len(plan.sizes)} sizes by {asked.num_seeds} seeds, {tokens:,} tokens each: about {format_duration(total)}, "
-        f"probes at every checkpoint included; stop it when you like, `etude sweep --resume {folder}` goes on",
+        f"probes at every checkpoint included; stop it when you like, `{command('sweep', '--resume', folder)}` goes on",
         markup=False,
         highlight=False,
         soft_wrap=True,
@@ -117,7 +118,7 @@ def work(plan: SweepPlan, console: Console) -> None:
     if failed:
         raise EtudeError(
             f"{len(failed)} of {len(plan.members)} runs failed ({', '.join(failed)}): see their .log in "
-            f"{plan.progress}, and go on with `etude sweep --resume {plan.folder}`"
+            f"{plan.progress}, and go on with `{command('sweep', '--resume', plan.folder)}`"
         )
     say_how_it_came(plan, console)
 

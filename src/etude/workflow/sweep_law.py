@@ -9,6 +9,7 @@ from rich.console import Console
 from etude.errors import InputError
 from etude.evaluate.emergence.law import EndOfRun, fit_law
 from etude.files import read_object, write_json
+from etude.messages import command, quoted
 from etude.workflow.history import RunHistory
 from etude.workflow.sweep_plan import Member, SweepPlan
 
@@ -65,7 +66,8 @@ def say_how_it_came(plan: SweepPlan, console: Console) -> None:
             soft_wrap=True,
         )
     console.print(
-        f"how its abilities came: etude emergence {plan.folder}/*-seed* --report {plan.folder}/report",
+        f"how its abilities came: {command('emergence')} {quoted(plan.folder)}/*-seed* "
+        f"--report {quoted(plan.folder / 'report')}",
         markup=False,
         highlight=False,
         soft_wrap=True,

@@ -18,6 +18,7 @@ from etude.config import Settings, resolved, to_toml, with_values
 from etude.data.prepare import PreparedData
 from etude.errors import InputError
 from etude.files import read_object, staged_folder, write_atomic, write_json
+from etude.messages import command
 from etude.model.cost import count_parameters
 from etude.train.plan import Plan, plan_on
 from etude.train.sizes import SHAPES, Size
@@ -82,8 +83,8 @@ class SweepPlan:
         """
         if self.folder.exists():
             raise InputError(
-                f"{self.folder} is there already: go on with `etude sweep --resume {self.folder}`, or take another "
-                "--name"
+                f"{self.folder} is there already: go on with `{command('sweep', '--resume', self.folder)}`, or take "
+                "another --name"
             )
         self.folder.parent.mkdir(parents=True, exist_ok=True)
         with staged_folder(self.folder, replace=False) as staging:

@@ -6,7 +6,6 @@ text depends on (``identity``, for the cache) and yields pieces of documents. No
 
 from __future__ import annotations
 
-import difflib
 import os
 import shutil
 import sys
@@ -21,6 +20,8 @@ from etude.data.reading.piece import Piece, SourceLog
 from etude.data.reading.streams import CHUNK_BYTES, compression_of
 from etude.errors import InputError
 from etude.files import hash_file
+from etude.messages import nearest_file
+from etude.places import expanded
 
 
 class Source(Protocol):
@@ -46,7 +47,7 @@ class PathSource:
 
     def __init__(self, name: str, text_field: str) -> None:
         self.name = name
-        self.root = Path(name).expanduser()
+        self.root = expanded(name)
         self.text_field = text_field
         if self.root.is_symlink() and not self.root.exists():
             raise InputError(f"'{name}' is a link to nothing: name the file itself")
@@ -173,7 +174,7 @@ def absolute_source(name: str) -> str:
     """``name`` as it can be typed from any folder."""
     if name == "-" or name.startswith((hub.PREFIX, builtin.PREFIX)):
         return name
-    return str(Path(name).expanduser().absolute())
+    return str(expanded(name).absolute())
 
 
 def nothing_usable(log: SourceLog) -> InputError:
@@ -232,7 +233,7 @@ def _nearest(path: Path) -> str:
         names = sorted(entry.name for entry in os.scandir(parent) if not entry.name.startswith("."))
     except OSError:
         names = []
-    close = difflib.get_close_matches(path.name, names, n=1, cutoff=0.5)
-    if close:
-        return f": did you mean '{parent / close[0]}'?"
+    found = nearest_file(path.name, names)
+    if found is not None:
+        return f": did you mean '{parent / found}'?"
     return f": nothing with a similar name is in '{parent}'"

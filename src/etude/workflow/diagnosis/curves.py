@@ -3,25 +3,29 @@
 from __future__ import annotations
 
 import math
-import re
 from collections import deque
 from collections.abc import Sequence
-from statistics import median
 
 import numpy as np
 import numpy.typing as npt
 
 from etude.config import resolved
 from etude.train.dial import LR, MUON_LR
+from etude.workflow.diagnosis.advice import RATES_APART
+from etude.workflow.diagnosis.course import (
+    BLOCKS,
+    EVALS_AFTER,
+    FEWEST_STEPS,
+    LEAST_FALL,
+    OVERFIT_NOTICE,
+    OVERFIT_PROBLEM,
+    held_out_rise,
+)
 from etude.workflow.diagnosis.evidence import Evidence
 from etude.workflow.diagnosis.verdict import Rule, Verdict
 
 Float64 = npt.NDArray[np.float64]
 
-FEWEST_STEPS = 10
-"""Before so many updates, or in the warm-up, nothing is expected of a run."""
-LEAST_FALL = 0.02
-"""A network begins with a uniform guess; the frequencies of single tokens alone take more than this off its loss."""
 NOT_LEARNING = Rule(
     "not learning",
     f"After {FEWEST_STEPS} steps and the warm-up, the held-out loss must have fallen at least "
@@ -35,16 +39,13 @@ SPIKE_WINDOW, SPIKE_FEWEST = 100, 20
 short one they would hold the descent from the beginning, whose deviation would hide every spike.)"""
 MANY_SPIKES = 0.01
 """Share of the steps."""
-BLOCKS, BLOCK_STEPS = 20, 5
-"""The run is looked at in so many parts, of no fewer steps: a median of losses is what no single batch decides."""
+BLOCK_STEPS = 5
+"""Of a part of the run, at least."""
 RISE = 0.02
 """Above the untrained loss; less may be the batches'."""
-RATES_APART = 8
-"""Around the dial's rates the loss is flat: four times `lr` or 1.6 times `muon_lr` change it by half a percent or less
-(notebook, 2026-11-24)."""
 RATE_TOO_HIGH = Rule(
     "learning rate too high",
-    f"The loss stops being a number, the training loss of a twentieth of the run (its median) stands {RISE:.0%} above "
+    f"The training loss of a twentieth of the run (its median) stands {RISE:.0%} above "
     f"that of the untrained network, or it jumps {SPIKE_DEVIATIONS} standard deviations above the steps before it at "
     f"{MANY_SPIKES:.0%} of the steps; single jumps, and a rate {RATES_APART} times the dial's, are worth a notice.",
 )
@@ -59,9 +60,6 @@ RATE_TOO_LOW = Rule(
     "either alone is worth a notice.",
 )
 
-OVERFIT_NOTICE, OVERFIT_PROBLEM = 0.01, 0.05
-"""Generalisation loss (Prechelt 1998, "Early Stopping - But When?"): the lowest and the highest of his thresholds."""
-EVALS_AFTER = 2
 OVERFITTING = Rule(
     "overfitting",
     f"The held-out loss of the last {EVALS_AFTER} evaluations or more lies above its lowest, at the end by "
@@ -81,13 +79,11 @@ def not_learning(run: Evidence) -> Verdict:
         return NOT_LEARNING.fine(text)
     return NOT_LEARNING.problem(
         f"It has learned nothing: {text}.",
-        f"try the dial's own learning rates: {run.again(f'train.lr={LR}', f'train.muon_lr={MUON_LR}')}",
+        f"try the dial's own learning rates: {run.again(_dial_rates(run))}",
     )
 
 
 def rate_too_high(run: Evidence) -> Verdict:
-    if broken := _not_a_number(run):
-        return RATE_TOO_HIGH.problem(broken, _lower(run, 10))
     losses = np.array([event.loss for event in run.steps])
     if len(losses) < BLOCKS:
         return RATE_TOO_HIGH.not_judged(f"only {len(losses)} steps are in the record")
@@ -99,7 +95,7 @@ def rate_too_high(run: Evidence) -> Verdict:
         return RATE_TOO_HIGH.problem(
             f"Around step {run.steps[where].step:,} the training loss stood at {highest:.3f} nats: above the "
             f"{start:.3f} of the untrained network.",
-            _lower(run, 4),
+            run.lower_rates(4),
         )
     jumps = [run.steps[index].step for index in spikes(losses.tolist())]
     clipped = np.mean([event.grad_norm > run.settings.train.max_grad_norm for event in run.steps])
@@ -109,12 +105,12 @@ def rate_too_high(run: Evidence) -> Verdict:
             f"gradient was clipped in {clipped:.0%} of them"
         )
         if len(jumps) >= MANY_SPIKES * len(losses):
-            return RATE_TOO_HIGH.problem(f"{text}.", _lower(run, 2))
-        return RATE_TOO_HIGH.notice(f"{text}: seldom enough to be single batches.", _lower(run, 2))
+            return RATE_TOO_HIGH.problem(f"{text}.", run.lower_rates(2))
+        return RATE_TOO_HIGH.notice(f"{text}: seldom enough to be single batches.", run.lower_rates(2))
     if (apart := _rates_apart(run)) is not None and max(apart) >= RATES_APART:
         return RATE_TOO_HIGH.notice(
             f"A learning rate is {max(apart):.3g} times the dial's, which was swept; the loss has borne it so far.",
-            _dial_rates(run),
+            _to_dial(run),
         )
     return RATE_TOO_HIGH.fine(
         f"no jump of the loss in {len(losses):,} steps, and no part of them above the untrained {start:.3f}"
@@ -127,14 +123,12 @@ def rate_too_low(run: Evidence) -> Verdict:
     slow = "" if apart is None else f"a learning rate is {min(apart):.3g} times the dial's"
     if not run.evals or run.evals[-1].step < FEWEST_STEPS or len(run.evals) < FEWEST_EVALS:
         if low:
-            return RATE_TOO_LOW.notice(
-                f"For a long run {slow}; this one is too short to say.", _dial_rates(run)
-            )
+            return RATE_TOO_LOW.notice(f"For a long run {slow}; this one is too short to say.", _to_dial(run))
         return RATE_TOO_LOW.not_judged(f"fewer than {FEWEST_EVALS} evaluations, or {FEWEST_STEPS} steps")
     start, last = run.untrained_loss, run.evals[-1].val_loss
     if start - last < LEAST_FALL * start:
         if low:
-            return RATE_TOO_LOW.problem(f"The loss hardly moved, and {slow}.", _dial_rates(run))
+            return RATE_TOO_LOW.problem(f"The loss hardly moved, and {slow}.", _to_dial(run))
         return RATE_TOO_LOW.not_judged("the loss did not fall, and the rates are usual ones")
     half_way = _loss_half_way(run)
     if half_way is None:
@@ -143,39 +137,37 @@ def rate_too_low(run: Evidence) -> Verdict:
     text = f"with half of its learning rates spent it had made {done:.0%} of its way down"
     if done <= STRAIGHT and low:
         return RATE_TOO_LOW.problem(
-            f"The loss is still falling in a straight line: {text}, and {slow}.", _dial_rates(run)
+            f"The loss is still falling in a straight line: {text}, and {slow}.", _to_dial(run)
         )
     if done <= STRAIGHT:
         return RATE_TOO_LOW.notice(
             f"The loss is still falling in a straight line: {text}; more steps or higher rates would take it further.",
-            run.again(f"train.steps={4 * run.num_steps}"),
+            run.again({"train.steps": 4 * run.num_steps}),
         )
     if low:
-        return RATE_TOO_LOW.notice(f"The loss has levelled out ({text}), but {slow}.", _dial_rates(run))
+        return RATE_TOO_LOW.notice(f"The loss has levelled out ({text}), but {slow}.", _to_dial(run))
     return RATE_TOO_LOW.fine(text)
 
 
 def overfitting(run: Evidence) -> Verdict:
     if len(run.evals) < 1 + EVALS_AFTER:
         return OVERFITTING.not_judged(f"there are {len(run.evals)} evaluations")
-    best = min(run.evals, key=lambda event: event.val_loss)
-    last = run.evals[-1]
-    after = [event for event in run.evals if event.step > best.step]
-    rise = last.val_loss / best.val_loss - 1
+    best, last = min(run.evals, key=lambda event: event.val_loss), run.evals[-1]
     lowest = f"lowest at step {best.step:,} ({best.val_loss:.3f} nats)"
     text = f"the held-out loss was {lowest} and is {last.val_loss:.3f} now"
-    if len(after) < EVALS_AFTER or rise < OVERFIT_NOTICE:
+    rise = held_out_rise(run.steps, run.evals, run.untrained_loss)
+    if rise is None:
         return OVERFITTING.fine(text)
-    then, now = _training_loss_at(run, best.step), _training_loss_at(run, last.step)
-    if not now < then:
+    then, now = rise.training_then, rise.training_now
+    if not rise.by_heart:
         return OVERFITTING.fine(
             f"{text}, but the training loss did not fall either ({then:.3f} and {now:.3f})"
         )
-    verdict = OVERFITTING.problem if rise >= OVERFIT_PROBLEM else OVERFITTING.notice
+    verdict = OVERFITTING.problem if rise.share >= OVERFIT_PROBLEM else OVERFITTING.notice
     return verdict(
-        f"It is learning its text by heart since step {best.step:,}: {text}, {rise:.1%} above, while the training loss "
-        f"fell from {then:.3f} to {now:.3f}.",
-        f"give it more text, or stop there: {run.again(f'train.steps={max(1, best.step)}')}",
+        f"It is learning its text by heart since step {best.step:,}: {text}, {rise.share:.1%} above, while the "
+        f"training loss fell from {then:.3f} to {now:.3f}.",
+        f"give it more text, or stop there: {run.again({'train.steps': max(1, best.step)})}",
     )
 
 
@@ -191,29 +183,16 @@ def spikes(losses: Sequence[float]) -> list[int]:
         value = loss - losses[0]  # so that the difference of two sums of squares keeps its digits
         if len(before) >= SPIKE_FEWEST:
             mean = total / len(before)
-            deviation = math.sqrt(max(0.0, squares / len(before) - mean**2))
+            deviation = math.sqrt(max(0.0, squares / len(before) - mean * mean))
             if value - mean > SPIKE_DEVIATIONS * deviation:
                 found.append(index)
                 continue
         before.append(value)
-        total, squares = total + value, squares + value**2
+        total, squares = total + value, squares + value * value
         if len(before) > SPIKE_WINDOW:
             gone = before.popleft()
-            total, squares = total - gone, squares - gone**2
+            total, squares = total - gone, squares - gone * gone
     return found
-
-
-def _not_a_number(run: Evidence) -> str:
-    broken = [
-        event.step
-        for event in run.history.steps
-        if not (math.isfinite(event.loss) and math.isfinite(event.grad_norm))
-    ]
-    if broken:
-        return f"The loss or its gradient stopped being a number at step {broken[0]:,}."
-    if run.state == "failed" and re.search(r"\b(nan|inf)\b", run.reason):
-        return f"It failed: {run.reason}."
-    return ""
 
 
 def _blocks(losses: Float64) -> tuple[list[Float64], list[int]]:
@@ -235,12 +214,6 @@ def _loss_half_way(run: Evidence) -> float | None:
     return float(np.interp(half_way, [e.step for e in run.evals], [e.val_loss for e in run.evals]))
 
 
-def _training_loss_at(run: Evidence, step: int) -> float:
-    """The usual training loss in the twentieth of the run that ends at ``step``."""
-    width = max(FEWEST_STEPS, run.last_step // BLOCKS)
-    return median([e.loss for e in run.steps if step - width < e.step <= step] or [run.untrained_loss])
-
-
 def _rates_apart(run: Evidence) -> tuple[float, float] | None:
     """The peak rates over the dial's; None of an optimizer that the dial's were not swept for."""
     train = run.settings.train
@@ -249,9 +222,9 @@ def _rates_apart(run: Evidence) -> tuple[float, float] | None:
     return resolved(train.lr, "train.lr") / LR, resolved(train.muon_lr, "train.muon_lr") / MUON_LR
 
 
-def _dial_rates(run: Evidence) -> str:
-    return f"compare with the dial's rates: {run.again(f'train.lr={LR}', f'train.muon_lr={MUON_LR}')}"
+def _dial_rates(run: Evidence) -> dict[str, float]:
+    return {"train.lr": LR} | ({"train.muon_lr": MUON_LR} if run.settings.train.optimizer == "muon" else {})
 
 
-def _lower(run: Evidence, times: float) -> str:
-    return f"try a rate {times:g} times lower: {run.again(*run.rates(1 / times))}"
+def _to_dial(run: Evidence) -> str:
+    return f"compare with the dial's rates: {run.again(_dial_rates(run))}"

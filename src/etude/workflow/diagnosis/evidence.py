@@ -6,14 +6,16 @@ The rules are pure functions of an :class:`Evidence`; :mod:`etude.workflow.diagn
 from __future__ import annotations
 
 import math
-import shlex
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 from etude.config import Settings, resolved
+from etude.messages import command
 from etude.model.config import ModelConfig
 from etude.train.events import EvalEvent, StepEvent
+from etude.workflow.diagnosis import advice
 from etude.workflow.diagnosis.activations import NetworkState
 from etude.workflow.diagnosis.losses import LossSpread
 from etude.workflow.diagnosis.overlap import Overlap
@@ -93,28 +95,16 @@ class Evidence:
     @property
     def go_on(self) -> str:
         """The command that goes on with the run."""
-        return shlex.join(["etude", "train", "--resume", str(self.path)])
+        return command("train", "--resume", self.path)
 
-    def again(self, *overrides: str) -> str:
+    def again(self, changes: Mapping[str, float | str | bool]) -> str:
         """The command for the same run with other settings."""
-        command = [
-            "etude",
-            "train",
-            "--config",
-            str(self.path / "run.toml"),
-            "--name",
-            f"{self.history.name}-again",
-        ]
-        return shlex.join(command + [part for override in overrides for part in ("--set", override)])
+        return advice.again(self.path, self.history.name, changes)
+
+    def lower_rates(self, times: float) -> str:
+        """The advice to train again with learning rates so many times lower."""
+        return advice.lower_rates(self.path, self.history.name, self.settings, times)
 
     def fresh(self) -> str:
         """The command for a new run on the same text."""
-        return shlex.join(["etude", "train", *self.settings.data.sources])
-
-    def rates(self, factor: float) -> list[str]:
-        """Overrides that multiply the run's learning rates."""
-        train = self.settings.train
-        rates = [f"train.lr={resolved(train.lr, 'train.lr') * factor:g}"]
-        if train.optimizer == "muon":
-            rates.append(f"train.muon_lr={resolved(train.muon_lr, 'train.muon_lr') * factor:g}")
-        return rates
+        return command("train", *self.settings.data.sources)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from etude.config import resolved
-from etude.workflow.diagnosis.curves import OVERFIT_NOTICE
+from etude.workflow.diagnosis.course import OVERFIT_NOTICE
 from etude.workflow.diagnosis.evidence import Absent, Evidence
 from etude.workflow.diagnosis.losses import LossSpread
 from etude.workflow.diagnosis.overlap import COPY_BYTES, RUN_BYTES
@@ -52,7 +52,7 @@ def data_leak(run: Evidence) -> Verdict:
         )
     advice = "remove the copies from the text"
     if run.settings.data.split == "tail" or run.settings.data.deduplicate != "near":
-        advice = f"let copies be dropped: {run.again('data.split=hash', 'data.deduplicate=near')}"
+        advice = f"let copies be dropped: {run.again({'data.split': 'hash', 'data.deduplicate': 'near'})}"
     return DATA_LEAK.problem(
         f"The held-out loss is too low: {text}, {found.copied:.1%} as whole documents or long copies.", advice
     )
@@ -91,7 +91,7 @@ def above_the_ladder(run: Evidence) -> Verdict:
         f"({best.order}-gram)"
     )
     ended = run.last_step >= run.num_steps
-    advice = f"more steps: {run.again(f'train.steps={4 * run.num_steps}')}" if ended else run.go_on
+    advice = f"more steps: {run.again({'train.steps': 4 * run.num_steps})}" if ended else run.go_on
     if run.evals[-1].val_loss > (1 + OVERFIT_NOTICE) * min(event.val_loss for event in run.evals):
         advice = "more text: its held-out loss has been lower, so more steps on this one would not help"
     if ended and passed < 2:
@@ -142,10 +142,10 @@ def _more_text(run: Evidence, spread: LossSpread, times: float) -> str:
     wanted = round(spread.evaluated_tokens * times)
     if there is not None and there > 1.5 * spread.evaluated_tokens:
         evaluated = min(wanted, there)
-        return f"evaluate on more of it ({there:,} tokens are held out): {run.again(f'train.eval_tokens={evaluated}')}"
+        return f"evaluate on more of it ({there:,} tokens are held out): {run.again({'train.eval_tokens': evaluated})}"
     fraction = min(0.5, run.settings.data.validation_fraction * times)
     tokens = max(wanted, resolved(run.settings.train.eval_tokens, "train.eval_tokens"))
     return (
         f"hold out about {wanted:,} tokens: "
-        f"{run.again(f'data.validation_fraction={fraction:.2g}', f'train.eval_tokens={tokens}')}"
+        f"{run.again({'data.validation_fraction': fraction, 'train.eval_tokens': tokens})}"
     )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import chain
 
 import numpy as np
 import numpy.typing as npt
@@ -11,6 +10,7 @@ import numpy.typing as npt
 from etude.watch.activity import DEAD_REACH
 from etude.watch.nodes import END
 from etude.workflow.diagnosis.activations import FEWEST_VISIBLE, PEAK, HeadState, NodeState
+from etude.workflow.diagnosis.advice import lowered
 from etude.workflow.diagnosis.evidence import Absent, Evidence
 from etude.workflow.diagnosis.verdict import Rule, Verdict
 
@@ -34,7 +34,11 @@ EVEN = 0.999
 the first layer that average what came before, on purpose, reach 0.995."""
 HEADS_PROBLEM = 0.5
 NAMED_HEADS = 8
-_WITH_QK_NORM = ("model.preset=qwen3", "model.mlp_bias=false", "model.qk_norm=true")
+_WITH_QK_NORM: dict[str, str | bool] = {
+    "model.preset": "qwen3",
+    "model.mlp_bias": False,
+    "model.qk_norm": True,
+}
 COLLAPSE = Rule(
     "attention collapse",
     f"A head has collapsed when {ALL_QUERIES:.0%} of its queries put more than {PEAK:.0%} of their weight on a single "
@@ -63,7 +67,7 @@ def idle_units(run: Evidence) -> Verdict:
     if share < UNITS_NOTICE:
         return UNITS.fine(text)
     text = f"{text} (layer {state.nodes[worst].layer}: {idle[worst].mean():.0%})."
-    advice = f"a lower learning rate loses fewer of them: {run.again(*run.rates(0.5))}"
+    advice = f"a lower learning rate loses fewer of them; {run.lower_rates(2)}"
     if share >= UNITS_PROBLEM or idle[worst].mean() >= LAYER_PROBLEM:
         return UNITS.problem(text, advice)
     return UNITS.notice(text, advice)
@@ -88,9 +92,10 @@ def attention_collapse(run: Evidence) -> Verdict:
         for which, what in ((one, "to a single position on every query"), (even, "to all positions alike"))
         if which.any()
     )
-    changes = (() if run.model.qk_norm else _WITH_QK_NORM, run.rates(0.5))
+    changes: dict[str, float | str | bool] = {} if run.model.qk_norm else dict(_WITH_QK_NORM)
+    changes.update(lowered(run.settings, 2))
     normalised = "" if run.model.qk_norm else " with normalised queries and keys"
-    advice = f"a lower rate{normalised}: {run.again(*chain.from_iterable(changes))}"
+    advice = f"a lower rate{normalised}: {run.again(changes)}" if changes else run.lower_rates(2)
     verdict = COLLAPSE.problem if (one | even).mean() >= HEADS_PROBLEM else COLLAPSE.notice
     return verdict(f"Of {len(one)} heads {text}, at step {state.step:,}.", advice)
 

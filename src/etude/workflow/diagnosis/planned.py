@@ -138,10 +138,11 @@ def _longer_rows(run: Evidence) -> str:
     context, rows = run.settings.train.context, resolved(run.settings.train.batch_rows, "train.batch_rows")
     context = resolved(context, "train.context")
     if rows % 2:
-        return run.again(f"train.context={2 * context}")
-    changes = (
-        f"train.context={2 * context}",
-        f"train.batch_rows={rows // 2}",
-        f"train.micro_batch_rows={rows // 2}",
+        return run.again({"train.context": 2 * context})
+    return run.again(
+        {
+            "train.context": 2 * context,
+            "train.batch_rows": rows // 2,
+            "train.micro_batch_rows": rows // 2,
+        }
     )
-    return run.again(*changes)

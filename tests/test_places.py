@@ -1,0 +1,119 @@
+"""Where things are kept by accounts that have no home, or cannot write it, or are not alone."""
+
+from __future__ import annotations
+
+import getpass
+import os
+from pathlib import Path
+from typing import NoReturn
+
+import pytest
+
+from etude import places
+from etude.errors import EtudeError, InputError
+
+
+@pytest.fixture
+def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A temporary folder of the machine, and an account of which nothing is known."""
+    folder = tmp_path / "tmp"
+    folder.mkdir()
+    monkeypatch.setattr(places.tempfile, "gettempdir", lambda: str(folder))
+    for name in ("ETUDE_CACHE", "HOME", "MPLCONFIGDIR", "LOGNAME", "USER", "LNAME", "USERNAME", "LOCAL_RANK"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.setenv(name, "")  # so that what is set meanwhile is undone
+        monkeypatch.delenv(name)
+    import pwd
+
+    def unknown(*_: object) -> NoReturn:
+        raise KeyError("uid not found")
+
+    monkeypatch.setattr(pwd, "getpwuid", unknown)
+    places._report_fallback.cache_clear()
+    return folder
+
+
+def own(folder: Path) -> Path:
+    return folder / f"etude-{os.getuid()}"
+
+
+def test_an_account_without_a_home_has_a_private_folder(
+    temporary: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = places.cache_folder()
+    assert folder == own(temporary) / ".cache" / "etude"
+    assert own(temporary).stat().st_mode & 0o777 == 0o700
+    assert places.cache_folder() == folder
+    message = capsys.readouterr().err
+    assert message.count("\n") == 1
+    assert f"prepared text is kept in {folder} (ETUDE_CACHE=FOLDER chooses another)" in message
+
+
+def test_libraries_find_a_home_and_a_name(temporary: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    places.settle_account()
+    assert Path.home() == own(temporary)
+    assert getpass.getuser() == f"uid-{os.getuid()}"
+    assert capsys.readouterr().err == "", "only what is kept there is worth a line"
+    assert places.cache_folder() == own(temporary) / ".cache" / "etude"
+    assert "prepared text is kept in" in capsys.readouterr().err
+
+
+def test_a_home_that_cannot_be_written_is_not_used(
+    temporary: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = tmp_path / "home"
+    home.write_text("")  # a file holds no folder, whoever asks (root may write everywhere else)
+    monkeypatch.setenv("HOME", str(home))
+    assert places.cache_folder() == own(temporary) / ".cache" / "etude"
+    places.settle_account()
+    assert os.environ["HOME"] == str(home), "what can be read there is still read"
+    assert Path(os.environ["MPLCONFIGDIR"]).is_relative_to(own(temporary))
+
+
+def test_a_usual_account_is_left_alone(
+    temporary: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("USER", "ada")
+    places.settle_account()
+    assert places.cache_folder() == tmp_path / "home" / ".cache" / "etude"
+    assert not own(temporary).exists()
+    assert "MPLCONFIGDIR" not in os.environ
+
+
+@pytest.mark.parametrize("kind", ["open to others", "a link", "a file"])
+def test_a_folder_that_another_may_have_made_is_refused(temporary: Path, tmp_path: Path, kind: str) -> None:
+    place = own(temporary)
+    if kind == "a link":
+        place.symlink_to(tmp_path)
+    elif kind == "a file":
+        place.write_text("")
+    else:
+        place.mkdir()
+        place.chmod(0o777)
+    with pytest.raises(EtudeError, match="set ETUDE_CACHE and HOME to folders"):
+        places.cache_folder()
+
+
+def test_the_folder_that_was_chosen_is_used_or_refused(
+    temporary: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ETUDE_CACHE", str(tmp_path / "mine"))
+    assert places.cache_folder() == tmp_path / "mine"
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("ETUDE_CACHE", str(tmp_path / "file" / "cache"))
+    with pytest.raises(InputError, match=r"ETUDE_CACHE=.* cannot be written"):
+        places.cache_folder()
+    monkeypatch.setenv("ETUDE_CACHE", "~/cache")
+    with pytest.raises(InputError, match="no home folder for '~/cache': write the whole path"):
+        places.cache_folder()
+
+
+def test_a_tilde_of_nobody_is_one_line_unless_a_file_is_called_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match="no home folder for '~no-such-account/text"):
+        places.expanded("~no-such-account/text.txt")
+    Path("~no-such-account").write_text("")
+    assert places.expanded("~no-such-account") == Path("~no-such-account")
