@@ -95,7 +95,8 @@ def test_transformers_gives_the_same_ids(name: str, tmp_path: Path) -> None:
     assert len(theirs) == tokenizer.vocab_size
     for text in [*TORTURE, TEXT]:
         ids = tokenizer.encode(text)
-        assert theirs(text)["input_ids"] == ids, repr(text)
+        assert theirs(text)["input_ids"] == [tokenizer.eos_id, *ids], repr(text)
+        assert theirs(text, add_special_tokens=False)["input_ids"] == ids, repr(text)
         assert theirs.decode(ids) == tokenizer.decode(ids) == text
 
 

@@ -30,7 +30,9 @@ SCHEMA = 1
 class EtudeTokenizer:
     """A ``tokenizers.Tokenizer`` that knows its end-of-document token and never reads text as special tokens."""
 
-    def __init__(self, backend: Tokenizer, *, kind: str, eos: str = EOS) -> None:
+    def __init__(
+        self, backend: Tokenizer, *, kind: str, eos: str = EOS, recorded_hash: str | None = None
+    ) -> None:
         eos_id = backend.token_to_id(eos)
         if eos_id is None:
             raise ValueError(f"the tokenizer has no token {eos!r}")
@@ -41,6 +43,7 @@ class EtudeTokenizer:
         self.kind = kind
         self.eos = eos
         self.eos_id = int(eos_id)
+        self._recorded_hash = recorded_hash
 
     @cached_property
     def vocab_size(self) -> int:
@@ -49,8 +52,19 @@ class EtudeTokenizer:
 
     @cached_property
     def hash(self) -> str:
-        """BLAKE2b-128 of tokenizer.json, in hexadecimal."""
-        return _hash_text(self.to_json())
+        """BLAKE2b-128 of tokenizer.json before :meth:`save` added what begins a document, in hexadecimal.
+
+        Runs are compared by it, those from before that was added too.
+        """
+        return self._recorded_hash or _hash_text(self.to_json())
+
+    @cached_property
+    def begins_documents(self) -> bool:
+        """Whether other programs that read this tokenizer.json put the token first that begins a document.
+
+        :meth:`encode` never does.
+        """
+        return list(self.backend.encode("a", add_special_tokens=True).ids[:1]) == [self.eos_id]
 
     def encode(self, text: str) -> list[int]:
         """Token ids of ``text``; no special token comes of it and no space is put before it."""
@@ -83,17 +97,27 @@ class EtudeTokenizer:
         return str(self.backend.id_to_token(token_id) or "")
 
     def to_json(self) -> str:
-        """tokenizer.json."""
+        """The backend as the JSON of a tokenizer.json."""
         return str(self.backend.to_str(pretty=True))
 
     def save(self, folder: Path) -> None:
-        """Write tokenizer.json, the two files that ``transformers`` reads beside it, and the hash of the first."""
+        """Write tokenizer.json, the two files that ``transformers`` reads beside it, and the hash of the first.
+
+        In other programs the saved tokenizer begins a text with the end-of-document token, as training did.
+        """
         folder.mkdir(parents=True, exist_ok=True)
-        write_atomic(folder / "tokenizer.json", self.to_json())
+        text = _with_beginning(self.to_json(), self.eos, self.eos_id)
+        write_atomic(folder / "tokenizer.json", text)
         write_json(folder / "tokenizer_config.json", self._config())
         specials = dict.fromkeys(("bos_token", "eos_token", "pad_token"), self.eos)
         write_json(folder / "special_tokens_map.json", specials)
-        record = {"schema": SCHEMA, "kind": self.kind, "eos": self.eos, "hash": self.hash}
+        record = {
+            "schema": SCHEMA,
+            "kind": self.kind,
+            "eos": self.eos,
+            "hash": _hash_text(text),
+            "hash_without_beginning": self.hash,
+        }
         write_json(folder / _RECORD, record)
 
     @classmethod
@@ -116,7 +140,8 @@ class EtudeTokenizer:
                 f"{folder / 'tokenizer.json'} is damaged or was changed (its hash is not the recorded one): "
                 "restore it or use another checkpoint"
             )
-        if expected_hash is not None and found != expected_hash:
+        known_as = _hash_without_beginning(record)
+        if expected_hash is not None and known_as != expected_hash:
             raise InputError(
                 f"{folder} holds another tokenizer than the one this model was trained with: "
                 "use the tokenizer folder of its own run"
@@ -126,7 +151,7 @@ class EtudeTokenizer:
                 f"{folder / 'tokenizer.json'} has no token {shown(record['eos'])}, which {_RECORD} beside it names: "
                 "restore both or use another checkpoint"
             )
-        return cls(backend, kind=record["kind"], eos=record["eos"])
+        return cls(backend, kind=record["kind"], eos=record["eos"], recorded_hash=known_as)
 
     def _config(self) -> dict[str, Any]:
         return {
@@ -135,7 +160,8 @@ class EtudeTokenizer:
             "eos_token": self.eos,
             "pad_token": self.eos,
             "clean_up_tokenization_spaces": False,
-            "add_bos_token": False,
+            "add_bos_token": True,
+            "add_eos_token": False,
             "add_prefix_space": False,
             "model_max_length": 1_000_000_000,
         }
@@ -151,7 +177,8 @@ def existing_tokenizer(path: Path) -> EtudeTokenizer:
         InputError: no such file, or not a tokenizer.
     """
     file = path / "tokenizer.json" if path.is_dir() else path
-    backend = _parse(_read_text(file), file)
+    text = _read_text(file)
+    backend = _parse(text, file)
     eos = _configured_eos(file.parent / "tokenizer_config.json")
     candidates = ([eos] if eos else []) + list(_KNOWN_EOS)
     chosen = next((token for token in candidates if backend.token_to_id(token) is not None), None)
@@ -161,7 +188,47 @@ def existing_tokenizer(path: Path) -> EtudeTokenizer:
 
     # Also when the vocabulary has it: only a token marked as special is left alone by text that spells it.
     backend.add_special_tokens([AddedToken(chosen, special=True, normalized=False)])
-    return EtudeTokenizer(backend, kind=f"file:{file.name}", eos=chosen)
+    known_as = _recorded_hash(file.parent / _RECORD, text, chosen)
+    return EtudeTokenizer(backend, kind=f"file:{file.name}", eos=chosen, recorded_hash=known_as)
+
+
+def _recorded_hash(path: Path, text: str, eos: str) -> str | None:
+    """The hash that :meth:`EtudeTokenizer.save` recorded for ``text``; None where it saved no such tokenizer."""
+    try:
+        record = read_json(path)
+        ours = record.get("hash") == _hash_text(text) and record.get("eos") == eos
+    except (InputError, AttributeError):
+        return None
+    return _hash_without_beginning(record) if ours else None
+
+
+def _hash_without_beginning(record: dict[str, Any]) -> str:
+    """Of a saved tokenizer; versions of Etude that added nothing to begin a document recorded a single hash."""
+    return str(record.get("hash_without_beginning", record["hash"]))
+
+
+def _with_beginning(text: str, eos: str, eos_id: int) -> str:
+    """A tokenizer.json that puts ``eos`` before a text, and before each of two, instead of what it may put there.
+
+    The setting of ``ByteLevel`` in GPT-2's, which concerns offsets only, stays.
+    """
+    from tokenizers import Tokenizer
+
+    stated = json.loads(text)
+    begin = [{"SpecialToken": {"id": eos, "type_id": number}} for number in range(2)]
+    texts = [{"Sequence": {"id": name, "type_id": number}} for number, name in enumerate("AB")]
+    template = {
+        "type": "TemplateProcessing",
+        "single": [begin[0], texts[0]],
+        "pair": [begin[0], texts[0], begin[1], texts[1]],
+        "special_tokens": {eos: {"id": eos, "ids": [eos_id], "tokens": [eos]}},
+    }
+    current = stated.get("post_processor") or {}
+    offsets = [step for step in current.get("processors", [current]) if step.get("type") == "ByteLevel"]
+    stated["post_processor"] = (
+        {"type": "Sequence", "processors": [*offsets, template]} if offsets else template
+    )
+    return str(Tokenizer.from_str(json.dumps(stated)).to_str(pretty=True))
 
 
 def _configured_eos(config: Path) -> str | None:
