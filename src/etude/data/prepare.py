@@ -195,6 +195,7 @@ def _encode(
 ) -> None:
     """Fill a new tokens folder."""
     tokenizer, how = _tokenizer(corpus, settings, family, progress)
+    tokenizer.normalization = data.normalization
     tokenizer.save(folder / "tokenizer")
     workers = available_cores() if data.workers == "auto" else data.workers
     parts: dict[str, Any] = {}

@@ -26,6 +26,7 @@ def generate(model: Path, prompt: str, settings: SamplingSettings, seed: int, dt
     language = load(model, dtype)
     if prompt == "-":
         prompt = _standard_input()
+    prompt = language.tokenizer.normalise(prompt)
     sys.stdout.write(prompt)
     for piece in language.stream(prompt, settings, seed):
         sys.stdout.write(piece)

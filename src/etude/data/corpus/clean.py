@@ -7,6 +7,8 @@ import unicodedata
 from collections.abc import Callable
 from typing import Literal
 
+from etude.data.corpus.combining import in_short_runs
+
 Form = Literal["NFC", "NFKC", "none"]
 Filter = Callable[[str], tuple[bool, str]]
 
@@ -22,7 +24,8 @@ _UNREADABLE = re.compile("[\ufffd\ufffe\uffff\ue000-\uf8ff]")
 def normalise(text: str, form: Form) -> str:
     """Text in the Unicode normalisation ``form``, with ``\\n`` as its only line end and without control characters.
 
-    A byte order mark at the start goes; tabs stay; half of a surrogate pair becomes U+FFFD.
+    A byte order mark at the start goes; tabs stay; half of a surrogate pair becomes U+FFFD. Of more
+    than 30 combining marks in a row, every 30 are parted by U+034F (:mod:`etude.data.corpus.combining`).
     """
     text = text.removeprefix("\ufeff")
     text = _LINE_ENDS.sub("\n", text)
@@ -30,7 +33,7 @@ def normalise(text: str, form: Form) -> str:
     if text.isascii():
         return text
     text = _SURROGATE.sub("\ufffd", text)
-    return text if form == "none" else unicodedata.normalize(form, text)
+    return text if form == "none" else unicodedata.normalize(form, in_short_runs(text, form))
 
 
 def not_blank(text: str) -> tuple[bool, str]:

@@ -135,7 +135,7 @@ def encode_segments(
     eos = np.array([tokenizer.eos_id], dtype)
     rows: list[npt.NDArray[Any]] = []
     counts: list[int] = []
-    for ids, begin in zip(tokenizer.encode_batch(texts), begins, strict=True):
+    for ids, begin in zip(tokenizer.encode_clean(texts), begins, strict=True):
         row = np.array(ids, dtype)
         if (row == eos).any():
             raise EtudeError(

@@ -13,6 +13,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from etude.data.corpus.clean import Form, normalise
+from etude.data.tokens.normalisation import FORMS, add_normaliser, remove_normaliser
 from etude.errors import InputError
 from etude.run import read_json, write_atomic, write_json
 from etude.untrusted import MAX_JSON_BYTES, read_plain, shown
@@ -28,10 +30,20 @@ SCHEMA = 1
 
 
 class EtudeTokenizer:
-    """A ``tokenizers.Tokenizer`` that knows its end-of-document token and never reads text as special tokens."""
+    """A ``tokenizers.Tokenizer`` that knows its end-of-document token and never reads text as special tokens.
+
+    ``normalization`` is the form in which its training text was cleaned; None where that is not known, as for a
+    published tokenizer, whose text is encoded as it is.
+    """
 
     def __init__(
-        self, backend: Tokenizer, *, kind: str, eos: str = EOS, recorded_hash: str | None = None
+        self,
+        backend: Tokenizer,
+        *,
+        kind: str,
+        eos: str = EOS,
+        recorded_hash: str | None = None,
+        normalization: Form | None = None,
     ) -> None:
         eos_id = backend.token_to_id(eos)
         if eos_id is None:
@@ -44,6 +56,9 @@ class EtudeTokenizer:
         self.eos = eos
         self.eos_id = int(eos_id)
         self._recorded_hash = recorded_hash
+        self.normalization = normalization
+        if normalization is not None:
+            remove_normaliser(backend, normalization)
 
     @cached_property
     def vocab_size(self) -> int:
@@ -52,7 +67,7 @@ class EtudeTokenizer:
 
     @cached_property
     def hash(self) -> str:
-        """BLAKE2b-128 of tokenizer.json before :meth:`save` added what begins a document, in hexadecimal.
+        """BLAKE2b-128 of tokenizer.json before :meth:`save` added a normaliser and what begins a document.
 
         Runs are compared by it, those from before that was added too.
         """
@@ -66,12 +81,20 @@ class EtudeTokenizer:
         """
         return list(self.backend.encode("a", add_special_tokens=True).ids[:1]) == [self.eos_id]
 
+    def normalise(self, text: str) -> str:
+        """``text`` as the training text was cleaned, with ``\\n`` as its only line end; unchanged without a record."""
+        return text if self.normalization is None else normalise(text, self.normalization)
+
     def encode(self, text: str) -> list[int]:
-        """Token ids of ``text``; no special token comes of it and no space is put before it."""
-        return list(self.backend.encode(_encodable(text), add_special_tokens=False).ids)
+        """Token ids of the normalised ``text``; no special token comes of it and no space is put before it."""
+        return list(self.backend.encode(_encodable(self.normalise(text)), add_special_tokens=False).ids)
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """:meth:`encode` of several texts."""
+        return self.encode_clean([self.normalise(text) for text in texts])
+
+    def encode_clean(self, texts: Sequence[str]) -> list[list[int]]:
+        """Token ids of several texts that are cleaned, or parts of such: they are not normalised again."""
         encodings = self.backend.encode_batch_fast([_encodable(t) for t in texts], add_special_tokens=False)
         return [encoding.ids for encoding in encodings]
 
@@ -103,10 +126,11 @@ class EtudeTokenizer:
     def save(self, folder: Path) -> None:
         """Write tokenizer.json, the two files that ``transformers`` reads beside it, and the hash of the first.
 
-        In other programs the saved tokenizer begins a text with the end-of-document token, as training did.
+        In other programs the saved tokenizer normalises a text, and begins it with the end-of-document token, as
+        training did.
         """
         folder.mkdir(parents=True, exist_ok=True)
-        text = _with_beginning(self.to_json(), self.eos, self.eos_id)
+        text = _as_saved(self.to_json(), self.eos, self.eos_id, self.normalization)
         write_atomic(folder / "tokenizer.json", text)
         write_json(folder / "tokenizer_config.json", self._config())
         specials = dict.fromkeys(("bos_token", "eos_token", "pad_token"), self.eos)
@@ -117,6 +141,7 @@ class EtudeTokenizer:
             "eos": self.eos,
             "hash": _hash_text(text),
             "hash_without_beginning": self.hash,
+            "normalization": self.normalization,
         }
         write_json(folder / _RECORD, record)
 
@@ -151,7 +176,13 @@ class EtudeTokenizer:
                 f"{folder / 'tokenizer.json'} has no token {shown(record['eos'])}, which {_RECORD} beside it names: "
                 "restore both or use another checkpoint"
             )
-        return cls(backend, kind=record["kind"], eos=record["eos"], recorded_hash=known_as)
+        return cls(
+            backend,
+            kind=record["kind"],
+            eos=record["eos"],
+            recorded_hash=known_as,
+            normalization=_form(record.get("normalization"), folder / _RECORD),
+        )
 
     def _config(self) -> dict[str, Any]:
         return {
@@ -188,18 +219,36 @@ def existing_tokenizer(path: Path) -> EtudeTokenizer:
 
     # Also when the vocabulary has it: only a token marked as special is left alone by text that spells it.
     backend.add_special_tokens([AddedToken(chosen, special=True, normalized=False)])
-    known_as = _recorded_hash(file.parent / _RECORD, text, chosen)
-    return EtudeTokenizer(backend, kind=f"file:{file.name}", eos=chosen, recorded_hash=known_as)
+    record = _record_of(file.parent / _RECORD, text, chosen)
+    if record is None:
+        return EtudeTokenizer(backend, kind=f"file:{file.name}", eos=chosen)
+    return EtudeTokenizer(
+        backend,
+        kind=f"file:{file.name}",
+        eos=chosen,
+        recorded_hash=_hash_without_beginning(record),
+        normalization=_form(record.get("normalization"), file.parent / _RECORD),
+    )
 
 
-def _recorded_hash(path: Path, text: str, eos: str) -> str | None:
-    """The hash that :meth:`EtudeTokenizer.save` recorded for ``text``; None where it saved no such tokenizer."""
+def _record_of(path: Path, text: str, eos: str) -> dict[str, Any] | None:
+    """What :meth:`EtudeTokenizer.save` recorded for ``text``; None where it saved no such tokenizer."""
     try:
-        record = read_json(path)
+        record: dict[str, Any] = read_json(path)
         ours = record.get("hash") == _hash_text(text) and record.get("eos") == eos
     except (InputError, AttributeError):
         return None
-    return _hash_without_beginning(record) if ours else None
+    return record if ours else None
+
+
+def _form(value: Any, path: Path) -> Form | None:
+    """A recorded normalisation; None for a tokenizer of a version of Etude that recorded none."""
+    if value is None:
+        return None
+    for form in FORMS:
+        if value == form:
+            return form
+    raise InputError(f"{path} is damaged (its normalization is none): restore it or use another checkpoint")
 
 
 def _hash_without_beginning(record: dict[str, Any]) -> str:
@@ -207,8 +256,10 @@ def _hash_without_beginning(record: dict[str, Any]) -> str:
     return str(record.get("hash_without_beginning", record["hash"]))
 
 
-def _with_beginning(text: str, eos: str, eos_id: int) -> str:
-    """A tokenizer.json that puts ``eos`` before a text, and before each of two, instead of what it may put there.
+def _as_saved(text: str, eos: str, eos_id: int, normalization: Form | None) -> str:
+    """A tokenizer.json that normalises a text, and puts ``eos`` before it, and before each of two.
+
+    A normaliser that it has stays; what else it may put before a text does not.
 
     The setting of ``ByteLevel`` in GPT-2's, which concerns offsets only, stays.
     """
@@ -228,7 +279,10 @@ def _with_beginning(text: str, eos: str, eos_id: int) -> str:
     stated["post_processor"] = (
         {"type": "Sequence", "processors": [*offsets, template]} if offsets else template
     )
-    return str(Tokenizer.from_str(json.dumps(stated)).to_str(pretty=True))
+    backend = Tokenizer.from_str(json.dumps(stated))
+    if normalization is not None:
+        add_normaliser(backend, normalization)
+    return str(backend.to_str(pretty=True))
 
 
 def _configured_eos(config: Path) -> str | None:
