@@ -29,7 +29,7 @@ def in_short_runs(text: str, form: Literal["NFC", "NFKC"]) -> str:
 
 
 def _parted(run: str, form: Literal["NFC", "NFKC"]) -> str:
-    decomposed = "NFD" if form == "NFC" else "NFKD"
+    decomposed: Literal["NFD", "NFKD"] = "NFD" if form == "NFC" else "NFKD"
     marks = "".join(unicodedata.normalize(decomposed, mark) for mark in run)
     return JOINER.join(marks[at : at + MAX_MARKS] for at in range(0, len(marks), MAX_MARKS))
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from etude.data.corpus.clean import Form, normalise
+from etude.data.corpus.cuts import Places
 from etude.data.tokens.normalisation import FORMS, add_normaliser, remove_normaliser
 from etude.errors import InputError
 from etude.run import read_json, write_atomic, write_json
@@ -102,18 +103,12 @@ class EtudeTokenizer:
         """The text of token ids; bytes that are not UTF-8 become U+FFFD."""
         return str(self.backend.decode(list(ids), skip_special_tokens=skip_special_tokens))
 
-    @property
-    def may_be_cut(self) -> bool:
-        """Whether text cut at safe places (:mod:`etude.data.corpus.cuts`) gives the tokens of the whole.
+    @cached_property
+    def places(self) -> Places:
+        """Where a text can be cut so that its pieces give the tokens of the whole; none where that is not proved."""
+        from etude.data.tokens.cutting import places_of
 
-        So it is for the tokenizers trained here; of others, if they neither rewrite text nor put a space before it.
-        """
-        if not self.kind.startswith("file:"):
-            return True
-        stated = json.loads(self.to_json())
-        splitter = json.dumps(stated.get("pre_tokenizer"))
-        byte_level = '"ByteLevel"' in splitter and '"add_prefix_space": true' not in splitter
-        return stated.get("normalizer") is None and byte_level
+        return places_of(self.backend)
 
     def token(self, token_id: int) -> str:
         """The vocabulary's own writing of a token; empty for an id that it does not use."""
