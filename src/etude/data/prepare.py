@@ -27,14 +27,14 @@ from etude.data.reading.sources import open_sources
 from etude.data.report import DataReport
 from etude.data.tokens import vocabulary
 from etude.data.tokens.parts import TokenPart
-from etude.data.tokens.shards import encode_part, open_part, token_dtype
+from etude.data.tokens.shards import LONGEST_STRETCH, encode_part, open_part, token_dtype
 from etude.data.tokens.tokenizer import EtudeTokenizer, existing_tokenizer
 from etude.device import available_cores
 from etude.errors import EtudeError, InputError
 from etude.run import hash_file, read_json, staged_folder, sweep_staging, write_json
 from etude.untrusted import inside
 
-SCHEMA = 1
+SCHEMA = 2
 Progress = Callable[[str, int, int | None], None]
 _NOT_TEXT = {"sources", "workers", "cross_document_attention", "seed"}
 """Settings of the data that do not change the prepared text; the sources, and their seed, count by their content."""
@@ -202,6 +202,9 @@ def _encode(
     names: tuple[Part, Part] = ("train", "validation")
     for part in names:
         parts[part] = encode_part(corpus, part, tokenizer, folder, workers=workers, progress=progress)
+    cut_words = sum(facts["cut_words"] for facts in parts.values())
+    if cut_words:
+        notes = [*notes, _about_cut_words(cut_words)]
     manifest = {
         "schema": SCHEMA,
         "corpus_key": corpus_key,
@@ -221,6 +224,14 @@ def _encode(
         "files": describe_files(folder),
     }
     write_json(folder / "manifest.json", manifest)
+
+
+def _about_cut_words(count: int) -> str:
+    size = f"{LONGEST_STRETCH / 1e6:.1f}".removesuffix(".0")
+    return (
+        f"text with no place to cut, such as one letter repeated, was encoded in parts of {size} MB ({count:,} cuts): "
+        "other programs may give other tokens there"
+    )
 
 
 def _tokenizer(
