@@ -23,7 +23,7 @@ NEAR_SIMILARITY = 0.8
 In writing without spaces a character stands for a word.
 """
 _SHINGLE_WORDS = 5
-SHORT_WORDS = 256
+SHORT_WORDS = 100
 """Shorter documents are near copies only with the same numbers: rows of a table may differ in nothing else."""
 _PERMUTATIONS = 64
 _READ_BYTES = 200_000
