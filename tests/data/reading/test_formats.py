@@ -8,6 +8,7 @@ import io
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -17,6 +18,7 @@ import zstandard
 from etude.data.reading import formats, piece, streams
 from etude.data.reading.formats import KNOWN_ENDINGS, read_file
 from etude.data.reading.html_text import html_to_text
+from etude.data.reading.options import ReadingOptions
 from etude.data.reading.piece import SourceLog
 
 TEXTS = ["Once upon a time,\nthere was a fox.\n", "Zweitens: café, 日本語, 😀.\n", 'He said "so, so".\n']
@@ -43,10 +45,10 @@ def encoded(ending: str) -> bytes:
     return "".join(TEXTS).encode()
 
 
-def read(path: Path, **options: bool) -> tuple[list[str], SourceLog]:
+def read(path: Path, *, named: bool = False, **options: Any) -> tuple[list[str], SourceLog]:
     log = SourceLog()
     documents: list[str] = []
-    for one in read_file(path, path.name, "text", log, **options):
+    for one in read_file(path, path.name, ReadingOptions(**options), log, named=named):
         if one.continues:
             documents[-1] += one.document.text
         else:
@@ -183,7 +185,7 @@ def test_a_long_text_comes_in_pieces_that_join_to_the_whole(
     path.write_bytes(text.encode())
     monkeypatch.setattr(streams.pieces_of, "__defaults__", (512,))
     log = SourceLog()
-    pieces = list(read_file(path, "a.txt", "text", log))
+    pieces = list(read_file(path, "a.txt", ReadingOptions(), log))
     assert len(pieces) > 5
     assert [one.continues for one in pieces] == [False] + [True] * (len(pieces) - 1)
     assert {one.document.id for one in pieces} == {"a.txt"}
@@ -209,8 +211,8 @@ def test_a_bad_byte_at_the_end_of_a_long_file_leaves_nothing_half_used(tmp_path:
 def test_a_named_file_of_unknown_ending_is_text_unless_it_is_binary(tmp_path: Path) -> None:
     (tmp_path / "README").write_text("plain words")
     (tmp_path / "photo.jpg").write_bytes(b"\xff\xd8\xff\0")
-    assert read(tmp_path / "README", as_text=True)[0] == ["plain words"]
-    assert read(tmp_path / "photo.jpg", as_text=True)[1].skipped == {"binary": 1}
+    assert read(tmp_path / "README", named=True)[0] == ["plain words"]
+    assert read(tmp_path / "photo.jpg", named=True)[1].skipped == {"binary": 1}
 
 
 def test_html_keeps_what_a_reader_sees() -> None:
