@@ -21,9 +21,9 @@ from etude.data.reading.piece import SourceLog, Unusable
 _SAMPLE_LINES = 50
 _SAMPLE_CHARS = 1 << 16
 _MOST_READ_TWICE = 4
-"""Times the longest row: what may be read again after quotation marks that do not close."""
+"""Times the longest row and what is done: the characters that may be read again after marks that do not close."""
 _NAMES = {char: name for name, char in DELIMITERS.items()}
-OVERRIDE = "--set data.csv_delimiter=NAME, --set data.csv_header=true or false"
+OVERRIDE = "--set data.csv_delimiter=NAME, data.csv_header=true or false, data.text_field=COLUMN"
 
 
 @dataclass(frozen=True)
@@ -69,13 +69,14 @@ def texts_of(
             joined += layout.surplus(cells) and layout.ends_in_text
             yield f"{name}:{number}", _text(cells, layout)
     if rows.stray:
-        log.assume(f"in {rows.stray:,} rows a quotation mark does not close: read as it stands", name)
+        log.assume(f"rows read as they stand, since a quotation mark does not close: {rows.stray:,}", name)
     if rows.suspicious:
         log.assume(
-            f"{rows.suspicious:,} quoted cells hold lines that look like rows: check their quotes", name
+            f"quoted cells of which every line looks like a row (check their quotes): {rows.suspicious:,}",
+            name,
         )
     if joined:
-        log.assume(f"in {joined:,} rows the last column holds delimiters without quotes: kept as text", name)
+        log.assume(f"rows whose last column holds delimiters without quotes, kept as text: {joined:,}", name)
 
 
 class _Lines:
@@ -135,7 +136,7 @@ class _Rows:
     def __init__(self, lines: _Lines, layout: Layout) -> None:
         self._lines, self._delimiter, self._columns = lines, layout.delimiter, len(layout.columns)
         self._spaced = layout.spaced
-        self.stray = self.suspicious = self._again = 0
+        self.stray = self.suspicious = self._again = self._done = 0
 
     def __iter__(self) -> Iterator[tuple[int, list[str]]]:
         reader = self._reader()
@@ -148,9 +149,11 @@ class _Rows:
                 return
             except csv.Error:
                 self._again += self._lines.taken_chars
-                if self._again > _MOST_READ_TWICE * piece.MAX_ROW_CHARS:
+                line = self._lines.give_back()
+                self._done += len(line)
+                if self._again > _MOST_READ_TWICE * (piece.MAX_ROW_CHARS + self._done):
                     raise Unusable("damaged CSV", f"line {first:,}: quotation marks never close") from None
-                cells = self._single(self._lines.give_back())
+                cells = self._single(line)
                 reader = self._reader()
             else:
                 self._look(cells)
@@ -175,11 +178,10 @@ class _Rows:
         return lenient if closes else plain
 
     def _look(self, cells: Sequence[str]) -> None:
-        """Count a quoted cell of which every further line has the columns of a row: it may be two strays."""
-        further = self._lines.taken[1:]
-        if further and self._columns > 1:
-            separators = self._columns - 1
-            self.suspicious += all(line.count(self._delimiter) == separators for line in further)
+        """Count a row of several lines which all have the cells of a row: its quotation marks may be two strays."""
+        lines = self._lines.taken
+        if len(lines) > 1 and self._columns > 1:
+            self.suspicious += all(line.count(self._delimiter) == self._columns - 1 for line in lines)
 
 
 def _layout(sample: list[str], path: Path, options: ReadingOptions) -> Layout:
@@ -222,18 +224,21 @@ def _plain_rows(sample: list[str], delimiter: str) -> list[list[str]]:
 def _delimiter(sample: list[str], path: Path, options: ReadingOptions) -> str:
     """The character that makes the requested column appear in the first row, else the one that cuts rows alike."""
 
+    text = "".join(sample)
+
     def merit(delimiter: str) -> tuple[bool, float, int]:
         rows = [row for row in _plain_rows(sample, delimiter) if row]
         if not rows:
             return False, 0.0, 0
         named = _named([cell.strip() for cell in rows[0]], options.text_field) is not None
-        widths = Counter(map(len, rows))
-        width, count = widths.most_common(1)[0]
-        return named and len(rows[0]) > 1, (count / len(rows) if width > 1 else 0.0), width
+        width, count = Counter(map(len, rows)).most_common(1)[0]
+        spaced = text.count(delimiter + " ") / max(text.count(delimiter), 1)  # as punctuation is, not cells
+        alike = count / len(rows) * (1 - spaced / 2) if width > 1 else 0.0
+        return named and len(rows[0]) > 1, alike, width
 
     order = ["\t", ",", ";", "|"] if ".tsv" in path.suffixes else [",", "\t", ";", "|"]
     best = max(order, key=lambda delimiter: (merit(delimiter), -order.index(delimiter)))
-    return best if merit(best)[1] > 0.5 or merit(best)[0] else order[0]
+    return best if merit(best)[0] or merit(best)[1] > 0.4 else order[0]
 
 
 def _named(columns: list[str], text_field: str) -> str | None:
@@ -297,4 +302,4 @@ def _note(layout: Layout, path: Path, name: str, options: ReadingOptions, log: S
         column = layout.text_field
         what.append(f"text in column {column if not layout.has_header else repr(column)}")
     if what:
-        log.assume(f"table with {', '.join(what)}", name, OVERRIDE + ", --set data.text_field=COLUMN")
+        log.assume(f"table with {', '.join(what)}", name, OVERRIDE)

@@ -106,9 +106,8 @@ def encoding_of(
             return Encoding("iso2022_jp")
         return Encoding(marked or "utf-8")
     if marked or (survey.valid >= survey.bad and declared is None):
-        log.assume(
-            f"UTF-8, but {survey.bad:,} bytes are not: these were read as windows-1252", name, OVERRIDE
-        )
+        what = "read as windows-1252, a last character that is cut off as U+FFFD"
+        log.assume(f"UTF-8 but for {survey.bad:,} bytes: {what}", name, OVERRIDE)
         return Encoding(marked or "utf-8", ERRORS)
     if declared is not None and _decodes(opener, declared):
         return Encoding(declared)
