@@ -23,6 +23,7 @@ from etude.config import DataSettings, TokenizerSettings
 from etude.data.corpus.corpus import Corpus, Part, build_corpus
 from etude.data.corpus.cuts import pieces
 from etude.data.files import damaged_file, default_cache, describe_files, key_of, locked
+from etude.data.reading.options import ReadingOptions
 from etude.data.reading.sources import open_sources
 from etude.data.report import DataReport
 from etude.data.tokens import vocabulary
@@ -94,9 +95,8 @@ def prepare(
     spool = Path(tempfile.mkdtemp(prefix="etude-"))
     try:
         budget = None if data.max_bytes == "auto" else data.max_bytes
-        sources = open_sources(
-            data.sources, text_field=data.text_field, max_bytes=budget, seed=seed, spool=spool
-        )
+        options = ReadingOptions.of(data)
+        sources = open_sources(data.sources, options=options, max_bytes=budget, seed=seed, spool=spool)
         corpus_key = key_of(
             {
                 "schema": SCHEMA,

@@ -28,7 +28,7 @@ class DataReport:
             {
                 "schema": 1,
                 **kept,
-                "notes": [*corpus["notes"], *manifest["notes"]],
+                "notes": [*corpus["sources"].get("notes", []), *corpus["notes"], *manifest["notes"]],
                 "tokenizer": {**manifest["tokenizer"], "hash": manifest["tokenizer_hash"]},
                 "tokens": {**tokens, "bytes_per_token": round(source_bytes / text_tokens, 4)},
             }

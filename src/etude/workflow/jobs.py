@@ -160,6 +160,8 @@ def resolved_later(plan: Plan) -> dict[str, str]:
         "run.name": f"{free_name(folder, default_name(plan.settings))}, the first free name after the text",
         "data.seed": f"{plan.settings.run.seed}, the run's",
         "data.max_bytes": "everything; 12 MB of builtin:primer, 3 MB of builtin:repeats, 1 MB of builtin:tasks",
+        "data.csv_delimiter": "what the first rows of a table have",
+        "data.csv_header": "what the first rows of a table have",
         "data.workers": f"{available_cores()}, one for each core",
         "tokenizer.vocab_size": f"{data.tokenizer.vocab_size:,}, for {data.train.source_bytes:,} bytes of text",
         "tokenizer.pattern": f"the one that runners expect of {plan.settings.model.preset}",

@@ -42,7 +42,7 @@ class Intake:
                 document = piece.document
                 size = len(document.text.encode("utf-8", "surrogatepass"))
                 self.bytes += size
-                text = normalise(document.text, data.normalization)
+                text = normalise(document.text, data.normalization, self.log.changed)
                 if piece.continues:
                     if dropping:
                         self.dropped_bytes[reason] += size

@@ -18,13 +18,14 @@ FORMS: tuple[Form, ...] = ("NFC", "NFKC", "none")
 def normaliser_of(form: Form) -> Any:
     """The ``tokenizers.normalizers`` object that does what cleaning with ``form`` does.
 
-    They differ where the two libraries know different versions of Unicode, and in runs of more combining marks than
-    cleaning leaves together.
+    They differ in C1 control characters, which no text holds (cleaning repairs a text that was read in the wrong
+    encoding), in runs of more combining marks than cleaning leaves together, and where the two libraries know
+    different versions of Unicode.
     """
     from tokenizers import Regex, normalizers
 
     steps = [
-        normalizers.Replace(Regex("\\A\ufeff"), ""),
+        normalizers.Replace(Regex("[\ufeff\0]"), ""),
         normalizers.Replace(Regex(_LINE_ENDS.pattern), "\n"),
         normalizers.Replace(Regex(_CONTROL.pattern), ""),
     ]
