@@ -57,7 +57,7 @@ def near_too_large(num_documents: int, num_bytes: int) -> str:
     """Why near copies are not looked for in a corpus of this size; empty when they are."""
     if num_documents > NEAR_MAX_DOCUMENTS or num_bytes > NEAR_MAX_BYTES:
         return (
-            f"near-duplicates were not looked for: the corpus is above {NEAR_MAX_BYTES // 1_000_000} MB "
+            f"near copies were not searched: the corpus is above {NEAR_MAX_BYTES // 1_000_000} MB "
             f"or {NEAR_MAX_DOCUMENTS:,} documents; exact copies were"
         )
     return ""
