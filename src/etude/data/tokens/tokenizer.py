@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from etude.data.corpus.clean import Form, normalise
 from etude.data.corpus.cuts import Places
+from etude.data.tokens.growth import MOST_GROWTH, growth_of
 from etude.data.tokens.normalisation import FORMS, add_normaliser, remove_normaliser
 from etude.errors import InputError
 from etude.run import read_json, write_atomic, write_json
@@ -320,6 +321,7 @@ def _parse(text: str, path: Path) -> Tokenizer:
         backend = Tokenizer.from_str(text)
         if not backend.get_vocab_size(with_added_tokens=True):
             raise ValueError("it has no tokens")
+        _require_bounded(backend)
         return backend
     except BaseException as error:  # the library raises plain Exception, and a BaseException where it panics
         if isinstance(error, KeyboardInterrupt | SystemExit):
@@ -328,6 +330,13 @@ def _parse(text: str, path: Path) -> Tokenizer:
         raise InputError(
             f"{path} is not a usable tokenizer.json ({reason}): restore it or train a new one"
         ) from None
+
+
+def _require_bounded(backend: Tokenizer) -> None:
+    """ValueError for rules that would make a short text too long for any memory."""
+    for part in (backend.normalizer, backend.pre_tokenizer, backend.decoder):
+        if part is not None and growth_of(json.loads(part.__getstate__())) > MOST_GROWTH:
+            raise ValueError("its rules make one character more than a thousand")
 
 
 def _hash_text(text: str) -> str:
