@@ -16,7 +16,7 @@ from etude.data.corpus.store import TextStore
 
 NEAR_MAX_BYTES = 32_000_000
 NEAR_MAX_DOCUMENTS = 50_000
-"""Above either, near copies are not looked for: an index of 50,000 documents takes about 150 MB."""
+"""Above either, near copies are not searched: an index of 50,000 documents takes about 150 MB."""
 NEAR_SIMILARITY = 0.8
 """Documents are near copies when at least this share of their 5-word sequences is common (Jaccard, estimated).
 
@@ -54,7 +54,7 @@ def exact_copies(hashes: npt.NDArray[np.uint64]) -> Mask:
 
 
 def near_too_large(num_documents: int, num_bytes: int) -> str:
-    """Why near copies are not looked for in a corpus of this size; empty when they are."""
+    """Why near copies are not searched in a corpus of this size; empty when they are."""
     if num_documents > NEAR_MAX_DOCUMENTS or num_bytes > NEAR_MAX_BYTES:
         return (
             f"near copies were not searched: the corpus is above {NEAR_MAX_BYTES // 1_000_000} MB "
