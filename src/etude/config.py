@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import tomli_w
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from etude.errors import InputError
 from etude.messages import nearest_key
@@ -33,6 +33,13 @@ ContextLength = Annotated[int, Field(ge=2, le=2**24)]
 ByteVocabulary = Annotated[int, Field(ge=257, le=2**24)]
 Decay = Annotated[float, Field(ge=0, lt=1)]
 Rate = Annotated[float, Field(gt=0)]
+Names = Annotated[
+    str, BeforeValidator(lambda value: ",".join(value) if isinstance(value, list | tuple) else value)
+]
+Rules = Annotated[
+    tuple[str, ...], BeforeValidator(lambda value: value.split(",") if isinstance(value, str) else value)
+]
+Delimiter = Annotated[str, Field(pattern=r'^(auto|comma|semicolon|tab|pipe|[^"\r\n])$')]
 _T = TypeVar("_T")
 _PATHS = ("data.sources", "run.folder", "tokenizer.kind")
 """Settings that may be paths."""
@@ -49,8 +56,15 @@ class DataSettings(Section):
 
     sources: tuple[str, ...] = ("builtin:primer",)
     """Files, folders, ``-`` (stdin), ``hf:owner/name``, or ``builtin:`` and primer, python, tasks, repeats, modular."""
-    text_field: str = "text"
-    """The field or column that holds the text in .jsonl, .csv, .parquet and Hub data sets."""
+    text_field: Names = "text"
+    """The field or column that holds the text in JSON, tables, Parquet and Hub data sets: a name, a path such as
+    messages.content, or several with commas between, whose texts become paragraphs."""
+    encoding: Rules = ("auto",)
+    """Of text files: auto (UTF-8, else detected and reported), a name such as windows-1252, or FILE=NAME for files."""
+    csv_delimiter: Delimiter = "auto"
+    """Between the cells of a table: comma, semicolon, tab, pipe, or a character. Auto: as the first rows have it."""
+    csv_header: bool | Auto = "auto"
+    """Whether the first row of a table names its columns; without it they are called 1, 2, 3 ..."""
     max_bytes: Count | Auto = "auto"
     """Read at most this many bytes of text (UTF-8). Auto: everything, or the usual amount of a built-in."""
     normalization: Literal["NFC", "NFKC", "none"] = "NFC"

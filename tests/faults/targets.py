@@ -205,7 +205,7 @@ def _read_tokenizer(folder: Path) -> None:
     theirs = existing_tokenizer(folder)
     _ = theirs.vocab_size, theirs.hash
     mine = EtudeTokenizer.load(folder)
-    _ = mine.vocab_size, mine.may_be_cut
+    _ = mine.vocab_size, mine.places
 
 
 def _read_tokens(folder: Path) -> None:

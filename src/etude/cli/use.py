@@ -8,7 +8,7 @@ import typer
 
 from etude.cli.options import ModelFolder
 
-TEXT_FIELD = "data.text_field="
+READING = ("data.text_field", "data.encoding", "data.csv_delimiter", "data.csv_header")
 Prompt = Annotated[str, typer.Argument(help="What the text begins with; `-` reads it from standard input.")]
 Temperature = Annotated[float, typer.Option(help="0 takes the likeliest token each time.")]
 TopK = Annotated[int | None, typer.Option(help="Choose among the k likeliest.")]
@@ -29,7 +29,7 @@ Source = Annotated[
 TextField = Annotated[
     list[str] | None,
     typer.Option(
-        "--set", metavar=f"{TEXT_FIELD}NAME", help="The column of the text in .jsonl, .csv, .parquet."
+        "--set", metavar="data.text_field=NAME", help=f"How the text is read: {', '.join(READING)}."
     ),
 ]
 JsonLines = Annotated[bool, typer.Option("--json", help="One JSON object a token, then one for the whole.")]
@@ -66,10 +66,11 @@ def score(
 ) -> None:
     """The log-probability of each token of a text, and its bits per byte."""
     from etude.config import load_settings
+    from etude.data.reading.options import ReadingOptions
     from etude.errors import InputError
     from etude.workflow import speak
 
-    if any(not override.startswith(TEXT_FIELD) for override in text_field or []):
-        raise InputError(f"only --set {TEXT_FIELD}NAME means something here: leave other settings out")
-    column = load_settings(None, text_field or []).data.text_field
-    speak.score(model, source, column, json_lines=json_lines, summary=summary)
+    if any(override.partition("=")[0].strip() not in READING for override in text_field or []):
+        raise InputError(f"--set takes only {', '.join(READING)} here: leave other settings out")
+    options = ReadingOptions.of(load_settings(None, text_field or []).data)
+    speak.score(model, source, options, json_lines=json_lines, summary=summary)

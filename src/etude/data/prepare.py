@@ -23,11 +23,12 @@ from etude.config import DataSettings, TokenizerSettings
 from etude.data.corpus.corpus import Corpus, Part, build_corpus
 from etude.data.corpus.cuts import pieces
 from etude.data.files import damaged_file, default_cache, describe_files, key_of, locked
+from etude.data.reading.options import ReadingOptions
 from etude.data.reading.sources import open_sources
 from etude.data.report import DataReport
 from etude.data.tokens import vocabulary
 from etude.data.tokens.parts import TokenPart
-from etude.data.tokens.shards import encode_part, open_part, token_dtype
+from etude.data.tokens.shards import LONGEST_STRETCH, encode_part, open_part, token_dtype
 from etude.data.tokens.tokenizer import EtudeTokenizer, existing_tokenizer
 from etude.device import available_cores
 from etude.errors import EtudeError, InputError
@@ -35,7 +36,7 @@ from etude.files import hash_file, read_json, staged_folder, sweep_staging, writ
 from etude.places import expanded
 from etude.untrusted import inside
 
-SCHEMA = 1
+SCHEMA = 2
 Progress = Callable[[str, int, int | None], None]
 _NOT_TEXT = {"sources", "workers", "cross_document_attention", "seed"}
 """Settings of the data that do not change the prepared text; the sources, and their seed, count by their content."""
@@ -95,9 +96,8 @@ def prepare(
     spool = Path(tempfile.mkdtemp(prefix="etude-"))
     try:
         budget = None if data.max_bytes == "auto" else data.max_bytes
-        sources = open_sources(
-            data.sources, text_field=data.text_field, max_bytes=budget, seed=seed, spool=spool
-        )
+        options = ReadingOptions.of(data)
+        sources = open_sources(data.sources, options=options, max_bytes=budget, seed=seed, spool=spool)
         corpus_key = key_of(
             {
                 "schema": SCHEMA,
@@ -196,12 +196,16 @@ def _encode(
 ) -> None:
     """Fill a new tokens folder."""
     tokenizer, how = _tokenizer(corpus, settings, family, progress)
+    tokenizer.normalization = data.normalization
     tokenizer.save(folder / "tokenizer")
     workers = available_cores() if data.workers == "auto" else data.workers
     parts: dict[str, Any] = {}
     names: tuple[Part, Part] = ("train", "validation")
     for part in names:
         parts[part] = encode_part(corpus, part, tokenizer, folder, workers=workers, progress=progress)
+    cut_words = sum(facts["cut_words"] for facts in parts.values())
+    if cut_words:
+        notes = [*notes, _about_cut_words(cut_words)]
     manifest = {
         "schema": SCHEMA,
         "corpus_key": corpus_key,
@@ -221,6 +225,14 @@ def _encode(
         "files": describe_files(folder),
     }
     write_json(folder / "manifest.json", manifest)
+
+
+def _about_cut_words(count: int) -> str:
+    size = f"{LONGEST_STRETCH / 1e6:.1f}".removesuffix(".0")
+    return (
+        f"text with no place to cut, such as one letter repeated, was encoded in parts of {size} MB ({count:,} cuts): "
+        "other programs may give other tokens there"
+    )
 
 
 def _tokenizer(

@@ -28,7 +28,7 @@ class DataReport:
             {
                 "schema": 1,
                 **kept,
-                "notes": [*corpus["notes"], *manifest["notes"]],
+                "notes": [*corpus["sources"].get("notes", []), *corpus["notes"], *manifest["notes"]],
                 "tokenizer": {**manifest["tokenizer"], "hash": manifest["tokenizer_hash"]},
                 "tokens": {**tokens, "bytes_per_token": round(source_bytes / text_tokens, 4)},
             }
@@ -42,6 +42,21 @@ class DataReport:
     def notes(self) -> list[str]:
         """Lines that a person should see."""
         return list(self.facts["notes"])
+
+    def summary(self) -> str:
+        """One line: what was read and kept, and how much was skipped and dropped for each reason."""
+        facts = self.facts
+        skipped = _counts(facts["sources"]["skipped"])
+        dropped = _counts({reason: one["documents"] for reason, one in facts["dropped"].items()})
+        files = _files(facts["sources"])
+        return (
+            f"text: {_size(facts['kept'])}{f' from {files}' if files else ''}; skipped: {skipped}; dropped: {dropped}; "
+            f"near copies: {self._near_copies()}"
+        )
+
+    def _near_copies(self) -> str:
+        count = self.facts.get("near_copies")
+        return "not searched" if count is None else f"{count:,}" if count else "none"
 
     def rows(self) -> Iterator[tuple[str, str, str]]:
         """(what, how much, remark) of everything in the report, in reading order."""
@@ -58,6 +73,8 @@ class DataReport:
         for reason, dropped in facts["dropped"].items():
             examples = facts["examples"].get(reason, [])
             yield f"  dropped: {reason}", _size(dropped), f"such as {examples[0]['name']}" if examples else ""
+        if "near copy" not in facts["dropped"]:
+            yield "  near copies", self._near_copies(), ""
         yield "kept", _size(facts["kept"]), _lengths(facts["lengths"])
         yield "split", f"by {facts['split']['rule']}", self.split_remark()
         for part in ("train", "validation"):
@@ -130,6 +147,10 @@ def human_bytes(count: float) -> str:
             break
         count /= 1000
     return f"{count:,.0f} {unit}" if unit == "bytes" or count >= 100 else f"{count:,.1f} {unit}"
+
+
+def _counts(reasons: dict[str, int]) -> str:
+    return ", ".join(f"{reason} ({count:,})" for reason, count in reasons.items()) or "nothing"
 
 
 def _size(counts: dict[str, int]) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 from etude.data.tokens.tokenizer import EtudeTokenizer
 from etude.evaluate.answerers import ItemScore, Report
 from etude.evaluate.items import Candidate, Item
-from etude.evaluate.scoring import score_sequences
+from etude.evaluate.scoring import first_beyond, score_sequences
 from etude.model.language_model import LanguageModel
 
 _ITEMS_AT_A_TIME = 256
@@ -82,7 +82,7 @@ def _in_tokens(item: Item, tokenizer: EtudeTokenizer) -> _InTokens:
     ids = [[tokenizer.eos_id, *one] for one in encoded]
     given = {candidate.given for candidate in item.candidates}
     firsts = [
-        1 + _first_beyond(one, candidate, tokenizer)
+        1 + _first_said(one, candidate, tokenizer)
         for one, candidate in zip(encoded, item.candidates, strict=True)
     ]
     if len(given) == 1:
@@ -90,11 +90,10 @@ def _in_tokens(item: Item, tokenizer: EtudeTokenizer) -> _InTokens:
     return _InTokens(ids, firsts)
 
 
-def _first_beyond(ids: Sequence[int], candidate: Candidate, tokenizer: EtudeTokenizer) -> int:
-    """The index of the first token that is not wholly within `given`."""
+def _first_said(ids: Sequence[int], candidate: Candidate, tokenizer: EtudeTokenizer) -> int:
+    """The index of the first token that is not wholly within `given`; at least the last one is scored."""
     before = tokenizer.encode(candidate.given) if candidate.given else []
-    count = next((at for at, (a, b) in enumerate(zip(ids, before, strict=False)) if a != b), len(before))
-    return min(count, len(ids) - 1)
+    return min(first_beyond(ids, before), len(ids) - 1)
 
 
 def _shared(encoded: Sequence[Sequence[int]]) -> int:

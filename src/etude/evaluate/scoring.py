@@ -90,6 +90,17 @@ def score_sequences(
     return results
 
 
+def first_beyond(whole: Sequence[int], given: Sequence[int]) -> int:
+    """The index of the first token of a continuation: the first in `whole` that is not also in `given`.
+
+    `given` are the tokens of a context alone, `whole` those of the context with its continuation. A token that spans
+    the join belongs to the continuation, and so does every token after the first difference: the context's own last
+    tokens were never read in `whole`. It is len(whole) where the continuation has no token of its own.
+    """
+    pairs = enumerate(zip(whole, given, strict=False))
+    return next((at for at, (a, b) in pairs if a != b), min(len(whole), len(given)))
+
+
 def tokens_seen(count: int, context: int) -> NDArray[np.int64]:
     """How many tokens stood before each of `count` targets in the window that it was scored in."""
     seen = np.zeros(count, np.int64)

@@ -62,7 +62,8 @@ def add_documents(
     """Score `documents`, of which the first has `first_number` in the whole text, and add them to `sums`."""
     done_documents = done_bytes = 0
     for batch in _batches(documents):
-        filled = [(at, name, text) for at, (name, text) in enumerate(batch, done_documents) if text]
+        named = [(name, tokenizer.normalise(text)) for name, text in batch]
+        filled = [(at, name, text) for at, (name, text) in enumerate(named, done_documents) if text]
         sums.empty += len(batch) - len(filled)
         encoded = tokenizer.encode_batch([text for _, _, text in filled])
         for (_, name, text), ids in zip(filled, encoded, strict=True):

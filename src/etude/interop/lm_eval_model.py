@@ -13,11 +13,13 @@ from lm_eval.models.utils import handle_stop_sequences, normalize_gen_kwargs, po
 from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 
 from etude.data.tokens.tokenizer import EtudeTokenizer
+from etude.errors import InputError
 from etude.evaluate.answerers import Report
-from etude.evaluate.scoring import score_sequences
+from etude.evaluate.scoring import first_beyond, score_sequences
 from etude.generate.engine import generate
 from etude.generate.sampling import SamplingSettings
 from etude.model.language_model import LanguageModel
+from etude.untrusted import shown
 
 _AT_A_TIME = 256
 
@@ -28,9 +30,14 @@ TokenRequest = tuple[Any, list[int], list[int]]
 class EtudeLM(TemplateLM):  # type: ignore[misc]
     """Etude's engine, in float32, under the library's own rules of cutting text into tokens.
 
-    A text without context follows the token that begins a document. As in the library's `hf` model, a context is read
-    without that token, so that both give the same figures; `begin_documents` puts it there. A first guess that ties
-    with another is none.
+    A text without context follows the token that begins a document. As in the library's `hf` model, a context begins
+    with that token where the tokenizer.json of the folder puts it there, so that both give the same figures;
+    `begin_documents` decides otherwise. In one thing the `hf` model differs: of a tokenizer that begins documents it
+    also scores the token that begins a whole text (`loglikelihood_rolling`), unless it is given add_bos_token=False.
+
+    A continuation is scored from the first token that reaches into it. Where that token begins within the context,
+    the `hf` model splits at the number of the context's tokens instead, and so leaves that token unscored.
+    A first guess that ties with another is none.
     """
 
     def __init__(
@@ -39,14 +46,14 @@ class EtudeLM(TemplateLM):  # type: ignore[misc]
         tokenizer: EtudeTokenizer,
         *,
         batch_size: int = 16,
-        begin_documents: bool = False,
+        begin_documents: bool | None = None,
         report: Report | None = None,
     ) -> None:
         super().__init__()
         self.model = model
         self.etude_tokenizer = tokenizer
         self.num_rows = batch_size
-        self.begin_documents = begin_documents
+        self.begin_documents = tokenizer.begins_documents if begin_documents is None else begin_documents
         self.report = report
 
     @property
@@ -67,7 +74,25 @@ class EtudeLM(TemplateLM):  # type: ignore[misc]
         return len(self.tok_encode(continuation))
 
     def loglikelihood(self, requests: Sequence[Any], disable_tqdm: bool = True) -> list[tuple[float, bool]]:
+        """(log P(continuation | context), whether each of its tokens is the only first guess) of each request.
+
+        Raises InputError for a continuation without a token of its own: its probability would be 1, and it would win.
+        """
+        for context, continuation in (request.args for request in requests):
+            if not continuation:
+                raise _nothing_to_score(context, continuation)
         return list(super().loglikelihood(requests, disable_tqdm=disable_tqdm))
+
+    def _encode_pair(self, context: str, continuation: str) -> tuple[list[int], list[int]]:
+        """The tokens of the whole, split before the first that reaches into the continuation.
+
+        White space that ends the context belongs to the continuation, as in the library.
+        """
+        whole = self.tok_encode(context + continuation)
+        first = first_beyond(whole, self.tok_encode(context.rstrip()))
+        if first == len(whole):
+            raise _nothing_to_score(context, continuation)
+        return whole[:first], whole[first:]
 
     def _loglikelihood_tokens(self, requests: Sequence[TokenRequest], **_: Any) -> list[tuple[float, bool]]:
         found: list[tuple[float, bool]] = []
@@ -140,15 +165,19 @@ class EtudeLM(TemplateLM):  # type: ignore[misc]
         for given, said in pairs:
             whole = (self._begin(given) or [self.eot_token_id]) + said
             texts.append(tuple(whole[-max(self.max_length, len(said)) - 1 :]))
-        unique = [text for text in dict.fromkeys(texts) if len(text) > 1]
+        unique = list(dict.fromkeys(texts))
         scores = dict(zip(unique, score_sequences(self.model, unique, batch_size=self.num_rows), strict=True))
         found = []
         for text, (_, said) in zip(texts, pairs, strict=True):
-            if not said:
-                found.append((0.0, True))
-                continue
             score = scores[text]
             found.append(
                 (float(score.logprobs[-len(said) :].sum()), bool((score.credits[-len(said) :] == 1).all()))
             )
         return found
+
+
+def _nothing_to_score(context: str, continuation: str) -> InputError:
+    return InputError(
+        f"a task asks for the probability of {continuation!r} after {shown(context[-40:])}, which has no token to score: "
+        "correct that row of the task, or leave the task out"
+    )

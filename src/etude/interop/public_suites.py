@@ -77,7 +77,7 @@ def public_suite(
     limit: int | None = None,
     local: Path | None = None,
     batch_size: int = 16,
-    begin_documents: bool = False,
+    begin_documents: bool | None = None,
     kept: Path | None = None,
     training_text: Iterable[bytes] | None = None,
     report: Report | None = None,
@@ -175,7 +175,7 @@ def _stay_offline() -> None:
         os.environ["HF_HUB_OFFLINE"] = "1"
 
 
-def _answers(kept: Path, model_folder: Path, begin_documents: bool) -> Path:
+def _answers(kept: Path, model_folder: Path, begin_documents: bool | None) -> Path:
     """Where the library keeps this very model's answers; it does not ask by itself whose they are."""
     kept.mkdir(parents=True, exist_ok=True)
     return kept / f"lm-eval-{identity_of(model_folder, ['lm-eval', begin_documents])}"

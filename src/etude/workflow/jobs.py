@@ -11,13 +11,14 @@ from rich.console import Console
 from rich.table import Table
 
 from etude.config import Settings, get_value, known_keys, load_settings, resolved
+from etude.data.report import DataReport
 from etude.data.report_picture import draw_report
 from etude.device import available_cores, place_on_machine
 from etude.errors import InputError
 from etude.files import write_json
 from etude.messages import command
 from etude.model.cost import count_parameters
-from etude.run import RunFolder, free_name
+from etude.run import RunFolder, free_name, read_object
 from etude.train.checkpoint import list_checkpoints, newest_good_checkpoint
 from etude.train.loop import Loop
 from etude.train.parallel import Ranks, joined
@@ -163,6 +164,8 @@ def resolved_later(plan: Plan) -> dict[str, str]:
         "run.name": f"{free_name(folder, default_name(plan.settings))}, the first free name after the text",
         "data.seed": f"{plan.settings.run.seed}, the run's",
         "data.max_bytes": "everything; 12 MB of builtin:primer, 3 MB of builtin:repeats, 1 MB of builtin:tasks",
+        "data.csv_delimiter": "what the first rows of a table have",
+        "data.csv_header": "what the first rows of a table have",
         "data.workers": f"{available_cores()}, one for each core",
         "tokenizer.vocab_size": f"{data.tokenizer.vocab_size:,}, for {data.train.source_bytes:,} bytes of text",
         "tokenizer.pattern": f"the one that runners expect of {plan.settings.model.preset}",
@@ -210,9 +213,11 @@ def seconds_per_step(plan: Plan, steps: int = 4) -> float:
 
 
 def report_data(settings: Settings, picture: Path | None, json_file: Path | None) -> None:
-    """Print the data report; draw it and write it where asked."""
+    """Print the data report, of a text or the one that a run keeps; draw it and write it where requested."""
     console = Console()
-    report = prepare_data(settings, console).report
+    first = Path(settings.data.sources[0]).expanduser()
+    is_run = len(settings.data.sources) == 1 and (first / "run.toml").is_file()
+    report = _report_of_run(first) if is_run else prepare_data(settings, console).report
     console.print(report.table())
     if picture is not None:
         draw_report(report, picture)
@@ -220,6 +225,28 @@ def report_data(settings: Settings, picture: Path | None, json_file: Path | None
     if json_file is not None:
         write_json(json_file, report.as_json())
         say(console, str(json_file))
+
+
+def _report_of_run(folder: Path) -> DataReport:
+    """The report that a run's manifest holds.
+
+    Raises:
+        InputError: there is none, or it is damaged.
+    """
+    run = RunFolder.open(folder)
+    facts = read_object(run.manifest_file).get("data_report")
+    if facts is None:
+        raise InputError(
+            f"{folder} was trained by a version of Etude that kept no report: type etude data report with its text"
+        )
+    report = DataReport(facts)
+    try:
+        report.text()
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError):
+        raise InputError(
+            f"{run.manifest_file} is damaged (its report of the text is none): restore it"
+        ) from None
+    return report
 
 
 def _plain(value: object) -> str:

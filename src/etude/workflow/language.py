@@ -60,14 +60,17 @@ class Language:
         return "".join(self.stream(prompt, settings, seed))
 
     def score(self, text: str) -> TextScore:
-        """Log-probabilities of the tokens of ``text``, as a document from its start.
+        """Log-probabilities of the tokens of ``text``, normalised as in training, as a document from its start.
 
         Raises:
             InputError: there is no text.
         """
         if not text:
             raise InputError("there is no text to score: give a file with at least one character")
+        text = self.tokenizer.normalise(text)
         ids = self.tokenizer.encode(text)
+        if not ids:
+            raise InputError("there is no text to score: nothing but characters that cleaning removes")
         scores = score_tokens(self.model, [self.tokenizer.eos_id, *ids])
         tokens = [self.tokenizer.decode([token]) for token in ids]
         return TextScore(ids, tokens, [float(x) for x in scores.logprobs], len(text.encode("utf-8")))

@@ -10,7 +10,7 @@ from typing import Any
 
 from rich.console import Console
 
-from etude.config import Settings, get_value
+from etude.config import Settings, get_value, known_keys
 from etude.data.prepare import PreparedData
 from etude.device import describe_machine
 from etude.messages import command
@@ -38,6 +38,7 @@ def make_plan(settings: Settings, console: Console) -> tuple[Plan, Deadline | No
     """
     began, seconds = time.monotonic(), settings.train.seconds
     data = prepare_data(settings, console)
+    _say(console, f"{data.report.summary()}. {_where_report_is(settings)}")
     if seconds == "auto" or settings.train.steps != "auto":
         return plan_on(data, settings), None
     promise = choose_size(data, settings, began + seconds, console)
@@ -61,8 +62,27 @@ def prepare_data(settings: Settings, console: Console) -> PreparedData:
     with data_progress(console) as progress:
         data = prepared(settings, progress)
     for note in data.report.notes:
-        console.print(note, markup=False, highlight=False, soft_wrap=True)
+        _say(console, note)
     return data
+
+
+def _say(console: Console, line: str) -> None:
+    console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def _where_report_is(settings: Settings) -> str:
+    """How to see the whole report of the text of ``settings``."""
+    if "-" in settings.data.sources:
+        return "The run's manifest.json holds the whole report"
+    words = ["etude", "data", "report", *settings.data.sources]
+    usual = Settings()
+    sections = ("data", "tokenizer", "model.preset", "run.seed")  # all that the prepared text depends on
+    for key in filter(lambda key: key.startswith(sections) and key != "data.sources", known_keys()):
+        value = get_value(settings, key)
+        if value != get_value(usual, key):
+            plain = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+            words += ["--set", f"{key}={plain}"]
+    return f"All of it: {shlex.join(words)}"
 
 
 def manifest(plan: Plan) -> dict[str, Any]:
@@ -81,6 +101,7 @@ def manifest(plan: Plan) -> dict[str, Any]:
         "train_bytes": data.train.source_bytes,
         "validation_tokens": data.validation.num_tokens,
         "validation_bytes": data.validation.source_bytes,
+        "data_report": data.report.as_json(),
         "derived": {
             key: {"value": get_value(plan.settings, key), "reason": reason}
             for key, reason in plan.resolution.reasons.items()

@@ -13,6 +13,7 @@ from tempfile import TemporaryDirectory
 
 from etude.config import Settings
 from etude.data.corpus.clean import normalise
+from etude.data.reading.options import ReadingOptions
 from etude.data.reading.piece import SourceLog
 from etude.data.reading.sources import nothing_usable, open_sources
 from etude.device import Dtype
@@ -26,6 +27,7 @@ def generate(model: Path, prompt: str, settings: SamplingSettings, seed: int, dt
     language = load(model, dtype)
     if prompt == "-":
         prompt = _standard_input()
+    prompt = language.tokenizer.normalise(prompt)
     sys.stdout.write(prompt)
     for piece in language.stream(prompt, settings, seed):
         sys.stdout.write(piece)
@@ -33,7 +35,7 @@ def generate(model: Path, prompt: str, settings: SamplingSettings, seed: int, dt
     sys.stdout.write("\n")
 
 
-def score(model: Path, source: str, text_field: str, *, json_lines: bool, summary: bool) -> None:
+def score(model: Path, source: str, options: ReadingOptions, *, json_lines: bool, summary: bool) -> None:
     """Print each token of what ``source`` holds with its log-probability, then the figures of the whole.
 
     ``source`` is anything that a model can be trained on. Each document is scored from its own beginning; where there
@@ -45,7 +47,7 @@ def score(model: Path, source: str, text_field: str, *, json_lines: bool, summar
     language = load(model)
     log = SourceLog(looked_at=[source])
     whole, last, name = _Figures(), _Figures(), ""
-    for document, text in _documents(source, text_field, log):
+    for document, text in _documents(source, options, log):
         if whole.documents and not summary:  # only now is it known that there are several
             print(last.line(json_lines, name))
         result, name = language.score(text), document
@@ -58,6 +60,8 @@ def score(model: Path, source: str, text_field: str, *, json_lines: bool, summar
     if whole.documents > 1 and not summary:
         print(last.line(json_lines, name))
     print(whole.line(json_lines))
+    for note in log.notes():
+        print(note, file=sys.stderr)
     for reason, count in log.skipped.most_common():
         print(f"left out: {count:,} {reason} (such as {log.examples[reason][0]})", file=sys.stderr)
 
@@ -108,11 +112,11 @@ def _print_tokens(result: TextScore, json_lines: bool) -> None:
             print(f"{logprob:9.4f}  {token!r}")
 
 
-def _documents(name: str, text_field: str, log: SourceLog) -> Iterator[tuple[str, str]]:
+def _documents(name: str, options: ReadingOptions, log: SourceLog) -> Iterator[tuple[str, str]]:
     """(id, text) of every document of a source, with line ends and characters as they are in training."""
     with TemporaryDirectory(prefix="etude-") as spool:
         sources = open_sources(
-            [name], text_field=text_field, max_bytes=None, seed=Settings().run.seed, spool=Path(spool)
+            [name], options=options, max_bytes=None, seed=Settings().run.seed, spool=Path(spool)
         )
         document, texts = "", [""]
         for piece in chain.from_iterable(source.pieces(log) for source in sources):
@@ -124,7 +128,7 @@ def _documents(name: str, text_field: str, log: SourceLog) -> Iterator[tuple[str
 
 
 def _cleaned(document: str, texts: list[str], log: SourceLog) -> Iterator[tuple[str, str]]:
-    text = normalise("".join(texts), "none")
+    text = normalise("".join(texts), "none", log.changed)
     if text:
         yield document, text
     elif document:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import re
+import sys
 import unicodedata
+from collections import Counter
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from etude.data.corpus.clean import Form, filters, judge, normalise
+from etude.data.corpus.combining import _FIRST, _LAST, JOINER, MAX_MARKS, is_mark
 
 ANY_TEXT = st.text(st.characters(codec=None, categories=None), max_size=200)
 
@@ -54,3 +58,33 @@ def test_what_normalisation_changes() -> None:
 )
 def test_filters_say_why(text: str, reason: str) -> None:
     assert judge(text, filters(5)) == (not reason, reason)
+
+
+@pytest.mark.parametrize("form", ["NFC", "NFKC"])
+@given(st.text(st.sampled_from("a\u0301\u0323\u0344\u0f73\u0f71\uff9e\u3099\u034fé가"), max_size=150))
+def test_runs_of_combining_marks_are_bounded(form: Form, text: str) -> None:
+    clean = normalise(text, form)
+    runs = re.findall(f"(?:{'|'.join(MARKS)})+", clean)
+    assert max(map(len, runs), default=0) <= MAX_MARKS + 2  # a letter may come apart into more
+    assert normalise(clean, form) == clean
+    assert unicodedata.is_normalized(form, clean)
+    short = not re.search(f"(?:{'|'.join(MARKS)}|[\u0344\u0f73\uff9e]){{31,}}", text)
+    if short:
+        assert clean == unicodedata.normalize(form, text)
+
+
+MARKS = ["\u0301", "\u0323", "\u0308", "\u0f71", "\u0f72", "\u3099"]
+
+
+def test_what_is_done_to_a_long_run_is_counted() -> None:
+    changed: Counter[str] = Counter()
+    text = "a" + "\u0301\u0323" * 200_000  # took minutes: its marks are sorted by insertion
+    clean = normalise(text, "NFC", changed)
+    assert changed == {"long runs of combining marks parted": 400_000 // MAX_MARKS}
+    assert sorted(clean.replace(JOINER, "")) == sorted(unicodedata.normalize("NFC", text[:3]) + text[3:])
+
+
+def test_the_marks_that_are_looked_for_are_all_there_are() -> None:
+    for form in ("NFD", "NFKD"):
+        outside = [*range(_FIRST), *range(_LAST, sys.maxunicode + 1)]
+        assert not any(is_mark(chr(code), form) for code in outside if not 0xD800 <= code < 0xE000)

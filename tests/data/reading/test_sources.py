@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from etude.data.reading.options import ReadingOptions
 from etude.data.reading.piece import SourceLog
 from etude.data.reading.sources import PathSource, Source, StreamSource, nothing_usable, open_sources
 from etude.errors import InputError
@@ -57,12 +58,12 @@ def test_a_missing_path_names_the_nearest(tmp_path: Path, wrong: str) -> None:
 def test_identity_follows_content_and_names(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("one")
     (tmp_path / "b.txt").write_text("two")
-    before = PathSource(str(tmp_path), "text").identity()
-    assert PathSource(str(tmp_path), "text").identity() == before
+    before = PathSource(str(tmp_path), ReadingOptions()).identity()
+    assert PathSource(str(tmp_path), ReadingOptions()).identity() == before
     os.utime(tmp_path / "a.txt", (0, 0))
-    assert PathSource(str(tmp_path), "text").identity() == before
+    assert PathSource(str(tmp_path), ReadingOptions()).identity() == before
     (tmp_path / "a.txt").write_text("one!")
-    assert PathSource(str(tmp_path), "text").identity() != before
+    assert PathSource(str(tmp_path), ReadingOptions()).identity() != before
 
 
 def test_standard_input_is_one_document(tmp_path: Path) -> None:

@@ -72,7 +72,7 @@ def test_workers_do_not_change_the_tokens(
     book: PreparedData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(shards, "TASK_BYTES", 40_000)
-    assert len(list(plan(book.corpus, "train"))) >= 4
+    assert len(list(plan(book.corpus, "train", book.tokenizer.places))) >= 4
     one = encoded(book, tmp_path / "one", workers=1)
     two = encoded(book, tmp_path / "two", workers=2, serial_bytes=0)
     expected = direct(book, "train")
@@ -101,14 +101,27 @@ def test_marks_know_the_bytes_before_them(book: PreparedData) -> None:
         assert book.tokenizer.decode(book.train.window(1, place - 1).tolist()).encode() == text[:size]
 
 
-def test_a_text_without_a_safe_place_is_encoded_all_the_same(
+def test_a_text_without_a_safe_place_is_encoded_whole(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     text = "日" * 30_000
     (tmp_path / "a.txt").write_text(text)
     monkeypatch.setattr(shards, "TASK_BYTES", 10_000)
     data = prepared(tmp_path / "a.txt", tmp_path / "cache", split="tail")
+    assert data.train.window(0, data.train.num_tokens).tolist() == direct(data, "train")
+    assert data.report.notes == []
+
+
+def test_a_stretch_too_long_for_memory_is_cut_and_reported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = "日" * 30_000
+    (tmp_path / "a.txt").write_text(text)
+    monkeypatch.setattr(shards, "TASK_BYTES", 5_000)
+    monkeypatch.setattr(shards, "LONGEST_STRETCH", 30_000)
+    data = prepared(tmp_path / "a.txt", tmp_path / "cache", split="tail")
     assert data.tokenizer.decode(data.train.window(1, data.train.num_tokens - 1).tolist()) == text[:28_500]
+    assert any("no place to cut" in note for note in data.report.notes)
 
 
 def test_a_large_vocabulary_takes_four_bytes_a_token() -> None:

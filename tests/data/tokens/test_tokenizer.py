@@ -9,13 +9,15 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 
 from corpora import line
 from etude.data.corpus.cuts import last_safe_byte, pieces
 from etude.data.tokens.tokenizer import EOS, EtudeTokenizer, existing_tokenizer
 from etude.data.tokens.vocabulary import (
+    LONGEST_WORD,
     PATTERNS,
+    _without_endless_words,
     auto_vocab_size,
     check_kind,
     pattern_for,
@@ -95,7 +97,8 @@ def test_transformers_gives_the_same_ids(name: str, tmp_path: Path) -> None:
     assert len(theirs) == tokenizer.vocab_size
     for text in [*TORTURE, TEXT]:
         ids = tokenizer.encode(text)
-        assert theirs(text)["input_ids"] == ids, repr(text)
+        assert theirs(text)["input_ids"] == [tokenizer.eos_id, *ids], repr(text)
+        assert theirs(text, add_special_tokens=False)["input_ids"] == ids, repr(text)
         assert theirs.decode(ids) == tokenizer.decode(ids) == text
 
 
@@ -108,7 +111,7 @@ def test_transformers_gives_the_same_ids(name: str, tmp_path: Path) -> None:
 def test_pieces_encode_to_the_tokens_of_the_whole(name: str, parts: list[str]) -> None:
     tokenizer = made(name)
     text = "".join(parts)
-    cut = list(pieces(text, 24, 10_000))
+    cut = list(pieces(text, 24, tokenizer.places))
     assert "".join(cut) == text
     assert [token for ids in tokenizer.encode_batch(cut) for token in ids] == tokenizer.encode(text)
 
@@ -117,7 +120,7 @@ def test_pieces_of_ordinary_text_are_short() -> None:
     cut = list(pieces(TEXT * 20, 2000))
     assert max(len(one.encode()) for one in cut) <= 2100
     assert len(cut) < len((TEXT * 20).encode()) / 1500
-    assert max(len(one) for one in pieces("x" * 10_000, 100, 1000)) <= 1100
+    assert list(pieces("x" * 10_000, 100)) == ["x" * 10_000]
 
 
 @given(st.text(st.sampled_from("ab é日\n .1"), max_size=200), st.integers(0, 3))
@@ -245,16 +248,6 @@ def test_the_configured_end_token_comes_first(tmp_path: Path) -> None:
     assert existing_tokenizer(tmp_path).eos == "<stop>"
 
 
-def test_only_tokenizers_that_leave_text_alone_are_cut(tmp_path: Path) -> None:
-    file = tmp_path / "tokenizer.json"
-    foreign(eos="</s>").save(str(file))
-    assert existing_tokenizer(file).may_be_cut
-    backend = foreign(eos="</s>")
-    backend.pre_tokenizer = pre_tokenizers.Metaspace()
-    backend.save(str(file))
-    assert not existing_tokenizer(file).may_be_cut
-
-
 @pytest.mark.parametrize("content", [None, "", "{}", "[1, 2]", "not json"])
 def test_a_bad_tokenizer_file_gets_one_line(tmp_path: Path, content: str | None) -> None:
     file = tmp_path / "tokenizer.json"
@@ -271,9 +264,48 @@ def test_an_unknown_kind_lists_the_known() -> None:
         check_kind("bep")
 
 
-def test_a_text_without_spaces_trains_in_linear_time() -> None:
-    """Merging takes the square of a word's length: 300,000 letters in one word once took minutes."""
-    letters = "".join("abcdefgh"[(i * i + i // 7) % 8] for i in range(300_000))
-    tokenizer = train_bpe([letters], 320, "llama3")
-    assert tokenizer.vocab_size == 320
-    assert tokenizer.decode(tokenizer.encode(letters[:5000])) == letters[:5000]
+RUNS = [
+    "e",
+    "7",
+    " ",
+    "\t",
+    "\n",
+    "\r\n",
+    " \n",
+    ".",
+    "_",
+    "é",
+    "語",
+    "😀",
+    "\u0301",
+    "\u00a0",
+    "\x1f",
+    "!\x1f",
+    "abcdefgh",
+]
+
+
+@pytest.mark.parametrize("run", RUNS)
+@pytest.mark.parametrize("pattern", list(PATTERNS))
+def test_no_word_that_training_reads_grows_with_a_run(run: str, pattern: str) -> None:
+    """Merging takes the square of a word's length, so that bounds the work whatever is repeated."""
+    splitter = pre_tokenizers.Split(Regex(PATTERNS[pattern]), "isolated")
+    longest = 0
+    for text in _without_endless_words([f"Before it.{run * (20_000 // len(run))}and after it."]):
+        longest = max(longest, *(len(word) for word, _ in splitter.pre_tokenize_str(text)))
+    assert longest <= 2 * LONGEST_WORD + 2
+
+
+def test_ordinary_text_is_not_parted_for_training() -> None:
+    text = TEXT + "    " * 40 + "def indented():\n" + "\n" * 100 + "-" * 150 + "\n"
+    assert "".join(_without_endless_words([text])) == text
+    assert list(_without_endless_words([text])) == [text]
+
+
+@pytest.mark.parametrize("run", ["a", " ", "語"])
+def test_a_long_run_trains_and_encodes_in_linear_time(run: str) -> None:
+    """A million spaces once took twelve minutes."""
+    text = f"Once. {run * 300_000} More.\n"
+    tokenizer = train_bpe([text], 320, "llama3")
+    assert tokenizer.decode(tokenizer.encode(text)) == text
+    assert "".join(pieces(text, 1000, tokenizer.places)) == text

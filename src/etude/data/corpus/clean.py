@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections import Counter
 from collections.abc import Callable
 from typing import Literal
+
+from etude.data.corpus.combining import JOINER, in_short_runs
 
 Form = Literal["NFC", "NFKC", "none"]
 Filter = Callable[[str], tuple[bool, str]]
@@ -14,23 +17,65 @@ MAX_UNREADABLE_SHARE = 0.1
 """A document with a larger share of characters that stand for nothing is dropped."""
 
 _LINE_ENDS = re.compile("\r\n|[\r\x0b\x0c\x85\u2028\u2029]")
-_CONTROL = re.compile("[\x00-\x08\x0e-\x1f\x7f-\x84\x86-\x9f]")
+_CONTROL = re.compile("[\x01-\x08\x0e-\x1f\x7f\x81\x8d\x8f\x90\x9d]")
+_WINDOWS_1252 = {
+    code: bytes([code]).decode("cp1252") for code in range(0x80, 0xA0) if code not in b"\x81\x8d\x8f\x90\x9d"
+}
+_MISREAD = re.compile("[\x80\x82-\x84\x86-\x8c\x8e\x91-\x9c\x9e\x9f]")
+"""Control characters that nobody types: windows-1252 that was once read as iso-8859-1. U+0085 is a line end too."""
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _UNREADABLE = re.compile("[\ufffd\ufffe\uffff\ue000-\uf8ff]")
 
 
-def normalise(text: str, form: Form) -> str:
+def normalise(text: str, form: Form, changed: Counter[str] | None = None) -> str:
     """Text in the Unicode normalisation ``form``, with ``\\n`` as its only line end and without control characters.
 
-    A byte order mark at the start goes; tabs stay; half of a surrogate pair becomes U+FFFD.
+    Tabs stay; byte order marks go, also inside; half of a surrogate pair becomes U+FFFD; C1 control characters become
+    what windows-1252 has at their place; of more than 30 combining marks in a row, every 30 are parted by U+034F
+    (:mod:`etude.data.corpus.combining`). ``changed`` counts all of these.
     """
-    text = text.removeprefix("\ufeff")
+    count: Counter[str] = Counter() if changed is None else changed
+    if text.startswith("\ufeff"):  # what it says has been heeded: no part of the text, and not counted
+        text = text[1:]
+    if not text.isascii():
+        text = _repaired(text, count)
     text = _LINE_ENDS.sub("\n", text)
-    text = _CONTROL.sub("", text)
+    text = _without(text, "\0", "NUL characters removed", count)
+    text, controls = _CONTROL.subn("", text)
+    _add(count, "other control characters removed", controls)
     if text.isascii():
         return text
-    text = _SURROGATE.sub("\ufffd", text)
-    return text if form == "none" else unicodedata.normalize(form, text)
+    text, halves = _SURROGATE.subn("\ufffd", text)
+    _add(count, "halves of surrogate pairs replaced", halves)
+    if form == "none":
+        return text
+    parted = in_short_runs(text, form)
+    _add(count, "long runs of combining marks parted", parted.count(JOINER) - text.count(JOINER))
+    return unicodedata.normalize(form, parted)
+
+
+def _repaired(text: str, count: Counter[str]) -> str:
+    """``text`` without byte order marks, and with C1 control characters as windows-1252 has them."""
+    text = _without(text, "\ufeff", "byte order marks inside a text removed", count)
+    if not _MISREAD.search(text):
+        return text
+    _add(
+        count,
+        "C1 control characters read as windows-1252",
+        len(re.findall("[\x80\x82-\x8c\x8e\x91-\x9c\x9e\x9f]", text)),
+    )
+    return text.translate(_WINDOWS_1252)
+
+
+def _without(text: str, char: str, what: str, count: Counter[str]) -> str:
+    found = text.count(char)
+    _add(count, what, found)
+    return text.replace(char, "") if found else text
+
+
+def _add(count: Counter[str], what: str, number: int) -> None:
+    if number:
+        count[what] += number
 
 
 def not_blank(text: str) -> tuple[bool, str]:

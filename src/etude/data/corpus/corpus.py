@@ -47,14 +47,16 @@ def build_corpus(folder: Path, sources: Sequence[Source], data: DataSettings, pr
         raise intake.nothing_usable()
     store = TextStore(folder)
     try:
-        kept, notes = _without_copies(store, sources, data, intake, progress)
+        kept, notes, near = _without_copies(store, sources, data, intake, progress)
         if data.split == "tail":
-            split = split_tail(store, kept, data.validation_fraction)
+            split = split_tail(store, kept, data.validation_fraction, intake.dropped_words())
         else:
-            split = split_hash(store, kept, data.validation_fraction, data.section_bytes, progress)
+            split = split_hash(
+                store, kept, data.validation_fraction, data.section_bytes, progress, intake.dropped_words()
+            )
         np.save(folder / "train.npy", split.train)
         np.save(folder / "validation.npy", split.validation)
-        write_json(folder / "corpus.json", _facts(folder, store, kept, split, intake, notes, text_hash))
+        write_json(folder / "corpus.json", _facts(folder, store, kept, split, intake, notes, near, text_hash))
     finally:
         store.close()
 
@@ -153,26 +155,28 @@ def _without_copies(
     data: DataSettings,
     intake: Intake,
     progress: Progress,
-) -> tuple[Mask, list[str]]:
-    """(mask of the documents that stay, lines for the report)."""
+) -> tuple[Mask, list[str], int | None]:
+    """(mask of the documents that stay, lines for the report, near copies or None where they were not searched)."""
     kept = np.ones(store.num_documents, bool)
     notes: list[str] = []
     if data.deduplicate == "none":
-        return kept, notes
+        return kept, notes, None
     copies = exact_copies(np.asarray(store.hashes))
     kept &= ~copies
     _drop_marked(store, copies, "exact copy", intake)
-    if data.deduplicate == "near" and store.num_documents > 1:
+    near_count: int | None = None
+    if data.deduplicate == "near":
         why_not = near_too_large(int(kept.sum()), int(store.offsets[-1]))
         if all(source.name.startswith("builtin:") for source in sources):
-            why_not = "near-duplicates were not looked for: built-in text; exact copies were"
+            why_not = "near copies were not searched: built-in text; exact copies were"
         if why_not:
             notes.append(why_not)
         else:
             near = near_copies(store, kept, progress)
+            near_count = int(near.sum())
             kept &= ~near
             _drop_marked(store, near, "near copy", intake)
-    return kept, notes
+    return kept, notes, near_count
 
 
 def _drop_marked(store: TextStore, marked: Mask, reason: str, intake: Intake) -> None:
@@ -194,6 +198,7 @@ def _facts(
     split: Split,
     intake: Intake,
     notes: list[str],
+    near: int | None,
     text_hash: str,
 ) -> dict[str, Any]:
     digest = hashlib.blake2b(text_hash.encode(), digest_size=16)
@@ -217,6 +222,7 @@ def _facts(
             reason: {"documents": count, "bytes": intake.dropped_bytes[reason]}
             for reason, count in intake.dropped.most_common()
         },
+        "near_copies": near,
         "examples": intake.examples,
         "lengths": {str(2 ** (bits - 1)): counts[bits] for bits in sorted(counts)},
         "split": {

@@ -1,33 +1,63 @@
 """Where a text may be cut so that its pieces, encoded one by one, give the tokens of the whole.
 
-The pre-tokenizer expressions of GPT-2, Llama 3 and Qwen 2 always end a word between a line end and what follows when
-both neighbours of the line end are not white space, and before a single space between two letters. Nothing before
-such a place depends on what comes after it, so pieces cut there give exactly the same tokens.
+Which kinds of place are safe depends on the tokenizer: :mod:`etude.data.tokens.cutting` proves it from its pattern.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 
 PIECE_BYTES = 16_384
 """Text is encoded in pieces of at most about this many bytes; between them tokens and bytes can be counted."""
-HARD_PIECE_BYTES = 262_144
-"""A stretch of this length without a safe place (a million characters without a space) is cut anyway."""
+REACH = 262_144
+"""As far on, a usual place is preferred to another."""
 
-_AFTER_LINE = re.compile(r"(?<=\S\n)(?=\S)")
-_BEFORE_SPACE = re.compile(r"(?<=[^\W\d_])(?= [^\W\d_])")
+AFTER_LINE = re.compile(r"(?<=\S\n)(?=\S)")
+BEFORE_SPACE = re.compile(r"(?<=[^\W\d_])(?= [^\W\d_])")
+ANY = re.compile(r"(?<=[\s\S])(?=[\s\S])")
 
 
-def pieces(text: str, size: int = PIECE_BYTES, hard: int = HARD_PIECE_BYTES) -> Iterator[str]:
+@dataclass(frozen=True)
+class Places:
+    """Expressions that find places where a text may be cut.
+
+    ``usual`` ones come first, in their order; ``others`` where none of those is near. Without any, a text is encoded
+    as a whole.
+    """
+
+    usual: tuple[re.Pattern[str], ...]
+    others: tuple[re.Pattern[str], ...] = ()
+
+    def __bool__(self) -> bool:
+        return bool(self.usual or self.others)
+
+    @cached_property
+    def all(self) -> tuple[re.Pattern[str], ...]:
+        """One expression for any place."""
+        return (re.compile("|".join(one.pattern for one in self.usual + self.others)),) if self else ()
+
+
+USUAL = Places((AFTER_LINE, BEFORE_SPACE))
+
+
+def pieces(text: str, size: int = PIECE_BYTES, places: Places = USUAL) -> Iterator[str]:
     """``text`` in consecutive pieces of at most ``size`` UTF-8 bytes, more where no safe place comes so soon."""
     position = 0
     num_bytes = len(text) if text.isascii() else len(text.encode("utf-8"))
     room = max(1, size * len(text) // max(num_bytes, 1))
-    while len(text) - position > room:
-        cut = _last_safe(text, position + 1, position + room) or _next_safe(
-            text, position + room, position + hard
-        )
+    without_usual = 0  # before this there is none, so that nothing is searched twice
+    while len(text) - position > room and places:
+        low, high = position + 1, position + room
+        cut = _last(places.usual, text, low, high) if high >= without_usual else None
+        if cut is None:
+            stop = min(position + REACH, len(text) - 1)
+            cut = _next(places.usual, text, max(high, without_usual), stop)
+            without_usual = max(without_usual, stop)
+        if cut is None:
+            cut = _last(places.others, text, low, high) or _next(places.all, text, high, len(text) - 1)
         if cut is None:
             break
         yield text[position:cut]
@@ -36,24 +66,67 @@ def pieces(text: str, size: int = PIECE_BYTES, hard: int = HARD_PIECE_BYTES) -> 
         yield text[position:]
 
 
-def last_safe_byte(window: bytes) -> int | None:
+def segments(
+    read: Callable[[int, int], bytes], start: int, end: int, size: int, longest: int, places: Places
+) -> Iterator[tuple[int, int, bool]]:
+    """Ranges of about ``size`` bytes that tile [start, end) of UTF-8 text and end at safe places.
+
+    Args:
+        read: the bytes of a range.
+        longest: a stretch without a safe place is cut after so many bytes, between two characters.
+
+    Returns:
+        (start, end, whether the range ends at a safe place or at ``end``) of each.
+    """
+    position = start
+    while end - position > 2 * size and places:
+        cut, safe = _segment_end(read, position, end, size, longest, places)
+        if cut >= end:
+            break
+        yield position, cut, safe
+        position = cut
+    yield position, end, True
+
+
+def _segment_end(
+    read: Callable[[int, int], bytes], position: int, end: int, size: int, longest: int, places: Places
+) -> tuple[int, bool]:
+    """(the end of the segment that begins at ``position``, whether that is a safe place or ``end``)."""
+    begin = position + size // 2
+    while begin < min(end, position + longest):
+        stop = min(begin + size // 2, end)
+        # Some bytes more, for a place is known by the characters around it.
+        window, before = read(max(position, begin - 16), stop), min(16, begin - position)
+        cut = last_safe_byte(window, places.usual) or last_safe_byte(window, places.others)
+        if cut is not None and cut > 0:
+            return begin - before + cut, True
+        begin = stop
+    if begin >= end:
+        return end, True
+    cut = position + longest
+    while read(cut, cut + 1)[0] & 0xC0 == 0x80:
+        cut -= 1
+    return cut, False
+
+
+def last_safe_byte(window: bytes, patterns: Sequence[re.Pattern[str]] = USUAL.usual) -> int | None:
     """The last safe place in a stretch of UTF-8 text, in bytes from its beginning; its edges may cut characters."""
     lead = 0
     while lead < min(4, len(window)) and window[lead] & 0xC0 == 0x80:
         lead += 1
     text = window[lead:].decode("utf-8", "ignore")
-    cut = _last_safe(text, 1, len(text))
+    cut = _last(patterns, text, 1, len(text))
     return None if cut is None else lead + len(text[:cut].encode("utf-8"))
 
 
-def _last_safe(text: str, low: int, high: int) -> int | None:
-    """The last safe place in [low, high], looked for from the end in growing stretches."""
+def _last(patterns: Sequence[re.Pattern[str]], text: str, low: int, high: int) -> int | None:
+    """The last safe place in [low, high], searched from the end in growing stretches."""
     reach = 256
     end = high
-    while end >= low:
+    while end >= low and patterns:
         begin = max(low, high - reach)
         # The expressions look two characters to each side, so the stretch is matched inside the whole text.
-        for pattern in (_AFTER_LINE, _BEFORE_SPACE):
+        for pattern in patterns:
             places = [
                 m.start()
                 for m in pattern.finditer(text, begin, min(len(text), high + 2))
@@ -67,10 +140,8 @@ def _last_safe(text: str, low: int, high: int) -> int | None:
     return None
 
 
-def _next_safe(text: str, low: int, high: int) -> int | None:
-    """The first safe place in [low, high]; ``high`` itself when the text is longer and has none."""
-    stop = min(len(text), high)
-    found = [m.start() for p in (_AFTER_LINE, _BEFORE_SPACE) if (m := p.search(text, low, stop)) is not None]
-    if found:
-        return min(found)
-    return high if len(text) > high else None
+def _next(patterns: Sequence[re.Pattern[str]], text: str, low: int, high: int) -> int | None:
+    """The first safe place in [low, high]."""
+    stop = min(len(text), high + 2)
+    found = [m.start() for p in patterns if (m := p.search(text, low, stop)) is not None]
+    return min((place for place in found if place <= high), default=None)

@@ -6,6 +6,7 @@ different documents among ten million share a hash with a probability of about 3
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 
 import numpy as np
@@ -15,13 +16,29 @@ from etude.data.corpus.store import TextStore
 
 NEAR_MAX_BYTES = 32_000_000
 NEAR_MAX_DOCUMENTS = 50_000
-"""Above either, near copies are not looked for: an index of 50,000 documents takes about 150 MB."""
+"""Above either, near copies are not searched: an index of 50,000 documents takes about 150 MB."""
 NEAR_SIMILARITY = 0.8
-"""Documents are near copies when at least this share of their 5-word sequences is common (Jaccard, estimated)."""
+"""Documents are near copies when at least this share of their 5-word sequences is common (Jaccard, estimated).
+
+In writing without spaces a character stands for a word.
+"""
 _SHINGLE_WORDS = 5
+SHORT_WORDS = 100
+"""Shorter documents are near copies only with the same numbers: rows of a table may differ in nothing else."""
 _PERMUTATIONS = 64
 _READ_BYTES = 200_000
 """Of a longer document the beginning decides."""
+
+_LONG_WORD = 20
+_NUMBER = re.compile(r"\d+")
+_SCRIPTS = (
+    "\u0e00-\u0fff\u1000-\u109f\u1780-\u17ff\u1950-\u19ff\u1a20-\u1aaf\u1b00-\u1b7f\ua980-\ua9df\uaa00-\uaadf"
+    "\u2e80-\u2fdf\u3005-\u3007\u3040-\u312f\u31a0-\u31bf\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\ua000-\ua4cf"
+    "\uf900-\ufaff\uff66-\uff9f\U0001b000-\U0001b2ff\U00020000-\U0003ffff"
+)
+"""Thai, Lao, Tibetan, Burmese, Khmer, Tai, Balinese, Javanese, Cham; Chinese, Japanese and Yi."""
+_SPACELESS = re.compile(f"[{_SCRIPTS}]")
+_WORD = re.compile(rf"[{_SCRIPTS}]|[^\s{_SCRIPTS}]+")
 
 Mask = npt.NDArray[np.bool_]
 Progress = Callable[[str, int, int | None], None]
@@ -37,10 +54,10 @@ def exact_copies(hashes: npt.NDArray[np.uint64]) -> Mask:
 
 
 def near_too_large(num_documents: int, num_bytes: int) -> str:
-    """Why near copies are not looked for in a corpus of this size; empty when they are."""
+    """Why near copies are not searched in a corpus of this size; empty when they are."""
     if num_documents > NEAR_MAX_DOCUMENTS or num_bytes > NEAR_MAX_BYTES:
         return (
-            f"near-duplicates were not looked for: the corpus is above {NEAR_MAX_BYTES // 1_000_000} MB "
+            f"near copies were not searched: the corpus is above {NEAR_MAX_BYTES // 1_000_000} MB "
             f"or {NEAR_MAX_DOCUMENTS:,} documents; exact copies were"
         )
     return ""
@@ -54,29 +71,56 @@ def near_copies(store: TextStore, kept: Mask, progress: Progress | None = None) 
     """
     from datasketch import MinHash, MinHashLSH
 
-    index = MinHashLSH(threshold=NEAR_SIMILARITY, num_perm=_PERMUTATIONS)
-    signatures: dict[int, MinHash] = {}
+    def new_index() -> tuple[MinHashLSH, dict[int, MinHash]]:
+        return MinHashLSH(threshold=NEAR_SIMILARITY, num_perm=_PERMUTATIONS), {}
+
+    indexes = {salted: new_index() for salted in (True, False)}
     copies = np.zeros(store.num_documents, bool)
     for number in np.flatnonzero(kept).tolist():
         if progress is not None and number % 256 == 0:
             progress("find near copies", int(store.offsets[number]), int(store.offsets[-1]))
-        shingles = _shingles(store, number)
-        if not shingles:
-            continue
-        signature = MinHash(num_perm=_PERMUTATIONS, seed=1)
-        signature.update_batch(shingles)
-        near = index.query(signature)
-        if any(signature.jaccard(signatures[other]) >= NEAR_SIMILARITY for other in near):
-            copies[number] = True
-        else:
-            index.insert(number, signature, check_duplication=False)
-            signatures[number] = signature
+        start, end = int(store.offsets[number]), int(store.offsets[number + 1])
+        text = store.read(start, min(end, start + _READ_BYTES)).decode("utf-8", "ignore")
+        signed = []
+        for salted, shingles in shingle_sets(text):
+            signature = MinHash(num_perm=_PERMUTATIONS, seed=1)
+            signature.update_batch(shingles)
+            index, signatures = indexes[salted]
+            near = index.query(signature)
+            copies[number] |= any(signature.jaccard(signatures[one]) >= NEAR_SIMILARITY for one in near)
+            signed.append((index, signatures, signature))
+        if not copies[number]:
+            for index, signatures, signature in signed:
+                index.insert(number, signature, check_duplication=False)
+                signatures[number] = signature
     return copies
 
 
-def _shingles(store: TextStore, number: int) -> list[bytes]:
-    start, end = int(store.offsets[number]), int(store.offsets[number + 1])
-    words = store.read(start, min(end, start + _READ_BYTES)).lower().split()
-    # A set would be hashed differently in every process; a dict keeps the order of the text.
+def shingle_sets(text: str) -> list[tuple[bool, list[bytes]]]:
+    """What documents are compared by: (whether the numbers of the document are in it, distinct sequences of words).
+
+    The sequences of a short document carry its numbers, so that two with other numbers have none in common. One that
+    is a little longer may be a near copy of either kind and has both sets. One too short for a sequence has none.
+    """
+    words = _words(text)
     count = len(words) - _SHINGLE_WORDS + 1
-    return list(dict.fromkeys(b" ".join(words[i : i + _SHINGLE_WORDS]) for i in range(count)))
+    if count < 1:
+        return []
+    # A set would be hashed differently in every process; a dict keeps the order of the text.
+    plain = list(dict.fromkeys(" ".join(words[i : i + _SHINGLE_WORDS]).encode() for i in range(count)))
+    sets = []
+    if len(words) <= SHORT_WORDS / NEAR_SIMILARITY:
+        numbers = " ".join(_NUMBER.findall(text)).encode()
+        sets.append((True, [numbers + b"|" + one for one in plain] if numbers else plain))
+    if len(words) > SHORT_WORDS:
+        sets.append((False, plain))
+    return sets
+
+
+def _words(text: str) -> list[str]:
+    """The words, in writing without spaces the characters; so too where there are hardly any words."""
+    folded = text.lower()
+    words = _WORD.findall(folded) if not folded.isascii() and _SPACELESS.search(folded) else folded.split()
+    if len(words) < _SHINGLE_WORDS and len(folded) >= _SHINGLE_WORDS * _LONG_WORD:
+        return list("".join(words))
+    return words

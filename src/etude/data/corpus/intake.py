@@ -42,7 +42,7 @@ class Intake:
                 document = piece.document
                 size = len(document.text.encode("utf-8", "surrogatepass"))
                 self.bytes += size
-                text = normalise(document.text, data.normalization)
+                text = normalise(document.text, data.normalization, self.log.changed)
                 if piece.continues:
                     if dropping:
                         self.dropped_bytes[reason] += size
@@ -55,6 +55,14 @@ class Intake:
                         self.drop(reason, document.id, text, size)
                         continue
                 yield Piece(replace(document, text=text), piece.continues)
+
+    def dropped_words(self) -> str:
+        """What was dropped, for the end of "there are only so many bytes"; empty when nothing was."""
+        if not self.dropped:
+            return ""
+        count, size = self.dropped.total(), self.dropped_bytes.total()
+        reasons = ", ".join(f"{reason}: {number:,}" for reason, number in self.dropped.most_common())
+        return f", after {count:,} of {self.documents:,} documents ({size:,} bytes) were dropped ({reasons})"
 
     def nothing_usable(self) -> InputError:
         """The error where nothing was kept, with the reasons."""

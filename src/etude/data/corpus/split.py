@@ -45,14 +45,16 @@ class Split:
     facts: dict[str, Any] = field(default_factory=dict)
 
 
-def split_tail(store: TextStore, kept: Mask, fraction: float) -> Split:
+def split_tail(store: TextStore, kept: Mask, fraction: float, dropped: str = "") -> Split:
     """The first ``int(n * (1 - fraction))`` of n characters train; the rest is validation.
+
+    ``dropped``: what was dropped before, in words for an error.
 
     Raises:
         InputError: too little text for two parts.
     """
     documents = np.flatnonzero(kept)
-    _refuse_tiny(int((store.offsets[documents + 1] - store.offsets[documents]).sum()))
+    _refuse_tiny(int((store.offsets[documents + 1] - store.offsets[documents]).sum()), dropped)
     ends = np.cumsum(store.chars[documents])
     cut = int(int(ends[-1]) * (1 - fraction))
     if cut == 0 or cut == ends[-1]:
@@ -73,7 +75,12 @@ def split_tail(store: TextStore, kept: Mask, fraction: float) -> Split:
 
 
 def split_hash(
-    store: TextStore, kept: Mask, fraction: float, section_bytes: int, progress: Progress | None = None
+    store: TextStore,
+    kept: Mask,
+    fraction: float,
+    section_bytes: int,
+    progress: Progress | None = None,
+    dropped: str = "",
 ) -> Split:
     """Documents (or sections of long ones) by the hash of their content, then without common long lines.
 
@@ -88,7 +95,7 @@ def split_hash(
     documents = np.flatnonzero(kept)
     rows = _whole(store, documents)
     total = int((rows[:, 1] - rows[:, 0]).sum())
-    _refuse_tiny(total)
+    _refuse_tiny(total, dropped)
     target = min(fraction * total, MAX_VALIDATION_BYTES)
     units, hashes, cut_documents, section = _units(store, rows, total, target, section_bytes)
     if len(units) < 2:
@@ -96,8 +103,8 @@ def split_hash(
     held_out, moved = _hold_out(store, units, hashes, target, progress)
     if not held_out.any():
         raise InputError(
-            f"no text can be held out: every part shares a line of {LINE_CHARS} or more characters with the rest; "
-            "type --set data.split=tail, or give text that repeats itself less"
+            f"no text can be held out: {_why_nothing(hashes, moved)}; type --set data.split=tail, or give text that "
+            "repeats itself less"
         )
     train = _joined(units[~held_out])
     validation = units[held_out]
@@ -115,11 +122,20 @@ def split_hash(
     return Split(train, validation, facts)
 
 
-def _refuse_tiny(total: int) -> None:
+def _why_nothing(hashes: npt.NDArray[np.uint64], moved: int) -> str:
+    """Why every unit is in training: equal ones are never parted, and those with common lines moved there."""
+    if moved:
+        return f"every part that was tried shares a line of {LINE_CHARS} or more characters with the rest"
+    equal = int(np.unique(hashes, return_counts=True)[1].max())
+    return f"{equal:,} of its {len(hashes):,} parts are the same text"
+
+
+def _refuse_tiny(total: int, dropped: str) -> None:
     if total < MIN_TEXT_BYTES:
+        advice = "; --set data.deduplicate=none keeps copies" if "copy" in dropped else ""
         raise InputError(
-            f"there are only {total:,} bytes of usable text: at least {MIN_TEXT_BYTES:,} are needed, and 100,000 to "
-            "learn anything from"
+            f"there are only {total:,} bytes of usable text{dropped}: at least {MIN_TEXT_BYTES:,} are needed, and "
+            f"100,000 to learn anything from{advice}"
         )
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from etude.data.reading.formats import read_file
+from etude.data.reading.options import ReadingOptions
 from etude.data.reading.piece import Piece, SourceLog
 from etude.files import hash_file
 
@@ -98,5 +99,6 @@ class PythonSource:
 
     def pieces(self, log: SourceLog) -> Iterator[Piece]:
         """One module a document."""
+        options = ReadingOptions()
         for path in self.files:
-            yield from read_file(path, f"python/{path.relative_to(self.root).as_posix()}", "text", log)
+            yield from read_file(path, f"python/{path.relative_to(self.root).as_posix()}", options, log)

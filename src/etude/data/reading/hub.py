@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from etude.data.document import Document
-from etude.data.reading.piece import MAX_ROW_CHARS, Piece, SourceLog
+from etude.data.reading.fields import text_of
+from etude.data.reading.piece import MAX_ROW_CHARS, Piece, SourceLog, Unusable
 from etude.errors import InputError
 from etude.files import hash_file
 
@@ -44,15 +45,14 @@ class HubSource:
             rows = self._datasets().load_dataset(self.path, split=self.split, streaming=True)
             for number, row in enumerate(rows):
                 name = f"{self.name}#{number}"
-                text = row.get(self.text_field)
-                if isinstance(text, str) and len(text) <= MAX_ROW_CHARS:
-                    yield Piece(Document(text, name, self.name))
-                elif self.text_field not in row:
-                    fields = ", ".join(f"'{field}'" for field in list(row)[:12])
-                    detail = f"no '{self.text_field}'; fields there: {fields}; --set data.text_field=NAME"
-                    log.skip("no text field", name, detail)
+                try:
+                    text = text_of(row, self.text_field)
+                    if len(text) > MAX_ROW_CHARS:
+                        raise Unusable("row too long")
+                except Unusable as error:
+                    log.skip(error.reason, name, error.detail)
                 else:
-                    log.skip("text is not a string" if not isinstance(text, str) else "row too long", name)
+                    yield Piece(Document(text, name, self.name))
         except InputError:
             raise
         except Exception as error:  # the library raises a dozen kinds, most of them not its own

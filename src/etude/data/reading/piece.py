@@ -1,4 +1,4 @@
-"""What the readers of sources yield, and where they write down what they could not use."""
+"""What the readers of sources yield, and where they write down what they assumed, changed and could not use."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from etude.data.document import Document
 PIECE_CHARS = 1 << 20
 """A longer document travels as consecutive pieces of about this many characters."""
 MAX_ROW_CHARS = 16 << 20
-"""A row of .jsonl, .csv or .parquet with more characters is skipped: it would have to fit in memory."""
+"""A row of a table or of JSON with more characters is skipped: it would have to fit in memory."""
 EXAMPLES_KEPT = 3
 
 
@@ -37,12 +37,19 @@ class Unusable(Exception):
 
 @dataclass
 class SourceLog:
-    """What was looked at and what was skipped, by reason, with a few examples of each."""
+    """What was looked at; what was skipped, by reason, with a few examples of each; what was assumed and changed.
+
+    Attributes:
+        assumed: for every assumption (such as an encoding, with how to override it) the files that it was made for.
+        changed: how many characters were removed or replaced while the text was cleaned, by kind.
+    """
 
     looked_at: list[str] = field(default_factory=list)
     files: int = 0
     skipped: Counter[str] = field(default_factory=Counter)
     examples: dict[str, list[str]] = field(default_factory=dict)
+    assumed: dict[tuple[str, str], Counter[str]] = field(default_factory=dict)
+    changed: Counter[str] = field(default_factory=Counter)
 
     def skip(self, reason: str, name: str, detail: str = "", count: int = 1) -> None:
         """Count ``count`` things skipped for ``reason``; ``name`` is one of them."""
@@ -52,6 +59,22 @@ class SourceLog:
         if len(kept) < EXAMPLES_KEPT and line not in kept:
             kept.append(line)
 
+    def assume(self, what: str, name: str, otherwise: str = "") -> None:
+        """Note that ``what`` was assumed of the file ``name``; ``otherwise`` is how to override it."""
+        files = self.assumed.setdefault((what, otherwise), Counter())
+        files[name if len(files) < EXAMPLES_KEPT or name in files else ""] += 1
+
+    def notes(self) -> list[str]:
+        """A line for every assumption, and one for all characters that were changed."""
+        lines = []
+        for (what, otherwise), files in self.assumed.items():
+            count, first = files.total(), next(iter(files))
+            which = first if len(files) == 1 else f"{count:,} files (such as {first})"
+            lines.append(f"{which}: {what}{'; otherwise ' + otherwise if otherwise else ''}")
+        if self.changed:
+            lines.append("; ".join(f"{what}: {count:,}" for what, count in sorted(self.changed.items())))
+        return lines
+
     def as_json(self) -> dict[str, Any]:
         """Plain values for the report."""
         return {
@@ -59,4 +82,6 @@ class SourceLog:
             "files": self.files,
             "skipped": dict(self.skipped.most_common()),
             "examples": self.examples,
+            "changed": dict(sorted(self.changed.items())),
+            "notes": self.notes(),
         }

@@ -11,11 +11,13 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
 from etude.data.reading import builtin, hub
-from etude.data.reading.formats import KNOWN_ENDINGS, format_of, read_file
+from etude.data.reading.formats import KNOWN_ENDINGS, PLAIN_ENDINGS, format_of, read_file
+from etude.data.reading.options import ReadingOptions
 from etude.data.reading.piece import Piece, SourceLog
 from etude.data.reading.streams import CHUNK_BYTES, compression_of
 from etude.errors import InputError
@@ -45,10 +47,10 @@ class Source(Protocol):
 class PathSource:
     """A file, or everything below a folder in sorted order, hidden files left out."""
 
-    def __init__(self, name: str, text_field: str) -> None:
+    def __init__(self, name: str, options: ReadingOptions) -> None:
         self.name = name
         self.root = expanded(name)
-        self.text_field = text_field
+        self.options = options
         if self.root.is_symlink() and not self.root.exists():
             raise InputError(f"'{name}' is a link to nothing: name the file itself")
         if not self.root.exists():
@@ -63,7 +65,7 @@ class PathSource:
         """Bytes on disk; unknown when something is compressed or is not plain text."""
         total = 0
         for path in self._files(SourceLog()):
-            if compression_of(path) or format_of(path) not in {".txt", ".md", ".rst", ".py"}:
+            if compression_of(path) or format_of(path) not in PLAIN_ENDINGS:
                 return None
             total += path.stat().st_size
         return total
@@ -72,13 +74,13 @@ class PathSource:
         """Name and hash of every file, wherever the whole stands: a folder that has moved is the same text."""
         inside = self.root if self.root.is_dir() else self.root.parent
         files = self._files(SourceLog())
-        return {"files": [[path.relative_to(inside).as_posix(), _hash(path)] for path in files]}
+        hashes = [[path.relative_to(inside).as_posix(), _hash(path, path == self.root)] for path in files]
+        return {"files": hashes, "detector": version("chardet")}
 
     def pieces(self, log: SourceLog) -> Iterator[Piece]:
         """The documents of every file; files of unknown kinds are counted."""
         for path in self._files(log):
-            as_text = path == self.root  # a file that was named itself is read as text, whatever its ending
-            yield from read_file(path, self._label(path), self.text_field, log, as_text=as_text)
+            yield from read_file(path, self._label(path), self.options, log, named=path == self.root)
 
     def _label(self, path: Path) -> str:
         return (
@@ -97,8 +99,11 @@ class PathSource:
 class StreamSource:
     """Text that can be read only once (standard input, a pipe): one document, kept in a temporary file meanwhile."""
 
-    def __init__(self, name: str, stream: BinaryIO, spool: Path) -> None:
+    def __init__(
+        self, name: str, stream: BinaryIO, spool: Path, options: ReadingOptions | None = None
+    ) -> None:
         self.name = name
+        self.options = options or ReadingOptions()
         spool.mkdir(parents=True, exist_ok=True)
         handle, path = tempfile.mkstemp(suffix=".txt", dir=spool)
         self.path = Path(path)
@@ -112,25 +117,33 @@ class StreamSource:
 
     def identity(self) -> dict[str, Any]:
         """The hash of what came."""
-        return {"source": "stream", "hash": hash_file(self.path)}
+        return {"source": "stream", "hash": hash_file(self.path), "detector": version("chardet")}
 
     def pieces(self, log: SourceLog) -> Iterator[Piece]:
         """One document."""
         label = "stdin" if self.name == "-" else self.name
-        yield from read_file(self.path, label, "text", log)
+        yield from read_file(self.path, label, self.options, log)
 
 
 def open_sources(
-    names: Sequence[str], *, text_field: str, max_bytes: int | None, seed: int, spool: Path
+    names: Sequence[str],
+    *,
+    text_field: str = "text",
+    max_bytes: int | None,
+    seed: int,
+    spool: Path,
+    options: ReadingOptions | None = None,
 ) -> list[Source]:
     """The sources behind what was typed; the same name twice counts once.
 
-    ``spool`` is a folder for what comes on standard input. The task mixture comes first, however it was typed: an
-    addition is neither cut off by ``max_bytes`` nor the end of the text.
+    ``options`` says how files are read; without it only ``text_field`` does. ``spool`` is a folder for what comes on
+    standard input. The task mixture comes first, however it was typed: an addition is neither cut off by
+    ``max_bytes`` nor the end of the text.
 
     Raises:
         InputError: no such path (the nearest is named), no such built-in, or a missing optional library.
     """
+    options = options or ReadingOptions(text_field)
     if not names:
         raise InputError("no text was named: type a file or folder, or builtin:primer")
     sources: list[Source] = []
@@ -142,9 +155,9 @@ def open_sources(
         if name == "-":
             if sys.stdin is None:
                 raise InputError("standard input is closed: pipe a text into the command, or name a file")
-            sources.append(StreamSource(name, sys.stdin.buffer, spool))
+            sources.append(StreamSource(name, sys.stdin.buffer, spool, options))
         elif name.startswith(hub.PREFIX):
-            sources.append(hub.HubSource(name, text_field))
+            sources.append(hub.HubSource(name, options.text_field))
         elif name == builtin.TASKS:
             share = _bytes_of_tasks(max_bytes, alone=len(set(names)) == 1)
             sources.insert(0, builtin.GeneratedSource(name, seed, share))
@@ -157,9 +170,9 @@ def open_sources(
             raise InputError(f"there is no built-in '{name}': there are {', '.join(others)} and {last}")
         elif Path(name).is_fifo():
             with Path(name).open("rb") as stream:
-                sources.append(StreamSource(name, stream, spool))
+                sources.append(StreamSource(name, stream, spool, options))
         else:
-            sources.append(PathSource(name, text_field))
+            sources.append(PathSource(name, options))
     return sources
 
 
@@ -215,9 +228,9 @@ def _walk(folder: Path, log: SourceLog, above: frozenset[str]) -> Iterator[Path]
             log.skip("unreadable", str(path), "a broken link or a device")
 
 
-def _hash(path: Path) -> str:
+def _hash(path: Path, named: bool) -> str:
     try:
-        if format_of(path) not in KNOWN_ENDINGS and path.stat().st_size > 64 * CHUNK_BYTES:
+        if not named and format_of(path) not in KNOWN_ENDINGS and path.stat().st_size > 64 * CHUNK_BYTES:
             return f"size {path.stat().st_size}"  # skipped in a folder: not worth reading
         return hash_file(path)
     except OSError as error:

@@ -1,13 +1,13 @@
-"""From a file's bytes to text: decompression, encodings, and pieces cut at line ends.
+"""From a file's bytes to text: decompression, and pieces cut at line ends.
 
 Memory stays constant: a file is read in chunks of about a megabyte.
 """
 
 from __future__ import annotations
 
-import codecs
 import gzip
 import io
+import tempfile
 import unicodedata
 import zlib
 from collections.abc import Callable, Iterator
@@ -19,13 +19,11 @@ from etude.data.reading.piece import PIECE_CHARS, Unusable
 
 COMPRESSIONS = (".gz", ".zst")
 CHUNK_BYTES = 1 << 20
-_BYTE_ORDER_MARKS = (
-    (codecs.BOM_UTF8, "utf-8-sig"),
-    (codecs.BOM_UTF32_LE, "utf-32"),  # before UTF-16: its mark begins with UTF-16's
-    (codecs.BOM_UTF32_BE, "utf-32"),
-    (codecs.BOM_UTF16_LE, "utf-16"),
-    (codecs.BOM_UTF16_BE, "utf-16"),
-)
+MOST_EXPANSION = 200
+FREE_EXPANSION_BYTES = 64 << 20
+"""What is unpacked may have this many bytes, and above that so many times the size of its file."""
+_ZSTD_INPUT = 1 << 10
+"""Of compressed bytes at a time: a block of four can stand for 128 KiB, so memory stays below 32 MiB."""
 
 Opener = Callable[[], BinaryIO]
 
@@ -37,16 +35,82 @@ def compression_of(path: Path) -> str:
 
 
 def open_bytes(path: Path) -> BinaryIO:
-    """The file's bytes, decompressed while they are read."""
+    """The file's bytes, decompressed while they are read, in memory that has a bound.
+
+    Reading raises :class:`Unusable` where a compressed file expands without measure.
+    """
     compression = compression_of(path)
-    if compression == ".gz":
-        return cast(BinaryIO, gzip.open(path, "rb"))
-    if compression == ".zst":
+    if not compression:
+        return path.open("rb")
+    limit = max(FREE_EXPANSION_BYTES, MOST_EXPANSION * path.stat().st_size)
+    raw = cast(io.RawIOBase, gzip.GzipFile(path, "rb")) if compression == ".gz" else _Zstd(path)
+    return cast(BinaryIO, io.BufferedReader(_Bounded(raw, limit), CHUNK_BYTES))
+
+
+class _Bounded(io.RawIOBase):
+    """Passes on the bytes of ``raw`` until there are more than ``limit``."""
+
+    def __init__(self, raw: io.RawIOBase, limit: int) -> None:
+        self.raw, self.left, self.limit = raw, limit, limit
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
+        count = self.raw.readinto(buffer) or 0
+        self.left -= count
+        if self.left < 0:
+            raise Unusable(
+                "expands too much",
+                f"more than {self.limit:,} bytes come out, {MOST_EXPANSION} times its size: unpack it to look at it",
+            )
+        return count
+
+    def close(self) -> None:
+        self.raw.close()
+        super().close()
+
+
+class _Zstd(io.RawIOBase):
+    """Frames of zstd one after the other; an end inside a frame is an error, as it is with gzip."""
+
+    def __init__(self, path: Path) -> None:
         import zstandard
 
-        raw = zstandard.open(path, "rb")
-        return cast(BinaryIO, io.BufferedReader(cast(io.RawIOBase, raw), CHUNK_BYTES))
-    return path.open("rb")
+        self._file = path.open("rb")
+        self._library = zstandard.ZstdDecompressor()
+        self._frame = self._library.decompressobj()
+        self._begun = False
+        self._ready = memoryview(b"")
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
+        while not self._ready:
+            data = self._file.read(_ZSTD_INPUT)
+            if not data:
+                if self._begun:
+                    raise EOFError("the file ends inside a frame")
+                return 0
+            self._ready = memoryview(b"".join(self._unpacked(data)))
+        count = min(len(buffer), len(self._ready))
+        buffer[:count] = self._ready[:count]
+        self._ready = self._ready[count:]
+        return count
+
+    def _unpacked(self, data: bytes) -> Iterator[bytes]:
+        while data:
+            self._begun = True
+            yield self._frame.decompress(data)
+            if not self._frame.eof:
+                return
+            data = self._frame.unused_data
+            self._frame, self._begun = self._library.decompressobj(), False
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()
 
 
 @contextmanager
@@ -64,49 +128,19 @@ def reading_faults() -> Iterator[None]:
         raise Unusable("unreadable", error.strerror or str(error)) from error
 
 
-def sniff_encoding(opener: Opener) -> str:
-    """The encoding that the byte order mark names; UTF-8 without one."""
-    with opener() as stream:
-        head = stream.read(4)
-    if not head:
-        raise Unusable("empty")
-    for mark, encoding in _BYTE_ORDER_MARKS:
-        if head.startswith(mark):
-            return encoding
-    return "utf-8"
-
-
-def checked_encoding(opener: Opener) -> str:
-    """:func:`sniff_encoding`, after the whole stream was seen to decode.
-
-    A file is checked before its first piece is used, so that one with a bad byte near its end is not half-used.
-
-    Raises:
-        Unusable: empty, binary (NUL bytes), or not the encoding that it seems to have.
-    """
-    encoding = sniff_encoding(opener)
-    decoder = codecs.getincrementaldecoder(encoding)()
-    position = 0
-    with opener() as stream:
-        while chunk := stream.read(CHUNK_BYTES):
-            if encoding == "utf-8" and b"\0" in chunk:
-                raise Unusable("binary", "it holds NUL bytes")
-            _decode(decoder, chunk, position, encoding, final=False)
-            position += len(chunk)
-    _decode(decoder, b"", position, encoding, final=True)
-    return encoding
-
-
-def _decode(
-    decoder: codecs.IncrementalDecoder, chunk: bytes, position: int, encoding: str, *, final: bool
-) -> None:
-    try:
-        decoder.decode(chunk, final)
-    except UnicodeDecodeError as error:
-        name = "UTF-8" if encoding.startswith("utf-8") else encoding.upper()
-        where = max(0, position + error.start - max(0, len(error.object) - len(chunk)))
-        detail = f"bad byte near offset {where:,}; convert it: iconv -f latin1 -t utf-8 FILE > NEW"
-        raise Unusable(f"not {name}", detail) from error
+@contextmanager
+def plain_file(path: Path) -> Iterator[Path]:
+    """The file itself, or where it is compressed a temporary one with its bytes: some formats need random access."""
+    with tempfile.TemporaryDirectory(prefix="etude-") as folder:
+        plain = path
+        if compression_of(path):
+            plain = Path(folder) / "plain"
+            with open_bytes(path) as source, plain.open("wb") as target:
+                while chunk := source.read(CHUNK_BYTES):
+                    target.write(chunk)
+        if plain.stat().st_size == 0:
+            raise Unusable("empty")
+        yield plain
 
 
 def text_reader(

@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from etude.data.corpus.corpus import Corpus, Part
-from etude.data.corpus.cuts import HARD_PIECE_BYTES, PIECE_BYTES, last_safe_byte, pieces
+from etude.data.corpus.cuts import PIECE_BYTES, Places, pieces, segments
 from etude.data.tables import load_table, require_offsets
 from etude.data.tokens.parts import TokenPart, Tokens
 from etude.data.tokens.tokenizer import EtudeTokenizer
@@ -34,6 +34,9 @@ SHARD_TOKENS = 1 << 27
 """Tokens in a file, at most: 256 MB in uint16."""
 TASK_BYTES = 1 << 19
 """Text that a worker encodes at a time, about."""
+LONGEST_STRETCH = 1 << 22
+"""A stretch without a place to cut, such as one letter repeated, is cut after so many bytes: what stays exact takes
+about 100 bytes of memory a byte."""
 SERIAL_BYTES = 8_000_000
 """A smaller corpus is encoded in this process: starting others would take longer."""
 
@@ -77,7 +80,8 @@ def encode_part(
         EtudeError: a worker died, or the disk is full.
     """
     total = corpus.num_bytes(part)
-    tasks = plan(corpus, part)
+    cut_words: list[int] = []
+    tasks = plan(corpus, part, tokenizer.places, cut_words)
     writer = _PartWriter(folder, part, token_dtype(tokenizer.vocab_size), shard_tokens)
     if workers == 1 or total <= serial_bytes:
         read = corpus.store.read
@@ -87,18 +91,26 @@ def encode_part(
     for encoded in results:
         writer.add(encoded)
         progress(f"encode {part}", writer.bytes, total)
-    return writer.close()
+    return {**writer.close(), "cut_words": len(cut_words)}
 
 
-def plan(corpus: Corpus, part: Part) -> Iterator[list[Segment]]:
-    """The part as tasks of about :data:`TASK_BYTES`; a longer document is cut at safe places."""
+def plan(
+    corpus: Corpus, part: Part, places: Places, cut_words: list[int] | None = None
+) -> Iterator[list[Segment]]:
+    """The part as tasks of about :data:`TASK_BYTES`; a longer document is cut at safe places.
+
+    ``cut_words`` receives where a stretch of :data:`LONGEST_STRETCH` bytes without any was cut.
+    """
     task: list[Segment] = []
     size = 0
     for first in range(0, len(corpus.ranges[part]), 4096):
         for start, end, _ in corpus.ranges[part][first : first + 4096].tolist():
-            for segment in _segments(corpus.store.read, start, end):
-                task.append(segment)
-                size += segment[1] - segment[0]
+            cuts = segments(corpus.store.read, start, end, TASK_BYTES, LONGEST_STRETCH, places)
+            for first_byte, last_byte, safe in cuts:
+                if not safe and cut_words is not None:
+                    cut_words.append(last_byte)
+                task.append((first_byte, last_byte, first_byte == start))
+                size += last_byte - first_byte
                 if size >= TASK_BYTES:
                     yield task
                     task, size = [], 0
@@ -106,36 +118,23 @@ def plan(corpus: Corpus, part: Part) -> Iterator[list[Segment]]:
         yield task
 
 
-def _segments(read: Callable[[int, int], bytes], start: int, end: int) -> Iterator[Segment]:
-    position = start
-    while end - position > 2 * TASK_BYTES:
-        middle = position + TASK_BYTES // 2
-        cut = last_safe_byte(read(middle, position + TASK_BYTES))
-        if cut is None:  # no safe place in a quarter of a megabyte: between two characters then
-            cut = TASK_BYTES // 2
-            while read(middle + cut, middle + cut + 1)[0] & 0xC0 == 0x80:
-                cut -= 1
-        yield position, middle + cut, position == start
-        position = middle + cut
-    yield position, end, position == start
-
-
 def encode_segments(
     tokenizer: EtudeTokenizer, read: Callable[[int, int], bytes], segments: list[Segment]
 ) -> Encoded:
     """Encode ranges of the text, each in pieces that end at safe places."""
-    size = PIECE_BYTES if tokenizer.may_be_cut else HARD_PIECE_BYTES
     texts: list[str] = []
     begins: list[bool] = []
     for start, end, begins_document in segments:
-        for number, text in enumerate(pieces(read(start, end).decode("utf-8"), size)):
+        for number, text in enumerate(
+            pieces(read(start, end).decode("utf-8"), PIECE_BYTES, tokenizer.places)
+        ):
             texts.append(text)
             begins.append(begins_document and number == 0)
     dtype = token_dtype(tokenizer.vocab_size)
     eos = np.array([tokenizer.eos_id], dtype)
     rows: list[npt.NDArray[Any]] = []
     counts: list[int] = []
-    for ids, begin in zip(tokenizer.encode_batch(texts), begins, strict=True):
+    for ids, begin in zip(tokenizer.encode_clean(texts), begins, strict=True):
         row = np.array(ids, dtype)
         if (row == eos).any():
             raise EtudeError(

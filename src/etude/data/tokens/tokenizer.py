@@ -13,6 +13,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from etude.data.corpus.clean import Form, normalise
+from etude.data.corpus.cuts import Places
+from etude.data.tokens.growth import MOST_GROWTH, growth_of
+from etude.data.tokens.normalisation import FORMS, add_normaliser, remove_normaliser
 from etude.errors import InputError
 from etude.files import read_json, write_atomic, write_json
 from etude.untrusted import MAX_JSON_BYTES, read_plain, shown
@@ -28,9 +32,21 @@ SCHEMA = 1
 
 
 class EtudeTokenizer:
-    """A ``tokenizers.Tokenizer`` that knows its end-of-document token and never reads text as special tokens."""
+    """A ``tokenizers.Tokenizer`` that knows its end-of-document token and never reads text as special tokens.
 
-    def __init__(self, backend: Tokenizer, *, kind: str, eos: str = EOS) -> None:
+    ``normalization`` is the form in which its training text was cleaned; None where that is not known, as for a
+    published tokenizer, whose text is encoded as it is.
+    """
+
+    def __init__(
+        self,
+        backend: Tokenizer,
+        *,
+        kind: str,
+        eos: str = EOS,
+        recorded_hash: str | None = None,
+        normalization: Form | None = None,
+    ) -> None:
         eos_id = backend.token_to_id(eos)
         if eos_id is None:
             raise ValueError(f"the tokenizer has no token {eos!r}")
@@ -41,6 +57,10 @@ class EtudeTokenizer:
         self.kind = kind
         self.eos = eos
         self.eos_id = int(eos_id)
+        self._recorded_hash = recorded_hash
+        self.normalization = normalization
+        if normalization is not None:
+            remove_normaliser(backend, normalization)
 
     @cached_property
     def vocab_size(self) -> int:
@@ -49,15 +69,34 @@ class EtudeTokenizer:
 
     @cached_property
     def hash(self) -> str:
-        """BLAKE2b-128 of tokenizer.json, in hexadecimal."""
-        return _hash_text(self.to_json())
+        """BLAKE2b-128 of tokenizer.json before :meth:`save` added a normaliser and what begins a document.
+
+        Runs are compared by it, those from before that was added too.
+        """
+        return self._recorded_hash or _hash_text(self.to_json())
+
+    @cached_property
+    def begins_documents(self) -> bool:
+        """Whether other programs that read this tokenizer.json put the token first that begins a document.
+
+        :meth:`encode` never does.
+        """
+        return list(self.backend.encode("a", add_special_tokens=True).ids[:1]) == [self.eos_id]
+
+    def normalise(self, text: str) -> str:
+        """``text`` as the training text was cleaned, with ``\\n`` as its only line end; unchanged without a record."""
+        return text if self.normalization is None else normalise(text, self.normalization)
 
     def encode(self, text: str) -> list[int]:
-        """Token ids of ``text``; no special token comes of it and no space is put before it."""
-        return list(self.backend.encode(_encodable(text), add_special_tokens=False).ids)
+        """Token ids of the normalised ``text``; no special token comes of it and no space is put before it."""
+        return list(self.backend.encode(_encodable(self.normalise(text)), add_special_tokens=False).ids)
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """:meth:`encode` of several texts."""
+        return self.encode_clean([self.normalise(text) for text in texts])
+
+    def encode_clean(self, texts: Sequence[str]) -> list[list[int]]:
+        """Token ids of several texts that are cleaned, or parts of such: they are not normalised again."""
         encodings = self.backend.encode_batch_fast([_encodable(t) for t in texts], add_special_tokens=False)
         return [encoding.ids for encoding in encodings]
 
@@ -65,35 +104,41 @@ class EtudeTokenizer:
         """The text of token ids; bytes that are not UTF-8 become U+FFFD."""
         return str(self.backend.decode(list(ids), skip_special_tokens=skip_special_tokens))
 
-    @property
-    def may_be_cut(self) -> bool:
-        """Whether text cut at safe places (:mod:`etude.data.corpus.cuts`) gives the tokens of the whole.
+    @cached_property
+    def places(self) -> Places:
+        """Where a text can be cut so that its pieces give the tokens of the whole; none where that is not proved."""
+        from etude.data.tokens.cutting import places_of
 
-        So it is for the tokenizers trained here; of others, if they neither rewrite text nor put a space before it.
-        """
-        if not self.kind.startswith("file:"):
-            return True
-        stated = json.loads(self.to_json())
-        splitter = json.dumps(stated.get("pre_tokenizer"))
-        byte_level = '"ByteLevel"' in splitter and '"add_prefix_space": true' not in splitter
-        return stated.get("normalizer") is None and byte_level
+        return places_of(self.backend)
 
     def token(self, token_id: int) -> str:
         """The vocabulary's own writing of a token; empty for an id that it does not use."""
         return str(self.backend.id_to_token(token_id) or "")
 
     def to_json(self) -> str:
-        """tokenizer.json."""
+        """The backend as the JSON of a tokenizer.json."""
         return str(self.backend.to_str(pretty=True))
 
     def save(self, folder: Path) -> None:
-        """Write tokenizer.json, the two files that ``transformers`` reads beside it, and the hash of the first."""
+        """Write tokenizer.json, the two files that ``transformers`` reads beside it, and the hash of the first.
+
+        In other programs the saved tokenizer normalises a text, and begins it with the end-of-document token, as
+        training did.
+        """
         folder.mkdir(parents=True, exist_ok=True)
-        write_atomic(folder / "tokenizer.json", self.to_json())
+        text = _as_saved(self.to_json(), self.eos, self.eos_id, self.normalization)
+        write_atomic(folder / "tokenizer.json", text)
         write_json(folder / "tokenizer_config.json", self._config())
         specials = dict.fromkeys(("bos_token", "eos_token", "pad_token"), self.eos)
         write_json(folder / "special_tokens_map.json", specials)
-        record = {"schema": SCHEMA, "kind": self.kind, "eos": self.eos, "hash": self.hash}
+        record = {
+            "schema": SCHEMA,
+            "kind": self.kind,
+            "eos": self.eos,
+            "hash": _hash_text(text),
+            "hash_without_beginning": self.hash,
+            "normalization": self.normalization,
+        }
         write_json(folder / _RECORD, record)
 
     @classmethod
@@ -116,7 +161,8 @@ class EtudeTokenizer:
                 f"{folder / 'tokenizer.json'} is damaged or was changed (its hash is not the recorded one): "
                 "restore it or use another checkpoint"
             )
-        if expected_hash is not None and found != expected_hash:
+        known_as = _hash_without_beginning(record)
+        if expected_hash is not None and known_as != expected_hash:
             raise InputError(
                 f"{folder} holds another tokenizer than the one this model was trained with: "
                 "use the tokenizer folder of its own run"
@@ -126,7 +172,13 @@ class EtudeTokenizer:
                 f"{folder / 'tokenizer.json'} has no token {shown(record['eos'])}, which {_RECORD} beside it names: "
                 "restore both or use another checkpoint"
             )
-        return cls(backend, kind=record["kind"], eos=record["eos"])
+        return cls(
+            backend,
+            kind=record["kind"],
+            eos=record["eos"],
+            recorded_hash=known_as,
+            normalization=_form(record.get("normalization"), folder / _RECORD),
+        )
 
     def _config(self) -> dict[str, Any]:
         return {
@@ -135,7 +187,8 @@ class EtudeTokenizer:
             "eos_token": self.eos,
             "pad_token": self.eos,
             "clean_up_tokenization_spaces": False,
-            "add_bos_token": False,
+            "add_bos_token": True,
+            "add_eos_token": False,
             "add_prefix_space": False,
             "model_max_length": 1_000_000_000,
         }
@@ -151,7 +204,8 @@ def existing_tokenizer(path: Path) -> EtudeTokenizer:
         InputError: no such file, or not a tokenizer.
     """
     file = path / "tokenizer.json" if path.is_dir() else path
-    backend = _parse(_read_text(file), file)
+    text = _read_text(file)
+    backend = _parse(text, file)
     eos = _configured_eos(file.parent / "tokenizer_config.json")
     candidates = ([eos] if eos else []) + list(_KNOWN_EOS)
     chosen = next((token for token in candidates if backend.token_to_id(token) is not None), None)
@@ -161,7 +215,70 @@ def existing_tokenizer(path: Path) -> EtudeTokenizer:
 
     # Also when the vocabulary has it: only a token marked as special is left alone by text that spells it.
     backend.add_special_tokens([AddedToken(chosen, special=True, normalized=False)])
-    return EtudeTokenizer(backend, kind=f"file:{file.name}", eos=chosen)
+    record = _record_of(file.parent / _RECORD, text, chosen)
+    if record is None:
+        return EtudeTokenizer(backend, kind=f"file:{file.name}", eos=chosen)
+    return EtudeTokenizer(
+        backend,
+        kind=f"file:{file.name}",
+        eos=chosen,
+        recorded_hash=_hash_without_beginning(record),
+        normalization=_form(record.get("normalization"), file.parent / _RECORD),
+    )
+
+
+def _record_of(path: Path, text: str, eos: str) -> dict[str, Any] | None:
+    """What :meth:`EtudeTokenizer.save` recorded for ``text``; None where it saved no such tokenizer."""
+    try:
+        record: dict[str, Any] = read_json(path)
+        ours = record.get("hash") == _hash_text(text) and record.get("eos") == eos
+    except (InputError, AttributeError):
+        return None
+    return record if ours else None
+
+
+def _form(value: Any, path: Path) -> Form | None:
+    """A recorded normalisation; None for a tokenizer of a version of Etude that recorded none."""
+    if value is None:
+        return None
+    for form in FORMS:
+        if value == form:
+            return form
+    raise InputError(f"{path} is damaged (its normalization is none): restore it or use another checkpoint")
+
+
+def _hash_without_beginning(record: dict[str, Any]) -> str:
+    """Of a saved tokenizer; versions of Etude that added nothing to begin a document recorded a single hash."""
+    return str(record.get("hash_without_beginning", record["hash"]))
+
+
+def _as_saved(text: str, eos: str, eos_id: int, normalization: Form | None) -> str:
+    """A tokenizer.json that normalises a text, and puts ``eos`` before it, and before each of two.
+
+    A normaliser that it has stays; what else it may put before a text does not.
+
+    The setting of ``ByteLevel`` in GPT-2's, which concerns offsets only, stays.
+    """
+    from tokenizers import Tokenizer
+
+    stated = json.loads(text)
+    begin = [{"SpecialToken": {"id": eos, "type_id": number}} for number in range(2)]
+    texts = [{"Sequence": {"id": name, "type_id": number}} for number, name in enumerate("AB")]
+    template = {
+        "type": "TemplateProcessing",
+        "single": [begin[0], texts[0]],
+        "pair": [begin[0], texts[0], begin[1], texts[1]],
+        "special_tokens": {eos: {"id": eos, "ids": [eos_id], "tokens": [eos]}},
+    }
+    current = stated.get("post_processor") or {}
+    offsets = [step for step in current.get("processors", [current]) if step.get("type") == "ByteLevel"]
+    stated["post_processor"] = (
+        {"type": "Sequence", "processors": [*offsets, template]} if offsets else template
+    )
+    backend = Tokenizer.from_str(json.dumps(stated))
+    if normalization is not None:
+        add_normaliser(backend, normalization)
+    return str(backend.to_str(pretty=True))
 
 
 def _configured_eos(config: Path) -> str | None:
@@ -204,6 +321,7 @@ def _parse(text: str, path: Path) -> Tokenizer:
         backend = Tokenizer.from_str(text)
         if not backend.get_vocab_size(with_added_tokens=True):
             raise ValueError("it has no tokens")
+        _require_bounded(backend)
         return backend
     except BaseException as error:  # the library raises plain Exception, and a BaseException where it panics
         if isinstance(error, KeyboardInterrupt | SystemExit):
@@ -212,6 +330,13 @@ def _parse(text: str, path: Path) -> Tokenizer:
         raise InputError(
             f"{path} is not a usable tokenizer.json ({reason}): restore it or train a new one"
         ) from None
+
+
+def _require_bounded(backend: Tokenizer) -> None:
+    """ValueError for rules that would make a short text too long for any memory."""
+    for part in (backend.normalizer, backend.pre_tokenizer, backend.decoder):
+        if part is not None and growth_of(json.loads(part.__getstate__())) > MOST_GROWTH:
+            raise ValueError("its rules make one character more than a thousand")
 
 
 def _hash_text(text: str) -> str:

@@ -34,7 +34,9 @@ def pattern_for(family: str) -> str:
 
 
 LONGEST_WORD = 200
-"""Characters without white space that vocabulary training reads as one word."""
+"""Characters without white space, or of white space, that vocabulary training reads as one word."""
+_ENDLESS = re.compile(rf"\S{{{LONGEST_WORD}}}|\s{{{LONGEST_WORD}}}|[\S\x1c-\x1f]{{{LONGEST_WORD}}}")
+"""The last of the three: separators that Python takes for white space, and the expressions of models do not."""
 
 
 def auto_vocab_size(train_bytes: int) -> int:
@@ -82,13 +84,14 @@ def train_bpe(texts: Iterable[str], vocab_size: int, pattern: str) -> EtudeToken
 
 
 def _without_endless_words(texts: Iterable[str]) -> Iterator[str]:
-    """The same text, cut inside words of more than :data:`LONGEST_WORD` characters.
+    """The same text, cut inside words and white space of more than :data:`LONGEST_WORD` characters.
 
-    The time to merge pairs grows with the square of a word's length, and a text without spaces is one word.
+    The time to merge pairs grows with the square of a word's length, and a text without spaces is one word, as is a
+    run of spaces.
     """
     for text in texts:
         begin = 0
-        for word in re.finditer(rf"\S{{{LONGEST_WORD}}}", text):
+        for word in _ENDLESS.finditer(text):
             yield text[begin : word.end()]
             begin = word.end()
         yield text[begin:]

@@ -1,0 +1,305 @@
+"""Tables of text (.csv, .tsv): which character separates the cells, whether there is a header, and the rows.
+
+A quotation mark that is never closed, or that closes inside a cell, would swallow the rows after it. Such a row is read
+as it stands, the next line begins the next row, and the log has a count.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from etude.data.reading import piece
+from etude.data.reading.fields import missing, names_in, text_of
+from etude.data.reading.options import DELIMITERS, ReadingOptions
+from etude.data.reading.piece import SourceLog, Unusable
+
+_SAMPLE_LINES = 50
+_SAMPLE_CHARS = 1 << 16
+_MOST_READ_TWICE = 4
+"""Times the longest row and what is done: the characters that may be read again after marks that do not close."""
+_NAMES = {char: name for name, char in DELIMITERS.items()}
+OVERRIDE = "--set data.csv_delimiter=NAME, data.csv_header=true or false, data.text_field=COLUMN"
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How a table is laid out: the character between cells, the columns' names, and whether they are a first row."""
+
+    delimiter: str
+    columns: tuple[str, ...]
+    has_header: bool
+    text_field: str
+    spaced: bool = False
+    """Whether a space follows each delimiter, which belongs to no cell."""
+
+    @property
+    def ends_in_text(self) -> bool:
+        """Whether the last column holds text, so that a delimiter without quotes can only belong to it."""
+        return self.columns[-1] in {self.text_field, *names_in(self.text_field)}
+
+    def surplus(self, cells: Sequence[str]) -> bool:
+        """Whether a row has more in it than there are columns."""
+        return any(cell.strip() for cell in cells[len(self.columns) :])
+
+
+def texts_of(
+    reader: io.TextIOBase, path: Path, name: str, options: ReadingOptions, log: SourceLog
+) -> Iterator[tuple[str, str | Unusable]]:
+    """(name of the row, its text or why it cannot be used) of every row with anything in it.
+
+    Raises:
+        Unusable: no column has the requested name, or quotation marks do not close throughout.
+    """
+    csv.field_size_limit(piece.MAX_ROW_CHARS)
+    lines = _Lines(reader)
+    layout = _layout(lines.sample(), path, options)
+    _note(layout, path, name, options, log)
+    rows = _Rows(lines, layout)
+    joined = 0
+    skip_header = layout.has_header
+    for number, cells in rows:
+        if skip_header:
+            skip_header = False
+        elif cells:
+            joined += layout.surplus(cells) and layout.ends_in_text
+            yield f"{name}:{number}", _text(cells, layout)
+    if rows.stray:
+        log.assume(f"rows read as they stand, since a quotation mark does not close: {rows.stray:,}", name)
+    if rows.suspicious:
+        log.assume(
+            f"quoted cells of which every line looks like a row (check their quotes): {rows.suspicious:,}",
+            name,
+        )
+    if joined:
+        log.assume(f"rows whose last column holds delimiters without quotes, kept as text: {joined:,}", name)
+
+
+class _Lines:
+    """Lines that can be looked at beforehand and given back."""
+
+    def __init__(self, reader: io.TextIOBase) -> None:
+        self._reader = reader
+        self._waiting: list[str] = []
+        self.taken: list[str] = []
+        self.taken_chars = 0
+        self.number = 0
+
+    def sample(self) -> list[str]:
+        lines: list[str] = []
+        size = 0
+        while len(lines) < _SAMPLE_LINES and size < _SAMPLE_CHARS and (line := self._read()):
+            lines.append(line)
+            size += len(line)
+        self._waiting = lines[::-1]
+        return lines
+
+    def _read(self) -> str:
+        line = self._reader.readline(piece.MAX_ROW_CHARS + 1)
+        if len(line) > piece.MAX_ROW_CHARS:
+            raise Unusable("damaged CSV", f"a line has more than {piece.MAX_ROW_CHARS:,} characters")
+        return line
+
+    def __iter__(self) -> _Lines:
+        return self
+
+    def __next__(self) -> str:
+        line = ""
+        if self.taken_chars <= piece.MAX_ROW_CHARS:
+            line = self._waiting.pop() if self._waiting else self._read()
+        if not line:  # inside a quoted cell the reader calls this an error
+            raise StopIteration
+        self.taken.append(line)
+        self.taken_chars += len(line)
+        self.number += 1
+        return line
+
+    def begin(self) -> None:
+        """The next line is the first of a row."""
+        self.taken, self.taken_chars = [], 0
+
+    def give_back(self) -> str:
+        """All lines of this row but the first, which is returned."""
+        first, *others = self.taken
+        self._waiting += others[::-1]
+        self.number -= len(others)
+        return first
+
+
+class _Rows:
+    """The rows of a table, with the number of the line where each begins."""
+
+    def __init__(self, lines: _Lines, layout: Layout) -> None:
+        self._lines, self._delimiter, self._columns = lines, layout.delimiter, len(layout.columns)
+        self._spaced = layout.spaced
+        self.stray = self.suspicious = self._again = self._done = 0
+
+    def __iter__(self) -> Iterator[tuple[int, list[str]]]:
+        reader = self._reader()
+        while True:
+            self._lines.begin()
+            first = self._lines.number + 1
+            try:
+                cells = next(reader)
+            except StopIteration:
+                return
+            except csv.Error:
+                self._again += self._lines.taken_chars
+                line = self._lines.give_back()
+                self._done += len(line)
+                if self._again > _MOST_READ_TWICE * (piece.MAX_ROW_CHARS + self._done):
+                    raise Unusable("damaged CSV", f"line {first:,}: quotation marks never close") from None
+                cells = self._single(line)
+                reader = self._reader()
+            else:
+                self._look(cells)
+            yield first, cells
+
+    def _reader(self) -> Iterator[list[str]]:
+        return csv.reader(self._lines, delimiter=self._delimiter, skipinitialspace=self._spaced, strict=True)
+
+    def _single(self, line: str) -> list[str]:
+        """A line whose quotation marks are not those of a table: escaped by backslashes, spaced, or plain text."""
+        if '\\"' in line:
+            try:
+                row = next(csv.reader([line], delimiter=self._delimiter, escapechar="\\", strict=True))
+                if len(row) == self._columns:
+                    return row
+            except csv.Error:
+                pass
+        self.stray += 1
+        plain = next(csv.reader([line], delimiter=self._delimiter, quoting=csv.QUOTE_NONE))
+        lenient = next(csv.reader([line], delimiter=self._delimiter, skipinitialspace=True))
+        closes = line.count('"') % 2 == 0 and len(lenient) == self._columns != len(plain)
+        return lenient if closes else plain
+
+    def _look(self, cells: Sequence[str]) -> None:
+        """Count a row of several lines which all have the cells of a row: its quotation marks may be two strays."""
+        lines = self._lines.taken
+        if len(lines) > 1 and self._columns > 1:
+            self.suspicious += all(line.count(self._delimiter) == self._columns - 1 for line in lines)
+
+
+def _layout(sample: list[str], path: Path, options: ReadingOptions) -> Layout:
+    """The layout of a table from its first lines and the settings."""
+    if not sample:
+        raise Unusable("empty")
+    delimiter = options.delimiter or _delimiter(sample, path, options)
+    rows = [row for row in _plain_rows(sample, delimiter) if row]
+    if not rows:
+        raise Unusable("blank")
+    first = [cell.strip() for cell in rows[0]]
+    known = _named(first, options.text_field)
+    has_header = options.csv_header
+    if has_header == "auto":
+        has_header = known is not None or _looks_like_header(rows)
+    if has_header:
+        if known is None:
+            raise missing(options.text_field, first, " or --set data.csv_header=false")
+        spaced = len(first) > 1 and all(cell.startswith(" ") for cell in rows[0][1:])
+        return Layout(delimiter, tuple(first), True, known, spaced)
+    width, count = Counter(map(len, rows)).most_common(1)[0]
+    if options.delimiter is None and count <= len(rows) / 2:  # lines of text with a comma here and there
+        width = 1
+    columns = tuple(str(number + 1) for number in range(width))
+    if all(name in columns for name in names_in(options.text_field)):
+        return Layout(delimiter, columns, False, options.text_field)
+    longest = max(range(width), key=lambda column: _total_length(rows, column))
+    return Layout(delimiter, columns, False, columns[longest])
+
+
+def _plain_rows(sample: list[str], delimiter: str) -> list[list[str]]:
+    """The rows of a sample, for its layout only: what is odd about quotation marks does not matter yet."""
+    lines = _Lines(io.StringIO("".join(sample), newline=""))
+    try:
+        return [row for _, row in _Rows(lines, Layout(delimiter, (), True, ""))]
+    except Unusable:
+        return [line.rstrip("\r\n").split(delimiter) for line in sample]
+
+
+def _delimiter(sample: list[str], path: Path, options: ReadingOptions) -> str:
+    """The character that makes the requested column appear in the first row, else the one that cuts rows alike."""
+
+    text = "".join(sample)
+
+    def merit(delimiter: str) -> tuple[bool, float, int]:
+        rows = [row for row in _plain_rows(sample, delimiter) if row]
+        if not rows:
+            return False, 0.0, 0
+        named = _named([cell.strip() for cell in rows[0]], options.text_field) is not None
+        width, count = Counter(map(len, rows)).most_common(1)[0]
+        spaced = text.count(delimiter + " ") / max(text.count(delimiter), 1)  # as punctuation is, not cells
+        alike = count / len(rows) * (1 - spaced / 2) if width > 1 else 0.0
+        return named and len(rows[0]) > 1, alike, width
+
+    order = ["\t", ",", ";", "|"] if ".tsv" in path.suffixes else [",", "\t", ";", "|"]
+    best = max(order, key=lambda delimiter: (merit(delimiter), -order.index(delimiter)))
+    return best if merit(best)[0] or merit(best)[1] > 0.4 else order[0]
+
+
+def _named(columns: list[str], text_field: str) -> str | None:
+    """``text_field`` as the header spells it: exactly, else but for upper and lower case; None without it."""
+    if text_field in columns:
+        return text_field
+    by_lower = {column.lower(): column for column in reversed(columns)}
+    if text_field.lower() in by_lower:
+        return by_lower[text_field.lower()]
+    names = names_in(text_field)
+    if len(names) > 1 and all(name.lower() in by_lower for name in names):
+        return ",".join(name if name in columns else by_lower[name.lower()] for name in names)
+    return None
+
+
+def _looks_like_header(rows: list[list[str]]) -> bool:
+    """Whether the first row names columns: short distinct words, no numbers, nothing that reads as a sentence."""
+    first = [cell.strip() for cell in rows[0]]
+    if len(set(first)) < len(first) or not all(first):
+        return False
+    return all(
+        len(cell) <= 40 and len(cell.split()) <= 3 and cell[-1] not in ".,:;!?…" and not _is_number(cell)
+        for cell in first
+    )
+
+
+def _is_number(cell: str) -> bool:
+    try:
+        float(cell)
+    except ValueError:
+        return False
+    return True
+
+
+def _total_length(rows: list[list[str]], column: int) -> int:
+    return sum(len(row[column]) for row in rows if column < len(row))
+
+
+def _text(cells: list[str], layout: Layout) -> str | Unusable:
+    """The text of a row. A last column of text takes what its own unquoted delimiters cut off."""
+    width = len(layout.columns)
+    if layout.surplus(cells):
+        if not layout.ends_in_text:
+            return Unusable("row with too many columns", f"{len(cells)} where there are {width}")
+        cells = [*cells[: width - 1], layout.delimiter.join(cells[width - 1 :])]
+    by_column = dict(reversed(list(zip(layout.columns, cells, strict=False))))
+    try:
+        return text_of(by_column, layout.text_field)
+    except Unusable:
+        return Unusable("row without text", f"it has {len(cells)} columns")
+
+
+def _note(layout: Layout, path: Path, name: str, options: ReadingOptions, log: SourceLog) -> None:
+    usual = "\t" if ".tsv" in path.suffixes else ","
+    what = []
+    if options.delimiter is None and layout.delimiter != usual and len(layout.columns) > 1:
+        what.append(f"cells separated by {_NAMES.get(layout.delimiter, layout.delimiter)}")
+    if options.csv_header == "auto" and not layout.has_header:
+        what.append("no header")
+    if layout.text_field != options.text_field:
+        column = layout.text_field
+        what.append(f"text in column {column if not layout.has_header else repr(column)}")
+    if what:
+        log.assume(f"table with {', '.join(what)}", name, OVERRIDE)
