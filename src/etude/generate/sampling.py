@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, fields, replace
 from numbers import Integral, Real
 from typing import Any, TypedDict
@@ -36,20 +36,6 @@ _LEAST_SEED, _MOST_SEED = -(2**63), 2**64 - 1
 """What a generator of PyTorch takes."""
 
 
-def _require_whole(name: str, value: Any) -> None:
-    if isinstance(value, bool) or not isinstance(value, Integral):
-        raise InputError(f"{name} must be a whole number, not {shown(value)}")
-
-
-def _require_number(name: str, value: Any) -> None:
-    if isinstance(value, bool) or not isinstance(value, Real):
-        raise InputError(f"{name} must be a number, not {shown(value)}")
-    try:
-        float(value)
-    except OverflowError:
-        raise InputError(f"{name} is too large a number") from None
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SamplingSettings:
     """How the next token is chosen and how many are. Raises InputError for values that mean nothing."""
@@ -62,11 +48,6 @@ class SamplingSettings:
     max_new_tokens: int = 256
 
     def __post_init__(self) -> None:
-        for name in ("temperature", "top_p", "min_p", "repetition_penalty"):
-            _require_number(name, getattr(self, name))
-        for name in ("top_k", "max_new_tokens"):
-            if not (name == "top_k" and self.top_k is None):
-                _require_whole(name, getattr(self, name))
         if not (math.isfinite(self.temperature) and self.temperature >= 0):
             raise InputError(
                 f"temperature must be 0 (always the likeliest token) or above, not {self.temperature}"
@@ -101,8 +82,8 @@ class SamplingChanges(TypedDict, total=False):
     max_new_tokens: int
 
 
-def changed(settings: SamplingSettings | None, changes: SamplingChanges) -> SamplingSettings:
-    """`settings` (the usual ones if None) with `changes`.
+def changed(settings: Any, changes: Mapping[str, Any]) -> SamplingSettings:
+    """`settings` (the usual ones if None) with `changes`, which a caller gave by name.
 
     Raises InputError for values that mean nothing, and TypeError, as Python does, for a name that there is not.
     """
@@ -116,15 +97,37 @@ def changed(settings: SamplingSettings | None, changes: SamplingChanges) -> Samp
     for name in changes:
         if name not in known:
             raise TypeError(f"there is no setting {name!r}: {', '.join(known)}, seed or stop")
-    return replace(base, **changes)
+    return replace(base, **{name: _value(name, value) for name, value in changes.items()})
+
+
+def _value(name: str, value: Any) -> Any:
+    if name == "top_k" and value is None:
+        return None
+    return whole_number(name, value) if name in ("top_k", "max_new_tokens") else _number(name, value)
+
+
+def _number(name: str, value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise InputError(f"{name} must be a number, not {shown(value)}")
+    try:
+        return float(value)
+    except OverflowError:
+        raise InputError(f"{name} is too large a number") from None
+
+
+def whole_number(name: str, value: Any) -> int:
+    """`value` as an int. Raises InputError, with `name`, for anything else."""
+    if isinstance(value, bool) or not isinstance(value, Integral):
+        raise InputError(f"{name} must be a whole number, not {shown(value)}")
+    return int(value)
 
 
 def require_seed(seed: Any) -> int:
     """A seed that a generator takes. Raises InputError for another value."""
-    _require_whole("seed", seed)
-    if not _LEAST_SEED <= seed <= _MOST_SEED:
+    found = whole_number("seed", seed)
+    if not _LEAST_SEED <= found <= _MOST_SEED:
         raise InputError("seed must be from 0 to 2**64 - 1 (or down to -2**63): choose a smaller number")
-    return int(seed)
+    return found
 
 
 def token_probabilities(logits: Float[Tensor, "B V"], settings: SamplingSettings) -> Float[Tensor, "B V"]:

@@ -17,7 +17,14 @@ from etude.device import Dtype
 from etude.errors import InputError
 from etude.evaluate.scoring import score_tokens
 from etude.generate.engine import FinishReason, generate, stream
-from etude.generate.sampling import SamplingChanges, SamplingSettings, changed, require_seed, row_seed
+from etude.generate.sampling import (
+    SamplingChanges,
+    SamplingSettings,
+    changed,
+    require_seed,
+    row_seed,
+    whole_number,
+)
 from etude.generate.stop import GeneratedText, stop_strings
 from etude.generate.text import bytes_of_tokens
 from etude.model.language_model import LanguageModel
@@ -176,10 +183,11 @@ class Language:
         ``alternatives``: how many of the likeliest tokens to report at each place. The rest as in :meth:`generate`.
         """
         for name, value, least in (("samples", samples, 1), ("alternatives", alternatives, 0)):
-            if isinstance(value, bool) or not isinstance(value, int) or value < least:
-                raise InputError(f"{name} must be a whole number from {least} on, not {shown(value)}")
+            if whole_number(name, value) < least:
+                raise InputError(f"{name} must be {least} or more, not {value}")
         start, stops, sampling = self._start(prompt), stop_strings(stop), changed(settings, changes)
-        seeds = (row_seed(require_seed(seed), sample) for sample in range(samples))
+        first_seed = require_seed(seed)
+        seeds = (row_seed(first_seed, sample) for sample in range(samples))
         return self._continuations(start, stops, sampling, seeds, samples, alternatives)
 
     def _continuations(
@@ -217,12 +225,16 @@ class Language:
     def _token_bytes(self) -> dict[int, bytes] | None:
         return bytes_of_tokens(self.tokenizer.backend)
 
-    def tokens_beginning_with(self, text: str) -> NDArray[np.intp] | None:
-        """The ids of the tokens that begin with ``text``; None where a token's own text cannot be told."""
+    @property
+    def joins_spaces(self) -> bool | None:
+        """Whether a space may be the beginning of a longer token; None where a token's own text cannot be known."""
         if self._token_bytes is None:
             return None
-        beginning = text.encode()
-        return np.array(sorted(i for i, token in self._token_bytes.items() if token.startswith(beginning)))
+        return any(len(token) > 1 and token[:1] == b" " for token in self._token_bytes.values())
+
+    def _tokens_beginning_with(self, text: str) -> NDArray[np.intp]:
+        known = (self._token_bytes or {}).items()
+        return np.array(sorted(i for i, token in known if token.startswith(text.encode())), dtype=np.intp)
 
     def _start(self, prompt: str) -> _Start:
         """What the model reads first.
@@ -233,10 +245,8 @@ class Language:
         if not isinstance(prompt, str):
             raise InputError(f"the prompt must be text, not {shown(prompt)}")
         given, first_tokens = "", None
-        if prompt.endswith(_SPACES):
-            possible = self.tokens_beginning_with(prompt[-1])
-            if possible is not None and len(possible) > 1:  # else the space is a token of its own everywhere
-                given, first_tokens = prompt[-1], possible
+        if prompt.endswith(_SPACES) and self.joins_spaces:
+            given, first_tokens = prompt[-1], self._tokens_beginning_with(prompt[-1])
         ids = self.tokenizer.encode(prompt.removesuffix(given) if given else prompt)
         return _Start([self.tokenizer.eos_id, *ids], given, first_tokens)
 

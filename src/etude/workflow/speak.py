@@ -58,7 +58,7 @@ def generate(
     language = load(model, dtype)
     if prompt == "-":
         prompt = _standard_input()
-    if prompt.endswith(" ") and language.tokens_beginning_with(" ") is None:
+    if prompt.endswith(" ") and language.joins_spaces is None:
         print(
             "the prompt ends in a space, which most tokenizers join to the word after it: leave it out for better text",
             file=sys.stderr,
