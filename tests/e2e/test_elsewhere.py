@@ -33,10 +33,16 @@ TORTURE = [
 ]
 
 
+def before_a_tie(likeliest: list[list[tuple[int, float]]]) -> int:
+    """How many greedy choices no rounding decides: after six steps tokens that came together are still equals."""
+    ties = [at for at, ((_, first), (_, second)) in enumerate(likeliest) if first - second < 1e-4]
+    return min(ties, default=len(likeliest))
+
+
 @pytest.mark.parametrize("preset", ["llama", "qwen3", "gpt2"])
 @pytest.mark.parametrize("kind", ["bpe", "char"])
 def test_transformers_gives_the_same_ids_and_logits(tmp_path: Path, preset: str, kind: str) -> None:
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM, AutoTokenizer, pipeline
 
     file = tmp_path / "stories.txt"
     file.write_text("\n\n".join(document.text for document in documents(7, 40_000)))
@@ -67,6 +73,19 @@ def test_transformers_gives_the_same_ids_and_logits(tmp_path: Path, preset: str,
     greedy = theirs.generate(ids[:, :9], max_new_tokens=20, do_sample=False, pad_token_id=0)[0, 9:].tolist()
     from etude.generate.engine import generate
     from etude.generate.sampling import SamplingSettings
+
+    writer = pipeline("text-generation", str(folder))
+    for prompt in ("", "Once upon", "The fox said: no", "don't\n", "the f"):
+        (written,) = writer(prompt, do_sample=False, max_new_tokens=20, return_tensors=True)
+        begun = [language.tokenizer.eos_id, *language.tokenizer.encode(prompt)]
+        assert written["generated_token_ids"][: len(begun)] == begun
+        new = written["generated_token_ids"][len(begun) :]
+        (found,) = language.continuations(prompt, temperature=0, max_new_tokens=20, alternatives=2)
+        certain = before_a_tie(found.likeliest)
+        assert found.token_ids[:certain] == new[: min(certain, len(found.token_ids))], prompt
+        if certain == 20:
+            (told,) = writer(prompt, do_sample=False, max_new_tokens=20, return_full_text=False)
+            assert told["generated_text"] == language.generate(prompt, temperature=0, max_new_tokens=20)
 
     ours = generate(
         language.model, [ids[0, :9].tolist()], SamplingSettings(temperature=0.0, max_new_tokens=20),

@@ -8,7 +8,7 @@ import torch
 
 from etude.errors import InputError
 from etude.evaluate import scoring as score
-from etude.evaluate.scoring import score_sequences, score_tokens
+from etude.evaluate.scoring import first_beyond, score_sequences, score_tokens
 from etude.model.language_model import LanguageModel
 from networks import EVERY, make_config, make_network, make_tokens
 
@@ -89,3 +89,19 @@ def test_only_what_is_wanted_is_scored(network: LanguageModel) -> None:
             found, expected = getattr(part_of, name), getattr(all_of, name)
             assert not found[: first - 1].any()
             np.testing.assert_allclose(found[first - 1 :], expected[first - 1 :], rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("whole", "given", "first"),
+    [
+        ([1, 2, 3, 4], [1, 2], 2),  # a token ends where the context does
+        ([1, 9, 4], [1, 2, 3], 1),  # 2 and 3 became part of 9
+        ([1, 9], [1, 2], 1),  # as many tokens as the context, and still not certain
+        ([9], [1, 2, 3], 0),
+        ([1, 9, 3], [1, 2, 3], 1),  # what is alike again after the difference counts too
+        ([1, 2], [], 0),
+        ([1, 2], [1, 2], 2),  # no token of its own
+    ],
+)
+def test_the_first_token_of_a_continuation(whole: list[int], given: list[int], first: int) -> None:
+    assert first_beyond(whole, given) == first

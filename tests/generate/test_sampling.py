@@ -13,7 +13,17 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from etude.errors import EtudeError, InputError
-from etude.generate.sampling import SamplingSettings, choose, draw, row_seed, token_probabilities
+from etude.generate.sampling import (
+    USUAL_SAMPLING,
+    SamplingSettings,
+    changed,
+    choose,
+    draw,
+    penalised,
+    require_seed,
+    row_seed,
+    token_probabilities,
+)
 
 Array = NDArray[np.float64]
 
@@ -146,6 +156,9 @@ def test_row_seeds_are_unrelated() -> None:
         ({"min_p": -0.1}, "min_p must be from 0"),
         ({"min_p": 1.1}, "min_p"),
         ({"max_new_tokens": -1}, "max_new_tokens"),
+        ({"repetition_penalty": 0.0}, "repetition_penalty must be from 0.01 to 100"),
+        ({"repetition_penalty": 1e300}, "repetition_penalty"),
+        ({"repetition_penalty": math.nan}, "repetition_penalty"),
     ],
 )
 def test_settings_that_mean_nothing(changes: dict[str, Any], message: str) -> None:
@@ -187,3 +200,94 @@ def test_logits_that_are_not_finite_are_refused(broken: float) -> None:
     logits[4] = broken
     with pytest.raises(EtudeError, match="not finite numbers"):
         choose(logits, SamplingSettings(), torch.Generator())
+
+
+BAD_VALUES = [
+    ({"temperature": "0.7"}, "temperature must be a number, not 0.7"),
+    ({"temperature": None}, "temperature must be a number"),
+    ({"temperature": 10**400}, "temperature is too large"),
+    ({"top_p": True}, "top_p must be a number"),
+    ({"top_k": 2.5}, "top_k must be a whole number"),
+    ({"max_new_tokens": "many"}, "max_new_tokens must be a whole number"),
+    ({"max_new_tokens": None}, "max_new_tokens must be a whole number"),
+]
+
+
+@pytest.mark.parametrize(("changes", "message"), BAD_VALUES, ids=range(len(BAD_VALUES)))
+def test_values_of_another_kind_get_one_line(changes: Any, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        changed(None, changes)
+
+
+def test_numbers_of_other_libraries_are_numbers() -> None:
+    found = changed(
+        None,
+        {"temperature": np.float32(0.5), "top_k": np.int64(3), "top_p": 1, "max_new_tokens": np.int32(4)},
+    )
+    assert found == SamplingSettings(temperature=0.5, top_k=3, top_p=1.0, max_new_tokens=4)
+    assert [type(value) for value in (found.temperature, found.top_k, found.top_p)] == [float, int, float]
+
+
+def test_changes_by_name() -> None:
+    assert changed(None, {"top_k": 3}) == SamplingSettings(temperature=0.8, top_p=0.95, top_k=3)
+    assert changed(SamplingSettings(min_p=0.1), {"top_p": 0.5}) == SamplingSettings(min_p=0.1, top_p=0.5)
+    assert changed(None, {}) == USUAL_SAMPLING
+    with pytest.raises(TypeError, match="no setting 'temprature': temperature, top_k"):
+        changed(None, {"temprature": 1.0})
+    with pytest.raises(InputError, match="by name, such as max_new_tokens=50"):
+        changed(50, {})
+
+
+@pytest.mark.parametrize("seed", [0, 7, 2**64 - 1, -1, -(2**63), np.int64(5)])
+def test_seeds_that_a_generator_takes(seed: int) -> None:
+    torch.Generator().manual_seed(require_seed(seed))
+
+
+BAD_SEEDS = [2**64, -(2**63) - 1, 99999999999999999999, 10**5000, 1.0, None, "3", True]
+
+
+@pytest.mark.parametrize("seed", BAD_SEEDS, ids=range(len(BAD_SEEDS)))
+def test_other_seeds_get_one_line(seed: Any) -> None:
+    with pytest.raises(InputError, match="seed must be") as caught:
+        require_seed(seed)
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 200
+
+
+@settings(max_examples=100, deadline=None)
+@given(logits=logit_rows, penalty=st.sampled_from([0.5, 1.0, 1.1, 1.7, 30.0]), data=st.data())
+def test_the_repetition_penalty_is_that_of_transformers(
+    logits: list[float], penalty: float, data: st.DataObject
+) -> None:
+    from transformers import RepetitionPenaltyLogitsProcessor
+
+    seen = data.draw(st.lists(st.integers(0, len(logits) - 1), min_size=1, max_size=8))
+    theirs = RepetitionPenaltyLogitsProcessor(penalty)(
+        torch.tensor([seen]), torch.tensor([logits], dtype=torch.float64)
+    )
+    np.testing.assert_allclose(penalised(np.array(logits), set(seen), penalty), theirs[0].numpy(), rtol=1e-12)
+
+
+def test_a_penalty_by_hand() -> None:
+    """0.6 becomes 0.3 and -0.2 becomes -0.4; what was not seen stays, and so does what is reported."""
+    logits = np.array([0.6, 0.5, -0.2, -0.3], dtype=np.float32)
+    greedy = SamplingSettings(temperature=0.0, repetition_penalty=2.0)
+    np.testing.assert_allclose(
+        penalised(logits.astype(np.float64), {0, 2}, 2.0), [0.3, 0.5, -0.4, -0.3], atol=1e-7
+    )
+    own = np.log(np.exp(logits[1]) / np.exp(logits.astype(np.float64)).sum())
+    assert choose(logits, greedy, torch.Generator(), seen=[0, 2]) == (1, pytest.approx(own))
+    assert choose(logits, greedy, torch.Generator(), seen=[])[0] == 0
+    assert choose(logits, greedy, torch.Generator(), seen=[0, 1, 2], allowed=np.array([2, 3]))[0] == 3
+
+
+def test_a_choice_among_some_tokens_has_their_odds() -> None:
+    """0.1 and 0.3 of the whole are 1/4 and 3/4 of what is allowed; five standard deviations over 4,000 draws."""
+    logits = np.log(np.array([0.4, 0.1, 0.2, 0.3])).astype(np.float32)
+    generator = torch.Generator().manual_seed(4)
+    allowed = np.array([1, 3])
+    found = [choose(logits, SamplingSettings(), generator, allowed=allowed)[0] for _ in range(4_000)]
+    assert set(found) == {1, 3}
+    assert abs(found.count(1) / 4_000 - 0.25) < 5 * math.sqrt(0.25 * 0.75 / 4_000)
+    only = SamplingSettings(top_k=1)
+    assert choose(logits, only, generator, allowed=allowed) == (3, pytest.approx(math.log(0.3), abs=1e-6))

@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -96,7 +97,9 @@ def rows(tmp_path_factory: pytest.TempPathFactory) -> Path:
 TASKS = ["blimp_adjunct_island", "lambada_openai", "hellaswag", "arc_easy", "wikitext"]
 
 
-def hf_figures(model: Path, rows: Path, work: Path, tasks: list[str]) -> dict[str, dict[str, float]]:
+def hf_figures(
+    model: Path, rows: Path, work: Path, tasks: list[str], more: str = ""
+) -> dict[str, dict[str, float]]:
     """What the library's own `hf` model scores."""
     from lm_eval import simple_evaluate
 
@@ -104,7 +107,7 @@ def hf_figures(model: Path, rows: Path, work: Path, tasks: list[str]) -> dict[st
     files = [str(local_task(name, manager.task_index[name], rows, work)) for name in tasks]
     found = simple_evaluate(
         "hf",
-        model_args=f"pretrained={model},dtype=float32",
+        model_args=f"pretrained={model},dtype=float32{more}",
         tasks=files,
         device="cpu",
         batch_size=1,
@@ -126,7 +129,9 @@ def test_figures_are_those_of_the_librarys_own_model(folders: Path, rows: Path, 
     found = public_suite(folders / "model", TASKS, local=rows, report=lambda *now: told.append(now))
     assert [one.task for one in found] == TASKS
     assert told[-1] == (3, 3)  # the pages, last
-    expected = hf_figures(folders / "model", rows, tmp_path, TASKS)
+    expected = hf_figures(folders / "model", rows, tmp_path, TASKS[:-1])
+    # Of a whole text the `hf` model would also score the token that the tokenizer begins it with.
+    expected |= hf_figures(folders / "model", rows, tmp_path, TASKS[-1:], ",add_bos_token=False")
     for score in found:
         assert {name: value for name, (value, _) in score.figures.items()} == pytest.approx(
             expected[score.task], rel=1e-4
@@ -200,11 +205,11 @@ def test_a_first_guess_is_known_as_one(folders: Path) -> None:
     trained = load_trained(folders / "model")
     asked = []
     for context in dict.fromkeys(" ".join(STORIES).split()):
-        given = trained.tokenizer.encode(context)
+        given = [trained.tokenizer.eos_id, *trained.tokenizer.encode(context)]
         with torch.no_grad():
             guess = int(trained.model(torch.tensor([given]))[0, -1].argmax())
         said = trained.tokenizer.decode([guess])
-        if trained.tokenizer.encode(context + said) == [*given, guess] and said.strip() == said != "":
+        if trained.tokenizer.encode(context + said) == [*given[1:], guess] and said.strip() == said != "":
             asked.append(Request((context, said)))
     assert len(asked) > 3
     assert all(greedy for _, greedy in EtudeLM(trained.model, trained.tokenizer).loglikelihood(asked))
@@ -226,14 +231,84 @@ def test_a_continuation_longer_than_the_context_is_scored_whole(folders: Path) -
     assert logprob == pytest.approx(score_tokens(trained.model, tail).logprobs[-count:].sum())
 
 
-def test_documents_can_begin(folders: Path) -> None:
+def test_documents_begin_as_the_folders_tokenizer_begins_them(folders: Path) -> None:
+    from lm_eval.models.huggingface import HFLM
+
     trained = load_trained(folders / "model")
-    plain = EtudeLM(trained.model, trained.tokenizer)
-    begun = EtudeLM(trained.model, trained.tokenizer, begin_documents=True)
     asked = [Request(pair) for pair in REQUESTS[:3]]
-    pairs = list(zip(plain.loglikelihood(asked), begun.loglikelihood(asked), strict=True))
-    assert pairs[0][0] == pairs[0][1]
-    assert pairs[2][0] != pairs[2][1]
+    found = {}
+    for begin, named in ((None, {}), (False, {"add_bos_token": False}), (True, {"add_bos_token": True})):
+        found[begin] = EtudeLM(trained.model, trained.tokenizer, begin_documents=begin).loglikelihood(asked)
+        theirs = HFLM(
+            pretrained=str(folders / "model"), dtype="float32", device="cpu", batch_size=1, **named
+        ).loglikelihood(asked)
+        assert [one for one, _ in found[begin]] == pytest.approx([one for one, _ in theirs], rel=1e-4)
+    assert found[None] == found[True]
+    assert found[True][0] == pytest.approx(found[False][0])  # without context the token is there anyway
+    assert found[True][2] != found[False][2]
+
+
+def split_words(folder: Path) -> dict[tuple[str, str], tuple[int, int]]:
+    """Contexts that end within a token of the whole, with the number of tokens that both begin with, and of all."""
+    tokenizer = load_trained(folder).tokenizer
+    found = {}
+    for word in sorted({word for story in STORIES for word in story.split() if len(word) > 4}):
+        for at in range(1, len(word)):
+            context, said = f"The {word[:at]}", f"{word[at:]} is here"
+            whole, given = tokenizer.encode(context + said), tokenizer.encode(context)
+            shared = sum(
+                1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(whole, given, strict=False))
+            )
+            if shared < len(given):
+                found[context, said] = (shared, len(whole))
+    return found
+
+
+@torch.no_grad()
+def test_the_token_that_spans_the_join_is_scored(folders: Path) -> None:
+    """By `transformers`: the sum over the tokens of the whole from the first that the context alone does not have."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    trained = load_trained(folders / "model")
+    ours = EtudeLM(trained.model, trained.tokenizer)
+    cases = split_words(folders / "model")
+    assert (len(cases) > 20) == (trained.tokenizer.kind == "bpe")  # no character reaches into the next one
+    theirs = AutoModelForCausalLM.from_pretrained(folders / "model")
+    tokenizer = AutoTokenizer.from_pretrained(folders / "model")
+    for (context, said), (shared, count) in list(cases.items())[:40]:
+        ((logprob, greedy),) = ours.loglikelihood([Request((context, said))])
+        ids = tokenizer(context + said, return_tensors="pt")["input_ids"]  # the begin token is the first
+        assert ids.shape[1] == count + 1
+        odds = theirs(ids).logits[0, :-1].double().log_softmax(-1).gather(-1, ids[0, 1:, None])[:, 0]
+        assert logprob == pytest.approx(float(odds[shared:].sum()), rel=1e-5)
+        assert logprob < -1e-3
+        assert greedy == bool((theirs(ids).logits[0, shared:-1].argmax(-1) == ids[0, shared + 1 :]).all())
+        assert ours.num_tokens(context, said) == count - shared
+
+
+def test_a_whole_that_has_no_more_tokens_than_its_context_is_not_certain(folders: Path) -> None:
+    """The end of a word within one token: as many tokens as the context, so nothing was scored, and it won."""
+    trained = load_trained(folders / "model")
+    ours = EtudeLM(trained.model, trained.tokenizer)
+    encode = trained.tokenizer.encode
+    words = {word for story in STORIES for word in story.split()}
+    cases = [
+        (f"The {word[:at]}", word[at:])
+        for word in sorted(words)
+        for at in range(1, len(word))
+        if len(encode(f"The {word}")) <= len(encode(f"The {word[:at]}"))
+    ]
+    assert bool(cases) == (trained.tokenizer.kind == "bpe")
+    assert all(logprob < -1e-3 for logprob, _ in ours.loglikelihood([Request(case) for case in cases]))
+
+
+@pytest.mark.parametrize("context", ["", "The fox", "   "])
+def test_an_empty_continuation_is_refused(folders: Path, context: str) -> None:
+    trained = load_trained(folders / "model")
+    ours = EtudeLM(trained.model, trained.tokenizer)
+    with pytest.raises(InputError, match="no token to score") as caught:
+        ours.loglikelihood([Request(("The fox", " ran")), Request((context, ""))])
+    assert "\n" not in str(caught.value)
 
 
 def test_the_command_line_of_the_library_takes_a_model_folder(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Literal
 
 import typer
@@ -15,7 +16,31 @@ TopK = Annotated[int | None, typer.Option(help="Choose among the k likeliest.")]
 TopP = Annotated[float, typer.Option(help="Choose among the likeliest that hold this share.")]
 MinP = Annotated[float, typer.Option(help="Drop what is less likely than this share of the likeliest.")]
 MaxNewTokens = Annotated[int, typer.Option(help="How many tokens at most.")]
+RepetitionPenalty = Annotated[
+    float, typer.Option(help="Above 1, tokens that the text has already become less likely (such as 1.1).")
+]
+Stop = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="TEXT", help="End before this text; repeat it for several. `\\n` is a line end, `\\t` a tab."
+    ),
+]
+Samples = Annotated[
+    int, typer.Option("--samples", "-n", help="So many continuations, each with its own seed.")
+]
 Seed = Annotated[int, typer.Option(help="The same seed writes the same text.")]
+Logprobs = Annotated[
+    int | None,
+    typer.Option(
+        metavar="K", help="Each new token with its log-probability, and the K likeliest tokens there."
+    ),
+]
+ContinuationJson = Annotated[
+    bool,
+    typer.Option(
+        "--json", help="One JSON object a continuation: prompt, text, tokens, finish_reason, seed (logprobs)."
+    ),
+]
 GenerationDtype = Annotated[
     Literal["fp32", "bf16"],
     typer.Option(
@@ -43,8 +68,13 @@ def generate(
     top_k: TopK = None,
     top_p: TopP = 0.95,
     min_p: MinP = 0.0,
+    repetition_penalty: RepetitionPenalty = 1.0,
     max_new_tokens: MaxNewTokens = 256,
+    stop: Stop = None,
+    samples: Samples = 1,
     seed: Seed = 0,
+    logprobs: Logprobs = None,
+    json_lines: ContinuationJson = False,
     dtype: GenerationDtype = "fp32",
 ) -> None:
     """Continue a text, shown as it is written."""
@@ -52,9 +82,21 @@ def generate(
     from etude.workflow import speak
 
     settings = SamplingSettings(
-        temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p, max_new_tokens=max_new_tokens
+        temperature=temperature,
+        top_k=top_k,
+        top_p=top_p,
+        min_p=min_p,
+        repetition_penalty=repetition_penalty,
+        max_new_tokens=max_new_tokens,
     )
-    speak.generate(model, prompt, settings, seed, dtype)
+    wanted = speak.Wanted(samples=samples, json_lines=json_lines, logprobs=logprobs)
+    speak.generate(model, prompt, settings, seed, dtype, [_unescaped(text) for text in stop or []], wanted)
+
+
+def _unescaped(text: str) -> str:
+    """`text` with its written line ends and tabs, which not every shell can hand over otherwise."""
+    marks = {"n": "\n", "r": "\r", "t": "\t", "\\": "\\"}
+    return re.sub(r"\\([nrt\\])", lambda found: marks[found[1]], text)
 
 
 def score(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -13,11 +13,15 @@ from numpy.typing import NDArray
 from etude.device import Dtype
 from etude.errors import InputError
 from etude.generate.decoder import Compile, Decoder
-from etude.generate.sampling import SamplingSettings, choose, row_seed
+from etude.generate.sampling import SamplingSettings, choose, require_seed, row_seed
 from etude.model.language_model import LanguageModel
 
-FinishReason = Literal["eos", "length", "context"]
+FinishReason = Literal["eos", "length", "context", "stop"]
 ContextRule = Literal["slide", "stop"]
+OnToken = Callable[[int, int], bool | None]
+"""Told the row and the new token; where it returns True, the row ends with it."""
+FirstTokens = Sequence[NDArray[np.intp] | None]
+"""Of each row the ids among which its first new token is chosen, rising; None: any."""
 OnPrediction = Callable[[int, int, NDArray[np.float32]], None]
 
 
@@ -44,15 +48,16 @@ def generate(
     at_context_end: ContextRule = "slide",
     compile: Compile = "auto",
     dtype: Dtype = "fp32",
-    on_token: Callable[[int, int], None] | None = None,
+    first_tokens: FirstTokens | None = None,
+    on_token: OnToken | None = None,
     on_prediction: OnPrediction | None = None,
 ) -> list[Generation]:
     """Continue every prompt until `eos_id`, `settings.max_new_tokens`, or the end of the context.
 
     A row's result depends on its prompt, its seed and the settings, not on the rows beside it. With one
     `seed` for all, row i has `row_seed(seed, i)`; a sequence gives each row its own. `on_token(row, id)` is
-    called for each new token as it comes, and before it `on_prediction(row, id, logits)` with the (V,) that it was
-    drawn from, as the network gave them.
+    called for each new token as it comes, and ends the row with finish_reason "stop" where it returns True; before it
+    `on_prediction(row, id, logits)` is called with the (V,) that the token was drawn from, as the network gave them.
 
     The network reads at most C = max_position_embeddings tokens. Of a longer prompt it reads the last C. When
     C tokens stand in the context and more are wanted, "slide" goes on from the last C // 2 of them, read anew
@@ -69,13 +74,16 @@ def generate(
     Raises InputError for an empty prompt, or with "stop" one that is longer than C, and for bf16 where it would be
     slower; EtudeError when the network's predictions are not finite, or when compilation was asked for and fails.
     """
-    generations: list[Generation] = []
-    for row, token in _run(
-        model, prompts, settings, eos_id, seed, at_context_end, compile, dtype, generations, on_prediction
-    ):
-        if on_token is not None:
-            on_token(row, token)
-    return generations
+    rows = _start(model, prompts, seed, at_context_end, first_tokens)
+    new_tokens = _run(model, rows, settings, eos_id, at_context_end, compile, dtype, on_prediction)
+    ended: bool | None = None
+    while True:
+        try:
+            row, token = new_tokens.send(ended)
+        except StopIteration:
+            break
+        ended = on_token is not None and on_token(row, token)
+    return [Generation(row.token_ids, row.logprobs, row.finish_reason or "length") for row in rows]
 
 
 def stream(
@@ -88,9 +96,11 @@ def stream(
     at_context_end: ContextRule = "slide",
     compile: Compile = "auto",
     dtype: Dtype = "fp32",
+    first_tokens: NDArray[np.intp] | None = None,
 ) -> Iterator[int]:
     """The new tokens of one prompt as they come: the same ones, by the same rules, as `generate` gives."""
-    for _, token in _run(model, [prompt], settings, eos_id, seed, at_context_end, compile, dtype, []):
+    rows = _start(model, [prompt], seed, at_context_end, [first_tokens])
+    for _, token in _run(model, rows, settings, eos_id, at_context_end, compile, dtype):
         yield token
 
 
@@ -100,6 +110,9 @@ class _Row:
     context: list[int]
     """What the network may read: the end of the prompt and every new token."""
     generator: torch.Generator
+    seen: set[int]
+    """Every token of the prompt and after it, also of those that no longer stand in the context."""
+    first_tokens: NDArray[np.intp] | None
     token_ids: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
     finish_reason: FinishReason | None = None
@@ -107,19 +120,16 @@ class _Row:
 
 def _run(
     model: LanguageModel,
-    prompts: Sequence[Sequence[int]],
+    rows: list[_Row],
     settings: SamplingSettings,
     eos_id: int | None,
-    seed: int | Sequence[int],
     at_context_end: ContextRule,
     compile: Compile,
     dtype: Dtype,
-    generations: list[Generation],
     on_prediction: OnPrediction | None = None,
-) -> Iterator[tuple[int, int]]:
-    """Yield (row, token) as they come; fill `generations` when all rows are finished."""
+) -> Generator[tuple[int, int], bool | None]:
+    """Yield (row, token) as they come, and fill `rows`; a row ends where True is sent back."""
     most = model.config.max_position_embeddings
-    rows = _start(prompts, seed, at_context_end, most)
     if settings.max_new_tokens and rows:
         longest = max(len(row.context) for row in rows) + settings.max_new_tokens
         decoder = Decoder(model, len(rows), longest, settings.max_new_tokens, compile, dtype)
@@ -129,39 +139,48 @@ def _run(
             for row, logits in zip(active, _next_logits(decoder, active, most), strict=True):
                 if row.finish_reason is not None:
                     continue
-                token, logprob = choose(logits, settings, row.generator)
+                allowed = None if row.token_ids else row.first_tokens
+                token, logprob = choose(logits, settings, row.generator, seen=row.seen, allowed=allowed)
                 if token == eos_id:
                     row.finish_reason = "eos"
                     continue
                 if on_prediction is not None:
                     on_prediction(row.index, token, logits)
                 row.context.append(token)
+                row.seen.add(token)
                 row.token_ids.append(token)
                 row.logprobs.append(logprob)
                 if len(row.token_ids) == settings.max_new_tokens:
                     row.finish_reason = "length"
                 elif at_context_end == "stop" and len(row.context) > most:
                     row.finish_reason = "context"
-                yield row.index, token
+                if (yield row.index, token):
+                    row.finish_reason = "stop"
             active = _staying(decoder, active)
-    generations += [Generation(row.token_ids, row.logprobs, row.finish_reason or "length") for row in rows]
 
 
 def _start(
-    prompts: Sequence[Sequence[int]], seed: int | Sequence[int], at_context_end: ContextRule, most: int
+    model: LanguageModel,
+    prompts: Sequence[Sequence[int]],
+    seed: int | Sequence[int],
+    at_context_end: ContextRule,
+    first_tokens: FirstTokens | None,
 ) -> list[_Row]:
+    most = model.config.max_position_embeddings
     seeds = [row_seed(seed, row) for row in range(len(prompts))] if isinstance(seed, int) else list(seed)
     if len(seeds) != len(prompts):
         raise ValueError(f"{len(seeds)} seeds for {len(prompts)} prompts")
     rows = []
-    for index, (prompt, own_seed) in enumerate(zip(prompts, seeds, strict=True)):
+    firsts = first_tokens or [None] * len(prompts)
+    for index, (prompt, own_seed, first) in enumerate(zip(prompts, seeds, firsts, strict=True)):
         if not prompt:
             raise InputError(
                 "the prompt is empty: give some text, or the end-of-text token to begin a document"
             )
         if at_context_end == "stop" and len(prompt) > most:
             raise InputError(f"the prompt has {len(prompt)} tokens and the model reads {most}: shorten it")
-        rows.append(_Row(index, list(prompt[-most:]), torch.Generator().manual_seed(own_seed)))
+        generator = torch.Generator().manual_seed(require_seed(own_seed))
+        rows.append(_Row(index, list(prompt[-most:]), generator, set(prompt), first))
     return rows
 
 

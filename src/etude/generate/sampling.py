@@ -3,6 +3,8 @@
 The settings are applied in this order, each to what the one before it left, and what is left always sums to
 one:
 
+0. repetition_penalty: of every token in the text so far, prompt included, the logit is divided by it where it is
+   positive and multiplied by it where it is negative (Keskar et al. 2019; `transformers` and vLLM do the same);
 1. temperature: logits divided by it; 0 means the most probable token for certain (the lowest id of equals);
 2. top_k: the k most probable tokens;
 3. top_p: the fewest most probable tokens whose probabilities reach p (Holtzman et al. 2020);
@@ -15,7 +17,10 @@ from __future__ import annotations
 
 import hashlib
 import math
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, fields, replace
+from numbers import Integral, Real
+from typing import Any, TypedDict
 
 import numpy as np
 import torch
@@ -24,6 +29,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from etude.errors import EtudeError, InputError
+from etude.untrusted import shown
+
+_LEAST_PENALTY, _MOST_PENALTY = 0.01, 100.0
+_LEAST_SEED, _MOST_SEED = -(2**63), 2**64 - 1
+"""What a generator of PyTorch takes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +44,7 @@ class SamplingSettings:
     top_k: int | None = None
     top_p: float = 1.0
     min_p: float = 0.0
+    repetition_penalty: float = 1.0
     max_new_tokens: int = 256
 
     def __post_init__(self) -> None:
@@ -47,6 +58,11 @@ class SamplingSettings:
             raise InputError(f"top_p must be above 0 and at most 1 (keep every token), not {self.top_p}")
         if not 0 <= self.min_p <= 1:
             raise InputError(f"min_p must be from 0 (keep every token) to 1, not {self.min_p}")
+        if not _LEAST_PENALTY <= self.repetition_penalty <= _MOST_PENALTY:
+            raise InputError(
+                f"repetition_penalty must be from {_LEAST_PENALTY:g} to {_MOST_PENALTY:g} (1: none; 1.1 is usual), "
+                f"not {self.repetition_penalty}"
+            )
         if self.max_new_tokens < 0:
             raise InputError(f"max_new_tokens must be 0 or above, not {self.max_new_tokens}")
 
@@ -55,9 +71,68 @@ USUAL_SAMPLING = SamplingSettings(temperature=0.8, top_p=0.95)
 """What is used unless somebody chooses: a little below the model's own temperature, without its longest tail."""
 
 
+class SamplingChanges(TypedDict, total=False):
+    """The settings by name, each as in `SamplingSettings`."""
+
+    temperature: float
+    top_k: int | None
+    top_p: float
+    min_p: float
+    repetition_penalty: float
+    max_new_tokens: int
+
+
+def changed(settings: Any, changes: Mapping[str, Any]) -> SamplingSettings:
+    """`settings` (the usual ones if None) with `changes`, which a caller gave by name.
+
+    Raises InputError for values that mean nothing, and TypeError, as Python does, for a name that there is not.
+    """
+    base = USUAL_SAMPLING if settings is None else settings
+    if not isinstance(base, SamplingSettings):
+        raise InputError(
+            f"the settings must be SamplingSettings, not {shown(settings)}: give values by name, such as "
+            "max_new_tokens=50"
+        )
+    known = [field.name for field in fields(SamplingSettings)]
+    for name in changes:
+        if name not in known:
+            raise TypeError(f"there is no setting {name!r}: {', '.join(known)}, seed or stop")
+    return replace(base, **{name: _value(name, value) for name, value in changes.items()})
+
+
+def _value(name: str, value: Any) -> Any:
+    if name == "top_k" and value is None:
+        return None
+    return whole_number(name, value) if name in ("top_k", "max_new_tokens") else _number(name, value)
+
+
+def _number(name: str, value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise InputError(f"{name} must be a number, not {shown(value)}")
+    try:
+        return float(value)
+    except OverflowError:
+        raise InputError(f"{name} is too large a number") from None
+
+
+def whole_number(name: str, value: Any) -> int:
+    """`value` as an int. Raises InputError, with `name`, for anything else."""
+    if isinstance(value, bool) or not isinstance(value, Integral):
+        raise InputError(f"{name} must be a whole number, not {shown(value)}")
+    return int(value)
+
+
+def require_seed(seed: Any) -> int:
+    """A seed that a generator takes. Raises InputError for another value."""
+    found = whole_number("seed", seed)
+    if not _LEAST_SEED <= found <= _MOST_SEED:
+        raise InputError("seed must be from 0 to 2**64 - 1 (or down to -2**63): choose a smaller number")
+    return found
+
+
 def token_probabilities(logits: Float[Tensor, "B V"], settings: SamplingSettings) -> Float[Tensor, "B V"]:
     """The distribution that is drawn from, in float64 on the CPU; 0 for every token that the settings
-    exclude.
+    exclude. No text has gone before, so there is nothing to penalise.
     """
     probabilities = torch.zeros(logits.shape, dtype=torch.float64)
     for row, own in enumerate(logits.detach().to("cpu").double().numpy()):
@@ -71,10 +146,16 @@ class NotFinite(EtudeError):
 
 
 def choose(
-    logits: NDArray[np.float32], settings: SamplingSettings, generator: torch.Generator
+    logits: NDArray[np.float32],
+    settings: SamplingSettings,
+    generator: torch.Generator,
+    *,
+    seen: Collection[int] = (),
+    allowed: NDArray[np.intp] | None = None,
 ) -> tuple[int, float]:
     """A token for one row of logits (V,), and the model's own log-probability of it.
 
+    seen: the tokens of the text so far, which `repetition_penalty` concerns; allowed: the ids among which it is chosen.
     Raises NotFinite when the logits are not all finite.
     """
     exact = logits.astype(np.float64)
@@ -82,12 +163,26 @@ def choose(
     total = np.exp(exact - largest).sum() if np.isfinite(largest) else np.nan
     if not (np.isfinite(total) and np.isfinite(logits.min())):
         raise NotFinite("the model's predictions are not finite numbers: use an earlier checkpoint")
+    offered: NDArray[np.floating] = logits
+    if settings.repetition_penalty != 1 and seen:
+        offered = penalised(exact, seen, settings.repetition_penalty)
+    if allowed is not None:
+        offered = offered[allowed]
     if settings.temperature == 0:
-        token = int(logits.argmax())  # the first of equals
+        place = int(offered.argmax())  # the first of equals
     else:
-        ids, probabilities = possible_tokens(logits, settings)
-        token = int(ids[draw(probabilities, generator)])
+        ids, probabilities = possible_tokens(offered, settings)
+        place = int(ids[draw(probabilities, generator)])
+    token = place if allowed is None else int(allowed[place])
     return token, float(exact[token] - largest - np.log(total))
+
+
+def penalised(logits: NDArray[np.float64], seen: Iterable[int], penalty: float) -> NDArray[np.float64]:
+    """A copy of one row of logits (V,) in which the tokens `seen` are less likely, for a penalty above 1."""
+    ids = np.fromiter(seen, dtype=np.intp)
+    result = logits.copy()
+    result[ids] = np.where(logits[ids] > 0, logits[ids] / penalty, logits[ids] * penalty)
+    return result
 
 
 def possible_tokens(

@@ -54,6 +54,16 @@ class TokenStreamDecoder:
             yield piece
 
 
+def bytes_of_tokens(tokenizer: Tokenizer) -> dict[int, bytes] | None:
+    """Each ordinary token in bytes, by id; None when that depends on the tokens around it."""
+    token_bytes = _token_bytes(tokenizer)
+    if token_bytes is None:
+        return None
+    special = {i for i, token in tokenizer.get_added_tokens_decoder().items() if token.special}
+    vocabulary = tokenizer.get_vocab(with_added_tokens=True)
+    return {i: token_bytes(token) for token, i in vocabulary.items() if i not in special}
+
+
 def _token_bytes(tokenizer: Tokenizer) -> Callable[[str], bytes] | None:
     """How a token of this vocabulary is written in bytes; None when it depends on the tokens around it."""
     decoder: dict[str, Any] = json.loads(tokenizer.to_str()).get("decoder") or {}

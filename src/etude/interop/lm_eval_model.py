@@ -178,6 +178,6 @@ class EtudeLM(TemplateLM):  # type: ignore[misc]
 
 def _nothing_to_score(context: str, continuation: str) -> InputError:
     return InputError(
-        f"a task asks for the probability of {continuation!r} after {shown(context[-40:])}, which has no token to score: "
-        "correct that row of the task, or leave the task out"
+        f"a task asks how probable {shown(repr(continuation))} is after {shown(repr(context[-40:]))}, and there is no "
+        "token to score: correct that row of the task, or leave the task out"
     )

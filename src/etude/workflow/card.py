@@ -13,9 +13,9 @@ def model_card(plan: Plan, run: RunFolder, step: int) -> str:
     library = "etude" if plan.model.model_type == "mlp" else "transformers"
     here = "path/to/this/folder"
     usage = (
-        "from transformers import AutoModelForCausalLM, AutoTokenizer\n\n"
-        f'model = AutoModelForCausalLM.from_pretrained("{here}")\n'
-        f'tokenizer = AutoTokenizer.from_pretrained("{here}")'
+        "from transformers import pipeline\n\n"
+        f'write = pipeline("text-generation", "{here}")\n'
+        'print(write("Once", max_new_tokens=100)[0]["generated_text"])'
         if library == "transformers"
         else f'import etude\n\nlanguage = etude.load("{here}")\nprint(language.generate())'
     )
@@ -44,4 +44,7 @@ learned from, and knows nothing else.
 ```python
 {usage}
 ```
+
+The tokenizer begins a text with `{data.tokenizer.eos}`, as training did. A prompt should not end in a space: most words
+have the space before them in their token.
 """

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import math
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 from etude.config import Settings
 from etude.data.corpus.clean import normalise
@@ -18,21 +19,106 @@ from etude.data.reading.piece import SourceLog
 from etude.data.reading.sources import nothing_usable, open_sources
 from etude.device import Dtype
 from etude.errors import InputError
-from etude.generate.sampling import SamplingSettings
-from etude.workflow.language import TextScore, load
+from etude.generate.sampling import SamplingSettings, require_seed
+from etude.generate.stop import stop_strings
+from etude.workflow.language import Continuation, Language, TextScore, load
 
 
-def generate(model: Path, prompt: str, settings: SamplingSettings, seed: int, dtype: Dtype = "fp32") -> None:
-    """Print ``prompt`` and its continuation as it comes."""
+@dataclass(frozen=True)
+class Wanted:
+    """What is printed of a continuation."""
+
+    samples: int = 1
+    json_lines: bool = False
+    logprobs: int | None = None
+    """So many of the likeliest tokens at each place, besides the token itself; None: no tokens, only text."""
+
+    def __post_init__(self) -> None:
+        if self.samples < 1:
+            raise InputError(f"--samples must be 1 or more, not {self.samples}")
+        if self.logprobs is not None and self.logprobs < 0:
+            raise InputError(f"--logprobs must be 0 (no alternatives) or more, not {self.logprobs}")
+
+
+def generate(
+    model: Path,
+    prompt: str,
+    settings: SamplingSettings,
+    seed: int,
+    dtype: Dtype = "fp32",
+    stop: Sequence[str] = (),
+    wanted: Wanted | None = None,
+) -> None:
+    """Print ``prompt`` and its continuation as it comes; or several, or one JSON object for each, or their tokens.
+
+    Raises:
+        InputError: there is no model, or a value that means nothing.
+    """
+    wanted = wanted or Wanted()
+    stops, seed = stop_strings(stop), require_seed(seed)
     language = load(model, dtype)
     if prompt == "-":
         prompt = _standard_input()
     prompt = language.tokenizer.normalise(prompt)
-    sys.stdout.write(prompt)
-    for piece in language.stream(prompt, settings, seed):
-        sys.stdout.write(piece)
+    if prompt.endswith(" ") and language.joins_spaces is None:
+        print(
+            "the prompt ends in a space, which most tokenizers join to the word after it: leave it out for better text",
+            file=sys.stderr,
+        )
+    if wanted == Wanted():
+        sys.stdout.write(prompt)
+        for piece in language.stream(prompt, settings, seed, stop=stops):
+            sys.stdout.write(piece)
+            sys.stdout.flush()
+        sys.stdout.write("\n")
+        return
+    found = language.continuations(
+        prompt, settings, seed, samples=wanted.samples, stop=stops, alternatives=wanted.logprobs or 0
+    )
+    for number, one in enumerate(found):
+        if wanted.json_lines:
+            _print_json(language, prompt, one, tokens=wanted.logprobs is not None)
+            continue
+        if number:
+            print(_BETWEEN_SAMPLES)
+        if wanted.logprobs is None:
+            print(f"{prompt}{one.text}")
+        else:
+            _print_alternatives(language, one)
         sys.stdout.flush()
-    sys.stdout.write("\n")
+
+
+_BETWEEN_SAMPLES = "-" * 15
+
+
+def _print_json(language: Language, prompt: str, found: Continuation, *, tokens: bool) -> None:
+    line: dict[str, Any] = {
+        "prompt": prompt,
+        "text": found.text,
+        "tokens": found.token_ids,
+        "finish_reason": found.finish_reason,
+        "seed": found.seed,
+    }
+    if tokens:
+        line["logprobs"] = [
+            _token(language, token, logprob) | {"top": [_token(language, *other) for other in others]}
+            for token, logprob, others in zip(found.token_ids, found.logprobs, found.likeliest, strict=True)
+        ]
+    print(json.dumps(line, ensure_ascii=False), flush=True)
+
+
+def _token(language: Language, token_id: int, logprob: float) -> dict[str, Any]:
+    return {"id": token_id, "token": language.tokenizer.decode([token_id]), "logprob": logprob}
+
+
+def _print_alternatives(language: Language, found: Continuation) -> None:
+    """A line for each new token, as of ``etude score``, and behind it the likeliest at its place."""
+    for token, logprob, others in zip(found.token_ids, found.logprobs, found.likeliest, strict=True):
+        top = "  ".join(f"{value:.4f} {language.tokenizer.decode([other])!r}" for other, value in others)
+        print(
+            f"{logprob:9.4f}  {language.tokenizer.decode([token])!r}"
+            + (f"   likeliest: {top}" if top else "")
+        )
 
 
 def score(model: Path, source: str, options: ReadingOptions, *, json_lines: bool, summary: bool) -> None:
