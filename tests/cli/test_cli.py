@@ -373,3 +373,22 @@ def test_options_of_an_evaluation_that_do_not_fit(
     assert result.returncode == 2
     assert result.stderr.startswith(f"etude: {words}")
     assert result.stderr.count("\n") == 1
+
+
+def test_a_run_leaves_what_the_documents_list(run: Path) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "what-goes-in.md").read_text()
+    of_run, of_checkpoint = page.split("A checkpoint, `checkpoints/")
+    for folder, part in ((run, of_run), (run / "checkpoints" / "step-00000004", of_checkpoint)):
+        table = part.split("| file | holds |")[1]
+        listed = {line.split("`")[1] for line in table.splitlines() if line.startswith("| `")}
+        assert {entry.name for entry in folder.iterdir() if not entry.name.startswith(".")} == listed
+
+
+def test_score_takes_the_settings_of_the_readers(run: Path, tmp_path: Path) -> None:
+    (tmp_path / "old.csv").write_bytes("n;body\n1;Мой дядя\n".encode("koi8-r"))
+    options = ["--set=data.text_field=body", "--set=data.encoding=koi8-r", "--set=data.csv_delimiter=;"]
+    result = etude("score", run, "old.csv", "--json", *options, cwd=tmp_path)
+    tokens = [json.loads(line) for line in result.stdout.splitlines()]
+    assert tokens[-1]["bytes"] == len("Мой дядя".encode())
+    assumed = etude("score", run, "old.csv", "--set=data.text_field=body", "--summary", cwd=tmp_path)
+    assert "old.csv: not UTF-8, read as koi8-" in assumed.stderr

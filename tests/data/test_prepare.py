@@ -69,6 +69,9 @@ CHANGES: dict[str, dict[str, Any]] = {
     "section_bytes": {"section_bytes": 4096},
     "max_bytes": {"max_bytes": 20_000},
     "text_field": {"text_field": "body"},
+    "encoding": {"encoding": ("koi8-r",)},
+    "csv_delimiter": {"csv_delimiter": "tab"},
+    "csv_header": {"csv_header": False},
     "kind": {"tokenizer": {"kind": "char"}},
     "vocab_size": {"tokenizer": {"vocab_size": 300}},
     "pattern": {"tokenizer": {"pattern": "gpt2"}},
@@ -92,6 +95,25 @@ def test_a_setting_that_leaves_the_text_alone_reuses_it(
         prepared(text, tmp_path / "cache", **settings).fingerprint
         == prepared(text, tmp_path / "cache").fingerprint
     )
+
+
+def test_what_was_assumed_and_removed_is_in_the_report(tmp_path: Path) -> None:
+    """And in the record of the cache, so that it is said whenever the text is used."""
+    folder = tmp_path / "text"
+    folder.mkdir()
+    words = [f"le gar\xe7on num\xe9ro {n} \x93est\x94 l\xe0, d\xe9j\xe0.\n" for n in range(300)]
+    (folder / "old.txt").write_bytes("".join(words).encode("latin-1"))
+    (folder / "new.txt").write_text("".join(f"Line {n}\0 of another text.\n" for n in range(300)))
+    for _ in range(2):
+        data = prepared(folder, tmp_path / "cache")
+        notes = "\n".join(data.report.notes)
+        assert f"{folder}/old.txt: not UTF-8, read as windows-1252" in notes
+        assert "NUL characters removed: 300" in notes
+    text = b"".join([*data.documents("train"), *data.documents("validation")]).decode()
+    assert "garçon numéro 7 \u201cest\u201d là, déjà." in text
+    again = prepared(folder, tmp_path / "cache", encoding=("old.txt=cp1250",))
+    other = b"".join([*again.documents("train"), *again.documents("validation")]).decode()
+    assert "garçon numéro 7 \u201cest\u201d lŕ, déjŕ." in other
 
 
 def test_changed_text_makes_new_data_even_at_the_same_time_and_size(text: Path, tmp_path: Path) -> None:

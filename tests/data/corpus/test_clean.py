@@ -47,6 +47,31 @@ def test_what_normalisation_changes() -> None:
 
 
 @pytest.mark.parametrize(
+    ("text", "clean", "changed"),
+    [
+        ("\ufeffplain\r\n", "plain\n", {}),
+        ("a\0b\0", "ab", {"NUL characters removed": 2}),
+        ("a\x07\x1b[1m\x7f", "a[1m", {"other control characters removed": 3}),
+        ("one\ufefftwo", "onetwo", {"byte order marks inside a text removed": 1}),
+        ("\ufeff\ufeffone", "one", {"byte order marks inside a text removed": 1}),
+        # windows-1252 that was once read as iso-8859-1
+        (
+            "don\x92t \x93go\x94 \x96 3 \x80\x85",
+            "don\u2019t \u201cgo\u201d \u2013 3 \u20ac\u2026",
+            {"C1 control characters read as windows-1252": 6},
+        ),
+        ("one\x85two", "one\ntwo", {}),  # alone it is the line end of old mainframes
+        ("a\x90b", "ab", {"other control characters removed": 1}),
+        ("a\ud83d", "a\ufffd", {"halves of surrogate pairs replaced": 1}),
+    ],
+)
+def test_nothing_is_removed_or_replaced_silently(text: str, clean: str, changed: dict[str, int]) -> None:
+    counts: Counter[str] = Counter()
+    assert normalise(text, "NFC", counts) == clean
+    assert counts == changed
+
+
+@pytest.mark.parametrize(
     ("text", "reason"),
     [
         ("a good document", ""),

@@ -138,3 +138,24 @@ def test_an_unreadable_folder_is_a_reason(tmp_path: Path, monkeypatch: pytest.Mo
     source = opened(str(tmp_path))[0]
     monkeypatch.setattr(os, "scandir", refuse)
     assert ids(source)[1].skipped == {"unreadable": 1}
+
+
+def test_a_named_file_of_unknown_ending_is_known_by_its_content(tmp_path: Path) -> None:
+    """However long it is: it is read as text, unlike such a file in a folder."""
+    path = tmp_path / "notes"
+    path.write_bytes(b"a" * (64 * (1 << 20) + 1))
+    before = PathSource(str(path), ReadingOptions()).identity()
+    with path.open("r+b") as file:
+        file.write(b"b")
+    assert PathSource(str(path), ReadingOptions()).identity() != before
+
+
+def test_a_folder_takes_every_known_ending_and_names_the_others(tmp_path: Path) -> None:
+    (tmp_path / "a.ndjson").write_text('{"text": "one"}\n')
+    (tmp_path / "b.htm").write_text("<p>two")
+    (tmp_path / "c.odt").write_bytes(b"PK\3\4")
+    found, log = ids(opened(str(tmp_path))[0])
+    assert found == [f"{tmp_path}/a.ndjson:1", f"{tmp_path}/b.htm"]
+    assert log.examples["cannot read .odt"] == [
+        f"{tmp_path}/c.odt: an OpenDocument text: save it as .txt, .docx or .pdf first"
+    ]

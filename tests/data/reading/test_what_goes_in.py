@@ -1,0 +1,96 @@
+"""docs/what-goes-in.md says what the code does."""
+
+from __future__ import annotations
+
+import io
+import re
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from etude.config import DataSettings, known_keys, load_settings
+from etude.data.reading import documents, streams
+from etude.data.reading.binary import REFUSED
+from etude.data.reading.encodings import DETECTED
+from etude.data.reading.formats import KNOWN_ENDINGS
+from etude.data.reading.options import DELIMITERS, ReadingOptions, codec_of
+from etude.data.reading.piece import MAX_ROW_CHARS
+from etude.workflow.plan import prepare_data
+
+PAGE = (Path(__file__).parents[3] / "docs" / "what-goes-in.md").read_text()
+
+
+def marked(cell: str) -> list[str]:
+    return re.findall(r"`([^`]+)`", cell)
+
+
+def rows(header: str, second: str) -> list[list[str]]:
+    at = PAGE.index(f"| {header} | {second}")
+    lines = PAGE[at:].split("\n\n", 1)[0].splitlines()[2:]
+    return [[cell.strip() for cell in line.strip().strip("|").split("|")] for line in lines]
+
+
+def test_every_format_is_listed_with_what_it_needs() -> None:
+    listed = {ending: row[2] for row in rows("endings", "one document") for ending in marked(row[0])}
+    assert tuple(listed) == KNOWN_ENDINGS
+    needs = {ending for ending, need in listed.items() if documents.INSTALL in need}
+    assert needs == {".pdf", ".docx", ".rtf"}
+
+
+def test_every_refused_format_is_listed_with_what_to_do() -> None:
+    listed = {ending: row[1] for row in rows("endings", "what to do") for ending in marked(row[0])}
+    assert listed == {ending: advice for ending, (_, advice) in REFUSED.items()}
+
+
+def test_every_detected_encoding_is_listed_and_known() -> None:
+    listed = [name for row in rows("detected", "scripts") for name in marked(row[0])]
+    assert sorted(listed) == sorted(DETECTED)
+    assert len({codec_of(name) for name in listed}) == len(listed)
+
+
+def test_every_setting_of_the_readers_is_listed() -> None:
+    listed = {marked(row[0])[0]: marked(row[1]) for row in rows("setting", "values")}
+    assert set(listed) == {f"data.{name}" for name in ReadingOptions.__dataclass_fields__}
+    assert set(listed) <= set(known_keys())
+    assert set(DELIMITERS) <= set(listed["data.csv_delimiter"])
+    assert DataSettings().text_field == listed["data.text_field"][0]
+
+
+def test_the_limits_are_those_of_the_code() -> None:
+    numbers = [
+        [int(n.replace(",", "")) for n in re.findall(r"\b\d[\d,]*\b", row[1])]
+        for row in rows("what", "limit")
+    ]
+    assert numbers == [
+        [MAX_ROW_CHARS],
+        [MAX_ROW_CHARS],
+        [streams.FREE_EXPANSION_BYTES, streams.MOST_EXPANSION],
+        [documents.MAX_UNPACKED_BYTES],
+    ]
+
+
+def test_the_commands_are_settings_that_are_understood() -> None:
+    rules = DataSettings.model_validate({"encoding": "russian/*.txt=koi8-r,notes.txt=windows-1252"}).encoding
+    options = ReadingOptions(encoding=rules)
+    assert options.encoding_for("books/russian/a.txt") == "koi8-r"
+    assert options.encoding_for("books/notes.txt") == "cp1252"
+    assert options.encoding_for("books/other.txt") is None
+    assert "russian/*.txt=koi8-r,notes.txt=windows-1252" in PAGE
+
+
+@pytest.mark.parametrize("value", ["comma", ";", "tab", "\t", "auto"])
+def test_delimiters_that_are_understood(value: str) -> None:
+    assert DataSettings.model_validate({"csv_delimiter": value}).csv_delimiter == value
+
+
+def test_what_was_assumed_is_printed_before_training(tmp_path: Path) -> None:
+    lines = [f"{n};Le garçon numéro {n} “est” là; déjà {n * n} fois." for n in range(400)]
+    text = tmp_path / "old.csv"
+    text.write_bytes("\n".join(["id;text", *lines]).encode("cp1252"))
+    values = {"tokenizer.vocab_size": 300, "data.workers": 1, "data.sources": (str(text),)}
+    printed = io.StringIO()
+    prepare_data(load_settings(None, [], values), Console(file=printed))
+    assert f"{text}: not UTF-8, read as windows-1252" in printed.getvalue()
+    assert "; otherwise --set data.encoding=" in printed.getvalue()
+    assert f"{text}: table with cells separated by semicolon; otherwise" in printed.getvalue()
