@@ -207,6 +207,20 @@ def write_failure(path: Path, error: OSError) -> EtudeError:
     return EtudeError(f"could not write {path}: {cause}; {advice}")
 
 
+@contextmanager
+def file_errors_in_one_line() -> Iterator[None]:
+    """An error of the system at a file that nothing in the block expected becomes an EtudeError that names the file."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None:  # a pipe whose reader has gone, and the like
+            raise
+        raise EtudeError(
+            f"{shown(str(error.filename))} cannot be used ({error.strerror}): see to the disk and its permissions, "
+            "and try again"
+        ) from error
+
+
 def new_hash() -> Any:
     """The hash that is used for all files here, BLAKE2b-128, of nothing yet."""
     return hashlib.blake2b(digest_size=16)
@@ -274,7 +288,7 @@ def flush_folder(folder: Path) -> None:
 
 def flush_file(path: Path) -> None:
     """Have the content of ``path`` on disk."""
-    descriptor = os.open(path, os.O_RDONLY)
+    descriptor = os.open(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

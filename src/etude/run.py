@@ -73,13 +73,12 @@ class JsonLines:
 
     def sync(self) -> None:
         """Have everything on disk before something else may rely on it."""
-        if self.path.exists():
-            descriptor = os.open(self.path, os.O_RDWR)
-            try:
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
-            flush_folder(self.path.parent)
+        try:
+            if self.path.exists():
+                flush_file(self.path)
+                flush_folder(self.path.parent)
+        except OSError as error:
+            raise write_failure(self.path, error) from error
 
     def prefix(self) -> Prefix:
         """All that is in the log now. The file is read once; what is appended through this object is hashed as it goes.

@@ -255,7 +255,8 @@ def crash_states(
 
     For every place in ``ops``, in random order, so that a bounded number samples them all: everything unsynced lost,
     everything there, each unsynced operation alone missing and alone there, a torn last write, and, where few
-    operations are unsynced, every subset of them (else some random ones). A state maps paths to contents, and folders to None.
+    operations are unsynced, every subset of them (else some random ones). A state maps paths to contents (of folders:
+    None).
     """
     seen: set[int] = set()
     places = list(range(len(ops) + 1))

@@ -109,7 +109,12 @@ def test_a_fork_goes_on_with_the_weights_and_names_its_parent(
     assert (outcome.reason, outcome.step) == ("finished", 8)
     parent = json.loads(run.manifest_file.read_text())["parent"]
     marker = stopped.checkpoints / checkpoint_name(4) / "train_state.json"
-    assert parent == {"run": str(stopped.path), "step": 4, "checkpoint_hash": hash_file(marker)}
+    assert parent == {
+        "run": str(stopped.path),
+        "step": 4,
+        "tokens_seen": 4 * 4 * 32,
+        "checkpoint_hash": hash_file(marker),
+    }
     assert steps_of(run) == list(range(1, 9))  # the first four are its parent's
     first, theirs = (
         load_model_folder(folder / "checkpoints" / checkpoint_name(4))[0].state_dict()

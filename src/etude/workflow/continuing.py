@@ -24,7 +24,7 @@ from etude.data.prepare import open_prepared
 from etude.data.reading.sources import absolute_source
 from etude.data.tokens.tokenizer import EtudeTokenizer
 from etude.errors import InputError
-from etude.files import hash_bytes, hash_file, read_object, write_atomic
+from etude.files import file_errors_in_one_line, hash_bytes, hash_file, read_object, write_atomic
 from etude.model.folder import load_config
 from etude.run import RunFolder, free_name
 from etude.train.checkpoint import (
@@ -134,7 +134,8 @@ def reopen(
             changed, or a setting that cannot be changed.
     """
     run = RunFolder.open(path)
-    own, recorded = own_settings(run)
+    with file_errors_in_one_line():
+        own, recorded = own_settings(run)
     settings = load_settings(run.settings_file, overrides)
     changes = differences(own, settings)
     for key, (before, after) in changes.items():
@@ -153,7 +154,7 @@ def reopen(
             highlight=False,
             soft_wrap=True,
         )
-    with run.held():
+    with run.held(), file_errors_in_one_line():
         mend(run, own, recorded, console, accept_record=accept_record)
     EtudeTokenizer.load(run.tokenizer, str(recorded.get("tokenizer_hash")))
     fingerprint = str(recorded.get("data_fingerprint"))

@@ -22,7 +22,7 @@ from etude.data.prepare import open_prepared
 from etude.device import forget_peak_memory, peak_memory_bytes
 from etude.errors import EtudeError, InputError
 from etude.evaluate.ladder import Ladder
-from etude.files import hash_file, staged_folder, write_atomic, write_json
+from etude.files import file_errors_in_one_line, hash_file, staged_folder, write_atomic, write_json
 from etude.model.cost import count_parameters
 from etude.run import RunFolder, free_name
 from etude.train.checkpoint import (
@@ -135,7 +135,7 @@ def fit(
     Raises:
         EtudeError: a failure at run time; the run goes on from its last checkpoint with ``--resume``.
     """
-    with run.held():
+    with run.held(), file_errors_in_one_line():
         return _fit(plan, run, console, ranks, deadline, stop_at)
 
 
