@@ -173,13 +173,13 @@ with `--resume` until they are finished; a run may be disturbed several times. I
 optimizer's state, the record and the samples of the run that nothing happened to, bit for bit. The last two columns:
 steps that had been made and were made again, of checkpoints every 4 steps.
 
-Three kinds are tried on one run of ten steps. *One operation refused*: every open, write, fsync, rename, mkdir and unlink
-below the run folder in turn, at its beginning or in a resume, fails with one of three errors; the run ends with one
-line or does without. *Crash*: all that a run does to files is written down, and replayed up to every place with the
-operations that no fsync promises there in part: none, all, each alone missing, each alone there, every subset where
-they are few, and a torn last write. *A file damaged*: the commit marker, the record, the n-gram ladder, the settings,
-the manifest, a file of the tokenizer or the weights is removed, emptied, cut off or changed; the run names it, and is
-restored from a good copy, resumes from the checkpoint before, or is refused until the file is put back.
+Three kinds are tried on one run of ten steps. *One operation refused*: every open, write, fsync, rename, mkdir and
+unlink below the run folder in turn, from its beginning or in a resume, fails with one of three errors; the run ends
+with one line or does without. *Crash*: all that a run does to files is written down, and replayed up to every place
+with the operations that no fsync promises there in part: none, all, each alone missing, each alone there, every subset
+where they are few, and a torn last write. *A file damaged*: the commit marker, the record, the n-gram ladder, the
+settings, the manifest, a file of the tokenizer or the weights is removed, emptied, cut off or changed; the run names
+it, and is restored from a good copy, resumes from the checkpoint before, or is refused until the file is put back.
 
 {markdown_table(header, rows)}
 
