@@ -37,6 +37,8 @@ from kinds import KINDS, tried_out  # noqa: E402
 from programme import RUNS, Result  # noqa: E402
 from targets import readers  # noqa: E402
 
+ONE_AT_A_TIME = ("refused_operations", "crashes", "damaged_files")
+"""Kinds of which a run holds hundreds: each operation on a file, each state after a crash, each file."""
 PAGE = ROOT / "docs" / "reliability.md"
 
 
@@ -46,6 +48,12 @@ def main() -> None:
     )
     parser.add_argument("--kills", type=int, default=240, help="at random moments")
     parser.add_argument("--others", type=int, default=24, help="faults of each other kind")
+    parser.add_argument(
+        "--operations",
+        type=int,
+        default=300,
+        help="operations refused, crashes replayed, files damaged, of each",
+    )
     parser.add_argument("--inputs", type=int, default=200, help="bad inputs for each reader")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--out", type=Path, default=ROOT / "bench" / "results")
@@ -65,9 +73,11 @@ def inject(arguments: argparse.Namespace) -> list[Result]:
     """Every kind of fault, shared out over the runs."""
     results = []
     for number, (key, kind) in enumerate(KINDS.items()):
-        count = arguments.kills if key == "kills" else arguments.others
+        count = {"kills": arguments.kills, **dict.fromkeys(ONE_AT_A_TIME, arguments.operations)}.get(
+            key, arguments.others
+        )
         total = Result(kind.title)
-        for share, name in zip(shares(count, len(RUNS)), RUNS, strict=True):
+        for share, name in zip(shares(count, len(kind.runs)), kind.runs, strict=True):
             with tempfile.TemporaryDirectory(prefix="etude-faults-") as folder:
                 result = tried_out(Path(folder), key, name, share, arguments.seed + number)
             print(kind.title, name, result.injected, result.recovered, result.problems, flush=True)
@@ -162,6 +172,14 @@ Short runs of {len(RUNS)} kinds ({"; ".join(RUNS)}) are disturbed and go on
 with `--resume` until they are finished; a run may be disturbed several times. It must end with the weights, the
 optimizer's state, the record and the samples of the run that nothing happened to, bit for bit. The last two columns:
 steps that had been made and were made again, of checkpoints every 4 steps.
+
+Three kinds are tried on one run of ten steps. *One operation refused*: every open, write, fsync, rename, mkdir and
+unlink below the run folder in turn, from its beginning or in a resume, fails with one of three errors; the run ends
+with one line or does without. *Crash*: all that a run does to files is written down, and replayed up to every place
+with the operations that no fsync promises there in part: none, all, each alone missing, each alone there, every subset
+where they are few, and a torn last write. *A file damaged*: the commit marker, the record, the n-gram ladder, the
+settings, the manifest, a file of the tokenizer or the weights is removed, emptied, cut off or changed; the run names
+it, and is restored from a good copy, resumes from the checkpoint before, or is refused until the file is put back.
 
 {markdown_table(header, rows)}
 

@@ -21,6 +21,11 @@ from etude.errors import EtudeError, InputError
 from etude.untrusted import MAX_JSON_BYTES, read_plain, shown
 
 STAGING_PREFIX = ".staging-"
+REPLACED_SUFFIX = "-replaced"
+DIGEST = "digest"
+"""The key under which a sealed JSON object holds the digest of the rest."""
+FIRST_SCHEMA, SEALED_SCHEMA = 1, 2
+"""Of JSON objects of the first edition, and of those with a digest."""
 
 
 def write_atomic(path: Path, content: bytes | str) -> None:
@@ -40,7 +45,7 @@ def write_atomic(path: Path, content: bytes | str) -> None:
             os.fsync(file.fileno())
         os.chmod(temporary, 0o666 & ~_umask())
         os.replace(temporary, path)
-        _flush_folder(path.parent)
+        flush_folder(path.parent)
     except OSError as error:
         if temporary is not None:
             with suppress(OSError):
@@ -50,7 +55,12 @@ def write_atomic(path: Path, content: bytes | str) -> None:
 
 def write_json(path: Path, value: Any) -> None:
     """:func:`write_atomic` of readable JSON."""
-    write_atomic(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+    write_atomic(path, json_text(value))
+
+
+def json_text(value: Any) -> str:
+    """What :func:`write_json` writes."""
+    return json.dumps(value, indent=2, ensure_ascii=False) + "\n"
 
 
 def read_json(path: Path) -> Any:
@@ -77,6 +87,39 @@ def read_object(path: Path) -> dict[str, Any]:
     return value
 
 
+def write_sealed(path: Path, value: dict[str, Any]) -> None:
+    """:func:`write_json` of an object with the digest of its own content, which :func:`read_sealed` checks."""
+    write_json(path, {**value, DIGEST: json_digest(value)})
+
+
+def read_sealed(path: Path) -> dict[str, Any]:
+    """The object in ``path``, which :func:`write_sealed` wrote. Objects of the first edition have no digest.
+
+    Raises:
+        InputError: missing, damaged or edited, or written by a later edition.
+    """
+    value = read_object(path)
+    schema = value.get("schema", FIRST_SCHEMA)
+    # The type is compared too: True equals 1.
+    if type(schema) is not int or schema not in (FIRST_SCHEMA, SEALED_SCHEMA):
+        raise InputError(
+            f"{path} has schema {shown(schema)}; this etude reads up to {SEALED_SCHEMA}: update it"
+        )
+    # A first edition with a digest is one whose schema was changed.
+    sealed = schema != FIRST_SCHEMA or DIGEST in value
+    if sealed and value.get(DIGEST) != json_digest(value):
+        raise InputError(
+            f"{path} is damaged or was edited (its digest is not that of its content): restore it"
+        )
+    return value
+
+
+def json_digest(value: dict[str, Any]) -> str:
+    """BLAKE2b-128 of the content of a JSON object besides its digest, whatever its spacing and order of keys."""
+    content = {key: entry for key, entry in value.items() if key != DIGEST}
+    return hash_bytes(json.dumps(content, sort_keys=True, separators=(",", ":")).encode())
+
+
 @contextmanager
 def staged_folder(final: Path, *, replace: bool = True) -> Iterator[Path]:
     """A folder to fill, which takes the name ``final`` only when the block ends without an error.
@@ -86,7 +129,7 @@ def staged_folder(final: Path, *, replace: bool = True) -> Iterator[Path]:
         EtudeError: the disk is full or not writable; nothing is left behind and ``final`` is as it was.
     """
     try:
-        final.parent.mkdir(parents=True, exist_ok=True)
+        _make_folders(final.parent)
         staging, lock = _new_staging(final)
     except OSError as error:
         raise write_failure(final, error) from error
@@ -94,14 +137,12 @@ def staged_folder(final: Path, *, replace: bool = True) -> Iterator[Path]:
         yield staging
         _flush_tree(staging)
         os.chmod(staging, 0o777 & ~_umask())
-        replaced = staging.with_name(f"{staging.name}-replaced")
         if final.exists() and not replace:
             raise InputError(f"{final} was made by another process meanwhile: try again")
-        if final.exists():  # moved aside, not removed: between the two renames nothing is half there
-            os.replace(final, replaced)
-        os.replace(staging, final)
-        _flush_folder(final.parent)
-        shutil.rmtree(replaced, ignore_errors=True)
+        replaced = _exchange(staging, final)
+        flush_folder(final.parent)
+        if replaced is not None:
+            shutil.rmtree(replaced, ignore_errors=True)
     except OSError as error:
         shutil.rmtree(staging, ignore_errors=True)
         raise write_failure(final, error) from error
@@ -111,6 +152,38 @@ def staged_folder(final: Path, *, replace: bool = True) -> Iterator[Path]:
     finally:
         if lock is not None:
             os.close(lock)
+
+
+def _exchange(staging: Path, final: Path) -> Path | None:
+    """Give ``staging`` the name ``final``; returns where the folder that had it is now, None if there was none."""
+    if not final.exists():
+        os.replace(staging, final)
+        return None
+    # Moved aside, not removed: between the two renames nothing is half there (see `recover_replaced`).
+    replaced = staging.with_name(f"{staging.name}{REPLACED_SUFFIX}")
+    os.replace(final, replaced)
+    try:
+        os.replace(staging, final)
+    except BaseException:
+        os.replace(replaced, final)
+        raise
+    return replaced
+
+
+def _make_folders(folder: Path) -> None:
+    """``folder`` and those above it, each known to the disk: a folder in one that a crash undoes would be gone."""
+    missing = [place for place in (folder, *folder.parents) if not place.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    for place in missing:
+        flush_folder(place.parent)
+
+
+def recover_replaced(parent: Path) -> None:
+    """Give its name back to each folder that a process had moved aside when it died, before another took the name."""
+    for aside in parent.glob(f"{STAGING_PREFIX}*{REPLACED_SUFFIX}"):
+        name = aside.name.removeprefix(STAGING_PREFIX).removesuffix(REPLACED_SUFFIX).rpartition("-")[0]
+        if name and not (parent / name).exists():
+            aside.rename(parent / name)
 
 
 def sweep_staging(parent: Path) -> None:
@@ -134,10 +207,29 @@ def write_failure(path: Path, error: OSError) -> EtudeError:
     return EtudeError(f"could not write {path}: {cause}; {advice}")
 
 
+@contextmanager
+def file_errors_in_one_line() -> Iterator[None]:
+    """An error of the system at a file that nothing in the block expected becomes an EtudeError that names the file."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None:  # a pipe whose reader has gone, and the like
+            raise
+        raise EtudeError(
+            f"{shown(str(error.filename))} cannot be used ({error.strerror}): see to the disk and its permissions, "
+            "and try again"
+        ) from error
+
+
+def new_hash() -> Any:
+    """The hash that is used for all files here, BLAKE2b-128, of nothing yet."""
+    return hashlib.blake2b(digest_size=16)
+
+
 def hash_file(path: Path) -> str:
     """BLAKE2b-128 of a file's bytes, in hexadecimal."""
     with path.open("rb") as file:
-        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
+        return hashlib.file_digest(file, new_hash).hexdigest()
 
 
 def hash_bytes(content: bytes) -> str:
@@ -182,18 +274,21 @@ def _umask() -> int:
 def _flush_tree(folder: Path) -> None:
     for path in sorted(folder.rglob("*")):
         if path.is_file():
-            descriptor = os.open(path, os.O_RDONLY)
-            try:
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
-    _flush_folder(folder)
+            flush_file(path)
+        elif path.is_dir():
+            flush_folder(path)
+    flush_folder(folder)
 
 
-def _flush_folder(folder: Path) -> None:
-    if os.name == "nt":  # Windows cannot open a folder; its rename is already durable enough
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
+def flush_folder(folder: Path) -> None:
+    """Have the names in ``folder`` on disk: without it a crash may undo a file's creation or renaming."""
+    if os.name != "nt":  # Windows cannot open a folder; its rename is already durable enough
+        flush_file(folder)
+
+
+def flush_file(path: Path) -> None:
+    """Have the content of ``path`` on disk."""
+    descriptor = os.open(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

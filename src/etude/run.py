@@ -9,19 +9,33 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from etude.errors import InputError
-from etude.files import STAGING_PREFIX, read_json, write_atomic, write_failure, write_json
+from etude.files import (
+    SEALED_SCHEMA,
+    STAGING_PREFIX,
+    flush_file,
+    flush_folder,
+    new_hash,
+    read_json,
+    read_sealed,
+    recover_replaced,
+    write_atomic,
+    write_failure,
+    write_json,
+    write_sealed,
+)
 from etude.messages import quoted
 from etude.system import system_id
 from etude.untrusted import MAX_LINE_BYTES, refuse_links_out
 
 EVENT_SCHEMA = 1
+HASHED_AT_ONCE = 1 << 20
 
 
 def _line(event: dict[str, Any]) -> str:
@@ -30,28 +44,85 @@ def _line(event: dict[str, Any]) -> str:
     return text.encode("utf-8", "replace").decode("utf-8") + "\n"
 
 
+@dataclass(frozen=True)
+class Prefix:
+    """How a log begins: so many bytes, and their BLAKE2b-128 in hexadecimal."""
+
+    num_bytes: int
+    hash: str
+
+
 class JsonLines:
     """An append-only log, one JSON object a line; a line is written whole or recognised as torn."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._running = new_hash()
+        self._hashed: int | None = None  # bytes in the running hash; None before anybody wants it
 
     def append(self, *events: dict[str, Any]) -> None:
         """Add a line for each event and hand them to the operating system at once."""
+        content = "".join(map(_line, events)).encode("utf-8")
         try:
             with self.path.open("ab") as file:
-                file.write("".join(map(_line, events)).encode("utf-8"))
+                file.write(content)
         except OSError as error:
             raise write_failure(self.path, error) from error
+        if self._hashed is not None:
+            self._running.update(content)
+            self._hashed += len(content)
 
     def sync(self) -> None:
         """Have everything on disk before something else may rely on it."""
-        if self.path.exists():
-            descriptor = os.open(self.path, os.O_RDWR)
-            try:
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
+        try:
+            if self.path.exists():
+                flush_file(self.path)
+                flush_folder(self.path.parent)
+        except OSError as error:
+            raise write_failure(self.path, error) from error
+
+    def prefix(self) -> Prefix:
+        """All that is in the log now. The file is read once; what is appended through this object is hashed as it goes.
+
+        A run of a million steps notes this at every checkpoint, and must not read its whole record for it.
+        """
+        if self._hashed is None:
+            self._hashed = sum(map(len, self._hashing(self._running)))
+        return Prefix(self._hashed, self._running.hexdigest())
+
+    def prefixes(self, lengths: Iterable[int]) -> dict[int, str | None]:
+        """The hash of the first bytes, for each of several ``lengths``, in one reading; None for one beyond the end."""
+        found: dict[int, str | None] = {}
+        running, hashed = new_hash(), 0
+        for length in sorted(set(lengths)):
+            hashed += sum(map(len, self._hashing(running, hashed, length - hashed)))
+            found[length] = running.hexdigest() if hashed == length else None
+        return found
+
+    def begins_with(self, prefix: Prefix) -> bool:
+        """Whether the log's first bytes are those of ``prefix``."""
+        return self.prefixes([prefix.num_bytes])[prefix.num_bytes] == prefix.hash
+
+    def cut_to(self, prefix: Prefix) -> None:
+        """Forget everything behind ``prefix``, with which the log begins."""
+        try:
+            if self.path.exists() and self.path.stat().st_size > prefix.num_bytes:
+                os.truncate(self.path, prefix.num_bytes)
+                self.sync()
+                self._running, self._hashed = new_hash(), None
+        except OSError as error:
+            raise write_failure(self.path, error) from error
+
+    def _hashing(self, running: Any, start: int = 0, most: int | None = None) -> Iterator[bytes]:
+        """Add the bytes from ``start`` on, at most ``most``, to a hash, a piece at a time."""
+        if not self.path.is_file():
+            return
+        with self.path.open("rb") as file:
+            file.seek(start)
+            while piece := file.read(HASHED_AT_ONCE if most is None else min(HASHED_AT_ONCE, most)):
+                running.update(piece)
+                most = None if most is None else most - len(piece)
+                yield piece
 
     def read(self) -> list[dict[str, Any]]:
         """Every whole line; a torn or damaged one is left out."""
@@ -68,6 +139,7 @@ class JsonLines:
             if event.get("step", 0) <= step and event.get("event") != "end"
         ]
         write_atomic(self.path, b"".join(kept))
+        self._running, self._hashed = new_hash(), None
 
     def _lines(self) -> Iterator[tuple[bytes, dict[str, Any]]]:
         """The bytes of each whole line, without its end, and what they say."""
@@ -114,6 +186,11 @@ class RunFolder:
         return self.path / "checkpoints"
 
     @property
+    def aside(self) -> Path:
+        """Where what did not verify is put; nothing there is ever read or removed."""
+        return self.path / "set-aside"
+
+    @property
     def metrics(self) -> JsonLines:
         return JsonLines(self.path / "metrics.jsonl")
 
@@ -143,8 +220,40 @@ class RunFolder:
                 return value
         return {}
 
+    def read_manifest(self) -> dict[str, Any]:
+        """manifest.json.
+
+        Raises:
+            InputError: missing, damaged or edited.
+        """
+        return read_sealed(self.manifest_file)
+
+    def write_manifest(self, content: dict[str, Any]) -> None:
+        """manifest.json with the digest of its content."""
+        write_sealed(self.manifest_file, {**content, "schema": SEALED_SCHEMA})
+
+    def set_aside(self, path: Path, *, copy: bool = False) -> Path:
+        """Move a file or folder of the run that does not verify, or ``copy`` a file, to where it is kept.
+
+        Returns its new place. Raises EtudeError when the system refuses.
+        """
+        place = self.aside / free_name(self.aside, path.name)
+        try:
+            self.aside.mkdir(exist_ok=True)
+            if copy:
+                shutil.copyfile(path, place)
+                flush_file(place)
+            else:
+                path.rename(place)
+            for folder in (self.aside, path.parent, self.path):
+                flush_folder(folder)
+        except OSError as error:
+            raise write_failure(place, error) from error
+        return place
+
     def remove_leftovers(self) -> None:
         """Remove what a process that was killed had begun to write. Only for who holds the run."""
+        recover_replaced(self.checkpoints)
         for leftover in (*self.path.glob(f"{STAGING_PREFIX}*"), *self.checkpoints.glob(f"{STAGING_PREFIX}*")):
             if leftover.is_dir():
                 shutil.rmtree(leftover, ignore_errors=True)

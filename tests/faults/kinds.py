@@ -26,6 +26,7 @@ from etude.files import STAGING_PREFIX
 from etude.run import RunFolder
 from etude.train.checkpoint import list_checkpoints, step_of
 from etude.workflow.signals import STOPPED
+from operations import crash, damage_a_file, refuse_an_operation
 from programme import (
     KILLED,
     Child,
@@ -199,6 +200,11 @@ KINDS = {
     "signals": Kind("asked to stop (SIGINT, SIGTERM, SIGUSR1)", ask_to_stop, without=["checkpoint"]),
     "full_disk": Kind("disk full", fill_the_disk),
     "read_only": Kind("file system turned read-only", make_read_only),
+    "refused_operations": Kind(
+        "one operation on files refused (EIO, ENOSPC, EACCES)", refuse_an_operation, runs=("short",)
+    ),
+    "crashes": Kind("crash: what was not synced is lost in part", crash, runs=("short",)),
+    "damaged_files": Kind("a file of the run damaged or removed", damage_a_file, runs=("short",)),
     "out_of_memory": Kind("out of memory", take_the_memory, without=SPARED),
 }
 

@@ -19,13 +19,14 @@ import shutil
 import signal
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
+from disk import Disk
 from etude.config import DeviceSettings, load_settings, with_values
 from etude.device import choose_device
 from etude.errors import EtudeError
@@ -72,6 +73,10 @@ RUNS: dict[str, dict[str, Any]] = {
     "mlp": {"model.preset": "mlp", "model.num_hidden_layers": None, "model.num_attention_heads": None},
 }
 """The runs that are disturbed; None leaves a setting of the common ones out."""
+SHORT: dict[str, dict[str, Any]] = {
+    "short": {"train.steps": 10, "train.eval_every": 5, "train.sample_every": 5, "train.checksum_every": 4}
+}
+"""A run that can be repeated for each of its operations on files."""
 CLOCK = ("wall_time", "tokens_per_second", "seconds")
 """What no two runs have alike."""
 
@@ -108,6 +113,8 @@ class Kind:
     """Begin the run of a name at a path and disturb it; where it is to go on, None where nothing is to be compared."""
     without: Sequence[str] = ()
     """Events that it may have more of than the undisturbed run."""
+    runs: Sequence[str] = tuple(RUNS)
+    """Those that are disturbed in this way."""
 
 
 class Programme:
@@ -127,10 +134,11 @@ class Programme:
             name: load_settings(
                 None, [], {key: value for key, value in (COMMON | own | here).items() if value is not None}
             )
-            for name, own in RUNS.items()
+            for name, own in (RUNS | SHORT).items()
         }
         self.undisturbed: dict[str, Path] = {}
         self.seconds: dict[str, float] = {}
+        self.kept: dict[str, Any] = {}  # what a kind of fault remembers from one to the next
 
     def whole(self, name: str) -> Path:
         """The run that nothing happened to."""
@@ -144,12 +152,40 @@ class Programme:
             self.undisturbed[name] = path
         return self.undisturbed[name]
 
-    def begin(self, path: Path, name: str, **limits: Any) -> Child:
-        """Start the run `name` at `path`, or go on with what is there."""
-        if (path / "run.toml").exists():
-            return Child(lambda: jobs.resume(path, _quiet()).reason, self.folder / "said", **limits)
-        settings = with_values(self.settings[name], {"run.folder": str(path.parent), "run.name": path.name})
-        return Child(lambda: jobs.grow(settings, _quiet()).reason, self.folder / "said", **limits)
+    def begin(
+        self,
+        path: Path,
+        name: str,
+        disk: Disk | None = None,
+        after: Callable[[], None] | None = None,
+        **limits: Any,
+    ) -> Child:
+        """Start the run `name` at `path`, or go on with what is there; all it does to files passes through `disk`.
+
+        `after` is called in the child when it has ended well.
+        """
+        console, printed = _quiet(), self.folder / "printed"
+        printed.unlink(missing_ok=True)
+
+        def do() -> str:
+            with nullcontext() if disk is None else disk.watched():
+                if (path / "run.toml").exists():
+                    outcome = jobs.resume(path, console)
+                else:
+                    here = {"run.folder": str(path.parent), "run.name": path.name}
+                    outcome = jobs.grow(with_values(self.settings[name], here), console)
+            assert isinstance(console.file, io.StringIO)
+            printed.write_text(console.file.getvalue())
+            if after is not None:
+                after()
+            return outcome.reason
+
+        return Child(do, self.folder / "said", **limits)
+
+    def printed(self) -> str:
+        """What the last child printed, if it ended well."""
+        file = self.folder / "printed"
+        return file.read_text() if file.exists() else ""
 
     def try_out(self, kind: Kind, count: int, name: str) -> Result:
         """Disturb `count` runs of `name` in one way, let each go on to its end, and compare."""
@@ -280,7 +316,7 @@ def newest_step(path: Path) -> int:
 
 
 def _quiet() -> Console:
-    return Console(file=io.StringIO())
+    return Console(file=io.StringIO(), width=1000)
 
 
 def _code(status: int) -> int:

@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -256,6 +256,12 @@ def _write(path: Path, value: Any) -> None:
     path.write_text(json.dumps(value))
 
 
+def _write_sealed(path: Path, value: Any) -> None:
+    from etude.files import json_digest
+
+    _write(path, {**value, "digest": json_digest(value)})
+
+
 def _reseal_checkpoint(folder: Path) -> None:
     from etude.files import hash_file
 
@@ -263,7 +269,7 @@ def _reseal_checkpoint(folder: Path) -> None:
     for name in marker["checksums"]:
         if (folder / name).is_file():  # a trap may have become a name, such as that of a device
             marker["checksums"][name] = hash_file(folder / name)
-    _write(folder / "train_state.json", marker)
+    _write_sealed(folder / "train_state.json", marker)
 
 
 def _reseal_tokenizer(folder: Path) -> None:
@@ -275,10 +281,20 @@ def _reseal_tokenizer(folder: Path) -> None:
 
 def _reseal_run(folder: Path) -> None:
     from etude.files import hash_file
+    from etude.run import RunFolder
+    from etude.train.provenance import consists_of, files_of, logs_of
 
-    manifest = json.loads((folder / "manifest.json").read_text())
-    _write(folder / "manifest.json", {**manifest, "settings_hash": hash_file(folder / "run.toml")})
-    for checkpoint in (folder / "checkpoints").iterdir():
+    run = RunFolder(folder)
+    manifest = json.loads(run.manifest_file.read_text()) | {
+        "settings_hash": hash_file(run.settings_file),
+        "files": files_of(run),
+    }
+    _write_sealed(run.manifest_file, manifest)
+    for checkpoint in run.checkpoints.iterdir():
+        marker = json.loads((checkpoint / "train_state.json").read_text())
+        marker["run"] = consists_of(manifest)
+        marker["logs"] = {name: asdict(log.prefix()) for name, log in logs_of(run).items()}
+        _write(checkpoint / "train_state.json", marker)
         _reseal_checkpoint(checkpoint)
 
 

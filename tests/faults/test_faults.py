@@ -8,7 +8,14 @@ import pytest
 
 from kinds import KINDS, tried_out
 
-TRIED = {"kills": ("muon", 6), "power_cuts": ("dropout", 3), "signals": ("adamw", 3)}
+TRIED = {
+    "kills": ("muon", 6),
+    "power_cuts": ("dropout", 3),
+    "signals": ("adamw", 3),
+    "refused_operations": ("short", 8),
+    "crashes": ("short", 8),
+    "damaged_files": ("short", 8),
+}
 OTHERS = ("mlp", 2)
 
 

@@ -34,6 +34,7 @@ def steps_of(run: RunFolder) -> list[int]:
 
 
 def test_a_change_is_told_written_down_and_stays(stopped: RunFolder, console: Console) -> None:
+    before = hash_file(stopped.settings_file)
     outcome = jobs.resume(stopped.path, console, ["train.steps=9", "train.max_grad_norm=0.5"])
     assert (outcome.reason, outcome.step) == ("finished", 9)
     told = console.file.getvalue()  # type: ignore[attr-defined]
@@ -47,6 +48,7 @@ def test_a_change_is_told_written_down_and_stays(stopped: RunFolder, console: Co
                 "train.max_grad_norm": {"before": 1.0, "after": 0.5},
                 "train.steps": {"before": 12, "after": 9},
             },
+            "settings_hash_before": before,
         }
     ]
     assert recorded["settings_hash"] == hash_file(stopped.settings_file)
@@ -94,7 +96,7 @@ def test_a_change_that_was_cut_off_did_not_come_to_pass(stopped: RunFolder, cons
         recorded["settings_hash"],
         "of what was to come",
     )
-    stopped.manifest_file.write_text(json.dumps(recorded))
+    stopped.write_manifest(recorded)
     assert jobs.resume(stopped.path, console).step == 12
 
 
@@ -107,7 +109,12 @@ def test_a_fork_goes_on_with_the_weights_and_names_its_parent(
     assert (outcome.reason, outcome.step) == ("finished", 8)
     parent = json.loads(run.manifest_file.read_text())["parent"]
     marker = stopped.checkpoints / checkpoint_name(4) / "train_state.json"
-    assert parent == {"run": str(stopped.path), "step": 4, "checkpoint_hash": hash_file(marker)}
+    assert parent == {
+        "run": str(stopped.path),
+        "step": 4,
+        "tokens_seen": 4 * 4 * 32,
+        "checkpoint_hash": hash_file(marker),
+    }
     assert steps_of(run) == list(range(1, 9))  # the first four are its parent's
     first, theirs = (
         load_model_folder(folder / "checkpoints" / checkpoint_name(4))[0].state_dict()

@@ -17,14 +17,29 @@ Run = Annotated[
 ]
 
 
-def doctor(run: Run = None, overrides: Overrides = None, as_json: Json = False) -> None:
+Verify = Annotated[
+    bool,
+    typer.Option(
+        "--verify",
+        help="Compare the files of RUN with their checksums instead: a line for each.",
+    ),
+]
+
+
+def doctor(
+    run: Run = None, overrides: Overrides = None, verify: Verify = False, as_json: Json = False
+) -> None:
     """Test the device that a run would choose, and say what this machine has and lacks; or say what is wrong with RUN.
 
     Exit code 1 when something is.
     """
     if run is not None:
-        _examine_run(run, overrides, as_json)
+        _examine_run(run, overrides, as_json, verify)
         return
+    if verify:
+        from etude.errors import InputError
+
+        raise InputError("--verify compares the files of a run: name it, as in  etude doctor RUN --verify")
     from etude.config import load_settings
     from etude.workflow import doctor as examination
 
@@ -35,13 +50,20 @@ def doctor(run: Run = None, overrides: Overrides = None, as_json: Json = False) 
         raise typer.Exit(1)
 
 
-def _examine_run(run: Path, overrides: list[str] | None, as_json: bool) -> None:
+def _examine_run(run: Path, overrides: list[str] | None, as_json: bool, verify: bool) -> None:
     from rich.console import Console
 
     from etude.errors import InputError
-    from etude.workflow import diagnose
 
     if overrides:
         raise InputError("a run is examined with its own settings: leave --set out")
+    if verify:
+        from etude.workflow import verify as verification
+
+        if not verification.show(run, Console(), json_lines=as_json):
+            raise typer.Exit(1)
+        return
+    from etude.workflow import diagnose
+
     if diagnose.show(run, Console(), json_lines=as_json):
         raise typer.Exit(1)

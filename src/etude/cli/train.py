@@ -37,6 +37,13 @@ StopAfter = Annotated[
         help="Stop and save after this time, such as 55m, with exit code 75; go on with --resume.",
     ),
 ]
+AcceptRecord = Annotated[
+    bool,
+    typer.Option(
+        "--accept-damaged-record",
+        help="With --resume or --fork: take a damaged metrics.jsonl or samples.jsonl as it is. It is kept.",
+    ),
+]
 Studio = Annotated[
     bool, typer.Option("--studio/--no-studio", help="Serve the page on which it can be watched.")
 ]
@@ -60,6 +67,7 @@ def train(
     resume: Resume = None,
     fork: Fork = None,
     stop_after: StopAfter = None,
+    accept_record: AcceptRecord = False,
     studio: Studio = True,
     dry_run: DryRun = False,
 ) -> None:
@@ -91,15 +99,19 @@ def train(
         if values or config or dry_run or fork:
             raise InputError("--resume continues with the run's own settings: change one of them with --set")
         runs = resume.absolute().parent
-        _watched(lambda jobs: jobs.resume(resume, overrides=changes, stop_after=limit), runs, studio)
+        options = {"overrides": changes, "stop_after": limit, "accept_record": accept_record}
+        _watched(lambda jobs: jobs.resume(resume, **options), runs, studio)
     elif fork is not None:
         if config or dry_run or time:
             raise InputError("--fork has its parent's settings: change some with --set, --steps or --name")
         runs = Path(fork).absolute().parent
-        _watched(
-            lambda jobs: jobs.fork(fork, overrides=changes, values=values, stop_after=limit), runs, studio
-        )
+        options = {"overrides": changes, "stop_after": limit, "accept_record": accept_record}
+        _watched(lambda jobs: jobs.fork(fork, values=values, **options), runs, studio)
     else:
+        if accept_record:
+            raise InputError(
+                "--accept-damaged-record is for a run that is there: add --resume RUN or --fork RUN@STEP"
+            )
         settings = load_settings(config, changes, values)
         if dry_run:
             from etude.workflow import jobs

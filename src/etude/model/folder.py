@@ -26,7 +26,8 @@ GENERATION = "generation_config.json"
 CARD = "README.md"
 MOST_TABLE_BYTES = 1 << 27
 """Tables of rotary positions that a model of any size may have: 131,072 positions of 128 numbers."""
-_OWN_FILES = {CONFIG, GENERATION, CARD, WEIGHTS, WEIGHTS_INDEX}
+OWN_FILES = frozenset({CONFIG, GENERATION, CARD, WEIGHTS, WEIGHTS_INDEX})
+"""What a model folder holds besides its tokenizer."""
 
 
 def save_model_folder(
@@ -62,7 +63,7 @@ def save_weights_folder(
         write_atomic(folder / CARD, card if card is not None else plain_card(config))
         if tokenizer_files is not None:
             for file in sorted(tokenizer_files.iterdir()):
-                if file.is_file() and file.name not in _OWN_FILES:
+                if file.is_file() and file.name not in OWN_FILES:
                     shutil.copyfile(file, folder / file.name)
         write_tensors(folder / WEIGHTS, stored_state(weights, config))
     except OSError as error:

@@ -7,7 +7,7 @@ from typing import Any
 
 from etude.config import Settings, get_value, known_keys, load_settings, with_values
 from etude.errors import InputError
-from etude.files import hash_file, read_object
+from etude.files import hash_file
 from etude.messages import quoted
 from etude.run import RunFolder
 
@@ -18,7 +18,7 @@ def own_settings(run: RunFolder) -> tuple[Settings, dict[str, Any]]:
     Raises:
         InputError: they do not.
     """
-    recorded = read_object(run.manifest_file)
+    recorded = run.read_manifest()
     # The second while a change is being written down: then it has not come to pass.
     if hash_file(run.settings_file) not in (
         recorded.get("settings_hash"),

@@ -11,11 +11,12 @@ from torch import Tensor
 
 from etude.config import to_toml, with_values
 from etude.errors import InputError
-from etude.files import hash_file, staged_folder, write_atomic, write_json
+from etude.files import hash_file, staged_folder, write_atomic
 from etude.model.folder import plain_card
 from etude.run import RunFolder, free_name
 from etude.train.checkpoint import Snapshot, save_checkpoint
 from etude.train.frozen import settings_for_step
+from etude.train.provenance import ACCEPTED, FILES, files_of, logs_of, provenance_of
 from etude.watch.time_machine import TimeMachine
 
 
@@ -57,26 +58,29 @@ def fork(
             shutil.copyfile(parent.run.ladder_file, made.ladder_file)
         write_atomic(made.settings_file, to_toml(settings))
         _copy_record(parent.run, made, step)
+        made.write_manifest(
+            {
+                **parent.manifest,
+                FILES: files_of(made),
+                "sittings": sittings,
+                "changes": [],
+                ACCEPTED: [],
+                "parent": {
+                    "run": str(Path(parent.run.path).absolute()),
+                    "step": step,
+                    "tokens_seen": snapshot.counters["tokens_seen"],
+                    "turned": list(because) or sorted(weights),
+                },
+                "settings_hash": hash_file(made.settings_file),
+            }
+        )
         save_checkpoint(
             made.checkpoints,
             replace(snapshot, weights=changed),
             era.plan.model,
             made.tokenizer,
             plain_card(era.plan.model),
-        )
-        write_json(
-            made.manifest_file,
-            {
-                **parent.manifest,
-                "sittings": sittings,
-                "changes": [],
-                "parent": {
-                    "run": str(Path(parent.run.path).absolute()),
-                    "step": step,
-                    "turned": list(because) or sorted(weights),
-                },
-                "settings_hash": hash_file(made.settings_file),
-            },
+            provenance_of(made.read_manifest(), logs_of(made)),
         )
     return run
 

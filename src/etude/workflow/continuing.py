@@ -24,16 +24,25 @@ from etude.data.prepare import open_prepared
 from etude.data.reading.sources import absolute_source
 from etude.data.tokens.tokenizer import EtudeTokenizer
 from etude.errors import InputError
-from etude.files import hash_bytes, hash_file, read_object, write_atomic, write_json
+from etude.files import file_errors_in_one_line, hash_bytes, hash_file, read_object, write_atomic
 from etude.messages import quoted
 from etude.model.folder import load_config
 from etude.places import expanded
 from etude.run import RunFolder, free_name
-from etude.train.checkpoint import MARKER, Checkpoint, list_checkpoints, step_of, verify_checkpoint
+from etude.train.checkpoint import (
+    MARKER,
+    Checkpoint,
+    list_checkpoints,
+    step_of,
+    verify_checkpoint,
+    write_marker,
+)
 from etude.train.frozen import differences, own_settings
 from etude.train.own_text import own_text
 from etude.train.plan import Plan, plan_on
+from etude.train.provenance import expected_prefix, logs_of, provenance_of
 from etude.train.schedule import last_step
+from etude.workflow.mending import mend, require_whole_record
 from etude.workflow.plan import prepare_data
 
 OBSERVING = frozenset(
@@ -85,33 +94,50 @@ class Parent:
 
     def record(self) -> dict[str, Any]:
         """What the fork's manifest says of it."""
-        marker = hash_file(self.checkpoint.folder / MARKER)
-        return {"run": str(self.run.path.absolute()), "step": self.checkpoint.step, "checkpoint_hash": marker}
+        return {
+            "run": str(self.run.path.absolute()),
+            "step": self.checkpoint.step,
+            "tokens_seen": self.checkpoint.tokens_seen,
+            "checkpoint_hash": hash_file(self.checkpoint.folder / MARKER),
+        }
 
     def bequeath(self, heir: RunFolder) -> None:
-        """Copy the checkpoint, and the record up to it where it is about the same text."""
+        """Copy the checkpoint, and the record up to it where it is about the same text.
+
+        The marker of the copy vouches for the heir, whose manifest is written.
+        """
         copy = heir.checkpoints / self.checkpoint.folder.name
         shutil.copytree(self.checkpoint.folder, copy)
-        if not self.same_length:  # what a clock made of the parent's number of steps is of no concern
-            write_json(copy / MARKER, read_object(copy / MARKER) | {"revisions": []})
-        logs = ((self.run.metrics, heir.metrics), (self.run.samples, heir.samples)) if self.same_text else ()
-        for old, new in logs:
+        recorded, logs = self.run.read_manifest(), logs_of(heir)
+        for name, old in logs_of(self.run).items() if self.same_text else ():
             if old.path.exists():
-                shutil.copyfile(old.path, new.path)
-                new.cut_back(self.checkpoint.step)
+                shutil.copyfile(old.path, logs[name].path)
+                prefix = expected_prefix(self.checkpoint, recorded, name)
+                if prefix is None or not old.begins_with(prefix):
+                    logs[name].cut_back(self.checkpoint.step)
+                else:
+                    logs[name].cut_to(prefix)
+        marker = read_object(copy / MARKER)
+        if not self.same_length:  # what a clock made of the parent's number of steps is of no concern
+            marker |= {"revisions": []}
+        write_marker(copy, marker, provenance_of(heir.read_manifest(), logs))
 
 
-def reopen(path: Path, overrides: Sequence[str], console: Console) -> tuple[Plan, RunFolder]:
+def reopen(
+    path: Path, overrides: Sequence[str], console: Console, *, accept_record: bool = False
+) -> tuple[Plan, RunFolder]:
     """The plan of an existing run, from its own settings and the few that may be changed, on the same text.
 
-    The tokens are found in the cache by their fingerprint; only when they are gone are the sources read again.
+    The tokens are found in the cache by their fingerprint; only when they are gone are the sources read again. What is
+    damaged in the run is restored from a good copy; ``accept_record`` takes a damaged record as it is.
 
     Raises:
-        InputError: no run there, its tokenizer is damaged, its tokens are gone and its text has changed, or a setting
-            that cannot be changed.
+        InputError: no run there, something in it is damaged and has no good copy, its tokens are gone and its text has
+            changed, or a setting that cannot be changed.
     """
     run = RunFolder.open(path)
-    own, recorded = own_settings(run)
+    with file_errors_in_one_line():
+        own, recorded = own_settings(run)
     settings = load_settings(run.settings_file, overrides)
     changes = differences(own, settings)
     for key, (before, after) in changes.items():
@@ -130,6 +156,8 @@ def reopen(path: Path, overrides: Sequence[str], console: Console) -> tuple[Plan
             highlight=False,
             soft_wrap=True,
         )
+    with run.held(), file_errors_in_one_line():
+        mend(run, own, recorded, console, accept_record=accept_record)
     EtudeTokenizer.load(run.tokenizer, str(recorded.get("tokenizer_hash")))
     fingerprint = str(recorded.get("data_fingerprint"))
     data = own_text(path, settings, fingerprint, lambda settings: prepare_data(settings, console))
@@ -141,25 +169,32 @@ def record_changes(run: RunFolder, recorded: dict[str, Any], settings: Settings,
     content = to_toml(settings)
     changes = differences(load_settings(run.settings_file), settings)
     if not changes:
-        write_json(run.manifest_file, recorded)
+        run.write_manifest(recorded)
         return
     told = {key: {"before": before, "after": after} for key, (before, after) in changes.items()}
-    recorded.setdefault("changes", []).append({"from_step": step, "settings": told})
-    recorded["settings_hash_before"] = hash_file(run.settings_file)
-    recorded["settings_hash"] = hash_bytes(content.encode())
-    write_json(run.manifest_file, recorded)
+    before = hash_file(run.settings_file)
+    change = {"from_step": step, "settings": told, "settings_hash_before": before}
+    recorded.setdefault("changes", []).append(change)
+    recorded["settings_hash_before"], recorded["settings_hash"] = before, hash_bytes(content.encode())
+    run.write_manifest(recorded)
     write_atomic(run.settings_file, content)
 
 
 def fork(
-    origin: str, overrides: Sequence[str], values: dict[str, Any], console: Console
+    origin: str,
+    overrides: Sequence[str],
+    values: dict[str, Any],
+    console: Console,
+    *,
+    accept_record: bool = False,
 ) -> tuple[Plan, Parent]:
     """The plan of a new run that goes on from ``RUN@STEP``, or from the newest checkpoint of ``RUN``.
 
     It has its parent's settings but for ``overrides`` and ``values``, and its tokenizer and network always.
 
     Raises:
-        InputError: no such run or checkpoint, or settings for which its weights are of no use.
+        InputError: no such run or checkpoint, settings for which its weights are of no use, or a damaged record that
+            would be copied and is not accepted.
     """
     path, _, step = origin.rpartition("@")
     if not path or (Path(origin) / "run.toml").is_file():
@@ -189,6 +224,8 @@ def fork(
     if checkpoint.step >= (last_step(steps, checkpoint.revisions) if same_length else steps):
         raise InputError(f"{origin} has made its {steps} steps: give more with --steps")
     same_text = plan.data.fingerprint == recorded.get("data_fingerprint")
+    if same_text and not accept_record:
+        require_whole_record(run, recorded, checkpoint)
     return plan, Parent(run, checkpoint, same_text, same_length)
 
 

@@ -64,14 +64,18 @@ def resume(
     overrides: Sequence[str] = (),
     *,
     stop_after: float | None = None,
+    accept_record: bool = False,
 ) -> Outcome:
-    """Go on with a run from its last whole checkpoint, with its own settings but for a few that may be changed."""
+    """Go on with a run from its last whole checkpoint, with its own settings but for a few that may be changed.
+
+    A run whose record is damaged is refused unless ``accept_record``.
+    """
     stop_at = _from_now(stop_after)
     with joined() as ranks:
         if not ranks.leads:
             return follow(ranks)
         console = console or Console()
-        plan, run = reopen(path, overrides, console)
+        plan, run = reopen(path, overrides, console, accept_record=accept_record)
         require_steps_left(plan, run)
         outcome = fit(plan, run, console, ranks, stop_at=stop_at)
         close(outcome, console)
@@ -102,6 +106,7 @@ def fork(
     values: Mapping[str, Any] | None = None,
     *,
     stop_after: float | None = None,
+    accept_record: bool = False,
 ) -> Outcome:
     """Begin a new run with the weights that another, ``RUN`` or ``RUN@STEP``, had; it goes on from that step."""
     stop_at = _from_now(stop_after)
@@ -109,7 +114,9 @@ def fork(
         if not ranks.leads:
             return follow(ranks)
         console = console or Console()
-        plan, parent = continuing.fork(origin, overrides, dict(values or {}), console)
+        plan, parent = continuing.fork(
+            origin, overrides, dict(values or {}), console, accept_record=accept_record
+        )
         say(console, f"{describe(plan)}\n{disk_use(plan)}")
         outcome = fit(plan, start(plan, console, parent), console, ranks, stop_at=stop_at)
         close(outcome, console)

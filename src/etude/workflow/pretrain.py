@@ -7,7 +7,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -22,31 +21,31 @@ from etude.data.files import default_cache
 from etude.data.prepare import open_prepared
 from etude.device import forget_peak_memory, peak_memory_bytes
 from etude.errors import EtudeError, InputError
-from etude.evaluate.ladder import Ladder, build_ladder
+from etude.evaluate.ladder import Ladder
 from etude.files import (
+    file_errors_in_one_line,
     hash_file,
-    read_json,
-    read_object,
     staged_folder,
     write_atomic,
-    write_failure,
     write_json,
 )
 from etude.model.cost import count_parameters
 from etude.run import RunFolder, free_name
 from etude.train.checkpoint import (
+    begun_checkpoints,
     checkpoint_name,
-    forget_checkpoints_after,
     load_state,
-    newest_good_checkpoint,
+    set_aside_checkpoints_after,
     verify_checkpoint,
 )
 from etude.train.compilation import compile_objective
 from etude.train.control import SAVE, Control, Held
+from etude.train.frozen import own_settings
 from etude.train.loop import Loop, Task, TrainState
 from etude.train.objectives import NextToken, made_ahead
 from etude.train.parallel import ALONE, Ranks
 from etude.train.plan import Plan, initial_state, next_token_objective, plan_on, validation_text
+from etude.train.provenance import FILES, expected_prefix, files_of, logs_of, newest_of, provenance_of
 from etude.train.schedule import last_step
 from etude.train.self_test import require_sound
 from etude.train.spikes import WINDOW, LossWatch
@@ -55,6 +54,8 @@ from etude.workflow.card import model_card
 from etude.workflow.continuing import Parent, from_any_folder, record_changes
 from etude.workflow.display import training_display
 from etude.workflow.history import RunHistory
+from etude.workflow.ladders import cached_ladder, mend_ladder
+from etude.workflow.mending import require_record
 from etude.workflow.pace import Deadline, Pace
 from etude.workflow.plan import default_name, manifest, sitting
 from etude.workflow.saving import Save, require_disk
@@ -114,11 +115,13 @@ def start(plan: Plan, console: Console, parent: Parent | None = None) -> RunFold
         plan.data.tokenizer.save(made.tokenizer)
         write_json(made.ladder_file, ladder.to_json())
         write_atomic(made.settings_file, to_toml(from_any_folder(settings)))
-        record = {**manifest(plan), "settings_hash": hash_file(made.settings_file)}
+        hashes = {"settings_hash": hash_file(made.settings_file), FILES: files_of(made)}
+        record = {**manifest(plan), **hashes}
         if parent is not None:
             record["parent"] = parent.record()
+        made.write_manifest(record)
+        if parent is not None:
             parent.bequeath(made)
-        write_json(made.manifest_file, record)
     return run
 
 
@@ -138,7 +141,7 @@ def fit(
     Raises:
         EtudeError: a failure at run time; the run goes on from its last checkpoint with ``--resume``.
     """
-    with run.held():
+    with run.held(), file_errors_in_one_line():
         return _fit(plan, run, console, ranks, deadline, stop_at)
 
 
@@ -155,6 +158,7 @@ def _fit(
     tasks: Sequence[Task] = ()
     try:
         restore(run, state, console)
+        mend_ladder(plan, run, run.read_manifest(), console)
         objective = next_token_objective(plan, state, ranks)
         history = RunHistory.load(run.path)  # after restore: nothing in it lies beyond the checkpoint
         ladder, passed = history.ladder, history.passed_at
@@ -167,7 +171,8 @@ def _fit(
         control.clear()
         with display as panel, asked_to_stop(stop_at, control) as should_stop, memory_noted(plan, run):
             begin_sitting(plan, run, state, objective, console, ranks)
-            save = checkpoints_of(plan, run, state)
+            record = Record(run)
+            save = checkpoints_of(plan, run, state, record, console)
             tasks = run_tasks(plan, objective, ladder, save, max(passed, default=0), control)
             loop = Loop(
                 state,
@@ -175,7 +180,7 @@ def _fit(
                 plan.settings.train,
                 plan.device,
                 tasks=tasks,
-                listeners=[Record(run), save.hear, panel],
+                listeners=[record, save.hear, panel],
                 should_stop=should_stop,
                 revised_length=None if deadline is None else Pace(deadline),
                 ranks=ranks,
@@ -232,21 +237,35 @@ def follow(ranks: Ranks) -> Outcome:
 def restore(run: RunFolder, state: TrainState, console: Console) -> None:
     """Bring ``state`` to the newest whole checkpoint, and the logs back to its step; a new run stays as it is.
 
-    What a killed process left half-written goes: nobody else has the run.
+    What a killed process left half-written goes: nobody else has the run. What does not verify is set aside.
+
+    Raises:
+        InputError: no checkpoint verifies, or the record is not the one that it was saved with.
     """
     run.remove_leftovers()
-    if any(run.checkpoints.glob("step-*")):
-        checkpoint, problems = newest_good_checkpoint(run.checkpoints)
-        for problem in problems:
-            console.print(problem, markup=False, highlight=False, soft_wrap=True)
+    settings, recorded = own_settings(run)
+    checkpoint = None
+    if begun_checkpoints(run.checkpoints):
+        checkpoint, problems = newest_of(run, settings, recorded)
+        require_record(run, recorded, checkpoint, console)
         load_state(checkpoint, state)
-        forget_checkpoints_after(run.checkpoints, state.step)
+        for line in (*problems, *set_aside_checkpoints_after(run.checkpoints, state.step)):
+            console.print(line, markup=False, highlight=False, soft_wrap=True)
         console.print(f"{run.path} goes on from step {state.step}", markup=False, highlight=False)
-    for log in (run.metrics, run.samples):
-        if state.step > 0:
-            log.cut_back(state.step)
-        else:  # the loop begins again, with what it does at step 0
+    elif any(event.get("event") == "checkpoint" and event.get("step", 0) > 0 for event in run.metrics.read()):
+        # The first one is committed before the record tells of another.
+        raise InputError(
+            f"{run.checkpoints} is empty, and {run.metrics.path} tells of some: put them back, or start a new run"
+        )
+    for name, log in logs_of(run).items():
+        if checkpoint is None or state.step == 0:  # the loop begins again, with what it does at step 0
             log.path.unlink(missing_ok=True)
+            continue
+        prefix = expected_prefix(checkpoint, recorded, name)
+        if prefix is None:
+            log.cut_back(state.step)
+        else:
+            log.cut_to(prefix)
 
 
 def begin_sitting(
@@ -261,7 +280,8 @@ def begin_sitting(
     """
     if state.step >= last_step(objective.num_steps, state.revisions):
         return
-    recorded = read_object(run.manifest_file)
+    recorded = run.read_manifest()
+    recorded.setdefault(FILES, files_of(run))  # a run of the first edition has none
     sittings = recorded.setdefault("sittings", [])
     if not isinstance(sittings, list) or not all(isinstance(s, dict) and "compiled" in s for s in sittings):
         raise InputError(f"{run.manifest_file} is damaged (its sittings are none): restore it")
@@ -294,27 +314,36 @@ def begin_sitting(
 def memory_noted(plan: Plan, run: RunFolder) -> Iterator[None]:
     """At the end the manifest says how much memory the sitting took, beside what was predicted."""
     forget_peak_memory(plan.device)
-    before, sittings = peak_memory_bytes(plan.device), read_object(run.manifest_file).get("sittings")
+    before, sittings = peak_memory_bytes(plan.device), run.read_manifest().get("sittings")
     try:
         yield
     finally:
         with suppress(EtudeError):  # not worth ending a run for, and never in place of its own error
-            recorded = read_object(run.manifest_file)
+            recorded = run.read_manifest()
             if recorded.get("sittings") != sittings:
                 recorded["sittings"][-1]["memory"] = {
                     "predicted_bytes": plan.memory.total,
                     "bytes_before": before,
                     "peak_bytes": peak_memory_bytes(plan.device),
                 }
-                write_json(run.manifest_file, recorded)
+                run.write_manifest(recorded)
 
 
-def checkpoints_of(plan: Plan, run: RunFolder, state: TrainState) -> Save:
-    """What saves the run from where it stands."""
+def checkpoints_of(plan: Plan, run: RunFolder, state: TrainState, record: Record, console: Console) -> Save:
+    """What saves the run from where it stands, with the manifest as it is now."""
     train = plan.settings.train
     saved = state.step or -1  # what is done at step 0 is done again by a run that was stopped there
     card = partial(model_card, plan, run)
-    return Save(run, plan.model, train.keep_checkpoints, card, saved, train.keep_every)
+    return Save(
+        run,
+        plan.model,
+        train.keep_checkpoints,
+        card,
+        saved,
+        train.keep_every,
+        provenance=partial(provenance_of, run.read_manifest(), record.logs),
+        warn=partial(console.print, markup=False, highlight=False, soft_wrap=True),
+    )
 
 
 def run_tasks(
@@ -346,30 +375,3 @@ def watching_tasks(train: TrainSettings, objective: NextToken) -> Sequence[Task]
     if train.checksum_every:
         tasks.append(Task(note_checksum, due=checksum_due(train)))
     return tasks
-
-
-def cached_ladder(plan: Plan, console: Console) -> Ladder:
-    """The n-gram ladder of this text, scored on what the model is scored on: counted once, then kept in the cache."""
-    wanted, scored_bytes = plan.settings.ladder, validation_text(plan).source_bytes
-    key = f"{plan.data.corpus_hash}-{wanted.max_order}-{wanted.max_train_bytes}-{scored_bytes}"
-    file = default_cache() / "ladders" / f"{key}.json"
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise write_failure(file.parent, error) from error
-    if file.is_file():
-        try:
-            return Ladder.from_json(read_json(file))
-        except InputError:
-            file.unlink()
-    with console.status("counting n-grams"):
-        ladder = build_ladder(
-            plan.data.documents("train"),
-            plan.data.documents("validation", scored_bytes),
-            orders=range(1, wanted.max_order + 1),
-            max_train_bytes=wanted.max_train_bytes,
-            max_validation_bytes=scored_bytes,
-        )
-    assert ladder.validation_bytes == scored_bytes, "model and ladder are scored on the same bytes"
-    write_atomic(file, json.dumps(ladder.to_json()))
-    return ladder

@@ -14,7 +14,14 @@ from etude.files import write_failure
 from etude.messages import command
 from etude.model.config import ModelConfig
 from etude.run import RunFolder
-from etude.train.checkpoint import EARLY_STEPS, Snapshot, checkpoint_name, prune_checkpoints, save_checkpoint
+from etude.train.checkpoint import (
+    EARLY_STEPS,
+    Provenance,
+    Snapshot,
+    checkpoint_name,
+    prune_checkpoints,
+    save_checkpoint,
+)
 from etude.train.events import CheckpointEvent, Event
 from etude.train.loop import TrainState
 from etude.train.plan import Plan
@@ -39,6 +46,8 @@ class Save:
     saved_step: int = -1
     keep_every: int = 0
     beside_the_steps: bool = True
+    provenance: Callable[[], Provenance] = Provenance
+    warn: Callable[[str], object] = lambda line: None  # of what was set aside
     _writer: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1))
     _copied: tuple[Snapshot, str] | None = None
     _writing: Future[None] | None = None
@@ -68,7 +77,8 @@ class Save:
         """A listener behind the one that writes the record: that is never behind a checkpoint, not by a line."""
         if isinstance(event, CheckpointEvent) and self._copied is not None:
             copied, self._copied = self._copied, None
-            self._writing = self._writer.submit(self._write, *copied)
+            # Now, while the record ends with the line of this checkpoint.
+            self._writing = self._writer.submit(self._write, *copied, self.provenance())
             if not self.beside_the_steps:
                 self.finish()
 
@@ -82,12 +92,13 @@ class Save:
         if writing is not None:
             writing.result()
 
-    def _write(self, snapshot: Snapshot, card: str) -> None:
+    def _write(self, snapshot: Snapshot, card: str, provenance: Provenance) -> None:
         try:
             self.run.metrics.sync()
             self.run.samples.sync()
-            save_checkpoint(self.run.checkpoints, snapshot, self.config, self.run.tokenizer, card)
-            prune_checkpoints(self.run.checkpoints, self.keep, self.keep_every)
+            save_checkpoint(self.run.checkpoints, snapshot, self.config, self.run.tokenizer, card, provenance)
+            for line in prune_checkpoints(self.run.checkpoints, self.keep, self.keep_every):
+                self.warn(line)
         except OSError as error:
             raise write_failure(self.run.checkpoints, error) from error
 

@@ -31,6 +31,7 @@ from etude.train.events import (
 from etude.train.loop import TrainState
 from etude.train.objectives import NextToken
 from etude.train.plan import Plan
+from etude.train.provenance import logs_of
 from etude.train.step import clip_factor, is_out_of_memory
 from etude.train.validation import ValidationText
 from etude.watch.summaries import LOOKED_AT, activity, tensor_norms, weights_before
@@ -178,12 +179,14 @@ class Record:
     """Write every event to the run folder, and keep its status fresh."""
 
     run: RunFolder
+    logs: dict[str, JsonLines] = field(init=False)
     _metrics: JsonLines = field(init=False)
     _samples: JsonLines = field(init=False)
     _status_step: int = -1
 
     def __post_init__(self) -> None:
-        self._metrics, self._samples = self.run.metrics, self.run.samples
+        self.logs = logs_of(self.run)
+        self._metrics, self._samples = self.logs["metrics.jsonl"], self.logs["samples.jsonl"]
 
     def __call__(self, event: Event) -> None:
         log = self._samples if isinstance(event, SampleEvent) else self._metrics
