@@ -15,7 +15,7 @@ from etude.config import Settings, load_settings
 from etude.data.prepare import default_cache
 from etude.data.report import DataReport
 from etude.errors import InputError
-from etude.run import write_json
+from etude.files import write_json
 from etude.workflow.jobs import report_data
 from etude.workflow.plan import make_plan, manifest
 

@@ -18,7 +18,7 @@ from etude.errors import InputError
 from etude.files import write_json
 from etude.messages import command
 from etude.model.cost import count_parameters
-from etude.run import RunFolder, free_name, read_object
+from etude.run import RunFolder, free_name
 from etude.train.checkpoint import list_checkpoints, newest_good_checkpoint
 from etude.train.loop import Loop
 from etude.train.parallel import Ranks, joined
@@ -241,7 +241,7 @@ def _report_of_run(folder: Path) -> DataReport:
         InputError: there is none, or it is damaged.
     """
     run = RunFolder.open(folder)
-    facts = read_object(run.manifest_file).get("data_report")
+    facts = run.read_manifest().get("data_report")
     if facts is None:
         raise InputError(
             f"{folder} was trained by a version of Etude that kept no report: type etude data report with its text"

@@ -74,7 +74,7 @@ def _where_report_is(settings: Settings) -> str:
     """How to see the whole report of the text of ``settings``."""
     if "-" in settings.data.sources:
         return "The run's manifest.json holds the whole report"
-    words = ["etude", "data", "report", *settings.data.sources]
+    words = ["data", "report", *settings.data.sources]
     usual = Settings()
     sections = ("data", "tokenizer", "model.preset", "run.seed")  # all that the prepared text depends on
     for key in filter(lambda key: key.startswith(sections) and key != "data.sources", known_keys()):
@@ -82,7 +82,7 @@ def _where_report_is(settings: Settings) -> str:
         if value != get_value(usual, key):
             plain = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
             words += ["--set", f"{key}={plain}"]
-    return f"All of it: {shlex.join(words)}"
+    return f"All of it: {command(*words)}"
 
 
 def manifest(plan: Plan) -> dict[str, Any]:
