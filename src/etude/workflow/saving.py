@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -43,6 +44,7 @@ class Save:
     saved_step: int = -1
     keep_every: int = 0
     beside_the_steps: bool = True
+    seconds_writing: float = 0.0  # that the last one took
     _writer: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1))
     _copied: tuple[Snapshot, str] | None = None
     _writing: Future[None] | None = None
@@ -87,6 +89,7 @@ class Save:
             writing.result()
 
     def _write(self, snapshot: Snapshot, card: str) -> None:
+        begin = time.monotonic()
         try:
             self.run.metrics.sync()
             self.run.samples.sync()
@@ -94,6 +97,7 @@ class Save:
             prune_checkpoints(self.run.checkpoints, self.keep, self.keep_every)
         except OSError as error:
             raise write_failure(self.run.checkpoints, error) from error
+        self.seconds_writing = time.monotonic() - begin
 
 
 def require_room(folder: Path, needed: int) -> None:

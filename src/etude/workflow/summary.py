@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import math
+import time
 from pathlib import Path
 
 from rich.console import Console
@@ -21,8 +23,8 @@ from etude.workflow.pretrain import Outcome
 from etude.workflow.tasks import CLOSING_SAMPLE_TOKENS, CLOSING_SAMPLES
 
 
-def close(outcome: Outcome, console: Console) -> None:
-    """Say how the sitting ended."""
+def close(outcome: Outcome, console: Console, until: float = math.inf) -> None:
+    """Say how the sitting ended; no sample is begun after ``until`` (of ``time.monotonic``)."""
     if outcome.reason == "stopped":
         say(
             console,
@@ -33,7 +35,7 @@ def close(outcome: Outcome, console: Console) -> None:
     say(console, "\n".join(_figures(history)))
     if history.ladder is not None:
         say(console, ladder_sentence(history.ladder, history))
-    _speak(outcome.run.path, console)
+    _speak(outcome.run.path, console, until)
     say(console, "\nnext:\n" + what_next(outcome.run.path))
 
 
@@ -64,15 +66,14 @@ def ladder_sentence(ladder: Ladder, history: RunHistory) -> str:
 
 def promise_sentence(plan: Plan, run: RunFolder, seconds: float) -> str:
     """How the run compares with what was promised of it: its time and its loss."""
-    assert plan.expected is not None
-    reached = RunHistory.load(run.path).evals[-1].bits_per_byte
     asked = format_duration(resolved(plan.settings.train.seconds, "train.seconds"))
+    told = f"\nAsked for {asked}, took {format_duration(seconds)}."
+    if plan.expected is None:
+        return f"{told} There was no time to find out which loss to expect."
+    reached = RunHistory.load(run.path).evals[-1].bits_per_byte
     low, high = plan.expected.low, plan.expected.high
     kept = "as expected" if plan.expected.holds(reached) else "not as expected"
-    return (
-        f"\nAsked for {asked}, took {format_duration(seconds)}. Expected {low:.3f} to {high:.3f} bits a byte, "
-        f"reached {reached:.3f}: {kept}."
-    )
+    return f"{told} Expected {low:.3f} to {high:.3f} bits a byte, reached {reached:.3f}: {kept}."
 
 
 def what_next(path: Path) -> str:
@@ -103,10 +104,14 @@ def _figures(history: RunHistory) -> list[str]:
     ]
 
 
-def _speak(path: Path, console: Console) -> None:
+def _speak(path: Path, console: Console, until: float) -> None:
+    if time.monotonic() >= until:
+        return
     language = load(path)
     settings = dataclasses.replace(USUAL_SAMPLING, max_new_tokens=CLOSING_SAMPLE_TOKENS)
     for seed in range(CLOSING_SAMPLES):
+        if time.monotonic() >= until:
+            return
         try:
             text = printable(language.generate("", settings, seed).strip())
         except NotFinite as error:
