@@ -25,15 +25,15 @@ from dataclasses import dataclass
 from etude.train.sizes import SHAPES, Size
 
 SHORT_PILOT, LONG_PILOT = Size(SHAPES[0], 131_072), Size(SHAPES[0], 524_288)
-LEAST_PILOT = 131_072
-"""Tokens of the longer pilot where there is no time for more; fewer say nothing of what a text has to give."""
+LEAST_PILOT = 262_144
+"""Tokens of the longer pilot where there is no time for more; fewer say too little of what a text has to give."""
 TOKENS, FILLING, PARAMETERS, WEAR = 1.263, 0.102, 0.524, 0.548
 """a, c, b and k."""
 EARLY_TOKENS, EARLY_FILLING = 0.886, 0.082
 """a and c before a whole pilot's end. With them pilots of all lengths give one slope (notebook)."""
 BAND, BAND_OF_SLOPE = 0.04, 0.4
 """Half the width of the band, relative: so wide that it holds every run under a fit to the other texts only."""
-BAND_OF_CUT = 0.015
+BAND_OF_CUT = 0.03
 """More of it for each e-fold that the longer pilot is shorter than it should be."""
 PARAMETERS_PER_TOKEN = 1.398
 """Of a text: a network with many more of them than that learns no more from it."""
@@ -84,7 +84,7 @@ def forecast(pilot: Pilot, parameters: int, tokens: int, train_tokens: int) -> F
     return Forecast(middle * (1 - width), middle, middle * (1 + width))
 
 
-def potential(parameters: int, tokens: int, train_tokens: int, pilot_parameters: int) -> float:
+def potential(parameters: int, tokens: float, train_tokens: int, pilot_parameters: int) -> float:
     """How far beyond a whole pilot a network comes, in slopes of the text: the larger, the lower the loss.
 
     A function of structure alone: of parameters (outside the embeddings), tokens seen, and tokens of the text.
@@ -112,7 +112,7 @@ def effective_parameters(parameters: int, train_tokens: int, room: float = PARAM
     return most * (1 - math.exp(-parameters / most))
 
 
-def effective_tokens(tokens: int, train_tokens: int, decay: float = REPETITION_DECAY) -> float:
+def effective_tokens(tokens: float, train_tokens: int, decay: float = REPETITION_DECAY) -> float:
     """What ``tokens`` are worth when only ``train_tokens`` of them differ.
 
     U + U R* (1 - exp(-R / R*)) with U different tokens, R repetitions and R* their ``decay`` (Muennighoff et al. 2023,

@@ -77,7 +77,7 @@ def threads_for_time(settings: Settings) -> dict[str, tuple[int, str]]:
     threads = threads_beside(busy, cores)
     if threads == cores:
         return {}
-    reason = f"other programs keep about {busy:.1f} of the {cores} cores busy: this run takes {threads}"
+    reason = f"other programs keep about {busy:.1f} of the {cores} cores busy, so it trains on {threads}"
     return {"device.threads": (threads, reason)}
 
 

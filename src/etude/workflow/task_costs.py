@@ -25,7 +25,7 @@ from etude.workflow.tasks import (
     save_due,
 )
 
-CLOSING_SECONDS = 1.5
+CLOSING_SECONDS = 2.0
 """To load what was saved, besides the samples at the very end; the pictures and words of it, and to end the process."""
 SCORING = 0.45
 """Of the time to learn from a token, the time to score it."""
@@ -57,6 +57,7 @@ class TaskCosts:
     checkpoint: float
     writing: Callable[[], float] = lambda: 0.0
     slowdown: Callable[[], float] = lambda: 1.0
+    _due: dict[tuple[object, ...], list[list[int]]] = field(default_factory=dict)
     _times: dict[str, int] = field(default_factory=dict)  # that each was measured
 
     @classmethod
@@ -101,10 +102,18 @@ class TaskCosts:
 
     def between(self, plan: Plan, first: int, last: int) -> float:
         """Those that are due from step ``first`` on and before step ``last``, but for the ones before step 1."""
-        train, steps = plan.settings.train, range(max(1, first), last)
-        costs = (self.evaluation, self.sample, self.checkpoint)
-        dues = (evaluation_due(train), sample_due(train), save_due(train))
-        return sum(cost * sum(map(due, steps)) for cost, due in zip(costs, dues, strict=True))
+        train = plan.settings.train
+        every = (train.eval_every, train.sample_every, train.checkpoint_every, train.keep_every)
+        counts = self._due.setdefault(every, [[0, 0, 0]])
+        costs, start = (self.evaluation, self.sample, self.checkpoint), max(1, first)
+        if last <= start:
+            return 0.0
+        while len(counts) < last:  # counts[n]: how often each is due from step 1 to step n
+            step = len(counts)
+            dues = (evaluation_due(train), sample_due(train), save_due(train))
+            counts.append([count + due(step) for count, due in zip(counts[-1], dues, strict=True)])
+        numbers = zip(counts[last - 1], counts[start - 1], strict=True)
+        return sum(cost * (end - begin) for cost, (end, begin) in zip(costs, numbers, strict=True))
 
     @property
     def each_once(self) -> float:

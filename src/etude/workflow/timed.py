@@ -39,7 +39,7 @@ from etude.workflow.task_costs import SCORING, TaskCosts
 
 SHARE = 0.2
 """Of the time that is left once the text is prepared: all that comes before step 1 is done in it."""
-PILOTS_UNTIL, SHAPES_UNTIL, TIMING_UNTIL = 0.45, 0.65, 0.75
+PILOTS_UNTIL, SHAPES_UNTIL, TIMING_UNTIL = 0.6, 0.75, 0.85
 """Of that share; the rest is for the self-test, the compiler, and what is done at step 0."""
 SHORTEST, LEAST_LEFT = 10.0, 5.0
 """Seconds that a run may be given, and that must be left of them once the text is prepared."""
@@ -53,7 +53,7 @@ EFFICIENCY = 0.25
 """Of the rate of a matrix product, what a small network's step is taken to reach before one was timed."""
 IN_STEPS = 0.85
 """Of the time, that is taken to be spent in steps while shapes are compared."""
-CAREFUL = 0.8
+CAREFUL = 0.85
 """Of the time that pilots may take, what they are planned for."""
 SELF_TEST_SECONDS, LADDER_SECONDS_A_MB = 0.4, 0.25
 COMPILED_GAIN = 1.25
@@ -224,12 +224,18 @@ class Planning:
         candidates: list[Candidate] = []
         size = self.settings.model.size
         for shape in SHAPES if size == "auto" else [SIZES[size].shape]:
-            plan = self._plan(Size(shape, TRIAL_TOKENS))
+            try:
+                plan = self._plan(Size(shape, TRIAL_TOKENS))
+            except InputError:  # no memory for it, nor for wider ones
+                if candidates:
+                    break
+                raise
             rate = tokens_per_step(plan) / self._step_seconds(plan, self.until(SHAPES_UNTIL))
-            tokens = worth_reading(rate * IN_STEPS * self.left, plan)
+            fitting = rate * IN_STEPS * self.left  # less than one step where the machine is slow
+            tokens = worth_reading(fitting, plan)
             parameters = count_parameters(plan.model).non_embedding
             narrow = count_parameters(self._pilot_plan(LEAST_PILOT).model).non_embedding
-            gain = potential(parameters, tokens, self.data.train.num_tokens, narrow)
+            gain = potential(parameters, min(tokens, fitting), self.data.train.num_tokens, narrow)
             candidates.append(Candidate(shape, tokens, gain, expected_loss(plan, pilot, tokens)))
             gains = [candidate.gain for candidate in candidates]
             if len(gains) > 2 and max(gains[-2:]) < gains[-3]:
