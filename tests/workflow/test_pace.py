@@ -16,6 +16,7 @@ from etude.workflow import jobs, pretrain
 from etude.workflow.history import RunHistory
 from etude.workflow.pace import Deadline, Pace
 from etude.workflow.plan import make_plan
+from etude.workflow.summary import _until, close
 from etude.workflow.task_costs import TaskCosts
 
 STEP, TASKS = 0.5, 2.0
@@ -185,3 +186,21 @@ def test_a_short_time_is_looked_at_more_often(monkeypatch: pytest.MonkeyPatch) -
         Deadline(1000.0 + left, ending(0), lambda a, b: 0.0, 1).silence for left in (-5, 20, 60, 3600)
     ]
     assert silences == pytest.approx([0.1, 0.2, 0.6, 5.0])
+
+
+def test_what_is_shown_at_the_end_is_cut_by_the_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter(range(1000, 2000))
+    monkeypatch.setattr(time, "monotonic", lambda: next(clock))
+    assert _until(iter("abcdefg"), 1002.5) == "abcd…"
+    assert _until(iter("abc"), 1500.0) == "abc"
+    costs = TaskCosts(0.0, 0.0, 0.0, slowdown=lambda: 9.0, most_closing=3.0)
+    assert costs.at_the_end == 3.0
+    clock = iter([1000.0, 1000.0])
+    deadlines = [Deadline(1000.0 + left, costs, lambda a, b: 0.0, 1) for left in (10, 8)]
+    assert [deadline.samples_until for deadline in deadlines] == [1010.0, float("-inf")]
+
+
+def test_a_run_without_time_for_samples_says_so(small_settings: Settings, console: Console) -> None:
+    outcome = jobs.grow(small_settings, console)
+    close(outcome, console, until=float("-inf"))
+    assert "No time was left for samples." in console.file.getvalue()  # type: ignore[attr-defined]

@@ -59,7 +59,7 @@ def compile_objective(
     except _TimeIsUp:
         _end_compiler()
         objective.model.zero_grad(set_to_none=True)
-        reason = f"it was not done after {limit:.0f} s, and the run is to keep its time"
+        reason = f"it was not done after {limit:.3g} s, and the run is to keep its time"
     if ranks.any(reason is not None):
         objective.use_eager()
         reason = reason or "it failed in another process"

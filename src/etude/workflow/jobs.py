@@ -64,7 +64,7 @@ def _grow(settings: Settings, console: Console, ranks: Ranks, stop_at: float | N
     say(console, f"{describe(plan)}\n{disk_use(plan)}")
     run = start(plan, console)
     outcome = fit(plan, run, console, ranks, deadline, stop_at, busy, phases)
-    close(outcome, console, math.inf if deadline is None else deadline.over_at)
+    close(outcome, console, math.inf if deadline is None else deadline.samples_until)
     if deadline is not None and outcome.reason == "finished":
         say(console, promise_sentence(plan, run, time.monotonic() - began))
     return outcome

@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from etude.workflow.task_costs import TaskCosts
+from etude.workflow.task_costs import LOADING_SECONDS, TaskCosts
 
 WORTH_REVISING, URGENT = 0.01, 0.1
 """Relative changes of the number of steps: less than the first is left as it is, more than the second does not wait."""
@@ -44,6 +44,12 @@ class Deadline:
     def silence(self) -> float:
         """Seconds between looks at the clock: a short time is looked at more often."""
         return max(0.1, min(MOST_SILENCE, SILENCE * (self.over_at - time.monotonic())))
+
+    @property
+    def samples_until(self) -> float:
+        """Until when the samples at the end may be written, of time.monotonic; long ago if there is no time to load."""
+        loaded = time.monotonic() + LOADING_SECONDS * self.costs.slowdown()
+        return self.over_at if loaded < self.over_at else -math.inf
 
 
 @dataclass

@@ -5,8 +5,10 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
+import torch
 from rich.console import Console
 from rich.panel import Panel
 from rich.text import Text
@@ -16,9 +18,10 @@ from etude.evaluate.ladder import Ladder
 from etude.generate.sampling import USUAL_SAMPLING, NotFinite
 from etude.run import RunFolder
 from etude.train.plan import Plan
+from etude.train.trained import load_trained
 from etude.workflow.display import format_duration, printable
 from etude.workflow.history import RunHistory
-from etude.workflow.language import load
+from etude.workflow.language import Language
 from etude.workflow.pretrain import Outcome
 from etude.workflow.tasks import CLOSING_SAMPLE_TOKENS, CLOSING_SAMPLES
 
@@ -106,16 +109,28 @@ def _figures(history: RunHistory) -> list[str]:
 
 def _speak(path: Path, console: Console, until: float) -> None:
     if time.monotonic() >= until:
+        say(console, "\nNo time was left for samples.")
         return
-    language = load(path)
+    found = load_trained(path, torch.get_num_threads())  # as many as trained, where others keep cores busy
+    language = Language(found.folder, found.model, found.tokenizer)
     settings = dataclasses.replace(USUAL_SAMPLING, max_new_tokens=CLOSING_SAMPLE_TOKENS)
     for seed in range(CLOSING_SAMPLES):
-        if time.monotonic() >= until:
-            return
         try:
-            text = printable(language.generate("", settings, seed).strip())
+            text = printable(_until(language.stream("", settings, seed), until).strip())
         except NotFinite as error:
             say(console, f"\nit writes nothing: {error}")
             return
         title = f"sample {seed + 1}, without a prompt"
         console.print(Panel(Text(text), title=title, title_align="left", border_style="blue"))
+        if time.monotonic() >= until:
+            return
+
+
+def _until(pieces: Iterator[str], until: float) -> str:
+    """The text up to the piece at which the time is over; then an ellipsis."""
+    text = ""
+    for piece in pieces:
+        text += piece
+        if time.monotonic() >= until:
+            return text + "…"
+    return text

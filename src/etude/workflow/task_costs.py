@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -27,6 +28,8 @@ from etude.workflow.tasks import (
 
 CLOSING_SECONDS = 2.0
 """To load what was saved, besides the samples at the very end; the pictures and words of it, and to end the process."""
+LOADING_SECONDS = 1.0
+"""Of these, what it takes to load."""
 SCORING = 0.45
 """Of the time to learn from a token, the time to score it."""
 SAMPLE_SECONDS_A_LAYER, CHECKPOINT_SECONDS, BYTES_A_SECOND = 0.02, 0.1, 2e8
@@ -49,7 +52,8 @@ class Slowdown:
 class TaskCosts:
     """Seconds that each thing between steps takes once.
 
-    ``writing``: of a checkpoint's file, beside the steps; ``slowdown``: of work on one thread, at this moment.
+    ``writing``: of a checkpoint's file, beside the steps; ``slowdown``: of work on one thread, at this moment;
+    ``most_closing``: for what is shown at the end, which the clock cuts short.
     """
 
     evaluation: float
@@ -57,6 +61,7 @@ class TaskCosts:
     checkpoint: float
     writing: Callable[[], float] = lambda: 0.0
     slowdown: Callable[[], float] = lambda: 1.0
+    most_closing: float = math.inf
     _due: dict[tuple[object, ...], list[list[int]]] = field(default_factory=dict)
     _times: dict[str, int] = field(default_factory=dict)  # that each was measured
 
@@ -123,7 +128,8 @@ class TaskCosts:
     def at_the_end(self) -> float:
         """From the last step to the last line: each once, and the samples that close a run."""
         samples = self.sample * CLOSING_SAMPLES * CLOSING_SAMPLE_TOKENS / SAMPLE_TOKENS
-        return self.each_once + self.writing() + CLOSING_SECONDS * self.slowdown() + samples
+        closing = min(self.most_closing, CLOSING_SECONDS * self.slowdown() + samples)
+        return self.each_once + self.writing() + closing
 
 
 def task_costs(plan: Plan) -> TaskCosts:

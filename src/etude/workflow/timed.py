@@ -56,6 +56,8 @@ IN_STEPS = 0.85
 CAREFUL = 0.85
 """Of the time that pilots may take, what they are planned for."""
 SELF_TEST_SECONDS, LADDER_SECONDS_A_MB = 0.4, 0.25
+CLOSING_SHARE = 0.15
+"""Of the time, at most, for what is shown at the end."""
 COMPILED_GAIN = 1.25
 """How many times as fast a compiled step is taken to be, until it is measured."""
 EVALUATION_SHARE, LEAST_EVAL_TOKENS = 0.01, 1024
@@ -252,6 +254,7 @@ class Planning:
             plan = self._affordable(plan, size, step)
             compiler = self._compiler_seconds(plan, step)
             costs = TaskCosts.foreseen(plan, step, self.machine.slowdown)
+            costs.most_closing = CLOSING_SHARE * (self.over_at - self._began)
             if compiler is None:
                 plan = self._plan(size)
             elif compiler > 0:
