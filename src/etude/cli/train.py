@@ -104,9 +104,13 @@ def train(
 
             jobs.explain(settings)
             return
-        began = _typed_at(settings.train.seconds)
-        job: Job = lambda jobs: jobs.grow(settings, stop_after=limit, began=began)  # noqa: E731
-        _watched(job, Path(settings.run.folder), studio)
+        _watched(_growing(settings, limit), Path(settings.run.folder), studio)
+
+
+def _growing(settings: Any, limit: float | None) -> Job:
+    """The job of a new run; the time of one that has to keep a time passes since it was typed."""
+    began = _typed_at(settings.train.seconds)
+    return lambda jobs: jobs.grow(settings, stop_after=limit, began=began)
 
 
 def _typed_at(seconds: float | Literal["auto"]) -> float | None:

@@ -93,7 +93,7 @@ class Pace:
         foreseen = deadline.tasks_between(first, step)
         # What is between steps may take longer than it was measured to take, or shorter, as it did so far.
         slower = (now - began - self._in_steps) / foreseen if foreseen > 0 else 1.0
-        left = deadline.over_at - now - max(1.0, slower) * deadline.costs.at_the_end
+        left = deadline.over_at - now - deadline.costs.at_the_end
         own = (self._in_steps - then) / (step - since)
         share_of_tasks = deadline.tasks_between(step, num_steps) / (num_steps - step)
         return step + int(left / max(1e-9, own + slower * share_of_tasks))
