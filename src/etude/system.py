@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import os
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
@@ -17,6 +18,16 @@ STDERR = 2
 _ESCAPE = "etude-escape"
 _MAY_FAIL = {"strict", "surrogateescape", "surrogatepass"}
 """Error handlers that raise for some character. What else was chosen by PYTHONIOENCODING is left as it is."""
+
+
+def process_age() -> float:
+    """Seconds since this process began, on Linux; 0 elsewhere."""
+    with suppress(OSError, AttributeError, ValueError, IndexError):
+        began = int(Path("/proc/self/stat").read_text().rsplit(")", 1)[1].split()[19]) / os.sysconf(
+            "SC_CLK_TCK"
+        )
+        return max(0.0, time.clock_gettime(time.CLOCK_BOOTTIME) - began)
+    return 0.0
 
 
 @cache

@@ -10,8 +10,8 @@ from rich.console import Console
 from etude.config import load_settings
 from etude.train.plan import plan_on
 from etude.train.sizes import SHAPES, Size
+from etude.workflow.measuring import train_briefly
 from etude.workflow.plan import prepare_data
-from etude.workflow.timed import train_briefly
 
 RECORDED, TOLERANCE = 1.1058, 0.03
 """Bits a byte that the recipe reached when it was last changed, and what the rounding of another machine may do."""

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
+
+from etude.device import Device
+from etude.train.compilation import compile_objective, compiled_before, foreseen_seconds, note_compiled
 
 AGREEMENT = """
 import os, sys
@@ -96,3 +104,61 @@ def test_compiled_steps_give_the_same_bits_on_several_threads() -> None:
     command = [sys.executable, "-c", REPEATED, "llama"]
     result = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert result.returncode == 0, result.stderr
+
+
+class NeverDone:
+    """An objective whose compiler does not come back, and swallows exceptions as PyTorch's does."""
+
+    def __init__(self) -> None:
+        self.model = torch.nn.Linear(1, 1)
+        self.eager = False
+
+    def compile(self) -> None:
+        pass
+
+    def use_eager(self) -> None:
+        self.eager = True
+
+    def batch(self, step: int) -> list[int]:
+        return [0]
+
+    def loss(self, part: int) -> torch.Tensor:
+        end = time.monotonic() + 60
+        with contextlib.suppress(Exception):
+            while time.monotonic() < end:
+                pass
+        raise AssertionError("nobody stopped it")
+
+
+def test_a_compilation_that_is_not_done_in_time_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    objective: Any = NeverDone()
+    before = signal.getsignal(signal.SIGALRM)
+    problem = compile_objective(objective, Device("cpu", "fp32", 1), "auto", limit=0.2)
+    assert problem == "it was not done after 0.2 s, and the run is to keep its time"
+    assert objective.eager
+    assert signal.getsignal(signal.SIGALRM) == before
+    assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
+
+
+def test_without_time_nothing_is_compiled() -> None:
+    objective: Any = NeverDone()
+    assert (
+        compile_objective(objective, Device("cpu", "fp32", 1), "auto", limit=0.0) == "no time is left for it"
+    )
+
+
+def test_what_was_compiled_is_remembered_beside_the_cache(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "one"))
+    assert not compiled_before("a graph")
+    note_compiled("a graph")
+    assert compiled_before("a graph")
+    assert not compiled_before("another graph")
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "other"))
+    assert not compiled_before("a graph")
+
+
+def test_compiling_is_foreseen_from_layers() -> None:
+    assert foreseen_seconds(2, warm=False) < foreseen_seconds(4, warm=False)
+    assert foreseen_seconds(4, warm=True) < foreseen_seconds(4, warm=False) / 5

@@ -10,12 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from etude.train.forecast import (
+    LEAST_PILOT,
     LONG_PILOT,
     REPETITION_DECAY,
     SHORT_PILOT,
     Pilot,
     effective_tokens,
     forecast,
+    potential,
 )
 
 PILOT = Pilot(short_bits_per_byte=2.3, bits_per_byte=2.0, parameters=100_000, tokens=524_288)
@@ -28,6 +30,42 @@ def test_a_pilot_expects_itself() -> None:
     assert own.low < own.middle < own.high
     assert own.holds(own.middle)
     assert not own.holds(1.01 * own.high)
+
+
+CUT = {  # measured: bits per byte of the narrowest shape after so many tokens (train_briefly, seed 1337)
+    "shakespeare": {65_536: 2.6887, 131_072: 2.5336, 262_144: 2.3836, 524_288: 2.2721},
+    "speeches": {65_536: 2.0430, 131_072: 1.9027, 262_144: 1.8004, 524_288: 1.7265},
+    "primer": {65_536: 1.5044, 131_072: 1.2285, 262_144: 0.8384, 524_288: 0.5997},
+}
+
+
+@pytest.mark.parametrize("text", CUT)
+def test_shorter_pilots_expect_what_whole_ones_reached(text: str) -> None:
+    loss = CUT[text]
+    cut = Pilot(loss[65_536], loss[262_144], 108_224, 262_144)
+    expected = forecast(cut, 108_224, 524_288, 10**9)
+    assert expected.holds(loss[524_288])
+    assert cut.tokens == LEAST_PILOT, "the shortest that are believed"
+    whole = Pilot(loss[131_072], loss[524_288], 108_224, 524_288)
+    assert whole.slope < 1.5 * cut.slope < 2 * whole.slope
+    own = forecast(cut, 108_224, 262_144, 10**9)
+    assert own.middle == pytest.approx(loss[262_144])
+    assert (
+        own.high - own.middle > forecast(whole, 108_224, 524_288, 10**9).high - loss[524_288]
+        or text == "primer"
+    )
+
+
+@given(TOKENS, TOKENS, st.integers(100_000, 10**9), st.integers(100_000, 10**9), st.floats(1.1, 2.0))
+def test_the_best_network_is_the_one_of_the_most_potential(
+    one: int, other: int, few: int, many: int, ratio: float
+) -> None:
+    """Whatever the pilots say of the text: a network is chosen in the same way where there were none."""
+    pilot = Pilot(2.0 * ratio, 2.0, 100_000, 524_288)
+    losses = [forecast(pilot, size, tokens, 10**8).middle for size, tokens in ((few, one), (many, other))]
+    gains = [potential(size, tokens, 10**8, 100_000) for size, tokens in ((few, one), (many, other))]
+    if abs(gains[0] - gains[1]) > 1e-6:
+        assert (losses[0] < losses[1]) == (gains[0] > gains[1])
 
 
 @given(TOKENS, TOKENS, st.integers(100_000, 10**9), st.integers(100_000, 10**9))

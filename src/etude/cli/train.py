@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -118,7 +118,29 @@ def train(
 
             jobs.explain(settings)
             return
-        _watched(lambda jobs: jobs.grow(settings, stop_after=limit), Path(settings.run.folder), studio)
+        _watched(_growing(settings, limit), Path(settings.run.folder), studio)
+
+
+def _growing(settings: Any, limit: float | None) -> Job:
+    """The job of a new run; the time of one that has to keep a time passes since it was typed."""
+    began = _typed_at(settings.train.seconds)
+    return lambda jobs: jobs.grow(settings, stop_after=limit, began=began)
+
+
+def _typed_at(seconds: float | Literal["auto"]) -> float | None:
+    """When a run for a time was typed, of ``time.monotonic``, once its first line is printed; else None."""
+    import time
+
+    from rich.console import Console
+
+    from etude.system import process_age
+    from etude.workflow.phases import Phases
+
+    if seconds == "auto":
+        return None
+    began = time.monotonic() - process_age()
+    Phases(Console(), began, seconds).note("loading PyTorch")
+    return began
 
 
 def _settings_file(recipe: str | None, config: Path | None) -> Path | None:

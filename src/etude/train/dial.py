@@ -8,6 +8,7 @@ manifest keeps them.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,14 +54,26 @@ class Resolution:
     reasons: dict[str, str]
 
 
-def resolve(settings: Settings, facts: Facts, device: Device, timed: Size | None = None) -> Resolution:
+Derived = Mapping[str, tuple[Any, str]]
+"""Values of settings that were derived before the dial, from measurements, each with its reason."""
+
+
+def resolve(
+    settings: Settings,
+    facts: Facts,
+    device: Device,
+    timed: Size | None = None,
+    derived: Derived | None = None,
+) -> Resolution:
     """Turn every ``"auto"`` that shapes the run into a value; ``timed`` is the size that ``--time`` has chosen.
+
+    ``derived`` holds values that the dial takes as they are where the user left the setting open.
 
     Raises:
         InputError: the values do not fit together (a width that the heads do not divide, a context longer than
             the text, ...).
     """
-    chosen = _Choices(settings)
+    chosen = _Choices(settings, derived or {})
     if timed is None:
         usual = "tiny" if device.kind == "cpu" else "small"
         name = chosen("model.size", usual, f"what a {device.kind} trains in minutes")
@@ -188,13 +201,15 @@ def _refuse_unused(settings: Settings) -> None:
 class _Choices:
     """Fills in what was ``"auto"`` and remembers why; what the person chose stays."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, derived: Derived) -> None:
         self._settings = settings
         self.values: dict[str, Any] = {}
         self.reasons: dict[str, str] = {}
+        for key, (value, reason) in derived.items():
+            self(key, value, reason)
 
     def __call__(self, key: str, value: Any, reason: str) -> Any:
-        if get_value(self._settings, key) == "auto":
+        if get_value(self._settings, key) == "auto" and key not in self.values:
             self.values[key] = value
             self.reasons[key] = reason
         return self.value(key)

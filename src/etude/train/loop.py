@@ -119,6 +119,7 @@ class Loop:
     listeners: Sequence[Listener] = ()
     should_stop: Callable[[], bool] = lambda: False
     revised_length: LengthReviser | None = None
+    longest_silence: float = LONGEST_SILENCE
     ranks: Ranks = ALONE
     watch: LossWatch = field(default_factory=LossWatch)
     hold: Hold | None = None
@@ -218,7 +219,7 @@ class Loop:
 
     def _is_log_due(self) -> bool:
         step = self.state.step
-        overdue = self.revised_length is not None and time.perf_counter() - self._clock > LONGEST_SILENCE
+        overdue = self.revised_length is not None and time.perf_counter() - self._clock > self.longest_silence
         return step % self.settings.log_every == 0 or step == self.num_steps or overdue
 
     def _revise_length(self, seconds: float) -> None:

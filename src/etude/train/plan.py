@@ -16,7 +16,7 @@ from etude.model.attention import takes_blocks
 from etude.model.build import build_model
 from etude.model.config import ModelConfig
 from etude.model.cost import TrainingMemory, training_memory
-from etude.train.dial import Facts, Resolution, resolve
+from etude.train.dial import Derived, Facts, Resolution, resolve
 from etude.train.forecast import Forecast
 from etude.train.loop import TrainState
 from etude.train.objectives import NextToken
@@ -65,17 +65,22 @@ def plan_on(
     settings: Settings,
     timed: Size | None = None,
     expected: Forecast | None = None,
+    derived: Derived | None = None,
 ) -> Plan:
     """A plan on text that is prepared already.
 
-    ``timed`` is the size chosen for a time, ``expected`` its loss.
+    ``timed`` is the size chosen for a time, ``expected`` its loss; ``derived`` are settings that follow from
+    measurements, with their reasons.
 
     Raises:
         InputError: settings that do not fit together, or a model that does not fit the machine.
     """
-    device = choose_device(settings.device)
+    requested = settings.device
+    if requested.threads == "auto" and "device.threads" in (derived or {}):
+        requested = requested.model_copy(update={"threads": (derived or {})["device.threads"][0]})
+    device = choose_device(requested)
     facts = Facts(data.train.num_tokens, data.tokenizer.vocab_size, data.tokenizer.eos_id)
-    resolution = resolve(settings, facts, device, timed)
+    resolution = resolve(settings, facts, device, timed, derived)
     device = replace(device, dtype=resolved(resolution.settings.device.dtype, "device.dtype"))
     plan = Plan(device, data, resolution, expected)
     _, processes = place_on_machine()

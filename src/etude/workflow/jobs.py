@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +26,10 @@ from etude.train.loop import Loop
 from etude.train.parallel import Ranks, joined
 from etude.train.plan import Plan, initial_state, next_token_objective
 from etude.workflow import continuing
+from etude.workflow.busy import BusyWatch
 from etude.workflow.continuing import reopen
 from etude.workflow.display import format_duration
+from etude.workflow.phases import Phases
 from etude.workflow.plan import default_name, make_plan, prepare_data
 from etude.workflow.pretrain import Outcome, fit, follow, start
 from etude.workflow.saving import disk_use
@@ -33,28 +37,39 @@ from etude.workflow.summary import close, promise_sentence, say
 from etude.workflow.tasks import opening_words
 
 
-def grow(settings: Settings, console: Console | None = None, *, stop_after: float | None = None) -> Outcome:
+def grow(
+    settings: Settings,
+    console: Console | None = None,
+    *,
+    stop_after: float | None = None,
+    began: float | None = None,
+) -> Outcome:
     """Grow a language model: prepare, make the run folder, train, say how it went.
 
-    After ``stop_after`` seconds it stops and saves, as when it is asked to. Processes that ``torchrun`` starts besides
-    the first one follow it, here and in :func:`resume` and :func:`fork`.
+    After ``stop_after`` seconds it stops and saves, as when it is asked to. The time of ``train.seconds`` passes since
+    ``began`` (of ``time.monotonic``), or since now. Processes that ``torchrun`` starts besides the first one follow it,
+    here and in :func:`resume` and :func:`fork`.
     """
     stop_at = _from_now(stop_after)
+    began = time.monotonic() if began is None else began
     with joined() as ranks:
-        return _grow(settings, console or Console(), ranks, stop_at) if ranks.leads else follow(ranks)
+        return _grow(settings, console or Console(), ranks, stop_at, began) if ranks.leads else follow(ranks)
 
 
-def _grow(settings: Settings, console: Console, ranks: Ranks, stop_at: float | None) -> Outcome:
-    began = time.monotonic()
+def _grow(settings: Settings, console: Console, ranks: Ranks, stop_at: float | None, began: float) -> Outcome:
+    seconds, busy = settings.train.seconds, BusyWatch(partial(say, console))
     if settings.run.name != "auto":
         RunFolder.new(Path(settings.run.folder), settings.run.name)  # a taken name is refused before any work
-    plan, deadline = make_plan(settings, console)
+    phases = None if seconds == "auto" else Phases(console, began, seconds)
+    plan, deadline = make_plan(settings, console, phases)
+    if deadline is None:
+        busy.look(plan.device.threads)
     say(console, f"{describe(plan)}\n{disk_use(plan)}")
     run = start(plan, console)
-    outcome = fit(plan, run, console, ranks, deadline, stop_at)
-    if plan.expected is not None and outcome.reason == "finished":
+    outcome = fit(plan, run, console, ranks, deadline, stop_at, busy, phases)
+    close(outcome, console, math.inf if deadline is None else deadline.samples_until)
+    if deadline is not None and outcome.reason == "finished":
         say(console, promise_sentence(plan, run, time.monotonic() - began))
-    close(outcome, console)
     return outcome
 
 
@@ -77,7 +92,7 @@ def resume(
         console = console or Console()
         plan, run = reopen(path, overrides, console, accept_record=accept_record)
         require_steps_left(plan, run)
-        outcome = fit(plan, run, console, ranks, stop_at=stop_at)
+        outcome = fit(plan, run, console, ranks, stop_at=stop_at, busy=BusyWatch(partial(say, console)))
         close(outcome, console)
         return outcome
 
@@ -118,7 +133,8 @@ def fork(
             origin, overrides, dict(values or {}), console, accept_record=accept_record
         )
         say(console, f"{describe(plan)}\n{disk_use(plan)}")
-        outcome = fit(plan, start(plan, console, parent), console, ranks, stop_at=stop_at)
+        run, busy = start(plan, console, parent), BusyWatch(partial(say, console))
+        outcome = fit(plan, run, console, ranks, stop_at=stop_at, busy=busy)
         close(outcome, console)
         return outcome
 

@@ -7,10 +7,13 @@ many steps (:func:`etude.train.schedule.planned_step`), and each revision is par
 
 from __future__ import annotations
 
+import math
 import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
+
+from etude.workflow.task_costs import LOADING_SECONDS, TaskCosts
 
 WORTH_REVISING, URGENT = 0.01, 0.1
 """Relative changes of the number of steps: less than the first is left as it is, more than the second does not wait."""
@@ -20,16 +23,33 @@ WINDOW = 8
 """Of the run's steps, the last such part tells how long a step takes."""
 
 
+MOST_SILENCE, SILENCE = 5.0, 0.01
+"""Seconds between looks at the clock, at most, and as a part of the time that the run has."""
+
+
 @dataclass(frozen=True)
 class Deadline:
     """When a run is to be over, and what it does besides steps."""
 
     over_at: float  # of time.monotonic
-    at_the_end: float  # seconds from the last step to the last line, as measured beforehand
+    costs: TaskCosts  # as foreseen, and then as measured while the run does them
     tasks_between: Callable[[int, int], float]
-    """Seconds of evaluations, samples and checkpoints after one step and before another, as measured beforehand."""
+    """Seconds of evaluations, samples and checkpoints after one step and before another, by what they cost now."""
     most_steps: int
     """That the text is good for, whatever the time."""
+    compile_until: float = math.inf
+    """When compiling has to be done, of time.monotonic."""
+
+    @property
+    def silence(self) -> float:
+        """Seconds between looks at the clock: a short time is looked at more often."""
+        return max(0.1, min(MOST_SILENCE, SILENCE * (self.over_at - time.monotonic())))
+
+    @property
+    def samples_until(self) -> float:
+        """Until when the samples at the end may be written, of time.monotonic; long ago if there is no time to load."""
+        loaded = time.monotonic() + LOADING_SECONDS * self.costs.slowdown()
+        return self.over_at if loaded < self.over_at else -math.inf
 
 
 @dataclass
@@ -51,7 +71,8 @@ class Pace:
         if self._began is None:  # the first steps also find their memory, and are no measure
             self._began = (step, now)
             self._timed.append((step, 0.0))
-            return None
+            late = now + self.deadline.costs.at_the_end >= self.deadline.over_at
+            return step + 1 if late and num_steps > step + 1 else None
         self._in_steps += seconds
         self._timed.append((step, self._in_steps))
         while len(self._timed) > 2 and self._timed[1][0] < step - num_steps // WINDOW:
@@ -72,7 +93,7 @@ class Pace:
         foreseen = deadline.tasks_between(first, step)
         # What is between steps may take longer than it was measured to take, or shorter, as it did so far.
         slower = (now - began - self._in_steps) / foreseen if foreseen > 0 else 1.0
-        left = deadline.over_at - now - max(1.0, slower) * deadline.at_the_end
+        left = deadline.over_at - now - deadline.costs.at_the_end
         own = (self._in_steps - then) / (step - since)
         share_of_tasks = deadline.tasks_between(step, num_steps) / (num_steps - step)
         return step + int(left / max(1e-9, own + slower * share_of_tasks))

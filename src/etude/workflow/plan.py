@@ -12,36 +12,48 @@ from rich.console import Console
 
 from etude.config import Settings, get_value, known_keys
 from etude.data.prepare import PreparedData
-from etude.device import describe_machine
+from etude.device import available_cores, choose_device, describe_machine
 from etude.messages import command
 from etude.train.dial import MAX_EPOCHS
 from etude.train.own_text import prepared
 from etude.train.plan import Plan, plan_on
+from etude.workflow.busy import busy_cores, threads_beside
 from etude.workflow.display import format_duration
 from etude.workflow.pace import Deadline
+from etude.workflow.phases import Phases
 from etude.workflow.progress import data_progress
-from etude.workflow.timed import choose_size
+from etude.workflow.timed import choose_size, require_time
 
 MANIFEST_SCHEMA = 1
 WORTH_SAYING = 0.02
 """Of the time asked for, that a run ends early because its text is read out."""
 
 
-def make_plan(settings: Settings, console: Console) -> tuple[Plan, Deadline | None]:
+def make_plan(
+    settings: Settings, console: Console, phases: Phases | None = None
+) -> tuple[Plan, Deadline | None]:
     """Prepare the text (or find it prepared) and resolve the settings; only the cache is written.
 
     With ``train.seconds`` the size is chosen for what is left of them once the text is prepared, and the run has a
-    deadline.
+    deadline. ``phases`` knows since when they pass: since now, if it is not given.
 
     Raises:
-        InputError: no usable text, or settings that do not fit together.
+        InputError: no usable text, or settings that do not fit together, or less time than a run needs.
     """
-    began, seconds = time.monotonic(), settings.train.seconds
-    data = prepare_data(settings, console)
-    _say(console, f"{data.report.summary()}. {_where_report_is(settings)}")
+    seconds = settings.train.seconds
     if seconds == "auto" or settings.train.steps != "auto":
-        return plan_on(data, settings), None
-    promise = choose_size(data, settings, began + seconds, console)
+        return plan_on(_data_with_report(settings, console), settings), None
+    require_time(seconds)
+    phases = phases or Phases(console, time.monotonic(), seconds)
+    if console.is_terminal:
+        data = _data_with_report(settings, console)  # it shows how far it is
+    else:
+        with phases("preparing the text"):
+            data = _data_with_report(settings, console)
+    derived = threads_for_time(settings)
+    for _, reason in derived.values():
+        console.print(reason, markup=False, highlight=False, soft_wrap=True)
+    promise = choose_size(data, settings, phases.began + seconds, phases, derived)
     console.print(promise.table())
     if promise.time_left_over > WORTH_SAYING * seconds:
         console.print(
@@ -50,7 +62,30 @@ def make_plan(settings: Settings, console: Console) -> tuple[Plan, Deadline | No
             highlight=False,
             soft_wrap=True,
         )
-    return plan_on(data, settings, promise.size, promise.expected), promise.deadline
+    return promise.plan, promise.deadline
+
+
+def _data_with_report(settings: Settings, console: Console) -> PreparedData:
+    """Prepare the text, and print in one line what was kept and what was not."""
+    data = prepare_data(settings, console)
+    _say(console, f"{data.report.summary()}. {_where_report_is(settings)}")
+    return data
+
+
+def threads_for_time(settings: Settings) -> dict[str, tuple[int, str]]:
+    """Fewer threads than cores, with the reason, where other programs keep some busy and the user set none.
+
+    Only a run for a time chooses them: what it comes to depends on the clock anyway. The bits of any other run follow
+    from its settings and the machine, whatever else runs there.
+    """
+    if settings.device.threads != "auto" or choose_device(settings.device).kind != "cpu":
+        return {}
+    cores, busy = available_cores(), busy_cores()
+    threads = threads_beside(busy, cores)
+    if threads == cores:
+        return {}
+    reason = f"other programs keep about {busy:.1f} of the {cores} cores busy, so it trains on {threads}"
+    return {"device.threads": (threads, reason)}
 
 
 def prepare_data(settings: Settings, console: Console) -> PreparedData:

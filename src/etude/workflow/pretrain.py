@@ -7,7 +7,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -22,13 +23,8 @@ from etude.data.prepare import open_prepared
 from etude.device import forget_peak_memory, peak_memory_bytes
 from etude.errors import EtudeError, InputError
 from etude.evaluate.ladder import Ladder
-from etude.files import (
-    file_errors_in_one_line,
-    hash_file,
-    staged_folder,
-    write_atomic,
-    write_json,
-)
+from etude.files import file_errors_in_one_line, hash_file, staged_folder, write_atomic, write_json
+from etude.messages import command
 from etude.model.cost import count_parameters
 from etude.run import RunFolder, free_name
 from etude.train.checkpoint import (
@@ -40,8 +36,9 @@ from etude.train.checkpoint import (
 )
 from etude.train.compilation import compile_objective
 from etude.train.control import SAVE, Control, Held
+from etude.train.events import Event, Listener
 from etude.train.frozen import own_settings
-from etude.train.loop import Loop, Task, TrainState
+from etude.train.loop import LONGEST_SILENCE, Loop, Task, TrainState
 from etude.train.objectives import NextToken, made_ahead
 from etude.train.parallel import ALONE, Ranks
 from etude.train.plan import Plan, initial_state, next_token_objective, plan_on, validation_text
@@ -50,16 +47,20 @@ from etude.train.schedule import last_step
 from etude.train.self_test import require_sound
 from etude.train.spikes import WINDOW, LossWatch
 from etude.train.step import OUT_OF_MEMORY, OutOfMemory
+from etude.workflow.busy import BusyWatch
 from etude.workflow.card import model_card
 from etude.workflow.continuing import Parent, from_any_folder, record_changes
 from etude.workflow.display import training_display
 from etude.workflow.history import RunHistory
 from etude.workflow.ladders import cached_ladder, mend_ladder
+from etude.workflow.measuring import note_compiled_plan
 from etude.workflow.mending import require_record
 from etude.workflow.pace import Deadline, Pace
+from etude.workflow.phases import Phases
 from etude.workflow.plan import default_name, manifest, sitting
 from etude.workflow.saving import Save, require_disk
 from etude.workflow.signals import asked_to_stop
+from etude.workflow.task_costs import Slowdown, TaskCosts
 from etude.workflow.tasks import (
     Evaluate,
     Record,
@@ -74,6 +75,8 @@ from etude.workflow.tasks import (
     save_due,
     summary_due,
 )
+
+TaskRun = Callable[[TrainState], Sequence[Event]]
 
 
 @dataclass(frozen=True)
@@ -132,17 +135,20 @@ def fit(
     ranks: Ranks = ALONE,
     deadline: Deadline | None = None,
     stop_at: float | None = None,
+    busy: BusyWatch | None = None,
+    phases: Phases | None = None,
 ) -> Outcome:
     """Train from where the run stands to its last step, or until it is asked to stop; the other ``ranks`` follow.
 
     With a ``deadline`` the number of steps follows the clock. A run that goes on in another sitting has none: it keeps
     the number that it came to. ``stop_at`` (of ``time.monotonic``) stops this sitting whatever its number of steps.
+    ``busy`` says when other programs slow it down, ``phases`` what is done before step 1.
 
     Raises:
         EtudeError: a failure at run time; the run goes on from its last checkpoint with ``--resume``.
     """
     with run.held(), file_errors_in_one_line():
-        return _fit(plan, run, console, ranks, deadline, stop_at)
+        return _fit(plan, run, console, ranks, deadline, stop_at, busy, phases)
 
 
 def _fit(
@@ -152,6 +158,8 @@ def _fit(
     ranks: Ranks,
     deadline: Deadline | None,
     stop_at: float | None,
+    busy: BusyWatch | None,
+    phases: Phases | None,
 ) -> Outcome:
     """:func:`fit` by the process that holds the run."""
     state = initial_state(plan)
@@ -170,19 +178,25 @@ def _fit(
         control = Control(run.path)
         control.clear()
         with display as panel, asked_to_stop(stop_at, control) as should_stop, memory_noted(plan, run):
-            begin_sitting(plan, run, state, objective, console, ranks)
+            begin_sitting(plan, run, state, objective, console, ranks, deadline, phases)
             record = Record(run)
             save = checkpoints_of(plan, run, state, record, console)
-            tasks = run_tasks(plan, objective, ladder, save, max(passed, default=0), control)
+            costs = None if deadline is None else deadline.costs
+            tasks = run_tasks(plan, objective, ladder, save, max(passed, default=0), control, costs)
+            listeners: list[Listener] = [record, save.hear, panel]
+            if busy is not None and plan.device.kind == "cpu":
+                busy.begin(plan.device.threads, command("train", "--resume", run.path))
+                listeners.append(busy)
             loop = Loop(
                 state,
                 made_ahead(objective, plan.device),
                 plan.settings.train,
                 plan.device,
                 tasks=tasks,
-                listeners=[record, save.hear, panel],
+                listeners=listeners,
                 should_stop=should_stop,
                 revised_length=None if deadline is None else Pace(deadline),
+                longest_silence=LONGEST_SILENCE if deadline is None else deadline.silence,
                 ranks=ranks,
                 watch=LossWatch(event.loss for event in history.steps[-WINDOW:]),
                 hold=Held(control, should_stop, partial(run.write_status, "running")),
@@ -269,10 +283,17 @@ def restore(run: RunFolder, state: TrainState, console: Console) -> None:
 
 
 def begin_sitting(
-    plan: Plan, run: RunFolder, state: TrainState, objective: NextToken, console: Console, ranks: Ranks
+    plan: Plan,
+    run: RunFolder,
+    state: TrainState,
+    objective: NextToken,
+    console: Console,
+    ranks: Ranks,
+    deadline: Deadline | None = None,
+    phases: Phases | None = None,
 ) -> None:
-    """Call the other ranks, compile as the run was compiled before (or try to, the first time), and note this
-    sitting in the manifest.
+    """Call the other ranks, compile as the run was compiled before (or try to, the first time, as long as its
+    ``deadline`` leaves time for it), and note this sitting in the manifest.
 
     Raises:
         EtudeError: the run was compiled before and cannot be here: it would go on with other rounding; or the device
@@ -295,15 +316,24 @@ def begin_sitting(
             highlight=False,
             soft_wrap=True,
         )
+    if phases is not None:
+        phases.note("checking that this device computes rightly")
     errors = require_sound(plan.device).errors
     if plan.device.dtype == "bf16":  # whose tolerances hide small faults
         require_sound(replace(plan.device, dtype="fp32"))
     newest = run.checkpoints / checkpoint_name(state.step)
     checkpoint = newest if newest.is_dir() else None
     ranks.invite(Invitation(plan.settings, plan.data.fingerprint, run.path, checkpoint, wanted))
-    problem = compile_objective(objective, plan.device, wanted, ranks)
-    if problem is not None and wanted == "auto":
+    limit = None if deadline is None or wanted is True else deadline.compile_until - time.monotonic()
+    if phases is not None and wanted is not False:
+        phases.note("compiling" if limit is None else f"compiling, for {max(0.0, limit):.0f} s at most")
+    problem = compile_objective(objective, plan.device, wanted, ranks, limit)
+    if problem is None:
+        note_compiled_plan(plan)
+    elif wanted == "auto":
         console.print(f"training without torch.compile ({problem})", markup=False)
+    if phases is not None:
+        phases.note("training")
     sittings.append(
         sitting(plan, state.step, compiled=problem is None, processes=ranks.count, self_test=errors)
     )
@@ -347,22 +377,34 @@ def checkpoints_of(plan: Plan, run: RunFolder, state: TrainState, record: Record
 
 
 def run_tasks(
-    plan: Plan, objective: NextToken, ladder: Ladder, save: Save, passed: int, control: Control
+    plan: Plan,
+    objective: NextToken,
+    ladder: Ladder,
+    save: Save,
+    passed: int,
+    control: Control,
+    costs: TaskCosts | None = None,
 ) -> Sequence[Task]:
     """Look at the step, evaluate, sample, save: a checkpoint is then never ahead of what was written about it.
 
-    ``passed`` is the highest order of an n-gram model that was passed before this sitting.
+    ``passed`` is the highest order of an n-gram model that was passed before this sitting. ``costs`` take up what each
+    takes.
     """
     settings, train = plan.settings, plan.settings.train
-    evaluate = Evaluate(validation_text(plan), ladder, passed)
     prompt = opening_words(plan) if train.sample_prompt == "auto" else train.sample_prompt
-    sample = Sample(plan.data.tokenizer, prompt, settings.run.seed)
+    evaluate: TaskRun = Evaluate(validation_text(plan), ladder, passed)
+    sample: TaskRun = Sample(plan.data.tokenizer, prompt, settings.run.seed)
+    keep: TaskRun = save
+    if costs is not None:
+        costs.writing, costs.slowdown = lambda: save.seconds_writing, Slowdown()
+        evaluate, sample = costs.timed("evaluation", evaluate), costs.timed("sample", sample)
+        keep = costs.timed("checkpoint", save)
     return (
         *watching_tasks(train, objective),
         Task(evaluate, due=evaluation_due(train)),
         Task(sample, due=sample_due(train)),
         Task(partial(save_as_asked, save, control), due=lambda step: SAVE in control.asked()),
-        Task(save, due=save_due(train), on_stop=True, finish=save.finish),
+        Task(keep, due=save_due(train), on_stop=True, finish=save.finish),
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -48,6 +49,7 @@ class Save:
     beside_the_steps: bool = True
     provenance: Callable[[], Provenance] = Provenance
     warn: Callable[[str], object] = lambda line: None  # of what was set aside
+    seconds_writing: float = 0.0  # that the last one took
     _writer: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1))
     _copied: tuple[Snapshot, str] | None = None
     _writing: Future[None] | None = None
@@ -93,6 +95,7 @@ class Save:
             writing.result()
 
     def _write(self, snapshot: Snapshot, card: str, provenance: Provenance) -> None:
+        begin = time.monotonic()
         try:
             self.run.metrics.sync()
             self.run.samples.sync()
@@ -101,6 +104,7 @@ class Save:
                 self.warn(line)
         except OSError as error:
             raise write_failure(self.run.checkpoints, error) from error
+        self.seconds_writing = time.monotonic() - begin
 
 
 def require_room(folder: Path, needed: int) -> None:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
+import time
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+import torch
 from rich.console import Console
 from rich.panel import Panel
 from rich.text import Text
@@ -17,12 +19,13 @@ from etude.generate.sampling import USUAL_SAMPLING, NotFinite
 from etude.messages import command
 from etude.run import RunFolder
 from etude.train.plan import Plan
+from etude.train.trained import load_trained
 from etude.workflow.diagnosis.advice import again, lowered
 from etude.workflow.diagnosis.course import held_out_rise
 from etude.workflow.diagnosis.stability import broken_sentence, untrained
 from etude.workflow.display import format_duration, printable
 from etude.workflow.history import RunHistory
-from etude.workflow.language import load
+from etude.workflow.language import Language
 from etude.workflow.pretrain import Outcome
 from etude.workflow.tasks import CLOSING_SAMPLE_TOKENS, CLOSING_SAMPLES
 
@@ -30,8 +33,8 @@ BROKEN_RATE = 4
 """How many times lower the rates are that a run gets next whose loss diverged."""
 
 
-def close(outcome: Outcome, console: Console) -> None:
-    """Say how the sitting ended."""
+def close(outcome: Outcome, console: Console, until: float = math.inf) -> None:
+    """Say how the sitting ended; no sample is begun after ``until`` (of ``time.monotonic``)."""
     if outcome.reason == "stopped":
         say(
             console,
@@ -46,7 +49,7 @@ def close(outcome: Outcome, console: Console) -> None:
         say(console, broken)
     elif history.ladder is not None:
         say(console, ladder_sentence(history.ladder, history))
-    _speak(outcome.run.path, console)
+    _speak(outcome.run.path, console, until)
     say(console, "\nnext:\n" + (what_to_change(outcome.run) if broken else what_next(outcome.run.path)))
 
 
@@ -102,15 +105,14 @@ def what_to_change(run: RunFolder) -> str:
 
 def promise_sentence(plan: Plan, run: RunFolder, seconds: float) -> str:
     """How the run compares with what was promised of it: its time and its loss."""
-    assert plan.expected is not None
-    reached = RunHistory.load(run.path).evals[-1].bits_per_byte
     asked = format_duration(resolved(plan.settings.train.seconds, "train.seconds"))
+    told = f"\nAsked for {asked}, took {format_duration(seconds)}."
+    if plan.expected is None:
+        return f"{told} There was no time to find out which loss to expect."
+    reached = RunHistory.load(run.path).evals[-1].bits_per_byte
     low, high = plan.expected.low, plan.expected.high
     kept = "as expected" if plan.expected.holds(reached) else "not as expected"
-    return (
-        f"\nAsked for {asked}, took {format_duration(seconds)}. Expected {low:.3f} to {high:.3f} bits a byte, "
-        f"reached {reached:.3f}: {kept}."
-    )
+    return f"{told} Expected {low:.3f} to {high:.3f} bits a byte, reached {reached:.3f}: {kept}."
 
 
 def what_next(path: Path) -> str:
@@ -145,14 +147,30 @@ def _figures(history: RunHistory) -> list[str]:
     ]
 
 
-def _speak(path: Path, console: Console) -> None:
-    language = load(path)
+def _speak(path: Path, console: Console, until: float) -> None:
+    if time.monotonic() >= until:
+        say(console, "\nNo time was left for samples.")
+        return
+    found = load_trained(path, torch.get_num_threads())  # as many as trained, where others keep cores busy
+    language = Language(found.folder, found.model, found.tokenizer)
     settings = dataclasses.replace(USUAL_SAMPLING, max_new_tokens=CLOSING_SAMPLE_TOKENS)
     for seed in range(CLOSING_SAMPLES):
         try:
-            text = printable(language.generate("", settings, seed).strip())
+            text = printable(_until(language.stream("", settings, seed), until).strip())
         except NotFinite as error:
             say(console, f"\nit writes nothing: {error}")
             return
         title = f"sample {seed + 1}, without a prompt"
         console.print(Panel(Text(text), title=title, title_align="left", border_style="blue"))
+        if time.monotonic() >= until:
+            return
+
+
+def _until(pieces: Iterator[str], until: float) -> str:
+    """The text up to the piece at which the time is over; then an ellipsis."""
+    text = ""
+    for piece in pieces:
+        text += piece
+        if time.monotonic() >= until:
+            return text + "…"
+    return text

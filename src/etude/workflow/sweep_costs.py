@@ -9,9 +9,12 @@ from etude.config import resolved
 from etude.evaluate.network_answerer import ModelAnswerer
 from etude.train.checkpoint import kept_for_good
 from etude.train.plan import Plan, initial_state
+from etude.workflow.measuring import seconds_per_step, tokens_per_step
 from etude.workflow.probing import Questions
-from etude.workflow.timed import COMPILED_STEPS, TaskCosts, seconds_per_step, task_costs, tokens_per_step
+from etude.workflow.task_costs import TaskCosts, task_costs
 
+COMPILED_STEPS = 12
+"""Updates of a compiled step that is timed."""
 OVERHEAD_SECONDS = 15.0
 """Of the two processes of a member: they begin, load, and compile from the cache."""
 NULLS = 2

@@ -1,79 +1,85 @@
 """``--time``: the size whose expected loss is lowest among those that this machine can train in the time.
 
-1. Two pilots of the narrowest shape are trained on the text itself for a few seconds.
-2. Wider shapes are timed, a few real updates each, until two in a row promise no more.
-3. The chosen one is compiled as the run will be, timed once more together with its evaluations, samples and
-   checkpoints, and given as many steps as fit.
+All that comes before step 1, besides the preparation of the text, takes ``SHARE`` of the time at most. Each part of it
+looks at the clock and is cut short:
 
-Everything is measured on this device and this text when the run is planned; nothing is looked up.
+1. Two pilots of the narrowest shape are trained on the text itself, as long as there is time for. Without them no loss
+   is foretold, and nothing else changes.
+2. Wider shapes are timed, a few real updates each, until two in a row promise no more. Those that there is no time for
+   are foreseen from the others by their FLOPs; where none could be tried, by the rate of a matrix product.
+3. The chosen one is given as many steps as fit. It is compiled if that is foreseen to fit, and trained uncompiled
+   otherwise. What is foreseen wrongly, the pace makes up for (:mod:`etude.workflow.pace`).
 """
 
 from __future__ import annotations
 
 import math
 import statistics
-import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
-from tempfile import TemporaryDirectory, mkdtemp
+from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
 from etude.config import Settings, resolved
 from etude.data.prepare import PreparedData
 from etude.device import place_on_machine
 from etude.errors import InputError
-from etude.model.cost import count_parameters, training_flops_per_token
-from etude.train.checkpoint import Snapshot, save_checkpoint
-from etude.train.compilation import compile_objective
-from etude.train.dial import MAX_EPOCHS
-from etude.train.forecast import LONG_PILOT, SHORT_PILOT, Forecast, Pilot, forecast
-from etude.train.loop import Loop
-from etude.train.plan import Plan, initial_state, next_token_objective, plan_on, validation_text
+from etude.model.cost import count_parameters
+from etude.train.compilation import foreseen_seconds
+from etude.train.dial import MAX_EPOCHS, Derived
+from etude.train.forecast import LEAST_PILOT, LONG_PILOT, Forecast, Pilot, forecast, potential
+from etude.train.plan import Plan, plan_on
 from etude.train.sizes import SHAPES, SIZES, Shape, Size
+from etude.workflow.measuring import Machine, ThisMachine, Trial, step_flops, tokens_per_step
 from etude.workflow.pace import Deadline
-from etude.workflow.tasks import (
-    CLOSING_SAMPLE_TOKENS,
-    CLOSING_SAMPLES,
-    SAMPLE_TOKENS,
-    Sample,
-    evaluation_due,
-    opening_words,
-    sample_due,
-    save_due,
-)
+from etude.workflow.phases import Phases, clock_time
+from etude.workflow.task_costs import SCORING, TaskCosts
 
-SHORTEST = 30.0
-"""Seconds: less cannot hold the measurements and a run worth having."""
-TIMED_STEPS, COMPILED_STEPS = 3, 12
+SHARE = 0.2
+"""Of the time that is left once the text is prepared: all that comes before step 1 is done in it."""
+PILOTS_UNTIL, SHAPES_UNTIL, TIMING_UNTIL = 0.6, 0.75, 0.85
+"""Of that share; the rest is for the self-test, the compiler, and what is done at step 0."""
+SHORTEST, LEAST_LEFT = 10.0, 5.0
+"""Seconds that a run may be given, and that must be left of them once the text is prepared."""
+MARGIN = 0.01
+"""Of the time, that a run plans to end before it is over."""
+TIMED_STEPS = 4
+"""Updates of a shape that is timed; the first also finds its memory."""
 TRIAL_TOKENS = 2_300_000
 """Length of the run that a shape's batch is taken from while it is timed."""
-MEASURING_SHARE = 0.1
-"""Of the time, at most, for timing shapes."""
-CLOSING_SECONDS = 1.0
-"""To load what was saved, besides the samples at the very end; the pictures and words of it."""
-SECONDS_TO_START_A_LAYER = 1.0
-"""Compiled code comes from the cache by then, but the network is traced again."""
+EFFICIENCY = 0.25
+"""Of the rate of a matrix product, what a small network's step is taken to reach before one was timed."""
+IN_STEPS = 0.85
+"""Of the time, that is taken to be spent in steps while shapes are compared."""
+CAREFUL = 0.85
+"""Of the time that pilots may take, what they are planned for."""
+SELF_TEST_SECONDS, LADDER_SECONDS_A_MB = 0.4, 0.25
+CLOSING_SHARE = 0.15
+"""Of the time, at most, for what is shown at the end."""
+COMPILED_GAIN = 1.25
+"""How many times as fast a compiled step is taken to be, until it is measured."""
+EVALUATION_SHARE, LEAST_EVAL_TOKENS = 0.01, 1024
+"""Of the time, what one evaluation may take; and its tokens at least."""
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A shape, how much text it can read in the time, and what loss that promises."""
+    """A shape, how much text it can read in the time, and what that promises."""
 
     shape: Shape
     tokens: int
-    expected: Forecast
+    gain: float
+    """The larger, the lower the loss: :func:`etude.train.forecast.potential`."""
+    expected: Forecast | None
 
 
 @dataclass(frozen=True)
 class Promise:
     """What ``--time`` comes to."""
 
-    size: Size
-    expected: Forecast
+    plan: Plan
     candidates: Sequence[Candidate]
     deadline: Deadline
     time_left_over: float
@@ -86,180 +92,254 @@ class Promise:
         )
         for candidate in self.candidates:
             shape, loss = candidate.shape, candidate.expected
-            mark = "→" if shape == self.size.shape else ""
-            band = f"{loss.middle:.3f}  ({loss.low:.3f} to {loss.high:.3f})"
+            mark = "→" if shape == self.shape else ""
+            band = f"{loss.middle:.3f}  ({loss.low:.3f} to {loss.high:.3f})" if loss else "no time to tell"
             table.add_row(
                 mark, str(shape.hidden_size), str(shape.num_hidden_layers), f"{candidate.tokens:,}", band
             )
         return table
 
+    @property
+    def shape(self) -> Shape:
+        """The best of the shapes that were considered."""
+        return max(self.candidates, key=lambda candidate: candidate.gain).shape
 
-def choose_size(data: PreparedData, settings: Settings, deadline: float, console: Console) -> Promise:
-    """The best size for the time left until ``deadline`` (of ``time.monotonic``).
 
-    Raises:
-        InputError: less time than a run needs, or several processes.
-    """
+def require_time(seconds: float) -> None:
+    """Raises InputError for a time that is refused before anything is done, or for several processes."""
     if place_on_machine()[1] > 1:
         raise InputError("--time measures one process: with torchrun give --size or --steps")
-    seconds = deadline - time.monotonic()
     if seconds < SHORTEST:
         raise InputError(
-            f"once the text is prepared {max(0.0, seconds):.0f} s of the time are left, and a run needs "
-            f"{SHORTEST:.0f}: give a longer --time, or --size nano without one"
+            f"a run takes {SHORTEST:.0f} s at least, to begin, to evaluate and to save: give a longer --time, or "
+            "--steps without one"
         )
-    with console.status("measuring this machine on this text"):
-        pilot = run_pilots(data, settings)
-        candidates = time_shapes(data, settings, pilot, deadline)
-        best = min(candidates, key=lambda candidate: candidate.expected.middle)
-        size, run_deadline, left_over = fill_time(data, settings, best, deadline)
-    expected = expected_loss(plan_on(data, settings, size), pilot, size.tokens)
-    return Promise(size, expected, candidates, run_deadline, left_over)
 
 
-def run_pilots(data: PreparedData, settings: Settings) -> Pilot:
-    """Train the narrowest shape for a moment, and for a longer one, and score both."""
-    asked = Settings(data=settings.data, tokenizer=settings.tokenizer, device=settings.device)
-    short, long = (plan_on(data, asked, size) for size in (SHORT_PILOT, LONG_PILOT))
-    parameters = count_parameters(long.model).non_embedding
-    tokens = resolved(long.settings.train.steps, "train.steps") * tokens_per_step(long)
-    return Pilot(train_briefly(short), train_briefly(long), parameters, tokens)
+def choose_size(
+    data: PreparedData,
+    settings: Settings,
+    deadline: float,
+    phases: Phases,
+    derived: Derived | None = None,
+    machine: Machine | None = None,
+) -> Promise:
+    """The best size for the time left until ``deadline`` (of the machine's clock).
 
+    ``derived`` are settings that were derived before, with their reasons.
 
-def train_briefly(plan: Plan) -> float:
-    """Carry out a plan without a run folder; the bits per byte at its end."""
-    state = initial_state(plan)
-    loop = Loop(state, next_token_objective(plan, state), plan.settings.train, plan.device)
-    for _ in range(loop.objective.num_steps):
-        loop.one_step()
-    return validation_text(plan).score(state.model).bits_per_byte
-
-
-def time_shapes(data: PreparedData, settings: Settings, pilot: Pilot, deadline: float) -> Sequence[Candidate]:
-    """Wider and wider shapes, until two in a row promise no more; what takes too long to time is scaled by FLOPs."""
-    began = time.monotonic()
-    allowed = MEASURING_SHARE * (deadline - began)
-    candidates: list[Candidate] = []
-    seconds_per_flop, measuring = 0.0, True
-    for shape in SHAPES if settings.model.size == "auto" else [SIZES[settings.model.size].shape]:
-        plan = plan_on(data, settings, Size(shape, TRIAL_TOKENS))
-        foreseen = (TIMED_STEPS + 1) * seconds_per_flop * step_flops(plan)
-        measuring = not candidates or (measuring and time.monotonic() - began + foreseen < allowed)
-        if measuring:
-            seconds_per_flop = seconds_per_step(plan, TIMED_STEPS) / step_flops(plan)
-        rate = tokens_per_step(plan) / (seconds_per_flop * step_flops(plan))
-        tokens = worth_reading(rate * (deadline - time.monotonic()), plan)
-        candidates.append(Candidate(shape, tokens, expected_loss(plan, pilot, tokens)))
-        losses = [candidate.expected.middle for candidate in candidates]
-        if len(losses) > 2 and min(losses[-2:]) > losses[-3]:
-            break
-    return candidates
-
-
-def fill_time(
-    data: PreparedData, settings: Settings, best: Candidate, deadline: float
-) -> tuple[Size, Deadline, float]:
-    """As many tokens for the best shape as fit, by the clock of the run's own compiled step and its own tasks.
-
-    Also what the run has to keep to, and how many seconds are left over because the text is read out.
+    Raises:
+        InputError: less time than a run needs.
     """
-    tokens = best.tokens
-    for _ in range(2):
-        plan = plan_on(data, settings, Size(best.shape, tokens))
-        compiled = plan.settings.device.compile is not False
-        step = seconds_per_step(plan, COMPILED_STEPS, compiled=compiled)
-        costs = task_costs(plan)
-        start = SECONDS_TO_START_A_LAYER * plan.model.num_hidden_layers if compiled else 0.0
-        last = resolved(plan.settings.train.steps, "train.steps")
-        between = costs.each_once + costs.between(plan, 0, last)
-        left = deadline - time.monotonic() - start - between - costs.at_the_end
-        tokens = worth_reading(left / step * tokens_per_step(plan), plan)
-        if _step_of(plan_on(data, settings, Size(best.shape, tokens))) == _step_of(plan):
-            break  # otherwise a run of this length has another step: time that one
-    left_over = left - step * (tokens / tokens_per_step(plan) + 1)
-    size = Size(best.shape, tokens)
-    chosen = plan_on(data, settings, size)
-    most_steps = worth_reading(math.inf, chosen) // tokens_per_step(chosen)
-    return size, Deadline(deadline, costs.at_the_end, partial(costs.between, chosen), most_steps), left_over
-
-
-def _step_of(plan: Plan) -> tuple[int, bool]:
-    """What the time of a step depends on besides the shape."""
-    return tokens_per_step(plan), resolved(plan.settings.train.dropout, "train.dropout") > 0
-
-
-def seconds_per_step(plan: Plan, steps: int, *, compiled: bool = False) -> float:
-    """The median of a few real updates of the real model on the real text, after a first; nothing is kept."""
-    state = initial_state(plan)
-    objective = next_token_objective(plan, state)
-    if compiled:
-        compile_objective(objective, plan.device, "auto")
-    loop = Loop(state, objective, plan.settings.train, plan.device)
-    loop.one_step()
-    times = []
-    for _ in range(steps):
-        plan.device.synchronize()
-        begin = time.perf_counter()
-        loop.one_step()
-        plan.device.synchronize()
-        times.append(time.perf_counter() - begin)
-    return statistics.median(times)
-
-
-@dataclass(frozen=True)
-class TaskCosts:
-    """Seconds that each thing between steps takes once."""
-
-    evaluation: float
-    sample: float
-    checkpoint: float
-
-    def between(self, plan: Plan, first: int, last: int) -> float:
-        """Those that are due from step ``first`` on and before step ``last``, but for the ones before step 1."""
-        train, steps = plan.settings.train, range(max(1, first), last)
-        costs = (self.evaluation, self.sample, self.checkpoint)
-        dues = (evaluation_due(train), sample_due(train), save_due(train))
-        return sum(cost * sum(map(due, steps)) for cost, due in zip(costs, dues, strict=True))
-
-    @property
-    def each_once(self) -> float:
-        return self.evaluation + self.sample + self.checkpoint
-
-    @property
-    def at_the_end(self) -> float:
-        """From the last step to the last line: each once, and the samples that close a run."""
-        closing = CLOSING_SECONDS + self.sample * CLOSING_SAMPLES * CLOSING_SAMPLE_TOKENS / SAMPLE_TOKENS
-        return self.each_once + closing
-
-
-def task_costs(plan: Plan) -> TaskCosts:
-    """What an evaluation, a sample and a checkpoint of the plan take: each is done here."""
-    state = initial_state(plan)
-    sample = Sample(plan.data.tokenizer, opening_words(plan), plan.settings.run.seed)
-    with TemporaryDirectory() as name:
-        tokenizer = Path(name) / "tokenizer"
-        plan.data.tokenizer.save(tokenizer)
-        return TaskCosts(
-            _seconds(lambda: validation_text(plan).score(state.model)),
-            _seconds(lambda: sample(state)),
-            _seconds(
-                lambda: save_checkpoint(
-                    Path(mkdtemp(dir=name)), Snapshot.of(state), plan.model, tokenizer, card=""
-                )
-            ),
+    machine = machine or ThisMachine()
+    left = deadline - machine.now()
+    if left < LEAST_LEFT:
+        raise InputError(
+            f"preparing the text left {clock_time(left)} of the {clock_time(phases.seconds)}; it is prepared now, so "
+            "the same command has more time left when typed again, or give a longer --time"
         )
+    planning = Planning(data, settings, machine, deadline, dict(derived or {}))
+    with phases("training two small pilots on the text, to see what it has to give"):
+        pilot = planning.run_pilots()
+    with phases("timing wider networks"):
+        candidates = planning.time_shapes(pilot)
+        best = max(candidates, key=lambda candidate: candidate.gain)
+        return planning.fill_time(best, candidates, pilot)
 
 
-def _seconds(do: Callable[[], object]) -> float:
-    """Of the second time: the first one also finds its memory and its modules."""
-    do()
-    begin = time.perf_counter()
-    do()
-    return time.perf_counter() - begin
+@dataclass
+class Planning:
+    """The choice of a size, with a clock beside it."""
+
+    data: PreparedData
+    settings: Settings
+    machine: Machine
+    over_at: float
+    derived: dict[str, tuple[Any, str]]
+    seconds_per_flop: float = field(init=False)  # of the step that was timed last
+    _began: float = field(init=False)
+    _timed: dict[tuple[int, int, bool], float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._began = self.machine.now()
+        rate = self.machine.product_rate(self._plan(Size(SHAPES[0], TRIAL_TOKENS)).device)
+        self.seconds_per_flop = 1 / (EFFICIENCY * rate)
+
+    @property
+    def left(self) -> float:
+        return self.over_at - self.machine.now()
+
+    def until(self, part: float = 1.0) -> float:
+        """Seconds until ``part`` of the share is over."""
+        return self._began + part * SHARE * (self.over_at - self._began) - self.machine.now()
+
+    def run_pilots(self) -> Pilot | None:
+        """Train the narrowest shape for a moment, and four times as long, and score both; None without time for it."""
+        tokens = self._pilot_tokens(LONG_PILOT.tokens, scores=2, runs=1.25)
+        if tokens < LEAST_PILOT:
+            return None
+        short = self._pilot_plan(tokens // 4)
+        first = self._train(short)
+        if first is None:
+            return None
+        # The first one has shown the machine at work; the second has what it leaves.
+        long = self._pilot_plan(self._pilot_tokens(tokens, scores=1, runs=1.0))
+        if _tokens(long) < 3 * _tokens(short):
+            return None
+        second = self._train(long)
+        if second is None:
+            return None
+        parameters = count_parameters(long.model).non_embedding
+        return Pilot(first, second, parameters, _tokens(long), _tokens(short))
+
+    def _pilot_tokens(self, most: int, scores: int, runs: float) -> int:
+        """How long the longer pilot may be, where ``runs`` times its tokens are trained on and ``scores`` scored."""
+        plan = self._pilot_plan(most // 4)
+        step = self._step_seconds(plan, self.until(PILOTS_UNTIL) / 4)
+        fitting = CAREFUL * self.until(PILOTS_UNTIL) * tokens_per_step(plan) / step
+        scored = resolved(plan.settings.train.eval_tokens, "train.eval_tokens")
+        return max(1, min(most, int((fitting - scores * SCORING * scored) / runs)))
+
+    def _pilot_plan(self, tokens: int) -> Plan:
+        own = Settings(
+            data=self.settings.data, tokenizer=self.settings.tokenizer, device=self.settings.device
+        )
+        return plan_on(self.data, own, Size(SHAPES[0], tokens), derived=self.derived)
+
+    def _train(self, plan: Plan) -> float | None:
+        """Carry out a plan; the bits per byte at its end. None where there was no time for all of it."""
+        trial, first = self.machine.trial(plan), self.machine.now()
+        step = 0.0
+        for done in range(1, resolved(plan.settings.train.steps, "train.steps") + 1):
+            if self.until(PILOTS_UNTIL) < step:
+                return None
+            trial.step()
+            step = (self.machine.now() - first) / done
+        self._note(plan, step)
+        scored = resolved(plan.settings.train.eval_tokens, "train.eval_tokens")
+        if self.until(SHAPES_UNTIL) < SCORING * scored * step / tokens_per_step(plan):
+            return None
+        return trial.bits_per_byte()
+
+    def time_shapes(self, pilot: Pilot | None) -> Sequence[Candidate]:
+        """Wider and wider shapes, until two in a row promise no more; what takes too long to time goes by FLOPs."""
+        candidates: list[Candidate] = []
+        size = self.settings.model.size
+        for shape in SHAPES if size == "auto" else [SIZES[size].shape]:
+            try:
+                plan = self._plan(Size(shape, TRIAL_TOKENS))
+            except InputError:  # no memory for it, nor for wider ones
+                if candidates:
+                    break
+                raise
+            rate = tokens_per_step(plan) / self._step_seconds(plan, self.until(SHAPES_UNTIL))
+            fitting = rate * IN_STEPS * self.left  # less than one step where the machine is slow
+            tokens = worth_reading(fitting, plan)
+            parameters = count_parameters(plan.model).non_embedding
+            narrow = count_parameters(self._pilot_plan(LEAST_PILOT).model).non_embedding
+            gain = potential(parameters, min(tokens, fitting), self.data.train.num_tokens, narrow)
+            candidates.append(Candidate(shape, tokens, gain, expected_loss(plan, pilot, tokens)))
+            gains = [candidate.gain for candidate in candidates]
+            if len(gains) > 2 and max(gains[-2:]) < gains[-3]:
+                break
+        return candidates
+
+    def fill_time(self, best: Candidate, candidates: Sequence[Candidate], pilot: Pilot | None) -> Promise:
+        """As many tokens for the best shape as fit, and what the run has to keep to."""
+        tokens = best.tokens
+        for _ in range(2):  # a run of another length may have another step
+            size = Size(best.shape, tokens)
+            plan = self._plan(size)
+            step = self._step_seconds(plan, self.until(TIMING_UNTIL))
+            plan = self._affordable(plan, size, step)
+            compiler = self._compiler_seconds(plan, step)
+            costs = TaskCosts.foreseen(plan, step, self.machine.slowdown)
+            costs.most_closing = CLOSING_SHARE * (self.over_at - self._began)
+            if compiler is None:
+                plan = self._plan(size)
+            elif compiler > 0:
+                step /= COMPILED_GAIN
+            last = resolved(plan.settings.train.steps, "train.steps")
+            start = self._seconds_to_start(plan, costs) + (compiler or 0.0)
+            left = self.left * (1 - MARGIN) - start - costs.between(plan, 0, last) - costs.at_the_end
+            tokens = worth_reading(left / step * tokens_per_step(plan), plan)
+        left_over = left - step * (tokens / tokens_per_step(plan) + 1)
+        plan = self._plan(Size(best.shape, tokens))
+        plan = self._plan(Size(best.shape, tokens), expected_loss(plan, pilot, tokens))
+        most_steps = worth_reading(math.inf, plan) // tokens_per_step(plan)
+        deadline = Deadline(
+            self.over_at - MARGIN * self.left,
+            costs,
+            partial(costs.between, plan),
+            most_steps,
+            compile_until=self.machine.now() + self.until() - costs.each_once,
+        )
+        return Promise(plan, candidates, deadline, left_over)
+
+    def _affordable(self, plan: Plan, size: Size, step: float) -> Plan:
+        """The plan with evaluations that are not too long for the time, on a machine with such a step."""
+        token = SCORING * step / tokens_per_step(plan)
+        most = max(LEAST_EVAL_TOKENS, int(EVALUATION_SHARE * self.left / token))
+        if resolved(plan.settings.train.eval_tokens, "train.eval_tokens") > most:
+            reason = f"an evaluation then takes about {100 * EVALUATION_SHARE:.0f} % of the time"
+            self.derived["train.eval_tokens"] = (most, reason)
+        return self._plan(size)
+
+    def _compiler_seconds(self, plan: Plan, step: float) -> float | None:
+        """What compiling takes, 0 where it is not wanted; None where there is no time, which the settings then say."""
+        if plan.settings.device.compile is False:
+            return 0.0
+        warm = self.machine.compiled_before(plan)
+        seconds = foreseen_seconds(plan.model.num_hidden_layers, warm=warm) * self.machine.slowdown()
+        costs = TaskCosts.foreseen(plan, step, self.machine.slowdown)
+        there = self.until() - self._seconds_to_start(plan, costs)
+        if seconds <= there or self.settings.device.compile is True:
+            return seconds
+        reason = f"compiling would take about {clock_time(seconds)}, and {clock_time(there)} are there for it"
+        self.derived["device.compile"] = (False, reason)
+        return None
+
+    def _seconds_to_start(self, plan: Plan, costs: TaskCosts) -> float:
+        """From here to step 1, without compiling: the n-grams, the self-test, and what is done at step 0."""
+        megabytes = min(self.data.train.source_bytes, plan.settings.ladder.max_train_bytes) / 1e6
+        alone = SELF_TEST_SECONDS + LADDER_SECONDS_A_MB * megabytes
+        return alone * self.machine.slowdown() + costs.each_once
+
+    def _plan(self, size: Size, expected: Forecast | None = None) -> Plan:
+        return plan_on(self.data, self.settings, size, expected, self.derived)
+
+    def _step_seconds(self, plan: Plan, allowed: float) -> float:
+        """Of an update of the plan: measured if it fits into ``allowed`` seconds, else foreseen by its FLOPs."""
+        key = self._key(plan)
+        foreseen = self.seconds_per_flop * step_flops(plan)
+        if key not in self._timed and TIMED_STEPS * foreseen < allowed:
+            end = self.machine.now() + allowed
+            self._note(plan, self._time(self.machine.trial(plan), end))
+        return self._timed.get(key, foreseen)
+
+    def _time(self, trial: Trial, end: float) -> float:
+        """The median of a few updates after a first, of those that are made before ``end``."""
+        times: list[float] = []
+        while len(times) < TIMED_STEPS and (not times or self.machine.now() + times[-1] < end):
+            begin = self.machine.now()
+            trial.step()
+            times.append(self.machine.now() - begin)
+        return statistics.median(times[1:] or times)
+
+    def _note(self, plan: Plan, step: float) -> None:
+        self.seconds_per_flop = step / step_flops(plan)
+        self._timed[self._key(plan)] = step
+
+    def _key(self, plan: Plan) -> tuple[int, int, bool]:
+        """What the time of a step depends on."""
+        dropout = resolved(plan.settings.train.dropout, "train.dropout") > 0
+        return count_parameters(plan.model).total, tokens_per_step(plan), dropout
 
 
-def expected_loss(plan: Plan, pilot: Pilot, tokens: int) -> Forecast:
+def expected_loss(plan: Plan, pilot: Pilot | None, tokens: int) -> Forecast | None:
     """What the plan's network is expected to reach after ``tokens``."""
+    if pilot is None:
+        return None
     return forecast(pilot, count_parameters(plan.model).non_embedding, tokens, plan.data.train.num_tokens)
 
 
@@ -269,12 +349,5 @@ def worth_reading(tokens: float, plan: Plan) -> int:
     return max(1, int(most / tokens_per_step(plan))) * tokens_per_step(plan)
 
 
-def tokens_per_step(plan: Plan) -> int:
-    train = plan.settings.train
-    return resolved(train.batch_rows, "train.batch_rows") * resolved(train.context, "train.context")
-
-
-def step_flops(plan: Plan) -> float:
-    """Floating-point operations of one update's matrix products."""
-    context = resolved(plan.settings.train.context, "train.context")
-    return tokens_per_step(plan) * training_flops_per_token(plan.model, context, causal=True)
+def _tokens(plan: Plan) -> int:
+    return resolved(plan.settings.train.steps, "train.steps") * tokens_per_step(plan)
