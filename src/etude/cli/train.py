@@ -123,11 +123,12 @@ def _watched(job: Job, runs: Path, studio: bool) -> None:
         typer.Exit: it was stopped before its end.
     """
     from etude.cli.unread import outlive_reader
-    from etude.device import place_on_machine
+    from etude.device import place_on_machine, require_one_machine
     from etude.workflow.signals import STOPPED
     from etude.workflow.studio import studio_beside
 
     outlive_reader()
+    require_one_machine()
     place, count = place_on_machine()
     with studio_beside(runs, studio and place == 0) as beside:
         from etude.workflow import jobs  # takes seconds, in which the studio begins

@@ -165,7 +165,11 @@ def _fit(
         display = training_display(console, title, num_steps, ladder, passed)
         control = Control(run.path)
         control.clear()
-        with display as panel, asked_to_stop(stop_at, control) as should_stop, memory_noted(plan, run):
+        with (
+            display as panel,
+            asked_to_stop(stop_at, control, ranks.orphaned) as should_stop,
+            memory_noted(plan, run),
+        ):
             begin_sitting(plan, run, state, objective, console, ranks)
             save = checkpoints_of(plan, run, state)
             tasks = run_tasks(plan, objective, ladder, save, max(passed, default=0), control)
@@ -215,7 +219,7 @@ def follow(ranks: Ranks) -> Outcome:
     if told.checkpoint is not None:
         load_state(verify_checkpoint(told.checkpoint), state)
     objective = next_token_objective(plan, state, ranks)
-    with asked_to_stop() as should_stop:
+    with asked_to_stop(orphaned=ranks.orphaned) as should_stop:
         compile_objective(objective, plan.device, told.compile, ranks)
         loop = Loop(
             state,
