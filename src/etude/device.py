@@ -158,7 +158,7 @@ def place_on_machine() -> tuple[int, int]:
 
 
 def require_one_machine() -> None:
-    """Raises InputError where this process was started as one of several machines': each would train a run of its own."""
+    """Raises InputError where this process is one of several machines': each would train a run of its own."""
     _, count = place_on_machine()
     everywhere = _count_in_environment("WORLD_SIZE", count)
     if everywhere > count:
@@ -172,7 +172,9 @@ def require_one_machine() -> None:
 def _count_in_environment(name: str, otherwise: int) -> int:
     value = os.environ.get(name, "")
     if value and not (value.isascii() and value.isdecimal()):
-        raise InputError(f"the environment variable {name} is {value!r}, and torchrun sets it to a number: unset it")
+        raise InputError(
+            f"the environment variable {name} is {value!r}, and torchrun sets it to a number: unset it"
+        )
     return int(value) if value else otherwise
 
 

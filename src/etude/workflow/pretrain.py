@@ -164,7 +164,8 @@ def _fit(
         num_steps = last_step(objective.num_steps, state.revisions)
         display = training_display(console, title, num_steps, ladder, passed)
         control = Control(run.path)
-        control.clear()
+        for problem in control.clear():
+            console.print(problem, markup=False, highlight=False, soft_wrap=True)
         with (
             display as panel,
             asked_to_stop(stop_at, control, ranks.orphaned) as should_stop,
