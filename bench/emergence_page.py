@@ -20,7 +20,7 @@ from shutil import which
 from rich.console import Console
 
 from etude.evaluate.records import read_records
-from etude.run import read_object
+from etude.files import read_object
 from etude.workflow.emergence import emergence
 from etude.workflow.emergence_study import Ability, Study, law_of
 from etude.workflow.emergence_words import interval_of, law_lines, score_of

@@ -12,6 +12,7 @@ SOURCE = Path(__file__).parent.parent / "src" / "etude"
 ORDER = [
     "errors",
     "untrusted",
+    "files",
     "config",
     "system",
     "run",
@@ -29,7 +30,7 @@ ORDER = [
 ]
 MAX_FILE_LINES = 400
 MAX_FUNCTION_LINES = 60
-LIGHT = {"etude", "errors", "untrusted", "config", "system", "run", "device", "cli"}
+LIGHT = {"etude", "errors", "untrusted", "files", "config", "system", "run", "device", "cli"}
 """Imported by `import etude` or `etude --help`: nothing heavy at the top of these, data and evaluate included."""
 HEAVY = {"torch", "transformers", "matplotlib", "pyarrow", "datasets", "tokenizers", "safetensors"}
 FILES = sorted(SOURCE.rglob("*.py"))

@@ -17,17 +17,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from etude.errors import EtudeError, InputError
-from etude.run import (
-    STAGING_PREFIX,
-    JsonLines,
-    RunFolder,
-    free_name,
-    read_json,
-    staged_folder,
-    sweep_staging,
-    write_atomic,
-    write_json,
-)
+from etude.files import STAGING_PREFIX, read_json, staged_folder, sweep_staging, write_atomic, write_json
+from etude.run import JsonLines, RunFolder, free_name
 
 
 @contextmanager
@@ -84,7 +75,7 @@ def test_a_sweep_takes_what_the_dead_left_and_nothing_else(tmp_path: Path) -> No
         (tmp_path / name).mkdir()
     (tmp_path / f"{STAGING_PREFIX}file").write_text("a file that is being written")
     dying = (
-        "import os, pathlib, signal, sys; from etude.run import staged_folder\n"
+        "import os, pathlib, signal, sys; from etude.files import staged_folder\n"
         "with staged_folder(pathlib.Path(sys.argv[1])) as folder:\n"
         "    (folder / 'a').write_text('half')\n"
         "    os.kill(os.getpid(), signal.SIGKILL)\n"
@@ -115,7 +106,7 @@ def test_a_folder_swept_before_it_is_locked_is_made_again(
             sweep_staging(tmp_path)
         return result
 
-    monkeypatch.setattr(f"etude.run.{moment}", then_sweep)
+    monkeypatch.setattr(f"etude.files.{moment}", then_sweep)
     with staged_folder(tmp_path / "new") as folder:
         assert len(swept) == 1
         assert folder not in swept

@@ -20,7 +20,7 @@ from etude.data.report import DataReport, human_bytes
 from etude.data.report_picture import draw_report
 from etude.data.tokens import vocabulary
 from etude.errors import EtudeError, InputError
-from etude.run import STAGING_PREFIX, staged_folder
+from etude.files import STAGING_PREFIX, staged_folder
 
 
 @pytest.fixture

@@ -22,7 +22,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 
-from etude.run import STAGING_PREFIX, RunFolder
+from etude.files import STAGING_PREFIX
+from etude.run import RunFolder
 from etude.train.checkpoint import list_checkpoints, step_of
 from etude.workflow.signals import STOPPED
 from programme import (

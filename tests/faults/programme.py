@@ -29,7 +29,8 @@ from rich.console import Console
 from etude.config import DeviceSettings, load_settings, with_values
 from etude.device import choose_device
 from etude.errors import EtudeError
-from etude.run import STAGING_PREFIX, RunFolder
+from etude.files import STAGING_PREFIX
+from etude.run import RunFolder
 from etude.train.checkpoint import newest_good_checkpoint
 from etude.workflow import jobs
 from etude.workflow.signals import STOPPED

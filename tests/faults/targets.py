@@ -171,7 +171,7 @@ def _read_replay(folder: Path) -> None:
 
 
 def _read_resume(folder: Path) -> None:
-    from etude.run import read_object
+    from etude.files import read_object
     from etude.train.plan import initial_state
     from etude.workflow.continuing import reopen
     from etude.workflow.history import RunHistory
@@ -257,7 +257,7 @@ def _write(path: Path, value: Any) -> None:
 
 
 def _reseal_checkpoint(folder: Path) -> None:
-    from etude.run import hash_file
+    from etude.files import hash_file
 
     marker = json.loads((folder / "train_state.json").read_text())
     for name in marker["checksums"]:
@@ -267,14 +267,14 @@ def _reseal_checkpoint(folder: Path) -> None:
 
 
 def _reseal_tokenizer(folder: Path) -> None:
-    from etude.run import hash_file
+    from etude.files import hash_file
 
     record = json.loads((folder / "etude_tokenizer.json").read_text())
     _write(folder / "etude_tokenizer.json", {**record, "hash": hash_file(folder / "tokenizer.json")})
 
 
 def _reseal_run(folder: Path) -> None:
-    from etude.run import hash_file
+    from etude.files import hash_file
 
     manifest = json.loads((folder / "manifest.json").read_text())
     _write(folder / "manifest.json", {**manifest, "settings_hash": hash_file(folder / "run.toml")})

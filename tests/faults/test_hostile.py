@@ -23,7 +23,8 @@ from etude.data.tokens.tokenizer import EtudeTokenizer, existing_tokenizer
 from etude.data.tokens.vocabulary import train_char
 from etude.errors import InputError
 from etude.evaluate.ladder import Ladder, Rung
-from etude.run import JsonLines, RunFolder, write_json
+from etude.files import write_json
+from etude.run import JsonLines, RunFolder
 from etude.train.checkpoint import MARKER, verify_checkpoint
 from etude.workflow.history import RunHistory
 from etude.workflow.list_runs import show

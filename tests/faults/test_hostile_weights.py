@@ -19,9 +19,9 @@ from hypothesis import strategies as st
 from anything import ANYTHING, many, refusal
 from etude.data.tables import load_table
 from etude.errors import InputError
+from etude.files import write_json
 from etude.model.folder import load_model_folder, save_model_folder
 from etude.model.hf_config import config_from_hf, config_to_hf
-from etude.run import write_json
 from networks import make_config, make_network
 
 CONFIGS = {name: config_to_hf(make_config(name)) for name in ("llama", "qwen3", "gpt2", "mlp")}

@@ -16,8 +16,8 @@ from rich.console import Console
 from etude.config import load_settings
 from etude.data.primer.generator import documents
 from etude.errors import InputError
+from etude.files import read_object
 from etude.model.build import build_model
-from etude.run import read_object
 from etude.train.checkpoint import list_checkpoints, step_of
 from etude.train.checksum import checksum
 from etude.train.loop import TrainState

@@ -13,8 +13,9 @@ from test_pretrain import comparable, stop_after
 
 from etude.config import Settings, load_settings, with_values
 from etude.errors import InputError
+from etude.files import hash_file
 from etude.model.folder import load_model_folder
-from etude.run import RunFolder, hash_file
+from etude.run import RunFolder
 from etude.train.checkpoint import checkpoint_name, list_checkpoints
 from etude.train.loop import Loop
 from etude.workflow import jobs

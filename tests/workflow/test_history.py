@@ -10,7 +10,8 @@ import pytest
 
 from etude.errors import InputError
 from etude.evaluate.ladder import Ladder, Rung
-from etude.run import RunFolder, write_json
+from etude.files import write_json
+from etude.run import RunFolder
 from etude.train.events import EndEvent, EvalEvent, Event, RungEvent, SampleEvent, StepEvent
 from etude.workflow.history import RunHistory
 

@@ -17,7 +17,8 @@ import torch
 
 from etude.errors import EtudeError, InputError
 from etude.evaluate.ladder import Ladder, build_ladder
-from etude.run import RunFolder, write_json
+from etude.files import write_json
+from etude.run import RunFolder
 from etude.train.events import EndEvent, EvalEvent, Event, RungEvent, SampleEvent, StepEvent
 from etude.workflow.plot import plot_runs
 

@@ -17,9 +17,10 @@ from rich.console import Console
 from etude import device
 from etude.config import Settings, load_settings, with_values
 from etude.errors import EtudeError, InputError
+from etude.files import staged_folder
 from etude.model.folder import load_model_folder
 from etude.model.layers import ACTIVATION_FUNCTIONS
-from etude.run import RunFolder, staged_folder
+from etude.run import RunFolder
 from etude.train import step
 from etude.train.checkpoint import (
     checkpoint_name,
@@ -172,7 +173,7 @@ def test_the_ladder_and_the_model_are_scored_on_the_same_text(
 ) -> None:
     import etude
     from etude.evaluate.ladder import Ladder
-    from etude.run import read_json
+    from etude.files import read_json
 
     run = jobs.grow(small_settings, console).run
     ladder = Ladder.from_json(read_json(run.ladder_file))

@@ -16,7 +16,8 @@ from safetensors.torch import load_file
 
 from etude.config import Settings, to_toml, with_values
 from etude.errors import InputError
-from etude.run import RunFolder, read_object
+from etude.files import read_object
+from etude.run import RunFolder
 from etude.train.loop import Loop
 from etude.workflow import jobs
 from etude.workflow.plan import make_plan

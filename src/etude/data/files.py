@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from etude.run import STAGING_PREFIX, hash_file, write_failure
+from etude.files import STAGING_PREFIX, hash_file, write_failure
 
 
 def default_cache() -> Path:

@@ -31,7 +31,7 @@ from etude.data.tokens.shards import encode_part, open_part, token_dtype
 from etude.data.tokens.tokenizer import EtudeTokenizer, existing_tokenizer
 from etude.device import available_cores
 from etude.errors import EtudeError, InputError
-from etude.run import hash_file, read_json, staged_folder, sweep_staging, write_json
+from etude.files import hash_file, read_json, staged_folder, sweep_staging, write_json
 from etude.untrusted import inside
 
 SCHEMA = 1

@@ -8,7 +8,7 @@ from typing import Any
 
 from etude.data.report import DataReport, human_bytes
 from etude.errors import InputError
-from etude.run import write_atomic
+from etude.files import write_atomic
 
 _KEPT, _GONE, _HELD_OUT, _INK = "#2a6f97", "#c8553d", "#e9a03b", "#333333"
 _ENDINGS = (".png", ".svg", ".pdf")

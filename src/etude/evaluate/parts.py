@@ -20,7 +20,7 @@ from etude.config import MOST_THREADS, Auto
 from etude.data.files import key_of
 from etude.device import available_cores
 from etude.errors import InputError
-from etude.run import hash_file, read_json, write_atomic, write_failure
+from etude.files import hash_file, read_json, write_atomic, write_failure
 
 SCHEMA = 1
 

@@ -12,13 +12,13 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from etude.errors import EtudeError, InputError
+from etude.files import read_json, write_atomic, write_failure, write_json
 from etude.model.build import empty_model, materialise
 from etude.model.config import ModelConfig
 from etude.model.gpt2_names import from_gpt2_state, to_gpt2_state
 from etude.model.hf_config import config_from_hf, config_to_hf
 from etude.model.language_model import LanguageModel
 from etude.model.weights import WEIGHTS, WEIGHTS_INDEX, StoredWeights
-from etude.run import read_json, write_atomic, write_failure, write_json
 
 CONFIG = "config.json"
 GENERATION = "generation_config.json"
@@ -52,7 +52,7 @@ def save_weights_folder(
 
     config.json, model.safetensors, generation_config.json and README.md (the model card; `card` or a plain
     one) are written, and every file in the folder `tokenizer_files` is copied. To have all of them or none,
-    give a folder from `etude.run.staged_folder`. Raises EtudeError when the disk refuses.
+    give a folder from `etude.files.staged_folder`. Raises EtudeError when the disk refuses.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -11,9 +11,9 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from etude.errors import InputError
+from etude.files import read_json
 from etude.model.config import ModelConfig
 from etude.model.gpt2_names import full_gpt2_name
-from etude.run import read_json
 from etude.untrusted import shown
 
 WEIGHTS = "model.safetensors"

@@ -16,7 +16,8 @@ from typing import Any
 
 from etude.config import load_settings
 from etude.errors import InputError
-from etude.run import EVENT_SCHEMA, RunFolder, read_json
+from etude.files import read_json
+from etude.run import EVENT_SCHEMA, RunFolder
 from etude.system import is_locked, system_id
 from etude.train.control import Control
 from etude.untrusted import MAX_JSON_BYTES, shown

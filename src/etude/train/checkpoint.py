@@ -22,9 +22,9 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from etude.errors import InputError
+from etude.files import STAGING_PREFIX, hash_file, read_json, staged_folder, write_json
 from etude.model.config import ModelConfig
 from etude.model.folder import load_model_folder, save_weights_folder, write_tensors
-from etude.run import STAGING_PREFIX, hash_file, read_json, staged_folder, write_json
 from etude.train.loop import TrainState
 from etude.train.schedule import Revision
 from etude.untrusted import inside, shown

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Protocol
 
 from etude.errors import InputError
-from etude.run import write_atomic
+from etude.files import write_atomic
 
 PAUSE, ONE_STEP, SAVE, STOP, GO_ON = "pause", "one_step", "save", "stop", "go_on"
 ACTIONS = (PAUSE, GO_ON, ONE_STEP, SAVE, STOP)

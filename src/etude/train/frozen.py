@@ -7,7 +7,8 @@ from typing import Any
 
 from etude.config import Settings, get_value, known_keys, load_settings, with_values
 from etude.errors import InputError
-from etude.run import RunFolder, hash_file, read_object
+from etude.files import hash_file, read_object
+from etude.run import RunFolder
 
 
 def own_settings(run: RunFolder) -> tuple[Settings, dict[str, Any]]:

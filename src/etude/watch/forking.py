@@ -11,8 +11,9 @@ from torch import Tensor
 
 from etude.config import to_toml, with_values
 from etude.errors import InputError
+from etude.files import hash_file, staged_folder, write_atomic, write_json
 from etude.model.folder import plain_card
-from etude.run import RunFolder, free_name, hash_file, staged_folder, write_atomic, write_json
+from etude.run import RunFolder, free_name
 from etude.train.checkpoint import Snapshot, save_checkpoint
 from etude.train.frozen import settings_for_step
 from etude.watch.time_machine import TimeMachine

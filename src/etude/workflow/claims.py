@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from etude.run import write_failure
+from etude.files import write_failure
 
 
 @contextmanager

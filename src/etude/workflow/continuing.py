@@ -24,8 +24,9 @@ from etude.data.prepare import open_prepared
 from etude.data.reading.sources import absolute_source
 from etude.data.tokens.tokenizer import EtudeTokenizer
 from etude.errors import InputError
+from etude.files import hash_bytes, hash_file, read_object, write_atomic, write_json
 from etude.model.folder import load_config
-from etude.run import RunFolder, free_name, hash_bytes, hash_file, read_object, write_atomic, write_json
+from etude.run import RunFolder, free_name
 from etude.train.checkpoint import MARKER, Checkpoint, list_checkpoints, step_of, verify_checkpoint
 from etude.train.frozen import differences, own_settings
 from etude.train.own_text import own_text

@@ -11,7 +11,7 @@ import etude
 from etude.errors import InputError
 from etude.evaluate.emergence.verdict import RULES, SeedFinding
 from etude.evaluate.records import ProbeRecord
-from etude.run import write_atomic, write_failure, write_json
+from etude.files import write_atomic, write_failure, write_json
 from etude.workflow.display import printable
 from etude.workflow.emergence_page import AXIS_RULES, STYLE
 from etude.workflow.emergence_panels import law_panel, panel_of

@@ -14,9 +14,10 @@ from etude.data.prepare import PreparedData
 from etude.device import git_commit
 from etude.evaluate.ladder import Ladder
 from etude.evaluate.records import Where
+from etude.files import read_object
 from etude.model.config import ModelConfig
 from etude.model.cost import count_parameters, training_flops_per_token
-from etude.run import RunFolder, read_object
+from etude.run import RunFolder
 from etude.train.events import EvalEvent
 from etude.train.own_text import own_text
 from etude.workflow.history import RunHistory

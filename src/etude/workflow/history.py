@@ -11,7 +11,8 @@ from typing import Any, TypeVar
 
 from etude.errors import InputError
 from etude.evaluate.ladder import Ladder
-from etude.run import RunFolder, read_json
+from etude.files import read_json
+from etude.run import RunFolder
 from etude.train.events import EndEvent, EvalEvent, Event, LengthEvent, RungEvent, SampleEvent, StepEvent
 
 Record = dict[str, Any]

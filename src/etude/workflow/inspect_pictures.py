@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from torch import Tensor
 
 from etude.errors import EtudeError, InputError
-from etude.run import write_atomic, write_failure
+from etude.files import write_atomic, write_failure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -14,8 +14,9 @@ from etude.config import Settings, get_value, known_keys, load_settings, resolve
 from etude.data.report_picture import draw_report
 from etude.device import available_cores, place_on_machine
 from etude.errors import InputError
+from etude.files import write_json
 from etude.model.cost import count_parameters
-from etude.run import RunFolder, free_name, write_json
+from etude.run import RunFolder, free_name
 from etude.train.checkpoint import list_checkpoints, newest_good_checkpoint
 from etude.train.loop import Loop
 from etude.train.parallel import Ranks, joined

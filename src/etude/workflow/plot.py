@@ -12,7 +12,7 @@ import numpy as np
 
 from etude.errors import InputError
 from etude.evaluate.ladder import Ladder
-from etude.run import write_atomic, write_failure
+from etude.files import write_atomic, write_failure
 from etude.workflow.history import RunHistory
 from etude.workflow.plot_axes import StepAxis, add_tokens_axis, bits_range, curve, last_result
 from etude.workflow.plot_layout import place_labels, smoothed, thinned

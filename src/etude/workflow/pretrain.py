@@ -23,17 +23,9 @@ from etude.data.prepare import open_prepared
 from etude.device import forget_peak_memory, peak_memory_bytes
 from etude.errors import EtudeError, InputError
 from etude.evaluate.ladder import Ladder, build_ladder
+from etude.files import hash_file, read_json, read_object, staged_folder, write_atomic, write_json
 from etude.model.cost import count_parameters
-from etude.run import (
-    RunFolder,
-    free_name,
-    hash_file,
-    read_json,
-    read_object,
-    staged_folder,
-    write_atomic,
-    write_json,
-)
+from etude.run import RunFolder, free_name
 from etude.train.checkpoint import (
     checkpoint_name,
     forget_checkpoints_after,

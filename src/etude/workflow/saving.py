@@ -10,8 +10,9 @@ from pathlib import Path
 
 from etude.config import resolved
 from etude.errors import EtudeError, InputError
+from etude.files import write_failure
 from etude.model.config import ModelConfig
-from etude.run import RunFolder, write_failure
+from etude.run import RunFolder
 from etude.train.checkpoint import (
     EARLY_STEPS,
     Snapshot,

@@ -8,7 +8,7 @@ from rich.console import Console
 
 from etude.errors import InputError
 from etude.evaluate.emergence.law import EndOfRun, fit_law
-from etude.run import read_object, write_json
+from etude.files import read_object, write_json
 from etude.workflow.history import RunHistory
 from etude.workflow.sweep_plan import Member, SweepPlan
 

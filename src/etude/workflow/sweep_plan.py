@@ -17,8 +17,8 @@ from typing import Any
 from etude.config import Settings, resolved, to_toml, with_values
 from etude.data.prepare import PreparedData
 from etude.errors import InputError
+from etude.files import read_object, staged_folder, write_atomic, write_json
 from etude.model.cost import count_parameters
-from etude.run import read_object, staged_folder, write_atomic, write_json
 from etude.train.plan import Plan, plan_on
 from etude.train.sizes import SHAPES, Size
 from etude.workflow.probing import Questions

@@ -22,10 +22,10 @@ from etude.evaluate.parts import Workers
 from etude.evaluate.scoring import score_sequences
 from etude.evaluate.text_measures import TextMeasures
 from etude.evaluate.text_scoring import Named, count_tokens
+from etude.files import write_json
 from etude.generate.engine import generate
 from etude.generate.sampling import USUAL_SAMPLING
 from etude.model.folder import load_config
-from etude.run import write_json
 from etude.serve.plain import plain
 from etude.train.trained import Trained, load_trained
 from etude.workflow.evaluate_tables import measure_lines

@@ -25,7 +25,7 @@ from etude.data.reading.piece import EXAMPLES_KEPT
 from etude.data.reading.sources import Source
 from etude.data.tables import load_table
 from etude.errors import InputError
-from etude.run import read_object, write_json
+from etude.files import read_object, write_json
 
 SCHEMA = 1
 _TELL_BYTES = 1_000_000

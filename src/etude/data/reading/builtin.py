@@ -12,7 +12,7 @@ from typing import Any
 
 from etude.data.reading.formats import read_file
 from etude.data.reading.piece import Piece, SourceLog
-from etude.run import hash_file
+from etude.files import hash_file
 
 PREFIX = "builtin:"
 TASKS = "builtin:tasks"

@@ -9,7 +9,7 @@ from typing import Any
 from etude.data.document import Document
 from etude.data.reading.piece import MAX_ROW_CHARS, Piece, SourceLog
 from etude.errors import InputError
-from etude.run import hash_file
+from etude.files import hash_file
 
 PREFIX = "hf:"
 

@@ -20,7 +20,7 @@ from etude.data.reading.formats import KNOWN_ENDINGS, format_of, read_file
 from etude.data.reading.piece import Piece, SourceLog
 from etude.data.reading.streams import CHUNK_BYTES, compression_of
 from etude.errors import InputError
-from etude.run import hash_file
+from etude.files import hash_file
 
 
 class Source(Protocol):

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from etude.errors import InputError
-from etude.run import read_json, write_atomic, write_json
+from etude.files import read_json, write_atomic, write_json
 from etude.untrusted import MAX_JSON_BYTES, read_plain, shown
 
 if TYPE_CHECKING:

@@ -15,9 +15,10 @@ from etude.data.tokens.coverage import evaluation_windows
 from etude.data.tokens.loader import BatchLoader
 from etude.device import choose_device
 from etude.errors import InputError
+from etude.files import read_object
 from etude.model.folder import load_model_folder
 from etude.model.language_model import LanguageModel
-from etude.run import RunFolder, read_object
+from etude.run import RunFolder
 from etude.train.checkpoint import list_checkpoints, newest_good_checkpoint, step_of, verify_checkpoint
 from etude.train.dial import Facts, model_config
 from etude.workflow.diagnosis.activations import NetworkState, look_inside
