@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import sys
+from pathlib import Path
 
 import typer
 
 from etude.cli import data, doctor, emergence, evaluate, inspect, runs, studio, sweep, train, use
-from etude.errors import EtudeError
+from etude.errors import EtudeError, InputError
 from etude.system import print_nowhere
+from etude.untrusted import Unreadable
 
 app = typer.Typer(
     name="etude",
@@ -47,6 +49,11 @@ def run() -> None:
         sys.stdout.flush()
         print(f"etude: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
+    except PermissionError as error:
+        # What a reader of files did not name itself: looking for a file in a folder that may not be entered, say.
+        place = Path(os.fsdecode(error.filename)) if isinstance(error.filename, str | bytes) else None
+        print(f"etude: {error if place is None else Unreadable(place, error)}", file=sys.stderr)
+        sys.exit(InputError.exit_code)
     except MemoryError:
         print(
             "etude: this machine has not enough memory free for that: close other programs", file=sys.stderr

@@ -23,7 +23,15 @@ from etude.data.prepare import open_prepared
 from etude.device import forget_peak_memory, peak_memory_bytes
 from etude.errors import EtudeError, InputError
 from etude.evaluate.ladder import Ladder, build_ladder
-from etude.files import hash_file, read_json, read_object, staged_folder, write_atomic, write_json
+from etude.files import (
+    hash_file,
+    read_json,
+    read_object,
+    staged_folder,
+    sweep_staging,
+    write_atomic,
+    write_json,
+)
 from etude.model.cost import count_parameters
 from etude.run import RunFolder, free_name
 from etude.train.checkpoint import (
@@ -100,6 +108,7 @@ def start(plan: Plan, console: Console, parent: Parent | None = None) -> RunFold
     folder, name = Path(settings.run.folder), settings.run.name
     run = RunFolder.new(folder, free_name(folder, default_name(settings)) if name == "auto" else name)
     require_disk(plan, folder)
+    sweep_staging(folder)  # what processes that were killed while they did this have left
     ladder = cached_ladder(plan, console)
     with staged_folder(run.path, replace=False) as staging:
         made = RunFolder(staging)
@@ -165,6 +174,7 @@ def _fit(
         ):
             begin_sitting(plan, run, state, objective, console, ranks)
             save = checkpoints_of(plan, run, state)
+            save.committed = panel.committed
             tasks = run_tasks(plan, objective, ladder, save, max(passed, default=0), control)
             loop = Loop(
                 state,

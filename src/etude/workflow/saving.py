@@ -44,6 +44,7 @@ class Save:
     saved_step: int = -1
     keep_every: int = 0
     beside_the_steps: bool = True
+    committed: Callable[[CheckpointEvent], object] = lambda event: None  # called by the thread that wrote it
     _writer: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1))
     _copied: tuple[Snapshot, str] | None = None
     _writing: Future[None] | None = None
@@ -73,7 +74,7 @@ class Save:
         """A listener behind the one that writes the record: that is never behind a checkpoint, not by a line."""
         if isinstance(event, CheckpointEvent) and self._copied is not None:
             copied, self._copied = self._copied, None
-            self._writing = self._writer.submit(self._write, *copied)
+            self._writing = self._writer.submit(self._write, *copied, event)
             if not self.beside_the_steps:
                 self.finish()
 
@@ -87,7 +88,7 @@ class Save:
         if writing is not None:
             writing.result()
 
-    def _write(self, snapshot: Snapshot, card: str) -> None:
+    def _write(self, snapshot: Snapshot, card: str, event: CheckpointEvent) -> None:
         try:
             self.run.metrics.sync()
             self.run.samples.sync()
@@ -95,6 +96,7 @@ class Save:
             prune_checkpoints(self.run.checkpoints, self.keep, self.keep_every)
         except OSError as error:
             raise write_failure(self.run.checkpoints, error) from error
+        self.committed(event)
 
 
 def require_room(folder: Path, needed: int) -> None:

@@ -6,7 +6,6 @@ import math
 import re
 from collections import deque
 from collections.abc import Sequence
-from statistics import median
 
 import numpy as np
 import numpy.typing as npt
@@ -88,7 +87,7 @@ def not_learning(run: Evidence) -> Verdict:
 def rate_too_high(run: Evidence) -> Verdict:
     if broken := _not_a_number(run):
         return RATE_TOO_HIGH.problem(broken, _lower(run, 10))
-    losses = np.array([event.loss for event in run.steps])
+    losses = run.steps.column("loss")
     if len(losses) < BLOCKS:
         return RATE_TOO_HIGH.not_judged(f"only {len(losses)} steps are in the record")
     start = run.untrained_loss
@@ -102,7 +101,7 @@ def rate_too_high(run: Evidence) -> Verdict:
             _lower(run, 4),
         )
     jumps = [run.steps[index].step for index in spikes(losses.tolist())]
-    clipped = np.mean([event.grad_norm > run.settings.train.max_grad_norm for event in run.steps])
+    clipped = np.mean(run.steps.column("grad_norm") > run.settings.train.max_grad_norm)
     if jumps:
         text = (
             f"The training loss jumped at {len(jumps)} of {len(losses):,} steps (the first: {jumps[0]:,}), and the "
@@ -204,13 +203,10 @@ def spikes(losses: Sequence[float]) -> list[int]:
 
 
 def _not_a_number(run: Evidence) -> str:
-    broken = [
-        event.step
-        for event in run.history.steps
-        if not (math.isfinite(event.loss) and math.isfinite(event.grad_norm))
-    ]
+    steps = run.history.steps
+    broken = steps.where(~(np.isfinite(steps.column("loss")) & np.isfinite(steps.column("grad_norm"))))
     if broken:
-        return f"The loss or its gradient stopped being a number at step {broken[0]:,}."
+        return f"The loss or its gradient stopped being a number at step {broken[0].step:,}."
     if run.state == "failed" and re.search(r"\b(nan|inf)\b", run.reason):
         return f"It failed: {run.reason}."
     return ""
@@ -225,12 +221,12 @@ def _blocks(losses: Float64) -> tuple[list[Float64], list[int]]:
 
 def _loss_half_way(run: Evidence) -> float | None:
     """The held-out loss when half of the sum of the learning rates was spent, between the two evaluations around it."""
-    last = run.evals[-1].step
-    steps = [event for event in run.history.steps if event.step <= last and 0 < event.lr < math.inf]
+    steps, rates = run.history.steps, run.history.steps.column("lr")
+    steps = steps.where((steps.column("step") <= run.evals[-1].step) & (rates > 0) & (rates < math.inf))
     if not steps:
         return None
     with np.errstate(over="ignore"):  # a record may say anything
-        spent = np.cumsum([event.lr for event in steps])
+        spent = np.cumsum(steps.column("lr"))
     half_way = steps[int(np.searchsorted(spent, spent[-1] / 2))].step
     return float(np.interp(half_way, [e.step for e in run.evals], [e.val_loss for e in run.evals]))
 
@@ -238,7 +234,9 @@ def _loss_half_way(run: Evidence) -> float | None:
 def _training_loss_at(run: Evidence, step: int) -> float:
     """The usual training loss in the twentieth of the run that ends at ``step``."""
     width = max(FEWEST_STEPS, run.last_step // BLOCKS)
-    return median([e.loss for e in run.steps if step - width < e.step <= step] or [run.untrained_loss])
+    at = run.steps.column("step")
+    losses = run.steps.column("loss")[(step - width < at) & (at <= step)]
+    return float(np.median(losses)) if len(losses) else run.untrained_loss
 
 
 def _rates_apart(run: Evidence) -> tuple[float, float] | None:

@@ -1,0 +1,92 @@
+"""Files that an account may not read: one line that names the file and what to type, and no other run harmed."""
+
+from __future__ import annotations
+
+import io
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from diagnosed import settings_for, write_text
+from etude.cli import main
+from etude.workflow import jobs
+from unprivileged import as_ordinary_user
+
+STEP = "checkpoints/step-00000006"
+PLACES = [
+    ".", "run.toml", "manifest.json", "metrics.jsonl", "samples.jsonl", "ladder.json", "tokenizer",
+    "tokenizer/tokenizer.json", "tokenizer/etude_tokenizer.json", "checkpoints", STEP, f"{STEP}/train_state.json",
+    f"{STEP}/config.json", f"{STEP}/model.safetensors", f"{STEP}/optimizer.safetensors", f"{STEP}/tokenizer.json",
+]  # fmt: skip
+COMMANDS = {
+    "resume": ["train", "--no-studio", "--resume", "RUN", "--set", "train.steps=8"],
+    "generate": ["generate", "RUN", "One day", "--max-new-tokens", "2"],
+    "score": ["score", "RUN", "TEXT"],
+    "plot": ["plot", "RUN"],
+    "doctor": ["doctor", "RUN"],
+    "inspect": ["inspect", "RUN", "--step", "5"],
+    "eval": ["eval", "RUN", "--suite", "text"],
+    "runs": ["runs", "RUNS"],
+}
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a text, a cache, and a run of six steps."""
+    folder = tmp_path_factory.mktemp("trained")
+    write_text(folder / "text", 40_000)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ETUDE_CACHE", str(folder / "cache"))
+        values = {"train.steps": 6, "train.checkpoint_every": 6, "train.eval_every": 3, "train.log_every": 1}
+        jobs.grow(settings_for(folder, "kept", **values), Console(file=io.StringIO()))
+    return folder
+
+
+@pytest.fixture
+def runs(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of two runs, one to be spoilt."""
+    monkeypatch.setenv("ETUDE_CACHE", str(trained / "cache"))
+    for name in ("spoilt", "whole"):
+        shutil.copytree(trained / "runs" / "kept", tmp_path / "runs" / name)
+    return tmp_path / "runs"
+
+
+def etude(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str]:
+    """Exit code, output and errors of a command."""
+    with pytest.MonkeyPatch.context() as patch, as_ordinary_user():
+        patch.setattr(sys, "argv", ["etude", *words])
+        with pytest.raises(SystemExit) as ended:
+            main.run()
+    out, err = capsys.readouterr()
+    code = ended.value.code
+    return code if isinstance(code, int) else 0, out, err
+
+
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("command", COMMANDS)
+def test_one_line_names_the_file_and_what_to_type(
+    command: str, place: str, runs: Path, trained: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    spoilt = runs / "spoilt" / place
+    mode = spoilt.stat().st_mode
+    spoilt.chmod(0)
+    named = {"RUN": str(runs / "spoilt"), "RUNS": str(runs), "TEXT": str(trained / "text" / "0000.txt")}
+    try:
+        code, out, err = etude(capsys, *(named.get(word, word) for word in COMMANDS[command]))
+    finally:
+        spoilt.chmod(mode)
+    if command == "runs":
+        assert code == 0
+        assert "whole" in out
+        assert "spoilt" in out
+    elif err == "":  # it did not need the file
+        assert code == 0 or (command == "doctor" and "nothing found" in out)
+    else:
+        (line,) = err.splitlines()
+        assert f"{spoilt}" in line.replace("/./", "/")
+        assert "Permission denied" in line
+        assert "chmod" in line
+        assert code == 2
