@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import shutil
 import sys
@@ -12,6 +13,7 @@ from rich.console import Console
 
 from diagnosed import settings_for, write_text
 from etude.cli import main
+from etude.untrusted import Unreadable
 from etude.workflow import jobs
 from unprivileged import as_ordinary_user
 
@@ -31,6 +33,16 @@ COMMANDS = {
     "eval": ["eval", "RUN", "--suite", "text"],
     "runs": ["runs", "RUNS"],
 }
+QUICK = {
+    ("resume", "manifest.json"), ("resume", f"{STEP}/train_state.json"), ("generate", f"{STEP}/model.safetensors"),
+    ("score", f"{STEP}/tokenizer.json"), ("plot", "metrics.jsonl"), ("doctor", "run.toml"),
+    ("inspect", "metrics.jsonl"), ("eval", "ladder.json"), *(("runs", place) for place in PLACES),
+}  # fmt: skip
+PAIRS = [
+    pytest.param(command, place, marks=() if (command, place) in QUICK else pytest.mark.slow)
+    for command in COMMANDS
+    for place in PLACES
+]
 
 
 @pytest.fixture(scope="module")
@@ -65,8 +77,7 @@ def etude(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, st
     return code if isinstance(code, int) else 0, out, err
 
 
-@pytest.mark.parametrize("place", PLACES)
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize(("command", "place"), PAIRS)
 def test_one_line_names_the_file_and_what_to_type(
     command: str, place: str, runs: Path, trained: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -90,3 +101,30 @@ def test_one_line_names_the_file_and_what_to_type(
         assert "Permission denied" in line
         assert "chmod" in line
         assert code == 2
+
+
+@pytest.mark.parametrize("place", [".", "run.toml", "status.json", "manifest.json"])
+def test_a_list_names_an_unreadable_run_and_keeps_the_others(place: str, runs: Path) -> None:
+    spoilt = runs / "spoilt" / place
+    mode = spoilt.stat().st_mode
+    spoilt.chmod(0)
+    try:
+        with as_ordinary_user():
+            states = {line.name: line.state for line in list_runs(runs)}
+            on_the_page = {line["name"]: line["state"] for line in page_lists(runs)}
+            assert facts_of(runs / "whole", True)["state"] == "finished"
+    finally:
+        spoilt.chmod(mode)
+    assert states == on_the_page == {"spoilt": "unreadable", "whole": "finished"}
+
+
+def test_another_accounts_file_is_to_be_given_to_this_one(
+    runs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a container leaves them that ran as root."""
+    file = runs / "spoilt" / "metrics.jsonl"
+    monkeypatch.setattr(os, "getuid", lambda: 12345)
+    line = str(Unreadable(file, PermissionError(errno.EACCES, "Permission denied")))
+    assert line.endswith(f"it belongs to another account; type  sudo chown 12345 {file}")
+    folder = Unreadable(runs / "spoilt", PermissionError(errno.EACCES, "Permission denied"))
+    assert str(folder).endswith(f"sudo chown -R 12345 {runs / 'spoilt'}")
