@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import io
+import os
 import shutil
 import sys
 from pathlib import Path
@@ -13,8 +14,11 @@ from rich.console import Console
 
 from diagnosed import settings_for, write_text
 from etude.cli import main
+from etude.serve.facts import facts_of
+from etude.serve.facts import list_runs as page_lists
 from etude.untrusted import Unreadable
 from etude.workflow import jobs
+from etude.workflow.list_runs import list_runs
 from unprivileged import as_ordinary_user
 
 STEP = "checkpoints/step-00000006"
@@ -34,7 +38,7 @@ COMMANDS = {
     "runs": ["runs", "RUNS"],
 }
 QUICK = {
-    ("resume", "manifest.json"), ("resume", f"{STEP}/train_state.json"), ("generate", f"{STEP}/model.safetensors"),
+    ("resume", "manifest.json"), ("resume", f"{STEP}/config.json"), ("generate", f"{STEP}/model.safetensors"),
     ("score", f"{STEP}/tokenizer.json"), ("plot", "metrics.jsonl"), ("doctor", "run.toml"),
     ("inspect", "metrics.jsonl"), ("eval", "ladder.json"), *(("runs", place) for place in PLACES),
 }  # fmt: skip
