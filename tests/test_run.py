@@ -184,3 +184,21 @@ def test_status_survives_damage(tmp_path: Path) -> None:
     assert run.status()["step"] == 3
     (run.path / "status.json").write_text("{")
     assert run.status() == {}
+
+
+def test_permissions_of_a_written_file_change_none_of_the_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """os.umask is one for all threads: to read it by setting it gives a file of another thread wrong permissions."""
+    before = os.umask(0o027)
+    try:
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "umask", lambda mask: pytest.fail("set while other threads may write"))
+            write_atomic(tmp_path / "file", "content")
+            with staged_folder(tmp_path / "folder"):
+                pass
+    finally:
+        os.umask(before)
+    if Path("/proc/self/status").exists():
+        assert (tmp_path / "file").stat().st_mode & 0o777 == 0o640
+        assert (tmp_path / "folder").stat().st_mode & 0o777 == 0o750

@@ -149,8 +149,33 @@ def keep_freed_memory() -> None:
 
 
 def place_on_machine() -> tuple[int, int]:
-    """Which of the processes that ``torchrun`` started here this one is, and how many they are; else (0, 1)."""
-    return int(os.environ.get("LOCAL_RANK", 0)), int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+    """Which of the processes that ``torchrun`` started here this one is, and how many they are; else (0, 1).
+
+    Raises:
+        InputError: the environment that is to say so is damaged.
+    """
+    return _count_in_environment("LOCAL_RANK", 0), _count_in_environment("LOCAL_WORLD_SIZE", 1)
+
+
+def require_one_machine() -> None:
+    """Raises InputError where this process is one of several machines': each would train a run of its own."""
+    _, count = place_on_machine()
+    everywhere = _count_in_environment("WORLD_SIZE", count)
+    if everywhere > count:
+        raise InputError(
+            f"a run is trained on one machine, and WORLD_SIZE is {everywhere} where {count} "
+            f"{'process runs' if count == 1 else 'processes run'} on this one: use torchrun with --nproc-per-node and "
+            "without --nnodes; without torchrun, unset WORLD_SIZE"
+        )
+
+
+def _count_in_environment(name: str, otherwise: int) -> int:
+    value = os.environ.get(name, "")
+    if value and not (value.isascii() and value.isdecimal()):
+        raise InputError(
+            f"the environment variable {name} is {value!r}, and torchrun sets it to a number: unset it"
+        )
+    return int(value) if value else otherwise
 
 
 def available_cores() -> int:

@@ -265,10 +265,25 @@ def _lock(folder: Path, *, wait: bool) -> int | None:
 
 
 def _umask() -> int:
-    """The permissions that this person's new files do not get; it can only be read by setting it."""
+    """The permissions that this user's new files do not get.
+
+    It is one for the whole process, and os.umask can only read it by setting it: a file that another thread makes at
+    that moment would get the wrong permissions.
+    """
+    with suppress(OSError, StopIteration):
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return int(next(line for line in lines if line.startswith("Umask:")).split()[1], 8)
+    return _UMASK_AT_IMPORT
+
+
+def _umask_by_setting() -> int:
     current = os.umask(0o077)
     os.umask(current)
     return current
+
+
+# Where the system does not say, it is read before there are threads.
+_UMASK_AT_IMPORT = 0o022 if Path("/proc/self/status").exists() else _umask_by_setting()
 
 
 def _flush_tree(folder: Path) -> None:

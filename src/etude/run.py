@@ -32,7 +32,7 @@ from etude.files import (
 )
 from etude.messages import quoted
 from etude.system import system_id
-from etude.untrusted import MAX_LINE_BYTES, refuse_links_out
+from etude.untrusted import MAX_LINE_BYTES, readable, refuse_links_out
 
 EVENT_SCHEMA = 1
 HASHED_AT_ONCE = 1 << 20
@@ -126,7 +126,11 @@ class JsonLines:
 
     def read(self) -> list[dict[str, Any]]:
         """Every whole line; a torn or damaged one is left out."""
-        return [event for _, event in self._lines()]
+        return list(self.events())
+
+    def events(self) -> Iterator[dict[str, Any]]:
+        """What :meth:`read` returns, one at a time: the log of a million steps has gigabytes of events."""
+        return (event for _, event in self._lines())
 
     def cut_back(self, step: int) -> None:
         """Forget lines after ``step``, so that no step stands twice when a run goes on from there.
@@ -143,9 +147,11 @@ class JsonLines:
 
     def _lines(self) -> Iterator[tuple[bytes, dict[str, Any]]]:
         """The bytes of each whole line, without its end, and what they say."""
-        if not self.path.is_file():
-            return
-        with self.path.open("rb") as file:
+        with readable(self.path):
+            if not self.path.is_file():
+                return
+            file = self.path.open("rb")
+        with file:
             while line := file.readline(MAX_LINE_BYTES):
                 while len(line) == MAX_LINE_BYTES and not line.endswith(b"\n"):
                     line = file.readline(MAX_LINE_BYTES)  # to the end of a line that is none of ours
@@ -307,7 +313,9 @@ class RunFolder:
         Raises:
             InputError: there is no run at ``path``, or a link in it leads out of it.
         """
-        if not (path / "run.toml").is_file():
+        with readable(path / "run.toml"):
+            found = (path / "run.toml").is_file()
+        if not found:
             known = sorted(file.parent.name for file in path.parent.glob("*/run.toml"))[:5]
             hint = f"runs there: {', '.join(known)}" if known else "`etude runs` lists the runs there are"
             raise InputError(f"{path} is not a run folder (no run.toml in it); {hint}")

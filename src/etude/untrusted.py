@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import shlex
 import stat
 import unicodedata
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,24 +23,61 @@ MAX_SHOWN = 120
 """Characters of a stranger's words in an error."""
 
 
+class Unreadable(InputError):
+    """A file that may well be whole, and that this account may not read."""
+
+    def __init__(self, path: Path, error: OSError) -> None:
+        super().__init__(f"{path} cannot be read ({error.strerror}): {_way_in(path)}")
+
+
+def _way_in(path: Path) -> str:
+    """What to type for access to ``path``: about its nearest folder that can be looked at, if not the file itself."""
+    for place in (path, *path.parents):
+        try:
+            found = place.stat()
+        except OSError:
+            continue
+        everything = "-R " if stat.S_ISDIR(found.st_mode) else ""
+        name = shlex.quote(str(place))
+        if not hasattr(os, "getuid") or found.st_uid == os.getuid():
+            return f"type  chmod {everything}u+rwX {name}"
+        return f"it belongs to another account; type  sudo chown {everything}{os.getuid()} {name}"
+    return "make it readable for this account"
+
+
+@contextmanager
+def readable(path: Path) -> Iterator[None]:
+    """Around what opens or looks at ``path``: a missing permission is one line that says what to type.
+
+    Raises:
+        Unreadable: this account may not read it.
+    """
+    try:
+        yield
+    except PermissionError as error:
+        raise Unreadable(path, error) from None
+
+
 def read_plain(path: Path, most: int) -> bytes:
     """The bytes of a plain file.
 
     Raises:
-        OSError: missing or unreadable.
+        OSError: missing or damaged.
         InputError: not a plain file (a pipe or a device may never end), or longer than ``most``.
+        Unreadable: this account may not read it.
     """
-    try:
-        kind = path.stat().st_mode
-    except ValueError:  # a NUL in the name
-        raise InputError(f"{shown(str(path))} is not a name that a file can have: name another") from None
-    if not stat.S_ISREG(kind):
-        raise InputError(f"{path} is damaged (not a plain file): restore it")
-    with path.open("rb") as file:
-        content = file.read(most + 1) if path.stat().st_size <= most else b""
-        if len(content) > most or path.stat().st_size > most:
-            raise InputError(f"{path} is damaged (longer than {most:,} bytes): restore it")
-    return content
+    with readable(path):
+        try:
+            kind = path.stat().st_mode
+        except ValueError:  # a NUL in the name
+            raise InputError(f"{shown(str(path))} is not a name that a file can have: name another") from None
+        if not stat.S_ISREG(kind):
+            raise InputError(f"{path} is damaged (not a plain file): restore it")
+        with path.open("rb") as file:
+            content = file.read(most + 1) if path.stat().st_size <= most else b""
+            if len(content) > most or path.stat().st_size > most:
+                raise InputError(f"{path} is damaged (longer than {most:,} bytes): restore it")
+        return content
 
 
 def require_utf8(path: Path) -> None:

@@ -190,7 +190,7 @@ def test_a_killed_trainer_of_this_machine_is_lost_at_once(
     with TestClient(make_app(run.parent), base_url="http://127.0.0.1") as client:
         with folder.held():
             folder.write_status("running", 7)
-            monkeypatch.setattr("etude.serve.facts.MOMENT", -1.0)
+            monkeypatch.setattr("etude.train.run_state.MOMENT", -1.0)
             assert client.get("/api/runs/killed").json()["state"] == "running"
         assert client.get("/api/runs/killed").json()["state"] == "lost"
         told = json.loads((run / "status.json").read_text()) | {"system": "another machine's"}

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -48,3 +51,64 @@ def test_it_is_held_until_it_may_go_on(tmp_path: Path) -> None:
     assert not waiting.is_alive()
     assert control.asked() == {"pause"}  # held again before the next one
     Held(control, lambda: True, told.append).wait(8)  # who is to stop does not wait
+
+
+def put_folder(file: Path) -> None:
+    file.mkdir()
+
+
+def put_full_folder(file: Path) -> None:
+    file.mkdir()
+    (file / "notes.txt").write_text("mine")
+
+
+def put_pipe(file: Path) -> None:
+    os.mkfifo(file)
+
+
+def put_broken_link(file: Path) -> None:
+    file.symlink_to("nowhere")
+
+
+@pytest.mark.parametrize("action", ["pause", "one_step", "save", "stop"])
+@pytest.mark.parametrize("put", [put_folder, put_full_folder, put_pipe, put_broken_link])
+def test_whatever_has_the_name_of_a_request_holds_nothing_up(
+    tmp_path: Path, put: Callable[[Path], None], action: str
+) -> None:
+    control = Control(tmp_path)
+    control.folder.mkdir()
+    put(control.folder / action)
+    problems = control.clear()
+    assert control.asked() == frozenset()
+    Held(control, lambda: False, lambda step: None).wait(3)  # returns at once
+    if put is put_full_folder:  # nothing that a user keeps there is deleted
+        (problem,) = problems
+        assert str(control.folder / action) in problem
+        assert (control.folder / action / "notes.txt").read_text() == "mine"
+    else:
+        assert problems == []
+        assert list(control.folder.iterdir()) == []
+
+
+def test_a_request_that_cannot_be_removed_counts_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another account's folder, or a disk that has become read-only: neither a pause for ever nor a save each step."""
+
+    def refused(path: Path) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    control = Control(tmp_path)
+    control.ask("pause")
+    control.ask("save")
+    monkeypatch.setattr(Path, "unlink", refused)
+    problems = control.clear()
+    assert [
+        str(control.folder / action) in line for action, line in zip(("pause", "save"), problems, strict=True)
+    ]
+    assert all("Permission denied" in line for line in problems)
+    assert control.asked() == frozenset()
+    control.ask("save")  # another file of the same name
+    assert control.asked() == {"save"}
+    assert control.take("save") is not None
+    assert control.asked() == frozenset()

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import several_ranks
-from etude.errors import InputError
+from etude.errors import EtudeError, InputError
 from etude.train.parallel import ALONE, Ranks, joined, require_even_rows
 from several_ranks import CASES, STEPS, STOP_AT
 
@@ -94,11 +94,57 @@ def test_rows_are_shared_out_evenly_or_not_at_all() -> None:
         require_even_rows(12, 5)
 
 
-def test_several_machines_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in {"LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "2", "WORLD_SIZE": "4"}.items():
+@pytest.mark.parametrize("here", [1, 2])
+def test_several_machines_are_refused(monkeypatch: pytest.MonkeyPatch, here: int) -> None:
+    """As `torchrun --nnodes=2` sets it, with one process on each machine too."""
+    for name, value in {
+        "LOCAL_RANK": "0",
+        "LOCAL_WORLD_SIZE": str(here),
+        "WORLD_SIZE": str(2 * here),
+    }.items():
         monkeypatch.setenv(name, value)
-    with pytest.raises(InputError, match="one machine"), joined():
+    with pytest.raises(InputError, match=r"one machine.*without --nnodes"), joined():
         pass
+
+
+def test_one_of_several_pods_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some clusters set WORLD_SIZE without torchrun: each of the pods would train a run of its own."""
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    with pytest.raises(InputError, match=r"WORLD_SIZE is 4 where 1 process.*unset WORLD_SIZE"), joined():
+        pass
+
+
+def test_a_place_that_is_no_number_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LOCAL_RANK", "first")
+    with pytest.raises(InputError, match="LOCAL_RANK is 'first'"), joined():
+        pass
+
+
+GLOO = "[/pytorch/third_party/gloo/gloo/transport/tcp/pair.cc:537] Read error [127.0.0.1]:1: Connection reset by peer"
+
+
+@pytest.mark.parametrize(
+    "error", [RuntimeError(GLOO), torch.distributed.DistNetworkError("no route")], ids=repr
+)
+def test_a_lost_connection_is_one_line(monkeypatch: pytest.MonkeyPatch, error: RuntimeError) -> None:
+    def all_reduce(*args: object, **kwargs: object) -> None:
+        raise error
+
+    monkeypatch.setattr(torch.distributed, "all_reduce", all_reduce)
+    with pytest.raises(EtudeError, match="another process of this run has ended"):
+        Ranks(0, 2).total(1)
+
+
+def test_any_other_error_stays_what_it_is() -> None:
+    """A tensor on another device cannot be joined with the rest: nothing of that is another process's doing."""
+    with pytest.raises(RuntimeError, match="meta"):
+        Ranks(0, 2).add_up([torch.zeros(2), torch.zeros(2, device="meta")])
+
+
+def test_a_process_knows_that_its_launcher_has_ended() -> None:
+    assert not ALONE.orphaned()
+    assert not Ranks(0, 2, os.getppid()).orphaned()
+    assert Ranks(0, 2, os.getpid()).orphaned()  # some process that is not its parent any more
 
 
 def test_without_torchrun_there_is_one_rank() -> None:

@@ -34,6 +34,9 @@ def test_everything_is_said(terminal: bool, width: int) -> None:
     with training_display(console, "runs/x", 2, LADDER, {}) as display:
         for event in EVENTS:
             display(event)
+            if isinstance(event, CheckpointEvent):
+                assert "saved" not in file.getvalue()  # not before it is
+                display.committed(event)
     text = file.getvalue()
     for word in ("validation", "qz", "3.5", "2/2"):
         assert word in text

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import math
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from etude.errors import InputError
 from etude.evaluate.ladder import Ladder, Rung
 from etude.files import write_json
 from etude.run import RunFolder
 from etude.train.events import EndEvent, EvalEvent, Event, RungEvent, SampleEvent, StepEvent
-from etude.workflow.history import RunHistory
+from etude.workflow.history import RunHistory, Steps, _standing, last_events
 
 
 def place(step: int) -> dict[str, Any]:
@@ -104,3 +107,76 @@ def test_a_run_without_logs_is_empty_and_a_folder_that_is_no_run_an_error(tmp_pa
     assert (history.steps, history.samples, history.end, history.ladder) == ([], [], None, None)
     with pytest.raises(InputError, match="not a run folder"):
         RunHistory.load(tmp_path)
+
+
+def test_steps_are_a_sequence_of_events(tmp_path: Path) -> None:
+    events = [step(number, 1 / number) for number in range(1, 9)]
+    steps = Steps(events)
+    assert list(steps) == events
+    assert steps == events
+    assert steps != events[:-1]
+    assert steps[-1] == events[-1]
+    assert list(steps[2:5]) == events[2:5]
+    assert list(steps.where(steps.column("loss") < 0.3)) == events[3:]
+    assert steps.column("step").tolist() == list(range(1, 9))
+    assert not Steps()
+
+
+def test_a_long_record_takes_the_memory_of_its_numbers(tmp_path: Path) -> None:
+    """Seven numbers of eight bytes for each step, where its line alone is two hundred characters of text."""
+    run = write(tmp_path / "run", *(step(number) for number in range(1, 20_001)))
+    RunHistory.load(run.path)  # what is imported and compiled the first time does not count
+    tracemalloc.start()
+    try:
+        history = RunHistory.load(run.path)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert len(history.steps) == 20_000
+    assert peak < 20_000 * 7 * 8 * 1.25 + 300_000  # an array that grows has an eighth to spare
+
+
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(["step", "eval", "rung", "other"]), st.integers(0, 6), st.integers(0, 3)),
+        max_size=30,
+    )
+)
+def test_what_stands_is_what_a_plain_account_keeps(told: list[tuple[str, int, int]]) -> None:
+    """Against a second implementation: the whole record in a list, cut back whenever a step returns."""
+    records, kept = [], list[dict[str, Any]]()
+    for kind, number, value in told:
+        record = {
+            "event": kind,
+            **place(number),
+            "loss": float(value),
+            "bits_per_byte": float(value),
+            "order": value,
+        }
+        if kind != "rung":
+            del record["order"]
+        records.append(record)
+        kept = [old for old in kept if old["step"] <= number]
+        same = (kind, number, record.get("order"))
+        kept = [old for old in kept if (old["event"], old["step"], old.get("order")) != same]
+        kept.append(record)
+    steps, events = _standing(records, (EvalEvent, RungEvent))
+    assert [(e.step, e.loss) for e in steps] == [(r["step"], r["loss"]) for r in kept if r["event"] == "step"]
+    for kind in ("eval", "rung"):
+        expected = [(r["step"], r["bits_per_byte"]) for r in kept if r["event"] == kind]
+        assert [(e.step, e.bits_per_byte) for e in events[kind]] == expected
+
+
+@pytest.mark.parametrize("block", [300, 1000, 2**20])
+def test_the_last_records_are_found_from_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, block: int
+) -> None:
+    """However the blocks fall: only a line that is longer than a block is too long for a log."""
+    monkeypatch.setattr("etude.workflow.history.MAX_LINE_BYTES", block)
+    run = write(tmp_path / "run", *(e for n in range(1, 60) for e in (step(n), evaluation(n, 1 + 1 / n))))
+    with run.metrics.path.open("ab") as file:
+        file.write(b"[1]\n\xff\n" + b"x" * 1000 + b'"eval"\n{"event": "eval", "step": 99')  # torn
+    found = last_events(run.metrics.path, ("eval", "step", "length"))
+    assert found["eval"]["step"] == found["step"]["step"] == 59
+    assert set(found) == {"eval", "step"}
+    assert last_events(tmp_path / "absent", ("eval",)) == {}

@@ -416,7 +416,6 @@ def test_a_tokenizer_that_changes_while_the_run_trains_is_not_copied(
 
 
 def _then(do: Callable[[], object]) -> Callable[..., None]:
-    from etude.workflow import pretrain
 
     begin = pretrain.begin_sitting
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import shutil
 import threading
 import time
@@ -91,10 +92,13 @@ def test_a_write_that_fails_ends_the_run_and_the_one_before_it_is_good(
         jobs.grow(small_settings, console)
     run = RunFolder(next(Path(small_settings.run.folder).iterdir()))
     assert run.status()["state"] == "failed"
+    assert isinstance(console.file, io.StringIO)
+    assert f"saved checkpoints/step-{at_step:08d}" not in console.file.getvalue()
     if at_step > 0:
         assert newest_good_checkpoint(run.checkpoints)[0].step < at_step
     monkeypatch.undo()
     assert jobs.resume(run.path, console).reason == "finished"
+    assert "saved checkpoints/step-00000012" in console.file.getvalue()
 
 
 def test_a_checkpoint_without_room_is_not_begun(

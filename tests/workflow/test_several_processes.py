@@ -125,6 +125,67 @@ def test_a_signal_to_one_process_stops_all_and_one_process_goes_on(
     assert steps == list(range(1, step + 3))
 
 
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="finds a process by Linux's /proc")
+@pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGKILL], ids=lambda number: number.name)
+def test_processes_whose_torchrun_has_ended_save_and_end(
+    number: signal.Signals, small_settings: Settings, tmp_path: Path
+) -> None:
+    """torchrun handles neither signal: it ends and leaves its processes behind."""
+    many = {"train.steps": 50_000, "train.eval_every": 50_000, "train.checkpoint_every": 50_000}
+    (tmp_path / "my.toml").write_text(to_toml(with_values(small_settings, many)))
+    launcher = by_two("--config", tmp_path / "my.toml", "--name", "two", "--no-studio")
+    run = RunFolder(Path(small_settings.run.folder) / "two")
+    deadline = time.monotonic() + 120
+    while not any(event["step"] >= 9 for event in run.metrics.read()):
+        assert launcher.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    children = Path(f"/proc/{launcher.pid}/task/{launcher.pid}/children").read_text().split()
+    launcher.send_signal(number)
+    launcher.communicate(timeout=120)  # the processes hold its output until they end
+    assert launcher.returncode == -number
+    while any(Path(f"/proc/{child}/environ").exists() for child in children):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    step = run.status()["step"]
+    assert run.status()["state"] == "stopped"
+    assert (run.checkpoints / f"step-{step:08d}").is_dir()
+
+
+UNPLUGGED = """
+import os
+from etude.train.objectives import NextToken
+if os.environ["RANK"] == "1":
+    original = NextToken.batch
+    def batch(self, step):
+        if step == 3:
+            raise RuntimeError("the disk of rank 1 was unplugged")
+        return original(self, step)
+    NextToken.batch = batch
+from etude.cli.main import run
+run()
+"""
+
+
+@pytest.mark.slow
+def test_an_error_of_one_process_is_reported_as_itself(small_settings: Settings, tmp_path: Path) -> None:
+    (tmp_path / "my.toml").write_text(to_toml(with_values(small_settings, {"run.name": "two"})))
+    (tmp_path / "unplugged.py").write_text(UNPLUGGED)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    options = ["--config", str(tmp_path / "my.toml"), "--no-studio"]
+    done = subprocess.run(
+        [*command, str(tmp_path / "unplugged.py"), "train", *options],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode != 0
+    assert "RuntimeError: the disk of rank 1 was unplugged" in done.stderr
+    run = RunFolder(Path(small_settings.run.folder) / "two")
+    assert "another process of this run has ended" in run.status()["reason"]
+
+
 def test_rows_that_do_not_divide_are_refused_before_anything_is_made(
     small_settings: Settings, console: Console, monkeypatch: pytest.MonkeyPatch
 ) -> None:

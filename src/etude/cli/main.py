@@ -6,14 +6,16 @@ import errno
 import os
 import sys
 from contextlib import suppress
+from pathlib import Path
 
 import typer
 
 from etude.cli import data, doctor, emergence, evaluate, inspect, runs, studio, sweep, train, use
 from etude.cli.command import Command
-from etude.errors import EtudeError
+from etude.errors import EtudeError, InputError
 from etude.places import settle_account
 from etude.system import make_output_safe, print_nowhere
+from etude.untrusted import Unreadable
 
 app = typer.Typer(
     name="etude",
@@ -72,6 +74,11 @@ def _exit_code() -> int:
             sys.stdout.flush()
         print(f"etude: {error}", file=sys.stderr)
         return error.exit_code
+    except PermissionError as error:
+        # What a reader of files did not name itself: looking for a file in a folder that may not be entered, say.
+        place = Path(os.fsdecode(error.filename)) if isinstance(error.filename, str | bytes) else None
+        print(f"etude: {error if place is None else Unreadable(place, error)}", file=sys.stderr)
+        return InputError.exit_code
     except MemoryError:
         print(
             "etude: this machine has not enough memory free for that: close other programs", file=sys.stderr

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from etude.cli.options import SOURCES_HELP, ConfigFile, Overrides, parse_duration
+
+if TYPE_CHECKING:
+    from etude.config import Settings
 
 Sources = Annotated[list[str] | None, typer.Argument(help=SOURCES_HELP, show_default="builtin:primer")]
 Size = Annotated[str | None, typer.Option(help="How big: nano, tiny, small, medium or large.")]
@@ -73,13 +76,13 @@ def train(
 ) -> None:
     """Grow a language model from text. Without arguments: from Etude's own stories, in minutes.
 
-    Runs are written below `runs` (--set run.folder=FOLDER for another place). Prepared text is kept in ~/.cache/etude;
-    the environment variable ETUDE_CACHE names another folder.
+    Runs are written below `runs` (--set run.folder=FOLDER for another place), prepared text below ~/.cache/etude (the
+    environment variable ETUDE_CACHE for another place).
     """
     from etude.config import load_settings
     from etude.errors import InputError
 
-    if time is not None and steps is not None:
+    if None not in (time, steps):
         raise InputError("--time chooses the number of steps: give --time or --steps, not both")
     named = {
         "data.sources": tuple(sources) if sources else None,
@@ -91,37 +94,37 @@ def train(
         "run.seed": seed,
         "run.name": name,
     }
-    config = _settings_file(recipe, config)
+    config, changes = _settings_file(recipe, config), overrides or []
     values = {key: value for key, value in named.items() if value is not None}
-    changes = overrides or []
     limit = None if stop_after is None else parse_duration(stop_after)
+    options = {"overrides": changes, "stop_after": limit, "accept_record": accept_record}
     if resume is not None:
         if values or config or dry_run or fork:
             raise InputError("--resume continues with the run's own settings: change one of them with --set")
-        runs = resume.absolute().parent
-        options = {"overrides": changes, "stop_after": limit, "accept_record": accept_record}
-        _watched(lambda jobs: jobs.resume(resume, **options), runs, studio)
+        _watched(lambda jobs: jobs.resume(resume, **options), resume.absolute().parent, studio)
     elif fork is not None:
         if config or dry_run or time:
             raise InputError("--fork has its parent's settings: change some with --set, --steps or --name")
-        runs = Path(fork).absolute().parent
-        options = {"overrides": changes, "stop_after": limit, "accept_record": accept_record}
-        _watched(lambda jobs: jobs.fork(fork, values=values, **options), runs, studio)
+        _watched(lambda jobs: jobs.fork(fork, values=values, **options), Path(fork).absolute().parent, studio)
     else:
         if accept_record:
             raise InputError(
-                "--accept-damaged-record is for a run that is there: add --resume RUN or --fork RUN@STEP"
+                "--accept-damaged-record is for an existing run: add --resume RUN or --fork RUN@STEP"
             )
-        settings = load_settings(config, changes, values)
-        if dry_run:
-            from etude.workflow import jobs
-
-            jobs.explain(settings)
-            return
-        _watched(_growing(settings, limit), Path(settings.run.folder), studio)
+        _grow(load_settings(config, changes, values), limit, studio, dry_run)
 
 
-def _growing(settings: Any, limit: float | None) -> Job:
+def _grow(settings: Settings, limit: float | None, studio: bool, dry_run: bool) -> None:
+    """Train a new run, or print what would be done."""
+    if dry_run:
+        from etude.workflow import jobs
+
+        jobs.explain(settings)
+        return
+    _watched(_growing(settings, limit), Path(settings.run.folder), studio)
+
+
+def _growing(settings: Settings, limit: float | None) -> Job:
     """The job of a new run; the time of one that has to keep a time passes since it was typed."""
     began = _typed_at(settings.train.seconds)
     return lambda jobs: jobs.grow(settings, stop_after=limit, began=began)
@@ -159,11 +162,12 @@ def _watched(job: Job, runs: Path, studio: bool) -> None:
         typer.Exit: it was stopped before its end.
     """
     from etude.cli.unread import outlive_reader
-    from etude.device import place_on_machine
+    from etude.device import place_on_machine, require_one_machine
     from etude.workflow.signals import STOPPED
     from etude.workflow.studio import studio_beside
 
     outlive_reader()
+    require_one_machine()
     place, count = place_on_machine()
     with studio_beside(runs, studio and place == 0) as beside:
         from etude.workflow import jobs  # takes seconds, in which the studio begins

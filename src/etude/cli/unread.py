@@ -1,19 +1,26 @@
-"""Long work outlives whoever reads what it prints: ``etude train | head`` trains to its end."""
+"""Long work outlives whoever reads what it prints: ``etude train | head`` trains to its end, and a run whose terminal
+is closed saves before it ends."""
 
 from __future__ import annotations
 
+import errno
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, TextIO
 
 from etude.system import print_nowhere
 
+_READER_GONE = (errno.EPIPE, errno.EIO, errno.ENXIO)
+"""What a write gets when its pipe's reader has ended, or when its terminal was closed."""
+
 
 class OutlivingReader:
-    """A text stream that turns silent when its reader is gone (a closed pipe), and says so once on stderr."""
+    """A text stream that turns silent once it cannot be written: its reader ended, its terminal was closed, its disk
+    is full. ``report`` is called with one line about it."""
 
-    def __init__(self, stream: TextIO) -> None:
-        self._stream = stream
+    def __init__(self, stream: TextIO, report: Callable[[str], object] = lambda line: None) -> None:
+        self._stream, self._report = stream, report
 
     def write(self, text: str) -> int:
         self._attempt(lambda: self._stream.write(text))
@@ -28,12 +35,22 @@ class OutlivingReader:
     def _attempt(self, do: Callable[[], object]) -> None:
         try:
             do()
-        except BrokenPipeError:
-            print_nowhere(self._stream)
-            print("etude: nobody reads this output any more; the work goes on", file=sys.stderr)
+        except OSError as error:
+            with suppress(OSError):
+                print_nowhere(self._stream)
+            if error.errno in _READER_GONE:
+                self._report("etude: nobody reads this output any more; the work goes on")
+            else:
+                self._report(f"etude: this output cannot be written ({error.strerror}); the work goes on")
 
 
 def outlive_reader() -> None:
-    """From here on, a closed pipe behind standard output ends nothing."""
+    """From here on nothing ends because standard output or standard error cannot be written."""
+    if sys.stderr is not None and not isinstance(sys.stderr, OutlivingReader):
+        sys.stderr = OutlivingReader(sys.stderr)  # type: ignore[assignment]
     if sys.stdout is not None and not isinstance(sys.stdout, OutlivingReader):
-        sys.stdout = OutlivingReader(sys.stdout)  # type: ignore[assignment]
+        sys.stdout = OutlivingReader(sys.stdout, _report)  # type: ignore[assignment]
+
+
+def _report(line: str) -> None:
+    print(line, file=sys.stderr)

@@ -14,7 +14,7 @@ from etude.errors import InputError
 from etude.files import read_json
 from etude.model.config import ModelConfig
 from etude.model.gpt2_names import full_gpt2_name
-from etude.untrusted import shown
+from etude.untrusted import readable, shown
 
 WEIGHTS = "model.safetensors"
 WEIGHTS_INDEX = "model.safetensors.index.json"
@@ -113,6 +113,8 @@ def _weight_files(folder: Path) -> list[Path]:
 
 def _read_headers(path: Path) -> dict[str, tuple[str, tuple[int, ...]]]:
     """Dtype and shape of every tensor in a file."""
+    with readable(path):  # of which the library makes another error
+        path.open("rb").close()
     try:
         with safe_open(path, framework="pt") as file:
             slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 - no mapping

@@ -1,6 +1,7 @@
-"""``python -m etude.serve RUNS [SECONDS]``: the server beside a training; its address is the first line.
+"""``python -m etude.serve RUNS [SECONDS [PARENT]]``: the server beside a training; its address is the first line.
 
-It ends with the training, or ``SECONDS`` after the last look of somebody who has the page open; then it says so first.
+It ends with the training (``PARENT`` is its process), or ``SECONDS`` after the last look of somebody who has the page
+open; then it says so first.
 """
 
 from __future__ import annotations
@@ -27,13 +28,16 @@ def main() -> None:
         print(json.dumps({"address": address}), flush=True)
 
     def stays() -> None:
-        print(json.dumps({"stays": True}), flush=True)
-        for stream in (sys.stdout, sys.stderr):  # whoever reads them must not wait for this process
-            print_nowhere(stream)
+        try:
+            print(json.dumps({"stays": True}), flush=True)
+        finally:
+            for stream in (sys.stdout, sys.stderr):  # whoever reads them must not wait for this process
+                print_nowhere(stream)
 
     stay = float(sys.argv[2]) if len(sys.argv) > 2 else 0.0
+    parent = int(sys.argv[3]) if len(sys.argv) > 3 else None
     try:
-        serve(Path(sys.argv[1]), "127.0.0.1", 0, announce=announce, beside=Beside(stay, stays))
+        serve(Path(sys.argv[1]), "127.0.0.1", 0, announce=announce, beside=Beside(stay, stays, parent))
     except EtudeError as error:
         sys.exit(f"etude studio: {error}")
 

@@ -18,15 +18,11 @@ from etude.config import load_settings
 from etude.errors import InputError
 from etude.files import read_json
 from etude.run import EVENT_SCHEMA, RunFolder
-from etude.system import is_locked, system_id
 from etude.train.control import Control
+from etude.train.run_state import changed, runs_in, state_of
 from etude.untrusted import MAX_JSON_BYTES, shown
 
 Stamp = tuple[int, int, int] | None
-SILENCE = 120.0
-"""Seconds without a sign of life after which a run that should be training is called lost."""
-MOMENT = 2.0
-"""Seconds between a process's last sign of life and the last line of its status, at most."""
 TAIL = 2**16
 """Bytes at the end of a log in which its newest events are looked for."""
 _CHECKPOINT = re.compile(r"step-(\d{1,15})")
@@ -35,8 +31,7 @@ _CHECKPOINT = re.compile(r"step-(\d{1,15})")
 def list_runs(folder: Path) -> list[dict[str, Any]]:
     """A line for each run of a folder, the last changed first."""
     found = []
-    for file in folder.glob("*/run.toml"):
-        run = RunFolder(file.parent)
+    for run in runs_in(folder):
         status = run.status()
         last = _newest(run, ("step", "eval"))
         found.append(
@@ -47,7 +42,7 @@ def list_runs(folder: Path) -> list[dict[str, Any]]:
                 "loss": _real(last.get("step", {}).get("loss")),
                 "val_loss": _real(last.get("eval", {}).get("val_loss")),
                 "bits_per_byte": _real(last.get("eval", {}).get("bits_per_byte")),
-                "changed": _changed(run, status),
+                "changed": changed(run, status),
             }
         )
     return sorted(found, key=lambda line: float(line["changed"]), reverse=True)
@@ -88,34 +83,6 @@ def facts_of(path: Path, may_control: bool) -> dict[str, Any]:
         "last_step": step,
         "compiled": _compiled(manifest),
     }
-
-
-def state_of(run: RunFolder, status: dict[str, Any]) -> str:
-    """What its status says, unless the process has been silent for too long."""
-    if not (run.path / "manifest.json").is_file():
-        return "damaged"
-    state = status.get("state")
-    if state not in ("running", "finished", "stopped", "failed"):
-        return "starting" if time.time() - run.settings_file.stat().st_mtime < SILENCE else "not begun"
-    if state == "running" and not is_locked(run.path / ".lock"):
-        # The lock of a process of this system ends with it, at once; of another machine's nothing is heard but its log.
-        seen = bool(system_id()) and status.get("system") == system_id()
-        if time.time() - _heartbeat(run, status) > (MOMENT if seen else SILENCE):
-            return "lost"
-    return str(state)
-
-
-def _heartbeat(run: RunFolder, status: dict[str, Any]) -> float:
-    """The newest sign of life: its status, or a line of its log."""
-    told = status.get("heartbeat")
-    signs = [told if isinstance(told, int | float) and 0 <= told < 2**33 else 0.0]
-    with suppress(OSError):
-        signs.append(run.metrics.path.stat().st_mtime)
-    return max(signs)
-
-
-def _changed(run: RunFolder, status: dict[str, Any]) -> float:
-    return max(_heartbeat(run, status), run.settings_file.stat().st_mtime)
 
 
 def _last_step(run: RunFolder, status: dict[str, Any]) -> int:

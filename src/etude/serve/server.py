@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 import socket
-import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     import uvicorn
 
 PORTS = range(8123, 8143)
+BETWEEN_LOOKS = 1.0
+"""Seconds between two looks at whether the parent process is there."""
 
 
 def serve(
@@ -53,11 +56,13 @@ def serve(
 class Beside:
     """What a server runs beside: a process that holds the other end of standard input.
 
-    stay: seconds that it stays behind that process for whoever looks, from the last look on; told: hears of it.
+    stay: seconds that it stays behind that process for whoever looks, from the last look on; told: called when it
+    stays; parent: the process's number, where the server is its child.
     """
 
     stay: float = 0.0
     told: Callable[[], None] = lambda: None
+    parent: int | None = None
 
 
 class Looked:
@@ -104,11 +109,32 @@ def own_names() -> list[str]:
 
 
 def end_with(beside: Beside, server: uvicorn.Server, app: Looked) -> None:
-    """Standard input ends with the process that holds its other end. Whoever looks may go on for a while."""
-    while sys.stdin.read(1):
-        pass
-    if beside.stay and app.at is not None:
-        beside.told()
-        while time.monotonic() - app.at < beside.stay:
-            time.sleep(0.2)
-    server.should_exit = True
+    """End the server once the process that it runs beside has ended. Whoever looks keeps it for a while."""
+    try:
+        wait_for_end(beside.parent)
+        if beside.stay and app.at is not None:
+            with suppress(OSError):  # a process that was killed reads no longer that the page stays
+                beside.told()
+            while time.monotonic() - app.at < beside.stay:
+                time.sleep(0.2)
+    finally:
+        server.should_exit = True
+
+
+def wait_for_end(parent: int | None) -> None:
+    """Wait until standard input ends, or until this process is no longer a child of ``parent``.
+
+    The end of input comes at once, but not while a process that the parent forked holds a copy of the other end.
+    """
+    ended = threading.Event()
+    threading.Thread(target=_read_to_end, args=(ended,), daemon=True).start()
+    while not ended.wait(BETWEEN_LOOKS):
+        if parent is not None and os.getppid() != parent:
+            return
+
+
+def _read_to_end(ended: threading.Event) -> None:
+    with suppress(OSError):
+        while os.read(0, 4096):
+            pass
+    ended.set()

@@ -7,10 +7,11 @@ single step; ``control/save`` has it save a checkpoint, ``control/stop`` has it 
 from __future__ import annotations
 
 import os
+import stat
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
@@ -24,6 +25,8 @@ BETWEEN_LOOKS = 0.05
 HEARTBEAT = 5.0
 """Seconds between the signs of life of a run that is held."""
 
+Stamp = tuple[int, int]
+
 
 class Hold(Protocol):
     """Something that may keep the loop waiting before a step. The time that it waits is not time of training."""
@@ -33,22 +36,27 @@ class Hold(Protocol):
     def wait(self, step: int) -> None: ...
 
 
-@dataclass(frozen=True)
+@dataclass
 class Control:
     """The control files of the run at ``path``."""
 
     path: Path
+    _ignored: dict[str, Stamp] = field(
+        default_factory=dict
+    )  # requests that are done and could not be removed
 
     @property
     def folder(self) -> Path:
         return self.path / "control"
 
     def asked(self) -> frozenset[str]:
-        """What is asked for; some microseconds where nothing is."""
+        """What is asked for; some microseconds where nothing is. A folder asks for nothing, whatever its name."""
         try:
-            return frozenset(os.listdir(self.folder))
+            with os.scandir(self.folder) as entries:
+                there = {entry.name for entry in entries if not entry.is_dir(follow_symlinks=False)}
         except OSError:
             return frozenset()
+        return frozenset(name for name in there if not self._is_ignored(name))
 
     @property
     def paused(self) -> bool:
@@ -72,15 +80,41 @@ class Control:
             write_atomic(self.folder / PAUSE, "")
         write_atomic(self.folder / action, "")
 
-    def take(self, action: str) -> None:
-        """Take a file away: what it asked for is done, or no longer wanted."""
-        with suppress(OSError):
-            (self.folder / action).unlink()
+    def take(self, action: str) -> str | None:
+        """Take a file away: what it asked for is done, or no longer wanted.
 
-    def clear(self) -> None:
-        """Forget what was asked of an earlier sitting."""
-        for action in ACTIONS:
-            self.take(action)
+        One that cannot be removed is ignored from here on, until it is written again; why is returned.
+        """
+        file = self.folder / action
+        try:
+            found = file.lstat()
+            if stat.S_ISDIR(found.st_mode):
+                file.rmdir()  # only an empty one: what is in it was put there for another reason
+            else:
+                file.unlink()
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            with suppress(OSError):
+                self._ignored[action] = _stamp(file)
+            return f"{file} cannot be removed ({error.strerror}) and is ignored: remove it to use it again"
+        return None
+
+    def clear(self) -> list[str]:
+        """Forget what was asked of an earlier sitting; a line for each file that could not be removed."""
+        return [problem for problem in map(self.take, ACTIONS) if problem is not None]
+
+    def _is_ignored(self, name: str) -> bool:
+        if name not in self._ignored:
+            return False
+        with suppress(OSError):
+            return _stamp(self.folder / name) == self._ignored[name]
+        return False
+
+
+def _stamp(file: Path) -> Stamp:
+    found = file.lstat()
+    return found.st_ino, found.st_mtime_ns
 
 
 @dataclass

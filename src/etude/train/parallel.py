@@ -28,7 +28,7 @@ import torch.distributed as dist
 import torch.distributed.nn.functional
 from torch import Tensor
 
-from etude.device import place_on_machine
+from etude.device import place_on_machine, require_one_machine
 from etude.errors import EtudeError, InputError
 
 NUMBERS_AT_ONCE = 2**23
@@ -47,12 +47,17 @@ class Ranks:
 
     rank: int = 0
     count: int = 1
+    launcher: int | None = None  # the process that started them
     _invited: bool = field(default=False, init=False)
 
     @property
     def leads(self) -> bool:
         """Whether this is the process that writes and speaks."""
         return self.rank == 0
+
+    def orphaned(self) -> bool:
+        """Whether the process that started the ranks has ended: killed, or by a signal that it does not pass on."""
+        return self.launcher is not None and os.getppid() != self.launcher
 
     def rows(self, batch_rows: int) -> range:
         """This rank's rows of a batch.
@@ -126,12 +131,12 @@ def joined() -> Iterator[Ranks]:
         InputError: they are on several machines.
         EtudeError: they cannot reach each other.
     """
+    launcher = os.getppid()
+    require_one_machine()
     rank, count = place_on_machine()
     if count == 1:
-        yield ALONE
+        yield Ranks(launcher=launcher) if "TORCHELASTIC_RUN_ID" in os.environ else ALONE
         return
-    if int(os.environ.get("WORLD_SIZE", count)) != count:
-        raise InputError("a run is trained on one machine: use torchrun without --nnodes")
     if not dist.is_initialized():
         # Numbers on the CPU travel by gloo, numbers on a GPU by nccl, whichever of them the run comes to use.
         with _together():
@@ -139,7 +144,7 @@ def joined() -> Iterator[Ranks]:
                 "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo", timeout=PATIENCE
             )
         atexit.register(dist.destroy_process_group)
-    ranks = Ranks(rank, count)
+    ranks = Ranks(rank, count, launcher)
     try:
         yield ranks
     finally:
@@ -175,11 +180,18 @@ def _buckets(tensors: Sequence[Tensor]) -> Iterator[list[Tensor]]:
 
 @contextmanager
 def _together() -> Iterator[None]:
-    """Around what needs the other processes: their absence is one line."""
+    """Around what needs the other processes: their absence is one line, any other error stays what it is."""
     try:
         yield
     except RuntimeError as error:
+        if not _is_of_the_group(error):
+            raise
         raise EtudeError(
             "another process of this run has ended: what it said before tells why; "
             "go on from the last checkpoint with --resume"
         ) from error
+
+
+def _is_of_the_group(error: RuntimeError) -> bool:
+    """Whether the connection to the others failed. gloo has no class for its errors, only its name in their text."""
+    return isinstance(error, dist.DistError) or "gloo" in str(error).lower()

@@ -58,22 +58,15 @@ def fork(
             shutil.copyfile(parent.run.ladder_file, made.ladder_file)
         write_atomic(made.settings_file, to_toml(settings))
         _copy_record(parent.run, made, step)
-        made.write_manifest(
-            {
-                **parent.manifest,
-                FILES: files_of(made),
-                "sittings": sittings,
-                "changes": [],
-                ACCEPTED: [],
-                "parent": {
-                    "run": str(Path(parent.run.path).absolute()),
-                    "step": step,
-                    "tokens_seen": snapshot.counters["tokens_seen"],
-                    "turned": list(because) or sorted(weights),
-                },
-                "settings_hash": hash_file(made.settings_file),
-            }
-        )
+        origin = {
+            "run": str(Path(parent.run.path).absolute()),
+            "step": step,
+            "tokens_seen": snapshot.counters["tokens_seen"],
+            "turned": list(because) or sorted(weights),
+        }
+        own = {"sittings": sittings, "changes": [], ACCEPTED: [], "parent": origin, FILES: files_of(made)}
+        own["settings_hash"] = hash_file(made.settings_file)
+        made.write_manifest({**parent.manifest, **own})
         save_checkpoint(
             made.checkpoints,
             replace(snapshot, weights=changed),

@@ -48,7 +48,7 @@ class Recorded:
         stamp = cls.stamp_of(run)
         losses, norms, checksums = {}, {}, {}
         left_out, revisions, micro = set(), {}, {}
-        for event in run.metrics.read():
+        for event in run.metrics.events():
             kind, step = event.get("event"), event.get("step")
             if type(step) is not int or step < 0:
                 continue

@@ -138,6 +138,9 @@ class LiveDisplay:
             left=self._figures.time_left(),
         )
 
+    def committed(self, event: CheckpointEvent) -> None:
+        """The panel has no line for a checkpoint."""
+
     def _draw(self) -> RenderableType:
         figures = self._figures
         parts: list[RenderableType] = [self._bar, Text(figures.numbers() or "starting")]
@@ -198,12 +201,14 @@ class PlainDisplay:
             self._print(f"step {event.step}   sample: {shorten(event.prompt + event.text)}")
         elif isinstance(event, LengthEvent):
             self._print(f"step {event.step}   {event.num_steps} steps now, to end on time")
-        elif isinstance(event, CheckpointEvent):
-            self._print(f"step {event.step}   saved {event.folder}")
         elif isinstance(event, EndEvent):
             self._print(f"step {event.step}   {event.reason}")
         elif (line := trouble(event)) is not None:
             self._print(line)
+
+    def committed(self, event: CheckpointEvent) -> None:
+        """Report a checkpoint that is on disk now: by then the training is some steps ahead."""
+        self._print(f"step {event.step}   saved {event.folder}")
 
     def _print(self, line: str) -> None:
         self._console.print(line, markup=False, highlight=False, soft_wrap=True)

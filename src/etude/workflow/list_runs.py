@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
@@ -10,11 +10,14 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from etude.config import Settings, load_settings
+from etude.config import load_settings
 from etude.errors import InputError
+from etude.evaluate.ladder import Ladder
+from etude.files import read_json
 from etude.run import RunFolder
-from etude.untrusted import shown
-from etude.workflow.history import RunHistory
+from etude.train.run_state import changed, runs_in, state_of
+from etude.untrusted import Unreadable, shown
+from etude.workflow.history import last_events
 
 
 @dataclass(frozen=True)
@@ -33,21 +36,14 @@ class RunLine:
 
 
 def list_runs(folder: Path) -> list[RunLine]:
-    """Every run below ``folder``, the last changed first; one whose settings cannot be read stands as damaged.
+    """Every run below ``folder``, the last changed first; one that is damaged or may not be read stands as that.
 
     Raises:
-        InputError: no such folder.
+        InputError: no such folder, or one that may not be read.
     """
     if not folder.is_dir():
         raise InputError(f"no folder {folder}: train something first with `etude train`")
-    lines = []
-    for file in folder.glob("*/run.toml"):
-        try:
-            lines.append(_line(RunFolder(file.parent), load_settings(file)))
-        except InputError:
-            changed = file.stat().st_mtime
-            lines.append(RunLine(file.parent.name, "damaged", 0, "?", None, 0, "", "", changed))
-    return sorted(lines, key=lambda line: line.changed, reverse=True)
+    return sorted(map(_line, runs_in(folder)), key=lambda line: line.changed, reverse=True)
 
 
 def show(folder: Path) -> None:
@@ -74,19 +70,30 @@ def show(folder: Path) -> None:
     Console().print(table)
 
 
-def _line(run: RunFolder, settings: Settings) -> RunLine:
-    status, written = run.status(), run.settings_file.stat().st_mtime
-    heartbeat, step = status.get("heartbeat"), status.get("step")
-    history = RunHistory.load(run.path)
-    evals = history.evals
-    return RunLine(
-        name=run.name,
-        state=str(status.get("state", "not begun")),
-        step=step if isinstance(step, int) else 0,
-        num_steps=str(history.num_steps or settings.train.steps),
-        bits_per_byte=evals[-1].bits_per_byte if evals else None,
-        passed=max(history.passed_at, default=0),
+def _line(run: RunFolder) -> RunLine:
+    status = run.status()
+    state, step = state_of(run, status), status.get("step")
+    line = RunLine(
+        run.name, state, step if type(step) is int else 0, "?", None, 0, "", "", changed(run, status)
+    )
+    try:
+        settings = load_settings(run.settings_file)
+        newest = last_events(run.metrics.path, ("eval", "rung", "length"))
+        ladder = Ladder.from_json(read_json(run.ladder_file)) if run.ladder_file.is_file() else None
+    except (Unreadable, PermissionError):
+        return replace(line, state="unreadable")
+    except InputError:
+        return replace(line, state="damaged")
+    length, bits = newest.get("length", {}).get("num_steps"), newest.get("eval", {}).get("bits_per_byte")
+    bits = float(bits) if isinstance(bits, int | float) and abs(bits) < 2**63 else None
+    order = newest.get("rung", {}).get("order")
+    if type(order) is not int:  # a record of which nobody noted it
+        order = ladder.passed(bits) if ladder is not None and bits is not None else 0
+    return replace(
+        line,
+        num_steps=str(length if type(length) is int else settings.train.steps),
+        bits_per_byte=bits,
+        passed=order,
         model=f"{settings.model.preset} {settings.model.hidden_size}x{settings.model.num_hidden_layers}",
         sources=" ".join(Path(source).name or source for source in settings.data.sources),
-        changed=heartbeat if isinstance(heartbeat, float) and 0 <= heartbeat < 2**32 else written,
     )

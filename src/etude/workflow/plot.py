@@ -185,8 +185,8 @@ def _shared_ladder(runs: list[RunHistory]) -> Ladder | None:
 def _draw_run(axes: Axes, run: RunHistory, theme: Theme, logarithmic: bool) -> list[Label]:
     rate = run.bits_per_byte_per_nat
     if run.steps and rate is not None:
-        steps = np.array([event.step for event in run.steps], np.float64)
-        losses = np.array([event.loss for event in run.steps], np.float64) * rate
+        steps = run.steps.column("step").astype(np.float64)
+        losses = run.steps.column("loss") * rate
         shown = thinned(steps, POINTS_DRAWN, logarithmic=logarithmic)
         axes.plot(steps[shown], losses[shown], color=theme.training, linewidth=0.6, alpha=0.35)
         calm = smoothed(losses)[shown]

@@ -29,7 +29,7 @@ class StepAxis:
     @classmethod
     def of(cls, runs: list[RunHistory]) -> StepAxis:
         """Logarithmic when one of the runs learned most of what it learned in its first tenth."""
-        last = max(1, *(event.step for run in runs for event in (*run.steps, *run.evals)))
+        last = max(1, *(events[-1].step for run in runs for events in (run.steps, run.evals) if events))
         if not any(prefers_log(*curve(run)) for run in runs):
             return cls(last, None)
         return cls(last, max(1.0, 10.0 ** math.floor(math.log10(last / DECADES_OF_STEPS))))
@@ -53,8 +53,13 @@ class StepAxis:
 
 def add_tokens_axis(axes: Axes, steps: StepAxis, run: RunHistory) -> Axes:
     """A second axis above the plot, with the tokens seen at each tick of the steps."""
-    told = sorted({(event.step, event.tokens_seen) for event in (*run.steps, *run.evals)})
-    known_steps, known_tokens = zip(*told, strict=True)
+    told = [(event.step, event.tokens_seen) for event in run.evals]
+    known_steps, known_tokens = (
+        np.concatenate([run.steps.column(name), np.array(values, np.int64)])
+        for name, values in zip(("step", "tokens_seen"), zip(*told, strict=True), strict=True)
+    )
+    order = np.lexsort((known_tokens, known_steps))
+    known_steps, known_tokens = known_steps[order], known_tokens[order]
     above = axes.twiny()
     steps.apply(above)
     above.xaxis.set_major_formatter(

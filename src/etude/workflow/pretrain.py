@@ -7,29 +7,32 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Literal
 
 from rich.console import Console
 
-from etude.config import Settings, TrainSettings, to_toml
+from etude.config import TrainSettings, to_toml
 from etude.data.files import default_cache
 from etude.data.prepare import open_prepared
-from etude.device import forget_peak_memory, peak_memory_bytes
 from etude.errors import EtudeError, InputError
 from etude.evaluate.ladder import Ladder
-from etude.files import file_errors_in_one_line, hash_file, staged_folder, write_atomic, write_json
+from etude.files import (
+    file_errors_in_one_line,
+    hash_file,
+    staged_folder,
+    sweep_staging,
+    write_atomic,
+    write_json,
+)
 from etude.messages import command
 from etude.model.cost import count_parameters
 from etude.run import RunFolder, free_name
 from etude.train.checkpoint import (
     begun_checkpoints,
-    checkpoint_name,
     load_state,
     set_aside_checkpoints_after,
     verify_checkpoint,
@@ -49,16 +52,16 @@ from etude.train.spikes import WINDOW, LossWatch
 from etude.train.step import OUT_OF_MEMORY, OutOfMemory
 from etude.workflow.busy import BusyWatch
 from etude.workflow.card import model_card
-from etude.workflow.continuing import Parent, from_any_folder, record_changes
+from etude.workflow.continuing import Parent, from_any_folder
 from etude.workflow.display import training_display
 from etude.workflow.history import RunHistory
 from etude.workflow.ladders import cached_ladder, mend_ladder
-from etude.workflow.measuring import note_compiled_plan
 from etude.workflow.mending import require_record
 from etude.workflow.pace import Deadline, Pace
 from etude.workflow.phases import Phases
-from etude.workflow.plan import default_name, manifest, sitting
+from etude.workflow.plan import default_name, manifest
 from etude.workflow.saving import Save, require_disk
+from etude.workflow.session import Invitation, begin_sitting, memory_noted
 from etude.workflow.signals import asked_to_stop
 from etude.workflow.task_costs import Slowdown, TaskCosts
 from etude.workflow.tasks import (
@@ -88,17 +91,6 @@ class Outcome:
     step: int
 
 
-@dataclass(frozen=True)
-class Invitation:
-    """What the first process tells the others: all that they need to come to the same state."""
-
-    settings: Settings
-    data_fingerprint: str
-    run: Path
-    checkpoint: Path | None
-    compile: bool | Literal["auto"]
-
-
 def start(plan: Plan, console: Console, parent: Parent | None = None) -> RunFolder:
     """Make the run folder, whole: tokenizer, n-gram ladder, manifest and settings, before step 0.
 
@@ -112,6 +104,7 @@ def start(plan: Plan, console: Console, parent: Parent | None = None) -> RunFold
     folder, name = Path(settings.run.folder), settings.run.name
     run = RunFolder.new(folder, free_name(folder, default_name(settings)) if name == "auto" else name)
     require_disk(plan, folder)
+    sweep_staging(folder)  # what processes that were killed while they did this have left
     ladder = cached_ladder(plan, console)
     with staged_folder(run.path, replace=False) as staging:
         made = RunFolder(staging)
@@ -176,17 +169,17 @@ def _fit(
         num_steps = last_step(objective.num_steps, state.revisions)
         display = training_display(console, title, num_steps, ladder, passed)
         control = Control(run.path)
-        control.clear()
-        with display as panel, asked_to_stop(stop_at, control) as should_stop, memory_noted(plan, run):
+        for problem in control.clear():
+            console.print(problem, markup=False, highlight=False, soft_wrap=True)
+        stopping = asked_to_stop(stop_at, control, ranks.orphaned)
+        with display as panel, stopping as should_stop, memory_noted(plan, run):
             begin_sitting(plan, run, state, objective, console, ranks, deadline, phases)
             record = Record(run)
             save = checkpoints_of(plan, run, state, record, console)
+            save.committed = panel.committed
             costs = None if deadline is None else deadline.costs
             tasks = run_tasks(plan, objective, ladder, save, max(passed, default=0), control, costs)
-            listeners: list[Listener] = [record, save.hear, panel]
-            if busy is not None and plan.device.kind == "cpu":
-                busy.begin(plan.device.threads, command("train", "--resume", run.path))
-                listeners.append(busy)
+            listeners = [record, save.hear, panel, *watching_the_machine(plan, run, busy)]
             loop = Loop(
                 state,
                 made_ahead(objective, plan.device),
@@ -203,16 +196,21 @@ def _fit(
             )
             reason = loop.run()
     except BaseException as error:
-        with suppress(EtudeError):  # a checkpoint that is being written is still worth having
-            for task in tasks:
-                task.finish()
-        with suppress(EtudeError):  # a disk that is full would hide why the run ended
-            run.write_status("failed", state.step, str(error) or type(error).__name__)
+        _note_failure(run, state, tasks, error)
         if isinstance(error, MemoryError):
             raise OutOfMemory(OUT_OF_MEMORY) from error
         raise
     run.write_status(reason, state.step)
     return Outcome(run, reason, state.step)
+
+
+def _note_failure(run: RunFolder, state: TrainState, tasks: Sequence[Task], error: BaseException) -> None:
+    """End what the tasks have begun, and write down why the run ended."""
+    with suppress(EtudeError):  # a checkpoint that is being written is still worth having
+        for task in tasks:
+            task.finish()
+    with suppress(EtudeError):  # a disk that is full would hide why the run ended
+        run.write_status("failed", state.step, str(error) or type(error).__name__)
 
 
 def follow(ranks: Ranks) -> Outcome:
@@ -234,7 +232,7 @@ def follow(ranks: Ranks) -> Outcome:
     if told.checkpoint is not None:
         load_state(verify_checkpoint(told.checkpoint), state)
     objective = next_token_objective(plan, state, ranks)
-    with asked_to_stop() as should_stop:
+    with asked_to_stop(orphaned=ranks.orphaned) as should_stop:
         compile_objective(objective, plan.device, told.compile, ranks)
         loop = Loop(
             state,
@@ -282,83 +280,6 @@ def restore(run: RunFolder, state: TrainState, console: Console) -> None:
             log.cut_to(prefix)
 
 
-def begin_sitting(
-    plan: Plan,
-    run: RunFolder,
-    state: TrainState,
-    objective: NextToken,
-    console: Console,
-    ranks: Ranks,
-    deadline: Deadline | None = None,
-    phases: Phases | None = None,
-) -> None:
-    """Call the other ranks, compile as the run was compiled before (or try to, the first time, as long as its
-    ``deadline`` leaves time for it), and note this sitting in the manifest.
-
-    Raises:
-        EtudeError: the run was compiled before and cannot be here: it would go on with other rounding; or the device
-            computes wrongly.
-    """
-    if state.step >= last_step(objective.num_steps, state.revisions):
-        return
-    recorded = run.read_manifest()
-    recorded.setdefault(FILES, files_of(run))  # a run of the first edition has none
-    sittings = recorded.setdefault("sittings", [])
-    if not isinstance(sittings, list) or not all(isinstance(s, dict) and "compiled" in s for s in sittings):
-        raise InputError(f"{run.manifest_file} is damaged (its sittings are none): restore it")
-    wanted: bool | Literal["auto"] = plan.settings.device.compile
-    if sittings and state.step > 0:
-        wanted = bool(sittings[-1]["compiled"])
-    if plan.device.dtype == "bf16" and not plan.device.fast_bf16:
-        console.print(
-            f"this run multiplies in bf16, which is not known to be fast on this {plan.device.kind} and may be a "
-            "hundred times slower than fp32: a fork of it, or a new run, may take --set device.dtype=fp32",
-            highlight=False,
-            soft_wrap=True,
-        )
-    if phases is not None:
-        phases.note("checking that this device computes rightly")
-    errors = require_sound(plan.device).errors
-    if plan.device.dtype == "bf16":  # whose tolerances hide small faults
-        require_sound(replace(plan.device, dtype="fp32"))
-    newest = run.checkpoints / checkpoint_name(state.step)
-    checkpoint = newest if newest.is_dir() else None
-    ranks.invite(Invitation(plan.settings, plan.data.fingerprint, run.path, checkpoint, wanted))
-    limit = None if deadline is None or wanted is True else deadline.compile_until - time.monotonic()
-    if phases is not None and wanted is not False:
-        phases.note("compiling" if limit is None else f"compiling, for {max(0.0, limit):.0f} s at most")
-    problem = compile_objective(objective, plan.device, wanted, ranks, limit)
-    if problem is None:
-        note_compiled_plan(plan)
-    elif wanted == "auto":
-        console.print(f"training without torch.compile ({problem})", markup=False)
-    if phases is not None:
-        phases.note("training")
-    sittings.append(
-        sitting(plan, state.step, compiled=problem is None, processes=ranks.count, self_test=errors)
-    )
-    record_changes(run, recorded, from_any_folder(plan.settings), state.step)
-
-
-@contextmanager
-def memory_noted(plan: Plan, run: RunFolder) -> Iterator[None]:
-    """At the end the manifest says how much memory the sitting took, beside what was predicted."""
-    forget_peak_memory(plan.device)
-    before, sittings = peak_memory_bytes(plan.device), run.read_manifest().get("sittings")
-    try:
-        yield
-    finally:
-        with suppress(EtudeError):  # not worth ending a run for, and never in place of its own error
-            recorded = run.read_manifest()
-            if recorded.get("sittings") != sittings:
-                recorded["sittings"][-1]["memory"] = {
-                    "predicted_bytes": plan.memory.total,
-                    "bytes_before": before,
-                    "peak_bytes": peak_memory_bytes(plan.device),
-                }
-                run.write_manifest(recorded)
-
-
 def checkpoints_of(plan: Plan, run: RunFolder, state: TrainState, record: Record, console: Console) -> Save:
     """What saves the run from where it stands, with the manifest as it is now."""
     train = plan.settings.train
@@ -374,6 +295,14 @@ def checkpoints_of(plan: Plan, run: RunFolder, state: TrainState, record: Record
         provenance=partial(provenance_of, run.read_manifest(), record.logs),
         warn=partial(console.print, markup=False, highlight=False, soft_wrap=True),
     )
+
+
+def watching_the_machine(plan: Plan, run: RunFolder, busy: BusyWatch | None) -> Sequence[Listener]:
+    """What says when other programs slow a run down; threads of a GPU do not wait for each other."""
+    if busy is None or plan.device.kind != "cpu":
+        return ()
+    busy.begin(plan.device.threads, command("train", "--resume", run.path))
+    return (busy,)
 
 
 def run_tasks(

@@ -49,6 +49,7 @@ class Save:
     beside_the_steps: bool = True
     provenance: Callable[[], Provenance] = Provenance
     warn: Callable[[str], object] = lambda line: None  # of what was set aside
+    committed: Callable[[CheckpointEvent], object] = lambda event: None  # called by the thread that wrote it
     seconds_writing: float = 0.0  # that the last one took
     _writer: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1))
     _copied: tuple[Snapshot, str] | None = None
@@ -80,7 +81,7 @@ class Save:
         if isinstance(event, CheckpointEvent) and self._copied is not None:
             copied, self._copied = self._copied, None
             # Now, while the record ends with the line of this checkpoint.
-            self._writing = self._writer.submit(self._write, *copied, self.provenance())
+            self._writing = self._writer.submit(self._write, *copied, self.provenance(), event)
             if not self.beside_the_steps:
                 self.finish()
 
@@ -94,7 +95,7 @@ class Save:
         if writing is not None:
             writing.result()
 
-    def _write(self, snapshot: Snapshot, card: str, provenance: Provenance) -> None:
+    def _write(self, snapshot: Snapshot, card: str, provenance: Provenance, event: CheckpointEvent) -> None:
         begin = time.monotonic()
         try:
             self.run.metrics.sync()
@@ -105,6 +106,7 @@ class Save:
         except OSError as error:
             raise write_failure(self.run.checkpoints, error) from error
         self.seconds_writing = time.monotonic() - begin
+        self.committed(event)
 
 
 def require_room(folder: Path, needed: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -21,7 +22,7 @@ class StudioBeside:
     def __init__(self, runs: Path) -> None:
         self._address = ""
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "etude.serve", str(runs), str(STAY)],
+            [sys.executable, "-m", "etude.serve", str(runs), str(STAY), str(os.getpid())],
             stdin=subprocess.PIPE,  # it ends when this does, however that comes about
             stdout=subprocess.PIPE,
             text=True,

@@ -84,7 +84,7 @@ def not_learning(run: Evidence) -> Verdict:
 
 
 def rate_too_high(run: Evidence) -> Verdict:
-    losses = np.array([event.loss for event in run.steps])
+    losses = run.steps.column("loss")
     if len(losses) < BLOCKS:
         return RATE_TOO_HIGH.not_judged(f"only {len(losses)} steps are in the record")
     start = run.untrained_loss
@@ -98,7 +98,7 @@ def rate_too_high(run: Evidence) -> Verdict:
             run.lower_rates(4),
         )
     jumps = [run.steps[index].step for index in spikes(losses.tolist())]
-    clipped = np.mean([event.grad_norm > run.settings.train.max_grad_norm for event in run.steps])
+    clipped = np.mean(run.steps.column("grad_norm") > run.settings.train.max_grad_norm)
     if jumps:
         text = (
             f"The training loss jumped at {len(jumps)} of {len(losses):,} steps (the first: {jumps[0]:,}), and the "
@@ -204,12 +204,12 @@ def _blocks(losses: Float64) -> tuple[list[Float64], list[int]]:
 
 def _loss_half_way(run: Evidence) -> float | None:
     """The held-out loss when half of the sum of the learning rates was spent, between the two evaluations around it."""
-    last = run.evals[-1].step
-    steps = [event for event in run.history.steps if event.step <= last and 0 < event.lr < math.inf]
+    steps, rates = run.history.steps, run.history.steps.column("lr")
+    steps = steps.where((steps.column("step") <= run.evals[-1].step) & (rates > 0) & (rates < math.inf))
     if not steps:
         return None
     with np.errstate(over="ignore"):  # a record may say anything
-        spent = np.cumsum([event.lr for event in steps])
+        spent = np.cumsum(steps.column("lr"))
     half_way = steps[int(np.searchsorted(spent, spent[-1] / 2))].step
     return float(np.interp(half_way, [e.step for e in run.evals], [e.val_loss for e in run.evals]))
 

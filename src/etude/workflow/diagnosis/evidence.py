@@ -11,15 +11,17 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+import numpy as np
+
 from etude.config import Settings, resolved
 from etude.messages import command
 from etude.model.config import ModelConfig
-from etude.train.events import EvalEvent, StepEvent
+from etude.train.events import EvalEvent
 from etude.workflow.diagnosis import advice
 from etude.workflow.diagnosis.activations import NetworkState
 from etude.workflow.diagnosis.losses import LossSpread
 from etude.workflow.diagnosis.overlap import Overlap
-from etude.workflow.history import RunHistory
+from etude.workflow.history import RunHistory, Steps
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,7 @@ class Evidence:
     path: Path
     settings: Settings
     history: RunHistory
-    state: str  # of status.json: running, finished, stopped or failed
+    state: str  # of etude.train.run_state
     reason: str  # that status.json gives for it
     model: ModelConfig
     text: Text
@@ -69,9 +71,9 @@ class Evidence:
         return round(self.settings.train.warmup_fraction * self.num_steps)
 
     @cached_property
-    def steps(self) -> list[StepEvent]:
+    def steps(self) -> Steps:
         """Those whose loss is a number."""
-        return [event for event in self.history.steps if math.isfinite(event.loss)]
+        return self.history.steps.where(np.isfinite(self.history.steps.column("loss")))
 
     @cached_property
     def evals(self) -> list[EvalEvent]:

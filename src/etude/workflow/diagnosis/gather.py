@@ -21,6 +21,7 @@ from etude.model.language_model import LanguageModel
 from etude.run import RunFolder
 from etude.train.checkpoint import list_checkpoints, newest_good_checkpoint, step_of, verify_checkpoint
 from etude.train.dial import Facts, model_config
+from etude.train.run_state import state_of
 from etude.workflow.diagnosis.activations import NetworkState, look_inside
 from etude.workflow.diagnosis.evidence import Absent, Evidence, Text
 from etude.workflow.diagnosis.losses import FEWEST_CLUSTERS, LossSpread, spread
@@ -58,7 +59,7 @@ def gather(path: Path) -> Evidence:
         path=path,
         settings=settings,
         history=RunHistory.load(path),
-        state=str(status.get("state", "not begun")),
+        state=state_of(run, status),
         reason=str(status.get("reason", "")),
         model=model_config(settings, Facts(train_tokens, vocab_size, 0)),
         text=_text(train_tokens, data),

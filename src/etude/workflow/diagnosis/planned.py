@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from statistics import median
+
+import numpy as np
 
 from etude.config import resolved
 from etude.model.cost import count_parameters
@@ -52,10 +53,9 @@ def schedule_not_finished(run: Evidence) -> Verdict:
     done, planned = run.last_step, run.num_steps
     if done >= planned:
         return SCHEDULE.fine(f"it made all of its {planned:,} steps")
-    rates = [event.lr for event in run.history.steps]
-    if not rates:
+    if not run.history.steps:
         return SCHEDULE.notice(f"It has not made one of its {planned:,} steps yet.", run.go_on)
-    left = rates[-1] / resolved(run.settings.train.lr, "train.lr")
+    left = run.history.steps[-1].lr / resolved(run.settings.train.lr, "train.lr")
     text = f"It stands at step {done:,} of {planned:,} with the learning rate at {left:.0%} of its peak"
     if run.state == "running":
         return SCHEDULE.notice(
@@ -70,10 +70,11 @@ def schedule_not_finished(run: Evidence) -> Verdict:
 def loader_bound(run: Evidence) -> Verdict:
     if isinstance(run.seconds_per_batch, Absent):
         return LOADER.not_judged(run.seconds_per_batch.why)
-    speeds = [event.tokens_per_second for event in run.steps if 0 < event.tokens_per_second < math.inf]
-    if not speeds:
+    speeds = run.steps.column("tokens_per_second")
+    speeds = speeds[(speeds > 0) & (speeds < math.inf)]
+    if not len(speeds):
         return LOADER.not_judged("no step is in the record")
-    seconds = run.tokens_per_step / median(speeds)
+    seconds = run.tokens_per_step / float(np.median(speeds))
     share = run.seconds_per_batch / seconds
     text = (
         f"a batch takes {1000 * run.seconds_per_batch:.2f} ms to make (measured now) and a step took "

@@ -1,0 +1,121 @@
+"""How a session of a run begins: self-test, compilation, the other processes, and what the manifest records of it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+from rich.console import Console
+
+from etude.config import Settings
+from etude.device import forget_peak_memory, peak_memory_bytes
+from etude.errors import EtudeError, InputError
+from etude.run import RunFolder
+from etude.train.checkpoint import (
+    checkpoint_name,
+)
+from etude.train.compilation import compile_objective
+from etude.train.loop import TrainState
+from etude.train.objectives import NextToken
+from etude.train.parallel import Ranks
+from etude.train.plan import Plan
+from etude.train.provenance import FILES, files_of
+from etude.train.schedule import last_step
+from etude.train.self_test import require_sound
+from etude.workflow.continuing import from_any_folder, record_changes
+from etude.workflow.measuring import note_compiled_plan
+from etude.workflow.pace import Deadline
+from etude.workflow.phases import Phases
+from etude.workflow.plan import sitting
+
+
+@dataclass(frozen=True)
+class Invitation:
+    """What the first process tells the others: all that they need to come to the same state."""
+
+    settings: Settings
+    data_fingerprint: str
+    run: Path
+    checkpoint: Path | None
+    compile: bool | Literal["auto"]
+
+
+def begin_sitting(
+    plan: Plan,
+    run: RunFolder,
+    state: TrainState,
+    objective: NextToken,
+    console: Console,
+    ranks: Ranks,
+    deadline: Deadline | None = None,
+    phases: Phases | None = None,
+) -> None:
+    """Call the other ranks, compile as the run was compiled before (or try to, the first time, as long as its
+    ``deadline`` leaves time for it), and note this sitting in the manifest.
+
+    Raises:
+        EtudeError: the run was compiled before and cannot be here: it would go on with other rounding; or the device
+            computes wrongly.
+    """
+    if state.step >= last_step(objective.num_steps, state.revisions):
+        return
+    recorded = run.read_manifest()
+    recorded.setdefault(FILES, files_of(run))  # a run of the first edition has none
+    sittings = recorded.setdefault("sittings", [])
+    if not isinstance(sittings, list) or not all(isinstance(s, dict) and "compiled" in s for s in sittings):
+        raise InputError(f"{run.manifest_file} is damaged (its sittings are none): restore it")
+    wanted: bool | Literal["auto"] = plan.settings.device.compile
+    if sittings and state.step > 0:
+        wanted = bool(sittings[-1]["compiled"])
+    if plan.device.dtype == "bf16" and not plan.device.fast_bf16:
+        console.print(
+            f"this run multiplies in bf16, which is not known to be fast on this {plan.device.kind} and may be a "
+            "hundred times slower than fp32: a fork of it, or a new run, may take --set device.dtype=fp32",
+            highlight=False,
+            soft_wrap=True,
+        )
+    if phases is not None:
+        phases.note("checking that this device computes rightly")
+    errors = require_sound(plan.device).errors
+    if plan.device.dtype == "bf16":  # whose tolerances hide small faults
+        require_sound(replace(plan.device, dtype="fp32"))
+    newest = run.checkpoints / checkpoint_name(state.step)
+    checkpoint = newest if newest.is_dir() else None
+    ranks.invite(Invitation(plan.settings, plan.data.fingerprint, run.path, checkpoint, wanted))
+    limit = None if deadline is None or wanted is True else deadline.compile_until - time.monotonic()
+    if phases is not None and wanted is not False:
+        phases.note("compiling" if limit is None else f"compiling, for {max(0.0, limit):.0f} s at most")
+    problem = compile_objective(objective, plan.device, wanted, ranks, limit)
+    if problem is None:
+        note_compiled_plan(plan)
+    elif wanted == "auto":
+        console.print(f"training without torch.compile ({problem})", markup=False)
+    if phases is not None:
+        phases.note("training")
+    sittings.append(
+        sitting(plan, state.step, compiled=problem is None, processes=ranks.count, self_test=errors)
+    )
+    record_changes(run, recorded, from_any_folder(plan.settings), state.step)
+
+
+@contextmanager
+def memory_noted(plan: Plan, run: RunFolder) -> Iterator[None]:
+    """At the end the manifest says how much memory the sitting took, beside what was predicted."""
+    forget_peak_memory(plan.device)
+    before, sittings = peak_memory_bytes(plan.device), run.read_manifest().get("sittings")
+    try:
+        yield
+    finally:
+        with suppress(EtudeError):  # not worth ending a run for, and never in place of its own error
+            recorded = run.read_manifest()
+            if recorded.get("sittings") != sittings:
+                recorded["sittings"][-1]["memory"] = {
+                    "predicted_bytes": plan.memory.total,
+                    "bytes_before": before,
+                    "peak_bytes": peak_memory_bytes(plan.device),
+                }
+                run.write_manifest(recorded)
