@@ -230,7 +230,6 @@ def look(model: LanguageModel, tokenizer: EtudeTokenizer, text: str, where: str 
     Raises:
         InputError: it is longer than the network can read.
     """
-    text = tokenizer.normalise(text)
     ids = [tokenizer.eos_id, *tokenizer.encode(text)]
     most = model.config.max_position_embeddings
     if len(ids) > most:
