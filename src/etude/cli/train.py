@@ -41,6 +41,10 @@ Studio = Annotated[
     bool, typer.Option("--studio/--no-studio", help="Serve the page on which it can be watched.")
 ]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and what it costs.")]
+PLACES = (
+    "Runs are written below `runs` (`--set run.folder=FOLDER` for another place). Prepared text is kept in "
+    "`~/.cache/etude`; the environment variable `ETUDE_CACHE` names another folder."
+)
 Job = Callable[[Any], Any]
 """Given the module of the jobs: what the options ask for."""
 
@@ -63,11 +67,7 @@ def train(
     studio: Studio = True,
     dry_run: DryRun = False,
 ) -> None:
-    """Grow a language model from text. Without arguments: from Etude's own stories, in minutes.
-
-    Runs are written below `runs` (--set run.folder=FOLDER for another place). Prepared text is kept in ~/.cache/etude;
-    the environment variable ETUDE_CACHE names another folder.
-    """
+    """Grow a language model from text. Without arguments: from Etude's own stories, in minutes."""
     from etude.config import load_settings
     from etude.errors import InputError
 
