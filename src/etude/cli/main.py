@@ -26,7 +26,7 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command("train", cls=Command)(train.train)
+app.command("train", cls=Command, epilog=train.PLACES)(train.train)
 app.command("generate", cls=Command)(use.generate)
 app.command("score", cls=Command)(use.score)
 app.add_typer(data.app, name="data")

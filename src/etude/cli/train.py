@@ -51,6 +51,10 @@ Studio = Annotated[
     bool, typer.Option("--studio/--no-studio", help="Serve the page on which it can be watched.")
 ]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and what it costs.")]
+PLACES = (
+    "Runs are written below `runs` (`--set run.folder=FOLDER` for another place). Prepared text is kept in "
+    "`~/.cache/etude`; the environment variable `ETUDE_CACHE` names another folder."
+)
 Job = Callable[[Any], Any]
 """Given the module of the jobs: what the options ask for."""
 
@@ -74,11 +78,7 @@ def train(
     studio: Studio = True,
     dry_run: DryRun = False,
 ) -> None:
-    """Grow a language model from text. Without arguments: from Etude's own stories, in minutes.
-
-    Runs are written below `runs` (--set run.folder=FOLDER for another place), prepared text below ~/.cache/etude (the
-    environment variable ETUDE_CACHE for another place).
-    """
+    """Grow a language model from text. Without arguments: from Etude's own stories, in minutes."""
     from etude.config import load_settings
     from etude.errors import InputError
 
