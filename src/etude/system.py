@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
@@ -35,6 +36,25 @@ def is_locked(file: Path) -> bool:
         return False
     place = f"{os.major(found.st_dev):02x}:{os.minor(found.st_dev):02x}:{found.st_ino}"
     return any("FLOCK" in line and place in line.split() for line in locks.splitlines())
+
+
+def end_with_parent() -> None:
+    """In a process of :mod:`multiprocessing`: from here on it ends when the process that started it does.
+
+    A worker that waits for its next task would otherwise wait for ever once its parent was killed.
+    """
+    from multiprocessing import connection, parent_process
+
+    parent = parent_process()
+    if parent is None:
+        return
+    sentinel = parent.sentinel
+
+    def wait() -> None:
+        connection.wait([sentinel])
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
 
 
 def print_nowhere(stream: TextIO) -> None:
