@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import os
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -96,6 +97,25 @@ def make_output_safe() -> Escapes:
     if isinstance(sys.stdout, TextIOWrapper) and sys.stdout.errors in _MAY_FAIL:
         sys.stdout.reconfigure(errors=_ESCAPE)
     return escapes
+
+
+def end_with_parent() -> None:
+    """In a process of :mod:`multiprocessing`: from here on it ends when the process that started it does.
+
+    A worker that waits for its next task would otherwise wait for ever once its parent was killed.
+    """
+    from multiprocessing import connection, parent_process
+
+    parent = parent_process()
+    if parent is None:
+        return
+    sentinel = parent.sentinel
+
+    def wait() -> None:
+        connection.wait([sentinel])
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
 
 
 def print_nowhere(stream: TextIO) -> None:

@@ -76,3 +76,16 @@ def test_a_training_in_hand_goes_the_same_way(tmp_path: Path, monkeypatch: pytes
     assert seconds(held)[outcome[0].step] < seconds(free.run)[outcome[0].step] + 0.6
     jobs.resume(held.path, Console(file=io.StringIO()))
     assert losses(held) == whole
+
+
+def test_a_folder_named_pause_does_not_hold_a_resume(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ETUDE_CACHE", str(tmp_path / "cache"))
+    write_text(tmp_path / "text", 30_000)
+    values: dict[str, Any] = {"train.steps": 2, "train.eval_every": 100, "train.eval_tokens": 500}
+    run = jobs.grow(settings_for(tmp_path, "mine", **values), Console(file=io.StringIO())).run
+    (run.path / "control" / "pause").mkdir(parents=True)
+    (run.path / "control" / "pause" / "why.txt").write_text("to think")
+    printed = io.StringIO()
+    assert jobs.resume(run.path, Console(file=printed, width=300), ["train.steps=4"]).reason == "finished"
+    assert f"{run.path}/control/pause cannot be removed" in printed.getvalue()
+    assert (run.path / "control" / "pause" / "why.txt").exists()

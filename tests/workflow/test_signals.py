@@ -30,12 +30,12 @@ def wait_until(ready: Callable[[], bool], seconds: float = 120.0) -> None:
         time.sleep(0.05)
 
 
-def processes_of(words: str) -> list[int]:
-    """The processes that have ``words`` in their command line."""
+def processes_of(words: str, file: str = "cmdline") -> list[int]:
+    """The processes that have ``words`` in their command line, or in another of Linux's files on a process."""
     found = []
     for folder in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):
-            if words.encode() in (folder / "cmdline").read_bytes() and int(folder.name) != os.getpid():
+            if words.encode() in (folder / file).read_bytes() and int(folder.name) != os.getpid():
                 found.append(int(folder.name))
     return found
 
@@ -56,7 +56,7 @@ def endless(small_settings: Settings, tmp_path: Path) -> Path:
 def run(endless: Path, tmp_path: Path) -> Iterator[RunFolder]:
     """Where it will be; afterwards nothing of it is left running."""
     yield RunFolder(tmp_path / "runs" / "endless")
-    for process in processes_of(str(tmp_path)):
+    for process in {*processes_of(str(tmp_path)), *processes_of(f"ETUDE_TEST={tmp_path}", "environ")}:
         with suppress(ProcessLookupError):
             os.kill(process, signal.SIGKILL)
 
@@ -128,6 +128,37 @@ def test_a_killed_training_leaves_no_server(endless: Path, run: RunFolder, tmp_p
     training.wait()
     wait_until(lambda: not processes_of(f"etude.serve\0{run.path.parent}"), 30)
     assert "Traceback" not in (tmp_path / "output").read_text()
+
+
+KILLED_WHILE_ENCODING = """
+import os, pathlib, signal, sys
+from concurrent.futures import ProcessPoolExecutor
+from etude.data.tokens import shards
+shards.encode_part.__kwdefaults__["serial_bytes"] = 0  # a small text is otherwise encoded by one process
+original = ProcessPoolExecutor.submit
+def submit(self, *arguments):
+    original(self, os.getpid).result(60)  # a worker has begun
+    os.kill(os.getpid(), signal.SIGKILL)
+if __name__ == "__main__":
+    ProcessPoolExecutor.submit = submit
+    from etude.cli.main import run
+    run()
+"""
+
+
+@pytest.mark.slow
+@linux
+def test_a_training_killed_while_it_prepares_leaves_no_process(
+    small_settings: Settings, run: RunFolder, tmp_path: Path
+) -> None:
+    """Workers that encode text wait for their next task, and nobody ends them any more."""
+    (tmp_path / "two.toml").write_text(to_toml(with_values(small_settings, {"data.workers": 2})))
+    (tmp_path / "killed.py").write_text(KILLED_WHILE_ENCODING)
+    marked = os.environ | {"ETUDE_TEST": str(tmp_path)}
+    command = [sys.executable, str(tmp_path / "killed.py"), "train", "--config", str(tmp_path / "two.toml")]
+    training = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=marked)
+    assert training.wait(120) == -signal.SIGKILL
+    wait_until(lambda: not processes_of(f"ETUDE_TEST={tmp_path}", "environ"), 30)
 
 
 @pytest.mark.slow

@@ -21,6 +21,7 @@ from etude.data.files import key_of
 from etude.device import available_cores
 from etude.errors import InputError
 from etude.files import hash_file, read_json, write_atomic, write_failure
+from etude.system import end_with_parent
 
 SCHEMA = 1
 
@@ -123,7 +124,7 @@ def done_in_parts(
         report(parts.count - len(missing), parts.count)
     context = multiprocessing.get_context("spawn")
     helpers = [
-        context.Process(target=_take_parts, args=(parts, start, missing), daemon=True)
+        context.Process(target=_help, args=(parts, start, missing), daemon=True)
         for _ in range(min(processes, len(missing)) - 1)
     ]
     for helper in helpers:
@@ -135,6 +136,11 @@ def done_in_parts(
     results = [parts.found(number) for number in range(parts.count)]
     assert all(result is not None for result in results)
     return [result[0] for result in results]
+
+
+def _help(parts: Parts, start: Start, missing: Sequence[int]) -> None:
+    end_with_parent()
+    _take_parts(parts, start, missing)
 
 
 def _take_parts(parts: Parts, start: Start, missing: Sequence[int], report: Report | None = None) -> None:

@@ -24,7 +24,7 @@ export interface RunLine {
 }
 
 /** running: lost when its heartbeat is old. */
-export type State = 'not begun' | 'starting' | 'running' | 'lost' | 'finished' | 'stopped' | 'failed' | 'damaged';
+export type State = 'not begun' | 'starting' | 'running' | 'lost' | 'finished' | 'stopped' | 'failed' | 'damaged' | 'unreadable';
 
 export interface RunFacts {
   name: string;

@@ -28,6 +28,7 @@ from etude.data.tables import load_table, require_offsets
 from etude.data.tokens.parts import TokenPart, Tokens
 from etude.data.tokens.tokenizer import EtudeTokenizer
 from etude.errors import EtudeError, InputError
+from etude.system import end_with_parent
 from etude.untrusted import inside, shown
 
 SHARD_TOKENS = 1 << 27
@@ -242,6 +243,7 @@ def _start_worker(tokenizer: Path, corpus: Path) -> None:
     """In a worker process: one thread each, and Ctrl-C is left to the parent."""
     global _worker
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    end_with_parent()
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     _worker = EtudeTokenizer.load(tokenizer), Corpus(corpus)
 
