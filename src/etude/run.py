@@ -22,7 +22,15 @@ from typing import Any
 
 from etude.errors import EtudeError, InputError
 from etude.system import system_id
-from etude.untrusted import MAX_JSON_BYTES, MAX_LINE_BYTES, read_plain, refuse_links_out, shown
+from etude.untrusted import (
+    MAX_JSON_BYTES,
+    MAX_LINE_BYTES,
+    open_plain,
+    read_plain,
+    refuse_links_out,
+    require_run_name,
+    shown,
+)
 
 EVENT_SCHEMA = 1
 STAGING_PREFIX = ".staging-"
@@ -254,7 +262,7 @@ class JsonLines:
         """The bytes of each whole line, without its end, and what they say."""
         if not self.path.is_file():
             return
-        with self.path.open("rb") as file:
+        with open_plain(self.path) as file:
             while line := file.readline(MAX_LINE_BYTES):
                 while len(line) == MAX_LINE_BYTES and not line.endswith(b"\n"):
                     line = file.readline(MAX_LINE_BYTES)  # to the end of a line that is none of ours
@@ -363,8 +371,7 @@ class RunFolder:
         Raises:
             InputError: the name is not a plain folder name, or it is taken.
         """
-        if not name or name != Path(name).name or name in {".", ".."}:
-            raise InputError(f"'{name}' cannot name a run: use letters, digits, '-' and '_', such as my-run")
+        require_run_name(name)
         path = folder / name
         if path.exists():
             raise InputError(f"{path} exists already: choose another --name, or go on with --resume {path}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -88,10 +88,18 @@ def stream(
     at_context_end: ContextRule = "slide",
     compile: Compile = "auto",
     dtype: Dtype = "fp32",
-) -> Iterator[int]:
-    """The new tokens of one prompt as they come: the same ones, by the same rules, as `generate` gives."""
-    for _, token in _run(model, [prompt], settings, eos_id, seed, at_context_end, compile, dtype, []):
+    on_prediction: OnPrediction | None = None,
+) -> Generator[int, None, Generation]:
+    """The new tokens of one prompt as they come: the same ones, by the same rules, as `generate` gives.
+
+    The generator's return value is what `generate` returns for the prompt.
+    """
+    found: list[Generation] = []
+    for _, token in _run(
+        model, [prompt], settings, eos_id, seed, at_context_end, compile, dtype, found, on_prediction
+    ):
         yield token
+    return found[0]
 
 
 @dataclass(slots=True, eq=False)
