@@ -68,11 +68,12 @@ class Looked:
         self.at: float | None = None
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        try:
-            await self.app(scope, receive, send)
-        finally:
+        async def noted(message: Any) -> None:
             if scope.get(KNOWN):
                 self.at = time.monotonic()
+            await send(message)
+
+        await self.app(scope, receive, noted)
 
 
 def listening(host: str, port: int) -> socket.socket:
