@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from starlette.testclient import TestClient
 
 from etude.evaluate.answerers import ItemScore
 from etude.evaluate.items import Probe, choice
@@ -55,9 +54,7 @@ def test_no_file_no_abilities(run: Path) -> None:
 def test_scores_by_step(run: Path) -> None:
     write_records(run, [result(PROBE, 10)], where(0))
     write_records(run, [result(PROBE, 20)], where(8))
-    told = (
-        client_of(run.parent).get("/api/runs/asked/abilities").json()
-    )
+    told = client_of(run.parent).get("/api/runs/asked/abilities").json()
     assert len(told) == 1
     ability = told[0]
     assert (ability["steps"], ability["right"]) == ([0, 8], [0.5, 1.0])

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
 from typing import Any
 
+WORKER = (sys.executable, "-m", "etude.serve.worker")
 IDLE_SECONDS = 600.0
 LONGEST_LINE = 2**27
 GRACE = 15.0
@@ -33,10 +34,16 @@ class _Asked:
 
 
 class WorkerLink:
-    """Passes questions on and answers back. Use it within one event loop."""
+    """Passes questions on and answers back. Use it within one event loop.
 
-    def __init__(self, runs: Path, tensors: Path) -> None:
-        self.runs, self.tensors = runs, tensors
+    Args:
+        runs: the folder of the runs.
+        tensors: where the worker writes large arrays.
+        command: what begins a worker; the two folders follow it.
+    """
+
+    def __init__(self, runs: Path, tensors: Path, command: Sequence[str] = WORKER) -> None:
+        self.runs, self.tensors, self.command = runs, tensors, command
         self._numbers = count(1)
         self._process: asyncio.subprocess.Process | None = None
         self._asked: dict[int, _Asked] = {}
@@ -111,9 +118,7 @@ class WorkerLink:
 
     async def _begin(self) -> None:
         self._process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            "etude.serve.worker",
+            *self.command,
             str(self.runs),
             str(self.tensors),
             stdin=asyncio.subprocess.PIPE,
