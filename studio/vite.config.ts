@@ -12,5 +12,10 @@ export default defineConfig({
     reportCompressedSize: false,
     license: { fileName: 'THIRD_PARTY_LICENSES.md' },
   },
-  server: { proxy: { '/api': { target: 'http://127.0.0.1:8123', changeOrigin: false } } },
+  server: {
+    proxy: {
+      '/api': { target: 'http://127.0.0.1:8123', changeOrigin: false },
+      '^/\\?token=': { target: 'http://127.0.0.1:8123', changeOrigin: false }, // exchanged for a cookie
+    },
+  },
 });

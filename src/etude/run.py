@@ -32,7 +32,7 @@ from etude.files import (
 )
 from etude.messages import quoted
 from etude.system import system_id
-from etude.untrusted import MAX_LINE_BYTES, readable, refuse_links_out
+from etude.untrusted import MAX_LINE_BYTES, open_plain, readable, refuse_links_out, require_run_name
 
 EVENT_SCHEMA = 1
 HASHED_AT_ONCE = 1 << 20
@@ -150,7 +150,7 @@ class JsonLines:
         with readable(self.path):
             if not self.path.is_file():
                 return
-            file = self.path.open("rb")
+            file = open_plain(self.path)
         with file:
             while line := file.readline(MAX_LINE_BYTES):
                 while len(line) == MAX_LINE_BYTES and not line.endswith(b"\n"):
@@ -297,8 +297,7 @@ class RunFolder:
         Raises:
             InputError: the name is not a plain folder name, or it is taken.
         """
-        if not name or name != Path(name).name or name in {".", ".."}:
-            raise InputError(f"'{name}' cannot name a run: use letters, digits, '-' and '_', such as my-run")
+        require_run_name(name)
         path = folder / name
         if path.exists():
             raise InputError(

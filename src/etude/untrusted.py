@@ -9,7 +9,7 @@ import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from etude.errors import InputError
 
@@ -19,6 +19,8 @@ MAX_LINE_BYTES = 1 << 20
 """A longer line of a log is none of ours."""
 LONGEST_NAME = 255
 """Bytes that the usual file systems allow a name."""
+LONGEST_NEW_NAME = 200
+"""Bytes of a name that is chosen here: what is appended while the folder is filled, and a number, fit behind it."""
 MAX_SHOWN = 120
 """Characters of a stranger's words in an error."""
 
@@ -66,18 +68,30 @@ def read_plain(path: Path, most: int) -> bytes:
         InputError: not a plain file (a pipe or a device may never end), or longer than ``most``.
         Unreadable: this account may not read it.
     """
-    with readable(path):
-        try:
-            kind = path.stat().st_mode
-        except ValueError:  # a NUL in the name
-            raise InputError(f"{shown(str(path))} is not a name that a file can have: name another") from None
-        if not stat.S_ISREG(kind):
-            raise InputError(f"{path} is damaged (not a plain file): restore it")
-        with path.open("rb") as file:
-            content = file.read(most + 1) if path.stat().st_size <= most else b""
-            if len(content) > most or path.stat().st_size > most:
-                raise InputError(f"{path} is damaged (longer than {most:,} bytes): restore it")
-        return content
+    with readable(path), open_plain(path) as file:
+        content = file.read(most + 1) if os.fstat(file.fileno()).st_size <= most else b""
+        if len(content) > most or os.fstat(file.fileno()).st_size > most:
+            raise InputError(f"{path} is damaged (longer than {most:,} bytes): restore it")
+    return content
+
+
+def open_plain(path: Path) -> BinaryIO:
+    """A plain file, open for reading. Nothing else is ever waited for: to open a pipe takes until it has a writer.
+
+    Raises:
+        OSError: missing or unreadable.
+        InputError: not a plain file.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    except ValueError:  # a NUL in the name
+        raise InputError(f"{shown(str(path))} is not a name that a file can have: name another") from None
+    except IsADirectoryError:
+        raise InputError(f"{path} is damaged (not a plain file): restore it") from None
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise InputError(f"{path} is damaged (not a plain file): restore it")
+    return os.fdopen(descriptor, "rb")
 
 
 def require_utf8(path: Path) -> None:
@@ -100,6 +114,21 @@ def inside(folder: Path, name: Any) -> Path:
 def _is_plain_name(name: str) -> bool:
     fits = len(name.encode("utf-8", "surrogatepass")) <= LONGEST_NAME
     return fits and name == Path(name).name and name.isprintable() and name not in {"", ".", ".."}
+
+
+def require_run_name(name: str) -> None:
+    """InputError for a name that a new run may not have, wherever it is asked for.
+
+    It is to be a folder's name on any system, not to be taken for an option or for a hidden file, and to show as what
+    it is on one line of a terminal.
+    """
+    fits = len(name.encode("utf-8", "surrogatepass")) <= LONGEST_NEW_NAME
+    plain = name.isprintable() and name == name.strip() and not set(name) & set('/\\<>:"|?*')
+    if not (name and fits and plain and name[0] not in "-.~" and name[-1] != "."):
+        raise InputError(
+            f"'{shown(name)}' cannot name a run: use letters, digits, '-' and '_', such as my-run, beginning with a "
+            "letter or a digit"
+        )
 
 
 def refuse_links_out(folder: Path) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 from starlette.testclient import TestClient
 
-from etude.serve.app import make_app
+from serving import client_of
 from watched import Watched, train_run
 
 
@@ -21,5 +21,5 @@ def client(studied: Watched) -> Iterator[TestClient]:
     """One for all tests of a file: its worker takes seconds to begin."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("ETUDE_CACHE", str(studied.cache))
-        with TestClient(make_app(studied.path.parent), base_url="http://127.0.0.1:8123") as made:
+        with client_of(studied.path.parent) as made:
             yield made

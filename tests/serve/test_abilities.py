@@ -9,14 +9,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from starlette.testclient import TestClient
 
 from etude.evaluate.answerers import ItemScore
 from etude.evaluate.items import Probe, choice
 from etude.evaluate.records import FILE, Where, write_records
 from etude.evaluate.results import ProbeResult, measure
 from etude.serve.abilities import abilities_of
-from etude.serve.app import make_app
+from serving import client_of
 from watched import Watched
 
 PROBE = Probe("recall", "", "Who?", tuple(choice(f"{n}", "a", "b") for n in range(20)), held_out="all")
@@ -55,9 +54,7 @@ def test_no_file_no_abilities(run: Path) -> None:
 def test_scores_by_step(run: Path) -> None:
     write_records(run, [result(PROBE, 10)], where(0))
     write_records(run, [result(PROBE, 20)], where(8))
-    told = (
-        TestClient(make_app(run.parent), base_url="http://127.0.0.1").get("/api/runs/asked/abilities").json()
-    )
+    told = client_of(run.parent).get("/api/runs/asked/abilities").json()
     assert len(told) == 1
     ability = told[0]
     assert (ability["steps"], ability["right"]) == ([0, 8], [0.5, 1.0])
@@ -76,6 +73,6 @@ def test_scores_of_other_items_are_not_mixed_in(run: Path) -> None:
 
 def test_a_damaged_file_is_one_line(run: Path) -> None:
     (run / FILE).write_text(json.dumps({"schema": 1, "event": "probe", "step": "x"}) + "\n")
-    answer = TestClient(make_app(run.parent), base_url="http://127.0.0.1").get("/api/runs/asked/abilities")
+    answer = client_of(run.parent).get("/api/runs/asked/abilities")
     assert answer.status_code == 404
     assert "etude eval" in answer.json()["error"]

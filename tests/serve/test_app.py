@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
-from etude.serve.app import make_app
 from etude.train.control import Control
+from serving import client_of
 from watched import Watched
 
 
@@ -67,16 +67,15 @@ def test_a_link_that_leads_out_is_refused(studied: Watched, tmp_path: Path) -> N
     secret.write_text('{"event": "step", "step": 1, "loss": 1}\n')
     (run / "metrics.jsonl").unlink()
     (run / "metrics.jsonl").symlink_to(secret)
-    with TestClient(make_app(run.parent), base_url="http://127.0.0.1") as client:
+    with client_of(run.parent) as client:
         found = client.get("/api/runs/theirs/rows")
         assert found.status_code == 404
         assert "leads out" in found.json()["error"]
 
 
 def test_strangers_are_refused(studied: Watched) -> None:
-    app = make_app(studied.path.parent)
     local = "http://127.0.0.1:8123"
-    with TestClient(app, base_url=local) as client:
+    with client_of(studied.path.parent) as client:
         assert client.get("/api/runs", headers={"Host": "evil.example"}).status_code == 400
         assert client.get("/api/runs", headers={"Origin": "http://evil.example"}).status_code == 403
         assert client.get("/api/runs", headers={"Origin": local}).status_code == 200
@@ -91,17 +90,6 @@ def test_strangers_are_refused(studied: Watched) -> None:
             == 413
         )
         assert client.delete("/api/runs").status_code == 405
-
-
-def test_others_need_the_token(studied: Watched) -> None:
-    app = make_app(studied.path.parent, hosts=("tower",), token="abc", control=False)
-    with TestClient(app, base_url="http://tower:8123") as client:
-        assert client.get("/api/runs").status_code == 401
-        assert client.get("/api/runs?token=abd").status_code == 401
-        assert client.get("/api/runs?token=abc").status_code == 200
-        assert client.get("/api/runs", headers={"Authorization": "Bearer abc"}).status_code == 200
-        facts = client.get("/api/runs/llama?token=abc").json()
-        assert facts["control"] is False
 
 
 def test_every_answer_has_a_strict_policy(client: TestClient) -> None:
@@ -129,7 +117,7 @@ def test_control_is_for_a_run_that_trains(client: TestClient, studied: Watched, 
     shutil.copytree(studied.path, run)
     folder = studied.machine.recorded.run.__class__(run)
     folder.write_status("running", 7)
-    with folder.held(), TestClient(make_app(run.parent), base_url="http://127.0.0.1") as going:
+    with folder.held(), client_of(run.parent) as going:
         assert going.post("/api/runs/going/control", **sent).status_code == 200
         assert Control(run).paused
         assert going.get("/api/runs/going").json()["paused"]
@@ -138,7 +126,7 @@ def test_control_is_for_a_run_that_trains(client: TestClient, studied: Watched, 
         assert "one of pause" in going.post("/api/runs/going/control", json={"action": "rm"}).json()["error"]
     with (
         folder.held(),
-        TestClient(make_app(run.parent, control=False), base_url="http://127.0.0.1") as watching,
+        client_of(run.parent, control=False) as watching,
     ):
         assert "may not control" in watching.post("/api/runs/going/control", **sent).json()["error"]
 
@@ -158,7 +146,7 @@ def test_a_damaged_run_is_still_told_of(file: str, content: str, studied: Watche
     run = tmp_path / "runs" / "damaged"
     shutil.copytree(studied.path, run)
     (run / file).write_text(content)
-    with TestClient(make_app(run.parent), base_url="http://127.0.0.1") as client:
+    with client_of(run.parent) as client:
         assert client.get("/api/runs").status_code == 200
         found = client.get("/api/runs/damaged")
         assert found.status_code == 200
@@ -175,7 +163,7 @@ def test_a_run_whose_trainer_is_gone_is_lost(studied: Watched, tmp_path: Path) -
         json.dumps({"schema": 1, "state": "running", "step": 3, "heartbeat": 1.0})
     )
     os.utime(run / "metrics.jsonl", (1, 1))
-    with TestClient(make_app(run.parent), base_url="http://127.0.0.1") as client:
+    with client_of(run.parent) as client:
         assert client.get("/api/runs/lost").json()["state"] == "lost"
         with studied.machine.recorded.run.__class__(run).held():  # its process lives, and is slow
             assert client.get("/api/runs/lost").json()["state"] == "running"
@@ -187,7 +175,7 @@ def test_a_killed_trainer_of_this_machine_is_lost_at_once(
     run = tmp_path / "runs" / "killed"
     shutil.copytree(studied.path, run)
     folder = studied.machine.recorded.run.__class__(run)
-    with TestClient(make_app(run.parent), base_url="http://127.0.0.1") as client:
+    with client_of(run.parent) as client:
         with folder.held():
             folder.write_status("running", 7)
             monkeypatch.setattr("etude.train.run_state.MOMENT", -1.0)
@@ -214,7 +202,7 @@ def test_the_doctors_verdicts_are_those_of_the_command(
     from etude.cli.main import app
 
     monkeypatch.setenv("ETUDE_CACHE", str(studied.cache))
-    told = client.get("/api/runs/llama/doctor").json()
+    told = client.post("/api/runs/llama/doctor", json={}).json()
     said = CliRunner().invoke(app, ["doctor", str(studied.path), "--json"]).output
     wanted = [json.loads(line) for line in said.splitlines() if line.startswith("{")]
     assert len(told) == len(wanted) > 5
@@ -223,4 +211,4 @@ def test_the_doctors_verdicts_are_those_of_the_command(
         return {v["rule"]: v["severity"] for v in verdicts if "loader" not in v["rule"]}
 
     assert without_clock(told) == without_clock(wanted)
-    assert client.get("/api/runs/nothing/doctor").status_code == 404
+    assert client.post("/api/runs/nothing/doctor", json={}).status_code == 404

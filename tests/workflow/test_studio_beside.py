@@ -15,7 +15,9 @@ from etude.workflow.studio import StudioBeside
 
 
 def look(address: str) -> object:
-    with urllib.request.urlopen(address + "api/runs", timeout=20) as said:
+    page, _, token = address.partition("?token=")
+    request = urllib.request.Request(page + "api/runs", headers={"Authorization": f"Bearer {token}"})
+    with urllib.request.urlopen(request, timeout=20) as said:
         return json.load(said)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -83,7 +83,7 @@ def generate(
         except StopIteration:
             break
         ended = on_token is not None and on_token(row, token)
-    return [Generation(row.token_ids, row.logprobs, row.finish_reason or "length") for row in rows]
+    return [_generation(row) for row in rows]
 
 
 def stream(
@@ -97,11 +97,17 @@ def stream(
     compile: Compile = "auto",
     dtype: Dtype = "fp32",
     first_tokens: NDArray[np.intp] | None = None,
-) -> Iterator[int]:
-    """The new tokens of one prompt as they come: the same ones, by the same rules, as `generate` gives."""
+    on_prediction: OnPrediction | None = None,
+) -> Generator[int, None, Generation]:
+    """The new tokens of one prompt as they come: the same ones, by the same rules, as `generate` gives.
+
+    The generator's return value is what `generate` returns for the prompt.
+    """
     rows = _start(model, [prompt], seed, at_context_end, [first_tokens])
-    for _, token in _run(model, rows, settings, eos_id, at_context_end, compile, dtype):
+    for _, token in _run(model, rows, settings, eos_id, at_context_end, compile, dtype, on_prediction):
         yield token
+    (row,) = rows
+    return _generation(row)
 
 
 @dataclass(slots=True, eq=False)
@@ -116,6 +122,10 @@ class _Row:
     token_ids: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
     finish_reason: FinishReason | None = None
+
+
+def _generation(row: _Row) -> Generation:
+    return Generation(row.token_ids, row.logprobs, row.finish_reason or "length")
 
 
 def _run(

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import weakref
+from collections.abc import Callable, Generator
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import torch
 
 from etude.errors import InputError
 from etude.model.folder import load_model_folder
+from etude.model.language_model import LanguageModel
 from etude.serve.asked import Asked
 from etude.serve.tensor_files import TensorFiles, binned
+from etude.train.checkpoint import checkpoint_name
 from etude.watch import desk, values
 from etude.watch.kinds_of_heads import kinds_of_heads
 from etude.watch.layer_in_step import LayerInStep
@@ -20,8 +23,17 @@ from etude.watch.opened import OpenedRow, OpenedStep, open_step
 from etude.watch.prompts import Prompt
 from etude.watch.time_machine import TimeMachine
 
+T = TypeVar("T")
+Answer = dict[str, Any]
+Models = weakref.WeakValueDictionary[int, LanguageModel]
 Tell = Callable[[dict[str, Any]], None]
 """Told what comes before the answer: progress, or a token. It raises when nobody waits for the answer any more."""
+Between = Callable[[int], None]
+"""Called before each replayed step with how many are left. It may raise; what was replayed is kept for the next try."""
+READS_CHECKPOINT = ("prompt", "attribution", "neurons", "compare", "chat")
+"""Looks that cost little at a step that has a checkpoint."""
+OPENS_STEP = ("step", "token", "unit", "weight", "matrix")
+"""Looks that cost little at the step that is held open."""
 
 
 class AtStep:
@@ -47,6 +59,26 @@ class AtStep:
         return self._layer
 
 
+class Last(Generic[T]):
+    """The value that was computed last. It is computed again for another key, and for another machine of the same run:
+    that has read another record."""
+
+    def __init__(self) -> None:
+        self._machine: Callable[[], TimeMachine | None] = lambda: None
+        self._key: Any = None
+        self._value: T | None = None
+
+    def has(self, machine: TimeMachine, key: Any) -> bool:
+        return self._value is not None and self._machine() is machine and self._key == key
+
+    def of(self, machine: TimeMachine, key: Any, make: Callable[[], T]) -> T:
+        if not self.has(machine, key):
+            self._value = None  # its memory is needed for the next
+            self._value, self._key, self._machine = make(), key, weakref.ref(machine)
+        assert self._value is not None
+        return self._value
+
+
 class Answers:
     """Answers questions about the runs of one folder, one after another; what they share is kept.
 
@@ -57,20 +89,47 @@ class Answers:
 
     def __init__(self, runs: Path, files: TensorFiles) -> None:
         self.runs, self.files = runs, files
-        self._at: tuple[Path, int, AtStep] | None = None
-        self._prompt: tuple[Any, Prompt] | None = None
-        self._first: tuple[Path, dict[str, torch.Tensor]] | None = None
+        self._at: Last[AtStep] = Last()
+        self._prompt: Last[Prompt] = Last()
+        self._first: Last[dict[str, torch.Tensor]] = Last()
+        self._chatting: weakref.WeakKeyDictionary[TimeMachine, Models] = weakref.WeakKeyDictionary()
 
-    def answer(self, question: Asked, tell: Tell) -> dict[str, Any]:
-        """The answer to a question; ``tell`` hears what comes before it.
+    def is_quick(self, question: Asked) -> bool:
+        """Whether it needs no replay and no look at every checkpoint, as far as can be said without opening the run.
+
+        Raises:
+            InputError: it is no question.
+        """
+        run, look = question.run(self.runs), question.choice("look", LOOKS)
+        if look == "passages":
+            return True
+        if look in READS_CHECKPOINT and "step" in question:
+            return (run / "checkpoints" / checkpoint_name(question.number("step")) / "config.json").is_file()
+        if look in OPENS_STEP and "step" in question:
+            machine = desk.machine_at_hand(run)
+            return machine is not None and self._at.has(machine, question.number("step"))
+        return False
+
+    def answer(
+        self, question: Asked, tell: Tell, between: Between = lambda left: None
+    ) -> Answer | Generator[None, None, Answer]:
+        """The answer to a question, or for a chat what gives it after a number of ``next``, a token each.
+
+        Other questions may be answered between two of these. ``tell`` is called with what comes before the answer.
 
         Raises:
             InputError: it asks for something that is not there.
         """
         self._machine = desk.machine(question.run(self.runs))
         self._tell = tell
-        self._machine.told = self._telling("making steps again")
-        looks: dict[str, Callable[[Asked], dict[str, Any]]] = {
+        replaying = self._telling("making steps again")
+
+        def told(done: int, of: int) -> None:
+            replaying(done, of)
+            between(of - done)
+
+        self._machine.told = told
+        looks: dict[str, Callable[[Asked], Answer | Generator[None, None, Answer]]] = {
             "step": self.step,
             "token": self.token,
             "unit": self.unit,
@@ -86,7 +145,7 @@ class Answers:
             "fork": self.fork,
             "chat": self.chat,
         }
-        return looks[question.choice("look", tuple(looks))](question)
+        return looks[question.choice("look", LOOKS)](question)
 
     def step(self, asked: Asked) -> dict[str, Any]:
         at = self._open(asked)
@@ -126,13 +185,11 @@ class Answers:
                 what, moved.update
             )
         whole = found.float().reshape(-1, found.shape[-1]) if found.ndim > 1 else found.float()[None]
-        from_row, to_row = asked.numbers("rows") if "rows" in asked else (0, len(whole))
+        from_row, to_row = asked.numbers("rows", 2) if "rows" in asked else (0, len(whole))
         if not 0 <= from_row < to_row <= len(whole):
             raise InputError(f"{name} has rows 0 to {len(whole) - 1}, not {from_row} to {to_row}")
         tensors, by = binned(whole[from_row:to_row])
-        key = self.files.save(
-            [str(self._machine.recorded.run.path), opened.step, name, what, from_row, to_row], tensors
-        )
+        key = self.files.save(tensors)
         return {
             "step": opened.step,
             "name": name,
@@ -166,7 +223,7 @@ class Answers:
         ]
         if prompt.has_attention:
             found["heads"] = [vars(kind) for kind in kinds_of_heads(prompt)]
-        return found | {"proof": self._proof()}
+        return found | {"proof": _proof(prompt)}
 
     def attribution(self, asked: Asked) -> dict[str, Any]:
         told = self._telling("leaving out one token after another")
@@ -193,19 +250,17 @@ class Answers:
         incoming = wiring.linear(prompt.model, wiring.gate).weight.detach().float()
         outgoing = wiring.linear(prompt.model, wiring.out).weight.detach().float()[:, : wiring.size]
         pre, post = (prompt.activation(f"{layer}.{leaf}")[0].float() for leaf in ("pre", "post"))
-        step = self._step_of(asked)
-        run = str(self._machine.recorded.run.path)
-        key = self.files.save([run, step, layer, prompt.text], {"pre": pre, "post": post})
+        key = self.files.save({"pre": pre, "post": post})
         before = self._first_weights.get(f"{wiring.gate}.weight")
         return {
-            "step": step,
+            "step": self._step_of(asked),
             "layer": layer,
             "tokens": list(prompt.tokens),
             "tensors": key,
             "incoming": incoming.norm(dim=1).tolist(),
             "outgoing": outgoing.norm(dim=0).tolist(),
             "change": None if before is None else (incoming.cpu() - before).norm(dim=1).tolist(),
-            "proof": self._proof(),
+            "proof": _proof(prompt),
         }
 
     def node(self, asked: Asked) -> dict[str, Any]:
@@ -226,13 +281,22 @@ class Answers:
         made = desk.fork(self._machine.recorded.run.path, step, knobs, asked.text("name"))
         return {"run": str(made.path), "step": step, "turned": list(knobs)}
 
-    def chat(self, asked: Asked) -> dict[str, Any]:
+    def chat(self, asked: Asked) -> Generator[None, None, Answer]:
         from etude.serve.chat import continued
 
-        prompt_model = self._read(asked, text="").model
-        tokenizer = self._machine.data.tokenizer
-        said = continued(prompt_model, tokenizer, asked, self._tell)
-        return {**said, "where": f"after step {self._step_of(asked)}"}
+        step = self._step_of(asked)
+        tokenizer, tell = self._machine.data.tokenizer, self._tell
+        # Those who chat at the same time with the network of the same step share it.
+        models = self._chatting.setdefault(self._machine, weakref.WeakValueDictionary())
+        model = models.get(step)
+        if model is None:
+            model = models[step] = self._read(asked, text="").model
+
+        def answering() -> Generator[None, None, Answer]:
+            found = yield from continued(model, tokenizer, asked, tell)
+            return {**found, "where": f"after step {step}"}
+
+        return answering()
 
     @property
     def _decode(self) -> values.Decode:
@@ -242,29 +306,21 @@ class Answers:
         """What hears how much is done, of how much; it raises when nobody waits for the answer any more."""
         return lambda done, of: self._tell({"progress": {"doing": doing, "done": done, "of": of}})
 
-    def _proof(self) -> dict[str, Any]:
-        return values.proof_values(self._machine.proof)
-
     def _step_of(self, asked: Asked) -> int:
         recorded = self._machine.recorded
         newest = max((recorded.last_step, *recorded.checkpoints), default=0)
         return asked.number("step", newest)
 
     def _open(self, asked: Asked) -> AtStep:
-        path, step = self._machine.recorded.run.path, self._step_of(asked)
-        if self._at is None or self._at[:2] != (path, step):
-            self._at = None
-            self._at = (path, step, AtStep(self._machine, step))
-        return self._at[2]
+        machine, step = self._machine, self._step_of(asked)
+        return self._at.of(machine, step, lambda: AtStep(machine, step))
 
     def _read(self, asked: Asked, text: str | None = None) -> Prompt:
         """The text that is asked about, read at the step that is; the last one is kept."""
-        text = asked.text("text") if text is None else text
-        key = (self._machine.recorded.run.path, self._step_of(asked), text)
-        if self._prompt is None or self._prompt[0] != key:
-            self._prompt = None
-            self._prompt = (key, desk.prompt(key[0], text, key[1]))
-        return self._prompt[1]
+        machine, step = self._machine, self._step_of(asked)
+        wanted = asked.text("text") if text is None else text
+        path = machine.recorded.run.path
+        return self._prompt.of(machine, (step, wanted), lambda: desk.prompt(path, wanted, step))
 
     def _layer_name(self, asked: Asked) -> str:
         from etude.model.mlp import WindowMLP
@@ -278,10 +334,21 @@ class Answers:
         """The weights of the run's first checkpoint, in main memory."""
         checkpoints = self._machine.recorded.checkpoints
         folder = checkpoints[min(checkpoints)]
-        if self._first is None or self._first[0] != folder:
+
+        def read() -> dict[str, torch.Tensor]:
             model, _ = load_model_folder(folder, device=torch.device("cpu"))
-            self._first = (folder, {name: p.detach().float() for name, p in model.named_parameters()})
-        return self._first[1]
+            return {name: p.detach().float() for name, p in model.named_parameters()}
+
+        return self._first.of(self._machine, folder, read)
+
+
+def _proof(prompt: Prompt) -> dict[str, Any] | None:
+    """How the state that read the text compares with the record: the machine may be at another one by now."""
+    return None if prompt.proof is None else values.proof_values(prompt.proof)
 
 
 WHATS = ("before", "gradient", "update", "after", "since_start")
+LOOKS = (
+    *("step", "token", "unit", "weight", "matrix", "passages", "prompt", "attribution", "story", "neurons"),
+    *("node", "compare", "fork", "chat"),
+)

@@ -2,35 +2,40 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, TypeVar
 
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.middleware import Middleware
 from starlette.middleware.gzip import GZipMiddleware
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import FileResponse, JSONResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from etude.errors import EtudeError, InputError
+from etude.serve.access_token import AccessToken
 from etude.serve.asked import Asked
 from etude.serve.facts import facts_of, list_runs
 from etude.serve.guard import LOCAL, Guard
 from etude.serve.plain import plain
 from etude.serve.rows import read_from
 from etude.serve.source import source_of
-from etude.serve.verdicts import verdicts
+from etude.serve.verdicts import Doctor
 from etude.serve.worker_link import WorkerLink
 from etude.train.control import Control
 from etude.untrusted import inside, refuse_links_out
 
+T = TypeVar("T")
 PAGE = Path(__file__).parent / "page"
+BETWEEN_LOOKS = 0.5
+"""Seconds between two looks whether a client is still there."""
 NO_PAGE = (
     "This installation of Etude has no page (it was made with ETUDE_STUDIO=skip).\n"
     "Install it again without that, with Node on the PATH or with access to PyPI: pip install -e .\n"
@@ -38,14 +43,15 @@ NO_PAGE = (
 
 
 def make_app(
-    runs: Path, *, hosts: Sequence[str] = LOCAL, token: str | None = None, control: bool = True
+    runs: Path, token: AccessToken, *, hosts: Sequence[str] = LOCAL, control: bool = True
 ) -> Starlette:
     """The application for the runs of a folder.
 
     Args:
+        runs: the folder.
+        token: what every request for data must carry.
         hosts: names by which the server may be called.
-        token: what every request for data must carry, where others can reach the server.
-        control: whether the page may pause a training, and so on.
+        control: whether the page may pause a training, fork a run, and do all else that writes.
     """
     tensors = TemporaryDirectory(prefix="etude-studio-")
     link = WorkerLink(runs, Path(tensors.name))
@@ -63,7 +69,7 @@ def make_app(
         Route("/api/runs/{name}/rows", handlers.rows),
         Route("/api/runs/{name}/control", handlers.control, methods=["POST"]),
         Route("/api/runs/{name}/abilities", handlers.abilities),
-        Route("/api/runs/{name}/doctor", handlers.doctor),
+        Route("/api/runs/{name}/doctor", handlers.doctor, methods=["POST"]),
         Route("/api/ask", handlers.ask, methods=["POST"]),
         Route("/api/tensors/{key}", handlers.tensors),
         Route("/api/source", handlers.source),
@@ -72,10 +78,10 @@ def make_app(
         else Route("/", lambda request: PlainTextResponse(NO_PAGE, 503)),
     ]
     middleware = [
-        Middleware(Guard, hosts=hosts, token=token),
+        Middleware(Guard, token=token, hosts=hosts),
         Middleware(GZipMiddleware, minimum_size=2_000, compresslevel=4),
     ]
-    errors: Any = {EtudeError: refused}
+    errors: Any = {EtudeError: refused, ClientDisconnect: nobody_reads}
     return Starlette(routes=routes, middleware=middleware, lifespan=lifespan, exception_handlers=errors)
 
 
@@ -84,11 +90,21 @@ async def refused(request: Request, error: Exception) -> Response:
     return JSONResponse({"error": str(error)}, 404 if isinstance(error, InputError) else 500)
 
 
+async def nobody_reads(request: Request, error: Exception) -> Response:
+    """What ends a request whose client left before it was whole; it is not sent."""
+    return Response(status_code=400)
+
+
+def forbidden(words: str) -> Response:
+    return JSONResponse({"error": words}, 403)
+
+
 class Handlers:
     """What is answered to each request."""
 
     def __init__(self, runs: Path, files: Path, link: WorkerLink, may_control: bool) -> None:
         self.runs, self.files, self.link, self.may_control = runs, files, link, may_control
+        self._doctor = Doctor()
 
     def run(self, request: Request) -> Path:
         """The folder of the run that is meant.
@@ -133,7 +149,7 @@ class Handlers:
         refuse_links_out(path)
         facts = await run_in_threadpool(facts_of, path, self.may_control)
         if not facts["control"]:
-            raise InputError(
+            return forbidden(
                 "this page may not control the training: only who started it may, on its own machine"
             )
         if facts["state"] != "running":
@@ -149,13 +165,20 @@ class Handlers:
         return plain_json(await run_in_threadpool(abilities_of, path))
 
     async def doctor(self, request: Request) -> Response:
+        """The doctor's verdicts. It begins a process, and so it is no GET."""
         path = self.run(request)
+        await body_of(request)
         await run_in_threadpool(refuse_links_out, path)
-        return plain_json(await verdicts(path))
+        return plain_json(await unless_gone(request, self._doctor.verdicts(path)))
 
     async def ask(self, request: Request) -> Response:
         question = await body_of(request)
-        Asked(question).run(self.runs)
+        asked = Asked(question)
+        asked.run(self.runs)
+        if asked.writes and not self.may_control:
+            return forbidden(
+                "this page may look and not write: only who started the studio may, on its own machine"
+            )
 
         async def lines() -> AsyncIterator[bytes]:
             said = self.link.ask(question)
@@ -182,11 +205,28 @@ class Handlers:
         return JSONResponse(await run_in_threadpool(source_of, request.query_params.get("of", "")))
 
 
+async def unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:
+    """The result of ``work``, which is cancelled when the client leaves.
+
+    Raises:
+        ClientDisconnect: it left.
+    """
+    task = asyncio.ensure_future(work)
+    try:
+        while not (await asyncio.wait({task}, timeout=BETWEEN_LOOKS))[0]:
+            if await request.is_disconnected():
+                raise ClientDisconnect
+        return task.result()
+    finally:
+        task.cancel()
+
+
 async def body_of(request: Request) -> Any:
     """The JSON value that was sent.
 
     Raises:
         InputError: it is none.
+        ClientDisconnect: the client left before its end.
     """
     try:
         return await request.json()

@@ -14,6 +14,10 @@ MOST_ITEMS = 1_000
 MOST_NUMBER = 2**53
 
 
+WRITES = ("fork",)
+"""The looks that write into the folder of the runs."""
+
+
 class Asked:
     """The fields of a question; each is checked when it is read, and InputError says what should be there."""
 
@@ -32,6 +36,11 @@ class Asked:
             raise InputError(f"there is no run called '{shown(path.name)}'")
         return path
 
+    @property
+    def writes(self) -> bool:
+        """Whether the answer to it writes into the folder of the runs."""
+        return self._fields.get("look") in WRITES
+
     def number(self, name: str, otherwise: int | None = None) -> int:
         """A whole number from 0 on."""
         value = self._fields.get(name)
@@ -49,11 +58,12 @@ class Asked:
             raise InputError(f"'{name}' is a number, not {shown(value)}")
         return float(value)
 
-    def numbers(self, name: str) -> list[int]:
-        """A list of whole numbers from 0 on."""
+    def numbers(self, name: str, count: int | None = None) -> list[int]:
+        """A list of whole numbers from 0 on; of ``count`` of them where that is given."""
         value = self._fields.get(name)
-        if not isinstance(value, list) or len(value) > MOST_ITEMS:
-            raise InputError(f"'{name}' is a list of whole numbers, not {shown(value)}")
+        if not isinstance(value, list) or len(value) > MOST_ITEMS or count not in (None, len(value)):
+            many = "" if count is None else f"{count} "
+            raise InputError(f"'{name}' is a list of {many}whole numbers, not {shown(value)}")
         return [Asked({name: one}).number(name) for one in value]
 
     def text(self, name: str) -> str:

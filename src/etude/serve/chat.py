@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from etude.data.tokens.tokenizer import EtudeTokenizer
 from etude.errors import InputError
-from etude.generate.engine import generate
+from etude.generate.engine import stream
 from etude.generate.sampling import SamplingSettings
 from etude.model.language_model import LanguageModel
 from etude.serve.asked import Asked
@@ -22,10 +22,11 @@ MOST_NEW = 1_000
 
 def continued(
     model: LanguageModel, tokenizer: EtudeTokenizer, asked: Asked, tell: Callable[[dict[str, Any]], None]
-) -> dict[str, Any]:
-    """Continue a text; ``tell`` hears each new token with the model's own probabilities, before any setting.
+) -> Generator[None, None, dict[str, Any]]:
+    """Continue a text, a token for each ``next``; the return value is the whole continuation.
 
-    ``taken`` are new tokens that somebody has chosen already: it goes on behind them.
+    ``tell`` is called with each new token and the model's own probabilities, before any setting. ``taken`` are new
+    tokens that the user has chosen already: the continuation is behind them.
 
     Raises:
         InputError: settings that mean nothing, or ids that the vocabulary has not.
@@ -50,13 +51,20 @@ def continued(
         tell({"token": own | {"others": others}})
 
     prompt = [tokenizer.eos_id, *tokenizer.encode(asked.text("text")), *taken]
-    found = generate(
+    tokens = stream(
         model,
-        [prompt],
+        prompt,
         settings,
         eos_id=tokenizer.eos_id,
-        seed=[asked.number("seed", 0) + len(taken)],
+        seed=asked.number("seed", 0) + len(taken),
         compile=False,
         on_prediction=told,
-    )[0]
+    )
+    while True:
+        try:
+            next(tokens)
+        except StopIteration as end:
+            found = end.value
+            break
+        yield
     return {"text": tokenizer.decode([*taken, *found.token_ids]), "finish": found.finish_reason}

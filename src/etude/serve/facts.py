@@ -20,7 +20,7 @@ from etude.files import read_json
 from etude.run import EVENT_SCHEMA, RunFolder
 from etude.train.control import Control
 from etude.train.run_state import changed, runs_in, state_of
-from etude.untrusted import MAX_JSON_BYTES, shown
+from etude.untrusted import MAX_JSON_BYTES, open_plain, shown
 
 Stamp = tuple[int, int, int] | None
 TAIL = 2**16
@@ -72,6 +72,7 @@ def facts_of(path: Path, may_control: bool) -> dict[str, Any]:
         "now": time.time(),
         "paused": Control(path).paused,
         "control": may_control and _is_mine(path),
+        "fork": may_control,
         "schema_known": status.get("schema", EVENT_SCHEMA) == EVENT_SCHEMA,
         "model": _model(config, tensors) if config else None,
         "optimizer": settings.get("optimizer", ""),
@@ -107,10 +108,10 @@ def _newest(run: RunFolder, kinds: tuple[str, ...]) -> dict[str, dict[str, Any]]
 def _from_the_end(run: RunFolder) -> Iterator[dict[str, Any]]:
     """The events at the end of the log, the newest first."""
     try:
-        with run.metrics.path.open("rb") as file:
-            file.seek(max(0, run.metrics.path.stat().st_size - TAIL))
+        with open_plain(run.metrics.path) as file:
+            file.seek(max(0, os.fstat(file.fileno()).st_size - TAIL))
             lines = file.read(TAIL).splitlines()
-    except OSError:
+    except (OSError, InputError):
         return
     for line in reversed(lines):
         with suppress(ValueError, RecursionError):
@@ -153,7 +154,7 @@ def _tensors(checkpoint: Path | None) -> list[dict[str, Any]]:
 @lru_cache(64)
 def _tensors_as_of(path: Path, stamp: Stamp) -> list[dict[str, Any]]:
     try:
-        with path.open("rb") as file:
+        with open_plain(path) as file:
             (length,) = struct.unpack("<Q", file.read(8))
             header = json.loads(file.read(min(length, MAX_JSON_BYTES)))
         return [
@@ -161,7 +162,16 @@ def _tensors_as_of(path: Path, stamp: Stamp) -> list[dict[str, Any]]:
             for name, entry in header.items()
             if name != "__metadata__"
         ]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, struct.error, RecursionError):
+    except (
+        OSError,
+        InputError,
+        ValueError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        struct.error,
+        RecursionError,
+    ):
         return []
 
 

@@ -1,13 +1,14 @@
-"""Who may ask: this machine only, from the studio's own page, and with the token where there is one."""
+"""Who may send requests: the studio's own page, and a client that knows the token. All else is refused here."""
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Sequence
 
-from starlette.datastructures import Headers, MutableHeaders, QueryParams
-from starlette.responses import JSONResponse
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from etude.serve.access_token import AccessToken
 
 LOCAL = ("127.0.0.1", "localhost", "[::1]")
 POLICY = (
@@ -15,69 +16,132 @@ POLICY = (
     "font-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 MOST_BODY = 2**20
+"""Bytes of a request's body."""
+KNOWN = "etude.token_known"
+"""The key of a scope that says whether the request carried the token."""
+
+
+class TooLong(Exception):
+    """The body has more than ``MOST_BODY`` bytes."""
 
 
 class Guard:
-    """Refuses what does not come from the page itself, and has browsers do the same.
+    """Refuses what neither the page nor a holder of the token sends, and has browsers do the same.
 
-    A foreign ``Host`` is what a page of another site sends that has its name point here (DNS rebinding); a foreign
-    ``Origin`` is a page of another site.
+    A foreign ``Host`` is what a page of another site sends that has its name point here (DNS rebinding). A foreign
+    ``Origin``, and a ``Sec-Fetch-Site`` other than same-origin, is a page of another site, or of another port of this
+    machine. The page's own files are public; everything below /api needs the token.
+
+    Args:
+        app: the application behind it.
+        token: what a request for data must carry.
+        hosts: names by which the server may be called.
     """
 
-    def __init__(self, app: ASGIApp, hosts: Sequence[str] = LOCAL, token: str | None = None) -> None:
-        self.app, self.hosts, self.token = app, frozenset(hosts), token
+    def __init__(self, app: ASGIApp, token: AccessToken, hosts: Sequence[str] = LOCAL) -> None:
+        self.app, self.token, self.hosts = app, token, frozenset(hosts)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
+        send = _with_headers(scope, send)
         refusal = self._refusal(scope)
         if refusal is not None:
-            status, words = refusal
-            await JSONResponse({"error": words}, status)(scope, receive, self._with_headers(scope, send))
-            return
-        await self.app(scope, receive, self._with_headers(scope, send))
+            await _error(*refusal)(scope, receive, send)
+        elif self._is_printed_address(scope):
+            await self._exchange(scope)(scope, receive, send)
+        else:
+            await self._bounded(scope, receive, send)
+
+    async def _bounded(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on, and count the bytes of its body as they come: it may tell no length, or a wrong one."""
+        size, begun = 0, False
+
+        async def counted() -> Message:
+            nonlocal size
+            message = await receive()
+            size += len(message.get("body", b""))
+            if size > MOST_BODY:
+                raise TooLong
+            return message
+
+        async def noted(message: Message) -> None:
+            nonlocal begun
+            begun = True
+            await send(message)
+
+        try:
+            await self.app(scope, counted, noted)
+        except TooLong:
+            if not begun:
+                await _error(413, "that is too long")(scope, receive, send)
 
     def _refusal(self, scope: Scope) -> tuple[int, str] | None:
-        headers = Headers(scope=scope)
+        """The status and the words of a refusal; None for a request that is answered."""
+        headers, data = Headers(scope=scope), scope["path"].startswith("/api")
         host = headers.get("host", "")
         if host.rsplit(":", 1)[0] not in self.hosts and host not in self.hosts:
             return 400, "this host is not the studio's: open the address that was printed"
         origin = headers.get("origin")
         if origin is not None and origin.split("://", 1)[-1] != host:
             return 403, "this page is not the studio's"
+        # Absent outside browsers, and where the address is neither https nor of this machine. A link on another
+        # site may lead to the page, which is public; nothing else may come from there.
+        site = headers.get("sec-fetch-site", "same-origin")
+        followed = not data and headers.get("sec-fetch-mode") == "navigate"
+        if site not in ("same-origin", "none") and not followed:
+            return 403, "this page is not the studio's"
         if scope["method"] not in ("GET", "HEAD", "POST"):
             return 405, "the studio does not do that"
         length = headers.get("content-length", "0")
-        if not length.isdecimal() or int(length) > MOST_BODY:
+        if not length.isdecimal() or int(length[:20]) > MOST_BODY:
             return 413, "that is too long"
         if scope["method"] == "POST" and headers.get("content-type", "").split(";")[0] != "application/json":
             return 415, "the studio reads JSON"
-        if (
-            self.token is not None
-            and scope["path"].startswith("/api/")
-            and not self._knows_token(scope, headers)
-        ):
-            return 401, "the token is missing: open the whole address that was printed"
+        scope[KNOWN] = self.token.is_known_to(headers)
+        if data and not scope[KNOWN]:
+            return (
+                401,
+                "the token is missing: open the whole address that `etude studio` or `etude train` printed",
+            )
         return None
 
-    def _knows_token(self, scope: Scope, headers: Headers) -> bool:
-        assert self.token is not None
-        given = headers.get("authorization", "").removeprefix("Bearer ")
-        given = given or QueryParams(scope["query_string"]).get("token", "")
-        return secrets.compare_digest(given.encode(), self.token.encode())
+    def _is_printed_address(self, scope: Scope) -> bool:
+        return (
+            scope["method"] in ("GET", "HEAD")
+            and not scope["path"].startswith("/api")
+            and self.token.is_in(scope["query_string"])
+        )
 
-    def _with_headers(self, scope: Scope, send: Send) -> Send:
-        async def told(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                headers = MutableHeaders(scope=message)
-                headers["Content-Security-Policy"] = POLICY
-                headers["X-Content-Type-Options"] = "nosniff"
-                headers["Referrer-Policy"] = "no-referrer"
-                headers["Cross-Origin-Opener-Policy"] = "same-origin"
-                headers["Cross-Origin-Resource-Policy"] = "same-origin"
-                if scope["path"].startswith("/api/"):
-                    headers["Cache-Control"] = "no-store"
-            await send(message)
+    def _exchange(self, scope: Scope) -> Response:
+        """A cookie in exchange for the token in the address, which leaves the address bar and the history."""
+        scope[KNOWN] = True
+        cookie = self.token.cookie(Headers(scope=scope))
+        # Relative, so that it holds behind a proxy's prefix. The browser carries the part behind # over.
+        return Response(
+            status_code=303, headers={"Location": "./", "Set-Cookie": cookie, "Cache-Control": "no-store"}
+        )
 
-        return told
+
+def _error(status: int, words: str) -> Response:
+    headers = {"Connection": "close"} if status == 413 else {}
+    if status == 401:
+        headers["WWW-Authenticate"] = "Bearer"
+    return JSONResponse({"error": words}, status, headers)
+
+
+def _with_headers(scope: Scope, send: Send) -> Send:
+    async def sent(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            headers = MutableHeaders(scope=message)
+            headers["Content-Security-Policy"] = POLICY
+            headers["X-Content-Type-Options"] = "nosniff"
+            headers["Referrer-Policy"] = "no-referrer"
+            headers["Cross-Origin-Opener-Policy"] = "same-origin"
+            headers["Cross-Origin-Resource-Policy"] = "same-origin"
+            if scope["path"].startswith("/api"):
+                headers["Cache-Control"] = "no-store"
+        await send(message)
+
+    return sent

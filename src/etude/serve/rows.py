@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-import stat
 from dataclasses import dataclass
 from pathlib import Path
 
-from etude.untrusted import MAX_LINE_BYTES
+from etude.errors import InputError
+from etude.untrusted import MAX_LINE_BYTES, open_plain
 
 AT_ONCE = 2**21
 """Bytes of an answer, about."""
@@ -38,15 +38,13 @@ class Piece:
 def read_from(path: Path, offset: int) -> Piece:
     """The lines behind ``offset``; a torn last one waits until it is whole."""
     try:
-        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
+        file = open_plain(path)
     except OSError:
         return Piece([], 0, reset=offset > 0)
-    found = os.fstat(descriptor)
-    if not stat.S_ISREG(found.st_mode):
-        os.close(descriptor)
+    except InputError:
         return Piece([], 0)
-    with os.fdopen(descriptor, "rb") as file:
-        size = found.st_size
+    with file:
+        size = os.fstat(file.fileno()).st_size
         reset = size < offset
         begin = 0 if reset else offset
         if begin == 0 and size > LONG:

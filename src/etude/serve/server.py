@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import secrets
 import socket
 import threading
 import time
@@ -14,7 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from etude.errors import EtudeError
-from etude.serve.guard import LOCAL
+from etude.serve.access_token import AccessToken
+from etude.serve.guard import KNOWN, LOCAL
 
 if TYPE_CHECKING:
     import uvicorn
@@ -29,7 +29,8 @@ def serve(
 ) -> None:
     """Serve the runs of a folder until somebody interrupts it, or until what it runs ``beside`` has ended.
 
-    ``announce`` is told the address. Where others than this machine are served, it has a token that they need.
+    ``announce`` is given the address, with the token that every request for data needs: other accounts of this machine
+    reach the port as well. Where other machines are served, a training cannot be controlled from the page.
 
     Raises:
         EtudeError: the port is taken, or the host is not this machine's.
@@ -40,13 +41,12 @@ def serve(
 
     bound = listening(host, port)
     local = host in ("127.0.0.1", "localhost", "::1")
-    token = None if local else secrets.token_urlsafe(24)
+    token = AccessToken()
     hosts = LOCAL if local else (*LOCAL, host, *own_names())
-    app = Looked(make_app(runs, hosts=hosts, token=token, control=local))
+    app = Looked(make_app(runs, token, hosts=hosts, control=local))
     server = uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=1))
     name = socket.gethostname() if host in ("0.0.0.0", "::") else host
-    shown = f"[{name}]" if ":" in name else name
-    announce(f"http://{shown}:{bound.getsockname()[1]}/" + ("" if token is None else f"?token={token}"))
+    announce(token.address(name, bound.getsockname()[1]))
     if beside is not None:
         threading.Thread(target=end_with, args=(beside, server, app), daemon=True).start()
     server.run(sockets=[bound])
@@ -66,16 +66,19 @@ class Beside:
 
 
 class Looked:
-    """An application, and when it was last asked for something; None where nobody ever looked."""
+    """An application, and when a request that knew the token last came to it; None where none ever did."""
 
     def __init__(self, app: Any) -> None:
         self.app = app
         self.at: float | None = None
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        if scope["type"] == "http":
-            self.at = time.monotonic()
-        await self.app(scope, receive, send)
+        async def noted(message: Any) -> None:
+            if scope.get(KNOWN):
+                self.at = time.monotonic()
+            await send(message)
+
+        await self.app(scope, receive, noted)
 
 
 def listening(host: str, port: int) -> socket.socket:

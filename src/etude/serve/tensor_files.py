@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from etude.data.files import key_of
+from etude.files import hash_bytes
 
 MOST_BYTES = 2**30
 SIDE = 768
@@ -23,13 +23,19 @@ class TensorFiles:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    def save(self, about: Sequence[Any], tensors: Mapping[str, Tensor]) -> str:
-        """Write ``tensors``, which are those of ``about`` for ever, and return the file's key."""
-        key = key_of(list(about))
+    def save(self, tensors: Mapping[str, Tensor]) -> str:
+        """Write ``tensors`` and return the file's key, which is a hash of what they hold.
+
+        A step's number is no key: a run that was resumed from an earlier step has another state there.
+        """
+        plain = {name: value.detach().float().cpu().contiguous() for name, value in tensors.items()}
+        described = [
+            [name, list(value.shape), hash_bytes(value.numpy().tobytes())] for name, value in plain.items()
+        ]
+        key = hash_bytes(json.dumps(described).encode())
         file = self.folder / f"{key}.safetensors"
         if not file.exists():
             self._make_room()
-            plain = {name: value.detach().float().cpu().contiguous() for name, value in tensors.items()}
             staged = file.with_suffix(".part")
             save_file(plain, staged)
             staged.replace(file)

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import signal
 import sys
+from collections import OrderedDict
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,34 +17,118 @@ from etude.errors import EtudeError
 from etude.messages import command
 
 LONGEST = 600.0
-_ONE_AT_A_TIME = asyncio.Lock()
+"""Seconds that an examination may take."""
+AT_ONCE = 2
+"""Examinations at the same time: each loads torch and a network."""
+PATIENCE = 20.0
+"""Seconds that a client waits for one of these places."""
+KEPT = 16
+"""Runs whose last verdicts are kept."""
+_FILES = (
+    "run.toml",
+    "manifest.json",
+    "status.json",
+    "metrics.jsonl",
+    "ladder.json",
+    "probes.jsonl",
+    "checkpoints",
+)
+
+Verdicts = list[dict[str, Any]]
+Stamp = tuple[Any, ...]
 
 
-async def verdicts(run: Path) -> list[dict[str, Any]]:
-    """The verdicts, each with rule, severity, finding, statement and advice.
+@dataclass
+class _Examination:
+    """One that is under way or done, and how many wait for it."""
 
-    Raises:
-        EtudeError: the doctor came to no verdict; what it said instead.
-    """
-    words = ["-m", "etude.serve.gently", "etude", "doctor", str(run.absolute()), "--json"]
-    async with _ONE_AT_A_TIME:
-        process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            *words,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-            start_new_session=True,
-        )
+    task: asyncio.Task[Verdicts]
+    stamp: Stamp
+    waiting: int = 0
+
+    @property
+    def is_good(self) -> bool:
+        """Whether it found verdicts."""
+        return self.task.done() and not self.task.cancelled() and self.task.exception() is None
+
+
+class Doctor:
+    """Examines runs for clients: each run once at a time, and again only when its files have changed."""
+
+    def __init__(self) -> None:
+        self._known: OrderedDict[Path, _Examination] = OrderedDict()
+        self._places = asyncio.Semaphore(AT_ONCE)
+
+    async def verdicts(self, run: Path) -> Verdicts:
+        """The verdicts, each with rule, severity, finding, statement and advice.
+
+        All clients that ask for a run share one examination. It ends when the last of them is cancelled.
+
+        Raises:
+            EtudeError: the doctor came to no verdict, what it said instead; or it is busy with other runs.
+        """
+        stamp, known = _stamp(run), self._known.pop(run, None)
+        if known is None or (known.task.done() and not (known.is_good and known.stamp == stamp)):
+            known = _Examination(asyncio.ensure_future(self._examine(run)), stamp)
+        self._known[run] = known
+        while len(self._known) > KEPT:
+            oldest = next(iter(self._known))
+            if not self._known[oldest].task.done():
+                break
+            del self._known[oldest]
+        known.waiting += 1
         try:
-            out, told = await asyncio.wait_for(process.communicate(), LONGEST)
+            return await asyncio.shield(known.task)
+        finally:
+            known.waiting -= 1
+            if known.waiting == 0 and not known.task.done():
+                known.task.cancel()
+                self._known.pop(run, None)
+
+    async def _examine(self, run: Path) -> Verdicts:
+        try:
+            await asyncio.wait_for(self._places.acquire(), PATIENCE)
         except TimeoutError:
             raise EtudeError(
-                f"the doctor took more than {LONGEST:.0f} seconds: ask `{command('doctor', run)}`"
+                f"the doctor examines {AT_ONCE} other runs: ask again in a minute, or use `{command('doctor', run)}`"
             ) from None
+        try:
+            return await examine(run)
         finally:
-            if process.returncode is None:
-                with suppress(ProcessLookupError):
-                    process.kill()
+            self._places.release()
+
+
+async def examine(run: Path) -> Verdicts:
+    """The verdicts of a new process, which ends with this one.
+
+    Raises:
+        EtudeError: it came to no verdict; what it said instead.
+    """
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        *("-m", "etude.serve.gently", "etude", "doctor", str(run.absolute()), "--json"),
+        stdin=asyncio.subprocess.PIPE,  # its end tells the process that this one has ended
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        start_new_session=True,
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    assert process.stderr is not None
+    try:
+        out, told = await asyncio.wait_for(
+            asyncio.gather(process.stdout.read(), process.stderr.read()), LONGEST
+        )
+    except TimeoutError:
+        raise EtudeError(
+            f"the doctor took more than {LONGEST:.0f} seconds: use `{command('doctor', run)}`"
+        ) from None
+    finally:
+        process.stdin.close()
+        if process.returncode is None:
+            with suppress(ProcessLookupError, PermissionError):
+                _kill(process)
+        await process.wait()
     found = []
     for line in out.splitlines():
         with suppress(ValueError):
@@ -51,3 +139,21 @@ async def verdicts(run: Path) -> list[dict[str, Any]]:
         last = told.decode(errors="replace").strip().splitlines()[-1:] or ["it said nothing"]
         raise EtudeError(f"the doctor came to no verdict: {last[0].removeprefix('etude: ')}")
     return found
+
+
+def _kill(process: asyncio.subprocess.Process) -> None:
+    """End it with all that it has begun."""
+    if hasattr(os, "killpg"):
+        os.killpg(process.pid, signal.SIGKILL)
+    else:
+        process.kill()
+
+
+def _stamp(run: Path) -> Stamp:
+    """Another one when a file has changed that the doctor reads."""
+    found: list[Any] = []
+    for name in _FILES:
+        with suppress(OSError):
+            stat = (run / name).stat()
+            found.append((name, stat.st_mtime_ns, stat.st_size))
+    return tuple(found)

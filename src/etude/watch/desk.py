@@ -39,6 +39,11 @@ def machine(run: str | Path) -> TimeMachine:
     return found
 
 
+def machine_at_hand(run: str | Path) -> TimeMachine | None:
+    """The time machine of a run that is open already, as it is; None where none is."""
+    return _machines.get(Path(run).resolve())
+
+
 def replay(run: str | Path, step: int) -> OpenedStep:
     """The update that led to ``step``, made again from the closest state before it, and held open.
 
@@ -81,7 +86,7 @@ def prompt(path: str | Path, text: str, step: int | None = None) -> Prompt:
         return prompts.look(found.model, found.tokenizer, text, f"read by {found.folder}")
     at = machine(path)
     model = model_at(at, step)
-    return prompts.look(model, at.data.tokenizer, text, f"after step {step}, {at.proof}")
+    return prompts.look(model, at.data.tokenizer, text, f"after step {step}, {at.proof}", at.proof)
 
 
 def compare(path: str | Path, text: str, turned: Sequence[Knob | str], step: int | None = None) -> Comparison:

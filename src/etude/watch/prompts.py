@@ -22,6 +22,7 @@ from etude.watch.attribution import Attribution, Told, attribution
 from etude.watch.contributions import Contributions, contributions
 from etude.watch.forward import LOGITS, Taps, activation_bytes, every_activation, run_opened
 from etude.watch.named import Named
+from etude.watch.proof import Proof
 
 TOP = 5
 """Tokens told of a prediction."""
@@ -79,6 +80,7 @@ class Prompt:
     Attributes:
         ids: (T,) its tokens; the first is the one that begins every document.
         tokens: their texts.
+        proof: how the state that reads it compares with the run's record; None for a model outside a run.
     """
 
     model: LanguageModel
@@ -87,6 +89,7 @@ class Prompt:
     decode: Callable[[int], str] = field(repr=False)
     text: str = ""
     where: str = ""  # of which step of what, and how that is proved
+    proof: Proof | None = None
     _kept: dict[str, Tensor] = field(default_factory=dict, repr=False)
 
     def activation(self, name: str) -> Tensor:
@@ -224,7 +227,13 @@ class Prompt:
         return "\n".join(lines)
 
 
-def look(model: LanguageModel, tokenizer: EtudeTokenizer, text: str, where: str = "") -> Prompt:
+def look(
+    model: LanguageModel,
+    tokenizer: EtudeTokenizer,
+    text: str,
+    where: str = "",
+    proof: Proof | None = None,
+) -> Prompt:
     """``text`` as a document from its beginning, read by ``model``.
 
     Raises:
@@ -239,7 +248,7 @@ def look(model: LanguageModel, tokenizer: EtudeTokenizer, text: str, where: str 
     tokens = tuple(tokenizer.decode([token]) for token in ids)
     device = model.unembedding()[0].device
     read = torch.tensor(ids, device=device)
-    return Prompt(model, read, tokens, lambda token: tokenizer.decode([token]), text, where)
+    return Prompt(model, read, tokens, lambda token: tokenizer.decode([token]), text, where, proof)
 
 
 @torch.no_grad()

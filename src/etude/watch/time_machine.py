@@ -139,7 +139,12 @@ class TimeMachine:
         stops = max(1, -(-(step - self.state.step) // STOPS))
         begun = self.state.step
         while self.state.step < step:
-            self.told(self.state.step - begun, step - begun)
+            try:
+                self.told(self.state.step - begun, step - begun)
+            except BaseException:  # the journey is ended, perhaps to be resumed: nothing is replayed twice
+                if self.state.step > begun:
+                    self.states.put(Snapshot.of(self.state), self.proof)
+                raise
             self.advance()
             if (self.state.step - begun) % stops == 0 or self.state.step == step:
                 self.states.put(Snapshot.of(self.state), self.proof)

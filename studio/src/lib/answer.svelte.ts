@@ -11,7 +11,14 @@ import type { Progress, Question } from './contract';
 import { ask } from './server';
 
 const KEPT = 60;
-const known = new Map<string, unknown>(); // answers never change: a step has been made
+const known = new Map<string, unknown>(); // answers do not change: a step has been made
+const history = $state({ rewound: 0 });
+
+/** The run was resumed from an earlier step: its later steps are others now, and so are the answers about them. */
+export function forgetAnswers(): void {
+  known.clear();
+  untrack(() => history.rewound++);
+}
 
 export class Asked<T> {
   value = $state.raw<T | null>(null);
@@ -33,6 +40,7 @@ export function answerTo<T>(question: () => Question | null): Asked<T> {
   $effect(() => {
     const wanted = JSON.parse(key) as Question | null;
     void asked.tries;
+    void history.rewound;
     asked.error = '';
     if (wanted === null || known.has(key)) {
       asked.value = wanted === null ? null : (known.get(key) as T);

@@ -5,11 +5,12 @@
  *   GET  api/runs/NAME                     RunFacts
  *   GET  api/runs/NAME/rows?from=A,B       Rows: lines of metrics.jsonl and samples.jsonl behind byte offsets A and B
  *   POST api/runs/NAME/control             {action}: answers {}; only where RunFacts.control is true
- *   GET  api/runs/NAME/doctor              Verdict[]: those of `etude doctor RUN`, after some seconds
+ *   POST api/runs/NAME/doctor              Verdict[]: those of `etude doctor RUN`, after some seconds
  *   POST api/ask                           a Question; answers lines of JSON: any Progress and TokenLine, then Answer or Failure
  *   GET  api/tensors/KEY                   a file of safetensors, of which parts are asked for by Range
  *   GET  api/source?of=FILE:NAME           Source: a function or class of Etude's own code, as it is installed
  *
+ * All of these need the token: opening the printed address exchanges it for a cookie. Without it they answer 401.
  * What is answered to each look stands in answers.ts.
  */
 
@@ -36,6 +37,7 @@ export interface RunFacts {
   now: number; // of the server's clock
   paused: boolean;
   control: boolean; // whether this page may pause it, and so on
+  fork: boolean; // whether this page may write a run beside it
   schema_known: boolean;
   model: {
     family: 'llama' | 'qwen3' | 'gpt2' | 'mlp';

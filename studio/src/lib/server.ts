@@ -2,30 +2,33 @@
 
 import type { Ability, Answer, Failure, Progress, Question, Rows, RunFacts, RunLine, Source, TokenLine, Verdict } from './contract';
 
-/** When the server was given a token (a page for another machine), it stands in the address and goes with each request. */
-const token = typeof location === 'undefined' ? null : new URLSearchParams(location.search).get('token');
-
-function headers(more: Record<string, string> = {}): Record<string, string> {
-  return token === null ? more : { ...more, Authorization: `Bearer ${token}` };
-}
-
 export class Gone extends Error {}
 
 /** There is no such run, or no longer. */
 export class Missing extends Error {}
 
-async function get(path: string, more: Record<string, string> = {}, signal?: AbortSignal): Promise<Response> {
+/** The browser has no cookie that this server accepts: its address, with the token, has to be opened. */
+export class Locked extends Error {}
+
+async function send(path: string, init: RequestInit): Promise<Response> {
   let response: Response;
   try {
-    response = await fetch(path, { headers: headers(more), signal });
+    response = await fetch(path, init);
   } catch (error) {
-    if (signal?.aborted) throw error;
+    if (init.signal?.aborted) throw error;
     throw new Gone('the server does not answer');
   }
+  if (response.status === 401) throw new Locked(await reason(response));
   if (response.status === 404) throw new Missing(await reason(response));
   if (!response.ok) throw new Error(await reason(response));
   return response;
 }
+
+const get = (path: string, headers: Record<string, string> = {}, signal?: AbortSignal): Promise<Response> =>
+  send(path, { headers, signal });
+
+const post = (path: string, body: unknown, signal?: AbortSignal): Promise<Response> =>
+  send(path, { method: 'POST', headers: { 'Content-Type': 'application/json' }, body: JSON.stringify(body), signal });
 
 async function reason(response: Response): Promise<string> {
   try {
@@ -46,19 +49,14 @@ export const abilities = async (run: string): Promise<Ability[]> =>
   (await get(`./api/runs/${encodeURIComponent(run)}/abilities`)).json();
 
 export const verdicts = async (run: string): Promise<Verdict[]> =>
-  (await get(`./api/runs/${encodeURIComponent(run)}/doctor`)).json();
+  (await post(`./api/runs/${encodeURIComponent(run)}/doctor`, {})).json();
 
 export const source = async (of: string): Promise<Source> => (await get(`./api/source?of=${encodeURIComponent(of)}`)).json();
 
 export type Action = 'pause' | 'go_on' | 'one_step' | 'save' | 'stop';
 
 export async function control(run: string, action: Action): Promise<void> {
-  const response = await fetch(`./api/runs/${encodeURIComponent(run)}/control`, {
-    method: 'POST',
-    headers: headers({ 'Content-Type': 'application/json' }),
-    body: JSON.stringify({ action }),
-  });
-  if (!response.ok) throw new Error(await reason(response));
+  await post(`./api/runs/${encodeURIComponent(run)}/control`, { action });
 }
 
 export interface Heard {
@@ -68,19 +66,8 @@ export interface Heard {
 
 /** Ask the worker; `heard` is told what comes before the answer. Aborting tells the server to let it be. */
 export async function ask<T>(question: Question, heard: Heard = {}, signal?: AbortSignal): Promise<T> {
-  let response: Response;
-  try {
-    response = await fetch('./api/ask', {
-      method: 'POST',
-      headers: headers({ 'Content-Type': 'application/json' }),
-      body: JSON.stringify(question),
-      signal,
-    });
-  } catch (error) {
-    if (signal?.aborted) throw error;
-    throw new Gone('the server does not answer');
-  }
-  if (!response.ok || response.body === null) throw new Error(await reason(response));
+  const response = await post('./api/ask', question, signal);
+  if (response.body === null) throw new Gone('the answer broke off');
   for await (const line of lines(response.body)) {
     const said = JSON.parse(line) as Partial<Progress & TokenLine & Failure & Answer<T>>;
     if (said.progress) heard.progress?.(said.progress);

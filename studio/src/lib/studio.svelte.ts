@@ -2,6 +2,7 @@
 
 import { tick } from 'svelte';
 
+import { forgetAnswers } from './answer.svelte';
 import type { RunFacts, RunLine } from './contract';
 import { Record_ } from './record.svelte';
 import { opensStep, selection } from './selection.svelte';
@@ -24,6 +25,7 @@ class Studio {
   loading = $state(true);
   trouble = $state(''); // one line, when something cannot be read
   serverGone = $state(false);
+  locked = $state(false); // the printed address was not opened in this browser, or it is of an earlier start
   others = $state.raw<Map<string, Record_>>(new Map()); // of the runs that are compared
 
   private shown = '';
@@ -63,10 +65,13 @@ class Studio {
       if (name) await this.follow(name);
       else this.loading = false;
       this.trouble = '';
+      this.locked = false;
     } catch (error) {
       this.serverGone = error instanceof server.Gone;
-      if (error instanceof server.Missing) this.forget(); // what was shown of it is nobody's any more
-      this.trouble = error instanceof Error ? error.message : String(error);
+      this.locked = error instanceof server.Locked;
+      if (error instanceof server.Missing || this.locked) this.forget(); // what was shown of it is nobody's any more
+      if (this.locked) this.runs = null;
+      this.trouble = this.locked ? '' : error instanceof Error ? error.message : String(error);
       this.loading = false;
     } finally {
       this.busy = false;
@@ -123,6 +128,7 @@ class Studio {
   private async read(name: string, record: Record_): Promise<void> {
     for (;;) {
       const rows = await server.rows(name, record.cursor);
+      if (rows.reset) forgetAnswers();
       if (record.take(rows)) this.more = true;
       if (!rows.more) return;
     }

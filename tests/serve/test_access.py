@@ -1,0 +1,166 @@
+"""Who may read and write: a client with the token, from the studio's own page; a guest reads only."""
+
+from __future__ import annotations
+
+import http.client
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from starlette.routing import Route
+
+from etude.serve.access_token import AccessToken
+from etude.serve.app import make_app
+from serving import TOKEN, client_of, served
+from watched import Watched
+
+COOKIE = {"Cookie": f"etude-8123={TOKEN.value}"}
+
+
+def data_paths() -> list[str]:
+    """Every path below /api that the application has, whatever is added to it."""
+    paths = [route.path for route in make_app(Path("runs"), TOKEN).routes if isinstance(route, Route)]
+    return [path.format(name="llama", key="x") for path in paths if path.startswith("/api")]
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD", "POST"])
+def test_another_account_of_this_machine_reads_and_controls_nothing(studied: Watched, method: str) -> None:
+    assert len(data_paths()) >= 9
+    headers = {"Content-Type": "application/json"}
+    with client_of(studied.path.parent, knows=False) as stranger:
+        for path in [*data_paths(), "/api", "/api/nothing"]:
+            for attempt in (path, f"{path}?token=", f"{path}?token={TOKEN.value[:-1]}"):
+                assert stranger.request(method, attempt, headers=headers).status_code == 401, attempt
+        for wrong in ("Bearer", "Bearer x", f"Basic {TOKEN.value}", f"Bearer {TOKEN.value}x", "Bearer \xff"):
+            given = {"Content-Type": b"application/json", "Authorization": wrong.encode("latin-1")}
+            assert stranger.request(method, "/api/runs", headers=given).status_code == 401, wrong
+
+
+def test_the_page_itself_is_public(studied: Watched) -> None:
+    with client_of(studied.path.parent, knows=False) as stranger:
+        assert stranger.get("/").status_code in (200, 503)  # 503 where this installation has no page
+        assert stranger.get(f"/?token={TOKEN.value}x").status_code in (200, 503)
+        assert not stranger.cookies
+
+
+def test_the_printed_address_is_exchanged_for_a_cookie(studied: Watched) -> None:
+    with client_of(studied.path.parent, knows=False) as client:
+        found = client.get(TOKEN.address("127.0.0.1", 8123), follow_redirects=False)
+        assert found.status_code == 303
+        assert found.headers["location"] == "./"  # without the token, and a browser keeps what is behind #
+        assert found.headers["cache-control"] == "no-store"
+        name, *attributes = found.headers["set-cookie"].split("; ")
+        assert name == f"etude-8123={TOKEN.value}"
+        assert {"HttpOnly", "SameSite=Strict", "Path=/"} <= set(attributes)
+        assert client.get("/api/runs").status_code == 200  # the client keeps the cookie
+        client.cookies.clear()
+        assert client.get("/api/runs").status_code == 401
+
+
+def test_the_cookie_is_named_by_the_port_that_the_browser_sees(studied: Watched) -> None:
+    """Browsers send the cookies of a host to all its ports: two studios must not overwrite each other's."""
+    for base, name in (
+        ("http://127.0.0.1:8124", "etude-8124"),
+        ("http://localhost:9000", "etude-9000"),  # through a tunnel from another machine's 8123
+        ("http://[::1]:8125", "etude-8125"),
+        ("http://localhost", "etude-80"),
+    ):
+        with client_of(studied.path.parent, knows=False, base_url=base) as client:
+            found = client.get(f"/?token={TOKEN.value}", follow_redirects=False)
+            assert found.headers["set-cookie"].startswith(f"{name}=")
+            assert (
+                client.get("/api/runs", headers={"Cookie": f"a=b; {name}={TOKEN.value}"}).status_code == 200
+            )
+    with client_of(studied.path.parent, knows=False) as client:
+        other = f"etude-8124={TOKEN.value}; etude-8123=stale"
+        assert client.get("/api/runs", headers={"Cookie": other}).status_code == 401
+        both = f"etude-8124=another; etude-8123={TOKEN.value}"
+        assert client.get("/api/runs", headers={"Cookie": both}).status_code == 200
+
+
+@pytest.mark.parametrize("site", ["cross-site", "same-site"])
+def test_a_page_of_another_site_or_port_is_refused_whatever_its_browser_knows(
+    studied: Watched, site: str
+) -> None:
+    """A GET carries no Origin, and another port of this machine is the same site, to which Strict cookies go."""
+    with client_of(studied.path.parent, knows=False) as client:
+        for path in data_paths():
+            foreign = COOKIE | {"Sec-Fetch-Site": site}
+            assert client.get(path, headers=foreign).status_code == 403, path
+            navigating = foreign | {"Sec-Fetch-Mode": "navigate"}
+            assert client.get(path, headers=navigating).status_code == 403, path
+            sent = foreign | {"Content-Type": "application/json"}
+            assert client.post(path, headers=sent, content="{}").status_code == 403, path
+        for own in ("same-origin", "none"):
+            assert client.get("/api/runs", headers=COOKIE | {"Sec-Fetch-Site": own}).status_code == 200
+        link = {"Sec-Fetch-Site": site, "Sec-Fetch-Mode": "navigate"}  # in a mail, in a chat
+        assert client.get("/", headers=link).status_code in (200, 503)
+        assert client.get("/", headers=link | {"Sec-Fetch-Mode": "no-cors"}).status_code == 403
+
+
+def test_a_guest_never_writes(studied: Watched, tmp_path: Path) -> None:
+    runs = tmp_path / "runs"
+    shutil.copytree(studied.path, runs / "llama")
+    before = sorted(path.relative_to(runs) for path in runs.rglob("*"))
+    fork: dict[str, Any] = {
+        "run": "llama",
+        "look": "fork",
+        "step": 40,
+        "name": "theirs",
+        "knobs": ["lm_head.weight*1"],
+    }
+    folder = studied.machine.recorded.run.__class__(runs / "llama")
+    with client_of(runs, hosts=("tower",), base_url="http://tower:8123", control=False) as guest:
+        assert guest.get("/api/runs").status_code == 200
+        facts = guest.get("/api/runs/llama").json()
+        assert (facts["control"], facts["fork"]) == (False, False)
+        refused = guest.post("/api/ask", json=fork)
+        assert refused.status_code == 403
+        assert "look and not write" in refused.json()["error"]
+        folder.write_status("running", 7)
+        with folder.held():
+            for action in ("pause", "stop", "save", "one_step", "go_on"):
+                sent = guest.post("/api/runs/llama/control", json={"action": action})
+                assert sent.status_code == 403
+    after = sorted(path.relative_to(runs) for path in runs.rglob("*") if path.name != ".lock")
+    assert after == [path for path in before if path.name != ".lock"]
+    with client_of(runs) as owner:
+        assert owner.get("/api/runs/llama").json()["fork"] is True
+
+
+def test_every_start_has_another_token(studied: Watched) -> None:
+    assert AccessToken().value != AccessToken().value
+    assert len(AccessToken().value) >= 32
+    assert AccessToken("a b").address("::1", 80) == "http://[::1]:80/?token=a%20b"
+
+
+def test_a_real_server_on_loopback(studied: Watched, tmp_path: Path) -> None:
+    """From its printed address to the data, as a browser goes; and as another account tries."""
+    with served(studied.path.parent, tmp_path / "log", studied.cache) as server:
+
+        def get(path: str, headers: dict[str, str]) -> http.client.HTTPResponse:
+            connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=60)
+            connection.request("GET", path, headers=headers)
+            return connection.getresponse()
+
+        assert server.address == f"http://127.0.0.1:{server.port}/?token={server.token}"
+        assert get("/api/runs", {}).status == 401
+        given = get(f"/?token={server.token}", {})
+        assert given.status == 303
+        cookie = (given.getheader("Set-Cookie") or "").split(";")[0]
+        assert cookie == f"etude-{server.port}={server.token}"
+        assert get("/api/runs", {"Cookie": cookie}).status == 200
+        assert server.said() == ""
+
+
+def test_the_address_is_what_both_commands_print(
+    studied: Watched, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from etude.cli.studio import studio
+
+    monkeypatch.setattr("uvicorn.Server.run", lambda self, sockets: sockets[0].close())
+    studio(studied.path.parent, "127.0.0.1", 0)
+    printed = capsys.readouterr().out
+    assert printed.startswith("studio: http://127.0.0.1:")
+    assert "/?token=" in printed
