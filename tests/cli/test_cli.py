@@ -156,14 +156,14 @@ def test_score_reads_what_training_reads(run: Path, text: Path, tmp_path: Path) 
 @pytest.mark.parametrize(
     ("file", "words"),
     [
-        ("latin1.txt", "not UTF-8"),
+        ("sheet.xlsx", "save the sheet as .csv"),
         ("absent.txt", "absent.txt"),
         ("empty.txt", "empty"),
         ("rows.csv", "no 'text'"),
     ],
 )
 def test_what_cannot_be_scored_is_one_line(run: Path, tmp_path: Path, file: str, words: str) -> None:
-    (tmp_path / "latin1.txt").write_bytes("Über die Brücke. ".encode("latin-1") * 100)
+    (tmp_path / "sheet.xlsx").write_bytes(b"PK")
     (tmp_path / "empty.txt").touch()
     (tmp_path / "rows.csv").write_text("body\nOnce upon a time\n")
     result = etude("score", run, file, cwd=tmp_path)
@@ -181,7 +181,9 @@ def test_what_cannot_be_scored_is_one_line(run: Path, tmp_path: Path, file: str,
         (["train", ""], "empty name"),
         (["train", "good.txt", "--set", "device.threads=100000"], "device.threads"),
         (["train", "binary.txt"], "binary"),
-        (["train", "latin1.txt"], "UTF-8"),
+        (["train", "sheet.xlsx"], "save the sheet as .csv"),
+        (["train", "good.txt", "--set", "data.encoding=klingon"], "no encoding 'klingon'"),
+        (["train", "good.txt", "--set", "data.csv_delimiter=dots"], "data.csv_delimiter"),
         (["train", "good.txt", "--set", "train.ler=1"], "did you mean 'train.lr'"),
         (
             ["train", "good.txt", "--set", "model.hidden_size=100", "--set", "model.num_attention_heads=3"],
@@ -217,7 +219,7 @@ def test_a_mistake_is_one_line_and_exit_code_2(
     (tmp_path / "good.txt").write_bytes(text.read_bytes())
     (tmp_path / "empty").mkdir()
     (tmp_path / "binary.txt").write_bytes(bytes(range(256)) * 40)
-    (tmp_path / "latin1.txt").write_bytes("Über die Brücke. ".encode("latin-1") * 100)
+    (tmp_path / "sheet.xlsx").write_bytes(b"PK")
     before = sorted(path.name for path in tmp_path.iterdir())
     result = etude(*arguments, cwd=tmp_path)
     assert result.returncode == 2, result.stdout + result.stderr

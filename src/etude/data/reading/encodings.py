@@ -272,7 +272,8 @@ def _guesses(sample: bytes) -> list[tuple[str, bool]]:
     if _latin_letters(sample) and not certain:
         return _ranked_latin(ranked, sample)
     if not ranked or ranked[0][1] < _SURE / 4:
-        ranked = [*_by_script(sample), ("cp1252", 0.0), *ranked]
+        alone = [("cp1252", 0.0)] if _short_runs(sample) else []  # signs such as a degree, not words
+        ranked = [*_by_script(sample), *alone, *ranked]
     return [(codec, confidence >= _SURE) for codec, confidence in ranked]
 
 
@@ -303,9 +304,14 @@ def _only_punctuation(sample: bytes) -> bool:
 
 def _latin_letters(sample: bytes) -> bool:
     """Whether the bytes beyond ASCII stand alone or in pairs among many letters of ASCII."""
-    runs = _HIGH.findall(sample)
     letters = len(re.findall(rb"[A-Za-z]", sample))
-    return letters >= 1.2 * sum(map(len, runs)) and sum(len(run) <= 2 for run in runs) >= 0.8 * len(runs)
+    return letters >= 1.2 * sum(map(len, _HIGH.findall(sample))) and _short_runs(sample)
+
+
+def _short_runs(sample: bytes) -> bool:
+    """Whether the bytes beyond ASCII stand alone or in pairs, in four places of five."""
+    runs = _HIGH.findall(sample)
+    return sum(len(run) <= 2 for run in runs) >= 0.8 * len(runs)
 
 
 def _by_script(sample: bytes) -> list[tuple[str, float]]:
