@@ -91,25 +91,22 @@ def train(
     values = {key: value for key, value in named.items() if value is not None}
     changes = overrides or []
     limit = None if stop_after is None else parse_duration(stop_after)
+    options = {"overrides": changes, "stop_after": limit, "accept_record": accept_record}
     if resume is not None:
         if values or config or dry_run or fork:
             raise InputError(
                 "--resume goes on with the run's own settings: change one of them with --set, or leave it out"
             )
         runs = resume.absolute().parent
-        options = {"overrides": changes, "stop_after": limit, "accept_record": accept_record}
         _watched(lambda jobs: jobs.resume(resume, **options), runs, studio)
     elif fork is not None:
         if config or dry_run or time:
             raise InputError("--fork has its parent's settings: change some with --set, --steps or --name")
         runs = Path(fork).absolute().parent
-        options = {"overrides": changes, "stop_after": limit, "accept_record": accept_record}
         _watched(lambda jobs: jobs.fork(fork, values=values, **options), runs, studio)
     else:
         if accept_record:
-            raise InputError(
-                "--accept-damaged-record is for a run that is there: add --resume RUN or --fork RUN@STEP"
-            )
+            raise InputError("--accept-damaged-record is about a run: add --resume RUN or --fork RUN@STEP")
         settings = load_settings(config, changes, values)
         if dry_run:
             from etude.workflow import jobs
