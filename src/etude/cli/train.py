@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from etude.cli.options import SOURCES_HELP, ConfigFile, Overrides, parse_duration
+
+if TYPE_CHECKING:
+    from etude.config import Settings
 
 Sources = Annotated[list[str] | None, typer.Argument(help=SOURCES_HELP, show_default="builtin:primer")]
 Size = Annotated[str | None, typer.Option(help="How big: nano, tiny, small, medium or large.")]
@@ -107,13 +110,17 @@ def train(
     else:
         if accept_record:
             raise InputError("--accept-damaged-record is about a run: add --resume RUN or --fork RUN@STEP")
-        settings = load_settings(config, changes, values)
-        if dry_run:
-            from etude.workflow import jobs
+        _begin(load_settings(config, changes, values), limit, studio, dry_run)
 
-            jobs.explain(settings)
-            return
-        _watched(lambda jobs: jobs.grow(settings, stop_after=limit), Path(settings.run.folder), studio)
+
+def _begin(settings: Settings, limit: float | None, studio: bool, dry_run: bool) -> None:
+    """Train a new run, or print what it would be."""
+    if dry_run:
+        from etude.workflow import jobs
+
+        jobs.explain(settings)
+        return
+    _watched(lambda jobs: jobs.grow(settings, stop_after=limit), Path(settings.run.folder), studio)
 
 
 def _settings_file(recipe: str | None, config: Path | None) -> Path | None:
