@@ -50,7 +50,12 @@ def fork(
     # As they were for the next step: what was changed later in the parent is none of this run's past.
     then = settings_for_step(parent.settings, parent.manifest, step + 1)
     settings = with_values(then, {"run.name": run.name, "run.folder": str(folder)})
-    sittings = parent.sittings_before(step + 1)
+    origin = {
+        "run": str(Path(parent.run.path).absolute()),
+        "step": step,
+        "tokens_seen": snapshot.counters["tokens_seen"],
+        "turned": list(because) or sorted(weights),
+    }
     with staged_folder(run.path, replace=False) as staging:
         made = RunFolder(staging)
         shutil.copytree(parent.run.tokenizer, made.tokenizer)
@@ -58,15 +63,9 @@ def fork(
             shutil.copyfile(parent.run.ladder_file, made.ladder_file)
         write_atomic(made.settings_file, to_toml(settings))
         _copy_record(parent.run, made, step)
-        origin = {
-            "run": str(Path(parent.run.path).absolute()),
-            "step": step,
-            "tokens_seen": snapshot.counters["tokens_seen"],
-            "turned": list(because) or sorted(weights),
-        }
-        own = {"sittings": sittings, "changes": [], ACCEPTED: [], "parent": origin, FILES: files_of(made)}
-        own["settings_hash"] = hash_file(made.settings_file)
-        made.write_manifest({**parent.manifest, **own})
+        its_own = {FILES: files_of(made), "settings_hash": hash_file(made.settings_file), "parent": origin}
+        past = {"sittings": parent.sittings_before(step + 1), "changes": [], ACCEPTED: []}
+        made.write_manifest({**parent.manifest, **its_own, **past})
         save_checkpoint(
             made.checkpoints,
             replace(snapshot, weights=changed),
