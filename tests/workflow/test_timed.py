@@ -174,9 +174,11 @@ class SimulatedRun:
             for name, seconds, due in zip(("evaluation", "sample", "checkpoint"), costs, dues, strict=True):
                 if step == num_steps or due(step):
                     self.do(name, times * seconds)
-        machine.clock += times * machine.beside  # what was saved is loaded
+        until = deadline.samples_until
+        if machine.clock < until:
+            machine.clock += times * machine.beside  # what was saved is loaded
         for _ in range(3):
-            if machine.clock < deadline.over_at:
+            if machine.clock < until:
                 machine.clock += 0.1 * times * machine.beside
         return step
 
