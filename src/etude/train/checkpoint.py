@@ -30,7 +30,7 @@ from etude.model.folder import CARD, load_model_folder, save_weights_folder, wri
 from etude.run import Prefix, RunFolder
 from etude.train.loop import TrainState
 from etude.train.schedule import Revision
-from etude.untrusted import inside, shown
+from etude.untrusted import Unreadable, inside, readable, shown
 
 MARKER = "train_state.json"
 OPTIMIZER_FILE = "optimizer.safetensors"
@@ -171,12 +171,6 @@ def read_marker(folder: Path) -> Checkpoint:
         InputError: it is missing, damaged or edited.
     """
     file = folder / MARKER
-    try:
-        file.open("rb").close()
-    except PermissionError as error:
-        raise Unreadable(file, error) from None
-    except OSError:  # which the reading names
-        pass
     marker = read_sealed(file)
     try:
         checksums = {str(name): str(value) for name, value in marker["checksums"].items()}
@@ -224,23 +218,13 @@ def verify_checkpoint(folder: Path) -> Checkpoint:
         if not file.is_file():
             raise InputError(f"{file} is missing: use an older checkpoint of the run")
         try:
-            found = hash_file(file)
-        except PermissionError as error:
-            raise Unreadable(file, error) from None
+            with readable(file):
+                found = hash_file(file)
         except OSError as error:
             found = str(error)
         if found != expected:
             raise InputError(f"{file} is damaged: use an older checkpoint of the run")
     return checkpoint
-
-
-class Unreadable(InputError):
-    """A file that may well be intact, and that this account may not read."""
-
-    def __init__(self, file: Path, error: OSError) -> None:
-        super().__init__(
-            f"{file} cannot be read ({error.strerror}): make it readable for this account, with chmod or chown"
-        )
 
 
 def newest_good_checkpoint(
