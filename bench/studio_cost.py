@@ -131,12 +131,13 @@ def stepping(run: Path, address: str, wanted: bool) -> Iterator[None]:
 def open_steps(run: Path, address: str, stop: threading.Event) -> None:
     """Ask for one step after another, each a few behind a checkpoint, as the page does while a run trains."""
     dice = random.Random(1)
+    page, _, token = address.partition("?token=")
     while not stop.is_set():
         saved = sorted(int(folder.name.split("-")[1]) for folder in (run / "checkpoints").glob("step-*"))
         step = dice.choice(saved[:-1]) + dice.randint(1, 8)
         question = json.dumps({"run": run.name, "look": "step", "step": step}).encode()
-        headers = {"Content-Type": "application/json"}
-        with urllib.request.urlopen(urllib.request.Request(address + "api/ask", question, headers)) as said:
+        headers = {"Content-Type": "application/json", "Authorization": f"Bearer {token}"}
+        with urllib.request.urlopen(urllib.request.Request(page + "api/ask", question, headers)) as said:
             said.read()
 
 

@@ -7,28 +7,20 @@ import io
 import json
 import os
 import queue
-import shutil
 import subprocess
 import sys
 import threading
 from collections.abc import Callable, Generator, Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from etude.errors import EtudeError
-from etude.run import RunFolder
 from etude.serve import worker_link
-from etude.serve.answers import Answers
 from etude.serve.asked import Asked
 from etude.serve.line import Line, Waiting
-from etude.serve.tensor_files import TensorFiles
 from etude.serve.worker import Worker
 from etude.serve.worker_link import WorkerLink
-from etude.watch.time_machine import TimeMachine
-from watched import Watched
 
 
 class Told(io.TextIOBase):
@@ -358,121 +350,3 @@ def test_the_line_has_quick_ones_first_and_no_chat_where_there_is_no_room() -> N
     assert line.is_cancelled(3)
     rest = [line.take(wait=False, chats=True) for _ in range(3)]
     assert [None if one is None else one.number for one in rest] == [2, 1, None]
-
-
-def test_an_interrupted_replay_is_resumed_where_it_was(studied: Watched) -> None:
-    machine = TimeMachine(studied.path)
-    begun = max(step for step in machine.recorded.checkpoints if step < 20)
-    way: list[int] = []
-
-    class Stop(Exception):
-        pass
-
-    def told(done: int, of: int) -> None:
-        way.append(20 - (of - done))
-        if len(way) == 3:
-            raise Stop
-
-    machine.told = told
-    with pytest.raises(Stop):
-        machine.go_to(20)
-    machine.go_to(begun)  # another question moves the machine elsewhere
-    machine.go_to(20)
-    assert way == [begun, begun + 1, begun + 2, *range(begun + 2, 20)]
-    assert machine.proof.holds
-    assert len(machine.proof.compared) == 20 - begun
-
-
-def test_what_costs_little_is_known_without_opening_the_run(studied: Watched, tmp_path: Path) -> None:
-    answers = Answers(studied.path.parent, TensorFiles(tmp_path))
-    saved = max(studied.machine.recorded.checkpoints)
-    between = next(step for step in range(1, 40) if step not in studied.machine.recorded.checkpoints)
-
-    def is_quick(**question: Any) -> bool:
-        return answers.is_quick(Asked({"run": "llama", **question}))
-
-    assert is_quick(look="passages")
-    for look in ("prompt", "attribution", "neurons", "compare", "chat"):
-        assert is_quick(look=look, step=saved)
-        assert not is_quick(look=look, step=between)
-    for look in ("step", "story", "node", "fork"):
-        assert not is_quick(look=look, step=saved)
-    answers.answer(Asked({"run": "llama", "look": "step", "step": between}), lambda said: None)
-    assert is_quick(look="token", step=between)
-    assert not is_quick(look="token", step=between + 1)
-
-
-def proof_of(answers: Answers, **question: Any) -> dict[str, Any]:
-    found = answers.answer(Asked({"run": "llama", **question}), lambda said: None)
-    assert isinstance(found, dict)
-    proof: dict[str, Any] = found["proof"]
-    return proof
-
-
-@pytest.mark.parametrize("look", [{"look": "prompt"}, {"look": "neurons", "layer": 1}])
-def test_a_proof_is_of_the_state_that_is_shown(
-    look: dict[str, Any], studied: Watched, tmp_path: Path
-) -> None:
-    """Not of the one that the machine has gone to since."""
-    answers = Answers(studied.path.parent, TensorFiles(tmp_path))
-    shown: dict[str, Any] = {**look, "text": "The fox", "step": 17}
-    first = proof_of(answers, **shown)
-    other = proof_of(answers, look="step", step=31)
-    assert other != first
-    assert proof_of(answers, **shown) == first
-
-
-@pytest.mark.parametrize("shown", [{"look": "step"}, {"look": "prompt", "text": "The fox"}])
-def test_a_proof_is_of_the_record_that_there_is_now(
-    shown: dict[str, Any], studied: Watched, tmp_path: Path
-) -> None:
-    """A run that was resumed from an earlier step has another history; what was kept of the old one is not shown."""
-    shutil.copytree(studied.path, tmp_path / "llama")
-    run = RunFolder(tmp_path / "llama")
-    answers = Answers(tmp_path, TensorFiles(tmp_path))
-    assert proof_of(answers, step=17, **shown)["holds"]
-    lines = [json.loads(line) for line in run.metrics.path.read_text().splitlines()]
-    for line in lines:
-        if line["event"] == "step" and line["step"] == 17:
-            line["loss"] += 1
-    run.metrics.path.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    assert not proof_of(answers, step=17, **shown)["holds"]
-
-
-def test_tensors_are_found_by_what_they_hold(tmp_path: Path) -> None:
-    """Not by a step's number: another history has other numbers there."""
-    import torch
-
-    files = TensorFiles(tmp_path)
-    key = files.save({"values": torch.zeros(2, 3)})
-    assert files.save({"values": torch.zeros(2, 3)}) == key
-    others = [{"values": torch.ones(2, 3)}, {"values": torch.zeros(3, 2)}, {"pre": torch.zeros(2, 3)}]
-    assert len({key, *(files.save(other) for other in others)}) == 4
-
-
-BAD: list[Any] = [5, "x", [5], [1, 2, 3], [[1]], {}, [], True, ["x"], [None], [2**52]]
-LISTS: dict[str, tuple[str, dict[str, Any]]] = {
-    "index": ("weight", {"step": 32, "name": "lm_head.weight"}),
-    "rows": ("matrix", {"step": 32, "name": "lm_head.weight", "what": "after"}),
-    "steps": ("story", {"text": "a"}),
-    "knobs": ("compare", {"step": 32, "text": "a"}),
-    "taken": ("chat", {"step": 32, "text": "a", "count": 1}),
-}
-
-
-@pytest.mark.parametrize("field", LISTS)
-def test_no_list_makes_a_traceback(field: str, studied: Watched, shared: Answers) -> None:
-    """Whatever is in it: an answer, or one line."""
-    look, fields = LISTS[field]
-    for bad in BAD:
-        with suppress(EtudeError):
-            found = shared.answer(
-                Asked({"run": "llama", "look": look, **fields, field: bad}), lambda said: None
-            )
-            if isinstance(found, Generator):
-                list(found)
-
-
-@pytest.fixture(scope="module")
-def shared(studied: Watched, tmp_path_factory: pytest.TempPathFactory) -> Answers:
-    return Answers(studied.path.parent, TensorFiles(tmp_path_factory.mktemp("tensors")))

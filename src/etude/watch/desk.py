@@ -111,6 +111,10 @@ def fork(run: str | Path, step: int, turned: Sequence[Knob | str], name: str | N
         InputError: no such run or step, a knob of an activation (which no checkpoint holds), or the name is taken.
     """
     at = machine(run)
+    if name is not None:
+        RunFolder.new(
+            at.recorded.run.path.parent, name
+        )  # a name that will not do is refused before any replay
     parsed = [parse_knob(knob) if isinstance(knob, str) else knob for knob in turned]
     model = model_at(at, step)
     found = knobs.turn(model, parsed)
