@@ -9,10 +9,12 @@ from typing import Any
 
 import pytest
 
+from waiting import PATIENCE
+
 AXE = Path(__file__).parents[1] / "studio" / "node_modules" / "axe-core" / "axe.min.js"
 
 
-def until(page: Any, expression: str, seconds: float = 30.0) -> None:
+def until(page: Any, expression: str, seconds: float = PATIENCE) -> None:
     """Wait until a JavaScript expression is true."""
     begun = time.monotonic()
     while not page.evaluate(expression):
@@ -23,7 +25,7 @@ def until(page: Any, expression: str, seconds: float = 30.0) -> None:
 def settled(page: Any) -> None:
     """Wait until every question of the view has its answer."""
     page.wait_for_timeout(60)
-    until(page, "document.querySelector('main').getAttribute('aria-busy') === 'false'", 60.0)
+    until(page, "document.querySelector('main').getAttribute('aria-busy') === 'false'")
     page.wait_for_timeout(60)
 
 

@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from waiting import PATIENCE
+
 BENCH = Path(__file__).parent.parent / "bench"
 
 
@@ -17,6 +19,6 @@ def test_every_benchmark_finds_what_it_imports() -> None:
         cwd=BENCH,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=PATIENCE,
     )
     assert done.returncode == 0, done.stderr[-2000:]

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from etude.errors import EtudeError, InputError
 from etude.files import STAGING_PREFIX, read_json, staged_folder, sweep_staging, write_atomic, write_json
 from etude.run import JsonLines, RunFolder, free_name
+from waiting import PATIENCE
 
 
 @contextmanager
@@ -80,7 +81,7 @@ def test_a_sweep_takes_what_the_dead_left_and_nothing_else(tmp_path: Path) -> No
         "    (folder / 'a').write_text('half')\n"
         "    os.kill(os.getpid(), signal.SIGKILL)\n"
     )
-    ended = subprocess.run([sys.executable, "-c", dying, str(tmp_path / "new")], timeout=60)
+    ended = subprocess.run([sys.executable, "-c", dying, str(tmp_path / "new")], timeout=PATIENCE)
     assert ended.returncode == -signal.SIGKILL
     left = set(tmp_path.glob(f"{STAGING_PREFIX}new-*"))
     assert len(left) == 1

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from waiting import PATIENCE
 from watched import Watched, train_run
 
 CHROMIUM = os.environ.get("ETUDE_CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
@@ -84,7 +85,7 @@ def page(browser: Any) -> Iterator[Any]:
     """A page that fails the test for what it says on the console, throws, or asks of anybody but this machine."""
     context = browser.new_context(viewport={"width": 1280, "height": 900}, reduced_motion="reduce")
     page = context.new_page()
-    page.set_default_timeout(30_000)
+    page.set_default_timeout(1000 * PATIENCE)
     trouble: list[str] = []
     page.on("pageerror", lambda error: trouble.append(f"thrown: {error}"))
     page.on(

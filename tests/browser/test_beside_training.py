@@ -10,6 +10,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from waiting import PATIENCE
+
 SMALL = [
     "--size=nano", "--steps=400", "--set=model.hidden_size=32", "--set=train.context=32", "--set=train.batch_rows=4",
     "--set=tokenizer.vocab_size=300", "--set=device.compile=false", "--set=device.threads=1",
@@ -26,7 +28,7 @@ def test_the_page_is_there_from_the_first_steps_to_behind_the_end(page: Any, tmp
         assert address is not None
         page.goto(address[0])
         page.locator("[data-state=running]").wait_for()
-        rest, _ = training.communicate(timeout=120)
+        rest, _ = training.communicate(timeout=PATIENCE)
         assert training.returncode == 0
         assert f"the page stays at {address[0]}" in rest
         page.locator("[data-state=finished]").wait_for()

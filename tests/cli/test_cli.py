@@ -8,7 +8,6 @@ import json
 import resource
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from rich.console import Console
 from etude.config import load_settings
 from etude.data.primer.generator import documents
 from etude.workflow import jobs
+from waiting import PATIENCE, wait_until
 
 SMALL = [
     "--size=nano", "--steps=4", "--set=model.hidden_size=32", "--set=train.context=32", "--set=train.batch_rows=4",
@@ -30,7 +30,7 @@ def etude(
     *arguments: object, cwd: Path, stdin: bytes | None = None, **options: Any
 ) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "etude", *map(str, arguments)]
-    result = subprocess.run(command, cwd=cwd, input=stdin, capture_output=True, timeout=120, **options)
+    result = subprocess.run(command, cwd=cwd, input=stdin, capture_output=True, timeout=PATIENCE, **options)
     return subprocess.CompletedProcess(
         command, result.returncode, result.stdout.decode(), result.stderr.decode()
     )
@@ -60,20 +60,16 @@ def run(text: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         return jobs.grow(settings, Console(file=io.StringIO())).run.path
 
 
-def test_help_is_quick_and_names_the_commands(tmp_path: Path) -> None:
-    fastest = float("inf")
-    for _ in range(5):
-        begin = time.perf_counter()
-        result = etude("--help", cwd=tmp_path)
-        fastest = min(fastest, time.perf_counter() - begin)
+def test_help_names_the_commands(tmp_path: Path) -> None:
+    result = etude("--help", cwd=tmp_path)
     assert result.returncode == 0
     for command in ("train", "generate", "score", "data", "runs", "plot", "settings", "doctor"):
         assert command in result.stdout
-    assert fastest < 0.5
 
 
 def test_import_pulls_in_nothing_heavy(tmp_path: Path) -> None:
-    heavy = "('torch', 'numpy', 'matplotlib', 'tokenizers')"
+    """So that `etude --help` is there at once."""
+    heavy = "('torch', 'numpy', 'matplotlib', 'tokenizers', 'pyarrow', 'pydantic', 'starlette')"
     code = f"import sys, etude, etude.cli.main; print([m for m in {heavy} if m in sys.modules])"
     result = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, check=True
@@ -273,11 +269,9 @@ def test_ctrl_c_saves_and_says_how_to_go_on(text: Path, tmp_path: Path) -> None:
         command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
     metrics = tmp_path / "runs" / "long" / "metrics.jsonl"
-    deadline = time.monotonic() + 90
-    while time.monotonic() < deadline and not (metrics.exists() and '"step": 20' in metrics.read_text()):
-        time.sleep(0.1)
+    wait_until(lambda: metrics.exists() and '"step": 20' in metrics.read_text())
     process.send_signal(signal.SIGINT)
-    output, errors = process.communicate(timeout=60)
+    output, errors = process.communicate(timeout=PATIENCE)
     assert process.returncode == 75, errors
     assert "etude train --resume runs/long" in output
     status = json.loads((tmp_path / "runs" / "long" / "status.json").read_text())
@@ -301,9 +295,7 @@ def test_one_process_at_a_time_trains_a_run(text: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "etude", "train", str(text), "--name=mine", *SMALL, "--steps=100000"]
     first = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     metrics = tmp_path / "runs" / "mine" / "metrics.jsonl"
-    deadline = time.monotonic() + 90
-    while time.monotonic() < deadline and not (metrics.exists() and '"step": 10' in metrics.read_text()):
-        time.sleep(0.1)
+    wait_until(lambda: metrics.exists() and '"step": 10' in metrics.read_text())
     second = etude("train", "--resume", "runs/mine", cwd=tmp_path)
     first.kill()  # no chance to clean up behind itself
     first.wait()

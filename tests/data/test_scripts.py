@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from waiting import PATIENCE
+
 SCRIPT = """
 import sys
 from pathlib import Path
@@ -23,7 +25,7 @@ def test_a_script_without_a_main_guard_ends_with_advice(tmp_path: Path) -> None:
     script.write_text(SCRIPT)
     environment = {**os.environ, "ETUDE_CACHE": str(tmp_path / "cache")}
     result = subprocess.run(
-        [sys.executable, str(script)], env=environment, capture_output=True, text=True, timeout=120
+        [sys.executable, str(script)], env=environment, capture_output=True, text=True, timeout=PATIENCE
     )
     assert result.returncode != 0
     assert "if __name__ == '__main__':" in result.stderr.strip().splitlines()[-1]

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from etude.evaluate.parts import Parts, Work, done_in_parts, identity_of, slices
+from waiting import wait_until
 
 COUNT = 6
 
@@ -84,10 +85,7 @@ def script(tmp_path: Path, parts: Parts, pause: float) -> subprocess.Popen[bytes
 
 
 def wait_for(log: Path, count: int) -> None:
-    until = time.monotonic() + 60
-    while len(done(log)) < count:
-        assert time.monotonic() < until
-        time.sleep(0.02)
+    wait_until(lambda: len(done(log)) >= count)
 
 
 def test_killed_and_started_again(tmp_path: Path) -> None:

@@ -37,7 +37,7 @@ from etude.workflow import jobs
 from etude.workflow.signals import STOPPED
 
 STEPS = 48
-KILLED, PATIENCE = 137, 120.0
+KILLED, PATIENCE = 137, 600.0
 """What the shell calls the end by SIGKILL; seconds after which a trial that does not end has failed."""
 COMMON = {
     "model.hidden_size": 16,

@@ -23,6 +23,7 @@ from etude.files import write_json
 from etude.model.folder import load_model_folder, save_model_folder
 from etude.model.hf_config import config_from_hf, config_to_hf
 from networks import make_config, make_network
+from waiting import PATIENCE
 
 CONFIGS = {name: config_to_hf(make_config(name)) for name in ("llama", "qwen3", "gpt2", "mlp")}
 
@@ -84,7 +85,7 @@ def test_absurd_sizes_are_refused_before_memory_is_taken(tmp_path: Path) -> None
         "    except InputError as error: print(error)\n"
     )
     command = [sys.executable, "-c", program, *folders]
-    ended = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE)
     assert ended.returncode == 0, ended.stderr
     for line, folder in zip(ended.stdout.splitlines(), folders, strict=True):
         assert folder in line

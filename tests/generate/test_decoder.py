@@ -22,6 +22,7 @@ from etude.generate.sampling import SamplingSettings
 from etude.model import products
 from etude.model.language_model import LanguageModel
 from networks import make_config, make_network
+from waiting import PATIENCE
 
 GREEDY = SamplingSettings(temperature=0.0, max_new_tokens=20)
 
@@ -70,7 +71,7 @@ def test_compiled_and_uncompiled_generate_the_same() -> None:
     tests, source = Path(__file__).parent.parent, Path(etude.__file__).parent.parent
     environment = os.environ | {"PYTHONPATH": f"{tests}{os.pathsep}{source}", "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
-        [sys.executable, "-c", SCRIPT], capture_output=True, text=True, env=environment, timeout=300
+        [sys.executable, "-c", SCRIPT], capture_output=True, text=True, env=environment, timeout=PATIENCE
     )
     assert done.returncode == 0, done.stderr[-3000:]
     worst, drift, graphs = json.loads(done.stdout.splitlines()[-1])

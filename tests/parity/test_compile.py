@@ -14,6 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from waiting import PATIENCE
+
 SCRIPT = """
 import json, sys
 import torch
@@ -54,7 +56,7 @@ def _compare(backend: str, *names: str) -> dict[str, float]:
         capture_output=True,
         text=True,
         env=environment,
-        timeout=300,
+        timeout=PATIENCE,
     )
     assert done.returncode == 0, done.stderr[-3000:]
     result: dict[str, float] = json.loads(done.stdout.splitlines()[-1])

@@ -13,6 +13,7 @@ from starlette.routing import Route
 from etude.serve.access_token import AccessToken
 from etude.serve.app import make_app
 from serving import TOKEN, client_of, served
+from waiting import PATIENCE
 from watched import Watched
 
 COOKIE = {"Cookie": f"etude-8123={TOKEN.value}"}
@@ -140,7 +141,7 @@ def test_a_real_server_on_loopback(studied: Watched, tmp_path: Path) -> None:
     with served(studied.path.parent, tmp_path / "log", studied.cache) as server:
 
         def get(path: str, headers: dict[str, str]) -> http.client.HTTPResponse:
-            connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=60)
+            connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=PATIENCE)
             connection.request("GET", path, headers=headers)
             return connection.getresponse()
 

@@ -21,6 +21,7 @@ from etude.serve.asked import Asked
 from etude.serve.line import Line, Waiting
 from etude.serve.worker import Worker
 from etude.serve.worker_link import WorkerLink
+from waiting import PATIENCE
 
 
 class Told(io.TextIOBase):
@@ -41,7 +42,7 @@ class Told(io.TextIOBase):
         """Everything that is said until a question has a line of one kind."""
         said = []
         while True:
-            said.append(self.lines.get(timeout=60))
+            said.append(self.lines.get(timeout=PATIENCE))
             if said[-1]["id"] == number and kind in said[-1]:
                 return said
 

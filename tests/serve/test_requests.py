@@ -27,6 +27,7 @@ from etude.serve.guard import MOST_BODY
 from etude.serve.rows import read_from
 from etude.serve.verdicts import Doctor
 from serving import TOKEN, served
+from waiting import PATIENCE
 from watched import Watched
 
 POST = {
@@ -95,15 +96,15 @@ def test_a_real_server_refuses_and_stays_silent(studied: Watched, tmp_path: Path
             f"Authorization: Bearer {server.token}\r\nTransfer-Encoding: chunked\r\n\r\n"
         ).encode()
         chunk = b"20000\r\n" + b" " * 0x20000 + b"\r\n"
-        with socket.create_connection(("127.0.0.1", server.port), timeout=60) as endless:
+        with socket.create_connection(("127.0.0.1", server.port), timeout=PATIENCE) as endless:
             endless.sendall(head)
             with suppress(OSError):  # it hangs up
                 for _ in range(4000):  # 500 MB
                     endless.sendall(chunk)
                 pytest.fail("half a gigabyte was taken")
-        with socket.create_connection(("127.0.0.1", server.port), timeout=60) as leaving:
+        with socket.create_connection(("127.0.0.1", server.port), timeout=PATIENCE) as leaving:
             leaving.sendall(head + b"20000\r\n  ")
-        with socket.create_connection(("127.0.0.1", server.port), timeout=60) as later:
+        with socket.create_connection(("127.0.0.1", server.port), timeout=PATIENCE) as later:
             later.sendall(head + b"2\r\n{}\r\n0\r\n\r\n")
             assert later.recv(20).startswith(b"HTTP/1.1 404")
         assert server.said() == ""
@@ -142,7 +143,7 @@ def test_a_pipe_in_a_run_is_never_waited_for(file: str, studied: Watched, tmp_pa
 
     looking = threading.Thread(target=look, daemon=True)
     looking.start()
-    looking.join(60)
+    looking.join(PATIENCE)
     hung = looking.is_alive()
     if hung:  # have it go on, for the sake of what comes next
         os.close(os.open(run / file, os.O_RDWR | os.O_NONBLOCK))

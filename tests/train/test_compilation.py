@@ -15,6 +15,7 @@ import torch
 
 from etude.device import Device
 from etude.train.compilation import compile_objective, compiled_before, foreseen_seconds, note_compiled
+from waiting import PATIENCE
 
 AGREEMENT = """
 import os, sys
@@ -62,7 +63,7 @@ def in_a_process(family: str, dropout: float = 0.0, **environment: str) -> str:
     command = [sys.executable, "-c", AGREEMENT.replace("DROPOUT", str(dropout)), family]
     # Shape checks are for this process; the compiler gets the code as users run it.
     result = subprocess.run(
-        command, capture_output=True, text=True, timeout=300, env={**os.environ, **environment}
+        command, capture_output=True, text=True, timeout=PATIENCE, env={**os.environ, **environment}
     )
     assert result.returncode == 0, result.stderr
     return result.stdout
@@ -102,7 +103,7 @@ for _ in range(20):
 def test_compiled_steps_give_the_same_bits_on_several_threads() -> None:
     """The gradient of an embedding was once summed with atomics, in whatever order the threads arrived."""
     command = [sys.executable, "-c", REPEATED, "llama"]
-    result = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    result = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE)
     assert result.returncode == 0, result.stderr
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,13 +12,7 @@ import pytest
 
 from etude.errors import InputError
 from etude.train.control import PAUSE, Control, Held
-
-
-def wait_until(ready: object, seconds: float = 30.0) -> None:
-    begun = time.monotonic()
-    while not ready():  # type: ignore[operator]
-        assert time.monotonic() - begun < seconds, "it took too long"
-        time.sleep(0.02)
+from waiting import PATIENCE, wait_until
 
 
 def test_nothing_is_asked_where_there_is_no_folder(tmp_path: Path) -> None:
@@ -47,7 +40,7 @@ def test_it_is_held_until_it_may_go_on(tmp_path: Path) -> None:
     wait_until(lambda: told == [7])
     assert waiting.is_alive()
     control.ask("one_step")
-    waiting.join(10)
+    waiting.join(PATIENCE)
     assert not waiting.is_alive()
     assert control.asked() == {"pause"}  # held again before the next one
     Held(control, lambda: True, told.append).wait(8)  # who is to stop does not wait

@@ -20,6 +20,8 @@ OUTSIDE = {
     "train.seconds",
     "data.max_bytes",
     "data.seed",
+    "data.csv_delimiter",
+    "data.csv_header",
     "data.workers",
     "tokenizer.vocab_size",
     "tokenizer.pattern",

@@ -15,6 +15,7 @@ import several_ranks
 from etude.errors import EtudeError, InputError
 from etude.train.parallel import ALONE, Ranks, joined, require_even_rows
 from several_ranks import CASES, STEPS, STOP_AT
+from waiting import PATIENCE
 
 COMPARED = [*CASES, "few targets"]
 
@@ -36,7 +37,7 @@ def two(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
         env=os.environ | {"PYTHONPATH": path},
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=PATIENCE,
     )
     assert done.returncode == 0, done.stderr[-3000:]
     results = [torch.load(folder / f"{rank}.pt") for rank in (0, 1)]

@@ -22,6 +22,7 @@ from etude.model.layers import RotaryPositions
 from etude.train import known_faults, muon, newton_schulz, self_test, step
 from etude.train.optimizer import UpdateRules
 from etude.train.self_test import AGAIN, CONFIG, TOLERANCES, SelfTest, require_sound
+from waiting import PATIENCE
 
 CPU = Device("cpu", "fp32", 1)
 PARAMETERS = [name for name, _ in build_model(CONFIG).named_parameters()]
@@ -130,7 +131,9 @@ for threads, deterministic in ((1, False), (2, True)):
 
 def test_nothing_global_is_changed() -> None:
     """In a process of its own: the shape checks of this one draw random numbers."""
-    result = subprocess.run([sys.executable, "-c", GLOBAL_STATE], capture_output=True, text=True, timeout=120)
+    result = subprocess.run(
+        [sys.executable, "-c", GLOBAL_STATE], capture_output=True, text=True, timeout=PATIENCE
+    )
     assert result.returncode == 0, result.stderr
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +14,10 @@ from rich.console import Console
 from diagnosed import settings_for, write_text
 from etude.run import RunFolder
 from etude.train.checkpoint import list_checkpoints, step_of
-from etude.train.control import Control
+from etude.train.control import Control, Held
 from etude.workflow import jobs
 from etude.workflow.pretrain import Outcome
-
-
-def wait_until(ready: Callable[[], bool], seconds: float = 60.0) -> None:
-    begun = time.monotonic()
-    while not ready():
-        assert time.monotonic() - begun < seconds, "it took too long"
-        time.sleep(0.01)
+from waiting import PATIENCE, wait_until
 
 
 def losses(run: RunFolder) -> dict[int, float]:
@@ -42,6 +35,23 @@ def test_a_training_in_hand_goes_the_same_way(tmp_path: Path, monkeypatch: pytes
     free = jobs.grow(settings_for(tmp_path, "free", **values), Console(file=io.StringIO()))
     held = RunFolder(tmp_path / "runs" / "held")
     control, outcome = Control(held.path), list[Outcome]()
+    before_steps: list[float] = []  # when the loop looked whether it is held, once a step
+    waits: list[tuple[float, float]] = []
+    due, wait = Held.due, Held.wait
+
+    def due_and_pause(self: Held) -> bool:
+        before_steps.append(time.monotonic())
+        if len(before_steps) in (5, 25):  # by the steps, however late this test's own thread is
+            control.ask("pause" if len(before_steps) == 5 else "stop")
+        return due(self)
+
+    def timed_wait(self: Held, step: int) -> None:
+        begin = time.monotonic()
+        wait(self, step)
+        waits.append((begin, time.monotonic()))
+
+    monkeypatch.setattr(Held, "due", due_and_pause)
+    monkeypatch.setattr(Held, "wait", timed_wait)
 
     def train() -> None:
         settings = settings_for(tmp_path, "held", **values)
@@ -49,22 +59,18 @@ def test_a_training_in_hand_goes_the_same_way(tmp_path: Path, monkeypatch: pytes
 
     training = threading.Thread(target=train)
     training.start()
-    wait_until(lambda: len(losses(held)) > 3)
-    control.ask("pause")
+    wait_until(lambda: len(losses(held)) == 4)
     wait_until(lambda: held.status().get("state") == "running")
-    time.sleep(0.3)
-    before = max(losses(held))
     time.sleep(0.5)
-    assert max(losses(held)) == before < 400
+    before = max(losses(held))
+    assert before == 4
     control.ask("one_step")
     wait_until(lambda: max(losses(held)) == before + 1)
     time.sleep(0.3)
     assert max(losses(held)) == before + 1
     control.ask("save")
     control.ask("go_on")
-    wait_until(lambda: "save" not in control.asked() and max(losses(held)) > before + 3)
-    control.ask("stop")
-    training.join(60)
+    training.join(PATIENCE)
     assert not training.is_alive()
     assert outcome[0].reason == "stopped"
     saved = [step_of(folder) for folder in list_checkpoints(held.checkpoints)]
@@ -72,8 +78,10 @@ def test_a_training_in_hand_goes_the_same_way(tmp_path: Path, monkeypatch: pytes
     assert outcome[0].step in saved
     whole = losses(free.run)
     assert losses(held) == {step: whole[step] for step in range(1, outcome[0].step + 1)}
-    # What it was kept waiting, more than a second, is not time of training.
-    assert seconds(held)[outcome[0].step] < seconds(free.run)[outcome[0].step] + 0.6
+    # The time of the single step between two waits does not hold the first of them.
+    (first_begin, first_end), (second_begin, _) = waits
+    passed = second_begin - before_steps[before - 1]
+    assert seconds(held)[before + 1] - seconds(held)[before] <= passed - (first_end - first_begin)
     jobs.resume(held.path, Console(file=io.StringIO()))
     assert losses(held) == whole
 

@@ -22,6 +22,7 @@ from etude.workflow import jobs, pretrain, saving
 from etude.workflow.plan import make_plan
 from etude.workflow.saving import disk_use
 from networks import make_config
+from waiting import PATIENCE
 
 Usage = namedtuple("Usage", "total used free")
 
@@ -64,7 +65,7 @@ def test_steps_go_on_while_a_checkpoint_is_written(
 
     def when_two_steps_are_made(checkpoints: Path, *arguments: Any) -> None:
         metrics = RunFolder(checkpoints.parent).metrics
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + PATIENCE
         while arguments[0].step == 0 and not seen.is_set() and time.monotonic() < deadline:
             if [event for event in metrics.read() if event["event"] == "step"]:
                 seen.set()

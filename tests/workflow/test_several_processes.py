@@ -21,6 +21,7 @@ from etude.run import RunFolder
 from etude.train.loop import Loop
 from etude.workflow import jobs
 from etude.workflow.plan import make_plan
+from waiting import PATIENCE
 
 
 def by_two(*arguments: str | Path) -> subprocess.Popen[str]:
@@ -36,7 +37,7 @@ def by_two(*arguments: str | Path) -> subprocess.Popen[str]:
 
 def finished(process: subprocess.Popen[str]) -> str:
     """What it printed, once it has ended well."""
-    output, errors = process.communicate(timeout=300)
+    output, errors = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0, errors[:3000]
     return output
 
@@ -106,7 +107,7 @@ def test_a_signal_to_one_process_stops_all_and_one_process_goes_on(
     (tmp_path / "my.toml").write_text(to_toml(settings))
     launcher = by_two("--config", tmp_path / "my.toml", "--name", "two")
     run = RunFolder(Path(settings.run.folder) / "two")
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + PATIENCE
     while not any(event["step"] >= 9 for event in run.metrics.read()):
         assert launcher.poll() is None
         assert time.monotonic() < deadline
@@ -136,14 +137,14 @@ def test_processes_whose_torchrun_has_ended_save_and_end(
     (tmp_path / "my.toml").write_text(to_toml(with_values(small_settings, many)))
     launcher = by_two("--config", tmp_path / "my.toml", "--name", "two", "--no-studio")
     run = RunFolder(Path(small_settings.run.folder) / "two")
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + PATIENCE
     while not any(event["step"] >= 9 for event in run.metrics.read()):
         assert launcher.poll() is None
         assert time.monotonic() < deadline
         time.sleep(0.1)
     children = Path(f"/proc/{launcher.pid}/task/{launcher.pid}/children").read_text().split()
     launcher.send_signal(number)
-    launcher.communicate(timeout=120)  # the processes hold its output until they end
+    launcher.communicate(timeout=PATIENCE)  # the processes hold its output until they end
     assert launcher.returncode == -number
     while any(Path(f"/proc/{child}/environ").exists() for child in children):
         assert time.monotonic() < deadline
@@ -178,7 +179,7 @@ def test_an_error_of_one_process_is_reported_as_itself(small_settings: Settings,
         [*command, str(tmp_path / "unplugged.py"), "train", *options],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=PATIENCE,
     )
     assert done.returncode != 0
     assert "RuntimeError: the disk of rank 1 was unplugged" in done.stderr

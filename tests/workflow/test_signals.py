@@ -7,7 +7,6 @@ import pty
 import signal
 import subprocess
 import sys
-import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -19,15 +18,9 @@ from etude.config import Settings, to_toml, with_values
 from etude.run import RunFolder
 from etude.train.checkpoint import newest_good_checkpoint
 from etude.workflow.signals import STOPPED, asked_to_stop
+from waiting import PATIENCE, wait_until
 
 linux = pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="finds processes by Linux's /proc")
-
-
-def wait_until(ready: Callable[[], bool], seconds: float = 120.0) -> None:
-    begun = time.monotonic()
-    while not ready():
-        assert time.monotonic() - begun < seconds, "it took too long"
-        time.sleep(0.05)
 
 
 def processes_of(words: str, file: str = "cmdline") -> list[int]:
@@ -122,7 +115,7 @@ def test_a_killed_training_leaves_no_server(endless: Path, run: RunFolder, tmp_p
         )  # fmt: skip
     wait_until(lambda: is_training(run))
     address = (tmp_path / "output").read_text().split("watch it learn: ")[1].split()[0]
-    with urllib.request.urlopen(address, timeout=20) as page:
+    with urllib.request.urlopen(address, timeout=PATIENCE) as page:
         page.read()
     training.kill()
     training.wait()

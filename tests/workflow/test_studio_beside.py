@@ -12,12 +12,13 @@ import urllib.request
 from pathlib import Path
 
 from etude.workflow.studio import StudioBeside
+from waiting import PATIENCE
 
 
 def look(address: str) -> object:
     page, _, token = address.partition("?token=")
     request = urllib.request.Request(page + "api/runs", headers={"Authorization": f"Bearer {token}"})
-    with urllib.request.urlopen(request, timeout=20) as said:
+    with urllib.request.urlopen(request, timeout=PATIENCE) as said:
         return json.load(said)
 
 

@@ -16,6 +16,7 @@ from etude.evaluate.records import read_records
 from etude.run import RunFolder
 from etude.train.checkpoint import list_checkpoints, step_of
 from etude.workflow.sweep_plan import SweepPlan
+from waiting import PATIENCE
 
 SMALL = [
     "data.max_bytes=400000",
@@ -62,5 +63,7 @@ def test_a_sweep_survives(tmp_path: Path, alone: bool) -> None:
             member.num_parameters
         }
     assert "three sizes" in json.loads((folder / "prediction.json").read_text())["why_not"]
-    third = subprocess.run([*command, "--resume", str(folder)], cwd=tmp_path, capture_output=True, timeout=60)
+    third = subprocess.run(
+        [*command, "--resume", str(folder)], cwd=tmp_path, capture_output=True, timeout=PATIENCE
+    )
     assert third.returncode == 0

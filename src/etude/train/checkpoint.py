@@ -25,6 +25,7 @@ from torch import Tensor
 
 from etude.errors import EtudeError, InputError
 from etude.files import SEALED_SCHEMA, STAGING_PREFIX, hash_file, read_sealed, staged_folder, write_sealed
+from etude.messages import command
 from etude.model.config import ModelConfig
 from etude.model.folder import CARD, load_model_folder, save_weights_folder, write_tensors
 from etude.run import Prefix, RunFolder
@@ -132,7 +133,7 @@ def save_checkpoint(
             if checksums.get(name) != expected:
                 raise EtudeError(
                     f"{tokenizer / name} was changed or damaged while the run trained, and no checkpoint is saved "
-                    f"with it: continue with  etude train --resume {checkpoints.parent}"
+                    f"with it: continue with  {command('train', '--resume', checkpoints.parent)}"
                 )
         write_marker(folder, {**snapshot.counters, "checksums": checksums}, provenance)
 

@@ -20,6 +20,7 @@ from etude.errors import InputError
 from etude.files import write_json
 from etude.messages import command
 from etude.model.cost import count_parameters
+from etude.places import expanded
 from etude.run import RunFolder, free_name
 from etude.train.checkpoint import list_checkpoints, newest_good_checkpoint
 from etude.train.loop import Loop
@@ -238,7 +239,7 @@ def seconds_per_step(plan: Plan, steps: int = 4) -> float:
 def report_data(settings: Settings, picture: Path | None, json_file: Path | None) -> None:
     """Print the data report, of a text or the one that a run keeps; draw it and write it where requested."""
     console = Console()
-    first = Path(settings.data.sources[0]).expanduser()
+    first = expanded(settings.data.sources[0])
     is_run = len(settings.data.sources) == 1 and (first / "run.toml").is_file()
     report = _report_of_run(first) if is_run else prepare_data(settings, console).report
     console.print(report.table())

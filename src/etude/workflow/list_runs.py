@@ -16,7 +16,7 @@ from etude.evaluate.ladder import Ladder
 from etude.files import read_json
 from etude.run import RunFolder
 from etude.train.run_state import changed, runs_in, state_of
-from etude.untrusted import Unreadable, shown
+from etude.untrusted import Unreadable, refuse_links_out, shown
 from etude.workflow.history import last_events
 
 
@@ -77,6 +77,7 @@ def _line(run: RunFolder) -> RunLine:
         run.name, state, step if type(step) is int else 0, "?", None, 0, "", "", changed(run, status)
     )
     try:
+        refuse_links_out(run.path)
         settings = load_settings(run.settings_file)
         newest = last_events(run.metrics.path, ("eval", "rung", "length"))
         ladder = Ladder.from_json(read_json(run.ladder_file)) if run.ladder_file.is_file() else None

@@ -10,6 +10,7 @@ from rich.console import Console
 from etude.config import Settings
 from etude.errors import InputError
 from etude.files import hash_file, write_atomic
+from etude.messages import command
 from etude.run import JsonLines, RunFolder
 from etude.train.checkpoint import Checkpoint, begun_checkpoints, list_checkpoints
 from etude.train.provenance import (
@@ -83,7 +84,9 @@ def require_record(
         if problem is None:
             continue
         if not accept:
-            raise _refused(log, problem, checkpoint, f"resume without it:  etude train --resume {run.path}")
+            raise _refused(
+                log, problem, checkpoint, f"resume without it:  {command('train', '--resume', run.path)}"
+            )
         kept = ""
         if os.path.lexists(log.path):
             kept = f"; what was there is kept as {run.set_aside(log.path, copy=log.path.is_file())}"
