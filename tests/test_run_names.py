@@ -54,7 +54,8 @@ def test_a_name_that_would_do_harm_is_refused(name: str, tmp_path: Path) -> None
 @pytest.mark.parametrize("name", GOOD)
 def test_a_plain_name_is_taken(name: str, tmp_path: Path) -> None:
     RunFolder.new(tmp_path, name).path.mkdir()
-    RunFolder.new(tmp_path, free_name(tmp_path, name))
+    other = RunFolder.new(tmp_path, free_name(tmp_path, name))  # what is derived from it is one too
+    assert not other.path.exists()
 
 
 @pytest.mark.parametrize("name", ["-rf", ".hidden", "two\nlines", "\x1b[31mred"])

@@ -324,7 +324,6 @@ class RunFolder:
 
 def free_name(folder: Path, stem: str) -> str:
     """``stem``, or ``stem-2``, ``stem-3``, ... : the first that no run in ``folder`` has."""
-    name, number = stem, 2
-    while (folder / name).exists():
-        name, number = f"{stem}-{number}", number + 1
-    return name
+    stem = stem.encode("utf-8", "replace")[:180].decode("utf-8", "ignore")  # a file's name may be longer
+    names = (f"{stem}-{number}" if number > 1 else stem for number in range(1, 2**31))
+    return next(name for name in names if not (folder / name).exists())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from starlette.routing import Route
 
 from etude.serve.access_token import AccessToken
 from etude.serve.app import make_app
+from etude.serve.printed_address import address_file, forget_address, keep_address, printed_address
 from serving import TOKEN, client_of, served
 from waiting import PATIENCE
 from watched import Watched
@@ -165,3 +167,45 @@ def test_the_address_is_what_both_commands_print(
     printed = capsys.readouterr().out
     assert printed.startswith("studio: http://127.0.0.1:")
     assert "/?token=" in printed
+
+
+def test_a_log_that_others_can_read_does_not_hold_the_token(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ETUDE_CACHE", str(tmp_path / "cache"))
+    address = TOKEN.address("127.0.0.1", 8123)
+    with (tmp_path / "job.log").open("w") as log:
+        (tmp_path / "job.log").chmod(0o644)
+        printed = printed_address(address, log)
+        assert TOKEN.value not in printed
+        assert printed.startswith("http://127.0.0.1:8123/ ")
+        assert str(address_file(address)) in printed
+        (tmp_path / "job.log").chmod(0o600)
+        assert printed_address(address, log) == address
+    reading, writing = os.pipe()
+    os.close(reading)
+    with os.fdopen(writing, "w") as pipe:
+        assert printed_address(address, pipe) == address
+    assert printed_address("") == ""
+
+
+def test_only_the_owner_reads_the_file_with_the_address(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ETUDE_CACHE", str(tmp_path / "cache"))
+    address, later = TOKEN.address("127.0.0.1", 8123), AccessToken("another").address("127.0.0.1", 8123)
+    file = address_file(address)
+    file.parent.mkdir()
+    file.write_text("open to all")
+    file.chmod(0o666)
+    keep_address(address)
+    assert file.read_text() == address + "\n"
+    assert file.stat().st_mode & 0o777 == 0o600
+    keep_address(later)  # of the next server at that port
+    forget_address(address)
+    assert file.read_text() == later + "\n"
+    forget_address(later)
+    assert not file.exists()
+    file.symlink_to(tmp_path / "elsewhere")
+    keep_address(address)
+    assert not (tmp_path / "elsewhere").exists()

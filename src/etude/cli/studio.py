@@ -16,6 +16,7 @@ def studio(folder: Folder = Path("runs"), host: Host = "127.0.0.1", port: Port =
     """See runs learn, step by step, on a local page. Ends with Ctrl-C."""
     from etude.errors import InputError
     from etude.serve import server
+    from etude.serve.printed_address import printed_address
 
     if not folder.is_dir():
         raise InputError(
@@ -23,6 +24,8 @@ def studio(folder: Folder = Path("runs"), host: Host = "127.0.0.1", port: Port =
         )
     if (folder / "run.toml").is_file():
         raise InputError(f"{folder} is one run: give the folder that it is in, {folder.absolute().parent}")
-    server.serve(
-        folder, host, port, announce=lambda address: print(f"studio: {address}  (Ctrl-C ends it)", flush=True)
-    )
+
+    def announce(address: str) -> None:
+        print(f"studio: {printed_address(address)}  (Ctrl-C ends it)", flush=True)
+
+    server.serve(folder, host, port, announce=announce)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from etude.errors import EtudeError
 from etude.serve.access_token import AccessToken
 from etude.serve.guard import KNOWN, LOCAL
+from etude.serve.printed_address import forget_address, keep_address
 
 if TYPE_CHECKING:
     import uvicorn
@@ -46,10 +47,15 @@ def serve(
     app = Looked(make_app(runs, token, hosts=hosts, control=local))
     server = uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=1))
     name = socket.gethostname() if host in ("0.0.0.0", "::") else host
-    announce(token.address(name, bound.getsockname()[1]))
+    address = token.address(name, bound.getsockname()[1])
+    keep_address(address)
+    announce(address)
     if beside is not None:
         threading.Thread(target=end_with, args=(beside, server, app), daemon=True).start()
-    server.run(sockets=[bound])
+    try:
+        server.run(sockets=[bound])
+    finally:
+        forget_address(address)
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,8 @@ from pathlib import Path
 from threading import Thread
 from typing import Any
 
+from etude.serve.printed_address import printed_address
+
 STAY = 600
 """Seconds from the last look until a page ends whose training has ended."""
 
@@ -32,9 +34,9 @@ class StudioBeside:
         self._reader.start()
 
     def address(self, seconds: float = 5.0) -> str:
-        """Where the page is; an empty text when the server has not begun by then."""
+        """Where the page is, as it may be printed; an empty text when the server has not begun by then."""
         self._reader.join(seconds)
-        return self._address
+        return printed_address(self._address)
 
     def end(self) -> bool:
         """End the server, unless somebody has looked at the page: then it stays for them, and this is true."""

@@ -1,0 +1,57 @@
+"""The address as it is printed. Its token controls the runs, so it is not printed where other accounts can read it."""
+
+from __future__ import annotations
+
+import os
+import stat
+import sys
+from contextlib import suppress
+from pathlib import Path
+from typing import TextIO
+from urllib.parse import urlsplit
+
+from etude.data.files import default_cache
+
+
+def keep_address(address: str) -> None:
+    """Write the address into :func:`address_file`; nothing where that cannot be."""
+    with suppress(OSError, RuntimeError):  # an account may have no home
+        file = address_file(address)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.unlink(missing_ok=True)  # not opened: it may be a link, or readable by others
+        descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "w") as written:
+            written.write(address + "\n")
+
+
+def forget_address(address: str) -> None:
+    """Remove that file, where it holds this address."""
+    with suppress(OSError, RuntimeError):
+        file = address_file(address)
+        if file.read_text() == address + "\n":
+            file.unlink()
+
+
+def printed_address(address: str, stream: TextIO | None = None) -> str:
+    """The address; where others can read what is printed to ``stream`` (standard output), the file that holds it."""
+    if not address or not _others_can_read(sys.stdout if stream is None else stream):
+        return address
+    return (
+        f"{address.partition('?')[0]} (the address with its token is in {address_file(address)}, since other accounts "
+        "can read this file)"
+    )
+
+
+def address_file(address: str) -> Path:
+    """Where the address of the server at its port stands while it runs; only the owner can read it."""
+    owner = os.getuid() if hasattr(os, "getuid") else "me"
+    return default_cache() / f"studio-{owner}-{urlsplit(address).port}"
+
+
+def _others_can_read(stream: TextIO) -> bool:
+    """Whether it is a file, such as the log of a job, that other accounts may open."""
+    try:
+        mode = os.fstat(stream.fileno()).st_mode
+    except (OSError, ValueError, AttributeError):
+        return False
+    return stat.S_ISREG(mode) and bool(mode & 0o044)
