@@ -29,7 +29,7 @@ from etude.train.checkpoint import (
 )
 from etude.train.plan import initial_state
 from etude.train.trained import load_trained
-from etude.workflow import jobs
+from etude.workflow import jobs, pretrain
 from etude.workflow.continuing import reopen
 from etude.workflow.ladders import mend_ladder
 from etude.workflow.pretrain import restore
@@ -278,7 +278,7 @@ def test_what_may_not_be_read_is_not_set_aside(run: RunFolder, monkeypatch: pyte
 
     monkeypatch.setattr("etude.train.checkpoint.hash_file", refused)
     with pytest.raises(
-        InputError, match=r"optimizer.safetensors cannot be read \(Permission denied\): make it"
+        InputError, match=r"optimizer.safetensors cannot be read \(Permission denied\): type  chmod"
     ):
         newest_good_checkpoint(run.checkpoints)
 

@@ -41,6 +41,7 @@ from etude.workflow.summary import say
 MACHINE_SETTINGS = ("device.", "run.folder")
 WHAT_EXTRAS_ADD = {
     "hub": "data sets of the Hugging Face Hub: etude train hf:owner/name",
+    "documents": "text of .pdf, .docx and .rtf files",
     "eval": "public benchmarks through lm-eval: BLiMP, LAMBADA, HellaSwag and others by their names",
     "test": "the project's own tests and checks, for who changes its code",
 }

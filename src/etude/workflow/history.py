@@ -172,7 +172,7 @@ def _standing(records: Iterable[Record], kinds: Sequence[type[Event]]) -> tuple[
     step: what was recorded beyond it no longer happened. Of two records of one kind at one step the later one stands.
     """
     types, newest = {kind.name: kind for kind in kinds}, -1
-    steps, kept = Steps(), {name: list[tuple[tuple[Any, ...], Event]]() for name in types}
+    steps, kept = Steps(), {name: dict[tuple[int, tuple[Any, ...]], Event]() for name in types}
     for record in records:
         step, name = record.get("step"), record.get("event")
         if type(step) is not int or not 0 <= step < 2**63 or not isinstance(name, str):
@@ -180,22 +180,18 @@ def _standing(records: Iterable[Record], kinds: Sequence[type[Event]]) -> tuple[
         if step < newest:
             steps.forget_from(step + 1)
             for events in kept.values():
-                while events and events[-1][1].step > step:
-                    events.pop()
+                while events and next(reversed(events))[0] > step:
+                    events.popitem()
         if name == StepEvent.name:
             if step <= newest:
                 steps.forget_from(step)
             steps.append(record)
         elif name in types:
-            key, events = _kind(record), kept[name]
-            at = len(events)
-            while at and events[at - 1][1].step == step:
-                at -= 1
-                if events[at][0] == key:
-                    del events[at]
-            events.append((key, _event(types[name], record)))
+            key, events = (step, _kind(record)), kept[name]
+            events.pop(key, None)  # so that the later one stands where it was recorded
+            events[key] = _event(types[name], record)
         newest = step
-    return steps, {name: [event for _, event in events] for name, events in kept.items()}
+    return steps, {name: list(events.values()) for name, events in kept.items()}
 
 
 def last_events(log: Path, kinds: Sequence[str]) -> dict[str, Record]:
