@@ -10,6 +10,8 @@ import pytest
 from rich.console import Console
 
 from etude.config import DataSettings, known_keys, load_settings
+from etude.data.corpus.combining import MAX_MARKS
+from etude.data.corpus.duplicates import NEAR_MAX_BYTES, NEAR_MAX_DOCUMENTS
 from etude.data.reading import documents, streams
 from etude.data.reading.binary import REFUSED
 from etude.data.reading.encodings import DETECTED
@@ -67,6 +69,8 @@ def test_the_limits_are_those_of_the_code() -> None:
         [MAX_ROW_CHARS],
         [streams.FREE_EXPANSION_BYTES, streams.MOST_EXPANSION],
         [documents.MAX_UNPACKED_BYTES],
+        [NEAR_MAX_BYTES, NEAR_MAX_DOCUMENTS],
+        [MAX_MARKS],
     ]
 
 
