@@ -41,7 +41,7 @@ address_of: dict[str, Path] = {}
 
 def show(page: Any, address: str, query: str) -> Any:
     page.goto(f"{address}#/growth?{query}")
-    section = page.get_by_role("region", name="Abilities")
+    section = page.get_by_role("region", name="Abilities", exact=True)
     section.wait_for()
     settled(page)
     return section

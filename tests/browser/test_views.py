@@ -85,12 +85,12 @@ def test_the_time_bar_reaches_any_step_with_its_proof(page: Any, address: str) -
     until(page, "location.hash.includes('s=7')")
 
 
-def test_the_address_brings_back_what_was_looked_at(page: Any, address: str, browser: Any) -> None:
+def test_the_address_brings_back_what_was_looked_at(page: Any, address: str) -> None:
     show(page, address, "neurons", s=16, l=1, n=5)
     page.keyboard.press("j")
     until(page, "location.hash.includes('n=6')")
     link = page.url
-    other = browser.new_page()
+    other = page.context.new_page()  # which has the cookie
     other.goto(link)
     other.locator("main").get_by_text("node", exact=False).first.wait_for()
     assert other.evaluate("location.hash") == page.evaluate("location.hash")
@@ -117,14 +117,14 @@ def test_a_link_carries_scene_picture_and_number(page: Any, address: str) -> Non
     page.locator("main").get_by_text("[3, 17]").first.wait_for()
 
 
-def test_a_link_to_what_chat_wrote_writes_it_again(page: Any, address: str, browser: Any) -> None:
+def test_a_link_to_what_chat_wrote_writes_it_again(page: Any, address: str) -> None:
     page.goto(f"{address}#/chat?run=llama&s=24&b=8&text=Once")
     page.get_by_label("new tokens").fill("6")
     page.get_by_role("button", name="Continue the text").click()
     until(page, "location.hash.includes('draw=')")
     settled(page)
     page.get_by_role("button", name="Continue the text").wait_for()
-    other = browser.new_page()
+    other = page.context.new_page()  # which has the cookie
     other.goto(page.url)
     other.get_by_role("button", name="Stop").or_(
         other.get_by_role("button", name="Continue")

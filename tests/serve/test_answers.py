@@ -17,7 +17,7 @@ from etude.run import RunFolder
 from etude.serve.answers import Answers
 from etude.serve.asked import Asked
 from etude.serve.tensor_files import TensorFiles
-from etude.watch.time_machine import TimeMachine
+from etude.watch.time_machine import STOPS, TimeMachine
 from watched import Watched
 
 
@@ -29,26 +29,27 @@ def its_text(studied: Watched) -> Iterator[None]:
 
 
 def test_an_interrupted_replay_is_resumed_where_it_was(studied: Watched) -> None:
-    machine = TimeMachine(studied.path)
-    begun = max(step for step in machine.recorded.checkpoints if step < 20)
+    machine, target = TimeMachine(studied.path), 31
+    begun = max(step for step in machine.recorded.checkpoints if step < target)
+    assert target - begun > STOPS  # not every state on the way is kept
     way: list[int] = []
 
     class Stop(Exception):
         pass
 
     def told(done: int, of: int) -> None:
-        way.append(20 - (of - done))
-        if len(way) == 3:
+        way.append(target - (of - done))
+        if len(way) == 4:
             raise Stop
 
     machine.told = told
     with pytest.raises(Stop):
-        machine.go_to(20)
+        machine.go_to(target)
     machine.go_to(begun)  # another question moves the machine elsewhere
-    machine.go_to(20)
-    assert way == [begun, begun + 1, begun + 2, *range(begun + 2, 20)]
+    machine.go_to(target)
+    assert way == [*range(begun, begun + 4), *range(begun + 3, target)]
     assert machine.proof.holds
-    assert len(machine.proof.compared) == 20 - begun
+    assert len(machine.proof.compared) == target - begun
 
 
 def test_what_costs_little_is_known_without_opening_the_run(studied: Watched, tmp_path: Path) -> None:
@@ -85,6 +86,7 @@ def test_a_proof_is_of_the_state_that_is_shown(
     answers = Answers(studied.path.parent, TensorFiles(tmp_path))
     shown: dict[str, Any] = {**look, "text": "The fox", "step": 17}
     first = proof_of(answers, **shown)
+    assert first["steps_compared"] == 17 - first["from_step"] > 0
     other = proof_of(answers, look="step", step=31)
     assert other != first
     assert proof_of(answers, **shown) == first
