@@ -11,8 +11,8 @@ import pytest
 SOURCE = Path(__file__).parent.parent / "src" / "etude"
 ORDER = [
     "errors",
-    "untrusted",
     "messages",
+    "untrusted",
     "files",
     "settings_file",
     "config",

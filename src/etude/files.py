@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from etude.errors import EtudeError, InputError
-from etude.untrusted import MAX_JSON_BYTES, read_plain, shown
+from etude.untrusted import MAX_JSON_BYTES, Unreadable, read_plain, shown
 
 STAGING_PREFIX = ".staging-"
 REPLACED_SUFFIX = "-replaced"
@@ -212,6 +212,10 @@ def file_errors_in_one_line() -> Iterator[None]:
     """An error of the system at a file that nothing in the block expected becomes an EtudeError that names the file."""
     try:
         yield
+    except PermissionError as error:
+        if error.filename is None:
+            raise
+        raise Unreadable(Path(os.fsdecode(error.filename)), error) from error
     except OSError as error:
         if error.filename is None:  # a pipe whose reader has gone, and the like
             raise

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shlex
 import stat
 import unicodedata
 from collections.abc import Iterator
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from etude.errors import InputError
+from etude.messages import quoted
 
 MAX_SETTINGS_BYTES = 1 << 22
 MAX_JSON_BYTES = 1 << 26
@@ -40,7 +40,7 @@ def _way_in(path: Path) -> str:
         except OSError:
             continue
         everything = "-R " if stat.S_ISDIR(found.st_mode) else ""
-        name = shlex.quote(str(place))
+        name = quoted(place)
         if not hasattr(os, "getuid") or found.st_uid == os.getuid():
             return f"type  chmod {everything}u+rwX {name}"
         return f"it belongs to another account; type  sudo chown {everything}{os.getuid()} {name}"

@@ -121,6 +121,7 @@ def test_bytes_that_are_no_text_are_a_message_in_every_argument(
     [
         (["generate", "run", "-5 degrees"], "as in: etude generate run -- '-5 degrees'"),
         (["generate", "run", "-5"], "as in: etude generate run -- -5"),
+        (["generate", "run", "-nice day"], "as in: etude generate run -- '-nice day'"),
         (
             ["generate", "a run", "--Hello, he said", "--seed", "3"],
             "etude generate 'a run' --seed 3 -- '--Hello, he said'",

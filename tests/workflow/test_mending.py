@@ -29,6 +29,8 @@ from etude.train.checkpoint import (
 )
 from etude.train.plan import initial_state
 from etude.train.trained import load_trained
+from etude.watch import forking
+from etude.watch.time_machine import TimeMachine
 from etude.workflow import jobs, pretrain
 from etude.workflow.continuing import reopen
 from etude.workflow.ladders import mend_ladder
@@ -435,6 +437,25 @@ def test_a_fork_vouches_for_itself(run: RunFolder) -> None:
     flip(run.metrics.path, 30)
     with pytest.raises(InputError, match=r"metrics.jsonl was changed .* fork with what is left of it"):
         jobs.fork(f"{run.path}@5", quiet())
+
+
+def test_a_turned_fork_copies_no_damaged_record(run: RunFolder) -> None:
+    machine = TimeMachine(run.path)
+    weights = {name: value + 1 for name, value in list(machine.go_to(3).model.named_parameters())[:1]}
+    assert forking.fork(machine, 3, weights, name="turned").metrics.read()
+    flip(run.metrics.path, 30)
+    with pytest.raises(InputError, match=r"metrics.jsonl was changed .* Put it back"):
+        forking.fork(machine, 3, weights, name="turned-again")
+    assert not (run.path.parent / "turned-again").exists()
+
+
+def test_a_checkpoint_of_another_run_is_set_aside(run: RunFolder, whole: RunFolder) -> None:
+    other = jobs.fork(f"{whole.path}@1", quiet(), values={"train.steps": 6, "run.seed": 7}).run
+    shutil.rmtree(run.checkpoints / LAST)
+    shutil.copytree(other.checkpoints / LAST, run.checkpoints / LAST)
+    said = resumed(run)
+    assert "set-aside" in said
+    assert "goes on from step 5" in said
 
 
 # The running hash.

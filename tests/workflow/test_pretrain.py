@@ -16,6 +16,7 @@ from rich.console import Console
 
 from etude import device
 from etude.config import Settings, load_settings, with_values
+from etude.data import prepare
 from etude.errors import EtudeError, InputError
 from etude.files import staged_folder
 from etude.model.folder import load_model_folder
@@ -230,6 +231,20 @@ def test_a_run_goes_on_with_its_own_text_or_not_at_all(
         outcome.run.write_status("stopped", 12)
         with pytest.raises(InputError, match="has changed since"):
             jobs.resume(outcome.run.path, console)
+
+
+def test_a_run_whose_text_another_version_prepared_goes_on_with_the_same_text(
+    small_settings: Settings, console: Console, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Its fingerprint names the way in which the text was prepared, too, and the cache has been removed."""
+    whole = jobs.grow(small_settings, console)
+    with pytest.MonkeyPatch.context() as patch:
+        stop_after(patch, 2)
+        outcome = jobs.grow(small_settings, console)
+    monkeypatch.setenv("ETUDE_CACHE", str(tmp_path / "another-cache"))
+    monkeypatch.setattr(prepare, "SCHEMA", prepare.SCHEMA + 1)
+    assert jobs.resume(outcome.run.path, console).reason == "finished"
+    assert files_of(outcome.run, 12)["model.safetensors"] == files_of(whole.run, 12)["model.safetensors"]
 
 
 def test_a_loss_that_is_no_number_ends_the_run_and_keeps_the_last_checkpoint(

@@ -34,9 +34,10 @@ class Command(TyperCommand):
             rest = super().parse_args(ctx, args)
         except USAGE_ERROR as error:
             text = next((word for word in words if _looks_like_text(word)), None)
-            option = getattr(error, "option_name", None)  # only where there is no such option
-            if text is None or option is None:
+            if text is None:
                 raise
+            # Of an unknown option; else the beginning of the text is one, such as -n.
+            option = getattr(error, "option_name", None) or text[:2]
             words.remove(text)
             typed = command(*_names(ctx), *(word for word in words if word != "--"), "--", text)
             raise InputError(

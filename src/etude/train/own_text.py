@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from etude.config import Settings
 from etude.data.files import default_cache
@@ -30,15 +31,18 @@ def prepared(settings: Settings, progress: Progress | None = None) -> PreparedDa
 def own_text(
     run: Path,
     settings: Settings,
-    fingerprint: str,
+    manifest: Mapping[str, Any],
     prepare_again: Callable[[Settings], PreparedData] = prepared,
 ) -> PreparedData:
-    """The tokens with ``fingerprint``: from the cache, or when they are gone there, from the sources of ``settings``.
+    """The tokens of the run with ``manifest``: from the cache, or when they are gone there, from its sources again.
+
+    Another version of Etude may name the same prepared text otherwise, so what is prepared again is compared by its
+    text and its tokenizer.
 
     Raises:
         InputError: the text of ``run`` has changed, or came on standard input and is gone.
     """
-    found = open_prepared(default_cache(), fingerprint)
+    found = open_prepared(default_cache(), str(manifest.get("data_fingerprint")))
     if found is not None:
         return found
     if "-" in settings.data.sources:
@@ -46,8 +50,16 @@ def own_text(
             f"the text of {run} came on standard input and is gone from the cache: train it anew"
         )
     data = prepare_again(settings)
-    if data.fingerprint != fingerprint:
+    if not is_text_of(data, manifest):
         raise InputError(
             f"the text of {run} has changed since it began: put the old text back, or start a new run"
         )
     return data
+
+
+def is_text_of(data: PreparedData, manifest: Mapping[str, Any]) -> bool:
+    """Whether ``data`` are the tokens that the run with this manifest was trained on."""
+    return (data.corpus_hash, data.tokenizer.hash) == (
+        manifest.get("corpus_hash"),
+        manifest.get("tokenizer_hash"),
+    )

@@ -7,6 +7,7 @@ refused; the record may be accepted as it is by an explicit choice, which the ma
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import Any
@@ -17,6 +18,7 @@ from etude.files import DIGEST, hash_file, json_digest
 from etude.model.folder import OWN_FILES
 from etude.run import JsonLines, Prefix, RunFolder
 from etude.train.checkpoint import OPTIMIZER_FILE, Checkpoint, Provenance, newest_good_checkpoint
+from etude.untrusted import Unreadable
 
 FILES = "files"
 """The key of the manifest with the hashes of the run's other files, as they were when it began."""
@@ -122,8 +124,25 @@ def tokens_agree(
 def newest_of(
     run: RunFolder, settings: Settings, manifest: Mapping[str, Any]
 ) -> tuple[Checkpoint, list[str]]:
-    """:func:`newest_good_checkpoint` of those that belong to the run."""
-    return newest_good_checkpoint(run.checkpoints, tokens_agree(run, settings, manifest))
+    """:func:`newest_good_checkpoint` of those that belong to the run.
+
+    Raises:
+        InputError: there is none; or none was saved with these settings and this manifest, which then are damaged.
+    """
+    agrees = tokens_agree(run, settings, manifest)
+
+    def belongs(checkpoint: Checkpoint) -> None:
+        agrees(checkpoint)
+        require_own(checkpoint, run, manifest)
+
+    try:
+        return newest_good_checkpoint(run.checkpoints, belongs)
+    except Unreadable:
+        raise
+    except InputError:
+        checkpoint, _ = newest_good_checkpoint(run.checkpoints, agrees)
+        require_own(checkpoint, run, manifest)
+        raise
 
 
 def expected_prefix(checkpoint: Checkpoint, manifest: Mapping[str, Any], name: str) -> Prefix | None:
@@ -176,6 +195,21 @@ def _damage_of_first_edition(
             agrees = event.get("tokens_seen") == checkpoint.tokens_seen
             return None if agrees else f"counts other tokens at step {checkpoint.step}"
     return f"does not tell of the checkpoint of step {checkpoint.step}"
+
+
+def copy_record(
+    parent: RunFolder, manifest: Mapping[str, Any], checkpoint: Checkpoint, heir: RunFolder
+) -> None:
+    """Give ``heir`` the logs of ``parent``, whose manifest it is, up to ``checkpoint``."""
+    logs = logs_of(heir)
+    for name, old in logs_of(parent).items():
+        if old.path.exists():
+            shutil.copyfile(old.path, logs[name].path)
+            prefix = expected_prefix(checkpoint, manifest, name)
+            if prefix is None or not old.begins_with(prefix):
+                logs[name].cut_back(checkpoint.step)
+            else:
+                logs[name].cut_to(prefix)
 
 
 def counted_again(name: str, hash: str) -> dict[str, Any]:

@@ -14,9 +14,10 @@ from etude.errors import InputError
 from etude.files import hash_file, staged_folder, write_atomic
 from etude.model.folder import plain_card
 from etude.run import RunFolder, free_name
-from etude.train.checkpoint import Snapshot, save_checkpoint
+from etude.train.checkpoint import Snapshot, list_checkpoints, read_marker, save_checkpoint, step_of
 from etude.train.frozen import settings_for_step
-from etude.train.provenance import ACCEPTED, FILES, files_of, logs_of, provenance_of
+from etude.train.provenance import ACCEPTED, FILES, damage_of_log, files_of, logs_of, provenance_of
+from etude.watch.recorded import Recorded
 from etude.watch.time_machine import TimeMachine
 
 
@@ -62,7 +63,7 @@ def fork(
         if parent.run.ladder_file.exists():
             shutil.copyfile(parent.run.ladder_file, made.ladder_file)
         write_atomic(made.settings_file, to_toml(settings))
-        _copy_record(parent.run, made, step)
+        _copy_record(parent, made, step)
         its_own = {FILES: files_of(made), "settings_hash": hash_file(made.settings_file), "parent": origin}
         past = {"sittings": parent.sittings_before(step + 1), "changes": [], ACCEPTED: []}
         made.write_manifest({**parent.manifest, **its_own, **past})
@@ -77,8 +78,21 @@ def fork(
     return run
 
 
-def _copy_record(old: RunFolder, new: RunFolder, step: int) -> None:
-    for before, after in ((old.metrics, new.metrics), (old.samples, new.samples)):
-        if before.path.exists():
-            shutil.copyfile(before.path, after.path)
-            after.cut_back(step)
+def _copy_record(parent: Recorded, heir: RunFolder, step: int) -> None:
+    """Give ``heir`` the logs up to ``step``.
+
+    Raises:
+        InputError: they are not those that the next checkpoint, or the last one before the step, was saved with.
+    """
+    folders = list_checkpoints(parent.run.checkpoints)
+    checkpoint = read_marker(next((one for one in folders if step_of(one) >= step), folders[-1]))
+    for name, log in logs_of(parent.run).items():
+        problem = damage_of_log(log, checkpoint, parent.manifest)
+        if problem is not None:
+            raise InputError(
+                f"{log.path} {problem}: it is not the record that {checkpoint.folder.name} was saved with. Put it back"
+            )
+        if log.path.exists():
+            copy = logs_of(heir)[name]
+            shutil.copyfile(log.path, copy.path)
+            copy.cut_back(step)

@@ -92,11 +92,7 @@ class TimeMachine:
 
     def __init__(self, run: str | Path, cache_bytes: int = CACHE_BYTES) -> None:
         self.recorded = Recorded.of(Path(run))
-        self.data = own_text(
-            self.recorded.run.path,
-            self.recorded.settings,
-            str(self.recorded.manifest.get("data_fingerprint")),
-        )
+        self.data = own_text(self.recorded.run.path, self.recorded.settings, self.recorded.manifest)
         self.states = States(cache_bytes)
         self.proof = Proof.nothing_yet()
         self.told: Callable[[int, int], None] = lambda done, count: None

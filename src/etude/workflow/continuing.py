@@ -38,9 +38,9 @@ from etude.train.checkpoint import (
     write_marker,
 )
 from etude.train.frozen import differences, own_settings
-from etude.train.own_text import own_text
+from etude.train.own_text import is_text_of, own_text
 from etude.train.plan import Plan, plan_on
-from etude.train.provenance import expected_prefix, logs_of, provenance_of
+from etude.train.provenance import copy_record, logs_of, provenance_of
 from etude.train.schedule import last_step
 from etude.workflow.mending import mend, require_whole_record
 from etude.workflow.plan import prepare_data
@@ -108,19 +108,12 @@ class Parent:
         """
         copy = heir.checkpoints / self.checkpoint.folder.name
         shutil.copytree(self.checkpoint.folder, copy)
-        recorded, logs = self.run.read_manifest(), logs_of(heir)
-        for name, old in logs_of(self.run).items() if self.same_text else ():
-            if old.path.exists():
-                shutil.copyfile(old.path, logs[name].path)
-                prefix = expected_prefix(self.checkpoint, recorded, name)
-                if prefix is None or not old.begins_with(prefix):
-                    logs[name].cut_back(self.checkpoint.step)
-                else:
-                    logs[name].cut_to(prefix)
+        if self.same_text:
+            copy_record(self.run, self.run.read_manifest(), self.checkpoint, heir)
         marker = read_object(copy / MARKER)
         if not self.same_length:  # what a clock made of the parent's number of steps is of no concern
             marker |= {"revisions": []}
-        write_marker(copy, marker, provenance_of(heir.read_manifest(), logs))
+        write_marker(copy, marker, provenance_of(heir.read_manifest(), logs_of(heir)))
 
 
 def reopen(
@@ -159,8 +152,7 @@ def reopen(
     with run.held(), file_errors_in_one_line():
         mend(run, own, recorded, console, accept_record=accept_record)
     EtudeTokenizer.load(run.tokenizer, str(recorded.get("tokenizer_hash")))
-    fingerprint = str(recorded.get("data_fingerprint"))
-    data = own_text(path, settings, fingerprint, lambda settings: prepare_data(settings, console))
+    data = own_text(path, settings, recorded, lambda settings: prepare_data(settings, console))
     return plan_on(data, settings), run
 
 
@@ -223,7 +215,7 @@ def fork(
     steps, same_length = resolved(plan.settings.train.steps, "train.steps"), "train.steps" not in changes
     if checkpoint.step >= (last_step(steps, checkpoint.revisions) if same_length else steps):
         raise InputError(f"{origin} has made its {steps} steps: give more with --steps")
-    same_text = plan.data.fingerprint == recorded.get("data_fingerprint")
+    same_text = is_text_of(plan.data, recorded)
     if same_text and not accept_record:
         require_whole_record(run, recorded, checkpoint)
     return plan, Parent(run, checkpoint, same_text, same_length)

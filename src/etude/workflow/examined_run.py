@@ -47,9 +47,9 @@ class ExaminedRun:
             return None
         run = RunFolder.open(folder)
         settings = load_settings(run.settings_file)
-        fingerprint = str(read_object(run.manifest_file).get("data_fingerprint"))
+        manifest = read_object(run.manifest_file)
         history = RunHistory.load(folder)
-        data = own_text(folder, settings, fingerprint)
+        data = own_text(folder, settings, manifest)
         return cls(folder, settings, data, history.ladder, tuple(history.evals))
 
     def where(self, step: int, config: ModelConfig) -> Callable[[str], Where]:

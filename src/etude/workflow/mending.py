@@ -20,7 +20,6 @@ from etude.train.provenance import (
     expected_files,
     logs_of,
     newest_of,
-    require_own,
 )
 
 ACCEPT_FLAG = "--accept-damaged-record"
@@ -41,7 +40,6 @@ def mend(
     checkpoint = None
     if begun_checkpoints(run.checkpoints):
         checkpoint, _ = newest_of(run, settings, manifest)
-        require_own(checkpoint, run, manifest)
     for name, expected in expected_files(checkpoint, manifest).items():
         if name.startswith("tokenizer/"):
             _mend_file(run, name.removeprefix("tokenizer/"), expected, console)

@@ -98,3 +98,16 @@ STEPS = st.one_of(
 def test_no_text_grows_beyond_the_bound(steps: list[Any], text: str) -> None:
     rules = normalizers.Sequence(steps)
     assert len(rules.normalize_str(text)) <= growth_of(stated(rules)) * len(text)
+
+
+def test_rules_on_which_the_library_fails_are_one_line(tmp_path: Path) -> None:
+    """An expression that matches nothing makes it panic where bytes become characters."""
+    backend = Tokenizer(models.BPE(vocab={char: n for n, char in enumerate("abo")}, merges=[]))
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.normalizer = Replace(Regex("x*"), "y")
+    backend.save(str(tmp_path / "tokenizer.json"))
+    tokenizer = existing_tokenizer(tmp_path / "tokenizer.json")
+    for encode in (tokenizer.encode, lambda text: tokenizer.encode_clean([text])):
+        with pytest.raises(InputError, match="fail on this text") as caught:
+            encode("a bob")
+        assert "\n" not in str(caught.value)

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -89,7 +90,8 @@ class EtudeTokenizer:
 
     def encode(self, text: str) -> list[int]:
         """Token ids of the normalised ``text``; no special token comes of it and no space is put before it."""
-        return list(self.backend.encode(_encodable(self.normalise(text)), add_special_tokens=False).ids)
+        with _failures_in_one_line():
+            return list(self.backend.encode(_encodable(self.normalise(text)), add_special_tokens=False).ids)
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """:meth:`encode` of several texts."""
@@ -97,7 +99,10 @@ class EtudeTokenizer:
 
     def encode_clean(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids of several texts that are cleaned, or parts of such: they are not normalised again."""
-        encodings = self.backend.encode_batch_fast([_encodable(t) for t in texts], add_special_tokens=False)
+        with _failures_in_one_line():
+            encodings = self.backend.encode_batch_fast(
+                [_encodable(t) for t in texts], add_special_tokens=False
+            )
         return [encoding.ids for encoding in encodings]
 
     def decode(self, ids: Sequence[int], *, skip_special_tokens: bool = False) -> str:
@@ -312,6 +317,23 @@ def _read_text(path: Path) -> str:
         ) from None
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path} cannot be read as a tokenizer: {error}") from None
+
+
+@contextmanager
+def _failures_in_one_line() -> Iterator[None]:
+    """Where the library fails on a text, which some rules of a stranger's tokenizer make it do, say so.
+
+    Raises:
+        InputError: it failed.
+    """
+    try:
+        yield
+    except BaseException as error:
+        if type(error).__name__ != "PanicException":  # a BaseException, of a module that cannot be imported
+            raise
+        raise InputError(
+            f"the rules of this tokenizer fail on this text ({shown(str(error))}): use another tokenizer"
+        ) from None
 
 
 def _parse(text: str, path: Path) -> Tokenizer:
