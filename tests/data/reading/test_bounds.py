@@ -59,6 +59,31 @@ def test_rows_of_parquet_have_the_same_bound(
     assert len(list(read_file(path, "a", options, log))) == 40
 
 
+def repeated(text: str, count: int) -> pa.Array:
+    return pa.DictionaryArray.from_arrays(pa.array([0] * count, pa.int8()), pa.array([text]))
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        repeated("0" * 100_000, 40),
+        pa.ListArray.from_arrays(pa.array([0, 40], pa.int32()), repeated("0" * 100_000, 40)),
+        pa.ListArray.from_arrays(pa.array([0, 100_000], pa.int32()), repeated("", 100_000)),
+    ],
+    ids=["categories", "list of categories", "many empty texts"],
+)
+def test_a_text_that_rows_of_parquet_share_counts_each_time(
+    tmp_path: Path, column: pa.Array, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(streams, "FREE_EXPANSION_BYTES", 1000)
+    path = tmp_path / "a.parquet"
+    pq.write_table(pa.table({"text": column}), path, compression="zstd")
+    log = SourceLog()
+    texts = [piece.document.text for piece in read_file(path, "a", ReadingOptions(), log)]
+    assert sum(map(len, texts)) <= streams.MOST_EXPANSION * path.stat().st_size
+    assert log.skipped == {"expands too much": 1}
+
+
 @pytest.mark.parametrize("ending", list(PACK))
 def test_ordinary_text_expands_as_it_needs(tmp_path: Path, ending: str) -> None:
     text = "".join(f"line {number}\n" for number in range(20_000))

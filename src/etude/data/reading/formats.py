@@ -36,6 +36,8 @@ from etude.errors import InputError
 
 _PARQUET_ROWS = 8
 """Rows decoded at a time: a few bytes of Parquet can stand for rows of many megabytes."""
+_VALUE_BYTES = 16
+"""At least, of a text in memory however short: a list of millions takes a few bytes of Parquet."""
 Reader = Callable[[Path, str, ReadingOptions, SourceLog], Iterator[Piece]]
 
 
@@ -134,7 +136,7 @@ def read_parquet(path: Path, name: str, options: ReadingOptions, log: SourceLog)
                 if _declared_size(table.metadata, columns) > limit:
                     raise expands_too_much(limit)
                 for batch in table.iter_batches(batch_size=_PARQUET_ROWS, columns=columns):
-                    found += batch.nbytes
+                    found += _decoded_size(batch)
                     if found > limit:
                         raise expands_too_much(limit)
                     for row in batch.to_pylist():
@@ -154,8 +156,20 @@ def read_parquet(path: Path, name: str, options: ReadingOptions, log: SourceLog)
             raise Unusable("damaged Parquet", reason) from error
 
 
+def _decoded_size(batch: Any) -> int:
+    """Bytes of the rows, every text counted as often as it stands in them."""
+    import pyarrow as pa
+
+    size = 0
+    for column in batch.columns:
+        while pa.types.is_list(column.type) or pa.types.is_large_list(column.type):
+            column = column.flatten()
+        size += column.dictionary_decode().nbytes if pa.types.is_dictionary(column.type) else column.nbytes
+    return size
+
+
 def _declared_size(metadata: Any, columns: list[str]) -> int:
-    """Bytes, or values if they are more, that the pages of ``columns`` hold according to the file.
+    """Bytes that the pages of ``columns`` hold according to the file, and at least those that its values take.
 
     A repeated text counts once here, so what comes out can be much more.
     """
@@ -163,7 +177,7 @@ def _declared_size(metadata: Any, columns: list[str]) -> int:
     for group in map(metadata.row_group, range(metadata.num_row_groups)):
         for chunk in map(group.column, range(group.num_columns)):
             if chunk.path_in_schema in columns or chunk.path_in_schema.partition(".")[0] in columns:
-                size += max(chunk.total_uncompressed_size, chunk.num_values)
+                size += max(chunk.total_uncompressed_size, _VALUE_BYTES * chunk.num_values)
     return size
 
 
