@@ -6,6 +6,8 @@ import gzip
 from collections.abc import Callable
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import zstandard
 
@@ -35,6 +37,51 @@ def test_what_expands_without_measure_is_refused(
     assert list(read_file(path, name, ReadingOptions(), log)) == []
     assert log.skipped == {"expands too much": 1}
     assert "more than" in log.examples["expands too much"][0]
+
+
+@pytest.mark.parametrize("dictionary", [True, False])
+def test_rows_of_parquet_have_the_same_bound(
+    tmp_path: Path, dictionary: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A text that is repeated is stored once, and zeros shrink to nothing."""
+    monkeypatch.setattr(streams, "FREE_EXPANSION_BYTES", 1000)
+    path = tmp_path / "a.parquet"
+    table = pa.table({"text": ["0" * 100_000] * 40, "more": ["x"] * 40})
+    pq.write_table(table, path, compression="zstd", use_dictionary=dictionary)
+    limit = streams.MOST_EXPANSION * path.stat().st_size
+    assert limit < 4_000_000
+    log = SourceLog()
+    texts = [piece.document.text for piece in read_file(path, "a", ReadingOptions(), log)]
+    assert sum(map(len, texts)) <= limit
+    assert log.skipped == {"expands too much": 1}
+    log = SourceLog()
+    options = ReadingOptions(text_field="more")  # only what is read counts
+    assert len(list(read_file(path, "a", options, log))) == 40
+
+
+def repeated(text: str, count: int) -> pa.Array:
+    return pa.DictionaryArray.from_arrays(pa.array([0] * count, pa.int8()), pa.array([text]))
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        repeated("0" * 100_000, 40),
+        pa.ListArray.from_arrays(pa.array([0, 40], pa.int32()), repeated("0" * 100_000, 40)),
+        pa.ListArray.from_arrays(pa.array([0, 100_000], pa.int32()), repeated("", 100_000)),
+    ],
+    ids=["categories", "list of categories", "many empty texts"],
+)
+def test_a_text_that_rows_of_parquet_share_counts_each_time(
+    tmp_path: Path, column: pa.Array, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(streams, "FREE_EXPANSION_BYTES", 1000)
+    path = tmp_path / "a.parquet"
+    pq.write_table(pa.table({"text": column}), path, compression="zstd")
+    log = SourceLog()
+    texts = [piece.document.text for piece in read_file(path, "a", ReadingOptions(), log)]
+    assert sum(map(len, texts)) <= streams.MOST_EXPANSION * path.stat().st_size
+    assert log.skipped == {"expands too much": 1}
 
 
 @pytest.mark.parametrize("ending", list(PACK))

@@ -107,6 +107,19 @@ def test_an_archive_that_expands_too_much_is_refused(tmp_path: Path, monkeypatch
     assert read(tmp_path / "a.epub")[1].skipped == {"EPUB that expands too much": 1}
 
 
+def test_a_page_that_the_spine_names_often_is_read_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.epub"
+    path.write_bytes(made_files.epub(["one", "two"], order=[1, 0, 1, 1, 0]))
+    assert read(path)[0] == ["two\none\n"]
+    monkeypatch.setattr(documents, "MAX_UNPACKED_BYTES", 50)
+    monkeypatch.setattr(documents, "_refuse_huge", lambda path, kind: None)
+    texts, log = read(path)
+    assert texts == ["two\n"]
+    assert log.skipped == {"EPUB that expands too much": 1}
+
+
 def test_an_e_book_that_defines_entities_is_refused(tmp_path: Path) -> None:
     """Ten lines of them can stand for gigabytes."""
     target = io.BytesIO()

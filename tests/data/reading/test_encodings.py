@@ -145,6 +145,52 @@ def test_a_page_is_read_as_the_web_reads_its_label(tmp_path: Path, label: str, c
     assert read(tmp_path / "a.html")[0] == text
 
 
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("windows-1251", "Да"),
+        ("windows-1251", "Нет, да"),
+        ("koi8-r", "Нет"),
+        ("windows-1252", "Été"),
+        ("windows-1252", "it’s"),
+        ("shift_jis", "昔々、ある所に。"),
+        ("euc-kr", "안녕하세요"),
+        ("gb18030", "你好，中国"),
+        ("macroman", "don’t"),
+    ],
+)
+def test_a_detection_from_a_few_bytes_is_a_guess(tmp_path: Path, name: str, text: str) -> None:
+    path = tmp_path / "a.txt"
+    path.write_bytes(text.encode(codec_of(name)))
+    found, log = read(path)
+    assert found == text
+    assert "(a guess)" in log.notes()[0]
+
+
+def test_enough_bytes_are_no_guess(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    path.write_bytes(RUSSIAN.encode("cp1251"))
+    assert "(a guess)" not in read(path)[1].notes()[0]
+
+
+def test_curly_quotes_of_old_macs_in_english(tmp_path: Path) -> None:
+    text = "“I don’t know,” she said. ‘It isn’t the dogs’ house.’ They’re away – I’m sure.\n" * 200
+    path = tmp_path / "a.txt"
+    path.write_bytes(text.encode("mac-roman"))
+    found, log = read(path)
+    assert found == text
+    assert log.notes() == [f"a.txt: not UTF-8, read as mac-roman; otherwise {encodings.OVERRIDE}"]
+
+
+@pytest.mark.parametrize(
+    "text", ["A canção não é do João. AVÓ, CAMÕES E A SÕNA.\n", "Ôter l’Ôde, Òpera d’été et Ódin.\n"]
+)
+def test_capitals_with_accents_are_no_quotes(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "a.txt"
+    path.write_bytes((text * 20).encode("cp1252"))
+    assert read(path)[0] == text * 20
+
+
 def test_what_is_noted_of_many_files_is_one_line() -> None:
     log = SourceLog()
     for number in range(1000):

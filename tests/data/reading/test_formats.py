@@ -227,7 +227,14 @@ def test_a_named_file_of_unknown_ending_is_text_unless_it_is_binary(tmp_path: Pa
     (tmp_path / "README").write_text("plain words")
     (tmp_path / "photo.jpg").write_bytes(b"\xff\xd8\xff\0")
     assert read(tmp_path / "README", named=True)[0] == ["plain words"]
-    assert read(tmp_path / "photo.jpg", named=True)[1].skipped == {"binary": 1}
+    documents, log = read(tmp_path / "photo.jpg", named=True)
+    assert log.skipped == {"binary": 1}
+    assert not log.notes()
+    (tmp_path / "book.fb2.gz").write_bytes(gzip.compress(b"<p>plain words"))
+    documents, log = read(tmp_path / "book.fb2.gz", named=True)
+    assert documents == ["<p>plain words"]
+    assert log.notes() == ["book.fb2.gz: unknown ending .fb2, read as plain text"]
+    assert not read(tmp_path / "README", named=True)[1].notes()
 
 
 def test_html_keeps_what_a_reader_sees() -> None:

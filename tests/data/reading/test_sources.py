@@ -15,6 +15,7 @@ from etude.data.reading.options import ReadingOptions
 from etude.data.reading.piece import SourceLog
 from etude.data.reading.sources import PathSource, Source, StreamSource, nothing_usable, open_sources
 from etude.errors import InputError
+from unprivileged import as_ordinary_user
 
 
 def opened(*names: str, spool: Path | None = None) -> list[Source]:
@@ -138,6 +139,21 @@ def test_an_unreadable_folder_is_a_reason(tmp_path: Path, monkeypatch: pytest.Mo
     source = opened(str(tmp_path))[0]
     monkeypatch.setattr(os, "scandir", refuse)
     assert ids(source)[1].skipped == {"unreadable": 1}
+
+
+def test_a_subfolder_that_may_not_be_entered_is_counted(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("text")
+    closed = tmp_path / "closed"
+    closed.mkdir()
+    (closed / "b.txt").write_text("secret")
+    closed.chmod(0)
+    try:
+        with as_ordinary_user():
+            found, log = ids(opened(str(tmp_path))[0])
+    finally:
+        closed.chmod(0o700)
+    assert found == [f"{tmp_path}/a.txt"]
+    assert log.skipped == {"unreadable": 1}
 
 
 def test_a_named_file_of_unknown_ending_is_known_by_its_content(tmp_path: Path) -> None:

@@ -99,6 +99,36 @@ def test_quotation_marks_that_never_close_are_not_read_again_and_again(
     assert len(texts) < 100
 
 
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+@pytest.mark.parametrize(("mark", "more"), [(";", ""), ("\t", ""), ("^", "\ufeff")])
+def test_a_first_line_of_excel_names_the_delimiter(tmp_path: Path, mark: str, more: str, end: str) -> None:
+    lines = [f"{more}sep={mark}", f"id{mark}text", f'1{mark}"red, green; blue"', f"2{mark}x, y"]
+    texts, log = read(tmp_path, end.join(lines))
+    assert texts == ["red, green; blue", "x, y"]
+    assert not log.notes()
+    found = read_file(tmp_path / "a.csv", "a.csv", ReadingOptions(csv_delimiter="comma"), SourceLog())
+    assert [piece.document.text for piece in found] != texts  # a setting is stronger
+
+
+def test_rows_after_a_first_line_of_excel_keep_their_numbers(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("sep=;\nid;text\n1;one\n")
+    (found,) = read_file(tmp_path / "a.csv", "a.csv", ReadingOptions(), SourceLog())
+    assert found.document.id == "a.csv:3"
+    assert read(tmp_path, "sep=;\n")[1].skipped == {"empty": 1}
+
+
+@pytest.mark.parametrize(
+    "header", ['"id" , "text" , "label"', '"id", "text", "label"', '"id" ,"text" ,"label"']
+)
+def test_spaces_around_quoted_names_are_no_part_of_them(tmp_path: Path, header: str) -> None:
+    between = header[4 : header.index('"text"')]
+    rows = [["1", '"red, green"', '"x"'], ["2", '"say ""so"", then"', '"y"'], ["3", "blue", '"z"']]
+    texts, log = read(tmp_path, "\n".join([header, *(between.join(row) for row in rows)]) + "\n")
+    assert texts == ["red, green", 'say "so", then', "blue"]
+    (note,) = log.notes()
+    assert "table with spaces around quoted cells dropped; otherwise" in note
+
+
 CELLS = st.text(st.sampled_from('ab ,;\t"\n|é'), max_size=8)
 
 

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from etude.data.reading import piece
@@ -22,6 +23,8 @@ _SAMPLE_LINES = 50
 _SAMPLE_CHARS = 1 << 16
 _MOST_READ_TWICE = 4
 """Times the longest row and what is done: the characters that may be read again after marks that do not close."""
+_SEPARATOR_LINE = re.compile(r'"?sep=([^\w\s"]|\t)"?[\r\n]*', re.IGNORECASE)
+"""A first line that Excel writes and reads."""
 _NAMES = {char: name for name, char in DELIMITERS.items()}
 OVERRIDE = "--set data.csv_delimiter=NAME, data.csv_header=true or false, data.text_field=COLUMN"
 
@@ -36,6 +39,10 @@ class Layout:
     text_field: str
     spaced: bool = False
     """Whether a space follows each delimiter, which belongs to no cell."""
+    padded: bool = False
+    """Whether spaces stand between quotation marks and the delimiter behind them; they belong to no cell."""
+    quoted_names: bool = False
+    """Whether the spaces around the columns' names were outside quotation marks."""
 
     @property
     def ends_in_text(self) -> bool:
@@ -57,7 +64,13 @@ def texts_of(
     """
     csv.field_size_limit(piece.MAX_ROW_CHARS)
     lines = _Lines(reader)
-    layout = _layout(lines.sample(), path, options)
+    sample = lines.sample()
+    declared = _SEPARATOR_LINE.fullmatch(sample[0]) if sample else None
+    if declared:  # it belongs to no row, and is no assumption; a setting is stronger
+        next(lines)
+        sample = sample[1:]
+        options = replace(options, csv_delimiter=options.delimiter or declared[1])
+    layout = _layout(sample, path, options)
     _note(layout, path, name, options, log)
     rows = _Rows(lines, layout)
     joined = 0
@@ -136,6 +149,8 @@ class _Rows:
     def __init__(self, lines: _Lines, layout: Layout) -> None:
         self._lines, self._delimiter, self._columns = lines, layout.delimiter, len(layout.columns)
         self._spaced = layout.spaced
+        mark = re.escape(layout.delimiter)
+        self._padding = re.compile(rf'(?<!")" +(?={mark}|[\r\n]|$)') if layout.padded else None
         self.stray = self.suspicious = self._again = self._done = 0
 
     def __iter__(self) -> Iterator[tuple[int, list[str]]]:
@@ -153,14 +168,21 @@ class _Rows:
                 self._done += len(line)
                 if self._again > _MOST_READ_TWICE * (piece.MAX_ROW_CHARS + self._done):
                     raise Unusable("damaged CSV", f"line {first:,}: quotation marks never close") from None
-                cells = self._single(line)
+                cells = self._single(self._without_padding(line))
                 reader = self._reader()
             else:
                 self._look(cells)
+            if self._padding is not None:
+                cells = [cell.rstrip(" ") for cell in cells]
             yield first, cells
 
     def _reader(self) -> Iterator[list[str]]:
-        return csv.reader(self._lines, delimiter=self._delimiter, skipinitialspace=self._spaced, strict=True)
+        lines = map(self._without_padding, self._lines)
+        return csv.reader(lines, delimiter=self._delimiter, skipinitialspace=self._spaced, strict=True)
+
+    def _without_padding(self, line: str) -> str:
+        """The line without spaces between a closing quotation mark and the delimiter after it."""
+        return line if self._padding is None else self._padding.sub('"', line)
 
     def _single(self, line: str) -> list[str]:
         """A line whose quotation marks are not those of a table: escaped by backslashes, spaced, or plain text."""
@@ -192,7 +214,7 @@ def _layout(sample: list[str], path: Path, options: ReadingOptions) -> Layout:
     rows = [row for row in _plain_rows(sample, delimiter) if row]
     if not rows:
         raise Unusable("blank")
-    first = [cell.strip() for cell in rows[0]]
+    first = _names_of(rows[0])
     known = _named(first, options.text_field)
     has_header = options.csv_header
     if has_header == "auto":
@@ -201,7 +223,9 @@ def _layout(sample: list[str], path: Path, options: ReadingOptions) -> Layout:
         if known is None:
             raise missing(options.text_field, first, " or --set data.csv_header=false")
         spaced = len(first) > 1 and all(cell.startswith(" ") for cell in rows[0][1:])
-        return Layout(delimiter, tuple(first), True, known, spaced)
+        quoted = len(first) > 1 and any(_is_quoted(cell.strip()) for cell in rows[0])
+        padded = quoted and any(cell.endswith(" ") for cell in rows[0][:-1])
+        return Layout(delimiter, tuple(first), True, known, spaced, padded, quoted)
     width, count = Counter(map(len, rows)).most_common(1)[0]
     if options.delimiter is None and count <= len(rows) / 2:  # lines of text with a comma here and there
         width = 1
@@ -230,7 +254,7 @@ def _delimiter(sample: list[str], path: Path, options: ReadingOptions) -> str:
         rows = [row for row in _plain_rows(sample, delimiter) if row]
         if not rows:
             return False, 0.0, 0
-        named = _named([cell.strip() for cell in rows[0]], options.text_field) is not None
+        named = _named(_names_of(rows[0]), options.text_field) is not None
         width, count = Counter(map(len, rows)).most_common(1)[0]
         spaced = text.count(delimiter + " ") / max(text.count(delimiter), 1)  # as punctuation is, not cells
         alike = count / len(rows) * (1 - spaced / 2) if width > 1 else 0.0
@@ -239,6 +263,16 @@ def _delimiter(sample: list[str], path: Path, options: ReadingOptions) -> str:
     order = ["\t", ",", ";", "|"] if ".tsv" in path.suffixes else [",", "\t", ";", "|"]
     best = max(order, key=lambda delimiter: (merit(delimiter), -order.index(delimiter)))
     return best if merit(best)[0] or merit(best)[1] > 0.4 else order[0]
+
+
+def _is_quoted(cell: str) -> bool:
+    return len(cell) > 2 and cell[0] == cell[-1] == '"'
+
+
+def _names_of(cells: Sequence[str]) -> list[str]:
+    """The names in a first row, without the spaces around them and the quotation marks inside those."""
+    bare = [cell.strip() for cell in cells]
+    return [cell[1:-1].replace('""', '"').strip() if _is_quoted(cell) else cell for cell in bare]
 
 
 def _named(columns: list[str], text_field: str) -> str | None:
@@ -256,7 +290,7 @@ def _named(columns: list[str], text_field: str) -> str | None:
 
 def _looks_like_header(rows: list[list[str]]) -> bool:
     """Whether the first row names columns: short distinct words, no numbers, nothing that reads as a sentence."""
-    first = [cell.strip() for cell in rows[0]]
+    first = _names_of(rows[0])
     if len(set(first)) < len(first) or not all(first):
         return False
     return all(
@@ -298,6 +332,8 @@ def _note(layout: Layout, path: Path, name: str, options: ReadingOptions, log: S
         what.append(f"cells separated by {_NAMES.get(layout.delimiter, layout.delimiter)}")
     if options.csv_header == "auto" and not layout.has_header:
         what.append("no header")
+    if layout.quoted_names:
+        what.append("spaces around quoted cells dropped")
     if layout.text_field != options.text_field:
         column = layout.text_field
         what.append(f"text in column {column if not layout.has_header else repr(column)}")

@@ -137,6 +137,8 @@ def _epub_chapters(path: Path) -> _Parts:
         )
         book = _xml(archive.read(package))
         files = {item.attrib["id"]: item.attrib for item in book.iter() if item.tag.endswith("}item")}
+        read: set[str] = set()  # a spine may name a page often: it is part of the text once
+        size = 0
         for reference in book.iter():
             if not reference.tag.endswith("}itemref"):
                 continue
@@ -146,9 +148,17 @@ def _epub_chapters(path: Path) -> _Parts:
             inside = posixpath.normpath(
                 posixpath.join(posixpath.dirname(package), unquote(item["href"].partition("#")[0]))
             )
-            page = archive.read(inside)
-            if len(page) > MAX_ROW_CHARS:
+            if inside in read:
+                continue
+            read.add(inside)
+            if archive.getinfo(inside).file_size > MAX_ROW_CHARS:
                 raise Unusable(f"EPUB with a page longer than {MAX_ROW_CHARS:,} bytes")
+            page = archive.read(inside)
+            size += len(page)
+            if size > MAX_UNPACKED_BYTES:
+                raise Unusable(
+                    "EPUB that expands too much", f"more than {MAX_UNPACKED_BYTES:,} bytes come out"
+                )
             yield html_to_text(_page_text(page))
 
 

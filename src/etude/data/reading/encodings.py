@@ -13,6 +13,7 @@ import unicodedata
 from dataclasses import dataclass, field
 from typing import Any
 
+from etude.data.reading import few_bytes
 from etude.data.reading.binary import control_bytes, signature, too_many
 from etude.data.reading.options import ReadingOptions, codec_of, label_of
 from etude.data.reading.piece import SourceLog, Unusable
@@ -38,6 +39,7 @@ LATIN = (
     "cp852",
 )
 _DOS = ("cp850", "cp437", "cp852")
+_EAST_ASIAN = ("cp932", "euc_jp", "gb18030", "big5hkscs", "cp949")
 OVERRIDE = "--set data.encoding=NAME (or FILE=NAME)"
 ERRORS = "windows-1252-for-bad-bytes"
 """The error handler of UTF-8 text with other bytes between: each of these reads as windows-1252 has it."""
@@ -251,6 +253,20 @@ def _require(opener: Opener, codec: str, why: str) -> None:
 
 def _guesses(sample: bytes) -> list[tuple[str, bool]]:
     """(codec, whether it is sure) of the encodings that ``sample`` may have, the likeliest first."""
+    runs = _HIGH.findall(sample)
+    found = _detected(sample)
+    if few_bytes.quotes_of_mac_roman(sample):
+        found.insert(0, ("mac-roman", True))
+    if sum(map(len, runs)) >= few_bytes.ENOUGH_BYTES:
+        return found
+    first = found[0][0] if found else ""
+    vowel_signs_first = first == "cp1255" and any(b"\xc0" <= run[:1] <= b"\xdf" for run in runs)
+    plausible = few_bytes.single_byte(sample, runs) if first in _EAST_ASIAN or vowel_signs_first else []
+    return [(codec, False) for codec in [*plausible, *(codec for codec, _ in found)]]
+
+
+def _detected(sample: bytes) -> list[tuple[str, bool]]:
+    """As :func:`_guesses`, however short ``sample`` is."""
     import chardet
 
     ranked: list[tuple[str, float]] = []

@@ -24,6 +24,8 @@ from etude.data.reading.streams import (
     CHUNK_BYTES,
     Opener,
     compression_of,
+    expands_too_much,
+    expansion_limit,
     open_bytes,
     pieces_of,
     plain_file,
@@ -32,6 +34,10 @@ from etude.data.reading.streams import (
 )
 from etude.errors import InputError
 
+_PARQUET_ROWS = 8
+"""Rows decoded at a time: a few bytes of Parquet can stand for rows of many megabytes."""
+_VALUE_BYTES = 16
+"""At least, of a text in memory however short: a list of millions takes a few bytes of Parquet."""
 Reader = Callable[[Path, str, ReadingOptions, SourceLog], Iterator[Piece]]
 
 
@@ -76,6 +82,9 @@ def read_text(path: Path, name: str, options: ReadingOptions, log: SourceLog) ->
     """A text file: one document, in pieces when it is long."""
     opener: Opener = partial(open_bytes, path)
     encoding = encoding_of(opener, name, options, log)
+    ending = format_of(path)
+    if ending and ending not in _READERS:
+        log.assume(f"unknown ending {ending}, read as plain text", name)
     with text_reader(opener, encoding.codec, errors=encoding.errors) as reader:
         for number, text in enumerate(pieces_of(reader)):
             yield Piece(Document(text, name, name), continues=number > 0)
@@ -119,12 +128,17 @@ def read_parquet(path: Path, name: str, options: ReadingOptions, log: SourceLog)
         import pyarrow.parquet as pq
     except ImportError:
         raise InputError(f"{name} is Parquet, which needs pyarrow: pip install pyarrow") from None
-    number = 0
+    number, limit, found = 0, expansion_limit(path), 0
     with plain_file(path) as plain:
         try:
             with pq.ParquetFile(plain, pre_buffer=False, buffer_size=CHUNK_BYTES) as table:
                 columns = _columns(table.schema_arrow.names, options.text_field)
-                for batch in table.iter_batches(batch_size=256, columns=columns):
+                if _declared_size(table.metadata, columns) > limit:
+                    raise expands_too_much(limit)
+                for batch in table.iter_batches(batch_size=_PARQUET_ROWS, columns=columns):
+                    found += _decoded_size(batch)
+                    if found > limit:
+                        raise expands_too_much(limit)
                     for row in batch.to_pylist():
                         number += 1
                         yield from _checked_row(
@@ -140,6 +154,31 @@ def read_parquet(path: Path, name: str, options: ReadingOptions, log: SourceLog)
                 raise
             reason = f"after row {number:,}: {str(error).splitlines()[0]}"
             raise Unusable("damaged Parquet", reason) from error
+
+
+def _decoded_size(batch: Any) -> int:
+    """Bytes of the rows, every text counted as often as it stands in them."""
+    import pyarrow as pa
+
+    size = 0
+    for column in batch.columns:
+        while pa.types.is_list(column.type) or pa.types.is_large_list(column.type):
+            column = column.flatten()
+        size += column.dictionary_decode().nbytes if pa.types.is_dictionary(column.type) else column.nbytes
+    return size
+
+
+def _declared_size(metadata: Any, columns: list[str]) -> int:
+    """Bytes that the pages of ``columns`` hold according to the file, and at least those that its values take.
+
+    A repeated text counts once here, so what comes out can be much more.
+    """
+    size = 0
+    for group in map(metadata.row_group, range(metadata.num_row_groups)):
+        for chunk in map(group.column, range(group.num_columns)):
+            if chunk.path_in_schema in columns or chunk.path_in_schema.partition(".")[0] in columns:
+                size += max(chunk.total_uncompressed_size, _VALUE_BYTES * chunk.num_values)
+    return size
 
 
 def _columns(known: list[str], text_field: str) -> list[str]:

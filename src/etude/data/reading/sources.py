@@ -218,14 +218,14 @@ def _walk(folder: Path, log: SourceLog, above: frozenset[str]) -> Iterator[Path]
         path = folder / entry.name
         if entry.name.startswith("."):
             log.skip("hidden", str(path))
-        elif (path / "run.toml").is_file():
+        elif os.path.isfile(path / "run.toml"):  # False, not an error, where a folder may not be entered
             log.skip("a run of Etude", str(path))
-        elif path.is_dir():
+        elif os.path.isdir(path):
             yield from _walk(path, log, above | {real})
-        elif path.is_file():
+        elif os.path.isfile(path):
             yield path
         else:
-            log.skip("unreadable", str(path), "a broken link or a device")
+            log.skip("unreadable", str(path), "a broken link, a device, or no permission")
 
 
 def _hash(path: Path, named: bool) -> str:

@@ -42,9 +42,22 @@ def open_bytes(path: Path) -> BinaryIO:
     compression = compression_of(path)
     if not compression:
         return path.open("rb")
-    limit = max(FREE_EXPANSION_BYTES, MOST_EXPANSION * path.stat().st_size)
+    limit = expansion_limit(path)
     raw = cast(io.RawIOBase, gzip.GzipFile(path, "rb")) if compression == ".gz" else _Zstd(path)
     return cast(BinaryIO, io.BufferedReader(_Bounded(raw, limit), CHUNK_BYTES))
+
+
+def expansion_limit(path: Path) -> int:
+    """How many bytes may come out of the file ``path``."""
+    return max(FREE_EXPANSION_BYTES, MOST_EXPANSION * path.stat().st_size)
+
+
+def expands_too_much(limit: int) -> Unusable:
+    """The reason for a file out of which more than ``limit`` bytes come."""
+    return Unusable(
+        "expands too much",
+        f"more than {limit:,} bytes come out, {MOST_EXPANSION} times its size: unpack it to look at it",
+    )
 
 
 class _Bounded(io.RawIOBase):
@@ -60,10 +73,7 @@ class _Bounded(io.RawIOBase):
         count = self.raw.readinto(buffer) or 0
         self.left -= count
         if self.left < 0:
-            raise Unusable(
-                "expands too much",
-                f"more than {self.limit:,} bytes come out, {MOST_EXPANSION} times its size: unpack it to look at it",
-            )
+            raise expands_too_much(self.limit)
         return count
 
     def close(self) -> None:
