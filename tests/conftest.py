@@ -47,6 +47,9 @@ SLOW = (
 
 
 LONGEST_FIRST = (
+    "tests/workflow/test_studies.py",
+    "tests/workflow/test_sweep_killed.py",
+    "tests/faults/test_faults.py",
     "tests/train/test_compilation.py",
     "tests/e2e/test_elsewhere.py",
     "tests/cli/test_cli.py",

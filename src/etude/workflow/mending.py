@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -21,6 +22,7 @@ from etude.train.provenance import (
     logs_of,
     newest_of,
 )
+from etude.untrusted import readable
 
 ACCEPT_FLAG = "--accept-damaged-record"
 
@@ -109,12 +111,19 @@ def _refused(log: JsonLines, problem: str, checkpoint: Checkpoint, otherwise: st
     )
 
 
-def _hash(file: Any) -> str | None:
-    """Of a file; None where there is none that can be read."""
-    try:
-        return hash_file(file) if file.is_file() else None
-    except OSError:
-        return None
+def _hash(file: Path) -> str | None:
+    """Of a file; None where there is none, or the disk cannot read it.
+
+    Raises:
+        Unreadable: this account may not read it, so nothing is known of its content.
+    """
+    with readable(file):
+        try:
+            return hash_file(file) if file.is_file() else None
+        except PermissionError:
+            raise
+        except OSError:
+            return None
 
 
 def _say(console: Console, line: str) -> None:
