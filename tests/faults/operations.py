@@ -78,6 +78,8 @@ def damage_a_file(programme: Programme, path: Path, name: str, result: Result) -
     weights = dice.choice(sorted(newest.glob("*.safetensors")))
     file = dice.choice([*(known[key] for key in DAMAGED), tokenizer, weights])
     before, how = file.read_bytes(), dice.choice(("removed", "empty", "flip bits", "truncate", "number"))
+    if file.name == "run.toml" and how == "removed":  # the programme begins a new run where there is none
+        how = "empty"
     after = b"" if how == "removed" else BYTES[how](before, dice)
     if after == before:
         return None

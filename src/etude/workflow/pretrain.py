@@ -206,7 +206,7 @@ def _fit(
 
 def _note_failure(run: RunFolder, state: TrainState, tasks: Sequence[Task], error: BaseException) -> None:
     """End what the tasks have begun, and write down why the run ended."""
-    with suppress(EtudeError):  # a checkpoint that is being written is still worth having
+    with suppress(EtudeError, MemoryError):  # a checkpoint that is being written is still worth having
         for task in tasks:
             task.finish()
     with suppress(EtudeError):  # a disk that is full would hide why the run ended

@@ -49,7 +49,10 @@ def close(outcome: Outcome, console: Console, until: float = math.inf) -> None:
         say(console, broken)
     elif history.ladder is not None:
         say(console, ladder_sentence(history.ladder, history))
-    _speak(outcome.run.path, console, until)
+    try:
+        _speak(outcome.run.path, console, until)
+    except MemoryError:  # which is no reason to report a run that is finished and saved as failed
+        say(console, "\nToo little memory is free for samples; the run is saved.")
     say(console, "\nnext:\n" + (what_to_change(outcome.run) if broken else what_next(outcome.run.path)))
 
 
