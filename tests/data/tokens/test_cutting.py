@@ -13,8 +13,8 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalize
 
 from etude.data.corpus.cuts import AFTER_LINE, BEFORE_SPACE, Places, pieces, segments
 from etude.data.tokens.cutting import places_of
+from etude.data.tokens.patterns import PATTERNS
 from etude.data.tokens.tokenizer import EtudeTokenizer
-from etude.data.tokens.vocabulary import PATTERNS
 from etude.data.tokens.word_pattern import Unproved, WordPattern
 
 _ENDINGS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)"

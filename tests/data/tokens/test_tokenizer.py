@@ -13,10 +13,10 @@ from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 
 from corpora import line
 from etude.data.corpus.cuts import last_safe_byte, pieces
+from etude.data.tokens.patterns import PATTERNS
 from etude.data.tokens.tokenizer import EOS, EtudeTokenizer, existing_tokenizer
 from etude.data.tokens.vocabulary import (
     LONGEST_WORD,
-    PATTERNS,
     _without_endless_words,
     auto_vocab_size,
     check_kind,

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from etude.data.corpus.cuts import AFTER_LINE, ANY, BEFORE_SPACE, Places
-from etude.data.tokens.vocabulary import MAX_CHARACTERS, PATTERNS
+from etude.data.tokens.patterns import MAX_CHARACTERS, PATTERNS
 from etude.data.tokens.word_pattern import (
     NOT_SPACES,
     Unproved,

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from etude.data.corpus.clean import Form, normalise
 from etude.data.corpus.cuts import Places
+from etude.data.tokens.cutting import places_of
 from etude.data.tokens.growth import MOST_GROWTH, growth_of
 from etude.data.tokens.normalisation import FORMS, add_normaliser, remove_normaliser
 from etude.errors import InputError
@@ -112,8 +113,6 @@ class EtudeTokenizer:
     @cached_property
     def places(self) -> Places:
         """Where a text can be cut so that its pieces give the tokens of the whole; none where that is not proved."""
-        from etude.data.tokens.cutting import places_of
-
         return places_of(self.backend)
 
     def token(self, token_id: int) -> str:

@@ -8,23 +8,14 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from etude.data.tokens.patterns import MAX_CHARACTERS, PATTERNS
 from etude.data.tokens.tokenizer import EOS, EtudeTokenizer
 from etude.errors import InputError
 
 SAMPLE_BYTES = 64_000_000
 """Training text that the vocabulary is grown from, at most, evenly spaced over all of it."""
-MAX_CHARACTERS = 32_768
-"""Characters in a ``char`` vocabulary, at most (the most frequent); the rest is written in bytes."""
 MIN_VOCABULARY, MAX_VOCABULARY = 384, 32_768
 
-_LETTERS = r"[^\r\n\p{L}\p{N}]?\p{L}+"
-_REST = r" ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-PATTERNS = {
-    "gpt2": r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+",
-    "llama3": rf"(?i:'s|'t|'re|'ve|'m|'ll|'d)|{_LETTERS}|\p{{N}}{{1,3}}|{_REST}",
-    "qwen2": rf"(?i:'s|'t|'re|'ve|'m|'ll|'d)|{_LETTERS}|\p{{N}}|{_REST}",
-}
-"""How text is cut into words before merging: the expressions of the models of that name, which runners know."""
 _FAMILY_PATTERN = {"llama": "llama3", "qwen3": "qwen2", "gpt2": "gpt2", "mlp": "gpt2"}
 
 
