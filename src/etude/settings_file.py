@@ -2,22 +2,14 @@
 
 from __future__ import annotations
 
-import codecs
 import re
 import tomllib
 from pathlib import Path
 from typing import Any
 
 from etude.errors import InputError
-from etude.untrusted import MAX_SETTINGS_BYTES, read_plain, shown
+from etude.untrusted import MAX_SETTINGS_BYTES, marked_encoding, read_plain, shown
 
-_MARKS = (
-    (codecs.BOM_UTF8, "utf-8-sig"),
-    (codecs.BOM_UTF32_LE, "utf-32"),  # before UTF-16, whose mark it begins with
-    (codecs.BOM_UTF32_BE, "utf-32"),
-    (codecs.BOM_UTF16_LE, "utf-16"),
-    (codecs.BOM_UTF16_BE, "utf-16"),
-)
 _MOST_PARSING = 10_000_000
 """Sum of the squares of the dots in a line: the parser's effort with a dotted key, of which a second is enough."""
 _BACKSLASH_IN_QUOTES = re.compile(r'"([^"]*\\[^"]*)"')
@@ -73,7 +65,7 @@ def _advice(path: str) -> str:
 
 
 def _decoded(content: bytes, file: Path) -> str:
-    encoding = next((name for mark, name in _MARKS if content.startswith(mark)), None)
+    encoding = marked_encoding(content)
     if encoding is None and b"\0" in content[:4]:  # UTF-16 without a mark: the first characters are ASCII
         encoding = "utf-16-be" if content[:1] == b"\0" else "utf-16-le"
     try:

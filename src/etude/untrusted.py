@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import os
 import stat
 import unicodedata
@@ -23,6 +24,20 @@ LONGEST_NEW_NAME = 200
 """Bytes of a name that is chosen here: what is appended while the folder is filled, and a number, fit behind it."""
 MAX_SHOWN = 120
 """Characters of a stranger's words in an error."""
+
+
+_MARKS = (
+    (codecs.BOM_UTF8, "utf-8-sig"),
+    (codecs.BOM_UTF32_LE, "utf-32"),  # before UTF-16, whose mark it begins with
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
+
+
+def marked_encoding(head: bytes) -> str | None:
+    """Return the codec that the byte order mark at the beginning of a file names, or None where there is no mark."""
+    return next((codec for mark, codec in _MARKS if head.startswith(mark)), None)
 
 
 class Unreadable(InputError):

@@ -18,6 +18,7 @@ from etude.data.reading.binary import control_bytes, signature, too_many
 from etude.data.reading.options import ReadingOptions, codec_of, label_of
 from etude.data.reading.piece import SourceLog, Unusable
 from etude.data.reading.streams import CHUNK_BYTES, Opener
+from etude.untrusted import marked_encoding
 
 DETECTED = (
     *("windows-1252", "windows-1250", "windows-1251", "windows-1253", "windows-1254", "windows-1255"),
@@ -44,13 +45,6 @@ OVERRIDE = "--set data.encoding=NAME (or FILE=NAME)"
 ERRORS = "windows-1252-for-bad-bytes"
 """The error handler of UTF-8 text with other bytes between: each of these reads as windows-1252 has it."""
 
-_MARKS = (
-    (codecs.BOM_UTF8, "utf-8-sig"),
-    (codecs.BOM_UTF32_LE, "utf-32"),  # before UTF-16: its mark begins with UTF-16's
-    (codecs.BOM_UTF32_BE, "utf-32"),
-    (codecs.BOM_UTF16_LE, "utf-16"),
-    (codecs.BOM_UTF16_BE, "utf-16"),
-)
 _WIDE = ("utf-16-le", "utf-16-be", "utf-32-le", "utf-32-be")
 _HEAD_BYTES = 1 << 16
 _SAMPLE_BYTES = 1 << 18
@@ -88,7 +82,7 @@ def encoding_of(
         head = stream.read(_HEAD_BYTES)
     if not head:
         raise Unusable("empty")
-    marked = next((codec for mark, codec in _MARKS if head.startswith(mark)), None)
+    marked = marked_encoding(head)
     if marked is not None and marked != "utf-8-sig":
         _require(opener, marked, "its byte order mark names this encoding; is the file damaged?")
         return Encoding(marked)
