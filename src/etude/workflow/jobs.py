@@ -23,13 +23,13 @@ from etude.model.cost import count_parameters
 from etude.places import expanded
 from etude.run import RunFolder, free_name
 from etude.train.checkpoint import list_checkpoints, newest_good_checkpoint
-from etude.train.loop import Loop
 from etude.train.parallel import Ranks, joined
-from etude.train.plan import Plan, initial_state, next_token_objective
+from etude.train.plan import Plan
 from etude.workflow import continuing
 from etude.workflow.busy import BusyWatch
 from etude.workflow.continuing import reopen
 from etude.workflow.display import format_duration
+from etude.workflow.measuring import RealTrial
 from etude.workflow.phases import Phases
 from etude.workflow.plan import default_name, make_plan, prepare_data
 from etude.workflow.pretrain import Outcome, fit, follow, start
@@ -171,7 +171,7 @@ def explain(settings: Settings, console: Console | None = None) -> None:
         console,
         f"memory: about {memory:,.0f} MiB for parameters, gradients, optimizer state and activations\n{disk_use(plan)}",
     )
-    seconds = seconds_per_step(plan)
+    seconds = fastest_step(plan)
     steps = resolved(plan.settings.train.steps, "train.steps")
     say(
         console,
@@ -219,19 +219,16 @@ def describe(plan: Plan) -> str:
 MEASURING_SECONDS = 5.0
 
 
-def seconds_per_step(plan: Plan, steps: int = 4) -> float:
+def fastest_step(plan: Plan, steps: int = 4) -> float:
     """The fastest of a few real updates of the real model on the real text, uncompiled; nothing is kept."""
-    state = initial_state(plan)
-    loop = Loop(state, next_token_objective(plan, state), plan.settings.train, plan.device)
+    trial = RealTrial(plan)
     fastest = float("inf")
     began = time.perf_counter()
     for _ in range(steps):
         if fastest < float("inf") and time.perf_counter() - began > MEASURING_SECONDS:
             break
-        plan.device.synchronize()
         begin = time.perf_counter()
-        loop.one_step()
-        plan.device.synchronize()
+        trial.step()
         fastest = min(fastest, time.perf_counter() - begin)
     return fastest
 

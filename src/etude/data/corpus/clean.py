@@ -21,8 +21,9 @@ _CONTROL = re.compile("[\x01-\x08\x0e-\x1f\x7f\x81\x8d\x8f\x90\x9d]")
 _WINDOWS_1252 = {
     code: bytes([code]).decode("cp1252") for code in range(0x80, 0xA0) if code not in b"\x81\x8d\x8f\x90\x9d"
 }
-_MISREAD = re.compile("[\x80\x82-\x84\x86-\x8c\x8e\x91-\x9c\x9e\x9f]")
-"""Control characters that nobody types: windows-1252 that was once read as iso-8859-1. U+0085 is a line end too."""
+_C1 = "".join(map(chr, _WINDOWS_1252))
+_MISREAD, _C1_CHARACTER = re.compile(f"[{_C1.replace(chr(0x85), '')}]"), re.compile(f"[{_C1}]")
+"""Control characters that are not typed: windows-1252 that was once read as iso-8859-1. U+0085 is a line end too."""
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _UNREADABLE = re.compile("[\ufffd\ufffe\uffff\ue000-\uf8ff]")
 
@@ -59,11 +60,7 @@ def _repaired(text: str, count: Counter[str]) -> str:
     text = _without(text, "\ufeff", "byte order marks inside a text removed", count)
     if not _MISREAD.search(text):
         return text
-    _add(
-        count,
-        "C1 control characters read as windows-1252",
-        len(re.findall("[\x80\x82-\x8c\x8e\x91-\x9c\x9e\x9f]", text)),
-    )
+    _add(count, "C1 control characters read as windows-1252", len(_C1_CHARACTER.findall(text)))
     return text.translate(_WINDOWS_1252)
 
 

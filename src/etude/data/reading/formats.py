@@ -5,6 +5,7 @@ A reader raises :class:`Unusable` when the whole file cannot be used and logs si
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
@@ -92,24 +93,28 @@ def read_text(path: Path, name: str, options: ReadingOptions, log: SourceLog) ->
 
 def read_jsonl(path: Path, name: str, options: ReadingOptions, log: SourceLog) -> Iterator[Piece]:
     """JSON lines: one document a line."""
-    opener: Opener = partial(open_bytes, path)
-    encoding = encoding_of(opener, name, options, log)
-    with text_reader(opener, encoding.codec, newline="\n", errors=encoding.errors) as reader:
-        for row_name, value in lines_of(reader, name, log):
-            yield from _checked_row(
-                value, row_name, name, log, partial(text_in, text_field=options.text_field)
-            )
+    yield from _json_values(path, name, options, log, partial(lines_of, name=name, log=log))
 
 
 def read_json(path: Path, name: str, options: ReadingOptions, log: SourceLog) -> Iterator[Piece]:
     """JSON: one document an entry of an array, or one object."""
+    values = partial(values_of, name=name, text_field=options.text_field, log=log)
+    yield from _json_values(path, name, options, log, values)
+
+
+def _json_values(
+    path: Path,
+    name: str,
+    options: ReadingOptions,
+    log: SourceLog,
+    values: Callable[[io.TextIOBase], Iterator[tuple[str, object | Unusable]]],
+) -> Iterator[Piece]:
     opener: Opener = partial(open_bytes, path)
     encoding = encoding_of(opener, name, options, log)
+    text = partial(text_in, text_field=options.text_field)
     with text_reader(opener, encoding.codec, newline="\n", errors=encoding.errors) as reader:
-        for row_name, value in values_of(reader, name, options.text_field, log):
-            yield from _checked_row(
-                value, row_name, name, log, partial(text_in, text_field=options.text_field)
-            )
+        for row_name, value in values(reader):
+            yield from _checked_row(value, row_name, name, log, text)
 
 
 def read_csv(path: Path, name: str, options: ReadingOptions, log: SourceLog) -> Iterator[Piece]:
