@@ -19,7 +19,7 @@ from etude.workflow.diagnosis.network import attention_collapse, idle_units
 from etude.workflow.diagnosis.planned import absurd_shape, loader_bound, schedule_not_finished
 from etude.workflow.diagnosis.stability import loss_diverged, numbers_not_finite
 from etude.workflow.diagnosis.verdict import SEVERITIES, Verdict
-from etude.workflow.display import printable
+from etude.workflow.display import print_line, printable
 
 RULES: tuple[Callable[[Evidence], Verdict], ...] = (
     numbers_not_finite,
@@ -90,7 +90,7 @@ def show(run: Path, console: Console, *, json_lines: bool = False) -> bool:
     if json_lines:
         for verdict in verdicts:
             line = json.dumps(dataclasses.asdict(verdict), ensure_ascii=False)
-            console.print(line, markup=False, highlight=False, soft_wrap=True)
+            print_line(console, line)
     else:
         for paragraph in _paragraphs(run, verdicts):
             console.print(paragraph, soft_wrap=not console.is_terminal)

@@ -211,7 +211,7 @@ class PlainDisplay:
         self._print(f"step {event.step}   saved {event.folder}")
 
     def _print(self, line: str) -> None:
-        self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+        print_line(self._console, line)
 
 
 def training_display(
@@ -221,6 +221,11 @@ def training_display(
     if console.is_terminal:
         return LiveDisplay(console, title, num_steps, ladder, passed)
     return PlainDisplay(console, num_steps)
+
+
+def print_line(console: Console, line: str) -> None:
+    """Print a line as it is: without markup, unbroken."""
+    console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 def format_duration(seconds: float) -> str:

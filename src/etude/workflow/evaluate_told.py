@@ -13,6 +13,7 @@ from rich.console import Console
 from etude.evaluate.records import Where, to_json
 from etude.evaluate.results import ProbeResult
 from etude.evaluate.statistics import ABOVE_BY_LUCK
+from etude.workflow.display import print_line
 from etude.workflow.evaluate_tables import result_tables
 from etude.workflow.probing import Questions
 from etude.workflow.whole_text import WholeText, lines_of
@@ -54,7 +55,7 @@ def say(told: Told, as_json: bool, console: Console) -> None:
     whole = told.whole
     if whole is not None:
         for line in lines_of(whole):
-            console.print(line, markup=False, highlight=False, soft_wrap=True)
+            print_line(console, line)
     for table in result_tables(told.results):
         console.print(table)
     lines = [f"left out: {title}: {why}" for title, why in told.questions.left_out.items()]
@@ -64,4 +65,4 @@ def say(told: Told, as_json: bool, console: Console) -> None:
         )
     asked = f"questions {told.questions.hash}, asked" if told.results else "no questions, only measures"
     for line in (*lines, f"{asked} of {told.checkpoint}"):
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
+        print_line(console, line)

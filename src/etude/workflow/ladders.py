@@ -15,6 +15,7 @@ from etude.files import hash_bytes, hash_file, json_text, read_json, write_atomi
 from etude.run import RunFolder
 from etude.train.plan import Plan, validation_text
 from etude.train.provenance import ACCEPTED, counted_again, expected_files
+from etude.workflow.display import print_line
 
 
 def cached_ladder(plan: Plan, console: Console, *, anew: bool = False) -> Ladder:
@@ -70,9 +71,7 @@ def mend_ladder(plan: Plan, run: RunFolder, manifest: dict[str, Any], console: C
         manifest.setdefault(ACCEPTED, []).append(counted_again(name, _hash(ladder)))
         run.write_manifest(manifest)
         again = "counted again, and its scores are not to the last digit those of before"
-    console.print(
-        f"{run.ladder_file} {problem}: it was {again}{kept}", markup=False, highlight=False, soft_wrap=True
-    )
+    print_line(console, f"{run.ladder_file} {problem}: it was {again}{kept}")
 
 
 def _problem(file: Path, expected: str | None) -> str | None:

@@ -23,6 +23,7 @@ from etude.train.provenance import (
     newest_of,
 )
 from etude.untrusted import readable
+from etude.workflow.display import print_line
 
 ACCEPT_FLAG = "--accept-damaged-record"
 
@@ -59,7 +60,7 @@ def _mend_file(run: RunFolder, name: str, expected: str, console: Console) -> No
         if _hash(folder / name) == expected:
             kept = f"; what was there is kept as {run.set_aside(file)}" if os.path.lexists(file) else ""
             write_atomic(file, (folder / name).read_bytes())
-            _say(console, f"{problem}: it was restored from {folder}{kept}")
+            print_line(console, f"{problem}: it was restored from {folder}{kept}")
             return
     raise InputError(f"{problem}, and no checkpoint of the run has a good copy: put it back")
 
@@ -93,7 +94,7 @@ def require_record(
         log.cut_back(checkpoint.step)
         manifest.setdefault(ACCEPTED, []).append(accepted_record(log, checkpoint.step))
         run.write_manifest(manifest)
-        _say(console, f"{log.path} {problem}: it is accepted as it is, which the manifest says{kept}")
+        print_line(console, f"{log.path} {problem}: it is accepted as it is, which the manifest says{kept}")
 
 
 def require_whole_record(run: RunFolder, manifest: dict[str, Any], checkpoint: Checkpoint) -> None:
@@ -124,7 +125,3 @@ def _hash(file: Path) -> str | None:
             raise
         except OSError:
             return None
-
-
-def _say(console: Console, line: str) -> None:
-    console.print(line, markup=False, highlight=False, soft_wrap=True)

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from rich.console import Console
 from rich.text import Text
 
+from etude.workflow.display import print_line
+
 
 @dataclass(frozen=True)
 class Phases:
@@ -26,7 +28,7 @@ class Phases:
 
     def note(self, what: str) -> None:
         """Print that ``what`` begins."""
-        self.console.print(self.line(what), markup=False, highlight=False, soft_wrap=True)
+        print_line(self.console, self.line(what))
 
     @contextmanager
     def __call__(self, what: str) -> Iterator[None]:

@@ -18,7 +18,7 @@ from etude.train.dial import MAX_EPOCHS
 from etude.train.own_text import prepared
 from etude.train.plan import Plan, plan_on
 from etude.workflow.busy import busy_cores, threads_beside
-from etude.workflow.display import format_duration
+from etude.workflow.display import format_duration, print_line
 from etude.workflow.pace import Deadline
 from etude.workflow.phases import Phases
 from etude.workflow.progress import data_progress
@@ -52,7 +52,7 @@ def make_plan(
             data = _data_with_report(settings, console)
     derived = threads_for_time(settings)
     for _, reason in derived.values():
-        console.print(reason, markup=False, highlight=False, soft_wrap=True)
+        print_line(console, reason)
     promise = choose_size(data, settings, phases.began + seconds, phases, derived)
     console.print(promise.table())
     if promise.time_left_over > WORTH_SAYING * seconds:
@@ -68,7 +68,7 @@ def make_plan(
 def _data_with_report(settings: Settings, console: Console) -> PreparedData:
     """Prepare the text, and print in one line what was kept and what was not."""
     data = prepare_data(settings, console)
-    _say(console, f"{data.report.summary()}. {_where_report_is(settings)}")
+    print_line(console, f"{data.report.summary()}. {_where_report_is(settings)}")
     return data
 
 
@@ -97,12 +97,8 @@ def prepare_data(settings: Settings, console: Console) -> PreparedData:
     with data_progress(console) as progress:
         data = prepared(settings, progress)
     for note in data.report.notes:
-        _say(console, note)
+        print_line(console, note)
     return data
-
-
-def _say(console: Console, line: str) -> None:
-    console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 def _where_report_is(settings: Settings) -> str:

@@ -53,7 +53,7 @@ from etude.train.step import OUT_OF_MEMORY, OutOfMemory
 from etude.workflow.busy import BusyWatch
 from etude.workflow.card import model_card
 from etude.workflow.continuing import Parent, from_any_folder
-from etude.workflow.display import training_display
+from etude.workflow.display import print_line, training_display
 from etude.workflow.history import RunHistory
 from etude.workflow.ladders import cached_ladder, mend_ladder
 from etude.workflow.mending import require_record
@@ -170,7 +170,7 @@ def _fit(
         display = training_display(console, title, num_steps, ladder, passed)
         control = Control(run.path)
         for problem in control.clear():
-            console.print(problem, markup=False, highlight=False, soft_wrap=True)
+            print_line(console, problem)
         stopping = asked_to_stop(stop_at, control, ranks.orphaned)
         with display as panel, stopping as should_stop, memory_noted(plan, run):
             begin_sitting(plan, run, state, objective, console, ranks, deadline, phases)
@@ -262,7 +262,7 @@ def restore(run: RunFolder, state: TrainState, console: Console) -> None:
         require_record(run, recorded, checkpoint, console)
         load_state(checkpoint, state)
         for line in (*problems, *set_aside_checkpoints_after(run.checkpoints, state.step)):
-            console.print(line, markup=False, highlight=False, soft_wrap=True)
+            print_line(console, line)
         console.print(f"{run.path} goes on from step {state.step}", markup=False, highlight=False)
     elif any(event.get("event") == "checkpoint" and event.get("step", 0) > 0 for event in run.metrics.read()):
         # The first one is committed before the record tells of another.
@@ -293,7 +293,7 @@ def checkpoints_of(plan: Plan, run: RunFolder, state: TrainState, record: Record
         saved,
         train.keep_every,
         provenance=partial(provenance_of, run.read_manifest(), record.logs),
-        warn=partial(console.print, markup=False, highlight=False, soft_wrap=True),
+        warn=partial(print_line, console),
     )
 
 

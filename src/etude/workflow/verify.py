@@ -23,6 +23,7 @@ from etude.train.provenance import (
     require_own,
     tokens_agree,
 )
+from etude.workflow.display import print_line
 
 PROBES = "probes.jsonl"
 
@@ -53,7 +54,7 @@ def show(path: Path, console: Console, *, json_lines: bool = False) -> bool:
         line += f": {check.problem or check.note}" if check.problem or check.note else ""
         if json_lines:
             line = json.dumps({**asdict(check), "ok": check.ok}, ensure_ascii=False)
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
+        print_line(console, line)
     return all(check.ok for check in checks)
 
 
