@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -21,7 +20,7 @@ from etude.run import RunFolder
 from etude.train.loop import Loop
 from etude.workflow import jobs
 from etude.workflow.plan import make_plan
-from waiting import PATIENCE
+from waiting import PATIENCE, wait_until
 
 
 def by_two(*arguments: str | Path) -> subprocess.Popen[str]:
@@ -97,6 +96,16 @@ def test_two_processes_make_the_run_of_one_and_go_on_with_it(
     assert_same_training(part, whole)
 
 
+def wait_for_steps(run: RunFolder, launcher: subprocess.Popen[str], steps: int = 9) -> None:
+    """Until the record has so many steps; the processes must not end before."""
+
+    def ready() -> bool:
+        assert launcher.poll() is None
+        return any(event["step"] >= steps for event in run.metrics.read())
+
+    wait_until(ready)
+
+
 @pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="finds a process by Linux's /proc")
 def test_a_signal_to_one_process_stops_all_and_one_process_goes_on(
     small_settings: Settings, console: Console, tmp_path: Path
@@ -107,11 +116,7 @@ def test_a_signal_to_one_process_stops_all_and_one_process_goes_on(
     (tmp_path / "my.toml").write_text(to_toml(settings))
     launcher = by_two("--config", tmp_path / "my.toml", "--name", "two")
     run = RunFolder(Path(settings.run.folder) / "two")
-    deadline = time.monotonic() + PATIENCE
-    while not any(event["step"] >= 9 for event in run.metrics.read()):
-        assert launcher.poll() is None
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
+    wait_for_steps(run, launcher)
     children = Path(f"/proc/{launcher.pid}/task/{launcher.pid}/children").read_text().split()
     (second,) = [c for c in children if b"\0RANK=1\0" in Path(f"/proc/{c}/environ").read_bytes()]
     os.kill(int(second), signal.SIGTERM)
@@ -137,18 +142,12 @@ def test_processes_whose_torchrun_has_ended_save_and_end(
     (tmp_path / "my.toml").write_text(to_toml(with_values(small_settings, many)))
     launcher = by_two("--config", tmp_path / "my.toml", "--name", "two", "--no-studio")
     run = RunFolder(Path(small_settings.run.folder) / "two")
-    deadline = time.monotonic() + PATIENCE
-    while not any(event["step"] >= 9 for event in run.metrics.read()):
-        assert launcher.poll() is None
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
+    wait_for_steps(run, launcher)
     children = Path(f"/proc/{launcher.pid}/task/{launcher.pid}/children").read_text().split()
     launcher.send_signal(number)
     launcher.communicate(timeout=PATIENCE)  # the processes hold its output until they end
     assert launcher.returncode == -number
-    while any(Path(f"/proc/{child}/environ").exists() for child in children):
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
+    wait_until(lambda: not any(Path(f"/proc/{child}/environ").exists() for child in children))
     step = run.status()["step"]
     assert run.status()["state"] == "stopped"
     assert (run.checkpoints / f"step-{step:08d}").is_dir()
