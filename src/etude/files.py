@@ -125,7 +125,7 @@ def staged_folder(final: Path, *, replace: bool = True) -> Iterator[Path]:
     """A folder to fill, which takes the name ``final`` only when the block ends without an error.
 
     Raises:
-        InputError: without ``replace``, somebody else has taken the name meanwhile.
+        InputError: without ``replace``, another process has taken the name meanwhile.
         EtudeError: the disk is full or not writable; nothing is left behind and ``final`` is as it was.
     """
     try:
@@ -192,7 +192,7 @@ def sweep_staging(parent: Path) -> None:
     Whoever fills a folder holds a lock on it, which ends with the process. Where there are no locks, nothing goes.
     """
     for folder in parent.glob(f"{STAGING_PREFIX}*/"):
-        with suppress(OSError):  # renamed or removed meanwhile, or somebody else's
+        with suppress(OSError):  # renamed or removed meanwhile, or of another account
             lock = _lock(folder, wait=False)
             if lock is not None:
                 shutil.rmtree(folder, ignore_errors=True)

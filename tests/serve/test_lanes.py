@@ -1,4 +1,4 @@
-"""Questions wait for as little as they can, and what nobody waits for ends soon."""
+"""Questions wait for as little as they can, and those without a waiting client end soon."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Long work outlives whoever reads what it prints: ``etude train | head`` trains to its end, and a run whose terminal
+"""Long work outlives the reader of its output: ``etude train | head`` trains to its end, and a run whose terminal
 is closed saves before it ends."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The worker: a process with torch that answers questions, and yields to whoever trains.
+"""The worker: a process with torch that answers questions, and yields to a training.
 
 It reads a question a line on its standard input and writes lines of JSON: any number of progress or token lines, then
 one answer or error, each with the question's number. A line that cancels a number ends the work on it. When standard
@@ -86,7 +86,7 @@ class Worker:
         self._writing = threading.Lock()
 
     def listen(self, lines: IO[str]) -> None:
-        """Take in questions until there are no more. Then the server is gone: nobody waits for what is at work."""
+        """Take in questions until the server has ended; then the work in progress has no waiting client."""
         for line in lines:
             with suppress(ValueError):
                 said = json.loads(line)

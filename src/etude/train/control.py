@@ -101,7 +101,7 @@ class Control:
         return None
 
     def clear(self) -> list[str]:
-        """Forget what was asked of an earlier sitting; a line for each file that could not be removed."""
+        """Remove the requests of an earlier session; return a line for each file that could not be removed."""
         return [problem for problem in map(self.take, ACTIONS) if problem is not None]
 
     def _is_ignored(self, name: str) -> bool:

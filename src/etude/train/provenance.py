@@ -164,7 +164,7 @@ def expected_prefix(checkpoint: Checkpoint, manifest: Mapping[str, Any], name: s
 
 def damage_of_log(log: JsonLines, checkpoint: Checkpoint, manifest: Mapping[str, Any]) -> str | None:
     """What is wrong with a log, seen from ``checkpoint``, in a few words after its name; None when nothing is."""
-    if checkpoint.step == 0:  # a run that resumes there writes it anew
+    if checkpoint.step == 0:  # a run that resumes there writes it again
         return None
     expected = expected_prefix(checkpoint, manifest, log.path.name)
     if expected is None:
@@ -213,7 +213,7 @@ def copy_record(
 
 
 def counted_again(name: str, hash: str) -> dict[str, Any]:
-    """What the manifest says of a file that was lost and made again, and did not become the same to the bit."""
+    """The manifest entry of a file that was lost, computed again, and is not equal to the bit."""
     return {"file": name, "hash": hash}
 
 

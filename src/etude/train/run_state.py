@@ -81,7 +81,7 @@ def changed(run: RunFolder, status: dict[str, Any]) -> float:
 def _may_be_read(file: Path) -> bool:
     """Whether this account may; a missing file is missing for everybody."""
     try:
-        # A pipe that nobody writes to would have this wait for ever.
+        # Opening a pipe without a writer would block for ever.
         os.close(os.open(file, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)))
     except PermissionError:
         return False

@@ -126,13 +126,13 @@ class BusyWatch:
         if self._said or not self._is_too_much(busy):
             return
         self._said = True
-        told = f"other programs keep about {busy:.1f} of the {self.cores} cores busy: this run takes longer"
+        line = f"other programs keep about {busy:.1f} of the {self.cores} cores busy: this run takes longer"
         fewer = threads_beside(busy, self.cores)
         if self.threads > fewer:
             option = f"--set device.threads={fewer}"
             how = f"continue with  {self.resume} {option}" if self.resume else f"begin again with {option}"
-            told += (
+            line += (
                 f", and many times as long with {self.threads} threads, which wait for each other. "
                 f"Wait, or press Ctrl-C and {how}"
             )
-        self.say(told)
+        self.say(line)

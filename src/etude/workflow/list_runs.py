@@ -88,7 +88,7 @@ def _line(run: RunFolder) -> RunLine:
     length, bits = newest.get("length", {}).get("num_steps"), newest.get("eval", {}).get("bits_per_byte")
     bits = float(bits) if isinstance(bits, int | float) and abs(bits) < 2**63 else None
     order = newest.get("rung", {}).get("order")
-    if type(order) is not int:  # a record of which nobody noted it
+    if type(order) is not int:  # an older record does not hold it
         order = ladder.passed(bits) if ladder is not None and bits is not None else 0
     return replace(
         line,

@@ -249,7 +249,8 @@ def follow(ranks: Ranks) -> Outcome:
 def restore(run: RunFolder, state: TrainState, console: Console) -> None:
     """Bring ``state`` to the newest whole checkpoint, and the logs back to its step; a new run stays as it is.
 
-    What a killed process left half-written goes: nobody else has the run. What does not verify is set aside.
+    What a killed process left half-written is removed, for no other process holds the run. What does not verify is set
+    aside.
 
     Raises:
         InputError: no checkpoint verifies, or the record is not the one that it was saved with.
@@ -316,7 +317,7 @@ def run_tasks(
 ) -> Sequence[Task]:
     """Look at the step, evaluate, sample, save: a checkpoint is then never ahead of what was written about it.
 
-    ``passed`` is the highest order of an n-gram model that was passed before this sitting. ``costs`` take up what each
+    ``passed`` is the highest order of an n-gram model that was passed before this session. ``costs`` take up what each
     takes.
     """
     settings, train = plan.settings, plan.settings.train

@@ -55,10 +55,10 @@ def begin_sitting(
     phases: Phases | None = None,
 ) -> None:
     """Call the other ranks, compile as the run was compiled before (or try to, the first time, as long as its
-    ``deadline`` leaves time for it), and note this sitting in the manifest.
+    ``deadline`` leaves time for it), and record this session in the manifest.
 
     Raises:
-        EtudeError: the run was compiled before and cannot be here: it would go on with other rounding; or the device
+        EtudeError: the run was compiled before and cannot be here: it would continue with other rounding; or the device
             computes wrongly.
     """
     if state.step >= last_step(objective.num_steps, state.revisions):
@@ -104,7 +104,7 @@ def begin_sitting(
 
 @contextmanager
 def memory_noted(plan: Plan, run: RunFolder) -> Iterator[None]:
-    """At the end the manifest says how much memory the sitting took, beside what was predicted."""
+    """At the end the manifest holds how much memory the session took, beside what was predicted."""
     forget_peak_memory(plan.device)
     before, sittings = peak_memory_bytes(plan.device), run.read_manifest().get("sittings")
     try:

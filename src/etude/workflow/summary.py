@@ -34,7 +34,7 @@ BROKEN_RATE = 4
 
 
 def close(outcome: Outcome, console: Console, until: float = math.inf) -> None:
-    """Say how the sitting ended; no sample is begun after ``until`` (of ``time.monotonic``)."""
+    """Report how the session ended; no sample is begun after ``until`` (of ``time.monotonic``)."""
     if outcome.reason == "stopped":
         say(
             console,

@@ -62,7 +62,7 @@ def shown_fields(row: Mapping[str, Any], prefix: str = "", depth: int = 2) -> It
 
 
 def _inside(value: Any, path: str) -> Any:
-    """What stands at a dotted path; a list gives the list of what stands there in each of its entries."""
+    """Return the value at a dotted path; a list gives the list of the values in its entries."""
     if isinstance(value, list):
         found = [_inside(entry, path) for entry in value if entry is not None]
         found = [entry for entry in found if entry is not _MISSING]
