@@ -13,13 +13,13 @@ import pytest
 from corpora import line, prepared, write_documents
 from etude.config import DataSettings, TokenizerSettings
 from etude.data import prepare as prepare_module
-from etude.data.files import default_cache
 from etude.data.prepare import open_prepared, prepare
 from etude.data.report import DataReport, human_bytes
 from etude.data.report_picture import draw_report
 from etude.data.tokens import vocabulary
 from etude.errors import EtudeError, InputError
 from etude.files import STAGING_PREFIX, staged_folder
+from etude.places import cache_folder
 
 
 @pytest.fixture
@@ -375,6 +375,6 @@ def test_sizes_for_people() -> None:
 
 def test_the_cache_has_a_place(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("ETUDE_CACHE", str(tmp_path))
-    assert default_cache() == tmp_path
+    assert cache_folder() == tmp_path
     monkeypatch.delenv("ETUDE_CACHE")
-    assert default_cache() == Path.home() / ".cache" / "etude"
+    assert cache_folder() == Path.home() / ".cache" / "etude"

@@ -12,10 +12,10 @@ from rich.console import Console
 
 from corpora import line, prepared, write_documents
 from etude.config import Settings, load_settings
-from etude.data.prepare import default_cache
 from etude.data.report import DataReport
 from etude.errors import InputError
 from etude.files import write_json
+from etude.places import cache_folder
 from etude.workflow.jobs import report_data
 from etude.workflow.plan import make_plan, manifest
 
@@ -81,9 +81,9 @@ def test_a_run_prints_the_line_and_keeps_the_report(folder: Path) -> None:
     # The command that was printed finds the very text that the run reads.
     words = command.split()[5::2]
     again = load_settings(None, words, {"data.sources": (str(folder),)})
-    made = sorted((default_cache() / "tokens").iterdir())
+    made = sorted((cache_folder() / "tokens").iterdir())
     report_data(again, None, None)
-    assert sorted((default_cache() / "tokens").iterdir()) == made
+    assert sorted((cache_folder() / "tokens").iterdir()) == made
 
 
 def test_a_name_with_spaces_is_quoted(folder: Path) -> None:

@@ -13,10 +13,11 @@ SCRIPT = """
 import sys
 from pathlib import Path
 from etude.config import load_settings
-from etude.data.prepare import default_cache, prepare
+from etude.data.prepare import prepare
+from etude.places import cache_folder
 
 settings = load_settings(values={"data.sources": ("builtin:primer",), "data.max_bytes": 9_000_000, "data.workers": 2})
-prepare(settings.data, settings.tokenizer, family="llama", seed=0, cache=default_cache())
+prepare(settings.data, settings.tokenizer, family="llama", seed=0, cache=cache_folder())
 """
 
 

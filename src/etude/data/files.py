@@ -10,12 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from etude.files import STAGING_PREFIX, hash_file, write_failure
-from etude.places import cache_folder
-
-
-def default_cache() -> Path:
-    """Return the folder of prepared text, :func:`etude.places.cache_folder`."""
-    return cache_folder()
 
 
 def key_of(value: Any) -> str:

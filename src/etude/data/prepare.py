@@ -22,7 +22,7 @@ from typing import Any
 from etude.config import DataSettings, TokenizerSettings
 from etude.data.corpus.corpus import Corpus, Part, build_corpus
 from etude.data.corpus.cuts import pieces
-from etude.data.files import damaged_file, default_cache, describe_files, key_of, locked
+from etude.data.files import damaged_file, describe_files, key_of, locked
 from etude.data.reading.options import ReadingOptions
 from etude.data.reading.sources import open_sources
 from etude.data.report import DataReport
@@ -33,7 +33,7 @@ from etude.data.tokens.tokenizer import EtudeTokenizer, existing_tokenizer
 from etude.device import available_cores
 from etude.errors import EtudeError, InputError
 from etude.files import hash_file, read_json, staged_folder, sweep_staging, write_json
-from etude.places import expanded
+from etude.places import cache_folder, expanded
 from etude.untrusted import inside
 
 SCHEMA = 2
@@ -43,7 +43,7 @@ _NOT_TEXT = {"sources", "workers", "cross_document_attention", "seed"}
 
 _KEY = re.compile(r"[0-9a-f]{32}")
 
-__all__ = ["PreparedData", "default_cache", "open_prepared", "prepare"]
+__all__ = ["PreparedData", "cache_folder", "open_prepared", "prepare"]
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TextIO
 from urllib.parse import urlsplit
 
-from etude.data.files import default_cache
+from etude.places import cache_folder
 
 
 def keep_address(address: str) -> None:
@@ -45,7 +45,7 @@ def printed_address(address: str, stream: TextIO | None = None) -> str:
 def address_file(address: str) -> Path:
     """Where the address of the server at its port stands while it runs; only the owner can read it."""
     owner = os.getuid() if hasattr(os, "getuid") else "me"
-    return default_cache() / f"studio-{owner}-{urlsplit(address).port}"
+    return cache_folder() / f"studio-{owner}-{urlsplit(address).port}"
 
 
 def _others_can_read(stream: TextIO) -> bool:

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from etude.config import Settings
-from etude.data.files import default_cache
 from etude.data.prepare import PreparedData, Progress, open_prepared, prepare
 from etude.errors import InputError
+from etude.places import cache_folder
 
 
 def prepared(settings: Settings, progress: Progress | None = None) -> PreparedData:
@@ -23,7 +23,7 @@ def prepared(settings: Settings, progress: Progress | None = None) -> PreparedDa
         settings.tokenizer,
         family=settings.model.preset,
         seed=settings.run.seed if settings.data.seed == "auto" else settings.data.seed,
-        cache=default_cache(),
+        cache=cache_folder(),
         progress=progress,
     )
 
@@ -42,7 +42,7 @@ def own_text(
     Raises:
         InputError: the text of ``run`` has changed, or came on standard input and is gone.
     """
-    found = open_prepared(default_cache(), str(manifest.get("data_fingerprint")))
+    found = open_prepared(cache_folder(), str(manifest.get("data_fingerprint")))
     if found is not None:
         return found
     if "-" in settings.data.sources:

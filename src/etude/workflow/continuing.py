@@ -19,7 +19,6 @@ from typing import Any
 from rich.console import Console
 
 from etude.config import Settings, load_settings, resolved, to_toml, with_values
-from etude.data.files import default_cache
 from etude.data.prepare import open_prepared
 from etude.data.reading.sources import absolute_source
 from etude.data.tokens.tokenizer import EtudeTokenizer
@@ -27,7 +26,7 @@ from etude.errors import InputError
 from etude.files import file_errors_in_one_line, hash_bytes, hash_file, read_object, write_atomic
 from etude.messages import quoted
 from etude.model.folder import load_config
-from etude.places import expanded
+from etude.places import cache_folder, expanded
 from etude.run import RunFolder, free_name
 from etude.train.checkpoint import (
     MARKER,
@@ -203,7 +202,7 @@ def fork(
         settings = with_values(settings, {"tokenizer.kind": str(run.tokenizer.absolute())})
         data = prepare_data(settings, console)
     else:
-        data = open_prepared(default_cache(), str(recorded.get("data_fingerprint"))) or prepare_data(
+        data = open_prepared(cache_folder(), str(recorded.get("data_fingerprint"))) or prepare_data(
             own, console
         )
     plan = plan_on(data, settings)

@@ -21,7 +21,6 @@ from rich.console import Console
 from rich.table import Table
 
 from etude.config import Auto, Settings
-from etude.data.files import default_cache
 from etude.device import (
     Device,
     Dtype,
@@ -34,7 +33,7 @@ from etude.device import (
     total_memory_bytes,
 )
 from etude.errors import InputError
-from etude.places import expanded
+from etude.places import cache_folder, expanded
 from etude.train.self_test import SelfTest, remedy, self_test
 from etude.workflow.summary import say
 
@@ -129,7 +128,7 @@ def examine(settings: Settings) -> Report:
         memory_free=free_memory_bytes(device),
         places=(
             _place("runs", Path(settings.run.folder)),
-            _place("cache of prepared text, which ETUDE_CACHE chooses", default_cache()),
+            _place("cache of prepared text, which ETUDE_CACHE chooses", cache_folder()),
         ),
         extras=optional_extras(),
     )

@@ -14,7 +14,7 @@ from rich.console import Console
 
 from etude.config import Auto, DeviceSettings
 from etude.data.corpus.beginning import beginning_of
-from etude.data.files import default_cache, key_of
+from etude.data.files import key_of
 from etude.data.tokens.tokenizer import EtudeTokenizer
 from etude.device import choose_device, git_commit
 from etude.errors import InputError
@@ -29,6 +29,7 @@ from etude.evaluate.results import ProbeResult
 from etude.model.build import build_model
 from etude.model.config import ModelConfig
 from etude.model.folder import load_config
+from etude.places import cache_folder
 from etude.run import RunFolder
 from etude.serve.plain import plain
 from etude.train.checkpoint import find_checkpoint, list_checkpoints, step_of
@@ -170,7 +171,7 @@ def _evaluate_text(asked: Asked, run: ExaminedRun | None, console: Console) -> N
     """What a model makes of a text that a person names; no probe is asked."""
     folder = find_checkpoint(asked.path) if run is None else _checkpoints(asked, run)[-1]
     documents = beginning_of(asked.text, MEASURED_BYTES)
-    kept = default_cache() / "evaluation" / key_of([str(folder.resolve()), documents])
+    kept = cache_folder() / "evaluation" / key_of([str(folder.resolve()), documents])
     with _kept(kept) as within, data_progress(console) as progress:
         whole = measure_other_text(
             folder, documents, run, within, asked.workers, _told(progress, "measuring")

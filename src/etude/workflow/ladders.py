@@ -8,10 +8,10 @@ from typing import Any
 
 from rich.console import Console
 
-from etude.data.files import default_cache
 from etude.errors import InputError
 from etude.evaluate.ladder import Ladder, build_ladder
 from etude.files import hash_bytes, hash_file, json_text, read_json, write_atomic, write_failure, write_json
+from etude.places import cache_folder
 from etude.run import RunFolder
 from etude.train.plan import Plan, validation_text
 from etude.train.provenance import ACCEPTED, counted_again, expected_files
@@ -25,7 +25,7 @@ def cached_ladder(plan: Plan, console: Console, *, anew: bool = False) -> Ladder
     """
     wanted, scored_bytes = plan.settings.ladder, validation_text(plan).source_bytes
     key = f"{plan.data.corpus_hash}-{wanted.max_order}-{wanted.max_train_bytes}-{scored_bytes}"
-    file = default_cache() / "ladders" / f"{key}.json"
+    file = cache_folder() / "ladders" / f"{key}.json"
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:

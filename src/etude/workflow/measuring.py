@@ -113,14 +113,6 @@ def seconds_per_step(plan: Plan, steps: int, *, compiled: bool = False) -> float
     return statistics.median(times)
 
 
-def train_briefly(plan: Plan) -> float:
-    """Carry out a plan without a run folder; the bits per byte at its end."""
-    trial = RealTrial(plan)
-    for _ in range(resolved(plan.settings.train.steps, "train.steps")):
-        trial.step()
-    return trial.bits_per_byte()
-
-
 def graph(plan: Plan) -> str:
     """What the compiled code of a plan's step depends on, besides PyTorch."""
     train, device = plan.settings.train, plan.device

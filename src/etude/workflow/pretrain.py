@@ -16,7 +16,6 @@ from pathlib import Path
 from rich.console import Console
 
 from etude.config import TrainSettings, to_toml
-from etude.data.files import default_cache
 from etude.data.prepare import open_prepared
 from etude.errors import EtudeError, InputError
 from etude.evaluate.ladder import Ladder
@@ -30,6 +29,7 @@ from etude.files import (
 )
 from etude.messages import command
 from etude.model.cost import count_parameters
+from etude.places import cache_folder
 from etude.run import RunFolder, free_name
 from etude.train.checkpoint import (
     begun_checkpoints,
@@ -223,9 +223,9 @@ def follow(ranks: Ranks) -> Outcome:
     told: Invitation | None = ranks.invitation()
     if told is None:
         raise SystemExit(0)
-    data = open_prepared(default_cache(), told.data_fingerprint)
+    data = open_prepared(cache_folder(), told.data_fingerprint)
     if data is None:
-        raise EtudeError(f"the text that the first process prepared is not in {default_cache()}: try again")
+        raise EtudeError(f"the text that the first process prepared is not in {cache_folder()}: try again")
     plan = plan_on(data, told.settings)
     require_sound(plan.device)
     state = initial_state(plan)

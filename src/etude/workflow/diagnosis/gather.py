@@ -9,7 +9,6 @@ from statistics import median
 from typing import Any
 
 from etude.config import DeviceSettings, Settings, get_value, load_settings, resolved
-from etude.data.files import default_cache
 from etude.data.prepare import PreparedData, open_prepared
 from etude.data.tokens.coverage import evaluation_windows
 from etude.data.tokens.loader import BatchLoader
@@ -18,6 +17,7 @@ from etude.errors import InputError
 from etude.files import read_object
 from etude.model.folder import load_model_folder
 from etude.model.language_model import LanguageModel
+from etude.places import cache_folder
 from etude.run import RunFolder
 from etude.train.checkpoint import list_checkpoints, newest_good_checkpoint, step_of, verify_checkpoint
 from etude.train.dial import Facts, model_config
@@ -53,7 +53,7 @@ def gather(path: Path) -> Evidence:
         run.status(),
     )
     train_tokens, vocab_size = _count(manifest, "train_tokens", run), _count(manifest, "vocab_size", run)
-    data = open_prepared(default_cache(), str(manifest.get("data_fingerprint")))
+    data = open_prepared(cache_folder(), str(manifest.get("data_fingerprint")))
     network, losses = _measure_network(run, settings, data)
     return Evidence(
         path=path,
