@@ -20,9 +20,12 @@ from etude.data.tokens.vocabulary import train_bpe, train_char
 from etude.errors import InputError
 
 TEXT = "Zoë and André met in Ångström's café.\nSie aß süße Äpfel, für 3 €.\n" * 40
-# Without what the two treat differently: C1 control characters, and characters newer than either library.
+# Without what the two treat differently: C1 control characters, and characters that one of the libraries does not know.
+# Every library knows Unicode 3.2, and a character's normal forms never change once it is assigned.
 CHARS = st.characters(codec="utf-8", exclude_categories=["Cn", "Co"]).filter(
-    lambda char: not "\x80" <= char <= "\x9f" or char == "\x85"
+    lambda char: (
+        unicodedata.ucd_3_2_0.category(char) != "Cn" and (not "\x80" <= char <= "\x9f" or char == "\x85")
+    )
 )
 BITS = [
     "e\u0301",
