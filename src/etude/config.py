@@ -33,9 +33,15 @@ ContextLength = Annotated[int, Field(ge=2, le=2**24)]
 ByteVocabulary = Annotated[int, Field(ge=257, le=2**24)]
 Decay = Annotated[float, Field(ge=0, lt=1)]
 Rate = Annotated[float, Field(gt=0)]
-Names = Annotated[
-    str, BeforeValidator(lambda value: ",".join(value) if isinstance(value, list | tuple) else value)
-]
+
+
+def _joined(value: Any) -> Any:
+    """Return a list of names as one string; anything else as it is, for the validation that follows to judge."""
+    is_names = isinstance(value, list | tuple) and all(isinstance(name, str) for name in value)
+    return ",".join(value) if is_names else value
+
+
+Names = Annotated[str, BeforeValidator(_joined)]
 Rules = Annotated[
     tuple[str, ...], BeforeValidator(lambda value: value.split(",") if isinstance(value, str) else value)
 ]

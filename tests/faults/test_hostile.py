@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from anything import ANYTHING, many, refusal
@@ -68,6 +68,7 @@ def test_bad_files_are_read_or_refused_in_one_line(reader: str, attempts: list[A
 
 @many
 @given(key=st.sampled_from(known_keys()), value=ANYTHING)
+@example(key="data.text_field", value=[None])
 def test_settings_of_any_value(key: str, value: Any) -> None:
     section, name = key.split(".")
     with refusal():
