@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
@@ -19,6 +20,10 @@ install_import_hook(
 )
 
 import torch  # noqa: E402
+
+# No test depends on how fast a machine is, or on what else runs there.
+settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any machine")
 
 REPOSITORY = Path(__file__).parent.parent
 REAL_TEXT = REPOSITORY.parent / "shared" / "data"

@@ -48,7 +48,7 @@ def test_a_shell_reads_the_words_back() -> None:
     assert line.isprintable()
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.lists(st.text(st.characters(exclude_characters="\0"), max_size=8), min_size=1, max_size=4))
 def test_a_shell_reads_any_words_back(words: list[str]) -> None:
     # A surrogate that stands for no byte cannot come from a shell.

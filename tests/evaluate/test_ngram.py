@@ -122,7 +122,7 @@ class TestAgainstTheDictionaryVersion:
 
 
 class TestDistributions:
-    @settings(max_examples=60, deadline=None)
+    @settings(max_examples=60)
     @given(
         st.lists(st.one_of(st.binary(max_size=60), st.text("ab é", max_size=60).map(str.encode)), max_size=6),
         st.binary(max_size=9),
@@ -147,7 +147,7 @@ class TestDistributions:
                 context = bytes(b"abcz"[number // 4**place % 4] for place in range(length))
                 assert math.isclose(model.distribution(context, order).sum(), 1, abs_tol=1e-9)
 
-    @settings(max_examples=40, deadline=None)
+    @settings(max_examples=40)
     @given(st.lists(st.text("abc", max_size=40).map(str.encode), max_size=5), st.binary(max_size=25))
     def test_score_is_the_distribution_read_along_the_document(
         self, documents: list[bytes], text: bytes
@@ -157,7 +157,7 @@ class TestDistributions:
             read = [-math.log(model.distribution(text[:i], order)[text[i]]) for i in range(len(text))]
             np.testing.assert_allclose(model.score(text, order), read, rtol=0, atol=1e-12)
 
-    @settings(max_examples=30, deadline=None)
+    @settings(max_examples=30)
     @given(st.lists(st.binary(max_size=30), min_size=1, max_size=6), st.randoms())
     def test_the_order_of_the_documents_and_empty_ones_change_nothing(
         self, documents: list[bytes], rng: random.Random

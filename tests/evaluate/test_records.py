@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from etude.data.tokens.vocabulary import pattern_for, train_bpe
@@ -151,7 +151,7 @@ json_values = st.recursive(
 )
 
 
-@settings(deadline=None, max_examples=80, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=80)
 @given(data=st.data())
 def test_any_change_is_a_record_or_a_known_error(line: dict[str, Any], data: st.DataObject) -> None:
     changed = dict(line)

@@ -60,7 +60,7 @@ choices = st.builds(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.data(), choices)
 def test_against_an_independent_implementation(data: st.DataObject, s: SamplingSettings) -> None:
     logits = data.draw(logit_rows)
@@ -254,7 +254,7 @@ def test_other_seeds_get_one_line(seed: Any) -> None:
     assert len(str(caught.value)) < 200
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(logits=logit_rows, penalty=st.sampled_from([0.5, 1.0, 1.1, 1.7, 30.0]), data=st.data())
 def test_the_repetition_penalty_is_that_of_transformers(
     logits: list[float], penalty: float, data: st.DataObject

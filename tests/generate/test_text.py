@@ -83,7 +83,7 @@ TOKENIZERS = {
 
 
 @pytest.mark.parametrize("name", ["byte level", "characters", "sentence pieces"])
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     text=st.text(
         st.sampled_from("abc tnéñ日語👩‍🎉\n.") | st.characters(exclude_categories=["Cs"]), max_size=25

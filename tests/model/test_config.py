@@ -143,7 +143,7 @@ _json = st.recursive(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.data(), st.sampled_from(["llama", "qwen3", "gpt2", "mlp"]))
 def test_no_config_json_can_crash_the_reader(data: st.DataObject, name: str) -> None:
     values = config_to_hf(make_config(name))

@@ -171,7 +171,7 @@ def test_a_missing_folder_and_a_file(folder: Path) -> None:
             load_config(path)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(st.data())
 def test_no_bytes_in_a_header_can_crash_the_reader(folder: Path, data: st.DataObject) -> None:
     path = folder / "model.safetensors"

@@ -3,7 +3,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from etude.config import Settings, get_value, known_keys, with_values
@@ -68,7 +68,6 @@ def test_products_are_in_bf16_where_that_is_faster(
     assert resolution.reasons["device.dtype"]
 
 
-@settings(deadline=None)
 @given(
     size=st.sampled_from(["auto", *SIZES]),
     preset=st.sampled_from(["llama", "qwen3", "gpt2", "mlp"]),

@@ -55,7 +55,7 @@ def micro_batch(inputs: Tensor, targets: Tensor) -> MicroBatch:
     return MicroBatch(inputs, targets, int((targets != IGNORE_INDEX).sum()))
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(
     cuts=st.lists(st.integers(1, ROWS), min_size=1, max_size=ROWS),
     ignored=st.sampled_from([0.0, 0.3, 0.9]),

@@ -54,7 +54,7 @@ def test_a_permutation_of_billions_needs_no_memory() -> None:
     assert image.max() < 10**12
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(30, 900), st.integers(2, 25), st.integers(1, 9), st.integers(0, 5), st.integers(0, 3))
 def test_every_window_comes_exactly_once_an_epoch(
     tokens: int, context: int, rows: int, seed: int, epoch: int
