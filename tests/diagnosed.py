@@ -10,7 +10,7 @@ from rich.console import Console
 
 from etude.config import Settings, load_settings
 from etude.data.primer.generator import documents
-from etude.workflow.plan import make_plan
+from etude.workflow.prepare import make_plan
 from etude.workflow.pretrain import fit, start
 
 

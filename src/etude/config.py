@@ -4,7 +4,7 @@
    hashable and comparable.
 2. Values come from the defaults, then a TOML file, then dotted overrides (``train.lr=3e-4``); later wins.
 3. A setting that follows from something else (the size of the corpus, the chosen size of the model) is
-   ``"auto"`` until :mod:`etude.train.dial` resolves it and says why.
+   ``"auto"`` until :mod:`etude.plan.dial` resolves it and says why.
 4. An unknown key is an error that names the nearest known one.
 """
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
+import math
 import os
 import shutil
 import tempfile
@@ -56,6 +57,15 @@ def write_atomic(path: Path, content: bytes | str) -> None:
 def write_json(path: Path, value: Any) -> None:
     """:func:`write_atomic` of readable JSON."""
     write_atomic(path, json_text(value))
+
+
+def json_safe(value: Any) -> Any:
+    """Return ``value`` with None in place of NaN and infinities, which JSON lacks, and lists in place of tuples."""
+    if isinstance(value, dict):
+        return {key: json_safe(member) for key, member in value.items()}
+    if isinstance(value, list | tuple):
+        return [json_safe(member) for member in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def json_text(value: Any) -> str:

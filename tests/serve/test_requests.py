@@ -258,7 +258,7 @@ def test_the_doctors_process_ends_with_the_server() -> None:
     """Its standard input is held by the server: when that is killed, it ends."""
     sleeping = ["timeit", "-n", "1", "-r", "1", "import time; print('begun', flush=True); time.sleep(600)"]
     process = subprocess.Popen(
-        [sys.executable, "-m", "etude.serve.gently", *sleeping],
+        [sys.executable, "-m", "etude.serve.low_priority", *sleeping],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,

@@ -19,7 +19,9 @@ from etude.cli.main import app
 from etude.config import load_settings
 from etude.data.primer.generator import documents
 from etude.errors import EtudeError, InputError
+from etude.evaluate.run_ladder import mend_ladder
 from etude.files import hash_file, json_digest
+from etude.plan.plan import initial_state
 from etude.run import JsonLines, Prefix, RunFolder
 from etude.train.checkpoint import (
     list_checkpoints,
@@ -27,13 +29,11 @@ from etude.train.checkpoint import (
     prune_checkpoints,
     verify_checkpoint,
 )
-from etude.train.plan import initial_state
-from etude.train.trained import load_trained
+from etude.train.load import load_trained
 from etude.watch import forking
 from etude.watch.time_machine import TimeMachine
 from etude.workflow import jobs, pretrain
 from etude.workflow.continuing import reopen
-from etude.workflow.ladders import mend_ladder
 from etude.workflow.pretrain import restore
 from etude.workflow.verify import verify
 

@@ -10,14 +10,14 @@ from rich.console import Console
 from test_pretrain import files_of, stop_after
 
 from etude.config import Settings, with_values
+from etude.plan.pace import Deadline, Pace
+from etude.plan.task_costs import TaskCosts
 from etude.train.loop import Loop
 from etude.train.schedule import lr_factor, planned_step
 from etude.workflow import jobs, pretrain
+from etude.workflow.close import _until, close
 from etude.workflow.history import RunHistory
-from etude.workflow.pace import Deadline, Pace
-from etude.workflow.plan import make_plan
-from etude.workflow.summary import _until, close
-from etude.workflow.task_costs import TaskCosts
+from etude.workflow.prepare import make_plan
 
 STEP, TASKS = 0.5, 2.0
 """Seconds that a step, and what is done every twelfth part of the run, were measured to take."""

@@ -19,7 +19,7 @@ from etude.errors import EtudeError, InputError
 from etude.run import RunFolder
 from etude.train.checkpoint import list_checkpoints, newest_good_checkpoint, step_of, verify_checkpoint
 from etude.workflow import jobs, pretrain, saving
-from etude.workflow.plan import make_plan
+from etude.workflow.prepare import make_plan
 from etude.workflow.saving import disk_use
 from networks import make_config
 from waiting import PATIENCE

@@ -20,11 +20,11 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from etude.errors import EtudeError, InputError
+from etude.files import json_safe
 from etude.serve.access_token import AccessToken
-from etude.serve.asked import Asked
 from etude.serve.facts import facts_of, list_runs
 from etude.serve.guard import LOCAL, Guard
-from etude.serve.plain import plain
+from etude.serve.request import Asked
 from etude.serve.rows import read_from
 from etude.serve.source import source_of
 from etude.serve.verdicts import Doctor
@@ -236,4 +236,4 @@ async def body_of(request: Request) -> Any:
 
 def plain_json(value: Any) -> Response:
     """JSON with null for numbers that it has not."""
-    return JSONResponse(plain(value))
+    return JSONResponse(json_safe(value))

@@ -106,7 +106,7 @@ async def examine(run: Path) -> Verdicts:
     """
     process = await asyncio.create_subprocess_exec(
         sys.executable,
-        *("-m", "etude.serve.gently", "etude", "doctor", str(run.absolute()), "--json"),
+        *("-m", "etude.serve.low_priority", "etude", "doctor", str(run.absolute()), "--json"),
         stdin=asyncio.subprocess.PIPE,  # its end tells the process that this one has ended
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,

@@ -22,9 +22,9 @@ from pathlib import Path
 from typing import IO, Any
 
 from etude.errors import EtudeError
-from etude.serve.asked import Asked
+from etude.files import json_safe
 from etude.serve.line import Line, Waiting
-from etude.serve.plain import plain
+from etude.serve.request import Asked
 from etude.serve.tensor_files import TensorFiles
 
 NICENESS = 10
@@ -196,7 +196,7 @@ class Worker:
         self._say(number, said)
 
     def _say(self, number: Any, said: dict[str, Any]) -> None:
-        text = json.dumps({"id": number, **plain(said)}, ensure_ascii=True, allow_nan=False)
+        text = json.dumps({"id": number, **json_safe(said)}, ensure_ascii=True, allow_nan=False)
         with self._writing:
             print(text, file=self.out, flush=True)
 

@@ -10,7 +10,7 @@ from etude.errors import InputError
 from etude.watch.activity import shortened
 from etude.watch.arithmetic import WeightStep, weight_step
 from etude.watch.names import nearest
-from etude.watch.opened import open_step
+from etude.watch.opened_step import open_step
 from etude.watch.time_machine import TimeMachine
 
 

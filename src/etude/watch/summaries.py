@@ -19,7 +19,7 @@ from torch import Tensor
 
 from etude.model.language_model import LanguageModel
 from etude.watch.forward import Taps, entropy, run_opened
-from etude.watch.nodes import ends
+from etude.watch.saturation import ends
 
 LOOKED_AT = 512
 """Tokens that heads and nodes are looked at on, at most: attention written out takes memory with their square."""
@@ -82,7 +82,7 @@ class Activity:
     Attributes:
         attention_entropy: of each layer, by head: nats, the mean over the queries. The first of them sees itself only.
         dead_units: of each layer: the share of its MLP's nodes that were at the lower end of their activation function
-            on every token (:func:`etude.watch.nodes.ends`). ReLU: never above 0. Smooth ones: less than 1 % of the
+            on every token (:func:`etude.watch.saturation.ends`). ReLU: never above 0. Smooth ones: less than 1 % of the
             input passed, silu below -4.6 and gelu below -2.3; such a node may yet come back. tanh: below -0.99.
     """
 

@@ -17,8 +17,10 @@ from rich.console import Console
 
 from etude.config import TrainSettings, to_toml
 from etude.data.prepare import open_prepared
+from etude.diagnose.machine.self_test import require_sound
 from etude.errors import EtudeError, InputError
 from etude.evaluate.ladder import Ladder
+from etude.evaluate.run_ladder import cached_ladder, mend_ladder
 from etude.files import (
     file_errors_in_one_line,
     hash_file,
@@ -27,10 +29,18 @@ from etude.files import (
     write_atomic,
     write_json,
 )
+from etude.generate.training_samples import Sample, opening_words
 from etude.messages import command
 from etude.model.cost import count_parameters
 from etude.places import cache_folder
+from etude.plan.busy_cores import BusyWatch
+from etude.plan.cadence import checksum_due, evaluation_due, sample_due, save_due, summary_due
+from etude.plan.pace import Deadline, Pace
+from etude.plan.plan import Plan, initial_state, next_token_objective, plan_on, validation_text
+from etude.plan.task_costs import Slowdown, TaskCosts
 from etude.run import RunFolder, free_name
+from etude.show.lines import print_line
+from etude.show.phases import Phases
 from etude.train.checkpoint import (
     begun_checkpoints,
     load_state,
@@ -39,45 +49,25 @@ from etude.train.checkpoint import (
 )
 from etude.train.compilation import compile_objective
 from etude.train.control import SAVE, Control, Held
+from etude.train.display import training_display
 from etude.train.events import Event, Listener
 from etude.train.frozen import own_settings
 from etude.train.loop import LONGEST_SILENCE, Loop, Task, TrainState
 from etude.train.objectives import NextToken, made_ahead
 from etude.train.parallel import ALONE, Ranks
-from etude.train.plan import Plan, initial_state, next_token_objective, plan_on, validation_text
 from etude.train.provenance import FILES, expected_prefix, files_of, logs_of, newest_of, provenance_of
 from etude.train.schedule import last_step
-from etude.train.self_test import require_sound
 from etude.train.spikes import WINDOW, LossWatch
 from etude.train.step import OUT_OF_MEMORY, OutOfMemory
-from etude.workflow.busy import BusyWatch
-from etude.workflow.card import model_card
 from etude.workflow.continuing import Parent, from_any_folder
-from etude.workflow.display import print_line, training_display
 from etude.workflow.history import RunHistory
-from etude.workflow.ladders import cached_ladder, mend_ladder
 from etude.workflow.mending import require_record
-from etude.workflow.pace import Deadline, Pace
-from etude.workflow.phases import Phases
-from etude.workflow.plan import default_name, manifest
+from etude.workflow.model_card import model_card
+from etude.workflow.prepare import default_name, manifest
 from etude.workflow.saving import Save, require_disk
 from etude.workflow.session import Invitation, begin_sitting, memory_noted
 from etude.workflow.signals import asked_to_stop
-from etude.workflow.task_costs import Slowdown, TaskCosts
-from etude.workflow.tasks import (
-    Evaluate,
-    Record,
-    Sample,
-    Summarise,
-    checksum_due,
-    evaluation_due,
-    note_checksum,
-    opening_words,
-    sample_due,
-    save_as_asked,
-    save_due,
-    summary_due,
-)
+from etude.workflow.tasks import Evaluate, Record, Summarise, note_checksum, save_as_asked
 
 TaskRun = Callable[[TrainState], Sequence[Event]]
 
@@ -167,7 +157,8 @@ def _fit(
             raise InputError(f"{run.ladder_file} is missing: put it back, or start a new run")
         title = f"{run.path}: {plan.model.model_type}, {count_parameters(plan.model).total:,} parameters"
         num_steps = last_step(objective.num_steps, state.revisions)
-        display = training_display(console, title, num_steps, ladder, passed)
+        rungs = {rung.order: rung.bits_per_byte for rung in ladder.rungs}
+        display = training_display(console, title, num_steps, rungs, passed)
         control = Control(run.path)
         for problem in control.clear():
             print_line(console, problem)

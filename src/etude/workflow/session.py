@@ -13,8 +13,13 @@ from rich.console import Console
 
 from etude.config import Settings
 from etude.device import forget_peak_memory, peak_memory_bytes
+from etude.diagnose.machine.self_test import require_sound
 from etude.errors import EtudeError, InputError
+from etude.plan.measuring import note_compiled_plan
+from etude.plan.pace import Deadline
+from etude.plan.plan import Plan
 from etude.run import RunFolder
+from etude.show.phases import Phases
 from etude.train.checkpoint import (
     checkpoint_name,
 )
@@ -22,15 +27,10 @@ from etude.train.compilation import compile_objective
 from etude.train.loop import TrainState
 from etude.train.objectives import NextToken
 from etude.train.parallel import Ranks
-from etude.train.plan import Plan
 from etude.train.provenance import FILES, files_of
 from etude.train.schedule import last_step
-from etude.train.self_test import require_sound
 from etude.workflow.continuing import from_any_folder, record_changes
-from etude.workflow.measuring import note_compiled_plan
-from etude.workflow.pace import Deadline
-from etude.workflow.phases import Phases
-from etude.workflow.plan import sitting
+from etude.workflow.prepare import sitting
 
 
 @dataclass(frozen=True)

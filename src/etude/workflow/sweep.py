@@ -17,15 +17,15 @@ from pathlib import Path
 from rich.console import Console
 
 from etude.config import Settings, load_settings, resolved, with_values
+from etude.emergence.sweep_law import predict_largest, say_how_it_came
+from etude.emergence.sweep_plan import Member, SweepPlan, plan_family
 from etude.errors import EtudeError, InputError
+from etude.evaluate.questions import questions_for, suites_for
 from etude.messages import command
 from etude.run import RunFolder
-from etude.workflow.claims import claimed
-from etude.workflow.display import format_duration
-from etude.workflow.plan import prepare_data
-from etude.workflow.probing import questions_for, suites_for
-from etude.workflow.sweep_law import predict_largest, say_how_it_came
-from etude.workflow.sweep_plan import Member, SweepPlan, plan_family
+from etude.show.lines import format_duration
+from etude.workflow.file_lock import claimed
+from etude.workflow.prepare import prepare_data
 
 STOPPED = 75
 LOOK_AGAIN_SECONDS = 15.0
