@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, TypeVar
@@ -169,7 +170,8 @@ class Handlers:
         path = self.run(request)
         await body_of(request)
         await run_in_threadpool(refuse_links_out, path)
-        return plain_json(await unless_gone(request, self._doctor.verdicts(path)))
+        verdicts = await unless_gone(request, self._doctor.verdicts(path))
+        return plain_json([asdict(verdict) for verdict in verdicts])
 
     async def ask(self, request: Request) -> Response:
         question = await body_of(request)

@@ -54,15 +54,13 @@ _EFFECTS = {
 _STYLES = {"problem": "bold red", "notice": "yellow"}
 
 
-def diagnose(run: Path, console: Console) -> list[Verdict]:
+def diagnose(run: Path) -> list[Verdict]:
     """Return the verdict of every rule: the worst first, and of equally bad ones the cause before its effects.
 
     Raises:
         InputError: there is no run, or its settings, manifest or ladder are damaged.
     """
-    with console.status("reading the run and its text"):
-        evidence = gather(run)
-    return sorted(judged(evidence), key=lambda verdict: SEVERITIES.index(verdict.severity))
+    return sorted(judged(gather(run)), key=lambda verdict: SEVERITIES.index(verdict.severity))
 
 
 def judged(evidence: Evidence) -> list[Verdict]:
@@ -86,7 +84,8 @@ def show(run: Path, console: Console, *, json_lines: bool = False) -> bool:
     Raises:
         InputError: as :func:`diagnose` does.
     """
-    verdicts = diagnose(run, console)
+    with console.status("reading the run and its text"):
+        verdicts = diagnose(run)
     if json_lines:
         for verdict in verdicts:
             line = json.dumps(dataclasses.asdict(verdict), ensure_ascii=False)
