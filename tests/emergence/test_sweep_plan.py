@@ -12,7 +12,7 @@ import pytest
 from etude.config import DeviceSettings, Settings
 from etude.emergence.sweep_plan import FILE, Member, SweepPlan
 from etude.errors import InputError
-from etude.workflow.file_lock import claimed
+from etude.files import file_lock
 from etude.workflow.sweep import _examination, _to_do
 
 
@@ -96,8 +96,9 @@ def test_two_processes_do_not_take_the_same_member(tmp_path: Path) -> None:
     plan = written(tmp_path / "sweep")
     lock = plan.progress / "64x2-seed1.lock"
     program = (
-        "import sys, pathlib; from etude.workflow.file_lock import claimed\n"
-        "with claimed(pathlib.Path(sys.argv[1])) as claim: print(claim is not None, flush=True); sys.stdin.readline()"
+        "import sys, pathlib; from etude.files import file_lock\n"
+        "with file_lock(pathlib.Path(sys.argv[1]), wait=False) as lock:\n"
+        "    print(lock is not None, flush=True); sys.stdin.readline()"
     )
     other = subprocess.Popen(
         [sys.executable, "-c", program, str(lock)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
@@ -107,5 +108,5 @@ def test_two_processes_do_not_take_the_same_member(tmp_path: Path) -> None:
     assert [member.name for member in _to_do(plan, {})] == ["64x2-seed2"]
     other.kill()  # a lock ends with its process
     other.wait()
-    with claimed(lock) as ours:
+    with file_lock(lock, wait=False) as ours:
         assert ours

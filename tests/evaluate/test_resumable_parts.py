@@ -77,7 +77,7 @@ def script(tmp_path: Path, parts: Parts, pause: float) -> subprocess.Popen[bytes
     code = (
         "import sys; from functools import partial; from pathlib import Path\n"
         f"sys.path[:0] = {[str(folder) for folder in Path(__file__).parents[:2]]!r}\n"
-        "from test_parts import Parts, done_in_parts, start\n"
+        "from test_resumable_parts import Parts, done_in_parts, start\n"
         f"parts = Parts(Path({str(parts.within)!r}), {parts.identity!r}, {parts.count})\n"
         f"done_in_parts(parts, partial(start, Path({str(tmp_path / 'log')!r}), {pause}))\n"
     )

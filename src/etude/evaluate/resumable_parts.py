@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import json
 import multiprocessing
-import os
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +18,7 @@ from etude.config import MOST_THREADS, Auto
 from etude.data.files import key_of
 from etude.device import available_cores
 from etude.errors import InputError
-from etude.files import hash_file, read_json, write_atomic, write_failure
+from etude.files import file_lock, hash_file, read_json, write_atomic, write_failure
 from etude.system import end_with_parent
 
 SCHEMA = 1
@@ -149,8 +147,9 @@ def _take_parts(parts: Parts, start: Start, missing: Sequence[int], report: Repo
     left = list(missing)
     for wait in (False, True):  # first what is free; then, when others are done with theirs, what they left
         for number in left:
-            with _held(parts, number, wait) as held:
-                if not held or parts.found(number) is not None:
+            # A byte of one file for each part: no files of locks are left behind.
+            with file_lock(parts.folder / ".lock", wait=wait, byte=number) as lock:
+                if lock is None or parts.found(number) is not None:
                     continue
                 if work is None:
                     work = start()
@@ -158,27 +157,3 @@ def _take_parts(parts: Parts, start: Start, missing: Sequence[int], report: Repo
             if report is not None:
                 report(parts.num_done(), parts.count)
         left = parts.missing()
-
-
-@contextmanager
-def _held(parts: Parts, number: int, wait: bool) -> Iterator[bool]:
-    """Whether this process alone may work on the part meanwhile; the lock ends with the process."""
-    try:
-        import fcntl
-    except ImportError:  # Windows: two at once would only do the work twice
-        yield True
-        return
-    try:
-        descriptor = os.open(parts.folder / ".lock", os.O_RDWR | os.O_CREAT, 0o666)
-    except OSError as error:
-        raise write_failure(parts.folder, error) from error
-    try:
-        # A byte of one file for each part: no files of locks are left behind.
-        fcntl.lockf(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB), 1, number)
-        held = True
-    except (BlockingIOError, PermissionError):
-        held = False
-    try:
-        yield held
-    finally:
-        os.close(descriptor)

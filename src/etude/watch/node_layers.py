@@ -9,12 +9,12 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from etude.errors import InputError
+from etude.messages import suggest_name
 from etude.model.language_model import LanguageModel
 from etude.model.layers import GatedMLP
 from etude.model.mlp import WindowMLP
 from etude.model.transformer import Transformer
 from etude.watch.forward import LOGITS
-from etude.watch.names import nearest
 from etude.watch.reconciliation import nodes_of
 
 
@@ -72,7 +72,7 @@ def wiring_of(model: LanguageModel, layer: str) -> Wiring:
     """
     found = {path: (reads, linear) for path, reads, linear in nodes_of(model)}
     if layer not in found:
-        raise InputError(f"no layer of nodes is called '{layer}': {nearest(layer, list(found))}")
+        raise InputError(f"no layer of nodes is called '{layer}': {suggest_name(layer, list(found))}")
     reads, linear = found[layer]
     if isinstance(model, WindowMLP):
         return Wiring(layer, linear.out_features, reads, "model.hidden", None, "lm_head", LOGITS)

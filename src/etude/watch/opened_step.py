@@ -19,6 +19,7 @@ from etude.config import Settings, resolved
 from etude.data.tokens.coverage import IGNORE_INDEX
 from etude.device import free_memory_bytes
 from etude.errors import InputError
+from etude.messages import suggest_name
 from etude.model.build import empty_model, materialise
 from etude.model.dropout import Dropout, kept_scale
 from etude.model.language_model import LanguageModel
@@ -29,7 +30,6 @@ from etude.train.optimizer import UpdateRules
 from etude.train.schedule import momentum
 from etude.train.step import MicroBatch, apply_gradient, batch_gradient, clip_factor
 from etude.watch.forward import LOGITS, Taps, activation_bytes, every_activation, run_opened
-from etude.watch.names import nearest
 from etude.watch.proof import Proof
 from etude.watch.time_machine import Era, TimeMachine
 from etude.watch.update import Hyperparameters, ParameterUpdate, hyperparameters
@@ -158,7 +158,7 @@ class OpenedStep:
             InputError: no parameter has that name.
         """
         if name not in self.gradients:
-            raise InputError(f"no parameter is called '{name}': {nearest(name, list(self.gradients))}")
+            raise InputError(f"no parameter is called '{name}': {suggest_name(name, list(self.gradients))}")
         return ParameterUpdate(
             name,
             self.before.weights[name],
