@@ -29,8 +29,8 @@ from etude.train.checksum import checksum
 from etude.train.compilation import compile_objective
 from etude.train.loop import Loop, Task, TrainState
 from etude.train.validation import ValidationText
+from etude.workflow.fit import watching_tasks
 from etude.workflow.prepare import make_plan
-from etude.workflow.pretrain import watching_tasks
 from etude.workflow.tasks import Record
 from memory import MemoryWatch
 

@@ -25,8 +25,8 @@ from typing import Any
 
 from etude.plan.plan import initial_state, next_token_objective
 from etude.train.loop import Loop
-from etude.workflow.pretrain import start
 from etude.workflow.saving import Save
+from etude.workflow.start import start
 from etude_side import quiet_plan, settings_of
 from harness import Spread, markdown_table, write_result
 

@@ -174,8 +174,8 @@ def _read_resume(folder: Path) -> None:
     from etude.files import read_object
     from etude.plan.plan import initial_state
     from etude.workflow.continuing import reopen
+    from etude.workflow.fit import restore
     from etude.workflow.history import RunHistory
-    from etude.workflow.pretrain import restore
 
     console = _silence()
     plan, run = reopen(folder, (), console)

@@ -28,7 +28,7 @@ from etude.plan.sizes import SHAPES, Size
 from etude.plan.time_budget import SHARE, Promise, choose_size, require_time
 from etude.show.phases import Phases
 from etude.train.compilation import foreseen_seconds
-from etude.workflow import jobs, pretrain
+from etude.workflow import fit, jobs
 from etude.workflow import prepare as plan
 from etude.workflow.prepare import make_plan, prepare_data
 
@@ -129,7 +129,7 @@ def promise_of(data: PreparedData, settings: Settings, machine: FakeMachine, sec
 
 @dataclass
 class SimulatedRun:
-    """What comes after the plan, on the same clock, as ``pretrain.fit`` and ``Loop.run`` do it."""
+    """What comes after the plan, on the same clock, as ``fit.fit`` and ``Loop.run`` do it."""
 
     machine: FakeMachine
     promise: Promise
@@ -360,9 +360,7 @@ def test_a_run_for_a_time_keeps_its_settings_and_says_what_it_promised(
     timed_settings: Settings, console: Console, fake: FakeMachine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A real run, a few steps long: how many is for a pace that does not look at the clock."""
-    monkeypatch.setattr(
-        pretrain, "Pace", lambda deadline: lambda step, steps, seconds: 25 if step == 9 else None
-    )
+    monkeypatch.setattr(fit, "Pace", lambda deadline: lambda step, steps, seconds: 25 if step == 9 else None)
     values = {"train.seconds": 3600.0, "model.size": "nano", "device.compile": False}
     outcome = jobs.grow(with_values(timed_settings, values), console)
     assert (outcome.reason, outcome.step) == ("finished", 25)

@@ -32,9 +32,9 @@ from etude.train.checkpoint import (
 from etude.train.load import load_trained
 from etude.watch import forking
 from etude.watch.time_machine import TimeMachine
-from etude.workflow import jobs, pretrain
+from etude.workflow import fit, jobs
 from etude.workflow.continuing import reopen
-from etude.workflow.pretrain import restore
+from etude.workflow.fit import restore
 from etude.workflow.verify import verify
 
 LAST = "step-00000006"
@@ -405,7 +405,7 @@ def test_a_tokenizer_that_changes_while_the_run_trains_is_not_copied(
     with pytest.MonkeyPatch.context() as patch:
         stop_after(patch, 7)
         patch.setattr(
-            "etude.workflow.pretrain.begin_sitting",
+            "etude.workflow.fit.begin_sitting",
             _then(lambda: flip(run.tokenizer / "tokenizer_config.json")),
         )
         with pytest.raises(
@@ -419,7 +419,7 @@ def test_a_tokenizer_that_changes_while_the_run_trains_is_not_copied(
 
 def _then(do: Callable[[], object]) -> Callable[..., None]:
 
-    begin = pretrain.begin_sitting
+    begin = fit.begin_sitting
 
     def begin_and_do(*arguments: Any) -> None:
         begin(*arguments)

@@ -34,7 +34,7 @@ from etude.train.checkpoint import (
 from etude.train.loop import Loop
 from etude.train.objectives import NextToken
 from etude.train.spikes import LossWatch
-from etude.workflow import jobs, pretrain
+from etude.workflow import jobs, start
 from etude.workflow.prepare import make_plan
 
 
@@ -515,7 +515,7 @@ def test_a_failed_start_leaves_no_run(
     def full(*args: Any) -> None:
         raise EtudeError("no space")
 
-    monkeypatch.setattr(pretrain, "manifest", full)
+    monkeypatch.setattr(start, "manifest", full)
     with pytest.raises(EtudeError, match="no space"):
         jobs.grow(with_values(small_settings, {"run.name": "mine"}), console)
     monkeypatch.undo()

@@ -26,8 +26,8 @@ from etude.plan.plan import Plan
 from etude.run import RunFolder
 from etude.show.lines import format_duration, printable, say
 from etude.train.load import load_trained
+from etude.workflow.fit import Outcome
 from etude.workflow.history import RunHistory
-from etude.workflow.pretrain import Outcome
 
 BROKEN_RATE = 4
 """How many times lower the rates are that a run gets next whose loss diverged."""

@@ -33,9 +33,10 @@ from etude.train.parallel import Ranks, joined
 from etude.workflow import continuing
 from etude.workflow.close import close, promise_sentence
 from etude.workflow.continuing import reopen
+from etude.workflow.fit import Outcome, fit, follow
 from etude.workflow.prepare import default_name, make_plan, prepare_data
-from etude.workflow.pretrain import Outcome, fit, follow, start
 from etude.workflow.saving import disk_use
+from etude.workflow.start import start
 
 
 def grow(

@@ -1,18 +1,15 @@
-"""From settings to a plan, with progress shown; what a run's manifest says of it; what a run is called."""
+"""Prepare: the text as tokens, the settings as a plan, and the name of the run, with progress shown."""
 
 from __future__ import annotations
 
-import dataclasses
-import sys
 import time
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 
 from etude.config import Settings, get_value, known_keys
 from etude.data.prepare import PreparedData
-from etude.device import available_cores, choose_device, describe_machine
+from etude.device import available_cores, choose_device
 from etude.messages import command
 from etude.plan.busy_cores import busy_cores, threads_beside
 from etude.plan.dial import MAX_EPOCHS
@@ -24,7 +21,6 @@ from etude.show.phases import Phases
 from etude.show.progress import data_progress
 from etude.train.run_data import prepared
 
-MANIFEST_SCHEMA = 1
 WORTH_SAYING = 0.02
 """Of the time asked for, that a run ends early because its text is read out."""
 
@@ -114,48 +110,6 @@ def _where_report_is(settings: Settings) -> str:
             plain = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
             words += ["--set", f"{key}={plain}"]
     return f"All of it: {command(*words)}"
-
-
-def manifest(plan: Plan) -> dict[str, Any]:
-    """What manifest.json says: enough to know later what this run was, and why its settings are as they are."""
-    data = plan.data
-    return {
-        "schema": MANIFEST_SCHEMA,
-        "command": command(*sys.argv[1:]),
-        "seed": plan.settings.run.seed,
-        "sources": list(plan.settings.data.sources),
-        "data_fingerprint": data.fingerprint,
-        "corpus_hash": data.corpus_hash,
-        "tokenizer_hash": data.tokenizer.hash,
-        "vocab_size": data.tokenizer.vocab_size,
-        "train_tokens": data.train.num_tokens,
-        "train_bytes": data.train.source_bytes,
-        "validation_tokens": data.validation.num_tokens,
-        "validation_bytes": data.validation.source_bytes,
-        "data_report": data.report.as_json(),
-        "derived": {
-            key: {"value": get_value(plan.settings, key), "reason": reason}
-            for key, reason in plan.resolution.reasons.items()
-        },
-        "expected_bits_per_byte": dataclasses.astuple(plan.expected) if plan.expected else None,
-        "sittings": [],
-    }
-
-
-def sitting(
-    plan: Plan, step: int, compiled: bool, processes: int, self_test: dict[str, float]
-) -> dict[str, Any]:
-    """What the manifest says of one time that the run was at work: where, with what, from which step, and the largest
-    errors of the device in its self-test.
-    """
-    return {
-        "from_step": step,
-        "began": time.time(),
-        "compiled": compiled,
-        "processes": processes,
-        "self_test": self_test,
-        "machine": describe_machine(plan.device),
-    }
 
 
 def default_name(settings: Settings) -> str:

@@ -1,8 +1,9 @@
-"""The main job: from a person's own text to a language model.
+"""Fit: train a run from where it stands.
 
-1. ``start`` makes the run folder; :mod:`etude.workflow.continuing` finds the one that an earlier sitting left.
-2. ``fit`` goes round the loop with the tasks and listeners that make it a run.
-3. Other processes of ``torchrun`` ``follow``: the same loop without tasks and listeners, on their rows of the batches.
+1. :func:`fit` runs the loop with the tasks and listeners that make it a run; :mod:`etude.workflow.start` made its folder,
+   or :mod:`etude.workflow.continuing` found it.
+2. The other processes of ``torchrun`` :func:`follow`: the same loop on their rows of the batches, without tasks and
+   listeners.
 """
 
 from __future__ import annotations
@@ -11,23 +12,17 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
 from rich.console import Console
 
-from etude.config import TrainSettings, to_toml
+from etude.config import TrainSettings
 from etude.data.prepare import open_prepared
 from etude.diagnose.machine.self_test import require_sound
 from etude.errors import EtudeError, InputError
 from etude.evaluate.ladder import Ladder
-from etude.evaluate.run_ladder import cached_ladder, mend_ladder
+from etude.evaluate.run_ladder import mend_ladder
 from etude.files import (
     file_errors_in_one_line,
-    hash_file,
-    staged_folder,
-    sweep_staging,
-    write_atomic,
-    write_json,
 )
 from etude.generate.training_samples import Sample, opening_words
 from etude.messages import command
@@ -38,7 +33,7 @@ from etude.plan.cadence import checksum_due, evaluation_due, sample_due, save_du
 from etude.plan.pace import Deadline, Pace
 from etude.plan.plan import Plan, initial_state, next_token_objective, plan_on, validation_text
 from etude.plan.task_costs import Slowdown, TaskCosts
-from etude.run import RunFolder, free_name
+from etude.run import RunFolder
 from etude.show.lines import print_line
 from etude.show.phases import Phases
 from etude.train.checkpoint import (
@@ -55,16 +50,14 @@ from etude.train.frozen import own_settings
 from etude.train.loop import LONGEST_SILENCE, Loop, Task, TrainState
 from etude.train.objectives import NextToken, made_ahead
 from etude.train.parallel import ALONE, Ranks
-from etude.train.provenance import FILES, expected_prefix, files_of, logs_of, newest_of, provenance_of
+from etude.train.provenance import expected_prefix, logs_of, newest_of, provenance_of
 from etude.train.schedule import last_step
 from etude.train.spikes import WINDOW, LossWatch
 from etude.train.step import OUT_OF_MEMORY, OutOfMemory
-from etude.workflow.continuing import Parent, from_any_folder
 from etude.workflow.history import RunHistory
 from etude.workflow.mending import require_record
 from etude.workflow.model_card import model_card
-from etude.workflow.prepare import default_name, manifest
-from etude.workflow.saving import Save, require_disk
+from etude.workflow.saving import Save
 from etude.workflow.session import Invitation, begin_sitting, memory_noted
 from etude.workflow.signals import asked_to_stop
 from etude.workflow.tasks import Evaluate, Record, Summarise, note_checksum, save_as_asked
@@ -79,36 +72,6 @@ class Outcome:
     run: RunFolder
     reason: str  # finished or stopped
     step: int
-
-
-def start(plan: Plan, console: Console, parent: Parent | None = None) -> RunFolder:
-    """Make the run folder, whole: tokenizer, n-gram ladder, manifest and settings, before step 0.
-
-    A run that is forked off a ``parent`` begins with what that leaves it.
-
-    Raises:
-        InputError: the name is taken.
-        EtudeError: the folder cannot be written, or has no room for the checkpoints of the run.
-    """
-    settings = plan.settings
-    folder, name = Path(settings.run.folder), settings.run.name
-    run = RunFolder.new(folder, free_name(folder, default_name(settings)) if name == "auto" else name)
-    require_disk(plan, folder)
-    sweep_staging(folder)  # what processes that were killed while they did this have left
-    ladder = cached_ladder(plan, console)
-    with staged_folder(run.path, replace=False) as staging:
-        made = RunFolder(staging)
-        plan.data.tokenizer.save(made.tokenizer)
-        write_json(made.ladder_file, ladder.to_json())
-        write_atomic(made.settings_file, to_toml(from_any_folder(settings)))
-        hashes = {"settings_hash": hash_file(made.settings_file), FILES: files_of(made)}
-        record = {**manifest(plan), **hashes}
-        if parent is not None:
-            record["parent"] = parent.record()
-        made.write_manifest(record)
-        if parent is not None:
-            parent.bequeath(made)
-    return run
 
 
 def fit(
