@@ -19,13 +19,13 @@ from shutil import which
 
 from rich.console import Console
 
+from etude.emergence.command import emergence
+from etude.emergence.study import Ability, Study, law_of
+from etude.emergence.sweep_plan import SweepPlan
+from etude.emergence.words import interval_of, law_lines, score_of
 from etude.evaluate.records import read_records
 from etude.files import read_object
-from etude.workflow.emergence import emergence
-from etude.workflow.emergence_study import Ability, Study, law_of
-from etude.workflow.emergence_words import interval_of, law_lines, score_of
 from etude.workflow.history import RunHistory
-from etude.workflow.sweep_plan import SweepPlan
 from harness import markdown_table, put_block
 
 REPOSITORY = Path(__file__).parent.parent

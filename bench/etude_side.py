@@ -23,14 +23,14 @@ from etude.data.tokens.parts import TokenPart
 from etude.device import Dtype, choose_device, measured_peak_flops
 from etude.evaluate.ladder import build_ladder
 from etude.model.cost import count_parameters, training_flops_per_token
+from etude.plan.plan import Plan, initial_state, next_token_objective, plan_on
 from etude.run import RunFolder
 from etude.train.checksum import checksum
 from etude.train.compilation import compile_objective
 from etude.train.loop import Loop, Task, TrainState
-from etude.train.plan import Plan, initial_state, next_token_objective, plan_on
 from etude.train.validation import ValidationText
-from etude.workflow.plan import make_plan
-from etude.workflow.pretrain import watching_tasks
+from etude.workflow.fit import watching_tasks
+from etude.workflow.prepare import make_plan
 from etude.workflow.tasks import Record
 from memory import MemoryWatch
 

@@ -23,10 +23,10 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from etude.plan.plan import initial_state, next_token_objective
 from etude.train.loop import Loop
-from etude.train.plan import initial_state, next_token_objective
-from etude.workflow.pretrain import start
 from etude.workflow.saving import Save
+from etude.workflow.start import start
 from etude_side import quiet_plan, settings_of
 from harness import Spread, markdown_table, write_result
 

@@ -1,7 +1,7 @@
 """Fit the forecast of ``--time`` to real runs: which loss a network reaches, told from pilots of a few seconds.
 
     python bench/forecast.py run --data FOLDER speeches primer    # train what is not in results/forecast.json yet
-    python bench/forecast.py fit                                  # the constants of src/etude/train/forecast.py
+    python bench/forecast.py fit                                  # the constants of src/etude/plan/forecast.py
 
 FOLDER holds tinyshakespeare.txt and the folder speeches. ``fit`` prints the constants, and for every text how far its
 runs fall from a forecast that was fitted to the other texts only.
@@ -18,7 +18,7 @@ from typing import Any
 
 from scipy.optimize import least_squares
 
-from etude.train.forecast import effective_parameters, effective_tokens
+from etude.plan.forecast import effective_parameters, effective_tokens
 from recipe import train
 
 RESULTS = Path(__file__).parent / "results" / "forecast.json"

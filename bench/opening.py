@@ -27,7 +27,7 @@ from rich.console import Console
 from etude.config import load_settings, resolved
 from etude.device import measured_bandwidth, measured_peak_flops
 from etude.model.cost import count_parameters, training_flops_per_token
-from etude.watch.opened import open_step
+from etude.watch.opened_step import open_step
 from etude.watch.reconciliation import reconcile
 from etude.watch.time_machine import TimeMachine
 from etude.workflow import jobs

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from etude.workflow.plot_layout import place_labels
+from etude.show.layout import place_labels
 from harness import Spread
 
 LABEL_GAP = 0.035

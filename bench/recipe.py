@@ -20,10 +20,10 @@ from rich.console import Console
 
 from etude.config import load_settings, resolved
 from etude.model.cost import count_parameters
+from etude.plan.plan import initial_state, next_token_objective
 from etude.train.loop import Loop
-from etude.train.plan import initial_state, next_token_objective
 from etude.train.validation import ValidationText
-from etude.workflow.plan import make_plan
+from etude.workflow.prepare import make_plan
 
 
 def train(sources: Sequence[str], overrides: Sequence[str], eval_tokens: int | None = None) -> dict[str, Any]:

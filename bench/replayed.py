@@ -21,7 +21,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from etude.watch.opened import open_step
+from etude.watch.opened_step import open_step
 from etude.watch.reconciliation import reconcile
 from etude.watch.time_machine import TimeMachine
 from harness import RESULTS, Spread, markdown_table, write_result

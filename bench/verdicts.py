@@ -3,7 +3,7 @@
     python bench/verdicts.py
 
 Each study has 3 seeds, 12 to 20 checkpoints on a logarithmic grid and 256 items, or 64, the default of `etude sweep`
-(`etude.evaluate.emergence.simulated` says how items and networks scatter). The rules of the verdict were chosen on the
+(`etude.emergence.simulated` says how items and networks scatter). The rules of the verdict were chosen on the
 studies of --seed 1; the result is of other studies. Beside the table of planted truths: what is said of rises that take
 a given factor in x, and how often the loss law's interval holds the loss of a new run of four times the largest size.
 A verdict that says it is undecided is counted by itself, neither right nor wrong.
@@ -21,10 +21,10 @@ from typing import Any
 
 import numpy as np
 
-from etude.evaluate.emergence.curves import Curve
-from etude.evaluate.emergence.law import EndOfRun, fit_law
-from etude.evaluate.emergence.simulated import RIGHT, Truth, error_rates
-from etude.evaluate.emergence.verdict import Word, verdict
+from etude.emergence.curves import Curve
+from etude.emergence.law import EndOfRun, fit_law
+from etude.emergence.simulated import RIGHT, Truth, error_rates
+from etude.emergence.verdict import Word, verdict
 from etude.evaluate.statistics import wilson
 from harness import RESULTS, markdown_table, put_block, write_result
 

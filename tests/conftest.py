@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 from pathlib import Path
 
@@ -15,11 +16,20 @@ from jaxtyping import install_import_hook
 
 # Public tensor functions state their shapes; in the tests every call is checked against them.
 install_import_hook(
-    ["etude.model", "etude.train.loss", "etude.train.muon", "etude.evaluate.scoring", "etude.generate"],
+    [
+        "etude.model",
+        "etude.train.loss",
+        "etude.train.muon",
+        *(f"etude.generate.{name}" for name in ("decoder", "engine", "sampling", "scoring", "stop", "text")),
+    ],
     "beartype.beartype",
 )
 
 import torch  # noqa: E402
+from rich.console import Console  # noqa: E402
+
+from etude.config import Settings, load_settings  # noqa: E402
+from etude.data.primer.generator import documents  # noqa: E402
 
 # No test depends on how fast a machine is, or on what else runs there.
 settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -40,12 +50,51 @@ def _private_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest
     monkeypatch.setenv("ETUDE_CACHE", str(tmp_path_factory.mktemp("cache")))
 
 
+@pytest.fixture
+def text_folder(tmp_path: Path) -> Path:
+    """Sixty small documents of real prose."""
+    folder = tmp_path / "text"
+    folder.mkdir()
+    for number, document in enumerate(documents(3, 60_000)):
+        (folder / f"{number:03d}.txt").write_text(document.text)
+    return folder
+
+
+@pytest.fixture
+def small_settings(text_folder: Path, tmp_path: Path) -> Settings:
+    """Nano, a dozen steps, eager: a whole run in about a second."""
+    values = {
+        "data.sources": (str(text_folder),),
+        "data.workers": 1,
+        "tokenizer.vocab_size": 300,
+        "model.size": "nano",
+        "model.hidden_size": 32,
+        "train.steps": 12,
+        "train.context": 32,
+        "train.batch_rows": 4,
+        "train.log_every": 3,
+        "train.eval_every": 4,
+        "train.sample_every": 6,
+        "train.checkpoint_every": 5,
+        "train.eval_tokens": 500,
+        "run.folder": str(tmp_path / "runs"),
+        "device.compile": False,
+        "device.threads": 1,
+    }
+    return load_settings(values=values)
+
+
+@pytest.fixture
+def console() -> Console:
+    return Console(file=io.StringIO(), width=120)
+
+
 SLOW = (
     "tests/browser/",
     "tests/faults/test_faults.py",
     "tests/interop/test_lm_eval.py",
-    "tests/evaluate/test_in_parts.py",
-    "tests/workflow/test_evaluate.py",
+    "tests/evaluate/test_resumable_evaluation.py",
+    "tests/evaluate/test_evaluate.py",
     "tests/workflow/test_studies.py",
     "tests/workflow/test_sweep_killed.py",
 )
@@ -63,7 +112,7 @@ LONGEST_FIRST = (
     "tests/workflow/test_watching.py",
     "tests/watch/test_replay.py",
     "tests/workflow/test_controlled.py",
-    "tests/workflow/test_timed.py",
+    "tests/plan/test_time_budget.py",
     "tests/generate/test_decoder.py",
     "tests/workflow/test_pretrain.py",
     "tests/e2e/test_recipe.py",

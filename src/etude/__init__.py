@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from etude.config import Settings, load_settings
     from etude.errors import EtudeError, InputError
+    from etude.evaluate.loss_plot.plot import plot_runs
+    from etude.generate.language import Language, load
     from etude.generate.sampling import SamplingSettings
     from etude.workflow.jobs import grow, resume
-    from etude.workflow.language import Language, load
-    from etude.workflow.plot import plot_runs
 
 __version__ = "0.1.0"
 __all__ = [
@@ -39,12 +39,12 @@ __all__ = [
 _HOMES = {
     "EtudeError": "etude.errors",
     "InputError": "etude.errors",
-    "Language": "etude.workflow.language",
+    "Language": "etude.generate.language",
     "SamplingSettings": "etude.generate.sampling",
     "Settings": "etude.config",
-    "load": "etude.workflow.language",
+    "load": "etude.generate.language",
     "load_settings": "etude.config",
-    "plot_runs": "etude.workflow.plot",
+    "plot_runs": "etude.evaluate.loss_plot.plot",
     "resume": "etude.workflow.jobs",
     "grow": "etude.workflow.jobs",
 }

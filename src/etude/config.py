@@ -4,7 +4,7 @@
    hashable and comparable.
 2. Values come from the defaults, then a TOML file, then dotted overrides (``train.lr=3e-4``); later wins.
 3. A setting that follows from something else (the size of the corpus, the chosen size of the model) is
-   ``"auto"`` until :mod:`etude.train.dial` resolves it and says why.
+   ``"auto"`` until :mod:`etude.plan.dial` resolves it and says why.
 4. An unknown key is an error that names the nearest known one.
 """
 
@@ -19,7 +19,7 @@ import tomli_w
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from etude.errors import InputError
-from etude.messages import nearest_key
+from etude.messages import suggest_key
 from etude.settings_file import escape_advice, mangled_path_advice, read_toml
 from etude.untrusted import shown
 
@@ -329,12 +329,7 @@ def _refuse_unknown(keys: Sequence[str]) -> None:
     known = known_keys()
     for key in keys:
         if key not in known:
-            raise InputError(f"unknown setting '{shown(key)}'{_nearest(key, known)}")
-
-
-def _nearest(key: str, known: Sequence[str]) -> str:
-    found = nearest_key(key, known)
-    return ": `etude settings` lists all of them" if found is None else f": did you mean '{found}'?"
+            raise InputError(f"unknown setting '{shown(key)}': {suggest_key(key, known)}")
 
 
 def _parse_override(text: str) -> tuple[str, Any]:
@@ -378,7 +373,7 @@ def _explain(error: ValidationError) -> str:
     location = [str(part) for part in first["loc"] if not str(part).startswith(("literal[", "constrained-"))]
     key = ".".join(location[:2])
     if first["type"] == "extra_forbidden":
-        return f"unknown setting '{shown(key)}'{_nearest(key, known_keys())}"
+        return f"unknown setting '{shown(key)}': {suggest_key(key, known_keys())}"
     # A value of "int or auto" reports one problem for each alternative; the useful one is not the literal's.
     same_key = [e for e in error.errors() if e["loc"][:2] == first["loc"][:2]]
     useful = next((e for e in same_key if e["type"] != "literal_error"), first)

@@ -32,7 +32,7 @@ Dtype = Literal["fp32", "bf16"]
 class Device:
     """Where and how the arithmetic of a run happens. Parameters are fp32 whatever ``dtype`` says.
 
-    A processor computes in fp32 unless told; for a run the dial decides (``etude.train.dial``), by ``fast_bf16``.
+    A processor computes in fp32 unless told; for a run the dial decides (``etude.plan.dial``), by ``fast_bf16``.
     """
 
     kind: Literal["cpu", "cuda", "mps"]

@@ -9,8 +9,10 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
+import math
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -56,6 +58,15 @@ def write_atomic(path: Path, content: bytes | str) -> None:
 def write_json(path: Path, value: Any) -> None:
     """:func:`write_atomic` of readable JSON."""
     write_atomic(path, json_text(value))
+
+
+def json_safe(value: Any) -> Any:
+    """Return ``value`` with None in place of NaN and infinities, which JSON lacks, and lists in place of tuples."""
+    if isinstance(value, dict):
+        return {key: json_safe(member) for key, member in value.items()}
+    if isinstance(value, list | tuple):
+        return [json_safe(member) for member in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def json_text(value: Any) -> str:
@@ -255,17 +266,60 @@ def _new_staging(final: Path) -> tuple[Path, int | None]:
 
 def _lock(folder: Path, *, wait: bool) -> int | None:
     """A descriptor that locks ``folder`` until it is closed; None when it is locked or cannot be."""
-    try:
-        import fcntl
-    except ImportError:  # Windows
+    if sys.platform == "win32":
         return None
     descriptor = os.open(folder, os.O_RDONLY)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        if _take_lock(descriptor, wait=wait):
+            return descriptor
     except OSError:
+        pass
+    os.close(descriptor)
+    return None
+
+
+@contextmanager
+def file_lock(path: Path, *, wait: bool, byte: int | None = None) -> Iterator[int | None]:
+    """Hold a lock while the block runs; yields its descriptor, or None where another process holds it.
+
+    The lock ends with the last process that has the descriptor, also when that is killed. Without locks (Windows) every
+    caller gets it: two processes then do the same work, and the last one's files stand.
+
+    Args:
+        path: a file, made where it is missing; its content is left alone.
+        wait: whether to wait for another process to release the lock.
+        byte: the offset of one byte, to lock it alone; it then excludes other processes, not threads of this one.
+
+    Raises:
+        EtudeError: the file cannot be made.
+    """
+    # Not followed: a link in a folder from elsewhere would have another file locked.
+    flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)
+    try:
+        descriptor = os.open(path, flags, 0o666)
+    except OSError as error:
+        raise write_failure(path, error) from error
+    try:
+        yield descriptor if _take_lock(descriptor, wait=wait, byte=byte) else None
+    finally:
         os.close(descriptor)
-        return None
-    return descriptor
+
+
+def _take_lock(descriptor: int, *, wait: bool, byte: int | None = None) -> bool:
+    """Lock an open file, or one byte of it; returns False where another process holds the lock."""
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        return True
+    how = fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB)
+    try:
+        if byte is None:
+            fcntl.flock(descriptor, how)
+        else:
+            fcntl.lockf(descriptor, how, 1, byte)
+    except (BlockingIOError, PermissionError):
+        return False
+    return True
 
 
 def _umask() -> int:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Iterable
-from difflib import SequenceMatcher
+from collections.abc import Iterable, Sequence
+from difflib import SequenceMatcher, get_close_matches
 from pathlib import PurePath
 
 ALIKE, ALIKE_STEMS = 0.75, 0.6
@@ -68,6 +68,18 @@ def nearest_key(key: str, known: Iterable[str]) -> str | None:
         if likeness >= ALIKE_STEMS and likeness + 0.1 * (section == other_section) > best:
             best, found = likeness + 0.1 * (section == other_section), candidate
     return found
+
+
+def suggest_key(key: str, known: Iterable[str]) -> str:
+    """Return the end of a message about an unknown setting: the one that was probably meant, or how to see all."""
+    found = nearest_key(key, known)
+    return "`etude settings` lists all of them" if found is None else f"did you mean '{found}'?"
+
+
+def suggest_name(name: str, names: Sequence[str]) -> str:
+    """Return the end of a message about an unknown name: the most similar of ``names``, or the first of them."""
+    similar = get_close_matches(name, names, n=1, cutoff=ALIKE_STEMS)
+    return f"did you mean '{similar[0]}'?" if similar else f"the first is '{names[0]}'"
 
 
 def _likeness(a: str, b: str) -> float:

@@ -13,7 +13,7 @@ import pytest
 
 from browsing import leaves, settled
 from etude.watch.layer_in_step import LayerInStep
-from etude.watch.opened import open_step
+from etude.watch.opened_step import open_step
 from etude.watch.values import token_values, unit_values
 from watched import Watched, train_run
 

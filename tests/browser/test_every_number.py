@@ -19,12 +19,12 @@ import numpy as np
 import pytest
 
 from browsing import leaves, settled
-from etude.serve.plain import plain
-from etude.watch import desk
+from etude.files import json_safe
+from etude.watch import api
+from etude.watch.inspect import Question, look_at
 from etude.watch.layer_in_step import LayerInStep
-from etude.watch.opened import open_step
+from etude.watch.opened_step import open_step
 from etude.watch.values import step_values, unit_values
-from etude.workflow.inspect import Question, look_at
 from following import FOLLOWS, from_record
 from watched import Watched
 
@@ -94,7 +94,7 @@ class Selection:
     def inspected(self, **asked: Any) -> dict[str, Any]:
         """The values of etude inspect --json."""
         question = Question(self.studied.path, **asked)
-        found: dict[str, Any] = json.loads(json.dumps(plain(look_at(question).values)))
+        found: dict[str, Any] = json.loads(json.dumps(json_safe(look_at(question).values)))
         return found
 
     def compare_with_inspect(self, question: dict[str, Any], answer: dict[str, Any]) -> None:
@@ -123,7 +123,7 @@ class Selection:
             assert answer == self.inspected(step=step, prompt=question["text"])["attribution"]
         elif look == "step":
             opened = open_step(self.studied.machine, step)
-            told = plain(step_values(opened, opened.row(question.get("row", 0)), decode))
+            told = json_safe(step_values(opened, opened.row(question.get("row", 0)), decode))
             assert proved(answer) == proved(json.loads(json.dumps(told)))
             inspected = self.inspected(step=step)
             assert answer["parameters"] == inspected["parameters"]
@@ -133,7 +133,7 @@ class Selection:
         elif look == "unit":
             row, position = map(int, place.split(":"))
             found = LayerInStep(open_step(self.studied.machine, step), layer)
-            told = plain(unit_values(found, unit, row, position, question["input"], decode))
+            told = json_safe(unit_values(found, unit, row, position, question["input"], decode))
             assert proved(answer) == proved(json.loads(json.dumps(told)))
         elif look == "story":
             for at in answer["steps"][::3]:
@@ -144,7 +144,7 @@ class Selection:
             told = self.inspected(step=step, prompt=text, node=f"{layer}:{self.at['n']}")
             assert answer["tokens"] == told["tokens"]
             self.answers.append(({"look": "activations"}, told["activation"]))
-            prompt = desk.prompt(self.studied.path, text, step)
+            prompt = api.prompt(self.studied.path, text, step)
             for leaf in ("pre", "post"):
                 self.answers.append((question, prompt.activation(f"{layer}.{leaf}").tolist()))
         elif look == "matrix":

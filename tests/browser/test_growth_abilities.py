@@ -13,8 +13,8 @@ import pytest
 from rich.console import Console
 
 from browsing import assert_accessible, settled
+from etude.evaluate.command import Asked, evaluate
 from etude.evaluate.records import read_records
-from etude.workflow.evaluate import Asked, evaluate
 from watched import Watched
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from browsing import settled, until
-from etude.watch import desk
+from etude.watch import api
 from watched import Watched
 
 
@@ -53,7 +53,7 @@ def test_a_weight_is_turned_shared_undone_and_forked(
         " body: JSON.stringify({run: 'llama', look: 'passages'})}).then(r => r.text())"
     )
     passage = json.loads(text.splitlines()[-1])["answer"]["passages"][0]["text"]
-    compared = desk.compare(run, passage, [knob], 24)
+    compared = api.compare(run, passage, [knob], 24)
     expected = [float(values.mean()) for values in compared.losses]
     assert numbers == pytest.approx(expected, abs=6e-5)
     # Somebody else sees the same by the address alone.

@@ -11,8 +11,8 @@ from test_cli import etude
 from typer.testing import CliRunner
 
 from etude.cli.main import app
+from etude.diagnose.machine import report as doctor
 from etude.model.layers import ACTIVATION_FUNCTIONS
-from etude.workflow import doctor
 
 
 def test_a_sound_machine_is_exit_code_0(tmp_path: Path) -> None:

@@ -11,8 +11,8 @@ from etude.config import load_settings, recipe_file
 from etude.data.prepare import prepare
 from etude.data.studies.modular import MODULUS, SYMBOLS, documents
 from etude.errors import InputError
+from etude.evaluate.questions import questions_for, suites_for
 from etude.evaluate.study_probes import modular_probes
-from etude.workflow.probing import questions_for, suites_for
 
 
 def test_every_sum_comes_once_and_is_right() -> None:

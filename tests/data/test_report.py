@@ -17,7 +17,8 @@ from etude.errors import InputError
 from etude.files import write_json
 from etude.places import cache_folder
 from etude.workflow.jobs import report_data
-from etude.workflow.plan import make_plan, manifest
+from etude.workflow.prepare import make_plan
+from etude.workflow.start import manifest
 
 
 def write_rows(path: Path, texts: list[str]) -> None:

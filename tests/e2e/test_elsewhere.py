@@ -11,8 +11,8 @@ from rich.console import Console
 
 from etude.config import load_settings
 from etude.data.primer.generator import documents
+from etude.generate.language import load
 from etude.workflow import jobs
-from etude.workflow.language import load
 
 TORTURE = [
     "",

@@ -8,10 +8,10 @@ import pytest
 from rich.console import Console
 
 from etude.config import load_settings, resolved
-from etude.train.plan import Plan, plan_on
-from etude.train.sizes import SHAPES, Size
-from etude.workflow.measuring import RealTrial
-from etude.workflow.plan import prepare_data
+from etude.plan.measuring import RealTrial
+from etude.plan.plan import Plan, plan_on
+from etude.plan.sizes import SHAPES, Size
+from etude.workflow.prepare import prepare_data
 
 RECORDED, TOLERANCE = 1.1058, 0.03
 """Bits a byte that the recipe reached when it was last changed, and what the rounding of another machine may do."""

@@ -8,7 +8,7 @@ import torch
 
 from etude.errors import InputError
 from etude.evaluate.induction_heads import induction_heads
-from etude.watch.named import Named
+from etude.watch.named_tensor import Named
 from networks import make_config, make_network
 
 

@@ -17,10 +17,10 @@ from etude.data.tokens.tokenizer import EtudeTokenizer
 from etude.data.tokens.vocabulary import pattern_for, train_bpe, train_char
 from etude.errors import InputError
 from etude.evaluate.clustered import REPLICATES, CalibrationSums, RatioSums
-from etude.evaluate.scoring import score_tokens, tokens_seen
 from etude.evaluate.statistics import mean
 from etude.evaluate.text_measures import ScoredDocument, TextSums
 from etude.evaluate.text_scoring import BytesDisagree, add_documents, count_tokens, measure_text
+from etude.generate.scoring import score_tokens, tokens_seen
 from etude.model.language_model import LanguageModel
 from networks import make_config, make_network
 

@@ -172,10 +172,10 @@ def _read_replay(folder: Path) -> None:
 
 def _read_resume(folder: Path) -> None:
     from etude.files import read_object
-    from etude.train.plan import initial_state
+    from etude.plan.plan import initial_state
     from etude.workflow.continuing import reopen
+    from etude.workflow.fit import restore
     from etude.workflow.history import RunHistory
-    from etude.workflow.pretrain import restore
 
     console = _silence()
     plan, run = reopen(folder, (), console)
@@ -187,8 +187,8 @@ def _read_resume(folder: Path) -> None:
 
 
 def _read_checkpoint(folder: Path) -> None:
+    from etude.plan.plan import initial_state
     from etude.train.checkpoint import load_state, verify_checkpoint
-    from etude.train.plan import initial_state
 
     load_state(verify_checkpoint(folder), initial_state(_plan_of(folder.parent.parent)))
 

@@ -24,7 +24,7 @@ from etude.evaluate.network_answerer import ModelAnswerer
 from etude.evaluate.word_coverage import words_of
 from etude.interop.public_suites import SuiteScore, _manager, public_suite
 from etude.model.folder import save_model_folder
-from etude.train.trained import load_trained
+from etude.train.load import load_trained
 from minimal_pairs import OURS, write_paradigms
 from networks import make_config, make_network
 
@@ -222,7 +222,7 @@ def test_a_continuation_longer_than_the_context_is_scored_whole(folders: Path) -
     ours = EtudeLM(trained.model, trained.tokenizer)
     context, said = REQUESTS[4]
     ((logprob, _),) = ours.loglikelihood([Request((context, said))])
-    from etude.evaluate.scoring import score_tokens
+    from etude.generate.scoring import score_tokens
 
     given = len(trained.tokenizer.encode(context))
     ids = trained.tokenizer.encode(context + said)

@@ -15,7 +15,7 @@ import torch
 from etude.errors import EtudeError
 from etude.run import RunFolder
 from etude.serve.answers import Answers
-from etude.serve.asked import Asked
+from etude.serve.request import Asked
 from etude.serve.tensor_files import TensorFiles
 from etude.watch.time_machine import STOPS, TimeMachine
 from watched import Watched

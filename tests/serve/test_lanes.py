@@ -17,8 +17,8 @@ from typing import Any
 import pytest
 
 from etude.serve import worker_link
-from etude.serve.asked import Asked
 from etude.serve.line import Line, Waiting
+from etude.serve.request import Asked
 from etude.serve.worker import Worker
 from etude.serve.worker_link import WorkerLink
 from waiting import PATIENCE

@@ -18,10 +18,12 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
+from etude.diagnose.run.verdict import Verdict
 from etude.errors import EtudeError
 from etude.serve import verdicts
 from etude.serve.abilities import abilities_of
 from etude.serve.app import make_app
+from etude.serve.examination import Answer
 from etude.serve.facts import facts_of, list_runs
 from etude.serve.guard import MOST_BODY
 from etude.serve.rows import read_from
@@ -155,6 +157,10 @@ def test_a_pipe_in_a_run_is_never_waited_for(file: str, studied: Watched, tmp_pa
     assert not hung
 
 
+def verdicts_of(rule: str) -> tuple[Verdict, ...]:
+    return (Verdict(rule, "fine", "", ""),)
+
+
 class Examining:
     """Stands in for the doctor's process: examinations that end when they are let."""
 
@@ -163,13 +169,13 @@ class Examining:
         self.ended: list[str] = []
         self.free: dict[str, asyncio.Event] = {}
 
-    async def __call__(self, run: Path) -> list[dict[str, Any]]:
+    async def __call__(self, run: Path) -> tuple[Verdict, ...]:
         self.begun.append(run.name)
         try:
             await self.free.setdefault(run.name, asyncio.Event()).wait()
         finally:
             self.ended.append(run.name)
-        return [{"rule": run.name}]
+        return verdicts_of(run.name)
 
 
 @pytest.fixture
@@ -196,7 +202,7 @@ def test_a_slow_examination_does_not_keep_another_run_waiting(examining: Examini
         await settle()
         examining.free["quick"] = asyncio.Event()
         examining.free["quick"].set()
-        assert await asyncio.wait_for(doctor.verdicts(tmp_path / "quick"), 30) == [{"rule": "quick"}]
+        assert await asyncio.wait_for(doctor.verdicts(tmp_path / "quick"), 30) == verdicts_of("quick")
         assert not slow.done()
         slow.cancel()
 
@@ -216,7 +222,7 @@ def test_clients_share_an_examination_and_its_answer_until_the_run_changes(
         assert examining.begun == [tmp_path.name]
         assert examining.ended == []
         examining.free[tmp_path.name].set()
-        assert await asyncio.gather(*some[1:]) == [[{"rule": tmp_path.name}]] * 4
+        assert await asyncio.gather(*some[1:]) == [verdicts_of(tmp_path.name)] * 4
         await doctor.verdicts(tmp_path)
         assert len(examining.begun) == 1
         (tmp_path / "metrics.jsonl").write_text("12")
@@ -256,9 +262,14 @@ def test_a_busy_doctor_says_so(examining: Examining, tmp_path: Path, monkeypatch
 
 def test_the_doctors_process_ends_with_the_server() -> None:
     """Its standard input is held by the server: when that is killed, it ends."""
-    sleeping = ["timeit", "-n", "1", "-r", "1", "import time; print('begun', flush=True); time.sleep(600)"]
+    sleeping = (
+        "from etude.serve import examination\n"
+        "import sys, time\n"
+        "examination.answer_for = lambda run: print('begun', file=sys.__stdout__, flush=True) or time.sleep(600)\n"
+        "examination.main()"
+    )
     process = subprocess.Popen(
-        [sys.executable, "-m", "etude.serve.gently", *sleeping],
+        [sys.executable, "-c", sleeping, "RUN"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -272,6 +283,23 @@ def test_the_doctors_process_ends_with_the_server() -> None:
     finally:
         process.kill()
         process.stdout.close()
+
+
+def test_an_answer_survives_the_way_between_two_processes() -> None:
+    verdict = Verdict("a rule", "problem", "a name of no UTF-8: \udcff\n", "é 語", "`etude train`")
+    for answer in (Answer((verdict, verdict)), Answer(problem="no run\nthere")):
+        assert answer.to_bytes().count(b"\n") == 1
+        assert Answer.from_bytes(answer.to_bytes()) == answer
+
+
+def test_a_doctor_without_a_verdict_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(EtudeError, match=r"the doctor came to no verdict: .*is not a run folder"):
+        asyncio.run(verdicts.examine(tmp_path))
+    monkeypatch.setattr(
+        verdicts, "PROCESS", (sys.executable, "-c", "raise SystemExit('killed by a cosmic ray')")
+    )
+    with pytest.raises(EtudeError, match="the doctor came to no verdict: killed by a cosmic ray"):
+        asyncio.run(verdicts.examine(tmp_path))
 
 
 def test_the_doctor_is_left_when_its_client_is(

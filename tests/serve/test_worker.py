@@ -14,9 +14,9 @@ from starlette.testclient import TestClient
 from typer.testing import CliRunner
 
 from etude.cli.main import app
-from etude.serve.plain import plain
+from etude.files import json_safe
 from etude.serve.tensor_files import SIDE, binned
-from etude.watch.opened import open_step
+from etude.watch.opened_step import open_step
 from watched import Watched
 
 
@@ -242,4 +242,4 @@ def test_it_outlives_its_own_end(client: TestClient) -> None:
 
 
 def test_numbers_that_json_has_not_are_null() -> None:
-    assert plain({"a": [float("nan"), (1.5, float("inf"))], "b": 2}) == {"a": [None, [1.5, None]], "b": 2}
+    assert json_safe({"a": [float("nan"), (1.5, float("inf"))], "b": 2}) == {"a": [None, [1.5, None]], "b": 2}

@@ -9,7 +9,7 @@ import torch
 
 from etude.watch.forward import LOGITS
 from etude.watch.layer_in_step import LayerInStep
-from etude.watch.opened import open_step
+from etude.watch.opened_step import open_step
 from etude.watch.values import step_values, token_values
 from watched import RUNS, require_pushes_to_be_gradients, train_run
 

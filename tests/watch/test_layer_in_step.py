@@ -10,7 +10,7 @@ import torch
 
 from etude.errors import InputError
 from etude.watch.layer_in_step import LayerInStep
-from etude.watch.opened import open_step
+from etude.watch.opened_step import open_step
 from watched import RUNS, Watched, require_pushes_to_be_gradients, train_run
 
 KINDS: dict[str, dict[str, Any]] = {

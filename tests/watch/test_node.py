@@ -18,11 +18,11 @@ from etude.model.transformer import Transformer
 from etude.watch.activity import DEAD_REACH, Moment, NodeHistory, activity
 from etude.watch.forward import LOGITS, Taps, run_opened
 from etude.watch.held_out import SAMPLE_TOKENS, held_out
+from etude.watch.node_layers import token_effects, wiring_of
 from etude.watch.one_node import Node, extreme_effects, look_at_node
-from etude.watch.opened import open_step
+from etude.watch.opened_step import open_step
 from etude.watch.passages import beginnings
 from etude.watch.time_machine import TimeMachine
-from etude.watch.wiring import token_effects, wiring_of
 from networks import EVERY, make_config, make_network, make_tokens
 from watched import Watched
 

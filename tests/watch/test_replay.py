@@ -22,7 +22,7 @@ from etude.train.checkpoint import list_checkpoints, step_of
 from etude.train.checksum import checksum
 from etude.train.loop import TrainState
 from etude.watch.forward import LOGITS
-from etude.watch.opened import open_step
+from etude.watch.opened_step import open_step
 from etude.watch.proof import machine_differences
 from etude.watch.reconciliation import reconcile
 from etude.watch.time_machine import TimeMachine

@@ -12,7 +12,7 @@ from etude.errors import InputError
 from etude.train.muon import update_scale
 from etude.watch.arithmetic import WeightStep, weight_step
 from etude.watch.one_weight import look_at_weight
-from etude.watch.opened import OpenedStep, open_step
+from etude.watch.opened_step import OpenedStep, open_step
 from watched import Watched
 
 

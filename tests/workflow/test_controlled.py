@@ -16,7 +16,7 @@ from etude.run import RunFolder
 from etude.train.checkpoint import list_checkpoints, step_of
 from etude.train.control import Control, Held
 from etude.workflow import jobs
-from etude.workflow.pretrain import Outcome
+from etude.workflow.fit import Outcome
 from waiting import PATIENCE, wait_until
 
 

@@ -19,7 +19,9 @@ from etude.cli.main import app
 from etude.config import load_settings
 from etude.data.primer.generator import documents
 from etude.errors import EtudeError, InputError
+from etude.evaluate.run_ladder import mend_ladder
 from etude.files import hash_file, json_digest
+from etude.plan.plan import initial_state
 from etude.run import JsonLines, Prefix, RunFolder
 from etude.train.checkpoint import (
     list_checkpoints,
@@ -27,14 +29,12 @@ from etude.train.checkpoint import (
     prune_checkpoints,
     verify_checkpoint,
 )
-from etude.train.plan import initial_state
-from etude.train.trained import load_trained
+from etude.train.load import load_trained
 from etude.watch import forking
 from etude.watch.time_machine import TimeMachine
-from etude.workflow import jobs, pretrain
+from etude.workflow import fit, jobs
 from etude.workflow.continuing import reopen
-from etude.workflow.ladders import mend_ladder
-from etude.workflow.pretrain import restore
+from etude.workflow.fit import restore
 from etude.workflow.verify import verify
 
 LAST = "step-00000006"
@@ -405,7 +405,7 @@ def test_a_tokenizer_that_changes_while_the_run_trains_is_not_copied(
     with pytest.MonkeyPatch.context() as patch:
         stop_after(patch, 7)
         patch.setattr(
-            "etude.workflow.pretrain.begin_sitting",
+            "etude.workflow.fit.begin_sitting",
             _then(lambda: flip(run.tokenizer / "tokenizer_config.json")),
         )
         with pytest.raises(
@@ -419,7 +419,7 @@ def test_a_tokenizer_that_changes_while_the_run_trains_is_not_copied(
 
 def _then(do: Callable[[], object]) -> Callable[..., None]:
 
-    begin = pretrain.begin_sitting
+    begin = fit.begin_sitting
 
     def begin_and_do(*arguments: Any) -> None:
         begin(*arguments)

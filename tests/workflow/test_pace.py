@@ -10,14 +10,15 @@ from rich.console import Console
 from test_pretrain import files_of, stop_after
 
 from etude.config import Settings, with_values
+from etude.plan.pace import Deadline, Pace
+from etude.plan.task_costs import TaskCosts
 from etude.train.loop import Loop
 from etude.train.schedule import lr_factor, planned_step
-from etude.workflow import jobs, pretrain
+from etude.workflow import fit, jobs
+from etude.workflow.close import _until, close
 from etude.workflow.history import RunHistory
-from etude.workflow.pace import Deadline, Pace
-from etude.workflow.plan import make_plan
-from etude.workflow.summary import _until, close
-from etude.workflow.task_costs import TaskCosts
+from etude.workflow.prepare import make_plan
+from etude.workflow.start import start
 
 STEP, TASKS = 0.5, 2.0
 """Seconds that a step, and what is done every twelfth part of the run, were measured to take."""
@@ -121,9 +122,9 @@ def test_a_real_run_with_less_time_than_planned_ends_early_and_keeps_a_record(
     settings = with_values(settings, {"train.sample_every": 4000, "train.checkpoint_every": 4000})
     plan, deadline = make_plan(settings, console)
     assert deadline is None
-    run = pretrain.start(plan, console)
+    run = start(plan, console)
     begin = time.monotonic()
-    outcome = pretrain.fit(
+    outcome = fit.fit(
         plan, run, console, deadline=Deadline(begin + 4, ending(0.5), lambda first, last: 0.0, 4000)
     )
     assert outcome.reason == "finished"

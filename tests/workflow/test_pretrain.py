@@ -17,6 +17,7 @@ from rich.console import Console
 from etude import device
 from etude.config import Settings, load_settings, with_values
 from etude.data import prepare
+from etude.diagnose.machine.self_test import MAX_GRAD_NORM
 from etude.errors import EtudeError, InputError
 from etude.files import staged_folder
 from etude.model.folder import load_model_folder
@@ -32,10 +33,9 @@ from etude.train.checkpoint import (
 )
 from etude.train.loop import Loop
 from etude.train.objectives import NextToken
-from etude.train.self_test import MAX_GRAD_NORM
 from etude.train.spikes import LossWatch
-from etude.workflow import jobs, pretrain
-from etude.workflow.plan import make_plan
+from etude.workflow import jobs, start
+from etude.workflow.prepare import make_plan
 
 
 def files_of(run: RunFolder, step: int) -> dict[str, bytes]:
@@ -515,7 +515,7 @@ def test_a_failed_start_leaves_no_run(
     def full(*args: Any) -> None:
         raise EtudeError("no space")
 
-    monkeypatch.setattr(pretrain, "manifest", full)
+    monkeypatch.setattr(start, "manifest", full)
     with pytest.raises(EtudeError, match="no space"):
         jobs.grow(with_values(small_settings, {"run.name": "mine"}), console)
     monkeypatch.undo()

@@ -19,7 +19,7 @@ from etude.files import read_object
 from etude.run import RunFolder
 from etude.train.loop import Loop
 from etude.workflow import jobs
-from etude.workflow.plan import make_plan
+from etude.workflow.prepare import make_plan
 from waiting import PATIENCE, wait_until
 
 

@@ -9,9 +9,9 @@ import pytest
 from rich.console import Console
 
 from etude.config import load_settings, recipe_file
+from etude.evaluate.command import Asked, evaluate
 from etude.evaluate.records import read_records
 from etude.workflow import jobs
-from etude.workflow.evaluate import Asked, evaluate
 from etude.workflow.history import RunHistory
 
 

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
+from etude.emergence.sweep_plan import SweepPlan
 from etude.evaluate.records import read_records
 from etude.run import RunFolder
 from etude.train.checkpoint import list_checkpoints, step_of
-from etude.workflow.sweep_plan import SweepPlan
 from waiting import PATIENCE
 
 SMALL = [

@@ -41,7 +41,7 @@ def doctor(
 
         raise InputError("--verify compares the files of a run: name it, as in  etude doctor RUN --verify")
     from etude.config import load_settings
-    from etude.workflow import doctor as examination
+    from etude.diagnose.machine import report as examination
 
     examination.require_machine_settings(overrides or [])
     report = examination.examine(load_settings(None, overrides or []))
@@ -63,7 +63,7 @@ def _examine_run(run: Path, overrides: list[str] | None, as_json: bool, verify: 
         if not verification.show(run, Console(), json_lines=as_json):
             raise typer.Exit(1)
         return
-    from etude.workflow import diagnose
+    from etude.diagnose.run import verdicts
 
-    if diagnose.show(run, Console(), json_lines=as_json):
+    if verdicts.show(run, Console(), json_lines=as_json):
         raise typer.Exit(1)

@@ -20,6 +20,6 @@ def emergence(runs: Runs, against: Against = "steps", report: Report = None) -> 
     """How each ability came: every seed, continuous beside thresholded, and a verdict with its numbers."""
     from rich.console import Console
 
-    from etude.workflow.emergence import emergence as judge
+    from etude.emergence.command import emergence as judge
 
     judge(runs, against, report, console=Console())

@@ -68,9 +68,10 @@ def evaluate(
 
     from etude.config import MOST_THREADS
     from etude.errors import InputError
+    from etude.evaluate import command as job
     from etude.evaluate.items import FEWEST_ITEMS
-    from etude.evaluate.parts import Workers
-    from etude.workflow import evaluate as job
+    from etude.evaluate.resumable_parts import Workers
+    from etude.interop import public_command as public
 
     for name, value, least in (
         ("--items", items, FEWEST_ITEMS),
@@ -91,7 +92,7 @@ def evaluate(
                 "--processes and --threads out"
             )
         names = [name.strip() for name in tasks.split(",") if name.strip()]
-        job.public(job.AskedPublicly(model, names, limit, local, covered, as_json), Console())
+        public.public(public.AskedPublicly(model, names, limit, local, covered, as_json), Console())
         return
     if limit is not None or local is not None or covered:
         raise InputError("--limit, --local and --covered belong to --tasks: name the public suites with it")
@@ -100,7 +101,6 @@ def evaluate(
     if steps not in ("last", "all"):
         raise InputError(f"--steps takes last or all, not '{steps}'")
     workers = Workers(processes, "auto" if threads is None else threads)
-    asked = job.Asked(
-        model, tuple(suite or ()), steps == "all", items, tuple(text or ()), expect, workers, as_json
-    )
+    suites, sources = tuple(suite or ()), tuple(text or ())
+    asked = job.Asked(model, suites, steps == "all", items, sources, expect, workers, as_json)
     job.evaluate(asked, Console())

@@ -65,7 +65,7 @@ def inspect(
     from rich.console import Console
 
     from etude.errors import InputError
-    from etude.workflow import inspect as inspection
+    from etude.watch import inspect as inspection
 
     asked = {"--node": node, "--weight": weight, "--token": token, "--prompt": prompt}
     given = [name for name, value in asked.items() if value is not None]

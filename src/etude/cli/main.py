@@ -10,7 +10,7 @@ from pathlib import Path
 
 import typer
 
-from etude.cli import data, doctor, emergence, evaluate, inspect, runs, studio, sweep, train, use
+from etude.cli import data, doctor, emergence, evaluate, generate, inspect, runs, studio, sweep, train
 from etude.cli.command import Command
 from etude.errors import EtudeError, InputError
 from etude.places import settle_account
@@ -27,8 +27,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command("train", cls=Command, epilog=train.PLACES)(train.train)
-app.command("generate", cls=Command)(use.generate)
-app.command("score", cls=Command)(use.score)
+app.command("generate", cls=Command)(generate.generate)
+app.command("score", cls=Command)(generate.score)
 app.add_typer(data.app, name="data")
 app.command("runs", cls=Command)(runs.runs)
 app.command("plot", cls=Command)(runs.plot)

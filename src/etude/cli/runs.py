@@ -22,7 +22,7 @@ def runs(folder: Folder = Path("runs")) -> None:
 
 def plot(run_folders: Runs, out: Out = None, dark: Dark = False) -> None:
     """Draw loss curves with the rungs of the n-gram ladder, as PNG and SVG."""
-    from etude.workflow.plot import plot_runs
+    from etude.evaluate.loss_plot.plot import plot_runs
 
     for path in plot_runs(run_folders, out, theme="dark" if dark else "light"):
         print(path)

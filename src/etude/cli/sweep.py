@@ -43,7 +43,7 @@ def sweep(
     """Train a family of sizes by seeds, examine every checkpoint, and predict the largest size before it is trained."""
     from rich.console import Console
 
-    from etude.cli.unread import outlive_reader
+    from etude.cli.broken_pipe import outlive_reader
     from etude.config import load_settings
     from etude.errors import InputError
     from etude.evaluate.items import FEWEST_ITEMS

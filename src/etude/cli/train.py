@@ -136,8 +136,8 @@ def _typed_at(seconds: float | Literal["auto"]) -> float | None:
 
     from rich.console import Console
 
+    from etude.show.phases import Phases
     from etude.system import process_age
-    from etude.workflow.phases import Phases
 
     if seconds == "auto":
         return None
@@ -161,7 +161,7 @@ def _watched(job: Job, runs: Path, studio: bool) -> None:
     Raises:
         typer.Exit: it was stopped before its end.
     """
-    from etude.cli.unread import outlive_reader
+    from etude.cli.broken_pipe import outlive_reader
     from etude.device import place_on_machine, require_one_machine
     from etude.workflow.signals import STOPPED
     from etude.workflow.studio import studio_beside

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from etude.files import STAGING_PREFIX, hash_file, write_failure
+from etude.files import STAGING_PREFIX, file_lock, hash_file, write_failure
 
 
 def key_of(value: Any) -> str:
@@ -48,14 +48,7 @@ def locked(folder: Path, key: str) -> Iterator[None]:
     """One process at a time prepares what ``key`` names in ``folder``; others wait, then find the work done."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        handle = (folder / f"{key}.lock").open("w")
     except OSError as error:
         raise write_failure(folder, error) from error
-    with handle:
-        try:
-            import fcntl
-        except ImportError:  # Windows: two at once would only do the work twice
-            yield
-            return
-        fcntl.flock(handle, fcntl.LOCK_EX)
+    with file_lock(folder / f"{key}.lock", wait=True):
         yield

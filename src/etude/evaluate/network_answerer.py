@@ -10,7 +10,7 @@ import numpy as np
 from etude.data.tokens.tokenizer import EtudeTokenizer
 from etude.evaluate.answerers import ItemScore, Report
 from etude.evaluate.items import Candidate, Item
-from etude.evaluate.scoring import first_beyond, score_sequences
+from etude.generate.scoring import first_beyond, score_sequences
 from etude.model.language_model import LanguageModel
 
 _ITEMS_AT_A_TIME = 256

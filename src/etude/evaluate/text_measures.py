@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from etude.errors import InputError
 from etude.evaluate.clustered import CalibrationSums, RatioSums, pooled
 from etude.evaluate.statistics import Estimate
+from etude.files import json_safe
 
 SCHEMA = 1
 CONFIDENCE_BINS = 10
@@ -121,7 +122,7 @@ class TextMeasures:
 
     def to_json(self) -> dict[str, Any]:
         """Plain values with the schema's version; an interval that is not known (one document) is null."""
-        return {"schema": SCHEMA, **_plain(self)}
+        return {"schema": SCHEMA, **json_safe(asdict(self))}
 
 
 class TextSums:
@@ -241,13 +242,3 @@ def _reliability(sums: CalibrationSums) -> tuple[Reliability, ...]:
         for at, (count, gap) in found
         if gap is not None
     )
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, tuple):
-        return [_plain(one) for one in value]
-    if hasattr(value, "__dataclass_fields__"):
-        return {name: _plain(getattr(value, name)) for name in value.__dataclass_fields__}
-    return value

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from etude.data.tokens.parts import TokenPart
 from etude.data.tokens.tokenizer import EtudeTokenizer
 from etude.errors import InputError
-from etude.evaluate.scoring import score_sequences, tokens_seen
 from etude.evaluate.text_measures import ScoredDocument, TextMeasures, TextSums
+from etude.generate.scoring import score_sequences, tokens_seen
 from etude.model.language_model import LanguageModel
 
 _BATCH_BYTES = 1 << 18

@@ -15,9 +15,9 @@ from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 from etude.data.tokens.tokenizer import EtudeTokenizer
 from etude.errors import InputError
 from etude.evaluate.answerers import Report
-from etude.evaluate.scoring import first_beyond, score_sequences
 from etude.generate.engine import generate
 from etude.generate.sampling import SamplingSettings
+from etude.generate.scoring import first_beyond, score_sequences
 from etude.model.language_model import LanguageModel
 from etude.untrusted import shown
 

@@ -22,7 +22,7 @@ import numpy as np
 
 from etude.errors import InputError
 from etude.evaluate.answerers import Report
-from etude.evaluate.parts import identity_of
+from etude.evaluate.resumable_parts import identity_of
 from etude.evaluate.statistics import Estimate, credit, mean_of_shares, proportion
 from etude.interop.covered_items import Covered, covered_items
 from etude.interop.local_tasks import leaf_tasks, local_task
@@ -96,7 +96,7 @@ def public_suite(
         _stay_offline()
     require_lm_eval()
     from etude.interop.lm_eval_model import EtudeLM
-    from etude.train.trained import load_trained
+    from etude.train.load import load_trained
 
     if not tasks:
         raise InputError("no tasks are named: type some of lm-eval's, such as blimp,lambada_openai,hellaswag")

@@ -12,14 +12,14 @@ import torch
 from etude.errors import InputError
 from etude.model.folder import load_model_folder
 from etude.model.language_model import LanguageModel
-from etude.serve.asked import Asked
+from etude.serve.request import Asked
 from etude.serve.tensor_files import TensorFiles, binned
 from etude.train.checkpoint import checkpoint_name
-from etude.watch import desk, values
+from etude.watch import api, values
 from etude.watch.kinds_of_heads import kinds_of_heads
 from etude.watch.layer_in_step import LayerInStep
 from etude.watch.one_node import look_at_node
-from etude.watch.opened import OpenedRow, OpenedStep, open_step
+from etude.watch.opened_step import OpenedRow, OpenedStep, open_step
 from etude.watch.prompts import Prompt
 from etude.watch.time_machine import TimeMachine
 
@@ -106,7 +106,7 @@ class Answers:
         if look in READS_CHECKPOINT and "step" in question:
             return (run / "checkpoints" / checkpoint_name(question.number("step")) / "config.json").is_file()
         if look in OPENS_STEP and "step" in question:
-            machine = desk.machine_at_hand(run)
+            machine = api.machine_at_hand(run)
             return machine is not None and self._at.has(machine, question.number("step"))
         return False
 
@@ -120,7 +120,7 @@ class Answers:
         Raises:
             InputError: it asks for something that is not there.
         """
-        self._machine = desk.machine(question.run(self.runs))
+        self._machine = api.machine(question.run(self.runs))
         self._tell = tell
         replaying = self._telling("making steps again")
 
@@ -230,7 +230,7 @@ class Answers:
         return values.attribution_values(self._read(asked).attribution(told=told))
 
     def story(self, asked: Asked) -> dict[str, Any]:
-        from etude.watch.story import story
+        from etude.watch.loss_by_checkpoint import story
 
         recorded = self._machine.recorded
         told = story(
@@ -243,7 +243,7 @@ class Answers:
         return told
 
     def neurons(self, asked: Asked) -> dict[str, Any]:
-        from etude.watch.wiring import wiring_of
+        from etude.watch.node_layers import wiring_of
 
         prompt, layer = self._read(asked), self._layer_name(asked)
         wiring = wiring_of(prompt.model, layer)
@@ -273,12 +273,12 @@ class Answers:
 
     def compare(self, asked: Asked) -> dict[str, Any]:
         run, knobs = self._machine.recorded.run.path, asked.texts("knobs")
-        return values.comparison_values(desk.compare(run, asked.text("text"), knobs, self._step_of(asked)))
+        return values.comparison_values(api.compare(run, asked.text("text"), knobs, self._step_of(asked)))
 
     def fork(self, asked: Asked) -> dict[str, Any]:
         step, knobs = self._step_of(asked), asked.texts("knobs")
         self._telling("making the run")(0, 1)  # unless nobody waits for it any more
-        made = desk.fork(self._machine.recorded.run.path, step, knobs, asked.text("name"))
+        made = api.fork(self._machine.recorded.run.path, step, knobs, asked.text("name"))
         return {"run": str(made.path), "step": step, "turned": list(knobs)}
 
     def chat(self, asked: Asked) -> Generator[None, None, Answer]:
@@ -320,7 +320,7 @@ class Answers:
         machine, step = self._machine, self._step_of(asked)
         wanted = asked.text("text") if text is None else text
         path = machine.recorded.run.path
-        return self._prompt.of(machine, (step, wanted), lambda: desk.prompt(path, wanted, step))
+        return self._prompt.of(machine, (step, wanted), lambda: api.prompt(path, wanted, step))
 
     def _layer_name(self, asked: Asked) -> str:
         from etude.model.mlp import WindowMLP

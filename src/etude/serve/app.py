@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, TypeVar
@@ -20,11 +21,11 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from etude.errors import EtudeError, InputError
+from etude.files import json_safe
 from etude.serve.access_token import AccessToken
-from etude.serve.asked import Asked
 from etude.serve.facts import facts_of, list_runs
 from etude.serve.guard import LOCAL, Guard
-from etude.serve.plain import plain
+from etude.serve.request import Asked
 from etude.serve.rows import read_from
 from etude.serve.source import source_of
 from etude.serve.verdicts import Doctor
@@ -169,7 +170,8 @@ class Handlers:
         path = self.run(request)
         await body_of(request)
         await run_in_threadpool(refuse_links_out, path)
-        return plain_json(await unless_gone(request, self._doctor.verdicts(path)))
+        verdicts = await unless_gone(request, self._doctor.verdicts(path))
+        return plain_json([asdict(verdict) for verdict in verdicts])
 
     async def ask(self, request: Request) -> Response:
         question = await body_of(request)
@@ -236,4 +238,4 @@ async def body_of(request: Request) -> Any:
 
 def plain_json(value: Any) -> Response:
     """JSON with null for numbers that it has not."""
-    return JSONResponse(plain(value))
+    return JSONResponse(json_safe(value))

@@ -14,7 +14,7 @@ from etude.errors import InputError
 from etude.generate.engine import stream
 from etude.generate.sampling import SamplingSettings
 from etude.model.language_model import LanguageModel
-from etude.serve.asked import Asked
+from etude.serve.request import Asked
 
 OTHERS = 5
 MOST_NEW = 1_000

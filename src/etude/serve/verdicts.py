@@ -1,9 +1,8 @@
-"""What ``etude doctor RUN`` finds, asked in a process of its own: it measures the network, which takes seconds."""
+"""The verdicts of the doctor on runs, for the clients of the page: each examination in a process of its own."""
 
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import signal
 import sys
@@ -13,8 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from etude.diagnose.run.verdict import Verdict
 from etude.errors import EtudeError
 from etude.messages import command
+from etude.serve.examination import Answer
 
 LONGEST = 600.0
 """Seconds that an examination may take."""
@@ -34,7 +35,10 @@ _FILES = (
     "checkpoints",
 )
 
-Verdicts = list[dict[str, Any]]
+PROCESS = (sys.executable, "-m", "etude.serve.examination")
+"""The command of an examination, before the folder of the run."""
+
+Verdicts = tuple[Verdict, ...]
 Stamp = tuple[Any, ...]
 
 
@@ -60,12 +64,12 @@ class Doctor:
         self._places = asyncio.Semaphore(AT_ONCE)
 
     async def verdicts(self, run: Path) -> Verdicts:
-        """The verdicts, each with rule, severity, finding, statement and advice.
+        """Return the verdicts, the worst first.
 
         All clients that ask for a run share one examination. It ends when the last of them is cancelled.
 
         Raises:
-            EtudeError: the doctor came to no verdict, what it said instead; or it is busy with other runs.
+            EtudeError: the doctor came to no verdict, and why; or it is busy with other runs.
         """
         stamp, known = _stamp(run), self._known.pop(run, None)
         if known is None or (known.task.done() and not (known.is_good and known.stamp == stamp)):
@@ -99,14 +103,14 @@ class Doctor:
 
 
 async def examine(run: Path) -> Verdicts:
-    """The verdicts of a new process, which ends with this one.
+    """Return the verdicts of a new process, which ends with this one.
 
     Raises:
-        EtudeError: it came to no verdict; what it said instead.
+        EtudeError: it came to no verdict, and why; or it took too long.
     """
     process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        *("-m", "etude.serve.gently", "etude", "doctor", str(run.absolute()), "--json"),
+        *PROCESS,
+        str(run.absolute()),
         stdin=asyncio.subprocess.PIPE,  # its end tells the process that this one has ended
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
@@ -116,7 +120,7 @@ async def examine(run: Path) -> Verdicts:
     assert process.stdout is not None
     assert process.stderr is not None
     try:
-        out, told = await asyncio.wait_for(
+        output, log = await asyncio.wait_for(
             asyncio.gather(process.stdout.read(), process.stderr.read()), LONGEST
         )
     except TimeoutError:
@@ -129,16 +133,14 @@ async def examine(run: Path) -> Verdicts:
             with suppress(ProcessLookupError, PermissionError):
                 _kill(process)
         await process.wait()
-    found = []
-    for line in out.splitlines():
-        with suppress(ValueError):
-            verdict = json.loads(line)
-            if isinstance(verdict, dict) and "rule" in verdict:
-                found.append(verdict)
-    if not found:
-        last = told.decode(errors="replace").strip().splitlines()[-1:] or ["it said nothing"]
-        raise EtudeError(f"the doctor came to no verdict: {last[0].removeprefix('etude: ')}")
-    return found
+    try:
+        answer = Answer.from_bytes(output)
+    except ValueError:  # the process died; what it printed last may say why
+        last = log.decode(errors="replace").strip().splitlines()[-1:] or ["its process ended without a word"]
+        answer = Answer(problem=last[0])
+    if answer.problem:
+        raise EtudeError(f"the doctor came to no verdict: {answer.problem}")
+    return answer.verdicts
 
 
 def _kill(process: asyncio.subprocess.Process) -> None:

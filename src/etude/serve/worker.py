@@ -22,13 +22,12 @@ from pathlib import Path
 from typing import IO, Any
 
 from etude.errors import EtudeError
-from etude.serve.asked import Asked
+from etude.files import json_safe
 from etude.serve.line import Line, Waiting
-from etude.serve.plain import plain
+from etude.serve.low_priority import yield_to_others
+from etude.serve.request import Asked
 from etude.serve.tensor_files import TensorFiles
 
-NICENESS = 10
-"""A tenth of the share of a process that is not nice (Linux)."""
 MOST_CHATS = 8
 """Chats that take turns: each holds what it has read. More wait."""
 TURN = 1.0
@@ -41,19 +40,6 @@ class Cancelled(Exception):
 
 class PutAside(Exception):
     """A question that costs less comes first."""
-
-
-def yield_to_others() -> None:
-    """Take a small share of the processors where others want them: a training beside this goes first.
-
-    With no share at all (the idle class) the first answer takes minutes beside a training on all processors.
-    """
-    with suppress(AttributeError, OSError):
-        os.nice(NICENESS)
-    # Linux shares the processors out among sessions first, and only within one by niceness. This process leads a
-    # session of its own, so it is nobody else's share that is made small.
-    with suppress(OSError):
-        Path("/proc/self/autogroup").write_text(str(NICENESS))
 
 
 @dataclass
@@ -196,7 +182,7 @@ class Worker:
         self._say(number, said)
 
     def _say(self, number: Any, said: dict[str, Any]) -> None:
-        text = json.dumps({"id": number, **plain(said)}, ensure_ascii=True, allow_nan=False)
+        text = json.dumps({"id": number, **json_safe(said)}, ensure_ascii=True, allow_nan=False)
         with self._writing:
             print(text, file=self.out, flush=True)
 

@@ -19,24 +19,24 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from etude.watch.desk import compare, fork, machine, node, prompt, replay, weight
-    from etude.watch.opened import open_step
+    from etude.watch.api import compare, fork, machine, node, prompt, replay, weight
+    from etude.watch.opened_step import open_step
     from etude.watch.prompts import induction_scores
     from etude.watch.reconciliation import reconcile
     from etude.watch.time_machine import TimeMachine
 
 _HOMES = {
     "TimeMachine": "time_machine",
-    "compare": "desk",
-    "fork": "desk",
+    "compare": "api",
+    "fork": "api",
     "induction_scores": "prompts",
-    "machine": "desk",
-    "node": "desk",
-    "open_step": "opened",
-    "prompt": "desk",
+    "machine": "api",
+    "node": "api",
+    "open_step": "opened_step",
+    "prompt": "api",
     "reconcile": "reconciliation",
-    "replay": "desk",
-    "weight": "desk",
+    "replay": "api",
+    "weight": "api",
 }
 __all__ = [
     "TimeMachine",

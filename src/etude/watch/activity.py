@@ -15,8 +15,8 @@ from etude.model.folder import load_model_folder
 from etude.model.language_model import LanguageModel
 from etude.watch.forward import LOGITS, Taps, run_opened
 from etude.watch.held_out import HeldOut
+from etude.watch.node_layers import Wiring, wiring_of
 from etude.watch.recorded import Recorded
-from etude.watch.wiring import Wiring, wiring_of
 
 Float64 = npt.NDArray[np.float64]
 DEAD_REACH = 1e-4

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import torch
 
-from etude.watch.opened import OpenedStep
+from etude.watch.opened_step import OpenedStep
 from etude.watch.update import Hyperparameters, ParameterUpdate
 
 

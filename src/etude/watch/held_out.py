@@ -14,7 +14,7 @@ from etude.data.tokens.parts import TokenPart
 from etude.errors import InputError
 from etude.model.config import ModelConfig
 from etude.model.cost import forward_flops_per_token
-from etude.train.plan import Plan
+from etude.plan.plan import Plan
 
 Int64 = npt.NDArray[np.int64]
 SAMPLE_TOKENS = 16_384

@@ -26,10 +26,10 @@ from torch import Tensor
 
 from etude.data.tokens.tokenizer import EtudeTokenizer
 from etude.errors import InputError
+from etude.messages import suggest_name
 from etude.model.language_model import LanguageModel
 from etude.untrusted import shown
 from etude.watch.forward import LOGITS, Change, Taps, activation_names, run_opened
-from etude.watch.names import nearest
 from etude.watch.prompts import Prompt, look
 
 _FORM = re.compile(
@@ -119,7 +119,7 @@ def turn(model: LanguageModel, knobs: Sequence[Knob], patches: Mapping[str, Tens
             acting.setdefault(knob.name, []).append(knob)
         else:
             raise InputError(
-                f"nothing here is called '{knob.name}': {nearest(knob.name, [*known, *activations])}"
+                f"nothing here is called '{knob.name}': {suggest_name(knob.name, [*known, *activations])}"
             )
     copied = model
     if changed:
@@ -131,7 +131,7 @@ def turn(model: LanguageModel, knobs: Sequence[Knob], patches: Mapping[str, Tens
     changes: dict[str, Change] = {name: _acting(several) for name, several in acting.items()}
     for name, value in (patches or {}).items():
         if name not in activations:
-            raise InputError(f"no activation is called '{name}': {nearest(name, activations)}")
+            raise InputError(f"no activation is called '{name}': {suggest_name(name, activations)}")
         changes[name] = _patching(name, value, changes.get(name))
     return Turned(copied, changes, changed)
 

@@ -16,10 +16,10 @@ from etude.device import free_memory_bytes
 from etude.errors import InputError
 from etude.model.mlp import WindowMLP
 from etude.watch.forward import LOGITS, as_read, dtype_of
-from etude.watch.opened import OpenedRow, OpenedStep
+from etude.watch.node_layers import Wiring, wiring_of
+from etude.watch.opened_step import OpenedRow, OpenedStep
 from etude.watch.reconciliation import activation_of
 from etude.watch.terms import NodeSum, node_sum
-from etude.watch.wiring import Wiring, wiring_of
 
 
 @dataclass(frozen=True)

@@ -8,11 +8,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from etude.watch.node_layers import Wiring, token_effects, wiring_of
 from etude.watch.one_node import TokenEffect, effect_lines, extreme_effects
 from etude.watch.passages import plain
 from etude.watch.prompts import Prompt
 from etude.watch.terms import NodeSum, node_sum
-from etude.watch.wiring import Wiring, token_effects, wiring_of
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,16 +12,16 @@ from torch import Tensor
 
 from etude.errors import InputError
 from etude.model.language_model import LanguageModel
-from etude.train.plan import Plan
+from etude.plan.plan import Plan
 from etude.watch.activity import Activity, NodeHistory, activity, node_history
 from etude.watch.forward import Taps, run_opened
 from etude.watch.held_out import HeldOut, held_out
-from etude.watch.opened import OpenedRow, OpenedStep, model_at, open_step
+from etude.watch.node_layers import Wiring, token_effects, wiring_of
+from etude.watch.opened_step import OpenedRow, OpenedStep, model_at, open_step
 from etude.watch.passages import Passage, extreme_passages, plain
 from etude.watch.proof import Proof
 from etude.watch.terms import NodeSum, node_sum
 from etude.watch.time_machine import TimeMachine
-from etude.watch.wiring import Wiring, token_effects, wiring_of
 
 TOKENS = 10
 """Tokens told that a node promotes, and as many that it suppresses."""
@@ -93,8 +93,8 @@ class Node:
         weights, bias: what it reads with, (N,); in a gated MLP those of the gate. No bias is None.
         up_weights, up_bias: in a gated MLP, those of the values that the gate lets through; else None.
         outgoing: what one unit of its activation adds, (M,).
-        effects: what that does to each logit directly, (V,) float64; see :func:`etude.watch.wiring.token_effects` for
-            what is left out.
+        effects: what that does to each logit directly, (V,) float64; see
+            :func:`etude.watch.node_layers.token_effects` for what is left out.
         promoted, suppressed: the tokens with the highest and the lowest of these.
         activity: its activation at every token of ``sample``.
         most, least: the passages of ``sample`` with the highest and the lowest activation.

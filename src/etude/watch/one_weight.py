@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from etude.errors import InputError
+from etude.messages import suggest_name
 from etude.watch.activity import shortened
 from etude.watch.arithmetic import WeightStep, weight_step
-from etude.watch.names import nearest
-from etude.watch.opened import open_step
+from etude.watch.opened_step import open_step
 from etude.watch.time_machine import TimeMachine
 
 
@@ -81,7 +81,7 @@ def look_at_weight(
     recorded = machine.recorded
     shapes = {known: tuple(p.shape) for known, p in recorded.empty_model().named_parameters()}
     if name not in shapes:
-        raise InputError(f"no parameter is called '{name}': {nearest(name, list(shapes))}")
+        raise InputError(f"no parameter is called '{name}': {suggest_name(name, list(shapes))}")
     place = index_in(name, index, shapes[name])
     if steps is None:
         steps = [there + 1 for there in recorded.checkpoints if there < recorded.last_step]

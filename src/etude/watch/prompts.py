@@ -21,7 +21,7 @@ from etude.model.transformer import Transformer
 from etude.watch.attribution import Attribution, Told, attribution
 from etude.watch.contributions import Contributions, contributions
 from etude.watch.forward import LOGITS, Taps, activation_bytes, every_activation, run_opened
-from etude.watch.named import Named
+from etude.watch.named_tensor import Named
 from etude.watch.proof import Proof
 
 TOP = 5

@@ -20,7 +20,7 @@ from etude.model.language_model import LanguageModel
 from etude.model.layers import ACTIVATION_FUNCTIONS, GatedMLP, PlainMLP
 from etude.model.mlp import WindowMLP
 from etude.watch.forward import as_read
-from etude.watch.opened import OpenedRow, OpenedStep, model_with
+from etude.watch.opened_step import OpenedRow, OpenedStep, model_with
 
 TOLERANCES: dict[str, dict[Dtype, float]] = {
     "loss": {"fp32": 1e-5, "bf16": 5e-4},

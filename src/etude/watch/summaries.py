@@ -9,17 +9,17 @@ dropout. A number that is not finite, or a ratio to nothing, is None: JSON has n
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from etude.files import json_safe
 from etude.model.language_model import LanguageModel
 from etude.watch.forward import Taps, entropy, run_opened
-from etude.watch.nodes import ends
+from etude.watch.saturation import ends
 
 LOOKED_AT = 512
 """Tokens that heads and nodes are looked at on, at most: attention written out takes memory with their square."""
@@ -52,10 +52,10 @@ def tensor_norms(model: LanguageModel, before: dict[str, Tensor], clip_factor: f
     for name, _ in model.named_parameters():
         weight, clipped, update_norm = next(norms), next(norms), next(norms)
         found[name] = {
-            "weight_norm": _plain(weight),
-            "grad_norm": _plain(clipped / clip_factor),
-            "update_norm": _plain(update_norm),
-            "update_ratio": _plain(update_norm / weight) if weight else None,
+            "weight_norm": _rounded(weight),
+            "grad_norm": _rounded(clipped / clip_factor),
+            "update_norm": _rounded(update_norm),
+            "update_ratio": _rounded(update_norm / weight) if weight else None,
         }
     return found
 
@@ -82,7 +82,7 @@ class Activity:
     Attributes:
         attention_entropy: of each layer, by head: nats, the mean over the queries. The first of them sees itself only.
         dead_units: of each layer: the share of its MLP's nodes that were at the lower end of their activation function
-            on every token (:func:`etude.watch.nodes.ends`). ReLU: never above 0. Smooth ones: less than 1 % of the
+            on every token (:func:`etude.watch.saturation.ends`). ReLU: never above 0. Smooth ones: less than 1 % of the
             input passed, silu below -4.6 and gelu below -2.3; such a node may yet come back. tanh: below -0.99.
     """
 
@@ -100,7 +100,7 @@ def activity(
     heads = torch.stack(seen.entropies).tolist() if seen.entropies else []
     low, _ = ends(model.config.hidden_act, torch.stack(seen.highest).cpu())
     dead = [round(float(share), _DIGITS) for share in low.double().mean(-1)]
-    return Activity([_plain_all(layer) for layer in heads], dead)
+    return Activity([[_rounded(value) for value in layer] for layer in heads], dead)
 
 
 @dataclass
@@ -119,9 +119,6 @@ class _Reader(Taps):
         return value
 
 
-def _plain(number: float) -> float | None:
-    return float(f"{number:.{_DIGITS}g}") if math.isfinite(number) else None
-
-
-def _plain_all(numbers: Iterable[float]) -> list[float | None]:
-    return [_plain(number) for number in numbers]
+def _rounded(number: float) -> float | None:
+    safe: float | None = json_safe(float(f"{number:.{_DIGITS}g}"))
+    return safe

@@ -17,8 +17,8 @@ from torch import Tensor
 from etude.device import Dtype
 from etude.model.language_model import LanguageModel
 from etude.watch.forward import as_read, dtype_of
+from etude.watch.node_layers import Wiring
 from etude.watch.reconciliation import activation_of
-from etude.watch.wiring import Wiring
 
 
 @dataclass(frozen=True, eq=False)

@@ -17,13 +17,13 @@ from etude.config import Settings
 from etude.device import describe_machine
 from etude.errors import InputError
 from etude.model.folder import load_config
+from etude.plan.plan import Plan, initial_state, next_token_objective, plan_on
 from etude.train.checkpoint import Checkpoint, Snapshot, load_state, verify_checkpoint
 from etude.train.checksum import checksum
 from etude.train.compilation import compile_objective
 from etude.train.loop import TrainState, make_step
 from etude.train.objectives import NextToken
-from etude.train.own_text import own_text
-from etude.train.plan import Plan, initial_state, next_token_objective, plan_on
+from etude.train.run_data import own_text
 from etude.train.schedule import lr_factor_at
 from etude.train.step import StepResult
 from etude.watch.proof import Comparison, Proof, machine_differences

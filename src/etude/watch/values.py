@@ -15,7 +15,7 @@ from etude.watch.knobs import Comparison
 from etude.watch.layer_in_step import LayerInStep, TugOfWar
 from etude.watch.node_in_text import NodeInText
 from etude.watch.one_node import Node
-from etude.watch.opened import OpenedRow, OpenedStep
+from etude.watch.opened_step import OpenedRow, OpenedStep
 from etude.watch.prompts import Prompt, induction_scores
 from etude.watch.proof import Proof
 from etude.watch.terms import NodeSum, WeightedSum

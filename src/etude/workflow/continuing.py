@@ -27,6 +27,7 @@ from etude.files import file_errors_in_one_line, hash_bytes, hash_file, read_obj
 from etude.messages import quoted
 from etude.model.folder import load_config
 from etude.places import cache_folder, expanded
+from etude.plan.plan import Plan, plan_on
 from etude.run import RunFolder, free_name
 from etude.train.checkpoint import (
     MARKER,
@@ -37,12 +38,11 @@ from etude.train.checkpoint import (
     write_marker,
 )
 from etude.train.frozen import differences, own_settings
-from etude.train.own_text import is_text_of, own_text
-from etude.train.plan import Plan, plan_on
 from etude.train.provenance import copy_record, logs_of, provenance_of
+from etude.train.run_data import is_text_of, own_text
 from etude.train.schedule import last_step
 from etude.workflow.mending import mend, require_whole_record
-from etude.workflow.plan import prepare_data
+from etude.workflow.prepare import prepare_data
 
 OBSERVING = frozenset(
     {

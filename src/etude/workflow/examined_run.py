@@ -19,7 +19,7 @@ from etude.model.config import ModelConfig
 from etude.model.cost import count_parameters, training_flops_per_token
 from etude.run import RunFolder
 from etude.train.events import EvalEvent
-from etude.train.own_text import own_text
+from etude.train.run_data import own_text
 from etude.workflow.history import RunHistory
 
 

@@ -18,24 +18,25 @@ from etude.data.report_picture import draw_report
 from etude.device import available_cores, place_on_machine
 from etude.errors import InputError
 from etude.files import write_json
+from etude.generate.training_samples import opening_words
 from etude.messages import command
 from etude.model.cost import count_parameters
 from etude.places import expanded
+from etude.plan.busy_cores import BusyWatch
+from etude.plan.measuring import RealTrial
+from etude.plan.plan import Plan
 from etude.run import RunFolder, free_name
+from etude.show.lines import format_duration, say
+from etude.show.phases import Phases
 from etude.train.checkpoint import list_checkpoints, newest_good_checkpoint
 from etude.train.parallel import Ranks, joined
-from etude.train.plan import Plan
 from etude.workflow import continuing
-from etude.workflow.busy import BusyWatch
+from etude.workflow.close import close, promise_sentence
 from etude.workflow.continuing import reopen
-from etude.workflow.display import format_duration
-from etude.workflow.measuring import RealTrial
-from etude.workflow.phases import Phases
-from etude.workflow.plan import default_name, make_plan, prepare_data
-from etude.workflow.pretrain import Outcome, fit, follow, start
+from etude.workflow.fit import Outcome, fit, follow
+from etude.workflow.prepare import default_name, make_plan, prepare_data
 from etude.workflow.saving import disk_use
-from etude.workflow.summary import close, promise_sentence, say
-from etude.workflow.tasks import opening_words
+from etude.workflow.start import start
 
 
 def grow(

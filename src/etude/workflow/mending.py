@@ -13,6 +13,7 @@ from etude.errors import InputError
 from etude.files import hash_file, write_atomic
 from etude.messages import command
 from etude.run import JsonLines, RunFolder
+from etude.show.lines import print_line
 from etude.train.checkpoint import Checkpoint, begun_checkpoints, list_checkpoints
 from etude.train.provenance import (
     ACCEPTED,
@@ -23,7 +24,6 @@ from etude.train.provenance import (
     newest_of,
 )
 from etude.untrusted import readable
-from etude.workflow.display import print_line
 
 ACCEPT_FLAG = "--accept-damaged-record"
 

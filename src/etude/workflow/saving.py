@@ -14,6 +14,7 @@ from etude.errors import EtudeError, InputError
 from etude.files import write_failure
 from etude.messages import command
 from etude.model.config import ModelConfig
+from etude.plan.plan import Plan
 from etude.run import RunFolder
 from etude.train.checkpoint import (
     EARLY_STEPS,
@@ -25,7 +26,6 @@ from etude.train.checkpoint import (
 )
 from etude.train.events import CheckpointEvent, Event
 from etude.train.loop import TrainState
-from etude.train.plan import Plan
 
 BESIDES, BESIDES_A_TOKEN = 2**15, 80
 """Bytes of a checkpoint besides its tensors, and for each token of the vocabulary: configuration, card, tokenizer."""

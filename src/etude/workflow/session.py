@@ -7,14 +7,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from rich.console import Console
 
 from etude.config import Settings
-from etude.device import forget_peak_memory, peak_memory_bytes
+from etude.device import describe_machine, forget_peak_memory, peak_memory_bytes
+from etude.diagnose.machine.self_test import require_sound
 from etude.errors import EtudeError, InputError
+from etude.plan.measuring import note_compiled_plan
+from etude.plan.pace import Deadline
+from etude.plan.plan import Plan
 from etude.run import RunFolder
+from etude.show.phases import Phases
 from etude.train.checkpoint import (
     checkpoint_name,
 )
@@ -22,15 +27,9 @@ from etude.train.compilation import compile_objective
 from etude.train.loop import TrainState
 from etude.train.objectives import NextToken
 from etude.train.parallel import Ranks
-from etude.train.plan import Plan
 from etude.train.provenance import FILES, files_of
 from etude.train.schedule import last_step
-from etude.train.self_test import require_sound
 from etude.workflow.continuing import from_any_folder, record_changes
-from etude.workflow.measuring import note_compiled_plan
-from etude.workflow.pace import Deadline
-from etude.workflow.phases import Phases
-from etude.workflow.plan import sitting
 
 
 @dataclass(frozen=True)
@@ -100,6 +99,22 @@ def begin_sitting(
         sitting(plan, state.step, compiled=problem is None, processes=ranks.count, self_test=errors)
     )
     record_changes(run, recorded, from_any_folder(plan.settings), state.step)
+
+
+def sitting(
+    plan: Plan, step: int, compiled: bool, processes: int, self_test: dict[str, float]
+) -> dict[str, Any]:
+    """What the manifest says of one time that the run was at work: where, with what, from which step, and the largest
+    errors of the device in its self-test.
+    """
+    return {
+        "from_step": step,
+        "began": time.time(),
+        "compiled": compiled,
+        "processes": processes,
+        "self_test": self_test,
+        "machine": describe_machine(plan.device),
+    }
 
 
 @contextmanager

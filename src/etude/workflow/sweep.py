@@ -17,15 +17,15 @@ from pathlib import Path
 from rich.console import Console
 
 from etude.config import Settings, load_settings, resolved, with_values
+from etude.emergence.sweep_law import predict_largest, say_how_it_came
+from etude.emergence.sweep_plan import Member, SweepPlan, plan_family
 from etude.errors import EtudeError, InputError
+from etude.evaluate.questions import questions_for, suites_for
+from etude.files import file_lock
 from etude.messages import command
 from etude.run import RunFolder
-from etude.workflow.claims import claimed
-from etude.workflow.display import format_duration
-from etude.workflow.plan import prepare_data
-from etude.workflow.probing import questions_for, suites_for
-from etude.workflow.sweep_law import predict_largest, say_how_it_came
-from etude.workflow.sweep_plan import Member, SweepPlan, plan_family
+from etude.show.lines import format_duration
+from etude.workflow.prepare import prepare_data
 
 STOPPED = 75
 LOOK_AGAIN_SECONDS = 15.0
@@ -148,16 +148,16 @@ def _waits(plan: SweepPlan) -> bool:
 def _do(plan: SweepPlan, member: Member, console: Console) -> str:
     """Train and examine; what went wrong, if anything did."""
     run, begun = plan.folder / member.name, time.monotonic()
-    with claimed(_claim(plan, member)) as claim:
-        if claim is None or is_done(plan, member):
+    with file_lock(_lock_file(plan, member), wait=False) as lock:
+        if lock is None or is_done(plan, member):
             return ""
         if not is_trained(plan, member):
             words = ["--resume", str(run)] if run.exists() else ["--config", str(plan.settings_file(member))]
-            problem = _etude(plan, member, claim, ["train", *words, "--no-studio"])
+            problem = _etude(plan, member, lock, ["train", *words, "--no-studio"])
             if problem:
                 return problem
         trained = time.monotonic()
-        problem = _etude(plan, member, claim, _examination(plan, member))
+        problem = _etude(plan, member, lock, _examination(plan, member))
         if problem:
             return problem
         _examined(plan, member).touch()
@@ -171,11 +171,11 @@ def _do(plan: SweepPlan, member: Member, console: Console) -> str:
     return ""
 
 
-def _etude(plan: SweepPlan, member: Member, claim: int, words: Sequence[str]) -> str:
-    """Run a command of ours, which holds the claim even if this process is killed; its last line where it fails."""
+def _etude(plan: SweepPlan, member: Member, lock: int, words: Sequence[str]) -> str:
+    """Run a command of ours, which holds the lock even if this process is killed; its last line where it fails."""
     log = plan.progress / f"{member.name}.log"
     with log.open("a") as file:
-        passed_on = () if sys.platform == "win32" else (claim,)
+        passed_on = () if sys.platform == "win32" else (lock,)
         done = subprocess.run(
             [sys.executable, "-m", "etude", *words], stdout=file, stderr=file, pass_fds=passed_on
         )
@@ -195,13 +195,13 @@ def _examination(plan: SweepPlan, member: Member) -> list[str]:
     return ["eval", str(plan.folder / member.name), "--steps", "all", *suites, *asked]
 
 
-def _claim(plan: SweepPlan, member: Member) -> Path:
+def _lock_file(plan: SweepPlan, member: Member) -> Path:
     return plan.progress / f"{member.name}.lock"
 
 
 def _is_free(plan: SweepPlan, member: Member) -> bool:
-    with claimed(_claim(plan, member)) as claim:
-        return claim is not None
+    with file_lock(_lock_file(plan, member), wait=False) as lock:
+        return lock is not None
 
 
 def _examined(plan: SweepPlan, member: Member) -> Path:

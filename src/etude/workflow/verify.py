@@ -13,6 +13,7 @@ from rich.console import Console
 from etude.errors import InputError
 from etude.files import hash_file
 from etude.run import JsonLines, RunFolder
+from etude.show.lines import print_line
 from etude.train.checkpoint import Checkpoint, begun_checkpoints, verify_checkpoint
 from etude.train.frozen import own_settings
 from etude.train.provenance import (
@@ -23,7 +24,6 @@ from etude.train.provenance import (
     require_own,
     tokens_agree,
 )
-from etude.workflow.display import print_line
 
 PROBES = "probes.jsonl"
 

@@ -18,7 +18,7 @@ from etude.data.reading.encodings import DETECTED
 from etude.data.reading.formats import KNOWN_ENDINGS
 from etude.data.reading.options import DELIMITERS, ReadingOptions, codec_of
 from etude.data.reading.piece import MAX_ROW_CHARS
-from etude.workflow.plan import prepare_data
+from etude.workflow.prepare import prepare_data
 
 PAGE = (Path(__file__).parents[3] / "docs" / "what-goes-in.md").read_text()
 

@@ -1,0 +1,374 @@
+"""Whether a device computes rightly: one real update of a small network there, against float64 on the CPU.
+
+A device that is broken, or whose libraries are, seldom says so: the loss falls all the same, only less far. So a run
+begins with this, in a fraction of a second.
+
+The network is a Llama with biases and grouped heads, the update the project's own (``update_step``, Muon and AdamW,
+two micro-batches, clipping). It starts from a state in mid-training: AdamW's very first update is the sign of the
+gradient, whatever its size and whatever the betas, and would hide what is wrong with both. What it should come to is
+written out from the definitions (step_by_definition.py).
+
+An error is the largest difference of a tensor's numbers from their float64 values, over the root mean square of
+these. A single number that is wrong counts in full, and one that is nearly zero by the size of its neighbours. The
+error of a scale is how far the slope of the numbers over their float64 values is from 1: rounding averages out in it.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from etude.config import TrainSettings
+from etude.data.tokens.coverage import IGNORE_INDEX
+from etude.device import Device
+from etude.diagnose.machine.known_faults import operations
+from etude.diagnose.machine.step_by_definition import Named, Prediction, is_muons, predict, updates
+from etude.errors import EtudeError
+from etude.model.build import build_model
+from etude.model.config import preset
+from etude.model.language_model import LanguageModel
+from etude.train.loss import summed_loss
+from etude.train.optimizer import UpdateRules
+from etude.train.step import MicroBatch, update_step
+
+ROWS, CONTEXT = 4, 37  # of no round number: kernels work in tiles, and err at their edges
+CONFIG = preset(
+    "llama",
+    vocab_size=61,
+    hidden_size=64,
+    intermediate_size=160,
+    num_hidden_layers=2,
+    num_attention_heads=4,
+    num_key_value_heads=2,
+    max_position_embeddings=CONTEXT,
+)
+SETTINGS = TrainSettings(lr=1e-2, muon_lr=2e-2, weight_decay=0.1, steps=1)
+MOMENTUM, LR_FACTOR = 0.9, 0.5
+MAX_GRAD_NORM = 0.5  # less than the gradient's, so that it is clipped
+SEED = 20
+
+TOLERANCES: dict[str, dict[str, float]] = {
+    "weights": {"fp32": 0.0, "bf16": 0.0},
+    "logits": {"fp32": 5e-5, "bf16": 0.15},
+    "loss": {"fp32": 2e-6, "bf16": 2e-3},
+    "gradients": {"fp32": 1e-4, "bf16": 0.3},
+    "scale of gradients": {"fp32": 2e-5, "bf16": 0.03},
+    "gradient norm": {"fp32": 2e-6, "bf16": 5e-3},
+    "update by AdamW": {"fp32": 5e-4, "bf16": 0.1},
+    "scale of update by AdamW": {"fp32": 2e-5, "bf16": 0.01},
+    "update by Muon": {"fp32": 5e-4, "bf16": 0.4},
+    "scale of update by Muon": {"fp32": 2e-5, "bf16": 0.02},
+}
+"""By the arithmetic of the device, each a few times what rounding made on a CPU over 8 seeds (tests; notebook).
+
+fp32 (24 bits, 6e-8 a rounding): thousands of them add up to 3e-6 of a logit and 8e-6 of a gradient. A weight moves by
+as little as a thousandth of itself, so that its own rounding is 1e-4 of its update; and Muon's iteration lifts small
+singular values by up to 485 (3.4445^5), and their errors. TF32 and half precision are off by 1e-3 and more.
+
+bf16 (8 bits, 4e-3 a rounding): single numbers mean little, the worst of a gradient that is a small difference of large
+sums (the bias of the keys) is off by 0.12, and Muon's own iteration in bf16 adds 0.14. But roundings go both ways:
+scales, and the norm of all, stay within 1e-2 and 1e-3.
+"""
+AGAIN = "the same step again"
+
+
+@dataclass(frozen=True)
+class Check:
+    """One quantity: how far it is from what it should be, and how far it may be."""
+
+    name: str
+    error: float  # infinite where a number is not finite
+    tolerance: float
+    where: str = ""  # the parameter that is furthest off
+    failed: tuple[str, ...] = ()  # of the parameters, from the loss backwards
+
+    @property
+    def passed(self) -> bool:
+        return self.error <= self.tolerance
+
+
+@dataclass(frozen=True)
+class SelfTest:
+    """What a device did, in numbers."""
+
+    device: Device
+    checks: tuple[Check, ...]
+    seconds: float
+    crash: str | None = None  # what the device said, when it could not do the step at all
+
+    @property
+    def passed(self) -> bool:
+        return self.problem is None
+
+    @property
+    def problem(self) -> str | None:
+        """One line on the first thing that is wrong, in the order of the computation."""
+        if self.crash is not None:
+            return f"this device ({self.device.kind}) cannot do a training step: {self.crash}"
+        wrong = next((check for check in self.checks if not check.passed), None)
+        if wrong is None:
+            return None
+        return f"{_sentence(wrong)}: this device ({self.device.kind}) computes wrongly"
+
+    @property
+    def errors(self) -> dict[str, float]:
+        """The largest error of every quantity."""
+        return {check.name: check.error for check in self.checks}
+
+
+@dataclass(frozen=True)
+class _Start:
+    """Where the step begins, as every device is given it."""
+
+    weights: dict[str, Tensor]
+    inputs: Tensor
+    targets: Tensor
+
+
+@dataclass(frozen=True)
+class _Result:
+    """What the step left behind, on the CPU; gradients as they were before clipping."""
+
+    weights: dict[str, Tensor]  # before the update, as they came back from the device
+    logits: Tensor
+    loss: Tensor
+    gradients: dict[str, Tensor]
+    grad_norm: Tensor
+    updates: dict[str, Tensor]
+
+
+def require_sound(device: Device) -> SelfTest:
+    """The self-test of a device that passes it.
+
+    Raises:
+        EtudeError: the device computes wrongly; what is wrong, and what to do.
+    """
+    result = self_test(device)
+    if result.problem is None:
+        return result
+    raise EtudeError(f"{result.problem}; {remedy(device)}")
+
+
+def remedy(device: Device) -> str:
+    """What to do about a device that fails."""
+    if device.kind == "cpu":
+        return "try another version of PyTorch or another machine; `etude doctor` shows all numbers"
+    return "use --set device.kind=cpu, or another version of PyTorch; `etude doctor` shows all numbers"
+
+
+def self_test(device: Device) -> SelfTest:
+    """Compare a step on ``device``, and the operations of known_faults.py, with float64.
+
+    On a CPU the step is made twice and must give the same bits. Nothing global is changed: not the generators, not
+    PyTorch's settings.
+    """
+    began = time.perf_counter()
+    try:
+        checks = (*_step_checks(device), *_operation_checks(device))
+    except RuntimeError as error:  # no kernel, no memory, a driver that is too old
+        lines = str(error).strip().splitlines()
+        crash = f"{type(error).__name__}: {lines[0][:120] if lines else 'no message'}"
+        return SelfTest(device, (), time.perf_counter() - began, crash)
+    return SelfTest(device, checks, time.perf_counter() - began)
+
+
+_OF_A_PARAMETER = {
+    "gradients": "the gradient of {}",
+    "weights": "the copy of {}",
+    "update by AdamW": "AdamW's update of {}",
+    "update by Muon": "Muon's update of {}",
+}
+
+
+def _sentence(check: Check) -> str:
+    what = f"the {check.name}" if check.name in TOLERANCES else check.name
+    for quantity, words in _OF_A_PARAMETER.items():
+        if check.name.endswith(quantity):
+            what = check.name.replace(quantity, words.format(check.where))
+            what = f"the {what}" if what.startswith("scale") else what
+    if check.name == AGAIN:
+        return f"the same step gives other numbers the second time ({check.where})"
+    limit = f"more than {_percent(check.tolerance)}" if check.tolerance else "and should be exact"
+    size = f"off by {_percent(check.error)}" if math.isfinite(check.error) else "not finite"
+    others = ""
+    if len(check.failed) > 1:
+        others = f"; so are {len(check.failed) - 1} others, the nearest to the loss is {check.failed[0]}"
+    verb = "are" if check.name == "logits" else "is"
+    return f"{what} {verb} {size}, {limit}{others}"
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.2g} %"
+
+
+def _step_checks(device: Device) -> list[Check]:
+    start = _start()
+    exact = {name: weight.double() for name, weight in start.weights.items()}
+    wanted = predict(CONFIG, exact, start.inputs, start.targets)
+    state = _mid_training(wanted)
+    kept = _clip_factor(float(wanted.grad_norm))
+    clipped = {name: kept * gradient for name, gradient in wanted.gradients.items()}
+    moved = updates(
+        CONFIG,
+        SETTINGS,
+        exact,
+        clipped,
+        {name: value.double() for name, value in state.items()},
+        lr_factor=LR_FACTOR,
+        momentum=MOMENTUM,
+    )
+    made = _step_on(device, start, state)
+    muons = {name for name, weight in exact.items() if is_muons(name, weight)}
+    by_adamw, by_muon = ({n: moved[n] for n in moved if (n in muons) is chosen} for chosen in (False, True))
+    checks = [
+        _largest(device, "weights", made.weights, exact),
+        _single(device, "logits", made.logits, wanted.logits),
+        _single(device, "loss", made.loss, wanted.loss),
+        _largest(device, "gradients", made.gradients, wanted.gradients),
+        _largest(device, "scale of gradients", made.gradients, wanted.gradients),
+        _single(device, "gradient norm", made.grad_norm, wanted.grad_norm),
+        _largest(device, "update by AdamW", made.updates, by_adamw),
+        _largest(device, "scale of update by AdamW", made.updates, by_adamw),
+        _largest(device, "update by Muon", made.updates, by_muon),
+        _largest(device, "scale of update by Muon", made.updates, by_muon),
+    ]
+    if device.kind == "cpu":  # a GPU is not asked to: it adds up in the order in which its threads arrive
+        checks.append(_repeated(made, _step_on(device, start, state)))
+    return checks
+
+
+def _operation_checks(device: Device) -> list[Check]:
+    checks = []
+    for operation in operations(device):
+        try:
+            found = operation.run(device).cpu()
+        except NotImplementedError:  # said aloud: whoever needs it will be told
+            continue
+        checks.append(Check(operation.name, _error(found, operation.expected()), operation.tolerance))
+    return checks
+
+
+def _start() -> _Start:
+    """First weights moved off the zeros where many gradients vanish, and tokens, some of which are not predicted."""
+    generator = torch.Generator().manual_seed(SEED)
+    weights = {}
+    for name, weight in build_model(CONFIG, seed=SEED).named_parameters():
+        weights[name] = weight.detach() + 0.1 * torch.randn(weight.shape, generator=generator)
+    tokens = torch.randint(0, CONFIG.vocab_size, (ROWS, CONTEXT + 1), generator=generator)
+    inputs, targets = tokens[:, :-1], tokens[:, 1:].clone()
+    targets[0, :9] = IGNORE_INDEX
+    return _Start(weights, inputs.contiguous(), targets)
+
+
+def _mid_training(wanted: Prediction) -> dict[str, Tensor]:
+    """Averages such as a few steps with gradients of this size would have left."""
+    generator = torch.Generator().manual_seed(SEED + 1)
+    kept, state = _clip_factor(float(wanted.grad_norm)), {}
+    for name, gradient in wanted.gradients.items():
+        size = kept * gradient.square().mean().sqrt().float()
+        average = size * torch.randn(gradient.shape, generator=generator)
+        if is_muons(name, gradient):
+            state[f"{name}.momentum_buffer"] = average
+        else:
+            spread = 0.5 + torch.rand(gradient.shape, generator=generator)
+            state |= {f"{name}.exp_avg": average, f"{name}.exp_avg_sq": size**2 * spread}
+            state[f"{name}.step"] = torch.tensor(3.0)
+    return state
+
+
+def _step_on(device: Device, start: _Start, state: Named) -> _Result:
+    """The step by the code that trains."""
+    model = build_model(CONFIG, seed=SEED, device=device.torch)
+    parameters = dict(model.named_parameters())
+    with torch.no_grad():
+        for name, parameter in parameters.items():
+            parameter.copy_(start.weights[name])
+    before = _on_cpu(parameters)
+    rules = UpdateRules(model, SETTINGS, device)
+    rules.load_named_state(state)
+    batch = [_micro_batch(device, start, rows) for rows in (slice(0, 3), slice(3, ROWS))]
+    with torch.no_grad(), device.autocast():
+        logits = model(start.inputs.to(device.torch)).float().cpu()
+    result = update_step(
+        list(parameters.values()),
+        lambda part: _summed_loss(model, part),
+        batch,
+        rules,
+        lr_factor=LR_FACTOR,
+        momentum=MOMENTUM,
+        max_grad_norm=MAX_GRAD_NORM,
+        device=device,
+    )
+    # With the norm that the device itself found: then a wrong norm is not taken for wrong gradients.
+    kept = _clip_factor(float(result.grad_norm))
+    gradients = {name: p.grad.cpu() / kept for name, p in parameters.items() if p.grad is not None}
+    after = _on_cpu(parameters)
+    moved = {name: after[name].double() - before[name] for name in after}
+    return _Result(before, logits, result.loss.cpu(), gradients, result.grad_norm.cpu(), moved)
+
+
+def _clip_factor(grad_norm: float) -> float:
+    """What clip_grad_norm_ multiplies gradients by."""
+    return min(1.0, MAX_GRAD_NORM / (grad_norm + 1e-6))
+
+
+def _micro_batch(device: Device, start: _Start, rows: slice) -> MicroBatch:
+    inputs, targets = start.inputs[rows].to(device.torch), start.targets[rows].to(device.torch)
+    return MicroBatch(inputs, targets, int((start.targets[rows] != IGNORE_INDEX).sum()))
+
+
+def _summed_loss(model: LanguageModel, part: MicroBatch) -> Tensor:
+    return summed_loss(model.hidden(part.inputs), part.targets, *model.unembedding())
+
+
+def _on_cpu(parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: parameter.detach().to("cpu", copy=True) for name, parameter in parameters.items()}
+
+
+def _single(device: Device, quantity: str, found: Tensor, wanted: Tensor) -> Check:
+    return Check(quantity, _error(found, wanted), TOLERANCES[quantity][device.dtype])
+
+
+def _largest(device: Device, quantity: str, found: Named, wanted: Named) -> Check:
+    """The parameter that is furthest off, of all."""
+    tolerance = TOLERANCES[quantity][device.dtype]
+    measure = _scale_error if quantity.startswith("scale") else _error
+    errors = {
+        name: measure(found[name], value) if name in found else math.inf for name, value in wanted.items()
+    }
+    worst = max(errors, key=lambda name: errors[name])
+    failed = tuple(name for name in reversed(errors) if errors[name] > tolerance)
+    return Check(quantity, errors[worst], tolerance, worst, failed)
+
+
+def _repeated(first: _Result, second: _Result) -> Check:
+    pairs = {"loss": (first.loss, second.loss), "logits": (first.logits, second.logits)}
+    pairs |= {name: (value, second.gradients[name]) for name, value in first.gradients.items()}
+    pairs |= {name: (value, second.updates[name]) for name, value in first.updates.items()}
+    errors = {name: _error(again, value) for name, (value, again) in pairs.items()}
+    worst = max(errors, key=lambda name: errors[name])
+    return Check(AGAIN, errors[worst], 0.0, worst)
+
+
+def _error(found: Tensor, wanted: Tensor) -> float:
+    """The largest difference over the root mean square of what is wanted."""
+    if found.shape != wanted.shape:
+        return math.inf
+    difference = float((found.double() - wanted).abs().max())
+    if not math.isfinite(difference):
+        return math.inf
+    size = float(wanted.double().square().mean().sqrt())
+    return difference / size if difference else 0.0
+
+
+def _scale_error(found: Tensor, wanted: Tensor) -> float:
+    """How far the least squares factor between them is from 1."""
+    if found.shape != wanted.shape:
+        return math.inf
+    slope = float((found.double() * wanted).sum() / wanted.square().sum())
+    return abs(slope - 1) if math.isfinite(slope) else math.inf

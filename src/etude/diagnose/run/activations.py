@@ -1,0 +1,192 @@
+"""What the nodes and heads of a trained network do on text that it has not seen.
+
+Of every MLP node: how much it adds to the residual stream, and whether its activation function still bends; of every
+head: how concentrated its attention is. Both are read as they pass by, and not kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from etude.data.tokens.coverage import IGNORE_INDEX, EvaluationWindows
+from etude.model.language_model import LanguageModel
+from etude.model.mlp import WindowMLP
+from etude.model.transformer import Transformer
+from etude.watch.forward import LOGITS, Taps, entropy, run_opened
+from etude.watch.saturation import ends
+
+Float64 = npt.NDArray[np.float64]
+MEASURED_TOKENS = 16_384
+"""Held-out tokens that nodes and heads are looked at on: as many as the smallest evaluation has."""
+PATTERN_NUMBERS = 2**24
+"""Attention weights of one layer held at a time: 64 MiB in fp32."""
+PEAK = 0.99
+"""A query attends to one position only when its largest weight is above this."""
+FEWEST_VISIBLE = 16
+"""Queries that see fewer positions are left out: theirs is no choice."""
+
+
+@dataclass(frozen=True)
+class NodeState:
+    """The nodes of one layer, each value (F,)."""
+
+    layer: int
+    reach: (
+        Float64  # the largest share that the node added to the length of what it is added to, over all tokens
+    )
+    low: Float64  # share of the tokens at which its activation function was at its lower end
+    high: Float64
+
+
+@dataclass(frozen=True)
+class HeadState:
+    """The heads of one layer, each value (H,)."""
+
+    layer: int
+    peaked: Float64  # share of the queries that attended to one position only
+    evenness: Float64  # entropy over that of a uniform choice, the mean over queries
+
+
+@dataclass(frozen=True)
+class NetworkState:
+    """What was seen at a checkpoint."""
+
+    step: int
+    num_tokens: int
+    hidden_act: str
+    nodes: tuple[NodeState, ...]
+    heads: tuple[HeadState, ...]
+
+
+@torch.no_grad()
+def look_inside(
+    model: LanguageModel, windows: EvaluationWindows, step: int, *, within_documents: bool = False
+) -> NetworkState:
+    """Run the first :data:`MEASURED_TOKENS` of ``windows`` through ``model`` and watch its nodes and heads."""
+    device = model.unembedding()[0].device
+    watcher = _Watcher(model)
+    for first, rows in _batches(windows, model.config.num_attention_heads):
+        inputs, targets = (torch.from_numpy(a).to(device) for a in windows.batch(first, rows))
+        documents = (
+            torch.from_numpy(windows.document_ids(first, rows)).to(device) if within_documents else None
+        )
+        watcher.begin(targets != IGNORE_INDEX)
+        run_opened(model, inputs, document_ids=documents, taps=watcher)
+    return watcher.state(step)
+
+
+def _batches(windows: EvaluationWindows, num_heads: int) -> Iterator[tuple[int, int]]:
+    """(first window, number of windows) of each pass."""
+    context = windows.context
+    rows = max(1, min(PATTERN_NUMBERS // (max(1, num_heads) * context**2), MEASURED_TOKENS // context))
+    for first in range(0, min(len(windows), max(1, MEASURED_TOKENS // context)), rows):
+        yield first, rows
+
+
+@dataclass
+class _Nodes:
+    """What has been seen of the nodes of one layer."""
+
+    activation: str
+    outgoing: Tensor  # (F,) the length of each node's outgoing weights
+    sums: Tensor = field(init=False)  # (3, F)
+
+    def __post_init__(self) -> None:
+        self.sums = torch.zeros(3, len(self.outgoing), dtype=torch.float64, device=self.outgoing.device)
+
+    def add(self, before: Tensor, after: Tensor, whole: Tensor) -> None:
+        """Take in some tokens: (N, F) what the activation function read and gave, (N, D) what that was added to."""
+        low, high = ends(self.activation, before)
+        length = whole.norm(dim=-1, keepdim=True)
+        reach = after.abs() * self.outgoing / length.clamp(min=torch.finfo(length.dtype).tiny)
+        self.sums[0] = torch.maximum(self.sums[0], reach.amax(0).double())
+        self.sums[1] += low.sum(0)
+        self.sums[2] += high.sum(0)
+
+    def state(self, layer: int, num_tokens: int) -> NodeState:
+        reach, low, high = self.sums.cpu().numpy()
+        return NodeState(layer, reach, low / num_tokens, high / num_tokens)
+
+
+@dataclass
+class _Heads:
+    """What has been seen of the heads of one layer."""
+
+    num_queries: int = 0
+    sums: Tensor | None = None  # (2, H)
+
+    def add(self, real: Tensor, visible: Tensor, pattern: Tensor) -> None:
+        """Take in one pass: (B, T) which queries are text, how many positions each sees, (B, H, T, T) the pattern."""
+        evenness = entropy(pattern) / visible.log()[:, None]
+        peaked = pattern.amax(-1) > PEAK
+        wanted = (real & (visible >= FEWEST_VISIBLE))[:, None]
+        found = torch.stack(
+            [torch.where(wanted, value.double(), 0.0).sum((0, 2)) for value in (peaked, evenness)]
+        )
+        self.sums = found if self.sums is None else self.sums + found
+        self.num_queries += int(wanted.sum())
+
+    def state(self, layer: int) -> HeadState:
+        assert self.sums is not None
+        peaked, evenness = (self.sums / max(1, self.num_queries)).cpu().numpy()
+        unseen = np.full_like(peaked, np.nan)
+        return HeadState(layer, *((peaked, evenness) if self.num_queries else (unseen, unseen)))
+
+
+class _Watcher(Taps):
+    """Adds up what nodes and heads do; of the activations it keeps those that the next one is compared with."""
+
+    def __init__(self, model: LanguageModel) -> None:
+        super().__init__()
+        self.act, self.num_tokens = model.config.hidden_act, 0
+        self.nodes = [_Nodes(self.act, weight.norm(dim=0)) for weight in _outgoing(model)]
+        self.heads = [_Heads() for _ in range(model.config.num_hidden_layers if _has_heads(model) else 0)]
+
+    def begin(self, real: Tensor) -> None:
+        """A batch is coming, whose tokens are text where ``real`` (B, T) says so."""
+        self.real = real
+        self.num_tokens += int(real.sum())
+
+    def __call__(self, name: str, value: Tensor) -> Tensor:
+        layer = int(name.split(".")[2]) if name.startswith("model.layers.") else 0
+        leaf = name.rsplit(".", 1)[-1]
+        if leaf == "scores":
+            self.visible = value[:, 0].isfinite().sum(-1)
+        elif leaf == "pattern":
+            self.heads[layer].add(self.real, self.visible, value)
+        elif leaf == "pre":
+            self.before = value[self.real]
+        elif leaf == "post":
+            self.after = value[self.real]
+        elif leaf == "resid_post":
+            self.nodes[layer].add(self.before, self.after, value[self.real])
+        elif name == LOGITS and not self.heads:  # the nodes are added to these
+            self.nodes[0].add(self.before, self.after, (value - value.mean(-1, keepdim=True))[self.real])
+        return value
+
+    def state(self, step: int) -> NetworkState:
+        return NetworkState(
+            step,
+            self.num_tokens,
+            self.act,
+            tuple(nodes.state(layer, self.num_tokens) for layer, nodes in enumerate(self.nodes)),
+            tuple(heads.state(layer) for layer, heads in enumerate(self.heads)),
+        )
+
+
+def _has_heads(model: LanguageModel) -> bool:
+    return isinstance(model, Transformer)
+
+
+def _outgoing(model: LanguageModel) -> list[Tensor]:
+    """(D, F) of each layer: what its nodes are added with."""
+    if isinstance(model, WindowMLP):
+        return [model.lm_head.weight[:, : model.config.intermediate_size]]
+    assert isinstance(model, Transformer)
+    return [block.mlp.down_proj.weight for block in model.model.layers]  # type: ignore[union-attr, misc]

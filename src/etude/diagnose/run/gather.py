@@ -1,0 +1,159 @@
+"""Make the evidence of a run: read its record, and measure its newest checkpoint on its own held-out text."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from etude.config import DeviceSettings, Settings, get_value, load_settings, resolved
+from etude.data.prepare import PreparedData, open_prepared
+from etude.data.tokens.coverage import evaluation_windows
+from etude.data.tokens.loader import BatchLoader
+from etude.device import choose_device
+from etude.diagnose.run.activations import NetworkState, look_inside
+from etude.diagnose.run.evidence import Absent, Evidence, Text
+from etude.diagnose.run.losses import FEWEST_CLUSTERS, LossSpread, spread
+from etude.diagnose.run.overlap import HELD_OUT_BYTES, RUN_BYTES, TRAINING_BYTES, Overlap, overlap
+from etude.errors import InputError
+from etude.files import read_object
+from etude.model.folder import load_model_folder
+from etude.model.language_model import LanguageModel
+from etude.places import cache_folder
+from etude.plan.dial import Facts, model_config
+from etude.run import RunFolder
+from etude.train.checkpoint import list_checkpoints, newest_good_checkpoint, step_of, verify_checkpoint
+from etude.train.run_state import state_of
+from etude.workflow.history import RunHistory
+
+LOADING_SECONDS, LOADED_BATCHES = 0.5, 20
+"""How long, and for how many batches at most, the making of batches is timed."""
+
+_RESOLVED = (
+    *(f"train.{key}" for key in ("steps", "context", "batch_rows", "lr", "muon_lr", "eval_tokens")),
+    *(f"model.{key}" for key in ("hidden_size", "intermediate_size")),
+)
+_RESOLVED_SHAPE = tuple(
+    f"model.{key}" for key in ("num_hidden_layers", "num_attention_heads", "num_key_value_heads")
+)
+
+
+def gather(path: Path) -> Evidence:
+    """Everything that the rules look at. What cannot be measured is said to be absent, and why.
+
+    Raises:
+        InputError: there is no run at ``path``, or its settings or manifest are damaged.
+    """
+    run = RunFolder.open(path)
+    settings, manifest, status = (
+        _settings(run),
+        read_object(run.manifest_file),
+        run.status(),
+    )
+    train_tokens, vocab_size = _count(manifest, "train_tokens", run), _count(manifest, "vocab_size", run)
+    data = open_prepared(cache_folder(), str(manifest.get("data_fingerprint")))
+    network, losses = _measure_network(run, settings, data)
+    return Evidence(
+        path=path,
+        settings=settings,
+        history=RunHistory.load(path),
+        state=state_of(run, status),
+        reason=str(status.get("reason", "")),
+        model=model_config(settings, Facts(train_tokens, vocab_size, 0)),
+        text=_text(train_tokens, data),
+        network=network,
+        losses=losses,
+        overlap=_compare_parts(data),
+        seconds_per_batch=_time_loader(settings, data),
+    )
+
+
+def _settings(run: RunFolder) -> Settings:
+    """Those of the run, in which nothing that a rule asks for is ``"auto"``."""
+    settings = load_settings(run.settings_file)
+    for key in _RESOLVED + (_RESOLVED_SHAPE if settings.model.preset != "mlp" else ()):
+        if get_value(settings, key) == "auto":
+            raise InputError(
+                f"{run.settings_file} is damaged ({key} is not resolved): restore it or judge another run"
+            )
+    return settings
+
+
+def _count(manifest: dict[str, Any], key: str, run: RunFolder) -> int:
+    value = manifest.get(key)
+    if type(value) is not int or value < 1:
+        raise InputError(f"{run.manifest_file} is damaged (no {key}): restore it or judge another run")
+    return value
+
+
+def _text(train_tokens: int, data: PreparedData | None) -> Text:
+    if data is None:
+        return Text(train_tokens)
+    return Text(train_tokens, data.train.num_documents, data.validation.num_tokens)
+
+
+_NO_TEXT = Absent("the run's text is no longer in the cache")
+
+
+def _measure_network(
+    run: RunFolder, settings: Settings, data: PreparedData | None
+) -> tuple[NetworkState | Absent, LossSpread | Absent]:
+    try:
+        newest, _ = newest_good_checkpoint(run.checkpoints)
+    except InputError:
+        absent = Absent("there is no whole checkpoint")
+        return absent, absent
+    if data is None:
+        return _NO_TEXT, _NO_TEXT
+    windows = evaluation_windows(
+        data.validation,
+        resolved(settings.train.context, "train.context"),
+        resolved(settings.train.eval_tokens, "train.eval_tokens"),
+    )
+    within = not settings.data.cross_document_attention
+    device = choose_device(DeviceSettings()).torch
+    model, config = load_model_folder(newest.folder, device=device)
+    if config.vocab_size != data.tokenizer.vocab_size:
+        absent = Absent(f"{newest.folder.name} has another vocabulary than the run's text")
+        return absent, absent
+    earlier = next(_earlier_models(run, newest.step, device), None)
+    found = spread((newest.step, model), earlier, windows, within_documents=within)
+    losses = found or Absent(f"an evaluation has fewer than {FEWEST_CLUSTERS} windows")
+    return look_inside(model, windows, newest.step, within_documents=within), losses
+
+
+def _earlier_models(run: RunFolder, newest: int, device: Any) -> Iterator[tuple[int, LanguageModel]]:
+    """The models of whole checkpoints before the newest, newest first."""
+    for folder in reversed(list_checkpoints(run.checkpoints)):
+        if step_of(folder) < newest:
+            try:
+                yield step_of(folder), load_model_folder(verify_checkpoint(folder).folder, device=device)[0]
+            except InputError:
+                continue
+
+
+def _compare_parts(data: PreparedData | None) -> Overlap | Absent:
+    if data is None:
+        return _NO_TEXT
+    found = overlap(data.documents("validation", HELD_OUT_BYTES), data.documents("train", TRAINING_BYTES))
+    return found or Absent(f"the held-out text is shorter than {RUN_BYTES} bytes")
+
+
+def _time_loader(settings: Settings, data: PreparedData | None) -> float | Absent:
+    """Seconds that a batch takes to make, here and now; the usual one of several."""
+    if data is None:
+        return _NO_TEXT
+    train = settings.train
+    context, rows = resolved(train.context, "train.context"), resolved(train.batch_rows, "train.batch_rows")
+    loader = BatchLoader(data.train, context, rows, settings.run.seed)
+    within = not settings.data.cross_document_attention
+    seconds: list[float] = []
+    while len(seconds) < LOADED_BATCHES and sum(seconds) < LOADING_SECONDS:
+        began = time.perf_counter()
+        loader.rows(len(seconds))
+        if within:
+            loader.document_ids(len(seconds))
+        seconds.append(time.perf_counter() - began)
+    return median(seconds)

@@ -1,0 +1,118 @@
+"""Rules on the network itself: nodes that do nothing, and heads that do not choose."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from etude.diagnose.run.activations import FEWEST_VISIBLE, PEAK, HeadState, NodeState
+from etude.diagnose.run.advice import lowered
+from etude.diagnose.run.evidence import Absent, Evidence
+from etude.diagnose.run.verdict import Rule, Verdict
+from etude.watch.activity import DEAD_REACH
+from etude.watch.saturation import END
+
+Mask = npt.NDArray[np.bool_]
+
+STUCK_TANH = 0.95
+"""Share of the tokens: tanh has a gradient at neither end, so a node is lost that is mostly at one or the other."""
+UNITS_NOTICE, UNITS_PROBLEM, LAYER_PROBLEM = 0.01, 0.1, 0.5
+"""Share of the nodes of the network, and of one layer."""
+UNITS = Rule(
+    "dead or saturated units",
+    f"A node is dead when it never adds more than {DEAD_REACH:g} of the length of what it is added to, and saturated "
+    f"when its activation function is at one and the same end (within {1 - END:.0%}) at every token, tanh at either of "
+    f"them at {STUCK_TANH:.0%}; a notice from {UNITS_NOTICE:.0%} of the nodes, a problem from {UNITS_PROBLEM:.0%} or "
+    f"{LAYER_PROBLEM:.0%} of a layer.",
+)
+
+ALL_QUERIES = 0.99
+EVEN = 0.999
+"""Of the entropy of a uniform choice, in the mean: the scores of a query then deviate by less than about 0.1. Heads of
+the first layer that average what came before, on purpose, reach 0.995."""
+HEADS_PROBLEM = 0.5
+NAMED_HEADS = 8
+_WITH_QK_NORM: dict[str, str | bool] = {
+    "model.preset": "qwen3",
+    "model.mlp_bias": False,
+    "model.qk_norm": True,
+}
+COLLAPSE = Rule(
+    "attention collapse",
+    f"A head has collapsed when {ALL_QUERIES:.0%} of its queries put more than {PEAK:.0%} of their weight on a single "
+    f"position (entropy collapse, Zhai et al. 2023), or when their mean entropy is above {EVEN:.1%} of a uniform "
+    f"choice's, counting queries that see {FEWEST_VISIBLE} positions or more; a problem from {HEADS_PROBLEM:.0%} of "
+    "all heads.",
+)
+
+
+def idle_units(run: Evidence) -> Verdict:
+    state = run.network
+    if isinstance(state, Absent):
+        return UNITS.not_judged(state.why)
+    if state.step == 0:
+        return UNITS.not_judged("the only checkpoint is of step 0, where no layer adds anything yet")
+    dead = [layer.reach <= DEAD_REACH for layer in state.nodes]
+    stuck = [
+        saturated(layer, state.hidden_act) & ~lost for layer, lost in zip(state.nodes, dead, strict=True)
+    ]
+    idle = [lost | held for lost, held in zip(dead, stuck, strict=True)]
+    share, worst = float(np.concatenate(idle).mean()), int(np.argmax([layer.mean() for layer in idle]))
+    text = (
+        f"{_total(dead):,} of {sum(map(len, idle)):,} nodes are dead and {_total(stuck):,} saturated on "
+        f"{state.num_tokens:,} held-out tokens at step {state.step:,}"
+    )
+    if share < UNITS_NOTICE:
+        return UNITS.fine(text)
+    text = f"{text} (layer {state.nodes[worst].layer}: {idle[worst].mean():.0%})."
+    advice = f"a lower learning rate loses fewer of them; {run.lower_rates(2)}"
+    if share >= UNITS_PROBLEM or idle[worst].mean() >= LAYER_PROBLEM:
+        return UNITS.problem(text, advice)
+    return UNITS.notice(text, advice)
+
+
+def attention_collapse(run: Evidence) -> Verdict:
+    state = run.network
+    if isinstance(state, Absent):
+        return COLLAPSE.not_judged(state.why)
+    if not state.heads:
+        return COLLAPSE.not_judged("the network has no attention")
+    peaked = np.concatenate([layer.peaked for layer in state.heads])
+    evenness = np.concatenate([layer.evenness for layer in state.heads])
+    if np.isnan(peaked).any():
+        return COLLAPSE.not_judged(f"no query sees {FEWEST_VISIBLE} positions")
+    one, even = peaked >= ALL_QUERIES, evenness > EVEN
+    if not (one | even).any():
+        usual = f"their usual evenness is {np.median(evenness):.2f} of a uniform choice's"
+        return COLLAPSE.fine(f"all of {len(one)} heads choose, at step {state.step:,}; {usual}")
+    text = " and ".join(
+        f"{which.sum()} attend {what} ({_named(state.heads, which)})"
+        for which, what in ((one, "to a single position on every query"), (even, "to all positions alike"))
+        if which.any()
+    )
+    changes: dict[str, float | str | bool] = {} if run.model.qk_norm else dict(_WITH_QK_NORM)
+    changes.update(lowered(run.settings, 2))
+    normalised = "" if run.model.qk_norm else " with normalised queries and keys"
+    advice = f"a lower rate{normalised}: {run.again(changes)}" if changes else run.lower_rates(2)
+    verdict = COLLAPSE.problem if (one | even).mean() >= HEADS_PROBLEM else COLLAPSE.notice
+    return verdict(f"Of {len(one)} heads {text}, at step {state.step:,}.", advice)
+
+
+def _named(heads: Sequence[HeadState], which: Mask) -> str:
+    """``layer.head`` of some heads, as many as fit a line."""
+    names = [f"{layer.layer}.{head}" for layer in heads for head in range(len(layer.peaked))]
+    chosen = [name for name, wanted in zip(names, which, strict=True) if wanted]
+    return "layer.head " + ", ".join(chosen[:NAMED_HEADS]) + (", ..." if len(chosen) > NAMED_HEADS else "")
+
+
+def saturated(layer: NodeState, hidden_act: str) -> Mask:
+    """(F,) the nodes whose activation function does not bend any more."""
+    if hidden_act == "tanh":
+        return np.asarray(layer.low + layer.high >= STUCK_TANH)
+    return np.asarray((layer.low == 1) | (layer.high == 1))
+
+
+def _total(masks: Sequence[Mask]) -> int:
+    return sum(int(mask.sum()) for mask in masks)

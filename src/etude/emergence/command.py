@@ -1,0 +1,97 @@
+"""``etude emergence``: how each ability came over the training, over seeds and sizes, as a table and as a report."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.text import Text
+
+from etude.emergence.report import require_folder, write_report
+from etude.emergence.study import Ability, Axis, Study, law_of, load_study
+from etude.emergence.words import changes_of, counted, interval_of, law_lines, score_of
+from etude.errors import InputError
+from etude.show.named_table import Column, NamedTable
+from etude.untrusted import shown
+
+
+def emergence(
+    folders: Sequence[Path], against: str = Axis.STEPS.value, report: Path | None = None, *, console: Console
+) -> Study:
+    """Print the table, and write the report where one is wanted.
+
+    Raises:
+        InputError: runs without records, an axis that they do not have, or a file where the report is wanted.
+        EtudeError: the report cannot be written.
+    """
+    axis = _axis(against)
+    if report is not None:
+        require_folder(report)
+    study = load_study(folders)
+    if axis not in study.axes():
+        raise InputError(_missing(axis))
+    law = law_of(study)
+    console.print(_heading(study))
+    console.print(_table(study, axis))
+    for ability in study.abilities:
+        console.print(Text(f"{_named(ability, study)}: {ability.verdict.numbers}", style="dim"))
+    for line in law_lines(law):
+        console.print(Text(line))
+    for note in study.notes:
+        console.print(Text(f"note: {note}"))
+    if report is not None:
+        console.print(Text(f"written: {write_report(study, law, report, axis)}"), soft_wrap=True)
+    return study
+
+
+def _axis(name: str) -> Axis:
+    try:
+        return Axis(name)
+    except ValueError:
+        known = ", ".join(axis.value for axis in Axis)
+        raise InputError(f"--against takes one of {known}, not {shown(name)}: try --against steps") from None
+
+
+def _missing(axis: Axis) -> str:
+    if axis is Axis.PARAMETERS:
+        return "--against parameters needs runs of several sizes: name runs of another size too"
+    return "no validation loss stands in these records: use --against steps"
+
+
+def _heading(study: Study) -> Text:
+    runs = sum(len(family.runs) for family in study.families)
+    sizes = ", ".join(
+        f"{family.name} parameters x {counted(len(family.runs), 'seed')}" for family in study.families
+    )
+    return Text(f"{counted(runs, 'run')}: {sizes}", style="bold")
+
+
+def _table(study: Study, axis: Axis) -> NamedTable:
+    """A row an ability and size; what is from a file is text, never markup."""
+    several = len(study.families) > 1
+    change_axis = Axis.STEPS if axis is Axis.PARAMETERS else axis
+    columns = [
+        *([Column("size")] if several else []),
+        Column("score", wraps=True),
+        *map(Column, ("chance", "n-gram", "random")),
+        Column(f"change at ({change_axis.value})", wraps=True),
+        Column("verdict", wraps=True),
+    ]
+    rows = []
+    for ability in study.abilities:
+        cells = [
+            *([ability.family.name] if several else []),
+            interval_of(ability.verdict.accuracy),
+            f"{ability.last.chance:.3f}",
+            score_of(ability.counting),
+            score_of(ability.random),
+            changes_of(ability, change_axis),
+            ability.verdict.word.value,
+        ]
+        rows.append((Text(ability.title), list(map(Text, cells))))
+    return NamedTable("ability", columns, rows)
+
+
+def _named(ability: Ability, study: Study) -> str:
+    return ability.title + (f" [{ability.family.name}]" if len(study.families) > 1 else "")

@@ -1,0 +1,92 @@
+"""What a member of a sweep takes: its steps, what is done between them, and the probes at each of its checkpoints."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory, mkdtemp
+
+from etude.config import resolved
+from etude.evaluate.network_answerer import ModelAnswerer
+from etude.evaluate.questions import Questions
+from etude.generate.training_samples import Sample, opening_words
+from etude.plan.measuring import seconds_per_step, tokens_per_step
+from etude.plan.plan import Plan, initial_state, validation_text
+from etude.plan.task_costs import TaskCosts
+from etude.train.checkpoint import Snapshot, kept_for_good, save_checkpoint
+
+COMPILED_STEPS = 12
+"""Updates of a compiled step that is timed."""
+OVERHEAD_SECONDS = 15.0
+"""Of the two processes of a member: they begin, load, and compile from the cache."""
+NULLS = 2
+"""Random weights and counting answer the same items, each in about a checkpoint's time."""
+
+
+@dataclass(frozen=True)
+class SizeCost:
+    """Seconds of a size, measured here: a token of training, the tasks, all items once, and making the questions."""
+
+    token: float
+    tasks: TaskCosts
+    answers: float
+    questions: float
+
+    @classmethod
+    def measure(cls, plan: Plan, questions: Questions, making: float) -> SizeCost:
+        """``making``: seconds of the questions; each member makes them again, to hold them to their hash."""
+        compiled = plan.settings.device.compile is not False
+        step = seconds_per_step(plan, COMPILED_STEPS, compiled=compiled)
+        answerer = ModelAnswerer(initial_state(plan).model, plan.data.tokenizer)
+        begun = time.monotonic()
+        answerer.answer([item for probe in questions.probes for item in probe.items])
+        answers = time.monotonic() - begun
+        return cls(step / tokens_per_step(plan), task_costs(plan), answers, making)
+
+    def training(self, plan: Plan) -> float:
+        """Seconds from the first to the last line of a run of this plan."""
+        steps = resolved(plan.settings.train.steps, "train.steps")
+        tokens = steps * tokens_per_step(plan)
+        return self.token * tokens + self.tasks.between(plan, 0, steps) + self.tasks.at_the_end
+
+    def examining(self, plan: Plan) -> float:
+        """Seconds of its evaluation at every checkpoint that is kept."""
+        return self.questions + (num_checkpoints(plan) + NULLS) * self.answers
+
+    def whole(self, plan: Plan) -> float:
+        return OVERHEAD_SECONDS + self.training(plan) + self.examining(plan)
+
+
+def num_checkpoints(plan: Plan) -> int:
+    """How many a finished run of this plan has."""
+    train = plan.settings.train
+    steps = resolved(train.steps, "train.steps")
+    return sum(kept_for_good(step, train.keep_every) for step in range(steps + 1)) + train.keep_checkpoints
+
+
+def task_costs(plan: Plan) -> TaskCosts:
+    """What an evaluation, a sample and a checkpoint of the plan take: each is done here."""
+    state = initial_state(plan)
+    sample = Sample(plan.data.tokenizer, opening_words(plan), plan.settings.run.seed)
+    with TemporaryDirectory() as name:
+        tokenizer = Path(name) / "tokenizer"
+        plan.data.tokenizer.save(tokenizer)
+        return TaskCosts(
+            _seconds(lambda: validation_text(plan).score(state.model)),
+            _seconds(lambda: sample(state)),
+            _seconds(
+                lambda: save_checkpoint(
+                    Path(mkdtemp(dir=name)), Snapshot.of(state), plan.model, tokenizer, card=""
+                )
+            ),
+        )
+
+
+def _seconds(do: Callable[[], object]) -> float:
+    """Of the second time: the first one also finds its memory and its modules."""
+    do()
+    begin = time.perf_counter()
+    do()
+    return time.perf_counter() - begin

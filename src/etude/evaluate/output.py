@@ -1,0 +1,68 @@
+"""All that an evaluation says: as lines and tables, or as one JSON object."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from etude.evaluate.questions import Questions
+from etude.evaluate.records import Where, to_json
+from etude.evaluate.results import ProbeResult
+from etude.evaluate.statistics import ABOVE_BY_LUCK
+from etude.evaluate.tables import result_tables
+from etude.evaluate.whole_text import WholeText, lines_of
+from etude.show.lines import print_line
+
+
+@dataclass(frozen=True)
+class Told:
+    """All that an evaluation says. seed, step: None of a model folder; commit: of Etude."""
+
+    checkpoint: Path
+    questions: Questions
+    results: Sequence[ProbeResult]
+    whole: WholeText | None
+    seed: int | None
+    step: int | None
+    commit: str | None
+
+    def to_json(self) -> dict[str, Any]:
+        where = Where(0, 0, 0, 0.0, 0, None, "", self.commit)
+        lines = [to_json(result, where) for result in self.results]
+        dropped = ("event", "step", "tokens_seen", "flops", "num_parameters", "val_loss", "seed", "suite")
+        return {
+            "checkpoint": str(self.checkpoint),
+            "seed": self.seed,
+            "step": self.step,
+            "commit": self.commit,
+            "questions": self.questions.hash if self.results else None,
+            "probes": [{key: value for key, value in line.items() if key not in dropped} for line in lines],
+            "left_out": self.questions.left_out,
+            "text": None if self.whole is None else self.whole.to_json(),
+        }
+
+
+def say(told: Told, as_json: bool, console: Console) -> None:
+    """Print it."""
+    if as_json:
+        print(json.dumps(told.to_json(), ensure_ascii=False, allow_nan=False))
+        return
+    whole = told.whole
+    if whole is not None:
+        for line in lines_of(whole):
+            print_line(console, line)
+    for table in result_tables(told.results):
+        console.print(table)
+    lines = [f"left out: {title}: {why}" for title, why in told.questions.left_out.items()]
+    if count := len(told.results):
+        lines.append(
+            f"were all {count} at chance, {ABOVE_BY_LUCK * count:.1f} of them would be above it by luck"
+        )
+    asked = f"questions {told.questions.hash}, asked" if told.results else "no questions, only measures"
+    for line in (*lines, f"{asked} of {told.checkpoint}"):
+        print_line(console, line)

@@ -1,0 +1,91 @@
+"""The n-gram ladder of a run's text: counted once, kept in the cache and in the run, counted again when lost."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from etude.errors import InputError
+from etude.evaluate.ladder import Ladder, build_ladder
+from etude.files import hash_bytes, hash_file, json_text, read_json, write_atomic, write_failure, write_json
+from etude.places import cache_folder
+from etude.plan.plan import Plan, validation_text
+from etude.run import RunFolder
+from etude.show.lines import print_line
+from etude.train.provenance import ACCEPTED, counted_again, expected_files
+
+
+def cached_ladder(plan: Plan, console: Console, *, anew: bool = False) -> Ladder:
+    """The n-gram ladder of this text, scored on what the model is scored on: counted once, then kept in the cache.
+
+    With ``anew`` it is counted whatever the cache holds.
+    """
+    wanted, scored_bytes = plan.settings.ladder, validation_text(plan).source_bytes
+    key = f"{plan.data.corpus_hash}-{wanted.max_order}-{wanted.max_train_bytes}-{scored_bytes}"
+    file = cache_folder() / "ladders" / f"{key}.json"
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise write_failure(file.parent, error) from error
+    if file.is_file() and not anew:
+        try:
+            return Ladder.from_json(read_json(file))
+        except InputError:
+            file.unlink()
+    with console.status("counting n-grams"):
+        ladder = build_ladder(
+            plan.data.documents("train"),
+            plan.data.documents("validation", scored_bytes),
+            orders=range(1, wanted.max_order + 1),
+            max_train_bytes=wanted.max_train_bytes,
+            max_validation_bytes=scored_bytes,
+        )
+    assert ladder.validation_bytes == scored_bytes, "model and ladder are scored on the same bytes"
+    write_atomic(file, json.dumps(ladder.to_json()))
+    return ladder
+
+
+def mend_ladder(plan: Plan, run: RunFolder, manifest: dict[str, Any], console: Console) -> None:
+    """Count the run's n-gram ladder again if it is lost or damaged. Only for the process that holds the run.
+
+    Raises:
+        EtudeError: it cannot be written.
+    """
+    name = run.ladder_file.name
+    expected = expected_files(None, manifest).get(name)
+    problem = _problem(run.ladder_file, expected)
+    if problem is None:
+        return
+    kept = ""
+    if run.ladder_file.exists():
+        kept = f"; what was there is kept as {run.set_aside(run.ladder_file)}"
+    ladder = cached_ladder(plan, console)
+    if expected is not None and _hash(ladder) != expected:  # the copy in the cache may be damaged too
+        ladder = cached_ladder(plan, console, anew=True)
+    write_json(run.ladder_file, ladder.to_json())
+    again = "counted again"
+    if expected is not None and _hash(ladder) != expected:
+        manifest.setdefault(ACCEPTED, []).append(counted_again(name, _hash(ladder)))
+        run.write_manifest(manifest)
+        again = "counted again, and its scores are not to the last digit those of before"
+    print_line(console, f"{run.ladder_file} {problem}: it was {again}{kept}")
+
+
+def _problem(file: Path, expected: str | None) -> str | None:
+    """What is wrong with a run's ladder.json, after its name; None when nothing is."""
+    if not file.is_file():
+        return "is missing"
+    if expected is not None:
+        return None if hash_file(file) == expected else "is damaged or was edited"
+    try:
+        return None if Ladder.from_json(read_json(file)).rungs else "is damaged"
+    except InputError:
+        return "is damaged"
+
+
+def _hash(ladder: Ladder) -> str:
+    """Of ladder.json with this ladder."""
+    return hash_bytes(json_text(ladder.to_json()).encode())

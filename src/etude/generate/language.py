@@ -1,0 +1,280 @@
+"""A trained model with its tokenizer: what a person loads to make text, or to weigh it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Unpack
+
+import numpy as np
+from numpy.typing import NDArray
+
+from etude.data.tokens.tokenizer import EtudeTokenizer
+from etude.device import Dtype
+from etude.errors import InputError
+from etude.generate.engine import FinishReason, generate, stream
+from etude.generate.sampling import (
+    SamplingChanges,
+    SamplingSettings,
+    changed,
+    require_seed,
+    row_seed,
+    whole_number,
+)
+from etude.generate.scoring import score_tokens
+from etude.generate.stop import GeneratedText, stop_strings
+from etude.generate.text import bytes_of_tokens
+from etude.model.language_model import LanguageModel
+from etude.train.load import load_trained
+from etude.untrusted import shown
+
+_ROWS = 16
+"""Continuations of one prompt that are generated together."""
+_SPACES = (" ", "\t")
+
+
+@dataclass(frozen=True)
+class TextScore:
+    """How probable a text is to a model."""
+
+    token_ids: list[int]
+    tokens: list[str]  # each token's own text; bytes that are only a part of a character show as U+FFFD
+    logprobs: list[float]  # natural logarithms, one a token
+    num_bytes: int  # of the text, in UTF-8
+
+    @property
+    def nats_per_token(self) -> float:
+        return -math.fsum(self.logprobs) / len(self.logprobs)
+
+    @property
+    def bits_per_byte(self) -> float:
+        return -math.fsum(self.logprobs) / math.log(2) / self.num_bytes
+
+
+@dataclass(frozen=True)
+class Continuation:
+    """One continuation of a prompt."""
+
+    text: str  # up to a stop string
+    token_ids: list[int]  # with those of a stop string
+    logprobs: list[float]  # natural logarithms, the model's own, before temperature and other settings
+    finish_reason: FinishReason
+    seed: int  # alone with this seed, the same continuation comes
+    likeliest: list[list[tuple[int, float]]]  # of each place the likeliest tokens with their logprobs
+
+
+@dataclass(frozen=True)
+class _Start:
+    ids: list[int]
+    given: str
+    """The end of the prompt that is left to the first new token."""
+    first_tokens: NDArray[np.intp] | None
+
+
+@dataclass
+class _Row:
+    text: GeneratedText
+    pieces: list[str] = field(default_factory=list)
+    likeliest: list[list[tuple[int, float]]] = field(default_factory=list)
+
+    def feed(self, token: int) -> bool:
+        self.pieces.append(self.text.feed(token))
+        return self.text.stopped
+
+    def whole(self) -> str:
+        return "".join([*self.pieces, self.text.finish()])
+
+
+def _likeliest(logits: NDArray[np.float32], count: int) -> list[tuple[int, float]]:
+    """The `count` likeliest tokens of (V,), the lower id first among equals, with their log-probabilities."""
+    if not count:
+        return []
+    exact = logits.astype(np.float64)
+    exact -= exact.max()
+    logprobs = exact - np.log(np.exp(exact).sum())
+    best = np.argsort(-logprobs, kind="stable")[:count]
+    return [(int(token), float(logprobs[token])) for token in best]
+
+
+@dataclass(frozen=True)
+class Language:
+    """A model and its tokenizer, from a run, a checkpoint or a Hugging Face folder."""
+
+    folder: Path
+    model: LanguageModel
+    tokenizer: EtudeTokenizer
+    dtype: Dtype = "fp32"
+    """In which it reads its matrices while it writes: see :func:`etude.generate.engine.generate`."""
+
+    def stream(
+        self,
+        prompt: str = "",
+        settings: SamplingSettings | None = None,
+        seed: int = 0,
+        *,
+        stop: str | Sequence[str] = (),
+        **changes: Unpack[SamplingChanges],
+    ) -> Iterator[str]:
+        """The continuation of ``prompt``, in pieces as they become certain; see :meth:`generate`."""
+        start, stops, sampling = self._start(prompt), stop_strings(stop), changed(settings, changes)
+        return self._pieces(start, stops, sampling, require_seed(seed))
+
+    def _pieces(
+        self, start: _Start, stops: tuple[str, ...], settings: SamplingSettings, seed: int
+    ) -> Iterator[str]:
+        text = GeneratedText(self.tokenizer.backend, stops, start.given)
+        for token in stream(
+            self.model,
+            start.ids,
+            settings,
+            eos_id=self.tokenizer.eos_id,
+            seed=seed,
+            dtype=self.dtype,
+            first_tokens=start.first_tokens,
+        ):
+            if piece := text.feed(token):
+                yield piece
+            if text.stopped:
+                return
+        if piece := text.finish():
+            yield piece
+
+    def generate(
+        self,
+        prompt: str = "",
+        settings: SamplingSettings | None = None,
+        seed: int = 0,
+        *,
+        stop: str | Sequence[str] = (),
+        **changes: Unpack[SamplingChanges],
+    ) -> str:
+        """The continuation of ``prompt`` as one string, such as ``generate("One day", max_new_tokens=50)``.
+
+        Args:
+            prompt: where it ends in a space, the first new token is one that begins with a space, as in the text that
+                the model learned from: words have their space before them there.
+            settings: what ``changes`` do not name; the usual ones (temperature 0.8, top_p 0.95) if None.
+            seed: the same seed gives the same text.
+            stop: a text or several; the continuation ends before the first of them.
+            changes: ``max_new_tokens``, ``temperature``, ``top_k``, ``top_p``, ``min_p``, ``repetition_penalty``: see
+                :class:`~etude.generate.sampling.SamplingSettings`.
+
+        Raises:
+            InputError: a value that means nothing.
+        """
+        return "".join(self.stream(prompt, settings, seed, stop=stop, **changes))
+
+    def continuations(
+        self,
+        prompt: str = "",
+        settings: SamplingSettings | None = None,
+        seed: int = 0,
+        *,
+        samples: int = 1,
+        stop: str | Sequence[str] = (),
+        alternatives: int = 0,
+        **changes: Unpack[SamplingChanges],
+    ) -> Iterator[Continuation]:
+        """``samples`` continuations of ``prompt`` as they are finished, the first with ``seed`` itself.
+
+        ``alternatives``: how many of the likeliest tokens to report at each place. The rest as in :meth:`generate`.
+        """
+        for name, value, least in (("samples", samples, 1), ("alternatives", alternatives, 0)):
+            if whole_number(name, value) < least:
+                raise InputError(f"{name} must be {least} or more, not {value}")
+        start, stops, sampling = self._start(prompt), stop_strings(stop), changed(settings, changes)
+        first_seed = require_seed(seed)
+        seeds = (row_seed(first_seed, sample) for sample in range(samples))
+        return self._continuations(start, stops, sampling, seeds, samples, alternatives)
+
+    def _continuations(
+        self,
+        start: _Start,
+        stops: tuple[str, ...],
+        settings: SamplingSettings,
+        seeds: Iterator[int],
+        samples: int,
+        alternatives: int,
+    ) -> Iterator[Continuation]:
+        for done in range(0, samples, _ROWS):
+            rows = min(_ROWS, samples - done)
+            some = [next(seeds) for _ in range(rows)]
+            texts = [_Row(GeneratedText(self.tokenizer.backend, stops, start.given)) for _ in some]
+            found = generate(
+                self.model,
+                [start.ids] * rows,
+                settings,
+                eos_id=self.tokenizer.eos_id,
+                seed=some,
+                dtype=self.dtype,
+                first_tokens=[start.first_tokens] * rows,
+                on_token=lambda row, token, texts=texts: texts[row].feed(token),  # type: ignore[misc]
+                on_prediction=lambda row, _, logits, texts=texts: texts[row].likeliest.append(  # type: ignore[misc]
+                    _likeliest(logits, alternatives)
+                ),
+            )
+            for one, text, seed in zip(found, texts, some, strict=True):
+                yield Continuation(
+                    text.whole(), one.token_ids, one.logprobs, one.finish_reason, seed, text.likeliest
+                )
+
+    @cached_property
+    def _token_bytes(self) -> dict[int, bytes] | None:
+        return bytes_of_tokens(self.tokenizer.backend)
+
+    @property
+    def joins_spaces(self) -> bool | None:
+        """Whether a space may be the beginning of a longer token; None where a token's own text cannot be known."""
+        if self._token_bytes is None:
+            return None
+        return any(len(token) > 1 and token[:1] == b" " for token in self._token_bytes.values())
+
+    def _tokens_beginning_with(self, text: str) -> NDArray[np.intp]:
+        known = (self._token_bytes or {}).items()
+        return np.array(sorted(i for i, token in known if token.startswith(text.encode())), dtype=np.intp)
+
+    def _start(self, prompt: str) -> _Start:
+        """What the model reads first.
+
+        A space that ends the prompt is left to the first new token. In the text that the model learned from, a space
+        before a word is a part of the word's token, so after a token of a space alone it has hardly seen a word.
+        """
+        if not isinstance(prompt, str):
+            raise InputError(f"the prompt must be text, not {shown(prompt)}")
+        given, first_tokens = "", None
+        if prompt.endswith(_SPACES) and self.joins_spaces:
+            given, first_tokens = prompt[-1], self._tokens_beginning_with(prompt[-1])
+        ids = self.tokenizer.encode(prompt.removesuffix(given) if given else prompt)
+        return _Start([self.tokenizer.eos_id, *ids], given, first_tokens)
+
+    def score(self, text: str) -> TextScore:
+        """Log-probabilities of the tokens of ``text``, normalised as in training, as a document from its start.
+
+        Raises:
+            InputError: there is no text.
+        """
+        if not text:
+            raise InputError("there is no text to score: give a file with at least one character")
+        text = self.tokenizer.normalise(text)
+        ids = self.tokenizer.encode(text)
+        if not ids:
+            raise InputError("there is no text to score: nothing but characters that cleaning removes")
+        scores = score_tokens(self.model, [self.tokenizer.eos_id, *ids])
+        tokens = [self.tokenizer.decode([token]) for token in ids]
+        return TextScore(ids, tokens, [float(x) for x in scores.logprobs], len(text.encode("utf-8")))
+
+
+def load(path: str | Path, dtype: Dtype = "fp32") -> Language:
+    """The language model at ``path``: a run (its newest checkpoint), a checkpoint, or a Hugging Face folder.
+
+    In ``dtype`` "bf16" a model of 10 M parameters and more writes up to half as fast again (lab notebook), from weights
+    that are rounded to 8 bits; scores stay exact.
+
+    Raises:
+        InputError: nothing there, damaged files, or a tokenizer that does not belong to the model.
+    """
+    found = load_trained(path)
+    return Language(found.folder, found.model, found.tokenizer, dtype)

@@ -1,0 +1,45 @@
+"""Samples of a model while it is trained: the same prompt at every visit."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import islice
+
+from etude.data.tokens.tokenizer import EtudeTokenizer
+from etude.generate.engine import generate
+from etude.generate.sampling import USUAL_SAMPLING, NotFinite
+from etude.plan.cadence import SAMPLE_TOKENS
+from etude.plan.plan import Plan
+from etude.train.events import Event, SampleEvent
+from etude.train.loop import TrainState
+
+PROMPT_WORDS, PROMPT_CHARACTERS, PROMPT_CANDIDATES = 6, 60, 16
+SAMPLING = dataclasses.replace(USUAL_SAMPLING, max_new_tokens=SAMPLE_TOKENS)
+
+
+def opening_words(plan: Plan) -> str:
+    """How the longest of the first held-out documents begins: in the text's own manner, and never trained on."""
+    documents = islice(plan.data.documents("validation", 100_000), PROMPT_CANDIDATES)
+    beginning = max(documents, key=len)[:1000].decode("utf-8", "ignore")
+    words = beginning.lstrip()[:PROMPT_CHARACTERS].split(" ")
+    return " ".join(words[:PROMPT_WORDS]).splitlines()[0] if beginning.strip() else ""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Continue the same prompt with the same dice at every visit: what changes is the model."""
+
+    tokenizer: EtudeTokenizer
+    prompt: str
+    seed: int
+
+    def __call__(self, state: TrainState) -> Sequence[Event]:
+        prompt = [self.tokenizer.eos_id, *self.tokenizer.encode(self.prompt)]
+        try:
+            answers = generate(state.model, [prompt], SAMPLING, eos_id=self.tokenizer.eos_id, seed=self.seed)
+        except NotFinite:
+            return []  # what becomes of the run is for its steps to say
+        text = self.tokenizer.decode(answers[0].token_ids)
+        return [SampleEvent(state.step, state.tokens_seen, state.wall_time, self.prompt, text)]

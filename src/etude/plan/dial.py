@@ -1,0 +1,218 @@
+"""The dial: what a size means, and every other setting that follows from it, each with its reason.
+
+``resolve`` is a pure function from what the person asked for and what is known of the text and the device to settings
+in which nothing that shapes the run is ``"auto"`` any more. ``etude train --dry-run`` prints the reasons, and the run's
+manifest keeps them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from etude.config import Settings, get_value, with_values
+from etude.device import Device
+from etude.errors import InputError
+from etude.model.config import ModelConfig, preset
+from etude.model.cost import count_parameters
+from etude.plan.sizes import SIZES, Size, batch_tokens_for, context_for, dropout_for, weight_decay_for
+
+LR, MUON_LR = 0.02, 0.025
+WORTH_COMPILING = 90.0
+"""Seconds that a run must take before it is compiled."""
+MAX_EPOCHS = 10
+"""A small corpus is read at most so often: beyond that a model of these sizes recites rather than learns."""
+BF16_FROM_WIDTH = 128
+"""Narrower networks gain nothing by it on a processor that has it (notebook), and fp32 says more of each number."""
+TOKENS_AT_ONCE = {"cpu": 8192, "cuda": 65_536, "mps": 16_384}
+"""In one micro-batch: more of them make no product faster, and only take memory."""
+EVALUATIONS = 12
+MIN_EVAL_TOKENS, MAX_EVAL_TOKENS = 16_384, 1_048_576
+SWITCHES = ("attention_bias", "mlp_bias", "qk_norm", "tie_word_embeddings")
+UNUSED_BY_MLP = ("num_hidden_layers", "num_attention_heads", "num_key_value_heads", *SWITCHES)
+BENGIO_CONTEXT = 8
+"""Previous tokens that the feed-forward model of 2003 sees."""
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What the dial needs to know of the world."""
+
+    train_tokens: int
+    vocab_size: int
+    eos_token_id: int
+
+
+@dataclass(frozen=True)
+class Resolution:
+    """Resolved settings, the network they describe, and why each derived value is what it is."""
+
+    settings: Settings
+    model: ModelConfig
+    reasons: dict[str, str]
+
+
+Derived = Mapping[str, tuple[Any, str]]
+"""Values of settings that were derived before the dial, from measurements, each with its reason."""
+
+
+def resolve(
+    settings: Settings,
+    facts: Facts,
+    device: Device,
+    timed: Size | None = None,
+    derived: Derived | None = None,
+) -> Resolution:
+    """Turn every ``"auto"`` that shapes the run into a value; ``timed`` is the size that ``--time`` has chosen.
+
+    ``derived`` holds values that the dial takes as they are where the user left the setting open.
+
+    Raises:
+        InputError: the values do not fit together (a width that the heads do not divide, a context longer than
+            the text, ...).
+    """
+    chosen = _Choices(settings, derived or {})
+    if timed is None:
+        usual = "tiny" if device.kind == "cpu" else "small"
+        name = chosen("model.size", usual, f"what a {device.kind} trains in minutes")
+        size, because = SIZES[name], f"size {name}"
+    else:
+        size, because = timed, "the lowest loss expected in the time"
+    _resolve_shape(chosen, settings, size, because)
+    _resolve_steps(chosen, size, facts, device, because)
+    chosen("device.kind", device.kind, "a GPU where there is one")
+    _resolve_dtype(chosen, device)
+    if settings.train.seconds != "auto" and settings.train.seconds < WORTH_COMPILING:
+        chosen("device.compile", False, "in so short a time compiling costs more than it saves")
+    chosen("device.threads", device.threads, "all the cores that this process may use")
+    network = model_config(with_values(settings, chosen.values), facts)
+    for switch in SWITCHES if network.model_type != "mlp" else ():
+        chosen(f"model.{switch}", getattr(network, switch), f"as {network.model_type} has it")
+    _resolve_regularization(chosen, network, facts)
+    return Resolution(with_values(settings, chosen.values), network, chosen.reasons)
+
+
+def _resolve_dtype(chosen: _Choices, device: Device) -> None:
+    if device.kind != "cpu":
+        chosen("device.dtype", device.dtype, "bf16 products on a GPU that has them, fp32 otherwise")
+    elif not device.fast_bf16:
+        chosen("device.dtype", "fp32", "bf16 products are not known to be faster on this cpu")
+    elif chosen.value("model.hidden_size") < BF16_FROM_WIDTH:
+        chosen("device.dtype", "fp32", f"bf16 products gain nothing below a width of {BF16_FROM_WIDTH}")
+    else:
+        chosen("device.dtype", "bf16", "this cpu multiplies faster in bf16; weights stay fp32")
+
+
+def model_config(settings: Settings, facts: Facts) -> ModelConfig:
+    """The network that resolved ``settings`` describe, checked."""
+    model = settings.model
+    dims: dict[str, Any] = {
+        "vocab_size": facts.vocab_size,
+        "bos_token_id": facts.eos_token_id,
+        "eos_token_id": facts.eos_token_id,
+        "max_position_embeddings": settings.train.context,
+        "hidden_size": model.hidden_size,
+        "intermediate_size": model.intermediate_size,
+    }
+    if model.preset == "mlp":
+        _refuse_unused(settings)
+        return preset("mlp", **dims, context_size=BENGIO_CONTEXT)
+    for key in ("num_hidden_layers", "num_attention_heads", "num_key_value_heads"):
+        dims[key] = getattr(model, key)
+    for key in SWITCHES:
+        if getattr(model, key) != "auto":
+            dims[key] = getattr(model, key)
+    if model.preset != "gpt2":
+        dims["rope_theta"] = model.rope_theta
+    return preset(model.preset, **dims)
+
+
+def _resolve_shape(chosen: _Choices, settings: Settings, size: Size, because: str) -> None:
+    width = chosen("model.hidden_size", size.shape.hidden_size, because)
+    gated = settings.model.preset in ("llama", "qwen3")
+    inner = 32 * math.ceil(8 * width / 3 / 32) if gated else 4 * width
+    inner_reason = "8/3 of the width, in 32s: a gated MLP then costs what a plain one of 4 widths does"
+    chosen("model.intermediate_size", inner, inner_reason if gated else "4 times the width")
+    if settings.model.preset != "mlp":
+        chosen("model.num_hidden_layers", size.shape.num_hidden_layers, because)
+        heads = chosen("model.num_attention_heads", size.shape.num_attention_heads, because)
+        chosen("model.num_key_value_heads", heads, "one for each query head")
+
+
+def _resolve_steps(chosen: _Choices, size: Size, facts: Facts, device: Device, because: str) -> None:
+    tokens = min(size.tokens, MAX_EPOCHS * facts.train_tokens)
+    context = chosen("train.context", context_for(tokens), f"long enough for what {tokens:,} tokens teach")
+    if facts.train_tokens <= context:
+        raise InputError(
+            f"the training text has {facts.train_tokens} tokens, fewer than one row of {context}: "
+            "give more text, or a smaller --set train.context"
+        )
+    # Fewer rows than a small corpus has windows: otherwise one step would see the same text twice.
+    windows = (facts.train_tokens - 1) // context
+    batch_tokens = batch_tokens_for(tokens)
+    rows = max(1, min(batch_tokens // context, windows))
+    rows = chosen(
+        "train.batch_rows",
+        rows,
+        f"about {batch_tokens:,} tokens a step: longer runs, larger batches",
+    )
+    at_once = max(1, TOKENS_AT_ONCE[device.kind] // context)
+    part = max(divisor for divisor in range(1, min(rows, at_once) + 1) if rows % divisor == 0)
+    chosen("train.micro_batch_rows", part, f"what a {device.kind} takes in one pass")
+    if rows % chosen.value("train.micro_batch_rows"):
+        raise InputError(
+            f"train.batch_rows={rows} is not a multiple of "
+            f"train.micro_batch_rows={chosen.value('train.micro_batch_rows')}: choose one that divides it"
+        )
+    epochs = tokens / facts.train_tokens
+    reason = f"{tokens:,} tokens for {because}, {epochs:.1f} times through the text"
+    if tokens < size.tokens:
+        reason = f"{MAX_EPOCHS} times through a small text of {facts.train_tokens:,} tokens, not more"
+    steps = chosen("train.steps", max(1, tokens // (rows * context)), reason)
+    every = chosen("train.eval_every", max(1, steps // EVALUATIONS), f"{EVALUATIONS} evaluations in the run")
+    # To score a token costs less than half of what it costs to learn from it.
+    scored = min(max(MIN_EVAL_TOKENS, every * rows * context // 10), MAX_EVAL_TOKENS)
+    chosen("train.eval_tokens", scored, "evaluations take about a twentieth of the time")
+    chosen("train.sample_every", every, "with each evaluation")
+    chosen("train.checkpoint_every", max(1, steps // 5), "five in the run, and the early powers of two")
+    chosen("train.lr", LR, "swept; what is done with it makes it hold at any width")
+    chosen("train.muon_lr", MUON_LR, "swept; an update's spectral norm, the same at any width")
+
+
+def _resolve_regularization(chosen: _Choices, network: ModelConfig, facts: Facts) -> None:
+    steps, rows, context = (chosen.value(f"train.{key}") for key in ("steps", "batch_rows", "context"))
+    epochs = steps * rows * context / facts.train_tokens
+    room = count_parameters(network).non_embedding / facts.train_tokens
+    reason = f"the text is read {epochs:.1f} times, by {room:.2g} parameters for each of its tokens"
+    dropout = chosen("train.dropout", dropout_for(epochs, room), reason)
+    because = "more than usual, as with all dropout" if dropout else "the usual, without dropout"
+    chosen("train.weight_decay", weight_decay_for(dropout), because)
+
+
+def _refuse_unused(settings: Settings) -> None:
+    """What a feed-forward network has no use for is refused when somebody chose it, not left without effect."""
+    for key in UNUSED_BY_MLP:
+        if getattr(settings.model, key) != "auto":
+            raise InputError(f"model.{key} means nothing for the model 'mlp': leave it out")
+
+
+class _Choices:
+    """Fills in what was ``"auto"`` and remembers why; what the person chose stays."""
+
+    def __init__(self, settings: Settings, derived: Derived) -> None:
+        self._settings = settings
+        self.values: dict[str, Any] = {}
+        self.reasons: dict[str, str] = {}
+        for key, (value, reason) in derived.items():
+            self(key, value, reason)
+
+    def __call__(self, key: str, value: Any, reason: str) -> Any:
+        if get_value(self._settings, key) == "auto" and key not in self.values:
+            self.values[key] = value
+            self.reasons[key] = reason
+        return self.value(key)
+
+    def value(self, key: str) -> Any:
+        return self.values.get(key, get_value(self._settings, key))

@@ -1,0 +1,136 @@
+"""A run before it begins: the text as tokens, the device, every setting; and the parts that follow from them.
+
+Whoever trains a run and whoever replays one of its steps starts here, so that both do exactly the same.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from etude.config import Settings, resolved
+from etude.data.prepare import PreparedData
+from etude.data.tokens.loader import BatchLoader
+from etude.device import Device, choose_device, keep_freed_memory, place_on_machine, total_memory_bytes
+from etude.errors import InputError
+from etude.model.attention import takes_blocks
+from etude.model.build import build_model
+from etude.model.config import ModelConfig
+from etude.model.cost import TrainingMemory, training_memory
+from etude.plan.dial import Derived, Facts, Resolution, resolve
+from etude.plan.forecast import Forecast
+from etude.plan.sizes import Size
+from etude.train.loop import TrainState
+from etude.train.objectives import NextToken
+from etude.train.optimizer import UpdateRules
+from etude.train.parallel import ALONE, Ranks, require_even_rows
+from etude.train.validation import ValidationText
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A run that could begin now."""
+
+    device: Device
+    data: PreparedData
+    resolution: Resolution
+    expected: Forecast | None = None  # when the size was chosen for a time
+
+    @property
+    def settings(self) -> Settings:
+        return self.resolution.settings
+
+    @property
+    def model(self) -> ModelConfig:
+        return self.resolution.model
+
+    @property
+    def memory(self) -> TrainingMemory:
+        """What a step needs, counted from structure."""
+        train = self.settings.train
+        context = resolved(train.context, "train.context")
+        return training_memory(
+            self.model,
+            batch_size=resolved(train.micro_batch_rows, "train.micro_batch_rows"),
+            context=context,
+            optimizer=train.optimizer,
+            recompute=train.activation_checkpointing,
+            in_blocks=takes_blocks(self.device.kind, self.device.dtype == "bf16", context),
+            snapshot=self.device.kind != "cuda",
+            compared=self.device.kind != "cuda" and train.summary_every > 0,
+        )
+
+
+def plan_on(
+    data: PreparedData,
+    settings: Settings,
+    timed: Size | None = None,
+    expected: Forecast | None = None,
+    derived: Derived | None = None,
+) -> Plan:
+    """A plan on text that is prepared already.
+
+    ``timed`` is the size chosen for a time, ``expected`` its loss; ``derived`` are settings that follow from
+    measurements, with their reasons.
+
+    Raises:
+        InputError: settings that do not fit together, or a model that does not fit the machine.
+    """
+    requested = settings.device
+    if requested.threads == "auto" and "device.threads" in (derived or {}):
+        requested = requested.model_copy(update={"threads": (derived or {})["device.threads"][0]})
+    device = choose_device(requested)
+    facts = Facts(data.train.num_tokens, data.tokenizer.vocab_size, data.tokenizer.eos_id)
+    resolution = resolve(settings, facts, device, timed, derived)
+    device = replace(device, dtype=resolved(resolution.settings.device.dtype, "device.dtype"))
+    plan = Plan(device, data, resolution, expected)
+    _, processes = place_on_machine()
+    require_even_rows(resolved(plan.settings.train.batch_rows, "train.batch_rows"), processes)
+    needed, there = plan.memory.total, total_memory_bytes(device)
+    if there is not None and needed > there:
+        raise InputError(
+            f"this would need about {needed / 2**30:,.0f} GiB of memory and this {device.kind} has "
+            f"{there / 2**30:,.0f}: choose a smaller --size, train.context or train.micro_batch_rows"
+        )
+    return plan
+
+
+def initial_state(plan: Plan) -> TrainState:
+    """The state at step 0: a function of the settings alone. From here on the process keeps its memory for training."""
+    if plan.device.kind == "cpu":
+        keep_freed_memory()
+    model = build_model(plan.model, seed=plan.settings.run.seed, device=plan.device.torch)
+    return TrainState(model, UpdateRules(model, plan.settings.train, plan.device))
+
+
+def next_token_objective(plan: Plan, state: TrainState, ranks: Ranks = ALONE) -> NextToken:
+    """Pretraining of the state's model on the plan's text: by one process, or as one of ``ranks``."""
+    train = plan.settings.train
+    loader = BatchLoader(
+        plan.data.train,
+        context=resolved(train.context, "train.context"),
+        batch_rows=resolved(train.batch_rows, "train.batch_rows"),
+        seed=plan.settings.run.seed,
+    )
+    return NextToken(
+        state.model,
+        loader,
+        plan.device,
+        num_steps=resolved(train.steps, "train.steps"),
+        micro_batch_rows=state.micro_batch_rows or resolved(train.micro_batch_rows, "train.micro_batch_rows"),
+        within_documents=not plan.settings.data.cross_document_attention,
+        dropout=resolved(train.dropout, "train.dropout"),
+        recompute=train.activation_checkpointing,
+        ranks=ranks,
+    )
+
+
+def validation_text(plan: Plan) -> ValidationText:
+    """The held-out text that every evaluation of the run, and its n-gram ladder, is scored on."""
+    settings = plan.settings
+    return ValidationText(
+        plan.data.validation,
+        resolved(settings.train.context, "train.context"),
+        plan.device,
+        max_tokens=resolved(settings.train.eval_tokens, "train.eval_tokens"),
+        within_documents=not settings.data.cross_document_attention,
+    )

@@ -1,0 +1,353 @@
+"""``--time``: the size whose expected loss is lowest among those that this machine can train in the time.
+
+All that comes before step 1, besides the preparation of the text, takes ``SHARE`` of the time at most. Each part of it
+looks at the clock and is cut short:
+
+1. Two pilots of the narrowest shape are trained on the text itself, as long as there is time for. Without them no loss
+   is foretold, and nothing else changes.
+2. Wider shapes are timed, a few real updates each, until two in a row promise no more. Those that there is no time for
+   are foreseen from the others by their FLOPs; where none could be tried, by the rate of a matrix product.
+3. The chosen one is given as many steps as fit. It is compiled if that is foreseen to fit, and trained uncompiled
+   otherwise. What is foreseen wrongly, the pace makes up for (:mod:`etude.plan.pace`).
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+from rich.table import Table
+
+from etude.config import Settings, resolved
+from etude.data.prepare import PreparedData
+from etude.device import place_on_machine
+from etude.errors import InputError
+from etude.model.cost import count_parameters
+from etude.plan.dial import MAX_EPOCHS, Derived
+from etude.plan.forecast import LEAST_PILOT, LONG_PILOT, Forecast, Pilot, forecast, potential
+from etude.plan.measuring import Machine, ThisMachine, Trial, step_flops, tokens_per_step
+from etude.plan.pace import Deadline
+from etude.plan.plan import Plan, plan_on
+from etude.plan.sizes import SHAPES, SIZES, Shape, Size
+from etude.plan.task_costs import SCORING, TaskCosts
+from etude.show.phases import Phases, clock_time
+from etude.train.compilation import foreseen_seconds
+
+SHARE = 0.2
+"""Of the time that is left once the text is prepared: all that comes before step 1 is done in it."""
+PILOTS_UNTIL, SHAPES_UNTIL, TIMING_UNTIL = 0.6, 0.75, 0.85
+"""Of that share; the rest is for the self-test, the compiler, and what is done at step 0."""
+SHORTEST, LEAST_LEFT = 10.0, 5.0
+"""Seconds that a run may be given, and that must be left of them once the text is prepared."""
+MARGIN = 0.01
+"""Of the time, that a run plans to end before it is over."""
+TIMED_STEPS = 4
+"""Updates of a shape that is timed; the first also finds its memory."""
+TRIAL_TOKENS = 2_300_000
+"""Length of the run that a shape's batch is taken from while it is timed."""
+EFFICIENCY = 0.25
+"""Of the rate of a matrix product, what a small network's step is taken to reach before one was timed."""
+IN_STEPS = 0.85
+"""Of the time, that is taken to be spent in steps while shapes are compared."""
+CAREFUL = 0.85
+"""Of the time that pilots may take, what they are planned for."""
+SELF_TEST_SECONDS, LADDER_SECONDS_A_MB = 0.4, 0.25
+CLOSING_SHARE = 0.15
+"""Of the time, at most, for what is shown at the end."""
+COMPILED_GAIN = 1.25
+"""How many times as fast a compiled step is taken to be, until it is measured."""
+EVALUATION_SHARE, LEAST_EVAL_TOKENS = 0.01, 1024
+"""Of the time, what one evaluation may take; and its tokens at least."""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A shape, how much text it can read in the time, and what that promises."""
+
+    shape: Shape
+    tokens: int
+    gain: float
+    """The larger, the lower the loss: :func:`etude.plan.forecast.potential`."""
+    expected: Forecast | None
+
+
+@dataclass(frozen=True)
+class Promise:
+    """What ``--time`` comes to."""
+
+    plan: Plan
+    candidates: Sequence[Candidate]
+    deadline: Deadline
+    time_left_over: float
+    """Seconds that are not used, because the text is not worth reading more often."""
+
+    def table(self) -> Table:
+        """The shapes that were considered, and what was expected of them."""
+        table = Table(
+            "", "width", "layers", "tokens in the time", "bits a byte expected", box=None, header_style="bold"
+        )
+        for candidate in self.candidates:
+            shape, loss = candidate.shape, candidate.expected
+            mark = "→" if shape == self.shape else ""
+            band = f"{loss.middle:.3f}  ({loss.low:.3f} to {loss.high:.3f})" if loss else "no time to tell"
+            table.add_row(
+                mark, str(shape.hidden_size), str(shape.num_hidden_layers), f"{candidate.tokens:,}", band
+            )
+        return table
+
+    @property
+    def shape(self) -> Shape:
+        """The best of the shapes that were considered."""
+        return max(self.candidates, key=lambda candidate: candidate.gain).shape
+
+
+def require_time(seconds: float) -> None:
+    """Raises InputError for a time that is refused before anything is done, or for several processes."""
+    if place_on_machine()[1] > 1:
+        raise InputError("--time measures one process: with torchrun give --size or --steps")
+    if seconds < SHORTEST:
+        raise InputError(
+            f"a run takes {SHORTEST:.0f} s at least, to begin, to evaluate and to save: give a longer --time, or "
+            "--steps without one"
+        )
+
+
+def choose_size(
+    data: PreparedData,
+    settings: Settings,
+    deadline: float,
+    phases: Phases,
+    derived: Derived | None = None,
+    machine: Machine | None = None,
+) -> Promise:
+    """The best size for the time left until ``deadline`` (of the machine's clock).
+
+    ``derived`` are settings that were derived before, with their reasons.
+
+    Raises:
+        InputError: less time than a run needs.
+    """
+    machine = machine or ThisMachine()
+    left = deadline - machine.now()
+    if left < LEAST_LEFT:
+        raise InputError(
+            f"preparing the text left {clock_time(left)} of the {clock_time(phases.seconds)}; it is prepared now, so "
+            "the same command has more time left when typed again, or give a longer --time"
+        )
+    planning = Planning(data, settings, machine, deadline, dict(derived or {}))
+    with phases("training two small pilots on the text, to see what it has to give"):
+        pilot = planning.run_pilots()
+    with phases("timing wider networks"):
+        candidates = planning.time_shapes(pilot)
+        best = max(candidates, key=lambda candidate: candidate.gain)
+        return planning.fill_time(best, candidates, pilot)
+
+
+@dataclass
+class Planning:
+    """The choice of a size, with a clock beside it."""
+
+    data: PreparedData
+    settings: Settings
+    machine: Machine
+    over_at: float
+    derived: dict[str, tuple[Any, str]]
+    seconds_per_flop: float = field(init=False)  # of the step that was timed last
+    _began: float = field(init=False)
+    _timed: dict[tuple[int, int, bool], float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._began = self.machine.now()
+        rate = self.machine.product_rate(self._plan(Size(SHAPES[0], TRIAL_TOKENS)).device)
+        self.seconds_per_flop = 1 / (EFFICIENCY * rate)
+
+    @property
+    def left(self) -> float:
+        return self.over_at - self.machine.now()
+
+    def until(self, part: float = 1.0) -> float:
+        """Seconds until ``part`` of the share is over."""
+        return self._began + part * SHARE * (self.over_at - self._began) - self.machine.now()
+
+    def run_pilots(self) -> Pilot | None:
+        """Train the narrowest shape for a moment, and four times as long, and score both; None without time for it."""
+        tokens = self._pilot_tokens(LONG_PILOT.tokens, scores=2, runs=1.25)
+        if tokens < LEAST_PILOT:
+            return None
+        short = self._pilot_plan(tokens // 4)
+        first = self._train(short)
+        if first is None:
+            return None
+        # The first one has shown the machine at work; the second has what it leaves.
+        long = self._pilot_plan(self._pilot_tokens(tokens, scores=1, runs=1.0))
+        if _tokens(long) < 3 * _tokens(short):
+            return None
+        second = self._train(long)
+        if second is None:
+            return None
+        parameters = count_parameters(long.model).non_embedding
+        return Pilot(first, second, parameters, _tokens(long), _tokens(short))
+
+    def _pilot_tokens(self, most: int, scores: int, runs: float) -> int:
+        """How long the longer pilot may be, where ``runs`` times its tokens are trained on and ``scores`` scored."""
+        plan = self._pilot_plan(most // 4)
+        step = self._step_seconds(plan, self.until(PILOTS_UNTIL) / 4)
+        fitting = CAREFUL * self.until(PILOTS_UNTIL) * tokens_per_step(plan) / step
+        scored = resolved(plan.settings.train.eval_tokens, "train.eval_tokens")
+        return max(1, min(most, int((fitting - scores * SCORING * scored) / runs)))
+
+    def _pilot_plan(self, tokens: int) -> Plan:
+        own = Settings(
+            data=self.settings.data, tokenizer=self.settings.tokenizer, device=self.settings.device
+        )
+        return plan_on(self.data, own, Size(SHAPES[0], tokens), derived=self.derived)
+
+    def _train(self, plan: Plan) -> float | None:
+        """Carry out a plan; the bits per byte at its end. None where there was no time for all of it."""
+        trial, first = self.machine.trial(plan), self.machine.now()
+        step = 0.0
+        for done in range(1, resolved(plan.settings.train.steps, "train.steps") + 1):
+            if self.until(PILOTS_UNTIL) < step:
+                return None
+            trial.step()
+            step = (self.machine.now() - first) / done
+        self._note(plan, step)
+        scored = resolved(plan.settings.train.eval_tokens, "train.eval_tokens")
+        if self.until(SHAPES_UNTIL) < SCORING * scored * step / tokens_per_step(plan):
+            return None
+        return trial.bits_per_byte()
+
+    def time_shapes(self, pilot: Pilot | None) -> Sequence[Candidate]:
+        """Wider and wider shapes, until two in a row promise no more; what takes too long to time goes by FLOPs."""
+        candidates: list[Candidate] = []
+        size = self.settings.model.size
+        for shape in SHAPES if size == "auto" else [SIZES[size].shape]:
+            try:
+                plan = self._plan(Size(shape, TRIAL_TOKENS))
+            except InputError:  # no memory for it, nor for wider ones
+                if candidates:
+                    break
+                raise
+            rate = tokens_per_step(plan) / self._step_seconds(plan, self.until(SHAPES_UNTIL))
+            fitting = rate * IN_STEPS * self.left  # less than one step where the machine is slow
+            tokens = worth_reading(fitting, plan)
+            parameters = count_parameters(plan.model).non_embedding
+            narrow = count_parameters(self._pilot_plan(LEAST_PILOT).model).non_embedding
+            gain = potential(parameters, min(tokens, fitting), self.data.train.num_tokens, narrow)
+            candidates.append(Candidate(shape, tokens, gain, expected_loss(plan, pilot, tokens)))
+            gains = [candidate.gain for candidate in candidates]
+            if len(gains) > 2 and max(gains[-2:]) < gains[-3]:
+                break
+        return candidates
+
+    def fill_time(self, best: Candidate, candidates: Sequence[Candidate], pilot: Pilot | None) -> Promise:
+        """As many tokens for the best shape as fit, and what the run has to keep to."""
+        tokens = best.tokens
+        for _ in range(2):  # a run of another length may have another step
+            size = Size(best.shape, tokens)
+            plan = self._plan(size)
+            step = self._step_seconds(plan, self.until(TIMING_UNTIL))
+            plan = self._affordable(plan, size, step)
+            compiler = self._compiler_seconds(plan, step)
+            costs = TaskCosts.foreseen(plan, step, self.machine.slowdown)
+            costs.most_closing = CLOSING_SHARE * (self.over_at - self._began)
+            if compiler is None:
+                plan = self._plan(size)
+            elif compiler > 0:
+                step /= COMPILED_GAIN
+            last = resolved(plan.settings.train.steps, "train.steps")
+            start = self._seconds_to_start(plan, costs) + (compiler or 0.0)
+            left = self.left * (1 - MARGIN) - start - costs.between(plan, 0, last) - costs.at_the_end
+            tokens = worth_reading(left / step * tokens_per_step(plan), plan)
+        left_over = left - step * (tokens / tokens_per_step(plan) + 1)
+        plan = self._plan(Size(best.shape, tokens))
+        plan = self._plan(Size(best.shape, tokens), expected_loss(plan, pilot, tokens))
+        most_steps = worth_reading(math.inf, plan) // tokens_per_step(plan)
+        deadline = Deadline(
+            self.over_at - MARGIN * self.left,
+            costs,
+            partial(costs.between, plan),
+            most_steps,
+            compile_until=self.machine.now() + self.until() - costs.each_once,
+        )
+        return Promise(plan, candidates, deadline, left_over)
+
+    def _affordable(self, plan: Plan, size: Size, step: float) -> Plan:
+        """The plan with evaluations that are not too long for the time, on a machine with such a step."""
+        token = SCORING * step / tokens_per_step(plan)
+        most = max(LEAST_EVAL_TOKENS, int(EVALUATION_SHARE * self.left / token))
+        if resolved(plan.settings.train.eval_tokens, "train.eval_tokens") > most:
+            reason = f"an evaluation then takes about {100 * EVALUATION_SHARE:.0f} % of the time"
+            self.derived["train.eval_tokens"] = (most, reason)
+        return self._plan(size)
+
+    def _compiler_seconds(self, plan: Plan, step: float) -> float | None:
+        """What compiling takes, 0 where it is not wanted; None where there is no time, which the settings then say."""
+        if plan.settings.device.compile is False:
+            return 0.0
+        warm = self.machine.compiled_before(plan)
+        seconds = foreseen_seconds(plan.model.num_hidden_layers, warm=warm) * self.machine.slowdown()
+        costs = TaskCosts.foreseen(plan, step, self.machine.slowdown)
+        there = self.until() - self._seconds_to_start(plan, costs)
+        if seconds <= there or self.settings.device.compile is True:
+            return seconds
+        reason = f"compiling would take about {clock_time(seconds)}, and {clock_time(there)} are there for it"
+        self.derived["device.compile"] = (False, reason)
+        return None
+
+    def _seconds_to_start(self, plan: Plan, costs: TaskCosts) -> float:
+        """From here to step 1, without compiling: the n-grams, the self-test, and what is done at step 0."""
+        megabytes = min(self.data.train.source_bytes, plan.settings.ladder.max_train_bytes) / 1e6
+        alone = SELF_TEST_SECONDS + LADDER_SECONDS_A_MB * megabytes
+        return alone * self.machine.slowdown() + costs.each_once
+
+    def _plan(self, size: Size, expected: Forecast | None = None) -> Plan:
+        return plan_on(self.data, self.settings, size, expected, self.derived)
+
+    def _step_seconds(self, plan: Plan, allowed: float) -> float:
+        """Of an update of the plan: measured if it fits into ``allowed`` seconds, else foreseen by its FLOPs."""
+        key = self._key(plan)
+        foreseen = self.seconds_per_flop * step_flops(plan)
+        if key not in self._timed and TIMED_STEPS * foreseen < allowed:
+            end = self.machine.now() + allowed
+            self._note(plan, self._time(self.machine.trial(plan), end))
+        return self._timed.get(key, foreseen)
+
+    def _time(self, trial: Trial, end: float) -> float:
+        """The median of a few updates after a first, of those that are made before ``end``."""
+        times: list[float] = []
+        while len(times) < TIMED_STEPS and (not times or self.machine.now() + times[-1] < end):
+            begin = self.machine.now()
+            trial.step()
+            times.append(self.machine.now() - begin)
+        return statistics.median(times[1:] or times)
+
+    def _note(self, plan: Plan, step: float) -> None:
+        self.seconds_per_flop = step / step_flops(plan)
+        self._timed[self._key(plan)] = step
+
+    def _key(self, plan: Plan) -> tuple[int, int, bool]:
+        """What the time of a step depends on."""
+        dropout = resolved(plan.settings.train.dropout, "train.dropout") > 0
+        return count_parameters(plan.model).total, tokens_per_step(plan), dropout
+
+
+def expected_loss(plan: Plan, pilot: Pilot | None, tokens: int) -> Forecast | None:
+    """What the plan's network is expected to reach after ``tokens``."""
+    if pilot is None:
+        return None
+    return forecast(pilot, count_parameters(plan.model).non_embedding, tokens, plan.data.train.num_tokens)
+
+
+def worth_reading(tokens: float, plan: Plan) -> int:
+    """``tokens`` if the text is good for so many, whole steps of them."""
+    most = min(tokens, MAX_EPOCHS * plan.data.train.num_tokens)
+    return max(1, int(most / tokens_per_step(plan))) * tokens_per_step(plan)
+
+
+def _tokens(plan: Plan) -> int:
+    return resolved(plan.settings.train.steps, "train.steps") * tokens_per_step(plan)

@@ -1,0 +1,56 @@
+"""What a run for a time is doing before it trains, and how much of its time has passed: shown from the first second."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from rich.console import Console
+from rich.text import Text
+
+from etude.show.lines import print_line
+
+
+@dataclass(frozen=True)
+class Phases:
+    """A line for each phase in a file or a pipe; in a terminal a line whose clock moves."""
+
+    console: Console
+    began: float  # of the clock
+    seconds: float  # that the run may take
+    clock: Callable[[], float] = time.monotonic
+
+    def line(self, what: str) -> str:
+        """``what``, after the time that has passed and the time that there is."""
+        return f"{clock_time(self.clock() - self.began)} of {clock_time(self.seconds)}   {what}"
+
+    def note(self, what: str) -> None:
+        """Print that ``what`` begins."""
+        print_line(self.console, self.line(what))
+
+    @contextmanager
+    def __call__(self, what: str) -> Iterator[None]:
+        """Show that ``what`` is being done while the block runs."""
+        if not self.console.is_terminal:
+            self.note(what)
+            yield
+            return
+        with self.console.status(_Moving(self, what)):  # type: ignore[arg-type]  # it takes what can be drawn
+            yield
+
+
+@dataclass(frozen=True)
+class _Moving:
+    phases: Phases
+    what: str
+
+    def __rich__(self) -> Text:
+        return Text(self.phases.line(self.what))
+
+
+def clock_time(seconds: float) -> str:
+    """``75.2`` as ``1:15``."""
+    whole = max(0, int(seconds))
+    return f"{whole // 60}:{whole % 60:02d}"

@@ -1,0 +1,270 @@
+"""What ``etude inspect`` shows: each look as a few tables of words, and as plain values for programs."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from rich.console import Console
+from rich.table import Table
+
+from etude.errors import InputError
+from etude.files import json_safe
+from etude.messages import command
+from etude.run import RunFolder
+from etude.untrusted import shown
+from etude.watch import api
+from etude.watch import inspect_tables as tables
+from etude.watch import values as values_of
+from etude.watch.arithmetic import weight_step
+from etude.watch.inspect_pictures import Picture, draw
+from etude.watch.layer_in_step import LayerInStep
+from etude.watch.node_in_text import look_at_node_in_text
+from etude.watch.one_node import Node
+from etude.watch.one_weight import WeightHistory
+from etude.watch.opened_step import OpenedStep, open_step
+
+Theme = Literal["light", "dark"]
+
+
+@dataclass(frozen=True)
+class Question:
+    """What a person asked for; ``step`` is the run's last unless told."""
+
+    path: Path
+    step: int | None = None
+    node: str | None = None
+    weight: str | None = None
+    token: str | None = None
+    prompt: str | None = None
+    knobs: tuple[str, ...] = ()
+    fork: str | None = None
+
+    @property
+    def is_run(self) -> bool:
+        return (self.path / "run.toml").is_file()
+
+
+@dataclass(frozen=True)
+class Look:
+    """An answer: lines and tables to read, the same as plain values, and pictures of it."""
+
+    parts: Sequence[str | Table]
+    values: dict[str, Any]
+    pictures: Callable[[], Sequence[Picture]] = field(default=lambda: ())
+
+
+def show(question: Question, console: Console, *, as_json: bool, png: Path | None, theme: Theme) -> None:
+    """Look, and print or draw what there is.
+
+    Raises:
+        InputError: no such run, step, node, weight, row or text.
+    """
+    with console.status("replaying") if not as_json and console.is_terminal else nullcontext():
+        look = look_at(question)
+    if as_json:
+        print(json.dumps(json_safe(look.values), ensure_ascii=False, allow_nan=False))
+    else:
+        for part in look.parts:
+            console.print(part, markup=False, highlight=False, soft_wrap=isinstance(part, str))
+    if png is not None:
+        draw(look.pictures(), png, theme)
+        if not as_json:
+            print(png)
+
+
+def look_at(question: Question) -> Look:
+    if question.fork is not None:
+        return _forked(question)
+    if question.prompt is not None:
+        return _prompt(question, question.prompt)
+    _require_run(question.path)
+    machine = api.machine(question.path)
+    step = machine.recorded.last_step if question.step is None else question.step
+    if question.node is not None and question.token is not None:
+        opened = api.replay(question.path, step)
+        place = (*_place_of_node(question.node), *_place_of_token(question.token))
+        return _node_at_token(opened, machine.data.tokenizer.decode, *place)
+    if question.node is not None:
+        layer, unit = _place_of_node(question.node)
+        return _node(api.node(question.path, step, layer, unit))
+    if question.weight is not None:
+        name, index = _place_of_weight(question.weight)
+        return _weight(api.weight(question.path, name, index), step)
+    opened = api.replay(question.path, step)
+    decode = machine.data.tokenizer.decode
+    if question.token is not None:
+        return _token(opened, decode, *_place_of_token(question.token))
+    return _step(opened, decode)
+
+
+def _require_run(path: Path) -> None:
+    """Raises InputError where there is no history to look at."""
+    if (path / "config.json").is_file():
+        raise InputError(f"{path} is a model folder, which has no steps: look at it with --prompt TEXT")
+    RunFolder.open(path)
+
+
+def _step(opened: OpenedStep, decode: values_of.Decode) -> Look:
+    from etude.watch.reconciliation import reconcile
+
+    found, row = reconcile(opened), opened.row(0)
+    head = (
+        f"step {opened.step}: loss {opened.loss:.6f} nats a token, gradient norm {opened.grad_norm:.6g}, "
+        + ("not clipped" if opened.clip_factor == 1 else f"clipped to {opened.clip_factor:.4g} of it")
+    )
+    if not opened.applied:
+        head = f"step {opened.step}: the loss or its gradient was not finite, and nothing was changed"
+    values = {
+        **values_of.step_values(opened, row, decode),
+        "reconciled": [
+            {"check": c.name, "difference": c.difference, "tolerance": c.tolerance, "holds": c.holds}
+            for c in found.checks
+        ],
+    }
+    parts: list[str | Table] = [
+        head,
+        str(opened.proof),
+        tables.row_table(row, decode),
+        tables.parameter_table(opened),
+    ]
+    if found.checks:
+        parts += ["does that explain what was applied? Largest relative difference from float64:"]
+        parts += [tables.check_table(found)]
+    return Look(parts, values, lambda: tables.step_pictures(opened, row))
+
+
+def _token(opened: OpenedStep, decode: values_of.Decode, row: int, position: int) -> Look:
+    values = values_of.token_values(opened, opened.row(row), position, decode)
+    return Look(
+        [
+            f"step {opened.step}, row {row}, position {position}: behind {values['context']!r}",
+            f"desired {values['desired']!r}: predicted with {values['probability']:.4%} (place {values['rank']:,} of "
+            f"{values['vocabulary']:,}), loss {values['loss']:.4f} nats",
+            tables.guess_table(values["guesses"]),
+            tables.stream_table(values["stream"]),
+            str(opened.proof),
+        ],
+        values,
+    )
+
+
+def _node(node: Node) -> Look:
+    history = node.history()
+    place = node.most[0].token_ids if node.most else (0,)
+    arithmetic = node.on_tokens(place)
+    parts: list[str | Table] = [
+        repr(node),
+        "",
+        "where it is most active:",
+        repr(arithmetic),
+        "",
+        repr(history),
+    ]
+    if node.step < node.machine.recorded.last_step:
+        parts.insert(1, repr(node.gradient))
+    return Look(parts, values_of.node_values(node, arithmetic, history), lambda: tables.node_pictures(node))
+
+
+def _node_at_token(
+    opened: OpenedStep, decode: values_of.Decode, layer: str, unit: int, row: int, position: int
+) -> Look:
+    found = LayerInStep(opened, layer)
+    values = values_of.unit_values(found, unit, row, position, None, decode)
+    pushes, error = values["weight"]["pushes"], values["error"]
+    parts: list[str | Table] = [
+        f"step {opened.step}, row {row}, position {position}: {layer} node {unit}",
+        repr(found.sum(unit, row, position, values["read"])),
+        f"error at its activation {error['at_activation']:+.6g} (what it writes to, times its outgoing weights), times "
+        f"the slope {error['slope']:+.6g} = {error['at_sum']:+.6g} at its sum",
+        f"{values['weight']['name']}[{unit},{values['weight']['input']}]: {pushes['down_count']} tokens of the batch "
+        f"push it down by {pushes['down']:.4g}, {pushes['up_count']} up by {-pushes['up']:.4g}; gradient "
+        f"{pushes['total']:+.6g} (in the step: {pushes['gradient']:+.6g})",
+        str(opened.proof),
+    ]
+    return Look(parts, values)
+
+
+def _weight(history: WeightHistory, step: int) -> Look:
+    opened = open_step(history.machine, step)
+    at = weight_step(opened, history.name, history.index)
+    values = {
+        "name": history.name,
+        "index": list(history.index),
+        "values": {str(key): value for key, value in history.values.items()},
+        "updates": [values_of.weight_values(one) for one in history.steps],
+        "at": values_of.weight_values(at),
+    }
+    return Look(
+        [repr(history), "", repr(at)],
+        values,
+        lambda: tables.weight_pictures(opened.parameter(history.name), history.index),
+    )
+
+
+def _prompt(question: Question, text: str) -> Look:
+    step = question.step if question.is_run else None
+    if question.step is not None and not question.is_run:
+        raise InputError(f"{question.path} is a model folder, which has no steps: leave --step out")
+    if question.knobs:
+        if question.node is not None:
+            raise InputError("one look at a time: give --node or --knob with --prompt, not both")
+        compared = api.compare(question.path, text, question.knobs, step)
+        return Look([repr(compared)], values_of.comparison_values(compared))
+    prompt = api.prompt(question.path, text, step)
+    if question.node is not None:
+        found = look_at_node_in_text(prompt, *_place_of_node(question.node))
+        summed = found.on(found.strongest)
+        return Look([repr(found), "", repr(summed)], values_of.node_in_text_values(found, summed))
+    spoke = prompt.attribution()
+    parts: list[str | Table] = [
+        repr(prompt),
+        "",
+        repr(spoke),
+        "",
+        repr(prompt.contributions()),
+    ]
+    values = values_of.prompt_values(prompt) | {"attribution": values_of.attribution_values(spoke)}
+    if prompt.has_attention:
+        parts += ["", repr(prompt.logit_lens()), "", tables.induction_line(values["induction"])]
+    return Look(parts, values, lambda: tables.prompt_pictures(prompt))
+
+
+def _forked(question: Question) -> Look:
+    _require_run(question.path)
+    recorded = api.machine(question.path).recorded
+    step = max(recorded.checkpoints, default=0) if question.step is None else question.step
+    run = api.fork(question.path, step, question.knobs, question.fork)
+    turned = "; ".join(question.knobs)
+    said = (
+        f"{run.path} stands at step {step} with {turned}: go on with {command('train', '--resume', run.path)}"
+    )
+    return Look([said], {"run": str(run.path), "step": step, "turned": list(question.knobs)})
+
+
+def _place_of_node(text: str) -> tuple[str, int]:
+    layer, separator, unit = text.rpartition(":")
+    if not separator or not unit.isdecimal() or not layer:
+        raise InputError(f"a node is LAYER:UNIT, such as model.layers.2.mlp:17; got '{shown(text)}'")
+    return (f"model.layers.{layer}.mlp" if layer.isdecimal() else layer), int(unit)
+
+
+def _place_of_weight(text: str) -> tuple[str, tuple[int, ...]]:
+    match = re.fullmatch(r"([\w.]+)\[(\d+(?:\s*,\s*\d+)*)\]", text.strip())
+    if match is None:
+        raise InputError(
+            f"a weight is NAME[INDEX], such as 'model.layers.0.mlp.up_proj.weight[3,5]'; got '{shown(text)}'"
+        )
+    return match[1], tuple(int(number) for number in match[2].split(","))
+
+
+def _place_of_token(text: str) -> tuple[int, int]:
+    row, separator, position = text.partition(":")
+    if not separator or not row.isdecimal() or not position.isdecimal():
+        raise InputError(f"a token is ROW:POSITION, such as 0:12; got '{shown(text)}'")
+    return int(row), int(position)

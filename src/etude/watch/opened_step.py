@@ -1,0 +1,341 @@
+"""One step of the real training, opened: its batch, predictions, losses, activations, gradients, update.
+
+The gradient and the update are those of the compiled path that trained. Activations and their gradients come from the
+same weights and the same rows, gone through uncompiled (:mod:`etude.watch.forward`), one row at a time, when somebody
+looks; :mod:`etude.watch.reconciliation` says how far the two agree.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from etude.config import Settings, resolved
+from etude.data.tokens.coverage import IGNORE_INDEX
+from etude.device import free_memory_bytes
+from etude.errors import InputError
+from etude.messages import suggest_name
+from etude.model.build import empty_model, materialise
+from etude.model.dropout import Dropout, kept_scale
+from etude.model.language_model import LanguageModel
+from etude.train.checkpoint import Snapshot
+from etude.train.events import RowSource
+from etude.train.loss import token_losses
+from etude.train.optimizer import UpdateRules
+from etude.train.schedule import momentum
+from etude.train.step import MicroBatch, apply_gradient, batch_gradient, clip_factor
+from etude.watch.forward import LOGITS, Taps, activation_bytes, every_activation, run_opened
+from etude.watch.proof import Proof
+from etude.watch.time_machine import Era, TimeMachine
+from etude.watch.update import Hyperparameters, ParameterUpdate, hyperparameters
+
+
+@dataclass(frozen=True)
+class RowRead:
+    """One row of a batch as the network reads it; all (1, T)."""
+
+    inputs: Int[Tensor, "1 T"]
+    targets: Int[Tensor, "1 T"]
+    document_ids: Int[Tensor, "1 T"] | None
+    dropout: Dropout | None
+
+    def by(self, model: LanguageModel, taps: Taps) -> dict[str, Tensor]:
+        """The activations that ``taps`` keeps."""
+        return run_opened(model, self.inputs, document_ids=self.document_ids, dropout=self.dropout, taps=taps)
+
+
+@dataclass(frozen=True)
+class OpenedRow:
+    """One row of a step's batch on its way through the network and back.
+
+    Attributes:
+        inputs, targets: (T,) token ids; ``IGNORE_INDEX`` where nothing is predicted.
+        losses: (T,) nats for each token.
+        activations, gradients: by name, (1, T, ...); see :mod:`etude.watch.forward`. The gradient is that of the loss
+            of the whole batch. In bf16 what a product gave, and the error there, are bfloat16.
+        parameter_gradients: this row's share of the gradient of each parameter.
+    """
+
+    row: int
+    inputs: Int[Tensor, " T"]
+    targets: Int[Tensor, " T"]
+    losses: Float[Tensor, " T"]
+    activations: dict[str, Tensor]
+    gradients: dict[str, Tensor]
+    parameter_gradients: dict[str, Tensor]
+
+    @property
+    def probabilities(self) -> Float[Tensor, "T V"]:
+        """The predicted distribution at every position."""
+        return self.activations[LOGITS][0].float().softmax(-1)
+
+
+@dataclass
+class OpenedStep:
+    """The update that led to ``step``.
+
+    Attributes:
+        settings: those of that step.
+        batch: its micro-batches, as they were given to the network.
+        sources: the documents of each row.
+        loss, grad_norm: of the real path; nats per token, and before clipping.
+        clip_factor: what the gradient was multiplied by; 1 where it was short enough.
+        applied: False when the loss or the gradient was not finite; then nothing was changed.
+        gradients: of every parameter, before clipping.
+        before, after: weights and optimizer state.
+        used: learning rate, decay, and so on, of each parameter.
+        proof: how the replay up to and with this step compares with the record.
+    """
+
+    step: int
+    settings: Settings
+    batch: list[MicroBatch]
+    sources: list[RowSource]
+    loss: float
+    grad_norm: float
+    clip_factor: float
+    applied: bool
+    gradients: dict[str, Tensor]
+    before: Snapshot
+    after: Snapshot
+    used: dict[str, Hyperparameters]
+    proof: Proof
+    era: Era = field(repr=False)
+
+    @property
+    def num_rows(self) -> int:
+        return sum(len(part.inputs) for part in self.batch)
+
+    @property
+    def num_targets(self) -> int:
+        """Tokens that are predicted in the whole batch."""
+        return sum(part.num_targets for part in self.batch)
+
+    @cached_property
+    def model(self) -> LanguageModel:
+        """The network with the weights before the step, uncompiled."""
+        return model_with(self.before.weights, self.era)
+
+    @cached_property
+    def model_after(self) -> LanguageModel:
+        """The network with the weights after the step, uncompiled."""
+        return model_with(self.after.weights, self.era)
+
+    def apply_rules(self, weights: Mapping[str, Tensor]) -> Snapshot:
+        """The optimizer once more, to ``weights``, from the opened pieces alone."""
+        model = model_with(weights, self.era)
+        rules = UpdateRules(model, self.settings.train, self.era.plan.device)
+        rules.load_named_state(self.before.optimizer)
+        for name, parameter in model.named_parameters():
+            parameter.grad = self.gradients[name].to(parameter.device) * self.clip_factor
+        rules.step(self.era.lr_factor(self.step), max(used.momentum for used in self.used.values()))
+        return Snapshot(self.step, {}, dict(model.state_dict()), rules.named_state())
+
+    @cached_property
+    def orthogonal(self) -> dict[str, Tensor]:
+        """Of each matrix that Muon moves: its orthogonal direction, as the run made it.
+
+        Muon's iteration in single precision is a few ten-thousandths off from that in double; what was applied is told
+        by the rules themselves, on weights of zero.
+        """
+        nothing = {name: torch.zeros_like(weight) for name, weight in self.before.weights.items()}
+        moved = self.apply_rules(nothing).weights
+        return {
+            name: -moved[name].cpu().double() / (used.lr * self.parameter(name).scale)
+            for name, used in self.used.items()
+            if used.rule == "muon" and used.lr
+        }
+
+    def parameter(self, name: str) -> ParameterUpdate:
+        """How one parameter moved.
+
+        Raises:
+            InputError: no parameter has that name.
+        """
+        if name not in self.gradients:
+            raise InputError(f"no parameter is called '{name}': {suggest_name(name, list(self.gradients))}")
+        return ParameterUpdate(
+            name,
+            self.before.weights[name],
+            self.after.weights[name],
+            self.gradients[name],
+            self.clip_factor,
+            _state_of(self.before, name),
+            _state_of(self.after, name),
+            self.used[name],
+        )
+
+    def row(
+        self,
+        row: int = 0,
+        wanted: Callable[[str], bool] = every_activation,
+        *,
+        model: LanguageModel | None = None,
+    ) -> OpenedRow:
+        """One row, forward and backward; ``wanted`` says which activations are kept. ``model`` stands in for the
+        network before the step (in float64, say).
+
+        Raises:
+            InputError: the batch has no such row.
+        """
+        read = self.read(row)
+        model = model or self.model
+        if wanted is every_activation:
+            self._require_room(2 * activation_bytes(model, read.inputs.shape[1]))
+        taps = Taps(lambda name: name == LOGITS or wanted(name), gradients=True)
+        model.zero_grad(set_to_none=True)
+        with torch.enable_grad(), self.era.plan.device.autocast():
+            opened = read.by(model, taps)
+            losses = _losses(opened[LOGITS], read.targets)
+            (losses.sum() / self.num_targets).backward()  # type: ignore[no-untyped-call]
+        gradients = {name: value.grad for name, value in opened.items() if value.grad is not None}
+        shares = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+        model.zero_grad(set_to_none=True)
+        activations = {name: value.detach() for name, value in opened.items()}
+        return OpenedRow(
+            row, read.inputs[0], read.targets[0], losses.detach()[0], activations, gradients, shares
+        )
+
+    @torch.no_grad()
+    def losses_after(self, row: int = 0) -> Float[Tensor, " T"]:
+        """(T,) nats for each token of a row with the weights that the step ended with, dropout as in the step.
+
+        Raises:
+            InputError: the batch has no such row.
+        """
+        read = self.read(row)
+        with self.era.plan.device.autocast():
+            logits = read.by(self.model_after, Taps(LOGITS.__eq__))[LOGITS]
+        return _losses(logits, read.targets)[0]
+
+    def read(self, row: int) -> RowRead:
+        """What the network is given for one row of the batch.
+
+        Raises:
+            InputError: the batch has no such row.
+        """
+        part, place = self._place(row)
+        here = slice(place, place + 1)
+        dropout = None
+        if part.kept is not None:
+            share = resolved(self.settings.train.dropout, "train.dropout")
+            dropout = Dropout(part.kept[:, here], kept_scale(share))
+        documents = None if part.document_ids is None else part.document_ids[here]
+        return RowRead(part.inputs[here], part.targets[here], documents, dropout)
+
+    def _require_room(self, needed: int) -> None:
+        """Raises InputError when all activations of a row and their gradients do not fit."""
+        free = free_memory_bytes(self.era.plan.device)
+        if free is not None and needed > free:
+            raise InputError(
+                f"all activations of a row and their gradients take {needed / 2**30:,.1f} GiB, and "
+                f"{free / 2**30:,.1f} GiB are free: ask for some of them (wanted=lambda name: ...)"
+            )
+
+    def _place(self, row: int) -> tuple[MicroBatch, int]:
+        if not 0 <= row < self.num_rows:
+            raise InputError(f"the batch has rows 0 to {self.num_rows - 1}, not {row}")
+        first = 0
+        for part in self.batch:
+            if row < first + len(part.inputs):
+                return part, row - first
+            first += len(part.inputs)
+        raise AssertionError(row)
+
+
+def open_step(machine: TimeMachine, step: int) -> OpenedStep:
+    """Make the update that leads to ``step`` again and keep all that it came from.
+
+    Raises:
+        InputError: the run has no such step, or this machine has not the memory to hold it open.
+    """
+    machine.recorded.require_step(step)
+    machine.go_to(step - 1)
+    era = machine.enter(step)
+    _require_memory(era)
+    state, train = era.state, era.plan.settings.train
+    before, before_proof = Snapshot.of(state), machine.proof
+    parameters = dict(state.model.named_parameters())
+    batch = era.objective.batch(step)
+    state.rules.zero_grad()
+    loss = batch_gradient(list(parameters.values()), era.objective.loss, batch, era.plan.device)
+    gradients = {name: p.grad.detach().cpu().clone() for name, p in parameters.items() if p.grad is not None}
+    result = apply_gradient(
+        list(parameters.values()),
+        loss,
+        state.rules,
+        lr_factor=era.lr_factor(step),
+        momentum=momentum(step, train),
+        max_grad_norm=train.max_grad_norm,
+    )
+    state.arrive(result, era.objective.tokens_per_step)
+    machine.proof = before_proof
+    machine.compare(result)
+    after = Snapshot.of(state)
+    machine.states.put(before, before_proof)
+    machine.states.put(after, machine.proof)
+    state.rules.zero_grad()
+    return OpenedStep(
+        step,
+        era.plan.settings,
+        batch,
+        era.objective.row_sources(step),
+        float(loss.value),
+        float(result.grad_norm),
+        clip_factor(result.grad_norm, train.max_grad_norm),
+        result.applied,
+        gradients,
+        before,
+        after,
+        hyperparameters(state.rules),
+        machine.proof,
+        era,
+    )
+
+
+def model_with(weights: Mapping[str, Tensor], era: Era, dtype: torch.dtype = torch.float32) -> LanguageModel:
+    """The network of ``era`` with a copy of ``weights``, uncompiled."""
+    model = materialise(empty_model(era.plan.model), era.plan.device.torch, dtype)
+    model.load_state_dict(weights)
+    return model
+
+
+def model_at(machine: TimeMachine, step: int) -> LanguageModel:
+    """The run's network after ``step``, uncompiled and apart from the machine's own.
+
+    Raises:
+        InputError: the run has no such step.
+    """
+    return model_with(machine.go_to(step).model.state_dict(), machine.era)
+
+
+def _losses(logits: Float[Tensor, "B T V"], targets: Int[Tensor, "B T"]) -> Float[Tensor, "B T"]:
+    if logits.dtype != torch.float64:
+        return token_losses(logits, targets)
+    real = targets != IGNORE_INDEX
+    desired = logits.gather(-1, targets.clamp(min=0)[..., None])[..., 0]
+    return (logits.logsumexp(-1) - desired) * real
+
+
+def _state_of(snapshot: Snapshot, name: str) -> dict[str, Tensor]:
+    return {
+        key.removeprefix(f"{name}."): value
+        for key, value in snapshot.optimizer.items()
+        if key.startswith(f"{name}.") and "." not in key.removeprefix(f"{name}.")
+    }
+
+
+def _require_memory(era: Era) -> None:
+    """Two states, the gradients, and a network of its own for the rows."""
+    memory, free = era.plan.memory, free_memory_bytes(era.plan.device)
+    needed = 2 * (memory.weights + memory.optimizer) + 3 * memory.weights
+    if free is not None and needed > free:
+        raise InputError(
+            f"to hold a step of this run open takes about {needed / 2**30:,.1f} GiB of memory, and "
+            f"{free / 2**30:,.1f} GiB are free: close other programs, or look at a checkpoint with --prompt"
+        )

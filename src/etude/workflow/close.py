@@ -1,0 +1,174 @@
+"""What a person reads when a run has ended: how good it is, what it says, and what to type next."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from rich.panel import Panel
+from rich.text import Text
+
+from etude.config import load_settings, resolved
+from etude.diagnose.run.advice import again, lowered
+from etude.diagnose.run.course import held_out_rise
+from etude.diagnose.run.stability import broken_sentence, untrained
+from etude.evaluate.ladder import Ladder
+from etude.generate.language import Language
+from etude.generate.sampling import USUAL_SAMPLING, NotFinite
+from etude.messages import command
+from etude.plan.cadence import CLOSING_SAMPLE_TOKENS, CLOSING_SAMPLES
+from etude.plan.plan import Plan
+from etude.run import RunFolder
+from etude.show.lines import format_duration, printable, say
+from etude.train.load import load_trained
+from etude.workflow.fit import Outcome
+from etude.workflow.history import RunHistory
+
+BROKEN_RATE = 4
+"""How many times lower the rates are that a run gets next whose loss diverged."""
+
+
+def close(outcome: Outcome, console: Console, until: float = math.inf) -> None:
+    """Report how the session ended; no sample is begun after ``until`` (of ``time.monotonic``)."""
+    if outcome.reason == "stopped":
+        say(
+            console,
+            f"stopped and saved at step {outcome.step}; "
+            f"go on with:  {command('train', '--resume', outcome.run.path)}",
+        )
+        return
+    history = RunHistory.load(outcome.run.path)
+    say(console, "\n".join(_figures(history)))
+    broken = broken_sentence(history)
+    if broken:
+        say(console, broken)
+    elif history.ladder is not None:
+        say(console, ladder_sentence(history.ladder, history))
+    try:
+        _speak(outcome.run.path, console, until)
+    except MemoryError:  # which is no reason to report a run that is finished and saved as failed
+        say(console, "\nToo little memory is free for samples; the run is saved.")
+    say(console, "\nnext:\n" + (what_to_change(outcome.run) if broken else what_next(outcome.run.path)))
+
+
+def ladder_sentence(ladder: Ladder, history: RunHistory) -> str:
+    """How the model compares with counting, in words."""
+    passed, final = history.passed_at, history.evals[-1].bits_per_byte
+    if passed and ladder.passed(final) < max(passed):
+        return _fallen_behind(f"It passed the {max(passed)}-gram at step {passed[max(passed)]}", history)
+    if not passed:
+        lowest = ladder.rungs[0]
+        return f"It has not passed any n-gram model yet (the {lowest.order}-gram is at {lowest.bits_per_byte:.3f})."
+    highest = max(passed)
+    text = f"It passed the {highest}-gram at step {passed[highest]}"
+    best = min(ladder.rungs, key=lambda rung: rung.bits_per_byte)
+    if highest == ladder.rungs[-1].order:
+        return (
+            f"{text}, the top of the ladder: it predicts better than any count of up to {highest} bytes does."
+        )
+    following = next(rung for rung in ladder.rungs if rung.order > highest)
+    return (
+        f"{text}; the {following.order}-gram ({following.bits_per_byte:.3f} bits a byte) still predicts better"
+        f" (the best count: {best.order}-gram, {best.bits_per_byte:.3f})."
+    )
+
+
+def _fallen_behind(passed: str, history: RunHistory) -> str:
+    """Why the model predicts worse than it did: memorising is said only where the training loss fell meanwhile."""
+    steps = [event for event in history.steps if math.isfinite(event.loss)]
+    evals = [event for event in history.evals if math.isfinite(event.val_loss)]
+    rise = held_out_rise(steps, evals, untrained(history)) if steps else None
+    if rise is not None and rise.by_heart:
+        return (
+            f"{passed} and has fallen behind it since: it is learning its text by heart (since step "
+            f"{rise.best.step:,} the training loss fell from {rise.training_then:.3f} to {rise.training_now:.3f} and "
+            f"the held-out loss rose from {rise.best.val_loss:.3f} to {rise.last.val_loss:.3f}); fewer --steps or "
+            "more text will help."
+        )
+    return (
+        f"{passed} and has fallen behind it since, though its training loss did not fall meanwhile: "
+        f"{command('doctor', history.folder)} looks for the cause."
+    )
+
+
+def what_to_change(run: RunFolder) -> str:
+    """The commands for a run whose numbers cannot be used, in two columns."""
+    settings = load_settings(run.settings_file)
+    changes = lowered(settings, BROKEN_RATE)
+    commands = {command("doctor", run.path): "what is wrong with it, and what to do"}
+    if changes:
+        commands = {again(run.path, run.path.name, changes): "again, with lower learning rates"} | commands
+    return _in_columns(commands)
+
+
+def promise_sentence(plan: Plan, run: RunFolder, seconds: float) -> str:
+    """How the run compares with what was promised of it: its time and its loss."""
+    asked = format_duration(resolved(plan.settings.train.seconds, "train.seconds"))
+    told = f"\nAsked for {asked}, took {format_duration(seconds)}."
+    if plan.expected is None:
+        return f"{told} There was no time to find out which loss to expect."
+    reached = RunHistory.load(run.path).evals[-1].bits_per_byte
+    low, high = plan.expected.low, plan.expected.high
+    kept = "as expected" if plan.expected.holds(reached) else "not as expected"
+    return f"{told} Expected {low:.3f} to {high:.3f} bits a byte, reached {reached:.3f}: {kept}."
+
+
+def what_next(path: Path) -> str:
+    """The commands for a finished run, in two columns."""
+    commands = {
+        command("generate", path, "One day"): "let it go on from your words",
+        command("score", path, "FILE"): "how probable it finds a text",
+        command("plot", path): "its loss curve with the n-gram rungs",
+        command("train", "YOUR-FILE-OR-FOLDER"): "the same with your own text",
+    }
+    return _in_columns(commands)
+
+
+def _in_columns(commands: Mapping[str, str]) -> str:
+    width = max(map(len, commands))
+    return "\n".join(f"  {command:<{width}}   {what}" for command, what in commands.items())
+
+
+def _figures(history: RunHistory) -> list[str]:
+    final, first = history.evals[-1], history.evals[0]
+    duration = format_duration(history.steps[-1].wall_time) if history.steps else "0:00"
+    return [
+        "",
+        f"Trained {final.step:,} steps on {final.tokens_seen:,} tokens in {duration}.",
+        f"On text that it has not seen it went from {first.bits_per_byte:.3f} to {final.bits_per_byte:.3f} bits a byte"
+        f" ({final.val_loss:.3f} nats a token).",
+    ]
+
+
+def _speak(path: Path, console: Console, until: float) -> None:
+    if time.monotonic() >= until:
+        say(console, "\nNo time was left for samples.")
+        return
+    found = load_trained(path, torch.get_num_threads())  # as many as trained, where others keep cores busy
+    language = Language(found.folder, found.model, found.tokenizer)
+    settings = dataclasses.replace(USUAL_SAMPLING, max_new_tokens=CLOSING_SAMPLE_TOKENS)
+    for seed in range(CLOSING_SAMPLES):
+        try:
+            text = printable(_until(language.stream("", settings, seed), until).strip())
+        except NotFinite as error:
+            say(console, f"\nit writes nothing: {error}")
+            return
+        title = f"sample {seed + 1}, without a prompt"
+        console.print(Panel(Text(text), title=title, title_align="left", border_style="blue"))
+        if time.monotonic() >= until:
+            return
+
+
+def _until(pieces: Iterator[str], until: float) -> str:
+    """The text up to the piece at which the time is over; then an ellipsis."""
+    text = ""
+    for piece in pieces:
+        text += piece
+        if time.monotonic() >= until:
+            return text + "…"
+    return text

@@ -1,0 +1,303 @@
+"""Fit: train a run from where it stands.
+
+1. :func:`fit` runs the loop with the tasks and listeners that make it a run; :mod:`etude.workflow.start` made its folder,
+   or :mod:`etude.workflow.continuing` found it.
+2. The other processes of ``torchrun`` :func:`follow`: the same loop on their rows of the batches, without tasks and
+   listeners.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+
+from rich.console import Console
+
+from etude.config import TrainSettings
+from etude.data.prepare import open_prepared
+from etude.diagnose.machine.self_test import require_sound
+from etude.errors import EtudeError, InputError
+from etude.evaluate.ladder import Ladder
+from etude.evaluate.run_ladder import mend_ladder
+from etude.files import (
+    file_errors_in_one_line,
+)
+from etude.generate.training_samples import Sample, opening_words
+from etude.messages import command
+from etude.model.cost import count_parameters
+from etude.places import cache_folder
+from etude.plan.busy_cores import BusyWatch
+from etude.plan.cadence import checksum_due, evaluation_due, sample_due, save_due, summary_due
+from etude.plan.pace import Deadline, Pace
+from etude.plan.plan import Plan, initial_state, next_token_objective, plan_on, validation_text
+from etude.plan.task_costs import Slowdown, TaskCosts
+from etude.run import RunFolder
+from etude.show.lines import print_line
+from etude.show.phases import Phases
+from etude.train.checkpoint import (
+    begun_checkpoints,
+    load_state,
+    set_aside_checkpoints_after,
+    verify_checkpoint,
+)
+from etude.train.compilation import compile_objective
+from etude.train.control import SAVE, Control, Held
+from etude.train.display import training_display
+from etude.train.events import Event, Listener
+from etude.train.frozen import own_settings
+from etude.train.loop import LONGEST_SILENCE, Loop, Task, TrainState
+from etude.train.objectives import NextToken, made_ahead
+from etude.train.parallel import ALONE, Ranks
+from etude.train.provenance import expected_prefix, logs_of, newest_of, provenance_of
+from etude.train.schedule import last_step
+from etude.train.spikes import WINDOW, LossWatch
+from etude.train.step import OUT_OF_MEMORY, OutOfMemory
+from etude.workflow.history import RunHistory
+from etude.workflow.mending import require_record
+from etude.workflow.model_card import model_card
+from etude.workflow.saving import Save
+from etude.workflow.session import Invitation, begin_sitting, memory_noted
+from etude.workflow.signals import asked_to_stop
+from etude.workflow.tasks import Evaluate, Record, Summarise, note_checksum, save_as_asked
+
+TaskRun = Callable[[TrainState], Sequence[Event]]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a sitting ended."""
+
+    run: RunFolder
+    reason: str  # finished or stopped
+    step: int
+
+
+def fit(
+    plan: Plan,
+    run: RunFolder,
+    console: Console,
+    ranks: Ranks = ALONE,
+    deadline: Deadline | None = None,
+    stop_at: float | None = None,
+    busy: BusyWatch | None = None,
+    phases: Phases | None = None,
+) -> Outcome:
+    """Train from where the run stands to its last step, or until it is asked to stop; the other ``ranks`` follow.
+
+    With a ``deadline`` the number of steps follows the clock. A run that goes on in another sitting has none: it keeps
+    the number that it came to. ``stop_at`` (of ``time.monotonic``) stops this sitting whatever its number of steps.
+    ``busy`` says when other programs slow it down, ``phases`` what is done before step 1.
+
+    Raises:
+        EtudeError: a failure at run time; the run goes on from its last checkpoint with ``--resume``.
+    """
+    with run.held(), file_errors_in_one_line():
+        return _fit(plan, run, console, ranks, deadline, stop_at, busy, phases)
+
+
+def _fit(
+    plan: Plan,
+    run: RunFolder,
+    console: Console,
+    ranks: Ranks,
+    deadline: Deadline | None,
+    stop_at: float | None,
+    busy: BusyWatch | None,
+    phases: Phases | None,
+) -> Outcome:
+    """:func:`fit` by the process that holds the run."""
+    state = initial_state(plan)
+    tasks: Sequence[Task] = ()
+    try:
+        restore(run, state, console)
+        mend_ladder(plan, run, run.read_manifest(), console)
+        objective = next_token_objective(plan, state, ranks)
+        history = RunHistory.load(run.path)  # after restore: nothing in it lies beyond the checkpoint
+        ladder, passed = history.ladder, history.passed_at
+        if ladder is None:
+            raise InputError(f"{run.ladder_file} is missing: put it back, or start a new run")
+        title = f"{run.path}: {plan.model.model_type}, {count_parameters(plan.model).total:,} parameters"
+        num_steps = last_step(objective.num_steps, state.revisions)
+        rungs = {rung.order: rung.bits_per_byte for rung in ladder.rungs}
+        display = training_display(console, title, num_steps, rungs, passed)
+        control = Control(run.path)
+        for problem in control.clear():
+            print_line(console, problem)
+        stopping = asked_to_stop(stop_at, control, ranks.orphaned)
+        with display as panel, stopping as should_stop, memory_noted(plan, run):
+            begin_sitting(plan, run, state, objective, console, ranks, deadline, phases)
+            record = Record(run)
+            save = checkpoints_of(plan, run, state, record, console)
+            save.committed = panel.committed
+            costs = None if deadline is None else deadline.costs
+            tasks = run_tasks(plan, objective, ladder, save, max(passed, default=0), control, costs)
+            listeners = [record, save.hear, panel, *watching_the_machine(plan, run, busy)]
+            loop = Loop(
+                state,
+                made_ahead(objective, plan.device),
+                plan.settings.train,
+                plan.device,
+                tasks=tasks,
+                listeners=listeners,
+                should_stop=should_stop,
+                revised_length=None if deadline is None else Pace(deadline),
+                longest_silence=LONGEST_SILENCE if deadline is None else deadline.silence,
+                ranks=ranks,
+                watch=LossWatch(event.loss for event in history.steps[-WINDOW:]),
+                hold=Held(control, should_stop, partial(run.write_status, "running")),
+            )
+            reason = loop.run()
+    except BaseException as error:
+        _note_failure(run, state, tasks, error)
+        if isinstance(error, MemoryError):
+            raise OutOfMemory(OUT_OF_MEMORY) from error
+        raise
+    run.write_status(reason, state.step)
+    return Outcome(run, reason, state.step)
+
+
+def _note_failure(run: RunFolder, state: TrainState, tasks: Sequence[Task], error: BaseException) -> None:
+    """End what the tasks have begun, and write down why the run ended."""
+    with suppress(EtudeError, MemoryError):  # a checkpoint that is being written is still worth having
+        for task in tasks:
+            task.finish()
+    with suppress(EtudeError):  # a disk that is full would hide why the run ended
+        run.write_status("failed", state.step, str(error) or type(error).__name__)
+
+
+def follow(ranks: Ranks) -> Outcome:
+    """Train with the first process as it says; it alone evaluates, prints and writes.
+
+    Raises:
+        SystemExit: the first process came to nothing, or had nothing to do; it says so itself.
+        EtudeError: the first process ended before its time.
+    """
+    told: Invitation | None = ranks.invitation()
+    if told is None:
+        raise SystemExit(0)
+    data = open_prepared(cache_folder(), told.data_fingerprint)
+    if data is None:
+        raise EtudeError(f"the text that the first process prepared is not in {cache_folder()}: try again")
+    plan = plan_on(data, told.settings)
+    require_sound(plan.device)
+    state = initial_state(plan)
+    if told.checkpoint is not None:
+        load_state(verify_checkpoint(told.checkpoint), state)
+    objective = next_token_objective(plan, state, ranks)
+    with asked_to_stop(orphaned=ranks.orphaned) as should_stop:
+        compile_objective(objective, plan.device, told.compile, ranks)
+        loop = Loop(
+            state,
+            made_ahead(objective, plan.device),
+            plan.settings.train,
+            plan.device,
+            should_stop=should_stop,
+            ranks=ranks,
+        )
+        reason = loop.run()
+    return Outcome(RunFolder(told.run), reason, state.step)
+
+
+def restore(run: RunFolder, state: TrainState, console: Console) -> None:
+    """Bring ``state`` to the newest whole checkpoint, and the logs back to its step; a new run stays as it is.
+
+    What a killed process left half-written is removed, for no other process holds the run. What does not verify is set
+    aside.
+
+    Raises:
+        InputError: no checkpoint verifies, or the record is not the one that it was saved with.
+    """
+    run.remove_leftovers()
+    settings, recorded = own_settings(run)
+    checkpoint = None
+    if begun_checkpoints(run.checkpoints):
+        checkpoint, problems = newest_of(run, settings, recorded)
+        require_record(run, recorded, checkpoint, console)
+        load_state(checkpoint, state)
+        for line in (*problems, *set_aside_checkpoints_after(run.checkpoints, state.step)):
+            print_line(console, line)
+        console.print(f"{run.path} goes on from step {state.step}", markup=False, highlight=False)
+    elif any(event.get("event") == "checkpoint" and event.get("step", 0) > 0 for event in run.metrics.read()):
+        # The first one is committed before the record tells of another.
+        raise InputError(
+            f"{run.checkpoints} is empty, and {run.metrics.path} tells of some: put them back, or start a new run"
+        )
+    for name, log in logs_of(run).items():
+        if checkpoint is None or state.step == 0:  # the loop begins again, with what it does at step 0
+            log.path.unlink(missing_ok=True)
+            continue
+        prefix = expected_prefix(checkpoint, recorded, name)
+        if prefix is None:
+            log.cut_back(state.step)
+        else:
+            log.cut_to(prefix)
+
+
+def checkpoints_of(plan: Plan, run: RunFolder, state: TrainState, record: Record, console: Console) -> Save:
+    """What saves the run from where it stands, with the manifest as it is now."""
+    train = plan.settings.train
+    saved = state.step or -1  # what is done at step 0 is done again by a run that was stopped there
+    card = partial(model_card, plan, run)
+    return Save(
+        run,
+        plan.model,
+        train.keep_checkpoints,
+        card,
+        saved,
+        train.keep_every,
+        provenance=partial(provenance_of, run.read_manifest(), record.logs),
+        warn=partial(print_line, console),
+    )
+
+
+def watching_the_machine(plan: Plan, run: RunFolder, busy: BusyWatch | None) -> Sequence[Listener]:
+    """What says when other programs slow a run down; threads of a GPU do not wait for each other."""
+    if busy is None or plan.device.kind != "cpu":
+        return ()
+    busy.begin(plan.device.threads, command("train", "--resume", run.path))
+    return (busy,)
+
+
+def run_tasks(
+    plan: Plan,
+    objective: NextToken,
+    ladder: Ladder,
+    save: Save,
+    passed: int,
+    control: Control,
+    costs: TaskCosts | None = None,
+) -> Sequence[Task]:
+    """Look at the step, evaluate, sample, save: a checkpoint is then never ahead of what was written about it.
+
+    ``passed`` is the highest order of an n-gram model that was passed before this session. ``costs`` take up what each
+    takes.
+    """
+    settings, train = plan.settings, plan.settings.train
+    prompt = opening_words(plan) if train.sample_prompt == "auto" else train.sample_prompt
+    evaluate: TaskRun = Evaluate(validation_text(plan), ladder, passed)
+    sample: TaskRun = Sample(plan.data.tokenizer, prompt, settings.run.seed)
+    keep: TaskRun = save
+    if costs is not None:
+        costs.writing, costs.slowdown = lambda: save.seconds_writing, Slowdown()
+        evaluate, sample = costs.timed("evaluation", evaluate), costs.timed("sample", sample)
+        keep = costs.timed("checkpoint", save)
+    return (
+        *watching_tasks(train, objective),
+        Task(evaluate, due=evaluation_due(train)),
+        Task(sample, due=sample_due(train)),
+        Task(partial(save_as_asked, save, control), due=lambda step: SAVE in control.asked()),
+        Task(keep, due=save_due(train), on_stop=True, finish=save.finish),
+    )
+
+
+def watching_tasks(train: TrainSettings, objective: NextToken) -> Sequence[Task]:
+    """What is noted of the steps themselves, as far as it is wanted."""
+    tasks = []
+    if train.summary_every:
+        summarise = Summarise(objective, train.max_grad_norm)
+        tasks.append(Task(summarise, due=summary_due(train), before=summarise.before))
+    if train.checksum_every:
+        tasks.append(Task(note_checksum, due=checksum_due(train)))
+    return tasks

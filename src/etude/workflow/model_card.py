@@ -1,0 +1,50 @@
+"""The model card that every checkpoint carries: what the model is, what it learned from, how to use it."""
+
+from __future__ import annotations
+
+from etude.model.cost import count_parameters
+from etude.plan.plan import Plan
+from etude.run import RunFolder
+
+
+def model_card(plan: Plan, run: RunFolder, step: int) -> str:
+    """README.md of the checkpoint of ``step``, in Hugging Face's form."""
+    settings, data = plan.settings, plan.data
+    library = "etude" if plan.model.model_type == "mlp" else "transformers"
+    here = "path/to/this/folder"
+    usage = (
+        "from transformers import pipeline\n\n"
+        f'write = pipeline("text-generation", "{here}")\n'
+        'print(write("Once", max_new_tokens=100)[0]["generated_text"])'
+        if library == "transformers"
+        else f'import etude\n\nlanguage = etude.load("{here}")\nprint(language.generate())'
+    )
+    sources = ", ".join(f"`{source}`" for source in settings.data.sources)
+    return f"""---
+library_name: {library}
+pipeline_tag: text-generation
+tags:
+- etude
+---
+
+# {run.name}
+
+A {plan.model.model_type} language model with {count_parameters(plan.model).total:,} parameters, trained from
+random weights with [Etude](https://pypi.org/project/etude/).
+
+- Text: {sources}; {data.train.source_bytes:,} bytes ({data.train.num_tokens:,} tokens) to learn from,
+  {data.validation.source_bytes:,} bytes held out.
+- Tokenizer: {settings.tokenizer.kind}, {data.tokenizer.vocab_size:,} tokens.
+- Training: {step:,} steps of {settings.train.batch_rows} rows of {settings.train.context} tokens,
+  seed {settings.run.seed}.
+
+It has read nothing but this text and is as small as it looks: it continues text in the manner of what it
+learned from, and knows nothing else.
+
+```python
+{usage}
+```
+
+The tokenizer begins a text with `{data.tokenizer.eos}`, as training did. A prompt should not end in a space: most words
+have the space before them in their token.
+"""

@@ -1,0 +1,225 @@
+"""Not finite, diverged, memorised: told apart in that order, with advice that a user can follow."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import math
+import re
+import shlex
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from etude.config import Settings, load_settings, with_values
+from etude.diagnose.run.advice import SANE, bounded, lowered
+from etude.diagnose.run.course import divergence, held_out_rise, not_finite
+from etude.diagnose.run.evidence import Absent, Evidence, Text
+from etude.diagnose.run.stability import broken_sentence, loss_diverged, numbers_not_finite
+from etude.diagnose.run.verdicts import RULES, judged
+from etude.evaluate.ladder import Ladder, Rung
+from etude.messages import command
+from etude.model.config import ModelConfig
+from etude.plan.dial import LR, MUON_LR, Facts, model_config
+from etude.train.events import EvalEvent, StepEvent
+from etude.workflow import jobs
+from etude.workflow.close import ladder_sentence
+from etude.workflow.history import RunHistory
+
+START = 5.7
+DESCENT = [
+    START,
+    5.5,
+    5.2,
+    4.9,
+    4.7,
+    4.5,
+    4.3,
+    4.2,
+    4.1,
+    4.0,
+    3.9,
+    3.9,
+    3.8,
+    3.8,
+    3.7,
+    3.7,
+    3.6,
+    3.6,
+    3.6,
+    3.5,
+]
+
+
+def steps_of(losses: list[float]) -> list[StepEvent]:
+    return [StepEvent(n, 128 * n, 0.1 * n, loss, 1.0, 0.02, 1000.0) for n, loss in enumerate(losses, 1)]
+
+
+def history_of(losses: list[float], evals: dict[int, float], **changes: Any) -> RunHistory:
+    """A record with these training losses (from step 1) and held-out losses (by step), all in nats per token."""
+    held_out = [EvalEvent(step, 0, 0.0, loss, loss, 500) for step, loss in evals.items()]
+    ladder = Ladder("byte", 1, 1, 1, (Rung(1, 4.5), Rung(2, 3.6)))
+    values = {
+        "folder": Path("runs/x"),
+        "name": "x",
+        "steps": steps_of(losses),
+        "evals": held_out,
+        "ladder": ladder,
+    }
+    absent: dict[str, Any] = {"rungs": [], "samples": [], "lengths": [], "end": None}
+    return RunHistory(**(values | absent | changes))
+
+
+def evidence_of(history: RunHistory, state: str = "finished", **changes: Any) -> Evidence:
+    values = {
+        "train.steps": 200,
+        "train.context": 64,
+        "train.batch_rows": 8,
+        "train.lr": 0.02,
+        "train.muon_lr": 0.025,
+    }
+    values |= {"train.eval_tokens": 4000, "model.hidden_size": 32, "model.intermediate_size": 96}
+    values |= {"model.num_hidden_layers": 2, "model.num_attention_heads": 2, "model.num_key_value_heads": 2}
+    settings = load_settings(
+        values=values | {key.replace("__", "."): value for key, value in changes.items()}
+    )
+    gone = Absent("not measured")
+    model: ModelConfig = model_config(settings, Facts(10_000, 300, 0))
+    return Evidence(Path("runs/x"), settings, history, state, "", model, Text(10_000), gone, gone, gone, gone)
+
+
+HEALTHY = history_of(DESCENT, {0: START, 10: 4.0, 20: 3.5})
+WILD = history_of(
+    [START, 40.0, 800.0, 9e3, 3e4, 2e5, 4e5, 6e5, 9e5, 2e6, 2e6, 3e6], {0: START, 6: 2e5, 12: 1e4}
+)
+FELL_THEN_ROSE = history_of(
+    [*DESCENT[:12], 4.2, 4.8, 5.2, 5.3, 5.3, 5.4, 5.3, 5.4], {0: START, 10: 3.5, 15: 5.2, 20: 5.4}
+)
+BY_HEART = history_of([*DESCENT, *[3.0] * 10, *[1.0] * 10], {0: START, 10: 4.0, 20: 3.5, 30: 4.4, 40: 6.0})
+NAN = history_of([*DESCENT[:5], math.nan], {0: START, 5: 4.8, 6: math.nan})
+SKIPPED = history_of(DESCENT, {0: START, 20: math.nan}, skipped=[7, 8])
+
+
+def test_a_run_that_goes_well_is_none_of_these() -> None:
+    assert not_finite(HEALTHY) is None
+    assert divergence(HEALTHY.steps, START) is None
+    assert held_out_rise(HEALTHY.steps, HEALTHY.evals, START) is None
+    assert broken_sentence(HEALTHY) == ""
+
+
+@pytest.mark.parametrize(("history", "step"), [(WILD, 2), (FELL_THEN_ROSE, 13)])
+def test_a_diverged_run_names_the_step_from_which_its_loss_rose(history: RunHistory, step: int) -> None:
+    found = divergence(history.steps, START)
+    assert found is not None
+    assert found.step == step
+    assert f"It diverged: from step {step} on the training loss rose from" in broken_sentence(history)
+    verdict = loss_diverged(evidence_of(history))
+    assert verdict.severity == "problem"
+    assert f"from step {step} on" in verdict.finding
+
+
+def test_a_short_run_has_diverged_only_where_its_loss_doubled() -> None:
+    assert divergence(steps_of([5.7, 5.9, 6.1]), 5.7) is None
+    assert divergence(steps_of([5.7, 90.0, 4000.0]), 5.7) is not None
+    assert divergence(steps_of([5.7]), 5.7) is None
+
+
+def test_a_spike_is_no_divergence() -> None:
+    assert divergence(steps_of([*DESCENT[:15], 30.0, *DESCENT[15:]]), START) is None
+
+
+def test_memorising_takes_a_training_loss_that_falls() -> None:
+    rise = held_out_rise(BY_HEART.steps, BY_HEART.evals, START)
+    assert rise is not None
+    assert rise.by_heart
+    assert (rise.best.step, rise.training_now) == (20, 1.0)
+    assert divergence(BY_HEART.steps, START) is None, "its held-out loss ends above the untrained one"
+    rising = held_out_rise(FELL_THEN_ROSE.steps, FELL_THEN_ROSE.evals, START)
+    assert rising is not None
+    assert not rising.by_heart
+
+
+def test_the_last_line_says_by_heart_only_of_memorising() -> None:
+    assert BY_HEART.ladder is not None
+    sentence = ladder_sentence(BY_HEART.ladder, BY_HEART)
+    passed = "It passed the 2-gram at step 20 and has fallen behind it since"
+    assert f"{passed}: it is learning its text by heart" in sentence
+    level = history_of([*DESCENT[:10], *[4.0] * 10], {0: START, 10: 3.5, 15: 3.9, 20: 4.0})
+    sentence = ladder_sentence(BY_HEART.ladder, level)
+    assert "by heart" not in sentence
+    assert "etude doctor runs/x looks for the cause" in sentence
+
+
+@pytest.mark.parametrize(("history", "first"), [(NAN, 6), (SKIPPED, 7)])
+def test_numbers_that_are_not_finite_come_first(history: RunHistory, first: int) -> None:
+    verdicts = judged(evidence_of(history))
+    problems = [verdict for verdict in verdicts if verdict.severity == "problem"]
+    assert problems[0].rule == "not a finite number"
+    assert f"From step {first} on" in problems[0].finding
+    assert "train.lr=0.002 --set train.muon_lr=0.0025" in problems[0].advice
+    assert broken_sentence(history).startswith(f"From step {first} on")
+
+
+def test_a_skipped_update_of_a_run_that_recovered_is_worth_a_notice() -> None:
+    long = history_of(DESCENT * 10, {0: START, 200: 3.5}, skipped=[57])
+    assert numbers_not_finite(evidence_of(long)).severity == "notice"
+    many = dataclasses.replace(long, skipped=[57, 58, 90])
+    assert numbers_not_finite(evidence_of(many)).severity == "problem"
+
+
+def test_effects_of_a_diverged_run_are_not_judged() -> None:
+    verdicts = {verdict.rule: verdict for verdict in judged(evidence_of(WILD))}
+    assert len(verdicts) == len(RULES)
+    assert [v.rule for v in verdicts.values() if v.severity == "problem"] == ["diverged"]
+    for rule in ("not learning", "overfitting", "dead or saturated units", "still above the n-gram ladder"):
+        assert verdicts[rule].severity == "not judged"
+        assert verdicts[rule].finding == "diverged comes first"
+
+
+def overrides_of(advice: str) -> dict[str, str]:
+    words = shlex.split(advice[advice.find("etude train") :]) if "etude train" in advice else []
+    pairs = pairwise(words)
+    return dict(re.split("=", word, maxsplit=1) for before, word in pairs if before == "--set")
+
+
+@pytest.mark.parametrize("rate", [1e-12, 1e-6, 0.02, 0.3, 30.0, 5e29, 1e300])
+@pytest.mark.parametrize("history", [HEALTHY, WILD, FELL_THEN_ROSE, BY_HEART, NAN, SKIPPED])
+def test_no_advice_names_a_value_outside_a_sane_range(history: RunHistory, rate: float) -> None:
+    run = evidence_of(history, train__lr=rate, train__muon_lr=rate, train__steps=2**40, train__context=2**19)
+    for verdict in [rule(run) for rule in RULES]:
+        for key, value in overrides_of(verdict.advice).items():
+            if key in SANE:
+                low, high = SANE[key]
+                assert low <= float(value) <= high, verdict
+
+
+def test_lower_rates_are_lower_and_sane() -> None:
+    def rates(lr: float, muon_lr: float, times: float) -> dict[str, float]:
+        return lowered(with_values(Settings(), {"train.lr": lr, "train.muon_lr": muon_lr}), times)
+
+    assert rates(0.02, 0.025, 4) == {
+        "train.lr": pytest.approx(0.005),
+        "train.muon_lr": pytest.approx(0.00625),
+    }
+    assert rates(30.0, 30.0, 4) == {"train.lr": LR, "train.muon_lr": MUON_LR}
+    assert rates(0.02 / 1000, 30.0, 4) == {"train.muon_lr": MUON_LR}
+    assert rates(1e-9, 1e-9, 4) == {}
+    assert bounded("train.lr", 5e29) == SANE["train.lr"][1]
+
+
+def test_a_real_run_with_a_rate_of_30_says_that_it_diverged(small_settings: Settings) -> None:
+    changes = {"train.lr": 30.0, "train.muon_lr": 30.0, "run.name": "my wild run"}
+    console = Console(file=io.StringIO(), width=200)
+    outcome = jobs.grow(with_values(small_settings, changes), console)
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "It diverged: from step 2 on the training loss rose from" in text
+    assert "by heart" not in text
+    assert "has not passed any n-gram model" not in text
+    path = outcome.run.path
+    assert command("doctor", path) in text
+    (line,) = (line for line in text.splitlines() if "my wild run-again" in line)
+    assert overrides_of(line) == {"train.lr": f"{LR:g}", "train.muon_lr": f"{MUON_LR:g}"}
+    assert shlex.split(line)[:4] == ["etude", "train", "--config", str(path / "run.toml")]
