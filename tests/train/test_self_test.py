@@ -19,8 +19,9 @@ from etude.model import layers
 from etude.model.build import build_model
 from etude.model.language_model import LanguageModel
 from etude.model.layers import RotaryPositions
-from etude.train import known_faults, muon, newton_schulz, self_test, step
+from etude.train import known_faults, self_test, step
 from etude.train.optimizer import UpdateRules
+from etude.train.rules import muon, newton_schulz
 from etude.train.self_test import AGAIN, CONFIG, TOLERANCES, SelfTest, require_sound
 from waiting import PATIENCE
 
@@ -95,8 +96,8 @@ def test_the_definitions_and_the_code_that_trains_are_one_function(monkeypatch: 
     monkeypatch.setattr(
         self_test,
         "_step_on",
-        lambda device, start, state: step_on(
-            device, start, {name: v.double() if v.ndim else v for name, v in state.items()}
+        lambda device, start, state, settings: step_on(
+            device, start, {name: v.double() if v.ndim else v for name, v in state.items()}, settings
         ),
     )
     monkeypatch.setattr(self_test, "build_model", in_float64)

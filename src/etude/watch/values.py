@@ -7,6 +7,7 @@ from typing import Any
 
 from etude.data.tokens.coverage import IGNORE_INDEX
 from etude.errors import InputError
+from etude.train.rules.terms import Term
 from etude.watch.activity import NodeHistory
 from etude.watch.arithmetic import WeightStep, weight_step
 from etude.watch.attribution import Attribution
@@ -47,7 +48,8 @@ def parameter_values(opened: OpenedStep) -> list[dict[str, Any]]:
             {
                 "name": name,
                 "shape": list(moved.before.shape),
-                "rule": moved.used.rule,
+                "rule": moved.rule.name,
+                "rule_title": moved.rule.title,
                 "lr": moved.used.lr,
                 "weight_decay": moved.used.weight_decay,
                 "weight_norm": weight,
@@ -311,6 +313,8 @@ def weight_values(one: WeightStep) -> dict[str, Any]:
         "state_before": dict(one.state_before),
         "state_after": dict(one.state_after),
         "rule": one.used.rule,
+        "rule_title": one.rule.title,
+        "rule_summary": one.rule.summary,
         "lr": one.used.lr,
         "weight_decay": one.used.weight_decay,
         "betas": list(one.used.betas),
@@ -318,14 +322,31 @@ def weight_values(one: WeightStep) -> dict[str, Any]:
         "momentum": one.used.momentum,
         "applied": one.applied,
         "decay": one.decay,
-        "orthogonal": one.orthogonal,
-        "scale": one.scale,
+        "terms": [term_values(term) for term in one.terms],
+        # Of the rules that have them; the terms say the same of every rule.
+        "orthogonal": one.whole.get("orthogonal"),
+        "scale": one.used.extra.get("scale", 1.0),
         "direction": one.direction,
         "update": one.update,
         "after": one.after,
         "by_the_rule": one.by_the_rule,
         "difference": one.difference,
         "proof": one.proof,
+    }
+
+
+def term_values(term: Term) -> dict[str, Any]:
+    """A line of a rule's arithmetic; a formula is a number, a name, or [operation, formula, ...].
+
+    A name is ``clipped`` (the clipped gradient), ``state.LEAF`` (before the update), or the symbol of an earlier term.
+    """
+    return {
+        "symbol": term.symbol,
+        "words": term.words,
+        "formula": None if term.formula is None else term.formula.as_values(),
+        "value": term.value,
+        "leaf": term.leaf or None,
+        "note": term.note,
     }
 
 

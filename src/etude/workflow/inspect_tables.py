@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from rich.table import Table
 
+from etude.train.rules.applied import ParameterUpdate
 from etude.watch.one_node import Node
 from etude.watch.opened import OpenedRow, OpenedStep
 from etude.watch.prompts import Prompt
 from etude.watch.reconciliation import Reconciliation
-from etude.watch.update import ParameterUpdate
 from etude.watch.values import Decode, parameter_values, row_values
 from etude.workflow.inspect_pictures import Picture
 

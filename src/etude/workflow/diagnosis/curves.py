@@ -9,8 +9,8 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from etude.config import resolved
-from etude.train.dial import LR, MUON_LR
+from etude.config import get_value
+from etude.train.rules import rates_of, rule_named
 from etude.workflow.diagnosis.advice import RATES_APART
 from etude.workflow.diagnosis.course import (
     BLOCKS,
@@ -214,16 +214,15 @@ def _loss_half_way(run: Evidence) -> float | None:
     return float(np.interp(half_way, [e.step for e in run.evals], [e.val_loss for e in run.evals]))
 
 
-def _rates_apart(run: Evidence) -> tuple[float, float] | None:
-    """The peak rates over the dial's; None of an optimizer that the dial's were not swept for."""
-    train = run.settings.train
-    if train.optimizer != "muon":
+def _rates_apart(run: Evidence) -> tuple[float, ...] | None:
+    """Return the peak rates over the dial's; None for an update rule that the dial's were not swept with."""
+    if not rule_named(run.settings.train.optimizer).swept:
         return None
-    return resolved(train.lr, "train.lr") / LR, resolved(train.muon_lr, "train.muon_lr") / MUON_LR
+    return tuple(get_value(run.settings, key) / value for key, value in _dial_rates(run).items())
 
 
 def _dial_rates(run: Evidence) -> dict[str, float]:
-    return {"train.lr": LR} | ({"train.muon_lr": MUON_LR} if run.settings.train.optimizer == "muon" else {})
+    return {key: rate.value for key, rate in rates_of(run.settings.train.optimizer).items()}
 
 
 def _to_dial(run: Evidence) -> str:

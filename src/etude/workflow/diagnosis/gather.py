@@ -21,6 +21,7 @@ from etude.places import cache_folder
 from etude.run import RunFolder
 from etude.train.checkpoint import list_checkpoints, newest_good_checkpoint, step_of, verify_checkpoint
 from etude.train.dial import Facts, model_config
+from etude.train.rules import rates_of
 from etude.train.run_state import state_of
 from etude.workflow.diagnosis.activations import NetworkState, look_inside
 from etude.workflow.diagnosis.evidence import Absent, Evidence, Text
@@ -32,7 +33,7 @@ LOADING_SECONDS, LOADED_BATCHES = 0.5, 20
 """How long, and for how many batches at most, the making of batches is timed."""
 
 _RESOLVED = (
-    *(f"train.{key}" for key in ("steps", "context", "batch_rows", "lr", "muon_lr", "eval_tokens")),
+    *(f"train.{key}" for key in ("steps", "context", "batch_rows", "eval_tokens")),
     *(f"model.{key}" for key in ("hidden_size", "intermediate_size")),
 )
 _RESOLVED_SHAPE = tuple(
@@ -73,7 +74,8 @@ def gather(path: Path) -> Evidence:
 def _settings(run: RunFolder) -> Settings:
     """Those of the run, in which nothing that a rule asks for is ``"auto"``."""
     settings = load_settings(run.settings_file)
-    for key in _RESOLVED + (_RESOLVED_SHAPE if settings.model.preset != "mlp" else ()):
+    rates = tuple(rates_of(settings.train.optimizer))
+    for key in _RESOLVED + rates + (_RESOLVED_SHAPE if settings.model.preset != "mlp" else ()):
         if get_value(settings, key) == "auto":
             raise InputError(
                 f"{run.settings_file} is damaged ({key} is not resolved): restore it or judge another run"
