@@ -14,7 +14,14 @@ from jaxtyping import install_import_hook
 
 # Public tensor functions state their shapes; in the tests every call is checked against them.
 install_import_hook(
-    ["etude.model", "etude.train.loss", "etude.train.muon", "etude.evaluate.scoring", "etude.generate"],
+    [
+        "etude.model",
+        "etude.train.loss",
+        "etude.train.rules.muon",
+        "etude.train.rules.newton_schulz",
+        "etude.evaluate.scoring",
+        "etude.generate",
+    ],
     "beartype.beartype",
 )
 

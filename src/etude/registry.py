@@ -105,9 +105,9 @@ def load_plugins() -> None:
         _loaded = True  # a plugin may ask for names while it is imported
         try:
             for place in filter(None, map(str.strip, os.environ.get(VARIABLE, "").split(","))):
-                _load(f"{place!r}, which {VARIABLE} names,", partial(_import, place))
+                _load(f"{place!r} of {VARIABLE}", partial(_import, place))
             for point in entry_points(group=ENTRY_POINTS):
-                _load(f"{point.value!r}, an entry point of {ENTRY_POINTS},", point.load)
+                _load(f"{point.value!r} of the entry points {ENTRY_POINTS}", point.load)
         except InputError:
             _loaded = False
             raise

@@ -276,8 +276,8 @@ def _start() -> _Start:
 def _mid_training(wanted: Prediction, settings: TrainSettings) -> dict[str, Tensor]:
     """Return the state that a few updates with gradients of this size leave, by the definitions of the rules.
 
-    The gradients have a lasting part and a changing one, and none is nearly zero: otherwise a mean of squares could be so
-    small that the direction is made of rounding.
+    The gradients have a lasting part and a changing one, and none is nearly zero: otherwise a mean of squares could
+    be so small that the direction is made of rounding.
     """
     generator = torch.Generator().manual_seed(SEED + 1)
     clip, state = _clip_factor(float(wanted.grad_norm)), dict[str, Tensor]()

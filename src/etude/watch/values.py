@@ -7,7 +7,6 @@ from typing import Any
 
 from etude.data.tokens.coverage import IGNORE_INDEX
 from etude.errors import InputError
-from etude.train.rules.terms import Term
 from etude.watch.activity import NodeHistory
 from etude.watch.arithmetic import WeightStep, weight_step
 from etude.watch.attribution import Attribution
@@ -19,6 +18,7 @@ from etude.watch.one_node import Node
 from etude.watch.opened import OpenedRow, OpenedStep
 from etude.watch.prompts import Prompt, induction_scores
 from etude.watch.proof import Proof
+from etude.watch.rule_values import term_values
 from etude.watch.terms import NodeSum, WeightedSum
 
 Decode = Callable[[Sequence[int]], str]
@@ -332,21 +332,6 @@ def weight_values(one: WeightStep) -> dict[str, Any]:
         "by_the_rule": one.by_the_rule,
         "difference": one.difference,
         "proof": one.proof,
-    }
-
-
-def term_values(term: Term) -> dict[str, Any]:
-    """A line of a rule's arithmetic; a formula is a number, a name, or [operation, formula, ...].
-
-    A name is ``clipped`` (the clipped gradient), ``state.LEAF`` (before the update), or the symbol of an earlier term.
-    """
-    return {
-        "symbol": term.symbol,
-        "words": term.words,
-        "formula": None if term.formula is None else term.formula.as_values(),
-        "value": term.value,
-        "leaf": term.leaf or None,
-        "note": term.note,
     }
 
 

@@ -79,7 +79,7 @@ def _lacks(rule: Any) -> str | None:
 
 def _disagreements(rule: UpdateRule) -> Iterator[str]:
     """Yield what is wrong with the updates of a small network, in words."""
-    rates = {"lr": 0.01, "muon_lr": 0.01}
+    rates: dict[str, float] = {"lr": 0.01, "muon_lr": 0.01}
     rates |= {key.removeprefix("train."): rate.value for key, rate in rule.rates.items()}
     settings = TrainSettings.model_validate({**rates, "weight_decay": 0.1, "steps": UPDATES})
     generator = torch.Generator().manual_seed(2)
