@@ -169,6 +169,11 @@ class NoGoodRate(Other):
     rates: ClassVar = {"train.lr": Rate(math.nan, "a guess")}
 
 
+class SharedRate(Other):
+    moves = frozenset({"hidden"})
+    rates: ClassVar = {"train.lr": Rate(0.5, "a guess")}
+
+
 class MovesNothing(Other):
     moves = frozenset()
 
@@ -195,6 +200,7 @@ class NoName(Other):
         (NoRate(), "`rates` must be settings of train, such as train.lr; got none"),
         (UnknownRate(), "`rates` must be settings of train, such as train.lr; got train.learning_rate"),
         (NoGoodRate(), "each of its rates must be a Rate above 0"),
+        (SharedRate(), "train.lr is the rate of the parameters that it may not move"),
         (MovesNothing(), "`moves` must be some of embedding, hidden, output, vector"),
         (NoName(), "its name must begin with a small letter"),
     ],

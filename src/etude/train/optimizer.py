@@ -134,7 +134,7 @@ def parameters_of(model: LanguageModel) -> list[Parameter]:
 @lru_cache(64)
 def parameters_of_config(config: ModelConfig) -> Sequence[Parameter]:
     """Return the same of the network that ``config`` describes, without building it."""
-    return parameters_of(empty_model(config))
+    return tuple(parameters_of(empty_model(config)))
 
 
 def state_bytes(config: ModelConfig, optimizer: str) -> int:

@@ -23,6 +23,7 @@ from etude.model.config import preset
 from etude.model.language_model import LanguageModel
 from etude.train.optimizer import UpdateRules
 from etude.train.rules.applied import ParameterUpdate
+from etude.train.rules.chosen import REST, rule_named
 from etude.train.rules.contract import ROLES, Explanation, Rate, Tolerances, UpdateRule
 from etude.train.rules.terms import DIRECTION, FP32, ROUNDINGS
 
@@ -74,6 +75,10 @@ def _lacks(rule: Any) -> str | None:
         return f"`rates` must be settings of train, such as train.lr; got {', '.join(wrong) or 'none'}"
     if any(not isinstance(rate, Rate) or not 0 < rate.value < math.inf for rate in rule.rates.values()):
         return "each of its rates must be a Rate above 0"
+    others = {} if rule.moves >= ROLES else rule_named(REST).rates
+    shared = [key for key in rule.rates if key in others and rule.rates[key].value != others[key].value]
+    if shared:
+        return f"{shared[0]} is the rate of the parameters that it may not move: choose another setting for its own"
     return None if isinstance(rule.tolerances, Tolerances) else "`tolerances` must be a Tolerances"
 
 
@@ -86,7 +91,7 @@ def _disagreements(rule: UpdateRule) -> Iterator[str]:
     model = build_model(CONFIG, seed=1)
     with torch.no_grad():
         for parameter in model.parameters():
-            parameter += 0.1 * torch.randn(parameter.shape, generator=generator)
+            parameter.add_(torch.randn(parameter.shape, generator=generator), alpha=0.1)
     rules = UpdateRules(model, settings, _CPU, rule)
     for _ in range(UPDATES):
         gradients = {n: torch.randn(p.shape, generator=generator) for n, p in model.named_parameters()}
