@@ -289,8 +289,7 @@ class MuonRule(UpdateRule):
         orthogonal = number.term_of_whole(
             ORTHOGONAL,
             "element of the orthogonal matrix",
-            f"a weight does not move alone; the whole matrix of these is made orthogonal{parts}, and this is its "
-            "element here",
+            f"a weight does not move alone: the whole matrix of these is made orthogonal{parts}",
         )
         number.term(
             DIRECTION, "direction, with the factor for the matrix's shape", used.extra["scale"] * orthogonal
