@@ -1,13 +1,11 @@
 """Shared by all tests: one thread each (two run at a time), no network, shapes checked at every call."""
 
 from __future__ import annotations
-
+from hypothesis import (HealthCheck, settings)
+from pathlib import (Path)
 import io
 import os
-from pathlib import Path
-
 import pytest
-from hypothesis import HealthCheck, settings
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
@@ -19,7 +17,8 @@ install_import_hook(
     [
         "etude.model",
         "etude.train.loss",
-        "etude.train.muon",
+        "etude.train.rules.muon",
+        "etude.train.rules.newton_schulz",
         *(f"etude.generate.{name}" for name in ("decoder", "engine", "sampling", "scoring", "stop", "text")),
     ],
     "beartype.beartype",

@@ -12,6 +12,7 @@ SOURCE = Path(__file__).parent.parent / "src" / "etude"
 ORDER = [
     "errors",
     "messages",
+    "registry",
     "untrusted",
     "files",
     "settings_file",
@@ -39,7 +40,18 @@ AWAITED = {"etude.workflow.history", "etude.workflow.examined_run"}
 """A run's record as it is read: packages above `workflow` use it until it stands in `run`."""
 MAX_FILE_LINES = 400
 MAX_FUNCTION_LINES = 60
-LIGHT = {"etude", "errors", "untrusted", "messages", "files", "settings_file", "config", "places", "system"}
+LIGHT = {
+    "etude",
+    "errors",
+    "registry",
+    "untrusted",
+    "messages",
+    "files",
+    "settings_file",
+    "config",
+    "places",
+    "system",
+}
 LIGHT |= {"run", "device", "cli"}
 """Imported by `import etude` or `etude --help`: nothing heavy at the top of these, data and evaluate included."""
 HEAVY = {"torch", "transformers", "matplotlib", "pyarrow", "datasets", "tokenizers", "safetensors"}

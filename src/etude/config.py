@@ -9,19 +9,17 @@
 """
 
 from __future__ import annotations
-
-import tomllib
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
-
+from collections.abc import (Mapping, Sequence)
+from etude.errors import (InputError)
+from etude.messages import (suggest_key)
+from etude.registry import (UPDATE_RULES)
+from etude.settings_file import (escape_advice, mangled_path_advice, read_toml)
+from etude.untrusted import (shown)
+from pathlib import (Path)
+from pydantic import (AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError)
+from typing import (Annotated, Any, Literal, TypeVar)
 import tomli_w
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
-
-from etude.errors import InputError
-from etude.messages import suggest_key
-from etude.settings_file import escape_advice, mangled_path_advice, read_toml
-from etude.untrusted import shown
+import tomllib
 
 Auto = Literal["auto"]
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
@@ -46,6 +44,18 @@ Rules = Annotated[
     tuple[str, ...], BeforeValidator(lambda value: value.split(",") if isinstance(value, str) else value)
 ]
 Delimiter = Annotated[str, Field(pattern=r'^(auto|comma|semicolon|tab|pipe|[^"\r\n])$')]
+
+
+def _update_rule(name: str) -> str:
+    """Return ``name``; InputError, which names the rules there are, if it is none of them."""
+    try:
+        UPDATE_RULES.require(name)
+    except InputError as error:
+        raise InputError(f"setting 'train.optimizer': {error}") from None
+    return name
+
+
+UpdateRuleName = Annotated[str, AfterValidator(_update_rule)]
 _T = TypeVar("_T")
 _PATHS = ("data.sources", "run.folder", "tokenizer.kind")
 """Settings that may be paths."""
@@ -137,10 +147,11 @@ class TrainSettings(Section):
     """Rows in one forward pass; changes memory and speed, never the result beyond rounding."""
     activation_checkpointing: bool = False
     """Recompute each layer in the backward pass: less memory, a third more arithmetic, the same gradients."""
-    optimizer: Literal["muon", "adamw"] = "muon"
-    """Muon for the hidden matrices with AdamW for the rest, or AdamW for everything."""
+    optimizer: UpdateRuleName = "muon"
+    """The update rule: ``muon`` for the hidden matrices with AdamW for the rest, ``adamw`` for everything, or one
+    that a plugin registers (`etude.registry`)."""
     lr: Rate | Auto = "auto"
-    """Peak learning rate of AdamW, for a network of width 128; see `etude.train.optimizer` for others."""
+    """Peak learning rate of AdamW, for a network of width 128; `etude.train.rules` has the rates of others."""
     muon_lr: Rate | Auto = "auto"
     """Peak learning rate of Muon: the spectral norm of a square matrix's update."""
     betas: tuple[Decay, Decay] = (0.8, 0.95)
@@ -148,7 +159,7 @@ class TrainSettings(Section):
     momentum: float = Field(0.95, ge=0, lt=1)
     """Muon's momentum (Nesterov)."""
     momentum_warmup_steps: int = Field(200, ge=0, le=2**48)
-    """Updates over which Muon's momentum grows from 0.85 to ``momentum``: early gradients are soon out of date."""
+    """Updates over which the momentum grows from 0.85 to ``momentum``: early gradients are soon out of date."""
     weight_decay: WeightDecay | Auto = "auto"
     """Decoupled; applied to matrices, not to biases and norms. Auto: more where there is dropout."""
     dropout: Decay | Auto = "auto"

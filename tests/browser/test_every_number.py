@@ -157,7 +157,7 @@ class Selection:
                 moved = open_step(self.studied.machine, step).parameter(answer["name"])
                 self.answers.append((question, getattr(moved, answer["what"]).float().tolist()))
         else:
-            assert look in ("passages", "compare"), look
+            assert look in ("passages", "compare", "rules"), look
 
     def unexplained(self) -> list[tuple[str, list[float]]]:
         """The numbers on the page of which no double that was printed is known."""

@@ -1,33 +1,31 @@
 """Not finite, diverged, memorised: told apart in that order, with advice that a user can follow."""
 
 from __future__ import annotations
-
+from etude.config import (Settings, load_settings, with_values)
+from etude.diagnose.run.advice import (SANE, bounded, lowered)
+from etude.diagnose.run.course import (divergence, held_out_rise, not_finite)
+from etude.diagnose.run.evidence import (Absent, Evidence, Text)
+from etude.diagnose.run.stability import (broken_sentence, loss_diverged, numbers_not_finite)
+from etude.diagnose.run.verdicts import (RULES, judged)
+from etude.evaluate.ladder import (Ladder, Rung)
+from etude.messages import (command)
+from etude.model.config import (ModelConfig)
+from etude.plan.dial import (Facts, LR, MUON_LR, model_config)
+from etude.train.events import (EvalEvent, StepEvent)
+from etude.workflow import (jobs)
+from etude.workflow.close import (ladder_sentence)
+from etude.workflow.diagnosis.advice import (sane)
+from etude.workflow.history import (RunHistory)
+from itertools import (pairwise)
+from pathlib import (Path)
+from rich.console import (Console)
+from typing import (Any)
 import dataclasses
 import io
 import math
+import pytest
 import re
 import shlex
-from itertools import pairwise
-from pathlib import Path
-from typing import Any
-
-import pytest
-from rich.console import Console
-
-from etude.config import Settings, load_settings, with_values
-from etude.diagnose.run.advice import SANE, bounded, lowered
-from etude.diagnose.run.course import divergence, held_out_rise, not_finite
-from etude.diagnose.run.evidence import Absent, Evidence, Text
-from etude.diagnose.run.stability import broken_sentence, loss_diverged, numbers_not_finite
-from etude.diagnose.run.verdicts import RULES, judged
-from etude.evaluate.ladder import Ladder, Rung
-from etude.messages import command
-from etude.model.config import ModelConfig
-from etude.plan.dial import LR, MUON_LR, Facts, model_config
-from etude.train.events import EvalEvent, StepEvent
-from etude.workflow import jobs
-from etude.workflow.close import ladder_sentence
-from etude.workflow.history import RunHistory
 
 START = 5.7
 DESCENT = [
@@ -191,8 +189,8 @@ def test_no_advice_names_a_value_outside_a_sane_range(history: RunHistory, rate:
     run = evidence_of(history, train__lr=rate, train__muon_lr=rate, train__steps=2**40, train__context=2**19)
     for verdict in [rule(run) for rule in RULES]:
         for key, value in overrides_of(verdict.advice).items():
-            if key in SANE:
-                low, high = SANE[key]
+            if key in (*SANE, "train.lr", "train.muon_lr"):
+                low, high = sane(key, run.settings)
                 assert low <= float(value) <= high, verdict
 
 
@@ -204,10 +202,10 @@ def test_lower_rates_are_lower_and_sane() -> None:
         "train.lr": pytest.approx(0.005),
         "train.muon_lr": pytest.approx(0.00625),
     }
-    assert rates(30.0, 30.0, 4) == {"train.lr": LR, "train.muon_lr": MUON_LR}
-    assert rates(0.02 / 1000, 30.0, 4) == {"train.muon_lr": MUON_LR}
+    assert rates(30.0, 30.0, 4) == {"train.lr": 0.02, "train.muon_lr": 0.025}
+    assert rates(0.02 / 1000, 30.0, 4) == {"train.muon_lr": 0.025}
     assert rates(1e-9, 1e-9, 4) == {}
-    assert bounded("train.lr", 5e29) == SANE["train.lr"][1]
+    assert bounded("train.lr", 5e29, Settings()) == sane("train.lr", Settings())[1]
 
 
 def test_a_real_run_with_a_rate_of_30_says_that_it_diverged(small_settings: Settings) -> None:
@@ -221,5 +219,5 @@ def test_a_real_run_with_a_rate_of_30_says_that_it_diverged(small_settings: Sett
     path = outcome.run.path
     assert command("doctor", path) in text
     (line,) = (line for line in text.splitlines() if "my wild run-again" in line)
-    assert overrides_of(line) == {"train.lr": f"{LR:g}", "train.muon_lr": f"{MUON_LR:g}"}
+    assert overrides_of(line) == {"train.lr": "0.02", "train.muon_lr": "0.025"}
     assert shlex.split(line)[:4] == ["etude", "train", "--config", str(path / "run.toml")]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -100,11 +101,11 @@ def test_a_device_is_no_text(tmp_path: Path) -> None:
 def test_optimizer_state_of_another_kind_is_refused_by_name() -> None:
     from etude.train.optimizer import _matching
 
-    parameter = torch.zeros(2, 3)
-    assert _matching({"w.exp_avg": torch.ones(2, 3)}, "w.exp_avg", parameter, "exp_avg").sum() == 6
+    expected: Any = ("w.exp_avg", (2, 3), torch.float32)
+    assert _matching({"w.exp_avg": torch.ones(2, 3)}, *expected).sum() == 6
     for wrong in (torch.ones(2, 3, dtype=torch.int32), torch.ones(3, 2), torch.ones(2, 3).half()):
         with pytest.raises(InputError, match=r"'w\.exp_avg' has shape"):
-            _matching({"w.exp_avg": wrong}, "w.exp_avg", parameter, "exp_avg")
+            _matching({"w.exp_avg": wrong}, *expected)
 
 
 def test_a_deeply_nested_tokenizer_configuration_says_nothing(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -21,6 +22,7 @@ from etude.model.cost import (
     training_memory,
 )
 from etude.model.language_model import LanguageModel
+from etude.train.optimizer import parameters_of, state_bytes
 from networks import EVERY, TRANSFORMERS, make_config, make_network, make_tokens
 
 PARTS = {
@@ -124,18 +126,21 @@ def test_what_one_layer_keeps(name: str) -> None:
 @pytest.mark.parametrize("fused", [False, True])
 def test_memory_of_weights_and_optimizer(name: str, fused: bool) -> None:
     config = make_config(name)
-    memory = training_memory(config, batch_size=3, context=40)
+    memory = training_memory(config, batch_size=3, context=40, state_bytes=state_bytes(config, "adamw"))
     model = build_model(config)
     optimizer = torch.optim.AdamW(model.parameters(), fused=fused)
     model(make_tokens(1, 4)).sum().backward()
     optimizer.step()
     states: list[dict[str, Any]] = list(optimizer.state.values())
-    averages = sum(t.nbytes for state in states for key, t in state.items() if key.startswith("exp_avg"))
-    assert memory.optimizer == averages
+    assert memory.optimizer == sum(tensor.nbytes for state in states for tensor in state.values())
     assert memory.weights == memory.gradients == sum(p.nbytes for p in model.parameters())
     assert memory.activations == 4 * 3 * 40 * kept_per_token(config)
     assert memory.total == sum(
         (memory.weights, memory.gradients, memory.optimizer, memory.activations, memory.logits)
     )
-    muon = training_memory(config, batch_size=3, context=40, optimizer="muon")
-    assert memory.optimizer - muon.optimizer == 4 * hidden_matrix_parameters(config)
+    matrices = [parameter for parameter in parameters_of(model) if parameter.role == "hidden"]
+    assert sum(math.prod(matrix.shape) for matrix in matrices) == hidden_matrix_parameters(config)
+    less = memory.optimizer - state_bytes(config, "muon")
+    assert less == 4 * (hidden_matrix_parameters(config) + len(matrices))  # v and the counter of each
+    with_snapshot = training_memory(config, batch_size=3, context=40, state_bytes=7, snapshot=True)
+    assert with_snapshot.snapshot == memory.weights + 7

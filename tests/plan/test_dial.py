@@ -48,6 +48,20 @@ def test_weight_decay_goes_with_dropout(asked: dict[str, object], found: float) 
 
 
 @pytest.mark.parametrize(
+    ("optimizer", "rates"),
+    [
+        ("muon", {"train.lr": 0.02, "train.muon_lr": 0.025}),
+        ("adamw", {"train.lr": 0.02, "train.muon_lr": "auto"}),
+    ],
+)
+def test_the_rates_are_those_of_the_update_rules_in_use(optimizer: str, rates: dict[str, object]) -> None:
+    asked = with_values(Settings(), {"train.optimizer": optimizer})
+    resolution = resolve(asked, Facts(100_000, 300, 0), CPU)
+    assert {key: get_value(resolution.settings, key) for key in rates} == rates
+    assert {key for key in rates if key in resolution.reasons} == {k for k, v in rates.items() if v != "auto"}
+
+
+@pytest.mark.parametrize(
     ("kind", "does_bf16", "width", "dtype"),
     [
         ("cpu", True, 128, "bf16"),

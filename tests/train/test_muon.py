@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from etude.train.muon import Muon, update_scale
+from etude.train.rules.muon import Muon, update_scale
 from published import published_iteration
 
 SHAPES = [(8, 8), (16, 40), (40, 16), (1, 5), (5, 1)]

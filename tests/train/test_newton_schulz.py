@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from etude.train.newton_schulz import orthogonalize, orthogonalizing_factors
+from etude.train.rules.newton_schulz import orthogonalize, orthogonalizing_factors
 from published import published_iteration
 
 

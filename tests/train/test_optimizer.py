@@ -14,7 +14,8 @@ from etude.errors import InputError
 from etude.model.build import build_model
 from etude.model.config import ModelConfig, preset
 from etude.model.language_model import LanguageModel
-from etude.train.optimizer import UpdateRules, blocks_of, group_parameters
+from etude.train.optimizer import UpdateRules, parameters_of
+from etude.train.rules.muon import blocks_of
 
 CPU = Device("cpu", "fp32", 1)
 
@@ -35,18 +36,19 @@ def with_gradients(model: LanguageModel, seed: int) -> None:
 @pytest.mark.parametrize("name", ["llama", "qwen3", "gpt2", "mlp"])
 def test_every_parameter_has_exactly_one_rule(name: str) -> None:
     model = build_model(config(name))
-    groups = group_parameters(model, use_muon=True)
-    names = {id(parameter): key for key, parameter in model.named_parameters()}
-    placed = {rule: sorted(names[id(p)] for p in ps) for rule, ps in groups.items()}
-    assert sorted(key for keys in placed.values() for key in keys) == sorted(names.values())
-    muon = placed["muon"]
+    rules = UpdateRules(model, TrainSettings(lr=1e-2, muon_lr=1e-2, weight_decay=0.1), CPU)
+    moved = [rules.names[p] for o in rules.optimizers for group in o.param_groups for p in group["params"]]
+    assert sorted(moved) == sorted(dict(model.named_parameters()))
+    used, roles = rules.used(), {parameter.name: parameter.role for parameter in parameters_of(model)}
+    muon = [key for key in used if used[key].rule == "muon"]
+    assert muon == [key for key in used if roles[key] == "hidden"]
     assert all(".weight" in key and "embed" not in key and "lm_head" not in key for key in muon)
-    assert all(".bias" in key or "norm" in key for key in placed["vectors"])
+    vectors = [key for key in used if roles[key] == "vector"]
+    assert all(".bias" in key or "norm" in key for key in vectors)
+    assert all((used[key].weight_decay == 0) == (key in vectors) for key in used)
     if name != "mlp":
         assert len(muon) == 2 * (6 if name == "gpt2" else 7)
-    tied = name == "gpt2"
-    assert ("model.embed_tokens.weight" in placed["matrices"]) == tied
-    assert ("model.embed_tokens.weight" in placed["embeddings"]) == (not tied)
+    assert roles["model.embed_tokens.weight"] == ("output" if name == "gpt2" else "embedding")
 
 
 @pytest.mark.parametrize(
@@ -62,12 +64,10 @@ def test_large_matrices_are_orthogonalised_in_blocks(
     width: int, inner: int, expected: dict[str, tuple[int, int]]
 ) -> None:
     model = build_model(config("llama", hidden_size=width, intermediate_size=inner, num_key_value_heads=1))
-    names = {parameter: name for name, parameter in model.named_parameters()}
-    groups = blocks_of(group_parameters(model, use_muon=True)["muon"], names, model.config)
     found = {
-        names[parameter].split(".")[-2].removesuffix("_proj"): (group["row_blocks"], group["column_blocks"])
-        for group in groups
-        for parameter in group["params"]
+        parameter.name.split(".")[-2].removesuffix("_proj"): blocks_of(parameter, model.config)
+        for parameter in parameters_of(model)
+        if parameter.role == "hidden"
     }
     assert found.items() >= expected.items()
     assert (found["k"], found["gate"]) == (found["v"], found["up"])

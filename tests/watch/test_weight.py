@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 import random
+import re
 
 import pytest
 import torch
 
 from etude.errors import InputError
-from etude.train.muon import update_scale
+from etude.train.rules.muon import update_scale
 from etude.watch.arithmetic import WeightStep, weight_step
 from etude.watch.one_weight import look_at_weight
 from etude.watch.opened_step import OpenedStep, open_step
@@ -37,13 +38,14 @@ def test_the_arithmetic_gives_the_applied_value(any_watched: Watched, step: int)
         assert one.before == float(opened.before.weights[name][index])
         assert one.after == float(opened.after.weights[name][index])
         assert one.gradient == float(opened.gradients[name][index])
-        expected, apart = float(opened.parameter(name).by_the_rule[index]), 1e-6 * one.lr
-        if one.orthogonal is None:
+        update = opened.parameter(name)
+        expected, apart = float(update.by_the_rule[index]), 1e-6 * one.lr
+        if not one.whole:
             allowed = 2 * one.spacing + 1e-4 * one.lr * abs(one.direction) + 1e-9
         else:
             allowed = 2 * one.spacing + 3 * 2**-23 * one.lr * abs(one.direction)
             # In double precision the iteration ends elsewhere, by a little of a usual element.
-            apart = 1e-3 * one.lr * one.scale * float(opened.parameter(name).direction.square().mean().sqrt())
+            apart = 1e-3 * float(update.definition.move.square().mean().sqrt())
         assert abs(one.difference) <= allowed, one
         assert one.by_the_rule - one.before == pytest.approx(expected, rel=1e-6, abs=apart)
     assert rules == ({"muon", "adamw"} if any_watched.path.name == "llama" else {"adamw"})
@@ -55,14 +57,15 @@ def test_the_state_is_the_optimizers(any_watched: Watched, step: int) -> None:
     for name, index in some_numbers(opened, 1):
         one = weight_step(opened, name, index)
         assert bool(one.state_before) == (step > 1)
-        if one.used.rule == "muon":
-            assert one.momentum == pytest.approx(one.state_after["momentum_buffer"], rel=1e-5, abs=1e-11)
-            assert one.ahead == pytest.approx(float(opened.parameter(name).ahead[index]), rel=1e-5, abs=1e-12)
-        else:
-            m, v = one.moments
-            assert m == pytest.approx(one.state_after["exp_avg"], rel=1e-4, abs=1e-9)
-            assert v == pytest.approx(one.state_after["exp_avg_sq"], rel=1e-4, abs=1e-14)
-            assert one.state_after["step"] == step
+        exact = opened.parameter(name).definition.state
+        assert set(one.state_after) == set(exact)
+        leaves = {term.leaf: term.value for term in one.terms if term.leaf}
+        for leaf, value in leaves.items():
+            smallest = 1e-14 if leaf == "exp_avg_sq" else 1e-9
+            assert value == pytest.approx(one.state_after[leaf], rel=1e-4, abs=smallest)
+            assert value == pytest.approx(float(exact[leaf][index]), rel=1e-5, abs=1e-12)
+        assert {*leaves, *({"step"} & set(exact))} == set(exact)
+        assert one.state_after.get("step", step) == step
         for leaf, value in one.state_after.items():
             stored = opened.after.optimizer[f"{name}.{leaf}"]
             assert value == float(stored if leaf == "step" else stored[index])
@@ -71,11 +74,14 @@ def test_the_state_is_the_optimizers(any_watched: Watched, step: int) -> None:
 def test_muon_moves_by_an_element_of_the_orthogonal_matrix(watched_run: Watched) -> None:
     opened = open_step(watched_run.machine, 20)
     name = "model.layers.0.mlp.down_proj.weight"
-    one = weight_step(opened, name, (4, 9))
-    assert one.scale == update_scale(32, 96)
+    one, update = weight_step(opened, name, (4, 9)), opened.parameter(name)
+    scale = one.used.extra["scale"]
+    assert scale == update_scale(32, 96)
     # By singular vectors: the iteration brings singular values near 1, and leaves the vectors.
-    left, sizes, right = torch.linalg.svd(opened.parameter(name).ahead.double(), full_matrices=False)
-    direction = opened.parameter(name).direction.double()
+    momentum, mu = update.definition.state["momentum_buffer"], one.used.momentum
+    ahead = mu * momentum + (1 - mu) * update.clipped_gradient.double()
+    left, sizes, right = torch.linalg.svd(ahead, full_matrices=False)
+    direction = update.definition.move / (one.lr * scale)
     values = (left.mT @ direction @ right.mT).diagonal()
     assert (values > 0.5).all()
     assert (values < 1.3).all()
@@ -83,7 +89,7 @@ def test_muon_moves_by_an_element_of_the_orthogonal_matrix(watched_run: Watched)
     # What fp32 rounds off grows as the smallest singular value does, which comes to the size of the largest.
     allowed = 2**-24 * float(sizes[0] / sizes[-1])
     assert allowed < 1e-3
-    assert one.orthogonal == pytest.approx(float(rebuilt[4, 9]), abs=allowed)
+    assert one.whole["orthogonal"] == pytest.approx(float(rebuilt[4, 9]), abs=allowed)
     assert "a weight does not move alone" in repr(one)
 
 
@@ -127,10 +133,12 @@ def test_every_line_carries_its_numbers(any_watched: Watched) -> None:
         new = next(line for line in one.lines if line.startswith("new value"))
         before, decay, step = (float(part) for part in new.split("value")[1].split("=")[0].split(" - "))
         assert before - decay - step == pytest.approx(float(new.split("=")[1]), rel=1e-7, abs=1e-9)
-        for line in one.lines:  # what each line states of its own numbers is so
-            if line.startswith("direction") and one.used.rule == "adamw":
-                m, v = one.corrected
-                assert float(line.rsplit("=", 1)[1]) == pytest.approx(m / (math.sqrt(v) + 1e-8), rel=1e-6)
+        for term in one.terms:  # what each line states of its own numbers is so
+            line = next(line for line in one.lines if re.match(rf"{term.symbol}\b", line))
+            if term.formula is not None:
+                formula, result = re.sub(rf"^{term.symbol} *", "", line).replace("^", "**").split(" = ")
+                made = eval(formula, {"sqrt": math.sqrt})
+                assert made == pytest.approx(float(result), rel=1e-6, abs=1e-15)
 
 
 def test_a_step_that_was_left_out_says_so(watched_run: Watched) -> None:

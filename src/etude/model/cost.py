@@ -8,12 +8,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, fields
-from typing import Literal
 
 from etude.model.attention import QUERIES_AT_ONCE
 from etude.model.config import ModelConfig
 
-Optimizer = Literal["adamw", "muon"]
 _BYTES = 4  # of a number in float32
 _TOKEN_ID = 2  # an int64 counts as two numbers
 _FLOPS_PER_WEIGHT = 2  # one multiplication and one addition
@@ -67,7 +65,7 @@ def count_parameters(config: ModelConfig) -> ParameterCount:
 
 
 def hidden_matrix_parameters(config: ModelConfig) -> int:
-    """Weights of the matrices between embedding and head: those that Muon updates."""
+    """Return the number of weights of the matrices between embedding and head."""
     if config.model_type == "mlp":
         return _window_width(config) * config.intermediate_size
     return config.num_hidden_layers * (_attention_weights(config) + _mlp_weights(config))
@@ -119,22 +117,21 @@ def training_memory(
     *,
     batch_size: int,
     context: int,
-    optimizer: Optimizer = "adamw",
+    state_bytes: int = 0,
     recompute: bool = False,
     in_blocks: bool = False,
     snapshot: bool = False,
     compared: bool = False,
 ) -> TrainingMemory:
-    """Peak memory of a training step on `batch_size` rows of `context` tokens (one micro-batch).
+    """Return the peak memory of a training step on `batch_size` rows of `context` tokens (one micro-batch).
 
+    `state_bytes` is the memory of the optimizer's state, which its update rules know (`etude.train.optimizer`).
     With `in_blocks` attention keeps its patterns (`etude.model.attention`), uncompiled in float32 and in bf16. With
     `snapshot` a checkpoint is being written from the same memory meanwhile; with `compared` the step is one that a
     summary is made of.
     """
     parameters = count_parameters(config).total
     tokens = batch_size * context
-    # AdamW keeps two averages of each gradient, Muon one.
-    states = 2 * parameters - (hidden_matrix_parameters(config) if optimizer == "muon" else 0)
     kept = kept_per_token(config, recompute=recompute)
     if recompute:  # the layer at work besides; its input counts already
         kept += kept_per_layer(config) - _layer_input(config)
@@ -143,10 +140,10 @@ def training_memory(
     return TrainingMemory(
         weights=_BYTES * parameters,
         gradients=_BYTES * parameters,
-        optimizer=_BYTES * states,
+        optimizer=state_bytes,
         activations=_BYTES * tokens * kept,
         logits=_BYTES * tokens * 2 * config.vocab_size,
-        snapshot=_BYTES * (parameters + states) if snapshot else 0,
+        snapshot=_BYTES * parameters + state_bytes if snapshot else 0,
         compared=_BYTES * parameters if compared else 0,
     )
 

@@ -6,20 +6,18 @@ manifest keeps them.
 """
 
 from __future__ import annotations
-
+from collections.abc import (Mapping)
+from dataclasses import (dataclass)
+from etude.config import (Settings, get_value, with_values)
+from etude.device import (Device)
+from etude.errors import (InputError)
+from etude.model.config import (ModelConfig, preset)
+from etude.model.cost import (count_parameters)
+from etude.plan.sizes import (SIZES, Size, batch_tokens_for, context_for, dropout_for, weight_decay_for)
+from etude.train.rules import (rates_of)
+from typing import (Any)
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
 
-from etude.config import Settings, get_value, with_values
-from etude.device import Device
-from etude.errors import InputError
-from etude.model.config import ModelConfig, preset
-from etude.model.cost import count_parameters
-from etude.plan.sizes import SIZES, Size, batch_tokens_for, context_for, dropout_for, weight_decay_for
-
-LR, MUON_LR = 0.02, 0.025
 WORTH_COMPILING = 90.0
 """Seconds that a run must take before it is compiled."""
 MAX_EPOCHS = 10
@@ -177,8 +175,8 @@ def _resolve_steps(chosen: _Choices, size: Size, facts: Facts, device: Device, b
     chosen("train.eval_tokens", scored, "evaluations take about a twentieth of the time")
     chosen("train.sample_every", every, "with each evaluation")
     chosen("train.checkpoint_every", max(1, steps // 5), "five in the run, and the early powers of two")
-    chosen("train.lr", LR, "swept; what is done with it makes it hold at any width")
-    chosen("train.muon_lr", MUON_LR, "swept; an update's spectral norm, the same at any width")
+    for key, rate in rates_of(chosen.value("train.optimizer")).items():
+        chosen(key, rate.value, rate.reason)
 
 
 def _resolve_regularization(chosen: _Choices, network: ModelConfig, facts: Facts) -> None:

@@ -21,7 +21,7 @@ from etude.plan.forecast import Forecast
 from etude.plan.sizes import Size
 from etude.train.loop import TrainState
 from etude.train.objectives import NextToken
-from etude.train.optimizer import UpdateRules
+from etude.train.optimizer import UpdateRules, state_bytes
 from etude.train.parallel import ALONE, Ranks, require_even_rows
 from etude.train.validation import ValidationText
 
@@ -52,7 +52,7 @@ class Plan:
             self.model,
             batch_size=resolved(train.micro_batch_rows, "train.micro_batch_rows"),
             context=context,
-            optimizer=train.optimizer,
+            state_bytes=state_bytes(self.model, train.optimizer),
             recompute=train.activation_checkpointing,
             in_blocks=takes_blocks(self.device.kind, self.device.dtype == "bf16", context),
             snapshot=self.device.kind != "cuda",

@@ -1,27 +1,26 @@
 """What the worker answers: each look of the studio, from :mod:`etude.watch`, as plain values and files of tensors."""
 
 from __future__ import annotations
-
-import weakref
-from collections.abc import Callable, Generator
-from pathlib import Path
-from typing import Any, Generic, TypeVar
-
+from collections.abc import (Callable, Generator)
+from etude.errors import (InputError)
+from etude.model.folder import (load_model_folder)
+from etude.model.language_model import (LanguageModel)
+from etude.serve.request import (Asked)
+from etude.serve.tensor_files import (TensorFiles, binned)
+from etude.train.checkpoint import (checkpoint_name)
+from etude.train.rules import (rule_named, rules_in_use)
+from etude.watch import (api, values)
+from etude.watch.kinds_of_heads import (kinds_of_heads)
+from etude.watch.layer_in_step import (LayerInStep)
+from etude.watch.one_node import (look_at_node)
+from etude.watch.opened_step import (OpenedRow, OpenedStep, open_step)
+from etude.watch.prompts import (Prompt)
+from etude.watch.rule_values import (rule_values)
+from etude.watch.time_machine import (TimeMachine)
+from pathlib import (Path)
+from typing import (Any, Generic, TypeVar)
 import torch
-
-from etude.errors import InputError
-from etude.model.folder import load_model_folder
-from etude.model.language_model import LanguageModel
-from etude.serve.request import Asked
-from etude.serve.tensor_files import TensorFiles, binned
-from etude.train.checkpoint import checkpoint_name
-from etude.watch import api, values
-from etude.watch.kinds_of_heads import kinds_of_heads
-from etude.watch.layer_in_step import LayerInStep
-from etude.watch.one_node import look_at_node
-from etude.watch.opened_step import OpenedRow, OpenedStep, open_step
-from etude.watch.prompts import Prompt
-from etude.watch.time_machine import TimeMachine
+import weakref
 
 T = TypeVar("T")
 Answer = dict[str, Any]
@@ -30,6 +29,8 @@ Tell = Callable[[dict[str, Any]], None]
 """Told what comes before the answer: progress, or a token. It raises when nobody waits for the answer any more."""
 Between = Callable[[int], None]
 """Called before each replayed step with how many are left. It may raise; what was replayed is kept for the next try."""
+READS_NOTHING = ("passages", "rules")
+"""Looks that need no weights."""
 READS_CHECKPOINT = ("prompt", "attribution", "neurons", "compare", "chat")
 """Looks that cost little at a step that has a checkpoint."""
 OPENS_STEP = ("step", "token", "unit", "weight", "matrix")
@@ -101,7 +102,7 @@ class Answers:
             InputError: it is no question.
         """
         run, look = question.run(self.runs), question.choice("look", LOOKS)
-        if look == "passages":
+        if look in READS_NOTHING:
             return True
         if look in READS_CHECKPOINT and "step" in question:
             return (run / "checkpoints" / checkpoint_name(question.number("step")) / "config.json").is_file()
@@ -135,6 +136,7 @@ class Answers:
             "unit": self.unit,
             "weight": self.weight,
             "matrix": self.matrix,
+            "rules": self.rules,
             "passages": self.passages,
             "prompt": self.prompt,
             "attribution": self.attribution,
@@ -202,6 +204,11 @@ class Answers:
             "norm": float(whole.double().norm()),
             "proof": values.proof_values(opened.proof),
         }
+
+    def rules(self, asked: Asked) -> dict[str, Any]:
+        """Return the update rules of the run, in words."""
+        chosen = rule_named(self._machine.recorded.settings.train.optimizer)
+        return {"rules": [rule_values(rule) for rule in rules_in_use(chosen)]}
 
     def passages(self, asked: Asked) -> dict[str, Any]:
         from etude.watch.passages import beginnings
@@ -349,6 +356,6 @@ def _proof(prompt: Prompt) -> dict[str, Any] | None:
 
 WHATS = ("before", "gradient", "update", "after", "since_start")
 LOOKS = (
-    *("step", "token", "unit", "weight", "matrix", "passages", "prompt", "attribution", "story", "neurons"),
-    *("node", "compare", "fork", "chat"),
+    *("step", "token", "unit", "weight", "matrix", "rules", "passages", "prompt", "attribution", "story"),
+    *("neurons", "node", "compare", "fork", "chat"),
 )

@@ -64,7 +64,10 @@ def lr_factor_at(step: int, num_steps: int, revisions: Sequence[Revision], setti
 
 
 def momentum(step: int, settings: TrainSettings) -> float:
-    """Muon's momentum for the update that makes step ``step`` (from 1): it grows to ``settings.momentum``."""
+    """Return the momentum for the update that makes step ``step`` (from 1): it grows to ``settings.momentum``.
+
+    For the rules that follow it (`UpdateRule.schedule`).
+    """
     progress = min(1.0, step / max(1, settings.momentum_warmup_steps))
     first = min(FIRST_MOMENTUM, settings.momentum)
     return first + (settings.momentum - first) * progress

@@ -1,18 +1,22 @@
 """The arithmetic of one number of the network in one update, every factor at hand and written out.
 
-Python's floats are float64; what the optimizer did in fp32 differs from it by rounding, and how much is told.
+Python's floats are float64; what the optimizer did in fp32 differs from it by rounding, and by how much is shown. The
+terms between gradient and direction are the rule's own (:mod:`etude.train.rules.terms`); the rest is the same for
+every rule.
 """
 
 from __future__ import annotations
-
-import math
-from collections.abc import Mapping
-from dataclasses import dataclass
-
+from collections.abc import (Mapping)
+from dataclasses import (dataclass)
+from etude.train.rules import (Hyperparameters, UpdateRule)
+from etude.train.rules.terms import (NumberUpdate, Term)
+from etude.watch.opened_step import (OpenedStep)
+import textwrap
 import torch
 
-from etude.watch.opened_step import OpenedStep
-from etude.watch.update import Hyperparameters, ParameterUpdate
+LABEL = 12
+"""Width of what stands before a line."""
+WIDEST = 110
 
 
 @dataclass(frozen=True)
@@ -23,17 +27,15 @@ class WeightStep:
         before, after: its value; ``after`` is what was applied.
         gradient: of the loss of the whole batch, before clipping.
         clip_factor: what the gradient was multiplied by.
-        state_before, state_after: the optimizer's, of this number: exp_avg, exp_avg_sq, step; or momentum_buffer. Empty
-            before the first update.
+        state_before, state_after: the optimizer's, of this number, by leaf. Empty before the first update.
         used: learning rate, decay and so on.
-        applied: False when the step was left out because its loss or gradient was not finite.
-        orthogonal: of Muon, this number's element of the orthogonalised matrix, which depends on the whole of it, as
-            the run made it; of AdamW None.
-        scale: Muon's factor of the matrix's shape, else 1.
+        applied: False when the step was skipped because its loss or gradient was not finite.
+        whole: what the rule takes from the whole tensor, at this number, as the run made it.
         spacing: between neighbouring values at this size, in the parameter's own precision.
         proof: how the replay compares with the record, in words.
     """
 
+    rule: UpdateRule
     name: str
     index: tuple[int, ...]
     step: int
@@ -45,8 +47,7 @@ class WeightStep:
     state_after: Mapping[str, float]
     used: Hyperparameters
     applied: bool
-    orthogonal: float | None
-    scale: float
+    whole: Mapping[str, float]
     spacing: float
     proof: str
 
@@ -61,7 +62,7 @@ class WeightStep:
 
     @property
     def decay(self) -> float:
-        """The part of the update that pulls towards zero: -lr * weight_decay * before; of a step left out nothing."""
+        """The part of the update that pulls towards zero: -lr * weight_decay * before; of a skipped step nothing."""
         if not self.applied:
             return 0.0
         return -self.used.lr * self.used.weight_decay * self.before
@@ -72,39 +73,21 @@ class WeightStep:
         return self.gradient * self.clip_factor
 
     @property
-    def moments(self) -> tuple[float, float]:
-        """AdamW's m and v after the update."""
-        (first, second), was = self.used.betas, self.state_before
-        return (
-            first * was.get("exp_avg", 0.0) + (1 - first) * self.clipped,
-            second * was.get("exp_avg_sq", 0.0) + (1 - second) * self.clipped**2,
-        )
+    def number(self) -> NumberUpdate:
+        """This number as its rule sees it, with the rule's terms."""
+        number = NumberUpdate(self.used, self.state_before, self.whole, self.clipped)
+        self.rule.terms(number)
+        return number
 
     @property
-    def corrected(self) -> tuple[float, float]:
-        """AdamW's m and v over what they lack for having begun at zero."""
-        count = self.state_before.get("step", 0.0) + 1
-        (m, v), (first, second) = self.moments, self.used.betas
-        return m / (1 - first**count), v / (1 - second**count)
-
-    @property
-    def momentum(self) -> float:
-        """Muon's M after the update."""
-        mu = self.used.momentum
-        return mu * self.state_before.get("momentum_buffer", 0.0) + (1 - mu) * self.clipped
-
-    @property
-    def ahead(self) -> float:
-        """Muon's direction before it is made orthogonal (Nesterov's)."""
-        return self.used.momentum * self.momentum + (1 - self.used.momentum) * self.clipped
+    def terms(self) -> list[Term]:
+        """The terms from the clipped gradient to the direction, which is the last."""
+        return self.number.terms
 
     @property
     def direction(self) -> float:
         """What the learning rate multiplies."""
-        if self.orthogonal is not None:
-            return self.scale * self.orthogonal
-        m, v = self.corrected
-        return m / (math.sqrt(v) + self.used.eps)
+        return self.terms[-1].value
 
     @property
     def by_the_rule(self) -> float:
@@ -121,67 +104,47 @@ class WeightStep:
     @property
     def lines(self) -> list[str]:
         """The arithmetic as text, each line with its numbers. Nine digits tell one fp32 number from the next."""
-        used, g = self.used, _n(self.clipped)
-        lines = [f"gradient    {_n(self.gradient)} * {self.clip_factor:.9g} (clip) = {g}"]
+        used, number = self.used, self.number
+        gradient = f"{_n(self.gradient)} * {self.clip_factor:.9g} (clip) = {_n(self.clipped)}"
+        lines = [_line("gradient", gradient)]
         if not self.applied:
-            lines.append(
-                "left out    the loss or the gradient of this step was not finite: nothing was changed"
-            )
-            return [*lines, f"value       {_n(self.before)}"]
-        lines += self._muon_lines(g) if used.rule == "muon" else self._adamw_lines(g)
-        step = used.lr * self.direction
+            skipped = "the loss or the gradient of this step was not finite: nothing was changed"
+            return [*lines, _line("skipped", skipped), _line("value", _n(self.before))]
+        for term in number.terms:
+            lines += _term_lines(term, number.known)
+        direction = number.terms[-1].value
+        step = used.lr * direction
         decay = f"{used.lr:.9g} * {used.weight_decay:.9g} * {_n(self.before)} = {_n(-self.decay)}"
         return [
             *lines,
-            f"decay       lr * weight_decay * w = {decay}",
-            f"step        lr * direction = {used.lr:.9g} * {_n(self.direction)} = {_n(step)}",
-            f"new value   {_n(self.before)} - {_n(-self.decay)} - {_n(step)} = {_n(self.by_the_rule)}",
-            f"applied     {_n(self.after)}, {self.difference:+.1e} off; neighbours in its precision are "
-            f"{self.spacing:.1e} apart",
-        ]
-
-    def _adamw_lines(self, g: str) -> list[str]:
-        (first, second), was, (m, v) = self.used.betas, self.state_before, self.moments
-        count, (mean, square) = was.get("step", 0.0) + 1, self.corrected
-        return [
-            f"m           {first:g} * {_n(was.get('exp_avg', 0.0))} + {1 - first:.6g} * {g} = {_n(m)}",
-            f"v           {second:g} * {_n(was.get('exp_avg_sq', 0.0))} + {1 - second:.6g} * ({g})^2 = {_n(v)}",
-            f"corrected   m / (1 - {first:g}^{count:g}) = {_n(mean)}, v / (1 - {second:g}^{count:g}) = {_n(square)}",
-            f"direction   {_n(mean)} / (sqrt({_n(square)}) + {self.used.eps:g}) = {_n(self.direction)}",
-        ]
-
-    def _muon_lines(self, g: str) -> list[str]:
-        mu, was = self.used.momentum, self.state_before.get("momentum_buffer", 0.0)
-        assert self.orthogonal is not None
-        rows, columns = self.used.blocks
-        blocks = "" if rows * columns == 1 else f", in {rows * columns} blocks"
-        return [
-            f"momentum    {mu:g} * {_n(was)} + {1 - mu:.6g} * {g} = {_n(self.momentum)}",
-            f"ahead       {mu:g} * {_n(self.momentum)} + {1 - mu:.6g} * {g} = {_n(self.ahead)}",
-            f"orthogonal  {_n(self.orthogonal)}: a weight does not move alone; the whole matrix of these is made",
-            f"            orthogonal{blocks}, and this is its element here",
-            f"direction   {self.scale:.9g} (of the shape) * {_n(self.orthogonal)} = {_n(self.direction)}",
+            _line("decay", f"lr * weight_decay * w = {decay}"),
+            _line("step", f"lr * direction = {used.lr:.9g} * {_n(direction)} = {_n(step)}"),
+            _line(
+                "new value", f"{_n(self.before)} - {_n(-self.decay)} - {_n(step)} = {_n(self.by_the_rule)}"
+            ),
+            _line(
+                "applied",
+                f"{_n(self.after)}, {self.difference:+.1e} off; neighbours in its precision are "
+                f"{self.spacing:.1e} apart",
+            ),
         ]
 
     def __repr__(self) -> str:
         place = "" if not self.index else f"[{', '.join(map(str, self.index))}]"
-        head = f"{self.name}{place}, update {self.step - 1} -> {self.step} by {self.used.rule}"
+        head = f"{self.name}{place}, update {self.step - 1} -> {self.step} by {self.rule.title}"
         return "\n".join([head, *(f"  {line}" for line in self.lines), f"  {self.proof}"])
 
 
 def weight_step(opened: OpenedStep, name: str, index: tuple[int, ...]) -> WeightStep:
-    """One number of an opened step. ``name`` and ``index`` are of the network.
+    """Return one number of an opened step. ``name`` and ``index`` are of the network.
 
     Raises:
         InputError: no parameter has that name.
     """
     update = opened.parameter(name)
-    orthogonal, scale = None, 1.0
-    if update.used.rule == "muon":
-        scale = update.scale
-        orthogonal = float(opened.orthogonal[name][index]) if opened.applied else 0.0
     size = torch.maximum(update.before[index].abs(), update.after[index].abs())
     return WeightStep(
+        update.rule,
         name,
         index,
         opened.step,
@@ -189,22 +152,25 @@ def weight_step(opened: OpenedStep, name: str, index: tuple[int, ...]) -> Weight
         float(update.after[index]),
         float(update.gradient[index]),
         opened.clip_factor,
-        _of_one(update, update.state_before, index),
-        _of_one(update, update.state_after, index),
+        update.leaves(update.state_before, index),
+        update.leaves(update.state_after, index),
         update.used,
         opened.applied,
-        orthogonal,
-        scale,
+        {symbol: float(value[index]) for symbol, value in opened.of_whole(name).items()},
         float(size * torch.finfo(size.dtype).eps),
         str(opened.proof),
     )
 
 
-def _of_one(
-    update: ParameterUpdate, state: Mapping[str, torch.Tensor], index: tuple[int, ...]
-) -> dict[str, float]:
-    """Tensors of the parameter's shape at ``index``; the count of steps is one number for all."""
-    return {leaf: float(value if leaf == "step" else value[index]) for leaf, value in state.items()}
+def _term_lines(term: Term, known: Mapping[str, float]) -> list[str]:
+    if term.formula is not None:
+        return [_line(term.symbol, f"{term.formula.text(known, _n)} = {_n(term.value)}")]
+    first, *others = textwrap.wrap(f"{_n(term.value)}: {term.note}", WIDEST - LABEL)
+    return [_line(term.symbol, first), *(_line("", other) for other in others)]
+
+
+def _line(label: str, text: str) -> str:
+    return f"{label:{LABEL}}{text}"
 
 
 def _n(value: float) -> str:

@@ -50,7 +50,7 @@ class WeightHistory:
 
     def __repr__(self) -> str:
         place = "" if not self.index else f"[{', '.join(map(str, self.index))}]"
-        rule = f", moved by {self.steps[0].used.rule}" if self.steps else ""
+        rule = f", moved by {self.steps[0].rule.title}" if self.steps else ""
         lines = [f"{self.name}{place} of {self.shape}{rule}"]
         lines.append(f"{'steps':>14} {'before':>12} {'gradient':>11} {'lr':>10} {'decay':>10} {'update':>11}")
         lines += shortened(

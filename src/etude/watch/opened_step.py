@@ -27,12 +27,13 @@ from etude.train.checkpoint import Snapshot
 from etude.train.events import RowSource
 from etude.train.loss import token_losses
 from etude.train.optimizer import UpdateRules
+from etude.train.rules import Hyperparameters, rule_named
+from etude.train.rules.applied import ParameterUpdate
 from etude.train.schedule import momentum
 from etude.train.step import MicroBatch, apply_gradient, batch_gradient, clip_factor
 from etude.watch.forward import LOGITS, Taps, activation_bytes, every_activation, run_opened
 from etude.watch.proof import Proof
 from etude.watch.time_machine import Era, TimeMachine
-from etude.watch.update import Hyperparameters, ParameterUpdate, hyperparameters
 
 
 @dataclass(frozen=True)
@@ -133,23 +134,26 @@ class OpenedStep:
         rules.load_named_state(self.before.optimizer)
         for name, parameter in model.named_parameters():
             parameter.grad = self.gradients[name].to(parameter.device) * self.clip_factor
-        rules.step(self.era.lr_factor(self.step), max(used.momentum for used in self.used.values()))
+        rules.step(self.era.lr_factor(self.step), momentum(self.step, self.settings.train))
         return Snapshot(self.step, {}, dict(model.state_dict()), rules.named_state())
 
     @cached_property
-    def orthogonal(self) -> dict[str, Tensor]:
-        """Of each matrix that Muon moves: its orthogonal direction, as the run made it.
-
-        Muon's iteration in single precision is a few ten-thousandths off from that in double; what was applied is told
-        by the rules themselves, on weights of zero.
-        """
+    def moved_from_zero(self) -> dict[str, Tensor]:
+        """What the same update adds to weights of zero, in float64: -lr * direction, as the run's own rules make it."""
         nothing = {name: torch.zeros_like(weight) for name, weight in self.before.weights.items()}
-        moved = self.apply_rules(nothing).weights
-        return {
-            name: -moved[name].cpu().double() / (used.lr * self.parameter(name).scale)
-            for name, used in self.used.items()
-            if used.rule == "muon" and used.lr
-        }
+        return {name: weight.cpu().double() for name, weight in self.apply_rules(nothing).weights.items()}
+
+    def of_whole(self, name: str) -> dict[str, Tensor]:
+        """Return what the terms of one number of a parameter take from the whole of it, as the run made it.
+
+        Muon's iteration in single precision is a few ten-thousandths off from that in double, so it is not repeated.
+        Zero where nothing was applied.
+        """
+        used, weight = self.used[name], self.before.weights[name]
+        rule = rule_named(used.rule)
+        if rule.whole and self.applied and used.lr:
+            return rule.of_whole(self.moved_from_zero[name], used)
+        return {symbol: torch.zeros_like(weight, dtype=torch.float64) for symbol in rule.whole}
 
     def parameter(self, name: str) -> ParameterUpdate:
         """How one parameter moved.
@@ -160,6 +164,7 @@ class OpenedStep:
         if name not in self.gradients:
             raise InputError(f"no parameter is called '{name}': {suggest_name(name, list(self.gradients))}")
         return ParameterUpdate(
+            rule_named(self.used[name].rule),
             name,
             self.before.weights[name],
             self.after.weights[name],
@@ -292,7 +297,7 @@ def open_step(machine: TimeMachine, step: int) -> OpenedStep:
         gradients,
         before,
         after,
-        hyperparameters(state.rules),
+        state.rules.used(),
         machine.proof,
         era,
     )

@@ -18,6 +18,7 @@ from etude.watch.one_node import Node
 from etude.watch.opened_step import OpenedRow, OpenedStep
 from etude.watch.prompts import Prompt, induction_scores
 from etude.watch.proof import Proof
+from etude.watch.rule_values import term_values
 from etude.watch.terms import NodeSum, WeightedSum
 
 Decode = Callable[[Sequence[int]], str]
@@ -47,7 +48,8 @@ def parameter_values(opened: OpenedStep) -> list[dict[str, Any]]:
             {
                 "name": name,
                 "shape": list(moved.before.shape),
-                "rule": moved.used.rule,
+                "rule": moved.rule.name,
+                "rule_title": moved.rule.title,
                 "lr": moved.used.lr,
                 "weight_decay": moved.used.weight_decay,
                 "weight_norm": weight,
@@ -311,6 +313,8 @@ def weight_values(one: WeightStep) -> dict[str, Any]:
         "state_before": dict(one.state_before),
         "state_after": dict(one.state_after),
         "rule": one.used.rule,
+        "rule_title": one.rule.title,
+        "rule_summary": one.rule.summary,
         "lr": one.used.lr,
         "weight_decay": one.used.weight_decay,
         "betas": list(one.used.betas),
@@ -318,8 +322,10 @@ def weight_values(one: WeightStep) -> dict[str, Any]:
         "momentum": one.used.momentum,
         "applied": one.applied,
         "decay": one.decay,
-        "orthogonal": one.orthogonal,
-        "scale": one.scale,
+        "terms": [term_values(term) for term in one.terms],
+        # Of the rules that have them; the terms say the same of every rule.
+        "orthogonal": one.whole.get("orthogonal"),
+        "scale": one.used.extra.get("scale", 1.0),
         "direction": one.direction,
         "update": one.update,
         "after": one.after,

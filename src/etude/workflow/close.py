@@ -102,7 +102,9 @@ def what_to_change(run: RunFolder) -> str:
     changes = lowered(settings, BROKEN_RATE)
     commands = {command("doctor", run.path): "what is wrong with it, and what to do"}
     if changes:
-        commands = {again(run.path, run.path.name, changes): "again, with lower learning rates"} | commands
+        commands = {
+            again(run.path, run.path.name, settings, changes): "again, with lower learning rates"
+        } | commands
     return _in_columns(commands)
 
 

@@ -181,7 +181,7 @@ def follow(ranks: Ranks) -> Outcome:
     if data is None:
         raise EtudeError(f"the text that the first process prepared is not in {cache_folder()}: try again")
     plan = plan_on(data, told.settings)
-    require_sound(plan.device)
+    require_sound(plan.device, plan.settings.train.optimizer)
     state = initial_state(plan)
     if told.checkpoint is not None:
         load_state(verify_checkpoint(told.checkpoint), state)

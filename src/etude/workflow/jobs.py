@@ -160,7 +160,7 @@ def explain(settings: Settings, console: Console | None = None) -> None:
         value = get_value(plan.settings, key)
         chosen = "default" if get_value(defaults, key) == value else "you chose it"
         reason = (
-            later.get(key, "not used by this model")
+            later.get(key, "not used by this run")
             if value == "auto"
             else plan.resolution.reasons.get(key, chosen)
         )

@@ -79,9 +79,10 @@ def begin_sitting(
         )
     if phases is not None:
         phases.note("checking that this device computes rightly")
-    errors = require_sound(plan.device).errors
+    optimizer = plan.settings.train.optimizer
+    errors = require_sound(plan.device, optimizer).errors
     if plan.device.dtype == "bf16":  # whose tolerances hide small faults
-        require_sound(replace(plan.device, dtype="fp32"))
+        require_sound(replace(plan.device, dtype="fp32"), optimizer)
     newest = run.checkpoints / checkpoint_name(state.step)
     checkpoint = newest if newest.is_dir() else None
     ranks.invite(Invitation(plan.settings, plan.data.fingerprint, run.path, checkpoint, wanted))

@@ -1,4 +1,6 @@
-/** One concept, told at four depths; the reader chooses the depth beside the view. */
+import type { NamedSource } from '../lib/contract';
+
+/** One concept, explained at four depths; the reader chooses the depth beside the view. */
 export interface Concept {
   title: string;
   picture: string;
@@ -6,5 +8,5 @@ export interface Concept {
   words: string;
   maths: string; // MathML, without the <math> element
   symbols: string; // what the letters of the formula mean
-  code: string[]; // FILE:NAME below src/etude
+  code: (string | NamedSource)[]; // FILE:NAME below src/etude, or the code itself
 }

@@ -65,6 +65,6 @@ export const LAYERS: Concept[] = [
       'others’ is worth a look.',
     maths: row('ratio', '=', frac(row('|', sub('W', 'after'), '−', sub('W', 'before'), '|'), row('|', sub('W', 'before'), '|'))),
     symbols: '|·|: length, the root of the sum of all squares. W: one tensor of weights.',
-    code: ['watch/summaries.py:tensor_norms', 'watch/update.py:ParameterUpdate.update'],
+    code: ['watch/summaries.py:tensor_norms', 'train/rules/applied.py:ParameterUpdate.update'],
   },
 ];

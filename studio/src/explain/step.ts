@@ -1,6 +1,6 @@
 /** Beside one step: forward, the error, backward, the update. */
 import type { Concept } from './concept';
-import { frac, hat, lines, root, row, slope, sub, sum, sup } from './mathml';
+import { frac, lines, row, slope, sub, sum, sup } from './mathml';
 
 export const STEP: Concept[] = [
   {
@@ -79,39 +79,16 @@ export const STEP: Concept[] = [
       'which is why they must be small.',
     words:
       'A weight moves against its gradient, since the gradient points to more loss. Clipping comes first: if the gradient of ' +
-      'all weights together is too long, all of it is shortened by one factor. AdamW keeps two memories for each weight: the ' +
-      'mean of its latest gradients, and the mean of their squares. It divides the first by the root of the second, so that ' +
-      'loud and quiet weights move alike. The learning rate says how far a move goes; it rises at the beginning of a run ' +
-      'and falls towards its end. Weight decay pulls the weights of matrices a little towards zero.',
+      'all weights together is too long, all of it is shortened by one factor. Then an update rule makes a direction of the ' +
+      'gradient and of what it remembers of earlier ones; the page shows which rule moved a weight, and the rules of the run ' +
+      'are explained below. The learning rate says how far a move goes; it rises at the beginning of a run and falls towards ' +
+      'its end. Weight decay pulls the weights of matrices a little towards zero.',
     maths: lines(
       row('g', '←', 'g', '·', 'min', '(', '1', ',', frac('c', row('|', 'g', '|')), ')'),
-      row('m', '←', sub('β', '1'), 'm', '+', '(', '1', '−', sub('β', '1'), ')', 'g'),
-      row('v', '←', sub('β', '2'), 'v', '+', '(', '1', '−', sub('β', '2'), ')', sup('g', '2')),
-      row('w', '←', 'w', '−', 'η', 'λ', 'w', '−', 'η', frac(hat('m'), row(root(hat('v')), '+', 'ε'))),
+      row('d', '=', 'rule', '(', 'g', ',', 'memory', ')'),
+      row('w', '←', 'w', '−', 'η', 'λ', 'w', '−', 'η', 'd'),
     ),
-    symbols: 'g: gradient. c: the longest that is allowed. m, v: the two memories (with a hat: corrected for having begun at zero). η: learning rate. λ: weight decay. β, ε: settings.',
+    symbols: 'g: gradient. c: the longest that is allowed. d: the direction that the rule makes of it. η: learning rate. λ: weight decay.',
     code: ['train/step.py:apply_gradient', 'train/step.py:clip_gradients', 'train/optimizer.py:UpdateRules.step', 'train/schedule.py:lr_factor'],
-  },
-  {
-    title: 'Muon',
-    picture:
-      'A choir in which a few voices drown the rest. The conductor keeps the tune but brings all voices to one loudness, so ' +
-      'that the quiet ones are heard too.',
-    stops:
-      'The voices are not single weights but directions that the whole matrix can turn its inputs in; so the move of one ' +
-      'weight cannot be told without all the others.',
-    words:
-      'Muon is the rule for the matrices inside the layers, where a run uses it; the page says which rule moved a weight. ' +
-      'It keeps one memory, the momentum: a running mean of the gradients. Before the move it makes that matrix nearly ' +
-      'orthogonal: it keeps the directions and makes them all about equally strong. This takes a handful of matrix products, ' +
-      'an iteration named after Newton and Schulz. A factor for the matrix’s shape keeps moves alike at every width.',
-    maths: lines(
-      row('M', '←', 'μ', 'M', '+', '(', '1', '−', 'μ', ')', 'G'),
-      row('D', '=', 'μ', 'M', '+', '(', '1', '−', 'μ', ')', 'G'),
-      row('D', '=', 'U', 'S', sup('V', 'T'), '⇒', 'O', '≈', 'U', sup('V', 'T')),
-      row('W', '←', 'W', '−', 'η', 'λ', 'W', '−', 'η', 's', 'O'),
-    ),
-    symbols: 'G: gradient of a matrix W. M: momentum, μ its length of memory. D: the direction, looking one move ahead. U S V: its directions and their strengths. s: the factor of the shape. η, λ: learning rate and decay.',
-    code: ['train/muon.py:Muon.step', 'train/newton_schulz.py:orthogonalize', 'train/muon.py:update_scale'],
   },
 ];

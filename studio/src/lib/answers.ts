@@ -1,5 +1,7 @@
 /** What is answered to each look of a Question: as `etude inspect --json`, from the same functions (etude.watch.values). */
 
+import type { NamedSource } from './contract';
+
 export interface Proof {
   holds: boolean;
   from_step: number;
@@ -40,7 +42,8 @@ export interface StepAnswer {
   parameters: {
     name: string;
     shape: number[];
-    rule: 'adamw' | 'muon';
+    rule: string;
+    rule_title: string;
     lr: number;
     weight_decay: number;
     weight_norm: number;
@@ -121,17 +124,15 @@ export interface WeightStep {
   before: number;
   gradient: number;
   clip_factor: number;
-  state_before: Record<string, number>; // exp_avg, exp_avg_sq, step; or momentum_buffer
+  state_before: Record<string, number>; // by leaf of the rule's state, such as exp_avg
   state_after: Record<string, number>;
-  rule: 'adamw' | 'muon';
+  rule: string;
+  rule_title: string; // as a reader knows it
+  rule_summary: string; // a sentence on how the rule moves a weight, or nothing
   lr: number;
   weight_decay: number;
-  betas: [number, number];
-  eps: number;
-  momentum: number;
   decay: number;
-  orthogonal: number | null; // of muon: this number's element of the orthogonalised matrix
-  scale: number; // of muon: of the matrix's shape
+  terms: Term[]; // from the clipped gradient to the direction, which is the last
   direction: number;
   update: number;
   after: number;
@@ -139,6 +140,34 @@ export interface WeightStep {
   difference: number;
   applied: boolean;
   proof: string;
+}
+
+/** A number, a name, or an operation on formulas. Names: clipped (the gradient), state.LEAF (before), a term's symbol. */
+export type Formula = number | string | FormulaOf;
+export type FormulaOf = ['+' | '-' | '*' | '/' | '^' | 'sqrt' | 'sign', ...Formula[]];
+
+/** A line of an update rule's arithmetic, as the rule describes it. */
+export interface Term {
+  symbol: string;
+  words: string;
+  formula: Formula | null; // null: it does not follow from this number alone, and `note` says where it comes from
+  value: number;
+  leaf: string | null; // of the state, which has this value after the update
+  note: string;
+}
+
+/** The update rules of a run, each in words. */
+export interface RulesAnswer {
+  rules: {
+    name: string;
+    title: string;
+    picture: string;
+    stops: string;
+    words: string;
+    formulas: string[]; // as text, such as m ← β₁ m + (1 - β₁) g
+    symbols: string;
+    code: NamedSource[];
+  }[];
 }
 
 export interface WeightAnswer {

@@ -1,7 +1,8 @@
 import { describe, expect, test } from 'vitest';
 
-import { BENDS, check, erf, sum, UPDATE, update, weightedSum } from './arithmetic';
-import type { WeightedSum, WeightStep } from './answers';
+import { BENDS, check, erf, evaluate, sum, UPDATE, update, weightedSum } from './arithmetic';
+import type { Term, WeightedSum, WeightStep } from './answers';
+import UPDATES from './updates.fixture.json';
 
 /** Numbers between -1 and 1, the same in every run of the tests (Park and Miller 1988). */
 function randoms(seed: number): () => number {
@@ -24,6 +25,19 @@ function inSingle(random: () => number, count: number): WeightedSum {
   return { terms, bias, sum: total, forward_pass: total, dtype: 'fp32' };
 }
 
+const term = (symbol: string, formula: Term['formula'], leaf: string | null = null, value = NaN): Term => ({ symbol, words: symbol, formula, value, leaf, note: '' });
+
+/** As etude.train.rules.adamw describes the update after `count` - 1 others. */
+function termsOfAdamw(first: number, second: number, eps: number, count: number): Term[] {
+  return [
+    term('m', ['+', ['*', first, 'state.exp_avg'], ['*', 1 - first, 'clipped']], 'exp_avg'),
+    term('v', ['+', ['*', second, 'state.exp_avg_sq'], ['*', 1 - second, ['^', 'clipped', 2]]], 'exp_avg_sq'),
+    term('m_hat', ['/', 'm', ['-', 1, ['^', first, count]]]),
+    term('v_hat', ['/', 'v', ['-', 1, ['^', second, count]]]),
+    term('direction', ['/', 'm_hat', ['+', ['sqrt', 'v_hat'], eps]]),
+  ];
+}
+
 function adamw(random: () => number, changes: Partial<WeightStep> = {}): WeightStep {
   const before = f(0.1 * random() + 0.2), gradient = f(0.01 * random() + 0.02), clip = f(0.9), [first, second] = [0.9, 0.95];
   const was = { exp_avg: f(0.01 * random()), exp_avg_sq: f(1e-4 + 1e-5 * random()), step: 9 };
@@ -34,9 +48,9 @@ function adamw(random: () => number, changes: Partial<WeightStep> = {}): WeightS
   const after = f(f(before * f(1 - lr * decay)) - f((lr / (1 - first ** 10)) * f(m / root)));
   return {
     step: 10, before, gradient, clip_factor: clip, state_before: was, state_after: { exp_avg: m, exp_avg_sq: v, step: 10 },
-    rule: 'adamw', lr, weight_decay: decay, betas: [first, second], eps, momentum: 0, decay: -lr * decay * before,
-    orthogonal: null, scale: 1, direction: m / root, update: after - before, after, by_the_rule: after, difference: 0,
-    applied: true, proof: '', ...changes,
+    rule: 'adamw', rule_title: 'AdamW', rule_summary: '', lr, weight_decay: decay, decay: -lr * decay * before,
+    terms: termsOfAdamw(first, second, eps, 10), direction: m / root, update: after - before, after, by_the_rule: after,
+    difference: 0, applied: true, proof: '', ...changes,
   };
 }
 
@@ -142,22 +156,58 @@ describe('an update', () => {
     expect([left.decay, left.move, left.after.matches]).toEqual([0, 0, true]);
   });
   test('of Muon follows its orthogonal element and its momentum', () => {
+    const terms = (orthogonal: number) => [
+      term('momentum', ['+', ['*', 0.95, 'state.momentum_buffer'], ['*', 1 - 0.95, 'clipped']], 'momentum_buffer'),
+      term('ahead', ['+', ['*', 0.95, 'momentum'], ['*', 1 - 0.95, 'clipped']]),
+      term('orthogonal', null, null, orthogonal),
+      term('direction', ['*', 2, 'orthogonal']),
+    ];
     const step: WeightStep = {
-      ...adamw(randoms(10)), rule: 'muon', before: 0.25, gradient: 0.5, clip_factor: 0.5, momentum: 0.95, lr: 0.02,
-      weight_decay: 0.1, orthogonal: 0.125, scale: 2, state_before: { momentum_buffer: 0.1 }, after: 0.25 - 0.0005 - 0.005,
+      ...adamw(randoms(10)), rule: 'muon', before: 0.25, gradient: 0.5, clip_factor: 0.5, lr: 0.02,
+      weight_decay: 0.1, terms: terms(0.125), state_before: { momentum_buffer: 0.1 }, after: 0.25 - 0.0005 - 0.005,
     };
-    const found = update(step);
-    expect(found.momentum).toBeCloseTo(0.95 * 0.1 + 0.05 * 0.25, 15);
-    expect(found.ahead).toBeCloseTo(0.95 * found.momentum + 0.05 * 0.25, 15);
+    const found = update(step), values = found.terms.map((one) => one.found.value);
+    expect(values[0]).toBeCloseTo(0.95 * 0.1 + 0.05 * 0.25, 15);
+    expect(values[1]).toBeCloseTo(0.95 * values[0]! + 0.05 * 0.25, 15);
     expect(found.direction).toBe(0.25);
     expect(found.after.matches).toBe(true);
-    expect(update({ ...step, orthogonal: 0.126 }).after.matches).toBe(false);
+    expect(update({ ...step, terms: terms(0.126) }).after.matches).toBe(false);
   });
   test('by AdamW, the first one, has the size of the rate whatever the gradient is', () => {
     for (const gradient of [1e-4, 1, -300]) {
-      const found = update({ ...adamw(randoms(11)), gradient, clip_factor: 1, state_before: {}, weight_decay: 0 });
+      const terms = termsOfAdamw(0.9, 0.95, 1e-8, 1);
+      const found = update({ ...adamw(randoms(11)), gradient, clip_factor: 1, state_before: {}, weight_decay: 0, terms });
       expect(Math.abs(found.move)).toBeCloseTo(0.003, 6);
       expect(Math.sign(found.move)).toBe(-Math.sign(gradient));
     }
+  });
+});
+
+/** Made by Python from its own rules (tests/train/test_rules.py, which also holds the file against them). */
+describe.each(UPDATES)('the terms of $rule, update $step', ({ clipped, state, terms }) => {
+  const known = new Map([['clipped', { value: clipped, size: Math.abs(clipped), exact: false }]]);
+  for (const [leaf, value] of Object.entries(state as unknown as Record<string, number>)) known.set(`state.${leaf}`, { value, size: Math.abs(value), exact: false });
+  test.each(terms as unknown as (Term & { size: number })[])('$symbol is what Python makes of it', ({ symbol, formula, value, size }) => {
+    const found = formula === null ? { value, size, exact: false } : evaluate(formula, known);
+    expect(Math.abs(found.value - value)).toBeLessThanOrEqual(1e-14 * Math.abs(value));
+    expect(Math.abs(found.size - size)).toBeLessThanOrEqual(1e-12 * size);
+    known.set(symbol, found);
+  });
+});
+
+describe('a formula', () => {
+  const known = new Map([['x', { value: -0.5, size: 0.75, exact: false }]]);
+  test('of the rule’s own numbers is exact', () => expect(evaluate(['-', 1, ['^', 0.9, 2]], known)).toEqual({ value: 1 - 0.9 ** 2, size: 1 - 0.9 ** 2, exact: true }));
+  test('with a name that is not known is no number', () => expect(evaluate(['+', 'y', 1], known).value).toBeNaN());
+  test('with an operation that is not known is no number', () => expect(evaluate(['max', 'x', 1] as never, known).value).toBeNaN());
+  test('carries the sizes of its parts', () => {
+    expect(evaluate(['+', 'x', 0.5], known)).toEqual({ value: 0, size: 1.25, exact: false });
+    expect(evaluate(['*', 2, 'x'], known).size).toBe(1.5);
+    expect(evaluate(['/', 1, 'x'], known).size).toBe(3);
+  });
+  test('that takes a sign may be off by two where rounding decides it, and nowhere else', () => {
+    expect(evaluate(['sign', 'x'], known)).toEqual({ value: -1, size: 1, exact: false });
+    const undecided = evaluate(['sign', 'x'], new Map([['x', { value: 1e-9, size: 1, exact: false }]]));
+    expect(check(undecided.value, -undecided.value, undecided.size, UPDATE).matches).toBe(true);
   });
 });

@@ -8,7 +8,7 @@
  * A run in bf16 rounds what a product gives to 8 bits: each such rounding takes at most 2^-8 of the number.
  */
 
-import type { Dtype, WeightedSum, WeightStep } from './answers';
+import type { Dtype, Formula, Term, WeightedSum, WeightStep } from './answers';
 
 const EPSILON = 2 ** -23;
 const BF16_ROUNDING = 2 ** -8;
@@ -99,15 +99,43 @@ export const BENDS: Record<string, Bend> = {
 };
 BENDS['gelu_pytorch_tanh'] = BENDS['gelu_new']!;
 
-/** What an update makes of a weight, line by line; AdamW from its own numbers, Muon from its orthogonal direction. */
+/** A number with the size of what may have been rounded on the way to it; `exact` where a run computes it in doubles. */
+export interface Sized {
+  value: number;
+  size: number;
+  exact: boolean;
+}
+
+const sized = (value: number, size = Math.abs(value), exact = false): Sized => ({ value, size, exact });
+const OPERATIONS: Record<string, (a: number, b: number) => number> = {
+  '+': (a, b) => a + b, '-': (a, b) => a - b, '*': (a, b) => a * b, '/': (a, b) => a / b, '^': (a, b) => a ** b, sqrt: Math.sqrt, sign: Math.sign,
+};
+
+/**
+ * Evaluate a formula of an update rule. A sum that nearly cancels is as uncertain as its addends are large; numbers of
+ * the rule itself are exact. The same as `Formula.size` in etude.train.rules.terms.
+ */
+export function evaluate(formula: Formula, known: Map<string, Sized>): Sized {
+  if (typeof formula === 'number') return sized(formula, Math.abs(formula), true);
+  if (typeof formula === 'string') return known.get(formula) ?? sized(NaN);
+  const [operation, ...parts] = formula;
+  const [a, b = sized(NaN)] = parts.map((part) => evaluate(part, known)) as [Sized, Sized?];
+  const value = OPERATIONS[operation]?.(a.value, b.value) ?? NaN;
+  if (a.exact && (parts.length < 2 || b.exact)) return sized(value, Math.abs(value), true);
+  if (operation === '+' || operation === '-') return sized(value, a.size + b.size);
+  if (operation === '*') return sized(value, a.size * b.size);
+  if (operation === '/') return sized(value, (a.size * b.size) / b.value / b.value);
+  if (operation === '^') return sized(value, a.size ** b.value);
+  if (operation === 'sqrt') return sized(value, a.value > 0 ? (value * a.size) / a.value : 0);
+  // A sign is exact, except where rounding alone decides it: then it is off by two.
+  return sized(value, Math.abs(a.value) > UPDATE * EPSILON * a.size ? 1 : 2 / (UPDATE * EPSILON));
+}
+
+/** What an update makes of a weight, line by line: the rule's own terms, then what is the same for every rule. */
 export interface Update {
   clipped: number;
-  m: number;
-  v: number;
-  mHat: number;
-  vHat: number;
-  momentum: number;
-  ahead: number;
+  terms: { term: Term; found: Sized }[];
+  known: Map<string, Sized>; // what the names in formulas stand for
   direction: number;
   decay: number;
   move: number; // -lr * direction
@@ -115,25 +143,27 @@ export interface Update {
 }
 
 export function update(step: WeightStep): Update {
-  const clipped = step.gradient * step.clip_factor;
-  const was = step.state_before;
-  const [first, second] = step.betas;
-  const count = (was.step ?? 0) + 1;
-  const m = first * (was.exp_avg ?? 0) + (1 - first) * clipped;
-  const v = second * (was.exp_avg_sq ?? 0) + (1 - second) * clipped ** 2;
-  const mHat = m / (1 - first ** count);
-  const vHat = v / (1 - second ** count);
-  const momentum = step.momentum * (was.momentum_buffer ?? 0) + (1 - step.momentum) * clipped;
-  const ahead = step.momentum * momentum + (1 - step.momentum) * clipped;
-  const direction = step.orthogonal === null ? mHat / (Math.sqrt(vHat) + step.eps) : step.scale * step.orthogonal;
+  const clipped = times(step.gradient, step.clip_factor);
+  const known = new Map([['clipped', sized(clipped)]]);
+  for (const term of step.terms) // before the first update every leaf is zero
+    for (const name of namesIn(term.formula)) if (name.startsWith('state.')) known.set(name, sized(step.state_before[name.slice(6)] ?? 0));
+  const terms = step.terms.map((term) => {
+    const found = term.formula === null ? sized(term.value ?? NaN) : evaluate(term.formula, known);
+    known.set(term.symbol, found);
+    return { term, found };
+  });
+  const direction = terms.at(-1)?.found ?? sized(NaN);
   const decay = step.applied ? -step.lr * step.weight_decay * step.before : 0;
-  const move = step.applied ? -step.lr * direction : 0;
+  const move = step.applied ? -step.lr * direction.value : 0;
   const after = step.before + decay + move;
-  // Where the old mean and the new gradient nearly cancel, m is rounded as numbers of their size are.
-  const sizeOfM = (first * Math.abs(was.exp_avg ?? 0) + (1 - first) * Math.abs(clipped)) / (1 - first ** count);
-  const sizeOfMove = step.orthogonal === null ? (step.lr * sizeOfM) / (Math.sqrt(vHat) + step.eps) : Math.abs(move);
-  return {
-    clipped, m, v, mHat, vHat, momentum, ahead, direction, decay, move,
-    after: check(after, step.after, Math.abs(step.before) + (step.applied ? sizeOfMove : 0), UPDATE),
-  };
+  const size = Math.abs(step.before) + (step.applied ? step.lr * direction.size : 0);
+  return { clipped, terms, known, direction: direction.value, decay, move, after: check(after, step.after, size, UPDATE) };
 }
+
+function namesIn(formula: Formula | null): string[] {
+  if (typeof formula === 'string') return [formula];
+  return Array.isArray(formula) ? formula.slice(1).flatMap((part) => namesIn(part as Formula)) : [];
+}
+
+/** A product; what is not finite came as null, which JavaScript would take for zero. */
+export const times = (one: number | null, other: number | null) => (one === null || other === null ? NaN : one * other);

@@ -121,6 +121,7 @@ export type Look =
   | 'unit' // -> UnitAnswer:        step, row, position, layer, unit, input
   | 'weight' // -> WeightAnswer:    step, name, index
   | 'matrix' // -> MatrixAnswer:    step, name, what, [rows]
+  | 'rules' // -> RulesAnswer
   | 'passages' // -> PassagesAnswer
   | 'prompt' // -> PromptAnswer:    text, [step]
   | 'attribution' // -> AttributionAnswer: text, [step]
@@ -179,6 +180,10 @@ export interface Source {
   file: string; // such as src/etude/train/step.py
   first_line: number;
   text: string;
+}
+
+export interface NamedSource extends Source {
+  name: string;
 }
 
 /** A probe of an ability, with its scores by step. */

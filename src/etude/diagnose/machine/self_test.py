@@ -3,10 +3,10 @@
 A device that is broken, or whose libraries are, seldom says so: the loss falls all the same, only less far. So a run
 begins with this, in a fraction of a second.
 
-The network is a Llama with biases and grouped heads, the update the project's own (``update_step``, Muon and AdamW,
-two micro-batches, clipping). It starts from a state in mid-training: AdamW's very first update is the sign of the
-gradient, whatever its size and whatever the betas, and would hide what is wrong with both. What it should come to is
-written out from the definitions (step_by_definition.py).
+The network is a Llama with biases and grouped heads, the update the project's own (``update_step``, the run's update
+rules, two micro-batches, clipping). It starts from a state in mid-training: AdamW's very first update is the sign of
+the gradient, whatever its size and whatever the betas, and would hide what is wrong with both. The expected numbers
+follow from the definitions (step_by_definition.py, and those of the rules).
 
 An error is the largest difference of a tensor's numbers from their float64 values, over the root mean square of
 these. A single number that is wrong counts in full, and one that is nearly zero by the size of its neighbours. The
@@ -14,27 +14,25 @@ error of a scale is how far the slope of the numbers over their float64 values i
 """
 
 from __future__ import annotations
-
+from collections.abc import (Callable, Mapping)
+from dataclasses import (dataclass)
+from etude.config import (TrainSettings)
+from etude.data.tokens.coverage import (IGNORE_INDEX)
+from etude.device import (Device)
+from etude.diagnose.machine.known_faults import (operations)
+from etude.diagnose.machine.step_by_definition import (Named, Prediction, is_muons, predict, updates)
+from etude.errors import (EtudeError)
+from etude.model.build import (build_model)
+from etude.model.config import (preset)
+from etude.model.language_model import (LanguageModel)
+from etude.train.loss import (summed_loss)
+from etude.train.optimizer import (UpdateRules, hyperparameters)
+from etude.train.rules import (UpdateRule, rule_named, rules_in_use)
+from etude.train.step import (MicroBatch, update_step)
+from torch import (Tensor)
 import math
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
-
 import torch
-from torch import Tensor
-
-from etude.config import TrainSettings
-from etude.data.tokens.coverage import IGNORE_INDEX
-from etude.device import Device
-from etude.diagnose.machine.known_faults import operations
-from etude.diagnose.machine.step_by_definition import Named, Prediction, is_muons, predict, updates
-from etude.errors import EtudeError
-from etude.model.build import build_model
-from etude.model.config import preset
-from etude.model.language_model import LanguageModel
-from etude.train.loss import summed_loss
-from etude.train.optimizer import UpdateRules
-from etude.train.step import MicroBatch, update_step
 
 ROWS, CONTEXT = 4, 37  # of no round number: kernels work in tiles, and err at their edges
 CONFIG = preset(
@@ -49,6 +47,8 @@ CONFIG = preset(
 )
 SETTINGS = TrainSettings(lr=1e-2, muon_lr=2e-2, weight_decay=0.1, steps=1)
 MOMENTUM, LR_FACTOR = 0.9, 0.5
+UPDATES_BEFORE = 8
+"""Updates that the state before the step remembers."""
 MAX_GRAD_NORM = 0.5  # less than the gradient's, so that it is clipped
 SEED = 20
 
@@ -59,21 +59,20 @@ TOLERANCES: dict[str, dict[str, float]] = {
     "gradients": {"fp32": 1e-4, "bf16": 0.3},
     "scale of gradients": {"fp32": 2e-5, "bf16": 0.03},
     "gradient norm": {"fp32": 2e-6, "bf16": 5e-3},
-    "update by AdamW": {"fp32": 5e-4, "bf16": 0.1},
-    "scale of update by AdamW": {"fp32": 2e-5, "bf16": 0.01},
-    "update by Muon": {"fp32": 5e-4, "bf16": 0.4},
-    "scale of update by Muon": {"fp32": 2e-5, "bf16": 0.02},
 }
 """By the arithmetic of the device, each a few times what rounding made on a CPU over 8 seeds (tests; notebook).
+Update rules bring those of their updates.
 
 fp32 (24 bits, 6e-8 a rounding): thousands of them add up to 3e-6 of a logit and 8e-6 of a gradient. A weight moves by
-as little as a thousandth of itself, so that its own rounding is 1e-4 of its update; and Muon's iteration lifts small
-singular values by up to 485 (3.4445^5), and their errors. TF32 and half precision are off by 1e-3 and more.
+as little as a thousandth of itself, so that its own rounding is 1e-4 of its update. TF32 and half precision are off by
+1e-3 and more.
 
-bf16 (8 bits, 4e-3 a rounding): single numbers mean little, the worst of a gradient that is a small difference of large
-sums (the bias of the keys) is off by 0.12, and Muon's own iteration in bf16 adds 0.14. But roundings go both ways:
-scales, and the norm of all, stay within 1e-2 and 1e-3.
+bf16 (8 bits, 4e-3 a rounding): single numbers mean little, the worst of a gradient that is a small difference of
+large sums (the bias of the keys) is off by 0.12. But roundings go both ways: scales, and the norm of all, stay within
+1e-2 and 1e-3.
 """
+UPDATE = "update by "
+"""Begins the name of a check of the updates that one rule makes; its title follows."""
 AGAIN = "the same step again"
 
 
@@ -142,13 +141,13 @@ class _Result:
     updates: dict[str, Tensor]
 
 
-def require_sound(device: Device) -> SelfTest:
-    """The self-test of a device that passes it.
+def require_sound(device: Device, optimizer: str = SETTINGS.optimizer) -> SelfTest:
+    """Return the self-test of a device that passes it, with the update rule of this name.
 
     Raises:
         EtudeError: the device computes wrongly; what is wrong, and what to do.
     """
-    result = self_test(device)
+    result = self_test(device, optimizer)
     if result.problem is None:
         return result
     raise EtudeError(f"{result.problem}; {remedy(device)}")
@@ -161,15 +160,18 @@ def remedy(device: Device) -> str:
     return "use --set device.kind=cpu, or another version of PyTorch; `etude doctor` shows all numbers"
 
 
-def self_test(device: Device) -> SelfTest:
+def self_test(device: Device, optimizer: str = SETTINGS.optimizer) -> SelfTest:
     """Compare a step on ``device``, and the operations of known_faults.py, with float64.
+
+    ``optimizer`` names the update rule.
 
     On a CPU the step is made twice and must give the same bits. Nothing global is changed: not the generators, not
     PyTorch's settings.
     """
     began = time.perf_counter()
     try:
-        checks = (*_step_checks(device), *_operation_checks(device))
+        settings = SETTINGS.model_copy(update={"optimizer": optimizer})
+        checks = (*_step_checks(device, settings), *_operation_checks(device))
     except RuntimeError as error:  # no kernel, no memory, a driver that is too old
         lines = str(error).strip().splitlines()
         crash = f"{type(error).__name__}: {lines[0][:120] if lines else 'no message'}"
@@ -177,17 +179,14 @@ def self_test(device: Device) -> SelfTest:
     return SelfTest(device, checks, time.perf_counter() - began)
 
 
-_OF_A_PARAMETER = {
-    "gradients": "the gradient of {}",
-    "weights": "the copy of {}",
-    "update by AdamW": "AdamW's update of {}",
-    "update by Muon": "Muon's update of {}",
-}
+_OF_A_PARAMETER = {"gradients": "the gradient of {}", "weights": "the copy of {}"}
 
 
 def _sentence(check: Check) -> str:
     what = f"the {check.name}" if check.name in TOLERANCES else check.name
-    for quantity, words in _OF_A_PARAMETER.items():
+    _, by_rule, title = check.name.partition(UPDATE)
+    named = {f"{UPDATE}{title}": f"{title}'s update of {{}}"} if by_rule else _OF_A_PARAMETER
+    for quantity, words in named.items():
         if check.name.endswith(quantity):
             what = check.name.replace(quantity, words.format(check.where))
             what = f"the {what}" if what.startswith("scale") else what
@@ -206,25 +205,23 @@ def _percent(share: float) -> str:
     return f"{100 * share:.2g} %"
 
 
-def _step_checks(device: Device) -> list[Check]:
+def _step_checks(device: Device, settings: TrainSettings) -> list[Check]:
     start = _start()
     exact = {name: weight.double() for name, weight in start.weights.items()}
     wanted = predict(CONFIG, exact, start.inputs, start.targets)
-    state = _mid_training(wanted)
+    state = _mid_training(wanted, settings)
     kept = _clip_factor(float(wanted.grad_norm))
     clipped = {name: kept * gradient for name, gradient in wanted.gradients.items()}
     moved = updates(
         CONFIG,
-        SETTINGS,
+        settings,
         exact,
         clipped,
         {name: value.double() for name, value in state.items()},
         lr_factor=LR_FACTOR,
         momentum=MOMENTUM,
     )
-    made = _step_on(device, start, state)
-    muons = {name for name, weight in exact.items() if is_muons(name, weight)}
-    by_adamw, by_muon = ({n: moved[n] for n in moved if (n in muons) is chosen} for chosen in (False, True))
+    made = _step_on(device, start, state, settings)
     checks = [
         _largest(device, "weights", made.weights, exact),
         _single(device, "logits", made.logits, wanted.logits),
@@ -232,14 +229,22 @@ def _step_checks(device: Device) -> list[Check]:
         _largest(device, "gradients", made.gradients, wanted.gradients),
         _largest(device, "scale of gradients", made.gradients, wanted.gradients),
         _single(device, "gradient norm", made.grad_norm, wanted.grad_norm),
-        _largest(device, "update by AdamW", made.updates, by_adamw),
-        _largest(device, "scale of update by AdamW", made.updates, by_adamw),
-        _largest(device, "update by Muon", made.updates, by_muon),
-        _largest(device, "scale of update by Muon", made.updates, by_muon),
     ]
+    rules = {name: used.rule for name, used in hyperparameters(CONFIG, settings, LR_FACTOR, MOMENTUM).items()}
+    for rule in rules_in_use(rule_named(settings.optimizer)):
+        its = {name: moved[name] for name in moved if rules[name] == rule.name}
+        checks += _update_checks(device, rule, made.updates, its)
     if device.kind == "cpu":  # a GPU is not asked to: it adds up in the order in which its threads arrive
-        checks.append(_repeated(made, _step_on(device, start, state)))
+        checks.append(_repeated(made, _step_on(device, start, state, settings)))
     return checks
+
+
+def _update_checks(device: Device, rule: UpdateRule, found: Named, wanted: Named) -> list[Check]:
+    name, tolerances = f"{UPDATE}{rule.title}", rule.tolerances
+    return [
+        _worst(name, _error, found, wanted, tolerances.device[device.dtype]),
+        _worst(f"scale of {name}", _scale_error, found, wanted, tolerances.device_scale[device.dtype]),
+    ]
 
 
 def _operation_checks(device: Device) -> list[Check]:
@@ -265,23 +270,30 @@ def _start() -> _Start:
     return _Start(weights, inputs.contiguous(), targets)
 
 
-def _mid_training(wanted: Prediction) -> dict[str, Tensor]:
-    """Averages such as a few steps with gradients of this size would have left."""
+def _mid_training(wanted: Prediction, settings: TrainSettings) -> dict[str, Tensor]:
+    """Return the state that a few updates with gradients of this size leave, by the definitions of the rules.
+
+    The gradients have a lasting part and a changing one, and none is nearly zero: otherwise a mean of squares could
+    be so small that the direction is made of rounding.
+    """
     generator = torch.Generator().manual_seed(SEED + 1)
-    kept, state = _clip_factor(float(wanted.grad_norm)), {}
-    for name, gradient in wanted.gradients.items():
-        size = kept * gradient.square().mean().sqrt().float()
-        average = size * torch.randn(gradient.shape, generator=generator)
-        if is_muons(name, gradient):
-            state[f"{name}.momentum_buffer"] = average
-        else:
-            spread = 0.5 + torch.rand(gradient.shape, generator=generator)
-            state |= {f"{name}.exp_avg": average, f"{name}.exp_avg_sq": size**2 * spread}
-            state[f"{name}.step"] = torch.tensor(3.0)
+    clip, state = _clip_factor(float(wanted.grad_norm)), dict[str, Tensor]()
+    for name, used in hyperparameters(CONFIG, settings, LR_FACTOR, MOMENTUM).items():
+        rule, gradient = rule_named(used.rule), wanted.gradients[name]
+        size = clip * gradient.square().mean().sqrt()
+        leaves: Named = {
+            leaf: torch.zeros(shape, dtype=torch.float64)
+            for leaf, shape in rule.state_shapes(gradient.shape).items()
+        }
+        lasting, *changing = torch.randn((1 + UPDATES_BEFORE, *gradient.shape), generator=generator).double()
+        for change in changing:
+            earlier = size * (lasting.sign() + change.clamp(-1, 1) / 4)
+            leaves = rule.definition(earlier, leaves, used).state
+        state |= {f"{name}.{leaf}": value.float() for leaf, value in leaves.items()}
     return state
 
 
-def _step_on(device: Device, start: _Start, state: Named) -> _Result:
+def _step_on(device: Device, start: _Start, state: Named, settings: TrainSettings) -> _Result:
     """The step by the code that trains."""
     model = build_model(CONFIG, seed=SEED, device=device.torch)
     parameters = dict(model.named_parameters())
@@ -289,7 +301,7 @@ def _step_on(device: Device, start: _Start, state: Named) -> _Result:
         for name, parameter in parameters.items():
             parameter.copy_(start.weights[name])
     before = _on_cpu(parameters)
-    rules = UpdateRules(model, SETTINGS, device)
+    rules = UpdateRules(model, settings, device)
     rules.load_named_state(state)
     batch = [_micro_batch(device, start, rows) for rows in (slice(0, 3), slice(3, ROWS))]
     with torch.no_grad(), device.autocast():
@@ -335,9 +347,18 @@ def _single(device: Device, quantity: str, found: Tensor, wanted: Tensor) -> Che
 
 
 def _largest(device: Device, quantity: str, found: Named, wanted: Named) -> Check:
-    """The parameter that is furthest off, of all."""
-    tolerance = TOLERANCES[quantity][device.dtype]
     measure = _scale_error if quantity.startswith("scale") else _error
+    return _worst(quantity, measure, found, wanted, TOLERANCES[quantity][device.dtype])
+
+
+def _worst(
+    quantity: str,
+    measure: Callable[[Tensor, Tensor], float],
+    found: Named,
+    wanted: Named,
+    tolerance: float,
+) -> Check:
+    """Return the check of the parameter that is furthest off."""
     errors = {
         name: measure(found[name], value) if name in found else math.inf for name, value in wanted.items()
     }

@@ -1,7 +1,8 @@
 """One update of a Llama once more, written from its definitions in float64: what a device's step is held against.
 
 None of the code that trains and no fused operation: sums, products, exponentials, and PyTorch's derivatives of these.
-Only the numbers of the recipe (coefficients, scales) are shared. Parameters and their state go by name.
+Update rules bring their own definitions. Only the numbers of the recipe are shared. Parameters and their state go by
+name.
 """
 
 from __future__ import annotations
@@ -13,12 +14,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from etude.config import TrainSettings, resolved
+from etude.config import TrainSettings
 from etude.data.tokens.coverage import IGNORE_INDEX
 from etude.model.config import ModelConfig
-from etude.train.muon import update_scale
-from etude.train.newton_schulz import NEWTON_SCHULZ_COEFFICIENTS, NEWTON_SCHULZ_STEPS
-from etude.train.optimizer import BASE_WIDTH
+from etude.train.optimizer import hyperparameters
+from etude.train.rules import rule_named
 
 Named = Mapping[str, Tensor]
 
@@ -59,34 +59,17 @@ def updates(
     lr_factor: float,
     momentum: float,
 ) -> dict[str, Tensor]:
-    """What is added to each parameter: Muon's for the matrices inside the layers, AdamW's for the rest.
+    """Return what is added to each parameter, by the definition of its rule.
 
     ``gradients`` are the clipped ones, ``state`` is that before the update, named as a checkpoint names it.
     """
-    lr = resolved(settings.lr, "train.lr") * lr_factor
-    muon_lr = resolved(settings.muon_lr, "train.muon_lr") * lr_factor
-    weight_decay = resolved(settings.weight_decay, "train.weight_decay")
     found = {}
-    for name, weight in weights.items():
-        gradient = gradients[name]
-        if is_muons(name, weight):
-            buffer = momentum * state[f"{name}.momentum_buffer"] + (1 - momentum) * gradient
-            direction = momentum * buffer + (1 - momentum) * gradient
-            blocks = _row_blocks(config, name)
-            rate = muon_lr * update_scale(weight.shape[0], weight.shape[1], blocks)
-            step = rate * _orthogonal(direction, blocks)
-            decay = muon_lr * weight_decay
-        else:
-            rate = lr * BASE_WIDTH / config.hidden_size if name == "lm_head.weight" else lr
-            step = rate * _adam_direction(settings, name, gradient, state)
-            decay = rate * weight_decay if weight.ndim > 1 else 0.0
-        found[name] = -decay * weight - step
+    for name, used in hyperparameters(config, settings, lr_factor, momentum).items():
+        rule, weight = rule_named(used.rule), weights[name]
+        leaves = {leaf: state[f"{name}.{leaf}"] for leaf in rule.state_shapes(weight.shape)}
+        move = rule.definition(gradients[name], leaves, used).move
+        found[name] = -used.lr * used.weight_decay * weight - move
     return found
-
-
-def is_muons(name: str, weight: Tensor) -> bool:
-    """Whether Muon updates this parameter."""
-    return weight.ndim > 1 and name.startswith("model.layers.")
 
 
 def _logits(config: ModelConfig, weights: Named, inputs: Tensor) -> Tensor:
@@ -139,35 +122,3 @@ def causal_attention(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
     visible = torch.ones(count, seen, dtype=torch.bool).tril(seen - count)
     powers: Tensor = (scores - scores.amax(-1, keepdim=True)).exp() * visible
     return powers / powers.sum(-1, keepdim=True) @ values
-
-
-def _adam_direction(settings: TrainSettings, name: str, gradient: Tensor, state: Named) -> Tensor:
-    first, second = settings.betas
-    count = float(state[f"{name}.step"]) + 1
-    mean = first * state[f"{name}.exp_avg"] + (1 - first) * gradient
-    square = second * state[f"{name}.exp_avg_sq"] + (1 - second) * gradient**2
-    spread = (square / (1 - second**count)).sqrt()
-    direction: Tensor = mean / (1 - first**count) / (spread + settings.eps)
-    return direction
-
-
-def _row_blocks(config: ModelConfig, name: str) -> int:
-    """Queries, keys and values by head. Other matrices are small enough here to be one."""
-    kv_heads = config.num_key_value_heads
-    heads = {"q_proj": config.num_attention_heads, "k_proj": kv_heads, "v_proj": kv_heads}
-    return heads.get(name.split(".")[-2], 1)
-
-
-def _orthogonal(direction: Tensor, row_blocks: int) -> Tensor:
-    """The Newton-Schulz iteration as published, block by block."""
-    a, b, c = NEWTON_SCHULZ_COEFFICIENTS
-    results = []
-    for block in direction.chunk(row_blocks):
-        tall = block.shape[0] > block.shape[1]
-        x = block.T if tall else block
-        x = x / (x**2).sum().sqrt()
-        for _ in range(NEWTON_SCHULZ_STEPS):
-            gram = x @ x.T
-            x = a * x + (b * gram + c * gram @ gram) @ x
-        results.append(x.T if tall else x)
-    return torch.cat(results)

@@ -1,23 +1,20 @@
 """Commands that a verdict advises: every value that one names passes :func:`bounded`."""
 
 from __future__ import annotations
-
-from collections.abc import Mapping
-from pathlib import Path
-
-from etude.config import Settings, resolved
-from etude.messages import command
-from etude.plan.dial import LR, MUON_LR
+from collections.abc import (Mapping)
+from etude.config import (Settings, get_value)
+from etude.messages import (command)
+from etude.plan.dial import (LR, MUON_LR)
+from etude.train.rules import (rates_of)
+from pathlib import (Path)
 
 RATES_APART = 8
-"""Around the dial's rates the loss is flat: four times `lr` or 1.6 times `muon_lr` change it by half a percent or less
+"""Around the dial's rates the loss is flat: four times AdamW's or 1.6 times Muon's change it by half a percent or less
 (notebook, 2026-11-24)."""
 LOWEST_RATE = 1e-3
 """Of the dial's: with less, a run of any length that this program is for stays where it began."""
 
 SANE: Mapping[str, tuple[float, float]] = {
-    "train.lr": (LOWEST_RATE * LR, RATES_APART * LR),
-    "train.muon_lr": (LOWEST_RATE * MUON_LR, RATES_APART * MUON_LR),
     "train.steps": (1, 10**9),
     "train.context": (2, 2**20),
     "train.batch_rows": (1, 2**20),
@@ -25,12 +22,18 @@ SANE: Mapping[str, tuple[float, float]] = {
     "train.eval_tokens": (1, 10**9),
     "data.validation_fraction": (0.001, 0.5),
 }
-"""What may be advised of each setting that is a number."""
+"""What may be advised of each setting that is a number; of learning rates see :func:`sane`."""
 
 
-def bounded(key: str, value: float) -> float:
+def sane(key: str, settings: Settings) -> tuple[float, float]:
+    """Return the lowest and the highest value that may be advised: of a rate, around the one its update rule has."""
+    rate = rates_of(settings.train.optimizer).get(key)
+    return SANE[key] if rate is None else (LOWEST_RATE * rate.value, RATES_APART * rate.value)
+
+
+def bounded(key: str, value: float, settings: Settings) -> float:
     """Return ``value``, or the nearest that is sane for the setting."""
-    low, high = SANE[key]
+    low, high = sane(key, settings)
     return min(max(value, low), high)
 
 
@@ -39,15 +42,14 @@ def lowered(settings: Settings, times: float) -> dict[str, float]:
 
     Empty where no sane rate is lower.
     """
-    train = settings.train
-    rates = {"train.lr": (resolved(train.lr, "train.lr"), LR)}
-    if train.optimizer == "muon":
-        rates["train.muon_lr"] = (resolved(train.muon_lr, "train.muon_lr"), MUON_LR)
-    wanted = {
-        key: bounded(key, dial if rate > RATES_APART * dial else rate / times)
-        for key, (rate, dial) in rates.items()
-    }
-    return {key: value for key, value in wanted.items() if value < rates[key][0]}
+    lower = {}
+    for key, dial in rates_of(settings.train.optimizer).items():
+        rate = get_value(settings, key)
+        value = dial.value if rate > RATES_APART * dial.value else rate / times
+        value = bounded(key, value, settings)
+        if value < rate:
+            lower[key] = value
+    return lower
 
 
 def lower_rates(path: Path, name: str, settings: Settings, times: float) -> str:
@@ -58,25 +60,26 @@ def lower_rates(path: Path, name: str, settings: Settings, times: float) -> str:
             "its learning rates are low already: look at the text with `etude data report`, and test the machine with "
             "`etude doctor`"
         )
-    train = settings.train
-    far = [key for key in changes if SANE[key][1] < resolved(getattr(train, key.partition(".")[2]), key)]
+    ranges = {key: sane(key, settings) for key in changes}
+    far = [key for key, (_, high) in ranges.items() if high < get_value(settings, key)]
     what = f"try learning rates {times:g} times lower"
     if far:
-        ranges = " and ".join(f"{key} from {SANE[key][0]:g} to {SANE[key][1]:g}" for key in far)
-        what = f"try lower learning rates (runs learn with {ranges})"
-    return f"{what}: {again(path, name, changes)}"
+        told = " and ".join(f"{key} from {ranges[key][0]:g} to {ranges[key][1]:g}" for key in far)
+        what = f"try lower learning rates (runs learn with {told})"
+    return f"{what}: {again(path, name, settings, changes)}"
 
 
-def again(path: Path, name: str, changes: Mapping[str, float | str | bool]) -> str:
-    """Return the command that trains a run once more, as ``NAME-again``, with other settings."""
-    overrides = [word for key, value in changes.items() for word in ("--set", f"{key}={_plain(key, value)}")]
+def again(path: Path, name: str, settings: Settings, changes: Mapping[str, float | str | bool]) -> str:
+    """Return the command that trains a run once more, as ``NAME-again``, with changes to its ``settings``."""
+    pairs = [f"{key}={_plain(key, value, settings)}" for key, value in changes.items()]
+    overrides = [word for pair in pairs for word in ("--set", pair)]
     return command("train", "--config", path / "run.toml", "--name", f"{name}-again", *overrides)
 
 
-def _plain(key: str, value: float | str | bool) -> str:
+def _plain(key: str, value: float | str | bool, settings: Settings) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, str):
         return value
-    sane = bounded(key, value)
-    return str(int(sane)) if isinstance(value, int) else f"{sane:.3g}"
+    near = bounded(key, value, settings)
+    return str(int(near)) if isinstance(value, int) else f"{near:.3g}"

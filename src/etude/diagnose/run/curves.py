@@ -1,28 +1,18 @@
 """Rules that read the curves of a run: losses, learning rate, spikes."""
 
 from __future__ import annotations
-
+from collections import (deque)
+from collections.abc import (Sequence)
+from etude.config import (get_value)
+from etude.diagnose.run.advice import (RATES_APART)
+from etude.diagnose.run.course import (BLOCKS, EVALS_AFTER, FEWEST_STEPS, LEAST_FALL, OVERFIT_NOTICE, OVERFIT_PROBLEM, held_out_rise)
+from etude.diagnose.run.evidence import (Evidence)
+from etude.diagnose.run.verdict import (Rule, Verdict)
+from etude.plan.dial import (LR, MUON_LR)
+from etude.train.rules import (rates_of, rule_named)
 import math
-from collections import deque
-from collections.abc import Sequence
-
 import numpy as np
 import numpy.typing as npt
-
-from etude.config import resolved
-from etude.diagnose.run.advice import RATES_APART
-from etude.diagnose.run.course import (
-    BLOCKS,
-    EVALS_AFTER,
-    FEWEST_STEPS,
-    LEAST_FALL,
-    OVERFIT_NOTICE,
-    OVERFIT_PROBLEM,
-    held_out_rise,
-)
-from etude.diagnose.run.evidence import Evidence
-from etude.diagnose.run.verdict import Rule, Verdict
-from etude.plan.dial import LR, MUON_LR
 
 Float64 = npt.NDArray[np.float64]
 
@@ -214,16 +204,15 @@ def _loss_half_way(run: Evidence) -> float | None:
     return float(np.interp(half_way, [e.step for e in run.evals], [e.val_loss for e in run.evals]))
 
 
-def _rates_apart(run: Evidence) -> tuple[float, float] | None:
-    """The peak rates over the dial's; None of an optimizer that the dial's were not swept for."""
-    train = run.settings.train
-    if train.optimizer != "muon":
+def _rates_apart(run: Evidence) -> tuple[float, ...] | None:
+    """Return the peak rates over the dial's; None for an update rule that the dial's were not swept with."""
+    if not rule_named(run.settings.train.optimizer).swept:
         return None
-    return resolved(train.lr, "train.lr") / LR, resolved(train.muon_lr, "train.muon_lr") / MUON_LR
+    return tuple(get_value(run.settings, key) / value for key, value in _dial_rates(run).items())
 
 
 def _dial_rates(run: Evidence) -> dict[str, float]:
-    return {"train.lr": LR} | ({"train.muon_lr": MUON_LR} if run.settings.train.optimizer == "muon" else {})
+    return {key: rate.value for key, rate in rates_of(run.settings.train.optimizer).items()}
 
 
 def _to_dial(run: Evidence) -> str:

@@ -101,7 +101,7 @@ class Evidence:
 
     def again(self, changes: Mapping[str, float | str | bool]) -> str:
         """The command for the same run with other settings."""
-        return advice.again(self.path, self.history.name, changes)
+        return advice.again(self.path, self.history.name, self.settings, changes)
 
     def lower_rates(self, times: float) -> str:
         """The advice to train again with learning rates so many times lower."""

@@ -1,7 +1,7 @@
 import { describe, expect, test } from 'vitest';
 
 import { update } from '../../lib/arithmetic';
-import type { Dtype, UnitAnswer, WeightedSum, WeightStep } from '../../lib/answers';
+import type { Dtype, Term, UnitAnswer, WeightedSum, WeightStep } from '../../lib/answers';
 import { activation, errorOf, errorOfGuess, gradientOf, lossOf, meanOf } from './checks';
 
 const f = Math.fround;
@@ -83,13 +83,14 @@ test('nothing is held against what is not finite', () => {
 
 test('a weight after its update is as exact as its sum, whichever rule moved it', () => {
   const step = {
-    before: 0.25, gradient: 0.5, clip_factor: 1, state_before: {}, betas: [0.9, 0.95], eps: 1e-8, momentum: 0.95, lr: 0.01, weight_decay: 0,
-    orthogonal: 0.1, scale: 1, applied: true, after: 0.249,
+    before: 0.25, gradient: 0.5, clip_factor: 1, state_before: {}, lr: 0.01, weight_decay: 0, applied: true, after: 0.249,
   } as unknown as WeightStep;
-  const found = (changes: Partial<WeightStep>) => update({ ...step, ...changes }).after.matches;
+  const direction = (formula: Term['formula'], value = NaN): Term[] => [{ symbol: 'direction', words: '', formula, value, leaf: null, note: '' }];
+  const found = (changes: Partial<WeightStep>) => update({ ...step, terms: direction(null, 0.1), ...changes }).after.matches;
   expect(found({})).toBe(true);
-  expect(found({ orthogonal: 0.1001 })).toBe(false);
-  expect(found({ orthogonal: null, after: 0.24 })).toBe(true);
-  expect(found({ orthogonal: null, after: 0.24 + 2e-7 })).toBe(false);
+  expect(found({ terms: direction(null, 0.1001) })).toBe(false);
+  const ofItself = direction(['/', 'clipped', ['sqrt', ['^', 'clipped', 2]]]);
+  expect(found({ terms: ofItself, after: 0.24 })).toBe(true);
+  expect(found({ terms: ofItself, after: 0.24 + 2e-7 })).toBe(false);
   expect(found({ applied: false, after: 0.25 + 2e-7 })).toBe(false);
 });

@@ -3,7 +3,7 @@
  * rounded number is more than its value: exp(x) is off by x times the rounding.
  */
 
-import { BENDS, check, FORWARD, inBf16, sum, UPDATE, type Checked } from '../../lib/arithmetic';
+import { BENDS, check, FORWARD, inBf16, sum, times, UPDATE, type Checked } from '../../lib/arithmetic';
 import type { Dtype, RowToken, TokenAnswer, UnitAnswer, WeightStep } from '../../lib/answers';
 
 /** A number that is not finite comes as null; nothing can be held against it. */
@@ -99,8 +99,5 @@ export function meanOf(tokens: RowToken[], which: 'loss' | 'loss_after', run: nu
 export function memory(step: WeightStep, leaf: string, here: number, size: number): Checked | undefined {
   return checked(here, step.state_after[leaf] ?? null, size, UPDATE);
 }
-
-/** A product; what is not finite came as null, which JavaScript would take for zero. */
-export const times = (one: number | null, other: number | null) => (one === null || other === null ? NaN : one * other);
 
 export const isNumber = (value: unknown): value is number => typeof value === 'number' && Number.isFinite(value);

@@ -1,0 +1,331 @@
+"""Muon: momentum whose direction is orthogonalised before it is applied (Jordan et al. 2024).
+
+For a hidden matrix W of shape (rows, columns) with gradient G::
+
+    M      <- momentum * M + (1 - momentum) * G
+    U      =  orthogonalize(momentum * M + (1 - momentum) * G)          (Nesterov)
+    W      <- W - lr * weight_decay * W - lr * sqrt(max(1, rows / columns)) * U
+
+The factor gives every update the same spectral size relative to the activations it maps, whatever the width: a rate
+found on a narrow network serves a wide one (Yang et al. 2023, "A spectral condition for feature learning").
+
+A matrix may be several blocks of rows or of columns (``row_blocks``, ``column_blocks``), each orthogonalised by
+itself: the heads of a projection, or groups of an MLP's nodes. They are separate maps, and the products cost a
+fraction: those of a whole (R, C) matrix grow with R^2 C.
+
+The orthogonalisation is in newton_schulz.py: in fp32 where the device has no fast bf16 (a CPU), and then on the Gram
+matrices of all blocks of a size together; on a GPU in bf16, on the blocks themselves. Tall blocks lie down before it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from etude.config import TrainSettings, resolved
+from etude.device import Device
+from etude.model.config import ModelConfig
+from etude.train.rules.contract import (
+    Definition,
+    Explanation,
+    Hyperparameters,
+    Parameter,
+    Rate,
+    Tolerances,
+    UpdateRule,
+    weight_decay_of,
+)
+from etude.train.rules.newton_schulz import orthogonalize, orthogonalizing_factors
+from etude.train.rules.terms import DIRECTION, NumberUpdate
+
+LARGEST_WHOLE = 128
+"""Smaller side of the matrices that are orthogonalised whole: larger ones cost more than they gain (notebook)."""
+LARGEST_BLOCK, SMALLEST_BLOCK = 64, 32
+"""Sides of the blocks of the others."""
+BUFFER = "momentum_buffer"
+"""The state's only leaf."""
+ORTHOGONAL = "orthogonal"
+"""Symbol of the term that is an element of the orthogonalised matrix."""
+
+
+def update_scale(rows: int, columns: int, row_blocks: int = 1, column_blocks: int = 1) -> float:
+    """The factor of an orthogonal (rows, columns) matrix: an update then moves outputs as much as inputs are large.
+
+    Of a matrix in N blocks it is the factor of each block. With N^-1/2 the blocks could never move an output more than
+    the whole would; with 1 they would if they had nothing in common. N^-1/4, between the two, is what moves activations
+    alike at every width (the coordinate check in the tests).
+    """
+    whole = math.sqrt(max(1.0, rows / columns))
+    in_blocks = row_blocks * column_blocks * min(rows // row_blocks, columns // column_blocks)
+    return (
+        whole * math.sqrt(min(rows, columns) / in_blocks) / math.sqrt(math.sqrt(row_blocks * column_blocks))
+    )
+
+
+class Muon(torch.optim.Optimizer):
+    """Muon over two-dimensional parameters; state: ``momentum_buffer`` of each, in fp32.
+
+    A parameter group may set ``row_blocks`` or ``column_blocks``: its matrices are then that many matrices, one above
+    the other, or side by side.
+    """
+
+    def __init__(
+        self,
+        params: Iterable[Tensor] | Iterable[dict[str, Any]],
+        lr: float,
+        momentum: float = 0.95,
+        weight_decay: float = 0.0,
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        defaults = {"lr": lr, "momentum": momentum, "weight_decay": weight_decay}
+        defaults |= {"row_blocks": 1, "column_blocks": 1}
+        super().__init__(params, defaults)
+        self.dtype = dtype  # of the iteration
+        for group in self.param_groups:
+            if any(parameter.ndim != 2 for parameter in group["params"]):
+                raise ValueError("Muon takes matrices only; give vectors and embeddings to AdamW")
+            blocks = (group["row_blocks"], group["column_blocks"])
+            for parameter in group["params"]:
+                if any(size % count for size, count in zip(parameter.shape, blocks, strict=True)):
+                    raise ValueError(f"a matrix {tuple(parameter.shape)} does not divide into {blocks}")
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
+        """Apply one update from the parameters' ``grad``."""
+        updates: list[_Update] = []
+        for group in self.param_groups:
+            parameters = [parameter for parameter in group["params"] if parameter.grad is not None]
+            blocks = (group["row_blocks"], group["column_blocks"])
+            for parameter, direction in zip(
+                parameters, self._directions(parameters, group["momentum"]), strict=True
+            ):
+                rate = group["lr"] * update_scale(parameter.shape[0], parameter.shape[1], *blocks)
+                kept = 1 - group["lr"] * group["weight_decay"]
+                updates.append(
+                    _Update(blocks_lying(parameter, *blocks), blocks_lying(direction, *blocks), rate, kept)
+                )
+        if self.dtype == torch.float32:
+            _apply_through_gram_matrices(updates)
+        else:
+            _apply_directly(updates, self.dtype)
+
+    def _directions(self, parameters: list[Tensor], momentum: float) -> Sequence[Tensor]:
+        """Nesterov's: the momentum as it will be after one more step with this gradient."""
+        if not parameters:
+            return []
+        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+        buffers = [self._momentum_buffer(parameter) for parameter in parameters]
+        torch._foreach_lerp_(buffers, gradients, 1 - momentum)
+        return torch._foreach_lerp(gradients, buffers, momentum)
+
+    def _momentum_buffer(self, parameter: Tensor) -> Tensor:
+        state = self.state[parameter]
+        if BUFFER not in state:
+            state[BUFFER] = torch.zeros_like(parameter)
+        buffer: Tensor = state[BUFFER]
+        return buffer
+
+
+@dataclass(frozen=True, slots=True)
+class _Update:
+    """weights <- kept * weights - rate * (direction, orthogonalised); blocks that lie, (N, R, C) with R <= C."""
+
+    weights: Tensor
+    direction: Tensor
+    rate: float
+    kept: float
+
+
+def _apply_through_gram_matrices(updates: Sequence[_Update]) -> None:
+    """Large matrices are read twice and written once, where the iteration itself would pass over them 15 times."""
+    grams = [torch.bmm(update.direction, update.direction.mT) for update in updates]
+    factors = _together(grams, orthogonalizing_factors)
+    for update, factor in zip(updates, factors, strict=True):
+        update.weights.baddbmm_(factor, update.direction, beta=update.kept, alpha=-update.rate)
+
+
+def _apply_directly(updates: Sequence[_Update], dtype: torch.dtype) -> None:
+    directions = [update.direction.to(dtype) for update in updates]
+    for update, orthogonal in zip(updates, _together(directions, orthogonalize), strict=True):
+        update.weights.mul_(update.kept).add_(orthogonal, alpha=-update.rate)
+
+
+def _together(blocks: Sequence[Tensor], function: Callable[[Tensor], Tensor]) -> list[Tensor]:
+    """``function`` of each (N, R, C), called once for all blocks of a shape: one product, not many small ones."""
+    by_shape: dict[torch.Size, list[int]] = defaultdict(list)
+    for place, block in enumerate(blocks):
+        by_shape[block.shape[1:]].append(place)
+    found = list(blocks)
+    for places in by_shape.values():
+        results = function(torch.cat([blocks[place] for place in places]))
+        parts = torch.split(results, [len(blocks[place]) for place in places])
+        for place, part in zip(places, parts, strict=True):
+            found[place] = part
+    return found
+
+
+def blocks_lying(matrix: Tensor, row_blocks: int, column_blocks: int) -> Tensor:
+    """A view of the blocks of ``matrix`` as (N, R, C) with R <= C: tall ones are turned on their side.
+
+    Either the rows are divided or the columns.
+    """
+    rows, columns = matrix.shape
+    if column_blocks > 1:
+        blocks = matrix.view(rows, column_blocks, columns // column_blocks).transpose(0, 1)
+    else:
+        blocks = matrix.view(row_blocks, rows // row_blocks, columns)
+    return blocks.mT if blocks.shape[1] > blocks.shape[2] else blocks
+
+
+def blocks_of(parameter: Parameter, config: ModelConfig) -> tuple[int, int]:
+    """Return into how many blocks the rows and the columns of a matrix are divided; one of the two is 1.
+
+    Queries, keys and values by head. Of wide networks an MLP's matrices by groups of its neurons, and the output
+    projection by groups of its inputs, as few as make a group at most ``LARGEST_BLOCK``.
+    """
+    rows, columns = parameter.shape
+    kind = parameter.name.split(".")[-2]
+    if kind == "q_proj":
+        return config.num_attention_heads, 1
+    if kind in ("k_proj", "v_proj"):
+        return config.num_key_value_heads, 1
+    if kind in ("gate_proj", "up_proj"):
+        return _fewest_blocks(rows, columns), 1
+    if kind in ("o_proj", "down_proj"):
+        return 1, _fewest_blocks(columns, rows)
+    return 1, 1
+
+
+def _fewest_blocks(divided: int, other: int) -> int:
+    """Return into how many equal blocks a side goes, 1 if no number of them makes blocks of a useful size."""
+    if min(divided, other) <= LARGEST_WHOLE:
+        return 1
+    counts = range(-(-divided // LARGEST_BLOCK), divided // SMALLEST_BLOCK + 1)
+    return next((count for count in counts if divided % count == 0), 1)
+
+
+class MuonRule(UpdateRule):
+    """Muon for the matrices between the embedding and the output.
+
+    These map one activation to another, which is what the spectral norm of an update measures; rows of an embedding
+    or of the output matrix belong to single tokens. The rate is the spectral norm of a square matrix's update at any
+    width.
+    """
+
+    name = "muon"
+    title = "Muon"
+    summary = (
+        "Under Muon a weight does not move alone: the whole matrix of momenta is made orthogonal, and this weight "
+        "gets its element."
+    )
+    moves = frozenset({"hidden"})
+    rates: ClassVar = {
+        "train.muon_lr": Rate(0.025, "swept; an update's spectral norm, the same at any width")
+    }
+    swept = True
+    # The iteration lifts small singular values by up to 485 (3.4445^5), and their roundings; in bf16 it rounds to 8
+    # bits.
+    tolerances = Tolerances(
+        update=1e-3, device={"fp32": 5e-4, "bf16": 0.4}, device_scale={"fp32": 2e-5, "bf16": 0.02}
+    )
+    whole = (ORTHOGONAL,)
+
+    def options(self, parameter: Parameter, settings: TrainSettings, config: ModelConfig) -> dict[str, Any]:
+        rows, columns = blocks_of(parameter, config)
+        return {
+            "lr": resolved(settings.muon_lr, "train.muon_lr"),
+            "weight_decay": weight_decay_of(parameter, settings),
+            "momentum": settings.momentum,
+            "row_blocks": rows,
+            "column_blocks": columns,
+        }
+
+    def optimizer(
+        self, groups: Sequence[dict[str, Any]], settings: TrainSettings, device: Device
+    ) -> torch.optim.Optimizer:
+        # bf16 is enough for a direction, but only a device with fast bf16 gains by it.
+        dtype = torch.bfloat16 if device.dtype == "bf16" and device.kind == "cuda" else torch.float32
+        return Muon(groups, resolved(settings.muon_lr, "train.muon_lr"), dtype=dtype)
+
+    def schedule(self, options: dict[str, Any], momentum: float) -> None:
+        options["momentum"] = momentum
+
+    def hyperparameters(self, options: Mapping[str, Any], shape: Sequence[int]) -> Hyperparameters:
+        rows, columns = options["row_blocks"], options["column_blocks"]
+        extra = {
+            "row_blocks": rows,
+            "column_blocks": columns,
+            "scale": update_scale(shape[0], shape[1], rows, columns),
+        }
+        return Hyperparameters(
+            self.name, options["lr"], options["weight_decay"], momentum=options["momentum"], extra=extra
+        )
+
+    def state_shapes(self, shape: Sequence[int]) -> dict[str, tuple[int, ...]]:
+        return {BUFFER: tuple(shape)}
+
+    def definition(self, gradient: Tensor, state: Mapping[str, Tensor], used: Hyperparameters) -> Definition:
+        buffer = torch.lerp(state[BUFFER], gradient, 1 - used.momentum)
+        ahead = torch.lerp(gradient, buffer, used.momentum)
+        blocks = int(used.extra["row_blocks"]), int(used.extra["column_blocks"])
+        direction = torch.empty_like(ahead)
+        blocks_lying(direction, *blocks).copy_(orthogonalize(blocks_lying(ahead, *blocks)))
+        return Definition(used.lr * used.extra["scale"] * direction, {BUFFER: buffer})
+
+    def terms(self, number: NumberUpdate) -> None:
+        used, g = number.used, number.gradient
+        mu, blocks = used.momentum, used.extra["row_blocks"] * used.extra["column_blocks"]
+        momentum = number.term(
+            "momentum", "M, the momentum", mu * number.before(BUFFER) + (1 - mu) * g, leaf=BUFFER
+        )
+        number.term("ahead", "a step ahead", mu * momentum + (1 - mu) * g)
+        parts = "" if blocks == 1 else f", in {blocks:.0f} blocks"
+        orthogonal = number.term_of_whole(
+            ORTHOGONAL,
+            "element of the orthogonal matrix",
+            f"a weight does not move alone: the whole matrix of these is made orthogonal{parts}",
+        )
+        number.term(
+            DIRECTION, "direction, with the factor for the matrix's shape", used.extra["scale"] * orthogonal
+        )
+
+    def of_whole(self, moved: Tensor, used: Hyperparameters) -> dict[str, Tensor]:
+        return {ORTHOGONAL: -moved / (used.lr * used.extra["scale"])}
+
+    explanation = Explanation(
+        picture=(
+            "A choir in which a few voices drown the rest. The conductor keeps the tune but brings all voices to one "
+            "loudness, so that the quiet ones are heard too."
+        ),
+        stops=(
+            "The voices are not single weights but directions that the whole matrix can turn its inputs in; so the "
+            "move of one weight cannot be computed without all the others."
+        ),
+        words=(
+            "Muon is the rule for the matrices inside the layers; AdamW moves the rest. It keeps one memory, the "
+            "momentum: a running mean of the gradients. Before the move it makes that matrix nearly orthogonal: it "
+            "keeps the directions and makes them all about equally strong. This takes a handful of matrix products, "
+            "an iteration named after Newton and Schulz. A factor for the matrix's shape keeps moves alike at every "
+            "width."
+        ),
+        formulas=(
+            "M ← μ M + (1 - μ) G",
+            "D = μ M + (1 - μ) G",
+            "D = U S Vᵀ ⇒ O ≈ U Vᵀ",
+            "W ← W - η λ W - η s O",
+        ),
+        symbols=(
+            "G: gradient of a matrix W. M: momentum, μ its length of memory. D: the direction, looking one move ahead. "
+            "U S V: its directions and their strengths. s: the factor of the shape. η, λ: learning rate and decay."
+        ),
+        code=(Muon.step, orthogonalize, update_scale),
+    )
+
+
+RULE = MuonRule()

@@ -1,0 +1,57 @@
+"""An update rule as plain values: the terms of its arithmetic, and what it is in words, with the code that does it."""
+
+from __future__ import annotations
+
+import inspect
+from pathlib import Path
+from typing import Any
+
+import etude
+from etude.train.rules import UpdateRule
+from etude.train.rules.terms import Term
+
+_PACKAGE = Path(etude.__file__).parent
+
+
+def term_values(term: Term) -> dict[str, Any]:
+    """Return a line of a rule's arithmetic. Its formula is a number, a name, or [operation, formula, ...].
+
+    A name is ``clipped`` (the clipped gradient), ``state.LEAF`` (before the update), or the symbol of an earlier term.
+    """
+    return {
+        "symbol": term.symbol,
+        "words": term.words,
+        "formula": None if term.formula is None else term.formula.as_values(),
+        "value": term.value,
+        "leaf": term.leaf or None,
+        "note": term.note,
+    }
+
+
+def rule_values(rule: UpdateRule) -> dict[str, Any]:
+    """Return a rule's name, its title, and what it is at four depths."""
+    words = rule.explanation
+    return {
+        "name": rule.name,
+        "title": rule.title,
+        "picture": words.picture,
+        "stops": words.stops,
+        "words": words.words,
+        "formulas": list(words.formulas),
+        "symbols": words.symbols,
+        "code": [source_values(thing) for thing in words.code],
+    }
+
+
+def source_values(thing: Any) -> dict[str, Any]:
+    """Return the code of a function or class as it is installed, with its name, its file and its first line."""
+    thing = inspect.unwrap(thing)
+    lines, first = inspect.getsourcelines(thing)
+    file = Path(inspect.getsourcefile(thing) or "")
+    within = file.is_relative_to(_PACKAGE)
+    return {
+        "name": thing.__qualname__,
+        "file": f"src/etude/{file.relative_to(_PACKAGE).as_posix()}" if within else file.name,
+        "first_line": first,
+        "text": "".join(lines).rstrip("\n"),
+    }
