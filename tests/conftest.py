@@ -1,11 +1,13 @@
 """Shared by all tests: one thread each (two run at a time), no network, shapes checked at every call."""
 
 from __future__ import annotations
-from hypothesis import (HealthCheck, settings)
-from pathlib import (Path)
+
 import io
 import os
+from pathlib import Path
+
 import pytest
+from hypothesis import HealthCheck, settings
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"

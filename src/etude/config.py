@@ -9,17 +9,20 @@
 """
 
 from __future__ import annotations
-from collections.abc import (Mapping, Sequence)
-from etude.errors import (InputError)
-from etude.messages import (suggest_key)
-from etude.registry import (UPDATE_RULES)
-from etude.settings_file import (escape_advice, mangled_path_advice, read_toml)
-from etude.untrusted import (shown)
-from pathlib import (Path)
-from pydantic import (AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError)
-from typing import (Annotated, Any, Literal, TypeVar)
-import tomli_w
+
 import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+import tomli_w
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from etude.errors import InputError
+from etude.messages import suggest_key
+from etude.registry import UPDATE_RULES
+from etude.settings_file import escape_advice, mangled_path_advice, read_toml
+from etude.untrusted import shown
 
 Auto = Literal["auto"]
 Seed = Annotated[int, Field(ge=0, lt=2**63)]

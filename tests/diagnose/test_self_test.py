@@ -1,27 +1,30 @@
 """The self-test: a sound device passes it, and whatever computes a little wrongly is found and named."""
 
 from __future__ import annotations
-from collections.abc import (Callable)
-from etude.device import (Device)
-from etude.diagnose.machine import (known_faults, self_test)
-from etude.diagnose.machine.self_test import (AGAIN, CONFIG, SelfTest, TOLERANCES, require_sound)
-from etude.errors import (EtudeError)
-from etude.model import (layers)
-from etude.model.build import (build_model)
-from etude.model.language_model import (LanguageModel)
-from etude.model.layers import (RotaryPositions)
-from etude.train import (step)
-from etude.train.optimizer import (UpdateRules)
-from etude.train.rules import (muon, newton_schulz)
-from torch import (Tensor, nn)
-from typing import (Any)
-from waiting import (PATIENCE)
-import pytest
+
 import re
 import subprocess
 import sys
+from collections.abc import Callable
+from typing import Any
+
+import pytest
 import torch
 import torch.nn.functional as F
+from torch import Tensor, nn
+
+from etude.device import Device
+from etude.diagnose.machine import known_faults, self_test
+from etude.diagnose.machine.self_test import AGAIN, CONFIG, TOLERANCES, SelfTest, require_sound
+from etude.errors import EtudeError
+from etude.model import layers
+from etude.model.build import build_model
+from etude.model.language_model import LanguageModel
+from etude.model.layers import RotaryPositions
+from etude.train import step
+from etude.train.optimizer import UpdateRules
+from etude.train.rules import muon, newton_schulz
+from waiting import PATIENCE
 
 CPU = Device("cpu", "fp32", 1)
 PARAMETERS = [name for name, _ in build_model(CONFIG).named_parameters()]

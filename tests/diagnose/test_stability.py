@@ -1,31 +1,33 @@
 """Not finite, diverged, memorised: told apart in that order, with advice that a user can follow."""
 
 from __future__ import annotations
-from etude.config import (Settings, load_settings, with_values)
-from etude.diagnose.run.advice import (SANE, bounded, lowered)
-from etude.diagnose.run.course import (divergence, held_out_rise, not_finite)
-from etude.diagnose.run.evidence import (Absent, Evidence, Text)
-from etude.diagnose.run.stability import (broken_sentence, loss_diverged, numbers_not_finite)
-from etude.diagnose.run.verdicts import (RULES, judged)
-from etude.evaluate.ladder import (Ladder, Rung)
-from etude.messages import (command)
-from etude.model.config import (ModelConfig)
-from etude.plan.dial import (Facts, LR, MUON_LR, model_config)
-from etude.train.events import (EvalEvent, StepEvent)
-from etude.workflow import (jobs)
-from etude.workflow.close import (ladder_sentence)
-from etude.workflow.diagnosis.advice import (sane)
-from etude.workflow.history import (RunHistory)
-from itertools import (pairwise)
-from pathlib import (Path)
-from rich.console import (Console)
-from typing import (Any)
+
 import dataclasses
 import io
 import math
-import pytest
 import re
 import shlex
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from etude.config import Settings, load_settings, with_values
+from etude.diagnose.run.advice import SANE, bounded, lowered, sane
+from etude.diagnose.run.course import divergence, held_out_rise, not_finite
+from etude.diagnose.run.evidence import Absent, Evidence, Text
+from etude.diagnose.run.stability import broken_sentence, loss_diverged, numbers_not_finite
+from etude.diagnose.run.verdicts import RULES, judged
+from etude.evaluate.ladder import Ladder, Rung
+from etude.messages import command
+from etude.model.config import ModelConfig
+from etude.plan.dial import Facts, model_config
+from etude.train.events import EvalEvent, StepEvent
+from etude.workflow import jobs
+from etude.workflow.close import ladder_sentence
+from etude.workflow.history import RunHistory
 
 START = 5.7
 DESCENT = [

@@ -25,17 +25,17 @@ from typer.testing import CliRunner
 from etude.cli.main import app
 from etude.config import Settings, load_settings, with_values
 from etude.device import Device
+from etude.diagnose.machine.self_test import require_sound
+from etude.diagnose.run.advice import lowered, sane
 from etude.model.build import build_model
 from etude.model.config import preset
 from etude.train.loop import Loop
 from etude.train.optimizer import UpdateRules, state_bytes
-from etude.train.self_test import require_sound
 from etude.watch.one_weight import look_at_weight
-from etude.watch.opened import open_step
+from etude.watch.opened_step import open_step
 from etude.watch.reconciliation import reconcile
 from etude.watch.time_machine import TimeMachine
 from etude.workflow import jobs
-from etude.workflow.diagnosis.advice import lowered, sane
 from serving import client_of
 from waiting import PATIENCE
 from watched import STEPS, Watched, train_run

@@ -6,17 +6,19 @@ manifest keeps them.
 """
 
 from __future__ import annotations
-from collections.abc import (Mapping)
-from dataclasses import (dataclass)
-from etude.config import (Settings, get_value, with_values)
-from etude.device import (Device)
-from etude.errors import (InputError)
-from etude.model.config import (ModelConfig, preset)
-from etude.model.cost import (count_parameters)
-from etude.plan.sizes import (SIZES, Size, batch_tokens_for, context_for, dropout_for, weight_decay_for)
-from etude.train.rules import (rates_of)
-from typing import (Any)
+
 import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from etude.config import Settings, get_value, with_values
+from etude.device import Device
+from etude.errors import InputError
+from etude.model.config import ModelConfig, preset
+from etude.model.cost import count_parameters
+from etude.plan.sizes import SIZES, Size, batch_tokens_for, context_for, dropout_for, weight_decay_for
+from etude.train.rules import rates_of
 
 WORTH_COMPILING = 90.0
 """Seconds that a run must take before it is compiled."""

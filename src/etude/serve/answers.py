@@ -1,26 +1,29 @@
 """What the worker answers: each look of the studio, from :mod:`etude.watch`, as plain values and files of tensors."""
 
 from __future__ import annotations
-from collections.abc import (Callable, Generator)
-from etude.errors import (InputError)
-from etude.model.folder import (load_model_folder)
-from etude.model.language_model import (LanguageModel)
-from etude.serve.request import (Asked)
-from etude.serve.tensor_files import (TensorFiles, binned)
-from etude.train.checkpoint import (checkpoint_name)
-from etude.train.rules import (rule_named, rules_in_use)
-from etude.watch import (api, values)
-from etude.watch.kinds_of_heads import (kinds_of_heads)
-from etude.watch.layer_in_step import (LayerInStep)
-from etude.watch.one_node import (look_at_node)
-from etude.watch.opened_step import (OpenedRow, OpenedStep, open_step)
-from etude.watch.prompts import (Prompt)
-from etude.watch.rule_values import (rule_values)
-from etude.watch.time_machine import (TimeMachine)
-from pathlib import (Path)
-from typing import (Any, Generic, TypeVar)
-import torch
+
 import weakref
+from collections.abc import Callable, Generator
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+import torch
+
+from etude.errors import InputError
+from etude.model.folder import load_model_folder
+from etude.model.language_model import LanguageModel
+from etude.serve.request import Asked
+from etude.serve.tensor_files import TensorFiles, binned
+from etude.train.checkpoint import checkpoint_name
+from etude.train.rules import rule_named, rules_in_use
+from etude.watch import api, values
+from etude.watch.kinds_of_heads import kinds_of_heads
+from etude.watch.layer_in_step import LayerInStep
+from etude.watch.one_node import look_at_node
+from etude.watch.opened_step import OpenedRow, OpenedStep, open_step
+from etude.watch.prompts import Prompt
+from etude.watch.rule_values import rule_values
+from etude.watch.time_machine import TimeMachine
 
 T = TypeVar("T")
 Answer = dict[str, Any]

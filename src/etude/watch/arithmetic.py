@@ -6,13 +6,16 @@ every rule.
 """
 
 from __future__ import annotations
-from collections.abc import (Mapping)
-from dataclasses import (dataclass)
-from etude.train.rules import (Hyperparameters, UpdateRule)
-from etude.train.rules.terms import (NumberUpdate, Term)
-from etude.watch.opened_step import (OpenedStep)
+
 import textwrap
+from collections.abc import Mapping
+from dataclasses import dataclass
+
 import torch
+
+from etude.train.rules import Hyperparameters, UpdateRule
+from etude.train.rules.terms import NumberUpdate, Term
+from etude.watch.opened_step import OpenedStep
 
 LABEL = 12
 """Width of what stands before a line."""

@@ -1,17 +1,20 @@
 """The tables and pictures of ``etude inspect``."""
 
 from __future__ import annotations
-from collections.abc import (Sequence)
-from etude.train.rules.applied import (ParameterUpdate)
-from etude.watch.inspect_pictures import (Picture)
-from etude.watch.one_node import (Node)
-from etude.watch.opened_step import (OpenedRow, OpenedStep)
-from etude.watch.prompts import (Prompt)
-from etude.watch.reconciliation import (Reconciliation)
-from etude.watch.values import (Decode, parameter_values, row_values)
-from rich.table import (Table)
-from typing import (Any)
+
+from collections.abc import Sequence
+from typing import Any
+
 import torch
+from rich.table import Table
+
+from etude.train.rules.applied import ParameterUpdate
+from etude.watch.inspect_pictures import Picture
+from etude.watch.one_node import Node
+from etude.watch.opened_step import OpenedRow, OpenedStep
+from etude.watch.prompts import Prompt
+from etude.watch.reconciliation import Reconciliation
+from etude.watch.values import Decode, parameter_values, row_values
 
 SHOWN_TOKENS = 16
 

@@ -14,25 +14,28 @@ error of a scale is how far the slope of the numbers over their float64 values i
 """
 
 from __future__ import annotations
-from collections.abc import (Callable, Mapping)
-from dataclasses import (dataclass)
-from etude.config import (TrainSettings)
-from etude.data.tokens.coverage import (IGNORE_INDEX)
-from etude.device import (Device)
-from etude.diagnose.machine.known_faults import (operations)
-from etude.diagnose.machine.step_by_definition import (Named, Prediction, is_muons, predict, updates)
-from etude.errors import (EtudeError)
-from etude.model.build import (build_model)
-from etude.model.config import (preset)
-from etude.model.language_model import (LanguageModel)
-from etude.train.loss import (summed_loss)
-from etude.train.optimizer import (UpdateRules, hyperparameters)
-from etude.train.rules import (UpdateRule, rule_named, rules_in_use)
-from etude.train.step import (MicroBatch, update_step)
-from torch import (Tensor)
+
 import math
 import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
 import torch
+from torch import Tensor
+
+from etude.config import TrainSettings
+from etude.data.tokens.coverage import IGNORE_INDEX
+from etude.device import Device
+from etude.diagnose.machine.known_faults import operations
+from etude.diagnose.machine.step_by_definition import Named, Prediction, predict, updates
+from etude.errors import EtudeError
+from etude.model.build import build_model
+from etude.model.config import preset
+from etude.model.language_model import LanguageModel
+from etude.train.loss import summed_loss
+from etude.train.optimizer import UpdateRules, hyperparameters
+from etude.train.rules import UpdateRule, rule_named, rules_in_use
+from etude.train.step import MicroBatch, update_step
 
 ROWS, CONTEXT = 4, 37  # of no round number: kernels work in tiles, and err at their edges
 CONFIG = preset(

@@ -1,12 +1,13 @@
 """Commands that a verdict advises: every value that one names passes :func:`bounded`."""
 
 from __future__ import annotations
-from collections.abc import (Mapping)
-from etude.config import (Settings, get_value)
-from etude.messages import (command)
-from etude.plan.dial import (LR, MUON_LR)
-from etude.train.rules import (rates_of)
-from pathlib import (Path)
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from etude.config import Settings, get_value
+from etude.messages import command
+from etude.train.rules import rates_of
 
 RATES_APART = 8
 """Around the dial's rates the loss is flat: four times AdamW's or 1.6 times Muon's change it by half a percent or less

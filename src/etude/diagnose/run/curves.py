@@ -1,18 +1,28 @@
 """Rules that read the curves of a run: losses, learning rate, spikes."""
 
 from __future__ import annotations
-from collections import (deque)
-from collections.abc import (Sequence)
-from etude.config import (get_value)
-from etude.diagnose.run.advice import (RATES_APART)
-from etude.diagnose.run.course import (BLOCKS, EVALS_AFTER, FEWEST_STEPS, LEAST_FALL, OVERFIT_NOTICE, OVERFIT_PROBLEM, held_out_rise)
-from etude.diagnose.run.evidence import (Evidence)
-from etude.diagnose.run.verdict import (Rule, Verdict)
-from etude.plan.dial import (LR, MUON_LR)
-from etude.train.rules import (rates_of, rule_named)
+
 import math
+from collections import deque
+from collections.abc import Sequence
+
 import numpy as np
 import numpy.typing as npt
+
+from etude.config import get_value
+from etude.diagnose.run.advice import RATES_APART
+from etude.diagnose.run.course import (
+    BLOCKS,
+    EVALS_AFTER,
+    FEWEST_STEPS,
+    LEAST_FALL,
+    OVERFIT_NOTICE,
+    OVERFIT_PROBLEM,
+    held_out_rise,
+)
+from etude.diagnose.run.evidence import Evidence
+from etude.diagnose.run.verdict import Rule, Verdict
+from etude.train.rules import rates_of, rule_named
 
 Float64 = npt.NDArray[np.float64]
 

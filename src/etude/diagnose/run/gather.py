@@ -1,31 +1,33 @@
 """Make the evidence of a run: read its record, and measure its newest checkpoint on its own held-out text."""
 
 from __future__ import annotations
-from collections.abc import (Iterator)
-from etude.config import (DeviceSettings, Settings, get_value, load_settings, resolved)
-from etude.data.prepare import (PreparedData, open_prepared)
-from etude.data.tokens.coverage import (evaluation_windows)
-from etude.data.tokens.loader import (BatchLoader)
-from etude.device import (choose_device)
-from etude.diagnose.run.activations import (NetworkState, look_inside)
-from etude.diagnose.run.evidence import (Absent, Evidence, Text)
-from etude.diagnose.run.losses import (FEWEST_CLUSTERS, LossSpread, spread)
-from etude.diagnose.run.overlap import (HELD_OUT_BYTES, Overlap, RUN_BYTES, TRAINING_BYTES, overlap)
-from etude.errors import (InputError)
-from etude.files import (read_object)
-from etude.model.folder import (load_model_folder)
-from etude.model.language_model import (LanguageModel)
-from etude.places import (cache_folder)
-from etude.plan.dial import (Facts, model_config)
-from etude.run import (RunFolder)
-from etude.train.checkpoint import (list_checkpoints, newest_good_checkpoint, step_of, verify_checkpoint)
-from etude.train.rules import (rates_of)
-from etude.train.run_state import (state_of)
-from etude.workflow.history import (RunHistory)
-from pathlib import (Path)
-from statistics import (median)
-from typing import (Any)
+
 import time
+from collections.abc import Iterator
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from etude.config import DeviceSettings, Settings, get_value, load_settings, resolved
+from etude.data.prepare import PreparedData, open_prepared
+from etude.data.tokens.coverage import evaluation_windows
+from etude.data.tokens.loader import BatchLoader
+from etude.device import choose_device
+from etude.diagnose.run.activations import NetworkState, look_inside
+from etude.diagnose.run.evidence import Absent, Evidence, Text
+from etude.diagnose.run.losses import FEWEST_CLUSTERS, LossSpread, spread
+from etude.diagnose.run.overlap import HELD_OUT_BYTES, RUN_BYTES, TRAINING_BYTES, Overlap, overlap
+from etude.errors import InputError
+from etude.files import read_object
+from etude.model.folder import load_model_folder
+from etude.model.language_model import LanguageModel
+from etude.places import cache_folder
+from etude.plan.dial import Facts, model_config
+from etude.run import RunFolder
+from etude.train.checkpoint import list_checkpoints, newest_good_checkpoint, step_of, verify_checkpoint
+from etude.train.rules import rates_of
+from etude.train.run_state import state_of
+from etude.workflow.history import RunHistory
 
 LOADING_SECONDS, LOADED_BATCHES = 0.5, 20
 """How long, and for how many batches at most, the making of batches is timed."""
