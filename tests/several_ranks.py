@@ -17,12 +17,12 @@ from etude.data.tokens.parts import TokenPart
 from etude.device import Device
 from etude.errors import EtudeError
 from etude.train import parallel
+from etude.train.batch import MicroBatch
 from etude.train.events import Event, RowSource, StepEvent
 from etude.train.loop import Loop, TrainState
 from etude.train.objectives import NextToken
 from etude.train.optimizer import UpdateRules
 from etude.train.parallel import ALONE, Ranks
-from etude.train.step import MicroBatch
 from networks import make_config, make_network, make_tokens
 
 CPU = Device("cpu", "fp32", 1)

@@ -13,6 +13,7 @@ ORDER = [
     "errors",
     "messages",
     "untrusted",
+    "registry",
     "files",
     "settings_file",
     "config",
@@ -33,7 +34,18 @@ ORDER = [
 ]
 MAX_FILE_LINES = 400
 MAX_FUNCTION_LINES = 60
-LIGHT = {"etude", "errors", "untrusted", "messages", "files", "settings_file", "config", "places", "system"}
+LIGHT = {
+    "etude",
+    "errors",
+    "untrusted",
+    "registry",
+    "messages",
+    "files",
+    "settings_file",
+    "config",
+    "places",
+    "system",
+}
 LIGHT |= {"run", "device", "cli"}
 """Imported by `import etude` or `etude --help`: nothing heavy at the top of these, data and evaluate included."""
 HEAVY = {"torch", "transformers", "matplotlib", "pyarrow", "datasets", "tokenizers", "safetensors"}

@@ -8,7 +8,7 @@ import torch
 from etude.data.tokens.loader import BatchLoader
 from etude.data.tokens.parts import TokenPart
 from etude.device import Device
-from etude.train.objectives import MadeAhead, NextToken
+from etude.train.objectives import NextToken, Prefetched
 from networks import make_config, make_network
 
 CPU = Device("cpu", "fp32", 1)
@@ -37,7 +37,7 @@ def test_what_dropout_leaves_out_is_a_function_of_the_step(name: str) -> None:
     first = [objective.loss(part).item() for part in objective.batch(3)]
     torch.manual_seed(2)
     assert first == [objective.loss(part).item() for part in objective.batch(3)]
-    masks = {part.kept.numpy().tobytes() for step in range(1, 10) for part in objective.batch(step)}
+    masks = {part.keep_mask.numpy().tobytes() for step in range(1, 10) for part in objective.batch(step)}
     assert len(masks) == 18
 
 
@@ -80,11 +80,11 @@ def test_recomputed_layers_have_the_same_gradients(name: str, dropout: float) ->
 
 def test_batches_made_ahead_are_the_batches() -> None:
     objective = next_token("llama", 0.3)
-    ahead = MadeAhead(objective, CPU)
+    ahead = Prefetched(objective, CPU)
     assert (ahead.num_steps, ahead.tokens_per_step) == (9, 64)
     for step in (1, 2, 3, 7, 8, 9, 2):  # in their order, and not
         for made, wanted in zip(ahead.batch(step), objective.batch(step), strict=True):
             assert torch.equal(made.inputs, wanted.inputs)
             assert torch.equal(made.targets, wanted.targets)
-            assert torch.equal(made.kept, wanted.kept)
+            assert torch.equal(made.keep_mask, wanted.keep_mask)
             assert ahead.loss(made).item() == objective.loss(wanted).item()

@@ -30,10 +30,11 @@ from etude.errors import EtudeError
 from etude.model.build import build_model
 from etude.model.config import preset
 from etude.model.language_model import LanguageModel
+from etude.train.batch import MicroBatch
 from etude.train.known_faults import operations
 from etude.train.loss import summed_loss
 from etude.train.optimizer import UpdateRules
-from etude.train.step import MicroBatch, update_step
+from etude.train.step import update_step
 from etude.train.step_by_definition import Named, Prediction, is_muons, predict, updates
 
 ROWS, CONTEXT = 4, 37  # of no round number: kernels work in tiles, and err at their edges

@@ -42,9 +42,9 @@ from etude.train.control import SAVE, Control, Held
 from etude.train.events import Event, Listener
 from etude.train.frozen import own_settings
 from etude.train.loop import LONGEST_SILENCE, Loop, Task, TrainState
-from etude.train.objectives import NextToken, made_ahead
+from etude.train.objectives import Objective, prefetched
 from etude.train.parallel import ALONE, Ranks
-from etude.train.plan import Plan, initial_state, next_token_objective, plan_on, validation_text
+from etude.train.plan import Plan, initial_state, make_objective, plan_on, validation_text
 from etude.train.provenance import FILES, expected_prefix, files_of, logs_of, newest_of, provenance_of
 from etude.train.schedule import last_step
 from etude.train.self_test import require_sound
@@ -160,7 +160,7 @@ def _fit(
     try:
         restore(run, state, console)
         mend_ladder(plan, run, run.read_manifest(), console)
-        objective = next_token_objective(plan, state, ranks)
+        objective = make_objective(plan, state, ranks)
         history = RunHistory.load(run.path)  # after restore: nothing in it lies beyond the checkpoint
         ladder, passed = history.ladder, history.passed_at
         if ladder is None:
@@ -182,7 +182,7 @@ def _fit(
             listeners = [record, save.hear, panel, *watching_the_machine(plan, run, busy)]
             loop = Loop(
                 state,
-                made_ahead(objective, plan.device),
+                prefetched(objective, plan.device),
                 plan.settings.train,
                 plan.device,
                 tasks=tasks,
@@ -231,12 +231,12 @@ def follow(ranks: Ranks) -> Outcome:
     state = initial_state(plan)
     if told.checkpoint is not None:
         load_state(verify_checkpoint(told.checkpoint), state)
-    objective = next_token_objective(plan, state, ranks)
+    objective = make_objective(plan, state, ranks)
     with asked_to_stop(orphaned=ranks.orphaned) as should_stop:
         compile_objective(objective, plan.device, told.compile, ranks)
         loop = Loop(
             state,
-            made_ahead(objective, plan.device),
+            prefetched(objective, plan.device),
             plan.settings.train,
             plan.device,
             should_stop=should_stop,
@@ -308,7 +308,7 @@ def watching_the_machine(plan: Plan, run: RunFolder, busy: BusyWatch | None) -> 
 
 def run_tasks(
     plan: Plan,
-    objective: NextToken,
+    objective: Objective,
     ladder: Ladder,
     save: Save,
     passed: int,
@@ -338,7 +338,7 @@ def run_tasks(
     )
 
 
-def watching_tasks(train: TrainSettings, objective: NextToken) -> Sequence[Task]:
+def watching_tasks(train: TrainSettings, objective: Objective) -> Sequence[Task]:
     """What is noted of the steps themselves, as far as it is wanted."""
     tasks = []
     if train.summary_every:

@@ -20,7 +20,7 @@ from etude.train.checkpoint import (
 )
 from etude.train.compilation import compile_objective
 from etude.train.loop import TrainState
-from etude.train.objectives import NextToken
+from etude.train.objectives import Objective
 from etude.train.parallel import Ranks
 from etude.train.plan import Plan
 from etude.train.provenance import FILES, files_of
@@ -48,7 +48,7 @@ def begin_sitting(
     plan: Plan,
     run: RunFolder,
     state: TrainState,
-    objective: NextToken,
+    objective: Objective,
     console: Console,
     ranks: Ranks,
     deadline: Deadline | None = None,

@@ -30,6 +30,7 @@ from etude.model.cost import count_parameters
 from etude.train.compilation import foreseen_seconds
 from etude.train.dial import MAX_EPOCHS, Derived
 from etude.train.forecast import LEAST_PILOT, LONG_PILOT, Forecast, Pilot, forecast, potential
+from etude.train.objectives.next_token import NEXT_TOKEN
 from etude.train.plan import Plan, plan_on
 from etude.train.sizes import SHAPES, SIZES, Shape, Size
 from etude.workflow.measuring import Machine, ThisMachine, Trial, step_flops, tokens_per_step
@@ -174,7 +175,12 @@ class Planning:
         return self._began + part * SHARE * (self.over_at - self._began) - self.machine.now()
 
     def run_pilots(self) -> Pilot | None:
-        """Train the narrowest shape for a moment, and four times as long, and score both; None without time for it."""
+        """Train the narrowest shape for a moment, and four times as long, and score both.
+
+        None without time for it, or where the run has another objective than the one that forecasts were fitted to.
+        """
+        if self.settings.train.objective != NEXT_TOKEN:
+            return None
         tokens = self._pilot_tokens(LONG_PILOT.tokens, scores=2, runs=1.25)
         if tokens < LEAST_PILOT:
             return None
