@@ -19,7 +19,13 @@ from etude.model.cost import TrainingMemory, training_memory
 from etude.train.dial import Derived, Facts, Resolution, resolve
 from etude.train.forecast import Forecast
 from etude.train.loop import TrainState
-from etude.train.objectives import OBJECTIVES, LossScope, Objective, ObjectiveParts
+from etude.train.objectives import (
+    LossScope,
+    Objective,
+    ObjectiveParts,
+    objective_kind,
+    require_objective,
+)
 from etude.train.optimizer import UpdateRules
 from etude.train.parallel import ALONE, Ranks, require_even_rows
 from etude.train.sizes import Size
@@ -46,7 +52,7 @@ class Plan:
     @cached_property
     def scope(self) -> LossScope | None:
         """Which tokens the losses of the run count, in training and in evaluations; None: all of them."""
-        return OBJECTIVES.get(self.settings.train.objective).scope(self.data, self.settings)
+        return objective_kind(self.settings.train.objective).scope(self.data, self.settings)
 
     @property
     def memory(self) -> TrainingMemory:
@@ -81,7 +87,7 @@ def plan_on(
         InputError: settings that do not fit together, a text that does not fit the objective, or a model that does not
             fit the machine.
     """
-    OBJECTIVES.get(settings.train.objective).require(data, settings)
+    objective_kind(settings.train.objective).require(data, settings)
     requested = settings.device
     if requested.threads == "auto" and "device.threads" in (derived or {}):
         requested = requested.model_copy(update={"threads": (derived or {})["device.threads"][0]})
@@ -121,7 +127,9 @@ def make_objective(plan: Plan, state: TrainState, ranks: Ranks = ALONE) -> Objec
         state.micro_batch_rows or resolved(train.micro_batch_rows, "train.micro_batch_rows"),
         plan.scope,
     )
-    return OBJECTIVES.get(train.objective).make(parts)
+    objective = objective_kind(train.objective).make(parts)
+    require_objective(objective)
+    return objective
 
 
 def validation_text(plan: Plan) -> ValidationText:

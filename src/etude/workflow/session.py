@@ -27,6 +27,7 @@ from etude.train.provenance import FILES, files_of
 from etude.train.schedule import last_step
 from etude.train.self_test import require_sound
 from etude.workflow.continuing import from_any_folder, record_changes
+from etude.workflow.display import print_line
 from etude.workflow.measuring import note_compiled_plan
 from etude.workflow.pace import Deadline
 from etude.workflow.phases import Phases
@@ -78,6 +79,8 @@ def begin_sitting(
             highlight=False,
             soft_wrap=True,
         )
+    if plan.scope is not None:
+        print_line(console, f"losses, bits per byte and n-gram models count only {plan.scope.name}")
     if phases is not None:
         phases.note("checking that this device computes rightly")
     errors = require_sound(plan.device).errors

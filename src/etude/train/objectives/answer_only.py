@@ -10,6 +10,7 @@ without a separator is refused: training it whole would teach prompts, and skipp
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from functools import lru_cache
 
 import numpy as np
@@ -22,11 +23,10 @@ from etude.data.tokens.parts import TokenPart
 from etude.data.tokens.tokenizer import EtudeTokenizer
 from etude.errors import InputError
 from etude.train.batch import Int64, Mask
-from etude.train.objectives.contract import OBJECTIVES, LossScope, ObjectiveKind
+from etude.train.objectives.contract import LossScope, ObjectiveKind
 from etude.train.objectives.next_token import next_token
 from etude.untrusted import shown
 
-ANSWER_ONLY = "answer-only"
 PARTS: tuple[Part, ...] = ("train", "validation")
 FIRST_READ = 64
 """Tokens of a document that are read first for its separator; twice as many each time it is not among them."""
@@ -88,16 +88,19 @@ class AnswerScope(LossScope):
                     "train.answer_separator to what the tokenizer keeps, such as a single character"
                 )
             read *= 2
-        fewest, most = 1, len(ids)  # tokens whose text holds the separator
-        while fewest < most:
-            middle = (fewest + most) // 2
-            if self.separator in self._tokenizer.decode(ids[:middle]):
-                most = middle
-            else:
-                fewest = middle + 1
-        text = self._tokenizer.decode(ids[:fewest])
+        count = bisect_left(range(1, len(ids)), True, key=lambda count: self._spelled(ids, count)) + 1
+        text = self._tokenizer.decode(ids[:count])
         spans = text.index(self.separator) + len(self.separator) < len(text)
-        return begin + fewest - spans
+        return begin + count - spans
+
+    def _spelled(self, ids: list[int], count: int) -> bool:
+        """Return whether the first ``count`` tokens spell the separator, or the first of up to three fewer.
+
+        A tokenizer with tokens for single bytes shows a run of them as U+FFFD until the last character is complete,
+        and so may hide what fewer tokens spelled. A character has at most four bytes.
+        """
+        fewer = range(count, max(0, count - 4), -1)
+        return any(self.separator in self._tokenizer.decode(ids[:number]) for number in fewer)
 
 
 def answers(data: PreparedData, settings: Settings) -> AnswerScope:
@@ -127,4 +130,4 @@ def _first_without(data: PreparedData, separator: str) -> str | None:
     return None
 
 
-OBJECTIVES.register(ANSWER_ONLY, ObjectiveKind(next_token, answers, require_answers))
+OBJECTIVE = ObjectiveKind(next_token, answers, require_answers)

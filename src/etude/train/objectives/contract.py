@@ -1,8 +1,8 @@
 """What an objective is: the batches of a run, their loss, and which tokens that loss counts.
 
 The loop, the compiler, the time machine, the evaluations and the doctor ask an :class:`Objective` and nothing else.
-To add one, register an :class:`ObjectiveKind` in :data:`OBJECTIVES`; ``train.objective`` then names it. Most need only
-a :class:`LossScope`: the tokens that count.
+To add one, register an :class:`ObjectiveKind` in :data:`etude.registry.OBJECTIVES`; ``train.objective`` then names it.
+Most need only a :class:`LossScope`: the tokens that count.
 """
 
 from __future__ import annotations
@@ -19,8 +19,9 @@ from etude.config import Settings
 from etude.data.prepare import PreparedData
 from etude.data.tokens.parts import TokenPart
 from etude.device import Device
+from etude.errors import InputError
 from etude.model.language_model import LanguageModel
-from etude.registry import Registry
+from etude.registry import OBJECTIVES
 from etude.train.batch import Int64, Mask, MicroBatch, Row, Weights
 from etude.train.events import RowSource
 from etude.train.parallel import Ranks
@@ -141,4 +142,33 @@ class ObjectiveKind:
     require: Callable[[PreparedData, Settings], None] = _any_text
 
 
-OBJECTIVES: Registry[ObjectiveKind] = Registry("objective")
+_MEMBERS = (
+    *Objective.__annotations__,
+    *(name for name, value in vars(Objective).items() if callable(value) and not name.startswith("_")),
+)
+
+
+def objective_kind(name: str) -> ObjectiveKind:
+    """Return what ``train.objective`` calls ``name``.
+
+    Raises:
+        InputError: nothing is called so.
+    """
+    kind: ObjectiveKind = OBJECTIVES.get(name)
+    return kind
+
+
+def require_kind(kind: object) -> None:
+    """Raise InputError unless ``kind`` can be registered."""
+    if not isinstance(kind, ObjectiveKind):
+        raise InputError(f"an objective is registered as an ObjectiveKind, not as {type(kind).__name__}")
+    for name in ("make", "scope", "require"):
+        if not callable(getattr(kind, name)):
+            raise InputError(f"'{name}' of an ObjectiveKind must be a function")
+
+
+def require_objective(objective: object) -> None:
+    """Raise InputError unless ``objective`` has every member of an :class:`Objective`."""
+    missing = [name for name in _MEMBERS if not hasattr(objective, name)]
+    if missing:
+        raise InputError(f"the objective {type(objective).__name__} lacks {', '.join(missing)}")

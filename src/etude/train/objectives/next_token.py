@@ -20,13 +20,7 @@ from etude.model.language_model import LanguageModel
 from etude.train.batch import MicroBatch, Row
 from etude.train.events import RowSource
 from etude.train.loss import summed_loss, token_losses
-from etude.train.objectives.contract import (
-    OBJECTIVES,
-    LossScope,
-    Objective,
-    ObjectiveKind,
-    ObjectiveParts,
-)
+from etude.train.objectives.contract import LossScope, Objective, ObjectiveKind, ObjectiveParts
 from etude.train.parallel import ALONE, Ranks
 
 NEXT_TOKEN = "next-token"
@@ -184,7 +178,7 @@ def next_token(parts: ObjectiveParts) -> NextToken:
     )
 
 
-OBJECTIVES.register(NEXT_TOKEN, ObjectiveKind(next_token))
+OBJECTIVE = ObjectiveKind(next_token)
 
 
 def _dropout_seed(seed: int, step: int) -> int:
