@@ -23,7 +23,7 @@ from etude.data.tokens.parts import TokenPart
 from etude.device import Dtype, choose_device, measured_peak_flops
 from etude.evaluate.ladder import build_ladder
 from etude.model.cost import count_parameters, training_flops_per_token
-from etude.plan.plan import Plan, initial_state, next_token_objective, plan_on
+from etude.plan.plan import Plan, initial_state, make_objective, plan_on
 from etude.run import RunFolder
 from etude.train.checksum import checksum
 from etude.train.compilation import compile_objective
@@ -53,7 +53,7 @@ class Training:
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
         self.state: TrainState = initial_state(plan)
-        objective = next_token_objective(plan, self.state)
+        objective = make_objective(plan, self.state)
         begin = time.perf_counter()
         problem = compile_objective(objective, plan.device, plan.settings.device.compile)
         self.compiled = problem is None
@@ -152,7 +152,7 @@ def watched(shape: Mapping[str, int], overrides: Sequence[str], steps: int) -> C
     """
     plan = random_text_plan(shape, overrides, biases=True)
     state = initial_state(plan)
-    objective = next_token_objective(plan, state)
+    objective = make_objective(plan, state)
     compile_objective(objective, plan.device, plan.settings.device.compile)
     spent: dict[str, list[float]] = {"checksum": [], "summary": []}
     tasks = [timed(task, spent) for task in watching_tasks(plan.settings.train, objective)]

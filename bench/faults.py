@@ -23,7 +23,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from etude.plan.plan import initial_state, next_token_objective
+from etude.plan.plan import initial_state, make_objective
 from etude.train.loop import Loop
 from etude.workflow.saving import Save
 from etude.workflow.start import start
@@ -119,7 +119,7 @@ def cost_of_saving(checkpoints: int = 10) -> dict[str, Any]:
 
         run = start(plan, Console(quiet=True))
         state = initial_state(plan)
-        loop = Loop(state, next_token_objective(plan, state), plan.settings.train, plan.device)
+        loop = Loop(state, make_objective(plan, state), plan.settings.train, plan.device)
         save = Save(run, plan.model, 2, lambda step: "")
         for number in range(2 * checkpoints + 2):
             for _ in range(4):  # the disk has time to finish, as between the checkpoints of a run

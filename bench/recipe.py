@@ -20,7 +20,7 @@ from rich.console import Console
 
 from etude.config import load_settings, resolved
 from etude.model.cost import count_parameters
-from etude.plan.plan import initial_state, next_token_objective
+from etude.plan.plan import initial_state, make_objective
 from etude.train.loop import Loop
 from etude.train.validation import ValidationText
 from etude.workflow.prepare import make_plan
@@ -32,7 +32,7 @@ def train(sources: Sequence[str], overrides: Sequence[str], eval_tokens: int | N
     settings = load_settings(None, ["device.threads=1", "data.workers=1", *overrides], values)
     plan, _ = make_plan(settings, Console(file=io.StringIO()))
     state = initial_state(plan)
-    objective = next_token_objective(plan, state)
+    objective = make_objective(plan, state)
     loop = Loop(state, objective, plan.settings.train, plan.device)
     begin = time.perf_counter()
     for _ in range(objective.num_steps):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +18,14 @@ from etude.data.tokens.parts import TokenPart
 from etude.device import Device
 from etude.errors import EtudeError
 from etude.train import parallel
+from etude.train.batch import MicroBatch
 from etude.train.events import Event, RowSource, StepEvent
 from etude.train.loop import Loop, TrainState
 from etude.train.objectives import NextToken
 from etude.train.optimizer import UpdateRules
 from etude.train.parallel import ALONE, Ranks
-from etude.train.step import MicroBatch
 from networks import make_config, make_network, make_tokens
+from scopes import Counted
 
 CPU = Device("cpu", "fp32", 1)
 ROWS, STEPS, STOP_AT = 8, 5, 3
@@ -34,6 +36,8 @@ CASES: dict[str, dict[str, Any]] = {
     "micro-batches": {"network": "llama-grouped-tied", "micro_batch_rows": 2},
     "uneven micro-batches": {"network": "llama", "micro_batch_rows": 3},
     "dropout": {"network": "llama", "micro_batch_rows": 4, "dropout": 0.3},
+    "some tokens": {"network": "llama", "micro_batch_rows": 2, "scope": Counted(97, 12)},
+    "weighted": {"network": "gpt2", "micro_batch_rows": 3, "scope": Counted(3, 2, weighted=True)},
     "documents, recomputed": {"network": "llama", "within_documents": True, "recompute": True},
 }
 
@@ -100,9 +104,21 @@ class FewTargets:
         return None
 
 
-def few_targets(ranks: Ranks, *, stop_last: bool = False, poisoned: bool = False) -> dict[str, Any]:
+class Nothing(FewTargets):
+    """A batch of which no rank's part has anything to predict."""
+
+    def batch(self, step: int) -> list[MicroBatch]:
+        return [
+            replace(part, targets=torch.full_like(part.targets, IGNORE_INDEX), num_targets=0)
+            for part in super().batch(step)
+        ]
+
+
+def few_targets(
+    ranks: Ranks, *, stop_last: bool = False, poisoned: bool = False, kind: type[FewTargets] = FewTargets
+) -> dict[str, Any]:
     """Training on :class:`FewTargets`; the last rank alone may be asked to stop, or compute no number."""
-    objective = FewTargets(ranks, poisoned=poisoned)
+    objective = kind(ranks, poisoned=poisoned)
     settings = TrainSettings(lr=1e-2, muon_lr=1e-2, weight_decay=0.1, steps=STEPS)
     state = TrainState(objective.model, UpdateRules(objective.model, settings, CPU))
     loop = Loop(state, objective, settings, CPU, ranks=ranks)
@@ -121,6 +137,7 @@ def every_case(ranks: Ranks = ALONE) -> dict[str, dict[str, Any]]:
     results["few targets"] = few_targets(ranks)
     results["stopped"] = few_targets(ranks, stop_last=True)
     results["poisoned"] = few_targets(ranks, poisoned=True)
+    results["nothing"] = few_targets(ranks, kind=Nothing)
     return results
 
 

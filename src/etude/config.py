@@ -138,6 +138,10 @@ class ModelSettings(Section):
 class TrainSettings(Section):
     """The update step and the loop around it."""
 
+    objective: str = "next-token"
+    """What is learned: next-token (every token), or answer-only (only what follows ``answer_separator``)."""
+    answer_separator: Annotated[str, Field(min_length=1)] = "="
+    """What stands before the answer in every document, where its loss alone is trained (answer-only)."""
     seconds: Rate | Auto = "auto"
     """How long the whole run may take; size, shape and steps follow from it. Auto: as long as its size takes."""
     steps: Count | Auto = "auto"

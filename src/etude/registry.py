@@ -165,3 +165,13 @@ UPDATE_RULES: Registry[Any] = Registry(
     "etude.train.rules.trial:require_complete",
 )
 """What ``train.optimizer`` may name: an :class:`etude.train.rules.UpdateRule` each."""
+
+OBJECTIVES: Registry[Any] = Registry(
+    "objective",
+    {
+        "next-token": "etude.train.objectives.next_token:OBJECTIVE",
+        "answer-only": "etude.train.objectives.answer_only:OBJECTIVE",
+    },
+    "etude.train.objectives.contract:require_kind",
+)
+"""What ``train.objective`` may name: an :class:`etude.train.objectives.ObjectiveKind` each."""

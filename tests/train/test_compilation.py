@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import subprocess
 import sys
@@ -27,6 +28,7 @@ from etude.model.build import build_model
 from etude.model.config import preset
 from etude.train.compilation import compile_objective
 from etude.train.objectives import NextToken
+from scopes import Counted
 
 torch.set_num_threads(1)
 device = Device("cpu", "fp32", 1)
@@ -38,7 +40,8 @@ model = build_model(preset(sys.argv[1], **dims), seed=1)
 with torch.no_grad():
     for parameter in model.parameters():
         parameter += 0.1 * torch.randn(parameter.shape, generator=generator)
-objective = NextToken(model, BatchLoader(part, 16, 4, seed=0), device, num_steps=2, micro_batch_rows=2, dropout=DROPOUT)
+loader = BatchLoader(part, 16, 4, seed=0)
+objective = NextToken(model, loader, device, num_steps=2, micro_batch_rows=2, dropout=DROPOUT, scope=SCOPE)
 
 def measure():
     model.zero_grad()
@@ -57,26 +60,55 @@ for ours, theirs in zip(gradients, eager_gradients):
 """
 
 
-def in_a_process(family: str, dropout: float = 0.0, **environment: str) -> str:
-    import os
-
-    command = [sys.executable, "-c", AGREEMENT.replace("DROPOUT", str(dropout)), family]
-    # Shape checks are for this process; the compiler gets the code as users run it.
+def in_a_process(code: str, family: str, **environment: str) -> str:
+    """What ``code`` prints there. Shape checks are for this process; the compiler gets the code as users run it."""
+    path = os.pathsep.join([str(Path(__file__).parent.parent), os.environ.get("PYTHONPATH", "")])
     result = subprocess.run(
-        command, capture_output=True, text=True, timeout=PATIENCE, env={**os.environ, **environment}
+        [sys.executable, "-c", code, family],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        env={**os.environ, "PYTHONPATH": path, **environment},
     )
     assert result.returncode == 0, result.stderr
     return result.stdout
 
 
-@pytest.mark.parametrize(("family", "dropout"), [("llama", 0.0), ("gpt2", 0.3)])
-def test_compiled_and_eager_agree(family: str, dropout: float) -> None:
-    assert "problem: None" in in_a_process(family, dropout)
+def agreement(dropout: float = 0.0, scope: str = "None") -> str:
+    """The code that compares compiled with eager."""
+    return AGREEMENT.replace("DROPOUT", str(dropout)).replace("SCOPE", scope)
+
+
+@pytest.mark.parametrize(
+    ("family", "dropout", "scope"),
+    [("llama", 0.0, "None"), ("gpt2", 0.3, "None"), ("llama", 0.3, "Counted(3, 2, weighted=True)")],
+)
+def test_compiled_and_eager_agree(family: str, dropout: float, scope: str) -> None:
+    assert "problem: None" in in_a_process(agreement(dropout, scope), family)
+
+
+EQUAL_BITS = (
+    agreement(0.3, "Counted(1, 1)")
+    .replace("eager_losses, eager_gradients = measure()", "")
+    .split("torch.testing", 1)[0]
+    + """
+assert problem is None
+objective._scope = None
+again, expected = measure()
+assert losses == again
+assert all(map(torch.equal, gradients, expected))
+print("same bits")
+"""
+)
+
+
+def test_a_mask_of_ones_has_the_bits_of_no_mask_when_compiled() -> None:
+    assert "same bits" in in_a_process(EQUAL_BITS, "llama")
 
 
 def test_without_a_compiler_it_is_one_line_and_eager(tmp_path: Path) -> None:
     output = in_a_process(
-        "llama", CXX=str(tmp_path / "no-such-compiler"), TORCHINDUCTOR_CACHE_DIR=str(tmp_path)
+        agreement(), "llama", CXX=str(tmp_path / "no-such-compiler"), TORCHINDUCTOR_CACHE_DIR=str(tmp_path)
     )
     problem = output.split("problem:", 1)[1].strip()
     assert problem != "None"
@@ -84,7 +116,7 @@ def test_without_a_compiler_it_is_one_line_and_eager(tmp_path: Path) -> None:
 
 
 REPEATED = (
-    AGREEMENT.replace("DROPOUT", "0.2")
+    agreement(0.2)
     .replace(
         'torch.set_num_threads(1)\ndevice = Device("cpu", "fp32", 1)',
         "from etude.config import DeviceSettings\nfrom etude.device import choose_device\n"
@@ -102,9 +134,7 @@ for _ in range(20):
 
 def test_compiled_steps_give_the_same_bits_on_several_threads() -> None:
     """The gradient of an embedding was once summed with atomics, in whatever order the threads arrived."""
-    command = [sys.executable, "-c", REPEATED, "llama"]
-    result = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE)
-    assert result.returncode == 0, result.stderr
+    in_a_process(REPEATED, "llama")
 
 
 class NeverDone:

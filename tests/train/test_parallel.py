@@ -82,6 +82,17 @@ def test_a_loss_that_is_no_number_on_one_rank_stops_all(two: list[dict[str, Any]
     assert all("in 3 steps in a row, up to step 3" in results["poisoned"]["error"] for results in two)
 
 
+def test_a_batch_without_a_trained_token_stops_all_ranks_with_one_line(two: list[dict[str, Any]]) -> None:
+    assert all("counts no token of this batch" in results["nothing"]["error"] for results in two)
+
+
+def test_what_the_loss_counts_makes_a_difference(one: dict[str, Any]) -> None:
+    """The comparisons of two ranks with one would also hold if a scope did nothing."""
+    for case in ("some tokens", "weighted"):
+        whole = several_ranks.train(ALONE, **{key: v for key, v in CASES[case].items() if key != "scope"})
+        assert whole["losses"] != one[case]["losses"]
+
+
 def test_no_thread_outlives_the_group(two: list[dict[str, Any]]) -> None:
     """One that did aborted the process, now and then, when it let go of its last tensor after Python had ended."""
     for results in two:

@@ -16,9 +16,10 @@ from etude.device import Device
 from etude.model.build import build_model
 from etude.model.config import preset
 from etude.model.language_model import LanguageModel
+from etude.train.batch import MicroBatch
 from etude.train.loss import summed_loss, token_losses
 from etude.train.optimizer import UpdateRules
-from etude.train.step import MicroBatch, clip_gradients, update_step
+from etude.train.step import clip_gradients, update_step
 
 CPU = Device("cpu", "fp32", 1)
 VOCAB, ROWS, CONTEXT = 17, 6, 8

@@ -11,9 +11,10 @@ from etude.config import TrainSettings
 from etude.device import Device
 from etude.model.build import build_model
 from etude.model.config import preset
+from etude.train.batch import MicroBatch
 from etude.train.loss import summed_loss
 from etude.train.optimizer import UpdateRules
-from etude.train.step import MicroBatch, update_step
+from etude.train.step import update_step
 from networks import make_tokens
 
 CPU = Device("cpu", "fp32", 1)

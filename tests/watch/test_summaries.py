@@ -14,9 +14,10 @@ from etude.config import DeviceSettings, TrainSettings
 from etude.device import choose_device
 from etude.model.language_model import LanguageModel
 from etude.model.mlp import WindowMLP
+from etude.train.batch import MicroBatch
 from etude.train.loss import summed_loss
 from etude.train.optimizer import UpdateRules
-from etude.train.step import MicroBatch, clip_factor, update_step
+from etude.train.step import clip_factor, update_step
 from etude.watch.summaries import activity, tensor_norms, weights_before
 from networks import EVERY, TRANSFORMERS, make_config, make_network, make_tokens
 

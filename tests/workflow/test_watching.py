@@ -19,7 +19,7 @@ from etude.data.tokens.vocabulary import train_char
 from etude.errors import EtudeError
 from etude.model.folder import load_model_folder
 from etude.model.language_model import LanguageModel
-from etude.plan.plan import initial_state, next_token_objective
+from etude.plan.plan import initial_state, make_objective
 from etude.run import RunFolder
 from etude.train.checksum import checksum
 from etude.train.loop import TrainState
@@ -59,7 +59,7 @@ def test_what_is_noted_is_what_the_checkpoints_hold(
         old, new, summary = model_at(run, step - 1), model_at(run, step), summaries[step]
         assert sums[step]["parameters"] == checksum(new) != checksum(old)
         state = dataclasses.replace(initial_state(plan), model=old)
-        objective = next_token_objective(plan, state)
+        objective = make_objective(plan, state)
         parts = objective.batch(step)
         count = sum(part.num_targets for part in parts)
         for part in parts:

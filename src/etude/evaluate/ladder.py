@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+import numpy as np
+import numpy.typing as npt
 
 from etude.errors import InputError
 from etude.evaluate.ngram import DEFAULT_MAX_BYTES, MAX_ORDER, Stream, gram_tables, score_orders
@@ -91,12 +94,15 @@ def build_ladder(
     orders: Sequence[int] = range(1, MAX_ORDER + 1),
     max_train_bytes: int = DEFAULT_MAX_BYTES,
     max_validation_bytes: int = DEFAULT_MAX_VALIDATION_BYTES,
+    bytes_counted: Callable[[bytes], npt.NDArray[np.bool_]] | None = None,
 ) -> Ladder:
     """Count `train`, score `validation` (UTF-8 documents), and return one rung an order.
 
-    Each document is scored from its own start; boundaries are not scored. Both texts are read once, to the
-    end, and sampled by `etude.evaluate.sampling.RULE` above their caps, so that memory has a bound: about
-    135 bytes for each byte of `max_train_bytes` on text that no order compresses, 40 on prose or source code.
+    Each document is scored from its own start; boundaries are not scored. Where `bytes_counted` returns which
+    bytes of a document count, a rung is the mean over these alone, and `validation_bytes` is their number; `validation`
+    must then fit its cap. Both texts are read once, to the end, and sampled by `etude.evaluate.sampling.RULE` above
+    their caps, so that memory has a bound: about 135 bytes for each byte of `max_train_bytes` on text that no order
+    compresses, 40 on prose or source code.
     Raises InputError when one of the two holds no bytes.
     """
     wanted = sorted(set(orders))
@@ -109,11 +115,18 @@ def build_ladder(
             raise InputError(f"the {name} text is empty: add text, or change how much of it validation takes")
     tables = gram_tables(Stream.of(counted.documents), wanted[-1])
     scores = score_orders(tables, Stream.of(scored.documents))
+    num_bytes = scored.num_bytes
+    if bytes_counted is not None:
+        if scored.num_bytes < scored.corpus_bytes:
+            raise ValueError("a sample of the validation text has no whole documents to count parts of")
+        mask = np.concatenate([bytes_counted(document) for document in scored.documents])
+        num_bytes = int(mask.sum())
+        scores = (nats[mask] for nats in scores)
     rungs = [Rung(order, float(nats.mean()) / math.log(2)) for order, nats in enumerate(scores, start=1)]
     return Ladder(
         unit="byte",
         train_bytes=counted.num_bytes,
         corpus_train_bytes=counted.corpus_bytes,
-        validation_bytes=scored.num_bytes,
+        validation_bytes=num_bytes,
         rungs=tuple(rung for rung in rungs if rung.order in wanted),
     )

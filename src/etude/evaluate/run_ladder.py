@@ -23,8 +23,10 @@ def cached_ladder(plan: Plan, console: Console, *, anew: bool = False) -> Ladder
 
     With ``anew`` it is counted whatever the cache holds.
     """
-    wanted, scored_bytes = plan.settings.ladder, validation_text(plan).source_bytes
-    key = f"{plan.data.corpus_hash}-{wanted.max_order}-{wanted.max_train_bytes}-{scored_bytes}"
+    wanted, text = plan.settings.ladder, validation_text(plan)
+    key = f"{plan.data.corpus_hash}-{wanted.max_order}-{wanted.max_train_bytes}-{text.covered_bytes}"
+    if text.scope is not None:
+        key += f"-{hash_bytes(text.scope.name.encode())}"
     file = cache_folder() / "ladders" / f"{key}.json"
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -38,12 +40,13 @@ def cached_ladder(plan: Plan, console: Console, *, anew: bool = False) -> Ladder
     with console.status("counting n-grams"):
         ladder = build_ladder(
             plan.data.documents("train"),
-            plan.data.documents("validation", scored_bytes),
+            plan.data.documents("validation", text.covered_bytes),
             orders=range(1, wanted.max_order + 1),
             max_train_bytes=wanted.max_train_bytes,
-            max_validation_bytes=scored_bytes,
+            max_validation_bytes=text.covered_bytes,
+            bytes_counted=None if text.scope is None else text.scope.bytes_counted,
         )
-    assert ladder.validation_bytes == scored_bytes, "model and ladder are scored on the same bytes"
+    assert ladder.validation_bytes == text.source_bytes, "model and ladder are scored on the same bytes"
     write_atomic(file, json.dumps(ladder.to_json()))
     return ladder
 

@@ -13,7 +13,7 @@ from typing import Protocol
 from etude.config import resolved
 from etude.device import Device
 from etude.model.cost import training_flops_per_token
-from etude.plan.plan import Plan, initial_state, next_token_objective, validation_text
+from etude.plan.plan import Plan, initial_state, make_objective, validation_text
 from etude.plan.task_costs import Slowdown
 from etude.train.compilation import compile_objective, compiled_before, note_compiled
 from etude.train.loop import Loop
@@ -88,7 +88,7 @@ class RealTrial:
     def __init__(self, plan: Plan, *, compiled: bool = False) -> None:
         self._plan = plan
         self._state = initial_state(plan)
-        objective = next_token_objective(plan, self._state)
+        objective = make_objective(plan, self._state)
         if compiled:
             compile_objective(objective, plan.device, "auto")
         self._loop = Loop(self._state, objective, plan.settings.train, plan.device)
@@ -124,6 +124,7 @@ def graph(plan: Plan) -> str:
             resolved(train.dropout, "train.dropout"),
             train.activation_checkpointing,
             plan.settings.data.cross_document_attention,
+            train.objective,
             (device.kind, device.dtype, device.threads),
         )
     )

@@ -6,10 +6,10 @@ Whoever trains a run and whoever replays one of its steps starts here, so that b
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property, partial
 
 from etude.config import Settings, resolved
 from etude.data.prepare import PreparedData
-from etude.data.tokens.loader import BatchLoader
 from etude.device import Device, choose_device, keep_freed_memory, place_on_machine, total_memory_bytes
 from etude.errors import InputError
 from etude.model.attention import takes_blocks
@@ -20,7 +20,7 @@ from etude.plan.dial import Derived, Facts, Resolution, resolve
 from etude.plan.forecast import Forecast
 from etude.plan.sizes import Size
 from etude.train.loop import TrainState
-from etude.train.objectives import NextToken
+from etude.train.objectives import LossScope, Objective, ObjectiveParts, objective_kind, require_objective
 from etude.train.optimizer import UpdateRules, state_bytes
 from etude.train.parallel import ALONE, Ranks, require_even_rows
 from etude.train.validation import ValidationText
@@ -42,6 +42,11 @@ class Plan:
     @property
     def model(self) -> ModelConfig:
         return self.resolution.model
+
+    @cached_property
+    def scope(self) -> LossScope | None:
+        """Which tokens the losses of the run count, in training and in evaluations; None: all of them."""
+        return objective_kind(self.settings.train.objective).scope(self.data, self.settings)
 
     @property
     def memory(self) -> TrainingMemory:
@@ -73,8 +78,10 @@ def plan_on(
     measurements, with their reasons.
 
     Raises:
-        InputError: settings that do not fit together, or a model that does not fit the machine.
+        InputError: settings that do not fit together, a text that does not fit the objective, or a model that does not
+            fit the machine.
     """
+    objective_kind(settings.train.objective).require(data, settings)
     requested = settings.device
     if requested.threads == "auto" and "device.threads" in (derived or {}):
         requested = requested.model_copy(update={"threads": (derived or {})["device.threads"][0]})
@@ -102,30 +109,25 @@ def initial_state(plan: Plan) -> TrainState:
     return TrainState(model, UpdateRules(model, plan.settings.train, plan.device))
 
 
-def next_token_objective(plan: Plan, state: TrainState, ranks: Ranks = ALONE) -> NextToken:
-    """Pretraining of the state's model on the plan's text: by one process, or as one of ``ranks``."""
+def make_objective(plan: Plan, state: TrainState, ranks: Ranks = ALONE) -> Objective:
+    """Build the plan's objective for the state's model: for one process, or as one of ``ranks``."""
     train = plan.settings.train
-    loader = BatchLoader(
-        plan.data.train,
-        context=resolved(train.context, "train.context"),
-        batch_rows=resolved(train.batch_rows, "train.batch_rows"),
-        seed=plan.settings.run.seed,
-    )
-    return NextToken(
+    parts = ObjectiveParts(
         state.model,
-        loader,
+        plan.data,
+        plan.settings,
         plan.device,
-        num_steps=resolved(train.steps, "train.steps"),
-        micro_batch_rows=state.micro_batch_rows or resolved(train.micro_batch_rows, "train.micro_batch_rows"),
-        within_documents=not plan.settings.data.cross_document_attention,
-        dropout=resolved(train.dropout, "train.dropout"),
-        recompute=train.activation_checkpointing,
-        ranks=ranks,
+        ranks,
+        state.micro_batch_rows or resolved(train.micro_batch_rows, "train.micro_batch_rows"),
+        plan.scope,
     )
+    objective = objective_kind(train.objective).make(parts)
+    require_objective(objective)
+    return objective
 
 
 def validation_text(plan: Plan) -> ValidationText:
-    """The held-out text that every evaluation of the run, and its n-gram ladder, is scored on."""
+    """Return the held-out text that every evaluation of the run, and its n-gram ladder, is scored on."""
     settings = plan.settings
     return ValidationText(
         plan.data.validation,
@@ -133,4 +135,6 @@ def validation_text(plan: Plan) -> ValidationText:
         plan.device,
         max_tokens=resolved(settings.train.eval_tokens, "train.eval_tokens"),
         within_documents=not settings.data.cross_document_attention,
+        scope=plan.scope,
+        documents=partial(plan.data.documents, "validation") if plan.scope else None,
     )

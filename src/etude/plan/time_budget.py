@@ -36,6 +36,7 @@ from etude.plan.sizes import SHAPES, SIZES, Shape, Size
 from etude.plan.task_costs import SCORING, TaskCosts
 from etude.show.phases import Phases, clock_time
 from etude.train.compilation import foreseen_seconds
+from etude.train.objectives.next_token import NEXT_TOKEN
 
 SHARE = 0.2
 """Of the time that is left once the text is prepared: all that comes before step 1 is done in it."""
@@ -174,7 +175,12 @@ class Planning:
         return self._began + part * SHARE * (self.over_at - self._began) - self.machine.now()
 
     def run_pilots(self) -> Pilot | None:
-        """Train the narrowest shape for a moment, and four times as long, and score both; None without time for it."""
+        """Train the narrowest shape for a moment, and four times as long, and score both.
+
+        None without time for it, or where the run has another objective than the one that forecasts were fitted to.
+        """
+        if self.settings.train.objective != NEXT_TOKEN:
+            return None
         tokens = self._pilot_tokens(LONG_PILOT.tokens, scores=2, runs=1.25)
         if tokens < LEAST_PILOT:
             return None

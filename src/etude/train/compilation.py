@@ -19,7 +19,7 @@ import torch
 
 from etude.device import Device
 from etude.errors import EtudeError
-from etude.train.objectives import NextToken
+from etude.train.objectives import Objective
 from etude.train.parallel import ALONE, Ranks
 
 COLD_SECONDS, COLD_SECONDS_A_LAYER = 12.0, 8.0
@@ -33,7 +33,7 @@ class _TimeIsUp(BaseException):
 
 
 def compile_objective(
-    objective: NextToken,
+    objective: Objective,
     device: Device,
     wanted: bool | Literal["auto"],
     ranks: Ranks = ALONE,
@@ -135,7 +135,7 @@ def _end_compiler() -> None:
         shutdown_compile_workers()
 
 
-def _failure(objective: NextToken, device: Device) -> str | None:
+def _failure(objective: Objective, device: Device) -> str | None:
     """One line on why a compiled pass over a micro-batch fails; None when it does not."""
     try:
         with device.autocast():

@@ -32,7 +32,7 @@ from etude.train.optimizer import UpdateRules
 from etude.train.parallel import ALONE, Ranks
 from etude.train.schedule import Revision, last_step, lr_factor_at, momentum
 from etude.train.spikes import LossWatch
-from etude.train.step import OutOfMemory, StepResult, update_step
+from etude.train.step import GradientReader, OutOfMemory, StepResult, update_step
 
 
 @dataclass
@@ -58,12 +58,18 @@ class TrainState:
 
 
 def make_step(
-    state: TrainState, objective: Objective, settings: TrainSettings, device: Device, ranks: Ranks = ALONE
+    state: TrainState,
+    objective: Objective,
+    settings: TrainSettings,
+    device: Device,
+    ranks: Ranks = ALONE,
+    read_gradient: GradientReader | None = None,
 ) -> StepResult:
-    """The update that leads from ``state`` to its next step: in training, and whenever it is made again.
+    """Make the update that leads from ``state`` to its next step: in training, and in every replay.
 
     Raises:
         OutOfMemory: its gradient found no memory; nothing was changed.
+        NothingToTrain: its batch has no trained token.
     """
     step, began = state.step + 1, time.perf_counter()
     batch = objective.batch(step)
@@ -78,6 +84,7 @@ def make_step(
         max_grad_norm=settings.max_grad_norm,
         device=device,
         ranks=ranks,
+        read_gradient=read_gradient,
     )
     result = replace(result, seconds=replace(result.seconds, batch=waited))
     state.arrive(result, objective.tokens_per_step)

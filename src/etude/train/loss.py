@@ -1,4 +1,7 @@
-"""The loss: how far the predicted distributions are from the tokens that came, in nats."""
+"""The loss: how far the predicted distributions are from the tokens that came, in nats.
+
+``targets`` carry the loss mask here: ``IGNORE_INDEX`` where a token does not count (:mod:`etude.train.batch`).
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,13 @@ POSITIONS_AT_ONCE = 512
 
 
 def token_losses(logits: Float[Tensor, "B T V"], targets: Int[Tensor, "B T"]) -> Float[Tensor, "B T"]:
-    """Cross-entropy of each position in nats, computed in fp32; 0 where the target is ``IGNORE_INDEX``."""
+    """Return the cross-entropy of each position in nats, unweighted; 0 where the target is ``IGNORE_INDEX``.
+
+    It is computed in fp32, of float64 logits in float64.
+    """
+    if logits.dtype == torch.float64:
+        desired = logits.gather(-1, targets.clamp(min=0)[..., None])[..., 0]
+        return (logits.logsumexp(-1) - desired) * (targets != IGNORE_INDEX)
     return F.cross_entropy(
         logits.flatten(0, 1).float(), targets.flatten(), ignore_index=IGNORE_INDEX, reduction="none"
     ).view_as(targets)
@@ -30,21 +39,27 @@ def summed_loss(
     weight: Float[Tensor, "V D"],
     bias: Float[Tensor, " V"] | None = None,
     *,
+    token_weights: Float[Tensor, "B T"] | None = None,
     at_once: int | None = None,
 ) -> Float[Tensor, ""]:
-    """The sum of :func:`token_losses` of the logits ``hidden @ weight.T + bias``.
+    """Return the sum of :func:`token_losses` of the logits ``hidden @ weight.T + bias``, times ``token_weights``.
 
-    A step divides it by the number of real targets in its *whole* batch, never in one micro-batch: only then
-    is the gradient the same however the batch is split (transformers PR 34191 tells the story of the other way).
+    A step divides it by the number of trained tokens (or the sum of their weights) in its *whole* batch, never in one
+    micro-batch: only then is the gradient the same however the batch is split (transformers PR 34191 reports what
+    happens otherwise).
 
-    The logits of ``at_once`` positions (by default what ``LOGITS_AT_ONCE`` allows) are made, used and forgotten
-    together; their gradient is made on the way, so nothing is computed twice.
+    The logits of ``at_once`` positions (by default what ``LOGITS_AT_ONCE`` allows) are computed, used and freed
+    together. Their gradient is computed in the same pass, so nothing is computed twice.
     """
     positions, wanted = hidden.flatten(0, 1), targets.flatten()
+    factors = None if token_weights is None else token_weights.flatten().to(weight.dtype)
     at_once = at_once or max(POSITIONS_AT_ONCE, LOGITS_AT_ONCE // weight.shape[0])
     if wanted.numel() > at_once:
-        return _LossInPieces.apply(positions, wanted, weight, bias, at_once)  # type: ignore[no-any-return, no-untyped-call]
+        return _LossInPieces.apply(positions, wanted, weight, bias, factors, at_once)  # type: ignore[no-any-return, no-untyped-call]
     logits = F.linear(positions, weight, bias).to(weight.dtype)
+    if factors is not None:
+        losses = F.cross_entropy(logits, wanted, ignore_index=IGNORE_INDEX, reduction="none")
+        return (losses * factors).sum()  # not a dot product: autocast would round its factors to bf16
     return F.cross_entropy(logits, wanted, ignore_index=IGNORE_INDEX, reduction="sum")
 
 
@@ -53,18 +68,27 @@ class _LossInPieces(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, hidden: Tensor, targets: Tensor, weight: Tensor, bias: Tensor | None, at_once: int
+        ctx: Any,
+        hidden: Tensor,
+        targets: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        token_weights: Tensor | None,
+        at_once: int,
     ) -> Tensor:
         total = torch.zeros((), dtype=weight.dtype, device=hidden.device)
         hidden_gradients = []
         weight_gradient = torch.zeros_like(weight)
         bias_gradient = None if bias is None else torch.zeros_like(bias)
-        for positions, wanted in zip(
-            torch.split(hidden, at_once), torch.split(targets, at_once), strict=True
+        for piece, (positions, wanted) in enumerate(
+            zip(torch.split(hidden, at_once), torch.split(targets, at_once), strict=True)
         ):
             logits = F.linear(positions, weight, bias).to(weight.dtype)  # wider than autocast's
             normalizer = logits.logsumexp(dim=-1, keepdim=True)
-            real = (wanted != IGNORE_INDEX)[:, None]
+            counts = wanted != IGNORE_INDEX
+            if token_weights is not None:
+                counts = counts * token_weights[piece * at_once : (piece + 1) * at_once]
+            real = counts[:, None]
             index = wanted.clamp(min=0)[:, None]
             total = total + ((normalizer - logits.gather(1, index)) * real).sum()
             # d loss / d logits: the predicted distribution less the desired one.
@@ -79,4 +103,4 @@ class _LossInPieces(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, factor: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
         hidden, weight, bias = ctx.saved_tensors
-        return hidden * factor, None, weight * factor, None if bias is None else bias * factor, None
+        return hidden * factor, None, weight * factor, None if bias is None else bias * factor, None, None

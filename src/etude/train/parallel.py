@@ -18,7 +18,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -36,6 +36,7 @@ NUMBERS_AT_ONCE = 2**23
 PATIENCE = timedelta(days=1)
 """How long the others wait for the first, which may have a large text to prepare."""
 _CPU = torch.device("cpu")
+_Number = TypeVar("_Number", int, float)
 
 
 @dataclass(eq=False)
@@ -69,14 +70,17 @@ class Ranks:
         share = batch_rows // self.count
         return range(self.rank * share, (self.rank + 1) * share)
 
-    def total(self, number: int) -> int:
-        """The sum of each rank's ``number``. It travels beside the GPUs: none of them is waited for."""
+    def total(self, number: _Number) -> _Number:
+        """Return the sum of each rank's ``number``: all int, or all float (added in float64).
+
+        It travels beside the GPUs: none of them is waited for.
+        """
         if self.count == 1:
             return number
-        value = torch.tensor(number, dtype=torch.int64)
+        value = torch.tensor(number, dtype=torch.int64 if isinstance(number, int) else torch.float64)
         with _together():
             dist.all_reduce(value)
-        return int(value)
+        return type(number)(value)
 
     def any(self, flag: bool) -> bool:
         """Whether ``flag`` is set on any rank."""

@@ -11,19 +11,9 @@ from torch import Tensor, nn
 
 from etude.device import Device
 from etude.errors import EtudeError
+from etude.train.batch import MicroBatch, total_weight
 from etude.train.optimizer import UpdateRules
 from etude.train.parallel import ALONE, Ranks
-
-
-@dataclass(frozen=True)
-class MicroBatch:
-    """Some rows of a step's batch, on the device."""
-
-    inputs: Tensor  # (B, T) token ids
-    targets: Tensor  # (B, T) the token that comes next; IGNORE_INDEX where there is nothing to predict
-    num_targets: int  # real ones; counted where the batch is made, so that no step waits for a device
-    kept: Tensor | None = None  # by dropout, see etude.model.dropout
-    document_ids: Tensor | None = None  # (B, T) when attention must stay inside a document
 
 
 @dataclass(frozen=True)
@@ -40,7 +30,7 @@ class Seconds:
 class StepResult:
     """What a step leaves behind besides the new parameters: two scalars, still on the device."""
 
-    loss: Tensor  # mean over the real targets of the whole batch, nats per token
+    loss: Tensor  # weighted mean over the trained tokens of the whole batch, nats per token
     grad_norm: Tensor  # Euclidean norm of the whole gradient, before clipping
     applied: bool  # False when either is not a finite number: then nothing was changed
     seconds: Seconds = Seconds()
@@ -58,8 +48,14 @@ class OutOfMemory(EtudeError):
     """The gradient of a batch did not fit the memory; nothing was changed."""
 
 
+class NothingToTrain(EtudeError):
+    """The loss of a batch counts no token, so there is no mean; nothing was changed."""
+
+
 SummedLoss = Callable[[MicroBatch], Tensor]
-"""The objective's loss of a micro-batch, summed over its targets, in nats."""
+"""The objective's loss of a micro-batch: the sum over its trained tokens, times their weights, in nats."""
+GradientReader = Callable[[Sequence[MicroBatch]], None]
+"""Called with the batch when every parameter holds its whole gradient, before the gradient is clipped."""
 
 
 def update_step(
@@ -73,18 +69,25 @@ def update_step(
     max_grad_norm: float,
     device: Device,
     ranks: Ranks = ALONE,
+    read_gradient: GradientReader | None = None,
 ) -> StepResult:
     """Predict the batch, compare with what came, send the error back, and move every parameter.
 
-    ``batch`` is the whole batch of the step in any number of micro-batches, or this rank's share of it: the
-    gradient is the same up to rounding, since each part is divided by the number of targets of the whole. A loss or
-    gradient that is not finite is left out by every rank, for by then all have the same.
+    Args:
+        batch: the whole batch of the step in any number of micro-batches, or this rank's share of it. The gradient is
+            the same up to rounding, since each part is divided by the total weight of the whole batch.
+        read_gradient: reads the gradient before it is clipped. It must change nothing.
+
+    Every rank skips an update whose loss or gradient is not finite: both are the same on all ranks by then.
 
     Raises:
         OutOfMemory: forward or backward pass found no memory.
+        NothingToTrain: the loss mask leaves no token of the whole batch.
     """
     rules.zero_grad()
     loss = batch_gradient(parameters, summed_loss, batch, device, ranks)
+    if read_gradient is not None:
+        read_gradient(batch)
     return apply_gradient(
         parameters, loss, rules, lr_factor=lr_factor, momentum=momentum, max_grad_norm=max_grad_norm
     )
@@ -97,18 +100,20 @@ def batch_gradient(
     device: Device,
     ranks: Ranks = ALONE,
 ) -> BatchLoss:
-    """Forward, loss, backward of all micro-batches, summed over the ranks.
+    """Run forward, loss and backward of all micro-batches, and sum over the ranks.
 
-    Each parameter's ``grad``, which was None, is its gradient then.
+    Each parameter's ``grad``, which was None, holds its gradient afterwards.
     """
-    num_targets = ranks.total(sum(part.num_targets for part in batch))
+    total = ranks.total(total_weight(batch))
+    if not total:
+        raise NothingToTrain(NOTHING_TO_TRAIN)
     loss = torch.zeros((), device=device.torch)
     forward = backward = 0.0
     for part in batch:
         try:
             began = time.perf_counter()
             with device.autocast():
-                part_loss = summed_loss(part) / num_targets  # forward, loss
+                part_loss = summed_loss(part) / total  # forward, loss
             halfway = time.perf_counter()
             part_loss.backward()  # type: ignore[no-untyped-call]
             forward, backward = forward + halfway - began, backward + time.perf_counter() - halfway
@@ -145,6 +150,11 @@ def apply_gradient(
 OUT_OF_MEMORY = (
     "the memory is not enough for a step: use a smaller --size, --set train.context or --set train.batch_rows, "
     "or --set train.activation_checkpointing=true"
+)
+
+NOTHING_TO_TRAIN = (
+    "the loss counts no token of this batch, so there is nothing to learn from: begin a run, or a fork, with more rows "
+    "(--set train.batch_rows) or a longer context (--set train.context), so that every batch has tokens to train on"
 )
 
 

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import cached_property
 
+import numpy as np
 import torch
 
-from etude.data.tokens.coverage import evaluation_windows, is_text
+from etude.data.tokens.coverage import IGNORE_INDEX, EvaluationWindows, evaluation_windows, is_text
 from etude.data.tokens.parts import TokenPart
 from etude.device import Device
+from etude.errors import InputError
 from etude.model.language_model import LanguageModel
+from etude.train.batch import Int64, Weights
 from etude.train.loss import token_losses
+from etude.train.objectives import LossScope
 
 TOKENS_AT_ONCE = 8192
 """In one forward pass: bounds the memory of the logits."""
@@ -21,9 +27,9 @@ TOKENS_AT_ONCE = 8192
 class Score:
     """The result of scoring a text."""
 
-    loss: float  # nats per token, ends of documents included, as in training
-    bits_per_byte: float  # of the text alone: ends of documents neither cost bits nor count as bytes
-    num_tokens: int
+    loss: float  # nats per counted token, ends of documents included, as in training
+    bits_per_byte: float  # of the counted text alone: ends of documents neither cost bits nor count as bytes
+    num_tokens: int  # counted
 
 
 @dataclass(frozen=True)
@@ -32,6 +38,11 @@ class ValidationText:
 
     Every token is predicted exactly once, from the tokens before it in its window. The same text is used at every
     evaluation, so a difference is the model's.
+
+    Attributes:
+        scope: which tokens and bytes are counted; None: all. With the scope of the objective, the loss is of the same
+            kind as in training.
+        documents: returns the first so many bytes of the part's text. Only a scope needs it, to count bytes.
     """
 
     part: TokenPart
@@ -39,30 +50,87 @@ class ValidationText:
     device: Device
     max_tokens: int | None = None
     within_documents: bool = False
+    scope: LossScope | None = None
+    documents: Callable[[int], Iterable[bytes]] | None = None
+
+    @cached_property
+    def windows(self) -> EvaluationWindows:
+        """The windows that cover the text."""
+        return evaluation_windows(self.part, self.context, self.max_tokens)
 
     @property
+    def covered_bytes(self) -> int:
+        """UTF-8 bytes of the text that is read: the beginning of the held-out part."""
+        return self.windows.source_bytes
+
+    @cached_property
     def source_bytes(self) -> int:
-        """UTF-8 bytes of the text that is scored: the beginning of the held-out part."""
-        return evaluation_windows(self.part, self.context, self.max_tokens).source_bytes
+        """UTF-8 bytes of the text that is counted.
+
+        Raises:
+            InputError: there are none.
+        """
+        if self.scope is None:
+            return self.covered_bytes
+        assert self.documents is not None, "a scope counts bytes of the text itself"
+        documents = self.documents(self.covered_bytes)
+        num_bytes = sum(int(self.scope.bytes_counted(document).sum()) for document in documents)
+        if not num_bytes:
+            raise InputError(
+                f"the loss counts nothing ({self.scope.name}) of the held-out text that is evaluated: evaluate on more "
+                "of it (--set train.eval_tokens), or hold out more (--set data.validation_fraction)"
+            )
+        return num_bytes
 
     @torch.no_grad()
     def score(self, model: LanguageModel) -> Score:
-        """How well ``model`` predicts the text."""
-        windows = evaluation_windows(self.part, self.context, self.max_tokens)
+        """Return how well ``model`` predicts the text.
+
+        Raises:
+            InputError: no token of it counts.
+        """
+        source_bytes, device = self.source_bytes, self.device.torch
         rows = max(1, TOKENS_AT_ONCE // self.context)
-        all_nats, text_nats = 0.0, 0.0
-        for first in range(0, len(windows), rows):
-            inputs, targets = windows.batch(first, rows)
+        all_nats, text_nats, total_weight, num_tokens = 0.0, 0.0, 0.0, 0
+        for first in range(0, len(self.windows), rows):
+            inputs, targets, weights = counted_batch(self.windows, first, rows, self.scope)
             documents = None
             if self.within_documents:
-                documents = torch.from_numpy(windows.document_ids(first, rows)).to(self.device.torch)
+                documents = torch.from_numpy(self.windows.document_ids(first, rows)).to(device)
             with self.device.autocast():
-                logits = model(torch.from_numpy(inputs).to(self.device.torch), document_ids=documents)
-            losses = token_losses(logits, torch.from_numpy(targets).to(self.device.torch)).cpu().double()
-            all_nats += losses.sum().item()
+                logits = model(torch.from_numpy(inputs).to(device), document_ids=documents)
+            losses = token_losses(logits, torch.from_numpy(targets).to(device)).cpu().double()
             text_nats += losses[torch.from_numpy(is_text(targets, self.part.eos_id))].sum().item()
+            counted = int((targets != IGNORE_INDEX).sum())
+            if weights is not None:
+                losses = losses * torch.from_numpy(weights)
+            all_nats += losses.sum().item()
+            total_weight += counted if weights is None else weights.sum(dtype=np.float64).item()
+            num_tokens += counted
         return Score(
-            loss=all_nats / windows.num_targets,
-            bits_per_byte=text_nats / math.log(2) / windows.source_bytes,
-            num_tokens=windows.num_targets,
+            loss=all_nats / total_weight,
+            bits_per_byte=text_nats / math.log(2) / source_bytes,
+            num_tokens=num_tokens,
         )
+
+
+def counted_batch(
+    windows: EvaluationWindows, first: int, count: int, scope: LossScope | None
+) -> tuple[Int64, Int64, Weights | None]:
+    """Return windows [first, first + count): (inputs, targets, weights), each (rows, T).
+
+    Targets are ``IGNORE_INDEX`` behind the last token and where ``scope`` does not count them; weights are 0 there, and
+    None where all counted tokens weigh the same.
+    """
+    inputs, targets = windows.batch(first, count)
+    if scope is None:
+        return inputs, targets, None
+    places = windows.target_places(first, count)
+    mask, weights = scope.mask(windows.part, places), scope.weights(windows.part, places)
+    counted = targets != IGNORE_INDEX
+    if mask is not None:
+        counted &= mask
+    if weights is not None:
+        counted &= weights > 0
+        weights = np.where(counted, weights, 0).astype(np.float32)
+    return inputs, np.where(counted, targets, IGNORE_INDEX), weights

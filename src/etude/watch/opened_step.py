@@ -7,7 +7,7 @@ looks; :mod:`etude.watch.reconciliation` says how far the two agree.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -15,39 +15,23 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from etude.config import Settings, resolved
-from etude.data.tokens.coverage import IGNORE_INDEX
+from etude.config import Settings
 from etude.device import free_memory_bytes
 from etude.errors import InputError
 from etude.messages import suggest_name
 from etude.model.build import empty_model, materialise
-from etude.model.dropout import Dropout, kept_scale
 from etude.model.language_model import LanguageModel
+from etude.train.batch import MicroBatch, Row, total_weight
 from etude.train.checkpoint import Snapshot
 from etude.train.events import RowSource
-from etude.train.loss import token_losses
 from etude.train.optimizer import UpdateRules
 from etude.train.rules import Hyperparameters, rule_named
 from etude.train.rules.applied import ParameterUpdate
 from etude.train.schedule import momentum
-from etude.train.step import MicroBatch, apply_gradient, batch_gradient, clip_factor
+from etude.train.step import clip_factor
 from etude.watch.forward import LOGITS, Taps, activation_bytes, every_activation, run_opened
 from etude.watch.proof import Proof
 from etude.watch.time_machine import Era, TimeMachine
-
-
-@dataclass(frozen=True)
-class RowRead:
-    """One row of a batch as the network reads it; all (1, T)."""
-
-    inputs: Int[Tensor, "1 T"]
-    targets: Int[Tensor, "1 T"]
-    document_ids: Int[Tensor, "1 T"] | None
-    dropout: Dropout | None
-
-    def by(self, model: LanguageModel, taps: Taps) -> dict[str, Tensor]:
-        """The activations that ``taps`` keeps."""
-        return run_opened(model, self.inputs, document_ids=self.document_ids, dropout=self.dropout, taps=taps)
 
 
 @dataclass(frozen=True)
@@ -56,10 +40,11 @@ class OpenedRow:
 
     Attributes:
         inputs, targets: (T,) token ids; ``IGNORE_INDEX`` where nothing is predicted.
-        losses: (T,) nats for each token.
+        losses: (T,) nats for each token, unweighted; 0 where it does not count.
         activations, gradients: by name, (1, T, ...); see :mod:`etude.watch.forward`. The gradient is that of the loss
             of the whole batch. In bf16 what a product gave, and the error there, are bfloat16.
         parameter_gradients: this row's share of the gradient of each parameter.
+        weights: (T,) how much each loss counts, or None where all count the same.
     """
 
     row: int
@@ -69,6 +54,12 @@ class OpenedRow:
     activations: dict[str, Tensor]
     gradients: dict[str, Tensor]
     parameter_gradients: dict[str, Tensor]
+    weights: Float[Tensor, " T"] | None = None
+
+    @property
+    def summed_loss(self) -> Float[Tensor, ""]:
+        """The row's losses times their weights, summed; the step divides it by its ``total_weight``."""
+        return self.losses.sum() if self.weights is None else (self.losses * self.weights).sum()
 
     @property
     def probabilities(self) -> Float[Tensor, "T V"]:
@@ -114,8 +105,13 @@ class OpenedStep:
 
     @property
     def num_targets(self) -> int:
-        """Tokens that are predicted in the whole batch."""
+        """Tokens that the loss counts in the whole batch."""
         return sum(part.num_targets for part in self.batch)
+
+    @property
+    def total_weight(self) -> int | float:
+        """What the summed losses of the batch are divided by: :attr:`num_targets`, or the sum of their weights."""
+        return total_weight(self.batch)
 
     @cached_property
     def model(self) -> LanguageModel:
@@ -195,15 +191,23 @@ class OpenedStep:
         taps = Taps(lambda name: name == LOGITS or wanted(name), gradients=True)
         model.zero_grad(set_to_none=True)
         with torch.enable_grad(), self.era.plan.device.autocast():
-            opened = read.by(model, taps)
-            losses = _losses(opened[LOGITS], read.targets)
-            (losses.sum() / self.num_targets).backward()  # type: ignore[no-untyped-call]
+            opened = activations_of(model, read, taps)
+            losses = self.era.objective.token_losses(opened[LOGITS], read)
+            summed = losses.sum() if read.weights is None else (losses * read.weights).sum()
+            (summed / self.total_weight).backward()  # type: ignore[no-untyped-call]
         gradients = {name: value.grad for name, value in opened.items() if value.grad is not None}
         shares = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
         model.zero_grad(set_to_none=True)
         activations = {name: value.detach() for name, value in opened.items()}
         return OpenedRow(
-            row, read.inputs[0], read.targets[0], losses.detach()[0], activations, gradients, shares
+            row,
+            read.inputs[0],
+            read.targets[0],
+            losses.detach()[0],
+            activations,
+            gradients,
+            shares,
+            None if read.weights is None else read.weights[0],
         )
 
     @torch.no_grad()
@@ -215,23 +219,16 @@ class OpenedStep:
         """
         read = self.read(row)
         with self.era.plan.device.autocast():
-            logits = read.by(self.model_after, Taps(LOGITS.__eq__))[LOGITS]
-        return _losses(logits, read.targets)[0]
+            logits = activations_of(self.model_after, read, Taps(LOGITS.__eq__))[LOGITS]
+        return self.era.objective.token_losses(logits, read)[0]
 
-    def read(self, row: int) -> RowRead:
-        """What the network is given for one row of the batch.
+    def read(self, row: int) -> Row:
+        """Return what the network reads of one row of the batch, and what it should predict.
 
         Raises:
             InputError: the batch has no such row.
         """
-        part, place = self._place(row)
-        here = slice(place, place + 1)
-        dropout = None
-        if part.kept is not None:
-            share = resolved(self.settings.train.dropout, "train.dropout")
-            dropout = Dropout(part.kept[:, here], kept_scale(share))
-        documents = None if part.document_ids is None else part.document_ids[here]
-        return RowRead(part.inputs[here], part.targets[here], documents, dropout)
+        return self.era.objective.row(*self._place(row))
 
     def _require_room(self, needed: int) -> None:
         """Raises InputError when all activations of a row and their gradients do not fit."""
@@ -254,53 +251,61 @@ class OpenedStep:
 
 
 def open_step(machine: TimeMachine, step: int) -> OpenedStep:
-    """Make the update that leads to ``step`` again and keep all that it came from.
+    """Replay the update that leads to ``step`` and keep everything that it came from.
 
     Raises:
-        InputError: the run has no such step, or this machine has not the memory to hold it open.
+        InputError: the run has no such step, or this machine lacks the memory to hold it open.
     """
     machine.recorded.require_step(step)
     machine.go_to(step - 1)
     era = machine.enter(step)
     _require_memory(era)
-    state, train = era.state, era.plan.settings.train
-    before, before_proof = Snapshot.of(state), machine.proof
-    parameters = dict(state.model.named_parameters())
-    batch = era.objective.batch(step)
-    state.rules.zero_grad()
-    loss = batch_gradient(list(parameters.values()), era.objective.loss, batch, era.plan.device)
-    gradients = {name: p.grad.detach().cpu().clone() for name, p in parameters.items() if p.grad is not None}
-    result = apply_gradient(
-        list(parameters.values()),
-        loss,
-        state.rules,
-        lr_factor=era.lr_factor(step),
-        momentum=momentum(step, train),
-        max_grad_norm=train.max_grad_norm,
-    )
-    state.arrive(result, era.objective.tokens_per_step)
-    machine.proof = before_proof
-    machine.compare(result)
-    after = Snapshot.of(state)
+    before, before_proof = Snapshot.of(era.state), machine.proof
+    seen = _Gradient(era.state.model)
+    result = machine.advance(seen.read)
+    after = Snapshot.of(era.state)
     machine.states.put(before, before_proof)
     machine.states.put(after, machine.proof)
-    state.rules.zero_grad()
+    era.state.rules.zero_grad()
     return OpenedStep(
         step,
         era.plan.settings,
-        batch,
-        era.objective.row_sources(step),
-        float(loss.value),
+        list(seen.batch),
+        list(era.objective.row_sources(step)),
+        float(result.loss),
         float(result.grad_norm),
-        clip_factor(result.grad_norm, train.max_grad_norm),
+        clip_factor(result.grad_norm, era.plan.settings.train.max_grad_norm),
         result.applied,
-        gradients,
+        seen.by_name,
         before,
         after,
-        state.rules.used(),
+        era.state.rules.used(),
         machine.proof,
         era,
     )
+
+
+@dataclass
+class _Gradient:
+    """Copies the gradient of an update, and keeps the batch that it is of."""
+
+    model: LanguageModel
+    batch: Sequence[MicroBatch] = ()
+    by_name: dict[str, Tensor] = field(default_factory=dict)
+
+    def read(self, batch: Sequence[MicroBatch]) -> None:
+        """Keep ``batch``, and a copy of the gradient of every parameter, before clipping."""
+        self.batch = batch
+        self.by_name = {
+            name: parameter.grad.detach().cpu().clone()
+            for name, parameter in self.model.named_parameters()
+            if parameter.grad is not None
+        }
+
+
+def activations_of(model: LanguageModel, row: Row, taps: Taps) -> dict[str, Tensor]:
+    """Return the activations of a row of a batch that ``taps`` keeps."""
+    return run_opened(model, row.inputs, document_ids=row.document_ids, dropout=row.dropout, taps=taps)
 
 
 def model_with(weights: Mapping[str, Tensor], era: Era, dtype: torch.dtype = torch.float32) -> LanguageModel:
@@ -317,14 +322,6 @@ def model_at(machine: TimeMachine, step: int) -> LanguageModel:
         InputError: the run has no such step.
     """
     return model_with(machine.go_to(step).model.state_dict(), machine.era)
-
-
-def _losses(logits: Float[Tensor, "B T V"], targets: Int[Tensor, "B T"]) -> Float[Tensor, "B T"]:
-    if logits.dtype != torch.float64:
-        return token_losses(logits, targets)
-    real = targets != IGNORE_INDEX
-    desired = logits.gather(-1, targets.clamp(min=0)[..., None])[..., 0]
-    return (logits.logsumexp(-1) - desired) * real
 
 
 def _state_of(snapshot: Snapshot, name: str) -> dict[str, Tensor]:

@@ -114,7 +114,7 @@ def _gradient_by_rows(opened: OpenedStep, exact: LanguageModel) -> tuple[dict[st
     loss = 0.0
     for row in range(opened.num_rows):
         found = opened.row(row, lambda name: False, model=exact)
-        loss += float(found.losses.sum()) / opened.num_targets
+        loss += float(found.summed_loss) / opened.total_weight
         for name, share in found.parameter_gradients.items():
             total[name] += share.cpu()
     return total, loss

@@ -17,15 +17,15 @@ from etude.config import Settings
 from etude.device import describe_machine
 from etude.errors import InputError
 from etude.model.folder import load_config
-from etude.plan.plan import Plan, initial_state, next_token_objective, plan_on
+from etude.plan.plan import Plan, initial_state, make_objective, plan_on
 from etude.train.checkpoint import Checkpoint, Snapshot, load_state, verify_checkpoint
 from etude.train.checksum import checksum
 from etude.train.compilation import compile_objective
 from etude.train.loop import TrainState, make_step
-from etude.train.objectives import NextToken
+from etude.train.objectives import Objective
 from etude.train.run_data import own_text
 from etude.train.schedule import lr_factor_at
-from etude.train.step import StepResult
+from etude.train.step import GradientReader, StepResult
 from etude.watch.proof import Comparison, Proof, machine_differences
 from etude.watch.recorded import Recorded
 
@@ -42,7 +42,7 @@ class Era:
     key: tuple[Any, ...]
     plan: Plan
     state: TrainState
-    objective: NextToken
+    objective: Objective
     compiled: bool
 
     def lr_factor(self, step: int) -> float:
@@ -146,10 +146,13 @@ class TimeMachine:
                 self.states.put(Snapshot.of(self.state), self.proof)
         return self.state
 
-    def advance(self) -> None:
-        """Make the next update, and compare it with the record."""
+    def advance(self, read_gradient: GradientReader | None = None) -> StepResult:
+        """Make the next update, and compare it with the record; ``read_gradient`` as in ``update_step``."""
         era = self.enter(self.state.step + 1)
-        self.compare(make_step(era.state, era.objective, era.plan.settings.train, era.plan.device))
+        train, device = era.plan.settings.train, era.plan.device
+        result = make_step(era.state, era.objective, train, device, read_gradient=read_gradient)
+        self.compare(result)
+        return result
 
     def compare(self, result: StepResult) -> None:
         """Hold the step that was just made against the record."""
@@ -187,7 +190,7 @@ class TimeMachine:
         plan = plan_on(self.data, settings)
         state = initial_state(plan)
         state.micro_batch_rows, state.revisions = rows, self.recorded.revisions
-        objective = next_token_objective(plan, state)
+        objective = make_objective(plan, state)
         wanted: Literal["auto", False] = "auto" if compiled else False
         problem = compile_objective(objective, plan.device, wanted)
         return Era(key, plan, state, objective, compiled=problem is None)

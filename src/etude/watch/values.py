@@ -80,8 +80,8 @@ def step_values(opened: OpenedStep, row: OpenedRow, decode: Decode) -> dict[str,
         "rows": [{"row": source.row, "documents": list(source.documents)} for source in opened.sources],
         "parameters": parameter_values(opened),
         "row": row.row,
-        "row_loss": float(row.losses[real].double().mean()),
-        "row_loss_after": float(losses[real].double().mean()),
+        "row_loss": float(row.losses[real].double().mean()) if bool(real.any()) else None,
+        "row_loss_after": float(losses[real].double().mean()) if bool(real.any()) else None,
         "tokens": tokens,
         "stream": stream_values(row),
     }
@@ -138,7 +138,7 @@ def token_values(opened: OpenedStep, row: OpenedRow, position: int, decode: Deco
     logits = row.activations[LOGITS][0, position].double()
     order = probabilities.argsort(descending=True, stable=True).tolist()
     desired = None if wanted == IGNORE_INDEX else wanted
-    error = row.gradients[LOGITS][0, position].double() * opened.num_targets
+    error = row.gradients[LOGITS][0, position].double() * opened.total_weight  # times the token's weight
     stream = [
         {"name": one["name"], "norm": one["norm"][position], "grad_norm": one["grad_norm"][position]}
         for one in stream_values(row)

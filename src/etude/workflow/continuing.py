@@ -82,6 +82,9 @@ STEERING = frozenset(
 )
 
 
+OBJECTIVE = frozenset({"train.objective", "train.answer_separator"})
+
+
 @dataclass(frozen=True)
 class Parent:
     """The checkpoint that a forked run begins with."""
@@ -214,7 +217,8 @@ def fork(
     steps, same_length = resolved(plan.settings.train.steps, "train.steps"), "train.steps" not in changes
     if checkpoint.step >= (last_step(steps, checkpoint.revisions) if same_length else steps):
         raise InputError(f"{origin} has made its {steps} steps: give more with --steps")
-    same_text = is_text_of(plan.data, recorded)
+    # The record of another objective holds losses of another kind.
+    same_text = is_text_of(plan.data, recorded) and not changes.keys() & OBJECTIVE
     if same_text and not accept_record:
         require_whole_record(run, recorded, checkpoint)
     return plan, Parent(run, checkpoint, same_text, same_length)

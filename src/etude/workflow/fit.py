@@ -21,9 +21,7 @@ from etude.diagnose.machine.self_test import require_sound
 from etude.errors import EtudeError, InputError
 from etude.evaluate.ladder import Ladder
 from etude.evaluate.run_ladder import mend_ladder
-from etude.files import (
-    file_errors_in_one_line,
-)
+from etude.files import file_errors_in_one_line
 from etude.generate.training_samples import Sample, opening_words
 from etude.messages import command
 from etude.model.cost import count_parameters
@@ -31,7 +29,13 @@ from etude.places import cache_folder
 from etude.plan.busy_cores import BusyWatch
 from etude.plan.cadence import checksum_due, evaluation_due, sample_due, save_due, summary_due
 from etude.plan.pace import Deadline, Pace
-from etude.plan.plan import Plan, initial_state, next_token_objective, plan_on, validation_text
+from etude.plan.plan import (
+    Plan,
+    initial_state,
+    make_objective,
+    plan_on,
+    validation_text,
+)
 from etude.plan.task_costs import Slowdown, TaskCosts
 from etude.run import RunFolder
 from etude.show.lines import print_line
@@ -48,7 +52,7 @@ from etude.train.display import training_display
 from etude.train.events import Event, Listener
 from etude.train.frozen import own_settings
 from etude.train.loop import LONGEST_SILENCE, Loop, Task, TrainState
-from etude.train.objectives import NextToken, made_ahead
+from etude.train.objectives import Objective, prefetched
 from etude.train.parallel import ALONE, Ranks
 from etude.train.provenance import expected_prefix, logs_of, newest_of, provenance_of
 from etude.train.schedule import last_step
@@ -113,7 +117,7 @@ def _fit(
     try:
         restore(run, state, console)
         mend_ladder(plan, run, run.read_manifest(), console)
-        objective = next_token_objective(plan, state, ranks)
+        objective = make_objective(plan, state, ranks)
         history = RunHistory.load(run.path)  # after restore: nothing in it lies beyond the checkpoint
         ladder, passed = history.ladder, history.passed_at
         if ladder is None:
@@ -136,7 +140,7 @@ def _fit(
             listeners = [record, save.hear, panel, *watching_the_machine(plan, run, busy)]
             loop = Loop(
                 state,
-                made_ahead(objective, plan.device),
+                prefetched(objective, plan.device),
                 plan.settings.train,
                 plan.device,
                 tasks=tasks,
@@ -185,12 +189,12 @@ def follow(ranks: Ranks) -> Outcome:
     state = initial_state(plan)
     if told.checkpoint is not None:
         load_state(verify_checkpoint(told.checkpoint), state)
-    objective = next_token_objective(plan, state, ranks)
+    objective = make_objective(plan, state, ranks)
     with asked_to_stop(orphaned=ranks.orphaned) as should_stop:
         compile_objective(objective, plan.device, told.compile, ranks)
         loop = Loop(
             state,
-            made_ahead(objective, plan.device),
+            prefetched(objective, plan.device),
             plan.settings.train,
             plan.device,
             should_stop=should_stop,
@@ -262,7 +266,7 @@ def watching_the_machine(plan: Plan, run: RunFolder, busy: BusyWatch | None) -> 
 
 def run_tasks(
     plan: Plan,
-    objective: NextToken,
+    objective: Objective,
     ladder: Ladder,
     save: Save,
     passed: int,
@@ -292,7 +296,7 @@ def run_tasks(
     )
 
 
-def watching_tasks(train: TrainSettings, objective: NextToken) -> Sequence[Task]:
+def watching_tasks(train: TrainSettings, objective: Objective) -> Sequence[Task]:
     """What is noted of the steps themselves, as far as it is wanted."""
     tasks = []
     if train.summary_every:

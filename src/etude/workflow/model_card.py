@@ -20,6 +20,7 @@ def model_card(plan: Plan, run: RunFolder, step: int) -> str:
         else f'import etude\n\nlanguage = etude.load("{here}")\nprint(language.generate())'
     )
     sources = ", ".join(f"`{source}`" for source in settings.data.sources)
+    scope = "" if plan.scope is None else f"; the loss counts only {plan.scope.name}"
     return f"""---
 library_name: {library}
 pipeline_tag: text-generation
@@ -36,7 +37,7 @@ random weights with [Etude](https://pypi.org/project/etude/).
   {data.validation.source_bytes:,} bytes held out.
 - Tokenizer: {settings.tokenizer.kind}, {data.tokenizer.vocab_size:,} tokens.
 - Training: {step:,} steps of {settings.train.batch_rows} rows of {settings.train.context} tokens,
-  seed {settings.run.seed}.
+  seed {settings.run.seed}{scope}.
 
 It has read nothing but this text and is as small as it looks: it continues text in the manner of what it
 learned from, and knows nothing else.

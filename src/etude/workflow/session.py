@@ -19,13 +19,12 @@ from etude.plan.measuring import note_compiled_plan
 from etude.plan.pace import Deadline
 from etude.plan.plan import Plan
 from etude.run import RunFolder
+from etude.show.lines import print_line
 from etude.show.phases import Phases
-from etude.train.checkpoint import (
-    checkpoint_name,
-)
+from etude.train.checkpoint import checkpoint_name
 from etude.train.compilation import compile_objective
 from etude.train.loop import TrainState
-from etude.train.objectives import NextToken
+from etude.train.objectives import Objective
 from etude.train.parallel import Ranks
 from etude.train.provenance import FILES, files_of
 from etude.train.schedule import last_step
@@ -47,7 +46,7 @@ def begin_sitting(
     plan: Plan,
     run: RunFolder,
     state: TrainState,
-    objective: NextToken,
+    objective: Objective,
     console: Console,
     ranks: Ranks,
     deadline: Deadline | None = None,
@@ -77,6 +76,8 @@ def begin_sitting(
             highlight=False,
             soft_wrap=True,
         )
+    if plan.scope is not None:
+        print_line(console, f"losses, bits per byte and n-gram models count only {plan.scope.name}")
     if phases is not None:
         phases.note("checking that this device computes rightly")
     optimizer = plan.settings.train.optimizer

@@ -22,7 +22,7 @@ from etude.train.events import (
     SummaryEvent,
 )
 from etude.train.loop import TrainState
-from etude.train.objectives import NextToken
+from etude.train.objectives import Objective
 from etude.train.provenance import logs_of
 from etude.train.step import clip_factor, is_out_of_memory
 from etude.train.validation import ValidationText
@@ -70,7 +70,7 @@ class Summarise:
     want of a summary.
     """
 
-    objective: NextToken
+    objective: Objective
     max_grad_norm: float
     _kept: tuple[int, dict[str, Tensor]] | None = None
 
@@ -87,7 +87,8 @@ class Summarise:
         factor = clip_factor(state.last.grad_norm, self.max_grad_norm)
         with suppress_out_of_memory():
             tensors = tensor_norms(state.model, kept[1], factor)
-            seen = activity(state.model, *self.objective.first_row(state.step, LOOKED_AT))
+            row = self.objective.first_row(state.step, LOOKED_AT)
+            seen = activity(state.model, row.inputs, row.document_ids)
             where = (state.step, state.tokens_seen, state.wall_time)
             seconds = {name: round(value, 6) for name, value in asdict(state.last.seconds).items()}
             return [SummaryEvent(*where, tensors, seen.attention_entropy, seen.dead_units, seconds)]

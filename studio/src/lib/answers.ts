@@ -29,8 +29,8 @@ export interface StepAnswer {
   dtype: Dtype;
   proof: Proof;
   loss: number; // of the whole batch, nats a token
-  row_loss: number; // of this row's tokens
-  row_loss_after: number; // of the same, with the weights after the update
+  row_loss: number | null; // null where the loss counts none of them; of this row's tokens
+  row_loss_after: number | null; // of the same, with the weights after the update
   grad_norm: number;
   clip_factor: number;
   applied: boolean;

@@ -14,6 +14,7 @@ from etude.data.tokens.parts import TokenPart
 
 Int64 = npt.NDArray[np.int64]
 IGNORE_INDEX = -100
+"""A target that no loss counts: there is no next token, or the loss mask leaves it out."""
 
 
 class EvaluationWindows:
@@ -55,6 +56,12 @@ class EvaluationWindows:
         inputs = np.where(beyond[:, :-1], self.part.eos_id, windows[:, :-1])
         inputs[beyond[:, 1:]] = self.part.eos_id  # the last token predicts nothing
         return inputs, np.where(beyond[:, 1:], IGNORE_INDEX, windows[:, 1:])
+
+    def target_places(self, first: int, count: int) -> Int64:
+        """Return the index (rows, T) of every target in the part; in the last window it may lie past the end."""
+        count = min(count, len(self) - first)
+        starts = (first + np.arange(count, dtype=np.int64)) * self.context
+        return starts[:, None] + np.arange(1, self.context + 1)
 
     def document_ids(self, first: int, count: int) -> Int64:
         """(rows, T) the number of the document of every input token."""

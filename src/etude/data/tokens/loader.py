@@ -64,6 +64,11 @@ class BatchLoader:
         windows = self.part.windows(starts, self.context + 1)
         return np.ascontiguousarray(windows[:, :-1]), np.ascontiguousarray(windows[:, 1:])
 
+    def target_places(self, step: int, first_row: int, num_rows: int) -> Int64:
+        """Return the index (num_rows, T) of every target of those rows in the ring of tokens, not taken modulo."""
+        _, starts = self._starts(step, first_row, num_rows)
+        return starts[:, None] + np.arange(1, self.context + 1)
+
     def document_ids(self, step: int, first_row: int = 0, num_rows: int | None = None) -> Int64:
         """(num_rows, T) the number of the document of every input token, for attention that stays inside documents.
 

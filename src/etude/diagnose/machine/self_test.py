@@ -32,10 +32,11 @@ from etude.errors import EtudeError
 from etude.model.build import build_model
 from etude.model.config import preset
 from etude.model.language_model import LanguageModel
+from etude.train.batch import MicroBatch
 from etude.train.loss import summed_loss
 from etude.train.optimizer import UpdateRules, hyperparameters
 from etude.train.rules import UpdateRule, rule_named, rules_in_use
-from etude.train.step import MicroBatch, update_step
+from etude.train.step import update_step
 
 ROWS, CONTEXT = 4, 37  # of no round number: kernels work in tiles, and err at their edges
 CONFIG = preset(

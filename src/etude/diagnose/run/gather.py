@@ -25,6 +25,7 @@ from etude.places import cache_folder
 from etude.plan.dial import Facts, model_config
 from etude.run import RunFolder
 from etude.train.checkpoint import list_checkpoints, newest_good_checkpoint, step_of, verify_checkpoint
+from etude.train.objectives import objective_kind
 from etude.train.rules import rates_of
 from etude.train.run_state import state_of
 from etude.workflow.history import RunHistory
@@ -121,7 +122,8 @@ def _measure_network(
         absent = Absent(f"{newest.folder.name} has another vocabulary than the run's text")
         return absent, absent
     earlier = next(_earlier_models(run, newest.step, device), None)
-    found = spread((newest.step, model), earlier, windows, within_documents=within)
+    scope = objective_kind(settings.train.objective).scope(data, settings)
+    found = spread((newest.step, model), earlier, windows, within_documents=within, scope=scope)
     losses = found or Absent(f"an evaluation has fewer than {FEWEST_CLUSTERS} windows")
     return look_inside(model, windows, newest.step, within_documents=within), losses
 

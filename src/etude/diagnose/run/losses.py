@@ -18,6 +18,8 @@ import torch
 from etude.data.tokens.coverage import IGNORE_INDEX, EvaluationWindows
 from etude.model.language_model import LanguageModel
 from etude.train.loss import token_losses
+from etude.train.objectives import LossScope
+from etude.train.validation import counted_batch
 
 Float64 = npt.NDArray[np.float64]
 SCORED_TOKENS = 65_536
@@ -33,9 +35,10 @@ class LossSpread:
 
     Attributes:
         steps: of the earlier checkpoint (None where there is none) and of the newest.
-        tokens: (clusters,) scored in each.
-        nats, earlier_nats: (clusters,) summed losses.
-        evaluated_tokens: in each evaluation of the run, of which those scored here are the beginning.
+        tokens: (clusters,) that the loss counts in each, or the sum of their weights.
+        nats, earlier_nats: (clusters,) summed losses, times the weights.
+        evaluated_tokens: that each evaluation of the run reads; those read here are the first of them.
+        counted: of those, the tokens that the loss counts, or the sum of their weights; None: all of them.
     """
 
     steps: tuple[int | None, int]
@@ -44,6 +47,7 @@ class LossSpread:
     nats: Float64
     earlier_nats: Float64 | None
     evaluated_tokens: int
+    counted: float | None = None
 
     @property
     def loss(self) -> float:
@@ -64,7 +68,8 @@ class LossSpread:
         return float(fell.sum() / self.tokens.sum()), self._of_an_evaluation(ratio_error(fell, self.tokens))
 
     def _of_an_evaluation(self, error: float) -> float:
-        return error * math.sqrt(self.tokens.sum() / self.evaluated_tokens)
+        evaluated = self.evaluated_tokens if self.counted is None else self.counted
+        return error * math.sqrt(self.tokens.sum() / evaluated)
 
 
 def ratio_error(sums: Float64, sizes: Float64) -> float:
@@ -80,13 +85,19 @@ def spread(
     windows: EvaluationWindows,
     *,
     within_documents: bool = False,
+    scope: LossScope | None = None,
 ) -> LossSpread | None:
-    """Score the first :data:`SCORED_TOKENS` of ``windows``; None where they are fewer than FEWEST_CLUSTERS."""
+    """Score the first :data:`SCORED_TOKENS` of ``windows``; None where they are fewer than FEWEST_CLUSTERS.
+
+    ``scope`` is that of the run's losses: the tokens that it does not count are read, and not scored. Sizes of clusters
+    are sums of its weights.
+    """
     count = min(len(windows), max(1, SCORED_TOKENS // windows.context))
     if count < FEWEST_CLUSTERS:
         return None
-    losses, real, documents = _losses(newest[1], windows, count, within_documents)
-    before = None if earlier is None else _losses(earlier[1], windows, count, within_documents)[0]
+    losses, sizes, documents = _losses(newest[1], windows, count, within_documents, scope)
+    before = None if earlier is None else _losses(earlier[1], windows, count, within_documents, scope)[0]
+    real = sizes > 0
     unit: Literal["documents", "windows"] = "documents"
     clusters = documents - documents.min()
     if len(np.unique(clusters)) < FEWEST_CLUSTERS:
@@ -100,27 +111,44 @@ def spread(
     return LossSpread(
         (None if earlier is None else earlier[0], newest[0]),
         unit,
-        by_cluster(np.ones_like(losses)),
+        by_cluster(sizes),
         by_cluster(losses),
         None if before is None else by_cluster(before),
         windows.num_targets,
+        None if scope is None else _counted(windows, scope),
     )
+
+
+def _counted(windows: EvaluationWindows, scope: LossScope) -> float:
+    """Return the number of tokens that the loss counts in all ``windows``, or the sum of their weights."""
+    total = 0.0
+    for first in range(0, len(windows), 256):
+        _, targets, weights = counted_batch(windows, first, 256, scope)
+        total += float((targets != IGNORE_INDEX).sum() if weights is None else weights.sum())
+    return total
 
 
 @torch.no_grad()
 def _losses(
-    model: LanguageModel, windows: EvaluationWindows, count: int, within_documents: bool
-) -> tuple[Float64, npt.NDArray[np.bool_], npt.NDArray[np.int64]]:
-    """Of the first ``count`` windows, each (count, T): nats, which targets are real, and the inputs' documents."""
+    model: LanguageModel,
+    windows: EvaluationWindows,
+    count: int,
+    within_documents: bool,
+    scope: LossScope | None,
+) -> tuple[Float64, Float64, npt.NDArray[np.int64]]:
+    """Return of the first ``count`` windows (count, T) each: weighted nats, weights (0: not counted), documents."""
     device = model.unembedding()[0].device
     rows = max(1, TOKENS_AT_ONCE // windows.context)
-    nats, real, documents = [], [], []
+    nats, sizes, documents = [], [], []
     for first in range(0, count, rows):
-        inputs, targets = windows.batch(first, min(rows, count - first))
+        inputs, targets, weights = counted_batch(windows, first, min(rows, count - first), scope)
         numbers = windows.document_ids(first, len(inputs))
         ids = torch.from_numpy(numbers).to(device) if within_documents else None
         logits = model(torch.from_numpy(inputs).to(device), document_ids=ids)
-        nats.append(token_losses(logits, torch.from_numpy(targets).to(device)).double().cpu().numpy())
-        real.append(targets != IGNORE_INDEX)
+        losses = token_losses(logits, torch.from_numpy(targets).to(device)).double().cpu().numpy()
+        sizes.append(
+            (targets != IGNORE_INDEX).astype(np.float64) if weights is None else weights.astype(np.float64)
+        )
+        nats.append(losses * sizes[-1])
         documents.append(numbers)
-    return np.concatenate(nats), np.concatenate(real), np.concatenate(documents)
+    return np.concatenate(nats), np.concatenate(sizes), np.concatenate(documents)

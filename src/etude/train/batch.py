@@ -1,0 +1,133 @@
+"""The batch of a training step: token ids, which tokens the loss counts, and how much each of them weighs.
+
+Nothing about the loss is implied by what a token is. A :class:`MicroBatch` states its loss mask and its weights, and
+:meth:`MicroBatch.of` is the only place that writes the mask into ``targets`` for the loss kernels.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from etude.data.tokens.coverage import IGNORE_INDEX
+from etude.device import Device
+from etude.model.dropout import Dropout
+
+Int64 = npt.NDArray[np.int64]
+Mask = npt.NDArray[np.bool_]
+Weights = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class MicroBatch:
+    """Some rows of a step's batch, on the device. Make one with :meth:`of`.
+
+    Attributes:
+        inputs: (B, T) token ids.
+        targets: (B, T) the next token, or ``IGNORE_INDEX`` where the loss mask is False.
+        num_targets: tokens that the loss counts. It is counted on the host, so that no step waits for a device.
+        keep_mask: (P, B, T, D) of dropout (:mod:`etude.model.dropout`), or None without dropout.
+        document_ids: (B, T) where attention must stay inside a document, else None.
+        weights: (B, T) fp32, how much the loss of each token counts; 0 where the loss mask is False. None: 1 each.
+        weight_sum: the sum of ``weights``; None without them.
+    """
+
+    inputs: Int[Tensor, "B T"]
+    targets: Int[Tensor, "B T"]
+    num_targets: int
+    keep_mask: Tensor | None = None
+    document_ids: Int[Tensor, "B T"] | None = None
+    weights: Float[Tensor, "B T"] | None = None
+    weight_sum: float | None = None
+
+    @classmethod
+    def of(
+        cls,
+        inputs: Int64,
+        next_tokens: Int64,
+        device: Device,
+        *,
+        loss_mask: Mask | None = None,
+        weights: Weights | None = None,
+        document_ids: Int64 | None = None,
+        keep_mask: Tensor | None = None,
+    ) -> MicroBatch:
+        """Build a micro-batch from arrays of shape (B, T) and send it to ``device``.
+
+        Args:
+            next_tokens: the token that follows each input, or ``IGNORE_INDEX`` where none does.
+            loss_mask: True where the loss counts the next token. None: everywhere.
+            weights: of the loss of each next token; one that weighs 0 is masked. None: 1 each.
+
+        Raises:
+            ValueError: a weight is negative or not finite.
+        """
+        weight_sum = None
+        if weights is not None:
+            if not (np.isfinite(weights).all() and (weights >= 0).all()):
+                raise ValueError("the weights of a loss must be finite and not negative")
+            loss_mask = weights > 0 if loss_mask is None else loss_mask & (weights > 0)
+        targets = next_tokens if loss_mask is None else np.where(loss_mask, next_tokens, IGNORE_INDEX)
+        real = targets != IGNORE_INDEX
+        if weights is not None:
+            weights = np.where(real, weights, 0).astype(np.float32)
+            weight_sum = math.fsum(weights.ravel().tolist())
+        return cls(
+            to_device(inputs, device),
+            to_device(targets, device),
+            int(real.sum()),
+            keep_mask,
+            None if document_ids is None else to_device(document_ids, device),
+            None if weights is None else to_device(weights, device),
+            weight_sum,
+        )
+
+    @property
+    def loss_mask(self) -> Bool[Tensor, "B T"]:
+        """True where the loss counts the next token."""
+        return self.targets != IGNORE_INDEX
+
+    @property
+    def total_weight(self) -> int | float:
+        """What the summed loss of the micro-batch is to be divided by, once added up over the whole batch."""
+        return self.num_targets if self.weight_sum is None else self.weight_sum
+
+    @property
+    def tensors(self) -> list[Tensor]:
+        """Every tensor of the micro-batch."""
+        every = (self.inputs, self.targets, self.document_ids, self.keep_mask, self.weights)
+        return [tensor for tensor in every if tensor is not None]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of a batch as the network reads it; tensors of shape (1, T).
+
+    ``dropout`` is the row's share of the step's, or None; ``weights`` are those of :class:`MicroBatch`.
+    """
+
+    inputs: Int[Tensor, "1 T"]
+    targets: Int[Tensor, "1 T"]
+    document_ids: Int[Tensor, "1 T"] | None = None
+    dropout: Dropout | None = None
+    weights: Float[Tensor, "1 T"] | None = None
+
+
+def total_weight(batch: Sequence[MicroBatch]) -> int | float:
+    """Return what the summed loss of these micro-batches is divided by: a number of tokens, or a sum of weights."""
+    return sum(part.total_weight for part in batch)
+
+
+def to_device(array: npt.NDArray[np.int64] | Weights, device: Device) -> Tensor:
+    """Copy an array to ``device``; to a GPU from pinned memory, without waiting for it."""
+    tensor = torch.as_tensor(array)
+    if device.kind == "cuda":
+        return tensor.pin_memory().to(device.torch, non_blocking=True)
+    return tensor.to(device.torch)

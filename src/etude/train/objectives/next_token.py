@@ -1,0 +1,187 @@
+"""Next-token prediction: every token of packed documents, or those of a scope, from the tokens before it in its row.
+
+Each rank has its own rows of a batch.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from etude.config import resolved
+from etude.data.tokens.loader import BatchLoader
+from etude.device import Device
+from etude.model.dropout import Dropout, kept_masks, kept_scale
+from etude.model.language_model import LanguageModel
+from etude.train.batch import MicroBatch, Row
+from etude.train.events import RowSource
+from etude.train.loss import summed_loss, token_losses
+from etude.train.objectives.contract import LossScope, Objective, ObjectiveKind, ObjectiveParts
+from etude.train.parallel import ALONE, Ranks
+
+NEXT_TOKEN = "next-token"
+
+
+class NextToken(Objective):
+    """Predict the tokens of packed documents that ``scope`` counts; None counts all.
+
+    Args:
+        within_documents: keep attention inside a document.
+        recompute: recompute each layer in the backward pass.
+    """
+
+    def __init__(
+        self,
+        model: LanguageModel,
+        loader: BatchLoader,
+        device: Device,
+        *,
+        num_steps: int,
+        micro_batch_rows: int,
+        scope: LossScope | None = None,
+        within_documents: bool = False,
+        dropout: float = 0.0,
+        recompute: bool = False,
+        ranks: Ranks = ALONE,
+    ) -> None:
+        self.model = model
+        self.num_steps = num_steps
+        self.tokens_per_step = loader.batch_rows * loader.context
+        self._loader = loader
+        self._device = device
+        self._scope = scope
+        self._rows = ranks.rows(loader.batch_rows)
+        self._micro_batch_rows = micro_batch_rows
+        self._within_documents = within_documents
+        self._dropout = dropout
+        self._recompute = recompute
+        self._loss: Callable[..., Tensor] = self._model_loss
+
+    def batch(self, step: int) -> list[MicroBatch]:
+        """Return this rank's micro-batches: a pure function of the loader's seed and the step."""
+        parts = []
+        for first in self._rows[:: self._micro_batch_rows]:
+            rows = min(self._micro_batch_rows, self._rows.stop - first)
+            keep_mask = self._keep_mask(step, first, rows) if self._dropout else None
+            parts.append(self._part(step, first, rows, keep_mask))
+        return parts
+
+    def loss(self, part: MicroBatch) -> Tensor:
+        """Return the cross-entropy of a micro-batch, times the weights, summed, in nats."""
+        return self._loss(part.inputs, part.targets, part.document_ids, part.keep_mask, part.weights)
+
+    def token_losses(self, logits: Tensor, row: Row) -> Tensor:
+        """Return the cross-entropy (1, T) of each token of a row in nats."""
+        return token_losses(logits, row.targets)
+
+    def row(self, part: MicroBatch, place: int) -> Row:
+        """Return row ``place`` of a micro-batch as the network reads it."""
+        here = slice(place, place + 1)
+        return Row(
+            part.inputs[here],
+            part.targets[here],
+            None if part.document_ids is None else part.document_ids[here],
+            None if part.keep_mask is None else Dropout(part.keep_mask[:, here], kept_scale(self._dropout)),
+            None if part.weights is None else part.weights[here],
+        )
+
+    def first_row(self, step: int, num_tokens: int) -> Row:
+        """Return the start of this rank's first row of ``step``, without dropout."""
+        part = self._part(step, self._rows.start, 1, None, num_tokens)
+        return Row(part.inputs, part.targets, part.document_ids, None, part.weights)
+
+    def row_sources(self, step: int) -> list[RowSource]:
+        """Return the documents that each row of the whole batch of ``step`` is of."""
+        return [RowSource(window.row, window.documents) for window in self._loader.windows_at(step - 1)]
+
+    def halve_micro_batches(self) -> int | None:
+        """Halve the rows of a micro-batch from now on; return their number, or None where it is one already."""
+        if self._micro_batch_rows == 1:
+            return None
+        self._micro_batch_rows //= 2
+        return self._micro_batch_rows
+
+    def compile(self) -> None:
+        """Have forward pass and loss compiled into one graph."""
+        self._loss = torch.compile(self._model_loss, fullgraph=True, dynamic=False)
+
+    def use_eager(self) -> None:
+        """Go back to running the model's Python as it is written."""
+        self._loss = self._model_loss
+
+    def _part(
+        self, step: int, first: int, rows: int, keep_mask: Tensor | None, num_tokens: int | None = None
+    ) -> MicroBatch:
+        """Return rows [first, first + rows) of ``step``, or the first ``num_tokens`` of each."""
+        loader, of_rows = self._loader, (step - 1, first, rows)
+        inputs, targets = (np.ascontiguousarray(array[:, :num_tokens]) for array in loader.slice(*of_rows))
+        documents = mask = weights = None
+        if self._within_documents:
+            documents = np.ascontiguousarray(loader.document_ids(*of_rows)[:, :num_tokens])
+        if self._scope is not None:
+            places = loader.target_places(*of_rows)[:, :num_tokens]
+            mask, weights = self._scope.mask(loader.part, places), self._scope.weights(loader.part, places)
+        return MicroBatch.of(
+            inputs,
+            targets,
+            self._device,
+            loss_mask=mask,
+            weights=weights,
+            document_ids=documents,
+            keep_mask=keep_mask,
+        )
+
+    def _model_loss(
+        self,
+        inputs: Tensor,
+        targets: Tensor,
+        document_ids: Tensor | None,
+        keep_mask: Tensor | None,
+        weights: Tensor | None,
+    ) -> Tensor:
+        dropout = None if keep_mask is None else Dropout(keep_mask, kept_scale(self._dropout))
+        hidden = self.model.hidden(
+            inputs, document_ids=document_ids, dropout=dropout, recompute=self._recompute
+        )
+        return summed_loss(hidden, targets, *self.model.unembedding(), token_weights=weights)
+
+    def _keep_mask(self, step: int, first_row: int, rows: int) -> Tensor:
+        shape = self.model.dropout_shape(rows, self._loader.context)
+        seed = _dropout_seed(self._loader.seed, step)
+        return kept_masks(self._dropout, seed, first_row, shape, self._device.torch)
+
+
+def next_token(parts: ObjectiveParts) -> NextToken:
+    """Build the next-token prediction of a run's training text, on the tokens of its scope."""
+    train = parts.settings.train
+    loader = BatchLoader(
+        parts.data.train,
+        context=resolved(train.context, "train.context"),
+        batch_rows=resolved(train.batch_rows, "train.batch_rows"),
+        seed=parts.settings.run.seed,
+    )
+    return NextToken(
+        parts.model,
+        loader,
+        parts.device,
+        num_steps=resolved(train.steps, "train.steps"),
+        micro_batch_rows=parts.micro_batch_rows,
+        scope=parts.scope,
+        within_documents=not parts.settings.data.cross_document_attention,
+        dropout=resolved(train.dropout, "train.dropout"),
+        recompute=train.activation_checkpointing,
+        ranks=parts.ranks,
+    )
+
+
+OBJECTIVE = ObjectiveKind(next_token)
+
+
+def _dropout_seed(seed: int, step: int) -> int:
+    """Return the 32 bits of a step's dropout."""
+    digest = hashlib.blake2b(f"dropout {seed} {step}".encode(), digest_size=4).digest()
+    return int.from_bytes(digest, "little", signed=True)

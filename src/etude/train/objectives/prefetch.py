@@ -1,0 +1,82 @@
+"""Batches made ahead of their step, and copied to the GPU, while the step before them runs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from etude.device import Device
+from etude.train.batch import MicroBatch, Row
+from etude.train.events import RowSource
+from etude.train.objectives.contract import Objective
+
+
+class Prefetched(Objective):
+    """An objective whose next batch is prefetched by another thread; everything else is the wrapped objective's.
+
+    The copies use a CUDA stream of their own. A batch stays a function of its step.
+    """
+
+    def __init__(self, objective: Objective, device: Device) -> None:
+        self.model = objective.model
+        self.num_steps, self.tokens_per_step = objective.num_steps, objective.tokens_per_step
+        self._objective = objective
+        self._copies: Any = torch.cuda.Stream(device.torch) if device.kind == "cuda" else None  # type: ignore[no-untyped-call]
+        self._worker = ThreadPoolExecutor(1)
+        self._prefetched: dict[int, Future[list[MicroBatch]]] = {}
+
+    def batch(self, step: int) -> list[MicroBatch]:
+        """Return the batch of ``step``, which is there already if the last call was for the step before."""
+        parts = (self._prefetched.pop(step, None) or self._worker.submit(self._make, step)).result()
+        if self._copies is not None:
+            current = torch.cuda.current_stream(self._copies.device)
+            current.wait_stream(self._copies)
+            for part in parts:
+                for tensor in part.tensors:
+                    tensor.record_stream(
+                        current
+                    )  # otherwise its memory is reused before the step has read it
+        self._prefetched = {step + 1: self._worker.submit(self._make, step + 1)}
+        return parts
+
+    def halve_micro_batches(self) -> int | None:
+        """Halve the wrapped objective's micro-batches and drop prefetched batches."""
+        rows = self._objective.halve_micro_batches()
+        for future in self._prefetched.values():
+            future.result()
+        self._prefetched.clear()
+        return rows
+
+    def loss(self, part: MicroBatch) -> Tensor:
+        return self._objective.loss(part)
+
+    def token_losses(self, logits: Tensor, row: Row) -> Tensor:
+        return self._objective.token_losses(logits, row)
+
+    def row(self, part: MicroBatch, place: int) -> Row:
+        return self._objective.row(part, place)
+
+    def first_row(self, step: int, num_tokens: int) -> Row:
+        return self._objective.first_row(step, num_tokens)
+
+    def row_sources(self, step: int) -> Sequence[RowSource]:
+        return self._objective.row_sources(step)
+
+    def compile(self) -> None:
+        self._objective.compile()
+
+    def use_eager(self) -> None:
+        self._objective.use_eager()
+
+    def _make(self, step: int) -> list[MicroBatch]:
+        with torch.cuda.stream(self._copies):  # does nothing with None
+            return list(self._objective.batch(step))
+
+
+def prefetched(objective: Objective, device: Device) -> Objective:
+    """Wrap ``objective`` for the loop where a GPU runs the steps. On a CPU the step itself uses all cores."""
+    return Prefetched(objective, device) if device.kind == "cuda" else objective
