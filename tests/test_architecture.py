@@ -12,6 +12,7 @@ SOURCE = Path(__file__).parent.parent / "src" / "etude"
 ORDER = [
     "errors",
     "messages",
+    "registry",
     "untrusted",
     "files",
     "settings_file",

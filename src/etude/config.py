@@ -16,10 +16,11 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import tomli_w
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from etude.errors import InputError
 from etude.messages import nearest_key
+from etude.registry import MODEL_FAMILIES, Registry
 from etude.settings_file import escape_advice, mangled_path_advice, read_toml
 from etude.untrusted import shown
 
@@ -33,6 +34,21 @@ ContextLength = Annotated[int, Field(ge=2, le=2**24)]
 ByteVocabulary = Annotated[int, Field(ge=257, le=2**24)]
 Decay = Annotated[float, Field(ge=0, lt=1)]
 Rate = Annotated[float, Field(gt=0)]
+
+
+def _registered(registry: Registry[Any], key: str) -> AfterValidator:
+    """Accept the names in ``registry`` for the setting ``key``; InputError names those there are."""
+
+    def require(name: str) -> str:
+        try:
+            registry.require(name)
+        except InputError as error:
+            raise InputError(f"setting '{key}': {error}") from None
+        return name
+
+    return AfterValidator(require)
+
+
 Names = Annotated[
     str, BeforeValidator(lambda value: ",".join(value) if isinstance(value, list | tuple) else value)
 ]
@@ -40,6 +56,7 @@ Rules = Annotated[
     tuple[str, ...], BeforeValidator(lambda value: value.split(",") if isinstance(value, str) else value)
 ]
 Delimiter = Annotated[str, Field(pattern=r'^(auto|comma|semicolon|tab|pipe|[^"\r\n])$')]
+FamilyName = Annotated[str, _registered(MODEL_FAMILIES, "model.preset")]
 _T = TypeVar("_T")
 _PATHS = ("data.sources", "run.folder", "tokenizer.kind")
 """Settings that may be paths."""
@@ -101,7 +118,8 @@ class TokenizerSettings(Section):
 class ModelSettings(Section):
     """The network. Names are Hugging Face's; ``auto`` follows from ``size``."""
 
-    preset: Literal["llama", "qwen3", "gpt2", "mlp"] = "llama"
+    preset: FamilyName = "llama"
+    """The model family: llama, qwen3, gpt2, gpt_neox, olmo2, mlp, or one that a plugin registers."""
     size: Literal["auto", "nano", "tiny", "small", "medium", "large"] = "auto"
     """The dial by parameters; see `etude train --dry-run`."""
     hidden_size: Count | Auto = "auto"

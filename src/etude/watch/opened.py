@@ -21,14 +21,15 @@ from etude.device import free_memory_bytes
 from etude.errors import InputError
 from etude.model.build import empty_model, materialise
 from etude.model.dropout import Dropout, kept_scale
-from etude.model.language_model import LanguageModel
+from etude.model.language_model import LOGITS, LanguageModel
+from etude.model.taps import Taps, every_activation
 from etude.train.checkpoint import Snapshot
 from etude.train.events import RowSource
 from etude.train.loss import token_losses
 from etude.train.optimizer import UpdateRules
 from etude.train.schedule import momentum
 from etude.train.step import MicroBatch, apply_gradient, batch_gradient, clip_factor
-from etude.watch.forward import LOGITS, Taps, activation_bytes, every_activation, run_opened
+from etude.watch.forward import activation_bytes, run_opened
 from etude.watch.names import nearest
 from etude.watch.proof import Proof
 from etude.watch.time_machine import Era, TimeMachine

@@ -15,6 +15,7 @@ from etude.data.tokens.loader import BatchLoader
 from etude.device import choose_device
 from etude.errors import InputError
 from etude.files import read_object
+from etude.model.families import family_named
 from etude.model.folder import load_model_folder
 from etude.model.language_model import LanguageModel
 from etude.places import cache_folder
@@ -73,7 +74,7 @@ def gather(path: Path) -> Evidence:
 def _settings(run: RunFolder) -> Settings:
     """Those of the run, in which nothing that a rule asks for is ``"auto"``."""
     settings = load_settings(run.settings_file)
-    for key in _RESOLVED + (_RESOLVED_SHAPE if settings.model.preset != "mlp" else ()):
+    for key in _RESOLVED + (_RESOLVED_SHAPE if family_named(settings.model.preset).has_attention else ()):
         if get_value(settings, key) == "auto":
             raise InputError(
                 f"{run.settings_file} is damaged ({key} is not resolved): restore it or judge another run"

@@ -1,0 +1,182 @@
+"""Named things that people choose from: the built-in ones, and those that a plugin registers.
+
+A plugin is a Python module that registers something when it is imported. Two ways lead to it:
+
+- ``ETUDE_PLUGINS``: names of modules, or paths that end in ``.py``, with commas between;
+- an installed package with an entry point in the group ``etude.plugins``.
+
+Plugins are imported when a name is not built in, or when all names are listed: a process that uses built-in things
+only pays nothing. Processes that Etude starts (ranks, workers) inherit the variable. A run folder cannot name a plugin:
+it may come from a stranger, and opening it must not run code.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import os
+import sys
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from threading import RLock
+from typing import Any, Generic, TypeVar
+
+from etude.errors import InputError
+from etude.messages import nearest_key
+
+T = TypeVar("T")
+VARIABLE = "ETUDE_PLUGINS"
+ENTRY_POINTS = "etude.plugins"
+_LONGEST_NAME = 60
+"""Characters of an unknown name that a message shows."""
+_loading = RLock()
+_loaded = False
+
+
+class Registry(Generic[T]):
+    """Things of one kind, by name. Built-in ones are imported when they are first used.
+
+    Args:
+        kind: what one of them is called in messages, such as ``update rule``.
+        builtin: the place of each built-in one, as ``module:attribute``.
+        check: the place of a function that raises InputError for a thing that is incomplete.
+    """
+
+    def __init__(self, kind: str, builtin: Mapping[str, str], check: str) -> None:
+        self.kind = kind
+        self._builtin, self._check = dict(builtin), check
+        self._known: dict[str, T] = {}
+
+    def register(self, name: str, thing: T) -> None:
+        """Add ``thing`` under ``name``, once it has been checked.
+
+        Raises:
+            InputError: it is incomplete, or the name is taken.
+        """
+        if name in self._builtin or self._known.get(name, thing) is not thing:
+            raise InputError(
+                f"the name {_shown(name)} is taken by another {self.kind}: choose one of its own"
+            )
+        self._known[name] = thing  # the check may ask for it by name
+        try:
+            _at(self._check)(thing)
+        except InputError:
+            del self._known[name]
+            raise
+
+    def get(self, name: str) -> T:
+        """Return what is registered under ``name``.
+
+        Raises:
+            InputError: nothing is; the message has the names there are, and the nearest.
+        """
+        self.require(name)
+        if name not in self._known:
+            self._known[name] = _at(self._builtin[name])
+        return self._known[name]
+
+    def require(self, name: str) -> None:
+        """Raise InputError unless ``name`` is known; a built-in thing is not imported for it."""
+        if name in self._known or name in self._builtin or name in self.names():
+            return
+        names = self.names()
+        nearest = nearest_key(name, names)
+        meant = "" if nearest is None else f"did you mean '{nearest}'? "
+        raise InputError(
+            f"there is no {self.kind} {_shown(name)}: {meant}choose {_either(names)}, "
+            f"or name the module that registers another in {VARIABLE}"
+        )
+
+    def names(self) -> list[str]:
+        """Return every name, the built-in ones first. Loads the plugins."""
+        load_plugins()
+        return [*self._builtin, *(name for name in self._known if name not in self._builtin)]
+
+
+def load_plugins() -> None:
+    """Import every plugin, once in a process.
+
+    Raises:
+        InputError: a plugin cannot be imported, or what it registers is refused.
+    """
+    from importlib.metadata import entry_points  # seldom needed, and slow to import
+
+    global _loaded
+    with _loading:
+        if _loaded:
+            return
+        _loaded = True  # a plugin may ask for names while it is imported
+        try:
+            for place in filter(None, map(str.strip, os.environ.get(VARIABLE, "").split(","))):
+                _load(f"{place!r}, which {VARIABLE} names,", partial(_import, place))
+            for point in entry_points(group=ENTRY_POINTS):
+                _load(f"{point.value!r}, an entry point of {ENTRY_POINTS},", point.load)
+        except InputError:
+            _loaded = False
+            raise
+
+
+def _load(what: str, load: Callable[[], Any]) -> None:
+    try:
+        load()
+    except InputError as error:
+        raise InputError(f"the plugin {what} is refused: {error}") from None
+    except Exception as error:  # a stranger's module may raise anything
+        said = " ".join(f"{type(error).__name__}: {error}".split())
+        raise InputError(
+            f"the plugin {what} cannot be imported ({said}): mend it, or leave it out"
+        ) from error
+
+
+def _import(place: str) -> None:
+    if not place.endswith(".py"):
+        importlib.import_module(place)
+        return
+    path = Path(place).expanduser()
+    name = path.stem
+    if name in sys.modules:
+        return
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None  # it ends in .py
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
+
+
+def _at(place: str) -> Any:
+    module, _, attribute = place.partition(":")
+    return getattr(importlib.import_module(module), attribute)
+
+
+def _shown(name: str) -> str:
+    """Return the name on one short line, whatever characters it has."""
+    return repr(name[:_LONGEST_NAME])
+
+
+def _either(names: list[str]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} or {names[-1]}"
+
+
+UPDATE_RULES: Registry[Any] = Registry(
+    "update rule",
+    {"muon": "etude.train.rules.muon:RULE", "adamw": "etude.train.rules.adamw:RULE"},
+    "etude.train.rules.trial:require_complete",
+)
+"""What ``train.optimizer`` may name: an :class:`etude.train.rules.UpdateRule` each."""
+
+MODEL_FAMILIES: Registry[Any] = Registry(
+    "model family",
+    {
+        name: f"etude.model.families.{name}:FAMILY"
+        for name in ("llama", "qwen3", "gpt2", "mlp", "gpt_neox", "olmo2")
+    },
+    "etude.model.families.trial:require_complete",
+)
+"""What ``model.preset`` and the ``model_type`` of a config.json may name: an
+:class:`etude.model.families.Family` each."""
