@@ -15,7 +15,7 @@ from pathlib import Path
 
 import torch
 
-from etude.data.tokens.vocabulary import pattern_for, train_bpe
+from etude.data.tokens.vocabulary import train_bpe
 from etude.evaluate.blimp import BlimpMean, by_phenomenon, covered, measure_blimp, read_blimp, words_in
 from etude.evaluate.network_answerer import ModelAnswerer
 from etude.evaluate.word_coverage import known_words
@@ -26,7 +26,7 @@ from etude.train.load import load_trained
 
 def uniform(text: str) -> ModelAnswerer:
     """A small network whose logits are all equal, with a vocabulary of 2,048 tokens of `text`."""
-    tokenizer = train_bpe([text], 2048, pattern_for("llama"))
+    tokenizer = train_bpe([text], 2048, "llama3")
     config = preset(
         "llama", vocab_size=tokenizer.vocab_size, hidden_size=16, num_attention_heads=2, num_hidden_layers=1,
         max_position_embeddings=128,

@@ -292,7 +292,12 @@ def prepared(
                 begun.setdefault(stage, time.perf_counter() - begin)
 
             data = prepare(
-                settings.data, settings.tokenizer, family="llama", seed=1, cache=Path(cache), progress=tell
+                settings.data,
+                settings.tokenizer,
+                family_pattern="llama3",
+                seed=1,
+                cache=Path(cache),
+                progress=tell,
             )
             seconds = time.perf_counter() - begin
             parts = (data.train, data.validation)

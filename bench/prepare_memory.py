@@ -120,11 +120,16 @@ def measure(folder: str, workers: int | None, results: Any) -> None:
         stages.setdefault(stage, round(time.perf_counter() - began, 1))
 
     kept = prepare(
-        data, TokenizerSettings(), family="llama", seed=1, cache=Path(folder) / "cache", progress=tell
+        data,
+        TokenizerSettings(),
+        family_pattern="llama3",
+        seed=1,
+        cache=Path(folder) / "cache",
+        progress=tell,
     )
     seconds = time.perf_counter() - began
     again = time.perf_counter()
-    prepare(data, TokenizerSettings(), family="llama", seed=1, cache=Path(folder) / "cache")
+    prepare(data, TokenizerSettings(), family_pattern="llama3", seed=1, cache=Path(folder) / "cache")
     facts = kept.report.as_json()
     results.put(
         {

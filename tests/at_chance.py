@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 import torch
 
 from etude.data.tokens.tokenizer import EtudeTokenizer
-from etude.data.tokens.vocabulary import pattern_for, train_bpe
+from etude.data.tokens.vocabulary import train_bpe
 from etude.evaluate.answerers import CountingAnswerer
 from etude.evaluate.items import Probe
 from etude.evaluate.network_answerer import ModelAnswerer
@@ -18,7 +18,7 @@ from networks import make_config, make_network
 
 def uniform(texts: Sequence[str]) -> ModelAnswerer:
     """A network all of whose logits are equal, with a tokenizer of the texts that knows many of their words."""
-    tokenizer: EtudeTokenizer = train_bpe(texts, 700, pattern_for("llama"))
+    tokenizer: EtudeTokenizer = train_bpe(texts, 700, "llama3")
     config = make_config("llama", vocab_size=tokenizer.vocab_size, hidden_size=16, num_hidden_layers=1)
     model = make_network(config, 0)
     with torch.no_grad():

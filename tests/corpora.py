@@ -35,4 +35,6 @@ def prepared(
 ) -> PreparedData:
     """Prepare one source."""
     settings = DataSettings(sources=(str(source),), **data)
-    return prepare(settings, TokenizerSettings(**(tokenizer or {})), family="llama", seed=seed, cache=cache)
+    return prepare(
+        settings, TokenizerSettings(**(tokenizer or {})), family_pattern="llama3", seed=seed, cache=cache
+    )

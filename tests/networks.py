@@ -14,6 +14,7 @@ from torch import Tensor
 from etude.model.build import build_model
 from etude.model.config import ModelConfig, preset
 from etude.model.language_model import LanguageModel
+from etude.model.rope import RopeScaling
 
 VOCAB = 61
 ALPHABET: Any = SimpleNamespace(
@@ -30,6 +31,20 @@ TRANSFORMERS: dict[str, dict[str, Any]] = {
     "qwen3-tied-bias": {"preset": "qwen3", "tie_word_embeddings": True, "attention_bias": True},
     "gpt2": {"preset": "gpt2"},
     "gpt2-untied": {"preset": "gpt2", "tie_word_embeddings": False, "intermediate_size": 40},
+    "llama-linear-positions": {
+        "preset": "llama",
+        "rope_scaling": RopeScaling(rope_type="linear", factor=4.0),
+    },
+    "llama-llama3-positions": {
+        "preset": "llama",
+        "rope_scaling": RopeScaling(
+            rope_type="llama3", factor=8.0, high_freq_factor=4.0, original_max_position_embeddings=24
+        ),
+    },
+    "gpt_neox": {"preset": "gpt_neox", "partial_rotary_factor": 0.5},
+    "gpt_neox-sequential": {"preset": "gpt_neox", "parallel_residual": False, "attention_bias": False},
+    "olmo2": {"preset": "olmo2", "num_key_value_heads": 2},
+    "olmo2-bias": {"preset": "olmo2", "attention_bias": True, "tie_word_embeddings": True},
 }
 WINDOWS: dict[str, dict[str, Any]] = {
     "mlp": {"preset": "mlp"},

@@ -80,7 +80,7 @@ def require_pushes_to_be_gradients(layer: LayerInStep, inputs: Iterable[int], ro
     Returns what was allowed in all, as a share of the gradients.
     """
     allowed, gradients = 0.0, 0.0
-    for unit in range(len(layer.opened.gradients[f"{layer.wiring.gate}.weight"])):
+    for unit in range(len(layer.opened.gradients[f"{layer.node_layer.gate}.weight"])):
         for number in inputs:
             tug = layer.tug_of_war(unit, number)
             may = rounding * float((tug.inputs.abs() * tug.rounded).sum())

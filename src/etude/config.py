@@ -20,7 +20,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from etude.errors import InputError
 from etude.messages import suggest_key
-from etude.registry import UPDATE_RULES
+from etude.registry import MODEL_FAMILIES, OBJECTIVES, UPDATE_RULES, Registry
 from etude.settings_file import escape_advice, mangled_path_advice, read_toml
 from etude.untrusted import shown
 
@@ -36,6 +36,19 @@ Decay = Annotated[float, Field(ge=0, lt=1)]
 Rate = Annotated[float, Field(gt=0)]
 
 
+def _registered(registry: Registry[Any], key: str) -> AfterValidator:
+    """Accept the names in ``registry`` for the setting ``key``; InputError names those there are."""
+
+    def require(name: str) -> str:
+        try:
+            registry.require(name)
+        except InputError as error:
+            raise InputError(f"setting '{key}': {error}") from None
+        return name
+
+    return AfterValidator(require)
+
+
 def _joined(value: Any) -> Any:
     """Return a list of names as one string; anything else as it is, for the validation that follows to judge."""
     is_names = isinstance(value, list | tuple) and all(isinstance(name, str) for name in value)
@@ -47,18 +60,9 @@ Rules = Annotated[
     tuple[str, ...], BeforeValidator(lambda value: value.split(",") if isinstance(value, str) else value)
 ]
 Delimiter = Annotated[str, Field(pattern=r'^(auto|comma|semicolon|tab|pipe|[^"\r\n])$')]
-
-
-def _update_rule(name: str) -> str:
-    """Return ``name``; InputError, which names the rules there are, if it is none of them."""
-    try:
-        UPDATE_RULES.require(name)
-    except InputError as error:
-        raise InputError(f"setting 'train.optimizer': {error}") from None
-    return name
-
-
-UpdateRuleName = Annotated[str, AfterValidator(_update_rule)]
+FamilyName = Annotated[str, _registered(MODEL_FAMILIES, "model.preset")]
+ObjectiveName = Annotated[str, _registered(OBJECTIVES, "train.objective")]
+UpdateRuleName = Annotated[str, _registered(UPDATE_RULES, "train.optimizer")]
 _T = TypeVar("_T")
 _PATHS = ("data.sources", "run.folder", "tokenizer.kind")
 """Settings that may be paths."""
@@ -120,7 +124,8 @@ class TokenizerSettings(Section):
 class ModelSettings(Section):
     """The network. Names are Hugging Face's; ``auto`` follows from ``size``."""
 
-    preset: Literal["llama", "qwen3", "gpt2", "mlp"] = "llama"
+    preset: FamilyName = "llama"
+    """The model family: llama, qwen3, gpt2, gpt_neox, olmo2, mlp, or one that a plugin registers."""
     size: Literal["auto", "nano", "tiny", "small", "medium", "large"] = "auto"
     """The dial by parameters; see `etude train --dry-run`."""
     hidden_size: Count | Auto = "auto"
@@ -138,7 +143,7 @@ class ModelSettings(Section):
 class TrainSettings(Section):
     """The update step and the loop around it."""
 
-    objective: str = "next-token"
+    objective: ObjectiveName = "next-token"
     """What is learned: next-token (every token), or answer-only (only what follows ``answer_separator``)."""
     answer_separator: Annotated[str, Field(min_length=1)] = "="
     """What stands before the answer in every document, where its loss alone is trained (answer-only)."""

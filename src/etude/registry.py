@@ -58,8 +58,12 @@ class Registry(Generic[T]):
             raise InputError(
                 f"the name {_shown(name)} is taken by another {self.kind}: choose one of its own"
             )
-        _at(self._check)(thing)
-        self._known[name] = thing
+        self._known[name] = thing  # the check may ask for it by name
+        try:
+            _at(self._check)(thing)
+        except InputError:
+            del self._known[name]
+            raise
 
     def get(self, name: str) -> T:
         """Return what is registered under ``name``.
@@ -175,3 +179,14 @@ OBJECTIVES: Registry[Any] = Registry(
     "etude.train.objectives.contract:require_kind",
 )
 """What ``train.objective`` may name: an :class:`etude.train.objectives.ObjectiveKind` each."""
+
+MODEL_FAMILIES: Registry[Any] = Registry(
+    "model family",
+    {
+        name: f"etude.model.families.{name}:FAMILY"
+        for name in ("llama", "qwen3", "gpt2", "mlp", "gpt_neox", "olmo2")
+    },
+    "etude.model.families.trial:require_complete",
+)
+"""What ``model.preset`` and the ``model_type`` of a config.json may name: an
+:class:`etude.model.families.Family` each."""

@@ -34,7 +34,7 @@ def test_the_seed_decides_the_order_and_bytes_the_length() -> None:
 
 def test_the_recipe_asks_for_what_it_showed_and_for_what_it_did_not(tmp_path: Path) -> None:
     settings = load_settings(recipe_file("grokking"))
-    data = prepare(settings.data, settings.tokenizer, family="llama", seed=1, cache=tmp_path)
+    data = prepare(settings.data, settings.tokenizer, family_pattern="llama3", seed=1, cache=tmp_path)
     shown = {one.decode() for one in data.documents("train")}
     held_out = {one.decode() for one in data.documents("validation")}
     assert shown.isdisjoint(held_out)

@@ -147,7 +147,7 @@ def test_the_family_decides_the_pattern(text: Path, tmp_path: Path) -> None:
     def print_of(family: str, pattern: str) -> str:
         settings = TokenizerSettings(pattern=pattern)  # type: ignore[arg-type]
         data = DataSettings(sources=(str(text),))
-        return prepare(data, settings, family=family, seed=1, cache=tmp_path / "cache").fingerprint
+        return prepare(data, settings, family_pattern=family, seed=1, cache=tmp_path / "cache").fingerprint
 
     assert print_of("llama", "auto") == print_of("gpt2", "llama3")
     assert print_of("llama", "auto") != print_of("gpt2", "auto")
@@ -245,7 +245,7 @@ def test_an_interrupted_preparation_leaves_nothing_half_made(
 
     settings = DataSettings(sources=(str(tmp_path / "text"),)), TokenizerSettings()
     with pytest.raises(error):
-        prepare(*settings, family="llama", seed=1, cache=cache, progress=stop)
+        prepare(*settings, family_pattern="llama3", seed=1, cache=cache, progress=stop)
     left = [
         path.relative_to(cache).parts
         for path in cache.rglob("*")
@@ -254,7 +254,7 @@ def test_an_interrupted_preparation_leaves_nothing_half_made(
     assert all(parts[0] == "corpus" and not parts[1].startswith(".") for parts in left)
     if stage in {"read", "check split"}:
         assert not left
-    assert prepare(*settings, family="llama", seed=1, cache=cache).train.num_tokens > 0
+    assert prepare(*settings, family_pattern="llama3", seed=1, cache=cache).train.num_tokens > 0
 
 
 def test_what_killed_preparations_left_is_removed(text: Path, tmp_path: Path) -> None:
@@ -296,7 +296,7 @@ def test_several_sources_and_their_names(tmp_path: Path) -> None:
         "".join(json.dumps({"text": line(random.Random(n))}) + "\n" for n in range(500, 530))
     )
     settings = DataSettings(sources=(str(tmp_path / "text"), str(tmp_path / "rows.jsonl")))
-    data = prepare(settings, TokenizerSettings(), family="llama", seed=1, cache=tmp_path / "cache")
+    data = prepare(settings, TokenizerSettings(), family_pattern="llama3", seed=1, cache=tmp_path / "cache")
     names = [data.train.document_of(int(place)) for place in data.train.documents[:-1]]
     assert f"{tmp_path}/text/1-0003.txt" in names
     assert any(name.startswith(f"{tmp_path}/rows.jsonl:") for name in names)

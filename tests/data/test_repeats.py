@@ -34,7 +34,7 @@ def test_the_same_bytes_for_the_same_seed() -> None:
 
 def test_the_recipe_reads_it_document_by_document(tmp_path: Path) -> None:
     settings = load_settings(recipe_file("induction"), ["data.max_bytes=20000"])
-    data = prepare(settings.data, settings.tokenizer, family="llama", seed=1, cache=tmp_path)
+    data = prepare(settings.data, settings.tokenizer, family_pattern="llama3", seed=1, cache=tmp_path)
     texts = [one.decode() for one in data.documents("train")]
     assert all(text[: len(text) // 2] == text[len(text) // 2 :] for text in texts)
     held_out = {one.decode() for one in data.documents("validation")}

@@ -17,7 +17,7 @@ from etude.data.prepare import prepare
 from etude.places import cache_folder
 
 settings = load_settings(values={"data.sources": ("builtin:primer",), "data.max_bytes": 9_000_000, "data.workers": 2})
-prepare(settings.data, settings.tokenizer, family="llama", seed=0, cache=cache_folder())
+prepare(settings.data, settings.tokenizer, family_pattern="llama3", seed=0, cache=cache_folder())
 """
 
 

@@ -21,7 +21,7 @@ from typer.testing import CliRunner
 
 from etude.cli.emergence import emergence as command
 from etude.config import load_settings, to_toml
-from etude.data.tokens.vocabulary import pattern_for, train_bpe
+from etude.data.tokens.vocabulary import train_bpe
 from etude.emergence.command import emergence
 from etude.emergence.curves import Curve
 from etude.emergence.simulated import Truth, study
@@ -371,7 +371,7 @@ def test_one_point_is_a_page_too(tmp_path: Path) -> None:
 def test_a_network_that_was_trained(tmp_path: Path) -> None:
     """What a small network really scored while it learned, through the command line's own function."""
     texts = ["The sun is warm", "The sky is red"]
-    tokenizer = train_bpe(texts * 4, 270, pattern_for("llama"))
+    tokenizer = train_bpe(texts * 4, 270, "llama3")
     model = make_network(make_config("llama", vocab_size=tokenizer.vocab_size), 1)
     ids = torch.tensor([[id for text in texts for id in (tokenizer.eos_id, *tokenizer.encode(text))]])
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)

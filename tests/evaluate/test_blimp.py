@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from etude.data.tokens.tokenizer import EtudeTokenizer
-from etude.data.tokens.vocabulary import pattern_for, train_bpe
+from etude.data.tokens.vocabulary import train_bpe
 from etude.errors import InputError
 from etude.evaluate.answerers import CountingAnswerer, ItemScore
 from etude.evaluate.blimp import (
@@ -39,7 +39,7 @@ REAL = Path(os.environ.get("ETUDE_TEST_DATA", BESIDE)) / "blimp.zip"
 
 @pytest.fixture(scope="module")
 def tokenizer() -> EtudeTokenizer:
-    return train_bpe([" ".join(pair) for one in OURS for pair in one.pairs] * 2, 290, pattern_for("llama"))
+    return train_bpe([" ".join(pair) for one in OURS for pair in one.pairs] * 2, 290, "llama3")
 
 
 def uniform(vocab_size: int) -> LanguageModel:
@@ -184,7 +184,7 @@ def test_the_real_pairs() -> None:
     assert {len(one.pairs) for one in paradigms} == {1000}
     assert len({one.phenomenon for one in paradigms}) == 13
     few = [Paradigm(one.name, one.phenomenon, one.pairs[:4]) for one in paradigms]
-    tokenizer = train_bpe([good for one in few for good, _ in one.pairs], 400, pattern_for("llama"))
+    tokenizer = train_bpe([good for one in few for good, _ in one.pairs], 400, "llama3")
     results = measure_blimp(few, ModelAnswerer(uniform(tokenizer.vocab_size), tokenizer, batch_size=64))
     assert {one.per_token.accuracy.value for one in results} == {0.5}
     assert by_phenomenon(few, results)["all"].library > 0.6

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from etude.data.tokens.tokenizer import EtudeTokenizer
-from etude.data.tokens.vocabulary import pattern_for, train_bpe
+from etude.data.tokens.vocabulary import train_bpe
 from etude.errors import InputError
 from etude.evaluate.answerers import CountingAnswerer, ItemScore
 from etude.evaluate.items import Candidate, Item, Probe, choice
@@ -31,7 +31,7 @@ ITEMS = (
 
 @pytest.fixture(scope="module")
 def tokenizer() -> EtudeTokenizer:
-    return train_bpe(["one two three Ann Ben gives the ball. " * 4], 280, pattern_for("llama"))
+    return train_bpe(["one two three Ann Ben gives the ball. " * 4], 280, "llama3")
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from etude.data.tokens.vocabulary import pattern_for, train_bpe
+from etude.data.tokens.vocabulary import train_bpe
 from etude.errors import InputError
 from etude.evaluate.answerers import CountingAnswerer
 from etude.evaluate.items import Probe, choice
@@ -28,7 +28,7 @@ WHERE = Where(3, 16, 4096, 1.5e9, 12345, 2.5, "own 1", "abc123")
 
 def results() -> list[ProbeResult]:
     """Of a small network, counts of the text, and other random weights; one probe with open answers, one item alone."""
-    tokenizer = train_bpe([TEXT * 4], 280, pattern_for("llama"))
+    tokenizer = train_bpe([TEXT * 4], 280, "llama3")
     config = make_config("llama", vocab_size=tokenizer.vocab_size, max_position_embeddings=64)
     answerers = (
         ModelAnswerer(make_network(config, 2), tokenizer),

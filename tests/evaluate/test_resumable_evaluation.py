@@ -11,7 +11,7 @@ import torch
 
 from corpora import prepared, write_documents
 from etude.data.primer.generator import documents
-from etude.data.tokens.vocabulary import pattern_for, train_bpe
+from etude.data.tokens.vocabulary import train_bpe
 from etude.device import available_cores
 from etude.errors import InputError
 from etude.evaluate import resumable_evaluation
@@ -32,7 +32,7 @@ ITEMS = [choice(f"{name}: ", "The fox", "An owl", "Nobody at all") for name, _ i
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     work = tmp_path_factory.mktemp("model")
-    tokenizer = train_bpe([text for _, text in TEXTS], 300, pattern_for("llama"))
+    tokenizer = train_bpe([text for _, text in TEXTS], 300, "llama3")
     config = make_config("llama", vocab_size=tokenizer.vocab_size, max_position_embeddings=64)
     tokenizer.save(work / "tokenizer")
     save_model_folder(work / "model", make_network(config, 2), config, work / "tokenizer")

@@ -14,7 +14,7 @@ import torch
 from etude.data.primer.generator import documents
 from etude.data.tokens.parts import TokenPart
 from etude.data.tokens.tokenizer import EtudeTokenizer
-from etude.data.tokens.vocabulary import pattern_for, train_bpe, train_char
+from etude.data.tokens.vocabulary import train_bpe, train_char
 from etude.errors import InputError
 from etude.evaluate.clustered import REPLICATES, CalibrationSums, RatioSums
 from etude.evaluate.statistics import mean
@@ -29,7 +29,7 @@ TEXTS = [(f"story {at}", one.text[:700]) for at, one in enumerate(documents(3, 6
 
 @pytest.fixture(scope="module")
 def tokenizer() -> EtudeTokenizer:
-    return train_bpe([text for _, text in TEXTS], 300, pattern_for("llama"))
+    return train_bpe([text for _, text in TEXTS], 300, "llama3")
 
 
 @pytest.fixture(scope="module")
@@ -156,7 +156,7 @@ def test_one_document_has_no_interval_and_no_text_no_measure(
 def test_tokens_of_another_text_are_refused(network: LanguageModel) -> None:
     from tokenizers import normalizers
 
-    rewriting = train_bpe([text for _, text in TEXTS], 300, pattern_for("llama"))
+    rewriting = train_bpe([text for _, text in TEXTS], 300, "llama3")
     rewriting.backend.normalizer = normalizers.Lowercase()
     with pytest.raises(AssertionError, match=r"document the second: .* from character 3") as caught:
         measure_text(network, rewriting, [("the first", "all small"), ("the second", "abcD")])

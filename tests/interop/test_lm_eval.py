@@ -17,7 +17,7 @@ import pytest
 import torch
 
 from etude.data.primer.generator import documents
-from etude.data.tokens.vocabulary import pattern_for, train_bpe, train_char
+from etude.data.tokens.vocabulary import train_bpe, train_char
 from etude.errors import InputError
 from etude.evaluate.blimp import Paradigm, measure_blimp
 from etude.evaluate.network_answerer import ModelAnswerer
@@ -40,9 +40,7 @@ ISLAND = Paradigm("adjunct_island", "island_effects", OURS[1].pairs + OURS[2].pa
 def folders(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two model folders of one tokenizer: `model` with random weights, `uniform` with uniform logits."""
     work = tmp_path_factory.mktemp("models")
-    tokenizer = (
-        train_bpe(STORIES, 500, pattern_for("llama")) if request.param == "bpe" else train_char(STORIES)
-    )
+    tokenizer = train_bpe(STORIES, 500, "llama3") if request.param == "bpe" else train_char(STORIES)
     tokenizer.save(work / "tokenizer")
     for name in ("model", "uniform"):
         special = {"eos_token_id": tokenizer.eos_id, "bos_token_id": tokenizer.eos_id}

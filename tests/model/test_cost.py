@@ -16,7 +16,6 @@ from etude.model.cost import (
     count_parameters,
     forward_flops_per_token,
     hidden_matrix_parameters,
-    kept_per_layer,
     kept_per_token,
     training_flops_per_token,
     training_memory,
@@ -117,7 +116,7 @@ def test_what_one_layer_keeps(name: str) -> None:
     """Which counts once when layers are recomputed: the one that is gone back through."""
     fewer, more = (make_config(name, num_hidden_layers=layers) for layers in (2, 3))
     found = kept_bytes(make_network(more), 3, 40) - kept_bytes(make_network(fewer), 3, 40)
-    assert found == pytest.approx(4 * 3 * 40 * kept_per_layer(more), rel=0.01)
+    assert found == pytest.approx(4 * 3 * 40 * more.family.cost.kept_per_layer(more), rel=0.01)
     memory = training_memory(more, batch_size=3, context=40, recompute=True)
     assert memory.activations == 4 * 3 * 40 * kept_per_token(more, recompute=True) + found - 4 * 3 * 40 * 32
 

@@ -18,7 +18,6 @@ from safetensors.torch import load_file, save_file
 
 from etude.errors import EtudeError, InputError
 from etude.model.folder import load_config, load_model_folder, save_model_folder
-from etude.model.gpt2_names import from_gpt2_state, to_gpt2_state
 from networks import EVERY, make_config, make_network, make_tokens
 
 
@@ -62,14 +61,16 @@ def test_a_plain_card_counts_the_parameters(tmp_path: Path) -> None:
     assert f"{count:,} parameters" in (tmp_path / "README.md").read_text()
 
 
-def test_gpt2_names_there_and_back() -> None:
-    for name in ("gpt2", "gpt2-untied"):
-        state = make_network(make_config(name)).state_dict()
-        saved = to_gpt2_state(state, 3)
-        back = from_gpt2_state(saved, 3)
-        assert back.keys() == state.keys()
-        assert all(torch.equal(back[key], state[key]) for key in state)
-        assert sum(t.numel() for t in saved.values()) == sum(t.numel() for t in state.values())
+@pytest.mark.parametrize("name", EVERY)
+def test_names_of_tensors_there_and_back(name: str) -> None:
+    config = make_config(name)
+    state = make_network(config).state_dict()
+    saved = config.family.to_saved(state, config)
+    back = config.family.from_saved(saved, config)
+    assert back.keys() == state.keys()
+    assert all(torch.equal(back[key], state[key]) for key in state)
+    assert sum(t.numel() for t in saved.values()) == sum(t.numel() for t in state.values())
+    assert all(config.family.parameter_name(key) == key for key in saved)
 
 
 def test_old_gpt2_files_without_prefix_and_with_masks(tmp_path: Path) -> None:

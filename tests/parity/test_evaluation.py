@@ -13,7 +13,7 @@ import torch
 
 from etude.data.primer.generator import documents
 from etude.data.tokens.tokenizer import EtudeTokenizer
-from etude.data.tokens.vocabulary import pattern_for, train_bpe, train_char
+from etude.data.tokens.vocabulary import train_bpe, train_char
 from etude.evaluate.items import Candidate, Item, Probe, choice
 from etude.evaluate.network_answerer import ModelAnswerer
 from etude.evaluate.results import measure
@@ -29,8 +29,8 @@ TEXTS = [one.text[:500] for one in documents(5, 5_000)] + ["Ünïcödé 🦊, na
 CONTEXT = 256
 VOCABULARIES: dict[str, Callable[[], EtudeTokenizer]] = {
     "char": lambda: train_char(TEXTS[:-2]),
-    "bpe": lambda: train_bpe(TEXTS, 600, pattern_for("llama")),
-    "bytes": lambda: train_bpe(TEXTS, 257, pattern_for("llama")),
+    "bpe": lambda: train_bpe(TEXTS, 600, "llama3"),
+    "bytes": lambda: train_bpe(TEXTS, 257, "llama3"),
 }
 
 

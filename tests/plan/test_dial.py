@@ -10,7 +10,8 @@ from etude.config import Settings, get_value, known_keys, with_values
 from etude.device import Device
 from etude.errors import InputError
 from etude.model.build import empty_model
-from etude.plan.dial import MAX_EPOCHS, UNUSED_BY_MLP, Facts, resolve
+from etude.model.families import family_named
+from etude.plan.dial import MAX_EPOCHS, Facts, resolve
 from etude.plan.sizes import SIZES
 
 CPU = Device("cpu", "fp32", 2)
@@ -92,7 +93,7 @@ def test_every_auto_becomes_a_value_with_a_reason(size: str, preset: str, tokens
     asked = with_values(Settings(), {"model.size": size, "model.preset": preset})
     resolution = resolve(asked, Facts(tokens, vocab, 0), CPU)
     left = {key for key in known_keys() if get_value(resolution.settings, key) == "auto"}
-    unused = {f"model.{key}" for key in UNUSED_BY_MLP} if preset == "mlp" else set()
+    unused = {f"model.{key}" for key in family_named(preset).unused_settings}
     assert left == OUTSIDE | {"device.compile"} | unused
     changed = {k for k in known_keys() if get_value(asked, k) != get_value(resolution.settings, k)}
     assert changed <= set(resolution.reasons)

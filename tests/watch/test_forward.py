@@ -6,7 +6,9 @@ import pytest
 import torch
 
 from etude.model.dropout import Dropout, kept_masks, kept_scale
-from etude.watch.forward import LOGITS, Taps, activation_names, entropy, layers_of, run_opened
+from etude.model.language_model import LOGITS
+from etude.model.taps import Taps
+from etude.watch.forward import activation_names, entropy, layers_of, run_opened
 from networks import EVERY, make_config, make_network, make_tokens
 
 

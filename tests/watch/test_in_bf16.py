@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from etude.watch.forward import LOGITS
+from etude.model.language_model import LOGITS
 from etude.watch.layer_in_step import LayerInStep
 from etude.watch.opened_step import open_step
 from etude.watch.values import step_values, token_values
@@ -33,7 +33,7 @@ def layer(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
 
 def test_the_sum_of_what_was_read_is_rounded_once(layer: LayerInStep) -> None:
-    kept = layer.opened.model.get_parameter(f"{layer.wiring.gate}.weight").detach()
+    kept = layer.opened.model.get_parameter(f"{layer.node_layer.gate}.weight").detach()
     for unit, row, position in PLACES:
         found = layer.sum(unit, row, position)
         for one in (found.gate, found.up):
@@ -51,7 +51,9 @@ def test_the_error_is_rounded_once_at_the_activation_and_twice_at_the_sum(layer:
     for place in PLACES:
         error = layer.error(*place)
         total = float((error.outgoing * error.arriving).sum())
-        roundings = 2 if layer.wiring.layer == "model" else 1  # dropout, which there comes after the product
+        roundings = (
+            2 if layer.node_layer.path == "model" else 1
+        )  # dropout, which there comes after the product
         assert abs(total - error.at_activation) <= roundings * ROUNDING * abs(error.at_activation)
         off = abs(error.at_activation * error.slope - error.at_sum)
         # The slope of tanh, 1 - y^2, is made of its rounded value y.

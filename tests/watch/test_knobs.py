@@ -8,8 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from etude.errors import InputError
+from etude.model.language_model import LOGITS
+from etude.model.taps import Taps
 from etude.train.checksum import checksum
-from etude.watch.forward import LOGITS, Taps, run_opened
+from etude.watch.forward import run_opened
 from etude.watch.knobs import Knob, compare, parse_knob, turn
 from networks import ALPHABET, EVERY, make_config, make_network, make_tokens
 

@@ -52,7 +52,7 @@ def test_the_error_comes_through_the_outgoing_weights(
     error = layer.error(unit, row, position)
     terms = error.outgoing.double() * error.arriving.double()
     # Over a whole vocabulary few terms are large, and the many small ones are rounded against their sum.
-    times = max(6, len(terms) / 2) if layer.wiring.layer == "model" else 6
+    times = max(6, len(terms) / 2) if layer.node_layer.path == "model" else 6
     allowed = times * 2**-23 * float(terms.abs().sum())
     assert float(terms.sum()) == pytest.approx(error.at_activation, abs=allowed)
     assert error.slope * error.at_activation == pytest.approx(

@@ -14,11 +14,13 @@ from etude.config import resolved
 from etude.errors import InputError
 from etude.model.cost import forward_flops_per_token
 from etude.model.folder import load_model_folder
+from etude.model.language_model import LOGITS
+from etude.model.taps import Taps
 from etude.model.transformer import Transformer
 from etude.watch.activity import DEAD_REACH, Moment, NodeHistory, activity
-from etude.watch.forward import LOGITS, Taps, run_opened
+from etude.watch.forward import run_opened
 from etude.watch.held_out import SAMPLE_TOKENS, held_out
-from etude.watch.node_layers import token_effects, wiring_of
+from etude.watch.node_layers import find_node_layer, token_effects
 from etude.watch.one_node import Node, extreme_effects, look_at_node
 from etude.watch.opened_step import open_step
 from etude.watch.passages import beginnings
@@ -84,11 +86,11 @@ def test_on_any_text_it_is_the_network(any_watched: Watched) -> None:
 def test_promoted_tokens_are_those_whose_logits_a_small_addition_raises(name: str) -> None:
     model = make_network(make_config(name)).double()
     layer = "model" if "mlp" in name else "model.layers.2.mlp"
-    wiring, unit, eps = wiring_of(model, layer), 7, 1e-5
-    effects = token_effects(model, wiring, unit)
-    inputs, bump = make_tokens(1, 9), torch.zeros(wiring.size, dtype=torch.float64)
+    node_layer, unit, eps = find_node_layer(model, layer), 7, 1e-5
+    effects = token_effects(model, node_layer, unit)
+    inputs, bump = make_tokens(1, 9), torch.zeros(node_layer.size, dtype=torch.float64)
     bump[unit] = eps
-    stream = wiring.added_to
+    stream = node_layer.added_to
     with torch.no_grad():
         before = run_opened(model, inputs)
         after = run_opened(model, inputs, taps=Taps(changes={f"{layer}.post": lambda post: post + bump}))
@@ -132,19 +134,19 @@ def test_a_node_that_writes_nothing_promotes_no_token() -> None:
 def test_its_gradient_is_the_opened_steps(any_watched: Watched) -> None:
     node = the_node(any_watched)
     opened = open_step(any_watched.machine, STEP + 1)
-    wiring, gradient = node.wiring, node.gradient
+    node_layer, gradient = node.node_layer, node.gradient
     assert gradient.step == STEP + 1
-    assert torch.equal(gradient.weights, opened.gradients[f"{wiring.gate}.weight"][5])
-    assert gradient.bias == float(opened.gradients[f"{wiring.gate}.bias"][5])
-    assert torch.equal(gradient.outgoing, opened.gradients[f"{wiring.out}.weight"][:, 5])
-    if wiring.up is not None:
-        assert torch.equal(gradient.up_weights, opened.gradients[f"{wiring.up}.weight"][5])
-        assert gradient.up_bias == float(opened.gradients[f"{wiring.up}.bias"][5])
+    assert torch.equal(gradient.weights, opened.gradients[f"{node_layer.gate}.weight"][5])
+    assert gradient.bias == float(opened.gradients[f"{node_layer.gate}.bias"][5])
+    assert torch.equal(gradient.outgoing, opened.gradients[f"{node_layer.out}.weight"][:, 5])
+    if node_layer.up is not None:
+        assert torch.equal(gradient.up_weights, opened.gradients[f"{node_layer.up}.weight"][5])
+        assert gradient.up_bias == float(opened.gradients[f"{node_layer.up}.bias"][5])
     # Over all rows: the error before the activation function, times what was read.
     total, bias = torch.zeros_like(gradient.weights), 0.0
     for row in range(opened.num_rows):
         signal = node.signal(row)
-        read = opened.row(row).activations[wiring.reads][0]
+        read = opened.row(row).activations[node_layer.reads][0]
         total += signal.pre_gradient @ read
         bias += float(signal.pre_gradient.sum())
     torch.testing.assert_close(total, gradient.weights, rtol=1e-4, atol=1e-6)
@@ -240,7 +242,7 @@ def test_history_is_what_each_checkpoint_computes(any_watched: Watched) -> None:
         assert moment.max == pytest.approx(values.max(), rel=1e-4, abs=1e-6)
         assert moment.norm_in == pytest.approx(float(at.weights.double().norm()), rel=1e-9)
         assert moment.norm_out == pytest.approx(float(at.outgoing.double().norm()), rel=1e-9)
-        seen = activity(model, node.wiring, 5, node.sample, node.plan.device)
+        seen = activity(model, node.node_layer, 5, node.sample, node.plan.device)
         assert moment.share_active == seen.share_active
     assert history.moments[0].share_active == 0, "what is behind a node begins at zero"
     assert history.came_alive in (1, 2)
@@ -289,7 +291,7 @@ def test_a_node_with_a_very_negative_bias_is_dead(
     assert history.came_alive in (1, 2)
     assert history.moments[-1].share_active == 0
     model, _ = load_model_folder(weights.parent)
-    seen = activity(model, node.wiring, 5, node.sample, node.plan.device)
+    seen = activity(model, node.node_layer, 5, node.sample, node.plan.device)
     assert seen.dead
     assert seen.reach.max() <= DEAD_REACH
     assert "died at step 40" in repr(history)

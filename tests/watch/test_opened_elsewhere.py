@@ -10,7 +10,8 @@ import torch
 import transformers
 
 from etude.model.folder import load_model_folder
-from etude.watch.forward import LOGITS, run_opened
+from etude.model.language_model import LOGITS
+from etude.watch.forward import run_opened
 
 SIZES = {"vocab_size": 61, "max_position_embeddings": 48, "bos_token_id": 0, "eos_token_id": 0}
 LLAMA = {"hidden_size": 32, "intermediate_size": 80, "num_hidden_layers": 3, "num_attention_heads": 4}

@@ -8,9 +8,10 @@ import pytest
 import torch
 
 from etude.errors import InputError
-from etude.model.language_model import LanguageModel
+from etude.model.language_model import LOGITS, LanguageModel
+from etude.model.taps import Taps
 from etude.watch import prompts
-from etude.watch.forward import LOGITS, Taps, activation_bytes, run_opened
+from etude.watch.forward import activation_bytes, run_opened
 from etude.watch.named_tensor import Named
 from etude.watch.prompts import Prompt, induction_scores, look
 from networks import ALPHABET, EVERY, TRANSFORMERS, VOCAB, make_config, make_network

@@ -18,10 +18,10 @@ from etude.data.primer.generator import documents
 from etude.errors import InputError
 from etude.files import read_object
 from etude.model.build import build_model
+from etude.model.language_model import LOGITS
 from etude.train.checkpoint import list_checkpoints, step_of
 from etude.train.checksum import checksum
 from etude.train.loop import TrainState
-from etude.watch.forward import LOGITS
 from etude.watch.opened_step import open_step
 from etude.watch.proof import machine_differences
 from etude.watch.reconciliation import reconcile

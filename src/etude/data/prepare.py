@@ -72,7 +72,7 @@ def prepare(
     data: DataSettings,
     tokenizer: TokenizerSettings,
     *,
-    family: str,
+    family_pattern: str,
     seed: int,
     cache: Path,
     progress: Progress | None = None,
@@ -80,7 +80,7 @@ def prepare(
     """Clean, split and encode the text, or find that done in ``cache``.
 
     Args:
-        family: the model's preset, which decides the pre-tokenizer expression when that is ``auto``.
+        family_pattern: the pre-tokenizer expression of the model's family, for where the setting is ``auto``.
         seed: of the generated built-in text.
         progress: called as (stage, bytes done, bytes in all or None).
 
@@ -107,7 +107,11 @@ def prepare(
             }
         )
         fingerprint = key_of(
-            {"schema": SCHEMA, "corpus": corpus_key, "tokenizer": _tokenizer_identity(tokenizer, family)}
+            {
+                "schema": SCHEMA,
+                "corpus": corpus_key,
+                "tokenizer": _tokenizer_identity(tokenizer, family_pattern),
+            }
         )
         with locked(cache, corpus_key):
             found = _open(cache, fingerprint)
@@ -121,7 +125,7 @@ def prepare(
                 with staged_folder(folder) as staging:
                     build_corpus(staging, sources, data, tell)
             with staged_folder(cache / "tokens" / fingerprint) as staging:
-                _encode(staging, Corpus(folder), corpus_key, data, tokenizer, family, notes, tell)
+                _encode(staging, Corpus(folder), corpus_key, data, tokenizer, family_pattern, notes, tell)
             prepared = _open(cache, fingerprint, check=False)
             assert isinstance(prepared, PreparedData)
             return prepared
@@ -190,12 +194,12 @@ def _encode(
     corpus_key: str,
     data: DataSettings,
     settings: TokenizerSettings,
-    family: str,
+    family_pattern: str,
     notes: list[str],
     progress: Progress,
 ) -> None:
     """Fill a new tokens folder."""
-    tokenizer, how = _tokenizer(corpus, settings, family, progress)
+    tokenizer, how = _tokenizer(corpus, settings, family_pattern, progress)
     tokenizer.normalization = data.normalization
     tokenizer.save(folder / "tokenizer")
     workers = available_cores() if data.workers == "auto" else data.workers
@@ -236,7 +240,7 @@ def _about_cut_words(count: int) -> str:
 
 
 def _tokenizer(
-    corpus: Corpus, settings: TokenizerSettings, family: str, progress: Progress
+    corpus: Corpus, settings: TokenizerSettings, family_pattern: str, progress: Progress
 ) -> tuple[EtudeTokenizer, dict[str, Any]]:
     if settings.kind not in {"bpe", "char"}:
         return existing_tokenizer(expanded(settings.kind)), {"path": settings.kind}
@@ -246,7 +250,7 @@ def _tokenizer(
     how: dict[str, Any] = {"sample_bytes": min(train_bytes, vocabulary.SAMPLE_BYTES)}
     if settings.kind == "char":
         return vocabulary.train_char(sample), how
-    pattern = vocabulary.pattern_for(family) if settings.pattern == "auto" else settings.pattern
+    pattern = family_pattern if settings.pattern == "auto" else settings.pattern
     size = vocabulary.auto_vocab_size(train_bytes) if settings.vocab_size == "auto" else settings.vocab_size
     return vocabulary.train_bpe(sample, size, pattern), {**how, "pattern": pattern}
 
@@ -266,11 +270,11 @@ def _sample(corpus: Corpus, train_bytes: int) -> Iterator[str]:
                     yield from pieces(corpus.store.read(position, stop).decode("utf-8", "ignore"))
 
 
-def _tokenizer_identity(settings: TokenizerSettings, family: str) -> dict[str, Any]:
+def _tokenizer_identity(settings: TokenizerSettings, family_pattern: str) -> dict[str, Any]:
     if settings.kind == "char":
         return {"kind": "char"}
     if settings.kind == "bpe":
-        pattern = vocabulary.pattern_for(family) if settings.pattern == "auto" else settings.pattern
+        pattern = family_pattern if settings.pattern == "auto" else settings.pattern
         return {"kind": "bpe", "vocab_size": settings.vocab_size, "pattern": pattern}
     path = expanded(settings.kind)
     tokenizer = existing_tokenizer(path)

@@ -1,7 +1,7 @@
 """The network while it generates: what each row has read, and the one forward pass that each new token costs.
 
-A transformer's single steps go through `Decoding`, which is made for them; everything else (prompts, other
-networks) goes through the network itself.
+Single steps of a family that `Decoding` can arrange go through it, which is made for them; everything else (prompts,
+other networks) goes through the network itself.
 """
 
 from __future__ import annotations
@@ -21,7 +21,6 @@ from etude.model.cache import Cache, KVCache
 from etude.model.config import ModelConfig
 from etude.model.decoding import Decoding
 from etude.model.language_model import LanguageModel
-from etude.model.transformer import Transformer
 
 Compile = bool | Literal["auto"]
 COMPILE_FROM_STEPS = 10_000
@@ -61,7 +60,7 @@ class Decoder:
         self.step: Step | None = None
         self.fixed = False
         """Whether rows and capacity are those of a compiled graph, so that no row can be dropped."""
-        if isinstance(model, Transformer) and steps >= FEWEST_STEPS:
+        if model.config.family.decodes_fast and steps >= FEWEST_STEPS:
             if compile is True or (compile == "auto" and _is_worth_compiling(model, rows, steps)):
                 self._compile(model, rows, capacity, demanded=compile is True)
             if self.step is None:
@@ -69,9 +68,10 @@ class Decoder:
         if not self.fixed:
             self.cache = model.new_cache(rows, capacity)
 
-    def _compile(self, model: Transformer, rows: int, longest: int, *, demanded: bool) -> None:
+    def _compile(self, model: LanguageModel, rows: int, longest: int, *, demanded: bool) -> None:
         rounded = max(_SMALLEST_CAPACITY, 1 << (longest - 1).bit_length())
         cache = model.new_cache(rows, rounded)
+        assert isinstance(cache, KVCache)
         step = _CompiledStep(model, rows, cache.capacity, self.rounded)
         problem = step.problem(cache)
         if problem is None:
@@ -128,13 +128,13 @@ def _require_bf16(model: LanguageModel, dtype: str, device: torch.device) -> Non
     """Raises InputError where there is no such arithmetic, or it would be slow."""
     if dtype != "bf16":
         raise InputError(f"there is no dtype '{dtype}': fp32 or bf16")
-    if not isinstance(model, Transformer):
-        raise InputError("only a transformer generates in bf16: take fp32")
+    if not model.config.family.decodes_fast:
+        raise InputError(f"the {model.config.model_type} family does not generate in bf16: take fp32")
     if not has_fast_bf16(device.type):  # type: ignore[arg-type]
         raise InputError(f"bf16 is not known to be fast on this {device.type}: take --dtype fp32")
 
 
-def _is_worth_compiling(model: Transformer, rows: int, steps: int) -> bool:
+def _is_worth_compiling(model: LanguageModel, rows: int, steps: int) -> bool:
     """On a CPU only for a single row: for several the packed weights of the uncompiled step are faster."""
     return steps >= COMPILE_FROM_STEPS and (rows == 1 or model.unembedding()[0].device.type == "cuda")
 
@@ -142,7 +142,7 @@ def _is_worth_compiling(model: Transformer, rows: int, steps: int) -> bool:
 class _CompiledStep:
     """`Decoding.traced_step` as one graph, for every generation with a network of this shape."""
 
-    def __init__(self, model: Transformer, rows: int, capacity: int, rounded: bool) -> None:
+    def __init__(self, model: LanguageModel, rows: int, capacity: int, rounded: bool) -> None:
         self.decoding = _arranged(model, compiled=True, rounded=rounded)
         weight = self.decoding.embedding
         self._numbers = torch.arange(capacity, device=weight.device)
@@ -198,11 +198,11 @@ def _graph(
     return torch.compile(own, fullgraph=True, dynamic=False, options=options)
 
 
-_kept: weakref.WeakKeyDictionary[Transformer, tuple[object, Decoding]] = weakref.WeakKeyDictionary()
+_kept: weakref.WeakKeyDictionary[LanguageModel, tuple[object, Decoding]] = weakref.WeakKeyDictionary()
 """With what each was arranged for: the weights, and how."""
 
 
-def _arranged(model: Transformer, *, compiled: bool, rounded: bool) -> Decoding:
+def _arranged(model: LanguageModel, *, compiled: bool, rounded: bool) -> Decoding:
     """The weights of `model` arranged for decoding, kept for as long as they are the same.
 
     They are kept with networks in evaluation mode only: one that is being trained will have changed by the next time.
@@ -220,7 +220,7 @@ def _arranged(model: Transformer, *, compiled: bool, rounded: bool) -> Decoding:
     return decoding
 
 
-def _fingerprint(model: Transformer) -> object:
+def _fingerprint(model: LanguageModel) -> object:
     """Equal only while no parameter was changed or replaced; None where that cannot be told."""
     parameters = list(model.parameters())
     if any(parameter.is_inference() for parameter in parameters):

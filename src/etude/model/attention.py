@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -11,7 +13,8 @@ from torch import Tensor, nn
 
 from etude.model.cache import Cache, KVCache
 from etude.model.config import ModelConfig
-from etude.model.layers import RMSNorm, Rotation, no_rotation, rotate
+from etude.model.layers import ProjectionNorm, RMSNorm, Rotation, no_rotation, rotate, rotate_part
+from etude.model.taps import Taps, tap
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +97,7 @@ def _attend_in_blocks(
     values: Float[Tensor, "B K T Dh"],
     visibility: Visibility,
 ) -> Float[Tensor, "B H T Dh"]:
-    """Attention as plain products, for some queries at a time: nobody looks at keys that stand behind the last of them.
+    """Attention as plain products, for some queries at a time, without the keys that stand behind the last of them.
 
     Products of bf16 run at a processor's peak, where PyTorch's own kernel reaches a quarter of it (lab notebook,
     2026-11-29). Scores and pattern are rounded to bf16; the softmax between them is computed in fp32.
@@ -112,22 +115,55 @@ def _attend_in_blocks(
         else:
             visible = visibility.mask[:, :, begin:end, :end]
         scores = (queries[:, :, begin:end] @ keys[:, :, :end].mT).float() * scale
-        # Adding is half as long as filling in, compiled.
+        # When compiled, adding a -inf mask takes half the time of masked_fill.
         pattern = (scores + torch.where(visible, 0.0, -torch.inf)).softmax(-1)
         mixed.append(pattern.to(values.dtype) @ values[:, :, :end])
     return torch.cat(mixed, 2)
+
+
+def attend_with_taps(
+    queries: Float[Tensor, "B H T Dh"],
+    keys: Float[Tensor, "B K T Dh"],
+    values: Float[Tensor, "B K T Dh"],
+    visibility: Visibility,
+    taps: Taps,
+    path: str,
+) -> Float[Tensor, "B H T Dh"]:
+    """Attention written out, so that scores and pattern exist and can be changed: `attend` up to rounding.
+
+    In bf16 it rounds where the kernels of `attend` round: they read and write bf16, and keep scores and sums wide;
+    in blocks the scores are rounded as well.
+    """
+    served = queries.shape[1] // keys.shape[1]
+    keys = keys.repeat_interleave(served, 1)
+    values = values.repeat_interleave(served, 1)
+    visible = visibility.mask
+    if visible is None:
+        count = queries.shape[2]
+        visible = torch.ones(count, count, dtype=torch.bool, device=queries.device).tril()[None, None]
+    read, wide = values.dtype, queries.dtype
+    written = read if is_in_blocks(queries, keys, values) else wide
+    with torch.autocast(queries.device.type, enabled=False):
+        scores = (queries.to(read).to(wide) @ keys.to(read).to(wide).mT).to(written).to(wide)  # (B, H, T, T)
+        scores = scores / math.sqrt(queries.shape[-1])
+        scores = tap(taps, path, "scores", scores.masked_fill(~visible, -torch.inf))
+        pattern = tap(taps, path, "pattern", scores.softmax(-1))
+        mixed = (pattern.to(read).to(wide) @ values.to(wide)).to(read)
+    return tap(taps, path, "z", mixed.transpose(1, 2)).transpose(1, 2)
 
 
 class Attention(nn.Module):
     """softmax(q k^T / sqrt(Dh)) v per head; each of the K kv heads serves H / K query heads (Ainslie et al.
     2023).
 
-    With `qk_norm` each head's query and key are normalised before they are turned, as Qwen3 does.
+    With `qk_norm` queries and keys are normalised before they are turned: each head's (Qwen3), or all heads' together
+    (OLMo 2).
     """
 
     def __init__(self, config: ModelConfig, layer: int) -> None:
         super().__init__()
         self.layer = layer
+        self.path = f"model.layers.{layer}.self_attn"
         self.head_dim = config.head_dim
         query_width = config.num_attention_heads * config.head_dim
         key_width = config.num_key_value_heads * config.head_dim
@@ -138,10 +174,13 @@ class Attention(nn.Module):
         self.o_proj = nn.Linear(query_width, config.hidden_size, bias=bias)
         self.q_norm: nn.Module = nn.Identity()
         self.k_norm: nn.Module = nn.Identity()
-        if config.qk_norm:
+        if config.qk_norm and config.qk_norm_width == "head":
             self.q_norm = RMSNorm(config.head_dim, config.rms_norm_eps)
             self.k_norm = RMSNorm(config.head_dim, config.rms_norm_eps)
-        self.rotate = rotate if config.position == "rope" else no_rotation
+        elif config.qk_norm:
+            self.q_norm = ProjectionNorm(query_width, config.rms_norm_eps)
+            self.k_norm = ProjectionNorm(key_width, config.rms_norm_eps)
+        self.rotate = _rotation_of(config)
 
     def forward(
         self,
@@ -149,15 +188,30 @@ class Attention(nn.Module):
         rotation: Rotation | None,
         visibility: Visibility,
         cache: KVCache | None = None,
+        taps: Taps | None = None,
     ) -> Float[Tensor, "B T D"]:
         rows, count, _ = x.shape
         heads = (rows, count, -1, self.head_dim)
-        queries = self.q_norm(self.q_proj(x).view(heads)).transpose(1, 2)  # (B, H, T, Dh)
-        keys = self.k_norm(self.k_proj(x).view(heads)).transpose(1, 2)  # (B, K, T, Dh)
-        values = self.v_proj(x).view(heads).transpose(1, 2)  # (B, K, T, Dh)
-        queries = self.rotate(queries, rotation)  # type: ignore[arg-type]
-        keys = self.rotate(keys, rotation)  # type: ignore[arg-type]
+        queries = tap(taps, self.path, "q", self.q_proj(x).view(heads))  # (B, T, H, Dh)
+        queries = self.q_norm(queries).transpose(1, 2)  # (B, H, T, Dh)
+        keys = tap(taps, self.path, "k", self.k_proj(x).view(heads))  # (B, T, K, Dh)
+        keys = self.k_norm(keys).transpose(1, 2)  # (B, K, T, Dh)
+        values = tap(taps, self.path, "v", self.v_proj(x).view(heads)).transpose(1, 2)  # (B, K, T, Dh)
+        queries = self.rotate(queries, rotation)
+        keys = self.rotate(keys, rotation)
         if cache is not None:
             keys, values = cache.write(self.layer, keys, values)
-        mixed = attend(queries, keys, values, visibility)
+        if taps is None:
+            mixed = attend(queries, keys, values, visibility)  # (B, H, T, Dh)
+        else:
+            queries = tap(taps, self.path, "rot_q", queries.transpose(1, 2)).transpose(1, 2)
+            keys = tap(taps, self.path, "rot_k", keys.transpose(1, 2)).transpose(1, 2)
+            mixed = attend_with_taps(queries, keys, values, visibility, taps, self.path)
         return self.o_proj(mixed.transpose(1, 2).reshape(rows, count, -1))  # type: ignore[no-any-return]
+
+
+def _rotation_of(config: ModelConfig) -> Callable[[Tensor, Rotation | None], Tensor]:
+    """How queries and keys take up their positions."""
+    if config.position != "rope":
+        return no_rotation  # type: ignore[return-value]
+    return rotate if config.rotary_dim == config.head_dim else rotate_part  # type: ignore[return-value]

@@ -8,14 +8,12 @@ from etude.model.config import ModelConfig
 from etude.model.init import InitSettings, initialise
 from etude.model.language_model import LanguageModel
 from etude.model.layers import RotaryPositions
-from etude.model.mlp import WindowMLP
-from etude.model.transformer import Transformer
 
 
 def empty_model(config: ModelConfig) -> LanguageModel:
     """The network without memory (device "meta"): its names and shapes, at any size, at no cost."""
     with torch.device("meta"):
-        return WindowMLP(config) if config.model_type == "mlp" else Transformer(config)
+        return config.family.network(config)
 
 
 def materialise(

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from etude.errors import InputError
+from etude.model.families import Family, family_named
+from etude.model.rope import RopeScaling
+from etude.registry import MODEL_FAMILIES
 from etude.untrusted import shown
 
-TRANSFORMER_TYPES = ("llama", "qwen3", "gpt2")
-MODEL_TYPES = (*TRANSFORMER_TYPES, "mlp")
 ACTIVATIONS = ("silu", "gelu", "gelu_new", "gelu_pytorch_tanh", "relu", "relu2", "tanh")
 
 # Far above any real model; a damaged config.json asks for more and is refused before anything is allocated.
@@ -32,11 +33,10 @@ class ModelConfig:
     Letters used for shapes elsewhere: D hidden_size (d_model), F intermediate_size, L num_hidden_layers,
     H num_attention_heads, K num_key_value_heads, Dh head_dim, V vocab_size.
 
-    The switches (`norm`, `position`, `mlp`, `qk_norm`, the biases) can only take the combinations that a
-    saved format can express, because every checkpoint is a model folder that other programs load; see
-    `validate`. For `model_type` "mlp", `hidden_size` is the width of one token's embedding,
-    `intermediate_size` the number of tanh nodes, `context_size` how many previous tokens they see, and the
-    attention sizes are 0.
+    The switches (from `norm` to `mlp_bias`) can only take the combinations that a saved format can express,
+    because every checkpoint is a model folder that other programs load; see `validate`. For `model_type` "mlp",
+    `hidden_size` is the width of one token's embedding, `intermediate_size` the number of tanh neurons,
+    `context_size` how many previous tokens they see, and the attention sizes are 0.
     """
 
     model_type: str
@@ -50,15 +50,28 @@ class ModelConfig:
     max_position_embeddings: int
     hidden_act: str = "silu"
     norm: str = "rmsnorm"
+    """"rmsnorm", "layernorm" or "none"."""
+    norm_placement: str = "before"
+    """Where the norms of a sublayer stand: "before" it, "after" it (OLMo 2), or "both"."""
+    parallel_residual: bool = False
+    """Whether the MLP reads the stream that attention reads, and not what attention added to it (GPT-NeoX)."""
     position: str = "rope"
+    """"rope", "learned" or "window"."""
+    partial_rotary_factor: float = 1.0
+    """Share of each head's numbers that rotary positions turn."""
+    rope_scaling: RopeScaling | None = None
     mlp: str = "gated"
+    """"gated" or "plain"."""
     qk_norm: bool = False
+    """Whether queries and keys are normalised before they are turned."""
+    qk_norm_width: str = "head"
+    """What such a norm runs over: each "head" (Qwen3), or the whole "projection" (OLMo 2)."""
     attention_bias: bool = True
     mlp_bias: bool = True
     tie_word_embeddings: bool = False
     rope_theta: float = 10_000.0
     rms_norm_eps: float = 1e-6
-    """Epsilon of whichever norm is chosen; GPT-2's `layer_norm_epsilon`."""
+    """Epsilon of whichever norm is chosen; `layer_norm_epsilon` of GPT-2, `layer_norm_eps` of GPT-NeoX."""
     initializer_range: float = 0.02
     bos_token_id: int | None = 0
     eos_token_id: int | None = 0
@@ -67,20 +80,28 @@ class ModelConfig:
     direct_connections: bool = False
     """mlp only: also connect the embeddings straight to the output nodes (W of Bengio et al., equation 1)."""
 
+    @property
+    def family(self) -> Family:
+        """The declaration of the network's family."""
+        return family_named(self.model_type)
+
+    @property
+    def rotary_dim(self) -> int:
+        """Numbers of each head that rotary positions turn."""
+        return int(self.head_dim * self.partial_rotary_factor)
+
     def validate(self) -> ModelConfig:
         """Return self when a network can be built from it and saved; raise InputError naming the fault."""
-        if self.model_type not in MODEL_TYPES:
-            raise InputError(f"model_type {self.model_type!r} is unknown: choose {_either(MODEL_TYPES)}")
+        family = self.family
         _check_sizes(self)
         if self.hidden_act not in ACTIVATIONS:
             raise InputError(
                 f"hidden_act {shown(repr(self.hidden_act))} is unknown: choose {_either(ACTIVATIONS)}"
             )
         _check_switches(self)
-        if self.model_type == "mlp":
-            _check_window(self)
-        else:
+        if family.has_attention:
             _check_heads(self)
+        family.check(self)
         return self
 
     def replace(self, **changes: Any) -> ModelConfig:
@@ -88,39 +109,16 @@ class ModelConfig:
         return dataclasses.replace(self, **changes).validate()
 
 
-# What each saved format fixes. A field that is absent here is free in that format.
-FIXED_SWITCHES: dict[str, dict[str, Any]] = {
-    "llama": {"norm": "rmsnorm", "position": "rope", "mlp": "gated", "qk_norm": False},
-    "qwen3": {"norm": "rmsnorm", "position": "rope", "mlp": "gated", "qk_norm": True, "mlp_bias": False},
-    "gpt2": {
-        "norm": "layernorm",
-        "position": "learned",
-        "mlp": "plain",
-        "qk_norm": False,
-        "attention_bias": True,
-        "mlp_bias": True,
-    },
-    "mlp": {
-        "norm": "none",
-        "position": "window",
-        "mlp": "plain",
-        "qk_norm": False,
-        "attention_bias": False,
-        "mlp_bias": True,
-        "tie_word_embeddings": False,
-    },
-}
-
-
 def preset(name: str, **dims: Any) -> ModelConfig:
     """The named family with the given sizes, validated.
 
-    `vocab_size` and `hidden_size` must be given; every other field has a default that follows from them:
-    head_dim 64 from width 512 on and 32 below, as many kv heads as heads, F = 8/3 D (gated, rounded up to a
-    multiple of 32; Shazeer 2020, section 2) or 4 D (plain), 4 layers, 256 positions.
+    `vocab_size` and `hidden_size` must be given; every other field has a default that follows from them or from the
+    family (`Family.sizes`, `Family.style`).
+
+    Raises:
+        InputError: an unknown family, an unknown field, or sizes that do not fit together.
     """
-    if name not in MODEL_TYPES:
-        raise InputError(f"preset {name!r} is unknown: choose {_either(MODEL_TYPES)}")
+    family = family_named(name)
     known = {field.name for field in dataclasses.fields(ModelConfig)}
     for key in dims:
         if key not in known:
@@ -128,45 +126,9 @@ def preset(name: str, **dims: Any) -> ModelConfig:
     for key in ("vocab_size", "hidden_size"):
         if key not in dims:
             raise InputError(f"{key} must be given for the preset {name!r}")
-    values = _default_sizes(name, dims) | FIXED_SWITCHES[name] | _STYLE.get(name, {}) | dims
+    sizes = family.sizes(dims, family.inner_size(int(dims["hidden_size"])))
+    values = sizes | family.fixed_switches | dict(family.style) | dims
     return ModelConfig(model_type=name, **values).validate()
-
-
-_STYLE: dict[str, dict[str, Any]] = {
-    "llama": {"attention_bias": True, "mlp_bias": True},
-    "qwen3": {"attention_bias": False},
-    "gpt2": {"hidden_act": "gelu_new", "tie_word_embeddings": True, "rms_norm_eps": 1e-5},
-    "mlp": {"hidden_act": "tanh"},
-}
-
-
-def _default_sizes(name: str, dims: dict[str, Any]) -> dict[str, Any]:
-    width = int(dims["hidden_size"])
-    if name == "mlp":
-        return {
-            "intermediate_size": 4 * width,
-            "num_hidden_layers": 1,
-            "num_attention_heads": 0,
-            "num_key_value_heads": 0,
-            "head_dim": 0,
-            "max_position_embeddings": 256,
-            "context_size": min(8, int(dims.get("max_position_embeddings", 256))),
-        }
-    head_dim = int(dims.get("head_dim", 0)) or (64 if width >= 512 else 32)
-    heads = int(dims.get("num_attention_heads", 0)) or max(1, width // head_dim)
-    if "head_dim" not in dims and width % heads:
-        raise InputError(
-            f"hidden_size {width} does not divide into {heads} attention heads: "
-            f"choose a hidden_size that is a multiple of {heads}, or another num_attention_heads"
-        )
-    return {
-        "intermediate_size": 4 * width if name == "gpt2" else -(-8 * width // 3 // 32) * 32,
-        "num_hidden_layers": 4,
-        "num_attention_heads": heads,
-        "num_key_value_heads": heads,
-        "head_dim": head_dim if "head_dim" in dims else width // heads,
-        "max_position_embeddings": 256,
-    }
 
 
 def _either(names: tuple[str, ...]) -> str:
@@ -176,10 +138,10 @@ def _either(names: tuple[str, ...]) -> str:
 def _check_sizes(config: ModelConfig) -> None:
     """Sizes are whole numbers in the range of real models, token ids inside the vocabulary."""
     names = ["vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "max_position_embeddings"]
-    if config.model_type == "mlp":
-        names.append("context_size")
-    else:
+    if config.family.has_attention:
         names += ["num_attention_heads", "num_key_value_heads", "head_dim"]
+    if "context_size" in config.family.free:
+        names.append("context_size")
     for name in names:
         value = getattr(config, name)
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
@@ -199,49 +161,36 @@ def _check_sizes(config: ModelConfig) -> None:
 
 
 def _check_switches(config: ModelConfig) -> None:
-    for name, fixed in FIXED_SWITCHES[config.model_type].items():
+    for name, fixed in config.family.fixed_switches.items():
         value = getattr(config, name)
         if value != fixed:
-            able = [kind for kind in MODEL_TYPES if FIXED_SWITCHES[kind].get(name, value) == value]
+            able = [other for other in MODEL_FAMILIES.names() if _can_have(family_named(other), name, value)]
             hint = f"; {', '.join(able)} can" if able else ""
             raise InputError(
-                f"{name} = {value!r} cannot be saved as a {config.model_type} folder, "
+                f"{name} = {shown(repr(value))} cannot be saved as a {config.model_type} folder, "
                 f"which has {name} = {fixed!r}{hint}"
             )
-    if config.model_type != "mlp" and (config.context_size or config.direct_connections):
-        raise InputError("context_size and direct_connections belong to model_type 'mlp' only")
+
+
+def _can_have(family: Family, name: str, value: Any) -> bool:
+    return bool(family.fixed_switches.get(name, value) == value)
 
 
 def _check_heads(config: ModelConfig) -> None:
-    heads, kv_heads, width = config.num_attention_heads, config.num_key_value_heads, config.hidden_size
-    if config.model_type in ("llama", "gpt2") and width % heads:
-        raise InputError(
-            f"hidden_size {width} is not divisible by num_attention_heads {heads}: "
-            f"choose a multiple of {heads}"
-        )
+    heads, kv_heads = config.num_attention_heads, config.num_key_value_heads
     if heads % kv_heads:
         raise InputError(
             f"num_attention_heads {heads} is not divisible by num_key_value_heads {kv_heads}: "
             f"each kv head serves the same number of heads"
         )
-    if config.position == "rope" and config.head_dim % 2:
+    if config.position != "rope":
+        return
+    if not 0 < config.partial_rotary_factor <= 1:
         raise InputError(
-            f"head_dim {config.head_dim} is odd: rotary positions turn pairs, choose an even number"
+            f"partial_rotary_factor must be above 0 and at most 1, not {config.partial_rotary_factor}"
         )
-    if config.model_type == "gpt2" and (kv_heads != heads or config.head_dim * heads != width):
+    if config.rotary_dim % 2 or config.rotary_dim == 0:
+        what = "head_dim" if config.rotary_dim == config.head_dim else "the part of each head that is turned"
         raise InputError(
-            "a gpt2 folder has one kv head for each head and head_dim = hidden_size / num_attention_heads: "
-            "leave num_key_value_heads and head_dim out, or choose llama or qwen3"
+            f"{what} is {config.rotary_dim}: rotary positions turn pairs, choose an even number above 0"
         )
-
-
-def _check_window(config: ModelConfig) -> None:
-    if config.eos_token_id is None:
-        raise InputError("model_type 'mlp' needs eos_token_id: it stands for the tokens before the beginning")
-    if config.context_size > config.max_position_embeddings:
-        raise InputError(
-            f"context_size {config.context_size} is more than "
-            f"max_position_embeddings {config.max_position_embeddings}"
-        )
-    if config.num_hidden_layers != 1:
-        raise InputError("model_type 'mlp' has one hidden layer: leave num_hidden_layers out")

@@ -6,69 +6,24 @@ V vocab_size, N context_size of the mlp.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, fields
 
-from etude.model.attention import QUERIES_AT_ONCE
 from etude.model.config import ModelConfig
+from etude.model.families.network_cost import TOKEN_ID, ParameterCount
 
 _BYTES = 4  # of a number in float32
-_TOKEN_ID = 2  # an int64 counts as two numbers
 _FLOPS_PER_WEIGHT = 2  # one multiplication and one addition
 _BACKWARD = 2  # the gradients of the inputs and of the weights each cost as much as the forward product
 
 
-@dataclass(frozen=True, slots=True)
-class ParameterCount:
-    """Parameters by where they stand. A tied head is counted once, as the embedding."""
-
-    embedding: int
-    positions: int
-    attention: int
-    mlp: int
-    norms: int
-    head: int
-
-    @property
-    def total(self) -> int:
-        return sum(getattr(self, part.name) for part in fields(self))
-
-    @property
-    def non_embedding(self) -> int:
-        """Without the tables that are looked up, and without the head: the N of most scaling laws."""
-        return self.attention + self.mlp + self.norms
-
-
 def count_parameters(config: ModelConfig) -> ParameterCount:
     """Parameters of the network that `build_model(config)` builds."""
-    width, vocab = config.hidden_size, config.vocab_size
-    if config.model_type == "mlp":
-        return ParameterCount(
-            embedding=vocab * width,
-            positions=0,
-            attention=0,
-            mlp=_window_width(config) * config.intermediate_size + config.intermediate_size,
-            norms=0,
-            head=_head_inputs(config) * vocab + vocab,
-        )
-    layers = config.num_hidden_layers
-    norm_width = width * (2 if config.norm == "layernorm" else 1)
-    qk_norms = 2 * config.head_dim if config.qk_norm else 0
-    return ParameterCount(
-        embedding=vocab * width,
-        positions=config.max_position_embeddings * width if config.position == "learned" else 0,
-        attention=layers * (_attention_weights(config) + _attention_biases(config)),
-        mlp=layers * (_mlp_weights(config) + _mlp_biases(config)),
-        norms=layers * (2 * norm_width + qk_norms) + norm_width,
-        head=0 if config.tie_word_embeddings else vocab * width,
-    )
+    return config.family.cost.parameters(config)
 
 
 def hidden_matrix_parameters(config: ModelConfig) -> int:
     """Return the number of weights of the matrices between embedding and head."""
-    if config.model_type == "mlp":
-        return _window_width(config) * config.intermediate_size
-    return config.num_hidden_layers * (_attention_weights(config) + _mlp_weights(config))
+    return config.family.cost.hidden_matrices(config)
 
 
 def forward_flops_per_token(config: ModelConfig, context: int, *, causal: bool = False) -> float:
@@ -78,7 +33,7 @@ def forward_flops_per_token(config: ModelConfig, context: int, *, causal: bool =
     before the token, on average (context + 1) / 2. Norms, activations and lookups are left out (a few
     percent).
     """
-    matrices = hidden_matrix_parameters(config) + _head_inputs(config) * config.vocab_size
+    matrices = hidden_matrix_parameters(config) + config.family.cost.head_inputs(config) * config.vocab_size
     keys = (context + 1) / 2 if causal else context
     heads_width = config.num_attention_heads * config.head_dim
     scores_and_mixing = 2 * keys * heads_width * config.num_hidden_layers
@@ -132,11 +87,12 @@ def training_memory(
     """
     parameters = count_parameters(config).total
     tokens = batch_size * context
+    cost = config.family.cost
     kept = kept_per_token(config, recompute=recompute)
     if recompute:  # the layer at work besides; its input counts already
-        kept += kept_per_layer(config) - _layer_input(config)
-    if in_blocks and config.model_type != "mlp":
-        kept += patterns_per_token(config, context) * (1 if recompute else config.num_hidden_layers)
+        kept += cost.kept_per_layer(config) - cost.layer_input(config)
+    if in_blocks:
+        kept += cost.patterns_per_token(config, context) * (1 if recompute else config.num_hidden_layers)
     return TrainingMemory(
         weights=_BYTES * parameters,
         gradients=_BYTES * parameters,
@@ -153,68 +109,8 @@ def kept_per_token(config: ModelConfig, *, recompute: bool = False) -> int:
 
     With `recompute` each layer keeps only its input.
     """
-    layers = _layer_input(config) if recompute else kept_per_layer(config)
-    loss = config.vocab_size + _TOKEN_ID  # log-probabilities, and the target
-    if config.model_type == "mlp":
-        return layers + _head_inputs(config) * (recompute or config.direct_connections) + loss
-    last_norm_and_product = _kept_by_norm(config) + config.hidden_size
-    return _TOKEN_ID + config.num_hidden_layers * layers + last_norm_and_product + loss
-
-
-def kept_per_layer(config: ModelConfig) -> int:
-    """Numbers that one layer keeps for the backward pass, per token, its input among them."""
-    if config.model_type == "mlp":
-        return _TOKEN_ID + _window_width(config) + config.intermediate_size
-    inner = config.intermediate_size
-    query_width = config.num_attention_heads * config.head_dim
-    key_width = config.num_key_value_heads * config.head_dim
-    norm_and_product = _kept_by_norm(config) + config.hidden_size
-    heads = 2 * query_width + 2 * key_width + config.num_attention_heads
-    if config.qk_norm:
-        heads += 2 * (query_width + key_width) + config.num_attention_heads + config.num_key_value_heads
-    mlp = 4 * inner if config.mlp == "gated" else 2 * inner
-    return 2 * norm_and_product + heads + mlp
-
-
-def patterns_per_token(config: ModelConfig, context: int) -> int:
-    """What attention in blocks of queries keeps in a layer, for each token: as many float32 numbers."""
-    mean_keys = min(context, (context + QUERIES_AT_ONCE) / 2)
-    return math.ceil(1.5 * config.num_attention_heads * mean_keys)
-
-
-def _attention_weights(config: ModelConfig) -> int:
-    heads = 2 * config.num_attention_heads + 2 * config.num_key_value_heads
-    return heads * config.head_dim * config.hidden_size
-
-
-def _attention_biases(config: ModelConfig) -> int:
-    heads = config.num_attention_heads + 2 * config.num_key_value_heads
-    return heads * config.head_dim + config.hidden_size if config.attention_bias else 0
-
-
-def _mlp_weights(config: ModelConfig) -> int:
-    return (3 if config.mlp == "gated" else 2) * config.hidden_size * config.intermediate_size
-
-
-def _mlp_biases(config: ModelConfig) -> int:
-    inner = (2 if config.mlp == "gated" else 1) * config.intermediate_size
-    return inner + config.hidden_size if config.mlp_bias else 0
-
-
-def _kept_by_norm(config: ModelConfig) -> int:
-    """An RMSNorm keeps its input, the normalised input and one scale; a LayerNorm its input, mean and scale."""
-    return 2 * config.hidden_size + 1 if config.norm == "rmsnorm" else config.hidden_size + 2
-
-
-def _layer_input(config: ModelConfig) -> int:
-    return _TOKEN_ID if config.model_type == "mlp" else config.hidden_size
-
-
-def _window_width(config: ModelConfig) -> int:
-    return config.context_size * config.hidden_size
-
-
-def _head_inputs(config: ModelConfig) -> int:
-    if config.model_type != "mlp":
-        return config.hidden_size
-    return config.intermediate_size + (_window_width(config) if config.direct_connections else 0)
+    cost = config.family.cost
+    layer = cost.layer_input(config) if recompute else cost.kept_per_layer(config)
+    loss = config.vocab_size + TOKEN_ID  # log-probabilities, and the target
+    outside = cost.kept_outside_layers(config, recompute=recompute)
+    return config.num_hidden_layers * layer + outside + loss

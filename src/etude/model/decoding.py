@@ -17,7 +17,8 @@ from torch import Tensor, nn
 
 from etude.model.attention import Attention
 from etude.model.cache import KVCache
-from etude.model.layers import GatedMLP, LearnedPositions, PlainMLP, RMSNorm
+from etude.model.language_model import LanguageModel
+from etude.model.layers import GatedMLP, LearnedPositions, PlainMLP, ProjectionNorm, RMSNorm
 from etude.model.products import Product, make_product
 from etude.model.transformer import Block, Transformer
 
@@ -51,8 +52,11 @@ class _Layer:
         self.key_heads = attention.k_proj.out_features // self.head_dim
         self.turned_heads = attention.q_proj.out_features // self.head_dim + self.key_heads
         self.scale = self.head_dim**-0.5
+        self.parallel = block.parallel
         self.attention_norm = _norm(block.input_layernorm)
+        self.attention_output_norm = _output_norm(block.attention_output_layernorm)
         self.mlp_norm = _norm(block.post_attention_layernorm)
+        self.mlp_output_norm = _output_norm(block.mlp_output_layernorm)
         self.qkv = product(attention.q_proj, attention.k_proj, attention.v_proj)
         self.o = product(attention.o_proj)
         self.head_norm = _head_norm(attention, self.turned_heads - self.key_heads, self.key_heads)
@@ -67,12 +71,14 @@ class _Layer:
         self, residual: Tensor, rotation: tuple[Tensor, Tensor] | None, place: _Place, cache: KVCache
     ) -> Tensor:
         mixed = self._attend(self.qkv(self.attention_norm(residual)), rotation, place, cache)
-        residual = self.o.plus(mixed, residual)
-        inner = self.inner(self.mlp_norm(residual))
+        middle = _added(self.o, mixed, residual, self.attention_output_norm)
+        inner = self.inner(self.mlp_norm(residual if self.parallel else middle))
         if self.gated:
             gate, up = inner.chunk(2, dim=-1)
-            return self.down.plus(self.activation(gate) * up, residual)
-        return self.down.plus(self.activation(inner), residual)
+            nodes = self.activation(gate) * up
+        else:
+            nodes = self.activation(inner)
+        return _added(self.down, nodes, middle, self.mlp_output_norm)
 
     def _attend(
         self, qkv: Tensor, rotation: tuple[Tensor, Tensor] | None, place: _Place, cache: KVCache
@@ -103,7 +109,8 @@ class Decoding:
     wide as the network's parameters; so does the output matrix where its logits would be rounded.
     """
 
-    def __init__(self, model: Transformer, *, compiled: bool = False, rounded: bool = False) -> None:
+    def __init__(self, model: LanguageModel, *, compiled: bool = False, rounded: bool = False) -> None:
+        assert isinstance(model, Transformer)  # what `Family.decodes_fast` promises
         decoder = model.model
         self.embedding = decoder.embed_tokens.weight
         places = decoder.embed_positions
@@ -180,10 +187,18 @@ def _write(buffer: Tensor, new: Tensor, place: _Place) -> None:
         buffer[rows, :, place.positions] = new
 
 
+def _added(product: Product, x: Tensor, residual: Tensor, norm: Norm | None) -> Tensor:
+    """What a sublayer's last product makes of `x`, through its norm where it has one, added to the stream."""
+    return product.plus(x, residual) if norm is None else residual + norm(product(x))
+
+
 def _rotate(x: Tensor, cos: Tensor, signed_sin: Tensor) -> Tensor:
-    """`layers.rotate` for (B, H, Dh), with one operation less."""
+    """`layers.rotate` and `layers.rotate_part` for (B, H, Dh), with one operation less."""
+    if cos.shape[-1] < x.shape[-1]:
+        turned, rest = torch.split(x, [cos.shape[-1], x.shape[-1] - cos.shape[-1]], dim=-1)
+        return torch.cat((_rotate(turned, cos, signed_sin), rest), dim=-1)
     rows, heads, width = x.shape
-    swapped = x.view(rows, heads, 2, width // 2).flip(2).view(rows, heads, width)
+    swapped = x.reshape(rows, heads, 2, width // 2).flip(2).view(rows, heads, width)
     return torch.addcmul(x * cos, swapped, signed_sin)
 
 
@@ -238,13 +253,33 @@ def _norm(module: nn.Module) -> Norm:
     return module
 
 
+def _output_norm(module: nn.Module) -> Norm | None:
+    """The norm behind a sublayer, None where there is none."""
+    return None if isinstance(module, nn.Identity) else _norm(module)
+
+
 def _head_norm(attention: Attention, query_heads: int, key_heads: int) -> Norm | None:
     """The norms of queries and keys as one, for the heads of both side by side."""
     queries, keys = attention.q_norm, attention.k_norm
+    if isinstance(queries, ProjectionNorm) and isinstance(keys, ProjectionNorm):
+        return _ProjectionNorms(queries, keys)
     if not isinstance(queries, RMSNorm) or not isinstance(keys, RMSNorm):
         return None
     weight = torch.cat((queries.weight.expand(query_heads, -1), keys.weight.expand(key_heads, -1)))
     return _RootMeanSquare(weight, queries.eps)
+
+
+class _ProjectionNorms:
+    """Queries and keys side by side, (B, H + K, Dh), each normalised over all its heads."""
+
+    def __init__(self, queries: ProjectionNorm, keys: ProjectionNorm) -> None:
+        self.widths = [len(queries.weight), len(keys.weight)]
+        self.norms = [_RootMeanSquare(norm.weight, norm.eps) for norm in (queries, keys)]
+
+    def __call__(self, x: Tensor) -> Tensor:
+        parts = torch.split(x.flatten(-2), self.widths, dim=-1)
+        normed = [norm(part) for norm, part in zip(self.norms, parts, strict=True)]
+        return torch.cat(normed, dim=-1).view_as(x)
 
 
 class _RootMeanSquare:

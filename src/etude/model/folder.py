@@ -15,7 +15,6 @@ from etude.errors import EtudeError, InputError
 from etude.files import read_json, write_atomic, write_failure, write_json
 from etude.model.build import empty_model, materialise
 from etude.model.config import ModelConfig
-from etude.model.gpt2_names import from_gpt2_state, to_gpt2_state
 from etude.model.hf_config import config_from_hf, config_to_hf
 from etude.model.language_model import LanguageModel
 from etude.model.weights import WEIGHTS, WEIGHTS_INDEX, StoredWeights
@@ -90,9 +89,8 @@ def _generation_config(config: ModelConfig) -> dict[str, int]:
 def plain_card(config: ModelConfig) -> str:
     """A model card that says what the structure says, and no more."""
     parameters = sum(tensor.numel() for tensor in empty_model(config).parameters())
-    library = "etude" if config.model_type == "mlp" else "transformers"
     return (
-        f"---\nlibrary_name: {library}\npipeline_tag: text-generation\ntags:\n- etude\n---\n\n"
+        f"---\nlibrary_name: {config.family.library}\npipeline_tag: text-generation\ntags:\n- etude\n---\n\n"
         f"# A {config.model_type} language model\n\n"
         f"{parameters:,} parameters, vocabulary of {config.vocab_size:,} tokens, "
         f"up to {config.max_position_embeddings:,} positions. Trained with Etude.\n"
@@ -100,10 +98,8 @@ def plain_card(config: ModelConfig) -> str:
 
 
 def stored_state(state: dict[str, Tensor], config: ModelConfig) -> dict[str, Tensor]:
-    """The tensors under the names of the saved format. For Llama, Qwen3 and mlp they are the names here."""
-    if config.model_type == "gpt2":
-        return to_gpt2_state(state, config.num_hidden_layers)
-    return dict(state)
+    """Return the tensors under the names and in the layouts of the saved format."""
+    return config.family.to_saved(state, config)
 
 
 def load_config(folder: Path) -> ModelConfig:
@@ -122,7 +118,7 @@ def load_config(folder: Path) -> ModelConfig:
 def load_model_folder(
     folder: Path, *, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
 ) -> tuple[LanguageModel, ModelConfig]:
-    """The network in a folder written here or by transformers (Llama, Qwen3, GPT-2; one file or sharded).
+    """The network in a folder written here or by transformers (of any family here; one file or sharded).
 
     The names and shapes in the files are compared with those the configuration asks for before anything is
     built. Raises InputError that names the file and the first tensors that are missing, unexpected or of
@@ -141,16 +137,14 @@ def load_model_folder(
     model = empty_model(config)
     expected = stored_state(model.state_dict(), config)
     weights.require({name: tuple(tensor.shape) for name, tensor in expected.items()})
-    state = weights.read(expected)
-    if config.model_type == "gpt2":
-        state = from_gpt2_state(state, config.num_hidden_layers)
+    state = config.family.from_saved(weights.read(expected), config)
     materialise(model, device, dtype).load_state_dict(state)
     return model, config
 
 
 def _refuse_absurd_tables(folder: Path, config: ModelConfig, weights: StoredWeights) -> None:
     """InputError when the tables of positions, which no weight file bears out, would dwarf the weights."""
-    needed = 8 * config.max_position_embeddings * config.head_dim if config.position == "rope" else 0
+    needed = 8 * config.max_position_embeddings * config.rotary_dim if config.position == "rope" else 0
     stored = 4 * sum(math.prod(shape) for shape in weights.shapes.values())
     if needed > max(stored, MOST_TABLE_BYTES):
         raise InputError(

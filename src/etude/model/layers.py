@@ -13,9 +13,10 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from etude.model.config import ModelConfig
+from etude.model.taps import Taps, tap
 
 Rotation = tuple[Tensor, Tensor]
-"""cos and signed sin of the positions at hand, each (1 or B, 1, T, Dh)."""
+"""cos and signed sin of the tokens' positions, each (1 or B, 1, T, R); R numbers of each head are turned."""
 
 
 class RMSNorm(nn.Module):
@@ -28,6 +29,13 @@ class RMSNorm(nn.Module):
 
     def forward(self, x: Float[Tensor, "*shape D"]) -> Float[Tensor, "*shape D"]:
         return F.rms_norm(x, self.weight.shape, self.weight, self.eps)
+
+
+class ProjectionNorm(RMSNorm):
+    """RMSNorm over all heads of a position together, as OLMo 2 normalises queries and keys; weight (H * Dh,)."""
+
+    def forward(self, x: Float[Tensor, "B T H Dh"]) -> Float[Tensor, "B T H Dh"]:
+        return super().forward(x.flatten(-2)).view_as(x)
 
 
 def make_norm(config: ModelConfig, width: int) -> nn.Module:
@@ -56,7 +64,7 @@ ACTIVATION_FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 class RotaryPositions(nn.Module):
-    """Rotary position embedding (Su et al. 2021) in Hugging Face's layout: component i turns with i + Dh/2.
+    """Rotary position embedding (Su et al. 2021) in Hugging Face's layout: component i turns with i + R/2.
 
     The angles are tables in float32, computed once. They are buffers outside the state dict, because they
     follow from the configuration; `reset_buffers` fills them after the network was built without memory.
@@ -67,9 +75,10 @@ class RotaryPositions(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.head_dim = config.head_dim
+        self.width = config.rotary_dim
         self.theta = config.rope_theta
-        shape = (config.max_position_embeddings, config.head_dim)
+        self.scaling = config.rope_scaling
+        shape = (config.max_position_embeddings, self.width)
         self.register_buffer("cos", torch.empty(shape, dtype=torch.float32), persistent=False)
         self.register_buffer("sin", torch.empty(shape, dtype=torch.float32), persistent=False)
         self.reset_buffers()
@@ -78,9 +87,12 @@ class RotaryPositions(nn.Module):
     def reset_buffers(self) -> None:
         """Fill the tables. The first half of `sin` is negated: turning then needs only a swap of halves."""
         device = self.cos.device
-        exponent = torch.arange(0, self.head_dim, 2, dtype=torch.float32, device=device) / self.head_dim
+        exponent = torch.arange(0, self.width, 2, dtype=torch.float32, device=device) / self.width
         positions = torch.arange(self.cos.shape[0], dtype=torch.float32, device=device)
-        angles = torch.outer(positions, 1.0 / (self.theta**exponent))
+        frequencies = 1.0 / (self.theta**exponent)
+        if self.scaling is not None:
+            frequencies = self.scaling.apply(frequencies)
+        angles = torch.outer(positions, frequencies)
         self.cos.copy_(torch.cat((angles.cos(), angles.cos()), dim=-1))
         self.sin.copy_(torch.cat((-angles.sin(), angles.sin()), dim=-1))
 
@@ -101,6 +113,12 @@ def rotate(x: Float[Tensor, "B H T Dh"], rotation: Rotation) -> Float[Tensor, "B
     cos, signed_sin = rotation
     first, second = x.chunk(2, dim=-1)
     return x * cos + torch.cat((second, first), dim=-1) * signed_sin
+
+
+def rotate_part(x: Float[Tensor, "B H T Dh"], rotation: Rotation) -> Float[Tensor, "B H T Dh"]:
+    """Turn the first R numbers of each head, and leave the rest as they are."""
+    width = rotation[0].shape[-1]
+    return torch.cat((rotate(x[..., :width], rotation), x[..., width:]), dim=-1)
 
 
 def no_rotation(x: Float[Tensor, "B H T Dh"], rotation: None) -> Float[Tensor, "B H T Dh"]:
@@ -124,30 +142,36 @@ class LearnedPositions(nn.Embedding):
 class GatedMLP(nn.Module):
     """down(act(gate(x)) * up(x)): the gate decides how much of each up-value passes (Shazeer 2020)."""
 
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, config: ModelConfig, path: str) -> None:
         super().__init__()
+        self.path = path
         width, inner, bias = config.hidden_size, config.intermediate_size, config.mlp_bias
         self.gate_proj = nn.Linear(width, inner, bias=bias)
         self.up_proj = nn.Linear(width, inner, bias=bias)
         self.down_proj = nn.Linear(inner, width, bias=bias)
         self.activation = ACTIVATION_FUNCTIONS[config.hidden_act]
 
-    def forward(self, x: Float[Tensor, "B T D"]) -> Float[Tensor, "B T D"]:
-        return self.down_proj(self.activation(self.gate_proj(x)) * self.up_proj(x))  # type: ignore[no-any-return]
+    def forward(self, x: Float[Tensor, "B T D"], taps: Taps | None = None) -> Float[Tensor, "B T D"]:
+        gate = self.activation(tap(taps, self.path, "pre", self.gate_proj(x)))  # (B, T, F)
+        post = gate * tap(taps, self.path, "pre_linear", self.up_proj(x))  # (B, T, F)
+        return self.down_proj(tap(taps, self.path, "post", post))  # type: ignore[no-any-return]
 
 
 class PlainMLP(nn.Module):
     """down(act(up(x))): one layer of nodes, each a weighted sum plus a bias."""
 
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, config: ModelConfig, path: str) -> None:
         super().__init__()
+        self.path = path
         self.up_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=config.mlp_bias)
         self.down_proj = nn.Linear(config.intermediate_size, config.hidden_size, bias=config.mlp_bias)
         self.activation = ACTIVATION_FUNCTIONS[config.hidden_act]
 
-    def forward(self, x: Float[Tensor, "B T D"]) -> Float[Tensor, "B T D"]:
-        return self.down_proj(self.activation(self.up_proj(x)))  # type: ignore[no-any-return]
+    def forward(self, x: Float[Tensor, "B T D"], taps: Taps | None = None) -> Float[Tensor, "B T D"]:
+        post = self.activation(tap(taps, self.path, "pre", self.up_proj(x)))  # (B, T, F)
+        return self.down_proj(tap(taps, self.path, "post", post))  # type: ignore[no-any-return]
 
 
-def make_mlp(config: ModelConfig) -> nn.Module:
-    return GatedMLP(config) if config.mlp == "gated" else PlainMLP(config)
+def make_mlp(config: ModelConfig, path: str) -> GatedMLP | PlainMLP:
+    """The MLP that the configuration asks for; its activations are named under ``path``."""
+    return GatedMLP(config, path) if config.mlp == "gated" else PlainMLP(config, path)

@@ -8,6 +8,9 @@ and a reference line under the transformer's.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import ClassVar
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
@@ -16,8 +19,13 @@ from torch.utils.checkpoint import checkpoint
 from etude.model.cache import Cache, TokenCache
 from etude.model.config import ModelConfig
 from etude.model.dropout import Dropout
-from etude.model.language_model import LanguageModel
+from etude.model.language_model import EMBED, LOGITS, LanguageModel, refuse_together
 from etude.model.layers import ACTIVATION_FUNCTIONS
+from etude.model.nodes import NodeLayer
+from etude.model.taps import Taps, tap
+
+PATH = "model"
+"""What its one layer of neurons is called."""
 
 
 class WindowEncoder(nn.Module):
@@ -30,9 +38,11 @@ class WindowEncoder(nn.Module):
         self.activation = ACTIVATION_FUNCTIONS[config.hidden_act]
         self.direct = config.direct_connections
 
-    def forward(self, windows: Int[Tensor, "B T N"]) -> Float[Tensor, "B T F"]:
+    def forward(self, windows: Int[Tensor, "B T N"], taps: Taps | None = None) -> Float[Tensor, "B T F"]:
         embedded = self.embed_tokens(windows).flatten(2)  # (B, T, N * D)
-        nodes = self.activation(self.hidden(embedded))
+        embedded = tap(taps, "model.embed_tokens", "embed", embedded)
+        nodes = self.activation(tap(taps, PATH, "pre", self.hidden(embedded)))  # (B, T, F)
+        nodes = tap(taps, PATH, "post", nodes)
         return torch.cat((nodes, embedded), dim=-1) if self.direct else nodes
 
 
@@ -45,8 +55,11 @@ class WindowMLP(LanguageModel):
     the first F: U and W side by side read the nodes and the embeddings side by side.
     """
 
+    has_attention: ClassVar[bool] = False
+
     def __init__(self, config: ModelConfig) -> None:
         super().__init__(config)
+        self.tokens_per_position = config.context_size
         assert config.eos_token_id is not None
         self.padding = config.eos_token_id
         self.model = WindowEncoder(config)
@@ -61,13 +74,16 @@ class WindowMLP(LanguageModel):
         cache: Cache | None = None,
         dropout: Dropout | None = None,
         recompute: bool = False,
+        taps: Taps | None = None,
     ) -> Float[Tensor, "B T F"]:
+        refuse_together(document_ids, cache, recompute, taps)
         if cache is not None:
-            if document_ids is not None:
-                raise ValueError("document_ids and a cache cannot be given together")
             return self.model(self._windows_after(inputs, cache))  # type: ignore[no-any-return]
         windows = self.windows(inputs, document_ids)
-        nodes = checkpoint(self.model, windows, use_reentrant=False) if recompute else self.model(windows)
+        arguments = (windows, taps)
+        nodes = (
+            checkpoint(self.model, *arguments, use_reentrant=False) if recompute else self.model(*arguments)
+        )
         return nodes if dropout is None else dropout(nodes, 0)  # type: ignore[no-any-return]
 
     def windows(
@@ -99,6 +115,31 @@ class WindowMLP(LanguageModel):
 
     def unembedding(self) -> tuple[Float[Tensor, "V D"], Float[Tensor, " V"] | None]:
         return self.lm_head.weight, self.lm_head.bias
+
+    def node_layers(self) -> list[NodeLayer]:
+        size = self.config.intermediate_size
+        return [NodeLayer(PATH, size, EMBED, "model.hidden", None, "lm_head", LOGITS, 0, drops_units=True)]
+
+    def activation_numbers(self, count: int) -> int:
+        config = self.config
+        window = config.context_size * config.hidden_size
+        return count * (window + 2 * config.intermediate_size + config.vocab_size)
+
+    def logit_terms(self, activations: Mapping[str, Tensor], position: int, token: int) -> dict[str, float]:
+        reads, nodes = self.lm_head.weight[token].cpu().double(), activations[f"{PATH}.post"]
+        products = reads[: len(nodes)] * nodes
+        terms = {f"model node {unit}": value for unit, value in enumerate(products.tolist())}
+        if self.model.direct:
+            embedded = activations[EMBED].view(self.config.context_size, -1)
+            by_slot = (reads[len(nodes) :].view_as(embedded) * embedded).sum(-1).tolist()
+            terms |= {
+                f"embedding {len(by_slot) - 1 - slot} back": value for slot, value in enumerate(by_slot)
+            }
+        terms["lm_head.bias"] = float(self.lm_head.bias[token])
+        return terms
+
+    def direct_effect(self, layer: NodeLayer, column: Float[Tensor, " M"]) -> Float[Tensor, " V"]:
+        return column.cpu().double()
 
     def new_cache(self, batch_size: int, capacity: int) -> TokenCache:
         return TokenCache(batch_size=batch_size, capacity=capacity, device=self.lm_head.weight.device)

@@ -1,16 +1,16 @@
-"""The decoder-only transformer. Its state dict has the names of a Llama or Qwen3 checkpoint, so it is the
-export.
-
-GPT-2's layers have the same names here, with `model.embed_positions.weight` and the biases of its norms
-besides.
+"""The decoder-only transformer. Its state dict has the names of a Llama or Qwen3 checkpoint, so for these it is
+the export; other families rename (`etude.model.families`).
 """
 
 from __future__ import annotations
+
+from collections.abc import Mapping
 
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from etude.model import readout
 from etude.model.attention import (
     CAUSAL,
     Attention,
@@ -22,21 +22,36 @@ from etude.model.attention import (
 from etude.model.cache import Cache, KVCache
 from etude.model.config import ModelConfig
 from etude.model.dropout import Dropout
-from etude.model.language_model import LanguageModel
+from etude.model.language_model import LanguageModel, refuse_together
 from etude.model.layers import LearnedPositions, RotaryPositions, Rotation, make_mlp, make_norm
+from etude.model.nodes import NodeLayer
+from etude.model.taps import Taps, tap
 
 
 class Block(nn.Module):
-    """One layer: x + attention(norm(x)), then x + mlp(norm(x))."""
+    """One layer: x + attention(norm(x)), then x + mlp(norm(x)).
+
+    A family may put norms behind the sublayers, instead of before them or besides, and let the MLP read what attention
+    reads (`ModelConfig.norm_placement`, `ModelConfig.parallel_residual`).
+    """
 
     def __init__(self, config: ModelConfig, layer: int) -> None:
         super().__init__()
+
+        def norm(placed: bool) -> nn.Module:
+            return make_norm(config, config.hidden_size) if placed else nn.Identity()
+
+        before, after = config.norm_placement != "after", config.norm_placement != "before"
         self.layer = layer
-        self.input_layernorm = make_norm(config, config.hidden_size)
+        self.path = f"model.layers.{layer}"
+        self.parallel = config.parallel_residual
+        self.input_layernorm = norm(before)
         self.self_attn = Attention(config, layer)
+        self.attention_output_layernorm = norm(after)
         # The norm before the MLP: Llama's checkpoints call it so, and the names are theirs.
-        self.post_attention_layernorm = make_norm(config, config.hidden_size)
-        self.mlp = make_mlp(config)
+        self.post_attention_layernorm = norm(before)
+        self.mlp = make_mlp(config, f"{self.path}.mlp")
+        self.mlp_output_layernorm = norm(after)
 
     def forward(
         self,
@@ -45,11 +60,22 @@ class Block(nn.Module):
         visibility: Visibility,
         cache: KVCache | None = None,
         dropout: Dropout | None = None,
+        taps: Taps | None = None,
     ) -> Float[Tensor, "B T D"]:
-        mixed = self.self_attn(self.input_layernorm(residual), rotation, visibility, cache)
-        residual = residual + (mixed if dropout is None else dropout(mixed, 2 * self.layer + 1))
-        added = self.mlp(self.post_attention_layernorm(residual))
-        return residual + (added if dropout is None else dropout(added, 2 * self.layer + 2))
+        residual = tap(taps, self.path, "resid_pre", residual)
+        read = tap(taps, self.path, "input_layernorm.normalized", self.input_layernorm(residual))
+        mixed = self.attention_output_layernorm(self.self_attn(read, rotation, visibility, cache, taps))
+        mixed = tap(
+            taps, self.path, "attn_out", mixed if dropout is None else dropout(mixed, 2 * self.layer + 1)
+        )
+        middle = tap(taps, self.path, "resid_mid", residual + mixed)
+        read = self.post_attention_layernorm(residual if self.parallel else middle)
+        read = tap(taps, self.path, "post_attention_layernorm.normalized", read)
+        added = self.mlp_output_layernorm(self.mlp(read, taps))
+        added = tap(
+            taps, self.path, "mlp_out", added if dropout is None else dropout(added, 2 * self.layer + 2)
+        )
+        return tap(taps, self.path, "resid_post", middle + added)
 
 
 class Decoder(nn.Module):
@@ -73,18 +99,20 @@ class Decoder(nn.Module):
         cache: KVCache | None,
         dropout: Dropout | None = None,
         recompute: bool = False,
+        taps: Taps | None = None,
     ) -> Float[Tensor, "B T D"]:
-        residual, rotation = self.embed_positions(self.embed_tokens(inputs), start, positions)
+        embedded = tap(taps, "model.embed_tokens", "embed", self.embed_tokens(inputs))
+        residual, rotation = self.embed_positions(embedded, start, positions)
         if dropout is not None:
             residual = dropout(residual, 0)
         for layer in self.layers:
-            arguments = (residual, rotation, visibility, cache, dropout)
+            arguments = (residual, rotation, visibility, cache, dropout, taps)
             residual = checkpoint(layer, *arguments, use_reentrant=False) if recompute else layer(*arguments)
-        return self.norm(residual)  # type: ignore[no-any-return]
+        return tap(taps, "model.norm", "normalized", self.norm(residual))
 
 
 class Transformer(LanguageModel):
-    """Llama, Qwen3 or GPT-2, as the configuration says."""
+    """A decoder-only transformer of any family, as the switches of the configuration say."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__(config)
@@ -101,17 +129,19 @@ class Transformer(LanguageModel):
         cache: Cache | None = None,
         dropout: Dropout | None = None,
         recompute: bool = False,
+        taps: Taps | None = None,
     ) -> Float[Tensor, "B T D"]:
+        refuse_together(document_ids, cache, recompute, taps)
         if cache is not None:
-            if document_ids is not None:
-                raise ValueError("document_ids and a cache cannot be given together")
             return self._hidden_after(inputs, cache)
         self._require_positions(inputs.shape[1])
         if document_ids is None:
-            return self.model(inputs, 0, None, CAUSAL, None, dropout, recompute)  # type: ignore[no-any-return]
+            return self.model(inputs, 0, None, CAUSAL, None, dropout, recompute, taps)  # type: ignore[no-any-return]
         visibility = Visibility(causal=False, mask=document_mask(document_ids))
         positions = document_positions(document_ids)
-        return self.model(inputs, 0, positions, visibility, None, dropout, recompute)  # type: ignore[no-any-return]
+        return self.model(  # type: ignore[no-any-return]
+            inputs, 0, positions, visibility, None, dropout, recompute, taps
+        )
 
     def _hidden_after(self, inputs: Int[Tensor, "B T"], cache: Cache) -> Float[Tensor, "B T D"]:
         rows, count = inputs.shape
@@ -128,6 +158,44 @@ class Transformer(LanguageModel):
         if count > self.config.max_position_embeddings:
             most = self.config.max_position_embeddings
             raise ValueError(f"{count} positions are more than max_position_embeddings {most}")
+
+    def node_layers(self) -> list[NodeLayer]:
+        gated, size = self.config.mlp == "gated", self.config.intermediate_size
+        layers = []
+        for layer in range(self.config.num_hidden_layers):
+            path, mlp = f"model.layers.{layer}", f"model.layers.{layer}.mlp"
+            layers.append(
+                NodeLayer(
+                    mlp,
+                    size,
+                    f"{path}.post_attention_layernorm.normalized",
+                    f"{mlp}.gate_proj" if gated else f"{mlp}.up_proj",
+                    f"{mlp}.up_proj" if gated else None,
+                    f"{mlp}.down_proj",
+                    f"{path}.resid_post",
+                    2 * layer + 2,
+                )
+            )
+        return layers
+
+    def activation_numbers(self, count: int) -> int:
+        config = self.config
+        heads = config.head_dim * (3 * config.num_attention_heads + 3 * config.num_key_value_heads)
+        layer = 7 * config.hidden_size + heads + 3 * config.intermediate_size
+        layer += 2 * config.num_attention_heads * count
+        return count * (config.num_hidden_layers * layer + 2 * config.hidden_size + config.vocab_size)
+
+    def logits_of_stream(self, residual: Float[Tensor, "*shape D"]) -> Float[Tensor, "*shape V"]:
+        return self.head(self.model.norm(residual))
+
+    def logit_terms(self, activations: Mapping[str, Tensor], position: int, token: int) -> dict[str, float]:
+        unembedding = self.unembedding()[0][token]
+        return readout.logit_terms(self.model, unembedding, activations, position)
+
+    def direct_effect(self, layer: NodeLayer, column: Float[Tensor, " M"]) -> Float[Tensor, " V"]:
+        block = self.get_submodule(layer.path.removesuffix(".mlp"))
+        assert isinstance(block, Block)
+        return readout.direct_effect(self.model, block, self.unembedding()[0], column)
 
     def dropout_shape(self, rows: int, context: int) -> tuple[int, int, int, int]:
         return 2 * self.config.num_hidden_layers + 1, rows, context, self.config.hidden_size

@@ -13,7 +13,6 @@ from torch import Tensor
 from etude.errors import InputError
 from etude.files import read_json
 from etude.model.config import ModelConfig
-from etude.model.gpt2_names import full_gpt2_name
 from etude.untrusted import readable, shown
 
 WEIGHTS = "model.safetensors"
@@ -21,6 +20,8 @@ WEIGHTS_INDEX = "model.safetensors.index.json"
 _PICKLED = ("pytorch_model.bin", "pytorch_model.bin.index.json", "model.pt", "model.pth")
 _FLOATS = {"F64", "F32", "F16", "BF16"}
 _ROTARY_TABLE = re.compile(r".*rotary_emb\.inv_freq")
+_HEADS = ("lm_head.weight", "embed_out.weight")
+"""Output matrices, which some programs store even where they are the embedding's."""
 _SHOWN = 3
 
 
@@ -125,9 +126,9 @@ def _read_headers(path: Path) -> dict[str, tuple[str, tuple[int, ...]]]:
 
 def _parameter_name(stored: str, config: ModelConfig) -> str | None:
     """The full name of a stored tensor, None for one that is no parameter of the network."""
-    if _ROTARY_TABLE.fullmatch(stored) or (stored == "lm_head.weight" and config.tie_word_embeddings):
+    if _ROTARY_TABLE.fullmatch(stored) or (stored in _HEADS and config.tie_word_embeddings):
         return None
-    return full_gpt2_name(stored) if config.model_type == "gpt2" else stored
+    return config.family.parameter_name(stored)
 
 
 def _some(names: list[str]) -> str:

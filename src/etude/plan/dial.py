@@ -7,7 +7,6 @@ manifest keeps them.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +16,7 @@ from etude.device import Device
 from etude.errors import InputError
 from etude.model.config import ModelConfig, preset
 from etude.model.cost import count_parameters
+from etude.model.families import Family, family_named
 from etude.plan.sizes import SIZES, Size, batch_tokens_for, context_for, dropout_for, weight_decay_for
 from etude.train.rules import rates_of
 
@@ -30,10 +30,8 @@ TOKENS_AT_ONCE = {"cpu": 8192, "cuda": 65_536, "mps": 16_384}
 """In one micro-batch: more of them make no product faster, and only take memory."""
 EVALUATIONS = 12
 MIN_EVAL_TOKENS, MAX_EVAL_TOKENS = 16_384, 1_048_576
+COUNTS = ("num_hidden_layers", "num_attention_heads", "num_key_value_heads")
 SWITCHES = ("attention_bias", "mlp_bias", "qk_norm", "tie_word_embeddings")
-UNUSED_BY_MLP = ("num_hidden_layers", "num_attention_heads", "num_key_value_heads", *SWITCHES)
-BENGIO_CONTEXT = 8
-"""Previous tokens that the feed-forward model of 2003 sees."""
 
 
 @dataclass(frozen=True)
@@ -88,8 +86,9 @@ def resolve(
         chosen("device.compile", False, "in so short a time compiling costs more than it saves")
     chosen("device.threads", device.threads, "all the cores that this process may use")
     network = model_config(with_values(settings, chosen.values), facts)
-    for switch in SWITCHES if network.model_type != "mlp" else ():
-        chosen(f"model.{switch}", getattr(network, switch), f"as {network.model_type} has it")
+    for switch in SWITCHES:
+        if switch not in network.family.unused_settings:
+            chosen(f"model.{switch}", getattr(network, switch), f"as {network.model_type} has it")
     _resolve_regularization(chosen, network, facts)
     return Resolution(with_values(settings, chosen.values), network, chosen.reasons)
 
@@ -116,26 +115,21 @@ def model_config(settings: Settings, facts: Facts) -> ModelConfig:
         "hidden_size": model.hidden_size,
         "intermediate_size": model.intermediate_size,
     }
-    if model.preset == "mlp":
-        _refuse_unused(settings)
-        return preset("mlp", **dims, context_size=BENGIO_CONTEXT)
-    for key in ("num_hidden_layers", "num_attention_heads", "num_key_value_heads"):
-        dims[key] = getattr(model, key)
-    for key in SWITCHES:
+    family = family_named(model.preset)
+    _refuse_unused(settings, family)
+    for key in (*COUNTS, *SWITCHES):
         if getattr(model, key) != "auto":
             dims[key] = getattr(model, key)
-    if model.preset != "gpt2":
+    if family.fixed["position"] == "rope":
         dims["rope_theta"] = model.rope_theta
     return preset(model.preset, **dims)
 
 
 def _resolve_shape(chosen: _Choices, settings: Settings, size: Size, because: str) -> None:
     width = chosen("model.hidden_size", size.shape.hidden_size, because)
-    gated = settings.model.preset in ("llama", "qwen3")
-    inner = 32 * math.ceil(8 * width / 3 / 32) if gated else 4 * width
-    inner_reason = "8/3 of the width, in 32s: a gated MLP then costs what a plain one of 4 widths does"
-    chosen("model.intermediate_size", inner, inner_reason if gated else "4 times the width")
-    if settings.model.preset != "mlp":
+    family = family_named(settings.model.preset)
+    chosen("model.intermediate_size", family.inner_size(width), family.inner_size_reason)
+    if family.has_attention:
         chosen("model.num_hidden_layers", size.shape.num_hidden_layers, because)
         heads = chosen("model.num_attention_heads", size.shape.num_attention_heads, because)
         chosen("model.num_key_value_heads", heads, "one for each query head")
@@ -191,11 +185,11 @@ def _resolve_regularization(chosen: _Choices, network: ModelConfig, facts: Facts
     chosen("train.weight_decay", weight_decay_for(dropout), because)
 
 
-def _refuse_unused(settings: Settings) -> None:
-    """What a feed-forward network has no use for is refused when somebody chose it, not left without effect."""
-    for key in UNUSED_BY_MLP:
-        if getattr(settings.model, key) != "auto":
-            raise InputError(f"model.{key} means nothing for the model 'mlp': leave it out")
+def _refuse_unused(settings: Settings, family: Family) -> None:
+    """Raise InputError for a setting that the family has no use for: it would be without effect."""
+    for key in (*COUNTS, *SWITCHES):
+        if key in family.unused_settings and getattr(settings.model, key) != "auto":
+            raise InputError(f"model.{key} means nothing for the model '{family.name}': leave it out")
 
 
 class _Choices:

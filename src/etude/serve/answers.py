@@ -57,7 +57,7 @@ class AtStep:
 
     def layer(self, layer: str) -> LayerInStep:
         """A layer of nodes over the whole batch; the last one asked for is kept."""
-        if self._layer is None or self._layer.wiring.layer != layer:
+        if self._layer is None or self._layer.node_layer.path != layer:
             self._layer = None
             self._layer = LayerInStep(self.opened, layer)
         return self._layer
@@ -253,15 +253,17 @@ class Answers:
         return told
 
     def neurons(self, asked: Asked) -> dict[str, Any]:
-        from etude.watch.node_layers import wiring_of
+        from etude.watch.node_layers import find_node_layer
 
         prompt, layer = self._read(asked), self._layer_name(asked)
-        wiring = wiring_of(prompt.model, layer)
-        incoming = wiring.linear(prompt.model, wiring.gate).weight.detach().float()
-        outgoing = wiring.linear(prompt.model, wiring.out).weight.detach().float()[:, : wiring.size]
+        node_layer = find_node_layer(prompt.model, layer)
+        incoming = node_layer.linear(prompt.model, node_layer.gate).weight.detach().float()
+        outgoing = (
+            node_layer.linear(prompt.model, node_layer.out).weight.detach().float()[:, : node_layer.size]
+        )
         pre, post = (prompt.activation(f"{layer}.{leaf}")[0].float() for leaf in ("pre", "post"))
         key = self.files.save({"pre": pre, "post": post})
-        before = self._first_weights.get(f"{wiring.gate}.weight")
+        before = self._first_weights.get(f"{node_layer.gate}.weight")
         return {
             "step": self._step_of(asked),
             "layer": layer,
@@ -333,11 +335,11 @@ class Answers:
         return self._prompt.of(machine, (step, wanted), lambda: api.prompt(path, wanted, step))
 
     def _layer_name(self, asked: Asked) -> str:
-        from etude.model.mlp import WindowMLP
-
-        if isinstance(self._machine.recorded.empty_model(), WindowMLP):
-            return "model"
-        return f"model.layers.{asked.number('layer', 0)}.mlp"
+        layers = self._machine.recorded.empty_model().node_layers()
+        number = asked.number("layer", 0)
+        if not 0 <= number < len(layers):
+            raise InputError(f"this network has layers of nodes 0 to {len(layers) - 1}, not {number}")
+        return layers[number].path
 
     @property
     def _first_weights(self) -> dict[str, torch.Tensor]:

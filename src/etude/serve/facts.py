@@ -17,6 +17,7 @@ from typing import Any
 from etude.config import load_settings
 from etude.errors import InputError
 from etude.files import read_json
+from etude.model.hf_config import config_from_hf
 from etude.run import EVENT_SCHEMA, RunFolder
 from etude.train.control import Control
 from etude.train.run_state import changed, runs_in, state_of
@@ -175,29 +176,27 @@ def _tensors_as_of(path: Path, stamp: Stamp) -> list[dict[str, Any]]:
         return []
 
 
-def _model(config: dict[str, Any], tensors: list[dict[str, Any]]) -> dict[str, Any]:
-    """The network's shape in the same words for all families."""
-
-    def first(*names: str) -> int:
-        return next((int(config[name]) for name in names if isinstance(config.get(name), int)), 0)
-
-    heads = first("num_attention_heads", "n_head")
-    width = first("hidden_size", "n_embd")
-    family = str(config.get("model_type", ""))
+def _model(values: dict[str, Any], tensors: list[dict[str, Any]]) -> dict[str, Any] | None:
+    """Return the network's shape in the same words for all families; None for one that is not known here."""
+    try:
+        config = config_from_hf(values)
+    except InputError:
+        return None
     return {
-        "family": family,
-        "layers": first("num_hidden_layers", "n_layer") or 1,
-        "width": width,
-        "nodes": first("intermediate_size", "n_inner") or 4 * width,
-        "heads": heads,
-        "kv_heads": first("num_key_value_heads") or heads,
-        "vocabulary": first("vocab_size"),
-        "context": first("max_position_embeddings", "n_positions"),
-        "activation": str(config.get("hidden_act") or config.get("activation_function") or ""),
-        "gated": family in ("llama", "qwen3"),
-        "biases": family in ("gpt2", "mlp") or bool(config.get("mlp_bias")),
+        "family": config.model_type,
+        "attention": config.family.has_attention,
+        "layers": config.num_hidden_layers,
+        "width": config.hidden_size,
+        "nodes": config.intermediate_size,
+        "heads": config.num_attention_heads,
+        "kv_heads": config.num_key_value_heads,
+        "vocabulary": config.vocab_size,
+        "context": config.max_position_embeddings,
+        "activation": config.hidden_act,
+        "gated": config.mlp == "gated",
+        "biases": config.mlp_bias,
         "parameters": sum(math.prod(tensor["shape"]) for tensor in tensors),
-        "tied": bool(config.get("tie_word_embeddings", family == "gpt2")),
+        "tied": config.tie_word_embeddings,
     }
 
 

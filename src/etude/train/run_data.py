@@ -9,6 +9,7 @@ from typing import Any
 from etude.config import Settings
 from etude.data.prepare import PreparedData, Progress, open_prepared, prepare
 from etude.errors import InputError
+from etude.model.families import family_named
 from etude.places import cache_folder
 
 
@@ -21,7 +22,7 @@ def prepared(settings: Settings, progress: Progress | None = None) -> PreparedDa
     return prepare(
         settings.data,
         settings.tokenizer,
-        family=settings.model.preset,
+        family_pattern=family_named(settings.model.preset).tokenizer_pattern,
         seed=settings.run.seed if settings.data.seed == "auto" else settings.data.seed,
         cache=cache_folder(),
         progress=progress,

@@ -12,10 +12,12 @@ import torch
 from etude.device import Device
 from etude.errors import InputError
 from etude.model.folder import load_model_folder
-from etude.model.language_model import LanguageModel
-from etude.watch.forward import LOGITS, Taps, run_opened
+from etude.model.language_model import LOGITS, LanguageModel
+from etude.model.nodes import NodeLayer
+from etude.model.taps import Taps
+from etude.watch.forward import run_opened
 from etude.watch.held_out import HeldOut
-from etude.watch.node_layers import Wiring, wiring_of
+from etude.watch.node_layers import find_node_layer
 from etude.watch.recorded import Recorded
 
 Float64 = npt.NDArray[np.float64]
@@ -51,20 +53,22 @@ class Activity:
 
 
 @torch.no_grad()
-def activity(model: LanguageModel, wiring: Wiring, unit: int, sample: HeldOut, device: Device) -> Activity:
+def activity(
+    model: LanguageModel, node_layer: NodeLayer, unit: int, sample: HeldOut, device: Device
+) -> Activity:
     """Run ``sample`` through ``model`` (uncompiled, on ``device``) and watch one node."""
-    wiring.require_unit(unit)
+    node_layer.require_unit(unit)
     post, reach = np.zeros(sample.inputs.shape), np.zeros(sample.inputs.shape)
-    name, length = f"{wiring.layer}.post", wiring.outgoing(model, unit).float().norm()
+    name, length = f"{node_layer.path}.post", node_layer.outgoing(model, unit).float().norm()
     for rows in sample.batches(model.config):
         inputs = torch.from_numpy(sample.inputs[rows]).to(device.torch)
         documents = sample.document_ids
         ids = None if documents is None else torch.from_numpy(documents[rows]).to(device.torch)
         with device.autocast():
-            taps = Taps(lambda activation: activation in (name, wiring.added_to))
+            taps = Taps(lambda activation: activation in (name, node_layer.added_to))
             kept = run_opened(model, inputs, document_ids=ids, taps=taps)
-        whole, nodes = kept[wiring.added_to].float(), kept[name][..., unit].float()
-        if wiring.added_to == LOGITS:
+        whole, nodes = kept[node_layer.added_to].float(), kept[name][..., unit].float()
+        if node_layer.added_to == LOGITS:
             whole = whole - whole.mean(-1, keepdim=True)
         post[rows] = nodes.cpu().numpy()
         least = torch.finfo(torch.float32).tiny
@@ -160,16 +164,20 @@ def node_history(
             there = ", ".join(str(known) for known in folders) or "none"
             raise InputError(f"{recorded.run.path} has no checkpoint of step {step}: there is {there}")
         model, _ = load_model_folder(folders[step], device=device.torch)
-        wiring = wiring_of(model, layer)
-        moments.append(_moment(step, model, wiring, unit, activity(model, wiring, unit, sample, device)))
+        node_layer = find_node_layer(model, layer)
+        moments.append(
+            _moment(step, model, node_layer, unit, activity(model, node_layer, unit, sample, device))
+        )
         del model  # before the next one is loaded
     return NodeHistory(layer, unit, sample.num_tokens, tuple(moments))
 
 
-def _moment(step: int, model: LanguageModel, wiring: Wiring, unit: int, seen: Activity) -> Moment:
+def _moment(step: int, model: LanguageModel, node_layer: NodeLayer, unit: int, seen: Activity) -> Moment:
     values = seen.post[seen.real]
     up = (
-        None if wiring.up is None else float(wiring.incoming(model, wiring.up, unit)[0].cpu().double().norm())
+        None
+        if node_layer.up is None
+        else float(node_layer.incoming(model, node_layer.up, unit)[0].cpu().double().norm())
     )
     return Moment(
         step,
@@ -177,9 +185,9 @@ def _moment(step: int, model: LanguageModel, wiring: Wiring, unit: int, seen: Ac
         float(values.std()),
         float(values.max()),
         seen.share_active,
-        float(wiring.incoming(model, wiring.gate, unit)[0].cpu().double().norm()),
+        float(node_layer.incoming(model, node_layer.gate, unit)[0].cpu().double().norm()),
         up,
-        float(wiring.outgoing(model, unit).cpu().double().norm()),
+        float(node_layer.outgoing(model, unit).cpu().double().norm()),
     )
 
 

@@ -9,14 +9,12 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from etude.model.language_model import LanguageModel
-from etude.model.mlp import WindowMLP
-from etude.model.transformer import Transformer
-from etude.watch.forward import LOGITS, Taps, run_opened
+from etude.model.language_model import EMBED, LOGITS, LanguageModel
+from etude.model.taps import Taps
+from etude.watch.forward import run_opened
 from etude.watch.held_out import rows_at_once
 
 Told = Callable[[int, int], None]
-EMBED = "model.embed_tokens.embed"
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,7 +85,6 @@ def attribution(
 def _by_ablation(
     model: LanguageModel, seen: Int[Tensor, "1 P"], token: int, logit: float, told: Told | None
 ) -> Float[Tensor, " P"]:
-    assert isinstance(model, Transformer | WindowMLP)
     length = seen.shape[1]
     rows, lost = rows_at_once(model.config, length), torch.zeros(length)
     for first in range(0, length, rows):
@@ -100,35 +97,26 @@ def _by_ablation(
     return lost
 
 
-def _without(model: Transformer | WindowMLP, places: range) -> Callable[[Tensor], Tensor]:
+def _without(model: LanguageModel, places: range) -> Callable[[Tensor], Tensor]:
     """A change of the embeddings: row i of the batch loses the token at ``places[i]``."""
-    mean = model.model.embed_tokens.weight.mean(0)
+    mean, slots = model.embedding_weight().mean(0), model.tokens_per_position
 
     def replaced(embedded: Tensor) -> Tensor:
         changed = embedded.clone()
         for row, place in enumerate(places):
-            if not isinstance(model, WindowMLP):
-                changed[row, place] = mean
-                continue
-            size, width = model.config.context_size, len(mean)
-            for reader in range(place, min(place + size, changed.shape[1])):  # it stands in several windows
-                slot = size - 1 - (reader - place)
-                changed[row, reader, slot * width : (slot + 1) * width] = mean
+            for reader in range(place, min(place + slots, changed.shape[1])):  # all that read this token
+                slot = slots - 1 - (reader - place)
+                changed[row, reader, slot * len(mean) : (slot + 1) * len(mean)] = mean
         return changed
 
     return replaced
 
 
 def _by_token(model: LanguageModel, products: Float[Tensor, "P W"]) -> Float[Tensor, " P"]:
-    """The sum over each token's embedding; in the mlp family a token stands in the windows of several positions."""
-    if not isinstance(model, WindowMLP):
-        return products.sum(-1).cpu()
-    size = model.config.context_size
-    slots = products.view(len(products), size, -1).sum(-1)
-    found = torch.zeros(len(products))
-    for reader in range(len(products)):
-        for slot in range(size):
-            place = reader - (size - 1 - slot)
-            if place >= 0:
-                found[place] += slots[reader, slot].cpu()
-    return found
+    """The sum over each token's embedding, which may stand in what several positions read."""
+    slots = model.tokens_per_position
+    by_slot = products.view(len(products), slots, -1).sum(-1).cpu()  # (P, slots)
+    by_token = by_slot[:, -1].clone()
+    for back in range(1, min(slots, len(products))):
+        by_token[:-back] += by_slot[back:, slots - 1 - back]
+    return by_token

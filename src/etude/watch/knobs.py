@@ -27,9 +27,10 @@ from torch import Tensor
 from etude.data.tokens.tokenizer import EtudeTokenizer
 from etude.errors import InputError
 from etude.messages import suggest_name
-from etude.model.language_model import LanguageModel
+from etude.model.language_model import LOGITS, LanguageModel
+from etude.model.taps import Change, Taps
 from etude.untrusted import shown
-from etude.watch.forward import LOGITS, Change, Taps, activation_names, run_opened
+from etude.watch.forward import activation_names, run_opened
 from etude.watch.prompts import Prompt, look
 
 _FORM = re.compile(

@@ -14,9 +14,10 @@ from torch import Tensor
 
 from etude.device import free_memory_bytes
 from etude.errors import InputError
-from etude.model.mlp import WindowMLP
-from etude.watch.forward import LOGITS, as_read, dtype_of
-from etude.watch.node_layers import Wiring, wiring_of
+from etude.model.language_model import LOGITS
+from etude.model.nodes import NodeLayer
+from etude.watch.forward import as_read, dtype_of
+from etude.watch.node_layers import find_node_layer
 from etude.watch.opened_step import OpenedRow, OpenedStep
 from etude.watch.reconciliation import activation_of
 from etude.watch.terms import NodeSum, node_sum
@@ -112,9 +113,9 @@ class LayerInStep:
 
     def __init__(self, opened: OpenedStep, layer: str) -> None:
         self.opened = opened
-        self.wiring: Wiring = wiring_of(opened.model, layer)
+        self.node_layer: NodeLayer = find_node_layer(opened.model, layer)
         self._require_room()
-        self._wanted = {*self.wiring.watched, self.wiring.added_to}
+        self._wanted = {*self.node_layer.watched, self.node_layer.added_to}
         self.rows = [self._row(number) for number in range(opened.num_rows)]
 
     def sum(self, unit: int, row: int, position: int, text: str = "") -> NodeSum:
@@ -123,10 +124,10 @@ class LayerInStep:
         Raises:
             InputError: no such node, row or position.
         """
-        self.wiring.require_unit(unit)
+        self.node_layer.require_unit(unit)
         found, place = self.row(row), self.place(row, position)
         ids = tuple(found.inputs[: place + 1].tolist())
-        return node_sum(self.opened.model, self.wiring, unit, found.activations, ids, text)
+        return node_sum(self.opened.model, self.node_layer, unit, found.activations, ids, text)
 
     def row(self, row: int) -> OpenedRow:
         """Raises InputError when the batch has no such row."""
@@ -148,16 +149,16 @@ class LayerInStep:
         Raises:
             InputError: no such node, row or position.
         """
-        self.wiring.require_unit(unit)
-        found, wiring, place = self.row(row), self.wiring, self.place(row, position)
-        at_activation = found.gradients[f"{wiring.layer}.post"][0, place, unit]
+        self.node_layer.require_unit(unit)
+        found, node_layer, place = self.row(row), self.node_layer, self.place(row, position)
+        at_activation = found.gradients[f"{node_layer.path}.post"][0, place, unit]
         slope, _, through = self._slopes(found, unit)
         return ErrorOfNode(
-            as_read(wiring.outgoing(self.opened.model, unit), by=at_activation),
+            as_read(node_layer.outgoing(self.opened.model, unit), by=at_activation),
             self._arriving(row, unit)[place],
             float(at_activation),
             float(slope[place] * through[place]),
-            float(found.gradients[f"{wiring.layer}.pre"][0, place, unit]),
+            float(found.gradients[f"{node_layer.path}.pre"][0, place, unit]),
         )
 
     def tug_of_war(self, unit: int, number: int) -> TugOfWar:
@@ -166,13 +167,15 @@ class LayerInStep:
         Raises:
             InputError: no such node or input.
         """
-        wiring = self.wiring
-        wiring.require_unit(unit)
-        weights = self.opened.gradients[f"{wiring.gate}.weight"]
+        node_layer = self.node_layer
+        node_layer.require_unit(unit)
+        weights = self.opened.gradients[f"{node_layer.gate}.weight"]
         if not 0 <= number < weights.shape[1]:
-            raise InputError(f"a node of {wiring.layer} has inputs 0 to {weights.shape[1] - 1}, not {number}")
-        errors = torch.stack([row.gradients[f"{wiring.layer}.pre"][0, :, unit] for row in self.rows])
-        inputs = torch.stack([row.activations[wiring.reads][0, :, number].detach() for row in self.rows])
+            raise InputError(
+                f"a node of {node_layer.path} has inputs 0 to {weights.shape[1] - 1}, not {number}"
+            )
+        errors = torch.stack([row.gradients[f"{node_layer.path}.pre"][0, :, unit] for row in self.rows])
+        inputs = torch.stack([row.activations[node_layer.reads][0, :, number].detach() for row in self.rows])
         return TugOfWar(
             as_read(inputs, by=errors),
             as_read(errors, by=errors),
@@ -183,19 +186,19 @@ class LayerInStep:
 
     def _arriving(self, row: int, unit: int) -> Float[Tensor, "T M"]:
         """The errors at the numbers that the node writes to, as its products read them."""
-        by = self.rows[row].gradients[f"{self.wiring.layer}.post"]
-        arriving = as_read(self.rows[row].gradients[self.wiring.added_to][0], by=by)
+        by = self.rows[row].gradients[f"{self.node_layer.path}.post"]
+        arriving = as_read(self.rows[row].gradients[self.node_layer.added_to][0], by=by)
         arriving = arriving * self._let_through(row, unit)
-        if isinstance(self.opened.model, WindowMLP):  # whose product comes before dropout on the way back
+        if self.node_layer.drops_units:  # then the product comes before dropout on the way back
             return arriving
         return as_read(arriving, by=by)
 
     def _rounded(self, row: int, unit: int) -> Float[Tensor, " T"]:
         """Of the errors at a node's sum in a row: see `TugOfWar`."""
-        found, wiring = self.rows[row], self.wiring
+        found, node_layer = self.rows[row], self.node_layer
         slope, follows, through = self._slopes(found, unit)
-        at_activation = found.gradients[f"{wiring.layer}.post"][0, :, unit]
-        outgoing = as_read(wiring.outgoing(self.opened.model, unit), by=at_activation)
+        at_activation = found.gradients[f"{node_layer.path}.post"][0, :, unit]
+        outgoing = as_read(node_layer.outgoing(self.opened.model, unit), by=at_activation)
         products = self._arriving(row, unit).abs() @ outgoing.abs()
         ones = float(dtype_of(at_activation) == "fp32" or self.opened.model.config.hidden_act == "tanh")
         size = products * slope.abs() + at_activation.cpu().double().abs() * (follows.abs() + ones)
@@ -204,39 +207,39 @@ class LayerInStep:
     def _slopes(self, found: OpenedRow, unit: int) -> tuple[Tensor, Tensor, Tensor]:
         """At each position, in float64: the slope of the node's function at its sum; how much it would change with a
         change of the sum as large as the sum; and what the node lets through, by which the slope is multiplied."""
-        sums = found.activations[f"{self.wiring.layer}.pre"][0, :, unit].detach().cpu().double()
+        sums = found.activations[f"{self.node_layer.path}.pre"][0, :, unit].detach().cpu().double()
         with torch.enable_grad():
             before = sums.clone().requires_grad_()
             made = activation_of(self.opened.model)(before).sum()
             (slope,) = torch.autograd.grad(made, before, create_graph=True)
             (bend,) = torch.autograd.grad(slope.sum(), before)
         through = torch.ones_like(sums)
-        if self.wiring.up is not None:
-            through = found.activations[f"{self.wiring.layer}.pre_linear"][0, :, unit].detach().cpu().double()
+        if self.node_layer.up is not None:
+            through = (
+                found.activations[f"{self.node_layer.path}.pre_linear"][0, :, unit].detach().cpu().double()
+            )
         return slope.detach(), bend * sums, through
 
     def _let_through(self, row: int, unit: int) -> Tensor | float:
         """What dropout multiplied the numbers by that the node writes to: the error comes back through the same."""
-        dropout, model = self.opened.read(row).dropout, self.opened.model
+        dropout = self.opened.read(row).dropout
         if dropout is None:
             return 1.0
-        if isinstance(model, WindowMLP):  # there it is the nodes themselves that are put out
-            kept = dropout.kept[0, 0, :, unit, None]
-        else:
-            kept = dropout.kept[2 * int(self.wiring.layer.split(".")[2]) + 2, 0]
+        kept = dropout.kept[self.node_layer.dropout_place, 0]  # (T, M), or (T, F) where the units are dropped
+        kept = kept[:, unit, None] if self.node_layer.drops_units else kept
         return kept.cpu() * dropout.scale
 
     def _row(self, number: int) -> OpenedRow:
         found = self.opened.row(number, self._wanted.__contains__)
         found.parameter_gradients.clear()  # large, and of one row only
-        if number and self.wiring.added_to != LOGITS:
+        if number and self.node_layer.added_to != LOGITS:
             found.activations.pop(LOGITS, None)  # (T, V): as large as all the rest
             found.gradients.pop(LOGITS, None)
         return found
 
     def _require_room(self) -> None:
-        opened, wiring = self.opened, self.wiring
-        weights = opened.gradients[f"{wiring.gate}.weight"]
+        opened, node_layer = self.opened, self.node_layer
+        weights = opened.gradients[f"{node_layer.gate}.weight"]
         tokens = sum(part.inputs.numel() for part in opened.batch)
         needed = 4 * tokens * (weights.shape[1] * 4 + 6 * weights.shape[0])
         free = free_memory_bytes(opened.era.plan.device)

@@ -8,7 +8,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from etude.watch.node_layers import Wiring, token_effects, wiring_of
+from etude.model.nodes import NodeLayer
+from etude.watch.node_layers import find_node_layer, token_effects
 from etude.watch.one_node import TokenEffect, effect_lines, extreme_effects
 from etude.watch.passages import plain
 from etude.watch.prompts import Prompt
@@ -26,7 +27,7 @@ class NodeInText:
     """
 
     prompt: Prompt = field(repr=False)
-    wiring: Wiring
+    node_layer: NodeLayer
     unit: int
     post: Float[Tensor, " T"]
     effects: Float[Tensor, " V"]
@@ -41,9 +42,9 @@ class NodeInText:
     def on(self, position: int) -> NodeSum:
         """What it computes at a position, term by term."""
         prompt = self.prompt
-        kept = {name: prompt.activation(name) for name in self.wiring.watched}
+        kept = {name: prompt.activation(name) for name in self.node_layer.watched}
         ids = tuple(prompt.ids[: position + 1].tolist())
-        return node_sum(prompt.model, self.wiring, self.unit, kept, ids, prompt.tokens[position])
+        return node_sum(prompt.model, self.node_layer, self.unit, kept, ids, prompt.tokens[position])
 
     def __repr__(self) -> str:
         along = "  ".join(
@@ -52,9 +53,9 @@ class NodeInText:
         )
         return "\n".join(
             [
-                f"{self.wiring.layer} node {self.unit} along {len(self.post)} tokens",
+                f"{self.node_layer.path} node {self.unit} along {len(self.post)} tokens",
                 along,
-                *effect_lines(self.promoted, self.suppressed, self.wiring),
+                *effect_lines(self.promoted, self.suppressed, self.node_layer),
             ]
         )
 
@@ -66,8 +67,8 @@ def look_at_node_in_text(prompt: Prompt, layer: str, unit: int) -> NodeInText:
     Raises:
         InputError: no such layer or node.
     """
-    wiring = wiring_of(prompt.model, layer)
-    wiring.require_unit(unit)
-    effects = token_effects(prompt.model, wiring, unit)
+    node_layer = find_node_layer(prompt.model, layer)
+    node_layer.require_unit(unit)
+    effects = token_effects(prompt.model, node_layer, unit)
     post = prompt.activation(f"{layer}.post")[0, :, unit].cpu()
-    return NodeInText(prompt, wiring, unit, post, effects, *extreme_effects(effects, prompt.decode))
+    return NodeInText(prompt, node_layer, unit, post, effects, *extreme_effects(effects, prompt.decode))

@@ -12,11 +12,13 @@ from torch import Tensor
 
 from etude.errors import InputError
 from etude.model.language_model import LanguageModel
+from etude.model.nodes import NodeLayer
+from etude.model.taps import Taps
 from etude.plan.plan import Plan
 from etude.watch.activity import Activity, NodeHistory, activity, node_history
-from etude.watch.forward import Taps, run_opened
+from etude.watch.forward import run_opened
 from etude.watch.held_out import HeldOut, held_out
-from etude.watch.node_layers import Wiring, token_effects, wiring_of
+from etude.watch.node_layers import find_node_layer, token_effects
 from etude.watch.opened_step import OpenedRow, OpenedStep, model_at, open_step
 from etude.watch.passages import Passage, extreme_passages, plain
 from etude.watch.proof import Proof
@@ -103,7 +105,7 @@ class Node:
 
     machine: TimeMachine
     step: int
-    wiring: Wiring
+    node_layer: NodeLayer
     unit: int
     model: LanguageModel
     plan: Plan
@@ -119,29 +121,29 @@ class Node:
 
     @property
     def layer(self) -> str:
-        return self.wiring.layer
+        return self.node_layer.path
 
     @property
     def weights(self) -> Float[Tensor, " N"]:
-        return self.wiring.incoming(self.model, self.wiring.gate, self.unit)[0]
+        return self.node_layer.incoming(self.model, self.node_layer.gate, self.unit)[0]
 
     @property
     def bias(self) -> float | None:
-        return self.wiring.incoming(self.model, self.wiring.gate, self.unit)[1]
+        return self.node_layer.incoming(self.model, self.node_layer.gate, self.unit)[1]
 
     @property
     def up_weights(self) -> Float[Tensor, " N"] | None:
-        up = self.wiring.up
-        return None if up is None else self.wiring.incoming(self.model, up, self.unit)[0]
+        up = self.node_layer.up
+        return None if up is None else self.node_layer.incoming(self.model, up, self.unit)[0]
 
     @property
     def up_bias(self) -> float | None:
-        up = self.wiring.up
-        return None if up is None else self.wiring.incoming(self.model, up, self.unit)[1]
+        up = self.node_layer.up
+        return None if up is None else self.node_layer.incoming(self.model, up, self.unit)[1]
 
     @property
     def outgoing(self) -> Float[Tensor, " M"]:
-        return self.wiring.outgoing(self.model, self.unit)
+        return self.node_layer.outgoing(self.model, self.unit)
 
     @cached_property
     def opened(self) -> OpenedStep:
@@ -160,7 +162,7 @@ class Node:
     @cached_property
     def gradient(self) -> NodeGradient:
         """Of the next update's batch. Raises InputError as :attr:`opened` does."""
-        gradients, wiring, unit = self.opened.gradients, self.wiring, self.unit
+        gradients, node_layer, unit = self.opened.gradients, self.node_layer, self.unit
 
         def bias_of(linear: str) -> float | None:
             found = gradients.get(f"{linear}.bias")
@@ -168,11 +170,11 @@ class Node:
 
         return NodeGradient(
             self.opened.step,
-            gradients[f"{wiring.gate}.weight"][unit],
-            bias_of(wiring.gate),
-            None if wiring.up is None else gradients[f"{wiring.up}.weight"][unit],
-            None if wiring.up is None else bias_of(wiring.up),
-            gradients[f"{wiring.out}.weight"][:, unit],
+            gradients[f"{node_layer.gate}.weight"][unit],
+            bias_of(node_layer.gate),
+            None if node_layer.up is None else gradients[f"{node_layer.up}.weight"][unit],
+            None if node_layer.up is None else bias_of(node_layer.up),
+            gradients[f"{node_layer.out}.weight"][:, unit],
         )
 
     def signal(self, row: int) -> NodeSignal:
@@ -186,7 +188,7 @@ class Node:
         def along(values: dict[str, Tensor], leaf: str) -> Tensor:
             return values[f"{layer}.{leaf}"][0, :, self.unit].float().cpu()
 
-        gated = self.wiring.up is not None
+        gated = self.node_layer.up is not None
         return NodeSignal(
             row,
             opened.inputs.cpu(),
@@ -207,7 +209,7 @@ class Node:
         opened = self._opened_row(row)
         position = _place(position, len(opened.inputs))
         ids = tuple(opened.inputs[: position + 1].tolist())
-        return node_sum(self.model, self.wiring, self.unit, opened.activations, ids, self._text(ids[-1]))
+        return node_sum(self.model, self.node_layer, self.unit, opened.activations, ids, self._text(ids[-1]))
 
     @torch.no_grad()
     def on_tokens(self, token_ids: Sequence[int], position: int = -1) -> NodeSum:
@@ -218,16 +220,16 @@ class Node:
         """
         config, ids = self.model.config, tuple(token_ids)
         limit = config.max_position_embeddings
-        if not ids or (config.model_type != "mlp" and len(ids) > limit):
+        if not ids or (self.model.has_attention and len(ids) > limit):
             raise InputError(f"give from 1 to {limit:,} tokens, not {len(ids):,}")
         if not all(0 <= token < config.vocab_size for token in ids):
             raise InputError(f"token ids go from 0 to {config.vocab_size - 1}")
         ids = ids[: _place(position, len(ids)) + 1]
         device = self.plan.device
         with device.autocast():
-            taps = Taps(self.wiring.watched.__contains__)
+            taps = Taps(self.node_layer.watched.__contains__)
             kept = run_opened(self.model, torch.tensor([ids], device=device.torch), taps=taps)
-        return node_sum(self.model, self.wiring, self.unit, kept, ids, self._text(ids[-1]))
+        return node_sum(self.model, self.node_layer, self.unit, kept, ids, self._text(ids[-1]))
 
     def history(
         self, steps: Sequence[int] | None = None, told: Callable[[int, int], None] | None = None
@@ -244,7 +246,7 @@ class Node:
 
     def _opened_row(self, row: int) -> OpenedRow:
         if self._row is None or self._row[0] != row:
-            self._row = (row, self.opened.row(row, self.wiring.watched.__contains__))
+            self._row = (row, self.opened.row(row, self.node_layer.watched.__contains__))
         return self._row[1]
 
     def _text(self, token_id: int) -> str:
@@ -261,7 +263,7 @@ class Node:
                 f"{self.layer} node {self.unit} after {self.step:,} updates ({self.model.config.hidden_act})",
                 f"{len(self.weights)} inputs, weights |{float(self.weights.norm()):.3g}|, {bias}{up}; "
                 f"out |{float(self.outgoing.norm()):.3g}|; gradient: {update}",
-                *effect_lines(self.promoted, self.suppressed, self.wiring),
+                *effect_lines(self.promoted, self.suppressed, self.node_layer),
                 f"{'dead: ' if self.activity.dead else ''}active at {self.activity.share_active:.1%} of {tokens:,} "
                 "held-out tokens, most at",
                 *(f"  {passage}" for passage in self.most[:3]),
@@ -298,9 +300,9 @@ def look_at_node(
     wiring_at(machine, layer).require_unit(unit)
     model = model_at(machine, step)
     plan, proof = machine.era.plan, machine.proof
-    wiring, sample = wiring_of(model, layer), held_out(plan, max_tokens)
-    seen = activity(model, wiring, unit, sample, plan.device)
-    effects = token_effects(model, wiring, unit)
+    node_layer, sample = find_node_layer(model, layer), held_out(plan, max_tokens)
+    seen = activity(model, node_layer, unit, sample, plan.device)
+    effects = token_effects(model, node_layer, unit)
     tokenizer = plan.data.tokenizer
 
     def found(highest: bool) -> tuple[Passage, ...]:
@@ -309,7 +311,7 @@ def look_at_node(
     return Node(
         machine,
         step,
-        wiring,
+        node_layer,
         unit,
         model,
         plan,
@@ -337,20 +339,20 @@ def extreme_effects(
 
 
 def effect_lines(
-    promoted: tuple[TokenEffect, ...], suppressed: tuple[TokenEffect, ...], wiring: Wiring
+    promoted: tuple[TokenEffect, ...], suppressed: tuple[TokenEffect, ...], node_layer: NodeLayer
 ) -> list[str]:
     """What a node does to the logits, as text."""
 
     def told(effects: tuple[TokenEffect, ...]) -> str:
         return "  ".join(f"[{plain(one.text)}] {one.value:+.2g}" for one in effects[:6]) or "no token"
 
-    scaled = "  (directly, before the last norm's scale)" if wiring.layer != "model" else ""
+    scaled = "  (directly, before the last norm's scale)" if node_layer.path != "model" else ""
     return [f"promotes   {told(promoted)}", f"suppresses {told(suppressed)}{scaled}"]
 
 
-def wiring_at(machine: TimeMachine, layer: str) -> Wiring:
+def wiring_at(machine: TimeMachine, layer: str) -> NodeLayer:
     """How the nodes of ``layer`` sit in the run's network, from its configuration alone."""
-    return wiring_of(machine.recorded.empty_model(), layer)
+    return find_node_layer(machine.recorded.empty_model(), layer)
 
 
 def _place(position: int, count: int) -> int:

@@ -20,7 +20,8 @@ from etude.device import free_memory_bytes
 from etude.errors import InputError
 from etude.messages import suggest_name
 from etude.model.build import empty_model, materialise
-from etude.model.language_model import LanguageModel
+from etude.model.language_model import LOGITS, LanguageModel
+from etude.model.taps import Taps, every_activation
 from etude.train.batch import MicroBatch, Row, total_weight
 from etude.train.checkpoint import Snapshot
 from etude.train.events import RowSource
@@ -29,7 +30,7 @@ from etude.train.rules import Hyperparameters, rule_named
 from etude.train.rules.applied import ParameterUpdate
 from etude.train.schedule import momentum
 from etude.train.step import clip_factor
-from etude.watch.forward import LOGITS, Taps, activation_bytes, every_activation, run_opened
+from etude.watch.forward import activation_bytes, run_opened
 from etude.watch.proof import Proof
 from etude.watch.time_machine import Era, TimeMachine
 

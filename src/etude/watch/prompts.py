@@ -15,12 +15,11 @@ from torch import Tensor
 from etude.data.tokens.tokenizer import EtudeTokenizer
 from etude.device import Device, free_memory_bytes
 from etude.errors import InputError
-from etude.model.language_model import LanguageModel
-from etude.model.mlp import WindowMLP
-from etude.model.transformer import Transformer
+from etude.model.language_model import LOGITS, LanguageModel
+from etude.model.taps import Taps, every_activation
 from etude.watch.attribution import Attribution, Told, attribution
 from etude.watch.contributions import Contributions, contributions
-from etude.watch.forward import LOGITS, Taps, activation_bytes, every_activation, run_opened
+from etude.watch.forward import activation_bytes, run_opened
 from etude.watch.named_tensor import Named
 from etude.watch.proof import Proof
 
@@ -138,7 +137,7 @@ class Prompt:
     @property
     def has_attention(self) -> bool:
         """Whether the network has layers of attention; the mlp family has not."""
-        return not isinstance(self.model, WindowMLP)
+        return self.model.has_attention
 
     def pattern(self, layer: int) -> Named:
         """What each head attends to in one layer; each query's shares add up to 1.
@@ -157,13 +156,14 @@ class Prompt:
         Raises:
             InputError: a network without layers.
         """
-        model = self._require_attention("logit lens")
+        self._require_attention("logit lens")
+        model = self.model
         self._keep(lambda name: name.endswith(".resid_post"))
         streams = [
             self.activation(f"model.layers.{layer}.resid_post")[0]
             for layer in range(model.config.num_hidden_layers)
         ]
-        logits = model.head(model.model.norm(torch.stack(streams)))
+        logits = model.logits_of_stream(torch.stack(streams))
         desired = torch.cat((self.ids[1:], self.ids.new_tensor([-1])))
         return Lens(logits.float().log_softmax(-1), desired, self.tokens, self.decode)
 
@@ -192,11 +192,12 @@ class Prompt:
             found = run_opened(self.model, self.ids[None], taps=Taps(wanted))
         self._kept.update({name: value.detach() for name, value in found.items()})
 
-    def _require_attention(self, what: str) -> Transformer:
-        if isinstance(self.model, WindowMLP):
-            raise InputError(f"the mlp family has no layers of attention, so no {what}: use a transformer")
-        assert isinstance(self.model, Transformer)
-        return self.model
+    def _require_attention(self, what: str) -> None:
+        if not self.model.has_attention:
+            family = self.model.config.model_type
+            raise InputError(
+                f"the {family} family has no layers of attention, so no {what}: use a transformer"
+            )
 
     def _layer(self, layer: int) -> int:
         count = self.model.config.num_hidden_layers
@@ -266,8 +267,8 @@ def induction_scores(
     Raises:
         InputError: a network without attention, or one that reads too few tokens.
     """
-    if not isinstance(model, Transformer):
-        raise InputError("the mlp family has no heads")
+    if not model.has_attention:
+        raise InputError(f"the {model.config.model_type} family has no heads")
     length = min(length, model.config.max_position_embeddings // 2)
     if length < 2:
         raise InputError("this network reads too few tokens for anything to come twice")

@@ -17,8 +17,7 @@ from torch import Tensor
 
 from etude.device import Dtype
 from etude.model.language_model import LanguageModel
-from etude.model.layers import ACTIVATION_FUNCTIONS, GatedMLP, PlainMLP
-from etude.model.mlp import WindowMLP
+from etude.model.layers import ACTIVATION_FUNCTIONS
 from etude.watch.forward import as_read
 from etude.watch.opened_step import OpenedRow, OpenedStep, model_with
 
@@ -147,18 +146,18 @@ def _update_again(opened: OpenedStep) -> Check:
 def _node_sums(opened: OpenedStep, row: OpenedRow) -> Check:
     """Inputs times weights plus bias, of every node at every position, against its ``pre``."""
     found = {}
-    for path, inputs, layer in nodes_of(opened.model):
-        seen = row.activations[f"{path}.pre"][0]
-        x, weight = as_read(row.activations[inputs][0], by=seen), as_read(layer.weight, by=seen)
-        bias = 0.0 if layer.bias is None else as_read(layer.bias, by=seen)
-        found[f"{path}.pre"] = _apart(seen.cpu(), (x @ weight.T + bias).detach())
+    for layer in opened.model.node_layers():
+        seen, linear = row.activations[f"{layer.path}.pre"][0], layer.linear(opened.model, layer.gate)
+        x, weight = as_read(row.activations[layer.reads][0], by=seen), as_read(linear.weight, by=seen)
+        bias = 0.0 if linear.bias is None else as_read(linear.bias, by=seen)
+        found[f"{layer.path}.pre"] = _apart(seen.cpu(), (x @ weight.T + bias).detach())
     return _worst("sum of a node", found)
 
 
 def _chain_rule(opened: OpenedStep, row: OpenedRow) -> Check:
     """The error at a node before its activation function: that behind it, times the function's slope."""
     found = {}
-    for path, _, _ in nodes_of(opened.model):
+    for path in (layer.path for layer in opened.model.node_layers()):
         before = row.activations[f"{path}.pre"].double().requires_grad_()
         passed = row.activations.get(f"{path}.pre_linear")
         after = activation_of(opened.model)(before) * (1.0 if passed is None else passed.double())
@@ -166,19 +165,6 @@ def _chain_rule(opened: OpenedStep, row: OpenedRow) -> Check:
         expected = row.gradients[f"{path}.post"].double() * slope
         found[path] = _apart(row.gradients[f"{path}.pre"], expected)
     return _worst("chain rule through a node", found)
-
-
-def nodes_of(model: LanguageModel) -> list[tuple[str, str, torch.nn.Linear]]:
-    """(path, the activation that they read, their weights) of each layer of nodes."""
-    if isinstance(model, WindowMLP):
-        return [("model", "model.embed_tokens.embed", model.model.hidden)]
-    found = []
-    for path, module in model.named_modules():
-        if isinstance(module, GatedMLP | PlainMLP):
-            layer = module.gate_proj if isinstance(module, GatedMLP) else module.up_proj
-            inputs = path.removesuffix(".mlp") + ".post_attention_layernorm.normalized"
-            found.append((path, inputs, layer))
-    return found
 
 
 def activation_of(model: LanguageModel) -> Callable[[Tensor], Tensor]:

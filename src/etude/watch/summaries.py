@@ -18,7 +18,8 @@ from torch import Tensor
 
 from etude.files import json_safe
 from etude.model.language_model import LanguageModel
-from etude.watch.forward import Taps, entropy, run_opened
+from etude.model.taps import Taps
+from etude.watch.forward import entropy, run_opened
 from etude.watch.saturation import ends
 
 LOOKED_AT = 512

@@ -16,8 +16,8 @@ from torch import Tensor
 
 from etude.device import Dtype
 from etude.model.language_model import LanguageModel
+from etude.model.nodes import NodeLayer
 from etude.watch.forward import as_read, dtype_of
-from etude.watch.node_layers import Wiring
 from etude.watch.reconciliation import activation_of
 
 
@@ -113,7 +113,7 @@ class NodeSum:
 
 def node_sum(
     model: LanguageModel,
-    wiring: Wiring,
+    node_layer: NodeLayer,
     unit: int,
     activations: dict[str, Tensor],
     token_ids: tuple[int, ...],
@@ -123,16 +123,16 @@ def node_sum(
     position = len(token_ids) - 1
 
     def summed(linear: str, leaf: str) -> WeightedSum:
-        weights, bias = wiring.incoming(model, linear, unit)
-        seen = activations[f"{wiring.layer}.{leaf}"][0, position, unit]
-        inputs = activations[wiring.reads][0, position].detach()
+        weights, bias = node_layer.incoming(model, linear, unit)
+        seen = activations[f"{node_layer.path}.{leaf}"][0, position, unit]
+        inputs = activations[node_layer.reads][0, position].detach()
 
         read = partial(as_read, by=seen)
         read_bias = None if bias is None else float(read(torch.tensor(bias)))
         return WeightedSum(read(inputs), read(weights), read_bias, float(seen), dtype_of(seen))
 
-    gate = summed(wiring.gate, "pre")
-    up = None if wiring.up is None else summed(wiring.up, "pre_linear")
+    gate = summed(node_layer.gate, "pre")
+    up = None if node_layer.up is None else summed(node_layer.up, "pre_linear")
     activated = activation_of(model)(torch.tensor(gate.total, dtype=torch.float64))
-    seen = float(activations[f"{wiring.layer}.post"][0, position, unit])
+    seen = float(activations[f"{node_layer.path}.post"][0, position, unit])
     return NodeSum(token_ids, text, gate, up, model.config.hidden_act, float(activated), seen)

@@ -7,10 +7,11 @@ from typing import Any
 
 from etude.data.tokens.coverage import IGNORE_INDEX
 from etude.errors import InputError
+from etude.model.language_model import LOGITS
 from etude.watch.activity import NodeHistory
 from etude.watch.arithmetic import WeightStep, weight_step
 from etude.watch.attribution import Attribution
-from etude.watch.forward import LOGITS, dtype_of, layers_of
+from etude.watch.forward import dtype_of, layers_of
 from etude.watch.knobs import Comparison
 from etude.watch.layer_in_step import LayerInStep, TugOfWar
 from etude.watch.node_in_text import NodeInText
@@ -206,7 +207,7 @@ def node_values(node: Node, arithmetic: NodeSum, history: NodeHistory) -> dict[s
 
 def node_in_text_values(node: NodeInText, summed: NodeSum) -> dict[str, Any]:
     return {
-        "layer": node.wiring.layer,
+        "layer": node.node_layer.path,
         "unit": node.unit,
         "tokens": list(node.prompt.tokens),
         "activation": node.post.tolist(),
@@ -248,20 +249,20 @@ def unit_values(
 
     ``number`` is that of the input; the one with the largest term unless told.
     """
-    opened, wiring = layer.opened, layer.wiring
+    opened, node_layer = layer.opened, layer.node_layer
     found = layer.row(row)
     place = layer.place(row, position)
     read, wanted = int(found.inputs[place]), int(found.targets[place])
     summed, error = layer.sum(unit, row, place), layer.error(unit, row, place)
     number = int(summed.gate.order[0]) if number is None else number
     tug = layer.tug_of_war(unit, number)
-    name = f"{wiring.gate}.weight"
-    bias = f"{wiring.gate}.bias"
+    name = f"{node_layer.gate}.weight"
+    bias = f"{node_layer.gate}.bias"
     return {
         "step": opened.step,
         "row": row,
         "position": place,
-        "layer": wiring.layer,
+        "layer": node_layer.path,
         "unit": unit,
         "read": decode([read]),
         "desired": None if wanted == IGNORE_INDEX else decode([wanted]),

@@ -10,7 +10,7 @@ from etude.run import RunFolder
 def model_card(plan: Plan, run: RunFolder, step: int) -> str:
     """README.md of the checkpoint of ``step``, in Hugging Face's form."""
     settings, data = plan.settings, plan.data
-    library = "etude" if plan.model.model_type == "mlp" else "transformers"
+    library = plan.model.family.library
     here = "path/to/this/folder"
     usage = (
         "from transformers import pipeline\n\n"

@@ -20,11 +20,11 @@ from etude.data.tokens.vocabulary import (
     _without_endless_words,
     auto_vocab_size,
     check_kind,
-    pattern_for,
     train_bpe,
     train_char,
 )
 from etude.errors import InputError
+from etude.model.families import family_named
 
 TEXT = "\n".join(line(random.Random(n)) for n in range(300)) + "\nIt's café; don't naïve-ly 日本語 😀!\n"
 TORTURE = [
@@ -163,12 +163,8 @@ def test_numbers_are_cut_as_the_family_expects() -> None:
     assert longest["qwen2"] == 1
     assert longest["llama3"] == 3
     assert longest["gpt2"] == 4
-    assert [pattern_for(family) for family in ("llama", "qwen3", "gpt2", "mlp")] == [
-        "llama3",
-        "qwen2",
-        "gpt2",
-        "gpt2",
-    ]
+    families = ("llama", "qwen3", "gpt2", "mlp")
+    assert [family_named(name).tokenizer_pattern for name in families] == ["llama3", "qwen2", "gpt2", "gpt2"]
 
 
 def test_the_automatic_vocabulary_grows_slowly_with_the_text() -> None:

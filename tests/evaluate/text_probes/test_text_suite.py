@@ -15,7 +15,7 @@ import torch
 from etude.data.primer.generator import documents
 from etude.data.primer.rng import Rng
 from etude.data.tokens.tokenizer import EtudeTokenizer
-from etude.data.tokens.vocabulary import pattern_for, train_bpe, train_char
+from etude.data.tokens.vocabulary import train_bpe, train_char
 from etude.errors import InputError
 from etude.evaluate.answerers import CountingAnswerer, ItemScore
 from etude.evaluate.items import Candidate, Item, Probe, frozen
@@ -236,7 +236,7 @@ def uniform(tokenizer: EtudeTokenizer) -> ModelAnswerer:
 
 @pytest.mark.parametrize("kind", ["bpe", "char"])
 def test_a_network_of_uniform_logits_is_at_chance(texts: list[str], kind: str) -> None:
-    tokenizer = train_char(texts) if kind == "char" else train_bpe(texts[:120], 600, pattern_for("llama"))
+    tokenizer = train_char(texts) if kind == "char" else train_bpe(texts[:120], 600, "llama3")
     small = text_probes(lambda: texts[:350], texts[350:], max_items=16)
     answerer = uniform(tokenizer)
     for probe in small.probes:
@@ -338,7 +338,7 @@ def test_other_scripts_yield_what_they_can_and_say_what_they_cannot(script: str)
     if script == "chinese":
         assert found.left_out["wordness"].startswith("the text does not put spaces between its words")
     counts = KneserNey.fit([one.encode() for one in made[:50]], MAX_ORDER)
-    answerer = uniform(train_bpe(made, 400, pattern_for("llama")))
+    answerer = uniform(train_bpe(made, 400, "llama3"))
     for probe in found.probes:
         if probe.title in TIED:
             scores = CountingAnswerer(counts, MAX_ORDER).answer(probe.items)

@@ -15,15 +15,6 @@ from etude.errors import InputError
 SAMPLE_BYTES = 64_000_000
 """Training text that the vocabulary is grown from, at most, evenly spaced over all of it."""
 MIN_VOCABULARY, MAX_VOCABULARY = 384, 32_768
-
-_FAMILY_PATTERN = {"llama": "llama3", "qwen3": "qwen2", "gpt2": "gpt2", "mlp": "gpt2"}
-
-
-def pattern_for(family: str) -> str:
-    """The expression that runners expect of a model family."""
-    return _FAMILY_PATTERN[family]
-
-
 LONGEST_WORD = 200
 """Characters without white space, or of white space, that vocabulary training reads as one word."""
 _ENDLESS = re.compile(rf"\S{{{LONGEST_WORD}}}|\s{{{LONGEST_WORD}}}|[\S\x1c-\x1f]{{{LONGEST_WORD}}}")

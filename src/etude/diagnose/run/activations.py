@@ -15,10 +15,9 @@ import torch
 from torch import Tensor
 
 from etude.data.tokens.coverage import IGNORE_INDEX, EvaluationWindows
-from etude.model.language_model import LanguageModel
-from etude.model.mlp import WindowMLP
-from etude.model.transformer import Transformer
-from etude.watch.forward import LOGITS, Taps, entropy, run_opened
+from etude.model.language_model import LOGITS, LanguageModel
+from etude.model.taps import Taps
+from etude.watch.forward import entropy, run_opened
 from etude.watch.saturation import ends
 
 Float64 = npt.NDArray[np.float64]
@@ -145,8 +144,9 @@ class _Watcher(Taps):
     def __init__(self, model: LanguageModel) -> None:
         super().__init__()
         self.act, self.num_tokens = model.config.hidden_act, 0
-        self.nodes = [_Nodes(self.act, weight.norm(dim=0)) for weight in _outgoing(model)]
-        self.heads = [_Heads() for _ in range(model.config.num_hidden_layers if _has_heads(model) else 0)]
+        layers = model.node_layers()
+        self.nodes = [_Nodes(self.act, layer.all_outgoing(model).norm(dim=0)) for layer in layers]
+        self.heads = [_Heads() for _ in range(model.config.num_hidden_layers if model.has_attention else 0)]
 
     def begin(self, real: Tensor) -> None:
         """A batch is coming, whose tokens are text where ``real`` (B, T) says so."""
@@ -178,15 +178,3 @@ class _Watcher(Taps):
             tuple(nodes.state(layer, self.num_tokens) for layer, nodes in enumerate(self.nodes)),
             tuple(heads.state(layer) for layer, heads in enumerate(self.heads)),
         )
-
-
-def _has_heads(model: LanguageModel) -> bool:
-    return isinstance(model, Transformer)
-
-
-def _outgoing(model: LanguageModel) -> list[Tensor]:
-    """(D, F) of each layer: what its nodes are added with."""
-    if isinstance(model, WindowMLP):
-        return [model.lm_head.weight[:, : model.config.intermediate_size]]
-    assert isinstance(model, Transformer)
-    return [block.mlp.down_proj.weight for block in model.model.layers]  # type: ignore[union-attr, misc]

@@ -19,6 +19,7 @@ from etude.diagnose.run.losses import FEWEST_CLUSTERS, LossSpread, spread
 from etude.diagnose.run.overlap import HELD_OUT_BYTES, RUN_BYTES, TRAINING_BYTES, Overlap, overlap
 from etude.errors import InputError
 from etude.files import read_object
+from etude.model.families import family_named
 from etude.model.folder import load_model_folder
 from etude.model.language_model import LanguageModel
 from etude.places import cache_folder
@@ -76,7 +77,8 @@ def _settings(run: RunFolder) -> Settings:
     """Those of the run, in which nothing that a rule asks for is ``"auto"``."""
     settings = load_settings(run.settings_file)
     rates = tuple(rates_of(settings.train.optimizer))
-    for key in _RESOLVED + rates + (_RESOLVED_SHAPE if settings.model.preset != "mlp" else ()):
+    shape = _RESOLVED_SHAPE if family_named(settings.model.preset).has_attention else ()
+    for key in _RESOLVED + rates + shape:
         if get_value(settings, key) == "auto":
             raise InputError(
                 f"{run.settings_file} is damaged ({key} is not resolved): restore it or judge another run"

@@ -108,7 +108,7 @@ def absurd_shape(run: Evidence) -> Verdict:
 def _misshapen(run: Evidence) -> Iterator[str]:
     model = run.model
     inner = model.intermediate_size / model.hidden_size
-    if model.model_type != "mlp":  # whose hidden_size is that of one token among several
+    if model.family.has_attention:  # otherwise hidden_size is that of one token among several
         ratio = model.hidden_size / model.num_hidden_layers
         if not HEAD_DIMS[0] <= model.head_dim <= HEAD_DIMS[1]:
             yield f"Each head has {model.head_dim} numbers (head_dim)"

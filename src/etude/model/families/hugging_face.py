@@ -1,0 +1,122 @@
+"""What the config.json of several families has in common: rotary positions, sizes, and refusals.
+
+Names are Hugging Face's. Values come from files of strangers: nothing is taken on trust.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from etude.errors import InputError
+from etude.model.rope import RopeScaling
+from etude.untrusted import shown
+
+if TYPE_CHECKING:
+    from etude.model.config import ModelConfig
+
+ROPE_FIELDS = (
+    "vocab_size",
+    "hidden_size",
+    "intermediate_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "num_key_value_heads",
+    "max_position_embeddings",
+    "hidden_act",
+    "attention_bias",
+    "rms_norm_eps",
+    "rope_theta",
+)
+"""Fields that config.json and `ModelConfig` share in the families with rotary positions and RMSNorm."""
+
+
+def is_number(value: Any) -> bool:
+    """Return whether the value is a finite number that fits a float."""
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return number and abs(value) <= sys.float_info.max
+
+
+def require_values(values: Mapping[str, Any], needed: Mapping[str, Any]) -> None:
+    """Raise InputError when config.json sets one of these switches to something else than is built here."""
+    for name, value in needed.items():
+        if bool(values.get(name, value)) is not bool(value):
+            raise InputError(f"config.json sets {name} = {shown(values[name])}, which is not built here")
+
+
+def width_and_heads(values: Mapping[str, Any], width_key: str, heads_key: str) -> tuple[int, int]:
+    """Return hidden_size and num_attention_heads, checked so far that one can be divided by the other."""
+    width, heads = values[width_key], values[heads_key]
+    if not isinstance(heads, int) or not isinstance(width, int) or heads < 1:
+        raise InputError(f"{heads_key} must be a whole number of at least 1, not {shown(heads)}")
+    return width, heads
+
+
+def rope_config_to_hf(config: ModelConfig) -> dict[str, Any]:
+    """Return the fields that the families with rotary positions and RMSNorm write alike.
+
+    Both `rope_theta` (transformers 4, MLX) and `rope_parameters` (transformers 5) are written: a reader that
+    knows only one of them would otherwise take its default in silence and compute wrong logits.
+    """
+    values = {name: getattr(config, name) for name in ROPE_FIELDS}
+    values["rope_parameters"] = rope_parameters(config)
+    if config.rope_scaling is not None:
+        values["rope_scaling"] = config.rope_scaling.to_hf()
+    values["attention_dropout"] = 0.0
+    return values
+
+
+def rope_parameters(config: ModelConfig) -> dict[str, Any]:
+    """Return `rope_parameters` as transformers 5 writes them."""
+    scaling = {"rope_type": "default"} if config.rope_scaling is None else config.rope_scaling.to_hf()
+    return {"rope_theta": config.rope_theta, **scaling}
+
+
+def rope_config_from_hf(
+    values: Mapping[str, Any], *, max_positions: int = 2048, head_dim: int | None = None, eps: float = 1e-6
+) -> dict[str, Any]:
+    """Return the fields of `ModelConfig` that these families read alike; left-out keys take the given defaults."""
+    if values.get("use_sliding_window"):
+        raise InputError("config.json asks for sliding-window attention, which is not built here")
+    width, heads = width_and_heads(values, "hidden_size", "num_attention_heads")
+    theta, scaling = rope_from_hf(values)
+    return {
+        "vocab_size": values["vocab_size"],
+        "hidden_size": width,
+        "intermediate_size": values["intermediate_size"],
+        "num_hidden_layers": values["num_hidden_layers"],
+        "num_attention_heads": heads,
+        "num_key_value_heads": values.get("num_key_value_heads") or heads,
+        "head_dim": values.get("head_dim") or (width // heads if head_dim is None else head_dim),
+        "max_position_embeddings": values.get("max_position_embeddings", max_positions),
+        "hidden_act": values.get("hidden_act", "silu"),
+        "attention_bias": values.get("attention_bias", False),
+        "rms_norm_eps": values.get("rms_norm_eps", eps),
+        "rope_theta": theta,
+        "rope_scaling": scaling,
+        "tie_word_embeddings": values.get("tie_word_embeddings", False),
+    }
+
+
+def rope_from_hf(
+    values: Mapping[str, Any], *, theta_key: str = "rope_theta", partial: bool = False
+) -> tuple[float, RopeScaling | None]:
+    """Return theta and scaling from `rope_parameters` (transformers 5), else from the older keys.
+
+    Args:
+        values: a config.json.
+        theta_key: the older key that holds theta.
+        partial: whether the family turns only a part of each head.
+    """
+    parameters = values.get("rope_parameters") or {}
+    older = values.get("rope_scaling") or {}
+    for entry in (parameters, older):
+        if not isinstance(entry, dict):
+            raise InputError("rope_parameters in config.json must be an object")
+        if not partial and entry.get("partial_rotary_factor", 1.0) not in (None, 1, 1.0):
+            raise InputError("config.json asks for partial rotary positions, which this family does not have")
+    theta = parameters.get("rope_theta", values.get(theta_key, 10_000.0))
+    if not is_number(theta):
+        raise InputError(f"rope_theta in config.json must be a number, not {shown(theta)}")
+    return float(theta), RopeScaling.from_hf({**older, **parameters}, values)

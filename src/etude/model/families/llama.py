@@ -1,0 +1,55 @@
+"""Llama (Touvron et al. 2023): RMSNorm, rotary positions, a gated MLP, grouped heads.
+
+Its tensor names are the network's own, so a checkpoint is the export.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from etude.errors import InputError
+from etude.model.families.contract import Family
+from etude.model.families.hugging_face import rope_config_from_hf, rope_config_to_hf
+from etude.model.families.sizes import gated_inner_size
+
+if TYPE_CHECKING:
+    from etude.model.config import ModelConfig
+
+GATED_REASON = "8/3 of the width, in 32s: a gated MLP then costs what a plain one of 4 widths does"
+
+
+def config_to_hf(config: ModelConfig) -> dict[str, Any]:
+    """Return the fields of a Llama config.json."""
+    values = rope_config_to_hf(config) | {"head_dim": config.head_dim}
+    return values | {"mlp_bias": config.mlp_bias, "pretraining_tp": 1}
+
+
+def config_from_hf(values: dict[str, Any]) -> dict[str, Any]:
+    """Return the fields of `ModelConfig` that a Llama config.json describes."""
+    if values.get("pretraining_tp", 1) not in (None, 1):
+        raise InputError("config.json asks for pretraining_tp other than 1, which is not built here")
+    return rope_config_from_hf(values) | {"mlp_bias": values.get("mlp_bias", False)}
+
+
+def check(config: ModelConfig) -> None:
+    """Raise InputError for a width that the heads do not divide."""
+    if config.hidden_size % config.num_attention_heads:
+        raise InputError(
+            f"hidden_size {config.hidden_size} is not divisible by num_attention_heads "
+            f"{config.num_attention_heads}: choose a multiple of {config.num_attention_heads}"
+        )
+
+
+FAMILY = Family(
+    name="llama",
+    architecture="LlamaForCausalLM",
+    fixed={"norm": "rmsnorm", "position": "rope", "mlp": "gated", "qk_norm": False},
+    free=frozenset({"rope_scaling"}),
+    style={"attention_bias": True, "mlp_bias": True},
+    tokenizer_pattern="llama3",
+    config_to_hf=config_to_hf,
+    config_from_hf=config_from_hf,
+    check=check,
+    inner_size=gated_inner_size,
+    inner_size_reason=GATED_REASON,
+)

@@ -1,0 +1,132 @@
+"""What a transformer costs, counted from its switches: parameters, and what its forward pass keeps.
+
+Letters: B rows, T context, D hidden_size, F intermediate_size, L layers, H heads, K kv heads, Dh head_dim,
+V vocab_size. A network of another kind overrides the counts that differ.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from etude.model.config import ModelConfig
+
+TOKEN_ID = 2
+"""An int64 counts as two float32 numbers."""
+
+
+@dataclass(frozen=True, slots=True)
+class ParameterCount:
+    """Parameters by where they stand. A tied head is counted once, as the embedding."""
+
+    embedding: int
+    positions: int
+    attention: int
+    mlp: int
+    norms: int
+    head: int
+
+    @property
+    def total(self) -> int:
+        return sum(getattr(self, part.name) for part in fields(self))
+
+    @property
+    def non_embedding(self) -> int:
+        """Without the tables that are looked up, and without the head: the N of most scaling laws."""
+        return self.attention + self.mlp + self.norms
+
+
+class TransformerCost:
+    """Counts of the decoder-only transformer. All numbers kept are per token, in float32 numbers."""
+
+    def parameters(self, config: ModelConfig) -> ParameterCount:
+        """Count the parameters of the network that `etude.model.build.build_model` builds."""
+        width, layers = config.hidden_size, config.num_hidden_layers
+        norm_width = width * (2 if config.norm == "layernorm" else 1)
+        norms_per_layer = 4 if config.norm_placement == "both" else 2
+        return ParameterCount(
+            embedding=config.vocab_size * width,
+            positions=config.max_position_embeddings * width if config.position == "learned" else 0,
+            attention=layers * (_attention_weights(config) + _attention_biases(config)),
+            mlp=layers * (_mlp_weights(config) + _mlp_biases(config)),
+            norms=layers * (norms_per_layer * norm_width + _qk_norm_weights(config)) + norm_width,
+            head=0 if config.tie_word_embeddings else config.vocab_size * width,
+        )
+
+    def hidden_matrices(self, config: ModelConfig) -> int:
+        """Count the weights of the matrices between embedding and head."""
+        return config.num_hidden_layers * (_attention_weights(config) + _mlp_weights(config))
+
+    def head_inputs(self, config: ModelConfig) -> int:
+        """Count the numbers that the output matrix reads."""
+        return config.hidden_size
+
+    def layer_input(self, config: ModelConfig) -> int:
+        """Count the numbers that a layer reads, all that it keeps when it is recomputed."""
+        return config.hidden_size
+
+    def kept_per_layer(self, config: ModelConfig) -> int:
+        """Count the numbers that one layer keeps for the backward pass, its input among them."""
+        inner = config.intermediate_size
+        query_width = config.num_attention_heads * config.head_dim
+        key_width = config.num_key_value_heads * config.head_dim
+        norm_and_product = _kept_by_norm(config) + config.hidden_size
+        heads = 2 * query_width + 2 * key_width + config.num_attention_heads
+        if config.qk_norm:
+            per_head = config.num_attention_heads + config.num_key_value_heads
+            heads += 2 * (query_width + key_width) + (per_head if config.qk_norm_width == "head" else 2)
+        if config.position == "rope" and config.rotary_dim < config.head_dim:
+            heads += query_width  # joining the parts lays heads side by side, so the output projection reads a copy
+        if config.parallel_residual:
+            heads -= config.hidden_size  # both norms read the same stream
+        mlp = 4 * inner if config.mlp == "gated" else 2 * inner
+        more_norms = 2 * _kept_by_norm(config) if config.norm_placement == "both" else 0
+        return 2 * norm_and_product + heads + mlp + more_norms
+
+    def kept_outside_layers(self, config: ModelConfig, *, recompute: bool) -> int:
+        """Count what is kept around the layers: the token ids, the last norm, and what the head reads."""
+        return TOKEN_ID + _kept_by_norm(config) + config.hidden_size
+
+    def patterns_per_token(self, config: ModelConfig, context: int) -> int:
+        """Count what attention in blocks of queries keeps in a layer, for each token."""
+        from etude.model.attention import QUERIES_AT_ONCE
+
+        mean_keys = min(context, (context + QUERIES_AT_ONCE) / 2)
+        return math.ceil(1.5 * config.num_attention_heads * mean_keys)
+
+
+TRANSFORMER_COST = TransformerCost()
+
+
+def _attention_weights(config: ModelConfig) -> int:
+    heads = 2 * config.num_attention_heads + 2 * config.num_key_value_heads
+    return heads * config.head_dim * config.hidden_size
+
+
+def _attention_biases(config: ModelConfig) -> int:
+    heads = config.num_attention_heads + 2 * config.num_key_value_heads
+    return heads * config.head_dim + config.hidden_size if config.attention_bias else 0
+
+
+def _qk_norm_weights(config: ModelConfig) -> int:
+    if not config.qk_norm:
+        return 0
+    if config.qk_norm_width == "head":
+        return 2 * config.head_dim
+    return (config.num_attention_heads + config.num_key_value_heads) * config.head_dim
+
+
+def _mlp_weights(config: ModelConfig) -> int:
+    return (3 if config.mlp == "gated" else 2) * config.hidden_size * config.intermediate_size
+
+
+def _mlp_biases(config: ModelConfig) -> int:
+    inner = (2 if config.mlp == "gated" else 1) * config.intermediate_size
+    return inner + config.hidden_size if config.mlp_bias else 0
+
+
+def _kept_by_norm(config: ModelConfig) -> int:
+    """An RMSNorm keeps its input, the normalised input and one scale; a LayerNorm its input, mean and scale."""
+    return 2 * config.hidden_size + 1 if config.norm == "rmsnorm" else config.hidden_size + 2

@@ -1,0 +1,47 @@
+"""Sizes that follow from a width, for a network that is trained from nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from etude.errors import InputError
+
+
+def gated_inner_size(width: int) -> int:
+    """Return 8/3 of the width, in 32s: a gated MLP then costs what a plain one of 4 widths does.
+
+    Shazeer 2020, "GLU Variants Improve Transformer", section 2.
+    """
+    return -(-8 * width // 3 // 32) * 32
+
+
+def plain_inner_size(width: int) -> int:
+    """Return 4 widths (Vaswani et al. 2017)."""
+    return 4 * width
+
+
+def transformer_sizes(dims: Mapping[str, Any], inner_size: int) -> dict[str, Any]:
+    """Return the sizes of a transformer that ``dims`` leaves open.
+
+    head_dim 64 from width 512 on and 32 below, as many kv heads as heads, 4 layers, 256 positions.
+
+    Raises:
+        InputError: a width that the heads do not divide.
+    """
+    width = int(dims["hidden_size"])
+    head_dim = int(dims.get("head_dim", 0)) or (64 if width >= 512 else 32)
+    heads = int(dims.get("num_attention_heads", 0)) or max(1, width // head_dim)
+    if "head_dim" not in dims and width % heads:
+        raise InputError(
+            f"hidden_size {width} does not divide into {heads} attention heads: "
+            f"choose a hidden_size that is a multiple of {heads}, or another num_attention_heads"
+        )
+    return {
+        "intermediate_size": inner_size,
+        "num_hidden_layers": 4,
+        "num_attention_heads": heads,
+        "num_key_value_heads": heads,
+        "head_dim": head_dim if "head_dim" in dims else width // heads,
+        "max_position_embeddings": 256,
+    }
