@@ -80,6 +80,8 @@ PLAIN = {"model.attention_bias": "false", "model.mlp_bias": "false", "model.tie_
 GROUPED = {"model.num_key_value_heads": "2"}
 RECOMPUTED = {"train.activation_checkpointing": "true"}
 CHARACTERS = {"tokenizer.kind": "char"}
+LARGE = {"train.steps": "8", "train.batch_rows": "256", "train.micro_batch_rows": "256"}
+"""Enough positions at once that the loss is computed in pieces (2**22 logits)."""
 TEXT = "text.jsonl"
 PROMPT = "The miller found the old lantern"
 TRANSFORMER_LOOKS = {
@@ -140,6 +142,7 @@ KINDS = {
     "llama-compiled-accumulated": Kind("llama", COMPILED | DROPOUT | APART | ACCUMULATED),
     "llama-bf16": Kind("llama", BF16, looks=BF16_LOOKS),
     "llama-ranks": Kind("llama", DROPOUT | ACCUMULATED, ranks=2),
+    "llama-large-batch": Kind("llama", LARGE | APART),
     "llama-builtin": Kind(
         "llama", {"data.max_bytes": "100000"}, evaluated=True, sources=("builtin:primer", "builtin:tasks")
     ),
@@ -154,6 +157,7 @@ KINDS = {
     "mlp": Kind("mlp", looks=WINDOW_LOOKS, evaluated=True),
     "mlp-adamw-accumulated": Kind("mlp", ADAMW | DROPOUT | APART | ACCUMULATED),
     "mlp-compiled": Kind("mlp", COMPILED | DROPOUT),
+    "mlp-large-batch": Kind("mlp", ADAMW | LARGE),
     "mlp-bf16-ranks": Kind("mlp", BF16 | APART, ranks=2),
 }
 
