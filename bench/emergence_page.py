@@ -21,10 +21,10 @@ from rich.console import Console
 
 from etude.evaluate.records import read_records
 from etude.files import read_object
+from etude.run.history import RunHistory
 from etude.workflow.emergence import emergence
 from etude.workflow.emergence_study import Ability, Study, law_of
 from etude.workflow.emergence_words import interval_of, law_lines, score_of
-from etude.workflow.history import RunHistory
 from etude.workflow.sweep_plan import SweepPlan
 from harness import markdown_table, put_block
 

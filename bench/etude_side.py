@@ -24,6 +24,7 @@ from etude.device import Dtype, choose_device, measured_peak_flops
 from etude.evaluate.ladder import build_ladder
 from etude.model.cost import count_parameters, training_flops_per_token
 from etude.run import RunFolder
+from etude.run.writer import RecordWriter
 from etude.train.checksum import checksum
 from etude.train.compilation import compile_objective
 from etude.train.loop import Loop, Task, TrainState
@@ -31,7 +32,6 @@ from etude.train.plan import Plan, initial_state, next_token_objective, plan_on
 from etude.train.validation import ValidationText
 from etude.workflow.plan import make_plan
 from etude.workflow.pretrain import watching_tasks
-from etude.workflow.tasks import Record
 from memory import MemoryWatch
 
 MODEL_KEYS = (
@@ -165,7 +165,7 @@ def watched(shape: Mapping[str, int], overrides: Sequence[str], steps: int) -> C
         plan.settings.train,
         plan.device,
         tasks=tasks,
-        listeners=[Record(RunFolder(folder))],
+        listeners=[RecordWriter(RunFolder(folder))],
         should_stop=lambda: state.step >= last,
     )
 

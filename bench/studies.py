@@ -25,10 +25,10 @@ from etude.data.studies.repeats import CHARACTERS, LONGEST, SHORTEST
 from etude.device import available_cores
 from etude.evaluate.network_answerer import ModelAnswerer
 from etude.evaluate.records import ProbeRecord, read_records
-from etude.train.checkpoint import find_checkpoint
+from etude.run.checkpoints import find_checkpoint
+from etude.run.history import RunHistory
 from etude.train.trained import load_trained
 from etude.workflow.examined_run import ExaminedRun
-from etude.workflow.history import RunHistory
 from etude.workflow.plot import THEMES
 from etude.workflow.probing import questions_for
 from harness import markdown_table, put_block

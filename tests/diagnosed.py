@@ -11,7 +11,8 @@ from rich.console import Console
 from etude.config import Settings, load_settings
 from etude.data.primer.generator import documents
 from etude.workflow.plan import make_plan
-from etude.workflow.pretrain import fit, start
+from etude.workflow.pretrain import fit
+from etude.workflow.start import start
 
 
 def write_text(folder: Path, num_bytes: int) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from etude.train.events import EvalEvent, StepEvent
+from etude.run.events import EvalEvent, StepEvent
 from etude.workflow.busy import BusyWatch, Usage, busy_ticks, others, read_usage, threads_beside
 
 STAT = """cpu  900 90 90 9000 9 9 9 9 0 0

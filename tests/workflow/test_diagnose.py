@@ -21,10 +21,11 @@ from rich.console import Console
 from diagnosed import finished_run, settings_for, write_text
 from etude.config import load_settings, with_values
 from etude.errors import InputError
-from etude.evaluate.ladder import Ladder, Rung
 from etude.run import RunFolder
+from etude.run.events import EvalEvent, LengthEvent
+from etude.run.history import RunHistory
+from etude.run.ladder import Ladder, Rung
 from etude.train.dial import Facts, model_config
-from etude.train.events import EvalEvent, LengthEvent
 from etude.workflow.diagnose import RULES, show
 from etude.workflow.diagnosis.activations import NetworkState
 from etude.workflow.diagnosis.curves import (
@@ -42,7 +43,6 @@ from etude.workflow.diagnosis.network import attention_collapse, idle_units
 from etude.workflow.diagnosis.overlap import Overlap
 from etude.workflow.diagnosis.planned import absurd_shape, loader_bound, schedule_not_finished
 from etude.workflow.diagnosis.stability import numbers_not_finite
-from etude.workflow.history import RunHistory
 
 
 @pytest.fixture(scope="module")

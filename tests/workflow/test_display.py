@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from etude.evaluate.ladder import Ladder, Rung
-from etude.train.events import CheckpointEvent, EndEvent, EvalEvent, Event, RungEvent, SampleEvent, StepEvent
+from etude.run.events import CheckpointEvent, EndEvent, EvalEvent, Event, RungEvent, SampleEvent, StepEvent
+from etude.run.ladder import Ladder, Rung
 from etude.workflow.display import format_duration, printable, shorten, training_display
 
 LADDER = Ladder("byte", 10, 10, 10, (Rung(1, 4.0), Rung(2, 3.0), Rung(3, 2.5)))
@@ -68,11 +68,11 @@ def test_durations(seconds: float, text: str) -> None:
 
 
 def test_trouble_is_told_with_its_documents() -> None:
-    from etude.train.events import LeftOutEvent, MicroBatchEvent, RowSource, SpikeEvent
+    from etude.run.events import MicroBatchEvent, RowSource, SkippedEvent, SpikeEvent
     from etude.workflow.display import trouble
 
     batch = [RowSource(row, (f"d{row}", "d0")) for row in range(6)]
-    assert trouble(LeftOutEvent(3, 9, 0.1, "nan", "inf", batch)) == (
+    assert trouble(SkippedEvent(3, 9, 0.1, "nan", "inf", batch)) == (
         "step 3   loss nan, gradient inf: the update was left out (documents d0, d1, d2, d3 and 2 more)"
     )
     assert "jumped to 9.000 from 2.000" in str(trouble(SpikeEvent(3, 9, 0.1, 9.0, 2.0, batch)))

@@ -16,7 +16,7 @@ from etude.evaluate.network_answerer import ModelAnswerer
 from etude.evaluate.records import FILE, read_records
 from etude.evaluate.results import measure
 from etude.evaluate.text_scoring import measure_text
-from etude.train.checkpoint import list_checkpoints, step_of
+from etude.run.checkpoints import list_checkpoints, step_of
 from etude.train.trained import load_trained
 from etude.workflow.evaluate import Asked, AskedPublicly, evaluate, public
 from etude.workflow.examined_run import ExaminedRun

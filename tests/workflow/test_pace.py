@@ -10,10 +10,10 @@ from rich.console import Console
 from test_pretrain import files_of, stop_after
 
 from etude.config import Settings, with_values
+from etude.run.history import RunHistory
 from etude.train.loop import Loop
 from etude.train.schedule import lr_factor, planned_step
 from etude.workflow import jobs, pretrain
-from etude.workflow.history import RunHistory
 from etude.workflow.pace import Deadline, Pace
 from etude.workflow.plan import make_plan
 from etude.workflow.summary import _until, close

@@ -16,10 +16,11 @@ import pytest
 import torch
 
 from etude.errors import EtudeError, InputError
-from etude.evaluate.ladder import Ladder, build_ladder
+from etude.evaluate.ladder import build_ladder
 from etude.files import write_json
 from etude.run import RunFolder
-from etude.train.events import EndEvent, EvalEvent, Event, RungEvent, SampleEvent, StepEvent
+from etude.run.events import EndEvent, EvalEvent, Event, RungEvent, SampleEvent, StepEvent
+from etude.run.ladder import Ladder
 from etude.workflow.plot import plot_runs
 
 CONTEXT, BATCH = 6, 64
@@ -292,7 +293,7 @@ def _overlaps(folders: list[Path]) -> list[tuple[str, str]]:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.text import Text
 
-    from etude.workflow.history import RunHistory
+    from etude.run.history import RunHistory
     from etude.workflow.plot import THEMES, _figure
 
     with rc_context({"text.parse_math": False}):

@@ -7,7 +7,7 @@ import unicodedata
 from hypothesis import given
 from hypothesis import strategies as st
 
-from etude.train.events import SampleEvent
+from etude.run.events import SampleEvent
 from etude.workflow.plot_samples import choose_samples
 from etude.workflow.plot_text import columns_of, printable, wrapped
 

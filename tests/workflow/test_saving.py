@@ -17,8 +17,8 @@ from rich.console import Console
 from etude.config import Settings, with_values
 from etude.errors import EtudeError, InputError
 from etude.run import RunFolder
-from etude.train.checkpoint import list_checkpoints, newest_good_checkpoint, step_of, verify_checkpoint
-from etude.workflow import jobs, pretrain, saving
+from etude.run.checkpoints import list_checkpoints, newest_good_checkpoint, step_of, verify_checkpoint
+from etude.workflow import jobs, saving, start
 from etude.workflow.plan import make_plan
 from etude.workflow.saving import disk_use
 from networks import make_config
@@ -105,7 +105,7 @@ def test_a_write_that_fails_ends_the_run_and_the_one_before_it_is_good(
 def test_a_checkpoint_without_room_is_not_begun(
     small_settings: Settings, console: Console, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pretrain, "require_disk", lambda plan, folder: None)
+    monkeypatch.setattr(start, "require_disk", lambda plan, folder: None)
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: Usage(10**9, 10**9 - 1000, 1000))
     with pytest.raises(EtudeError, match=r"has 0.1 MB free: free some space.*--resume"):
         jobs.grow(small_settings, console)

@@ -15,18 +15,18 @@ import pytest
 from rich.console import Console
 
 from etude.config import Settings, load_settings, with_values
-from etude.evaluate.ladder import Ladder, Rung
 from etude.messages import command
 from etude.model.config import ModelConfig
+from etude.run.events import EvalEvent, StepEvent
+from etude.run.history import RunHistory
+from etude.run.ladder import Ladder, Rung
 from etude.train.dial import LR, MUON_LR, Facts, model_config
-from etude.train.events import EvalEvent, StepEvent
 from etude.workflow import jobs
 from etude.workflow.diagnose import RULES, judged
 from etude.workflow.diagnosis.advice import SANE, bounded, lowered
 from etude.workflow.diagnosis.course import divergence, held_out_rise, not_finite
 from etude.workflow.diagnosis.evidence import Absent, Evidence, Text
 from etude.workflow.diagnosis.stability import broken_sentence, loss_diverged, numbers_not_finite
-from etude.workflow.history import RunHistory
 from etude.workflow.summary import ladder_sentence
 
 START = 5.7

@@ -14,7 +14,7 @@ import pytest
 
 from etude.evaluate.records import read_records
 from etude.run import RunFolder
-from etude.train.checkpoint import list_checkpoints, step_of
+from etude.run.checkpoints import list_checkpoints, step_of
 from etude.workflow.sweep_plan import SweepPlan
 from waiting import PATIENCE
 

@@ -12,9 +12,9 @@ import torch
 from etude.errors import InputError
 from etude.model.folder import load_model_folder
 from etude.model.language_model import LanguageModel
+from etude.run.checkpoints import checkpoint_name
 from etude.serve.asked import Asked
 from etude.serve.tensor_files import TensorFiles, binned
-from etude.train.checkpoint import checkpoint_name
 from etude.watch import desk, values
 from etude.watch.kinds_of_heads import kinds_of_heads
 from etude.watch.layer_in_step import LayerInStep
@@ -207,7 +207,7 @@ class Answers:
         from etude.watch.passages import beginnings
 
         # The token that begins every document stands before them.
-        context = self._machine.recorded.empty_model().config.max_position_embeddings
+        context = self._machine.empty_model().config.max_position_embeddings
         found = beginnings(self._machine.data, context - 1)
         return {
             "passages": [
@@ -325,7 +325,7 @@ class Answers:
     def _layer_name(self, asked: Asked) -> str:
         from etude.model.mlp import WindowMLP
 
-        if isinstance(self._machine.recorded.empty_model(), WindowMLP):
+        if isinstance(self._machine.empty_model(), WindowMLP):
             return "model"
         return f"model.layers.{asked.number('layer', 0)}.mlp"
 

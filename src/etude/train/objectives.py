@@ -16,7 +16,7 @@ from etude.data.tokens.loader import BatchLoader
 from etude.device import Device
 from etude.model.dropout import Dropout, kept_masks, kept_scale
 from etude.model.language_model import LanguageModel
-from etude.train.events import RowSource
+from etude.run.events import RowSource
 from etude.train.loss import summed_loss
 from etude.train.parallel import ALONE, Ranks
 from etude.train.step import MicroBatch

@@ -11,7 +11,7 @@ from etude.device import choose_device
 from etude.errors import InputError
 from etude.model.folder import load_model_folder
 from etude.model.language_model import LanguageModel
-from etude.train.checkpoint import MARKER, find_checkpoint, verify_checkpoint
+from etude.run.checkpoints import MARKER, find_checkpoint, verify_checkpoint
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,9 @@ from etude.device import Device
 from etude.errors import InputError
 from etude.model.folder import load_model_folder
 from etude.model.language_model import LanguageModel
+from etude.run.record import RunRecord
 from etude.watch.forward import LOGITS, Taps, run_opened
 from etude.watch.held_out import HeldOut
-from etude.watch.recorded import Recorded
 from etude.watch.wiring import Wiring, wiring_of
 
 Float64 = npt.NDArray[np.float64]
@@ -135,7 +135,7 @@ class NodeHistory:
 
 
 def node_history(
-    recorded: Recorded,
+    recorded: RunRecord,
     layer: str,
     unit: int,
     sample: HeldOut,

@@ -350,7 +350,7 @@ def effect_lines(
 
 def wiring_at(machine: TimeMachine, layer: str) -> Wiring:
     """How the nodes of ``layer`` sit in the run's network, from its configuration alone."""
-    return wiring_of(machine.recorded.empty_model(), layer)
+    return wiring_of(machine.empty_model(), layer)
 
 
 def _place(position: int, count: int) -> int:

@@ -22,8 +22,8 @@ from etude.errors import InputError
 from etude.model.build import empty_model, materialise
 from etude.model.dropout import Dropout, kept_scale
 from etude.model.language_model import LanguageModel
+from etude.run.events import RowSource
 from etude.train.checkpoint import Snapshot
-from etude.train.events import RowSource
 from etude.train.loss import token_losses
 from etude.train.optimizer import UpdateRules
 from etude.train.schedule import momentum

@@ -31,8 +31,8 @@ from etude.model.config import ModelConfig
 from etude.model.folder import load_config
 from etude.places import cache_folder
 from etude.run import RunFolder
+from etude.run.checkpoints import find_checkpoint, list_checkpoints, step_of
 from etude.serve.plain import plain
-from etude.train.checkpoint import find_checkpoint, list_checkpoints, step_of
 from etude.train.trained import load_trained
 from etude.workflow.evaluate_tables import public_table
 from etude.workflow.evaluate_told import Told, say

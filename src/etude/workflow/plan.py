@@ -14,6 +14,7 @@ from etude.config import Settings, get_value, known_keys
 from etude.data.prepare import PreparedData
 from etude.device import available_cores, choose_device, describe_machine
 from etude.messages import command
+from etude.run.folder import SESSIONS
 from etude.train.dial import MAX_EPOCHS
 from etude.train.own_text import prepared
 from etude.train.plan import Plan, plan_on
@@ -24,7 +25,6 @@ from etude.workflow.phases import Phases
 from etude.workflow.progress import data_progress
 from etude.workflow.timed import choose_size, require_time
 
-MANIFEST_SCHEMA = 1
 WORTH_SAYING = 0.02
 """Of the time asked for, that a run ends early because its text is read out."""
 
@@ -117,10 +117,9 @@ def _where_report_is(settings: Settings) -> str:
 
 
 def manifest(plan: Plan) -> dict[str, Any]:
-    """What manifest.json says: enough to know later what this run was, and why its settings are as they are."""
+    """Return the first content of manifest.json: what this run is, and why its settings are as they are."""
     data = plan.data
     return {
-        "schema": MANIFEST_SCHEMA,
         "command": command(*sys.argv[1:]),
         "seed": plan.settings.run.seed,
         "sources": list(plan.settings.data.sources),
@@ -138,15 +137,15 @@ def manifest(plan: Plan) -> dict[str, Any]:
             for key, reason in plan.resolution.reasons.items()
         },
         "expected_bits_per_byte": dataclasses.astuple(plan.expected) if plan.expected else None,
-        "sittings": [],
+        SESSIONS: [],
     }
 
 
-def sitting(
+def session_entry(
     plan: Plan, step: int, compiled: bool, processes: int, self_test: dict[str, float]
 ) -> dict[str, Any]:
-    """What the manifest says of one time that the run was at work: where, with what, from which step, and the largest
-    errors of the device in its self-test.
+    """Return the manifest's entry of a session: where it trains, with what, from which step, and the largest errors of
+    the device in its self-test.
     """
     return {
         "from_step": step,

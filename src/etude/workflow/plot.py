@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from etude.errors import InputError
-from etude.evaluate.ladder import Ladder
 from etude.files import write_atomic, write_failure
-from etude.workflow.history import RunHistory
+from etude.run.history import RunHistory
+from etude.run.ladder import Ladder
 from etude.workflow.plot_axes import StepAxis, add_tokens_axis, bits_range, curve, last_result
 from etude.workflow.plot_layout import place_labels, smoothed, thinned
 from etude.workflow.plot_samples import Fonts, SamplePanel

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from etude.evaluate.ladder import Ladder
-from etude.train.events import EvalEvent
-from etude.workflow.history import RunHistory
+from etude.run.events import EvalEvent
+from etude.run.history import RunHistory
+from etude.run.ladder import Ladder
 from etude.workflow.plot_layout import log_ticks, prefers_log, short_number
 
 if TYPE_CHECKING:

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from etude.train.events import SampleEvent
-from etude.workflow.history import RunHistory
+from etude.run.events import SampleEvent
+from etude.run.history import RunHistory
 from etude.workflow.plot_text import printable, wrapped
 
 if TYPE_CHECKING:

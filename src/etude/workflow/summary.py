@@ -14,17 +14,17 @@ from rich.panel import Panel
 from rich.text import Text
 
 from etude.config import load_settings, resolved
-from etude.evaluate.ladder import Ladder
 from etude.generate.sampling import USUAL_SAMPLING, NotFinite
 from etude.messages import command
 from etude.run import RunFolder
+from etude.run.history import RunHistory
+from etude.run.ladder import Ladder
 from etude.train.plan import Plan
 from etude.train.trained import load_trained
 from etude.workflow.diagnosis.advice import again, lowered
 from etude.workflow.diagnosis.course import held_out_rise
 from etude.workflow.diagnosis.stability import broken_sentence, untrained
 from etude.workflow.display import format_duration, printable
-from etude.workflow.history import RunHistory
 from etude.workflow.language import Language
 from etude.workflow.pretrain import Outcome
 from etude.workflow.tasks import CLOSING_SAMPLE_TOKENS, CLOSING_SAMPLES

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from etude.config import resolved
 from etude.evaluate.network_answerer import ModelAnswerer
-from etude.train.checkpoint import kept_for_good
+from etude.run.checkpoints import kept_for_good
 from etude.train.plan import Plan, initial_state
 from etude.workflow.measuring import seconds_per_step, tokens_per_step
 from etude.workflow.probing import Questions

@@ -10,7 +10,7 @@ from etude.errors import InputError
 from etude.evaluate.emergence.law import EndOfRun, fit_law
 from etude.files import read_object, write_json
 from etude.messages import command, quoted
-from etude.workflow.history import RunHistory
+from etude.run.history import RunHistory
 from etude.workflow.sweep_plan import Member, SweepPlan
 
 FILE = "prediction.json"

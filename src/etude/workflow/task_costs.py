@@ -11,8 +11,8 @@ from tempfile import TemporaryDirectory, mkdtemp
 from typing import Literal
 
 from etude.config import resolved
+from etude.run.events import Event
 from etude.train.checkpoint import Snapshot, save_checkpoint
-from etude.train.events import Event
 from etude.train.loop import TrainState
 from etude.train.plan import Plan, initial_state, validation_text
 from etude.workflow.tasks import (

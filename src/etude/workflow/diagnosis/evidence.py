@@ -16,12 +16,12 @@ import numpy as np
 from etude.config import Settings, resolved
 from etude.messages import command
 from etude.model.config import ModelConfig
-from etude.train.events import EvalEvent
+from etude.run.events import EvalEvent
+from etude.run.history import RunHistory, Steps
 from etude.workflow.diagnosis import advice
 from etude.workflow.diagnosis.activations import NetworkState
 from etude.workflow.diagnosis.losses import LossSpread
 from etude.workflow.diagnosis.overlap import Overlap
-from etude.workflow.history import RunHistory, Steps
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Evidence:
     path: Path
     settings: Settings
     history: RunHistory
-    state: str  # of etude.train.run_state
+    state: str  # see etude.run.record.RunRecord.state
     reason: str  # that status.json gives for it
     model: ModelConfig
     text: Text

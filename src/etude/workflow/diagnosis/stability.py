@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from etude.run.history import RunHistory
 from etude.workflow.diagnosis.course import (
     ABOVE_UNTRAINED,
     FEWEST_STEPS,
@@ -15,7 +16,6 @@ from etude.workflow.diagnosis.course import (
 )
 from etude.workflow.diagnosis.evidence import Evidence
 from etude.workflow.diagnosis.verdict import Rule, Verdict
-from etude.workflow.history import RunHistory
 
 SELDOM = 0.01
 """Share of the updates that may be skipped in a run that goes well otherwise."""
