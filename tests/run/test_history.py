@@ -160,8 +160,10 @@ def test_what_stands_is_what_a_plain_account_keeps(told: list[tuple[str, int, in
         same = (kind, number, record.get("order"))
         kept = [old for old in kept if (old["event"], old["step"], old.get("order")) != same]
         kept.append(record)
-    steps, events, _ = standing(records, (EvalEvent, RungEvent))
-    assert [(e.step, e.loss) for e in steps] == [(r["step"], r["loss"]) for r in kept if r["event"] == "step"]
+    found = standing(records, (EvalEvent, RungEvent))
+    assert [(e.step, e.loss) for e in found.steps] == [
+        (r["step"], r["loss"]) for r in kept if r["event"] == "step"
+    ]
     for kind in ("eval", "rung"):
         expected = [(r["step"], r["bits_per_byte"]) for r in kept if r["event"] == kind]
-        assert [(e.step, e.bits_per_byte) for e in events[kind]] == expected
+        assert [(e.step, e.bits_per_byte) for e in found.events[kind]] == expected

@@ -115,7 +115,7 @@ def test_an_opened_step_explains_what_was_applied(train: Train, kind: str) -> No
     for step in (1, 2, 40):
         opened = open_step(machine, step)
         assert opened.proof.holds
-        assert opened.loss == machine.recorded.losses[step]
+        assert opened.loss == machine.recorded.loss_at(step)
         found = reconcile(opened)
         assert found.holds, str(found)
         assert {check.name: check.difference for check in found.checks}["update applied again"] == 0
@@ -274,8 +274,8 @@ def test_what_differs_is_named(train: Train, tmp_path: Path) -> None:
 def test_a_step_that_was_left_out_is_left_out_again(train: Train) -> None:
     path = train("left out", **{"train.lr": 1e30, "train.on_nonfinite": "skip", "train.muon_lr": 1e30})
     machine = TimeMachine(path)
-    assert machine.recorded.left_out
-    first = min(machine.recorded.left_out)
+    assert machine.recorded.skipped
+    first = min(machine.recorded.skipped)
     opened = open_step(machine, first)
     assert not opened.applied
     assert opened.proof.holds

@@ -56,11 +56,12 @@ class Steps(Sequence[StepEvent]):
                 value = number_or(value, 0 if column.typecode == "q" else math.nan)
             column.append(value)
 
-    def forget_from(self, step: int) -> None:
-        """Remove the events of this step and of those after it."""
-        kept = bisect_left(self._columns["step"], step)
+    def forget_from(self, step: int) -> int:
+        """Remove the events of this step and of those after it, and return how many they were."""
+        kept, count = bisect_left(self._columns["step"], step), len(self)
         for column in self._columns.values():
             del column[kept:]
+        return count - kept
 
     def at(self, step: int) -> StepEvent | None:
         """Return the event of a step, or None."""
@@ -119,7 +120,7 @@ class RunHistory:
 
     Attributes:
         skipped: steps whose update was skipped, being not finite.
-        num_logged: how many lines of the log are of a step, also those that no longer stand.
+        last_step: the last logged step, capped by the number of logged steps: a corrupt number cannot inflate it.
     """
 
     folder: Path
@@ -134,7 +135,7 @@ class RunHistory:
     skipped: list[int] = field(default_factory=list)
     checksums: list[ChecksumEvent] = field(default_factory=list)
     micro_batches: list[MicroBatchEvent] = field(default_factory=list)
-    num_logged: int = 0
+    last_step: int = 0
 
     def __post_init__(self) -> None:
         if not isinstance(self.steps, Steps):  # a list of events
@@ -162,8 +163,10 @@ class RunHistory:
             InputError: it may not be read.
         """
         kinds = (EvalEvent, RungEvent, LengthEvent, EndEvent, SkippedEvent, ChecksumEvent, MicroBatchEvent)
-        steps, events, num_logged = standing(run.metrics.events(), kinds)
-        ends = events[EndEvent.name]
+        log = standing(run.metrics.events(), kinds)
+        steps, events = log.steps, log.events
+        ends, skipped = events[EndEvent.name], [event.step for event in events[SkippedEvent.name]]
+        first = min([*skipped, *(step.step for step in steps[:1])], default=0)
         return cls(
             run.path,
             run.path.resolve().name,
@@ -174,10 +177,10 @@ class RunHistory:
             events[LengthEvent.name],
             ends[-1] if ends else None,
             None,
-            [event.step for event in events[SkippedEvent.name]],
+            skipped,
             events[ChecksumEvent.name],
             events[MicroBatchEvent.name],
-            num_logged,
+            min(log.last_step, max(0, first - 1 + log.num_steps)),
         )
 
     @property
@@ -212,7 +215,7 @@ def read_samples(run: RunFolder) -> list[SampleEvent]:
     Raises:
         InputError: samples.jsonl may not be read.
     """
-    return standing(run.samples.events(), (SampleEvent,))[1][SampleEvent.name]
+    return standing(run.samples.events(), (SampleEvent,)).events[SampleEvent.name]
 
 
 def read_ladder(run: RunFolder) -> Ladder | None:
@@ -233,15 +236,29 @@ def read_ladder(run: RunFolder) -> Ladder | None:
     return ladder
 
 
-def standing(
-    records: Iterable[Record], kinds: Sequence[type[Event]]
-) -> tuple[Steps, dict[str, list[Any]], int]:
-    """Return the events of steps, those of each of ``kinds`` by its name, and how many records were of a step.
+@dataclass(frozen=True)
+class Standing:
+    """What a log says once lines that no longer stand are dropped.
+
+    Attributes:
+        events: those of each kind, by its name.
+        num_steps: how many steps the log has lines of, also those that were dropped.
+        last_step: the highest of these.
+    """
+
+    steps: Steps
+    events: dict[str, list[Any]]
+    num_steps: int
+    last_step: int
+
+
+def standing(records: Iterable[Record], kinds: Sequence[type[Event]]) -> Standing:
+    """Return the events of steps, and those of each of ``kinds``, as far as they stand.
 
     A record of a step before one already read shows that the run was interrupted and resumed from an earlier step: what
     was recorded beyond it did not happen, and is dropped. Of two records of one kind at one step the later one stands.
     """
-    types, newest, num_logged = {kind.name: kind for kind in kinds}, -1, 0
+    types, newest, dropped, last_step = {kind.name: kind for kind in kinds}, -1, 0, 0
     steps, kept = Steps(), {name: dict[tuple[int, tuple[Any, ...]], Event]() for name in types}
     for record in records:
         step, name = record.get("step"), record.get("event")
@@ -252,11 +269,12 @@ def standing(
                 kept[name][step, ()] = event_from(types[name], record)
             continue  # it is logged before the steps that precede it, so its place shows no interruption
         if step < newest:
-            steps.forget_from(step + 1)
+            dropped += steps.forget_from(step + 1)
             for events in (kept[name] for name in types if name != MicroBatchEvent.name):
                 while events and next(reversed(events))[0] > step:
-                    events.popitem()
-        num_logged += name in (StepEvent.name, SkippedEvent.name)
+                    dropped += events.popitem()[1].name == SkippedEvent.name
+        if name in (StepEvent.name, SkippedEvent.name):
+            last_step = max(last_step, step)
         if name == StepEvent.name:
             if step <= newest:
                 steps.forget_from(step)
@@ -266,7 +284,10 @@ def standing(
             events.pop(key, None)  # so that the later one stands where it was recorded
             events[key] = event_from(types[name], record)
         newest = step
-    return steps, {name: list(events.values()) for name, events in kept.items()}, num_logged
+    num_steps = len(steps) + len(kept.get(SkippedEvent.name, ())) + dropped
+    return Standing(
+        steps, {name: list(events.values()) for name, events in kept.items()}, num_steps, last_step
+    )
 
 
 def _identity(record: Record) -> tuple[Any, ...]:

@@ -200,10 +200,8 @@ class RunRecord:
 
     @property
     def last_step(self) -> int:
-        """The last logged step, capped by the number of logged steps: a corrupt number cannot inflate it."""
-        steps, skipped = self._metrics.steps, self._metrics.skipped
-        logged = [*(steps[index].step for index in (0, -1) if steps), *skipped]
-        return min(max(logged), min(logged) - 1 + self._metrics.num_logged) if logged else 0
+        """The last logged step; a corrupt number in the log cannot inflate it."""
+        return self._metrics.last_step
 
     def extends(self, earlier: RunRecord) -> bool:
         """Return whether this record extends an ``earlier`` one of the same run: it was not rolled back meanwhile."""
