@@ -25,7 +25,7 @@ from etude.emergence.sweep_plan import SweepPlan
 from etude.emergence.words import interval_of, law_lines, score_of
 from etude.evaluate.records import read_records
 from etude.files import read_object
-from etude.workflow.history import RunHistory
+from etude.run.history import RunHistory
 from harness import markdown_table, put_block
 
 REPOSITORY = Path(__file__).parent.parent

@@ -25,13 +25,13 @@ from etude.evaluate.ladder import build_ladder
 from etude.model.cost import count_parameters, training_flops_per_token
 from etude.plan.plan import Plan, initial_state, make_objective, plan_on
 from etude.run import RunFolder
+from etude.run.writer import RecordWriter
 from etude.train.checksum import checksum
 from etude.train.compilation import compile_objective
 from etude.train.loop import Loop, Task, TrainState
 from etude.train.validation import ValidationText
 from etude.workflow.fit import watching_tasks
 from etude.workflow.prepare import make_plan
-from etude.workflow.tasks import Record
 from memory import MemoryWatch
 
 MODEL_KEYS = (
@@ -165,7 +165,7 @@ def watched(shape: Mapping[str, int], overrides: Sequence[str], steps: int) -> C
         plan.settings.train,
         plan.device,
         tasks=tasks,
-        listeners=[Record(RunFolder(folder))],
+        listeners=[RecordWriter(RunFolder(folder))],
         should_stop=lambda: state.step >= last,
     )
 

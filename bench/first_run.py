@@ -46,7 +46,7 @@ def main() -> None:
 def write_readme(output: str, seconds: float, manifest: dict[str, Any]) -> None:
     """The closing words of the run, as they were printed."""
     closing = output[output.index("\nTrained ") : output.index("\nnext:")].strip()
-    machine = manifest["sittings"][0]["machine"]
+    machine = manifest["sessions"][0]["machine"]
     where = f"{machine['cores']} cores of {machine['processor']}, Python {platform.python_version()}"
     block = f"`etude train`, {seconds:.0f} seconds from typing it to the last line ({where}):\n\n```\n{closing}\n```\n"
     readme = REPOSITORY / "README.md"

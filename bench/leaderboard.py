@@ -26,9 +26,10 @@ from etude.config import resolved
 from etude.device import describe_machine
 from etude.model.cost import count_parameters
 from etude.plan.plan import initial_state
-from etude.train.checkpoint import load_state, newest_good_checkpoint
+from etude.run.checkpoints import newest_good_checkpoint
+from etude.train.checkpoint import load_state
 from etude.train.validation import ValidationText
-from etude.workflow.continuing import reopen
+from etude.workflow.start import reopen
 from harness import markdown_table
 from texts import DATA, TEXTS, Text
 

@@ -23,14 +23,14 @@ import numpy as np
 from etude.data.studies.modular import MODULUS
 from etude.data.studies.repeats import CHARACTERS, LONGEST, SHORTEST
 from etude.device import available_cores
+from etude.evaluate.examined_run import ExaminedRun
 from etude.evaluate.loss_plot.plot import THEMES
 from etude.evaluate.network_answerer import ModelAnswerer
 from etude.evaluate.questions import questions_for
 from etude.evaluate.records import ProbeRecord, read_records
-from etude.train.checkpoint import find_checkpoint
+from etude.run.checkpoints import find_checkpoint
+from etude.run.history import RunHistory
 from etude.train.load import load_trained
-from etude.workflow.examined_run import ExaminedRun
-from etude.workflow.history import RunHistory
 from harness import markdown_table, put_block
 
 DOCS = Path(__file__).parent.parent / "docs"

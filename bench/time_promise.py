@@ -119,7 +119,7 @@ def what_it_did(run: RunFolder, began: float, printed: str) -> Run:
     expected = manifest["expected_bits_per_byte"]
     reached = evals[-1]["bits_per_byte"]
     prepared = re.search(r"^(\d+):(\d\d) of \S+ +training two small pilots", printed, re.MULTILINE)
-    training = manifest["sittings"][0]["began"] - began
+    training = manifest["sessions"][0]["began"] - began
     derived = manifest["derived"]
     return {
         "text_prepared_after": int(prepared[1]) * 60 + int(prepared[2]) if prepared else None,
@@ -130,8 +130,8 @@ def what_it_did(run: RunFolder, began: float, printed: str) -> Run:
         "expected": None if expected is None else [round(value, 4) for value in expected],
         "as_expected": None if expected is None else expected[0] <= reached <= expected[-1],
         "width": derived["model.hidden_size"]["value"],
-        "threads": manifest["sittings"][0]["machine"]["threads"],
-        "compiled": manifest["sittings"][0]["compiled"],
+        "threads": manifest["sessions"][0]["machine"]["threads"],
+        "compiled": manifest["sessions"][0]["compiled"],
     }
 
 

@@ -17,9 +17,9 @@ from etude.data.tokens.loader import BatchLoader
 from etude.data.tokens.parts import TokenPart
 from etude.device import Device
 from etude.errors import EtudeError
+from etude.run.events import Event, RowSource, StepEvent
 from etude.train import parallel
 from etude.train.batch import MicroBatch
-from etude.train.events import Event, RowSource, StepEvent
 from etude.train.loop import Loop, TrainState
 from etude.train.objectives import NextToken
 from etude.train.optimizer import UpdateRules

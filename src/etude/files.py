@@ -103,8 +103,10 @@ def write_sealed(path: Path, value: dict[str, Any]) -> None:
     write_json(path, {**value, DIGEST: json_digest(value)})
 
 
-def read_sealed(path: Path) -> dict[str, Any]:
-    """The object in ``path``, which :func:`write_sealed` wrote. Objects of the first edition have no digest.
+def read_sealed(path: Path, newest: int = SEALED_SCHEMA) -> dict[str, Any]:
+    """Return the object in ``path``, which :func:`write_sealed` wrote, of a schema up to ``newest``.
+
+    Objects of the first edition have no digest.
 
     Raises:
         InputError: missing, damaged or edited, or written by a later edition.
@@ -112,10 +114,8 @@ def read_sealed(path: Path) -> dict[str, Any]:
     value = read_object(path)
     schema = value.get("schema", FIRST_SCHEMA)
     # The type is compared too: True equals 1.
-    if type(schema) is not int or schema not in (FIRST_SCHEMA, SEALED_SCHEMA):
-        raise InputError(
-            f"{path} has schema {shown(schema)}; this etude reads up to {SEALED_SCHEMA}: update it"
-        )
+    if type(schema) is not int or not FIRST_SCHEMA <= schema <= newest:
+        raise InputError(f"{path} has schema {shown(schema)}; this etude reads up to {newest}: update it")
     # A first edition with a digest is one whose schema was changed.
     sealed = schema != FIRST_SCHEMA or DIGEST in value
     if sealed and value.get(DIGEST) != json_digest(value):

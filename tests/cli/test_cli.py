@@ -309,7 +309,7 @@ def test_one_process_at_a_time_trains_a_run(text: Path, tmp_path: Path) -> None:
         text=True,
     )
     assert third.stdout is not None
-    assert any("goes on from step" in line for line in third.stdout)
+    assert any("continues from step" in line for line in third.stdout)
     third.kill()
     third.wait()
 

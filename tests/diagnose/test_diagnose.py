@@ -38,11 +38,11 @@ from etude.diagnose.run.planned import absurd_shape, loader_bound, schedule_not_
 from etude.diagnose.run.stability import numbers_not_finite
 from etude.diagnose.run.verdicts import RULES, show
 from etude.errors import InputError
-from etude.evaluate.ladder import Ladder, Rung
 from etude.plan.dial import Facts, model_config
 from etude.run import RunFolder
-from etude.train.events import EvalEvent, LengthEvent
-from etude.workflow.history import RunHistory
+from etude.run.events import EvalEvent, LengthEvent
+from etude.run.history import RunHistory
+from etude.run.ladder import Ladder, Rung
 
 
 @pytest.fixture(scope="module")

@@ -20,14 +20,14 @@ from etude.diagnose.run.course import divergence, held_out_rise, not_finite
 from etude.diagnose.run.evidence import Absent, Evidence, Text
 from etude.diagnose.run.stability import broken_sentence, loss_diverged, numbers_not_finite
 from etude.diagnose.run.verdicts import RULES, judged
-from etude.evaluate.ladder import Ladder, Rung
 from etude.messages import command
 from etude.model.config import ModelConfig
 from etude.plan.dial import Facts, model_config
-from etude.train.events import EvalEvent, StepEvent
+from etude.run.events import EvalEvent, StepEvent
+from etude.run.history import RunHistory
+from etude.run.ladder import Ladder, Rung
 from etude.workflow import jobs
 from etude.workflow.close import ladder_sentence
-from etude.workflow.history import RunHistory
 
 START = 5.7
 DESCENT = [

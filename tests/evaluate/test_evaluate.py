@@ -13,15 +13,15 @@ from rich.console import Console
 from etude.device import git_commit
 from etude.errors import InputError
 from etude.evaluate.command import Asked, evaluate
+from etude.evaluate.examined_run import ExaminedRun
 from etude.evaluate.network_answerer import ModelAnswerer
 from etude.evaluate.questions import questions_for
 from etude.evaluate.records import FILE, read_records
 from etude.evaluate.results import measure
 from etude.evaluate.text_scoring import measure_text
 from etude.interop.public_command import AskedPublicly, public
-from etude.train.checkpoint import list_checkpoints, step_of
+from etude.run.checkpoints import list_checkpoints, step_of
 from etude.train.load import load_trained
-from etude.workflow.examined_run import ExaminedRun
 from watched import Watched, train_run
 
 ITEMS = 16

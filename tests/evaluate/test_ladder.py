@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from etude.errors import InputError
-from etude.evaluate.ladder import Ladder, Rung, build_ladder
+from etude.evaluate.ladder import build_ladder
 from etude.evaluate.ngram import KneserNey
+from etude.run.ladder import Ladder, Rung
 
 
 def sentences(seed: int, count: int) -> list[bytes]:

@@ -16,11 +16,12 @@ import pytest
 import torch
 
 from etude.errors import EtudeError, InputError
-from etude.evaluate.ladder import Ladder, build_ladder
+from etude.evaluate.ladder import build_ladder
 from etude.evaluate.loss_plot.plot import plot_runs
 from etude.files import write_json
 from etude.run import RunFolder
-from etude.train.events import EndEvent, EvalEvent, Event, RungEvent, SampleEvent, StepEvent
+from etude.run.events import EndEvent, EvalEvent, Event, RungEvent, SampleEvent, StepEvent
+from etude.run.ladder import Ladder
 
 CONTEXT, BATCH = 6, 64
 
@@ -293,7 +294,7 @@ def _overlaps(folders: list[Path]) -> list[tuple[str, str]]:
     from matplotlib.text import Text
 
     from etude.evaluate.loss_plot.plot import THEMES, _figure
-    from etude.workflow.history import RunHistory
+    from etude.run.history import RunHistory
 
     with rc_context({"text.parse_math": False}):
         figure = _figure([RunHistory.load(folder) for folder in folders], THEMES["light"])

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from etude.evaluate.loss_plot.samples import choose_samples
+from etude.run.events import SampleEvent
 from etude.show.picture_text import columns_of, printable, wrapped
-from etude.train.events import SampleEvent
 
 
 def at(step: int, prompt: str = "") -> SampleEvent:

@@ -28,13 +28,13 @@ from etude.model.language_model import LanguageModel
 from etude.plan.plan import validation_text
 from etude.registry import OBJECTIVES
 from etude.run import RunFolder
+from etude.run.history import RunHistory
 from etude.train.checkpoint import checkpoint_name
 from etude.train.loop import Loop
 from etude.watch.opened_step import model_at, model_with, open_step
 from etude.watch.reconciliation import reconcile
 from etude.watch.time_machine import TimeMachine
 from etude.workflow import jobs
-from etude.workflow.history import RunHistory
 from serving import client_of
 from waiting import PATIENCE
 

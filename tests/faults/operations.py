@@ -12,7 +12,7 @@ from pathlib import Path
 
 from damage import BYTES
 from disk import Disk, Op, crash_states, put_on_disk
-from etude.train.checkpoint import list_checkpoints
+from etude.run.checkpoints import list_checkpoints
 from programme import Programme, Result, ended
 
 ERRORS = (errno.EIO, errno.ENOSPC, errno.EACCES)

@@ -32,7 +32,7 @@ from etude.device import choose_device
 from etude.errors import EtudeError
 from etude.files import STAGING_PREFIX
 from etude.run import RunFolder
-from etude.train.checkpoint import newest_good_checkpoint
+from etude.run.checkpoints import newest_good_checkpoint
 from etude.workflow import jobs
 from etude.workflow.signals import STOPPED
 
@@ -294,7 +294,7 @@ def differs(path: Path, whole: Path, without: Sequence[str] = ()) -> str | None:
 
 
 def comparable(events: list[dict[str, Any]], without: Sequence[str] = ()) -> list[dict[str, Any]]:
-    """Events without what a clock says, without the ends of sittings, and those of the names `without`."""
+    """Events without what a clock says, without the ends of sessions, and those of the names `without`."""
     plain = [{key: value for key, value in event.items() if key not in CLOCK} for event in events]
     return sorted(
         (event for event in plain if event["event"] not in ("end", *without)),

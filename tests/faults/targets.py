@@ -152,7 +152,7 @@ def _read_overrides(folder: Path) -> None:
 
 
 def _read_history(folder: Path) -> None:
-    from etude.workflow.history import RunHistory
+    from etude.run.history import RunHistory
 
     history = RunHistory.load(folder)
     _ = history.passed_at, history.num_steps, history.bits_per_byte_per_nat
@@ -173,9 +173,9 @@ def _read_replay(folder: Path) -> None:
 def _read_resume(folder: Path) -> None:
     from etude.files import read_object
     from etude.plan.plan import initial_state
-    from etude.workflow.continuing import reopen
+    from etude.run.history import RunHistory
     from etude.workflow.fit import restore
-    from etude.workflow.history import RunHistory
+    from etude.workflow.start import reopen
 
     console = _silence()
     plan, run = reopen(folder, (), console)
@@ -188,7 +188,8 @@ def _read_resume(folder: Path) -> None:
 
 def _read_checkpoint(folder: Path) -> None:
     from etude.plan.plan import initial_state
-    from etude.train.checkpoint import load_state, verify_checkpoint
+    from etude.run.checkpoints import verify_checkpoint
+    from etude.train.checkpoint import load_state
 
     load_state(verify_checkpoint(folder), initial_state(_plan_of(folder.parent.parent)))
 
@@ -240,7 +241,7 @@ _PLANS: dict[str, Any] = {}
 def _plan_of(run: Path) -> Any:
     """The plan of the intact run."""
     if "plan" not in _PLANS:
-        from etude.workflow.continuing import reopen
+        from etude.workflow.start import reopen
 
         _PLANS["plan"] = reopen(run, (), _silence())[0]
     return _PLANS["plan"]
@@ -282,7 +283,7 @@ def _reseal_tokenizer(folder: Path) -> None:
 def _reseal_run(folder: Path) -> None:
     from etude.files import hash_file
     from etude.run import RunFolder
-    from etude.train.provenance import consists_of, files_of, logs_of
+    from etude.run.provenance import consists_of, files_of
 
     run = RunFolder(folder)
     manifest = json.loads(run.manifest_file.read_text()) | {
@@ -293,7 +294,7 @@ def _reseal_run(folder: Path) -> None:
     for checkpoint in run.checkpoints.iterdir():
         marker = json.loads((checkpoint / "train_state.json").read_text())
         marker["run"] = consists_of(manifest)
-        marker["logs"] = {name: asdict(log.prefix()) for name, log in logs_of(run).items()}
+        marker["logs"] = {name: asdict(log.prefix()) for name, log in run.logs.items()}
         _write(checkpoint / "train_state.json", marker)
         _reseal_checkpoint(checkpoint)
 

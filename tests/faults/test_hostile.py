@@ -23,11 +23,11 @@ from etude.data.tokens.shards import open_part
 from etude.data.tokens.tokenizer import EtudeTokenizer, existing_tokenizer
 from etude.data.tokens.vocabulary import train_char
 from etude.errors import InputError
-from etude.evaluate.ladder import Ladder, Rung
 from etude.files import write_json
 from etude.run import JsonLines, RunFolder
-from etude.train.checkpoint import MARKER, verify_checkpoint
-from etude.workflow.history import RunHistory
+from etude.run.checkpoints import MARKER, verify_checkpoint
+from etude.run.history import RunHistory
+from etude.run.ladder import Ladder, Rung
 from etude.workflow.list_runs import show
 from hostile import DEFECT, READ, REFUSED, Attempt, attack_all, readers
 

@@ -17,8 +17,8 @@ from etude.data.tokens.tokenizer import existing_tokenizer
 from etude.data.tokens.vocabulary import train_char
 from etude.errors import EtudeError, InputError
 from etude.run import RunFolder
-from etude.workflow.history import RunHistory
-from etude.workflow.list_runs import list_runs
+from etude.run.history import RunHistory
+from etude.run.listing import list_runs
 
 SOURCE = Path(etude.__file__).parent
 

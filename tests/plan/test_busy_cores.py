@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from etude.plan.busy_cores import BusyWatch, Usage, busy_ticks, others, read_usage, threads_beside
-from etude.train.events import EvalEvent, StepEvent
+from etude.run.events import EvalEvent, StepEvent
 
 STAT = """cpu  900 90 90 9000 9 9 9 9 0 0
 cpu0 100 10 20 1000 7 1 2 3 50 0

@@ -136,7 +136,7 @@ def test_control_is_for_a_run_that_trains(client: TestClient, studied: Watched, 
     [
         ("status.json", "[]"),
         ("status.json", '{"state": 3, "step": "x", "heartbeat": "y"}'),
-        ("manifest.json", '{"vocab_size": "many", "sittings": 3, "sources": 4}'),
+        ("manifest.json", '{"vocab_size": "many", "sessions": 3, "sources": 4}'),
         ("ladder.json", '{"rungs": [3, {"order": "x"}, {"order": 1, "bits_per_byte": NaN}]}'),
         ("run.toml", "nonsense = ["),
         ("metrics.jsonl", "{}\n[]\n{"),
@@ -178,7 +178,7 @@ def test_a_killed_trainer_of_this_machine_is_lost_at_once(
     with client_of(run.parent) as client:
         with folder.held():
             folder.write_status("running", 7)
-            monkeypatch.setattr("etude.train.run_state.MOMENT", -1.0)
+            monkeypatch.setattr("etude.run.state.MOMENT", -1.0)
             assert client.get("/api/runs/killed").json()["state"] == "running"
         assert client.get("/api/runs/killed").json()["state"] == "lost"
         told = json.loads((run / "status.json").read_text()) | {"system": "another machine's"}

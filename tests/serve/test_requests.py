@@ -20,13 +20,13 @@ from starlette.testclient import TestClient
 
 from etude.diagnose.run.verdict import Verdict
 from etude.errors import EtudeError
+from etude.run.follow import read_from
 from etude.serve import verdicts
 from etude.serve.abilities import abilities_of
 from etude.serve.app import make_app
 from etude.serve.examination import Answer
-from etude.serve.facts import facts_of, list_runs
+from etude.serve.facts import facts_of, run_lines
 from etude.serve.guard import MOST_BODY
-from etude.serve.rows import read_from
 from etude.serve.verdicts import Doctor
 from serving import TOKEN, served
 from waiting import PATIENCE
@@ -139,7 +139,7 @@ def test_a_pipe_in_a_run_is_never_waited_for(file: str, studied: Watched, tmp_pa
 
     def look() -> None:
         for looked in (
-            lambda: list_runs(run.parent),
+            lambda: run_lines(run.parent),
             lambda: facts_of(run, True),
             lambda: read_from(run / "metrics.jsonl", 0),
             lambda: read_from(run / "samples.jsonl", 0),

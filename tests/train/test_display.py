@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
+from etude.run.events import CheckpointEvent, EndEvent, EvalEvent, Event, RungEvent, SampleEvent, StepEvent
 from etude.show.lines import format_duration, printable, shorten
 from etude.train.display import training_display
-from etude.train.events import CheckpointEvent, EndEvent, EvalEvent, Event, RungEvent, SampleEvent, StepEvent
 
 RUNGS = {1: 4.0, 2: 3.0, 3: 2.5}
 EVENTS: list[Event] = [
@@ -68,11 +68,11 @@ def test_durations(seconds: float, text: str) -> None:
 
 
 def test_trouble_is_told_with_its_documents() -> None:
+    from etude.run.events import MicroBatchEvent, RowSource, SkippedEvent, SpikeEvent
     from etude.train.display import trouble
-    from etude.train.events import LeftOutEvent, MicroBatchEvent, RowSource, SpikeEvent
 
     batch = [RowSource(row, (f"d{row}", "d0")) for row in range(6)]
-    assert trouble(LeftOutEvent(3, 9, 0.1, "nan", "inf", batch)) == (
+    assert trouble(SkippedEvent(3, 9, 0.1, "nan", "inf", batch)) == (
         "step 3   loss nan, gradient inf: the update was left out (documents d0, d1, d2, d3 and 2 more)"
     )
     assert "jumped to 9.000 from 2.000" in str(trouble(SpikeEvent(3, 9, 0.1, 9.0, 2.0, batch)))

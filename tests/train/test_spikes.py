@@ -40,7 +40,7 @@ def test_a_new_level_becomes_usual() -> None:
     assert not any(found[40:])
 
 
-def test_a_sitting_goes_on_where_the_last_one_stopped() -> None:
+def test_a_session_continues_where_the_last_one_stopped() -> None:
     losses = falling(400)
     losses[210] += 4
     whole, first = LossWatch(), LossWatch()

@@ -54,7 +54,7 @@ def test_a_step_is_shown_with_its_proof(run: Watched, monkeypatch: pytest.Monkey
     assert "update applied again" in said
     assert "DIFFERS" not in said
     values = ask_json(run, "--step", "21", monkeypatch=monkeypatch)
-    assert values["loss"] == opened.loss == run.machine.recorded.losses[21]
+    assert values["loss"] == opened.loss == run.machine.recorded.loss_at(21)
     assert values["proof"]["holds"] is True
     assert all(check["holds"] for check in values["reconciled"])
     assert [one["name"] for one in values["parameters"]] == list(opened.gradients)

@@ -19,7 +19,7 @@ from etude.errors import InputError
 from etude.files import read_object
 from etude.model.build import build_model
 from etude.model.language_model import LOGITS
-from etude.train.checkpoint import list_checkpoints, step_of
+from etude.run.checkpoints import list_checkpoints, step_of
 from etude.train.checksum import checksum
 from etude.train.loop import TrainState
 from etude.watch.opened_step import open_step
@@ -104,7 +104,7 @@ def test_a_compiled_run_is_replayed_by_its_compiled_graph(train: Train) -> None:
     for step in (50, 7, 8, 30, 56):
         machine.go_to(step)
         assert machine.proof.holds, str(machine.proof)
-    assert machine.era.compiled == read_object(path / "manifest.json")["sittings"][0]["compiled"]
+    assert machine.era.compiled == read_object(path / "manifest.json")["sessions"][0]["compiled"]
     found = reconcile(open_step(machine, 20))
     assert found.holds, str(found)
 
@@ -115,7 +115,7 @@ def test_an_opened_step_explains_what_was_applied(train: Train, kind: str) -> No
     for step in (1, 2, 40):
         opened = open_step(machine, step)
         assert opened.proof.holds
-        assert opened.loss == machine.recorded.losses[step]
+        assert opened.loss == machine.recorded.loss_at(step)
         found = reconcile(opened)
         assert found.holds, str(found)
         assert {check.name: check.difference for check in found.checks}["update applied again"] == 0
@@ -200,9 +200,9 @@ def test_other_bits_are_told_and_measured(train: Train, tmp_path: Path) -> None:
     assert not machine.proof.holds
     assert machine.proof.largest_loss_difference == pytest.approx(1e-6, rel=1e-3)
     assert "from step 12 on they differ" in str(machine.proof)
-    sitting = read_object(path / "manifest.json")["sittings"][0]
-    now = dict(sitting["machine"], threads=7, versions=sitting["machine"]["versions"] | {"torch": "9.9"})
-    differences = machine_differences(sitting, now, compiled=True)
+    session = read_object(path / "manifest.json")["sessions"][0]
+    now = dict(session["machine"], threads=7, versions=session["machine"]["versions"] | {"torch": "9.9"})
+    differences = machine_differences(session, now, compiled=True)
     assert differences == ("threads 1, now 7", f"torch {torch.__version__}, now 9.9", "not compiled then")
 
 
@@ -274,8 +274,8 @@ def test_what_differs_is_named(train: Train, tmp_path: Path) -> None:
 def test_a_step_that_was_left_out_is_left_out_again(train: Train) -> None:
     path = train("left out", **{"train.lr": 1e30, "train.on_nonfinite": "skip", "train.muon_lr": 1e30})
     machine = TimeMachine(path)
-    assert machine.recorded.left_out
-    first = min(machine.recorded.left_out)
+    assert machine.recorded.skipped
+    first = min(machine.recorded.skipped)
     opened = open_step(machine, first)
     assert not opened.applied
     assert opened.proof.holds

@@ -20,13 +20,13 @@ from etude.data.tokens.coverage import IGNORE_INDEX
 from etude.diagnose.run.gather import gather
 from etude.errors import EtudeError, InputError
 from etude.files import read_object
+from etude.run.history import RunHistory
 from etude.train.checksum import checksum
 from etude.watch.opened_step import open_step
 from etude.watch.reconciliation import reconcile
 from etude.watch.time_machine import TimeMachine
 from etude.watch.values import step_values
 from etude.workflow import jobs
-from etude.workflow.history import RunHistory
 from waiting import PATIENCE
 
 STEPS = 24

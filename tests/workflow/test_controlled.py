@@ -13,7 +13,7 @@ from rich.console import Console
 
 from diagnosed import settings_for, write_text
 from etude.run import RunFolder
-from etude.train.checkpoint import list_checkpoints, step_of
+from etude.run.checkpoints import list_checkpoints, step_of
 from etude.train.control import Control, Held
 from etude.workflow import jobs
 from etude.workflow.fit import Outcome

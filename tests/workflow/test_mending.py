@@ -23,19 +23,19 @@ from etude.evaluate.run_ladder import mend_ladder
 from etude.files import hash_file, json_digest
 from etude.plan.plan import initial_state
 from etude.run import JsonLines, Prefix, RunFolder
-from etude.train.checkpoint import (
+from etude.run.checkpoints import (
     list_checkpoints,
     newest_good_checkpoint,
     prune_checkpoints,
     verify_checkpoint,
 )
+from etude.run.verify import verify
 from etude.train.load import load_trained
 from etude.watch import forking
 from etude.watch.time_machine import TimeMachine
 from etude.workflow import fit, jobs
-from etude.workflow.continuing import reopen
 from etude.workflow.fit import restore
-from etude.workflow.verify import verify
+from etude.workflow.start import reopen
 
 LAST = "step-00000006"
 """The newest checkpoint of the run that was stopped; before it there is one of step 5."""
@@ -153,7 +153,7 @@ def test_an_edited_marker_is_set_aside_and_the_checkpoint_before_it_used(
     before = (run.checkpoints / LAST / "model.safetensors").read_bytes()
     said = resumed(run) if value == 7 else restored(run)
     assert "train_state.json is damaged or was edited" in said
-    assert "goes on from step 5" in said
+    assert "continues from step 5" in said
     assert str(run.aside / LAST) in said
     assert (run.aside / LAST / "model.safetensors").read_bytes() == before
     if value == 7:
@@ -196,6 +196,8 @@ def as_first_edition(run: RunFolder) -> None:
         for key in ("digest", "run", "logs", "files"):
             value.pop(key, None)
         value["schema"] = 1
+        if "sessions" in value:
+            value["sittings"] = value.pop("sessions")
 
     edit(run.manifest_file, strip)
     for folder in list_checkpoints(run.checkpoints):
@@ -207,7 +209,7 @@ def as_first_edition(run: RunFolder) -> None:
 def test_a_run_of_the_first_edition_resumes_and_is_sealed(run: RunFolder, whole: RunFolder) -> None:
     as_first_edition(run)
     (run.checkpoints / LAST / "README.md").write_text("my notes")
-    assert "goes on from step 6" in resumed(run)
+    assert "continues from step 6" in resumed(run)
     assert same_end(run, whole)
     assert comparable(run) == comparable(whole)
     assert all(check.ok for check in verify(run))
@@ -217,7 +219,7 @@ def test_a_run_of_the_first_edition_resumes_and_is_sealed(run: RunFolder, whole:
 def test_the_record_of_a_first_edition_tells_of_its_checkpoint(run: RunFolder) -> None:
     as_first_edition(run)
     run.metrics.path.write_text("")
-    with pytest.raises(InputError, match=r"metrics.jsonl does not tell of the checkpoint of step 6"):
+    with pytest.raises(InputError, match=r"metrics.jsonl has no line of the checkpoint of step 6"):
         jobs.resume(run.path, quiet())
 
 
@@ -229,7 +231,7 @@ def test_a_model_card_may_be_edited(run: RunFolder) -> None:
         with (folder / "README.md").open("a") as card:
             card.write("\nTried on Sunday, works well.\n")
     assert load_trained(run.path).folder.name == LAST
-    assert "goes on from step 6" in restored(run)
+    assert "continues from step 6" in restored(run)
     assert not run.aside.exists()
     assert (run.checkpoints / LAST / "README.md").read_text().endswith("works well.\n")
 
@@ -278,7 +280,7 @@ def test_what_may_not_be_read_is_not_set_aside(run: RunFolder, monkeypatch: pyte
             raise PermissionError(13, "Permission denied", str(path))
         return hash_file(path)
 
-    monkeypatch.setattr("etude.train.checkpoint.hash_file", refused)
+    monkeypatch.setattr("etude.run.checkpoints.hash_file", refused)
     with pytest.raises(
         InputError, match=r"optimizer.safetensors cannot be read \(Permission denied\): type  chmod"
     ):
@@ -288,7 +290,7 @@ def test_what_may_not_be_read_is_not_set_aside(run: RunFolder, monkeypatch: pyte
 def test_a_run_whose_checkpoints_are_gone_keeps_its_record(run: RunFolder) -> None:
     before = run.metrics.path.read_bytes()
     shutil.rmtree(run.checkpoints)
-    with pytest.raises(InputError, match=r"checkpoints is empty, and .*metrics.jsonl tells of some"):
+    with pytest.raises(InputError, match=r"checkpoints is empty, and .*metrics.jsonl has lines of some"):
         jobs.resume(run.path, quiet())
     assert run.metrics.path.read_bytes() == before
 
@@ -405,7 +407,7 @@ def test_a_tokenizer_that_changes_while_the_run_trains_is_not_copied(
     with pytest.MonkeyPatch.context() as patch:
         stop_after(patch, 7)
         patch.setattr(
-            "etude.workflow.fit.begin_sitting",
+            "etude.workflow.fit.begin_session",
             _then(lambda: flip(run.tokenizer / "tokenizer_config.json")),
         )
         with pytest.raises(
@@ -419,7 +421,7 @@ def test_a_tokenizer_that_changes_while_the_run_trains_is_not_copied(
 
 def _then(do: Callable[[], object]) -> Callable[..., None]:
 
-    begin = fit.begin_sitting
+    begin = fit.begin_session
 
     def begin_and_do(*arguments: Any) -> None:
         begin(*arguments)
@@ -442,10 +444,10 @@ def test_a_fork_vouches_for_itself(run: RunFolder) -> None:
 def test_a_turned_fork_copies_no_damaged_record(run: RunFolder) -> None:
     machine = TimeMachine(run.path)
     weights = {name: value + 1 for name, value in list(machine.go_to(3).model.named_parameters())[:1]}
-    assert forking.fork(machine, 3, weights, name="turned").metrics.read()
+    assert forking.fork_with(machine, 3, weights, name="turned").metrics.read()
     flip(run.metrics.path, 30)
     with pytest.raises(InputError, match=r"metrics.jsonl was changed .* Put it back"):
-        forking.fork(machine, 3, weights, name="turned-again")
+        forking.fork_with(machine, 3, weights, name="turned-again")
     assert not (run.path.parent / "turned-again").exists()
 
 
@@ -455,7 +457,7 @@ def test_a_checkpoint_of_another_run_is_set_aside(run: RunFolder, whole: RunFold
     shutil.copytree(other.checkpoints / LAST, run.checkpoints / LAST)
     said = resumed(run)
     assert "set-aside" in said
-    assert "goes on from step 5" in said
+    assert "continues from step 5" in said
 
 
 # The running hash.

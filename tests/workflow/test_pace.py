@@ -12,11 +12,11 @@ from test_pretrain import files_of, stop_after
 from etude.config import Settings, with_values
 from etude.plan.pace import Deadline, Pace
 from etude.plan.task_costs import TaskCosts
+from etude.run.history import RunHistory
 from etude.train.loop import Loop
 from etude.train.schedule import lr_factor, planned_step
 from etude.workflow import fit, jobs
 from etude.workflow.close import _until, close
-from etude.workflow.history import RunHistory
 from etude.workflow.prepare import make_plan
 from etude.workflow.start import start
 

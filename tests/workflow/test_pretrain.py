@@ -23,14 +23,14 @@ from etude.files import staged_folder
 from etude.model.folder import load_model_folder
 from etude.model.layers import ACTIVATION_FUNCTIONS
 from etude.run import RunFolder
-from etude.train import step
-from etude.train.checkpoint import (
+from etude.run.checkpoints import (
     checkpoint_name,
     list_checkpoints,
     newest_good_checkpoint,
     step_of,
     verify_checkpoint,
 )
+from etude.train import step
 from etude.train.loop import Loop
 from etude.train.objectives import NextToken
 from etude.train.spikes import LossWatch
@@ -131,10 +131,10 @@ def test_the_run_folder_holds_what_the_design_says(small_settings: Settings, con
         verify_checkpoint(folder)
     recorded = json.loads(run.manifest_file.read_text())
     assert recorded["derived"]["train.lr"]["reason"]
-    (sitting,) = recorded["sittings"]
-    assert sitting["machine"]["versions"]["torch"] == torch.__version__
-    assert (sitting["from_step"], sitting["compiled"]) == (0, False)
-    assert 0 < sitting["self_test"]["logits"] < 1e-4
+    (session,) = recorded["sessions"]
+    assert session["machine"]["versions"]["torch"] == torch.__version__
+    assert (session["from_step"], session["compiled"]) == (0, False)
+    assert 0 < session["self_test"]["logits"] < 1e-4
 
 
 def test_a_device_that_computes_wrongly_trains_nothing(
@@ -173,8 +173,8 @@ def test_the_ladder_and_the_model_are_scored_on_the_same_text(
     small_settings: Settings, console: Console
 ) -> None:
     import etude
-    from etude.evaluate.ladder import Ladder
     from etude.files import read_json
+    from etude.run.ladder import Ladder
 
     run = jobs.grow(small_settings, console).run
     ladder = Ladder.from_json(read_json(run.ladder_file))
@@ -321,9 +321,9 @@ def test_a_single_row_that_does_not_fit_ends_the_run_in_one_line(
         jobs.grow(small_settings, console)
 
 
-def test_the_manifest_says_how_much_memory_a_sitting_took(small_settings: Settings, console: Console) -> None:
+def test_the_manifest_says_how_much_memory_a_session_took(small_settings: Settings, console: Console) -> None:
     run = jobs.grow(small_settings, console).run
-    memory = json.loads(run.manifest_file.read_text())["sittings"][-1]["memory"]
+    memory = json.loads(run.manifest_file.read_text())["sessions"][-1]["memory"]
     assert 0 < memory["predicted_bytes"] < memory["peak_bytes"]
     assert (
         0 < memory["bytes_before"] < 1.05 * memory["peak_bytes"]
@@ -490,7 +490,7 @@ def test_a_checkpoint_without_its_marker_is_named_and_the_one_before_it_used(
     (run.checkpoints / checkpoint_name(8) / "train_state.json").unlink()
     assert jobs.resume(run.path, console).reason == "finished"
     assert "step-00000008/train_state.json is missing" in console.file.getvalue()  # type: ignore[attr-defined]
-    assert "goes on from step 5" in console.file.getvalue()  # type: ignore[attr-defined]
+    assert "continues from step 5" in console.file.getvalue()  # type: ignore[attr-defined]
     assert comparable(run) == comparable(whole)
 
 
@@ -499,7 +499,7 @@ def test_a_compiled_run_does_not_go_on_uncompiled(small_settings: Settings, cons
         stop_after(patch, 2)
         run = jobs.grow(small_settings, console).run
     recorded = json.loads(run.manifest_file.read_text())
-    recorded["sittings"][-1]["compiled"] = True
+    recorded["sessions"][-1]["compiled"] = True
     run.write_manifest(recorded)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(

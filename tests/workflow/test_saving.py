@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import io
+import json
 import shutil
 import threading
 import time
 from collections import namedtuple
-from itertools import pairwise
+from itertools import pairwise, permutations
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,9 @@ from rich.console import Console
 from etude.config import Settings, with_values
 from etude.errors import EtudeError, InputError
 from etude.run import RunFolder
-from etude.train.checkpoint import list_checkpoints, newest_good_checkpoint, step_of, verify_checkpoint
+from etude.run.checkpoints import list_checkpoints, newest_good_checkpoint, step_of, verify_checkpoint
+from etude.run.verify import verify
+from etude.train.loop import Loop
 from etude.workflow import jobs, saving, start
 from etude.workflow.prepare import make_plan
 from etude.workflow.saving import disk_use
@@ -142,3 +145,38 @@ def test_the_writer_is_there_before_memory_can_be_short(tmp_path: Path) -> None:
     save = saving.Save(RunFolder(tmp_path), make_config("llama"), 1, lambda step: "")
     assert threading.active_count() == before + 1
     save.finish()
+
+
+@pytest.mark.parametrize("order", list(permutations(range(3))))
+def test_a_checkpoint_is_never_ahead_of_the_log_in_any_order_of_listeners(
+    small_settings: Settings,
+    console: Console,
+    monkeypatch: pytest.MonkeyPatch,
+    order: tuple[int, ...],
+) -> None:
+    """What a checkpoint vouches for ends with its own line, and holds all else that happened at its step."""
+    original = Loop.__init__
+
+    def shuffling(loop: Loop, *arguments: Any, **options: Any) -> None:
+        listeners = options["listeners"]
+        assert len(listeners) == len(order)
+        original(loop, *arguments, **options | {"listeners": [listeners[place] for place in order]})
+
+    monkeypatch.setattr(Loop, "__init__", shuffling)
+    run = jobs.grow(small_settings, console).run
+    content = run.metrics.path.read_bytes()
+    folders = list_checkpoints(run.checkpoints)
+    assert len(folders) > 5
+    for folder in folders:
+        checkpoint = verify_checkpoint(folder)
+        lines = content[: checkpoint.provenance.logs["metrics.jsonl"].num_bytes].splitlines()
+        last = json.loads(lines[-1])
+        assert (last["event"], last["step"]) == ("checkpoint", checkpoint.step)
+        assert last["tokens_seen"] == checkpoint.tokens_seen
+        events = [
+            event for event in map(json.loads, content.splitlines()) if event["step"] == checkpoint.step
+        ]
+        assert [event["event"] for event in events if event["event"] != "end"].count("checkpoint") == 1
+        known = [event for event in map(json.loads, lines) if event["step"] == checkpoint.step]
+        assert known == [event for event in events if event["event"] != "end"]
+    assert all(check.ok for check in verify(run))

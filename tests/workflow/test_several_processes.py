@@ -78,8 +78,8 @@ def test_two_processes_make_the_run_of_one_and_go_on_with_it(
     two = RunFolder(whole.path.with_name("two"))
     assert sorted(path.name for path in whole.path.parent.iterdir()) == sorted([whole.name, "two"])
     assert two.status()["state"] == "finished"
-    (sitting,) = read_object(two.manifest_file)["sittings"]
-    assert sitting["processes"] == 2
+    (session,) = read_object(two.manifest_file)["sessions"]
+    assert session["processes"] == 2
     assert (
         two.settings_file.read_text().replace('name = "two"', 'name = "auto"')
         == whole.settings_file.read_text()
@@ -92,7 +92,7 @@ def test_two_processes_make_the_run_of_one_and_go_on_with_it(
         part = jobs.grow(small_settings, console).run
     finished(by_two("--resume", part.path))
     assert part.status()["state"] == "finished"
-    assert [sitting["processes"] for sitting in read_object(part.manifest_file)["sittings"]] == [1, 2]
+    assert [session["processes"] for session in read_object(part.manifest_file)["sessions"]] == [1, 2]
     assert_same_training(part, whole)
 
 

@@ -16,7 +16,7 @@ import pytest
 
 from etude.config import Settings, to_toml, with_values
 from etude.run import RunFolder
-from etude.train.checkpoint import newest_good_checkpoint
+from etude.run.checkpoints import newest_good_checkpoint
 from etude.workflow.signals import STOPPED, asked_to_stop
 from waiting import PATIENCE, wait_until
 

@@ -11,8 +11,8 @@ from rich.console import Console
 from etude.config import load_settings, recipe_file
 from etude.evaluate.command import Asked, evaluate
 from etude.evaluate.records import read_records
+from etude.run.history import RunHistory
 from etude.workflow import jobs
-from etude.workflow.history import RunHistory
 
 
 @pytest.mark.parametrize(("layers", "learns"), [(2, True), (1, False)])

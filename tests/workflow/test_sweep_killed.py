@@ -15,7 +15,7 @@ import pytest
 from etude.emergence.sweep_plan import SweepPlan
 from etude.evaluate.records import read_records
 from etude.run import RunFolder
-from etude.train.checkpoint import list_checkpoints, step_of
+from etude.run.checkpoints import list_checkpoints, step_of
 from waiting import PATIENCE
 
 SMALL = [

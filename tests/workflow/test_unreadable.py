@@ -14,11 +14,10 @@ from rich.console import Console
 
 from diagnosed import settings_for, write_text
 from etude.cli import main
-from etude.serve.facts import facts_of
-from etude.serve.facts import list_runs as page_lists
+from etude.run.listing import list_runs
+from etude.serve.facts import facts_of, run_lines
 from etude.untrusted import Unreadable
 from etude.workflow import jobs
-from etude.workflow.list_runs import list_runs
 from unprivileged import as_ordinary_user
 
 STEP = "checkpoints/step-00000006"
@@ -107,7 +106,9 @@ def test_one_line_names_the_file_and_what_to_type(
         assert code == 2
 
 
-@pytest.mark.parametrize("place", [".", "run.toml", "status.json", "manifest.json"])
+@pytest.mark.parametrize(
+    "place", [".", "run.toml", "status.json", "manifest.json", "metrics.jsonl", "ladder.json"]
+)
 def test_a_list_names_an_unreadable_run_and_keeps_the_others(place: str, runs: Path) -> None:
     spoilt = runs / "spoilt" / place
     mode = spoilt.stat().st_mode
@@ -115,7 +116,7 @@ def test_a_list_names_an_unreadable_run_and_keeps_the_others(place: str, runs: P
     try:
         with as_ordinary_user():
             states = {line.name: line.state for line in list_runs(runs)}
-            on_the_page = {line["name"]: line["state"] for line in page_lists(runs)}
+            on_the_page = {line["name"]: line["state"] for line in run_lines(runs)}
             assert facts_of(runs / "whole", True)["state"] == "finished"
     finally:
         spoilt.chmod(mode)

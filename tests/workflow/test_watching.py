@@ -21,13 +21,13 @@ from etude.model.folder import load_model_folder
 from etude.model.language_model import LanguageModel
 from etude.plan.plan import initial_state, make_objective
 from etude.run import RunFolder
+from etude.run.history import RunHistory
+from etude.run.listing import list_runs
 from etude.train.checksum import checksum
 from etude.train.loop import TrainState
 from etude.train.optimizer import UpdateRules
 from etude.watch.time_machine import TimeMachine
 from etude.workflow import jobs, tasks
-from etude.workflow.history import RunHistory
-from etude.workflow.list_runs import list_runs
 from etude.workflow.prepare import make_plan
 from networks import make_config, make_network
 

@@ -66,12 +66,12 @@ def evaluate(
     """
     from rich.console import Console
 
-    from etude.config import MOST_THREADS
     from etude.errors import InputError
     from etude.evaluate import command as job
     from etude.evaluate.items import FEWEST_ITEMS
     from etude.evaluate.resumable_parts import Workers
     from etude.interop import public_command as public
+    from etude.setting_types import MOST_THREADS
 
     for name, value, least in (
         ("--items", items, FEWEST_ITEMS),

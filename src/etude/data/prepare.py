@@ -106,13 +106,8 @@ def prepare(
                 "unicode": unicodedata.unidata_version,
             }
         )
-        fingerprint = key_of(
-            {
-                "schema": SCHEMA,
-                "corpus": corpus_key,
-                "tokenizer": _tokenizer_identity(tokenizer, family_pattern),
-            }
-        )
+        identity = _tokenizer_identity(tokenizer, family_pattern)
+        fingerprint = key_of({"schema": SCHEMA, "corpus": corpus_key, "tokenizer": identity})
         with locked(cache, corpus_key):
             found = _open(cache, fingerprint)
             if isinstance(found, PreparedData):

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from etude.config import Settings, load_settings
+from etude.config import Settings
 from etude.emergence.curves import Curve
 from etude.emergence.law import EndOfRun, LossLaw, fit_law
 from etude.emergence.verdict import Verdict, verdict
@@ -20,7 +20,7 @@ from etude.errors import InputError
 from etude.evaluate.records import ProbeRecord, read_records
 from etude.evaluate.results import Measured
 from etude.evaluate.statistics import Estimate
-from etude.run import RunFolder
+from etude.run.record import RunRecord
 from etude.show.layout import short_number, thinned
 from etude.untrusted import shown
 
@@ -209,10 +209,10 @@ def _place(folder: Path) -> Path:
 
 
 def _scored(folder: Path) -> ScoredRun:
-    run = RunFolder.open(folder)
-    settings = load_settings(run.settings_file)
-    found = read_records(run.path)
-    return ScoredRun(run.path.absolute(), settings.run.seed, _family(settings), found.records, found.damaged)
+    record = RunRecord.open(folder)
+    found, seed = read_records(record.run.path), record.settings.run.seed
+    family = _family(record.settings)
+    return ScoredRun(record.run.path.absolute(), seed, family, found.records, found.damaged)
 
 
 def _family(settings: Settings) -> str:

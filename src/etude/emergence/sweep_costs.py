@@ -15,7 +15,8 @@ from etude.generate.training_samples import Sample, opening_words
 from etude.plan.measuring import seconds_per_step, tokens_per_step
 from etude.plan.plan import Plan, initial_state, validation_text
 from etude.plan.task_costs import TaskCosts
-from etude.train.checkpoint import Snapshot, kept_for_good, save_checkpoint
+from etude.run.checkpoints import kept_for_good
+from etude.train.checkpoint import Snapshot, save_checkpoint
 
 COMPILED_STEPS = 12
 """Updates of a compiled step that is timed."""

@@ -11,7 +11,7 @@ from etude.emergence.sweep_plan import Member, SweepPlan
 from etude.errors import InputError
 from etude.files import read_object, write_json
 from etude.messages import command, quoted
-from etude.workflow.history import RunHistory
+from etude.run.history import RunHistory
 
 FILE = "prediction.json"
 

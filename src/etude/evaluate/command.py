@@ -11,7 +11,7 @@ from typing import Any
 
 from rich.console import Console
 
-from etude.config import Auto, DeviceSettings
+from etude.config import DeviceSettings
 from etude.data.corpus.beginning import beginning_of
 from etude.data.files import key_of
 from etude.data.tokens.tokenizer import EtudeTokenizer
@@ -19,6 +19,7 @@ from etude.device import choose_device, git_commit
 from etude.errors import InputError
 from etude.evaluate.answerers import ItemScore, Report
 from etude.evaluate.examination import Examination
+from etude.evaluate.examined_run import ExaminedRun
 from etude.evaluate.items import Item
 from etude.evaluate.network_answerer import ModelAnswerer
 from etude.evaluate.output import Told, say
@@ -39,10 +40,10 @@ from etude.model.config import ModelConfig
 from etude.model.folder import load_config
 from etude.places import cache_folder
 from etude.run import RunFolder
+from etude.run.checkpoints import find_checkpoint, list_checkpoints, step_of
+from etude.setting_types import Auto
 from etude.show.progress import data_progress
-from etude.train.checkpoint import find_checkpoint, list_checkpoints, step_of
 from etude.train.load import load_trained
-from etude.workflow.examined_run import ExaminedRun
 
 RANDOM_SEEDS = range(1_000_003, 1_000_006)
 """Of the networks with random weights: none that a run is likely to have."""

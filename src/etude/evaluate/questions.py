@@ -13,7 +13,6 @@ from etude.errors import InputError
 from etude.evaluate.answerers import CountingAnswerer
 from etude.evaluate.contamination import search_training
 from etude.evaluate.items import Probe, frozen
-from etude.evaluate.ladder import Ladder
 from etude.evaluate.ngram import KneserNey
 from etude.evaluate.study_probes import modular_probes
 from etude.evaluate.task_probes import task_probes
@@ -21,6 +20,7 @@ from etude.evaluate.text_probes.proposal import TextSuite
 from etude.evaluate.text_probes.suite import FEWEST_CONTEXT_CHARS, TooLittleText, text_probes
 from etude.evaluate.world_probes import combinations as world_combinations
 from etude.evaluate.world_probes import world_probes
+from etude.run.ladder import Ladder
 from etude.untrusted import shown
 
 OF_BUILT_IN = {"builtin:primer": "world", "builtin:tasks": "tasks", "builtin:modular": "modular"}

@@ -13,10 +13,12 @@ from etude.errors import InputError
 from etude.evaluate.results import SCHEMA, Exact, Measured, ProbeResult
 from etude.evaluate.statistics import Estimate, Interval
 from etude.messages import command
-from etude.run import JsonLines
-from etude.untrusted import MAX_JSON_BYTES, shown
+from etude.run import RunFolder
+from etude.run.folder import PROBES
+from etude.run.record import RunRecord
+from etude.untrusted import shown
 
-FILE = "probes.jsonl"
+FILE = PROBES
 MOST_NAMES = 200
 """Characters of a name of a probe, a condition, a suite."""
 MOST_WORDS = 2000
@@ -105,7 +107,7 @@ def to_json(result: ProbeResult, where: Where) -> dict[str, Any]:
 
 def write_records(run: Path, results: Sequence[ProbeResult], where: Where) -> None:
     """Add what a checkpoint scored to the run's probes.jsonl."""
-    JsonLines(run / FILE).append(*(to_json(result, where) for result in results))
+    RunFolder(run).probes.append(*(to_json(result, where) for result in results))
 
 
 def read_records(run: Path, *, none_will_do: bool = False) -> Records:
@@ -115,25 +117,22 @@ def read_records(run: Path, *, none_will_do: bool = False) -> Records:
     Raises InputError where there is no such file, none of its lines is a record (unless none will do), or a newer etude
     wrote it.
     """
-    file = run / FILE
+    record, file = RunRecord(RunFolder(run)), run / FILE
     if not file.is_file():
         raise InputError(f"{run} has no {FILE}: ask its checkpoints first, with `{command('eval', run)}`")
-    if file.stat().st_size > MAX_JSON_BYTES:
-        raise InputError(f"{file} is damaged (longer than {MAX_JSON_BYTES:,} bytes): restore it")
     found: dict[tuple[Any, ...], ProbeRecord] = {}
     damaged = 0
-    for line in JsonLines(file).read():
+    for line in record.probe_lines():
         if type(line.get("schema")) is int and line["schema"] > SCHEMA:
             raise InputError(
                 f"{file} has schema {shown(line['schema'])}; this etude reads {SCHEMA}: update it"
             )
         try:
-            record = from_json(line)
+            result = from_json(line)
         except (KeyError, TypeError, ValueError, OverflowError):
             damaged += 1
             continue
-        where = record.where
-        found[record.probe, record.condition, record.items, where.step] = record
+        found[result.probe, result.condition, result.items, result.where.step] = result
     if not found and not none_will_do:
         raise InputError(f"{file} holds no record of a probe: ask again, with `{command('eval', run)}`")
     ordered = sorted(found.values(), key=lambda record: record.where.step)

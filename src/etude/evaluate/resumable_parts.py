@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from etude.config import MOST_THREADS, Auto
 from etude.data.files import key_of
 from etude.device import available_cores
 from etude.errors import InputError
 from etude.files import file_lock, hash_file, read_json, write_atomic, write_failure
+from etude.setting_types import MOST_THREADS, Auto
 from etude.system import end_with_parent
 
 SCHEMA = 1

@@ -9,13 +9,14 @@ from typing import Any
 from rich.console import Console
 
 from etude.errors import InputError
-from etude.evaluate.ladder import Ladder, build_ladder
+from etude.evaluate.ladder import build_ladder
 from etude.files import hash_bytes, hash_file, json_text, read_json, write_atomic, write_failure, write_json
 from etude.places import cache_folder
 from etude.plan.plan import Plan, validation_text
 from etude.run import RunFolder
+from etude.run.ladder import Ladder
+from etude.run.provenance import ACCEPTED, expected_files, recomputed
 from etude.show.lines import print_line
-from etude.train.provenance import ACCEPTED, counted_again, expected_files
 
 
 def cached_ladder(plan: Plan, console: Console, *, anew: bool = False) -> Ladder:
@@ -71,7 +72,7 @@ def mend_ladder(plan: Plan, run: RunFolder, manifest: dict[str, Any], console: C
     write_json(run.ladder_file, ladder.to_json())
     again = "counted again"
     if expected is not None and _hash(ladder) != expected:
-        manifest.setdefault(ACCEPTED, []).append(counted_again(name, _hash(ladder)))
+        manifest.setdefault(ACCEPTED, []).append(recomputed(name, _hash(ladder)))
         run.write_manifest(manifest)
         again = "counted again, and its scores are not to the last digit those of before"
     print_line(console, f"{run.ladder_file} {problem}: it was {again}{kept}")

@@ -14,6 +14,7 @@ import numpy as np
 from etude.data.tokens.coverage import IGNORE_INDEX, evaluation_windows
 from etude.errors import InputError
 from etude.evaluate.answerers import Report
+from etude.evaluate.examined_run import ExaminedRun
 from etude.evaluate.in_context import InContext, in_context
 from etude.evaluate.induction_heads import InductionHeads, induction_heads
 from etude.evaluate.memorisation import Memorisation, memorisation
@@ -28,7 +29,6 @@ from etude.generate.sampling import USUAL_SAMPLING
 from etude.generate.scoring import score_sequences
 from etude.model.folder import load_config
 from etude.train.load import Trained, load_trained
-from etude.workflow.examined_run import ExaminedRun
 
 MEASURED_BYTES = 500_000
 """Of the held-out text, at most."""

@@ -12,7 +12,7 @@ from etude.generate.engine import generate
 from etude.generate.sampling import USUAL_SAMPLING, NotFinite
 from etude.plan.cadence import SAMPLE_TOKENS
 from etude.plan.plan import Plan
-from etude.train.events import Event, SampleEvent
+from etude.run.events import Event, SampleEvent
 from etude.train.loop import TrainState
 
 PROMPT_WORDS, PROMPT_CHARACTERS, PROMPT_CANDIDATES = 6, 60, 16

@@ -10,11 +10,11 @@ from pathlib import Path
 from rich.console import Console
 
 from etude.errors import InputError
+from etude.evaluate.examined_run import ExaminedRun
 from etude.files import json_safe
 from etude.interop.public_tables import public_table
+from etude.run.checkpoints import find_checkpoint
 from etude.show.progress import data_progress
-from etude.train.checkpoint import find_checkpoint
-from etude.workflow.examined_run import ExaminedRun
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from etude.device import available_cores
-from etude.train.events import Event, StepEvent
+from etude.run.events import Event, StepEvent
 
 WINDOW = 3.0
 """Seconds that the use of the cores is averaged over while a run trains."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from etude.config import TrainSettings, resolved
-from etude.train.checkpoint import kept_for_good
+from etude.run.checkpoints import kept_for_good
 
 EARLY_EVALUATIONS = frozenset([1, 2, 5, 10, 20, 50, 100])
 """Besides the regular ones: most of what can be seen happens early, and a curve over log-steps needs it."""

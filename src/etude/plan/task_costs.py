@@ -18,7 +18,7 @@ from etude.plan.cadence import (
     save_due,
 )
 from etude.plan.plan import Plan
-from etude.train.events import Event
+from etude.run.events import Event
 from etude.train.loop import TrainState
 
 CLOSING_SECONDS = 2.0

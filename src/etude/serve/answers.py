@@ -12,9 +12,9 @@ import torch
 from etude.errors import InputError
 from etude.model.folder import load_model_folder
 from etude.model.language_model import LanguageModel
+from etude.run.checkpoints import checkpoint_name
 from etude.serve.request import Asked
 from etude.serve.tensor_files import TensorFiles, binned
-from etude.train.checkpoint import checkpoint_name
 from etude.train.rules import rule_named, rules_in_use
 from etude.watch import api, values
 from etude.watch.kinds_of_heads import kinds_of_heads
@@ -217,7 +217,7 @@ class Answers:
         from etude.watch.passages import beginnings
 
         # The token that begins every document stands before them.
-        context = self._machine.recorded.empty_model().config.max_position_embeddings
+        context = self._machine.empty_model().config.max_position_embeddings
         found = beginnings(self._machine.data, context - 1)
         return {
             "passages": [
@@ -335,7 +335,7 @@ class Answers:
         return self._prompt.of(machine, (step, wanted), lambda: api.prompt(path, wanted, step))
 
     def _layer_name(self, asked: Asked) -> str:
-        layers = self._machine.recorded.empty_model().node_layers()
+        layers = self._machine.empty_model().node_layers()
         number = asked.number("layer", 0)
         if not 0 <= number < len(layers):
             raise InputError(f"this network has layers of nodes 0 to {len(layers) - 1}, not {number}")

@@ -22,11 +22,11 @@ from starlette.staticfiles import StaticFiles
 
 from etude.errors import EtudeError, InputError
 from etude.files import json_safe
+from etude.run.follow import read_from
 from etude.serve.access_token import AccessToken
-from etude.serve.facts import facts_of, list_runs
+from etude.serve.facts import facts_of, run_lines
 from etude.serve.guard import LOCAL, Guard
 from etude.serve.request import Asked
-from etude.serve.rows import read_from
 from etude.serve.source import source_of
 from etude.serve.verdicts import Doctor
 from etude.serve.worker_link import WorkerLink
@@ -116,7 +116,7 @@ class Handlers:
         return Asked({"run": request.path_params["name"]}).run(self.runs)
 
     async def runs_there(self, request: Request) -> Response:
-        return JSONResponse(await run_in_threadpool(list_runs, self.runs))
+        return JSONResponse(await run_in_threadpool(run_lines, self.runs))
 
     async def facts(self, request: Request) -> Response:
         return plain_json(await run_in_threadpool(facts_of, self.run(request), self.may_control))

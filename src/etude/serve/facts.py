@@ -1,73 +1,59 @@
-"""What a run is, from its files alone: its state, network, checkpoints, and the lines that its loss is held against."""
+"""What the page shows of a run before any question: its state, network, checkpoints, and the ladder of its text."""
 
 from __future__ import annotations
 
 import json
 import math
 import os
-import re
 import struct
 import time
-from collections.abc import Iterator
-from contextlib import suppress
+from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from etude.config import load_settings
 from etude.errors import InputError
 from etude.files import read_json
 from etude.model.hf_config import config_from_hf
-from etude.run import EVENT_SCHEMA, RunFolder
+from etude.run import EVENT_SCHEMA
+from etude.run.follow import TAIL_BYTES
+from etude.run.listing import list_runs
+from etude.run.record import RunRecord, Stamp, stamp_of
 from etude.train.control import Control
-from etude.train.run_state import changed, runs_in, state_of
 from etude.untrusted import MAX_JSON_BYTES, open_plain, shown
 
-Stamp = tuple[int, int, int] | None
-TAIL = 2**16
-"""Bytes at the end of a log in which its newest events are looked for."""
-_CHECKPOINT = re.compile(r"step-(\d{1,15})")
+T = TypeVar("T")
+LISTED = ("name", "state", "step", "loss", "val_loss", "bits_per_byte", "changed")
 
 
-def list_runs(folder: Path) -> list[dict[str, Any]]:
-    """A line for each run of a folder, the last changed first."""
-    found = []
-    for run in runs_in(folder):
-        status = run.status()
-        last = _newest(run, ("step", "eval"))
-        found.append(
-            {
-                "name": run.name,
-                "state": state_of(run, status),
-                "step": _whole(last.get("step", status).get("step")),
-                "loss": _real(last.get("step", {}).get("loss")),
-                "val_loss": _real(last.get("eval", {}).get("val_loss")),
-                "bits_per_byte": _real(last.get("eval", {}).get("bits_per_byte")),
-                "changed": changed(run, status),
-            }
-        )
-    return sorted(found, key=lambda line: float(line["changed"]), reverse=True)
+def run_lines(folder: Path) -> list[dict[str, Any]]:
+    """Return the lines of ``etude runs`` for a folder, read from the ends of the logs, the last changed first.
+
+    Raises:
+        Unreadable: this account may not read the folder.
+    """
+    return [{key: getattr(line, key) for key in LISTED} for line in list_runs(folder, TAIL_BYTES)]
 
 
 def facts_of(path: Path, may_control: bool) -> dict[str, Any]:
-    """All that the page needs to know of a run before it asks anything.
+    """Return all that the page needs to know of a run before it asks anything. Damaged files count as absent.
 
     Raises:
         InputError: there is no run, or a link in it leads out of it.
     """
-    run = RunFolder.open(path)
-    status, manifest = run.status(), _object(run.manifest_file)
-    state, step = state_of(run, status), _last_step(run, status)
-    checkpoints = _checkpoints(run)
-    settings = _settings(run)
-    config = _object(next(iter(checkpoints.values()), path) / "config.json")
-    tensors = _tensors(next(iter(checkpoints.values()), None))
-    first = min(checkpoints, default=0) + 1
+    record = RunRecord.open(path, remember=True)
+    status, manifest = record.status, _readable(lambda: record.manifest) or {}
+    settings = _readable(lambda: record.settings)
+    newest = _readable(lambda: record.newest("step", "left_out", most_bytes=TAIL_BYTES)) or {}
+    steps = None if settings is None else settings.train.steps
+    step, checkpoints = record.newest_step(newest), record.checkpoints
+    first = next(iter(checkpoints.values()), None)
+    config = {} if first is None else _object(first / "config.json")
     return {
-        "name": run.name,
-        "state": state,
+        "name": record.run.name,
+        "state": record.state,
         "step": step,
-        "num_steps": settings.get("num_steps"),
+        "num_steps": steps if isinstance(steps, int) else None,
         "reason": str(status.get("reason") or ""),
         "heartbeat": status.get("heartbeat"),
         "now": time.time(),
@@ -75,81 +61,31 @@ def facts_of(path: Path, may_control: bool) -> dict[str, Any]:
         "control": may_control and _is_mine(path),
         "fork": may_control,
         "schema_known": status.get("schema", EVENT_SCHEMA) == EVENT_SCHEMA,
-        "model": _model(config, tensors) if config else None,
-        "optimizer": settings.get("optimizer", ""),
+        "model": _model(config, _tensors(first)) if config else None,
+        "optimizer": "" if settings is None else settings.train.optimizer,
         "sources": _texts(manifest.get("sources")),
         "uniform_loss": _uniform_loss(manifest),
-        "ladder": _ladder(run, manifest),
-        "checkpoints": sorted(checkpoints),
-        "first_step": first,
+        "ladder": _ladder(record, manifest),
+        "checkpoints": list(checkpoints),
+        "first_step": min(checkpoints, default=0) + 1,
         "last_step": step,
-        "compiled": _compiled(manifest),
+        "compiled": _compiled(record),
     }
 
 
-def _last_step(run: RunFolder, status: dict[str, Any]) -> int:
-    """The last step that the log tells of: the status is written more rarely."""
-    for event in _from_the_end(run):
-        if event.get("event") in ("step", "left_out"):
-            return _whole(event.get("step"))
-    return _whole(status.get("step"))
-
-
-def _newest(run: RunFolder, kinds: tuple[str, ...]) -> dict[str, dict[str, Any]]:
-    """The newest event of each kind, as far as the end of the log has one."""
-    found: dict[str, dict[str, Any]] = {}
-    for event in _from_the_end(run):
-        if event.get("event") in kinds:
-            found.setdefault(event["event"], event)
-        if len(found) == len(kinds):
-            break
-    return found
-
-
-def _from_the_end(run: RunFolder) -> Iterator[dict[str, Any]]:
-    """The events at the end of the log, the newest first."""
+def _readable(read: Callable[[], T]) -> T | None:
+    """Return what ``read`` returns; None for what is damaged or may not be read."""
     try:
-        with open_plain(run.metrics.path) as file:
-            file.seek(max(0, os.fstat(file.fileno()).st_size - TAIL))
-            lines = file.read(TAIL).splitlines()
-    except (OSError, InputError):
-        return
-    for line in reversed(lines):
-        with suppress(ValueError, RecursionError):
-            event = json.loads(line)
-            if isinstance(event, dict):
-                yield event
-
-
-def _checkpoints(run: RunFolder) -> dict[int, Path]:
-    """Folders of the checkpoints, by step."""
-    found = {}
-    for folder in run.checkpoints.glob("step-*"):
-        match = _CHECKPOINT.fullmatch(folder.name)
-        if match and (folder / "config.json").is_file():
-            found[int(match[1])] = folder
-    return dict(sorted(found.items()))
-
-
-def _settings(run: RunFolder) -> dict[str, Any]:
-    return _settings_as_of(run.settings_file, _stamp(run.settings_file))
-
-
-@lru_cache(64)
-def _settings_as_of(file: Path, stamp: Stamp) -> dict[str, Any]:
-    try:
-        settings = load_settings(file)
+        return read()
     except InputError:
-        return {}
-    steps = settings.train.steps
-    return {"num_steps": steps if isinstance(steps, int) else None, "optimizer": settings.train.optimizer}
+        return None
 
 
 def _tensors(checkpoint: Path | None) -> list[dict[str, Any]]:
-    """Names and shapes of the parameters, from the header of their file."""
+    """Return the names and shapes of the parameters, from the header of their file."""
     if checkpoint is None:
         return []
-    return _tensors_as_of(checkpoint / "model.safetensors", _stamp(checkpoint / "model.safetensors"))
+    return _tensors_as_of(checkpoint / "model.safetensors", stamp_of(checkpoint / "model.safetensors"))
 
 
 @lru_cache(64)
@@ -205,71 +141,45 @@ def _uniform_loss(manifest: dict[str, Any]) -> float | None:
     return math.log(size) if type(size) is int and size > 0 else None
 
 
-def _ladder(run: RunFolder, manifest: dict[str, Any]) -> list[dict[str, Any]]:
-    """Earlier kinds of language model on the same held-out text, in nats a token of this run's tokens."""
-    ladder = _object(run.ladder_file)
+def _ladder(record: RunRecord, manifest: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the n-gram models on the same held-out text, in nats per token of this run's tokens."""
+    ladder = _readable(lambda: record.ladder)
     tokens, size = manifest.get("validation_tokens"), manifest.get("validation_bytes")
-    if (
-        type(tokens) is not int
-        or type(size) is not int
-        or tokens < 1
-        or not isinstance(ladder.get("rungs"), list)
-    ):
+    if ladder is None or type(tokens) is not int or type(size) is not int or tokens < 1:
         return []
-    nats = math.log(2) * size / tokens
-    unit = shown(ladder.get("unit") or "byte")
-    found = []
-    for rung in ladder["rungs"]:
-        if not isinstance(rung, dict) or type(rung.get("order")) is not int:
-            continue
-        order, bits = rung["order"], rung.get("bits_per_byte")
-        if isinstance(bits, int | float) and math.isfinite(bits):
-            name = f"how often each {unit} comes" if order == 1 else f"{order}-gram"
-            found.append({"order": order, "name": name, "loss": bits * nats, "bits_per_byte": bits})
-    return sorted(found, key=lambda rung: int(rung["order"]))
+    nats, unit = math.log(2) * size / tokens, shown(ladder.unit or "byte")
+    return [
+        {
+            "order": rung.order,
+            "name": f"how often each {unit} comes" if rung.order == 1 else f"{rung.order}-gram",
+            "loss": rung.bits_per_byte * nats,
+            "bits_per_byte": rung.bits_per_byte,
+        }
+        for rung in ladder.rungs
+    ]
 
 
-def _compiled(manifest: dict[str, Any]) -> bool:
-    sittings = manifest.get("sittings")
-    last = sittings[-1] if isinstance(sittings, list) and sittings else {}
-    return bool(isinstance(last, dict) and last.get("compiled"))
+def _compiled(record: RunRecord) -> bool:
+    """Return whether the newest session trained with torch.compile."""
+    sessions = _readable(lambda: record.sessions)
+    return bool(sessions and sessions[-1].get("compiled"))
 
 
 def _is_mine(path: Path) -> bool:
-    """Whether the person who runs this server started the run."""
+    """Return whether the user who runs this server started the run."""
     return not hasattr(os, "getuid") or path.stat().st_uid == os.getuid()
 
 
 def _object(file: Path) -> dict[str, Any]:
-    """A file's JSON object; an empty one where there is none."""
-    return _object_as_of(file, _stamp(file))
+    """Return a file's JSON object; an empty one where there is none."""
+    return _object_as_of(file, stamp_of(file))
 
 
 @lru_cache(256)
 def _object_as_of(file: Path, stamp: Stamp) -> dict[str, Any]:
-    try:
-        value = read_json(file)
-    except InputError:
-        return {}
+    value = _readable(lambda: read_json(file))
     return value if isinstance(value, dict) else {}
 
 
-def _stamp(file: Path) -> Stamp:
-    """Another one when the file is another one: the page asks each second, and most files stay as they are."""
-    try:
-        found = file.stat()
-    except OSError:
-        return None
-    return found.st_mtime_ns, found.st_size, found.st_ino
-
-
-def _real(value: Any) -> float | None:
-    return float(value) if type(value) in (int, float) and abs(value) < 1e39 else None
-
-
 def _texts(value: Any) -> list[str]:
-    return [one for one in value if isinstance(one, str)] if isinstance(value, list) else []
-
-
-def _whole(value: Any) -> int:
-    return value if type(value) is int and 0 <= value < 2**50 else 0
+    return [text for text in value if isinstance(text, str)] if isinstance(value, list) else []

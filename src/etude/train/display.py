@@ -16,20 +16,20 @@ from rich.panel import Panel
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 from rich.text import Text
 
-from etude.show.lines import format_duration, print_line, printable, shorten
-from etude.train.events import (
+from etude.run.events import (
     CheckpointEvent,
     EndEvent,
     EvalEvent,
     Event,
-    LeftOutEvent,
     LengthEvent,
     MicroBatchEvent,
     RungEvent,
     SampleEvent,
+    SkippedEvent,
     SpikeEvent,
     StepEvent,
 )
+from etude.show.lines import format_duration, print_line, printable, shorten
 
 SAMPLE_LINES = 7
 SHOWN_DOCUMENTS = 4
@@ -84,7 +84,7 @@ class _Figures:
 
 def trouble(event: Event) -> str | None:
     """One line on what went wrong, if the event says so."""
-    if isinstance(event, LeftOutEvent):
+    if isinstance(event, SkippedEvent):
         what = f"loss {event.loss}, gradient {event.grad_norm}: the update was left out"
     elif isinstance(event, SpikeEvent):
         what = f"the loss jumped to {event.loss:.3f} from {event.usual:.3f}"
@@ -216,7 +216,7 @@ class PlainDisplay:
 def training_display(
     console: Console, title: str, num_steps: int, rungs: dict[int, float], passed: dict[int, int]
 ) -> AbstractContextManager[LiveDisplay | PlainDisplay]:
-    """The display that suits where the output goes; ``passed`` are the rungs of earlier sittings, with their steps."""
+    """The display that suits where the output goes; ``passed`` are the rungs of earlier sessions, with their steps."""
     if console.is_terminal:
         return LiveDisplay(console, title, num_steps, rungs, passed)
     return PlainDisplay(console, num_steps)

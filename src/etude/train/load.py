@@ -5,13 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from etude.config import Auto, DeviceSettings
+from etude.config import DeviceSettings
 from etude.data.tokens.tokenizer import EtudeTokenizer, existing_tokenizer
 from etude.device import choose_device
 from etude.errors import InputError
 from etude.model.folder import load_model_folder
 from etude.model.language_model import LanguageModel
-from etude.train.checkpoint import MARKER, find_checkpoint, verify_checkpoint
+from etude.run.checkpoints import MARKER, find_checkpoint, verify_checkpoint
+from etude.setting_types import Auto
 
 
 @dataclass(frozen=True)

@@ -16,17 +16,17 @@ from etude.config import TrainSettings, resolved
 from etude.device import Device
 from etude.errors import EtudeError
 from etude.model.language_model import LanguageModel
-from etude.train.control import Hold
-from etude.train.events import (
+from etude.run.events import (
     EndEvent,
     Event,
-    LeftOutEvent,
     LengthEvent,
     Listener,
     MicroBatchEvent,
+    SkippedEvent,
     SpikeEvent,
     StepEvent,
 )
+from etude.train.control import Hold
 from etude.train.objectives import Objective
 from etude.train.optimizer import UpdateRules
 from etude.train.parallel import ALONE, Ranks
@@ -43,11 +43,11 @@ class TrainState:
     rules: UpdateRules
     step: int = 0
     tokens_seen: int = 0
-    wall_time: float = 0.0  # seconds of training, over all sittings
+    wall_time: float = 0.0  # seconds of training, over all sessions
     revisions: tuple[Revision, ...] = ()  # of the planned number of steps, where a time was given
     left_out: int = 0  # steps in a row, up to this one, that were not finite
     micro_batch_rows: int | None = None  # fewer than planned, where those did not fit the memory
-    last: StepResult | None = None  # of the newest step of this sitting; no checkpoint holds it
+    last: StepResult | None = None  # of the newest step of this session; no checkpoint holds it
 
     def arrive(self, result: StepResult, num_tokens: int) -> None:
         """Stand at the next step, whose update has been made."""
@@ -141,7 +141,7 @@ class Loop:
         """
         state = self.state
         first = state.step
-        if self._is_lost():  # that was the end of the last sitting; somebody wants another try
+        if self._is_lost():  # that was the end of the last session; the user wants another try
             state.left_out = 0
         self._clock = time.perf_counter()
         if state.step == 0:
@@ -162,7 +162,7 @@ class Loop:
                 self._do_tasks(lambda task: task.due(state.step))
         reason = "finished" if state.step >= self.num_steps else "stopped"
         self._log()
-        if state.step > first:  # otherwise an earlier sitting has done them
+        if state.step > first:  # otherwise an earlier session has done them
             self._do_tasks(lambda task: reason == "finished" or task.on_stop)
         for task in self.tasks:
             task.finish()
@@ -205,7 +205,7 @@ class Loop:
             self._log()
             where = (state.step, state.tokens_seen, state.wall_time)
             values = (str(float(result.loss)), str(float(result.grad_norm)))
-            self._emit(LeftOutEvent(*where, *values, self.objective.row_sources(state.step)))
+            self._emit(SkippedEvent(*where, *values, self.objective.row_sources(state.step)))
         return result
 
     def _try(self) -> StepResult | None:

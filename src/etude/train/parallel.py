@@ -5,7 +5,7 @@ first leads: it alone prepares the text, evaluates, prints and writes. Only this
 
 The sums are plain ones after the backward pass, not ``DistributedDataParallel``. What that gains is to send the first
 gradients while the last are computed; a compiled backward pass gives out all of them at its end, so there would be
-nothing to gain. What it costs is exactness: it lays its messages out anew after the first step of every sitting, and
+nothing to gain. What it costs is exactness: it lays its messages out anew after the first step of every session, and
 where a number stands in a message decides in which order more than two ranks are added. Here the layout is always
 the same, so a run that goes on gives the same bits as one that was never stopped.
 """

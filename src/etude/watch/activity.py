@@ -15,10 +15,10 @@ from etude.model.folder import load_model_folder
 from etude.model.language_model import LOGITS, LanguageModel
 from etude.model.nodes import NodeLayer
 from etude.model.taps import Taps
+from etude.run.record import RunRecord
 from etude.watch.forward import run_opened
 from etude.watch.held_out import HeldOut
 from etude.watch.node_layers import find_node_layer
-from etude.watch.recorded import Recorded
 
 Float64 = npt.NDArray[np.float64]
 DEAD_REACH = 1e-4
@@ -139,7 +139,7 @@ class NodeHistory:
 
 
 def node_history(
-    recorded: Recorded,
+    recorded: RunRecord,
     layer: str,
     unit: int,
     sample: HeldOut,

@@ -6,11 +6,10 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
 
-from etude.errors import InputError
 from etude.run import RunFolder
 from etude.train.load import load_trained
 from etude.watch import forking, knobs, prompts
-from etude.watch.knobs import Comparison, Knob, parse_knob
+from etude.watch.knobs import Comparison, Knob
 from etude.watch.one_node import Node, look_at_node
 from etude.watch.one_weight import WeightHistory, look_at_weight
 from etude.watch.opened_step import OpenedStep, model_at, open_step
@@ -105,21 +104,9 @@ def compare(path: str | Path, text: str, turned: Sequence[Knob | str], step: int
 
 
 def fork(run: str | Path, step: int, turned: Sequence[Knob | str], name: str | None = None) -> RunFolder:
-    """A new run that stands at ``step`` with some parameters turned; ``etude train --resume`` goes on with it.
+    """A new run that stands at ``step`` with some parameters turned; ``etude train --resume`` continues it.
 
     Raises:
         InputError: no such run or step, a knob of an activation (which no checkpoint holds), or the name is taken.
     """
-    at = machine(run)
-    if name is not None:
-        RunFolder.new(
-            at.recorded.run.path.parent, name
-        )  # a name that will not do is refused before any replay
-    parsed = [parse_knob(knob) if isinstance(knob, str) else knob for knob in turned]
-    model = model_at(at, step)
-    found = knobs.turn(model, parsed)
-    if found.changes:
-        raise InputError(
-            f"{next(iter(found.changes))} is an activation, and a run keeps parameters only: turn a weight or a bias"
-        )
-    return forking.fork(at, step, found.parameters, name=name, because=[str(knob) for knob in parsed])
+    return forking.fork(machine(run), step, turned, name)

@@ -9,15 +9,15 @@ from etude.data.tokens.tokenizer import EtudeTokenizer
 from etude.device import choose_device
 from etude.errors import InputError
 from etude.model.folder import load_model_folder
-from etude.train.checkpoint import verify_checkpoint
+from etude.run.checkpoints import verify_checkpoint
+from etude.run.record import RunRecord
 from etude.watch.prompts import look
-from etude.watch.recorded import Recorded
 
 MOST_CHECKPOINTS = 40
 
 
 def story(
-    recorded: Recorded,
+    recorded: RunRecord,
     tokenizer: EtudeTokenizer,
     text: str,
     steps: Sequence[int] | None,

@@ -352,7 +352,7 @@ def effect_lines(
 
 def wiring_at(machine: TimeMachine, layer: str) -> NodeLayer:
     """How the nodes of ``layer`` sit in the run's network, from its configuration alone."""
-    return find_node_layer(machine.recorded.empty_model(), layer)
+    return find_node_layer(machine.empty_model(), layer)
 
 
 def _place(position: int, count: int) -> int:

@@ -79,7 +79,7 @@ def look_at_weight(
         InputError: no such parameter (the nearest is named), index (the shape is), or step.
     """
     recorded = machine.recorded
-    shapes = {known: tuple(p.shape) for known, p in recorded.empty_model().named_parameters()}
+    shapes = {known: tuple(p.shape) for known, p in machine.empty_model().named_parameters()}
     if name not in shapes:
         raise InputError(f"no parameter is called '{name}': {suggest_name(name, list(shapes))}")
     place = index_in(name, index, shapes[name])

@@ -22,9 +22,9 @@ from etude.messages import suggest_name
 from etude.model.build import empty_model, materialise
 from etude.model.language_model import LOGITS, LanguageModel
 from etude.model.taps import Taps, every_activation
+from etude.run.events import RowSource
 from etude.train.batch import MicroBatch, Row, total_weight
 from etude.train.checkpoint import Snapshot
-from etude.train.events import RowSource
 from etude.train.optimizer import UpdateRules
 from etude.train.rules import Hyperparameters, rule_named
 from etude.train.rules.applied import ParameterUpdate

@@ -109,10 +109,10 @@ class Proof:
 
 
 def machine_differences(
-    sitting: Mapping[str, Any], now: Mapping[str, Any], compiled: bool
+    session: Mapping[str, Any], now: Mapping[str, Any], compiled: bool
 ) -> tuple[str, ...]:
     """What could change the last bits: processor, device, threads, compiler, versions of the libraries."""
-    then = sitting.get("machine")
+    then = session.get("machine")
     if not isinstance(then, Mapping):
         return ()
     found = [f"{name} {then.get(name)}, now {now[name]}" for name in _TELLING if then.get(name) != now[name]]
@@ -121,9 +121,9 @@ def machine_differences(
         before = versions.get(library) if isinstance(versions, Mapping) else None
         if before != version:
             found.append(f"{library} {before}, now {version}")
-    if bool(sitting.get("compiled")) != compiled:
+    if bool(session.get("compiled")) != compiled:
         found.append("compiled then, not now" if not compiled else "not compiled then")
-    processes = sitting.get("processes", 1)
+    processes = session.get("processes", 1)
     if processes != 1:
         found.append(f"{processes} processes, now 1")
     return tuple(found)

@@ -16,9 +16,13 @@ from typing import Any, Literal
 from etude.config import Settings
 from etude.device import describe_machine
 from etude.errors import InputError
+from etude.model.build import empty_model
 from etude.model.folder import load_config
+from etude.model.language_model import LanguageModel
 from etude.plan.plan import Plan, initial_state, make_objective, plan_on
-from etude.train.checkpoint import Checkpoint, Snapshot, load_state, verify_checkpoint
+from etude.run.checkpoints import Checkpoint, verify_checkpoint
+from etude.run.record import RunRecord
+from etude.train.checkpoint import Snapshot, load_state
 from etude.train.checksum import checksum
 from etude.train.compilation import compile_objective
 from etude.train.loop import TrainState, make_step
@@ -27,7 +31,6 @@ from etude.train.run_data import own_text
 from etude.train.schedule import lr_factor_at
 from etude.train.step import GradientReader, StepResult
 from etude.watch.proof import Comparison, Proof, machine_differences
-from etude.watch.recorded import Recorded
 
 CACHE_BYTES = 2**30
 """Replayed states kept in memory."""
@@ -80,7 +83,7 @@ class TimeMachine:
     """One run, at any step. Opening it reads the run and finds its text; the first replay compiles, as training did.
 
     Attributes:
-        recorded: what the run wrote down.
+        recorded: what the run wrote.
         data: its text, as tokens.
         proof: how the state at hand compares with the record.
         told: called before every step that is made again, with how many have been and how many there are. It may raise
@@ -91,7 +94,7 @@ class TimeMachine:
     """
 
     def __init__(self, run: str | Path, cache_bytes: int = CACHE_BYTES) -> None:
-        self.recorded = Recorded.of(Path(run))
+        self.recorded = RunRecord.open(Path(run)).verified()
         self.data = own_text(self.recorded.run.path, self.recorded.settings, self.recorded.manifest)
         self.states = States(cache_bytes)
         self.proof = Proof.nothing_yet()
@@ -99,18 +102,28 @@ class TimeMachine:
         self._era: Era | None = None
 
     def catch_up(self) -> bool:
-        """Read what the run has written down since it was read.
+        """Read what the run has written since it was read.
 
-        Returns whether all that is known still stands: not when it went on another way from an earlier step. Then this
-        machine is of no more use.
+        Returns False where the run was rolled back and continued differently: then this machine is of no more use.
         """
-        if self.recorded.stamp == Recorded.stamp_of(self.recorded.run):
+        if self.recorded.is_current:
             return True
-        newer = Recorded.of(self.recorded.run.path)
-        if not newer.continues(self.recorded):
+        newer = RunRecord.open(self.recorded.run.path).verified()
+        if not newer.extends(self.recorded):
             return False
         self.recorded = newer
         return True
+
+    def empty_model(self) -> LanguageModel:
+        """Return the run's network without numbers: its names and shapes.
+
+        Raises:
+            InputError: there is no checkpoint yet, or its configuration is damaged.
+        """
+        folder = next(iter(self.recorded.checkpoints.values()), None)
+        if folder is None:
+            raise InputError(f"{self.recorded.run.path} has no checkpoint yet: train it for a while first")
+        return empty_model(load_config(folder))
 
     @property
     def era(self) -> Era:
@@ -163,18 +176,18 @@ class TimeMachine:
         self.proof = self.proof.after(
             Comparison(
                 step,
-                (recorded.losses.get(step), loss),
-                (recorded.grad_norms.get(step), grad_norm),
+                (recorded.loss_at(step), loss),
+                (recorded.grad_norm_at(step), grad_norm),
                 (told, seen),
-                step in recorded.left_out,
+                step in recorded.skipped,
             )
         )
 
     def enter(self, step: int) -> Era:
         """Have the parts ready with which ``step`` was made; the state stays where it is."""
-        settings = self.recorded.settings_for(step)
-        rows = self.recorded.micro_batch_rows(step)
-        compiled = bool(self.recorded.sitting(step).get("compiled"))
+        settings = self.recorded.settings_at(step)
+        rows = self.recorded.micro_batch_rows_at(step)
+        compiled = bool(self.recorded.session_at(step).get("compiled"))
         key = (settings.model, settings.train, settings.device, rows, compiled)
         if self._era is not None and self._era.key == key:
             return self._era
@@ -215,8 +228,8 @@ class TimeMachine:
         load_state(checkpoint, state)
         state.revisions = self.recorded.revisions
         machine = describe_machine(self.era.plan.device)
-        sitting = self.recorded.sitting(step)
-        self.proof = Proof(checkpoint.step, machine_differences(sitting, machine, self.era.compiled), ())
+        session = self.recorded.session_at(step)
+        self.proof = Proof(checkpoint.step, machine_differences(session, machine, self.era.compiled), ())
         self.states.put(Snapshot.of(state), self.proof)
 
     def _newest_whole(self, steps: list[int]) -> Checkpoint:

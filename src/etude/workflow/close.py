@@ -17,17 +17,17 @@ from etude.config import load_settings, resolved
 from etude.diagnose.run.advice import again, lowered
 from etude.diagnose.run.course import held_out_rise
 from etude.diagnose.run.stability import broken_sentence, untrained
-from etude.evaluate.ladder import Ladder
 from etude.generate.language import Language
 from etude.generate.sampling import USUAL_SAMPLING, NotFinite
 from etude.messages import command
 from etude.plan.cadence import CLOSING_SAMPLE_TOKENS, CLOSING_SAMPLES
 from etude.plan.plan import Plan
 from etude.run import RunFolder
+from etude.run.history import RunHistory
+from etude.run.ladder import Ladder
 from etude.show.lines import format_duration, printable, say
 from etude.train.load import load_trained
 from etude.workflow.fit import Outcome
-from etude.workflow.history import RunHistory
 
 BROKEN_RATE = 4
 """How many times lower the rates are that a run gets next whose loss diverged."""

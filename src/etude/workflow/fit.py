@@ -1,9 +1,7 @@
-"""Fit: train a run from where it stands.
+"""Train a run that :mod:`etude.workflow.start` created or reopened.
 
-1. :func:`fit` runs the loop with the tasks and listeners that make it a run; :mod:`etude.workflow.start` made its folder,
-   or :mod:`etude.workflow.continuing` found it.
-2. The other processes of ``torchrun`` :func:`follow`: the same loop on their rows of the batches, without tasks and
-   listeners.
+1. ``fit`` runs the loop with the tasks and listeners that write a run folder.
+2. Other processes of ``torchrun`` ``follow``: the same loop without tasks and listeners, on their rows of the batches.
 """
 
 from __future__ import annotations
@@ -19,7 +17,6 @@ from etude.config import TrainSettings
 from etude.data.prepare import open_prepared
 from etude.diagnose.machine.self_test import require_sound
 from etude.errors import EtudeError, InputError
-from etude.evaluate.ladder import Ladder
 from etude.evaluate.run_ladder import mend_ladder
 from etude.files import file_errors_in_one_line
 from etude.generate.training_samples import Sample, opening_words
@@ -29,49 +26,40 @@ from etude.places import cache_folder
 from etude.plan.busy_cores import BusyWatch
 from etude.plan.cadence import checksum_due, evaluation_due, sample_due, save_due, summary_due
 from etude.plan.pace import Deadline, Pace
-from etude.plan.plan import (
-    Plan,
-    initial_state,
-    make_objective,
-    plan_on,
-    validation_text,
-)
+from etude.plan.plan import Plan, initial_state, make_objective, plan_on, validation_text
 from etude.plan.task_costs import Slowdown, TaskCosts
 from etude.run import RunFolder
+from etude.run.checkpoints import Provenance, verify_checkpoint
+from etude.run.events import CheckpointEvent, Event, Listener
+from etude.run.history import RunHistory
+from etude.run.ladder import Ladder
+from etude.run.provenance import provenance_of
+from etude.run.resume import take_up
+from etude.run.writer import RecordWriter
 from etude.show.lines import print_line
 from etude.show.phases import Phases
-from etude.train.checkpoint import (
-    begun_checkpoints,
-    load_state,
-    set_aside_checkpoints_after,
-    verify_checkpoint,
-)
+from etude.train.checkpoint import load_state
 from etude.train.compilation import compile_objective
 from etude.train.control import SAVE, Control, Held
 from etude.train.display import training_display
-from etude.train.events import Event, Listener
-from etude.train.frozen import own_settings
 from etude.train.loop import LONGEST_SILENCE, Loop, Task, TrainState
 from etude.train.objectives import Objective, prefetched
 from etude.train.parallel import ALONE, Ranks
-from etude.train.provenance import expected_prefix, logs_of, newest_of, provenance_of
 from etude.train.schedule import last_step
 from etude.train.spikes import WINDOW, LossWatch
 from etude.train.step import OUT_OF_MEMORY, OutOfMemory
-from etude.workflow.history import RunHistory
-from etude.workflow.mending import require_record
 from etude.workflow.model_card import model_card
 from etude.workflow.saving import Save
-from etude.workflow.session import Invitation, begin_sitting, memory_noted
+from etude.workflow.session import Invitation, begin_session, memory_noted
 from etude.workflow.signals import asked_to_stop
-from etude.workflow.tasks import Evaluate, Record, Summarise, note_checksum, save_as_asked
+from etude.workflow.tasks import Evaluate, Summarise, note_checksum, save_as_asked
 
 TaskRun = Callable[[TrainState], Sequence[Event]]
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a sitting ended."""
+    """How a session ended."""
 
     run: RunFolder
     reason: str  # finished or stopped
@@ -90,12 +78,12 @@ def fit(
 ) -> Outcome:
     """Train from where the run stands to its last step, or until it is asked to stop; the other ``ranks`` follow.
 
-    With a ``deadline`` the number of steps follows the clock. A run that goes on in another sitting has none: it keeps
-    the number that it came to. ``stop_at`` (of ``time.monotonic``) stops this sitting whatever its number of steps.
-    ``busy`` says when other programs slow it down, ``phases`` what is done before step 1.
+    With a ``deadline`` the number of steps follows the clock. A run that continues in another session has none: it
+    keeps the number that it came to. ``stop_at`` (of ``time.monotonic``) stops this session whatever its number of
+    steps. ``busy`` reports when other programs slow it down, ``phases`` what is done before step 1.
 
     Raises:
-        EtudeError: a failure at run time; the run goes on from its last checkpoint with ``--resume``.
+        EtudeError: a failure at run time; ``--resume`` continues from its last checkpoint.
     """
     with run.held(), file_errors_in_one_line():
         return _fit(plan, run, console, ranks, deadline, stop_at, busy, phases)
@@ -131,13 +119,13 @@ def _fit(
             print_line(console, problem)
         stopping = asked_to_stop(stop_at, control, ranks.orphaned)
         with display as panel, stopping as should_stop, memory_noted(plan, run):
-            begin_sitting(plan, run, state, objective, console, ranks, deadline, phases)
-            record = Record(run)
+            begin_session(plan, run, state, objective, console, ranks, deadline, phases)
+            record = RecordWriter(run)
             save = checkpoints_of(plan, run, state, record, console)
             save.committed = panel.committed
             costs = None if deadline is None else deadline.costs
             tasks = run_tasks(plan, objective, ladder, save, max(passed, default=0), control, costs)
-            listeners = [record, save.hear, panel, *watching_the_machine(plan, run, busy)]
+            listeners = [record, panel, *watching_the_machine(plan, run, busy)]  # in any order
             loop = Loop(
                 state,
                 prefetched(objective, plan.device),
@@ -205,43 +193,24 @@ def follow(ranks: Ranks) -> Outcome:
 
 
 def restore(run: RunFolder, state: TrainState, console: Console) -> None:
-    """Bring ``state`` to the newest whole checkpoint, and the logs back to its step; a new run stays as it is.
-
-    What a killed process left half-written is removed, for no other process holds the run. What does not verify is set
-    aside.
+    """Bring ``state`` to the newest whole checkpoint of the run, if it has one: see :func:`take_up`.
 
     Raises:
         InputError: no checkpoint verifies, or the record is not the one that it was saved with.
     """
-    run.remove_leftovers()
-    settings, recorded = own_settings(run)
-    checkpoint = None
-    if begun_checkpoints(run.checkpoints):
-        checkpoint, problems = newest_of(run, settings, recorded)
-        require_record(run, recorded, checkpoint, console)
-        load_state(checkpoint, state)
-        for line in (*problems, *set_aside_checkpoints_after(run.checkpoints, state.step)):
-            print_line(console, line)
-        console.print(f"{run.path} goes on from step {state.step}", markup=False, highlight=False)
-    elif any(event.get("event") == "checkpoint" and event.get("step", 0) > 0 for event in run.metrics.read()):
-        # The first one is committed before the record tells of another.
-        raise InputError(
-            f"{run.checkpoints} is empty, and {run.metrics.path} tells of some: put them back, or start a new run"
-        )
-    for name, log in logs_of(run).items():
-        if checkpoint is None or state.step == 0:  # the loop begins again, with what it does at step 0
-            log.path.unlink(missing_ok=True)
-            continue
-        prefix = expected_prefix(checkpoint, recorded, name)
-        if prefix is None:
-            log.cut_back(state.step)
-        else:
-            log.cut_to(prefix)
+    take_up(run, lambda checkpoint: load_state(checkpoint, state), partial(print_line, console))
 
 
-def checkpoints_of(plan: Plan, run: RunFolder, state: TrainState, record: Record, console: Console) -> Save:
-    """What saves the run from where it stands, with the manifest as it is now."""
-    train = plan.settings.train
+def checkpoints_of(
+    plan: Plan, run: RunFolder, state: TrainState, record: RecordWriter, console: Console
+) -> Save:
+    """Return the task that saves the run from where it stands, with the manifest as it is now."""
+    train, manifest = plan.settings.train, run.read_manifest()
+
+    def commit(event: CheckpointEvent) -> Provenance:
+        record.commit(event)
+        return provenance_of(manifest, record.logs)
+
     saved = state.step or -1  # what is done at step 0 is done again by a run that was stopped there
     card = partial(model_card, plan, run)
     return Save(
@@ -251,7 +220,7 @@ def checkpoints_of(plan: Plan, run: RunFolder, state: TrainState, record: Record
         card,
         saved,
         train.keep_every,
-        provenance=partial(provenance_of, run.read_manifest(), record.logs),
+        commit=commit,
         warn=partial(print_line, console),
     )
 
@@ -273,7 +242,7 @@ def run_tasks(
     control: Control,
     costs: TaskCosts | None = None,
 ) -> Sequence[Task]:
-    """Look at the step, evaluate, sample, save: a checkpoint is then never ahead of what was written about it.
+    """Return the tasks in their order: look at the step, evaluate, sample, save. A checkpoint comes after the results.
 
     ``passed`` is the highest order of an n-gram model that was passed before this session. ``costs`` take up what each
     takes.

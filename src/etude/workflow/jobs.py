@@ -12,14 +12,13 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from etude.config import Settings, get_value, known_keys, load_settings, resolved
+from etude.config import Settings, get_value, known_keys, resolved
 from etude.data.report import DataReport
 from etude.data.report_picture import draw_report
 from etude.device import available_cores, place_on_machine
 from etude.errors import InputError
 from etude.files import write_json
 from etude.generate.training_samples import opening_words
-from etude.messages import command
 from etude.model.cost import count_parameters
 from etude.places import expanded
 from etude.plan.busy_cores import BusyWatch
@@ -28,15 +27,12 @@ from etude.plan.plan import Plan
 from etude.run import RunFolder, free_name
 from etude.show.lines import format_duration, say
 from etude.show.phases import Phases
-from etude.train.checkpoint import list_checkpoints, newest_good_checkpoint
 from etude.train.parallel import Ranks, joined
-from etude.workflow import continuing
 from etude.workflow.close import close, promise_sentence
-from etude.workflow.continuing import reopen
 from etude.workflow.fit import Outcome, fit, follow
 from etude.workflow.prepare import default_name, make_plan, prepare_data
 from etude.workflow.saving import disk_use
-from etude.workflow.start import start
+from etude.workflow.start import plan_fork, reopen, require_steps_left, start
 
 
 def grow(
@@ -83,7 +79,7 @@ def resume(
     stop_after: float | None = None,
     accept_record: bool = False,
 ) -> Outcome:
-    """Go on with a run from its last whole checkpoint, with its own settings but for a few that may be changed.
+    """Continue a run from its last whole checkpoint, with its own settings except for the few that may be changed.
 
     A run whose record is damaged is refused unless ``accept_record``.
     """
@@ -99,23 +95,6 @@ def resume(
         return outcome
 
 
-def require_steps_left(plan: Plan, run: RunFolder) -> None:
-    """Raises InputError for a run that is finished, or is to have fewer steps than it has made."""
-    last = newest_good_checkpoint(run.checkpoints)[0].step if list_checkpoints(run.checkpoints) else 0
-    steps, status = resolved(plan.settings.train.steps, "train.steps"), run.status()
-    if steps != load_settings(run.settings_file).train.steps:
-        if last >= steps:
-            raise InputError(f"{run.path} has made {last} steps already: give it more than that, not {steps}")
-        return
-    told = status.get("step", 0)
-    if status.get("state") == "finished" and isinstance(told, int) and last >= told:
-        raise InputError(
-            f"{run.path} is finished at step {last}: use it with `{command('generate', run.path)}`, or give it "
-            f"more steps "
-            f"with --set train.steps={2 * last}"
-        )
-
-
 def fork(
     origin: str,
     console: Console | None = None,
@@ -125,17 +104,15 @@ def fork(
     stop_after: float | None = None,
     accept_record: bool = False,
 ) -> Outcome:
-    """Begin a new run with the weights that another, ``RUN`` or ``RUN@STEP``, had; it goes on from that step."""
+    """Begin a new run that continues from a checkpoint of another, ``RUN`` (its newest) or ``RUN@STEP``."""
     stop_at = _from_now(stop_after)
     with joined() as ranks:
         if not ranks.leads:
             return follow(ranks)
         console = console or Console()
-        plan, parent = continuing.fork(
-            origin, overrides, dict(values or {}), console, accept_record=accept_record
-        )
+        plan, begins = plan_fork(origin, overrides, dict(values or {}), console, accept_record=accept_record)
         say(console, f"{describe(plan)}\n{disk_use(plan)}")
-        run, busy = start(plan, console, parent), BusyWatch(partial(say, console))
+        run, busy = start(plan, console, begins), BusyWatch(partial(say, console))
         outcome = fit(plan, run, console, ranks, stop_at=stop_at, busy=busy)
         close(outcome, console)
         return outcome

@@ -16,15 +16,9 @@ from etude.messages import command
 from etude.model.config import ModelConfig
 from etude.plan.plan import Plan
 from etude.run import RunFolder
-from etude.train.checkpoint import (
-    EARLY_STEPS,
-    Provenance,
-    Snapshot,
-    checkpoint_name,
-    prune_checkpoints,
-    save_checkpoint,
-)
-from etude.train.events import CheckpointEvent, Event
+from etude.run.checkpoints import EARLY_STEPS, Provenance, checkpoint_name, prune_checkpoints
+from etude.run.events import CheckpointEvent, Event
+from etude.train.checkpoint import Snapshot, save_checkpoint
 from etude.train.loop import TrainState
 
 BESIDES, BESIDES_A_TOKEN = 2**15, 80
@@ -35,9 +29,9 @@ BESIDES, BESIDES_A_TOKEN = 2**15, 80
 class Save:
     """Commit a checkpoint, then remove the ones that are not to be kept.
 
-    The state is copied at once, and written by a thread once the record tells of it (see :meth:`hear`); the next
-    checkpoint waits for the one before it, so a slow disk slows the run down and is never overrun. What the thread
-    could not do is told at the next checkpoint or the end.
+    The state is copied at once, and ``commit`` writes the checkpoint's line to the record. Only then does a thread
+    write the checkpoint, so it is never ahead of the log. The next checkpoint waits for the one before it: a slow disk
+    slows the run down and is never overrun. What the thread could not do is raised at the next checkpoint or the end.
     """
 
     run: RunFolder
@@ -47,20 +41,20 @@ class Save:
     saved_step: int = -1
     keep_every: int = 0
     beside_the_steps: bool = True
-    provenance: Callable[[], Provenance] = Provenance
+    commit: Callable[[CheckpointEvent], Provenance] = lambda event: Provenance()
+    """Writes the line of the checkpoint, and returns what the checkpoint vouches for."""
     warn: Callable[[str], object] = lambda line: None  # of what was set aside
     committed: Callable[[CheckpointEvent], object] = lambda event: None  # called by the thread that wrote it
     seconds_writing: float = 0.0  # that the last one took
     _writer: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1))
-    _copied: tuple[Snapshot, str] | None = None
     _writing: Future[None] | None = None
 
     def __post_init__(self) -> None:
-        # Begun while there is memory: a thread that finds none never says that it has started, and is waited for.
+        # Start the thread while memory is available: Thread.start() blocks forever if the new thread cannot allocate.
         self._writer.submit(lambda: None).result()
 
     def __call__(self, state: TrainState) -> Sequence[Event]:
-        """Copy the state.
+        """Copy the state, log the checkpoint, and have it written.
 
         Raises:
             EtudeError: this one has no room, or the one before it could not be written.
@@ -70,20 +64,16 @@ class Save:
         self.finish()
         snapshot = Snapshot.of(state)
         require_room(self.run.path, snapshot.num_bytes + _besides(self.config))
-        self._copied = (snapshot, self.card(state.step))
-        self.saved_step = state.step
-        folder = self.run.checkpoints / checkpoint_name(state.step)
+        card, folder = self.card(state.step), self.run.checkpoints / checkpoint_name(state.step)
         where = (state.step, state.tokens_seen, state.wall_time)
-        return [CheckpointEvent(*where, str(folder.relative_to(self.run.path)))]
-
-    def hear(self, event: Event) -> None:
-        """A listener behind the one that writes the record: that is never behind a checkpoint, not by a line."""
-        if isinstance(event, CheckpointEvent) and self._copied is not None:
-            copied, self._copied = self._copied, None
-            # Now, while the record ends with the line of this checkpoint.
-            self._writing = self._writer.submit(self._write, *copied, self.provenance(), event)
-            if not self.beside_the_steps:
-                self.finish()
+        event = CheckpointEvent(*where, str(folder.relative_to(self.run.path)))
+        # The record now ends with the line of this checkpoint, and that is what it vouches for.
+        provenance = self.commit(event)
+        self.saved_step = state.step
+        self._writing = self._writer.submit(self._write, snapshot, card, provenance, event)
+        if not self.beside_the_steps:
+            self.finish()
+        return [event]
 
     def finish(self) -> None:
         """Wait until the last checkpoint is committed.
@@ -98,8 +88,8 @@ class Save:
     def _write(self, snapshot: Snapshot, card: str, provenance: Provenance, event: CheckpointEvent) -> None:
         begin = time.monotonic()
         try:
-            self.run.metrics.sync()
-            self.run.samples.sync()
+            for log in self.run.logs.values():
+                log.sync()
             save_checkpoint(self.run.checkpoints, snapshot, self.config, self.run.tokenizer, card, provenance)
             for line in prune_checkpoints(self.run.checkpoints, self.keep, self.keep_every):
                 self.warn(line)
@@ -115,7 +105,7 @@ def require_room(folder: Path, needed: int) -> None:
     if free < needed:
         raise EtudeError(
             f"a checkpoint takes {_megabytes(needed)} and {folder} has {_megabytes(free)} free: free some space, then "
-            f"go on with:  {command('train', '--resume', folder)}"
+            f"continue with:  {command('train', '--resume', folder)}"
         )
 
 

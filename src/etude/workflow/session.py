@@ -19,16 +19,18 @@ from etude.plan.measuring import note_compiled_plan
 from etude.plan.pace import Deadline
 from etude.plan.plan import Plan
 from etude.run import RunFolder
+from etude.run.checkpoints import checkpoint_name
+from etude.run.folder import SESSIONS
+from etude.run.provenance import FILES, files_of
+from etude.run.settings import record_changes
 from etude.show.lines import print_line
 from etude.show.phases import Phases
-from etude.train.checkpoint import checkpoint_name
 from etude.train.compilation import compile_objective
 from etude.train.loop import TrainState
 from etude.train.objectives import Objective
 from etude.train.parallel import Ranks
-from etude.train.provenance import FILES, files_of
 from etude.train.schedule import last_step
-from etude.workflow.continuing import from_any_folder, record_changes
+from etude.workflow.start import with_absolute_paths
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,7 @@ class Invitation:
     compile: bool | Literal["auto"]
 
 
-def begin_sitting(
+def begin_session(
     plan: Plan,
     run: RunFolder,
     state: TrainState,
@@ -63,12 +65,12 @@ def begin_sitting(
         return
     recorded = run.read_manifest()
     recorded.setdefault(FILES, files_of(run))  # a run of the first edition has none
-    sittings = recorded.setdefault("sittings", [])
-    if not isinstance(sittings, list) or not all(isinstance(s, dict) and "compiled" in s for s in sittings):
-        raise InputError(f"{run.manifest_file} is damaged (its sittings are none): restore it")
+    sessions = recorded.setdefault(SESSIONS, [])
+    if not isinstance(sessions, list) or not all(isinstance(s, dict) and "compiled" in s for s in sessions):
+        raise InputError(f"{run.manifest_file} is damaged (its sessions are none): restore it")
     wanted: bool | Literal["auto"] = plan.settings.device.compile
-    if sittings and state.step > 0:
-        wanted = bool(sittings[-1]["compiled"])
+    if sessions and state.step > 0:
+        wanted = bool(sessions[-1]["compiled"])
     if plan.device.dtype == "bf16" and not plan.device.fast_bf16:
         console.print(
             f"this run multiplies in bf16, which is not known to be fast on this {plan.device.kind} and may be a "
@@ -97,16 +99,16 @@ def begin_sitting(
         console.print(f"training without torch.compile ({problem})", markup=False)
     if phases is not None:
         phases.note("training")
-    sittings.append(
-        sitting(plan, state.step, compiled=problem is None, processes=ranks.count, self_test=errors)
+    sessions.append(
+        session_entry(plan, state.step, compiled=problem is None, processes=ranks.count, self_test=errors)
     )
-    record_changes(run, recorded, from_any_folder(plan.settings), state.step)
+    record_changes(run, recorded, with_absolute_paths(plan.settings), state.step)
 
 
-def sitting(
+def session_entry(
     plan: Plan, step: int, compiled: bool, processes: int, self_test: dict[str, float]
 ) -> dict[str, Any]:
-    """What the manifest says of one time that the run was at work: where, with what, from which step, and the largest
+    """Return the entry of a session in the manifest: where it trains, with what, from which step, and the largest
     errors of the device in its self-test.
     """
     return {
@@ -123,14 +125,14 @@ def sitting(
 def memory_noted(plan: Plan, run: RunFolder) -> Iterator[None]:
     """At the end the manifest holds how much memory the session took, beside what was predicted."""
     forget_peak_memory(plan.device)
-    before, sittings = peak_memory_bytes(plan.device), run.read_manifest().get("sittings")
+    before, sessions = peak_memory_bytes(plan.device), run.read_manifest().get(SESSIONS)
     try:
         yield
     finally:
         with suppress(EtudeError):  # not worth ending a run for, and never in place of its own error
             recorded = run.read_manifest()
-            if recorded.get("sittings") != sittings:
-                recorded["sittings"][-1]["memory"] = {
+            if recorded.get(SESSIONS) != sessions:
+                recorded[SESSIONS][-1]["memory"] = {
                     "predicted_bytes": plan.memory.total,
                     "bytes_before": before,
                     "peak_bytes": peak_memory_bytes(plan.device),

@@ -1,32 +1,56 @@
-"""Start: make the folder of a run, with all that is known of it before step 0."""
+"""Start a training: a new run, a fork of another run, or a run that was stopped.
+
+Each gives a plan (settings, text, network, device) and a run folder, with which :func:`etude.workflow.fit.fit`
+trains. What needs no text and no network stands in :mod:`etude.run`: the folder (:mod:`etude.run.create`), the settings
+that may be changed (:mod:`etude.run.settings`), the repair of what is damaged (:mod:`etude.run.mending`).
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import sys
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
-from etude.config import get_value, to_toml
+from etude.config import Settings, get_value, load_settings, resolved, with_values
+from etude.data.prepare import PreparedData, open_prepared
+from etude.data.reading.sources import absolute_source
+from etude.data.tokens.tokenizer import EtudeTokenizer
+from etude.errors import InputError
 from etude.evaluate.run_ladder import cached_ladder
-from etude.files import hash_file, staged_folder, sweep_staging, write_atomic, write_json
+from etude.files import file_errors_in_one_line, hash_file, sweep_staging, write_json
 from etude.messages import command
-from etude.plan.plan import Plan
+from etude.model.folder import load_config
+from etude.places import cache_folder, expanded
+from etude.plan.plan import Plan, plan_on
 from etude.run import RunFolder, free_name
-from etude.train.provenance import FILES, files_of
-from etude.workflow.continuing import Parent, from_any_folder
-from etude.workflow.prepare import default_name
+from etude.run.checkpoints import (
+    MARKER,
+    Checkpoint,
+    copy_checkpoint,
+    list_checkpoints,
+    newest_good_checkpoint,
+)
+from etude.run.create import Origin, create_run, find_origin
+from etude.run.folder import SESSIONS
+from etude.run.mending import mend, require_record
+from etude.run.record import RunRecord
+from etude.run.settings import differences, own_settings, resumed_settings
+from etude.show.lines import print_line
+from etude.train.run_data import is_text_of, own_text
+from etude.train.schedule import last_step
+from etude.workflow.prepare import default_name, prepare_data
 from etude.workflow.saving import require_disk
 
-MANIFEST_SCHEMA = 1
+OBJECTIVE = frozenset({"train.objective", "train.answer_separator"})
 
 
-def start(plan: Plan, console: Console, parent: Parent | None = None) -> RunFolder:
-    """Make the run folder, whole: tokenizer, n-gram ladder, manifest and settings, before step 0.
-
-    A run that is forked off a ``parent`` begins with what that leaves it.
+def start(plan: Plan, console: Console, origin: Origin | None = None) -> RunFolder:
+    """Create the run folder of ``plan``, whole, before its first step; a fork begins at its ``origin``.
 
     Raises:
         InputError: the name is taken.
@@ -36,28 +60,21 @@ def start(plan: Plan, console: Console, parent: Parent | None = None) -> RunFold
     folder, name = Path(settings.run.folder), settings.run.name
     run = RunFolder.new(folder, free_name(folder, default_name(settings)) if name == "auto" else name)
     require_disk(plan, folder)
-    sweep_staging(folder)  # what processes that were killed while they did this have left
+    sweep_staging(folder)  # what killed processes left half-made
     ladder = cached_ladder(plan, console)
-    with staged_folder(run.path, replace=False) as staging:
-        made = RunFolder(staging)
+
+    def fill(made: RunFolder) -> None:
         plan.data.tokenizer.save(made.tokenizer)
         write_json(made.ladder_file, ladder.to_json())
-        write_atomic(made.settings_file, to_toml(from_any_folder(settings)))
-        hashes = {"settings_hash": hash_file(made.settings_file), FILES: files_of(made)}
-        record = {**manifest(plan), **hashes}
-        if parent is not None:
-            record["parent"] = parent.record()
-        made.write_manifest(record)
-        if parent is not None:
-            parent.bequeath(made)
+
+    create_run(run, with_absolute_paths(settings), manifest(plan), fill, origin)
     return run
 
 
 def manifest(plan: Plan) -> dict[str, Any]:
-    """What manifest.json says: enough to know later what this run was, and why its settings are as they are."""
+    """Return the first content of manifest.json: what this run is, and why its settings are as they are."""
     data = plan.data
     return {
-        "schema": MANIFEST_SCHEMA,
         "command": command(*sys.argv[1:]),
         "seed": plan.settings.run.seed,
         "sources": list(plan.settings.data.sources),
@@ -75,5 +92,124 @@ def manifest(plan: Plan) -> dict[str, Any]:
             for key, reason in plan.resolution.reasons.items()
         },
         "expected_bits_per_byte": dataclasses.astuple(plan.expected) if plan.expected else None,
-        "sittings": [],
+        SESSIONS: [],
     }
+
+
+def plan_fork(
+    origin: str,
+    overrides: Sequence[str],
+    values: dict[str, Any],
+    console: Console,
+    *,
+    accept_record: bool = False,
+) -> tuple[Plan, Origin]:
+    """Return the plan of a new run that continues from ``RUN@STEP``, or from the newest checkpoint of ``RUN``.
+
+    It has its parent's settings except for ``overrides`` and ``values``, and always its tokenizer and network.
+
+    Raises:
+        InputError: no such run or checkpoint, settings for which its weights are of no use, or a damaged record that
+            would be copied and is not accepted.
+    """
+    parent, checkpoint = find_origin(origin)
+    run, own = parent.run, parent.settings
+    named = {"run.folder": str(run.path.parent), "run.name": free_name(run.path.parent, f"{run.name}-fork")}
+    settings = load_settings(run.settings_file, overrides, named | values)
+    changes = differences(own, settings)
+    if any(key.startswith("tokenizer.") for key in changes):
+        raise InputError("a fork keeps its parent's tokenizer: leave --tokenizer and --set tokenizer... out")
+    if any(key.startswith("data.") for key in changes):
+        settings = with_values(settings, {"tokenizer.kind": str(run.tokenizer.absolute())})
+        data = prepare_data(settings, console)
+    else:
+        data = _text_of(parent) or prepare_data(own, console)
+    plan = plan_on(data, settings)
+    tokenizer = parent.manifest.get("tokenizer_hash")
+    if data.tokenizer.hash != tokenizer or plan.model != load_config(checkpoint.folder):
+        raise InputError(
+            f"the weights of {origin} are of another network or tokenizer than these settings ask for: leave out what "
+            "changes them, or begin a new run without --fork"
+        )
+    steps, same_length = resolved(plan.settings.train.steps, "train.steps"), "train.steps" not in changes
+    if checkpoint.step >= (last_step(steps, checkpoint.revisions) if same_length else steps):
+        raise InputError(f"{origin} has made its {steps} steps: give more with --steps")
+    # The record of another objective holds losses of another kind.
+    same_text = is_text_of(plan.data, parent.manifest) and not changes.keys() & OBJECTIVE
+    if same_text and not accept_record:
+        require_record(run, parent.manifest, checkpoint, "fork with what is left of it, with ")
+    return plan, _at_checkpoint(parent, checkpoint, same_text, same_length, accept_record)
+
+
+def _text_of(parent: RunRecord) -> PreparedData | None:
+    return open_prepared(cache_folder(), str(parent.manifest.get("data_fingerprint")))
+
+
+def _at_checkpoint(
+    parent: RunRecord, checkpoint: Checkpoint, same_text: bool, same_length: bool, accept_record: bool
+) -> Origin:
+    """Return the origin of a fork whose first checkpoint is a copy of the parent's."""
+    return Origin(
+        parent,
+        checkpoint.step,
+        checkpoint.tokens_seen,
+        # What a clock made of the parent's number of steps does not bind a fork with another number.
+        lambda made, provenance: copy_checkpoint(
+            checkpoint, made.checkpoints, provenance, keep_revisions=same_length
+        ),
+        same_text,
+        accept_record,
+        {"checkpoint_hash": hash_file(checkpoint.folder / MARKER)},
+    )
+
+
+def reopen(
+    path: Path, overrides: Sequence[str], console: Console, *, accept_record: bool = False
+) -> tuple[Plan, RunFolder]:
+    """Return the plan of an existing run: its own settings, except for the few that may be changed, on the same text.
+
+    The tokens are found in the cache by their fingerprint; only when they are gone are the sources read again. What is
+    damaged in the run is restored from a good copy; ``accept_record`` takes a damaged record as it is.
+
+    Raises:
+        InputError: there is no run, something in it is damaged and has no good copy, its tokens are gone and its text
+            has changed, or a setting that cannot be changed.
+    """
+    report = partial(print_line, console)
+    run = RunFolder.open(path)
+    with file_errors_in_one_line():
+        own, recorded = own_settings(run)
+    settings, changes = resumed_settings(run, own, overrides)
+    for line in changes:
+        report(line)
+    with run.held(), file_errors_in_one_line():
+        mend(run, own, recorded, report, accept_record=accept_record)
+    EtudeTokenizer.load(run.tokenizer, str(recorded.get("tokenizer_hash")))
+    data = own_text(path, settings, recorded, lambda settings: prepare_data(settings, console))
+    return plan_on(data, settings), run
+
+
+def require_steps_left(plan: Plan, run: RunFolder) -> None:
+    """Raise InputError for a run that is finished, or is to have fewer steps than it has made."""
+    last = newest_good_checkpoint(run.checkpoints)[0].step if list_checkpoints(run.checkpoints) else 0
+    steps, status = resolved(plan.settings.train.steps, "train.steps"), run.status()
+    if steps != load_settings(run.settings_file).train.steps:
+        if last >= steps:
+            raise InputError(f"{run.path} has made {last} steps already: give it more than that, not {steps}")
+        return
+    reported = status.get("step", 0)
+    if status.get("state") == "finished" and isinstance(reported, int) and last >= reported:
+        raise InputError(
+            f"{run.path} is finished at step {last}: use it with `{command('generate', run.path)}`, or give it "
+            f"more steps "
+            f"with --set train.steps={2 * last}"
+        )
+
+
+def with_absolute_paths(settings: Settings) -> Settings:
+    """Return the same settings with absolute paths, which hold in any folder."""
+    kind = settings.tokenizer.kind
+    values: dict[str, Any] = {"data.sources": tuple(map(absolute_source, settings.data.sources))}
+    if kind not in ("bpe", "char"):
+        values["tokenizer.kind"] = str(expanded(kind).absolute())
+    return with_values(settings, values)

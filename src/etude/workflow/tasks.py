@@ -1,29 +1,19 @@
-"""What is done between the steps of a run: score it, let it speak, save it, write down what happened."""
+"""What is done between the steps of a run: score it, sample from it, save it, summarise the step."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 
 from torch import Tensor
 
-from etude.evaluate.ladder import Ladder
-from etude.run import JsonLines, RunFolder
+from etude.run.events import ChecksumEvent, EvalEvent, Event, RungEvent, SummaryEvent
+from etude.run.ladder import Ladder
 from etude.train.checksum import checksum
 from etude.train.control import SAVE, Control
-from etude.train.events import (
-    CheckpointEvent,
-    ChecksumEvent,
-    EvalEvent,
-    Event,
-    RungEvent,
-    SampleEvent,
-    SummaryEvent,
-)
 from etude.train.loop import TrainState
 from etude.train.objectives import Objective
-from etude.train.provenance import logs_of
 from etude.train.step import clip_factor, is_out_of_memory
 from etude.train.validation import ValidationText
 from etude.watch.summaries import LOOKED_AT, activity, tensor_norms, weights_before
@@ -103,25 +93,3 @@ def suppress_out_of_memory() -> Iterator[None]:
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
-
-
-@dataclass
-class Record:
-    """Write every event to the run folder, and keep its status fresh."""
-
-    run: RunFolder
-    logs: dict[str, JsonLines] = field(init=False)
-    _metrics: JsonLines = field(init=False)
-    _samples: JsonLines = field(init=False)
-    _status_step: int = -1
-
-    def __post_init__(self) -> None:
-        self.logs = logs_of(self.run)
-        self._metrics, self._samples = self.logs["metrics.jsonl"], self.logs["samples.jsonl"]
-
-    def __call__(self, event: Event) -> None:
-        log = self._samples if isinstance(event, SampleEvent) else self._metrics
-        log.append(event.record())
-        if isinstance(event, EvalEvent | CheckpointEvent) and event.step != self._status_step:
-            self._status_step = event.step
-            self.run.write_status("running", event.step)

@@ -20,7 +20,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from etude.config import Auto, Settings
+from etude.config import Settings
 from etude.device import (
     Device,
     Dtype,
@@ -35,6 +35,7 @@ from etude.device import (
 from etude.diagnose.machine.self_test import SelfTest, remedy, self_test
 from etude.errors import InputError
 from etude.places import cache_folder, expanded
+from etude.setting_types import Auto
 from etude.show.lines import say
 
 MACHINE_SETTINGS = ("device.", "run.folder")

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
 
-from etude.train.events import EvalEvent, StepEvent
-from etude.workflow.history import RunHistory
+from etude.run.events import EvalEvent, StepEvent
+from etude.run.history import RunHistory
 
 FEWEST_STEPS = 10
 """Before so many updates, or in the warm-up, nothing is expected of a run."""

@@ -20,8 +20,8 @@ from etude.diagnose.run.losses import LossSpread
 from etude.diagnose.run.overlap import Overlap
 from etude.messages import command
 from etude.model.config import ModelConfig
-from etude.train.events import EvalEvent
-from etude.workflow.history import RunHistory, Steps
+from etude.run.events import EvalEvent
+from etude.run.history import RunHistory, Steps
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Evidence:
     path: Path
     settings: Settings
     history: RunHistory
-    state: str  # of etude.train.run_state
+    state: str  # see etude.run.record.RunRecord.state
     reason: str  # that status.json gives for it
     model: ModelConfig
     text: Text

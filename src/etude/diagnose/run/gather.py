@@ -8,7 +8,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from etude.config import DeviceSettings, Settings, get_value, load_settings, resolved
+from etude.config import DeviceSettings, Settings, get_value, resolved
 from etude.data.prepare import PreparedData, open_prepared
 from etude.data.tokens.coverage import evaluation_windows
 from etude.data.tokens.loader import BatchLoader
@@ -18,18 +18,16 @@ from etude.diagnose.run.evidence import Absent, Evidence, Text
 from etude.diagnose.run.losses import FEWEST_CLUSTERS, LossSpread, spread
 from etude.diagnose.run.overlap import HELD_OUT_BYTES, RUN_BYTES, TRAINING_BYTES, Overlap, overlap
 from etude.errors import InputError
-from etude.files import read_object
 from etude.model.families import family_named
 from etude.model.folder import load_model_folder
 from etude.model.language_model import LanguageModel
 from etude.places import cache_folder
 from etude.plan.dial import Facts, model_config
 from etude.run import RunFolder
-from etude.train.checkpoint import list_checkpoints, newest_good_checkpoint, step_of, verify_checkpoint
+from etude.run.checkpoints import list_checkpoints, newest_good_checkpoint, step_of, verify_checkpoint
+from etude.run.record import RunRecord
 from etude.train.objectives import objective_kind
 from etude.train.rules import rates_of
-from etude.train.run_state import state_of
-from etude.workflow.history import RunHistory
 
 LOADING_SECONDS, LOADED_BATCHES = 0.5, 20
 """How long, and for how many batches at most, the making of batches is timed."""
@@ -49,21 +47,17 @@ def gather(path: Path) -> Evidence:
     Raises:
         InputError: there is no run at ``path``, or its settings or manifest are damaged.
     """
-    run = RunFolder.open(path)
-    settings, manifest, status = (
-        _settings(run),
-        read_object(run.manifest_file),
-        run.status(),
-    )
+    record = RunRecord.open(path)
+    run, settings, manifest = record.run, _settings(record), record.manifest
     train_tokens, vocab_size = _count(manifest, "train_tokens", run), _count(manifest, "vocab_size", run)
     data = open_prepared(cache_folder(), str(manifest.get("data_fingerprint")))
     network, losses = _measure_network(run, settings, data)
     return Evidence(
         path=path,
         settings=settings,
-        history=RunHistory.load(path),
-        state=state_of(run, status),
-        reason=str(status.get("reason", "")),
+        history=record.history,
+        state=record.state,
+        reason=str(record.status.get("reason", "")),
         model=model_config(settings, Facts(train_tokens, vocab_size, 0)),
         text=_text(train_tokens, data),
         network=network,
@@ -73,15 +67,15 @@ def gather(path: Path) -> Evidence:
     )
 
 
-def _settings(run: RunFolder) -> Settings:
-    """Those of the run, in which nothing that a rule asks for is ``"auto"``."""
-    settings = load_settings(run.settings_file)
+def _settings(record: RunRecord) -> Settings:
+    """Return the settings of a run, in which nothing that a rule asks for is ``"auto"``."""
+    settings = record.settings
     rates = tuple(rates_of(settings.train.optimizer))
     shape = _RESOLVED_SHAPE if family_named(settings.model.preset).has_attention else ()
     for key in _RESOLVED + rates + shape:
         if get_value(settings, key) == "auto":
             raise InputError(
-                f"{run.settings_file} is damaged ({key} is not resolved): restore it or judge another run"
+                f"{record.run.settings_file} is damaged ({key} is not resolved): restore it or judge another run"
             )
     return settings
 

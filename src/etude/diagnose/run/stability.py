@@ -15,7 +15,7 @@ from etude.diagnose.run.course import (
 )
 from etude.diagnose.run.evidence import Evidence
 from etude.diagnose.run.verdict import Rule, Verdict
-from etude.workflow.history import RunHistory
+from etude.run.history import RunHistory
 
 SELDOM = 0.01
 """Share of the updates that may be skipped in a run that goes well otherwise."""

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from etude.evaluate.ladder import Ladder
+from etude.run.events import EvalEvent
+from etude.run.history import RunHistory
+from etude.run.ladder import Ladder
 from etude.show.layout import log_ticks, prefers_log, short_number
-from etude.train.events import EvalEvent
-from etude.workflow.history import RunHistory
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

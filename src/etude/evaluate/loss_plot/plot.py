@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from etude.errors import InputError
-from etude.evaluate.ladder import Ladder
 from etude.evaluate.loss_plot.axes import StepAxis, add_tokens_axis, bits_range, curve, last_result
 from etude.evaluate.loss_plot.samples import Fonts, SamplePanel
 from etude.files import write_atomic, write_failure
+from etude.run.history import RunHistory
+from etude.run.ladder import Ladder
 from etude.show.layout import place_labels, smoothed, thinned
-from etude.workflow.history import RunHistory
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from etude.run.events import SampleEvent
+from etude.run.history import RunHistory
 from etude.show.picture_text import printable, wrapped
-from etude.train.events import SampleEvent
-from etude.workflow.history import RunHistory
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -22,8 +22,8 @@ from etude.device import Device
 from etude.errors import InputError
 from etude.model.language_model import LanguageModel
 from etude.registry import OBJECTIVES
+from etude.run.events import RowSource
 from etude.train.batch import Int64, Mask, MicroBatch, Row, Weights
-from etude.train.events import RowSource
 from etude.train.parallel import Ranks
 
 

@@ -17,8 +17,8 @@ from etude.data.tokens.loader import BatchLoader
 from etude.device import Device
 from etude.model.dropout import Dropout, kept_masks, kept_scale
 from etude.model.language_model import LanguageModel
+from etude.run.events import RowSource
 from etude.train.batch import MicroBatch, Row
-from etude.train.events import RowSource
 from etude.train.loss import summed_loss, token_losses
 from etude.train.objectives.contract import LossScope, Objective, ObjectiveKind, ObjectiveParts
 from etude.train.parallel import ALONE, Ranks

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from etude.device import Device
+from etude.run.events import RowSource
 from etude.train.batch import MicroBatch, Row
-from etude.train.events import RowSource
 from etude.train.objectives.contract import Objective
 
 

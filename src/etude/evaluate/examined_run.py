@@ -1,4 +1,4 @@
-"""A run as an evaluation needs it: its settings, its own text, and where each of its checkpoints stands."""
+"""What an evaluation needs of a run: its settings, its text, and what is known of each of its checkpoints."""
 
 from __future__ import annotations
 
@@ -9,18 +9,16 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from etude.config import Settings, load_settings, resolved
+from etude.config import Settings, resolved
 from etude.data.prepare import PreparedData
 from etude.device import git_commit
-from etude.evaluate.ladder import Ladder
 from etude.evaluate.records import Where
-from etude.files import read_object
 from etude.model.config import ModelConfig
 from etude.model.cost import count_parameters, training_flops_per_token
-from etude.run import RunFolder
-from etude.train.events import EvalEvent
+from etude.run.events import EvalEvent
+from etude.run.ladder import Ladder
+from etude.run.record import RunRecord
 from etude.train.run_data import own_text
-from etude.workflow.history import RunHistory
 
 
 @dataclass(frozen=True)
@@ -35,25 +33,20 @@ class ExaminedRun:
 
     @classmethod
     def of(cls, path: Path) -> ExaminedRun | None:
-        """The run at ``path``, or that of the checkpoint at ``path``; None for a model folder of no run.
+        """Return the run at ``path``, or that of the checkpoint at ``path``; None for a model folder of no run.
 
         Raises:
             InputError: the run is damaged, or its text is gone.
         """
-        folder = next(
-            (one for one in (path, path.resolve().parent.parent) if (one / "run.toml").is_file()), None
-        )
-        if folder is None:
+        record = RunRecord.around(path)
+        if record is None:
             return None
-        run = RunFolder.open(folder)
-        settings = load_settings(run.settings_file)
-        manifest = read_object(run.manifest_file)
-        history = RunHistory.load(folder)
-        data = own_text(folder, settings, manifest)
-        return cls(folder, settings, data, history.ladder, tuple(history.evals))
+        folder, settings = record.run.path, record.settings
+        data = own_text(folder, settings, record.manifest)
+        return cls(folder, settings, data, record.ladder, tuple(record.evals))
 
     def where(self, step: int, config: ModelConfig) -> Callable[[str], Where]:
-        """The checkpoint of ``step`` as its records name it, given the suite."""
+        """Return a function from a suite to what its records say of the checkpoint of ``step``."""
         train = self.settings.train
         context = resolved(train.context, "train.context")
         tokens = step * resolved(train.batch_rows, "train.batch_rows") * context
@@ -69,7 +62,7 @@ class ExaminedRun:
         )
 
     def val_loss(self, step: int) -> float | None:
-        """Of the evaluation at ``step``; between two, on a line over log(1 + step)."""
+        """Return the loss of the evaluation at ``step``; between two, interpolate over log(1 + step)."""
         steps = [event.step for event in self.evals]
         at = bisect.bisect_left(steps, step)
         if at < len(steps) and steps[at] == step:

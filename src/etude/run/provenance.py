@@ -1,8 +1,8 @@
-"""What a checkpoint vouches for beyond its own files: the run that it belongs to, and the record up to its step.
+"""What a checkpoint vouches for besides its own files: the run that it belongs to, and the record up to its step.
 
 Each commit marker holds hashes of everything that its run consists of, and of the logs as they were when it was saved.
-A resume compares them. What stands elsewhere in a good copy is restored (:mod:`etude.workflow.mending`), all else is
-refused; the record may be accepted as it is by an explicit choice, which the manifest then holds.
+A resume compares them. What has a good copy elsewhere is restored (:mod:`etude.run.mending`), all else is refused. A
+damaged record may be accepted by an explicit choice, which the manifest then records.
 """
 
 from __future__ import annotations
@@ -15,28 +15,34 @@ from typing import Any
 from etude.config import Settings
 from etude.errors import InputError
 from etude.files import DIGEST, hash_file, json_digest
-from etude.model.folder import OWN_FILES
-from etude.run import JsonLines, Prefix, RunFolder
-from etude.train.checkpoint import OPTIMIZER_FILE, Checkpoint, Provenance, newest_good_checkpoint
+from etude.run.checkpoints import (
+    MODEL_FILES,
+    OPTIMIZER_FILE,
+    Checkpoint,
+    Provenance,
+    newest_good_checkpoint,
+)
+from etude.run.folder import SESSIONS, RunFolder
+from etude.run.log import JsonLines, Prefix
 from etude.untrusted import Unreadable
 
 FILES = "files"
-"""The key of the manifest with the hashes of the run's other files, as they were when it began."""
+"""The key of the manifest that holds the hashes of the run's other files, as they were when it began."""
 ACCEPTED = "accepted_records"
 CHANGING = frozenset(
-    {"schema", "sittings", "changes", "settings_hash", "settings_hash_before", ACCEPTED, DIGEST}
+    {"schema", SESSIONS, "changes", "settings_hash", "settings_hash_before", ACCEPTED, DIGEST}
 )
-"""The keys of the manifest that change while a run lives."""
+"""The keys of the manifest that may change after a run has begun."""
 
 
 def files_of(run: RunFolder) -> dict[str, str]:
-    """The hashes of the files that a run consists of and never changes, by path in its folder."""
+    """Return the hashes of the files that a run consists of and never changes, by path in its folder."""
     files = [*sorted(run.tokenizer.iterdir()), run.ladder_file]
     return {file.relative_to(run.path).as_posix(): hash_file(file) for file in files if file.is_file()}
 
 
 def consists_of(manifest: Mapping[str, Any]) -> dict[str, str]:
-    """The hashes of all that a run with this manifest consists of, by file.
+    """Return the hashes of all that a run with this manifest consists of, by file.
 
     Of the manifest itself only what never changes is hashed.
     """
@@ -49,35 +55,30 @@ def consists_of(manifest: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _files(manifest: Mapping[str, Any]) -> dict[str, str] | None:
-    """The hashes that the manifest holds, by file; None for a run of the first edition, whose holds none."""
+    """Return the hashes that the manifest holds, by file; None for a run of the first edition, which has none."""
     files = manifest.get(FILES)
     if not isinstance(files, dict):
         return None
-    again = {
+    recomputed = {
         entry["file"]: entry.get("hash") for entry in _entries(manifest, ACCEPTED) if "num_bytes" not in entry
     }
-    return {str(name): str(value) for name, value in (files | again).items()}
-
-
-def logs_of(run: RunFolder) -> dict[str, JsonLines]:
-    """The logs that training writes, by file name."""
-    return {log.path.name: log for log in (run.metrics, run.samples)}
+    return {str(name): str(value) for name, value in (files | recomputed).items()}
 
 
 def expected_files(checkpoint: Checkpoint | None, manifest: Mapping[str, Any]) -> dict[str, str]:
-    """The hashes of the run's files other than settings and manifest, by path in its folder, as far as they are known.
+    """Return the known hashes of the run's files other than settings and manifest, by path in its folder.
 
-    A run of the first edition knows only those of its tokenizer, copies of which are in the checkpoint.
+    Of a run of the first edition only those of its tokenizer are known, which each checkpoint has a copy of.
     """
     known = _files(manifest)
     if known is not None or checkpoint is None:
         return known or {}
-    theirs = OWN_FILES | {OPTIMIZER_FILE}
-    return {f"tokenizer/{name}": value for name, value in checkpoint.checksums.items() if name not in theirs}
+    others = MODEL_FILES | {OPTIMIZER_FILE}
+    return {f"tokenizer/{name}": value for name, value in checkpoint.checksums.items() if name not in others}
 
 
 def require_own(checkpoint: Checkpoint, run: RunFolder, manifest: Mapping[str, Any]) -> None:
-    """Raises InputError when the settings or the manifest are not those that ``checkpoint`` was saved with."""
+    """Raise InputError where the settings or the manifest are not those that ``checkpoint`` was saved with."""
     saved, now = checkpoint.provenance.run, consists_of(manifest)
     if not saved:
         return
@@ -91,15 +92,15 @@ def require_own(checkpoint: Checkpoint, run: RunFolder, manifest: Mapping[str, A
 
 
 def _entries(manifest: Mapping[str, Any], key: str) -> list[dict[str, Any]]:
-    """The objects in a list of the manifest, which may come from elsewhere."""
-    found = manifest.get(key)
-    return [entry for entry in found if isinstance(entry, dict)] if isinstance(found, list) else []
+    """Return the objects in a list of the manifest, which anyone may have written."""
+    value = manifest.get(key)
+    return [entry for entry in value if isinstance(entry, dict)] if isinstance(value, list) else []
 
 
 def tokens_agree(
     run: RunFolder, settings: Settings, manifest: Mapping[str, Any]
 ) -> Callable[[Checkpoint], None]:
-    """What raises InputError for a checkpoint whose number of tokens does not follow from its step."""
+    """Return a check that raises InputError for a checkpoint whose number of tokens does not follow from its step."""
     train = settings.train
     rows, context = train.batch_rows, train.context
     parent = manifest.get("parent")
@@ -124,7 +125,7 @@ def tokens_agree(
 def newest_of(
     run: RunFolder, settings: Settings, manifest: Mapping[str, Any]
 ) -> tuple[Checkpoint, list[str]]:
-    """:func:`newest_good_checkpoint` of those that belong to the run.
+    """Return the newest checkpoint that verifies and belongs to the run, and a line for each newer one.
 
     Raises:
         InputError: there is none; or none was saved with these settings and this manifest, which then are damaged.
@@ -146,11 +147,11 @@ def newest_of(
 
 
 def expected_prefix(checkpoint: Checkpoint, manifest: Mapping[str, Any], name: str) -> Prefix | None:
-    """How the log ``name`` must begin for ``checkpoint``; None where nothing is known of it.
+    """Return how the log ``name`` must begin for ``checkpoint``; None where that is not known.
 
-    That is so for checkpoints of the first edition, and for those before one at which a damaged record was accepted.
+    It is not for checkpoints of the first edition, and for those before one at which a damaged record was accepted.
     """
-    found = checkpoint.provenance.logs.get(name)
+    expected = checkpoint.provenance.logs.get(name)
     for entry in _entries(manifest, ACCEPTED):
         step, num_bytes = entry.get("step"), entry.get("num_bytes")
         if entry.get("file") != name or type(step) is not int or type(num_bytes) is not int:
@@ -158,13 +159,13 @@ def expected_prefix(checkpoint: Checkpoint, manifest: Mapping[str, Any], name: s
         if step > checkpoint.step:
             return None
         if step == checkpoint.step and num_bytes >= 0:
-            found = Prefix(num_bytes, str(entry.get("hash")))
-    return found
+            expected = Prefix(num_bytes, str(entry.get("hash")))
+    return expected
 
 
 def damage_of_log(log: JsonLines, checkpoint: Checkpoint, manifest: Mapping[str, Any]) -> str | None:
-    """What is wrong with a log, seen from ``checkpoint``, in a few words after its name; None when nothing is."""
-    if checkpoint.step == 0:  # a run that resumes there writes it again
+    """Return what is wrong with a log for ``checkpoint``, in words that follow its name; None where nothing is."""
+    if checkpoint.step == 0:  # a run that resumes there writes its record again
         return None
     expected = expected_prefix(checkpoint, manifest, log.path.name)
     if expected is None:
@@ -182,7 +183,7 @@ def damage_of_log(log: JsonLines, checkpoint: Checkpoint, manifest: Mapping[str,
 def _damage_of_first_edition(
     log: JsonLines, checkpoint: Checkpoint, manifest: Mapping[str, Any]
 ) -> str | None:
-    """A checkpoint of the first edition holds no hash of the record, but the record tells of the checkpoint."""
+    """Look for the line of a checkpoint of the first edition in the record: it holds no hash of it."""
     parent = manifest.get("parent")
     inherited = isinstance(parent, dict) and parent.get("step") == checkpoint.step
     accepted = any(entry.get("file") == log.path.name for entry in _entries(manifest, ACCEPTED))
@@ -194,34 +195,65 @@ def _damage_of_first_edition(
         if event.get("event") == "checkpoint" and event.get("step") == checkpoint.step:
             agrees = event.get("tokens_seen") == checkpoint.tokens_seen
             return None if agrees else f"counts other tokens at step {checkpoint.step}"
-    return f"does not tell of the checkpoint of step {checkpoint.step}"
+    return f"has no line of the checkpoint of step {checkpoint.step}"
 
 
 def copy_record(
-    parent: RunFolder, manifest: Mapping[str, Any], checkpoint: Checkpoint, heir: RunFolder
+    parent: RunFolder,
+    manifest: Mapping[str, Any],
+    checkpoint: Checkpoint,
+    child: RunFolder,
+    step: int,
+    *,
+    accept: bool = False,
 ) -> None:
-    """Give ``heir`` the logs of ``parent``, whose manifest it is, up to ``checkpoint``."""
-    logs = logs_of(heir)
-    for name, old in logs_of(parent).items():
-        if old.path.exists():
-            shutil.copyfile(old.path, logs[name].path)
-            prefix = expected_prefix(checkpoint, manifest, name)
-            if prefix is None or not old.begins_with(prefix):
-                logs[name].cut_back(checkpoint.step)
-            else:
-                logs[name].cut_to(prefix)
+    """Give ``child`` the logs of ``parent``, whose manifest it is, up to ``step``.
+
+    ``checkpoint`` is the one of ``step``, the first after it, or the newest: the logs must be those that it was saved
+    with. With ``accept`` the readable lines of a damaged log are copied.
+
+    Raises:
+        InputError: a log is damaged.
+    """
+    for name, log in parent.logs.items():
+        if not accept:
+            require_log(log, checkpoint, manifest)
+        if not log.path.exists():
+            continue
+        copy = child.logs[name]
+        shutil.copyfile(log.path, copy.path)
+        prefix = expected_prefix(checkpoint, manifest, name) if checkpoint.step == step else None
+        if prefix is not None and copy.begins_with(prefix):
+            copy.cut_to(prefix)
+        else:
+            copy.cut_back(step)
 
 
-def counted_again(name: str, hash: str) -> dict[str, Any]:
-    """The manifest entry of a file that was lost, computed again, and is not equal to the bit."""
+def require_log(
+    log: JsonLines, checkpoint: Checkpoint, manifest: Mapping[str, Any], otherwise: str = ""
+) -> None:
+    """Raise InputError where a log is not the one that ``checkpoint`` was saved with.
+
+    ``otherwise`` is what the user may do instead of putting it back, in words.
+    """
+    problem = damage_of_log(log, checkpoint, manifest)
+    if problem is not None:
+        raise InputError(
+            f"{log.path} {problem}: it is not the record that {checkpoint.folder.name} was saved with. Put it back"
+            f"{otherwise and f', or {otherwise}'}"
+        )
+
+
+def recomputed(name: str, hash: str) -> dict[str, Any]:
+    """Return the manifest entry of a file that was lost and computed again, and differs in its bits."""
     return {"file": name, "hash": hash}
 
 
 def accepted_record(log: JsonLines, step: int) -> dict[str, Any]:
-    """What the manifest says of a log that was taken as it is for the resume from ``step``."""
+    """Return the manifest entry of a damaged log that was accepted for the resume from ``step``."""
     return {"step": step, "file": log.path.name, **asdict(log.prefix())}
 
 
 def provenance_of(manifest: Mapping[str, Any], logs: Mapping[str, JsonLines]) -> Provenance:
-    """What a checkpoint that is saved now vouches for."""
+    """Return what a checkpoint that is saved now vouches for."""
     return Provenance(consists_of(manifest), {name: log.prefix() for name, log in logs.items()})

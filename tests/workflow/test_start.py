@@ -16,7 +16,7 @@ from etude.errors import InputError
 from etude.files import hash_file
 from etude.model.folder import load_model_folder
 from etude.run import RunFolder
-from etude.train.checkpoint import checkpoint_name, list_checkpoints
+from etude.run.checkpoints import checkpoint_name, list_checkpoints
 from etude.train.loop import Loop
 from etude.workflow import jobs
 

@@ -1,4 +1,4 @@
-"""The log is read once, piece by piece, and never half a line."""
+"""A log that grows: read once, piece by piece, and never half a line; its newest events from the end."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from etude.serve import rows
-from etude.serve.rows import read_from
+from etude.run import RunFolder, follow
+from etude.run.events import EvalEvent, StepEvent
+from etude.run.follow import newest_events, read_from
 
 
 def line(step: int, event: str = "step", **more: object) -> bytes:
@@ -70,7 +71,7 @@ def test_a_damaged_line_does_not_spoil_the_others(damage: bytes, tmp_path: Path)
 
 
 def test_large_logs_come_in_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rows, "AT_ONCE", 500)
+    monkeypatch.setattr(follow, "PIECE_BYTES", 500)
     file = tmp_path / "metrics.jsonl"
     file.write_bytes(b"".join(map(line, range(1, 60))))
     found: list[int] = []
@@ -83,7 +84,7 @@ def test_large_logs_come_in_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 
 def test_a_line_that_never_ends_is_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rows, "AT_ONCE", 500)
+    monkeypatch.setattr(follow, "PIECE_BYTES", 500)
     file = tmp_path / "metrics.jsonl"
     file.write_bytes(b"x" * 5000 + b"\n" + line(7))
     found: list[int] = []
@@ -97,9 +98,9 @@ def test_a_line_that_never_ends_is_passed_over(tmp_path: Path, monkeypatch: pyte
 
 
 def test_a_long_log_is_thinned_but_for_what_is_rare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rows, "LONG", 1000)
-    monkeypatch.setattr(rows, "STEPS_KEPT", 50)
-    monkeypatch.setattr(rows, "SUMMARIES_KEPT", 5)
+    monkeypatch.setattr(follow, "LONG_BYTES", 1000)
+    monkeypatch.setattr(follow, "STEPS_KEPT", 50)
+    monkeypatch.setattr(follow, "SUMMARIES_KEPT", 5)
     file = tmp_path / "metrics.jsonl"
     written = []
     for step in range(1, 2001):
@@ -122,3 +123,52 @@ def test_a_long_log_is_thinned_but_for_what_is_rare(tmp_path: Path, monkeypatch:
     assert piece.offset == sum(map(len, written))
     file.write_bytes(b"".join(written) + line(2001))
     assert steps(read_from(file, piece.offset).lines) == [2001]
+
+
+def events(count: int) -> list[dict[str, object]]:
+    """A step and an evaluation for each number."""
+    return [
+        event.record()
+        for number in range(1, count)
+        for event in (
+            StepEvent(number, 64 * number, number / 2, 1.0, 1.0, 0.1, 9.0),
+            EvalEvent(number, 64 * number, number / 2, 2.0, 1 + 1 / number, 10),
+        )
+    ]
+
+
+@pytest.mark.parametrize("block", [300, 1000, 2**20])
+def test_the_newest_events_are_found_from_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, block: int
+) -> None:
+    """However the blocks fall: only a line that is longer than a block is too long for a log."""
+    monkeypatch.setattr(follow, "MAX_LINE_BYTES", block)
+    log = RunFolder(tmp_path).metrics
+    log.append(*events(60))
+    with log.path.open("ab") as file:
+        file.write(
+            b'[1]\n{"event": ["eval"]}\n\xff\n' + b"x" * 1000 + b'"eval"\n{"event": "eval", "step": 99'
+        )  # torn
+    newest = newest_events(log.path, ("eval", "step", "length"))
+    assert newest["eval"]["step"] == newest["step"]["step"] == 59
+    assert set(newest) == {"eval", "step"}
+    assert newest_events(tmp_path / "absent", ("eval",)) == {}
+
+
+@pytest.mark.parametrize("most", [1, 100, 1000, 5000, 10**6])
+def test_no_more_of_the_end_is_read_than_allowed(tmp_path: Path, most: int) -> None:
+    """Against all whole lines that lie within the last bytes."""
+    log = RunFolder(tmp_path).metrics
+    log.append(*events(60), {"event": "length", "step": 60})
+    content = log.path.read_bytes()
+    start = max(0, len(content) - most)
+    begin = content.index(b"\n", start) + 1 if start else 0
+    within = [json.loads(one) for one in content[begin:].splitlines()]
+    expected = {event["event"]: event for event in within}
+    assert newest_events(log.path, ("eval", "step", "length"), most) == expected
+
+
+def test_a_pipe_or_a_folder_in_place_of_a_log_has_no_events(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    assert newest_events(tmp_path / "pipe", ("step",)) == {}
+    assert newest_events(tmp_path, ("step",)) == {}

@@ -12,11 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from etude.errors import InputError
-from etude.evaluate.ladder import Ladder, Rung
 from etude.files import write_json
 from etude.run import RunFolder
-from etude.train.events import EndEvent, EvalEvent, Event, RungEvent, SampleEvent, StepEvent
-from etude.workflow.history import RunHistory, Steps, _standing, last_events
+from etude.run.events import EndEvent, EvalEvent, Event, RungEvent, SampleEvent, StepEvent
+from etude.run.history import RunHistory, Steps, standing
+from etude.run.ladder import Ladder, Rung
 
 
 def place(step: int) -> dict[str, Any]:
@@ -160,23 +160,10 @@ def test_what_stands_is_what_a_plain_account_keeps(told: list[tuple[str, int, in
         same = (kind, number, record.get("order"))
         kept = [old for old in kept if (old["event"], old["step"], old.get("order")) != same]
         kept.append(record)
-    steps, events = _standing(records, (EvalEvent, RungEvent))
-    assert [(e.step, e.loss) for e in steps] == [(r["step"], r["loss"]) for r in kept if r["event"] == "step"]
+    found = standing(records, (EvalEvent, RungEvent))
+    assert [(e.step, e.loss) for e in found.steps] == [
+        (r["step"], r["loss"]) for r in kept if r["event"] == "step"
+    ]
     for kind in ("eval", "rung"):
         expected = [(r["step"], r["bits_per_byte"]) for r in kept if r["event"] == kind]
-        assert [(e.step, e.bits_per_byte) for e in events[kind]] == expected
-
-
-@pytest.mark.parametrize("block", [300, 1000, 2**20])
-def test_the_last_records_are_found_from_the_end(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, block: int
-) -> None:
-    """However the blocks fall: only a line that is longer than a block is too long for a log."""
-    monkeypatch.setattr("etude.workflow.history.MAX_LINE_BYTES", block)
-    run = write(tmp_path / "run", *(e for n in range(1, 60) for e in (step(n), evaluation(n, 1 + 1 / n))))
-    with run.metrics.path.open("ab") as file:
-        file.write(b"[1]\n\xff\n" + b"x" * 1000 + b'"eval"\n{"event": "eval", "step": 99')  # torn
-    found = last_events(run.metrics.path, ("eval", "step", "length"))
-    assert found["eval"]["step"] == found["step"]["step"] == 59
-    assert set(found) == {"eval", "step"}
-    assert last_events(tmp_path / "absent", ("eval",)) == {}
+        assert [(e.step, e.bits_per_byte) for e in found.events[kind]] == expected

@@ -1,0 +1,253 @@
+"""The layout of a run folder, and the few files that every part of Etude reads or writes.
+
+::
+
+    runs/NAME/
+      run.toml         the settings, all resolved
+      manifest.json    where the run came from, its sessions, later changes of settings, hashes of its files
+      status.json      what its process last reported
+      metrics.jsonl    events of the training, one JSON object per line
+      samples.jsonl    the texts that the model generated on the way
+      probes.jsonl     what `etude eval` measured at its checkpoints
+      ladder.json      the n-gram models that its loss is compared with
+      tokenizer/       copied into every checkpoint
+      checkpoints/     step-00000000/ ...: see etude.run.checkpoints
+      control/         requests to a training: pause, save, stop
+      set-aside/       what did not verify
+
+Files are written beside their name and renamed (:mod:`etude.files`), so none is ever half-written.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from etude.errors import InputError
+from etude.files import (
+    STAGING_PREFIX,
+    flush_file,
+    flush_folder,
+    read_json,
+    read_object,
+    read_sealed,
+    recover_replaced,
+    write_failure,
+    write_json,
+    write_sealed,
+)
+from etude.messages import quoted
+from etude.run.log import EVENT_SCHEMA, JsonLines
+from etude.system import system_id
+from etude.untrusted import readable, refuse_links_out, require_run_name
+
+MANIFEST_SCHEMA = 3
+"""1: the first edition, without a digest. 2: with a digest. 3: "sessions" instead of "sittings"."""
+SESSIONS = "sessions"
+PROBES = "probes.jsonl"
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """The paths of a run, and the reading and writing of its status and its manifest."""
+
+    path: Path
+
+    @property
+    def name(self) -> str:
+        return self.path.name
+
+    @property
+    def settings_file(self) -> Path:
+        return self.path / "run.toml"
+
+    @property
+    def manifest_file(self) -> Path:
+        return self.path / "manifest.json"
+
+    @property
+    def status_file(self) -> Path:
+        return self.path / "status.json"
+
+    @property
+    def ladder_file(self) -> Path:
+        return self.path / "ladder.json"
+
+    @property
+    def lock_file(self) -> Path:
+        return self.path / ".lock"
+
+    @property
+    def tokenizer(self) -> Path:
+        return self.path / "tokenizer"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    @property
+    def aside(self) -> Path:
+        """The folder for what did not verify; nothing in it is ever read or removed."""
+        return self.path / "set-aside"
+
+    @property
+    def metrics(self) -> JsonLines:
+        return JsonLines(self.path / "metrics.jsonl")
+
+    @property
+    def samples(self) -> JsonLines:
+        return JsonLines(self.path / "samples.jsonl")
+
+    @property
+    def probes(self) -> JsonLines:
+        return JsonLines(self.path / PROBES)
+
+    @property
+    def logs(self) -> dict[str, JsonLines]:
+        """The logs that training writes, by file name."""
+        return {log.path.name: log for log in (self.metrics, self.samples)}
+
+    def write_status(self, state: str, step: int, reason: str = "") -> None:
+        """Write status.json; ``state`` is running, finished, stopped or failed, and the time is the heartbeat."""
+        write_json(
+            self.status_file,
+            {
+                "schema": EVENT_SCHEMA,
+                "state": state,
+                "step": step,
+                "heartbeat": time.time(),
+                "system": system_id(),
+                "reason": reason,
+            },
+        )
+
+    def status(self) -> dict[str, Any]:
+        """Return status.json, or an empty object where there is none that can be read."""
+        with suppress(InputError):
+            value = read_json(self.status_file)
+            if isinstance(value, dict):
+                return value
+        return {}
+
+    def read_manifest(self, *, sealed: bool = True) -> dict[str, Any]:
+        """Return manifest.json, with today's names for what earlier editions called otherwise.
+
+        With ``sealed=False`` an edited manifest is returned as well: what only looks at a run need not refuse it.
+
+        Raises:
+            InputError: missing, damaged, or (when ``sealed``) edited or of a later edition.
+        """
+        file = self.manifest_file
+        content = read_sealed(file, MANIFEST_SCHEMA) if sealed else read_object(file)
+        if "sittings" in content:  # their name before schema 3
+            content.setdefault(SESSIONS, content.pop("sittings"))
+        return content
+
+    def write_manifest(self, content: dict[str, Any]) -> None:
+        """Write manifest.json with the digest of its content."""
+        write_sealed(self.manifest_file, {**content, "schema": MANIFEST_SCHEMA})
+
+    def set_aside(self, path: Path, *, copy: bool = False) -> Path:
+        """Move a file or folder of the run that does not verify, or ``copy`` a file, to :attr:`aside`.
+
+        Returns its new place. Raises EtudeError when the system refuses.
+        """
+        place = self.aside / free_name(self.aside, path.name)
+        try:
+            self.aside.mkdir(exist_ok=True)
+            if copy:
+                shutil.copyfile(path, place)
+                flush_file(place)
+            else:
+                path.rename(place)
+            for folder in (self.aside, path.parent, self.path):
+                flush_folder(folder)
+        except OSError as error:
+            raise write_failure(place, error) from error
+        return place
+
+    def remove_leftovers(self) -> None:
+        """Remove what a killed process had begun to write. Only for the process that holds the run."""
+        recover_replaced(self.checkpoints)
+        for leftover in (*self.path.glob(f"{STAGING_PREFIX}*"), *self.checkpoints.glob(f"{STAGING_PREFIX}*")):
+            if leftover.is_dir():
+                shutil.rmtree(leftover, ignore_errors=True)
+            else:
+                leftover.unlink(missing_ok=True)
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Hold the lock of the run within the block; the lock of a process that dies ends with it.
+
+        Raises:
+            InputError: another process is training the run.
+        """
+        # Not followed: a link in a run from elsewhere would have another file emptied.
+        flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)
+        try:
+            descriptor = os.open(self.lock_file, flags, 0o666)
+        except OSError as error:
+            raise write_failure(self.lock_file, error) from error
+        with os.fdopen(descriptor, "w") as handle:
+            try:
+                import fcntl
+
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except ImportError:  # Windows
+                pass
+            except BlockingIOError:
+                raise InputError(f"{self.path} is being trained by another process: wait for it") from None
+            yield
+
+    @classmethod
+    def new(cls, folder: Path, name: str) -> RunFolder:
+        """Return the place of a run that does not exist yet; nothing is created.
+
+        Raises:
+            InputError: the name is not a plain folder name, or it is taken.
+        """
+        require_run_name(name)
+        path = folder / name
+        if path.exists():
+            raise InputError(
+                f"{path} exists already: choose another --name, or continue it with --resume {quoted(path)}"
+            )
+        return cls(path)
+
+    @classmethod
+    def open(cls, path: Path) -> RunFolder:
+        """Return an existing run.
+
+        Raises:
+            InputError: there is no run at ``path``, or a link in it leads out of it.
+        """
+        with readable(path / "run.toml"):
+            exists = is_run(path)
+        if not exists:
+            known = sorted(file.parent.name for file in path.parent.glob("*/run.toml"))[:5]
+            hint = f"runs there: {', '.join(known)}" if known else "`etude runs` lists the runs there are"
+            raise InputError(f"{path} is not a run folder (no run.toml in it); {hint}")
+        refuse_links_out(path)
+        return cls(path)
+
+
+def is_run(path: Path) -> bool:
+    """Return whether there is a run at ``path``.
+
+    Raises:
+        PermissionError: this account may not look into the folder.
+    """
+    return (path / "run.toml").is_file()
+
+
+def free_name(folder: Path, stem: str) -> str:
+    """Return the first of ``stem``, ``stem-2``, ``stem-3``, ... that nothing in ``folder`` is named."""
+    stem = stem.encode("utf-8", "replace")[:180].decode("utf-8", "ignore")  # a file's name may be longer
+    names = (f"{stem}-{number}" if number > 1 else stem for number in range(1, 2**31))
+    return next(name for name in names if not (folder / name).exists())

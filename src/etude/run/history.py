@@ -1,0 +1,300 @@
+"""The events of a run, read back from its logs."""
+
+from __future__ import annotations
+
+import math
+from array import array
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, fields, replace
+from operator import eq
+from pathlib import Path
+from statistics import median
+from typing import TYPE_CHECKING, Any, overload
+
+from etude.errors import InputError
+from etude.files import read_json
+from etude.run.events import (
+    ChecksumEvent,
+    EndEvent,
+    EvalEvent,
+    Event,
+    LengthEvent,
+    MicroBatchEvent,
+    RungEvent,
+    SampleEvent,
+    SkippedEvent,
+    StepEvent,
+    event_from,
+    number_or,
+)
+from etude.run.folder import RunFolder
+from etude.run.ladder import Ladder
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+Record = dict[str, Any]
+
+
+class Steps(Sequence[StepEvent]):
+    """The events of steps in ascending order, as columns: a million take 56 MB, and 500 MB as objects."""
+
+    def __init__(self, events: Iterable[StepEvent] = ()) -> None:
+        self._columns: dict[str, array[Any]] = {
+            field.name: array("q" if field.type == "int" else "d") for field in fields(StepEvent)
+        }
+        for event in events:
+            self.append(vars(event))
+
+    def append(self, record: Record) -> None:
+        """Add an event, from its record; a missing number is NaN, or 0 where it must be whole."""
+        for name, column in self._columns.items():
+            value = record.get(name)
+            if type(value) is not float or column.typecode == "q":
+                value = number_or(value, 0 if column.typecode == "q" else math.nan)
+            column.append(value)
+
+    def forget_from(self, step: int) -> int:
+        """Remove the events of this step and of those after it, and return how many they were."""
+        kept, count = bisect_left(self._columns["step"], step), len(self)
+        for column in self._columns.values():
+            del column[kept:]
+        return count - kept
+
+    def at(self, step: int) -> StepEvent | None:
+        """Return the event of a step, or None."""
+        index = bisect_left(self._columns["step"], step)
+        return self[index] if index < len(self) and self._columns["step"][index] == step else None
+
+    def begin_with(self, others: Steps) -> bool:
+        """Return whether these are the steps of ``others``, and perhaps more, with the same losses and norms.
+
+        The times may differ: a run that was killed makes its last steps again.
+        """
+        for name in ("step", "loss", "grad_norm"):
+            mine, theirs = memoryview(self._columns[name]), memoryview(others._columns[name])
+            if mine[: len(others)].tobytes() != theirs.tobytes():  # as bytes, for NaN is not equal to itself
+                return False
+        return True
+
+    def column(self, name: str) -> npt.NDArray[Any]:
+        """Return one number of every event, such as ``loss``: (events,), in float64 or int64."""
+        import numpy as np
+
+        return np.array(self._columns[name])
+
+    def where(self, wanted: npt.NDArray[np.bool_]) -> Steps:
+        """Return the events where ``wanted``, (events,), is true."""
+        import numpy as np
+
+        return self._selected(lambda column: array(column.typecode, np.array(column)[wanted].tobytes()))
+
+    def _selected(self, select: Callable[[array[Any]], array[Any]]) -> Steps:
+        chosen = Steps()
+        chosen._columns = {name: select(column) for name, column in self._columns.items()}
+        return chosen
+
+    @overload
+    def __getitem__(self, index: int) -> StepEvent: ...
+    @overload
+    def __getitem__(self, index: slice) -> Steps: ...
+    def __getitem__(self, index: int | slice) -> StepEvent | Steps:
+        if isinstance(index, slice):
+            return self._selected(lambda column: column[index])
+        return StepEvent(**{name: column[index] for name, column in self._columns.items()})
+
+    def __len__(self) -> int:
+        return len(self._columns["step"])
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Sequence) and len(self) == len(other) and all(map(eq, self, other))
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+@dataclass(frozen=True)
+class RunHistory:
+    """The events of one run, each list in the order of steps; no step stands twice.
+
+    Attributes:
+        skipped: steps whose update was skipped, being not finite.
+        last_step: the last logged step, capped by the number of logged steps: a corrupt number cannot inflate it.
+    """
+
+    folder: Path
+    name: str
+    steps: Steps
+    evals: list[EvalEvent]
+    rungs: list[RungEvent]
+    samples: list[SampleEvent]
+    lengths: list[LengthEvent]
+    end: EndEvent | None
+    ladder: Ladder | None
+    skipped: list[int] = field(default_factory=list)
+    checksums: list[ChecksumEvent] = field(default_factory=list)
+    micro_batches: list[MicroBatchEvent] = field(default_factory=list)
+    last_step: int = 0
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.steps, Steps):  # a list of events
+            object.__setattr__(self, "steps", Steps(self.steps))
+
+    @classmethod
+    def load(cls, folder: Path) -> RunHistory:
+        """Read metrics.jsonl, samples.jsonl and ladder.json of a run, which may still be training.
+
+        Damaged lines and unknown events are skipped; a missing number is NaN. The logs are read line by line: only what
+        is returned takes memory.
+
+        Raises:
+            InputError: ``folder`` is no run, its ladder.json is damaged, or a log may not be read.
+        """
+        run = RunFolder.open(folder)
+        history = cls.of_metrics(run)
+        return replace(history, samples=read_samples(run), ladder=read_ladder(run))
+
+    @classmethod
+    def of_metrics(cls, run: RunFolder) -> RunHistory:
+        """Read metrics.jsonl alone: the result has no samples and no ladder.
+
+        Raises:
+            InputError: it may not be read.
+        """
+        kinds = (EvalEvent, RungEvent, LengthEvent, EndEvent, SkippedEvent, ChecksumEvent, MicroBatchEvent)
+        log = standing(run.metrics.events(), kinds)
+        steps, events = log.steps, log.events
+        ends, skipped = events[EndEvent.name], [event.step for event in events[SkippedEvent.name]]
+        first = min([*skipped, *(step.step for step in steps[:1])], default=0)
+        return cls(
+            run.path,
+            run.path.resolve().name,
+            steps,
+            events[EvalEvent.name],
+            events[RungEvent.name],
+            [],
+            events[LengthEvent.name],
+            ends[-1] if ends else None,
+            None,
+            skipped,
+            events[ChecksumEvent.name],
+            events[MicroBatchEvent.name],
+            min(log.last_step, max(0, first - 1 + log.num_steps)),
+        )
+
+    @property
+    def num_steps(self) -> int | None:
+        """Steps of the whole run, where they are not those of its settings."""
+        return self.lengths[-1].num_steps if self.lengths else None
+
+    @property
+    def bits_per_byte_per_nat(self) -> float | None:
+        """The bits per byte of one nat per token under this run's tokenizer; None if it was not evaluated."""
+        ratios = [e.bits_per_byte / e.val_loss for e in self.evals if e.val_loss > 0]
+        ratios = [ratio for ratio in ratios if math.isfinite(ratio)]
+        return median(ratios) if ratios else None
+
+    @property
+    def passed_at(self) -> dict[int, int]:
+        """The step at which each n-gram model was passed, by its order: as recorded, else from the evaluations."""
+        passed = {event.order: event.step for event in reversed(self.rungs)}
+        if passed or self.ladder is None:
+            return dict(sorted(passed.items()))
+        for evaluation in self.evals:
+            reached = self.ladder.passed(evaluation.bits_per_byte)
+            for rung in self.ladder.rungs:
+                if rung.order <= reached:
+                    passed.setdefault(rung.order, evaluation.step)
+        return passed
+
+
+def read_samples(run: RunFolder) -> list[SampleEvent]:
+    """Return the samples of a run, in the order of steps.
+
+    Raises:
+        InputError: samples.jsonl may not be read.
+    """
+    return standing(run.samples.events(), (SampleEvent,)).events[SampleEvent.name]
+
+
+def read_ladder(run: RunFolder) -> Ladder | None:
+    """Return the n-gram ladder of a run; None where it has none.
+
+    Raises:
+        InputError: ladder.json is damaged, or may not be read.
+    """
+    if not run.ladder_file.exists():
+        return None
+    content = read_json(run.ladder_file)
+    try:
+        ladder = Ladder.from_json(content)
+    except InputError as error:
+        raise InputError(f"{run.path}: {error}") from None
+    if not ladder.rungs:
+        raise InputError(f"{run.ladder_file} is damaged (it has no rungs): put it back, or train again")
+    return ladder
+
+
+@dataclass(frozen=True)
+class Standing:
+    """What a log says once lines that no longer stand are dropped.
+
+    Attributes:
+        events: those of each kind, by its name.
+        num_steps: how many steps the log has lines of, also those that were dropped.
+        last_step: the highest of these.
+    """
+
+    steps: Steps
+    events: dict[str, list[Any]]
+    num_steps: int
+    last_step: int
+
+
+def standing(records: Iterable[Record], kinds: Sequence[type[Event]]) -> Standing:
+    """Return the events of steps, and those of each of ``kinds``, as far as they stand.
+
+    A record of a step before one already read shows that the run was interrupted and resumed from an earlier step: what
+    was recorded beyond it did not happen, and is dropped. Of two records of one kind at one step the later one stands.
+    """
+    types, newest, dropped, last_step = {kind.name: kind for kind in kinds}, -1, 0, 0
+    steps, kept = Steps(), {name: dict[tuple[int, tuple[Any, ...]], Event]() for name in types}
+    for record in records:
+        step, name = record.get("step"), record.get("event")
+        if type(step) is not int or not 0 <= step < 2**63 or not isinstance(name, str):
+            continue
+        if name == MicroBatchEvent.name:
+            if name in types:
+                kept[name][step, ()] = event_from(types[name], record)
+            continue  # it is logged before the steps that precede it, so its place shows no interruption
+        if step < newest:
+            dropped += steps.forget_from(step + 1)
+            for events in (kept[name] for name in types if name != MicroBatchEvent.name):
+                while events and next(reversed(events))[0] > step:
+                    dropped += events.popitem()[1].name == SkippedEvent.name
+        if name in (StepEvent.name, SkippedEvent.name):
+            last_step = max(last_step, step)
+        if name == StepEvent.name:
+            if step <= newest:
+                steps.forget_from(step)
+            steps.append(record)
+        elif name in types:
+            key, events = (step, _identity(record)), kept[name]
+            events.pop(key, None)  # so that the later one stands where it was recorded
+            events[key] = event_from(types[name], record)
+        newest = step
+    num_steps = len(steps) + len(kept.get(SkippedEvent.name, ())) + dropped
+    return Standing(
+        steps, {name: list(events.values()) for name, events in kept.items()}, num_steps, last_step
+    )
+
+
+def _identity(record: Record) -> tuple[Any, ...]:
+    """Return what distinguishes the record from others of its step."""
+    order, prompt = record.get("order"), record.get("prompt")
+    return (
+        record["event"],
+        order if isinstance(order, int) else None,
+        prompt if isinstance(prompt, str) else None,
+    )

@@ -1,0 +1,99 @@
+"""The list of runs: one line for each, the same for ``etude runs`` and for the page."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from etude.errors import InputError
+from etude.run.folder import RunFolder
+from etude.run.record import RunRecord
+from etude.run.state import changed, runs_in
+from etude.untrusted import Unreadable, refuse_links_out
+
+
+@dataclass(frozen=True)
+class RunLine:
+    """What the list says of a run. Numbers that are not known are None.
+
+    Attributes:
+        state: see :attr:`etude.run.record.RunRecord.state`.
+        changed: when anything was last written to it, in seconds since 1970.
+        num_steps: planned, as last revised; "auto" in settings that nothing resolved.
+        passed: the highest order of an n-gram model that the run has passed; 0 for none.
+    """
+
+    name: str
+    state: str
+    step: int
+    changed: float
+    num_steps: int | str | None = None
+    loss: float | None = None  # nats per token
+    val_loss: float | None = None  # nats per token
+    bits_per_byte: float | None = None
+    passed: int = 0
+    model: str = ""
+    sources: tuple[str, ...] = ()
+
+
+def list_runs(folder: Path, most_bytes: int | None = None) -> list[RunLine]:
+    """Return a line for every run in ``folder``, the last changed first.
+
+    A run that is damaged or may not be read has that as its state. Logs are read from their end, as far as it takes to
+    find the newest events; with ``most_bytes`` no further, and what was not found is None.
+
+    Raises:
+        Unreadable: this account may not read the folder.
+    """
+    lines = (_line(run, most_bytes) for run in runs_in(folder))
+    return sorted(lines, key=lambda line: line.changed, reverse=True)
+
+
+def _line(run: RunFolder, most_bytes: int | None) -> RunLine:
+    record = RunRecord(run, remember=True)
+    line = RunLine(run.name, "damaged", record.newest_step({}), changed(run, record.status))
+    try:
+        refuse_links_out(run.path)
+        line = replace(line, state=record.state)
+        newest = record.newest("step", "left_out", "eval", "rung", "length", most_bytes=most_bytes)
+        line = replace(line, step=record.newest_step(newest), **_numbers(newest))
+        return replace(line, **_facts(record, line, newest))
+    except (Unreadable, PermissionError):
+        return replace(line, state="unreadable")
+    except InputError:
+        return replace(line, state="damaged")
+
+
+def _numbers(newest: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    evaluation = newest.get("eval", {})
+    return {
+        "loss": _number(newest.get("step", {}).get("loss")),
+        "val_loss": _number(evaluation.get("val_loss")),
+        "bits_per_byte": _number(evaluation.get("bits_per_byte")),
+    }
+
+
+def _facts(record: RunRecord, line: RunLine, newest: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """Return what the settings and the ladder add to a line.
+
+    Raises:
+        InputError: they are damaged or may not be read.
+    """
+    settings, ladder = record.settings, record.ladder
+    length, order = newest.get("length", {}).get("num_steps"), newest.get("rung", {}).get("order")
+    if type(order) is not int:  # older records do not hold it
+        order = 0 if ladder is None or line.bits_per_byte is None else ladder.passed(line.bits_per_byte)
+    return {
+        "num_steps": length if type(length) is int else settings.train.steps,
+        "passed": order,
+        "model": f"{settings.model.preset} {settings.model.hidden_size}x{settings.model.num_hidden_layers}",
+        "sources": settings.data.sources,
+    }
+
+
+def _number(value: Any) -> float | None:
+    """Return a number of a log line; None for what no run can reach."""
+    known = isinstance(value, int | float) and not isinstance(value, bool)
+    return float(value) if known and abs(value) < 2**63 and math.isfinite(value) else None

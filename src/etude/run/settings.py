@@ -1,0 +1,137 @@
+"""The settings that a run was trained with: those in its folder, what they were at any step, and what may be changed.
+
+A run keeps the settings that it began with. Of those that the user changes on a resume
+
+- some only say what is written down, and may be changed (``OBSERVING``);
+- some steer the training from there on: they may be changed, and the manifest records from which step (``STEERING``);
+- the others are what the run is: text, tokenizer, network, order of the batches. Changing them is refused. A fork is a
+  run of its own, and may have another text as well.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from etude.config import Settings, get_value, known_keys, load_settings, to_toml, with_values
+from etude.errors import InputError
+from etude.files import hash_bytes, hash_file, write_atomic
+from etude.messages import quoted
+from etude.run.folder import RunFolder
+
+OBSERVING = frozenset(
+    {
+        "train.log_every",
+        "train.eval_every",
+        "train.sample_every",
+        "train.sample_prompt",
+        "train.checkpoint_every",
+        "train.keep_checkpoints",
+        "train.keep_every",
+        "train.checksum_every",
+        "train.summary_every",
+        "train.on_nonfinite",
+        "train.nonfinite_in_a_row",
+    }
+)
+STEERING = frozenset(
+    {
+        "train.steps",
+        "train.lr",
+        "train.muon_lr",
+        "train.betas",
+        "train.eps",
+        "train.momentum",
+        "train.momentum_warmup_steps",
+        "train.weight_decay",
+        "train.dropout",
+        "train.schedule",
+        "train.warmup_fraction",
+        "train.decay_fraction",
+        "train.min_lr_ratio",
+        "train.max_grad_norm",
+        "train.micro_batch_rows",
+        "train.activation_checkpointing",
+        "device.threads",
+    }
+)
+
+
+def own_settings(run: RunFolder) -> tuple[Settings, dict[str, Any]]:
+    """Return the settings of a run and its manifest, verified to belong together.
+
+    Raises:
+        InputError: they do not, or one of them is damaged.
+    """
+    manifest = run.read_manifest()
+    # The second hash is valid only between the writing of the manifest and that of run.toml: a run that was killed
+    # there still has its old settings, and the change did not take place.
+    if hash_file(run.settings_file) not in (
+        manifest.get("settings_hash"),
+        manifest.get("settings_hash_before"),
+    ):
+        raise InputError(
+            f"{run.settings_file} is damaged or was changed since the run began: put it back, change it with --resume "
+            f"{quoted(run.path)} --set KEY=VALUE, or begin a new run from it with --config {quoted(run.settings_file)}"
+        )
+    return load_settings(run.settings_file), manifest
+
+
+def differences(before: Settings, after: Settings) -> dict[str, tuple[Any, Any]]:
+    """Return the settings that differ, by key, as (before, after)."""
+    pairs = {key: (get_value(before, key), get_value(after, key)) for key in known_keys()}
+    return {key: pair for key, pair in pairs.items() if pair[0] != pair[1]}
+
+
+def settings_for_step(settings: Settings, manifest: Mapping[str, Any], step: int) -> Settings:
+    """Return the settings that the update to ``step`` was made with: later changes, in the manifest, are undone.
+
+    Raises:
+        InputError: the manifest is damaged.
+    """
+    try:
+        for change in reversed(manifest.get("changes", [])):
+            if int(change["from_step"]) >= step:
+                before = {key: values["before"] for key, values in change["settings"].items()}
+                settings = with_values(settings, before)
+    except (KeyError, TypeError, ValueError, AttributeError):
+        raise InputError("the changes in the run's manifest.json are damaged: restore it") from None
+    return settings
+
+
+def resumed_settings(run: RunFolder, own: Settings, overrides: Sequence[str]) -> tuple[Settings, list[str]]:
+    """Return the settings for a resume with ``overrides`` of the run's ``own``, and a line about each change.
+
+    Raises:
+        InputError: a setting that cannot be changed.
+    """
+    settings, lines = load_settings(run.settings_file, overrides), []
+    for key, (before, after) in differences(own, settings).items():
+        follows_clock = key == "train.steps" and own.train.seconds != "auto"
+        if key not in OBSERVING | STEERING or follows_clock:
+            other = "begin a new run without --resume"
+            if not key.startswith(("tokenizer.", "model.")):  # with these its weights would be of no use
+                other = f"begin one from it with --fork {quoted(run.path)} --set {quoted(f'{key}={after}')}"
+            raise InputError(
+                f"{run.path} has {key} = {before!r}, and with {after!r} it would be another run: leave that out, or "
+                f"{other}"
+            )
+        effect = "" if key in OBSERVING else ": this changes the training from here on"
+        lines.append(f"{key} was {before!r} and is {after!r} now{effect}")
+    return settings, lines
+
+
+def record_changes(run: RunFolder, manifest: dict[str, Any], settings: Settings, step: int) -> None:
+    """Write the run's ``manifest``, and with it the settings that differ from ``step`` on."""
+    content = to_toml(settings)
+    changes = differences(load_settings(run.settings_file), settings)
+    if not changes:
+        run.write_manifest(manifest)
+        return
+    values = {key: {"before": before, "after": after} for key, (before, after) in changes.items()}
+    before = hash_file(run.settings_file)
+    change = {"from_step": step, "settings": values, "settings_hash_before": before}
+    manifest.setdefault("changes", []).append(change)
+    manifest["settings_hash_before"], manifest["settings_hash"] = before, hash_bytes(content.encode())
+    run.write_manifest(manifest)
+    write_atomic(run.settings_file, content)
