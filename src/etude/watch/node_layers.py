@@ -1,4 +1,4 @@
-"""Where a node sits in its network: what it reads, its weights in and out, and what it is added to."""
+"""The layers of nodes of a network: what each reads, its weights in and out, and what its output is added to."""
 
 from __future__ import annotations
 

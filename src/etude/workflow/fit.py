@@ -1,7 +1,7 @@
 """Fit: train a run from where it stands.
 
-1. :func:`fit` runs the loop with the tasks and listeners that make it a run; :mod:`etude.workflow.start` made its folder,
-   or :mod:`etude.workflow.continuing` found it.
+1. :func:`fit` runs the loop with the tasks and listeners that make it a run. :mod:`etude.workflow.start` made its
+   folder, or :mod:`etude.workflow.continuing` found it.
 2. The other processes of ``torchrun`` :func:`follow`: the same loop on their rows of the batches, without tasks and
    listeners.
 """
