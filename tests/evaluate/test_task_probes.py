@@ -6,8 +6,8 @@ import re
 from collections import Counter, defaultdict
 
 import pytest
-from asked import counted, measured, uniform
 
+from at_chance import counted, measured, uniform
 from etude.data.tasks.generator import document
 from etude.data.tasks.people import PEOPLE, TOWNS
 from etude.data.tasks.problem import is_held_out

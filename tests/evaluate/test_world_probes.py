@@ -9,8 +9,8 @@ import sys
 from collections import Counter, defaultdict
 
 import pytest
-from asked import counted, measured, uniform
 
+from at_chance import counted, measured, uniform
 from etude.data.primer.exercises import _VERBS
 from etude.data.primer.generator import generate
 from etude.data.primer.holdout import is_held_out

@@ -1,4 +1,4 @@
-"""``etude generate`` and ``etude score``: a trained model at work."""
+"""``etude generate`` and ``etude score``: make text with a trained model, or measure how probable it finds a text."""
 
 from __future__ import annotations
 

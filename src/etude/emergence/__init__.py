@@ -1,1 +1,1 @@
-"""How an ability came: curves over training, the shapes that explain them, the verdict over seeds, the loss law."""
+"""How abilities emerge: sweeps, curves over training, change points, verdicts over seeds, the loss law, reports."""

@@ -1,4 +1,4 @@
-"""``etude emergence``: how each ability came over the training, over seeds and sizes, as a table and as a report."""
+"""``etude emergence``: print how each ability developed over training, seeds and sizes, and write the report."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What one run scored on one probe, checkpoint by checkpoint."""
+"""The scores of one run on one probe, checkpoint by checkpoint."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The style of the emergence report: light and dark, from a telephone to a wide screen, without a script."""
+"""The style sheet of the emergence report: light and dark, for narrow and wide screens, without a script."""
 
 from __future__ import annotations
 

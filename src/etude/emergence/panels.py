@@ -1,4 +1,4 @@
-"""What the pictures of a report show: which curves, which levels, against which axis."""
+"""The panels of the report's pictures: which curves and levels, against which axis."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Studies whose truth is known, made up item by item: what a verdict is worth is how often it finds the truth."""
+"""Simulated studies whose truth is known: they measure how often a verdict finds it."""
 
 from __future__ import annotations
 

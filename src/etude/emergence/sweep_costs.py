@@ -1,4 +1,4 @@
-"""What a member of a sweep takes: its steps, what is done between them, and the probes at each of its checkpoints."""
+"""Seconds that a member of a sweep takes: its steps, the tasks between them, and the probes at each checkpoint."""
 
 from __future__ import annotations
 

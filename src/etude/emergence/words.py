@@ -1,4 +1,4 @@
-"""Scores, changes and the loss law in words, alike in the terminal and on the page."""
+"""Scores, changes and the loss law as text, the same in the terminal and in the report."""
 
 from __future__ import annotations
 

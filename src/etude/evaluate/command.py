@@ -1,4 +1,4 @@
-"""``etude eval``: what a model knows of a text that it has not learned from, and which abilities it has."""
+"""``etude eval``: how well a model predicts held-out text, and which abilities it has."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from etude.evaluate.examination import Examination
 from etude.evaluate.examined_run import ExaminedRun
 from etude.evaluate.items import Item
 from etude.evaluate.network_answerer import ModelAnswerer
-from etude.evaluate.output import Told, say
+from etude.evaluate.output import Output, print_output
 from etude.evaluate.questions import (
     Questions,
     counting_for,
@@ -108,8 +108,8 @@ def evaluate(asked: Asked, console: Console) -> None:
         )
     step = step_of(checkpoints[-1])
     where = run.where(step, config)("")
-    told = Told(checkpoints[-1], questions, results, whole, where.seed, step, where.commit)
-    say(told, asked.as_json, console)
+    output = Output(checkpoints[-1], questions, results, whole, where.seed, step, where.commit)
+    print_output(output, asked.as_json, console)
 
 
 def _asked_of(
@@ -128,8 +128,8 @@ def _asked_of(
     for checkpoint in checkpoints:
         if checkpoint != checkpoints[-1] and step_of(checkpoint) in done:
             continue
-        told = _told(progress, f"step {step_of(checkpoint)}")
-        results = examination.results(PartsAnswerer(checkpoint, within, workers), told)
+        report = _report_to(progress, f"step {step_of(checkpoint)}")
+        results = examination.results(PartsAnswerer(checkpoint, within, workers), report)
         _write(run, questions, results, checkpoint)
     return results
 
@@ -178,10 +178,12 @@ def _evaluate_text(asked: Asked, run: ExaminedRun | None, console: Console) -> N
     kept = cache_folder() / "evaluation" / key_of([str(folder.resolve()), documents])
     with _kept(kept) as within, data_progress(console) as progress:
         whole = measure_other_text(
-            folder, documents, run, within, asked.workers, _told(progress, "measuring")
+            folder, documents, run, within, asked.workers, _report_to(progress, "measuring")
         )
     seed, step = (None, None) if run is None else (run.settings.run.seed, step_of(folder))
-    say(Told(folder, Questions({}, {}), [], whole, seed, step, git_commit()), asked.as_json, console)
+    print_output(
+        Output(folder, Questions({}, {}), [], whole, seed, step, git_commit()), asked.as_json, console
+    )
 
 
 def _checkpoints(asked: Asked, run: ExaminedRun) -> list[Path]:
@@ -233,12 +235,13 @@ def _evaluate_folder(asked: Asked, console: Console) -> None:
     examination = Examination(questions.probes, None, random)
     with data_progress(console) as progress:
         results = examination.results(
-            ModelAnswerer(trained.model, trained.tokenizer), _told(progress, "asking")
+            ModelAnswerer(trained.model, trained.tokenizer), _report_to(progress, "asking")
         )
-    say(Told(folder, questions, results, None, None, None, git_commit()), asked.as_json, console)
+    print_output(Output(folder, questions, results, None, None, None, git_commit()), asked.as_json, console)
 
 
-def _told(progress: Any, stage: str) -> Report:
+def _report_to(progress: Any, stage: str) -> Report:
+    """Return a listener that shows progress as that of ``stage``."""
     return lambda done, of: progress(stage, done, of)
 
 

@@ -1,4 +1,4 @@
-"""All that an evaluation says: as lines and tables, or as one JSON object."""
+"""Everything that an evaluation reports: as lines and tables, or as one JSON object."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from etude.show.lines import print_line
 
 
 @dataclass(frozen=True)
-class Told:
-    """All that an evaluation says. seed, step: None of a model folder; commit: of Etude."""
+class Output:
+    """Everything that an evaluation reports. seed, step: None for a model folder; commit: that of Etude."""
 
     checkpoint: Path
     questions: Questions
@@ -32,6 +32,7 @@ class Told:
     commit: str | None
 
     def to_json(self) -> dict[str, Any]:
+        """Return the object that ``--json`` prints."""
         where = Where(0, 0, 0, 0.0, 0, None, "", self.commit)
         lines = [to_json(result, where) for result in self.results]
         dropped = ("event", "step", "tokens_seen", "flops", "num_parameters", "val_loss", "seed", "suite")
@@ -47,22 +48,22 @@ class Told:
         }
 
 
-def say(told: Told, as_json: bool, console: Console) -> None:
-    """Print it."""
+def print_output(output: Output, as_json: bool, console: Console) -> None:
+    """Print the evaluation, as lines and tables or as one JSON object."""
     if as_json:
-        print(json.dumps(told.to_json(), ensure_ascii=False, allow_nan=False))
+        print(json.dumps(output.to_json(), ensure_ascii=False, allow_nan=False))
         return
-    whole = told.whole
+    whole = output.whole
     if whole is not None:
         for line in lines_of(whole):
             print_line(console, line)
-    for table in result_tables(told.results):
+    for table in result_tables(output.results):
         console.print(table)
-    lines = [f"left out: {title}: {why}" for title, why in told.questions.left_out.items()]
-    if count := len(told.results):
+    lines = [f"left out: {title}: {why}" for title, why in output.questions.left_out.items()]
+    if count := len(output.results):
         lines.append(
             f"were all {count} at chance, {ABOVE_BY_LUCK * count:.1f} of them would be above it by luck"
         )
-    asked = f"questions {told.questions.hash}, asked" if told.results else "no questions, only measures"
-    for line in (*lines, f"{asked} of {told.checkpoint}"):
+    asked = f"questions {output.questions.hash}, asked" if output.results else "no questions, only measures"
+    for line in (*lines, f"{asked} of {output.checkpoint}"):
         print_line(console, line)

@@ -1,4 +1,4 @@
-"""Which questions a run is asked: the suites that fit its text, made before it is trained, and searched for in it."""
+"""Choose the probes for a run: the suites that fit its text, without items that the training text contains."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A network asked in parts that are kept, with the texts and items of `etude.evaluate.resumable_parts`."""
+"""Score held-out text, or answer items, in parts that are kept: an interrupted evaluation resumes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an evaluation found, as lines and tables to read."""
+"""The results of an evaluation as lines and tables."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a run's newest checkpoint makes of its held-out text as a whole: figures that are no choice among answers."""
+"""Measure a checkpoint on its held-out text as a whole: losses, in-context learning, memorisation, induction heads."""
 
 from __future__ import annotations
 

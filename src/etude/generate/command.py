@@ -1,4 +1,4 @@
-"""What ``etude generate`` and ``etude score`` print."""
+"""Print what ``etude generate`` and ``etude score`` print."""
 
 from __future__ import annotations
 

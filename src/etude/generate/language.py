@@ -1,4 +1,4 @@
-"""A trained model with its tokenizer: what a person loads to make text, or to weigh it."""
+"""A trained model with its tokenizer, as ``etude.load`` returns it: it generates text and scores text."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Samples of a model while it is trained: the same prompt at every visit."""
+"""Samples of a model during training: it continues the same prompt each time."""
 
 from __future__ import annotations
 

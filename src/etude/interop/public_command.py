@@ -1,4 +1,4 @@
-"""``etude eval --task``: public suites through lm-eval, asked and printed."""
+"""``etude eval --tasks``: evaluate a model on public suites through lm-eval, and print the scores."""
 
 from __future__ import annotations
 

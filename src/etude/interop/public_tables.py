@@ -1,4 +1,4 @@
-"""What public suites found, as a table to read."""
+"""The scores of public suites as a table."""
 
 from __future__ import annotations
 

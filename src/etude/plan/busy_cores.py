@@ -1,4 +1,4 @@
-"""How many cores other programs keep busy, and what to do about it.
+"""Measure how many cores other programs keep busy, and advise how many threads to use.
 
 Threads of one step wait for each other several hundred times in it. Where two programs have a thread for each core, a
 thread that is waited for often has no core, and both programs take many times as long. Fewer threads than cores help.

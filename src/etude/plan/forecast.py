@@ -1,4 +1,4 @@
-"""What loss to expect of a network that has not been trained yet, from pilots that have.
+"""Forecast the loss of a network that has not been trained yet from small pilots that have.
 
 The pilots are the narrowest shape, trained on the text in question for a moment and for four such moments. What the
 longer one gains says how much this text gives to those who read on. Over runs of several texts, shapes and lengths,

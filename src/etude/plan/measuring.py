@@ -1,4 +1,4 @@
-"""What a machine can do, measured on it: the time of a step, trials of a few updates, the rate of products.
+"""Measure a machine: the time of a step, trials of a few updates, the rate of matrix products.
 
 The planning of a run for a time (:mod:`etude.plan.time_budget`) asks a :class:`Machine`, and nothing else, for whatever
 takes time; its tests give it one with a clock of their own.

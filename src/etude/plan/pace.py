@@ -1,4 +1,4 @@
-"""Keeping the time that was asked for: a run grows longer or shorter with what the machine really does.
+"""Keep to the requested time: change the number of steps as the machine turns out faster or slower than measured.
 
 What was measured beforehand is a few seconds of a machine that may soon be warm, or shared. So while it trains, a run
 looks at its own clock, and takes as many steps as will fit. The learning rate goes through the rest of its plan in that

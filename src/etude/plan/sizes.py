@@ -1,4 +1,4 @@
-"""What a size means: the shape of the network, and how context and batch follow from how much text it is to see."""
+"""What a size means: the shape of the network, and the context and batch that follow from the amount of text."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is done between the steps of a run, in seconds: foreseen from structure, or measured, and kept up to date."""
+"""Seconds that each task between steps takes: estimated from structure, then measured and kept up to date."""
 
 from __future__ import annotations
 

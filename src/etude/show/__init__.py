@@ -1,1 +1,1 @@
-"""How things are shown: lines, tables and progress in a terminal, and the layout of pictures."""
+"""Primitives of what is shown: lines, tables and progress in a terminal, and the layout of pictures."""

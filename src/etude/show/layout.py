@@ -1,4 +1,4 @@
-"""Where things go on a plot: labels that do not touch, ticks, the kind of axis, smoothing."""
+"""Layout of a plot: labels that do not overlap, ticks, the kind of axis, smoothing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Lines for a terminal: printed as they are, durations, and text of a model made safe to print."""
+"""Print lines as they are, format durations, and make text of a model safe to print."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A table for the terminal whose rows have long names: no name is ever cut, however narrow the terminal."""
+"""A table for the terminal whose rows have long names: no name is cut, however narrow the terminal."""
 
 from __future__ import annotations
 

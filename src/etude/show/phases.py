@@ -1,4 +1,4 @@
-"""What a run for a time is doing before it trains, and how much of its time has passed: shown from the first second."""
+"""Show what a run with a time budget does before it trains, and how much of its time has passed."""
 
 from __future__ import annotations
 

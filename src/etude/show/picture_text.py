@@ -1,4 +1,4 @@
-"""Text of a model made fit for a picture: whatever it wrote, the picture shows it and is not broken by it."""
+"""Make text of a model fit for a picture: escape what has no glyph, and wrap it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How far the text is on its way to tokens."""
+"""Progress bars for work in stages, such as the preparation of text."""
 
 from __future__ import annotations
 

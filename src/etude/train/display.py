@@ -1,4 +1,4 @@
-"""What a person sees while a model learns: a live panel in a terminal, plain lines anywhere else.
+"""Show a training while it runs: a live panel in a terminal, plain lines anywhere else.
 
 Both are listeners of the loop's events; neither touches the training.
 """

@@ -1,4 +1,4 @@
-"""A trained network with its tokenizer, from wherever a person points: a run, a checkpoint, a Hugging Face folder."""
+"""Load a trained network with its tokenizer from a run, a checkpoint or a Hugging Face folder."""
 
 from __future__ import annotations
 

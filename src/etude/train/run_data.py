@@ -1,4 +1,4 @@
-"""The text that a run was trained on, as tokens: the very same, or none."""
+"""Find the text that a run was trained on, as tokens, and check that it is the very same."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The questions that a person asks, with a path and plain values; runs that were looked at stay open."""
+"""Answer questions about runs that are given by path and plain values; opened runs stay open for the next one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What ``etude inspect`` shows: each look as a few tables of words, and as plain values for programs."""
+"""``etude inspect``: each look as a few tables, and as plain values for programs."""
 
 from __future__ import annotations
 

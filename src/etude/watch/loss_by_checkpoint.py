@@ -1,4 +1,4 @@
-"""One text over the life of a run: how surprising each token is at every checkpoint."""
+"""The loss of each token of a text at every checkpoint of a run."""
 
 from __future__ import annotations
 

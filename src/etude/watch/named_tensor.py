@@ -1,4 +1,4 @@
-"""A tensor that says what its axes are."""
+"""A tensor whose axes have names."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where a node's activation function no longer bends: there an error signal hardly passes."""
+"""The flat ends of activation functions: a node there hardly passes an error signal on."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a person reads when a run has ended: how good it is, what it says, and what to type next."""
+"""Close: report how a run ended, how good the model is, samples of it, and what to type next."""
 
 from __future__ import annotations
 

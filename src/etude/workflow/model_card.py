@@ -1,4 +1,4 @@
-"""The model card that every checkpoint carries: what the model is, what it learned from, how to use it."""
+"""The model card in every checkpoint: what the model is, what it learned from, how to use it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``etude doctor``: the self-test of the device that a run would choose, and what the machine has for one."""
+"""``etude doctor``: test the device that a run would choose, and report what the machine has for a run."""
 
 from __future__ import annotations
 

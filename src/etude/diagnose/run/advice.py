@@ -1,4 +1,4 @@
-"""Commands that a verdict advises: every value that one names passes :func:`bounded`."""
+"""Commands that a verdict advises; every value in one passes :func:`bounded`."""
 
 from __future__ import annotations
 

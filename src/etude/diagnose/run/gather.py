@@ -1,4 +1,4 @@
-"""Make the evidence of a run: read its record, and measure its newest checkpoint on its own held-out text."""
+"""Gather the evidence on a run: read its record, and measure its newest checkpoint on its own held-out text."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The rules that come before all others: numbers that are not finite, and a loss that diverged."""
+"""Rules that come before all others: values that are not finite, and a loss that diverged."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A rule, and what it says of a run."""
+"""A rule, and its verdict on a run."""
 
 from __future__ import annotations
 

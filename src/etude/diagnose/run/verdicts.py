@@ -1,4 +1,4 @@
-"""``etude doctor RUN``: verdicts on a run in plain language, each from a stated rule."""
+"""``etude doctor RUN``: apply every rule to a run, and print the verdicts in plain language."""
 
 from __future__ import annotations
 
