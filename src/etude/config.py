@@ -12,14 +12,16 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import tomli_w
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from etude.errors import InputError
 from etude.messages import nearest_key
+from etude.registry import OBJECTIVES, known_name
 from etude.settings_file import escape_advice, mangled_path_advice, read_toml
 from etude.untrusted import shown
 
@@ -40,6 +42,7 @@ Rules = Annotated[
     tuple[str, ...], BeforeValidator(lambda value: value.split(",") if isinstance(value, str) else value)
 ]
 Delimiter = Annotated[str, Field(pattern=r'^(auto|comma|semicolon|tab|pipe|[^"\r\n])$')]
+ObjectiveName = Annotated[str, AfterValidator(partial(known_name, OBJECTIVES, "train.objective"))]
 _T = TypeVar("_T")
 _PATHS = ("data.sources", "run.folder", "tokenizer.kind")
 """Settings that may be paths."""
@@ -119,8 +122,9 @@ class ModelSettings(Section):
 class TrainSettings(Section):
     """The update step and the loop around it."""
 
-    objective: str = "next-token"
-    """What is learned: next-token (every token), or answer-only (only what follows ``answer_separator``)."""
+    objective: ObjectiveName = "next-token"
+    """What is learned: ``next-token`` (every token), ``answer-only`` (only what follows ``answer_separator``), or one
+    that a plugin registers (`etude.registry`)."""
     answer_separator: Annotated[str, Field(min_length=1)] = "="
     """What stands before the answer in every document, where its loss alone is trained (answer-only)."""
     seconds: Rate | Auto = "auto"

@@ -5,9 +5,9 @@ A plugin is a Python module that registers something when it is imported. Two wa
 - ``ETUDE_PLUGINS``: names of modules, or paths that end in ``.py``, with commas between;
 - an installed package with an entry point in the group ``etude.plugins``.
 
-Plugins are imported when a name is not built in, or when all names are listed: a process that uses built-in things only
-pays nothing. Processes that Etude starts (ranks, workers) inherit the variable. A run folder cannot name a plugin: it may
-come from a stranger, and opening it must not run code.
+Plugins are imported when a name is not built in, or when all names are listed: a process that uses built-in things
+only pays nothing. Processes that Etude starts (ranks, workers) inherit the variable. A run folder cannot name a
+plugin: it may come from a stranger, and opening it must not run code.
 """
 
 from __future__ import annotations
@@ -80,8 +80,8 @@ class Registry(Generic[T]):
         nearest = nearest_key(name, names)
         meant = "" if nearest is None else f"did you mean '{nearest}'? "
         raise InputError(
-            f"there is no {self.kind} {_shown(name)}: {meant}choose {_either(names)}, or name the module that registers "
-            f"another in {VARIABLE}"
+            f"there is no {self.kind} {_shown(name)}: {meant}choose {_either(names)}, or name the module that "
+            f"registers another in {VARIABLE}"
         )
 
     def names(self) -> list[str]:
@@ -105,9 +105,9 @@ def load_plugins() -> None:
         _loaded = True  # a plugin may ask for names while it is imported
         try:
             for place in filter(None, map(str.strip, os.environ.get(VARIABLE, "").split(","))):
-                _load(f"{place!r}, which {VARIABLE} names,", partial(_import, place))
+                _load(f"{place!r} of {VARIABLE}", partial(_import, place))
             for point in entry_points(group=ENTRY_POINTS):
-                _load(f"{point.value!r}, an entry point of {ENTRY_POINTS},", point.load)
+                _load(f"{point.value!r} of the entry points {ENTRY_POINTS}", point.load)
         except InputError:
             _loaded = False
             raise
@@ -157,6 +157,15 @@ def _shown(name: str) -> str:
 
 def _either(names: list[str]) -> str:
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} or {names[-1]}"
+
+
+def known_name(registry: Registry[Any], setting: str, name: str) -> str:
+    """Return ``name``; raise InputError, which names the ``setting``, unless ``registry`` knows it."""
+    try:
+        registry.require(name)
+    except InputError as error:
+        raise InputError(f"setting '{setting}': {error}") from None
+    return name
 
 
 UPDATE_RULES: Registry[Any] = Registry(
