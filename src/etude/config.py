@@ -121,7 +121,8 @@ class TrainSettings(Section):
     """The update step and the loop around it."""
 
     objective: ObjectiveName = "next-token"
-    """What is learned: next-token (every token), or answer-only (only what follows ``answer_separator``)."""
+    """What is learned: ``next-token`` (every token), ``answer-only`` (only what follows ``answer_separator``), or one
+    that a plugin registers (`etude.registry`)."""
     answer_separator: Annotated[str, Field(min_length=1)] = "="
     """What stands before the answer in every document, where its loss alone is trained (answer-only)."""
     seconds: Rate | Auto = "auto"

@@ -163,6 +163,15 @@ def _either(names: list[str]) -> str:
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} or {names[-1]}"
 
 
+def known_name(registry: Registry[Any], setting: str, name: str) -> str:
+    """Return ``name``; raise InputError, which names the ``setting``, unless ``registry`` knows it."""
+    try:
+        registry.require(name)
+    except InputError as error:
+        raise InputError(f"setting '{setting}': {error}") from None
+    return name
+
+
 UPDATE_RULES: Registry[Any] = Registry(
     "update rule",
     {"muon": "etude.train.rules.muon:RULE", "adamw": "etude.train.rules.adamw:RULE"},

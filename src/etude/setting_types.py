@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
-from etude.errors import InputError
-from etude.registry import MODEL_FAMILIES, OBJECTIVES, UPDATE_RULES, Registry
+from etude.registry import MODEL_FAMILIES, OBJECTIVES, UPDATE_RULES, known_name
 
 Auto = Literal["auto"]
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
@@ -21,19 +21,6 @@ Decay = Annotated[float, Field(ge=0, lt=1)]
 Rate = Annotated[float, Field(gt=0)]
 
 
-def _registered(registry: Registry[Any], key: str) -> AfterValidator:
-    """Accept the names in ``registry`` for the setting ``key``; InputError names those there are."""
-
-    def require(name: str) -> str:
-        try:
-            registry.require(name)
-        except InputError as error:
-            raise InputError(f"setting '{key}': {error}") from None
-        return name
-
-    return AfterValidator(require)
-
-
 def _joined(value: Any) -> Any:
     """Return a list of names as one string; anything else as it is, for the validation that follows to judge."""
     is_names = isinstance(value, list | tuple) and all(isinstance(name, str) for name in value)
@@ -45,6 +32,6 @@ Rules = Annotated[
     tuple[str, ...], BeforeValidator(lambda value: value.split(",") if isinstance(value, str) else value)
 ]
 Delimiter = Annotated[str, Field(pattern=r'^(auto|comma|semicolon|tab|pipe|[^"\r\n])$')]
-FamilyName = Annotated[str, _registered(MODEL_FAMILIES, "model.preset")]
-ObjectiveName = Annotated[str, _registered(OBJECTIVES, "train.objective")]
-UpdateRuleName = Annotated[str, _registered(UPDATE_RULES, "train.optimizer")]
+FamilyName = Annotated[str, AfterValidator(partial(known_name, MODEL_FAMILIES, "model.preset"))]
+ObjectiveName = Annotated[str, AfterValidator(partial(known_name, OBJECTIVES, "train.objective"))]
+UpdateRuleName = Annotated[str, AfterValidator(partial(known_name, UPDATE_RULES, "train.optimizer"))]

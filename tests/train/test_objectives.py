@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from etude.config import TrainSettings
+from etude.config import TrainSettings, load_settings
 from etude.data.tokens.coverage import IGNORE_INDEX
 from etude.data.tokens.loader import BatchLoader
 from etude.data.tokens.parts import TokenPart
@@ -184,4 +184,8 @@ def test_an_objective_that_lacks_something_is_refused() -> None:
         OBJECTIVES.register("wrong", next_token("llama", 0.0))
     with pytest.raises(InputError, match=r"there is no objective 'next-tokn': did you mean 'next-token'\?"):
         objective_kind("next-tokn")
+    with pytest.raises(
+        InputError, match=r"setting 'train\.objective': there is no objective 'answers': did you mean"
+    ):
+        load_settings(None, ["train.objective=answers"])
     assert OBJECTIVES.names()[:2] == ["next-token", "answer-only"]

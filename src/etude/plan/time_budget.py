@@ -91,10 +91,12 @@ class Promise:
         table = Table(
             "", "width", "layers", "tokens in the time", "bits a byte expected", box=None, header_style="bold"
         )
+        forecast = self.plan.settings.train.objective == NEXT_TOKEN
+        untold = "no time to tell" if forecast else f"foretold for {NEXT_TOKEN} only"
         for candidate in self.candidates:
             shape, loss = candidate.shape, candidate.expected
             mark = "→" if shape == self.shape else ""
-            band = f"{loss.middle:.3f}  ({loss.low:.3f} to {loss.high:.3f})" if loss else "no time to tell"
+            band = f"{loss.middle:.3f}  ({loss.low:.3f} to {loss.high:.3f})" if loss else untold
             table.add_row(
                 mark, str(shape.hidden_size), str(shape.num_hidden_layers), f"{candidate.tokens:,}", band
             )
@@ -140,8 +142,10 @@ def choose_size(
             "the same command has more time left when typed again, or give a longer --time"
         )
     planning = Planning(data, settings, machine, deadline, dict(derived or {}))
-    with phases("training two small pilots on the text, to see what it has to give"):
-        pilot = planning.run_pilots()
+    pilot = None
+    if settings.train.objective == NEXT_TOKEN:  # which the forecast was fitted to
+        with phases("training two small pilots on the text, to see what it has to give"):
+            pilot = planning.run_pilots()
     with phases("timing wider networks"):
         candidates = planning.time_shapes(pilot)
         best = max(candidates, key=lambda candidate: candidate.gain)
@@ -175,12 +179,7 @@ class Planning:
         return self._began + part * SHARE * (self.over_at - self._began) - self.machine.now()
 
     def run_pilots(self) -> Pilot | None:
-        """Train the narrowest shape for a moment, and four times as long, and score both.
-
-        None without time for it, or where the run has another objective than the one that forecasts were fitted to.
-        """
-        if self.settings.train.objective != NEXT_TOKEN:
-            return None
+        """Train the narrowest shape for a moment, and four times as long, and score both; None without time for it."""
         tokens = self._pilot_tokens(LONG_PILOT.tokens, scores=2, runs=1.25)
         if tokens < LEAST_PILOT:
             return None

@@ -12,10 +12,11 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from etude.config import Settings
+from etude.data.tokens.coverage import IGNORE_INDEX
 from etude.device import free_memory_bytes
 from etude.errors import InputError
 from etude.messages import suggest_name
@@ -40,7 +41,7 @@ class OpenedRow:
     """One row of a step's batch on its way through the network and back.
 
     Attributes:
-        inputs, targets: (T,) token ids; ``IGNORE_INDEX`` where nothing is predicted.
+        inputs, targets: (T,) token ids; targets are ``IGNORE_INDEX`` where :attr:`loss_mask` is False.
         losses: (T,) nats for each token, unweighted; 0 where it does not count.
         activations, gradients: by name, (1, T, ...); see :mod:`etude.watch.forward`. The gradient is that of the loss
             of the whole batch. In bf16 what a product gave, and the error there, are bfloat16.
@@ -56,6 +57,11 @@ class OpenedRow:
     gradients: dict[str, Tensor]
     parameter_gradients: dict[str, Tensor]
     weights: Float[Tensor, " T"] | None = None
+
+    @property
+    def loss_mask(self) -> Bool[Tensor, " T"]:
+        """True where the loss counts the next token."""
+        return self.targets != IGNORE_INDEX
 
     @property
     def summed_loss(self) -> Float[Tensor, ""]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from etude.data.tokens.coverage import IGNORE_INDEX
 from etude.errors import InputError
 from etude.model.language_model import LOGITS
 from etude.watch.activity import NodeHistory
@@ -64,7 +63,7 @@ def parameter_values(opened: OpenedStep) -> list[dict[str, Any]]:
 
 def step_values(opened: OpenedStep, row: OpenedRow, decode: Decode) -> dict[str, Any]:
     """A step, and one row of its batch on the way forward and back."""
-    losses, real = opened.losses_after(row.row), row.targets != IGNORE_INDEX
+    losses, real = opened.losses_after(row.row), row.loss_mask
     tokens = row_values(row, decode)
     for token, after in zip(tokens, losses.tolist(), strict=True):
         token["loss_after"] = after if token["desired"] is not None else None
@@ -111,8 +110,8 @@ def row_values(row: OpenedRow, decode: Decode) -> list[dict[str, Any]]:
     probabilities = row.probabilities
     best, chosen = probabilities.max(-1)
     found = []
-    for place, (read, wanted) in enumerate(zip(row.inputs.tolist(), row.targets.tolist(), strict=True)):
-        real = wanted != IGNORE_INDEX
+    columns = (row.inputs.tolist(), row.targets.tolist(), row.loss_mask.tolist())
+    for place, (read, wanted, real) in enumerate(zip(*columns, strict=True)):
         found.append(
             {
                 "position": place,
@@ -138,7 +137,7 @@ def token_values(opened: OpenedStep, row: OpenedRow, position: int, decode: Deco
     probabilities, wanted = row.probabilities[position], int(row.targets[position])
     logits = row.activations[LOGITS][0, position].double()
     order = probabilities.argsort(descending=True, stable=True).tolist()
-    desired = None if wanted == IGNORE_INDEX else wanted
+    desired = wanted if bool(row.loss_mask[position]) else None
     error = row.gradients[LOGITS][0, position].double() * opened.total_weight  # times the token's weight
     stream = [
         {"name": one["name"], "norm": one["norm"][position], "grad_norm": one["grad_norm"][position]}
@@ -265,7 +264,7 @@ def unit_values(
         "layer": node_layer.path,
         "unit": unit,
         "read": decode([read]),
-        "desired": None if wanted == IGNORE_INDEX else decode([wanted]),
+        "desired": decode([wanted]) if bool(found.loss_mask[place]) else None,
         "arithmetic": _arithmetic_values(summed),
         "error": {
             "outgoing": error.outgoing.tolist(),

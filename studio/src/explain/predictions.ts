@@ -36,7 +36,7 @@ export const PREDICTIONS: Concept[] = [
       row('=', 'ln', sum('v'), '<msup><mi>e</mi><msub><mi>z</mi><mi>v</mi></msub></msup>', '−', sub('z', 'y')),
     ),
     symbols: 't: the place. x: token read. y: token desired. p: predicted probabilities. z: the logits that they are made of. ℓ: loss.',
-    code: ['train/loss.py:token_losses', 'watch/prompts.py:Prompt.guesses', 'train/objectives.py:NextToken.batch'],
+    code: ['train/loss.py:token_losses', 'watch/prompts.py:Prompt.guesses', 'train/objectives/next_token.py:NextToken.batch'],
   },
   {
     title: 'Which word pointed there',

@@ -1,7 +1,7 @@
 """Next-token prediction of answers alone: the loss counts what follows a separator in each document.
 
-This is how networks are trained on small algorithmic datasets (Power et al. 2022, "Grokking": "we calculate loss and
-evaluate accuracy only on the answer part of the equation") and on prompts with completions.
+This is how networks are trained on small algorithmic datasets (Power et al. 2022, "Grokking: generalization beyond
+overfitting on small algorithmic datasets", appendix A.1) and on prompts with completions.
 
 An answer is what follows the first separator of a document, and the end of the document. A token is trained when any of
 its text belongs to the answer; one that ends the separator and begins the answer is therefore trained whole. A document
