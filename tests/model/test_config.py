@@ -115,6 +115,13 @@ def test_sizes_must_be_given() -> None:
         ({"rope_scaling": {"type": ["linear"], "factor": 2}}, "rotary positions of type"),
         (
             {
+                "rope_parameters": {"rope_type": "linear", "factor": 2.0},
+                "rope_scaling": {"type": "linear", "factor": 4.0},
+            },
+            "contradict each other",
+        ),
+        (
+            {
                 "rope_parameters": {
                     "rope_type": "llama3",
                     "factor": 8,

@@ -14,7 +14,7 @@ from etude.config import resolved
 from etude.errors import InputError
 from etude.model.cost import forward_flops_per_token
 from etude.model.folder import load_model_folder
-from etude.model.language_model import LOGITS
+from etude.model.language_model import LOGITS, LanguageModel
 from etude.model.taps import Taps
 from etude.model.transformer import Transformer
 from etude.watch.activity import DEAD_REACH, Moment, NodeHistory, activity
@@ -82,6 +82,22 @@ def test_on_any_text_it_is_the_network(any_watched: Watched) -> None:
     assert node.on_tokens(ids[0, :12].tolist()).seen == pytest.approx(float(expected), rel=1e-5, abs=1e-6)
 
 
+def hold_the_output_norm(model: LanguageModel, post: torch.Tensor) -> torch.Tensor:
+    """Keep the scale of the norm behind the last MLP as it is for ``post``; return the scale, 1 without such a norm."""
+    block = model.model.layers[2] if isinstance(model, Transformer) else None
+    if block is None or isinstance(block.mlp_output_layernorm, torch.nn.Identity):
+        return torch.ones(())
+    norm = block.mlp_output_layernorm
+    size = (block.mlp.down_proj(post).square().mean(-1, keepdim=True) + norm.eps).sqrt()
+
+    class Held(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return norm.weight * x / size
+
+    block.mlp_output_layernorm = Held()
+    return size
+
+
 @pytest.mark.parametrize("name", [name for name in EVERY if name != "mlp-direct"])
 def test_promoted_tokens_are_those_whose_logits_a_small_addition_raises(name: str) -> None:
     model = make_network(make_config(name)).double()
@@ -93,6 +109,7 @@ def test_promoted_tokens_are_those_whose_logits_a_small_addition_raises(name: st
     stream = node_layer.added_to
     with torch.no_grad():
         before = run_opened(model, inputs)
+        output_size = hold_the_output_norm(model, before[f"{layer}.post"])
         after = run_opened(model, inputs, taps=Taps(changes={f"{layer}.post": lambda post: post + bump}))
         if isinstance(model, Transformer):
             # The scale is held where it was: the norm of the sum, with the division of the unchanged stream.
@@ -104,7 +121,7 @@ def test_promoted_tokens_are_those_whose_logits_a_small_addition_raises(name: st
             if isinstance(norm, torch.nn.LayerNorm):
                 moved = moved - moved.mean(-1, keepdim=True)
             logits = model.head(norm.weight * moved / size.sqrt() + getattr(norm, "bias", 0.0))
-            change = (logits - before[LOGITS]) * size.sqrt() / eps
+            change = (logits - before[LOGITS]) * size.sqrt() * output_size / eps
         else:
             change = (after[LOGITS] - before[LOGITS]) / eps
     change = change - change.mean(-1, keepdim=True)

@@ -28,7 +28,7 @@ Recipe = Annotated[
     str | None,
     typer.Option(help="A study with its own text and settings: induction or grokking. See docs/studies.md."),
 ]
-Resume = Annotated[Path | None, typer.Option(metavar="RUN", help="Go on with a run that was stopped.")]
+Resume = Annotated[Path | None, typer.Option(metavar="RUN", help="Continue a run that was stopped.")]
 Fork = Annotated[
     str | None,
     typer.Option(metavar="RUN@STEP", help="Begin a new run with the weights that another had at a step."),
@@ -37,7 +37,7 @@ StopAfter = Annotated[
     str | None,
     typer.Option(
         metavar="TIME",
-        help="Stop and save after this time, such as 55m, with exit code 75; go on with --resume.",
+        help="Stop and save after this time, such as 55m, with exit code 75; continue with --resume.",
     ),
 ]
 AcceptRecord = Annotated[

@@ -32,7 +32,7 @@ COUNTERS = ("step", "tokens_seen", "wall_time", "revisions", "left_out", "micro_
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A copy of the state of a run in main memory, which can be written while the run goes on."""
+    """A copy of the state of a run in main memory, which can be written while the run continues."""
 
     step: int
     counters: dict[str, Any]

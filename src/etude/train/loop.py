@@ -184,7 +184,7 @@ class Loop:
         last, count = self.state.step, self.state.left_out
         return (
             f"the loss or its gradient was not a finite number in {count} steps in a row, up to step {last}: "
-            f"the weights are as they were after step {last - count}; go on with a smaller --set "
+            f"the weights are as they were after step {last - count}; continue with a smaller --set "
             f"{' and '.join(self.state.rules.rate_settings)}, or with --set train.on_nonfinite=skip"
         )
 

@@ -7,7 +7,7 @@ The sums are plain ones after the backward pass, not ``DistributedDataParallel``
 gradients while the last are computed; a compiled backward pass gives out all of them at its end, so there would be
 nothing to gain. What it costs is exactness: it lays its messages out anew after the first step of every session, and
 where a number stands in a message decides in which order more than two ranks are added. Here the layout is always
-the same, so a run that goes on gives the same bits as one that was never stopped.
+the same, so a resumed run gives the same bits as one that was never stopped.
 """
 
 from __future__ import annotations
@@ -192,7 +192,7 @@ def _together() -> Iterator[None]:
             raise
         raise EtudeError(
             "another process of this run has ended: what it said before tells why; "
-            "go on from the last checkpoint with --resume"
+            "continue from the last checkpoint with --resume"
         ) from error
 
 

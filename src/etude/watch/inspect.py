@@ -241,9 +241,7 @@ def _forked(question: Question) -> Look:
     step = max(recorded.checkpoints, default=0) if question.step is None else question.step
     run = api.fork(question.path, step, question.knobs, question.fork)
     turned = "; ".join(question.knobs)
-    said = (
-        f"{run.path} stands at step {step} with {turned}: go on with {command('train', '--resume', run.path)}"
-    )
+    said = f"{run.path} stands at step {step} with {turned}: continue with {command('train', '--resume', run.path)}"
     return Look([said], {"run": str(run.path), "step": step, "turned": list(question.knobs)})
 
 

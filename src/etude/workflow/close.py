@@ -39,7 +39,7 @@ def close(outcome: Outcome, console: Console, until: float = math.inf) -> None:
         say(
             console,
             f"stopped and saved at step {outcome.step}; "
-            f"go on with:  {command('train', '--resume', outcome.run.path)}",
+            f"continue with:  {command('train', '--resume', outcome.run.path)}",
         )
         return
     history = RunHistory.load(outcome.run.path)

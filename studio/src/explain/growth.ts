@@ -54,7 +54,7 @@ export const GROWTH: Concept[] = [
       row('score', '(', 'large', ')', '>', 'chance'),
     ),
     symbols: 'Score: the share of questions answered rightly. Chance: what blind guessing gets. Both come with an error; a difference must be larger than that.',
-    code: ['watch/prompts.py:induction_scores', 'evaluate/ladder.py:Ladder.passed'],
+    code: ['watch/prompts.py:induction_scores', 'run/ladder.py:Ladder.passed'],
   },
   {
     title: 'A cliff or a slope?',

@@ -104,6 +104,6 @@ export const LIVE: Concept[] = [
       row('+', 'γ', '(', 'h', ')', 'P', '(', 'w', '|', 'shorter', ')'),
     ),
     symbols: 'w: the next byte. h: those before it. c: how often seen. d: a small discount. γ: what the discounts leave for the shorter row.',
-    code: ['evaluate/ladder.py:build_ladder', 'evaluate/ladder.py:Ladder.passed', 'evaluate/ngram.py:Smoothed.interpolate'],
+    code: ['evaluate/ladder.py:build_ladder', 'run/ladder.py:Ladder.passed', 'evaluate/ngram.py:Smoothed.interpolate'],
   },
 ];

@@ -119,4 +119,8 @@ def rope_from_hf(
     theta = parameters.get("rope_theta", values.get(theta_key, 10_000.0))
     if not is_number(theta):
         raise InputError(f"rope_theta in config.json must be a number, not {shown(theta)}")
-    return float(theta), RopeScaling.from_hf({**older, **parameters}, values)
+    # A file of transformers 5 may hold both entries, and an older program may have changed only one.
+    scalings = {RopeScaling.from_hf(entry, values) for entry in (parameters, older)} - {None}
+    if len(scalings) > 1:
+        raise InputError("rope_parameters and rope_scaling in config.json contradict each other: remove one")
+    return float(theta), next(iter(scalings), None)
