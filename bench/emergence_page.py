@@ -22,6 +22,7 @@ from rich.console import Console
 from etude.evaluate.records import read_records
 from etude.files import read_object
 from etude.run.history import RunHistory
+from etude.run.record import RunRecord
 from etude.workflow.emergence import emergence
 from etude.workflow.emergence_study import Ability, Study, law_of
 from etude.workflow.emergence_words import interval_of, law_lines, score_of
@@ -51,7 +52,7 @@ def main() -> None:
 
 
 def told(plan: SweepPlan, study: Study, typed: str, whole: bool) -> list[str]:
-    histories = [RunHistory.load(plan.folder / member.name) for member in plan.members]
+    histories = [RunRecord.open(plan.folder / member.name).history for member in plan.members]
     seconds = sum(history.steps[-1].wall_time for history in histories)
     sizes = ", ".join(f"{size:,}" for size in plan.sizes)
     seeds = len({member.seed for member in plan.members})

@@ -293,11 +293,11 @@ def _overlaps(folders: list[Path]) -> list[tuple[str, str]]:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.text import Text
 
-    from etude.run.history import RunHistory
+    from etude.run.record import RunRecord
     from etude.workflow.plot import THEMES, _figure
 
     with rc_context({"text.parse_math": False}):
-        figure = _figure([RunHistory.load(folder) for folder in folders], THEMES["light"])
+        figure = _figure([RunRecord.open(folder).history for folder in folders], THEMES["light"])
         canvas = FigureCanvasAgg(figure)
         canvas.draw()
         renderer = canvas.get_renderer()
