@@ -134,7 +134,7 @@ def test_every_step_is_replayed_with_proof_and_opened(whole: RunFolder) -> None:
     for step in (2, 20):
         opened = open_step(machine, step)
         assert opened.proof.holds
-        assert opened.loss == machine.recorded.losses[step]
+        assert opened.loss == machine.recorded.loss_at(step)
         found = reconcile(opened)
         assert found.holds, str(found)
         assert found.largest < 0.01

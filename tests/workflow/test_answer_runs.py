@@ -84,7 +84,7 @@ def test_every_step_is_replayed_and_explains_itself(settings: Settings, kind: st
     for step in (1, 3, 20):
         opened = open_step(machine, step)
         assert opened.proof.holds
-        assert opened.loss == machine.recorded.losses[step]
+        assert opened.loss == machine.recorded.loss_at(step)
         found = reconcile(opened)
         assert found.holds, str(found)
         assert {check.name: check.difference for check in found.checks}["update applied again"] == 0
