@@ -234,8 +234,8 @@ def test_a_resumed_run_opens_its_data_by_fingerprint(text: Path, tmp_path: Path)
 def test_an_interrupted_preparation_leaves_nothing_half_made(
     tmp_path: Path, stage: str, error: type[BaseException], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("etude.data.corpus.split._TELL_BYTES", 1000)
-    monkeypatch.setattr("etude.data.corpus.corpus._TELL_BYTES", 1000)
+    monkeypatch.setattr("etude.data.corpus.split._REPORT_BYTES", 1000)
+    monkeypatch.setattr("etude.data.corpus.corpus._REPORT_BYTES", 1000)
     write_documents(tmp_path / "text", 80)
     cache = tmp_path / "cache"
 

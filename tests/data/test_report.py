@@ -60,7 +60,7 @@ def test_the_line_is_there_when_nothing_was_skipped(tmp_path: Path) -> None:
     said = prepared(tmp_path / "text", tmp_path / "cache").report.summary()
     assert "from 30 files; skipped: nothing; dropped: nothing; near copies: none" in said
     said = prepared(tmp_path / "text", tmp_path / "cache", deduplicate="exact").report.summary()
-    assert "near copies: not searched" in said
+    assert "near copies: not searched for" in said
 
 
 def settings_for(folder: Path, *overrides: str) -> Settings:

@@ -115,7 +115,7 @@ def test_single_bytes_of_windows_in_utf_8_text(tmp_path: Path) -> None:
     path.write_bytes(RUSSIAN.encode() + "it’s\n".encode("cp1252") + "日".encode()[:2])
     found, log = read(path)
     assert found == RUSSIAN + "it’s\n\ufffd"
-    assert "UTF-8 but for 3 bytes" in log.notes()[0]
+    assert "UTF-8 except for 3 bytes" in log.notes()[0]
 
 
 def test_a_nul_byte_does_not_make_a_text_binary(tmp_path: Path) -> None:

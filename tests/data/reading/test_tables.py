@@ -62,7 +62,7 @@ def test_settings_override_the_layout(tmp_path: Path) -> None:
 def test_a_quotation_mark_that_never_closes_swallows_no_row(tmp_path: Path) -> None:
     texts, log = read(tmp_path, 'id,text\n1,"9 inches\n2,"a, b"\n3,"c ""d"""\n4,"the last\n')
     assert texts == ['"9 inches', "a, b", 'c "d"', '"the last']
-    assert log.notes() == ["a.csv: rows read as they stand, since a quotation mark does not close: 2"]
+    assert log.notes() == ["a.csv: rows read without quoting, since a quotation mark does not close: 2"]
 
 
 def test_quotation_marks_of_other_programs(tmp_path: Path) -> None:
@@ -75,7 +75,7 @@ def test_two_strays_that_look_like_one_cell_are_counted(tmp_path: Path) -> None:
     content = 'id,text\n1,"six\n2,two\n3,three"\n4,four\n'
     texts, log = read(tmp_path, content)
     assert texts == ["six\n2,two\n3,three", "four"]  # a cell of three lines is no error
-    assert log.notes() == ["a.csv: quoted cells of which every line looks like a row (check their quotes): 1"]
+    assert log.notes() == ["a.csv: quoted cells in which every line looks like a row (check their quotes): 1"]
 
 
 def test_text_with_unquoted_delimiters_is_kept_or_counted(tmp_path: Path) -> None:

@@ -68,7 +68,7 @@ def _people(question: str, seed: int, max_items: int) -> Probe:
         if len(chosen) < _PEOPLE_COMPARED:
             break
         waiting = [person for person in waiting if person not in chosen.values()]
-        problems = [people.asked(question, person) for person in chosen.values()]
+        problems = [people.question_about(question, person) for person in chosen.values()]
         made = block([(problem.text, problem.answer) for problem in problems], "")
         items += [
             Item(item.candidates, item.right, person.name)
