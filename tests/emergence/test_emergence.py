@@ -204,7 +204,7 @@ def test_other_items_are_not_compared(tmp_path: Path) -> None:
         study = load_study([*first, *made])
         same = number == 0
         assert {a.title for a in study.abilities} == ({"parity", "tense"} if same else {"parity"})
-        assert any("asked different items" in note for note in study.notes) is not same
+        assert any("answered different items" in note for note in study.notes) is not same
         if not same:
             with pytest.raises(InputError, match="nothing to compare"):
                 load_study([*make_runs(tmp_path / "b", {name: Truth.NOISE}, num_seeds=1), *made])
@@ -230,12 +230,12 @@ def test_changes_are_told_on_the_axis_that_is_asked(runs: list[Path]) -> None:
 def test_the_law_foretells_the_largest(sizes: list[Path]) -> None:
     law = law_of(load_study(sizes))
     assert isinstance(law, LawOfStudy)
-    assert law.foretold is not None
+    assert law.predicted is not None
     assert law.largest == 12 * 128**2 * 4
-    assert np.mean(law.measured) == pytest.approx(law.foretold.value, rel=0.02)
+    assert np.mean(law.measured) == pytest.approx(law.predicted.value, rel=0.02)
     text, _ = judged(sizes, "parameters")
     assert "loss law: L(N)" in text
-    assert "foretold for 786 k" in text
+    assert "predicted for 786 k" in text
 
 
 def test_what_is_asked_wrongly(runs: list[Path], tmp_path: Path) -> None:
@@ -394,7 +394,7 @@ def test_a_network_that_was_trained(tmp_path: Path) -> None:
     told = CliRunner().invoke(app, [str(run), "--report", str(tmp_path / "out")])
     assert told.exit_code == 0, told.output
     assert "one seed" in told.output
-    assert "not asked" in told.output
+    assert "not measured" in told.output
     assert (tmp_path / "out" / "index.html").is_file()
     study = load_study([run])
     curve = study.abilities[0].curves[0]

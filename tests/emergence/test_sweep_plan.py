@@ -63,7 +63,7 @@ def test_a_damaged_plan_is_refused(tmp_path: Path, change: dict[str, object]) ->
     file.write_text(json.dumps({**json.loads(file.read_text()), **change}))
     with pytest.raises(InputError, match=r"damaged|schema"):
         SweepPlan.load(tmp_path / "sweep")
-    with pytest.raises(InputError, match="is no sweep"):
+    with pytest.raises(InputError, match="is not a sweep"):
         SweepPlan.load(tmp_path)
 
 

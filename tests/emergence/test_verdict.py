@@ -252,7 +252,7 @@ def test_seeds_are_mixed_where_some_have_it_and_some_not(
 def test_every_word_has_its_rule() -> None:
     rules = " ".join(RULES).lower()
     said = ("emerged", "grew smoothly", "the sharpness is the metric's", "mixed over seeds", "not there yet")
-    more = (Word.ONLY_ANSWERS, "how it came is undecided", Word.FROM_THE_START)
+    more = (Word.ONLY_ANSWERS, "how it developed is undecided", Word.FROM_THE_START)
     for words in (*said, *more):
         assert f"'{words}'" in rules
         assert any(words in word for word in Word)

@@ -175,7 +175,7 @@ def test_files_that_are_none(tmp_path: Path, line: dict[str, Any]) -> None:
         read_records(tmp_path)
     file.unlink()
     file.write_bytes(b"\x00\xff no record")
-    assert read_records(tmp_path, none_will_do=True).records == ()
+    assert read_records(tmp_path, allow_none=True).records == ()
     file.write_text(json.dumps({**line, "schema": 2}) + "\n")
     with pytest.raises(InputError, match="update it"):
         read_records(tmp_path)

@@ -14,7 +14,7 @@ from etude.data.tasks.problem import is_held_out
 from etude.data.tasks.search import held_out_in
 from etude.data.tasks.strings import LONGEST_COPY
 from etude.data.tasks.sums import sum_held_out
-from etude.evaluate.contamination import asked_text, search_training
+from etude.evaluate.contamination import question_text, search_training
 from etude.evaluate.items import Probe, frozen
 from etude.evaluate.task_probes import task_probes
 from solver import solved
@@ -55,7 +55,7 @@ def test_sums_and_people_are_right() -> None:
 @pytest.mark.parametrize("probe", PROBES, ids=title)
 def test_every_item_is_held_out(probe: Probe) -> None:
     for item in probe.items:
-        keys = held_out_in(asked_text(item))
+        keys = held_out_in(question_text(item))
         assert len(keys) == 1  # what else the text shows, such as the examples of a cipher, is taught
         (key,) = keys
         assert sum_held_out(*key[1:]) if key[0] == "add" else is_held_out(key)  # type: ignore[arg-type]
@@ -96,7 +96,7 @@ def test_blocks_are_balanced_and_end_alike(probe: Probe) -> None:
 
 def test_no_item_comes_twice() -> None:
     for probe in task_probes(0, 256):
-        texts = [asked_text(item) for item in probe.items]
+        texts = [question_text(item) for item in probe.items]
         if probe.name not in {"two-digit addition", "few-shot cipher"}:  # one of a fixed list of problems
             assert len(set(texts)) == len(texts), probe.title
 

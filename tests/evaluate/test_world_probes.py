@@ -15,7 +15,7 @@ from etude.data.primer.exercises import _VERBS
 from etude.data.primer.generator import generate
 from etude.data.primer.holdout import is_held_out
 from etude.data.primer.lexicon import BOYS, GIRLS, NAMES, NUMBER_OF_WORD, OBJECT_FORMS, PLACE_NOUNS, PLACES
-from etude.evaluate.contamination import asked_text, search_training
+from etude.evaluate.contamination import question_text, search_training
 from etude.evaluate.items import Item, Probe, choice, frozen
 from etude.evaluate.world_probes import world_probes
 from etude.evaluate.world_probes.combinations import held_out_in
@@ -163,7 +163,7 @@ def test_tenses_are_those_of_the_stories() -> None:
 @pytest.mark.parametrize("probe", [probe for probe in PROBES if probe.name != "who is where"], ids=title)
 def test_every_item_asks_for_a_combination_that_is_held_out(probe: Probe) -> None:
     for item in probe.items:
-        found = held_out_in(asked_text(item))
+        found = held_out_in(question_text(item))
         assert found
         for kind, *what in found:
             assert kind in {"tense", "beside"} or is_held_out(str(kind), *what)

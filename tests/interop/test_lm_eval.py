@@ -398,7 +398,7 @@ def test_items_with_words_that_training_had_not_are_left_out(folders: Path, tmp_
     assert (none.items, none.left_out, none.figures, none.choices) == (0, 1, {}, None)
     (few, _) = public_suite(folders / "model", tasks, local=rows, training_text=text, limit=2)
     assert (few.items, few.left_out) == (2, len(pairs) - len(kept))
-    with pytest.raises(InputError, match="has a word that the training text has not"):
+    with pytest.raises(InputError, match="has a word that the training text lacks"):
         public_suite(folders / "model", tasks[1:], local=rows, training_text=text)
 
 

@@ -121,7 +121,7 @@ def test_a_stretch_too_long_for_memory_is_cut_and_reported(
     monkeypatch.setattr(shards, "LONGEST_STRETCH", 30_000)
     data = prepared(tmp_path / "a.txt", tmp_path / "cache", split="tail")
     assert data.tokenizer.decode(data.train.window(1, data.train.num_tokens - 1).tolist()) == text[:28_500]
-    assert any("no place to cut" in note for note in data.report.notes)
+    assert any("without a place to cut" in note for note in data.report.notes)
 
 
 def test_a_large_vocabulary_takes_four_bytes_a_token() -> None:
