@@ -14,7 +14,7 @@ import re
 import shutil
 import tempfile
 import unicodedata
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from etude.data.corpus.corpus import Corpus, Part, build_corpus
 from etude.data.corpus.cuts import pieces
 from etude.data.files import damaged_file, describe_files, key_of, locked
 from etude.data.reading.options import ReadingOptions
-from etude.data.reading.sources import open_sources
+from etude.data.reading.sources import Source, open_sources
 from etude.data.report import DataReport
 from etude.data.tokens import vocabulary
 from etude.data.tokens.parts import TokenPart
@@ -91,21 +91,14 @@ def prepare(
     if getattr(multiprocessing.current_process(), "_inheriting", False):
         # A worker that runs its parent's script again would wait for a lock that its parent holds.
         raise EtudeError("a script that prepares text needs `if __name__ == '__main__':` around its calls")
-    report_progress = progress or _silent
+    report = progress or _silent
     vocabulary.check_kind(tokenizer.kind)
     spool = Path(tempfile.mkdtemp(prefix="etude-"))
     try:
         budget = None if data.max_bytes == "auto" else data.max_bytes
         options = ReadingOptions.of(data)
         sources = open_sources(data.sources, options=options, max_bytes=budget, seed=seed, spool=spool)
-        corpus_key = key_of(
-            {
-                "schema": SCHEMA,
-                "sources": [source.identity() for source in sources],
-                "settings": data.model_dump(mode="json", exclude=_NOT_TEXT),
-                "unicode": unicodedata.unidata_version,
-            }
-        )
+        corpus_key = _corpus_key(data, sources)
         identity = _tokenizer_identity(tokenizer, family_pattern)
         fingerprint = key_of({"schema": SCHEMA, "corpus": corpus_key, "tokenizer": identity})
         with locked(cache, corpus_key):
@@ -118,23 +111,26 @@ def prepare(
             folder = cache / "corpus" / corpus_key
             if _damage(folder, "corpus.json") != "":
                 with staged_folder(folder) as staging:
-                    build_corpus(staging, sources, data, report_progress)
+                    build_corpus(staging, sources, data, report)
             with staged_folder(cache / "tokens" / fingerprint) as staging:
-                _encode(
-                    staging,
-                    Corpus(folder),
-                    corpus_key,
-                    data,
-                    tokenizer,
-                    family_pattern,
-                    notes,
-                    report_progress,
-                )
+                _encode(staging, Corpus(folder), corpus_key, data, tokenizer, family_pattern, notes, report)
             prepared = _open(cache, fingerprint, check=False)
             assert isinstance(prepared, PreparedData)
             return prepared
     finally:
         shutil.rmtree(spool, ignore_errors=True)
+
+
+def _corpus_key(data: DataSettings, sources: Sequence[Source]) -> str:
+    """Return the hash of everything that shapes the cleaned text and its split."""
+    return key_of(
+        {
+            "schema": SCHEMA,
+            "sources": [source.identity() for source in sources],
+            "settings": data.model_dump(mode="json", exclude=_NOT_TEXT),
+            "unicode": unicodedata.unidata_version,
+        }
+    )
 
 
 def open_prepared(cache: Path, fingerprint: str) -> PreparedData | None:

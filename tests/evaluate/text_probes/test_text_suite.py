@@ -368,7 +368,7 @@ def test_items_fit_a_small_context(texts: list[str]) -> None:
 
 
 def test_too_little_text_is_said_in_one_line(texts: list[str]) -> None:
-    with pytest.raises(InputError, match=r"has 5 characters, and probes need 2,000: use more text"):
+    with pytest.raises(InputError, match=r"has 5 characters, but probes need 2,000: use more text"):
         text_probes(lambda: texts, ["short"])
     with pytest.raises(InputError, match="training text is empty"):
         text_probes(lambda: [], texts[350:])
