@@ -1,4 +1,4 @@
-"""The text of the grokking study: every sum once, right, and split so that no shown text is held out."""
+"""The text of the grokking study: every equation once, correct, and split so that no shown text is held out."""
 
 from __future__ import annotations
 

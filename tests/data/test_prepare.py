@@ -1,4 +1,4 @@
-"""The cache: reused when nothing changed, never when something did, never half-made."""
+"""The cache: reused when nothing changed, never when something did, never incomplete."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def test_a_setting_that_leaves_the_text_alone_reuses_it(
 
 
 def test_what_was_assumed_and_removed_is_in_the_report(tmp_path: Path) -> None:
-    """And in the record of the cache, so that it is said whenever the text is used."""
+    """The note is also in the record of the cache, so that it is shown whenever the text is used."""
     folder = tmp_path / "text"
     folder.mkdir()
     words = [f"le gar\xe7on num\xe9ro {n} \x93est\x94 l\xe0, d\xe9j\xe0.\n" for n in range(300)]

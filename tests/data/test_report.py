@@ -1,4 +1,4 @@
-"""What is said of a text: nothing is skipped or dropped without a word, and every reason is true."""
+"""The report of a text: everything skipped or dropped is listed, with the true reason."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def write_rows(path: Path, texts: list[str]) -> None:
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Twelve usable files, three binary ones, one of an unknown kind; rows of which four are no use."""
+    """Write twelve usable files, three binary ones, one of an unknown kind; four of the rows cannot be used."""
     monkeypatch.setenv("ETUDE_CACHE", str(tmp_path / "cache"))
     write_documents(tmp_path / "text", 12)
     for number in range(3):
@@ -79,7 +79,7 @@ def test_a_run_prints_the_line_and_keeps_the_report(folder: Path) -> None:
     command = f"etude data report {folder} --set data.min_chars=2 --set tokenizer.vocab_size=300"
     assert any(line.endswith(command) for line in said), said
     assert manifest(plan)["data_report"] == report.as_json()
-    # The command that was printed finds the very text that the run reads.
+    # The printed command finds exactly the text that the run reads.
     words = command.split()[5::2]
     again = load_settings(None, words, {"data.sources": (str(folder),)})
     made = sorted((cache_folder() / "tokens").iterdir())

@@ -1,4 +1,4 @@
-"""Runs with made-up scores of known truth: families, verdicts, the table, the page; and what a stranger writes."""
+"""Runs with made-up scores of known truth: families, verdicts, table, page; and untrusted records."""
 
 from __future__ import annotations
 
@@ -50,12 +50,12 @@ def level(credits: Sequence[float], margins: Sequence[float]) -> Measured:
 AT_CHANCE = level([1.0, 0.0] * 50, [0.1, -0.1] * 50)
 
 
-def result(asked: Probe, curve: Curve, at: int) -> ProbeResult:
+def result(of_probe: Probe, curve: Curve, at: int) -> ProbeResult:
     exact = None
     if curve.exact is not None and curve.independence is not None:
         exact = Exact(curve.exact[at], curve.exact[at], curve.independence[at], mean([1.0, 1.1]))
     model = Measured(curve.accuracy[at], curve.margin[at], 0.3, exact, 0)
-    return ProbeResult(asked, model, AT_CHANCE, AT_CHANCE)
+    return ProbeResult(of_probe, model, AT_CHANCE, AT_CHANCE)
 
 
 def make_runs(
@@ -67,7 +67,7 @@ def make_runs(
     number: int = 0,
     title: str = "run",
 ) -> list[Path]:
-    """Run folders with run.toml and probes.jsonl, and nothing else."""
+    """Write run folders with run.toml and probes.jsonl, and nothing else."""
     runs = []
     studies = {
         name: study(truth, np.random.default_rng([7, at]), num_seeds=num_seeds)
@@ -120,7 +120,7 @@ EXPECTED = {
 
 
 def judged(runs: Sequence[Path], *arguments: object) -> tuple[str, str]:
-    """What the command prints, on a wide terminal, and its table alone."""
+    """Return what the command prints on a wide terminal, and its table alone."""
     out = io.StringIO()
     emergence(list(runs), *arguments, console=Console(file=out, width=200))  # type: ignore[arg-type]
     text = out.getvalue()
@@ -252,7 +252,7 @@ def test_what_is_asked_wrongly(runs: list[Path], tmp_path: Path) -> None:
     out = io.StringIO()
     with pytest.raises(InputError, match="is a file"):
         emergence(runs, "steps", tmp_path / "file", console=Console(file=out))
-    assert not out.getvalue()  # before anything is told
+    assert not out.getvalue()  # nothing is printed before the check
     (runs[0] / "run.toml").rename(tmp_path / "run.toml")
     try:
         with pytest.raises(InputError, match="etude eval"):
@@ -262,7 +262,7 @@ def test_what_is_asked_wrongly(runs: list[Path], tmp_path: Path) -> None:
 
 
 class Page(HTMLParser):
-    """Tags, what they open and close, and the addresses they name."""
+    """Collect tags, their nesting, and the addresses they link to."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -328,8 +328,8 @@ def test_tables_for_other_programs(report: Path, runs: list[Path]) -> None:
     first = study.abilities[0].series[0][0]
     assert float(rows[0]["margin"]) == first.model.margin.value
     assert rows[0]["items"] == first.items
-    told = json.loads((report / "verdicts.json").read_text())
-    assert {one["ability"]: one["verdict"] for one in told["abilities"]} == {
+    verdicts = json.loads((report / "verdicts.json").read_text())
+    assert {one["ability"]: one["verdict"] for one in verdicts["abilities"]} == {
         name: word.value for name, word in EXPECTED.items()
     }
 
@@ -369,32 +369,32 @@ def test_one_point_is_a_page_too(tmp_path: Path) -> None:
 
 
 def test_a_network_that_was_trained(tmp_path: Path) -> None:
-    """What a small network really scored while it learned, through the command line's own function."""
+    """The scores of a small network during training, through the command line's own function."""
     texts = ["The sun is warm", "The sky is red"]
     tokenizer = train_bpe(texts * 4, 270, "llama3")
     model = make_network(make_config("llama", vocab_size=tokenizer.vocab_size), 1)
     ids = torch.tensor([[id for text in texts for id in (tokenizer.eos_id, *tokenizer.encode(text))]])
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
     items = (choice("The sun is ", "warm", "zqxj"), choice("The sky is ", "red", "wvk"))
-    asked = Probe("words", "", "Which of two is a word?", items, per_token=True)
+    of_probe = Probe("words", "", "Which of two is a word?", items, per_token=True)
     run = tmp_path / "learned"
     run.mkdir()
     (run / "run.toml").write_text(to_toml(load_settings(values={"run.name": "learned"})))
     for step in range(33):
         if step & (step - 1) == 0:  # 0 and the powers of two
-            found = measure(asked, ModelAnswerer(model, tokenizer).answer(items))
+            found = measure(of_probe, ModelAnswerer(model, tokenizer).answer(items))
             where = Where(1337, step, step * 60, 1e6 * step, 30_000, None, "own 1")
-            write_records(run, [ProbeResult(asked, found, None, None)], where)
+            write_records(run, [ProbeResult(of_probe, found, None, None)], where)
         logits = model(ids[:, :-1]).flatten(0, 1)
         optimizer.zero_grad()
         torch.nn.functional.cross_entropy(logits, ids[0, 1:]).backward()
         optimizer.step()
     app = typer.Typer()
     app.command()(command)
-    told = CliRunner().invoke(app, [str(run), "--report", str(tmp_path / "out")])
-    assert told.exit_code == 0, told.output
-    assert "one seed" in told.output
-    assert "not measured" in told.output
+    outcome = CliRunner().invoke(app, [str(run), "--report", str(tmp_path / "out")])
+    assert outcome.exit_code == 0, outcome.output
+    assert "one seed" in outcome.output
+    assert "not measured" in outcome.output
     assert (tmp_path / "out" / "index.html").is_file()
     study = load_study([run])
     curve = study.abilities[0].curves[0]

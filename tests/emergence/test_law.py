@@ -1,4 +1,4 @@
-"""The loss law on runs whose law is known: recovered, robust, and no surer than it may be."""
+"""The loss law on runs with a known law: recovered, robust, and no more certain than justified."""
 
 from __future__ import annotations
 
@@ -80,13 +80,13 @@ def test_tokens_enter_where_they_vary() -> None:
 
 
 def test_the_interval_holds_a_new_run_of_a_larger_size() -> None:
-    """95 % of them, within the error of 40; and it is not simply boundless."""
+    """The interval covers 95 %, within the error of 40 studies, and is not simply unbounded."""
     generator = np.random.default_rng(4)
     held, widths = 0, []
     for number in range(40):
-        told = fit_law(runs(4, 3, 0.005, number), draws=100).predict(3.2e6)
-        held += told.interval.holds(truth(3.2e6) * math.exp(generator.normal(0, 0.005)))
-        widths.append((told.interval.high - told.interval.low) / told.value)
+        prediction = fit_law(runs(4, 3, 0.005, number), draws=100).predict(3.2e6)
+        held += prediction.interval.holds(truth(3.2e6) * math.exp(generator.normal(0, 0.005)))
+        widths.append((prediction.interval.high - prediction.interval.low) / prediction.value)
     assert held >= 35
     assert np.median(widths) < 0.12
 

@@ -1,4 +1,4 @@
-"""BLiMP's pairs: read, filtered and scored, on sentences of our own in its format; and on the real ones if there."""
+"""BLiMP's pairs: read, filtered and scored, on our own sentences in its format, and on the real ones if available."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A training text that contains what is asked is told so; one that does not is left alone; mirrors stay balanced."""
+"""A training text that contains a question is detected; one that does not is left alone; mirrors stay balanced."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_clean_training_leaves_every_item() -> None:
 
 
 def test_a_combination_in_other_words_is_found() -> None:
-    """Held out is what is asked, however it is said."""
+    """A combination is held out whatever its wording."""
     by_title = {probe.title: probe for probe in WORLD + TASKS}
     has = by_title["who has what, 1 move"]
     words = question_text(has.items[0]).rstrip("?").split()

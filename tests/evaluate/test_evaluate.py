@@ -1,4 +1,4 @@
-"""etude eval on a real small run: what it writes down is what the probes say, once for each checkpoint."""
+"""etude eval on a real small run: its records hold the probes' scores, once for each checkpoint."""
 
 from __future__ import annotations
 
@@ -37,17 +37,17 @@ def cache(run: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ETUDE_CACHE", str(run.cache))
 
 
-def said(asked: EvaluationRequest) -> str:
+def said(request: EvaluationRequest) -> str:
     out = io.StringIO()
-    evaluate(asked, Console(file=out, width=120))
+    evaluate(request, Console(file=out, width=120))
     return out.getvalue()
 
 
 def test_every_checkpoint_is_asked_once(run: Watched) -> None:
-    told = said(EvaluationRequest(run.path, ("world",), every_checkpoint=True, num_items=ITEMS))
-    assert "who has what" in told
-    asked = len({record.title for record in read_records(run.path).records})
-    assert f"were all {asked} at chance, {0.025 * asked:.1f} of them would be above it by luck" in told
+    output = said(EvaluationRequest(run.path, ("world",), every_checkpoint=True, num_items=ITEMS))
+    assert "who has what" in output
+    count = len({record.title for record in read_records(run.path).records})
+    assert f"if all {count} were at chance, {0.025 * count:.1f} of them would be above it by luck" in output
     lines = (run.path / FILE).read_text().splitlines()
     found = read_records(run.path)
     assert found.damaged == 0
@@ -60,7 +60,7 @@ def test_every_checkpoint_is_asked_once(run: Watched) -> None:
     assert again[: len(lines)] == lines
     assert len(again) - len(lines) == len(lines) / len(
         checkpoints
-    )  # the newest alone is asked anew, to be shown
+    )  # only the newest is evaluated again, to be shown
     assert not (run.path / "derived" / "evaluation").exists()
 
 
@@ -128,7 +128,7 @@ def test_a_model_folder_has_no_text_of_its_own(
 
 
 def test_any_text_can_be_measured(run: Watched, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Of a run and of its bare model folder alike; the figures are those of the engine asked directly."""
+    """For a run and for its bare model folder; the figures are those of the engine called directly."""
     texts = ["The fox ran home. She was glad.", "A miller sang to the otter."]
     file = tmp_path / "other.jsonl"
     file.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
@@ -162,16 +162,16 @@ def test_only_a_run_knows_the_words_of_its_text(run: Watched, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize(
-    ("asked", "words"),
+    ("options", "words"),
     [
         ({"suites": ("words",)}, "--suite takes text, world, tasks"),
         ({"suites": ("modular",)}, "suite modular is for runs of builtin:modular"),
         ({"expect": "0123", "suites": ("world",), "num_items": ITEMS}, "fixed before training"),
     ],
 )
-def test_a_mistake_is_one_line(run: Watched, asked: dict[str, object], words: str) -> None:
+def test_a_mistake_is_one_line(run: Watched, options: dict[str, object], words: str) -> None:
     with pytest.raises(InputError, match=words):
-        said(EvaluationRequest(run.path, **asked))  # type: ignore[arg-type]
+        said(EvaluationRequest(run.path, **options))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -213,16 +213,16 @@ def test_a_run_without_checkpoints_is_told_why(run: Watched, tmp_path: Path, sta
 
 @pytest.fixture
 def short(run: Watched, monkeypatch: pytest.MonkeyPatch) -> Watched:
-    """The run as if its held-out text were too short for probes."""
+    """Make the run's held-out text seem too short for probes."""
     monkeypatch.setattr("etude.evaluate.text_probes.suite.FEWEST_CHARS", 10**9)
     return run
 
 
 def test_a_short_text_is_measured_without_probes(short: Watched, capsys: pytest.CaptureFixture[str]) -> None:
-    told = said(EvaluationRequest(short.path))
-    assert "bits per byte" in told
-    assert "skipped: the suite text: the held-out text has" in told
-    assert "ability" not in told
+    output = said(EvaluationRequest(short.path))
+    assert "bits per byte" in output
+    assert "skipped: the suite text: the held-out text has" in output
+    assert "ability" not in output
     said(EvaluationRequest(short.path, as_json=True))
     content = json.loads(capsys.readouterr().out)
     assert content["text"]["bits_per_byte"]["value"] > 0

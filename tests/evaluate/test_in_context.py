@@ -10,7 +10,7 @@ from etude.evaluate.in_context import in_context
 
 
 def windows(slope: float, count: int = 60, seed: int = 0) -> np.ndarray:
-    """Losses that fall by `slope` for each doubling of the position, in windows of different difficulty."""
+    """Make losses that fall by `slope` for each doubling of the position, in windows of different difficulty."""
     generator = np.random.default_rng(seed)
     positions = np.arange(200)
     noise = generator.normal(size=(count, 200)) + generator.normal(size=(count, 1))
@@ -22,7 +22,7 @@ def test_a_planted_slope_is_found() -> None:
     assert (found.early, found.late) == ((20, 40), (180, 200))
     true = -0.2 * (np.log2(np.arange(181, 201)).mean() - np.log2(np.arange(21, 41)).mean())
     assert found.gain.interval.holds(true)
-    assert found.gain.standard_error < 0.1  # the difficulty of a window drops out
+    assert found.gain.standard_error < 0.1  # the difficulty of a window cancels
     assert found.learns
     assert found.spans[0].start == 0
     assert [a.end for a in found.spans[:-1]] == [b.start for b in found.spans[1:]]

@@ -1,4 +1,4 @@
-"""The ladder: bits per byte, sampling under the caps, and what it means to have passed a rung."""
+"""The ladder: bits per byte, sampling under the caps, and what passing a rung means."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""probes.jsonl: what a network scored is read back as it was written, and what a stranger wrote is not believed."""
+"""probes.jsonl: a network's scores are read back as written, and untrusted records are checked."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ WHERE = Where(3, 16, 4096, 1.5e9, 12345, 2.5, "own 1", "abc123")
 
 
 def results() -> list[ProbeResult]:
-    """Of a small network, counts of the text, and other random weights; one probe with open answers, one item alone."""
+    """Measure a small network, counts of the text, and other random weights, on probes of different kinds."""
     tokenizer = train_bpe([TEXT * 4], 280, "llama3")
     config = make_config("llama", vocab_size=tokenizer.vocab_size, max_position_embeddings=64)
     answerers = (

@@ -1,4 +1,4 @@
-"""Names of tasks and files for them, on a small index like the library's; and what is said where the library lacks."""
+"""Names of tasks and files for them, on a small index like the library's, and the errors without the library."""
 
 from __future__ import annotations
 

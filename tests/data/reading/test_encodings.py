@@ -1,4 +1,4 @@
-"""Which encoding a file is read in: known text in each of them, and what is said of every assumption."""
+"""The encoding in which a file is read: known text in each encoding, and the note for every assumption."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def test_a_request_that_does_not_fit_is_a_reason(tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
     path.write_bytes(b"good line\n" * 300_000 + b"\xff")
     found, log = read(path, "utf-8")
-    assert found == ""  # a file that is bad near its end is not half-used
+    assert found == ""  # a file that is bad near its end is not read in part
     assert log.examples == {
         "not UTF-8": ["a.txt: bad byte near offset 3,000,000; it is requested by data.encoding"]
     }
@@ -110,7 +110,7 @@ def test_every_row_of_a_file_has_its_encoding(tmp_path: Path) -> None:
 
 
 def test_single_bytes_of_windows_in_utf_8_text(tmp_path: Path) -> None:
-    """As `cat new.txt old.txt` leaves it; a last character that is cut off is U+FFFD."""
+    """The result of `cat new.txt old.txt`; a last character that is cut off becomes U+FFFD."""
     path = tmp_path / "a.txt"
     path.write_bytes(RUSSIAN.encode() + "it’s\n".encode("cp1252") + "日".encode()[:2])
     found, log = read(path)
@@ -121,7 +121,7 @@ def test_single_bytes_of_windows_in_utf_8_text(tmp_path: Path) -> None:
 def test_a_nul_byte_does_not_make_a_text_binary(tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
     path.write_bytes(b"one line\0of text\n")
-    assert read(path)[0] == "one line\0of text\n"  # cleaning removes it and counts it
+    assert read(path)[0] == "one line\0of text\n"  # cleaning will remove the NUL and count it
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -138,7 +138,7 @@ def test_random_bytes_are_no_text_in_any_encoding(seed: int) -> None:
     [("iso-8859-1", "cp1252"), ("koi8-r", "koi8-r"), ("x-sjis", "cp932"), ("utf-16", "cp1252")],
 )
 def test_a_page_is_read_as_the_web_reads_its_label(tmp_path: Path, label: str, codec: str) -> None:
-    """A page that says UTF-16 in ASCII letters cannot be that: it is as if it had said nothing."""
+    """A page that declares UTF-16 in ASCII letters cannot be UTF-16; the declaration is ignored."""
     text = {"koi8-r": RUSSIAN, "cp932": "すべての人間は自由である。\n"}.get(codec, QUOTES)
     page = f'<!-- <meta charset="cp866"> --><meta charset={label}><p>{text}</p>'
     (tmp_path / "a.html").write_bytes(page.encode(codec))

@@ -1,4 +1,4 @@
-"""Tables of text: delimiters, headers, stray quotation marks, and the settings that override what is detected."""
+"""Tables of text: delimiters, headers, stray quotation marks, and the settings that override detection."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def test_quotation_marks_of_other_programs(tmp_path: Path) -> None:
 def test_two_strays_that_look_like_one_cell_are_counted(tmp_path: Path) -> None:
     content = 'id,text\n1,"six\n2,two\n3,three"\n4,four\n'
     texts, log = read(tmp_path, content)
-    assert texts == ["six\n2,two\n3,three", "four"]  # a cell of three lines is no error
+    assert texts == ["six\n2,two\n3,three", "four"]  # a cell of three lines is not an error
     assert log.notes() == ["a.csv: quoted cells in which every line looks like a row (check their quotes): 1"]
 
 
@@ -107,7 +107,7 @@ def test_a_first_line_of_excel_names_the_delimiter(tmp_path: Path, mark: str, mo
     assert texts == ["red, green; blue", "x, y"]
     assert not log.notes()
     found = read_file(tmp_path / "a.csv", "a.csv", ReadingOptions(csv_delimiter="comma"), SourceLog())
-    assert [piece.document.text for piece in found] != texts  # a setting is stronger
+    assert [piece.document.text for piece in found] != texts  # a setting overrides detection
 
 
 def test_rows_after_a_first_line_of_excel_keep_their_numbers(tmp_path: Path) -> None:
