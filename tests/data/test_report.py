@@ -55,7 +55,7 @@ def test_the_line_counts_everything_by_reason(folder: Path, tmp_path: Path) -> N
     assert kept + sum(one["documents"] for one in dropped) == report.facts["read"]["documents"]
 
 
-def test_the_line_is_there_when_nothing_was_skipped(tmp_path: Path) -> None:
+def test_the_line_is_printed_when_nothing_was_skipped(tmp_path: Path) -> None:
     write_documents(tmp_path / "text", 30)
     said = prepared(tmp_path / "text", tmp_path / "cache").report.summary()
     assert "from 30 files; skipped: nothing; dropped: nothing; near copies: none" in said

@@ -210,7 +210,7 @@ def test_other_items_are_not_compared(tmp_path: Path) -> None:
                 load_study([*make_runs(tmp_path / "b", {name: Truth.NOISE}, num_seeds=1), *made])
 
 
-def test_changes_are_told_on_the_axis_that_is_asked(runs: list[Path]) -> None:
+def test_changes_are_shown_on_the_requested_axis(runs: list[Path]) -> None:
     study = load_study(runs)
     ability = next(ability for ability in study.abilities if ability.title == "induction")
     steps, tokens = (ability.changes(axis) for axis in (Axis.STEPS, Axis.TOKENS))
@@ -238,7 +238,7 @@ def test_the_law_foretells_the_largest(sizes: list[Path]) -> None:
     assert "predicted for 786 k" in text
 
 
-def test_what_is_asked_wrongly(runs: list[Path], tmp_path: Path) -> None:
+def test_wrong_requests_are_refused(runs: list[Path], tmp_path: Path) -> None:
     for against, match in (("epochs", "steps, tokens"), ("parameters", "several sizes")):
         with pytest.raises(InputError, match=match):
             judged(runs, against)
@@ -287,7 +287,7 @@ class Page(HTMLParser):
         self.texts.append(data)
 
 
-def test_the_page_stands_alone(report: Path) -> None:
+def test_the_page_is_self_contained(report: Path) -> None:
     page = Page((report / "index.html").read_text())
     assert not page.open
     assert "script" not in page.tags
@@ -334,7 +334,7 @@ def test_tables_for_other_programs(report: Path, runs: list[Path]) -> None:
     }
 
 
-def test_words_of_a_stranger_are_text(tmp_path: Path) -> None:
+def test_untrusted_words_are_text(tmp_path: Path) -> None:
     made = make_runs(tmp_path, {HOSTILE: Truth.NOISE, "=1+1": Truth.NOISE}, num_seeds=1)
     text, _ = judged(made, "steps", tmp_path / "out")
     assert "\x1b" not in text

@@ -207,7 +207,7 @@ def test_above_chance_is_no_smooth_rise(margins: list[float]) -> None:
     assert all(one.in_margin and not one.smooth for one in found.seeds)
 
 
-def test_between_smooth_and_sharp_nothing_is_said() -> None:
+def test_between_smooth_and_sharp_there_is_no_verdict() -> None:
     """A rise that is neither: in each seed, a change point is slightly better, or as good."""
     rises = [0.6 * logistic(T[:12], 4, factor) for factor in (2.6, 3.0, 3.4, 4.0, 5.0)]
     generator = np.random.default_rng(5)

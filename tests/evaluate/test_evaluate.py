@@ -43,7 +43,7 @@ def said(request: EvaluationRequest) -> str:
     return out.getvalue()
 
 
-def test_every_checkpoint_is_asked_once(run: Watched) -> None:
+def test_every_checkpoint_is_evaluated_once(run: Watched) -> None:
     output = said(EvaluationRequest(run.path, ("world",), every_checkpoint=True, num_items=ITEMS))
     assert "who has what" in output
     count = len({record.title for record in read_records(run.path).records})
@@ -177,7 +177,7 @@ def test_a_mistake_is_one_line(run: Watched, options: dict[str, object], words: 
 @pytest.mark.parametrize(
     "content", [b"", b"\x00\xff" * 100, b'{"schema": 0}\n'], ids=["empty", "noise", "older"]
 )
-def test_damaged_records_are_written_anew(run: Watched, content: bytes) -> None:
+def test_damaged_records_are_rewritten(run: Watched, content: bytes) -> None:
     file = run.path / FILE
     before = file.read_bytes() if file.exists() else None
     try:
@@ -202,7 +202,9 @@ def test_all_steps_are_those_of_a_run(run: Watched) -> None:
 @pytest.mark.parametrize(
     ("state", "words"), [("running", "wait for its first"), ("finished", "has finished.* restore its folder")]
 )
-def test_a_run_without_checkpoints_is_told_why(run: Watched, tmp_path: Path, state: str, words: str) -> None:
+def test_a_run_without_checkpoints_gets_the_reason(
+    run: Watched, tmp_path: Path, state: str, words: str
+) -> None:
     bare = tmp_path / "bare"
     shutil.copytree(run.path, bare, ignore=shutil.ignore_patterns("step-*"))
     status = bare / "status.json"

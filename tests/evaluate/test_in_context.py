@@ -41,7 +41,7 @@ def test_every_span_has_its_own_mean() -> None:
         assert span.loss.value == pytest.approx((span.start + span.end - 1) / 2)
 
 
-def test_windows_of_a_document_count_once_and_gaps_are_left_out() -> None:
+def test_windows_of_a_document_count_once_and_gaps_are_skipped() -> None:
     losses = windows(0.2, 10)
     doubled = in_context(losses.repeat(2, 0), [str(at // 2) for at in range(20)])
     alone = in_context(losses)
@@ -52,7 +52,7 @@ def test_windows_of_a_document_count_once_and_gaps_are_left_out() -> None:
     assert in_context(short).gain.value == pytest.approx(in_context(losses[1:]).gain.value)
 
 
-def test_too_little_is_said_in_one_line() -> None:
+def test_too_little_is_one_line() -> None:
     for losses in (np.zeros((1, 100)), np.zeros((5, 10))):
         with pytest.raises(InputError, match="two windows of 20 tokens"):
             in_context(losses)

@@ -251,7 +251,7 @@ class TestSeveralRuns:
 
 
 class TestMistakes:
-    def test_each_is_one_line_that_says_what_to_do(self, runs: list[Path], tmp_path: Path) -> None:
+    def test_each_error_is_one_line_with_advice(self, runs: list[Path], tmp_path: Path) -> None:
         with pytest.raises(InputError, match="name a run"):
             plot_runs([])
         with pytest.raises(InputError, match="lr-0\\.01"):

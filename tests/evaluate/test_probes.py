@@ -240,7 +240,7 @@ def test_labels(accuracy: float, counting: float | None, random: float | None, l
     assert result(accuracy, counting, random).label == label
 
 
-def test_what_is_asked_has_a_hash() -> None:
+def test_questions_have_a_hash() -> None:
     one = Probe("p", "", "?", ITEMS)
     assert one.hash == Probe("p", "", "asked otherwise", ITEMS).hash
     assert one.hash != Probe("p", "", "?", ITEMS[:2]).hash

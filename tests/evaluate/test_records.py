@@ -89,7 +89,7 @@ def test_counts_have_no_typed_answers_and_may_be_missing(scored: list[ProbeResul
     assert with_counts.counting.exact is None
 
 
-def test_the_later_of_two_stands_and_steps_are_in_order(scored: list[ProbeResult], tmp_path: Path) -> None:
+def test_the_later_of_two_counts_and_steps_are_in_order(scored: list[ProbeResult], tmp_path: Path) -> None:
     for step, loss in ((8, 2.0), (4, 3.0), (8, 2.25), (0, None)):
         write_records(tmp_path, scored[:1], Where(3, step, step, 1.0, 9, loss, "own"))
     found = read_records(tmp_path).records
@@ -120,7 +120,7 @@ BAD: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("name", BAD)
-def test_what_cannot_be_is_left_out(
+def test_impossible_records_are_skipped(
     name: str, line: dict[str, Any], scored: list[ProbeResult], tmp_path: Path
 ) -> None:
     (tmp_path / FILE).write_text(json.dumps({**line, name: BAD[name]}) + "\n")

@@ -98,7 +98,7 @@ def test_two_processes_give_what_one_gives(
     assert [score.cut for score in two] == [score.cut for score in direct]
 
 
-def test_threads_are_those_asked_for(folder: Path, tmp_path: Path) -> None:
+def test_threads_are_those_requested(folder: Path, tmp_path: Path) -> None:
     """Two programs that each use every core wait for one another: a sweep with one thread must use only one."""
     before = torch.get_num_threads()
     try:

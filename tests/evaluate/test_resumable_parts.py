@@ -38,7 +38,7 @@ def done(log: Path) -> list[int]:
 EXPECTED = [{"third": number / 3} for number in range(COUNT)]
 
 
-def test_what_is_there_is_not_done_again(tmp_path: Path) -> None:
+def test_finished_parts_are_not_computed_again(tmp_path: Path) -> None:
     parts, log = Parts(tmp_path / "parts", "a", COUNT), tmp_path / "log"
     reports: list[tuple[int, int]] = []
     assert done_in_parts(parts, partial(start, log), report=lambda *now: reports.append(now)) == EXPECTED
@@ -138,7 +138,7 @@ class Breaks:
         return work
 
 
-def test_the_identity_is_of_the_model_and_of_what_is_asked(tmp_path: Path) -> None:
+def test_the_identity_depends_on_the_model_and_the_request(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps({"a": 1}))
     (tmp_path / "model.safetensors").write_bytes(b"weights")
     (tmp_path / "README.md").write_text("card")

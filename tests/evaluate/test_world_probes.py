@@ -255,7 +255,7 @@ def test_first_last_and_starting_names_are_at_chance(probe: Probe) -> None:
     assert share(probe, starts) == pytest.approx(0.5, abs=0.1)
 
 
-def test_first_and_last_names_are_at_chance_where_something_is_told() -> None:
+def test_first_and_last_names_are_at_chance() -> None:
     (probe,) = named("who told whom")
     for pick in (0, -1):
         guess = {}
@@ -322,7 +322,7 @@ def test_items_are_fixed_by_the_seed_alone() -> None:
     assert len({probe.title for probe in PROBES}) == len(PROBES)
 
 
-def test_no_more_items_than_asked_for() -> None:
+def test_no_more_items_than_requested() -> None:
     for most in (12, 48):
         assert all(len(probe.items) <= most for probe in world_probes(2, most))
 

@@ -332,7 +332,7 @@ def test_the_command_line_of_the_library_takes_a_model_folder(
         assert ours.figures[metric][0] == pytest.approx(theirs[f"{metric},none"], rel=1e-4)
 
 
-def test_what_cannot_be_asked(folders: Path, rows: Path) -> None:
+def test_items_that_are_refused(folders: Path, rows: Path) -> None:
     with pytest.raises(InputError, match=r"near it: .*blimp_adjunct_island"):
         public_suite(folders / "model", ["blimp_adjunct_iland"], local=rows)
     with pytest.raises(InputError, match=r"put piqa\.jsonl there"):
@@ -347,7 +347,7 @@ def test_what_cannot_be_asked(folders: Path, rows: Path) -> None:
         public_suite(folders / "model", [])
 
 
-def test_an_interrupted_evaluation_goes_on(
+def test_an_interrupted_evaluation_resumes(
     folders: Path, rows: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What was answered before the interruption is not answered again, and never for another model."""
@@ -380,7 +380,7 @@ def test_a_limit_takes_the_first_items(folders: Path, rows: Path) -> None:
     assert np.isclose(few.choices.whole.value * 6, round(few.choices.whole.value * 6))
 
 
-def test_items_with_words_that_training_had_not_are_left_out(folders: Path, tmp_path: Path) -> None:
+def test_items_with_words_unknown_to_training_are_skipped(folders: Path, tmp_path: Path) -> None:
     """The same figures as for the selected rows alone; a task without any such item has none."""
     pairs = ISLAND.pairs
     text = [" ".join(pairs[at][0] + " " + pairs[at][1] for at in (1, 4, 5, 9, 25, 31)).upper().encode()]
@@ -449,7 +449,7 @@ def test_the_command_says_its_table_and_nothing_else(folders: Path, rows: Path, 
     assert len(re.findall(r"\d\.\d{3} \(\d\.\d{3}-\d\.\d{3}\)", done.stdout)) == 2 * 3
 
 
-def test_without_a_network_it_is_said_at_once(folders: Path, tmp_path: Path) -> None:
+def test_without_a_network_the_error_comes_at_once(folders: Path, tmp_path: Path) -> None:
     """The Hub's name is resolved once, and then no longer requested."""
     environment = {**os.environ, "HF_ENDPOINT": "https://nowhere.invalid"}
     proxies = {name for name in environment if name.lower().endswith("_proxy")}

@@ -5,9 +5,9 @@ Formulation (Chen & Goodman 1998, section 3; adjusted counts as in Heafield et a
 - A document is its bytes after one boundary symbol (256). The boundary is only context: it is never predicted, so each
   distribution is over the 256 bytes, and no gram crosses it. At the start of a document, the context is shorter than
   the order allows.
-- The order-k model uses the raw counts of grams of length k. A shorter gram counts the different symbols that precede
-it
-  (the boundary is one such symbol); grams that begin with the boundary have no predecessor and keep their raw count.
+- The order-k model uses the raw counts of grams of length k. A shorter gram counts the different symbols that
+  precede it (the boundary is one such symbol); grams that begin with the boundary have no predecessor and keep their
+  raw count.
 - With a the count of a gram and A(h) the sum of the counts that share its context h,
       P(w | h) = max(a(hw) - D(a(hw)), 0) / A(h) + gamma(h) P(w | h without its first symbol),
   where gamma(h) is the mass removed by the discounts D, so that P sums to one; below length 1 is the uniform 1/256.

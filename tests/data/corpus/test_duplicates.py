@@ -116,7 +116,7 @@ def test_short_documents_are_left_to_the_exact_comparison(tmp_path: Path) -> Non
     assert not near_copies(stored(tmp_path, ["yes sir", "yes sir", "no"]), np.ones(3, bool)).any()
 
 
-def test_a_large_corpus_is_told() -> None:
+def test_a_large_corpus_is_reported() -> None:
     assert near_too_large(10, 1000) == ""
     assert "32 MB" in near_too_large(10, duplicates.NEAR_MAX_BYTES + 1)
     assert "50,000" in near_too_large(duplicates.NEAR_MAX_DOCUMENTS + 1, 1000)

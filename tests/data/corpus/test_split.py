@@ -36,7 +36,7 @@ def shared_long_lines(data: PreparedData) -> set[str]:
     return lines["train"] & lines["validation"]
 
 
-def test_no_long_line_of_validation_stands_in_training(tmp_path: Path) -> None:
+def test_no_long_line_of_validation_is_in_training(tmp_path: Path) -> None:
     rng = random.Random(5)
     common = [line(rng) for _ in range(30)]
     for number in range(300):

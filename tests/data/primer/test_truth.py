@@ -144,7 +144,7 @@ def test_who_is_where_by_an_independent_reader(tales: list[Tale]) -> None:
     assert checked > 50
 
 
-def test_every_answer_stands_after_its_question(tales: list[Tale]) -> None:
+def test_every_answer_follows_its_question(tales: list[Tale]) -> None:
     for made in tales:
         for question, answer in made.facts.answers:
             assert answer in made.text[made.text.index(question) + len(question) :], (made.id, question)

@@ -47,7 +47,9 @@ def read(path: Path, *rules: str) -> tuple[str, SourceLog]:
 
 
 @pytest.mark.parametrize(("name", "text"), CASES)
-def test_text_without_a_mark_is_read_and_the_assumption_is_said(tmp_path: Path, name: str, text: str) -> None:
+def test_text_without_a_mark_is_read_and_the_assumption_is_noted(
+    tmp_path: Path, name: str, text: str
+) -> None:
     path = tmp_path / "old.txt"
     path.write_bytes(text.encode(codec_of(name)))
     found, log = read(path)
@@ -191,7 +193,7 @@ def test_capitals_with_accents_are_no_quotes(tmp_path: Path, text: str) -> None:
     assert read(path)[0] == text * 20
 
 
-def test_what_is_noted_of_many_files_is_one_line() -> None:
+def test_a_note_about_many_files_is_one_line() -> None:
     log = SourceLog()
     for number in range(1000):
         log.assume("not UTF-8, read as koi8-r", f"{number}.txt", encodings.OVERRIDE)

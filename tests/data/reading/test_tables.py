@@ -38,7 +38,7 @@ def read(tmp_path: Path, content: str, name: str = "a.csv", **options: Any) -> t
         ("text\nred, green\nblue\n", ""),
     ],
 )
-def test_the_layout_is_detected_and_said(tmp_path: Path, content: str, note: str) -> None:
+def test_the_layout_is_detected_and_noted(tmp_path: Path, content: str, note: str) -> None:
     texts, log = read(tmp_path, content)
     assert texts == ["red, green", "blue"]
     assert not log.skipped

@@ -85,7 +85,7 @@ def test_every_question_follows_from_a_statement(stated: dict[str, dict[str, str
     assert answered > 300
 
 
-def test_the_house_is_never_told_before_who_lives_there() -> None:
+def test_the_house_never_comes_before_its_owner() -> None:
     """Otherwise the reversed question would only repeat a statement."""
     for one in MANY:
         for line in one.text.split("\n"):
@@ -95,7 +95,7 @@ def test_the_house_is_never_told_before_who_lives_there() -> None:
                     assert not any(person.name in after for person in PEOPLE)
 
 
-def test_nothing_held_out_is_told() -> None:
+def test_nothing_held_out_occurs() -> None:
     for one in MANY:
         assert not held_out_in(one.text), one.text
 
@@ -131,7 +131,7 @@ def test_about_a_fifth_is_held_out() -> None:
     assert abs(sum(map(is_held_out, shapes)) / len(shapes) - 1 / ONE_IN) < 0.04
 
 
-def test_brackets_that_match_are_told_apart_by_what_is_between() -> None:
+def test_matching_brackets_are_distinguished_by_their_content() -> None:
     assert block_keys("([]())") == [("brackets", "()()")] == block_keys("[()[]]")
     assert block_keys("([[]])") == [("brackets", "(())")]
     assert block_keys("[(()())(") == [("brackets", "()()")]  # the beginning of a word

@@ -98,7 +98,7 @@ def test_transformers_normalises_too(tmp_path: Path) -> None:
     assert theirs(text, add_special_tokens=False)["input_ids"] == made("bpe", "NFC").encode(TEXT)
 
 
-def test_a_tokenizer_without_a_record_takes_text_as_it_is(tmp_path: Path) -> None:
+def test_a_tokenizer_without_a_record_does_not_normalise(tmp_path: Path) -> None:
     tokenizer = made("bpe", None)
     tokenizer.save(tmp_path)
     record = json.loads((tmp_path / "etude_tokenizer.json").read_text())

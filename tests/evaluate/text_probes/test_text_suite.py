@@ -169,7 +169,7 @@ def test_each_kind_of_opener_is_right_as_often_as_wrong(suite: TextSuite) -> Non
     assert set(right) == {"(", '"'}
 
 
-def test_letters_in_disorder_that_training_has_are_not_asked(suite: TextSuite, texts: list[str]) -> None:
+def test_scrambled_letters_that_training_contains_are_not_used(suite: TextSuite, texts: list[str]) -> None:
     """An anagram may be a word."""
     scrambles = [item.candidates[1].said for item in probe_of(suite, "wordness").items]
     train = [*texts[:350], "".join(scrambles).upper()]
@@ -367,7 +367,7 @@ def test_items_fit_a_small_context(texts: list[str]) -> None:
         assert max(len(one.given + one.said) for item in probe.items for one in item.candidates) <= 64
 
 
-def test_too_little_text_is_said_in_one_line(texts: list[str]) -> None:
+def test_too_little_text_is_one_line(texts: list[str]) -> None:
     with pytest.raises(InputError, match=r"has 5 characters, but probes need 2,000: use more text"):
         text_probes(lambda: texts, ["short"])
     with pytest.raises(InputError, match="training text is empty"):
