@@ -57,7 +57,7 @@ def main() -> None:
     paradigms = read_blimp(asked.blimp)
     coverage = covered(paradigms, known_words([asked.train.read_bytes()], words_in(paradigms)))
     print(
-        f"{coverage.kept:,} of {coverage.asked:,} pairs ({100 * coverage.share:.1f} %) have only words of the text"
+        f"{coverage.kept:,} of {coverage.total:,} pairs ({100 * coverage.share:.1f} %) have only words of the text"
     )
     if asked.covered:
         paradigms = list(coverage.paradigms)

@@ -17,7 +17,7 @@ from networks import make_config, make_network
 
 
 def uniform(texts: Sequence[str]) -> ModelAnswerer:
-    """A network all of whose logits are equal, with a tokenizer of the texts that knows many of their words."""
+    """Make a network with equal logits, and a tokenizer of the texts that knows many of their words."""
     tokenizer: EtudeTokenizer = train_bpe(texts, 700, "llama3")
     config = make_config("llama", vocab_size=tokenizer.vocab_size, hidden_size=16, num_hidden_layers=1)
     model = make_network(config, 0)

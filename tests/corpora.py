@@ -17,12 +17,12 @@ WORDS = [
 
 
 def line(rng: random.Random, words: int = 14) -> str:
-    """A line of more than 64 characters."""
+    """Return a line of more than 64 characters."""
     return " ".join(rng.choice(WORDS) + str(rng.randrange(100)) for _ in range(words)) + "."
 
 
 def write_documents(folder: Path, count: int, *, seed: int = 1, lines: int = 12) -> None:
-    """``count`` different text files."""
+    """Write ``count`` different text files."""
     folder.mkdir(parents=True, exist_ok=True)
     for number in range(count):
         rng = random.Random(f"{seed} {number}")

@@ -1,4 +1,4 @@
-"""Minimal pairs of our own, in BLiMP's format: the right sentence is now the longer, now the shorter one."""
+"""Our own minimal pairs, in BLiMP's format: the right sentence is sometimes longer, sometimes shorter."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ OURS = [
 
 
 def write_paradigms(folder: Path, paradigms: list[Paradigm]) -> Path:
-    """A .jsonl file for each."""
+    """Write a .jsonl file for each."""
     folder.mkdir(parents=True, exist_ok=True)
     for one in paradigms:
         rows = [

@@ -1,4 +1,4 @@
-"""What papers define, written out once more in float64, for tests to compare with."""
+"""Definitions from papers, written again in float64, for comparison in tests."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 
 
 def published_iteration(matrix: np.ndarray, steps: int = 5) -> np.ndarray:
-    """Jordan et al. 2024, written out once more in float64: X <- aX + bAX + cA(AX) with A = X X^T."""
+    """Compute Jordan et al. 2024 in float64: X <- aX + bAX + cA(AX) with A = X X^T."""
     a, b, c = 3.4445, -4.7750, 2.0315
     x = matrix / np.linalg.norm(matrix)
     if x.shape[0] > x.shape[1]:

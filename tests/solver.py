@@ -1,4 +1,4 @@
-"""Answers to the lines of the task mixture, worked out from their text alone, without the code that wrote them."""
+"""Answers to the lines of the task mixture, derived from their text alone, without the code that wrote them."""
 
 from __future__ import annotations
 
@@ -8,32 +8,32 @@ ALPHABET = "abcdefghijklmnopqrstuvwxyz"
 
 
 def solved(line: str) -> tuple[str, str]:
-    """(the line up to its answer, the answer as it should be, without the stop)."""
+    """Return (the line up to its answer, the correct answer without the stop)."""
     kind, rest = line.split(": ", 1)
     if kind in ("Copy", "Turn round"):
         letters = rest.split(".")[0].split(" ")
-        asked = re.match(r".*?\. [^:]*: ", line)
-        assert asked is not None
-        return asked[0], " ".join(letters if kind == "Copy" else reversed(letters))
+        question = re.match(r".*?\. [^:]*: ", line)
+        assert question is not None
+        return question[0], " ".join(letters if kind == "Copy" else reversed(letters))
     if kind == "Letters":
         letters = rest.split(".")[0].split(" ")
-        asked = re.match(r".*?(of a: |\? )", line)
-        assert asked is not None
+        question = re.match(r".*?(of a: |\? )", line)
+        assert question is not None
         many = sum(letter == "a" for letter in letters)
-        return asked[0], ("Odd" if many & 1 else "Even") if "?" in line else str(many)
+        return question[0], ("Odd" if many & 1 else "Even") if "?" in line else str(many)
     if kind == "Remember":
         value = dict(re.findall(r"(\w) is (\d)", rest))
-        asked = re.match(r".*\. What is (\w) then\? ", line)
-        assert asked is not None
-        return asked[0], value[asked[1]]
+        question = re.match(r".*\. What is (\w) then\? ", line)
+        assert question is not None
+        return question[0], value[question[1]]
     if kind == "Chain":
         step = dict(re.findall(r"(\w) to (\w)", rest))
-        asked = re.match(r".*From (\w), after (\d) steps?: ", line)
-        assert asked is not None
-        at = asked[1]
-        for _ in range(int(asked[2])):
+        question = re.match(r".*From (\w), after (\d) steps?: ", line)
+        assert question is not None
+        at = question[1]
+        for _ in range(int(question[2])):
             at = step[at]
-        return asked[0], at
+        return question[0], at
     if kind == "Cipher":
         *shots, (query, _) = re.findall(r"(\w) to (\w?)", line)
         shifts = {(ord(b) - ord(a)) % 26 for a, b in shots}
@@ -45,7 +45,7 @@ def solved(line: str) -> tuple[str, str]:
 
 
 def _closed(line: str) -> tuple[str, str]:
-    """Matching pairs are struck out; the last bracket that is left open is the one to close."""
+    """Strike out matching pairs; the last bracket that is left open is the one to close."""
     whole = line.endswith(" end.")
     left = "".join(re.findall(r"[()\[\]]", line))[: -1 if whole else None]
     while (shorter := left.replace("()", "").replace("[]", "")) != left:

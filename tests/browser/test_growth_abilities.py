@@ -13,7 +13,7 @@ import pytest
 from rich.console import Console
 
 from browsing import assert_accessible, settled
-from etude.evaluate.command import Asked, evaluate
+from etude.evaluate.command import EvaluationRequest, evaluate
 from etude.evaluate.records import read_records
 from watched import Watched
 
@@ -29,7 +29,9 @@ def address(
         for name in ("asked", "once", "never"):
             shutil.copytree(studied.path, folder / name)
             if name != "never":
-                asked = Asked(folder / name, ("world",), every_checkpoint=name == "asked", num_items=16)
+                asked = EvaluationRequest(
+                    folder / name, ("world",), every_checkpoint=name == "asked", num_items=16
+                )
                 evaluate(asked, Console(file=io.StringIO()))
     served = serve(folder, studied.cache)
     address_of[served] = folder

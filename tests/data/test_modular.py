@@ -1,4 +1,4 @@
-"""The text of the grokking study: every sum once, right, and split so that no shown text is held out."""
+"""The text of the grokking study: every equation once, correct, and split so that no shown text is held out."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_the_recipe_asks_for_what_it_showed_and_for_what_it_did_not(tmp_path: Pa
     assert 0.5 < len(held_out) / MODULUS**2 < 0.6
     assert suites_for(settings) == ("modular",)
     questions = questions_for(data, ("modular",), 256, 50)
-    assert not questions.left_out
+    assert not questions.skipped
     seen, unseen = questions.probes
     for probe, texts in ((seen, shown), (unseen, held_out)):
         assert len(probe.items) == 4 * MODULUS

@@ -1,4 +1,4 @@
-"""The cache: reused when nothing changed, never when something did, never half-made."""
+"""The cache: reused when nothing changed, never when something did, never incomplete."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def test_a_setting_that_leaves_the_text_alone_reuses_it(
 
 
 def test_what_was_assumed_and_removed_is_in_the_report(tmp_path: Path) -> None:
-    """And in the record of the cache, so that it is said whenever the text is used."""
+    """The note is also in the record of the cache, so that it is shown whenever the text is used."""
     folder = tmp_path / "text"
     folder.mkdir()
     words = [f"le gar\xe7on num\xe9ro {n} \x93est\x94 l\xe0, d\xe9j\xe0.\n" for n in range(300)]
@@ -149,8 +149,8 @@ def test_the_family_decides_the_pattern(text: Path, tmp_path: Path) -> None:
         data = DataSettings(sources=(str(text),))
         return prepare(data, settings, family_pattern=family, seed=1, cache=tmp_path / "cache").fingerprint
 
-    assert print_of("llama", "auto") == print_of("gpt2", "llama3")
-    assert print_of("llama", "auto") != print_of("gpt2", "auto")
+    assert print_of("llama3", "auto") == print_of("gpt2", "llama3")
+    assert print_of("llama3", "auto") != print_of("gpt2", "auto")
 
 
 def test_the_vocabulary_never_sees_validation_text(tmp_path: Path) -> None:
@@ -234,8 +234,8 @@ def test_a_resumed_run_opens_its_data_by_fingerprint(text: Path, tmp_path: Path)
 def test_an_interrupted_preparation_leaves_nothing_half_made(
     tmp_path: Path, stage: str, error: type[BaseException], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("etude.data.corpus.split._TELL_BYTES", 1000)
-    monkeypatch.setattr("etude.data.corpus.corpus._TELL_BYTES", 1000)
+    monkeypatch.setattr("etude.data.corpus.split._REPORT_BYTES", 1000)
+    monkeypatch.setattr("etude.data.corpus.corpus._REPORT_BYTES", 1000)
     write_documents(tmp_path / "text", 80)
     cache = tmp_path / "cache"
 
@@ -360,7 +360,7 @@ def test_the_picture_is_one(text: Path, tmp_path: Path, ending: str) -> None:
     file = tmp_path / f"report{ending}"
     draw_report(report, file)
     assert file.read_bytes().startswith(b"\x89PNG" if ending == ".png" else b"<?xml")
-    with pytest.raises(InputError, match=r"\.png or \.svg"):
+    with pytest.raises(InputError, match=r"\.png, \.svg or \.pdf"):
         draw_report(report, tmp_path / "report.xyz")
     with pytest.raises(InputError, match="no folder"):
         draw_report(report, tmp_path / "nowhere" / "report.png")

@@ -1,4 +1,4 @@
-"""The text of the induction study: every string twice, none known before, the same on any machine."""
+"""The text of the induction study: every string twice, each new, the same on any machine."""
 
 from __future__ import annotations
 

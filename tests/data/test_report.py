@@ -1,4 +1,4 @@
-"""What is said of a text: nothing is skipped or dropped without a word, and every reason is true."""
+"""The report of a text: everything skipped or dropped is listed, with the true reason."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def write_rows(path: Path, texts: list[str]) -> None:
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Twelve usable files, three binary ones, one of an unknown kind; rows of which four are no use."""
+    """Write twelve usable files, three binary ones, one of an unknown kind; four of the rows cannot be used."""
     monkeypatch.setenv("ETUDE_CACHE", str(tmp_path / "cache"))
     write_documents(tmp_path / "text", 12)
     for number in range(3):
@@ -55,12 +55,12 @@ def test_the_line_counts_everything_by_reason(folder: Path, tmp_path: Path) -> N
     assert kept + sum(one["documents"] for one in dropped) == report.facts["read"]["documents"]
 
 
-def test_the_line_is_there_when_nothing_was_skipped(tmp_path: Path) -> None:
+def test_the_line_is_printed_when_nothing_was_skipped(tmp_path: Path) -> None:
     write_documents(tmp_path / "text", 30)
     said = prepared(tmp_path / "text", tmp_path / "cache").report.summary()
     assert "from 30 files; skipped: nothing; dropped: nothing; near copies: none" in said
     said = prepared(tmp_path / "text", tmp_path / "cache", deduplicate="exact").report.summary()
-    assert "near copies: not searched" in said
+    assert "near copies: not searched for" in said
 
 
 def settings_for(folder: Path, *overrides: str) -> Settings:
@@ -79,7 +79,7 @@ def test_a_run_prints_the_line_and_keeps_the_report(folder: Path) -> None:
     command = f"etude data report {folder} --set data.min_chars=2 --set tokenizer.vocab_size=300"
     assert any(line.endswith(command) for line in said), said
     assert manifest(plan)["data_report"] == report.as_json()
-    # The command that was printed finds the very text that the run reads.
+    # The printed command finds exactly the text that the run reads.
     words = command.split()[5::2]
     again = load_settings(None, words, {"data.sources": (str(folder),)})
     made = sorted((cache_folder() / "tokens").iterdir())

@@ -1,4 +1,4 @@
-"""A person's own script that forgets the main guard gets an error, not a process that waits for itself."""
+"""A user's script that forgets the main guard gets an error instead of a process that waits for itself."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Runs with made-up scores of known truth: families, verdicts, the table, the page; and what a stranger writes."""
+"""Runs with made-up scores of known truth: families, verdicts, table, page; and untrusted records."""
 
 from __future__ import annotations
 
@@ -50,12 +50,12 @@ def level(credits: Sequence[float], margins: Sequence[float]) -> Measured:
 AT_CHANCE = level([1.0, 0.0] * 50, [0.1, -0.1] * 50)
 
 
-def result(asked: Probe, curve: Curve, at: int) -> ProbeResult:
+def result(of_probe: Probe, curve: Curve, at: int) -> ProbeResult:
     exact = None
     if curve.exact is not None and curve.independence is not None:
         exact = Exact(curve.exact[at], curve.exact[at], curve.independence[at], mean([1.0, 1.1]))
     model = Measured(curve.accuracy[at], curve.margin[at], 0.3, exact, 0)
-    return ProbeResult(asked, model, AT_CHANCE, AT_CHANCE)
+    return ProbeResult(of_probe, model, AT_CHANCE, AT_CHANCE)
 
 
 def make_runs(
@@ -67,7 +67,7 @@ def make_runs(
     number: int = 0,
     title: str = "run",
 ) -> list[Path]:
-    """Run folders with run.toml and probes.jsonl, and nothing else."""
+    """Write run folders with run.toml and probes.jsonl, and nothing else."""
     runs = []
     studies = {
         name: study(truth, np.random.default_rng([7, at]), num_seeds=num_seeds)
@@ -120,7 +120,7 @@ EXPECTED = {
 
 
 def judged(runs: Sequence[Path], *arguments: object) -> tuple[str, str]:
-    """What the command prints, on a wide terminal, and its table alone."""
+    """Return what the command prints on a wide terminal, and its table alone."""
     out = io.StringIO()
     emergence(list(runs), *arguments, console=Console(file=out, width=200))  # type: ignore[arg-type]
     text = out.getvalue()
@@ -204,13 +204,13 @@ def test_other_items_are_not_compared(tmp_path: Path) -> None:
         study = load_study([*first, *made])
         same = number == 0
         assert {a.title for a in study.abilities} == ({"parity", "tense"} if same else {"parity"})
-        assert any("asked different items" in note for note in study.notes) is not same
+        assert any("answered different items" in note for note in study.notes) is not same
         if not same:
             with pytest.raises(InputError, match="nothing to compare"):
                 load_study([*make_runs(tmp_path / "b", {name: Truth.NOISE}, num_seeds=1), *made])
 
 
-def test_changes_are_told_on_the_axis_that_is_asked(runs: list[Path]) -> None:
+def test_changes_are_shown_on_the_requested_axis(runs: list[Path]) -> None:
     study = load_study(runs)
     ability = next(ability for ability in study.abilities if ability.title == "induction")
     steps, tokens = (ability.changes(axis) for axis in (Axis.STEPS, Axis.TOKENS))
@@ -230,15 +230,15 @@ def test_changes_are_told_on_the_axis_that_is_asked(runs: list[Path]) -> None:
 def test_the_law_foretells_the_largest(sizes: list[Path]) -> None:
     law = law_of(load_study(sizes))
     assert isinstance(law, LawOfStudy)
-    assert law.foretold is not None
+    assert law.predicted is not None
     assert law.largest == 12 * 128**2 * 4
-    assert np.mean(law.measured) == pytest.approx(law.foretold.value, rel=0.02)
+    assert np.mean(law.measured) == pytest.approx(law.predicted.value, rel=0.02)
     text, _ = judged(sizes, "parameters")
     assert "loss law: L(N)" in text
-    assert "foretold for 786 k" in text
+    assert "predicted for 786 k" in text
 
 
-def test_what_is_asked_wrongly(runs: list[Path], tmp_path: Path) -> None:
+def test_wrong_requests_are_refused(runs: list[Path], tmp_path: Path) -> None:
     for against, match in (("epochs", "steps, tokens"), ("parameters", "several sizes")):
         with pytest.raises(InputError, match=match):
             judged(runs, against)
@@ -252,7 +252,7 @@ def test_what_is_asked_wrongly(runs: list[Path], tmp_path: Path) -> None:
     out = io.StringIO()
     with pytest.raises(InputError, match="is a file"):
         emergence(runs, "steps", tmp_path / "file", console=Console(file=out))
-    assert not out.getvalue()  # before anything is told
+    assert not out.getvalue()  # nothing is printed before the check
     (runs[0] / "run.toml").rename(tmp_path / "run.toml")
     try:
         with pytest.raises(InputError, match="etude eval"):
@@ -262,7 +262,7 @@ def test_what_is_asked_wrongly(runs: list[Path], tmp_path: Path) -> None:
 
 
 class Page(HTMLParser):
-    """Tags, what they open and close, and the addresses they name."""
+    """Collect tags, their nesting, and the addresses they link to."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -287,7 +287,7 @@ class Page(HTMLParser):
         self.texts.append(data)
 
 
-def test_the_page_stands_alone(report: Path) -> None:
+def test_the_page_is_self_contained(report: Path) -> None:
     page = Page((report / "index.html").read_text())
     assert not page.open
     assert "script" not in page.tags
@@ -328,13 +328,13 @@ def test_tables_for_other_programs(report: Path, runs: list[Path]) -> None:
     first = study.abilities[0].series[0][0]
     assert float(rows[0]["margin"]) == first.model.margin.value
     assert rows[0]["items"] == first.items
-    told = json.loads((report / "verdicts.json").read_text())
-    assert {one["ability"]: one["verdict"] for one in told["abilities"]} == {
+    verdicts = json.loads((report / "verdicts.json").read_text())
+    assert {one["ability"]: one["verdict"] for one in verdicts["abilities"]} == {
         name: word.value for name, word in EXPECTED.items()
     }
 
 
-def test_words_of_a_stranger_are_text(tmp_path: Path) -> None:
+def test_untrusted_words_are_text(tmp_path: Path) -> None:
     made = make_runs(tmp_path, {HOSTILE: Truth.NOISE, "=1+1": Truth.NOISE}, num_seeds=1)
     text, _ = judged(made, "steps", tmp_path / "out")
     assert "\x1b" not in text
@@ -369,32 +369,32 @@ def test_one_point_is_a_page_too(tmp_path: Path) -> None:
 
 
 def test_a_network_that_was_trained(tmp_path: Path) -> None:
-    """What a small network really scored while it learned, through the command line's own function."""
+    """The scores of a small network during training, through the command line's own function."""
     texts = ["The sun is warm", "The sky is red"]
     tokenizer = train_bpe(texts * 4, 270, "llama3")
     model = make_network(make_config("llama", vocab_size=tokenizer.vocab_size), 1)
     ids = torch.tensor([[id for text in texts for id in (tokenizer.eos_id, *tokenizer.encode(text))]])
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
     items = (choice("The sun is ", "warm", "zqxj"), choice("The sky is ", "red", "wvk"))
-    asked = Probe("words", "", "Which of two is a word?", items, per_token=True)
+    of_probe = Probe("words", "", "Which of two is a word?", items, per_token=True)
     run = tmp_path / "learned"
     run.mkdir()
     (run / "run.toml").write_text(to_toml(load_settings(values={"run.name": "learned"})))
     for step in range(33):
         if step & (step - 1) == 0:  # 0 and the powers of two
-            found = measure(asked, ModelAnswerer(model, tokenizer).answer(items))
+            found = measure(of_probe, ModelAnswerer(model, tokenizer).answer(items))
             where = Where(1337, step, step * 60, 1e6 * step, 30_000, None, "own 1")
-            write_records(run, [ProbeResult(asked, found, None, None)], where)
+            write_records(run, [ProbeResult(of_probe, found, None, None)], where)
         logits = model(ids[:, :-1]).flatten(0, 1)
         optimizer.zero_grad()
         torch.nn.functional.cross_entropy(logits, ids[0, 1:]).backward()
         optimizer.step()
     app = typer.Typer()
     app.command()(command)
-    told = CliRunner().invoke(app, [str(run), "--report", str(tmp_path / "out")])
-    assert told.exit_code == 0, told.output
-    assert "one seed" in told.output
-    assert "not asked" in told.output
+    outcome = CliRunner().invoke(app, [str(run), "--report", str(tmp_path / "out")])
+    assert outcome.exit_code == 0, outcome.output
+    assert "one seed" in outcome.output
+    assert "not measured" in outcome.output
     assert (tmp_path / "out" / "index.html").is_file()
     study = load_study([run])
     curve = study.abilities[0].curves[0]

@@ -1,4 +1,4 @@
-"""Ability curves as SVG: places, ticks, and what a screen reader is told."""
+"""Ability curves as SVG: positions, ticks, and the description for screen readers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The loss law on runs whose law is known: recovered, robust, and no surer than it may be."""
+"""The loss law on runs with a known law: recovered, robust, and no more certain than justified."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def test_tokens_enter_where_they_vary() -> None:
     assert law.data is not None
     assert (law.size[1], law.data[1]) == pytest.approx((0.4, 0.3), rel=0.05)
     assert law.predict(1.6e6, 3e8).value == pytest.approx(1.2 + 2 * 16**-0.4 + 1.5 * 30**-0.3, rel=5e-3)
-    with pytest.raises(InputError, match="how many"):
+    with pytest.raises(InputError, match="number of tokens"):
         law.predict(1e6)
     assert fit_law(runs(4, 3, 0.003), draws=20).data is None
     odd = [EndOfRun(run.parameters, 1e7 * (1 + at % 3), run.loss) for at, run in enumerate(runs(5, 1, 0.003))]
@@ -80,13 +80,13 @@ def test_tokens_enter_where_they_vary() -> None:
 
 
 def test_the_interval_holds_a_new_run_of_a_larger_size() -> None:
-    """95 % of them, within the error of 40; and it is not simply boundless."""
+    """The interval covers 95 %, within the error of 40 studies, and is not simply unbounded."""
     generator = np.random.default_rng(4)
     held, widths = 0, []
     for number in range(40):
-        told = fit_law(runs(4, 3, 0.005, number), draws=100).predict(3.2e6)
-        held += told.interval.holds(truth(3.2e6) * math.exp(generator.normal(0, 0.005)))
-        widths.append((told.interval.high - told.interval.low) / told.value)
+        prediction = fit_law(runs(4, 3, 0.005, number), draws=100).predict(3.2e6)
+        held += prediction.interval.holds(truth(3.2e6) * math.exp(generator.normal(0, 0.005)))
+        widths.append((prediction.interval.high - prediction.interval.low) / prediction.value)
     assert held >= 35
     assert np.median(widths) < 0.12
 
@@ -101,9 +101,9 @@ def test_the_interval_tells_near_from_far_and_quiet_from_noisy() -> None:
 
 def test_it_says_from_how_much_it_speaks() -> None:
     few, many = fit_law(runs(3, 2, 0.004)), fit_law(runs(6, 3, 0.004))
-    assert "hardly hold the law" in few.words(1e6)
-    assert "hardly" not in many.words(1e7)
-    assert "18 runs of 6 sizes" in many.words(1e7)
+    assert "uncertain with so few points" in few.describe(1e6)
+    assert "uncertain" not in many.describe(1e7)
+    assert "18 runs of 6 sizes" in many.describe(1e7)
     assert many.exponent_interval().holds(many.size[1])
     assert many.predict(1e7) == fit_law(runs(6, 3, 0.004)).predict(1e7)
 

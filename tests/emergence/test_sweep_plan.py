@@ -1,4 +1,4 @@
-"""The plan of a sweep, its order, and who may take what: without training anything."""
+"""The plan of a sweep, its order, and who may claim which member, without any training."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_a_damaged_plan_is_refused(tmp_path: Path, change: dict[str, object]) ->
     file.write_text(json.dumps({**json.loads(file.read_text()), **change}))
     with pytest.raises(InputError, match=r"damaged|schema"):
         SweepPlan.load(tmp_path / "sweep")
-    with pytest.raises(InputError, match="is no sweep"):
+    with pytest.raises(InputError, match="is not a sweep"):
         SweepPlan.load(tmp_path)
 
 
@@ -72,7 +72,7 @@ def test_the_largest_waits_for_all_others(tmp_path: Path) -> None:
     names = lambda: [member.name for member in _to_do(plan, {})]  # noqa: E731
     assert names() == ["64x2-seed1", "64x2-seed2"]
     finish(plan, plan.members[0])
-    assert names() == ["64x2-seed1", "64x2-seed2"]  # trained, but not examined
+    assert names() == ["64x2-seed1", "64x2-seed2"]  # trained, but not evaluated
     (plan.progress / "64x2-seed1.examined").touch()
     assert names() == ["64x2-seed2"]
     finish(plan, plan.members[1])

@@ -1,4 +1,4 @@
-"""Verdicts on studies whose truth is known, and the fits behind them against scipy's."""
+"""Verdicts on studies of known truth, and the underlying fits compared with scipy's."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def curve(margins: Sequence[float], seed: int = 0, accuracies: Sequence[float] |
 
 @pytest.mark.parametrize("truth", list(Truth))
 def test_planted_studies_get_the_right_verdict(truth: Truth) -> None:
-    """The full table is made by bench/verdicts.py; these are the first studies of other random numbers."""
+    """bench/verdicts.py makes the full table; these are the first studies of other random numbers."""
     counts = error_rates(lambda curves: verdict(curves).word, truth, 20, seed=11)
     assert counts.get(RIGHT[truth], 0) >= 18, counts
     if truth not in (Truth.SHARP, Truth.BIMODAL):
@@ -60,7 +60,7 @@ def test_the_slower_the_rise_the_rarer_the_word() -> None:
 
 
 def test_the_planted_studies_can_fail() -> None:
-    """A judge that takes the largest step of a curve for a change is wrong often."""
+    """A judge that takes a curve's largest step for a change is often wrong."""
 
     def naive(curves: Sequence[Curve]) -> Word:
         jumps = [max(np.diff([one.value for one in c.margin])) for c in curves]
@@ -179,7 +179,7 @@ def test_a_smooth_margin_under_a_sharp_threshold() -> None:
 
 
 def test_right_answers_without_a_margin_did_not_grow() -> None:
-    """Accuracy comes to 0.66 while the margin falls to -0.2: the induction of the stories study."""
+    """Accuracy reaches 0.66 while the margin falls to -0.2, as in the induction of the stories study."""
     falling = [-0.2 * at / 11 + 0.005 * (-1) ** at for at in range(12)]
     rising = [0.5 + 0.16 * at / 11 for at in range(12)]
     found = verdict([curve(falling, seed, rising) for seed in range(3)])
@@ -207,8 +207,8 @@ def test_above_chance_is_no_smooth_rise(margins: list[float]) -> None:
     assert all(one.in_margin and not one.smooth for one in found.seeds)
 
 
-def test_between_smooth_and_sharp_nothing_is_said() -> None:
-    """A rise that is neither: for each seed a change point is a little better, or as good."""
+def test_between_smooth_and_sharp_there_is_no_verdict() -> None:
+    """A rise that is neither: in each seed, a change point is slightly better, or as good."""
     rises = [0.6 * logistic(T[:12], 4, factor) for factor in (2.6, 3.0, 3.4, 4.0, 5.0)]
     generator = np.random.default_rng(5)
     curves = [curve((values + generator.normal(0, 0.03, 12)).tolist()) for values in rises * 12]
@@ -252,7 +252,7 @@ def test_seeds_are_mixed_where_some_have_it_and_some_not(
 def test_every_word_has_its_rule() -> None:
     rules = " ".join(RULES).lower()
     said = ("emerged", "grew smoothly", "the sharpness is the metric's", "mixed over seeds", "not there yet")
-    more = (Word.ONLY_ANSWERS, "how it came is undecided", Word.FROM_THE_START)
+    more = (Word.ONLY_ANSWERS, "how it developed is undecided", Word.FROM_THE_START)
     for words in (*said, *more):
         assert f"'{words}'" in rules
         assert any(words in word for word in Word)
@@ -271,7 +271,7 @@ def test_the_numbers_say_where() -> None:
 
 
 def test_an_interval_over_few_seeds_covers_the_truth() -> None:
-    """Items are shared by the seeds: their error does not shrink with the number of seeds."""
+    """Seeds share their items, so the items' error does not shrink with the number of seeds."""
     generator = np.random.default_rng(3)
     covered = 0
     for _ in range(600):

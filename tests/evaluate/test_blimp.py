@@ -1,4 +1,4 @@
-"""BLiMP's pairs: read, filtered and scored, on sentences of our own in its format; and on the real ones if there."""
+"""BLiMP's pairs: read, filtered and scored, on our own sentences in its format, and on the real ones if available."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ def test_only_pairs_of_known_words_are_kept() -> None:
     assert known == {"the", "fox", "run", "runs"}
     found = covered(paradigms, known)
     assert found.paradigms == (Paradigm("a", "x", pairs[:1]),)
-    assert (found.asked, found.kept, found.share) == (3, 1, pytest.approx(1 / 3))
+    assert (found.total, found.kept, found.share) == (3, 1, pytest.approx(1 / 3))
     assert covered(paradigms, known - {"run"}).paradigms == ()  # the wrong sentence's words count too
 
 

@@ -1,4 +1,4 @@
-"""A training text that contains what is asked is told so; one that does not is left alone; mirrors stay balanced."""
+"""A training text that contains a question is detected; one that does not is left alone; mirrors stay balanced."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from etude.data.primer.generator import generate
 from etude.data.tasks.generator import document
 from etude.data.tasks.search import held_out_in as tasks_in
-from etude.evaluate.contamination import asked_text, balanced, search_training
+from etude.evaluate.contamination import balanced, question_text, search_training
 from etude.evaluate.items import Item, Probe, choice
 from etude.evaluate.task_probes import task_probes
 from etude.evaluate.world_probes import world_probes
@@ -42,7 +42,7 @@ def test_a_planted_item_is_found_and_goes_with_its_group(probe: Probe) -> None:
     world = probe in WORLD
     planted, texts = probe.items[0], STORIES if world else LINES
     middle = len(texts) // 2
-    documents = [*texts[:middle], f"Once. {asked_text(planted)} And so on.", *texts[middle:]]
+    documents = [*texts[:middle], f"Once. {question_text(planted)} And so on.", *texts[middle:]]
     (found,) = search_training([probe], lambda: documents, world_in if world else tasks_in)
     assert found.items == len(probe.items)
     assert found.seen_verbatim >= 1
@@ -53,7 +53,7 @@ def test_a_planted_item_is_found_and_goes_with_its_group(probe: Probe) -> None:
         assert found.dropped == len(probe.items)
         return
     assert found.probe.dropped == found.dropped == len(probe.items) - len(found.probe.items)
-    assert asked_text(planted) not in {asked_text(item) for item in found.probe.items}
+    assert question_text(planted) not in {question_text(item) for item in found.probe.items}
     assert planted.group not in {item.group for item in found.probe.items}
     assert probe.per_token or right_equally_often(found.probe.items)
 
@@ -68,10 +68,10 @@ def test_clean_training_leaves_every_item() -> None:
 
 
 def test_a_combination_in_other_words_is_found() -> None:
-    """Held out is what is asked, however it is said."""
+    """A combination is held out whatever its wording."""
     by_title = {probe.title: probe for probe in WORLD + TASKS}
     has = by_title["who has what, 1 move"]
-    words = asked_text(has.items[0]).rstrip("?").split()
+    words = question_text(has.items[0]).rstrip("?").split()
     noun, name = words[words.index("now?") - 1], has.items[0].answer.said
     other = f"Nobody knew where the {noun} was. Then came {name}."
     (found,) = search_training([has], lambda: [other], world_in)
@@ -80,17 +80,17 @@ def test_a_combination_in_other_words_is_found() -> None:
     assert found.dropped >= 2
 
     gains = by_title["word problems, gains"]
-    key = next(one for one in world_in(asked_text(gains.items[0])) if one[0] == "sum")
+    key = next(one for one in world_in(question_text(gains.items[0])) if one[0] == "sum")
     _, a, b, _ = key
     (found,) = search_training([gains], lambda: [f"{b} + {a} = {int(a) + int(b)}"], world_in)
     assert found.seen_combination >= 1
 
     addition = by_title["two-digit addition, carry"]
-    a, b = (int(word) for word in asked_text(addition.items[0]).split()[:3:2])
+    a, b = (int(word) for word in question_text(addition.items[0]).split()[:3:2])
     (found,) = search_training([addition], lambda: [f"total = {b}+{a}\n"], tasks_in)
     assert found.seen_combination >= 1
     left = found.probe.items if found.probe else ()
-    assert asked_text(addition.items[0]) not in {asked_text(item) for item in left}
+    assert question_text(addition.items[0]) not in {question_text(item) for item in left}
 
 
 def test_thirteen_words_are_found_and_twelve_are_not() -> None:

@@ -10,7 +10,7 @@ from etude.evaluate.in_context import in_context
 
 
 def windows(slope: float, count: int = 60, seed: int = 0) -> np.ndarray:
-    """Losses that fall by `slope` for each doubling of the position, in windows of different difficulty."""
+    """Make losses that fall by `slope` for each doubling of the position, in windows of different difficulty."""
     generator = np.random.default_rng(seed)
     positions = np.arange(200)
     noise = generator.normal(size=(count, 200)) + generator.normal(size=(count, 1))
@@ -22,7 +22,7 @@ def test_a_planted_slope_is_found() -> None:
     assert (found.early, found.late) == ((20, 40), (180, 200))
     true = -0.2 * (np.log2(np.arange(181, 201)).mean() - np.log2(np.arange(21, 41)).mean())
     assert found.gain.interval.holds(true)
-    assert found.gain.standard_error < 0.1  # the difficulty of a window drops out
+    assert found.gain.standard_error < 0.1  # the difficulty of a window cancels
     assert found.learns
     assert found.spans[0].start == 0
     assert [a.end for a in found.spans[:-1]] == [b.start for b in found.spans[1:]]
@@ -41,7 +41,7 @@ def test_every_span_has_its_own_mean() -> None:
         assert span.loss.value == pytest.approx((span.start + span.end - 1) / 2)
 
 
-def test_windows_of_a_document_count_once_and_gaps_are_left_out() -> None:
+def test_windows_of_a_document_count_once_and_gaps_are_skipped() -> None:
     losses = windows(0.2, 10)
     doubled = in_context(losses.repeat(2, 0), [str(at // 2) for at in range(20)])
     alone = in_context(losses)
@@ -52,7 +52,7 @@ def test_windows_of_a_document_count_once_and_gaps_are_left_out() -> None:
     assert in_context(short).gain.value == pytest.approx(in_context(losses[1:]).gain.value)
 
 
-def test_too_little_is_said_in_one_line() -> None:
+def test_too_little_is_one_line() -> None:
     for losses in (np.zeros((1, 100)), np.zeros((5, 10))):
         with pytest.raises(InputError, match="two windows of 20 tokens"):
             in_context(losses)

@@ -1,4 +1,4 @@
-"""The head that looks back is found where it is planted, and none is found in random weights."""
+"""The induction head is found where it is planted, and none is found in random weights."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ def test_random_weights_are_near_chance() -> None:
 
 
 def test_a_planted_head_is_named_and_measured_on_fresh_draws(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One draw flatters another head by luck: it is chosen on the first and measured on the rest."""
-    asked = []
+    """One draw favours another head by chance: the head is chosen on the first and measured on the rest."""
+    seeds = []
 
     def scores(_: object, *, seed: int) -> tuple[Named, float]:
-        asked.append(seed)
+        seeds.append(seed)
         found = torch.full((3, 4), 0.03)
-        found[2, 1] = 0.8 + 0.01 * len(asked)
-        if len(asked) > 1:
+        found[2, 1] = 0.8 + 0.01 * len(seeds)
+        if len(seeds) > 1:
             found[0, 0] = 0.95
         return Named("induction score", ("layer", "head"), found), 0.03
 
@@ -38,7 +38,7 @@ def test_a_planted_head_is_named_and_measured_on_fresh_draws(monkeypatch: pytest
     assert (found.layer, found.head) == (2, 1)
     assert found.best.value == pytest.approx(0.835)
     assert found.above_chance
-    assert len(set(asked)) == len(asked) == 5
+    assert len(set(seeds)) == len(seeds) == 5
 
 
 def test_a_network_without_attention_has_no_heads() -> None:

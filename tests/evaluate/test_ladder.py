@@ -1,4 +1,4 @@
-"""The ladder: bits per byte, sampling under the caps, and what it means to have passed a rung."""
+"""The ladder: bits per byte, sampling under the caps, and what passing a rung means."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class TestBuild:
         assert (ladder.train_bytes, ladder.corpus_train_bytes) == (sum(map(len, train)),) * 2
         assert ladder.validation_bytes == size
 
-    def test_only_the_orders_asked_for(self) -> None:
+    def test_only_the_requested_orders(self) -> None:
         full = build_ladder(sentences(1, 50), sentences(2, 20))
         some = build_ladder(sentences(1, 50), sentences(2, 20), orders=[5, 2])
         assert some.rungs == (full.rungs[1], full.rungs[4])

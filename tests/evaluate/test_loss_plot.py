@@ -1,4 +1,4 @@
-"""Plots of run folders that a small real training wrote: a feed-forward model on generated sentences."""
+"""Plots of run folders from a small real training: a feed-forward model on generated sentences."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def story_text(seed: int, sentences: int) -> bytes:
 
 
 class ContextModel(torch.nn.Module):
-    """Bengio et al.'s shape in miniature: the last bytes, embedded, through one hidden layer."""
+    """Bengio et al.'s model in miniature: the last bytes, embedded, through one hidden layer."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -64,7 +64,7 @@ def windows(text: bytes) -> tuple[torch.Tensor, torch.Tensor]:
 def training(
     text: bytes, held_out: bytes, ladder: Ladder, *, seed: int, steps: int, lr: float
 ) -> Iterator[Event]:
-    """The events of a real training. One byte is one token, so a byte's nats are a token's."""
+    """Return the events of a real training. One byte is one token, so nats per byte are nats per token."""
     torch.manual_seed(seed)
     generator = torch.Generator().manual_seed(seed)
     model = ContextModel()
@@ -114,7 +114,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 
 def png_pixels(path: Path) -> np.ndarray:
-    """Decode an 8-bit PNG far enough to look at its colours, checking every chunk's checksum on the way."""
+    """Decode an 8-bit PNG far enough to read its colours, verifying every chunk's checksum."""
     content = path.read_bytes()
     assert content[:8] == b"\x89PNG\r\n\x1a\n"
     at, kinds, packed = 8, [], b""
@@ -134,7 +134,7 @@ def png_pixels(path: Path) -> np.ndarray:
 
 
 def texts_in(svg: Path) -> list[str]:
-    """What matplotlib says it drew: each text stands in a comment before its outlines."""
+    """Return the texts that matplotlib drew: each is in a comment before its outlines."""
     parser = ElementTree.XMLParser(target=ElementTree.TreeBuilder(insert_comments=True))
     root = ElementTree.parse(svg, parser).getroot()
     assert root.tag == "{http://www.w3.org/2000/svg}svg"
@@ -251,7 +251,7 @@ class TestSeveralRuns:
 
 
 class TestMistakes:
-    def test_each_is_one_line_that_says_what_to_do(self, runs: list[Path], tmp_path: Path) -> None:
+    def test_each_error_is_one_line_with_advice(self, runs: list[Path], tmp_path: Path) -> None:
         with pytest.raises(InputError, match="name a run"):
             plot_runs([])
         with pytest.raises(InputError, match="lr-0\\.01"):
@@ -288,7 +288,7 @@ def _copy(folder: Path, to: Path) -> Path:
 
 
 def _overlaps(folders: list[Path]) -> list[tuple[str, str]]:
-    """Pairs of texts of the finished figure whose boxes intersect, by matplotlib's own measure of them."""
+    """Return pairs of texts of the finished figure whose boxes intersect, as measured by matplotlib."""
     from matplotlib import rc_context
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.text import Text

@@ -1,4 +1,4 @@
-"""The n-gram models against a slow dictionary version written from the formula, and against hand work."""
+"""The n-gram models against a slow dictionary version written from the formula, and against examples by hand."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ class DictionaryKneserNey:
 
 
 def random_documents(seed: int, alphabet: bytes, lengths: list[int]) -> list[bytes]:
-    """Texts with the uneven statistics that smoothing is about: a random walk over a few favoured pairs."""
+    """Make texts with the uneven statistics that smoothing addresses: a random walk over a few favoured pairs."""
     rng = random.Random(seed)
     favourites = {symbol: rng.choices(alphabet, k=3) for symbol in alphabet}
     documents = []
@@ -249,9 +249,9 @@ def tiny_shakespeare() -> bytes:
 
 
 def test_tiny_shakespeare_is_as_good_as_an_independent_implementation() -> None:
-    """Nats a character of the last tenth, against figures of a single-discount implementation.
+    """Compare nats per character of the last tenth with the figures of a single-discount implementation.
 
-    With one discount a table ours gives its figures for orders 1, 5, 6 and 7 to 0.0002, and less for 2 to 4.
+    With one discount per table, our figures agree with it to 0.0002 for orders 1, 5, 6 and 7, and are lower for 2 to 4.
     """
     text = tiny_shakespeare()
     cut = int(len(text) * 0.9)

@@ -1,4 +1,4 @@
-"""Which samples are shown, and that any text becomes lines that fit."""
+"""The choice of samples to show, and any text as lines that fit."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Items put to a network and to counting, against log-probabilities taken one by one; the rules against their words."""
+"""Items answered by a network and by counting, against single log-probabilities, and the rules of scoring."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def network(tokenizer: EtudeTokenizer) -> LanguageModel:
 def log_probability(
     model: LanguageModel, tokenizer: EtudeTokenizer, candidate: Candidate, whole: bool
 ) -> float:
-    """Of the whole text, or of `said` after `given`, token by token, each from a pass of its own."""
+    """Score the whole text, or `said` after `given`, token by token, each in a pass of its own."""
     ids = [tokenizer.eos_id, *tokenizer.encode(candidate.given + candidate.said)]
     within = [at for at in range(len(ids)) if candidate.given.startswith(tokenizer.decode(ids[1 : at + 1]))]
     first = 1 if whole else 1 + max(within)
@@ -58,9 +58,9 @@ def test_a_network_gives_each_candidate_its_probability(
 ) -> None:
     for item, score in zip(ITEMS, ModelAnswerer(network, tokenizer).answer(ITEMS), strict=True):
         shared = len({one.given for one in item.candidates}) == 1
-        told = [log_probability(network, tokenizer, one, shared) for one in item.candidates]
-        shift = told[0] - score.logprobs[0] if shared else 0.0  # of what stands before, alike for all
-        np.testing.assert_allclose(score.logprobs + shift, told, atol=1e-4)
+        direct = [log_probability(network, tokenizer, one, shared) for one in item.candidates]
+        shift = direct[0] - score.logprobs[0] if shared else 0.0  # of what stands before, alike for all
+        np.testing.assert_allclose(score.logprobs + shift, direct, atol=1e-4)
         assert not score.cut
 
 
@@ -179,7 +179,7 @@ def test_items_of_a_group_count_as_one() -> None:
 
 
 def test_intervals_cover_the_truth() -> None:
-    """Of clustered items too: 95 % of studies, within the error of 400 of them."""
+    """For clustered items as well: 95 % of studies, within the error of 400 of them."""
     generator = np.random.default_rng(1)
     covered = 0
     for _ in range(400):
@@ -240,7 +240,7 @@ def test_labels(accuracy: float, counting: float | None, random: float | None, l
     assert result(accuracy, counting, random).label == label
 
 
-def test_what_is_asked_has_a_hash() -> None:
+def test_questions_have_a_hash() -> None:
     one = Probe("p", "", "?", ITEMS)
     assert one.hash == Probe("p", "", "asked otherwise", ITEMS).hash
     assert one.hash != Probe("p", "", "?", ITEMS[:2]).hash

@@ -1,4 +1,4 @@
-"""probes.jsonl: what a network scored is read back as it was written, and what a stranger wrote is not believed."""
+"""probes.jsonl: a network's scores are read back as written, and untrusted records are checked."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ WHERE = Where(3, 16, 4096, 1.5e9, 12345, 2.5, "own 1", "abc123")
 
 
 def results() -> list[ProbeResult]:
-    """Of a small network, counts of the text, and other random weights; one probe with open answers, one item alone."""
+    """Measure a small network, counts of the text, and other random weights, on probes of different kinds."""
     tokenizer = train_bpe([TEXT * 4], 280, "llama3")
     config = make_config("llama", vocab_size=tokenizer.vocab_size, max_position_embeddings=64)
     answerers = (
@@ -89,7 +89,7 @@ def test_counts_have_no_typed_answers_and_may_be_missing(scored: list[ProbeResul
     assert with_counts.counting.exact is None
 
 
-def test_the_later_of_two_stands_and_steps_are_in_order(scored: list[ProbeResult], tmp_path: Path) -> None:
+def test_the_later_of_two_counts_and_steps_are_in_order(scored: list[ProbeResult], tmp_path: Path) -> None:
     for step, loss in ((8, 2.0), (4, 3.0), (8, 2.25), (0, None)):
         write_records(tmp_path, scored[:1], Where(3, step, step, 1.0, 9, loss, "own"))
     found = read_records(tmp_path).records
@@ -120,7 +120,7 @@ BAD: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("name", BAD)
-def test_what_cannot_be_is_left_out(
+def test_impossible_records_are_skipped(
     name: str, line: dict[str, Any], scored: list[ProbeResult], tmp_path: Path
 ) -> None:
     (tmp_path / FILE).write_text(json.dumps({**line, name: BAD[name]}) + "\n")
@@ -175,7 +175,7 @@ def test_files_that_are_none(tmp_path: Path, line: dict[str, Any]) -> None:
         read_records(tmp_path)
     file.unlink()
     file.write_bytes(b"\x00\xff no record")
-    assert read_records(tmp_path, none_will_do=True).records == ()
+    assert read_records(tmp_path, allow_none=True).records == ()
     file.write_text(json.dumps({**line, "schema": 2}) + "\n")
     with pytest.raises(InputError, match="update it"):
         read_records(tmp_path)

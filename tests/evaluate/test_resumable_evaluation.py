@@ -1,4 +1,4 @@
-"""Held-out text and items asked in parts: the figures of one pass, whoever did the parts and however often it began."""
+"""Text and items in parts: the figures equal those of one pass, whatever was interrupted or shared."""
 
 from __future__ import annotations
 
@@ -53,13 +53,13 @@ def test_text_in_parts(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyP
     trained = load_trained(folder)
     counts = np.arange(trained.tokenizer.vocab_size)
     whole = measure_text(trained.model, trained.tokenizer, TEXTS, token_counts=counts)
-    told: list[tuple[int, int]] = []
+    reports: list[tuple[int, int]] = []
     found = measure_text_in_parts(
-        folder, TEXTS, tmp_path, token_counts=counts, report=lambda *now: told.append(now)
+        folder, TEXTS, tmp_path, token_counts=counts, report=lambda *now: reports.append(now)
     )
     number = len(list(tmp_path.glob("*/part-*.json")))
     assert number >= 3
-    assert told == [(at, number) for at in range(number + 1)]
+    assert reports == [(at, number) for at in range(number + 1)]
     for name in ("bits_per_byte", "nats_per_token", "first_guess", "brier", "calibration_error"):
         ours, direct = getattr(found, name), getattr(whole, name)
         assert (ours.value, ours.standard_error) == pytest.approx(
@@ -75,7 +75,7 @@ def test_text_in_parts(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyP
     def refuse(*_: object) -> None:
         raise AssertionError
 
-    sorted(tmp_path.glob("*/part-*.json"))[1].unlink()  # as if killed while at work on it
+    sorted(tmp_path.glob("*/part-*.json"))[1].unlink()  # as if killed while computing it
     again = measure_text_in_parts(folder, TEXTS, tmp_path, token_counts=counts)
     assert again == found
     monkeypatch.setattr(resumable_evaluation, "load_trained", refuse)
@@ -98,8 +98,8 @@ def test_two_processes_give_what_one_gives(
     assert [score.cut for score in two] == [score.cut for score in direct]
 
 
-def test_threads_are_those_asked_for(folder: Path, tmp_path: Path) -> None:
-    """Two programs that each take every core wait for one another: a sweep that was given one thread takes one."""
+def test_threads_are_those_requested(folder: Path, tmp_path: Path) -> None:
+    """Two programs that each use every core wait for one another: a sweep with one thread must use only one."""
     before = torch.get_num_threads()
     try:
         for name, workers, threads in (

@@ -1,4 +1,4 @@
-"""An evaluation in parts: killed, started again, shared by processes, it gives what one process gives."""
+"""An evaluation in parts that is killed, restarted or shared by processes gives the result of one process."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ COUNT = 6
 
 
 def start(log: Path, pause: float = 0.0) -> Work:
-    """Work that notes in a file who did what."""
+    """Work that records in a file which process did which part."""
 
     def work(number: int) -> dict[str, float]:
         with log.open("a") as file:
@@ -38,11 +38,11 @@ def done(log: Path) -> list[int]:
 EXPECTED = [{"third": number / 3} for number in range(COUNT)]
 
 
-def test_what_is_there_is_not_done_again(tmp_path: Path) -> None:
+def test_finished_parts_are_not_computed_again(tmp_path: Path) -> None:
     parts, log = Parts(tmp_path / "parts", "a", COUNT), tmp_path / "log"
-    told: list[tuple[int, int]] = []
-    assert done_in_parts(parts, partial(start, log), report=lambda *now: told.append(now)) == EXPECTED
-    assert told == [(number, COUNT) for number in range(COUNT + 1)]
+    reports: list[tuple[int, int]] = []
+    assert done_in_parts(parts, partial(start, log), report=lambda *now: reports.append(now)) == EXPECTED
+    assert reports == [(number, COUNT) for number in range(COUNT + 1)]
     assert done_in_parts(parts, partial(start, log)) == EXPECTED
     assert done(log) == list(range(COUNT))
 
@@ -52,7 +52,7 @@ def test_only_its_own_and_sound_files_are_taken(tmp_path: Path) -> None:
     done_in_parts(parts, partial(start, log))
     other = Parts(tmp_path, "b", COUNT)
     other.folder.mkdir()
-    for number in range(COUNT):  # as if somebody had renamed the folder
+    for number in range(COUNT):  # as if the folder had been renamed
         other.file(number).write_bytes(parts.file(number).read_bytes())
     assert other.missing() == list(range(COUNT))
     parts.file(2).write_text(parts.file(2).read_text()[:-9])
@@ -73,7 +73,7 @@ def test_the_model_is_loaded_only_for_work(tmp_path: Path) -> None:
 
 
 def script(tmp_path: Path, parts: Parts, pause: float) -> subprocess.Popen[bytes]:
-    """Another process with the same evaluation."""
+    """Run the same evaluation in another process."""
     code = (
         "import sys; from functools import partial; from pathlib import Path\n"
         f"sys.path[:0] = {[str(folder) for folder in Path(__file__).parents[:2]]!r}\n"
@@ -123,7 +123,7 @@ def test_a_helper_that_dies_costs_only_time(tmp_path: Path) -> None:
 
 
 class Breaks:
-    """Works in the process that was asked; in a helper it dies with its part half done."""
+    """Works in the main process; in a helper, it dies with its part half done."""
 
     def __init__(self) -> None:
         self.own = os.getpid()
@@ -132,13 +132,13 @@ class Breaks:
         def work(number: int) -> int:
             if os.getpid() != self.own:
                 os._exit(7)
-            time.sleep(1.5)  # long enough for the helper to come
+            time.sleep(1.5)  # long enough for the helper to start
             return number
 
         return work
 
 
-def test_the_identity_is_of_the_model_and_of_what_is_asked(tmp_path: Path) -> None:
+def test_the_identity_depends_on_the_model_and_the_request(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps({"a": 1}))
     (tmp_path / "model.safetensors").write_bytes(b"weights")
     (tmp_path / "README.md").write_text("card")

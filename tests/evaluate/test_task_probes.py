@@ -1,4 +1,4 @@
-"""Probes of the task mixture: right by another solver, never shown, balanced, and at chance for whoever counts."""
+"""Probes of the task mixture: right by another solver, never shown, balanced, and at chance for counting."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from etude.data.tasks.problem import is_held_out
 from etude.data.tasks.search import held_out_in
 from etude.data.tasks.strings import LONGEST_COPY
 from etude.data.tasks.sums import sum_held_out
-from etude.evaluate.contamination import asked_text, search_training
+from etude.evaluate.contamination import question_text, search_training
 from etude.evaluate.items import Probe, frozen
 from etude.evaluate.task_probes import task_probes
 from solver import solved
@@ -31,8 +31,8 @@ TRAINING = [document(0, index).text for index in range(1500)]
 @pytest.mark.parametrize("probe", [one for one in PROBES if ": " in one.items[0].answer.given], ids=title)
 def test_the_right_answer_follows_from_the_text(probe: Probe) -> None:
     for item in probe.items:
-        asked, answer = solved(item.answer.given)
-        assert (asked, answer) == (item.answer.given, item.answer.said)
+        question, answer = solved(item.answer.given)
+        assert (question, answer) == (item.answer.given, item.answer.said)
 
 
 def test_sums_and_people_are_right() -> None:
@@ -55,8 +55,8 @@ def test_sums_and_people_are_right() -> None:
 @pytest.mark.parametrize("probe", PROBES, ids=title)
 def test_every_item_is_held_out(probe: Probe) -> None:
     for item in probe.items:
-        keys = held_out_in(asked_text(item))
-        assert len(keys) == 1  # what else the text shows, such as the examples of a cipher, is taught
+        keys = held_out_in(question_text(item))
+        assert len(keys) == 1  # everything else in the text, such as the examples of a cipher, is taught
         (key,) = keys
         assert sum_held_out(*key[1:]) if key[0] == "add" else is_held_out(key)  # type: ignore[arg-type]
 
@@ -67,7 +67,7 @@ def test_training_shows_none_of_it() -> None:
 
 
 def wording(text: str) -> tuple[str, ...]:
-    """The words of a line that are not its content: without single letters, numbers, people and houses."""
+    """Return the words of a line that are not its content: without single letters, numbers, people and houses."""
     text = re.sub(r"[A-Z]\w+ [A-Z]\w+(?= (?:born|do|called|today))", "", text)
     return tuple(re.findall(r"[A-Za-z]{2,}", text))
 
@@ -75,8 +75,8 @@ def wording(text: str) -> tuple[str, ...]:
 def test_training_shows_the_form_of_every_question() -> None:
     forms = {wording(line) for one in TRAINING for line in one.split("\n")}
     for probe in PROBES:
-        asked = wording(probe.items[0].answer.given)
-        assert any(form[: len(asked)] == asked for form in forms), probe.title
+        words = wording(probe.items[0].answer.given)
+        assert any(form[: len(words)] == words for form in forms), probe.title
 
 
 @pytest.mark.parametrize("probe", PROBES, ids=title)
@@ -96,8 +96,11 @@ def test_blocks_are_balanced_and_end_alike(probe: Probe) -> None:
 
 def test_no_item_comes_twice() -> None:
     for probe in task_probes(0, 256):
-        texts = [asked_text(item) for item in probe.items]
-        if probe.name not in {"two-digit addition", "few-shot cipher"}:  # one of a fixed list of problems
+        texts = [question_text(item) for item in probe.items]
+        if probe.name not in {
+            "two-digit addition",
+            "few-shot cipher",
+        }:  # these draw from a fixed list of problems
             assert len(set(texts)) == len(texts), probe.title
 
 
@@ -116,7 +119,7 @@ def test_counting_is_at_chance() -> None:
 
 
 def size(name: str, text: str) -> int:
-    """What the condition of a probe counts."""
+    """Return the number in a probe's condition."""
     if name == "brackets":
         return still_open(text)
     if name == "hops":
@@ -161,7 +164,7 @@ def test_no_answer_is_the_beginning_of_another() -> None:
 
 
 def test_answers_end_as_the_lines_of_the_documents_do() -> None:
-    """In tokens: what follows an answer in training is no other token than in the probe."""
+    """The token after an answer is the same in training and in the probe."""
     tokenizer = uniform(TRAINING[:300]).tokenizer
     for probe in PROBES:
         item = probe.items[0]

@@ -1,4 +1,4 @@
-"""Measures of a whole text: against direct sums, against planted models, and part by part against all at once."""
+"""Measures of a whole text: against direct sums, against planted models, and in parts against one pass."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def network(tokenizer: EtudeTokenizer) -> LanguageModel:
 
 
 def distributions(model: LanguageModel, ids: list[int], seen: list[int]) -> list[np.ndarray]:
-    """Of each token after the first, from the `seen` tokens before it, one pass each."""
+    """Score each token after the first, from the `seen` tokens before it, in one pass each."""
     with torch.no_grad():
         return [
             model(torch.tensor([ids[at - before : at]]))[0, -1].double().softmax(-1).numpy()
@@ -95,7 +95,7 @@ def test_every_figure_is_the_sum_it_says(network: LanguageModel, tokenizer: Etud
 
 
 def test_batches_and_parts_give_the_same(network: LanguageModel, tokenizer: EtudeTokenizer) -> None:
-    """Parts pass through JSON, as between processes, and add up to what one pass finds, but for rounding."""
+    """Parts pass through JSON, as between processes, and add up to the result of one pass, except for rounding."""
     whole = measure_text(network, tokenizer, TEXTS)
     together = TextSums()
     for start in range(0, len(TEXTS), 3):
@@ -168,7 +168,7 @@ def test_few_documents_are_held_at_a_time(
     network: LanguageModel, tokenizer: EtudeTokenizer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("etude.evaluate.text_scoring._BATCH_BYTES", 1_500)
-    told: list[tuple[int, int]] = []
+    reports: list[tuple[int, int]] = []
     long = [("long", "abc " * 500), *TEXTS[:2]]
     read: list[str] = []
 
@@ -178,11 +178,11 @@ def test_few_documents_are_held_at_a_time(
             yield name, text
 
     def report(documents: int, num_bytes: int) -> None:
-        told.append((documents, num_bytes))
+        reports.append((documents, num_bytes))
         assert len(read) <= documents + 1  # one more shows that the batch is full
 
     add_documents(TextSums(), network, tokenizer, one_by_one(), report=report)
-    assert told == [(1, 2_000), (3, 2_000 + sum(len(text.encode()) for _, text in TEXTS[:2]))]
+    assert reports == [(1, 2_000), (3, 2_000 + sum(len(text.encode()) for _, text in TEXTS[:2]))]
 
 
 def test_tokens_of_a_part_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -209,7 +209,7 @@ def test_sums_give_the_clustered_error_of_the_definition() -> None:
 
 
 def calibration(generator: np.random.Generator, lift: float, number_of_documents: int) -> CalibrationSums:
-    """Documents of 60 tokens whose guesses are right by `lift` more often than they say; their levels vary."""
+    """Make documents of 60 tokens, whose guesses are right by `lift` more often than their confidence; levels vary."""
     sums = CalibrationSums(10)
     for number in range(number_of_documents):
         sure = generator.uniform(0.1, 0.85, 60)
@@ -242,7 +242,7 @@ def test_resampling_depends_on_the_document_alone() -> None:
 
 
 def test_a_planted_effect_shows_in_its_bin_only() -> None:
-    """Rare tokens cost three nats more: the bins of frequency say so, those of place do not."""
+    """Rare tokens cost three nats more: the bins of frequency show it, those of position do not."""
     counts = np.array([0, 5, 50, 500])
     sums, rng = TextSums(counts), random.Random(1)
     for number in range(30):

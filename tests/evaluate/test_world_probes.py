@@ -1,4 +1,4 @@
-"""Probes of the stories' world: right by an independent reading of their text, never told, and balanced."""
+"""Probes of the stories' world: right by an independent reading of their text, never in a story, and balanced."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from etude.data.primer.exercises import _VERBS
 from etude.data.primer.generator import generate
 from etude.data.primer.holdout import is_held_out
 from etude.data.primer.lexicon import BOYS, GIRLS, NAMES, NUMBER_OF_WORD, OBJECT_FORMS, PLACE_NOUNS, PLACES
-from etude.evaluate.contamination import asked_text, search_training
+from etude.evaluate.contamination import question_text, search_training
 from etude.evaluate.items import Item, Probe, choice, frozen
 from etude.evaluate.world_probes import world_probes
 from etude.evaluate.world_probes.combinations import held_out_in
@@ -47,7 +47,7 @@ def items(name: str) -> list[Item]:
 
 
 def held_at_the_end(story: str, noun: str) -> str:
-    """Follows one thing through sentences by who stands where in them, not by how they were made."""
+    """Follow one thing through sentences by the order of the names, independently of how they were made."""
     holder = ""
     for sentence in re.findall(r"[^.?]+\.", story):
         if noun not in re.findall(r"\w+", sentence):
@@ -86,20 +86,20 @@ def test_who_is_where_follows_from_the_walks() -> None:
                 (who,) = set(words) & set(NAMES)
                 (at[who],) = set(words) & set(PLACE_NOUNS)
             assert len(walks) == int(probe.condition.split()[0])
-            asked = re.search(NAME, question)
-            assert asked is not None
-            assert PLACE_OF[item.answer.said.lower()] == at[asked[0]]
+            match = re.search(NAME, question)
+            assert match is not None
+            assert PLACE_OF[item.answer.said.lower()] == at[match[0]]
 
 
 def test_who_told_follows_from_the_telling() -> None:
     for item in items("who told whom"):
-        told = re.search(rf"{NAME} told {NAME}", item.answer.given)
+        match = re.search(rf"{NAME} told {NAME}", item.answer.given)
         owner = re.search(rf'(?:that |"){NAME} ha[ds]', item.answer.given)
-        assert told is not None
+        assert match is not None
         assert owner is not None
-        assert item.answer.said == told[1]
-        assert {one.said for one in item.candidates} == {told[1], owner[1]}
-        assert f"Who told {told[2]} about" in item.answer.given
+        assert item.answer.said == match[1]
+        assert {one.said for one in item.candidates} == {match[1], owner[1]}
+        assert f"Who told {match[2]} about" in item.answer.given
 
 
 def test_sums_are_right() -> None:
@@ -115,8 +115,8 @@ def test_sums_are_right() -> None:
     held_out = len([1 for a in range(21) for b in range(21) if is_held_out("sum", a, b, "+")]) + len(
         [1 for a in range(21) for b in range(a + 1) if is_held_out("sum", a, b, "-")]
     )
-    asked = sum(len(probe.items) for probe in by_condition.values())
-    assert 0.9 * held_out < asked <= held_out  # a result that is left alone is no question
+    count = sum(len(probe.items) for probe in by_condition.values())
+    assert 0.9 * held_out < count <= held_out  # a result with a single sum is not asked
 
 
 def test_word_problems_are_right() -> None:
@@ -151,9 +151,9 @@ def test_tenses_are_those_of_the_stories() -> None:
     past_of = {row[1]: row[2] for row in _VERBS}
     base_of = {row[1]: row[0] for row in _VERBS}
     for item in items("tenses"):
-        asked, sentence = item.answer.given.split("\n")[0].split(": ")
+        instruction, sentence = item.answer.given.split("\n")[0].split(": ")
         verb = sentence.split()[1]
-        wanted = past_of[verb] if asked == "Tell it in the past" else f"will {base_of[verb]}"
+        wanted = past_of[verb] if instruction == "Tell it in the past" else f"will {base_of[verb]}"
         assert item.answer.said == wanted
 
 
@@ -163,7 +163,7 @@ def test_tenses_are_those_of_the_stories() -> None:
 @pytest.mark.parametrize("probe", [probe for probe in PROBES if probe.name != "who is where"], ids=title)
 def test_every_item_asks_for_a_combination_that_is_held_out(probe: Probe) -> None:
     for item in probe.items:
-        found = held_out_in(asked_text(item))
+        found = held_out_in(question_text(item))
         assert found
         for kind, *what in found:
             assert kind in {"tense", "beside"} or is_held_out(str(kind), *what)
@@ -176,7 +176,7 @@ def test_the_stories_contain_none_of_it(stories: list[str]) -> None:
 
 
 def test_what_the_stories_say_is_found_in_them(stories: list[str]) -> None:
-    """The search is not blind: the same forms with what is taught are in the stories."""
+    """The search works: the stories contain the same forms with taught combinations."""
     text = "\n".join(stories)
     assert re.search(r"What is \d+ plus \d+\? \d+\.", text)
     assert re.search(rf"Who has the \w+ now\? {NAME}", text)
@@ -192,7 +192,7 @@ NUMBERS = "|".join(sorted(NUMBER_OF_WORD, key=len, reverse=True))
 
 
 def shape(sentence: str) -> str:
-    """Without names, things, looks, places and numbers."""
+    """Remove names, things, looks, places and numbers."""
     sentence = re.sub(NAME, "N", sentence)
     sentence = re.sub(rf"\b(?:an?|the) (?:[\w-]+ )?(?:{FORMS})\b", "T", sentence, flags=re.IGNORECASE)
     sentence = re.sub(rf"\b(?:{NUMBERS})\b(?: (?:{FORMS})\b)?", "M", sentence)
@@ -206,9 +206,9 @@ def test_the_wording_is_that_of_the_stories(name: str, stories: list[str]) -> No
     def sentences(text: str) -> set[str]:
         return {shape(one) for one in re.findall(r"[^.?\n]+[.?]\"?", text)}
 
-    told = {one for story in stories for one in sentences(story)}
-    asked = Counter(one for item in items(name) for one in sentences(item.answer.given))
-    missing = {one for one in asked if one not in told and "ran P to find" not in one}
+    in_stories = {one for story in stories for one in sentences(story)}
+    in_questions = Counter(one for item in items(name) for one in sentences(item.answer.given))
+    missing = {one for one in in_questions if one not in in_stories and "ran P to find" not in one}
     assert not missing
 
 
@@ -228,7 +228,7 @@ def test_every_answer_is_right_as_often_as_the_others(probe: Probe) -> None:
 @pytest.mark.parametrize("probe", PROBES, ids=title)
 def test_the_last_bytes_before_the_answers_of_a_block_are_the_same(probe: Probe) -> None:
     if probe.name == "arithmetic":
-        return  # of which counting sees the second number
+        return  # counting sees their second number
     ends: dict[tuple[str, ...], set[str]] = defaultdict(set)
     for item in probe.items:
         assert len({one.given for one in item.candidates}) == 1
@@ -255,7 +255,7 @@ def test_first_last_and_starting_names_are_at_chance(probe: Probe) -> None:
     assert share(probe, starts) == pytest.approx(0.5, abs=0.1)
 
 
-def test_first_and_last_names_are_at_chance_where_something_is_told() -> None:
+def test_first_and_last_names_are_at_chance() -> None:
     (probe,) = named("who told whom")
     for pick in (0, -1):
         guess = {}
@@ -294,7 +294,7 @@ def test_counting_is_at_chance(stories: list[str]) -> None:
 
 
 def test_counting_is_seen_to_know_what_it_can_know(stories: list[str]) -> None:
-    """Next to its noun the verb is in reach of the counts, and so is a verb's own ending."""
+    """Counting can see the verb next to its noun, and a verb's own ending."""
     pairs = [
         ("The lamps ", "were", "was"),
         ("His pockets ", "were", "was"),
@@ -322,13 +322,13 @@ def test_items_are_fixed_by_the_seed_alone() -> None:
     assert len({probe.title for probe in PROBES}) == len(PROBES)
 
 
-def test_no_more_items_than_asked_for() -> None:
+def test_no_more_items_than_requested() -> None:
     for most in (12, 48):
         assert all(len(probe.items) <= most for probe in world_probes(2, most))
 
 
 def test_no_answer_is_the_beginning_of_another() -> None:
-    """Or the shorter one would be at least as probable as the longer, whatever is asked."""
+    """Otherwise the shorter answer would be at least as probable as the longer one, whatever the question."""
     for probe in PROBES:
         for item in probe.items:
             said = [one.said for one in item.candidates]

@@ -1,4 +1,4 @@
-"""Public suites through the real lm-eval library: on local files, against its own `hf` model on the same folder."""
+"""Public suites through the real lm-eval library: local files, compared with its own `hf` model on the same folder."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ ISLAND = Paradigm("adjunct_island", "island_effects", OURS[1].pairs + OURS[2].pa
 
 @pytest.fixture(scope="module", params=["bpe", "char"])
 def folders(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two model folders of one tokenizer: `model` with random weights, `uniform` with uniform logits."""
+    """Make two model folders with one tokenizer: `model` with random weights, `uniform` with uniform logits."""
     work = tmp_path_factory.mktemp("models")
     tokenizer = train_bpe(STORIES, 500, "llama3") if request.param == "bpe" else train_char(STORIES)
     tokenizer.save(work / "tokenizer")
@@ -57,7 +57,7 @@ def folders(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
 
 @pytest.fixture(scope="module")
 def rows(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A few rows for tasks of four kinds, in the form of their data sets."""
+    """Write a few rows for tasks of four kinds, in the form of their data sets."""
     folder = write_paradigms(tmp_path_factory.mktemp("rows"), [ISLAND])
     sentences = [line for story in STORIES for line in story.split(". ") if len(line.split()) > 4][:14]
     plain = [{"text": line.replace("\n", " ").strip(" .")} for line in sentences]
@@ -98,7 +98,7 @@ TASKS = ["blimp_adjunct_island", "lambada_openai", "hellaswag", "arc_easy", "wik
 def hf_figures(
     model: Path, rows: Path, work: Path, tasks: list[str], more: str = ""
 ) -> dict[str, dict[str, float]]:
-    """What the library's own `hf` model scores."""
+    """Return the scores of the library's own `hf` model."""
     from lm_eval import simple_evaluate
 
     manager = _manager()
@@ -123,12 +123,12 @@ def hf_figures(
 
 
 def test_figures_are_those_of_the_librarys_own_model(folders: Path, rows: Path, tmp_path: Path) -> None:
-    told: list[tuple[int, int]] = []
-    found = public_suite(folders / "model", TASKS, local=rows, report=lambda *now: told.append(now))
+    reports: list[tuple[int, int]] = []
+    found = public_suite(folders / "model", TASKS, local=rows, report=lambda *now: reports.append(now))
     assert [one.task for one in found] == TASKS
-    assert told[-1] == (3, 3)  # the pages, last
+    assert reports[-1] == (3, 3)  # the pages, last
     expected = hf_figures(folders / "model", rows, tmp_path, TASKS[:-1])
-    # Of a whole text the `hf` model would also score the token that the tokenizer begins it with.
+    # For a whole text, the `hf` model would also score the token with which the tokenizer begins it.
     expected |= hf_figures(folders / "model", rows, tmp_path, TASKS[-1:], ",add_bos_token=False")
     for score in found:
         assert {name: value for name, (value, _) in score.figures.items()} == pytest.approx(
@@ -151,12 +151,12 @@ def test_uniform_logits_are_at_chance_by_our_rule_only(folders: Path, rows: Path
     tokenizer = load_trained(folders / "uniform").tokenizer
     counts = [[len(tokenizer.encode(f" {one}")) for one in pair] for pair in ISLAND.pairs]
     assert island.figures["acc"][0] == pytest.approx(np.mean([good <= bad for good, bad in counts]))
-    if tokenizer.kind == "char":  # the wrong sentences are as long or longer: all count as right
+    if tokenizer.kind == "char":  # the wrong sentences are at least as long: all count as right
         assert island.figures["acc"][0] == 1.0
 
 
 def test_our_blimp_beside_the_librarys(folders: Path, rows: Path) -> None:
-    """Its figure is what its rule makes of our log-probabilities of its texts (a space before each sentence)."""
+    """The library's figure is its rule applied to our log-probabilities of its texts (a space before each sentence)."""
     for name in ("model", "uniform"):
         (theirs,) = public_suite(folders / name, ["blimp_adjunct_island"], local=rows)
         trained = load_trained(folders / name)
@@ -187,9 +187,9 @@ def test_log_probabilities_and_greedy_text(folders: Path) -> None:
     trained = load_trained(folders / "model")
     ours = EtudeLM(trained.model, trained.tokenizer)
     theirs = HFLM(pretrained=str(folders / "model"), dtype="float32", device="cpu", batch_size=1)
-    asked = [Request(pair) for pair in REQUESTS[:4]]
-    found = ours.loglikelihood(asked)
-    for (logprob, greedy), (expected, is_greedy) in zip(found, theirs.loglikelihood(asked), strict=True):
+    requests = [Request(pair) for pair in REQUESTS[:4]]
+    found = ours.loglikelihood(requests)
+    for (logprob, greedy), (expected, is_greedy) in zip(found, theirs.loglikelihood(requests), strict=True):
         assert logprob == pytest.approx(expected, rel=1e-4)
         assert greedy == is_greedy
     prompts = [Request((text, {"until": [" the"], "max_gen_toks": 20})) for text in ("Once", "The fox said")]
@@ -201,18 +201,18 @@ def test_a_first_guess_is_known_as_one(folders: Path) -> None:
     from lm_eval.models.huggingface import HFLM
 
     trained = load_trained(folders / "model")
-    asked = []
+    requests = []
     for context in dict.fromkeys(" ".join(STORIES).split()):
         given = [trained.tokenizer.eos_id, *trained.tokenizer.encode(context)]
         with torch.no_grad():
             guess = int(trained.model(torch.tensor([given]))[0, -1].argmax())
         said = trained.tokenizer.decode([guess])
         if trained.tokenizer.encode(context + said) == [*given[1:], guess] and said.strip() == said != "":
-            asked.append(Request((context, said)))
-    assert len(asked) > 3
-    assert all(greedy for _, greedy in EtudeLM(trained.model, trained.tokenizer).loglikelihood(asked))
+            requests.append(Request((context, said)))
+    assert len(requests) > 3
+    assert all(greedy for _, greedy in EtudeLM(trained.model, trained.tokenizer).loglikelihood(requests))
     theirs = HFLM(pretrained=str(folders / "model"), dtype="float32", device="cpu", batch_size=1)
-    assert all(greedy for _, greedy in theirs.loglikelihood(asked))
+    assert all(greedy for _, greedy in theirs.loglikelihood(requests))
 
 
 def test_a_continuation_longer_than_the_context_is_scored_whole(folders: Path) -> None:
@@ -233,21 +233,25 @@ def test_documents_begin_as_the_folders_tokenizer_begins_them(folders: Path) -> 
     from lm_eval.models.huggingface import HFLM
 
     trained = load_trained(folders / "model")
-    asked = [Request(pair) for pair in REQUESTS[:3]]
+    requests = [Request(pair) for pair in REQUESTS[:3]]
     found = {}
     for begin, named in ((None, {}), (False, {"add_bos_token": False}), (True, {"add_bos_token": True})):
-        found[begin] = EtudeLM(trained.model, trained.tokenizer, begin_documents=begin).loglikelihood(asked)
+        found[begin] = EtudeLM(trained.model, trained.tokenizer, begin_documents=begin).loglikelihood(
+            requests
+        )
         theirs = HFLM(
             pretrained=str(folders / "model"), dtype="float32", device="cpu", batch_size=1, **named
-        ).loglikelihood(asked)
+        ).loglikelihood(requests)
         assert [one for one, _ in found[begin]] == pytest.approx([one for one, _ in theirs], rel=1e-4)
     assert found[None] == found[True]
-    assert found[True][0] == pytest.approx(found[False][0])  # without context the token is there anyway
+    assert found[True][0] == pytest.approx(
+        found[False][0]
+    )  # without a context, the token is there in any case
     assert found[True][2] != found[False][2]
 
 
 def split_words(folder: Path) -> dict[tuple[str, str], tuple[int, int]]:
-    """Contexts that end within a token of the whole, with the number of tokens that both begin with, and of all."""
+    """Return contexts that end within a token of the whole, with the length of the common prefix and of all tokens."""
     tokenizer = load_trained(folder).tokenizer
     found = {}
     for word in sorted({word for story in STORIES for word in story.split() if len(word) > 4}):
@@ -264,7 +268,7 @@ def split_words(folder: Path) -> dict[tuple[str, str], tuple[int, int]]:
 
 @torch.no_grad()
 def test_the_token_that_spans_the_join_is_scored(folders: Path) -> None:
-    """By `transformers`: the sum over the tokens of the whole from the first that the context alone does not have."""
+    """Score with `transformers`: sum over the tokens of the whole, from the first that the context alone lacks."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     trained = load_trained(folders / "model")
@@ -285,7 +289,7 @@ def test_the_token_that_spans_the_join_is_scored(folders: Path) -> None:
 
 
 def test_a_whole_that_has_no_more_tokens_than_its_context_is_not_certain(folders: Path) -> None:
-    """The end of a word within one token: as many tokens as the context, so nothing was scored, and it won."""
+    """A word's end within one token: equally many tokens as the context, so nothing was scored, and it won."""
     trained = load_trained(folders / "model")
     ours = EtudeLM(trained.model, trained.tokenizer)
     encode = trained.tokenizer.encode
@@ -328,7 +332,7 @@ def test_the_command_line_of_the_library_takes_a_model_folder(
         assert ours.figures[metric][0] == pytest.approx(theirs[f"{metric},none"], rel=1e-4)
 
 
-def test_what_cannot_be_asked(folders: Path, rows: Path) -> None:
+def test_items_that_are_refused(folders: Path, rows: Path) -> None:
     with pytest.raises(InputError, match=r"near it: .*blimp_adjunct_island"):
         public_suite(folders / "model", ["blimp_adjunct_iland"], local=rows)
     with pytest.raises(InputError, match=r"put piqa\.jsonl there"):
@@ -343,29 +347,29 @@ def test_what_cannot_be_asked(folders: Path, rows: Path) -> None:
         public_suite(folders / "model", [])
 
 
-def test_an_interrupted_evaluation_goes_on(
+def test_an_interrupted_evaluation_resumes(
     folders: Path, rows: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What was answered before the interruption is not asked again, and never of another model."""
+    """What was answered before the interruption is not answered again, and never for another model."""
     monkeypatch.setattr("etude.interop.lm_eval_model._AT_A_TIME", 10)
     whole = public_suite(folders / "model", ["blimp_adjunct_island"], local=rows)
-    asked: list[int] = []
+    sizes: list[int] = []
     score = EtudeLM._score
 
     def counted(self: EtudeLM, pairs: Any) -> Any:
-        if len(asked) == 3:
+        if len(sizes) == 3:
             raise KeyboardInterrupt
-        asked.append(len(pairs))
+        sizes.append(len(pairs))
         return score(self, pairs)
 
     monkeypatch.setattr(EtudeLM, "_score", counted)
     with pytest.raises(KeyboardInterrupt):
         public_suite(folders / "model", ["blimp_adjunct_island"], local=rows, kept=tmp_path)
-    monkeypatch.setattr(EtudeLM, "_score", lambda self, pairs: asked.append(len(pairs)) or score(self, pairs))
+    monkeypatch.setattr(EtudeLM, "_score", lambda self, pairs: sizes.append(len(pairs)) or score(self, pairs))
     assert public_suite(folders / "model", ["blimp_adjunct_island"], local=rows, kept=tmp_path) == whole
-    assert sum(asked) == 2 * len(ISLAND.pairs)
+    assert sum(sizes) == 2 * len(ISLAND.pairs)
     public_suite(folders / "uniform", ["blimp_adjunct_island"], local=rows, kept=tmp_path)
-    assert sum(asked) == 4 * len(ISLAND.pairs)
+    assert sum(sizes) == 4 * len(ISLAND.pairs)
 
 
 def test_a_limit_takes_the_first_items(folders: Path, rows: Path) -> None:
@@ -376,8 +380,8 @@ def test_a_limit_takes_the_first_items(folders: Path, rows: Path) -> None:
     assert np.isclose(few.choices.whole.value * 6, round(few.choices.whole.value * 6))
 
 
-def test_items_with_words_that_training_had_not_are_left_out(folders: Path, tmp_path: Path) -> None:
-    """The same figures as of rows from which they were taken; a task without any such item has none."""
+def test_items_with_words_unknown_to_training_are_skipped(folders: Path, tmp_path: Path) -> None:
+    """The same figures as for the selected rows alone; a task without any such item has none."""
     pairs = ISLAND.pairs
     text = [" ".join(pairs[at][0] + " " + pairs[at][1] for at in (1, 4, 5, 9, 25, 31)).upper().encode()]
     known = words_of(text[0].decode())
@@ -398,12 +402,12 @@ def test_items_with_words_that_training_had_not_are_left_out(folders: Path, tmp_
     assert (none.items, none.left_out, none.figures, none.choices) == (0, 1, {}, None)
     (few, _) = public_suite(folders / "model", tasks, local=rows, training_text=text, limit=2)
     assert (few.items, few.left_out) == (2, len(pairs) - len(kept))
-    with pytest.raises(InputError, match="has a word that the training text has not"):
+    with pytest.raises(InputError, match="has a word that the training text lacks"):
         public_suite(folders / "model", tasks[1:], local=rows, training_text=text)
 
 
 def test_words_of_every_kind_of_item_are_looked_at(folders: Path, rows: Path) -> None:
-    """All that is shown, and all answers."""
+    """Return everything that is shown, and all answers."""
     tasks = ["lambada_openai", "hellaswag", "ai2_arc"]
     everything = [
         (rows / f"{name}.jsonl").read_bytes() for name in ("lambada_openai", "hellaswag", "ARC-Easy")
@@ -445,13 +449,15 @@ def test_the_command_says_its_table_and_nothing_else(folders: Path, rows: Path, 
     assert len(re.findall(r"\d\.\d{3} \(\d\.\d{3}-\d\.\d{3}\)", done.stdout)) == 2 * 3
 
 
-def test_without_a_network_it_is_said_at_once(folders: Path, tmp_path: Path) -> None:
-    """The Hub's name is looked up once, and never asked for again."""
-    asked = {**os.environ, "HF_ENDPOINT": "https://nowhere.invalid"}
-    proxies = {name for name in asked if name.lower().endswith("_proxy")}
-    asked = {name: value for name, value in asked.items() if name not in proxies | {"HF_HUB_OFFLINE"}}
+def test_without_a_network_the_error_comes_at_once(folders: Path, tmp_path: Path) -> None:
+    """The Hub's name is resolved once, and then no longer requested."""
+    environment = {**os.environ, "HF_ENDPOINT": "https://nowhere.invalid"}
+    proxies = {name for name in environment if name.lower().endswith("_proxy")}
+    environment = {
+        name: value for name, value in environment.items() if name not in proxies | {"HF_HUB_OFFLINE"}
+    }
     command = [sys.executable, "-m", "etude", "eval", str(folders / "model"), "--tasks", "piqa"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path, env=asked)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path, env=environment)
     assert done.returncode == 2
     assert "Retry" not in done.stderr
     assert done.stderr.count("\n") == 1

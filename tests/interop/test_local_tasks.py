@@ -1,4 +1,4 @@
-"""Names of tasks and files for them, on a small index like the library's; and what is said where the library lacks."""
+"""Names of tasks and files for them, on a small index like the library's, and the errors without the library."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_one_file_is_the_split_that_is_scored(tmp_path: Path, name: str) -> None
     assert "validation_split" not in found
 
 
-def test_splits_without_a_file_are_not_asked_for(tmp_path: Path) -> None:
+def test_splits_without_a_file_are_not_requested(tmp_path: Path) -> None:
     (tmp_path / "choose").mkdir()
     for split in ("train", "test"):
         (tmp_path / "choose" / f"{split}.parquet").write_text("")

@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from etude.config import load_settings, recipe_file
-from etude.evaluate.command import Asked, evaluate
+from etude.evaluate.command import EvaluationRequest, evaluate
 from etude.evaluate.records import read_records
 from etude.run.record import RunRecord
 from etude.workflow import jobs
@@ -42,7 +42,7 @@ def test_weight_decay_leads_from_answers_known_by_heart_to_the_rule(tmp_path: Pa
     settings = load_settings(recipe_file("grokking"), [], values)
     quiet = Console(file=io.StringIO())
     run = jobs.grow(settings, quiet).run.path
-    evaluate(Asked(run, every_checkpoint=True, num_items=128), quiet)
+    evaluate(EvaluationRequest(run, every_checkpoint=True, num_items=128), quiet)
     right = {(one.where.step, one.condition): one for one in read_records(run).records}
     assert right[400, "never seen"].model.accuracy.value < 0.1
     assert right[800, "seen in training"].model.accuracy.value > 0.3

@@ -92,7 +92,7 @@ def evaluate(
                 "--processes and --threads out"
             )
         names = [name.strip() for name in tasks.split(",") if name.strip()]
-        public.public(public.AskedPublicly(model, names, limit, local, covered, as_json), Console())
+        public.public(public.PublicRequest(model, names, limit, local, covered, as_json), Console())
         return
     if limit is not None or local is not None or covered:
         raise InputError("--limit, --local and --covered belong to --tasks: name the public suites with it")
@@ -102,5 +102,5 @@ def evaluate(
         raise InputError(f"--steps takes last or all, not '{steps}'")
     workers = Workers(processes, "auto" if threads is None else threads)
     suites, sources = tuple(suite or ()), tuple(text or ())
-    asked = job.Asked(model, suites, steps == "all", items, sources, expect, workers, as_json)
-    job.evaluate(asked, Console())
+    request = job.EvaluationRequest(model, suites, steps == "all", items, sources, expect, workers, as_json)
+    job.evaluate(request, Console())

@@ -11,8 +11,8 @@ from typing import Protocol, TypeVar
 class Document:
     """One piece of text that belongs together.
 
-    ``text`` is Unicode text, ``id`` is unique within its corpus (used in reports and when a batch is
-    named), and ``origin`` says where it came from: a path with a row or section, or a built-in's name.
+    ``text`` is Unicode text, ``id`` is unique within its corpus (used in reports and to name a batch), and ``origin``
+    is where it came from: a path with a row or section, or the name of a built-in corpus.
     """
 
     text: str
@@ -21,7 +21,7 @@ class Document:
 
 
 class HasText(Protocol):
-    """What a generator makes."""
+    """Anything with a text, such as what a generator makes."""
 
     @property
     def text(self) -> str: ...
@@ -31,10 +31,10 @@ _Made = TypeVar("_Made", bound=HasText)
 
 
 def up_to(made: Iterable[_Made], max_bytes: int | None) -> Iterator[_Made]:
-    """What was made, until the next would pass ``max_bytes`` of UTF-8; none is cut."""
+    """Yield whole documents until the next would pass ``max_bytes`` of UTF-8."""
     size = 0
-    for one in made:
-        size += len(one.text.encode())
+    for document in made:
+        size += len(document.text.encode())
         if max_bytes is not None and size > max_bytes:
             return
-        yield one
+        yield document

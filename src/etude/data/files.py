@@ -1,4 +1,4 @@
-"""Folders of the cache: what they hold, whether it is undamaged, and one writer at a time."""
+"""Folders of the cache: list and verify their files, and let one process write at a time."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from etude.files import STAGING_PREFIX, file_lock, hash_file, write_failure
 
 
 def key_of(value: Any) -> str:
-    """BLAKE2b-128 of a plain value, in hexadecimal: equal values have equal keys."""
+    """Return BLAKE2b-128 of a plain value, in hexadecimal: equal values have equal keys."""
     text = json.dumps(value, sort_keys=True, ensure_ascii=False)
     return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
 
 
 def describe_files(folder: Path, known: Mapping[str, str] | None = None) -> dict[str, dict[str, Any]]:
-    """Size and hash of every file in ``folder``, by relative path; ``known`` hashes are not computed again."""
+    """Return size and hash of every file in ``folder``, by relative path; ``known`` hashes are not recomputed."""
     known = known or {}
     described = {}
     for path in sorted(folder.rglob("*")):
@@ -30,7 +30,7 @@ def describe_files(folder: Path, known: Mapping[str, str] | None = None) -> dict
 
 
 def damaged_file(folder: Path, described: Mapping[str, Mapping[str, Any]]) -> str | None:
-    """The first file whose size or hash is not what was written down; None when all are as they were."""
+    """Return the first file whose size or hash differs from its record; None when all agree."""
     for name, facts in described.items():
         path = folder / name
         try:
@@ -45,7 +45,7 @@ def damaged_file(folder: Path, described: Mapping[str, Mapping[str, Any]]) -> st
 
 @contextmanager
 def locked(folder: Path, key: str) -> Iterator[None]:
-    """One process at a time prepares what ``key`` names in ``folder``; others wait, then find the work done."""
+    """Let one process at a time prepare what ``key`` names in ``folder``; the others wait, then find it done."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

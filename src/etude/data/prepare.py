@@ -1,10 +1,10 @@
-"""From what a person typed to tokens ready for training, and from the cache when nothing changed.
+"""Turn the sources named by the user into tokens ready for training, or reuse the cache when nothing changed.
 
     CACHE/corpus/KEY/    the cleaned, split text       KEY: content of the sources, settings that shape the text
     CACHE/tokens/KEY/    tokenizer, token shards       KEY: the corpus's key, settings of the tokenizer
 
-A folder appears under its name only when it is complete. What is found there is checked by hash; a damaged one is
-made again. What a killed process left half-made is removed before anything new is made.
+A folder appears under its name only when it is complete. Files are verified by hash before use; damaged folders are
+rebuilt. What a killed process left unfinished is removed before anything new is written.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import re
 import shutil
 import tempfile
 import unicodedata
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from etude.data.corpus.corpus import Corpus, Part, build_corpus
 from etude.data.corpus.cuts import pieces
 from etude.data.files import damaged_file, describe_files, key_of, locked
 from etude.data.reading.options import ReadingOptions
-from etude.data.reading.sources import open_sources
+from etude.data.reading.sources import Source, open_sources
 from etude.data.report import DataReport
 from etude.data.tokens import vocabulary
 from etude.data.tokens.parts import TokenPart
@@ -39,7 +39,7 @@ from etude.untrusted import inside
 SCHEMA = 2
 Progress = Callable[[str, int, int | None], None]
 _NOT_TEXT = {"sources", "workers", "cross_document_attention", "seed"}
-"""Settings of the data that do not change the prepared text; the sources, and their seed, count by their content."""
+"""Settings of the data that do not change the prepared text. Sources and their seed count by content instead."""
 
 _KEY = re.compile(r"[0-9a-f]{32}")
 
@@ -48,11 +48,11 @@ __all__ = ["PreparedData", "cache_folder", "open_prepared", "prepare"]
 
 @dataclass(frozen=True, eq=False)
 class PreparedData:
-    """Everything that training and evaluation need of the text.
+    """Everything that training and evaluation need from the text.
 
     Attributes:
-        corpus_hash: depends on every byte of the cleaned text and on the split.
-        fingerprint: names these tokens in the cache, for :func:`open_prepared`.
+        corpus_hash: the hash of every byte of the cleaned text and of the split.
+        fingerprint: the name of these tokens in the cache, for :func:`open_prepared`.
     """
 
     tokenizer: EtudeTokenizer
@@ -64,7 +64,7 @@ class PreparedData:
     corpus: Corpus
 
     def documents(self, part: Part, max_bytes: int | None = None) -> Iterator[bytes]:
-        """UTF-8 text of the documents of a part, in the order of its tokens; at most ``max_bytes`` in all."""
+        """Yield the documents of a part as UTF-8, in the order of its tokens; at most ``max_bytes`` in all."""
         return self.corpus.documents(part, max_bytes)
 
 
@@ -77,50 +77,43 @@ def prepare(
     cache: Path,
     progress: Progress | None = None,
 ) -> PreparedData:
-    """Clean, split and encode the text, or find that done in ``cache``.
+    """Clean, split and encode the text, or open it from ``cache``.
 
     Args:
-        family_pattern: the pre-tokenizer expression of the model's family, for where the setting is ``auto``.
-        seed: of the generated built-in text.
+        family_pattern: the pre-tokenizer expression of the model's family, used when the setting is ``auto``.
+        seed: the seed of generated built-in text.
         progress: called as (stage, bytes done, bytes in all or None).
 
     Raises:
-        InputError: nothing usable, a missing path, or a setting that cannot be met.
+        InputError: no usable text, a missing path, or a setting that cannot be met.
         EtudeError: the disk is full, or a worker died.
     """
     if getattr(multiprocessing.current_process(), "_inheriting", False):
-        # A worker that runs its parent's script again would wait here for a lock that its parent holds.
+        # A worker that runs its parent's script again would wait for a lock that its parent holds.
         raise EtudeError("a script that prepares text needs `if __name__ == '__main__':` around its calls")
-    tell = progress or _silent
+    report = progress or _silent
     vocabulary.check_kind(tokenizer.kind)
     spool = Path(tempfile.mkdtemp(prefix="etude-"))
     try:
         budget = None if data.max_bytes == "auto" else data.max_bytes
         options = ReadingOptions.of(data)
         sources = open_sources(data.sources, options=options, max_bytes=budget, seed=seed, spool=spool)
-        corpus_key = key_of(
-            {
-                "schema": SCHEMA,
-                "sources": [source.identity() for source in sources],
-                "settings": data.model_dump(mode="json", exclude=_NOT_TEXT),
-                "unicode": unicodedata.unidata_version,
-            }
-        )
+        corpus_key = _corpus_key(data, sources)
         identity = _tokenizer_identity(tokenizer, family_pattern)
         fingerprint = key_of({"schema": SCHEMA, "corpus": corpus_key, "tokenizer": identity})
         with locked(cache, corpus_key):
-            found = _open(cache, fingerprint)
-            if isinstance(found, PreparedData):
-                return found
-            notes = [found] if found else []
+            cached = _open(cache, fingerprint)
+            if isinstance(cached, PreparedData):
+                return cached
+            notes = [cached] if cached else []
             for kind in ("corpus", "tokens"):
                 sweep_staging(cache / kind)
             folder = cache / "corpus" / corpus_key
             if _damage(folder, "corpus.json") != "":
                 with staged_folder(folder) as staging:
-                    build_corpus(staging, sources, data, tell)
+                    build_corpus(staging, sources, data, report)
             with staged_folder(cache / "tokens" / fingerprint) as staging:
-                _encode(staging, Corpus(folder), corpus_key, data, tokenizer, family_pattern, notes, tell)
+                _encode(staging, Corpus(folder), corpus_key, data, tokenizer, family_pattern, notes, report)
             prepared = _open(cache, fingerprint, check=False)
             assert isinstance(prepared, PreparedData)
             return prepared
@@ -128,16 +121,28 @@ def prepare(
         shutil.rmtree(spool, ignore_errors=True)
 
 
+def _corpus_key(data: DataSettings, sources: Sequence[Source]) -> str:
+    """Return the hash of everything that shapes the cleaned text and its split."""
+    return key_of(
+        {
+            "schema": SCHEMA,
+            "sources": [source.identity() for source in sources],
+            "settings": data.model_dump(mode="json", exclude=_NOT_TEXT),
+            "unicode": unicodedata.unidata_version,
+        }
+    )
+
+
 def open_prepared(cache: Path, fingerprint: str) -> PreparedData | None:
-    """The prepared data named ``fingerprint``, such as for a run that goes on; None when it is gone or damaged."""
-    if not _KEY.fullmatch(fingerprint):  # a name from a stranger's manifest, which may lead anywhere
+    """Open the prepared data named ``fingerprint``, such as for a resumed run; None when missing or damaged."""
+    if not _KEY.fullmatch(fingerprint):  # the name comes from an untrusted manifest and could be any path
         return None
-    found = _open(cache, fingerprint)
-    return found if isinstance(found, PreparedData) else None
+    prepared = _open(cache, fingerprint)
+    return prepared if isinstance(prepared, PreparedData) else None
 
 
 def _open(cache: Path, fingerprint: str, *, check: bool = True) -> PreparedData | str | None:
-    """The data; or None when there is none; or one line that says what is damaged."""
+    """Return the data, None when there is none, or one line about what is damaged."""
     folder = cache / "tokens" / fingerprint
     manifest_file = folder / "manifest.json"
     if not manifest_file.is_file():
@@ -173,7 +178,7 @@ def _open_part(folder: Path, manifest: dict[str, Any], corpus: Corpus, part: Any
 
 
 def _damage(folder: Path, index: str) -> str | None:
-    """Empty when the folder is whole; else the file that is not, or None when there is no folder."""
+    """Return an empty string for an intact folder, the file that is damaged, or None when there is no folder."""
     if not (folder / index).is_file():
         return None if not folder.exists() else str(folder / index)
     try:
@@ -229,8 +234,8 @@ def _encode(
 def _about_cut_words(count: int) -> str:
     size = f"{LONGEST_STRETCH / 1e6:.1f}".removesuffix(".0")
     return (
-        f"text with no place to cut, such as one letter repeated, was encoded in parts of {size} MB ({count:,} cuts): "
-        "other programs may give other tokens there"
+        f"text without a place to cut, such as one letter repeated, was encoded in parts of {size} MB ({count:,} "
+        "cuts): other programs may produce different tokens there"
     )
 
 
@@ -251,7 +256,7 @@ def _tokenizer(
 
 
 def _sample(corpus: Corpus, train_bytes: int) -> Iterator[str]:
-    """The training text in pieces; of a long one, evenly spaced pieces of :data:`SAMPLE_BYTES` in all."""
+    """Yield the training text in pieces; of a long text, evenly spaced pieces of :data:`SAMPLE_BYTES` in all."""
     share = min(1.0, vocabulary.SAMPLE_BYTES / max(train_bytes, 1))
     due = 0.0
     step = 1 << 16

@@ -1,4 +1,4 @@
-"""What was read, kept and dropped, and why: as JSON, as text, and (:mod:`etude.data.report_picture`) as a picture."""
+"""What was read, kept and dropped, and why: as JSON, as text, or as a picture (:mod:`etude.data.report_picture`)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class DataReport:
 
     @classmethod
     def from_facts(cls, corpus: dict[str, Any], manifest: dict[str, Any]) -> DataReport:
-        """From the records of the two cache folders."""
+        """Build the report from the records of the two cache folders."""
         tokens = {part: facts["tokens"] for part, facts in manifest["parts"].items()}
         source_bytes = sum(facts["source_bytes"] for facts in manifest["parts"].values())
         documents = sum(facts["documents"] for facts in manifest["parts"].values())
@@ -40,14 +40,14 @@ class DataReport:
 
     @property
     def notes(self) -> list[str]:
-        """Lines that a person should see."""
+        """Lines that the user should see."""
         return list(self.facts["notes"])
 
     def summary(self) -> str:
-        """One line: what was read and kept, and how much was skipped and dropped for each reason."""
+        """Return one line: what was read and kept, and how much was skipped and dropped for each reason."""
         facts = self.facts
         skipped = _counts(facts["sources"]["skipped"])
-        dropped = _counts({reason: one["documents"] for reason, one in facts["dropped"].items()})
+        dropped = _counts({reason: count["documents"] for reason, count in facts["dropped"].items()})
         files = _files(facts["sources"])
         return (
             f"text: {_size(facts['kept'])}{f' from {files}' if files else ''}; skipped: {skipped}; dropped: {dropped}; "
@@ -56,10 +56,10 @@ class DataReport:
 
     def _near_copies(self) -> str:
         count = self.facts.get("near_copies")
-        return "not searched" if count is None else f"{count:,}" if count else "none"
+        return "not searched for" if count is None else f"{count:,}" if count else "none"
 
     def rows(self) -> Iterator[tuple[str, str, str]]:
-        """(what, how much, remark) of everything in the report, in reading order."""
+        """Yield (label, amount, remark) for everything in the report, in reading order."""
         facts = self.facts
         looked = facts["sources"]["looked_at"]
         yield "sources", ", ".join(looked[:3]) + (" ..." if len(looked) > 3 else ""), _files(facts["sources"])
@@ -87,7 +87,7 @@ class DataReport:
         yield "  bytes per token", f"{facts['tokens']['bytes_per_token']:.2f}", ""
 
     def split_remark(self) -> str:
-        """How the split came about, in words."""
+        """Describe how the text was split."""
         split = self.facts["split"]
         if split["rule"] == "tail":
             return (
@@ -105,15 +105,15 @@ class DataReport:
             )
         if split["moved_to_training"]:
             remarks.append(
-                f"{split['moved_to_training']:,} moved to training for a line of {split['line_chars']}+ characters "
-                "in common"
+                f"{split['moved_to_training']:,} moved to training for sharing a line of {split['line_chars']}+ "
+                "characters"
             )
         if split["capped"]:
-            remarks.append("validation is held at about 4 MB")
-        return "; ".join(remarks) or "no line of 64+ characters in common"
+            remarks.append("validation is limited to about 4 MB")
+        return "; ".join(remarks) or "training and validation share no line of 64+ characters"
 
     def table(self) -> Table:
-        """The report for a terminal."""
+        """Return the report as a table for the terminal."""
         from rich.table import Table
         from rich.text import Text
 
@@ -121,16 +121,16 @@ class DataReport:
         table.add_column(no_wrap=True)
         table.add_column(overflow="fold")
         table.add_column(overflow="fold", style="dim")
-        for what, much, remark in self.rows():
-            style = "" if what.startswith("  ") else "bold"
+        for label, amount, remark in self.rows():
+            style = "" if label.startswith("  ") else "bold"
             # Text, not markup: a file may be called [red].txt
-            table.add_row(Text(what, style), Text(much), Text(remark))
+            table.add_row(Text(label, style), Text(amount), Text(remark))
         for note in self.notes:
             table.add_row(Text("note", "bold yellow"), Text(note), "")
         return table
 
     def text(self, width: int = 120) -> str:
-        """The report as plain lines."""
+        """Return the report as plain lines."""
         from io import StringIO
 
         from rich.console import Console
@@ -141,7 +141,7 @@ class DataReport:
 
 
 def human_bytes(count: float) -> str:
-    """Such as ``1.2 MB`` (decimal units)."""
+    """Format a number of bytes, such as ``1.2 MB`` (decimal units)."""
     for unit in ("bytes", "kB", "MB", "GB"):
         if count < 1000 or unit == "GB":
             break
@@ -164,10 +164,10 @@ def _files(sources: dict[str, Any]) -> str:
 
 
 def _lengths(lengths: dict[str, int]) -> str:
-    """Where the middle document lies, from the histogram by powers of two."""
+    """Return the range of the median document length, from the histogram by powers of two."""
     half, seen = sum(lengths.values()) / 2, 0
     for low, count in lengths.items():
         seen += count
         if seen >= half:
-            return f"the middle one has {human_bytes(int(low))} to {human_bytes(2 * int(low))}"
+            return f"the median document has {human_bytes(int(low))} to {human_bytes(2 * int(low))}"
     return ""

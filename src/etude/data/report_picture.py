@@ -1,4 +1,4 @@
-"""The report as a picture: what was kept and why the rest went, how long documents are, and the split."""
+"""The report as a picture: what was kept, why the rest was dropped, how long documents are, and the split."""
 
 from __future__ import annotations
 
@@ -21,7 +21,9 @@ def draw_report(report: DataReport, path: Path) -> None:
         InputError: another ending, or no such folder.
     """
     if path.suffix.lower() not in _ENDINGS:
-        raise InputError(f"a picture cannot be written to '{path}': use a name that ends in .png or .svg")
+        raise InputError(
+            f"a picture cannot be written to '{path}': use a name that ends in .png, .svg or .pdf"
+        )
     if not path.parent.is_dir():
         raise InputError(f"there is no folder '{path.parent}' for the picture: make it first")
     from io import BytesIO
@@ -70,7 +72,7 @@ def _draw_outcomes(axes: Any, facts: dict[str, Any]) -> None:
     axes.xaxis.set_major_formatter("{x:,.0f}")
     axes.locator_params(axis="x", nbins=5, integer=True)
     axes.set_xlabel("documents (skipped: files or rows)")
-    axes.set_title("What was kept, and why the rest went", loc="left", fontsize=10)
+    axes.set_title("What was kept, and why the rest was not", loc="left", fontsize=10)
     _plain(axes)
 
 
@@ -89,7 +91,7 @@ def _draw_lengths(axes: Any, facts: dict[str, Any]) -> None:
     axes.set_xlabel("length")
     axes.yaxis.get_major_locator().set_params(integer=True)
     axes.yaxis.set_major_formatter("{x:,.0f}")
-    axes.set_title("How long the kept documents are", loc="left", fontsize=10)
+    axes.set_title("Length of the kept documents", loc="left", fontsize=10)
     _plain(axes)
 
 

@@ -1,4 +1,4 @@
-"""Tables of numbers on disk (.npy), memory-mapped: what they must be is checked before any number is read."""
+"""Tables of numbers on disk (.npy), memory-mapped, and verified before any number is read."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from etude.untrusted import shown
 
 
 def load_table(path: Path, dtype: npt.DTypeLike, shape: tuple[int | None, ...]) -> npt.NDArray[Any]:
-    """The table of ``dtype`` in ``path``, of ``shape`` (None: any size).
+    """Open the table in ``path``, of type ``dtype`` and ``shape`` (None: any size).
 
     Raises:
-        InputError: missing, damaged, or another table.
+        InputError: missing, damaged, or a different table.
     """
     if not path.is_file():
         raise InputError(f"{path} is missing: prepare the text again")
     try:
         table: npt.NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
-    except Exception as error:  # the library lets through what the parsers of Python, zip and mmap raise
+    except Exception as error:  # np.load lets errors of the pickle, zip and mmap modules through
         raise InputError(f"{path} is damaged ({shown(str(error))}): prepare the text again") from None
     fits = isinstance(table, np.ndarray) and table.dtype == dtype and table.ndim == len(shape)
     if not fits or any(wanted not in (None, size) for size, wanted in zip(table.shape, shape, strict=True)):
@@ -31,7 +31,7 @@ def load_table(path: Path, dtype: npt.DTypeLike, shape: tuple[int | None, ...]) 
 
 
 def require_offsets(path: Path, offsets: npt.NDArray[Any], end: int | None = None) -> None:
-    """InputError unless the offsets from ``path`` start at 0, never fall, and reach ``end``."""
+    """Raise InputError unless the offsets from ``path`` start at 0, never decrease, and end at ``end``."""
     rises = len(offsets) > 0 and offsets[0] == 0 and bool((offsets[1:] >= offsets[:-1]).all())
     if not rises or (end is not None and offsets[-1] != end):
-        raise InputError(f"{path} is damaged (its places are not in order): prepare the text again")
+        raise InputError(f"{path} is damaged (its offsets are not in order): prepare the text again")

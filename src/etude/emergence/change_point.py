@@ -1,12 +1,12 @@
-"""Did a curve grow, or jump? Smooth shapes and change points fitted to it over log x, and compared by BIC.
+"""Did a curve grow, or jump? Fit smooth shapes and change points over log x, and compare them by BIC.
 
-A rise is smooth where its middle 80 % take at least a factor of 4 in x, and a change point where more than half of the
-whole gain comes within a factor of 2; between the two, whichever describes the points better, or neither.
+A rise is smooth if its middle 80 % span at least a factor of 4 in x, and a change point if more than half of the whole
+gain comes within a factor of 2. Between the two, whichever describes the points better counts, or neither.
 
-Each shape is a grid of places and widths, on which the remaining coefficients are a weighted linear regression: the
-fit is exact up to the grid, the same every time, and takes milliseconds. The standard errors of the points weigh them
-against each other; how large the scatter really is, is estimated (one parameter more), since items that stay the same
-from checkpoint to checkpoint scatter less than their standard error says and a training that wobbles more.
+Each shape is a grid of places and widths; for each grid point, the remaining coefficients are a weighted linear
+regression. The fit is exact up to the grid, deterministic, and takes milliseconds. The points' standard errors set
+their relative weights. The actual scatter is estimated (one more parameter), because items that do not change between
+checkpoints scatter less than their standard errors, and an unstable training run scatters more.
 """
 
 from __future__ import annotations
@@ -26,18 +26,18 @@ SMOOTH_RISE = math.log(4)
 SHARP_RISE = math.log(2)
 """The longest rise of a change point."""
 BEFORE, AFTER = 3, 2
-"""Points that a change point must have on either side: one point may always be off."""
+"""Points that a change point needs on either side: a single point may always be an outlier."""
 LEAST_SCATTER = 0.3
-"""Points scatter by at least this share of their standard errors, whatever a fit with many parameters says."""
+"""Points scatter by at least this share of their standard errors, even if a fit with many parameters is closer."""
 _PLACES, _WIDTHS = 41, 11
 
 
 @dataclass(frozen=True)
 class Fit:
-    """A shape at its best.
+    """The best fit of a shape.
 
-    num_parameters: with the place, the width and the scatter; values: of the curve at the points; place: of the
-    change, in log x.
+    num_parameters: including place, width and scatter; values: of the curve at the points; place: where the change is,
+    in log x.
     """
 
     shape: str
@@ -49,7 +49,7 @@ class Fit:
 
 @dataclass(frozen=True)
 class Comparison:
-    """The best of each kind; `change` is None where there are too few points for one."""
+    """The best fit of each kind; `change` is None when there are too few points for one."""
 
     constant: Fit
     smooth: Fit
@@ -57,14 +57,14 @@ class Comparison:
 
     @property
     def advantage(self) -> float:
-        """BIC by which a change point is better than all else; -inf where there is none."""
+        """BIC by which a change point beats every other fit; -inf when there is none."""
         if self.change is None:
             return -math.inf
         return min(self.constant.bic, self.smooth.bic) - self.change.bic
 
     @property
     def smoothness(self) -> float:
-        """BIC by which a smooth curve, rising or not, is better than all else."""
+        """BIC by which a smooth curve, rising or not, beats every other fit."""
         others = [self.constant.bic, *([self.change.bic] if self.change else [])]
         return min(others) - self.smooth.bic
 
@@ -75,7 +75,7 @@ class Comparison:
 
 
 def compare(positions: Floats, values: Floats, errors: Floats) -> Comparison:
-    """Fit everything to `values` with standard errors `errors` at `positions` (log x, ascending)."""
+    """Fit all shapes to `values` with standard errors `errors` at `positions` (log x, ascending)."""
     data = _Data(positions, values, errors)
     constant = data.fit("constant", 1, np.zeros((1, len(positions), 0)))
     smooth = min(_smooth(data), key=lambda fit: fit.bic, default=constant)
@@ -86,7 +86,7 @@ def compare(positions: Floats, values: Floats, errors: Floats) -> Comparison:
 
 
 def rise(positions: Floats, fitted: Floats) -> float:
-    """Log x between 10 % and 90 % of the gain of a fitted curve, within the points; inf where it does not gain."""
+    """Return log x between 10 % and 90 % of the gain of a fitted curve, within the points; inf without a gain."""
     gain = fitted[-1] - fitted[0]
     if not gain > 0:
         return math.inf
@@ -95,7 +95,7 @@ def rise(positions: Floats, fitted: Floats) -> float:
 
 
 def hidden_gain(positions: Floats, continuous: Floats, thresholded: Floats) -> float:
-    """The share of its gain that a fitted curve has made where another has made 10 % of its own; 0 without a gain."""
+    """Return the share of its gain that `continuous` has made where `thresholded` has made 10 %; 0 without a gain."""
     gain, other = continuous[-1] - continuous[0], thresholded[-1] - thresholded[0]
     if not (gain > 0 and other > 0):
         return 0.0
@@ -104,7 +104,7 @@ def hidden_gain(positions: Floats, continuous: Floats, thresholded: Floats) -> f
 
 
 def _crossing(positions: Floats, share: Floats, level: float) -> float:
-    """Where a curve goes above `level` for good."""
+    """Return where a curve rises above `level` for good."""
     below = np.flatnonzero(share < level)
     at = int(below[-1])
     part = (level - share[at]) / (share[at + 1] - share[at])
@@ -122,7 +122,7 @@ class _Data:
         return float(self.positions[-1] - self.positions[0])
 
     def regressions(self, columns: Floats) -> tuple[Floats, Floats, Floats]:
-        """For each of G designs (G, n, c), with a constant beside: squared errors, coefficients (G, c), values."""
+        """Return (squared errors, coefficients (G, c), values) of G designs (G, n, c), each with a constant added."""
         weights = self.errors**-2.0
         weights = weights / weights.sum()
         middle = columns - np.einsum("n,gnc->gc", weights, columns)[:, None]
@@ -137,7 +137,7 @@ class _Data:
         return squares, coefficients, values
 
     def bic(self, squares: float, num_parameters: int) -> float:
-        """Schwarz 1978, of normal errors whose size in standard errors is estimated; up to a constant."""
+        """Return the BIC (Schwarz 1978) for normal errors of unknown scale in standard errors, up to a constant."""
         count = len(self.values)
         scatter = max(squares / count, LEAST_SCATTER**2)
         return count * math.log(scatter) + squares / scatter + (num_parameters + 1) * math.log(count)
@@ -149,9 +149,9 @@ class _Data:
         columns: Floats,
         places: Floats | None = None,
         allowed: NDArray[np.bool_] | None = None,
-        squares_found: tuple[Floats, Floats, Floats] | None = None,
+        regressed: tuple[Floats, Floats, Floats] | None = None,
     ) -> Fit:
-        squares, _, values = self.regressions(columns) if squares_found is None else squares_found
+        squares, _, values = self.regressions(columns) if regressed is None else regressed
         if allowed is not None:
             squares = np.where(allowed, squares, np.inf)
         best = int(squares.argmin())
@@ -174,7 +174,7 @@ _SIGMOIDS: dict[
 
 
 def _smooth(data: _Data) -> Iterator[Fit]:
-    """Straight, curved, growing as a power of x, and sigmoid in log x, on a trend too."""
+    """Fit shapes in log x: straight, curved, a power of x, and sigmoids, the logistic one on a trend as well."""
     if len(data.positions) < 4 or not data.span > 0:
         return
     t = (data.positions - data.positions[0]) / data.span
@@ -190,7 +190,7 @@ def _smooth(data: _Data) -> Iterator[Fit]:
 
 
 def _sigmoid(data: _Data, name: str, *, trend: bool) -> Fit:
-    """On a grid of middles and widths, then on finer ones around the best."""
+    """Fit a sigmoid on a grid of middles and widths, then on finer grids around the best."""
     _, widths_in_rise = _SIGMOIDS[name]
     narrowest = SMOOTH_RISE / widths_in_rise
     start, end = data.positions[0], data.positions[-1]
@@ -224,10 +224,10 @@ def _sigmoid_columns(data: _Data, name: str, trend: bool, places: Floats, widths
 
 
 def _changes(data: _Data) -> Iterator[Fit]:
-    """Flat, then a jump or a short ramp, then flat; or with a drift before it, or a growth after it.
+    """Fit a flat line, then a jump or a short ramp, then a flat line; with a drift before it or growth after it.
 
-    The jump is more than twice the drift, and more than the growth: it is the better part of the whole gain. (A margin
-    drifts down while a network grows sure of itself before it grows right.)
+    The jump must be more than twice the drift and more than the growth, so that it is most of the whole gain. (A margin
+    drifts down while a network becomes confident before it becomes right.)
     """
     t = data.positions
     for length, name, extra in ((0.0, "jump", 0), (SHARP_RISE, "ramp", 1), (SHARP_RISE / 2, "ramp", 1)):
@@ -247,16 +247,18 @@ def _changes(data: _Data) -> Iterator[Fit]:
             (after, "growth after a ", 1.0),
         ):
             columns = up[..., None] if also is None else np.stack([up, also], -1)
-            found = data.regressions(columns)
-            jump, slope = found[1][:, 0], found[1][:, -1]
+            regressed = data.regressions(columns)
+            jump, slope = regressed[1][:, 0], regressed[1][:, -1]
             allowed = jump > 0
             if also is not None:
                 allowed = allowed & (np.abs(slope) * np.ptp(also, axis=1) < most * jump)
-            yield data.fit(f"{words}{name}", 3 + extra + (also is not None), columns, middles, allowed, found)
+            yield data.fit(
+                f"{words}{name}", 3 + extra + (also is not None), columns, middles, allowed, regressed
+            )
 
 
 def _places(data: _Data, length: float) -> tuple[Floats, Floats]:
-    """Where a change of a length may begin and end, with enough points on either side."""
+    """Return where a change of a given length may begin and end, with enough points on either side."""
     t = data.positions
     if length == 0:
         at = np.arange(BEFORE - 1, len(t) - AFTER)

@@ -1,4 +1,4 @@
-"""``etude emergence``: print how each ability developed over training, seeds and sizes, and write the report."""
+"""``etude emergence``: print how each ability developed over training, seeds and sizes, and write a report."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from etude.untrusted import shown
 def emergence(
     folders: Sequence[Path], against: str = Axis.STEPS.value, report: Path | None = None, *, console: Console
 ) -> Study:
-    """Print the table, and write the report where one is wanted.
+    """Print the table, and write the report if one is requested.
 
     Raises:
-        InputError: runs without records, an axis that they do not have, or a file where the report is wanted.
+        InputError: runs without records, an axis that they do not have, or a file in place of the report's folder.
         EtudeError: the report cannot be written.
     """
     axis = _axis(against)
@@ -56,7 +56,7 @@ def _axis(name: str) -> Axis:
 def _missing(axis: Axis) -> str:
     if axis is Axis.PARAMETERS:
         return "--against parameters needs runs of several sizes: name runs of another size too"
-    return "no validation loss stands in these records: use --against steps"
+    return "these records hold no validation loss: use --against steps"
 
 
 def _heading(study: Study) -> Text:
@@ -68,7 +68,7 @@ def _heading(study: Study) -> Text:
 
 
 def _table(study: Study, axis: Axis) -> NamedTable:
-    """A row an ability and size; what is from a file is text, never markup."""
+    """Make a row for each ability and size; names from files are text, never markup."""
     several = len(study.families) > 1
     change_axis = Axis.STEPS if axis is Axis.PARAMETERS else axis
     columns = [

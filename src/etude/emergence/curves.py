@@ -17,10 +17,10 @@ _LEAST_ERROR = 1e-9
 class Curve:
     """The scores of one seed, in the order of training.
 
-    x: steps (or tokens, or FLOPs), ascending, not negative; margin: the continuous metric, nats above an equal share,
-    0 at chance; accuracy: the thresholded metric; exact: share of typed answers that are right throughout, where the
-    answer is open; independence: what `exact` would be if tokens were right independently of each other (p^L).
-    Raises ValueError where these do not belong together.
+    x: steps (or tokens, or FLOPs), ascending, not negative; margin: the continuous metric, nats above an equal share, 0
+    at chance; accuracy: the thresholded metric; exact: share of open answers with every token right; independence: what
+    `exact` would be if tokens were right independently of each other (p^L).
+    Raises ValueError if these do not fit together.
     """
 
     seed: int
@@ -34,18 +34,18 @@ class Curve:
     def __post_init__(self) -> None:
         others = (self.margin, self.accuracy, self.exact, self.independence)
         if not self.x or any(values is not None and len(values) != len(self.x) for values in others):
-            raise ValueError("a curve needs a point, and as many values of each metric as points")
+            raise ValueError("a curve needs a point, and one value of each metric for each point")
         if any(after <= before for before, after in zip(self.x, self.x[1:], strict=False)) or self.x[0] < 0:
             raise ValueError("the points of a curve must ascend from 0 or above")
 
     @property
     def thresholded(self) -> tuple[Estimate, ...]:
-        """The metric with a threshold in it: exact answers where they are open, else the share of right choices."""
+        """The metric with a threshold: exact answers if they are open, else the share of right choices."""
         return self.accuracy if self.exact is None else self.exact
 
 
 def log_positions(x: tuple[float, ...]) -> Floats:
-    """Natural logs; a first point at 0 stands at half the next one."""
+    """Return natural logs; a first point at 0 is placed at half the next one."""
     points = np.array(x, np.float64)
     if points[0] == 0:
         points[0] = points[1] / 2 if len(points) > 1 else 1.0
@@ -57,9 +57,9 @@ def values_of(estimates: tuple[Estimate, ...]) -> Floats:
 
 
 def errors_of(estimates: tuple[Estimate, ...]) -> Floats:
-    """Standard errors fit to weigh points by: none is zero, infinite, or below half of the usual one.
+    """Return standard errors usable as weights: none is zero, infinite, or below half of the median.
 
-    Items that are all answered alike have no spread, but the checkpoints beside them do.
+    Items that are all answered alike have no spread; the other checkpoints provide one.
     """
     errors = np.array([estimate.standard_error for estimate in estimates])
     usable = errors[np.isfinite(errors) & (errors > 0)]

@@ -1,4 +1,4 @@
-"""The loss law over sizes: L(N) = E + A / N^alpha, with + B / D^beta where the tokens vary, and how sure it is."""
+"""The loss law over sizes, L(N) = E + A / N^alpha (+ B / D^beta when the tokens vary), with its uncertainty."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from etude.untrusted import shown
 Floats = NDArray[np.float64]
 
 HUBER = 1e-2
-"""Log loss beyond which a residual counts by its size and no longer by its square: an outlier does not bend the law."""
+"""Residual of log loss beyond which Huber's loss is linear instead of quadratic, so that outliers count less."""
 LEAST_SCATTER = 3e-3
-"""Of log loss, where no size has two seeds to tell: equal runs with other seeds end some tenths of a per cent apart."""
+"""Smallest scatter of log loss, used if no size has two seeds: seeds differ by some tenths of a per cent at the end."""
 DRAWS = 400
 _ROUNDS = 50
 _CELLS = 6
-"""Pairs of parameters and tokens from which on the law counts tokens too."""
+"""Number of (parameters, tokens) pairs from which on the law includes the tokens."""
 _SLOWEST, _FASTEST = 0.01, 3.0
-"""Exponents between which a law is looked for."""
+"""Range of exponents that is searched."""
 
 
 @dataclass(frozen=True)
 class EndOfRun:
-    """A run at its end: parameters (as a rule without the embedding), tokens seen, validation loss in nats."""
+    """The end of a run: parameters (usually without the embedding), tokens seen, validation loss in nats."""
 
     parameters: float
     tokens: float
@@ -39,17 +39,17 @@ class EndOfRun:
         figures = (self.parameters, self.tokens, self.loss)
         if not all(math.isfinite(figure) and figure > 0 for figure in figures):
             raise InputError(
-                f"a law needs positive parameters, tokens and losses, not {shown(figures)}: leave that run out"
+                f"a law needs positive parameters, tokens and losses, not {shown(figures)}: omit that run"
             )
 
 
 @dataclass(frozen=True)
 class LossLaw:
-    """Fitted to `runs`.
+    """A law fitted to `runs`.
 
-    parameters: logs of E, A, alpha (and B, beta), of sizes counted from the usual one; scatter: standard deviation of
-    log loss from run to run, known with so many degrees of `freedom`; draws: the same fit to runs made up from the
-    law, one a row; noise: of one more run in each of these.
+    parameters: logs of E, A, alpha (and B, beta), with sizes relative to the median size; scatter: standard deviation
+    of log loss between runs, estimated with `freedom` degrees of freedom; draws: one row for the same fit to each set
+    of runs simulated from the law; noise: of one more run in each of these sets.
     """
 
     runs: tuple[EndOfRun, ...]
@@ -74,22 +74,22 @@ class LossLaw:
         return self._term(3) if len(self.parameters) == 5 else None
 
     def _term(self, first: int) -> tuple[float, float]:
-        """A coefficient, counted from one parameter or token on, and its exponent."""
+        """Return a coefficient, relative to one parameter or token, and its exponent."""
         exponent = float(np.exp(self.parameters[first + 1]))
         return float(np.exp(self.parameters[first] + exponent * _scale(self.runs)[first // 2])), exponent
 
     def exponent_interval(self) -> Interval:
-        """Of alpha, 95 %."""
+        """Return the 95 % interval of alpha."""
         low, high = np.exp(np.quantile(self.draws[:, 2], (0.025, 0.975)))
         return Interval(float(low), float(high))
 
     def predict(self, parameters: float, tokens: float | None = None) -> Estimate:
-        """The loss of one new run, with the interval in which 95 % of such runs fall.
+        """Predict the loss of one new run, with the interval that holds 95 % of such runs.
 
-        Raises InputError where the law needs the tokens and they are not given.
+        Raises InputError if the law needs the number of tokens and it is not given.
         """
         if self.data is not None and tokens is None:
-            raise InputError("this law counts tokens too: say how many the run sees")
+            raise InputError("this law includes tokens: give the number of tokens of the run")
         at = np.array([[math.log(parameters), math.log(tokens or 1.0)]])
         scale = _scale(self.runs)
         value = float(np.exp(_log_loss(self.parameters[None], at - scale)[0, 0]))
@@ -100,25 +100,25 @@ class LossLaw:
             value, error, Interval(float(min(low, value)), float(max(high, value))), len(self.runs)
         )
 
-    def words(self, parameters: float, tokens: float | None = None) -> str:
-        """A prediction in a line, with how wide it is and from how much."""
-        told = self.predict(parameters, tokens)
+    def describe(self, parameters: float, tokens: float | None = None) -> str:
+        """Return a prediction in one line, with its uncertainty and the number of runs behind it."""
+        prediction = self.predict(parameters, tokens)
         sizes = len({run.parameters for run in self.runs})
-        width = (told.interval.high - told.interval.low) / 2 / told.value
-        few = "; so few points hardly hold the law" if self.freedom < 4 or sizes < 4 else ""
+        width = (prediction.interval.high - prediction.interval.low) / 2 / prediction.value
+        few = "; the law is uncertain with so few points" if self.freedom < 4 or sizes < 4 else ""
         return (
-            f"{told.value:.3f} nats ({told.interval.low:.3f} to {told.interval.high:.3f}, ±{100 * width:.1f} %) "
-            f"from {len(self.runs)} runs of {sizes} sizes{few}"
+            f"{prediction.value:.3f} nats ({prediction.interval.low:.3f} to {prediction.interval.high:.3f}, "
+            f"±{100 * width:.1f} %) from {len(self.runs)} runs of {sizes} sizes{few}"
         )
 
 
 def fit_law(runs: Sequence[EndOfRun], *, seed: int = 0, draws: int = DRAWS) -> LossLaw:
-    """The law of Hoffmann et al. (2022), robust (Huber's loss on log loss).
+    """Fit the law of Hoffmann et al. (2022) robustly (Huber's loss on log loss).
 
-    The tokens enter where they vary apart from the parameters, in six pairs or more. The interval comes from refitting
-    made-up runs: the fitted law plus the scatter between runs, of which so few tell only roughly how large it is (it is
-    drawn too).
-    Raises InputError for fewer than three sizes, or no run to spare for the scatter.
+    Tokens are included when they vary independently of the parameters, in six pairs or more. The interval comes from
+    refitting simulated runs: the fitted law plus the scatter between runs. Few runs determine this scatter only
+    roughly, so it is drawn as well.
+    Raises InputError for fewer than three sizes, or too few runs to estimate the scatter.
     """
     points = np.log(np.array([[run.parameters, run.tokens] for run in runs], np.float64).reshape(-1, 2))
     losses = np.log(np.array([run.loss for run in runs], np.float64))
@@ -128,7 +128,7 @@ def fit_law(runs: Sequence[EndOfRun], *, seed: int = 0, draws: int = DRAWS) -> L
         raise InputError(
             f"a loss law needs at least three sizes, and these runs are of {sizes}: train more sizes"
         )
-    cells = [np.flatnonzero((points == one).all(1)) for one in np.unique(points, axis=0)]
+    cells = [np.flatnonzero((points == cell).all(1)) for cell in np.unique(points, axis=0)]
     freedom = max(len(runs) - count, len(runs) - len(cells))
     if freedom < 1 or len(cells) < count:
         raise InputError(
@@ -139,24 +139,24 @@ def fit_law(runs: Sequence[EndOfRun], *, seed: int = 0, draws: int = DRAWS) -> L
     residuals = losses - _log_loss(best[None], points)[0]
     scatter = _scatter(residuals, losses, cells, len(runs) - count)
     generator = np.random.default_rng(seed)
-    # An unknown variance with that many degrees of freedom.
+    # The scatter is a variance estimated with `freedom` degrees of freedom: draw it from its sampling distribution.
     scales = scatter * np.sqrt(freedom / generator.chisquare(freedom, draws))
-    made = _log_loss(best[None], points) + scales[:, None] * generator.normal(size=(draws, len(runs)))
-    fitted = _fit(points, made, np.stack([best, _starts(points, losses, count)[0]]))
+    simulated = _log_loss(best[None], points) + scales[:, None] * generator.normal(size=(draws, len(runs)))
+    fitted = _fit(points, simulated, np.stack([best, _starts(points, losses, count)[0]]))
     return LossLaw(tuple(runs), best, scatter, fitted, scales * generator.normal(size=draws), freedom)
 
 
 def _scale(runs: Sequence[EndOfRun]) -> Floats:
-    """Logs of the usual parameters and tokens: the fit counts from there, which keeps A and alpha apart."""
+    """Return logs of the median parameters and tokens: fitting relative to these decorrelates A and alpha."""
     return np.log(
         np.array([np.median([r.parameters for r in runs]), np.median([r.tokens for r in runs])], np.float64)
     )
 
 
 def _tokens_vary(points: Floats) -> bool:
-    """Whether the tokens vary, not just in step with the parameters, and in enough ways to tell what they do.
+    """Return whether the tokens vary, not only in step with the parameters, and in enough ways to show their effect.
 
-    Otherwise the law is one of sizes that are trained by one recipe, whatever tokens it gives them.
+    Otherwise the law describes sizes trained by one recipe, whatever number of tokens it gives each.
     """
     if len(np.unique(points, axis=0)) < _CELLS or np.ptp(points[:, 1]) < 0.05:
         return False
@@ -166,7 +166,7 @@ def _tokens_vary(points: Floats) -> bool:
 
 
 def _scatter(residuals: Floats, losses: Floats, cells: Sequence[NDArray[np.int64]], spare: int) -> float:
-    """Between seeds of one size where there are several, and around the law; the larger of both counts."""
+    """Return the larger of the scatter between seeds of one size, if there are several, and around the law."""
     around = float((residuals**2).sum()) / spare if spare > 0 else 0.0
     within = sum(len(cell) - 1 for cell in cells)
     if within == 0:
@@ -176,7 +176,7 @@ def _scatter(residuals: Floats, losses: Floats, cells: Sequence[NDArray[np.int64
 
 
 def _log_loss(parameters: Floats, points: Floats) -> Floats:
-    """(G, p) logs of (E, A, alpha[, B, beta]) at (n, 2) logs of (N, D): (G, n)."""
+    """Return (G, n) log losses of (G, p) logs of (E, A, alpha[, B, beta]) at (n, 2) logs of (N, D)."""
     return np.asarray(np.log(np.sum(_terms(parameters, points), axis=0)))
 
 
@@ -203,7 +203,7 @@ def _starts(points: Floats, losses: Floats, count: int) -> Floats:
 
 
 def _fit(points: Floats, losses: Floats, starts: Floats) -> Floats:
-    """For each row of `losses` (G, n) the best of all starts: Levenberg-Marquardt with Huber's weights, all at once."""
+    """Fit each row of `losses` (G, n) from all starts at once by Levenberg-Marquardt with Huber's weights."""
     groups, many = len(losses), len(starts)
     parameters = np.tile(starts, (groups, 1))
     targets = np.repeat(losses, many, 0)
@@ -211,7 +211,7 @@ def _fit(points: Floats, losses: Floats, starts: Floats) -> Floats:
     cost = _cost(parameters, points, targets)
     for _ in range(_ROUNDS):
         if damping.min() > 1e6:
-            break  # no step makes any of them better
+            break  # no step improves any of the fits
         step = _step(parameters, points, targets, damping)
         tried = _within(parameters + np.clip(step, -1, 1))
         new = _cost(tried, points, targets)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 AXIS_RULES = "#by-{axis}:checked~main .on-{axis}{{display:grid}}"
-"""Shows the pictures of the axis whose button is pressed."""
+"""Show the figures of the axis whose button is selected."""
 
 STYLE = (
     """

@@ -1,4 +1,4 @@
-"""The panels of the report's pictures: which curves and levels, against which axis."""
+"""The panels of the report's figures: which curves and levels are drawn against which axis."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from etude.evaluate.statistics import Estimate
 
 
 def panel_of(abilities: Sequence[Ability], axis: Axis, thresholded: bool) -> Panel:
-    """All seeds of all sizes; against parameters, the last score of each size, joined seed by seed."""
+    """Draw all seeds of all sizes; against parameters, the last score of each size, one line per seed."""
     if axis is Axis.PARAMETERS:
         lines = _over_sizes(abilities, thresholded)
     else:
@@ -41,7 +41,7 @@ def panel_of(abilities: Sequence[Ability], axis: Axis, thresholded: bool) -> Pan
 
 
 def _levels(ability: Ability, thresholded: bool, open_answer: bool) -> list[Level]:
-    """Chance, counting and random weights, where they have this metric."""
+    """Return the levels of chance, counting and random weights for the metrics that they have."""
     levels = (
         []
         if thresholded and open_answer
@@ -84,7 +84,7 @@ def _over_training(ability: Ability, axis: Axis, thresholded: bool, colour: int 
 
 
 def _over_sizes(abilities: Sequence[Ability], thresholded: bool) -> list[Line]:
-    """The last score of each size, a line a seed."""
+    """Draw the last score of each size, one line per seed."""
     points: dict[int, list[Point]] = {}
     for ability in abilities:
         for curve in ability.curves:
@@ -105,12 +105,14 @@ def _point(x: float, estimate: Estimate) -> Point:
 
 
 def law_panel(law: LawOfStudy) -> Panel:
-    """Every run's end, the law, and the band in which 95 % of new runs would fall."""
+    """Draw the end of every run, the law, and the band that holds 95 % of new runs."""
     runs = law.law.runs
     sizes = sorted({run.parameters for run in runs})
     tokens = float(np.median([run.tokens for run in runs]))
-    told = [(size, law.law.predict(size, tokens)) for size in np.geomspace(sizes[0], sizes[-1], 25).tolist()]
-    band = tuple(_point(size, estimate) for size, estimate in told)
+    predictions = [
+        (size, law.law.predict(size, tokens)) for size in np.geomspace(sizes[0], sizes[-1], 25).tolist()
+    ]
+    band = tuple(_point(size, estimate) for size, estimate in predictions)
     fitted = Line(tuple(Point(p.x, p.y, p.y, p.y) for p in band), 0, dotted=True)
     measured = tuple(Line((Point(run.parameters, run.loss, run.loss, run.loss),), 1) for run in runs)
-    return Panel("validation loss, nats a token", "parameters", (fitted, *measured), band=band)
+    return Panel("validation loss, nats per token", "parameters", (fitted, *measured), band=band)

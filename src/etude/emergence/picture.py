@@ -1,4 +1,4 @@
-"""Ability curves as SVG inside a page: colours come from the page's style, so one picture serves light and dark."""
+"""Ability curves as inline SVG: colours come from the page's style, so one figure serves light and dark themes."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Level:
 
 @dataclass(frozen=True)
 class Scale:
-    """From data to places on one side of the picture."""
+    """A map from data to positions along one side of the figure."""
 
     low: float
     high: float
@@ -56,11 +56,11 @@ class Scale:
     end: float
     logarithmic: bool = False
     zero: float | None = None
-    """Where a value of 0 stands on a logarithmic axis."""
+    """The position of the value 0 on a logarithmic axis, as a data value."""
 
     @classmethod
     def of_x(cls, values: Iterable[float], *, logarithmic: bool, falling: bool) -> Scale:
-        """From the left edge to the right one; `falling` puts the largest value at the left."""
+        """Make a scale from the left edge to the right one; `falling` puts the largest value on the left."""
         known = sorted(set(values))
         zero = None
         if logarithmic:
@@ -83,7 +83,7 @@ class Scale:
         return self.start + share * (self.end - self.start)
 
     def ticks(self) -> list[tuple[float, str]]:
-        """Places and names, at most `MOST_TICKS`."""
+        """Return positions and labels of at most `MOST_TICKS` ticks."""
         if not self.logarithmic:
             values, digits = _round(self.low, self.high)
             return [(value, _plain(value, digits)) for value in values]
@@ -113,11 +113,11 @@ class Panel:
     least: float | None = None
     most: float | None = None
     span: float = 1e-6
-    """The picture shows at least so much of the heights: noise is to look small."""
+    """The vertical axis spans at least this much, so that noise looks small."""
     band: tuple[Point, ...] = ()
 
     def svg(self) -> str:
-        """The picture. Every text is escaped."""
+        """Return the figure; every text is escaped."""
         x = Scale.of_x(
             [p.x for line in self.lines for p in line.points] + [p.x for p in self.band],
             logarithmic=self.logarithmic,
@@ -125,7 +125,7 @@ class Panel:
         )
         y = self._heights()
         parts = [
-            f'<svg viewBox="0 0 {WIDTH:.0f} {HEIGHT:.0f}" role="img" aria-label="{escape(self._told())}">',
+            f'<svg viewBox="0 0 {WIDTH:.0f} {HEIGHT:.0f}" role="img" aria-label="{escape(self._description())}">',
             *self._axes(x, y),
         ]
         if self.band:
@@ -135,7 +135,7 @@ class Panel:
             parts += _drawn(line, x, y)
         return "\n".join([*parts, "</svg>"])
 
-    def _told(self) -> str:
+    def _description(self) -> str:
         ends = [line.points[-1].y for line in self.lines if line.points and not line.dotted]
         span = f"; ends at {min(ends):.3g} to {max(ends):.3g}" if ends else ""
         return f"{self.title} against {self.across}{span}"
@@ -189,7 +189,7 @@ class Panel:
 
 
 def _drawn(line: Line, x: Scale, y: Scale) -> list[str]:
-    """A band of the intervals, the line, its points, and a mark where it changed."""
+    """Draw a band of the intervals, the line, its points, and a mark where it changed."""
     colour = f"seed{line.colour % COLOURS}"
     path = "L".join(f"{x.at(p.x):.1f} {_clip(y, p.y):.1f}" for p in line.points)
     if line.dotted:
@@ -220,7 +220,7 @@ def _clip(y: Scale, value: float) -> float:
 
 
 def _round(low: float, high: float) -> tuple[list[float], int]:
-    """Round numbers within, four to seven of them as a rule, and the digits that they need."""
+    """Return round numbers in a range, usually four to seven, and the digits that they need."""
     raw = (high - low) / 4
     power = math.floor(math.log10(raw))
     factor = min((1, 2, 5, 10), key=lambda factor: abs(math.log(factor * 10.0**power / raw)))

@@ -1,4 +1,4 @@
-"""The emergence report: one page that needs nothing else, and its tables as CSV and JSON beside it."""
+"""The emergence report: one self-contained page, with its tables as CSV and JSON beside it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def write_report(study: Study, law: LawOfStudy | str, folder: Path, axis: Axis) 
 
     Raises:
         InputError: `folder` is a file.
-        EtudeError: it cannot be written.
+        EtudeError: the files cannot be written.
     """
     require_folder(folder)
     try:
@@ -41,7 +41,7 @@ def write_report(study: Study, law: LawOfStudy | str, folder: Path, axis: Axis) 
 
 
 def require_folder(folder: Path) -> None:
-    """InputError where a report would have to stand in a file."""
+    """Raise InputError if the report's folder is an existing file."""
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder} is a file: name a folder for the report, such as --report report/")
 
@@ -49,15 +49,15 @@ def require_folder(folder: Path) -> None:
 def _page(study: Study, law: LawOfStudy | str, axis: Axis) -> Iterator[str]:
     runs = sum(len(family.runs) for family in study.families)
     yield "<!doctype html>"
-    yield '<html lang="en"><head><meta charset="utf-8"><title>How abilities came</title>'
+    yield '<html lang="en"><head><meta charset="utf-8"><title>How abilities emerged</title>'
     yield '<meta name="viewport" content="width=device-width, initial-scale=1">'
     yield (
         "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">"
     )
     axes = study.axes()
-    rules = "\n".join(AXIS_RULES.format(axis=one.value) for one in axes)
+    rules = "\n".join(AXIS_RULES.format(axis=axis.value) for axis in axes)
     yield f"<style>{STYLE}\n{rules}</style></head><body>"
-    yield f"<header><h1>How abilities came</h1><p>{counted(runs, 'run')}: "
+    yield f"<header><h1>How abilities emerged</h1><p>{counted(runs, 'run')}: "
     sizes = (f"{f.name} parameters, {counted(len(f.runs), 'seed')}" for f in study.families)
     yield escape("; ".join(sizes)) + ".</p>"
     yield "</header>"
@@ -69,7 +69,7 @@ def _page(study: Study, law: LawOfStudy | str, axis: Axis) -> Iterator[str]:
     yield from _law(law)
     yield '<section><h2>The rules</h2><ul class="rules">'
     yield from (f"<li>{escape(rule)}</li>" for rule in RULES)
-    yield "<li>The verdict is taken over steps; the axis above changes what is drawn, not the verdict.</li></ul>"
+    yield "<li>The verdict uses steps; the axis above changes only the figures, not the verdict.</li></ul>"
     if study.notes:
         yield "<h2>Notes</h2><ul>" + "".join(f"<li>{escape(note)}</li>" for note in study.notes) + "</ul>"
     yield '<p>All scores: <a href="scores.csv">scores.csv</a>; all verdicts with their numbers: '
@@ -78,7 +78,7 @@ def _page(study: Study, law: LawOfStudy | str, axis: Axis) -> Iterator[str]:
 
 
 def _axis_switch(axes: Sequence[Axis], chosen: Axis) -> Iterator[str]:
-    """Radio buttons that the style alone listens to: the page needs no script."""
+    """Yield radio buttons that switch the figures by style alone: the page needs no script."""
     yield '<p class="against">Drawn against</p>'
     for axis in axes:
         checked = " checked" if axis is chosen else ""
@@ -133,26 +133,26 @@ def _ability(number: int, abilities: Sequence[Ability], axes: Sequence[Axis]) ->
 
 
 def _legend(abilities: Sequence[Ability], axis: Axis) -> Iterator[str]:
-    """Colours are seeds; or sizes, where several are drawn over the training."""
+    """Yield the legend: colours are seeds, or sizes when several sizes are drawn over training."""
     yield '<ul class="legend">'
     seeds = dict.fromkeys(curve.seed for ability in abilities for curve in ability.curves)
     names = [f"seed {seed}" for seed in seeds]
     if len(abilities) > 1 and axis is not Axis.PARAMETERS:
-        names = [f"{one.family.name} ({counted(len(one.series), 'seed')})" for one in abilities]
+        names = [f"{ability.family.name} ({counted(len(ability.series), 'seed')})" for ability in abilities]
     for place, name in enumerate(names):
         yield f'<li><i class="seed{place % COLOURS}"></i>{escape(name)}</li>'
     if axis is Axis.PARAMETERS:
         yield "</ul>"
         return
-    if any(found.changed for ability in abilities for found in ability.verdict.seeds):
+    if any(finding.changed for ability in abilities for finding in ability.verdict.seeds):
         yield "<li><b>▼</b> change point</li>"
     if any(curve.independence for ability in abilities for curve in ability.curves):
-        yield '<li><i class="nulls"></i>p<sup>L</sup>: tokens right independently</li>'
+        yield '<li><i class="nulls"></i>p<sup>L</sup>: tokens right independently of each other</li>'
     yield "</ul>"
 
 
 def _raw(abilities: Sequence[Ability]) -> Iterator[str]:
-    """Every number of the ability, folded away."""
+    """Yield every number of the ability, collapsed."""
     yield '<details><summary>numbers</summary><div class="wide"><table><thead><tr>'
     heads = (
         "size",
@@ -167,8 +167,8 @@ def _raw(abilities: Sequence[Ability]) -> Iterator[str]:
     )
     yield "".join(f"<th>{head}</th>" for head in heads) + "</tr></thead><tbody>"
     for ability in abilities:
-        for found in ability.verdict.seeds:
-            cells = (ability.family.name, *_of_seed(found))
+        for finding in ability.verdict.seeds:
+            cells = (ability.family.name, *_of_seed(finding))
             yield "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in cells) + "</tr>"
     yield "</tbody></table></div>"
     yield '<div class="wide"><table><thead><tr>'
@@ -182,15 +182,18 @@ def _raw(abilities: Sequence[Ability]) -> Iterator[str]:
     yield "</tbody></table></div></details>"
 
 
-def _of_seed(found: SeedFinding) -> tuple[str, ...]:
+def _of_seed(finding: SeedFinding) -> tuple[str, ...]:
     return (
-        str(found.seed),
-        *(f"{bic:+.1f}" if math.isfinite(bic) else "no rise" for bic in (found.advantage, found.smoothness)),
-        f"{found.changed_at:,.0f}" if found.changed and found.changed_at is not None else "-",
-        found.shape,
-        f"{found.rise:.3g} x" if math.isfinite(found.rise) else "-",
-        interval_of(found.margin),
-        interval_of(found.accuracy),
+        str(finding.seed),
+        *(
+            f"{bic:+.1f}" if math.isfinite(bic) else "no rise"
+            for bic in (finding.advantage, finding.smoothness)
+        ),
+        f"{finding.changed_at:,.0f}" if finding.changed and finding.changed_at is not None else "-",
+        finding.shape,
+        f"{finding.rise:.3g} x" if math.isfinite(finding.rise) else "-",
+        interval_of(finding.margin),
+        interval_of(finding.accuracy),
     )
 
 
@@ -211,11 +214,11 @@ def _law(law: LawOfStudy | str) -> Iterator[str]:
     yield "<section><h2>The loss law</h2>"
     yield from (f"<p>{escape(line)}</p>" for line in law_lines(law))
     if not isinstance(law, str):
-        yield '<figure class="law"><figcaption>Validation loss of every run at its end, in nats a token; dotted, '
-        yield f"the law; shaded, where 95 % of new runs would fall.</figcaption>{law_panel(law).svg()}</figure>"
+        yield '<figure class="law"><figcaption>Validation loss of every run at its end, in nats per token; dotted, '
+        yield f"the law; shaded, the range of 95 % of new runs.</figcaption>{law_panel(law).svg()}</figure>"
     yield "</section>"
 
 
 def _plain(text: str) -> str:
-    """A stranger's words, as text of a page."""
+    """Escape untrusted text for the page."""
     return escape(printable(text))

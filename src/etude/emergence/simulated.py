@@ -1,4 +1,4 @@
-"""Simulated studies whose truth is known: they measure how often a verdict finds it."""
+"""Simulated studies with a known truth, which measure how often a verdict is right."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ITEMS = 256
 
 
 class Truth(StrEnum):
-    """What is planted."""
+    """The kinds of development that are simulated."""
 
     SMOOTH = "smooth"
     SHARP = "sharp"
@@ -37,7 +37,7 @@ RIGHT: dict[Truth, Word] = {
 
 @dataclass(frozen=True)
 class Growth:
-    """How the ability grows in one seed: a number from 0 to 1 for each place in log x.
+    """How the ability grows in one seed: a number from 0 to 1 for each position in log x.
 
     middle: where half is reached; rise: log x from 10 % to 90 %; height: at the end, in nats of the right choice;
     shape: `ramp` (straight up), `logistic`, `slowing` (fast at first) or `twice` (in two waves).
@@ -71,10 +71,10 @@ def study(
     num_items: int = ITEMS,
     rise_factor: float | None = None,
 ) -> list[Curve]:
-    """The curves of one made-up study: 12 to 20 checkpoints on a logarithmic grid from step 0 on.
+    """Simulate the curves of one study: 12 to 20 checkpoints on a logarithmic grid that begins at step 0.
 
-    rise_factor: in x, from 10 % to 90 % of the log-odds; drawn where not given: 1 to 1.8 where it is sharp, 8 to 100
-    where not.
+    rise_factor: in x, from 10 % to 90 % of the log-odds; by default drawn from 1 to 1.8 for sharp rises, and from 8 to
+    100 for others.
     """
     num_points = int(generator.integers(12, 21))
     steps = np.unique(np.geomspace(1, 2.0 ** generator.uniform(10, 14), num_points - 1).round())
@@ -112,9 +112,9 @@ def _growth(
 
 @dataclass(frozen=True)
 class _Items:
-    """Items differ: in how much of the ability they need, and in what a network prefers about them whatever it can.
+    """Items differ in how much of the ability they need, and in what a network prefers about them regardless of it.
 
-    These differences stay from checkpoint to checkpoint and from seed to seed; the rest of the scatter is new at each.
+    These differences persist over checkpoints and seeds; the rest of the scatter is new at each.
     """
 
     needs: Floats
@@ -124,7 +124,7 @@ class _Items:
 
     @classmethod
     def of(cls, generator: np.random.Generator, count: int, length: int) -> _Items:
-        """length: tokens of an open answer, 0 where there is none."""
+        """Draw `count` items. length: tokens of an open answer, 0 for none."""
         needs, preferences = np.exp(generator.normal(0, 0.3, count)), generator.normal(0, 0.7, count)
         return cls(needs, preferences, float(generator.uniform(0.03, 0.12)), length)
 
@@ -137,12 +137,10 @@ class _Items:
         generator: np.random.Generator,
     ) -> Curve:
         count, grown = len(self.needs), growth.at(positions)
-        settled = 1 / (
-            1 + np.exp(-2 * (positions - positions[0] - 1.5))
-        )  # at first there is no preference at all
+        settled = 1 / (1 + np.exp(-2 * (positions - positions[0] - 1.5)))  # no preferences at first
         wobble = (
             generator.normal(0, self.wobble, len(steps)) * settled
-        )  # of the whole network, at each checkpoint
+        )  # of the whole network, new at each checkpoint
         own = generator.normal(0, 0.4, count)  # this seed's preferences
         typed = generator.random((count, self.length))
         margins, accuracies, exacts, nulls = [], [], [], []
@@ -172,7 +170,7 @@ class _Items:
 def error_rates(
     judge: Callable[[Sequence[Curve]], Word], truth: Truth, num_studies: int, seed: int, **made: float
 ) -> dict[Word, int]:
-    """How often `judge` says what of `num_studies` studies of one truth."""
+    """Count how often `judge` gives each verdict among `num_studies` studies of one truth."""
     counts: dict[Word, int] = {}
     for number in range(num_studies):
         generator = np.random.default_rng([seed, list(Truth).index(truth), number])

@@ -1,4 +1,4 @@
-"""Runs that were asked the same items, sorted into families of seeds and sizes, with the verdict of each ability."""
+"""Runs that answered the same items, grouped into families by size, with a verdict for each ability."""
 
 from __future__ import annotations
 
@@ -24,21 +24,21 @@ from etude.run.record import RunRecord
 from etude.show.layout import short_number, thinned
 from etude.untrusted import shown
 
-APART = {
+DIFFERING_SETTINGS = {
     "run": ("name", "folder", "seed"),
     "device": ("threads", "compile"),
     "data": ("workers",),
     "train": ("log_every", "sample_every", "sample_prompt"),
 }
-"""Settings in which runs of one family may differ: the seed, and what does not change the training."""
+"""Settings in which the runs of one family may differ: the seed, and whatever does not change training."""
 MOST_POINTS = 200
-"""Checkpoints of a curve."""
-Asked = tuple[str, str]
+"""Most checkpoints of a curve."""
+ProbeKey = tuple[str, str]
 """The name of a probe and its condition."""
 
 
 class Axis(StrEnum):
-    """What the scores are drawn against."""
+    """The axis against which scores are drawn."""
 
     STEPS = "steps"
     TOKENS = "tokens"
@@ -48,24 +48,24 @@ class Axis(StrEnum):
 
     @property
     def words(self) -> str:
-        return {"flops": "FLOPs", "loss": "validation loss (nats a token)"}.get(self.value, self.value)
+        return {"flops": "FLOPs", "loss": "validation loss (nats per token)"}.get(self.value, self.value)
 
     def of(self, record: ProbeRecord) -> float | None:
-        """Where a record stands on it; None where that is not known."""
+        """Return the value of a record on this axis; None when unknown."""
         where = record.where
-        found = {
+        value = {
             Axis.STEPS: where.step,
             Axis.TOKENS: where.tokens_seen,
             Axis.FLOPS: where.flops,
             Axis.PARAMETERS: where.num_parameters,
             Axis.LOSS: where.val_loss,
         }[self]
-        return None if found is None else float(found)
+        return None if value is None else float(value)
 
 
 @dataclass(frozen=True)
 class ScoredRun:
-    """A run with its records; `family` is equal for runs that differ in their seed only."""
+    """A run with its records; `family` is equal for runs that differ only in their seed."""
 
     folder: Path
     seed: int
@@ -80,7 +80,7 @@ class ScoredRun:
 
 @dataclass(frozen=True)
 class Family:
-    """Runs that differ in their seed only."""
+    """Runs that differ only in their seed."""
 
     runs: tuple[ScoredRun, ...]
     name: str
@@ -92,7 +92,7 @@ class Family:
 
 @dataclass(frozen=True)
 class Ability:
-    """One probe in one family: `series` holds the records of each seed, and `curves` their scores against steps."""
+    """One probe in one family: `series` holds each seed's records, and `curves` their scores against steps."""
 
     family: Family
     series: tuple[tuple[ProbeRecord, ...], ...]
@@ -108,12 +108,12 @@ class Ability:
         return shown(self.last.title)
 
     @property
-    def asked(self) -> Asked:
-        return _asked(self.last)
+    def key(self) -> ProbeKey:
+        return _key_of(self.last)
 
     @property
     def label(self) -> str:
-        """What most seeds are labelled at their last checkpoint; beyond counting only where all together are."""
+        """The most common last label of the seeds; "beyond counting" only if the seeds together are above chance."""
         label = Counter(records[-1].label for records in self.series).most_common(1)[0][0]
         together = self.verdict.accuracy.interval.low > self.last.chance
         return "at chance" if label == "beyond counting" and not together else label
@@ -127,29 +127,29 @@ class Ability:
         return next((s[-1].random for s in self.series if s[-1].random is not None), None)
 
     def changes(self, axis: Axis) -> list[float | None]:
-        """Where on `axis` each seed changed; None for one that did not, or where that is not known."""
+        """Return where on `axis` each seed changed; None for one that did not, or if the place is unknown."""
         places: list[float | None] = []
-        for records, found in zip(self.series, self.verdict.seeds, strict=True):
+        for records, finding in zip(self.series, self.verdict.seeds, strict=True):
             at = [(r.where.step, axis.of(r)) for r in records]
             known = [(step, value) for step, value in at if value is not None]
-            if not found.changed or found.changed_at is None or not known:
+            if not finding.changed or finding.changed_at is None or not known:
                 places.append(None)
             else:
                 steps, values = zip(*known, strict=True)
-                places.append(float(np.interp(found.changed_at, steps, values)))
+                places.append(float(np.interp(finding.changed_at, steps, values)))
         return places
 
 
 @dataclass(frozen=True)
 class Study:
-    """All that the runs say. `notes` are things left out, each in a sentence."""
+    """The abilities of all families. `notes` lists what was skipped, each in a sentence."""
 
     families: tuple[Family, ...]
     abilities: tuple[Ability, ...]
     notes: tuple[str, ...]
 
     def axes(self) -> list[Axis]:
-        """Those on which the records can be drawn."""
+        """Return the axes on which the records can be drawn."""
         axes: list[Axis] = [axis for axis in Axis if axis is not Axis.PARAMETERS]
         if not any(r.where.val_loss is not None for r in self._records()):
             axes.remove(Axis.LOSS)
@@ -158,11 +158,11 @@ class Study:
         return axes
 
     def side_by_side(self) -> list[list[Ability]]:
-        """The abilities, each in all families that were asked."""
-        found: dict[Asked, list[Ability]] = {}
+        """Group the abilities by probe, each group in the order of the families."""
+        groups: dict[ProbeKey, list[Ability]] = {}
         for ability in self.abilities:
-            found.setdefault(ability.asked, []).append(ability)
-        return list(found.values())
+            groups.setdefault(ability.key, []).append(ability)
+        return list(groups.values())
 
     def _records(self) -> Iterator[ProbeRecord]:
         for ability in self.abilities:
@@ -171,40 +171,42 @@ class Study:
 
 
 def load_study(folders: Sequence[Path]) -> Study:
-    """Read probes.jsonl of each run and judge.
+    """Read probes.jsonl of each run and judge every ability.
 
-    Raises InputError where a folder is no run, has no records, or two runs of one family have the same seed.
+    Raises InputError if a folder is not a run or has no records, or if two runs of one family have the same seed.
     """
     if not folders:
-        raise InputError("no runs: name some, such as `etude emergence runs/seed-1 runs/seed-2 runs/seed-3`")
+        raise InputError("no runs: name them, such as `etude emergence runs/seed-1 runs/seed-2 runs/seed-3`")
     runs = [_scored(folder) for folder in {_place(folder): folder for folder in folders}.values()]
     families = _families(runs)
     notes = [
-        f"{shown(str(run.folder))}: {run.damaged} damaged lines of probes.jsonl were left out"
+        f"{shown(str(run.folder))}: {run.damaged} damaged lines of probes.jsonl were skipped"
         for run in runs
         if run.damaged
     ]
-    asked, differing = _same_items(runs)
+    items_of, differing = _same_items(runs)
     notes += differing
     abilities = []
-    for what, items in asked.items():
+    for probe, items in items_of.items():
         for family in families:
-            series = [(run.seed, _series(run, what, items)) for run in family.runs]
-            told = [(seed, records) for seed, records in series if records]
-            if told:
-                abilities.append(_ability(family, told))
-            if 0 < len(told) < len(series):
-                notes.append(f"{_title(what)}: asked of {len(told)} of {len(series)} seeds of {family.name}")
+            series = [(run.seed, _series(run, probe, items)) for run in family.runs]
+            answered = [(seed, records) for seed, records in series if records]
+            if answered:
+                abilities.append(_ability(family, answered))
+            if 0 < len(answered) < len(series):
+                notes.append(
+                    f"{_title(probe)}: answered by {len(answered)} of {len(series)} seeds of {family.name}"
+                )
     if not abilities:
-        raise InputError(f"nothing to compare: {'; '.join(notes)}; ask all runs with the same `etude eval`")
+        raise InputError(f"nothing to compare: {'; '.join(notes)}; run the same `etude eval` on all runs")
     return Study(tuple(families), tuple(abilities), tuple(notes))
 
 
 def _place(folder: Path) -> Path:
-    """Where a folder really is, so that it counts once however it is named."""
+    """Return the resolved path of a folder, so that it counts once however it is named."""
     try:
         return folder.resolve()
-    except (OSError, RuntimeError, ValueError):  # a name that no folder can have; who opens it says so
+    except (OSError, RuntimeError, ValueError):  # not a possible name; opening it will raise a clear error
         return folder
 
 
@@ -217,14 +219,14 @@ def _scored(folder: Path) -> ScoredRun:
 
 def _family(settings: Settings) -> str:
     content: dict[str, Any] = settings.model_dump(mode="json")
-    for section, names in APART.items():
+    for section, names in DIFFERING_SETTINGS.items():
         for name in names:
             content[section].pop(name)
     return repr(content)
 
 
 def _families(runs: Sequence[ScoredRun]) -> list[Family]:
-    """By size; named by their size, and by a run where sizes are equal."""
+    """Group runs by size; name each family by its size, and also by a run when sizes are equal."""
     groups: dict[str, list[ScoredRun]] = {}
     for run in runs:
         groups.setdefault(run.family, []).append(run)
@@ -243,52 +245,55 @@ def _families(runs: Sequence[ScoredRun]) -> list[Family]:
     names = Counter(family.name for family in families)
     named = [
         Family(
-            one.runs, one.name if names[one.name] == 1 else f"{one.name} ({shown(one.runs[0].folder.name)})"
+            family.runs,
+            family.name
+            if names[family.name] == 1
+            else f"{family.name} ({shown(family.runs[0].folder.name)})",
         )
-        for one in families
+        for family in families
     ]
     return sorted(named, key=lambda family: (family.num_parameters, family.name))
 
 
-def _same_items(runs: Sequence[ScoredRun]) -> tuple[dict[Asked, str], list[str]]:
-    """For each ability the hash of the items that all runs asked were asked, and a note where there is none."""
-    hashes: dict[Asked, list[set[str]]] = {}
+def _same_items(runs: Sequence[ScoredRun]) -> tuple[dict[ProbeKey, str], list[str]]:
+    """Return, for each probe, the hash of the items that all its runs answered, and a note if there is none."""
+    hashes: dict[ProbeKey, list[set[str]]] = {}
     sizes: dict[str, int] = {}
     for run in runs:
-        own: dict[Asked, set[str]] = {}
+        own: dict[ProbeKey, set[str]] = {}
         for record in run.records:
-            own.setdefault(_asked(record), set()).add(record.items)
+            own.setdefault(_key_of(record), set()).add(record.items)
             sizes[record.items] = record.num_items
-        for what, items in own.items():
-            hashes.setdefault(what, []).append(items)
-    asked, notes = {}, []
-    for what, of_runs in hashes.items():
+        for probe, items in own.items():
+            hashes.setdefault(probe, []).append(items)
+    items_of, notes = {}, []
+    for probe, of_runs in hashes.items():
         common = set.intersection(*of_runs)
         if common:
-            asked[what] = max(common, key=lambda items: (sizes[items], items))
+            items_of[probe] = max(common, key=lambda items: (sizes[items], items))
         else:
-            notes.append(f"{_title(what)}: the runs were asked different items, so they are not compared")
-    return asked, notes
+            notes.append(f"{_title(probe)}: the runs answered different items, so they are not compared")
+    return items_of, notes
 
 
-def _asked(record: ProbeRecord) -> Asked:
+def _key_of(record: ProbeRecord) -> ProbeKey:
     return record.probe, record.condition
 
 
-def _title(what: Asked) -> str:
-    return shown(", ".join(part for part in what if part))
+def _title(probe: ProbeKey) -> str:
+    return shown(", ".join(part for part in probe if part))
 
 
-def _series(run: ScoredRun, what: Asked, items: str) -> tuple[ProbeRecord, ...]:
-    """In the order of steps; of very many, some that are evenly spread over a logarithmic axis."""
-    found = [record for record in run.records if _asked(record) == what and record.items == items]
-    steps = np.array([record.where.step for record in found], np.float64)
-    return tuple(found[at] for at in thinned(steps, MOST_POINTS, logarithmic=True)) if found else ()
+def _series(run: ScoredRun, probe: ProbeKey, items: str) -> tuple[ProbeRecord, ...]:
+    """Return the records in the order of steps; if very many, a subset evenly spaced on a logarithmic axis."""
+    records = [record for record in run.records if _key_of(record) == probe and record.items == items]
+    steps = np.array([record.where.step for record in records], np.float64)
+    return tuple(records[at] for at in thinned(steps, MOST_POINTS, logarithmic=True)) if records else ()
 
 
-def _ability(family: Family, told: Sequence[tuple[int, tuple[ProbeRecord, ...]]]) -> Ability:
-    curves = tuple(_curve(records, seed) for seed, records in told)
-    return Ability(family, tuple(records for _, records in told), curves, verdict(curves))
+def _ability(family: Family, answered: Sequence[tuple[int, tuple[ProbeRecord, ...]]]) -> Ability:
+    curves = tuple(_curve(records, seed) for seed, records in answered)
+    return Ability(family, tuple(records for _, records in answered), curves, verdict(curves))
 
 
 def _curve(records: Sequence[ProbeRecord], seed: int) -> Curve:
@@ -308,17 +313,17 @@ def _curve(records: Sequence[ProbeRecord], seed: int) -> Curve:
 
 @dataclass(frozen=True)
 class LawOfStudy:
-    """The loss law of the runs' ends, and what the smaller sizes foretold of the largest."""
+    """The loss law of the runs' ends, and what the smaller sizes predicted for the largest."""
 
     law: LossLaw
     largest: float
-    foretold: Estimate | None
+    predicted: Estimate | None
     measured: tuple[float, ...]
     why_not: str
 
 
 def law_of(study: Study) -> LawOfStudy | str:
-    """The law, or why there is none in a sentence."""
+    """Return the law, or one sentence about why there is none."""
     ends = []
     for family in study.families:
         for run in family.runs:
@@ -336,13 +341,13 @@ def law_of(study: Study) -> LawOfStudy | str:
         return str(error)
     largest = max(end.parameters for end in ends)
     of_largest = [end for end in ends if end.parameters == largest]
-    foretold, why_not = None, ""
+    predicted, why_not = None, ""
     try:
         smaller = fit_law([end for end in ends if end.parameters < largest])
-        foretold = smaller.predict(largest, float(np.median([end.tokens for end in of_largest])))
+        predicted = smaller.predict(largest, float(np.median([end.tokens for end in of_largest])))
     except InputError as error:
         why_not = str(error)
-    return LawOfStudy(law, largest, foretold, tuple(end.loss for end in of_largest), why_not)
+    return LawOfStudy(law, largest, predicted, tuple(end.loss for end in of_largest), why_not)
 
 
 def finite_or_none(value: float) -> float | None:

@@ -19,16 +19,16 @@ from etude.run.checkpoints import kept_for_good
 from etude.train.checkpoint import Snapshot, save_checkpoint
 
 COMPILED_STEPS = 12
-"""Updates of a compiled step that is timed."""
+"""Updates of a compiled step that are timed."""
 OVERHEAD_SECONDS = 15.0
-"""Of the two processes of a member: they begin, load, and compile from the cache."""
+"""Start-up of the two processes of a member: they start, load, and compile from the cache."""
 NULLS = 2
-"""Random weights and counting answer the same items, each in about a checkpoint's time."""
+"""Random weights and counting answer the same items; each takes about as long as a checkpoint."""
 
 
 @dataclass(frozen=True)
 class SizeCost:
-    """Seconds of a size, measured here: a token of training, the tasks, all items once, and making the questions."""
+    """Seconds of a size on this machine: per token of training, the tasks, all items once, and making the questions."""
 
     token: float
     tasks: TaskCosts
@@ -37,7 +37,7 @@ class SizeCost:
 
     @classmethod
     def measure(cls, plan: Plan, questions: Questions, making: float) -> SizeCost:
-        """``making``: seconds of the questions; each member makes them again, to hold them to their hash."""
+        """Measure a size. ``making``: seconds to make the questions, which each member repeats to verify their hash."""
         compiled = plan.settings.device.compile is not False
         step = seconds_per_step(plan, COMPILED_STEPS, compiled=compiled)
         answerer = ModelAnswerer(initial_state(plan).model, plan.data.tokenizer)
@@ -47,13 +47,13 @@ class SizeCost:
         return cls(step / tokens_per_step(plan), task_costs(plan), answers, making)
 
     def training(self, plan: Plan) -> float:
-        """Seconds from the first to the last line of a run of this plan."""
+        """Return the seconds from the first to the last step of a run of this plan."""
         steps = resolved(plan.settings.train.steps, "train.steps")
         tokens = steps * tokens_per_step(plan)
         return self.token * tokens + self.tasks.between(plan, 0, steps) + self.tasks.at_the_end
 
     def examining(self, plan: Plan) -> float:
-        """Seconds of its evaluation at every checkpoint that is kept."""
+        """Return the seconds of evaluating every checkpoint that is kept."""
         return self.questions + (num_checkpoints(plan) + NULLS) * self.answers
 
     def whole(self, plan: Plan) -> float:
@@ -61,14 +61,14 @@ class SizeCost:
 
 
 def num_checkpoints(plan: Plan) -> int:
-    """How many a finished run of this plan has."""
+    """Return how many checkpoints a finished run of this plan has."""
     train = plan.settings.train
     steps = resolved(train.steps, "train.steps")
     return sum(kept_for_good(step, train.keep_every) for step in range(steps + 1)) + train.keep_checkpoints
 
 
 def task_costs(plan: Plan) -> TaskCosts:
-    """What an evaluation, a sample and a checkpoint of the plan take: each is done here."""
+    """Measure an evaluation, a sample and a checkpoint of the plan by doing each."""
     state = initial_state(plan)
     sample = Sample(plan.data.tokenizer, opening_words(plan), plan.settings.run.seed)
     with TemporaryDirectory() as name:
@@ -86,7 +86,7 @@ def task_costs(plan: Plan) -> TaskCosts:
 
 
 def _seconds(do: Callable[[], object]) -> float:
-    """Of the second time: the first one also finds its memory and its modules."""
+    """Time the second call: the first also allocates memory and imports modules."""
     do()
     begin = time.perf_counter()
     do()

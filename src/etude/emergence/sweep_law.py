@@ -1,4 +1,4 @@
-"""The loss law of a sweep: fitted to the smaller sizes, written down before the largest is trained, then held to it."""
+"""The loss law of a sweep: fitted to the smaller sizes, recorded before training the largest, then compared."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ FILE = "prediction.json"
 
 
 def predict_largest(plan: SweepPlan, console: Console) -> None:
-    """Fit the smaller sizes and write the prediction down, once; where no law can be fitted, say why not."""
+    """Fit the smaller sizes and write the prediction once; if no law can be fitted, print why."""
     file = plan.folder / FILE
     if file.is_file() or not plan.smaller:
         return
@@ -29,14 +29,14 @@ def predict_largest(plan: SweepPlan, console: Console) -> None:
         write_json(file, {"schema": 1, "parameters": size, "predicted": None, "why_not": str(error)})
         console.print(f"no prediction for the largest size: {error}", markup=False, highlight=False)
         return
-    told = law.predict(size, plan.tokens)
-    interval = {"low": told.interval.low, "high": told.interval.high}
+    prediction = law.predict(size, plan.tokens)
+    interval = {"low": prediction.interval.low, "high": prediction.interval.high}
     content = {
         "schema": 1,
         "written_at": time.time(),
         "parameters": size,
         "tokens": plan.tokens,
-        "predicted": {"val_loss": told.value, **interval},
+        "predicted": {"val_loss": prediction.value, **interval},
         "floor": law.floor,
         "coefficient": law.size[0],
         "exponent": law.size[1],
@@ -44,29 +44,29 @@ def predict_largest(plan: SweepPlan, console: Console) -> None:
     }
     write_json(file, content)
     console.print(
-        f"before the largest size ({size:,} parameters) is trained: {law.words(size, plan.tokens)}",
+        f"predicted before training the largest size ({size:,} parameters): {law.describe(size, plan.tokens)}",
         markup=False,
         highlight=False,
         soft_wrap=True,
     )
 
 
-def say_how_it_came(plan: SweepPlan, console: Console) -> None:
-    """Beside what was foretold, what was measured; and what to type next."""
+def print_outcome(plan: SweepPlan, console: Console) -> None:
+    """Print the prediction beside the measured losses, and the command to run next."""
     file = plan.folder / FILE
-    if file.is_file() and (told := read_object(file).get("predicted")):
+    if file.is_file() and (predicted := read_object(file).get("predicted")):
         losses = [_end_of(plan, member).loss for member in plan.largest]
-        inside = sum(told["low"] <= loss <= told["high"] for loss in losses)
+        inside = sum(predicted["low"] <= loss <= predicted["high"] for loss in losses)
         measured = ", ".join(f"{loss:.3f}" for loss in losses)
         console.print(
-            f"foretold {told['val_loss']:.3f} ({told['low']:.3f} to {told['high']:.3f}) nats a token; measured "
-            f"{measured}: {inside} of {len(losses)} inside",
+            f"predicted {predicted['val_loss']:.3f} ({predicted['low']:.3f} to {predicted['high']:.3f}) nats per "
+            f"token; measured {measured}: {inside} of {len(losses)} inside",
             markup=False,
             highlight=False,
             soft_wrap=True,
         )
     console.print(
-        f"how its abilities came: {command('emergence')} {quoted(plan.folder)}/*-seed* "
+        f"to see how its abilities emerged: {command('emergence')} {quoted(plan.folder)}/*-seed* "
         f"--report {quoted(plan.folder / 'report')}",
         markup=False,
         highlight=False,
@@ -77,5 +77,5 @@ def say_how_it_came(plan: SweepPlan, console: Console) -> None:
 def _end_of(plan: SweepPlan, member: Member) -> EndOfRun:
     evals = RunRecord.open(plan.folder / member.name).history.evals
     if not evals:
-        raise InputError(f"{plan.folder / member.name} was never evaluated: train it anew")
+        raise InputError(f"{plan.folder / member.name} was never evaluated: train it again")
     return EndOfRun(member.num_parameters, plan.tokens, evals[-1].val_loss)

@@ -1,4 +1,4 @@
-"""What a sweep trains: a family of sizes by seeds with one recipe, fixed and written down before the first run begins.
+"""What a sweep trains: sizes by seeds with one recipe, fixed and recorded before the first run begins.
 
 RUNS/NAME/sweep.json            the members in their order, what each costs, and the hash of the probes
 RUNS/NAME/settings/MEMBER.toml  the whole settings of each
@@ -34,7 +34,7 @@ _TRIAL_TOKENS = 2_300_000
 
 @dataclass(frozen=True)
 class Member:
-    """One run of the family. num_parameters: outside the embeddings; seconds: what it may take, its probes too."""
+    """One run of the family. num_parameters: without the embeddings; seconds: expected time, including its probes."""
 
     name: str
     num_parameters: int
@@ -46,7 +46,7 @@ class Member:
 
 @dataclass(frozen=True)
 class SweepPlan:
-    """A family, smallest first; all members of a size stand together."""
+    """A family of runs, smallest first; all members of a size are adjacent."""
 
     folder: Path
     tokens: int
@@ -76,36 +76,36 @@ class SweepPlan:
         return self.folder / SETTINGS / f"{member.name}.toml"
 
     def write(self, settings: dict[str, Settings]) -> None:
-        """The folder of the sweep, whole or not at all.
+        """Write the folder of the sweep, whole or not at all.
 
         Raises:
-            InputError: the name is taken.
+            InputError: the name is in use.
         """
         if self.folder.exists():
             raise InputError(
-                f"{self.folder} is there already: go on with `{command('sweep', '--resume', self.folder)}`, or take "
-                "another --name"
+                f"{self.folder} already exists: resume it with `{command('sweep', '--resume', self.folder)}`, or "
+                "choose another --name"
             )
         self.folder.parent.mkdir(parents=True, exist_ok=True)
         with staged_folder(self.folder, replace=False) as staging:
             (staging / SETTINGS).mkdir()
             (staging / PROGRESS).mkdir()
-            for name, one in settings.items():
-                write_atomic(staging / SETTINGS / f"{name}.toml", to_toml(one))
+            for name, member_settings in settings.items():
+                write_atomic(staging / SETTINGS / f"{name}.toml", to_toml(member_settings))
             content = asdict(dataclasses.replace(self, folder=Path()))
             del content["folder"]
             write_json(staging / FILE, {"schema": SCHEMA, **content})
 
     @classmethod
     def load(cls, folder: Path) -> SweepPlan:
-        """Raises InputError where ``folder`` is no sweep, or a damaged one."""
+        """Open a sweep; raise InputError if ``folder`` is not a sweep, or is damaged."""
         if not (folder / FILE).is_file():
-            raise InputError(f"{folder} is no sweep: begin one with `etude sweep --name NAME`")
+            raise InputError(f"{folder} is not a sweep: start one with `etude sweep --name NAME`")
         content = read_object(folder / FILE)
         try:
             if content["schema"] != SCHEMA:
                 raise InputError(f"{folder / FILE} has another schema than {SCHEMA}: update Etude")
-            members = tuple(_member(one) for one in content["members"])
+            members = tuple(_member(member) for member in content["members"])
             if not members:
                 raise ValueError("no members")
             return cls(
@@ -117,7 +117,7 @@ class SweepPlan:
                 members,
             )
         except (KeyError, TypeError, ValueError, OverflowError) as error:
-            raise InputError(f"{folder / FILE} is damaged ({error}): begin the sweep anew") from None
+            raise InputError(f"{folder / FILE} is damaged ({error}): start the sweep again") from None
 
 
 def _member(content: dict[str, Any]) -> Member:
@@ -142,20 +142,20 @@ def plan_family(
     seconds: float,
     make_questions: Callable[[int], Questions],
 ) -> tuple[list[Member], dict[str, Settings], int, Questions]:
-    """Members, their settings, how many tokens each reads so that all is done in ``seconds`` on this machine, and the
-    questions, which ``make_questions`` makes for a context.
+    """Plan a sweep; return members, their settings, the tokens that each reads, and the questions.
 
-    Every size reads the same tokens in the same batches; width, depth and learning rates follow from the dial. Each
-    size is timed here: its step, compiled as it will be, and its answers.
+    ``make_questions`` makes the questions for a context. The number of tokens is chosen so that everything takes
+    ``seconds`` on this machine. Every size reads the same tokens in the same batches; width, depth and learning rates
+    follow from the dial. Each size is timed first: its step, compiled as in training, and its answers.
 
     Raises:
-        InputError: the time is too short for a family.
+        InputError: the time is too short for the family.
     """
     if not 1 <= num_sizes <= len(SHAPES):
         raise InputError(f"--sizes is from 1 to {len(SHAPES)}, not {num_sizes}")
     began = time.monotonic()
     shapes = SHAPES[:num_sizes]
-    # One arithmetic for all sizes: that of the widest, which takes most of the time.
+    # One precision for all sizes: that of the widest, which takes most of the time.
     widest = plan_on(data, settings, Size(shapes[-1], _TRIAL_TOKENS))
     settings = with_values(settings, {"device.dtype": widest.device.dtype})
     trials = [plan_on(data, settings, Size(shape, _TRIAL_TOKENS)) for shape in shapes]
@@ -165,7 +165,7 @@ def plan_family(
     left = seconds - (time.monotonic() - began)
 
     def family(tokens: int) -> list[Plan]:
-        # One weight decay, that of the widest: a law over sizes cannot hold over a step in it.
+        # One weight decay, that of the widest: a law over sizes cannot hold across a change in it.
         widest = plan_on(data, settings, Size(shapes[-1], tokens)).settings.train
         shared = with_values(settings, {"train.weight_decay": widest.weight_decay})
         return [plan_on(data, shared, Size(shape, tokens)) for shape in shapes]
@@ -174,7 +174,7 @@ def plan_family(
         return len(seeds) * sum(cost.whole(plan) for cost, plan in zip(costs, plans, strict=True))
 
     tokens = _TRIAL_TOKENS
-    for _ in range(4):  # what is done between steps depends on how many there are
+    for _ in range(4):  # iterate, since the cost of the tasks between steps depends on the number of steps
         free = left - takes(family(tokens)) + len(seeds) * tokens * sum(cost.token for cost in costs)
         tokens = max(FEWEST_TOKENS, int(free / (len(seeds) * sum(cost.token for cost in costs))))
         tokens = worth_reading(tokens, trials[0])
@@ -182,7 +182,7 @@ def plan_family(
     if takes(plans) > 1.2 * left:
         raise InputError(
             f"{len(shapes)} sizes by {len(seeds)} seeds need about {takes(plans) / 60:.0f} minutes on this machine for "
-            "the shortest runs worth having: give that as --time, or fewer --sizes, --seeds or --items"
+            "the shortest useful runs: give that as --time, or fewer --sizes, --seeds or --items"
         )
     if _context(plans[0]) != _context(trials[0]):
         questions = make_questions(_context(plans[0]))

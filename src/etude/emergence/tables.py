@@ -19,7 +19,7 @@ COLUMNS = (
     *("val_loss", "accuracy", "accuracy_low", "accuracy_high", "margin", "margin_error", "exact"),
     *("independence", "chance", "counting", "random", "label", "items", "num_items", "commit"),
 )
-"""Of scores.csv."""
+"""The columns of scores.csv."""
 
 
 def as_csv(study: Study) -> str:
@@ -49,7 +49,7 @@ def _figures(record: ProbeRecord) -> tuple[Any, ...]:
 
 
 def _cell(value: Any) -> Any:
-    """A text that a spreadsheet would take for a formula is kept a text."""
+    """Prefix text that a spreadsheet would read as a formula, so that it stays text."""
     if isinstance(value, str) and value[:1] in "=+-@\t\r" and value:
         return f"'{value}"
     return "" if value is None or value in (math.inf, -math.inf) else value
@@ -73,7 +73,7 @@ def as_json(study: Study, law: LawOfStudy | str) -> dict[str, Any]:
                 "margin": _estimate(ability.verdict.margin),
                 "accuracy": _estimate(ability.verdict.accuracy),
                 "changes_at": ability.changes(Axis.STEPS),
-                "seeds": [_seed(found) for found in ability.verdict.seeds],
+                "seeds": [_seed(finding) for finding in ability.verdict.seeds],
             }
             for ability in study.abilities
         ],
@@ -81,21 +81,21 @@ def as_json(study: Study, law: LawOfStudy | str) -> dict[str, Any]:
     }
 
 
-def _seed(found: SeedFinding) -> dict[str, Any]:
+def _seed(finding: SeedFinding) -> dict[str, Any]:
     return {
-        "seed": found.seed,
-        "bic_for_a_change_point": finite_or_none(found.advantage),
-        "bic_for_a_smooth_rise": finite_or_none(found.smoothness),
-        "changed": found.changed,
-        "changed_at": found.changed_at if found.changed else None,
-        "grew_smoothly": found.smooth,
-        "shape": found.shape,
-        "rise_factor": finite_or_none(found.rise),
-        "thresholded_rise_factor": finite_or_none(found.thresholded_rise),
-        "there": found.there,
-        "there_in_margin": found.in_margin,
-        "margin": _estimate(found.margin),
-        "accuracy": _estimate(found.accuracy),
+        "seed": finding.seed,
+        "bic_for_a_change_point": finite_or_none(finding.advantage),
+        "bic_for_a_smooth_rise": finite_or_none(finding.smoothness),
+        "changed": finding.changed,
+        "changed_at": finding.changed_at if finding.changed else None,
+        "grew_smoothly": finding.smooth,
+        "shape": finding.shape,
+        "rise_factor": finite_or_none(finding.rise),
+        "thresholded_rise_factor": finite_or_none(finding.thresholded_rise),
+        "there": finding.there,
+        "there_in_margin": finding.in_margin,
+        "margin": _estimate(finding.margin),
+        "accuracy": _estimate(finding.accuracy),
     }
 
 

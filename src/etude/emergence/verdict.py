@@ -1,4 +1,4 @@
-"""How an ability came, in one of few words, over all the seeds there are, with the numbers that say so."""
+"""How an ability emerged, in one of a few verdicts over all seeds, with the numbers behind it."""
 
 from __future__ import annotations
 
@@ -17,50 +17,49 @@ from etude.evaluate.statistics import Estimate, Interval, Z
 FEWEST_SEEDS = 3
 MOST_OF_THEM = 2 / 3
 BETTER = 2.0
-"""BIC by which one kind of curve must be better: less is "not worth more than a bare mention" (Kass & Raftery 1995)."""
+"""Required BIC advantage of one kind of curve; less is "not worth more than a bare mention" (Kass & Raftery 1995)."""
 SHARPER = 0.5
-"""A thresholded curve is sharper where its rise takes less than this share of the continuous one's, in log x."""
+"""A thresholded curve is sharper if its rise takes less than this share of the continuous one's, in log x."""
 HIDDEN = 0.5
-"""A threshold hides growth where the continuous metric has made this share of its gain before the other shows any."""
+"""A threshold hides growth if the continuous metric makes this share of its gain before the thresholded one starts."""
 GAP = 0.5
-"""Seeds are of two kinds where a gap between their last margins is wider than this share of the highest."""
+"""Seeds fall into two groups if a gap between their last margins exceeds this share of the highest margin."""
 GAP_ERRORS = 4.0
-"""And than this many standard errors of the difference."""
+"""The gap must also exceed this many standard errors of the difference."""
 
 RULES = (
-    f"'Emerged' needs {FEWEST_SEEDS} seeds or more, and in two thirds of them a change point that describes the "
-    f"continuous metric better than any smooth curve and a flat line do, by {BETTER:.0f} of BIC or more, and a last "
-    "margin above 0.",
-    f"'Grew smoothly' needs the same the other way round: in two thirds of the seeds a smooth rise that is better than "
-    f"any change point and a flat line by {BETTER:.0f} of BIC or more, and a last margin above 0 and above the first, "
-    "each beyond its error of 95 %. 'How it came is undecided' where neither can be said.",
+    f"'Emerged' needs at least {FEWEST_SEEDS} seeds. In two thirds of them, a change point must describe the "
+    f"continuous metric better than any smooth curve and a flat line, by a BIC of {BETTER:.0f} or more, and the last "
+    "margin must be above 0.",
+    f"'Grew smoothly' needs the opposite: in two thirds of the seeds, a smooth rise beats every change point and a "
+    f"flat line by a BIC of {BETTER:.0f} or more, and the last margin is above 0 and above the first, each beyond its "
+    "95 % error. 'How it developed is undecided' if neither holds.",
     "A change point: flat, or drifting a little, then more than half of the whole gain within a factor of 2 in x. A "
     "smooth curve: straight, curved, a power of x, or a sigmoid whose rise from 10 % to 90 % takes a factor of 4 or "
-    "more; one that gains 10 % to 90 % of what it gains between the points within less than a factor of 2 is no smooth "
-    "rise.",
-    "'The sharpness is the metric's' where, in two thirds of the seeds, the continuous metric grew smoothly while the "
-    "thresholded one (the share of right answers) jumps by the rule of change points, or rises in less than half the "
-    "doublings, or shows 10 % of its gain only after the continuous one has made half of its own.",
-    "'Mixed over seeds' where some seeds have the ability and some have not: a gap between the seeds' last margins is "
-    f"wider than half of the highest and than {GAP_ERRORS:.0f} standard errors, every seed above it has a margin "
-    "above 0, and of those below it at least one has not the ability.",
-    "An ability is there where the interval of the last margin lies above 0, or that of the last accuracy above "
-    "chance (where neither gains over the training, that of the median score); 'not there yet' where that is so in "
-    "less than two thirds of the seeds. Either metric will do: a network that is too sure of itself may choose right "
-    "more often than chance and yet lose nats by it. Then, with the margin above 0 in less than two thirds of the "
-    "seeds, the verdict is 'above chance, but only in right answers'.",
-    "'There from the first checkpoint' where it is there, neither emerged nor grew smoothly, and in two thirds of the "
-    "seeds neither metric gains.",
+    "more. A curve whose gain between the points goes from 10 % to 90 % within a factor of 2 is not a smooth rise.",
+    "'The sharpness is the metric's' if, in two thirds of the seeds, the continuous metric grew smoothly while the "
+    "thresholded one (the share of right answers) jumps by the rule of change points, or rises in less than half as "
+    "many doublings, or shows 10 % of its gain only after the continuous one has made half of its own.",
+    "'Mixed over seeds' if some seeds have the ability and others do not: a gap between the seeds' last margins "
+    f"exceeds half of the highest margin and {GAP_ERRORS:.0f} standard errors, every seed above the gap has a margin "
+    "above 0, and at least one seed below it lacks the ability.",
+    "An ability is there if the interval of the last margin lies above 0, or that of the last accuracy above chance "
+    "(if neither gains during training, the interval of the median score counts); 'not there yet' if that holds in "
+    "less than two thirds of the seeds. Either metric suffices: an overconfident network may choose right more often "
+    "than chance and still lose nats. Then, with the margin above 0 in less than two thirds of the seeds, the verdict "
+    "is 'above chance, but only in right answers'.",
+    "'There from the first checkpoint' if the ability is there, neither emerged nor grew smoothly, and neither metric "
+    "gains in two thirds of the seeds.",
 )
 
 
 class Word(StrEnum):
-    """All that a verdict can say."""
+    """All possible verdicts."""
 
     EMERGED = "emerged"
     METRIC = "grew smoothly; the sharpness is the metric's"
     SMOOTH = "grew smoothly"
-    UNDECIDED = "there; how it came is undecided"
+    UNDECIDED = "there; how it developed is undecided"
     ONLY_ANSWERS = "above chance, but only in right answers"
     FROM_THE_START = "there from the first checkpoint"
     NOT_YET = "not there yet"
@@ -72,16 +71,16 @@ class Word(StrEnum):
 
 @dataclass(frozen=True)
 class SeedFinding:
-    """What one seed says.
+    """The findings for one seed.
 
-    advantage: BIC by which a change point beats every smooth curve and a flat line on the continuous metric (-inf where
-    none fits); smoothness: BIC by which a smooth rise beats every change point and a flat line (-inf where the smooth
-    curve does not rise, or within less than a factor of two); grown: the last margin is above the first, beyond error;
-    changed_at: the x of the change, where there is one; shape: that describes the curve best; rise,
-    thresholded_rise: factor in x from 10 % to 90 % of the gain (inf where it does not gain); hidden: share of the gain
-    that the continuous metric had made when the thresholded one had made 10 % of its own; sharp_threshold: the
-    thresholded curve jumps, rises in less than half the doublings, or hides half of the gain; there: above chance at
-    the end; in_margin: by the continuous metric; flat: neither metric gains.
+    advantage: BIC by which a change point beats every smooth curve and a flat line on the continuous metric (-inf if
+    none fits); smoothness: BIC by which a smooth rise beats every change point and a flat line (-inf if the smooth
+    curve does not rise, or rises within less than a factor of two); grown: the last margin is above the first, beyond
+    error; changed_at: the x of the change, if there is one; shape: the shape that describes the curve best; rise,
+    thresholded_rise: factor in x from 10 % to 90 % of the gain (inf without a gain); hidden: share of the gain that
+    the continuous metric had made when the thresholded one had made 10 % of its own; sharp_threshold: the thresholded
+    curve jumps, rises in less than half the doublings, or hides half of the gain; there: above chance at the end;
+    in_margin: above chance by the continuous metric; flat: neither metric gains.
     """
 
     seed: int
@@ -111,7 +110,7 @@ class SeedFinding:
 
 @dataclass(frozen=True)
 class Verdict:
-    """word: the verdict; margin, accuracy: at the last checkpoint over seeds, with an interval over seeds and items."""
+    """word: the verdict; margin, accuracy: of the last checkpoint, with an interval over seeds and items."""
 
     word: Word
     seeds: tuple[SeedFinding, ...]
@@ -121,26 +120,28 @@ class Verdict:
 
     @property
     def num_changed(self) -> int:
-        return sum(found.changed for found in self.seeds)
+        return sum(finding.changed for finding in self.seeds)
 
     @property
     def num_smooth(self) -> int:
-        return sum(found.smooth for found in self.seeds)
+        return sum(finding.smooth for finding in self.seeds)
 
     @property
     def numbers(self) -> str:
-        """The figures behind the word, in one line."""
+        """The figures behind the verdict, in one line."""
         many = len(self.seeds)
         parts = [
             f"{many} seed{'s' if many > 1 else ''}, {self.num_points} checkpoints",
             f"a change point wins in {self.num_changed} of {many}",
-            f"BIC for it: {', '.join(_signed(found.advantage) for found in self.seeds)}",
+            f"BIC for it: {', '.join(_signed(finding.advantage) for finding in self.seeds)}",
             f"a smooth rise wins in {self.num_smooth} of {many}",
         ]
-        changes = [found.changed_at for found in self.seeds if found.changed and found.changed_at is not None]
+        changes = [
+            finding.changed_at for finding in self.seeds if finding.changed and finding.changed_at is not None
+        ]
         if changes:
             parts.append(f"change at step {', '.join(f'{at:,.0f}' for at in changes)}")
-        rises = [found.rise for found in self.seeds if math.isfinite(found.rise)]
+        rises = [finding.rise for finding in self.seeds if math.isfinite(finding.rise)]
         if rises and self.word not in (Word.NOT_YET, Word.FEW_POINTS, Word.ONLY_ANSWERS):
             parts.append(f"rise over a factor of {float(np.median(rises)):.3g}")
         low, high = self.margin.interval.low, self.margin.interval.high
@@ -150,7 +151,7 @@ class Verdict:
 
 
 def verdict(curves: Sequence[Curve]) -> Verdict:
-    """The verdict of one ability over the seeds of otherwise equal runs. Raises ValueError for no curves."""
+    """Judge one ability over the seeds of otherwise equal runs. Raises ValueError for no curves."""
     if not curves:
         raise ValueError("a verdict needs a curve")
     seeds = tuple(find(curve) for curve in curves)
@@ -166,26 +167,26 @@ def _word(seeds: Sequence[SeedFinding], fewest: int) -> Word:
         return Word.ONE_SEED if len(seeds) == 1 else Word.TWO_SEEDS
     if _of_two_kinds(seeds):
         return Word.MIXED
-    if sum(found.there for found in seeds) < enough:
+    if sum(finding.there for finding in seeds) < enough:
         return Word.NOT_YET
     if fewest < FEWEST_POINTS:
         return Word.FEW_POINTS
-    if sum(found.in_margin for found in seeds) < enough:
+    if sum(finding.in_margin for finding in seeds) < enough:
         return Word.ONLY_ANSWERS
-    if sum(found.changed and found.in_margin for found in seeds) >= enough:
+    if sum(finding.changed and finding.in_margin for finding in seeds) >= enough:
         return Word.EMERGED
-    if sum(found.smooth for found in seeds) >= enough:
-        sharp = sum(found.smooth and found.sharp_threshold for found in seeds)
+    if sum(finding.smooth for finding in seeds) >= enough:
+        sharp = sum(finding.smooth and finding.sharp_threshold for finding in seeds)
         return Word.METRIC if sharp >= enough else Word.SMOOTH
-    return Word.FROM_THE_START if sum(found.flat for found in seeds) >= enough else Word.UNDECIDED
+    return Word.FROM_THE_START if sum(finding.flat for finding in seeds) >= enough else Word.UNDECIDED
 
 
 def find(curve: Curve) -> SeedFinding:
-    """What a single curve says."""
+    """Analyse a single curve."""
     positions = log_positions(curve.x)
     continuous = compare(positions, values_of(curve.margin), errors_of(curve.margin))
     thresholded = compare(positions, values_of(curve.thresholded), errors_of(curve.thresholded))
-    slow, fast = (rise(positions, one.best.values) for one in (continuous, thresholded))
+    slow, fast = (rise(positions, comparison.best.values) for comparison in (continuous, thresholded))
     hidden = hidden_gain(positions, continuous.best.values, thresholded.best.values)
     flat = slow == fast == math.inf
     change = continuous.change
@@ -211,20 +212,20 @@ def find(curve: Curve) -> SeedFinding:
 
 
 def above_chance(scores: Sequence[Estimate], chance: float, flat: bool) -> bool:
-    """Whether the last score is above chance with its interval; of scores that do not gain, their median is."""
+    """Return whether the last score is above chance, interval included; for scores without a gain, their median."""
     middle = sorted(scores, key=lambda score: score.value)[(len(scores) - 1) // 2]
     return (middle if flat else scores[-1]).interval.low > chance
 
 
 def _is_above(last: Estimate, first: Estimate) -> bool:
-    """Beyond the error of 95 % of a difference; of the same items that is wide rather than narrow."""
+    """Return whether the difference exceeds its 95 % error, which is conservative for the same items."""
     return last.value - first.value > Z * math.hypot(last.standard_error, first.standard_error)
 
 
 def over_seeds(estimates: Sequence[Estimate]) -> Estimate:
-    """The mean over seeds. All are asked the same items, so the error of the items does not shrink with the seeds.
+    """Average over seeds. All answer the same items, so the items' share of the error does not shrink with seeds.
 
-    The interval takes Student's t for the spread of few seeds, and each seed's own interval for that of the items.
+    The interval uses Student's t for the spread of few seeds, and each seed's own interval for that of the items.
     """
     if len(estimates) == 1:
         return estimates[0]
@@ -232,15 +233,15 @@ def over_seeds(estimates: Sequence[Estimate]) -> Estimate:
     value, count = float(values.mean()), len(values)
     between = float(values.std(ddof=1)) / math.sqrt(count)
     spread = _student(count - 1) * between
-    below = float(np.mean([one.value - one.interval.low for one in estimates]))
-    above = float(np.mean([one.interval.high - one.value for one in estimates]))
-    items = float(np.mean([one.standard_error for one in estimates]))
+    below = float(np.mean([estimate.value - estimate.interval.low for estimate in estimates]))
+    above = float(np.mean([estimate.interval.high - estimate.value for estimate in estimates]))
+    items = float(np.mean([estimate.standard_error for estimate in estimates]))
     interval = Interval(value - math.hypot(spread, below), value + math.hypot(spread, above))
     return Estimate(value, math.hypot(between, items), interval, count)
 
 
 _T = (12.7062, 4.3027, 3.1824, 2.7764, 2.5706, 2.4469, 2.3646, 2.3060, 2.2622, 2.2281)
-"""Student's t, two-sided 95 %, of 1 to 10 degrees of freedom; above, a correction of the normal quantile."""
+"""Student's t, two-sided 95 %, for 1 to 10 degrees of freedom; beyond, the normal quantile is corrected."""
 
 
 def _student(freedom: int) -> float:
@@ -250,20 +251,20 @@ def _student(freedom: int) -> float:
 
 
 def _share(estimate: Estimate) -> Estimate:
-    """With an interval that stays within 0 and 1."""
+    """Return the estimate with its interval clipped to [0, 1]."""
     interval = Interval(max(0.0, estimate.interval.low), min(1.0, estimate.interval.high))
     return Estimate(estimate.value, estimate.standard_error, interval, estimate.count)
 
 
 def _of_two_kinds(seeds: Sequence[SeedFinding]) -> bool:
-    """Whether some seeds have the ability, in nats too, and of those far below not all have it."""
-    ordered = sorted(seeds, key=lambda found: found.margin.value)
+    """Return whether some seeds have the ability, in nats as well, and some of those far below lack it."""
+    ordered = sorted(seeds, key=lambda finding: finding.margin.value)
     highest = ordered[-1].margin.value
     for at, (lower, upper) in enumerate(pairwise(ordered), start=1):
         gap = upper.margin.value - lower.margin.value
         error = math.hypot(lower.margin.standard_error, upper.margin.standard_error)
-        upper_has = all(found.there and found.margin.interval.low > 0 for found in ordered[at:])
-        lower_lacks = not all(found.there for found in ordered[:at])
+        upper_has = all(finding.there and finding.margin.interval.low > 0 for finding in ordered[at:])
+        lower_lacks = not all(finding.there for finding in ordered[:at])
         if upper_has and lower_lacks and gap > GAP * highest and gap > GAP_ERRORS * error:
             return True
     return False

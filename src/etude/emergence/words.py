@@ -16,7 +16,7 @@ def counted(number: int, what: str) -> str:
 
 
 def law_lines(law: LawOfStudy | str) -> list[str]:
-    """What the loss law says, or why there is none."""
+    """Describe the loss law in lines, or why there is none."""
     if isinstance(law, str):
         return [f"no loss law: {law}"]
     fitted = law.law
@@ -24,25 +24,25 @@ def law_lines(law: LawOfStudy | str) -> list[str]:
     interval = fitted.exponent_interval()
     tokens = "" if fitted.data is None else f" + {fitted.data[0]:.3g} / D^{fitted.data[1]:.2f}"
     lines = [
-        f"loss law: L(N) = {fitted.floor:.3f} + {coefficient:.3g} / N^{exponent:.2f}{tokens} nats a token; "
+        f"loss law: L(N) = {fitted.floor:.3f} + {coefficient:.3g} / N^{exponent:.2f}{tokens} nats per token; "
         f"exponent {interval.low:.2f} to {interval.high:.2f}, from {counted(len(fitted.runs), 'run')}"
     ]
     measured = sum(law.measured) / len(law.measured)
     size = short_number(law.largest)
-    if law.foretold is None:
-        lines.append(f"the largest size ({size}) cannot be foretold from the others: {law.why_not}")
+    if law.predicted is None:
+        lines.append(f"the largest size ({size}) cannot be predicted from the others: {law.why_not}")
     else:
-        told = law.foretold.interval
-        inside = sum(told.holds(loss) for loss in law.measured)
+        interval = law.predicted.interval
+        inside = sum(interval.holds(loss) for loss in law.measured)
         lines.append(
-            f"foretold for {size} from the smaller sizes: {law.foretold.value:.3f} ({told.low:.3f} to "
-            f"{told.high:.3f}); measured {measured:.3f}, {inside} of {counted(len(law.measured), 'run')} inside"
+            f"predicted for {size} from the smaller sizes: {law.predicted.value:.3f} ({interval.low:.3f} to "
+            f"{interval.high:.3f}); measured {measured:.3f}, {inside} of {counted(len(law.measured), 'run')} inside"
         )
     return lines
 
 
 def changes_of(ability: Ability, axis: Axis) -> str:
-    """Where each seed changed, in short."""
+    """Format where each seed changed."""
     places = [place for place in ability.changes(axis) if place is not None]
     if not places:
         return "-"
@@ -52,7 +52,7 @@ def changes_of(ability: Ability, axis: Axis) -> str:
 
 
 def interval_of(estimate: Estimate) -> str:
-    """``0.81 (0.76 to 0.85)``."""
+    """Format an estimate with its interval, such as ``0.81 (0.76 to 0.85)``."""
     low, high = estimate.interval.low, estimate.interval.high
     if not (math.isfinite(low) and math.isfinite(high)):
         return f"{estimate.value:.3f} (no interval)"
@@ -60,4 +60,4 @@ def interval_of(estimate: Estimate) -> str:
 
 
 def score_of(measured: Measured | None) -> str:
-    return "not asked" if measured is None else f"{measured.accuracy.value:.3f}"
+    return "not measured" if measured is None else f"{measured.accuracy.value:.3f}"

@@ -1,1 +1,1 @@
-"""Measuring a model against what counting alone can do."""
+"""Measure a model, and compare it with what counting alone can do."""

@@ -1,4 +1,4 @@
-"""Who can be asked, and what an answer holds; and the one that only counts (Kneser-Ney over bytes)."""
+"""The interface of everything that answers items, its answers, and the one that only counts (Kneser-Ney over bytes)."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from etude.evaluate.items import Item
 from etude.evaluate.ngram import KneserNey
 
 Report = Callable[[int, int], None]
-"""Told how many texts are scored, and of how many."""
+"""Progress callback (texts scored, texts in all)."""
 
 
 @dataclass(frozen=True)
 class ItemScore:
-    """How an item was answered, in nats.
+    """The answer to an item, in nats.
 
     logprobs: log P(said | given) of each candidate; units: tokens (bytes for counting) of each `said`;
-    answer_logprobs, answer_credits: token by token of the right candidate, see `TokenScores` (counting has no credits);
-    cut: a candidate was longer than the model's context, and lost its beginning.
+    answer_logprobs, answer_credits: of each token of the right candidate, see `TokenScores` (counting has no credits);
+    cut: a candidate was longer than the model's context and lost its beginning.
     """
 
     logprobs: NDArray[np.float64]
@@ -40,7 +40,7 @@ class Answerer(Protocol):
 
 @dataclass(frozen=True)
 class CountingAnswerer:
-    """Kneser-Ney counts of the training text, of the order that does best on held-out text."""
+    """Kneser-Ney counts of the training text, with the order that predicts held-out text best."""
 
     counts: KneserNey
     order: int

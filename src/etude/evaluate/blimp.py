@@ -1,9 +1,9 @@
-"""BLiMP (Warstadt et al. 2020): pairs of English sentences, one of them wrong by a rule of grammar.
+"""BLiMP (Warstadt et al. 2020): pairs of English sentences, one of which breaks a rule of grammar.
 
-The share of pairs where the model finds the right sentence more probable, ties one half, is reported twice: by the mean
-log-probability of a token, which leaves a model of uniform logits at one half, and by that of the whole sentence, which
-favours the shorter one. Beside them stands what the usual library's rule (the first of the highest) makes of the same
-numbers: it counts a tie as right, for the right sentence stands first.
+The score is the share of pairs in which the model finds the right sentence more probable, with ties as one half. It is
+reported twice: by mean log-probability per token, which gives a model of uniform logits one half, and by that of the
+whole sentence, which favours the shorter one. The usual library's rule (the first of the highest) is reported as well.
+It counts a tie as right, since the right sentence comes first.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _ASKS = "Which of two sentences, of which one breaks a rule of English, is the m
 
 @dataclass(frozen=True)
 class Paradigm:
-    """Pairs (right, wrong) that differ by one rule. name: BLiMP's UID; phenomenon: its linguistics_term."""
+    """Pairs (right, wrong) that differ by one rule. name: BLiMP's UID; phenomenon: BLiMP's linguistics_term."""
 
     name: str
     phenomenon: str
@@ -39,26 +39,26 @@ class Paradigm:
 
 @dataclass(frozen=True)
 class Coverage:
-    """The pairs that are left, all of whose words the training text has.
+    """The pairs whose words all occur in the training text.
 
-    paradigms: those with at least one such pair; asked, kept: pairs before and after.
+    paradigms: those with at least one such pair; total, kept: pairs before and after.
     """
 
     paradigms: tuple[Paradigm, ...]
-    asked: int
+    total: int
     kept: int
 
     @property
     def share(self) -> float:
-        return self.kept / self.asked
+        return self.kept / self.total
 
 
 @dataclass(frozen=True)
 class BlimpResult:
-    """One paradigm.
+    """The result of one paradigm.
 
-    probe: compared by token, ours; per_token, whole: its figures, and those of the sentences' whole probabilities;
-    library: the share right by the library's rule on whole sentences.
+    probe: compared per token; per_token, whole: its figures, and those by the sentences' whole probabilities; library:
+    the share right by the library's rule on whole sentences.
     """
 
     probe: Probe
@@ -68,11 +68,11 @@ class BlimpResult:
 
 
 def read_blimp(path: Path) -> list[Paradigm]:
-    """The paradigms of a folder or zip of .jsonl files, in the order of their names.
+    """Read the paradigms of a folder or zip of .jsonl files, in the order of their names.
 
-    Raises InputError for anything else, naming the file and the line.
+    Raises InputError for anything else, with the file and the line.
     """
-    found = []
+    paradigms = []
     for name, content in sorted(_files(path)):
         pairs: list[tuple[str, str]] = []
         labels = set()
@@ -82,34 +82,34 @@ def read_blimp(path: Path) -> list[Paradigm]:
                 pairs.append(pair)
                 labels.add(label)
         if len(labels) != 1:
-            raise InputError(f"{name} is not one paradigm of BLiMP ({len(labels)} names in it): leave it out")
+            raise InputError(f"{name} is not one paradigm of BLiMP (it holds {len(labels)} names): remove it")
         ((uid, phenomenon),) = labels
-        found.append(Paradigm(uid, phenomenon, tuple(pairs)))
-    if not found:
+        paradigms.append(Paradigm(uid, phenomenon, tuple(pairs)))
+    if not paradigms:
         raise InputError(f"{path} holds no .jsonl files: give the folder or zip of BLiMP's paradigms")
-    return found
+    return paradigms
 
 
 def words_in(paradigms: Sequence[Paradigm]) -> set[str]:
-    """All words of their pairs."""
-    return {word for one in paradigms for pair in one.pairs for word in words_of(" ".join(pair))}
+    """Return all words of the pairs."""
+    return {word for paradigm in paradigms for pair in paradigm.pairs for word in words_of(" ".join(pair))}
 
 
 def covered(paradigms: Sequence[Paradigm], known: Set[str]) -> Coverage:
-    """Leave out every pair with a word that is not in `known`."""
+    """Drop every pair with a word that is not in `known`."""
     kept = [
-        replace(one, pairs=tuple(pair for pair in one.pairs if words_of(" ".join(pair)) <= known))
-        for one in paradigms
+        replace(paradigm, pairs=tuple(pair for pair in paradigm.pairs if words_of(" ".join(pair)) <= known))
+        for paradigm in paradigms
     ]
     return Coverage(
-        tuple(one for one in kept if one.pairs),
-        sum(len(one.pairs) for one in paradigms),
-        sum(len(one.pairs) for one in kept),
+        tuple(paradigm for paradigm in kept if paradigm.pairs),
+        sum(len(paradigm.pairs) for paradigm in paradigms),
+        sum(len(paradigm.pairs) for paradigm in kept),
     )
 
 
 def blimp_probe(paradigm: Paradigm, before: str = "") -> Probe:
-    """The pairs as items, compared by token. `before` stands before each sentence: the usual library puts a space."""
+    """Make items of the pairs, compared per token. `before` precedes each sentence: the usual library adds a space."""
     items = tuple(choice("", before + good, before + bad) for good, bad in paradigm.pairs)
     return Probe("blimp", paradigm.name, _ASKS, items, per_token=True)
 
@@ -117,33 +117,33 @@ def blimp_probe(paradigm: Paradigm, before: str = "") -> Probe:
 def measure_blimp(
     paradigms: Sequence[Paradigm], answerer: Answerer, report: Report | None = None, *, before: str = ""
 ) -> list[BlimpResult]:
-    """Each paradigm's result. All pairs are asked at once: an answerer that keeps its answers keeps them together."""
-    probes = [blimp_probe(one, before) for one in paradigms]
+    """Measure each paradigm. All pairs are answered in one call, so that a caching answerer stores them together."""
+    probes = [blimp_probe(paradigm, before) for paradigm in paradigms]
     scores = iter(answerer.answer([item for probe in probes for item in probe.items], report))
     return [blimp_result(probe, list(islice(scores, len(probe.items)))) for probe in probes]
 
 
 def blimp_result(probe: Probe, scores: Sequence[ItemScore]) -> BlimpResult:
-    """The figures of `scores`, one for each item of `probe`."""
+    """Compute the figures of `scores`, one for each item of `probe`."""
     first = [float(np.argmax(score.logprobs) == 0) for score in scores]
     whole = measure(replace(probe, per_token=False), scores)
     return BlimpResult(probe, measure(probe, scores), whole, float(np.mean(first)))
 
 
 def by_phenomenon(paradigms: Sequence[Paradigm], results: Sequence[BlimpResult]) -> dict[str, BlimpMean]:
-    """The mean over the paradigms of each phenomenon, and last over all of them (as BLiMP's own overall figure)."""
+    """Average the paradigms of each phenomenon, and last all of them (BLiMP's own overall figure)."""
     together: dict[str, list[BlimpResult]] = {}
-    for one, result in zip(paradigms, results, strict=True):
-        together.setdefault(one.phenomenon, []).append(result)
+    for paradigm, result in zip(paradigms, results, strict=True):
+        together.setdefault(paradigm.phenomenon, []).append(result)
     together = dict(sorted(together.items())) | {"all": list(results)}
     return {name: _mean(some) for name, some in together.items()}
 
 
 @dataclass(frozen=True)
 class BlimpMean:
-    """Of several paradigms, each with equal weight.
+    """The mean of several paradigms with equal weights.
 
-    standard_error: of per_token, from the paradigms' Wilson intervals, which are finite for a single pair too.
+    standard_error: of per_token, from the paradigms' Wilson intervals, which are finite even for a single pair.
     """
 
     paradigms: int
@@ -155,20 +155,20 @@ class BlimpMean:
 
 
 def _mean(results: Sequence[BlimpResult]) -> BlimpMean:
-    intervals = [one.per_token.accuracy.interval for one in results]
-    errors = np.array([(one.high - one.low) / 2 / Z for one in intervals])
+    intervals = [result.per_token.accuracy.interval for result in results]
+    errors = np.array([(interval.high - interval.low) / 2 / Z for interval in intervals])
     return BlimpMean(
         len(results),
-        sum(len(one.probe.items) for one in results),
-        float(np.mean([one.per_token.accuracy.value for one in results])),
+        sum(len(result.probe.items) for result in results),
+        float(np.mean([result.per_token.accuracy.value for result in results])),
         float(np.sqrt((errors**2).sum()) / len(results)),
-        float(np.mean([one.whole.accuracy.value for one in results])),
-        float(np.mean([one.library for one in results])),
+        float(np.mean([result.whole.accuracy.value for result in results])),
+        float(np.mean([result.library for result in results])),
     )
 
 
 def _files(path: Path) -> Iterator[tuple[str, bytes]]:
-    """(name, content) of each .jsonl file; what an operating system hid beside them is left out."""
+    """Yield (name, content) of each .jsonl file, without hidden files."""
     if path.is_dir():
         for file in path.rglob("*.jsonl"):
             if not file.name.startswith("."):
@@ -182,7 +182,7 @@ def _files(path: Path) -> Iterator[tuple[str, bytes]]:
                     continue
                 if member.file_size > MAX_JSON_BYTES:
                     raise InputError(
-                        f"{path}: {shown(member.filename)} is longer than {MAX_JSON_BYTES:,} bytes: leave it out"
+                        f"{path}: {shown(member.filename)} is longer than {MAX_JSON_BYTES:,} bytes: remove it"
                     )
                 yield f"{path}: {shown(member.filename)}", archive.read(member)
     except (OSError, zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:
@@ -192,7 +192,7 @@ def _files(path: Path) -> Iterator[tuple[str, bytes]]:
 
 
 def _row(line: str, where: str) -> tuple[tuple[str, str], tuple[str, str]]:
-    """((right, wrong), (UID, phenomenon))."""
+    """Parse a line into ((right, wrong), (UID, phenomenon))."""
     try:
         row = json.loads(line)
         values = [row[key] for key in ("sentence_good", "sentence_bad", "UID", "linguistics_term")]

@@ -1,4 +1,4 @@
-"""Items in blocks within which the answers change places: no preference for an answer can look like an ability."""
+"""Items in blocks that share their answers, so that no preference for an answer can look like an ability."""
 
 from __future__ import annotations
 
@@ -6,43 +6,43 @@ from collections.abc import Callable, Sequence
 
 from etude.evaluate.items import Candidate, Item
 
-Asked = tuple[str, str]
+Question = tuple[str, str]
 """A text up to the answer, and its right answer."""
 
 END_OF_LINE = ".\n"
-"""Ends a number, of which another may be the beginning, as the lines of the training text end: some tokenizers have
-one token for both characters, and after it a stop alone would be a surprise."""
+"""Ends a number, which could otherwise continue, in the way the lines of the training text end. Some tokenizers have
+one token for both characters; after such training a stop alone would be a surprise."""
 
 _TRIES = 4
-"""Blocks tried for each item asked for."""
+"""Blocks tried for each requested item."""
 
 
-def block(asked: Sequence[Asked], group: str) -> list[Item]:
-    """One item for each text; the candidates of all are the answers of all, in the same order.
+def block(questions: Sequence[Question], group: str) -> list[Item]:
+    """Make one item for each question; the candidates of each are the answers of all, in the same order.
 
-    Raises ValueError where two texts have the same answer: one candidate would then be right more often.
+    Raises ValueError if two questions have the same answer: one candidate would then be right more often.
     """
-    answers = [answer for _, answer in asked]
+    answers = [answer for _, answer in questions]
     if len(set(answers)) < len(answers):
         raise ValueError("the answers of a block must differ")
     return [
         Item(tuple(Candidate(text, answer) for answer in answers), right, group)
-        for right, (text, _) in enumerate(asked)
+        for right, (text, _) in enumerate(questions)
     ]
 
 
-def blocks(make: Callable[[int], Sequence[Asked]], max_items: int) -> tuple[Item, ...]:
-    """As many whole blocks as `max_items` allows, at least one: `make(0)`, `make(1)` ... each a group of its own.
+def blocks(make: Callable[[int], Sequence[Question]], max_items: int) -> tuple[Item, ...]:
+    """Make as many whole blocks as `max_items` allows, at least one: `make(0)`, `make(1)` ..., each a group of its own.
 
-    No block comes twice; where new ones become rare, there are fewer.
+    No block repeats; when new blocks become rare, fewer are returned.
     """
     items: list[Item] = []
-    seen: set[frozenset[Asked]] = set()
+    seen: set[frozenset[Question]] = set()
     for number in range(_TRIES * max_items):
-        asked = make(number)
-        if items and len(items) + len(asked) > max_items:
+        questions = make(number)
+        if items and len(items) + len(questions) > max_items:
             break
-        if frozenset(asked) not in seen:
-            seen.add(frozenset(asked))
-            items += block(asked, str(number))
+        if frozenset(questions) not in seen:
+            seen.add(frozenset(questions))
+            items += block(questions, str(number))
     return tuple(items)

@@ -1,7 +1,7 @@
-"""Sums over documents that can be added up part by part, and still give means with intervals at the end.
+"""Sums over documents that can be added part by part and still give means with intervals.
 
-Tokens of one document are not independent, so an interval counts documents. What it needs of them are six sums for each
-bin, however many documents there are: memory stays constant, and parts measured by different processes add up.
+Tokens of one document are not independent, so an interval counts documents. It needs only six sums per bin, however
+many documents there are: memory is constant, and parts measured by different processes can be added.
 """
 
 from __future__ import annotations
@@ -15,23 +15,23 @@ from numpy.typing import NDArray
 from etude.evaluate.statistics import Estimate, Interval, Z
 
 REPLICATES = 200
-"""Resamplings of the documents behind the interval of a calibration error."""
+"""Resamplings of the documents for the interval of a calibration error."""
 
 Floats = NDArray[np.float64]
 
 
 class RatioSums:
-    """For each of several bins: the mean of a value over tokens (or bytes), with documents as clusters.
+    """The mean of a value over tokens (or bytes) in each of several bins, with documents as clusters.
 
-    The rows of `sums` are, over the documents that have something in the bin: how many there are, and the sums of n, of
-    s, of n squared, of n s and of s squared, where a document brings n tokens whose values sum to s.
+    The rows of `sums` run over the documents with anything in the bin: their number, and the sums of n, s, n squared,
+    n s, and s squared, where a document contributes n tokens whose values sum to s.
     """
 
     def __init__(self, bins: int, sums: Floats | None = None) -> None:
         self.sums = np.zeros((6, bins)) if sums is None else sums
 
     def add(self, counts: Floats, totals: Floats) -> None:
-        """One document, bin by bin."""
+        """Add one document, bin by bin."""
         self.sums += np.stack([counts > 0, counts, totals, counts**2, counts * totals, totals**2])
 
     def __iadd__(self, other: RatioSums) -> RatioSums:
@@ -44,7 +44,7 @@ class RatioSums:
         return [int(count) for count in self.sums[1]]
 
     def estimates(self) -> list[Estimate | None]:
-        """A mean for each bin, None where it is empty. With a single document there is no interval (it is infinite)."""
+        """Return a mean for each bin, None if empty. With a single document, the interval is infinite."""
         return [_estimate(*column) for column in self.sums.T.tolist()]
 
     def to_json(self) -> Any:
@@ -57,7 +57,7 @@ class RatioSums:
 
 
 def _estimate(groups: float, n: float, s: float, nn: float, ns: float, ss: float) -> Estimate | None:
-    """The ratio estimator with groups as clusters, as in `etude.evaluate.statistics`, from its sums."""
+    """Compute the ratio estimator of `etude.evaluate.statistics`, with groups as clusters, from its sums."""
     if not n:
         return None
     value = s / n
@@ -67,11 +67,11 @@ def _estimate(groups: float, n: float, s: float, nn: float, ns: float, ss: float
 
 
 class CalibrationSums:
-    """How sure a first guess was against how often it was right, in bins of equal width of its probability.
+    """Confidence of first guesses against how often they are right, in bins of equal width of the probability.
 
     Beside the sums, `resampled` holds the same for `REPLICATES` resamplings of the documents: each document counts
-    Poisson(1) times in each (the bootstrap for data that come one by one). The draws depend on the document's number
-    alone, so parts add up to what one process finds.
+    Poisson(1) times in each (the bootstrap for streaming data). The draws depend only on the document's number, so
+    sums of parts equal the sums of one process.
     """
 
     def __init__(self, bins: int) -> None:
@@ -82,7 +82,7 @@ class CalibrationSums:
         self.resampled = np.zeros((REPLICATES, 2, bins))
 
     def add(self, confidences: Floats, credits: Floats, number: int) -> None:
-        """One document, the `number`-th of all."""
+        """Add one document, the `number`-th of all."""
         places = np.minimum((confidences * self.bins).astype(np.int64), self.bins - 1)
         counts = np.bincount(places, minlength=self.bins).astype(np.float64)
         sure = np.bincount(places, confidences, self.bins).astype(np.float64)
@@ -101,18 +101,18 @@ class CalibrationSums:
         return self
 
     def expected_error(self, documents: int) -> Estimate:
-        """The mean distance of confidence and share right, weighted by tokens (ECE; Naeini et al. 2015).
+        """Return the mean distance between confidence and share right, weighted by tokens (ECE; Naeini et al. 2015).
 
-        Noise in a bin can only add to a distance, and resampling adds it once more; so the interval is the reflected
-        one (the estimate minus what the resamplings exceed it by), not below 0.
+        Noise in a bin can only increase a distance, and resampling increases it once more. So the interval is reflected
+        (the estimate minus the resamplings' excess over it) and not below 0.
         """
         value = float(_distance(self.gaps.sums[1:3]))
         if documents < 2:
             return Estimate(value, math.inf, Interval(0.0, math.inf), documents)
-        found = _distance(np.swapaxes(self.resampled, 0, 1))
-        low, high = np.quantile(found[np.isfinite(found)], [0.025, 0.975])
+        distances = _distance(np.swapaxes(self.resampled, 0, 1))
+        low, high = np.quantile(distances[np.isfinite(distances)], [0.025, 0.975])
         interval = Interval(max(0.0, 2 * value - float(high)), max(0.0, 2 * value - float(low)))
-        return Estimate(value, float(np.nanstd(found, ddof=1)), interval, documents)
+        return Estimate(value, float(np.nanstd(distances, ddof=1)), interval, documents)
 
     def to_json(self) -> Any:
         return {
@@ -133,14 +133,14 @@ class CalibrationSums:
 
 
 def _distance(sums: Floats) -> Floats:
-    """Of (2, ..., bins) counts and gaps; NaN where a resampling drew no document."""
+    """Return the distances of (2, ..., bins) counts and gaps; NaN if a resampling drew no document."""
     counts, gaps = sums
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.asarray(np.abs(gaps).sum(-1) / counts.sum(-1))
 
 
 def pooled(values: Floats, places: NDArray[np.int64], bins: int) -> tuple[Floats, Floats]:
-    """Counts and totals of one document's values, bin by bin."""
+    """Return counts and totals of one document's values, bin by bin."""
     return (
         np.bincount(places, minlength=bins).astype(np.float64),
         np.bincount(places, values, bins).astype(np.float64),

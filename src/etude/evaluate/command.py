@@ -1,4 +1,4 @@
-"""``etude eval``: how well a model predicts held-out text, and which abilities it has."""
+"""``etude eval``: measure how well a model predicts held-out text, and which abilities it has."""
 
 from __future__ import annotations
 
@@ -46,16 +46,16 @@ from etude.show.progress import data_progress
 from etude.train.load import load_trained
 
 RANDOM_SEEDS = range(1_000_003, 1_000_006)
-"""Of the networks with random weights: none that a run is likely to have."""
+"""Seeds of the networks with random weights, unlikely to be the seed of a run."""
 
 
 @dataclass(frozen=True)
-class Asked:
-    """What a person wants to know.
+class EvaluationRequest:
+    """The options of an evaluation.
 
-    suites: none for what fits the text; every_checkpoint: the probes of each that is kept, for curves, and not the text
-    as a whole; text: sources to be measured instead, without any probe; expect: the hash that the questions must have
-    ("" for any).
+    suites: empty for those that fit the text; every_checkpoint: answer the probes with every kept checkpoint, for
+    curves, without the measures of the whole text; text: sources to measure instead, without any probe; expect: the
+    required hash of the questions ("" for any).
     """
 
     path: Path
@@ -68,59 +68,64 @@ class Asked:
     as_json: bool = False
 
 
-def evaluate(asked: Asked, console: Console) -> None:
-    """Ask, write down what is found of a run, and print it.
+def evaluate(request: EvaluationRequest, console: Console) -> None:
+    """Evaluate, record the scores of a run, and print them.
 
     Raises:
-        InputError: nothing to examine at the path, its text is gone, or it yields other questions than expected.
+        InputError: nothing to evaluate at the path, its text is missing, or its questions differ from the expected.
     """
-    run = ExaminedRun.of(asked.path)
-    if asked.text:
-        _evaluate_text(asked, run, console)
+    run = ExaminedRun.of(request.path)
+    if request.text:
+        _evaluate_text(request, run, console)
         return
     if run is None:
-        _evaluate_folder(asked, console)
+        _evaluate_folder(request, console)
         return
-    checkpoints = _checkpoints(asked, run)
+    checkpoints = _checkpoints(request, run)
     config = load_config(checkpoints[-1])
     with console.status("making the questions") if console.is_terminal else nullcontext():
-        suites = asked.suites or suites_for(run.settings)
+        suites = request.suites or suites_for(run.settings)
         questions = questions_for(
             run.data,
             suites,
-            asked.num_items,
+            request.num_items,
             config.max_position_embeddings,
-            none_will_do=True,
+            allow_none=True,
         )
-    if asked.every_checkpoint:
-        questions.require_some("leave --steps out for the measures of the text")
-    if asked.expect and questions.hash != asked.expect:
+    if request.every_checkpoint:
+        questions.require_some("omit --steps for the measures of the text")
+    if request.expect and questions.hash != request.expect:
         raise InputError(
-            f"the questions are others ({questions.hash}) than were fixed before training ({asked.expect}): the text "
-            "or Etude has changed since"
+            f"the questions ({questions.hash}) differ from those fixed before training ({request.expect}): the text or "
+            "Etude has changed since"
         )
     results: list[ProbeResult] = []
-    with _kept(run.folder / "derived" / "evaluation") as within, data_progress(console) as progress:
+    with (
+        _resumable(run.folder / "derived" / "evaluation") as scratch,
+        data_progress(console) as progress,
+    ):
         if questions.probes:
-            results = _asked_of(checkpoints, questions, run, within, asked.workers, progress)
+            results = _answers(checkpoints, questions, run, scratch, request.workers, progress)
         whole = (
-            None if asked.every_checkpoint else _whole_text(asked, run, checkpoints[-1], within, questions)
+            None
+            if request.every_checkpoint
+            else _whole_text(request, run, checkpoints[-1], scratch, questions)
         )
     step = step_of(checkpoints[-1])
     where = run.where(step, config)("")
     output = Output(checkpoints[-1], questions, results, whole, where.seed, step, where.commit)
-    print_output(output, asked.as_json, console)
+    print_output(output, request.as_json, console)
 
 
-def _asked_of(
+def _answers(
     checkpoints: Sequence[Path],
     questions: Questions,
     run: ExaminedRun,
-    within: Path,
+    scratch: Path,
     workers: Workers,
     progress: Any,
 ) -> list[ProbeResult]:
-    """What the last of the checkpoints answers; what each of them answers is written down."""
+    """Record the answers of every checkpoint, and return those of the last."""
     random = _random(load_config(checkpoints[-1]), run.data.tokenizer, workers)
     examination = Examination(questions.probes, counting_for(run.data, run.ladder), random)
     results: list[ProbeResult] = []
@@ -129,30 +134,30 @@ def _asked_of(
         if checkpoint != checkpoints[-1] and step_of(checkpoint) in done:
             continue
         report = _report_to(progress, f"step {step_of(checkpoint)}")
-        results = examination.results(PartsAnswerer(checkpoint, within, workers), report)
+        results = examination.results(PartsAnswerer(checkpoint, scratch, workers), report)
         _write(run, questions, results, checkpoint)
     return results
 
 
 def _whole_text(
-    asked: Asked, run: ExaminedRun, checkpoint: Path, within: Path, questions: Questions
+    request: EvaluationRequest, run: ExaminedRun, checkpoint: Path, scratch: Path, questions: Questions
 ) -> WholeText | None:
-    """The measures of the text; where they cannot be had, the reason stands with what else is left out.
+    """Return the measures of the whole text; if impossible, list the reason with whatever else is skipped.
 
     Raises:
-        InputError: nor is there a probe, so that nothing can be shown.
+        InputError: there is no probe either, so that nothing can be shown.
     """
     try:
-        return measure_whole_text(run, checkpoint, within, asked.workers)
+        return measure_whole_text(run, checkpoint, scratch, request.workers)
     except InputError as error:
-        questions.left_out["the text as a whole"] = str(error)
+        questions.skipped["the text as a whole"] = str(error)
         questions.require_some()
         return None
 
 
 @dataclass(frozen=True)
 class RandomAnswerer:
-    """A network of this shape with random weights, in memory only while it answers."""
+    """A network of the same shape with random weights, in memory only while it answers."""
 
     config: ModelConfig
     tokenizer: EtudeTokenizer
@@ -160,61 +165,61 @@ class RandomAnswerer:
     threads: int | Auto = "auto"
 
     def answer(self, items: Sequence[Item], report: Report | None = None) -> list[ItemScore]:
-        # The network before was asked with one process's share of them.
+        # Reset the threads: the previous network used one process's share of them.
         choose_device(DeviceSettings(threads=self.threads))
         model = build_model(self.config, seed=self.seed)
         return ModelAnswerer(model, self.tokenizer).answer(items, report)
 
 
 def _random(config: ModelConfig, tokenizer: EtudeTokenizer, workers: Workers) -> list[RandomAnswerer]:
-    """Several, for one of them may happen to prefer something."""
+    """Make several, since a single network may happen to prefer something."""
     return [RandomAnswerer(config, tokenizer, seed, workers.threads) for seed in RANDOM_SEEDS]
 
 
-def _evaluate_text(asked: Asked, run: ExaminedRun | None, console: Console) -> None:
-    """What a model makes of a text that a person names; no probe is asked."""
-    folder = find_checkpoint(asked.path) if run is None else _checkpoints(asked, run)[-1]
-    documents = beginning_of(asked.text, MEASURED_BYTES)
-    kept = cache_folder() / "evaluation" / key_of([str(folder.resolve()), documents])
-    with _kept(kept) as within, data_progress(console) as progress:
+def _evaluate_text(request: EvaluationRequest, run: ExaminedRun | None, console: Console) -> None:
+    """Measure a text that the user names, without any probe."""
+    folder = find_checkpoint(request.path) if run is None else _checkpoints(request, run)[-1]
+    documents = beginning_of(request.text, MEASURED_BYTES)
+    cache = cache_folder() / "evaluation" / key_of([str(folder.resolve()), documents])
+    with _resumable(cache) as scratch, data_progress(console) as progress:
         whole = measure_other_text(
-            folder, documents, run, within, asked.workers, _report_to(progress, "measuring")
+            folder, documents, run, scratch, request.workers, _report_to(progress, "measuring")
         )
     seed, step = (None, None) if run is None else (run.settings.run.seed, step_of(folder))
     print_output(
-        Output(folder, Questions({}, {}), [], whole, seed, step, git_commit()), asked.as_json, console
+        Output(folder, Questions({}, {}), [], whole, seed, step, git_commit()), request.as_json, console
     )
 
 
-def _checkpoints(asked: Asked, run: ExaminedRun) -> list[Path]:
-    """In order of steps; of a run the newest, or every one that is kept."""
-    if asked.path.resolve() != run.folder.resolve():
-        if asked.every_checkpoint:
+def _checkpoints(request: EvaluationRequest, run: ExaminedRun) -> list[Path]:
+    """Return the requested checkpoints in the order of steps: the newest of a run, or every one that is kept."""
+    if request.path.resolve() != run.folder.resolve():
+        if request.every_checkpoint:
             raise InputError(
-                f"{asked.path} is one checkpoint, and --steps all asks every one: name the run, {run.folder}"
+                f"{request.path} is one checkpoint, and --steps all uses every one: name the run, {run.folder}"
             )
-        return [asked.path]
-    found = list_checkpoints(run.folder / "checkpoints")
-    if not found:
+        return [request.path]
+    checkpoints = list_checkpoints(run.folder / "checkpoints")
+    if not checkpoints:
         state = RunFolder.open(run.folder).status().get("state")
         if state in ("finished", "stopped", "failed"):
             raise InputError(
-                f"{run.folder} has {state}, and no checkpoint of it is left: restore its folder checkpoints, or train "
-                "it again"
+                f"{run.folder} has {state}, and none of its checkpoints is left: restore its folder checkpoints, or "
+                "train it again"
             )
         raise InputError(f"{run.folder} has no checkpoint yet: wait for its first")
-    return list(found) if asked.every_checkpoint else [found[-1]]
+    return list(checkpoints) if request.every_checkpoint else [checkpoints[-1]]
 
 
 def _steps_done(run: ExaminedRun, questions: Questions) -> set[int]:
-    """Checkpoints whose answers to all of these very questions are written down."""
+    """Return the steps of checkpoints whose answers to exactly these questions are recorded."""
     if not (run.folder / FILE).is_file():
         return set()
     answered: dict[int, set[tuple[str, str]]] = {}
-    for record in read_records(run.folder, none_will_do=True).records:
+    for record in read_records(run.folder, allow_none=True).records:
         answered.setdefault(record.where.step, set()).add((record.title, record.items))
-    asked = {(probe.title, probe.hash) for probe in questions.probes}
-    return {step for step, known in answered.items() if asked <= known}
+    requested = {(probe.title, probe.hash) for probe in questions.probes}
+    return {step for step, known in answered.items() if requested <= known}
 
 
 def _write(run: ExaminedRun, questions: Questions, results: Sequence[ProbeResult], checkpoint: Path) -> None:
@@ -224,30 +229,30 @@ def _write(run: ExaminedRun, questions: Questions, results: Sequence[ProbeResult
         write_records(run.folder, [by_probe[id(probe)] for probe in probes], where(suite))
 
 
-def _evaluate_folder(asked: Asked, console: Console) -> None:
-    """A model folder without a run: its training text is not known, so counting cannot be held against it."""
-    folder = find_checkpoint(asked.path)
-    if asked.every_checkpoint or asked.expect:
-        raise InputError(f"{asked.path} is a model folder, which has no steps: leave --steps out")
-    trained = load_trained(folder, asked.workers.threads)
-    questions = questions_without_text(asked.suites or ("world",), asked.num_items)
-    random = _random(trained.model.config, trained.tokenizer, asked.workers)
+def _evaluate_folder(request: EvaluationRequest, console: Console) -> None:
+    """Evaluate a model folder without a run: its training text is unknown, so there is no counting to compare with."""
+    folder = find_checkpoint(request.path)
+    if request.every_checkpoint or request.expect:
+        raise InputError(f"{request.path} is a model folder, which has no steps: omit --steps")
+    trained = load_trained(folder, request.workers.threads)
+    questions = questions_without_text(request.suites or ("world",), request.num_items)
+    random = _random(trained.model.config, trained.tokenizer, request.workers)
     examination = Examination(questions.probes, None, random)
     with data_progress(console) as progress:
         results = examination.results(
             ModelAnswerer(trained.model, trained.tokenizer), _report_to(progress, "asking")
         )
-    print_output(Output(folder, questions, results, None, None, None, git_commit()), asked.as_json, console)
+    print_output(Output(folder, questions, results, None, None, None, git_commit()), request.as_json, console)
 
 
 def _report_to(progress: Any, stage: str) -> Report:
-    """Return a listener that shows progress as that of ``stage``."""
+    """Return a callback that shows progress under the name ``stage``."""
     return lambda done, of: progress(stage, done, of)
 
 
 @contextmanager
-def _kept(folder: Path) -> Iterator[Path]:
-    """Where answers are kept until all are written down: an evaluation that is interrupted goes on from them."""
+def _resumable(folder: Path) -> Iterator[Path]:
+    """Keep answers in ``folder`` until all are recorded, so that an interrupted evaluation resumes from them."""
     folder.mkdir(parents=True, exist_ok=True)
     yield folder
     shutil.rmtree(folder, ignore_errors=True)

@@ -1,15 +1,15 @@
-"""A search of the training text for what the probes call held out: what it contains is dropped, and counted.
+"""Search the training text for what the probes hold out; what it contains is dropped and counted.
 
-One pass over the documents, in memory that only the items need: the keys of their combinations, and the hashes of
-their windows of characters and of 13 words. An item counts as seen when a document has
+The search takes one pass over the documents, in memory that depends only on the items: the keys of their combinations,
+and the hashes of their windows of characters and of 13 words. An item counts as seen when a document has
 
 - one of the item's held-out combinations (``combinations``, the same finder for items and documents),
 - the whole item, question and right answer, word for word, or
-- any 13 words of it in a row (Brown et al. 2020), unless other groups of the probe have them too: those are the
-  wording of the question. Thirteen words of under 52 characters, such as single letters, are no sentence.
+- any 13 words of it in a row (Brown et al. 2020), unless other groups of the probe share them, in which case they are
+  the wording of the question. Thirteen words of under 52 characters, such as single letters, do not count.
 
-With an item its whole group is dropped, and where the candidates of what is left are no longer right equally often,
-items are dropped until they are: otherwise a preference for one of them would look like an ability.
+An item's whole group is dropped with it. If the candidates of the remaining items are no longer right equally often,
+items are dropped until they are; otherwise a preference for one of them would look like an ability.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ Finder = Callable[[str], Set[Hashable]]
 
 
 @dataclass(frozen=True)
-class Searched:
-    """What the search found of one probe.
+class SearchResult:
+    """What the search found for one probe.
 
-    probe: with the items that are left (None where none is); items: before; seen_combination, seen_verbatim,
-    seen_words: how many items the training text contains in each of the three senses; examples: some combinations
-    that it contains.
+    probe: with the remaining items (None if none remains); items: number before; seen_combination, seen_verbatim,
+    seen_words: how many items the training text contains in each of the three senses; examples: some combinations that
+    it contains.
     """
 
     name: str
@@ -53,8 +53,8 @@ class Searched:
 
 
 @dataclass
-class _Wanted:
-    """What is looked for, and which of it was found. Windows and words map to the texts that have them."""
+class _Targets:
+    """What the search looks for, and what it found. Windows and words map to the texts that contain them."""
 
     combinations: set[Hashable] = field(default_factory=set)
     texts: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
@@ -65,42 +65,42 @@ class _Wanted:
     found_grams: set[int] = field(default_factory=set)
 
 
-def asked_text(item: Item) -> str:
-    """The question with its right answer."""
+def question_text(item: Item) -> str:
+    """Return the question with its right answer."""
     return (item.answer.given + item.answer.said).strip()
 
 
 def search_training(
     probes: Sequence[Probe], documents: Callable[[], Iterable[str]], combinations: Finder
-) -> list[Searched]:
-    """Look for the items of all probes in one pass over the training documents."""
-    wanted = _wanted(probes, combinations)
+) -> list[SearchResult]:
+    """Search for the items of all probes in one pass over the training documents."""
+    targets = _targets(probes, combinations)
     for document in documents():
-        _look_for(wanted, document, combinations)
-    return [_searched(probe, wanted, combinations) for probe in probes]
+        _look_for(targets, document, combinations)
+    return [_searched(probe, targets, combinations) for probe in probes]
 
 
-def _wanted(probes: Sequence[Probe], combinations: Finder) -> _Wanted:
-    wanted = _Wanted()
-    texts = {asked_text(item) for probe in probes for item in probe.items}
-    wanted.window = min([_LONGEST_WINDOW, *map(len, texts)])
+def _targets(probes: Sequence[Probe], combinations: Finder) -> _Targets:
+    targets = _Targets()
+    texts = {question_text(item) for probe in probes for item in probe.items}
+    targets.window = min([_LONGEST_WINDOW, *map(len, texts)])
     for text in texts:
-        wanted.combinations |= combinations(text)
-        wanted.texts[text[: wanted.window]].add(text)
+        targets.combinations |= combinations(text)
+        targets.texts[text[: targets.window]].add(text)
     for probe in probes:
         for grams in _own_grams(probe).values():
-            wanted.grams |= grams
-    return wanted
+            targets.grams |= grams
+    return targets
 
 
-def _look_for(wanted: _Wanted, document: str, combinations: Finder) -> None:
-    wanted.found |= combinations(document) & wanted.combinations
-    size, starts = wanted.window, wanted.texts
+def _look_for(targets: _Targets, document: str, combinations: Finder) -> None:
+    targets.found |= combinations(document) & targets.combinations
+    size, starts = targets.window, targets.texts
     for at in [match.start() for match in _WORD_START.finditer(document)]:
         if (window := document[at : at + size]) in starts:
-            wanted.found_texts |= {text for text in starts[window] if document.startswith(text, at)}
-    if wanted.grams:
-        wanted.found_grams |= wanted.grams.intersection(map(hash, _windows(document)))
+            targets.found_texts |= {text for text in starts[window] if document.startswith(text, at)}
+    if targets.grams:
+        targets.found_grams |= targets.grams.intersection(map(hash, _windows(document)))
 
 
 def _windows(text: str) -> Iterable[tuple[str, ...]]:
@@ -113,30 +113,30 @@ def _grams(text: str) -> set[int]:
 
 
 def _own_grams(probe: Probe) -> dict[str, set[int]]:
-    """For each item's text the grams that no other group of the probe has: those are the wording of the question."""
+    """Return each item's grams that no other group of the probe has; shared ones are the question's wording."""
     groups: dict[int, set[str]] = defaultdict(set)
     by_text: dict[str, set[int]] = {}
     for at, item in enumerate(probe.items):
-        text = asked_text(item)
+        text = question_text(item)
         by_text[text] = _grams(text)
         for gram in by_text[text]:
             groups[gram].add(item.group or f"\0{at}")
     return {text: {gram for gram in grams if len(groups[gram]) == 1} for text, grams in by_text.items()}
 
 
-def _searched(probe: Probe, wanted: _Wanted, combinations: Finder) -> Searched:
+def _searched(probe: Probe, targets: _Targets, combinations: Finder) -> SearchResult:
     own = _own_grams(probe)
     counts: Counter[str] = Counter()
     examples: dict[str, None] = {}
     gone: set[str] = set()
     for at, item in enumerate(probe.items):
-        text = asked_text(item)
-        shared = combinations(text) & wanted.found
+        text = question_text(item)
+        shared = combinations(text) & targets.found
         examples |= dict.fromkeys(sorted(map(repr, shared)))
         seen = {
             "combination": bool(shared),
-            "verbatim": text in wanted.found_texts,
-            "words": bool(own[text] & wanted.found_grams),
+            "verbatim": text in targets.found_texts,
+            "words": bool(own[text] & targets.found_grams),
         }
         counts.update(kind for kind, was in seen.items() if was)
         if any(seen.values()):
@@ -145,7 +145,7 @@ def _searched(probe: Probe, wanted: _Wanted, combinations: Finder) -> Searched:
     if gone and not probe.per_token:
         left = balanced(left)
     dropped = probe.dropped + len(probe.items) - len(left)
-    return Searched(
+    return SearchResult(
         probe.name,
         probe.condition,
         replace(probe, items=left, dropped=dropped) if left else None,
@@ -162,9 +162,9 @@ def _group(item: Item, at: int) -> str:
 
 
 def balanced(items: Sequence[Item]) -> tuple[Item, ...]:
-    """The items, where those with the same things to say have each of them right equally often.
+    """Select items so that, among those with the same candidates, each candidate is right equally often.
 
-    What is right in none of them is no candidate any more; of what is right more often, the last items go.
+    A candidate that is right in no item is removed; for one that is right more often, the last items are dropped.
     """
     alike: dict[tuple[str, ...], list[Item]] = defaultdict(list)
     for item in items:

@@ -1,4 +1,4 @@
-"""Probes put to a model, beside what counting and random weights make of the same items."""
+"""Put probes to a model, and to counting and random weights for comparison."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from etude.evaluate.results import Measured, ProbeResult, measure
 
 @dataclass
 class Examination:
-    """Fixed probes. What they must be held against is asked once, however many models follow.
+    """Fixed probes. The scores for comparison are computed once, however many models follow.
 
-    counting: answers from n-gram counts of the training text, None where that text is not known; random: networks of
-    the model's shape with random weights, whose answers count together.
+    counting: answers from n-gram counts of the training text, None if that text is unknown; random: networks of the
+    model's shape with random weights, whose answers are pooled.
     """
 
     probes: Sequence[Probe]
@@ -24,11 +24,11 @@ class Examination:
     _nulls: list[tuple[Measured | None, Measured | None]] | None = field(default=None, init=False)
 
     def results(self, model: Answerer, report: Report | None = None) -> list[ProbeResult]:
-        """A result for each probe, in their order."""
-        found = [measure(probe, scores) for probe, scores in self._asked(model, report)]
+        """Return a result for each probe, in their order."""
+        model_scores = [measure(probe, scores) for probe, scores in self._scores_of(model, report)]
         return [
             ProbeResult(probe, measured, *nulls)
-            for probe, measured, nulls in zip(self.probes, found, self.nulls, strict=True)
+            for probe, measured, nulls in zip(self.probes, model_scores, self.nulls, strict=True)
         ]
 
     @property
@@ -40,20 +40,22 @@ class Examination:
         return self._nulls
 
     def _measured(self, answerers: Sequence[Answerer]) -> list[Measured | None]:
-        """How several answerers do together: the items of each count, and one item's answers are one group."""
+        """Measure several answerers together: all their items count, and all answers to one item form a group."""
         if not answerers:
             return [None] * len(self.probes)
-        asked = [self._asked(answerer) for answerer in answerers]
+        answers = [self._scores_of(answerer) for answerer in answerers]
         return [
-            measure(probe, [score for every in asked for score in every[at][1]], times=len(answerers))
+            measure(probe, [score for every in answers for score in every[at][1]], times=len(answerers))
             for at, probe in enumerate(self.probes)
         ]
 
-    def _asked(self, answerer: Answerer, report: Report | None = None) -> list[tuple[Probe, list[ItemScore]]]:
-        """All items in one go, so that those of like length are scored together."""
+    def _scores_of(
+        self, answerer: Answerer, report: Report | None = None
+    ) -> list[tuple[Probe, list[ItemScore]]]:
+        """Answer all items in one call, so that items of similar length are scored together."""
         scores = answerer.answer([item for probe in self.probes for item in probe.items], report)
-        found, done = [], 0
+        by_probe, done = [], 0
         for probe in self.probes:
-            found.append((probe, scores[done : done + len(probe.items)]))
+            by_probe.append((probe, scores[done : done + len(probe.items)]))
             done += len(probe.items)
-        return found
+        return by_probe

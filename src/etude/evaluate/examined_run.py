@@ -1,4 +1,4 @@
-"""What an evaluation needs of a run: its settings, its text, and what is known of each of its checkpoints."""
+"""What an evaluation needs from a run: its settings, its text, and the facts of each checkpoint."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ class ExaminedRun:
 
     @classmethod
     def of(cls, path: Path) -> ExaminedRun | None:
-        """Return the run at ``path``, or that of the checkpoint at ``path``; None for a model folder of no run.
+        """Return the run at ``path``, or the run of the checkpoint at ``path``; None for a model folder without a run.
 
         Raises:
-            InputError: the run is damaged, or its text is gone.
+            InputError: the run is damaged, or its text is missing.
         """
         record = RunRecord.around(path)
         if record is None:
@@ -46,7 +46,7 @@ class ExaminedRun:
         return cls(folder, settings, data, record.ladder, tuple(record.evals))
 
     def where(self, step: int, config: ModelConfig) -> Callable[[str], Where]:
-        """Return a function from a suite to what its records say of the checkpoint of ``step``."""
+        """Return a function from a suite's name to what its records note about the checkpoint of ``step``."""
         train = self.settings.train
         context = resolved(train.context, "train.context")
         tokens = step * resolved(train.batch_rows, "train.batch_rows") * context

@@ -1,6 +1,6 @@
-"""The in-context curve: how far a model predicts better, the more of a text it has read.
+"""The in-context curve: how much better a model predicts the more of a text it has read.
 
-Counting reads the last few bytes only: its curve is flat after them.
+Counting reads only the last few bytes, so its curve is flat after them.
 """
 
 from __future__ import annotations
@@ -27,9 +27,12 @@ class Span:
 
 @dataclass(frozen=True)
 class InContext:
-    """spans: the curve, finer where positions are low; gain: loss of the late positions less that of the early ones,
-    in nats a token, negative where a model learns from its context: the difference is taken within each window, and
-    its interval counts windows (or documents), not tokens."""
+    """How the loss falls along the context.
+
+    spans: the curve, finer at low positions; gain: loss of the late positions minus that of the early ones, in nats per
+    token, negative if the model learns from its context. The difference is taken within each window, and its interval
+    counts windows (or documents), not tokens.
+    """
 
     spans: tuple[Span, ...]
     early: tuple[int, int]
@@ -42,10 +45,10 @@ class InContext:
 
 
 def in_context(losses: NDArray[np.float64], groups: Sequence[str] | None = None) -> InContext:
-    """Of losses (window, position), NaN where nothing is scored; windows of one group (a document) count together.
+    """Compute the curve of losses (window, position), NaN if unscored; windows of one group (document) count together.
 
-    Early is the second tenth of the positions (Olsson et al. 2022 take position 50 of 512);
-    late is its last tenth. Windows without a loss in both say nothing of the gain.
+    The early positions are the second tenth of the window (Olsson et al. 2022 take position 50 of 512); the late ones
+    are its last tenth. Windows without a loss in both do not count for the gain.
     Raises InputError for fewer than two windows or 20 positions.
     """
     if losses.ndim != 2 or losses.shape[0] < 2 or losses.shape[1] < 20:
@@ -71,22 +74,22 @@ def in_context(losses: NDArray[np.float64], groups: Sequence[str] | None = None)
 
 
 def _means(losses: NDArray[np.float64], where: tuple[int, int]) -> NDArray[np.float64]:
-    """Of each window between two positions; NaN where none is scored."""
+    """Return the mean loss of each window between two positions; NaN if none is scored."""
     part = losses[:, where[0] : where[1]]
     counts = (~np.isnan(part)).sum(1)
     return np.where(counts > 0, np.nansum(part, 1) / np.maximum(counts, 1), np.nan)
 
 
 def _spans(losses: NDArray[np.float64], names: Sequence[str]) -> list[Span]:
-    """About four to each doubling of the position."""
+    """Return about four spans for each doubling of the position."""
     length = losses.shape[1]
     edges = sorted({0, length, *(int(2 ** (at / 4)) for at in range(4 * length.bit_length()))})
     edges = [edge for edge in edges if edge <= length]
-    found = []
+    spans = []
     for start, end in pairwise(edges):
         means = _means(losses, (start, end))
         scored = [at for at, value in enumerate(means) if not np.isnan(value)]
         if scored:
             loss = mean([float(means[at]) for at in scored], [names[at] for at in scored])
-            found.append(Span(start, end, loss))
-    return found
+            spans.append(Span(start, end, loss))
+    return spans

@@ -1,4 +1,4 @@
-"""Which heads of a network look back to what came after the same token before, and how far by chance they would."""
+"""Find the attention heads that look at what followed an earlier occurrence of the current token."""
 
 from __future__ import annotations
 
@@ -18,9 +18,12 @@ _SEEDS = 4
 
 @dataclass(frozen=True)
 class InductionHeads:
-    """scores: (layer, head), the share of attention that goes to the token behind the earlier occurrence, over random
-    tokens read twice; chance: of a head that attends to all it sees alike; best: of the highest head, over independent
-    draws of the tokens."""
+    """The induction scores of all heads.
+
+    scores: (layer, head) share of attention on the token after the earlier occurrence, over random tokens read twice;
+    chance: the score of a head that attends uniformly to everything it sees; best: the highest head's score, over
+    independent draws of the tokens.
+    """
 
     scores: NDArray[np.float64]
     chance: float
@@ -34,10 +37,11 @@ class InductionHeads:
 
 
 def induction_heads(model: LanguageModel, *, seed: int = 0) -> InductionHeads:
-    """The highest head is chosen on one draw of random tokens and measured on others: the maximum of many heads is
-    above its own mean.
+    """Measure all heads on random tokens.
 
-    Raises InputError for a network without attention, or one that reads too few tokens.
+    The highest head is chosen on one draw and measured on others, because the maximum of many heads exceeds its own
+    mean.
+    Raises InputError for a network without attention, or with too short a context.
     """
     from etude.watch.prompts import induction_scores
 
@@ -50,5 +54,5 @@ def induction_heads(model: LanguageModel, *, seed: int = 0) -> InductionHeads:
     layer, head = divmod(chosen, draws[0].shape[1])
     fresh = np.stack(draws[1:])
     return InductionHeads(
-        fresh.mean(0), chance, layer, head, mean([float(one) for one in fresh[:, layer, head]])
+        fresh.mean(0), chance, layer, head, mean([float(score) for score in fresh[:, layer, head]])
     )

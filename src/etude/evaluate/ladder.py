@@ -25,14 +25,14 @@ def build_ladder(
     max_validation_bytes: int = DEFAULT_MAX_VALIDATION_BYTES,
     bytes_counted: Callable[[bytes], npt.NDArray[np.bool_]] | None = None,
 ) -> Ladder:
-    """Count `train`, score `validation` (UTF-8 documents), and return one rung an order.
+    """Count `train`, score `validation` (UTF-8 documents), and return one rung per order.
 
-    Each document is scored from its own start; boundaries are not scored. Where `bytes_counted` returns which
-    bytes of a document count, a rung is the mean over these alone, and `validation_bytes` is their number; `validation`
-    must then fit its cap. Both texts are read once, to the end, and sampled by `etude.evaluate.sampling.RULE` above
-    their caps, so that memory has a bound: about 135 bytes for each byte of `max_train_bytes` on text that no order
-    compresses, 40 on prose or source code.
-    Raises InputError when one of the two holds no bytes.
+    Each document is scored from its own start; boundaries are not scored. If `bytes_counted` is given, it returns which
+    bytes of a document count; a rung is then the mean over these alone, `validation_bytes` is their number, and
+    `validation` must fit its cap. Both texts are read once, to the end, and sampled by `etude.evaluate.sampling.RULE`
+    above their caps. This bounds memory to about 135 bytes per byte of `max_train_bytes` on text that no order
+    compresses, and 40 on prose or source code.
+    Raises InputError if either text is empty.
     """
     wanted = sorted(set(orders))
     if not wanted or not 1 <= wanted[0] <= wanted[-1] <= MAX_ORDER:
@@ -47,7 +47,7 @@ def build_ladder(
     num_bytes = scored.num_bytes
     if bytes_counted is not None:
         if scored.num_bytes < scored.corpus_bytes:
-            raise ValueError("a sample of the validation text has no whole documents to count parts of")
+            raise ValueError("a sampled validation text has no whole documents whose bytes could be selected")
         mask = np.concatenate([bytes_counted(document) for document in scored.documents])
         num_bytes = int(mask.sum())
         scores = (nats[mask] for nats in scores)

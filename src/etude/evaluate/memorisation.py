@@ -1,8 +1,8 @@
-"""The longest run of a text that stands verbatim in the training text: what was copied, exactly.
+"""Find the longest run of a text that occurs verbatim in the training text.
 
-A suffix automaton of the texts in question (Blumer et al. 1985) reads the training bytes once and notes, in each of its
-states, the longest run that was met there. Memory is bounded by those texts, however long the training text is; time is
-linear in both.
+A suffix automaton of the texts (Blumer et al. 1985) reads the training bytes once and records, in each of its states,
+the longest run that occurred there. Memory is bounded by the texts, however long the training text is; time is linear
+in both.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from etude.evaluate.statistics import Estimate, mean
 
 @dataclass(frozen=True)
 class Run:
-    """Bytes [start, end) of a text, the longest of it (and the first of these) that training has."""
+    """Bytes [start, end) of a text: the first of its longest runs that occur in training."""
 
     start: int
     end: int
@@ -25,16 +25,16 @@ class Run:
         return self.end - self.start
 
     def of(self, text: str) -> str:
-        """In letters; one that is cut at either end is shown as a replacement character."""
+        """Return the run as text; a character cut at either end becomes a replacement character."""
         return text.encode()[self.start : self.end].decode(errors="replace")
 
 
 @dataclass(frozen=True)
 class Memorisation:
-    """Samples of a model beside held-out passages of equal length, which copied nothing.
+    """Samples of a model beside held-out passages of equal length, which were not copied.
 
-    excess: mean of each sample's longest run less that of its passage, in bytes: above zero where the model copies;
-    beyond: share of samples whose run is longer than any passage's.
+    excess: mean difference between each sample's longest run and its passage's, in bytes, above zero if the model
+    copies; beyond: share of samples with a longer run than every passage.
     """
 
     samples: tuple[Run, ...]
@@ -44,11 +44,11 @@ class Memorisation:
 
 
 def memorisation(train: Iterable[bytes], samples: Sequence[str], held_out: Sequence[str]) -> Memorisation:
-    """Both searched in one pass over `train`.
+    """Search for both in one pass over `train`.
 
-    Samples are what was generated, without what was given. Sample i is held against passage i, both cut to the bytes
-    of the shorter: a longer text has longer runs by chance.
-    Raises ValueError where there are no samples, or not as many passages.
+    Samples are generated text, without their prompts. Sample i is compared with passage i, both cut to the bytes of the
+    shorter one, since a longer text has longer runs by chance.
+    Raises ValueError if there are no samples, or not as many passages.
     """
     if not samples or len(samples) != len(held_out):
         raise ValueError("each sample needs a held-out passage to be compared with")
@@ -66,7 +66,7 @@ def memorisation(train: Iterable[bytes], samples: Sequence[str], held_out: Seque
 
 
 def longest_runs(train: Iterable[bytes], texts: Sequence[bytes]) -> list[Run]:
-    """Of each text, within one document of `train`."""
+    """Return the longest run of each text within one document of `train`."""
     automaton = _SuffixAutomaton(texts)
     for document in train:
         automaton.meet(document)
@@ -75,10 +75,10 @@ def longest_runs(train: Iterable[bytes], texts: Sequence[bytes]) -> list[Run]:
 
 
 class _SuffixAutomaton:
-    """Of several texts: its states are the sets of substrings that end at the same places in them.
+    """The suffix automaton of several texts: its states are sets of substrings that end at the same places in them.
 
-    length: of a state's longest substring; link: the state of its longest suffix that is not of the state itself;
-    met: the longest substring of a state that was met, 0 for none.
+    length: of a state's longest substring; link: the state of its longest suffix that belongs to another state; met:
+    the longest substring of a state that occurred, 0 for none.
     """
 
     def __init__(self, texts: Iterable[bytes]) -> None:
@@ -92,7 +92,7 @@ class _SuffixAutomaton:
         self.met = [0] * len(self.edges)
 
     def _extended(self, last: int, symbol: int) -> int:
-        """The state of the text that was read so far, with one more symbol."""
+        """Return the state of the text read so far with one more symbol."""
         known = self.edges[last].get(symbol)
         if known is not None:
             if self.length[known] == self.length[last] + 1:
@@ -112,7 +112,7 @@ class _SuffixAutomaton:
         return state
 
     def _split(self, at: int, symbol: int, state: int) -> int:
-        """The shorter substrings of `state` come to end in a state of their own."""
+        """Give the shorter substrings of `state` a state of their own."""
         clone = self._new(self.length[at] + 1, dict(self.edges[state]))
         self.link[clone] = self.link[state]
         self.link[state] = clone
@@ -128,7 +128,7 @@ class _SuffixAutomaton:
         return len(self.edges) - 1
 
     def meet(self, document: bytes) -> None:
-        """Walk along the longest substring that ends at each byte, and note it."""
+        """Follow the longest substring that ends at each byte, and record it."""
         edges, length, link, met = self.edges, self.length, self.link, self.met
         state = run = 0
         for symbol in document:
@@ -146,7 +146,7 @@ class _SuffixAutomaton:
                 met[state] = run
 
     def settle(self) -> None:
-        """A substring that was met has been met with all its suffixes; a state knows the longest of those."""
+        """Propagate: all suffixes of a substring that occurred have occurred; a state keeps the longest of those."""
         by_length = sorted(range(1, len(self.edges)), key=self.length.__getitem__)
         for state in reversed(by_length):
             if self.met[state]:
@@ -155,7 +155,7 @@ class _SuffixAutomaton:
             self.met[state] = self.met[state] or self.met[self.link[state]]
 
     def longest(self, text: bytes) -> Run:
-        """After `settle`: the longest suffix met of each beginning of `text` is known to the state it ends in."""
+        """Return the longest run (after `settle`). Each prefix of `text` ends in the state of its longest suffix."""
         best, state = Run(0, 0), 0
         for end, symbol in enumerate(text, start=1):
             state = self.edges[state][symbol]

@@ -1,4 +1,4 @@
-"""A network with its tokenizer answers the items of a probe."""
+"""Answer the items of a probe with a network and its tokenizer."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ _ITEMS_AT_A_TIME = 256
 
 @dataclass(frozen=True)
 class ModelAnswerer:
-    """A network, asked in its own tokens, each text as a document from its start, in float32.
+    """A network that scores items in its own tokens and in float32, each text as a document from its start.
 
-    A text that is longer than the context loses its beginning. What is asked twice is scored once.
+    A text longer than the context loses its beginning. Repeated texts are scored once.
     """
 
     model: LanguageModel
@@ -38,7 +38,7 @@ class ModelAnswerer:
     def _some(self, items: Sequence[Item]) -> list[ItemScore]:
         plans = [_in_tokens(item, self.tokenizer) for item in items]
         length = self.model.config.max_position_embeddings
-        wanted: dict[tuple[int, ...], int] = {}  # the texts, and from which token on each is scored
+        wanted: dict[tuple[int, ...], int] = {}  # the texts, and the first token of each that is scored
         for plan in plans:
             for ids, first in zip(plan.ids, plan.firsts, strict=True):
                 text = tuple(ids[-length - 1 :])
@@ -49,15 +49,15 @@ class ModelAnswerer:
         scored = dict(zip(texts, scores, strict=True))
         answered = []
         for item, plan in zip(items, plans, strict=True):
-            found = [scored[tuple(ids[-length - 1 :])] for ids in plan.ids]
+            scores_of = [scored[tuple(ids[-length - 1 :])] for ids in plan.ids]
             said = [first - len(ids) for ids, first in zip(plan.ids, plan.firsts, strict=True)]
-            parts = [one.logprobs[tail:] for one, tail in zip(found, said, strict=True)]
+            parts = [score.logprobs[tail:] for score, tail in zip(scores_of, said, strict=True)]
             answered.append(
                 ItemScore(
                     np.array([part.sum() for part in parts]),
                     np.array([len(part) for part in parts]),
                     parts[item.right],
-                    found[item.right].credits[said[item.right] :],
+                    scores_of[item.right].credits[said[item.right] :],
                     cut=any(len(ids) > length + 1 for ids in plan.ids),
                 )
             )
@@ -73,17 +73,17 @@ class _InTokens:
 
 
 def _in_tokens(item: Item, tokenizer: EtudeTokenizer) -> _InTokens:
-    """`said` begins with the first token that reaches into it.
+    """Encode an item; `said` begins with the first token that reaches into it.
 
-    Where the candidates share `given`, all are scored from the first of these places: a token may reach across the
-    border in one candidate and not in another, and what stands before is the same text in the same tokens.
+    If the candidates share `given`, all are scored from the first of these places, because a token may cross the border
+    in one candidate and not in another; everything before is the same text in the same tokens.
     """
     encoded = tokenizer.encode_batch([candidate.given + candidate.said for candidate in item.candidates])
-    ids = [[tokenizer.eos_id, *one] for one in encoded]
+    ids = [[tokenizer.eos_id, *tokens] for tokens in encoded]
     given = {candidate.given for candidate in item.candidates}
     firsts = [
-        1 + _first_said(one, candidate, tokenizer)
-        for one, candidate in zip(encoded, item.candidates, strict=True)
+        1 + _first_said(tokens, candidate, tokenizer)
+        for tokens, candidate in zip(encoded, item.candidates, strict=True)
     ]
     if len(given) == 1:
         firsts = [min(*firsts, 1 + _shared(encoded))] * len(firsts)
@@ -91,13 +91,13 @@ def _in_tokens(item: Item, tokenizer: EtudeTokenizer) -> _InTokens:
 
 
 def _first_said(ids: Sequence[int], candidate: Candidate, tokenizer: EtudeTokenizer) -> int:
-    """The index of the first token that is not wholly within `given`; at least the last one is scored."""
+    """Return the index of the first token that is not wholly within `given`; at least the last one is scored."""
     before = tokenizer.encode(candidate.given) if candidate.given else []
     return min(first_beyond(ids, before), len(ids) - 1)
 
 
 def _shared(encoded: Sequence[Sequence[int]]) -> int:
-    """How many tokens all begin with alike, at most all but the last of each."""
+    """Return the length of the common prefix of all token lists, excluding the last token of each."""
     shortest = min(map(len, encoded)) - 1
     for at in range(shortest):
         if len({ids[at] for ids in encoded}) > 1:

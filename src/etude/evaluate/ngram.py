@@ -1,22 +1,22 @@
-"""Interpolated modified Kneser-Ney language models over bytes, of every order from 1 to 7 at once.
+"""Interpolated modified Kneser-Ney language models over bytes, for all orders from 1 to 7 at once.
 
 Formulation (Chen & Goodman 1998, section 3; adjusted counts as in Heafield et al. 2013, section 3):
 
-- A document is its bytes after one boundary symbol (256). The boundary is context only: it is never
-  predicted, so each distribution is over the 256 bytes, and no gram crosses it. At the start of a document
-  the context is shorter than the order allows.
-- The order-k model takes the raw counts of grams of length k. Shorter grams count the different symbols that
-  precede them (the boundary is one such symbol); grams that begin with the boundary have nothing before them
-  and keep their raw count.
+- A document is its bytes after one boundary symbol (256). The boundary is only context: it is never predicted, so each
+  distribution is over the 256 bytes, and no gram crosses it. At the start of a document, the context is shorter than
+  the order allows.
+- The order-k model uses the raw counts of grams of length k. A shorter gram counts the different symbols that
+  precede it (the boundary is one such symbol); grams that begin with the boundary have no predecessor and keep their
+  raw count.
 - With a the count of a gram and A(h) the sum of the counts that share its context h,
       P(w | h) = max(a(hw) - D(a(hw)), 0) / A(h) + gamma(h) P(w | h without its first symbol),
-  gamma(h) being what the discounts D took, so that P sums to one; below length 1 stands the uniform 1/256.
-- D has three values a table, for counts of 1, 2 and more, estimated from the counts of counts (Chen &
-  Goodman, equation 17). Measured against one discount a table: on Tiny Shakespeare the 4-gram gains 0.6 %,
-  the 5-gram 1.1 %, the 6-gram 2.3 %, the 7-gram 3.1 %, and lower orders under 0.4 %.
+  where gamma(h) is the mass removed by the discounts D, so that P sums to one; below length 1 is the uniform 1/256.
+- D has three values per table, for counts of 1, 2 and more, estimated from the counts of counts (Chen & Goodman,
+  equation 17). Compared with one discount per table on Tiny Shakespeare, the 4-gram improves by 0.6 %, the 5-gram by
+  1.1 %, the 6-gram by 2.3 %, the 7-gram by 3.1 %, and lower orders by under 0.4 %.
 
-A gram is an integer of 9 bits a symbol, the last symbol in the lowest bits: 7 symbols fit 63 bits, grams of
-one context are neighbours in sorted order, and the whole model is a handful of sorted arrays.
+A gram is an integer with 9 bits per symbol, the last symbol in the lowest bits: 7 symbols fit into 63 bits, grams with
+the same context are adjacent in sorted order, and the whole model is a handful of sorted arrays.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ DEFAULT_MAX_BYTES = 8_000_000
 
 @dataclass(frozen=True)
 class Stream:
-    """Documents end to end, each after a boundary. `depth` is the distance back to the boundary, 0 on it."""
+    """Consecutive documents, each after a boundary. `depth` is the distance back to the boundary, 0 on it."""
 
     symbols: npt.NDArray[np.uint16]
     depth: npt.NDArray[np.int32]
@@ -60,9 +60,9 @@ class Stream:
         return cls(symbols, positions - last_boundary)
 
     def grams(self, max_order: int) -> Iterator[tuple[Ints, npt.NDArray[np.bool_]]]:
-        """For each length 1..max_order: the gram that ends at each position, and where it is a whole gram.
+        """Yield, for each length 1..max_order, the gram that ends at each position, and whether it is whole.
 
-        The gram array is one buffer that the next length overwrites.
+        The gram array is one buffer, overwritten by the next length.
         """
         grams = self.symbols.astype(np.int64)
         for length in range(1, max_order + 1):
@@ -78,10 +78,10 @@ class Stream:
 
 @dataclass(frozen=True)
 class Smoothed:
-    """The counts of a table with what interpolation needs of them.
+    """The counts of a table and what interpolation needs from them.
 
-    counts: a of each gram; totals: A of each context; left_over: gamma of each context; discounts: D for the
-    counts 0, 1, 2 and more.
+    counts: a of each gram; totals: A of each context; left_over: gamma of each context; discounts: D for the counts 0,
+    1, 2 and more.
     """
 
     counts: Counts
@@ -91,7 +91,7 @@ class Smoothed:
 
     @classmethod
     def of(cls, counts: Counts, starts: Ints) -> Smoothed:
-        """`starts` are the positions in `counts` where a new context begins."""
+        """Build from counts; `starts` are the positions in `counts` where a new context begins."""
         taken = discounts(counts)
         if not len(counts):
             return cls(counts, counts, np.empty(0), taken)
@@ -100,15 +100,15 @@ class Smoothed:
         left_over /= totals
         return cls(counts, totals, left_over, taken)
 
-    def interpolate(self, found: Found, lower: Floats) -> Floats:
-        """P(w | h) of each query, from `lower`, its probability under the next shorter context."""
+    def interpolate(self, matches: Matches, lower: Floats) -> Floats:
+        """Return P(w | h) of each query, given its probability `lower` under the next shorter context."""
         probability = lower.copy()
-        context = found.contexts[found.contexts >= 0]
-        probability[found.contexts >= 0] *= self.left_over[context]
-        seen = found.grams >= 0
-        counts = self.counts[found.grams[seen]]
+        context = matches.contexts[matches.contexts >= 0]
+        probability[matches.contexts >= 0] *= self.left_over[context]
+        seen = matches.grams >= 0
+        counts = self.counts[matches.grams[seen]]
         explained = counts - self.discounts[np.minimum(counts, 3)]
-        probability[seen] += explained / self.totals[found.contexts[seen]]
+        probability[seen] += explained / self.totals[matches.contexts[seen]]
         return probability
 
 
@@ -128,23 +128,23 @@ class GramTable:
         adjusted = None if adjusted_counts is None else Smoothed.of(adjusted_counts, starts)
         return cls(grams, contexts[starts], Smoothed.of(raw_counts, starts), adjusted)
 
-    def find(self, grams: Ints) -> Found:
-        return Found(_positions(self.grams, grams), _positions(self.contexts, grams >> SYMBOL_BITS))
+    def find(self, grams: Ints) -> Matches:
+        return Matches(_positions(self.grams, grams), _positions(self.contexts, grams >> SYMBOL_BITS))
 
 
 @dataclass(frozen=True)
-class Found:
-    """Where queried grams and their contexts stand in a table; -1 where they were never seen."""
+class Matches:
+    """Positions of queried grams and their contexts in a table; -1 for those never seen."""
 
     grams: Ints
     contexts: Ints
 
 
 def discounts(counts: Counts) -> Floats:
-    """The discounts D for counts (0, 1, 2, 3 or more), of shape (4,), the first 0.
+    """Return the discounts D for counts (0, 1, 2, 3 or more), of shape (4,), the first 0.
 
-    Where the counts of counts do not determine all three (a small text, or the 256 single bytes, which are
-    all frequent), one discount n1 / (n1 + 2 n2) serves for all; where they do not determine that, one half.
+    If the counts of counts do not determine all three (a small text, or the 256 single bytes, which are all frequent),
+    one discount n1 / (n1 + 2 n2) serves for all; if they do not determine that either, one half.
     """
     n1, n2, n3, n4 = (int(np.count_nonzero(counts == count)) for count in (1, 2, 3, 4))
     if not n1 or not n2:
@@ -158,7 +158,7 @@ def discounts(counts: Counts) -> Floats:
 
 
 def gram_tables(stream: Stream, max_order: int) -> Iterator[GramTable]:
-    """The tables of length 1..max_order, one at a time, so that a caller may let go of each after its use."""
+    """Yield the tables of length 1..max_order, one at a time, so that the caller can release each after use."""
     lengths = stream.grams(max_order)
     following = _count(*next(lengths))
     for length in range(1, max_order + 1):
@@ -168,13 +168,13 @@ def gram_tables(stream: Stream, max_order: int) -> Iterator[GramTable]:
             following = _count(*next(lengths))
             mask = (1 << (SYMBOL_BITS * length)) - 1
             preceded, predecessors = _tally(following[0] & mask)
-            # The grams that begin with the boundary are the largest numbers, hence the rest of the table.
+            # Grams that begin with the boundary are the largest numbers, so they are the rest of the table.
             adjusted = np.concatenate([predecessors, raw[len(preceded) :]])
         yield GramTable.of(grams, raw, adjusted)
 
 
 def score_orders(tables: Iterable[GramTable], stream: Stream) -> Iterator[Floats]:
-    """Nats of every byte of `stream` under the model of order 1, then 2, and so on through the tables."""
+    """Yield nats of every byte of `stream` under the model of order 1, then 2, and so on through the tables."""
     is_byte = stream.is_byte
     lower = np.full(int(is_byte.sum()), 1 / 256)
     remaining = iter(tables)
@@ -183,13 +183,13 @@ def score_orders(tables: Iterable[GramTable], stream: Stream) -> Iterator[Floats
         if table is None:
             return
         deep = whole[is_byte]
-        found = table.find(grams[whole])
+        matches = table.find(grams[whole])
         top = lower.copy()
-        top[deep] = table.raw.interpolate(found, lower[deep])
+        top[deep] = table.raw.interpolate(matches, lower[deep])
         yield -np.log(top)
         if table.adjusted is not None:
-            lower[deep] = table.adjusted.interpolate(found, lower[deep])
-        del table, found  # before the next one is made, which may need as much memory
+            lower[deep] = table.adjusted.interpolate(matches, lower[deep])
+        del table, matches  # before making the next table, which may need as much memory
 
 
 class KneserNey:
@@ -202,7 +202,7 @@ class KneserNey:
     def fit(
         cls, documents: Iterable[bytes], max_order: int = MAX_ORDER, max_bytes: int = DEFAULT_MAX_BYTES
     ) -> KneserNey:
-        """Count `documents`; of more than `max_bytes`, an even sample (`etude.evaluate.sampling.RULE`)."""
+        """Count `documents`; above `max_bytes`, count an even sample (`etude.evaluate.sampling.RULE`)."""
         if not 1 <= max_order <= MAX_ORDER:
             raise ValueError(f"max_order must be 1 to {MAX_ORDER}, not {max_order}")
         sample = evenly_spaced(documents, max_bytes)
@@ -213,19 +213,19 @@ class KneserNey:
         return len(self._tables)
 
     def score(self, document: bytes, order: int) -> Floats:
-        """Nats of each byte of a document read from its start, of shape (len(document),)."""
+        """Return nats of each byte of a document read from its start, of shape (len(document),)."""
         return self.score_all([document], order)[0]
 
     def score_all(self, documents: Sequence[bytes], order: int) -> list[Floats]:
-        """`score` of each of several documents."""
+        """Return `score` of each of several documents."""
         *_, nats = score_orders(self._tables_up_to(order), Stream.of(documents))
         ends = np.cumsum([len(document) for document in documents])
         return np.split(nats, ends[:-1])
 
     def distribution(self, context: bytes, order: int) -> Floats:
-        """Probabilities of the next byte, of shape (256,), after a document's text so far (b"" at its start).
+        """Return probabilities (256,) of the next byte after a document's text so far (b"" at its start).
 
-        Only the last order - 1 bytes matter; a shorter `context` is taken to stand at a document's start.
+        Only the last order - 1 bytes matter; a shorter `context` is assumed to be at a document's start.
         """
         tables = self._tables_up_to(order)
         history = [BOUNDARY, *context][-order + 1 :] if order > 1 else []
@@ -235,10 +235,10 @@ class KneserNey:
             known = 0
             for symbol in history[len(history) - length + 1 :]:
                 known = known << SYMBOL_BITS | symbol
-            found = table.find(following | known << SYMBOL_BITS)
+            matches = table.find(following | known << SYMBOL_BITS)
             smoothed = table.raw if length == order else table.adjusted
             assert smoothed is not None
-            lower = smoothed.interpolate(found, lower)
+            lower = smoothed.interpolate(matches, lower)
         return lower
 
     def _tables_up_to(self, order: int) -> list[GramTable]:
@@ -254,7 +254,7 @@ def _group_starts(ordered: Ints) -> Ints:
 
 
 def _tally(values: Ints) -> tuple[Ints, Counts]:
-    """Distinct values, sorted, and how often each occurs. Sorts `values` in place."""
+    """Return distinct values, sorted, and how often each occurs. Sorts `values` in place."""
     values.sort()
     starts = _group_starts(values)
     return values[starts], np.diff(starts, append=len(values)).astype(np.int32)
@@ -265,7 +265,7 @@ def _count(grams: Ints, whole: npt.NDArray[np.bool_]) -> tuple[Ints, Counts]:
 
 
 def _positions(ordered: Ints, wanted: Ints) -> Ints:
-    """Where each of `wanted` stands in `ordered`, or -1. Sorted queries walk through memory in its order."""
+    """Return the position of each of `wanted` in `ordered`, or -1. Sorted queries access memory in order."""
     if not len(ordered):
         return np.full(len(wanted), -1, np.int64)
     by_value = np.argsort(wanted)

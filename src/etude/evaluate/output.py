@@ -21,7 +21,7 @@ from etude.show.lines import print_line
 
 @dataclass(frozen=True)
 class Output:
-    """Everything that an evaluation reports. seed, step: None for a model folder; commit: that of Etude."""
+    """The results of an evaluation. seed, step: None for a model folder; commit: Etude's."""
 
     checkpoint: Path
     questions: Questions
@@ -43,7 +43,7 @@ class Output:
             "commit": self.commit,
             "questions": self.questions.hash if self.results else None,
             "probes": [{key: value for key, value in line.items() if key not in dropped} for line in lines],
-            "left_out": self.questions.left_out,
+            "left_out": self.questions.skipped,
             "text": None if self.whole is None else self.whole.to_json(),
         }
 
@@ -59,11 +59,11 @@ def print_output(output: Output, as_json: bool, console: Console) -> None:
             print_line(console, line)
     for table in result_tables(output.results):
         console.print(table)
-    lines = [f"left out: {title}: {why}" for title, why in output.questions.left_out.items()]
+    lines = [f"skipped: {title}: {why}" for title, why in output.questions.skipped.items()]
     if count := len(output.results):
         lines.append(
-            f"were all {count} at chance, {ABOVE_BY_LUCK * count:.1f} of them would be above it by luck"
+            f"if all {count} were at chance, {ABOVE_BY_LUCK * count:.1f} of them would be above it by luck"
         )
-    asked = f"questions {output.questions.hash}, asked" if output.results else "no questions, only measures"
-    for line in (*lines, f"{asked} of {output.checkpoint}"):
+    answered = f"questions {output.questions.hash}, answered by" if output.results else "only measures, of"
+    for line in (*lines, f"{answered} {output.checkpoint}"):
         print_line(console, line)

@@ -27,17 +27,17 @@ OF_BUILT_IN = {"builtin:primer": "world", "builtin:tasks": "tasks", "builtin:mod
 SUITES = ("text", *OF_BUILT_IN.values())
 PROBE_SEED = 0
 HELD_OUT_BYTES = 2_000_000
-"""Of the held-out text, at most, that probes are made from."""
+"""Most bytes of held-out text from which probes are made."""
 FILLED = 0.6
-"""Of the context, that an item's characters take at the usual length of a token: some texts take more."""
+"""Share of the context for an item, assuming the average token length; the rest allows for denser text."""
 
 
 @dataclass(frozen=True)
 class Questions:
-    """Probes by suite. left_out: what the text does not yield, by title (or "the suite text"), with the reason."""
+    """Probes by suite. skipped: what the text does not yield, by title (or "the suite text"), with the reason."""
 
     by_suite: dict[str, tuple[Probe, ...]]
-    left_out: dict[str, str]
+    skipped: dict[str, str]
 
     @property
     def probes(self) -> tuple[Probe, ...]:
@@ -48,26 +48,26 @@ class Questions:
         return frozen(self.probes)
 
     def require_some(self, advice: str = "") -> None:
-        """InputError that says why no probe is left."""
+        """Raise InputError with the reasons if no probe is left."""
         if not self.probes:
-            reasons = "; ".join(f"{key}: {why}" for key, why in self.left_out.items())
+            reasons = "; ".join(f"{key}: {why}" for key, why in self.skipped.items())
             raise InputError(f"no probe is left: {reasons}" + (f"; {advice}" if advice else ""))
 
 
 def suites_for(settings: Settings) -> tuple[str, ...]:
-    """What fits a text: its own suite where it has words, and those of the built-in sources that it has."""
+    """Return the suites that fit a text: its own suite if it has words, and those of its built-in sources."""
     sources = settings.data.sources
     own = [suite for source, suite in OF_BUILT_IN.items() if source in sources]
     return tuple(own) if set(sources) == {"builtin:modular"} else ("text", *own)
 
 
 def questions_for(
-    data: PreparedData, suites: Sequence[str], num_items: int, context: int, *, none_will_do: bool = False
+    data: PreparedData, suites: Sequence[str], num_items: int, context: int, *, allow_none: bool = False
 ) -> Questions:
-    """The suites' probes of at most ``num_items`` items, without what the training text contains.
+    """Make the suites' probes of at most ``num_items`` items, without what the training text contains.
 
-    ``context`` is the model's, in tokens: the items of the text's own suite are no longer than it holds.
-    ``none_will_do``: a text that yields no probe at all is no error.
+    ``context`` is the model's, in tokens: items of the text's own suite fit into it.
+    ``allow_none``: accept a text that yields no probe at all.
 
     Raises:
         InputError: an unknown suite, or a text that yields nothing.
@@ -75,15 +75,15 @@ def questions_for(
     _require_known(suites)
 
     by_suite: dict[str, tuple[Probe, ...]] = {}
-    left_out: dict[str, str] = {}
+    skipped: dict[str, str] = {}
     for suite in dict.fromkeys(suites):
         if suite == "text":
             try:
                 made = _of_text(data, num_items, context)
             except TooLittleText as error:
-                left_out["the suite text"] = str(error)
+                skipped["the suite text"] = str(error)
                 continue
-            by_suite[suite], left_out = made.probes, {**left_out, **made.left_out}
+            by_suite[suite], skipped = made.probes, {**skipped, **made.skipped}
             continue
         if suite == "modular":
             by_suite[suite] = tuple(
@@ -92,20 +92,20 @@ def questions_for(
             continue
         probes, finder = _of(suite, num_items)
         searched = search_training(probes, lambda: _texts(data, "train"), finder)
-        by_suite[suite] = tuple(found.probe for found in searched if found.probe is not None)
-        left_out |= {
-            probe.title: f"all {found.items} items stand in the training text"
-            for probe, found in zip(probes, searched, strict=True)
-            if found.probe is None
+        by_suite[suite] = tuple(result.probe for result in searched if result.probe is not None)
+        skipped |= {
+            probe.title: f"the training text contains all {result.items} items"
+            for probe, result in zip(probes, searched, strict=True)
+            if result.probe is None
         }
-    questions = Questions(by_suite, left_out)
-    if not none_will_do:
+    questions = Questions(by_suite, skipped)
+    if not allow_none:
         questions.require_some()
     return questions
 
 
 def questions_without_text(suites: Sequence[str], num_items: int) -> Questions:
-    """The suites that need no text, for a model whose training text is not known: nothing is searched for in it.
+    """Make the suites that need no text, for a model with an unknown training text, which cannot be searched.
 
     Raises:
         InputError: an unknown suite, or one that is made from a text.
@@ -114,13 +114,13 @@ def questions_without_text(suites: Sequence[str], num_items: int) -> Questions:
     own = [suite for suite in suites if suite in ("text", "modular")]
     if own:
         raise InputError(
-            f"the suite {own[0]} is made from a run's own text, and this is a model folder: --suite world or tasks"
+            f"the suite {own[0]} is made from a run's own text, and this is a model folder: use --suite world or tasks"
         )
     return Questions({suite: tuple(_of(suite, num_items)[0]) for suite in dict.fromkeys(suites)}, {})
 
 
 def counting_for(data: PreparedData, ladder: Ladder | None) -> CountingAnswerer:
-    """Kneser-Ney counts of the training text, of the order that the run's ladder found to do best."""
+    """Count n-grams of the training text, with the order that scored best on the run's ladder."""
     rungs = ladder.rungs if ladder is not None else ()
     order = min(rungs, key=lambda rung: rung.bits_per_byte).order if rungs else 6
     return CountingAnswerer(KneserNey.fit(data.documents("train"), order), order)

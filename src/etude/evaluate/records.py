@@ -1,4 +1,4 @@
-"""probes.jsonl of a run: what each checkpoint scored on each probe, one JSON object a line, written and read here."""
+"""Write and read a run's probes.jsonl: the score of each checkpoint on each probe, one JSON object per line."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from etude.untrusted import shown
 
 FILE = PROBES
 MOST_NAMES = 200
-"""Characters of a name of a probe, a condition, a suite."""
+"""Most characters in the name of a probe, a condition or a suite."""
 MOST_WORDS = 2000
-"""Characters of a sentence."""
+"""Most characters in a sentence."""
 
 
 @dataclass(frozen=True)
 class Where:
-    """The checkpoint that was asked.
+    """The checkpoint that answered.
 
-    flops: of training up to it; num_parameters: as a rule without the embedding; val_loss: nats a token, None where
-    it is not known; suite: the name of the suite, with its version.
+    flops: of training up to it; num_parameters: usually without the embedding; val_loss: nats per token, None if
+    unknown; suite: the name of the suite, with its version.
     """
 
     seed: int
@@ -46,7 +46,7 @@ class Where:
 
 @dataclass(frozen=True)
 class ProbeRecord:
-    """A line of probes.jsonl. `items` is the hash of the items: scores of other items are other scores."""
+    """A line of probes.jsonl. `items` is the hash of the items: scores on other items are not comparable."""
 
     probe: str
     condition: str
@@ -69,14 +69,14 @@ class ProbeRecord:
 
 @dataclass(frozen=True)
 class Records:
-    """All records of a file, in the order of steps, and how many lines were no records."""
+    """All records of a file, in the order of steps, and the number of lines that are not records."""
 
     records: tuple[ProbeRecord, ...]
     damaged: int
 
 
 def to_json(result: ProbeResult, where: Where) -> dict[str, Any]:
-    """One line of probes.jsonl."""
+    """Return one line of probes.jsonl."""
     probe = result.probe
     return {
         "schema": SCHEMA,
@@ -106,21 +106,23 @@ def to_json(result: ProbeResult, where: Where) -> dict[str, Any]:
 
 
 def write_records(run: Path, results: Sequence[ProbeResult], where: Where) -> None:
-    """Add what a checkpoint scored to the run's probes.jsonl."""
+    """Append a checkpoint's scores to the run's probes.jsonl."""
     RunFolder(run).probes.append(*(to_json(result, where) for result in results))
 
 
-def read_records(run: Path, *, none_will_do: bool = False) -> Records:
-    """probes.jsonl of a run folder, which may come from anybody: what is no record is left out and counted.
+def read_records(run: Path, *, allow_none: bool = False) -> Records:
+    """Read probes.jsonl of a run folder, which is untrusted: lines that are not records are skipped and counted.
 
-    Of two records of one checkpoint and the same items the later one stands.
-    Raises InputError where there is no such file, none of its lines is a record (unless none will do), or a newer etude
+    Of two records of one checkpoint and the same items, the later one counts.
+    Raises InputError if the file is missing, none of its lines is a record (unless `allow_none`), or a newer etude
     wrote it.
     """
     record, file = RunRecord(RunFolder(run)), run / FILE
     if not file.is_file():
-        raise InputError(f"{run} has no {FILE}: ask its checkpoints first, with `{command('eval', run)}`")
-    found: dict[tuple[Any, ...], ProbeRecord] = {}
+        raise InputError(
+            f"{run} has no {FILE}: evaluate its checkpoints first, with `{command('eval', run)}`"
+        )
+    by_key: dict[tuple[Any, ...], ProbeRecord] = {}
     damaged = 0
     for line in record.probe_lines():
         if type(line.get("schema")) is int and line["schema"] > SCHEMA:
@@ -132,15 +134,15 @@ def read_records(run: Path, *, none_will_do: bool = False) -> Records:
         except (KeyError, TypeError, ValueError, OverflowError):
             damaged += 1
             continue
-        found[result.probe, result.condition, result.items, result.where.step] = result
-    if not found and not none_will_do:
-        raise InputError(f"{file} holds no record of a probe: ask again, with `{command('eval', run)}`")
-    ordered = sorted(found.values(), key=lambda record: record.where.step)
+        by_key[result.probe, result.condition, result.items, result.where.step] = result
+    if not by_key and not allow_none:
+        raise InputError(f"{file} holds no record of a probe: evaluate again, with `{command('eval', run)}`")
+    ordered = sorted(by_key.values(), key=lambda record: record.where.step)
     return Records(tuple(ordered), damaged)
 
 
 def from_json(line: Mapping[str, Any]) -> ProbeRecord:
-    """The inverse of `to_json`. Raises KeyError, TypeError or ValueError where `line` is something else."""
+    """Invert `to_json`. Raises KeyError, TypeError or ValueError if `line` is something else."""
     if line["schema"] != SCHEMA or line["event"] != "probe":
         raise ValueError("not the record of a probe")
     val_loss = line["val_loss"]
@@ -209,7 +211,7 @@ def _measured(content: Mapping[str, Any]) -> Measured:
 
 
 def _estimate_to_json(estimate: Estimate) -> dict[str, Any]:
-    """An infinite error or interval (of a single group) is null: JSON has no such numbers."""
+    """Convert an estimate; an infinite error or interval (of a single group) becomes null, as JSON has no infinity."""
     return {
         "value": _finite(estimate.value),
         "standard_error": _or_none(estimate.standard_error),
@@ -261,5 +263,5 @@ def _text(value: Any, most: int) -> str:
 
 def _name(value: Any) -> str:
     if not _text(value, MOST_NAMES):
-        raise ValueError("a name says nothing")
+        raise ValueError("a name is empty")
     return str(value)

@@ -1,4 +1,4 @@
-"""What was found for a probe: one form for every ability, with all that a score must be held against."""
+"""The results of a probe, in one form for every ability, with all the scores needed for comparison."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ SCHEMA = 1
 class Exact:
     """The right answer scored as if it were typed, token by token.
 
-    exact: share of answers of which every token is the first guess; token: share of tokens that are;
-    independence: what `exact` would be if each token were right with probability `token` whatever the others are, the
-    mean of token^L over the answers' lengths L in tokens (Schaeffer et al. 2023): a sharp curve of `exact` over a
-    smooth one of `token` is the metric's doing; nats_per_token: of the right answer.
+    exact: share of answers in which every token is the first guess; token: share of tokens that are; independence: what
+    `exact` would be if each token were right with probability `token` independently of the others, the mean of token^L
+    over the answers' lengths L in tokens (Schaeffer et al. 2023): a sharp curve of `exact` over a smooth one of `token`
+    is an artefact of the metric; nats_per_token: of the right answer.
     """
 
     exact: Estimate
@@ -33,10 +33,10 @@ class Exact:
 
 @dataclass(frozen=True)
 class Measured:
-    """How one answerer did on the items of one probe.
+    """The scores of one answerer on the items of one probe.
 
     accuracy: thresholded, ties one half; margin: continuous, nats by which the right candidate's share of the
-    probability is above an equal share (0 at chance); brier: of the shares; exact: for open answers of a network.
+    probability exceeds an equal share (0 at chance); brier: of the shares; exact: for open answers of a network.
     """
 
     accuracy: Estimate
@@ -61,8 +61,7 @@ class ProbeResult:
 
     @property
     def beyond_counting(self) -> bool:
-        """Whether a score above chance says more than counting could: counting and random weights are both measured,
-        and both at chance within their intervals."""
+        """Whether counting and random weights are both measured, and both at chance within their intervals."""
         return all(
             null is not None and null.accuracy.interval.holds(self.probe.chance)
             for null in (self.counting, self.random)
@@ -85,7 +84,7 @@ class ProbeResult:
 
 
 def measure(probe: Probe, scores: Sequence[ItemScore], times: int = 1) -> Measured:
-    """The figures of `scores`, one for each item of the probe; all items may have been answered several `times`."""
+    """Compute the figures of `scores`, one for each item of the probe; all items may be answered several `times`."""
     items = probe.items * times
     groups = [item.group or f"item {at % len(probe.items)}" for at, item in enumerate(items)]
     compared = [_compared(probe, score) for score in scores]

@@ -1,4 +1,4 @@
-"""Score held-out text, or answer items, in parts that are kept: an interrupted evaluation resumes."""
+"""Score held-out text, or answer items, in parts that are saved, so that an interrupted evaluation resumes."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ from etude.evaluate.text_scoring import Named, add_documents
 from etude.train.load import load_trained
 
 PART_BYTES = 1 << 16
-"""Source text in a part, at least: some seconds of work for a small model on a CPU."""
+"""Least source text in a part: some seconds of work for a small model on a CPU."""
 MOST_PARTS = 256
-"""Of a text; a part's file takes some 100 kB however much text it stands for."""
+"""Most parts of a text; a part's file takes some 100 kB however much text it covers."""
 PART_ITEMS = 256
 
 
 class CorpusDocuments(Sequence[Named]):
-    """The first documents of a part of a prepared corpus, read when asked for; other processes can open it too.
+    """The first documents of a part of a prepared corpus, read on demand and picklable for other processes.
 
-    max_bytes: as many whole documents as fit, at least one, of which then the beginning is taken.
+    max_bytes: take as many whole documents as fit; if not even one fits, its beginning.
     """
 
     def __init__(self, folder: Path, part: Part = "validation", max_bytes: int | None = None) -> None:
@@ -72,10 +72,10 @@ def measure_text_in_parts(
     workers: Workers = ALONE,
     report: Report | None = None,
 ) -> TextMeasures:
-    """`etude.evaluate.text_scoring.measure_text`, with each part's sums kept below `within`.
+    """Measure as `etude.evaluate.text_scoring.measure_text`, saving each part's sums below `within`.
 
-    Started again after an interruption, or by several processes at once, it does only what is not done; the figures
-    are the same however the parts were shared out. report: told parts done and parts in all.
+    When restarted, or run by several processes at once, only missing parts are computed; the figures do not depend on
+    how the parts were distributed. report: callback (parts done, parts in all).
     """
     digest, cuts = _cut(documents)
     counts = None if token_counts is None else hashlib.blake2b(token_counts.tobytes()).hexdigest()
@@ -91,20 +91,20 @@ def measure_text_in_parts(
 
 @dataclass(frozen=True)
 class PartsAnswerer:
-    """The network in a folder as an `Answerer` whose answers are kept below `within`, asked by several processes."""
+    """The network in a folder as an `Answerer`: several processes compute its answers and save them below `within`."""
 
     model_folder: Path
     within: Path
     workers: Workers = ALONE
 
     def answer(self, items: Sequence[Item], report: Report | None = None) -> list[ItemScore]:
-        asked = json.dumps([asdict(item) for item in items], ensure_ascii=True)
-        digest = hashlib.blake2b(asked.encode("ascii"), digest_size=16).hexdigest()
+        content = json.dumps([asdict(item) for item in items], ensure_ascii=True)
+        digest = hashlib.blake2b(content.encode("ascii"), digest_size=16).hexdigest()
         cuts = slices(len(items), PART_ITEMS)
         parts = Parts(self.within, identity_of(self.model_folder, ["items", PART_ITEMS, digest]), len(cuts))
         start = partial(_item_work, self.model_folder, items, cuts, self.workers.threads_each)
         results = done_in_parts(parts, start, processes=self.workers.processes, report=report)
-        return [_score_from(one) for result in results for one in result]
+        return [_score_from(score) for result in results for score in result]
 
 
 def _text_work(
@@ -138,7 +138,7 @@ def _item_work(model_folder: Path, items: Sequence[Item], cuts: Sequence[range],
 
 
 def _cut(documents: Sequence[Named]) -> tuple[str, list[range]]:
-    """A hash of all the documents, and consecutive ranges of them of about equal size."""
+    """Return a hash of all the documents, and consecutive ranges of them of about equal size."""
     digest = hashlib.blake2b(digest_size=16)
     sizes = []
     for name, text in documents:
@@ -148,8 +148,8 @@ def _cut(documents: Sequence[Named]) -> tuple[str, list[range]]:
     wanted = max(PART_BYTES, sum(sizes) // MOST_PARTS)
     cuts: list[range] = []
     begin = size = 0
-    for at, one in enumerate(sizes):
-        size += one
+    for at, document_bytes in enumerate(sizes):
+        size += document_bytes
         if size >= wanted:
             cuts.append(range(begin, at + 1))
             begin, size = at + 1, 0

@@ -1,8 +1,8 @@
-"""An evaluation cut into parts: what is done stays done, and several processes may share the rest.
+"""An evaluation in parts: finished parts are kept, and several processes may share the rest.
 
 Each part's result is a file, written whole or not at all, in a folder named by a hash of the model, the items and the
-settings; a restarted evaluation takes what is there and does the rest. A process holds a lock on the part that it works
-on, which ends with the process: nothing is lost when one is killed.
+settings; a restarted evaluation loads these files and computes the rest. A process holds a lock on the part that it is
+computing, which ends with the process, so a killed process loses only that part.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ from etude.system import end_with_parent
 SCHEMA = 1
 
 Work = Callable[[int], Any]
-"""Gives the result of the part with this number, as plain values that JSON can hold."""
+"""Computes the result of the part with this number, as plain values that fit JSON."""
 Start = Callable[[], Work]
-"""Makes ready to work, such as by loading the model; several processes must be able to import (pickle) it."""
+"""Prepares for work, such as by loading the model; must be importable (picklable) by other processes."""
 Report = Callable[[int, int], None]
-"""Told how many parts are done, and of how many."""
+"""Progress callback (parts done, parts in all)."""
 
 
 @dataclass(frozen=True)
 class Workers:
-    """The processes that share an evaluation, and the threads of all of them together (auto: one a core)."""
+    """The processes that share an evaluation, and the total number of their threads (auto: one per core)."""
 
     processes: int = 1
     threads: int | Auto = "auto"
@@ -45,12 +45,12 @@ class Workers:
 
 
 ALONE = Workers()
-"""This process, with a thread for each core."""
+"""This process, with one thread per core."""
 
 
 @dataclass(frozen=True)
 class Parts:
-    """`count` parts of one evaluation, as files in the folder ``within/identity``. identity: see `identity_of`."""
+    """`count` parts of one evaluation, as files in the folder ``within/identity`` (see `identity_of`)."""
 
     within: Path
     identity: str
@@ -64,11 +64,11 @@ class Parts:
         return self.folder / f"part-{number:05d}.json"
 
     def num_done(self) -> int:
-        """How many have a file; whether it is a sound one is not looked at."""
+        """Return how many parts have a file, without checking that it is intact."""
         return sum(self.file(number).is_file() for number in range(self.count))
 
-    def found(self, number: int) -> Any:
-        """The part's result, wrapped in a list; None where there is none, or a damaged or another evaluation's file."""
+    def load(self, number: int) -> Any:
+        """Return the part's result in a list; None if the file is missing, damaged, or of another evaluation."""
         try:
             content = read_json(self.file(number))
         except InputError:
@@ -90,28 +90,28 @@ class Parts:
         write_atomic(self.file(number), json.dumps(content, ensure_ascii=False) + "\n")
 
     def missing(self) -> list[int]:
-        return [number for number in range(self.count) if self.found(number) is None]
+        return [number for number in range(self.count) if self.load(number) is None]
 
 
-def identity_of(model_folder: Path, asked: Any) -> str:
-    """A hash of the model's files and of what is asked of it (plain values: hashes of items, settings)."""
+def identity_of(model_folder: Path, request: Any) -> str:
+    """Return a hash of the model's files and of the request (plain values: hashes of items, settings)."""
     files = [model_folder / "config.json", model_folder / "tokenizer.json"]
     files = [file for file in files if file.is_file()] + sorted(model_folder.glob("model*.safetensors"))
-    return key_of({"model": [[file.name, hash_file(file)] for file in files], "asked": asked})
+    return key_of({"model": [[file.name, hash_file(file)] for file in files], "asked": request})
 
 
 def slices(count: int, size: int) -> list[range]:
-    """`count` items in consecutive parts of at most `size`."""
+    """Split `count` items into consecutive ranges of at most `size`."""
     return [range(start, min(start + size, count)) for start in range(0, count, size)]
 
 
 def done_in_parts(
     parts: Parts, start: Start, *, processes: int = 1, report: Report | None = None
 ) -> list[Any]:
-    """The result of every part, in order: those that are there already, and the others by `processes` processes.
+    """Return the result of every part, in order: saved results, and the others computed by `processes` processes.
 
-    The same evaluation may be started several times at once; nobody does what another is doing, and all return with
-    everything done. A process that dies costs its part's time: another one does it again.
+    The same evaluation may run several times at once: no part is computed twice at the same time, and every run returns
+    all results. If a process dies, its unfinished part is computed again by another.
     """
     try:
         parts.folder.mkdir(parents=True, exist_ok=True)
@@ -130,8 +130,8 @@ def done_in_parts(
     if missing:
         _take_parts(parts, start, missing, report)
     for helper in helpers:
-        helper.join()  # one that died has left its part to this process
-    results = [parts.found(number) for number in range(parts.count)]
+        helper.join()  # this process computes the parts of helpers that died
+    results = [parts.load(number) for number in range(parts.count)]
     assert all(result is not None for result in results)
     return [result[0] for result in results]
 
@@ -142,14 +142,14 @@ def _help(parts: Parts, start: Start, missing: Sequence[int]) -> None:
 
 
 def _take_parts(parts: Parts, start: Start, missing: Sequence[int], report: Report | None = None) -> None:
-    """Do those of `missing` that nobody else does; then those that somebody else has left undone."""
+    """Compute those of `missing` that no other process is computing, then those that others left unfinished."""
     work: Work | None = None
     left = list(missing)
-    for wait in (False, True):  # first what is free; then, when others are done with theirs, what they left
+    for wait in (False, True):  # first the parts that are free, then, once others are done, those they left
         for number in left:
-            # A byte of one file for each part: no files of locks are left behind.
+            # One byte range of a single file per part, so that no lock files remain.
             with file_lock(parts.folder / ".lock", wait=wait, byte=number) as lock:
-                if lock is None or parts.found(number) is not None:
+                if lock is None or parts.load(number) is not None:
                     continue
                 if work is None:
                     work = start()

@@ -1,4 +1,4 @@
-"""The n-gram ladder of a run's text: counted once, kept in the cache and in the run, counted again when lost."""
+"""The n-gram ladder of a run's text: counted once, kept in the cache and in the run, recounted if lost."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from etude.run.provenance import ACCEPTED, expected_files, recomputed
 from etude.show.lines import print_line
 
 
-def cached_ladder(plan: Plan, console: Console, *, anew: bool = False) -> Ladder:
-    """The n-gram ladder of this text, scored on what the model is scored on: counted once, then kept in the cache.
+def cached_ladder(plan: Plan, console: Console, *, recount: bool = False) -> Ladder:
+    """Return the n-gram ladder of this text, scored on the model's validation text, from the cache if possible.
 
-    With ``anew`` it is counted whatever the cache holds.
+    With ``recount``, the cache is ignored and overwritten.
     """
-    wanted, text = plan.settings.ladder, validation_text(plan)
-    key = f"{plan.data.corpus_hash}-{wanted.max_order}-{wanted.max_train_bytes}-{text.covered_bytes}"
+    settings, text = plan.settings.ladder, validation_text(plan)
+    key = f"{plan.data.corpus_hash}-{settings.max_order}-{settings.max_train_bytes}-{text.covered_bytes}"
     if text.scope is not None:
         key += f"-{hash_bytes(text.scope.name.encode())}"
     file = cache_folder() / "ladders" / f"{key}.json"
@@ -33,7 +33,7 @@ def cached_ladder(plan: Plan, console: Console, *, anew: bool = False) -> Ladder
         file.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise write_failure(file.parent, error) from error
-    if file.is_file() and not anew:
+    if file.is_file() and not recount:
         try:
             return Ladder.from_json(read_json(file))
         except InputError:
@@ -42,8 +42,8 @@ def cached_ladder(plan: Plan, console: Console, *, anew: bool = False) -> Ladder
         ladder = build_ladder(
             plan.data.documents("train"),
             plan.data.documents("validation", text.covered_bytes),
-            orders=range(1, wanted.max_order + 1),
-            max_train_bytes=wanted.max_train_bytes,
+            orders=range(1, settings.max_order + 1),
+            max_train_bytes=settings.max_train_bytes,
             max_validation_bytes=text.covered_bytes,
             bytes_counted=None if text.scope is None else text.scope.bytes_counted,
         )
@@ -53,33 +53,33 @@ def cached_ladder(plan: Plan, console: Console, *, anew: bool = False) -> Ladder
 
 
 def mend_ladder(plan: Plan, run: RunFolder, manifest: dict[str, Any], console: Console) -> None:
-    """Count the run's n-gram ladder again if it is lost or damaged. Only for the process that holds the run.
+    """Recount the run's n-gram ladder if it is lost or damaged. Call only from the process that holds the run.
 
     Raises:
-        EtudeError: it cannot be written.
+        EtudeError: the file cannot be written.
     """
     name = run.ladder_file.name
     expected = expected_files(None, manifest).get(name)
     problem = _problem(run.ladder_file, expected)
     if problem is None:
         return
-    kept = ""
+    set_aside = ""
     if run.ladder_file.exists():
-        kept = f"; what was there is kept as {run.set_aside(run.ladder_file)}"
+        set_aside = f"; the previous file is kept as {run.set_aside(run.ladder_file)}"
     ladder = cached_ladder(plan, console)
-    if expected is not None and _hash(ladder) != expected:  # the copy in the cache may be damaged too
-        ladder = cached_ladder(plan, console, anew=True)
+    if expected is not None and _hash(ladder) != expected:  # the copy in the cache may be damaged as well
+        ladder = cached_ladder(plan, console, recount=True)
     write_json(run.ladder_file, ladder.to_json())
-    again = "counted again"
+    outcome = "counted again"
     if expected is not None and _hash(ladder) != expected:
         manifest.setdefault(ACCEPTED, []).append(recomputed(name, _hash(ladder)))
         run.write_manifest(manifest)
-        again = "counted again, and its scores are not to the last digit those of before"
-    print_line(console, f"{run.ladder_file} {problem}: it was {again}{kept}")
+        outcome = "counted again, and its scores differ from the previous ones in the last digits"
+    print_line(console, f"{run.ladder_file} {problem}: it was {outcome}{set_aside}")
 
 
 def _problem(file: Path, expected: str | None) -> str | None:
-    """What is wrong with a run's ladder.json, after its name; None when nothing is."""
+    """Return what is wrong with a run's ladder.json, as the end of a sentence; None if nothing is."""
     if not file.is_file():
         return "is missing"
     if expected is not None:
@@ -91,5 +91,5 @@ def _problem(file: Path, expected: str | None) -> str | None:
 
 
 def _hash(ladder: Ladder) -> str:
-    """Of ladder.json with this ladder."""
+    """Return the hash of the ladder.json with this ladder."""
     return hash_bytes(json_text(ladder.to_json()).encode())

@@ -1,4 +1,4 @@
-"""An evenly spread, repeatable sample of a stream of documents, in memory that the stream cannot grow."""
+"""Draw an evenly spread, repeatable sample from a stream of documents, in bounded memory."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ RULE = (
 
 @dataclass(frozen=True)
 class Sample:
-    """The kept texts in their order, and how many bytes went past to choose them."""
+    """The sampled texts in their order, and the total size of the stream in bytes."""
 
     documents: list[bytes]
     corpus_bytes: int
@@ -36,8 +36,8 @@ class _Piece:
 def evenly_spaced(documents: Iterable[bytes], max_bytes: int) -> Sample:
     """Keep at most `max_bytes` of a stream of unknown length, in one pass, by `RULE`.
 
-    The first bytes would be cheaper, but a corpus is often sorted (by author, date or file name) and its
-    beginning then resembles nothing else in it. At any moment at most the cap and one document are held.
+    Taking the first bytes would be cheaper, but a corpus is often sorted (by author, date or file name), and its
+    beginning is then unlike the rest. At most the cap and one document are held at any time.
     """
     if max_bytes < 1:
         raise ValueError("max_bytes must be at least 1")
@@ -51,8 +51,8 @@ def evenly_spaced(documents: Iterable[bytes], max_bytes: int) -> Sample:
         kept_bytes += len(piece.content)
         while kept_bytes > max_bytes:
             stride *= 2
-            kept = [one for one in kept if one.index % stride == 0]
-            kept_bytes = sum(len(one.content) for one in kept)
+            kept = [piece for piece in kept if piece.index % stride == 0]
+            kept_bytes = sum(len(piece.content) for piece in kept)
     return Sample(_joined(kept), corpus_bytes)
 
 

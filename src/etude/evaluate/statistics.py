@@ -1,4 +1,4 @@
-"""The rules of scoring: ties are one half, every score has an interval, nothing is compared with itself."""
+"""The rules of scoring: ties are one half, and every score has an interval."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 TIE = 1e-6
-"""Two log-probabilities that differ by less than this share of themselves (or than this, in nats) are equal: they
+"""Two log-probabilities are equal if they differ by less than this share of themselves, or than this many nats: they
 come from float32 logits."""
 
 Z = 1.959963984540054
 """The normal quantile of a two-sided 95 % interval."""
 ABOVE_BY_LUCK = 0.025
-"""How often such an interval lies wholly above what is true."""
+"""Probability that such an interval lies wholly above the true value."""
 
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """95 %, both ends included."""
+    """A 95 % interval, both ends included."""
 
     low: float
     high: float
@@ -32,7 +32,7 @@ class Interval:
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """A mean with its standard error and interval, of `count` independent groups."""
+    """A mean with its standard error and interval, over `count` independent groups."""
 
     value: float
     standard_error: float
@@ -41,9 +41,9 @@ class Estimate:
 
 
 def credit(scores: NDArray[np.float64], right: int) -> float:
-    """1 where the right candidate has the highest score alone, 1/k where it is one of k tied, else 0.
+    """Return 1 if the right candidate alone has the highest score, 1/k if it is one of k tied, else 0.
 
-    Taking the first of the highest instead (argmax) counts ties as right wherever the right one stands first.
+    Taking the first of the highest (argmax) would count ties as right whenever the right candidate comes first.
     """
     highest = float(scores.max())
     tied = scores >= highest - TIE * max(1.0, abs(highest))
@@ -51,13 +51,13 @@ def credit(scores: NDArray[np.float64], right: int) -> float:
 
 
 def log_share(scores: NDArray[np.float64], right: int) -> float:
-    """Log of the right candidate's share of the probability of all candidates, in nats; -ln n at chance."""
+    """Return the log of the right candidate's share of the probability of all candidates, in nats; -ln n at chance."""
     highest = scores.max()
     return float(scores[right] - highest - math.log(np.exp(scores - highest).sum()))
 
 
 def brier(scores: NDArray[np.float64], right: int) -> float:
-    """Squared distance of the shares from the truth (Brier 1950): 0 is perfect, 1 - 1/n is chance, 2 the worst."""
+    """Return the squared distance of the shares from the truth (Brier 1950): 0 is perfect, 1 - 1/n chance, 2 worst."""
     shares = np.exp(scores - scores.max())
     shares /= shares.sum()
     shares[right] -= 1.0
@@ -65,7 +65,7 @@ def brier(scores: NDArray[np.float64], right: int) -> float:
 
 
 def wilson(successes: float, count: int) -> Interval:
-    """The score interval of a proportion (Wilson 1927). Half successes (ties) are allowed.
+    """Return the score interval of a proportion (Wilson 1927). Half successes (ties) are allowed.
 
     Raises ValueError for a count of zero.
     """
@@ -79,8 +79,10 @@ def wilson(successes: float, count: int) -> Interval:
 
 
 def proportion(credits: Sequence[float], groups: Sequence[str] | None = None) -> Estimate:
-    """A share of right answers. Items of one (non-empty) group count together as one: the interval is then Wilson's
-    of as many answers as there are groups."""
+    """Estimate a share of right answers.
+
+    Items of one (non-empty) group count as one: the interval is Wilson's, for as many answers as there are groups.
+    """
     together, count = _by_group(credits, groups)
     value = float(np.mean(credits))
     interval = wilson(value * count, count)
@@ -88,10 +90,10 @@ def proportion(credits: Sequence[float], groups: Sequence[str] | None = None) ->
 
 
 def mean_of_shares(shares: Sequence[Estimate]) -> Estimate:
-    """The mean over the shares of several sets of items, each of which counts alike.
+    """Average the shares of several sets of items, with equal weights.
 
-    The interval is Wilson's, of as many items as would have the same error were they all of one set: all of them where
-    the sets are equally large.
+    The interval is Wilson's, for the number of items that would have the same error in a single set: all of them if the
+    sets are equally large.
     """
     value = float(np.mean([share.value for share in shares]))
     count = int(len(shares) ** 2 / sum(1 / share.count for share in shares) + 1e-9)
@@ -100,27 +102,27 @@ def mean_of_shares(shares: Sequence[Estimate]) -> Estimate:
 
 
 def mean(values: Sequence[float], groups: Sequence[str] | None = None) -> Estimate:
-    """A mean and its normal interval; items of one (non-empty) group count together as one."""
+    """Estimate a mean with its normal interval; items of one (non-empty) group count as one."""
     together, count = _by_group(values, groups)
     value, error = float(np.mean(values)), _standard_error(together)
     return Estimate(value, error, Interval(value - Z * error, value + Z * error), count)
 
 
 def _by_group(values: Sequence[float], groups: Sequence[str] | None) -> tuple[NDArray[np.float64], int]:
-    """For each independent group the sum of its deviations from the mean, scaled: their mean square is a variance."""
-    found = np.asarray(values, np.float64)
-    if not len(found):
+    """Return each independent group's sum of deviations from the mean, scaled so that the mean square is a variance."""
+    numbers = np.asarray(values, np.float64)
+    if not len(numbers):
         raise ValueError("an interval needs at least one item")
-    names = list(groups) if groups is not None else [""] * len(found)
-    keys = [name or f"\0{at}" for at, name in enumerate(names)]  # an item without a group stands alone
+    names = list(groups) if groups is not None else [""] * len(numbers)
+    keys = [name or f"\0{at}" for at, name in enumerate(names)]  # an item without a group is its own group
     index = {key: at for at, key in enumerate(dict.fromkeys(keys))}
     sums = np.zeros(len(index))
-    np.add.at(sums, [index[key] for key in keys], found - found.mean())
-    return sums * len(index) / len(found), len(index)
+    np.add.at(sums, [index[key] for key in keys], numbers - numbers.mean())
+    return sums * len(index) / len(numbers), len(index)
 
 
 def _standard_error(deviations: NDArray[np.float64]) -> float:
-    """Of a mean, from the deviations of independent groups (the ratio estimator with groups as clusters)."""
+    """Return the standard error of a mean from deviations of independent groups (ratio estimator with clusters)."""
     count = len(deviations)
     if count < 2:
         return math.inf

@@ -1,4 +1,4 @@
-"""Probes of the studies that come with the package, from a run's own text."""
+"""Probes for the studies that come with the package, made from a run's own text."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ from etude.evaluate.items import Item, Probe
 
 
 def modular_probes(train: Iterable[str], held_out: Iterable[str], max_items: int) -> list[Probe]:
-    """The sums of ``builtin:modular`` that a run learned by, and those that it never saw; all numbers are candidates.
+    """Make probes of the ``builtin:modular`` equations that a run trained on, and of those that it never saw.
 
-    train, held_out: the documents, in any order. What is asked as never seen is no document of ``train``.
-    Raises InputError where the training text has no sum, or none that was held out is left.
+    train, held_out: the documents, in any order. All numbers are candidates. No "never seen" item is a document of
+    ``train``.
+    Raises InputError if the training text has no such equation, or if none that was held out remains.
     """
     sums = {document.text for document in modular.documents()}
     shown, unseen = sums.intersection(train), sums.intersection(held_out)
@@ -26,7 +27,7 @@ def modular_probes(train: Iterable[str], held_out: Iterable[str], max_items: int
             "the suite modular is for runs of builtin:modular, and this run's text has none of its sums: name another "
             "suite, such as --suite text"
         )
-    never = "The sum itself, and so its answer; the rule is in every other one."
+    never = "The equation itself, and so its answer; the rule is in every other one."
     return [
         _probe("seen in training", shown, "", max_items),
         _probe("never seen", unseen - shown, never, max_items),
@@ -34,9 +35,9 @@ def modular_probes(train: Iterable[str], held_out: Iterable[str], max_items: int
 
 
 def _probe(condition: str, texts: Set[str], held_out: str, max_items: int) -> Probe:
-    """Blocks of one sum for each answer, so that no preference for an answer is worth anything.
+    """Make blocks with one equation for each answer, so that a preference for an answer gains nothing.
 
-    Texts are taken in an order that is theirs, so that runs of all seeds are asked the same.
+    Texts are taken in the order of their hashes, so that runs of all seeds answer the same items.
     """
     by_answer: dict[str, list[str]] = defaultdict(list)
     for text in sorted(texts, key=lambda text: blake2b(text.encode(), digest_size=8).digest()):

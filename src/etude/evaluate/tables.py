@@ -1,4 +1,4 @@
-"""The results of an evaluation as lines and tables."""
+"""Format the results of an evaluation as lines and tables."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ _STYLES = {"beyond counting": "green", "at chance": "dim"}
 
 
 def result_tables(results: Sequence[ProbeResult]) -> list[NamedTable]:
-    """A row a probe: the score with its interval, and all that it must be held against; then what could be typed."""
+    """Make a table with a row for each probe: score, interval and comparisons; then a table of typed answers."""
     columns = [
         *(
             Column(heading, right=True)
             for heading in ("right (95 %)", "chance", "n-gram", "random", "margin")
         ),
-        Column("so", wraps=True),
+        Column("conclusion", wraps=True),
     ]
     rows = []
     for result in results:
@@ -36,14 +36,14 @@ def result_tables(results: Sequence[ProbeResult]) -> list[NamedTable]:
             _score(result.random),
             f"{model.margin.value:+.2f}",
         ]
-        so = Text(result.label, style=_STYLES.get(result.label, ""))
-        rows.append((Text(shown(result.probe.title)), [*map(Text, cells), so]))
+        conclusion = Text(result.label, style=_STYLES.get(result.label, ""))
+        rows.append((Text(shown(result.probe.title)), [*map(Text, cells), conclusion]))
     tables = [NamedTable("ability", columns, rows)] if rows else []
     exacts = [
         (result.probe.title, result.model.exact) for result in results if result.model.exact is not None
     ]
     if exacts:
-        figures = ("all right", "each token", "all, if tokens were independent")
+        headings = ("all right", "each token", "all, if tokens were independent")
         typed = [
             (
                 Text(shown(title)),
@@ -54,38 +54,41 @@ def result_tables(results: Sequence[ProbeResult]) -> list[NamedTable]:
             )
             for title, exact in exacts
         ]
-        tables.append(NamedTable("typed answer", [Column(one, right=True) for one in figures], typed))
+        tables.append(
+            NamedTable("typed answer", [Column(heading, right=True) for heading in headings], typed)
+        )
     return tables
 
 
 def measure_lines(measures: TextMeasures, name: str) -> list[str]:
-    """A text as a whole."""
-    sure = measures.calibration_error
+    """Describe the measures of a whole text in lines."""
+    calibration = measures.calibration_error
     lines = [
-        f"{name}: {measures.bits_per_byte.value:.4f} bits a byte ({_interval(measures.bits_per_byte)}), "
-        f"{measures.nats_per_token.value:.4f} nats a token, over {measures.documents:,} documents of "
+        f"{name}: {measures.bits_per_byte.value:.4f} bits per byte ({_interval(measures.bits_per_byte)}), "
+        f"{measures.nats_per_token.value:.4f} nats per token, over {measures.documents:,} documents of "
         f"{measures.num_bytes:,} bytes; first guess right {100 * measures.first_guess.value:.1f} % of the time; "
-        f"confidence off by {100 * sure.value:.1f} points in the mean",
+        f"confidence off by {100 * calibration.value:.1f} points on average",
     ]
-    lines += _bins("nats a token by tokens read before", measures.by_seen)
-    lines += _bins("nats a token by how often training had the token", measures.by_frequency)
-    found = measures.by_document
-    if found.best and found.worst:
+    lines += _bins("nats per token by tokens read before", measures.by_seen)
+    lines += _bins("nats per token by the token's count in training", measures.by_frequency)
+    documents = measures.by_document
+    if documents.best and documents.worst:
+        easiest, hardest = documents.best[0], documents.worst[0]
         lines.append(
-            f"documents: {found.mean.value:.3f} bits a byte in the mean, spread {found.spread:.3f}; easiest "
-            f"{shown(found.best[0].name)} ({found.best[0].bits_per_byte:.3f}), hardest {shown(found.worst[0].name)} "
-            f"({found.worst[0].bits_per_byte:.3f})"
+            f"documents: {documents.mean.value:.3f} bits per byte on average, spread {documents.spread:.3f}; easiest "
+            f"{shown(easiest.name)} ({easiest.bits_per_byte:.3f}), hardest {shown(hardest.name)} "
+            f"({hardest.bits_per_byte:.3f})"
         )
     return lines
 
 
-def _bins(what: str, bins: Sequence[Bin]) -> list[str]:
-    told = [f"{_span(one)}: {one.nats.value:.3f}" for one in bins if one.tokens]
-    return [f"{what}: " + ", ".join(told)] if told else []
+def _bins(title: str, bins: Sequence[Bin]) -> list[str]:
+    parts = [f"{_span(tokens)}: {tokens.nats.value:.3f}" for tokens in bins if tokens.tokens]
+    return [f"{title}: " + ", ".join(parts)] if parts else []
 
 
-def _span(one: Bin) -> str:
-    return f"{one.low:,}" if one.low == one.high else f"{one.low:,} to {one.high:,}"
+def _span(tokens: Bin) -> str:
+    return f"{tokens.low:,}" if tokens.low == tokens.high else f"{tokens.low:,} to {tokens.high:,}"
 
 
 def _score(measured: Measured | None) -> str:

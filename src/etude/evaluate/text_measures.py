@@ -1,6 +1,6 @@
-"""What the log-probabilities of a whole held-out text say: how much, where, at which tokens, and how sure of itself.
+"""Summarise the log-probabilities of a held-out text: the overall loss, its distribution, and calibration.
 
-The figures come from sums over documents (`TextSums`), which parts of the text measured apart add up to.
+The figures come from sums over documents (`TextSums`); sums of separately measured parts can be added.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from etude.files import json_safe
 SCHEMA = 1
 CONFIDENCE_BINS = 10
 RANKED = 5
-"""Documents named at either end."""
+"""Documents listed at either end."""
 RANKED_FROM_BYTES = 256
-"""A shorter document is best or worst by chance."""
+"""Shorter documents are best or worst only by chance."""
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -31,10 +31,10 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class ScoredDocument:
-    """One document of the text: its tokens, and for each what `TokenScores` holds.
+    """One document of the text: its tokens, and the `TokenScores` of each.
 
-    number: its place in the whole text; num_bytes: of its source text in UTF-8; seen: how many tokens the model had
-    before each; credits, confidences: of the first guess.
+    number: its position in the whole text; num_bytes: of its source text in UTF-8; seen: how many tokens preceded each
+    in the model's context; credits, confidences: of the first guess.
     """
 
     number: int
@@ -50,7 +50,7 @@ class ScoredDocument:
 
 @dataclass(frozen=True, slots=True)
 class Bin:
-    """Tokens whose place (or count in the training text) is from `low` to `high`, and their nats a token."""
+    """Tokens whose position (or count in the training text) is from `low` to `high`, and their nats per token."""
 
     low: int
     high: int
@@ -60,9 +60,9 @@ class Bin:
 
 @dataclass(frozen=True, slots=True)
 class Reliability:
-    """First guesses whose probability lies in [low, high): how sure they were and how many were right.
+    """First guesses with probabilities in [low, high): their confidence, and how many were right.
 
-    gap: share right minus confidence; above 0 the model is surer than it says, below 0 it says more than it knows.
+    gap: share right minus confidence; above 0 the model is underconfident, below 0 overconfident.
     """
 
     low: float
@@ -75,7 +75,7 @@ class Reliability:
 
 @dataclass(frozen=True, slots=True, order=True)
 class Ranked:
-    """A document by its bits per byte."""
+    """A document ranked by its bits per byte."""
 
     bits_per_byte: float
     name: str
@@ -84,9 +84,9 @@ class Ranked:
 
 @dataclass(frozen=True, slots=True)
 class ByDocument:
-    """Bits per byte of documents, each counted once whatever its length.
+    """Bits per byte of documents, each counted once regardless of its length.
 
-    spread: the standard deviation over documents; best, worst: those of at least `RANKED_FROM_BYTES` bytes.
+    spread: the standard deviation over documents; best, worst: among those of at least `RANKED_FROM_BYTES` bytes.
     """
 
     mean: Estimate
@@ -97,13 +97,13 @@ class ByDocument:
 
 @dataclass(frozen=True, slots=True)
 class TextMeasures:
-    """How well a model predicts a text that it has not learned from; all intervals count documents.
+    """How well a model predicts a text that it was not trained on; all intervals count documents.
 
-    bits_per_byte: of the text alone, ends of documents not counted, over the bytes of the source text; first_guess: the
-    share of tokens that are the model's first guess, ties shared; brier: of the next token; by_seen: nats by the number
-    of tokens that the model had before (the token that begins a document included; later bins hold tokens of long
-    documents only); by_frequency: nats by the token's count in the training text, empty where that is not known;
-    calibration_error: mean distance of confidence and share right.
+    bits_per_byte: of the text alone, without document ends, over the bytes of the source text; first_guess: the share
+    of tokens that are the model's first guess, ties shared; brier: of the next token; by_seen: nats by the number of
+    tokens that the model had before (including the token that begins a document; later bins hold tokens of long
+    documents only); by_frequency: nats by the token's count in the training text, empty if unknown; calibration_error:
+    mean distance between confidence and share right.
     """
 
     documents: int
@@ -121,14 +121,14 @@ class TextMeasures:
     calibration_error: Estimate
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values with the schema's version; an interval that is not known (one document) is null."""
+        """Return plain values with the schema's version; an unknown interval (one document) is null."""
         return {"schema": SCHEMA, **json_safe(asdict(self))}
 
 
 class TextSums:
-    """Takes documents one by one and keeps sums only.
+    """Accumulate documents one by one, keeping only sums.
 
-    token_counts: how often each token stands in the training text, by id; None where that is not known.
+    token_counts: each token's count in the training text, by id; None if unknown.
     """
 
     def __init__(self, token_counts: Ints | None = None) -> None:
@@ -171,12 +171,12 @@ class TextSums:
         self.worst = sorted({*self.worst, *more}, reverse=True)[:RANKED]
 
     def measures(self) -> TextMeasures:
-        """The figures. Raises InputError when no document holds text."""
+        """Compute the figures. Raises InputError if no document holds text."""
         (bits,) = self.bytes.estimates()
         nats, right, brier = self.whole.estimates()
         (level,) = self.levels.estimates()
         if bits is None or nats is None or right is None or brier is None or level is None:
-            raise InputError("the held-out text is empty: name one with at least one character")
+            raise InputError("the held-out text is empty: name a text with at least one character")
         documents = self.levels.counts[0]
         squares = self.levels.sums[5, 0] - documents * level.value**2
         spread = math.sqrt(max(0.0, squares) / (documents - 1)) if documents > 1 else 0.0
@@ -197,13 +197,13 @@ class TextSums:
         )
 
     def to_json(self) -> dict[str, Any]:
-        """For a part that was measured apart; `from_json` gives the same sums, bit for bit."""
+        """Serialise the sums of a part; `from_json` restores them bit for bit."""
         names = ("bytes", "whole", "seen", "frequency", "levels", "calibration")
         return {
             "empty": self.empty,
             **{name: getattr(self, name).to_json() for name in names},
-            "best": [[one.bits_per_byte, one.name, one.num_bytes] for one in self.best],
-            "worst": [[one.bits_per_byte, one.name, one.num_bytes] for one in self.worst],
+            "best": [[document.bits_per_byte, document.name, document.num_bytes] for document in self.best],
+            "worst": [[document.bits_per_byte, document.name, document.num_bytes] for document in self.worst],
         }
 
     @classmethod
@@ -213,23 +213,23 @@ class TextSums:
         for name in ("bytes", "whole", "seen", "frequency", "levels"):
             setattr(sums, name, RatioSums.from_json(content[name]))
         sums.calibration = CalibrationSums.from_json(content["calibration"])
-        sums.best = [Ranked(*one) for one in content["best"]]
-        sums.worst = [Ranked(*one) for one in content["worst"]]
+        sums.best = [Ranked(*document) for document in content["best"]]
+        sums.worst = [Ranked(*document) for document in content["worst"]]
         return sums
 
 
 def _decades(token_counts: Ints) -> Ints:
-    """For each token id the bin of its count: 0, 1 to 9, 10 to 99, ..."""
+    """Return, for each token id, the bin of its count: 0, 1 to 9, 10 to 99, ..."""
     return np.array([len(str(count)) if count else 0 for count in token_counts.tolist()], np.int64)
 
 
 def _bins(sums: RatioSums, borders: Sequence[tuple[int, int]]) -> tuple[Bin, ...]:
-    found = zip(borders, sums.counts, sums.estimates(), strict=True)
-    return tuple(Bin(low, high, count, nats) for (low, high), count, nats in found if nats is not None)
+    binned = zip(borders, sums.counts, sums.estimates(), strict=True)
+    return tuple(Bin(low, high, count, nats) for (low, high), count, nats in binned if nats is not None)
 
 
 def _reliability(sums: CalibrationSums) -> tuple[Reliability, ...]:
-    found = enumerate(zip(sums.gaps.counts, sums.gaps.estimates(), strict=True))
+    binned = enumerate(zip(sums.gaps.counts, sums.gaps.estimates(), strict=True))
     return tuple(
         Reliability(
             at / sums.bins,
@@ -239,6 +239,6 @@ def _reliability(sums: CalibrationSums) -> tuple[Reliability, ...]:
             float(sums.rights[at]) / count,
             gap,
         )
-        for at, (count, gap) in found
+        for at, (count, gap) in binned
         if gap is not None
     )

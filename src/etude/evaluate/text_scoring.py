@@ -1,4 +1,4 @@
-"""A network reads a held-out text, a few documents at a time, and what it predicts is summed up."""
+"""Score a held-out text with a network, a few documents at a time, and sum the results."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from etude.generate.scoring import score_sequences, tokens_seen
 from etude.model.language_model import LanguageModel
 
 _BATCH_BYTES = 1 << 18
-"""Source text whose tokens and scores are held at a time; a longer document is held alone."""
+"""Source text whose tokens and scores are held at a time; longer documents are processed alone."""
 _BATCH_DOCUMENTS = 256
 _COUNTED_AT_ONCE = 1 << 22
 
 Named = tuple[str, str]
 """A document's name and its text."""
 Report = Callable[[int, int], None]
-"""Told how many documents and how many bytes are scored."""
+"""Progress callback (documents scored, bytes scored)."""
 
 
 class BytesDisagree(AssertionError, InputError):
-    """The tokens of a document do not stand for its text, so that bits cannot be counted over its bytes."""
+    """The tokens of a document do not decode to its text, so bits per byte would be wrong."""
 
 
 def measure_text(
@@ -39,10 +39,10 @@ def measure_text(
     batch_size: int = 16,
     report: Report | None = None,
 ) -> TextMeasures:
-    """The measures of `documents`, each read from its own beginning after the token that begins a document.
+    """Measure `documents`, each read from its own beginning after the token that begins a document.
 
-    token_counts: of the training text, from `count_tokens`. Raises InputError when there is no text, and BytesDisagree
-    (an AssertionError) where tokens decode to something else than the text they were made of.
+    token_counts: of the training text, from `count_tokens`. Raises InputError if there is no text, and BytesDisagree
+    (an AssertionError) if tokens decode to a different text.
     """
     sums = TextSums(token_counts)
     add_documents(sums, model, tokenizer, documents, batch_size=batch_size, report=report)
@@ -59,7 +59,7 @@ def add_documents(
     batch_size: int = 16,
     report: Report | None = None,
 ) -> None:
-    """Score `documents`, of which the first has `first_number` in the whole text, and add them to `sums`."""
+    """Score `documents` and add them to `sums`; `first_number` is the first one's number in the whole text."""
     done_documents = done_bytes = 0
     for batch in _batches(documents):
         named = [(name, tokenizer.normalise(text)) for name, text in batch]
@@ -93,7 +93,7 @@ def add_documents(
 
 
 def count_tokens(part: TokenPart, vocab_size: int) -> NDArray[np.int64]:
-    """How often each token stands in a part, by id; read piece by piece."""
+    """Count how often each token occurs in a part, by id; the part is read piece by piece."""
     counts = np.zeros(vocab_size, np.int64)
     for shard in part.shards:
         for start in range(0, len(shard), _COUNTED_AT_ONCE):
@@ -102,7 +102,7 @@ def count_tokens(part: TokenPart, vocab_size: int) -> NDArray[np.int64]:
 
 
 def _batches(documents: Iterable[Named]) -> Iterator[list[Named]]:
-    """Consecutive documents, as many as fit."""
+    """Yield consecutive documents, as many at a time as fit."""
     batch: list[Named] = []
     size = 0
     for document in documents:
@@ -120,8 +120,8 @@ def _require_same_text(name: str, text: str, decoded: str) -> None:
         return
     pairs = zip(text, decoded, strict=False)
     at = next((at for at, (a, b) in enumerate(pairs) if a != b), min(len(text), len(decoded)))
-    there, back = (repr("".join(islice(one, at, at + 12))) for one in (text, decoded))
+    expected, actual = (repr("".join(islice(content, at, at + 12))) for content in (text, decoded))
     raise BytesDisagree(
-        f"document {name}: its tokens decode to another text from character {at} on ({back}, not {there}), so bits "
-        "per byte would count other bytes than were predicted: use the model's own tokenizer, or leave the document out"
+        f"document {name}: its tokens decode to another text from character {at} on ({actual}, not {expected}), so "
+        "bits per byte would be wrong: use the model's own tokenizer, or omit the document"
     )

@@ -1,4 +1,4 @@
-"""Measure a checkpoint on its held-out text as a whole: losses, in-context learning, memorisation, induction heads."""
+"""Measure a checkpoint on its whole held-out text: losses, in-context learning, memorisation, induction heads."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from etude.model.folder import load_config
 from etude.train.load import Trained, load_trained
 
 MEASURED_BYTES = 500_000
-"""Of the held-out text, at most."""
+"""Most bytes of held-out text that are measured."""
 WINDOWS = 64
 SAMPLES, GIVEN_TOKENS, SAMPLE_TOKENS = 16, 8, 100
 FILE = "measures.json"
@@ -39,7 +39,7 @@ FILE = "measures.json"
 
 @dataclass(frozen=True)
 class WholeText:
-    """missing: what could not be measured, with the reason; name: what the text is."""
+    """The measures of a text. missing: what could not be measured, with the reason; name: what the text is called."""
 
     measures: TextMeasures
     in_context: InContext | None = None
@@ -60,17 +60,17 @@ class WholeText:
             "memorisation": None if self.memorisation is None else asdict(self.memorisation),
             "missing": self.missing,
         }
-        found: dict[str, Any] = json_safe(content)
-        return found
+        safe: dict[str, Any] = json_safe(content)
+        return safe
 
 
 def measure_whole_text(run: ExaminedRun, checkpoint: Path, within: Path, workers: Workers) -> WholeText:
-    """Measured, and written to the run's derived/measures.json."""
+    """Measure a checkpoint, and write the result to the run's derived/measures.json."""
     trained = load_trained(checkpoint, workers.threads)
     counts = count_tokens(run.data.train, trained.model.config.vocab_size)
     documents = CorpusDocuments(run.data.corpus.folder, "validation", MEASURED_BYTES)
     measures = measure_text_in_parts(checkpoint, documents, within, token_counts=counts, workers=workers)
-    found: dict[str, Any] = {}
+    results: dict[str, Any] = {}
     missing: dict[str, str] = {}
     for name, measure in (
         ("in_context", lambda: _in_context(run, trained)),
@@ -78,10 +78,10 @@ def measure_whole_text(run: ExaminedRun, checkpoint: Path, within: Path, workers
         ("memorisation", lambda: _memorisation(run, trained)),
     ):
         try:
-            found[name] = measure()
+            results[name] = measure()
         except InputError as error:
-            found[name], missing[name] = None, str(error)
-    whole = WholeText(measures, missing=missing, **found)
+            results[name], missing[name] = None, str(error)
+    whole = WholeText(measures, missing=missing, **results)
     write_json(run.folder / "derived" / FILE, {"checkpoint": checkpoint.name, **whole.to_json()})
     return whole
 
@@ -94,7 +94,7 @@ def measure_other_text(
     workers: Workers,
     report: Report,
 ) -> WholeText:
-    """The measures of a text that is not the run's; where there is a run, by how often its own has each token too."""
+    """Measure a text that is not the run's; with a run, also by each token's count in the run's training text."""
     counts = None if run is None else count_tokens(run.data.train, load_config(folder).vocab_size)
     measures = measure_text_in_parts(
         folder, documents, within, token_counts=counts, workers=workers, report=report
@@ -103,7 +103,7 @@ def measure_other_text(
 
 
 def _in_context(run: ExaminedRun, trained: Trained) -> InContext:
-    """Over windows of held-out text as training packs it; those that begin in one document count together."""
+    """Measure windows of held-out text as training packs it; those that begin in one document count together."""
     context = trained.model.config.max_position_embeddings
     windows = evaluation_windows(run.data.validation, context, WINDOWS * context)
     inputs, targets = windows.batch(0, WINDOWS)
@@ -116,15 +116,15 @@ def _in_context(run: ExaminedRun, trained: Trained) -> InContext:
 
 
 def _memorisation(run: ExaminedRun, trained: Trained) -> Memorisation:
-    """Continuations of how held-out documents begin, beside how these go on."""
+    """Compare continuations of the beginnings of held-out documents with the documents themselves."""
     tokenizer = trained.tokenizer
     longer = (ids for ids in _held_out(run, trained) if len(ids) >= GIVEN_TOKENS + SAMPLE_TOKENS // 2)
     chosen = list(islice(longer, SAMPLES))
     if not chosen:
-        raise InputError("no held-out document is long enough to be gone on with: use longer documents")
+        raise InputError("no held-out document is long enough to continue: use longer documents")
     room = trained.model.config.max_position_embeddings - GIVEN_TOKENS - 1
     if room < 1:
-        raise InputError("the model reads too few tokens to go on with a text: use one with a longer context")
+        raise InputError("the model's context is too short to continue a text: use a model with a longer one")
     sampling = replace(USUAL_SAMPLING, max_new_tokens=min(SAMPLE_TOKENS, room))
     prompts = [[tokenizer.eos_id, *ids[:GIVEN_TOKENS]] for ids in chosen]
     answers = generate(trained.model, prompts, sampling, eos_id=tokenizer.eos_id, seed=0, compile=False)
@@ -145,30 +145,38 @@ def _held_out(run: ExaminedRun, trained: Trained) -> Iterator[list[int]]:
 
 
 def lines_of(whole: WholeText) -> list[str]:
-    """What is told of them."""
+    """Describe the measures of a text in lines."""
     lines = measure_lines(whole.measures, whole.name)
     if (curve := whole.in_context) is not None:
-        told = curve.gain.interval
-        so = "it learns from what it has read" if curve.learns else "no gain beyond its error"
-        if told.low > 0:
-            so = "later places are harder in this text"
+        gain = curve.gain.interval
+        conclusion = "it learns from its context" if curve.learns else "no gain beyond its error"
+        if gain.low > 0:
+            conclusion = "later positions are harder in this text"
         lines.append(
-            f"in context: {curve.gain.value:+.3f} nats a token ({told.low:+.3f} to {told.high:+.3f}) from places "
-            f"{curve.early[0]} to {curve.early[1]} to places {curve.late[0]} to {curve.late[1]}: {so}"
+            f"in context: {curve.gain.value:+.3f} nats per token ({gain.low:+.3f} to {gain.high:+.3f}) from positions "
+            f"{curve.early[0]} to {curve.early[1]} to positions {curve.late[0]} to {curve.late[1]}: {conclusion}"
         )
     if (heads := whole.heads) is not None:
-        so = "above it" if heads.above_chance else "not above it"
+        conclusion = "above chance" if heads.above_chance else "not above chance"
         lines.append(
-            f"induction heads: layer {heads.layer}, head {heads.head} looks at what came after the same token before "
-            f"with {100 * heads.best.value:.1f} % of its attention (by chance {100 * heads.chance:.1f} %): {so}"
+            f"induction heads: layer {heads.layer}, head {heads.head} puts {100 * heads.best.value:.1f} % of its "
+            f"attention on the token after an earlier occurrence of the current one (chance "
+            f"{100 * heads.chance:.1f} %): {conclusion}"
         )
     if (copied := whole.memorisation) is not None:
-        longest = max(run.length for run in copied.samples)
-        low, high = copied.excess.interval.low, copied.excess.interval.high
-        span = f" ({low:+.1f} to {high:+.1f})" if math.isfinite(low) and math.isfinite(high) else ""
-        lines.append(
-            f"copied: the longest stretch of a sample that stands in training has {longest} bytes; in the mean "
-            f"{copied.excess.value:+.1f} bytes{span} more than of held-out text; {100 * copied.beyond:.0f} % of "
-            f"{len(copied.samples)} samples are beyond all held-out passages"
-        )
-    return lines + [f"left out: {name}: {why}" for name, why in whole.missing.items()]
+        lines.append(_copied(copied))
+    return lines + [f"skipped: {name}: {why}" for name, why in whole.missing.items()]
+
+
+def _copied(copied: Memorisation) -> str:
+    """Compare the longest copied runs of samples with those of held-out text, in one line."""
+    longest = max(run.length for run in copied.samples)
+    excess, interval = copied.excess.value, copied.excess.interval
+    known = math.isfinite(interval.low) and math.isfinite(interval.high)
+    span = f" (difference {interval.low:+.1f} to {interval.high:+.1f})" if known else ""
+    unit = "byte" if f"{abs(excess):.1f}" == "1.0" else "bytes"
+    return (
+        f"copied: the longest stretch of a sample that occurs in training has {longest} bytes; on average "
+        f"{abs(excess):.1f} {unit} {'longer' if excess > 0 else 'shorter'} than in held-out text{span}; "
+        f"{100 * copied.beyond:.0f} % of {len(copied.samples)} samples exceed every held-out passage"
+    )

@@ -1,4 +1,4 @@
-"""Which words of a question the training text has: what a model never saw says nothing of what it can do with it."""
+"""Find which words of a question occur in the training text, since a model cannot be tested with words it never saw."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ _WORD = re.compile(r"[^\W_]+(?:['-][^\W_]+)*")
 
 
 def words_of(text: str) -> set[str]:
-    """The words of a text without regard to case."""
+    """Return the words of a text, ignoring case."""
     return {word.casefold() for word in _WORD.findall(text.replace("\u2019", "'"))}
 
 
 def known_words(training_text: Iterable[bytes], wanted: Set[str]) -> set[str]:
-    """Those of ``wanted`` that stand in the training text (UTF-8 documents, read one by one)."""
+    """Return those of ``wanted`` that occur in the training text (UTF-8 documents, read one by one)."""
     known: set[str] = set()
     for document in training_text:
         known |= words_of(document.decode("utf-8", "replace")) & wanted

@@ -1,1 +1,1 @@
-"""To and from other people's formats and tools."""
+"""Import from and export to other projects' formats and tools."""

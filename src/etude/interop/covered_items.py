@@ -1,4 +1,4 @@
-"""The items of the lm-eval library's tasks that can be asked fairly: all of their words stand in the training text."""
+"""Select the items of lm-eval tasks that are fair to ask: all of their words occur in the training text."""
 
 from __future__ import annotations
 
@@ -12,38 +12,38 @@ from etude.evaluate.word_coverage import known_words, words_of
 
 @dataclass(frozen=True)
 class Covered:
-    """Of one task. numbers: of the items that can be asked, in their order; left_out: how many others there are."""
+    """The covered items of one task. numbers: their indices, in order; left_out: how many other items there are."""
 
     numbers: Sequence[int]
     left_out: int
 
 
 def covered_items(tasks: Mapping[str, Any], training_text: Iterable[bytes]) -> dict[str, Covered]:
-    """For each task (the library's, by name) which of its items are covered.
+    """Find which items of each task (by the library's name) are covered.
 
     training_text: UTF-8 documents. They are read once, for the words of all tasks together.
-    Raises InputError where no item is left of any task.
+    Raises InputError if no item of any task is covered.
     """
     words = {
         name: [words_of(" ".join(_texts(task, item))) for item in task.eval_docs]
         for name, task in tasks.items()
     }
-    wanted: set[str] = set().union(*(one for items in words.values() for one in items))
+    wanted: set[str] = set().union(*(words_of_item for items in words.values() for words_of_item in items))
     known = known_words(training_text, wanted)
-    found = {}
+    covered = {}
     for name, items in words.items():
-        numbers = [at for at, one in enumerate(items) if one <= known]
-        found[name] = Covered(numbers, len(items) - len(numbers))
-    if not any(one.numbers for one in found.values()):
+        numbers = [at for at, words_of_item in enumerate(items) if words_of_item <= known]
+        covered[name] = Covered(numbers, len(items) - len(numbers))
+    if not any(task.numbers for task in covered.values()):
         raise InputError(
-            f"every item of {', '.join(list(found)[:5])} has a word that the training text has not: leave --covered out"
+            f"every item of {', '.join(list(covered)[:5])} has a word that the training text lacks: omit --covered"
         )
-    return found
+    return covered
 
 
 def _texts(task: Any, item: Any) -> Sequence[str]:
-    """What the model is shown of an item, and the answers among which it chooses."""
-    told = [task.doc_to_text(item), task.doc_to_target(item)]
+    """Return what an item shows the model, and the answers to choose from."""
+    texts = [task.doc_to_text(item), task.doc_to_target(item)]
     if task.OUTPUT_TYPE == "multiple_choice":
-        told += task.doc_to_choice(item)
-    return [one for one in told if isinstance(one, str)]  # a number says which of the choices
+        texts += task.doc_to_choice(item)
+    return [text for text in texts if isinstance(text, str)]  # a number is the index of a choice

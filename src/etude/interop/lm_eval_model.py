@@ -1,6 +1,6 @@
-"""A trained network as a model of the lm-eval library: the library asks, Etude's engine answers.
+"""Make a trained network a model of the lm-eval library: the library asks, Etude's engine answers.
 
-This file needs the library (the extra `eval`); import it only where `etude.interop.public_suites` has found it.
+This file needs the library (the extra `eval`); import it only after `etude.interop.public_suites` has results it.
 """
 
 from __future__ import annotations
@@ -24,20 +24,20 @@ from etude.untrusted import shown
 _AT_A_TIME = 256
 
 TokenRequest = tuple[Any, list[int], list[int]]
-"""What was asked (not looked at), the tokens that are given, and those to be scored."""
+"""The request (not used), the given tokens, and the tokens to score."""
 
 
 class EtudeLM(TemplateLM):  # type: ignore[misc]
-    """Etude's engine, in float32, under the library's own rules of cutting text into tokens.
+    """Etude's engine, in float32, under the library's own rules for tokenizing requests.
 
     A text without context follows the token that begins a document. As in the library's `hf` model, a context begins
-    with that token where the tokenizer.json of the folder puts it there, so that both give the same figures;
-    `begin_documents` decides otherwise. In one thing the `hf` model differs: of a tokenizer that begins documents it
-    also scores the token that begins a whole text (`loglikelihood_rolling`), unless it is given add_bos_token=False.
+    with that token if the folder's tokenizer.json puts it there, so that both give the same figures; `begin_documents`
+    overrides this. The `hf` model differs in one respect: for a tokenizer that begins documents, it also scores the
+    token that begins a whole text (`loglikelihood_rolling`), unless it is given add_bos_token=False.
 
-    A continuation is scored from the first token that reaches into it. Where that token begins within the context,
-    the `hf` model splits at the number of the context's tokens instead, and so leaves that token unscored.
-    A first guess that ties with another is none.
+    A continuation is scored from the first token that reaches into it. If that token begins within the context, the
+    `hf` model instead splits at the number of the context's tokens, and so does not score that token.
+    A first guess that ties with another does not count as one.
     """
 
     def __init__(
@@ -68,13 +68,13 @@ class EtudeLM(TemplateLM):  # type: ignore[misc]
         return self.etude_tokenizer.encode(string)
 
     def num_tokens(self, context: str, continuation: str) -> int:
-        """Tokens of the continuation, as they are scored."""
+        """Return the number of tokens of the continuation that are scored."""
         if context:
             return len(self._encode_pair(context, continuation)[1])
         return len(self.tok_encode(continuation))
 
     def loglikelihood(self, requests: Sequence[Any], disable_tqdm: bool = True) -> list[tuple[float, bool]]:
-        """(log P(continuation | context), whether each of its tokens is the only first guess) of each request.
+        """Return, for each request, (log P(continuation | context), whether each token is the only first guess).
 
         Raises InputError for a continuation without a token of its own: its probability would be 1, and it would win.
         """
@@ -84,9 +84,9 @@ class EtudeLM(TemplateLM):  # type: ignore[misc]
         return list(super().loglikelihood(requests, disable_tqdm=disable_tqdm))
 
     def _encode_pair(self, context: str, continuation: str) -> tuple[list[int], list[int]]:
-        """The tokens of the whole, split before the first that reaches into the continuation.
+        """Tokenize both together, and split before the first token that reaches into the continuation.
 
-        White space that ends the context belongs to the continuation, as in the library.
+        White space at the end of the context belongs to the continuation, as in the library.
         """
         whole = self.tok_encode(context + continuation)
         first = first_beyond(whole, self.tok_encode(context.rstrip()))
@@ -95,20 +95,20 @@ class EtudeLM(TemplateLM):  # type: ignore[misc]
         return whole[:first], whole[first:]
 
     def _loglikelihood_tokens(self, requests: Sequence[TokenRequest], **_: Any) -> list[tuple[float, bool]]:
-        found: list[tuple[float, bool]] = []
+        results: list[tuple[float, bool]] = []
         for start in range(0, len(requests), _AT_A_TIME):
             some = requests[start : start + _AT_A_TIME]
             scored = self._score([(given, said) for _, given, said in some])
             for request, score in zip(some, scored, strict=True):
                 self.cache_hook.add_partial("loglikelihood", request[0], score)
-            found += scored
+            results += scored
             if self.report is not None:
-                self.report(len(found), len(requests))
-        return found
+                self.report(len(results), len(requests))
+        return results
 
     def loglikelihood_rolling(self, requests: Sequence[Any], disable_tqdm: bool = True) -> list[float]:
-        """In the library's windows: each token is scored once, from those before it in its window."""
-        found = []
+        """Score in the library's windows: each token is scored once, given those before it in its window."""
+        results = []
         for number, request in enumerate(requests, start=1):
             windows = get_rolling_token_windows(
                 token_list=self.tok_encode(request.args[-1]),
@@ -117,18 +117,18 @@ class EtudeLM(TemplateLM):  # type: ignore[misc]
                 context_len=1,
             )
             scored = self._score([make_disjoint_window(window) for window in windows])
-            found.append(sum(logprob for logprob, _ in scored))
-            self.cache_hook.add_partial("loglikelihood_rolling", request.args, found[-1])
+            results.append(sum(logprob for logprob, _ in scored))
+            self.cache_hook.add_partial("loglikelihood_rolling", request.args, results[-1])
             if self.report is not None:
                 self.report(number, len(requests))
-        return found
+        return results
 
     def generate_until(self, requests: Sequence[Any], disable_tqdm: bool = True) -> list[str]:
-        """Greedy unless the request asks for sampling; of a long context the end is read."""
-        found = []
+        """Generate greedily unless the request asks for sampling; a long context loses its beginning."""
+        results = []
         for number, request in enumerate(requests, start=1):
-            context, asked = request.args
-            settings = normalize_gen_kwargs(dict(asked), 256)
+            context, options = request.args
+            settings = normalize_gen_kwargs(dict(options), 256)
             stops = handle_stop_sequences(settings.get("until"), eos=None)
             room = max(1, self.max_length - settings["max_gen_toks"])
             prompt = (self._begin(self.tok_encode(context)) or [self.eot_token_id])[-room:]
@@ -146,11 +146,11 @@ class EtudeLM(TemplateLM):  # type: ignore[misc]
                 compile=False,
             )[0]
             text = self.etude_tokenizer.decode(generation.token_ids)
-            found.append(postprocess_generated_text(text, stops, None))
-            self.cache_hook.add_partial("generate_until", request.args, found[-1])
+            results.append(postprocess_generated_text(text, stops, None))
+            self.cache_hook.add_partial("generate_until", request.args, results[-1])
             if self.report is not None:
                 self.report(number, len(requests))
-        return found
+        return results
 
     def _begin(self, given: list[int]) -> list[int]:
         return (
@@ -160,24 +160,24 @@ class EtudeLM(TemplateLM):  # type: ignore[misc]
         )
 
     def _score(self, pairs: Sequence[tuple[list[int], list[int]]]) -> list[tuple[float, bool]]:
-        """(log P(said | given), whether every token of it is the only first guess); a long text loses its beginning."""
+        """Return (log P(said | given), whether each token is the only first guess); long texts lose their beginning."""
         texts = []
         for given, said in pairs:
             whole = (self._begin(given) or [self.eot_token_id]) + said
             texts.append(tuple(whole[-max(self.max_length, len(said)) - 1 :]))
         unique = list(dict.fromkeys(texts))
         scores = dict(zip(unique, score_sequences(self.model, unique, batch_size=self.num_rows), strict=True))
-        found = []
+        results = []
         for text, (_, said) in zip(texts, pairs, strict=True):
             score = scores[text]
-            found.append(
+            results.append(
                 (float(score.logprobs[-len(said) :].sum()), bool((score.credits[-len(said) :] == 1).all()))
             )
-        return found
+        return results
 
 
 def _nothing_to_score(context: str, continuation: str) -> InputError:
     return InputError(
-        f"a task asks how probable {shown(repr(continuation))} is after {shown(repr(context[-40:]))}, and there is no "
-        "token to score: correct that row of the task, or leave the task out"
+        f"a task asks for the probability of {shown(repr(continuation))} after {shown(repr(context[-40:]))}, but there "
+        "is no token to score: correct that row of the task, or omit the task"
     )

@@ -1,4 +1,4 @@
-"""Tasks of the lm-eval library asked of files on this machine instead of data sets on the Hub."""
+"""Run tasks of the lm-eval library on local files instead of data sets on the Hub."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ _SPLITS = ("training_split", "validation_split", "test_split", "fewshot_split")
 
 
 def leaf_tasks(names: Iterable[str], index: Any) -> list[str]:
-    """The tasks that `names` (of tasks, groups, tags) stand for, each once. `index`: the library's, by name.
+    """Return the tasks that `names` (of tasks, groups, tags) stand for, each once. `index`: the library's, by name.
 
-    Raises InputError for a name that the library does not know, with the nearest that it does.
+    Raises InputError for an unknown name, with the nearest known ones.
     """
-    found: list[str] = []
+    tasks: list[str] = []
     for name in names:
         if name not in index:
             near = difflib.get_close_matches(name, list(index), 3)
@@ -30,22 +30,23 @@ def leaf_tasks(names: Iterable[str], index: Any) -> list[str]:
         entry = index[name]
         kind = entry.kind.name
         if kind == "TAG":
-            found += leaf_tasks(sorted(entry.tags), index)
+            tasks += leaf_tasks(sorted(entry.tags), index)
         elif kind == "GROUP":
             members = entry.cfg.get("task") or []
-            found += leaf_tasks([one if isinstance(one, str) else _name_of(one) for one in members], index)
+            names_of = [member if isinstance(member, str) else _name_of(member) for member in members]
+            tasks += leaf_tasks(names_of, index)
         else:
-            found.append(name)
-    return list(dict.fromkeys(found))
+            tasks.append(name)
+    return list(dict.fromkeys(tasks))
 
 
 def local_task(name: str, entry: Any, files: Path, work: Path) -> Path:
-    """A YAML file in `work` that is the task `name` with its rows taken from `files`, a folder or zip.
+    """Write a YAML file to `work` that defines the task `name` with its rows taken from `files`, a folder or zip.
 
-    Looked for are, under the task's name or that of its data set's part (``adjunct_island``): one file (NAME.jsonl,
-    .json, .parquet or .csv), which then stands for the split that the task is scored on, or a folder NAME with a file
-    for each split (train.jsonl, test.jsonl, ...).
-    Raises InputError that says which names were looked for.
+    The files may have the task's name or that of its data set's part (``adjunct_island``): one file (NAME.jsonl, .json,
+    .parquet or .csv), used for the split on which the task is scored, or a folder NAME with a file for each split
+    (train.jsonl, test.jsonl, ...).
+    Raises InputError with the names that were tried.
     """
     config = entry.cfg
     if entry.yaml_path is None or "class" in config:
@@ -53,27 +54,27 @@ def local_task(name: str, entry: Any, files: Path, work: Path) -> Path:
     names = [name, *([config["dataset_name"]] if config.get("dataset_name") else [])]
     splits = {config[key] for key in _SPLITS if isinstance(config.get(key), str)}
     scored = config.get("test_split") or config.get("validation_split")
-    found = _find(names, files, scored, splits, work)
-    if scored not in found:
+    by_split = _find(names, files, scored, splits, work)
+    if scored not in by_split:
         raise InputError(
             f"{files} holds no rows for the task '{name}': put {names[-1]}.jsonl there, or a folder {names[-1]} with "
-            f"{scored}.jsonl, in the form that the data set {config.get('dataset_path')} has on the Hub"
+            f"{scored}.jsonl, in the same form as the data set {config.get('dataset_path')} on the Hub"
         )
-    suffixes = {file.suffix for file in found.values()}
+    suffixes = {file.suffix for file in by_split.values()}
     if len({_BUILDERS[suffix] for suffix in suffixes}) > 1:
-        raise InputError(f"the files for '{name}' in {files} are of several formats: give one format for all")
+        raise InputError(f"the files for '{name}' in {files} have several formats: use one format for all")
     task: dict[str, Any] = {
         "include": str(entry.yaml_path),
         "task": name,
         "dataset_path": _BUILDERS[suffixes.pop()],
         "dataset_name": None,
         "dataset_kwargs": {
-            "data_files": {split: str(file) for split, file in found.items()},
+            "data_files": {split: str(file) for split, file in by_split.items()},
             "cache_dir": str(work / "cache"),
         },
     }
-    for key in _SPLITS:  # a split that is not there is not asked for
-        if isinstance(config.get(key), str) and config[key] not in found:
+    for key in _SPLITS:  # do not request splits that do not exist
+        if isinstance(config.get(key), str) and config[key] not in by_split:
             task[key] = None
     file = work / f"{name}.yaml"
     file.write_text(json.dumps(task))  # JSON is YAML
@@ -81,7 +82,7 @@ def local_task(name: str, entry: Any, files: Path, work: Path) -> Path:
 
 
 def _find(names: list[str], files: Path, scored: str | None, splits: set[str], work: Path) -> dict[str, Path]:
-    """For each split its file."""
+    """Return the file of each split."""
     if files.is_file():
         return _from_zip(names, files, scored, work)
     if not files.is_dir():

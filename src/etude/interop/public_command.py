@@ -18,8 +18,8 @@ from etude.show.progress import data_progress
 
 
 @dataclass(frozen=True)
-class AskedPublicly:
-    """limit: the first items of each task only; local: its rows; covered: only items whose words training had."""
+class PublicRequest:
+    """limit: only the first items of each task; local: files with its rows; covered: only items with known words."""
 
     path: Path
     tasks: Sequence[str]
@@ -29,32 +29,34 @@ class AskedPublicly:
     as_json: bool = False
 
 
-def public(asked: AskedPublicly, console: Console) -> None:
-    """Ask the public suites of lm-eval.
+def public(request: PublicRequest, console: Console) -> None:
+    """Evaluate a model on public suites of lm-eval, and print the scores.
 
     Raises:
-        InputError: the library is not installed, a task is unknown, its rows cannot be had, or the training text is
-            not known whose words are asked for.
+        InputError: the library is not installed, a task is unknown, its rows are unavailable, or the training text is
+            needed and unknown.
     """
     from etude.interop.public_suites import public_suite
 
-    folder = find_checkpoint(asked.path)
-    run = ExaminedRun.of(asked.path) if asked.covered else None
-    if asked.covered and run is None:
+    folder = find_checkpoint(request.path)
+    run = ExaminedRun.of(request.path) if request.covered else None
+    if request.covered and run is None:
         raise InputError(
-            f"--covered looks at the text that a run was trained on, and {asked.path} is a model folder: leave it out, "
-            "or name a run"
+            f"--covered needs the text that a run was trained on, and {request.path} is a model folder: omit it, or "
+            "name a run"
         )
     with data_progress(console) as progress:
-        found = public_suite(
+        scores = public_suite(
             folder,
-            asked.tasks,
-            limit=asked.limit,
-            local=asked.local,
+            request.tasks,
+            limit=request.limit,
+            local=request.local,
             training_text=None if run is None else run.data.documents("train"),
             report=lambda done, of: progress("asking", done, of),
         )
-    if asked.as_json:
-        print(json.dumps(json_safe([one.to_json() for one in found]), ensure_ascii=False, allow_nan=False))
+    if request.as_json:
+        print(
+            json.dumps(json_safe([score.to_json() for score in scores]), ensure_ascii=False, allow_nan=False)
+        )
     else:
-        console.print(public_table(found))
+        console.print(public_table(scores))

@@ -1,7 +1,7 @@
-"""Public benchmarks by their names in the lm-eval library, from the Hub or from local files.
+"""Run public benchmarks by their names in the lm-eval library, with data from the Hub or from local files.
 
-Each task's own figures stand as the library computes them; where a task is a choice among texts, Etude's stand beside
-them: ties one half, an interval, chance, and the choice by mean log-probability of a token.
+Each task's own figures are those of the library. For tasks that choose among texts, Etude's figures stand beside them:
+ties as one half, an interval, chance, and the choice by mean log-probability per token.
 """
 
 from __future__ import annotations
@@ -34,15 +34,15 @@ if TYPE_CHECKING:
 
 SCHEMA = 1
 _RESAMPLINGS = 1000
-"""Behind the library's standard errors of what is no mean."""
+"""Resamplings for the library's standard errors of metrics that are not means."""
 
 
 @dataclass(frozen=True)
 class Choices:
-    """Etude's figures of a task that is a choice among texts.
+    """Etude's figures for a task that chooses among texts.
 
-    whole: share right by the texts' whole probabilities, ties one half; per_token: by their mean log-probabilities a
-    token, which leaves a model of uniform logits at `chance`.
+    whole: share right by the texts' whole probabilities, ties as one half; per_token: by their mean log-probabilities
+    per token, which gives a model of uniform logits `chance`.
     """
 
     chance: float
@@ -52,10 +52,10 @@ class Choices:
 
 @dataclass(frozen=True)
 class SuiteScore:
-    """One task, or the mean over the `tasks` of a group, each of which counts alike.
+    """The score of one task, or the mean over the `tasks` of a group with equal weights.
 
-    figures: the library's own, such as acc, with their standard errors (None where it has none); left_out: items with
-    words that the training text has not, where that was asked for. A task of which no item is left has no figures.
+    figures: the library's own, such as acc, with their standard errors (None if it has none); left_out: items skipped
+    for words that the training text lacks, if requested. A task without remaining items has no figures.
     """
 
     task: str
@@ -82,15 +82,15 @@ def public_suite(
     training_text: Iterable[bytes] | None = None,
     report: Report | None = None,
 ) -> list[SuiteScore]:
-    """The scores of `tasks` (names of tasks, groups and tags of the library), in the library's order of them.
+    """Score `tasks` (names of tasks, groups and tags of the library), in the library's order.
 
-    Behind them stands the mean of each group or tag all of whose tasks are choices among texts.
-    limit: the first so many items of each task; local: a folder or zip whose files stand for the data sets
-    (`etude.interop.local_tasks`), so that nothing is fetched; begin_documents: see `EtudeLM`; kept: a folder
-    where the model's answers are kept as they come, so that an interrupted evaluation goes on where it was;
-    training_text: the documents that the model learned from, in UTF-8: items with other words are left out.
-    Raises InputError when the library is not installed, for an unknown task, where rows cannot be had, and where no
-    item is left.
+    The mean of each group or tag follows if all of its tasks choose among texts.
+    limit: only the first items of each task; local: a folder or zip whose files replace the data sets
+    (`etude.interop.local_tasks`), so that nothing is downloaded; begin_documents: see `EtudeLM`; kept: a folder where
+    the model's answers are saved as they arrive, so that an interrupted evaluation resumes; training_text: the
+    documents that the model was trained on, in UTF-8: items with other words are skipped.
+    Raises InputError if the library is not installed, for an unknown task, if rows are unavailable, and if no item
+    remains.
     """
     if local is None:
         _stay_offline()
@@ -120,7 +120,7 @@ def public_suite(
         scores = _scores(loaded, covered, limit, model, manager, answers)
     groups = {name: leaf_tasks([name], manager.task_index) for name in dict.fromkeys(tasks)}
     means = [
-        _mean(name, [scores[one] for one in leaves]) for name, leaves in groups.items() if len(leaves) > 1
+        _mean(name, [scores[leaf] for leaf in leaves]) for name, leaves in groups.items() if len(leaves) > 1
     ]
     return [*scores.values(), *(mean for mean in means if mean is not None)]
 
@@ -133,27 +133,27 @@ def _scores(
     manager: Any,
     answers: Path | None,
 ) -> dict[str, SuiteScore]:
-    """Of every task, by name; of those without a covered item only how many were left out."""
+    """Score every task, by name; tasks without a covered item only have the number of skipped items."""
     from lm_eval import simple_evaluate
 
-    asked = (
+    requested = (
         tasks if covered is None else {name: task for name, task in tasks.items() if covered[name].numbers}
     )
-    with silent_stderr():  # of bars, and of git's complaints: what matters comes as an exception
-        found = simple_evaluate(
+    with silent_stderr():  # hide progress bars and git's warnings; what matters is raised as an exception
+        evaluated = simple_evaluate(
             model,
-            tasks=list(asked.values()),
+            tasks=list(requested.values()),
             limit=limit if covered is None else None,
             samples=None
             if covered is None
-            else {name: list(covered[name].numbers[:limit]) for name in asked},
+            else {name: list(covered[name].numbers[:limit]) for name in requested},
             bootstrap_iters=_RESAMPLINGS,
             task_manager=manager,
             use_cache=None if answers is None else str(answers),
         )
-    assert found is not None  # only other ranks have None
+    assert evaluated is not None  # it is None only on other ranks
     scores = {
-        name: _score(name, found, model) if name in asked else SuiteScore(name, 0, "", {}, None)
+        name: _score(name, evaluated, model) if name in requested else SuiteScore(name, 0, "", {}, None)
         for name in tasks
     }
     if covered is None:
@@ -162,9 +162,9 @@ def _scores(
 
 
 def _stay_offline() -> None:
-    """Where the Hub's name is unknown, its library would ask for it six times, with waits: tell it not to.
+    """Tell the Hub's library to work offline if its host cannot be resolved: it would retry six times, with waits.
 
-    It listens until it is imported. Behind a proxy names are not ours to look up.
+    This has an effect only before the library is imported. Behind a proxy, names are not resolved locally.
     """
     if getproxies() or "HF_HUB_OFFLINE" in os.environ:
         return
@@ -176,21 +176,21 @@ def _stay_offline() -> None:
 
 
 def _answers(kept: Path, model_folder: Path, begin_documents: bool | None) -> Path:
-    """Where the library keeps this very model's answers; it does not ask by itself whose they are."""
+    """Return where the library keeps this model's answers; the library itself does not distinguish models."""
     kept.mkdir(parents=True, exist_ok=True)
     return kept / f"lm-eval-{identity_of(model_folder, ['lm-eval', begin_documents])}"
 
 
 @cache
 def _manager() -> Any:
-    """The library's index of tasks; reading it takes some ten seconds, so it is kept."""
+    """Return the library's index of tasks, cached because reading it takes some ten seconds."""
     from lm_eval.tasks import TaskManager
 
     return TaskManager()
 
 
 def require_lm_eval() -> None:
-    """InputError that says what to install where the library is missing."""
+    """Raise InputError with the command to install the library if it is missing."""
     try:
         import lm_eval  # noqa: F401
     except ImportError:
@@ -198,25 +198,25 @@ def require_lm_eval() -> None:
 
 
 def _load(manager: Any, names: Sequence[str], specs: Sequence[str], local: Path | None) -> dict[str, Any]:
-    """The library's tasks with their rows."""
+    """Load the library's tasks with their rows."""
     tasks: dict[str, Any] = {}
     for name, spec in zip(names, specs, strict=True):
         try:
             with silent_stderr():
                 (tasks[name],) = manager.load([spec])["tasks"].values()
-        except Exception as error:  # the libraries below it raise a dozen kinds, most of them not their own
+        except Exception as error:  # the library raises a dozen kinds of error, mostly from other libraries
             reason = f"{type(error).__name__}: {shown(next(iter(str(error).splitlines()), ''))}"
             advice = (
                 "put its rows in files and add --local FOLDER, or try again with access to the Hub"
                 if local is None
-                else f"see that the files for it in {local} have the form of the data set on the Hub"
+                else f"check that the files for it in {local} have the same form as the data set on the Hub"
             )
             raise InputError(f"the rows of the task '{name}' cannot be read ({reason}): {advice}") from error
     return tasks
 
 
-def _score(name: str, found: Any, model: EtudeLM) -> SuiteScore:
-    results = found["results"][name]
+def _score(name: str, evaluated: Any, model: EtudeLM) -> SuiteScore:
+    results = evaluated["results"][name]
     figures = {}
     for key, value in results.items():
         metric, _, rule = key.partition(",")
@@ -228,21 +228,21 @@ def _score(name: str, found: Any, model: EtudeLM) -> SuiteScore:
             float(value),
             float(error) if known else None,
         )
-    samples = found["samples"][name]
-    is_choice = found["configs"][name].get("output_type") == "multiple_choice"
+    samples = evaluated["samples"][name]
+    is_choice = evaluated["configs"][name].get("output_type") == "multiple_choice"
     return SuiteScore(
         name,
-        int(found["n-samples"][name]["effective"]),
-        str(found["versions"][name]),
+        int(evaluated["n-samples"][name]["effective"]),
+        str(evaluated["versions"][name]),
         figures,
         _choices(samples, model) if is_choice else None,
     )
 
 
 def _mean(group: str, scores: Sequence[SuiteScore]) -> SuiteScore | None:
-    """Over the tasks of a group that have items, each of which counts alike.
+    """Average the tasks of a group that have items, with equal weights.
 
-    None where there is none, or where one of them is no choice among texts.
+    None if there is none, or if one of them does not choose among texts.
     """
     left_out = sum(score.left_out for score in scores)
     scores = [score for score in scores if score.items]
@@ -264,9 +264,9 @@ def _mean(group: str, scores: Sequence[SuiteScore]) -> SuiteScore | None:
         "",
         figures,
         Choices(
-            float(np.mean([one.chance for one in choices])),
-            mean_of_shares([one.whole for one in choices]),
-            mean_of_shares([one.per_token for one in choices]),
+            float(np.mean([choice.chance for choice in choices])),
+            mean_of_shares([choice.whole for choice in choices]),
+            mean_of_shares([choice.per_token for choice in choices]),
         ),
         len(scores),
         left_out,
@@ -274,14 +274,14 @@ def _mean(group: str, scores: Sequence[SuiteScore]) -> SuiteScore | None:
 
 
 def _choices(samples: Sequence[Any], model: EtudeLM) -> Choices | None:
-    """None where the right choice is not one place among those asked (several right ones, contexts that vary)."""
+    """Return None if the right choice is not one of the candidates (several right ones, contexts that vary)."""
     chances, whole, per_token = [], [], []
     for sample in samples:
-        asked, answers, right = sample["arguments"], sample["filtered_resps"], sample["target"]
-        if not isinstance(right, int) or not 0 <= right < len(answers) == len(asked):
+        pairs, answers, right = sample["arguments"], sample["filtered_resps"], sample["target"]
+        if not isinstance(right, int) or not 0 <= right < len(answers) == len(pairs):
             return None
         logprobs = np.array([answer[0] for answer in answers], np.float64)
-        units = np.array([model.num_tokens(*pair) for pair in asked])
+        units = np.array([model.num_tokens(*pair) for pair in pairs])
         chances.append(1 / len(answers))
         whole.append(credit(logprobs, right))
         per_token.append(credit(logprobs / np.maximum(units, 1), right))

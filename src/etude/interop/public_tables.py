@@ -13,15 +13,15 @@ from etude.untrusted import shown
 
 
 def public_table(scores: Sequence[SuiteScore]) -> NamedTable:
-    """A row a task: the library's own figures, and ours where a task is a choice among texts; groups come last.
+    """Make a row for each task: the library's figures, and Etude's if the task chooses among texts; groups come last.
 
-    Where items were left out for their words, it is said how many.
+    The number of items skipped for their words is shown if there are any.
     """
     left_out = any(score.left_out for score in scores)
     columns = [
-        Column("items (left out)" if left_out else "items", right=True, wraps=left_out),
+        Column("items (skipped)" if left_out else "items", right=True, wraps=left_out),
         Column("the library's own", wraps=True),
-        *(Column(heading, right=True) for heading in ("ties one half (95 %)", "a token (95 %)", "chance")),
+        *(Column(heading, right=True) for heading in ("ties one half (95 %)", "per token (95 %)", "chance")),
     ]
     rows = []
     for score in scores:

@@ -17,7 +17,7 @@ from pathlib import Path
 from rich.console import Console
 
 from etude.config import Settings, load_settings, resolved, with_values
-from etude.emergence.sweep_law import predict_largest, say_how_it_came
+from etude.emergence.sweep_law import predict_largest, print_outcome
 from etude.emergence.sweep_plan import Member, SweepPlan, plan_family
 from etude.errors import EtudeError, InputError
 from etude.evaluate.questions import questions_for, suites_for
@@ -120,7 +120,7 @@ def work(plan: SweepPlan, console: Console) -> None:
             f"{len(failed)} of {len(plan.members)} runs failed ({', '.join(failed)}): see their .log in "
             f"{plan.progress}, and go on with `{command('sweep', '--resume', plan.folder)}`"
         )
-    say_how_it_came(plan, console)
+    print_outcome(plan, console)
 
 
 def is_trained(plan: SweepPlan, member: Member) -> bool:

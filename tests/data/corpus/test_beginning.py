@@ -1,4 +1,4 @@
-"""The beginning of a text: whole documents, cleaned, and no more than was asked for."""
+"""The beginning of a text: whole documents, cleaned, and no more than requested."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_it_ends_where_the_bytes_do(
     expected = "".join(texts).encode()[:room].decode("utf-8", "ignore")
     found = "".join(text for _, text in beginning_of([str(file)], room))
     assert expected.startswith(found)
-    assert not expected[len(found) :].strip()  # a last document of white space alone is none
+    assert not expected[len(found) :].strip()  # a last document of only white space is not returned
 
 
 def test_a_long_document_comes_whole(tmp_path: Path) -> None:

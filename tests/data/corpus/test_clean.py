@@ -54,13 +54,13 @@ def test_what_normalisation_changes() -> None:
         ("a\x07\x1b[1m\x7f", "a[1m", {"other control characters removed": 3}),
         ("one\ufefftwo", "onetwo", {"byte order marks inside a text removed": 1}),
         ("\ufeff\ufeffone", "one", {"byte order marks inside a text removed": 1}),
-        # windows-1252 that was once read as iso-8859-1
+        # windows-1252 that was once decoded as iso-8859-1
         (
             "don\x92t \x93go\x94 \x96 3 \x80\x85",
             "don\u2019t \u201cgo\u201d \u2013 3 \u20ac\u2026",
             {"C1 control characters read as windows-1252": 6},
         ),
-        ("one\x85two", "one\ntwo", {}),  # alone it is the line end of old mainframes
+        ("one\x85two", "one\ntwo", {}),  # alone, it is the line end of old mainframes
         ("a\x90b", "ab", {"other control characters removed": 1}),
         ("a\ud83d", "a\ufffd", {"halves of surrogate pairs replaced": 1}),
     ],
@@ -90,7 +90,7 @@ def test_filters_say_why(text: str, reason: str) -> None:
 def test_runs_of_combining_marks_are_bounded(form: Form, text: str) -> None:
     clean = normalise(text, form)
     runs = re.findall(f"(?:{'|'.join(MARKS)})+", clean)
-    assert max(map(len, runs), default=0) <= MAX_MARKS + 2  # a letter may come apart into more
+    assert max(map(len, runs), default=0) <= MAX_MARKS + 2  # a letter may decompose into more characters
     assert normalise(clean, form) == clean
     assert unicodedata.is_normalized(form, clean)
     short = not re.search(f"(?:{'|'.join(MARKS)}|[\u0344\u0f73\uff9e]){{31,}}", text)
@@ -103,7 +103,7 @@ MARKS = ["\u0301", "\u0323", "\u0308", "\u0f71", "\u0f72", "\u3099"]
 
 def test_what_is_done_to_a_long_run_is_counted() -> None:
     changed: Counter[str] = Counter()
-    text = "a" + "\u0301\u0323" * 200_000  # took minutes: its marks are sorted by insertion
+    text = "a" + "\u0301\u0323" * 200_000  # took minutes, because its marks are sorted by insertion
     clean = normalise(text, "NFC", changed)
     assert changed == {"long runs of combining marks parted": 400_000 // MAX_MARKS}
     assert sorted(clean.replace(JOINER, "")) == sorted(unicodedata.normalize("NFC", text[:3]) + text[3:])

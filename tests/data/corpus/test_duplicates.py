@@ -75,7 +75,7 @@ def test_one_long_word_is_compared_by_its_characters(tmp_path: Path) -> None:
     genome = "".join(rng.choices("ACGT", k=2000))
     other = "".join(rng.choices("ACGT", k=2000))
     store = stored(tmp_path, [genome, genome[:-1], other])
-    # Of letters so few all sequences of five occur everywhere: such texts are too alike to be told apart.
+    # With so few letters, all sequences of five occur everywhere, so such texts cannot be told apart.
     assert near_copies(store, np.ones(3, bool))[1]
 
 
@@ -103,7 +103,7 @@ def test_length_makes_no_gap_between_short_and_long(tmp_path: Path, words: int) 
     texts.append(plain.replace(" ", " 17 ", 1))
     copies = near_copies(stored(tmp_path, texts), np.ones(4, bool)).tolist()
     assert copies[:3] == [False, True, False]
-    assert copies[3] == (words > SHORT_WORDS)  # a number more: in a short document that is another row
+    assert copies[3] == (words > SHORT_WORDS)  # one number more: in a short document that is another row
 
 
 def test_documents_already_dropped_are_not_compared(tmp_path: Path) -> None:
@@ -116,7 +116,7 @@ def test_short_documents_are_left_to_the_exact_comparison(tmp_path: Path) -> Non
     assert not near_copies(stored(tmp_path, ["yes sir", "yes sir", "no"]), np.ones(3, bool)).any()
 
 
-def test_a_large_corpus_is_told() -> None:
+def test_a_large_corpus_is_reported() -> None:
     assert near_too_large(10, 1000) == ""
     assert "32 MB" in near_too_large(10, duplicates.NEAR_MAX_BYTES + 1)
     assert "50,000" in near_too_large(duplicates.NEAR_MAX_DOCUMENTS + 1, 1000)

@@ -1,4 +1,4 @@
-"""What is held out: no leak, stable, exact."""
+"""The held-out part: no leak, stable, exact."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def texts(data: PreparedData, part: str) -> list[str]:
 
 
 def shared_long_lines(data: PreparedData) -> set[str]:
-    """By independent means: plain sets of stripped lines."""
+    """Find shared lines by independent means: plain sets of stripped lines."""
     lines = {
         part: {
             one.strip() for text in texts(data, part) for one in text.splitlines() if len(one.strip()) >= 64
@@ -36,7 +36,7 @@ def shared_long_lines(data: PreparedData) -> set[str]:
     return lines["train"] & lines["validation"]
 
 
-def test_no_long_line_of_validation_stands_in_training(tmp_path: Path) -> None:
+def test_no_long_line_of_validation_is_in_training(tmp_path: Path) -> None:
     rng = random.Random(5)
     common = [line(rng) for _ in range(30)]
     for number in range(300):
@@ -100,7 +100,7 @@ def test_one_long_text_is_cut_into_sections(tmp_path: Path, fraction: float) -> 
     assert sum(map(len, parts["train"])) + sum(map(len, parts["validation"])) == len(text)
     share = data.validation.source_bytes / len(text)
     assert fraction / 2 <= share <= fraction * 2
-    # Sections that follow each other are joined: between two documents of training there is validation text.
+    # Consecutive sections are joined: there is validation text between two documents of training.
     assert text.startswith(parts["train"][0]) or text.startswith(tuple(parts["validation"]))
     places = sorted((text.index(piece), part) for part, pieces in parts.items() for piece in pieces)
     names = [part for _, part in places]

@@ -1,4 +1,4 @@
-"""The built-in corpus: the same bytes everywhere, varied, true to its own world, at constant memory."""
+"""The built-in corpus: the same bytes everywhere, varied, consistent with its own world, in constant memory."""
 
 from __future__ import annotations
 

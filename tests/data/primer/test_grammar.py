@@ -88,5 +88,5 @@ def test_rng_stays_in_range_and_repeats() -> None:
 def test_lines_are_not_repeated_while_others_are_left() -> None:
     st = _stage()
     lines = Lines(*(f"Line {number}." for number in range(12)))
-    told = [st.phrase(lines) for _ in range(6)]
-    assert len(set(told)) >= 5
+    phrases = [st.phrase(lines) for _ in range(6)]
+    assert len(set(phrases)) >= 5

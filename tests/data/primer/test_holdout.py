@@ -1,4 +1,4 @@
-"""Held-out combinations: how many, always the same, never in the corpus, and renderable for probes."""
+"""Held-out combinations: their number, always the same, never in the corpus, and renderable for probes."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ def test_share_of_each_space() -> None:
     assert 0.1 < sum(is_held_out("sum", *item) for item in space) / len(space) < 0.2
     kept = list(held_out_items("kept"))
     assert 0.08 < len(kept) / (len(NAMES) * len(OBJECTS) * len(PLACE_NOUNS)) < 0.2
-    told = [
+    held = [
         is_held_out("told", a, b, c, "kite") for a in NAMES[:9] for b in NAMES[9:20] for c in NAMES[20:35]
     ]
-    assert 0.1 < sum(told) / len(told) < 0.2
+    assert 0.1 < sum(held) / len(held) < 0.2
 
 
 def test_addition_is_held_out_in_both_orders() -> None:

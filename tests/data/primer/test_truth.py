@@ -1,4 +1,4 @@
-"""What the text says is what the world holds: sums, counts left, who has what, who is where."""
+"""The text states what is true in its world: sums, counts left, who has what, who is where."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def test_who_has_it_now(tales: list[Tale]) -> None:
 
 
 def _follow(text: str) -> dict[str, str]:
-    """An independent reader of the hand-to-hand exercises: who has each thing after the last sentence."""
+    """Read the hand-to-hand exercises independently: return who has each thing after the last sentence."""
     holder: dict[str, str] = {}
     for sentence in re.split(r"(?<=[.?])\s", text):
         names = [word for word in re.findall(r"\w+", sentence) if word in NAMES]
@@ -144,16 +144,16 @@ def test_who_is_where_by_an_independent_reader(tales: list[Tale]) -> None:
     assert checked > 50
 
 
-def test_every_answer_stands_after_its_question(tales: list[Tale]) -> None:
+def test_every_answer_follows_its_question(tales: list[Tale]) -> None:
     for made in tales:
         for question, answer in made.facts.answers:
             assert answer in made.text[made.text.index(question) + len(question) :], (made.id, question)
 
 
 def test_false_statements_are_denied(tales: list[Tale]) -> None:
-    asked = [pair for made in tales for pair in made.facts.answers if pair[0].startswith("Is it true")]
-    assert sum(answer.startswith("No") for _, answer in asked) > 20
-    assert sum(answer.startswith("Yes") for _, answer in asked) > 20
+    questions = [pair for made in tales for pair in made.facts.answers if pair[0].startswith("Is it true")]
+    assert sum(answer.startswith("No") for _, answer in questions) > 20
+    assert sum(answer.startswith("Yes") for _, answer in questions) > 20
 
 
 def test_world_refuses_the_impossible() -> None:

@@ -1,4 +1,4 @@
-"""Small files of other programs' formats, made by hand or by the library that owns the format."""
+"""Small files in the formats of other programs, made by hand or by the library that owns the format."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 
 def pdf(pages: Sequence[str]) -> bytes:
-    """A PDF of one line of text a page (PDF 1.4, with a table of where each object begins)."""
+    """Make a PDF with one line of text per page (PDF 1.4, with a cross-reference table)."""
     objects = [b"<< /Type /Catalog /Pages 2 0 R >>", b""]
     kids = []
     for text in pages:
@@ -31,7 +31,7 @@ def pdf(pages: Sequence[str]) -> bytes:
 
 
 def docx(paragraphs: Sequence[str], table: Sequence[Sequence[str]] = ()) -> bytes:
-    """A Word document of paragraphs, then a table."""
+    """Make a Word document of paragraphs, then a table."""
     import docx as library
 
     document = library.Document()
@@ -48,7 +48,7 @@ def docx(paragraphs: Sequence[str], table: Sequence[Sequence[str]] = ()) -> byte
 
 
 def epub(chapters: Sequence[str], order: Sequence[int] | None = None) -> bytes:
-    """An EPUB 3 of chapters, read in ``order``, with a table of contents that is no part of the text."""
+    """Make an EPUB 3 of chapters, read in ``order``, with a table of contents that is no part of the text."""
     order = list(range(len(chapters))) if order is None else order
     items = "".join(f'<item id="c{n}" href="text/c%20{n}.xhtml"/>' for n in range(len(chapters)))
     spine = "".join(f'<itemref idref="c{n}"/>' for n in order)

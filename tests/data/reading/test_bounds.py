@@ -1,4 +1,4 @@
-"""What a stranger's file may cost: the bytes of what is unpacked, and time for what is opened and never closed."""
+"""Limits on untrusted files: the size of unpacked data, and the time for elements that are never closed."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_what_expands_without_measure_is_refused(
 def test_rows_of_parquet_have_the_same_bound(
     tmp_path: Path, dictionary: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A text that is repeated is stored once, and zeros shrink to nothing."""
+    """A repeated text is stored once, and zeros compress to almost nothing."""
     monkeypatch.setattr(streams, "FREE_EXPANSION_BYTES", 1000)
     path = tmp_path / "a.parquet"
     table = pa.table({"text": ["0" * 100_000] * 40, "more": ["x"] * 40})
@@ -55,7 +55,7 @@ def test_rows_of_parquet_have_the_same_bound(
     assert sum(map(len, texts)) <= limit
     assert log.skipped == {"expands too much": 1}
     log = SourceLog()
-    options = ReadingOptions(text_field="more")  # only what is read counts
+    options = ReadingOptions(text_field="more")  # only the columns that are read count
     assert len(list(read_file(path, "a", options, log))) == 40
 
 
@@ -94,7 +94,7 @@ def test_ordinary_text_expands_as_it_needs(tmp_path: Path, ending: str) -> None:
 
 
 def test_a_bomb_is_unpacked_in_small_parts(tmp_path: Path) -> None:
-    """A gigabyte of zeros in 32 kB: what is ready at any time is a small part of it."""
+    """A gigabyte of zeros in 32 kB: only a small part is unpacked at any time."""
     path = tmp_path / "a.txt.zst"
     packer = zstandard.ZstdCompressor().compressobj()
     packed = b"".join(packer.compress(bytes(1 << 24)) for _ in range(64)) + packer.flush()
@@ -122,7 +122,7 @@ def test_several_frames_are_one_text(tmp_path: Path) -> None:
      "<svg></math>", "<", "<pre>", "<a =", "<a b= ", "<textarea></textare", "<a b='\"", "<!-- --!"],
 )  # fmt: skip
 def test_what_is_never_closed_is_read_once(part: str) -> None:
-    """The standard library's parser looks for the end anew at each: hours for a page of this size."""
+    """The standard library's parser searches for the end again at each tag: hours for a page of this size."""
     page = "<p>before</p>" + part * (400_000 // len(part))
     assert html_to_text(page).startswith("before\n")
 

@@ -82,7 +82,7 @@ def test_a_pdf_of_pictures_needs_ocr(tmp_path: Path) -> None:
 def test_a_missing_library_is_named(
     tmp_path: Path, name: str, content: bytes, library: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One line for a file that was named; in a folder a counted reason."""
+    """A named file gives one line; in a folder, the reason is counted."""
     usual = builtins.__import__
 
     def without(module: str, *rest: Any, **more: Any) -> Any:
@@ -121,7 +121,7 @@ def test_a_page_that_the_spine_names_often_is_read_once(
 
 
 def test_an_e_book_that_defines_entities_is_refused(tmp_path: Path) -> None:
-    """Ten lines of them can stand for gigabytes."""
+    """Ten lines of entities can stand for gigabytes."""
     target = io.BytesIO()
     with zipfile.ZipFile(target, "w") as archive:
         archive.writestr("META-INF/container.xml", '<!DOCTYPE x [<!ENTITY a "b">]><x>&a;</x>')

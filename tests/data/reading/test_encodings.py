@@ -1,4 +1,4 @@
-"""Which encoding a file is read in: known text in each of them, and what is said of every assumption."""
+"""The encoding in which a file is read: known text in each encoding, and the note for every assumption."""
 
 from __future__ import annotations
 
@@ -47,7 +47,9 @@ def read(path: Path, *rules: str) -> tuple[str, SourceLog]:
 
 
 @pytest.mark.parametrize(("name", "text"), CASES)
-def test_text_without_a_mark_is_read_and_the_assumption_is_said(tmp_path: Path, name: str, text: str) -> None:
+def test_text_without_a_mark_is_read_and_the_assumption_is_noted(
+    tmp_path: Path, name: str, text: str
+) -> None:
     path = tmp_path / "old.txt"
     path.write_bytes(text.encode(codec_of(name)))
     found, log = read(path)
@@ -71,7 +73,7 @@ def test_a_request_that_does_not_fit_is_a_reason(tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
     path.write_bytes(b"good line\n" * 300_000 + b"\xff")
     found, log = read(path, "utf-8")
-    assert found == ""  # a file that is bad near its end is not half-used
+    assert found == ""  # a file that is bad near its end is not read in part
     assert log.examples == {
         "not UTF-8": ["a.txt: bad byte near offset 3,000,000; it is requested by data.encoding"]
     }
@@ -110,18 +112,18 @@ def test_every_row_of_a_file_has_its_encoding(tmp_path: Path) -> None:
 
 
 def test_single_bytes_of_windows_in_utf_8_text(tmp_path: Path) -> None:
-    """As `cat new.txt old.txt` leaves it; a last character that is cut off is U+FFFD."""
+    """The result of `cat new.txt old.txt`; a last character that is cut off becomes U+FFFD."""
     path = tmp_path / "a.txt"
     path.write_bytes(RUSSIAN.encode() + "it’s\n".encode("cp1252") + "日".encode()[:2])
     found, log = read(path)
     assert found == RUSSIAN + "it’s\n\ufffd"
-    assert "UTF-8 but for 3 bytes" in log.notes()[0]
+    assert "UTF-8 except for 3 bytes" in log.notes()[0]
 
 
 def test_a_nul_byte_does_not_make_a_text_binary(tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
     path.write_bytes(b"one line\0of text\n")
-    assert read(path)[0] == "one line\0of text\n"  # cleaning removes it and counts it
+    assert read(path)[0] == "one line\0of text\n"  # cleaning will remove the NUL and count it
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -138,7 +140,7 @@ def test_random_bytes_are_no_text_in_any_encoding(seed: int) -> None:
     [("iso-8859-1", "cp1252"), ("koi8-r", "koi8-r"), ("x-sjis", "cp932"), ("utf-16", "cp1252")],
 )
 def test_a_page_is_read_as_the_web_reads_its_label(tmp_path: Path, label: str, codec: str) -> None:
-    """A page that says UTF-16 in ASCII letters cannot be that: it is as if it had said nothing."""
+    """A page that declares UTF-16 in ASCII letters cannot be UTF-16; the declaration is ignored."""
     text = {"koi8-r": RUSSIAN, "cp932": "すべての人間は自由である。\n"}.get(codec, QUOTES)
     page = f'<!-- <meta charset="cp866"> --><meta charset={label}><p>{text}</p>'
     (tmp_path / "a.html").write_bytes(page.encode(codec))
@@ -191,7 +193,7 @@ def test_capitals_with_accents_are_no_quotes(tmp_path: Path, text: str) -> None:
     assert read(path)[0] == text * 20
 
 
-def test_what_is_noted_of_many_files_is_one_line() -> None:
+def test_a_note_about_many_files_is_one_line() -> None:
     log = SourceLog()
     for number in range(1000):
         log.assume("not UTF-8, read as koi8-r", f"{number}.txt", encodings.OVERRIDE)

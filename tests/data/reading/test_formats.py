@@ -1,4 +1,4 @@
-"""Every kind of file, plain and compressed, and every way in which one cannot be used."""
+"""Every kind of file, plain and compressed, and every way in which a file cannot be used."""
 
 from __future__ import annotations
 

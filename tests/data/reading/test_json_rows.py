@@ -1,4 +1,4 @@
-"""JSON in every shape that people have it, and the fields inside it."""
+"""JSON in every common shape, and the fields inside it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a person types, and the errors when there is nothing behind it."""
+"""Sources as the user types them, and the errors for those that do not exist."""
 
 from __future__ import annotations
 
@@ -157,7 +157,7 @@ def test_a_subfolder_that_may_not_be_entered_is_counted(tmp_path: Path) -> None:
 
 
 def test_a_named_file_of_unknown_ending_is_known_by_its_content(tmp_path: Path) -> None:
-    """However long it is: it is read as text, unlike such a file in a folder."""
+    """A file of any length is read as text if it is named, unlike in a folder."""
     path = tmp_path / "notes"
     path.write_bytes(b"a" * (64 * (1 << 20) + 1))
     before = PathSource(str(path), ReadingOptions()).identity()

@@ -1,4 +1,4 @@
-"""Tables of text: delimiters, headers, stray quotation marks, and the settings that override what is detected."""
+"""Tables of text: delimiters, headers, stray quotation marks, and the settings that override detection."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def read(tmp_path: Path, content: str, name: str = "a.csv", **options: Any) -> t
         ("text\nred, green\nblue\n", ""),
     ],
 )
-def test_the_layout_is_detected_and_said(tmp_path: Path, content: str, note: str) -> None:
+def test_the_layout_is_detected_and_noted(tmp_path: Path, content: str, note: str) -> None:
     texts, log = read(tmp_path, content)
     assert texts == ["red, green", "blue"]
     assert not log.skipped
@@ -62,7 +62,7 @@ def test_settings_override_the_layout(tmp_path: Path) -> None:
 def test_a_quotation_mark_that_never_closes_swallows_no_row(tmp_path: Path) -> None:
     texts, log = read(tmp_path, 'id,text\n1,"9 inches\n2,"a, b"\n3,"c ""d"""\n4,"the last\n')
     assert texts == ['"9 inches', "a, b", 'c "d"', '"the last']
-    assert log.notes() == ["a.csv: rows read as they stand, since a quotation mark does not close: 2"]
+    assert log.notes() == ["a.csv: rows read without quoting, since a quotation mark does not close: 2"]
 
 
 def test_quotation_marks_of_other_programs(tmp_path: Path) -> None:
@@ -74,8 +74,8 @@ def test_quotation_marks_of_other_programs(tmp_path: Path) -> None:
 def test_two_strays_that_look_like_one_cell_are_counted(tmp_path: Path) -> None:
     content = 'id,text\n1,"six\n2,two\n3,three"\n4,four\n'
     texts, log = read(tmp_path, content)
-    assert texts == ["six\n2,two\n3,three", "four"]  # a cell of three lines is no error
-    assert log.notes() == ["a.csv: quoted cells of which every line looks like a row (check their quotes): 1"]
+    assert texts == ["six\n2,two\n3,three", "four"]  # a cell of three lines is not an error
+    assert log.notes() == ["a.csv: quoted cells in which every line looks like a row (check their quotes): 1"]
 
 
 def test_text_with_unquoted_delimiters_is_kept_or_counted(tmp_path: Path) -> None:
@@ -107,7 +107,7 @@ def test_a_first_line_of_excel_names_the_delimiter(tmp_path: Path, mark: str, mo
     assert texts == ["red, green; blue", "x, y"]
     assert not log.notes()
     found = read_file(tmp_path / "a.csv", "a.csv", ReadingOptions(csv_delimiter="comma"), SourceLog())
-    assert [piece.document.text for piece in found] != texts  # a setting is stronger
+    assert [piece.document.text for piece in found] != texts  # a setting overrides detection
 
 
 def test_rows_after_a_first_line_of_excel_keep_their_numbers(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""docs/what-goes-in.md says what the code does."""
+"""docs/what-goes-in.md agrees with the code."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The task mixture: every line true by a reading of its own, nothing held out told, an addition of bounded size."""
+"""The task mixture: every line is true by an independent reading, nothing held out occurs, its size is bounded."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ MANY = [document(5, index) for index in range(2000)]
 
 
 @pytest.fixture(scope="module")
-def told() -> dict[str, dict[str, str]]:
-    """What the biographies say, read from them: town, trade and house of each name."""
+def stated() -> dict[str, dict[str, str]]:
+    """Read the biographies: return town, trade and house of each name."""
     facts: dict[str, dict[str, str]] = {}
     for one in MANY:
         for fact, said in (
@@ -52,8 +52,8 @@ def test_every_line_is_true(kind: str) -> None:
     found = lines(kind)
     assert len(found) > 300
     for line in found:
-        asked, answer = solved(line)
-        assert asked + answer == line.removesuffix(".").removesuffix(" end")
+        question, answer = solved(line)
+        assert question + answer == line.removesuffix(".").removesuffix(" end")
 
 
 def test_sums_are_true_and_leave_out_what_the_stories_leave_out() -> None:
@@ -65,28 +65,28 @@ def test_sums_are_true_and_leave_out_what_the_stories_leave_out() -> None:
         assert (a, b, "+") not in HELD_SUMS
 
 
-def test_every_question_follows_from_what_is_told(told: dict[str, dict[str, str]]) -> None:
-    assert len(told) > 0.9 * len(PEOPLE)
-    house_of = {facts["house"]: name for name, facts in told.items()}
-    assert len(house_of) == len(told)
-    asked = 0
+def test_every_question_follows_from_a_statement(stated: dict[str, dict[str, str]]) -> None:
+    assert len(stated) > 0.9 * len(PEOPLE)
+    house_of = {facts["house"]: name for name, facts in stated.items()}
+    assert len(house_of) == len(stated)
+    answered = 0
     for one in MANY:
         for kind, by, answer in re.findall(
             r"^(Where was|What does|What is the house of|Who lives in the house) ([A-Z]\w+ [A-Z]\w+) [^?]*\? (.*)\.$",
             one.text,
             re.MULTILINE,
         ):
-            asked += 1
+            answered += 1
             if kind == "Who lives in the house":
                 assert house_of.get(by, answer) == answer
-            elif by in told:
+            elif by in stated:
                 fact = {"Where was": "town", "What does": "trade"}.get(kind, "house")
-                assert told[by][fact] == answer.removeprefix("A ")
-    assert asked > 300
+                assert stated[by][fact] == answer.removeprefix("A ")
+    assert answered > 300
 
 
-def test_the_house_is_never_told_before_who_lives_there() -> None:
-    """Or the reversed question would only ask for what was told."""
+def test_the_house_never_comes_before_its_owner() -> None:
+    """Otherwise the reversed question would only repeat a statement."""
     for one in MANY:
         for line in one.text.split("\n"):
             for house in (person.house for person in PEOPLE if person.house in line):
@@ -95,13 +95,13 @@ def test_the_house_is_never_told_before_who_lives_there() -> None:
                     assert not any(person.name in after for person in PEOPLE)
 
 
-def test_nothing_held_out_is_told() -> None:
+def test_nothing_held_out_occurs() -> None:
     for one in MANY:
         assert not held_out_in(one.text), one.text
 
 
 def test_the_search_finds_every_kind() -> None:
-    """Held-out problems written by hand, each found by its own key; their neighbours that are taught are not."""
+    """Held-out problems written by hand are each found by their own key; their taught neighbours are not."""
     rng = Rng("by hand")
     held, taught = (
         next(s for s in iter(lambda: drawn(rng, "abcdefgh", 5), "") if is_held_out(string_key(s)) is wanted)
@@ -115,8 +115,8 @@ def test_the_search_finds_every_kind() -> None:
     assert held_out_in(f"1{a} + {b}0") == set()
     for question, (form, by) in QUESTIONS.items():
         person = next(one for one in PEOPLE if is_held_out(question_key(question, one)))
-        asked = form.format(getattr(person, by))
-        assert held_out_in(f"Tell me. {asked}") >= {question_key(question, person)}
+        sentence = form.format(getattr(person, by))
+        assert held_out_in(f"Tell me. {sentence}") >= {question_key(question, person)}
 
 
 def test_about_a_fifth_is_held_out() -> None:
@@ -131,7 +131,7 @@ def test_about_a_fifth_is_held_out() -> None:
     assert abs(sum(map(is_held_out, shapes)) / len(shapes) - 1 / ONE_IN) < 0.04
 
 
-def test_brackets_that_match_are_told_apart_by_what_is_between() -> None:
+def test_matching_brackets_are_distinguished_by_their_content() -> None:
     assert block_keys("([]())") == [("brackets", "()()")] == block_keys("[()[]]")
     assert block_keys("([[]])") == [("brackets", "(())")]
     assert block_keys("[(()())(") == [("brackets", "()()")]  # the beginning of a word
@@ -150,7 +150,7 @@ def test_documents_are_a_function_of_seed_and_number() -> None:
 
 
 def test_no_word_is_of_the_stories_world() -> None:
-    """Mixed with builtin:primer, nothing that its probes ask for may be told here."""
+    """Mixed with builtin:primer, the tasks must not contain what the primer's probes ask."""
     for one in MANY:
         assert not name_objects(one.text)
 
@@ -179,7 +179,7 @@ def test_the_mixture_is_an_addition_of_bounded_size(tmp_path: Path) -> None:
 
 
 def test_a_limit_cuts_the_other_text_and_not_the_mixture(tmp_path: Path) -> None:
-    """Of an endless source before it nothing would be left for what comes after the limit."""
+    """After an endless source, nothing would be left for whatever comes beyond the limit."""
     sources = open_sources(
         ["builtin:primer", "builtin:tasks"], text_field="text", max_bytes=200_000, seed=0, spool=tmp_path
     )

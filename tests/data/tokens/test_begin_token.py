@@ -1,4 +1,4 @@
-"""A saved tokenizer begins a text in other programs as training began it, and Etude's own use of it is as before."""
+"""A saved tokenizer begins texts in other programs as training did, and Etude's own use of it is unchanged."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MADE = {"bpe": lambda: train_bpe([TEXT], 290, "llama3"), "char": lambda: train_c
 
 
 def saved_before(tokenizer: EtudeTokenizer, folder: Path) -> None:
-    """As Etude saved tokenizers when other programs began no document: one hash, of tokenizer.json as it is."""
+    """Save a tokenizer as older versions did, for which other programs began no document, with a single hash."""
     folder.mkdir()
     text = tokenizer.to_json()
     (folder / "tokenizer.json").write_text(text)
@@ -66,7 +66,7 @@ def test_saving_again_changes_nothing(kind: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", list(MADE))
 def test_folders_of_earlier_versions_are_the_same_tokenizer(kind: str, tmp_path: Path) -> None:
-    """A run from before keeps its hash, so that it is resumed and forked with a tokenizer made again today."""
+    """An older run keeps its hash, so that it can be resumed and forked with a tokenizer rebuilt today."""
     tokenizer = MADE[kind]()
     saved_before(tokenizer, tmp_path / "before")
     loaded = EtudeTokenizer.load(tmp_path / "before", tokenizer.hash)
@@ -114,7 +114,7 @@ def foreign(post_processor: Any) -> Tokenizer:
     ids=["none", "offsets", "another token", "both"],
 )
 def test_a_given_tokenizer_begins_a_text_as_training_did(own: Any, tmp_path: Path) -> None:
-    """Training begins documents with the token that ends them, whatever the given file puts there."""
+    """Training begins documents with the token that ends them, whatever the given file would begin them with."""
     foreign(own).save(str(tmp_path / "tokenizer.json"))
     tokenizer = existing_tokenizer(tmp_path / "tokenizer.json")
     assert tokenizer.eos_id == 257

@@ -1,4 +1,4 @@
-"""Pieces of a text give the tokens of the whole, for every pattern that tokenizers in use have."""
+"""Pieces of a text give the tokens of the whole, for the pattern of every tokenizer in use."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ SPLITTERS: dict[str, Callable[[], object]] = {
 
 
 def training_text() -> Iterator[str]:
-    """Every bit beside every other, so that there are merges across all that a pattern lets through."""
+    """Put every fragment beside every other, so that merges occur across everything that a pattern allows."""
     rng = random.Random(3)
     for _ in range(150):
         yield "".join(rng.choice(BITS) for _ in range(60))
@@ -160,7 +160,7 @@ def test_what_is_proved_of_each_pattern() -> None:
 
 
 def test_a_place_that_is_not_safe_is_found_by_these_texts() -> None:
-    """The proof matters: with places of another pattern, o200k gives other tokens."""
+    """The proof matters: with the places of another pattern, o200k gives other tokens."""
     tokenizer = made("o200k")
     ids = tokenizer.encode_clean(list(pieces("ab!\n/cd " * 40, 8)))
     assert [token for row in ids for token in row] != tokenizer.encode("ab!\n/cd " * 40)
@@ -249,7 +249,7 @@ def test_segments_tile_a_text_and_say_where_no_place_was(text: str, size: int, l
 
 
 def test_a_repeated_character_is_searched_once() -> None:
-    """Bytes that are read to find places grow with the text, not with its square."""
+    """The bytes that are read to find places grow with the text, not with its square."""
     looked = []
     for count in (100_000, 200_000, 400_000):
         data, sizes = b"Some words. " + b" " * count + b"and more words.", [0]

@@ -1,4 +1,4 @@
-"""A tokenizer.json of a stranger cannot make a short text longer than memory."""
+"""An untrusted tokenizer.json cannot make a short text longer than memory."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def test_no_text_grows_beyond_the_bound(steps: list[Any], text: str) -> None:
 
 
 def test_rules_on_which_the_library_fails_are_one_line(tmp_path: Path) -> None:
-    """An expression that matches nothing makes it panic where bytes become characters."""
+    """An expression that matches nothing makes the library panic when bytes become characters."""
     backend = Tokenizer(models.BPE(vocab={char: n for n, char in enumerate("abo")}, merges=[]))
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     backend.normalizer = Replace(Regex("x*"), "y")

@@ -19,7 +19,7 @@ from etude.errors import InputError
 
 
 def part_of(tokens: int, seed: int = 0, longest: int = 40) -> TokenPart:
-    """Documents whose tokens name their own place, so that a row says where it was cut."""
+    """Make documents whose tokens equal their position, so that a row shows where it was cut."""
     rng = random.Random(seed)
     documents, place = [], 0
     while place < tokens:
@@ -36,7 +36,7 @@ def test_a_permutation_hits_everything_once(size: int, seed: int, epoch: int) ->
 
 
 def test_permutations_look_random() -> None:
-    """Every place receives every element equally often over many keys (chi-square, 48 degrees of freedom)."""
+    """Over many keys, every position receives every element equally often (chi-square, 48 degrees of freedom)."""
     counts = np.zeros((7, 7))
     for key in range(1400):
         counts[np.arange(7), Permutation(7, key)(np.arange(7))] += 1
@@ -170,7 +170,7 @@ def test_a_limited_evaluation_counts_exactly_its_bytes(tokens: int, context: int
     windows = EvaluationWindows(part, context, limit)
     _, targets = windows.batch(0, len(windows))
     text = int(is_text(targets, part.eos_id).sum())
-    assert windows.source_bytes == text  # from_documents counts one byte a token
+    assert windows.source_bytes == text  # from_documents counts one byte per token
     assert windows.num_tokens <= max(limit, int(part.documents[1]))
     if windows.num_tokens < part.num_tokens:
         following = part.documents[np.searchsorted(part.documents, windows.num_tokens) + 1]

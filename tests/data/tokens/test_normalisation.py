@@ -20,7 +20,7 @@ from etude.data.tokens.vocabulary import train_bpe, train_char
 from etude.errors import InputError
 
 TEXT = "Zoë and André met in Ångström's café.\nSie aß süße Äpfel, für 3 €.\n" * 40
-# Without what the two treat differently: C1 control characters, and characters that one of the libraries does not know.
+# Without characters that the two treat differently: C1 control characters, and those that one library does not know.
 # Every library knows Unicode 3.2, and a character's normal forms never change once it is assigned.
 CHARS = st.characters(codec="utf-8", exclude_categories=["Cn", "Co"]).filter(
     lambda char: (
@@ -78,7 +78,7 @@ def test_the_record_travels_with_the_tokenizer(kind: str, tmp_path: Path) -> Non
     theirs = Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
     assert loaded.normalization == "NFC"
     assert loaded.hash == tokenizer.hash == made(kind, None).hash
-    assert loaded.backend.normalizer is None  # cleaned text is not normalised a second time
+    assert loaded.backend.normalizer is None  # clean text is not normalised a second time
     for text in ("Zoe\u0308 ate\r\n", unicodedata.normalize("NFD", TEXT), "\ufeffcafe\u0301\x07"):
         ids = made(kind, None).encode(normalise(text, "NFC"))
         assert loaded.encode(text) == tokenizer.encode(text) == ids
@@ -98,7 +98,7 @@ def test_transformers_normalises_too(tmp_path: Path) -> None:
     assert theirs(text, add_special_tokens=False)["input_ids"] == made("bpe", "NFC").encode(TEXT)
 
 
-def test_a_tokenizer_without_a_record_takes_text_as_it_is(tmp_path: Path) -> None:
+def test_a_tokenizer_without_a_record_does_not_normalise(tmp_path: Path) -> None:
     tokenizer = made("bpe", None)
     tokenizer.save(tmp_path)
     record = json.loads((tmp_path / "etude_tokenizer.json").read_text())

@@ -1,4 +1,4 @@
-"""Tokens on disk are what direct encoding gives, whatever the workers and the size of the files."""
+"""Tokens on disk equal direct encoding, for any number of workers and size of files."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from etude.data.tokens.shards import encode_part, open_part, plan, token_dtype
 
 
 def direct(data: PreparedData, part: Part) -> list[int]:
-    """By independent means: every document encoded whole."""
+    """Encode by independent means: every document whole."""
     stream = []
     for document in data.documents(part):
         stream += [data.tokenizer.eos_id, *data.tokenizer.encode(document.decode())]
@@ -28,12 +28,17 @@ def direct(data: PreparedData, part: Part) -> list[int]:
 
 def encoded(data: PreparedData, folder: Path, part: Part = "train", **options: int) -> TokenPart:
     folder.mkdir()
-    told: list[int] = []
+    reported: list[int] = []
     facts = encode_part(
-        data.corpus, part, data.tokenizer, folder, progress=lambda _, done, __: told.append(done), **options
+        data.corpus,
+        part,
+        data.tokenizer,
+        folder,
+        progress=lambda _, done, __: reported.append(done),
+        **options,
     )
-    assert told == sorted(told)
-    assert told[-1] == data.corpus.num_bytes(part) == facts["source_bytes"]
+    assert reported == sorted(reported)
+    assert reported[-1] == data.corpus.num_bytes(part) == facts["source_bytes"]
     dtype = token_dtype(data.tokenizer.vocab_size).name
     return open_part(folder, part, facts, dtype, data.tokenizer.eos_id, str)
 
@@ -121,7 +126,7 @@ def test_a_stretch_too_long_for_memory_is_cut_and_reported(
     monkeypatch.setattr(shards, "LONGEST_STRETCH", 30_000)
     data = prepared(tmp_path / "a.txt", tmp_path / "cache", split="tail")
     assert data.tokenizer.decode(data.train.window(1, data.train.num_tokens - 1).tolist()) == text[:28_500]
-    assert any("no place to cut" in note for note in data.report.notes)
+    assert any("without a place to cut" in note for note in data.report.notes)
 
 
 def test_a_large_vocabulary_takes_four_bytes_a_token() -> None:

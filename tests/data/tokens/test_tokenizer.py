@@ -284,7 +284,7 @@ RUNS = [
 @pytest.mark.parametrize("run", RUNS)
 @pytest.mark.parametrize("pattern", list(PATTERNS))
 def test_no_word_that_training_reads_grows_with_a_run(run: str, pattern: str) -> None:
-    """Merging takes the square of a word's length, so that bounds the work whatever is repeated."""
+    """Merging takes quadratic time in a word's length, so this bounds the work whatever is repeated."""
     splitter = pre_tokenizers.Split(Regex(PATTERNS[pattern]), "isolated")
     longest = 0
     for text in _without_endless_words([f"Before it.{run * (20_000 // len(run))}and after it."]):

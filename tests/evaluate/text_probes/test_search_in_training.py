@@ -15,7 +15,7 @@ from etude.evaluate.text_probes.training import WINDOW, search, stretches
 
 
 @given(st.integers(0, 10**6), st.sampled_from(["ab ", "अ आि", "中文。\n", "a\U0001d538 "]))
-def test_all_that_stands_in_it_is_found_and_nothing_else(seed: int, letters: str) -> None:
+def test_everything_in_the_text_is_found_and_nothing_else(seed: int, letters: str) -> None:
     rng = random.Random(seed)
     documents = ["".join(rng.choices(letters, k=rng.randrange(0, 90))) for _ in range(6)]
     inside = [d[at : at + 20] for d in documents for at in (0, 7) if len(d) > at + 20]

@@ -1,4 +1,4 @@
-"""The suite from held-out text: what is asked, what cannot be gamed, what is left out; asked of planted answerers."""
+"""The suite from held-out text: its questions, what cannot be gamed, what is skipped; with planted answerers."""
 
 from __future__ import annotations
 
@@ -38,11 +38,11 @@ TITLES = [
     "closure, open or not",
 ]
 TIED = TITLES[3:]
-"""Candidates of these share what is scored and the characters before it."""
+"""Candidates of these share the scored part and the characters before it."""
 
 
 def with_brackets(text: str, number: int) -> str:
-    """Every other quotation becomes a remark in brackets, and some words are unlike any other."""
+    """Turn every other quotation into a remark in brackets, and make some words unlike any other."""
     kinds = iter(["(", ")", '"', '"'] * text.count('"'))
     rng = Rng(f"strange words {number}")
     strange = "".join(rng.pick("aeioubdfgklmnprstz") for _ in range(8))
@@ -65,7 +65,7 @@ def probe_of(suite: TextSuite, title: str) -> Probe:
 
 def test_every_probe_is_made_of_a_text_that_has_all(suite: TextSuite) -> None:
     assert [probe.title for probe in suite.probes] == TITLES
-    assert not suite.left_out
+    assert not suite.skipped
     for probe in suite.probes:
         assert 16 <= len(probe.items) <= 64
         assert len(set(probe.items)) == len(probe.items)
@@ -78,7 +78,7 @@ def test_every_probe_is_made_of_a_text_that_has_all(suite: TextSuite) -> None:
 
 @pytest.mark.parametrize("title", TIED)
 def test_counting_is_at_one_half_by_construction(suite: TextSuite, texts: list[str], title: str) -> None:
-    """Of every order, in every single item, and with a margin of nothing."""
+    """For every order, in every single item, and with a margin of zero."""
     probe = probe_of(suite, title)
     for item in probe.items:
         (a, b) = item.candidates
@@ -95,7 +95,7 @@ def test_counting_is_at_one_half_by_construction(suite: TextSuite, texts: list[s
 
 
 def test_counting_tells_words_and_their_order(suite: TextSuite, texts: list[str]) -> None:
-    """So these two can never be called beyond counting: they are here to be compared with it."""
+    """These two can never be called beyond counting: they are here for comparison."""
     counts = KneserNey.fit([one.encode() for one in texts[:350]], 6)
     for title in TITLES[:3]:
         probe = probe_of(suite, title)
@@ -103,7 +103,7 @@ def test_counting_tells_words_and_their_order(suite: TextSuite, texts: list[str]
 
 
 class Planted:
-    """An answerer that finds `said` as probable as a given function of what is given and said tells."""
+    """An answerer whose probability of `said` is a given function of `given` and `said`."""
 
     def __init__(self, likes: Callable[[Candidate], float]) -> None:
         self.likes = likes
@@ -121,7 +121,7 @@ class Planted:
 
 
 def test_who_copies_gets_induction_and_names(suite: TextSuite) -> None:
-    """Copies: what is said has come before, behind the same characters (or at all, for a name)."""
+    """Copying: `said` occurred before, after the same characters (or anywhere, for a name)."""
     for title, before in (("induction", 8), ("entity recall", 0)):
         copier = Planted(
             lambda one, before=before: float(one.given[len(one.given) - before :] + one.said in one.given)
@@ -131,14 +131,14 @@ def test_who_copies_gets_induction_and_names(suite: TextSuite) -> None:
 
 
 def test_who_only_prefers_what_has_come_before_gets_no_induction(suite: TextSuite) -> None:
-    """How often each character, in whatever order, has come before: one layer of attention can tell that."""
+    """Count how often each character occurred before, in any order: one layer of attention can do that."""
     bag = Planted(lambda one: sum(math.log1p(one.given.count(character)) for character in one.said))
     probe = probe_of(suite, "induction")
     assert measure(probe, bag.answer(probe.items)).accuracy.value == 0.5
 
 
 def test_who_remembers_the_passage_gets_far_context(suite: TextSuite, texts: list[str]) -> None:
-    """And who remembers no more than the shared characters does not."""
+    """An answerer that remembers no more than the shared characters does not."""
     probe = probe_of(suite, "far context")
     held_out = texts[350:]
 
@@ -157,7 +157,7 @@ def test_who_counts_openers_gets_closure(suite: TextSuite) -> None:
     opened = Planted(lambda one: float(last_mark(one.given) == pairs[one.said]))
     for title in ("closure, which kind", "closure, open or not"):
         probe = probe_of(suite, title)
-        # Where the opener is taken away, an earlier quote may seem to be open: that one is tied.
+        # Without the opener, an earlier quote may seem to be open: that one is tied.
         assert measure(probe, opened.answer(probe.items)).accuracy.value >= (1.0 if "which" in title else 0.8)
 
 
@@ -169,14 +169,14 @@ def test_each_kind_of_opener_is_right_as_often_as_wrong(suite: TextSuite) -> Non
     assert set(right) == {"(", '"'}
 
 
-def test_letters_in_disorder_that_training_has_are_not_asked(suite: TextSuite, texts: list[str]) -> None:
+def test_scrambled_letters_that_training_contains_are_not_used(suite: TextSuite, texts: list[str]) -> None:
     """An anagram may be a word."""
     scrambles = [item.candidates[1].said for item in probe_of(suite, "wordness").items]
     train = [*texts[:350], "".join(scrambles).upper()]
     again = text_probes(lambda: train, texts[350:], max_items=64, seed=3)
-    asked = [item.candidates[1].said for item in probe_of(again, "wordness").items]
-    assert len(asked) >= 16
-    assert not set(asked) & set(scrambles)
+    offered = [item.candidates[1].said for item in probe_of(again, "wordness").items]
+    assert len(offered) >= 16
+    assert not set(offered) & set(scrambles)
 
 
 def last_mark(text: str) -> str:
@@ -194,7 +194,7 @@ def test_names_are_matched_and_only_they_differ(suite: TextSuite, texts: list[st
 
 
 def test_a_frequent_name_stands_against_a_frequent_one(suite: TextSuite, texts: list[str]) -> None:
-    """Every second name is made a hundred times as frequent in training."""
+    """Make every second name a hundred times as frequent in training."""
     names = sorted({item.answer.said for item in probe_of(suite, "entity recall").items})
     frequent = set(names[::2])
     train = [*texts[:350], "".join(frequent) * 5_000]
@@ -259,14 +259,14 @@ def test_the_same_texts_and_seed_make_the_same_items(suite: TextSuite, texts: li
 
 
 def test_items_are_those_of_yesterday() -> None:
-    """A result belongs to its items: who changes how they are made changes this on purpose."""
+    """A result belongs to its items: a change in how they are made must change this on purpose."""
     made = [in_script("arabic", at) for at in range(40)]
     found = text_probes(lambda: made[:20], made[20:], max_items=16)
     assert frozen(found.probes) == "efd8347479d6736e"
 
 
 def test_what_training_has_is_dropped_and_counted(texts: list[str]) -> None:
-    """A third of the held-out documents are put into training, in the middle of one long document."""
+    """Put a third of the held-out documents into training, in the middle of one long document."""
     held_out = texts[350:]
     leaked = held_out[::3]
     train = [*texts[:350], "x " * 270_000 + "\n".join(leaked) + " y" * 270_000]
@@ -275,14 +275,14 @@ def test_what_training_has_is_dropped_and_counted(texts: list[str]) -> None:
     for before, after in zip(clean.probes, found.probes, strict=True):
         assert (after.dropped > before.dropped) == (after.name != "induction"), after.title
         for item in after.items:
-            asked = item.answer.given[-SHARED_CHARS - 12 :] + item.answer.said
+            question = item.answer.given[-SHARED_CHARS - 12 :] + item.answer.said
             if after.name in {"far context", "entity recall"}:
-                assert not any(asked in document for document in train), asked
+                assert not any(question in document for document in train), question
             if after.name == "wordness":
                 assert not any(re.search(rf"\b{item.answer.said[1:]}\b", document) for document in leaked)
     everything = text_probes(lambda: texts, held_out, max_items=64)
     assert [probe.title for probe in everything.probes] == ["induction"]
-    assert "more stand in the training text" in everything.left_out["far context"]
+    assert "more are in the training text" in everything.skipped["far context"]
 
 
 def test_training_is_read_once_and_may_be_a_stream(texts: list[str]) -> None:
@@ -306,7 +306,7 @@ LETTERS = {
 
 
 def in_script(script: str, number: int) -> str:
-    """A document of made-up words in sentences with quotes, by the habits of its script."""
+    """Make a document of made-up words in sentences with quotes, in the style of its script."""
     rng = Rng(f"{script} {number}")
     stop, comma, quotes = {
         "chinese": ("。", "\uff0c", "「」"),
@@ -332,11 +332,11 @@ def test_other_scripts_yield_what_they_can_and_say_what_they_cannot(script: str)
     if script != "chinese":
         expected |= {"wordness", "word order, far", "word order, adjacent"}
     assert titles == expected
-    assert "capitalised" in found.left_out["entity recall"]
-    assert "of two kinds" in found.left_out["closure, which kind"]
-    assert set(found.left_out) | titles == set(TITLES)
+    assert "capitalised" in found.skipped["entity recall"]
+    assert "of two kinds" in found.skipped["closure, which kind"]
+    assert set(found.skipped) | titles == set(TITLES)
     if script == "chinese":
-        assert found.left_out["wordness"].startswith("the text does not put spaces between its words")
+        assert found.skipped["wordness"].startswith("the text does not put spaces between its words")
     counts = KneserNey.fit([one.encode() for one in made[:50]], MAX_ORDER)
     answerer = uniform(train_bpe(made, 400, "llama3"))
     for probe in found.probes:
@@ -367,8 +367,8 @@ def test_items_fit_a_small_context(texts: list[str]) -> None:
         assert max(len(one.given + one.said) for item in probe.items for one in item.candidates) <= 64
 
 
-def test_too_little_text_is_said_in_one_line(texts: list[str]) -> None:
-    with pytest.raises(InputError, match=r"has 5 characters, and probes need 2,000: use more text"):
+def test_too_little_text_is_one_line(texts: list[str]) -> None:
+    with pytest.raises(InputError, match=r"has 5 characters, but probes need 2,000: use more text"):
         text_probes(lambda: texts, ["short"])
     with pytest.raises(InputError, match="training text is empty"):
         text_probes(lambda: [], texts[350:])
@@ -378,5 +378,5 @@ def test_too_little_text_is_said_in_one_line(texts: list[str]) -> None:
         text_probes(lambda: texts, texts, context_chars=10)
     digits = text_probes(lambda: texts, ["1234567890 " * 300])
     assert digits.probes == ()
-    assert set(digits.left_out) == set(TITLES)
-    assert "different letters" in digits.left_out["induction"]
+    assert set(digits.skipped) == set(TITLES)
+    assert "different letters" in digits.skipped["induction"]

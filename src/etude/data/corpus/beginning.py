@@ -1,4 +1,4 @@
-"""The beginning of a text that is only read once: no corpus is made of it."""
+"""The first documents of a text that is read only once, without writing a corpus."""
 
 from __future__ import annotations
 
@@ -12,23 +12,25 @@ from etude.data.reading.sources import open_sources
 
 
 def beginning_of(sources: Sequence[str], max_bytes: int) -> list[tuple[str, str]]:
-    """(id, text) of the first documents, cleaned as a text is that is trained on, of at most ``max_bytes`` of UTF-8.
+    """Return (id, text) of the first documents, cleaned as training text is, up to ``max_bytes`` of UTF-8 in all.
 
-    The last of them ends where the bytes do.
+    The last document is cut at the limit.
 
     Raises:
         InputError: no such source, or nothing usable in it.
     """
-    usual, intake, left = DataSettings(), Intake(), max_bytes
-    found: dict[str, str] = {}
+    defaults, intake, left = DataSettings(), Intake(), max_bytes
+    texts: dict[str, str] = {}
     with tempfile.TemporaryDirectory(prefix="etude-") as spool:
-        opened = open_sources(sources, text_field=usual.text_field, max_bytes=None, seed=0, spool=Path(spool))
-        for piece in intake.cleaned(opened, usual):
+        opened = open_sources(
+            sources, text_field=defaults.text_field, max_bytes=None, seed=0, spool=Path(spool)
+        )
+        for piece in intake.cleaned(opened, defaults):
             name, text = piece.document.id, piece.document.text
-            found[name] = found.get(name, "") + fitting(text, left)
+            texts[name] = texts.get(name, "") + fitting(text, left)
             left -= len(text.encode())
             if left <= 0:
                 break
-    if not found:
+    if not texts:
         raise intake.nothing_usable()
-    return [(name, text) for name, text in found.items() if text.strip()]
+    return [(name, text) for name, text in texts.items() if text.strip()]

@@ -1,4 +1,4 @@
-"""Normalise text, and say of each document whether it is kept and why not."""
+"""Normalise text, and decide which documents are kept and why the others are dropped."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Form = Literal["NFC", "NFKC", "none"]
 Filter = Callable[[str], tuple[bool, str]]
 
 MAX_UNREADABLE_SHARE = 0.1
-"""A document with a larger share of characters that stand for nothing is dropped."""
+"""Documents with a larger share of replacement and private-use characters are dropped."""
 
 _LINE_ENDS = re.compile("\r\n|[\r\x0b\x0c\x85\u2028\u2029]")
 _CONTROL = re.compile("[\x01-\x08\x0e-\x1f\x7f\x81\x8d\x8f\x90\x9d]")
@@ -23,20 +23,22 @@ _WINDOWS_1252 = {
 }
 _C1 = "".join(map(chr, _WINDOWS_1252))
 _MISREAD, _C1_CHARACTER = re.compile(f"[{_C1.replace(chr(0x85), '')}]"), re.compile(f"[{_C1}]")
-"""Control characters that are not typed: windows-1252 that was once read as iso-8859-1. U+0085 is a line end too."""
+"""C1 control characters: windows-1252 text that was once decoded as iso-8859-1. U+0085 is a line end as well."""
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _UNREADABLE = re.compile("[\ufffd\ufffe\uffff\ue000-\uf8ff]")
 
 
 def normalise(text: str, form: Form, changed: Counter[str] | None = None) -> str:
-    """Text in the Unicode normalisation ``form``, with ``\\n`` as its only line end and without control characters.
+    """Return the text in the Unicode normalisation ``form``, with ``\\n`` line ends and without control characters.
 
-    Tabs stay; byte order marks go, also inside; half of a surrogate pair becomes U+FFFD; C1 control characters become
-    what windows-1252 has at their place; of more than 30 combining marks in a row, every 30 are parted by U+034F
-    (:mod:`etude.data.corpus.combining`). ``changed`` counts all of these.
+    Tabs stay. Byte order marks are removed, also inside the text. Half of a surrogate pair becomes U+FFFD. C1 control
+    characters become the windows-1252 character of the same code. U+034F is inserted after every 30 combining marks
+    in a row (:mod:`etude.data.corpus.combining`). ``changed`` counts each kind of change.
     """
     count: Counter[str] = Counter() if changed is None else changed
-    if text.startswith("\ufeff"):  # what it says has been heeded: no part of the text, and not counted
+    if text.startswith(
+        "\ufeff"
+    ):  # the mark of the encoding, which the reader has used: not text, not counted
         text = text[1:]
     if not text.isascii():
         text = _repaired(text, count)
@@ -56,7 +58,7 @@ def normalise(text: str, form: Form, changed: Counter[str] | None = None) -> str
 
 
 def _repaired(text: str, count: Counter[str]) -> str:
-    """``text`` without byte order marks, and with C1 control characters as windows-1252 has them."""
+    """Return ``text`` without byte order marks, and with C1 control characters read as windows-1252."""
     text = _without(text, "\ufeff", "byte order marks inside a text removed", count)
     if not _MISREAD.search(text):
         return text
@@ -65,9 +67,9 @@ def _repaired(text: str, count: Counter[str]) -> str:
 
 
 def _without(text: str, char: str, what: str, count: Counter[str]) -> str:
-    found = text.count(char)
-    _add(count, what, found)
-    return text.replace(char, "") if found else text
+    number = text.count(char)
+    _add(count, what, number)
+    return text.replace(char, "") if number else text
 
 
 def _add(count: Counter[str], what: str, number: int) -> None:
@@ -76,7 +78,7 @@ def _add(count: Counter[str], what: str, number: int) -> None:
 
 
 def not_blank(text: str) -> tuple[bool, str]:
-    """Keep text with something else than white space in it."""
+    """Keep text that holds more than white space."""
     return (True, "") if text.strip() else (False, "blank")
 
 
@@ -98,14 +100,14 @@ def long_enough(min_chars: int) -> Filter:
 
 
 def filters(min_chars: int) -> tuple[Filter, ...]:
-    """The filters of a corpus, in the order in which they are asked."""
+    """Return the filters of a corpus, in the order in which they are applied."""
     return (not_blank, long_enough(min_chars), readable)
 
 
-def judge(text: str, asked: tuple[Filter, ...]) -> tuple[bool, str]:
-    """(keep, reason): the first filter that refuses gives the reason."""
-    for one in asked:
-        keep, reason = one(text)
+def judge(text: str, applied: tuple[Filter, ...]) -> tuple[bool, str]:
+    """Return (keep, reason); the reason is that of the first filter that refuses."""
+    for accepts in applied:
+        keep, reason = accepts(text)
         if not keep:
             return False, reason
     return True, ""

@@ -1,8 +1,8 @@
-"""The cleaned, split text of a run, as a folder that is written once and then only read.
+"""The cleaned, split text of a run: a folder that is written once and then only read.
 
-Beside the text store: ``train.npy`` and ``validation.npy`` (byte ranges, :class:`etude.data.corpus.split.Split`) and
+Beside the text store are ``train.npy`` and ``validation.npy`` (byte ranges, :class:`etude.data.corpus.split.Split`) and
 ``corpus.json`` (what was read, kept and dropped, and the hash of every file). One streaming pass writes the text;
-duplicates and the split then work on its tables.
+deduplication and the split then use only its tables.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from etude.errors import InputError
 from etude.files import read_object, write_json
 
 SCHEMA = 1
-_TELL_BYTES = 1_000_000
+_REPORT_BYTES = 1_000_000
 Progress = Callable[[str, int, int | None], None]
 Part = Literal["train", "validation"]
 
@@ -37,7 +37,7 @@ def build_corpus(folder: Path, sources: Sequence[Source], data: DataSettings, pr
     """Read, clean, compare and split the text of ``sources`` into the empty ``folder``.
 
     Raises:
-        InputError: nothing usable, or too little for a split.
+        InputError: no usable text, or too little for a split.
     """
     intake = Intake()
     writer = StoreWriter(folder)
@@ -62,10 +62,10 @@ def build_corpus(folder: Path, sources: Sequence[Source], data: DataSettings, pr
 
 
 class Corpus:
-    """A corpus folder, read by byte range: no text stays in memory.
+    """A corpus folder, read by byte range without holding the text in memory.
 
     Raises:
-        InputError: a file is missing, or not what belongs there.
+        InputError: a file is missing, or its content does not fit the others.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -85,18 +85,18 @@ class Corpus:
 
     @property
     def hash(self) -> str:
-        """Depends on every byte of the text and on the split."""
+        """The hash of every byte of the text and of the split."""
         return str(self.facts["hash"])
 
     def num_bytes(self, part: Part) -> int:
-        """UTF-8 bytes of a part."""
+        """Return the UTF-8 bytes of a part."""
         rows = self.ranges[part]
         return int((rows[:, 1] - rows[:, 0]).sum())
 
     def documents(self, part: Part, max_bytes: int | None = None) -> Iterator[bytes]:
-        """The documents of a part, in the order of its tokens.
+        """Yield the documents of a part, in the order of its tokens.
 
-        With ``max_bytes`` the last one is cut (between characters) so that no more than so many bytes come in all.
+        With ``max_bytes``, at most that many bytes are yielded in all; the last document is cut between characters.
         """
         left = max_bytes
         for start, end, _ in self._rows(part):
@@ -113,7 +113,7 @@ class Corpus:
                 return
 
     def name(self, part: Part, number: int) -> tuple[str, str]:
-        """(id, origin) of the source of the ``number``-th document of a part."""
+        """Return (id, origin) of the source of the ``number``-th document of a part."""
         return self.store.name(int(self.ranges[part][number, 2]))
 
     def _rows(self, part: Part) -> Iterator[list[int]]:
@@ -130,7 +130,7 @@ def _read_all(
     total = None if None in sizes else sum(size for size in sizes if size is not None)
     if budget is not None:
         total = budget if total is None else min(total, budget)
-    told = 0
+    reported = 0
     for piece in intake.cleaned(sources, data):
         document, text = piece.document, piece.document.text
         if not piece.continues:
@@ -141,9 +141,9 @@ def _read_all(
         if budget is not None and writer.bytes + len(text) * 4 > budget:
             text = fitting(text, budget - writer.bytes)
         writer.add(text)
-        if writer.bytes - told > _TELL_BYTES:
-            told = writer.bytes
-            progress("read", min(told, total) if total else told, total)
+        if writer.bytes - reported > _REPORT_BYTES:
+            reported = writer.bytes
+            progress("read", min(reported, total) if total else reported, total)
         if budget is not None and writer.bytes >= budget:
             intake.stopped = True
             return
@@ -156,7 +156,7 @@ def _without_copies(
     intake: Intake,
     progress: Progress,
 ) -> tuple[Mask, list[str], int | None]:
-    """(mask of the documents that stay, lines for the report, near copies or None where they were not searched)."""
+    """Return (mask of the documents that stay, lines for the report, near copies or None when not searched for)."""
     kept = np.ones(store.num_documents, bool)
     notes: list[str] = []
     if data.deduplicate == "none":
@@ -168,7 +168,7 @@ def _without_copies(
     if data.deduplicate == "near":
         why_not = near_too_large(int(kept.sum()), int(store.offsets[-1]))
         if all(source.name.startswith("builtin:") for source in sources):
-            why_not = "near copies were not searched: built-in text; exact copies were"
+            why_not = "near copies were not searched for: the text is built in; exact copies were"
         if why_not:
             notes.append(why_not)
         else:

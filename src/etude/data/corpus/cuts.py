@@ -1,6 +1,6 @@
-"""Where a text may be cut so that its pieces, encoded one by one, give the tokens of the whole.
+"""Cut a text so that its pieces, encoded one by one, give the tokens of the whole.
 
-Which kinds of place are safe depends on the tokenizer: :mod:`etude.data.tokens.cutting` proves it from its pattern.
+The tokenizer decides which kinds of place are safe: :mod:`etude.data.tokens.cutting` proves it from its pattern.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from functools import cached_property
 
 PIECE_BYTES = 16_384
-"""Text is encoded in pieces of at most about this many bytes; between them tokens and bytes can be counted."""
+"""Text is encoded in pieces of at most about this many bytes; tokens and bytes can be counted at their ends."""
 REACH = 262_144
-"""As far on, a usual place is preferred to another."""
+"""A usual place within this many characters is preferred to any other place."""
 
 AFTER_LINE = re.compile(r"(?<=\S\n)(?=\S)")
 BEFORE_SPACE = re.compile(r"(?<=[^\W\d_])(?= [^\W\d_])")
@@ -22,10 +22,10 @@ ANY = re.compile(r"(?<=[\s\S])(?=[\s\S])")
 
 @dataclass(frozen=True)
 class Places:
-    """Expressions that find places where a text may be cut.
+    """Expressions that match the places where a text may be cut.
 
-    ``usual`` ones come first, in their order; ``others`` where none of those is near. Without any, a text is encoded
-    as a whole.
+    ``usual`` places are tried first, in their order; ``others`` where no usual place is near. Without any expression,
+    a text is encoded as a whole.
     """
 
     usual: tuple[re.Pattern[str], ...]
@@ -36,19 +36,19 @@ class Places:
 
     @cached_property
     def all(self) -> tuple[re.Pattern[str], ...]:
-        """One expression for any place."""
-        return (re.compile("|".join(one.pattern for one in self.usual + self.others)),) if self else ()
+        """One expression that matches any of the places."""
+        return (re.compile("|".join(place.pattern for place in self.usual + self.others)),) if self else ()
 
 
 USUAL = Places((AFTER_LINE, BEFORE_SPACE))
 
 
 def pieces(text: str, size: int = PIECE_BYTES, places: Places = USUAL) -> Iterator[str]:
-    """``text`` in consecutive pieces of at most ``size`` UTF-8 bytes, more where no safe place comes so soon."""
+    """Yield ``text`` in pieces of at most ``size`` UTF-8 bytes, longer where no safe place comes in time."""
     position = 0
     num_bytes = len(text) if text.isascii() else len(text.encode("utf-8"))
     room = max(1, size * len(text) // max(num_bytes, 1))
-    without_usual = 0  # before this there is none, so that nothing is searched twice
+    without_usual = 0  # no usual place lies before this position, so that no stretch is searched twice
     while len(text) - position > room and places:
         low, high = position + 1, position + room
         cut = _last(places.usual, text, low, high) if high >= without_usual else None
@@ -69,14 +69,14 @@ def pieces(text: str, size: int = PIECE_BYTES, places: Places = USUAL) -> Iterat
 def segments(
     read: Callable[[int, int], bytes], start: int, end: int, size: int, longest: int, places: Places
 ) -> Iterator[tuple[int, int, bool]]:
-    """Ranges of about ``size`` bytes that tile [start, end) of UTF-8 text and end at safe places.
+    """Yield ranges of about ``size`` bytes that tile [start, end) of UTF-8 text and end at safe places.
 
     Args:
-        read: the bytes of a range.
-        longest: a stretch without a safe place is cut after so many bytes, between two characters.
+        read: returns the bytes of a range.
+        longest: a stretch without a safe place is cut between two characters after this many bytes.
 
-    Returns:
-        (start, end, whether the range ends at a safe place or at ``end``) of each.
+    Yields:
+        (start, end, whether the range ends at a safe place or at ``end``).
     """
     position = start
     while end - position > 2 * size and places:
@@ -91,11 +91,11 @@ def segments(
 def _segment_end(
     read: Callable[[int, int], bytes], position: int, end: int, size: int, longest: int, places: Places
 ) -> tuple[int, bool]:
-    """(the end of the segment that begins at ``position``, whether that is a safe place or ``end``)."""
+    """Return (end of the segment that begins at ``position``, whether it is a safe place or ``end``)."""
     begin = position + size // 2
     while begin < min(end, position + longest):
         stop = min(begin + size // 2, end)
-        # Some bytes more, for a place is known by the characters around it.
+        # Read some bytes more: a place is recognised by the characters on both sides of it.
         window, before = read(max(position, begin - 16), stop), min(16, begin - position)
         cut = last_safe_byte(window, places.usual) or last_safe_byte(window, places.others)
         if cut is not None and cut > 0:
@@ -110,7 +110,7 @@ def _segment_end(
 
 
 def last_safe_byte(window: bytes, patterns: Sequence[re.Pattern[str]] = USUAL.usual) -> int | None:
-    """The last safe place in a stretch of UTF-8 text, in bytes from its beginning; its edges may cut characters."""
+    """Return the byte offset of the last safe place in a stretch of UTF-8 text, whose ends may cut characters."""
     lead = 0
     while lead < min(4, len(window)) and window[lead] & 0xC0 == 0x80:
         lead += 1
@@ -120,12 +120,12 @@ def last_safe_byte(window: bytes, patterns: Sequence[re.Pattern[str]] = USUAL.us
 
 
 def _last(patterns: Sequence[re.Pattern[str]], text: str, low: int, high: int) -> int | None:
-    """The last safe place in [low, high], searched from the end in growing stretches."""
+    """Return the last safe place in [low, high], searching backwards in growing stretches."""
     reach = 256
     end = high
     while end >= low and patterns:
         begin = max(low, high - reach)
-        # The expressions look two characters to each side, so the stretch is matched inside the whole text.
+        # The expressions look two characters to each side, so match inside the whole text.
         for pattern in patterns:
             places = [
                 m.start()
@@ -141,7 +141,7 @@ def _last(patterns: Sequence[re.Pattern[str]], text: str, low: int, high: int) -
 
 
 def _next(patterns: Sequence[re.Pattern[str]], text: str, low: int, high: int) -> int | None:
-    """The first safe place in [low, high]."""
+    """Return the first safe place in [low, high]."""
     stop = min(len(text), high + 2)
-    found = [m.start() for p in patterns if (m := p.search(text, low, stop)) is not None]
-    return min((place for place in found if place <= high), default=None)
+    places = [m.start() for p in patterns if (m := p.search(text, low, stop)) is not None]
+    return min((place for place in places if place <= high), default=None)

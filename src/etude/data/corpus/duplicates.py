@@ -1,7 +1,7 @@
-"""Repeated documents: exact copies at any size, near copies by MinHash where memory and time stay bounded.
+"""Repeated documents: exact copies at any size, near copies by MinHash where memory and time are bounded.
 
-Exact copies are found by sorting the 64-bit content hashes of the store: 24 bytes a document for a moment. Two
-different documents among ten million share a hash with a probability of about 3 in a million.
+Exact copies are found by sorting the store's 64-bit content hashes, which takes 24 bytes per document. Among ten
+million different documents, two share a hash with a probability of about 3 in a million.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ from etude.data.corpus.store import TextStore
 
 NEAR_MAX_BYTES = 32_000_000
 NEAR_MAX_DOCUMENTS = 50_000
-"""Above either, near copies are not searched: an index of 50,000 documents takes about 150 MB."""
+"""Near copies are not searched for above either limit: an index of 50,000 documents takes about 150 MB."""
 NEAR_SIMILARITY = 0.8
-"""Documents are near copies when at least this share of their 5-word sequences is common (Jaccard, estimated).
+"""Documents are near copies when they share at least this part of their 5-word sequences (Jaccard, estimated).
 
-In writing without spaces a character stands for a word.
+In scripts without spaces, each character counts as a word.
 """
 _SHINGLE_WORDS = 5
 SHORT_WORDS = 100
-"""Shorter documents are near copies only with the same numbers: rows of a table may differ in nothing else."""
+"""Shorter documents are near copies only if their numbers agree: rows of a table may differ in nothing else."""
 _PERMUTATIONS = 64
 _READ_BYTES = 200_000
-"""Of a longer document the beginning decides."""
+"""Longer documents are compared by their beginning."""
 
 _LONG_WORD = 20
 _NUMBER = re.compile(r"\d+")
@@ -45,7 +45,7 @@ Progress = Callable[[str, int, int | None], None]
 
 
 def exact_copies(hashes: npt.NDArray[np.uint64]) -> Mask:
-    """(documents,) True for every document that repeats an earlier one."""
+    """Return (documents,) True for every document that repeats an earlier one."""
     order = np.argsort(hashes, kind="stable")
     ranked = hashes[order]
     copies = np.zeros(len(hashes), bool)
@@ -54,19 +54,19 @@ def exact_copies(hashes: npt.NDArray[np.uint64]) -> Mask:
 
 
 def near_too_large(num_documents: int, num_bytes: int) -> str:
-    """Why near copies are not searched in a corpus of this size; empty when they are."""
+    """Return why near copies are not searched for in a corpus of this size; empty when they are."""
     if num_documents > NEAR_MAX_DOCUMENTS or num_bytes > NEAR_MAX_BYTES:
         return (
-            f"near copies were not searched: the corpus is above {NEAR_MAX_BYTES // 1_000_000} MB "
+            f"near copies were not searched for: the corpus is above {NEAR_MAX_BYTES // 1_000_000} MB "
             f"or {NEAR_MAX_DOCUMENTS:,} documents; exact copies were"
         )
     return ""
 
 
 def near_copies(store: TextStore, kept: Mask, progress: Progress | None = None) -> Mask:
-    """(documents,) True for every kept document that nearly repeats an earlier kept one.
+    """Return (documents,) True for every kept document that nearly repeats an earlier kept one.
 
-    MinHash (Broder 1997) with locality-sensitive hashing, by the ``datasketch`` library. The first of several near
+    MinHash (Broder 1997) with locality-sensitive hashing, from the ``datasketch`` library. The first of several near
     copies stays.
     """
     from datasketch import MinHash, MinHashLSH
@@ -87,7 +87,7 @@ def near_copies(store: TextStore, kept: Mask, progress: Progress | None = None) 
             signature.update_batch(shingles)
             index, signatures = indexes[salted]
             near = index.query(signature)
-            copies[number] |= any(signature.jaccard(signatures[one]) >= NEAR_SIMILARITY for one in near)
+            copies[number] |= any(signature.jaccard(signatures[other]) >= NEAR_SIMILARITY for other in near)
             signed.append((index, signatures, signature))
         if not copies[number]:
             for index, signatures, signature in signed:
@@ -97,28 +97,29 @@ def near_copies(store: TextStore, kept: Mask, progress: Progress | None = None) 
 
 
 def shingle_sets(text: str) -> list[tuple[bool, list[bytes]]]:
-    """What documents are compared by: (whether the numbers of the document are in it, distinct sequences of words).
+    """Return the sets by which a document is compared: (whether its numbers are included, distinct word sequences).
 
-    The sequences of a short document carry its numbers, so that two with other numbers have none in common. One that
-    is a little longer may be a near copy of either kind and has both sets. One too short for a sequence has none.
+    The sequences of a short document include its numbers, so that two documents with different numbers share none. A
+    slightly longer document may be a near copy of either kind and gets both sets. One that is too short for a
+    sequence gets none.
     """
     words = _words(text)
     count = len(words) - _SHINGLE_WORDS + 1
     if count < 1:
         return []
-    # A set would be hashed differently in every process; a dict keeps the order of the text.
+    # The order of a set differs between processes; a dict keeps the order of the text.
     plain = list(dict.fromkeys(" ".join(words[i : i + _SHINGLE_WORDS]).encode() for i in range(count)))
     sets = []
     if len(words) <= SHORT_WORDS / NEAR_SIMILARITY:
         numbers = " ".join(_NUMBER.findall(text)).encode()
-        sets.append((True, [numbers + b"|" + one for one in plain] if numbers else plain))
+        sets.append((True, [numbers + b"|" + words_of for words_of in plain] if numbers else plain))
     if len(words) > SHORT_WORDS:
         sets.append((False, plain))
     return sets
 
 
 def _words(text: str) -> list[str]:
-    """The words, in writing without spaces the characters; so too where there are hardly any words."""
+    """Return the words; in scripts without spaces, and in text with almost no spaces, the characters."""
     folded = text.lower()
     words = _WORD.findall(folded) if not folded.isascii() and _SPACELESS.search(folded) else folded.split()
     if len(words) < _SHINGLE_WORDS and len(folded) >= _SHINGLE_WORDS * _LONG_WORD:

@@ -1,4 +1,4 @@
-"""The documents of sources as they come in: cleaned, judged, and counted with what was dropped and why."""
+"""Clean and judge the documents of sources as they arrive, and count what is dropped and why."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from etude.errors import InputError
 
 @dataclass
 class Intake:
-    """What came in while the text was read."""
+    """What was read, dropped and kept as an example so far."""
 
     log: SourceLog = field(default_factory=SourceLog)
     documents: int = 0
@@ -33,8 +33,8 @@ class Intake:
             kept.append({"name": name, "text": " ".join(text[:400].split())[:120]})
 
     def cleaned(self, sources: Sequence[Source], data: DataSettings) -> Iterator[Piece]:
-        """The pieces of the documents that are kept, normalised; a document is judged by its first piece."""
-        asked = filters(data.min_chars)
+        """Yield the pieces of the documents that are kept, normalised; a document is judged by its first piece."""
+        applied = filters(data.min_chars)
         dropping, reason = False, ""
         for source in sources:
             self.log.looked_at.append(source.name)
@@ -49,7 +49,7 @@ class Intake:
                         continue
                 else:
                     self.documents += 1
-                    keep, reason = judge(text, asked)
+                    keep, reason = judge(text, applied)
                     dropping = not keep
                     if dropping:
                         self.drop(reason, document.id, text, size)
@@ -57,7 +57,7 @@ class Intake:
                 yield Piece(replace(document, text=text), piece.continues)
 
     def dropped_words(self) -> str:
-        """What was dropped, for the end of "there are only so many bytes"; empty when nothing was."""
+        """Return what was dropped, to end an error about too little text; empty when nothing was."""
         if not self.dropped:
             return ""
         count, size = self.dropped.total(), self.dropped_bytes.total()
@@ -65,7 +65,7 @@ class Intake:
         return f", after {count:,} of {self.documents:,} documents ({size:,} bytes) were dropped ({reasons})"
 
     def nothing_usable(self) -> InputError:
-        """The error where nothing was kept, with the reasons."""
+        """Return the error for sources of which nothing was kept, with the reasons."""
         self.log.skipped.update(self.dropped)
         for reason, examples in self.examples.items():
             self.log.examples.setdefault(reason, [e["name"] for e in examples])
@@ -73,5 +73,5 @@ class Intake:
 
 
 def fitting(text: str, room: int) -> str:
-    """As much of ``text`` as fits ``room`` bytes."""
+    """Return as much of ``text`` as fits into ``room`` bytes."""
     return text if len(text) * 4 <= room else text.encode("utf-8")[: max(room, 0)].decode("utf-8", "ignore")

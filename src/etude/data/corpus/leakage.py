@@ -1,6 +1,6 @@
-"""No line of a validation document stands in training.
+"""Keep every long line of a validation document out of the training text.
 
-Lines of at least :data:`LINE_CHARS` characters count (white space at both ends stripped). Shorter ones, such as a
+Only lines of at least :data:`LINE_CHARS` characters count, without white space at either end. Shorter lines, such as a
 speaker's name or "Yes.", recur in any text. Only the lines of the validation part are held in memory.
 """
 
@@ -13,7 +13,7 @@ LINE_CHARS = 64
 
 
 def long_lines(text: str) -> Iterable[str]:
-    """The stripped lines of ``text`` that are long enough to count."""
+    """Yield the stripped lines of ``text`` that are long enough to count."""
     for line in text.split("\n"):
         if len(line) >= LINE_CHARS:
             line = line.strip()
@@ -22,10 +22,10 @@ def long_lines(text: str) -> Iterable[str]:
 
 
 def leaked_units(validation: Iterable[tuple[int, str]], training: Iterable[str]) -> set[int]:
-    """Units of validation that cannot stay there: they share a long line with training, directly or through others.
+    """Return the units that validation must give up: they share a long line with training, directly or indirectly.
 
-    A unit that moves to training takes its lines along, so the units that share one of those move too, and so on
-    until nothing changes.
+    A unit that moves to training takes its lines along, so units that share one of those lines move as well, until
+    nothing changes.
 
     Args:
         validation: (unit, text) of the held-out part; small enough for its lines to be held in memory.

@@ -8,10 +8,10 @@ ReadBytes = Callable[[int, int], bytes]
 
 
 def cut_sections(read: ReadBytes, start: int, end: int, size: int) -> Iterator[tuple[int, int]]:
-    """Byte ranges of about ``size`` bytes that tile [start, end) of UTF-8 text.
+    """Yield byte ranges of about ``size`` bytes that tile [start, end) of UTF-8 text.
 
-    A section ends after an empty line, else after a line, in the second half of ``size`` bytes; a longer line is
-    followed to its end up to ``3 * size`` bytes, and is cut after a space or else between two characters.
+    A section ends in the second half of ``size`` bytes, after an empty line or else after a line. A longer line is
+    followed to its end up to ``3 * size`` bytes, and is otherwise cut after a space or between two characters.
     """
     position = start
     while end - position > size + size // 2:

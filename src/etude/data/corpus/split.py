@@ -1,10 +1,10 @@
-"""Which text is held out for validation.
+"""Split the text into a training part and a part held out for validation.
 
-``hash``: every unit (a document, or a section of a long one) goes to validation when the hash of its content falls
-below the wanted share, so a unit's part does not depend on what else is in the corpus. Then units that share a long
-line with training move to training (:mod:`etude.data.corpus.leakage`).
+``hash``: a unit (a document, or a section of a long one) is held out when the hash of its content falls below the
+requested share, so its part does not depend on the rest of the corpus. Then units that share a long line with training
+move to training (:mod:`etude.data.corpus.leakage`).
 
-``tail``: the last part of the text by characters, as nanoGPT splits Tiny Shakespeare; nothing is cut or checked.
+``tail``: the last characters of the text, as nanoGPT splits Tiny Shakespeare; nothing is cut or compared.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from etude.errors import InputError
 FEW_DOCUMENTS = 20
 """A corpus of fewer documents is cut into sections before the split."""
 MIN_SECTIONS = 64
-"""Of a small corpus the sections are made smaller, until there are about so many."""
+"""The sections of a small corpus are made shorter until there are about this many."""
 MIN_SECTION_BYTES = 128
 MAX_VALIDATION_BYTES = 4_000_000
-"""The hash split holds out the wanted share, but not more than about this."""
+"""The hash split holds out the requested share, up to about this many bytes."""
 MIN_TEXT_BYTES = 1_000
 _TOP_UPS = 4
-_TELL_BYTES = 4_000_000
+_REPORT_BYTES = 4_000_000
 
 Mask = npt.NDArray[np.bool_]
 Progress = Callable[[str, int, int | None], None]
@@ -38,7 +38,7 @@ Progress = Callable[[str, int, int | None], None]
 
 @dataclass(frozen=True)
 class Split:
-    """Byte ranges of the text store: one row (start, end, number of the source document) a document of the part."""
+    """Byte ranges of the text store: one row (start, end, number of the source document) per document of the part."""
 
     train: Int64
     validation: Int64
@@ -46,9 +46,9 @@ class Split:
 
 
 def split_tail(store: TextStore, kept: Mask, fraction: float, dropped: str = "") -> Split:
-    """The first ``int(n * (1 - fraction))`` of n characters train; the rest is validation.
+    """Train on the first ``int(n * (1 - fraction))`` of n characters, validate on the rest.
 
-    ``dropped``: what was dropped before, in words for an error.
+    ``dropped``: what was dropped before, in the words of an error.
 
     Raises:
         InputError: too little text for two parts.
@@ -82,12 +82,12 @@ def split_hash(
     progress: Progress | None = None,
     dropped: str = "",
 ) -> Split:
-    """Documents (or sections of long ones) by the hash of their content, then without common long lines.
+    """Split documents (or sections of long ones) by content hash, then move those that share long lines.
 
     Documents are cut when the corpus has fewer than :data:`FEW_DOCUMENTS`; otherwise only those longer than the whole
-    validation part should be. Sections of one document that follow each other in the same part stay joined.
-    Validation holds between half and twice the wanted share unless one unit is larger. Validation
-    documents stand in the order of their hash, so the first of them are a fair sample.
+    validation part should be. Consecutive sections of one document in the same part stay joined. Validation holds
+    between half and twice the requested share unless a single unit is larger. Validation documents are in the order
+    of their hashes, so its first documents are a fair sample.
 
     Raises:
         InputError: too little text, or every candidate shares long lines with the rest.
@@ -123,7 +123,7 @@ def split_hash(
 
 
 def _why_nothing(hashes: npt.NDArray[np.uint64], moved: int) -> str:
-    """Why every unit is in training: equal ones are never parted, and those with common lines moved there."""
+    """Return why every unit is in training: equal units stay together, and those that share lines moved there."""
     if moved:
         return f"every part that was tried shares a line of {LINE_CHARS} or more characters with the rest"
     equal = int(np.unique(hashes, return_counts=True)[1].max())
@@ -146,7 +146,7 @@ def _whole(store: TextStore, documents: npt.NDArray[np.intp]) -> Int64:
 
 
 def _bytes_of_chars(store: TextStore, start: int, end: int, chars: int) -> int:
-    """The number of bytes that the first ``chars`` characters of the range take."""
+    """Return the number of bytes of the first ``chars`` characters of the range."""
     position = start
     while position < end:
         window = np.frombuffer(store.read(position, min(end, position + (1 << 20))), np.uint8)
@@ -161,7 +161,7 @@ def _bytes_of_chars(store: TextStore, start: int, end: int, chars: int) -> int:
 def _units(
     store: TextStore, rows: Int64, total: int, target: float, section_bytes: int
 ) -> tuple[Int64, npt.NDArray[np.uint64], int, int]:
-    """(units, their content hashes, documents cut, bytes a section)."""
+    """Return (units, their content hashes, documents cut, bytes per section)."""
     few = len(rows) < FEW_DOCUMENTS
     section = section_bytes
     if few:
@@ -189,9 +189,9 @@ def _hold_out(
     target: float,
     progress: Progress | None,
 ) -> tuple[Mask, int]:
-    """(mask of the units held out, how many had to move to training).
+    """Return (mask of the units held out, how many had to move to training).
 
-    When so much had to move that less than half of the target is left, the next units by hash are tried.
+    The next units by hash are tried when less than half of the target is left.
     """
     order = np.argsort(hashes, kind="stable")
     sizes = (units[:, 1] - units[:, 0])[order]
@@ -218,10 +218,11 @@ def _hold_out(
 
 
 def _first_count(ranked: npt.NDArray[np.uint64], sizes: Int64, target: float, total: int) -> int:
-    """How many units, in the order of their hashes, are held out at first.
+    """Return how many units, in the order of their hashes, are held out at first.
 
-    Those whose hash lies below the wanted share; of a small corpus, where that may be far off by chance, as many
-    as hold between half and twice the wanted bytes. At least one, never all; equal contents are never parted.
+    These are the units whose hash lies below the requested share. In a small corpus their bytes may be far off by
+    chance, so the count is limited to between half and twice the requested bytes. At least one unit is held out and
+    never all; units with equal content stay together.
     """
     threshold = np.uint64(min(target / total, 1.0) * 2.0**63) * np.uint64(2)
     count = int(np.searchsorted(ranked, threshold))
@@ -241,17 +242,17 @@ def _texts(store: TextStore, units: Int64, mask: Mask) -> Iterator[tuple[int, st
 
 
 def _training(store: TextStore, units: Int64, mask: Mask, progress: Progress | None) -> Iterator[str]:
-    done, told, total = 0, 0, int((units[mask, 1] - units[mask, 0]).sum())
+    done, reported, total = 0, 0, int((units[mask, 1] - units[mask, 0]).sum())
     for _, text in _texts(store, units, mask):
         yield text
         done += len(text)
-        if progress is not None and done - told > _TELL_BYTES:
-            told = done
+        if progress is not None and done - reported > _REPORT_BYTES:
+            reported = done
             progress("check split", min(done, total), total)
 
 
 def _joined(units: Int64) -> Int64:
-    """Sections of one document that touch become one range."""
+    """Join touching sections of one document into one range."""
     if len(units) < 2:
         return units
     follows = (units[1:, 0] == units[:-1, 1]) & (units[1:, 2] == units[:-1, 2])
@@ -261,6 +262,6 @@ def _joined(units: Int64) -> Int64:
 
 
 def _ordered_by_first(joined: Int64, by_hash: Int64) -> Int64:
-    """``joined`` ranges in the order in which their first units stand in ``by_hash``."""
+    """Return the ``joined`` ranges in the order in which their first units stand in ``by_hash``."""
     rank = {start: position for position, start in enumerate(by_hash[:, 0].tolist())}
     return joined[np.argsort([rank[start] for start in joined[:, 0].tolist()], kind="stable")]

@@ -1,6 +1,6 @@
-"""The cleaned text on disk: one file of UTF-8, and tables that say where each document begins and what it is called.
+"""The cleaned text on disk: one UTF-8 file, and tables of where each document begins and what it is called.
 
-Written in one streaming pass; 32 bytes a document are held in memory while writing, and none of the text.
+The text is written in one streaming pass that holds 32 bytes per document in memory.
 
     text.bin       the documents' UTF-8 bytes, one after the other
     offsets.npy    (documents + 1,) int64: where each begins in text.bin, and the end
@@ -26,12 +26,12 @@ _BUFFER = 1 << 20
 
 
 def content_hash(data: bytes) -> int:
-    """BLAKE2b-64 of ``data`` as a number."""
+    """Return BLAKE2b-64 of ``data`` as a number."""
     return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "little")
 
 
 class StoreWriter:
-    """Writes a store; a document comes as one or more consecutive pieces of text."""
+    """Write a store; a document arrives as one or more consecutive pieces of text."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -51,7 +51,7 @@ class StoreWriter:
         return len(self._chars)
 
     def begin(self, document_id: str, origin: str) -> None:
-        """The text that follows belongs to a new document."""
+        """Begin a new document; the text that follows belongs to it."""
         self._finish_document()
         self._digest = hashlib.blake2b(digest_size=8)
         name = f"{document_id}\t{origin}".encode("utf-8", "replace")
@@ -60,7 +60,7 @@ class StoreWriter:
         self._chars.append(0)
 
     def add(self, text: str) -> None:
-        """More text of the document that was begun last."""
+        """Append text to the document that was begun last."""
         assert self._digest is not None, "begin() comes first"
         data = text.encode("utf-8")
         self._text.write(data)
@@ -92,10 +92,10 @@ class StoreWriter:
 
 
 class TextStore:
-    """Reads a store. The tables are memory-mapped; text is read by byte range, so no range stays in memory.
+    """Read a store. The tables are memory-mapped; text is read by byte range and not kept in memory.
 
     Raises:
-        InputError: a file is missing, or not what belongs there.
+        InputError: a file is missing, or its content does not fit the others.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -118,7 +118,7 @@ class TextStore:
         return len(self.chars)
 
     def read(self, start: int, end: int) -> bytes:
-        """Bytes [start, end) of the text."""
+        """Return bytes [start, end) of the text."""
         self._text.seek(start)
         data = self._text.read(end - start)
         while len(data) < end - start:  # an unbuffered read may return less, such as above 2 GiB
@@ -129,7 +129,7 @@ class TextStore:
         return data
 
     def name(self, index: int) -> tuple[str, str]:
-        """(id, origin) of a document."""
+        """Return (id, origin) of a document."""
         start, end = int(self._name_ends[index]), int(self._name_ends[index + 1])
         with (self.folder / "names.bin").open("rb") as file:
             file.seek(start)

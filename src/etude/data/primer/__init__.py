@@ -1,1 +1,1 @@
-"""The built-in corpus: simple English stories from a small simulated world whose truth is known."""
+"""The built-in corpus: simple English stories from a small simulated world with a known state."""

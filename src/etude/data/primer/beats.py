@@ -1,4 +1,4 @@
-"""Moments that many stories share: how they open, how people come and go, give and thank, and how they end."""
+"""Passages that many stories share: openings, arrivals and departures, giving and thanking, and endings."""
 
 from __future__ import annotations
 
@@ -172,14 +172,14 @@ _DETAIL = Lines("{x.detail}", "{x.detail}", "{x.detail}", "It was [quiet|busy|co
 
 
 def go(st: Story, who: Person, place: Place, key: str = "x") -> None:
-    """One person walks to a place."""
+    """Let one person walk to a place."""
     st.world.move(who.name, place.noun)
     st.say(_GO, w=who, x=place)
     _look(st, place)
 
 
 def go_together(st: Story, place: Place) -> None:
-    """ "a" and "b" walk to a place."""
+    """Let "a" and "b" walk to a place."""
     for key in ("a", "b"):
         st.world.move(st.env[key].name, place.noun)
     st.say(_GO_TOGETHER, x=place)
@@ -187,7 +187,7 @@ def go_together(st: Story, place: Place) -> None:
 
 
 def in_season(season: str, place: str) -> bool:
-    """Whether what is told of this place (bees, crickets, ducks) can be seen in this season."""
+    """Return whether the details of this place (bees, crickets, ducks) can be seen in this season."""
     return season in ("", "spring", "summer") or place not in _GREEN
 
 
@@ -224,7 +224,7 @@ _GIVER_DID = Lines("{G.n} did.", "It was {g.n}.", "{G.n} {verb} {r.n} {t.the}.")
 
 
 def give(st: Story, giver: Person, taker: Person, thing: Thing, *, lend: bool = False) -> None:
-    """The thing changes hands, and mostly there are thanks."""
+    """Hand the thing over, usually with thanks."""
     st.world.give(giver.name, taker.name, thing.noun, lend=lend)
     st.say(_GIVE, g=giver, r=taker, t=thing)
     st.maybe(0.75, _THANK, g=giver, r=taker, t=thing)
@@ -269,7 +269,7 @@ _MORALS = Lines(
 
 
 def close_story(st: Story, *, joint: bool = True) -> None:
-    """A last paragraph or a last sentence."""
+    """Write a last paragraph or a last sentence."""
     if st.rng.random() < 0.7:
         st.para()
     if joint and st.rng.random() < 0.7:
@@ -288,7 +288,7 @@ _PASTIME = Lines(
 
 
 def idle(st: Story) -> None:
-    """A sentence or a little scene of quiet before something happens."""
+    """Write a sentence or a small quiet scene before something happens."""
     st.maybe(0.2, _PASTIME)
     if "both" in st.env and st.rng.random() < 0.45:
         st.para()

@@ -1,4 +1,4 @@
-"""How people, animals, things and places are called in the course of a telling."""
+"""Refer to people, animals, things and places in the course of a story."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ LONG_AGO = -9
 
 
 class Person:
-    """Somebody with a gender: a child, a grown-up or a pet.
+    """A being with a gender: a child, a grown-up or a pet.
 
-    A bare slot is a name or a pronoun. It is a pronoun only when this person was mentioned in this
-    sentence or the one before and nobody else of that gender was.
+    A bare slot is a name or a pronoun. It is a pronoun only if this person was mentioned in this sentence or the one
+    before, and no other of that gender was.
     """
 
     __slots__ = ("gender", "last", "name", "noun", "rivals", "streak", "words")
@@ -127,7 +127,7 @@ class Place:
 
 
 def amount(count: int, kind: CountKind, adjective: str = "") -> str:
-    """ "five apples", "one apple", "no apples"."""
+    """Write a counted noun: "five apples", "one apple", "no apples"."""
     look = adjective + " " if adjective else ""
     number = "no" if count == 0 else number_word(count)
     return f"{number} {look}{kind.noun if count == 1 else kind.plural}"

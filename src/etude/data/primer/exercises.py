@@ -99,7 +99,7 @@ def _drawn_sum(st: Story) -> tuple[int, int, str]:
 
 
 def sums(st: Story) -> None:
-    """A page of sums in one style: digits, words, or questions."""
+    """Write a page of sums in one style: digits, words, or questions."""
     style = st.rng.between(0, 4)
     lines = []
     for _ in range(st.rng.between(4, 10)):
@@ -141,7 +141,7 @@ _NOW = Lines(
 
 
 def word_problems(st: Story) -> None:
-    """Counts that grow and shrink, told in the present tense, with the sum and the answer."""
+    """Write counts that grow and shrink, in the present tense, with the sum and the answer."""
     a, b = st.pair()
     for _ in range(st.rng.between(1, 3)):
         st.para()
@@ -168,7 +168,7 @@ def word_problems(st: Story) -> None:
 
 
 def tenses(st: Story) -> None:
-    """Sentences moved between today, yesterday and tomorrow."""
+    """Move sentences between today, yesterday and tomorrow."""
     who = st.child("a")
     style = st.rng.between(0, 3)
     lines = []
@@ -186,7 +186,7 @@ def tenses(st: Story) -> None:
 
 
 def plurals(st: Story) -> None:
-    """One and many, with the nouns that do not follow the rule."""
+    """Write singulars and plurals, including irregular nouns."""
     nouns = [(noun, plural_of(noun)) for noun in _NOUNS] + list(_ODD_PLURALS) * 2
     nouns += [(kind.noun, kind.plural) for kind in COUNTS]
     style = st.rng.between(0, 2)
@@ -204,7 +204,7 @@ def plurals(st: Story) -> None:
 
 
 def opposites(st: Story) -> None:
-    """Opposites, days and months: what comes before and after."""
+    """Write opposites, and what comes before and after each day and month."""
     lines = []
     for _ in range(st.rng.between(3, 8)):
         draw = st.rng.between(0, 3)
@@ -233,7 +233,7 @@ _START = Lines("{g.n} has {t.a}.", "{g.n} is holding {t.a}.", "{t.a} lies in {g.
 
 
 def who_has(st: Story) -> None:
-    """Things go from hand to hand; who has them now?"""
+    """Pass things from hand to hand, and ask who has them."""
     st.pair()
     if st.rng.chance(0.6):
         st.child("c")
@@ -274,7 +274,7 @@ _WALKS = Lines(
 
 
 def who_where(st: Story) -> None:
-    """People walk about; where is each of them now?"""
+    """Let people walk about, and ask where each of them is."""
     st.pair()
     if st.rng.chance(0.4):
         st.child("c")
@@ -295,7 +295,7 @@ def who_where(st: Story) -> None:
 
 
 def yes_or_no(st: Story) -> None:
-    """A statement, and questions that it answers with yes or no."""
+    """Write a statement, and questions that it answers with yes or no."""
     who, other = st.pair()
     lines = []
     for base, _, past, rest in st.rng.some(_VERBS, st.rng.between(2, 4)):

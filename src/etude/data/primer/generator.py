@@ -1,4 +1,4 @@
-"""The built-in corpus: document i of a seed is made from (seed, i) alone."""
+"""The built-in corpus: document i of a seed depends on (seed, i) alone."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ _ATTEMPTS = 200
 
 
 def tale(seed: int, index: int) -> Tale:
-    """Document ``index`` of the corpus with this seed: the same bytes on any machine.
+    """Generate document ``index`` of the corpus with this seed: the same bytes on any machine.
 
-    A plan that needs a held-out combination, or a finished text that contains one, is dropped and planned
-    again from a seed derived with the number of the attempt.
+    A plan that needs a held-out combination, or a finished text that contains one, is dropped; the document is planned
+    again from a seed that includes the number of the attempt.
     """
     for attempt in range(_ATTEMPTS):
         rng = Rng(f"primer {seed} {index} {attempt}")
@@ -53,7 +53,7 @@ def tale(seed: int, index: int) -> Tale:
 
 
 def generate(seed: int, *, max_bytes: int | None = None) -> Iterator[Tale]:
-    """Documents 0, 1, 2 ... of a seed, without end, or until the next would pass ``max_bytes`` of UTF-8.
+    """Yield documents 0, 1, 2 ... of a seed, without end or until the next would pass ``max_bytes`` of UTF-8.
 
     Memory is constant. A document is never cut.
     """
@@ -61,6 +61,6 @@ def generate(seed: int, *, max_bytes: int | None = None) -> Iterator[Tale]:
 
 
 def documents(seed: int = 0, max_bytes: int | None = None) -> Iterator[Document]:
-    """The corpus as documents of the data pipeline, of origin ``builtin:primer``."""
+    """Yield the corpus as documents of the data pipeline, of origin ``builtin:primer``."""
     for made in generate(seed, max_bytes=max_bytes):
         yield Document(text=made.text, id=made.id, origin="builtin:primer")

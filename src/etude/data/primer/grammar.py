@@ -1,9 +1,9 @@
 """A small template language for prose, compiled once and rendered many times.
 
-``[a|b|c]`` picks one branch (branches nest, and may be empty), ``<glad>`` picks from a word list of the
-lexicon, ``{a}`` is a slot. A slot names something in the environment: plain text, or an object with
-``refer(form, sentence, rng)`` that decides how it is called at this point of the discourse
-(``{a}`` name or pronoun, ``{a.his}`` always the pronoun, ``{t.a}`` "a red kite").
+``[a|b|c]`` picks one branch (branches nest, and may be empty), ``<glad>`` picks from a word list of the lexicon, ``{a}``
+is a slot. A slot names something in the environment: plain text, or an object with ``refer(form, sentence, rng)`` that
+chooses its wording at this point of the discourse (``{a}`` name or pronoun, ``{a.his}`` always the pronoun, ``{t.a}``
+"a red kite").
 """
 
 from __future__ import annotations
@@ -109,7 +109,7 @@ def _word_choice(name: str) -> Choice:
 
 
 def compile_template(source: str) -> Nodes:
-    """Compile one template; raises ValueError when brackets or quotation marks do not match."""
+    """Compile one template; raise ValueError if brackets or quotation marks do not match."""
     nodes, quoted = _Compiler(source).sequence(quoted=False, nested=False)
     if quoted:
         raise ValueError(f"unbalanced quotation marks: {source!r}")
@@ -127,7 +127,7 @@ class Lines:
 
 
 class Voice:
-    """Where the telling stands: the random source and the number of the current sentence."""
+    """The state of a rendering: the random source and the number of the current sentence."""
 
     __slots__ = ("rng", "sentence", "used")
 
@@ -137,7 +137,7 @@ class Voice:
         self.used: set[int] = set()
 
     def tell(self, lines: Lines, env: Mapping[str, Any], out: list[str]) -> None:
-        """Render one of the lines into ``out``, preferring one that this telling has not used yet."""
+        """Render one of the lines into ``out``, preferring one that this rendering has not used yet."""
         random = self.rng.random
         template = lines.templates[int(random() * lines.count)]
         for _ in range(3):
@@ -174,7 +174,7 @@ def _upper(match: re.Match[str]) -> str:
 
 
 def finish(text: str) -> str:
-    """Capital letters at sentence starts, and "an" before a vowel."""
+    """Capitalise sentence starts, and write "an" before a vowel."""
     text = _STARTS.sub(_upper, text)
     for vowel in "aeiou":
         text = text.replace(" a " + vowel, " an " + vowel).replace("A " + vowel, "An " + vowel)

@@ -1,9 +1,9 @@
-"""Combinations that are never taught, so that a probe can ask for what was never seen.
+"""Combinations that the corpus never contains, so that probes can ask for what was never seen.
 
 What a text *contains*, for each kind:
 
-- ``("name_object", name, object)``: the name and the object, in singular or plural, stand in the same
-  document, anywhere.
+- ``("name_object", name, object)``: the name and the object, in singular or plural, occur anywhere in the same
+  document.
 - ``("sum", a, b, op)``: the document states or asks the sum in digits or words (``7 + 5``, ``seven plus
   five``, ``seven and five make``, ``take five from``), or its story adds or takes away these counts.
   A sum with ``+`` is held out in both orders.
@@ -11,7 +11,7 @@ What a text *contains*, for each kind:
 - ``("kept", owner, object, place)``: the owner's object lies at the place at some moment of the story, or
   one sentence has all three words.
 
-Every name_object pair within a held-out nested fact is itself taught: what is new is the combination.
+Every name_object pair within a held-out nested fact does occur: only the combination is new.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from etude.data.primer.lexicon import NAMES, NUMBER_OF_WORD, OBJECT_FORMS, OBJEC
 
 KINDS = ("name_object", "sum", "told", "kept")
 LARGEST_ADDEND = 20
-ONE_IN = 8  # one eighth of every space is held out
+ONE_IN = 8  # one eighth of every set of combinations is held out
 
 
 def is_held_out(kind: str, *items: str | int) -> bool:
-    """True when the combination is never taught; a pure function of its words, the same everywhere.
+    """Return True if the combination never occurs; a pure function of its words, the same everywhere.
 
     Raises ValueError for an unknown kind.
     """
@@ -42,7 +42,7 @@ def is_held_out(kind: str, *items: str | int) -> bool:
 
 
 def sums() -> Iterator[tuple[int, int, str]]:
-    """The space of sums: a + b and a - b with a and b up to 20 and no negative result."""
+    """Return all sums: a + b and a - b with a and b up to 20 and no negative result."""
     for a in range(LARGEST_ADDEND + 1):
         for b in range(LARGEST_ADDEND + 1):
             yield a, b, "+"
@@ -63,12 +63,12 @@ def _held_kept() -> frozenset[tuple[str, str, str]]:
 
 
 def kept_held_out(owner: str, noun: str, place: str) -> bool:
-    """As ``is_held_out("kept", ...)``, from a table that is made once: asked thousands of times a second."""
+    """Return ``is_held_out("kept", ...)`` from a table that is made once, for thousands of calls per second."""
     return (owner, noun, place) in _held_kept()
 
 
 def held_out_items(kind: str) -> Iterator[tuple[str | int, ...]]:
-    """Every combination of this kind that was never taught, in a fixed order."""
+    """Return every combination of this kind that never occurs, in a fixed order."""
     if kind == "name_object":
         yield from sorted(HELD_PAIRS)
     elif kind == "sum":
@@ -102,7 +102,7 @@ _NUMBER_TOKENS = (
 )
 _NUMBER = "(" + "|".join([r"\d+", *sorted(NUMBER_OF_WORD, key=len, reverse=True)]) + ")"
 _AMOUNT = _NUMBER + r"(?: [a-z]+)?"
-# Each form with the signs of it, of which one must stand in the text before it is worth a search.
+# Each form with its signs; one of them must be in the text before a search is worthwhile.
 _SUM_FORMS = (
     ((" plus ", " + "), re.compile(rf"\b{_NUMBER} (?:\+|plus) {_NUMBER}\b"), "+"),
     ((" minus ", " - "), re.compile(rf"\b{_NUMBER} (?:-|minus) {_NUMBER}\b"), "-"),
@@ -123,7 +123,7 @@ def _value(word: str) -> int:
 
 
 def find_sums(text: str) -> list[tuple[int, int, str]]:
-    """Every sum that the text states or asks in digits or words."""
+    """Return every sum that the text states or asks in digits or words."""
     lower = text.lower()
     found = [
         (_value(m[1]), _value(m[2]), op)
@@ -137,7 +137,7 @@ def find_sums(text: str) -> list[tuple[int, int, str]]:
 
 
 def find_tellings(text: str) -> list[tuple[str, str, str, str]]:
-    """Every (teller, listener, owner, object) that the text says in one of the two forms of telling."""
+    """Return every (teller, listener, owner, object) that the text states in one of the two forms of telling."""
     told, quoted = _TELLINGS
     found = [(m[1], m[2], m[3], OBJECT_FORMS.get(m[4], m[4])) for m in told.finditer(text)]
     for m in quoted.finditer(text):
@@ -146,7 +146,7 @@ def find_tellings(text: str) -> list[tuple[str, str, str, str]]:
 
 
 def name_objects(text: str) -> set[tuple[str, str]]:
-    """Every (name, object) whose words both stand in the text."""
+    """Return every (name, object) of which the text contains both words."""
     words = set(text.translate(_SPACES).split())
     nouns = {OBJECT_FORMS[word] for word in words & _OBJECT_SET}
     return {(name, noun) for name in words & _NAME_SET for noun in nouns}
@@ -166,7 +166,7 @@ def _kept_in_sentence(text: str, pairs: Iterable[tuple[str, str]], places: Itera
 
 
 def contains_held_out(text: str) -> bool:
-    """True when the text, as written, contains any held-out combination."""
+    """Return True if the text contains any held-out combination."""
     words = set(text.translate(_SPACES).split())
     nouns = {OBJECT_FORMS[word] for word in words & _OBJECT_SET}
     pairs = [(name, noun) for name in words & _NAME_SET for noun in nouns]

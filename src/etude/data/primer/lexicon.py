@@ -77,7 +77,7 @@ class ThingKind:
 
 @dataclass(frozen=True, slots=True)
 class CountKind:
-    """A thing that comes in numbers. ``source`` is where it is got: tree, shore, oven, wood, shop, plot."""
+    """A thing that comes in numbers. ``source`` is where people get it: tree, shore, oven, wood, shop, plot."""
 
     noun: str
     plural: str
@@ -252,7 +252,7 @@ PLACE_BY_NOUN = {kind.noun: kind for kind in PLACES}
 OBJECTS = tuple(kind.noun for kind in THINGS) + tuple(kind.noun for kind in COUNTS)
 PLACE_NOUNS = tuple(kind.noun for kind in PLACES)
 
-# Every written form of an object, to its singular: what a search of a text looks for.
+# Every written form of an object, mapped to its singular: the words that a search of a text looks for.
 OBJECT_FORMS = {kind.noun: kind.noun for kind in THINGS} | {kind.plural: kind.noun for kind in THINGS}
 OBJECT_FORMS |= {kind.noun: kind.noun for kind in COUNTS} | {kind.plural: kind.noun for kind in COUNTS}
 
@@ -282,7 +282,7 @@ _TENS = {2: "twenty", 3: "thirty", 4: "forty", 5: "fifty"}
 
 
 def number_word(value: int) -> str:
-    """English for 0 to 59."""
+    """Return the English words for 0 to 59."""
     if value < 20:
         return _ONES[value]
     tens, ones = divmod(value, 10)

@@ -1,4 +1,4 @@
-"""Other things that stand in a children's book: letters, small talk, portraits of places, counting rhymes."""
+"""Other parts of a children's book: letters, conversations, portraits of places, counting rhymes."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ _LOVE = Lines(
 
 
 def letter(st: Story) -> None:
-    """A child writes to a grown-up."""
+    """Write a child's letter to a grown-up."""
     a = st.child("a")
     st.child("b")
     st.elder("g", st.rng.pick(("Grandma", "Grandpa", "Aunt Flora", "Uncle Ned")))
@@ -80,7 +80,7 @@ _TALKS = (
 
 
 def dialogue(st: Story) -> None:
-    """Two children talk, written like a play."""
+    """Write a conversation of two children, like a play."""
     a, b = st.pair()
     st.thing("t")
     st.place("x")
@@ -121,7 +121,7 @@ _SENSES = Lines(
 
 
 def portrait(st: Story) -> None:
-    """A place in a season, through somebody's eyes."""
+    """Describe a place in a season, through a child's eyes."""
     a = st.child("a")
     place = st.place("x")
     st.world.move(a.name, place.noun)
@@ -173,7 +173,7 @@ _SAT = (
 
 
 def counting(st: Story) -> None:
-    """A rhyme that counts down to none, or rows of numbers."""
+    """Write a rhyme that counts down to none, or rows of numbers."""
     if st.rng.chance(0.35):
         step, start = st.rng.between(1, 5), st.rng.between(0, 10)
         many = [start + step * at for at in range(st.rng.between(5, 9))]

@@ -16,7 +16,7 @@ _HEADS = (
 
 
 def add_questions(st: Story) -> None:
-    """Append two to six questions and their true answers, and leave in ``st.questions`` only those asked."""
+    """Append two to six questions and their true answers, and keep only these in ``st.questions``."""
     pool = st.questions + _now_questions(st) + _order_questions(st) + _truth_questions(st)
     chosen = [(finish(q), finish(a)) for q, a in st.rng.some(pool, st.rng.between(2, 6))]
     st.questions = chosen

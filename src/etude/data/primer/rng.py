@@ -13,8 +13,8 @@ Item = TypeVar("Item")
 class Rng:
     """Random choices derived from a text seed.
 
-    Only ``random.Random(int).random()`` is used, the one sequence that the standard library promises to
-    keep; ``choice`` and ``shuffle`` have changed between Python versions.
+    Only ``random.Random(int).random()`` is used, the only sequence that the standard library promises to keep;
+    ``choice`` and ``shuffle`` have changed between Python versions.
     """
 
     __slots__ = ("random",)
@@ -30,10 +30,10 @@ class Rng:
         return self.random() < probability
 
     def between(self, low: int, high: int) -> int:
-        """A whole number from low to high, both included."""
+        """Return an integer from low to high, both included."""
         return low + int(self.random() * (high - low + 1))
 
     def some(self, items: Sequence[Item], count: int) -> list[Item]:
-        """``count`` different items in random order."""
+        """Return ``count`` different items in random order."""
         left = list(items)
         return [left.pop(int(self.random() * len(left))) for _ in range(min(count, len(left)))]

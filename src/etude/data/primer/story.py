@@ -1,4 +1,4 @@
-"""A story while it is being told: its cast, its world, its paragraphs and what may be asked about it."""
+"""A story in the making: its cast, its world, its paragraphs, and the questions that it can answer."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from etude.data.primer.world import HeldOut, World
 
 
 class Story(Voice):
-    """Plots cast people and things under short keys ("a", "b", "t", "x"), then act and say."""
+    """Plots cast people and things under short keys ("a", "b", "t", "x"), then change the world and write text."""
 
     def __init__(self, rng: Rng) -> None:
         super().__init__(rng)
@@ -46,7 +46,7 @@ class Story(Voice):
     # --- telling ---------------------------------------------------------------------------------------
 
     def say(self, lines: Lines, **extra: Any) -> None:
-        """Add one telling of the lines to the current paragraph."""
+        """Add one rendering of the lines to the current paragraph."""
         if self.line:
             self.line.append(" ")
         self.tell(lines, {**self.env, **extra} if extra else self.env, self.line)
@@ -56,7 +56,7 @@ class Story(Voice):
             self.say(lines, **extra)
 
     def para(self) -> None:
-        """Start a new paragraph; names are said again in it."""
+        """Start a new paragraph, in which names are used again before pronouns."""
         if self.line:
             self.paragraphs.append(finish("".join(self.line)))
             self.line = []
@@ -67,7 +67,7 @@ class Story(Voice):
         return "\n\n".join(self.paragraphs)
 
     def phrase(self, lines: Lines, **extra: Any) -> str:
-        """Render apart from the telling: the discourse is left as it was."""
+        """Render separately, leaving the state of the discourse unchanged."""
         sentence, marks = self.sentence, [(person, person.last, person.streak) for person in self.people]
         out: list[str] = []
         self.sentence += 9
@@ -78,12 +78,12 @@ class Story(Voice):
         return finish("".join(out))
 
     def ask(self, question: Lines, answer: Lines, **extra: Any) -> None:
-        """Remember a question about what has just happened, with its answer."""
+        """Record a question about what has just happened, with its answer."""
         if self.asks:
             self.questions.append((self.phrase(question, **extra), self.phrase(answer, **extra)))
 
     def note(self, person: Person, deed: str) -> None:
-        """Remember a deed ("lost the kite") for questions about who did what, and in which order."""
+        """Record a deed ("lost the kite") for questions about who did what, and in which order."""
         self.notes.append((person.name, deed))
 
     # --- casting ---------------------------------------------------------------------------------------
@@ -114,7 +114,7 @@ class Story(Voice):
         return person
 
     def pair(self) -> tuple[Person, Person]:
-        """Two children "a" and "b", mostly a girl and a boy, and both of them as "both"."""
+        """Cast two children "a" and "b", usually a girl and a boy, and both of them as "both"."""
         if "both" in self.env:
             return self.env["a"], self.env["b"]
         a = self.child("a")
@@ -148,7 +148,7 @@ class Story(Voice):
         return noun not in self.nouns and all((child.name, noun) not in HELD_PAIRS for child in self.children)
 
     def thing(self, key: str, nouns: Iterable[str] = ()) -> Thing:
-        """A thing that everybody in the cast may be told with, and that the story does not have yet."""
+        """Choose a thing that may occur with everyone in the cast, and that the story does not have yet."""
         kinds = [THING_BY_NOUN[noun] for noun in nouns] if nouns else THINGS
         kind: ThingKind = self._pick(kinds)
         thing = Thing(kind, self.rng.pick(kind.adjectives))
@@ -168,7 +168,7 @@ class Story(Voice):
         raise HeldOut
 
     def place(self, key: str, nouns: tuple[str, ...] = ()) -> Place:
-        """A place not yet in the story, at which everything cast so far may lie."""
+        """Choose a place not yet in the story, where everything cast so far may lie."""
         for _ in range(16):
             kind = PLACE_BY_NOUN[self.rng.pick(nouns)] if nouns else self.rng.pick(PLACES)
             noun = kind.noun
@@ -183,7 +183,7 @@ class Story(Voice):
         return any(kept_held_out(child.name, noun, place) for child in self.children)
 
     def addends(self, low: int, high: int, more_low: int, more_high: int) -> tuple[int, int]:
-        """Two numbers whose sum may be told."""
+        """Choose two numbers whose sum may occur."""
         for _ in range(20):
             a, b = self.rng.between(low, high), self.rng.between(more_low, more_high)
             if (a, b, "+") not in HELD_SUMS:
@@ -191,7 +191,7 @@ class Story(Voice):
         raise HeldOut
 
     def part_of(self, whole: int, low: int, high: int) -> int:
-        """A part whose taking away may be told."""
+        """Choose a part that may be taken away."""
         for _ in range(20):
             part = self.rng.between(low, min(high, whole))
             if (whole, part, "-") not in HELD_SUMS:

@@ -1,4 +1,4 @@
-"""Every kind of document and how often it is told."""
+"""Every kind of document and its frequency."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _SEQUELS: tuple[Plot, ...] = (
 
 
 def story(st: Story) -> None:
-    """One plot, at times followed by another with the same people, and at times by questions."""
+    """Write one plot, sometimes followed by another with the same people, and sometimes by questions."""
     first = st.rng.pick(_WHEEL)
     first(st)
     if "both" in st.env and st.rng.chance(0.28):

@@ -61,7 +61,7 @@ _RIGHT = Lines(
 
 
 def building(st: Story) -> None:
-    """A plan, the stuff it needs, a failure with a cause, and the answer to just that cause."""
+    """Tell of a plan, the material it needs, a failure with a cause, and the remedy for that cause."""
     a, b = st.pair()
     st.elder("g")
     work = st.rng.pick([work for work in _WORKS if st.season in ("", work.season)])
@@ -115,7 +115,7 @@ _GUEST = Lines(
 
 
 def baking(st: Story) -> None:
-    """So many are baked, some burn perhaps, some are given to a guest, and so many are left."""
+    """Count what is baked, what burns, what a guest gets, and what is left."""
     a, b = st.pair()
     kind = st.count_kind(("oven",))
     st.elder("g", st.rng.pick(("Grandma", "Dad", "Mum", "Grandpa")))
@@ -188,7 +188,7 @@ _RAINBOW = Lines(
 
 
 def storm(st: Story) -> None:
-    """A storm surprises two friends; one is afraid, the other knows a remedy."""
+    """Let a storm surprise two friends; one is afraid, the other knows a remedy."""
     a, b = st.pair()
     first, place = (
         st.place("y", ("meadow", "hill", "beach", "field", "river")),
@@ -253,7 +253,7 @@ _FREED = Lines(
 
 
 def lost_pet(st: Story) -> None:
-    """A pet runs away through an open gate, is tracked, found in trouble and freed."""
+    """Let a pet run away through an open gate; it is tracked, found in trouble and freed."""
     a, _ = st.pair()
     st.pet("p")
     st.neighbour("o")
@@ -319,7 +319,7 @@ _PROUD = Lines(
 
 
 def fear(st: Story) -> None:
-    """Something a child does not dare, a friend's word, and the daring."""
+    """Tell of something a child does not dare, a friend's encouragement, and the deed."""
     a, _ = st.pair()
     deed, places, why, how = st.rng.pick(_FEARS if st.season in ("", "summer") else _FEARS[1:])
     place = st.place("x", places)
@@ -356,7 +356,7 @@ _TOGETHER = Lines(
 
 
 def contest(st: Story) -> None:
-    """Who finds more, by how many, and how many there are together."""
+    """Tell who finds more, by how many, and how many there are together."""
     a, b = st.pair()
     kind = st.count_kind(("shore", "wood"))
     where = ("beach",) if kind.source == "shore" else ("forest", "park", "hill")

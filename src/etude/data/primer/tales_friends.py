@@ -57,7 +57,7 @@ _MEND = Lines(
 
 
 def broken(st: Story) -> None:
-    """A borrowed thing is broken; the truth is told, the thing mended, and it goes back to its owner."""
+    """Break a borrowed thing; the truth comes out, the thing is mended, and it goes back to its owner."""
     a, b = st.pair()
     thing = st.thing("t")
     st.elder("g")
@@ -131,7 +131,7 @@ _MORE = Lines(
 
 
 def sharing(st: Story) -> None:
-    """So many, so many given away, so many left, and perhaps some more."""
+    """Count some things, how many are given away, how many are left, and perhaps some more."""
     a, b = st.pair()
     kind = st.count_kind(("oven", "shop", "shore") if st.season in ("winter", "spring") else ())
     st.elder("g")
@@ -218,7 +218,7 @@ _FORGIVE = Lines(
 
 
 def blame(st: Story) -> None:
-    """A thing is mislaid, a friend is blamed, the truth comes out, and there is an apology."""
+    """Mislay a thing; a friend is blamed, the truth comes out, and there is an apology."""
     a, b = st.pair()
     thing, place = st.thing("t"), st.place("x")
     st.world.get(a.name, thing.noun)
@@ -308,7 +308,7 @@ _AFTER = Lines(
 
 
 def race(st: Story) -> None:
-    """A race that is lost by resting, or given up to help."""
+    """Tell of a race that is lost by resting, or given up to help."""
     a, b = st.pair()
     place = st.place(
         "x", ("mill", "bridge", "hill", "river", "station", "barn", "pond", "harbour", "lighthouse")

@@ -32,7 +32,7 @@ _DOOR = Lines(
 
 
 def surprise(st: Story) -> None:
-    """A friend believes that the birthday is forgotten; the others know better."""
+    """Let a friend believe that the birthday is forgotten; the others know better."""
     a, b = st.pair()
     c = st.child("c")
     thing = st.thing("t")
@@ -93,7 +93,7 @@ _BETTER = Lines(
 
 
 def neighbourly(st: Story) -> None:
-    """A neighbour in need is noticed, helped, and thankful; the thanks are a present."""
+    """Notice a neighbour in need and help; the thanks are a present."""
     a, b = st.pair()
     st.neighbour("o")
     thing = st.thing("t")

@@ -44,7 +44,7 @@ _REVEAL = Lines(
 
 
 def hidden(st: Story) -> None:
-    """A thing is moved while its owner is away, who looks for it where it was (a false belief)."""
+    """Move a thing while its owner is away, who looks for it in the old place (a false belief)."""
     a, b = st.pair()
     thing = st.thing("t")
     first, second = st.rng.some(_BOXES, 2)
@@ -94,7 +94,7 @@ _LEND = Lines(
 
 
 def word_passed(st: Story) -> None:
-    """One child tells another what a third has, and it proves true."""
+    """Let one child tell another that a third has something, and let it prove true."""
     a, b = st.pair()
     c = st.child("c")
     thing, place = st.thing("t"), st.place("x")
@@ -162,7 +162,7 @@ _TELL = Lines(
 
 
 def night(st: Story) -> None:
-    """Somebody who cannot sleep sees a small wonder."""
+    """Let a child who cannot sleep see a small wonder."""
     a = st.child("a")
     st.elder("g")
     wonder, short = st.rng.pick(_WONDER)
@@ -212,7 +212,7 @@ _PLAYED = Lines(
 
 
 def newcomer(st: Story) -> None:
-    """A new child is alone until somebody makes a beginning."""
+    """Let a new child be alone until another one makes a beginning."""
     a, b = st.pair()
     thing, place = st.thing("t"), st.place("x", ("playground", "park", "garden", "meadow", "river"))
     st.world.get(a.name, thing.noun)

@@ -1,4 +1,4 @@
-"""Wishes and searches: somebody wants a thing or has lost one, and things stand in the way."""
+"""Wishes and searches: a person wants a thing or has lost one, and there are obstacles."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _TRY = Lines(
 
 
 def quest(st: Story) -> None:
-    """A wish for a thing; the thing is obtained by one of several plans, which may need plans of their own."""
+    """Tell of a wish for a thing, obtained by one of several plans, which may need plans of their own."""
     st.pair()
     thing = st.thing("t")
     open_story(st)
@@ -61,7 +61,7 @@ _JOY = Lines(
 
 
 def obtain(st: Story, thing: Thing, depth: int) -> None:
-    """Plan backwards from "a has the thing": a plan's missing condition is obtained first, one level down."""
+    """Plan backwards from "a has the thing": obtain a plan's missing condition first, one level down."""
     plans = [_by_work, _by_finding, _by_kindness, _through_friend]
     if depth > 0:
         plans += [_by_trade, _by_trade]
@@ -220,7 +220,7 @@ _FOR_HELP = Lines(
 
 
 def _through_friend(st: Story, thing: Thing, depth: int) -> None:
-    """Who has it? One friend points to the next: a chain of told facts."""
+    """Ask who has it: one friend points to the next, in a chain of reported facts."""
     a, b = st.env["a"], st.env["b"]
     c = st.child("c")
     st.world.get(c.name, thing.noun)
@@ -333,7 +333,7 @@ _THERE = Lines(
 
 
 def lost_thing(st: Story) -> None:
-    """A thing is left somewhere, missed, looked for in the wrong places, remembered and found."""
+    """Leave a thing somewhere; it is missed, looked for in the wrong places, remembered and found."""
     a, _ = st.pair()
     thing, place = st.thing("t"), st.place("x")
     st.world.get(a.name, thing.noun)

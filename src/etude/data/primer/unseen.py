@@ -1,4 +1,4 @@
-"""Held-out combinations written out in the voice of the corpus, for probes of what was never taught."""
+"""Held-out combinations written out in the style of the corpus, for probes of what it never contains."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ _KEPT_MANY = Lines("{a.n} left {m} {x.at}. Where were the {k}? They were {x.at}.
 
 
 def render_held_out(kind: str, item: tuple[str | int, ...], seed: int) -> str:
-    """A short text in the style of the corpus that contains this held-out combination.
+    """Write a short text in the style of the corpus that contains this held-out combination.
 
-    Raises ValueError when the combination is not held out.
+    Raises ValueError if the combination is not held out.
     """
     if not is_held_out(kind, *item):
         raise ValueError(f"{kind} {item} is taught, not held out")
@@ -70,7 +70,7 @@ def _person(name: str) -> Person:
 
 
 class _Many:
-    """Counted things where a thing is told of: "the shells"."""
+    """Replaces a thing by counted things in the text: "the shells"."""
 
     def __init__(self, plural: str) -> None:
         self.plural = plural

@@ -1,7 +1,7 @@
 """The simulated world: what is true, and the actions that change it.
 
-Every action checks its preconditions and raises WorldError when they do not hold: a story that tells of
-an impossible action is a mistake in its plot, never something to be written down.
+Every action checks its preconditions and raises WorldError if they do not hold: a story with an impossible action is a
+mistake in its plot, and must never be written.
 """
 
 from __future__ import annotations
@@ -13,22 +13,21 @@ from etude.data.primer.holdout import HELD_SUMS, is_held_out, kept_held_out
 
 
 class WorldError(AssertionError):
-    """An action whose preconditions do not hold."""
+    """An action was attempted whose preconditions do not hold."""
 
 
 class HeldOut(Exception):
-    """The plan needs a combination that is never taught; the document is planned again."""
+    """The plan needs a combination that never occurs in the corpus; the document is planned again."""
 
 
 @dataclass(frozen=True, slots=True)
 class Facts:
     """What is true when a document ends.
 
-    ``holdings`` maps a person to their objects with counts, ``places`` a person to where they are,
-    ``lying`` an object to where it lies, ``left`` a counted object to how many the last count came to.
-    ``sums`` are the additions and subtractions made on the way, ``told`` who told whom that who has
-    what, ``kept`` whose object lay where, ``name_objects`` every name and object in the text, and
-    ``answers`` the questions that stand in the text with their true answers.
+    ``holdings`` maps a person to their objects with counts, ``places`` a person to their place, ``lying`` an object to
+    its place, ``left`` a counted object to the result of the last count. ``sums`` are the additions and subtractions on
+    the way, ``told`` who told whom that a third person has something, ``kept`` whose object lay where,
+    ``name_objects`` every name and object in the text, and ``answers`` the questions in the text with their answers.
     """
 
     holdings: Mapping[str, Mapping[str, int]]
@@ -43,7 +42,7 @@ class Facts:
 
 
 class World:
-    """Who has what, what lies where, who is where; objects are nouns, people are names."""
+    """The facts of the world: who has what, what lies where, who is where; objects are nouns, people are names."""
 
     def __init__(self) -> None:
         self.holds: dict[str, dict[str, int]] = {}
@@ -62,13 +61,13 @@ class World:
         self.places[person] = place
 
     def get(self, person: str, noun: str, count: int = 1) -> None:
-        """The person comes to have more of it: made, picked, bought or brought from outside the story."""
+        """Give the person more of it: made, picked, bought or brought from outside the story."""
         held = self.holds.setdefault(person, {})
         held[noun] = held.get(noun, 0) + count
         self.owner.setdefault(noun, person)
 
     def use_up(self, person: str, noun: str, count: int = 1) -> None:
-        """The person has less of it: eaten, sold, planted or broken beyond use."""
+        """Take some of it from the person: eaten, sold, planted or broken beyond use."""
         if self.has(person, noun) < count:
             raise WorldError(f"{person} has not {count} {noun}")
         held = self.holds[person]
@@ -83,12 +82,12 @@ class World:
             self.owner[noun] = taker
 
     def put(self, person: str, noun: str, place: str) -> None:
-        """The person leaves the object at a place, on purpose or not."""
+        """Let the person leave the object at a place, on purpose or not."""
         self.use_up(person, noun)
         self.lay(noun, place, self.owner.get(noun))
 
     def lay(self, noun: str, place: str, owner: str | None = None) -> None:
-        """The object lies at the place; whose it is matters for what is held out."""
+        """Put the object at the place; its owner matters for what is held out."""
         self.lying[noun] = place
         if owner is not None:
             if kept_held_out(owner, noun, place):
@@ -96,7 +95,7 @@ class World:
             self.kept.append((owner, noun, place))
 
     def take(self, person: str, noun: str) -> None:
-        """The person picks up an object that lies somewhere."""
+        """Let the person pick up an object that lies somewhere."""
         if noun not in self.lying:
             raise WorldError(f"the {noun} lies nowhere")
         del self.lying[noun]

@@ -1,4 +1,4 @@
-"""Files that are no text: their kinds by ending and by first bytes, and what a user can do with each."""
+"""Files that are not text: recognise them by ending or first bytes, and advise what to do with each."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ REFUSED = {
     ".db": ("a database", "export its table as .csv or .jsonl"),
     ".sqlite": ("a database", "export its table as .csv or .jsonl"),
 }
-"""What endings stand for that are refused by name, and what to do instead."""
+"""Endings that are refused, each with what it stands for and what to do instead."""
 
-_BY_RENAMING = "it is not what its name says: give it the ending {}"
+_BY_RENAMING = "its name does not match its content: give it the ending {}"
 _SIGNATURES: list[tuple[re.Pattern[bytes], str, str]] = [
     (re.compile(pattern, re.DOTALL), kind, advice)
     for pattern, kind, advice in [
@@ -58,19 +58,19 @@ _SIGNATURES: list[tuple[re.Pattern[bytes], str, str]] = [
 _TEXT_BYTES = bytes({*range(0x20, 0x7F), *range(0x80, 0x100), *b"\t\n\v\f\r\b\x1b"})
 _MOST_CONTROL_IN_UTF8 = 0.2
 _MOST_CONTROL_ELSE = 0.02
-"""Random bytes hold a tenth of control characters, text in any encoding of 8 bits next to none."""
+"""Random bytes hold a tenth of control characters; text in any 8-bit encoding holds almost none."""
 
 
 def signature(head: bytes) -> tuple[str, str] | None:
-    """(what it is, what to do) of bytes that begin as a known kind of file which is not plain text."""
+    """Return (kind, advice) for bytes that begin like a known kind of file other than plain text, else None."""
     return next(((kind, advice) for pattern, kind, advice in _SIGNATURES if pattern.match(head)), None)
 
 
 def control_bytes(data: bytes) -> int:
-    """How many bytes are control characters that no text needs, NUL among them."""
+    """Count the control characters that no text needs, including NUL."""
     return len(data.translate(None, _TEXT_BYTES))
 
 
 def too_many(controls: int, size: int, *, is_utf8: bool) -> bool:
-    """Whether so many control bytes of ``size`` mean that this is no text; a single one never does."""
+    """Return whether ``controls`` control bytes among ``size`` mean that this is not text; a single one never does."""
     return controls > 1 + (_MOST_CONTROL_IN_UTF8 if is_utf8 else _MOST_CONTROL_ELSE) * size

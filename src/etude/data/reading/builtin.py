@@ -1,4 +1,4 @@
-"""The corpora that need no download: generated ones, and ``builtin:python``."""
+"""The corpora that need no download: generated text, and ``builtin:python``."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from etude.files import hash_file
 PREFIX = "builtin:"
 TASKS = "builtin:tasks"
 TASK_BYTES = 1_000_000
-"""Of the task mixture, which is an addition to a corpus, when nothing is asked, and the most beside other text."""
+"""Size of the task mixture by default, and its largest size beside other text, to which it is an addition."""
 
 
 @dataclass(frozen=True)
 class Generator:
-    """The module that makes a text, the packages of ``etude.data`` that it uses, and bytes when nothing is asked."""
+    """The module that makes a text, the packages of ``etude.data`` that it uses, and its default size in bytes."""
 
     module: str
     packages: tuple[str, ...]
-    usual_bytes: int
+    default_bytes: int
 
 
 GENERATED = {
@@ -38,7 +38,7 @@ GENERATED = {
 }
 PYTHON = "builtin:python"
 NAMES = tuple(sorted([*GENERATED, PYTHON]))
-_LEFT_OUT = frozenset(
+_EXCLUDED_FOLDERS = frozenset(
     {"site-packages", "dist-packages", "test", "tests", "idle_test", "lib2to3", "__pycache__"}
 )
 
@@ -46,7 +46,9 @@ _LEFT_OUT = frozenset(
 class GeneratedSource:
     """Text from a generator of this package; the same seed gives the same bytes.
 
-    name: one of `GENERATED`; max_bytes: how much, or its usual amount.
+    Args:
+        name: a key of ``GENERATED``.
+        max_bytes: how much to generate; None: the default size.
     """
 
     size = None
@@ -54,10 +56,10 @@ class GeneratedSource:
     def __init__(self, name: str, seed: int, max_bytes: int | None) -> None:
         self.name, self.seed = name, seed
         self.generator = GENERATED[name]
-        self.max_bytes = self.generator.usual_bytes if max_bytes is None else max_bytes
+        self.max_bytes = self.generator.default_bytes if max_bytes is None else max_bytes
 
     def identity(self) -> dict[str, Any]:
-        """The code and data that the generator uses, the seed and the length decide the text."""
+        """Return what determines the text: the generator's code and data, the seed, and the length."""
         digest = hashlib.blake2b(digest_size=16)
         for package in self.generator.packages:
             folder = Path(__file__).parent.parent / package
@@ -68,14 +70,14 @@ class GeneratedSource:
         return {"source": self.name, "seed": self.seed, "max_bytes": self.max_bytes, "code": code}
 
     def pieces(self, log: SourceLog) -> Iterator[Piece]:
-        """A document a piece."""
+        """Yield each document as one piece."""
         generator = importlib.import_module(self.generator.module)
         for document in generator.documents(self.seed, self.max_bytes):
             yield Piece(document)
 
 
 class PythonSource:
-    """The standard library's own sources on this machine, without tests and installed packages."""
+    """The source files of this machine's Python standard library, without tests and installed packages."""
 
     name = PYTHON
 
@@ -84,7 +86,7 @@ class PythonSource:
         self.files = [
             path
             for path in sorted(self.root.rglob("*.py"))
-            if not _LEFT_OUT.intersection(path.relative_to(self.root).parts[:-1])
+            if not _EXCLUDED_FOLDERS.intersection(path.relative_to(self.root).parts[:-1])
         ]
 
     @property
@@ -93,12 +95,12 @@ class PythonSource:
         return sum(path.stat().st_size for path in self.files)
 
     def identity(self) -> dict[str, Any]:
-        """The hash of every file."""
+        """Return the hash of every file."""
         files = [[str(path.relative_to(self.root)), hash_file(path)] for path in self.files]
         return {"source": self.name, "files": files}
 
     def pieces(self, log: SourceLog) -> Iterator[Piece]:
-        """One module a document."""
+        """Yield each module as one document."""
         options = ReadingOptions()
         for path in self.files:
             yield from read_file(path, f"python/{path.relative_to(self.root).as_posix()}", options, log)

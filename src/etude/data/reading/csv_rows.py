@@ -1,7 +1,7 @@
-"""Tables of text (.csv, .tsv): which character separates the cells, whether there is a header, and the rows.
+"""Tables of text (.csv, .tsv): find the delimiter, decide whether there is a header, and read the rows.
 
-A quotation mark that is never closed, or that closes inside a cell, would swallow the rows after it. Such a row is read
-as it stands, the next line begins the next row, and the log has a count.
+A quotation mark that never closes, or closes inside a cell, would swallow the rows after it. Such a row is read without
+interpreting its quotes, the next line begins the next row, and the log counts it.
 """
 
 from __future__ import annotations
@@ -22,42 +22,42 @@ from etude.data.reading.piece import SourceLog, Unusable
 _SAMPLE_LINES = 50
 _SAMPLE_CHARS = 1 << 16
 _MOST_READ_TWICE = 4
-"""Times the longest row and what is done: the characters that may be read again after marks that do not close."""
+"""Bound on characters read again after quotes that do not close, relative to the longest row plus the text read."""
 _SEPARATOR_LINE = re.compile(r'"?sep=([^\w\s"]|\t)"?[\r\n]*', re.IGNORECASE)
-"""A first line that Excel writes and reads."""
+"""A first line that declares the delimiter; Excel writes and reads it."""
 _NAMES = {char: name for name, char in DELIMITERS.items()}
 OVERRIDE = "--set data.csv_delimiter=NAME, data.csv_header=true or false, data.text_field=COLUMN"
 
 
 @dataclass(frozen=True)
 class Layout:
-    """How a table is laid out: the character between cells, the columns' names, and whether they are a first row."""
+    """How a table is laid out: the character between cells, the columns' names, and whether there is a header."""
 
     delimiter: str
     columns: tuple[str, ...]
     has_header: bool
     text_field: str
     spaced: bool = False
-    """Whether a space follows each delimiter, which belongs to no cell."""
+    """Whether a space follows each delimiter; it belongs to no cell."""
     padded: bool = False
-    """Whether spaces stand between quotation marks and the delimiter behind them; they belong to no cell."""
+    """Whether spaces stand between closing quotation marks and the next delimiter; they belong to no cell."""
     quoted_names: bool = False
     """Whether the spaces around the columns' names were outside quotation marks."""
 
     @property
     def ends_in_text(self) -> bool:
-        """Whether the last column holds text, so that a delimiter without quotes can only belong to it."""
+        """Whether the last column holds the text, so that extra unquoted delimiters must belong to it."""
         return self.columns[-1] in {self.text_field, *names_in(self.text_field)}
 
     def surplus(self, cells: Sequence[str]) -> bool:
-        """Whether a row has more in it than there are columns."""
+        """Return whether a row has text beyond its last column."""
         return any(cell.strip() for cell in cells[len(self.columns) :])
 
 
 def texts_of(
     reader: io.TextIOBase, path: Path, name: str, options: ReadingOptions, log: SourceLog
 ) -> Iterator[tuple[str, str | Unusable]]:
-    """(name of the row, its text or why it cannot be used) of every row with anything in it.
+    """Yield (name of the row, its text or why it cannot be used) for every row that is not empty.
 
     Raises:
         Unusable: no column has the requested name, or quotation marks do not close throughout.
@@ -66,7 +66,7 @@ def texts_of(
     lines = _Lines(reader)
     sample = lines.sample()
     declared = _SEPARATOR_LINE.fullmatch(sample[0]) if sample else None
-    if declared:  # it belongs to no row, and is no assumption; a setting is stronger
+    if declared:  # the line belongs to no row and is no assumption; an explicit setting overrides it
         next(lines)
         sample = sample[1:]
         options = replace(options, csv_delimiter=options.delimiter or declared[1])
@@ -82,18 +82,18 @@ def texts_of(
             joined += layout.surplus(cells) and layout.ends_in_text
             yield f"{name}:{number}", _text(cells, layout)
     if rows.stray:
-        log.assume(f"rows read as they stand, since a quotation mark does not close: {rows.stray:,}", name)
+        log.assume(f"rows read without quoting, since a quotation mark does not close: {rows.stray:,}", name)
     if rows.suspicious:
         log.assume(
-            f"quoted cells of which every line looks like a row (check their quotes): {rows.suspicious:,}",
+            f"quoted cells in which every line looks like a row (check their quotes): {rows.suspicious:,}",
             name,
         )
     if joined:
-        log.assume(f"rows whose last column holds delimiters without quotes, kept as text: {joined:,}", name)
+        log.assume(f"rows whose last column holds unquoted delimiters, kept as text: {joined:,}", name)
 
 
 class _Lines:
-    """Lines that can be looked at beforehand and given back."""
+    """Lines that can be sampled in advance and given back."""
 
     def __init__(self, reader: io.TextIOBase) -> None:
         self._reader = reader
@@ -124,7 +124,7 @@ class _Lines:
         line = ""
         if self.taken_chars <= piece.MAX_ROW_CHARS:
             line = self._waiting.pop() if self._waiting else self._read()
-        if not line:  # inside a quoted cell the reader calls this an error
+        if not line:  # inside a quoted cell, the csv reader turns this into an error
             raise StopIteration
         self.taken.append(line)
         self.taken_chars += len(line)
@@ -132,11 +132,11 @@ class _Lines:
         return line
 
     def begin(self) -> None:
-        """The next line is the first of a row."""
+        """Start a new row: the next line is its first."""
         self.taken, self.taken_chars = [], 0
 
     def give_back(self) -> str:
-        """All lines of this row but the first, which is returned."""
+        """Give back all lines of the current row but the first, and return that one."""
         first, *others = self.taken
         self._waiting += others[::-1]
         self.number -= len(others)
@@ -144,7 +144,7 @@ class _Lines:
 
 
 class _Rows:
-    """The rows of a table, with the number of the line where each begins."""
+    """Iterate over the rows of a table, with the number of the line where each begins."""
 
     def __init__(self, lines: _Lines, layout: Layout) -> None:
         self._lines, self._delimiter, self._columns = lines, layout.delimiter, len(layout.columns)
@@ -181,11 +181,11 @@ class _Rows:
         return csv.reader(lines, delimiter=self._delimiter, skipinitialspace=self._spaced, strict=True)
 
     def _without_padding(self, line: str) -> str:
-        """The line without spaces between a closing quotation mark and the delimiter after it."""
+        """Remove spaces between a closing quotation mark and the delimiter after it."""
         return line if self._padding is None else self._padding.sub('"', line)
 
     def _single(self, line: str) -> list[str]:
-        """A line whose quotation marks are not those of a table: escaped by backslashes, spaced, or plain text."""
+        """Read a line whose quotation marks do not follow CSV: escaped by backslashes, spaced, or plain text."""
         if '\\"' in line:
             try:
                 row = next(csv.reader([line], delimiter=self._delimiter, escapechar="\\", strict=True))
@@ -200,14 +200,14 @@ class _Rows:
         return lenient if closes else plain
 
     def _look(self, cells: Sequence[str]) -> None:
-        """Count a row of several lines which all have the cells of a row: its quotation marks may be two strays."""
+        """Count a row of several lines that each have as many cells as a row: its quotes may be two strays."""
         lines = self._lines.taken
         if len(lines) > 1 and self._columns > 1:
             self.suspicious += all(line.count(self._delimiter) == self._columns - 1 for line in lines)
 
 
 def _layout(sample: list[str], path: Path, options: ReadingOptions) -> Layout:
-    """The layout of a table from its first lines and the settings."""
+    """Determine the layout of a table from its first lines and the settings."""
     if not sample:
         raise Unusable("empty")
     delimiter = options.delimiter or _delimiter(sample, path, options)
@@ -237,7 +237,7 @@ def _layout(sample: list[str], path: Path, options: ReadingOptions) -> Layout:
 
 
 def _plain_rows(sample: list[str], delimiter: str) -> list[list[str]]:
-    """The rows of a sample, for its layout only: what is odd about quotation marks does not matter yet."""
+    """Return the rows of a sample, for its layout only, where odd quotation marks do not matter yet."""
     lines = _Lines(io.StringIO("".join(sample), newline=""))
     try:
         return [row for _, row in _Rows(lines, Layout(delimiter, (), True, ""))]
@@ -246,7 +246,7 @@ def _plain_rows(sample: list[str], delimiter: str) -> list[list[str]]:
 
 
 def _delimiter(sample: list[str], path: Path, options: ReadingOptions) -> str:
-    """The character that makes the requested column appear in the first row, else the one that cuts rows alike."""
+    """Return the delimiter that makes the requested column appear in the first row, else the most regular one."""
 
     text = "".join(sample)
 
@@ -256,7 +256,9 @@ def _delimiter(sample: list[str], path: Path, options: ReadingOptions) -> str:
             return False, 0.0, 0
         named = _named(_names_of(rows[0]), options.text_field) is not None
         width, count = Counter(map(len, rows)).most_common(1)[0]
-        spaced = text.count(delimiter + " ") / max(text.count(delimiter), 1)  # as punctuation is, not cells
+        spaced = text.count(delimiter + " ") / max(
+            text.count(delimiter), 1
+        )  # punctuation is followed by a space
         alike = count / len(rows) * (1 - spaced / 2) if width > 1 else 0.0
         return named and len(rows[0]) > 1, alike, width
 
@@ -270,13 +272,13 @@ def _is_quoted(cell: str) -> bool:
 
 
 def _names_of(cells: Sequence[str]) -> list[str]:
-    """The names in a first row, without the spaces around them and the quotation marks inside those."""
+    """Return the names in a first row, without surrounding spaces and quotation marks."""
     bare = [cell.strip() for cell in cells]
     return [cell[1:-1].replace('""', '"').strip() if _is_quoted(cell) else cell for cell in bare]
 
 
 def _named(columns: list[str], text_field: str) -> str | None:
-    """``text_field`` as the header spells it: exactly, else but for upper and lower case; None without it."""
+    """Return ``text_field`` as the header spells it, ignoring case if need be; None when it is missing."""
     if text_field in columns:
         return text_field
     by_lower = {column.lower(): column for column in reversed(columns)}
@@ -289,7 +291,7 @@ def _named(columns: list[str], text_field: str) -> str | None:
 
 
 def _looks_like_header(rows: list[list[str]]) -> bool:
-    """Whether the first row names columns: short distinct words, no numbers, nothing that reads as a sentence."""
+    """Return whether the first row names columns: distinct short texts, no numbers, nothing like a sentence."""
     first = _names_of(rows[0])
     if len(set(first)) < len(first) or not all(first):
         return False
@@ -312,7 +314,7 @@ def _total_length(rows: list[list[str]], column: int) -> int:
 
 
 def _text(cells: list[str], layout: Layout) -> str | Unusable:
-    """The text of a row. A last column of text takes what its own unquoted delimiters cut off."""
+    """Return the text of a row. A last column of text takes back what its own unquoted delimiters cut off."""
     width = len(layout.columns)
     if layout.surplus(cells):
         if not layout.ends_in_text:

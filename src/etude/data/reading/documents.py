@@ -1,4 +1,4 @@
-"""Documents of word processors and publishers: PDF, DOCX, EPUB and RTF become plain text.
+"""Read PDF, DOCX, EPUB and RTF as plain text.
 
 The libraries are optional: ``pip install 'etude[documents]'``. EPUB needs none.
 """
@@ -24,7 +24,7 @@ from etude.data.reading.streams import plain_file
 EXTRA = "documents"
 INSTALL = f"pip install 'etude[{EXTRA}]'"
 MAX_UNPACKED_BYTES = 256 << 20
-"""Of a .docx or .epub, which are archives."""
+"""Limit for a .docx or .epub, which are archives."""
 _Parts = Iterator[str]
 
 
@@ -36,29 +36,29 @@ class LibraryMissing(Unusable):
 
 
 def read_pdf(path: Path, name: str, options: ReadingOptions, log: SourceLog) -> Iterator[Piece]:
-    """A PDF: the text of its pages as one document. Pictures of text are not read."""
+    """Read a PDF: the text of its pages as one document. Text in pictures is not read."""
     return _document(path, name, "PDF", _pdf_pages)
 
 
 def read_docx(path: Path, name: str, options: ReadingOptions, log: SourceLog) -> Iterator[Piece]:
-    """A Word document: paragraphs and tables in their order, as one document."""
+    """Read a Word document: paragraphs and tables in their order, as one document."""
     return _document(path, name, "DOCX", _docx_blocks)
 
 
 def read_epub(path: Path, name: str, options: ReadingOptions, log: SourceLog) -> Iterator[Piece]:
-    """An e-book: its chapters in reading order, as one document."""
+    """Read an e-book: its chapters in reading order, as one document."""
     return _document(path, name, "EPUB", _epub_chapters)
 
 
 def read_rtf(path: Path, name: str, options: ReadingOptions, log: SourceLog) -> Iterator[Piece]:
-    """Rich text: one document."""
+    """Read rich text as one document."""
     return _document(path, name, "RTF", _rtf_text)
 
 
 def _document(path: Path, name: str, kind: str, parts: Callable[[Path], _Parts]) -> Iterator[Piece]:
-    """One document from the texts of its parts, each of which ends its line.
+    """Yield one document from the texts of its parts, each of which ends with a line end.
 
-    The libraries raise dozens of kinds of error on damaged files, most of them not their own.
+    The libraries raise dozens of kinds of error on damaged files, mostly from other libraries.
     """
     empty = True
     with plain_file(path) as plain:
@@ -81,7 +81,7 @@ def _document(path: Path, name: str, kind: str, parts: Callable[[Path], _Parts])
 def _pdf_pages(path: Path) -> _Parts:
     from pypdf import PdfReader
 
-    logging.getLogger("pypdf").setLevel(logging.CRITICAL)  # it warns of every oddity of a page
+    logging.getLogger("pypdf").setLevel(logging.CRITICAL)  # it warns about every oddity of a page
     reader = PdfReader(path)
     if reader.is_encrypted and not reader.decrypt(""):
         raise Unusable("PDF with a password", "remove it first")
@@ -99,7 +99,7 @@ def _docx_blocks(path: Path) -> _Parts:
     def add(block: Any) -> None:
         if isinstance(block, Table):
             for row in block.rows:
-                cells = dict.fromkeys(row.cells)  # a merged cell comes once for each column that it spans
+                cells = dict.fromkeys(row.cells)  # a merged cell is listed once for each column that it spans
                 lines.append("\t".join(" ".join(cell.text.split()) for cell in cells))
         else:
             lines.append(str(block.text))
@@ -118,13 +118,13 @@ def _rtf_text(path: Path) -> _Parts:
         raise Unusable(f"RTF longer than {MAX_ROW_CHARS:,} bytes", "save it as .txt first")
     if not raw.lstrip().startswith(b"{\\rtf"):
         raise Unusable("damaged RTF", "it does not begin as RTF does")
-    # RTF is ASCII with escapes; what other bytes mean stands in the file itself, so they are handed on as they are.
+    # RTF is ASCII with escapes; the file itself declares what other bytes mean, so pass them through unchanged.
     convert: Callable[..., str] = rtf_to_text
     yield convert(raw.decode("latin-1"), errors="replace")
 
 
 def _epub_chapters(path: Path) -> _Parts:
-    """The pages of an EPUB in the order of its spine (EPUB 3.3, section 3)."""
+    """Yield the pages of an EPUB in the order of its spine (EPUB 3.3, section 3)."""
     _refuse_huge(path, "EPUB")
     with zipfile.ZipFile(path) as archive:
         if "META-INF/encryption.xml" in archive.namelist():
@@ -137,7 +137,7 @@ def _epub_chapters(path: Path) -> _Parts:
         )
         book = _xml(archive.read(package))
         files = {item.attrib["id"]: item.attrib for item in book.iter() if item.tag.endswith("}item")}
-        read: set[str] = set()  # a spine may name a page often: it is part of the text once
+        read: set[str] = set()  # a spine may name a page several times; its text is read once
         size = 0
         for reference in book.iter():
             if not reference.tag.endswith("}itemref"):
@@ -163,7 +163,7 @@ def _epub_chapters(path: Path) -> _Parts:
 
 
 def _page_text(page: bytes) -> str:
-    """XML is UTF-8 or UTF-16 with a mark."""
+    """Decode a page: XML is UTF-8, or UTF-16 with a byte order mark."""
     wide = page.startswith((b"\xff\xfe", b"\xfe\xff"))
     with io.TextIOWrapper(io.BytesIO(page), "utf-16" if wide else "utf-8-sig", errors="replace") as reader:
         return reader.read()

@@ -1,8 +1,8 @@
-"""Which encoding a file has: by its byte order mark, as UTF-8, as UTF-16 or UTF-32 without a mark, else by detection.
+"""Determine a file's encoding: byte order mark, UTF-8, UTF-16 or UTF-32 without a mark, else by detection.
 
-The whole file is looked at, so a file whose first megabyte is ASCII is judged by what comes after it, and nothing is
-half-used. What is not certain is noted in the log, with the setting that overrides it. The same bytes give the same
-answer, for a given version of the detector (``chardet``).
+The whole file is examined, so a file whose first megabyte is ASCII is judged by what follows, and no file is used in
+part. Uncertain results are noted in the log, with the setting that overrides them. The same bytes give the same answer
+for a given version of the detector (``chardet``).
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ DETECTED = (
     *("koi8-r", "koi8-u", "cp866", "macroman", "cp437", "cp850", "cp852"),
     *("cp932", "euc-jp", "gb18030", "big5hkscs", "cp949"),
 )
-"""Those that are detected. Any that Python knows can be requested."""
+"""The encodings that are detected. Any encoding that Python knows can be requested."""
 LATIN = (
     "cp1252",
     "cp1250",
@@ -43,7 +43,7 @@ _DOS = ("cp850", "cp437", "cp852")
 _EAST_ASIAN = ("cp932", "euc_jp", "gb18030", "big5hkscs", "cp949")
 OVERRIDE = "--set data.encoding=NAME (or FILE=NAME)"
 ERRORS = "windows-1252-for-bad-bytes"
-"""The error handler of UTF-8 text with other bytes between: each of these reads as windows-1252 has it."""
+"""Name of the error handler for UTF-8 text with other bytes in it: it reads each of them as windows-1252."""
 
 _WIDE = ("utf-16-le", "utf-16-be", "utf-32-le", "utf-32-be")
 _HEAD_BYTES = 1 << 16
@@ -52,16 +52,16 @@ _SAMPLE_OF_CHUNK = 1 << 15
 _AROUND = 80
 _SURE = 0.2
 _CLEARLY_BETTER = 1.4
-"""How much likelier than windows-1252, by far the commonest, another encoding of Latin letters has to be."""
+"""Required ratio of another Latin encoding's score to that of windows-1252, by far the most common one."""
 _HIGH = re.compile(rb"[\x80-\xff]+")
 _BAD = re.compile("[\udc80-\udcff]")
 _SHARED_PUNCTUATION = frozenset(b"\x82\x84\x85\x8b\x91\x92\x93\x94\x96\x97\x99\x9b\xa0\xab\xbb\x80")
-"""The same in every Windows code page of a European language, but for the euro sign in the Cyrillic one."""
+"""The same in every Windows code page of a European language, except for the euro sign in the Cyrillic one."""
 
 
 @dataclass(frozen=True)
 class Encoding:
-    """How a file decodes: Python's codec and error handler."""
+    """How to decode a file: Python's codec and error handler."""
 
     codec: str
     errors: str = "strict"
@@ -70,13 +70,13 @@ class Encoding:
 def encoding_of(
     opener: Opener, name: str, options: ReadingOptions, log: SourceLog, *, declared: str | None = None
 ) -> Encoding:
-    """The encoding of the file ``name``, after the whole of it was seen to decode.
+    """Return the encoding of the file ``name``, after decoding all of it.
 
-    A byte order mark is stronger than the settings, and these are stronger than what the file looks like. ``declared``
-    is the codec that a page names itself; it counts where the bytes are not UTF-8.
+    A byte order mark overrides the settings, and the settings override detection. ``declared`` is the codec that a page
+    names for itself; it counts only where the bytes are not UTF-8.
 
     Raises:
-        Unusable: empty, binary, or not the encoding that was requested or that its mark names.
+        Unusable: empty, binary, or not in the encoding that was requested or that its mark names.
     """
     with opener() as stream:
         head = stream.read(_HEAD_BYTES)
@@ -84,7 +84,7 @@ def encoding_of(
         raise Unusable("empty")
     marked = marked_encoding(head)
     if marked is not None and marked != "utf-8-sig":
-        _require(opener, marked, "its byte order mark names this encoding; is the file damaged?")
+        _require(opener, marked, "its byte order mark names this encoding: is the file damaged?")
         return Encoding(marked)
     requested = options.encoding_for(name)
     if requested is not None and marked is None:
@@ -102,8 +102,8 @@ def encoding_of(
             return Encoding("iso2022_jp")
         return Encoding(marked or "utf-8")
     if marked or (survey.valid >= survey.bad and declared is None):
-        what = "read as windows-1252, a last character that is cut off as U+FFFD"
-        log.assume(f"UTF-8 but for {survey.bad:,} bytes: {what}", name, OVERRIDE)
+        what = "read as windows-1252, a cut-off last character as U+FFFD"
+        log.assume(f"UTF-8 except for {survey.bad:,} bytes: {what}", name, OVERRIDE)
         return Encoding(marked or "utf-8", ERRORS)
     if declared is not None and _decodes(opener, declared):
         return Encoding(declared)
@@ -111,12 +111,12 @@ def encoding_of(
         if _decodes(opener, codec):
             log.assume(f"not UTF-8, read as {label_of(codec)}{'' if sure else ' (a guess)'}", name, OVERRIDE)
             return Encoding(codec)
-    raise Unusable("unknown encoding", f"neither UTF-8 nor one that is recognised: {OVERRIDE}")
+    raise Unusable("unknown encoding", f"neither UTF-8 nor another encoding that is detected: {OVERRIDE}")
 
 
 @dataclass
 class _Survey:
-    """What one pass over a file finds: whether it is UTF-8, and the surroundings of what is not ASCII."""
+    """The result of one pass over a file: whether it is UTF-8, and the surroundings of its non-ASCII bytes."""
 
     is_utf8: bool = True
     size: int = 0
@@ -146,12 +146,12 @@ class _Survey:
         return survey
 
     def _sample_from(self, chunk: bytes) -> None:
-        """Add the surroundings of non-ASCII bytes, of which other bytes decide nothing."""
+        """Add the surroundings of non-ASCII bytes; the other bytes decide nothing."""
         room, end = min(_SAMPLE_OF_CHUNK, _SAMPLE_BYTES - len(self.sample)), 0
-        for found in _HIGH.finditer(chunk):
+        for run in _HIGH.finditer(chunk):
             if room <= 0:
                 return
-            start, stop = max(end, found.start() - _AROUND), min(len(chunk), found.end() + _AROUND)
+            start, stop = max(end, run.start() - _AROUND), min(len(chunk), run.end() + _AROUND)
             if start > end:
                 self.sample += b"\n"
             part = chunk[start:stop]
@@ -160,7 +160,7 @@ class _Survey:
             end = max(end, stop)
 
     def _count(self, opener: Opener) -> None:
-        """How many characters beyond ASCII are UTF-8, and how many bytes are not."""
+        """Count the non-ASCII characters that are valid UTF-8, and the bytes that are not."""
         decoder = codecs.getincrementaldecoder("utf-8")("surrogateescape")
         with opener() as stream:
             while chunk := stream.read(CHUNK_BYTES):
@@ -184,17 +184,17 @@ def _refuse_binary(head: bytes, survey: _Survey) -> None:
 
 
 def _wide_encoding(opener: Opener, head: bytes) -> str | None:
-    """UTF-16 or UTF-32 without a mark, where the bytes are that and read as text."""
+    """Detect UTF-16 or UTF-32 without a byte order mark; None unless the bytes read as text in it."""
     import chardet
 
     if signature(head) is not None or (b"\0" not in head and _is_utf8(head)):
         return None
     head = head[: len(head) // 4 * 4] or head
-    found = chardet.detect(
+    detected = chardet.detect(
         head, include_encodings=list(_WIDE), compat_names=False, no_match_encoding="utf-16-le"
     )
-    codec = str(found["encoding"]).lower()
-    if codec not in _WIDE or found["confidence"] < 0.9:
+    codec = str(detected["encoding"]).lower()
+    if codec not in _WIDE or detected["confidence"] < 0.9:
         return None
     text = head.decode(codec, "replace")
     strange = sum(
@@ -224,7 +224,7 @@ def _decodes(opener: Opener, codec: str) -> bool:
 
 
 def _require(opener: Opener, codec: str, why: str) -> None:
-    """Refuse a file that is not ``codec`` from its first byte to its last."""
+    """Raise Unusable unless the whole file is valid in ``codec``."""
     decoder = codecs.getincrementaldecoder(codec)()
     position = 0
     with opener() as stream:
@@ -232,7 +232,7 @@ def _require(opener: Opener, codec: str, why: str) -> None:
             chunk = stream.read(CHUNK_BYTES)
             try:
                 decoder.decode(chunk, not chunk)
-            except UnicodeError as error:  # a codec of Python's own raises the plain kind, without a position
+            except UnicodeError as error:  # some of Python's codecs raise this class, without a position
                 offset = (
                     error.start - max(0, len(error.object) - len(chunk))
                     if isinstance(error, UnicodeDecodeError)
@@ -246,25 +246,25 @@ def _require(opener: Opener, codec: str, why: str) -> None:
 
 
 def _guesses(sample: bytes) -> list[tuple[str, bool]]:
-    """(codec, whether it is sure) of the encodings that ``sample`` may have, the likeliest first."""
+    """Return (codec, whether it is certain) for the encodings that ``sample`` may have, the likeliest first."""
     runs = _HIGH.findall(sample)
-    found = _detected(sample)
+    guesses = _detected(sample)
     if few_bytes.quotes_of_mac_roman(sample):
-        found.insert(0, ("mac-roman", True))
+        guesses.insert(0, ("mac-roman", True))
     if sum(map(len, runs)) >= few_bytes.ENOUGH_BYTES:
-        return found
-    first = found[0][0] if found else ""
+        return guesses
+    first = guesses[0][0] if guesses else ""
     vowel_signs_first = first == "cp1255" and any(b"\xc0" <= run[:1] <= b"\xdf" for run in runs)
     plausible = few_bytes.single_byte(sample, runs) if first in _EAST_ASIAN or vowel_signs_first else []
-    return [(codec, False) for codec in [*plausible, *(codec for codec, _ in found)]]
+    return [(codec, False) for codec in [*plausible, *(codec for codec, _ in guesses)]]
 
 
 def _detected(sample: bytes) -> list[tuple[str, bool]]:
-    """As :func:`_guesses`, however short ``sample`` is."""
+    """Return the same as :func:`_guesses`, for a sample of any length."""
     import chardet
 
     ranked: list[tuple[str, float]] = []
-    found: list[Any] = chardet.detect_all(
+    results: list[Any] = chardet.detect_all(
         sample,
         ignore_threshold=True,
         compat_names=False,
@@ -272,7 +272,7 @@ def _detected(sample: bytes) -> list[tuple[str, bool]]:
         no_match_encoding="windows-1252",
         max_bytes=_SAMPLE_BYTES,
     )
-    for result in found:
+    for result in results:
         codec = codec_of(_superset(str(result["encoding"])))
         if codec not in dict(ranked):
             ranked.append((codec, float(result["confidence"])))
@@ -282,19 +282,19 @@ def _detected(sample: bytes) -> list[tuple[str, bool]]:
     if _latin_letters(sample) and not certain:
         return _ranked_latin(ranked, sample)
     if not ranked or ranked[0][1] < _SURE / 4:
-        alone = [("cp1252", 0.0)] if _short_runs(sample) else []  # signs such as a degree, not words
+        alone = [("cp1252", 0.0)] if _short_runs(sample) else []  # signs such as the degree sign, not words
         ranked = [*_by_script(sample), *alone, *ranked]
     return [(codec, confidence >= _SURE) for codec, confidence in ranked]
 
 
 def _superset(encoding: str) -> str:
-    """The encoding that holds all of another and decodes more of what is found in the wild."""
+    """Return the encoding that contains another one and decodes more of the files in use."""
     return {"euc_jis_2004": "euc_jp", "shift_jis_2004": "cp932"}.get(encoding.lower(), encoding)
 
 
 def _ranked_latin(ranked: list[tuple[str, float]], sample: bytes) -> list[tuple[str, bool]]:
-    """Encodings of Latin letters, windows-1252 first unless another is clearly likelier."""
-    letters_of_dos = re.search(rb"[A-Za-z][\x80-\x9a]", sample)  # where those of Windows have punctuation
+    """Rank the encodings of Latin letters, windows-1252 first unless another is clearly likelier."""
+    letters_of_dos = re.search(rb"[A-Za-z][\x80-\x9a]", sample)  # Windows has punctuation at these codes
     possible = LATIN if letters_of_dos else tuple(codec for codec in LATIN if codec not in _DOS)
     scores = {codec: score for codec, score in ranked if codec in possible}
     scores["cp1252"] = scores.get("cp1252", 0.0) * _CLEARLY_BETTER
@@ -305,7 +305,7 @@ def _ranked_latin(ranked: list[tuple[str, float]], sample: bytes) -> list[tuple[
 
 
 def _only_punctuation(sample: bytes) -> bool:
-    """Whether all that is not ASCII are quotation marks, dashes and the like of a Windows code page, where they fit."""
+    """Return whether all non-ASCII bytes are punctuation of a Windows code page, in plausible places."""
     if not _SHARED_PUNCTUATION.issuperset(byte for run in _HIGH.findall(sample) for byte in run):
         return False
     inside_words = re.findall(rb"[A-Za-z][\x80\x82\x84\x8b\x91\x93\x94\x99\x9b\xa0\xab\xbb]+[A-Za-z]", sample)
@@ -313,20 +313,20 @@ def _only_punctuation(sample: bytes) -> bool:
 
 
 def _latin_letters(sample: bytes) -> bool:
-    """Whether the bytes beyond ASCII stand alone or in pairs among many letters of ASCII."""
+    """Return whether the non-ASCII bytes stand alone or in pairs among many ASCII letters."""
     letters = len(re.findall(rb"[A-Za-z]", sample))
     return letters >= 1.2 * sum(map(len, _HIGH.findall(sample))) and _short_runs(sample)
 
 
 def _short_runs(sample: bytes) -> bool:
-    """Whether the bytes beyond ASCII stand alone or in pairs, in four places of five."""
+    """Return whether the non-ASCII bytes stand alone or in pairs in at least four places of five."""
     runs = _HIGH.findall(sample)
     return sum(len(run) <= 2 for run in runs) >= 0.8 * len(runs)
 
 
 def _by_script(sample: bytes) -> list[tuple[str, float]]:
-    """Encodings of East Asia in which a sample too short for the detector reads as kana, or else as Hangul."""
-    found = []
+    """Return East Asian encodings in which a sample too short for the detector reads as kana, or else as Hangul."""
+    codecs_by_script = []
     for codec, first, last in (("cp932", "぀", "ヿ"), ("euc_jp", "぀", "ヿ"), ("cp949", "가", "힣")):
         try:
             letters = [char for char in sample.decode(codec) if char > "\x7f"]
@@ -334,12 +334,12 @@ def _by_script(sample: bytes) -> list[tuple[str, float]]:
             continue
         share = sum(first <= char <= last for char in letters) / max(len(letters), 1)
         if share > 0.3:
-            found.append((codec, share))
-    return found
+            codecs_by_script.append((codec, share))
+    return codecs_by_script
 
 
 def _windows_1252(error: UnicodeError) -> tuple[str, int]:
-    """Bad bytes of UTF-8 text as windows-1252; U+FFFD for those without a meaning, and for a last character cut off."""
+    """Decode bad bytes of UTF-8 text as windows-1252; undefined bytes and a cut-off last character give U+FFFD."""
     if not isinstance(error, UnicodeDecodeError):
         raise error
     if error.reason == "unexpected end of data":

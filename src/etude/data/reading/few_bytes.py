@@ -1,4 +1,4 @@
-"""What a few bytes beyond ASCII say about an encoding, where a detector by frequencies has too little to go by."""
+"""Judge an encoding from a few non-ASCII bytes, too few for a detector that uses frequencies."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 
 ENOUGH_BYTES = 20
-"""Bytes beyond ASCII: a detection from fewer is a guess."""
+"""A detection from fewer non-ASCII bytes is a guess."""
 _CYRILLIC = ("cp1251", "koi8-r")
 _WORD = re.compile("[\u0410-\u042f\u0401]?[\u0430-\u044f\u0451]+")
 _VOWEL = re.compile("[аеёиоуыэюя]", re.IGNORECASE)
@@ -20,9 +20,9 @@ _LEAST_SHARE = 0.02
 
 
 def quotes_of_mac_roman(sample: bytes) -> bool:
-    """Whether curly quotes and apostrophes of Mac Roman stand where they belong.
+    """Return whether curly quotes and apostrophes of Mac Roman stand where they belong.
 
-    The same bytes are capitals with accents in the encodings of Windows, and these never follow a small letter.
+    In the encodings of Windows the same bytes are accented capitals, which never follow a small letter.
     """
     quotes = len(_QUOTES.findall(sample))
     high = sum(byte > 0x7F for byte in sample)
@@ -30,17 +30,17 @@ def quotes_of_mac_roman(sample: bytes) -> bool:
 
 
 def single_byte(sample: bytes, runs: Sequence[bytes]) -> list[str]:
-    """Encodings of one byte a letter in which all of a short ``sample`` reads as words of Russian or as Latin letters.
+    """Return single-byte encodings in which all of a short ``sample`` reads as Russian words or as Latin letters.
 
-    ``runs`` are its bytes beyond ASCII.
+    ``runs`` are its runs of non-ASCII bytes.
     """
-    found = [codec for codec in _CYRILLIC if all(_is_word(run.decode(codec, "replace")) for run in runs)]
+    candidates = [codec for codec in _CYRILLIC if all(_is_word(run.decode(codec, "replace")) for run in runs)]
     if all(len(run) == 1 for run in runs) and len(_ALONE.findall(sample)) == len(runs):
-        found.insert(0, "cp1252")
-    return found
+        candidates.insert(0, "cp1252")
+    return candidates
 
 
 def _is_word(text: str) -> bool:
-    """Whether ``text`` has the capitals and vowels of Russian words."""
+    """Return whether ``text`` has the capitals and vowels of Russian words."""
     vowels = len(_VOWEL.findall(text))
     return _WORD.fullmatch(text) is not None and (len(text) == 1 or 0 < vowels < len(text))

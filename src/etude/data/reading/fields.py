@@ -1,4 +1,4 @@
-"""The text of a row: one field, a field inside others, several fields, lists of strings."""
+"""Extract the text of a row: one field, a nested field, several fields, or lists of strings."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ BETWEEN_STRINGS = "\n"
 
 
 def names_in(text_field: str) -> list[str]:
-    """The single fields of ``data.text_field``: ``title, body`` are two."""
+    """Return the single fields of ``data.text_field``: ``title, body`` are two."""
     return [name for name in (part.strip() for part in text_field.split(",")) if name]
 
 
 def text_of(row: Mapping[str, Any], text_field: str) -> str:
-    """The text of a row.
+    """Return the text of a row.
 
-    ``text_field`` is the name of a field; or names joined by dots, which lead into objects and through lists
-    (``messages.content``); or several of these, with commas between, whose texts become paragraphs. A field that has
-    exactly this name comes first, so that names with dots and commas can be chosen too. Of several fields those that
-    a row lacks are skipped.
+    ``text_field`` names a field; or joins names by dots, which lead into objects and through lists
+    (``messages.content``); or lists several of these with commas, whose texts become paragraphs. A field with exactly
+    this name comes first, so that names with dots and commas can be chosen as well. Of several fields, those that a row
+    lacks are skipped.
 
     Raises:
-        Unusable: none of the fields is there, all are null, or one is neither a string nor a list of strings.
+        Unusable: none of the fields exists, all are null, or one is neither a string nor a list of strings.
     """
     if text_field in row:
         values = [row[text_field]]
@@ -43,7 +43,7 @@ def text_of(row: Mapping[str, Any], text_field: str) -> str:
 
 
 def missing(text_field: str, fields: list[str], more: str = "") -> Unusable:
-    """The error for a row or table without the field."""
+    """Return the error for a row or table without the field."""
     known = ", ".join(f"'{field}'" for field in fields[:_MOST_SHOWN]) or "none"
     return Unusable(
         "no text field",
@@ -52,7 +52,7 @@ def missing(text_field: str, fields: list[str], more: str = "") -> Unusable:
 
 
 def shown_fields(row: Mapping[str, Any], prefix: str = "", depth: int = 2) -> Iterator[str]:
-    """The names that can be chosen in a row, as dotted paths."""
+    """Yield the names that can be chosen in a row, as dotted paths."""
     for name, value in row.items():
         inner = value[0] if isinstance(value, list) and value else value
         if depth and isinstance(inner, Mapping) and inner:
@@ -62,11 +62,11 @@ def shown_fields(row: Mapping[str, Any], prefix: str = "", depth: int = 2) -> It
 
 
 def _inside(value: Any, path: str) -> Any:
-    """Return the value at a dotted path; a list gives the list of the values in its entries."""
+    """Return the value at a dotted path; for a list, the list of the values in its entries."""
     if isinstance(value, list):
-        found = [_inside(entry, path) for entry in value if entry is not None]
-        found = [entry for entry in found if entry is not _MISSING]
-        return found if found else _MISSING
+        values = [_inside(entry, path) for entry in value if entry is not None]
+        values = [entry for entry in values if entry is not _MISSING]
+        return values if values else _MISSING
     if not isinstance(value, Mapping):
         return _MISSING
     if path in value:
@@ -80,5 +80,5 @@ def _as_text(value: Any, text_field: str) -> str:
         return value
     if isinstance(value, list) and all(isinstance(entry, str | list) or entry is None for entry in value):
         return BETWEEN_STRINGS.join(_as_text(entry, text_field) for entry in value if entry is not None)
-    kind = "a list with more than strings in it" if isinstance(value, list) else type(value).__name__
+    kind = "a list that holds more than strings" if isinstance(value, list) else type(value).__name__
     raise Unusable("text is not a string", f"'{text_field}' holds {kind}")

@@ -1,6 +1,6 @@
-"""Readers for each kind of file: path in, pieces of documents out.
+"""Readers for each kind of file: they take a path and yield pieces of documents.
 
-A reader raises :class:`Unusable` when the whole file cannot be used and logs single rows that cannot.
+A reader raises :class:`Unusable` when the whole file cannot be used, and logs single rows that cannot be.
 """
 
 from __future__ import annotations
@@ -36,14 +36,14 @@ from etude.data.reading.streams import (
 from etude.errors import InputError
 
 _PARQUET_ROWS = 8
-"""Rows decoded at a time: a few bytes of Parquet can stand for rows of many megabytes."""
+"""Rows decoded at a time: a few bytes of Parquet can expand to rows of many megabytes."""
 _VALUE_BYTES = 16
-"""At least, of a text in memory however short: a list of millions takes a few bytes of Parquet."""
+"""Least memory of a text, however short: a list of millions takes only a few bytes of Parquet."""
 Reader = Callable[[Path, str, ReadingOptions, SourceLog], Iterator[Piece]]
 
 
 def format_of(path: Path) -> str:
-    """The ending that decides how a file is read: ``book.txt.gz`` is ``.txt``. Empty when there is none."""
+    """Return the ending that decides how a file is read: ``book.txt.gz`` gives ``.txt``. Empty when there is none."""
     bare = path.with_suffix("") if compression_of(path) else path
     return bare.suffix.lower()
 
@@ -51,13 +51,13 @@ def format_of(path: Path) -> str:
 def read_file(
     path: Path, name: str, options: ReadingOptions, log: SourceLog, *, named: bool = False
 ) -> Iterator[Piece]:
-    """The documents of one file; whatever cannot be used is logged, never raised.
+    """Yield the documents of one file; whatever cannot be used is logged, not raised.
 
-    ``name`` is how reports call the file. ``named`` says that the user named this file, not a folder: it is read as
-    plain text where its ending is unknown.
+    ``name`` is the file's name in reports. ``named`` means that the user named this file, not a folder: it is read as
+    plain text if its ending is unknown.
 
     Raises:
-        InputError: a library that this kind of file needs is not installed, and the user named the file.
+        InputError: the user named the file, and the library that it needs is not installed.
     """
     ending = format_of(path)
     if ending in REFUSED:
@@ -80,7 +80,7 @@ def read_file(
 
 
 def read_text(path: Path, name: str, options: ReadingOptions, log: SourceLog) -> Iterator[Piece]:
-    """A text file: one document, in pieces when it is long."""
+    """Read a text file as one document, in pieces when it is long."""
     opener: Opener = partial(open_bytes, path)
     encoding = encoding_of(opener, name, options, log)
     ending = format_of(path)
@@ -92,12 +92,12 @@ def read_text(path: Path, name: str, options: ReadingOptions, log: SourceLog) ->
 
 
 def read_jsonl(path: Path, name: str, options: ReadingOptions, log: SourceLog) -> Iterator[Piece]:
-    """JSON lines: one document a line."""
+    """Read JSON lines: one document per line."""
     yield from _json_values(path, name, options, log, partial(lines_of, name=name, log=log))
 
 
 def read_json(path: Path, name: str, options: ReadingOptions, log: SourceLog) -> Iterator[Piece]:
-    """JSON: one document an entry of an array, or one object."""
+    """Read JSON: one document per entry of an array, or one object."""
     values = partial(values_of, name=name, text_field=options.text_field, log=log)
     yield from _json_values(path, name, options, log, values)
 
@@ -118,7 +118,7 @@ def _json_values(
 
 
 def read_csv(path: Path, name: str, options: ReadingOptions, log: SourceLog) -> Iterator[Piece]:
-    """A table of text: one document a row."""
+    """Read a table of text: one document per row."""
     opener: Opener = partial(open_bytes, path)
     encoding = encoding_of(opener, name, options, log)
     with text_reader(opener, encoding.codec, newline="", errors=encoding.errors) as reader:
@@ -127,13 +127,13 @@ def read_csv(path: Path, name: str, options: ReadingOptions, log: SourceLog) -> 
 
 
 def read_parquet(path: Path, name: str, options: ReadingOptions, log: SourceLog) -> Iterator[Piece]:
-    """Parquet: one document a row, read in batches of rows."""
+    """Read Parquet: one document per row, in batches of rows."""
     try:
         import pyarrow as pa
         import pyarrow.parquet as pq
     except ImportError:
         raise InputError(f"{name} is Parquet, which needs pyarrow: pip install pyarrow") from None
-    number, limit, found = 0, expansion_limit(path), 0
+    number, limit, decoded = 0, expansion_limit(path), 0
     with plain_file(path) as plain:
         try:
             with pq.ParquetFile(plain, pre_buffer=False, buffer_size=CHUNK_BYTES) as table:
@@ -141,8 +141,8 @@ def read_parquet(path: Path, name: str, options: ReadingOptions, log: SourceLog)
                 if _declared_size(table.metadata, columns) > limit:
                     raise expands_too_much(limit)
                 for batch in table.iter_batches(batch_size=_PARQUET_ROWS, columns=columns):
-                    found += _decoded_size(batch)
-                    if found > limit:
+                    decoded += _decoded_size(batch)
+                    if decoded > limit:
                         raise expands_too_much(limit)
                     for row in batch.to_pylist():
                         number += 1
@@ -162,7 +162,7 @@ def read_parquet(path: Path, name: str, options: ReadingOptions, log: SourceLog)
 
 
 def _decoded_size(batch: Any) -> int:
-    """Bytes of the rows, every text counted as often as it stands in them."""
+    """Return the bytes of the rows, counting every text each time it occurs."""
     import pyarrow as pa
 
     size = 0
@@ -174,9 +174,9 @@ def _decoded_size(batch: Any) -> int:
 
 
 def _declared_size(metadata: Any, columns: list[str]) -> int:
-    """Bytes that the pages of ``columns`` hold according to the file, and at least those that its values take.
+    """Return the bytes that the pages of ``columns`` hold according to the file, or that their values need if more.
 
-    A repeated text counts once here, so what comes out can be much more.
+    A repeated text counts once, so the decoded size can be much larger.
     """
     size = 0
     for group in map(metadata.row_group, range(metadata.num_row_groups)):
@@ -187,7 +187,7 @@ def _declared_size(metadata: Any, columns: list[str]) -> int:
 
 
 def _columns(known: list[str], text_field: str) -> list[str]:
-    """The columns that hold the fields, themselves or inside."""
+    """Return the columns that hold the fields, directly or nested."""
     if text_field in known:
         return [text_field]
     wanted = [name if name in known else name.partition(".")[0] for name in names_in(text_field)]
@@ -198,7 +198,7 @@ def _columns(known: list[str], text_field: str) -> list[str]:
 
 
 def read_html(path: Path, name: str, options: ReadingOptions, log: SourceLog) -> Iterator[Piece]:
-    """A web page: its visible text as one document. The encoding that the page names is honoured."""
+    """Read the visible text of a web page as one document. The encoding that the page declares is used."""
     opener: Opener = partial(open_bytes, path)
     with opener() as stream:
         raw = stream.read(MAX_ROW_CHARS + 1)
@@ -242,4 +242,4 @@ _READERS: Mapping[str, Reader] = {
 }
 KNOWN_ENDINGS = tuple(_READERS)
 PLAIN_ENDINGS = tuple(ending for ending, reader in _READERS.items() if reader is read_text)
-"""Those of which the size of a file is about the size of its text."""
+"""Endings for which the size of a file is about the size of its text."""

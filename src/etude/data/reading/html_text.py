@@ -1,7 +1,7 @@
-"""The visible text of an HTML page, in time that is linear in its length.
+"""Extract the visible text of an HTML page, in time linear in its length.
 
-The standard library's parser is quadratic in what is opened and never closed (CVE-2025-6069 and its like), so the page
-is cut into tags and text here, as the HTML standard has it; character references are the library's.
+The standard library's parser takes quadratic time on elements that are never closed (such as CVE-2025-6069). This
+module splits the page into tags and text by the rules of the HTML standard; the library resolves character references.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ _VOID = frozenset(
 
 
 _RAW = frozenset(["script", "style", "xmp", "iframe", "noembed", "noframes", "title", "textarea"])
-"""Elements in which `<` is text until their own end tag comes."""
+"""Elements in which `<` is text until their own end tag."""
 _REFERENCES_IN = frozenset(["title", "textarea"])
 _TAG = re.compile(r"<(/?)([A-Za-z][^\s/>]*)")
 _QUOTED_OR_END = re.compile(r"""=\s*(?:"[^"]*"|'[^']*')|/?>""")
@@ -100,9 +100,9 @@ _COMMENT_END = re.compile(r"--!?>")
 
 
 def _tokens(page: str) -> Iterator[tuple[str, str]]:
-    """(kind, value) in order: ``text``, and the names of tags as ``start``, ``end`` and ``empty`` (``<br/>``).
+    """Yield (kind, value) in order: ``text``, and the names of tags as ``start``, ``end`` and ``empty`` (``<br/>``).
 
-    What is open where the page ends, a comment or a tag, is dropped with all that it holds.
+    A comment or tag that is still open at the end of the page is dropped with its content.
     """
     position = 0
     while position < len(page):
@@ -112,18 +112,18 @@ def _tokens(page: str) -> Iterator[tuple[str, str]]:
             return
         if opening > position:
             yield "text", _unescaped(page[position:opening])
-        found = _TAG.match(page, opening)
-        if found is None:
+        tag = _TAG.match(page, opening)
+        if tag is None:
             position = _after_markup(page, opening)
             if position == opening:  # a lone < is text
                 yield "text", "<"
                 position += 1
             continue
-        end = _end_of_tag(page, found.end())
+        end = _end_of_tag(page, tag.end())
         if end < 0:
             return
-        name = found.group(2).lower()
-        kind = "end" if found.group(1) else "empty" if page[end - 2] == "/" else "start"
+        name = tag.group(2).lower()
+        kind = "end" if tag.group(1) else "empty" if page[end - 2] == "/" else "start"
         yield kind, name
         position = end
         if kind == "start" and name in _RAW:
@@ -134,12 +134,12 @@ def _tokens(page: str) -> Iterator[tuple[str, str]]:
 
 
 def _after_markup(page: str, opening: int) -> int:
-    """Where a comment, a declaration or another thing that is no tag ends; ``opening`` where it is only a <."""
+    """Return the end of a comment, a declaration or other markup; ``opening`` where it is only a <."""
     if page.startswith("<!--", opening):
         if page.startswith(("<!-->", "<!--->"), opening):
             return page.index(">", opening) + 1
-        found = _COMMENT_END.search(page, opening + 4)
-        return found.end() if found else len(page)
+        closing = _COMMENT_END.search(page, opening + 4)
+        return closing.end() if closing else len(page)
     if page.startswith("<![CDATA[", opening):
         end = page.find("]]>", opening)
         return end + 3 if end >= 0 else len(page)
@@ -150,21 +150,21 @@ def _after_markup(page: str, opening: int) -> int:
 
 
 def _end_of_tag(page: str, position: int) -> int:
-    """The place after the > of a tag, which may also stand in quoted values; -1 where there is none."""
-    while found := _QUOTED_OR_END.search(page, position):
-        if found.group().endswith(">") and not found.group().startswith("="):
-            return found.end()
-        position = found.end()
+    """Return the position after the > of a tag, skipping any in quoted values; -1 where there is none."""
+    while match := _QUOTED_OR_END.search(page, position):
+        if match.group().endswith(">") and not match.group().startswith("="):
+            return match.end()
+        position = match.end()
     return -1
 
 
 def _unescaped(text: str) -> str:
-    # Python refuses to read numbers of thousands of digits; the standard has U+FFFD for all beyond Unicode.
+    # Python refuses numbers of thousands of digits; the standard gives U+FFFD for all numbers beyond Unicode.
     return html.unescape(_LONG_NUMBER.sub("\ufffd", text)) if "&" in text else text
 
 
 class _Text:
-    """Collects text; a block element is a line of its own, a paragraph has an empty line around it."""
+    """Collect text; a block element is on a line of its own, a paragraph is between empty lines."""
 
     def __init__(self) -> None:
         self.parts: list[str] = []
@@ -209,7 +209,7 @@ class _Text:
             self.breaks = 0
 
     def _break(self, tag: str) -> None:
-        """Line ends to come before the next text: blocks share them, every <br> adds one."""
+        """Note the line ends that come before the next text: blocks share them, every <br> adds one."""
         if self.hidden:
             return
         if tag == "br":
@@ -219,7 +219,7 @@ class _Text:
 
 
 def html_to_text(page: str) -> str:
-    """Visible text, one line a block, at most one empty line between; scripts and styles are left out."""
+    """Return the visible text, one line per block, at most one empty line between; skip scripts and styles."""
     visible = _Text()
     for kind, value in _tokens(page):
         getattr(visible, kind)(value)
@@ -234,14 +234,14 @@ _XML_ENCODING = re.compile(
 
 
 def declared_encoding(head: bytes) -> str | None:
-    """The codec of the encoding that a page names: as the web has it, where iso-8859-1 means windows-1252."""
+    """Return the codec that a page declares, with the web's meaning: iso-8859-1 is windows-1252."""
     head = re.sub(rb"<!--.*?(?:-->|\Z)", b"", head, count=100, flags=re.DOTALL)
-    found = _XML_ENCODING.match(head) or _CHARSET.search(head)
-    if found is None:
+    declaration = _XML_ENCODING.match(head) or _CHARSET.search(head)
+    if declaration is None:
         return None
     try:
-        codec = codec_of(found.group(1).decode("ascii"))
+        codec = codec_of(declaration.group(1).decode("ascii"))
     except InputError:
         return None
-    # A page in which this could be read byte by byte is not UTF-16, whatever it says.
+    # The declaration was readable byte by byte, so the page is not UTF-16, whatever it declares.
     return "utf-8" if codec.startswith(("utf-16", "utf-32")) else codec

@@ -32,7 +32,7 @@ class HubSource:
         self._datasets()
 
     def identity(self) -> dict[str, Any]:
-        """The files' hashes for a local folder, the commit on the Hub otherwise."""
+        """Return the hashes of the files of a local folder, or the commit on the Hub."""
         local = Path(self.path)
         if local.exists():
             paths = [local] if local.is_file() else sorted(p for p in local.rglob("*") if p.is_file())
@@ -40,7 +40,7 @@ class HubSource:
         return {"source": self.name, "commit": self._commit()}
 
     def pieces(self, log: SourceLog) -> Iterator[Piece]:
-        """One row a document."""
+        """Yield one document per row."""
         try:
             rows = self._datasets().load_dataset(self.path, split=self.split, streaming=True)
             for number, row in enumerate(rows):
@@ -55,7 +55,7 @@ class HubSource:
                     yield Piece(Document(text, name, self.name))
         except InputError:
             raise
-        except Exception as error:  # the library raises a dozen kinds, most of them not its own
+        except Exception as error:  # the library raises a dozen kinds of error, mostly from other libraries
             raise self._explained(error) from error
 
     def _commit(self) -> str:

@@ -1,4 +1,4 @@
-"""Rows of JSON: one value a line, or an array or object in one file, read without holding a long array whole."""
+"""Rows of JSON: one value per line, or an array or object in one file, without holding a long array in memory."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _SPACE = " \t\r\n"
 
 
 def lines_of(reader: io.TextIOBase, name: str, log: SourceLog) -> Iterator[tuple[str, object | Unusable]]:
-    """(name of the row, its value or why it cannot be used) of every line with anything in it."""
+    """Yield (name of the row, its value or why it cannot be used) for every line that is not empty."""
     number = 0
     while line := reader.readline(piece.MAX_ROW_CHARS + 1):
         number += 1
@@ -30,13 +30,13 @@ def lines_of(reader: io.TextIOBase, name: str, log: SourceLog) -> Iterator[tuple
 def values_of(
     reader: io.TextIOBase, name: str, text_field: str, log: SourceLog
 ) -> Iterator[tuple[str, object | Unusable]]:
-    """(name of the row, its value or why it cannot be used) of a .json file.
+    """Yield (name of the row, its value or why it cannot be used) for a .json file.
 
-    An array gives its entries, an object with the field gives itself, another object the entries of the one array in
-    it; JSON lines under this ending are read as such.
+    An array gives its entries; an object with the field gives itself, and another object the entries of its only
+    array; JSON lines in a file with this ending are read as such.
 
     Raises:
-        Unusable: no JSON, an object too long for memory, or one without the field.
+        Unusable: not JSON, an object too long for memory, or one without the field.
     """
     beginning = reader.read(_READ_CHARS)
     kind = beginning.lstrip(_SPACE)[:1]
@@ -61,7 +61,7 @@ def values_of(
 
 
 def text_in(value: object, text_field: str) -> str:
-    """The text of a row of JSON: a string is its own text.
+    """Return the text of a JSON row; a string is its own text.
 
     Raises:
         Unusable: neither an object nor a string, or without the field.
@@ -106,13 +106,13 @@ def _rows_of_object(
 
 
 class _Buffer:
-    """Text that is read on as it is used up."""
+    """Text that is read further as it is used up."""
 
     def __init__(self, reader: io.TextIOBase, text: str) -> None:
         self.reader, self.text, self.position = reader, text, 0
 
     def more(self) -> bool:
-        """Read as much again as is waiting; False at the end of the file or of what a row may hold."""
+        """Read as much again as is unused; return False at the end of the file or at the limit of a row."""
         waiting = len(self.text) - self.position
         if waiting > piece.MAX_ROW_CHARS:
             return False
@@ -121,7 +121,7 @@ class _Buffer:
         return bool(chunk)
 
     def next(self) -> str:
-        """The next character that is not white space, not yet used up; empty at the end."""
+        """Return the next character that is not white space, without using it up; empty at the end."""
         while True:
             while self.position < len(self.text) and self.text[self.position] in _SPACE:
                 self.position += 1
@@ -130,10 +130,10 @@ class _Buffer:
 
 
 def _entries(buffer: _Buffer) -> Iterator[object]:
-    """The entries of an array, one after the other.
+    """Yield the entries of an array, one after the other.
 
     Raises:
-        Unusable: it is damaged from some entry on.
+        Unusable: the array is damaged from some entry on.
     """
     decoder = json.JSONDecoder()
     buffer.next()
@@ -148,7 +148,7 @@ def _entries(buffer: _Buffer) -> Iterator[object]:
         if buffer.next() not in {",", "]"}:
             break
     if buffer.next() != "]":
-        raise Unusable("damaged JSON", f"after row {done:,}: the array does not go on as one")
+        raise Unusable("damaged JSON", f"after row {done:,}: the array does not continue as one")
 
 
 def _entry(buffer: _Buffer, decoder: json.JSONDecoder, done: int) -> object:
@@ -156,7 +156,7 @@ def _entry(buffer: _Buffer, decoder: json.JSONDecoder, done: int) -> object:
         try:
             value, end = decoder.raw_decode(buffer.text, buffer.position)
             length, complete = end - buffer.position, end < len(buffer.text)
-            if complete or not buffer.more():  # a number may continue behind the end of the buffer
+            if complete or not buffer.more():  # a number may continue after the end of the buffer
                 buffer.position += length
                 return value
         except RecursionError as error:
@@ -167,7 +167,7 @@ def _entry(buffer: _Buffer, decoder: json.JSONDecoder, done: int) -> object:
 
 
 class _Rejoined(io.TextIOBase):
-    """The lines of a text of which the beginning was read already."""
+    """The lines of a text whose beginning was already read."""
 
     def __init__(self, beginning: str, reader: io.TextIOBase) -> None:
         self._beginning, self._reader = io.StringIO(beginning, newline="\n"), reader

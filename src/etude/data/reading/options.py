@@ -1,4 +1,4 @@
-"""The settings of the readers: which field holds the text, in which encoding, and how tables of text are separated."""
+"""The settings of the readers: the field that holds the text, the encoding, and the delimiter of tables."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ DELIMITERS = {"comma": ",", "semicolon": ";", "tab": "\t", "pipe": "|"}
 
 @dataclass(frozen=True)
 class ReadingOptions:
-    """How files are read; see the settings of the same names in :class:`etude.config.DataSettings`.
+    """How to read files; see the settings of the same names in :class:`etude.config.DataSettings`.
 
     Raises:
-        InputError: an encoding that is not known.
+        InputError: an unknown encoding.
     """
 
     text_field: str = "text"
@@ -33,7 +33,7 @@ class ReadingOptions:
 
     @classmethod
     def of(cls, data: DataSettings) -> ReadingOptions:
-        """Those of the settings."""
+        """Take the options from the settings."""
         return cls(data.text_field, data.encoding, data.csv_delimiter, data.csv_header)
 
     def __post_init__(self) -> None:
@@ -44,15 +44,15 @@ class ReadingOptions:
 
     @property
     def delimiter(self) -> str | None:
-        """The character between the cells of a table; None where it is to be detected."""
+        """The character between the cells of a table; None when it is to be detected."""
         if self.csv_delimiter == "auto":
             return None
         return DELIMITERS.get(self.csv_delimiter, self.csv_delimiter)
 
     def encoding_for(self, name: str) -> str | None:
-        """The codec that the settings request for the file ``name``; None where it is to be detected.
+        """Return the codec that the settings request for the file ``name``; None when it is to be detected.
 
-        A rule with a pattern that fits (``old/*.txt=cp1252``) is stronger than one for everything.
+        A rule with a pattern that matches (``old/*.txt=cp1252``) overrides a rule for all files.
         """
         everything = None
         for rule in self.encoding:
@@ -65,15 +65,15 @@ class ReadingOptions:
 
 
 def codec_of(label: str) -> str:
-    """Python's codec for an encoding as the web calls it (iso-8859-1 is windows-1252 there) or as Python does.
+    """Return Python's codec for an encoding, by its name on the web (where iso-8859-1 is windows-1252) or in Python.
 
     Raises:
-        InputError: there is no such encoding of text.
+        InputError: there is no such text encoding.
     """
     known = webencodings.lookup(label)
     if known is not None and known.name == "x-user-defined":
-        return "cp1252"  # as the standard has it for a page that declares this
-    # "utf-16" means UTF-16 LE on the web; Python's reads the mark and falls back to the same.
+        return "cp1252"  # what the standard prescribes for a page that declares x-user-defined
+    # "utf-16" means UTF-16 LE on the web; Python's codec reads the mark and falls back to the same.
     codec = known.codec_info.name if known is not None and known.name != "replacement" else label.strip()
     try:
         if isinstance(b"".decode(codec), str) and isinstance("".encode(codec), bytes):
@@ -87,7 +87,7 @@ def codec_of(label: str) -> str:
 
 
 def label_of(codec: str) -> str:
-    """What an encoding is called in reports: the web's name where it has one, else Python's."""
+    """Return the name of an encoding for reports: the web's name if it has one, else Python's."""
     if codec.startswith("utf-"):
         return codec.removesuffix("-sig").upper()
     name = _WEB_NAMES.get(codec, codec.replace("_", "-"))
@@ -101,7 +101,7 @@ def _split(rule: str) -> tuple[str, str]:
 
 
 def _fits(name: str, pattern: str) -> bool:
-    """Whether ``pattern`` is the file, its last parts, a folder above it, or fits one of these with * and ?."""
+    """Return whether ``pattern``, with * and ?, matches the file, its last path parts, or a folder above it."""
     parts: Sequence[str] = PurePath(name).parts
     wanted = PurePath(pattern).as_posix()
     beginnings = range(len(parts))

@@ -1,4 +1,4 @@
-"""What the readers of sources yield, and where they write down what they assumed, changed and could not use."""
+"""What the readers of sources yield, and the log of what they assumed, changed and could not use."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from typing import Any
 from etude.data.document import Document
 
 PIECE_CHARS = 1 << 20
-"""A longer document travels as consecutive pieces of about this many characters."""
+"""A longer document is passed on as consecutive pieces of about this many characters."""
 MAX_ROW_CHARS = 16 << 20
-"""A row of a table or of JSON with more characters is skipped: it would have to fit in memory."""
+"""A longer row of a table or of JSON is skipped, since it would have to fit in memory."""
 EXAMPLES_KEPT = 3
 
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """A whole document, or the next part of a document too long for one piece of memory.
+    """A whole document, or the next part of a document too long for one piece.
 
-    ``continues`` says that this text follows the piece before it in the same document.
+    ``continues`` means that this text follows the previous piece of the same document.
     """
 
     document: Document
@@ -27,7 +27,7 @@ class Piece:
 
 
 class Unusable(Exception):
-    """A file or row that cannot be used: ``reason`` is a short category, ``detail`` is for this one."""
+    """A file or row that cannot be used: ``reason`` is a short category, ``detail`` is specific to it."""
 
     def __init__(self, reason: str, detail: str = "") -> None:
         super().__init__(f"{reason}: {detail}" if detail else reason)
@@ -37,11 +37,11 @@ class Unusable(Exception):
 
 @dataclass
 class SourceLog:
-    """What was looked at; what was skipped, by reason, with a few examples of each; what was assumed and changed.
+    """Everything looked at, skipped (by reason, with a few examples), assumed, and changed.
 
     Attributes:
-        assumed: for every assumption (such as an encoding, with how to override it) the files that it was made for.
-        changed: how many characters were removed or replaced while the text was cleaned, by kind.
+        assumed: the files for which each assumption was made (such as an encoding), with how to override it.
+        changed: how many characters were removed or replaced while cleaning the text, by kind.
     """
 
     looked_at: list[str] = field(default_factory=list)
@@ -52,7 +52,7 @@ class SourceLog:
     changed: Counter[str] = field(default_factory=Counter)
 
     def skip(self, reason: str, name: str, detail: str = "", count: int = 1) -> None:
-        """Count ``count`` things skipped for ``reason``; ``name`` is one of them."""
+        """Count ``count`` items skipped for ``reason``; ``name`` is one of them."""
         self.skipped[reason] += count
         kept = self.examples.setdefault(reason, [])
         line = f"{name}: {detail}" if detail else name
@@ -60,12 +60,12 @@ class SourceLog:
             kept.append(line)
 
     def assume(self, what: str, name: str, otherwise: str = "") -> None:
-        """Note that ``what`` was assumed of the file ``name``; ``otherwise`` is how to override it."""
+        """Note that ``what`` was assumed for the file ``name``; ``otherwise`` is how to override it."""
         files = self.assumed.setdefault((what, otherwise), Counter())
         files[name if len(files) < EXAMPLES_KEPT or name in files else ""] += 1
 
     def notes(self) -> list[str]:
-        """A line for every assumption, and one for all characters that were changed."""
+        """Return a line for every assumption, and one for all changed characters."""
         lines = []
         for (what, otherwise), files in self.assumed.items():
             count, first = files.total(), next(iter(files))
@@ -76,7 +76,7 @@ class SourceLog:
         return lines
 
     def as_json(self) -> dict[str, Any]:
-        """Plain values for the report."""
+        """Return plain values for the report."""
         return {
             "looked_at": self.looked_at,
             "files": self.files,

@@ -1,7 +1,7 @@
-"""What a person types after ``etude train`` becomes a stream of documents.
+"""Open the sources that the user names after ``etude train`` as streams of documents.
 
-A source is a file, a folder, ``-`` (standard input), ``builtin:NAME`` or ``hf:NAME``. Each says what its
-text depends on (``identity``, for the cache) and yields pieces of documents. Nothing is held whole in memory.
+A source is a file, a folder, ``-`` (standard input), ``builtin:NAME`` or ``hf:NAME``. Each reports what its text
+depends on (``identity``, for the cache) and yields pieces of documents. No text is held whole in memory.
 """
 
 from __future__ import annotations
@@ -27,25 +27,25 @@ from etude.places import expanded
 
 
 class Source(Protocol):
-    """Where documents come from."""
+    """A stream of documents."""
 
     @property
     def name(self) -> str:
-        """As typed."""
+        """The name as typed by the user."""
 
     @property
     def size(self) -> int | None:
-        """Bytes of text to expect, when that is known beforehand."""
+        """Bytes of text to expect; None when unknown in advance."""
 
     def identity(self) -> dict[str, Any]:
-        """Plain values that change whenever the text changes."""
+        """Return plain values that change whenever the text changes."""
 
     def pieces(self, log: SourceLog) -> Iterator[Piece]:
-        """The documents, and a note in ``log`` for whatever had to be skipped."""
+        """Yield the documents, and note in ``log`` whatever had to be skipped."""
 
 
 class PathSource:
-    """A file, or everything below a folder in sorted order, hidden files left out."""
+    """A file, or all files below a folder in sorted order, without hidden ones."""
 
     def __init__(self, name: str, options: ReadingOptions) -> None:
         self.name = name
@@ -55,14 +55,14 @@ class PathSource:
             raise InputError(f"'{name}' is a link to nothing: name the file itself")
         if not self.root.exists():
             raise InputError(f"there is no file or folder '{name}'{_nearest(self.root)}")
-        if not self.root.is_file() and not self.root.is_dir():  # a device may never end
+        if not self.root.is_file() and not self.root.is_dir():  # reading a device may never end
             raise InputError(
                 f"'{name}' is neither a file nor a folder: name a file, or type - and pipe the text in"
             )
 
     @property
     def size(self) -> int | None:
-        """Bytes on disk; unknown when something is compressed or is not plain text."""
+        """Bytes on disk; None when something is compressed or is not plain text."""
         total = 0
         for path in self._files(SourceLog()):
             if compression_of(path) or format_of(path) not in PLAIN_ENDINGS:
@@ -71,14 +71,14 @@ class PathSource:
         return total
 
     def identity(self) -> dict[str, Any]:
-        """Name and hash of every file, wherever the whole stands: a folder that has moved is the same text."""
+        """Return path and hash of every file, relative to the source: a folder that was moved is the same text."""
         inside = self.root if self.root.is_dir() else self.root.parent
         files = self._files(SourceLog())
         hashes = [[path.relative_to(inside).as_posix(), _hash(path, path == self.root)] for path in files]
         return {"files": hashes, "detector": version("chardet")}
 
     def pieces(self, log: SourceLog) -> Iterator[Piece]:
-        """The documents of every file; files of unknown kinds are counted."""
+        """Yield the documents of every file; files of unknown kinds are counted."""
         for path in self._files(log):
             yield from read_file(path, self._label(path), self.options, log, named=path == self.root)
 
@@ -97,7 +97,7 @@ class PathSource:
 
 
 class StreamSource:
-    """Text that can be read only once (standard input, a pipe): one document, kept in a temporary file meanwhile."""
+    """Text that can be read only once (standard input, a pipe): one document, copied to a temporary file."""
 
     def __init__(
         self, name: str, stream: BinaryIO, spool: Path, options: ReadingOptions | None = None
@@ -112,15 +112,15 @@ class StreamSource:
 
     @property
     def size(self) -> int:
-        """Bytes that came."""
+        """Bytes received."""
         return self.path.stat().st_size
 
     def identity(self) -> dict[str, Any]:
-        """The hash of what came."""
+        """Return the hash of what was received."""
         return {"source": "stream", "hash": hash_file(self.path), "detector": version("chardet")}
 
     def pieces(self, log: SourceLog) -> Iterator[Piece]:
-        """One document."""
+        """Yield one document."""
         label = "stdin" if self.name == "-" else self.name
         yield from read_file(self.path, label, self.options, log)
 
@@ -134,14 +134,14 @@ def open_sources(
     spool: Path,
     options: ReadingOptions | None = None,
 ) -> list[Source]:
-    """The sources behind what was typed; the same name twice counts once.
+    """Open the sources that the user named; a repeated name counts once.
 
-    ``options`` says how files are read; without it only ``text_field`` does. ``spool`` is a folder for what comes on
-    standard input. The task mixture comes first, however it was typed: an addition is neither cut off by
-    ``max_bytes`` nor the end of the text.
+    ``options`` holds all reading settings; without it, only ``text_field`` is used. ``spool`` is a folder for standard
+    input. The task mixture always comes first: as an addition, it must neither be cut off by ``max_bytes`` nor come at
+    the end of the text.
 
     Raises:
-        InputError: no such path (the nearest is named), no such built-in, or a missing optional library.
+        InputError: no such path (the nearest is suggested), no such built-in, or a missing optional library.
     """
     options = options or ReadingOptions(text_field)
     if not names:
@@ -177,21 +177,21 @@ def open_sources(
 
 
 def _bytes_of_tasks(max_bytes: int | None, *, alone: bool) -> int:
-    """All that is asked for where nothing else is read; beside other text at most a tenth of it."""
+    """Return the size of the task mixture: all that is requested when it is alone, else at most a tenth."""
     if max_bytes is None:
         return builtin.TASK_BYTES
     return max_bytes if alone else min(builtin.TASK_BYTES, max_bytes // 10)
 
 
 def absolute_source(name: str) -> str:
-    """``name`` as it can be typed from any folder."""
+    """Return ``name`` in a form that works from any folder."""
     if name == "-" or name.startswith((hub.PREFIX, builtin.PREFIX)):
         return name
     return str(expanded(name).absolute())
 
 
 def nothing_usable(log: SourceLog) -> InputError:
-    """The error for sources without a single usable document: what was looked at, and why each kind went."""
+    """Return the error for sources without a usable document: what was looked at, and why each kind was skipped."""
     looked = ", ".join(log.looked_at[:5]) + (" ..." if len(log.looked_at) > 5 else "")
     reasons = []
     for reason, count in log.skipped.most_common(6):
@@ -204,7 +204,7 @@ def nothing_usable(log: SourceLog) -> InputError:
 
 
 def _walk(folder: Path, log: SourceLog, above: frozenset[str]) -> Iterator[Path]:
-    """Files below ``folder``, sorted; ``above`` are the real paths of the folders on the way here."""
+    """Yield the files below ``folder``, sorted; ``above`` holds the real paths of the folders that lead to it."""
     real = os.path.realpath(folder)
     if real in above:
         log.skip("symbolic link loop", str(folder))
@@ -218,7 +218,7 @@ def _walk(folder: Path, log: SourceLog, above: frozenset[str]) -> Iterator[Path]
         path = folder / entry.name
         if entry.name.startswith("."):
             log.skip("hidden", str(path))
-        elif os.path.isfile(path / "run.toml"):  # False, not an error, where a folder may not be entered
+        elif os.path.isfile(path / "run.toml"):  # False rather than an error for a folder without access
             log.skip("a run of Etude", str(path))
         elif os.path.isdir(path):
             yield from _walk(path, log, above | {real})
@@ -231,14 +231,14 @@ def _walk(folder: Path, log: SourceLog, above: frozenset[str]) -> Iterator[Path]
 def _hash(path: Path, named: bool) -> str:
     try:
         if not named and format_of(path) not in KNOWN_ENDINGS and path.stat().st_size > 64 * CHUNK_BYTES:
-            return f"size {path.stat().st_size}"  # skipped in a folder: not worth reading
+            return f"size {path.stat().st_size}"  # skipped in a folder, so not worth reading
         return hash_file(path)
     except OSError as error:
         return f"unreadable: {error.strerror}"
 
 
 def _nearest(path: Path) -> str:
-    """The nearest existing name beside a path that does not exist."""
+    """Return a suggestion: the existing name nearest to a path that does not exist."""
     parent = path.parent
     while not parent.is_dir() and parent != parent.parent:
         path, parent = parent, parent.parent
@@ -246,7 +246,7 @@ def _nearest(path: Path) -> str:
         names = sorted(entry.name for entry in os.scandir(parent) if not entry.name.startswith("."))
     except OSError:
         names = []
-    found = nearest_file(path.name, names)
-    if found is not None:
-        return f": did you mean '{parent / found}'?"
+    suggestion = nearest_file(path.name, names)
+    if suggestion is not None:
+        return f": did you mean '{parent / suggestion}'?"
     return f": nothing with a similar name is in '{parent}'"

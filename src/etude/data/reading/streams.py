@@ -1,4 +1,4 @@
-"""From a file's bytes to text: decompression, and pieces cut at line ends.
+"""Turn a file's bytes into text: decompress them, and cut pieces at line ends.
 
 Memory stays constant: a file is read in chunks of about a megabyte.
 """
@@ -21,23 +21,23 @@ COMPRESSIONS = (".gz", ".zst")
 CHUNK_BYTES = 1 << 20
 MOST_EXPANSION = 200
 FREE_EXPANSION_BYTES = 64 << 20
-"""What is unpacked may have this many bytes, and above that so many times the size of its file."""
+"""Unpacked data may always have this many bytes, and beyond that ``MOST_EXPANSION`` times the size of its file."""
 _ZSTD_INPUT = 1 << 10
-"""Of compressed bytes at a time: a block of four can stand for 128 KiB, so memory stays below 32 MiB."""
+"""Compressed bytes read at a time: a block of four bytes can expand to 128 KiB, so memory stays below 32 MiB."""
 
 Opener = Callable[[], BinaryIO]
 
 
 def compression_of(path: Path) -> str:
-    """``.gz``, ``.zst`` or the empty string."""
+    """Return ``.gz``, ``.zst`` or the empty string."""
     suffix = path.suffix.lower()
     return suffix if suffix in COMPRESSIONS else ""
 
 
 def open_bytes(path: Path) -> BinaryIO:
-    """The file's bytes, decompressed while they are read, in memory that has a bound.
+    """Open the file's bytes, decompressed as they are read, in bounded memory.
 
-    Reading raises :class:`Unusable` where a compressed file expands without measure.
+    Reading raises :class:`Unusable` when a compressed file expands without limit.
     """
     compression = compression_of(path)
     if not compression:
@@ -48,12 +48,12 @@ def open_bytes(path: Path) -> BinaryIO:
 
 
 def expansion_limit(path: Path) -> int:
-    """How many bytes may come out of the file ``path``."""
+    """Return how many bytes may come out of the file ``path``."""
     return max(FREE_EXPANSION_BYTES, MOST_EXPANSION * path.stat().st_size)
 
 
 def expands_too_much(limit: int) -> Unusable:
-    """The reason for a file out of which more than ``limit`` bytes come."""
+    """Return the error for a file that expands to more than ``limit`` bytes."""
     return Unusable(
         "expands too much",
         f"more than {limit:,} bytes come out, {MOST_EXPANSION} times its size: unpack it to look at it",
@@ -61,7 +61,7 @@ def expands_too_much(limit: int) -> Unusable:
 
 
 class _Bounded(io.RawIOBase):
-    """Passes on the bytes of ``raw`` until there are more than ``limit``."""
+    """Pass on the bytes of ``raw`` and raise once there are more than ``limit``."""
 
     def __init__(self, raw: io.RawIOBase, limit: int) -> None:
         self.raw, self.left, self.limit = raw, limit, limit
@@ -82,7 +82,7 @@ class _Bounded(io.RawIOBase):
 
 
 class _Zstd(io.RawIOBase):
-    """Frames of zstd one after the other; an end inside a frame is an error, as it is with gzip."""
+    """Consecutive zstd frames; a file that ends inside a frame is an error, as with gzip."""
 
     def __init__(self, path: Path) -> None:
         import zstandard
@@ -140,7 +140,7 @@ def reading_faults() -> Iterator[None]:
 
 @contextmanager
 def plain_file(path: Path) -> Iterator[Path]:
-    """The file itself, or where it is compressed a temporary one with its bytes: some formats need random access."""
+    """Yield the file itself, or a temporary decompressed copy: some formats need random access."""
     with tempfile.TemporaryDirectory(prefix="etude-") as folder:
         plain = path
         if compression_of(path):
@@ -156,12 +156,12 @@ def plain_file(path: Path) -> Iterator[Path]:
 def text_reader(
     opener: Opener, encoding: str, *, newline: str | None = None, errors: str = "strict"
 ) -> io.TextIOWrapper:
-    """A text stream; by default every kind of line end reads as ``\\n``."""
+    """Open a text stream; by default every kind of line end is read as ``\\n``."""
     return io.TextIOWrapper(opener(), encoding=encoding, newline=newline, errors=errors)
 
 
 def pieces_of(reader: io.TextIOBase, size: int = PIECE_CHARS) -> Iterator[str]:
-    """The text in consecutive pieces of about ``size`` characters, cut after a line end where there is one."""
+    """Yield the text in consecutive pieces of about ``size`` characters, cut after a line end if there is one."""
     rest = ""
     while True:
         chunk = reader.read(size)
@@ -177,7 +177,7 @@ def pieces_of(reader: io.TextIOBase, size: int = PIECE_CHARS) -> Iterator[str]:
 
 
 def _cut(text: str, size: int) -> int:
-    """Where the piece ends: after the last line end, else the last space, else anywhere but inside a character."""
+    """Return where the piece ends: after the last line end, else the last space, else not inside a character."""
     cut = text.rfind("\n") + 1 or text.rfind(" ") + 1
     if cut or len(text) < 4 * size:
         return cut

@@ -1,1 +1,1 @@
-"""Texts that are made for one question each, which a small network can answer in minutes."""
+"""Texts that each serve to study one question, and that a small network learns in minutes."""

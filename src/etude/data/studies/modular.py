@@ -1,8 +1,8 @@
-"""Subtraction modulo 59, every sum of it once: a text that is small enough to be learned by heart, and has a rule.
+"""Every subtraction modulo 59, once: a text small enough to be memorised that follows a rule.
 
-A number is one character, so ``a-b=c`` is five tokens. There are 59 x 59 = 3,481 of them; what is held out can be
-known by the rule alone. Whether, and how long after, a network that knows the shown ones by heart finds the rule is
-what Power et al. 2022 ("Grokking: generalization beyond overfitting on small algorithmic datasets") looked at.
+A number is one character, so ``a-b=c`` is five tokens. There are 59 x 59 = 3,481 equations; the held-out ones can only
+be predicted from the rule. Power et al. 2022 ("Grokking: generalization beyond overfitting on small algorithmic
+datasets") studied whether, and how long after memorising the training equations, a network finds the rule.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from etude.data.document import Document, up_to
 from etude.data.primer.rng import Rng
 
 MODULUS = 59
-"""A prime, and no more than there are characters."""
+"""A prime, no larger than the number of symbols."""
 SYMBOLS = (string.digits + string.ascii_letters)[:MODULUS]
 
 
 def documents(seed: int = 0, max_bytes: int | None = None) -> Iterator[Document]:
-    """Every sum once, in an order of the seed: all, or until the next would pass ``max_bytes`` of UTF-8."""
+    """Yield every equation once, in an order chosen by the seed, until the next would pass ``max_bytes`` of UTF-8."""
     pairs = [(a, b) for a in range(MODULUS) for b in range(MODULUS)]
     ordered = Rng(f"modular {seed}").some(pairs, len(pairs))
     return up_to((_document(a, b) for a, b in ordered), max_bytes)

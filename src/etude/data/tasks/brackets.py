@@ -1,4 +1,4 @@
-"""Words of two kinds of brackets, each closed by its own kind (Dyck-2)."""
+"""Words of two kinds of brackets, each closed by its own kind (the language Dyck-2)."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from etude.data.tasks.problem import Key, Problem, is_held_out
 CLOSER = {"(": ")", "[": "]"}
 HEAD = "Brackets: "
 END = " end."
-"""Apart from the last bracket, which would be one token with a stop and is none with the next bracket."""
+"""Separate from the last bracket: with a full stop it would be one token, but with another bracket it is not."""
 FEWEST_PAIRS, MOST_PAIRS = 3, 10
 LEAST_INNER = 4
-"""A matter of two brackets that match with at least so many between them: two pairs."""
+"""Matching brackets count as a problem when at least this many characters are between them: two pairs."""
 
 
 def shape_key(inner: str) -> Key:
-    """What stands between two brackets that match, whatever the kinds of the brackets."""
+    """Return the key of what is between two matching brackets, ignoring the kinds of the brackets."""
     return ("brackets", inner.replace("[", "(").replace("]", ")"))
 
 
 def block_keys(marks: str) -> list[Key]:
-    """The key of every bracket that is closed in the word or in its beginning; raises ValueError for a wrong one."""
+    """Return the key of every closed bracket in the word or its beginning; raise ValueError for a mismatch."""
     open_now: list[int] = []
     keys = []
     for at, mark in enumerate(marks):
@@ -34,7 +34,7 @@ def block_keys(marks: str) -> list[Key]:
 
 
 def drawn_word(rng: Rng, pairs: int) -> str:
-    """A word of so many pairs."""
+    """Draw a word of ``pairs`` pairs."""
     if not pairs:
         return ""
     kind, within = rng.pick("(["), rng.between(0, pairs - 1)
@@ -46,12 +46,12 @@ def spelled(marks: str) -> str:
 
 
 def closing(before: str, inner: str, opener: str) -> Problem:
-    """After `before`, which may leave brackets open, `opener` and `inner`: which bracket comes now?"""
+    """Ask for the next bracket after `before` (which may leave brackets open), `opener` and `inner`."""
     return Problem(shape_key(inner), spelled(before + opener + inner) + " ", CLOSER[opener])
 
 
 def any_brackets(rng: Rng) -> Problem:
-    """A word no part of which is held out."""
+    """Draw a word no part of which is held out."""
     while True:
         word = drawn_word(rng, rng.between(FEWEST_PAIRS, MOST_PAIRS))
         if not any(map(is_held_out, block_keys(word))):

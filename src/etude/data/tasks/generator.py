@@ -1,4 +1,4 @@
-"""The task mixture as documents: document i of a seed is made from (seed, i) alone."""
+"""The task mixture as documents: document i of a seed depends on (seed, i) alone."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ _DRAWS: dict[str, Callable[[Rng], Problem]] = {
     "questions": people.any_question,
 }
 _WHEEL = (*_DRAWS, "addition", "biographies", "biographies")
-"""Sums and people are a fixed list to be learned: they come more often."""
+"""Sums and people are fixed lists to be learned, so they appear more often."""
 
 
 def document(seed: int, index: int) -> Document:
-    """Several problems of one kind, a line each, none of them held out: the same bytes on any machine."""
+    """Return several problems of one kind, one per line, none held out: the same bytes on any machine."""
     rng = Rng(f"tasks {seed} {index}")
     kind = rng.pick(_WHEEL)
     if kind == "biographies":
@@ -39,5 +39,5 @@ def document(seed: int, index: int) -> Document:
 
 
 def documents(seed: int = 0, max_bytes: int | None = None) -> Iterator[Document]:
-    """Documents 0, 1, 2 ... of a seed, without end, or until the next would pass ``max_bytes`` of UTF-8."""
+    """Yield documents 0, 1, 2 ... of a seed, without end or until the next would pass ``max_bytes`` of UTF-8."""
     return up_to(map(partial(document, seed), count()), max_bytes)

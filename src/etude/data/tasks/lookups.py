@@ -1,4 +1,4 @@
-"""Look something up in the text itself: the value of a key, the end of a path, a rule from examples."""
+"""Problems that are solved from their own text: the value of a key, the end of a path, a rule from examples."""
 
 from __future__ import annotations
 
@@ -18,9 +18,10 @@ def pairs_key(pairs: Pairs) -> Key:
     return ("pairs", " ".join(key + value for key, value in sorted(pairs)))
 
 
-def recall(pairs: Pairs, asked: int) -> Problem:
+def recall(pairs: Pairs, queried: int) -> Problem:
+    """Ask for the value of the key at index ``queried``."""
     listed = ", ".join(f"{key} is {value}" for key, value in pairs)
-    key, value = pairs[asked]
+    key, value = pairs[queried]
     return Problem(pairs_key(pairs), f"Remember: {listed}. What is {key} then? ", value)
 
 
@@ -38,11 +39,11 @@ def chain_key(edges: Pairs) -> Key:
 
 
 def hop(ring: str, edges: Pairs, start: int, hops: int) -> Problem:
-    """`ring` is the nodes in the order in which the edges lead through them, `edges` the order of their telling."""
-    told = ", ".join(f"{one} to {other}" for one, other in edges)
+    """Ask where a path ends: `ring` lists the nodes along the path, `edges` is the order in which they are listed."""
+    listed = ", ".join(f"{origin} to {target}" for origin, target in edges)
     steps = f"{hops} step{'s' if hops > 1 else ''}"
     answer = ring[(start + hops) % len(ring)]
-    return Problem(chain_key(edges), f"Chain: {told}. From {ring[start]}, after {steps}: ", answer)
+    return Problem(chain_key(edges), f"Chain: {listed}. From {ring[start]}, after {steps}: ", answer)
 
 
 def drawn_ring(rng: Rng) -> tuple[str, Pairs]:
@@ -64,17 +65,19 @@ def shifted(letter: str, shift: int) -> str:
 
 
 def shown_letters(shift: int) -> list[str]:
-    """Letters whose image under the shift may be shown."""
+    """Return the letters whose image under the shift may be shown."""
     return [letter for letter in LETTERS if not is_held_out(cipher_key(shift, letter))]
 
 
-def cipher(shift: int, shots: Sequence[str], asked: str) -> Problem:
-    """Each letter becomes the one that stands so many places further on in the alphabet."""
-    told = ", ".join(f"{letter} to {shifted(letter, shift)}" for letter in shots)
-    return Problem(cipher_key(shift, asked), f"Cipher: {told}. Now {asked} to ", shifted(asked, shift))
+def cipher(shift: int, shots: Sequence[str], queried: str) -> Problem:
+    """Ask for a letter's image: each letter becomes the one ``shift`` places further in the alphabet."""
+    listed = ", ".join(f"{letter} to {shifted(letter, shift)}" for letter in shots)
+    return Problem(
+        cipher_key(shift, queried), f"Cipher: {listed}. Now {queried} to ", shifted(queried, shift)
+    )
 
 
 def any_cipher(rng: Rng) -> Problem:
     shift = rng.between(1, len(LETTERS) - 1)
-    *shots, asked = rng.some(shown_letters(shift), rng.between(1, MOST_SHOTS) + 1)
-    return cipher(shift, shots, asked)
+    *shots, queried = rng.some(shown_letters(shift), rng.between(1, MOST_SHOTS) + 1)
+    return cipher(shift, shots, queried)

@@ -1,8 +1,8 @@
-"""Made-up people: everybody's facts are told, but not everybody is asked about.
+"""Made-up people: facts are stated about all of them, but questions are question_about about only some.
 
-Each fact is told in statements that begin with the person. Each question is never put about one fifth of the people:
-there it asks whether a fact can be got out in a form in which it was never told. The reversed question, from the
-house to who lives in it, turns the order of the statement round.
+Each statement of a fact begins with the person's name. Each question is withheld for one fifth of the people; asking it
+about them tests whether a fact can be retrieved in a form in which it never appeared. The reversed question, from the
+house to its owner, also inverts the order of the statement.
 """
 
 from __future__ import annotations
@@ -40,12 +40,12 @@ class Person:
     house: str
 
     def value(self, question: str) -> str:
-        """The answer to a question of this kind."""
+        """Return the answer to a question of this kind."""
         return {"town": self.town, "trade": self.trade, "house": self.house, "reversed": self.name}[question]
 
 
-def _everybody() -> tuple[Person, ...]:
-    """The same on every machine and for every seed: what a training teaches, a probe of any seed may ask."""
+def _all_people() -> tuple[Person, ...]:
+    """Make the people, the same on every machine and for every seed, so that a probe of any seed may ask about them."""
     rng = Rng("the people of the task mixture")
     names = [f"{first} {last}" for first in _FIRST for last in _LAST]
     houses = rng.some([f"{look} {part}" for look in _LOOKS for part in _PARTS], len(names))
@@ -55,12 +55,12 @@ def _everybody() -> tuple[Person, ...]:
     )
 
 
-PEOPLE = _everybody()
-_TOLD_FIRST = {
+PEOPLE = _all_people()
+_FIRST_STATEMENTS = {
     "town": ("{name} was born in {value}.", "{name} comes from {value}.", "{name} grew up in {value}."),
     "trade": ("{name} is a {value} by trade.", "{name} works as a {value}.", "{name} earns a living as a {value}."),
 }  # fmt: skip
-_TOLD_LAST = (
+_LAST_STATEMENTS = (
     "{name} lives in a house called {value}.",
     "{name} owns the house {value}.",
     "{name} can be found at {value}.",
@@ -71,31 +71,32 @@ QUESTIONS = {
     "house": ("What is the house of {} called? ", "name"),
     "reversed": ("Who lives in the house {} today? ", "house"),
 }
-"""The question, and what of the person stands in it."""
+"""The question, and the attribute of the person that is inserted in it."""
 
 
 def question_key(question: str, person: Person) -> Key:
     return ("person", question, person.name)
 
 
-def asked(question: str, person: Person) -> Problem:
+def question_about(question: str, person: Person) -> Problem:
+    """Return a question about a person, with its answer."""
     form, by = QUESTIONS[question]
-    said = "A " + person.trade if question == "trade" else person.value(question)
-    return Problem(question_key(question, person), form.format(getattr(person, by)), said)
+    answer = "A " + person.trade if question == "trade" else person.value(question)
+    return Problem(question_key(question, person), form.format(getattr(person, by)), answer)
 
 
 def biography(rng: Rng, person: Person) -> str:
-    """The facts of a person on one line. The house comes last: the name never follows it."""
-    told = [
+    """State the facts of a person on one line. The house comes last: the name never follows it."""
+    statements = [
         rng.pick(forms).format(name=person.name, value=person.value(fact))
-        for fact, forms in rng.some(list(_TOLD_FIRST.items()), 2)
+        for fact, forms in rng.some(list(_FIRST_STATEMENTS.items()), 2)
     ]
-    told.append(rng.pick(_TOLD_LAST).format(name=person.name, value=person.house))
-    return " ".join(told)
+    statements.append(rng.pick(_LAST_STATEMENTS).format(name=person.name, value=person.house))
+    return " ".join(statements)
 
 
 def any_question(rng: Rng) -> Problem:
     while True:
-        problem = asked(rng.pick(tuple(QUESTIONS)), rng.pick(PEOPLE))
+        problem = question_about(rng.pick(tuple(QUESTIONS)), rng.pick(PEOPLE))
         if not is_held_out(problem.key):
             return problem

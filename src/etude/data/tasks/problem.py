@@ -9,23 +9,23 @@ from hashlib import blake2b
 from etude.data.primer.rng import Rng
 
 ONE_IN = 5
-"""One fifth of every space of problems is held out."""
+"""One fifth of every set of problems is held out."""
 
 Key = tuple[str | int, ...]
-"""What makes a problem this problem, whatever its wording: its task and its content."""
+"""What identifies a problem regardless of its wording: its task and its content."""
 
 _ATTEMPTS = 10_000
 
 
 def is_held_out(key: Key) -> bool:
-    """True when no document of the mixture, of any seed, contains the problem: a pure function of its content."""
+    """Return True when no document of the mixture contains the problem, for any seed: a pure function of the key."""
     digest = blake2b("\x1f".join(map(str, key)).encode(), digest_size=4).digest()
     return int.from_bytes(digest, "big") % ONE_IN == 0
 
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """The key of what is asked, the `text` up to the answer, the `answer`, and how the line ends after it."""
+    """The key of the problem, the `text` up to the answer, the `answer`, and the `end` of the line."""
 
     key: Key
     text: str
@@ -38,7 +38,7 @@ class Problem:
 
 
 def drawn_until(draw: Callable[[Rng], Problem], rng: Rng, *, held_out: bool) -> Problem:
-    """The first problem drawn that is held out, or that is not."""
+    """Draw problems until one is held out, or is not, as requested."""
     for _ in range(_ATTEMPTS):
         problem = draw(rng)
         if is_held_out(problem.key) is held_out:

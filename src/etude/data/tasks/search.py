@@ -1,4 +1,4 @@
-"""Which held-out problems of the task mixture a text contains, whoever wrote it."""
+"""Find the held-out problems of the task mixture in any text."""
 
 from __future__ import annotations
 
@@ -26,48 +26,48 @@ _PERSON = {getattr(person, by): person for person in PEOPLE for by in ("name", "
 
 
 def held_out_in(text: str) -> set[Key]:
-    """The keys of every held-out problem that the text states, asks or shows."""
-    found: set[Key] = set()
+    """Return the keys of every held-out problem that the text states, asks or shows."""
+    keys: set[Key] = set()
     if ": " in text:
-        found = {key for key in _listed(text) if is_held_out(key)}
+        keys = {key for key in _listed(text) if is_held_out(key)}
     if "?" in text:
-        found |= {key for key in _asked(text) if is_held_out(key)}
+        keys |= {key for key in _questions(text) if is_held_out(key)}
     if "plus" in text or "+" in text:
         for match in _SUM.finditer(text):
             a, b = int(match[1]), int(match[2])
             if max(a, b) <= LARGEST and sum_held_out(a, b):
-                found.add(sum_key(a, b))
-    return found
+                keys.add(sum_key(a, b))
+    return keys
 
 
 def _listed(text: str) -> set[Key]:
-    found = {string_key(match[1].replace(" ", "")) for match in _STRING.finditer(text)}
-    found |= {counted_key(match[1].replace(" ", "")) for match in _LETTERS.finditer(text)}
+    keys = {string_key(match[1].replace(" ", "")) for match in _STRING.finditer(text)}
+    keys |= {counted_key(match[1].replace(" ", "")) for match in _LETTERS.finditer(text)}
     for match in _BRACKETS.finditer(text):
-        found |= _in_brackets(match[1].replace(" ", ""))
+        keys |= _in_brackets(match[1].replace(" ", ""))
     for match in _PAIRS.finditer(text):
-        found.add(pairs_key([(one[0], one[-1]) for one in match[1].split(", ")]))
+        keys.add(pairs_key([(pair[0], pair[-1]) for pair in match[1].split(", ")]))
     for match in _CHAIN.finditer(text):
-        found.add(chain_key([(one[0], one[-1]) for one in match[1].split(", ")]))
+        keys.add(chain_key([(edge[0], edge[-1]) for edge in match[1].split(", ")]))
     for match in _CIPHER.finditer(text):
         for shown in (*match[1].split(", "), match[2]):
             shift = (LETTERS.index(shown[-1]) - LETTERS.index(shown[0])) % len(LETTERS)
-            found.add(cipher_key(shift, shown[0]))
-    return found
+            keys.add(cipher_key(shift, shown[0]))
+    return keys
 
 
 def _in_brackets(marks: str) -> set[Key]:
     try:
         return set(block_keys(marks))
-    except ValueError:  # another text's brackets, which do not match
+    except ValueError:  # brackets of another text, which do not match
         return set()
 
 
-def _asked(text: str) -> set[Key]:
-    found: set[Key] = set()
+def _questions(text: str) -> set[Key]:
+    keys: set[Key] = set()
     for question, (form, by) in _BY_QUESTION.items():
         for match in form.finditer(text):
             person = _PERSON.get(match[1])
             if person is not None and getattr(person, by) == match[1]:
-                found.add(question_key(question, person))
-    return found
+                keys.add(question_key(question, person))
+    return keys

@@ -1,4 +1,4 @@
-"""Copy a string of letters, turn it round, count a letter in it."""
+"""Copy a string of letters, reverse it, count a letter in it."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ COUNTED, ALPHABET = "a", "abc"
 
 
 def spaced(letters: str) -> str:
-    """Letters apart, so that a tokenizer of words sees each of them."""
+    """Separate the letters by spaces, so that a word tokenizer sees each of them."""
     return " ".join(letters)
 
 
 def string_key(letters: str) -> Key:
-    """The same letters in another order are no new problem: a probe sets one order against another."""
+    """Return a key that ignores the order of the letters, since a probe compares two orders of the same letters."""
     return ("string", "".join(sorted(letters)))
 
 

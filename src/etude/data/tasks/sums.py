@@ -10,12 +10,12 @@ LARGEST = 99
 
 
 def sum_key(a: int, b: int) -> Key:
-    """A sum and its mirror are one problem: who has seen 3 + 40 has seen 40 + 3."""
+    """Return one key for a sum and its mirror: having seen 3 + 40, a model has seen 40 + 3."""
     return ("add", min(a, b), max(a, b))
 
 
 def sum_held_out(a: int, b: int) -> bool:
-    """What the stories of builtin:primer hold out is not told here either: the two are mixed."""
+    """Return whether a sum is held out here or in the stories of builtin:primer, since the two may be mixed."""
     return is_held_out(sum_key(a, b)) or (a, b, "+") in HELD_SUMS
 
 

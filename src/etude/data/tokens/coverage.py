@@ -1,8 +1,8 @@
 """The windows of an evaluation: every token of the covered text is a target exactly once.
 
-With a limit, coverage ends at a mark (:class:`etude.data.tokens.parts.TokenPart`): a place where the source bytes are
-known exactly, at a document's end or about every 16 kB inside a long one. So bits per byte is exact for whatever was
-covered.
+With a limit, coverage ends at a mark (:class:`etude.data.tokens.parts.TokenPart`), a place with a known number of
+source bytes: at a document's end, or about every 16 kB inside a long one. So bits per byte is exact for the covered
+text.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ from etude.data.tokens.parts import TokenPart
 
 Int64 = npt.NDArray[np.int64]
 IGNORE_INDEX = -100
-"""A target that no loss counts: there is no next token, or the loss mask leaves it out."""
+"""A target that the loss ignores: there is no next token, or the loss mask excludes it."""
 
 
 class EvaluationWindows:
     """Consecutive windows of ``context`` targets over the first tokens of a part.
 
     Attributes:
-        num_tokens: tokens covered, the first ``eos`` (which nothing predicts) included.
-        num_targets: tokens predicted.
+        num_tokens: covered tokens, including the first ``eos``, which nothing predicts.
+        num_targets: predicted tokens.
         source_bytes: UTF-8 bytes of exactly the text whose tokens are targets.
     """
 
@@ -40,13 +40,13 @@ class EvaluationWindows:
         self.num_targets = self.num_tokens - 1
 
     def __len__(self) -> int:
-        """Windows."""
+        """Return the number of windows."""
         return -(-self.num_targets // self.context)
 
     def batch(self, first: int, count: int) -> tuple[Int64, Int64]:
-        """Windows [first, first + count): (inputs, targets), each (rows, T).
+        """Return windows [first, first + count) as (inputs, targets), each (rows, T).
 
-        Behind the last token, inputs are ``eos`` and targets :data:`IGNORE_INDEX`.
+        After the last token, inputs are ``eos`` and targets :data:`IGNORE_INDEX`.
         """
         count = min(count, len(self) - first)
         starts = (first + np.arange(count, dtype=np.int64)) * self.context
@@ -64,18 +64,18 @@ class EvaluationWindows:
         return starts[:, None] + np.arange(1, self.context + 1)
 
     def document_ids(self, first: int, count: int) -> Int64:
-        """(rows, T) the number of the document of every input token."""
+        """Return (rows, T) the number of the document of every input token."""
         count = min(count, len(self) - first)
         starts = (first + np.arange(count, dtype=np.int64)) * self.context
         return self.part.document_numbers(starts[:, None] + np.arange(self.context))
 
 
 def is_text(targets: Int64, eos_id: int) -> npt.NDArray[np.bool_]:
-    """Which targets count for bits per byte: tokens of text, neither ``eos`` nor padding."""
+    """Return which targets count for bits per byte: tokens of text, neither ``eos`` nor padding."""
     mask: npt.NDArray[np.bool_] = (targets != eos_id) & (targets != IGNORE_INDEX)
     return mask
 
 
 def evaluation_windows(part: TokenPart, context: int, max_tokens: int | None = None) -> EvaluationWindows:
-    """Windows over the whole part, or its first ``max_tokens`` tokens rounded down to a mark (at least one piece)."""
+    """Return windows over the whole part, or its first ``max_tokens`` tokens rounded down to a mark (at least one)."""
     return EvaluationWindows(part, context, max_tokens)

@@ -1,4 +1,4 @@
-"""How much longer a tokenizer.json can make a text: rules that rewrite text multiply, and a stranger wrote them."""
+"""Bound how much longer an untrusted tokenizer.json can make a text: rules that rewrite text multiply."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from typing import Any
 from etude.data.tokens.word_pattern import Unproved, WordPattern
 
 MOST_GROWTH = 1_000
-"""Characters that one character may become. Published tokenizers reach 18 (by NFKC, for one Arabic ligature)."""
+"""Limit on the characters that one character may become. Published tokenizers reach 18 (NFKC, an Arabic ligature)."""
 
 
 def growth_of(part: Any) -> float:
-    """The most characters that a normaliser, pre-tokenizer or decoder, as JSON, makes of one."""
+    """Return the most characters that a normaliser, pre-tokenizer or decoder, as JSON, makes from one."""
     if not isinstance(part, dict):
         return 1.0
     if part.get("type") == "Sequence":
@@ -26,20 +26,20 @@ def growth_of(part: Any) -> float:
 
 
 def _replaced(part: dict[str, Any]) -> float:
-    """A text is replaced by one that may be longer; an expression may match where there is nothing at all."""
+    """Return the growth of a replacement; its expression may match even where there is no text."""
     pattern, content = part.get("pattern"), len(str(part.get("content", "")))
-    stated = pattern if isinstance(pattern, dict) else {"String": pattern}
-    if stated.get("String"):
-        return max(1.0, content / len(str(stated["String"])))
+    rule_pattern = pattern if isinstance(pattern, dict) else {"String": pattern}
+    if rule_pattern.get("String"):
+        return max(1.0, content / len(str(rule_pattern["String"])))
     try:
-        WordPattern(str(stated.get("Regex", "")))
+        WordPattern(str(rule_pattern.get("Regex", "")))
     except Unproved:
         return 1.0 + content
     return max(1.0, float(content))
 
 
 def _mapped(part: dict[str, Any]) -> float:
-    """A table of SentencePiece: a character becomes one of the texts that stand behind its index."""
+    """Return the growth of a SentencePiece table, which maps a character to one of the texts after its index."""
     try:
         table = base64.b64decode(str(part.get("precompiled_charsmap") or ""))
     except (binascii.Error, ValueError):

@@ -1,9 +1,9 @@
 """The rows of a training step, as a pure function of (seed, step).
 
-The tokens are read as a ring. In every epoch it is cut into windows of T + 1 tokens at stride T, from a beginning that
-differs from epoch to epoch, and the windows are visited in a random order (:mod:`etude.data.tokens.permutation`). So
-every window comes exactly once an epoch, any step is found at once, and there is no state: ranks and micro-batches take
-their slice of the same batch, and a run that goes on needs only the number of its step.
+The tokens are read as a ring. In every epoch the ring is cut into windows of T + 1 tokens at stride T, from an offset
+that differs between epochs, and the windows are visited in a random order (:mod:`etude.data.tokens.permutation`). So
+every window comes exactly once per epoch, any step is computed directly, and there is no state: ranks and micro-batches
+take their slice of the same batch, and a resumed run needs only the number of its step.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Int64 = npt.NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """Where a row of a batch comes from: its first token's index, its epoch, and the documents it touches."""
+    """The origin of a row of a batch: the index of its first token, its epoch, and the documents it touches."""
 
     row: int
     epoch: int
@@ -51,26 +51,26 @@ class BatchLoader:
 
     @property
     def windows_per_epoch(self) -> int:
-        """Rows until every window has come once; up to T - 1 tokens of an epoch stand in none."""
+        """Rows until every window has come once; up to T - 1 tokens of an epoch are in no window."""
         return self.part.num_tokens // self.context
 
     def rows(self, step: int) -> tuple[Int64, Int64]:
-        """(inputs, targets), each (B, T): the whole batch of a step (steps count from 0)."""
+        """Return (inputs, targets), each (B, T): the whole batch of a step (steps count from 0)."""
         return self.slice(step, 0, self.batch_rows)
 
     def slice(self, step: int, first_row: int, num_rows: int) -> tuple[Int64, Int64]:
-        """Rows [first_row, first_row + num_rows) of the batch of ``step``: (inputs, targets), each (num_rows, T)."""
+        """Return rows [first_row, first_row + num_rows) of the batch of ``step``: (inputs, targets), each (rows, T)."""
         _, starts = self._starts(step, first_row, num_rows)
         windows = self.part.windows(starts, self.context + 1)
         return np.ascontiguousarray(windows[:, :-1]), np.ascontiguousarray(windows[:, 1:])
 
     def target_places(self, step: int, first_row: int, num_rows: int) -> Int64:
-        """Return the index (num_rows, T) of every target of those rows in the ring of tokens, not taken modulo."""
+        """Return (num_rows, T) the index of every target of those rows in the ring of tokens, not taken modulo."""
         _, starts = self._starts(step, first_row, num_rows)
         return starts[:, None] + np.arange(1, self.context + 1)
 
     def document_ids(self, step: int, first_row: int = 0, num_rows: int | None = None) -> Int64:
-        """(num_rows, T) the number of the document of every input token, for attention that stays inside documents.
+        """Return (num_rows, T) the document number of every input token, for attention limited to documents.
 
         ``eos`` belongs to the document that it begins.
         """
@@ -79,7 +79,7 @@ class BatchLoader:
         return self.part.document_numbers(starts[:, None] + np.arange(self.context))
 
     def windows_at(self, step: int) -> list[Window]:
-        """What every row of a step is, for reports."""
+        """Describe every row of a step, for reports."""
         epochs, starts = self._starts(step, 0, self.batch_rows)
         ids = self.document_ids(step)
         return [
@@ -93,7 +93,7 @@ class BatchLoader:
         ]
 
     def _starts(self, step: int, first_row: int, num_rows: int) -> tuple[Int64, Int64]:
-        """(epoch, index of the first token) of rows of a step."""
+        """Return (epoch, index of the first token) of rows of a step."""
         if step < 0 or first_row < 0 or num_rows < 0 or first_row + num_rows > self.batch_rows:
             raise ValueError(f"rows {first_row}..{first_row + num_rows} of step {step} are not in the batch")
         count = self.windows_per_epoch
@@ -101,12 +101,12 @@ class BatchLoader:
         epochs = serial // count
         starts = np.empty(num_rows, np.int64)
         for epoch in np.unique(epochs).tolist():
-            here = epochs == epoch
-            order = Permutation(count, self.seed, epoch)(serial[here] % count)
-            starts[here] = (self._offset(epoch) + order * self.context) % self.part.num_tokens
+            in_epoch = epochs == epoch
+            order = Permutation(count, self.seed, epoch)(serial[in_epoch] % count)
+            starts[in_epoch] = (self._offset(epoch) + order * self.context) % self.part.num_tokens
         return epochs, starts
 
     def _offset(self, epoch: int) -> int:
-        """Where the ring is cut first in an epoch."""
+        """Return the index at which an epoch begins to cut the ring."""
         digest = hashlib.blake2b(f"offset {self.seed} {epoch}".encode(), digest_size=8).digest()
         return int.from_bytes(digest, "little") % self.part.num_tokens

@@ -1,6 +1,6 @@
-"""The normalisation of a tokenizer: what :func:`etude.data.corpus.clean.normalise` did to the text it was trained on.
+"""The normalisation of a tokenizer: what :func:`etude.data.corpus.clean.normalise` did to its training text.
 
-It is recorded beside tokenizer.json, and written into it as its ``normalizer``, so that other programs apply it too.
+It is recorded beside tokenizer.json and written into it as its ``normalizer``, so that other programs apply it as well.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ FORMS: tuple[Form, ...] = ("NFC", "NFKC", "none")
 
 
 def normaliser_of(form: Form) -> Any:
-    """The ``tokenizers.normalizers`` object that does what cleaning with ``form`` does.
+    """Return the ``tokenizers.normalizers`` object that does what cleaning with ``form`` does.
 
-    They differ in C1 control characters, which no text holds (cleaning repairs a text that was read in the wrong
-    encoding), in runs of more combining marks than cleaning leaves together, and where the two libraries know
+    The two differ in C1 control characters, which no cleaned text holds (cleaning repairs text that was decoded with
+    the wrong encoding), in runs of more combining marks than cleaning allows, and where the two libraries use
     different versions of Unicode.
     """
     from tokenizers import Regex, normalizers
@@ -34,13 +34,13 @@ def normaliser_of(form: Form) -> Any:
 
 
 def add_normaliser(backend: Tokenizer, form: Form) -> None:
-    """Let ``backend`` normalise as cleaning does, unless it has a normaliser of its own."""
+    """Make ``backend`` normalise as cleaning does, unless it has a normaliser of its own."""
     if backend.normalizer is None:
         backend.normalizer = normaliser_of(form)
 
 
 def remove_normaliser(backend: Tokenizer, form: Form) -> None:
-    """Undo :func:`add_normaliser`: cleaning itself is exact, faster, and has been done to training text."""
+    """Undo :func:`add_normaliser`: cleaning itself is exact and faster, and training text is already clean."""
     current = backend.normalizer
     if current is not None and current.__getstate__() == normaliser_of(form).__getstate__():
         backend.normalizer = None

@@ -1,7 +1,7 @@
-"""A part of the corpus as one long row of tokens: eos doc eos doc eos doc, memory-mapped.
+"""A part of the corpus as one memory-mapped row of tokens: eos doc eos doc eos doc.
 
-Every document begins with the end-of-document token, so a document is predicted from its own ``eos`` and its end is the
-``eos`` of the next. Positions are token indices in this row, whatever shard they lie in.
+Every document begins with the end-of-document token: a document is predicted from its own ``eos``, and its end is the
+``eos`` of the next. Positions are token indices in this row, regardless of shards.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ class TokenPart:
     Attributes:
         shards: consecutive token arrays (memory maps).
         eos_id: the token that begins every document; it occurs nowhere else.
-        documents: (num_documents + 1,) token index of every document's ``eos``, and the number of tokens.
-        marks: (2, num_pieces + 1) places where tokens and source bytes are both known: the tokens before a piece of
-            text and the UTF-8 bytes before it. Every document's beginning is one.
-        namer: number of a document -> its id.
+        documents: (num_documents + 1,) token index of every document's ``eos``, then the number of tokens.
+        marks: (2, num_pieces + 1) places where both counts are known: the tokens and the UTF-8 bytes before a piece of
+            text. Every document's beginning is a mark.
+        namer: returns the id of a document by its number.
     """
 
     shards: Sequence[Tokens]
@@ -37,33 +37,33 @@ class TokenPart:
 
     @property
     def num_tokens(self) -> int:
-        """Tokens, ``eos`` included."""
+        """Number of tokens, including ``eos``."""
         return int(self.documents[-1])
 
     @property
     def num_documents(self) -> int:
-        """Documents."""
+        """Number of documents."""
         return len(self.documents) - 1
 
     @property
     def source_bytes(self) -> int:
-        """UTF-8 bytes of the text behind the tokens."""
+        """UTF-8 bytes of the text of all tokens."""
         return int(self.marks[1, -1])
 
     def __len__(self) -> int:
         return self.num_tokens
 
     def highest(self) -> int:
-        """The highest token id of all."""
+        """Return the highest token id."""
         return max(int(shard.max()) for shard in self.shards)
 
     def window(self, start: int, length: int) -> Int64:
-        """(length,) tokens from ``start`` on. After the last token comes the first: the row is read as a ring."""
+        """Return (length,) tokens from ``start`` on. The row is a ring: the first token follows the last."""
         tokens: Int64 = self.windows(np.array([start], np.int64), length)[0]
         return tokens
 
     def windows(self, starts: Int64, length: int) -> Int64:
-        """(len(starts), length) tokens from each start on, read as a ring."""
+        """Return (len(starts), length) tokens from each start on, read as a ring."""
         out = np.empty((len(starts), length), np.int64)
         total = self.num_tokens
         for row, start in zip(out, starts.tolist(), strict=True):
@@ -73,19 +73,19 @@ class TokenPart:
         return out
 
     def document_number(self, index: int) -> int:
-        """The number of the document that the token at ``index`` belongs to."""
+        """Return the number of the document that holds the token at ``index``."""
         return int(np.searchsorted(self.documents, index, side="right")) - 1
 
     def document_numbers(self, indices: Int64) -> Int64:
-        """:meth:`document_number` of every index (of the ring)."""
+        """Return :meth:`document_number` for every index (of the ring)."""
         return np.searchsorted(self.documents, indices % self.num_tokens, side="right").astype(np.int64) - 1
 
     def document_of(self, index: int) -> str:
-        """The id of the document that the token at ``index`` belongs to."""
+        """Return the id of the document that holds the token at ``index``."""
         return self.namer(self.document_number(index))
 
     def _copy(self, start: int, target: Int64) -> int:
-        """Copy from ``start`` to the end of its shard, or until ``target`` is full; how many were copied."""
+        """Copy from ``start`` until the end of its shard or of ``target``; return how many tokens were copied."""
         for shard in self.shards:
             if start < len(shard):
                 count = min(len(target), len(shard) - start)
@@ -98,9 +98,9 @@ class TokenPart:
     def from_documents(
         cls, documents: Sequence[Sequence[int]], eos_id: int, source_bytes: Sequence[int] | None = None
     ) -> TokenPart:
-        """A part held in memory, from the tokens of each document (without ``eos``).
+        """Make a part in memory from the tokens of each document (without ``eos``).
 
-        ``source_bytes`` of each document default to its number of tokens.
+        The ``source_bytes`` of a document default to its number of tokens.
         """
         sizes = source_bytes if source_bytes is not None else [len(document) for document in documents]
         offsets = np.concatenate([[0], np.cumsum([len(document) + 1 for document in documents])]).astype(

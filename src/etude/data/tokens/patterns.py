@@ -1,9 +1,9 @@
-"""How text is cut into words before merging, and how many characters a vocabulary of characters has."""
+"""The expressions that split text into words before merging, and the largest vocabulary of characters."""
 
 from __future__ import annotations
 
 MAX_CHARACTERS = 32_768
-"""Characters in a ``char`` vocabulary, at most (the most frequent); the rest is written in bytes."""
+"""Most characters in a ``char`` vocabulary (the most frequent); other characters are written as bytes."""
 
 _LETTERS = r"[^\r\n\p{L}\p{N}]?\p{L}+"
 _REST = r" ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
@@ -12,4 +12,4 @@ PATTERNS = {
     "llama3": rf"(?i:'s|'t|'re|'ve|'m|'ll|'d)|{_LETTERS}|\p{{N}}{{1,3}}|{_REST}",
     "qwen2": rf"(?i:'s|'t|'re|'ve|'m|'ll|'d)|{_LETTERS}|\p{{N}}|{_REST}",
 }
-"""How text is cut into words before merging: the expressions of the models of that name, which runners know."""
+"""Expressions that split text into words before merging, as in the models of these names, which runtimes support."""

@@ -1,8 +1,8 @@
-"""A random order of 0 .. n-1 that needs no memory: the place of any element is computed directly.
+"""A random order of 0 .. n-1 that needs no memory: each element's position is computed directly.
 
-A Feistel network permutes the smallest power-of-four domain that holds n numbers; values that fall outside are sent
+A Feistel network permutes the smallest power-of-four domain that holds n numbers; values outside [0, n) are sent
 through again until they fall inside (cycle walking; Black and Rogaway, "Ciphers with Arbitrary Finite Domains", 2002).
-It takes less than four passes on average.
+It takes fewer than four passes on average.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Permutation:
         self._keys = np.frombuffer(material, np.uint64)
 
     def __call__(self, index: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-        """The images of ``index`` (any shape, values in [0, size))."""
+        """Return the images of ``index`` (any shape, values in [0, size))."""
         value = self._rounds(index.astype(np.uint64))
         outside = value >= self.size
         while outside.any():
@@ -47,7 +47,7 @@ class Permutation:
 
 
 def _mixed(value: _UInt64) -> _UInt64:
-    """The finaliser of SplitMix64 (Steele, Lea and Flood, 2014): every bit depends on every bit."""
+    """Apply the finaliser of SplitMix64 (Steele, Lea and Flood, 2014): every bit depends on every bit."""
     value = (value ^ (value >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     value = (value ^ (value >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return value ^ (value >> np.uint64(31))

@@ -32,23 +32,23 @@ from etude.system import end_with_parent
 from etude.untrusted import inside, shown
 
 SHARD_TOKENS = 1 << 27
-"""Tokens in a file, at most: 256 MB in uint16."""
+"""Most tokens in a file: 256 MB in uint16."""
 TASK_BYTES = 1 << 19
-"""Text that a worker encodes at a time, about."""
+"""Approximate bytes of text that a worker encodes at a time."""
 LONGEST_STRETCH = 1 << 22
-"""A stretch without a place to cut, such as one letter repeated, is cut after so many bytes: what stays exact takes
-about 100 bytes of memory a byte."""
+"""A stretch without a place to cut, such as one letter repeated, is cut after this many bytes: encoding it exactly
+takes about 100 bytes of memory per byte."""
 SERIAL_BYTES = 8_000_000
-"""A smaller corpus is encoded in this process: starting others would take longer."""
+"""A smaller corpus is encoded in this process: starting workers would take longer."""
 
 Progress = Callable[[str, int, int | None], None]
 Segment = tuple[int, int, bool]
-"""(start, end, whether a document begins here): a range of the text store."""
+"""(start, end, whether a document begins at start): a range of the text store."""
 
 
 @dataclass(frozen=True)
 class Encoded:
-    """The tokens of some segments: piece after piece, ``eos`` where a document begins."""
+    """The tokens of some segments, piece after piece, with ``eos`` where a document begins."""
 
     tokens: bytes
     piece_tokens: list[int]
@@ -57,7 +57,7 @@ class Encoded:
 
 
 def token_dtype(vocab_size: int) -> np.dtype[Any]:
-    """The smallest type that holds every token id."""
+    """Return the smallest type that holds every token id."""
     return np.dtype(np.uint16 if vocab_size <= 65_536 else np.uint32)
 
 
@@ -98,9 +98,9 @@ def encode_part(
 def plan(
     corpus: Corpus, part: Part, places: Places, cut_words: list[int] | None = None
 ) -> Iterator[list[Segment]]:
-    """The part as tasks of about :data:`TASK_BYTES`; a longer document is cut at safe places.
+    """Yield the part as tasks of about :data:`TASK_BYTES`; longer documents are cut at safe places.
 
-    ``cut_words`` receives where a stretch of :data:`LONGEST_STRETCH` bytes without any was cut.
+    ``cut_words`` receives each place where :data:`LONGEST_STRETCH` bytes without a safe place were cut.
     """
     task: list[Segment] = []
     size = 0
@@ -150,13 +150,13 @@ def encode_segments(
 def open_part(
     folder: Path, part: str, facts: dict[str, Any], dtype: str, eos_id: int, namer: Callable[[int], str]
 ) -> TokenPart:
-    """The tokens that :func:`encode_part` wrote, memory-mapped.
+    """Open the tokens that :func:`encode_part` wrote, memory-mapped.
 
     Raises:
-        InputError: a file is missing, or not what ``facts`` and the other files make of it.
+        InputError: a file is missing, or does not fit ``facts`` and the other files.
     """
     if dtype not in ("uint16", "uint32"):
-        raise InputError(f"{folder} holds tokens as {shown(dtype)}, which are none: prepare the text again")
+        raise InputError(f"{folder} holds tokens of an unknown type, {shown(dtype)}: prepare the text again")
     shards = [_open_shard(inside(folder, shard["file"]), np.dtype(dtype)) for shard in facts["shards"]]
     documents = load_table(folder / f"{part}.documents.npy", np.int64, (None,))
     marks = load_table(folder / f"{part}.marks.npy", np.int64, (2, None))
@@ -179,7 +179,7 @@ def _open_shard(path: Path, dtype: np.dtype[Any]) -> Tokens:
 
 
 class _PartWriter:
-    """Appends encoded text to shard files and keeps the tables beside them (24 bytes a piece, 8 a document)."""
+    """Append encoded text to shard files and build their tables in memory (24 bytes per piece, 8 per document)."""
 
     def __init__(self, folder: Path, part: str, dtype: np.dtype[Any], shard_tokens: int) -> None:
         self.folder, self.part, self.itemsize, self.shard_tokens = folder, part, dtype.itemsize, shard_tokens
@@ -226,7 +226,7 @@ class _PartWriter:
         }
 
     def _room(self) -> int:
-        """Tokens that still fit the open shard; a full one is closed and the next begun."""
+        """Return how many tokens still fit into the open shard, after replacing a full one by a new one."""
         if not self.shards or self.shards[-1]["tokens"] >= self.shard_tokens:
             if self._file is not None:
                 self._file.close()
@@ -240,7 +240,7 @@ _worker: tuple[EtudeTokenizer, Any] | None = None
 
 
 def _start_worker(tokenizer: Path, corpus: Path) -> None:
-    """In a worker process: one thread each, and Ctrl-C is left to the parent."""
+    """Set up a worker process: one thread, and Ctrl-C is left to the parent."""
     global _worker
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     end_with_parent()
@@ -257,10 +257,11 @@ def _work(task: list[Segment]) -> Encoded:
 def _in_processes(
     corpus: Path, tokenizer: EtudeTokenizer, tasks: Iterable[list[Segment]], workers: int
 ) -> Iterator[Encoded]:
-    """Results in the order of the tasks, never more than a few tasks a worker under way."""
+    """Yield results in the order of the tasks, with only a few tasks per worker in flight."""
     import multiprocessing
 
-    # Handed over as a file: a worker that dies at birth leaves a parent stuck that has more than a pipe full for it.
+    # Pass the tokenizer as a file: if a worker dies while starting, a parent with more than a pipe's buffer to send to
+    # it would block forever.
     handed_over = tempfile.TemporaryDirectory(prefix="etude-")
     tokenizer.save(Path(handed_over.name))
     pool = ProcessPoolExecutor(
@@ -281,7 +282,7 @@ def _in_processes(
             yield waiting.popleft().result()
     except BrokenProcessPool:
         raise EtudeError(
-            "a process that encodes text was ended (out of memory?): try --set data.workers=1; a script of your own "
+            "a process that encodes text was killed (out of memory?): try --set data.workers=1; a script of your own "
             "needs `if __name__ == '__main__':`"
         ) from None
     finally:

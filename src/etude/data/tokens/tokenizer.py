@@ -1,7 +1,7 @@
-"""Text to tokens and back: byte-level BPE, characters, or somebody's tokenizer.json.
+"""Text to tokens and back: byte-level BPE, characters, or an existing tokenizer.json.
 
-Whatever a person types is text: ``<|endoftext|>`` written inside a document becomes ordinary tokens, never the end of
-a document. The tokenizer is a folder that ``transformers.AutoTokenizer`` opens as it is.
+Whatever the user types is text: ``<|endoftext|>`` inside a document becomes ordinary tokens, never the end of the
+document. The tokenizer is a folder that ``transformers.AutoTokenizer`` opens unchanged.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ SCHEMA = 1
 
 
 class EtudeTokenizer:
-    """A ``tokenizers.Tokenizer`` that knows its end-of-document token and never reads text as special tokens.
+    """A ``tokenizers.Tokenizer`` with a known end-of-document token, which never reads text as special tokens.
 
-    ``normalization`` is the form in which its training text was cleaned; None where that is not known, as for a
-    published tokenizer, whose text is encoded as it is.
+    ``normalization`` is the form in which its training text was cleaned; None when unknown, as for a published
+    tokenizer, whose text is encoded without normalisation.
     """
 
     def __init__(
@@ -71,35 +71,35 @@ class EtudeTokenizer:
 
     @cached_property
     def hash(self) -> str:
-        """BLAKE2b-128 of tokenizer.json before :meth:`save` added a normaliser and what begins a document.
+        """BLAKE2b-128 of tokenizer.json before :meth:`save` added a normaliser and the token that begins a document.
 
-        Runs are compared by it, those from before that was added too.
+        Runs are compared by this hash, including runs of versions that added neither.
         """
         return self._recorded_hash or _hash_text(self.to_json())
 
     @cached_property
     def begins_documents(self) -> bool:
-        """Whether other programs that read this tokenizer.json put the token first that begins a document.
+        """Whether other programs that read this tokenizer.json begin every text with the token that begins a document.
 
         :meth:`encode` never does.
         """
         return list(self.backend.encode("a", add_special_tokens=True).ids[:1]) == [self.eos_id]
 
     def normalise(self, text: str) -> str:
-        """``text`` as the training text was cleaned, with ``\\n`` as its only line end; unchanged without a record."""
+        """Clean ``text`` as the training text was, with ``\\n`` line ends; unchanged when the form is unknown."""
         return text if self.normalization is None else normalise(text, self.normalization)
 
     def encode(self, text: str) -> list[int]:
-        """Token ids of the normalised ``text``; no special token comes of it and no space is put before it."""
+        """Return the token ids of the normalised ``text``, without special tokens or a leading space."""
         with _failures_in_one_line():
             return list(self.backend.encode(_encodable(self.normalise(text)), add_special_tokens=False).ids)
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
-        """:meth:`encode` of several texts."""
+        """Return :meth:`encode` of several texts."""
         return self.encode_clean([self.normalise(text) for text in texts])
 
     def encode_clean(self, texts: Sequence[str]) -> list[list[int]]:
-        """Token ids of several texts that are cleaned, or parts of such: they are not normalised again."""
+        """Return the token ids of several texts, or parts of texts, that are already normalised."""
         with _failures_in_one_line():
             encodings = self.backend.encode_batch_fast(
                 [_encodable(t) for t in texts], add_special_tokens=False
@@ -107,27 +107,27 @@ class EtudeTokenizer:
         return [encoding.ids for encoding in encodings]
 
     def decode(self, ids: Sequence[int], *, skip_special_tokens: bool = False) -> str:
-        """The text of token ids; bytes that are not UTF-8 become U+FFFD."""
+        """Return the text of token ids; bytes that are not UTF-8 become U+FFFD."""
         return str(self.backend.decode(list(ids), skip_special_tokens=skip_special_tokens))
 
     @cached_property
     def places(self) -> Places:
-        """Where a text can be cut so that its pieces give the tokens of the whole; none where that is not proved."""
+        """The places where a text can be cut without changing its tokens; none when not proved."""
         return places_of(self.backend)
 
     def token(self, token_id: int) -> str:
-        """The vocabulary's own writing of a token; empty for an id that it does not use."""
+        """Return a token as the vocabulary writes it; empty for an unused id."""
         return str(self.backend.id_to_token(token_id) or "")
 
     def to_json(self) -> str:
-        """The backend as the JSON of a tokenizer.json."""
+        """Return the backend as the JSON of a tokenizer.json."""
         return str(self.backend.to_str(pretty=True))
 
     def save(self, folder: Path) -> None:
         """Write tokenizer.json, the two files that ``transformers`` reads beside it, and the hash of the first.
 
-        In other programs the saved tokenizer normalises a text, and begins it with the end-of-document token, as
-        training did.
+        In other programs, the saved tokenizer normalises a text and begins it with the end-of-document token, as in
+        training.
         """
         folder.mkdir(parents=True, exist_ok=True)
         text = _as_saved(self.to_json(), self.eos, self.eos_id, self.normalization)
@@ -147,7 +147,7 @@ class EtudeTokenizer:
 
     @classmethod
     def load(cls, folder: Path, expected_hash: str | None = None) -> EtudeTokenizer:
-        """The tokenizer that :meth:`save` wrote.
+        """Load the tokenizer that :meth:`save` wrote.
 
         Raises:
             InputError: missing or damaged files, or not the tokenizer with ``expected_hash``.
@@ -159,8 +159,8 @@ class EtudeTokenizer:
             raise InputError(f"{folder / _RECORD} is damaged: restore it or use another checkpoint")
         text = _read_text(folder / "tokenizer.json")
         backend = _parse(text, folder / "tokenizer.json")
-        found = _hash_text(text)
-        if found != record["hash"]:
+        current_hash = _hash_text(text)
+        if current_hash != record["hash"]:
             raise InputError(
                 f"{folder / 'tokenizer.json'} is damaged or was changed (its hash is not the recorded one): "
                 "restore it or use another checkpoint"
@@ -199,10 +199,10 @@ class EtudeTokenizer:
 
 
 def existing_tokenizer(path: Path) -> EtudeTokenizer:
-    """Somebody's tokenizer.json (or the folder with it) as an :class:`EtudeTokenizer`.
+    """Open an existing tokenizer.json (or the folder with it) as an :class:`EtudeTokenizer`.
 
-    The end of a document is the ``eos_token`` of the tokenizer_config.json beside it, else the first well-known one
-    that the vocabulary has (``</s>``, ``<|end_of_text|>``, ...), else a new token ``<|endoftext|>``.
+    The end-of-document token is the ``eos_token`` of the tokenizer_config.json beside it, else the first well-known
+    one in the vocabulary (``</s>``, ``<|end_of_text|>``, ...), else a new token ``<|endoftext|>``.
 
     Raises:
         InputError: no such file, or not a tokenizer.
@@ -217,7 +217,7 @@ def existing_tokenizer(path: Path) -> EtudeTokenizer:
         chosen = EOS
     from tokenizers import AddedToken
 
-    # Also when the vocabulary has it: only a token marked as special is left alone by text that spells it.
+    # Even if the vocabulary has the token: only tokens marked as special are never matched in text.
     backend.add_special_tokens([AddedToken(chosen, special=True, normalized=False)])
     record = _record_of(file.parent / _RECORD, text, chosen)
     if record is None:
@@ -232,7 +232,7 @@ def existing_tokenizer(path: Path) -> EtudeTokenizer:
 
 
 def _record_of(path: Path, text: str, eos: str) -> dict[str, Any] | None:
-    """What :meth:`EtudeTokenizer.save` recorded for ``text``; None where it saved no such tokenizer."""
+    """Return what :meth:`EtudeTokenizer.save` recorded for ``text``; None for a tokenizer that it did not save."""
     try:
         record: dict[str, Any] = read_json(path)
         ours = record.get("hash") == _hash_text(text) and record.get("eos") == eos
@@ -242,7 +242,7 @@ def _record_of(path: Path, text: str, eos: str) -> dict[str, Any] | None:
 
 
 def _form(value: Any, path: Path) -> Form | None:
-    """A recorded normalisation; None for a tokenizer of a version of Etude that recorded none."""
+    """Return a recorded normalisation; None for a tokenizer of a version of Etude that recorded none."""
     if value is None:
         return None
     for form in FORMS:
@@ -252,16 +252,15 @@ def _form(value: Any, path: Path) -> Form | None:
 
 
 def _hash_without_beginning(record: dict[str, Any]) -> str:
-    """Of a saved tokenizer; versions of Etude that added nothing to begin a document recorded a single hash."""
+    """Return the hash by which a saved tokenizer is compared; older versions recorded only one hash."""
     return str(record.get("hash_without_beginning", record["hash"]))
 
 
 def _as_saved(text: str, eos: str, eos_id: int, normalization: Form | None) -> str:
-    """A tokenizer.json that normalises a text, and puts ``eos`` before it, and before each of two.
+    """Return a tokenizer.json that normalises a text and puts ``eos`` before it, and before each text of a pair.
 
-    A normaliser that it has stays; what else it may put before a text does not.
-
-    The setting of ``ByteLevel`` in GPT-2's, which concerns offsets only, stays.
+    An existing normaliser stays. Other tokens that the tokenizer put before a text are removed. GPT-2's ``ByteLevel``
+    post-processor, which concerns only offsets, stays.
     """
     from tokenizers import Tokenizer
 
@@ -296,12 +295,12 @@ def _configured_eos(config: Path) -> str | None:
 
 
 def _is_name(value: Any) -> bool:
-    """Whether the value is text that can be written, as JSON's half surrogate pairs cannot."""
+    """Return whether the value is text that can be written, which JSON's half surrogate pairs cannot."""
     return isinstance(value, str) and bool(value) and _encodable(value) == value
 
 
 def _encodable(text: str) -> str:
-    """Half a surrogate pair cannot be written as UTF-8: it becomes U+FFFD."""
+    """Replace half surrogate pairs, which cannot be written as UTF-8, by U+FFFD."""
     if text.isascii():
         return text
     return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
@@ -320,15 +319,15 @@ def _read_text(path: Path) -> str:
 
 @contextmanager
 def _failures_in_one_line() -> Iterator[None]:
-    """Where the library fails on a text, which some rules of a stranger's tokenizer make it do, say so.
+    """Turn a failure of the library, caused by the rules of an untrusted tokenizer, into one clear line.
 
     Raises:
-        InputError: it failed.
+        InputError: the library failed on this text.
     """
     try:
         yield
     except BaseException as error:
-        if type(error).__name__ != "PanicException":  # a BaseException, of a module that cannot be imported
+        if type(error).__name__ != "PanicException":  # a BaseException, from a module that cannot be imported
             raise
         raise InputError(
             f"the rules of this tokenizer fail on this text ({shown(str(error))}): use another tokenizer"
@@ -344,7 +343,7 @@ def _parse(text: str, path: Path) -> Tokenizer:
             raise ValueError("it has no tokens")
         _require_bounded(backend)
         return backend
-    except BaseException as error:  # the library raises plain Exception, and a BaseException where it panics
+    except BaseException as error:  # the library raises plain Exception, or a BaseException when it panics
         if isinstance(error, KeyboardInterrupt | SystemExit):
             raise
         reason = shown((str(error).splitlines() or ["not a tokenizer"])[0])
@@ -354,10 +353,10 @@ def _parse(text: str, path: Path) -> Tokenizer:
 
 
 def _require_bounded(backend: Tokenizer) -> None:
-    """ValueError for rules that would make a short text too long for any memory."""
+    """Raise ValueError for rules that could make a short text too long for any memory."""
     for part in (backend.normalizer, backend.pre_tokenizer, backend.decoder):
         if part is not None and growth_of(json.loads(part.__getstate__())) > MOST_GROWTH:
-            raise ValueError("its rules make one character more than a thousand")
+            raise ValueError("its rules turn one character into more than a thousand")
 
 
 def _hash_text(text: str) -> str:

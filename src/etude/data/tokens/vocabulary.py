@@ -1,4 +1,4 @@
-"""Grow a vocabulary from the training text: byte-level BPE, or characters with a fallback to bytes."""
+"""Train a vocabulary on the training text: byte-level BPE, or characters with a fallback to bytes."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from etude.data.tokens.tokenizer import EOS, EtudeTokenizer
 from etude.errors import InputError
 
 SAMPLE_BYTES = 64_000_000
-"""Training text that the vocabulary is grown from, at most, evenly spaced over all of it."""
+"""Most bytes of training text used to train the vocabulary, evenly spaced over all of it."""
 MIN_VOCABULARY, MAX_VOCABULARY = 384, 32_768
 LONGEST_WORD = 200
-"""Characters without white space, or of white space, that vocabulary training reads as one word."""
+"""Most characters without white space, or of white space, that vocabulary training reads as one word."""
 _ENDLESS = re.compile(rf"\S{{{LONGEST_WORD}}}|\s{{{LONGEST_WORD}}}|[\S\x1c-\x1f]{{{LONGEST_WORD}}}")
-"""The last of the three: separators that Python takes for white space, and the expressions of models do not."""
+"""The third case is for separators that Python counts as white space and the models' expressions do not."""
 
 
 def auto_vocab_size(train_bytes: int) -> int:
-    """The nearest power of two to 1024 * (MB of training text) ** 0.35, from 384 to 32,768.
+    """Return the nearest power of two to 1024 * (MB of training text) ** 0.35, from 384 to 32,768.
 
-    512 at 100 kB, 1,024 at 1 MB, 2,048 at 3 to 20 MB, 4,096 at 20 to 140 MB, 8,192 at 1 GB. Distinct words
-    grow with about the square root of the text (Heaps); less is taken here, because a rare token costs a small
-    model more than it saves.
+    512 at 100 kB, 1,024 at 1 MB, 2,048 at 3 to 20 MB, 4,096 at 20 to 140 MB, 8,192 at 1 GB. The number of distinct
+    words grows with about the square root of the text (Heaps' law); the vocabulary grows more slowly, because a rare
+    token costs a small model more than it saves.
     """
     size = 1024 * (max(train_bytes, 1) / 1e6) ** 0.35
     power = 2 ** round(math.log2(size)) if size > MIN_VOCABULARY else 0
@@ -34,14 +34,14 @@ def auto_vocab_size(train_bytes: int) -> int:
 
 
 def train_bpe(texts: Iterable[str], vocab_size: int, pattern: str) -> EtudeTokenizer:
-    """Byte-level BPE over ``texts``.
+    """Train byte-level BPE on ``texts``.
 
-    All 256 bytes are in the vocabulary, so any text can be written. A text too poor for ``vocab_size`` merges ends
-    with fewer.
+    All 256 bytes are in the vocabulary, so any text can be written. A text with too few pairs for ``vocab_size`` gives
+    a smaller vocabulary.
 
     Args:
         texts: pieces of the training text; no merge crosses from one to the next.
-        vocab_size: with the end-of-document token (id 0) and the 256 bytes.
+        vocab_size: including the end-of-document token (id 0) and the 256 bytes.
         pattern: ``gpt2``, ``llama3`` or ``qwen2``.
     """
     from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -66,10 +66,10 @@ def train_bpe(texts: Iterable[str], vocab_size: int, pattern: str) -> EtudeToken
 
 
 def _without_endless_words(texts: Iterable[str]) -> Iterator[str]:
-    """The same text, cut inside words and white space of more than :data:`LONGEST_WORD` characters.
+    """Yield the same text, cut inside words and white space of more than :data:`LONGEST_WORD` characters.
 
-    The time to merge pairs grows with the square of a word's length, and a text without spaces is one word, as is a
-    run of spaces.
+    The time to merge pairs grows with the square of a word's length. A text without spaces is one word, and so is a run
+    of spaces.
     """
     for text in texts:
         begin = 0
@@ -80,7 +80,7 @@ def _without_endless_words(texts: Iterable[str]) -> Iterator[str]:
 
 
 def train_char(texts: Iterable[str]) -> EtudeTokenizer:
-    """One token a character of ``texts``, and one a byte for characters that are not among them."""
+    """Make one token for each character of ``texts``, and one for each byte, used for all other characters."""
     counts: Counter[str] = Counter()
     for text in texts:
         counts.update(text)
@@ -99,10 +99,10 @@ def _char_backend(vocabulary: dict[str, int]) -> Any:
 
 
 def check_kind(kind: str) -> None:
-    """Refuse a tokenizer that is neither a known kind nor looks like a path.
+    """Refuse a tokenizer that is neither a known kind nor a path.
 
     Raises:
-        InputError: such as for ``--tokenizer bep``.
+        InputError: for a value such as ``bep``.
     """
     if kind not in {"bpe", "char"} and not kind.endswith(".json") and "/" not in kind:
         raise InputError(f"there is no tokenizer '{kind}': choose bpe, char, or a path to a tokenizer.json")

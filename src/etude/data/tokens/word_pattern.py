@@ -1,8 +1,8 @@
-"""What can be proved of the expression that cuts a text into words before merging.
+"""Prove properties of the expression that splits a text into words before merging.
 
 The expression is read as an automaton whose states are its single characters (Glushkov 1961). Which state may follow
-which decides whether a match can reach across a place in a text. Characters are taken in groups: every character of
-ASCII is one, and of the others every general category. Where a construct is not understood, nothing is proved.
+which decides whether a match can cross a place in a text. Characters are treated in groups: each ASCII character is a
+group, and each general category of the others. When a construct is not understood, nothing is proved.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ _CATEGORIES = re.findall("..", "LuLlLtLmLoMnMcMeNdNlNoPcPdPsPePiPfPoSmScSkSoZsZl
 _NEXT_LINE = 128 + len(_CATEGORIES)
 """U+0085, the only control character beyond ASCII that is white space."""
 EVERYTHING = (1 << (_NEXT_LINE + 1)) - 1
-"""Groups of characters are bits of a whole number."""
+"""Groups of characters are the bits of an integer."""
 _NOT_ASCII = EVERYTHING & ~((1 << 128) - 1)
 
 
 class Unproved(Exception):
-    """The expression holds something that this module does not understand."""
+    """The expression contains something that this module does not understand."""
 
 
 def group_of(char: str) -> int:
-    """The group of one character."""
+    """Return the group of one character."""
     code = ord(char)
     if code < 128:
         return 1 << code
@@ -33,7 +33,7 @@ def group_of(char: str) -> int:
 
 
 def groups_of(chars: str) -> int:
-    """The groups of some characters together."""
+    """Return the union of the groups of some characters."""
     groups = 0
     for char in chars:
         groups |= group_of(char)
@@ -42,7 +42,7 @@ def groups_of(chars: str) -> int:
 
 @lru_cache
 def category(prefix: str) -> int:
-    """All characters whose general category begins with ``prefix``, such as ``L`` or ``Nd``."""
+    """Return the groups of all characters whose general category begins with ``prefix``, such as ``L`` or ``Nd``."""
     groups = groups_of("".join(chr(c) for c in range(128) if unicodedata.category(chr(c)).startswith(prefix)))
     for number, name in enumerate(_CATEGORIES):
         if name.startswith(prefix):
@@ -57,7 +57,7 @@ NOT_SPACES = EVERYTHING & ~SPACES
 
 @dataclass(frozen=True)
 class _Set:
-    """Groups of which some character may match, and groups of which every character does."""
+    """The groups of which at least one character may match, and those of which every character does."""
 
     may: int
     must: int
@@ -74,7 +74,7 @@ class _Part:
     """A part of the expression: the states it can begin and end with.
 
     ``single``: groups of which it matches one character alone, whatever follows. ``greedy``: what a possessive part
-    takes away from the one behind it.
+    withholds from the part after it.
     """
 
     nullable: bool
@@ -89,7 +89,7 @@ class WordPattern:
     """What an expression can match, state by state.
 
     Raises:
-        Unproved: it holds something that is not understood.
+        Unproved: the expression contains something that is not understood.
     """
 
     expression: str
@@ -107,7 +107,7 @@ class WordPattern:
         self.single = whole.single
 
     def crosses(self, left: int, right: int) -> bool:
-        """Whether a match may hold a character of ``left`` and behind it one of ``right``."""
+        """Return whether a match may contain a character of ``left`` followed by one of ``right``."""
         return any(
             self._may[state] & right
             for before, groups in enumerate(self._may)
@@ -116,11 +116,11 @@ class WordPattern:
         )
 
     def looks_beyond(self, left: int) -> bool:
-        """Whether a match that ends with a character of ``left`` may depend on what follows."""
+        """Return whether a match that ends with a character of ``left`` may depend on what follows."""
         return any(groups & left and self._looks(state) for state, groups in enumerate(self._may))
 
     def looks_beyond_after(self, before: int, left: int) -> bool:
-        """:meth:`looks_beyond` of a match that holds a character of ``before`` in front of that of ``left``."""
+        """Return :meth:`looks_beyond` for a match in which a character of ``before`` precedes that of ``left``."""
         return any(
             self._may[state] & left and self._looks(state)
             for first, groups in enumerate(self._may)
@@ -129,7 +129,7 @@ class WordPattern:
         )
 
     def add(self, groups: int, *, asserts: bool = False) -> int:
-        """A new state."""
+        """Add a state and return its number."""
         self._may.append(groups)
         self._follow.append(set())
         if asserts:
@@ -137,7 +137,7 @@ class WordPattern:
         return len(self._may) - 1
 
     def link(self, lasts: frozenset[int], firsts: frozenset[int]) -> None:
-        """Each of ``firsts`` may follow each of ``lasts``."""
+        """Let each of ``firsts`` follow each of ``lasts``."""
         for state in lasts:
             self._follow[state] |= firsts
 
@@ -145,8 +145,8 @@ class WordPattern:
         return bool(self._follow[state] & self._asserts)
 
     def _after(self, state: int) -> set[int]:
-        """The states that match a character next; assertions are passed."""
-        found: set[int] = set()
+        """Return the states that match a character next, skipping assertions."""
+        states: set[int] = set()
         waiting, seen = list(self._follow[state]), set[int]()
         while waiting:
             following = waiting.pop()
@@ -156,8 +156,8 @@ class WordPattern:
             if following in self._asserts:
                 waiting += self._follow[following]
             else:
-                found.add(following)
-        return found
+                states.add(following)
+        return states
 
 
 _CLASSES = {
@@ -174,7 +174,7 @@ _PROPERTY = re.compile(r"([pP])\{(\^?)([A-Za-z_ ]+)\}")
 
 
 class _Parser:
-    """Recursive descent over the syntax that word patterns use, a part of Oniguruma's."""
+    """Recursive descent over the syntax that word patterns use, a subset of Oniguruma's."""
 
     def __init__(self, pattern: WordPattern) -> None:
         self.pattern = pattern
@@ -183,7 +183,7 @@ class _Parser:
         self.any_case = False
 
     def parse(self) -> _Part:
-        """The whole expression."""
+        """Parse the whole expression."""
         whole = self._alternatives()
         if self.at < len(self.text):
             raise Unproved("a closing bracket too many")
@@ -227,14 +227,14 @@ class _Parser:
 
     def _quantified(self) -> _Part:
         part = self._atom()
-        while (found := _QUANTIFIER.match(self.text, self.at)) is not None:
-            self.at = found.end()
-            sign, low, high, manner = found.groups()
+        while (quantifier := _QUANTIFIER.match(self.text, self.at)) is not None:
+            self.at = quantifier.end()
+            sign, low, high, manner = quantifier.groups()
             if sign[0] == "{" and not low:
                 raise Unproved("an unusual quantifier")
             least = {"?": 0, "*": 0, "+": 1}.get(sign, int(low or 0))
             once = sign == "?" or (sign[0] == "{" and "," not in sign and least == 1) or high == "1"
-            # In Ruby's syntax {1,3}+ is a repetition, elsewhere possessive: what holds for both is taken.
+            # In Ruby's syntax {1,3}+ repeats, elsewhere it is possessive: assume only what holds for both.
             if not once or (sign[0] == "{" and manner):
                 self.pattern.link(part.last, part.first)
             if manner == "+":
@@ -261,11 +261,11 @@ class _Parser:
             raise Unproved(f"{char} at this place")
         return self._character(self._set_of_class() if char == "[" else self._set_of_one())
 
-    def _character(self, found: _Set) -> _Part:
-        if self.any_case and found.may & LETTERS:
-            found = _Set(found.may | LETTERS | category("M"), 0)
-        state = frozenset([self.pattern.add(found.may)])
-        return _Part(False, state, state, found.must)
+    def _character(self, groups: _Set) -> _Part:
+        if self.any_case and groups.may & LETTERS:
+            groups = _Set(groups.may | LETTERS | category("M"), 0)
+        state = frozenset([self.pattern.add(groups.may)])
+        return _Part(False, state, state, groups.must)
 
     def _assertion(self) -> _Part:
         state = frozenset([self.pattern.add(0, asserts=True)])
@@ -300,14 +300,14 @@ class _Parser:
         return _literal(char)
 
     def _escaped(self) -> _Set:
-        if (found := _PROPERTY.match(self.text, self.at)) is not None:
-            self.at = found.end()
-            positive = (found[1] == "p") == (not found[2])
-            known = _property(found[3])
+        if (match := _PROPERTY.match(self.text, self.at)) is not None:
+            self.at = match.end()
+            positive = (match[1] == "p") == (not match[2])
+            known = _property(match[3])
             return known if positive else known.inverted()
-        if (found := _HEXADECIMAL.match(self.text, self.at)) is not None:
-            self.at = found.end()
-            return _literal(chr(int(found[1] or found[2] or found[3], 16)))
+        if (match := _HEXADECIMAL.match(self.text, self.at)) is not None:
+            self.at = match.end()
+            return _literal(chr(int(match[1] or match[2] or match[3], 16)))
         char = self.text[self.at : self.at + 1]
         self.at += 1
         if char.lower() in _CLASSES:
@@ -328,7 +328,7 @@ class _Parser:
             if self.text.startswith(("[", "&&"), self.at):
                 raise Unproved("a class in a class")
             begin = self.at
-            found = self._set_of_one()
+            member = self._set_of_one()
             first = self.text[begin : self.at]
             if (
                 self.text.startswith("-", self.at)
@@ -338,8 +338,8 @@ class _Parser:
                 self.at += 1
                 begin = self.at
                 self._set_of_one()
-                found = _range(_one(first), _one(self.text[begin : self.at]))
-            whole |= found
+                member = _range(_character_of(first), _character_of(self.text[begin : self.at]))
+            whole |= member
         return whole.inverted() if negated else whole
 
 
@@ -347,12 +347,12 @@ def _literal(char: str) -> _Set:
     return _Set(group_of(char), group_of(char) if ord(char) < 128 else 0)
 
 
-def _one(written: str) -> str:
-    """The character that stands in an expression as ``written``."""
+def _character_of(written: str) -> str:
+    """Return the character that an expression writes as ``written``."""
     if not written.startswith("\\"):
         return written
-    if (found := _HEXADECIMAL.fullmatch(written, 1)) is not None:
-        return chr(int(found[1] or found[2] or found[3], 16))
+    if (match := _HEXADECIMAL.fullmatch(written, 1)) is not None:
+        return chr(int(match[1] or match[2] or match[3], 16))
     if written[1] in _CONTROLS:
         return _CONTROLS[written[1]]
     if written[1].isalnum():
@@ -366,7 +366,7 @@ def _range(first: str, last: str) -> _Set:
 
 
 def _property(name: str) -> _Set:
-    """``\\p{name}``: a general category; of scripts and the like nothing is known."""
+    """Return the set of ``\\p{name}`` for a general category; scripts and other properties may match anything."""
     if len(name) <= 2 and any(known.startswith(name) for known in _CATEGORIES):
         return _Set(category(name), category(name))
     return _Set(EVERYTHING, 0)

@@ -1,1 +1,1 @@
-"""The loss curves of runs against the n-gram ladder, with samples, as a picture."""
+"""Plot the loss curves of runs with the n-gram ladder and samples."""

@@ -1,4 +1,4 @@
-"""The axes of a loss plot: steps below, tokens above, bits per byte at the side."""
+"""The axes of a loss plot: steps at the bottom, tokens at the top, bits per byte on the left."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from etude.show.layout import log_ticks, prefers_log, short_number
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-DECADES_OF_STEPS = 5000  # a logarithmic axis begins this many times below its end, and is linear before
+DECADES_OF_STEPS = 5000  # a logarithmic axis starts this many times below its end, and is linear before
 
 
 @dataclass(frozen=True)
 class StepAxis:
-    """From step 0 to `last`; logarithmic from `threshold` on where that is a number."""
+    """From step 0 to `last`; logarithmic from `threshold` on if that is a number."""
 
     last: int
     threshold: float | None
 
     @classmethod
     def of(cls, runs: list[RunHistory]) -> StepAxis:
-        """Logarithmic when one of the runs learned most of what it learned in its first tenth."""
+        """Choose a logarithmic axis if one of the runs learned most of what it learned in its first tenth."""
         last = max(1, *(events[-1].step for run in runs for events in (run.steps, run.evals) if events))
         if not any(prefers_log(*curve(run)) for run in runs):
             return cls(last, None)
@@ -52,11 +52,11 @@ class StepAxis:
 
 
 def add_tokens_axis(axes: Axes, steps: StepAxis, run: RunHistory) -> Axes:
-    """A second axis above the plot, with the tokens seen at each tick of the steps."""
-    told = [(event.step, event.tokens_seen) for event in run.evals]
+    """Add a second axis above the plot, with the tokens seen at each tick of the steps."""
+    evaluated = [(event.step, event.tokens_seen) for event in run.evals]
     known_steps, known_tokens = (
         np.concatenate([run.steps.column(name), np.array(values, np.int64)])
-        for name, values in zip(("step", "tokens_seen"), zip(*told, strict=True), strict=True)
+        for name, values in zip(("step", "tokens_seen"), zip(*evaluated, strict=True), strict=True)
     )
     order = np.lexsort((known_tokens, known_steps))
     known_steps, known_tokens = known_steps[order], known_tokens[order]
@@ -71,7 +71,7 @@ def add_tokens_axis(axes: Axes, steps: StepAxis, run: RunHistory) -> Axes:
 
 
 def bits_range(runs: list[RunHistory], ladder: Ladder | None) -> tuple[float, float]:
-    """From below the best value to above the worst validation or rung; a training spike may leave the top."""
+    """Return a range that holds the best value and the worst validation or rung; training spikes may exceed it."""
     values = [value for run in runs for value in curve(run)[1] if math.isfinite(value)]
     firsts = [next(value for value in curve(run)[1] if math.isfinite(value)) for run in runs]
     rungs = [rung.bits_per_byte for rung in ladder.rungs] if ladder else []
@@ -81,10 +81,10 @@ def bits_range(runs: list[RunHistory], ladder: Ladder | None) -> tuple[float, fl
 
 
 def curve(run: RunHistory) -> tuple[list[int], list[float]]:
-    """Steps and bits per byte of the validation results."""
+    """Return the steps and bits per byte of the validation results."""
     return [event.step for event in run.evals], [event.bits_per_byte for event in run.evals]
 
 
 def last_result(run: RunHistory) -> EvalEvent:
-    """The latest validation result that is a number."""
+    """Return the latest finite validation result."""
     return next(event for event in reversed(run.evals) if math.isfinite(event.bits_per_byte))

@@ -1,4 +1,4 @@
-"""Loss curves of runs with the n-gram rungs they passed, as PNG and SVG."""
+"""Plot the loss curves of runs with the n-gram rungs that they passed, as PNG and SVG."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ DASHES = ("-", (0, (6, 2)), (0, (2, 1.5)))
 
 @dataclass(frozen=True)
 class Theme:
-    """Colours. Those of curves are Okabe & Ito's, which stay apart under the common colour blindnesses."""
+    """Colours. Those of curves are Okabe & Ito's, which remain distinct under the common colour blindnesses."""
 
     background: str
     ink: str
@@ -73,7 +73,7 @@ THEMES = {
 
 @dataclass(frozen=True)
 class Label:
-    """A text at the right edge, for the line that ends at `height` (bits per byte)."""
+    """A text at the right edge for the line that ends at `height` (bits per byte)."""
 
     text: str
     height: float
@@ -84,11 +84,11 @@ class Label:
 def plot_runs(
     run_folders: list[Path], out: Path | None = None, *, theme: Literal["light", "dark"] = "light"
 ) -> list[Path]:
-    """Draw the loss curves of one run, or compare several; return the PNG and the SVG that were written.
+    """Draw the loss curves of one run, or compare several; return the paths of the PNG and the SVG.
 
-    `out` names both files, with or without .png or .svg, or a folder for them; without it they go to the
-    first run's `derived` folder. Raises InputError for no runs, a folder that is no run, one without a
-    validation result, or another picture format; EtudeError when the files cannot be written.
+    `out` names both files, with or without .png or .svg, or a folder for them; without it they are written to the
+    first run's `derived` folder. Raises InputError for no runs, a folder that is not a run, a run without a validation
+    result, or another picture format; EtudeError if the files cannot be written.
     """
     if theme not in THEMES:
         raise ValueError(f"theme must be one of {', '.join(THEMES)}, not {theme}")
@@ -125,7 +125,7 @@ def _draw_to(files: dict[str, Path], runs: list[RunHistory], theme: Theme) -> No
     from matplotlib.style import context
 
     settings: Any = {"svg.hashsalt": "etude", "font.family": "DejaVu Sans", "text.parse_math": False}
-    # "default" first: a person's own matplotlib settings must not change what a run looks like.
+    # "default" first, so that the user's own matplotlib settings do not change the plot.
     with context("default"), matplotlib.rc_context(settings):
         figure = _figure(runs, theme)
         for kind, path in files.items():
@@ -178,7 +178,7 @@ def _figure(runs: list[RunHistory], theme: Theme) -> Figure:
 
 
 def _shared_ladder(runs: list[RunHistory]) -> Ladder | None:
-    """The rungs mean something only where every run was scored on the same text."""
+    """Return the ladder if every run was scored on the same text; otherwise rungs are meaningless."""
     first = runs[0].ladder
     return first if first and all(run.ladder == first for run in runs) else None
 
@@ -204,7 +204,7 @@ def _draw_run(axes: Axes, run: RunHistory, theme: Theme, logarithmic: bool) -> l
 
 
 def _draw_validation(axes: Axes, run: RunHistory, logarithmic: bool, **style: Any) -> None:
-    """Markers at what was measured; a dotted line where a log axis stretches a long time without measurement."""
+    """Draw markers at measurements; a dotted line where a log axis stretches a long time without one."""
     steps, values = (np.array(column, np.float64) for column in curve(run))
     markers: Any = {"marker": "o", "markersize": 4 if len(steps) <= 60 else 2.5, "clip_on": False}
     gaps = np.flatnonzero(steps[1:] > 4 * np.maximum(steps[:-1], 1)) if logarithmic else np.empty(0, np.int64)
@@ -231,7 +231,7 @@ def _draw_comparison(
 
 
 def _draw_rungs(axes: Axes, runs: list[RunHistory], ladder: Ladder | None, theme: Theme) -> list[Label]:
-    """A dashed line for each rung and, for a single run, a mark where it was passed."""
+    """Draw a dashed line for each rung and, for a single run, a mark where the run passed it."""
     passed_at = runs[0].passed_at if len(runs) == 1 else {}
     labels, marks = [], []
     for rung in ladder.rungs if ladder else ():

@@ -1,4 +1,4 @@
-"""The samples under a plot: what the model wrote early, midway and last, in lines that fit the picture."""
+"""The samples under a plot: what the model wrote early, midway and last, in lines that fit the figure."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 TEXT_SIZE, LINE_HEIGHT = 8.5, 0.165  # points, inches
 HEADER_HEIGHT, MARGIN = 0.24, 0.14  # inches
 MAX_LINES = 5
-MAX_TEXT = 2000  # characters of a sample that are looked at
+MAX_TEXT = 2000  # characters of a sample that are laid out
 
-# matplotlib brings the first; the others are the usual ones for scripts that it lacks, used where installed.
+# matplotlib includes the first; the others are common fonts for scripts that it lacks, used if installed.
 FAMILIES = (
     "DejaVu Sans Mono",
     "Noto Sans Mono CJK SC",
@@ -36,7 +36,7 @@ FAMILIES = (
 
 @dataclass(frozen=True)
 class Fonts:
-    """The monospace family and its fallbacks that are installed here."""
+    """The installed monospace font and its fallbacks."""
 
     families: list[str]
     fonts: list[Any]
@@ -55,7 +55,7 @@ class Fonts:
         return any(font.get_char_index(ord(character)) for font in self.fonts)
 
     def show(self, text: str, columns: int) -> str:
-        """`text` on one line of at most `columns` cells."""
+        """Return `text` on one line of at most `columns` cells."""
         return "".join(wrapped(printable(text.replace("\n", " "), self.has_glyph), columns, 1))
 
 
@@ -68,7 +68,7 @@ class SamplePanel:
 
     @classmethod
     def of(cls, run: RunHistory, fonts: Fonts, width: float) -> SamplePanel | None:
-        """The panel of a run for `width` inches; None when it has no samples."""
+        """Make the panel of a run for `width` inches; None when it has no samples."""
         columns = int(width / (0.602 * TEXT_SIZE / 72))  # a cell of DejaVu Sans Mono is 0.602 of its size
         chosen = choose_samples(run.samples)
         texts = [(_heading(run, sample), _lines(sample, fonts, columns)) for sample in chosen]
@@ -76,11 +76,11 @@ class SamplePanel:
 
     @property
     def height(self) -> float:
-        """Inches."""
+        """Height in inches."""
         return sum(HEADER_HEIGHT + MARGIN + LINE_HEIGHT * len(lines) for _, lines in self.samples) + MARGIN
 
     def draw(self, figure: Figure, left: float, ink: str, faint: str) -> None:
-        """Draw at the foot of `figure`, `left` inches from its edge."""
+        """Draw at the bottom of `figure`, `left` inches from its edge."""
         width, height = figure.get_size_inches()
         y = self.height
         for heading, lines in self.samples:
@@ -93,9 +93,9 @@ class SamplePanel:
 
 
 def choose_samples(samples: list[SampleEvent]) -> list[SampleEvent]:
-    """The first, the last, and the one nearest to midway between them; of one prompt if possible.
+    """Choose the first sample, the last, and the one nearest to midway between them; of one prompt if possible.
 
-    Midway in powers of ten: most of what can be seen in a sample is learned early.
+    Midway is measured in powers of ten, since most visible progress comes early.
     """
     if not samples:
         return []
@@ -111,10 +111,10 @@ def choose_samples(samples: list[SampleEvent]) -> list[SampleEvent]:
 
 def _heading(run: RunHistory, sample: SampleEvent) -> str:
     text = f"step {sample.step:,}"
-    told = [event for event in run.evals if math.isfinite(event.bits_per_byte)]
-    at = bisect_right([event.step for event in told], sample.step)
-    if at and told[at - 1].step == sample.step:
-        text += f" · {told[at - 1].bits_per_byte:.2f} bits per byte"
+    evaluations = [event for event in run.evals if math.isfinite(event.bits_per_byte)]
+    at = bisect_right([event.step for event in evaluations], sample.step)
+    if at and evaluations[at - 1].step == sample.step:
+        text += f" · {evaluations[at - 1].bits_per_byte:.2f} bits per byte"
     passed = [order for order, step in run.passed_at.items() if step <= sample.step]
     return f"{text} · past the {max(passed)}-gram" if passed else text
 

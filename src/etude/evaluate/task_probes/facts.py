@@ -1,4 +1,4 @@
-"""Sums of two digits that were never shown, and made-up people about whom a question was never put."""
+"""Two-digit sums that were never shown, and questions that were never asked about made-up people."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from collections import defaultdict
 from etude.data.primer.rng import Rng
 from etude.data.tasks import people, sums
 from etude.data.tasks.problem import is_held_out
-from etude.evaluate.blocks import END_OF_LINE, Asked, block, blocks
+from etude.evaluate.blocks import END_OF_LINE, Question, block, blocks
 from etude.evaluate.items import Item, Probe
 
 _RESULTS_APART = (0, 1, 2, 9, 10, 11, 20, 21)
-"""The results that are compared: one off, ten off (a carry forgotten), both."""
+"""Differences between the compared results: one off, ten off (a forgotten carry), both."""
 _PEOPLE_COMPARED = 4
 _ASKS = {
     "town": ("biographies", "town", "Where was this person born?"),
     "trade": ("biographies", "trade", "What is this person's trade?"),
     "house": ("biographies", "house", "What is this person's house called?"),
-    "reversed": ("biographies", "house, reversed", "Who lives in this house? Told only from the person to the house."),
+    "reversed": ("biographies", "house, reversed", "Who lives in this house? Stated only from person to house."),
 }  # fmt: skip
 
 
@@ -39,7 +39,7 @@ def _additions(carry: bool, seed: int, max_items: int) -> Probe:
         base for base in range(2 * sums.LARGEST) if all(base + more in by_result for more in _RESULTS_APART)
     ]
 
-    def near_results(_: int) -> list[Asked]:
+    def near_results(_: int) -> list[Question]:
         base = rng.pick(bases)
         problems = [sums.addition(*rng.pick(by_result[base + more])) for more in _RESULTS_APART]
         return [(problem.text, problem.answer + END_OF_LINE) for problem in problems]
@@ -68,7 +68,7 @@ def _people(question: str, seed: int, max_items: int) -> Probe:
         if len(chosen) < _PEOPLE_COMPARED:
             break
         waiting = [person for person in waiting if person not in chosen.values()]
-        problems = [people.asked(question, person) for person in chosen.values()]
+        problems = [people.question_about(question, person) for person in chosen.values()]
         made = block([(problem.text, problem.answer) for problem in problems], "")
         items += [
             Item(item.candidates, item.right, person.name)
@@ -79,6 +79,6 @@ def _people(question: str, seed: int, max_items: int) -> Probe:
         condition,
         asks,
         tuple(items),
-        held_out="This question about this person; the fact itself was told, in statements from the person on.",
+        held_out="This question about this person; the fact itself was stated, from the person on.",
         open_answer=True,
     )

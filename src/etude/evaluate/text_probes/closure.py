@@ -1,4 +1,4 @@
-"""Long-range closure: a closing bracket or quote, after an opener that stands further back than counting reads."""
+"""Long-range closure: a closing bracket or quote whose opener is further back than counting reads."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class _Span:
 
 
 def closure(material: Material) -> list[Proposal]:
-    """Two probes: of which kind the opener is (each kind stands in for the other), and whether there is one at all."""
+    """Propose two probes: the kind of the opener (each kind replaces the other), and whether there is an opener."""
     spans = [span for passage in material.passages for span in _spans(passage, material.context_chars)]
     counts = Counter(span.kind for span in spans)
     kinds = sorted(kind for kind, count in counts.items() if count >= _FEWEST_OF_A_KIND)
@@ -38,29 +38,29 @@ def closure(material: Material) -> list[Proposal]:
         for span in spans
         if len({kind[1] for kind in kinds}) > 1
     ]
-    lacking = f"the text has too few brackets or quotes that close more than {SHARED_CHARS} characters on"
-    found = []
-    for condition, asks, drafts, needs in (
-        ("which kind", "After which opener does this closer come?", which, f"{lacking}, of two kinds"),
-        ("open or not", "After the opener or without it?", [_open_or_not(one) for one in spans], lacking),
+    too_few = f"the text has too few brackets or quotes that close more than {SHARED_CHARS} characters later"
+    proposals = []
+    for condition, asks, drafts, lacking in (
+        ("which kind", "After which opener does this closer come?", which, f"{too_few}, of two kinds"),
+        ("open or not", "After the opener or without it?", [_open_or_not(span) for span in spans], too_few),
     ):
         make, known_by = ready(drafts)
-        found.append(
+        proposals.append(
             Proposal(
                 "closure",
                 condition,
-                f"{asks} The {SHARED_CHARS} characters before it or more are the same.",
-                "what stands between opener and closer, with both, stands nowhere in the training text",
+                f"{asks} At least the last {SHARED_CHARS} characters before it are the same.",
+                "the training text never contains the opener, the closer and what is between them",
                 make,
-                needs,
+                lacking,
                 known_by=known_by,
             )
         )
-    return found
+    return proposals
 
 
 def _spans(passage: Passage, most: int) -> Iterator[_Span]:
-    """Openers and closers with no other mark and no blank line between them."""
+    """Yield openers and closers with no other mark and no blank line between them."""
     text = passage.text
     opener: tuple[str, int] | None = None
     for match in _MARK.finditer(text):
@@ -76,7 +76,7 @@ def _spans(passage: Passage, most: int) -> Iterator[_Span]:
 
 
 def _opens(text: str, place: int) -> bool:
-    """Of a straight quote: a word begins behind it and none ends before it."""
+    """Return whether a straight quote opens: a word begins after it and none ends before it."""
     before, behind = text[place - 1 : place], text[place + 1 : place + 2]
     return not before.isalnum() and before not in _ENDS and bool(behind) and not behind.isspace()
 
@@ -96,7 +96,7 @@ def _which_kind(span: _Span, other: str) -> Draft:
 def _open_or_not(span: _Span) -> Draft:
     given = (span.before + span.kind[0] + span.inside, span.before + span.inside)
     return Draft(
-        (Item(tuple(Candidate(one, span.kind[1]) for one in given), 0, span.group),), _known_by(span)
+        (Item(tuple(Candidate(text, span.kind[1]) for text in given), 0, span.group),), _known_by(span)
     )
 
 

@@ -1,7 +1,7 @@
-"""Entity recall: a name in a passage where it was met before, against the same passage about somebody else.
+"""Entity recall: a name that recurs in a passage, against the same passage with another name.
 
-The other name is about as frequent in training, and absent from the passage. Only the name differs between the two
-contexts, and it does so further back than counting reads.
+The other name is about as frequent in training and does not occur in the passage. The two contexts differ only in the
+name, further back than counting reads.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ _FEWEST_TIMES = 2
 _MAX_NAMES = 2048
 _MAX_PER_PASSAGE = 4
 _ROOM = 12
-"""Characters left free, as the other name may be longer."""
+"""Characters kept free, as the other name may be longer."""
 
 _NEAREST = 3
-"""The other name is drawn from this many of the nearest frequency."""
+"""The other name is drawn from this many names of the nearest frequency."""
 
 _IN_A_SENTENCE = re.compile(r"(?:[^\W_]|[,;]) \Z")
-"""Before a capital that no sentence or line begins with."""
+"""Precedes a capital that does not begin a sentence or a line."""
 
 
 @dataclass(frozen=True)
-class _Met:
-    """A name where it stands again: `far` holds it, `near` does not."""
+class _Mention:
+    """A name at a later occurrence: `far` contains it, `near` does not."""
 
     name: str
     far: str
@@ -42,43 +42,49 @@ class _Met:
 
 
 def entity_recall(material: Material) -> list[Proposal]:
-    """Each name and its counterpart make two items of one passage: one for each, right after its own context."""
+    """Propose two items for each name and its counterpart in one passage, each right after its own context."""
     rng = material.rng("entity recall")
     names = _names(material.passages)
-    met = [one for passage in material.passages for one in _met(passage, names, material.context_chars, rng)]
-    met = rng.some(met, material.enough // 2)
+    mentions = [
+        mention
+        for passage in material.passages
+        for mention in _mentions(passage, names, material.context_chars, rng)
+    ]
+    mentions = rng.some(mentions, material.enough // 2)
 
     def drafts(training: Training) -> Sequence[Draft]:
         dice = material.rng("entity recall counterparts")
-        found = []
-        for one in met:
-            other = _counterpart(one, names, training, dice)
-            items = () if other is None else _items(one, other)
+        made = []
+        for mention in mentions:
+            other = _counterpart(mention, names, training, dice)
+            items = () if other is None else _items(mention, other)
             if items and all(
                 len(c.given + c.said) <= material.context_chars for i in items for c in i.candidates
             ):
-                found.append(Draft(items, stretches(f"{one.near} {one.name}")))
-        return found
+                made.append(Draft(items, stretches(f"{mention.near} {mention.name}")))
+        return made
 
     return [
         Proposal(
             "entity recall",
             "",
-            "After which context does this name come, the one that has it or the same with another name? "
-            f"The last {SHARED_CHARS} characters or more are the same.",
-            "the name, with the shared characters before it, stands nowhere in the training text",
+            "After which context does this name come, the one that contains it or the same with another name? "
+            f"At least the last {SHARED_CHARS} characters are the same.",
+            "the training text never contains the name after the shared characters before it",
             drafts,
-            "the text has too few names that come again within a passage"
+            "the text has too few names that recur within a passage"
             if names
-            else "the text has no words that are capitalised within a sentence, by which names are told",
+            else "the text has no words that are capitalised within a sentence, which identify names",
             words=frozenset(name.casefold() for name in names),
-            known_by=frozenset(key for one in met for key in stretches(f"{one.near} {one.name}")),
+            known_by=frozenset(
+                key for mention in mentions for key in stretches(f"{mention.near} {mention.name}")
+            ),
         )
     ]
 
 
 def _names(passages: Sequence[Passage]) -> list[str]:
-    """Capitalised within sentences, hardly ever without a capital; the most frequent, in alphabetical order."""
+    """Return words capitalised within sentences and almost never in lower case: the most frequent, alphabetically."""
     capital: Counter[str] = Counter()
     small: Counter[str] = Counter()
     for passage in passages:
@@ -102,19 +108,23 @@ def _in_a_sentence(passage: Passage, start: int) -> bool:
     return _IN_A_SENTENCE.search(passage.text[max(0, start - 2) : start]) is not None
 
 
-def _met(passage: Passage, names: Sequence[str], most: int, rng: Rng) -> list[_Met]:
-    """Where a name comes again after a gap, at most one place a name."""
+def _mentions(passage: Passage, names: Sequence[str], most: int, rng: Rng) -> list[_Mention]:
+    """Return recurrences of names after a gap, at most one for each name."""
     places: dict[str, list[int]] = defaultdict(list)
     known = set(names)
     for match in word_pattern().finditer(passage.text):
         if match[0] in known:
             places[match[0]].append(match.start())
-    found = [one for name, starts in places.items() for one in _again(passage, name, starts, most)[-1:]]
-    return rng.some(found, _MAX_PER_PASSAGE)
+    recurring = [
+        recurrence
+        for name, starts in places.items()
+        for recurrence in _again(passage, name, starts, most)[-1:]
+    ]
+    return rng.some(recurring, _MAX_PER_PASSAGE)
 
 
-def _again(passage: Passage, name: str, starts: Sequence[int], most: int) -> list[_Met]:
-    found = []
+def _again(passage: Passage, name: str, starts: Sequence[int], most: int) -> list[_Mention]:
+    recurrences = []
     for start in starts[1:]:
         near = passage.seam_before(start - 1 - SHARED_CHARS)
         if passage.text[start - 1] != " " or near is None:
@@ -122,30 +132,33 @@ def _again(passage: Passage, name: str, starts: Sequence[int], most: int) -> lis
         far = passage.context(near, most - (start + len(name) - near) - _ROOM)
         shared = passage.text[near : start - 1]
         if re.search(rf"\b{name}\b", far) and name.casefold() not in shared.casefold():
-            found.append(_Met(name, far, shared, passage))
-    return found
+            recurrences.append(_Mention(name, far, shared, passage))
+    return recurrences
 
 
-def _counterpart(met: _Met, names: Sequence[str], training: Training, rng: Rng) -> str | None:
-    """Of names that the passage does not hold, one about as frequent in training."""
-    words = set(word_pattern().findall(met.passage.text.casefold()))
+def _counterpart(mention: _Mention, names: Sequence[str], training: Training, rng: Rng) -> str | None:
+    """Choose a name that is not in the passage and is about as frequent in training."""
+    words = set(word_pattern().findall(mention.passage.text.casefold()))
     others = [name for name in names if name.casefold() not in words]
 
     def distance(name: str) -> float:
-        mine, theirs = (training.counts.get(one.casefold(), 0) for one in (met.name, name))
+        mine, theirs = (training.counts.get(word.casefold(), 0) for word in (mention.name, name))
         return abs(math.log((theirs + 1) / (mine + 1)))
 
     nearest = sorted(others, key=lambda name: (distance(name), name))[:_NEAREST]
     return rng.pick(nearest) if nearest else None
 
 
-def _items(met: _Met, other: str) -> tuple[Item, ...]:
-    theirs = re.sub(rf"\b{met.name}\b", other, met.far)
-    theirs = re.sub(rf"\b{met.name.upper()}\b", other.upper(), theirs)
-    return tuple(_mirrored(met, theirs, other))
+def _items(mention: _Mention, other: str) -> tuple[Item, ...]:
+    theirs = re.sub(rf"\b{mention.name}\b", other, mention.far)
+    theirs = re.sub(rf"\b{mention.name.upper()}\b", other.upper(), theirs)
+    return tuple(_mirrored(mention, theirs, other))
 
 
-def _mirrored(met: _Met, theirs: str, other: str) -> Iterator[Item]:
-    for name, right, wrong in ((met.name, met.far, theirs), (other, theirs, met.far)):
-        candidates = (Candidate(right + met.near, f" {name}"), Candidate(wrong + met.near, f" {name}"))
-        yield Item(candidates, 0, met.passage.group)
+def _mirrored(mention: _Mention, theirs: str, other: str) -> Iterator[Item]:
+    for name, right, wrong in ((mention.name, mention.far, theirs), (other, theirs, mention.far)):
+        candidates = (
+            Candidate(right + mention.near, f" {name}"),
+            Candidate(wrong + mention.near, f" {name}"),
+        )
+        yield Item(candidates, 0, mention.passage.group)

@@ -1,6 +1,6 @@
-"""Far context: the same words of a passage, after what came before them and after what came before others.
+"""Far context: words of a passage, after their own context or after the context of another passage.
 
-The last characters before them are the same in both, more than counting reads: it finds both equally probable.
+The last characters before them are the same in both, more than counting reads, so counting finds both equally probable.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ _ENDS = frozenset('.!?…。”"»」؟।۔')  # noqa: RUF001
 
 @dataclass(frozen=True)
 class _Window:
-    """Three pieces of a passage that follow each other: far context, the shared characters, and the target.
+    """Three consecutive pieces of a passage: far context, the shared characters, and the target.
 
-    known_by: the target with the last shared characters, as few as suffice.
+    known_by: the target with as few of the last shared characters as suffice.
     """
 
     far: str
@@ -31,7 +31,7 @@ class _Window:
 
 
 def far_context(material: Material) -> list[Proposal]:
-    """Two windows of two passages make two items: each passage is the foreign one of the other."""
+    """Propose two items from two windows of two passages: each passage is the foreign one of the other."""
     rng = material.rng("far context")
     drafts = []
     order = rng.some(material.passages, len(material.passages))
@@ -51,10 +51,10 @@ def far_context(material: Material) -> list[Proposal]:
         Proposal(
             "far context",
             "",
-            f"After which context does this come? The last {SHARED_CHARS} characters or more are the same.",
-            "what is scored, with the shared characters before it, stands nowhere in the training text",
+            f"After which context does this come? At least the last {SHARED_CHARS} characters are the same.",
+            "the training text never contains the scored words after the shared characters before them",
             make,
-            "the text has too few passages that are long enough and can be cut between words or clauses",
+            "the text has too few passages that are long enough and have seams between words or clauses",
             known_by=known_by_all,
         )
     ]
@@ -68,10 +68,10 @@ def _item(window: _Window, foreign: Passage, size: int, group: str) -> Item:
 
 
 def _windows(passage: Passage, size: int) -> list[_Window]:
-    """One after the other through the passage; a short passage has one shorter window."""
+    """Return consecutive windows of the passage; a short passage has one shorter window."""
     target_chars = min(_TARGET_CHARS, size // 4)
     length = min(size, len(passage.text))
-    found = []
+    windows = []
     for start in range(0, len(passage.text) - length + 1, length):
         begin = 0 if start == 0 else passage.seam_after(start)
         target = passage.seam_before(start + length - target_chars)
@@ -86,12 +86,12 @@ def _windows(passage: Passage, size: int) -> list[_Window]:
             continue
         text = passage.text
         pieces = (text[begin:near], text[near:target], text[target:end])
-        found.append(_Window(*pieces, stretches(text[last:end])))
-    return found
+        windows.append(_Window(*pieces, stretches(text[last:end])))
+    return windows
 
 
 def _shared_from(passage: Passage, last: int, first: int) -> int:
-    """Where a sentence or a line ends, if one does: what was put in its place then joins on as well as the true one."""
+    """Return where a sentence or line ends, if one does, so that a foreign context fits as well as the true one."""
     at: int | None = last
     while at is not None and at > first:
         if passage.text[at] == "\n" or passage.text[at - 1] in _ENDS:

@@ -1,7 +1,7 @@
-"""Induction: the second copy of a random string that nothing could know, after its first copy or an anagram of it.
+"""Induction: the second copy of a random string, after its first copy or after an anagram of it.
 
-What is scored begins behind characters that are the same in both, more than counting reads. The anagram has the same
-characters in another order: whoever only prefers characters that have come before is at one half.
+The scored part begins after characters that are the same in both, more than counting reads. The anagram has the same
+characters in another order, so a model that only prefers characters seen before scores one half.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from etude.evaluate.text_probes.proposal import Draft, Proposal, ready
 
 COPY_CHARS = 24
 MATCHED_CHARS = 8
-"""Of the second copy, given; the rest is scored."""
+"""Characters of the second copy that are given; the rest is scored."""
 
 _MOST_LETTERS = 64
 _FEWEST_LETTERS = 8
 
 
 def induction(material: Material) -> list[Proposal]:
-    """A string and its anagram make two items: each is what the other's second copy does not follow from."""
+    """Propose two items from a string and its anagram: each is the wrong first copy of the other."""
     rng = material.rng("induction")
     letters = alphabet(material)
     drafts = []
@@ -39,7 +39,7 @@ def induction(material: Material) -> list[Proposal]:
             "",
             "Does the rest of a string's second copy come after its first copy, or after an anagram of it? The last "
             f"{MATCHED_CHARS} characters are the same.",
-            "random letters: neither string stands in the training text",
+            "random letters: the training text contains neither string",
             make,
             f"the text has fewer than {_FEWEST_LETTERS} different letters",
             known_by=known_by,
@@ -48,7 +48,7 @@ def induction(material: Material) -> list[Proposal]:
 
 
 def alphabet(material: Material) -> list[str]:
-    """The most frequent letters of the text; small ones where the script has both."""
+    """Return the most frequent letters of the text, in lower case if the script has both cases."""
     counts: Counter[str] = Counter()
     for passage in material.passages[:256]:
         counts.update(passage.text)
@@ -57,7 +57,7 @@ def alphabet(material: Material) -> list[str]:
 
 
 def _separator(material: Material) -> str:
-    """A new line, or what else this text has that is no letter."""
+    """Return a line end, or another character of the text that is not a letter."""
     text = "".join(passage.text for passage in material.passages[:256])
     return next((char for char in ("\n", " ", ".", "。") if char in text), "\n")
 

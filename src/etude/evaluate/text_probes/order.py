@@ -1,4 +1,4 @@
-"""Word order: a held-out sentence, against the same words shuffled, or with two neighbours swapped."""
+"""Word order: a held-out sentence, against the same words shuffled or with two neighbours swapped."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from etude.evaluate.text_probes.proposal import Draft, Proposal, ready
 from etude.evaluate.text_probes.training import WINDOW, stretches
 
 _UNIT = re.compile(r"\S[^\n]*?(?:[.!?।۔؟…]+[\"”’»)\]]*(?=\s)|(?=\n)|\Z)")  # noqa: RUF001
-"""A sentence, or what stands of it on one line."""
+"""A sentence, or the part of it on one line."""
 
 _FEWEST_WORDS, _MOST_WORDS = 6, 24
 
@@ -20,7 +20,7 @@ Disorder = Callable[[list[str], Rng], list[str] | None]
 
 
 def word_order(material: Material) -> list[Proposal]:
-    """The first and the last word stay: a capital or a full stop in the middle would give the answer away."""
+    """Propose the probes. First and last word stay: a capital or full stop in the middle would give the answer away."""
     lacking = (
         f"the text has too few sentences of {_FEWEST_WORDS} words or more"
         if material.separates_words
@@ -34,8 +34,8 @@ def word_order(material: Material) -> list[Proposal]:
             Proposal(
                 "word order",
                 condition,
-                "Which order of the same words is that of the text?",
-                "the sentence, or 13 of its words in a row, stands nowhere in the training text",
+                "Which order of the same words is the text's?",
+                "the training text contains neither the sentence nor 13 of its words in a row",
                 make,
                 lacking,
                 known_by=known_by,
@@ -71,11 +71,11 @@ def _units(passage: Passage, most: int) -> Iterator[tuple[int, str]]:
 
 
 def _shuffled(words: list[str], rng: Rng) -> list[str] | None:
-    """In another order, at least half of them in other places."""
+    """Shuffle the words so that at least half of them move; None if that fails."""
     for _ in range(8):
-        found = rng.some(words, len(words))
-        if 2 * sum(a != b for a, b in zip(words, found, strict=True)) >= len(words):
-            return found
+        shuffled = rng.some(words, len(words))
+        if 2 * sum(a != b for a, b in zip(words, shuffled, strict=True)) >= len(words):
+            return shuffled
     return None
 
 

@@ -1,4 +1,4 @@
-"""Held-out documents cut into passages, and where in one a text may be cut: at the seams between words or clauses."""
+"""Split held-out documents into passages, which can be cut at the seams between words or clauses."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from functools import cache, cached_property
 from etude.data.primer.rng import Rng
 
 PASSAGE_CHARS = 1024
-"""A document of more than twice this is cut into passages of about this size."""
+"""Documents of more than twice this length are split into passages of about this length."""
 
 MAX_PASSAGES = 4096
-"""Passages that are looked at: an even choice where there are more, so that memory and time have a bound."""
+"""Most passages that are used, evenly chosen if there are more, so that memory and time are bounded."""
 
 SHARED_CHARS = 16
-"""Characters before an answer that are the same in all candidates. Counting reads 6 bytes, so it finds them equal."""
+"""Characters before an answer that all candidates share. Counting reads 6 bytes, so it finds the candidates equal."""
 
 _UNSPACED = re.compile(
     "[\u0e00-\u0eff\u0f00-\u0fff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]"
@@ -28,31 +28,31 @@ _UNSPACED = re.compile(
 
 @dataclass(frozen=True)
 class Passage:
-    """`group` names it: items of one passage are not independent."""
+    """A text with the name of its group: items of one passage are not independent."""
 
     text: str
     group: str
 
     @cached_property
     def seams(self) -> list[int]:
-        """Places where one word or clause ends and what follows begins with a space or a mark.
+        """Places where a word or clause ends and the text continues with a space or a mark.
 
-        Cut there, both parts have the same tokens as in the whole, in tokenizers that split at words.
+        In tokenizers that split at words, both parts have the same tokens as in the whole.
         """
         return [match.start() for match in seam_pattern().finditer(self.text)]
 
     def seam_before(self, place: int) -> int | None:
-        """The last seam at or before `place`."""
+        """Return the last seam at or before `place`."""
         at = bisect.bisect_right(self.seams, place)
         return self.seams[at - 1] if at else None
 
     def seam_after(self, place: int) -> int | None:
-        """The first seam at or after `place`."""
+        """Return the first seam at or after `place`."""
         at = bisect.bisect_left(self.seams, place)
         return self.seams[at] if at < len(self.seams) else None
 
     def context(self, end: int, most: int) -> str:
-        """At most `most` characters before `end`, from the start of the passage or from a seam."""
+        """Return at most `most` characters before `end`, from the start of the passage or from a seam."""
         if end <= most:
             return self.text[:end]
         start = self.seam_after(end - most)
@@ -61,7 +61,7 @@ class Passage:
 
 @dataclass(frozen=True)
 class Material:
-    """What probes are made from. `context_chars`: the most characters of an item, what is given and said together."""
+    """The source of all probes. `context_chars`: most characters of an item, given and said together."""
 
     passages: Sequence[Passage]
     seed: int
@@ -69,12 +69,12 @@ class Material:
     context_chars: int
 
     def rng(self, name: str) -> Rng:
-        """Each probe draws by itself: another probe more or less changes none of its items."""
+        """Return the probe's own random generator, so that adding a probe changes no other probe's items."""
         return Rng(f"text probes {self.seed} {name}")
 
     @property
     def enough(self) -> int:
-        """Items worth drafting: some will be dropped."""
+        """Number of items worth drafting, as some will be dropped."""
         return 3 * self.max_items
 
     @cached_property
@@ -83,7 +83,7 @@ class Material:
 
 
 def passages(held_out: Sequence[str], rng: Rng) -> list[Passage]:
-    """In random order, at most `MAX_PASSAGES`."""
+    """Return passages in random order, at most `MAX_PASSAGES`."""
     cut = []
     for number, document in enumerate(held_out):
         parts = _parts(document)
@@ -96,7 +96,7 @@ def passages(held_out: Sequence[str], rng: Rng) -> list[Passage]:
 
 
 def _parts(document: str) -> list[tuple[int, int]]:
-    """Cut at the end of a line where one ends in the second half, else anywhere."""
+    """Split a document at the end of a line if one ends in the second half, else anywhere."""
     parts, start = [], 0
     while len(document) - start > 2 * PASSAGE_CHARS:
         line = document.rfind("\n", start + PASSAGE_CHARS // 2, start + PASSAGE_CHARS)
@@ -107,26 +107,26 @@ def _parts(document: str) -> list[tuple[int, int]]:
 
 
 def separates_words(text: str) -> bool:
-    """Whether spaces stand between its words, as far as its letters and the number of its spaces tell."""
+    """Return whether the text puts spaces between words, judging by its letters and the number of spaces."""
     letters = sum(map(str.isalpha, text))
     spaces = sum(map(str.isspace, text))
     return len(_UNSPACED.findall(text)) * 2 < letters and spaces * 16 >= len(text)
 
 
 def letters_of(word: str) -> list[str]:
-    """Each letter with the marks that belong to it (a vowel sign of Hindi, an accent that is its own character)."""
-    found: list[str] = []
+    """Split a word into letters, each with its marks (such as a Hindi vowel sign or a combining accent)."""
+    letters: list[str] = []
     for char in word:
-        if found and unicodedata.category(char).startswith("M"):
-            found[-1] += char
+        if letters and unicodedata.category(char).startswith("M"):
+            letters[-1] += char
         else:
-            found.append(char)
-    return found
+            letters.append(char)
+    return letters
 
 
 @cache
 def word_pattern() -> re.Pattern[str]:
-    r"""A run of letters, digits and the marks that belong to them (which `\w` leaves out)."""
+    r"""Match a run of letters, digits and the marks that belong to them (which `\w` omits)."""
     return re.compile(rf"[\w{_marks()}]+")
 
 
@@ -137,7 +137,7 @@ def seam_pattern() -> re.Pattern[str]:
 
 @cache
 def _marks() -> str:
-    """All combining marks of the two planes that living scripts use, as the inside of a character class."""
+    """Return all combining marks of the two planes used by living scripts, as the inside of a character class."""
     ranges: list[list[int]] = []
     for code in range(0x300, 0x20000):
         if unicodedata.category(chr(code)).startswith("M"):

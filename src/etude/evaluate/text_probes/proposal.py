@@ -1,4 +1,4 @@
-"""What a probe would ask, before the training text has been searched; and the probe that is left after it."""
+"""A proposed probe, before the training text is searched, and the probe that remains after the search."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from etude.evaluate.text_probes.training import Training
 
 @dataclass(frozen=True)
 class Draft:
-    """Items that stay or go together: they go where training has one of `known_by`, or is `known` to have them."""
+    """Items that are kept or dropped together: dropped if training contains one of `known_by`, or if `known`."""
 
     items: tuple[Item, ...]
     known_by: tuple[str, ...] = ()
@@ -20,10 +20,10 @@ class Draft:
 
 @dataclass(frozen=True)
 class Proposal:
-    """A probe to be.
+    """A proposed probe.
 
-    drafts: in the order of choice, made once it is known what training holds; words: whose counts they need;
-    known_by: all stretches that drafts may be known by; needs: what a text lacks that yields too few.
+    drafts: makes the drafts, in order of preference, once the training text was searched; words: those whose counts are
+    needed; known_by: all stretches by which drafts may be known; needs: what a text with too few items lacks.
     """
 
     name: str
@@ -43,23 +43,23 @@ class Proposal:
 
 @dataclass(frozen=True)
 class TextSuite:
-    """The probes that a text yields, and why others are left out: their titles with a reason.
+    """The probes of a text, and the titles of skipped ones with the reason.
 
-    train_chars: how much training text was searched.
+    train_chars: characters of training text that were searched.
     """
 
     probes: tuple[Probe, ...]
-    left_out: dict[str, str] = field(default_factory=dict)
+    skipped: dict[str, str] = field(default_factory=dict)
     train_chars: int = 0
 
 
 def ready(drafts: Sequence[Draft]) -> tuple[Callable[[Training], Sequence[Draft]], frozenset[str]]:
-    """Drafts that need nothing of the training text, and what they are known by."""
-    return lambda _: drafts, frozenset(one for draft in drafts for one in draft.known_by)
+    """Wrap drafts that need nothing from the training text, with the stretches by which they are known."""
+    return lambda _: drafts, frozenset(stretch for draft in drafts for stretch in draft.known_by)
 
 
 def finished(proposal: Proposal, training: Training, max_items: int) -> Probe | str:
-    """The probe of the first `max_items` items that training does not hold, or why there is none."""
+    """Make a probe of the first `max_items` items that training does not contain, or return why there is none."""
     kept: list[Item] = []
     dropped = 0
     for draft in proposal.drafts(training):
@@ -70,7 +70,7 @@ def finished(proposal: Proposal, training: Training, max_items: int) -> Probe | 
         else:
             kept += draft.items
     if len(kept) < FEWEST_ITEMS:
-        known = f", {dropped} more stand in the training text" if dropped else ""
+        known = f", {dropped} more are in the training text" if dropped else ""
         return f"{proposal.needs} ({len(kept)} items of the {FEWEST_ITEMS} needed{known})"
     return Probe(
         proposal.name,

@@ -1,4 +1,4 @@
-"""The suite of probes from a held-out text: what it yields, and why it does not yield the rest."""
+"""Make the suite of probes from a held-out text, with the reasons for those that the text does not yield."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ MAKERS: tuple[Callable[[Material], list[Proposal]], ...] = (
 
 
 class TooLittleText(InputError):
-    """There is not enough text for any probe of this suite; other measures may be had of it."""
+    """There is not enough text for any probe of this suite; other measures may still be possible."""
 
 
 def text_probes(
@@ -42,14 +42,14 @@ def text_probes(
     max_items: int = 256,
     context_chars: int | None = None,
 ) -> TextSuite:
-    """Probes of at most `max_items` items each, none of which stands in the training text.
+    """Make probes of at most `max_items` items each, none of which is in the training text.
 
-    `train` is called once and its documents are read once, one at a time: beside a document, memory is bounded by the
-    items (about 40 MB); a gigabyte takes about four minutes. Of `held_out`, at most 4,096 passages of 1 to 2 thousand
-    characters are used. No item is longer than `context_chars` (256 unless told): give what the model's context
-    holds, so that none is cut. The same texts and seed make the same items.
-    Raises TooLittleText where the held-out text is too short or the training text empty, InputError where a limit is
-    too low.
+    `train` is called once and its documents are read once, one at a time: besides one document, memory is bounded by
+    the items (about 40 MB); a gigabyte takes about four minutes. At most 4,096 passages of `held_out`, of 1 to 2
+    thousand characters, are used. No item is longer than `context_chars` (default 256): pass what the model's context
+    holds, so that no item is cut. The same texts and seed give the same items.
+    Raises TooLittleText if the held-out text is too short or the training text is empty, InputError if a limit is too
+    low.
     """
     context = DEFAULT_CONTEXT_CHARS if context_chars is None else context_chars
     documents = [document.replace("\0", " ") for document in held_out]
@@ -63,22 +63,22 @@ def text_probes(
         frozenset().union(*(proposal.known_by for proposal in proposals)),
     )
     if not training.num_chars:
-        raise TooLittleText("the training text is empty: without it nothing can be told to be held out")
+        raise TooLittleText("the training text is empty: without it, no item is known to be held out")
     probes: list[Probe] = []
-    left_out: dict[str, str] = {}
+    skipped: dict[str, str] = {}
     for proposal in proposals:
         made = finished(proposal, training, max_items)
         if isinstance(made, Probe):
             probes.append(made)
         else:
-            left_out[proposal.title] = made
-    return TextSuite(tuple(probes), left_out, training.num_chars)
+            skipped[proposal.title] = made
+    return TextSuite(tuple(probes), skipped, training.num_chars)
 
 
 def _check(num_chars: int, max_items: int, context_chars: int) -> None:
     if num_chars < FEWEST_CHARS:
         raise TooLittleText(
-            f"the held-out text has {num_chars:,} characters, and probes need {FEWEST_CHARS:,}: use more text"
+            f"the held-out text has {num_chars:,} characters, but probes need {FEWEST_CHARS:,}: use more text"
         )
     if max_items < FEWEST_ITEMS:
         raise InputError(f"a probe needs at least {FEWEST_ITEMS} items, not {max_items}")

@@ -1,4 +1,4 @@
-"""What the training text holds of what a probe wants to ask: found in one pass, in memory that it cannot grow."""
+"""Search the training text for what the probes use, in one pass and in bounded memory."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from etude.evaluate.text_probes.passages import word_pattern
 
 WINDOW = 16
-"""Texts are looked for by a hash of their first characters; none may be shorter."""
+"""Texts are searched for by a hash of their first characters; none may be shorter."""
 
 PIECE_CHARS = 2**20
-"""Training text that is looked at at a time: about 30 MB with its hashes."""
+"""Characters of training text processed at a time: about 30 MB with their hashes."""
 
 NUM_WORDS = 13
 """Brown et al. 2020 call an item known when the training text has 13 of its words in a row."""
@@ -26,8 +26,11 @@ _FACTOR = np.uint64(0x9E3779B97F4A7C15)
 
 @dataclass(frozen=True)
 class Training:
-    """counts: how often each word asked about occurs, in whatever case; found: the stretches that stand in it verbatim;
-    num_chars: of the whole text."""
+    """The results of a search of the training text.
+
+    counts: how often each requested word occurs, ignoring case; found: the stretches that occur verbatim; num_chars:
+    of the whole text.
+    """
 
     counts: Mapping[str, int]
     found: frozenset[str]
@@ -35,20 +38,20 @@ class Training:
 
 
 def stretches(text: str) -> tuple[str, ...]:
-    """What must not stand in the training text: every 13 words in a row, or all of a shorter text."""
+    """Return what the training text must not contain: every 13 words in a row, or all of a shorter text."""
     words = list(word_pattern().finditer(text))
     if len(words) <= NUM_WORDS:
         return (text,)
     pairs = zip(words, words[NUM_WORDS - 1 :], strict=False)
-    found = [text[first.start() : last.end()] for first, last in pairs]
-    return tuple(one for one in found if len(one) >= WINDOW) or (text,)
+    windows = [text[first.start() : last.end()] for first, last in pairs]
+    return tuple(window for window in windows if len(window) >= WINDOW) or (text,)
 
 
 def search(documents: Iterable[str], words: frozenset[str], wanted: frozenset[str]) -> Training:
-    """Count `words` (case-folded) and find which of `wanted` stand in `documents`, each document by itself.
+    """Count `words` (case-folded) and find which of `wanted` occur in `documents`, each document separately.
 
-    Exact: what a hash finds is compared. Memory is bounded by what is asked, one document and one piece of it.
-    Raises ValueError where a wanted text is shorter than `WINDOW`.
+    The search is exact: hash matches are verified. Memory is bounded by the requests, one document and one piece of it.
+    Raises ValueError if a wanted text is shorter than `WINDOW`.
     """
     look = _Lookup(wanted)
     counts: Counter[str] = Counter()
@@ -65,7 +68,7 @@ def search(documents: Iterable[str], words: frozenset[str], wanted: frozenset[st
 
 
 def _batches(documents: Iterable[str]) -> Iterator[str]:
-    """Short documents together: a zero character, which no wanted text holds, stands between them."""
+    """Join short documents, separated by a zero character, which no wanted text contains."""
     held: list[str] = []
     size = 0
     for document in documents:
@@ -79,7 +82,7 @@ def _batches(documents: Iterable[str]) -> Iterator[str]:
 
 
 def _pieces(text: str) -> Iterator[tuple[int, int]]:
-    """Cut at spaces where there are any, so that no word is cut."""
+    """Split at spaces if possible, so that no word is cut."""
     start = 0
     while start < len(text):
         end = min(start + PIECE_CHARS, len(text))
@@ -91,16 +94,16 @@ def _pieces(text: str) -> Iterator[tuple[int, int]]:
 
 
 class _Lookup:
-    """Which of some texts stand in a text: windows that hash like the beginning of one are compared with it."""
+    """Finds which of some texts occur in a text: windows with the hash of a text's beginning are compared with it."""
 
     def __init__(self, wanted: frozenset[str]) -> None:
-        if any(len(one) < WINDOW or "\0" in one for one in wanted):
-            raise ValueError(f"a text to look for has at least {WINDOW} characters, and no zero character")
+        if any(len(text) < WINDOW or "\0" in text for text in wanted):
+            raise ValueError(f"a text to search for has at least {WINDOW} characters, and no zero character")
         self.longest = max(map(len, wanted), default=0)
         self._table = np.zeros(2**_TABLE_BITS, bool)
         self._by_hash: dict[int, list[str]] = defaultdict(list)
-        for one in wanted:
-            self._by_hash[int(_hashes(one[:WINDOW])[0])].append(one)
+        for text in wanted:
+            self._by_hash[int(_hashes(text[:WINDOW])[0])].append(text)
         for value in self._by_hash:
             self._table[value >> (64 - _TABLE_BITS)] = True
 
@@ -109,16 +112,16 @@ class _Lookup:
             return set()
         hashes = _hashes(text)
         places = np.flatnonzero(self._table[hashes >> np.uint64(64 - _TABLE_BITS)])
-        found = set()
+        matches = set()
         for place, value in zip(places.tolist(), hashes[places].tolist(), strict=True):
-            for one in self._by_hash.get(value, ()):
-                if text.startswith(one, place):
-                    found.add(one)
-        return found
+            for candidate in self._by_hash.get(value, ()):
+                if text.startswith(candidate, place):
+                    matches.add(candidate)
+        return matches
 
 
 def _hashes(text: str) -> NDArray[np.uint64]:
-    """Of every window of `WINDOW` characters, by doubling: the hash of two halves is made of theirs."""
+    """Return hashes of all windows of `WINDOW` characters, by doubling: a hash combines those of its two halves."""
     codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32)
     hashes = (codes.astype(np.uint64) + np.uint64(1)) * _FACTOR
     width = 1

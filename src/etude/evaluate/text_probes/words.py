@@ -1,4 +1,4 @@
-"""Wordness: a word that training never had, against its own letters in disorder."""
+"""Wordness: a word that training never contained, against its own letters in another order."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ _MAX_WORDS = 8192
 _SCRAMBLES = 4
 _CONTEXT_CHARS = 32
 _WITHIN = {"'", "’", "-"}  # noqa: RUF001
-"""Marks that a word goes on behind."""
+"""Marks after which a word continues."""
 
 
 def wordness(material: Material) -> list[Proposal]:
-    """Names are left out: a word in a script with capitals begins with a small letter."""
-    asked: list[tuple[str, str, list[str], str]] = []
+    """Propose the probe, without names: in a script with capitals, only words in lower case are used."""
+    chosen: list[tuple[str, str, list[str], str]] = []
     if material.separates_words:
         rng = material.rng("wordness")
         words = list(_words(material.passages).items())
@@ -28,50 +28,50 @@ def wordness(material: Material) -> list[Proposal]:
             scrambles = _scrambles(word, rng)
             given = passage.context(start - 1, _CONTEXT_CHARS)
             if scrambles and given:
-                asked.append((given, word, scrambles, passage.group))
+                chosen.append((given, word, scrambles, passage.group))
 
     def drafts(training: Training) -> Sequence[Draft]:
-        found = []
-        for given, word, scrambles, group in asked:
-            new = [one for one in scrambles if not training.counts.get(one)]
+        made = []
+        for given, word, scrambles, group in chosen:
+            new = [scramble for scramble in scrambles if not training.counts.get(scramble)]
             if new:
                 item = choice(given, f" {word}", f" {new[0]}", group=group)
-                found.append(Draft((item,), known=bool(training.counts.get(word))))
-        return found
+                made.append(Draft((item,), known=bool(training.counts.get(word))))
+        return made
 
     return [
         Proposal(
             "wordness",
             "",
             "Which of these is a word?",
-            "neither the word nor its letters in disorder stands in the training text",
+            "the training text contains neither the word nor its letters in the other order",
             drafts,
             f"the text has too few words of {_FEWEST_LETTERS} letters or more that training lacks"
             if material.separates_words
             else "the text does not put spaces between its words",
-            words=frozenset(one for _, word, scrambles, _ in asked for one in (word, *scrambles)),
+            words=frozenset(text for _, word, scrambles, _ in chosen for text in (word, *scrambles)),
             per_token=True,
         )
     ]
 
 
 def _words(passages: Sequence[Passage]) -> dict[str, tuple[Passage, int]]:
-    """Each word that stands between a space and the next word or mark, with where it first does."""
-    found: dict[str, tuple[Passage, int]] = {}
+    """Return each word between a space and the next word or mark, with its first occurrence."""
+    first: dict[str, tuple[Passage, int]] = {}
     for passage in passages:
         for match in word_pattern().finditer(passage.text):
             word, start = match[0], match.start()
             follows = passage.text[match.end() : match.end() + 1]
             if (
-                word not in found
+                word not in first
                 and start > 1
                 and passage.text[start - 1] == " "
                 and follows not in _WITHIN
                 and word.casefold() == word
-                and all(one[0].isalpha() for one in letters_of(word))
+                and all(letter[0].isalpha() for letter in letters_of(word))
             ):
-                found[word] = (passage, start)
-    return found
+                first[word] = (passage, start)
+    return first
 
 
 def _scrambles(word: str, rng: Rng) -> list[str]:
@@ -79,4 +79,4 @@ def _scrambles(word: str, rng: Rng) -> list[str]:
     if len(letters) < _FEWEST_LETTERS:
         return []
     made = ("".join(rng.some(letters, len(letters))) for _ in range(_SCRAMBLES))
-    return [one for one in dict.fromkeys(made) if one != word]
+    return [scramble for scramble in dict.fromkeys(made) if scramble != word]

@@ -1,4 +1,4 @@
-"""Probes in the words of the built-in stories (``builtin:primer``), on combinations that no story may contain."""
+"""Probes in the vocabulary of the built-in stories (``builtin:primer``), on combinations that no story contains."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from etude.evaluate.world_probes.sentences import agreement, pronouns, tenses
 
 
 def world_probes(seed: int = 0, max_items: int = 256) -> list[Probe]:
-    """Every probe of the stories' world, of at most `max_items` items each; the same for the same seed.
+    """Make every probe of the stories' world, of at most `max_items` items each; the same for the same seed.
 
-    The answers of one block of items change places: each is right once, and the last six bytes before the answer,
-    all that a 7-gram sees, are the same in all. So whoever looks at no more than those, or prefers some name, is at
-    chance exactly. Digits of sums are the exception: there counting sees the second number.
+    The items of a block share their answers: each is right once, and the last six bytes before the answer, all that a
+    7-gram sees, are the same in all. So a model that looks at no more than those, or prefers some name, is exactly at
+    chance. Digits of sums are the exception: counting sees the second number.
     """
     return [
         *who_has(seed, max_items),

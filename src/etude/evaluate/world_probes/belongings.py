@@ -1,4 +1,4 @@
-"""Who has what: two things go from hand to hand between two people, and both are asked for."""
+"""Who has what: two people pass two things between each other, and the owner of each is asked for."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from itertools import combinations
 
 from etude.data.primer.lexicon import THINGS
 from etude.data.primer.rng import Rng
-from etude.evaluate.blocks import Asked, blocks
+from etude.evaluate.blocks import Question, blocks
 from etude.evaluate.items import Probe
 from etude.evaluate.world_probes.wording import Evenly, a_thing, capital, held_with, object_
 
@@ -23,18 +23,21 @@ Cast = tuple[str, str, str, str]
 
 
 def casts() -> list[Cast]:
-    """All pairs of people and things of whom no story has any of the people with any of the things."""
-    found = []
-    for one, other in combinations([kind.noun for kind in THINGS], 2):
-        names = [name for name in held_with(one) if name in held_with(other)]
-        found += [(*pair, one, other) for pair in combinations(names, 2)]
-    return found
+    """Return all pairs of people and things such that no story combines either person with either thing."""
+    combined = []
+    for first, second in combinations([kind.noun for kind in THINGS], 2):
+        names = [name for name in held_with(first) if name in held_with(second)]
+        combined += [(*pair, first, second) for pair in combinations(names, 2)]
+    return combined
 
 
 def who_has(seed: int, max_items: int) -> list[Probe]:
-    """By the number of moves. The two things end in different hands, so a story asked for both has both names as
-    right answers: no name, no first or last one, is right more often. Who a thing began with still has it in half
-    of the questions, of each number of moves."""
+    """Make a probe for each number of moves.
+
+    The two things end with different people, so both names are right answers to a story's two questions: no name,
+    neither the first nor the last, is right more often. For each number of moves, the first owner still has the thing
+    in half of the questions.
+    """
     return [_probe(moves, seed, max_items) for moves in _MOVES]
 
 
@@ -50,27 +53,30 @@ def _probe(moves: int, seed: int, max_items: int) -> Probe:
     )
 
 
-def _story(rng: Rng, cast: Cast, moves: int, *, odd: bool) -> list[Asked]:
-    """A story and its two questions. `odd`: where the moves are even in number, each thing moves an odd number of
-    times (and changes hands), otherwise each an even number (and comes back)."""
+def _story(rng: Rng, cast: Cast, moves: int, *, odd: bool) -> list[Question]:
+    """Make a story and its two questions.
+
+    `odd`: if the number of moves is even, each thing moves an odd number of times (and changes hands), otherwise each
+    moves an even number of times (and comes back).
+    """
     *people, first, second = cast
     people = rng.some(people, 2)
     things = rng.some((first, second), 2)
-    if moves % 2:  # one of the two changes hands in the end, so both begin in the same
+    if moves % 2:  # one of the two changes hands in the end, so both begin with the same person
         first_moves = rng.between(0, moves)
         holder = dict.fromkeys(things, people[0])
     else:
         first_moves = 2 * rng.between(0, moves // 2 - 1) + 1 if odd else 2 * rng.between(0, moves // 2)
         holder = dict(zip(things, people, strict=True))
-    told = []
+    sentences = []
     for thing in rng.some(things, 2):
         look = a_thing(thing, rng)
-        told.append(rng.pick(_STARTS).format(giver=holder[thing], a=look, A=capital(look)))
+        sentences.append(rng.pick(_STARTS).format(giver=holder[thing], a=look, A=capital(look)))
     order = [things[0]] * first_moves + [things[1]] * (moves - first_moves)
     for thing in rng.some(order, moves):
         giver = holder[thing]
         taker = people[1 - people.index(giver)]
-        told.append(rng.pick(_PASSES).format(giver=giver, taker=taker, noun=thing, him=object_(taker)))
+        sentences.append(rng.pick(_PASSES).format(giver=giver, taker=taker, noun=thing, him=object_(taker)))
         holder[thing] = taker
-    story = " ".join(told)
+    story = " ".join(sentences)
     return [(f"{story} Who has the {thing} now? ", holder[thing]) for thing in things]

@@ -1,4 +1,4 @@
-"""Which held-out combinations of the stories' world a text contains, whoever wrote it."""
+"""Find the held-out combinations of the stories' world in any text."""
 
 from __future__ import annotations
 
@@ -29,19 +29,21 @@ _BESIDE = re.compile(r"\b[Tt]he (\w+) beside the (\w+)(?: \w+ the \w+)? (?:was|w
 
 
 def held_out_in(text: str) -> set[Combination]:
-    """Every held-out combination in the text, in the forms in which the probes and the stories use them."""
-    found: set[Combination] = {("name_object", *pair) for pair in name_objects(text) & HELD_PAIRS}
-    found |= {_sum(*one) for one in (*find_sums(text), *_changes(text)) if one in HELD_SUMS}
+    """Return every held-out combination in the text, in the forms used by the probes and the stories."""
+    combinations: set[Combination] = {("name_object", *pair) for pair in name_objects(text) & HELD_PAIRS}
+    combinations |= {
+        _sum(*numbers) for numbers in (*find_sums(text), *_changes(text)) if numbers in HELD_SUMS
+    }
     if " told " in text:
-        found |= {("told", *one) for one in find_tellings(text) if is_held_out("told", *one)}
+        combinations |= {("told", *people) for people in find_tellings(text) if is_held_out("told", *people)}
     for match in _TENSED.finditer(text):
         if _OWN[match[2]] != _BASE[match[1]]:
-            found.add(("tense", _BASE[match[1]], match[2]))
+            combinations.add(("tense", _BASE[match[1]], match[2]))
     for match in _BESIDE.finditer(text):
         nouns = [OBJECT_FORMS.get(word) for word in match.groups()]
         if None not in nouns:
-            found.add(("beside", *(str(noun) for noun in nouns)))
-    return found
+            combinations.add(("beside", *(str(noun) for noun in nouns)))
+    return combinations
 
 
 def _sum(a: int, b: int, op: str) -> Combination:
@@ -49,7 +51,7 @@ def _sum(a: int, b: int, op: str) -> Combination:
 
 
 def _changes(text: str) -> list[tuple[int, int, str]]:
-    """Sums that a small story tells without saying them: so many, and some more or fewer."""
+    """Return the implicit sums of a small story: a number, and some more or fewer."""
     if "gives" not in text and "gets" not in text and "brings" not in text and "takes" not in text:
         return []
     return [

@@ -1,11 +1,11 @@
-"""Who is where after some walks, and who told whom what a third has."""
+"""Who is where after some walks, and who told whom that a third person has something."""
 
 from __future__ import annotations
 
 from etude.data.primer.holdout import is_held_out
 from etude.data.primer.lexicon import NAMES, PLACES, THINGS, PlaceKind
 from etude.data.primer.rng import Rng
-from etude.evaluate.blocks import Asked, block, blocks
+from etude.evaluate.blocks import Question, block, blocks
 from etude.evaluate.items import Item, Probe
 from etude.evaluate.world_probes.wording import a_thing, capital, subject, taught_with
 
@@ -20,32 +20,34 @@ _TURNS = (3, 4, 5, 6)
 
 
 def who_where(seed: int, max_items: int) -> list[Probe]:
-    """By the number of walks of two people between three places; both are asked for, and end apart."""
+    """Make a probe for each number of walks of two people between three places; both are asked for, and end apart."""
     return [_walk_probe(turns, seed, max_items) for turns in _TURNS]
 
 
 def _walk_probe(turns: int, seed: int, max_items: int) -> Probe:
     rng = Rng(f"probe {seed} who where {turns}")
 
-    def walks(_: int) -> list[Asked]:
+    def walks(_: int) -> list[Question]:
         while True:
             people, places = rng.some(NAMES, 2), rng.some(PLACES, 3)
             at: dict[str, PlaceKind] = {}
-            told = []
+            sentences = []
             for turn in range(turns):
                 who = people[turn] if turn < 2 else rng.pick(people)
                 place = rng.pick([place for place in places if at.get(who) is not place])
                 at[who] = place
-                told.append(rng.pick(_WALKS).format(who=who, to=place.to, at=place.at))
+                sentences.append(rng.pick(_WALKS).format(who=who, to=place.to, at=place.at))
             if at[people[0]] is not at[people[1]]:
-                return [(f"{' '.join(told)} Where is {who} now? ", capital(at[who].at)) for who in people]
+                return [
+                    (f"{' '.join(sentences)} Where is {who} now? ", capital(at[who].at)) for who in people
+                ]
 
     return Probe(
         "who is where",
         f"{turns} walks",
         "Two people walk between three places; where is this one at the end?",
         blocks(walks, max_items),
-        held_out="These walks in this order. Nothing forbids them: a search of the text tells whether they occur.",
+        held_out="These walks in this order. Nothing forbids them: a search of the text shows if they occur.",
     )
 
 
@@ -58,8 +60,10 @@ _WHO_TOLD = "\n\nWho told {listener} about the {noun}? "
 
 
 def who_told(seed: int, max_items: int) -> list[Probe]:
-    """The one who told, or the one who has it? Both have both parts, and in one of the two ways of saying it the
-    teller is named first and the owner last, in the other the owner first and the teller last of the two."""
+    """Ask for the teller rather than the owner.
+
+    Both people take both parts. One wording names the teller first and the owner last, the other names the owner first.
+    """
     rng = Rng(f"probe {seed} who told")
     items: list[Item] = []
     for number in range(max(1, max_items // (2 * len(_TELLINGS)))):
@@ -78,7 +82,7 @@ def who_told(seed: int, max_items: int) -> list[Probe]:
 
 
 def _telling(rng: Rng) -> tuple[str, str, str, str, Rng]:
-    """Teller, listener, owner and thing that are never told of, nor with the first and the third changed round."""
+    """Draw a teller, listener, owner and thing that no story tells of, nor with teller and owner exchanged."""
     while True:
         noun = rng.pick(THINGS).noun
         teller, listener, owner = rng.some(taught_with(noun), 3)
@@ -88,14 +92,14 @@ def _telling(rng: Rng) -> tuple[str, str, str, str, Rng]:
             return teller, listener, owner, noun, Rng(f"{rng.random()}")
 
 
-def _both_ways(form: str, teller: str, listener: str, owner: str, noun: str, rng: Rng) -> list[Asked]:
+def _both_ways(form: str, teller: str, listener: str, owner: str, noun: str, rng: Rng) -> list[Question]:
     look, place = a_thing(noun, rng), rng.pick(PLACES)
     made = []
-    for one, other in ((teller, owner), (owner, teller)):
+    for speaker, other in ((teller, owner), (owner, teller)):
         telling = form.format(
-            teller=one, listener=listener, owner=other, full=look.split(" ", 1)[1], to=place.to,
+            teller=speaker, listener=listener, owner=other, full=look.split(" ", 1)[1], to=place.to,
             at=place.at, Owner=capital(subject(other)),
         )  # fmt: skip
         text = _WONDERS.format(a=look, listener=listener) + telling
-        made.append((text + _WHO_TOLD.format(listener=listener, noun=noun), one))
+        made.append((text + _WHO_TOLD.format(listener=listener, noun=noun), speaker))
     return made

@@ -1,4 +1,4 @@
-"""Agreement past another noun, pronouns for people never told with the thing, tenses of sentences never told."""
+"""Agreement across another noun, pronouns for new pairs of person and thing, and tenses of new sentences."""
 
 from __future__ import annotations
 
@@ -7,15 +7,17 @@ from itertools import product
 from etude.data.primer.entities import amount
 from etude.data.primer.lexicon import BOYS, COUNTS, GIRLS, NAMES, PLACES, THINGS
 from etude.data.primer.rng import Rng
-from etude.evaluate.blocks import Asked, block, blocks
+from etude.evaluate.blocks import Question, block, blocks
 from etude.evaluate.items import Item, Probe
 from etude.evaluate.world_probes.verbs import ENDINGS, VERBS
 from etude.evaluate.world_probes.wording import HAVE_MANY, Evenly, held_with, taught_with
 
 
 def agreement(seed: int, max_items: int) -> list[Probe]:
-    """One or many, with another noun between. A block has all four numbers of the two nouns, so whoever goes by the
-    noun next to the verb is right in half of them."""
+    """Choose between was and were, with another noun in between.
+
+    A block has all four combinations of singular and plural, so a model that uses the nearest noun is right in half.
+    """
     return [_agreeing(far, seed, max_items) for far in (False, True)]
 
 
@@ -37,12 +39,12 @@ def _agreeing(far: bool, seed: int, max_items: int) -> Probe:
         "a noun and a place between" if far else "a noun between",
         "Was or were, after a noun of one or many and another noun of one or many?",
         tuple(items),
-        held_out="Any noun with another noun beside it as that of which something is said.",
+        held_out="Any subject noun with another noun beside it.",
     )
 
 
 def pronouns(seed: int, max_items: int) -> list[Probe]:
-    """A girl and a boy change places; the pronoun is far from the name, or past the name of somebody else."""
+    """Exchange a girl and a boy; the pronoun is far from the name, or after another person's name."""
     return [_pronoun(past, seed, max_items) for past in (False, True)]
 
 
@@ -64,11 +66,11 @@ def _pronoun(past: bool, seed: int, max_items: int) -> Probe:
         for others in (GIRLS, BOYS) if past else (NAMES,):
             giver = rng.pick(taught_with(kind.noun, others))
             then = f"{giver} gives " if past else ""
-            asked = [
+            questions = [
                 (frame.format(a=who, many=many) + then, word)
                 for who, word in zip((girl, boy), said, strict=True)
             ]
-            items += block(asked, str(number))
+            items += block(questions, str(number))
     return Probe(
         "pronouns",
         "her or him, past another name" if past else "she or he",
@@ -79,19 +81,19 @@ def _pronoun(past: bool, seed: int, max_items: int) -> Probe:
 
 
 def tenses(seed: int, max_items: int) -> list[Probe]:
-    """Two verbs and two wishes in a block: the right form is that of the verb asked for, in the tense asked for."""
+    """Use two verbs and two tenses in a block: the right form is of the verb in the question, in its tense."""
     rng = Rng(f"probe {seed} tenses")
     endings = Evenly(rng, sorted(ENDINGS))
     names = Evenly(rng, NAMES)
 
-    def four_ways(_: int) -> list[Asked]:
+    def four_ways(_: int) -> list[Question]:
         name, verb = names.draw(), endings.draw()
-        asked = []
-        for base, now, past in rng.some([one for one in VERBS if one[0] != verb], 2):
+        questions = []
+        for base, now, past in rng.some([forms for forms in VERBS if forms[0] != verb], 2):
             sentence = f"{name} {now} {ENDINGS[verb]}."
-            asked.append((f"Tell it in the past: {sentence}\n{name} ", past))
-            asked.append((f"Say it for tomorrow: {sentence}\n{name} ", f"will {base}"))
-        return asked
+            questions.append((f"Tell it in the past: {sentence}\n{name} ", past))
+            questions.append((f"Say it for tomorrow: {sentence}\n{name} ", f"will {base}"))
+        return questions
 
     return [
         Probe(

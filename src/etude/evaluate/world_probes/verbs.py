@@ -1,4 +1,4 @@
-"""Verbs of the stories' practice of tenses, and endings that fit any of them but are told with one only."""
+"""Verbs of the stories' practice of tenses, and endings that fit any verb but occur with only one."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ VERBS = (
     ("dance", "dances", "danced"),
     ("walk", "walks", "walked"),
 )
-"""Base, third person, past."""
+"""Base, third person, past tense."""
 
 ENDINGS = {
     "run": "to the gate",
@@ -38,4 +38,4 @@ ENDINGS = {
     "dance": "in the rain",
     "walk": "along the wall",
 }
-"""The one verb with which the stories tell each ending."""
+"""The only verb with which the stories use each ending."""

@@ -1,4 +1,4 @@
-"""Words of the stories' world, as its sentences use them."""
+"""Words of the stories' world, in the forms that its sentences use."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def capital(text: str) -> str:
 
 
 def a_thing(noun: str, rng: Rng) -> str:
-    """ "a red kite", "an old map"."""
+    """Return a noun with an adjective and article, such as "a red kite" or "an old map"."""
     look = rng.pick(THING_BY_NOUN[noun].adjectives)
     return f"{'an' if look[0] in 'aeiou' else 'a'} {look} {noun}"
 
@@ -36,11 +36,11 @@ HAVE_MANY = (
     "In {a}'s bag there are {many}.",
     "{a} is holding {many}.",
 )
-"""Somebody has counted things."""
+"""A person has counted things."""
 
 
 def held_with(noun: str, names: Sequence[str] = NAMES) -> list[str]:
-    """The names that no story has together with the noun."""
+    """Return the names that no story combines with the noun."""
     return [name for name in names if (name, noun) in HELD_PAIRS]
 
 
@@ -49,7 +49,7 @@ def taught_with(noun: str, names: Sequence[str] = NAMES) -> list[str]:
 
 
 class Evenly(Generic[Drawn]):
-    """Draws from a list so that nothing comes twice before everything came once."""
+    """Draw from a list so that nothing repeats before everything was drawn once."""
 
     def __init__(self, rng: Rng, items: Sequence[Drawn]) -> None:
         self._rng = rng
