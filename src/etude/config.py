@@ -10,17 +10,17 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Generic, Literal, Never, TypeAlias, cast, get_args
 
 import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from etude.errors import InputError
-from etude.messages import suggest_key
+from etude.setting_input import explain, parse_override, refuse_unknown, require_text
 from etude.setting_types import (
+    AUTO,
     Auto,
     ByteVocabulary,
     ContextLength,
@@ -30,6 +30,7 @@ from etude.setting_types import (
     FamilyName,
     Names,
     ObjectiveName,
+    Open,
     Rate,
     Rules,
     Seed,
@@ -37,18 +38,18 @@ from etude.setting_types import (
     UpdateRuleName,
     WeightDecay,
 )
-from etude.settings_file import escape_advice, mangled_path_advice, read_toml
+from etude.settings_file import read_toml
 from etude.untrusted import shown
-
-_T = TypeVar("_T")
-_PATHS = ("data.sources", "run.folder", "tokenizer.kind")
-"""Settings that may be paths."""
 
 
 class Section(BaseModel):
     """A group of settings: frozen, and strict about unknown names."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    def __class_getitem__(cls, item: Any) -> Any:
+        """Return the class itself: what is resolved has a type of its own for mypy, and no class of its own."""
+        return cls
 
 
 class DataSettings(Section):
@@ -98,15 +99,15 @@ class TokenizerSettings(Section):
     """Pre-tokenizer expression. Auto: the one that runners expect of the model's family."""
 
 
-class ModelSettings(Section):
+class ModelSettings(Section, Generic[Open]):
     """The network. Names are Hugging Face's; ``auto`` follows from ``size``."""
 
     preset: FamilyName = "llama"
     """The model family: llama, qwen3, gpt2, gpt_neox, olmo2, mlp, or one that a plugin registers."""
     size: Literal["auto", "nano", "tiny", "small", "medium", "large"] = "auto"
     """The dial by parameters; see `etude train --dry-run`."""
-    hidden_size: Count | Auto = "auto"
-    intermediate_size: Count | Auto = "auto"
+    hidden_size: Count | Open = AUTO
+    intermediate_size: Count | Open = AUTO
     num_hidden_layers: Count | Auto = "auto"
     num_attention_heads: Count | Auto = "auto"
     num_key_value_heads: Count | Auto = "auto"
@@ -117,7 +118,7 @@ class ModelSettings(Section):
     rope_theta: float = Field(10000.0, gt=0)
 
 
-class TrainSettings(Section):
+class TrainSettings(Section, Generic[Open]):
     """The update step and the loop around it."""
 
     objective: ObjectiveName = "next-token"
@@ -127,20 +128,20 @@ class TrainSettings(Section):
     """What stands before the answer in every document, where its loss alone is trained (answer-only)."""
     seconds: Rate | Auto = "auto"
     """How long the whole run may take; size, shape and steps follow from it. Auto: as long as its size takes."""
-    steps: Count | Auto = "auto"
+    steps: Count | Open = AUTO
     """Optimizer steps."""
-    context: ContextLength | Auto = "auto"
+    context: ContextLength | Open = AUTO
     """Tokens in a row (T)."""
-    batch_rows: Count | Auto = "auto"
+    batch_rows: Count | Open = AUTO
     """Rows in the whole batch of a step (B), over all ranks and micro-batches."""
-    micro_batch_rows: Count | Auto = "auto"
+    micro_batch_rows: Count | Open = AUTO
     """Rows in one forward pass; changes memory and speed, never the result beyond rounding."""
     activation_checkpointing: bool = False
     """Recompute each layer in the backward pass: less memory, a third more arithmetic, the same gradients."""
     optimizer: UpdateRuleName = "muon"
     """The update rule: ``muon`` for the hidden matrices with AdamW for the rest, ``adamw`` for everything, or one
     that a plugin registers (`etude.registry`)."""
-    lr: Rate | Auto = "auto"
+    lr: Rate | Open = AUTO
     """Peak learning rate of AdamW, for a network of width 128; `etude.train.rules` has the rates of others."""
     muon_lr: Rate | Auto = "auto"
     """Peak learning rate of Muon: the spectral norm of a square matrix's update."""
@@ -150,9 +151,9 @@ class TrainSettings(Section):
     """Muon's momentum (Nesterov)."""
     momentum_warmup_steps: int = Field(200, ge=0, le=2**48)
     """Updates over which the momentum grows from 0.85 to ``momentum``: early gradients are soon out of date."""
-    weight_decay: WeightDecay | Auto = "auto"
+    weight_decay: WeightDecay | Open = AUTO
     """Decoupled; applied to matrices, not to biases and norms. Auto: more where there is dropout."""
-    dropout: Decay | Auto = "auto"
+    dropout: Decay | Open = AUTO
     """Probability of leaving out each number that a layer adds, in training. Auto: by how often the text is read."""
     schedule: Literal["linear", "cosine", "wsd"] = "linear"
     warmup_fraction: float = Field(0.02, ge=0, le=1)
@@ -167,13 +168,13 @@ class TrainSettings(Section):
     """Such steps in a row that stop the run."""
     log_every: Count = 10
     """Steps between writes of the log; every step has its line in it all the same."""
-    eval_every: Count | Auto = "auto"
-    eval_tokens: Count | Auto = "auto"
+    eval_every: Count | Open = AUTO
+    eval_tokens: Count | Open = AUTO
     """Validation tokens of an evaluation. The n-gram ladder is scored on the text of exactly these tokens."""
-    sample_every: Count | Auto = "auto"
+    sample_every: Count | Open = AUTO
     sample_prompt: str = "auto"
     """What the sample that is shown while it learns begins with. Auto: the first words of a held-out document."""
-    checkpoint_every: Count | Auto = "auto"
+    checkpoint_every: Count | Open = AUTO
     keep_checkpoints: Count = 3
     """Newest checkpoints kept; step 0 and the early powers of two are kept besides."""
     keep_every: int = Field(0, ge=0)
@@ -192,14 +193,14 @@ class LadderSettings(Section):
     """Training text that the n-gram models are built from, at most."""
 
 
-class DeviceSettings(Section):
+class DeviceSettings(Section, Generic[Open]):
     """Where the arithmetic happens."""
 
-    kind: Literal["auto", "cpu", "cuda", "mps"] = "auto"
-    dtype: Literal["auto", "fp32", "bf16"] = "auto"
+    kind: Literal["cpu", "cuda", "mps"] | Open = AUTO
+    dtype: Literal["fp32", "bf16"] | Open = AUTO
     """Arithmetic of matrix products; parameters are always fp32. auto: bf16 on a GPU that has it, and on a CPU that is
     known to be faster in it where the network is wide enough."""
-    threads: Threads | Auto = "auto"
+    threads: Threads | Open = AUTO
     """Of all the processes of the run together."""
     compile: bool | Auto = "auto"
     """``torch.compile``: auto probes it once and falls back to eager."""
@@ -213,16 +214,21 @@ class RunSettings(Section):
     seed: Seed = 1337
 
 
-class Settings(Section):
-    """All settings of a run."""
+class Settings(Section, Generic[Open]):
+    """All settings of a run: as the user gives them, or as :data:`Resolved`."""
 
     run: RunSettings = RunSettings()
     data: DataSettings = DataSettings()
     tokenizer: TokenizerSettings = TokenizerSettings()
-    model: ModelSettings = ModelSettings()
-    train: TrainSettings = TrainSettings()
+    model: ModelSettings[Open] = ModelSettings()
+    train: TrainSettings[Open] = TrainSettings()
     ladder: LadderSettings = LadderSettings()
-    device: DeviceSettings = DeviceSettings()
+    device: DeviceSettings[Open] = DeviceSettings()
+
+
+Resolved: TypeAlias = Settings[Never]
+"""Settings in which the dial has resolved all that is ``Open``; :func:`require_resolved` is the only way to them."""
+ResolvedTrain: TypeAlias = TrainSettings[Never]
 
 
 def recipe_file(name: str) -> Path:
@@ -262,11 +268,12 @@ def load_settings(
     if file is not None:
         tree = read_toml(file)
         try:
-            _refuse_unknown(_flatten(tree))
+            refuse_unknown(_flatten(tree), known_keys())
             validated(tree)
         except InputError as error:
             raise InputError(f"{file}: {error}") from None
-    for key, value in [*map(_parse_override, overrides), *(values or {}).items()]:
+    typed = [parse_override(override, known_keys()) for override in overrides]
+    for key, value in [*typed, *(values or {}).items()]:
         section, _, name = key.partition(".")
         branch = tree.setdefault(section, {})
         if not isinstance(branch, dict):
@@ -283,11 +290,11 @@ def validated(tree: Mapping[str, Any]) -> Settings:
     """
     for section, branch in tree.items():
         for name, value in branch.items() if isinstance(branch, Mapping) else ():
-            _require_text(f"{section}.{name}", value)
+            require_text(f"{section}.{name}", value)
     try:
         return Settings.model_validate(tree)
     except ValidationError as error:
-        raise InputError(_explain(error)) from None
+        raise InputError(explain(error, known_keys())) from None
 
 
 def with_values(settings: Settings, values: Mapping[str, Any]) -> Settings:
@@ -305,10 +312,18 @@ def get_value(settings: Settings, key: str) -> Any:
     return getattr(getattr(settings, section), name)
 
 
-def resolved(value: _T | Auto, key: str) -> _T:
-    """``value`` once nothing about it is ``"auto"`` any more (a programmer's error otherwise)."""
-    assert value != "auto", f"{key} was not resolved"
-    return value
+def require_resolved(settings: Settings) -> Resolved:
+    """Return ``settings`` as resolved ones.
+
+    Raises:
+        InputError: one that the dial resolves is ``"auto"``.
+    """
+    for key in known_keys():
+        section, name = key.split(".")
+        annotation = type(getattr(settings, section)).model_fields[name].annotation
+        if Open in get_args(annotation) and get_value(settings, key) == "auto":
+            raise InputError(f"{key} is not resolved")
+    return cast(Resolved, settings)
 
 
 def to_toml(settings: Settings) -> str:
@@ -324,63 +339,3 @@ def _flatten(tree: Mapping[str, Any], prefix: str = "") -> list[str]:
         else:
             keys.append(prefix + name)
     return keys
-
-
-def _refuse_unknown(keys: Sequence[str]) -> None:
-    known = known_keys()
-    for key in keys:
-        if key not in known:
-            raise InputError(f"unknown setting '{shown(key)}': {suggest_key(key, known)}")
-
-
-def _parse_override(text: str) -> tuple[str, Any]:
-    key, separator, raw = text.partition("=")
-    key = key.strip()
-    if not separator:
-        raise InputError(f"--set takes KEY=VALUE, such as train.lr=3e-4; got '{shown(text)}'")
-    _refuse_unknown([key])
-    try:
-        value = tomllib.loads(f"value = {raw.strip()}")["value"]
-    except (ValueError, RecursionError):  # no TOML, or numbers and depths that no setting has
-        value = raw.strip()
-        if key in _PATHS and value[:1] in ("[", '"') and (advice := escape_advice(value)):
-            raise InputError(f"setting '{key}': {advice}") from None
-    if isinstance(value, list):
-        value = tuple(value)
-    if key == "data.sources" and isinstance(value, str):
-        value = (value,)
-    return key, value
-
-
-def _require_text(key: str, value: Any) -> None:
-    """InputError for bytes that are no text, and for a Windows path that lost its backslashes to escapes."""
-    for text in value if isinstance(value, list | tuple) else [value]:
-        if not isinstance(text, str):
-            continue
-        if key in _PATHS and (advice := mangled_path_advice(text)):
-            raise InputError(f"setting '{key}': {advice}")
-        try:
-            text.encode("utf-8")
-        except UnicodeEncodeError:  # the shell's bytes, which Python keeps as halves of characters
-            piped = "rename it, or pipe it in: etude train - < FILE"
-            advice = piped if key == "data.sources" else "type it in UTF-8"
-            raise InputError(
-                f"setting '{shown(key)}' has bytes that are not UTF-8 ('{shown(text)}'): {advice}"
-            ) from None
-
-
-def _explain(error: ValidationError) -> str:
-    first = error.errors()[0]
-    location = [str(part) for part in first["loc"] if not str(part).startswith(("literal[", "constrained-"))]
-    key = ".".join(location[:2])
-    if first["type"] == "extra_forbidden":
-        return f"unknown setting '{shown(key)}': {suggest_key(key, known_keys())}"
-    # A value of "int or auto" reports one problem for each alternative; the useful one is not the literal's.
-    same_key = [e for e in error.errors() if e["loc"][:2] == first["loc"][:2]]
-    useful = next((e for e in same_key if e["type"] != "literal_error"), first)
-    message = useful["msg"].lower()
-    if any(e["type"] == "literal_error" and e["ctx"]["expected"] == "'auto'" for e in same_key):
-        message += ", or 'auto'"
-    given = first.get("input")
-    value = shown(repr(given) if isinstance(given, str) else given)
-    return f"setting '{shown(key)}' cannot be {value}: {shown(message)}"

@@ -6,10 +6,16 @@ from functools import partial
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field
+from typing_extensions import TypeVar  # with a default: Python 3.13 has it in typing
 
 from etude.registry import MODEL_FAMILIES, OBJECTIVES, UPDATE_RULES, known_name
 
 Auto = Literal["auto"]
+"""Type of a setting that may stay open until it is used: it follows from the text or the machine at hand."""
+Open = TypeVar("Open", default=Auto, covariant=True)
+"""Type parameter of settings that the dial always resolves: ``Auto`` as the user gives them, then ``Never``."""
+AUTO: Any = "auto"
+"""Default of a setting of type ``X | Open``."""
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 Count = Annotated[int, Field(ge=1, le=2**48)]
 WeightDecay = Annotated[float, Field(ge=0)]

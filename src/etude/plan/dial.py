@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from etude.config import Settings, get_value, with_values
+from etude.config import Resolved, Settings, get_value, require_resolved, with_values
 from etude.device import Device
 from etude.errors import InputError
 from etude.model.config import ModelConfig, preset
@@ -47,7 +47,7 @@ class Facts:
 class Resolution:
     """Resolved settings, the network they describe, and why each derived value is what it is."""
 
-    settings: Settings
+    settings: Resolved
     model: ModelConfig
     reasons: dict[str, str]
 
@@ -90,7 +90,8 @@ def resolve(
         if switch not in network.family.unused_settings:
             chosen(f"model.{switch}", getattr(network, switch), f"as {network.model_type} has it")
     _resolve_regularization(chosen, network, facts)
-    return Resolution(with_values(settings, chosen.values), network, chosen.reasons)
+    resolved = require_resolved(with_values(settings, chosen.values))
+    return Resolution(resolved, network, chosen.reasons)
 
 
 def _resolve_dtype(chosen: _Choices, device: Device) -> None:

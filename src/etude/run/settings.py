@@ -11,9 +11,19 @@ A run keeps the settings that it began with. Of those that the user changes on a
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
-from etude.config import Settings, get_value, known_keys, load_settings, to_toml, with_values
+from etude.config import (
+    Resolved,
+    Settings,
+    get_value,
+    known_keys,
+    load_settings,
+    require_resolved,
+    to_toml,
+    with_values,
+)
 from etude.errors import InputError
 from etude.files import hash_bytes, hash_file, write_atomic
 from etude.messages import quoted
@@ -57,7 +67,20 @@ STEERING = frozenset(
 )
 
 
-def own_settings(run: RunFolder) -> tuple[Settings, dict[str, Any]]:
+def read_settings(file: Path) -> Resolved:
+    """Return the settings in ``file``, the run.toml of a run.
+
+    Raises:
+        InputError: it cannot be read, or does not hold the settings of a run.
+    """
+    settings = load_settings(file)
+    try:
+        return require_resolved(settings)
+    except InputError as error:
+        raise InputError(f"{file} is damaged ({error}): restore it") from None
+
+
+def own_settings(run: RunFolder) -> tuple[Resolved, dict[str, Any]]:
     """Return the settings of a run and its manifest, verified to belong together.
 
     Raises:
@@ -74,7 +97,7 @@ def own_settings(run: RunFolder) -> tuple[Settings, dict[str, Any]]:
             f"{run.settings_file} is damaged or was changed since the run began: put it back, change it with --resume "
             f"{quoted(run.path)} --set KEY=VALUE, or begin a new run from it with --config {quoted(run.settings_file)}"
         )
-    return load_settings(run.settings_file), manifest
+    return read_settings(run.settings_file), manifest
 
 
 def differences(before: Settings, after: Settings) -> dict[str, tuple[Any, Any]]:
@@ -83,7 +106,7 @@ def differences(before: Settings, after: Settings) -> dict[str, tuple[Any, Any]]
     return {key: pair for key, pair in pairs.items() if pair[0] != pair[1]}
 
 
-def settings_for_step(settings: Settings, manifest: Mapping[str, Any], step: int) -> Settings:
+def settings_for_step(settings: Resolved, manifest: Mapping[str, Any], step: int) -> Resolved:
     """Return the settings that the update to ``step`` was made with: later changes, in the manifest, are undone.
 
     Raises:
@@ -93,13 +116,13 @@ def settings_for_step(settings: Settings, manifest: Mapping[str, Any], step: int
         for change in reversed(manifest.get("changes", [])):
             if int(change["from_step"]) >= step:
                 before = {key: values["before"] for key, values in change["settings"].items()}
-                settings = with_values(settings, before)
+                settings = require_resolved(with_values(settings, before))
     except (KeyError, TypeError, ValueError, AttributeError):
         raise InputError("the changes in the run's manifest.json are damaged: restore it") from None
     return settings
 
 
-def resumed_settings(run: RunFolder, own: Settings, overrides: Sequence[str]) -> tuple[Settings, list[str]]:
+def resumed_settings(run: RunFolder, own: Resolved, overrides: Sequence[str]) -> tuple[Settings, list[str]]:
     """Return the settings for a resume with ``overrides`` of the run's ``own``, and a line about each change.
 
     Raises:
@@ -124,7 +147,7 @@ def resumed_settings(run: RunFolder, own: Settings, overrides: Sequence[str]) ->
 def record_changes(run: RunFolder, manifest: dict[str, Any], settings: Settings, step: int) -> None:
     """Write the run's ``manifest``, and with it the settings that differ from ``step`` on."""
     content = to_toml(settings)
-    changes = differences(load_settings(run.settings_file), settings)
+    changes = differences(read_settings(run.settings_file), settings)
     if not changes:
         run.write_manifest(manifest)
         return

@@ -12,7 +12,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from etude.config import Settings, get_value, known_keys, resolved
+from etude.config import Settings, get_value, known_keys
 from etude.data.report import DataReport
 from etude.data.report_picture import draw_report
 from etude.device import available_cores, place_on_machine
@@ -66,8 +66,8 @@ def _grow(settings: Settings, console: Console, ranks: Ranks, stop_at: float | N
     run = start(plan, console)
     outcome = fit(plan, run, console, ranks, deadline, stop_at, busy, phases)
     close(outcome, console, math.inf if deadline is None else deadline.samples_until)
-    if deadline is not None and outcome.reason == "finished":
-        say(console, promise_sentence(plan, run, time.monotonic() - began))
+    if phases is not None and deadline is not None and outcome.reason == "finished":
+        say(console, promise_sentence(plan, run, phases.seconds, time.monotonic() - began))
     return outcome
 
 
@@ -150,7 +150,7 @@ def explain(settings: Settings, console: Console | None = None) -> None:
         f"memory: about {memory:,.0f} MiB for parameters, gradients, optimizer state and activations\n{disk_use(plan)}",
     )
     seconds = fastest_step(plan)
-    steps = resolved(plan.settings.train.steps, "train.steps")
+    steps = plan.settings.train.steps
     say(
         console,
         f"time: about {format_duration(seconds * steps)} for {steps:,} steps"
