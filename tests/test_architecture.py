@@ -19,6 +19,7 @@ ORDER = [
     "setting_types",
     "setting_input",
     "config",
+    "setting_declarations",
     "places",
     "system",
     "run",
@@ -51,6 +52,7 @@ LIGHT = {
     "setting_types",
     "setting_input",
     "config",
+    "setting_declarations",
     "places",
     "system",
 }

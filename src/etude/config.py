@@ -4,7 +4,7 @@
    hashable and comparable.
 2. Values come from the defaults, then a TOML file, then dotted overrides (``train.lr=3e-4``); later wins.
 3. A setting that follows from something else (the size of the corpus, the chosen size of the model) is
-   ``"auto"`` until :mod:`etude.plan.dial` resolves it and says why.
+   ``"auto"`` until :mod:`etude.plan.dial` resolves it and says why. Then the settings are ``Resolved``.
 4. An unknown key is an error that names the nearest known one.
 """
 
@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Generic, Literal, Never, TypeAlias, cast, get_args
+from typing import Annotated, Any, ClassVar, Generic, Literal, Never, TypeAlias
 
 import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -23,17 +23,21 @@ from etude.setting_types import (
     AUTO,
     Auto,
     ByteVocabulary,
+    Change,
     ContextLength,
     Count,
     Decay,
     Delimiter,
     FamilyName,
+    MayDiffer,
     Names,
     ObjectiveName,
+    Observing,
     Open,
     Rate,
     Rules,
     Seed,
+    Steering,
     Threads,
     UpdateRuleName,
     WeightDecay,
@@ -46,6 +50,8 @@ class Section(BaseModel):
     """A group of settings: frozen, and strict about unknown names."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    change: ClassVar[Change] = Change.FORK
+    """When its settings may be changed, but for those that say so themselves."""
 
     def __class_getitem__(cls, item: Any) -> Any:
         """Return the class itself: what is resolved has a type of its own for mypy, and no class of its own."""
@@ -84,12 +90,14 @@ class DataSettings(Section):
     """A corpus of one long document (or a few) is cut into sections of about this size first."""
     cross_document_attention: bool = True
     """Whether attention may look across the boundary between packed documents."""
-    workers: Threads | Auto = "auto"
+    workers: MayDiffer[Threads | Auto] = "auto"
     """Processes that encode text. Auto: one per core."""
 
 
 class TokenizerSettings(Section):
     """How text becomes tokens."""
+
+    change = Change.NEVER
 
     kind: str = "bpe"
     """``bpe`` (byte-level, trained on the training part), ``char``, or a path to a tokenizer.json."""
@@ -102,20 +110,32 @@ class TokenizerSettings(Section):
 class ModelSettings(Section, Generic[Open]):
     """The network. Names are Hugging Face's; ``auto`` follows from ``size``."""
 
+    change = Change.NEVER
+
     preset: FamilyName = "llama"
     """The model family: llama, qwen3, gpt2, gpt_neox, olmo2, mlp, or one that a plugin registers."""
     size: Literal["auto", "nano", "tiny", "small", "medium", "large"] = "auto"
     """The dial by parameters; see `etude train --dry-run`."""
     hidden_size: Count | Open = AUTO
+    """Numbers in the residual stream for each token: the width (D)."""
     intermediate_size: Count | Open = AUTO
+    """Neurons of an MLP (F)."""
     num_hidden_layers: Count | Auto = "auto"
+    """Layers (L)."""
     num_attention_heads: Count | Auto = "auto"
+    """Query heads of a layer (H)."""
     num_key_value_heads: Count | Auto = "auto"
+    """Key and value heads of a layer (K); query heads share them where they are fewer."""
     attention_bias: bool | Auto = "auto"
+    """Whether the linear maps of attention add a bias."""
     mlp_bias: bool | Auto = "auto"
+    """Whether the linear maps of an MLP add a bias."""
     qk_norm: bool | Auto = "auto"
+    """Whether queries and keys are normalised before their product."""
     tie_word_embeddings: bool | Auto = "auto"
+    """Whether the output layer has the weights of the token embedding."""
     rope_theta: float = Field(10000.0, gt=0)
+    """Base of the rotary position embedding."""
 
 
 class TrainSettings(Section, Generic[Open]):
@@ -128,60 +148,68 @@ class TrainSettings(Section, Generic[Open]):
     """What stands before the answer in every document, where its loss alone is trained (answer-only)."""
     seconds: Rate | Auto = "auto"
     """How long the whole run may take; size, shape and steps follow from it. Auto: as long as its size takes."""
-    steps: Count | Open = AUTO
+    steps: Steering[Count | Open] = AUTO
     """Optimizer steps."""
     context: ContextLength | Open = AUTO
     """Tokens in a row (T)."""
     batch_rows: Count | Open = AUTO
     """Rows in the whole batch of a step (B), over all ranks and micro-batches."""
-    micro_batch_rows: Count | Open = AUTO
+    micro_batch_rows: Steering[Count | Open] = AUTO
     """Rows in one forward pass; changes memory and speed, never the result beyond rounding."""
-    activation_checkpointing: bool = False
+    activation_checkpointing: Steering[bool] = False
     """Recompute each layer in the backward pass: less memory, a third more arithmetic, the same gradients."""
     optimizer: UpdateRuleName = "muon"
     """The update rule: ``muon`` for the hidden matrices with AdamW for the rest, ``adamw`` for everything, or one
     that a plugin registers (`etude.registry`)."""
-    lr: Rate | Open = AUTO
+    lr: Steering[Rate | Open] = AUTO
     """Peak learning rate of AdamW, for a network of width 128; `etude.train.rules` has the rates of others."""
-    muon_lr: Rate | Auto = "auto"
+    muon_lr: Steering[Rate | Auto] = "auto"
     """Peak learning rate of Muon: the spectral norm of a square matrix's update."""
-    betas: tuple[Decay, Decay] = (0.8, 0.95)
-    eps: float = Field(1e-8, gt=0)
-    momentum: float = Field(0.95, ge=0, lt=1)
+    betas: Steering[tuple[Decay, Decay]] = (0.8, 0.95)
+    """AdamW's decay of the running mean of the gradient, and of that of its square."""
+    eps: Steering[float] = Field(1e-8, gt=0)
+    """What AdamW adds to the root of the running mean square."""
+    momentum: Steering[float] = Field(0.95, ge=0, lt=1)
     """Muon's momentum (Nesterov)."""
-    momentum_warmup_steps: int = Field(200, ge=0, le=2**48)
+    momentum_warmup_steps: Steering[int] = Field(200, ge=0, le=2**48)
     """Updates over which the momentum grows from 0.85 to ``momentum``: early gradients are soon out of date."""
-    weight_decay: WeightDecay | Open = AUTO
+    weight_decay: Steering[WeightDecay | Open] = AUTO
     """Decoupled; applied to matrices, not to biases and norms. Auto: more where there is dropout."""
-    dropout: Decay | Open = AUTO
+    dropout: Steering[Decay | Open] = AUTO
     """Probability of leaving out each number that a layer adds, in training. Auto: by how often the text is read."""
-    schedule: Literal["linear", "cosine", "wsd"] = "linear"
-    warmup_fraction: float = Field(0.02, ge=0, le=1)
-    decay_fraction: float = Field(0.4, gt=0, le=1)
+    schedule: Steering[Literal["linear", "cosine", "wsd"]] = "linear"
+    """How the learning rate falls after the warm-up: in a line, as a cosine, or late (warm-up, stable, decay)."""
+    warmup_fraction: Steering[float] = Field(0.02, ge=0, le=1)
+    """Share of the steps over which the learning rate rises to its peak."""
+    decay_fraction: Steering[float] = Field(0.4, gt=0, le=1)
     """Share of the steps in the final decay of ``wsd``."""
-    min_lr_ratio: float = Field(0.0, ge=0, le=1)
+    min_lr_ratio: Steering[float] = Field(0.0, ge=0, le=1)
     """What the learning rate falls towards, as a share of the peak: it would be reached one step after the last."""
-    max_grad_norm: float = Field(1.0, gt=0)
-    on_nonfinite: Literal["stop", "skip"] = "stop"
+    max_grad_norm: Steering[float] = Field(1.0, gt=0)
+    """A longer gradient is scaled down to this norm."""
+    on_nonfinite: Observing[Literal["stop", "skip"]] = "stop"
     """A step whose loss or gradient is not a finite number changes nothing. Stop after some in a row, or go on."""
-    nonfinite_in_a_row: Count = 3
+    nonfinite_in_a_row: Observing[Count] = 3
     """Such steps in a row that stop the run."""
-    log_every: Count = 10
+    log_every: MayDiffer[Observing[Count]] = 10
     """Steps between writes of the log; every step has its line in it all the same."""
-    eval_every: Count | Open = AUTO
+    eval_every: Observing[Count | Open] = AUTO
+    """Steps between evaluations; a few early steps are evaluated besides."""
     eval_tokens: Count | Open = AUTO
     """Validation tokens of an evaluation. The n-gram ladder is scored on the text of exactly these tokens."""
-    sample_every: Count | Open = AUTO
-    sample_prompt: str = "auto"
+    sample_every: MayDiffer[Observing[Count | Open]] = AUTO
+    """Steps between samples of generated text."""
+    sample_prompt: MayDiffer[Observing[str]] = "auto"
     """What the sample that is shown while it learns begins with. Auto: the first words of a held-out document."""
-    checkpoint_every: Count | Open = AUTO
-    keep_checkpoints: Count = 3
+    checkpoint_every: Observing[Count | Open] = AUTO
+    """Steps between checkpoints; step 0 and the early powers of two are saved besides."""
+    keep_checkpoints: Observing[Count] = 3
     """Newest checkpoints kept; step 0 and the early powers of two are kept besides."""
-    keep_every: int = Field(0, ge=0)
+    keep_every: Observing[int] = Field(0, ge=0)
     """Checkpoints at multiples of this many steps are kept too. 0: none."""
-    checksum_every: int = Field(10, ge=0, le=2**48)
+    checksum_every: Observing[int] = Field(10, ge=0, le=2**48)
     """Steps between checksums of all parameters, which prove a step that is made again later. 0: none."""
-    summary_every: int = Field(50, ge=0, le=2**48)
+    summary_every: Observing[int] = Field(50, ge=0, le=2**48)
     """Steps between summaries: norms of every weight, gradient and update, attention, dead nodes. 0: none."""
 
 
@@ -189,6 +217,7 @@ class LadderSettings(Section):
     """The n-gram models that the network has to beat."""
 
     max_order: int = Field(7, ge=1, le=7)
+    """Tokens in the longest n-grams."""
     max_train_bytes: Count = 16_000_000
     """Training text that the n-gram models are built from, at most."""
 
@@ -197,21 +226,25 @@ class DeviceSettings(Section, Generic[Open]):
     """Where the arithmetic happens."""
 
     kind: Literal["cpu", "cuda", "mps"] | Open = AUTO
+    """Auto: an NVIDIA GPU where there is one, otherwise the CPU."""
     dtype: Literal["fp32", "bf16"] | Open = AUTO
     """Arithmetic of matrix products; parameters are always fp32. auto: bf16 on a GPU that has it, and on a CPU that is
     known to be faster in it where the network is wide enough."""
-    threads: Threads | Open = AUTO
+    threads: MayDiffer[Steering[Threads | Open]] = AUTO
     """Of all the processes of the run together."""
-    compile: bool | Auto = "auto"
+    compile: MayDiffer[bool | Auto] = "auto"
     """``torch.compile``: auto probes it once and falls back to eager."""
 
 
 class RunSettings(Section):
     """The run's folder and its seed."""
 
-    name: str = "auto"
-    folder: str = "runs"
-    seed: Seed = 1337
+    name: MayDiffer[str] = "auto"
+    """The run's folder in ``folder``. Auto: after the first source of its text."""
+    folder: MayDiffer[str] = "runs"
+    """The folder that holds the runs."""
+    seed: MayDiffer[Seed] = 1337
+    """Seed of the first weights and of the order of the text."""
 
 
 class Settings(Section, Generic[Open]):
@@ -227,7 +260,8 @@ class Settings(Section, Generic[Open]):
 
 
 Resolved: TypeAlias = Settings[Never]
-"""Settings in which the dial has resolved all that is ``Open``; :func:`require_resolved` is the only way to them."""
+"""Settings in which the dial has resolved all that is ``Open``, from where every reader takes plain values:
+:func:`etude.setting_declarations.require_resolved` is the only way there."""
 ResolvedTrain: TypeAlias = TrainSettings[Never]
 
 
@@ -310,20 +344,6 @@ def get_value(settings: Settings, key: str) -> Any:
     """The value behind a dotted key."""
     section, name = key.split(".")
     return getattr(getattr(settings, section), name)
-
-
-def require_resolved(settings: Settings) -> Resolved:
-    """Return ``settings`` as resolved ones.
-
-    Raises:
-        InputError: one that the dial resolves is ``"auto"``.
-    """
-    for key in known_keys():
-        section, name = key.split(".")
-        annotation = type(getattr(settings, section)).model_fields[name].annotation
-        if Open in get_args(annotation) and get_value(settings, key) == "auto":
-            raise InputError(f"{key} is not resolved")
-    return cast(Resolved, settings)
 
 
 def to_toml(settings: Settings) -> str:

@@ -11,13 +11,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from etude.config import Resolved, Settings, get_value, require_resolved, with_values
+from etude.config import Resolved, Settings, get_value, with_values
 from etude.device import Device
 from etude.errors import InputError
 from etude.model.config import ModelConfig, preset
 from etude.model.cost import count_parameters
 from etude.model.families import Family, family_named
 from etude.plan.sizes import SIZES, Size, batch_tokens_for, context_for, dropout_for, weight_decay_for
+from etude.setting_declarations import require_resolved
 from etude.train.rules import rates_of
 
 WORTH_COMPILING = 90.0

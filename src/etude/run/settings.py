@@ -1,11 +1,7 @@
 """The settings that a run was trained with: those in its folder, what they were at any step, and what may be changed.
 
-A run keeps the settings that it began with. Of those that the user changes on a resume
-
-- some only say what is written down, and may be changed (``OBSERVING``);
-- some steer the training from there on: they may be changed, and the manifest records from which step (``STEERING``);
-- the others are what the run is: text, tokenizer, network, order of the batches. Changing them is refused. A fork is a
-  run of its own, and may have another text as well.
+A run keeps the settings that it began with. What the user may change of them on a resume, each setting declares:
+:class:`etude.setting_types.Change`.
 """
 
 from __future__ import annotations
@@ -20,7 +16,6 @@ from etude.config import (
     get_value,
     known_keys,
     load_settings,
-    require_resolved,
     to_toml,
     with_values,
 )
@@ -28,43 +23,8 @@ from etude.errors import InputError
 from etude.files import hash_bytes, hash_file, write_atomic
 from etude.messages import quoted
 from etude.run.folder import RunFolder
-
-OBSERVING = frozenset(
-    {
-        "train.log_every",
-        "train.eval_every",
-        "train.sample_every",
-        "train.sample_prompt",
-        "train.checkpoint_every",
-        "train.keep_checkpoints",
-        "train.keep_every",
-        "train.checksum_every",
-        "train.summary_every",
-        "train.on_nonfinite",
-        "train.nonfinite_in_a_row",
-    }
-)
-STEERING = frozenset(
-    {
-        "train.steps",
-        "train.lr",
-        "train.muon_lr",
-        "train.betas",
-        "train.eps",
-        "train.momentum",
-        "train.momentum_warmup_steps",
-        "train.weight_decay",
-        "train.dropout",
-        "train.schedule",
-        "train.warmup_fraction",
-        "train.decay_fraction",
-        "train.min_lr_ratio",
-        "train.max_grad_norm",
-        "train.micro_batch_rows",
-        "train.activation_checkpointing",
-        "device.threads",
-    }
-)
+from etude.setting_declarations import declarations, require_resolved
+from etude.setting_types import Change
 
 
 def read_settings(file: Path) -> Resolved:
@@ -131,15 +91,16 @@ def resumed_settings(run: RunFolder, own: Resolved, overrides: Sequence[str]) ->
     settings, lines = load_settings(run.settings_file, overrides), []
     for key, (before, after) in differences(own, settings).items():
         follows_clock = key == "train.steps" and own.train.seconds != "auto"
-        if key not in OBSERVING | STEERING or follows_clock:
+        change = declarations()[key].change
+        if change in (Change.FORK, Change.NEVER) or follows_clock:
             other = "begin a new run without --resume"
-            if not key.startswith(("tokenizer.", "model.")):  # with these its weights would be of no use
+            if change is not Change.NEVER:
                 other = f"begin one from it with --fork {quoted(run.path)} --set {quoted(f'{key}={after}')}"
             raise InputError(
                 f"{run.path} has {key} = {before!r}, and with {after!r} it would be another run: leave that out, or "
                 f"{other}"
             )
-        effect = "" if key in OBSERVING else ": this changes the training from here on"
+        effect = "" if change is Change.OBSERVING else ": this changes the training from here on"
         lines.append(f"{key} was {before!r} and is {after!r} now{effect}")
     return settings, lines
 
