@@ -1,7 +1,7 @@
 """The dial: what a size means, and every other setting that follows from it, each with its reason.
 
 ``resolve`` is a pure function from the user's settings and what is known of the text and the device to settings in
-which nothing that shapes the run is ``"auto"`` any more. Each setting has one derivation below, registered under its key.
+which nothing that shapes the run is ``"auto"`` any more. Each setting has one derivation below, under its key.
 ``etude train --dry-run`` prints the reasons, and the run's manifest keeps them.
 """
 
