@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
-from etude.config import DeviceSettings, Settings, load_settings, resolved
+from etude.config import DeviceSettings, Settings, load_settings
 from etude.data.prepare import prepare
 from etude.data.tokens.parts import TokenPart
 from etude.device import Dtype, choose_device, measured_peak_flops
@@ -81,9 +81,7 @@ def time_to_loss(
 ) -> Callable[[], dict[str, Any]]:
     """A whole training, stopped so many times to score the whole validation part, off the clock."""
     plan = quiet_plan(settings_of(sources, overrides))
-    validation = ValidationText(
-        plan.data.validation, resolved(plan.settings.train.context, "train.context"), plan.device
-    )
+    validation = ValidationText(plan.data.validation, plan.settings.train.context, plan.device)
 
     def one_round() -> dict[str, Any]:
         training = Training(plan)

@@ -22,7 +22,6 @@ from typing import Any
 
 from rich.console import Console
 
-from etude.config import resolved
 from etude.device import describe_machine
 from etude.model.cost import count_parameters
 from etude.plan.plan import initial_state
@@ -85,7 +84,7 @@ def measure(text: Text, duration: str, folder: Path, threads: int | None) -> Run
         state = initial_state(plan)
         load_state(newest_good_checkpoint(run.checkpoints)[0], state)
         last = [event for event in run.metrics.read() if event["event"] == "eval"][-1]
-        context = resolved(plan.settings.train.context, "train.context")
+        context = plan.settings.train.context
         score = ValidationText(plan.data.validation, context, plan.device).score(state.model)
     return {
         "date": datetime.date.today().isoformat(),

@@ -24,7 +24,7 @@ from typing import Any
 
 from rich.console import Console
 
-from etude.config import load_settings, resolved
+from etude.config import load_settings
 from etude.device import measured_bandwidth, measured_peak_flops
 from etude.model.cost import count_parameters, training_flops_per_token
 from etude.watch.opened_step import open_step
@@ -98,8 +98,8 @@ def _measured(machine: TimeMachine, found: dict[str, list[float]], rounds: int) 
     parameters = count_parameters(plan.model).total
     train = plan.settings.train
     context, batch_rows = (
-        resolved(train.context, "train.context"),
-        resolved(train.batch_rows, "train.batch_rows"),
+        train.context,
+        train.batch_rows,
     )
     row_flops = context * training_flops_per_token(plan.model, context)
     state_bytes = 4 * parameters * STATES

@@ -18,7 +18,7 @@ from typing import Any
 
 from rich.console import Console
 
-from etude.config import load_settings, resolved
+from etude.config import load_settings
 from etude.model.cost import count_parameters
 from etude.plan.plan import initial_state, make_objective
 from etude.train.loop import Loop
@@ -38,7 +38,7 @@ def train(sources: Sequence[str], overrides: Sequence[str], eval_tokens: int | N
     for _ in range(objective.num_steps):
         loop.one_step()
     seconds = time.perf_counter() - begin
-    context = resolved(plan.settings.train.context, "train.context")
+    context = plan.settings.train.context
     score = ValidationText(plan.data.validation, context, plan.device, eval_tokens).score(state.model)
     return {
         "settings": " ".join(overrides),

@@ -15,6 +15,8 @@ from etude.config import (
     with_values,
 )
 from etude.errors import InputError
+from etude.setting_declarations import declarations, require_resolved, settings_with_help
+from etude.setting_types import Change
 
 
 def test_defaults_then_file_then_overrides(tmp_path: Path) -> None:
@@ -42,6 +44,38 @@ def test_every_key_can_be_read_and_set_to_its_own_value() -> None:
     settings = Settings()
     for key in known_keys():
         assert with_values(settings, {key: get_value(settings, key)}) == settings
+
+
+def test_every_setting_has_help_and_the_file_with_it_has_the_defaults(tmp_path: Path) -> None:
+    assert [key for key in known_keys() if not declarations()[key].help.endswith(".")] == []
+    file = tmp_path / "all.toml"
+    file.write_text(settings_with_help())
+    assert load_settings(file) == Settings()
+    lines = file.read_text().splitlines()
+    line = lines.index('steps = "auto"')
+    assert lines[line - 1] == f"# Optimizer steps. Can be changed {Change.STEERING.value}."
+    assert max(map(len, lines)) <= 100
+
+
+def test_a_setting_declares_when_it_may_be_changed() -> None:
+    change = {key: declaration.change for key, declaration in declarations().items()}
+    assert change["train.log_every"] is Change.OBSERVING
+    assert change["train.steps"] is change["device.threads"] is Change.STEERING
+    assert change["train.context"] is change["data.sources"] is Change.FORK
+    assert {change[key] for key in change if key.startswith(("model.", "tokenizer."))} == {Change.NEVER}
+    may_differ = {key for key, declaration in declarations().items() if declaration.may_differ}
+    assert {"run.seed", "train.log_every", "device.threads"} <= may_differ
+    assert not may_differ & {"train.steps", "train.eval_every", "data.seed"}
+
+
+def test_resolved_settings_have_a_value_for_all_that_the_dial_derives() -> None:
+    values = {key: 8 for key, declaration in declarations().items() if declaration.is_derived}
+    values |= {"device.kind": "cpu", "device.dtype": "fp32", "train.dropout": 0.5}
+    settings = with_values(Settings(), values)
+    assert require_resolved(settings) is settings
+    for key in values:
+        with pytest.raises(InputError, match=f"{key} is not resolved"):
+            require_resolved(with_values(settings, {key: "auto"}))
 
 
 @pytest.mark.parametrize(

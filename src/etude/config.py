@@ -4,51 +4,58 @@
    hashable and comparable.
 2. Values come from the defaults, then a TOML file, then dotted overrides (``train.lr=3e-4``); later wins.
 3. A setting that follows from something else (the size of the corpus, the chosen size of the model) is
-   ``"auto"`` until :mod:`etude.plan.dial` resolves it and says why.
+   ``"auto"`` until :mod:`etude.plan.dial` resolves it and says why. Then the settings are ``Resolved``.
 4. An unknown key is an error that names the nearest known one.
 """
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, ClassVar, Generic, Literal, Never, TypeAlias
 
 import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from etude.errors import InputError
-from etude.messages import suggest_key
+from etude.setting_input import explain, parse_override, refuse_unknown, require_text
 from etude.setting_types import (
+    AUTO,
     Auto,
     ByteVocabulary,
+    Change,
     ContextLength,
     Count,
     Decay,
     Delimiter,
     FamilyName,
+    MayDiffer,
     Names,
     ObjectiveName,
+    Observing,
+    Open,
     Rate,
     Rules,
     Seed,
+    Steering,
     Threads,
     UpdateRuleName,
     WeightDecay,
 )
-from etude.settings_file import escape_advice, mangled_path_advice, read_toml
+from etude.settings_file import read_toml
 from etude.untrusted import shown
-
-_T = TypeVar("_T")
-_PATHS = ("data.sources", "run.folder", "tokenizer.kind")
-"""Settings that may be paths."""
 
 
 class Section(BaseModel):
     """A group of settings: frozen, and strict about unknown names."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    change: ClassVar[Change] = Change.FORK
+    """When its settings may be changed, but for those that say so themselves."""
+
+    def __class_getitem__(cls, item: Any) -> Any:
+        """Return the class itself: what is resolved has a type of its own for mypy, and no class of its own."""
+        return cls
 
 
 class DataSettings(Section):
@@ -83,12 +90,14 @@ class DataSettings(Section):
     """A corpus of one long document (or a few) is cut into sections of about this size first."""
     cross_document_attention: bool = True
     """Whether attention may look across the boundary between packed documents."""
-    workers: Threads | Auto = "auto"
+    workers: MayDiffer[Threads | Auto] = "auto"
     """Processes that encode text. Auto: one per core."""
 
 
 class TokenizerSettings(Section):
     """How text becomes tokens."""
+
+    change = Change.NEVER
 
     kind: str = "bpe"
     """``bpe`` (byte-level, trained on the training part), ``char``, or a path to a tokenizer.json."""
@@ -98,26 +107,38 @@ class TokenizerSettings(Section):
     """Pre-tokenizer expression. Auto: the one that runners expect of the model's family."""
 
 
-class ModelSettings(Section):
+class ModelSettings(Section, Generic[Open]):
     """The network. Names are Hugging Face's; ``auto`` follows from ``size``."""
+
+    change = Change.NEVER
 
     preset: FamilyName = "llama"
     """The model family: llama, qwen3, gpt2, gpt_neox, olmo2, mlp, or one that a plugin registers."""
     size: Literal["auto", "nano", "tiny", "small", "medium", "large"] = "auto"
     """The dial by parameters; see `etude train --dry-run`."""
-    hidden_size: Count | Auto = "auto"
-    intermediate_size: Count | Auto = "auto"
+    hidden_size: Count | Open = AUTO
+    """Numbers in the residual stream for each token: the width (D)."""
+    intermediate_size: Count | Open = AUTO
+    """Neurons of an MLP (F)."""
     num_hidden_layers: Count | Auto = "auto"
+    """Layers (L)."""
     num_attention_heads: Count | Auto = "auto"
+    """Query heads of a layer (H)."""
     num_key_value_heads: Count | Auto = "auto"
+    """Key and value heads of a layer (K); query heads share them where they are fewer."""
     attention_bias: bool | Auto = "auto"
+    """Whether the linear maps of attention add a bias."""
     mlp_bias: bool | Auto = "auto"
+    """Whether the linear maps of an MLP add a bias."""
     qk_norm: bool | Auto = "auto"
+    """Whether queries and keys are normalised before their product."""
     tie_word_embeddings: bool | Auto = "auto"
+    """Whether the output layer has the weights of the token embedding."""
     rope_theta: float = Field(10000.0, gt=0)
+    """Base of the rotary position embedding."""
 
 
-class TrainSettings(Section):
+class TrainSettings(Section, Generic[Open]):
     """The update step and the loop around it."""
 
     objective: ObjectiveName = "next-token"
@@ -127,60 +148,68 @@ class TrainSettings(Section):
     """What stands before the answer in every document, where its loss alone is trained (answer-only)."""
     seconds: Rate | Auto = "auto"
     """How long the whole run may take; size, shape and steps follow from it. Auto: as long as its size takes."""
-    steps: Count | Auto = "auto"
+    steps: Steering[Count | Open] = AUTO
     """Optimizer steps."""
-    context: ContextLength | Auto = "auto"
+    context: ContextLength | Open = AUTO
     """Tokens in a row (T)."""
-    batch_rows: Count | Auto = "auto"
+    batch_rows: Count | Open = AUTO
     """Rows in the whole batch of a step (B), over all ranks and micro-batches."""
-    micro_batch_rows: Count | Auto = "auto"
+    micro_batch_rows: Steering[Count | Open] = AUTO
     """Rows in one forward pass; changes memory and speed, never the result beyond rounding."""
-    activation_checkpointing: bool = False
+    activation_checkpointing: Steering[bool] = False
     """Recompute each layer in the backward pass: less memory, a third more arithmetic, the same gradients."""
     optimizer: UpdateRuleName = "muon"
     """The update rule: ``muon`` for the hidden matrices with AdamW for the rest, ``adamw`` for everything, or one
     that a plugin registers (`etude.registry`)."""
-    lr: Rate | Auto = "auto"
+    lr: Steering[Rate | Open] = AUTO
     """Peak learning rate of AdamW, for a network of width 128; `etude.train.rules` has the rates of others."""
-    muon_lr: Rate | Auto = "auto"
+    muon_lr: Steering[Rate | Auto] = "auto"
     """Peak learning rate of Muon: the spectral norm of a square matrix's update."""
-    betas: tuple[Decay, Decay] = (0.8, 0.95)
-    eps: float = Field(1e-8, gt=0)
-    momentum: float = Field(0.95, ge=0, lt=1)
+    betas: Steering[tuple[Decay, Decay]] = (0.8, 0.95)
+    """AdamW's decay of the running mean of the gradient, and of that of its square."""
+    eps: Steering[float] = Field(1e-8, gt=0)
+    """What AdamW adds to the root of the running mean square."""
+    momentum: Steering[float] = Field(0.95, ge=0, lt=1)
     """Muon's momentum (Nesterov)."""
-    momentum_warmup_steps: int = Field(200, ge=0, le=2**48)
+    momentum_warmup_steps: Steering[int] = Field(200, ge=0, le=2**48)
     """Updates over which the momentum grows from 0.85 to ``momentum``: early gradients are soon out of date."""
-    weight_decay: WeightDecay | Auto = "auto"
+    weight_decay: Steering[WeightDecay | Open] = AUTO
     """Decoupled; applied to matrices, not to biases and norms. Auto: more where there is dropout."""
-    dropout: Decay | Auto = "auto"
+    dropout: Steering[Decay | Open] = AUTO
     """Probability of leaving out each number that a layer adds, in training. Auto: by how often the text is read."""
-    schedule: Literal["linear", "cosine", "wsd"] = "linear"
-    warmup_fraction: float = Field(0.02, ge=0, le=1)
-    decay_fraction: float = Field(0.4, gt=0, le=1)
+    schedule: Steering[Literal["linear", "cosine", "wsd"]] = "linear"
+    """How the learning rate falls after the warm-up: in a line, as a cosine, or late (warm-up, stable, decay)."""
+    warmup_fraction: Steering[float] = Field(0.02, ge=0, le=1)
+    """Share of the steps over which the learning rate rises to its peak."""
+    decay_fraction: Steering[float] = Field(0.4, gt=0, le=1)
     """Share of the steps in the final decay of ``wsd``."""
-    min_lr_ratio: float = Field(0.0, ge=0, le=1)
+    min_lr_ratio: Steering[float] = Field(0.0, ge=0, le=1)
     """What the learning rate falls towards, as a share of the peak: it would be reached one step after the last."""
-    max_grad_norm: float = Field(1.0, gt=0)
-    on_nonfinite: Literal["stop", "skip"] = "stop"
+    max_grad_norm: Steering[float] = Field(1.0, gt=0)
+    """A longer gradient is scaled down to this norm."""
+    on_nonfinite: Observing[Literal["stop", "skip"]] = "stop"
     """A step whose loss or gradient is not a finite number changes nothing. Stop after some in a row, or go on."""
-    nonfinite_in_a_row: Count = 3
+    nonfinite_in_a_row: Observing[Count] = 3
     """Such steps in a row that stop the run."""
-    log_every: Count = 10
+    log_every: MayDiffer[Observing[Count]] = 10
     """Steps between writes of the log; every step has its line in it all the same."""
-    eval_every: Count | Auto = "auto"
-    eval_tokens: Count | Auto = "auto"
+    eval_every: Observing[Count | Open] = AUTO
+    """Steps between evaluations; a few early steps are evaluated besides."""
+    eval_tokens: Count | Open = AUTO
     """Validation tokens of an evaluation. The n-gram ladder is scored on the text of exactly these tokens."""
-    sample_every: Count | Auto = "auto"
-    sample_prompt: str = "auto"
+    sample_every: MayDiffer[Observing[Count | Open]] = AUTO
+    """Steps between samples of generated text."""
+    sample_prompt: MayDiffer[Observing[str]] = "auto"
     """What the sample that is shown while it learns begins with. Auto: the first words of a held-out document."""
-    checkpoint_every: Count | Auto = "auto"
-    keep_checkpoints: Count = 3
+    checkpoint_every: Observing[Count | Open] = AUTO
+    """Steps between checkpoints; step 0 and the early powers of two are saved besides."""
+    keep_checkpoints: Observing[Count] = 3
     """Newest checkpoints kept; step 0 and the early powers of two are kept besides."""
-    keep_every: int = Field(0, ge=0)
+    keep_every: Observing[int] = Field(0, ge=0)
     """Checkpoints at multiples of this many steps are kept too. 0: none."""
-    checksum_every: int = Field(10, ge=0, le=2**48)
+    checksum_every: Observing[int] = Field(10, ge=0, le=2**48)
     """Steps between checksums of all parameters, which prove a step that is made again later. 0: none."""
-    summary_every: int = Field(50, ge=0, le=2**48)
+    summary_every: Observing[int] = Field(50, ge=0, le=2**48)
     """Steps between summaries: norms of every weight, gradient and update, attention, dead nodes. 0: none."""
 
 
@@ -188,41 +217,52 @@ class LadderSettings(Section):
     """The n-gram models that the network has to beat."""
 
     max_order: int = Field(7, ge=1, le=7)
+    """Tokens in the longest n-grams."""
     max_train_bytes: Count = 16_000_000
     """Training text that the n-gram models are built from, at most."""
 
 
-class DeviceSettings(Section):
+class DeviceSettings(Section, Generic[Open]):
     """Where the arithmetic happens."""
 
-    kind: Literal["auto", "cpu", "cuda", "mps"] = "auto"
-    dtype: Literal["auto", "fp32", "bf16"] = "auto"
+    kind: Literal["cpu", "cuda", "mps"] | Open = AUTO
+    """Auto: an NVIDIA GPU where there is one, otherwise the CPU."""
+    dtype: Literal["fp32", "bf16"] | Open = AUTO
     """Arithmetic of matrix products; parameters are always fp32. auto: bf16 on a GPU that has it, and on a CPU that is
     known to be faster in it where the network is wide enough."""
-    threads: Threads | Auto = "auto"
+    threads: MayDiffer[Steering[Threads | Open]] = AUTO
     """Of all the processes of the run together."""
-    compile: bool | Auto = "auto"
+    compile: MayDiffer[bool | Auto] = "auto"
     """``torch.compile``: auto probes it once and falls back to eager."""
 
 
 class RunSettings(Section):
     """The run's folder and its seed."""
 
-    name: str = "auto"
-    folder: str = "runs"
-    seed: Seed = 1337
+    name: MayDiffer[str] = "auto"
+    """The run's folder in ``folder``. Auto: after the first source of its text."""
+    folder: MayDiffer[str] = "runs"
+    """The folder that holds the runs."""
+    seed: MayDiffer[Seed] = 1337
+    """Seed of the first weights and of the order of the text."""
 
 
-class Settings(Section):
-    """All settings of a run."""
+class Settings(Section, Generic[Open]):
+    """All settings of a run: as the user gives them, or as :data:`Resolved`."""
 
     run: RunSettings = RunSettings()
     data: DataSettings = DataSettings()
     tokenizer: TokenizerSettings = TokenizerSettings()
-    model: ModelSettings = ModelSettings()
-    train: TrainSettings = TrainSettings()
+    model: ModelSettings[Open] = ModelSettings()
+    train: TrainSettings[Open] = TrainSettings()
     ladder: LadderSettings = LadderSettings()
-    device: DeviceSettings = DeviceSettings()
+    device: DeviceSettings[Open] = DeviceSettings()
+
+
+Resolved: TypeAlias = Settings[Never]
+"""Settings in which the dial has resolved all that is ``Open``, from where every reader takes plain values:
+:func:`etude.setting_declarations.require_resolved` is the only way there."""
+ResolvedTrain: TypeAlias = TrainSettings[Never]
 
 
 def recipe_file(name: str) -> Path:
@@ -262,11 +302,12 @@ def load_settings(
     if file is not None:
         tree = read_toml(file)
         try:
-            _refuse_unknown(_flatten(tree))
+            refuse_unknown(_flatten(tree), known_keys())
             validated(tree)
         except InputError as error:
             raise InputError(f"{file}: {error}") from None
-    for key, value in [*map(_parse_override, overrides), *(values or {}).items()]:
+    typed = [parse_override(override, known_keys()) for override in overrides]
+    for key, value in [*typed, *(values or {}).items()]:
         section, _, name = key.partition(".")
         branch = tree.setdefault(section, {})
         if not isinstance(branch, dict):
@@ -283,11 +324,11 @@ def validated(tree: Mapping[str, Any]) -> Settings:
     """
     for section, branch in tree.items():
         for name, value in branch.items() if isinstance(branch, Mapping) else ():
-            _require_text(f"{section}.{name}", value)
+            require_text(f"{section}.{name}", value)
     try:
         return Settings.model_validate(tree)
     except ValidationError as error:
-        raise InputError(_explain(error)) from None
+        raise InputError(explain(error, known_keys())) from None
 
 
 def with_values(settings: Settings, values: Mapping[str, Any]) -> Settings:
@@ -305,12 +346,6 @@ def get_value(settings: Settings, key: str) -> Any:
     return getattr(getattr(settings, section), name)
 
 
-def resolved(value: _T | Auto, key: str) -> _T:
-    """``value`` once nothing about it is ``"auto"`` any more (a programmer's error otherwise)."""
-    assert value != "auto", f"{key} was not resolved"
-    return value
-
-
 def to_toml(settings: Settings) -> str:
     """The settings as TOML text that :func:`load_settings` reads back unchanged."""
     return tomli_w.dumps(settings.model_dump(mode="json"))
@@ -324,63 +359,3 @@ def _flatten(tree: Mapping[str, Any], prefix: str = "") -> list[str]:
         else:
             keys.append(prefix + name)
     return keys
-
-
-def _refuse_unknown(keys: Sequence[str]) -> None:
-    known = known_keys()
-    for key in keys:
-        if key not in known:
-            raise InputError(f"unknown setting '{shown(key)}': {suggest_key(key, known)}")
-
-
-def _parse_override(text: str) -> tuple[str, Any]:
-    key, separator, raw = text.partition("=")
-    key = key.strip()
-    if not separator:
-        raise InputError(f"--set takes KEY=VALUE, such as train.lr=3e-4; got '{shown(text)}'")
-    _refuse_unknown([key])
-    try:
-        value = tomllib.loads(f"value = {raw.strip()}")["value"]
-    except (ValueError, RecursionError):  # no TOML, or numbers and depths that no setting has
-        value = raw.strip()
-        if key in _PATHS and value[:1] in ("[", '"') and (advice := escape_advice(value)):
-            raise InputError(f"setting '{key}': {advice}") from None
-    if isinstance(value, list):
-        value = tuple(value)
-    if key == "data.sources" and isinstance(value, str):
-        value = (value,)
-    return key, value
-
-
-def _require_text(key: str, value: Any) -> None:
-    """InputError for bytes that are no text, and for a Windows path that lost its backslashes to escapes."""
-    for text in value if isinstance(value, list | tuple) else [value]:
-        if not isinstance(text, str):
-            continue
-        if key in _PATHS and (advice := mangled_path_advice(text)):
-            raise InputError(f"setting '{key}': {advice}")
-        try:
-            text.encode("utf-8")
-        except UnicodeEncodeError:  # the shell's bytes, which Python keeps as halves of characters
-            piped = "rename it, or pipe it in: etude train - < FILE"
-            advice = piped if key == "data.sources" else "type it in UTF-8"
-            raise InputError(
-                f"setting '{shown(key)}' has bytes that are not UTF-8 ('{shown(text)}'): {advice}"
-            ) from None
-
-
-def _explain(error: ValidationError) -> str:
-    first = error.errors()[0]
-    location = [str(part) for part in first["loc"] if not str(part).startswith(("literal[", "constrained-"))]
-    key = ".".join(location[:2])
-    if first["type"] == "extra_forbidden":
-        return f"unknown setting '{shown(key)}': {suggest_key(key, known_keys())}"
-    # A value of "int or auto" reports one problem for each alternative; the useful one is not the literal's.
-    same_key = [e for e in error.errors() if e["loc"][:2] == first["loc"][:2]]
-    useful = next((e for e in same_key if e["type"] != "literal_error"), first)
-    message = useful["msg"].lower()
-    if any(e["type"] == "literal_error" and e["ctx"]["expected"] == "'auto'" for e in same_key):
-        message += ", or 'auto'"
-    given = first.get("input")
-    value = shown(repr(given) if isinstance(given, str) else given)
-    return f"setting '{shown(key)}' cannot be {value}: {shown(message)}"

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from etude.config import load_settings, resolved
+from etude.config import load_settings
 from etude.plan.measuring import RealTrial
 from etude.plan.plan import Plan, plan_on
 from etude.plan.sizes import SHAPES, Size
@@ -20,7 +20,7 @@ RECORDED, TOLERANCE = 1.1058, 0.03
 def train_briefly(plan: Plan) -> float:
     """Carry out a plan without a run folder; return the bits per byte at its end."""
     trial = RealTrial(plan)
-    for _ in range(resolved(plan.settings.train.steps, "train.steps")):
+    for _ in range(plan.settings.train.steps):
         trial.step()
     return trial.bits_per_byte()
 

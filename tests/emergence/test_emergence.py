@@ -20,7 +20,7 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from etude.cli.emergence import emergence as command
-from etude.config import load_settings, to_toml
+from etude.config import to_toml
 from etude.data.tokens.vocabulary import train_bpe
 from etude.emergence.command import emergence
 from etude.emergence.curves import Curve
@@ -34,6 +34,7 @@ from etude.evaluate.records import FILE, Where, write_records
 from etude.evaluate.results import Exact, Measured, ProbeResult, measure
 from etude.evaluate.statistics import mean, proportion
 from networks import make_config, make_network
+from resolved import resolved_settings
 
 HOSTILE = "<script>alert(1)</script> [red]\x1b[31m \"'&"
 
@@ -76,8 +77,8 @@ def make_runs(
     for seed in range(num_seeds):
         run = folder / f"{title}-{hidden_size}-{seed}"
         run.mkdir(parents=True)
-        settings = load_settings(
-            values={"run.seed": seed, "run.name": run.name, "model.hidden_size": hidden_size}
+        settings = resolved_settings(
+            {"run.seed": seed, "run.name": run.name, "model.hidden_size": hidden_size}
         )
         (run / "run.toml").write_text(to_toml(settings))
         parameters = 12 * hidden_size**2 * 4
@@ -379,7 +380,7 @@ def test_a_network_that_was_trained(tmp_path: Path) -> None:
     of_probe = Probe("words", "", "Which of two is a word?", items, per_token=True)
     run = tmp_path / "learned"
     run.mkdir()
-    (run / "run.toml").write_text(to_toml(load_settings(values={"run.name": "learned"})))
+    (run / "run.toml").write_text(to_toml(resolved_settings({"run.name": "learned"})))
     for step in range(33):
         if step & (step - 1) == 0:  # 0 and the powers of two
             found = measure(of_probe, ModelAnswerer(model, tokenizer).answer(items))

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from etude.config import DeviceSettings, Settings
 from etude.emergence.sweep_plan import FILE, Member, SweepPlan
 from etude.errors import InputError
 from etude.files import file_lock
 from etude.workflow.sweep import _examination, _to_do
+from resolved import resolved_settings
 
 
 def plan_in(folder: Path) -> SweepPlan:
@@ -27,7 +27,7 @@ def plan_in(folder: Path) -> SweepPlan:
 
 def written(folder: Path) -> SweepPlan:
     plan = plan_in(folder)
-    plan.write({member.name: Settings() for member in plan.members})
+    plan.write({member.name: resolved_settings() for member in plan.members})
     return plan
 
 
@@ -86,7 +86,7 @@ def test_what_failed_is_not_tried_again(tmp_path: Path) -> None:
 
 def test_an_examination_has_the_threads_of_the_training(tmp_path: Path) -> None:
     plan = plan_in(tmp_path / "sweep")
-    plan.write({member.name: Settings(device=DeviceSettings(threads=3)) for member in plan.members})
+    plan.write({member.name: resolved_settings({"device.threads": 3}) for member in plan.members})
     words = _examination(plan, plan.members[0])
     assert words[:2] == ["eval", str(tmp_path / "sweep" / "64x2-seed1")]
     assert words[words.index("--threads") + 1] == "3"

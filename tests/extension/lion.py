@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from etude.config import TrainSettings, resolved
+from etude.config import ResolvedTrain
 from etude.device import Device
 from etude.model.config import ModelConfig
 from etude.train.rules import (
@@ -78,15 +78,15 @@ class LionRule(UpdateRule):
         update=1e-3, device={"fp32": 2.2, "bf16": 2.2}, device_scale={"fp32": 1e-3, "bf16": 0.1}
     )
 
-    def options(self, parameter: Parameter, settings: TrainSettings, config: ModelConfig) -> dict[str, Any]:
+    def options(self, parameter: Parameter, settings: ResolvedTrain, config: ModelConfig) -> dict[str, Any]:
         return {
-            "lr": rate_at_width(parameter, resolved(settings.lr, "train.lr"), config),
+            "lr": rate_at_width(parameter, settings.lr, config),
             "weight_decay": weight_decay_of(parameter, settings),
             "betas": BETAS,
         }
 
     def optimizer(
-        self, groups: Sequence[dict[str, Any]], settings: TrainSettings, device: Device
+        self, groups: Sequence[dict[str, Any]], settings: ResolvedTrain, device: Device
     ) -> torch.optim.Optimizer:
         return Lion(groups, BETAS)
 

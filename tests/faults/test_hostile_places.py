@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import etude
-from etude.config import Settings, to_toml
+from etude.config import to_toml
 from etude.data.reading.sources import open_sources
 from etude.data.tokens.tokenizer import existing_tokenizer
 from etude.data.tokens.vocabulary import train_char
@@ -19,6 +19,7 @@ from etude.errors import EtudeError, InputError
 from etude.run import RunFolder
 from etude.run.listing import list_runs
 from etude.run.record import RunRecord
+from resolved import resolved_settings
 
 SOURCE = Path(etude.__file__).parent
 
@@ -58,7 +59,7 @@ def stranger(folder: Path) -> RunFolder:
     """A run folder with settings in it."""
     folder.mkdir()
     run = RunFolder(folder)
-    run.settings_file.write_text(to_toml(Settings()))
+    run.settings_file.write_text(to_toml(resolved_settings()))
     return run
 
 

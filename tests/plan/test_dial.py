@@ -11,23 +11,25 @@ from etude.device import Device
 from etude.errors import InputError
 from etude.model.build import empty_model
 from etude.model.families import family_named
-from etude.plan.dial import MAX_EPOCHS, Facts, resolve
+from etude.plan.dial import DERIVATIONS, MAX_EPOCHS, Facts, derives, resolve
 from etude.plan.sizes import SIZES
+from etude.setting_declarations import declarations
+from etude.train.rules.contract import Rate
+from etude.workflow.jobs import RESOLVED_LATER
 
 CPU = Device("cpu", "fp32", 2)
-OUTSIDE = {
-    "run.name",
-    "train.sample_prompt",
-    "train.seconds",
-    "data.max_bytes",
-    "data.seed",
-    "data.csv_delimiter",
-    "data.csv_header",
-    "data.workers",
-    "tokenizer.vocab_size",
-    "tokenizer.pattern",
-}
-"""Resolved where they are used (a free folder name, the text at hand), and recorded there."""
+
+
+def test_every_open_setting_has_one_derivation_and_no_other_has_any() -> None:
+    """``derives`` refuses a second one for a key; what no run keeps is resolved where it is used."""
+    left_open = {key for key, declaration in declarations().items() if declaration.default == "auto"}
+    assert DERIVATIONS.keys() | RESOLVED_LATER.keys() == left_open
+    assert DERIVATIONS.keys() & RESOLVED_LATER.keys() == {"device.compile"}  # the dial's in a short time only
+    assert {
+        key for key, declaration in declarations().items() if declaration.is_derived
+    } <= DERIVATIONS.keys()
+    with pytest.raises(AssertionError, match=r"train\.steps has two derivations"):
+        derives("train.steps")(lambda dial, key: None)
 
 
 @pytest.mark.parametrize(
@@ -62,6 +64,14 @@ def test_the_rates_are_those_of_the_update_rules_in_use(optimizer: str, rates: d
     assert {key for key in rates if key in resolution.reasons} == {k for k, v in rates.items() if v != "auto"}
 
 
+def test_the_rate_that_the_log_shows_is_there_also_where_no_rule_uses_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("etude.plan.dial.rates_of", lambda name: {"train.muon_lr": Rate(0.5, "its own")})
+    train = resolve(Settings(), Facts(100_000, 300, 0), CPU).settings.train
+    assert (train.lr, train.muon_lr) == (0.02, 0.5)
+
+
 @pytest.mark.parametrize(
     ("kind", "does_bf16", "width", "dtype"),
     [
@@ -94,15 +104,13 @@ def test_every_auto_becomes_a_value_with_a_reason(size: str, preset: str, tokens
     resolution = resolve(asked, Facts(tokens, vocab, 0), CPU)
     left = {key for key in known_keys() if get_value(resolution.settings, key) == "auto"}
     unused = {f"model.{key}" for key in family_named(preset).unused_settings}
-    assert left == OUTSIDE | {"device.compile"} | unused
+    assert left == RESOLVED_LATER.keys() | unused
     changed = {k for k in known_keys() if get_value(asked, k) != get_value(resolution.settings, k)}
     assert changed <= set(resolution.reasons)
     train = resolution.settings.train
     assert isinstance(train.steps, int)
-    assert train.steps == 1 or train.steps * train.batch_rows * train.context <= max(  # type: ignore[operator]
-        MAX_EPOCHS * tokens * 1.01,
-        train.batch_rows * train.context,  # type: ignore[operator]
-    )
+    read = train.steps * train.batch_rows * train.context
+    assert train.steps == 1 or read <= max(MAX_EPOCHS * tokens * 1.01, train.batch_rows * train.context)
     assert empty_model(resolution.model).config == resolution.model
 
 
@@ -135,5 +143,5 @@ def test_impossible_combinations_are_one_line(values: dict[str, object], word: s
 def test_a_small_text_is_not_repeated_until_it_is_known_by_heart() -> None:
     few = resolve(Settings(), Facts(20_000, 512, 0), CPU)
     many = resolve(Settings(), Facts(10**9, 512, 0), CPU)
-    assert few.settings.train.steps < many.settings.train.steps  # type: ignore[operator]
+    assert few.settings.train.steps < many.settings.train.steps
     assert "small text" in few.reasons["train.steps"]

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from etude.config import Settings, resolved, with_values
+from etude.config import Settings, with_values
 from etude.data.prepare import PreparedData
 from etude.device import Device
 from etude.errors import InputError
@@ -89,7 +89,7 @@ class FakeMachine:
         return self.slow * (0.02 + step_flops(plan) / self.flops)
 
     def evaluation_seconds(self, plan: Plan) -> float:
-        tokens = min(resolved(plan.settings.train.eval_tokens, ""), plan.data.validation.num_tokens)
+        tokens = min(plan.settings.train.eval_tokens, plan.data.validation.num_tokens)
         return self.step_seconds(plan) * tokens / tokens_per_step(plan) / 3
 
 
@@ -159,7 +159,7 @@ class SimulatedRun:
     def train(self, later: float = 1.0) -> int:
         """Steps and tasks to the end; from the middle on all takes ``later`` times as long. Steps that were made."""
         machine, deadline, train = self.machine, self.promise.deadline, self.plan.settings.train
-        pace, num_steps, step, since = Pace(deadline), resolved(train.steps, ""), 0, 0.0
+        pace, num_steps, step, since = Pace(deadline), train.steps, 0, 0.0
         silence = deadline.silence
         dues = (evaluation_due(train), sample_due(train), save_due(train))
         middle = machine.clock + (deadline.over_at - machine.clock) / 2

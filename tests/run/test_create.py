@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from etude.config import Settings, load_settings, with_values
+from etude.config import Resolved, with_values
 from etude.errors import EtudeError, InputError
 from etude.files import hash_file
 from etude.run import RunFolder
@@ -26,13 +26,14 @@ from etude.run.events import SampleEvent, StepEvent
 from etude.run.provenance import provenance_of
 from etude.run.record import RunRecord
 from etude.run.verify import verify
+from resolved import resolved_settings
 
 STEPS = range(1, 11)
 SAVED = (0, 4, 8)
 
 
-def some_settings(**values: Any) -> Settings:
-    return load_settings(values={"train.batch_rows": 2, "train.context": 8, **values})
+def some_settings(**values: Any) -> Resolved:
+    return resolved_settings({"train.batch_rows": 2, "train.context": 8, **values})
 
 
 def fill(run: RunFolder) -> None:

@@ -9,19 +9,20 @@ from typing import Any
 
 import pytest
 
-from etude.config import load_settings, to_toml
+from etude.config import to_toml
 from etude.files import STAGING_PREFIX, read_object, write_json
 from etude.run import RunFolder
 from etude.run.events import EvalEvent, LengthEvent, RungEvent, StepEvent
 from etude.run.listing import list_runs
 from etude.serve.facts import facts_of, run_lines
+from resolved import resolved_settings
 
 
 def write_run(folder: Path, state: str = "running") -> RunFolder:
     """A run without a process: settings, a manifest, a status and an evaluation, as of long ago."""
     run = RunFolder(folder)
     folder.mkdir(parents=True)
-    run.settings_file.write_text(to_toml(load_settings(values={"train.steps": 50})))
+    run.settings_file.write_text(to_toml(resolved_settings({"train.steps": 50})))
     write_json(run.manifest_file, {})
     run.write_status(state, 20)
     run.metrics.append(EvalEvent(20, 640, 1.0, 3.0, 2.5, 100).record())

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from etude.config import load_settings, to_toml, with_values
+from etude.config import to_toml, with_values
 from etude.errors import InputError
 from etude.files import SEALED_SCHEMA, hash_file, json_digest, write_json
 from etude.model.folder import OWN_FILES
@@ -21,6 +21,7 @@ from etude.run.folder import MANIFEST_SCHEMA
 from etude.run.history import Steps
 from etude.run.provenance import consists_of
 from etude.run.record import RunRecord
+from resolved import resolved_settings
 
 
 def place(step: int) -> dict[str, Any]:
@@ -36,7 +37,7 @@ def write_run(folder: Path, *events: Event, **manifest: Any) -> RunFolder:
     """A run without a text and without checkpoints."""
     run = RunFolder(folder)
     folder.mkdir(parents=True)
-    run.settings_file.write_text(to_toml(load_settings(values={"train.steps": 50})))
+    run.settings_file.write_text(to_toml(resolved_settings({"train.steps": 50})))
     run.write_manifest({"settings_hash": hash_file(run.settings_file), **manifest})
     run.metrics.append(*(event.record() for event in events))
     return run

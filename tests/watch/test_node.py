@@ -10,7 +10,6 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from etude.config import resolved
 from etude.errors import InputError
 from etude.model.cost import forward_flops_per_token
 from etude.model.folder import load_model_folder
@@ -219,7 +218,7 @@ def test_a_large_network_is_watched_on_fewer_tokens(
 ) -> None:
     watched_run.machine.go_to(0)
     plan = watched_run.machine.era.plan
-    context = resolved(plan.settings.train.context, "train.context")
+    context = plan.settings.train.context
     assert held_out(plan).inputs.shape == held_out(plan, SAMPLE_TOKENS).inputs.shape
     enough = forward_flops_per_token(plan.model, context) * context * 3.5
     monkeypatch.setattr("etude.watch.held_out.SAMPLE_FLOPS", enough)

@@ -29,7 +29,7 @@ def plot(run_folders: Runs, out: Out = None, dark: Dark = False) -> None:
 
 
 def settings() -> None:
-    """Every setting with its default."""
-    from etude.config import Settings, to_toml
+    """Every setting with its default and what it is for, as a settings file."""
+    from etude.setting_declarations import settings_with_help
 
-    print(to_toml(Settings()), end="")
+    print(settings_with_help(), end="")

@@ -21,16 +21,10 @@ from etude.evaluate.records import ProbeRecord, read_records
 from etude.evaluate.results import Measured
 from etude.evaluate.statistics import Estimate
 from etude.run.record import RunRecord
+from etude.setting_declarations import declarations
 from etude.show.layout import short_number, thinned
 from etude.untrusted import shown
 
-DIFFERING_SETTINGS = {
-    "run": ("name", "folder", "seed"),
-    "device": ("threads", "compile"),
-    "data": ("workers",),
-    "train": ("log_every", "sample_every", "sample_prompt"),
-}
-"""Settings in which the runs of one family may differ: the seed, and whatever does not change training."""
 MOST_POINTS = 200
 """Most checkpoints of a curve."""
 ProbeKey = tuple[str, str]
@@ -219,9 +213,10 @@ def _scored(folder: Path) -> ScoredRun:
 
 def _family(settings: Settings) -> str:
     content: dict[str, Any] = settings.model_dump(mode="json")
-    for section, names in DIFFERING_SETTINGS.items():
-        for name in names:
-            content[section].pop(name)
+    for key, declaration in declarations().items():
+        if declaration.may_differ:
+            section, name = key.split(".")
+            del content[section][name]
     return repr(content)
 
 

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory, mkdtemp
 
-from etude.config import resolved
 from etude.evaluate.network_answerer import ModelAnswerer
 from etude.evaluate.questions import Questions
 from etude.generate.training_samples import Sample, opening_words
@@ -48,7 +47,7 @@ class SizeCost:
 
     def training(self, plan: Plan) -> float:
         """Return the seconds from the first to the last step of a run of this plan."""
-        steps = resolved(plan.settings.train.steps, "train.steps")
+        steps = plan.settings.train.steps
         tokens = steps * tokens_per_step(plan)
         return self.token * tokens + self.tasks.between(plan, 0, steps) + self.tasks.at_the_end
 
@@ -63,7 +62,7 @@ class SizeCost:
 def num_checkpoints(plan: Plan) -> int:
     """Return how many checkpoints a finished run of this plan has."""
     train = plan.settings.train
-    steps = resolved(train.steps, "train.steps")
+    steps = train.steps
     return sum(kept_for_good(step, train.keep_every) for step in range(steps + 1)) + train.keep_checkpoints
 
 

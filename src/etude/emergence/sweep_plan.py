@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from etude.config import Settings, resolved, to_toml, with_values
+from etude.config import Resolved, Settings, to_toml, with_values
 from etude.data.prepare import PreparedData
 from etude.emergence.sweep_costs import SizeCost
 from etude.errors import InputError
@@ -75,7 +75,7 @@ class SweepPlan:
     def settings_file(self, member: Member) -> Path:
         return self.folder / SETTINGS / f"{member.name}.toml"
 
-    def write(self, settings: dict[str, Settings]) -> None:
+    def write(self, settings: Mapping[str, Settings]) -> None:
         """Write the folder of the sweep, whole or not at all.
 
         Raises:
@@ -141,7 +141,7 @@ def plan_family(
     seeds: Sequence[int],
     seconds: float,
     make_questions: Callable[[int], Questions],
-) -> tuple[list[Member], dict[str, Settings], int, Questions]:
+) -> tuple[list[Member], dict[str, Resolved], int, Questions]:
     """Plan a sweep; return members, their settings, the tokens that each reads, and the questions.
 
     ``make_questions`` makes the questions for a context. The number of tokens is chosen so that everything takes
@@ -196,7 +196,7 @@ def plan_family(
 
 
 def _context(plan: Plan) -> int:
-    return resolved(plan.settings.train.context, "train.context")
+    return plan.settings.train.context
 
 
 def _of(plan: Plan, seed: int, seconds: float) -> Member:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from etude.config import Settings, resolved
+from etude.config import Resolved
 from etude.data.prepare import PreparedData
 from etude.device import git_commit
 from etude.evaluate.records import Where
@@ -26,7 +26,7 @@ class ExaminedRun:
     """A run, its text and its evaluations so far."""
 
     folder: Path
-    settings: Settings
+    settings: Resolved
     data: PreparedData
     ladder: Ladder | None
     evals: tuple[EvalEvent, ...]
@@ -48,8 +48,8 @@ class ExaminedRun:
     def where(self, step: int, config: ModelConfig) -> Callable[[str], Where]:
         """Return a function from a suite's name to what its records note about the checkpoint of ``step``."""
         train = self.settings.train
-        context = resolved(train.context, "train.context")
-        tokens = step * resolved(train.batch_rows, "train.batch_rows") * context
+        context = train.context
+        tokens = step * train.batch_rows * context
         return partial(
             Where,
             self.settings.run.seed,

@@ -1,24 +1,27 @@
 """The dial: what a size means, and every other setting that follows from it, each with its reason.
 
-``resolve`` is a pure function from what the person asked for and what is known of the text and the device to settings
-in which nothing that shapes the run is ``"auto"`` any more. ``etude train --dry-run`` prints the reasons, and the run's
-manifest keeps them.
+``resolve`` is a pure function from the user's settings and what is known of the text and the device to settings in
+which nothing that shapes the run is ``"auto"`` any more. Each setting has one derivation below, under its key.
+``etude train --dry-run`` prints the reasons, and the run's manifest keeps them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
-from etude.config import Settings, get_value, with_values
+from etude.config import Resolved, Settings, get_value, with_values
 from etude.device import Device
 from etude.errors import InputError
 from etude.model.config import ModelConfig, preset
 from etude.model.cost import count_parameters
 from etude.model.families import Family, family_named
 from etude.plan.sizes import SIZES, Size, batch_tokens_for, context_for, dropout_for, weight_decay_for
-from etude.train.rules import rates_of
+from etude.setting_declarations import require_resolved
+from etude.train.rules import rates_of, rule_named
+from etude.train.rules.chosen import REST
 
 WORTH_COMPILING = 90.0
 """Seconds that a run must take before it is compiled."""
@@ -47,13 +50,88 @@ class Facts:
 class Resolution:
     """Resolved settings, the network they describe, and why each derived value is what it is."""
 
-    settings: Settings
+    settings: Resolved
     model: ModelConfig
     reasons: dict[str, str]
 
 
 Derived = Mapping[str, tuple[Any, str]]
 """Values of settings that were derived before the dial, from measurements, each with its reason."""
+
+
+@dataclass
+class Dial:
+    """What a derivation may ask: the request, the world, and the settings that were derived before it.
+
+    Attributes:
+        timed: the size that ``--time`` has chosen.
+        values, reasons: of the settings derived so far, by key.
+    """
+
+    settings: Settings
+    facts: Facts
+    device: Device
+    timed: Size | None
+    values: dict[str, Any] = field(default_factory=dict)
+    reasons: dict[str, str] = field(default_factory=dict)
+
+    def value(self, key: str) -> Any:
+        """Return the value of a setting: the user's, or the derived one."""
+        return self.values.get(key, get_value(self.settings, key))
+
+    def fill(self, key: str, value: Any, reason: str) -> None:
+        """Set a setting that the user left open."""
+        if self.value(key) == "auto":
+            self.values[key] = value
+            self.reasons[key] = reason
+
+    @property
+    def size(self) -> Size:
+        return self.timed or SIZES[self.value("model.size")]
+
+    @property
+    def because(self) -> str:
+        """Why the run has its size."""
+        return "the lowest loss expected in the time" if self.timed else f"size {self.value('model.size')}"
+
+    @property
+    def family(self) -> Family:
+        return family_named(self.settings.model.preset)
+
+    @property
+    def tokens(self) -> int:
+        """Tokens that the run is to read."""
+        return min(self.size.tokens, MAX_EPOCHS * self.facts.train_tokens)
+
+    @cached_property
+    def network(self) -> ModelConfig:
+        """The network, once its shape and the context are known."""
+        return model_config(with_values(self.settings, self.values), self.facts)
+
+    @cached_property
+    def reading(self) -> tuple[float, float]:
+        """How often the run reads the text, and the network's parameters for each of its tokens."""
+        steps, rows, context = (self.value(f"train.{key}") for key in ("steps", "batch_rows", "context"))
+        tokens = self.facts.train_tokens
+        return steps * rows * context / tokens, count_parameters(self.network).non_embedding / tokens
+
+
+Derivation = Callable[[Dial, str], tuple[Any, str] | None]
+"""From the dial and the key of a setting to its value and the reason; None where the run has no use for it."""
+DERIVATIONS: dict[str, Derivation] = {}
+"""By the key of the setting, in the order in which they follow from each other."""
+
+
+def derives(*keys: str) -> Callable[[Derivation], Derivation]:
+    """Register the one derivation of each of ``keys``; a later one may ask for the values of those before it."""
+
+    def register(derivation: Derivation) -> Derivation:
+        for key in keys:
+            assert key not in DERIVATIONS, f"{key} has two derivations"
+            DERIVATIONS[key] = derivation
+        return derivation
+
+    return register
 
 
 def resolve(
@@ -71,37 +149,15 @@ def resolve(
         InputError: the values do not fit together (a width that the heads do not divide, a context longer than
             the text, ...).
     """
-    chosen = _Choices(settings, derived or {})
-    if timed is None:
-        usual = "tiny" if device.kind == "cpu" else "small"
-        name = chosen("model.size", usual, f"what a {device.kind} trains in minutes")
-        size, because = SIZES[name], f"size {name}"
-    else:
-        size, because = timed, "the lowest loss expected in the time"
-    _resolve_shape(chosen, settings, size, because)
-    _resolve_steps(chosen, size, facts, device, because)
-    chosen("device.kind", device.kind, "a GPU where there is one")
-    _resolve_dtype(chosen, device)
-    if settings.train.seconds != "auto" and settings.train.seconds < WORTH_COMPILING:
-        chosen("device.compile", False, "in so short a time compiling costs more than it saves")
-    chosen("device.threads", device.threads, "all the cores that this process may use")
-    network = model_config(with_values(settings, chosen.values), facts)
-    for switch in SWITCHES:
-        if switch not in network.family.unused_settings:
-            chosen(f"model.{switch}", getattr(network, switch), f"as {network.model_type} has it")
-    _resolve_regularization(chosen, network, facts)
-    return Resolution(with_values(settings, chosen.values), network, chosen.reasons)
-
-
-def _resolve_dtype(chosen: _Choices, device: Device) -> None:
-    if device.kind != "cpu":
-        chosen("device.dtype", device.dtype, "bf16 products on a GPU that has them, fp32 otherwise")
-    elif not device.fast_bf16:
-        chosen("device.dtype", "fp32", "bf16 products are not known to be faster on this cpu")
-    elif chosen.value("model.hidden_size") < BF16_FROM_WIDTH:
-        chosen("device.dtype", "fp32", f"bf16 products gain nothing below a width of {BF16_FROM_WIDTH}")
-    else:
-        chosen("device.dtype", "bf16", "this cpu multiplies faster in bf16; weights stay fp32")
+    dial = Dial(settings, facts, device, timed)
+    for key, (value, reason) in (derived or {}).items():
+        dial.fill(key, value, reason)
+    for key, derivation in DERIVATIONS.items():
+        found = derivation(dial, key)
+        if found is not None:
+            dial.fill(key, *found)
+    resolved = require_resolved(with_values(settings, dial.values))
+    return Resolution(resolved, dial.network, dial.reasons)
 
 
 def model_config(settings: Settings, facts: Facts) -> ModelConfig:
@@ -125,66 +181,6 @@ def model_config(settings: Settings, facts: Facts) -> ModelConfig:
     return preset(model.preset, **dims)
 
 
-def _resolve_shape(chosen: _Choices, settings: Settings, size: Size, because: str) -> None:
-    width = chosen("model.hidden_size", size.shape.hidden_size, because)
-    family = family_named(settings.model.preset)
-    chosen("model.intermediate_size", family.inner_size(width), family.inner_size_reason)
-    if family.has_attention:
-        chosen("model.num_hidden_layers", size.shape.num_hidden_layers, because)
-        heads = chosen("model.num_attention_heads", size.shape.num_attention_heads, because)
-        chosen("model.num_key_value_heads", heads, "one for each query head")
-
-
-def _resolve_steps(chosen: _Choices, size: Size, facts: Facts, device: Device, because: str) -> None:
-    tokens = min(size.tokens, MAX_EPOCHS * facts.train_tokens)
-    context = chosen("train.context", context_for(tokens), f"long enough for what {tokens:,} tokens teach")
-    if facts.train_tokens <= context:
-        raise InputError(
-            f"the training text has {facts.train_tokens} tokens, fewer than one row of {context}: "
-            "give more text, or a smaller --set train.context"
-        )
-    # Fewer rows than a small corpus has windows: otherwise one step would see the same text twice.
-    windows = (facts.train_tokens - 1) // context
-    batch_tokens = batch_tokens_for(tokens)
-    rows = max(1, min(batch_tokens // context, windows))
-    rows = chosen(
-        "train.batch_rows",
-        rows,
-        f"about {batch_tokens:,} tokens a step: longer runs, larger batches",
-    )
-    at_once = max(1, TOKENS_AT_ONCE[device.kind] // context)
-    part = max(divisor for divisor in range(1, min(rows, at_once) + 1) if rows % divisor == 0)
-    chosen("train.micro_batch_rows", part, f"what a {device.kind} takes in one pass")
-    if rows % chosen.value("train.micro_batch_rows"):
-        raise InputError(
-            f"train.batch_rows={rows} is not a multiple of "
-            f"train.micro_batch_rows={chosen.value('train.micro_batch_rows')}: choose one that divides it"
-        )
-    epochs = tokens / facts.train_tokens
-    reason = f"{tokens:,} tokens for {because}, {epochs:.1f} times through the text"
-    if tokens < size.tokens:
-        reason = f"{MAX_EPOCHS} times through a small text of {facts.train_tokens:,} tokens, not more"
-    steps = chosen("train.steps", max(1, tokens // (rows * context)), reason)
-    every = chosen("train.eval_every", max(1, steps // EVALUATIONS), f"{EVALUATIONS} evaluations in the run")
-    # To score a token costs less than half of what it costs to learn from it.
-    scored = min(max(MIN_EVAL_TOKENS, every * rows * context // 10), MAX_EVAL_TOKENS)
-    chosen("train.eval_tokens", scored, "evaluations take about a twentieth of the time")
-    chosen("train.sample_every", every, "with each evaluation")
-    chosen("train.checkpoint_every", max(1, steps // 5), "five in the run, and the early powers of two")
-    for key, rate in rates_of(chosen.value("train.optimizer")).items():
-        chosen(key, rate.value, rate.reason)
-
-
-def _resolve_regularization(chosen: _Choices, network: ModelConfig, facts: Facts) -> None:
-    steps, rows, context = (chosen.value(f"train.{key}") for key in ("steps", "batch_rows", "context"))
-    epochs = steps * rows * context / facts.train_tokens
-    room = count_parameters(network).non_embedding / facts.train_tokens
-    reason = f"the text is read {epochs:.1f} times, by {room:.2g} parameters for each of its tokens"
-    dropout = chosen("train.dropout", dropout_for(epochs, room), reason)
-    because = "more than usual, as with all dropout" if dropout else "the usual, without dropout"
-    chosen("train.weight_decay", weight_decay_for(dropout), because)
-
-
 def _refuse_unused(settings: Settings, family: Family) -> None:
     """Raise InputError for a setting that the family has no use for: it would be without effect."""
     for key in (*COUNTS, *SWITCHES):
@@ -192,21 +188,152 @@ def _refuse_unused(settings: Settings, family: Family) -> None:
             raise InputError(f"model.{key} means nothing for the model '{family.name}': leave it out")
 
 
-class _Choices:
-    """Fills in what was ``"auto"`` and remembers why; what the person chose stays."""
+@derives("model.size")
+def _size(dial: Dial, key: str) -> tuple[Any, str] | None:
+    usual = "tiny" if dial.device.kind == "cpu" else "small"
+    return None if dial.timed else (usual, f"what a {dial.device.kind} trains in minutes")
 
-    def __init__(self, settings: Settings, derived: Derived) -> None:
-        self._settings = settings
-        self.values: dict[str, Any] = {}
-        self.reasons: dict[str, str] = {}
-        for key, (value, reason) in derived.items():
-            self(key, value, reason)
 
-    def __call__(self, key: str, value: Any, reason: str) -> Any:
-        if get_value(self._settings, key) == "auto" and key not in self.values:
-            self.values[key] = value
-            self.reasons[key] = reason
-        return self.value(key)
+@derives("model.hidden_size")
+def _width(dial: Dial, key: str) -> tuple[Any, str]:
+    return dial.size.shape.hidden_size, dial.because
 
-    def value(self, key: str) -> Any:
-        return self.values.get(key, get_value(self._settings, key))
+
+@derives("model.intermediate_size")
+def _inner_size(dial: Dial, key: str) -> tuple[Any, str]:
+    return dial.family.inner_size(dial.value("model.hidden_size")), dial.family.inner_size_reason
+
+
+@derives("model.num_hidden_layers", "model.num_attention_heads")
+def _depth_and_heads(dial: Dial, key: str) -> tuple[Any, str] | None:
+    shape = dial.size.shape
+    return (getattr(shape, key.removeprefix("model.")), dial.because) if dial.family.has_attention else None
+
+
+@derives("model.num_key_value_heads")
+def _key_value_heads(dial: Dial, key: str) -> tuple[Any, str] | None:
+    heads = dial.value("model.num_attention_heads")
+    return (heads, "one for each query head") if dial.family.has_attention else None
+
+
+@derives("train.context")
+def _context(dial: Dial, key: str) -> tuple[Any, str]:
+    return context_for(dial.tokens), f"long enough for what {dial.tokens:,} tokens teach"
+
+
+@derives("train.batch_rows")
+def _batch_rows(dial: Dial, key: str) -> tuple[Any, str]:
+    tokens, context = dial.facts.train_tokens, dial.value("train.context")
+    if tokens <= context:
+        raise InputError(
+            f"the training text has {tokens} tokens, fewer than one row of {context}: "
+            "give more text, or a smaller --set train.context"
+        )
+    # Fewer rows than a small corpus has windows: otherwise one step would see the same text twice.
+    windows = (tokens - 1) // context
+    batch_tokens = batch_tokens_for(dial.tokens)
+    reason = f"about {batch_tokens:,} tokens a step: longer runs, larger batches"
+    return max(1, min(batch_tokens // context, windows)), reason
+
+
+@derives("train.micro_batch_rows")
+def _micro_batch_rows(dial: Dial, key: str) -> tuple[Any, str]:
+    rows, kind = dial.value("train.batch_rows"), dial.device.kind
+    at_once = max(1, TOKENS_AT_ONCE[kind] // dial.value("train.context"))
+    part = max(divisor for divisor in range(1, min(rows, at_once) + 1) if rows % divisor == 0)
+    return part, f"what a {kind} takes in one pass"
+
+
+@derives("train.steps")
+def _steps(dial: Dial, key: str) -> tuple[Any, str]:
+    rows, part = dial.value("train.batch_rows"), dial.value("train.micro_batch_rows")
+    if rows % part:
+        raise InputError(
+            f"train.batch_rows={rows} is not a multiple of train.micro_batch_rows={part}: choose one that divides it"
+        )
+    text = dial.facts.train_tokens
+    reason = f"{dial.tokens:,} tokens for {dial.because}, {dial.tokens / text:.1f} times through the text"
+    if dial.tokens < dial.size.tokens:
+        reason = f"{MAX_EPOCHS} times through a small text of {text:,} tokens, not more"
+    return max(1, dial.tokens // (rows * dial.value("train.context"))), reason
+
+
+@derives("train.eval_every")
+def _eval_every(dial: Dial, key: str) -> tuple[Any, str]:
+    return max(1, dial.value("train.steps") // EVALUATIONS), f"{EVALUATIONS} evaluations in the run"
+
+
+@derives("train.eval_tokens")
+def _eval_tokens(dial: Dial, key: str) -> tuple[Any, str]:
+    every, rows, context = (dial.value(f"train.{name}") for name in ("eval_every", "batch_rows", "context"))
+    # To score a token costs less than half of what it costs to learn from it.
+    scored = min(max(MIN_EVAL_TOKENS, every * rows * context // 10), MAX_EVAL_TOKENS)
+    return scored, "evaluations take about a twentieth of the time"
+
+
+@derives("train.sample_every")
+def _sample_every(dial: Dial, key: str) -> tuple[Any, str]:
+    return dial.value("train.eval_every"), "with each evaluation"
+
+
+@derives("train.checkpoint_every")
+def _checkpoint_every(dial: Dial, key: str) -> tuple[Any, str]:
+    return max(1, dial.value("train.steps") // 5), "five in the run, and the early powers of two"
+
+
+@derives("train.lr", "train.muon_lr")
+def _rate(dial: Dial, key: str) -> tuple[Any, str] | None:
+    # The log and the pictures show train.lr of every run, also where a rule has a rate of its own.
+    rate = {**rule_named(REST).rates, **rates_of(dial.settings.train.optimizer)}.get(key)
+    return None if rate is None else (rate.value, rate.reason)
+
+
+@derives("device.kind")
+def _device_kind(dial: Dial, key: str) -> tuple[Any, str]:
+    return dial.device.kind, "a GPU where there is one"
+
+
+@derives("device.dtype")
+def _dtype(dial: Dial, key: str) -> tuple[Any, str]:
+    device = dial.device
+    if device.kind != "cpu":
+        return device.dtype, "bf16 products on a GPU that has them, fp32 otherwise"
+    if not device.fast_bf16:
+        return "fp32", "bf16 products are not known to be faster on this cpu"
+    if dial.value("model.hidden_size") < BF16_FROM_WIDTH:
+        return "fp32", f"bf16 products gain nothing below a width of {BF16_FROM_WIDTH}"
+    return "bf16", "this cpu multiplies faster in bf16; weights stay fp32"
+
+
+@derives("device.compile")
+def _compile(dial: Dial, key: str) -> tuple[Any, str] | None:
+    seconds = dial.settings.train.seconds
+    short = seconds != "auto" and seconds < WORTH_COMPILING
+    return (False, "in so short a time compiling costs more than it saves") if short else None
+
+
+@derives("device.threads")
+def _threads(dial: Dial, key: str) -> tuple[Any, str]:
+    return dial.device.threads, "all the cores that this process may use"
+
+
+@derives(*(f"model.{switch}" for switch in SWITCHES))
+def _switch(dial: Dial, key: str) -> tuple[Any, str] | None:
+    network, switch = dial.network, key.removeprefix("model.")
+    if switch in network.family.unused_settings:
+        return None
+    return getattr(network, switch), f"as {network.model_type} has it"
+
+
+@derives("train.dropout")
+def _dropout(dial: Dial, key: str) -> tuple[Any, str]:
+    epochs, room = dial.reading
+    reason = f"the text is read {epochs:.1f} times, by {room:.2g} parameters for each of its tokens"
+    return dropout_for(epochs, room), reason
+
+
+@derives("train.weight_decay")
+def _weight_decay(dial: Dial, key: str) -> tuple[Any, str]:
+    dropout = dial.value("train.dropout")
+    because = "more than usual, as with all dropout" if dropout else "the usual, without dropout"
+    return weight_decay_for(dropout), because

@@ -10,7 +10,6 @@ import statistics
 import time
 from typing import Protocol
 
-from etude.config import resolved
 from etude.device import Device
 from etude.model.cost import training_flops_per_token
 from etude.plan.plan import Plan, initial_state, make_objective, validation_text
@@ -121,7 +120,7 @@ def graph(plan: Plan) -> str:
             plan.model,
             train.micro_batch_rows,
             train.context,
-            resolved(train.dropout, "train.dropout"),
+            train.dropout,
             train.activation_checkpointing,
             plan.settings.data.cross_document_attention,
             train.objective,
@@ -137,10 +136,10 @@ def note_compiled_plan(plan: Plan) -> None:
 
 def tokens_per_step(plan: Plan) -> int:
     train = plan.settings.train
-    return resolved(train.batch_rows, "train.batch_rows") * resolved(train.context, "train.context")
+    return train.batch_rows * train.context
 
 
 def step_flops(plan: Plan) -> float:
     """Floating-point operations of one update's matrix products."""
-    context = resolved(plan.settings.train.context, "train.context")
+    context = plan.settings.train.context
     return tokens_per_step(plan) * training_flops_per_token(plan.model, context, causal=True)

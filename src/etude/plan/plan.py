@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 
-from etude.config import Settings, resolved
+from etude.config import Resolved, Settings
 from etude.data.prepare import PreparedData
 from etude.device import Device, choose_device, keep_freed_memory, place_on_machine, total_memory_bytes
 from etude.errors import InputError
@@ -36,7 +36,7 @@ class Plan:
     expected: Forecast | None = None  # when the size was chosen for a time
 
     @property
-    def settings(self) -> Settings:
+    def settings(self) -> Resolved:
         return self.resolution.settings
 
     @property
@@ -52,10 +52,10 @@ class Plan:
     def memory(self) -> TrainingMemory:
         """What a step needs, counted from structure."""
         train = self.settings.train
-        context = resolved(train.context, "train.context")
+        context = train.context
         return training_memory(
             self.model,
-            batch_size=resolved(train.micro_batch_rows, "train.micro_batch_rows"),
+            batch_size=train.micro_batch_rows,
             context=context,
             state_bytes=state_bytes(self.model, train.optimizer),
             recompute=train.activation_checkpointing,
@@ -88,10 +88,10 @@ def plan_on(
     device = choose_device(requested)
     facts = Facts(data.train.num_tokens, data.tokenizer.vocab_size, data.tokenizer.eos_id)
     resolution = resolve(settings, facts, device, timed, derived)
-    device = replace(device, dtype=resolved(resolution.settings.device.dtype, "device.dtype"))
+    device = replace(device, dtype=resolution.settings.device.dtype)
     plan = Plan(device, data, resolution, expected)
     _, processes = place_on_machine()
-    require_even_rows(resolved(plan.settings.train.batch_rows, "train.batch_rows"), processes)
+    require_even_rows(plan.settings.train.batch_rows, processes)
     needed, there = plan.memory.total, total_memory_bytes(device)
     if there is not None and needed > there:
         raise InputError(
@@ -118,7 +118,7 @@ def make_objective(plan: Plan, state: TrainState, ranks: Ranks = ALONE) -> Objec
         plan.settings,
         plan.device,
         ranks,
-        state.micro_batch_rows or resolved(train.micro_batch_rows, "train.micro_batch_rows"),
+        state.micro_batch_rows or train.micro_batch_rows,
         plan.scope,
     )
     objective = objective_kind(train.objective).make(parts)
@@ -131,9 +131,9 @@ def validation_text(plan: Plan) -> ValidationText:
     settings = plan.settings
     return ValidationText(
         plan.data.validation,
-        resolved(settings.train.context, "train.context"),
+        settings.train.context,
         plan.device,
-        max_tokens=resolved(settings.train.eval_tokens, "train.eval_tokens"),
+        max_tokens=settings.train.eval_tokens,
         within_documents=not settings.data.cross_document_attention,
         scope=plan.scope,
         documents=partial(plan.data.documents, "validation") if plan.scope else None,

@@ -8,7 +8,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from etude.config import resolved
 from etude.plan.cadence import (
     CLOSING_SAMPLE_TOKENS,
     CLOSING_SAMPLES,
@@ -64,8 +63,8 @@ class TaskCosts:
     def foreseen(cls, plan: Plan, step_seconds: float, slowdown: Callable[[], float]) -> TaskCosts:
         """From structure and the time of a step, on a machine that is as busy as ``slowdown`` says."""
         train, times = plan.settings.train, slowdown()
-        tokens = resolved(train.batch_rows, "train.batch_rows") * resolved(train.context, "train.context")
-        scored = min(resolved(train.eval_tokens, "train.eval_tokens"), plan.data.validation.num_tokens)
+        tokens = train.batch_rows * train.context
+        scored = min(train.eval_tokens, plan.data.validation.num_tokens)
         written = (plan.memory.weights + plan.memory.optimizer) / BYTES_A_SECOND
         return cls(
             SCORING * scored * step_seconds / tokens,

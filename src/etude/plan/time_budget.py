@@ -22,7 +22,7 @@ from typing import Any
 
 from rich.table import Table
 
-from etude.config import Settings, resolved
+from etude.config import Settings
 from etude.data.prepare import PreparedData
 from etude.device import place_on_machine
 from etude.errors import InputError
@@ -202,7 +202,7 @@ class Planning:
         plan = self._pilot_plan(most // 4)
         step = self._step_seconds(plan, self.until(PILOTS_UNTIL) / 4)
         fitting = CAREFUL * self.until(PILOTS_UNTIL) * tokens_per_step(plan) / step
-        scored = resolved(plan.settings.train.eval_tokens, "train.eval_tokens")
+        scored = plan.settings.train.eval_tokens
         return max(1, min(most, int((fitting - scores * SCORING * scored) / runs)))
 
     def _pilot_plan(self, tokens: int) -> Plan:
@@ -215,13 +215,13 @@ class Planning:
         """Carry out a plan; the bits per byte at its end. None where there was no time for all of it."""
         trial, first = self.machine.trial(plan), self.machine.now()
         step = 0.0
-        for done in range(1, resolved(plan.settings.train.steps, "train.steps") + 1):
+        for done in range(1, plan.settings.train.steps + 1):
             if self.until(PILOTS_UNTIL) < step:
                 return None
             trial.step()
             step = (self.machine.now() - first) / done
         self._note(plan, step)
-        scored = resolved(plan.settings.train.eval_tokens, "train.eval_tokens")
+        scored = plan.settings.train.eval_tokens
         if self.until(SHAPES_UNTIL) < SCORING * scored * step / tokens_per_step(plan):
             return None
         return trial.bits_per_byte()
@@ -264,7 +264,7 @@ class Planning:
                 plan = self._plan(size)
             elif compiler > 0:
                 step /= COMPILED_GAIN
-            last = resolved(plan.settings.train.steps, "train.steps")
+            last = plan.settings.train.steps
             start = self._seconds_to_start(plan, costs) + (compiler or 0.0)
             left = self.left * (1 - MARGIN) - start - costs.between(plan, 0, last) - costs.at_the_end
             tokens = worth_reading(left / step * tokens_per_step(plan), plan)
@@ -285,7 +285,7 @@ class Planning:
         """The plan with evaluations that are not too long for the time, on a machine with such a step."""
         token = SCORING * step / tokens_per_step(plan)
         most = max(LEAST_EVAL_TOKENS, int(EVALUATION_SHARE * self.left / token))
-        if resolved(plan.settings.train.eval_tokens, "train.eval_tokens") > most:
+        if plan.settings.train.eval_tokens > most:
             reason = f"an evaluation then takes about {100 * EVALUATION_SHARE:.0f} % of the time"
             self.derived["train.eval_tokens"] = (most, reason)
         return self._plan(size)
@@ -337,7 +337,7 @@ class Planning:
 
     def _key(self, plan: Plan) -> tuple[int, int, bool]:
         """What the time of a step depends on."""
-        dropout = resolved(plan.settings.train.dropout, "train.dropout") > 0
+        dropout = plan.settings.train.dropout > 0
         return count_parameters(plan.model).total, tokens_per_step(plan), dropout
 
 
@@ -355,4 +355,4 @@ def worth_reading(tokens: float, plan: Plan) -> int:
 
 
 def _tokens(plan: Plan) -> int:
-    return resolved(plan.settings.train.steps, "train.steps") * tokens_per_step(plan)
+    return plan.settings.train.steps * tokens_per_step(plan)

@@ -21,7 +21,7 @@ class RunLine:
     Attributes:
         state: see :attr:`etude.run.record.RunRecord.state`.
         changed: when anything was last written to it, in seconds since 1970.
-        num_steps: planned, as last revised; "auto" in settings that nothing resolved.
+        num_steps: planned, as last revised.
         passed: the highest order of an n-gram model that the run has passed; 0 for none.
     """
 
@@ -29,7 +29,7 @@ class RunLine:
     state: str
     step: int
     changed: float
-    num_steps: int | str | None = None
+    num_steps: int | None = None
     loss: float | None = None  # nats per token
     val_loss: float | None = None  # nats per token
     bits_per_byte: float | None = None

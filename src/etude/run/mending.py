@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from etude.config import Settings
+from etude.config import Resolved
 from etude.errors import InputError
 from etude.files import hash_file, write_atomic
 from etude.messages import command
@@ -29,7 +29,7 @@ Report = Callable[[str], object]
 
 
 def mend(
-    run: RunFolder, settings: Settings, manifest: dict[str, Any], report: Report, *, accept_record: bool
+    run: RunFolder, settings: Resolved, manifest: dict[str, Any], report: Report, *, accept_record: bool
 ) -> None:
     """Compare a run with the newest of its checkpoints, and restore the tokenizer's files from there.
 

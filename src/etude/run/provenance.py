@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import Any
 
-from etude.config import Settings
+from etude.config import Resolved
 from etude.errors import InputError
 from etude.files import DIGEST, hash_file, json_digest
 from etude.run.checkpoints import (
@@ -98,20 +98,16 @@ def _entries(manifest: Mapping[str, Any], key: str) -> list[dict[str, Any]]:
 
 
 def tokens_agree(
-    run: RunFolder, settings: Settings, manifest: Mapping[str, Any]
+    run: RunFolder, settings: Resolved, manifest: Mapping[str, Any]
 ) -> Callable[[Checkpoint], None]:
     """Return a check that raises InputError for a checkpoint whose number of tokens does not follow from its step."""
-    train = settings.train
-    rows, context = train.batch_rows, train.context
+    each = settings.train.batch_rows * settings.train.context
     parent = manifest.get("parent")
     first, before = (parent.get("step"), parent.get("tokens_seen")) if isinstance(parent, dict) else (0, 0)
 
     def agrees(checkpoint: Checkpoint) -> None:
         if not isinstance(first, int) or not isinstance(before, int):  # a fork of the first edition
             return
-        if rows == "auto" or context == "auto":
-            return
-        each = rows * context
         if checkpoint.tokens_seen != before + (checkpoint.step - first) * each:
             raise InputError(
                 f"{checkpoint.folder} is damaged or of another run (step {checkpoint.step} and "
@@ -123,7 +119,7 @@ def tokens_agree(
 
 
 def newest_of(
-    run: RunFolder, settings: Settings, manifest: Mapping[str, Any]
+    run: RunFolder, settings: Resolved, manifest: Mapping[str, Any]
 ) -> tuple[Checkpoint, list[str]]:
     """Return the newest checkpoint that verifies and belongs to the run, and a line for each newer one.
 

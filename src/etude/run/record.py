@@ -12,7 +12,7 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
 
-from etude.config import Settings, load_settings
+from etude.config import Resolved
 from etude.errors import InputError
 from etude.run.checkpoints import list_checkpoints, step_of
 from etude.run.events import EvalEvent, SampleEvent, SkippedEvent, StepEvent
@@ -20,7 +20,7 @@ from etude.run.folder import SESSIONS, RunFolder, is_run
 from etude.run.follow import newest_events
 from etude.run.history import RunHistory, read_ladder, read_samples
 from etude.run.ladder import Ladder
-from etude.run.settings import own_settings, settings_for_step
+from etude.run.settings import own_settings, read_settings, settings_for_step
 from etude.run.state import state_of
 from etude.setting_types import MOST_THREADS
 from etude.untrusted import MAX_JSON_BYTES, Unreadable
@@ -83,9 +83,9 @@ class RunRecord:
     # What the run is.
 
     @cached_property
-    def settings(self) -> Settings:
+    def settings(self) -> Resolved:
         """The settings as they are now; :meth:`settings_at` returns those of a step."""
-        return self._read(load_settings, self.run.settings_file)
+        return self._read(read_settings, self.run.settings_file)
 
     @cached_property
     def manifest(self) -> dict[str, Any]:
@@ -110,7 +110,7 @@ class RunRecord:
         """Return the entry of the session that made ``step``; empty where none is known."""
         return next(reversed(self.sessions_before(step)), {})
 
-    def settings_at(self, step: int) -> Settings:
+    def settings_at(self, step: int) -> Resolved:
         """Return the settings that the update to ``step`` was made with, and the threads of its session."""
         settings = settings_for_step(self.settings, self.manifest, step)
         machine = self.session_at(step).get("machine")

@@ -1,63 +1,46 @@
 """The settings that a run was trained with: those in its folder, what they were at any step, and what may be changed.
 
-A run keeps the settings that it began with. Of those that the user changes on a resume
-
-- some only say what is written down, and may be changed (``OBSERVING``);
-- some steer the training from there on: they may be changed, and the manifest records from which step (``STEERING``);
-- the others are what the run is: text, tokenizer, network, order of the batches. Changing them is refused. A fork is a
-  run of its own, and may have another text as well.
+A run keeps the settings that it began with. What the user may change of them on a resume, each setting declares:
+:class:`etude.setting_types.Change`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
-from etude.config import Settings, get_value, known_keys, load_settings, to_toml, with_values
+from etude.config import (
+    Resolved,
+    Settings,
+    get_value,
+    known_keys,
+    load_settings,
+    to_toml,
+    with_values,
+)
 from etude.errors import InputError
 from etude.files import hash_bytes, hash_file, write_atomic
 from etude.messages import quoted
 from etude.run.folder import RunFolder
-
-OBSERVING = frozenset(
-    {
-        "train.log_every",
-        "train.eval_every",
-        "train.sample_every",
-        "train.sample_prompt",
-        "train.checkpoint_every",
-        "train.keep_checkpoints",
-        "train.keep_every",
-        "train.checksum_every",
-        "train.summary_every",
-        "train.on_nonfinite",
-        "train.nonfinite_in_a_row",
-    }
-)
-STEERING = frozenset(
-    {
-        "train.steps",
-        "train.lr",
-        "train.muon_lr",
-        "train.betas",
-        "train.eps",
-        "train.momentum",
-        "train.momentum_warmup_steps",
-        "train.weight_decay",
-        "train.dropout",
-        "train.schedule",
-        "train.warmup_fraction",
-        "train.decay_fraction",
-        "train.min_lr_ratio",
-        "train.max_grad_norm",
-        "train.micro_batch_rows",
-        "train.activation_checkpointing",
-        "device.threads",
-    }
-)
+from etude.setting_declarations import declarations, require_resolved
+from etude.setting_types import Change
 
 
-def own_settings(run: RunFolder) -> tuple[Settings, dict[str, Any]]:
+def read_settings(file: Path) -> Resolved:
+    """Return the settings in ``file``, the run.toml of a run.
+
+    Raises:
+        InputError: it cannot be read, or does not hold the settings of a run.
+    """
+    settings = load_settings(file)
+    try:
+        return require_resolved(settings)
+    except InputError as error:
+        raise InputError(f"{file} is damaged ({error}): restore it") from None
+
+
+def own_settings(run: RunFolder) -> tuple[Resolved, dict[str, Any]]:
     """Return the settings of a run and its manifest, verified to belong together.
 
     Raises:
@@ -74,7 +57,7 @@ def own_settings(run: RunFolder) -> tuple[Settings, dict[str, Any]]:
             f"{run.settings_file} is damaged or was changed since the run began: put it back, change it with --resume "
             f"{quoted(run.path)} --set KEY=VALUE, or begin a new run from it with --config {quoted(run.settings_file)}"
         )
-    return load_settings(run.settings_file), manifest
+    return read_settings(run.settings_file), manifest
 
 
 def differences(before: Settings, after: Settings) -> dict[str, tuple[Any, Any]]:
@@ -83,7 +66,7 @@ def differences(before: Settings, after: Settings) -> dict[str, tuple[Any, Any]]
     return {key: pair for key, pair in pairs.items() if pair[0] != pair[1]}
 
 
-def settings_for_step(settings: Settings, manifest: Mapping[str, Any], step: int) -> Settings:
+def settings_for_step(settings: Resolved, manifest: Mapping[str, Any], step: int) -> Resolved:
     """Return the settings that the update to ``step`` was made with: later changes, in the manifest, are undone.
 
     Raises:
@@ -93,13 +76,13 @@ def settings_for_step(settings: Settings, manifest: Mapping[str, Any], step: int
         for change in reversed(manifest.get("changes", [])):
             if int(change["from_step"]) >= step:
                 before = {key: values["before"] for key, values in change["settings"].items()}
-                settings = with_values(settings, before)
+                settings = require_resolved(with_values(settings, before))
     except (KeyError, TypeError, ValueError, AttributeError):
         raise InputError("the changes in the run's manifest.json are damaged: restore it") from None
     return settings
 
 
-def resumed_settings(run: RunFolder, own: Settings, overrides: Sequence[str]) -> tuple[Settings, list[str]]:
+def resumed_settings(run: RunFolder, own: Resolved, overrides: Sequence[str]) -> tuple[Settings, list[str]]:
     """Return the settings for a resume with ``overrides`` of the run's ``own``, and a line about each change.
 
     Raises:
@@ -108,15 +91,16 @@ def resumed_settings(run: RunFolder, own: Settings, overrides: Sequence[str]) ->
     settings, lines = load_settings(run.settings_file, overrides), []
     for key, (before, after) in differences(own, settings).items():
         follows_clock = key == "train.steps" and own.train.seconds != "auto"
-        if key not in OBSERVING | STEERING or follows_clock:
+        change = declarations()[key].change
+        if change in (Change.FORK, Change.NEVER) or follows_clock:
             other = "begin a new run without --resume"
-            if not key.startswith(("tokenizer.", "model.")):  # with these its weights would be of no use
+            if change is not Change.NEVER:
                 other = f"begin one from it with --fork {quoted(run.path)} --set {quoted(f'{key}={after}')}"
             raise InputError(
                 f"{run.path} has {key} = {before!r}, and with {after!r} it would be another run: leave that out, or "
                 f"{other}"
             )
-        effect = "" if key in OBSERVING else ": this changes the training from here on"
+        effect = "" if change is Change.OBSERVING else ": this changes the training from here on"
         lines.append(f"{key} was {before!r} and is {after!r} now{effect}")
     return settings, lines
 
@@ -124,7 +108,7 @@ def resumed_settings(run: RunFolder, own: Settings, overrides: Sequence[str]) ->
 def record_changes(run: RunFolder, manifest: dict[str, Any], settings: Settings, step: int) -> None:
     """Write the run's ``manifest``, and with it the settings that differ from ``step`` on."""
     content = to_toml(settings)
-    changes = differences(load_settings(run.settings_file), settings)
+    changes = differences(read_settings(run.settings_file), settings)
     if not changes:
         run.write_manifest(manifest)
         return

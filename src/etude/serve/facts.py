@@ -53,7 +53,7 @@ def facts_of(path: Path, may_control: bool) -> dict[str, Any]:
         "name": record.run.name,
         "state": record.state,
         "step": step,
-        "num_steps": steps if isinstance(steps, int) else None,
+        "num_steps": steps,
         "reason": str(status.get("reason") or ""),
         "heartbeat": status.get("heartbeat"),
         "now": time.time(),

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 
 from torch import Tensor
 
-from etude.config import TrainSettings, resolved
+from etude.config import ResolvedTrain
 from etude.device import Device
 from etude.errors import EtudeError
 from etude.model.language_model import LanguageModel
@@ -60,7 +60,7 @@ class TrainState:
 def make_step(
     state: TrainState,
     objective: Objective,
-    settings: TrainSettings,
+    settings: ResolvedTrain,
     device: Device,
     ranks: Ranks = ALONE,
     read_gradient: GradientReader | None = None,
@@ -120,7 +120,7 @@ class Loop:
 
     state: TrainState
     objective: Objective
-    settings: TrainSettings
+    settings: ResolvedTrain
     device: Device
     tasks: Sequence[Task] = ()
     listeners: Sequence[Listener] = ()
@@ -249,7 +249,7 @@ class Loop:
         self.device.synchronize()
         before, seconds = self.state.wall_time, self._advance_clock()
         rate = self.objective.tokens_per_step * len(self._unlogged) / max(seconds, 1e-9)
-        peak, planned = resolved(self.settings.lr, "train.lr"), self.objective.num_steps
+        peak, planned = self.settings.lr, self.objective.num_steps
         for number, (step, tokens_seen, loss, grad_norm) in enumerate(self._unlogged, start=1):
             value = float(loss)
             where = (step, tokens_seen, before + seconds * number / len(self._unlogged))

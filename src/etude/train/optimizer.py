@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from etude.config import TrainSettings
+from etude.config import ResolvedTrain
 from etude.device import Device
 from etude.errors import InputError
 from etude.model.build import empty_model
@@ -37,7 +37,7 @@ class UpdateRules:
     def __init__(
         self,
         model: LanguageModel,
-        settings: TrainSettings,
+        settings: ResolvedTrain,
         device: Device,
         chosen: UpdateRule | None = None,
     ) -> None:
@@ -149,7 +149,7 @@ def state_bytes(config: ModelConfig, optimizer: str) -> int:
 
 
 def hyperparameters(
-    config: ModelConfig, settings: TrainSettings, lr_factor: float, momentum: float
+    config: ModelConfig, settings: ResolvedTrain, lr_factor: float, momentum: float
 ) -> dict[str, Hyperparameters]:
     """Return what an update uses, by parameter, as the rules derive it from the settings, without an optimizer."""
     chosen, found = rule_named(settings.optimizer), {}

@@ -6,7 +6,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from etude.config import TrainSettings, resolved
+from etude.config import ResolvedTrain
 
 FIRST_MOMENTUM = 0.85
 
@@ -35,7 +35,7 @@ def planned_step(step: int, num_steps: int, revisions: Sequence[Revision]) -> fl
     return position + (step - here) * (num_steps - position) / (end - here) if here else float(step)
 
 
-def lr_factor(step: float, settings: TrainSettings) -> float:
+def lr_factor(step: float, settings: ResolvedTrain) -> float:
     """What multiplies the peak learning rates for the update that makes step ``step`` (from 1) of ``settings.steps``.
 
     Of a run whose length was revised ``step`` is the :func:`planned_step`.
@@ -44,7 +44,7 @@ def lr_factor(step: float, settings: TrainSettings) -> float:
     would reach one step after the last; ``wsd`` (warmup-stable-decay, Hu et al. 2024, MiniCPM) stays at 1 and does the
     same over the last ``decay_fraction`` of the steps.
     """
-    num_steps = resolved(settings.steps, "train.steps")
+    num_steps = settings.steps
     warmup_steps = round(settings.warmup_fraction * num_steps)
     if step <= warmup_steps:
         return step / max(1, warmup_steps)
@@ -58,12 +58,12 @@ def lr_factor(step: float, settings: TrainSettings) -> float:
     return settings.min_lr_ratio + (1 - settings.min_lr_ratio) * remaining
 
 
-def lr_factor_at(step: int, num_steps: int, revisions: Sequence[Revision], settings: TrainSettings) -> float:
+def lr_factor_at(step: int, num_steps: int, revisions: Sequence[Revision], settings: ResolvedTrain) -> float:
     """The :func:`lr_factor` of a step of a run that was planned for ``num_steps``."""
     return lr_factor(planned_step(step, num_steps, revisions), settings)
 
 
-def momentum(step: int, settings: TrainSettings) -> float:
+def momentum(step: int, settings: ResolvedTrain) -> float:
     """Return the momentum for the update that makes step ``step`` (from 1): it grows to ``settings.momentum``.
 
     For the rules that follow it (`UpdateRule.schedule`).

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from etude.config import resolved
 from etude.data.tokens.coverage import IGNORE_INDEX, evaluation_windows
 from etude.data.tokens.parts import TokenPart
 from etude.errors import InputError
@@ -67,7 +66,7 @@ def held_out(plan: Plan, max_tokens: int | None = None) -> HeldOut:
     Raises:
         InputError: ``max_tokens`` is not positive, or there is no held-out text.
     """
-    part, context = plan.data.validation, resolved(plan.settings.train.context, "train.context")
+    part, context = plan.data.validation, plan.settings.train.context
     if max_tokens is None:
         affordable = int(SAMPLE_FLOPS / forward_flops_per_token(plan.model, context))
         max_tokens = min(SAMPLE_TOKENS, max(1, affordable))

@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from etude.config import Settings
+from etude.config import Resolved
 from etude.data.tokens.coverage import IGNORE_INDEX
 from etude.device import free_memory_bytes
 from etude.errors import InputError
@@ -92,7 +92,7 @@ class OpenedStep:
     """
 
     step: int
-    settings: Settings
+    settings: Resolved
     batch: list[MicroBatch]
     sources: list[RowSource]
     loss: float

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from etude.config import Settings
+from etude.config import Resolved
 from etude.device import describe_machine
 from etude.errors import InputError
 from etude.model.build import empty_model
@@ -199,7 +199,7 @@ class TimeMachine:
             self._era.state.revisions = self.recorded.revisions
         return self._era
 
-    def _new_era(self, key: tuple[Any, ...], settings: Settings, rows: int | None, compiled: bool) -> Era:
+    def _new_era(self, key: tuple[Any, ...], settings: Resolved, rows: int | None, compiled: bool) -> Era:
         plan = plan_on(self.data, settings)
         state = initial_state(plan)
         state.micro_batch_rows, state.revisions = rows, self.recorded.revisions

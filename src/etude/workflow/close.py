@@ -13,7 +13,6 @@ from rich.console import Console
 from rich.panel import Panel
 from rich.text import Text
 
-from etude.config import load_settings, resolved
 from etude.diagnose.run.advice import again, lowered
 from etude.diagnose.run.course import held_out_rise
 from etude.diagnose.run.stability import broken_sentence, untrained
@@ -26,6 +25,7 @@ from etude.run import RunFolder
 from etude.run.history import RunHistory
 from etude.run.ladder import Ladder
 from etude.run.record import RunRecord
+from etude.run.settings import read_settings
 from etude.show.lines import format_duration, printable, say
 from etude.train.load import load_trained
 from etude.workflow.fit import Outcome
@@ -99,7 +99,7 @@ def _fallen_behind(passed: str, history: RunHistory) -> str:
 
 def what_to_change(run: RunFolder) -> str:
     """The commands for a run whose numbers cannot be used, in two columns."""
-    settings = load_settings(run.settings_file)
+    settings = read_settings(run.settings_file)
     changes = lowered(settings, BROKEN_RATE)
     commands = {command("doctor", run.path): "what is wrong with it, and what to do"}
     if changes:
@@ -109,10 +109,9 @@ def what_to_change(run: RunFolder) -> str:
     return _in_columns(commands)
 
 
-def promise_sentence(plan: Plan, run: RunFolder, seconds: float) -> str:
+def promise_sentence(plan: Plan, run: RunFolder, requested: float, seconds: float) -> str:
     """How the run compares with what was promised of it: its time and its loss."""
-    asked = format_duration(resolved(plan.settings.train.seconds, "train.seconds"))
-    told = f"\nAsked for {asked}, took {format_duration(seconds)}."
+    told = f"\nAsked for {format_duration(requested)}, took {format_duration(seconds)}."
     if plan.expected is None:
         return f"{told} There was no time to find out which loss to expect."
     reached = RunRecord.open(run.path).history.evals[-1].bits_per_byte

@@ -13,7 +13,7 @@ from functools import partial
 
 from rich.console import Console
 
-from etude.config import TrainSettings
+from etude.config import ResolvedTrain
 from etude.data.prepare import open_prepared
 from etude.diagnose.machine.self_test import require_sound
 from etude.errors import EtudeError, InputError
@@ -265,7 +265,7 @@ def run_tasks(
     )
 
 
-def watching_tasks(train: TrainSettings, objective: Objective) -> Sequence[Task]:
+def watching_tasks(train: ResolvedTrain, objective: Objective) -> Sequence[Task]:
     """What is noted of the steps themselves, as far as it is wanted."""
     tasks = []
     if train.summary_every:

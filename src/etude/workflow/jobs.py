@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from etude.config import Settings, get_value, known_keys, resolved
+from etude.config import Settings, get_value, known_keys
 from etude.data.report import DataReport
 from etude.data.report_picture import draw_report
 from etude.device import available_cores, place_on_machine
@@ -66,8 +66,8 @@ def _grow(settings: Settings, console: Console, ranks: Ranks, stop_at: float | N
     run = start(plan, console)
     outcome = fit(plan, run, console, ranks, deadline, stop_at, busy, phases)
     close(outcome, console, math.inf if deadline is None else deadline.samples_until)
-    if deadline is not None and outcome.reason == "finished":
-        say(console, promise_sentence(plan, run, time.monotonic() - began))
+    if phases is not None and deadline is not None and outcome.reason == "finished":
+        say(console, promise_sentence(plan, run, phases.seconds, time.monotonic() - began))
     return outcome
 
 
@@ -132,15 +132,13 @@ def explain(settings: Settings, console: Console | None = None) -> None:
     table.add_column("setting")
     table.add_column("value")
     table.add_column("why")
-    defaults, later = Settings(), resolved_later(plan)
+    defaults = Settings()
     for key in known_keys():
         value = get_value(plan.settings, key)
         chosen = "default" if get_value(defaults, key) == value else "you chose it"
-        reason = (
-            later.get(key, "not used by this run")
-            if value == "auto"
-            else plan.resolution.reasons.get(key, chosen)
-        )
+        reason = plan.resolution.reasons.get(key, chosen)
+        if value == "auto":
+            reason = RESOLVED_LATER[key](plan) if key in RESOLVED_LATER else "not used by this run"
         table.add_row(key, _plain(value), reason)
     console.print(table)
     say(console, "\n" + describe(plan))
@@ -150,7 +148,7 @@ def explain(settings: Settings, console: Console | None = None) -> None:
         f"memory: about {memory:,.0f} MiB for parameters, gradients, optimizer state and activations\n{disk_use(plan)}",
     )
     seconds = fastest_step(plan)
-    steps = resolved(plan.settings.train.steps, "train.steps")
+    steps = plan.settings.train.steps
     say(
         console,
         f"time: about {format_duration(seconds * steps)} for {steps:,} steps"
@@ -158,23 +156,28 @@ def explain(settings: Settings, console: Console | None = None) -> None:
     )
 
 
-def resolved_later(plan: Plan) -> dict[str, str]:
-    """What the settings that stay ``auto`` come to: they follow from the text and the machine each time."""
-    data = plan.data
-    folder = Path(plan.settings.run.folder)
-    return {
-        "run.name": f"{free_name(folder, default_name(plan.settings))}, the first free name after the text",
-        "data.seed": f"{plan.settings.run.seed}, the run's",
-        "data.max_bytes": "everything; 12 MB of builtin:primer, 3 MB of builtin:repeats, 1 MB of builtin:tasks",
-        "data.csv_delimiter": "what the first rows of a table have",
-        "data.csv_header": "what the first rows of a table have",
-        "data.workers": f"{available_cores()}, one for each core",
-        "tokenizer.vocab_size": f"{data.tokenizer.vocab_size:,}, for {data.train.source_bytes:,} bytes of text",
-        "tokenizer.pattern": f"the one that runners expect of {plan.settings.model.preset}",
-        "train.seconds": "as long as its size takes",
-        "train.sample_prompt": f"{opening_words(plan)!r}, how a held-out document begins",
-        "device.compile": "compiled where that works, tried once on the first batch",
-    }
+RESOLVED_LATER: Mapping[str, Callable[[Plan], str]] = {
+    "run.name": lambda plan: f"{_free_name(plan)}, the first free name after the text",
+    "data.seed": lambda plan: f"{plan.settings.run.seed}, the run's",
+    "data.max_bytes": lambda plan: (
+        "everything; 12 MB of builtin:primer, 3 MB of builtin:repeats, 1 MB of builtin:tasks"
+    ),
+    "data.csv_delimiter": lambda plan: "what the first rows of a table have",
+    "data.csv_header": lambda plan: "what the first rows of a table have",
+    "data.workers": lambda plan: f"{available_cores()}, one for each core",
+    "tokenizer.vocab_size": lambda plan: (
+        f"{plan.data.tokenizer.vocab_size:,}, for {plan.data.train.source_bytes:,} bytes of text"
+    ),
+    "tokenizer.pattern": lambda plan: f"the one that runners expect of {plan.settings.model.preset}",
+    "train.seconds": lambda plan: "as long as its size takes",
+    "train.sample_prompt": lambda plan: f"{opening_words(plan)!r}, how a held-out document begins",
+    "device.compile": lambda plan: "compiled where that works, tried once on the first batch",
+}
+"""What the settings come to that stay ``"auto"`` in a run: they follow from the text and the machine each time."""
+
+
+def _free_name(plan: Plan) -> str:
+    return free_name(Path(plan.settings.run.folder), default_name(plan.settings))
 
 
 def describe(plan: Plan) -> str:

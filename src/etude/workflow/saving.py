@@ -9,7 +9,6 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from etude.config import resolved
 from etude.errors import EtudeError, InputError
 from etude.files import write_failure
 from etude.messages import command
@@ -132,11 +131,11 @@ class DiskUse:
 def disk_use(plan: Plan) -> DiskUse:
     """Counted from the structure and the steps at which checkpoints are made."""
     train = plan.settings.train
-    steps = resolved(train.steps, "train.steps")
+    steps = train.steps
     kept = {step for step in EARLY_STEPS if step <= steps}
     if train.keep_every:
         kept.update(range(0, steps + 1, train.keep_every))
-    later = steps // resolved(train.checkpoint_every, "train.checkpoint_every") + 1
+    later = steps // train.checkpoint_every + 1
     tensors = plan.memory.weights + plan.memory.optimizer
     return DiskUse(tensors + _besides(plan.model), len(kept), min(train.keep_checkpoints, later))
 

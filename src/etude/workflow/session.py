@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from rich.console import Console
 
-from etude.config import Settings
+from etude.config import Resolved
 from etude.device import describe_machine, forget_peak_memory, peak_memory_bytes
 from etude.diagnose.machine.self_test import require_sound
 from etude.errors import EtudeError, InputError
@@ -37,7 +37,7 @@ from etude.workflow.start import with_absolute_paths
 class Invitation:
     """What the first process tells the others: all that they need to come to the same state."""
 
-    settings: Settings
+    settings: Resolved
     data_fingerprint: str
     run: Path
     checkpoint: Path | None

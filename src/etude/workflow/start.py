@@ -16,7 +16,7 @@ from typing import Any
 
 from rich.console import Console
 
-from etude.config import Settings, get_value, load_settings, resolved, with_values
+from etude.config import Settings, get_value, load_settings, with_values
 from etude.data.prepare import PreparedData, open_prepared
 from etude.data.reading.sources import absolute_source
 from etude.data.tokens.tokenizer import EtudeTokenizer
@@ -131,7 +131,7 @@ def plan_fork(
             f"the weights of {origin} are of another network or tokenizer than these settings ask for: leave out what "
             "changes them, or begin a new run without --fork"
         )
-    steps, same_length = resolved(plan.settings.train.steps, "train.steps"), "train.steps" not in changes
+    steps, same_length = plan.settings.train.steps, "train.steps" not in changes
     if checkpoint.step >= (last_step(steps, checkpoint.revisions) if same_length else steps):
         raise InputError(f"{origin} has made its {steps} steps: give more with --steps")
     # The record of another objective holds losses of another kind.
@@ -192,7 +192,7 @@ def reopen(
 def require_steps_left(plan: Plan, run: RunFolder) -> None:
     """Raise InputError for a run that is finished, or is to have fewer steps than it has made."""
     last = newest_good_checkpoint(run.checkpoints)[0].step if list_checkpoints(run.checkpoints) else 0
-    steps, status = resolved(plan.settings.train.steps, "train.steps"), run.status()
+    steps, status = plan.settings.train.steps, run.status()
     if steps != load_settings(run.settings_file).train.steps:
         if last >= steps:
             raise InputError(f"{run.path} has made {last} steps already: give it more than that, not {steps}")

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from etude.config import Settings, load_settings, resolved, with_values
+from etude.config import Settings, with_values
 from etude.emergence.sweep_law import predict_largest, print_outcome
 from etude.emergence.sweep_plan import Member, SweepPlan, plan_family
 from etude.errors import EtudeError, InputError
@@ -24,6 +24,7 @@ from etude.evaluate.questions import questions_for, suites_for
 from etude.files import file_lock
 from etude.messages import command
 from etude.run import RunFolder
+from etude.run.settings import read_settings
 from etude.show.lines import format_duration
 from etude.workflow.prepare import prepare_data
 
@@ -189,7 +190,7 @@ def _etude(plan: SweepPlan, member: Member, lock: int, words: Sequence[str]) -> 
 
 def _examination(plan: SweepPlan, member: Member) -> list[str]:
     """The words that examine every checkpoint, with the threads of the training: the plan timed both with them."""
-    threads = resolved(load_settings(plan.settings_file(member)).device.threads, "device.threads")
+    threads = read_settings(plan.settings_file(member)).device.threads
     suites = [word for suite in plan.suites for word in ("--suite", suite)]
     asked = ["--items", str(plan.num_items), "--expect", plan.probes_hash, "--threads", str(threads)]
     return ["eval", str(plan.folder / member.name), "--steps", "all", *suites, *asked]

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from etude.config import TrainSettings
+from etude.config import ResolvedTrain
 from etude.data.tokens.coverage import IGNORE_INDEX
 from etude.device import Device
 from etude.diagnose.machine.known_faults import operations
@@ -49,7 +49,7 @@ CONFIG = preset(
     num_key_value_heads=2,
     max_position_embeddings=CONTEXT,
 )
-SETTINGS = TrainSettings(lr=1e-2, muon_lr=2e-2, weight_decay=0.1, steps=1)
+SETTINGS = ResolvedTrain(lr=1e-2, muon_lr=2e-2, weight_decay=0.1, steps=1)
 MOMENTUM, LR_FACTOR = 0.9, 0.5
 UPDATES_BEFORE = 8
 """Updates that the state before the step remembers."""
@@ -209,7 +209,7 @@ def _percent(share: float) -> str:
     return f"{100 * share:.2g} %"
 
 
-def _step_checks(device: Device, settings: TrainSettings) -> list[Check]:
+def _step_checks(device: Device, settings: ResolvedTrain) -> list[Check]:
     start = _start()
     exact = {name: weight.double() for name, weight in start.weights.items()}
     wanted = predict(CONFIG, exact, start.inputs, start.targets)
@@ -274,7 +274,7 @@ def _start() -> _Start:
     return _Start(weights, inputs.contiguous(), targets)
 
 
-def _mid_training(wanted: Prediction, settings: TrainSettings) -> dict[str, Tensor]:
+def _mid_training(wanted: Prediction, settings: ResolvedTrain) -> dict[str, Tensor]:
     """Return the state that a few updates with gradients of this size leave, by the definitions of the rules.
 
     The gradients have a lasting part and a changing one, and none is nearly zero: otherwise a mean of squares could
@@ -297,7 +297,7 @@ def _mid_training(wanted: Prediction, settings: TrainSettings) -> dict[str, Tens
     return state
 
 
-def _step_on(device: Device, start: _Start, state: Named, settings: TrainSettings) -> _Result:
+def _step_on(device: Device, start: _Start, state: Named, settings: ResolvedTrain) -> _Result:
     """The step by the code that trains."""
     model = build_model(CONFIG, seed=SEED, device=device.torch)
     parameters = dict(model.named_parameters())

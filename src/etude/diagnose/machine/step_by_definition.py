@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from etude.config import TrainSettings
+from etude.config import ResolvedTrain
 from etude.data.tokens.coverage import IGNORE_INDEX
 from etude.model.config import ModelConfig
 from etude.train.optimizer import hyperparameters
@@ -51,7 +51,7 @@ def predict(config: ModelConfig, weights: Named, inputs: Tensor, targets: Tensor
 
 def updates(
     config: ModelConfig,
-    settings: TrainSettings,
+    settings: ResolvedTrain,
     weights: Named,
     gradients: Named,
     state: Named,

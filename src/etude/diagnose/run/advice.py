@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from etude.config import Settings, get_value
+from etude.config import Resolved, get_value
 from etude.messages import command
 from etude.train.rules import rates_of
 
@@ -26,19 +26,19 @@ SANE: Mapping[str, tuple[float, float]] = {
 """What may be advised of each setting that is a number; of learning rates see :func:`sane`."""
 
 
-def sane(key: str, settings: Settings) -> tuple[float, float]:
+def sane(key: str, settings: Resolved) -> tuple[float, float]:
     """Return the lowest and the highest value that may be advised: of a rate, around the one its update rule has."""
     rate = rates_of(settings.train.optimizer).get(key)
     return SANE[key] if rate is None else (LOWEST_RATE * rate.value, RATES_APART * rate.value)
 
 
-def bounded(key: str, value: float, settings: Settings) -> float:
+def bounded(key: str, value: float, settings: Resolved) -> float:
     """Return ``value``, or the nearest that is sane for the setting."""
     low, high = sane(key, settings)
     return min(max(value, low), high)
 
 
-def lowered(settings: Settings, times: float) -> dict[str, float]:
+def lowered(settings: Resolved, times: float) -> dict[str, float]:
     """Return learning rates so many times below a run's; the dial's own where the run's are far above these.
 
     Empty where no sane rate is lower.
@@ -53,7 +53,7 @@ def lowered(settings: Settings, times: float) -> dict[str, float]:
     return lower
 
 
-def lower_rates(path: Path, name: str, settings: Settings, times: float) -> str:
+def lower_rates(path: Path, name: str, settings: Resolved, times: float) -> str:
     """Return the advice to train again with lower learning rates."""
     changes = lowered(settings, times)
     if not changes:
@@ -70,14 +70,14 @@ def lower_rates(path: Path, name: str, settings: Settings, times: float) -> str:
     return f"{what}: {again(path, name, settings, changes)}"
 
 
-def again(path: Path, name: str, settings: Settings, changes: Mapping[str, float | str | bool]) -> str:
+def again(path: Path, name: str, settings: Resolved, changes: Mapping[str, float | str | bool]) -> str:
     """Return the command that trains a run once more, as ``NAME-again``, with changes to its ``settings``."""
     pairs = [f"{key}={_plain(key, value, settings)}" for key, value in changes.items()]
     overrides = [word for pair in pairs for word in ("--set", pair)]
     return command("train", "--config", path / "run.toml", "--name", f"{name}-again", *overrides)
 
 
-def _plain(key: str, value: float | str | bool, settings: Settings) -> str:
+def _plain(key: str, value: float | str | bool, settings: Resolved) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, str):

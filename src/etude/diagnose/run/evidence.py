@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from etude.config import Settings, resolved
+from etude.config import Resolved
 from etude.diagnose.run import advice
 from etude.diagnose.run.activations import NetworkState
 from etude.diagnose.run.losses import LossSpread
@@ -45,7 +45,7 @@ class Evidence:
     """Everything that a rule may look at."""
 
     path: Path
-    settings: Settings
+    settings: Resolved
     history: RunHistory
     state: str  # see etude.run.record.RunRecord.state
     reason: str  # that status.json gives for it
@@ -59,12 +59,12 @@ class Evidence:
     @property
     def num_steps(self) -> int:
         """Steps of the whole run, as planned or as last revised."""
-        return self.history.num_steps or resolved(self.settings.train.steps, "train.steps")
+        return self.history.num_steps or self.settings.train.steps
 
     @property
     def tokens_per_step(self) -> int:
         train = self.settings.train
-        return resolved(train.batch_rows, "train.batch_rows") * resolved(train.context, "train.context")
+        return train.batch_rows * train.context
 
     @property
     def warmup_steps(self) -> int:

@@ -8,7 +8,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from etude.config import DeviceSettings, Settings, get_value, resolved
+from etude.config import DeviceSettings, Resolved, get_value
 from etude.data.prepare import PreparedData, open_prepared
 from etude.data.tokens.coverage import evaluation_windows
 from etude.data.tokens.loader import BatchLoader
@@ -22,7 +22,7 @@ from etude.model.families import family_named
 from etude.model.folder import load_model_folder
 from etude.model.language_model import LanguageModel
 from etude.places import cache_folder
-from etude.plan.dial import Facts, model_config
+from etude.plan.dial import COUNTS, Facts, model_config
 from etude.run import RunFolder
 from etude.run.checkpoints import list_checkpoints, newest_good_checkpoint, step_of, verify_checkpoint
 from etude.run.record import RunRecord
@@ -31,14 +31,6 @@ from etude.train.rules import rates_of
 
 LOADING_SECONDS, LOADED_BATCHES = 0.5, 20
 """How long, and for how many batches at most, the making of batches is timed."""
-
-_RESOLVED = (
-    *(f"train.{key}" for key in ("steps", "context", "batch_rows", "eval_tokens")),
-    *(f"model.{key}" for key in ("hidden_size", "intermediate_size")),
-)
-_RESOLVED_SHAPE = tuple(
-    f"model.{key}" for key in ("num_hidden_layers", "num_attention_heads", "num_key_value_heads")
-)
 
 
 def gather(path: Path) -> Evidence:
@@ -67,12 +59,12 @@ def gather(path: Path) -> Evidence:
     )
 
 
-def _settings(record: RunRecord) -> Settings:
-    """Return the settings of a run, in which nothing that a rule asks for is ``"auto"``."""
+def _settings(record: RunRecord) -> Resolved:
+    """Return the settings of a run, in which no rate of its update rules and no count of its network is ``"auto"``."""
     settings = record.settings
-    rates = tuple(rates_of(settings.train.optimizer))
-    shape = _RESOLVED_SHAPE if family_named(settings.model.preset).has_attention else ()
-    for key in _RESOLVED + rates + shape:
+    unused = family_named(settings.model.preset).unused_settings
+    counts = [f"model.{key}" for key in COUNTS if key not in unused]
+    for key in (*rates_of(settings.train.optimizer), *counts):
         if get_value(settings, key) == "auto":
             raise InputError(
                 f"{record.run.settings_file} is damaged ({key} is not resolved): restore it or judge another run"
@@ -97,7 +89,7 @@ _NO_TEXT = Absent("the run's text is no longer in the cache")
 
 
 def _measure_network(
-    run: RunFolder, settings: Settings, data: PreparedData | None
+    run: RunFolder, settings: Resolved, data: PreparedData | None
 ) -> tuple[NetworkState | Absent, LossSpread | Absent]:
     try:
         newest, _ = newest_good_checkpoint(run.checkpoints)
@@ -108,8 +100,8 @@ def _measure_network(
         return _NO_TEXT, _NO_TEXT
     windows = evaluation_windows(
         data.validation,
-        resolved(settings.train.context, "train.context"),
-        resolved(settings.train.eval_tokens, "train.eval_tokens"),
+        settings.train.context,
+        settings.train.eval_tokens,
     )
     within = not settings.data.cross_document_attention
     device = choose_device(DeviceSettings()).torch
@@ -141,12 +133,12 @@ def _compare_parts(data: PreparedData | None) -> Overlap | Absent:
     return found or Absent(f"the held-out text is shorter than {RUN_BYTES} bytes")
 
 
-def _time_loader(settings: Settings, data: PreparedData | None) -> float | Absent:
+def _time_loader(settings: Resolved, data: PreparedData | None) -> float | Absent:
     """Seconds that a batch takes to make, here and now; the usual one of several."""
     if data is None:
         return _NO_TEXT
     train = settings.train
-    context, rows = resolved(train.context, "train.context"), resolved(train.batch_rows, "train.batch_rows")
+    context, rows = train.context, train.batch_rows
     loader = BatchLoader(data.train, context, rows, settings.run.seed)
     within = not settings.data.cross_document_attention
     seconds: list[float] = []

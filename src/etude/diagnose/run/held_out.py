@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from etude.config import resolved
 from etude.diagnose.run.course import OVERFIT_NOTICE
 from etude.diagnose.run.evidence import Absent, Evidence
 from etude.diagnose.run.losses import LossSpread
@@ -144,7 +143,7 @@ def _more_text(run: Evidence, spread: LossSpread, times: float) -> str:
         evaluated = min(wanted, there)
         return f"evaluate on more of it ({there:,} tokens are held out): {run.again({'train.eval_tokens': evaluated})}"
     fraction = min(0.5, run.settings.data.validation_fraction * times)
-    tokens = max(wanted, resolved(run.settings.train.eval_tokens, "train.eval_tokens"))
+    tokens = max(wanted, run.settings.train.eval_tokens)
     return (
         f"hold out about {wanted:,} tokens: "
         f"{run.again({'data.validation_fraction': fraction, 'train.eval_tokens': tokens})}"

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from etude.config import resolved
 from etude.diagnose.run.evidence import Absent, Evidence
 from etude.diagnose.run.verdict import Rule, Verdict
 from etude.model.cost import count_parameters
@@ -55,7 +54,7 @@ def schedule_not_finished(run: Evidence) -> Verdict:
         return SCHEDULE.fine(f"it made all of its {planned:,} steps")
     if not run.history.steps:
         return SCHEDULE.notice(f"It has not made one of its {planned:,} steps yet.", run.go_on)
-    left = run.history.steps[-1].lr / resolved(run.settings.train.lr, "train.lr")
+    left = run.history.steps[-1].lr / run.settings.train.lr
     text = f"It stands at step {done:,} of {planned:,} with the learning rate at {left:.0%} of its peak"
     if run.state == "running":
         return SCHEDULE.notice(
@@ -129,15 +128,14 @@ def _out_of_proportion(run: Evidence) -> Iterator[str]:
     if seen < TOKENS_A_PARAMETER * parameters:
         yield f"{parameters:,} parameters outside the embeddings are to learn from {seen:,} tokens in all"
     if text.train_documents:
-        context = resolved(run.settings.train.context, "train.context")
+        context = run.settings.train.context
         length = text.train_tokens / text.train_documents
         if context > DOCUMENTS_A_ROW * length:
             yield f"Rows of {context:,} tokens hold {context / length:.0f} documents of {length:.0f} each"
 
 
 def _longer_rows(run: Evidence) -> str:
-    context, rows = run.settings.train.context, resolved(run.settings.train.batch_rows, "train.batch_rows")
-    context = resolved(context, "train.context")
+    context, rows = run.settings.train.context, run.settings.train.batch_rows
     if rows % 2:
         return run.again({"train.context": 2 * context})
     return run.again(

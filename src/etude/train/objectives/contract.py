@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
-from etude.config import Settings
+from etude.config import Resolved, Settings
 from etude.data.prepare import PreparedData
 from etude.data.tokens.parts import TokenPart
 from etude.device import Device
@@ -111,7 +111,7 @@ class ObjectiveParts:
 
     model: LanguageModel
     data: PreparedData
-    settings: Settings
+    settings: Resolved
     device: Device
     ranks: Ranks
     micro_batch_rows: int

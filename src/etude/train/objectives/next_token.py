@@ -12,7 +12,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from etude.config import resolved
 from etude.data.tokens.loader import BatchLoader
 from etude.device import Device
 from etude.model.dropout import Dropout, kept_masks, kept_scale
@@ -160,19 +159,19 @@ def next_token(parts: ObjectiveParts) -> NextToken:
     train = parts.settings.train
     loader = BatchLoader(
         parts.data.train,
-        context=resolved(train.context, "train.context"),
-        batch_rows=resolved(train.batch_rows, "train.batch_rows"),
+        context=train.context,
+        batch_rows=train.batch_rows,
         seed=parts.settings.run.seed,
     )
     return NextToken(
         parts.model,
         loader,
         parts.device,
-        num_steps=resolved(train.steps, "train.steps"),
+        num_steps=train.steps,
         micro_batch_rows=parts.micro_batch_rows,
         scope=parts.scope,
         within_documents=not parts.settings.data.cross_document_attention,
-        dropout=resolved(train.dropout, "train.dropout"),
+        dropout=train.dropout,
         recompute=train.activation_checkpointing,
         ranks=parts.ranks,
     )

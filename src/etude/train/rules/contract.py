@@ -20,7 +20,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
-from etude.config import TrainSettings, resolved
+from etude.config import ResolvedTrain
 from etude.device import Device, Dtype
 from etude.model.config import ModelConfig
 from etude.train.rules.terms import NumberUpdate
@@ -137,7 +137,7 @@ class UpdateRule(ABC):
     whole: ClassVar[tuple[str, ...]] = ()
 
     @abstractmethod
-    def options(self, parameter: Parameter, settings: TrainSettings, config: ModelConfig) -> dict[str, Any]:
+    def options(self, parameter: Parameter, settings: ResolvedTrain, config: ModelConfig) -> dict[str, Any]:
         """Return the options of a parameter's group: ``lr`` (the peak), ``weight_decay``, and all that the rule reads.
 
         Parameters with equal options form a group. Every setting in :attr:`rates` is resolved.
@@ -145,7 +145,7 @@ class UpdateRule(ABC):
 
     @abstractmethod
     def optimizer(
-        self, groups: Sequence[dict[str, Any]], settings: TrainSettings, device: Device
+        self, groups: Sequence[dict[str, Any]], settings: ResolvedTrain, device: Device
     ) -> torch.optim.Optimizer:
         """Return the optimizer that trains. Its state holds the leaves of :meth:`state_shapes`, and only tensors."""
 
@@ -190,9 +190,9 @@ class UpdateRule(ABC):
         return {}
 
 
-def weight_decay_of(parameter: Parameter, settings: TrainSettings) -> float:
+def weight_decay_of(parameter: Parameter, settings: ResolvedTrain) -> float:
     """Return the weight decay of a parameter: matrices have it, biases and norms have none."""
-    return 0.0 if parameter.role == "vector" else resolved(settings.weight_decay, "train.weight_decay")
+    return 0.0 if parameter.role == "vector" else settings.weight_decay
 
 
 def rate_at_width(parameter: Parameter, lr: float, config: ModelConfig) -> float:

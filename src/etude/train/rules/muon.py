@@ -28,7 +28,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from etude.config import TrainSettings, resolved
+from etude.config import ResolvedTrain
 from etude.device import Device
 from etude.model.config import ModelConfig
 from etude.train.rules.contract import (
@@ -210,6 +210,12 @@ def _fewest_blocks(divided: int, other: int) -> int:
     return next((count for count in counts if divided % count == 0), 1)
 
 
+def _peak_rate(settings: ResolvedTrain) -> float:
+    """Return the peak learning rate, which the dial resolves for every run that uses this rule."""
+    assert settings.muon_lr != "auto", "train.muon_lr was not resolved"
+    return settings.muon_lr
+
+
 class MuonRule(UpdateRule):
     """Muon for the matrices between the embedding and the output.
 
@@ -236,10 +242,10 @@ class MuonRule(UpdateRule):
     )
     whole = (ORTHOGONAL,)
 
-    def options(self, parameter: Parameter, settings: TrainSettings, config: ModelConfig) -> dict[str, Any]:
+    def options(self, parameter: Parameter, settings: ResolvedTrain, config: ModelConfig) -> dict[str, Any]:
         rows, columns = blocks_of(parameter, config)
         return {
-            "lr": resolved(settings.muon_lr, "train.muon_lr"),
+            "lr": _peak_rate(settings),
             "weight_decay": weight_decay_of(parameter, settings),
             "momentum": settings.momentum,
             "row_blocks": rows,
@@ -247,11 +253,11 @@ class MuonRule(UpdateRule):
         }
 
     def optimizer(
-        self, groups: Sequence[dict[str, Any]], settings: TrainSettings, device: Device
+        self, groups: Sequence[dict[str, Any]], settings: ResolvedTrain, device: Device
     ) -> torch.optim.Optimizer:
         # bf16 is enough for a direction, but only a device with fast bf16 gains by it.
         dtype = torch.bfloat16 if device.dtype == "bf16" and device.kind == "cuda" else torch.float32
-        return Muon(groups, resolved(settings.muon_lr, "train.muon_lr"), dtype=dtype)
+        return Muon(groups, _peak_rate(settings), dtype=dtype)
 
     def schedule(self, options: dict[str, Any], momentum: float) -> None:
         options["momentum"] = momentum

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from etude.config import TrainSettings, known_keys
+from etude.config import ResolvedTrain, known_keys
 from etude.device import Device
 from etude.errors import InputError
 from etude.model.build import build_model
@@ -86,7 +86,7 @@ def _disagreements(rule: UpdateRule) -> Iterator[str]:
     """Yield what is wrong with the updates of a small network, in words."""
     rates: dict[str, float] = {"lr": 0.01, "muon_lr": 0.01}
     rates |= {key.removeprefix("train."): rate.value for key, rate in rule.rates.items()}
-    settings = TrainSettings.model_validate({**rates, "weight_decay": 0.1, "steps": UPDATES})
+    settings = ResolvedTrain.model_validate({**rates, "weight_decay": 0.1, "steps": UPDATES})
     generator = torch.Generator().manual_seed(2)
     model = build_model(CONFIG, seed=1)
     with torch.no_grad():
@@ -124,7 +124,7 @@ def _make_update(model: LanguageModel, rules: UpdateRules, gradients: Mapping[st
 
 
 def _made_again(
-    settings: TrainSettings,
+    settings: ResolvedTrain,
     rule: UpdateRule,
     weights: Mapping[str, Tensor],
     state: Mapping[str, Tensor],
