@@ -21,7 +21,7 @@ from etude.run.follow import newest_events
 from etude.run.history import RunHistory, read_ladder, read_samples
 from etude.run.ladder import Ladder
 from etude.run.settings import own_settings, settings_for_step
-from etude.run.state import state_of
+from etude.run.state import State, state_of
 from etude.setting_types import MOST_THREADS
 from etude.untrusted import MAX_JSON_BYTES, Unreadable
 
@@ -234,7 +234,7 @@ class RunRecord:
         return self.run.status()
 
     @cached_property
-    def state(self) -> str:
+    def state(self) -> State:
         """What has become of the run, in one word; the list of runs, the page and the doctor all use it.
 
         See :func:`etude.run.state.state_of`. A run whose settings or ladder are damaged or may not be read is so too.
