@@ -74,7 +74,7 @@ class Generator:
             words, notes = _described(kind)
             fields = []
             for field, hint in get_type_hints(kind, include_extras=True).items():
-                mark = "?" if field in kind.__optional_keys__ else ""
+                mark = "?" if get_origin(hint) is NotRequired else ""  # __optional_keys__ sees no text
                 note = f" // {notes[field]}" if field in notes else ""
                 fields.append(f"  {field}{mark}: {self.of(hint)};{note}")
             self.declared[name] = "\n".join([_comment(words), f"export interface {name} {{", *fields, "}"])

@@ -22,7 +22,7 @@ export const ATTENTION: Concept[] = [
       row(sub('o', 't'), '=', sum('u'), sub('α', 'tu'), sub('v', 'u')),
     ),
     symbols: 't: the place that reads. u: a place that is read. q, k, v: query, key, value, each of length d. α: the shares, the picture you see. o: the mix.',
-    code: ['model/attention.py:Attention.forward', 'train/step_by_definition.py:causal_attention', 'model/layers.py:rotate'],
+    code: ['model/attention.py:Attention.forward', 'diagnose/machine/step_by_definition.py:causal_attention', 'model/layers.py:rotate'],
   },
   {
     title: 'Heads and what they look for',

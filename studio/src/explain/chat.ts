@@ -16,7 +16,7 @@ export const CHAT: Concept[] = [
       row('t', '←', 't', '+', '1'),
     ),
     symbols: 'x: tokens, yours first. ∼: drawn from. Each drawn token is read again before the next.',
-    code: ['generate/engine.py:stream', 'workflow/language.py:Language.stream'],
+    code: ['generate/engine.py:stream', 'generate/language.py:Language.stream'],
   },
   {
     title: 'Sampling',

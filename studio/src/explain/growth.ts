@@ -17,7 +17,7 @@ export const GROWTH: Concept[] = [
       row('L', ':', 'ln', 'V', '→', 'falling'),
     ),
     symbols: 'p: probability of any token. V: tokens in the vocabulary. L: loss.',
-    code: ['generate/engine.py:generate', 'workflow/tasks.py:sample_due', 'model/init.py:init_table'],
+    code: ['generate/engine.py:generate', 'plan/cadence.py:sample_due', 'model/init.py:init_table'],
   },
   {
     title: 'Scale',
@@ -36,7 +36,7 @@ export const GROWTH: Concept[] = [
       row('L', '≈', sub('L', '∞'), '+', frac('A', sup('N', 'α')), '+', frac('B', sup('D', 'β'))),
     ),
     symbols: 'N: parameters. D: tokens read. C: operations. L∞: what no model could foresee. A, B, α, β: fitted to runs; they differ from text to text.',
-    code: ['model/cost.py:count_parameters', 'model/cost.py:training_flops_per_token', 'train/forecast.py:forecast'],
+    code: ['model/cost.py:count_parameters', 'model/cost.py:training_flops_per_token', 'plan/forecast.py:forecast'],
   },
   {
     title: 'Emergence',
@@ -71,6 +71,6 @@ export const GROWTH: Concept[] = [
       row('ln', 'P', '=', 'k', '·', 'ln', 'p'),
     ),
     symbols: 'p: probability of one right token. k: tokens in the answer. The larger k, the more a slope of p looks like a cliff of P.',
-    code: ['evaluate/scoring.py:score_sequences', 'train/loss.py:token_losses'],
+    code: ['generate/scoring.py:score_sequences', 'train/loss.py:token_losses'],
   },
 ];

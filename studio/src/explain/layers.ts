@@ -20,7 +20,7 @@ export const LAYERS: Concept[] = [
       row('post', '=', 'mid', '+', 'mlp', '(', 'norm', '(', 'mid', ')', ')'),
     ),
     symbols: 'pre, mid, post: the residual stream before a layer, between its two parts, and behind it. (The mlp family has one layer of nodes and no stream.)',
-    code: ['model/transformer.py:Block.forward', 'model/layers.py:RMSNorm.forward', 'watch/forward.py:run_block'],
+    code: ['model/transformer.py:Block.forward', 'model/layers.py:RMSNorm.forward'],
   },
   {
     title: 'The error on its way back',
@@ -36,7 +36,7 @@ export const LAYERS: Concept[] = [
       row('|', 'δ', '|', '=', '<msqrt><mrow><munder><mo>∑</mo><mi>i</mi></munder><msubsup><mi>δ</mi><mi>i</mi><mn>2</mn></msubsup></mrow></msqrt>'),
     ),
     symbols: 'L: loss. δ: the error at one place of the text, one number for each of the stream. |δ|: its length, the bar.',
-    code: ['watch/opened.py:OpenedStep.row', 'watch/forward.py:run_opened'],
+    code: ['watch/opened_step.py:OpenedStep.row', 'watch/forward.py:run_opened'],
   },
   {
     title: 'Matrix of weights',

@@ -23,7 +23,7 @@ export const LIVE: Concept[] = [
       row('P', '(', 'text', ')', '=', product('t'), 'P', '(', sub('x', 't'), '|', sub('x', '1'), '…', ')'),
     ),
     symbols: 'x with a number: the token at that place. p: the prediction, one probability for each token v of the vocabulary.',
-    code: ['model/language_model.py:LanguageModel.forward', 'workflow/language.py:Language.score'],
+    code: ['model/language_model.py:LanguageModel.forward', 'generate/language.py:Language.score'],
   },
   {
     title: 'Loss',

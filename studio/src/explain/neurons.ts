@@ -84,6 +84,6 @@ export const NEURONS: Concept[] = [
       row('slope', '≈', '0', '⇒', sub('δ', 'j'), '≈', '0'),
     ),
     symbols: 'a: activation. w out: the weights that the node writes with. stream: what it is added to. δ: the error at its sum.',
-    code: ['watch/activity.py:Activity.dead', 'watch/nodes.py:ends', 'watch/activity.py:NodeHistory.came_alive'],
+    code: ['watch/activity.py:Activity.dead', 'watch/saturation.py:ends', 'watch/activity.py:NodeHistory.came_alive'],
   },
 ];

@@ -3,7 +3,7 @@
  * are those of the run that is looked at, so a stop's text is a function of the run.
  */
 
-import type { RunFacts } from '../lib/contract';
+import type { RunFacts } from '../lib/generated';
 import { count, large, number } from '../lib/format';
 import type { Selected } from '../lib/selection.svelte';
 
@@ -24,7 +24,7 @@ const SOME_WAY_IN = 8; // a token with a little text before it
 const withToken = (now: Selected) => ({ token: now.token > 0 ? now.token : SOME_WAY_IN });
 
 const model = (run: RunFacts) => run.model;
-const hasAttention = (run: RunFacts) => run.model !== null && run.model.family !== 'mlp';
+const hasAttention = (run: RunFacts) => run.model?.attention ?? false;
 
 export const STOPS: Stop[] = [
   {

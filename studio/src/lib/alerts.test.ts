@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest';
 
 import { alerts, rising } from './alerts';
-import type { MetricRow } from './contract';
+import type { MetricRow } from './generated';
 
 const series = (values: (number | null)[], every = 1) => ({ steps: values.map((_, i) => (i + 1) * every), values });
 const falling = series(Array.from({ length: 100 }, (_, i) => 5 - i / 25));

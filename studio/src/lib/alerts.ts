@@ -1,6 +1,6 @@
 /** What a run's record says that a person should know, in words. */
 
-import type { MetricRow } from './contract';
+import type { MetricRow } from './generated';
 import { count, number } from './format';
 
 export interface Alert {

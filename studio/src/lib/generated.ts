@@ -112,20 +112,20 @@ export interface MetricRow {
   step: number;
   tokens_seen: number;
   wall_time: number;
-  loss: number | null;
-  grad_norm: number | null;
-  lr: number | null;
-  tokens_per_second: number | null;
-  val_loss: number | null;
-  bits_per_byte: number | null;
-  order: number;
-  num_steps: number;
-  usual: number | null;
-  reason: string;
-  tensors: Record<string, TensorNorms>;
-  attention_entropy: ((number | null)[])[];
-  dead_units: number[];
-  seconds: StepSeconds;
+  loss?: number | null;
+  grad_norm?: number | null;
+  lr?: number | null;
+  tokens_per_second?: number | null;
+  val_loss?: number | null;
+  bits_per_byte?: number | null;
+  order?: number;
+  num_steps?: number;
+  usual?: number | null;
+  reason?: string;
+  tensors?: Record<string, TensorNorms>;
+  attention_entropy?: ((number | null)[])[];
+  dead_units?: number[];
+  seconds?: StepSeconds;
 }
 
 /** A line of samples.jsonl. */
@@ -315,11 +315,11 @@ export interface PromptAnswer {
   losses: number[]; // of every token but the first
   guesses: Guess[];
   contributions: ContributionsAnswer;
-  lens: number[][]; // (layers + 1, tokens) probability of the token that comes next, after each layer
-  patterns: number[][][][]; // (layers, heads, query, key)
-  induction: InductionAnswer;
+  lens?: number[][]; // (layers + 1, tokens) probability of the token that comes next, after each layer
+  patterns?: number[][][][]; // (layers, heads, query, key)
+  induction?: InductionAnswer;
   guesses_along: Guess[][]; // behind every token
-  heads: HeadAnswer[];
+  heads?: HeadAnswer[];
   proof: ProofAnswer | null; // None at a checkpoint that was loaded without a replay
 }
 
@@ -383,24 +383,24 @@ export interface ChatAnswer {
  */
 export interface Question {
   run: string;
-  step: number;
-  row: number;
-  position: number;
-  layer: number;
-  unit: number;
-  input: number;
-  name: string;
-  index: number[];
-  what: What;
-  rows: [number, number];
-  text: string;
-  steps: number[];
-  knobs: string[];
-  temperature: number;
-  top_p: number;
-  seed: number;
-  count: number;
-  taken: number[];
+  step?: number;
+  row?: number;
+  position?: number;
+  layer?: number;
+  unit?: number;
+  input?: number;
+  name?: string;
+  index?: number[];
+  what?: What;
+  rows?: [number, number];
+  text?: string;
+  steps?: number[];
+  knobs?: string[];
+  temperature?: number;
+  top_p?: number;
+  seed?: number;
+  count?: number;
+  taken?: number[];
 }
 
 /** How far a piece of work is. */

@@ -1,6 +1,6 @@
 /** What a run has written down, read once and then only what is new. */
 
-import type { MetricRow, Rows, SampleRow } from './contract';
+import type { MetricRow, Rows, SampleRow } from './generated';
 
 export class Column {
   steps: number[] = [];

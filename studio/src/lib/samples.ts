@@ -1,6 +1,6 @@
 /** What a sample has that none before it had. */
 
-import type { SampleRow } from './contract';
+import type { SampleRow } from './generated';
 
 export interface Piece {
   text: string;

@@ -1,6 +1,6 @@
 /** The server, as functions. A refusal becomes an Error whose message says what to do. */
 
-import type { Ability, Answer, Failure, Progress, Question, Rows, RunFacts, RunLine, Source, TokenLine, Verdict } from './contract';
+import type { Ability, Answers, Failure, Look, Progress, Question, Rows, RunFacts, RunLine, Source, TokenLine, Verdict } from './generated';
 
 export class Gone extends Error {}
 
@@ -65,11 +65,11 @@ export interface Heard {
 }
 
 /** Ask the worker; `heard` is told what comes before the answer. Aborting tells the server to let it be. */
-export async function ask<T>(question: Question, heard: Heard = {}, signal?: AbortSignal): Promise<T> {
+export async function ask<L extends Look>(question: Question & { look: L }, heard: Heard = {}, signal?: AbortSignal): Promise<Answers[L]> {
   const response = await post('./api/ask', question, signal);
   if (response.body === null) throw new Gone('the answer broke off');
   for await (const line of lines(response.body)) {
-    const said = JSON.parse(line) as Partial<Progress & TokenLine & Failure & Answer<T>>;
+    const said = JSON.parse(line) as Partial<Progress & TokenLine & Failure & { answer: Answers[L] }>;
     if (said.progress) heard.progress?.(said.progress);
     else if (said.token) heard.token?.(said.token);
     else if (said.error !== undefined) throw new Error(said.error);

@@ -3,7 +3,7 @@
 import { tick } from 'svelte';
 
 import { forgetAnswers } from './answer.svelte';
-import type { RunFacts, RunLine } from './contract';
+import type { RunFacts, RunLine } from './generated';
 import { Record_ } from './record.svelte';
 import { opensStep, selection } from './selection.svelte';
 import * as server from './server';

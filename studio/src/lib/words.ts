@@ -1,6 +1,6 @@
 /** What a loss means, in words. */
 
-import type { Rung } from './contract';
+import type { Rung } from './generated';
 import { count, number } from './format';
 
 /** A loss of ln N is that of somebody who is unsure between N tokens and thinks each as likely as the others. */

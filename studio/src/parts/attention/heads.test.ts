@@ -1,6 +1,6 @@
 import { expect, test } from 'vitest';
 
-import type { PromptAnswer } from '../../lib/answers';
+import type { PromptAnswer } from '../../lib/generated';
 import { flattened, headsOf, kindOf, ordered } from './heads';
 
 const prompt = {

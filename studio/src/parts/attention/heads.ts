@@ -1,6 +1,6 @@
 /** Heads of attention, and in which order they are shown. */
 
-import type { PromptAnswer } from '../../lib/answers';
+import type { PromptAnswer } from '../../lib/generated';
 
 /** A share that is not finite comes as null. */
 export interface Head {

@@ -1,6 +1,6 @@
 /** The activations of a layer along a text, read from the file that an answer names. */
 
-import type { NeuronsAnswer } from '../../lib/answers';
+import type { NeuronsAnswer } from '../../lib/generated';
 import { Tensors } from '../../lib/tensors';
 import type { Activations } from './sorting';
 

@@ -1,8 +1,7 @@
 /** The passage that is read, and the step at which: the same in every view, because both stand in the address. */
 
 import { answerTo, type Asked } from '../../lib/answer.svelte';
-import type { PassagesAnswer } from '../../lib/answers';
-import type { RunFacts } from '../../lib/contract';
+import type { PassagesAnswer, RunFacts } from '../../lib/generated';
 import { selection } from '../../lib/selection.svelte';
 import { studio } from '../../lib/studio.svelte';
 
@@ -41,7 +40,7 @@ export class Passage {
 
 /** Call it while a view is made. */
 export function chosenPassage(): Passage {
-  return new Passage(answerTo<PassagesAnswer>(() => (studio.run ? { run: studio.run, look: 'passages' } : null)));
+  return new Passage(answerTo(() => (studio.run ? { run: studio.run, look: 'passages' } : null)));
 }
 
 /** The position that is looked at, within a text of `count` tokens. */
