@@ -29,12 +29,12 @@ describe('alerts', () => {
     expect(alerts([row('rung', 1), row('end', 9)], falling, falling, nothing)).toEqual([]);
   });
   it('say spikes with their size, and what has none without', () => {
-    expect(alerts([row('spike', 7, { loss: 9, usual: 4 })], nothing, nothing, nothing)[0]?.text).toContain('step 7: 9.000 where 4.000 was usual');
+    expect(alerts([row('spike', 7, { loss: 9, usual: 4 })], nothing, nothing, nothing)[0]?.text).toContain('step 7: 9.000, where 4.000 was usual');
     expect(alerts([row('spike', 7), row('spike', 1200, { loss: null })], nothing, nothing, nothing)[0]?.text).toContain('2 steps, last at step 1,200.');
   });
-  it('say numbers that are not finite once: a step left out is not counted again', () => {
+  it('say numbers that are not finite once: a skipped step is not counted again', () => {
     const found = alerts([row('left_out', 2)], series([1, null, 1, null]), nothing, nothing);
-    expect(found.map((alert) => [alert.kind, alert.steps])).toEqual([['left out', [2]], ['not finite', [4]]]);
+    expect(found.map((alert) => [alert.kind, alert.steps])).toEqual([['skipped', [2]], ['not finite', [4]]]);
   });
   it('name three of many', () => {
     const [found] = alerts([1, 2, 3, 4, 5].map((step) => row('left_out', step)), nothing, nothing, nothing);

@@ -26,7 +26,7 @@ test('heads are ordered by what they do; equal ones stay as they stand', () => {
 test('a head has a kind only when it is a good part of what it does', () => {
   const heads = headsOf(prompt);
   expect(heads.map((head) => kindOf(head)?.name ?? '')).toEqual([
-    'the first token', 'the token before', 'what came after the same before', '',
+    'first token', 'previous token', 'induction', '',
   ]);
 });
 

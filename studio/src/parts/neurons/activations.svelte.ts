@@ -6,7 +6,7 @@ import type { Activations } from './sorting';
 
 export interface Layer extends Activations {
   of: NeuronsAnswer;
-  pre: ArrayLike<number>; // behind the weighted sum, before the activation function
+  pre: ArrayLike<number>; // the weighted sums, before the activation function
 }
 
 export class LayerRead {

@@ -12,7 +12,7 @@ export function stepRead(facts: RunFacts | null, chosen: number | null): number 
   return Math.min(Math.max(chosen, facts.first_step), Math.max(facts.last_step, facts.first_step));
 }
 
-/** Checkpoints to tell a story by: at most `most`, the first and the last among them. */
+/** At most `most` of the checkpoints, the first and the last among them. */
 export function thinned(steps: readonly number[], most = 40): number[] {
   const sorted = [...steps].sort((a, b) => a - b);
   if (sorted.length <= most) return sorted;
@@ -48,7 +48,7 @@ export function positionIn(count: number): number {
   return Math.max(0, Math.min(count - 1, selection.now.token));
 }
 
-/** Bring the selected position back into the text, so that the arrow keys answer at its end. */
+/** Bring the selected position back into the text, so that the arrow keys work at its end. */
 export function holdPosition(count: () => number | null): void {
   $effect(() => {
     const known = count();

@@ -96,7 +96,7 @@ export function meanOf(tokens: StepToken[], which: 'loss' | 'loss_after', run: n
   return checked(total / count, run, size / count, UPDATE);
 }
 
-/** What the optimizer remembers of a number after the step, against what it was made of. */
+/** A number of the optimizer's state after the step, against the page's own. */
 export function memory(step: WeightStepAnswer, leaf: string, here: number, size: number): Checked | undefined {
   return checked(here, step.state_after[leaf] ?? null, size, UPDATE);
 }
