@@ -129,7 +129,7 @@ class Answers:
         """
         self._machine = api.machine(question.run(self.runs))
         self._tell = tell
-        replaying = self._telling("making steps again")
+        replaying = self._telling("replaying steps")
 
         def told(done: int, of: int) -> None:
             replaying(done, of)
@@ -242,7 +242,7 @@ class Answers:
         return found
 
     def attribution(self, asked: Asked) -> watched.AttributionAnswer:
-        told = self._telling("leaving out one token after another")
+        told = self._telling("ablating one token after another")
         return values.attribution_values(self._read(asked).attribution(told=told))
 
     def story(self, asked: Asked) -> watched.StoryAnswer:
@@ -254,7 +254,7 @@ class Answers:
             self._machine.data.tokenizer,
             asked.text("text"),
             asked.numbers("steps") if "steps" in asked else None,
-            self._telling("reading at each checkpoint"),
+            self._telling("reading the text at each checkpoint"),
         )
 
     def neurons(self, asked: Asked) -> typed.NeuronsAnswer:
@@ -285,7 +285,7 @@ class Answers:
             self._machine, self._step_of(asked), self._layer_name(asked), asked.number("unit", 0)
         )
         arithmetic = node.on_tokens(node.most[0].token_ids if node.most else (0,))
-        history = node.history(told=self._telling("watching it at each checkpoint"))
+        history = node.history(told=self._telling("reading the neuron at each checkpoint"))
         return values.node_values(node, arithmetic, history)
 
     def compare(self, asked: Asked) -> watched.CompareAnswer:
@@ -294,7 +294,7 @@ class Answers:
 
     def fork(self, asked: Asked) -> typed.ForkAnswer:
         step, knobs = self._step_of(asked), asked.texts("knobs")
-        self._telling("making the run")(0, 1)  # unless nobody waits for it any more
+        self._telling("writing the run")(0, 1)  # unless nobody waits for it any more
         made = api.fork(self._machine.recorded.run.path, step, knobs, asked.text("name"))
         return {"run": str(made.path), "step": step, "turned": list(knobs)}
 

@@ -8,17 +8,17 @@ const falling = series(Array.from({ length: 100 }, (_, i) => 5 - i / 25));
 const row = (event: string, step: number, more: Partial<MetricRow> = {}): MetricRow => ({ event, step, tokens_seen: 0, wall_time: 0, ...more });
 
 describe('rising validation', () => {
-  it('is told when it lasts, is clear, and training falls', () => {
+  it('is reported when it lasts, is clear, and training falls', () => {
     expect(rising(series([4, 3, 3.1, 3.2, 3.3], 20), falling)).toEqual({ from: 40, lowest: 3, to: 100, now: 3.3 });
   });
-  it('is not told of what is short, small or falls again', () => {
+  it('is not reported when it is short, small or falls again', () => {
     expect(rising(series([4, 3, 3.1, 3.2], 25), falling)).toBeNull();
     expect(rising(series([4, 3, 3.01, 3.01, 3.01], 20), falling)).toBeNull();
     expect(rising(series([4, 3, 3.4, 3.4, 2.9], 20), falling)).toBeNull();
     expect(rising(series([null, null], 20), falling)).toBeNull();
     expect(rising(series([], 20), falling)).toBeNull();
   });
-  it('is not told when training rises as well: that is another trouble', () => {
+  it('is not reported when training rises as well: that is another problem', () => {
     expect(rising(series([4, 3, 3.1, 3.2, 3.3], 20), series(falling.values.toReversed()))).toBeNull();
   });
 });

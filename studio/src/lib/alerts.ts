@@ -1,4 +1,4 @@
-/** What a run's record says that a person should know, in words. */
+/** Warnings that follow from a run's record, in words. */
 
 import type { MetricRow } from './generated';
 import { count, number } from './format';

@@ -25,7 +25,7 @@ export class Asked<T> {
   error = $state('');
   progress = $state.raw<Progress['progress'] | null>(null);
   busy = $state(false);
-  /** Counts how often somebody asked again after an error. */
+  /** Counts the retries after an error. */
   tries = $state(0);
 }
 
@@ -56,7 +56,7 @@ export function answerTo<L extends Look>(question: () => (Question & { look: L }
       if (waited) untrack(() => waiting.count--);
       waited = false;
     };
-    // A moment's rest, so that somebody who moves along the time bar asks for the last place only.
+    // A short delay, so that a move along the time bar asks only for its last place.
     const timer = setTimeout(() => {
       ask(wanted, { progress: (progress) => (asked.progress = progress) }, stop.signal)
         .then((value) => {

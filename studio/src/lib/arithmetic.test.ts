@@ -14,7 +14,7 @@ function randoms(seed: number): () => number {
 }
 const f = Math.fround;
 
-/** A node's sum as fp32 makes it: every product and every partial sum rounded. */
+/** A neuron's sum as fp32 computes it: every product and every partial sum rounded. */
 function inSingle(random: () => number, count: number): WeightedSum {
   const terms = Array.from({ length: count }, (_, input) => {
     const value = f(2 * random()), weight = f(0.3 * random());
@@ -150,7 +150,7 @@ describe('what was changed is seen', () => {
 });
 
 describe('an update', () => {
-  test('that was left out moves nothing', () => {
+  test('that was skipped moves nothing', () => {
     const found = adamw(randoms(9));
     const left = update({ ...found, applied: false, after: found.before });
     expect([left.decay, left.move, left.after.matches]).toEqual([0, 0, true]);

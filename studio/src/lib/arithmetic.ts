@@ -137,7 +137,7 @@ export function evaluate(formula: Formula, known: Map<string, Sized>): Sized {
 export interface Update {
   clipped: number;
   terms: { term: TermAnswer; found: Sized }[];
-  known: Map<string, Sized>; // what the names in formulas stand for
+  known: Map<string, Sized>; // values of the names in formulas
   direction: number;
   decay: number;
   move: number; // -lr * direction

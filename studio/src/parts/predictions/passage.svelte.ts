@@ -1,4 +1,4 @@
-/** The passage that is read, and the step at which: the same in every view, because both stand in the address. */
+/** The passage and the step at which it is read: the same in every view, because the address holds both. */
 
 import { answerTo, type Asked } from '../../lib/answer.svelte';
 import type { PassagesAnswer, RunFacts } from '../../lib/generated';

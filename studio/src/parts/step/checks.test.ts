@@ -20,7 +20,7 @@ function unit(changes: Partial<UnitAnswer['error']> = {}, pushes: Partial<UnitAn
   } as UnitAnswer;
 }
 
-describe('the error of a node', () => {
+describe('the error of a neuron', () => {
   test('of a gated one matches, its activation too', () => {
     const found = errorOf(unit());
     expect([found.at_activation?.matches, found.slope?.matches, found.at_sum?.matches]).toEqual([true, true, true]);

@@ -30,7 +30,7 @@ function strays(products: number[]): number {
  * which is nearly none, is off by more than a rounding of itself. So it is held against all that was rounded for it: over
  * every weight in 25 layers of opened steps, of every family, it was off by 0.9 roundings of that at most in single
  * precision, and 0.6 in bf16. Twice one and one are allowed. In single precision a gradient that is off by a thousandth is
- * seen all the same, but for nodes whose slope is nearly none.
+ * seen all the same, except for neurons whose slope is nearly zero.
  */
 const GRADIENT = 2;
 
