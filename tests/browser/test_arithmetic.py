@@ -59,7 +59,7 @@ def numbers_in(text: str) -> Iterator[tuple[float, float]]:
 
 
 def test_what_is_printed_is_what_inspect_says(page: Any, address: str, studied: Watched) -> None:
-    """At random steps, rows, tokens, neurons and weights: each printed number of the neuron's card and of the prediction is
+    """At random steps, rows, tokens, neurons and weights: each printed number of the card and of the prediction is
     one of the values of ``etude inspect --json``, or one that follows from them by the arithmetic that is shown."""
     dice = random.Random(11)
     decode = studied.machine.data.tokenizer.decode
