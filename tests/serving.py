@@ -13,8 +13,10 @@ from pathlib import Path
 from typing import IO, Any
 from urllib.parse import parse_qs, urlsplit
 
+from pydantic import ConfigDict, TypeAdapter
 from starlette.testclient import TestClient
 
+from etude.files import json_safe
 from etude.serve.access_token import AccessToken
 from etude.serve.app import make_app
 
@@ -26,6 +28,13 @@ def client_of(runs: Path, *, knows: bool = True, base_url: str = HERE, **options
     """A client of the studio for a folder of runs, which knows the token unless told."""
     headers = {"Authorization": f"Bearer {TOKEN.value}"} if knows else {}
     return TestClient(make_app(runs, TOKEN, **options), base_url=base_url, headers=headers)
+
+
+def require_type(kind: Any, value: Any, *, more: bool = False) -> None:
+    """Raise ValidationError unless a value is, in JSON, of a TypedDict; with ``more`` other keys are allowed."""
+    config = ConfigDict(extra="ignore" if more else "forbid")
+    adapter: TypeAdapter[Any] = TypeAdapter(list[kind], config=config)
+    adapter.validate_json(json.dumps([json_safe(value)], allow_nan=False), strict=True)
 
 
 @dataclass

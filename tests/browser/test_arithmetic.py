@@ -59,7 +59,7 @@ def numbers_in(text: str) -> Iterator[tuple[float, float]]:
 
 
 def test_what_is_printed_is_what_inspect_says(page: Any, address: str, studied: Watched) -> None:
-    """At random steps, rows, tokens, nodes and weights: each printed number of the node's card and of the prediction is
+    """At random steps, rows, tokens, neurons and weights: each printed number of the card and of the prediction is
     one of the values of ``etude inspect --json``, or one that follows from them by the arithmetic that is shown."""
     dice = random.Random(11)
     decode = studied.machine.data.tokenizer.decode
@@ -131,9 +131,9 @@ MUTATIONS: dict[str, tuple[str, Any]] = {
     "a weight after its update": ("Update", turn(step_of, "after", lambda value: value + 2e-7)),
     "a learning rate": ("Update", turn(step_of, "lr", lambda value: value * 1.01)),
     "a gradient": ("Backward", turn(lambda a: a["weight"]["pushes"], "gradient", a_thousandth)),
-    "an error behind the node": ("Backward", turn(error_of, "at_activation", a_thousandth)),
+    "an error after the neuron": ("Backward", turn(error_of, "at_activation", a_thousandth)),
     "an error at the sum": ("Backward", turn(error_of, "at_sum", a_thousandth)),
-    "a node's sum": ("Forward", turn(gate, "forward_pass", lambda value: value + 1e-4)),
+    "a neuron's sum": ("Forward", turn(gate, "forward_pass", lambda value: value + 1e-4)),
     "a bias": ("Forward", turn(gate, "bias", a_thousandth)),
     "a weight of the largest term": ("Forward", turn(largest_term, "weight", a_thousandth)),
     "an input of the largest term": ("Forward", turn(largest_term, "value", a_thousandth)),

@@ -86,7 +86,7 @@ def test_why_it_ended_is_told(page: Any, there: str) -> None:
     page.goto(f"{there}#/live?run=failed")
     page.get_by_role("alert").get_by_text("no space left on device").wait_for()
     page.goto(f"{there}#/live?run=lost")
-    page.get_by_role("alert").get_by_text("not heard of").wait_for()
+    page.get_by_role("alert").get_by_text("has not reported").wait_for()
     page.goto(f"{there}#/live?run=older")
     page.get_by_role("alert").get_by_text("another version").wait_for()
 
@@ -171,12 +171,12 @@ def test_a_training_is_paused_from_the_page(
     with RunFolder(run).held():
         page.goto(f"{address}#/live?run=going")
         page.get_by_role("button", name="Pause").click()
-        page.get_by_role("button", name="Go on").wait_for()
+        page.get_by_role("button", name="Resume").wait_for()
         assert (run / "control" / "pause").is_file()
         page.get_by_role("button", name="One step", exact=True).click()
         page.wait_for_timeout(300)
         assert (run / "control" / "one_step").is_file()
-        page.get_by_role("button", name="Go on").click()
+        page.get_by_role("button", name="Resume").click()
         page.get_by_role("button", name="Pause").wait_for()
         assert not (run / "control" / "pause").exists()
     page.locator("[data-state=lost]").wait_for()  # its process is gone

@@ -47,4 +47,4 @@ def test_a_guest_is_offered_nothing_that_writes(page: Any, address: str) -> None
     page.route("**/api/runs/llama", as_guest)
     page.goto(f"{address}#/predictions?run=llama&s=16&knob=lm_head.weight*1.5")
     page.get_by_text("lm_head.weight*1.5").first.wait_for()
-    assert page.get_by_text("Train on from here").count() == 0
+    assert page.get_by_text("Train from here").count() == 0

@@ -37,10 +37,10 @@ def test_a_weight_is_turned_shared_undone_and_forked(
     page.goto(f"{address}#/step?run=llama&s=24&l=1&n=5&i=2")
     page.get_by_role("tab", name=re.compile("Update")).click()
     settled(page)
-    page.get_by_label("Turned in a copy to").first.fill("3")
+    page.get_by_label("Value in a copy").first.fill("3")
     page.keyboard.press("Enter")
     until(page, "location.hash.includes('knob=')")
-    page.get_by_role("link", name="See the predictions move").first.click()
+    page.get_by_role("link", name="See the predictions change").first.click()
     settled(page)
     knob = "model.layers.1.mlp.gate_proj.weight[5,2]=3"
     panel = page.locator("main")
@@ -63,7 +63,7 @@ def test_a_weight_is_turned_shared_undone_and_forked(
     settled(page)
     panel.get_by_text(knob).first.wait_for()
     # It becomes a run of its own to train on.
-    page.get_by_text("Train on from here").click()
+    page.get_by_text("Train from here").click()
     page.get_by_label("Name of the new run").fill("turned")
     page.get_by_role("button", name=re.compile("Fork at step 24")).click()
     page.get_by_text("etude train --resume").first.wait_for()
@@ -81,7 +81,7 @@ def test_a_node_is_switched_off_and_on_again(page: Any, own: tuple[str, Path]) -
     settled(page)
     page.get_by_text("Loss of the text").wait_for()
     assert "mlp.post%5B5%5D*0" in page.url or "mlp.post[5]*0" in page.url
-    page.get_by_role("button", name="Switch it on again").click()
+    page.get_by_role("button", name="Switch it on").click()
     until(page, "!location.hash.includes('knob=')")
 
 
@@ -89,7 +89,7 @@ def test_a_thermostat_moves_a_bias(page: Any, own: tuple[str, Path]) -> None:
     address, _ = own
     page.goto(f"{address}#/neurons?run=llama&s=24&l=0&n=3")
     settled(page)
-    page.get_by_label(re.compile("turned by")).focus()
+    page.get_by_label(re.compile("change")).focus()
     for _ in range(4):
         page.keyboard.press("ArrowRight")
     settled(page)

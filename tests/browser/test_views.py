@@ -14,7 +14,7 @@ VIEWS = {  # and words that stand on it once its answers are there
     "step": "matches the run",
     "predictions": "When it learned that",
     "layers": "gradient",
-    "neurons": "node",
+    "neurons": "neuron",
     "attention": "head",
     "growth": "What it wrote",
     "chat": "temperature",
@@ -92,7 +92,7 @@ def test_the_address_brings_back_what_was_looked_at(page: Any, address: str) -> 
     link = page.url
     other = page.context.new_page()  # which has the cookie
     other.goto(link)
-    other.locator("main").get_by_text("node", exact=False).first.wait_for()
+    other.locator("main").get_by_text("neuron", exact=False).first.wait_for()
     assert other.evaluate("location.hash") == page.evaluate("location.hash")
     other.close()
 

@@ -15,7 +15,8 @@ from etude.evaluate.items import Probe, choice
 from etude.evaluate.records import FILE, Where, write_records
 from etude.evaluate.results import ProbeResult, measure
 from etude.serve.abilities import abilities_of
-from serving import client_of
+from etude.serve.answer_types import Ability
+from serving import client_of, require_type
 from watched import Watched
 
 PROBE = Probe("recall", "", "Who?", tuple(choice(f"{n}", "a", "b") for n in range(20)), held_out="all")
@@ -57,6 +58,7 @@ def test_scores_by_step(run: Path) -> None:
     told = client_of(run.parent).get("/api/runs/asked/abilities").json()
     assert len(told) == 1
     ability = told[0]
+    require_type(Ability, ability)
     assert (ability["steps"], ability["right"]) == ([0, 8], [0.5, 1.0])
     assert (ability["chance"], ability["counting"], ability["random"]) == (0.5, 0.5, 0.5)
     assert (ability["label"], ability["num_parameters"]) == ("beyond counting", 12_345)

@@ -12,12 +12,10 @@ from torch import Tensor, nn
 from etude.model.cache import Cache
 from etude.model.config import ModelConfig
 from etude.model.dropout import Dropout
+from etude.model.families.node_layers import EMBED as EMBED
+from etude.model.families.node_layers import LOGITS as LOGITS
 from etude.model.nodes import NodeLayer
 from etude.model.taps import Taps
-
-EMBED = "model.embed_tokens.embed"
-"""The activation that every network begins with: the embeddings of the tokens that a position reads."""
-LOGITS = "logits"
 
 
 def refuse_together(
@@ -83,8 +81,8 @@ class LanguageModel(nn.Module):
         raise NotImplementedError
 
     def node_layers(self) -> list[NodeLayer]:
-        """The layers of neurons, from the first to the last."""
-        raise NotImplementedError
+        """Return the layers of neurons that the family declares, from the first to the last."""
+        return [NodeLayer(**vars(plan)) for plan in self.config.family.node_layers(self.config)]
 
     def embedding_weight(self) -> Float[Tensor, "V E"]:
         """The embedding of every token."""

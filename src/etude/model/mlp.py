@@ -19,13 +19,11 @@ from torch.utils.checkpoint import checkpoint
 from etude.model.cache import Cache, TokenCache
 from etude.model.config import ModelConfig
 from etude.model.dropout import Dropout
-from etude.model.language_model import EMBED, LOGITS, LanguageModel, refuse_together
+from etude.model.families.mlp import PATH
+from etude.model.language_model import EMBED, LanguageModel, refuse_together
 from etude.model.layers import ACTIVATION_FUNCTIONS
 from etude.model.nodes import NodeLayer
 from etude.model.taps import Taps, tap
-
-PATH = "model"
-"""What its one layer of neurons is called."""
 
 
 class WindowEncoder(nn.Module):
@@ -115,10 +113,6 @@ class WindowMLP(LanguageModel):
 
     def unembedding(self) -> tuple[Float[Tensor, "V D"], Float[Tensor, " V"] | None]:
         return self.lm_head.weight, self.lm_head.bias
-
-    def node_layers(self) -> list[NodeLayer]:
-        size = self.config.intermediate_size
-        return [NodeLayer(PATH, size, EMBED, "model.hidden", None, "lm_head", LOGITS, 0, drops_units=True)]
 
     def activation_numbers(self, count: int) -> int:
         config = self.config

@@ -1,4 +1,4 @@
-"""Where the neurons of a network sit: what a layer of them reads, its weights in and out, and what it is added to."""
+"""The layers of neurons of a network (`etude.model.families.node_layers`) with their weights in and out."""
 
 from __future__ import annotations
 
@@ -8,33 +8,12 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from etude.errors import InputError
+from etude.model.families.node_layers import NodeLayerPlan
 
 
 @dataclass(frozen=True)
-class NodeLayer:
-    """A layer of F units that read N numbers each and add to M (N = M = D in a transformer).
-
-    Attributes:
-        path: what the layer is called, such as "model.layers.2.mlp"; its activations are ``path.pre``, ``path.post``,
-            and ``path.pre_linear`` where it is gated.
-        size: F.
-        reads: the activation that every unit reads.
-        gate, up, out: names of the linear layers with which a unit reads, reads what it lets through (None where
-            nothing is gated), and writes.
-        added_to: the activation that the units are added to.
-        dropout_place: which of the keep masks (`LanguageModel.dropout_shape`) is applied behind the units.
-        drops_units: whether that mask drops the units themselves, and not what they add.
-    """
-
-    path: str
-    size: int
-    reads: str
-    gate: str
-    up: str | None
-    out: str
-    added_to: str
-    dropout_place: int
-    drops_units: bool = False
+class NodeLayer(NodeLayerPlan):
+    """A layer of F neurons that read N numbers each and add to M (N = M = D in a transformer)."""
 
     @property
     def watched(self) -> frozenset[str]:

@@ -159,25 +159,6 @@ class Transformer(LanguageModel):
             most = self.config.max_position_embeddings
             raise ValueError(f"{count} positions are more than max_position_embeddings {most}")
 
-    def node_layers(self) -> list[NodeLayer]:
-        gated, size = self.config.mlp == "gated", self.config.intermediate_size
-        layers = []
-        for layer in range(self.config.num_hidden_layers):
-            path, mlp = f"model.layers.{layer}", f"model.layers.{layer}.mlp"
-            layers.append(
-                NodeLayer(
-                    mlp,
-                    size,
-                    f"{path}.post_attention_layernorm.normalized",
-                    f"{mlp}.gate_proj" if gated else f"{mlp}.up_proj",
-                    f"{mlp}.up_proj" if gated else None,
-                    f"{mlp}.down_proj",
-                    f"{path}.resid_post",
-                    2 * layer + 2,
-                )
-            )
-        return layers
-
     def activation_numbers(self, count: int) -> int:
         config = self.config
         heads = config.head_dim * (3 * config.num_attention_heads + 3 * config.num_key_value_heads)

@@ -10,7 +10,7 @@ from typing import Any
 from etude.errors import InputError
 from etude.run.folder import RunFolder
 from etude.run.record import RunRecord
-from etude.run.state import changed, runs_in
+from etude.run.state import State, changed, runs_in
 from etude.untrusted import Unreadable, refuse_links_out
 
 
@@ -26,7 +26,7 @@ class RunLine:
     """
 
     name: str
-    state: str
+    state: State
     step: int
     changed: float
     num_steps: int | None = None

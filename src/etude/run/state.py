@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, cast
 
 from etude.files import STAGING_PREFIX
 from etude.run.folder import RunFolder, is_run
@@ -19,6 +19,10 @@ SILENCE = 120.0
 MOMENT = 2.0
 """Seconds that may pass between a process's last sign of life and the last line of its status."""
 ENDED = ("finished", "stopped", "failed")
+State = Literal[
+    "not begun", "starting", "running", "lost", "finished", "stopped", "failed", "damaged", "unreadable"
+]
+"""See :func:`state_of`."""
 LATEST = 2**33
 """Seconds since 1970; a later time is damage."""
 
@@ -39,7 +43,7 @@ def runs_in(folder: Path) -> Iterator[RunFolder]:
             yield RunFolder(path)
 
 
-def state_of(run: RunFolder, status: dict[str, Any]) -> str:
+def state_of(run: RunFolder, status: dict[str, Any]) -> State:
     """Return what has become of a run with this ``status``.
 
     - ``unreadable``: this account may not read its files.
@@ -63,7 +67,7 @@ def state_of(run: RunFolder, status: dict[str, Any]) -> str:
         local = bool(system_id()) and status.get("system") == system_id()
         if time.time() - heartbeat(run, status) > (MOMENT if local else SILENCE):
             return "lost"
-    return str(state)
+    return cast(State, state)
 
 
 def heartbeat(run: RunFolder, status: dict[str, Any]) -> float:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Any
 
 from etude.evaluate.records import FILE, ProbeRecord, read_records
 from etude.evaluate.results import Measured
+from etude.serve.answer_types import Ability
 
 
-def abilities_of(run: Path) -> list[dict[str, Any]]:
+def abilities_of(run: Path) -> list[Ability]:
     """Each probe with its scores by step, in the order in which they were first asked; none where none was.
 
     Of a probe whose items were changed only the newest items' scores are given: those of others are not comparable.
@@ -28,7 +28,7 @@ def abilities_of(run: Path) -> list[dict[str, Any]]:
     ]
 
 
-def _ability(records: list[ProbeRecord]) -> dict[str, Any]:
+def _ability(records: list[ProbeRecord]) -> Ability:
     last = records[-1]
     return {
         "title": last.title,

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, cast, get_args
 
 import torch
 
@@ -13,11 +13,13 @@ from etude.errors import InputError
 from etude.model.folder import load_model_folder
 from etude.model.language_model import LanguageModel
 from etude.run.checkpoints import checkpoint_name
+from etude.serve import answer_types as typed
 from etude.serve.request import Asked
 from etude.serve.tensor_files import TensorFiles, binned
 from etude.train.rules import rule_named, rules_in_use
+from etude.watch import answer_types as watched
 from etude.watch import api, values
-from etude.watch.kinds_of_heads import kinds_of_heads
+from etude.watch.kinds_of_heads import KindOfHead, kinds_of_heads
 from etude.watch.layer_in_step import LayerInStep
 from etude.watch.one_node import look_at_node
 from etude.watch.opened_step import OpenedRow, OpenedStep, open_step
@@ -26,9 +28,10 @@ from etude.watch.rule_values import rule_values
 from etude.watch.time_machine import TimeMachine
 
 T = TypeVar("T")
-Answer = dict[str, Any]
+Answer = Mapping[str, object]
+"""One of :data:`etude.serve.answer_types.ANSWERS`."""
 Models = weakref.WeakValueDictionary[int, LanguageModel]
-Tell = Callable[[dict[str, Any]], None]
+Tell = Callable[[Answer], None]
 """Told what comes before the answer: progress, or a token. It raises when nobody waits for the answer any more."""
 Between = Callable[[int], None]
 """Called before each replayed step with how many are left. It may raise; what was replayed is kept for the next try."""
@@ -126,7 +129,7 @@ class Answers:
         """
         self._machine = api.machine(question.run(self.runs))
         self._tell = tell
-        replaying = self._telling("making steps again")
+        replaying = self._telling("replaying steps")
 
         def told(done: int, of: int) -> None:
             replaying(done, of)
@@ -152,22 +155,22 @@ class Answers:
         }
         return looks[question.choice("look", LOOKS)](question)
 
-    def step(self, asked: Asked) -> dict[str, Any]:
+    def step(self, asked: Asked) -> watched.StepAnswer:
         at = self._open(asked)
         return values.step_values(at.opened, at.row(asked.number("row", 0)), self._decode)
 
-    def token(self, asked: Asked) -> dict[str, Any]:
+    def token(self, asked: Asked) -> watched.TokenAnswer:
         at = self._open(asked)
         row, position = at.row(asked.number("row", 0)), asked.number("position", 0)
         return values.token_values(at.opened, row, position, self._decode)
 
-    def unit(self, asked: Asked) -> dict[str, Any]:
+    def unit(self, asked: Asked) -> watched.UnitAnswer:
         layer = self._open(asked).layer(self._layer_name(asked))
         row, position = asked.number("row", 0), asked.number("position", 0)
         number = asked.number("input") if "input" in asked else None
         return values.unit_values(layer, asked.number("unit", 0), row, position, number, self._decode)
 
-    def weight(self, asked: Asked) -> dict[str, Any]:
+    def weight(self, asked: Asked) -> typed.WeightAnswer:
         from etude.watch.arithmetic import weight_step
         from etude.watch.one_weight import index_in
 
@@ -177,8 +180,8 @@ class Answers:
         at = values.weight_values(weight_step(opened, name, index))
         return {"name": name, "index": list(index), "shape": list(shape), "at": at}
 
-    def matrix(self, asked: Asked) -> dict[str, Any]:
-        name, what = asked.text("name"), asked.choice("what", WHATS)
+    def matrix(self, asked: Asked) -> typed.MatrixAnswer:
+        name, what = asked.text("name"), cast(typed.What, asked.choice("what", WHATS))
         opened = self._open(asked).opened
         moved = opened.parameter(name)
         if what == "since_start":
@@ -200,20 +203,20 @@ class Answers:
             "name": name,
             "what": what,
             "since": first,
-            "shape": list(whole.shape),
-            "rows": [from_row, to_row],
-            "bin": list(by),
+            "shape": (whole.shape[0], whole.shape[1]),
+            "rows": (from_row, to_row),
+            "bin": by,
             "tensors": key,
             "norm": float(whole.double().norm()),
             "proof": values.proof_values(opened.proof),
         }
 
-    def rules(self, asked: Asked) -> dict[str, Any]:
+    def rules(self, asked: Asked) -> typed.RulesAnswer:
         """Return the update rules of the run, in words."""
         chosen = rule_named(self._machine.recorded.settings.train.optimizer)
         return {"rules": [rule_values(rule) for rule in rules_in_use(chosen)]}
 
-    def passages(self, asked: Asked) -> dict[str, Any]:
+    def passages(self, asked: Asked) -> typed.PassagesAnswer:
         from etude.watch.passages import beginnings
 
         # The token that begins every document stands before them.
@@ -225,34 +228,36 @@ class Answers:
             ]
         }
 
-    def prompt(self, asked: Asked) -> dict[str, Any]:
+    def prompt(self, asked: Asked) -> typed.PromptAnswer:
         prompt = self._read(asked)
-        found = values.prompt_values(prompt)
-        found["guesses_along"] = [
-            [vars(guess) for guess in prompt.guesses(place, count=6)] for place in range(len(prompt.ids))
+        along = [
+            [values.guess_values(guess) for guess in prompt.guesses(place, count=6)]
+            for place in range(len(prompt.ids))
         ]
+        found = cast(typed.PromptAnswer, values.prompt_values(prompt))
+        found["guesses_along"] = along
         if prompt.has_attention:
-            found["heads"] = [vars(kind) for kind in kinds_of_heads(prompt)]
-        return found | {"proof": _proof(prompt)}
+            found["heads"] = [_head_values(kind) for kind in kinds_of_heads(prompt)]
+        found["proof"] = _proof(prompt)
+        return found
 
-    def attribution(self, asked: Asked) -> dict[str, Any]:
-        told = self._telling("leaving out one token after another")
+    def attribution(self, asked: Asked) -> watched.AttributionAnswer:
+        told = self._telling("ablating one token after another")
         return values.attribution_values(self._read(asked).attribution(told=told))
 
-    def story(self, asked: Asked) -> dict[str, Any]:
+    def story(self, asked: Asked) -> watched.StoryAnswer:
         from etude.watch.loss_by_checkpoint import story
 
         recorded = self._machine.recorded
-        told = story(
+        return story(
             recorded,
             self._machine.data.tokenizer,
             asked.text("text"),
             asked.numbers("steps") if "steps" in asked else None,
-            self._telling("reading at each checkpoint"),
+            self._telling("reading the text at each checkpoint"),
         )
-        return told
 
-    def neurons(self, asked: Asked) -> dict[str, Any]:
+    def neurons(self, asked: Asked) -> typed.NeuronsAnswer:
         from etude.watch.node_layers import find_node_layer
 
         prompt, layer = self._read(asked), self._layer_name(asked)
@@ -275,25 +280,25 @@ class Answers:
             "proof": _proof(prompt),
         }
 
-    def node(self, asked: Asked) -> dict[str, Any]:
+    def node(self, asked: Asked) -> watched.NodeAnswer:
         node = look_at_node(
             self._machine, self._step_of(asked), self._layer_name(asked), asked.number("unit", 0)
         )
         arithmetic = node.on_tokens(node.most[0].token_ids if node.most else (0,))
-        history = node.history(told=self._telling("watching it at each checkpoint"))
+        history = node.history(told=self._telling("reading the neuron at each checkpoint"))
         return values.node_values(node, arithmetic, history)
 
-    def compare(self, asked: Asked) -> dict[str, Any]:
+    def compare(self, asked: Asked) -> watched.CompareAnswer:
         run, knobs = self._machine.recorded.run.path, asked.texts("knobs")
         return values.comparison_values(api.compare(run, asked.text("text"), knobs, self._step_of(asked)))
 
-    def fork(self, asked: Asked) -> dict[str, Any]:
+    def fork(self, asked: Asked) -> typed.ForkAnswer:
         step, knobs = self._step_of(asked), asked.texts("knobs")
-        self._telling("making the run")(0, 1)  # unless nobody waits for it any more
+        self._telling("writing the run")(0, 1)  # unless nobody waits for it any more
         made = api.fork(self._machine.recorded.run.path, step, knobs, asked.text("name"))
         return {"run": str(made.path), "step": step, "turned": list(knobs)}
 
-    def chat(self, asked: Asked) -> Generator[None, None, Answer]:
+    def chat(self, asked: Asked) -> Generator[None, None, typed.ChatAnswer]:
         from etude.serve.chat import continued
 
         step = self._step_of(asked)
@@ -304,9 +309,9 @@ class Answers:
         if model is None:
             model = models[step] = self._read(asked, text="").model
 
-        def answering() -> Generator[None, None, Answer]:
-            found = yield from continued(model, tokenizer, asked, tell)
-            return {**found, "where": f"after step {step}"}
+        def answering() -> Generator[None, None, typed.ChatAnswer]:
+            text, finish = yield from continued(model, tokenizer, asked, tell)
+            return {"text": text, "finish": finish, "where": f"after step {step}"}
 
         return answering()
 
@@ -354,13 +359,21 @@ class Answers:
         return self._first.of(self._machine, folder, read)
 
 
-def _proof(prompt: Prompt) -> dict[str, Any] | None:
+def _proof(prompt: Prompt) -> watched.ProofAnswer | None:
     """How the state that read the text compares with the record: the machine may be at another one by now."""
     return None if prompt.proof is None else values.proof_values(prompt.proof)
 
 
-WHATS = ("before", "gradient", "update", "after", "since_start")
-LOOKS = (
-    *("step", "token", "unit", "weight", "matrix", "rules", "passages", "prompt", "attribution", "story"),
-    *("neurons", "node", "compare", "fork", "chat"),
-)
+def _head_values(kind: KindOfHead) -> typed.HeadAnswer:
+    return {
+        "layer": kind.layer,
+        "head": kind.head,
+        "previous": kind.previous,
+        "first": kind.first,
+        "itself": kind.itself,
+        "entropy": kind.entropy,
+    }
+
+
+WHATS: tuple[str, ...] = get_args(typed.What.__value__)
+LOOKS = tuple(typed.ANSWERS)

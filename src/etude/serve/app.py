@@ -6,7 +6,6 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, TypeVar
@@ -28,7 +27,7 @@ from etude.serve.facts import facts_of, run_lines
 from etude.serve.guard import LOCAL, Guard
 from etude.serve.request import Asked
 from etude.serve.source import source_of
-from etude.serve.verdicts import Doctor
+from etude.serve.verdicts import Doctor, verdict_values
 from etude.serve.worker_link import WorkerLink
 from etude.train.control import Control
 from etude.untrusted import inside, refuse_links_out
@@ -171,7 +170,7 @@ class Handlers:
         await body_of(request)
         await run_in_threadpool(refuse_links_out, path)
         verdicts = await unless_gone(request, self._doctor.verdicts(path))
-        return plain_json([asdict(verdict) for verdict in verdicts])
+        return plain_json([verdict_values(verdict) for verdict in verdicts])
 
     async def ask(self, request: Request) -> Response:
         question = await body_of(request)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator
-from typing import Any
 
 import numpy as np
 import torch
@@ -11,9 +10,10 @@ from numpy.typing import NDArray
 
 from etude.data.tokens.tokenizer import EtudeTokenizer
 from etude.errors import InputError
-from etude.generate.engine import stream
+from etude.generate.engine import FinishReason, stream
 from etude.generate.sampling import SamplingSettings
 from etude.model.language_model import LanguageModel
+from etude.serve.answer_types import Candidate, TokenLine
 from etude.serve.request import Asked
 
 OTHERS = 5
@@ -21,9 +21,9 @@ MOST_NEW = 1_000
 
 
 def continued(
-    model: LanguageModel, tokenizer: EtudeTokenizer, asked: Asked, tell: Callable[[dict[str, Any]], None]
-) -> Generator[None, None, dict[str, Any]]:
-    """Continue a text, a token for each ``next``; the return value is the whole continuation.
+    model: LanguageModel, tokenizer: EtudeTokenizer, asked: Asked, tell: Callable[[TokenLine], None]
+) -> Generator[None, None, tuple[str, FinishReason]]:
+    """Continue a text, a token for each ``next``; the return value is the whole continuation and why it ended.
 
     ``tell`` is called with each new token and the model's own probabilities, before any setting. ``taken`` are new
     tokens that the user has chosen already: the continuation is behind them.
@@ -43,12 +43,12 @@ def continued(
     def told(row: int, token: int, logits: NDArray[np.float32]) -> None:
         probabilities = torch.from_numpy(logits).softmax(-1)
         likeliest = probabilities.argsort(descending=True, stable=True)[:OTHERS].tolist()
-        others = [
-            {"id": one, "text": tokenizer.decode([one]), "probability": float(probabilities[one])}
-            for one in likeliest
+        others: list[Candidate] = [
+            {"id": other, "text": tokenizer.decode([other]), "probability": float(probabilities[other])}
+            for other in likeliest
         ]
-        own = {"id": token, "text": tokenizer.decode([token]), "probability": float(probabilities[token])}
-        tell({"token": own | {"others": others}})
+        text, probability = tokenizer.decode([token]), float(probabilities[token])
+        tell({"token": {"id": token, "text": text, "probability": probability, "others": others}})
 
     prompt = [tokenizer.eos_id, *tokenizer.encode(asked.text("text")), *taken]
     tokens = stream(
@@ -67,4 +67,4 @@ def continued(
             found = end.value
             break
         yield
-    return {"text": tokenizer.decode([*taken, *found.token_ids]), "finish": found.finish_reason}
+    return tokenizer.decode([*taken, *found.token_ids]), found.finish_reason

@@ -14,28 +14,40 @@ from typing import Any, TypeVar
 
 from etude.errors import InputError
 from etude.files import read_json
+from etude.model.families.node_layers import NodeLayerPlan
 from etude.model.hf_config import config_from_hf
 from etude.run import EVENT_SCHEMA
 from etude.run.follow import TAIL_BYTES
 from etude.run.listing import list_runs
 from etude.run.record import RunRecord, Stamp, stamp_of
+from etude.serve.answer_types import ModelFacts, NodeLayerFacts, RunFacts, Rung, RunLine
 from etude.train.control import Control
 from etude.untrusted import MAX_JSON_BYTES, open_plain, shown
 
 T = TypeVar("T")
-LISTED = ("name", "state", "step", "loss", "val_loss", "bits_per_byte", "changed")
 
 
-def run_lines(folder: Path) -> list[dict[str, Any]]:
+def run_lines(folder: Path) -> list[RunLine]:
     """Return the lines of ``etude runs`` for a folder, read from the ends of the logs, the last changed first.
 
     Raises:
         Unreadable: this account may not read the folder.
     """
-    return [{key: getattr(line, key) for key in LISTED} for line in list_runs(folder, TAIL_BYTES)]
+    return [
+        {
+            "name": line.name,
+            "state": line.state,
+            "step": line.step,
+            "loss": line.loss,
+            "val_loss": line.val_loss,
+            "bits_per_byte": line.bits_per_byte,
+            "changed": line.changed,
+        }
+        for line in list_runs(folder, TAIL_BYTES)
+    ]
 
 
-def facts_of(path: Path, may_control: bool) -> dict[str, Any]:
+def facts_of(path: Path, may_control: bool) -> RunFacts:
     """Return all that the page needs to know of a run before it asks anything. Damaged files count as absent.
 
     Raises:
@@ -112,7 +124,7 @@ def _tensors_as_of(path: Path, stamp: Stamp) -> list[dict[str, Any]]:
         return []
 
 
-def _model(values: dict[str, Any], tensors: list[dict[str, Any]]) -> dict[str, Any] | None:
+def _model(values: dict[str, Any], tensors: list[dict[str, Any]]) -> ModelFacts | None:
     """Return the network's shape in the same words for all families; None for one that is not known here."""
     try:
         config = config_from_hf(values)
@@ -133,6 +145,20 @@ def _model(values: dict[str, Any], tensors: list[dict[str, Any]]) -> dict[str, A
         "biases": config.mlp_bias,
         "parameters": sum(math.prod(tensor["shape"]) for tensor in tensors),
         "tied": config.tie_word_embeddings,
+        "window": max(1, config.context_size),
+        "node_layers": [_node_layer(plan) for plan in config.family.node_layers(config)],
+    }
+
+
+def _node_layer(plan: NodeLayerPlan) -> NodeLayerFacts:
+    return {
+        "path": plan.path,
+        "units": plan.size,
+        "inputs": plan.inputs,
+        "gate": plan.gate,
+        "up": plan.up,
+        "out": plan.out,
+        "drops_units": plan.drops_units,
     }
 
 
@@ -141,7 +167,7 @@ def _uniform_loss(manifest: dict[str, Any]) -> float | None:
     return math.log(size) if type(size) is int and size > 0 else None
 
 
-def _ladder(record: RunRecord, manifest: dict[str, Any]) -> list[dict[str, Any]]:
+def _ladder(record: RunRecord, manifest: dict[str, Any]) -> list[Rung]:
     """Return the n-gram models on the same held-out text, in nats per token of this run's tokens."""
     ladder = _readable(lambda: record.ladder)
     tokens, size = manifest.get("validation_tokens"), manifest.get("validation_bytes")

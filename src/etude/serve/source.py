@@ -5,17 +5,17 @@ from __future__ import annotations
 import ast
 from pathlib import Path
 from threading import Lock
-from typing import Any
 
 import etude
 from etude.errors import InputError
+from etude.serve.answer_types import Source
 from etude.untrusted import shown
 
 PACKAGE = Path(etude.__file__).parent
 _PARSING = Lock()  # Python 3.11's parser counts its recursion for all threads together
 
 
-def source_of(reference: str) -> dict[str, Any]:
+def source_of(reference: str) -> Source:
     """The code of ``FILE:NAME``, such as train/step.py:update_step or model/layers.py:GatedMLP.forward.
 
     Raises:

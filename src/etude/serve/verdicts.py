@@ -15,6 +15,7 @@ from typing import Any
 from etude.diagnose.run.verdict import Verdict
 from etude.errors import EtudeError
 from etude.messages import command
+from etude.serve import answer_types
 from etude.serve.examination import Answer
 
 LONGEST = 600.0
@@ -40,6 +41,17 @@ PROCESS = (sys.executable, "-m", "etude.serve.examination")
 
 Verdicts = tuple[Verdict, ...]
 Stamp = tuple[Any, ...]
+
+
+def verdict_values(verdict: Verdict) -> answer_types.Verdict:
+    """Return a verdict for the page."""
+    return {
+        "rule": verdict.rule,
+        "severity": verdict.severity,
+        "finding": verdict.finding,
+        "statement": verdict.statement,
+        "advice": verdict.advice,
+    }
 
 
 @dataclass

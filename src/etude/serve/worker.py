@@ -15,7 +15,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -47,7 +47,7 @@ class _Chat:
     """A chat that is at work, and what gives its next token."""
 
     number: Any
-    tokens: Generator[None, None, dict[str, Any]] = field(repr=False)
+    tokens: Generator[None, None, Mapping[str, object]] = field(repr=False)
 
 
 class Worker:
@@ -95,7 +95,7 @@ class Worker:
         number = waiting.number
         begun = time.monotonic()
 
-        def tell(said: dict[str, Any]) -> None:
+        def tell(said: Mapping[str, object]) -> None:
             self._tell(number, said)
             if "progress" in said:
                 self._chats_turn()
@@ -172,16 +172,16 @@ class Worker:
         except EtudeError:  # to refuse it takes no time
             return True
 
-    def _tell(self, number: Any, said: dict[str, Any]) -> None:
+    def _tell(self, number: Any, said: Mapping[str, object]) -> None:
         if self.line.is_cancelled(number):
             raise Cancelled
         self._say(number, said)
 
-    def _end(self, number: Any, said: dict[str, Any]) -> None:
+    def _end(self, number: Any, said: Mapping[str, object]) -> None:
         self.line.forget(number)
         self._say(number, said)
 
-    def _say(self, number: Any, said: dict[str, Any]) -> None:
+    def _say(self, number: Any, said: Mapping[str, object]) -> None:
         text = json.dumps({"id": number, **json_safe(said)}, ensure_ascii=True, allow_nan=False)
         with self._writing:
             print(text, file=self.out, flush=True)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from rich.console import Console
 from rich.table import Table
@@ -55,7 +55,7 @@ class Look:
     """An answer: lines and tables to read, the same as plain values, and pictures of it."""
 
     parts: Sequence[str | Table]
-    values: dict[str, Any]
+    values: Mapping[str, object]
     pictures: Callable[[], Sequence[Picture]] = field(default=lambda: ())
 
 
@@ -229,9 +229,10 @@ def _prompt(question: Question, text: str) -> Look:
         "",
         repr(prompt.contributions()),
     ]
-    values = values_of.prompt_values(prompt) | {"attribution": values_of.attribution_values(spoke)}
+    of_text = values_of.prompt_values(prompt)
+    values = {**of_text, "attribution": values_of.attribution_values(spoke)}
     if prompt.has_attention:
-        parts += ["", repr(prompt.logit_lens()), "", tables.induction_line(values["induction"])]
+        parts += ["", repr(prompt.logit_lens()), "", tables.induction_line(of_text["induction"])]
     return Look(parts, values, lambda: tables.prompt_pictures(prompt))
 
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from rich.table import Table
 
 from etude.train.rules.applied import ParameterUpdate
+from etude.watch.answer_types import GuessInStep, InductionAnswer, StreamAtToken
 from etude.watch.inspect_pictures import Picture
 from etude.watch.one_node import Node
 from etude.watch.opened_step import OpenedRow, OpenedStep
@@ -57,7 +57,7 @@ def check_table(found: Reconciliation) -> Table:
     return table
 
 
-def guess_table(guesses: Sequence[dict[str, Any]]) -> Table:
+def guess_table(guesses: Sequence[GuessInStep]) -> Table:
     table = _table("token", "predicted", "desired", "error (predicted - desired)")
     for one in guesses:
         table.add_row(
@@ -66,14 +66,14 @@ def guess_table(guesses: Sequence[dict[str, Any]]) -> Table:
     return table
 
 
-def stream_table(stream: Sequence[dict[str, Any]]) -> Table:
+def stream_table(stream: Sequence[StreamAtToken]) -> Table:
     table = _table("on the way", "signal, length", "error that came back, length")
     for one in stream:
         table.add_row(one["name"], f"{one['norm']:.4g}", f"{one['grad_norm']:.4g}")
     return table
 
 
-def induction_line(induction: dict[str, Any]) -> str:
+def induction_line(induction: InductionAnswer) -> str:
     scores = torch.tensor(induction["scores"])
     layer, head = divmod(int(scores.argmax()), scores.shape[1])
     return (

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 from etude.data.tokens.tokenizer import EtudeTokenizer
 from etude.device import choose_device
@@ -11,6 +10,7 @@ from etude.errors import InputError
 from etude.model.folder import load_model_folder
 from etude.run.checkpoints import verify_checkpoint
 from etude.run.record import RunRecord
+from etude.watch.answer_types import LikeliestToken, StoryAnswer
 from etude.watch.prompts import look
 
 MOST_CHECKPOINTS = 40
@@ -22,7 +22,7 @@ def story(
     text: str,
     steps: Sequence[int] | None,
     told: Callable[[int, int], None],
-) -> dict[str, Any]:
+) -> StoryAnswer:
     """``text`` read at the run's checkpoints: all, or evenly spread ones where there are many, or those of ``steps``.
 
     ``told`` hears how many have been read, and of how many.
@@ -43,7 +43,9 @@ def story(
         last = len(wanted) - 1
         wanted = [wanted[round(i * last / (MOST_CHECKPOINTS - 1))] for i in range(MOST_CHECKPOINTS)]
     device = choose_device(recorded.settings.device)
-    losses, likeliest, tokens = [], [], []
+    losses: list[list[float | None]] = []
+    likeliest: list[list[LikeliestToken]] = []
+    tokens: list[str] = []
     for number, step in enumerate(wanted):
         told(number, len(wanted))
         verify_checkpoint(there[step])

@@ -9,15 +9,13 @@ from typing import Any
 import etude
 from etude.train.rules import UpdateRule
 from etude.train.rules.terms import Term
+from etude.watch.answer_types import NamedSource, RuleAnswer, TermAnswer
 
 _PACKAGE = Path(etude.__file__).parent
 
 
-def term_values(term: Term) -> dict[str, Any]:
-    """Return a line of a rule's arithmetic. Its formula is a number, a name, or [operation, formula, ...].
-
-    A name is ``clipped`` (the clipped gradient), ``state.LEAF`` (before the update), or the symbol of an earlier term.
-    """
+def term_values(term: Term) -> TermAnswer:
+    """Return a line of a rule's arithmetic."""
     return {
         "symbol": term.symbol,
         "words": term.words,
@@ -28,7 +26,7 @@ def term_values(term: Term) -> dict[str, Any]:
     }
 
 
-def rule_values(rule: UpdateRule) -> dict[str, Any]:
+def rule_values(rule: UpdateRule) -> RuleAnswer:
     """Return a rule's name, its title, and what it is at four depths."""
     words = rule.explanation
     return {
@@ -43,7 +41,7 @@ def rule_values(rule: UpdateRule) -> dict[str, Any]:
     }
 
 
-def source_values(thing: Any) -> dict[str, Any]:
+def source_values(thing: Any) -> NamedSource:
     """Return the code of a function or class as it is installed, with its name, its file and its first line."""
     thing = inspect.unwrap(thing)
     lines, first = inspect.getsourcelines(thing)

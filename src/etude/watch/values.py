@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 from etude.errors import InputError
 from etude.model.language_model import LOGITS
-from etude.watch.activity import NodeHistory
+from etude.watch import answer_types as typed
+from etude.watch.activity import Moment, NodeHistory
 from etude.watch.arithmetic import WeightStep, weight_step
 from etude.watch.attribution import Attribution
 from etude.watch.forward import dtype_of, layers_of
 from etude.watch.knobs import Comparison
-from etude.watch.layer_in_step import LayerInStep, TugOfWar
+from etude.watch.layer_in_step import LayerInStep, Push, TugOfWar
 from etude.watch.node_in_text import NodeInText
-from etude.watch.one_node import Node
+from etude.watch.one_node import Node, TokenEffect
 from etude.watch.opened_step import OpenedRow, OpenedStep
-from etude.watch.prompts import Prompt, induction_scores
+from etude.watch.passages import Passage
+from etude.watch.prompts import Guess, Prompt, induction_scores
 from etude.watch.proof import Proof
 from etude.watch.rule_values import term_values
 from etude.watch.terms import NodeSum, WeightedSum
@@ -25,7 +26,7 @@ Decode = Callable[[Sequence[int]], str]
 GUESSES = 8
 
 
-def proof_values(proof: Proof) -> dict[str, Any]:
+def proof_values(proof: Proof) -> typed.ProofAnswer:
     return {
         "holds": proof.holds,
         "from_step": proof.from_step,
@@ -38,9 +39,9 @@ def proof_values(proof: Proof) -> dict[str, Any]:
     }
 
 
-def parameter_values(opened: OpenedStep) -> list[dict[str, Any]]:
+def parameter_values(opened: OpenedStep) -> list[typed.ParameterAnswer]:
     """Norms of every tensor and what moved it."""
-    found = []
+    found: list[typed.ParameterAnswer] = []
     for name in opened.gradients:
         moved = opened.parameter(name)
         weight, update = float(moved.before.norm()), float(moved.update.norm())
@@ -61,12 +62,13 @@ def parameter_values(opened: OpenedStep) -> list[dict[str, Any]]:
     return found
 
 
-def step_values(opened: OpenedStep, row: OpenedRow, decode: Decode) -> dict[str, Any]:
+def step_values(opened: OpenedStep, row: OpenedRow, decode: Decode) -> typed.StepAnswer:
     """A step, and one row of its batch on the way forward and back."""
     losses, real = opened.losses_after(row.row), row.loss_mask
-    tokens = row_values(row, decode)
-    for token, after in zip(tokens, losses.tolist(), strict=True):
-        token["loss_after"] = after if token["desired"] is not None else None
+    tokens: list[typed.StepToken] = [
+        {**token, "loss_after": after if token["desired"] is not None else None}
+        for token, after in zip(row_values(row, decode), losses.tolist(), strict=True)
+    ]
     return {
         "step": opened.step,
         "dtype": opened.era.plan.device.dtype,
@@ -87,7 +89,7 @@ def step_values(opened: OpenedStep, row: OpenedRow, decode: Decode) -> dict[str,
     }
 
 
-def stream_values(row: OpenedRow) -> list[dict[str, Any]]:
+def stream_values(row: OpenedRow) -> list[typed.StreamAnswer]:
     """How long the vector of each activation on the main road is at every position, and that of the error there.
 
     The road of a transformer is its residual stream; the mlp family has its few activations.
@@ -105,11 +107,11 @@ def stream_values(row: OpenedRow) -> list[dict[str, Any]]:
     ]
 
 
-def row_values(row: OpenedRow, decode: Decode) -> list[dict[str, Any]]:
+def row_values(row: OpenedRow, decode: Decode) -> list[typed.RowToken]:
     """Every token of a row: what was read, predicted, desired."""
     probabilities = row.probabilities
     best, chosen = probabilities.max(-1)
-    found = []
+    found: list[typed.RowToken] = []
     columns = (row.inputs.tolist(), row.targets.tolist(), row.loss_mask.tolist())
     for place, (read, wanted, real) in enumerate(zip(*columns, strict=True)):
         found.append(
@@ -126,7 +128,7 @@ def row_values(row: OpenedRow, decode: Decode) -> list[dict[str, Any]]:
     return found
 
 
-def token_values(opened: OpenedStep, row: OpenedRow, position: int, decode: Decode) -> dict[str, Any]:
+def token_values(opened: OpenedStep, row: OpenedRow, position: int, decode: Decode) -> typed.TokenAnswer:
     """One prediction, the token that came, and how long signal and error are on the way.
 
     Raises:
@@ -139,7 +141,7 @@ def token_values(opened: OpenedStep, row: OpenedRow, position: int, decode: Deco
     order = probabilities.argsort(descending=True, stable=True).tolist()
     desired = wanted if bool(row.loss_mask[position]) else None
     error = row.gradients[LOGITS][0, position].double() * opened.total_weight  # times the token's weight
-    stream = [
+    stream: list[typed.StreamAtToken] = [
         {"name": one["name"], "norm": one["norm"][position], "grad_norm": one["grad_norm"][position]}
         for one in stream_values(row)
     ]
@@ -172,7 +174,7 @@ def token_values(opened: OpenedStep, row: OpenedRow, position: int, decode: Deco
     }
 
 
-def node_values(node: Node, arithmetic: NodeSum, history: NodeHistory) -> dict[str, Any]:
+def node_values(node: Node, arithmetic: NodeSum, history: NodeHistory) -> typed.NodeAnswer:
     gradient = node.gradient if node.step < node.machine.recorded.last_step else None
     return {
         "step": node.step,
@@ -190,34 +192,63 @@ def node_values(node: Node, arithmetic: NodeSum, history: NodeHistory) -> dict[s
             "bias": gradient.bias,
             "outgoing": gradient.outgoing.tolist(),
         },
-        "promoted": [{"token": one.text, "value": one.value} for one in node.promoted],
-        "suppressed": [{"token": one.text, "value": one.value} for one in node.suppressed],
-        "most": [vars(one) | {"token_ids": list(one.token_ids)} for one in node.most],
-        "least": [vars(one) | {"token_ids": list(one.token_ids)} for one in node.least],
+        "promoted": _effects(node.promoted),
+        "suppressed": _effects(node.suppressed),
+        "most": [_passage_values(passage) for passage in node.most],
+        "least": [_passage_values(passage) for passage in node.least],
         "share_active": node.activity.share_active,
         "dead": node.activity.dead,
         "arithmetic": _arithmetic_values(arithmetic),
-        "history": [vars(moment) for moment in history.moments],
+        "history": [_moment_values(moment) for moment in history.moments],
         "came_alive": history.came_alive,
         "died": history.died,
         "proof": proof_values(node.proof),
     }
 
 
-def node_in_text_values(node: NodeInText, summed: NodeSum) -> dict[str, Any]:
+def _effects(effects: Sequence[TokenEffect]) -> list[typed.TokenEffect]:
+    return [{"token": effect.text, "value": effect.value} for effect in effects]
+
+
+def _passage_values(passage: Passage) -> typed.Passage:
+    return {
+        "value": passage.value,
+        "before": passage.before,
+        "token": passage.token,
+        "after": passage.after,
+        "place": passage.place,
+        "document": passage.document,
+        "token_ids": list(passage.token_ids),
+    }
+
+
+def _moment_values(moment: Moment) -> typed.Moment:
+    return {
+        "step": moment.step,
+        "mean": moment.mean,
+        "std": moment.std,
+        "max": moment.max,
+        "share_active": moment.share_active,
+        "norm_in": moment.norm_in,
+        "norm_up": moment.norm_up,
+        "norm_out": moment.norm_out,
+    }
+
+
+def node_in_text_values(node: NodeInText, summed: NodeSum) -> typed.NodeInTextAnswer:
     return {
         "layer": node.node_layer.path,
         "unit": node.unit,
         "tokens": list(node.prompt.tokens),
         "activation": node.post.tolist(),
-        "promoted": [{"token": one.text, "value": one.value} for one in node.promoted],
-        "suppressed": [{"token": one.text, "value": one.value} for one in node.suppressed],
+        "promoted": _effects(node.promoted),
+        "suppressed": _effects(node.suppressed),
         "position": node.strongest,
         "arithmetic": _arithmetic_values(summed),
     }
 
 
-def _arithmetic_values(summed: NodeSum) -> dict[str, Any]:
+def _arithmetic_values(summed: NodeSum) -> typed.ArithmeticAnswer:
     return {
         "gate": _sum_values(summed.gate),
         "up": None if summed.up is None else _sum_values(summed.up),
@@ -227,11 +258,11 @@ def _arithmetic_values(summed: NodeSum) -> dict[str, Any]:
     }
 
 
-def _sum_values(found: WeightedSum) -> dict[str, Any]:
-    columns = (found.inputs, found.weights, found.terms)
+def _sum_values(found: WeightedSum) -> typed.WeightedSum:
+    values, weights, terms = found.inputs, found.weights, found.terms
     return {
         "terms": [
-            dict(zip(("input", "value", "weight", "term"), (i, *(float(c[i]) for c in columns)), strict=True))
+            {"input": i, "value": float(values[i]), "weight": float(weights[i]), "term": float(terms[i])}
             for i in found.order.tolist()
         ],
         "bias": found.bias,
@@ -243,7 +274,7 @@ def _sum_values(found: WeightedSum) -> dict[str, Any]:
 
 def unit_values(
     layer: LayerInStep, unit: int, row: int, position: int, number: int | None, decode: Decode
-) -> dict[str, Any]:
+) -> typed.UnitAnswer:
     """A node at a token of a step's batch: its sum, its error, and the tug of war on the weight of one input.
 
     ``number`` is that of the input; the one with the largest term unless told.
@@ -278,9 +309,7 @@ def unit_values(
             "name": name,
             "index": [unit, number],
             "pushes": _push_values(tug),
-            "largest": [
-                vars(one) | {"read": decode([one.token_id]), "push": one.amount} for one in tug.largest()
-            ],
+            "largest": [_largest_push(push, decode) for push in tug.largest()],
             "step": weight_values(weight_step(opened, name, (unit, number))),
         },
         "bias": None
@@ -290,7 +319,7 @@ def unit_values(
     }
 
 
-def _push_values(tug: TugOfWar) -> dict[str, Any]:
+def _push_values(tug: TugOfWar) -> typed.PushesAnswer:
     pushes = tug.pushes
     return {
         "up": float(pushes[pushes < 0].sum()),
@@ -304,7 +333,19 @@ def _push_values(tug: TugOfWar) -> dict[str, Any]:
     }
 
 
-def weight_values(one: WeightStep) -> dict[str, Any]:
+def _largest_push(push: Push, decode: Decode) -> typed.PushAnswer:
+    return {
+        "row": push.row,
+        "position": push.position,
+        "token_id": push.token_id,
+        "value": push.value,
+        "error": push.error,
+        "read": decode([push.token_id]),
+        "push": push.amount,
+    }
+
+
+def weight_values(one: WeightStep) -> typed.WeightStepAnswer:
     return {
         "step": one.step,
         "before": one.before,
@@ -335,15 +376,20 @@ def weight_values(one: WeightStep) -> dict[str, Any]:
     }
 
 
-def prompt_values(prompt: Prompt) -> dict[str, Any]:
+def guess_values(guess: Guess) -> typed.Guess:
+    """Return a token of a predicted distribution."""
+    return {"token": guess.token, "text": guess.text, "probability": guess.probability}
+
+
+def prompt_values(prompt: Prompt) -> typed.PromptBase:
     """What is shown of a prompt, and the attention patterns; not the attribution, which takes long."""
     parts = prompt.contributions()
-    values: dict[str, Any] = {
+    values: typed.PromptBase = {
         "where": prompt.where,
         "tokens": list(prompt.tokens),
         "ids": prompt.ids.tolist(),
         "losses": prompt.losses.tolist(),
-        "guesses": [vars(guess) for guess in prompt.guesses(count=GUESSES)],
+        "guesses": [guess_values(guess) for guess in prompt.guesses(count=GUESSES)],
         "contributions": {"terms": parts.terms, "logit": parts.logit, "unexplained": parts.unexplained},
     }
     if prompt.has_attention:
@@ -355,7 +401,7 @@ def prompt_values(prompt: Prompt) -> dict[str, Any]:
     return values
 
 
-def attribution_values(attribution: Attribution) -> dict[str, Any]:
+def attribution_values(attribution: Attribution) -> typed.AttributionAnswer:
     """Which tokens speak for a prediction."""
     return {
         "token": attribution.text,
@@ -365,7 +411,7 @@ def attribution_values(attribution: Attribution) -> dict[str, Any]:
     }
 
 
-def comparison_values(compared: Comparison) -> dict[str, Any]:
+def comparison_values(compared: Comparison) -> typed.CompareAnswer:
     before, after = compared.losses
     return {
         "where": compared.prompt.where,

@@ -1,4 +1,4 @@
-import type { NamedSource } from '../lib/contract';
+import type { NamedSource } from '../lib/generated';
 
 /** One concept, explained at four depths; the reader chooses the depth beside the view. */
 export interface Concept {

@@ -62,11 +62,11 @@ describe('the concepts', () => {
   });
 
   it.each([
-    ['language model', /language model/i], ['token', /^token$/i], ['node', /^node$/i], ['weight', /^weight$/i], ['bias', /^bias$/i],
+    ['language model', /language model/i], ['token', /^token$/i], ['neuron', /^neuron$/i], ['weight', /^weight$/i], ['bias', /^bias$/i],
     ['forward propagation', /forward propagation/i], ['predicted and desired output', /predicted and desired/i], ['loss', /^loss$/i],
     ['error signal', /error signal/i], ['backpropagation', /backpropagation/i], ['weight update', /weight update/i],
     ['training loop', /training loop/i], ['validation', /validation/i], ['n-gram rungs', /rungs/i], ['residual stream and layers', /residual stream/i],
-    ['attention', /query, key and value/i], ['activation function', /activation function/i], ['dead node', /dead node/i],
+    ['attention', /query, key and value/i], ['activation function', /activation function/i], ['dead neuron', /dead neuron/i],
     ['checkpoint and replay with proof', /checkpoint and replay, with proof/i], ['scale', /^scale$/i], ['emergence', /^emergence$/i],
     ['a cliff or a slope', /cliff/i], ['sampling', /^sampling$/i], ['temperature', /^temperature$/i], ['top-p', /^top-p$/i],
   ])('tell of %s', (_, title) => {

@@ -3,7 +3,7 @@
  * A part that begins with '<m' is markup already; of other text letters become names, digits numbers, the rest signs.
  */
 
-const GAP = '<mspace width="0.2em"/>'; // what stands behind a function that needs no brackets
+const GAP = '<mspace width="0.2em"/>'; // after a function that needs no brackets
 
 export function atom(part: string): string {
   if (part.startsWith('<m')) return part;
@@ -26,7 +26,7 @@ export const root = (of: string): string => `<msqrt>${atom(of)}</msqrt>`;
 export const hat = (of: string): string => `<mover accent="true">${atom(of)}<mo>^</mo></mover>`;
 export const sum = (over: string): string => `<munder><mo>∑</mo>${atom(over)}</munder>`;
 export const product = (over: string): string => `<munder><mo>∏</mo>${atom(over)}</munder>`;
-/** Words, with the blanks between them kept and one more behind. */
+/** Words, with the blanks between them and one after them. */
 export const said = (text: string): string => `<mrow><mtext>${text.replace(/ /g, '\u00a0')}</mtext>${GAP}</mrow>`;
 /** How much the first moves when the second does. */
 export const slope = (of: string, by: string): string => frac(row('∂', of), row('∂', by));

@@ -1,6 +1,6 @@
 /** The update rules of a run as concepts: each rule explains itself, also one that was added from outside. */
 
-import type { RulesAnswer } from '../lib/answers';
+import type { RulesAnswer } from '../lib/generated';
 import type { Concept } from './concept';
 import { formula } from './linear';
 import { lines } from './mathml';

@@ -1,14 +1,14 @@
 import { describe, expect, it } from 'vitest';
 
-import type { RunFacts } from '../lib/contract';
+import type { RunFacts } from '../lib/generated';
 import { parse, VIEWS } from '../lib/selection.svelte';
 import { left, secondsOf, STOPS, waitsFor } from './tour';
 
 const RUN: RunFacts = {
   name: 'first', state: 'running', step: 12, num_steps: 400, reason: '', heartbeat: 1, now: 2, paused: false, control: true, fork: true, schema_known: true,
   model: {
-    family: 'llama', layers: 3, width: 64, nodes: 192, heads: 4, kv_heads: 4, vocabulary: 517, context: 128, activation: 'silu', gated: true,
-    biases: true, parameters: 123_456, tied: false,
+    family: 'llama', attention: true, layers: 3, width: 64, nodes: 192, heads: 4, kv_heads: 4, vocabulary: 517, context: 128, activation: 'silu', gated: true,
+    biases: true, parameters: 123_456, tied: false, window: 1, node_layers: [],
   },
   optimizer: 'muon', sources: [], uniform_loss: Math.log(517),
   ladder: [{ order: 0, name: 'pure guessing', loss: 6.2, bits_per_byte: 4 }, { order: 1, name: 'frequencies', loss: 5, bits_per_byte: 3 }],
@@ -17,7 +17,7 @@ const RUN: RunFacts = {
 const OTHERS: [string, RunFacts][] = [
   ['a run', RUN],
   ['a finished run of unknown shape', { ...RUN, state: 'finished', model: null, uniform_loss: null, ladder: [], num_steps: null, optimizer: '' }],
-  ['a network without attention', { ...RUN, model: { ...RUN.model!, family: 'mlp', layers: 1, gated: false } }],
+  ['a network without attention', { ...RUN, model: { ...RUN.model!, family: 'mlp', attention: false, layers: 1, gated: false, window: 8 } }],
   ['a model without biases', { ...RUN, model: { ...RUN.model!, biases: false, layers: 1 } }],
 ];
 

@@ -1,10 +1,10 @@
-/** What a run's record says that a person should know, in words. */
+/** Warnings that follow from a run's record, in words. */
 
-import type { MetricRow } from './contract';
+import type { MetricRow } from './generated';
 import { count, number } from './format';
 
 export interface Alert {
-  kind: 'not finite' | 'left out' | 'spike' | 'rising' | 'memory';
+  kind: 'not finite' | 'skipped' | 'spike' | 'rising' | 'memory';
   text: string;
   steps: number[]; // to look at
 }
@@ -29,7 +29,7 @@ function finite({ steps, values }: Series): { step: number; value: number }[] {
   return values.flatMap((value, i) => (typeof value === 'number' ? [{ step: steps[i]!, value }] : []));
 }
 
-/** Validation has been above its lowest for a while, and clearly, while training went on falling: learning by heart. */
+/** Validation loss has clearly been above its lowest for a while, and training loss fell: the model memorises. */
 export function rising(validation: Series, training: Series): Rising | null {
   const scores = finite(validation);
   if (!scores.length) return null;
@@ -52,30 +52,30 @@ export function alerts(events: readonly MetricRow[], loss: Series, gradNorm: Ser
   const found: Alert[] = [];
   const steps = (event: string) => events.filter((row) => row.event === event).map((row) => row.step);
 
-  const leftOut = steps('left_out');
-  if (leftOut.length)
+  const skipped = steps('left_out');
+  if (skipped.length)
     found.push({
-      kind: 'left out',
-      text: `The update of ${leftOut.length === 1 ? 'one step' : `${count(leftOut.length)} steps`} was left out because a number was not finite${newest(leftOut)}. The weights were not touched there.`,
-      steps: leftOut.slice(-LISTED),
+      kind: 'skipped',
+      text: `The update of ${skipped.length === 1 ? 'one step' : `${count(skipped.length)} steps`} was skipped because a number was not finite${newest(skipped)}. These steps did not change the weights.`,
+      steps: skipped.slice(-LISTED),
     });
-  const known = new Set(leftOut);
+  const known = new Set(skipped);
   const broken = [...new Set([...missing(loss), ...missing(gradNorm), ...missing(validation)])].filter((step) => !known.has(step)).sort((a, b) => a - b);
   if (broken.length)
     found.push({
       kind: 'not finite',
-      text: `A loss or the size of the gradient was not a finite number${newest(broken)}. The curves have a gap there.`,
+      text: `A loss or the size of the gradient was not a finite number${newest(broken)}. The curves have gaps at these steps.`,
       steps: broken.slice(-LISTED),
     });
   const spikes = events.filter((row) => row.event === 'spike');
   const last = spikes[spikes.length - 1];
   if (last) {
-    const size = typeof last.loss === 'number' && typeof last.usual === 'number' ? `: ${number(last.loss, 3)} where ${number(last.usual, 3)} was usual` : '';
+    const size = typeof last.loss === 'number' && typeof last.usual === 'number' ? `: ${number(last.loss, 3)}, where ${number(last.usual, 3)} was usual` : '';
     found.push({
       kind: 'spike',
       text: spikes.length === 1
-        ? `The loss jumped at step ${count(last.step)}${size}. One such step is often a strange piece of text.`
-        : `The loss jumped in ${count(spikes.length)} steps, last at step ${count(last.step)}${size}. If they come more often, a lower learning rate usually helps.`,
+        ? `The loss jumped at step ${count(last.step)}${size}. A single jump often comes from an unusual piece of text.`
+        : `The loss jumped in ${count(spikes.length)} steps, last at step ${count(last.step)}${size}. If jumps become frequent, a lower learning rate usually helps.`,
       steps: spikes.slice(-LISTED).map((row) => row.step),
     });
   }
@@ -83,14 +83,14 @@ export function alerts(events: readonly MetricRow[], loss: Series, gradNorm: Ser
   if (up)
     found.push({
       kind: 'rising',
-      text: `Validation loss has been above its lowest for ${count(up.to - up.from)} steps (${number(up.lowest, 3)} at step ${count(up.from)}, now ${number(up.now, 3)}) while training loss fell: it starts to learn its text by heart. More text or fewer steps usually help.`,
+      text: `Validation loss has been above its lowest for ${count(up.to - up.from)} steps (${number(up.lowest, 3)} at step ${count(up.from)}, now ${number(up.now, 3)}) while training loss fell: the model starts to memorise its text. More text or fewer steps usually help.`,
       steps: [up.from],
     });
   const smaller = steps('micro_batch');
   if (smaller.length)
     found.push({
       kind: 'memory',
-      text: `A step did not fit the memory${newest(smaller)}: from there on steps go through it in smaller pieces, a little slower.`,
+      text: `A step did not fit into memory${newest(smaller)}. Since then each step is computed in smaller pieces, a little slower.`,
       steps: [],
     });
   return found;

@@ -1,13 +1,13 @@
 /**
  * The answer to a question, as a state: asked again when the question changes, the old request dropped.
  *
- *   const step = answerTo<StepAnswer>(() => ({ run, look: 'step', step, row }));
+ *   const step = answerTo(() => ({ run, look: 'step', step, row }));
  *   {#if step.value} ... {:else} <Notice of={step} /> {/if}
  */
 
 import { untrack } from 'svelte';
 
-import type { Progress, Question } from './contract';
+import type { Answers, Look, Progress, Question } from './generated';
 import { ask } from './server';
 
 const KEPT = 60;
@@ -25,7 +25,7 @@ export class Asked<T> {
   error = $state('');
   progress = $state.raw<Progress['progress'] | null>(null);
   busy = $state(false);
-  /** Counts how often somebody asked again after an error. */
+  /** Counts the retries after an error. */
   tries = $state(0);
 }
 
@@ -33,17 +33,17 @@ export class Asked<T> {
 export const waiting = $state({ count: 0 });
 
 /** Call it while a component is made. `question` gives null when there is nothing to ask. */
-export function answerTo<T>(question: () => Question | null): Asked<T> {
-  const asked = new Asked<T>();
+export function answerTo<L extends Look>(question: () => (Question & { look: L }) | null): Asked<Answers[L]> {
+  const asked = new Asked<Answers[L]>();
   // Compared as text: a question reads what is polled each second, and the same one again must not drop a replay.
   const key = $derived(JSON.stringify(question()));
   $effect(() => {
-    const wanted = JSON.parse(key) as Question | null;
+    const wanted = JSON.parse(key) as (Question & { look: L }) | null;
     void asked.tries;
     void history.rewound;
     asked.error = '';
     if (wanted === null || known.has(key)) {
-      asked.value = wanted === null ? null : (known.get(key) as T);
+      asked.value = wanted === null ? null : (known.get(key) as Answers[L]);
       asked.busy = false;
       return;
     }
@@ -56,9 +56,9 @@ export function answerTo<T>(question: () => Question | null): Asked<T> {
       if (waited) untrack(() => waiting.count--);
       waited = false;
     };
-    // A moment's rest, so that somebody who moves along the time bar asks for the last place only.
+    // A short delay, so that a move along the time bar asks only for its last place.
     const timer = setTimeout(() => {
-      ask<T>(wanted, { progress: (progress) => (asked.progress = progress) }, stop.signal)
+      ask(wanted, { progress: (progress) => (asked.progress = progress) }, stop.signal)
         .then((value) => {
           known.set(key, value);
           if (known.size > KEPT) known.delete(known.keys().next().value as string);

@@ -1,7 +1,7 @@
 import { describe, expect, test } from 'vitest';
 
 import { BENDS, check, erf, evaluate, sum, UPDATE, update, weightedSum } from './arithmetic';
-import type { Term, WeightedSum, WeightStep } from './answers';
+import type { TermAnswer, WeightedSum, WeightStepAnswer } from './generated';
 import UPDATES from './updates.fixture.json';
 
 /** Numbers between -1 and 1, the same in every run of the tests (Park and Miller 1988). */
@@ -14,7 +14,7 @@ function randoms(seed: number): () => number {
 }
 const f = Math.fround;
 
-/** A node's sum as fp32 makes it: every product and every partial sum rounded. */
+/** A neuron's sum as fp32 computes it: every product and every partial sum rounded. */
 function inSingle(random: () => number, count: number): WeightedSum {
   const terms = Array.from({ length: count }, (_, input) => {
     const value = f(2 * random()), weight = f(0.3 * random());
@@ -25,10 +25,10 @@ function inSingle(random: () => number, count: number): WeightedSum {
   return { terms, bias, sum: total, forward_pass: total, dtype: 'fp32' };
 }
 
-const term = (symbol: string, formula: Term['formula'], leaf: string | null = null, value = NaN): Term => ({ symbol, words: symbol, formula, value, leaf, note: '' });
+const term = (symbol: string, formula: TermAnswer['formula'], leaf: string | null = null, value = NaN): TermAnswer => ({ symbol, words: symbol, formula, value, leaf, note: '' });
 
 /** As etude.train.rules.adamw describes the update after `count` - 1 others. */
-function termsOfAdamw(first: number, second: number, eps: number, count: number): Term[] {
+function termsOfAdamw(first: number, second: number, eps: number, count: number): TermAnswer[] {
   return [
     term('m', ['+', ['*', first, 'state.exp_avg'], ['*', 1 - first, 'clipped']], 'exp_avg'),
     term('v', ['+', ['*', second, 'state.exp_avg_sq'], ['*', 1 - second, ['^', 'clipped', 2]]], 'exp_avg_sq'),
@@ -38,7 +38,7 @@ function termsOfAdamw(first: number, second: number, eps: number, count: number)
   ];
 }
 
-function adamw(random: () => number, changes: Partial<WeightStep> = {}): WeightStep {
+function adamw(random: () => number, changes: Partial<WeightStepAnswer> = {}): WeightStepAnswer {
   const before = f(0.1 * random() + 0.2), gradient = f(0.01 * random() + 0.02), clip = f(0.9), [first, second] = [0.9, 0.95];
   const was = { exp_avg: f(0.01 * random()), exp_avg_sq: f(1e-4 + 1e-5 * random()), step: 9 };
   const clipped = f(gradient * clip), lr = 0.003, decay = 0.1, eps = 1e-8;
@@ -48,7 +48,7 @@ function adamw(random: () => number, changes: Partial<WeightStep> = {}): WeightS
   const after = f(f(before * f(1 - lr * decay)) - f((lr / (1 - first ** 10)) * f(m / root)));
   return {
     step: 10, before, gradient, clip_factor: clip, state_before: was, state_after: { exp_avg: m, exp_avg_sq: v, step: 10 },
-    rule: 'adamw', rule_title: 'AdamW', rule_summary: '', lr, weight_decay: decay, decay: -lr * decay * before,
+    rule: 'adamw', rule_title: 'AdamW', rule_summary: '', lr, weight_decay: decay, betas: [first, second], eps, momentum: 0, orthogonal: null, scale: 1, decay: -lr * decay * before,
     terms: termsOfAdamw(first, second, eps, 10), direction: m / root, update: after - before, after, by_the_rule: after,
     difference: 0, applied: true, proof: '', ...changes,
   };
@@ -150,7 +150,7 @@ describe('what was changed is seen', () => {
 });
 
 describe('an update', () => {
-  test('that was left out moves nothing', () => {
+  test('that was skipped moves nothing', () => {
     const found = adamw(randoms(9));
     const left = update({ ...found, applied: false, after: found.before });
     expect([left.decay, left.move, left.after.matches]).toEqual([0, 0, true]);
@@ -162,7 +162,7 @@ describe('an update', () => {
       term('orthogonal', null, null, orthogonal),
       term('direction', ['*', 2, 'orthogonal']),
     ];
-    const step: WeightStep = {
+    const step: WeightStepAnswer = {
       ...adamw(randoms(10)), rule: 'muon', before: 0.25, gradient: 0.5, clip_factor: 0.5, lr: 0.02,
       weight_decay: 0.1, terms: terms(0.125), state_before: { momentum_buffer: 0.1 }, after: 0.25 - 0.0005 - 0.005,
     };
@@ -187,7 +187,7 @@ describe('an update', () => {
 describe.each(UPDATES)('the terms of $rule, update $step', ({ clipped, state, terms }) => {
   const known = new Map([['clipped', { value: clipped, size: Math.abs(clipped), exact: false }]]);
   for (const [leaf, value] of Object.entries(state as unknown as Record<string, number>)) known.set(`state.${leaf}`, { value, size: Math.abs(value), exact: false });
-  test.each(terms as unknown as (Term & { size: number })[])('$symbol is what Python makes of it', ({ symbol, formula, value, size }) => {
+  test.each(terms as unknown as (TermAnswer & { size: number })[])('$symbol is what Python makes of it', ({ symbol, formula, value, size }) => {
     const found = formula === null ? { value, size, exact: false } : evaluate(formula, known);
     expect(Math.abs(found.value - value)).toBeLessThanOrEqual(1e-14 * Math.abs(value));
     expect(Math.abs(found.size - size)).toBeLessThanOrEqual(1e-12 * size);

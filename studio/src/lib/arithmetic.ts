@@ -8,7 +8,9 @@
  * A run in bf16 rounds what a product gives to 8 bits: each such rounding takes at most 2^-8 of the number.
  */
 
-import type { Dtype, Formula, Term, WeightedSum, WeightStep } from './answers';
+import type { Formula, TermAnswer, WeightedSum, WeightStepAnswer } from './generated';
+
+export type Dtype = WeightedSum['dtype'];
 
 const EPSILON = 2 ** -23;
 const BF16_ROUNDING = 2 ** -8;
@@ -134,15 +136,15 @@ export function evaluate(formula: Formula, known: Map<string, Sized>): Sized {
 /** What an update makes of a weight, line by line: the rule's own terms, then what is the same for every rule. */
 export interface Update {
   clipped: number;
-  terms: { term: Term; found: Sized }[];
-  known: Map<string, Sized>; // what the names in formulas stand for
+  terms: { term: TermAnswer; found: Sized }[];
+  known: Map<string, Sized>; // values of the names in formulas
   direction: number;
   decay: number;
   move: number; // -lr * direction
   after: Checked;
 }
 
-export function update(step: WeightStep): Update {
+export function update(step: WeightStepAnswer): Update {
   const clipped = times(step.gradient, step.clip_factor);
   const known = new Map([['clipped', sized(clipped)]]);
   for (const term of step.terms) // before the first update every leaf is zero

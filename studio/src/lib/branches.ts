@@ -1,6 +1,6 @@
 /** A continuation of a prompt as it is written, token by token, and the ways that were not taken. */
 
-import type { TokenLine } from './contract';
+import type { TokenLine } from './generated';
 
 export interface Odd {
   id: number;

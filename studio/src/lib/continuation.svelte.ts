@@ -1,8 +1,7 @@
 /** Continuations that were asked for at one place in time: several ways, of which one is looked at. */
 
 import { instead, written, type Written } from './branches';
-import type { ChatAnswer } from './answers';
-import type { Progress } from './contract';
+import type { ChatAnswer, Progress } from './generated';
 import { ask } from './server';
 
 export interface Sampling {
@@ -80,7 +79,7 @@ export class Continuations {
     this.show(this.ways.length - 1);
     const { temperature, top_p, seed, count } = way.sampling;
     try {
-      way.answer = await ask<ChatAnswer>(
+      way.answer = await ask(
         {
           run: way.run, look: 'chat', text: way.text, temperature, top_p, seed, count,
           ...(way.step === null ? {} : { step: way.step }),

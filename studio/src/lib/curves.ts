@@ -33,7 +33,7 @@ export function thin(steps: readonly number[], values: Values, most = MOST): Poi
   return { steps: kept.map((i) => steps[i]!), values: kept.map((i) => values[i] ?? null) };
 }
 
-/** Over the last `over` steps to each, as far as they are there; numbers that are not finite are left out. */
+/** The mean over the last `over` steps up to each step; numbers that are not finite are skipped. */
 export function trailingMean(steps: readonly number[], values: Values, over: number): (number | null)[] {
   const means: (number | null)[] = new Array(values.length);
   let sum = 0, count = 0, from = 0;

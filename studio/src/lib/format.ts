@@ -1,4 +1,4 @@
-/** Numbers and tokens as a person reads them. */
+/** Numbers and tokens as readable text. */
 
 const MINUS = '\u2212';
 
@@ -23,7 +23,7 @@ export function signed(value: number | null | undefined, digits = 4): string {
   return value !== null && value !== undefined && value > 0 ? `+${text}` : text;
 }
 
-/** Nine significant digits tell one fp32 number from the next. */
+/** Nine significant digits distinguish neighbouring fp32 numbers. */
 export function exact(value: number | null): string {
   if (value === null) return 'not finite';
   return String(Number(value.toPrecision(9))).replace(/-/g, MINUS);

@@ -1,6 +1,6 @@
-/** What a run has written down, read once and then only what is new. */
+/** The record of a run: read once, then only its new lines. */
 
-import type { MetricRow, Rows, SampleRow } from './contract';
+import type { MetricRow, Rows, SampleRow } from './generated';
 
 export class Column {
   steps: number[] = [];
@@ -47,7 +47,7 @@ export class Record_ {
   seconds = new Column();
   tokens = new Column();
   summaries: MetricRow[] = [];
-  events: MetricRow[] = []; // rungs, spikes, steps left out, ends
+  events: MetricRow[] = []; // rungs, spikes, skipped steps, ends
   samples: SampleRow[] = [];
   numSteps: number | null = null; // where it was revised
   cursor = '0,0';
@@ -72,7 +72,7 @@ export class Record_ {
   private metric(row: MetricRow): void {
     switch (row.event) {
       case 'step':
-        // A run that went on from an earlier checkpoint has steps again: the later ones stand.
+        // A run that resumed from an earlier checkpoint has some steps twice: the later ones count.
         if (this.loss.steps.length && row.step <= this.loss.steps[this.loss.steps.length - 1]!) this.cut(row.step);
         this.loss.add(row.step, row.loss);
         this.lr.add(row.step, row.lr);

@@ -1,6 +1,6 @@
 /** What a sample has that none before it had. */
 
-import type { SampleRow } from './contract';
+import type { SampleRow } from './generated';
 
 export interface Piece {
   text: string;
@@ -22,7 +22,7 @@ export function plain(text: string): string {
   return text.replace(/[\u0000-\u0008\u000b\u000c\u000e-\u001f\u007f-\u009f\u200b\u200e\u200f\u202a-\u202e\u2060-\u2069\ufeff]/g, '·');
 }
 
-/** Samples in the order in which they were written, each told which of its words are there for the first time. */
+/** Samples in the order in which they were written, each with the words that no earlier sample has. */
 export function grow(samples: readonly SampleRow[]): Grown[] {
   const seen = new Set<string>();
   return samples.map(({ step, prompt, text }) => {

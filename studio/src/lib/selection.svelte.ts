@@ -1,4 +1,4 @@
-/** What is looked at. It stands in the address, so that a link shows a colleague the same; every view is a function of it. */
+/** The selection: run, view, step, token and so on. The address holds it, so that a link shows the same to a colleague. */
 
 export const VIEWS = ['live', 'step', 'predictions', 'layers', 'neurons', 'attention', 'growth', 'chat'] as const;
 export type View = (typeof VIEWS)[number];
@@ -20,7 +20,7 @@ export interface Selected {
   unit: number;
   input: number;
   head: number;
-  beside: number | null; // the step whose continuation stands beside that of the first
+  beside: number | null; // the step of the second continuation
   scene: number; // of the One step view
   tensor: string; // of the Layers view
   picture: string; // which picture of it; empty: its weights

@@ -23,7 +23,7 @@ test.each<[string, Partial<Selected>]>([
   ['how a text was drawn', { view: 'chat', draw: '0.8,0.95,7,12' }],
   ['text of any kind', { view: 'predictions', text: 'Once\n<b>&run=x#?</b> 🦊 + % \u202e' }],
   ['several runs and knobs', { compare: ['a', 'b & c', 'd=e'], knobs: ['head 0.1 off', 'node 2.17 = 0'] }],
-])('what is chosen stands in the address: %s', (_what, changes) => {
+])('the address holds the selection: %s', (_what, changes) => {
   const selected = { ...NOTHING, ...changes };
   expect(parse(address(selected))).toEqual(selected);
 });
@@ -32,7 +32,7 @@ test('what is no number or no view is left aside', () => {
   expect(parse('#/nowhere?s=abc&r=-1&p=1e9&l=99999999999999&n=3')).toEqual({ ...NOTHING, unit: 3 });
 });
 
-test('a question mark that somebody typed belongs to the text', () => {
+test('a typed question mark belongs to the text', () => {
   expect(parse('#/chat?run=a&text=Who has it? She?&b=3')).toMatchObject({ run: 'a', text: 'Who has it? She?', beside: 3 });
 });
 

@@ -1,6 +1,6 @@
 /** The server, as functions. A refusal becomes an Error whose message says what to do. */
 
-import type { Ability, Answer, Failure, Progress, Question, Rows, RunFacts, RunLine, Source, TokenLine, Verdict } from './contract';
+import type { Ability, Answers, Failure, Look, Progress, Question, Rows, RunFacts, RunLine, Source, TokenLine, Verdict } from './generated';
 
 export class Gone extends Error {}
 
@@ -59,21 +59,21 @@ export async function control(run: string, action: Action): Promise<void> {
   await post(`./api/runs/${encodeURIComponent(run)}/control`, { action });
 }
 
-export interface Heard {
+export interface Listeners {
   progress?: (progress: Progress['progress']) => void;
   token?: (token: TokenLine['token']) => void;
 }
 
-/** Ask the worker; `heard` is told what comes before the answer. Aborting tells the server to let it be. */
-export async function ask<T>(question: Question, heard: Heard = {}, signal?: AbortSignal): Promise<T> {
+/** Ask the worker; the listeners get what comes before the answer. Aborting cancels the work on the server. */
+export async function ask<L extends Look>(question: Question & { look: L }, listeners: Listeners = {}, signal?: AbortSignal): Promise<Answers[L]> {
   const response = await post('./api/ask', question, signal);
   if (response.body === null) throw new Gone('the answer broke off');
   for await (const line of lines(response.body)) {
-    const said = JSON.parse(line) as Partial<Progress & TokenLine & Failure & Answer<T>>;
-    if (said.progress) heard.progress?.(said.progress);
-    else if (said.token) heard.token?.(said.token);
-    else if (said.error !== undefined) throw new Error(said.error);
-    else if (said.answer !== undefined) return said.answer;
+    const message = JSON.parse(line) as Partial<Progress & TokenLine & Failure & { answer: Answers[L] }>;
+    if (message.progress) listeners.progress?.(message.progress);
+    else if (message.token) listeners.token?.(message.token);
+    else if (message.error !== undefined) throw new Error(message.error);
+    else if (message.answer !== undefined) return message.answer;
   }
   throw new Gone('the answer broke off');
 }

@@ -1,6 +1,6 @@
 /** Runs by the size of their model. */
 
-import type { RunFacts } from './contract';
+import type { RunFacts } from './generated';
 import type { Record_ } from './record.svelte';
 
 export interface Sized {

@@ -3,7 +3,7 @@
 import { tick } from 'svelte';
 
 import { forgetAnswers } from './answer.svelte';
-import type { RunFacts, RunLine } from './contract';
+import type { RunFacts, RunLine } from './generated';
 import { Record_ } from './record.svelte';
 import { opensStep, selection } from './selection.svelte';
 import * as server from './server';
@@ -69,7 +69,7 @@ class Studio {
     } catch (error) {
       this.serverGone = error instanceof server.Gone;
       this.locked = error instanceof server.Locked;
-      if (error instanceof server.Missing || this.locked) this.forget(); // what was shown of it is nobody's any more
+      if (error instanceof server.Missing || this.locked) this.forget(); // do not show its data any longer
       if (this.locked) this.runs = null;
       this.trouble = this.locked ? '' : error instanceof Error ? error.message : String(error);
       this.loading = false;
@@ -86,7 +86,7 @@ class Studio {
     const begun = performance.now();
     this.version++;
     await tick();
-    await Promise.resolve(); // a chart draws right behind the changes that it hears of
+    await Promise.resolve(); // a chart draws in the microtask after its data changes
     return performance.now() - begun;
   }
 
@@ -134,7 +134,7 @@ class Studio {
     }
   }
 
-  /** Names of the network's weights and biases, as far as the record tells of them. */
+  /** Names of the network's weights and biases, as far as the record has them. */
   get parameters(): string[] {
     void this.version;
     return Object.keys(this.record.summaries.at(-1)?.tensors ?? {});

@@ -1,16 +1,16 @@
 /** What a loss means, in words. */
 
-import type { Rung } from './contract';
+import type { Rung } from './generated';
 import { count, number } from './format';
 
-/** A loss of ln N is that of somebody who is unsure between N tokens and thinks each as likely as the others. */
+/** The N of a loss of ln N: as unsure as between N equally likely tokens. */
 export function unsureBetween(loss: number): number {
   return Math.exp(loss);
 }
 
 export function unsure(loss: number): string {
   const many = unsureBetween(loss);
-  if (!Number.isFinite(many)) return 'more unsure than any number of equally likely tokens would make it';
+  if (!Number.isFinite(many)) return 'more unsure than between any number of equally likely tokens';
   if (many < 1.05) return 'almost sure of every token';
   return `as unsure as between ${many < 100 ? number(many, 1) : count(Math.round(many))} equally likely tokens`;
 }
@@ -18,13 +18,13 @@ export function unsure(loss: number): string {
 export function belowGuessing(loss: number, guessing: number): string {
   const share = (1 - loss / guessing) * 100;
   if (share >= 0.05) return `${share.toFixed(share < 10 ? 1 : 0)} % below pure guessing`;
-  return share <= -0.05 ? `${(-share).toFixed(share > -10 ? 1 : 0)} % above pure guessing: worse than not knowing anything` : 'the same as pure guessing';
+  return share <= -0.05 ? `${(-share).toFixed(share > -10 ? 1 : 0)} % above pure guessing: worse than knowing nothing` : 'the same as pure guessing';
 }
 
 export interface Level {
   order: number;
   name: string;
-  loss: number; // nats a token
+  loss: number; // nats per token
   bits: number | null; // per byte
 }
 
@@ -41,7 +41,7 @@ export function rungsOf(ladder: readonly Rung[], guessing: number | null): Level
   return rungs.sort((a, b) => b.loss - a.loss);
 }
 
-/** The weakest of those that it does not beat yet. */
+/** The weakest rung that the loss does not beat yet. */
 export function nextRung(rungs: readonly Level[], loss: number): Level | null {
   return rungs.find((rung) => !(loss < rung.loss)) ?? null;
 }

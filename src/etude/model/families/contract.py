@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from etude.model.families.network_cost import TRANSFORMER_COST, TransformerCost
+from etude.model.families.node_layers import NodeLayerPlan, transformer_node_layers
 from etude.model.families.sizes import transformer_sizes
 
 if TYPE_CHECKING:
@@ -78,6 +79,7 @@ class Family:
         inner_size_reason: why, for the plan that is printed.
         sizes: (given sizes, intermediate_size) to the sizes that they leave open, for `etude.model.config.preset`.
         network: builds the network.
+        node_layers: the layers of neurons, from the first to the last.
         cost: parameters, arithmetic and memory, from the configuration alone.
         has_attention: False where there are no heads, patterns and layers to look at.
         decodes_fast: whether `etude.model.decoding` can arrange the network's weights.
@@ -101,6 +103,7 @@ class Family:
     parameter_name: Callable[[str], str | None] = every_tensor
     check: Callable[[ModelConfig], None] = no_further_check
     network: Callable[[ModelConfig], LanguageModel] = transformer
+    node_layers: Callable[[ModelConfig], list[NodeLayerPlan]] = transformer_node_layers
     cost: TransformerCost = TRANSFORMER_COST
     has_attention: bool = True
     decodes_fast: bool = True

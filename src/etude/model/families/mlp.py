@@ -11,12 +11,15 @@ from typing import TYPE_CHECKING, Any
 from etude.errors import InputError
 from etude.model.families.contract import Family
 from etude.model.families.network_cost import TOKEN_ID, ParameterCount, TransformerCost
+from etude.model.families.node_layers import EMBED, LOGITS, NodeLayerPlan
 from etude.model.families.sizes import plain_inner_size
 
 if TYPE_CHECKING:
     from etude.model.config import ModelConfig
     from etude.model.language_model import LanguageModel
 
+PATH = "model"
+"""What its one layer of neurons is called."""
 CONTEXT_SIZE = 8
 """Previous tokens that a network sees unless the caller chooses."""
 _FIELDS = (
@@ -68,6 +71,24 @@ def network(config: ModelConfig) -> LanguageModel:
     from etude.model.mlp import WindowMLP
 
     return WindowMLP(config)
+
+
+def node_layers(config: ModelConfig) -> list[NodeLayerPlan]:
+    """Return the one layer of neurons: it reads the window of embeddings, and the logits read it."""
+    return [
+        NodeLayerPlan(
+            path=PATH,
+            size=config.intermediate_size,
+            inputs=_window_width(config),
+            reads=EMBED,
+            gate="model.hidden",
+            up=None,
+            out="lm_head",
+            added_to=LOGITS,
+            dropout_place=0,
+            drops_units=True,
+        )
+    ]
 
 
 class WindowCost(TransformerCost):
@@ -128,6 +149,7 @@ FAMILY = Family(
     inner_size_reason="4 times the width",
     check=check,
     network=network,
+    node_layers=node_layers,
     cost=WindowCost(),
     has_attention=False,
     decodes_fast=False,

@@ -39,7 +39,8 @@ def require_complete(family: Any) -> None:
     if family.has_attention is not model.has_attention:
         problems.append("has_attention is not what the network says")
     for layer in model.node_layers():
-        if layer.all_outgoing(model).shape[1] != layer.size:
-            problems.append(f"{layer.path} does not have the size that it names")
+        gate = layer.linear(model, layer.gate).weight
+        if layer.all_outgoing(model).shape[1] != layer.size or gate.shape != (layer.size, layer.inputs):
+            problems.append(f"{layer.path} does not have the sizes that it names")
     if problems:
         raise InputError(f"the model family {family.name!r} is incomplete: {'; '.join(problems)}")

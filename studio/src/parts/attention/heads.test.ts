@@ -1,6 +1,6 @@
 import { expect, test } from 'vitest';
 
-import type { PromptAnswer } from '../../lib/answers';
+import type { PromptAnswer } from '../../lib/generated';
 import { flattened, headsOf, kindOf, ordered } from './heads';
 
 const prompt = {
@@ -26,7 +26,7 @@ test('heads are ordered by what they do; equal ones stay as they stand', () => {
 test('a head has a kind only when it is a good part of what it does', () => {
   const heads = headsOf(prompt);
   expect(heads.map((head) => kindOf(head)?.name ?? '')).toEqual([
-    'the first token', 'the token before', 'what came after the same before', '',
+    'first token', 'previous token', 'induction', '',
   ]);
 });
 

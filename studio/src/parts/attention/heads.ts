@@ -1,6 +1,6 @@
 /** Heads of attention, and in which order they are shown. */
 
-import type { PromptAnswer } from '../../lib/answers';
+import type { PromptAnswer } from '../../lib/generated';
 
 /** A share that is not finite comes as null. */
 export interface Head {
@@ -15,10 +15,10 @@ export interface Head {
 
 export const ORDERS = {
   layer: 'by layer',
-  previous: 'the token before',
-  first: 'the first token',
-  itself: 'the token itself',
-  induction: 'what came after the same before',
+  previous: 'previous token',
+  first: 'first token',
+  itself: 'itself',
+  induction: 'induction',
   entropy: 'sharpest first',
 } as const;
 export type Order = keyof typeof ORDERS;
@@ -47,10 +47,10 @@ export function flattened(rows: readonly (readonly (number | null)[])[]): Float3
 /** What a head does most, when that is a good part of what it does; by shares of its attention. */
 export function kindOf(head: Head): { name: string; share: number } | null {
   const shares: [string, number][] = [
-    ['the token before', head.previous ?? 0],
-    ['the first token', head.first ?? 0],
-    ['the token itself', head.itself ?? 0],
-    ['what came after the same before', head.induction ?? 0],
+    ['previous token', head.previous ?? 0],
+    ['first token', head.first ?? 0],
+    ['itself', head.itself ?? 0],
+    ['induction', head.induction ?? 0],
   ];
   const [name, share] = shares.reduce((best, one) => (one[1] > best[1] ? one : best));
   return share >= 0.4 ? { name, share } : null;

@@ -18,7 +18,7 @@ export function changes(before: readonly Loss[], after: readonly Loss[]): (numbe
   });
 }
 
-/** The `count` tokens whose loss changed most, the largest change first; those that stayed are left out. */
+/** The `count` tokens whose loss changed most, the largest change first; unchanged ones are skipped. */
 export function mostChanged(
   tokens: readonly string[], before: readonly Loss[], after: readonly Loss[], count: number,
 ): Hurt[] {

@@ -1,4 +1,4 @@
-/** Turn a weight, a bias, a node or a head of the network that is looked at; what is turned stands in the address. */
+/** Turn a weight, a bias, a neuron or a head of the current network; the address holds the knobs. */
 
 import { selection } from '../../lib/selection.svelte';
 import { turnedOn, withKnob, withoutTarget, type Turned } from './turning';

@@ -42,7 +42,7 @@ describe('several knobs', () => {
   });
   it('are said in words', () => {
     expect(['a*0', 'a*0.5', 'a=2', 'a+1', 'a+-1', '?'].map(inWords)).toEqual([
-      'switched off', 'times 0.5', 'set to 2', 'raised by 1', 'lowered by 1', 'turns nothing',
+      'switched off', 'times 0.5', 'set to 2', 'raised by 1', 'lowered by 1', 'changes nothing',
     ]);
   });
 });

@@ -48,10 +48,10 @@ export function notKept(knobs: readonly string[], parameters: readonly string[])
   return knobs.filter((knob) => !known.has(parseKnob(knob)?.name ?? ''));
 }
 
-/** In a few words, for a person. */
+/** In a few words. */
 export function inWords(knob: string): string {
   const parsed = parseKnob(knob);
-  if (!parsed) return 'turns nothing';
+  if (!parsed) return 'changes nothing';
   const { how, value } = parsed;
   if (how === '*') return value === 0 ? 'switched off' : `times ${value}`;
   if (how === '=') return `set to ${value}`;

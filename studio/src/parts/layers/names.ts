@@ -1,26 +1,23 @@
-/** The names of a network's tensors and activations as a person says them, and where its nodes sit. */
+/** The usual words for a network's tensors and activations, and where its neurons sit. */
 
-import type { RunFacts } from '../../lib/contract';
+import type { NodeLayerFacts, RunFacts } from '../../lib/generated';
 
-/** An activation: what travels there. */
+/** What an activation carries. */
 export function called(name: string): string {
-  const [, layer, leaf] = /^model\.layers\.(\d+)\.(?:.*\.)?(\w+)$/.exec(name) ?? [];
-  if (leaf === 'resid_pre') return `into layer ${layer}`;
-  if (leaf === 'resid_mid') return `layer ${layer}, behind attention`;
-  if (leaf === 'resid_post') return `out of layer ${layer}`;
-  const others: Record<string, string> = {
-    'model.embed_tokens.embed': 'embeddings', 'model.pre': 'nodes, their sums', 'model.post': 'nodes, activated', logits: 'logits',
+  const [, layer, leaf] = /^(?:model\.layers\.(\d+)\.)?(?:.*\.)?(\w+)$/.exec(name) ?? [];
+  const words: Record<string, string> = {
+    resid_pre: `into layer ${layer}`, resid_mid: `layer ${layer}, after attention`, resid_post: `out of layer ${layer}`,
+    embed: 'embeddings', pre: 'sums of the neurons', post: 'activations of the neurons',
   };
-  return others[name] ?? name;
+  return words[leaf ?? ''] ?? name;
 }
 
 /** Which part of the network a tensor belongs to. */
-export function placeOf(name: string): string {
+export function placeOf(facts: RunFacts | null, name: string): string {
   const layer = /^model\.layers\.(\d+)\./.exec(name)?.[1];
   if (layer !== undefined) return `layer ${layer}`;
   if (name.includes('embed')) return 'embeddings';
-  if (name.startsWith('model.hidden')) return 'nodes';
-  return 'output';
+  return nodeLayers(facts).some(({ gate, up }) => name.startsWith(`${gate}.`) || name.startsWith(`${up}.`)) ? 'neurons' : 'output';
 }
 
 /** A tensor's name within its place. */
@@ -28,31 +25,35 @@ export function short(name: string): string {
   return name.replace(/^model\.layers\.\d+\./, '').replace(/^model\./, '').replace(/\.weight$/, '');
 }
 
-export function layersOfNodes(facts: RunFacts): number {
-  return facts.model === null || facts.model.family === 'mlp' ? 1 : facts.model.layers;
+/** The layers of neurons; none where the network is not known. */
+export function nodeLayers(facts: RunFacts | null): NodeLayerFacts[] {
+  return facts?.model?.node_layers ?? [];
 }
 
-/** The matrix that the nodes of a layer read with; of a gated MLP that of the gate. A row of it is a node. */
-export function readingMatrix(facts: RunFacts, layer: number): string {
-  if (facts.model?.family === 'mlp') return 'model.hidden.weight';
-  return `model.layers.${layer}.mlp.${facts.model?.gated ? 'gate' : 'up'}_proj.weight`;
+/** The layer of neurons at this path. */
+export function nodeLayerAt(facts: RunFacts | null, path: string): NodeLayerFacts | undefined {
+  return nodeLayers(facts).find((layer) => layer.path === path);
 }
 
-/** How many numbers a node reads; null where only the opened step tells (the window of the mlp family). */
-export function inputsOfNodes(facts: RunFacts): number | null {
-  return facts.model === null || facts.model.family === 'mlp' ? null : facts.model.width;
+/** A neuron in words, such as "neuron 3 of layer 1". */
+export function neuronName(facts: RunFacts | null, path: string, unit: number): string {
+  const layers = nodeLayers(facts);
+  return layers.length > 1 ? `neuron ${unit} of layer ${layers.findIndex((layer) => layer.path === path)}` : `neuron ${unit}`;
 }
 
-/** The node and the input of it that a cell of a matrix stands for; null where there are no nodes. */
-export function nodeAt(facts: RunFacts, name: string, row: number, col: number): { layer: number; unit: number; input?: number } | null {
-  if (facts.model === null) return null;
-  if (facts.model.family === 'mlp') {
-    if (name === 'model.hidden.weight') return { layer: 0, unit: row, input: col };
-    return name === 'lm_head.weight' && col < facts.model.nodes ? { layer: 0, unit: col } : null;
+/** The matrix that the neurons of a layer read with; in a gated layer that of the gate. A row of it is a neuron. */
+export function readingMatrix(facts: RunFacts | null, layer: number): string {
+  const found = nodeLayers(facts)[layer];
+  return found ? `${found.gate}.weight` : '';
+}
+
+/** The neuron and its input that a cell of a matrix stands for; null where there is none. */
+export function nodeAt(facts: RunFacts | null, name: string, row: number, col: number): { layer: number; unit: number; input?: number } | null {
+  for (const [layer, { gate, up, out, units }] of nodeLayers(facts).entries()) {
+    if (name === `${gate}.weight` || name === `${up}.weight`) return { layer, unit: row, input: col };
+    if (name === `${out}.weight` && col < units) return { layer, unit: col };
   }
-  const [, layer, part] = /^model\.layers\.(\d+)\.mlp\.(\w+)_proj\.weight$/.exec(name) ?? [];
-  if (layer === undefined) return null;
-  return part === 'down' ? { layer: Number(layer), unit: col } : { layer: Number(layer), unit: row, input: col };
+  return null;
 }
 
 /** How many rows and columns a tensor has as a picture. */

@@ -1,4 +1,4 @@
-/** The numbers of a picture, read once: going back and forth between pictures asks for nothing anew. */
+/** The numbers of pictures, cached: switching between pictures fetches nothing twice. */
 
 import { Tensors, type Tensor } from '../../lib/tensors';
 

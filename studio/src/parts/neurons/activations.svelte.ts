@@ -1,12 +1,12 @@
 /** The activations of a layer along a text, read from the file that an answer names. */
 
-import type { NeuronsAnswer } from '../../lib/answers';
+import type { NeuronsAnswer } from '../../lib/generated';
 import { Tensors } from '../../lib/tensors';
 import type { Activations } from './sorting';
 
 export interface Layer extends Activations {
   of: NeuronsAnswer;
-  pre: ArrayLike<number>; // behind the weighted sum, before the activation function
+  pre: ArrayLike<number>; // the weighted sums, before the activation function
 }
 
 export class LayerRead {

@@ -2,7 +2,7 @@ import { describe, expect, it } from 'vitest';
 
 import { along, found, measured, rowsOf, sorted } from './sorting';
 
-// 3 tokens, 4 nodes: always on, one token only, dead, and negative.
+// 3 tokens, 4 neurons: always on, one token only, dead, and negative.
 const activations = {
   post: Float32Array.from([1, 0, 0, -2, 1, 6, 0, -2, 1, 0, 0, -3]),
   tokens: 3,
@@ -11,7 +11,7 @@ const activations = {
 const outgoing = [1, 1, 1, 2];
 const texts = ['', ' the', ' sea'];
 
-describe('nodes', () => {
+describe('neurons', () => {
   const measures = measured(activations, outgoing);
 
   it('are measured along the text', () => {

@@ -1,15 +1,15 @@
-/** The nodes of a layer in an order that tells something: how they answer along a text, and how their weights changed. */
+/** Orders of the neurons of a layer: by their activation along a text, and by the change of their weights. */
 
 export const ORDERS = {
-  natural: 'as they stand',
-  loudest: 'loudest',
+  natural: 'by number',
+  loudest: 'largest effect',
   changed: 'most changed',
   selective: 'most selective',
-  quiet: 'quietest (dead first)',
+  quiet: 'smallest effect (dead first)',
 } as const;
 export type Order = keyof typeof ORDERS;
 
-/** Activations along a text, (T, F): token by token, all nodes of each. */
+/** Activations along a text, (T, F): token by token, all neurons of each. */
 export interface Activations {
   post: ArrayLike<number>;
   tokens: number;
@@ -17,9 +17,9 @@ export interface Activations {
 }
 
 export interface Measures {
-  /** Mean size of what it adds: activation times the length of the weights it writes with. */
+  /** Mean size of the effect: activation times the length of the outgoing weights. */
   loudness: Float64Array;
-  /** How far its largest activation stands out of its mean one: 1 is always the same, T is at one token only. */
+  /** Largest over mean activation: 1 if always the same, T if active at one token only. */
   selectivity: Float64Array;
   largest: Float64Array; // by size, with its sign
 }
@@ -43,7 +43,7 @@ export function measured({ post, tokens, nodes }: Activations, outgoing: readonl
   return { loudness, selectivity, largest };
 }
 
-/** Node numbers, in an order. Of equal ones the lower number comes first. */
+/** Neuron numbers in an order. Among equals the lower number comes first. */
 export function sorted(order: Order, measures: Measures, change: readonly number[] | null): number[] {
   const nodes = Array.from({ length: measures.loudness.length }, (_, node) => node);
   if (order === 'natural') return nodes;
@@ -58,8 +58,8 @@ export function sorted(order: Order, measures: Measures, change: readonly number
 }
 
 /**
- * What a person looks for: the number of a node, or a piece of text, for the nodes that answer most at the tokens
- * with it. Null when it is neither.
+ * The result of a search: for a number that neuron, for a piece of text the neurons with the largest effect at the tokens
+ * that contain it. Null when it is neither.
  */
 export function found(
   query: string, { post, tokens, nodes }: Activations, texts: readonly string[], outgoing: readonly number[],
@@ -75,12 +75,12 @@ export function found(
   return { order, at };
 }
 
-/** One node along the text. */
+/** One neuron along the text. */
 export function along({ post, tokens, nodes }: Activations, node: number): number[] {
   return Array.from({ length: tokens }, (_, t) => post[t * nodes + node]!);
 }
 
-/** (nodes, tokens), in an order: a row of a picture for each. */
+/** (neurons, tokens) in an order: a row of a picture for each neuron. */
 export function rowsOf(activations: Activations, order: readonly number[]): Float32Array {
   const { post, tokens, nodes } = activations;
   const rows = new Float32Array(order.length * tokens);

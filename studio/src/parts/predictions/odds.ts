@@ -1,8 +1,8 @@
-/** Losses as odds, and what they say together. A loss that is not finite has none. */
+/** Losses as probabilities, and their mean. A loss that is not finite has no probability. */
 
 export type Loss = number | null | undefined;
 
-/** The odds that a token was given, from its loss in nats. */
+/** The probability of a token, from its loss in nats. */
 export function odds(loss: Loss): number | null {
   return typeof loss === 'number' && Number.isFinite(loss) ? Math.exp(-loss) : null;
 }
@@ -19,7 +19,7 @@ export interface Guess {
   desired: boolean;
 }
 
-/** The guesses with the desired token among them: at the end with its odds where the model thought of others first. */
+/** The guesses with the desired token among them, at the end if it is not one of the likeliest. */
 export function withDesired(
   guesses: readonly { token: number; text: string; probability: number }[],
   desired: { id: number; text: string; loss: Loss } | null,

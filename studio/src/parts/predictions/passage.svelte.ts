@@ -1,8 +1,7 @@
-/** The passage that is read, and the step at which: the same in every view, because both stand in the address. */
+/** The passage and the step at which it is read: the same in every view, because the address holds both. */
 
 import { answerTo, type Asked } from '../../lib/answer.svelte';
-import type { PassagesAnswer } from '../../lib/answers';
-import type { RunFacts } from '../../lib/contract';
+import type { PassagesAnswer, RunFacts } from '../../lib/generated';
 import { selection } from '../../lib/selection.svelte';
 import { studio } from '../../lib/studio.svelte';
 
@@ -13,7 +12,7 @@ export function stepRead(facts: RunFacts | null, chosen: number | null): number 
   return Math.min(Math.max(chosen, facts.first_step), Math.max(facts.last_step, facts.first_step));
 }
 
-/** Checkpoints to tell a story by: at most `most`, the first and the last among them. */
+/** At most `most` of the checkpoints, the first and the last among them. */
 export function thinned(steps: readonly number[], most = 40): number[] {
   const sorted = [...steps].sort((a, b) => a - b);
   if (sorted.length <= most) return sorted;
@@ -41,7 +40,7 @@ export class Passage {
 
 /** Call it while a view is made. */
 export function chosenPassage(): Passage {
-  return new Passage(answerTo<PassagesAnswer>(() => (studio.run ? { run: studio.run, look: 'passages' } : null)));
+  return new Passage(answerTo(() => (studio.run ? { run: studio.run, look: 'passages' } : null)));
 }
 
 /** The position that is looked at, within a text of `count` tokens. */
@@ -49,7 +48,7 @@ export function positionIn(count: number): number {
   return Math.max(0, Math.min(count - 1, selection.now.token));
 }
 
-/** Bring the selected position back into the text, so that the arrow keys answer at its end. */
+/** Bring the selected position back into the text, so that the arrow keys work at its end. */
 export function holdPosition(count: () => number | null): void {
   $effect(() => {
     const known = count();

@@ -1,4 +1,4 @@
-/** "Guess first": the reader says the next token before the model's guess is shown. */
+/** "Guess first": the reader guesses the next token before the model's guess is shown. */
 
 export interface Round {
   position: number; // of the token that was guessed

@@ -1,7 +1,7 @@
 import { describe, expect, test } from 'vitest';
 
-import { update } from '../../lib/arithmetic';
-import type { Dtype, Term, UnitAnswer, WeightedSum, WeightStep } from '../../lib/answers';
+import { update, type Dtype } from '../../lib/arithmetic';
+import type { TermAnswer, UnitAnswer, WeightedSum, WeightStepAnswer } from '../../lib/generated';
 import { activation, errorOf, errorOfGuess, gradientOf, lossOf, meanOf } from './checks';
 
 const f = Math.fround;
@@ -20,7 +20,7 @@ function unit(changes: Partial<UnitAnswer['error']> = {}, pushes: Partial<UnitAn
   } as UnitAnswer;
 }
 
-describe('the error of a node', () => {
+describe('the error of a neuron', () => {
   test('of a gated one matches, its activation too', () => {
     const found = errorOf(unit());
     expect([found.at_activation?.matches, found.slope?.matches, found.at_sum?.matches]).toEqual([true, true, true]);
@@ -84,9 +84,9 @@ test('nothing is held against what is not finite', () => {
 test('a weight after its update is as exact as its sum, whichever rule moved it', () => {
   const step = {
     before: 0.25, gradient: 0.5, clip_factor: 1, state_before: {}, lr: 0.01, weight_decay: 0, applied: true, after: 0.249,
-  } as unknown as WeightStep;
-  const direction = (formula: Term['formula'], value = NaN): Term[] => [{ symbol: 'direction', words: '', formula, value, leaf: null, note: '' }];
-  const found = (changes: Partial<WeightStep>) => update({ ...step, terms: direction(null, 0.1), ...changes }).after.matches;
+  } as unknown as WeightStepAnswer;
+  const direction = (formula: TermAnswer['formula'], value = NaN): TermAnswer[] => [{ symbol: 'direction', words: '', formula, value, leaf: null, note: '' }];
+  const found = (changes: Partial<WeightStepAnswer>) => update({ ...step, terms: direction(null, 0.1), ...changes }).after.matches;
   expect(found({})).toBe(true);
   expect(found({ terms: direction(null, 0.1001) })).toBe(false);
   const ofItself = direction(['/', 'clipped', ['sqrt', ['^', 'clipped', 2]]]);

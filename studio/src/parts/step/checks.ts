@@ -3,8 +3,8 @@
  * rounded number is more than its value: exp(x) is off by x times the rounding.
  */
 
-import { BENDS, check, FORWARD, inBf16, sum, times, UPDATE, type Checked } from '../../lib/arithmetic';
-import type { Dtype, RowToken, TokenAnswer, UnitAnswer, WeightStep } from '../../lib/answers';
+import { BENDS, check, FORWARD, inBf16, sum, times, UPDATE, type Checked, type Dtype } from '../../lib/arithmetic';
+import type { StepToken, TokenAnswer, UnitAnswer, WeightStepAnswer } from '../../lib/generated';
 
 /** A number that is not finite comes as null; nothing can be held against it. */
 function checked(here: number, run: number | null, size: number, times = FORWARD, rounded = 0): Checked | undefined {
@@ -30,7 +30,7 @@ function strays(products: number[]): number {
  * which is nearly none, is off by more than a rounding of itself. So it is held against all that was rounded for it: over
  * every weight in 25 layers of opened steps, of every family, it was off by 0.9 roundings of that at most in single
  * precision, and 0.6 in bf16. Twice one and one are allowed. In single precision a gradient that is off by a thousandth is
- * seen all the same, but for nodes whose slope is nearly none.
+ * seen all the same, except for neurons whose slope is nearly zero.
  */
 const GRADIENT = 2;
 
@@ -52,7 +52,8 @@ export interface ErrorChecks {
   at_sum: Checked | undefined;
 }
 
-export function errorOf(unit: UnitAnswer): ErrorChecks {
+/** `dropsUnits`: whether dropout drops neurons, which rounds their error once more. */
+export function errorOf(unit: UnitAnswer, dropsUnits = false): ErrorChecks {
   const { outgoing, arriving, at_activation, slope, at_sum } = unit.error;
   const { gate, up, function: name } = unit.arithmetic;
   const terms = outgoing.map((weight, to) => ({ to, weight, error: arriving[to]!, term: times(weight, arriving[to]!) }));
@@ -66,7 +67,7 @@ export function errorOf(unit: UnitAnswer): ErrorChecks {
     terms: terms.sort((a, b) => Math.abs(b.term) - Math.abs(a.term)),
     at_activation: checked(
       total, at_activation, size + (1.5 * strays(outgoing.map((weight, to) => weight * arriving[to]!))) / (FORWARD * 2 ** -23),
-      FORWARD, inBf16(gate.dtype, at_activation, unit.layer === 'model' ? 2 : 1), // in that family dropout comes after the product
+      FORWARD, inBf16(gate.dtype, at_activation, dropsUnits ? 2 : 1), // dropout of the neurons themselves scales the product
     ),
     slope: checked(here, slope, slopeSize),
     at_sum: checked(at_activation * here, at_sum, Math.abs(at_activation) * slopeSize, FORWARD, roundedAtSum),
@@ -89,14 +90,14 @@ export function lossOf(token: TokenAnswer): Checked | undefined {
 }
 
 /** The mean over what is predicted in a row. */
-export function meanOf(tokens: RowToken[], which: 'loss' | 'loss_after', run: number | null): Checked | undefined {
+export function meanOf(tokens: StepToken[], which: 'loss' | 'loss_after', run: number | null): Checked | undefined {
   const { total, size } = sum(tokens.filter((one) => one.desired !== null).map((one) => one[which] ?? NaN));
   const count = tokens.filter((one) => one.desired !== null).length;
   return checked(total / count, run, size / count, UPDATE);
 }
 
-/** What the optimizer remembers of a number after the step, against what it was made of. */
-export function memory(step: WeightStep, leaf: string, here: number, size: number): Checked | undefined {
+/** A number of the optimizer's state after the step, against the page's own. */
+export function memory(step: WeightStepAnswer, leaf: string, here: number, size: number): Checked | undefined {
   return checked(here, step.state_after[leaf] ?? null, size, UPDATE);
 }
 

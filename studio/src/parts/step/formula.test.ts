@@ -1,6 +1,6 @@
 import { describe, expect, test } from 'vitest';
 
-import type { Formula } from '../../lib/answers';
+import type { Formula } from '../../lib/generated';
 import { written } from './formula';
 
 const known = new Map(Object.entries({ m: 0.25, v: -0.5, clipped: 3 }).map(([name, value]) => [name, { value, size: value, exact: false }]));

@@ -1,6 +1,6 @@
 /** A formula of an update rule as text, with its numbers in the places of their names. */
 
-import type { Formula } from '../../lib/answers';
+import type { Formula } from '../../lib/generated';
 import type { Sized } from '../../lib/arithmetic';
 import { exact } from '../../lib/format';
 

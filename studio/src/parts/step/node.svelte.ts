@@ -1,18 +1,21 @@
-/** The chosen node and weight, within what the network has: a link may have been made for a larger one. */
+/** The chosen neuron and weight, within what the network has: a link may have been made for a larger one. */
 
 import { selection } from '../../lib/selection.svelte';
 import { studio } from '../../lib/studio.svelte';
-import { inputsOfNodes, layersOfNodes } from '../layers/names';
+import { nodeLayers } from '../layers/names';
+
+const layers = () => nodeLayers(studio.facts);
+const within = (wanted: number, count: number | undefined) => Math.min(wanted, Math.max(0, (count ?? 1) - 1));
 
 export const node = {
   get layer(): number {
-    return studio.facts ? Math.min(selection.now.layer, layersOfNodes(studio.facts) - 1) : 0;
+    return within(selection.now.layer, layers().length);
   },
   get unit(): number {
-    return Math.min(selection.now.unit, Math.max(0, (studio.facts?.model?.nodes ?? 1) - 1));
+    return within(selection.now.unit, layers()[node.layer]?.units);
   },
   get input(): number {
-    const count = studio.facts ? inputsOfNodes(studio.facts) : null;
-    return count === null ? selection.now.input : Math.min(selection.now.input, count - 1);
+    const count = layers()[node.layer]?.inputs;
+    return count === undefined ? selection.now.input : within(selection.now.input, count);
   },
 };

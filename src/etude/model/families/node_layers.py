@@ -1,0 +1,67 @@
+"""Where the neurons of a network sit, from its configuration alone: names and sizes, without tensors.
+
+A neuron is a node: it multiplies numbers by its weights, adds them up, and passes the sum through a function.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from etude.model.config import ModelConfig
+
+EMBED = "model.embed_tokens.embed"
+"""The activation that every network begins with: the embeddings of the tokens that a position reads."""
+LOGITS = "logits"
+
+
+@dataclass(frozen=True)
+class NodeLayerPlan:
+    """A layer of F neurons that read N numbers each.
+
+    Attributes:
+        path: what the layer is called, such as "model.layers.2.mlp"; its activations are ``path.pre``, ``path.post``,
+            and ``path.pre_linear`` where it is gated.
+        size: F.
+        inputs: N.
+        reads: the activation that every neuron reads.
+        gate, up, out: names of the linear layers with which a neuron reads, reads what it lets through (None where
+            nothing is gated), and writes.
+        added_to: the activation that the neurons are added to.
+        dropout_place: which of the keep masks (`LanguageModel.dropout_shape`) is applied behind the neurons.
+        drops_units: whether that mask drops the neurons themselves, and not what they add.
+    """
+
+    path: str
+    size: int
+    inputs: int
+    reads: str
+    gate: str
+    up: str | None
+    out: str
+    added_to: str
+    dropout_place: int
+    drops_units: bool = False
+
+
+def transformer_node_layers(config: ModelConfig) -> list[NodeLayerPlan]:
+    """Return the MLP of each layer; its neurons read the normed residual stream and add to the stream."""
+    gated = config.mlp == "gated"
+    layers = []
+    for layer in range(config.num_hidden_layers):
+        path, mlp = f"model.layers.{layer}", f"model.layers.{layer}.mlp"
+        layers.append(
+            NodeLayerPlan(
+                path=mlp,
+                size=config.intermediate_size,
+                inputs=config.hidden_size,
+                reads=f"{path}.post_attention_layernorm.normalized",
+                gate=f"{mlp}.gate_proj" if gated else f"{mlp}.up_proj",
+                up=f"{mlp}.up_proj" if gated else None,
+                out=f"{mlp}.down_proj",
+                added_to=f"{path}.resid_post",
+                dropout_place=2 * layer + 2,
+            )
+        )
+    return layers

@@ -1,0 +1,751 @@
+/**
+ * Written by `python -m etude.serve.typescript`; do not edit.
+ *
+ * Everything that the studio's server answers, and the questions that the page may ask.
+ *
+ * GET  api/runs                        RunLine[]
+ * GET  api/runs/NAME                   RunFacts
+ * GET  api/runs/NAME/rows?from=A,B     Rows: lines of metrics.jsonl and samples.jsonl behind byte offsets A and B
+ * GET  api/runs/NAME/abilities         Ability[]
+ * POST api/runs/NAME/control           {action}: answers {}; only where RunFacts.control is true
+ * POST api/runs/NAME/doctor            Verdict[]: those of `etude doctor RUN`, after some seconds
+ * POST api/ask                         a Question; lines of JSON: any Progress and TokenLine, then {answer} or Failure
+ * GET  api/tensors/KEY                 a file of safetensors, which the page reads in parts by Range
+ * GET  api/source?of=FILE:NAME         Source: a function or class of Etude's own code, as it is installed
+ *
+ * All of these need the token, which opening the printed address exchanges for a cookie; without it they answer 401.
+ */
+
+/** A run in the list of runs. */
+export interface RunLine {
+  name: string;
+  state: 'not begun' | 'starting' | 'running' | 'lost' | 'finished' | 'stopped' | 'failed' | 'damaged' | 'unreadable';
+  step: number;
+  loss: number | null; // of its last step, nats per token
+  val_loss: number | null; // of its last evaluation
+  bits_per_byte: number | null;
+  changed: number; // seconds since 1970
+}
+
+/** A layer of neurons. */
+export interface NodeLayerFacts {
+  path: string; // what it is called, such as model.layers.2.mlp
+  units: number; // how many neurons it has
+  inputs: number; // how many numbers each of them reads
+  gate: string; // the linear layer that the activation function follows; a row of its weight is a neuron
+  up: string | null; // the linear layer that a gate lets through; None where nothing is gated
+  out: string; // the linear layer with which neurons write; a column of its weight is a neuron
+  drops_units: boolean; // whether dropout drops neurons, and not the numbers that they add to
+}
+
+/** The network of a run, in the same words for all families. */
+export interface ModelFacts {
+  family: string;
+  attention: boolean; // whether it has attention heads and a residual stream
+  layers: number;
+  width: number; // D, the length of a token's embedding
+  nodes: number; // neurons in each layer of them
+  heads: number;
+  kv_heads: number;
+  vocabulary: number; // V
+  context: number;
+  activation: string;
+  gated: boolean;
+  biases: boolean;
+  parameters: number;
+  tied: boolean;
+  window: number; // tokens whose embeddings a position reads side by side; 1 where attention brings in the others
+  node_layers: NodeLayerFacts[];
+}
+
+/** An earlier kind of language model on the same held-out text. */
+export interface Rung {
+  order: number; // 0 for pure guessing, 1 for the frequency of each symbol, n for a symbol after n - 1 others
+  name: string;
+  loss: number; // nats per token of this run's tokens
+  bits_per_byte: number;
+}
+
+/** What the page knows of a run before it asks anything. */
+export interface RunFacts {
+  name: string;
+  state: 'not begun' | 'starting' | 'running' | 'lost' | 'finished' | 'stopped' | 'failed' | 'damaged' | 'unreadable';
+  step: number;
+  num_steps: number | null;
+  reason: string; // why it ended
+  heartbeat: number | null; // seconds since 1970
+  now: number; // the server's clock
+  paused: boolean;
+  control: boolean; // whether this page may pause the training, and so on
+  fork: boolean; // whether this page may write a new run beside it
+  schema_known: boolean;
+  model: ModelFacts | null;
+  optimizer: string;
+  sources: string[];
+  uniform_loss: number | null; // ln V, nats per token
+  ladder: Rung[]; // the weakest first
+  checkpoints: number[];
+  first_step: number; // the first that can be opened
+  last_step: number;
+  compiled: boolean;
+}
+
+/** A tensor in a summary. */
+export interface TensorNorms {
+  weight_norm: number | null;
+  grad_norm: number | null;
+  update_norm: number | null;
+  update_ratio: number | null;
+}
+
+/** How long the parts of a step took. */
+export interface StepSeconds {
+  batch: number;
+  forward: number;
+  backward: number;
+  update: number;
+}
+
+/** A line of metrics.jsonl, with the fields that the page reads; which are there depends on `event`. */
+export interface MetricRow {
+  event: string; // step, eval, rung, summary, spike, left_out (a skipped step), checkpoint, length, micro_batch, checksum, end
+  step: number;
+  tokens_seen: number;
+  wall_time: number;
+  loss?: number | null;
+  grad_norm?: number | null;
+  lr?: number | null;
+  tokens_per_second?: number | null;
+  val_loss?: number | null;
+  bits_per_byte?: number | null;
+  order?: number;
+  num_steps?: number;
+  usual?: number | null;
+  reason?: string;
+  tensors?: Record<string, TensorNorms>;
+  attention_entropy?: ((number | null)[])[];
+  dead_units?: number[];
+  seconds?: StepSeconds;
+}
+
+/** A line of samples.jsonl. */
+export interface SampleRow {
+  event: 'sample';
+  step: number;
+  prompt: string;
+  text: string;
+}
+
+/** New lines of a run's logs. */
+export interface Rows {
+  reset: boolean; // the record is another one than before: forget what was read
+  cursor: string; // for the next request
+  more: boolean; // more can be read at once
+  every: number; // of a long record only every so many-th step is sent; all other events are
+  metrics: MetricRow[];
+  samples: SampleRow[];
+}
+
+/** A probe of an ability, with its scores by step. */
+export interface Ability {
+  title: string;
+  asks: string;
+  held_out: string;
+  chance: number;
+  num_items: number;
+  label: string;
+  num_parameters: number;
+  counting: number | null; // the share that is right by counting alone
+  random: number | null; // the share that is right with random weights
+  steps: number[];
+  right: number[];
+  low: number[]; // lower end of the confidence interval of `right`
+  high: number[]; // its upper end
+  probability: number[]; // of the right answer among the candidates, geometric mean
+  exact: (number | null)[];
+  independent: (number | null)[];
+}
+
+/** What the doctor says of a run: its finding, and the rule behind it. */
+export interface Verdict {
+  rule: string;
+  severity: 'problem' | 'notice' | 'fine' | 'not judged';
+  finding: string;
+  statement: string;
+  advice: string;
+}
+
+/** A piece of Etude's own code. */
+export interface Source {
+  file: string;
+  first_line: number;
+  text: string;
+}
+
+/** A tensor as a matrix. */
+export interface MatrixAnswer {
+  step: number;
+  name: string;
+  what: What;
+  since: number; // the step that "since_start" counts from
+  shape: [number, number]; // of the whole tensor
+  rows: [number, number]; // the rows that are given
+  bin: [number, number]; // every cell is the mean of so many rows by columns; [1, 1] where none are merged
+  tensors: string; // key of a file with "values" (rows, columns) and, where binned, "spread" of the same shape
+  norm: number;
+  proof: ProofAnswer;
+}
+
+export type What = 'before' | 'gradient' | 'update' | 'after' | 'since_start';
+
+/** How a replay compares with the record of the run. */
+export interface ProofAnswer {
+  holds: boolean;
+  from_step: number;
+  steps_compared: number;
+  checksums_equal: number;
+  largest_loss_difference: number;
+  largest_norm_difference: number;
+  other_machine: string[];
+  text: string;
+}
+
+/** One number of a tensor in one step. */
+export interface WeightAnswer {
+  name: string;
+  index: number[];
+  shape: number[];
+  at: WeightStepAnswer;
+}
+
+/** What one step made of one number. */
+export interface WeightStepAnswer {
+  step: number;
+  before: number;
+  gradient: number;
+  clip_factor: number;
+  state_before: Record<string, number>; // by leaf of the rule's state, such as exp_avg
+  state_after: Record<string, number>;
+  rule: string;
+  rule_title: string; // the rule's usual name
+  rule_summary: string; // a sentence on how the rule moves a weight, or nothing
+  lr: number;
+  weight_decay: number;
+  betas: number[];
+  eps: number;
+  momentum: number;
+  applied: boolean;
+  decay: number;
+  terms: TermAnswer[]; // from the clipped gradient to the direction, which is the last
+  orthogonal: number | null; // Muon's orthogonalised momentum; None for other rules
+  scale: number;
+  direction: number;
+  update: number;
+  after: number;
+  by_the_rule: number;
+  difference: number;
+  proof: string;
+}
+
+/** A line of an update rule's arithmetic. */
+export interface TermAnswer {
+  symbol: string;
+  words: string;
+  formula: Formula | null; // None where the value does not follow from this number alone; `note` says where it comes from
+  value: number;
+  leaf: string | null; // of the rule's state, which holds this value after the update
+  note: string;
+}
+
+export type Formula = number | string | FormulaOf;
+
+export type FormulaOf = ['sqrt' | 'sign', Formula] | ['+' | '-' | '*' | '/' | '^', Formula, Formula];
+
+/** The update rules of a run. */
+export interface RulesAnswer {
+  rules: RuleAnswer[];
+}
+
+/** An update rule in words. */
+export interface RuleAnswer {
+  name: string;
+  title: string;
+  picture: string;
+  stops: string;
+  words: string;
+  formulas: string[]; // as text, such as m ← β₁ m + (1 - β₁) g
+  symbols: string;
+  code: NamedSource[];
+}
+
+/** The code of a function or class as it is installed. */
+export interface NamedSource {
+  name: string;
+  file: string;
+  first_line: number;
+  text: string;
+}
+
+/** The beginning of a held-out document. */
+export interface HeldOutText {
+  name: string;
+  text: string;
+}
+
+/** Texts that the model does not learn from. */
+export interface PassagesAnswer {
+  passages: HeldOutText[];
+}
+
+/** Shares of a head's attention along a text; None where not finite. */
+export interface HeadAnswer {
+  layer: number;
+  head: number;
+  previous: number | null; // to the token just before
+  first: number | null; // to the first token
+  itself: number | null; // to the token itself
+  entropy: number | null; // nats; 0 where all goes to one token
+}
+
+/** A text on its way through the network of a step. */
+export interface PromptAnswer {
+  where: string;
+  tokens: string[];
+  ids: number[];
+  losses: number[]; // of every token but the first
+  guesses: Guess[];
+  contributions: ContributionsAnswer;
+  lens?: number[][]; // (layers + 1, tokens) probability of the token that comes next, after each layer
+  patterns?: number[][][][]; // (layers, heads, query, key)
+  induction?: InductionAnswer;
+  guesses_along: Guess[][]; // behind every token
+  heads?: HeadAnswer[];
+  proof: ProofAnswer | null; // None at a checkpoint that was loaded without a replay
+}
+
+/** One token of a predicted distribution. */
+export interface Guess {
+  token: number;
+  text: string;
+  probability: number;
+}
+
+/** What each part of the network adds to one logit. */
+export interface ContributionsAnswer {
+  terms: Record<string, number>;
+  logit: number;
+  unexplained: number;
+}
+
+/** Induction scores by layer and head, and what a head that looks everywhere alike would have. */
+export interface InductionAnswer {
+  scores: ((number | null)[])[];
+  chance: number;
+}
+
+/** A layer of F neurons along a text of T tokens. */
+export interface NeuronsAnswer {
+  step: number;
+  layer: string;
+  tokens: string[];
+  tensors: string; // key of a file with "post" (T, F), the activations, and "pre" (T, F), the sums
+  incoming: number[]; // (F,) length of the weights that each reads with
+  outgoing: number[]; // (F,) length of the weights that each writes with
+  change: number[] | null; // (F,) length of the change of `incoming` weights since the first checkpoint
+  proof: ProofAnswer | null;
+}
+
+/** A new run that starts from a step with some numbers turned. */
+export interface ForkAnswer {
+  run: string;
+  step: number;
+  turned: string[];
+}
+
+/** A whole continuation, and why it ended. */
+export interface ChatAnswer {
+  text: string;
+  finish: 'eos' | 'length' | 'context' | 'stop';
+  where: string;
+}
+
+/**
+ * A question about a run, besides its `look`; which fields are needed depends on that.
+ *
+ * step:        step, row                            token:  step, row, position
+ * unit:        step, row, position, layer, unit, [input]
+ * weight:      step, name, index                    matrix: step, name, what, [rows]
+ * prompt:      text, [step]                         attribution: text, [step]
+ * story:       text, [steps]                        neurons: step, layer, text
+ * node:        step, layer, unit                    compare: text, [step], knobs
+ * fork:        step, knobs, name
+ * chat:        text, [step], temperature, top_p, seed, count, [taken]
+ */
+export interface Question {
+  run: string;
+  step?: number;
+  row?: number;
+  position?: number;
+  layer?: number;
+  unit?: number;
+  input?: number;
+  name?: string;
+  index?: number[];
+  what?: What;
+  rows?: [number, number];
+  text?: string;
+  steps?: number[];
+  knobs?: string[];
+  temperature?: number;
+  top_p?: number;
+  seed?: number;
+  count?: number;
+  taken?: number[];
+}
+
+/** How far a piece of work is. */
+export interface ProgressOf {
+  doing: string;
+  done: number;
+  of: number;
+}
+
+/** A line before the answer: how far it is. */
+export interface Progress {
+  progress: ProgressOf;
+}
+
+/** A next token with the model's own probability, before temperature and top-p. */
+export interface Candidate {
+  id: number;
+  text: string;
+  probability: number;
+}
+
+/** The token that was drawn, and the likeliest ones. */
+export interface NewToken {
+  id: number;
+  text: string;
+  probability: number;
+  others: Candidate[];
+}
+
+/** A line before the answer to "chat": the next token. */
+export interface TokenLine {
+  token: NewToken;
+}
+
+/** What went wrong, as one line that says what to do instead. */
+export interface Failure {
+  error: string;
+}
+
+/** A step, and one row of its batch. */
+export interface StepAnswer {
+  step: number;
+  dtype: 'fp32' | 'bf16'; // of the run's matrix products. In bf16 both factors and the result are rounded to 8 bits
+  proof: ProofAnswer;
+  loss: number; // of the whole batch, nats per token
+  grad_norm: number;
+  clip_factor: number;
+  applied: boolean;
+  num_rows: number;
+  num_targets: number;
+  rows: RowSource[];
+  parameters: ParameterAnswer[];
+  row: number;
+  row_loss: number | null; // of this row; None where the loss counts none of its tokens
+  row_loss_after: number | null; // the same with the weights after the update
+  tokens: StepToken[];
+  stream: StreamAnswer[];
+}
+
+/** A row of a batch and the documents in it. */
+export interface RowSource {
+  row: number;
+  documents: string[];
+}
+
+/** A tensor of weights in one step, by the lengths of its parts. */
+export interface ParameterAnswer {
+  name: string;
+  shape: number[];
+  rule: string;
+  rule_title: string;
+  lr: number;
+  weight_decay: number;
+  weight_norm: number;
+  grad_norm: number;
+  update_norm: number;
+  update_ratio: number | null;
+}
+
+/** A token of a row, and the loss of the same prediction with the weights after the update. */
+export interface StepToken {
+  position: number;
+  read: string;
+  likeliest: string;
+  likeliest_probability: number;
+  desired: string | null; // None where the loss does not count the prediction
+  desired_probability: number | null;
+  loss: number;
+  loss_after: number | null;
+}
+
+/** The length of one activation's vector at each position of a row, and that of the error there. */
+export interface StreamAnswer {
+  name: string;
+  norm: number[];
+  grad_norm: number[];
+}
+
+/** One prediction of a step. */
+export interface TokenAnswer {
+  step: number;
+  dtype: 'fp32' | 'bf16';
+  row: number;
+  position: number;
+  context: string;
+  desired: string | null;
+  probability: number;
+  rank: number;
+  vocabulary: number;
+  loss: number;
+  guesses: GuessInStep[];
+  logits: LogitsAnswer;
+  stream: StreamAtToken[];
+  proof: ProofAnswer;
+}
+
+/** A token that was predicted in a step: predicted, desired (1 or 0), and the error at its logit. */
+export interface GuessInStep {
+  token: string;
+  probability: number;
+  desired: number;
+  error: number;
+}
+
+/** The two numbers of a loss in float64: loss = logsumexp - desired. */
+export interface LogitsAnswer {
+  logsumexp: number;
+  desired: number | null;
+}
+
+/** The length of one activation's vector at a position, and that of the error there. */
+export interface StreamAtToken {
+  name: string;
+  norm: number;
+  grad_norm: number;
+}
+
+/** A neuron at one token of a step. */
+export interface UnitAnswer {
+  step: number;
+  row: number;
+  position: number;
+  layer: string; // such as model.layers.1.mlp
+  unit: number;
+  read: string;
+  desired: string | null;
+  arithmetic: ArithmeticAnswer;
+  error: ErrorAnswer;
+  weight: WeightOfUnit;
+  bias: BiasOfUnit | null;
+  proof: ProofAnswer;
+}
+
+/** A neuron at one token: its sums, and its activation. */
+export interface ArithmeticAnswer {
+  gate: WeightedSum;
+  up: WeightedSum | null;
+  function: string;
+  activation: number;
+  difference: number;
+}
+
+/** One sum of a neuron: what it reads times its weights, plus its bias. */
+export interface WeightedSum {
+  terms: SumTerm[]; // the largest first
+  bias: number | null;
+  sum: number;
+  forward_pass: number; // the sum that the forward pass had
+  dtype: 'fp32' | 'bf16'; // values, weights and bias are as a product of this dtype read them
+}
+
+/** One input of a neuron times its weight. */
+export interface SumTerm {
+  input: number;
+  value: number;
+  weight: number;
+  term: number;
+}
+
+/** The error at a neuron: each output weight times the error where it writes, summed, times the slope. */
+export interface ErrorAnswer {
+  outgoing: number[]; // (D,) the weights that it writes with, as the product read them
+  arriving: number[]; // (D,) the error at the numbers that it writes to, likewise
+  at_activation: number; // the sum of their products, as the backward pass had it
+  slope: number; // how much the activation moves with the sum of the gate
+  at_sum: number; // at_activation times slope, as the backward pass had it
+}
+
+/** One weight of a neuron, the pushes on it, and its update. */
+export interface WeightOfUnit {
+  input: number;
+  name: string;
+  index: number[];
+  pushes: PushesAnswer;
+  largest: PushAnswer[];
+  step: WeightStepAnswer;
+}
+
+/** The pushes of all tokens of a batch on one weight: each is the token's error times its input. */
+export interface PushesAnswer {
+  up: number; // sum of the pushes below zero, which raise the weight
+  down: number; // sum of the pushes above zero, which lower it
+  up_count: number;
+  down_count: number;
+  size: number; // sum of their sizes
+  rounded: number; // size of all that was rounded to make them
+  total: number; // their sum
+  gradient: number; // the same as the run had it
+}
+
+/** The push of one token on a weight. */
+export interface PushAnswer {
+  row: number;
+  position: number;
+  token_id: number;
+  value: number;
+  error: number;
+  read: string;
+  push: number;
+}
+
+/** The bias of a neuron and its update. */
+export interface BiasOfUnit {
+  name: string;
+  index: number[];
+  step: WeightStepAnswer;
+}
+
+/** How much each token speaks for the likeliest token behind a text. */
+export interface AttributionAnswer {
+  token: string;
+  logit: number;
+  gradient_times_input: number[];
+  ablation: number[];
+}
+
+/** A text read at checkpoints. */
+export interface StoryAnswer {
+  tokens: string[];
+  steps: number[];
+  losses: ((number | null)[])[]; // (steps, tokens - 1)
+  likeliest: LikeliestToken[][]; // at every step, behind every token but the last
+}
+
+/** The likeliest next token. */
+export interface LikeliestToken {
+  text: string;
+  probability: number;
+}
+
+/** A neuron at a step: its weights, what activates it, what it promotes, and its history. */
+export interface NodeAnswer {
+  step: number;
+  layer: string;
+  unit: number;
+  weights: number[];
+  bias: number | null;
+  up_weights: number[] | null;
+  up_bias: number | null;
+  outgoing: number[];
+  gradient: NodeGradient | null; // None after the last recorded step
+  promoted: TokenEffect[];
+  suppressed: TokenEffect[];
+  most: Passage[];
+  least: Passage[];
+  share_active: number;
+  dead: boolean;
+  arithmetic: ArithmeticAnswer;
+  history: Moment[]; // at every checkpoint, over the same sample of held-out text
+  came_alive: number | null;
+  died: number | null;
+  proof: ProofAnswer;
+}
+
+/** The gradient of a neuron's weights in the next step. */
+export interface NodeGradient {
+  weights: number[];
+  bias: number | null;
+  outgoing: number[];
+}
+
+/** What one unit of a neuron's activation adds to a token's logit, over the mean of the vocabulary. */
+export interface TokenEffect {
+  token: string;
+  value: number;
+}
+
+/** A token of the held-out text with a neuron's activation there. */
+export interface Passage {
+  value: number;
+  before: string;
+  token: string;
+  after: string;
+  place: number;
+  document: string;
+  token_ids: number[]; // all that the network had read there, the token itself last
+}
+
+/** A neuron at a checkpoint: its activation over held-out text, and the lengths of its weights. */
+export interface Moment {
+  step: number;
+  mean: number;
+  std: number;
+  max: number;
+  share_active: number;
+  norm_in: number;
+  norm_up: number | null;
+  norm_out: number;
+}
+
+/** A text read by the network and by a copy whose knobs are turned. */
+export interface CompareAnswer {
+  where: string;
+  tokens: string[];
+  knobs: string[];
+  losses_before: number[];
+  losses_after: number[];
+  divergence: number[];
+  next: NextToken[];
+}
+
+/** The probability of a next token without and with the knobs. */
+export interface NextToken {
+  token: string;
+  before: number;
+  after: number;
+}
+
+/** The answer to each look. */
+export interface Answers {
+  step: StepAnswer;
+  token: TokenAnswer;
+  unit: UnitAnswer;
+  weight: WeightAnswer;
+  matrix: MatrixAnswer;
+  rules: RulesAnswer;
+  passages: PassagesAnswer;
+  prompt: PromptAnswer;
+  attribution: AttributionAnswer;
+  story: StoryAnswer;
+  neurons: NeuronsAnswer;
+  node: NodeAnswer;
+  compare: CompareAnswer;
+  fork: ForkAnswer;
+  chat: ChatAnswer;
+}
+
+export type Look = keyof Answers;
