@@ -26,6 +26,7 @@ from etude.emergence.words import interval_of, law_lines, score_of
 from etude.evaluate.records import read_records
 from etude.files import read_object
 from etude.run.history import RunHistory
+from etude.run.record import RunRecord
 from harness import markdown_table, put_block
 
 REPOSITORY = Path(__file__).parent.parent
@@ -51,7 +52,7 @@ def main() -> None:
 
 
 def told(plan: SweepPlan, study: Study, typed: str, whole: bool) -> list[str]:
-    histories = [RunHistory.load(plan.folder / member.name) for member in plan.members]
+    histories = [RunRecord.open(plan.folder / member.name).history for member in plan.members]
     seconds = sum(history.steps[-1].wall_time for history in histories)
     sizes = ", ".join(f"{size:,}" for size in plan.sizes)
     seeds = len({member.seed for member in plan.members})

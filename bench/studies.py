@@ -30,6 +30,7 @@ from etude.evaluate.questions import questions_for
 from etude.evaluate.records import ProbeRecord, read_records
 from etude.run.checkpoints import find_checkpoint
 from etude.run.history import RunHistory
+from etude.run.record import RunRecord
 from etude.train.load import load_trained
 from harness import markdown_table, put_block
 
@@ -60,7 +61,7 @@ def induction(folder: Path) -> str:
         (DOCS / "images" / f"{name}.svg").unlink()
     for run in (runs[0], runs[-1]):
         etude(folder, "eval", str(run), "--steps", "all")
-    histories = [RunHistory.load(run) for run in runs]
+    histories = [RunRecord.open(run).history for run in runs]
     knows = math.log(len(CHARACTERS))
     return "\n\n".join(
         [
@@ -151,7 +152,7 @@ def trained(folder: Path, recipe: str, name: str, control: tuple[str, str]) -> l
 
 def minutes(runs: Sequence[Path]) -> str:
     """Of training, in the mean."""
-    mean = sum(RunHistory.load(run).steps[-1].wall_time for run in runs) / len(runs) / 60
+    mean = sum(RunRecord.open(run).history.steps[-1].wall_time for run in runs) / len(runs) / 60
     cores = "one core" if available_cores() == 1 else f"{available_cores()} cores"
     return f"{mean:.1f} minutes of training each, in the mean, on {cores}."
 

@@ -109,6 +109,7 @@ LONGEST_FIRST = (
     "tests/e2e/test_elsewhere.py",
     "tests/cli/test_cli.py",
     "tests/workflow/test_several_processes.py",
+    "tests/extension/test_update_rule.py",
     "tests/parity/test_compile.py",
     "tests/workflow/test_watching.py",
     "tests/watch/test_replay.py",

@@ -41,8 +41,8 @@ from etude.errors import InputError
 from etude.plan.dial import Facts, model_config
 from etude.run import RunFolder
 from etude.run.events import EvalEvent, LengthEvent
-from etude.run.history import RunHistory
 from etude.run.ladder import Ladder, Rung
+from etude.run.record import RunRecord
 
 
 @pytest.fixture(scope="module")
@@ -438,5 +438,5 @@ def test_every_rule_has_a_verdict_on_a_record_that_was_tampered_with(
             if draw.random() < draw.choice([0.05, 0.9]):
                 line[draw.choice(sorted(set(line) - {"event"}))] = draw.choice(odd)
         run.metrics.path.write_text("".join(json.dumps(line) + "\n" for line in kept))
-        tampered = dataclasses.replace(healthy, history=RunHistory.load(run.path))
+        tampered = dataclasses.replace(healthy, history=RunRecord.open(run.path).history)
         assert all(rule(tampered).finding for rule in RULES)

@@ -294,10 +294,10 @@ def _overlaps(folders: list[Path]) -> list[tuple[str, str]]:
     from matplotlib.text import Text
 
     from etude.evaluate.loss_plot.plot import THEMES, _figure
-    from etude.run.history import RunHistory
+    from etude.run.record import RunRecord
 
     with rc_context({"text.parse_math": False}):
-        figure = _figure([RunHistory.load(folder) for folder in folders], THEMES["light"])
+        figure = _figure([RunRecord.open(folder).history for folder in folders], THEMES["light"])
         canvas = FigureCanvasAgg(figure)
         canvas.draw()
         renderer = canvas.get_renderer()

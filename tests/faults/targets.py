@@ -152,9 +152,9 @@ def _read_overrides(folder: Path) -> None:
 
 
 def _read_history(folder: Path) -> None:
-    from etude.run.history import RunHistory
+    from etude.run.record import RunRecord
 
-    history = RunHistory.load(folder)
+    history = RunRecord.open(folder).history
     _ = history.passed_at, history.num_steps, history.bits_per_byte_per_nat
 
 
@@ -173,7 +173,7 @@ def _read_replay(folder: Path) -> None:
 def _read_resume(folder: Path) -> None:
     from etude.files import read_object
     from etude.plan.plan import initial_state
-    from etude.run.history import RunHistory
+    from etude.run.record import RunRecord
     from etude.workflow.fit import restore
     from etude.workflow.start import reopen
 
@@ -181,7 +181,7 @@ def _read_resume(folder: Path) -> None:
     plan, run = reopen(folder, (), console)
     with run.held():
         restore(run, initial_state(plan), console)
-        RunHistory.load(run.path)
+        _ = RunRecord.open(run.path).history
         read_object(run.manifest_file)
         run.write_status("stopped", 2)
 

@@ -26,8 +26,8 @@ from etude.errors import InputError
 from etude.files import write_json
 from etude.run import JsonLines, RunFolder
 from etude.run.checkpoints import MARKER, verify_checkpoint
-from etude.run.history import RunHistory
 from etude.run.ladder import Ladder, Rung
+from etude.run.record import RunRecord
 from etude.workflow.list_runs import show
 from hostile import DEFECT, READ, REFUSED, Attempt, attack_all, readers
 
@@ -147,7 +147,7 @@ def test_logs_of_any_events(tmp_path: Path, events: list[Any], status: Any, mani
     write_json(run.ladder_file, Ladder("byte", 1, 1, 1, (Rung(1, 4.0), Rung(2, 2.0))).to_json())
     write_json(run.path / "status.json", status)
     write_json(run.manifest_file, manifest)
-    history = RunHistory.load(run.path)
+    history = RunRecord.open(run.path).history
     _ = history.passed_at, history.bits_per_byte_per_nat, history.num_steps
     with contextlib.redirect_stdout(io.StringIO()):
         show(tmp_path / "runs")
@@ -160,7 +160,7 @@ def test_a_long_log_of_one_step_is_read_in_linear_time(tmp_path: Path) -> None:
     run.settings_file.write_text("")
     lines = [{"event": "sample", "step": 1, "prompt": str(n)} for n in range(30_000)]
     run.samples.path.write_text("\n".join(map(json.dumps, [*lines, *lines[:10_000]])))
-    history = RunHistory.load(tmp_path)
+    history = RunRecord.open(tmp_path).history
     assert [event.prompt for event in history.samples[-3:]] == ["9997", "9998", "9999"]
     assert len(history.samples) == 30_000
 

@@ -17,8 +17,8 @@ from etude.data.tokens.tokenizer import existing_tokenizer
 from etude.data.tokens.vocabulary import train_char
 from etude.errors import EtudeError, InputError
 from etude.run import RunFolder
-from etude.run.history import RunHistory
 from etude.run.listing import list_runs
+from etude.run.record import RunRecord
 
 SOURCE = Path(etude.__file__).parent
 
@@ -86,11 +86,11 @@ def test_a_pipe_among_the_files_of_a_run_is_not_waited_for(tmp_path: Path) -> No
     run = stranger(tmp_path / "run")
     for name in ("metrics.jsonl", "samples.jsonl", "status.json"):
         os.mkfifo(run.path / name)
-    assert RunHistory.load(run.path).steps == []
+    assert RunRecord.open(run.path).history.steps == []
     assert run.status() == {}
     os.mkfifo(run.ladder_file)
     with pytest.raises(InputError, match="not a plain file"):
-        RunHistory.load(run.path)
+        _ = RunRecord.open(run.path).history
 
 
 def test_a_device_is_no_text(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from etude.run import RunFolder
 from etude.run.events import EndEvent, EvalEvent, Event, RungEvent, SampleEvent, StepEvent
 from etude.run.history import RunHistory, Steps, standing
 from etude.run.ladder import Ladder, Rung
+from etude.run.record import RunRecord
 
 
 def place(step: int) -> dict[str, Any]:
@@ -49,7 +50,7 @@ def test_events_come_back_as_they_were_written(tmp_path: Path) -> None:
     ladder = Ladder("byte", 1, 1, 1, (Rung(1, 4.0), Rung(2, 1.0)))
     run = write(tmp_path / "run", evals[0], samples[0], *steps, evals[1], rung, samples[1], end)
     write_json(run.ladder_file, ladder.to_json())
-    history = RunHistory.load(run.path)
+    history = RunRecord.open(run.path).history
     assert (history.steps, history.evals, history.rungs) == (steps, evals, [rung])
     assert (history.samples, history.end, history.ladder) == (samples, end, ladder)
     assert history.name == "run"
@@ -63,7 +64,7 @@ def test_torn_unknown_and_odd_lines_are_left_out(tmp_path: Path) -> None:
         file.write(b'{"event": "step", "step": -1}\n{"event": "step", "step": %d}\n' % 10**30)
         file.write(b'{"event": "step", "step": 4, "loss": null, "lr": 1' + b"0" * 400)
         file.write(b'}\n\xff\xfe\n{"event": "step", "st')
-    history = RunHistory.load(run.path)
+    history = RunRecord.open(run.path).history
     assert [event.step for event in history.steps] == [1, 4]
     assert math.isnan(history.steps[1].loss)
     assert math.isnan(history.steps[1].lr)
@@ -75,7 +76,7 @@ def test_what_an_interrupted_run_told_beyond_its_checkpoint_is_replaced(tmp_path
     before[4:4] = [evaluation(4, 3.0), RungEvent(**place(4), order=1, bits_per_byte=4.0)]
     before.append(evaluation(8, 2.5))
     again = [evaluation(4, 3.0), *(step(n, 2.0) for n in range(5, 8))]
-    history = RunHistory.load(write(tmp_path / "run", *before, *again).path)
+    history = RunRecord.open(write(tmp_path / "run", *before, *again).path).history
     assert [(event.step, event.loss) for event in history.steps] == [
         *((n, 1.0) for n in range(1, 5)),
         *((n, 2.0) for n in range(5, 8)),
@@ -88,7 +89,7 @@ def test_conversion_is_the_usual_ratio_of_the_evaluations(tmp_path: Path) -> Non
     run = write(
         tmp_path / "run", *(evaluation(n, 3.0 + n, 6.0 + 2 * n) for n in range(5)), evaluation(6, 9.0, 1.0)
     )
-    assert RunHistory.load(run.path).bits_per_byte_per_nat == 0.5
+    assert RunRecord.open(run.path).history.bits_per_byte_per_nat == 0.5
     assert RunHistory.load(write(tmp_path / "other", step(1)).path).bits_per_byte_per_nat is None
 
 
@@ -99,14 +100,14 @@ def test_rungs_are_worked_out_where_none_were_recorded(tmp_path: Path) -> None:
     write_json(
         run.ladder_file, Ladder("byte", 1, 1, 1, tuple(map(Rung, (1, 2, 3), (4.0, 3.0, 2.0)))).to_json()
     )
-    assert RunHistory.load(run.path).passed_at == {1: 10, 2: 10, 3: 30}
+    assert RunRecord.open(run.path).history.passed_at == {1: 10, 2: 10, 3: 30}
 
 
 def test_a_run_without_logs_is_empty_and_a_folder_that_is_no_run_an_error(tmp_path: Path) -> None:
-    history = RunHistory.load(write(tmp_path / "run").path)
+    history = RunRecord.open(write(tmp_path / "run").path).history
     assert (history.steps, history.samples, history.end, history.ladder) == ([], [], None, None)
     with pytest.raises(InputError, match="not a run folder"):
-        RunHistory.load(tmp_path)
+        _ = RunRecord.open(tmp_path).history
 
 
 def test_steps_are_a_sequence_of_events(tmp_path: Path) -> None:
@@ -125,10 +126,10 @@ def test_steps_are_a_sequence_of_events(tmp_path: Path) -> None:
 def test_a_long_record_takes_the_memory_of_its_numbers(tmp_path: Path) -> None:
     """Seven numbers of eight bytes for each step, where its line alone is two hundred characters of text."""
     run = write(tmp_path / "run", *(step(number) for number in range(1, 20_001)))
-    RunHistory.load(run.path)  # what is imported and compiled the first time does not count
+    _ = RunRecord.open(run.path).history  # what is imported and compiled the first time does not count
     tracemalloc.start()
     try:
-        history = RunHistory.load(run.path)
+        history = RunRecord.open(run.path).history
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()

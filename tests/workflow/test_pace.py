@@ -12,7 +12,7 @@ from test_pretrain import files_of, stop_after
 from etude.config import Settings, with_values
 from etude.plan.pace import Deadline, Pace
 from etude.plan.task_costs import TaskCosts
-from etude.run.history import RunHistory
+from etude.run.record import RunRecord
 from etude.train.loop import Loop
 from etude.train.schedule import lr_factor, planned_step
 from etude.workflow import fit, jobs
@@ -128,7 +128,7 @@ def test_a_real_run_with_less_time_than_planned_ends_early_and_keeps_a_record(
         plan, run, console, deadline=Deadline(begin + 4, ending(0.5), lambda first, last: 0.0, 4000)
     )
     assert outcome.reason == "finished"
-    history = RunHistory.load(run.path)
+    history = RunRecord.open(run.path).history
     assert history.num_steps == outcome.step < 4000
     assert history.steps[-1].lr < 0.2 * max(step.lr for step in history.steps)
 
@@ -152,7 +152,7 @@ def test_a_run_of_revised_length_is_recorded_and_goes_on_as_if_never_stopped(
     assert (rest.reason, rest.step) == ("finished", 17)
     for name in ("model.safetensors", "optimizer.safetensors"):
         assert files_of(rest.run, 17)[name] == files_of(whole.run, 17)[name]
-    history = RunHistory.load(rest.run.path)
+    history = RunRecord.open(rest.run.path).history
     assert history.num_steps == 17
     peak = history.steps[0].lr / lr_factor(1, small_settings.train)
     expected = [peak * lr_factor(planned_step(s, 12, ((6, 17),)), small_settings.train) for s in range(1, 18)]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import io
 import json
 import os
@@ -34,7 +33,7 @@ from etude.train import step
 from etude.train.loop import Loop
 from etude.train.objectives import NextToken
 from etude.train.spikes import LossWatch
-from etude.workflow import jobs, start
+from etude.workflow import jobs
 from etude.workflow.prepare import make_plan
 
 
@@ -515,7 +514,7 @@ def test_a_failed_start_leaves_no_run(
     def full(*args: Any) -> None:
         raise EtudeError("no space")
 
-    monkeypatch.setattr(start, "manifest", full)
+    monkeypatch.setattr("etude.run.create.files_of", full)
     with pytest.raises(EtudeError, match="no space"):
         jobs.grow(with_values(small_settings, {"run.name": "mine"}), console)
     monkeypatch.undo()
@@ -538,21 +537,3 @@ def test_dry_run_writes_no_run(small_settings: Settings, console: Console) -> No
     assert "memory: about" in text
     assert "time: about" in text
     assert not Path(small_settings.run.folder).exists()
-
-
-def test_events_are_plain_and_versioned() -> None:
-    from etude.train import events
-
-    samples: dict[str, Any] = {"int": 1, "float": 0.5, "str": "x"}
-    samples["Sequence[RowSource]"] = [events.RowSource(0, ("a", "b"))]
-    samples["Mapping[str, Mapping[str, float | None]]"] = {"w": {"weight_norm": 0.5, "update_ratio": None}}
-    samples["Sequence[Sequence[float | None]]"] = [[0.5, None]]
-    samples["Sequence[float]"] = [0.5]
-    samples["Mapping[str, float]"] = {"forward": 0.5}
-    for kind in vars(events).values():
-        if isinstance(kind, type) and issubclass(kind, events.Event):
-            event = kind(**{field.name: samples[str(field.type)] for field in dataclasses.fields(kind)})
-            record = json.loads(json.dumps(event.record(), allow_nan=False))
-            assert record["schema"] == 1
-            assert record["event"] == kind.name
-            assert {"step", "tokens_seen", "wall_time"} <= record.keys()

@@ -11,7 +11,7 @@ from rich.console import Console
 from etude.config import load_settings, recipe_file
 from etude.evaluate.command import Asked, evaluate
 from etude.evaluate.records import read_records
-from etude.run.history import RunHistory
+from etude.run.record import RunRecord
 from etude.workflow import jobs
 
 
@@ -26,7 +26,7 @@ def test_two_layers_learn_to_look_back_and_one_does_not(tmp_path: Path, layers: 
     }
     settings = load_settings(recipe_file("induction"), [], values)
     run = jobs.grow(settings, Console(file=io.StringIO())).run.path
-    losses = {one.step: one.val_loss for one in RunHistory.load(run).evals}
+    losses = {one.step: one.val_loss for one in RunRecord.open(run).history.evals}
     assert 3.8 < losses[100] < 4.2  # the alphabet is known
     assert (losses[400] < 3.3) is learns
 

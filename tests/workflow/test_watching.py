@@ -21,8 +21,8 @@ from etude.model.folder import load_model_folder
 from etude.model.language_model import LanguageModel
 from etude.plan.plan import initial_state, make_objective
 from etude.run import RunFolder
-from etude.run.history import RunHistory
 from etude.run.listing import list_runs
+from etude.run.record import RunRecord
 from etude.train.checksum import checksum
 from etude.train.loop import TrainState
 from etude.train.optimizer import UpdateRules
@@ -175,7 +175,7 @@ def test_another_fault_of_a_summary_is_not_hidden(
 
 def test_who_reads_a_record_is_not_troubled(small_settings: Settings, console: Console) -> None:
     run = jobs.grow(with_values(small_settings, EVERY_STEP), console).run
-    before = RunHistory.load(run.path)
+    before = RunRecord.open(run.path).history
     assert [event.step for event in before.steps] == list(range(1, 13))
     odd: list[dict[str, Any]] = [
         {"event": "summary", "step": 12, "tensors": 7, "attention_entropy": {"a": None}, "dead_units": "x"},
@@ -185,7 +185,7 @@ def test_who_reads_a_record_is_not_troubled(small_settings: Settings, console: C
     ]
     with run.metrics.path.open("a") as file:
         file.write("".join(json.dumps(line) + "\n" for line in odd))
-    after = RunHistory.load(run.path)
+    after = RunRecord.open(run.path).history
     assert (after.steps, after.evals, after.rungs) == (before.steps, before.evals, before.rungs)
     (line,) = list_runs(Path(small_settings.run.folder))
     assert (line.state, line.step) == ("finished", 12)

@@ -11,7 +11,7 @@ from etude.emergence.sweep_plan import Member, SweepPlan
 from etude.errors import InputError
 from etude.files import read_object, write_json
 from etude.messages import command, quoted
-from etude.run.history import RunHistory
+from etude.run.record import RunRecord
 
 FILE = "prediction.json"
 
@@ -75,7 +75,7 @@ def say_how_it_came(plan: SweepPlan, console: Console) -> None:
 
 
 def _end_of(plan: SweepPlan, member: Member) -> EndOfRun:
-    evals = RunHistory.load(plan.folder / member.name).evals
+    evals = RunRecord.open(plan.folder / member.name).history.evals
     if not evals:
         raise InputError(f"{plan.folder / member.name} was never evaluated: train it anew")
     return EndOfRun(member.num_parameters, plan.tokens, evals[-1].val_loss)

@@ -6,7 +6,7 @@ import math
 from array import array
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields
 from operator import eq
 from pathlib import Path
 from statistics import median
@@ -140,20 +140,6 @@ class RunHistory:
     def __post_init__(self) -> None:
         if not isinstance(self.steps, Steps):  # a list of events
             object.__setattr__(self, "steps", Steps(self.steps))
-
-    @classmethod
-    def load(cls, folder: Path) -> RunHistory:
-        """Read metrics.jsonl, samples.jsonl and ladder.json of a run, which may still be training.
-
-        Damaged lines and unknown events are skipped; a missing number is NaN. The logs are read line by line: only what
-        is returned takes memory.
-
-        Raises:
-            InputError: ``folder`` is no run, its ladder.json is damaged, or a log may not be read.
-        """
-        run = RunFolder.open(folder)
-        history = cls.of_metrics(run)
-        return replace(history, samples=read_samples(run), ladder=read_ladder(run))
 
     @classmethod
     def of_metrics(cls, run: RunFolder) -> RunHistory:

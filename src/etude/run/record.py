@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 from etude.config import Settings, load_settings
 from etude.errors import InputError
 from etude.run.checkpoints import list_checkpoints, step_of
-from etude.run.events import EvalEvent, RungEvent, SampleEvent, SkippedEvent, StepEvent
+from etude.run.events import EvalEvent, SampleEvent, SkippedEvent, StepEvent
 from etude.run.folder import SESSIONS, RunFolder, is_run
 from etude.run.follow import newest_events
 from etude.run.history import RunHistory, read_ladder, read_samples
@@ -129,7 +129,7 @@ class RunRecord:
 
     @cached_property
     def history(self) -> RunHistory:
-        """The events, samples and ladder together."""
+        """The events, samples and ladder together. Damaged lines and unknown events are skipped."""
         return replace(self._metrics, samples=self.samples, ladder=self.ladder)
 
     @cached_property
@@ -156,11 +156,6 @@ class RunRecord:
     def evals(self) -> list[EvalEvent]:
         """The evaluations on validation text."""
         return self._metrics.evals
-
-    @property
-    def rungs(self) -> list[RungEvent]:
-        """The n-gram models that were passed."""
-        return self._metrics.rungs
 
     @cached_property
     def skipped(self) -> frozenset[int]:

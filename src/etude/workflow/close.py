@@ -25,6 +25,7 @@ from etude.plan.plan import Plan
 from etude.run import RunFolder
 from etude.run.history import RunHistory
 from etude.run.ladder import Ladder
+from etude.run.record import RunRecord
 from etude.show.lines import format_duration, printable, say
 from etude.train.load import load_trained
 from etude.workflow.fit import Outcome
@@ -42,7 +43,7 @@ def close(outcome: Outcome, console: Console, until: float = math.inf) -> None:
             f"continue with:  {command('train', '--resume', outcome.run.path)}",
         )
         return
-    history = RunHistory.load(outcome.run.path)
+    history = RunRecord.open(outcome.run.path).history
     say(console, "\n".join(_figures(history)))
     broken = broken_sentence(history)
     if broken:
@@ -114,7 +115,7 @@ def promise_sentence(plan: Plan, run: RunFolder, seconds: float) -> str:
     told = f"\nAsked for {asked}, took {format_duration(seconds)}."
     if plan.expected is None:
         return f"{told} There was no time to find out which loss to expect."
-    reached = RunHistory.load(run.path).evals[-1].bits_per_byte
+    reached = RunRecord.open(run.path).history.evals[-1].bits_per_byte
     low, high = plan.expected.low, plan.expected.high
     kept = "as expected" if plan.expected.holds(reached) else "not as expected"
     return f"{told} Expected {low:.3f} to {high:.3f} bits a byte, reached {reached:.3f}: {kept}."

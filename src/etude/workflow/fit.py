@@ -31,9 +31,9 @@ from etude.plan.task_costs import Slowdown, TaskCosts
 from etude.run import RunFolder
 from etude.run.checkpoints import Provenance, verify_checkpoint
 from etude.run.events import CheckpointEvent, Event, Listener
-from etude.run.history import RunHistory
 from etude.run.ladder import Ladder
 from etude.run.provenance import provenance_of
+from etude.run.record import RunRecord
 from etude.run.resume import take_up
 from etude.run.writer import RecordWriter
 from etude.show.lines import print_line
@@ -106,7 +106,7 @@ def _fit(
         restore(run, state, console)
         mend_ladder(plan, run, run.read_manifest(), console)
         objective = make_objective(plan, state, ranks)
-        history = RunHistory.load(run.path)  # after restore: nothing in it lies beyond the checkpoint
+        history = RunRecord.open(run.path).history  # after restore: nothing in it lies beyond the checkpoint
         ladder, passed = history.ladder, history.passed_at
         if ladder is None:
             raise InputError(f"{run.ladder_file} is missing: put it back, or start a new run")

@@ -16,6 +16,7 @@ from etude.evaluate.loss_plot.samples import Fonts, SamplePanel
 from etude.files import write_atomic, write_failure
 from etude.run.history import RunHistory
 from etude.run.ladder import Ladder
+from etude.run.record import RunRecord
 from etude.show.layout import place_labels, smoothed, thinned
 
 if TYPE_CHECKING:
@@ -93,7 +94,7 @@ def plot_runs(
         raise ValueError(f"theme must be one of {', '.join(THEMES)}, not {theme}")
     if not run_folders:
         raise InputError("nothing to plot: name a run, such as `etude plot runs/first`")
-    runs = [RunHistory.load(folder) for folder in run_folders]
+    runs = [RunRecord.open(folder).history for folder in run_folders]
     for run in runs:
         if not any(math.isfinite(evaluation.bits_per_byte) for evaluation in run.evals):
             raise InputError(f"{run.folder} has no validation result yet: plot it after its first evaluation")
