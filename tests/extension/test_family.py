@@ -24,6 +24,7 @@ from rich.console import Console
 from safetensors.torch import load_file
 from typer.testing import CliRunner
 
+from etude import watch
 from etude.cli.main import app
 from etude.config import load_settings, with_values
 from etude.errors import InputError
@@ -39,7 +40,6 @@ from etude.registry import MODEL_FAMILIES
 from etude.train.loop import Loop
 from etude.watch.layer_in_step import LayerInStep
 from etude.watch.opened_step import open_step
-from etude.watch.prompts import Prompt
 from etude.watch.reconciliation import reconcile
 from etude.workflow import jobs
 from model.test_cost import kept_bytes
@@ -136,7 +136,8 @@ def test_decoding_a_token_at_a_time_is_the_forward_pass(variant: str) -> None:
 
 
 def test_it_learns_and_its_checkpoint_is_a_model_folder_of_its_own_format(trained: Watched) -> None:
-    losses = trained.machine.recorded.losses
+    record = trained.machine.recorded
+    losses = {step: record.loss_at(step) or np.nan for step in (1, *range(31, 41))}
     assert np.mean([losses[step] for step in range(31, 41)]) < 0.9 * losses[1]
     folder = trained.path / "checkpoints" / f"step-{STEPS:08d}"
     stored = load_file(folder / "model.safetensors")
@@ -154,7 +155,7 @@ def test_it_learns_and_its_checkpoint_is_a_model_folder_of_its_own_format(traine
 
 
 def trained_config(run: Watched) -> ModelConfig:
-    return run.machine.recorded.empty_model().config
+    return run.machine.empty_model().config
 
 
 def test_a_stopped_run_resumes_to_the_bit(
@@ -199,9 +200,7 @@ def test_its_neurons_and_its_logits_are_taken_apart(
     layer = LayerInStep(open_step(trained.machine, 23), "model.layers.1.mlp")
     unit = layer.sum(5, 0, 7)
     assert abs(unit.gate.difference) < 1e-4
-    folder = trained.path / "checkpoints" / f"step-{STEPS:08d}"
-    prompt = Prompt.of(folder, "One day the fox")
-    assert abs(prompt.contributions().unexplained) < 1e-3
+    assert abs(watch.prompt(trained.path, "One day the fox").contributions().unexplained) < 1e-3
 
 
 def test_inspect_and_the_pages_api_show_it(trained: Watched, monkeypatch: pytest.MonkeyPatch) -> None:

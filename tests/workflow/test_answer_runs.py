@@ -20,7 +20,7 @@ from etude.data.tokens.coverage import IGNORE_INDEX
 from etude.diagnose.run.gather import gather
 from etude.errors import EtudeError, InputError
 from etude.files import read_object
-from etude.run.history import RunHistory
+from etude.run.record import RunRecord
 from etude.train.checksum import checksum
 from etude.watch.opened_step import open_step
 from etude.watch.reconciliation import reconcile
@@ -84,7 +84,7 @@ def test_every_step_is_replayed_and_explains_itself(settings: Settings, kind: st
     for step in (1, 3, 20):
         opened = open_step(machine, step)
         assert opened.proof.holds
-        assert opened.loss == machine.recorded.losses[step]
+        assert opened.loss == machine.recorded.loss_at(step)
         found = reconcile(opened)
         assert found.holds, str(found)
         assert {check.name: check.difference for check in found.checks}["update applied again"] == 0
@@ -161,7 +161,7 @@ def test_what_is_reported_is_about_answers(settings: Settings) -> None:
     assert "count only what follows '='" in console.file.getvalue()  # type: ignore[attr-defined]
     card = (run.checkpoints / f"step-{STEPS:08d}" / "README.md").read_text()
     assert "the loss counts only what follows '='" in card
-    history = RunHistory.load(run.path)
+    history = RunRecord.open(run.path).history
     plain = RunHistory.load(
         jobs.grow(with_values(settings, {"train.objective": "next-token"}), quiet()).run.path
     )
