@@ -96,8 +96,8 @@ def evaluate(asked: Asked, console: Console) -> None:
         questions.require_some("leave --steps out for the measures of the text")
     if asked.expect and questions.hash != asked.expect:
         raise InputError(
-            f"the questions are others ({questions.hash}) than were fixed before training ({asked.expect}): the text "
-            "or Etude has changed since"
+            f"the questions are others ({questions.hash}) than were fixed before training ({asked.expect}): the text, "
+            "the probes of a plugin, or Etude has changed since"
         )
     results: list[ProbeResult] = []
     with _kept(run.folder / "derived" / "evaluation") as within, data_progress(console) as progress:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from etude.errors import InputError
 from etude.model.families.contract import SWITCH_DEFAULTS, Family
+from etude.registry import checked_call
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -53,11 +55,11 @@ def _disagreements(family: Family) -> Iterator[str]:
     from etude.model.cost import count_parameters
     from etude.model.hf_config import config_from_hf, config_to_hf
 
-    config = _call("the configuration", preset, family.name, **SIZES)
-    values = _call("config_to_hf", config_to_hf, config)
-    if _call("config_from_hf", config_from_hf, values) != config:
+    config = checked_call("the configuration", partial(preset, family.name, **SIZES))
+    values = checked_call("config_to_hf", config_to_hf, config)
+    if checked_call("config_from_hf", config_from_hf, values) != config:
         yield "config_from_hf does not read what config_to_hf writes"
-    model = _call("network", build_model, config)
+    model = checked_call("network", build_model, config)
     yield from _wrong_tensors(family, config, dict(model.state_dict()))
     counted, real = count_parameters(config).total, sum(p.numel() for p in model.parameters())
     if counted != real:
@@ -69,8 +71,8 @@ def _wrong_tensors(family: Family, config: ModelConfig, state: dict[str, Tensor]
     """Yield where names or values of tensors do not survive a round trip."""
     import torch
 
-    saved = _call("to_saved", family.to_saved, state, config)
-    back = _call("from_saved", family.from_saved, saved, config)
+    saved = checked_call("to_saved", family.to_saved, state, config)
+    back = checked_call("from_saved", family.from_saved, saved, config)
     if back.keys() != state.keys() or not all(torch.equal(back[name], state[name]) for name in state):
         yield "from_saved does not give back what to_saved takes"
     if lost := [name for name in saved if family.parameter_name(name) != name]:
@@ -91,7 +93,7 @@ def _wrong_network(family: Family, model: LanguageModel) -> Iterator[str]:
     taps = Taps()
     with torch.no_grad():
         inputs = torch.zeros(1, 4, dtype=torch.long)
-        logits = _call("the network", lambda: model.head(model.hidden(inputs, taps=taps)))
+        logits = checked_call("the network", lambda: model.head(model.hidden(inputs, taps=taps)))
     if tuple(logits.shape) != (1, 4, SIZES["vocab_size"]):
         yield f"the network gives logits of shape {tuple(logits.shape)}, not (B, T, V)"
     if not model.node_layers():
@@ -101,14 +103,3 @@ def _wrong_network(family: Family, model: LanguageModel) -> Iterator[str]:
             yield f"the network hands no activation {hidden[0]} to the taps"
         if layer.all_outgoing(model).shape[1] != layer.size:
             yield f"{layer.path} does not have the size that it names"
-
-
-def _call(what: str, function: Callable[..., Any], *arguments: Any, **keywords: Any) -> Any:
-    """Call ``function``; an error of another kind than InputError becomes one that names ``what`` failed."""
-    try:
-        return function(*arguments, **keywords)
-    except InputError:
-        raise
-    except Exception as error:  # code from outside may raise anything
-        text = " ".join(f"{type(error).__name__}: {error}".split())
-        raise InputError(f"{what} fails ({text})") from error
