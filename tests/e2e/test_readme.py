@@ -125,4 +125,9 @@ def test_its_python_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     ]  # fmt: skip
     monkeypatch.chdir(tmp_path)
     exec(snippet.replace('"train.steps=200"', ", ".join(f'"{value}"' for value in small)), {})
-    assert (tmp_path / "runs" / "primer" / "run.toml").is_file()
+    run = tmp_path / "runs" / "primer"
+    assert (run / "run.toml").is_file()
+    last = max(path.name for path in (run / "checkpoints").iterdir())
+    for language, block in BLOCK.findall(DOCS["using-a-model.md"]):
+        if language == "python":
+            exec(block.replace("runs/notes", "runs/primer").replace("step-00001220", last), {})
