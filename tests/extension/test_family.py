@@ -296,13 +296,13 @@ INCOMPLETE: dict[str, tuple[dict[str, Any], str]] = {
         "config.json lacks 'hidden_size', which a",
     ),
     "names that fail": ({"to_saved": fails}, "to_saved fails (KeyError: 'a tensor that\\nis missing')"),
-    "a lost tensor": ({"from_saved": without_the_last}, "from_saved does not give back what to_saved takes"),
-    "another layout": ({"from_saved": halves_exchanged}, "from_saved does not give back what to_saved takes"),
+    "a lost tensor": ({"from_saved": without_the_last}, "from_saved does not invert to_saved"),
+    "another layout": ({"from_saved": halves_exchanged}, "from_saved does not invert to_saved"),
     "a tensor that is called no parameter": (
         {"parameter_name": lambda name: None},
         "parameter_name does not keep",
     ),
-    "no attention": ({"has_attention": False}, "has_attention is not what the network says"),
+    "no attention": ({"has_attention": False}, "has_attention differs from the network's"),
     "a network that fails": ({"network": fails}, "network fails (KeyError"),
 }
 
@@ -324,7 +324,7 @@ def test_an_incomplete_family_is_refused_with_what_is_wrong(case: str) -> None:
 def test_wrong_counts_are_found() -> None:
     """Of the cost of another family's network."""
     family = dataclasses.replace(FAMILY, name="miscounted", cost=family_named("mlp").cost)
-    with pytest.raises(InputError, match=r"its cost counts \d+ parameters where the network has \d+"):
+    with pytest.raises(InputError, match=r"its cost counts \d+ parameters, and the network has \d+"):
         register(family)
 
 

@@ -15,7 +15,7 @@ from etude.errors import InputError
 from etude.files import write_json
 from etude.run import RunFolder
 from etude.run.events import EndEvent, EvalEvent, Event, RungEvent, SampleEvent, StepEvent
-from etude.run.history import RunHistory, Steps, standing
+from etude.run.history import Steps, standing
 from etude.run.ladder import Ladder, Rung
 from etude.run.record import RunRecord
 
@@ -90,7 +90,7 @@ def test_conversion_is_the_usual_ratio_of_the_evaluations(tmp_path: Path) -> Non
         tmp_path / "run", *(evaluation(n, 3.0 + n, 6.0 + 2 * n) for n in range(5)), evaluation(6, 9.0, 1.0)
     )
     assert RunRecord.open(run.path).history.bits_per_byte_per_nat == 0.5
-    assert RunHistory.load(write(tmp_path / "other", step(1)).path).bits_per_byte_per_nat is None
+    assert RunRecord.open(write(tmp_path / "other", step(1)).path).history.bits_per_byte_per_nat is None
 
 
 def test_rungs_are_worked_out_where_none_were_recorded(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from test_pretrain import comparable, files_of, stop_after
 from etude.config import Settings, with_values
 from etude.data.tokens.vocabulary import train_char
 from etude.errors import EtudeError
+from etude.generate.training_samples import Sample
 from etude.model.folder import load_model_folder
 from etude.model.language_model import LanguageModel
 from etude.plan.plan import initial_state, make_objective
@@ -203,7 +204,7 @@ def test_a_network_of_no_numbers_writes_no_sample() -> None:
     """So that a run which leaves such steps out is not ended by its sample."""
     tokenizer = train_char(["once upon a time"])
     state = make_state(tokenizer.vocab_size)
-    sample = tasks.Sample(tokenizer, "once", 1)
+    sample = Sample(tokenizer, "once", 1)
     assert len(sample(state)) == 1
     with torch.no_grad():
         for parameter in state.model.parameters():

@@ -1,4 +1,4 @@
-"""What a family must hold before it is registered: a small network of it is built, renamed, counted and run."""
+"""Check a family before it is registered: build a small network of it, convert it both ways, count it, and run it."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def _unknown_values(family: Family) -> Iterator[str]:
 
 def _disagreements(family: Family) -> Iterator[str]:
     """Yield where the declaration and a small network of it differ."""
-    # Imported late: these modules ask the registry, which asks this one.
+    # Imported late: these modules use the registry, which calls this one.
     from etude.model.build import build_model
     from etude.model.config import preset
     from etude.model.cost import count_parameters
@@ -63,7 +63,7 @@ def _disagreements(family: Family) -> Iterator[str]:
     yield from _wrong_tensors(family, config, dict(model.state_dict()))
     counted, real = count_parameters(config).total, sum(p.numel() for p in model.parameters())
     if counted != real:
-        yield f"its cost counts {counted} parameters where the network has {real}"
+        yield f"its cost counts {counted} parameters, and the network has {real}"
     yield from _wrong_network(family, model)
 
 
@@ -74,7 +74,7 @@ def _wrong_tensors(family: Family, config: ModelConfig, state: dict[str, Tensor]
     saved = checked_call("to_saved", family.to_saved, state, config)
     back = checked_call("from_saved", family.from_saved, saved, config)
     if back.keys() != state.keys() or not all(torch.equal(back[name], state[name]) for name in state):
-        yield "from_saved does not give back what to_saved takes"
+        yield "from_saved does not invert to_saved"
     if lost := [name for name in saved if family.parameter_name(name) != name]:
         yield f"parameter_name does not keep {lost[0]}, which to_saved writes"
 
@@ -87,7 +87,7 @@ def _wrong_network(family: Family, model: LanguageModel) -> Iterator[str]:
     from etude.model.transformer import Transformer
 
     if family.has_attention is not model.has_attention:
-        yield "has_attention is not what the network says"
+        yield "has_attention differs from the network's"
     if family.decodes_fast and not isinstance(model, Transformer):
         yield "decodes_fast is True, and the network is no etude.model.transformer.Transformer"
     taps = Taps()
@@ -102,4 +102,4 @@ def _wrong_network(family: Family, model: LanguageModel) -> Iterator[str]:
         if hidden := sorted(layer.watched - taps.met):
             yield f"the network hands no activation {hidden[0]} to the taps"
         if layer.all_outgoing(model).shape[1] != layer.size:
-            yield f"{layer.path} does not have the size that it names"
+            yield f"{layer.path} has another size than it declares"
