@@ -45,13 +45,13 @@ def main() -> None:
     plan = SweepPlan.load(sweep)
     runs = [sweep / member.name for member in plan.members]
     study = emergence(runs, "steps", REPORT, console=Console())
-    put_block(PAGE, "study", "\n\n".join(told(plan, study, arguments.typed, arguments.whole)))
+    put_block(PAGE, "study", "\n\n".join(blocks(plan, study, arguments.typed, arguments.whole)))
     pictures()
     for file in () if arguments.whole else (REPORT / "index.html", REPORT / "scores.csv"):
         file.unlink()
 
 
-def told(plan: SweepPlan, study: Study, typed: str, whole: bool) -> list[str]:
+def blocks(plan: SweepPlan, study: Study, typed: str, whole: bool) -> list[str]:
     histories = [RunRecord.open(plan.folder / member.name).history for member in plan.members]
     seconds = sum(history.steps[-1].wall_time for history in histories)
     sizes = ", ".join(f"{size:,}" for size in plan.sizes)
@@ -60,14 +60,16 @@ def told(plan: SweepPlan, study: Study, typed: str, whole: bool) -> list[str]:
     page = (
         "[emergence/index.html](emergence/index.html)" if whole else "what `etude emergence --report` makes"
     )
+    law = law_lines(law_of(study))[0].removeprefix("loss law: ")
     text = [
         f"`{typed}`",
         f"{len(plan.sizes)} sizes ({sizes} parameters outside the embeddings) by {seeds} seeds of `builtin:primer`, "
         f"{plan.tokens:,} tokens each, on {platform.machine()} ({cores()}); {seconds / 60:.0f} minutes of training in "
-        f"all, at most {plan.num_items} items a probe, questions `{plan.probes_hash}`, commit `{(commit or '')[:10]}`. "
+        f"all, at most {plan.num_items} items per probe, questions `{plan.probes_hash}`, "
+        f"commit `{(commit or '')[:10]}`. "
         "Every verdict with its numbers: [emergence/verdicts.json](emergence/verdicts.json); the page with every curve "
         f"is {page}.",
-        foretold(plan, histories) + f" Of all runs the law is another: {law_lines(law_of(study))[0]}.",
+        predicted(plan, histories) + f" The law fitted to all runs differs: {law}.",
         "At the largest size, mean over seeds at the last checkpoint. “n-gram” is what Kneser-Ney counts of the "
         "training text reach on the same items, “random” networks with random weights.",
     ]
@@ -80,7 +82,7 @@ def told(plan: SweepPlan, study: Study, typed: str, whole: bool) -> list[str]:
         f"Above chance and beyond counting, on what training could not contain: "
         f"**{'; '.join(one.title for one in beyond) or 'none'}**. Not there yet at this size and after so little text: "
         f"{len(missing)} of {len(shown)}."
-        + ("" if len(beyond) >= 3 else " At least three were hoped for: a longer sweep has to show them.")
+        + ("" if len(beyond) >= 3 else " At least three were expected: a longer sweep may show them.")
     )
     text.append(
         '<picture>\n  <source media="(prefers-color-scheme: dark)" srcset="emergence/report-dark.png">\n'
@@ -108,11 +110,11 @@ def table(abilities: list[Ability]) -> str:
     )
 
 
-def foretold(plan: SweepPlan, histories: list[RunHistory]) -> str:
-    said = read_object(plan.folder / "prediction.json")
-    if not said.get("predicted"):
-        return f"The largest size was not foretold: {said.get('why_not')}."
-    told = said["predicted"]
+def predicted(plan: SweepPlan, histories: list[RunHistory]) -> str:
+    prediction = read_object(plan.folder / "prediction.json")
+    if not prediction.get("predicted"):
+        return f"The loss of the largest size was not predicted: {prediction.get('why_not')}."
+    expected = prediction["predicted"]
     losses = [
         history.evals[-1].val_loss
         for history, member in zip(histories, plan.members, strict=True)
@@ -120,9 +122,9 @@ def foretold(plan: SweepPlan, histories: list[RunHistory]) -> str:
     ]
     inside = sum(told["low"] <= loss <= told["high"] for loss in losses)
     return (
-        f"Before the largest size was trained, the law of the others (exponent {said['exponent']:.2f}) foretold "
-        f"{told['val_loss']:.3f} nats a token ({told['low']:.3f} to {told['high']:.3f}) for it; it came to "
-        f"{', '.join(f'{loss:.3f}' for loss in losses)}: {inside} of {len(losses)} inside."
+        f"Before the largest size was trained, the law of the others (exponent {prediction['exponent']:.2f}) predicted "
+        f"{expected['val_loss']:.3f} nats per token ({expected['low']:.3f} to {expected['high']:.3f}) for it. The runs "
+        f"reached {', '.join(f'{loss:.3f}' for loss in losses)}: {inside} of {len(losses)} inside."
     )
 
 

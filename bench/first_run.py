@@ -44,11 +44,12 @@ def main() -> None:
 
 
 def write_readme(output: str, seconds: float, manifest: dict[str, Any]) -> None:
-    """The closing words of the run, as they were printed."""
-    closing = output[output.index("\nTrained ") : output.index("\nnext:")].strip()
+    """Write what the run printed at its end, with the first of its samples."""
+    closing = output[output.index("\nTrained ") : output.index("\nnext:")].partition("╭─ sample 2")[0].strip()
     machine = manifest["sessions"][0]["machine"]
     where = f"{machine['cores']} cores of {machine['processor']}, Python {platform.python_version()}"
-    block = f"`etude train`, {seconds:.0f} seconds from typing it to the last line ({where}):\n\n```\n{closing}\n```\n"
+    command = f"`etude train`, {seconds:.0f} seconds from the command to the last line ({where}):"
+    block = f"{command}\n\n```\n{closing}\n```\n"
     readme = REPOSITORY / "README.md"
     text, count = MARKERS.subn(lambda match: match[1] + block + match[2], readme.read_text())
     assert count == 1, "README.md has lost its first-run markers"

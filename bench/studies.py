@@ -66,8 +66,8 @@ def induction(folder: Path) -> str:
     return "\n\n".join(
         [
             f"{minutes(runs)} Knowing the characters and nothing else "
-            f"costs ln {len(CHARACTERS)} = {knows:.3f} nats a character; whoever also knew every second half, and "
-            f"where it begins, would be at {half(knows):.3f} nats a token.",
+            f"costs ln {len(CHARACTERS)} = {knows:.3f} nats per character. A model that also knew every second half, "
+            f"and where it begins, would reach {half(knows):.3f} nats per token.",
             markdown_table(
                 ["run", "steepest fall", "before it", "after it", "at the end", "likelier after its copy"],
                 [
@@ -75,7 +75,7 @@ def induction(folder: Path) -> str:
                     for run, history in zip(runs, histories, strict=True)
                 ],
             ),
-            "The last column: by how many nats a character, in the mean, a random string is likelier after its first "
+            "The last column: by how many nats per character, on average, a random string is likelier after its first "
             "copy than after an anagram of it.",
             "What comes next in a random string that it has seen once (`etude eval --steps all`; chance 0.500):",
             answers(runs[0], runs[-1]),
@@ -96,8 +96,8 @@ def grokking(folder: Path) -> str:
     verdicts = json.loads((folder / "report" / "verdicts.json").read_text())["abilities"]
     return "\n\n".join(
         [
-            f"{minutes(runs)} Right answers, of {MODULUS} that are possible, to 236 sums that were seen in training, "
-            "and to 236 that never were:",
+            f"{minutes(runs)} The share of right answers ({MODULUS} are possible) to 236 sums seen in training, and to "
+            "236 never seen:",
             markdown_table(
                 ["step", *(f"{run.name}, {on}" for run in runs for on in ("seen", "never"))],
                 [
@@ -151,10 +151,10 @@ def trained(folder: Path, recipe: str, name: str, control: tuple[str, str]) -> l
 
 
 def minutes(runs: Sequence[Path]) -> str:
-    """Of training, in the mean."""
+    """Return the mean minutes of training, as a sentence."""
     mean = sum(RunRecord.open(run).history.steps[-1].wall_time for run in runs) / len(runs) / 60
     cores = "one core" if available_cores() == 1 else f"{available_cores()} cores"
-    return f"{mean:.1f} minutes of training each, in the mean, on {cores}."
+    return f"{mean:.1f} minutes of training each on average, on {cores}."
 
 
 def right(run: Path, condition: str) -> dict[int, float]:
@@ -164,7 +164,7 @@ def right(run: Path, condition: str) -> dict[int, float]:
 
 
 def half(knows: float) -> float:
-    """Nats a token where the second of two equal halves costs nothing, and a token ends each text."""
+    """Return nats per token where the second of two equal halves costs nothing, and a token ends each text."""
     mean = (SHORTEST + LONGEST) / 2
     return mean * knows / (2 * mean + 1)
 

@@ -80,7 +80,7 @@ def truth_table(content: dict[str, Any]) -> str:
             undecided = f"{found['undecided_rate']:.1%}"
             rows.append([name, items, found["right"], rate, undecided, wrong or "none"])
     return markdown_table(
-        ["planted", "items", "right verdict", "wrong (95 %)", "undecided", "said instead"], rows
+        ["planted", "items", "right verdict", "wrong (95 %)", "undecided", "wrong verdicts"], rows
     )
 
 

@@ -111,6 +111,7 @@ LONGEST_FIRST = (
     "tests/workflow/test_several_processes.py",
     "tests/extension/test_update_rule.py",
     "tests/parity/test_compile.py",
+    "tests/model/test_taps.py",
     "tests/workflow/test_watching.py",
     "tests/watch/test_replay.py",
     "tests/workflow/test_controlled.py",

@@ -163,6 +163,21 @@ def _either(names: list[str]) -> str:
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} or {names[-1]}"
 
 
+def checked_call(what: str, function: Callable[..., T], *arguments: Any) -> T:
+    """Return what ``function`` returns, for the checks of things that are registered.
+
+    Raises:
+        InputError: its own, or one that says that ``what`` failed and how: code from outside may raise anything.
+    """
+    try:
+        return function(*arguments)
+    except InputError:
+        raise
+    except Exception as error:
+        text = " ".join(f"{type(error).__name__}: {error}".split())
+        raise InputError(f"{what} fails ({text})") from error
+
+
 def known_name(registry: Registry[Any], setting: str, name: str) -> str:
     """Return ``name``; raise InputError, which names the ``setting``, unless ``registry`` knows it."""
     try:
@@ -199,3 +214,31 @@ MODEL_FAMILIES: Registry[Any] = Registry(
 )
 """What ``model.preset`` and the ``model_type`` of a config.json may name: an
 :class:`etude.model.families.Family` each."""
+
+TEXT_PROBES: Registry[Any] = Registry(
+    "probe from text",
+    {
+        "wordness": "etude.evaluate.text_probes.words:wordness",
+        "word-order": "etude.evaluate.text_probes.order:word_order",
+        "far-context": "etude.evaluate.text_probes.far_context:far_context",
+        "induction": "etude.evaluate.text_probes.induction:induction",
+        "entity-recall": "etude.evaluate.text_probes.entities:entity_recall",
+        "closure": "etude.evaluate.text_probes.closure:closure",
+    },
+    "etude.evaluate.text_probes.trial:require_complete",
+)
+"""What the suite ``text`` asks, from any text with words: functions from
+:class:`etude.evaluate.text_probes.passages.Material` to a list of
+:class:`etude.evaluate.text_probes.proposal.Proposal`."""
+
+TASK_PROBES: Registry[Any] = Registry(
+    "probe of tasks",
+    {
+        "strings": "etude.evaluate.task_probes.strings:string_probes",
+        "lookups": "etude.evaluate.task_probes.lookups:lookup_probes",
+        "facts": "etude.evaluate.task_probes.facts:fact_probes",
+    },
+    "etude.evaluate.task_probes.trial:require_complete",
+)
+"""What the suite ``tasks`` asks, about exercises like those of ``builtin:tasks``: functions from a seed and a number of
+items to a list of :class:`etude.evaluate.items.Probe`."""

@@ -28,7 +28,7 @@ from etude.model.language_model import LanguageModel
 from etude.plan.plan import validation_text
 from etude.registry import OBJECTIVES
 from etude.run import RunFolder
-from etude.run.history import RunHistory
+from etude.run.record import RunRecord
 from etude.train.checkpoint import checkpoint_name
 from etude.train.loop import Loop
 from etude.watch.opened_step import model_at, model_with, open_step
@@ -175,7 +175,7 @@ def test_evaluations_weigh_as_training_does(whole: RunFolder) -> None:
     inputs, targets = windows.batch(0, len(windows))
     losses, real = nats(model, inputs, targets), targets != IGNORE_INDEX
     weights = own_weights(machine.data.validation, windows.target_places(0, len(windows))) * real
-    last = RunHistory.load(whole.path).evals[-1]
+    last = RunRecord.open(whole.path).history.evals[-1]
     assert last.val_loss == pytest.approx((losses * weights).sum() / weights.sum(), rel=1e-5)
     assert last.val_loss != pytest.approx(losses[real].mean(), rel=1e-4)
     assert last.val_tokens == real.sum()

@@ -20,7 +20,7 @@ from etude.data.tokens.coverage import IGNORE_INDEX
 from etude.diagnose.run.gather import gather
 from etude.errors import EtudeError, InputError
 from etude.files import read_object
-from etude.run.history import RunHistory
+from etude.run.record import RunRecord
 from etude.train.checksum import checksum
 from etude.watch.opened_step import open_step
 from etude.watch.reconciliation import reconcile
@@ -161,7 +161,7 @@ def test_what_is_reported_is_about_answers(settings: Settings) -> None:
     assert "count only what follows '='" in console.file.getvalue()  # type: ignore[attr-defined]
     card = (run.checkpoints / f"step-{STEPS:08d}" / "README.md").read_text()
     assert "the loss counts only what follows '='" in card
-    history = RunHistory.load(run.path)
+    history = RunRecord.open(run.path).history
     plain = RunHistory.load(
         jobs.grow(with_values(settings, {"train.objective": "next-token"}), quiet()).run.path
     )

@@ -96,8 +96,8 @@ def evaluate(request: EvaluationRequest, console: Console) -> None:
         questions.require_some("omit --steps for the measures of the text")
     if request.expect and questions.hash != request.expect:
         raise InputError(
-            f"the questions ({questions.hash}) differ from those fixed before training ({request.expect}): the text or "
-            "Etude has changed since"
+            f"the questions ({questions.hash}) differ from those fixed before training ({request.expect}): the text, "
+            "the probes of a plugin, or Etude has changed since"
         )
     results: list[ProbeResult] = []
     with (

@@ -99,6 +99,7 @@ def questions_for(
             if result.probe is None
         }
     questions = Questions(by_suite, skipped)
+    _require_own_titles(questions)
     if not allow_none:
         questions.require_some()
     return questions
@@ -124,6 +125,15 @@ def counting_for(data: PreparedData, ladder: Ladder | None) -> CountingAnswerer:
     rungs = ladder.rungs if ladder is not None else ()
     order = min(rungs, key=lambda rung: rung.bits_per_byte).order if rungs else 6
     return CountingAnswerer(KneserNey.fit(data.documents("train"), order), order)
+
+
+def _require_own_titles(questions: Questions) -> None:
+    """Raise InputError where two probes have one title: their scores would be taken for those of one."""
+    titles = [probe.title for probe in questions.probes]
+    if shared := [title for at, title in enumerate(titles) if title in titles[:at]]:
+        raise InputError(
+            f"two probes are called '{shown(shared[0])}': rename the one that a plugin registers"
+        )
 
 
 def _require_known(suites: Sequence[str]) -> None:

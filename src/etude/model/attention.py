@@ -131,8 +131,8 @@ def attend_with_taps(
 ) -> Float[Tensor, "B H T Dh"]:
     """Attention written out, so that scores and pattern exist and can be changed: `attend` up to rounding.
 
-    In bf16 it rounds where the kernels of `attend` round: they read and write bf16, and keep scores and sums wide;
-    in blocks the scores are rounded as well.
+    In bf16 it rounds where `attend` rounds. In blocks the products read and give bf16, so the result is the same to the
+    bit; PyTorch's kernels read and write bf16, and keep scores and sums in fp32.
     """
     served = queries.shape[1] // keys.shape[1]
     keys = keys.repeat_interleave(served, 1)
@@ -141,14 +141,16 @@ def attend_with_taps(
     if visible is None:
         count = queries.shape[2]
         visible = torch.ones(count, count, dtype=torch.bool, device=queries.device).tril()[None, None]
-    read, wide = values.dtype, queries.dtype
-    written = read if is_in_blocks(queries, keys, values) else wide
+    # Without a rotation the queries are bf16 themselves; softmax is computed in fp32 all the same.
+    read, wide = values.dtype, torch.promote_types(queries.dtype, torch.float32)
+    in_blocks, width = is_in_blocks(queries, keys, values), queries.shape[-1]
+    summed = read if in_blocks else wide
     with torch.autocast(queries.device.type, enabled=False):
-        scores = (queries.to(read).to(wide) @ keys.to(read).to(wide).mT).to(written).to(wide)  # (B, H, T, T)
-        scores = scores / math.sqrt(queries.shape[-1])
+        scores = (queries.to(read).to(summed) @ keys.to(read).to(summed).mT).to(wide)  # (B, H, T, T)
+        scores = scores * width**-0.5 if in_blocks else scores / math.sqrt(width)
         scores = tap(taps, path, "scores", scores.masked_fill(~visible, -torch.inf))
         pattern = tap(taps, path, "pattern", scores.softmax(-1))
-        mixed = (pattern.to(read).to(wide) @ values.to(wide)).to(read)
+        mixed = (pattern.to(read).to(summed) @ values.to(summed)).to(read)
     return tap(taps, path, "z", mixed.transpose(1, 2)).transpose(1, 2)
 
 

@@ -6,28 +6,17 @@ from collections.abc import Callable, Iterable, Sequence
 
 from etude.errors import InputError
 from etude.evaluate.items import FEWEST_ITEMS, Probe
-from etude.evaluate.text_probes.closure import closure
-from etude.evaluate.text_probes.entities import entity_recall
-from etude.evaluate.text_probes.far_context import far_context
-from etude.evaluate.text_probes.induction import induction
-from etude.evaluate.text_probes.order import word_order
 from etude.evaluate.text_probes.passages import Material, passages
 from etude.evaluate.text_probes.proposal import Proposal, TextSuite, finished
 from etude.evaluate.text_probes.training import search
-from etude.evaluate.text_probes.words import wordness
+from etude.registry import TEXT_PROBES
 
 DEFAULT_CONTEXT_CHARS = 256
 FEWEST_CONTEXT_CHARS = 64
 FEWEST_CHARS = 2000
 
-MAKERS: tuple[Callable[[Material], list[Proposal]], ...] = (
-    wordness,
-    word_order,
-    far_context,
-    induction,
-    entity_recall,
-    closure,
-)
+TextProbe = Callable[[Material], list[Proposal]]
+"""From passages of a held-out text to what a probe would ask; see :data:`etude.registry.TEXT_PROBES`."""
 
 
 class TooLittleText(InputError):
@@ -56,7 +45,8 @@ def text_probes(
     _check(sum(map(len, documents)), max_items, context)
     chooser = Material((), seed, max_items, context)
     material = Material(passages(documents, chooser.rng("passages")), seed, max_items, context)
-    proposals = [proposal for make in MAKERS for proposal in make(material)]
+    makers: list[TextProbe] = [TEXT_PROBES.get(name) for name in TEXT_PROBES.names()]
+    proposals = [proposal for make in makers for proposal in make(material)]
     training = search(
         train(),
         frozenset().union(*(proposal.words for proposal in proposals)),

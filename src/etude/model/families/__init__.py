@@ -5,7 +5,7 @@ from __future__ import annotations
 from etude.model.families.contract import Family
 from etude.registry import MODEL_FAMILIES
 
-__all__ = ["Family", "family_named"]
+__all__ = ["Family", "family_named", "register"]
 
 
 def family_named(name: str) -> Family:
@@ -16,3 +16,12 @@ def family_named(name: str) -> Family:
     """
     family: Family = MODEL_FAMILIES.get(name)
     return family
+
+
+def register(family: Family) -> None:
+    """Make a family known under its name, as a value of ``model.preset`` and as a ``model_type`` of config.json.
+
+    Raises:
+        InputError: the declaration is incomplete or does not fit its network, or the name is taken.
+    """
+    MODEL_FAMILIES.register(getattr(family, "name", ""), family)

@@ -2,7 +2,7 @@
 
 A family is a ``model_type`` of config.json: the switches that its format fixes, its configuration and its tensor names
 in both directions, and the network that computes it. To add one, write one file that makes a :class:`Family`, and
-register it (`etude.registry.MODEL_FAMILIES`). The module must not import torch at its top: plans, settings and the page
+call `etude.model.families.register`. The module must not import torch at its top: plans, settings and the page
 ask families where no network is needed.
 """
 
