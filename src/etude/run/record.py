@@ -12,7 +12,7 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
 
-from etude.config import MOST_THREADS, Settings, load_settings
+from etude.config import Settings, load_settings
 from etude.errors import InputError
 from etude.run.checkpoints import list_checkpoints, step_of
 from etude.run.events import EvalEvent, SampleEvent, SkippedEvent, StepEvent
