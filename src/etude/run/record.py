@@ -4,24 +4,26 @@ This is the one reader. The page, ``etude runs``, replay, doctor, evaluation and
 """
 
 from __future__ import annotations
-from collections.abc import (Callable, Mapping)
-from dataclasses import (replace)
-from etude.config import (Resolved)
-from etude.errors import (InputError)
-from etude.run.checkpoints import (list_checkpoints, step_of)
-from etude.run.events import (EvalEvent, SampleEvent, SkippedEvent, StepEvent)
-from etude.run.folder import (RunFolder, SESSIONS, is_run)
-from etude.run.follow import (newest_events)
-from etude.run.history import (RunHistory, read_ladder, read_samples)
-from etude.run.ladder import (Ladder)
-from etude.run.settings import (own_settings, read_settings, settings_for_step)
-from etude.run.state import (State, state_of)
-from etude.setting_types import (MOST_THREADS)
-from etude.untrusted import (MAX_JSON_BYTES, Unreadable)
-from functools import (cached_property, lru_cache)
-from pathlib import (Path)
-from typing import (Any, TypeVar)
+
 import math
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import Any, TypeVar
+
+from etude.config import Resolved
+from etude.errors import InputError
+from etude.run.checkpoints import list_checkpoints, step_of
+from etude.run.events import EvalEvent, SampleEvent, SkippedEvent, StepEvent
+from etude.run.folder import SESSIONS, RunFolder, is_run
+from etude.run.follow import newest_events
+from etude.run.history import RunHistory, read_ladder, read_samples
+from etude.run.ladder import Ladder
+from etude.run.settings import own_settings, read_settings, settings_for_step
+from etude.run.state import State, state_of
+from etude.setting_types import MOST_THREADS
+from etude.untrusted import MAX_JSON_BYTES, Unreadable
 
 T = TypeVar("T")
 Stamp = tuple[int, int, int] | None
