@@ -87,7 +87,7 @@ def test_the_definitions_and_the_code_that_trains_are_one_function(monkeypatch: 
         model = build_model(*arguments, **keywords).double()
         for module in model.modules():
             if isinstance(module, RotaryPositions):
-                exponent = torch.arange(0, module.head_dim, 2, dtype=torch.float64) / module.head_dim
+                exponent = torch.arange(0, module.width, 2, dtype=torch.float64) / module.width
                 angles = torch.outer(torch.arange(len(module.cos)).double(), module.theta**-exponent)
                 module.cos = torch.cat((angles.cos(), angles.cos()), dim=-1)
                 module.sin = torch.cat((-angles.sin(), angles.sin()), dim=-1)
