@@ -103,7 +103,7 @@ def test_its_map_is_complete_and_in_the_order_of_imports() -> None:
     assert mapped == sorted(mapped, key=[*ORDER, "recipes"].index)
     modules = re.findall(r"(\w+)\.py", house)
     assert set(modules) <= {file.stem for file in (REPOSITORY / "src" / "etude").glob("*.py")}
-    assert set(modules) >= set(ORDER) - set(mapped) - {"setting_declarations"}
+    assert set(modules) >= set(ORDER) - set(mapped)
     for folder in re.findall(r"^(\w+)/ ", house, re.MULTILINE):
         assert (REPOSITORY / folder).is_dir(), folder
     assert {"studio", "tests", "bench", "docs"} <= set(re.findall(r"^(\w+)/ ", house, re.MULTILINE))
