@@ -149,5 +149,5 @@ def write_threads(file: Path) -> None:
 if __name__ == "__main__":
     # Registered first, called last: when the processes have parted.
     atexit.register(write_threads, Path(sys.argv[1]) / f"{os.environ['RANK']}.threads")
-    with parallel.joined() as together:
+    with parallel.join_ranks() as together:
         torch.save(every_case(together), Path(sys.argv[1]) / f"{together.rank}.pt")

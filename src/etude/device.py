@@ -250,7 +250,7 @@ def total_memory_bytes(device: Device) -> int | None:
         return None
 
 
-def forget_peak_memory(device: Device) -> None:
+def reset_peak_memory(device: Device) -> None:
     """From now on :func:`peak_memory_bytes` tells the most that is used after this call, where the system can."""
     import torch
 

@@ -118,7 +118,7 @@ def end_with_parent() -> None:
     threading.Thread(target=wait, daemon=True).start()
 
 
-def print_nowhere(stream: TextIO) -> None:
+def discard_output(stream: TextIO) -> None:
     """From here on what ``stream`` prints is read by nobody, and nobody waits for its end."""
     _lead_nowhere(stream.fileno())
 

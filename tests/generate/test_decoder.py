@@ -19,7 +19,7 @@ from etude.generate import decoder
 from etude.generate.decoder import COMPILE_FROM_STEPS, FEWEST_STEPS, Decoder
 from etude.generate.engine import generate, stream
 from etude.generate.sampling import SamplingSettings
-from etude.model import products
+from etude.model import matmul
 from etude.model.language_model import LanguageModel
 from networks import make_config, make_network
 from waiting import PATIENCE
@@ -32,7 +32,7 @@ import torch
 from etude.generate.decoder import _graph
 from etude.generate.engine import generate
 from etude.generate.sampling import SamplingSettings
-from etude.model import products
+from etude.model import matmul
 from networks import make_config, make_network, make_tokens
 
 torch.set_num_threads(1)
@@ -152,7 +152,7 @@ def test_bf16_is_refused_where_it_would_be_slow(
     monkeypatch.setattr(decoder, "has_fast_bf16", lambda kind: True)
     with pytest.raises(InputError, match="only a transformer"):
         generate(make_network(make_config("mlp")), [[1, 2]], GREEDY, eos_id=None, dtype="bf16")
-    monkeypatch.setattr(products, "_SMALLEST_PACKED", 0)
+    monkeypatch.setattr(matmul, "_SMALLEST_PACKED", 0)
     rounded = generate(network, [[1, 2]], GREEDY, eos_id=None, dtype="bf16")[0]
     exact = generate(network, [[1, 2]], GREEDY, eos_id=None)[0]
     assert rounded.logprobs[0] == pytest.approx(exact.logprobs[0], abs=0.1)

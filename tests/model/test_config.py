@@ -62,7 +62,7 @@ def test_presets_have_the_switches_of_their_family() -> None:
     ("name", "dims", "message"),
     [
         ("bert", {}, "no model family 'bert'.*llama, qwen3, gpt2, mlp"),
-        ("llama", {"hiden_size": 3}, "'hiden_size' is no setting"),
+        ("llama", {"hiden_size": 3}, "'hiden_size' is not a setting"),
         ("llama", {"hidden_size": 65, "num_attention_heads": 4}, "hidden_size 65 .* multiple of 4"),
         ("llama", {"num_attention_heads": 4, "num_key_value_heads": 3}, "num_key_value_heads 3"),
         ("llama", {"hidden_size": 60, "num_attention_heads": 4}, "head_dim is 15: .* even number"),

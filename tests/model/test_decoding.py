@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from etude.model import products
+from etude.model import matmul
 from etude.model.cache import KVCache
 from etude.model.decoding import Decoding
-from etude.model.products import (
+from etude.model.matmul import (
     PackedProduct,
     PackedRoundedProduct,
     Product,
@@ -21,7 +21,7 @@ from etude.model.transformer import Transformer
 from networks import TRANSFORMERS, make_config, make_network, make_tokens
 
 CLOSE = {"atol": 2e-5, "rtol": 0.0}
-can_pack = products._can_pack(torch.zeros(2, 2))
+can_pack = matmul._can_pack(torch.zeros(2, 2))
 
 
 def filled(model: Transformer, lengths: list[int], capacity: int = 30) -> KVCache:
@@ -44,7 +44,7 @@ def next_tokens(lengths: list[int], ahead: int) -> Tensor:
 def test_single_tokens_are_as_the_network_reads_them(
     name: str, lengths: list[int], smallest_packed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(products, "_SMALLEST_PACKED", smallest_packed)
+    monkeypatch.setattr(matmul, "_SMALLEST_PACKED", smallest_packed)
     model = make_network(make_config(name), 4)
     assert isinstance(model, Transformer)
     decoding = Decoding(model)
@@ -119,7 +119,7 @@ def test_products(kind: type[Product], rows: int, biased: bool) -> None:
 @pytest.mark.parametrize("rows", [1, 5])
 @pytest.mark.parametrize("biased", [True, False])
 def test_rounded_products(compiled: bool, rows: int, biased: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(products, "_SMALLEST_PACKED", 0)
+    monkeypatch.setattr(matmul, "_SMALLEST_PACKED", 0)
     generator = torch.Generator().manual_seed(rows)
     weight = torch.randn(37, 70, generator=generator)
     bias = torch.randn(37, generator=generator) if biased else None
@@ -131,7 +131,7 @@ def test_rounded_products(compiled: bool, rows: int, biased: bool, monkeypatch: 
         expected, close = x.double() @ weight.bfloat16().double().T, {"atol": 1e-4, "rtol": 0.0}
     else:  # x is too, and so is the sum
         assert compiled or type(product) is (
-            PackedRoundedProduct if products._can_pack(weight.bfloat16()) else RoundedProduct
+            PackedRoundedProduct if matmul._can_pack(weight.bfloat16()) else RoundedProduct
         )
         expected = x.bfloat16().double() @ weight.bfloat16().double().T
         close = {"atol": 1e-4, "rtol": 2**-8}
@@ -145,7 +145,7 @@ def test_a_compiled_row_with_rounded_matrices_is_the_network_with_its_matrices_r
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lengths = [9]
-    monkeypatch.setattr(products, "_SMALLEST_PACKED", 0)
+    monkeypatch.setattr(matmul, "_SMALLEST_PACKED", 0)
     model = make_network(make_config(name), 4)
     assert isinstance(model, Transformer)
     decoding = Decoding(model, compiled=True, rounded=True)

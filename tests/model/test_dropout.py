@@ -6,21 +6,21 @@ import pytest
 import torch
 from torch import Tensor
 
-from etude.model.dropout import Dropout, kept_masks, kept_scale
+from etude.model.dropout import Dropout, keep_masks, keep_scale
 
 ROWS = 8
 CPU = torch.device("cpu")
 
 
 def left_out(seed: int, place: int, probability: float = 0.25, first_row: int = 0) -> Tensor:
-    return ~kept_masks(probability, seed, first_row, (place + 1, ROWS, 64, 128), CPU)[place]
+    return ~keep_masks(probability, seed, first_row, (place + 1, ROWS, 64, 128), CPU)[place]
 
 
 @pytest.mark.parametrize("probability", [0.03, 0.1, 0.5, 0.9])
 @pytest.mark.parametrize("seed", [0, 1, -1, 2**31 - 1, -(2**31)])
 def test_as_many_are_left_out_as_asked_and_the_mean_stays(probability: float, seed: int) -> None:
     x = torch.ones(ROWS, 65, 129)
-    dropout = Dropout(kept_masks(probability, seed, 0, (2, *x.shape), CPU), kept_scale(probability))
+    dropout = Dropout(keep_masks(probability, seed, 0, (2, *x.shape), CPU), keep_scale(probability))
     nearest = round(probability * 256) / 256
     spread = (nearest * (1 - nearest) / x.numel()) ** 0.5
     for place in range(2):

@@ -25,9 +25,9 @@ from etude.plan.measuring import step_flops, tokens_per_step
 from etude.plan.pace import Pace
 from etude.plan.plan import Plan, plan_on
 from etude.plan.sizes import SHAPES, Size
-from etude.plan.time_budget import SHARE, Promise, choose_size, require_time
+from etude.plan.time_budget import SHARE, TimedPlan, choose_size, require_time
 from etude.show.phases import Phases
-from etude.train.compilation import foreseen_seconds
+from etude.train.compilation import expected_compile_seconds
 from etude.workflow import fit, jobs
 from etude.workflow import prepare as plan
 from etude.workflow.prepare import make_plan, prepare_data
@@ -121,7 +121,7 @@ def quiet_phases(machine: FakeMachine, seconds: float) -> Phases:
     return Phases(Console(file=io.StringIO()), machine.clock, seconds, machine.now)
 
 
-def promise_of(data: PreparedData, settings: Settings, machine: FakeMachine, seconds: float) -> Promise:
+def promise_of(data: PreparedData, settings: Settings, machine: FakeMachine, seconds: float) -> TimedPlan:
     return choose_size(
         data, settings, machine.clock + seconds, quiet_phases(machine, seconds), machine=machine
     )
@@ -132,7 +132,7 @@ class SimulatedRun:
     """What comes after the plan, on the same clock, as ``fit.fit`` and ``Loop.run`` do it."""
 
     machine: FakeMachine
-    promise: Promise
+    promise: TimedPlan
     compiler: float = 1.0
     """How many times as long the compiler takes as is foreseen."""
 
@@ -146,7 +146,7 @@ class SimulatedRun:
         machine.clock += 0.3 * machine.beside
         if self.plan.settings.device.compile is not False:
             layers = self.plan.model.num_hidden_layers
-            seconds = self.compiler * machine.beside * foreseen_seconds(layers, warm=machine.warm)
+            seconds = self.compiler * machine.beside * expected_compile_seconds(layers, warm=machine.warm)
             machine.clock += min(seconds, max(0.0, deadline.compile_until - machine.clock))
         self.do("evaluation", machine.evaluation_seconds(self.plan))
         self.do("sample", 0.08 * machine.beside)
@@ -348,7 +348,7 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> FakeMachine:
     machine = FakeMachine(slow=0.1, clock=time.monotonic())
     original = choose_size
 
-    def choose(*arguments: Any) -> Promise:
+    def choose(*arguments: Any) -> TimedPlan:
         machine.clock = time.monotonic()
         return original(*arguments, machine=machine)
 

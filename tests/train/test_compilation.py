@@ -15,7 +15,12 @@ import pytest
 import torch
 
 from etude.device import Device
-from etude.train.compilation import compile_objective, compiled_before, foreseen_seconds, note_compiled
+from etude.train.compilation import (
+    compile_objective,
+    compiled_before,
+    expected_compile_seconds,
+    note_compiled,
+)
 from waiting import PATIENCE
 
 AGREEMENT = """
@@ -191,5 +196,5 @@ def test_what_was_compiled_is_remembered_beside_the_cache(
 
 
 def test_compiling_is_foreseen_from_layers() -> None:
-    assert foreseen_seconds(2, warm=False) < foreseen_seconds(4, warm=False)
-    assert foreseen_seconds(4, warm=True) < foreseen_seconds(4, warm=False) / 5
+    assert expected_compile_seconds(2, warm=False) < expected_compile_seconds(4, warm=False)
+    assert expected_compile_seconds(4, warm=True) < expected_compile_seconds(4, warm=False) / 5

@@ -13,7 +13,7 @@ import torch
 
 import several_ranks
 from etude.errors import EtudeError, InputError
-from etude.train.parallel import ALONE, Ranks, joined, require_even_rows
+from etude.train.parallel import ALONE, Ranks, join_ranks, require_even_rows
 from several_ranks import CASES, STEPS, STOP_AT
 from waiting import PATIENCE
 
@@ -115,20 +115,20 @@ def test_several_machines_are_refused(monkeypatch: pytest.MonkeyPatch, here: int
         "WORLD_SIZE": str(2 * here),
     }.items():
         monkeypatch.setenv(name, value)
-    with pytest.raises(InputError, match=r"one machine.*without --nnodes"), joined():
+    with pytest.raises(InputError, match=r"one machine.*without --nnodes"), join_ranks():
         pass
 
 
 def test_one_of_several_pods_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """Some clusters set WORLD_SIZE without torchrun: each of the pods would train a run of its own."""
     monkeypatch.setenv("WORLD_SIZE", "4")
-    with pytest.raises(InputError, match=r"WORLD_SIZE is 4 where 1 process.*unset WORLD_SIZE"), joined():
+    with pytest.raises(InputError, match=r"WORLD_SIZE is 4 where 1 process.*unset WORLD_SIZE"), join_ranks():
         pass
 
 
 def test_a_place_that_is_no_number_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LOCAL_RANK", "first")
-    with pytest.raises(InputError, match="LOCAL_RANK is 'first'"), joined():
+    with pytest.raises(InputError, match="LOCAL_RANK is 'first'"), join_ranks():
         pass
 
 
@@ -160,7 +160,7 @@ def test_a_process_knows_that_its_launcher_has_ended() -> None:
 
 
 def test_without_torchrun_there_is_one_rank() -> None:
-    with joined() as ranks:
+    with join_ranks() as ranks:
         assert ranks is ALONE
         assert (ranks.total(7), ranks.any(True), ranks.any(False)) == (7, True, False)
         assert ranks.leads

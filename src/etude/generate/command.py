@@ -25,7 +25,7 @@ from etude.generate.stop import stop_strings
 
 
 @dataclass(frozen=True)
-class Wanted:
+class OutputOptions:
     """What is printed of a continuation."""
 
     samples: int = 1
@@ -47,14 +47,14 @@ def generate(
     seed: int,
     dtype: Dtype = "fp32",
     stop: Sequence[str] = (),
-    wanted: Wanted | None = None,
+    wanted: OutputOptions | None = None,
 ) -> None:
     """Print ``prompt`` and its continuation as it comes; or several, or one JSON object for each, or their tokens.
 
     Raises:
         InputError: there is no model, or a value that means nothing.
     """
-    wanted = wanted or Wanted()
+    wanted = wanted or OutputOptions()
     stops, seed = stop_strings(stop), require_seed(seed)
     language = load(model, dtype)
     if prompt == "-":
@@ -65,7 +65,7 @@ def generate(
             "the prompt ends in a space, which most tokenizers join to the word after it: leave it out for better text",
             file=sys.stderr,
         )
-    if wanted == Wanted():
+    if wanted == OutputOptions():
         sys.stdout.write(prompt)
         for piece in language.stream(prompt, settings, seed, stop=stops):
             sys.stdout.write(piece)

@@ -90,7 +90,7 @@ class Decoder:
         _read(self.model, self.cache, contexts, self.device)
 
     @torch.inference_mode()
-    def read_anew(self, row: int, context: Sequence[int]) -> None:
+    def reread(self, row: int, context: Sequence[int]) -> None:
         """Forget what one row has read, and read `context` instead."""
         alone = self.cache.row(row)
         alone.rewind([0])

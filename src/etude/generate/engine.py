@@ -199,7 +199,7 @@ def _next_logits(decoder: Decoder, rows: Sequence[_Row], most: int) -> NDArray[n
     for place, row in enumerate(rows):
         if decoder.lengths[place] == most:
             row.context = row.context[-max(1, most // 2) :]
-            decoder.read_anew(place, row.context[:-1])
+            decoder.reread(place, row.context[:-1])
     logits: NDArray[np.float32] = decoder.next_logits([row.context[-1] for row in rows]).numpy()
     return logits
 

@@ -35,7 +35,7 @@ from etude.plan.plan import Plan, plan_on
 from etude.plan.sizes import SHAPES, SIZES, Shape, Size
 from etude.plan.task_costs import SCORING, TaskCosts
 from etude.show.phases import Phases, clock_time
-from etude.train.compilation import foreseen_seconds
+from etude.train.compilation import expected_compile_seconds
 from etude.train.objectives.next_token import NEXT_TOKEN
 
 SHARE = 0.2
@@ -77,7 +77,7 @@ class Candidate:
 
 
 @dataclass(frozen=True)
-class Promise:
+class TimedPlan:
     """What ``--time`` comes to."""
 
     plan: Plan
@@ -126,7 +126,7 @@ def choose_size(
     phases: Phases,
     derived: Derived | None = None,
     machine: Machine | None = None,
-) -> Promise:
+) -> TimedPlan:
     """The best size for the time left until ``deadline`` (of the machine's clock).
 
     ``derived`` are settings that were derived before, with their reasons.
@@ -249,7 +249,7 @@ class Planning:
                 break
         return candidates
 
-    def fill_time(self, best: Candidate, candidates: Sequence[Candidate], pilot: Pilot | None) -> Promise:
+    def fill_time(self, best: Candidate, candidates: Sequence[Candidate], pilot: Pilot | None) -> TimedPlan:
         """As many tokens for the best shape as fit, and what the run has to keep to."""
         tokens = best.tokens
         for _ in range(2):  # a run of another length may have another step
@@ -258,7 +258,7 @@ class Planning:
             step = self._step_seconds(plan, self.until(TIMING_UNTIL))
             plan = self._affordable(plan, size, step)
             compiler = self._compiler_seconds(plan, step)
-            costs = TaskCosts.foreseen(plan, step, self.machine.slowdown)
+            costs = TaskCosts.estimated(plan, step, self.machine.slowdown)
             costs.most_closing = CLOSING_SHARE * (self.over_at - self._began)
             if compiler is None:
                 plan = self._plan(size)
@@ -279,7 +279,7 @@ class Planning:
             most_steps,
             compile_until=self.machine.now() + self.until() - costs.each_once,
         )
-        return Promise(plan, candidates, deadline, left_over)
+        return TimedPlan(plan, candidates, deadline, left_over)
 
     def _affordable(self, plan: Plan, size: Size, step: float) -> Plan:
         """The plan with evaluations that are not too long for the time, on a machine with such a step."""
@@ -295,8 +295,8 @@ class Planning:
         if plan.settings.device.compile is False:
             return 0.0
         warm = self.machine.compiled_before(plan)
-        seconds = foreseen_seconds(plan.model.num_hidden_layers, warm=warm) * self.machine.slowdown()
-        costs = TaskCosts.foreseen(plan, step, self.machine.slowdown)
+        seconds = expected_compile_seconds(plan.model.num_hidden_layers, warm=warm) * self.machine.slowdown()
+        costs = TaskCosts.estimated(plan, step, self.machine.slowdown)
         there = self.until() - self._seconds_to_start(plan, costs)
         if seconds <= there or self.settings.device.compile is True:
             return seconds

@@ -1,7 +1,7 @@
 """``torch.compile`` where it works, eager otherwise: probed once, on the real step, before step 1.
 
 A run that is to keep a time compiles only when that is foreseen to fit, and stops compiling when it does not: see
-:func:`foreseen_seconds` and the ``limit`` of :func:`compile_objective`.
+:func:`expected_compile_seconds` and the ``limit`` of :func:`compile_objective`.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ def compile_objective(
     return reason
 
 
-def foreseen_seconds(num_layers: int, *, warm: bool) -> float:
+def expected_compile_seconds(num_layers: int, *, warm: bool) -> float:
     """What compiling takes on one core that nothing else uses."""
     if warm:
         return WARM_SECONDS + WARM_SECONDS_A_LAYER * num_layers

@@ -118,7 +118,7 @@ def _stamp(file: Path) -> Stamp:
 
 
 @dataclass
-class Held:
+class ControlledPause:
     """Keeps a training waiting while its ``control`` says so, or until ``released`` (because it is to stop).
 
     ``alive`` is told the step every few seconds meanwhile.
@@ -135,7 +135,7 @@ class Held:
         """Until it is to go on, or to make a single step."""
         told = 0.0
         while True:
-            asked = self.control.asked()
+            asked = self.control.requested()
             if PAUSE not in asked or self.released():
                 return
             if ONE_STEP in asked:

@@ -128,7 +128,7 @@ ALONE = Ranks()
 
 
 @contextmanager
-def joined() -> Iterator[Ranks]:
+def join_ranks() -> Iterator[Ranks]:
     """The processes that ``torchrun`` started together with this one; without it, this one alone.
 
     Raises:

@@ -1,4 +1,4 @@
-"""What a family must hold before it is registered: a small network of it is built, saved, and asked."""
+"""Check a family before it is registered: build a small network of it and convert it in both directions."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from etude.model.families.contract import Family
 
 
 def require_complete(family: Any) -> None:
-    """Build a small network of ``family``, without memory, and check that the declaration fits it.
+    """Build a small network of ``family`` on the "meta" device, and check the declaration against it.
 
     Raises:
-        InputError: the configuration or the tensor names do not survive a round trip, parameters are counted wrong, or
-            the network does not name its layers of neurons.
+        InputError: configuration or tensor names do not survive a round trip, the parameter count is wrong, or the
+            layers of neurons do not have the declared size.
     """
-    # Imported here, since these ask the registry that asks this module.
+    # Imported late: these modules use the registry, which calls this function.
     from etude.model.build import empty_model
     from etude.model.config import preset
     from etude.model.cost import count_parameters
@@ -32,14 +32,14 @@ def require_complete(family: Any) -> None:
     state = model.state_dict()
     back = family.from_saved(family.to_saved(state, config), config)
     if {name: tensor.shape for name, tensor in back.items()} != {n: t.shape for n, t in state.items()}:
-        problems.append("from_saved does not give back what to_saved takes")
+        problems.append("from_saved does not invert to_saved")
     counted, real = count_parameters(config).total, sum(p.numel() for p in model.parameters())
     if counted != real:
-        problems.append(f"its cost counts {counted} parameters where the network has {real}")
+        problems.append(f"its cost counts {counted} parameters, and the network has {real}")
     if family.has_attention is not model.has_attention:
-        problems.append("has_attention is not what the network says")
+        problems.append("has_attention differs from the network's")
     for layer in model.node_layers():
         if layer.all_outgoing(model).shape[1] != layer.size:
-            problems.append(f"{layer.path} does not have the size that it names")
+            problems.append(f"{layer.path} has another size than it declares")
     if problems:
         raise InputError(f"the model family {family.name!r} is incomplete: {'; '.join(problems)}")

@@ -15,7 +15,7 @@ from torch import Tensor
 from etude.config import resolved
 from etude.data.tokens.loader import BatchLoader
 from etude.device import Device
-from etude.model.dropout import Dropout, kept_masks, kept_scale
+from etude.model.dropout import Dropout, keep_masks, keep_scale
 from etude.model.language_model import LanguageModel
 from etude.run.events import RowSource
 from etude.train.batch import MicroBatch, Row
@@ -85,7 +85,7 @@ class NextToken(Objective):
             part.inputs[here],
             part.targets[here],
             None if part.document_ids is None else part.document_ids[here],
-            None if part.keep_mask is None else Dropout(part.keep_mask[:, here], kept_scale(self._dropout)),
+            None if part.keep_mask is None else Dropout(part.keep_mask[:, here], keep_scale(self._dropout)),
             None if part.weights is None else part.weights[here],
         )
 
@@ -143,7 +143,7 @@ class NextToken(Objective):
         keep_mask: Tensor | None,
         weights: Tensor | None,
     ) -> Tensor:
-        dropout = None if keep_mask is None else Dropout(keep_mask, kept_scale(self._dropout))
+        dropout = None if keep_mask is None else Dropout(keep_mask, keep_scale(self._dropout))
         hidden = self.model.hidden(
             inputs, document_ids=document_ids, dropout=dropout, recompute=self._recompute
         )
@@ -152,7 +152,7 @@ class NextToken(Objective):
     def _keep_mask(self, step: int, first_row: int, rows: int) -> Tensor:
         shape = self.model.dropout_shape(rows, self._loader.context)
         seed = _dropout_seed(self._loader.seed, step)
-        return kept_masks(self._dropout, seed, first_row, shape, self._device.torch)
+        return keep_masks(self._dropout, seed, first_row, shape, self._device.torch)
 
 
 def next_token(parts: ObjectiveParts) -> NextToken:
