@@ -51,7 +51,7 @@ for name, prompts in (
         assert one.token_ids == other.token_ids and one.finish_reason == other.finish_reason
         worst = max([worst, *(abs(a - b) for a, b in zip(one.logprobs, other.logprobs))])
     graphs.append(_graph.cache_info().currsize)
-products._SMALLEST_PACKED = 0
+matmul._SMALLEST_PACKED = 0
 likeliest = SamplingSettings(temperature=0.0, max_new_tokens=20)
 exact, rounded = (
     generate(model, prompts, likeliest, eos_id=None, compile=True, dtype=dtype)[0].logprobs[0]

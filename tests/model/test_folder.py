@@ -121,7 +121,7 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
     "empty config": (lambda f: (f / "config.json").write_text(""), "config.json is damaged"),
     "binary config": (lambda f: (f / "config.json").write_bytes(b"\xff\x00"), "config.json is damaged"),
     "a list": (lambda f: (f / "config.json").write_text("[1]"), "one JSON object"),
-    "foreign": (lambda f: change_config(f, model_type="t5"), "model_type 't5' is not known"),
+    "foreign": (lambda f: change_config(f, model_type="t5"), "model_type 't5' is not supported"),
     "quantised": (lambda f: change_config(f, quantization_config={"bits": 4}), "quantised"),
     "more layers": (lambda f: change_config(f, num_hidden_layers=4), "model.layers.3.* missing"),
     "fewer layers": (lambda f: change_config(f, num_hidden_layers=2), "model.layers.2.* unexpected"),

@@ -73,8 +73,8 @@ def test_trouble_is_told_with_its_documents() -> None:
 
     batch = [RowSource(row, (f"d{row}", "d0")) for row in range(6)]
     assert trouble(SkippedEvent(3, 9, 0.1, "nan", "inf", batch)) == (
-        "step 3   loss nan, gradient inf: the update was left out (documents d0, d1, d2, d3 and 2 more)"
+        "step 3   loss nan, gradient inf: the update was skipped (documents d0, d1, d2, d3 and 2 more)"
     )
     assert "jumped to 9.000 from 2.000" in str(trouble(SpikeEvent(3, 9, 0.1, 9.0, 2.0, batch)))
-    assert "4 rows at once" in str(trouble(MicroBatchEvent(3, 9, 0.1, 4)))
+    assert "4 rows from now on" in str(trouble(MicroBatchEvent(3, 9, 0.1, 4)))
     assert trouble(EndEvent(3, 9, 0.1, "finished")) is None

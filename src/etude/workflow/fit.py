@@ -138,7 +138,7 @@ def _fit(
                 longest_silence=LONGEST_SILENCE if deadline is None else deadline.silence,
                 ranks=ranks,
                 watch=LossWatch(event.loss for event in history.steps[-WINDOW:]),
-                hold=ControlledPause(control, should_stop, partial(run.write_status, "running")),
+                pause=ControlledPause(control, should_stop, partial(run.write_status, "running")),
             )
             reason = loop.run()
     except BaseException as error:
