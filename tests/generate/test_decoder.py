@@ -97,9 +97,9 @@ def test_changed_weights_are_noticed(network: LanguageModel) -> None:
         assert generate(network, [[1, 2]], GREEDY, eos_id=None)[0].token_ids == plain(network, [1, 2])
 
     check()
-    kept = decoder._kept[network][1]  # type: ignore[index]
+    cached = decoder._decodings[network][1]  # type: ignore[index]
     check()
-    assert decoder._kept[network][1] is kept  # type: ignore[index]
+    assert decoder._decodings[network][1] is cached  # type: ignore[index]
     for parameter in network.parameters():
         parameter += 0.1 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1))
     check()
@@ -114,7 +114,7 @@ def test_changed_weights_are_noticed(network: LanguageModel) -> None:
 def test_nothing_is_kept_for_a_network_in_training(network: LanguageModel) -> None:
     network.train()
     generate(network, [[1, 2]], GREEDY, eos_id=None)
-    assert not decoder._kept.get(network)  # type: ignore[call-overload]
+    assert not decoder._decodings.get(network)  # type: ignore[call-overload]
 
 
 def test_two_generations_at_once_do_not_meet(network: LanguageModel) -> None:
@@ -139,7 +139,7 @@ def test_auto_compiles_only_for_many_steps(network: LanguageModel, monkeypatch: 
         assert len(asked) == count
     expected = generate(network, [[1, 2]], GREEDY, eos_id=None, compile=False)
     assert generate(network, [[1, 2]], GREEDY, eos_id=None) == expected
-    with pytest.raises(EtudeError, match=r"failed here \(RuntimeError: no compiler\)"):
+    with pytest.raises(EtudeError, match=r"failed \(RuntimeError: no compiler\)"):
         generate(network, [[1, 2]], GREEDY, eos_id=None, compile=True)
 
 
@@ -147,10 +147,10 @@ def test_bf16_is_refused_where_it_would_be_slow(
     network: LanguageModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(decoder, "has_fast_bf16", lambda kind: False)
-    with pytest.raises(InputError, match="not known to be fast on this cpu: take --dtype fp32"):
+    with pytest.raises(InputError, match="not known to be fast on this cpu: use --dtype fp32"):
         generate(network, [[1, 2]], GREEDY, eos_id=None, dtype="bf16")
     monkeypatch.setattr(decoder, "has_fast_bf16", lambda kind: True)
-    with pytest.raises(InputError, match="only a transformer"):
+    with pytest.raises(InputError, match="the mlp family does not generate in bf16"):
         generate(make_network(make_config("mlp")), [[1, 2]], GREEDY, eos_id=None, dtype="bf16")
     monkeypatch.setattr(matmul, "_SMALLEST_PACKED", 0)
     rounded = generate(network, [[1, 2]], GREEDY, eos_id=None, dtype="bf16")[0]

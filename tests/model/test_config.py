@@ -84,7 +84,11 @@ def test_presets_have_the_switches_of_their_family() -> None:
         ("llama", {"rope_theta": -1.0}, "rope_theta must be a number above 0"),
         ("llama", {"context_size": 4}, "context_size = 4 cannot be saved as a llama folder.*; mlp can"),
         ("gpt_neox", {"partial_rotary_factor": 1.5}, "partial_rotary_factor must be above 0"),
-        ("gpt_neox", {"partial_rotary_factor": 0.01}, "rotated part of each head is 0: .* even number above 0"),
+        (
+            "gpt_neox",
+            {"partial_rotary_factor": 0.01},
+            "rotated part of each head is 0: .* even number above 0",
+        ),
         ("olmo2", {"head_dim": 24}, "an olmo2 folder has head_dim ="),
         ("gpt_neox", {"num_attention_heads": 4, "num_key_value_heads": 2}, "gpt_neox folder has one kv head"),
         ("mlp", {"context_size": 999}, "context_size 999 is more than"),

@@ -162,7 +162,7 @@ class SimulatedRun:
         pace, num_steps, step, since = Pace(deadline), resolved(train.steps, ""), 0, 0.0
         silence = deadline.silence
         dues = (evaluation_due(train), sample_due(train), save_due(train))
-        middle = machine.clock + (deadline.over_at - machine.clock) / 2
+        middle = machine.clock + (deadline.ends_at - machine.clock) / 2
         while step < num_steps:
             times = later if machine.clock > middle else 1.0
             step += 1
@@ -242,7 +242,7 @@ def test_a_time_that_no_run_fits_is_refused_before_anything_is_done(
     timed_settings: Settings, console: Console, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(plan, "prepare_data", lambda *_: pytest.fail("the text was prepared"))
-    with pytest.raises(InputError, match="a run takes 10 s at least"):
+    with pytest.raises(InputError, match="a run takes at least 10 s"):
         make_plan(with_values(timed_settings, {"train.seconds": 9.0}), console)
     require_time(20.0)
 

@@ -196,7 +196,10 @@ class NoName(Other):
         (NoDirection(), "the last of its `terms` must have the symbol direction"),
         (NoTerms(), "the last of its `terms` must have the symbol direction"),
         (Undeclared(), r"`of_whole` returns \['spectrum'\], and `whole` declares \[\]"),
-        (NotResumed(), "an update from its saved state moves .* differently, so that a run cannot be resumed"),
+        (
+            NotResumed(),
+            "an update from its saved state moves .* differently, so that a run cannot be resumed",
+        ),
         (NoRate(), "`rates` must be settings of train, such as train.lr; got none"),
         (UnknownRate(), "`rates` must be settings of train, such as train.lr; got train.learning_rate"),
         (NoGoodRate(), "each of its rates must be a Rate above 0"),

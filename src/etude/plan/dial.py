@@ -1,8 +1,7 @@
-"""The dial: what a size means, and every other setting that follows from it, each with its reason.
+"""The dial: derive from a size every setting that is ``"auto"``, each with its reason.
 
-``resolve`` is a pure function from what the person asked for and what is known of the text and the device to settings
-in which nothing that shapes the run is ``"auto"`` any more. ``etude train --dry-run`` prints the reasons, and the run's
-manifest keeps them.
+``resolve`` is a pure function of the user's settings, the text and the device. In its result no setting that shapes the
+run is ``"auto"``. ``etude train --dry-run`` prints the reasons, and the manifest of the run stores them.
 """
 
 from __future__ import annotations
@@ -21,14 +20,15 @@ from etude.plan.sizes import SIZES, Size, batch_tokens_for, context_for, dropout
 from etude.train.rules import rates_of
 
 WORTH_COMPILING = 90.0
-"""Seconds that a run must take before it is compiled."""
+"""Shortest run that is compiled, in seconds."""
 MAX_EPOCHS = 10
-"""A small corpus is read at most so often: beyond that a model of these sizes recites rather than learns."""
+"""Most passes over a small text: with more, a model of these sizes memorises it."""
 BF16_FROM_WIDTH = 128
-"""Narrower networks gain nothing by it on a processor that has it (notebook), and fp32 says more of each number."""
+"""Narrower networks are not faster in bf16 on a CPU (lab notebook), and fp32 is more precise."""
 TOKENS_AT_ONCE = {"cpu": 8192, "cuda": 65_536, "mps": 16_384}
-"""In one micro-batch: more of them make no product faster, and only take memory."""
+"""Most tokens in a micro-batch: more take more memory, and make no matrix product faster."""
 EVALUATIONS = 12
+"""Regular evaluations in a run."""
 MIN_EVAL_TOKENS, MAX_EVAL_TOKENS = 16_384, 1_048_576
 COUNTS = ("num_hidden_layers", "num_attention_heads", "num_key_value_heads")
 SWITCHES = ("attention_bias", "mlp_bias", "qk_norm", "tie_word_embeddings")
@@ -36,7 +36,7 @@ SWITCHES = ("attention_bias", "mlp_bias", "qk_norm", "tie_word_embeddings")
 
 @dataclass(frozen=True)
 class Facts:
-    """What the dial needs to know of the world."""
+    """The properties of text and tokenizer that the dial depends on."""
 
     train_tokens: int
     vocab_size: int
@@ -45,7 +45,7 @@ class Facts:
 
 @dataclass(frozen=True)
 class Resolution:
-    """Resolved settings, the network they describe, and why each derived value is what it is."""
+    """Resolved settings, the network that they describe, and the reason of each derived value."""
 
     settings: Settings
     model: ModelConfig
@@ -53,7 +53,7 @@ class Resolution:
 
 
 Derived = Mapping[str, tuple[Any, str]]
-"""Values of settings that were derived before the dial, from measurements, each with its reason."""
+"""Settings derived from measurements, before the dial: their values and reasons."""
 
 
 def resolve(
@@ -63,9 +63,11 @@ def resolve(
     timed: Size | None = None,
     derived: Derived | None = None,
 ) -> Resolution:
-    """Turn every ``"auto"`` that shapes the run into a value; ``timed`` is the size that ``--time`` has chosen.
+    """Replace every ``"auto"`` that shapes the run by a value.
 
-    ``derived`` holds values that the dial takes as they are where the user left the setting open.
+    Args:
+        timed: the size that ``--time`` has chosen.
+        derived: values for settings that the user has left at "auto", used unchanged.
 
     Raises:
         InputError: the values do not fit together (a width that the heads do not divide, a context longer than
@@ -88,7 +90,7 @@ def resolve(
     network = model_config(with_values(settings, chosen.values), facts)
     for switch in SWITCHES:
         if switch not in network.family.unused_settings:
-            chosen(f"model.{switch}", getattr(network, switch), f"as {network.model_type} has it")
+            chosen(f"model.{switch}", getattr(network, switch), f"the default of {network.model_type}")
     _resolve_regularization(chosen, network, facts)
     return Resolution(with_values(settings, chosen.values), network, chosen.reasons)
 
@@ -105,7 +107,7 @@ def _resolve_dtype(chosen: _Choices, device: Device) -> None:
 
 
 def model_config(settings: Settings, facts: Facts) -> ModelConfig:
-    """The network that resolved ``settings`` describe, checked."""
+    """Return the validated configuration of the network that resolved ``settings`` describe."""
     model = settings.model
     dims: dict[str, Any] = {
         "vocab_size": facts.vocab_size,
@@ -143,14 +145,14 @@ def _resolve_steps(chosen: _Choices, size: Size, facts: Facts, device: Device, b
             f"the training text has {facts.train_tokens} tokens, fewer than one row of {context}: "
             "give more text, or a smaller --set train.context"
         )
-    # Fewer rows than a small corpus has windows: otherwise one step would see the same text twice.
+    # At most as many rows as a small text has windows: otherwise a step would read the same text twice.
     windows = (facts.train_tokens - 1) // context
     batch_tokens = batch_tokens_for(tokens)
     rows = max(1, min(batch_tokens // context, windows))
     rows = chosen(
         "train.batch_rows",
         rows,
-        f"about {batch_tokens:,} tokens a step: longer runs, larger batches",
+        f"about {batch_tokens:,} tokens per step: longer runs, larger batches",
     )
     at_once = max(1, TOKENS_AT_ONCE[device.kind] // context)
     part = max(divisor for divisor in range(1, min(rows, at_once) + 1) if rows % divisor == 0)
@@ -166,7 +168,7 @@ def _resolve_steps(chosen: _Choices, size: Size, facts: Facts, device: Device, b
         reason = f"{MAX_EPOCHS} times through a small text of {facts.train_tokens:,} tokens, not more"
     steps = chosen("train.steps", max(1, tokens // (rows * context)), reason)
     every = chosen("train.eval_every", max(1, steps // EVALUATIONS), f"{EVALUATIONS} evaluations in the run")
-    # To score a token costs less than half of what it costs to learn from it.
+    # Scoring a token takes less than half the time of training on it.
     scored = min(max(MIN_EVAL_TOKENS, every * rows * context // 10), MAX_EVAL_TOKENS)
     chosen("train.eval_tokens", scored, "evaluations take about a twentieth of the time")
     chosen("train.sample_every", every, "with each evaluation")
@@ -186,14 +188,14 @@ def _resolve_regularization(chosen: _Choices, network: ModelConfig, facts: Facts
 
 
 def _refuse_unused(settings: Settings, family: Family) -> None:
-    """Raise InputError for a setting that the family has no use for: it would be without effect."""
+    """Raise InputError for a setting that the family does not use: it would have no effect."""
     for key in (*COUNTS, *SWITCHES):
         if key in family.unused_settings and getattr(settings.model, key) != "auto":
-            raise InputError(f"model.{key} means nothing for the model '{family.name}': leave it out")
+            raise InputError(f"model.{key} has no meaning for the model '{family.name}': leave it out")
 
 
 class _Choices:
-    """Fills in what was ``"auto"`` and remembers why; what the person chose stays."""
+    """Fill in settings that are ``"auto"``, with reasons. Settings that the user chose stay."""
 
     def __init__(self, settings: Settings, derived: Derived) -> None:
         self._settings = settings
@@ -203,10 +205,12 @@ class _Choices:
             self(key, value, reason)
 
     def __call__(self, key: str, value: Any, reason: str) -> Any:
+        """Set a setting that is still open; return its value, which may be the user's."""
         if get_value(self._settings, key) == "auto" and key not in self.values:
             self.values[key] = value
             self.reasons[key] = reason
         return self.value(key)
 
     def value(self, key: str) -> Any:
+        """Return the current value of a setting."""
         return self.values.get(key, get_value(self._settings, key))
