@@ -1,4 +1,4 @@
-"""Weights are arranged anew when they change, and a compiled step says the same as the network."""
+"""The copies of the weights follow their changes, and a compiled step equals the network."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ print(json.dumps([worst, drift, [*graphs, _graph.cache_info().currsize]]))
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler, as torch.compile does")
 def test_compiled_and_uncompiled_generate_the_same() -> None:
-    """In a process of its own, because the shape checks that the tests install cannot be traced.
+    """Run in a new process, because the shape checks of the tests cannot be traced.
 
     Two networks of one shape share a graph. Rows end and slide at different times (48 positions).
     """
@@ -111,32 +111,32 @@ def test_changed_weights_are_noticed(network: LanguageModel) -> None:
     check()
 
 
-def test_nothing_is_kept_for_a_network_in_training(network: LanguageModel) -> None:
+def test_nothing_is_cached_for_a_network_in_training(network: LanguageModel) -> None:
     network.train()
     generate(network, [[1, 2]], GREEDY, eos_id=None)
     assert not decoder._decodings.get(network)  # type: ignore[call-overload]
 
 
-def test_two_generations_at_once_do_not_meet(network: LanguageModel) -> None:
+def test_two_generations_at_once_are_independent(network: LanguageModel) -> None:
     first, second = (stream(network, prompt, GREEDY, eos_id=None) for prompt in ([1, 2], [7]))
     taken: list[list[int]] = [[], []]
-    for one, other in zip(first, second, strict=True):
-        taken[0].append(one)
-        taken[1].append(other)
+    for left, right in zip(first, second, strict=True):
+        taken[0].append(left)
+        taken[1].append(right)
     assert taken == [plain(network, [1, 2]), plain(network, [7])]
 
 
 def test_auto_compiles_only_for_many_steps(network: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[object] = []
+    requested: list[object] = []
 
     def never(*arguments: object) -> Tensor:
-        asked.append(arguments)
+        requested.append(arguments)
         raise RuntimeError("no compiler\nat all")
 
     monkeypatch.setattr(decoder, "_graph", lambda *_: never)
     for rows, steps, count in ((1, 256, 0), (1, COMPILE_FROM_STEPS, 1), (2, COMPILE_FROM_STEPS, 1)):
         assert not Decoder(network, rows, 48, steps, "auto").fixed
-        assert len(asked) == count
+        assert len(requested) == count
     expected = generate(network, [[1, 2]], GREEDY, eos_id=None, compile=False)
     assert generate(network, [[1, 2]], GREEDY, eos_id=None) == expected
     with pytest.raises(EtudeError, match=r"failed \(RuntimeError: no compiler\)"):
@@ -159,7 +159,7 @@ def test_bf16_is_refused_where_it_would_be_slow(
     assert rounded.logprobs != exact.logprobs
 
 
-def test_a_few_tokens_go_through_the_network_itself(network: LanguageModel) -> None:
+def test_a_few_tokens_use_the_network_itself(network: LanguageModel) -> None:
     assert Decoder(network, 1, 48, FEWEST_STEPS - 1, "auto").step is None
     assert Decoder(network, 1, 48, FEWEST_STEPS, "auto").step is not None
     assert Decoder(make_network(make_config("mlp")), 1, 48, 100, True).step is None

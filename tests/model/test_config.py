@@ -1,4 +1,4 @@
-"""Configurations: presets, what is refused and how, and config.json there and back."""
+"""Configurations: presets, errors, and round trips through config.json."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SIZES: dict[str, Any] = {"vocab_size": 64, "hidden_size": 64}
 
 
 @pytest.mark.parametrize("name", EVERY)
-def test_config_json_there_and_back(name: str) -> None:
+def test_config_json_survives_a_round_trip(name: str) -> None:
     config = make_config(name, bos_token_id=3, eos_token_id=5, initializer_range=0.03)
     assert config_from_hf(config_to_hf(config)) == config
 

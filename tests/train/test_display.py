@@ -1,4 +1,4 @@
-"""The display says what happened, in a terminal and in a pipe, and lets no text control the terminal."""
+"""The display shows events in a terminal and in a pipe, and no text can control the terminal."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ EVENTS: list[Event] = [
 
 @pytest.mark.parametrize("terminal", [True, False])
 @pytest.mark.parametrize("width", [40, 80, 200])
-def test_everything_is_said(terminal: bool, width: int) -> None:
+def test_every_event_is_shown(terminal: bool, width: int) -> None:
     file = io.StringIO()
     console = Console(file=file, force_terminal=terminal, width=width, color_system=None)
     with training_display(console, "runs/x", 2, RUNGS, {}) as display:
@@ -67,7 +67,7 @@ def test_durations(seconds: float, text: str) -> None:
     assert format_duration(seconds) == text
 
 
-def test_trouble_is_told_with_its_documents() -> None:
+def test_trouble_is_reported_with_its_documents() -> None:
     from etude.run.events import MicroBatchEvent, RowSource, SkippedEvent, SpikeEvent
     from etude.train.display import trouble
 
