@@ -204,7 +204,7 @@ def test_heads_have_kinds(client: TestClient) -> None:
         ({"look": "step", "row": 6}, "rows 0 to 5"),
         ({"look": "token", "position": 32}, "positions 0 to 31"),
         ({"look": "unit", "layer": 7}, "layer"),
-        ({"look": "unit", "unit": 96}, "nodes 0 to 95"),
+        ({"look": "unit", "unit": 96}, "neurons 0 to 95"),
         ({"look": "unit", "input": 32}, "inputs 0 to 31"),
         ({"look": "weight", "name": "nothing", "index": [0]}, "no parameter"),
         ({"look": "matrix", "name": "lm_head.weight", "what": "all"}, "'what' is one of"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from etude.model.dropout import Dropout, kept_masks, kept_scale
+from etude.model.dropout import Dropout, keep_masks, keep_scale
 from etude.model.language_model import LOGITS
 from etude.model.taps import Taps
 from etude.watch.forward import activation_names, entropy, layers_of, run_opened
@@ -26,8 +26,8 @@ def test_its_logits_are_those_of_the_network(name: str, apart: bool) -> None:
 def test_dropout_leaves_out_the_same_numbers(name: str) -> None:
     model = make_network(make_config(name))
     inputs = make_tokens(2, 16)
-    kept = kept_masks(0.25, 7, 0, model.dropout_shape(2, 16), torch.device("cpu"))
-    dropout = Dropout(kept, kept_scale(0.25))
+    kept = keep_masks(0.25, 7, 0, model.dropout_shape(2, 16), torch.device("cpu"))
+    dropout = Dropout(kept, keep_scale(0.25))
     opened = run_opened(model, inputs, dropout=dropout)
     expected = model.head(model.hidden(inputs, dropout=dropout))
     torch.testing.assert_close(opened[LOGITS], expected, rtol=1e-5, atol=2e-5)

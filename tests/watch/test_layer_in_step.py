@@ -73,7 +73,7 @@ def test_what_is_not_there_is_named(layer: LayerInStep) -> None:
         layer.sum(0, 0, 32)
     with pytest.raises(InputError, match="inputs 0 to"):
         layer.tug_of_war(0, 10_000)
-    with pytest.raises(InputError, match="has nodes 0 to"):
+    with pytest.raises(InputError, match="has neurons 0 to"):
         layer.error(10_000, 0, 0)
 
 

@@ -355,8 +355,8 @@ def test_what_cannot_be_looked_at_is_named(watched_run: Watched) -> None:
     for step, layer, unit, said in (
         (20, "model.layers.1.mpl", 0, "did you mean 'model.layers.1.mlp'"),
         (20, "model.layers.2.mlp", 0, "no layer of nodes"),
-        (20, "model.layers.1.mlp", 96, "nodes 0 to 95"),
-        (20, "model.layers.1.mlp", -1, "nodes 0 to 95"),
+        (20, "model.layers.1.mlp", 96, "neurons 0 to 95"),
+        (20, "model.layers.1.mlp", -1, "neurons 0 to 95"),
         (41, "model.layers.1.mlp", 0, "no step 41"),
     ):
         with pytest.raises(InputError, match=said):

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from etude.errors import EtudeError
 from etude.serve.server import Beside, serve
-from etude.system import print_nowhere
+from etude.system import discard_output
 
 NICENESS = 5
 """The training comes first: an answer may wait for some milliseconds."""
@@ -32,7 +32,7 @@ def main() -> None:
             print(json.dumps({"stays": True}), flush=True)
         finally:
             for stream in (sys.stdout, sys.stderr):  # whoever reads them must not wait for this process
-                print_nowhere(stream)
+                discard_output(stream)
 
     stay = float(sys.argv[2]) if len(sys.argv) > 2 else 0.0
     parent = int(sys.argv[3]) if len(sys.argv) > 3 else None

@@ -154,7 +154,7 @@ class Handlers:
             )
         if facts["state"] != "running":
             raise InputError("nothing is being trained there")
-        Control(path).ask(Asked(await body_of(request)).text("action"))
+        Control(path).request(Asked(await body_of(request)).text("action"))
         return JSONResponse({})
 
     async def abilities(self, request: Request) -> Response:

@@ -225,7 +225,9 @@ class LayerInStep:
         dropout = self.opened.read(row).dropout
         if dropout is None:
             return 1.0
-        kept = dropout.kept[self.node_layer.dropout_place, 0]  # (T, M), or (T, F) where the units are dropped
+        kept = dropout.keep_mask[
+            self.node_layer.dropout_place, 0
+        ]  # (T, M), or (T, F) where the units are dropped
         kept = kept[:, unit, None] if self.node_layer.drops_units else kept
         return kept.cpu() * dropout.scale
 

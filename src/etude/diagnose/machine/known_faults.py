@@ -16,7 +16,7 @@ from torch import Tensor
 from etude.device import Device
 from etude.diagnose.machine.step_by_definition import causal_attention
 from etude.model.attention import CAUSAL, attend, document_positions
-from etude.model.dropout import kept_masks
+from etude.model.dropout import keep_masks
 
 EXACT = 0.0
 FP32 = 2e-5
@@ -223,7 +223,7 @@ _DROPOUT = (0.3, 12345, 2, (3, 2, 5, 7))
 
 
 def _dropout(device: Device) -> Tensor:
-    return kept_masks(*_DROPOUT, device.torch).int()
+    return keep_masks(*_DROPOUT, device.torch).int()
 
 
 def _dropout_expected() -> Tensor:
