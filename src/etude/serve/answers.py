@@ -132,7 +132,7 @@ class Answers:
             replaying(done, of)
             between(of - done)
 
-        self._machine.told = told
+        self._machine.on_progress = told
         looks: dict[str, Callable[[Asked], Answer | Generator[None, None, Answer]]] = {
             "step": self.step,
             "token": self.token,
@@ -237,13 +237,13 @@ class Answers:
 
     def attribution(self, asked: Asked) -> dict[str, Any]:
         told = self._telling("leaving out one token after another")
-        return values.attribution_values(self._read(asked).attribution(told=told))
+        return values.attribution_values(self._read(asked).attribution(on_progress=told))
 
     def story(self, asked: Asked) -> dict[str, Any]:
-        from etude.watch.loss_by_checkpoint import story
+        from etude.watch.loss_by_checkpoint import loss_by_checkpoint
 
         recorded = self._machine.recorded
-        told = story(
+        told = loss_by_checkpoint(
             recorded,
             self._machine.data.tokenizer,
             asked.text("text"),
@@ -280,7 +280,7 @@ class Answers:
             self._machine, self._step_of(asked), self._layer_name(asked), asked.number("unit", 0)
         )
         arithmetic = node.on_tokens(node.most[0].token_ids if node.most else (0,))
-        history = node.history(told=self._telling("watching it at each checkpoint"))
+        history = node.history(on_progress=self._telling("watching it at each checkpoint"))
         return values.node_values(node, arithmetic, history)
 
     def compare(self, asked: Asked) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What is seen, as plain values: the answers of ``etude inspect --json`` and of the studio, which are the same."""
+"""What is shown, as plain values: the answers of ``etude inspect --json`` and of the studio."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from etude.watch.arithmetic import WeightStep, weight_step
 from etude.watch.attribution import Attribution
 from etude.watch.forward import dtype_of, layers_of
 from etude.watch.knobs import Comparison
-from etude.watch.layer_in_step import LayerInStep, TugOfWar
+from etude.watch.layer_in_step import GradientTerms, LayerInStep
 from etude.watch.node_in_text import NodeInText
 from etude.watch.one_node import Node
 from etude.watch.opened_step import OpenedRow, OpenedStep
@@ -39,7 +39,7 @@ def proof_values(proof: Proof) -> dict[str, Any]:
 
 
 def parameter_values(opened: OpenedStep) -> list[dict[str, Any]]:
-    """Norms of every tensor and what moved it."""
+    """Return the norms of every parameter, its rule and its rates."""
     found = []
     for name in opened.gradients:
         moved = opened.parameter(name)
@@ -62,7 +62,7 @@ def parameter_values(opened: OpenedStep) -> list[dict[str, Any]]:
 
 
 def step_values(opened: OpenedStep, row: OpenedRow, decode: Decode) -> dict[str, Any]:
-    """A step, and one row of its batch on the way forward and back."""
+    """Return a step, and one row of its batch, forward and backward."""
     losses, real = opened.losses_after(row.row), row.loss_mask
     tokens = row_values(row, decode)
     for token, after in zip(tokens, losses.tolist(), strict=True):
@@ -88,9 +88,9 @@ def step_values(opened: OpenedStep, row: OpenedRow, decode: Decode) -> dict[str,
 
 
 def stream_values(row: OpenedRow) -> list[dict[str, Any]]:
-    """How long the vector of each activation on the main road is at every position, and that of the error there.
+    """Return the norm of the residual stream, and of its gradient, at every position and layer.
 
-    The road of a transformer is its residual stream; the mlp family has its few activations.
+    The mlp family has no residual stream: there it is all its activations.
     """
     names = [name for _, name in layers_of(list(row.activations), "resid_pre")]
     names += [name for _, name in layers_of(list(row.activations), "resid_post")][-1:]
@@ -106,7 +106,7 @@ def stream_values(row: OpenedRow) -> list[dict[str, Any]]:
 
 
 def row_values(row: OpenedRow, decode: Decode) -> list[dict[str, Any]]:
-    """Every token of a row: what was read, predicted, desired."""
+    """Return every token of a row: read, predicted, desired."""
     probabilities = row.probabilities
     best, chosen = probabilities.max(-1)
     found = []
@@ -127,7 +127,7 @@ def row_values(row: OpenedRow, decode: Decode) -> list[dict[str, Any]]:
 
 
 def token_values(opened: OpenedStep, row: OpenedRow, position: int, decode: Decode) -> dict[str, Any]:
-    """One prediction, the token that came, and how long signal and error are on the way.
+    """Return one prediction, the desired token, and the norms of activations and gradients at that position.
 
     Raises:
         InputError: the row has no such position.
@@ -244,9 +244,9 @@ def _sum_values(found: WeightedSum) -> dict[str, Any]:
 def unit_values(
     layer: LayerInStep, unit: int, row: int, position: int, number: int | None, decode: Decode
 ) -> dict[str, Any]:
-    """A node at a token of a step's batch: its sum, its error, and the tug of war on the weight of one input.
+    """Return a neuron at a token of a step's batch: its sum, its gradient, and the terms of one weight's gradient.
 
-    ``number`` is that of the input; the one with the largest term unless told.
+    ``number`` is the input of that weight; by default the one with the largest term.
     """
     opened, node_layer = layer.opened, layer.node_layer
     found = layer.row(row)
@@ -254,7 +254,7 @@ def unit_values(
     read, wanted = int(found.inputs[place]), int(found.targets[place])
     summed, error = layer.sum(unit, row, place), layer.error(unit, row, place)
     number = int(summed.gate.order[0]) if number is None else number
-    tug = layer.tug_of_war(unit, number)
+    tug = layer.gradient_terms(unit, number)
     name = f"{node_layer.gate}.weight"
     bias = f"{node_layer.gate}.bias"
     return {
@@ -290,8 +290,8 @@ def unit_values(
     }
 
 
-def _push_values(tug: TugOfWar) -> dict[str, Any]:
-    pushes = tug.pushes
+def _push_values(tug: GradientTerms) -> dict[str, Any]:
+    pushes = tug.terms
     return {
         "up": float(pushes[pushes < 0].sum()),
         "down": float(pushes[pushes > 0].sum()),
@@ -323,7 +323,7 @@ def weight_values(one: WeightStep) -> dict[str, Any]:
         "applied": one.applied,
         "decay": one.decay,
         "terms": [term_values(term) for term in one.terms],
-        # Of the rules that have them; the terms say the same of every rule.
+        # Only some rules have these two; `terms` covers every rule.
         "orthogonal": one.whole.get("orthogonal"),
         "scale": one.used.extra.get("scale", 1.0),
         "direction": one.direction,
@@ -336,7 +336,7 @@ def weight_values(one: WeightStep) -> dict[str, Any]:
 
 
 def prompt_values(prompt: Prompt) -> dict[str, Any]:
-    """What is shown of a prompt, and the attention patterns; not the attribution, which takes long."""
+    """Return what is shown of a prompt, and the attention patterns, but not the attribution, which takes long."""
     parts = prompt.contributions()
     values: dict[str, Any] = {
         "where": prompt.where,
@@ -356,7 +356,7 @@ def prompt_values(prompt: Prompt) -> dict[str, Any]:
 
 
 def attribution_values(attribution: Attribution) -> dict[str, Any]:
-    """Which tokens speak for a prediction."""
+    """Return which tokens contribute to a prediction."""
     return {
         "token": attribution.text,
         "logit": attribution.logit,

@@ -17,7 +17,7 @@ from torch import Tensor
 from etude.data.tokens.coverage import IGNORE_INDEX, EvaluationWindows
 from etude.model.language_model import LOGITS, LanguageModel
 from etude.model.taps import Taps
-from etude.watch.forward import entropy, run_opened
+from etude.watch.forward import entropy, run_with_taps
 from etude.watch.saturation import ends
 
 Float64 = npt.NDArray[np.float64]
@@ -76,7 +76,7 @@ def look_inside(
             torch.from_numpy(windows.document_ids(first, rows)).to(device) if within_documents else None
         )
         watcher.begin(targets != IGNORE_INDEX)
-        run_opened(model, inputs, document_ids=documents, taps=watcher)
+        run_with_taps(model, inputs, document_ids=documents, taps=watcher)
     return watcher.state(step)
 
 
