@@ -36,7 +36,7 @@ export const LAYERS: Concept[] = [
       row('|', 'δ', '|', '=', '<msqrt><mrow><munder><mo>∑</mo><mi>i</mi></munder><msubsup><mi>δ</mi><mi>i</mi><mn>2</mn></msubsup></mrow></msqrt>'),
     ),
     symbols: 'L: loss. δ: the error at one place of the text, one number for each of the stream. |δ|: its length, the bar.',
-    code: ['watch/opened.py:OpenedStep.row', 'watch/forward.py:run_opened'],
+    code: ['watch/opened.py:OpenedStep.row', 'watch/forward.py:run_with_taps'],
   },
   {
     title: 'Matrix of weights',
