@@ -120,7 +120,7 @@ def predicted(plan: SweepPlan, histories: list[RunHistory]) -> str:
         for history, member in zip(histories, plan.members, strict=True)
         if member in plan.largest
     ]
-    inside = sum(told["low"] <= loss <= told["high"] for loss in losses)
+    inside = sum(expected["low"] <= loss <= expected["high"] for loss in losses)
     return (
         f"Before the largest size was trained, the law of the others (exponent {prediction['exponent']:.2f}) predicted "
         f"{expected['val_loss']:.3f} nats per token ({expected['low']:.3f} to {expected['high']:.3f}) for it. The runs "

@@ -45,7 +45,7 @@ def main() -> None:
     ):
         with served(Path(folder) / "runs") as address:
             measured = take_turns(run, address, arguments)
-        Control(run).ask("stop")
+        Control(run).request("stop")
     costs = {name: ratio(measured, "seconds_per_token", name, ALONE) for name in measured}
     print(table(measured, costs))
     result = {"seconds_a_window": arguments.seconds, "times_as_long": costs, "rounds": measured}

@@ -1,4 +1,4 @@
-"""What tests in a browser share: waiting under a policy that lets no text become code, axe, numbers in answers."""
+"""Shared by tests in a browser: waiting without eval (the policy forbids it), axe, numbers in answers."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ AXE = Path(__file__).parents[1] / "studio" / "node_modules" / "axe-core" / "axe.
 
 def until(page: Any, expression: str, seconds: float = PATIENCE) -> None:
     """Wait until a JavaScript expression is true."""
-    begun = time.monotonic()
+    started = time.monotonic()
     while not page.evaluate(expression):
-        assert time.monotonic() - begun < seconds, f"never true: {expression}; at {page.url}"
+        assert time.monotonic() - started < seconds, f"never true: {expression}; at {page.url}"
         page.wait_for_timeout(30)
 
 
@@ -30,22 +30,24 @@ def settled(page: Any) -> None:
 
 
 def assert_accessible(page: Any) -> None:
-    """Zero findings of axe."""
+    """Require that axe reports no violation."""
     if not AXE.is_file():
         pytest.skip("axe-core is not installed: npm ci in studio/")
     page.evaluate(AXE.read_text())
-    found = page.evaluate("axe.run()")["violations"]
-    told = [(one["id"], [node["html"][:200] for node in one["nodes"][:3]]) for one in found]
-    assert told == []
+    violations = page.evaluate("axe.run()")["violations"]
+    summary = [
+        (violation["id"], [node["html"][:200] for node in violation["nodes"][:3]]) for violation in violations
+    ]
+    assert summary == []
 
 
 def leaves(value: Any) -> Iterator[float]:
-    """Every number in plain values."""
+    """Yield every number in plain values."""
     if isinstance(value, dict):
-        for one in value.values():
-            yield from leaves(one)
+        for item in value.values():
+            yield from leaves(item)
     elif isinstance(value, list):
-        for one in value:
-            yield from leaves(one)
+        for item in value:
+            yield from leaves(item)
     elif isinstance(value, int | float) and not isinstance(value, bool):
         yield float(value)

@@ -1,4 +1,4 @@
-"""Real runs of a few seconds, healthy unless they are asked to be otherwise."""
+"""Real runs of a few seconds, healthy unless a test changes their settings."""
 
 from __future__ import annotations
 
@@ -16,15 +16,16 @@ from etude.workflow.start import start
 
 
 def write_text(folder: Path, num_bytes: int) -> None:
-    """Small documents of real prose."""
+    """Write small documents of real prose."""
     folder.mkdir(parents=True)
     for number, document in enumerate(documents(3, num_bytes)):
         (folder / f"{number:04d}.txt").write_text(document.text)
 
 
 def settings_for(folder: Path, name: str, **values: Any) -> Settings:
-    """Two hundred steps on the text in ``folder``: all rules can be judged, and none finds a problem."""
-    usual = {
+    """Return the settings of 200 steps on the text in ``folder``: every rule can judge the run, and none finds a
+    problem."""
+    defaults = {
         "run.folder": str(folder / "runs"),
         "run.name": name,
         "data.sources": (str(folder / "text"),),
@@ -43,11 +44,11 @@ def settings_for(folder: Path, name: str, **values: Any) -> Settings:
         "device.compile": False,
         "device.threads": 1,
     }
-    return load_settings(values=usual | values)
+    return load_settings(values=defaults | values)
 
 
 def finished_run(settings: Settings) -> Path:
-    """Train it; the folder."""
+    """Train a run; return its folder."""
     console = Console(file=io.StringIO(), width=120)
     plan, _ = make_plan(settings, console)
     run = start(plan, console)

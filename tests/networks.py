@@ -1,4 +1,4 @@
-"""Small random networks of every family, with all weights far from where they begin.
+"""Small random networks of every family, with all weights far from their initial values.
 
 A zero-initialised projection or a norm of ones would hide a wrong one; so the tests move every tensor.
 """
@@ -20,7 +20,7 @@ VOCAB = 61
 ALPHABET: Any = SimpleNamespace(
     eos_id=0, encode=lambda text: [ord(c) % VOCAB for c in text], decode=lambda ids: chr(97 + ids[0] % 26)
 )
-"""A tokenizer for them: a token a character."""
+"""A tokenizer for them, with one token per character."""
 
 TRANSFORMERS: dict[str, dict[str, Any]] = {
     "llama": {"preset": "llama"},
@@ -54,7 +54,7 @@ EVERY = TRANSFORMERS | WINDOWS
 
 
 def make_config(name: str, **changes: Any) -> ModelConfig:
-    """The named configuration: 32 wide, 4 heads, 3 layers, 48 positions unless it says otherwise."""
+    """Return a configuration of a family; the defaults are width 32, 4 heads, 3 layers, 48 positions."""
     values = dict(EVERY[name])
     kind = values.pop("preset")
     sizes: dict[str, Any] = {"vocab_size": VOCAB, "hidden_size": 32, "max_position_embeddings": 48}
@@ -64,7 +64,7 @@ def make_config(name: str, **changes: Any) -> ModelConfig:
 
 
 def make_network(config: ModelConfig, seed: int = 0) -> LanguageModel:
-    """The network with random numbers added to every parameter: weights, biases and norms."""
+    """Build a network and add random numbers to every parameter: weights, biases and norms."""
     model = build_model(config, seed=seed)
     generator = torch.Generator().manual_seed(seed + 1)
     with torch.no_grad():

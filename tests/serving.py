@@ -1,4 +1,4 @@
-"""What tests of the studio's server share: its application with a known token, and a real server on loopback."""
+"""Shared by tests of the studio's server: its application with a known token, and a real server on loopback."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from etude.serve.access_token import AccessToken
 from etude.serve.app import make_app
 
 TOKEN = AccessToken("the-token-of-a-test")
-HERE = "http://127.0.0.1:8123"
+LOCAL_URL = "http://127.0.0.1:8123"
 
 
-def client_of(runs: Path, *, knows: bool = True, base_url: str = HERE, **options: Any) -> TestClient:
-    """A client of the studio for a folder of runs, which knows the token unless told."""
+def client_of(runs: Path, *, knows: bool = True, base_url: str = LOCAL_URL, **options: Any) -> TestClient:
+    """Return a client of the studio for a folder of runs; by default it knows the token."""
     headers = {"Authorization": f"Bearer {TOKEN.value}"} if knows else {}
     return TestClient(make_app(runs, TOKEN, **options), base_url=base_url, headers=headers)
 
@@ -39,7 +39,7 @@ def require_type(kind: Any, value: Any, *, more: bool = False) -> None:
 
 @dataclass
 class Served:
-    """A server process: its printed address, and the parts of that."""
+    """A server process, its printed address, and the parts of that."""
 
     process: subprocess.Popen[str]
     address: str
@@ -55,15 +55,15 @@ class Served:
     def token(self) -> str:
         return parse_qs(urlsplit(self.address).query)["token"][0]
 
-    def said(self) -> str:
-        """What it wrote to standard error."""
+    def error_output(self) -> str:
+        """Return what it wrote to standard error."""
         self.log.seek(0)
         return self.log.read()
 
 
 @contextmanager
 def served(runs: Path, log: Path, cache: Path | None = None) -> Iterator[Served]:
-    """A real server for a folder of runs while the block lasts."""
+    """Run a real server for a folder of runs while the block lasts."""
     environment = dict(os.environ) if cache is None else {**os.environ, "ETUDE_CACHE": str(cache)}
     with log.open("w+") as written:
         process = subprocess.Popen(

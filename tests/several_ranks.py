@@ -1,4 +1,4 @@
-"""A few short trainings, by one process or by several: what each rank is left with. Run by torchrun, or imported."""
+"""Short trainings in one process or several, and the results of each rank. Run by torchrun, or imported."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ CASES: dict[str, dict[str, Any]] = {
 
 
 def train(ranks: Ranks, **case: Any) -> dict[str, Any]:
-    """Five steps of one case: losses, norms and parameters."""
+    """Make five steps of one case; return losses, norms and parameters."""
     optimizer = case.pop("optimizer", "muon")
     model = make_network(make_config(case.pop("network")))
     # The gradient of a key's bias is nothing but rounding, of which Adam with a small eps would make whole steps.
@@ -60,10 +60,10 @@ def train(ranks: Ranks, **case: Any) -> dict[str, Any]:
 
 
 def follow_loop(loop: Loop) -> dict[str, Any]:
-    told: list[Event] = []
-    loop.listeners = [told.append]
+    received: list[Event] = []
+    loop.listeners = [received.append]
     reason = loop.run()
-    steps = [event for event in told if isinstance(event, StepEvent)]
+    steps = [event for event in received if isinstance(event, StepEvent)]
     return {
         "reason": reason,
         "losses": [event.loss for event in steps],
@@ -74,7 +74,7 @@ def follow_loop(loop: Loop) -> dict[str, Any]:
 
 
 class FewTargets:
-    """A batch whose second half has next to nothing to predict: ranks then differ in their number of targets."""
+    """A batch with almost no targets in its second half, so that ranks differ in their number of targets."""
 
     num_steps, tokens_per_step = STEPS, ROWS * 16
 
@@ -86,9 +86,9 @@ class FewTargets:
         tokens = make_tokens(ROWS, 17, seed=step)
         targets = tokens[:, 1:].clone()
         targets[ROWS // 2 :, 2:] = IGNORE_INDEX
-        here = slice(self.rows.start, self.rows.stop)
-        count = int((targets[here] != IGNORE_INDEX).sum())
-        return [MicroBatch(tokens[here, :-1], targets[here], count)]
+        own_rows = slice(self.rows.start, self.rows.stop)
+        count = int((targets[own_rows] != IGNORE_INDEX).sum())
+        return [MicroBatch(tokens[own_rows, :-1], targets[own_rows], count)]
 
     def loss(self, part: MicroBatch) -> torch.Tensor:
         logits = self.model(part.inputs).flatten(0, 1)
@@ -105,7 +105,7 @@ class FewTargets:
 
 
 class Nothing(FewTargets):
-    """A batch of which no rank's part has anything to predict."""
+    """A batch without targets on any rank."""
 
     def batch(self, step: int) -> list[MicroBatch]:
         return [
@@ -117,7 +117,7 @@ class Nothing(FewTargets):
 def few_targets(
     ranks: Ranks, *, stop_last: bool = False, poisoned: bool = False, kind: type[FewTargets] = FewTargets
 ) -> dict[str, Any]:
-    """Training on :class:`FewTargets`; the last rank alone may be asked to stop, or compute no number."""
+    """Train on :class:`FewTargets`; the last rank alone may receive a stop request, or compute NaN."""
     objective = kind(ranks, poisoned=poisoned)
     settings = TrainSettings(lr=1e-2, muon_lr=1e-2, weight_decay=0.1, steps=STEPS)
     state = TrainState(objective.model, UpdateRules(objective.model, settings, CPU))
@@ -142,12 +142,12 @@ def every_case(ranks: Ranks = ALONE) -> dict[str, dict[str, Any]]:
 
 
 def write_threads(file: Path) -> None:
-    """The names that Linux knows this process's threads by."""
+    """Return the names of this process's threads on Linux."""
     file.write_text("".join(path.read_text() for path in Path("/proc/self/task").glob("*/comm")))
 
 
 if __name__ == "__main__":
     # Registered first, called last: when the processes have parted.
     atexit.register(write_threads, Path(sys.argv[1]) / f"{os.environ['RANK']}.threads")
-    with parallel.joined() as together:
+    with parallel.join_ranks() as together:
         torch.save(every_case(together), Path(sys.argv[1]) / f"{together.rank}.pt")

@@ -1,4 +1,4 @@
-"""Small finished runs, and a machine that goes to any step of each."""
+"""Small finished runs, each with a time machine."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ RUNS: dict[str, dict[str, Any]] = {
 
 @dataclass(frozen=True)
 class Watched:
-    """A finished run. ``cache`` holds its text: set ETUDE_CACHE to it to open another machine."""
+    """A finished run. ``cache`` holds its text: set ETUDE_CACHE to it to open another time machine."""
 
     path: Path
     cache: Path
@@ -36,7 +36,7 @@ class Watched:
 
 
 def train_run(folder: Path, name: str, values: dict[str, Any]) -> Watched:
-    """Forty eager steps, 32 wide, on real prose: about two seconds."""
+    """Train forty eager steps of a network 32 wide on real prose: about two seconds."""
     text, cache = folder / "text", folder / "cache"
     text.mkdir(parents=True)
     for number, document in enumerate(documents(3, 60_000)):
@@ -74,17 +74,18 @@ def train_run(folder: Path, name: str, values: dict[str, Any]) -> Watched:
         return Watched(path, cache, TimeMachine(path))
 
 
-def require_pushes_to_be_gradients(layer: LayerInStep, inputs: Iterable[int], rounding: float) -> float:
-    """Of every node's weights to these inputs, but for ``rounding`` of all that was rounded to make the errors in them.
+def require_terms_to_sum_to_gradients(layer: LayerInStep, inputs: Iterable[int], rounding: float) -> float:
+    """Compare the terms of each weight's gradient with the gradient, for the weights of these inputs.
 
-    Returns what was allowed in all, as a share of the gradients.
+    Their sum may differ by ``rounding`` of the numbers that were rounded on the way. Returns the whole tolerance as a
+    share of the gradients.
     """
     allowed, gradients = 0.0, 0.0
     for unit in range(len(layer.opened.gradients[f"{layer.node_layer.gate}.weight"])):
         for number in inputs:
-            tug = layer.tug_of_war(unit, number)
-            may = rounding * float((tug.inputs.abs() * tug.rounded).sum())
-            assert abs(tug.total - tug.gradient) <= may
-            allowed += may
-            gradients += abs(tug.gradient)
+            terms = layer.gradient_terms(unit, number)
+            tolerance = rounding * float((terms.inputs.abs() * terms.rounded).sum())
+            assert abs(terms.total - terms.gradient) <= tolerance
+            allowed += tolerance
+            gradients += abs(terms.gradient)
     return allowed / gradients

@@ -1,6 +1,6 @@
-"""The machine: which device computes, in which arithmetic, with how many threads, and how fast it is.
+"""The machine: device, dtype and threads of a run, memory, and speed.
 
-Nothing here happens at import; a run chooses its device once, at its start.
+Importing this module has no effects. A run chooses its device once, when it starts.
 """
 
 from __future__ import annotations
@@ -25,31 +25,32 @@ if TYPE_CHECKING:
 VERSIONED_LIBRARIES = ("etude", "torch", "numpy", "tokenizers", "safetensors", "pydantic")
 
 Dtype = Literal["fp32", "bf16"]
-"""Arithmetic of matrix products."""
+"""Precision of matrix products."""
 
 
 @dataclass(frozen=True)
 class Device:
-    """Where and how the arithmetic of a run happens. Parameters are fp32 whatever ``dtype`` says.
+    """The device of a run, and the dtype of its matrix products. Parameters are always fp32.
 
-    A processor computes in fp32 unless told; for a run the dial decides (``etude.plan.dial``), by ``fast_bf16``.
+    The default dtype on a CPU is fp32. For a run, the dial (``etude.plan.dial``) chooses it by ``fast_bf16``.
     """
 
     kind: Literal["cpu", "cuda", "mps"]
     dtype: Dtype
-    threads: int  # of all the processes of the run together
-    index: int = 0  # which GPU of the machine; 0 elsewhere
-    fast_bf16: bool = False  # whether bf16 products are known to be faster than fp32 ones
+    threads: int  # of all processes of the run together
+    index: int = 0  # of the GPU; 0 on other devices
+    fast_bf16: bool = False  # whether bf16 products are known to be faster than fp32
 
     @property
     def torch(self) -> torch.device:
+        """The device for PyTorch."""
         import torch
 
-        # By number: a thread of its own would otherwise begin at the first GPU, whatever this process chose.
+        # With the index: in a new thread the current device is GPU 0, whatever this process has set.
         return torch.device(self.kind, self.index) if self.kind == "cuda" else torch.device(self.kind)
 
     def autocast(self) -> AbstractContextManager[Any]:
-        """The context in which the forward pass runs: bf16 matrix products, or nothing at all."""
+        """Return the context for the forward pass: bf16 matrix products, or no change for fp32."""
         import torch
 
         if self.dtype == "fp32":
@@ -57,7 +58,7 @@ class Device:
         return torch.autocast(self.kind, dtype=torch.bfloat16)
 
     def release_memory(self) -> None:
-        """Give back what PyTorch keeps of the device's memory for later use."""
+        """Return the free memory in PyTorch's cache to the device."""
         import torch
 
         if self.kind == "cuda":
@@ -66,7 +67,7 @@ class Device:
             torch.mps.empty_cache()
 
     def synchronize(self) -> None:
-        """Wait until the device has done all it was asked; needed before a clock is read."""
+        """Wait for all work queued on the device; required before reading a clock."""
         import torch
 
         if self.kind == "cuda":
@@ -76,12 +77,12 @@ class Device:
 
 
 def choose_device(settings: DeviceSettings) -> Device:
-    """The device that ``settings`` ask for, ready to use (threads set, fp32 products in full fp32).
+    """Return the device of ``settings``, and configure PyTorch for it (threads, full-precision fp32 products).
 
-    Of the processes that ``torchrun`` started each gets a GPU of its own, or its share of the threads.
+    Under ``torchrun`` each process gets one GPU, or its share of the threads.
 
     Raises:
-        InputError: a device that this machine does not have.
+        InputError: this machine does not have the device.
     """
     import torch
 
@@ -106,36 +107,36 @@ def choose_device(settings: DeviceSettings) -> Device:
     threads = available_cores() if settings.threads == "auto" else settings.threads
     torch.set_num_threads(max(1, threads // processes))
     torch.set_float32_matmul_precision("highest")
-    # Compiled code would otherwise add up an embedding's gradient with atomics, in whatever order threads arrive:
-    # the same step would not give the same bits twice. A GPU is not asked to: there it costs more than it is worth.
+    # Without it, compiled code adds up an embedding's gradient with atomics, in the order in which threads arrive, and
+    # the same step gives different bits each time. Not on a GPU: there it costs too much time.
     torch.use_deterministic_algorithms(kind == "cpu")
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     return Device(kind, dtype, threads, place if kind == "cuda" else 0, fast_bf16)
 
 
 def has_fast_bf16(kind: Literal["cpu", "cuda", "mps"]) -> bool:
-    """Whether bf16 products are known to be faster than fp32 ones: from measurements in the lab notebook.
+    """Return whether bf16 products are known to be faster than fp32 products, by measurements in the lab notebook.
 
-    On a CPU they are with AMX, and with the AVX-512 instructions of AMD's; those of Intel's without AMX may be slower,
-    and a CPU without any is at a hundredth of its speed.
+    On a CPU they are with AMX, and with AVX-512 bf16 on AMD. On Intel without AMX they may be slower; without any bf16
+    instructions they run at a hundredth of the speed.
     """
     import torch
 
     if kind == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    tell = getattr(torch.cpu, "get_capabilities", None)  # newer than the oldest PyTorch that Etude takes
-    if kind != "cpu" or tell is None:
+    get_capabilities = getattr(torch.cpu, "get_capabilities", None)  # missing in the oldest supported PyTorch
+    if kind != "cpu" or get_capabilities is None:
         return False
-    found = tell()
-    by_amd = str(found.get("cpu_name", "")).startswith("AMD")
-    return bool(found.get("amx_bf16") or (by_amd and found.get("avx512_bf16")))
+    capabilities = get_capabilities()
+    is_amd = str(capabilities.get("cpu_name", "")).startswith("AMD")
+    return bool(capabilities.get("amx_bf16") or (is_amd and capabilities.get("avx512_bf16")))
 
 
 def keep_freed_memory() -> None:
-    """Let this process keep the memory that it frees, for its next step.
+    """Configure malloc to keep freed memory in this process, for the next step.
 
-    glibc otherwise takes every large tensor fresh from the system, and a step spends up to a seventh of its time on
-    having the same pages cleared again (notebook). Elsewhere nothing changes.
+    By default glibc maps every large tensor anew, and a step spends up to a seventh of its time on clearing the same
+    pages again (lab notebook). No effect without glibc.
     """
     import ctypes
 
@@ -149,44 +150,45 @@ def keep_freed_memory() -> None:
 
 
 def place_on_machine() -> tuple[int, int]:
-    """Which of the processes that ``torchrun`` started here this one is, and how many they are; else (0, 1).
+    """Return (rank, number) of this process among those of ``torchrun`` on this machine; (0, 1) without torchrun.
 
     Raises:
-        InputError: the environment that is to say so is damaged.
+        InputError: an environment variable of torchrun is invalid.
     """
     return _count_in_environment("LOCAL_RANK", 0), _count_in_environment("LOCAL_WORLD_SIZE", 1)
 
 
 def require_one_machine() -> None:
-    """Raises InputError where this process is one of several machines': each would train a run of its own."""
+    """Raise InputError if torchrun runs on several machines: each would train a separate run."""
     _, count = place_on_machine()
-    everywhere = _count_in_environment("WORLD_SIZE", count)
-    if everywhere > count:
+    world_size = _count_in_environment("WORLD_SIZE", count)
+    if world_size > count:
         raise InputError(
-            f"a run is trained on one machine, and WORLD_SIZE is {everywhere} where {count} "
+            f"a run is trained on one machine, and WORLD_SIZE is {world_size} where {count} "
             f"{'process runs' if count == 1 else 'processes run'} on this one: use torchrun with --nproc-per-node and "
             "without --nnodes; without torchrun, unset WORLD_SIZE"
         )
 
 
-def _count_in_environment(name: str, otherwise: int) -> int:
+def _count_in_environment(name: str, default: int) -> int:
+    """Return the number in an environment variable of torchrun."""
     value = os.environ.get(name, "")
     if value and not (value.isascii() and value.isdecimal()):
         raise InputError(
             f"the environment variable {name} is {value!r}, and torchrun sets it to a number: unset it"
         )
-    return int(value) if value else otherwise
+    return int(value) if value else default
 
 
 def available_cores() -> int:
-    """Processor cores that this process may use."""
+    """Return the number of processor cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
 def measured_peak_flops(device: Device, seconds: float = 0.3) -> float:
-    """Floating-point operations a second of a large matrix product in the run's arithmetic."""
+    """Measure floating-point operations per second of a large matrix product in the run's dtype."""
     import torch
 
     size = 1024 if device.kind == "cpu" else 8192
@@ -197,7 +199,7 @@ def measured_peak_flops(device: Device, seconds: float = 0.3) -> float:
 
 
 def measured_bandwidth(device: Device, seconds: float = 0.3) -> float:
-    """Bytes a second that a copy of a large array reads and writes."""
+    """Measure bytes per second that a copy of a large array reads and writes."""
     import torch
 
     source = torch.zeros(64 * 2**20 // 4, device=device.torch)
@@ -206,8 +208,8 @@ def measured_bandwidth(device: Device, seconds: float = 0.3) -> float:
 
 
 def _calls_per_second(device: Device, call: Callable[[], object], seconds: float) -> float:
-    """The fastest of several short timings: other programs can only make a timing slower."""
-    call()
+    """Return the fastest of several short timings: other programs can only slow a timing down."""
+    call()  # warm-up: allocates memory, chooses kernels
     device.synchronize()
     best, deadline = 0.0, time.perf_counter() + seconds
     while time.perf_counter() < deadline:
@@ -220,7 +222,7 @@ def _calls_per_second(device: Device, call: Callable[[], object], seconds: float
 
 
 def describe_machine(device: Device) -> dict[str, Any]:
-    """What a manifest says of the machine and its software."""
+    """Describe the machine and its software, for the manifest of a run."""
     import torch
 
     accelerator = torch.cuda.get_device_name() if device.kind == "cuda" else None
@@ -239,7 +241,7 @@ def describe_machine(device: Device) -> dict[str, Any]:
 
 
 def total_memory_bytes(device: Device) -> int | None:
-    """The memory that ``device`` has in all (None where the system does not say)."""
+    """Return the total memory of ``device`` in bytes; None where the system does not report it."""
     import torch
 
     if device.kind == "cuda":
@@ -250,19 +252,19 @@ def total_memory_bytes(device: Device) -> int | None:
         return None
 
 
-def forget_peak_memory(device: Device) -> None:
-    """From now on :func:`peak_memory_bytes` tells the most that is used after this call, where the system can."""
+def reset_peak_memory(device: Device) -> None:
+    """Reset :func:`peak_memory_bytes`, where the system supports it, so that it covers the time after this call."""
     import torch
 
     if device.kind == "cuda":
         torch.cuda.reset_peak_memory_stats()
         return
-    with suppress(OSError):  # not Linux: it stays the peak of the whole process
+    with suppress(OSError):  # not Linux: the peak remains that of the whole process
         Path("/proc/self/clear_refs").write_text("5")
 
 
 def peak_memory_bytes(device: Device) -> int | None:
-    """The most memory that this process has used: of a GPU PyTorch's part, else all of it; None where nobody says."""
+    """Return peak memory in bytes: of PyTorch's allocator on a GPU, else the RSS; None if the OS does not report it."""
     import torch
 
     if device.kind == "cuda":
@@ -281,7 +283,7 @@ def peak_memory_bytes(device: Device) -> int | None:
 
 
 def free_memory_bytes(device: Device) -> int | None:
-    """What of it could be taken now (None where the system does not say)."""
+    """Return the free memory of ``device`` in bytes; None where the system does not report it."""
     import torch
 
     if device.kind == "cuda":
@@ -311,11 +313,11 @@ def _version(library: str) -> str:
 
 
 def git_commit() -> str | None:
-    """The commit of this source tree, when Etude runs from one."""
-    here = Path(__file__).parent
-    command = ["git", "-C", str(here), "rev-parse", "HEAD"]
+    """Return the git commit of this source tree; None if Etude does not run from one."""
+    folder = Path(__file__).parent
+    command = ["git", "-C", str(folder), "rev-parse", "HEAD"]
     try:
-        answer = subprocess.run(command, capture_output=True, text=True, timeout=5, check=True)
+        completed = subprocess.run(command, capture_output=True, text=True, timeout=5, check=True)
     except (OSError, subprocess.SubprocessError):
         return None
-    return answer.stdout.strip() or None
+    return completed.stdout.strip() or None

@@ -1,4 +1,4 @@
-"""Between this process and others of the system: which of them see each other, and who reads what is printed."""
+"""This process in its system: its age, file locks, output streams, and its parent."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from pathlib import Path
 from typing import TextIO
 
 STDERR = 2
-"""Its descriptor, whatever ``sys.stderr`` has become."""
+"""File descriptor of standard error, whatever ``sys.stderr`` is."""
 _ESCAPE = "etude-escape"
 _MAY_FAIL = {"strict", "surrogateescape", "surrogatepass"}
-"""Error handlers that raise for some character. What else was chosen by PYTHONIOENCODING is left as it is."""
+"""Error handlers that raise for some characters. Any other handler was chosen by PYTHONIOENCODING, and stays."""
 
 
 def process_age() -> float:
-    """Seconds since this process began, on Linux; 0 elsewhere."""
+    """Return seconds since the start of this process, on Linux; 0 elsewhere."""
     with suppress(OSError, AttributeError, ValueError, IndexError):
         began = int(Path("/proc/self/stat").read_text().rsplit(")", 1)[1].split()[19]) / os.sysconf(
             "SC_CLK_TCK"
@@ -33,9 +33,9 @@ def process_age() -> float:
 
 @cache
 def system_id() -> str:
-    """The same for two processes exactly where each can tell whether the other holds a lock; empty elsewhere.
+    """Return an id that two processes share exactly if each can see the other's file locks; "" without such an id.
 
-    That is so on Linux within one start of a machine, and within one container on it.
+    On Linux these are the processes since one boot of a machine, within one container.
     """
     with suppress(OSError):
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
@@ -44,26 +44,28 @@ def system_id() -> str:
 
 
 def is_locked(file: Path) -> bool:
-    """Whether a process of this system holds a lock (flock) on ``file``; False where the system does not tell."""
+    """Return whether a process of this system holds a lock (flock) on ``file``; False if the OS does not report it."""
     try:
-        found = file.stat()
+        status = file.stat()
         locks = Path("/proc/locks").read_text()
     except OSError:
         return False
-    place = f"{os.major(found.st_dev):02x}:{os.minor(found.st_dev):02x}:{found.st_ino}"
+    place = f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}:{status.st_ino}"
     return any("FLOCK" in line and place in line.split() for line in locks.splitlines())
 
 
 class Escapes:
-    """Writes what an encoding does not have as JSON does (``\\u4e2d``, two of them beyond U+FFFF), and counts it.
+    """An error handler that writes unencodable characters as JSON escapes (``\\u4e2d``), and counts them.
 
-    A line of JSON with such escapes holds the same text as before.
+    Characters beyond U+FFFF become two escapes, as in JSON. So a line of JSON with such escapes still parses to the
+    same text.
     """
 
     def __init__(self) -> None:
-        self.count = 0  # of characters, without those that stand for undecodable bytes of a name
+        self.count = 0  # of characters, without surrogates for undecodable bytes in file names
 
     def __call__(self, error: UnicodeError) -> tuple[str, int]:
+        """Return the escapes for the characters of ``error``, and the position after them."""
         if not isinstance(error, UnicodeEncodeError):
             raise error
         characters = error.object[error.start : error.end]
@@ -72,7 +74,7 @@ class Escapes:
         return "".join(f"\\u{units[at : at + 4]}" for at in range(0, len(units), 4)), error.end
 
     def report(self) -> str:
-        """Return one line on what was escaped; nothing where nothing was."""
+        """Return a line on the number of escaped characters; "" without any."""
         if not self.count:
             return ""
         encoding = getattr(sys.stdout, "encoding", None) or "this output's encoding"
@@ -84,9 +86,9 @@ class Escapes:
 
 
 def make_output_safe() -> Escapes:
-    """From here on no character is an error on standard output, whatever its encoding; a closed stream drops all.
+    """Make standard output accept every character, whatever its encoding, and replace closed streams by devnull.
 
-    Standard error is safe as Python makes it. To be called once, at the entry of a program.
+    Python's standard error is safe already. Call this once, when a program starts.
     """
     escapes = Escapes()
     codecs.register_error(_ESCAPE, escapes)
@@ -100,9 +102,9 @@ def make_output_safe() -> Escapes:
 
 
 def end_with_parent() -> None:
-    """In a process of :mod:`multiprocessing`: from here on it ends when the process that started it does.
+    """Let this :mod:`multiprocessing` worker exit when its parent process ends.
 
-    A worker that waits for its next task would otherwise wait for ever once its parent was killed.
+    Otherwise a worker that waits for its next task waits forever after its parent was killed.
     """
     from multiprocessing import connection, parent_process
 
@@ -118,30 +120,30 @@ def end_with_parent() -> None:
     threading.Thread(target=wait, daemon=True).start()
 
 
-def print_nowhere(stream: TextIO) -> None:
-    """From here on what ``stream`` prints is read by nobody, and nobody waits for its end."""
-    _lead_nowhere(stream.fileno())
+def discard_output(stream: TextIO) -> None:
+    """Discard everything that is written to ``stream`` from now on, and close the pipe or file behind it."""
+    _redirect_to_devnull(stream.fileno())
 
 
 @contextmanager
 def silent_stderr() -> Iterator[None]:
-    """Nothing of this process, or of those that it starts meanwhile, comes to standard error."""
+    """Discard standard error of this process, and of its children, within the block."""
     try:
-        kept = os.dup(STDERR)
-    except OSError:  # it is closed
+        original = os.dup(STDERR)
+    except OSError:  # standard error is closed
         yield
         return
     sys.stderr.flush()
     try:
-        _lead_nowhere(STDERR)
+        _redirect_to_devnull(STDERR)
         yield
     finally:
         sys.stderr.flush()
-        os.dup2(kept, STDERR)
-        os.close(kept)
+        os.dup2(original, STDERR)
+        os.close(original)
 
 
-def _lead_nowhere(descriptor: int) -> None:
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, descriptor)
-    os.close(nowhere)
+def _redirect_to_devnull(descriptor: int) -> None:
+    devnull = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(devnull, descriptor)
+    os.close(devnull)

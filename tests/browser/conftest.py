@@ -1,4 +1,4 @@
-"""A real run, its studio, and a browser in which anything from outside, and any word on the console, is an error."""
+"""A real run, its studio, and a browser in which a request to the outside, or a console message, is an error."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ def studied(tmp_path_factory: pytest.TempPathFactory) -> Watched:
 
 @pytest.fixture(scope="session")
 def serve(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[Path, Path], str]]:
-    """Serve a folder of runs; gives the address."""
-    begun: list[subprocess.Popen[str]] = []
+    """Return a function that serves a folder of runs and returns its address."""
+    processes: list[subprocess.Popen[str]] = []
 
     def served(runs: Path, cache: Path) -> str:
         process = subprocess.Popen(
@@ -46,13 +46,13 @@ def serve(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[Path, 
             text=True,
             env={**os.environ, "ETUDE_CACHE": str(cache)},
         )
-        begun.append(process)
+        processes.append(process)
         assert process.stdout is not None
         address: str = json.loads(process.stdout.readline())["address"]
         return address
 
     yield served
-    for process in begun:
+    for process in processes:
         assert process.stdin is not None
         process.stdin.close()
         process.wait(20)
@@ -66,30 +66,31 @@ def address(studied: Watched, serve: Callable[[Path, Path], str]) -> str:
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Any]:
     playwright = pytest.importorskip("playwright.sync_api")
-    for missing, words in (
+    for missing, reason in (
         (CHROMIUM is None, "no Chromium on this machine: apt install chromium"),
         (not PAGE.is_file(), "this installation has no page (ETUDE_STUDIO=skip)"),
     ):
         if missing and os.environ.get("ETUDE_BROWSER") == "required":
-            pytest.fail(words)
+            pytest.fail(reason)
         elif missing:
-            pytest.skip(words)
-    with playwright.sync_playwright() as begun:
-        browser = begun.chromium.launch(executable_path=CHROMIUM, headless=True, args=FLAGS)
+            pytest.skip(reason)
+    with playwright.sync_playwright() as started:
+        browser = started.chromium.launch(executable_path=CHROMIUM, headless=True, args=FLAGS)
         yield browser
         browser.close()
 
 
 @pytest.fixture
 def page(browser: Any) -> Iterator[Any]:
-    """A page that fails the test for what it says on the console, throws, or asks of anybody but this machine."""
+    """Return a page that fails the test if it logs a warning, throws, or sends a request to another machine."""
     context = browser.new_context(viewport={"width": 1280, "height": 900}, reduced_motion="reduce")
     page = context.new_page()
     page.set_default_timeout(1000 * PATIENCE)
     trouble: list[str] = []
     page.on("pageerror", lambda error: trouble.append(f"thrown: {error}"))
     page.on(
-        "console", lambda said: said.type in ("error", "warning") and trouble.append(f"console: {said.text}")
+        "console",
+        lambda message: message.type in ("error", "warning") and trouble.append(f"console: {message.text}"),
     )
 
     def route(route: Any) -> None:

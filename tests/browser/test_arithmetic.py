@@ -1,4 +1,4 @@
-"""The page's own arithmetic: it matches the run, prints what etude inspect says, and sees a changed number."""
+"""The page's own arithmetic matches the run, prints the numbers of etude inspect, and detects a changed number."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SELECTIONS = 50
 
 
 def scene(page: Any, name: str) -> str:
-    """The text of one scene of the One step view, once it is there."""
+    """Return the text of one scene of the One step view, once it is loaded."""
     page.get_by_role("tab", name=re.compile(name)).click()
     settled(page)
     text: str = page.locator("main").inner_text()
@@ -38,19 +38,19 @@ def show(page: Any, address: str, **selected: int) -> None:
 
 
 def checks(page: Any) -> list[str]:
-    found: list[str] = page.locator("[data-check]").evaluate_all("all => all.map(one => one.dataset.check)")
-    return found
+    states: list[str] = page.locator("[data-check]").evaluate_all("all => all.map(one => one.dataset.check)")
+    return states
 
 
 def differing(page: Any) -> list[str]:
-    """What the checks that do not hold say."""
-    told = "all => all.map(one => one.title + ' | ' + one.parentElement.textContent)"
-    found: list[str] = page.locator("[data-check=differs]").evaluate_all(told)
-    return found
+    """Return the text of the checks that do not hold."""
+    script = "all => all.map(one => one.title + ' | ' + one.parentElement.textContent)"
+    texts: list[str] = page.locator("[data-check=differs]").evaluate_all(script)
+    return texts
 
 
 def numbers_in(text: str) -> Iterator[tuple[float, float]]:
-    """Every number with decimals that stands in a text, and half of its last digit."""
+    """Yield every decimal number in a text, with half of its last digit."""
     for match in re.finditer(r"[+\u2212]?\d[\d,]*\.\d+(?:e\u2212?\d+)?", text):
         plain = match[0].replace("\u2212", "-").replace(",", "")
         mantissa, _, exponent = plain.partition("e")
@@ -58,14 +58,14 @@ def numbers_in(text: str) -> Iterator[tuple[float, float]]:
         yield float(plain), 0.5000001 * 10.0**-digits
 
 
-def test_what_is_printed_is_what_inspect_says(page: Any, address: str, studied: Watched) -> None:
-    """At random steps, rows, tokens, neurons and weights: each printed number of the card and of the prediction is
-    one of the values of ``etude inspect --json``, or one that follows from them by the arithmetic that is shown."""
-    dice = random.Random(11)
+def test_printed_numbers_are_those_of_inspect(page: Any, address: str, studied: Watched) -> None:
+    """At random steps, rows, tokens, neurons and weights: each printed number of the neuron and of the prediction is a
+    value of ``etude inspect --json``, or follows from such values by the arithmetic on the page."""
+    generator = random.Random(11)
     decode = studied.machine.data.tokenizer.decode
     for _ in range(SELECTIONS):
-        step, row, position = dice.randint(1, 40), dice.randint(0, 5), dice.randint(0, 30)
-        layer, unit, number = dice.randint(0, 1), dice.randint(0, 95), dice.randint(0, 31)
+        step, row, position = generator.randint(1, 40), generator.randint(0, 5), generator.randint(0, 30)
+        layer, unit, number = generator.randint(0, 1), generator.randint(0, 95), generator.randint(0, 31)
         show(page, address, s=step, r=row, p=position, l=layer, n=unit, i=number)
         opened = open_step(studied.machine, step)
         found = unit_values(
@@ -96,8 +96,8 @@ def test_what_is_printed_is_what_inspect_says(page: Any, address: str, studied: 
 
 
 def gate(answer: dict[str, Any]) -> dict[str, Any]:
-    found: dict[str, Any] = answer["arithmetic"]["gate"]
-    return found
+    values: dict[str, Any] = answer["arithmetic"]["gate"]
+    return values
 
 
 def turn(place: Callable[[dict[str, Any]], dict[str, Any]], name: str, by: Callable[[float], float]) -> Any:
@@ -109,18 +109,18 @@ def turn(place: Callable[[dict[str, Any]], dict[str, Any]], name: str, by: Calla
 
 
 def step_of(answer: dict[str, Any]) -> dict[str, Any]:
-    found: dict[str, Any] = answer["weight"]["step"]
-    return found
+    values: dict[str, Any] = answer["weight"]["step"]
+    return values
 
 
 def error_of(answer: dict[str, Any]) -> dict[str, Any]:
-    found: dict[str, Any] = answer["error"]
-    return found
+    values: dict[str, Any] = answer["error"]
+    return values
 
 
 def largest_term(answer: dict[str, Any]) -> dict[str, Any]:
-    found: dict[str, Any] = gate(answer)["terms"][0]
-    return found
+    values: dict[str, Any] = gate(answer)["terms"][0]
+    return values
 
 
 def a_thousandth(value: float) -> float:
@@ -142,7 +142,7 @@ MUTATIONS: dict[str, tuple[str, Any]] = {
 
 
 @pytest.mark.parametrize("name", MUTATIONS)
-def test_a_changed_number_is_seen(page: Any, address: str, name: str) -> None:
+def test_a_changed_number_is_detected(page: Any, address: str, name: str) -> None:
     where, change = MUTATIONS[name]
 
     def changed(route: Any) -> None:
@@ -160,7 +160,7 @@ def test_a_changed_number_is_seen(page: Any, address: str, name: str) -> None:
 
 
 @pytest.mark.parametrize("preset", ["llama", "gpt2", "mlp"])
-def test_a_run_in_bf16_matches_but_for_its_roundings(
+def test_a_run_in_bf16_matches_up_to_rounding(
     page: Any,
     serve: Callable[[Path, Path], str],
     tmp_path_factory: pytest.TempPathFactory,
@@ -168,9 +168,16 @@ def test_a_run_in_bf16_matches_but_for_its_roundings(
 ) -> None:
     values = {"model.preset": preset, "device.dtype": "bf16", "train.dropout": 0.1}
     run = train_run(tmp_path_factory.mktemp("bf16"), "llama", values)
-    address, dice, seen = serve(run.path.parent, run.cache), random.Random(5), 0
+    address, generator, seen = serve(run.path.parent, run.cache), random.Random(5), 0
     for step in (1, 17, 40):
-        show(page, address, s=step, r=dice.randint(0, 5), p=dice.randint(0, 30), n=dice.randint(0, 31))
+        show(
+            page,
+            address,
+            s=step,
+            r=generator.randint(0, 5),
+            p=generator.randint(0, 30),
+            n=generator.randint(0, 31),
+        )
         for name in SCENES:
             text = scene(page, name)
             assert differing(page) == [], (step, name)
@@ -179,7 +186,7 @@ def test_a_run_in_bf16_matches_but_for_its_roundings(
     assert seen > 60
 
 
-def test_nothing_changed_is_seen_nowhere(page: Any, address: str) -> None:
+def test_unchanged_numbers_match_everywhere(page: Any, address: str) -> None:
     show(page, address, s=20, r=1, p=9, l=1, n=7, i=3)
     for name in SCENES:
         scene(page, name)

@@ -1,4 +1,4 @@
-"""The page that ``etude train`` serves: from the first steps to the end, and behind it."""
+"""The page that ``etude train`` serves: from the first steps until after the end."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SMALL = [
 ]  # fmt: skip
 
 
-def test_the_page_is_there_from_the_first_steps_to_behind_the_end(page: Any, tmp_path: Path) -> None:
+def test_the_page_is_served_from_the_first_steps_until_after_the_end(page: Any, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "etude", "train", *SMALL]
     training = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, text=True)
     try:
@@ -42,6 +42,10 @@ def test_the_page_is_there_from_the_first_steps_to_behind_the_end(page: Any, tmp
 
 
 def serving(folder: Path) -> list[int]:
-    """Servers that were begun in a folder (Linux)."""
-    found = subprocess.run(["pgrep", "-f", "etude.serve runs"], capture_output=True, text=True).stdout
-    return [int(one) for one in found.split() if Path(f"/proc/{one}/cwd").resolve() == folder.resolve()]
+    """Return the servers that were started in a folder (Linux)."""
+    output = subprocess.run(["pgrep", "-f", "etude.serve runs"], capture_output=True, text=True).stdout
+    return [
+        int(process_id)
+        for process_id in output.split()
+        if Path(f"/proc/{process_id}/cwd").resolve() == folder.resolve()
+    ]

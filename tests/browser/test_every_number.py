@@ -1,8 +1,8 @@
-"""Every number that a view prints comes from what ``etude inspect --json`` says of the same selection.
+"""Every number that a view prints comes from ``etude inspect --json`` for the same selection.
 
-The page formats numbers with four methods of JavaScript. Wrapped before the page loads, they tell which double was
-printed as which text. At random selections of five views: what the server answered is, bit for bit, what ``etude
-inspect`` says, and every number with decimals in the view is one of these doubles or follows from them.
+The page formats numbers with four methods of JavaScript. Wrapped before the page loads, they record which double was
+printed as which text. At random selections of five views, the server's answer equals that of ``etude inspect`` bit for
+bit, and every decimal number in the view is one of these doubles or follows from them.
 """
 
 from __future__ import annotations
@@ -41,34 +41,36 @@ for (const name of ['toFixed', 'toPrecision', 'toExponential', 'toLocaleString']
 """
 NUMBER = re.compile(r"\d[\d,]*\.\d+(?:e\u2212?\d+)?")
 WORDS = re.compile(r"=0\.1 sets, \*0 switches off, \+0\.5 shifts|(?<=head \d:\n)\d\.\d\n")
-"""Numbers that are no values: how a knob is written, and the names of heads."""
+"""Numbers that are not values: the syntax of knobs, and the names of heads."""
 SCENES = ("Forward", "Predicted", "Loss", "Backward", "Update", "Did it help")
 SELECTIONS = {"step": 14, "layers": 9, "neurons": 9, "predictions": 9, "attention": 9}
 ALIKE = 1e-9  # relative, of what follows from the values: the page and Python both compute it in doubles
 
 
 def proved(answer: dict[str, Any]) -> dict[str, Any]:
-    """The same, but of the proof only that it holds: from which checkpoint a state was made again may differ."""
+    """Return the answer with its proof reduced to whether it holds: replays may start at different checkpoints."""
     return {**answer, "proof": answer["proof"]["holds"]} if answer.get("proof") else answer
 
 
 class Selection:
-    """A place at random, what the page says there, and what etude inspect says of it."""
+    """A random place, what the page prints there, and what etude inspect returns for it."""
 
-    def __init__(self, page: Any, address: str, studied: Watched, view: str, dice: random.Random) -> None:
+    def __init__(
+        self, page: Any, address: str, studied: Watched, view: str, generator: random.Random
+    ) -> None:
         self.studied, self.view = studied, view
         self.at = {
-            "s": dice.randint(1, 40),
-            "r": dice.randint(0, 5),
-            "p": dice.randint(0, 30),
-            "l": dice.randint(0, 1),
-            "n": dice.randint(0, 95),
-            "i": dice.randint(0, 31),
-            "h": dice.randint(0, 1),
+            "s": generator.randint(1, 40),
+            "r": generator.randint(0, 5),
+            "p": generator.randint(0, 30),
+            "l": generator.randint(0, 1),
+            "n": generator.randint(0, 95),
+            "i": generator.randint(0, 31),
+            "h": generator.randint(0, 1),
         }
         answers: dict[str, Any] = {}
 
-        def heard(route: Any) -> None:
+        def record_answer(route: Any) -> None:
             response = route.fetch()
             last = json.loads(response.text().splitlines()[-1])
             if "answer" in last:
@@ -76,7 +78,7 @@ class Selection:
             with suppress(Exception):  # the page no longer waits for it
                 route.fulfill(response=response)
 
-        page.route("**/api/ask", heard)
+        page.route("**/api/ask", record_answer)
         page.goto("about:blank")
         query = "&".join(f"{key}={value}" for key, value in self.at.items())
         page.goto(f"{address}#/{view}?run=llama&{query}")
@@ -91,11 +93,11 @@ class Selection:
         self.answers = [(json.loads(question), answer) for question, answer in answers.items()]
         page.unroute("**/api/ask")
 
-    def inspected(self, **asked: Any) -> dict[str, Any]:
-        """The values of etude inspect --json."""
-        question = Question(self.studied.path, **asked)
-        found: dict[str, Any] = json.loads(json.dumps(json_safe(look_at(question).values)))
-        return found
+    def inspected(self, **fields: Any) -> dict[str, Any]:
+        """Return the values of etude inspect --json."""
+        question = Question(self.studied.path, **fields)
+        values: dict[str, Any] = json.loads(json.dumps(json_safe(look_at(question).values)))
+        return values
 
     def compare_with_inspect(self, question: dict[str, Any], answer: dict[str, Any]) -> None:
         look, step = question["look"], question.get("step")
@@ -110,21 +112,21 @@ class Selection:
             index = ",".join(map(str, question["index"]))
             assert answer["at"] == self.inspected(step=step, weight=f"{question['name']}[{index}]")["at"]
         elif look == "prompt":
-            told = self.inspected(step=step, prompt=question["text"])
-            # The worker may stand there by replay, inspect by the checkpoint: the same step, proved in two ways.
-            (at, proof), (told_at, told_proof) = (
+            expected = self.inspected(step=step, prompt=question["text"])
+            # The worker may reach the step by replay and inspect by its checkpoint, so the proofs differ.
+            (at, proof), (expected_at, expected_proof) = (
                 answer["where"].split(", ", 1),
-                told.pop("where").split(", ", 1),
+                expected.pop("where").split(", ", 1),
             )
-            assert (at, bool(proof)) == (told_at, bool(told_proof))
-            told.pop("attribution")
-            assert {key: answer[key] for key in told} == told
+            assert (at, bool(proof)) == (expected_at, bool(expected_proof))
+            expected.pop("attribution")
+            assert {key: answer[key] for key in expected} == expected
         elif look == "attribution":
             assert answer == self.inspected(step=step, prompt=question["text"])["attribution"]
         elif look == "step":
             opened = open_step(self.studied.machine, step)
-            told = json_safe(step_values(opened, opened.row(question.get("row", 0)), decode))
-            assert proved(answer) == proved(json.loads(json.dumps(told)))
+            expected = json_safe(step_values(opened, opened.row(question.get("row", 0)), decode))
+            assert proved(answer) == proved(json.loads(json.dumps(expected)))
             inspected = self.inspected(step=step)
             assert answer["parameters"] == inspected["parameters"]
             assert answer["row"] or answer["tokens"] == inspected["tokens"]
@@ -132,23 +134,25 @@ class Selection:
             assert proved(answer) == proved(self.inspected(step=step, node=f"{layer}:{unit}", token=place))
         elif look == "unit":
             row, position = map(int, place.split(":"))
-            found = LayerInStep(open_step(self.studied.machine, step), layer)
-            told = json_safe(unit_values(found, unit, row, position, question["input"], decode))
-            assert proved(answer) == proved(json.loads(json.dumps(told)))
+            layer_in_step = LayerInStep(open_step(self.studied.machine, step), layer)
+            expected = json_safe(unit_values(layer_in_step, unit, row, position, question["input"], decode))
+            assert proved(answer) == proved(json.loads(json.dumps(expected)))
         elif look == "story":
             for at in answer["steps"][::3]:
-                told = self.inspected(step=at, prompt=question["text"])
-                assert answer["losses"][answer["steps"].index(at)] == told["losses"]
+                expected = self.inspected(step=at, prompt=question["text"])
+                assert answer["losses"][answer["steps"].index(at)] == expected["losses"]
         elif look == "neurons":
             text = next(q["text"] for q, _ in self.answers if q["look"] == "neurons")
-            told = self.inspected(step=step, prompt=text, node=f"{layer}:{self.at['n']}")
-            assert answer["tokens"] == told["tokens"]
-            self.answers.append(({"look": "activations"}, told["activation"]))
+            expected = self.inspected(step=step, prompt=text, node=f"{layer}:{self.at['n']}")
+            assert answer["tokens"] == expected["tokens"]
+            self.answers.append(({"look": "activations"}, expected["activation"]))
             prompt = api.prompt(self.studied.path, text, step)
             for leaf in ("pre", "post"):
                 self.answers.append((question, prompt.activation(f"{layer}.{leaf}").tolist()))
         elif look == "matrix":
-            parameters = {one["name"]: one for one in self.inspected(step=step)["parameters"]}
+            parameters = {
+                parameter["name"]: parameter for parameter in self.inspected(step=step)["parameters"]
+            }
             name = {"before": "weight_norm", "gradient": "grad_norm", "update": "update_norm"}.get(
                 answer["what"]
             )
@@ -160,30 +164,30 @@ class Selection:
             assert look in ("passages", "compare", "rules"), look
 
     def unexplained(self) -> list[tuple[str, list[float]]]:
-        """The numbers on the page of which no double that was printed is known."""
+        """Return the numbers on the page that no known double explains."""
         recorded = [json.loads(line) for line in (self.studied.path / "metrics.jsonl").open()]
         known = {abs(value) for value in leaves([recorded, *(answer for _, answer in self.answers)])}
         shares = {100 * value for value in known}
         follows = np.sort(np.abs([*self.following(), *from_record(recorded)]))
-        found = []
+        unexplained = []
         text = WORDS.sub("", self.text)
         for match in NUMBER.finditer(text):
             printed = float(match[0].replace(",", "").replace("\u2212", "-"))
             doubles = [printed, *(abs(value) for value in self.printed.get(shortest(printed), []))]
-            if not any(one in known or one in shares or near(one, follows) for one in doubles):
+            if not any(double in known or double in shares or near(double, follows) for double in doubles):
                 around = text[max(0, match.start() - 40) : match.end() + 10]
-                found.append((around, doubles[:3]))
-        return found
+                unexplained.append((around, doubles[:3]))
+        return unexplained
 
     def following(self) -> Iterator[float]:
-        """What the page may compute from the answers."""
+        """Yield what the page may compute from the answers."""
         for question, answer in self.answers:
             if isinstance(answer, dict):
                 yield from FOLLOWS.get(question["look"], lambda answer: iter(()))(answer)
 
 
 def all_of(page: Any) -> str:
-    """What the view says, folded parts too."""
+    """Return the text of the view, folded parts included."""
     page.evaluate("for (const one of document.querySelectorAll('main details')) one.open = true")
     settled(page)
     text: str = page.locator("main").inner_text()
@@ -191,7 +195,7 @@ def all_of(page: Any) -> str:
 
 
 def shortest(value: float) -> str:
-    """As JavaScript writes a double below 1e21."""
+    """Format a double below 1e21 as JavaScript does."""
     if value and value < 1e-6:
         mantissa, exponent = repr(value).split("e") if "e" in repr(value) else f"{value:e}".split("e")
         return f"{mantissa.removesuffix('.0')}e{int(exponent)}"
@@ -201,7 +205,7 @@ def shortest(value: float) -> str:
 
 def near(value: float, ordered: np.ndarray) -> bool:
     at = int(np.searchsorted(ordered, value))
-    return any(abs(value - one) <= ALIKE * abs(value) for one in ordered[max(0, at - 1) : at + 1])
+    return any(abs(value - candidate) <= ALIKE * abs(value) for candidate in ordered[max(0, at - 1) : at + 1])
 
 
 @pytest.mark.parametrize("view", SELECTIONS)
@@ -209,14 +213,14 @@ def test_every_number_is_the_runs(
     page: Any, address: str, studied: Watched, view: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("ETUDE_CACHE", str(studied.cache))
-    dice = random.Random(f"every number of {view}")
+    generator = random.Random(f"every number of {view}")
     page.add_init_script(LISTEN)
-    counted, found = 0, []
+    counted, unexplained = 0, []
     for _ in range(SELECTIONS[view]):
-        selection = Selection(page, address, studied, view, dice)
+        selection = Selection(page, address, studied, view, generator)
         for question, answer in list(selection.answers):
             selection.compare_with_inspect(question, answer)
-        found += [(selection.at, *one) for one in selection.unexplained()]
+        unexplained += [(selection.at, *number) for number in selection.unexplained()]
         counted += len(NUMBER.findall(selection.text))
-    assert found == []
+    assert unexplained == []
     assert counted > 20 * SELECTIONS[view]

@@ -1,4 +1,4 @@
-"""Abilities in the Growth view: those of the record, over steps and over sizes, and a word where there are none."""
+"""Abilities in the Growth view: those of the record, over steps and sizes, and a hint without any."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from watched import Watched
 def address(
     studied: Watched, serve: Callable[[Path, Path], str], tmp_path_factory: pytest.TempPathFactory
 ) -> str:
-    """One run whose checkpoints were asked, another that was asked at its end, and one that never was."""
+    """Serve a run whose checkpoints were all probed, one probed at its end, and one never probed."""
     folder = tmp_path_factory.mktemp("abilities")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("ETUDE_CACHE", str(studied.cache))
@@ -50,7 +50,7 @@ def show(page: Any, address: str, query: str) -> Any:
 
 
 def percent(share: float) -> str:
-    """As the browser rounds it: a half upwards, where Python rounds to the even number."""
+    """Round as the browser does: halves up, where Python rounds to even."""
     return f"{math.floor(100 * share + 0.5)} %"
 
 
@@ -72,7 +72,7 @@ def test_each_ability_has_its_numbers(page: Any, address: str, theme: str) -> No
     assert_accessible(page)
 
 
-def test_sizes_stand_side_by_side(page: Any, address: str) -> None:
+def test_sizes_are_side_by_side(page: Any, address: str) -> None:
     section = show(page, address, "run=asked&with=once")
     table = (
         section.get_by_role("table")
@@ -83,7 +83,7 @@ def test_sizes_stand_side_by_side(page: Any, address: str) -> None:
     assert "who told whom" in table.first.inner_text()
 
 
-def test_a_run_that_was_never_asked_says_how_to(page: Any, address: str) -> None:
+def test_a_run_without_probes_names_the_command(page: Any, address: str) -> None:
     section = show(page, address, "run=never")
     section.get_by_text("etude eval runs/never --steps all").wait_for()
 

@@ -1,4 +1,4 @@
-"""What the page says where there is little or nothing to show."""
+"""What the page shows when there is little or nothing to show."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def status(run: Path, **changes: Any) -> None:
 
 
 def keep(run: Path, wanted: Callable[[dict[str, Any]], bool], lost: int | None = None) -> None:
-    """Leave out what is not wanted; of the step ``lost`` the loss was not a finite number."""
+    """Keep only wanted events; the loss of step ``lost`` becomes not finite."""
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     lines = [line for line in lines if wanted(line)]
     for line in lines:
@@ -60,7 +60,7 @@ def keep(run: Path, wanted: Callable[[dict[str, Any]], bool], lost: int | None =
 
 
 @pytest.fixture(scope="module")
-def there(runs: Path, studied: Watched, serve: Served) -> str:
+def states_address(runs: Path, studied: Watched, serve: Served) -> str:
     return serve(runs, studied.cache)
 
 
@@ -74,25 +74,25 @@ def test_no_run_yet(page: Any, serve: Served, tmp_path: Path, studied: Watched) 
 @pytest.mark.parametrize(
     "state", ["failed", "lost", "older", "starting", "untrained", "notfinite", "damaged"]
 )
-def test_every_view_stands_in_every_state(page: Any, there: str, state: str, view: str) -> None:
-    """Nothing is thrown, nothing is said on the console (the page's fixture holds that), and the frame is there."""
-    page.goto(f"{there}#/{view}?run={state}")
+def test_every_view_loads_in_every_state(page: Any, states_address: str, state: str, view: str) -> None:
+    """Nothing throws or logs (the page fixture checks this), and the frame is shown."""
+    page.goto(f"{states_address}#/{view}?run={state}")
     page.locator("[data-state]").wait_for()
     page.wait_for_timeout(400)
     assert page.locator("main h2").first.is_visible() or page.locator("main").inner_text().strip()
 
 
-def test_why_it_ended_is_told(page: Any, there: str) -> None:
-    page.goto(f"{there}#/live?run=failed")
+def test_the_reason_of_the_end_is_shown(page: Any, states_address: str) -> None:
+    page.goto(f"{states_address}#/live?run=failed")
     page.get_by_role("alert").get_by_text("no space left on device").wait_for()
-    page.goto(f"{there}#/live?run=lost")
+    page.goto(f"{states_address}#/live?run=lost")
     page.get_by_role("alert").get_by_text("has not reported").wait_for()
-    page.goto(f"{there}#/live?run=older")
+    page.goto(f"{states_address}#/live?run=older")
     page.get_by_role("alert").get_by_text("another version").wait_for()
 
 
-def test_a_step_without_numbers_is_told_of(page: Any, there: str) -> None:
-    page.goto(f"{there}#/live?run=notfinite")
+def test_a_skipped_step_is_shown(page: Any, states_address: str) -> None:
+    page.goto(f"{states_address}#/live?run=notfinite")
     page.locator("main").get_by_text("30").first.wait_for()
     assert "finite" in page.locator("main").inner_text()
 
@@ -108,16 +108,16 @@ def test_a_server_that_is_gone_leaves_the_page(
     address = serve(runs, studied.cache)
     page.goto(f"{address}#/live")
     page.get_by_text("Validation loss").first.wait_for()
-    found = subprocess.run(
+    servers = subprocess.run(
         ["pgrep", "-f", f"etude.serve {runs}"], capture_output=True, text=True
     ).stdout.split()
-    for number in found:
+    for number in servers:
         import os
 
         os.kill(int(number), signal.SIGKILL)
     page.get_by_text("does not answer").wait_for()
     assert "Validation loss" in page.locator("main").inner_text()
-    page.trouble.clear()  # the browser tells of the failed requests
+    page.trouble.clear()  # the browser logs the failed requests
 
 
 def test_a_run_that_was_removed_is_no_longer_shown(
@@ -128,11 +128,11 @@ def test_a_run_that_was_removed_is_no_longer_shown(
     page.goto(f"{serve(tmp_path / 'runs', studied.cache)}#/live?run=removed")
     page.get_by_text("Validation loss").first.wait_for()
     shutil.rmtree(tmp_path / "runs" / "removed")
-    page.get_by_role("alert").get_by_text("there is no run called 'removed'").wait_for()
+    page.get_by_role("alert").get_by_text("no run is called 'removed'").wait_for()
     assert "Validation loss" not in page.locator("main").inner_text()
     page.get_by_label("Run").select_option("kept")
     page.get_by_text("Validation loss").first.wait_for()
-    page.trouble.clear()  # the browser tells of the refused requests
+    page.trouble.clear()  # the browser logs the refused requests
 
 
 def test_a_text_from_a_run_is_never_markup(

@@ -1,4 +1,4 @@
-"""The page and its token: what is shown without it, and that it leaves the address."""
+"""The page and its token: what it shows without a token, and that the token leaves the address."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from browsing import assert_accessible
 from watched import Watched
 
 
-def test_without_the_token_the_page_says_where_its_address_is(
+def test_without_the_token_the_page_explains_where_to_find_it(
     page: Any, serve: Callable[[Path, Path], str], studied: Watched, tmp_path: Path
 ) -> None:
     shutil.copytree(studied.path, tmp_path / "mine")
@@ -33,12 +33,12 @@ def test_without_the_token_the_page_says_where_its_address_is(
     assert token not in other.evaluate(
         "document.cookie + JSON.stringify({...localStorage, ...sessionStorage})"
     )
-    page.locator("[data-state=finished]").wait_for()  # the first one is let in by itself
-    page.trouble.clear()  # the browser tells of the refused requests
+    page.locator("[data-state=finished]").wait_for()  # the first tab now gets in as well
+    page.trouble.clear()  # the browser logs the refused requests
 
 
 def test_a_guest_is_offered_nothing_that_writes(page: Any, address: str) -> None:
-    """A server for other machines says so in its facts, and the page shows no way to fork."""
+    """A server for other machines reports this in its facts, and the page offers no fork."""
 
     def as_guest(route: Any) -> None:
         answer = route.fetch()

@@ -1,4 +1,4 @@
-"""Knobs: what is turned on the page moves the predictions as ``etude inspect`` says; the run stays as it was."""
+"""Knobs: a knob turned on the page changes the predictions as ``etude inspect`` does; the run does not change."""
 
 from __future__ import annotations
 
@@ -45,9 +45,9 @@ def test_a_weight_is_turned_shared_undone_and_forked(
     knob = "model.layers.1.mlp.gate_proj.weight[5,2]=3"
     panel = page.locator("main")
     panel.get_by_text(knob).first.wait_for()
-    # What the page says of the text is what inspect says.
-    said = page.get_by_text("Loss of the text").inner_text()
-    numbers = [float(found) for found in re.findall(r"\d+\.\d+", said)][:2]
+    # The page's losses of the text equal those of inspect.
+    line = page.get_by_text("Loss of the text").inner_text()
+    numbers = [float(number) for number in re.findall(r"\d+\.\d+", line)][:2]
     text = page.evaluate(
         "fetch('./api/ask', {method: 'POST', headers: {'Content-Type': 'application/json'},"
         " body: JSON.stringify({run: 'llama', look: 'passages'})}).then(r => r.text())"
@@ -56,13 +56,13 @@ def test_a_weight_is_turned_shared_undone_and_forked(
     compared = api.compare(run, passage, [knob], 24)
     expected = [float(values.mean()) for values in compared.losses]
     assert numbers == pytest.approx(expected, abs=6e-5)
-    # Somebody else sees the same by the address alone.
+    # The address alone shows the same in another tab.
     link = page.url
     page.goto("about:blank")
     page.goto(link)
     settled(page)
     panel.get_by_text(knob).first.wait_for()
-    # It becomes a run of its own to train on.
+    # It can be forked into a new run.
     page.get_by_text("Train from here").click()
     page.get_by_label("Name of the new run").fill("turned")
     page.get_by_role("button", name=re.compile("Fork at step 24")).click()

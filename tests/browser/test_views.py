@@ -1,4 +1,4 @@
-"""Every view of a real run, in both themes and from a telephone to a wall: it shows what it should, and no trouble."""
+"""Every view of a real run, in both themes and at all widths: it shows its content without errors."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 from browsing import assert_accessible, settled, until
 
-VIEWS = {  # and words that stand on it once its answers are there
+VIEWS = {  # with a text that it shows once it has its answers
     "live": "Validation loss",
     "step": "matches the run",
     "predictions": "When it learned that",
@@ -23,7 +23,7 @@ WIDTHS = {"telephone": (390, 844), "laptop": (1280, 900), "wall": (3840, 2160)}
 
 
 def show(page: Any, address: str, view: str, **selected: object) -> None:
-    """Go to a view, and wait until it is there."""
+    """Go to a view, and wait until it is loaded."""
     query = "&".join(f"{key}={value}" for key, value in {"run": "llama", **selected}.items())
     page.goto(f"{address}#/{view}?{query}")
     page.locator("main").get_by_text(VIEWS[view], exact=False).first.wait_for()
@@ -49,7 +49,7 @@ def test_nothing_is_wider_than_the_page(page: Any, address: str, view: str, widt
     assert page.evaluate("document.documentElement.scrollWidth") <= across
 
 
-def test_the_keys_lead_everywhere(page: Any, address: str) -> None:
+def test_keys_reach_every_view(page: Any, address: str) -> None:
     show(page, address, "live")
     for number, view in enumerate(VIEWS, start=1):
         page.keyboard.press(str(number))
@@ -90,7 +90,7 @@ def test_the_address_brings_back_what_was_looked_at(page: Any, address: str) -> 
     page.keyboard.press("j")
     until(page, "location.hash.includes('n=6')")
     link = page.url
-    other = page.context.new_page()  # which has the cookie
+    other = page.context.new_page()  # it has the cookie
     other.goto(link)
     other.locator("main").get_by_text("neuron", exact=False).first.wait_for()
     assert other.evaluate("location.hash") == page.evaluate("location.hash")
@@ -124,7 +124,7 @@ def test_a_link_to_what_chat_wrote_writes_it_again(page: Any, address: str) -> N
     until(page, "location.hash.includes('draw=')")
     settled(page)
     page.get_by_role("button", name="Continue the text").wait_for()
-    other = page.context.new_page()  # which has the cookie
+    other = page.context.new_page()  # it has the cookie
     other.goto(page.url)
     other.get_by_role("button", name="Stop").or_(
         other.get_by_role("button", name="Continue")
@@ -138,7 +138,7 @@ def test_a_link_to_what_chat_wrote_writes_it_again(page: Any, address: str) -> N
     other.close()
 
 
-def test_a_step_that_is_not_there_is_told_of(page: Any, address: str) -> None:
+def test_a_missing_step_is_reported(page: Any, address: str) -> None:
     for view in ("predictions", "neurons", "attention", "chat"):
         page.goto("about:blank")
         page.goto(f"{address}#/{view}?run=llama&s=99999")

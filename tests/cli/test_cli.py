@@ -117,7 +117,7 @@ def test_score_adds_up(run: Path, text: Path, tmp_path: Path) -> None:
     assert whole["nats_per_token"] == pytest.approx(nats / len(tokens))
     assert whole["bits_per_byte"] == pytest.approx(nats / 0.6931471805599453 / whole["bytes"])
     plain = etude("score", run, sample, "--summary", cwd=tmp_path).stdout
-    assert f"{whole['bits_per_byte']:.4f} bits a byte" in plain
+    assert f"{whole['bits_per_byte']:.4f} bits per byte" in plain
 
 
 def test_score_reads_what_training_reads(run: Path, text: Path, tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ def test_a_sound_machine_is_exit_code_0(tmp_path: Path) -> None:
     assert result.returncode == 0, result.stdout + result.stderr
     for words in (
         "self-test",
-        "computes rightly",
+        "computes correctly",
         "versions:",
         "compiler:",
         "GFLOP/s",

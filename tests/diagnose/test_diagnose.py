@@ -1,4 +1,4 @@
-"""Each rule that reads the record speaks of a run that has the fault, and is silent about one that has not."""
+"""Each rule about the record finds its fault in a run that has it, and nothing in a run that does not."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ from etude.run.record import RunRecord
 
 @pytest.fixture(scope="module")
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Of prepared text, for all runs here."""
+    """Return the cache of prepared text for all runs of this module."""
     return tmp_path_factory.mktemp("shared-cache")
 
 
@@ -76,7 +76,7 @@ def healthy(healthy_path: Path) -> Evidence:
 
 
 def with_losses(run: Evidence, losses: list[float], lrs: list[float] | None = None) -> Evidence:
-    """The run with other training losses (and learning rates)."""
+    """Return the run with other training losses (and learning rates)."""
     steps = [dataclasses.replace(e, loss=loss) for e, loss in zip(run.history.steps, losses, strict=True)]
     if lrs is not None:
         steps = [dataclasses.replace(e, lr=lr) for e, lr in zip(steps, lrs, strict=True)]
@@ -84,7 +84,7 @@ def with_losses(run: Evidence, losses: list[float], lrs: list[float] | None = No
 
 
 def with_evals(run: Evidence, losses: dict[int, float]) -> Evidence:
-    """The run with other evaluations: step -> nats per token."""
+    """Return the run with other evaluations: step -> nats per token."""
     evals = [EvalEvent(step, 0, 0.0, loss, loss / 2, 500) for step, loss in losses.items()]
     return dataclasses.replace(run, history=dataclasses.replace(run.history, evals=evals))
 
@@ -102,8 +102,8 @@ def test_a_healthy_run_has_no_problem(healthy: Evidence) -> None:
     verdicts = [rule(healthy) for rule in RULES]
     assert {v.rule: v.finding for v in verdicts if v.severity in ("problem", "not judged")} == {}
     assert len({v.rule for v in verdicts}) == len(RULES) == 14
-    spoken = {v.rule for v in verdicts if v.severity == "notice"}
-    assert spoken <= {"validation set too small", "still above the n-gram ladder"}
+    noticed = {v.rule for v in verdicts if v.severity == "notice"}
+    assert noticed <= {"validation set too small", "still above the n-gram ladder"}
 
 
 def test_a_rate_of_nothing_is_not_learning(folder: Path, in_cache: pytest.MonkeyPatch) -> None:
@@ -123,7 +123,7 @@ def test_learning_is_judged_only_after_some_steps(healthy: Evidence) -> None:
     assert not_learning(healthy).severity == "fine"
     assert not_learning(with_evals(healthy, {0: 5.7, 9: 5.7})).severity == "not judged"
     assert not_learning(with_evals(healthy, {0: 5.7, 10: 5.7})).severity == "problem"
-    longer = with_settings(healthy, train__steps=1000)  # whose warm-up is over after 20
+    longer = with_settings(healthy, train__steps=1000)  # its warm-up ends after 20 steps
     assert not_learning(with_evals(longer, {0: 5.7, 10: 5.7})).severity == "not judged"
 
 
@@ -133,7 +133,9 @@ def test_a_huge_rate_is_too_high(folder: Path, in_cache: pytest.MonkeyPatch) -> 
     verdict = rate_too_high(run)
     assert verdict.severity == "problem"
     assert "above the" in verdict.finding
-    assert "train.lr=0.02 --set train.muon_lr=0.025" in verdict.advice  # a quarter of 5 is no rate
+    assert (
+        "train.lr=0.02 --set train.muon_lr=0.025" in verdict.advice
+    )  # a quarter of 5 is still not a sane rate
     assert rate_too_low(run).severity != "problem"
 
 
@@ -149,7 +151,7 @@ def test_spikes_of_the_loss_are_counted(healthy: Evidence) -> None:
     assert rate_too_high(with_losses(healthy, losses)).severity == "problem"
 
 
-def test_spikes_agree_with_mean_and_deviation_taken_one_by_one() -> None:
+def test_spikes_equal_a_direct_computation() -> None:
     noise = np.random.default_rng(0)
     losses = 1e4 + noise.normal(size=1500)
     losses[noise.integers(50, 1500, 40)] += noise.uniform(5, 9, 40)
@@ -165,7 +167,7 @@ def test_spikes_agree_with_mean_and_deviation_taken_one_by_one() -> None:
     assert spikes(losses.tolist()) == expected
 
 
-def test_a_loss_that_only_wavers_about_its_beginning_is_not_too_high_a_rate(healthy: Evidence) -> None:
+def test_a_loss_that_fluctuates_around_its_start_is_fine(healthy: Evidence) -> None:
     start, noise = healthy.untrained_loss, np.random.default_rng(0)
     wavering = start * (1 + 0.01 * noise.standard_normal(200))
     assert rate_too_high(with_losses(healthy, wavering.tolist())).severity == "fine"
@@ -173,7 +175,7 @@ def test_a_loss_that_only_wavers_about_its_beginning_is_not_too_high_a_rate(heal
     assert rate_too_high(with_losses(healthy, wavering.tolist())).severity == "problem"
 
 
-def test_a_loss_that_is_no_number_is_found(healthy: Evidence) -> None:
+def test_a_loss_that_is_not_finite_is_found(healthy: Evidence) -> None:
     losses = [*losses_of(healthy)[:-1], math.nan]
     assert "step 200" in numbers_not_finite(with_losses(healthy, losses)).finding
     reason = "the loss of step 7 is nan and the norm of its gradient nan: the run stopped"
@@ -202,7 +204,7 @@ def test_a_straight_descent_is_a_rate_too_low(healthy: Evidence) -> None:
     assert rate_too_low(with_evals(healthy, {0: 5.7, 5: 5.6})).severity == "not judged"
 
 
-def test_a_text_learned_by_heart_is_overfitting(folder: Path, in_cache: pytest.MonkeyPatch) -> None:
+def test_memorising_the_text_is_overfitting(folder: Path, in_cache: pytest.MonkeyPatch) -> None:
     write_text(folder / "little", 5_000)
     values = {
         "data.sources": (str(folder / "little"),),
@@ -228,7 +230,7 @@ def test_a_held_out_loss_that_rises_with_the_training_loss_is_no_overfitting(hea
     assert overfitting(with_evals(healthy, {0: 5.7, 50: 3.0})).severity == "not judged"
 
 
-def test_a_run_that_ended_early_is_told_apart_from_one_that_goes_on(healthy: Evidence) -> None:
+def test_a_run_that_ended_early_differs_from_a_running_one(healthy: Evidence) -> None:
     assert schedule_not_finished(healthy).severity == "fine"
     half = dataclasses.replace(
         healthy,
@@ -253,7 +255,7 @@ def test_a_run_that_ended_early_is_told_apart_from_one_that_goes_on(healthy: Evi
     assert schedule_not_finished(dataclasses.replace(half, history=shorter)).severity == "fine"
 
 
-def test_a_slow_loader_is_weighed_against_the_recorded_step(healthy: Evidence) -> None:
+def test_a_slow_loader_is_compared_with_the_recorded_step(healthy: Evidence) -> None:
     assert loader_bound(healthy).severity == "fine"
     seconds = healthy.tokens_per_step / median(event.tokens_per_second for event in healthy.steps)
     slow = dataclasses.replace(healthy, seconds_per_batch=0.2 * seconds)
@@ -265,7 +267,7 @@ def test_a_slow_loader_is_weighed_against_the_recorded_step(healthy: Evidence) -
     assert loader_bound(dataclasses.replace(healthy, seconds_per_batch=Absent("gone"))).finding == "gone"
 
 
-def test_a_run_above_the_ladder_is_told_how_far(healthy: Evidence) -> None:
+def test_a_run_above_the_ladder_names_the_best_model_it_beats(healthy: Evidence) -> None:
     bits = healthy.evals[-1].bits_per_byte
 
     def judged(*rungs: float, run: Evidence = healthy) -> Any:
@@ -287,7 +289,7 @@ def test_a_run_above_the_ladder_is_told_how_far(healthy: Evidence) -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "finding"),
     [
         ({"hidden_size": 64, "num_hidden_layers": 48}, "48 layers"),  # nanoGPT's issue 391
         ({"hidden_size": 32, "num_attention_heads": 8, "head_dim": 4}, "4 numbers"),
@@ -295,15 +297,15 @@ def test_a_run_above_the_ladder_is_told_how_far(healthy: Evidence) -> None:
             {"num_attention_heads": 1, "num_key_value_heads": 1, "hidden_size": 512, "head_dim": 512},
             "512 numbers",
         ),
-        ({"hidden_size": 2048, "num_hidden_layers": 1, "head_dim": 64}, "2.05e+03 numbers a layer"),
-        ({"intermediate_size": 16}, "16 nodes"),
+        ({"hidden_size": 2048, "num_hidden_layers": 1, "head_dim": 64}, "2.05e+03 numbers per layer"),
+        ({"intermediate_size": 16}, "16 neurons"),
     ],
 )
-def test_shapes_that_no_one_means_are_problems(healthy: Evidence, changes: dict[str, int], said: str) -> None:
+def test_absurd_shapes_are_problems(healthy: Evidence, changes: dict[str, int], finding: str) -> None:
     run = dataclasses.replace(healthy, model=dataclasses.replace(healthy.model, **changes))
-    verdict = absurd_shape(run)
-    assert verdict.severity == "problem"
-    assert said in verdict.finding
+    judged = absurd_shape(run)
+    assert judged.severity == "problem"
+    assert finding in judged.finding
 
 
 def test_a_shape_out_of_proportion_to_the_text_is_worth_a_notice(healthy: Evidence) -> None:
@@ -317,7 +319,7 @@ def test_a_shape_out_of_proportion_to_the_text_is_worth_a_notice(healthy: Eviden
 
 
 def test_the_commands_advised_make_a_plan(healthy: Evidence) -> None:
-    """Every override is a setting, and the network that they describe can be built."""
+    """Every override is a setting, and the network they describe can be built."""
     assert isinstance(healthy.network, NetworkState)
     heads = [dataclasses.replace(h, peaked=np.ones_like(h.peaked)) for h in healthy.network.heads]
     nodes = [dataclasses.replace(n, reach=np.zeros_like(n.reach)) for n in healthy.network.nodes]
@@ -345,7 +347,7 @@ def test_the_commands_advised_make_a_plan(healthy: Evidence) -> None:
         assert model_config(settings, Facts(10_000, 300, 0))
 
 
-def test_what_is_shown_names_every_rule_and_the_worst_first(
+def test_the_output_names_every_rule_worst_first(
     healthy: Evidence,
     healthy_path: Path,
     in_cache: pytest.MonkeyPatch,
@@ -377,9 +379,9 @@ def test_json_lines_are_whole_objects(
     assert places == sorted(places)
 
 
-def test_a_run_without_its_text_or_its_checkpoints_says_what_it_cannot_judge(healthy_path: Path) -> None:
+def test_a_run_without_its_text_lists_what_cannot_be_judged(healthy_path: Path) -> None:
     console = Console(file=io.StringIO(), width=500)
-    assert not show(healthy_path, console)  # the cache of this test is empty
+    assert not show(healthy_path, console)  # this test has an empty cache
     text = console.file.getvalue()  # type: ignore[attr-defined]
     absent = text[text.index("could not be judged") :]
     for rule in ("data leak", "validation set", "dead or saturated", "attention collapse", "loader-bound"):
@@ -413,7 +415,7 @@ def test_a_damaged_manifest_is_one_line(healthy_path: Path, tmp_path: Path) -> N
         show(tmp_path, Console(file=io.StringIO()))
 
 
-def test_settings_that_are_not_those_of_a_run_are_one_line(healthy_path: Path, tmp_path: Path) -> None:
+def test_unresolved_settings_are_one_line(healthy_path: Path, tmp_path: Path) -> None:
     run = RunFolder(tmp_path)
     run.settings_file.write_text(
         (healthy_path / "run.toml").read_text().replace("\nsteps = 200", '\nsteps = "auto"')
@@ -423,9 +425,7 @@ def test_settings_that_are_not_those_of_a_run_are_one_line(healthy_path: Path, t
         show(tmp_path, Console(file=io.StringIO()))
 
 
-def test_every_rule_has_a_verdict_on_a_record_that_was_tampered_with(
-    healthy: Evidence, healthy_path: Path, tmp_path: Path
-) -> None:
+def test_every_rule_judges_a_corrupt_record(healthy: Evidence, healthy_path: Path, tmp_path: Path) -> None:
     draw = random.Random(0)
     lines = [json.loads(line) for line in (healthy_path / "metrics.jsonl").read_text().splitlines()]
     odd = [None, "x", -1, 0, 1e308, -1e308, math.inf, math.nan, True, [], 10**30, 10**400]
@@ -433,10 +433,10 @@ def test_every_rule_has_a_verdict_on_a_record_that_was_tampered_with(
         run = RunFolder(tmp_path / str(attempt))
         run.path.mkdir()
         run.settings_file.write_text("")
-        kept = [dict(line) for line in lines if draw.random() < draw.choice([0.02, 0.5, 1.0])]
-        for line in kept:
+        selected = [dict(line) for line in lines if draw.random() < draw.choice([0.02, 0.5, 1.0])]
+        for line in selected:
             if draw.random() < draw.choice([0.05, 0.9]):
                 line[draw.choice(sorted(set(line) - {"event"}))] = draw.choice(odd)
-        run.metrics.path.write_text("".join(json.dumps(line) + "\n" for line in kept))
+        run.metrics.path.write_text("".join(json.dumps(line) + "\n" for line in selected))
         tampered = dataclasses.replace(healthy, history=RunRecord.open(run.path).history)
         assert all(rule(tampered).finding for rule in RULES)

@@ -1,4 +1,4 @@
-"""Rules that look at the network and at the text: real networks with a fault set by hand, and the same without it."""
+"""Rules about the network and the text: real networks with and without a fault set by hand."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def network(name: str, **changes: Any) -> LanguageModel:
     return make_network(make_config(name, **changes)).eval()
 
 
-def seen(model: LanguageModel) -> NetworkState:
+def measured(model: LanguageModel) -> NetworkState:
     return look_inside(model, windows(), step=7)
 
 
@@ -57,7 +57,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Evidence:
 
 
 def judged(trained: Evidence, model: LanguageModel) -> Evidence:
-    return dataclasses.replace(trained, network=seen(model))
+    return dataclasses.replace(trained, network=measured(model))
 
 
 @pytest.mark.parametrize("name", EVERY)
@@ -67,49 +67,49 @@ def test_a_random_network_has_neither_idle_units_nor_collapsed_heads(name: str, 
     run = judged(trained, model)
     assert idle_units(run).severity == "fine"
     assert attention_collapse(run).severity == ("not judged" if "mlp" in name else "fine")
-    # Nothing is left behind in the network.
+    # Measuring leaves no hooks in the network.
     assert torch.equal(model(torch.from_numpy(windows().batch(0, 2)[0])), logits)
     assert all(not m._forward_hooks and not m._forward_pre_hooks for m in model.modules())
 
 
 @pytest.mark.parametrize("name", ["llama", "llama-one-kv-head-relu2", "gpt2"])
-def test_nodes_that_add_nothing_are_dead(name: str, trained: Evidence) -> None:
+def test_neurons_that_add_nothing_are_dead(name: str, trained: Evidence) -> None:
     model = network(name)
     mlp: Any = model.model.layers[1].mlp  # type: ignore[union-attr, index]
     nodes = mlp.down_proj.in_features
     with torch.no_grad():
-        mlp.down_proj.weight[:, 3] = 0  # nobody reads it
+        mlp.down_proj.weight[:, 3] = 0  # its output is ignored
         if name == "gpt2":  # never active
             mlp.up_proj.weight[:10], mlp.up_proj.bias[:10] = 0, -50
         else:
             mlp.gate_proj.weight[:10], mlp.gate_proj.bias[:10] = 0, -50
-    state = seen(model)
+    state = measured(model)
     assert (state.nodes[1].reach <= 1e-4).sum() == 10
     assert (state.nodes[0].reach > 1e-4).all()
     verdict = idle_units(dataclasses.replace(trained, network=state))
     assert verdict.severity == "notice"
-    assert f"10 of {3 * nodes} nodes are dead" in verdict.finding
+    assert f"10 of {3 * nodes} neurons are dead" in verdict.finding
     with torch.no_grad():
         mlp.down_proj.weight[:] = 0
     assert idle_units(judged(trained, model)).severity == "problem"
 
 
-def test_nodes_whose_function_does_not_bend_are_saturated(trained: Evidence) -> None:
+def test_neurons_with_a_flat_activation_are_saturated(trained: Evidence) -> None:
     model = network("llama")
     mlp: Any = model.model.layers[2].mlp  # type: ignore[union-attr, index]
     with torch.no_grad():
         mlp.gate_proj.bias[:20] += 100  # the gate is always open
     verdict = idle_units(judged(trained, model))
     assert verdict.severity == "notice"
-    assert "0 of 288 nodes are dead and 20 saturated" in verdict.finding
+    assert "0 of 288 neurons are dead and 20 saturated" in verdict.finding
     assert "layer 2" in verdict.finding
 
 
-def test_tanh_nodes_at_their_bounds_are_saturated(trained: Evidence) -> None:
+def test_tanh_neurons_at_their_bounds_are_saturated(trained: Evidence) -> None:
     model = network("mlp")
     with torch.no_grad():
         model.model.hidden.weight *= 100  # type: ignore[union-attr, operator]
-    state = seen(model)
+    state = measured(model)
     assert saturated(state.nodes[0], "tanh").mean() > 0.9
     assert idle_units(dataclasses.replace(trained, network=state)).severity == "problem"
 
@@ -124,8 +124,8 @@ def test_the_ends_of_activation_functions() -> None:
         "relu2": ([1, 1, 1, 0, 0], [0, 0, 0, 0, 0]),
     }
     for name, (low, high) in expected.items():
-        found = ends(name, x)
-        assert (found[0].int().tolist(), found[1].int().tolist()) == (low, high), name
+        at_ends = ends(name, x)
+        assert (at_ends[0].int().tolist(), at_ends[1].int().tolist()) == (low, high), name
 
 
 @pytest.mark.parametrize("name", ["llama", "llama-grouped-tied", "qwen3", "gpt2"])
@@ -134,7 +134,7 @@ def test_heads_that_attend_to_one_position_have_collapsed(name: str, trained: Ev
     attention: Any = model.model.layers[1].self_attn  # type: ignore[union-attr, index]
     dim = attention.head_dim
     with torch.no_grad():
-        if name == "qwen3":  # which would undo what is done to the projection, and has one norm for all heads
+        if name == "qwen3":  # qk-norm would undo a larger projection, and its weight is shared by all heads
             attention.q_norm.weight *= 1e4
         else:
             attention.q_proj.weight[:dim] *= 1e4
@@ -157,7 +157,7 @@ def test_heads_that_attend_to_all_alike_have_collapsed(trained: Evidence) -> Non
     assert "Of 12 heads 8 attend to all positions alike" in verdict.finding
 
 
-def test_short_rows_say_nothing_of_attention(trained: Evidence) -> None:
+def test_short_rows_do_not_judge_attention(trained: Evidence) -> None:
     state = look_inside(network("llama"), EvaluationWindows(part(), 8), step=7)
     assert attention_collapse(dataclasses.replace(trained, network=state)).severity == "not judged"
 
@@ -170,12 +170,12 @@ def test_a_trained_network_is_fine_and_step_zero_is_not_judged(trained: Evidence
     assert idle_units(begun).severity == "not judged"
 
 
-def test_the_error_is_that_of_drawing_other_documents() -> None:
+def test_the_standard_error_is_that_of_redrawing_documents() -> None:
     draw = np.random.default_rng(1)
     estimates, errors = [], []
     for _ in range(400):
         sizes = draw.integers(20, 200, 50).astype(float)
-        sums = sizes * draw.normal(3, 0.4, 50)  # the tokens of one document are alike
+        sums = sizes * draw.normal(3, 0.4, 50)  # tokens of one document are correlated
         estimates.append(sums.sum() / sizes.sum())
         errors.append(ratio_error(sums, sizes))
     assert np.mean(errors) == pytest.approx(np.std(estimates), rel=0.1)
@@ -183,20 +183,24 @@ def test_the_error_is_that_of_drawing_other_documents() -> None:
 
 def test_losses_by_document_add_up_to_the_score(monkeypatch: pytest.MonkeyPatch) -> None:
     model, text = network("llama"), windows()
-    found = spread((7, model), None, text)
-    assert found is not None
-    assert (found.unit, len(found.tokens), found.difference) == ("documents", 30, None)
-    assert found.tokens.sum() == text.num_targets
+    measured_spread = spread((7, model), None, text)
+    assert measured_spread is not None
+    assert (measured_spread.unit, len(measured_spread.tokens), measured_spread.difference) == (
+        "documents",
+        30,
+        None,
+    )
+    assert measured_spread.tokens.sum() == text.num_targets
     inputs, targets = text.batch(0, len(text))
     losses = losses_module.token_losses(model(torch.from_numpy(inputs)), torch.from_numpy(targets))
-    assert found.loss == pytest.approx(losses.sum().item() / text.num_targets, rel=1e-5)
+    assert measured_spread.loss == pytest.approx(losses.sum().item() / text.num_targets, rel=1e-5)
     monkeypatch.setattr(
         losses_module, "SCORED_TOKENS", 20 * CONTEXT
-    )  # a beginning tells the error of the whole
+    )  # the error of the whole is extrapolated from a beginning
     beginning = spread((7, model), None, text)
     assert beginning is not None
     assert beginning.tokens.sum() == 20 * CONTEXT
-    assert beginning.error == pytest.approx(found.error, rel=0.4)
+    assert beginning.error == pytest.approx(measured_spread.error, rel=0.4)
     few = spread((7, model), None, windows(documents=2, length=400))
     assert few is not None
     assert few.unit == "windows"
@@ -204,16 +208,16 @@ def test_losses_by_document_add_up_to_the_score(monkeypatch: pytest.MonkeyPatch)
 
 
 def with_difference(run: Evidence, fell: float, noise: float, loss_noise: float = 0.0) -> Evidence:
-    """The run with a difference of two checkpoints that varies by ``noise`` from document to document."""
+    """Return the run with a difference of two checkpoints that varies by ``noise`` from document to document."""
     tokens, draw = np.full(100, 50.0), np.random.default_rng(0)
     nats = tokens * (3 + loss_noise * draw.standard_normal(100))
     earlier = nats + tokens * (fell + noise * draw.standard_normal(100))
     return dataclasses.replace(run, losses=LossSpread((10, 20), "documents", tokens, nats, earlier, 5000))
 
 
-def test_a_difference_that_may_be_chance_is_told(trained: Evidence) -> None:
+def test_a_difference_that_may_be_chance_is_reported(trained: Evidence) -> None:
     settled = validation_too_small(with_difference(trained, fell=0.01, noise=0.02))
-    assert settled.severity == "fine"  # the error is 0.02 / sqrt(100), on the same documents
+    assert settled.severity == "fine"  # the error is 0.02 / sqrt(100), since it is paired by document
     chance = validation_too_small(with_difference(trained, fell=0.01, noise=0.2))
     assert chance.severity == "notice"
     assert "From step 10 to 20" in chance.finding
@@ -228,7 +232,7 @@ def test_a_rung_nearer_than_the_error_is_not_passed(trained: Evidence) -> None:
     run = dataclasses.replace(trained, history=history)
     noisy = validation_too_small(with_difference(run, fell=1.0, noise=0.01, loss_noise=1.0))
     assert noisy.severity == "notice"
-    assert "0.0100 bits a byte below the 1-gram" in noisy.finding
+    assert "0.0100 bits per byte below the 1-gram" in noisy.finding
     assert "+-" in noisy.finding
     assert validation_too_small(with_difference(run, 1.0, 0.01, loss_noise=0.01)).severity == "fine"
 
@@ -236,7 +240,7 @@ def test_a_rung_nearer_than_the_error_is_not_passed(trained: Evidence) -> None:
 def test_a_text_in_both_parts_leaks(tmp_path: Path) -> None:
     write_text(tmp_path / "text", 40_000)
     files = sorted((tmp_path / "text").iterdir())
-    for number, file in enumerate(files[:4]):  # once more at the end, which the tail split holds out
+    for number, file in enumerate(files[:4]):  # copies at the end, which the tail split holds out
         (tmp_path / "text" / f"z{number}.txt").write_text(file.read_text())
     values = {
         "data.split": "tail",
@@ -250,7 +254,7 @@ def test_a_text_in_both_parts_leaks(tmp_path: Path) -> None:
     assert "data.split=hash" in verdict.advice
 
 
-def test_copies_are_told_apart_from_formulas() -> None:
+def test_copies_differ_from_repeated_phrases() -> None:
     draw = np.random.default_rng(3)
 
     def text(count: int) -> bytes:
@@ -263,17 +267,17 @@ def test_copies_are_told_apart_from_formulas() -> None:
         ([note + text(299)], 300),
         ([text(50), note, note + text(301)], 300),
     ):
-        found = overlap(held_out, [text(100) + formula, page + text(50), note, note, text(9)])
-        assert found is not None
-        assert found.copied_bytes == pytest.approx(copied, abs=2)  # a letter may agree by chance
+        shared = overlap(held_out, [text(100) + formula, page + text(50), note, note, text(9)])
+        assert shared is not None
+        assert shared.copied_bytes == pytest.approx(copied, abs=2)  # a byte may agree by chance
 
 
-def test_a_text_full_of_formulas_is_worth_a_notice(trained: Evidence) -> None:
-    found = Overlap(10_000, 90_000, 300, 90, 250, "once upon a time")
-    verdict = data_leak(dataclasses.replace(trained, overlap=found))
+def test_repeated_phrases_are_worth_a_notice(trained: Evidence) -> None:
+    shared = Overlap(10_000, 90_000, 300, 90, 250, "once upon a time")
+    verdict = data_leak(dataclasses.replace(trained, overlap=shared))
     assert verdict.severity == "notice"
     assert "3.0% of 10,000" in verdict.finding
-    copies = dataclasses.replace(found, copied_bytes=110)
+    copies = dataclasses.replace(shared, copied_bytes=110)
     assert data_leak(dataclasses.replace(trained, overlap=copies)).severity == "problem"
 
 
@@ -287,28 +291,28 @@ def test_shared_runs_are_counted_byte_for_byte() -> None:
     def text(count: int, alphabet: bytes) -> bytes:
         return bytes(draw.choice(np.frombuffer(alphabet, np.uint8), count))
 
-    own, others, both = b"abcdefghi", b"jklmnopqr", b"stuvwxyz"  # no letter is equal by chance
+    own, others, both = b"abcdefghi", b"jklmnopqr", b"stuvwxyz"  # disjoint, so that no byte agrees by chance
     shared, short = text(500, both), text(RUN_BYTES - 1, both)
     held_out = [text(1000, own) + shared + text(300, own), text(400, own) + short + text(50, own)]
     training = [text(3_000_000, others), text(100, others) + shared + text(100, others), short + b"jk"]
-    found = overlap(held_out, training)
-    assert found is not None
-    assert found.held_out_bytes == sum(map(len, held_out))
-    assert found.training_bytes == sum(map(len, training))
-    assert (found.shared_bytes, found.copied_bytes, found.longest) == (500, 0, 500)
-    assert found.example == shared[:60].decode()
+    result = overlap(held_out, training)
+    assert result is not None
+    assert result.held_out_bytes == sum(map(len, held_out))
+    assert result.training_bytes == sum(map(len, training))
+    assert (result.shared_bytes, result.copied_bytes, result.longest) == (500, 0, 500)
+    assert result.example == shared[:60].decode()
     assert overlap(held_out, [text(5000, others)]).shared_bytes == 0  # type: ignore[union-attr]
     assert overlap([b"short"], training) is None
 
 
 @pytest.mark.parametrize("before", [0, 1, (1 << 20) - 300, (1 << 20) - 150, (1 << 20) - 1, 1 << 20])
-def test_a_shared_run_is_found_wherever_it_stands(before: int) -> None:
+def test_a_shared_run_is_found_at_any_offset(before: int) -> None:
     draw = np.random.default_rng(2)
     run = draw.integers(97, 123, RUN_BYTES).astype(np.uint8).tobytes()
     training = draw.integers(97, 123, before).astype(np.uint8).tobytes() + run
-    found = overlap([b"x" + run + b"y"], [training])
-    assert found is not None
-    assert found.shared_bytes == found.copied_bytes == RUN_BYTES
+    result = overlap([b"x" + run + b"y"], [training])
+    assert result is not None
+    assert result.shared_bytes == result.copied_bytes == RUN_BYTES
 
 
 def test_the_measures_are_numbers(trained: Evidence) -> None:

@@ -1,4 +1,4 @@
-"""What `etude doctor` finds out about a machine, and how it says it."""
+"""What `etude doctor` measures on a machine, and how it reports it."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_a_healthy_machine(report: doctor.Report, tmp_path: Path) -> None:
     assert report.healthy
     runs, cache = report.places
     assert runs.folder == tmp_path / "not" / "there"
-    assert not runs.folder.parent.exists(), "it only looks"
+    assert not runs.folder.parent.exists(), "the doctor creates no folder"
     assert runs.free_bytes == pytest.approx(shutil.disk_usage(tmp_path).free, rel=0.2)
     assert "cache" in cache.holds
     assert report.memory_total is None or 0 < (report.memory_free or 1) <= report.memory_total
@@ -56,7 +56,7 @@ def test_a_healthy_machine(report: doctor.Report, tmp_path: Path) -> None:
     for words in (
         "logits",
         "update by Muon",
-        "cpu in fp32 computes rightly",
+        "cpu in fp32 computes correctly",
         torch.__version__,
         "GFLOP/s",
         "GiB free",
@@ -65,7 +65,7 @@ def test_a_healthy_machine(report: doctor.Report, tmp_path: Path) -> None:
     assert "WRONG" not in text
 
 
-def test_the_speed_is_that_of_the_arithmetic_that_runs_use(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_speed_is_that_of_the_dtypes_that_runs_use(monkeypatch: pytest.MonkeyPatch) -> None:
     known = {"fp32": 2e11, "bf16": 4e11}
     monkeypatch.setattr(doctor, "measured_peak_flops", lambda device: known[device.dtype])
     fast = dataclasses.replace(CPU, fast_bf16=True)
@@ -86,7 +86,7 @@ def test_the_report_is_plain_values(report: doctor.Report, capsys: pytest.Captur
     )
 
 
-def test_an_unsound_device_is_said_in_words_and_in_json(
+def test_an_unsound_device_is_reported_as_text_and_as_json(
     settings: Settings, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(doctor, "try_compiler", lambda device: doctor.Compiler(0.5, None))
@@ -111,7 +111,7 @@ def test_the_compiler_is_really_tried(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch, "compile", broken)
     assert doctor.try_compiler(CPU).problem == "RuntimeError: no C++ compiler"
     monkeypatch.setattr(torch, "compile", lambda function, **_: lambda x: function(x) + 1e6)
-    assert doctor.try_compiler(CPU).problem == "what it compiled computes wrongly"
+    assert doctor.try_compiler(CPU).problem == "the compiled function computes wrongly"
     monkeypatch.setattr(torch, "compile", lambda function, **_: function)
     assert doctor.try_compiler(CPU).works
 
@@ -126,14 +126,14 @@ def test_the_compiler_is_really_tried(monkeypatch: pytest.MonkeyPatch) -> None:
         ("cuda", "Linux", "triton"),
     ],
 )
-def test_what_is_missing_for_the_compiler_is_named(
+def test_advice_names_what_the_compiler_lacks(
     kind: str, system: str, words: str, monkeypatch: pytest.MonkeyPatch, report: doctor.Report
 ) -> None:
     monkeypatch.setattr(doctor.platform, "system", lambda: system)
     assert words in doctor.compiler_advice(Device(kind, "fp32", 1))  # type: ignore[arg-type]
 
 
-def test_every_extra_is_said_with_what_it_adds(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_extra_is_listed_with_what_it_adds(monkeypatch: pytest.MonkeyPatch) -> None:
     declared = tomllib.loads(PROJECT.read_text())["project"]["optional-dependencies"]
     assert set(declared) == set(doctor.WHAT_EXTRAS_ADD)
     version = importlib.metadata.version
@@ -151,7 +151,7 @@ def test_every_extra_is_said_with_what_it_adds(monkeypatch: pytest.MonkeyPatch) 
 
 
 @pytest.mark.parametrize("override", ["train.lr=1", "run.name=x", "devices.kind=cpu"])
-def test_settings_that_mean_nothing_here_are_refused(override: str) -> None:
+def test_settings_that_do_not_concern_the_machine_are_refused(override: str) -> None:
     with pytest.raises(InputError, match="device"):
         doctor.require_machine_settings([override])
     doctor.require_machine_settings(["device.kind=cpu", "run.folder=x"])

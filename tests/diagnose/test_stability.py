@@ -1,4 +1,4 @@
-"""Not finite, diverged, memorised: told apart in that order, with advice that a user can follow."""
+"""Not finite, diverged, memorised: found in that order, with advice that a user can follow."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def steps_of(losses: list[float]) -> list[StepEvent]:
 
 
 def history_of(losses: list[float], evals: dict[int, float], **changes: Any) -> RunHistory:
-    """A record with these training losses (from step 1) and held-out losses (by step), all in nats per token."""
+    """Return a record with these training losses (from step 1) and held-out losses (by step), in nats per token."""
     held_out = [EvalEvent(step, 0, 0.0, loss, loss, 500) for step, loss in evals.items()]
     ladder = Ladder("byte", 1, 1, 1, (Rung(1, 4.5), Rung(2, 3.6)))
     values = {
@@ -103,7 +103,7 @@ NAN = history_of([*DESCENT[:5], math.nan], {0: START, 5: 4.8, 6: math.nan})
 SKIPPED = history_of(DESCENT, {0: START, 20: math.nan}, skipped=[7, 8])
 
 
-def test_a_run_that_goes_well_is_none_of_these() -> None:
+def test_a_healthy_run_has_none_of_these_faults() -> None:
     assert not_finite(HEALTHY) is None
     assert divergence(HEALTHY.steps, START) is None
     assert held_out_rise(HEALTHY.steps, HEALTHY.evals, START) is None
@@ -112,16 +112,16 @@ def test_a_run_that_goes_well_is_none_of_these() -> None:
 
 @pytest.mark.parametrize(("history", "step"), [(WILD, 2), (FELL_THEN_ROSE, 13)])
 def test_a_diverged_run_names_the_step_from_which_its_loss_rose(history: RunHistory, step: int) -> None:
-    found = divergence(history.steps, START)
-    assert found is not None
-    assert found.step == step
+    fault = divergence(history.steps, START)
+    assert fault is not None
+    assert fault.step == step
     assert f"It diverged: from step {step} on the training loss rose from" in broken_sentence(history)
     verdict = loss_diverged(evidence_of(history))
     assert verdict.severity == "problem"
     assert f"from step {step} on" in verdict.finding
 
 
-def test_a_short_run_has_diverged_only_where_its_loss_doubled() -> None:
+def test_a_short_run_diverged_only_if_its_loss_doubled() -> None:
     assert divergence(steps_of([5.7, 5.9, 6.1]), 5.7) is None
     assert divergence(steps_of([5.7, 90.0, 4000.0]), 5.7) is not None
     assert divergence(steps_of([5.7]), 5.7) is None
@@ -131,18 +131,18 @@ def test_a_spike_is_no_divergence() -> None:
     assert divergence(steps_of([*DESCENT[:15], 30.0, *DESCENT[15:]]), START) is None
 
 
-def test_memorising_takes_a_training_loss_that_falls() -> None:
+def test_memorising_needs_a_falling_training_loss() -> None:
     rise = held_out_rise(BY_HEART.steps, BY_HEART.evals, START)
     assert rise is not None
     assert rise.by_heart
     assert (rise.best.step, rise.training_now) == (20, 1.0)
-    assert divergence(BY_HEART.steps, START) is None, "its held-out loss ends above the untrained one"
+    assert divergence(BY_HEART.steps, START) is None, "only its held-out loss ends above the untrained one"
     rising = held_out_rise(FELL_THEN_ROSE.steps, FELL_THEN_ROSE.evals, START)
     assert rising is not None
     assert not rising.by_heart
 
 
-def test_the_last_line_says_by_heart_only_of_memorising() -> None:
+def test_the_last_line_mentions_memorising_only_then() -> None:
     assert BY_HEART.ladder is not None
     sentence = ladder_sentence(BY_HEART.ladder, BY_HEART)
     passed = "It passed the 2-gram at step 20 and has fallen behind it since"
@@ -210,7 +210,7 @@ def test_lower_rates_are_lower_and_sane() -> None:
     assert bounded("train.lr", 5e29, Settings()) == sane("train.lr", Settings())[1]
 
 
-def test_a_real_run_with_a_rate_of_30_says_that_it_diverged(small_settings: Settings) -> None:
+def test_a_real_run_with_a_rate_of_30_is_reported_as_diverged(small_settings: Settings) -> None:
     changes = {"train.lr": 30.0, "train.muon_lr": 30.0, "run.name": "my wild run"}
     console = Console(file=io.StringIO(), width=200)
     outcome = jobs.grow(with_values(small_settings, changes), console)

@@ -24,7 +24,7 @@ from rich.console import Console
 from etude.data.primer.generator import generate
 from etude.errors import InputError
 from etude.evaluate.answerers import ItemScore
-from etude.evaluate.command import Asked, evaluate
+from etude.evaluate.command import EvaluationRequest, evaluate
 from etude.evaluate.examined_run import ExaminedRun
 from etude.evaluate.items import Item, Probe, choice
 from etude.evaluate.questions import questions_for
@@ -114,9 +114,9 @@ def test_eval_asks_it_beside_the_others_whose_items_stay_the_same(run: Watched) 
 def test_every_checkpoint_is_asked_once_and_the_page_shows_the_curve(
     run: Watched, plugin: Callable[[Material], list[Proposal]]
 ) -> None:
-    asked = Asked(run.path, ("text",), every_checkpoint=True, num_items=ITEMS)
+    request = EvaluationRequest(run.path, ("text",), every_checkpoint=True, num_items=ITEMS)
     out = io.StringIO()
-    evaluate(asked, Console(file=out, width=160))
+    evaluate(request, Console(file=out, width=160))
     assert TITLE in out.getvalue()
     steps = [step_of(checkpoint) for checkpoint in list_checkpoints(run.path / "checkpoints")]
     records = [record for record in read_records(run.path).records if record.title == TITLE]

@@ -1,4 +1,4 @@
-"""Weights are arranged anew when they change, and a compiled step says the same as the network."""
+"""The copies of the weights follow their changes, and a compiled step equals the network."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from etude.generate import decoder
 from etude.generate.decoder import COMPILE_FROM_STEPS, FEWEST_STEPS, Decoder
 from etude.generate.engine import generate, stream
 from etude.generate.sampling import SamplingSettings
-from etude.model import products
+from etude.model import matmul
 from etude.model.language_model import LanguageModel
 from networks import make_config, make_network
 from waiting import PATIENCE
@@ -32,7 +32,7 @@ import torch
 from etude.generate.decoder import _graph
 from etude.generate.engine import generate
 from etude.generate.sampling import SamplingSettings
-from etude.model import products
+from etude.model import matmul
 from networks import make_config, make_network, make_tokens
 
 torch.set_num_threads(1)
@@ -51,7 +51,7 @@ for name, prompts in (
         assert one.token_ids == other.token_ids and one.finish_reason == other.finish_reason
         worst = max([worst, *(abs(a - b) for a, b in zip(one.logprobs, other.logprobs))])
     graphs.append(_graph.cache_info().currsize)
-products._SMALLEST_PACKED = 0
+matmul._SMALLEST_PACKED = 0
 likeliest = SamplingSettings(temperature=0.0, max_new_tokens=20)
 exact, rounded = (
     generate(model, prompts, likeliest, eos_id=None, compile=True, dtype=dtype)[0].logprobs[0]
@@ -64,7 +64,7 @@ print(json.dumps([worst, drift, [*graphs, _graph.cache_info().currsize]]))
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler, as torch.compile does")
 def test_compiled_and_uncompiled_generate_the_same() -> None:
-    """In a process of its own, because the shape checks that the tests install cannot be traced.
+    """Run in a new process, because the shape checks of the tests cannot be traced.
 
     Two networks of one shape share a graph. Rows end and slide at different times (48 positions).
     """
@@ -97,9 +97,9 @@ def test_changed_weights_are_noticed(network: LanguageModel) -> None:
         assert generate(network, [[1, 2]], GREEDY, eos_id=None)[0].token_ids == plain(network, [1, 2])
 
     check()
-    kept = decoder._kept[network][1]  # type: ignore[index]
+    cached = decoder._decodings[network][1]  # type: ignore[index]
     check()
-    assert decoder._kept[network][1] is kept  # type: ignore[index]
+    assert decoder._decodings[network][1] is cached  # type: ignore[index]
     for parameter in network.parameters():
         parameter += 0.1 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1))
     check()
@@ -111,35 +111,35 @@ def test_changed_weights_are_noticed(network: LanguageModel) -> None:
     check()
 
 
-def test_nothing_is_kept_for_a_network_in_training(network: LanguageModel) -> None:
+def test_nothing_is_cached_for_a_network_in_training(network: LanguageModel) -> None:
     network.train()
     generate(network, [[1, 2]], GREEDY, eos_id=None)
-    assert not decoder._kept.get(network)  # type: ignore[call-overload]
+    assert not decoder._decodings.get(network)  # type: ignore[call-overload]
 
 
-def test_two_generations_at_once_do_not_meet(network: LanguageModel) -> None:
+def test_two_generations_at_once_are_independent(network: LanguageModel) -> None:
     first, second = (stream(network, prompt, GREEDY, eos_id=None) for prompt in ([1, 2], [7]))
     taken: list[list[int]] = [[], []]
-    for one, other in zip(first, second, strict=True):
-        taken[0].append(one)
-        taken[1].append(other)
+    for left, right in zip(first, second, strict=True):
+        taken[0].append(left)
+        taken[1].append(right)
     assert taken == [plain(network, [1, 2]), plain(network, [7])]
 
 
 def test_auto_compiles_only_for_many_steps(network: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[object] = []
+    requested: list[object] = []
 
     def never(*arguments: object) -> Tensor:
-        asked.append(arguments)
+        requested.append(arguments)
         raise RuntimeError("no compiler\nat all")
 
     monkeypatch.setattr(decoder, "_graph", lambda *_: never)
     for rows, steps, count in ((1, 256, 0), (1, COMPILE_FROM_STEPS, 1), (2, COMPILE_FROM_STEPS, 1)):
         assert not Decoder(network, rows, 48, steps, "auto").fixed
-        assert len(asked) == count
+        assert len(requested) == count
     expected = generate(network, [[1, 2]], GREEDY, eos_id=None, compile=False)
     assert generate(network, [[1, 2]], GREEDY, eos_id=None) == expected
-    with pytest.raises(EtudeError, match=r"failed here \(RuntimeError: no compiler\)"):
+    with pytest.raises(EtudeError, match=r"failed \(RuntimeError: no compiler\)"):
         generate(network, [[1, 2]], GREEDY, eos_id=None, compile=True)
 
 
@@ -147,19 +147,19 @@ def test_bf16_is_refused_where_it_would_be_slow(
     network: LanguageModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(decoder, "has_fast_bf16", lambda kind: False)
-    with pytest.raises(InputError, match="not known to be fast on this cpu: take --dtype fp32"):
+    with pytest.raises(InputError, match="not known to be fast on this cpu: use --dtype fp32"):
         generate(network, [[1, 2]], GREEDY, eos_id=None, dtype="bf16")
     monkeypatch.setattr(decoder, "has_fast_bf16", lambda kind: True)
     with pytest.raises(InputError, match="the mlp family does not generate in bf16"):
         generate(make_network(make_config("mlp")), [[1, 2]], GREEDY, eos_id=None, dtype="bf16")
-    monkeypatch.setattr(products, "_SMALLEST_PACKED", 0)
+    monkeypatch.setattr(matmul, "_SMALLEST_PACKED", 0)
     rounded = generate(network, [[1, 2]], GREEDY, eos_id=None, dtype="bf16")[0]
     exact = generate(network, [[1, 2]], GREEDY, eos_id=None)[0]
     assert rounded.logprobs[0] == pytest.approx(exact.logprobs[0], abs=0.1)
     assert rounded.logprobs != exact.logprobs
 
 
-def test_a_few_tokens_go_through_the_network_itself(network: LanguageModel) -> None:
+def test_a_few_tokens_use_the_network_itself(network: LanguageModel) -> None:
     assert Decoder(network, 1, 48, FEWEST_STEPS - 1, "auto").step is None
     assert Decoder(network, 1, 48, FEWEST_STEPS, "auto").step is not None
     assert Decoder(make_network(make_config("mlp")), 1, 48, 100, True).step is None

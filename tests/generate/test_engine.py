@@ -1,4 +1,4 @@
-"""Generation against the plainest loop there is: the whole context read anew for every token."""
+"""Generation against the simplest loop: the whole context is read again for every token."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def network(request: pytest.FixtureRequest) -> LanguageModel:
 def plain(
     model: LanguageModel, prompt: list[int], settings: SamplingSettings, eos_id: int | None, seed: int
 ) -> Generation:
-    """No cache, no batch: the sliding rule in terms of which tokens are read."""
+    """Without cache or batch: the sliding rule as the tokens that are read."""
     most = model.config.max_position_embeddings
     context, tokens, logprobs = prompt[-most:], [], []
     generator = torch.Generator().manual_seed(seed)
@@ -40,14 +40,14 @@ def plain(
     return Generation(tokens, logprobs, "length")
 
 
-def assert_same(found: Generation, expected: Generation) -> None:
-    assert found.token_ids == expected.token_ids
-    assert found.finish_reason == expected.finish_reason
-    assert found.logprobs == pytest.approx(expected.logprobs, abs=1e-4)
+def assert_same(actual: Generation, expected: Generation) -> None:
+    assert actual.token_ids == expected.token_ids
+    assert actual.finish_reason == expected.finish_reason
+    assert actual.logprobs == pytest.approx(expected.logprobs, abs=1e-4)
 
 
 @pytest.mark.parametrize("eos_id", [None, 5])
-def test_a_batch_is_as_each_prompt_alone_without_a_cache(network: LanguageModel, eos_id: int | None) -> None:
+def test_a_batch_equals_each_prompt_alone_without_a_cache(network: LanguageModel, eos_id: int | None) -> None:
     prompts = [make_tokens(1, count, count)[0].tolist() for count in (3, 1, 17, 3)]
     together = generate(network, prompts, SETTINGS, eos_id=eos_id, seed=11)
     for row, prompt in enumerate(prompts):
@@ -55,11 +55,11 @@ def test_a_batch_is_as_each_prompt_alone_without_a_cache(network: LanguageModel,
     reordered = generate(
         network, prompts[::-1], SETTINGS, eos_id=eos_id, seed=[row_seed(11, row) for row in (3, 2, 1, 0)]
     )
-    for found, expected in zip(reordered[::-1], together, strict=True):
-        assert_same(found, expected)
+    for actual, expected in zip(reordered[::-1], together, strict=True):
+        assert_same(actual, expected)
 
 
-def test_the_end_of_text_token_ends_it_and_is_left_out(network: LanguageModel) -> None:
+def test_the_end_of_text_token_ends_a_row_and_is_not_returned(network: LanguageModel) -> None:
     full = generate(network, [[1, 2, 3], [4]], SETTINGS, eos_id=None, seed=2)
     end = full[0].token_ids[12]
     for cut, whole in zip(
@@ -72,8 +72,8 @@ def test_the_end_of_text_token_ends_it_and_is_left_out(network: LanguageModel) -
 
 
 @pytest.mark.parametrize("length", [47, 48, 60])
-def test_going_on_beyond_the_context(network: LanguageModel, length: int) -> None:
-    """Rows reach the end of the 48 positions at different times, some more than once."""
+def test_sliding_beyond_the_context(network: LanguageModel, length: int) -> None:
+    """Rows reach the end of the 48 positions at different steps, some more than once."""
     settings = SamplingSettings(max_new_tokens=70)
     prompts = [make_tokens(1, length)[0].tolist(), [1, 2]]
     results = generate(network, prompts, settings, eos_id=None, seed=3)
@@ -98,17 +98,17 @@ def test_streaming_gives_the_same_tokens(network: LanguageModel) -> None:
     assert list(stream(network, [1, 2, 3], SETTINGS, eos_id=5, seed=8)) == expected.token_ids
 
 
-def test_tokens_are_told_as_they_come(network: LanguageModel) -> None:
-    told: list[tuple[int, int]] = []
+def test_the_callback_receives_each_token(network: LanguageModel) -> None:
+    received: list[tuple[int, int]] = []
     results = generate(
-        network, [[1], [2]], SETTINGS, eos_id=None, on_token=lambda row, token: told.append((row, token))
+        network, [[1], [2]], SETTINGS, eos_id=None, on_token=lambda row, token: received.append((row, token))
     )
     for row, result in enumerate(results):
-        assert [token for where, token in told if where == row] == result.token_ids
-    assert told[:2] == [(0, results[0].token_ids[0]), (1, results[1].token_ids[0])]
+        assert [token for where, token in received if where == row] == result.token_ids
+    assert received[:2] == [(0, results[0].token_ids[0]), (1, results[1].token_ids[0])]
 
 
-def test_a_stream_leaves_gradients_on_between_its_tokens(network: LanguageModel) -> None:
+def test_a_stream_keeps_gradients_enabled_between_tokens(network: LanguageModel) -> None:
     tokens = stream(network, [1], SETTINGS, eos_id=None)
     next(tokens)
     assert torch.is_grad_enabled()
@@ -117,7 +117,7 @@ def test_a_stream_leaves_gradients_on_between_its_tokens(network: LanguageModel)
     assert next(tokens) >= 0
 
 
-def test_global_dice_are_not_thrown(network: LanguageModel) -> None:
+def test_the_global_generator_is_not_used(network: LanguageModel) -> None:
     torch.manual_seed(1)
     first = generate(network, [[1]], SETTINGS, eos_id=None, seed=2)
     state = torch.get_rng_state()
@@ -128,16 +128,16 @@ def test_global_dice_are_not_thrown(network: LanguageModel) -> None:
     assert torch.equal(state, torch.get_rng_state())
 
 
-def test_greedy_takes_the_likeliest(network: LanguageModel) -> None:
+def test_greedy_takes_the_most_likely_token(network: LanguageModel) -> None:
     settings = SamplingSettings(temperature=0.0, max_new_tokens=5)
-    found = generate(network, [[1, 2]], settings, eos_id=None)[0].token_ids
+    actual = generate(network, [[1, 2]], settings, eos_id=None)[0].token_ids
     context = [1, 2]
-    for token in found:
+    for token in actual:
         assert token == int(network(torch.tensor([context]))[0, -1].argmax())
         context.append(token)
 
 
-def test_nothing_asked_and_nothing_given(network: LanguageModel) -> None:
+def test_no_prompts_and_no_tokens(network: LanguageModel) -> None:
     none = SamplingSettings(max_new_tokens=0)
     assert generate(network, [[1]], none, eos_id=None) == [Generation([], [], "length")]
     assert generate(network, [], SETTINGS, eos_id=None) == []
@@ -147,7 +147,7 @@ def test_nothing_asked_and_nothing_given(network: LanguageModel) -> None:
         generate(network, [[1]], SETTINGS, eos_id=None, seed=[1, 2])
 
 
-def test_broken_weights_are_said_to_be(network: LanguageModel) -> None:
+def test_weights_that_are_not_finite_are_reported(network: LanguageModel) -> None:
     with torch.no_grad():
         network.unembedding()[0].fill_(torch.nan)
     with pytest.raises(EtudeError, match="not finite numbers"):

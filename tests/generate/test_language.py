@@ -22,7 +22,7 @@ from etude.generate.text import TokenStreamDecoder
 from etude.model.folder import save_model_folder
 from networks import make_config, make_network
 
-STORIES = [one.text for one in documents(13, 8_000)]
+STORIES = [item.text for item in documents(13, 8_000)]
 
 
 def make_folder(folder: Path, kind: str) -> Path:
@@ -105,33 +105,33 @@ def test_a_stop_string_ends_the_text_wherever_tokens_are_cut(language: Language)
         end = whole.index(stop)
         named: dict[str, Any] = {"max_new_tokens": 40, "temperature": 1.0, "seed": 9}
         assert language.generate("The", stop=stop, **named) == whole[:end]
-        (found,) = language.continuations("The", stop=["never in it", stop], **named)
-        assert (found.text, found.finish_reason) == (whole[:end], "stop")
-        assert language.tokenizer.decode(found.token_ids).startswith(whole[: end + length])
+        (actual,) = language.continuations("The", stop=["never in it", stop], **named)
+        assert (actual.text, actual.finish_reason) == (whole[:end], "stop")
+        assert language.tokenizer.decode(actual.token_ids).startswith(whole[: end + length])
 
 
 def test_samples_are_those_of_their_seeds(language: Language) -> None:
     named: dict[str, Any] = {"max_new_tokens": 6, "temperature": 1.0}
-    found = list(language.continuations("The fox", seed=3, samples=18, **named))
-    assert len({one.text for one in found}) > 15
-    assert found[0].seed == 3
-    for one in (found[0], found[5], found[17]):
-        assert language.generate("The fox", seed=one.seed, **named) == one.text
-    assert {one.finish_reason for one in found} <= {"length", "eos"}
+    actual = list(language.continuations("The fox", seed=3, samples=18, **named))
+    assert len({item.text for item in actual}) > 15
+    assert actual[0].seed == 3
+    for item in (actual[0], actual[5], actual[17]):
+        assert language.generate("The fox", seed=item.seed, **named) == item.text
+    assert {item.finish_reason for item in actual} <= {"length", "eos"}
 
 
 @torch.no_grad()
 def test_log_probabilities_are_those_of_one_forward_pass(language: Language) -> None:
-    (found,) = language.continuations(
+    (actual,) = language.continuations(
         "The fox", alternatives=3, max_new_tokens=9, temperature=0.5, repetition_penalty=1.3
     )
     prompt = [language.tokenizer.eos_id, *language.tokenizer.encode("The fox")]
-    logits = language.model(torch.tensor([prompt + found.token_ids]))[0, len(prompt) - 1 : -1]
+    logits = language.model(torch.tensor([prompt + actual.token_ids]))[0, len(prompt) - 1 : -1]
     odds = logits.double().log_softmax(-1)
-    assert found.logprobs == pytest.approx(
-        odds.gather(-1, torch.tensor(found.token_ids)[:, None])[:, 0].tolist(), abs=1e-5
+    assert actual.logprobs == pytest.approx(
+        odds.gather(-1, torch.tensor(actual.token_ids)[:, None])[:, 0].tolist(), abs=1e-5
     )
-    for at, others in enumerate(found.likeliest):
+    for at, others in enumerate(actual.likeliest):
         assert [value for _, value in others] == pytest.approx(odds[at].topk(3).values.tolist(), abs=1e-5)
         assert [float(odds[at, token]) for token, _ in others] == pytest.approx(
             [value for _, value in others], abs=1e-5
@@ -140,13 +140,13 @@ def test_log_probabilities_are_those_of_one_forward_pass(language: Language) -> 
 
 @torch.no_grad()
 @pytest.mark.parametrize(
-    ("prompt", "kept", "space"), [("The fox ", "The fox", " "), ("She saw  ", "She saw ", " ")]
+    ("prompt", "remaining", "space"), [("The fox ", "The fox", " "), ("She saw  ", "She saw ", " ")]
 )
 def test_a_space_at_the_end_is_joined_to_the_word_after_it(
-    language: Language, prompt: str, kept: str, space: str
+    language: Language, prompt: str, remaining: str, space: str
 ) -> None:
-    """Greedy, by hand: of the tokens that begin with a space, the likeliest after the text before the space."""
-    ids = [language.tokenizer.eos_id, *language.tokenizer.encode(kept)]
+    """Greedy by hand: the most likely of the tokens that begin with a space, after the text before the space."""
+    ids = [language.tokenizer.eos_id, *language.tokenizer.encode(remaining)]
     logits = language.model(torch.tensor([ids]))[0, -1]
     spaced = [
         token
@@ -155,24 +155,24 @@ def test_a_space_at_the_end_is_joined_to_the_word_after_it(
     ]
     assert len(spaced) > 20
     first = max(spaced, key=lambda token: float(logits[token]))
-    (found,) = language.continuations(prompt, temperature=0, max_new_tokens=6)
-    assert found.token_ids[0] == first
-    assert found.text == language.tokenizer.decode(found.token_ids)[1:]
-    assert found.text == language.generate(prompt, temperature=0, max_new_tokens=6)
+    (actual,) = language.continuations(prompt, temperature=0, max_new_tokens=6)
+    assert actual.token_ids[0] == first
+    assert actual.text == language.tokenizer.decode(actual.token_ids)[1:]
+    assert actual.text == language.generate(prompt, temperature=0, max_new_tokens=6)
     rest = language.generate(
         prompt[:-1] + language.tokenizer.decode([first]), temperature=0, max_new_tokens=5
     )
-    tokens = language.tokenizer.encode(kept + language.tokenizer.decode([first]))
+    tokens = language.tokenizer.encode(remaining + language.tokenizer.decode([first]))
     if tokens == [*ids[1:], first] and not language.tokenizer.decode([first]).endswith(" "):
-        assert found.text == language.tokenizer.decode([first])[1:] + rest
+        assert actual.text == language.tokenizer.decode([first])[1:] + rest
 
 
 def test_where_a_space_is_a_token_everywhere_nothing_changes(letters: Language) -> None:
-    (found,) = letters.continuations("The fox ", temperature=0, max_new_tokens=8)
+    (actual,) = letters.continuations("The fox ", temperature=0, max_new_tokens=8)
     ids = [letters.tokenizer.eos_id, *letters.tokenizer.encode("The fox ")]
     with torch.no_grad():
-        assert found.token_ids[0] == int(letters.model(torch.tensor([ids]))[0, -1].argmax())
-    assert found.text == "".join(TokenStreamDecoder(letters.tokenizer.backend).decode(found.token_ids))
+        assert actual.token_ids[0] == int(letters.model(torch.tensor([ids]))[0, -1].argmax())
+    assert actual.text == "".join(TokenStreamDecoder(letters.tokenizer.backend).decode(actual.token_ids))
 
 
 def run(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:
@@ -184,7 +184,7 @@ def run(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, st
     return int(ended.value.code or 0), out, err
 
 
-def test_json_has_one_object_a_continuation(
+def test_json_has_one_object_per_continuation(
     folder: Path, language: Language, capsys: pytest.CaptureFixture[str]
 ) -> None:
     code, out, err = run(
@@ -197,12 +197,12 @@ def test_json_has_one_object_a_continuation(
         assert list(line) == ["prompt", "text", "tokens", "finish_reason", "seed", "logprobs"]
         assert line["prompt"] == "The fox "
         assert line["text"] == language.generate("The fox ", seed=line["seed"], max_new_tokens=7)
-        assert [one["id"] for one in line["logprobs"]] == line["tokens"]
-        for one in line["logprobs"]:
-            assert one["token"] == language.tokenizer.decode([one["id"]])
-            assert len(one["top"]) == 2
-            assert one["logprob"] <= one["top"][0]["logprob"] + 1e-9
-            assert math.exp(one["top"][0]["logprob"]) <= 1
+        assert [item["id"] for item in line["logprobs"]] == line["tokens"]
+        for item in line["logprobs"]:
+            assert item["token"] == language.tokenizer.decode([item["id"]])
+            assert len(item["top"]) == 2
+            assert item["logprob"] <= item["top"][0]["logprob"] + 1e-9
+            assert math.exp(item["top"][0]["logprob"]) <= 1
     _, plain, _ = run(capsys, folder, "The fox ", "--json", "--max-new-tokens=7", "--seed=8")
     assert json.loads(plain) == {name: lines[0][name] for name in list(lines[0])[:5]}
 
@@ -217,14 +217,14 @@ def test_text_and_samples_and_tokens_are_printed(
     stop = whole[10:12]
     cut = whole[: whole.index(stop)]
     assert run(capsys, folder, "The", *options, "--stop", "nowhere in it", "--stop", stop)[1] == f"The{cut}\n"
-    texts = [one.text for one in language.continuations("The", samples=2, **named)]
+    texts = [item.text for item in language.continuations("The", samples=2, **named)]
     assert (
         run(capsys, folder, "The", *options, "-n2")[1] == f"The{texts[0]}\n---------------\nThe{texts[1]}\n"
     )
-    (found,) = language.continuations("The", alternatives=1, **named)
+    (actual,) = language.continuations("The", alternatives=1, **named)
     lines = run(capsys, folder, "The", *options, "--logprobs=1")[1].splitlines()
-    assert len(lines) == len(found.token_ids)
-    for line, logprob, token in zip(lines, found.logprobs, found.token_ids, strict=True):
+    assert len(lines) == len(actual.token_ids)
+    for line, logprob, token in zip(lines, actual.logprobs, actual.token_ids, strict=True):
         assert line.startswith(f"{logprob:9.4f}  {language.tokenizer.decode([token])!r}   likeliest: ")
 
 
@@ -232,8 +232,8 @@ def test_a_line_end_can_be_written_as_a_stop_string(folder: Path, capsys: pytest
     options = [folder, "The", "--max-new-tokens=300", "--temperature=3", "--top-p=1", "--json"]
     whole = json.loads(run(capsys, *options)[1])["text"]
     assert "\n" in whole
-    found = json.loads(run(capsys, *options, "--stop", r"\n")[1])
-    assert (found["text"], found["finish_reason"]) == (whole.split("\n")[0], "stop")
+    actual = json.loads(run(capsys, *options, "--stop", r"\n")[1])
+    assert (actual["text"], actual["finish_reason"]) == (whole.split("\n")[0], "stop")
 
 
 @pytest.mark.parametrize(
@@ -258,7 +258,9 @@ def test_the_greedy_choice_with_a_penalty_is_that_of_transformers(folder: Path, 
         theirs = AutoModelForCausalLM.from_pretrained(folder).generate(
             ids, do_sample=False, repetition_penalty=1.3, max_new_tokens=25
         )[0, ids.shape[1] :]
-    (found,) = language.continuations("The fox ran", temperature=0, repetition_penalty=1.3, max_new_tokens=25)
-    assert found.token_ids == theirs.tolist()[: len(found.token_ids)]
-    assert len(found.token_ids) > 10
-    assert np.unique(found.token_ids).size > 10
+    (actual,) = language.continuations(
+        "The fox ran", temperature=0, repetition_penalty=1.3, max_new_tokens=25
+    )
+    assert actual.token_ids == theirs.tolist()[: len(actual.token_ids)]
+    assert len(actual.token_ids) > 10
+    assert np.unique(actual.token_ids).size > 10

@@ -1,4 +1,4 @@
-"""Prompts and scored text are normalised as training text was: two spellings of one text are one text."""
+"""Prompts and scored text are normalised like the training text: two encodings of a text are the same text."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ def language(form: Form | None) -> Language:
 
 def test_both_spellings_score_the_same() -> None:
     model = language("NFC")
-    one, other = model.score(COMPOSED), model.score(DECOMPOSED)
-    assert one == other
-    assert one.num_bytes == len(COMPOSED.encode())  # of the text that was scored
+    left, right = model.score(COMPOSED), model.score(DECOMPOSED)
+    assert left == right
+    assert left.num_bytes == len(COMPOSED.encode())  # of the text that was scored
     measured = [measure_text(model.model, model.tokenizer, [("a", text)]) for text in (COMPOSED, DECOMPOSED)]
     assert measured[0].to_json() == measured[1].to_json()
 
 
-def test_without_a_record_text_is_scored_as_it_is() -> None:
+def test_without_a_recorded_normalisation_text_is_scored_unchanged() -> None:
     model = language(None)
     assert model.score(DECOMPOSED).num_bytes == len(DECOMPOSED.encode())
     assert model.score(DECOMPOSED) != model.score(COMPOSED)
@@ -53,9 +53,9 @@ def test_without_a_record_text_is_scored_as_it_is() -> None:
 def test_both_spellings_are_the_same_prompt() -> None:
     model = language("NFC")
     assert model.generate(DECOMPOSED, GREEDY) == model.generate(COMPOSED, GREEDY)
-    one, other = (look(model.model, model.tokenizer, text) for text in (COMPOSED, DECOMPOSED))
-    assert one.ids.tolist() == other.ids.tolist()
-    assert one.tokens == other.tokens
+    left, right = (look(model.model, model.tokenizer, text) for text in (COMPOSED, DECOMPOSED))
+    assert left.ids.tolist() == right.ids.tolist()
+    assert left.tokens == right.tokens
 
 
 def test_a_carriage_return_does_not_reach_the_model(

@@ -1,4 +1,4 @@
-"""The distribution that is drawn from, against an independent one in numpy, and the draws against it."""
+"""The sampling distribution against an independent implementation, and draws against the distribution."""
 
 from __future__ import annotations
 
@@ -32,21 +32,23 @@ def reference(logits: list[float], s: SamplingSettings) -> Array:
     """One row, one rule at a time, by sets of tokens and sums in plain Python."""
     order = sorted(range(len(logits)), key=lambda token: (-logits[token], token))
     if s.temperature == 0:
-        kept = {order[0]: 1.0}
+        remaining = {order[0]: 1.0}
     else:
-        kept = {token: math.exp((logits[token] - logits[order[0]]) / s.temperature) for token in order}
+        remaining = {token: math.exp((logits[token] - logits[order[0]]) / s.temperature) for token in order}
     if s.top_k is not None:
-        kept = {token: kept[token] for token in order[: s.top_k] if token in kept}
-    total, reached, nucleus = math.fsum(kept.values()), 0.0, []
-    for token in [token for token in order if token in kept]:
+        remaining = {token: remaining[token] for token in order[: s.top_k] if token in remaining}
+    total, reached, nucleus = math.fsum(remaining.values()), 0.0, []
+    for token in [token for token in order if token in remaining]:
         if s.top_p < 1 and nucleus and reached >= s.top_p * total:
             break
         nucleus.append(token)
-        reached += kept[token]
-    kept = {token: kept[token] for token in nucleus if kept[token] >= s.min_p * max(kept.values())}
+        reached += remaining[token]
+    remaining = {
+        token: remaining[token] for token in nucleus if remaining[token] >= s.min_p * max(remaining.values())
+    }
     result = np.zeros(len(logits))
-    for token, weight in kept.items():
-        result[token] = weight / math.fsum(kept.values())
+    for token, weight in remaining.items():
+        result[token] = weight / math.fsum(remaining.values())
     return result
 
 
@@ -75,7 +77,7 @@ def support(logits: torch.Tensor, **changes: Any) -> list[int]:
     return [int(x) for x in token_probabilities(logits, SamplingSettings(**changes)).count_nonzero(dim=-1)]
 
 
-def test_sizes_of_what_is_left() -> None:
+def test_numbers_of_remaining_tokens() -> None:
     logits = torch.tensor([[0.5, 0.25, 0.15, 0.1], [0.25, 0.25, 0.25, 0.25]]).log()
     assert support(logits) == [4, 4]
     assert support(logits, temperature=0.0) == [1, 1]
@@ -97,7 +99,7 @@ def test_order_of_application() -> None:
     assert support(logits, temperature=100.0, min_p=0.9) == [4]
 
 
-def test_equals_are_broken_by_the_lower_id() -> None:
+def test_ties_go_to_the_lower_id() -> None:
     logits = torch.tensor([[1.0, 3.0, 3.0, 3.0]])
     greedy = token_probabilities(logits, SamplingSettings(temperature=0.0))
     assert greedy.tolist() == [[0, 1, 0, 0]]
@@ -117,7 +119,7 @@ def test_extreme_logits_stay_finite() -> None:
     "changes", [{}, {"temperature": 1.7}, {"top_k": 5}, {"top_p": 0.8}, {"min_p": 0.1}], ids=str
 )
 def test_frequencies_of_draws(changes: dict[str, Any]) -> None:
-    """Chi-square over 20,000 draws; the bound is 5 standard deviations above what it should be."""
+    """Chi-square over 20,000 draws, at most 5 standard deviations above its expectation."""
     logits = torch.randn(1, 12, generator=torch.Generator().manual_seed(2)) * 1.5
     probabilities = token_probabilities(logits, SamplingSettings(**changes))[0].numpy()
     generator = torch.Generator().manual_seed(3)
@@ -161,7 +163,7 @@ def test_row_seeds_are_unrelated() -> None:
         ({"repetition_penalty": math.nan}, "repetition_penalty"),
     ],
 )
-def test_settings_that_mean_nothing(changes: dict[str, Any], message: str) -> None:
+def test_invalid_settings_are_refused(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         SamplingSettings(**changes)
 
@@ -178,7 +180,7 @@ def test_settings_that_mean_nothing(changes: dict[str, Any], message: str) -> No
     ids=str,
 )
 def test_large_vocabularies(spread: float, changes: dict[str, Any]) -> None:
-    """Only a part of a large vocabulary is sorted; with many equals, as half precision has them."""
+    """Only a part of a large vocabulary is sorted; with many ties, as in half precision."""
     generator = torch.Generator().manual_seed(5)
     logits = (spread * torch.randn(1, 3000, generator=generator)).bfloat16().float()
     s = SamplingSettings(**changes)
@@ -220,12 +222,12 @@ def test_values_of_another_kind_get_one_line(changes: Any, message: str) -> None
 
 
 def test_numbers_of_other_libraries_are_numbers() -> None:
-    found = changed(
+    actual = changed(
         None,
         {"temperature": np.float32(0.5), "top_k": np.int64(3), "top_p": 1, "max_new_tokens": np.int32(4)},
     )
-    assert found == SamplingSettings(temperature=0.5, top_k=3, top_p=1.0, max_new_tokens=4)
-    assert [type(value) for value in (found.temperature, found.top_k, found.top_p)] == [float, int, float]
+    assert actual == SamplingSettings(temperature=0.5, top_k=3, top_p=1.0, max_new_tokens=4)
+    assert [type(value) for value in (actual.temperature, actual.top_k, actual.top_p)] == [float, int, float]
 
 
 def test_changes_by_name() -> None:
@@ -269,7 +271,7 @@ def test_the_repetition_penalty_is_that_of_transformers(
 
 
 def test_a_penalty_by_hand() -> None:
-    """0.6 becomes 0.3 and -0.2 becomes -0.4; what was not seen stays, and so does what is reported."""
+    """0.6 becomes 0.3 and -0.2 becomes -0.4; unseen tokens stay, and so do reported log-probabilities."""
     logits = np.array([0.6, 0.5, -0.2, -0.3], dtype=np.float32)
     greedy = SamplingSettings(temperature=0.0, repetition_penalty=2.0)
     np.testing.assert_allclose(
@@ -282,12 +284,12 @@ def test_a_penalty_by_hand() -> None:
 
 
 def test_a_choice_among_some_tokens_has_their_odds() -> None:
-    """0.1 and 0.3 of the whole are 1/4 and 3/4 of what is allowed; five standard deviations over 4,000 draws."""
+    """0.1 and 0.3 of all are 1/4 and 3/4 of the allowed tokens; within five standard deviations over 4,000 draws."""
     logits = np.log(np.array([0.4, 0.1, 0.2, 0.3])).astype(np.float32)
     generator = torch.Generator().manual_seed(4)
     allowed = np.array([1, 3])
-    found = [choose(logits, SamplingSettings(), generator, allowed=allowed)[0] for _ in range(4_000)]
-    assert set(found) == {1, 3}
-    assert abs(found.count(1) / 4_000 - 0.25) < 5 * math.sqrt(0.25 * 0.75 / 4_000)
+    actual = [choose(logits, SamplingSettings(), generator, allowed=allowed)[0] for _ in range(4_000)]
+    assert set(actual) == {1, 3}
+    assert abs(actual.count(1) / 4_000 - 0.25) < 5 * math.sqrt(0.25 * 0.75 / 4_000)
     only = SamplingSettings(top_k=1)
     assert choose(logits, only, generator, allowed=allowed) == (3, pytest.approx(math.log(0.3), abs=1e-6))

@@ -1,4 +1,4 @@
-"""Scores against one full forward pass, and the window rule against its words."""
+"""Scores against one full forward pass, and the windows against their description."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def network(request: pytest.FixtureRequest) -> LanguageModel:
 
 @torch.no_grad()
 def reference(model: LanguageModel, tokens: list[int], begin: int, position: int) -> float:
-    """Log-probability of the token at `position`, given those from `begin` on."""
+    """Return the log-probability of the token at `position`, given those from `begin` on."""
     logits = model(torch.tensor([tokens[begin:position]]))[0, -1].double()
     return float(logits.log_softmax(-1)[tokens[position]])
 
@@ -71,7 +71,7 @@ def test_a_large_vocabulary_is_projected_in_pieces(
     np.testing.assert_allclose(score_tokens(network, tokens).logprobs, whole.logprobs, atol=1e-5)
 
 
-def test_what_cannot_be_scored() -> None:
+def test_texts_without_a_token_to_score_are_refused() -> None:
     model = make_network(make_config("llama"))
     with pytest.raises(InputError, match="nothing to score"):
         score_tokens(model, [1])
@@ -79,16 +79,16 @@ def test_what_cannot_be_scored() -> None:
         score_tokens(model, [1, 2], context=49)
 
 
-def test_only_what_is_wanted_is_scored(network: LanguageModel) -> None:
+def test_only_requested_tokens_are_scored(network: LanguageModel) -> None:
     texts = [make_tokens(1, count, count)[0].tolist() for count in (2, 90, 17, 49, 50, 3)]
     firsts = [1, 80, 16, 1, 49, 2]
     whole = score_sequences(network, texts, batch_size=4)
     some = score_sequences(network, texts, batch_size=4, firsts=firsts)
     for first, all_of, part_of in zip(firsts, whole, some, strict=True):
         for name in ("logprobs", "credits", "confidences", "briers"):
-            found, expected = getattr(part_of, name), getattr(all_of, name)
-            assert not found[: first - 1].any()
-            np.testing.assert_allclose(found[first - 1 :], expected[first - 1 :], rtol=1e-6, atol=1e-6)
+            actual, expected = getattr(part_of, name), getattr(all_of, name)
+            assert not actual[: first - 1].any()
+            np.testing.assert_allclose(actual[first - 1 :], expected[first - 1 :], rtol=1e-6, atol=1e-6)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Stop strings: the text ends before the first that is complete, however it comes in pieces, and no part is shown."""
+"""Stop strings: the text ends before the first complete one, for any division into pieces, and no part is emitted."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ LETTERS = st.sampled_from("ab\n")
 
 
 def expected(text: str, stops: list[str]) -> tuple[str, bool]:
-    """Letter by letter: the first place where a stop string ends, and the longest that ends there."""
+    """Letter by letter: the first position where a stop string ends, and the longest one that ends there."""
     for end in range(1, len(text) + 1):
         ending = [stop for stop in stops if text[:end].endswith(stop)]
         if ending:
@@ -64,7 +64,7 @@ def test_a_stop_string_within_and_across_tokens() -> None:
     assert text.finish() == ""
 
 
-def test_what_the_prompt_ends_in_is_not_shown_again() -> None:
+def test_the_end_of_the_prompt_is_not_repeated() -> None:
     tokenizer = byte_tokens()
     text = GeneratedText(tokenizer, [], given=" ")
     assert [text.feed(token) for token in tokenizer.encode("  a ").ids] == ["", " ", "a", " "]
@@ -78,15 +78,15 @@ def test_half_a_character_at_the_end_is_shown_as_one() -> None:
 
 
 @pytest.mark.parametrize(
-    ("given_stop", "found"),
+    ("given_stop", "actual"),
     [(None, ()), ((), ()), ("\n", ("\n",)), (["a", "bc"], ("a", "bc"))],
 )
-def test_one_or_several(given_stop: Any, found: tuple[str, ...]) -> None:
-    assert stop_strings(given_stop) == found
+def test_one_or_several(given_stop: Any, actual: tuple[str, ...]) -> None:
+    assert stop_strings(given_stop) == actual
 
 
 @pytest.mark.parametrize("bad", ["", ["a", ""], 3, [3], [None], b"a"])
-def test_what_is_no_stop_string(bad: Any) -> None:
+def test_invalid_stop_strings_are_refused(bad: Any) -> None:
     with pytest.raises(InputError, match="stop") as caught:
         stop_strings(bad)
     assert "\n" not in str(caught.value)

@@ -1,4 +1,4 @@
-"""Text as it comes is the text as a whole, and never half a character."""
+"""Streamed text equals the text decoded at once, and never has half a character."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def characters() -> Tokenizer:
 
 
 def pieces_of_sentences() -> Tokenizer:
-    """A vocabulary in the manner of SentencePiece: its decoder works across tokens."""
+    """A vocabulary like SentencePiece's, whose decoder works across tokens."""
     tokenizer = Tokenizer(models.BPE(byte_fallback=True, unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
     trainer = trainers.BpeTrainer(
@@ -89,7 +89,7 @@ TOKENIZERS = {
         st.sampled_from("abc tnéñ日語👩‍🎉\n.") | st.characters(exclude_categories=["Cs"]), max_size=25
     )
 )
-def test_any_text_comes_out_as_it_went_in(name: str, text: str) -> None:
+def test_any_text_survives_a_round_trip(name: str, text: str) -> None:
     tokenizer = TOKENIZERS[name]
     ids = tokenizer.encode(text, add_special_tokens=False).ids
     pieces = list(TokenStreamDecoder(tokenizer).decode(ids))
@@ -99,8 +99,8 @@ def test_any_text_comes_out_as_it_went_in(name: str, text: str) -> None:
 
 
 @pytest.mark.parametrize("seed", range(40))
-def test_any_ids_come_out_as_they_are_decoded_at_once(seed: int) -> None:
-    """A fresh model's tokens: mostly broken bytes, with special and added tokens between them."""
+def test_any_ids_decode_as_at_once(seed: int) -> None:
+    """Tokens of a fresh model: mostly invalid bytes, with special and added tokens between them."""
     tokenizer = TOKENIZERS["byte level"]
     ids = random.Random(seed).choices(range(tokenizer.get_vocab_size()), k=60)
     for skip in (True, False):
@@ -130,7 +130,7 @@ def test_text_is_held_no_longer_than_a_character(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["byte level", "characters", "sentence pieces"])
-def test_broken_bytes_are_shown_and_not_held_for_ever(name: str) -> None:
+def test_invalid_bytes_are_emitted_and_not_held_forever(name: str) -> None:
     tokenizer = TOKENIZERS[name]
     broken = tokenizer.token_to_id("<0xFF>") or tokenizer.token_to_id("ÿ")
     assert broken is not None
@@ -140,7 +140,7 @@ def test_broken_bytes_are_shown_and_not_held_for_ever(name: str) -> None:
     assert "".join([shown, decoder.finish()]).count("\ufffd") == 50
 
 
-def test_sound_characters_of_a_broken_run_of_bytes_stay() -> None:
+def test_valid_characters_in_an_invalid_run_of_bytes_stay() -> None:
     tokenizer = TOKENIZERS["characters"]
     ids = [tokenizer.token_to_id(f"<0x{byte:02X}>") for byte in "語".encode() + b"\xff"]
     assert "".join(TokenStreamDecoder(tokenizer).decode(ids)) == "語\ufffd"

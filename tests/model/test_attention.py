@@ -1,4 +1,4 @@
-"""Attention in blocks, which bf16 on a CPU takes: the definition but for rounding, and nobody sees what comes later."""
+"""Attention in blocks, used for bf16 on a CPU: equal to the definition up to rounding, and causal."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ COUNTS = [1, 5, 130, 256, 300]
 
 
 def operands(count: int, kv_heads: int = HEADS) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Queries, keys and values (as a network gives them under autocast), and the gradient of what is made of them."""
+    """Return queries, keys and values with the dtypes of autocast, and a gradient of the output."""
     draw = torch.Generator().manual_seed(count)
     shapes = [(2, heads, count, HEAD_DIM) for heads in (HEADS, kv_heads, kv_heads, HEADS)]
-    found = [torch.randn(shape, generator=draw).bfloat16() for shape in shapes]
-    return found[0].float(), found[1].float(), found[2], found[3]
+    actual = [torch.randn(shape, generator=draw).bfloat16() for shape in shapes]
+    return actual[0].float(), actual[1].float(), actual[2], actual[3]
 
 
 def visibility_of(count: int, kind: str) -> Visibility:
@@ -45,20 +45,20 @@ def by_definition(queries: Tensor, keys: Tensor, values: Tensor, visibility: Vis
 def test_output_and_gradients_are_those_of_the_definition(count: int, kind: str, kv_heads: int) -> None:
     *inputs, gradient = operands(count, kv_heads)
     visibility = visibility_of(count, kind)
-    ours = [one.clone().requires_grad_() for one in inputs]
-    exact = [one.double().requires_grad_() for one in inputs]
+    ours = [left.clone().requires_grad_() for left in inputs]
+    exact = [left.double().requires_grad_() for left in inputs]
     assert is_in_blocks(*ours)
-    found, wanted = attend(*ours, visibility), by_definition(*exact, visibility)
-    assert found.dtype == torch.bfloat16
-    pairs = [(found, wanted)]
-    got = torch.autograd.grad(found, ours, gradient)
+    actual, wanted = attend(*ours, visibility), by_definition(*exact, visibility)
+    assert actual.dtype == torch.bfloat16
+    pairs = [(actual, wanted)]
+    got = torch.autograd.grad(actual, ours, gradient)
     pairs += zip(got, torch.autograd.grad(wanted, exact, gradient.double()), strict=True)
-    for one, other in pairs:
-        assert float((one.double() - other).detach().norm()) <= 0.01 * float(other.detach().norm())
+    for left, right in pairs:
+        assert float((left.double() - right).detach().norm()) <= 0.01 * float(right.detach().norm())
 
 
 @pytest.mark.parametrize("count", COUNTS[1:])
-def test_nobody_sees_what_comes_later(count: int) -> None:
+def test_it_is_causal(count: int) -> None:
     queries, keys, values, _ = operands(count)
     before = attend(queries, keys, values, CAUSAL)
     place = count // 2
@@ -69,7 +69,7 @@ def test_nobody_sees_what_comes_later(count: int) -> None:
     assert not torch.equal(after[:, :, place:], before[:, :, place:])
 
 
-def test_other_tensors_go_to_the_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_tensors_use_the_fused_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
     queries, keys, values, _ = operands(8)
     assert is_in_blocks(queries, keys, values)
     assert not is_in_blocks(queries, keys, values.float())

@@ -1,4 +1,4 @@
-"""Configurations: presets, what is refused and how, and config.json there and back."""
+"""Configurations: presets, errors, and round trips through config.json."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SIZES: dict[str, Any] = {"vocab_size": 64, "hidden_size": 64}
 
 
 @pytest.mark.parametrize("name", EVERY)
-def test_config_json_there_and_back(name: str) -> None:
+def test_config_json_survives_a_round_trip(name: str) -> None:
     config = make_config(name, bos_token_id=3, eos_token_id=5, initializer_range=0.03)
     assert config_from_hf(config_to_hf(config)) == config
 
@@ -62,7 +62,7 @@ def test_presets_have_the_switches_of_their_family() -> None:
     ("name", "dims", "message"),
     [
         ("bert", {}, "no model family 'bert'.*llama, qwen3, gpt2, mlp"),
-        ("llama", {"hiden_size": 3}, "'hiden_size' is no setting"),
+        ("llama", {"hiden_size": 3}, "'hiden_size' is not a setting"),
         ("llama", {"hidden_size": 65, "num_attention_heads": 4}, "hidden_size 65 .* multiple of 4"),
         ("llama", {"num_attention_heads": 4, "num_key_value_heads": 3}, "num_key_value_heads 3"),
         ("llama", {"hidden_size": 60, "num_attention_heads": 4}, "head_dim is 15: .* even number"),
@@ -84,7 +84,11 @@ def test_presets_have_the_switches_of_their_family() -> None:
         ("llama", {"rope_theta": -1.0}, "rope_theta must be a number above 0"),
         ("llama", {"context_size": 4}, "context_size = 4 cannot be saved as a llama folder.*; mlp can"),
         ("gpt_neox", {"partial_rotary_factor": 1.5}, "partial_rotary_factor must be above 0"),
-        ("gpt_neox", {"partial_rotary_factor": 0.01}, "turned is 0: .* even number above 0"),
+        (
+            "gpt_neox",
+            {"partial_rotary_factor": 0.01},
+            "rotated part of each head is 0: .* even number above 0",
+        ),
         ("olmo2", {"head_dim": 24}, "an olmo2 folder has head_dim ="),
         ("gpt_neox", {"num_attention_heads": 4, "num_key_value_heads": 2}, "gpt_neox folder has one kv head"),
         ("mlp", {"context_size": 999}, "context_size 999 is more than"),
@@ -106,7 +110,7 @@ def test_sizes_must_be_given() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"model_type": "mamba"}, "model_type 'mamba' is not known"),
+        ({"model_type": "mamba"}, "model_type 'mamba' is not supported"),
         ({"use_sliding_window": True}, "sliding-window"),
         ({"rope_parameters": {"rope_type": "yarn", "rope_theta": 1.0}}, "type 'yarn'.*linear and llama3"),
         ({"rope_parameters": {"rope_type": "llama3", "rope_theta": 1.0}}, "rope_scaling .* lacks 'factor'"),

@@ -1,4 +1,4 @@
-"""What is counted from structure against what is counted on the real network."""
+"""Costs counted from the configuration against those of the real network."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ PARTS = {
 def test_parameters(name: str) -> None:
     config = make_config(name)
     counted = count_parameters(config)
-    found = dict.fromkeys(PARTS, 0)
+    actual = dict.fromkeys(PARTS, 0)
     matrices = 0
     for key, parameter in build_model(config).named_parameters():
         part = next(
@@ -46,17 +46,17 @@ def test_parameters(name: str) -> None:
             for part in ("mlp", "norms", "embedding", "positions", "head", "attention")
             if any(word in key for word in PARTS[part])
         )
-        found[part] += parameter.numel()
+        actual[part] += parameter.numel()
         matrices += parameter.numel() if part in ("mlp", "attention") and parameter.ndim == 2 else 0
-    assert {part: getattr(counted, part) for part in PARTS} == found
-    assert counted.total == sum(found.values())
-    assert counted.non_embedding == found["attention"] + found["mlp"] + found["norms"]
+    assert {part: getattr(counted, part) for part in PARTS} == actual
+    assert counted.total == sum(actual.values())
+    assert counted.non_embedding == actual["attention"] + actual["mlp"] + actual["norms"]
     assert hidden_matrix_parameters(config) == matrices
 
 
 @pytest.mark.parametrize("name", EVERY)
 def test_flops(name: str) -> None:
-    """The counter knows the plain attention's two products, which are over all T keys."""
+    """PyTorch's counter counts the two products of plain attention over all T keys."""
     config = make_config(name)
     model, tokens = build_model(config), make_tokens(3, 17)
     with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
@@ -76,19 +76,19 @@ def test_causal_attention_is_about_half() -> None:
 
 
 def kept_bytes(model: LanguageModel, rows: int, count: int, *, recompute: bool = False) -> int:
-    """Bytes of the distinct tensors that autograd keeps, the parameters left out."""
+    """Bytes of the distinct tensors that autograd saves, without parameters."""
     own = {t.untyped_storage().data_ptr() for t in [*model.parameters(), *model.buffers()]}
-    kept: dict[int, torch.Tensor] = {}
+    saved: dict[int, torch.Tensor] = {}
 
     def keep(tensor: torch.Tensor) -> torch.Tensor:
         if tensor.untyped_storage().data_ptr() not in own:
-            kept[tensor.untyped_storage().data_ptr()] = tensor
+            saved[tensor.untyped_storage().data_ptr()] = tensor
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         logits = model.head(model.hidden(make_tokens(rows, count), recompute=recompute))
         F.cross_entropy(logits.flatten(0, 1), make_tokens(rows, count, 1).flatten())
-    return sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
+    return sum(tensor.untyped_storage().nbytes() for tensor in saved.values())
 
 
 @pytest.mark.parametrize("recompute", [False, True])
@@ -96,29 +96,29 @@ def kept_bytes(model: LanguageModel, rows: int, count: int, *, recompute: bool =
 def test_kept_activations(name: str, recompute: bool) -> None:
     config = make_config(name)
     estimate = 4 * 3 * 40 * kept_per_token(config, recompute=recompute)
-    found = kept_bytes(make_network(config), 3, 40, recompute=recompute)
-    assert found == pytest.approx(estimate, rel=0.01)
+    actual = kept_bytes(make_network(config), 3, 40, recompute=recompute)
+    assert actual == pytest.approx(estimate, rel=0.01)
 
 
 @pytest.mark.parametrize("count", [40, 600])
 def test_in_bf16_less_is_kept_than_is_counted(count: int) -> None:
-    """There attention keeps its patterns, of every pair of tokens."""
+    """There attention saves its patterns, of all pairs of tokens."""
     config = make_config("llama", max_position_embeddings=600)
     with torch.autocast("cpu", torch.bfloat16):
-        found = kept_bytes(make_network(config), 3, count)
+        actual = kept_bytes(make_network(config), 3, count)
     counted = training_memory(config, batch_size=3, context=count, in_blocks=True).activations
-    assert 0.6 * counted < found < counted
-    assert found > training_memory(config, batch_size=3, context=count).activations
+    assert 0.6 * counted < actual < counted
+    assert actual > training_memory(config, batch_size=3, context=count).activations
 
 
 @pytest.mark.parametrize("name", TRANSFORMERS)
 def test_what_one_layer_keeps(name: str) -> None:
-    """Which counts once when layers are recomputed: the one that is gone back through."""
+    """With activation checkpointing this counts once, for the layer that is recomputed."""
     fewer, more = (make_config(name, num_hidden_layers=layers) for layers in (2, 3))
-    found = kept_bytes(make_network(more), 3, 40) - kept_bytes(make_network(fewer), 3, 40)
-    assert found == pytest.approx(4 * 3 * 40 * more.family.cost.kept_per_layer(more), rel=0.01)
+    actual = kept_bytes(make_network(more), 3, 40) - kept_bytes(make_network(fewer), 3, 40)
+    assert actual == pytest.approx(4 * 3 * 40 * more.family.cost.kept_per_layer(more), rel=0.01)
     memory = training_memory(more, batch_size=3, context=40, recompute=True)
-    assert memory.activations == 4 * 3 * 40 * kept_per_token(more, recompute=True) + found - 4 * 3 * 40 * 32
+    assert memory.activations == 4 * 3 * 40 * kept_per_token(more, recompute=True) + actual - 4 * 3 * 40 * 32
 
 
 @pytest.mark.parametrize("name", EVERY)

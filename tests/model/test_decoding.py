@@ -1,4 +1,4 @@
-"""The forward pass arranged for single tokens is the network's own, for every family and kind of product."""
+"""The fast decoding step equals the network, for every family and kind of product."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from etude.model import products
+from etude.model import matmul
 from etude.model.cache import KVCache
 from etude.model.decoding import Decoding
-from etude.model.products import (
+from etude.model.matmul import (
     PackedProduct,
     PackedRoundedProduct,
     Product,
@@ -21,11 +21,11 @@ from etude.model.transformer import Transformer
 from networks import TRANSFORMERS, make_config, make_network, make_tokens
 
 CLOSE = {"atol": 2e-5, "rtol": 0.0}
-can_pack = products._can_pack(torch.zeros(2, 2))
+can_pack = matmul._can_pack(torch.zeros(2, 2))
 
 
 def filled(model: Transformer, lengths: list[int], capacity: int = 30) -> KVCache:
-    """A cache whose rows have read so many of `make_tokens(rows, 24)`."""
+    """A cache whose rows have read these numbers of tokens of `make_tokens(rows, 24)`."""
     cache = model.new_cache(len(lengths), capacity)
     model(make_tokens(len(lengths), 24)[:, : max(lengths)], cache=cache)
     cache.rewind(lengths)
@@ -41,10 +41,10 @@ def next_tokens(lengths: list[int], ahead: int) -> Tensor:
 @pytest.mark.parametrize("name", TRANSFORMERS)
 @pytest.mark.parametrize("lengths", [[9], [5, 5, 5], [9, 1, 14]], ids=str)
 @pytest.mark.parametrize("smallest_packed", [0, 2**40], ids=["packed", "plain"])
-def test_single_tokens_are_as_the_network_reads_them(
+def test_a_step_equals_the_network(
     name: str, lengths: list[int], smallest_packed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(products, "_SMALLEST_PACKED", smallest_packed)
+    monkeypatch.setattr(matmul, "_SMALLEST_PACKED", smallest_packed)
     model = make_network(make_config(name), 4)
     assert isinstance(model, Transformer)
     decoding = Decoding(model)
@@ -62,8 +62,8 @@ def test_single_tokens_are_as_the_network_reads_them(
 @pytest.mark.parametrize("name", TRANSFORMERS)
 @pytest.mark.parametrize("lengths", [[9], [9, 1, 14]], ids=str)
 @pytest.mark.parametrize("reach", [15, 30])
-def test_what_is_compiled_sees_no_further_than_it_may(name: str, lengths: list[int], reach: int) -> None:
-    """Run as it stands: it reads up to the whole capacity, most of which it must not see."""
+def test_the_step_to_compile_masks_what_no_row_has_read(name: str, lengths: list[int], reach: int) -> None:
+    """Uncompiled: it reads up to the whole capacity, most of which must be masked."""
     model = make_network(make_config(name), 4)
     assert isinstance(model, Transformer)
     decoding = Decoding(model, compiled=True)
@@ -73,16 +73,16 @@ def test_what_is_compiled_sees_no_further_than_it_may(name: str, lengths: list[i
         buffer[:, :, max(lengths) :] = 1e4
     tokens = next_tokens(lengths, 0)
     expected = model(tokens[:, None], cache=expected_cache)[:, 0]
-    found = decoding.traced_step(tokens, torch.tensor(lengths), torch.arange(reach), cache)
-    torch.testing.assert_close(found, expected, **CLOSE)
+    actual = decoding.traced_step(tokens, torch.tensor(lengths), torch.arange(reach), cache)
+    torch.testing.assert_close(actual, expected, **CLOSE)
     cache.advance(1)
     assert_same_cache(cache, expected_cache)
 
 
-def assert_same_cache(found: KVCache, expected: KVCache) -> None:
-    assert found.lengths == expected.lengths
-    for own, other in zip(found.keys + found.values, expected.keys + expected.values, strict=True):
-        for row, length in enumerate(found.lengths):
+def assert_same_cache(actual: KVCache, expected: KVCache) -> None:
+    assert actual.lengths == expected.lengths
+    for own, other in zip(actual.keys + actual.values, expected.keys + expected.values, strict=True):
+        for row, length in enumerate(actual.lengths):
             torch.testing.assert_close(own[row, :, :length], other[row, :, :length], **CLOSE)
 
 
@@ -119,7 +119,7 @@ def test_products(kind: type[Product], rows: int, biased: bool) -> None:
 @pytest.mark.parametrize("rows", [1, 5])
 @pytest.mark.parametrize("biased", [True, False])
 def test_rounded_products(compiled: bool, rows: int, biased: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(products, "_SMALLEST_PACKED", 0)
+    monkeypatch.setattr(matmul, "_SMALLEST_PACKED", 0)
     generator = torch.Generator().manual_seed(rows)
     weight = torch.randn(37, 70, generator=generator)
     bias = torch.randn(37, generator=generator) if biased else None
@@ -131,28 +131,26 @@ def test_rounded_products(compiled: bool, rows: int, biased: bool, monkeypatch: 
         expected, close = x.double() @ weight.bfloat16().double().T, {"atol": 1e-4, "rtol": 0.0}
     else:  # x is too, and so is the sum
         assert compiled or type(product) is (
-            PackedRoundedProduct if products._can_pack(weight.bfloat16()) else RoundedProduct
+            PackedRoundedProduct if matmul._can_pack(weight.bfloat16()) else RoundedProduct
         )
         expected = x.bfloat16().double() @ weight.bfloat16().double().T
         close = {"atol": 1e-4, "rtol": 2**-8}
-    for found, total in ((product(x), expected), (product.plus(x, residual) - residual, expected)):
-        torch.testing.assert_close(found.double() - added, total, **close)
+    for actual, total in ((product(x), expected), (product.plus(x, residual) - residual, expected)):
+        torch.testing.assert_close(actual.double() - added, total, **close)
 
 
 @torch.no_grad()
 @pytest.mark.parametrize("name", TRANSFORMERS)
-def test_a_compiled_row_with_rounded_matrices_is_the_network_with_its_matrices_rounded(
-    name: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_compiled_row_rounds_only_the_matrices(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     lengths = [9]
-    monkeypatch.setattr(products, "_SMALLEST_PACKED", 0)
+    monkeypatch.setattr(matmul, "_SMALLEST_PACKED", 0)
     model = make_network(make_config(name), 4)
     assert isinstance(model, Transformer)
     decoding = Decoding(model, compiled=True, rounded=True)
     cache = filled(model, lengths)
     tokens = next_tokens(lengths, 0)
     exact = model(tokens[:, None], cache=filled(model, lengths))[:, 0]
-    found = decoding.traced_step(tokens, torch.tensor(lengths), torch.arange(15), cache)
+    actual = decoding.traced_step(tokens, torch.tensor(lengths), torch.arange(15), cache)
     expected_cache = filled(model, lengths)
     embedding = model.model.embed_tokens.weight.clone()
     for parameter in [p for n, p in model.named_parameters() if p.dim() == 2 and "embed" not in n]:
@@ -162,8 +160,8 @@ def test_a_compiled_row_with_rounded_matrices_is_the_network_with_its_matrices_r
         expected = hidden @ embedding.bfloat16().float().T
     else:
         expected = model(tokens[:, None], cache=expected_cache)[:, 0]
-    torch.testing.assert_close(found, expected, **CLOSE)
-    assert (found - exact).abs().max() > 20 * CLOSE["atol"]
+    torch.testing.assert_close(actual, expected, **CLOSE)
+    assert (actual - exact).abs().max() > 20 * CLOSE["atol"]
 
 
 def test_only_large_float32_weights_are_packed() -> None:

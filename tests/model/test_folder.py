@@ -1,4 +1,4 @@
-"""Model folders: there and back, and every kind of damaged or foreign one."""
+"""Model folders: round trips, and every kind of damaged or foreign folder."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("name", EVERY)
-def test_there_and_back_bit_for_bit(name: str, tmp_path: Path) -> None:
+def test_a_round_trip_is_exact(name: str, tmp_path: Path) -> None:
     config = make_config(name)
     model = make_network(config)
     tokenizer = tmp_path / "tokenizer"
@@ -62,7 +62,7 @@ def test_a_plain_card_counts_the_parameters(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", EVERY)
-def test_names_of_tensors_there_and_back(name: str) -> None:
+def test_tensor_names_survive_a_round_trip(name: str) -> None:
     config = make_config(name)
     state = make_network(config).state_dict()
     saved = config.family.to_saved(state, config)
@@ -89,10 +89,10 @@ def test_half_precision_is_widened_or_kept(folder: Path) -> None:
     path = folder / "model.safetensors"
     save_file({key: value.bfloat16() for key, value in load_file(path).items()}, path)
     wide, _ = load_model_folder(folder)
-    kept, _ = load_model_folder(folder, dtype=torch.bfloat16)
+    in_bf16, _ = load_model_folder(folder, dtype=torch.bfloat16)
     assert {p.dtype for p in wide.parameters()} == {torch.float32}
-    assert {p.dtype for p in kept.parameters()} == {torch.bfloat16}
-    assert kept(make_tokens(1, 5)).dtype == torch.bfloat16
+    assert {p.dtype for p in in_bf16.parameters()} == {torch.bfloat16}
+    assert in_bf16(make_tokens(1, 5)).dtype == torch.bfloat16
 
 
 def change_weights(folder: Path, change: Callable[[dict[str, torch.Tensor]], object]) -> None:
@@ -121,7 +121,7 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
     "empty config": (lambda f: (f / "config.json").write_text(""), "config.json is damaged"),
     "binary config": (lambda f: (f / "config.json").write_bytes(b"\xff\x00"), "config.json is damaged"),
     "a list": (lambda f: (f / "config.json").write_text("[1]"), "one JSON object"),
-    "foreign": (lambda f: change_config(f, model_type="t5"), "model_type 't5' is not known"),
+    "foreign": (lambda f: change_config(f, model_type="t5"), "model_type 't5' is not supported"),
     "quantised": (lambda f: change_config(f, quantization_config={"bits": 4}), "quantised"),
     "more layers": (lambda f: change_config(f, num_hidden_layers=4), "model.layers.3.* missing"),
     "fewer layers": (lambda f: change_config(f, num_hidden_layers=2), "model.layers.2.* unexpected"),
@@ -187,8 +187,8 @@ def test_no_bytes_in_a_header_can_crash_the_reader(folder: Path, data: st.DataOb
     path.write_bytes(original)
 
 
-def test_a_full_disk_is_a_failure_at_run_time(tmp_path: Path) -> None:
-    """No file may grow beyond 30 kB: the weights do not fit, as on a disk that is full."""
+def test_a_full_disk_is_an_etude_error(tmp_path: Path) -> None:
+    """No file may grow beyond 30 kB, as on a full disk: the weights do not fit."""
     resource = pytest.importorskip("resource")
     config = make_config("llama")
     before = resource.getrlimit(resource.RLIMIT_FSIZE)

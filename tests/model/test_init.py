@@ -1,4 +1,4 @@
-"""The table of first weights, read back from real tensors."""
+"""The initialisation table, checked on real tensors."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_the_rules_are_what_their_names_say() -> None:
 
 
 @pytest.mark.parametrize("name", EVERY)
-def test_by_default_a_fresh_network_predicts_almost_nothing(name: str) -> None:
+def test_by_default_a_fresh_network_predicts_almost_uniformly(name: str) -> None:
     config = make_config(name)
     model = build_model(config)
     for key, parameter in model.named_parameters():
@@ -75,7 +75,7 @@ def test_the_same_seed_gives_the_same_network(name: str) -> None:
     assert not torch.equal(first["model.embed_tokens.weight"], other["model.embed_tokens.weight"])
 
 
-def test_building_leaves_the_global_dice_alone() -> None:
+def test_building_does_not_use_the_global_generator() -> None:
     torch.manual_seed(1)
     expected = torch.rand(3)
     torch.manual_seed(1)
@@ -83,7 +83,7 @@ def test_building_leaves_the_global_dice_alone() -> None:
     assert torch.equal(torch.rand(3), expected)
 
 
-def test_a_deeper_network_begins_with_the_same_layers() -> None:
+def test_a_deeper_network_starts_with_the_same_layers() -> None:
     settings = InitSettings(output_projections="residual", matrices="initializer_range")
     shallow = build_model(make_config("llama", num_hidden_layers=2), init=settings).state_dict()
     deep = build_model(make_config("llama", num_hidden_layers=4), init=settings).state_dict()
@@ -91,7 +91,7 @@ def test_a_deeper_network_begins_with_the_same_layers() -> None:
     assert all(torch.equal(shallow[key], deep[key]) for key in shallow if not key.endswith(scaled))
 
 
-def test_an_unknown_parameter_is_no_silent_default() -> None:
+def test_an_unknown_parameter_is_an_error() -> None:
     with pytest.raises(ValueError, match="no rule of initialisation"):
         rule_for("model.new_thing.weight", init_table())
 

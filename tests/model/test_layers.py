@@ -1,4 +1,4 @@
-"""The parts against their formulas, written out in numpy."""
+"""The layers against their formulas in numpy."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def test_rms_norm() -> None:
     np.testing.assert_allclose(norm(x).detach().numpy(), expected, atol=1e-6)
 
 
-def test_rotation_turns_each_pair_by_its_angle() -> None:
+def test_rotation_rotates_each_pair_by_its_angle() -> None:
     config = make_config("llama", rope_theta=100.0)
     positions = RotaryPositions(config)
     x = torch.randn(1, 2, 11, config.head_dim)
@@ -40,15 +40,15 @@ def test_rotated_products_depend_on_the_distance_only() -> None:
     query, key = torch.randn(1, 1, 1, 8), torch.randn(1, 1, 1, 8)
 
     def product(first: int, second: int) -> float:
-        one = positions(torch.zeros(1, 1, 32), first, None)[1]
-        two = positions(torch.zeros(1, 1, 32), second, None)[1]
-        return float((rotate(query, one) * rotate(key, two)).sum())
+        at_first = positions(torch.zeros(1, 1, 32), first, None)[1]
+        at_second = positions(torch.zeros(1, 1, 32), second, None)[1]
+        return float((rotate(query, at_first) * rotate(key, at_second)).sum())
 
     assert product(3, 1) == pytest.approx(product(40, 38), abs=1e-5)
     assert product(3, 1) != pytest.approx(product(3, 2), abs=1e-5)
 
 
-def test_activations_are_those_that_other_programs_mean() -> None:
+def test_activation_functions_have_the_meaning_of_their_names() -> None:
     activations = pytest.importorskip("transformers.activations")
     x = torch.linspace(-6, 6, 301)
     for name, function in ACTIVATION_FUNCTIONS.items():

@@ -27,7 +27,7 @@ def test_equation_one(name: str) -> None:
             np.testing.assert_allclose(logits[row, position], y, atol=1e-5)
 
 
-def test_every_node_has_weights_and_a_bias() -> None:
+def test_every_neuron_has_weights_and_a_bias() -> None:
     names = set(make_network(make_config("mlp")).state_dict())
     assert names == {
         "model.embed_tokens.weight",

@@ -14,7 +14,7 @@ import torch
 from etude.model.attention import LONGEST_IN_BLOCKS, QUERIES_AT_ONCE
 from etude.model.language_model import LOGITS
 from etude.model.taps import Taps
-from etude.watch.forward import run_opened
+from etude.watch.forward import run_with_taps
 from networks import EVERY, TRANSFORMERS, make_config, make_network, make_tokens
 from waiting import PATIENCE
 
@@ -80,13 +80,13 @@ def test_a_watched_pass_gives_the_logits_of_a_plain_one(name: str, apart: bool) 
         documents = torch.tensor([[0] * 9 + [1] * 32] * 3) if apart else None
         plain, watched = (
             model(inputs, document_ids=documents),
-            run_opened(model, inputs, document_ids=documents),
+            run_with_taps(model, inputs, document_ids=documents),
         )
         torch.testing.assert_close(watched[LOGITS], plain, atol=1e-5, rtol=0)
         with torch.autocast("cpu", torch.bfloat16):
             plain, watched = (
                 model(inputs, document_ids=documents),
-                run_opened(model, inputs, document_ids=documents),
+                run_with_taps(model, inputs, document_ids=documents),
             )
         assert plain.dtype is watched[LOGITS].dtype is torch.bfloat16
         assert torch.equal(watched[LOGITS], plain)
@@ -100,7 +100,7 @@ def test_in_bf16_also_over_several_blocks(name: str) -> None:
     assert count < LONGEST_IN_BLOCKS
     model, inputs = make_network(make_config(name, max_position_embeddings=count)), make_tokens(1, count)
     with torch.autocast("cpu", torch.bfloat16):
-        plain, watched = model(inputs).float(), run_opened(model, inputs)[LOGITS].float()
+        plain, watched = model(inputs).float(), run_with_taps(model, inputs)[LOGITS].float()
     assert (watched - plain).norm() <= 2**-9 * plain.norm()
 
 
@@ -110,7 +110,7 @@ def test_its_gradients_are_those_of_a_plain_pass(name: str) -> None:
     model(inputs).square().mean().backward()
     plain = {key: parameter.grad.clone() for key, parameter in model.named_parameters()}  # type: ignore[union-attr]
     model.zero_grad()
-    run_opened(model, inputs, taps=Taps(gradients=True))[LOGITS].square().mean().backward()
+    run_with_taps(model, inputs, taps=Taps(gradients=True))[LOGITS].square().mean().backward()
     for key, parameter in model.named_parameters():
         assert parameter.grad is not None
         # The gradient of a bias of keys is 0 but for rounding: softmax ignores it.

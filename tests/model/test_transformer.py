@@ -1,4 +1,4 @@
-"""What must hold of every transformer: order, documents, cache, shapes."""
+"""Properties of every transformer: causality, documents, cache, shapes."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_rows_do_not_see_each_other(network: LanguageModel) -> None:
 
 
 @torch.no_grad()
-def test_documents_in_a_row_are_as_documents_apart(network: LanguageModel) -> None:
+def test_documents_in_a_row_equal_separate_documents(network: LanguageModel) -> None:
     tokens = make_tokens(2, 24)
     borders = [[0, 7, 8, 24], [0, 13, 20, 24]]
     ids = torch.zeros(2, 24, dtype=torch.long)
@@ -69,7 +69,7 @@ def test_cached_equals_uncached(network: LanguageModel, split: list[int]) -> Non
 
 @torch.no_grad()
 def test_cached_rows_of_different_lengths(network: LanguageModel) -> None:
-    """Right-padded prompts, set back to their true lengths, go on as if each were alone."""
+    """Right-padded prompts, rewound to their true lengths, continue as single prompts do."""
     tokens = make_tokens(3, 24)
     lengths = [9, 1, 14]
     cache = network.new_cache(3, 30)
@@ -95,9 +95,9 @@ def test_one_row_of_a_cache_and_a_selection_of_rows(network: LanguageModel) -> N
     torch.testing.assert_close(after[0], network(tokens[:1, :9])[0, -1], **CLOSE)
     rebuilt = torch.cat((tokens[1:2, 3:6], tokens[1:2, 8:9]), dim=1)
     torch.testing.assert_close(after[1], network(rebuilt)[0, -1], **CLOSE)
-    kept = cache.select([2, 0])
-    assert kept.lengths == [9, 9]
-    further = network(tokens[[2, 0], 9:10], cache=kept)[:, 0]
+    remaining = cache.select([2, 0])
+    assert remaining.lengths == [9, 9]
+    further = network(tokens[[2, 0], 9:10], cache=remaining)[:, 0]
     torch.testing.assert_close(further, network(tokens[[2, 0], :10])[:, -1], **CLOSE)
     assert cache.lengths == [9, 4, 9]
 
@@ -138,7 +138,7 @@ def test_document_positions_restart() -> None:
 
 
 def test_grouped_heads_are_repeated_heads() -> None:
-    """Two kv heads serve four query heads as if each were written twice."""
+    """Two kv heads for four query heads equal four kv heads with each repeated."""
     grouped = make_network(make_config("llama-grouped-tied"), 2)
     full = make_network(make_config("llama-grouped-tied", num_key_value_heads=4), 2)
     state = grouped.state_dict()

@@ -1,4 +1,4 @@
-"""The compiled network is the network: one graph, the same logits and gradients.
+"""The compiled network equals the network: one graph, the same logits and gradients.
 
 In a process of its own, because the shape checks that the tests install cannot be traced.
 """

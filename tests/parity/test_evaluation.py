@@ -1,4 +1,4 @@
-"""What Etude measures, against the same model folder in `transformers`, scored by a few lines of its own."""
+"""Etude's evaluation against the same model folder in `transformers`, scored by independent code."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from networks import make_config, make_network
 transformers = pytest.importorskip("transformers")
 transformers.utils.logging.disable_progress_bar()
 
-TEXTS = [one.text[:500] for one in documents(5, 5_000)] + ["Ünïcödé 🦊, naïve\n\n", "x"]
+TEXTS = [document.text[:500] for document in documents(5, 5_000)] + ["Ünïcödé 🦊, naïve\n\n", "x"]
 CONTEXT = 256
 VOCABULARIES: dict[str, Callable[[], EtudeTokenizer]] = {
     "char": lambda: train_char(TEXTS[:-2]),
@@ -35,7 +35,7 @@ VOCABULARIES: dict[str, Callable[[], EtudeTokenizer]] = {
 
 
 def saved(folder: Path, tokenizer: EtudeTokenizer, seed: int = 0, uniform: bool = False) -> tuple[Any, Any]:
-    """The folder's model and tokenizer in `transformers`."""
+    """Load the folder's model and tokenizer in `transformers`."""
     config = make_config(
         "llama-grouped-tied" if seed == 1 else "llama",
         vocab_size=tokenizer.vocab_size,
@@ -53,21 +53,21 @@ def saved(folder: Path, tokenizer: EtudeTokenizer, seed: int = 0, uniform: bool 
 
 
 def log_probabilities(model: Any, tokenizer: Any, text: str) -> tuple[np.ndarray, list[tuple[int, int]]]:
-    """Of each token of the text after the one that begins a document; and where each token stands."""
+    """Return the loss of each token after the first, and the character offsets of the tokens."""
     encoded = tokenizer(
         text, add_special_tokens=False, split_special_tokens=True, return_offsets_mapping=True
     )
     ids = [tokenizer.eos_token_id, *encoded["input_ids"]]
-    found: list[float] = []
+    actual: list[float] = []
     begin, done = 0, 1
     while done < len(ids):  # the second window and those after it begin half a context later
         end = min(len(ids), begin + CONTEXT + 1)
         begin = max(0, end - CONTEXT - 1)
         with torch.no_grad():
             logprobs = model(torch.tensor([ids[begin : end - 1]])).logits[0].double().log_softmax(-1)
-        found += [float(logprobs[at - begin - 1, ids[at]]) for at in range(done, end)]
+        actual += [float(logprobs[at - begin - 1, ids[at]]) for at in range(done, end)]
         begin, done = begin + CONTEXT // 2, end
-    return np.array(found), encoded["offset_mapping"]
+    return np.array(actual), encoded["offset_mapping"]
 
 
 @pytest.mark.parametrize("kind", VOCABULARIES)
@@ -78,13 +78,13 @@ def test_bits_per_byte(kind: str, tmp_path: Path) -> None:
     nats = [-log_probabilities(model, theirs, text)[0] for text in TEXTS]
     num_bytes = sum(len(text.encode("utf-8")) for text in TEXTS)
     ours = load_trained(tmp_path / "model")
-    found = measure_text(ours.model, ours.tokenizer, [(str(at), text) for at, text in enumerate(TEXTS)])
-    assert found.num_bytes == num_bytes
-    assert found.tokens == sum(map(len, nats))
+    actual = measure_text(ours.model, ours.tokenizer, [(str(at), text) for at, text in enumerate(TEXTS)])
+    assert actual.num_bytes == num_bytes
+    assert actual.tokens == sum(map(len, nats))
     assert max(map(len, nats)) > CONTEXT or kind == "bpe"  # some documents are longer than the context
-    total = sum(one.sum() for one in nats)
-    assert found.bits_per_byte.value == pytest.approx(total / math.log(2) / num_bytes, rel=1e-5)
-    assert found.nats_per_token.value == pytest.approx(total / found.tokens, rel=1e-5)
+    total = sum(part.sum() for part in nats)
+    assert actual.bits_per_byte.value == pytest.approx(total / math.log(2) / num_bytes, rel=1e-5)
+    assert actual.nats_per_token.value == pytest.approx(total / actual.tokens, rel=1e-5)
 
 
 SHARED_GIVEN = (
@@ -103,7 +103,9 @@ SHARED_SAID = (
 def scored(model: Any, tokenizer: Any, candidate: Candidate) -> float:
     """log P(said | given): the tokens that reach beyond `given`."""
     logprobs, places = log_probabilities(model, tokenizer, candidate.given + candidate.said)
-    return sum(one for one, (_, end) in zip(logprobs, places, strict=True) if end > len(candidate.given))
+    return sum(
+        logprob for logprob, (_, end) in zip(logprobs, places, strict=True) if end > len(candidate.given)
+    )
 
 
 def share_right(values: list[float], right: int) -> float:
@@ -118,28 +120,28 @@ def test_probes(kind: str, seed: int, items: tuple[Item, ...], tmp_path: Path) -
     model, theirs = saved(tmp_path, VOCABULARIES[kind](), seed)
     ours = load_trained(tmp_path / "model")
     scores = ModelAnswerer(ours.model, ours.tokenizer).answer(items)
-    expected = [[scored(model, theirs, one) for one in item.candidates] for item in items]
+    expected = [[scored(model, theirs, candidate) for candidate in item.candidates] for item in items]
     for score, values in zip(scores, expected, strict=True):
         np.testing.assert_allclose(
             score.logprobs - score.logprobs[0], np.array(values) - values[0], atol=1e-3, rtol=1e-5
         )
-    found = measure(Probe("p", "", "?", items), scores)
+    actual = measure(Probe("p", "", "?", items), scores)
     rights = [share_right(values, item.right) for values, item in zip(expected, items, strict=True)]
-    assert found.accuracy.value == pytest.approx(np.mean(rights))
+    assert actual.accuracy.value == pytest.approx(np.mean(rights))
     shares = [
         math.exp(values[item.right] - max(values)) / sum(math.exp(v - max(values)) for v in values)
         for values, item in zip(expected, items, strict=True)
     ]
     margins = [math.log(share * len(item.candidates)) for share, item in zip(shares, items, strict=True)]
-    assert found.margin.value == pytest.approx(np.mean(margins), rel=1e-4, abs=1e-4)
+    assert actual.margin.value == pytest.approx(np.mean(margins), rel=1e-4, abs=1e-4)
 
 
 @pytest.mark.parametrize("kind", VOCABULARIES)
-def test_uniform_logits_tie_there_too(kind: str, tmp_path: Path) -> None:
+def test_uniform_logits_tie_in_both(kind: str, tmp_path: Path) -> None:
     model, theirs = saved(tmp_path, VOCABULARIES[kind](), uniform=True)
     ours = load_trained(tmp_path / "model")
     for items in (SHARED_SAID, SHARED_GIVEN[2:3]):
-        expected = [[scored(model, theirs, one) for one in item.candidates] for item in items]
+        expected = [[scored(model, theirs, candidate) for candidate in item.candidates] for item in items]
         assert [share_right(values, 0) for values in expected] == [1 / len(i.candidates) for i in items]
-        found = measure(Probe("p", "", "?", items), ModelAnswerer(ours.model, ours.tokenizer).answer(items))
-        assert found.accuracy.value == pytest.approx(np.mean([1 / len(i.candidates) for i in items]))
+        actual = measure(Probe("p", "", "?", items), ModelAnswerer(ours.model, ours.tokenizer).answer(items))
+        assert actual.accuracy.value == pytest.approx(np.mean([1 / len(i.candidates) for i in items]))

@@ -1,4 +1,4 @@
-"""Our networks against the classes of transformers: the same logits and gradients, in both directions."""
+"""The networks against the classes of transformers: the same logits and gradients, saved by either."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ IN_MEMORY = {"embed_out.weight": "lm_head.weight"}
 
 
 def reference(folder: Path) -> Any:
-    """The transformers model of a folder, with the plainest attention it has."""
+    """Load a folder in transformers, with its eager attention."""
     return transformers.AutoModelForCausalLM.from_pretrained(
         folder, attn_implementation="eager", local_files_only=True
     )
@@ -53,7 +53,7 @@ def assert_same(ours: LanguageModel, theirs: Any, config: ModelConfig, seed: int
 
 
 @pytest.mark.parametrize(("name", "seed"), CASES)
-def test_saved_here_and_loaded_by_transformers(name: str, seed: int, tmp_path: Path) -> None:
+def test_saved_by_etude_and_loaded_by_transformers(name: str, seed: int, tmp_path: Path) -> None:
     config = make_config(name)
     model = make_network(config, seed)
     save_model_folder(tmp_path, model, config, None)
@@ -63,7 +63,7 @@ def test_saved_here_and_loaded_by_transformers(name: str, seed: int, tmp_path: P
 
 
 @pytest.mark.parametrize(("name", "seed"), CASES)
-def test_saved_by_transformers_and_loaded_here(name: str, seed: int, tmp_path: Path) -> None:
+def test_saved_by_transformers_and_loaded_by_etude(name: str, seed: int, tmp_path: Path) -> None:
     config = make_config(name)
     hf_class = getattr(transformers, config_to_hf(config)["architectures"][0])
     torch.manual_seed(seed)
@@ -101,8 +101,8 @@ def test_greedy_continuation_is_the_same(name: str, tmp_path: Path) -> None:
     assert ours.token_ids == expected.tolist()
 
 
-def test_defaults_of_left_out_settings_are_theirs() -> None:
-    """A config.json may leave out what equals the class's default; then it must mean the same here."""
+def test_missing_settings_have_the_defaults_of_transformers() -> None:
+    """A config.json may omit values that equal the defaults of the class; Etude must use the same defaults."""
     for name in ("Llama", "Qwen3", "GPT2", "GPTNeoX", "Olmo2"):
         theirs = getattr(transformers, f"{name}Config")()
         full = theirs.to_dict()

@@ -33,7 +33,7 @@ def test_every_open_setting_has_one_derivation_and_no_other_has_any() -> None:
 
 
 @pytest.mark.parametrize(
-    ("asked", "found"),
+    ("requested", "actual"),
     [
         ({"train.dropout": 0.0}, 0.1),
         ({"train.dropout": 0.05}, 0.3),
@@ -42,11 +42,11 @@ def test_every_open_setting_has_one_derivation_and_no_other_has_any() -> None:
         ({"train.steps": 400}, 0.3),  # read eight times, by eight parameters for each token
     ],
 )
-def test_weight_decay_goes_with_dropout(asked: dict[str, object], found: float) -> None:
-    settings = with_values(Settings(), {"train.context": 256, "train.batch_rows": 8, **asked})
+def test_weight_decay_goes_with_dropout(requested: dict[str, object], actual: float) -> None:
+    settings = with_values(Settings(), {"train.context": 256, "train.batch_rows": 8, **requested})
     assert (
         resolve(settings, Facts(100_000, 300, 0), Device("cpu", "fp32", 2)).settings.train.weight_decay
-        == found
+        == actual
     )
 
 
@@ -58,8 +58,8 @@ def test_weight_decay_goes_with_dropout(asked: dict[str, object], found: float) 
     ],
 )
 def test_the_rates_are_those_of_the_update_rules_in_use(optimizer: str, rates: dict[str, object]) -> None:
-    asked = with_values(Settings(), {"train.optimizer": optimizer})
-    resolution = resolve(asked, Facts(100_000, 300, 0), CPU)
+    requested = with_values(Settings(), {"train.optimizer": optimizer})
+    resolution = resolve(requested, Facts(100_000, 300, 0), CPU)
     assert {key: get_value(resolution.settings, key) for key in rates} == rates
     assert {key for key in rates if key in resolution.reasons} == {k for k, v in rates.items() if v != "auto"}
 
@@ -87,8 +87,8 @@ def test_products_are_in_bf16_where_that_is_faster(
 ) -> None:
     usual = "bf16" if kind == "cuda" and does_bf16 else "fp32"
     device = Device(kind, usual, 2, fast_bf16=does_bf16)
-    asked = with_values(Settings(), {"model.hidden_size": width, "model.num_attention_heads": 4})
-    resolution = resolve(asked, Facts(100_000, 300, 0), device)
+    requested = with_values(Settings(), {"model.hidden_size": width, "model.num_attention_heads": 4})
+    resolution = resolve(requested, Facts(100_000, 300, 0), device)
     assert resolution.settings.device.dtype == dtype
     assert resolution.reasons["device.dtype"]
 
@@ -100,12 +100,12 @@ def test_products_are_in_bf16_where_that_is_faster(
     vocab=st.integers(260, 40_000),
 )
 def test_every_auto_becomes_a_value_with_a_reason(size: str, preset: str, tokens: int, vocab: int) -> None:
-    asked = with_values(Settings(), {"model.size": size, "model.preset": preset})
-    resolution = resolve(asked, Facts(tokens, vocab, 0), CPU)
+    requested = with_values(Settings(), {"model.size": size, "model.preset": preset})
+    resolution = resolve(requested, Facts(tokens, vocab, 0), CPU)
     left = {key for key in known_keys() if get_value(resolution.settings, key) == "auto"}
     unused = {f"model.{key}" for key in family_named(preset).unused_settings}
     assert left == RESOLVED_LATER.keys() | unused
-    changed = {k for k in known_keys() if get_value(asked, k) != get_value(resolution.settings, k)}
+    changed = {k for k in known_keys() if get_value(requested, k) != get_value(resolution.settings, k)}
     assert changed <= set(resolution.reasons)
     train = resolution.settings.train
     assert isinstance(train.steps, int)
@@ -115,10 +115,10 @@ def test_every_auto_becomes_a_value_with_a_reason(size: str, preset: str, tokens
 
 
 @given(steps=st.integers(1, 10**6), width=st.sampled_from([64, 128, 192]), heads=st.sampled_from([2, 4, 8]))
-def test_what_the_person_chose_stays(steps: int, width: int, heads: int) -> None:
-    asked = {"train.steps": steps, "model.hidden_size": width, "model.num_attention_heads": heads}
-    resolution = resolve(with_values(Settings(), asked), Facts(10**6, 512, 0), CPU)
-    for key, value in asked.items():
+def test_settings_of_the_user_stay(steps: int, width: int, heads: int) -> None:
+    requested = {"train.steps": steps, "model.hidden_size": width, "model.num_attention_heads": heads}
+    resolution = resolve(with_values(Settings(), requested), Facts(10**6, 512, 0), CPU)
+    for key, value in requested.items():
         assert get_value(resolution.settings, key) == value
         assert key not in resolution.reasons
 
@@ -140,7 +140,7 @@ def test_impossible_combinations_are_one_line(values: dict[str, object], word: s
     assert "\n" not in str(caught.value)
 
 
-def test_a_small_text_is_not_repeated_until_it_is_known_by_heart() -> None:
+def test_a_small_text_is_not_repeated_until_it_is_memorised() -> None:
     few = resolve(Settings(), Facts(20_000, 512, 0), CPU)
     many = resolve(Settings(), Facts(10**9, 512, 0), CPU)
     assert few.settings.train.steps < many.settings.train.steps

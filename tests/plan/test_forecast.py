@@ -24,7 +24,7 @@ PILOT = Pilot(short_bits_per_byte=2.3, bits_per_byte=2.0, parameters=100_000, to
 TOKENS = st.integers(524_288, 10**10)
 
 
-def test_a_pilot_expects_itself() -> None:
+def test_the_forecast_of_a_pilot_is_its_own_loss() -> None:
     own = forecast(PILOT, PILOT.parameters, PILOT.tokens, 10**9)
     assert own.middle == pytest.approx(PILOT.bits_per_byte)
     assert own.low < own.middle < own.high
@@ -41,7 +41,7 @@ CUT = {
 
 
 @pytest.mark.parametrize("text", CUT)
-def test_shorter_pilots_expect_what_whole_ones_reached(text: str) -> None:
+def test_shorter_pilots_forecast_the_loss_of_whole_ones(text: str) -> None:
     loss = CUT[text]
     cut = Pilot(loss[65_536], loss[262_144], 108_224, 262_144)
     expected = forecast(cut, 108_224, 524_288, 10**9)
@@ -59,19 +59,21 @@ def test_shorter_pilots_expect_what_whole_ones_reached(text: str) -> None:
 
 @given(TOKENS, TOKENS, st.integers(100_000, 10**9), st.integers(100_000, 10**9), st.floats(1.1, 2.0))
 def test_the_best_network_is_the_one_of_the_most_potential(
-    one: int, other: int, few: int, many: int, ratio: float
+    left: int, right: int, few: int, many: int, ratio: float
 ) -> None:
-    """Whatever the pilots say of the text: a network is chosen in the same way where there were none."""
+    """The best network does not depend on the pilots, so it can be chosen without them."""
     pilot = Pilot(2.0 * ratio, 2.0, 100_000, 524_288)
-    losses = [forecast(pilot, size, tokens, 10**8).middle for size, tokens in ((few, one), (many, other))]
-    gains = [potential(size, tokens, 10**8, 100_000) for size, tokens in ((few, one), (many, other))]
+    losses = [forecast(pilot, size, tokens, 10**8).middle for size, tokens in ((few, left), (many, right))]
+    gains = [potential(size, tokens, 10**8, 100_000) for size, tokens in ((few, left), (many, right))]
     if abs(gains[0] - gains[1]) > 1e-6:
         assert (losses[0] < losses[1]) == (gains[0] > gains[1])
 
 
 @given(TOKENS, TOKENS, st.integers(100_000, 10**9), st.integers(100_000, 10**9))
-def test_more_text_and_more_network_promise_no_worse(one: int, other: int, few: int, many: int) -> None:
-    shorter, longer = sorted((one, other))
+def test_more_text_and_larger_networks_do_not_raise_the_forecast(
+    left: int, right: int, few: int, many: int
+) -> None:
+    shorter, longer = sorted((left, right))
     small, large = sorted((few, many))
     assert forecast(PILOT, small, longer, 10**12).middle <= forecast(PILOT, small, shorter, 10**12).middle
     assert forecast(PILOT, large, longer, 10**12).middle <= forecast(PILOT, small, longer, 10**12).middle

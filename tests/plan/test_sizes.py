@@ -11,8 +11,8 @@ LENGTHS = st.integers(10_000, 10**11)
 
 
 @given(LENGTHS, LENGTHS)
-def test_longer_runs_have_no_smaller_batches_or_contexts(one: int, other: int) -> None:
-    shorter, longer = sorted((one, other))
+def test_longer_runs_have_no_smaller_batches_or_contexts(left: int, right: int) -> None:
+    shorter, longer = sorted((left, right))
     assert context_for(shorter) <= context_for(longer)
     assert batch_tokens_for(shorter) <= batch_tokens_for(longer)
 
@@ -25,21 +25,21 @@ def test_a_batch_is_a_power_of_two_and_not_too_small(tokens: int) -> None:
 
 
 @given(st.floats(0.01, 100), st.floats(0.01, 100), st.floats(0.001, 100))
-def test_dropout_grows_with_repetition_and_with_the_room_to_learn_by_heart(
-    one: float, other: float, parameters_per_token: float
+def test_dropout_grows_with_repetition_and_with_parameters_per_token(
+    left: float, right: float, parameters_per_token: float
 ) -> None:
-    fewer, more = sorted((one, other))
+    fewer, more = sorted((left, right))
     assert dropout_for(fewer, parameters_per_token) <= dropout_for(more, parameters_per_token) <= 0.2
     assert dropout_for(more, 0.5 * parameters_per_token) <= dropout_for(more, parameters_per_token)
 
 
-def test_there_is_no_dropout_without_repetition_or_room() -> None:
+def test_no_dropout_without_repetition_or_with_few_parameters() -> None:
     assert dropout_for(3.0, 100) == dropout_for(0.3, 100) == 0.0
     assert dropout_for(10, 0.25) == 0.0
     assert dropout_for(8, 2) == 0.14
 
 
-def test_what_is_read_with_dropout_has_more_weight_decay() -> None:
+def test_dropout_comes_with_more_weight_decay() -> None:
     assert weight_decay_for(0.0) == 0.1
     assert weight_decay_for(0.03) == weight_decay_for(0.3) == 0.3
 

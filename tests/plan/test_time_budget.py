@@ -1,4 +1,4 @@
-"""``--time``: what is refused, what is chosen, and that it is kept, on machines that are not there."""
+"""``--time`` on simulated machines: errors, the chosen size, and whether the time is kept."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ from etude.plan.measuring import step_flops, tokens_per_step
 from etude.plan.pace import Pace
 from etude.plan.plan import Plan, plan_on
 from etude.plan.sizes import SHAPES, Size
-from etude.plan.time_budget import SHARE, Promise, choose_size, require_time
+from etude.plan.time_budget import SHARE, TimedPlan, choose_size, require_time
 from etude.show.phases import Phases
-from etude.train.compilation import foreseen_seconds
+from etude.train.compilation import expected_compile_seconds
 from etude.workflow import fit, jobs
 from etude.workflow import prepare as plan
 from etude.workflow.prepare import make_plan, prepare_data
@@ -54,9 +54,9 @@ def timed_settings(small_settings: Settings) -> Settings:
 
 @dataclass
 class FakeMachine:
-    """A machine on a clock of its own: its updates take ``slow`` times as long as on a quiet one, all else ``beside``.
+    """A simulated machine with its own clock. Updates take ``slow`` times an idle one's time, all else ``beside``.
 
-    A quiet one makes 50 GFLOP/s in a step, and needs 20 ms for each besides; ``products`` is how many times as fast
+    An idle one makes 50 GFLOP/s in a step, and needs 20 ms for each besides; ``products`` is how many times as fast
     a matrix product alone is.
     """
 
@@ -111,7 +111,7 @@ class FakeTrial:
 
 
 def with_tokens(data: PreparedData, tokens: int) -> PreparedData:
-    """The same text, said to be as long as that: nothing of it is read by a machine that is not there."""
+    """The same text with another declared length: a simulated machine does not read it."""
     part: Any = SimpleNamespace(num_tokens=tokens, source_bytes=3 * tokens)
     held_out: Any = SimpleNamespace(num_tokens=60_000, source_bytes=180_000)
     return dataclasses.replace(data, train=part, validation=held_out)
@@ -121,7 +121,7 @@ def quiet_phases(machine: FakeMachine, seconds: float) -> Phases:
     return Phases(Console(file=io.StringIO()), machine.clock, seconds, machine.now)
 
 
-def promise_of(data: PreparedData, settings: Settings, machine: FakeMachine, seconds: float) -> Promise:
+def plan_for(data: PreparedData, settings: Settings, machine: FakeMachine, seconds: float) -> TimedPlan:
     return choose_size(
         data, settings, machine.clock + seconds, quiet_phases(machine, seconds), machine=machine
     )
@@ -129,24 +129,24 @@ def promise_of(data: PreparedData, settings: Settings, machine: FakeMachine, sec
 
 @dataclass
 class SimulatedRun:
-    """What comes after the plan, on the same clock, as ``fit.fit`` and ``Loop.run`` do it."""
+    """The run after its planning, on the same clock, as ``fit.fit`` and ``Loop.run`` do it."""
 
     machine: FakeMachine
-    promise: Promise
+    timed: TimedPlan
     compiler: float = 1.0
-    """How many times as long the compiler takes as is foreseen."""
+    """Time of compilation relative to the expected time."""
 
     @cached_property
     def plan(self) -> Plan:
-        return self.promise.plan
+        return self.timed.plan
 
     def begin(self) -> None:
-        """Self-test, compiler, and the tasks of step 0; counting n-grams belongs to the text."""
-        machine, deadline = self.machine, self.promise.deadline
+        """Self-test, compiler, and the tasks of step 0. The n-gram models count as preparation of the text."""
+        machine, deadline = self.machine, self.timed.deadline
         machine.clock += 0.3 * machine.beside
         if self.plan.settings.device.compile is not False:
             layers = self.plan.model.num_hidden_layers
-            seconds = self.compiler * machine.beside * foreseen_seconds(layers, warm=machine.warm)
+            seconds = self.compiler * machine.beside * expected_compile_seconds(layers, warm=machine.warm)
             machine.clock += min(seconds, max(0.0, deadline.compile_until - machine.clock))
         self.do("evaluation", machine.evaluation_seconds(self.plan))
         self.do("sample", 0.08 * machine.beside)
@@ -154,15 +154,15 @@ class SimulatedRun:
 
     def do(self, name: Any, seconds: float) -> None:
         self.machine.clock += seconds
-        self.promise.deadline.costs.note(name, seconds)
+        self.timed.deadline.costs.note(name, seconds)
 
     def train(self, later: float = 1.0) -> int:
-        """Steps and tasks to the end; from the middle on all takes ``later`` times as long. Steps that were made."""
-        machine, deadline, train = self.machine, self.promise.deadline, self.plan.settings.train
+        """Simulate steps and tasks, ``later`` times as long from the middle on. Returns the number of steps."""
+        machine, deadline, train = self.machine, self.timed.deadline, self.plan.settings.train
         pace, num_steps, step, since = Pace(deadline), train.steps, 0, 0.0
         silence = deadline.silence
         dues = (evaluation_due(train), sample_due(train), save_due(train))
-        middle = machine.clock + (deadline.over_at - machine.clock) / 2
+        middle = machine.clock + (deadline.ends_at - machine.clock) / 2
         while step < num_steps:
             times = later if machine.clock > middle else 1.0
             step += 1
@@ -202,18 +202,18 @@ def test_a_time_is_kept_and_a_fifth_of_it_is_spent_before_step_1(
             patch.setattr(time, "monotonic", machine.now)
             began, preparing = machine.clock, 2.0 * beside
             machine.clock += preparing
-            promise = promise_of(data, settings, machine, seconds - preparing)
-            run = SimulatedRun(machine, promise, compiler)
+            timed = plan_for(data, settings, machine, seconds - preparing)
+            run = SimulatedRun(machine, timed, compiler)
             run.begin()
             # What cannot be cut: an update of the narrowest shape, the self-test, the tasks of step 0.
             nano = machine.step_seconds(plan_on(data, settings, Size(SHAPES[0], 131_072)))
-            uncut = 3 * nano + (0.3 + 0.18) * beside + machine.evaluation_seconds(promise.plan)
+            uncut = 3 * nano + (0.3 + 0.18) * beside + machine.evaluation_seconds(timed.plan)
             spent = machine.clock - began - preparing
             assert spent <= SHARE * (seconds - preparing) + uncut
             steps = run.train()
-        step = machine.step_seconds(promise.plan)
+        step = machine.step_seconds(timed.plan)
         assert machine.clock - began <= seconds + step
-        if steps < promise.deadline.most_steps:  # the time is used, unless the text is read out
+        if steps < timed.deadline.most_steps:  # the time is used, unless the text is read out
             assert machine.clock - began >= 0.85 * seconds - 2 * step - 4 * beside
 
 
@@ -231,23 +231,23 @@ def test_a_time_is_kept_when_other_programs_come_or_go(
     machine = FakeMachine(slow=2.0)
     monkeypatch.setattr(time, "monotonic", machine.now)
     began = machine.clock
-    run = SimulatedRun(machine, promise_of(data, settings, machine, seconds))
+    run = SimulatedRun(machine, plan_for(data, settings, machine, seconds))
     run.begin()
     run.train(later)
     # Closing work is foreseen as slow as the same work was when it was done last.
     assert machine.clock - began <= seconds * 1.02 + later * (2 + machine.step_seconds(run.plan))
 
 
-def test_a_time_that_no_run_fits_is_refused_before_anything_is_done(
+def test_a_time_that_is_too_short_for_any_run_is_refused_at_once(
     timed_settings: Settings, console: Console, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(plan, "prepare_data", lambda *_: pytest.fail("the text was prepared"))
-    with pytest.raises(InputError, match="a run takes 10 s at least"):
+    with pytest.raises(InputError, match="a run takes at least 10 s"):
         make_plan(with_values(timed_settings, {"train.seconds": 9.0}), console)
     require_time(20.0)
 
 
-def test_a_time_that_the_text_took_is_refused_with_what_is_left(
+def test_a_time_that_the_text_used_up_is_refused_with_what_is_left(
     timed_settings: Settings, console: Console
 ) -> None:
     data, machine = prepare_data(timed_settings, console), FakeMachine()
@@ -257,45 +257,47 @@ def test_a_time_that_the_text_took_is_refused_with_what_is_left(
     assert machine.steps == 0
 
 
-def test_shapes_are_considered_from_narrow_to_wide_until_they_promise_less(
+def test_shapes_are_tried_from_narrow_to_wide_until_they_stop_improving(
     timed_settings: Settings, console: Console
 ) -> None:
     data = with_tokens(prepare_data(timed_settings, console), 10_000_000)
-    promise = promise_of(data, timed_settings, FakeMachine(), 300)
-    considered = [candidate.shape for candidate in promise.candidates]
+    timed = plan_for(data, timed_settings, FakeMachine(), 300)
+    considered = [candidate.shape for candidate in timed.candidates]
     assert considered == list(SHAPES[: len(considered)])
-    losses = [candidate.expected.middle for candidate in promise.candidates if candidate.expected]
+    losses = [candidate.expected.middle for candidate in timed.candidates if candidate.expected]
     assert len(losses) == len(considered)
-    assert promise.shape == considered[losses.index(min(losses))]
-    assert promise.plan.model.hidden_size == promise.shape.hidden_size
-    expected = promise.plan.expected
+    assert timed.shape == considered[losses.index(min(losses))]
+    assert timed.plan.model.hidden_size == timed.shape.hidden_size
+    expected = timed.plan.expected
     assert expected is not None
     assert expected.low < expected.middle < expected.high
 
 
 def test_a_faster_machine_takes_a_wider_shape(timed_settings: Settings, console: Console) -> None:
     data = with_tokens(prepare_data(timed_settings, console), 10_000_000)
-    widths = [promise_of(data, timed_settings, FakeMachine(slow), 600).shape for slow in (3, 0.3, 0.03)]
+    widths = [plan_for(data, timed_settings, FakeMachine(slow), 600).shape for slow in (3, 0.3, 0.03)]
     assert widths == sorted(widths, key=lambda shape: shape.hidden_size)
     assert len(set(widths)) == 3
 
 
-def test_where_nothing_can_be_tried_structure_decides(timed_settings: Settings, console: Console) -> None:
+def test_without_time_to_try_shapes_the_configuration_decides(
+    timed_settings: Settings, console: Console
+) -> None:
     data = with_tokens(prepare_data(timed_settings, console), 10_000_000)
     machine = FakeMachine(slow=200.0, beside=5.0, products=0.4)
-    promise = promise_of(data, timed_settings, machine, 60)
+    timed = plan_for(data, timed_settings, machine, 60)
     assert machine.steps == 0
-    assert promise.plan.expected is None
-    assert promise.shape == SHAPES[0]
-    assert promise.plan.settings.device.compile is False
+    assert timed.plan.expected is None
+    assert timed.shape == SHAPES[0]
+    assert timed.plan.settings.device.compile is False
 
 
 def test_a_longer_time_tries_more(timed_settings: Settings, console: Console) -> None:
-    """The shorter a pilot had to be, the wider the band of what is expected."""
+    """The shorter the pilot, the wider the band of the forecast."""
     data = with_tokens(prepare_data(timed_settings, console), 10_000_000)
     bands = []
     for seconds in (100, 600):
-        expected = promise_of(data, timed_settings, FakeMachine(slow=0.3), seconds).plan.expected
+        expected = plan_for(data, timed_settings, FakeMachine(slow=0.3), seconds).plan.expected
         assert expected is not None
         bands.append((expected.high - expected.low) / expected.middle)
     assert bands[0] > bands[1]
@@ -312,18 +314,18 @@ def test_a_longer_time_tries_more(timed_settings: Settings, console: Console) ->
         (600, 5.0, True, True),
     ],
 )
-def test_it_compiles_where_that_is_foreseen_to_fit(
+def test_it_compiles_where_that_is_expected_to_fit(
     timed_settings: Settings, console: Console, seconds: float, beside: float, warm: bool, compiled: bool
 ) -> None:
     settings = with_values(timed_settings, {"train.seconds": float(seconds)})
     data = with_tokens(prepare_data(settings, console), 10_000_000)
-    promise = promise_of(data, settings, FakeMachine(beside=beside, warm=warm), seconds)
-    assert (promise.plan.settings.device.compile is not False) == compiled
+    timed = plan_for(data, settings, FakeMachine(beside=beside, warm=warm), seconds)
+    assert (timed.plan.settings.device.compile is not False) == compiled
     if not compiled and seconds > 90:
-        assert "compiling would take about" in promise.plan.resolution.reasons["device.compile"]
+        assert "compiling would take about" in timed.plan.resolution.reasons["device.compile"]
 
 
-def test_fewer_threads_where_other_programs_are_at_work(
+def test_fewer_threads_where_other_programs_are_busy(
     timed_settings: Settings, console: Console, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(plan, "available_cores", lambda: 4)
@@ -344,11 +346,11 @@ def test_fewer_threads_where_other_programs_are_at_work(
 
 @pytest.fixture
 def fake(monkeypatch: pytest.MonkeyPatch) -> FakeMachine:
-    """What the planning of a real run measures: a machine on which a moment is enough for the whole text."""
+    """Replace the planning of a real run by that on a simulated machine which is fast enough for the whole text."""
     machine = FakeMachine(slow=0.1, clock=time.monotonic())
     original = choose_size
 
-    def choose(*arguments: Any) -> Promise:
+    def choose(*arguments: Any) -> TimedPlan:
         machine.clock = time.monotonic()
         return original(*arguments, machine=machine)
 
@@ -356,10 +358,10 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> FakeMachine:
     return machine
 
 
-def test_a_run_for_a_time_keeps_its_settings_and_says_what_it_promised(
+def test_a_run_with_a_time_budget_stores_its_settings_and_reports_its_forecast(
     timed_settings: Settings, console: Console, fake: FakeMachine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A real run, a few steps long: how many is for a pace that does not look at the clock."""
+    """A real run of a few steps, whose pace does not check the clock."""
     monkeypatch.setattr(fit, "Pace", lambda deadline: lambda step, steps, seconds: 25 if step == 9 else None)
     values = {"train.seconds": 3600.0, "model.size": "nano", "device.compile": False}
     outcome = jobs.grow(with_values(timed_settings, values), console)

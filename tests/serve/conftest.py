@@ -18,8 +18,8 @@ def studied(tmp_path_factory: pytest.TempPathFactory) -> Watched:
 
 @pytest.fixture(scope="module")
 def client(studied: Watched) -> Iterator[TestClient]:
-    """One for all tests of a file: its worker takes seconds to begin."""
+    """One client for all tests of a file: its worker takes seconds to start."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("ETUDE_CACHE", str(studied.cache))
-        with client_of(studied.path.parent) as made:
-            yield made
+        with client_of(studied.path.parent) as started:
+            yield started

@@ -1,4 +1,4 @@
-"""What the page is told of a run's abilities, from a file that the writer of records wrote."""
+"""What the page receives about a run's abilities, from a file that the writer of records wrote."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ OTHER = Probe("recall", "", "Who?", tuple(choice(f"{n}!", "a", "b") for n in ran
 
 
 def result(probe: Probe, right: int, gap: float = 2.0) -> ProbeResult:
-    """The first `right` items are answered rightly, all by the same gap in nats."""
+    """The first `right` items are answered correctly, all by the same margin in nats."""
 
     def scores(count: int) -> list[ItemScore]:
         return [
@@ -44,8 +44,8 @@ def where(step: int) -> Where:
 
 @pytest.fixture
 def run(studied: Watched, tmp_path: Path) -> Path:
-    shutil.copytree(studied.path, tmp_path / "runs" / "asked")
-    return tmp_path / "runs" / "asked"
+    shutil.copytree(studied.path, tmp_path / "runs" / "probed")
+    return tmp_path / "runs" / "probed"
 
 
 def test_no_file_no_abilities(run: Path) -> None:
@@ -55,9 +55,9 @@ def test_no_file_no_abilities(run: Path) -> None:
 def test_scores_by_step(run: Path) -> None:
     write_records(run, [result(PROBE, 10)], where(0))
     write_records(run, [result(PROBE, 20)], where(8))
-    told = client_of(run.parent).get("/api/runs/asked/abilities").json()
-    assert len(told) == 1
-    ability = told[0]
+    abilities = client_of(run.parent).get("/api/runs/probed/abilities").json()
+    assert len(abilities) == 1
+    ability = abilities[0]
     require_type(Ability, ability)
     assert (ability["steps"], ability["right"]) == ([0, 8], [0.5, 1.0])
     assert (ability["chance"], ability["counting"], ability["random"]) == (0.5, 0.5, 0.5)
@@ -70,11 +70,11 @@ def test_scores_by_step(run: Path) -> None:
 def test_scores_of_other_items_are_not_mixed_in(run: Path) -> None:
     write_records(run, [result(OTHER, 20)], where(0))
     write_records(run, [result(PROBE, 15)], where(8))
-    assert [one["steps"] for one in abilities_of(run)] == [[8]]
+    assert [ability["steps"] for ability in abilities_of(run)] == [[8]]
 
 
 def test_a_damaged_file_is_one_line(run: Path) -> None:
     (run / FILE).write_text(json.dumps({"schema": 1, "event": "probe", "step": "x"}) + "\n")
-    answer = client_of(run.parent).get("/api/runs/asked/abilities")
+    answer = client_of(run.parent).get("/api/runs/probed/abilities")
     assert answer.status_code == 404
     assert "etude eval" in answer.json()["error"]

@@ -1,4 +1,4 @@
-"""Who may read and write: a client with the token, from the studio's own page; a guest reads only."""
+"""Who may read and write: a client with the token, from the studio's own page; a guest may only read."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ COOKIE = {"Cookie": f"etude-8123={TOKEN.value}"}
 
 
 def data_paths() -> list[str]:
-    """Every path below /api that the application has, whatever is added to it."""
+    """Return every path below /api that the application has."""
     paths = [route.path for route in make_app(Path("runs"), TOKEN).routes if isinstance(route, Route)]
     return [path.format(name="llama", key="x") for path in paths if path.startswith("/api")]
 
@@ -42,18 +42,18 @@ def test_another_account_of_this_machine_reads_and_controls_nothing(studied: Wat
 
 def test_the_page_itself_is_public(studied: Watched) -> None:
     with client_of(studied.path.parent, knows=False) as stranger:
-        assert stranger.get("/").status_code in (200, 503)  # 503 where this installation has no page
+        assert stranger.get("/").status_code in (200, 503)  # 503 if this installation has no page
         assert stranger.get(f"/?token={TOKEN.value}x").status_code in (200, 503)
         assert not stranger.cookies
 
 
 def test_the_printed_address_is_exchanged_for_a_cookie(studied: Watched) -> None:
     with client_of(studied.path.parent, knows=False) as client:
-        found = client.get(TOKEN.address("127.0.0.1", 8123), follow_redirects=False)
-        assert found.status_code == 303
-        assert found.headers["location"] == "./"  # without the token, and a browser keeps what is behind #
-        assert found.headers["cache-control"] == "no-store"
-        name, *attributes = found.headers["set-cookie"].split("; ")
+        response = client.get(TOKEN.address("127.0.0.1", 8123), follow_redirects=False)
+        assert response.status_code == 303
+        assert response.headers["location"] == "./"  # without the token; a browser keeps the part after #
+        assert response.headers["cache-control"] == "no-store"
+        name, *attributes = response.headers["set-cookie"].split("; ")
         assert name == f"etude-8123={TOKEN.value}"
         assert {"HttpOnly", "SameSite=Strict", "Path=/"} <= set(attributes)
         assert client.get("/api/runs").status_code == 200  # the client keeps the cookie
@@ -70,8 +70,8 @@ def test_the_cookie_is_named_by_the_port_that_the_browser_sees(studied: Watched)
         ("http://localhost", "etude-80"),
     ):
         with client_of(studied.path.parent, knows=False, base_url=base) as client:
-            found = client.get(f"/?token={TOKEN.value}", follow_redirects=False)
-            assert found.headers["set-cookie"].startswith(f"{name}=")
+            response = client.get(f"/?token={TOKEN.value}", follow_redirects=False)
+            assert response.headers["set-cookie"].startswith(f"{name}=")
             assert (
                 client.get("/api/runs", headers={"Cookie": f"a=b; {name}={TOKEN.value}"}).status_code == 200
             )
@@ -86,7 +86,7 @@ def test_the_cookie_is_named_by_the_port_that_the_browser_sees(studied: Watched)
 def test_a_page_of_another_site_or_port_is_refused_whatever_its_browser_knows(
     studied: Watched, site: str
 ) -> None:
-    """A GET carries no Origin, and another port of this machine is the same site, to which Strict cookies go."""
+    """A GET carries no Origin, and another port of this machine is the same site, which receives Strict cookies."""
     with client_of(studied.path.parent, knows=False) as client:
         for path in data_paths():
             foreign = COOKIE | {"Sec-Fetch-Site": site}
@@ -120,7 +120,7 @@ def test_a_guest_never_writes(studied: Watched, tmp_path: Path) -> None:
         assert (facts["control"], facts["fork"]) == (False, False)
         refused = guest.post("/api/ask", json=fork)
         assert refused.status_code == 403
-        assert "look and not write" in refused.json()["error"]
+        assert "read-only" in refused.json()["error"]
         folder.write_status("running", 7)
         with folder.held():
             for action in ("pause", "stop", "save", "one_step", "go_on"):
@@ -139,7 +139,7 @@ def test_every_start_has_another_token(studied: Watched) -> None:
 
 
 def test_a_real_server_on_loopback(studied: Watched, tmp_path: Path) -> None:
-    """From its printed address to the data, as a browser goes; and as another account tries."""
+    """From the printed address to the data, as a browser does it, and as another account tries."""
     with served(studied.path.parent, tmp_path / "log", studied.cache) as server:
 
         def get(path: str, headers: dict[str, str]) -> http.client.HTTPResponse:
@@ -154,7 +154,7 @@ def test_a_real_server_on_loopback(studied: Watched, tmp_path: Path) -> None:
         cookie = (given.getheader("Set-Cookie") or "").split(";")[0]
         assert cookie == f"etude-{server.port}={server.token}"
         assert get("/api/runs", {"Cookie": cookie}).status == 200
-        assert server.said() == ""
+        assert server.error_output() == ""
 
 
 def test_the_address_is_what_both_commands_print(

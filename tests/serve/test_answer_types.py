@@ -17,7 +17,7 @@ from etude.run import events
 from etude.serve import answer_types as typed
 from etude.serve.answers import Answers
 from etude.serve.facts import facts_of, run_lines
-from etude.serve.request import Asked
+from etude.serve.request import Question
 from etude.serve.source import source_of
 from etude.serve.tensor_files import TensorFiles
 from etude.serve.typescript import FILE as TYPESCRIPT
@@ -95,7 +95,7 @@ def test_an_answer_has_its_declared_type(
         question["name"] = f"{run.path.name}-fork"
     require_type(typed.Question, question)
     lines: list[Mapping[str, object]] = []
-    answer = answers.answer(Asked({**question, "look": look}), lines.append)
+    answer = answers.answer(Question({**question, "look": look}), lines.append)
     if isinstance(answer, Generator):
         answer = returned_by(answer)
     require_type(typed.ANSWERS[look], answer)

@@ -1,4 +1,4 @@
-"""What the worker keeps between questions is of the state that is shown, and a question may hold anything."""
+"""What the worker keeps between questions belongs to the state that is shown, and a question may hold anything."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import torch
 from etude.errors import EtudeError
 from etude.run import RunFolder
 from etude.serve.answers import Answers
-from etude.serve.request import Asked
+from etude.serve.request import Question
 from etude.serve.tensor_files import TensorFiles
 from etude.watch.time_machine import STOPS, TimeMachine
 from watched import Watched
@@ -28,37 +28,37 @@ def its_text(studied: Watched) -> Iterator[None]:
         yield
 
 
-def test_an_interrupted_replay_is_resumed_where_it_was(studied: Watched) -> None:
+def test_an_interrupted_replay_is_resumed(studied: Watched) -> None:
     machine, target = TimeMachine(studied.path), 31
-    begun = max(step for step in machine.recorded.checkpoints if step < target)
-    assert target - begun > STOPS  # not every state on the way is kept
+    saved = max(step for step in machine.recorded.checkpoints if step < target)
+    assert target - saved > STOPS  # not every state on the way is kept
     way: list[int] = []
 
     class Stop(Exception):
         pass
 
-    def told(done: int, of: int) -> None:
+    def on_progress(done: int, of: int) -> None:
         way.append(target - (of - done))
         if len(way) == 4:
             raise Stop
 
-    machine.told = told
+    machine.on_progress = on_progress
     with pytest.raises(Stop):
         machine.go_to(target)
-    machine.go_to(begun)  # another question moves the machine elsewhere
+    machine.go_to(saved)  # another question moves the time machine
     machine.go_to(target)
-    assert way == [*range(begun, begun + 4), *range(begun + 3, target)]
+    assert way == [*range(saved, saved + 4), *range(saved + 3, target)]
     assert machine.proof.holds
-    assert len(machine.proof.compared) == target - begun
+    assert len(machine.proof.compared) == target - saved
 
 
-def test_what_costs_little_is_known_without_opening_the_run(studied: Watched, tmp_path: Path) -> None:
+def test_quick_questions_are_known_without_opening_the_run(studied: Watched, tmp_path: Path) -> None:
     answers = Answers(studied.path.parent, TensorFiles(tmp_path))
     saved = max(studied.machine.recorded.checkpoints)
     between = next(step for step in range(1, 40) if step not in studied.machine.recorded.checkpoints)
 
     def is_quick(**question: Any) -> bool:
-        return answers.is_quick(Asked({"run": "llama", **question}))
+        return answers.is_quick(Question({"run": "llama", **question}))
 
     assert is_quick(look="passages")
     for look in ("prompt", "attribution", "neurons", "compare", "chat"):
@@ -66,15 +66,15 @@ def test_what_costs_little_is_known_without_opening_the_run(studied: Watched, tm
         assert not is_quick(look=look, step=between)
     for look in ("step", "story", "node", "fork"):
         assert not is_quick(look=look, step=saved)
-    answers.answer(Asked({"run": "llama", "look": "step", "step": between}), lambda said: None)
+    answers.answer(Question({"run": "llama", "look": "step", "step": between}), lambda message: None)
     assert is_quick(look="token", step=between)
     assert not is_quick(look="token", step=between + 1)
 
 
 def proof_of(answers: Answers, **question: Any) -> dict[str, Any]:
-    found = answers.answer(Asked({"run": "llama", **question}), lambda said: None)
-    assert isinstance(found, dict)
-    proof: dict[str, Any] = found["proof"]
+    answer = answers.answer(Question({"run": "llama", **question}), lambda message: None)
+    assert isinstance(answer, dict)
+    proof: dict[str, Any] = answer["proof"]
     return proof
 
 
@@ -82,7 +82,7 @@ def proof_of(answers: Answers, **question: Any) -> dict[str, Any]:
 def test_a_proof_is_of_the_state_that_is_shown(
     look: dict[str, Any], studied: Watched, tmp_path: Path
 ) -> None:
-    """Not of the one that the machine has gone to since."""
+    """And not of the state to which the time machine has moved since."""
     answers = Answers(studied.path.parent, TensorFiles(tmp_path))
     shown: dict[str, Any] = {**look, "text": "The fox", "step": 17}
     first = proof_of(answers, **shown)
@@ -93,10 +93,8 @@ def test_a_proof_is_of_the_state_that_is_shown(
 
 
 @pytest.mark.parametrize("shown", [{"look": "step"}, {"look": "prompt", "text": "The fox"}])
-def test_a_proof_is_of_the_record_that_there_is_now(
-    shown: dict[str, Any], studied: Watched, tmp_path: Path
-) -> None:
-    """A run that was resumed from an earlier step has another history; what was kept of the old one is not shown."""
+def test_a_proof_is_of_the_current_record(shown: dict[str, Any], studied: Watched, tmp_path: Path) -> None:
+    """A run that was resumed from an earlier step has another history; values of the old one are not shown."""
     shutil.copytree(studied.path, tmp_path / "llama")
     run = RunFolder(tmp_path / "llama")
     answers = Answers(tmp_path, TensorFiles(tmp_path))
@@ -110,7 +108,7 @@ def test_a_proof_is_of_the_record_that_there_is_now(
 
 
 def test_tensors_are_found_by_what_they_hold(tmp_path: Path) -> None:
-    """Not by a step's number: another history has other numbers there."""
+    """The step cannot be the key: another history has another state at the same step."""
     files = TensorFiles(tmp_path)
     key = files.save({"values": torch.zeros(2, 3)})
     assert files.save({"values": torch.zeros(2, 3)}) == key
@@ -123,7 +121,7 @@ def test_a_fork_has_a_plain_name(name: str, shared: Answers, studied: Watched) -
     before = sorted(studied.path.parent.iterdir())
     question = {"run": "llama", "look": "fork", "step": 32, "knobs": ["lm_head.weight*1"], "name": name}
     with pytest.raises(EtudeError, match="cannot name a run"):
-        shared.answer(Asked(question), lambda said: None)
+        shared.answer(Question(question), lambda message: None)
     assert sorted(studied.path.parent.iterdir()) == before
 
 
@@ -139,15 +137,15 @@ LISTS: dict[str, tuple[str, dict[str, Any]]] = {
 
 @pytest.mark.parametrize("field", LISTS)
 def test_no_list_makes_a_traceback(field: str, studied: Watched, shared: Answers) -> None:
-    """Whatever is in it: an answer, or one line."""
+    """Whatever it contains, the result is an answer or one line."""
     look, fields = LISTS[field]
     for bad in BAD:
         with suppress(EtudeError):
-            found = shared.answer(
-                Asked({"run": "llama", "look": look, **fields, field: bad}), lambda said: None
+            answer = shared.answer(
+                Question({"run": "llama", "look": look, **fields, field: bad}), lambda message: None
             )
-            if isinstance(found, Generator):
-                list(found)
+            if isinstance(answer, Generator):
+                list(answer)
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""The server answers its own page, reads what is there, and gives nothing else away."""
+"""The server answers its own page, reads what exists, and gives nothing else away."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from serving import client_of
 from watched import Watched
 
 
-def test_runs_and_what_they_are(client: TestClient, studied: Watched) -> None:
+def test_runs_and_their_facts(client: TestClient, studied: Watched) -> None:
     lines = client.get("/api/runs").json()
     assert [line["name"] for line in lines] == ["llama"]
     assert lines[0]["state"] == "finished"
@@ -32,8 +32,8 @@ def test_runs_and_what_they_are(client: TestClient, studied: Watched) -> None:
     assert len(orders) > 3
 
 
-def test_the_ladder_stands_on_the_axis_of_the_loss(client: TestClient) -> None:
-    """A rung's loss and bits a byte have the ratio that the evaluations have."""
+def test_the_ladder_is_in_the_units_of_the_loss(client: TestClient) -> None:
+    """A rung's loss and bits per byte have the same ratio as those of the evaluations."""
     facts = client.get("/api/runs/llama").json()
     rows = client.get("/api/runs/llama/rows").json()
     evaluated = [row for row in rows["metrics"] if row["event"] == "eval"][-1]
@@ -56,8 +56,8 @@ def test_rows_are_the_log(client: TestClient, studied: Watched) -> None:
 @pytest.mark.parametrize("name", ["..", "nothing", "%2e%2e", "a%2Fb", ".", "llama%00"])
 def test_only_runs_of_the_folder_are_read(client: TestClient, name: str) -> None:
     for path in (f"/api/runs/{name}", f"/api/runs/{name}/rows"):
-        found = client.get(path)
-        assert found.status_code == 404 or found.json() == client.get("/api/runs").json()
+        response = client.get(path)
+        assert response.status_code == 404 or response.json() == client.get("/api/runs").json()
 
 
 def test_a_link_that_leads_out_is_refused(studied: Watched, tmp_path: Path) -> None:
@@ -68,9 +68,9 @@ def test_a_link_that_leads_out_is_refused(studied: Watched, tmp_path: Path) -> N
     (run / "metrics.jsonl").unlink()
     (run / "metrics.jsonl").symlink_to(secret)
     with client_of(run.parent) as client:
-        found = client.get("/api/runs/theirs/rows")
-        assert found.status_code == 404
-        assert "leads out" in found.json()["error"]
+        response = client.get("/api/runs/theirs/rows")
+        assert response.status_code == 404
+        assert "leads out" in response.json()["error"]
 
 
 def test_strangers_are_refused(studied: Watched) -> None:
@@ -81,7 +81,9 @@ def test_strangers_are_refused(studied: Watched) -> None:
         assert client.get("/api/runs", headers={"Origin": local}).status_code == 200
         foreign = {"Origin": "http://127.0.0.1:9999", "Content-Type": "application/json"}
         assert client.post("/api/ask", content="{}", headers=foreign).status_code == 403
-        plain = {"Content-Type": "text/plain"}  # what a form of another site can send without asking
+        plain = {
+            "Content-Type": "text/plain"
+        }  # a form of another site can send this without a preflight request
         assert client.post("/api/ask", content="{}", headers=plain).status_code == 415
         assert (
             client.post(
@@ -100,10 +102,10 @@ def test_every_answer_has_a_strict_policy(client: TestClient) -> None:
         assert headers["x-content-type-options"] == "nosniff"
 
 
-def test_the_code_that_does_it_can_be_read(client: TestClient) -> None:
-    found = client.get("/api/source", params={"of": "train/step.py:update_step"}).json()
-    assert found["text"].startswith("def update_step(")
-    assert found["file"] == "src/etude/train/step.py"
+def test_source_code_can_be_read(client: TestClient) -> None:
+    source = client.get("/api/source", params={"of": "train/step.py:update_step"}).json()
+    assert source["text"].startswith("def update_step(")
+    assert source["file"] == "src/etude/train/step.py"
     method = client.get("/api/source", params={"of": "train/loop.py:Loop.run"}).json()
     assert method["text"].lstrip().startswith("def run(self)")
     for wrong in ("", "train/step.py", "train/step.py:nothing", "../../setup.py:x", "/etc/passwd:x"):
@@ -112,7 +114,7 @@ def test_the_code_that_does_it_can_be_read(client: TestClient) -> None:
 
 def test_control_is_for_a_run_that_trains(client: TestClient, studied: Watched, tmp_path: Path) -> None:
     sent: dict[str, Any] = {"json": {"action": "pause"}}
-    assert "nothing is being trained" in client.post("/api/runs/llama/control", **sent).json()["error"]
+    assert "is not training" in client.post("/api/runs/llama/control", **sent).json()["error"]
     run = tmp_path / "runs" / "going"
     shutil.copytree(studied.path, run)
     folder = studied.machine.recorded.run.__class__(run)
@@ -142,15 +144,15 @@ def test_control_is_for_a_run_that_trains(client: TestClient, studied: Watched, 
         ("metrics.jsonl", "{}\n[]\n{"),
     ],
 )
-def test_a_damaged_run_is_still_told_of(file: str, content: str, studied: Watched, tmp_path: Path) -> None:
+def test_a_damaged_run_is_still_listed(file: str, content: str, studied: Watched, tmp_path: Path) -> None:
     run = tmp_path / "runs" / "damaged"
     shutil.copytree(studied.path, run)
     (run / file).write_text(content)
     with client_of(run.parent) as client:
         assert client.get("/api/runs").status_code == 200
-        found = client.get("/api/runs/damaged")
-        assert found.status_code == 200
-        json.loads(found.text, parse_constant=lambda name: pytest.fail(name))
+        response = client.get("/api/runs/damaged")
+        assert response.status_code == 200
+        json.loads(response.text, parse_constant=lambda name: pytest.fail(name))
         assert client.get("/api/runs/damaged/rows").status_code == 200
 
 
@@ -165,7 +167,7 @@ def test_a_run_whose_trainer_is_gone_is_lost(studied: Watched, tmp_path: Path) -
     os.utime(run / "metrics.jsonl", (1, 1))
     with client_of(run.parent) as client:
         assert client.get("/api/runs/lost").json()["state"] == "lost"
-        with studied.machine.recorded.run.__class__(run).held():  # its process lives, and is slow
+        with studied.machine.recorded.run.__class__(run).held():  # its process is alive, and slow
             assert client.get("/api/runs/lost").json()["state"] == "running"
 
 
@@ -181,8 +183,8 @@ def test_a_killed_trainer_of_this_machine_is_lost_at_once(
             monkeypatch.setattr("etude.run.state.MOMENT", -1.0)
             assert client.get("/api/runs/killed").json()["state"] == "running"
         assert client.get("/api/runs/killed").json()["state"] == "lost"
-        told = json.loads((run / "status.json").read_text()) | {"system": "another machine's"}
-        (run / "status.json").write_text(json.dumps(told))
+        status = json.loads((run / "status.json").read_text()) | {"system": "another machine's"}
+        (run / "status.json").write_text(json.dumps(status))
         assert client.get("/api/runs/killed").json()["state"] == "running"
 
 
@@ -202,13 +204,13 @@ def test_the_doctors_verdicts_are_those_of_the_command(
     from etude.cli.main import app
 
     monkeypatch.setenv("ETUDE_CACHE", str(studied.cache))
-    told = client.post("/api/runs/llama/doctor", json={}).json()
-    said = CliRunner().invoke(app, ["doctor", str(studied.path), "--json"]).output
-    wanted = [json.loads(line) for line in said.splitlines() if line.startswith("{")]
-    assert len(told) == len(wanted) > 5
+    served = client.post("/api/runs/llama/doctor", json={}).json()
+    printed = CliRunner().invoke(app, ["doctor", str(studied.path), "--json"]).output
+    expected = [json.loads(line) for line in printed.splitlines() if line.startswith("{")]
+    assert len(served) == len(expected) > 5
 
     def without_clock(verdicts: list[dict[str, Any]]) -> dict[str, str]:
         return {v["rule"]: v["severity"] for v in verdicts if "loader" not in v["rule"]}
 
-    assert without_clock(told) == without_clock(wanted)
+    assert without_clock(served) == without_clock(expected)
     assert client.post("/api/runs/nothing/doctor", json={}).status_code == 404

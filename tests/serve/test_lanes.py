@@ -1,4 +1,4 @@
-"""Questions wait for as little as they can, and those without a waiting client end soon."""
+"""Questions wait as little as possible, and those without a waiting client end soon."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from typing import Any
 import pytest
 
 from etude.serve import worker_link
-from etude.serve.line import Line, Waiting
-from etude.serve.request import Asked
+from etude.serve.question_queue import QuestionQueue, QueuedQuestion
+from etude.serve.request import Question
 from etude.serve.worker import Worker
 from etude.serve.worker_link import WorkerLink
 from waiting import PATIENCE
 
 
-class Told(io.TextIOBase):
-    """Takes in what a worker says, line by line."""
+class Output(io.TextIOBase):
+    """Collects a worker's messages, line by line."""
 
     def __init__(self) -> None:
         self.lines: queue.Queue[dict[str, Any]] = queue.Queue()
@@ -39,38 +39,38 @@ class Told(io.TextIOBase):
         return len(text)
 
     def until(self, number: int, kind: str) -> list[dict[str, Any]]:
-        """Everything that is said until a question has a line of one kind."""
-        said = []
+        """Return every message up to one of a ``kind`` for question ``number``."""
+        messages = []
         while True:
-            said.append(self.lines.get(timeout=PATIENCE))
-            if said[-1]["id"] == number and kind in said[-1]:
-                return said
+            messages.append(self.lines.get(timeout=PATIENCE))
+            if messages[-1]["id"] == number and kind in messages[-1]:
+                return messages
 
 
-class Playing:
-    """Answers without a network: "quick" at once, "replay" after some steps, "chat" a token a turn.
+class FakeAnswers:
+    """Answers without a network: "quick" at once, "replay" after some steps, "chat" one token per turn.
 
-    ``step`` is called at each step of a replay and at each token, with a name for it.
+    ``step`` is called with a name at each step of a replay and at each token.
     """
 
     def __init__(self) -> None:
         self.step: Callable[[str], None] = lambda name: None
-        self.kept: dict[str, int] = {}  # how far each replay came
+        self.kept: dict[str, int] = {}  # completed steps of each replay
         self.keeps = True
 
-    def is_quick(self, question: Asked) -> bool:
+    def is_quick(self, question: Question) -> bool:
         return question.text("look") in ("quick", "chat")
 
     def answer(
-        self, question: Asked, tell: Callable[[dict[str, Any]], None], between: Callable[[int], None]
+        self, question: Question, emit: Callable[[dict[str, Any]], None], between: Callable[[int], None]
     ) -> Any:
         look, name = question.text("look"), question.text("name")
         if look == "chat":
-            return self._chat(name, tell)
+            return self._chat(name, emit)
         if look == "replay":
             at = self.kept.get(name, 0) if self.keeps else 0
             while at < 10:
-                tell({"progress": {"doing": name, "done": at, "of": 10}})
+                emit({"progress": {"doing": name, "done": at, "of": 10}})
                 between(10 - at)
                 self.step(f"{name} {at}")
                 at += 1
@@ -78,20 +78,20 @@ class Playing:
         return {"of": name}
 
     def _chat(
-        self, name: str, tell: Callable[[dict[str, Any]], None]
+        self, name: str, emit: Callable[[dict[str, Any]], None]
     ) -> Generator[None, None, dict[str, Any]]:
         for number in range(20):
-            tell({"token": {"id": number}})
+            emit({"token": {"id": number}})
             self.step(f"{name} {number}")
             yield
         return {"of": name}
 
 
 class Desk:
-    """A worker whose standard input and output are at hand."""
+    """A worker with its standard input and output."""
 
-    def __init__(self, worker: Worker, told: Told, playing: Playing) -> None:
-        self.worker, self.told, self.playing = worker, told, playing
+    def __init__(self, worker: Worker, output: Output, answers: FakeAnswers) -> None:
+        self.worker, self.output, self.answers = worker, output, answers
         self.ended = threading.Event()
         self.worker.end = self.ended.set
         reading, writing = os.pipe()
@@ -99,33 +99,33 @@ class Desk:
         for work, arguments in ((worker.listen, (os.fdopen(reading),)), (worker.work, ())):
             threading.Thread(target=work, args=arguments, daemon=True).start()
 
-    def send(self, *said: dict[str, Any]) -> None:
-        self.lines.write("".join(json.dumps(one) + "\n" for one in said))
+    def send(self, *messages: dict[str, Any]) -> None:
+        self.lines.write("".join(json.dumps(message) + "\n" for message in messages))
         self.lines.flush()
 
     def arrived(self, count: int) -> None:
-        """Wait until so many questions are in the line."""
-        while len(self.worker.line._waiting) < count:
+        """Wait until ``count`` questions are in the queue."""
+        while len(self.worker.queue._waiting) < count:
             threading.Event().wait(0.005)
 
 
-def asking(number: int, look: str) -> dict[str, Any]:
+def question(number: int, look: str) -> dict[str, Any]:
     return {"id": number, "question": {"run": "x", "look": look, "name": f"{look} {number}"}}
 
 
 @pytest.fixture
 def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Desk]:
     monkeypatch.setattr("etude.serve.worker.TURN", -1.0)
-    told, playing = Told(), Playing()
-    worker = Worker(tmp_path, tmp_path, told)  # type: ignore[arg-type]
-    worker.answers = playing  # type: ignore[assignment]
-    made = Desk(worker, told, playing)
+    output, answers = Output(), FakeAnswers()
+    worker = Worker(tmp_path, tmp_path, output)  # type: ignore[arg-type]
+    worker.answers = answers  # type: ignore[assignment]
+    made = Desk(worker, output, answers)
     yield made
     made.lines.close()
 
 
 class Gate:
-    """Holds the worker at one moment."""
+    """Stops the worker at one moment."""
 
     def __init__(self, at: str) -> None:
         self.at, self.reached, self.opened = at, threading.Event(), threading.Event()
@@ -136,102 +136,102 @@ class Gate:
             assert self.opened.wait(60)
 
 
-def test_a_small_question_does_not_wait_for_five_chats(desk: Desk) -> None:
-    desk.playing.step = gate = Gate("chat 1 3")
-    desk.send(*(asking(number, "chat") for number in range(1, 6)))
+def test_a_quick_question_does_not_wait_for_five_chats(desk: Desk) -> None:
+    desk.answers.step = gate = Gate("chat 1 3")
+    desk.send(*(question(number, "chat") for number in range(1, 6)))
     assert gate.reached.wait(60)
-    desk.send(asking(6, "quick"))
+    desk.send(question(6, "quick"))
     desk.arrived(1)
     gate.opened.set()
-    said = desk.told.until(6, "answer")
-    assert not any("answer" in one for one in said[:-1])
+    messages = desk.output.until(6, "answer")
+    assert not any("answer" in message for message in messages[:-1])
 
 
 def test_chats_take_turns(desk: Desk) -> None:
-    desk.playing.step = gate = Gate("chat 1 0")
-    desk.send(asking(1, "chat"))
+    desk.answers.step = gate = Gate("chat 1 0")
+    desk.send(question(1, "chat"))
     assert gate.reached.wait(60)
-    desk.send(*(asking(number, "chat") for number in range(2, 6)))
+    desk.send(*(question(number, "chat") for number in range(2, 6)))
     desk.arrived(4)
     gate.opened.set()
-    said = desk.told.until(5, "token")
-    assert not any("answer" in one for one in said)  # the last has begun before the first has ended
-    rest = said + desk.told.until(5, "answer")
+    messages = desk.output.until(5, "token")
+    assert not any("answer" in message for message in messages)  # the last starts before the first ends
+    rest = messages + desk.output.until(5, "answer")
     for number in range(1, 6):
-        assert [one["token"]["id"] for one in rest if one["id"] == number and "token" in one] == list(
-            range(20)
-        )
+        assert [
+            message["token"]["id"] for message in rest if message["id"] == number and "token" in message
+        ] == list(range(20))
 
 
-def test_a_replay_is_put_aside_for_a_small_question_and_loses_nothing(desk: Desk) -> None:
-    desk.playing.step = gate = Gate("replay 1 4")
-    desk.send(asking(1, "replay"), asking(2, "replay"))
+def test_a_quick_question_preempts_a_replay_which_loses_nothing(desk: Desk) -> None:
+    desk.answers.step = gate = Gate("replay 1 4")
+    desk.send(question(1, "replay"), question(2, "replay"))
     assert gate.reached.wait(60)
-    desk.send(asking(3, "quick"))
+    desk.send(question(3, "quick"))
     desk.arrived(2)
     gate.opened.set()
-    said = desk.told.until(1, "answer")
-    assert {"id": 3, "answer": {"of": "quick 3"}} in said
+    messages = desk.output.until(1, "answer")
+    assert {"id": 3, "answer": {"of": "quick 3"}} in messages
     done = [
-        one["progress"]["done"]
-        for one in said
-        if one["id"] == 1 and one.get("progress", {}).get("doing") == "replay 1"
+        message["progress"]["done"]
+        for message in messages
+        if message["id"] == 1 and message.get("progress", {}).get("doing") == "replay 1"
     ]
-    assert done == [0, 1, 2, 3, 4, 5, 5, 6, 7, 8, 9]  # put aside before the sixth step; none was made twice
-    assert not any(one["id"] == 2 for one in said)  # it is resumed before what came later
+    assert done == [0, 1, 2, 3, 4, 5, 5, 6, 7, 8, 9]  # preempted before the sixth step; no step ran twice
+    assert not any(message["id"] == 2 for message in messages)  # it is resumed before later questions
 
 
-def test_a_replay_ends_though_it_is_forgotten_whenever_it_is_put_aside(desk: Desk) -> None:
-    """Small questions come without end, and each makes it begin again: it comes closer each time all the same."""
-    desk.playing.keeps = False
+def test_a_replay_ends_even_if_its_states_are_dropped_at_each_preemption(desk: Desk) -> None:
+    """Quick questions never stop, and each makes it start over; it still gets further each time."""
+    desk.answers.keeps = False
     numbers = iter(range(2, 10_000))
 
     def step(name: str) -> None:
-        if not desk.worker.line._waiting:
-            desk.send(asking(next(numbers), "quick"))
+        if not desk.worker.queue._waiting:
+            desk.send(question(next(numbers), "quick"))
             desk.arrived(1)
 
-    desk.playing.step = step
-    desk.send(asking(1, "replay"))
-    desk.told.until(1, "answer")
+    desk.answers.step = step
+    desk.send(question(1, "replay"))
+    desk.output.until(1, "answer")
 
 
-def test_chats_go_on_beside_a_replay(desk: Desk) -> None:
-    desk.playing.step = gate = Gate("chat 1 2")
-    desk.send(asking(1, "chat"))
+def test_chats_continue_beside_a_replay(desk: Desk) -> None:
+    desk.answers.step = gate = Gate("chat 1 2")
+    desk.send(question(1, "chat"))
     assert gate.reached.wait(60)
-    desk.send(asking(2, "replay"))
+    desk.send(question(2, "replay"))
     desk.arrived(1)
     gate.opened.set()
-    said = desk.told.until(2, "answer")
-    assert sum(one["id"] == 1 and "token" in one for one in said) > 10
+    messages = desk.output.until(2, "answer")
+    assert sum(message["id"] == 1 and "token" in message for message in messages) > 10
 
 
-def test_what_nobody_waits_for_leaves_the_line_at_once(desk: Desk) -> None:
-    desk.playing.step = gate = Gate("replay 1 4")
-    desk.send(asking(1, "replay"), asking(2, "replay"))
+def test_a_cancelled_question_leaves_the_queue_at_once(desk: Desk) -> None:
+    desk.answers.step = gate = Gate("replay 1 4")
+    desk.send(question(1, "replay"), question(2, "replay"))
     assert gate.reached.wait(60)
     desk.send({"cancel": 2}, {"cancel": 1})
-    assert desk.told.until(2, "error")[-1] == {"id": 2, "error": "cancelled"}  # while the first is at work
+    assert desk.output.until(2, "error")[-1] == {"id": 2, "error": "cancelled"}  # while the first is running
     gate.opened.set()
-    assert desk.told.until(1, "error")[-1] == {"id": 1, "error": "cancelled"}
-    desk.send(asking(3, "chat"))
-    desk.told.until(3, "token")
-    desk.send({"cancel": 3}, asking(4, "quick"))
-    desk.told.until(4, "answer")
+    assert desk.output.until(1, "error")[-1] == {"id": 1, "error": "cancelled"}
+    desk.send(question(3, "chat"))
+    desk.output.until(3, "token")
+    desk.send({"cancel": 3}, question(4, "quick"))
+    desk.output.until(4, "answer")
 
 
-def test_the_end_of_standard_input_ends_a_computation_in_its_middle(desk: Desk) -> None:
-    desk.playing.step = gate = Gate("replay 1 4")
-    desk.send(asking(1, "replay"))
+def test_the_end_of_standard_input_ends_a_running_computation(desk: Desk) -> None:
+    desk.answers.step = gate = Gate("replay 1 4")
+    desk.send(question(1, "replay"))
     assert gate.reached.wait(60)
     desk.lines.close()
-    assert desk.ended.wait(60)  # and what is at work is never asked
+    assert desk.ended.wait(60)  # without waiting for the computation
     gate.opened.set()
 
 
 def test_a_worker_ends_with_its_server(tmp_path: Path) -> None:
-    """The real process, within a computation that looks at nothing."""
+    """The real process, in a computation that never checks for the end."""
     code = (
         "import sys, time\n"
         "from etude.serve import answers, worker\n"
@@ -275,20 +275,20 @@ for line in sys.stdin:
 """
 
 
-def test_a_worker_that_looks_at_nothing_is_ended_when_its_client_has_left(
+def test_a_blocked_worker_is_killed_after_its_client_left(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """And who waited behind it gets an answer, from the next worker."""
+    """A question that waited behind it gets its answer from the next worker."""
     monkeypatch.setattr(worker_link, "GRACE", 0.2)
 
-    async def asked() -> None:
+    async def run_link() -> None:
         link = WorkerLink(tmp_path, tmp_path, (sys.executable, "-c", STUCK))
 
         async def last(question: str) -> dict[str, Any]:
-            found: dict[str, Any] = {}
-            async for said in link.ask(question):
-                found = said
-            return found
+            last_message: dict[str, Any] = {}
+            async for message in link.ask(question):
+                last_message = message
+            return last_message
 
         leaving = asyncio.ensure_future(last("stuck"))
         while link._process is None:
@@ -299,15 +299,15 @@ def test_a_worker_that_looks_at_nothing_is_ended_when_its_client_has_left(
         assert await asyncio.wait_for(behind, 60) == {"answer": {"of": "mine"}}
         await link.end()
 
-    asyncio.run(asked())
+    asyncio.run(run_link())
 
 
-def test_a_worker_that_answers_in_time_is_not_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_worker_that_reacts_in_time_is_not_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     code = STUCK.replace(
         "time.sleep(600)", "time.sleep(0.5); print(json.dumps({'id': 1, 'error': 'cancelled'}))"
     )
 
-    async def asked() -> None:
+    async def run_link() -> None:
         link = WorkerLink(tmp_path, tmp_path, (sys.executable, "-c", code))
         leaving = link.ask("stuck")
         waiting = asyncio.ensure_future(anext(leaving))
@@ -317,37 +317,37 @@ def test_a_worker_that_answers_in_time_is_not_ended(tmp_path: Path, monkeypatch:
         waiting.cancel()
         await asyncio.gather(waiting, return_exceptions=True)
         await leaving.aclose()
-        async for said in link.ask("mine"):
-            assert said == {"answer": {"of": "mine"}}
+        async for message in link.ask("mine"):
+            assert message == {"answer": {"of": "mine"}}
         assert link._process is first
-        assert link._left == {}
+        assert link._grace_timers == {}
         await link.end()
 
-    asyncio.run(asked())
+    asyncio.run(run_link())
 
 
-def test_no_more_questions_wait_than_can(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_many_waiting_questions_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(worker_link, "MOST_WAITING", 0)
 
-    async def asked() -> list[dict[str, Any]]:
-        return [said async for said in WorkerLink(tmp_path, tmp_path).ask("x")]
+    async def run_link() -> list[dict[str, Any]]:
+        return [message async for message in WorkerLink(tmp_path, tmp_path).ask("x")]
 
-    (said,) = asyncio.run(asked())
-    assert "ask again" in said["error"]
+    (message,) = asyncio.run(run_link())
+    assert "ask again" in message["error"]
 
 
-def test_the_line_has_quick_ones_first_and_no_chat_where_there_is_no_room() -> None:
-    line = Line(lambda question: question["look"] != "replay")
+def test_the_queue_puts_quick_questions_first_and_holds_back_chats() -> None:
+    waiting = QuestionQueue(lambda question: question["look"] != "replay")
     for number, look in enumerate(("replay", "replay", "chat", "prompt", "replay")):
-        line.add(Waiting(number, {"look": look}))
-    assert line.has_quick(chats=False)
-    taken = [line.take(wait=False, chats=False) for _ in range(2)]
-    assert [one.number for one in taken if one is not None] == [3, 0]
-    assert not line.has_quick(chats=False)
-    assert line.has_quick(chats=True)
-    assert line.cancel(4)
-    assert not line.cancel(4)
-    assert not line.cancel(3)  # at work: it is to look
-    assert line.is_cancelled(3)
-    rest = [line.take(wait=False, chats=True) for _ in range(3)]
-    assert [None if one is None else one.number for one in rest] == [2, 1, None]
+        waiting.add(QueuedQuestion(number, {"look": look}))
+    assert waiting.has_quick(chats=False)
+    taken = [waiting.take(wait=False, chats=False) for _ in range(2)]
+    assert [queued.number for queued in taken if queued is not None] == [3, 0]
+    assert not waiting.has_quick(chats=False)
+    assert waiting.has_quick(chats=True)
+    assert waiting.cancel(4)
+    assert not waiting.cancel(4)
+    assert not waiting.cancel(3)  # running: it is only marked
+    assert waiting.is_cancelled(3)
+    rest = [waiting.take(wait=False, chats=True) for _ in range(3)]
+    assert [None if queued is None else queued.number for queued in rest] == [2, 1, None]

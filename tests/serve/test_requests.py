@@ -1,4 +1,4 @@
-"""What a request may cost: bodies, files that never end, the doctor's processes, and clients that leave."""
+"""What a request may cost: bodies, files without end, the doctor's processes, and clients that leave."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ POST = {
 
 
 def posted(runs: Path, messages: Callable[[int], dict[str, Any]]) -> tuple[int, list[dict[str, Any]]]:
-    """Post what ``messages`` gives, one after another. Returns how many were taken, and what was sent back."""
+    """Post the results of ``messages``, one after another. Returns how many were read, and the response."""
     taken, sent = 0, []
 
     async def receive() -> dict[str, Any]:
@@ -69,7 +69,7 @@ def posted(runs: Path, messages: Callable[[int], dict[str, Any]]) -> tuple[int, 
 
 
 def test_a_body_without_a_length_is_counted_as_it_comes(tmp_path: Path) -> None:
-    """Of an endless chunked body no more is taken than may be held."""
+    """An endless chunked body is read only up to the limit."""
     part = b"[" + b" " * 99_999
 
     def endless(number: int) -> dict[str, Any]:
@@ -105,7 +105,7 @@ def test_a_real_server_refuses_and_stays_silent(studied: Watched, tmp_path: Path
         chunk = b"20000\r\n" + b" " * 0x20000 + b"\r\n"
         with socket.create_connection(("127.0.0.1", server.port), timeout=PATIENCE) as endless:
             endless.sendall(head)
-            with suppress(OSError):  # it hangs up
+            with suppress(OSError):  # the server hangs up
                 for _ in range(4000):  # 500 MB
                     endless.sendall(chunk)
                 pytest.fail("half a gigabyte was taken")
@@ -114,7 +114,7 @@ def test_a_real_server_refuses_and_stays_silent(studied: Watched, tmp_path: Path
         with socket.create_connection(("127.0.0.1", server.port), timeout=PATIENCE) as later:
             later.sendall(head + b"2\r\n{}\r\n0\r\n\r\n")
             assert later.recv(20).startswith(b"HTTP/1.1 404")
-        assert server.said() == ""
+        assert server.error_output() == ""
 
 
 @pytest.mark.parametrize(
@@ -152,7 +152,7 @@ def test_a_pipe_in_a_run_is_never_waited_for(file: str, studied: Watched, tmp_pa
     looking.start()
     looking.join(PATIENCE)
     hung = looking.is_alive()
-    if hung:  # have it go on, for the sake of what comes next
+    if hung:  # let the thread finish before the next test
         os.close(os.open(run / file, os.O_RDWR | os.O_NONBLOCK))
     assert not hung
 
@@ -162,7 +162,7 @@ def verdicts_of(rule: str) -> tuple[Verdict, ...]:
 
 
 class Examining:
-    """Stands in for the doctor's process: examinations that end when they are let."""
+    """Replaces the doctor's process by examinations that end on demand."""
 
     def __init__(self) -> None:
         self.begun: list[str] = []
@@ -180,9 +180,9 @@ class Examining:
 
 @pytest.fixture
 def examining(monkeypatch: pytest.MonkeyPatch) -> Examining:
-    found = Examining()
-    monkeypatch.setattr(verdicts, "examine", found)
-    return found
+    replacement = Examining()
+    monkeypatch.setattr(verdicts, "examine", replacement)
+    return replacement
 
 
 def test_a_doctor_is_not_begun_by_a_get(client: TestClient, examining: Examining) -> None:
@@ -217,7 +217,7 @@ def test_clients_share_an_examination_and_its_answer_until_the_run_changes(
         (tmp_path / "metrics.jsonl").write_text("1")
         some = [asyncio.ensure_future(doctor.verdicts(tmp_path)) for _ in range(5)]
         await settle()
-        some[0].cancel()  # the others still wait
+        some[0].cancel()  # the others are still waiting
         await settle()
         assert examining.begun == [tmp_path.name]
         assert examining.ended == []
@@ -232,20 +232,20 @@ def test_clients_share_an_examination_and_its_answer_until_the_run_changes(
     asyncio.run(asked())
 
 
-def test_an_examination_ends_with_the_last_who_waits(examining: Examining, tmp_path: Path) -> None:
+def test_an_examination_ends_with_its_last_client(examining: Examining, tmp_path: Path) -> None:
     async def left() -> None:
         doctor = Doctor()
         some = [asyncio.ensure_future(doctor.verdicts(tmp_path)) for _ in range(2)]
         await settle()
-        for one in some:
-            one.cancel()
+        for examination in some:
+            examination.cancel()
         await settle()
         assert examining.ended == [tmp_path.name]
 
     asyncio.run(left())
 
 
-def test_a_busy_doctor_says_so(examining: Examining, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_busy_doctor_refuses(examining: Examining, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(verdicts, "PATIENCE", 0.01)
 
     async def third() -> None:
@@ -254,14 +254,14 @@ def test_a_busy_doctor_says_so(examining: Examining, tmp_path: Path, monkeypatch
         await settle()
         with pytest.raises(EtudeError, match="ask again in a minute"):
             await doctor.verdicts(tmp_path / "c")
-        for one in some:
-            one.cancel()
+        for examination in some:
+            examination.cancel()
 
     asyncio.run(third())
 
 
 def test_the_doctors_process_ends_with_the_server() -> None:
-    """Its standard input is held by the server: when that is killed, it ends."""
+    """The server holds its standard input, so it ends even if the server is killed."""
     sleeping = (
         "from etude.serve import examination\n"
         "import sys, time\n"
@@ -285,24 +285,24 @@ def test_the_doctors_process_ends_with_the_server() -> None:
         process.stdout.close()
 
 
-def test_an_answer_survives_the_way_between_two_processes() -> None:
+def test_an_answer_survives_serialization() -> None:
     verdict = Verdict("a rule", "problem", "a name of no UTF-8: \udcff\n", "é 語", "`etude train`")
     for answer in (Answer((verdict, verdict)), Answer(problem="no run\nthere")):
         assert answer.to_bytes().count(b"\n") == 1
         assert Answer.from_bytes(answer.to_bytes()) == answer
 
 
-def test_a_doctor_without_a_verdict_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(EtudeError, match=r"the doctor came to no verdict: .*is not a run folder"):
+def test_a_failed_examination_gives_its_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(EtudeError, match=r"the examination failed: .*is not a run folder"):
         asyncio.run(verdicts.examine(tmp_path))
     monkeypatch.setattr(
         verdicts, "PROCESS", (sys.executable, "-c", "raise SystemExit('killed by a cosmic ray')")
     )
-    with pytest.raises(EtudeError, match="the doctor came to no verdict: killed by a cosmic ray"):
+    with pytest.raises(EtudeError, match="the examination failed: killed by a cosmic ray"):
         asyncio.run(verdicts.examine(tmp_path))
 
 
-def test_the_doctor_is_left_when_its_client_is(
+def test_an_examination_is_cancelled_with_its_client(
     studied: Watched, examining: Examining, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Over HTTP: a client that hangs up cancels the examination."""
@@ -320,14 +320,14 @@ def test_the_doctor_is_left_when_its_client_is(
     async def send(message: Any) -> None:
         pass
 
-    monkeypatch.setattr("etude.serve.app.BETWEEN_LOOKS", 0.01)
+    monkeypatch.setattr("etude.serve.app.POLL_SECONDS", 0.01)
     app = make_app(studied.path.parent, TOKEN)
     scope = {**POST, "path": path, "raw_path": path.encode()}
     asyncio.run(asyncio.wait_for(app(scope, receive_then_leave, send), 60))
     assert examining.ended == ["llama"]
 
 
-def test_the_token_is_asked_for_before_a_body_is_read(tmp_path: Path) -> None:
+def test_the_token_is_required_before_a_body_is_read(tmp_path: Path) -> None:
     async def receive() -> dict[str, Any]:
         pytest.fail("a stranger's body was read")
 
@@ -341,10 +341,10 @@ def test_the_token_is_asked_for_before_a_body_is_read(tmp_path: Path) -> None:
     assert sent[0]["status"] == 401
 
 
-def test_lists_of_another_length_are_one_line(client: TestClient) -> None:
+def test_lists_of_a_wrong_length_are_one_line(client: TestClient) -> None:
     for rows in ([5], [], [1, 2, 3], [[1], 2], [1, "2"], {"0": 1}):
         question = {"run": "llama", "look": "matrix", "step": 5, "name": "lm_head.weight", "what": "after"}
-        said = client.post("/api/ask", json=question | {"rows": rows}).text.splitlines()
-        error = json.loads(said[-1])["error"]
+        lines = client.post("/api/ask", json=question | {"rows": rows}).text.splitlines()
+        error = json.loads(lines[-1])["error"]
         assert "'rows'" in error
         assert "see the server's log" not in error

@@ -1,4 +1,4 @@
-"""The loss of answers alone: which tokens and bytes they are, found a second way from the text."""
+"""The loss on answers alone: its tokens and bytes, computed a second way from the text."""
 
 from __future__ import annotations
 
@@ -44,20 +44,20 @@ def part_of(tokenizer: EtudeTokenizer, texts: list[str]) -> TokenPart:
 
 
 def answer_tokens(tokenizer: EtudeTokenizer, text: str, separator: str) -> list[bool]:
-    """By the offsets that the tokenizer itself gives: a token counts if it ends behind the first separator."""
+    """By the tokenizer's own offsets: a token counts if it ends after the first separator."""
     end = text.index(separator) + len(separator)
     encoded = tokenizer.backend.encode(text, add_special_tokens=False)
     return [stop > end for _, stop in encoded.offsets]
 
 
 def expected_mask(tokenizer: EtudeTokenizer, texts: list[str], separator: str) -> np.ndarray:
-    """Of the whole part: each document's ``eos`` counts, for it ends the answer before it."""
+    """The mask of a whole part: each ``eos`` counts, since it ends the answer before it."""
     return np.array([flag for text in texts for flag in [True, *answer_tokens(tokenizer, text, separator)]])
 
 
 @pytest.mark.parametrize("kind", TOKENIZERS)
 @pytest.mark.parametrize("separator", ["=", "is", " is ", "t", "é", "e a"])
-def test_tokens_count_that_end_behind_the_separator(kind: str, separator: str) -> None:
+def test_tokens_count_that_end_after_the_separator(kind: str, separator: str) -> None:
     tokenizer, texts = TOKENIZERS[kind], [text for text in TEXTS if separator in text]
     part = part_of(tokenizer, texts)
     scope = AnswerScope(tokenizer, separator)
@@ -102,7 +102,7 @@ def test_the_mask_of_any_text(
         assert counted.tolist() == [False] * (len(text.encode()) - len(behind)) + [True] * len(behind)
 
 
-def test_places_go_round_the_ring_in_any_shape_and_order() -> None:
+def test_places_wrap_around_in_any_shape_and_order() -> None:
     tokenizer = TOKENIZERS["char"]
     part = part_of(tokenizer, TEXTS[1:])
     whole = AnswerScope(tokenizer, "=").mask(part, np.arange(part.num_tokens))
@@ -113,7 +113,7 @@ def test_places_go_round_the_ring_in_any_shape_and_order() -> None:
 
 
 def test_rows_of_packed_documents_train_answers_and_their_ends() -> None:
-    """With documents apart or not, in any micro-batches: what is trained is what stands behind a separator."""
+    """With attention within documents or not, in any micro-batches: exactly the text after a separator is trained."""
     tokenizer = TOKENIZERS["char"]
     texts = [f"{a}{b}={(a * b) % 10}" for a in range(3, 9) for b in range(9)]
     part, loader = part_of(tokenizer, texts), None
@@ -148,7 +148,7 @@ def test_rows_of_packed_documents_train_answers_and_their_ends() -> None:
     assert len(counted) == 3  # of three steps, however they are divided
 
 
-def test_documents_are_found_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_answer_of_a_document_is_located_once(monkeypatch: pytest.MonkeyPatch) -> None:
     tokenizer = TOKENIZERS["char"]
     part, scope = part_of(tokenizer, ["a=b"] * 50), AnswerScope(tokenizer, "=")
     scope.mask(part, np.arange(part.num_tokens))
@@ -160,7 +160,7 @@ def test_documents_are_found_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def data_of(folder: Path, texts: dict[str, str], monkeypatch: pytest.MonkeyPatch, **changes: Any) -> Any:
-    """Prepared data, and the settings that it was prepared with."""
+    """Return prepared data and its settings."""
     monkeypatch.setenv("ETUDE_CACHE", str(folder / "cache"))
     (folder / "text").mkdir()
     for name, text in texts.items():
@@ -216,7 +216,9 @@ def test_an_empty_separator_is_refused() -> None:
         load_settings(None, ["train.answer_separator="])
 
 
-def test_evaluations_score_answers_in_float64s_terms(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_evaluations_score_answers_by_definition_in_float64(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     data, chosen = data_of(tmp_path, SUMS, monkeypatch)
     plan = plan_on(data, chosen)
     text = validation_text(plan)
@@ -288,11 +290,11 @@ def test_the_spread_of_the_held_out_loss_is_that_of_what_counts(
     data, chosen = data_of(tmp_path, SUMS, monkeypatch, **{"train.eval_tokens": 10_000})
     text = validation_text(plan_on(data, chosen))
     model = make_network(make_config("llama", vocab_size=data.tokenizer.vocab_size))
-    found, score = spread((1, model), None, text.windows, scope=text.scope), text.score(model)
-    assert found is not None
-    assert found.tokens.sum() == found.counted == score.num_tokens
-    assert found.loss == pytest.approx(score.loss, rel=1e-6)
-    assert found.evaluated_tokens == text.windows.num_targets
+    actual, score = spread((1, model), None, text.windows, scope=text.scope), text.score(model)
+    assert actual is not None
+    assert actual.tokens.sum() == actual.counted == score.num_tokens
+    assert actual.loss == pytest.approx(score.loss, rel=1e-6)
+    assert actual.evaluated_tokens == text.windows.num_targets
 
 
 def test_documents_of_validation_are_read_up_to_what_is_covered(

@@ -1,4 +1,4 @@
-"""A batch states which tokens its loss counts, and how much; the loss is their mean over the whole batch."""
+"""Loss mask and weights of a batch; the loss is the weighted mean over the whole batch."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ ROWS, CONTEXT, VOCAB = 6, 8, 60
 
 
 def arrays(seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Inputs, next tokens, a loss mask that spares the first token, and weights, some of them 0."""
+    """Return inputs, next tokens, a loss mask without the first token, and weights, some of them 0."""
     dice = np.random.default_rng(seed)
     tokens = dice.integers(0, VOCAB, (ROWS, CONTEXT + 1))
     mask = dice.random((ROWS, CONTEXT)) < 0.3
@@ -53,7 +53,7 @@ def parts_of(seed: int, sizes: list[int], *, masked: bool, weighted: bool) -> li
 
 
 def mean_loss(model: LanguageModel, seed: int, *, masked: bool, weighted: bool) -> Tensor:
-    """The definition: sum of w * -log p over the tokens of the mask, by the sum of w, a token at a time."""
+    """The definition: the sum of w * -log p over the mask, divided by the sum of w, token by token."""
     inputs, tokens, mask, weights = arrays(seed)
     logits = model(torch.from_numpy(inputs.copy()))
     top, bottom = 0 * logits.sum(), 0.0
@@ -84,7 +84,7 @@ def test_a_step_has_the_weighted_mean_of_its_whole_batch(
     train = TrainSettings(lr=1e-2, muon_lr=1e-2, weight_decay=0.1, steps=1)
     expected = mean_loss(model, seed, masked=masked, weighted=weighted)
     gradients = torch.autograd.grad(expected, list(model.parameters()))
-    found: list[Tensor] = []
+    actual: list[Tensor] = []
 
     def loss(part: MicroBatch) -> Tensor:
         hidden, head = model.hidden(part.inputs), model.unembedding()
@@ -100,17 +100,17 @@ def test_a_step_has_the_weighted_mean_of_its_whole_batch(
         momentum=0.9,
         max_grad_norm=1e9,
         device=CPU,
-        read_gradient=lambda batch: found.extend(p.grad.clone() for p in model.parameters()),  # type: ignore[union-attr]
+        read_gradient=lambda batch: actual.extend(p.grad.clone() for p in model.parameters()),  # type: ignore[union-attr]
     )
     assert result.loss.item() == pytest.approx(
         expected.item(), rel=1e-6
     )  # its sum over the parts is kept in fp32
-    for seen, gradient in zip(found, gradients, strict=True):
+    for seen, gradient in zip(actual, gradients, strict=True):
         torch.testing.assert_close(seen, gradient, rtol=1e-9, atol=1e-12)
 
 
 @pytest.mark.parametrize(("masked", "weighted"), [(False, False), (True, False), (False, True), (True, True)])
-def test_a_batch_says_what_counts(masked: bool, weighted: bool) -> None:
+def test_a_batch_has_mask_and_weights(masked: bool, weighted: bool) -> None:
     _, tokens, mask, weights = arrays(3)
     (part,) = parts_of(3, [ROWS], masked=masked, weighted=weighted)
     counts = np.ones_like(mask) if not masked else mask
@@ -129,7 +129,7 @@ def test_a_batch_says_what_counts(masked: bool, weighted: bool) -> None:
     assert total_weight([part, part]) == 2 * part.total_weight
 
 
-def test_weights_that_are_none_are_refused() -> None:
+def test_invalid_weights_are_refused() -> None:
     inputs, tokens, _, weights = arrays(1)
     for bad in (-1.0, math.nan, math.inf):
         weights[2, 3] = bad
@@ -161,8 +161,8 @@ def test_a_batch_without_a_trained_token_changes_nothing_and_is_one_line(weighte
     assert all(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
 
 
-def test_a_micro_batch_without_one_adds_nothing() -> None:
-    """Neither to the loss nor to the gradient, in whole and in pieces."""
+def test_a_micro_batch_without_a_trained_token_adds_nothing() -> None:
+    """Neither to the loss nor to the gradient, computed at once or in pieces."""
     model = make_network(make_config("llama"))
     inputs, tokens, _, _ = arrays(2)
     part = MicroBatch.of(inputs.copy(), tokens.copy(), CPU, loss_mask=np.zeros((ROWS, CONTEXT), bool))

@@ -1,4 +1,4 @@
-"""The checksum of the parameters sees every bit, and nothing but the bits."""
+"""The checksum of the parameters depends on every bit, and on nothing but the bits."""
 
 from __future__ import annotations
 
@@ -49,15 +49,15 @@ def test_every_bit_of_a_number_counts(bit: int, width: int) -> None:
     assert checksum(model) == before
 
 
-def test_numbers_that_change_places_count() -> None:
+def test_exchanged_numbers_count() -> None:
     model = make_network(make_config("llama"))
     before, dice = checksum(model), random.Random(0)
     for parameter in model.parameters():
         flat = parameter.detach().view(-1)
         for _ in range(8):
-            one, other = dice.sample(range(len(flat)), 2)
-            places, swapped = torch.tensor([one, other]), torch.tensor([other, one])
-            if flat[one] == flat[other]:
+            left, right = dice.sample(range(len(flat)), 2)
+            places, swapped = torch.tensor([left, right]), torch.tensor([right, left])
+            if flat[left] == flat[right]:
                 continue
             flat[places] = flat[swapped]
             assert checksum(model) != before
@@ -65,30 +65,30 @@ def test_numbers_that_change_places_count() -> None:
     assert checksum(model) == before
 
 
-def test_rows_columns_and_tensors_that_change_places_count() -> None:
+def test_exchanged_rows_columns_and_tensors_count() -> None:
     model = nn.ModuleDict({"a": nn.Linear(6, 6), "b": nn.Linear(6, 6)})
     before = checksum(model)
     a, b = model["a"].weight.detach(), model["b"].weight.detach()
     changed = []
     for swap in ("rows", "columns", "transposed", "tensors"):
-        kept = a.clone(), b.clone()
+        copies = a.clone(), b.clone()
         if swap == "rows":
             a[[0, 1]] = a[[1, 0]]
         elif swap == "columns":
             a[:, [0, 1]] = a[:, [1, 0]]
         elif swap == "transposed":
-            a.copy_(kept[0].T)
+            a.copy_(copies[0].T)
         else:
-            a.copy_(kept[1])
-            b.copy_(kept[0])
+            a.copy_(copies[1])
+            b.copy_(copies[0])
         changed.append(checksum(model))
-        a.copy_(kept[0])
-        b.copy_(kept[1])
+        a.copy_(copies[0])
+        b.copy_(copies[1])
     assert len({before, *changed}) == 5
     assert checksum(model) == before
 
 
-def test_the_sign_of_nothing_counts() -> None:
+def test_the_sign_of_zero_counts() -> None:
     model = nn.Linear(8, 8)
     nn.init.zeros_(model.weight)
     before = checksum(model)
@@ -98,7 +98,7 @@ def test_the_sign_of_nothing_counts() -> None:
 
 
 def test_signs_of_whole_columns_count() -> None:
-    """Modulo a power of two the sign bits of two columns would add up to nothing."""
+    """Modulo a power of two, the sign bits of two columns would cancel."""
     model = nn.Linear(8, 64)
     before = checksum(model)
     for columns in ([1, 3], [0, 2], [0, 1], [1, 3, 5, 7], list(range(8))):
@@ -108,7 +108,7 @@ def test_signs_of_whole_columns_count() -> None:
     assert checksum(model) == before
 
 
-def test_a_rectangle_that_leaves_rows_and_columns_as_they_were_counts() -> None:
+def test_a_rectangle_that_preserves_sums_of_rows_and_columns_counts() -> None:
     model = nn.Linear(512, 40)
     before = checksum(model)
     numbers = model.weight.detach().view(torch.int32)
@@ -118,12 +118,12 @@ def test_a_rectangle_that_leaves_rows_and_columns_as_they_were_counts() -> None:
 
 
 def test_names_and_shapes_count() -> None:
-    one = nn.ModuleDict({"a": nn.Linear(4, 2, bias=False)})
-    other = nn.ModuleDict({"b": nn.Linear(4, 2, bias=False)})
+    left = nn.ModuleDict({"a": nn.Linear(4, 2, bias=False)})
+    right = nn.ModuleDict({"b": nn.Linear(4, 2, bias=False)})
     third = nn.ModuleDict({"a": nn.Linear(2, 4, bias=False)})
-    for model in (one, other, third):
+    for model in (left, right, third):
         nn.init.zeros_(next(model.parameters()))
-    assert len({checksum(model) for model in (one, other, third)}) == 3
+    assert len({checksum(model) for model in (left, right, third)}) == 3
 
 
 def test_it_is_a_function_of_the_bits_alone() -> None:
@@ -134,14 +134,14 @@ def test_it_is_a_function_of_the_bits_alone() -> None:
     for threads in (2, 3):
         torch.set_num_threads(threads)
         assert checksum(model) == before
-    other = copy.deepcopy(model)
-    weight = other[0].weight
+    right = copy.deepcopy(model)
+    weight = right[0].weight
     weight.data = weight.detach().T.contiguous().T  # laid out the other way round in memory
-    assert checksum(other) == before
+    assert checksum(right) == before
     storage = torch.empty(weight.numel() + 1)
     storage[1:] = weight.flatten()
     weight.data = storage[1:].view(weight.shape)  # not where a number of eight bytes may begin
-    assert checksum(other) == before
+    assert checksum(right) == before
     assert checksum(model) == before  # and it changes nothing
 
 
@@ -153,7 +153,7 @@ def test_other_dtypes_and_no_parameters() -> None:
     assert checksum(nn.ReLU()) == checksum(nn.Tanh())
 
 
-def test_not_a_number_counts_with_its_bits() -> None:
+def test_nan_counts_with_its_bits() -> None:
     model = nn.Linear(4, 4)
     model.weight.detach()[0, 0] = torch.nan
     before = checksum(model)

@@ -1,4 +1,4 @@
-"""torch.compile gives the same losses and gradients as eager, and its absence costs one line."""
+"""torch.compile gives the same losses and gradients as eager mode; without a compiler there is one line."""
 
 from __future__ import annotations
 
@@ -15,7 +15,12 @@ import pytest
 import torch
 
 from etude.device import Device
-from etude.train.compilation import compile_objective, compiled_before, foreseen_seconds, note_compiled
+from etude.train.compilation import (
+    compile_objective,
+    compiled_before,
+    expected_compile_seconds,
+    note_compiled,
+)
 from waiting import PATIENCE
 
 AGREEMENT = """
@@ -61,7 +66,7 @@ for ours, theirs in zip(gradients, eager_gradients):
 
 
 def in_a_process(code: str, family: str, **environment: str) -> str:
-    """What ``code`` prints there. Shape checks are for this process; the compiler gets the code as users run it."""
+    """Run ``code`` in a new process and return its output. The compiler cannot trace the shape checks of this one."""
     path = os.pathsep.join([str(Path(__file__).parent.parent), os.environ.get("PYTHONPATH", "")])
     result = subprocess.run(
         [sys.executable, "-c", code, family],
@@ -75,7 +80,7 @@ def in_a_process(code: str, family: str, **environment: str) -> str:
 
 
 def agreement(dropout: float = 0.0, scope: str = "None") -> str:
-    """The code that compares compiled with eager."""
+    """The code that compares compiled with eager mode."""
     return AGREEMENT.replace("DROPOUT", str(dropout)).replace("SCOPE", scope)
 
 
@@ -133,12 +138,12 @@ for _ in range(20):
 
 
 def test_compiled_steps_give_the_same_bits_on_several_threads() -> None:
-    """The gradient of an embedding was once summed with atomics, in whatever order the threads arrived."""
+    """The gradient of an embedding was once summed with atomics, in the order in which threads arrived."""
     in_a_process(REPEATED, "llama")
 
 
 class NeverDone:
-    """An objective whose compiler does not come back, and swallows exceptions as PyTorch's does."""
+    """An objective whose compiler never returns, and swallows exceptions as PyTorch's does."""
 
     def __init__(self) -> None:
         self.model = torch.nn.Linear(1, 1)
@@ -165,7 +170,7 @@ def test_a_compilation_that_is_not_done_in_time_is_given_up(monkeypatch: pytest.
     objective: Any = NeverDone()
     before = signal.getsignal(signal.SIGALRM)
     problem = compile_objective(objective, Device("cpu", "fp32", 1), "auto", limit=0.2)
-    assert problem == "it was not done after 0.2 s, and the run is to keep its time"
+    assert problem == "it was not done after 0.2 s, and the run has a time limit"
     assert objective.eager
     assert signal.getsignal(signal.SIGALRM) == before
     assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
@@ -178,7 +183,7 @@ def test_without_time_nothing_is_compiled() -> None:
     )
 
 
-def test_what_was_compiled_is_remembered_beside_the_cache(
+def test_a_compiled_graph_is_recorded_in_the_cache_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "one"))
@@ -190,6 +195,6 @@ def test_what_was_compiled_is_remembered_beside_the_cache(
     assert not compiled_before("a graph")
 
 
-def test_compiling_is_foreseen_from_layers() -> None:
-    assert foreseen_seconds(2, warm=False) < foreseen_seconds(4, warm=False)
-    assert foreseen_seconds(4, warm=True) < foreseen_seconds(4, warm=False) / 5
+def test_the_expected_time_of_compilation_grows_with_layers() -> None:
+    assert expected_compile_seconds(2, warm=False) < expected_compile_seconds(4, warm=False)
+    assert expected_compile_seconds(4, warm=True) < expected_compile_seconds(4, warm=False) / 5

@@ -1,4 +1,4 @@
-"""A training is held and let go by files."""
+"""Files in the run folder pause, step, save and stop a training."""
 
 from __future__ import annotations
 
@@ -11,39 +11,39 @@ from pathlib import Path
 import pytest
 
 from etude.errors import InputError
-from etude.train.control import PAUSE, Control, Held
+from etude.train.control import PAUSE, Control, ControlledPause
 from waiting import PATIENCE, wait_until
 
 
-def test_nothing_is_asked_where_there_is_no_folder(tmp_path: Path) -> None:
+def test_without_a_folder_nothing_is_requested(tmp_path: Path) -> None:
     control = Control(tmp_path)
-    assert control.asked() == frozenset()
+    assert control.requested() == frozenset()
     control.take(PAUSE)
     with pytest.raises(InputError, match="one of pause"):
-        control.ask("rm -rf")
-    control.ask("one_step")
-    assert control.asked() == {"pause", "one_step"}
-    control.ask("go_on")
+        control.request("rm -rf")
+    control.request("one_step")
+    assert control.requested() == {"pause", "one_step"}
+    control.request("go_on")
     control.clear()
-    assert control.asked() == frozenset()
+    assert control.requested() == frozenset()
 
 
-def test_it_is_held_until_it_may_go_on(tmp_path: Path) -> None:
+def test_a_pause_ends_with_its_request_or_with_a_single_step(tmp_path: Path) -> None:
     control = Control(tmp_path)
-    told: list[int] = []
-    held = Held(control, lambda: False, told.append)
-    assert not held.due()
-    control.ask("pause")
-    assert held.due()
-    waiting = threading.Thread(target=held.wait, args=(7,))
+    received: list[int] = []
+    pause = ControlledPause(control, lambda: False, received.append)
+    assert not pause.due()
+    control.request("pause")
+    assert pause.due()
+    waiting = threading.Thread(target=pause.wait, args=(7,))
     waiting.start()
-    wait_until(lambda: told == [7])
+    wait_until(lambda: received == [7])
     assert waiting.is_alive()
-    control.ask("one_step")
+    control.request("one_step")
     waiting.join(PATIENCE)
     assert not waiting.is_alive()
-    assert control.asked() == {"pause"}  # held again before the next one
-    Held(control, lambda: True, told.append).wait(8)  # who is to stop does not wait
+    assert control.requested() == {"pause"}  # paused again before the next one
+    ControlledPause(control, lambda: True, received.append).wait(8)  # a run that has to stop does not wait
 
 
 def put_folder(file: Path) -> None:
@@ -65,15 +65,15 @@ def put_broken_link(file: Path) -> None:
 
 @pytest.mark.parametrize("action", ["pause", "one_step", "save", "stop"])
 @pytest.mark.parametrize("put", [put_folder, put_full_folder, put_pipe, put_broken_link])
-def test_whatever_has_the_name_of_a_request_holds_nothing_up(
+def test_no_file_with_the_name_of_a_request_blocks_the_loop(
     tmp_path: Path, put: Callable[[Path], None], action: str
 ) -> None:
     control = Control(tmp_path)
     control.folder.mkdir()
     put(control.folder / action)
     problems = control.clear()
-    assert control.asked() == frozenset()
-    Held(control, lambda: False, lambda step: None).wait(3)  # returns at once
+    assert control.requested() == frozenset()
+    ControlledPause(control, lambda: False, lambda step: None).wait(3)  # returns at once
     if put is put_full_folder:  # nothing that a user keeps there is deleted
         (problem,) = problems
         assert str(control.folder / action) in problem
@@ -86,22 +86,22 @@ def test_whatever_has_the_name_of_a_request_holds_nothing_up(
 def test_a_request_that_cannot_be_removed_counts_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Another account's folder, or a disk that has become read-only: neither a pause for ever nor a save each step."""
+    """A folder of another user, or a read-only disk: neither an endless pause nor a checkpoint at each step."""
 
     def refused(path: Path) -> None:
         raise PermissionError(errno.EACCES, "Permission denied", str(path))
 
     control = Control(tmp_path)
-    control.ask("pause")
-    control.ask("save")
+    control.request("pause")
+    control.request("save")
     monkeypatch.setattr(Path, "unlink", refused)
     problems = control.clear()
     assert [
         str(control.folder / action) in line for action, line in zip(("pause", "save"), problems, strict=True)
     ]
     assert all("Permission denied" in line for line in problems)
-    assert control.asked() == frozenset()
-    control.ask("save")  # another file of the same name
-    assert control.asked() == {"save"}
+    assert control.requested() == frozenset()
+    control.request("save")  # another file of the same name
+    assert control.requested() == {"save"}
     assert control.take("save") is not None
-    assert control.asked() == frozenset()
+    assert control.requested() == frozenset()

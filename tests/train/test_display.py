@@ -1,4 +1,4 @@
-"""The display says what happened, in a terminal and in a pipe, and lets no text control the terminal."""
+"""The display shows events in a terminal and in a pipe, and no text can control the terminal."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ EVENTS: list[Event] = [
 
 @pytest.mark.parametrize("terminal", [True, False])
 @pytest.mark.parametrize("width", [40, 80, 200])
-def test_everything_is_said(terminal: bool, width: int) -> None:
+def test_every_event_is_shown(terminal: bool, width: int) -> None:
     file = io.StringIO()
     console = Console(file=file, force_terminal=terminal, width=width, color_system=None)
     with training_display(console, "runs/x", 2, RUNGS, {}) as display:
@@ -67,14 +67,14 @@ def test_durations(seconds: float, text: str) -> None:
     assert format_duration(seconds) == text
 
 
-def test_trouble_is_told_with_its_documents() -> None:
+def test_trouble_is_reported_with_its_documents() -> None:
     from etude.run.events import MicroBatchEvent, RowSource, SkippedEvent, SpikeEvent
     from etude.train.display import trouble
 
     batch = [RowSource(row, (f"d{row}", "d0")) for row in range(6)]
     assert trouble(SkippedEvent(3, 9, 0.1, "nan", "inf", batch)) == (
-        "step 3   loss nan, gradient inf: the update was left out (documents d0, d1, d2, d3 and 2 more)"
+        "step 3   loss nan, gradient inf: the update was skipped (documents d0, d1, d2, d3 and 2 more)"
     )
     assert "jumped to 9.000 from 2.000" in str(trouble(SpikeEvent(3, 9, 0.1, 9.0, 2.0, batch)))
-    assert "4 rows at once" in str(trouble(MicroBatchEvent(3, 9, 0.1, 4)))
+    assert "4 rows from now on" in str(trouble(MicroBatchEvent(3, 9, 0.1, 4)))
     assert trouble(EndEvent(3, 9, 0.1, "finished")) is None

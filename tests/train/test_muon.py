@@ -70,7 +70,7 @@ def test_an_update_moves_outputs_by_the_rate_at_any_width(width: int, aspect: fl
     assert 0.6 < norm / (0.1 * update_scale(*shape)) < 1.3
 
 
-def test_row_blocks_are_matrices_of_their_own() -> None:
+def test_row_blocks_are_separate_matrices() -> None:
     generator = torch.Generator().manual_seed(6)
     start = torch.randn(24, 16, generator=generator)
     whole, parts = torch.nn.Parameter(start.clone()), [torch.nn.Parameter(p.clone()) for p in start.split(8)]
@@ -87,8 +87,8 @@ def test_row_blocks_are_matrices_of_their_own() -> None:
     torch.testing.assert_close(whole.detach(), torch.cat([part.detach() for part in parts]))
 
 
-def test_bf16_goes_the_same_way_within_its_precision() -> None:
-    """The form that a GPU takes: the iteration on the blocks themselves."""
+def test_bf16_agrees_within_its_precision() -> None:
+    """The form for GPUs: the iteration on the blocks themselves."""
     generator = torch.Generator().manual_seed(8)
     start = torch.randn(64, 96, generator=generator)
     single, half = (torch.nn.Parameter(start.clone()) for _ in range(2))
@@ -98,7 +98,7 @@ def test_bf16_goes_the_same_way_within_its_precision() -> None:
     assert (single - half).norm() < 0.02 * (single - start).norm()
 
 
-def test_a_zero_gradient_moves_nothing_but_the_decay() -> None:
+def test_a_zero_gradient_leaves_only_the_decay() -> None:
     parameter = torch.nn.Parameter(torch.ones(4, 4))
     parameter.grad = torch.zeros(4, 4)
     Muon([parameter], lr=0.1, weight_decay=0.5).step()
@@ -107,7 +107,7 @@ def test_a_zero_gradient_moves_nothing_but_the_decay() -> None:
 
 @pytest.mark.parametrize("shape", [(24, 16), (16, 24), (48, 16), (16, 48)])
 @pytest.mark.parametrize("kind", ["row_blocks", "column_blocks"])
-def test_blocks_are_orthogonal_by_themselves_and_sized_by_their_number(
+def test_blocks_are_orthogonal_separately_and_scaled_by_their_number(
     shape: tuple[int, int], kind: str
 ) -> None:
     gradient = torch.randn(shape, generator=torch.Generator().manual_seed(7))

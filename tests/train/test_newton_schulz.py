@@ -29,8 +29,8 @@ def test_it_is_the_published_iteration(form: Callable[[Tensor], Tensor], shape: 
 
 
 @pytest.mark.parametrize("condition", [1e2, 1e4, 1e8])
-def test_fp32_bears_small_singular_values(condition: float) -> None:
-    """Squaring them loses the smallest in the rounding: they must stay small, and the others be right."""
+def test_fp32_is_precise_enough_for_small_singular_values(condition: float) -> None:
+    """Squaring loses the smallest to rounding: they must stay small, and the others be accurate."""
     generator = torch.Generator().manual_seed(1)
     u, _ = torch.linalg.qr(torch.randn(64, 64, generator=generator, dtype=torch.float64))
     v, _ = torch.linalg.qr(torch.randn(256, 64, generator=generator, dtype=torch.float64))
@@ -38,13 +38,13 @@ def test_fp32_bears_small_singular_values(condition: float) -> None:
     matrix = (u * values) @ v.T
     expected = torch.from_numpy(published_iteration(matrix.numpy()))
     for form, tolerance in ((orthogonalize, 1e-4), (through_gram, 5e-3)):
-        found = form(matrix[None].float())[0].double()
-        assert torch.linalg.matrix_norm(found - expected, ord=2) < tolerance
+        actual = form(matrix[None].float())[0].double()
+        assert torch.linalg.matrix_norm(actual - expected, ord=2) < tolerance
 
 
 @pytest.mark.parametrize("form", [orthogonalize, through_gram])
 @pytest.mark.parametrize("shape", [(16, 16), (16, 48)])
-def test_singular_values_come_near_one_and_directions_stay(
+def test_singular_values_approach_one_and_directions_stay(
     form: Callable[[Tensor], Tensor], shape: tuple[int, int]
 ) -> None:
     matrix = torch.randn(1, *shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)

@@ -49,7 +49,7 @@ def next_token(
 
 
 @pytest.mark.parametrize("name", ["llama", "gpt2", "mlp"])
-def test_what_dropout_leaves_out_is_a_function_of_the_step(name: str) -> None:
+def test_dropout_is_a_function_of_the_step(name: str) -> None:
     objective = next_token(name, 0.3)
     torch.manual_seed(1)
     first = [objective.loss(part).item() for part in objective.batch(3)]
@@ -76,7 +76,7 @@ def test_dropout_changes_the_loss_in_training_and_in_nothing_else(name: str) -> 
     torch.testing.assert_close(plain.model(part.inputs), dropped.model(part.inputs), rtol=0, atol=0)
 
 
-def test_a_batch_knows_its_targets() -> None:
+def test_a_batch_counts_its_targets() -> None:
     for part in next_token("llama", 0.0).batch(2):
         assert part.num_targets == part.targets.numel() == 32
 
@@ -90,10 +90,10 @@ def test_recomputed_layers_have_the_same_gradients(name: str, dropout: float) ->
         for part in objective.batch(1):
             objective.loss(part).backward()
         gradients.append([parameter.grad for parameter in objective.model.parameters()])
-    for kept, recomputed in zip(*gradients, strict=True):
-        assert kept is not None
+    for plain, recomputed in zip(*gradients, strict=True):
+        assert plain is not None
         assert recomputed is not None
-        assert torch.equal(kept, recomputed)
+        assert torch.equal(plain, recomputed)
 
 
 SCOPES = [None, Counted(), Counted(2, 1, weighted=True)]
@@ -122,7 +122,7 @@ def test_prefetched_batches_are_the_batches(scope: LossScope | None) -> None:
 @pytest.mark.parametrize("scope", SCOPES, ids=["all", "some", "weighted"])
 @pytest.mark.parametrize("name", ["llama", "mlp"])
 def test_the_loss_of_a_micro_batch_is_that_of_its_rows(name: str, scope: LossScope | None) -> None:
-    """What is watched, a row at a time from its logits, is what is trained."""
+    """The losses of single rows, from which steps are explained, add up to the trained loss."""
     objective = next_token(name, 0.3, scope=scope, within_documents=name != "mlp")
     for part in objective.batch(2):
         total = 0.0
@@ -137,7 +137,7 @@ def test_the_loss_of_a_micro_batch_is_that_of_its_rows(name: str, scope: LossSco
 
 
 @pytest.mark.parametrize("scope", SCOPES, ids=["all", "some", "weighted"])
-def test_the_first_row_is_how_the_first_row_begins(scope: LossScope | None) -> None:
+def test_the_first_row_is_the_start_of_the_first_row_of_the_batch(scope: LossScope | None) -> None:
     objective = next_token("llama", 0.3, scope=scope, within_documents=True)
     whole, start = objective.row(objective.batch(4)[0], 0), objective.first_row(4, 6)
     assert start.dropout is None
@@ -165,19 +165,19 @@ def test_a_batch_has_the_mask_and_the_weights_of_its_tokens() -> None:
 
 def test_a_mask_of_ones_is_next_token_to_the_bit() -> None:
     """Compiled: tests/train/test_compilation.py."""
-    found = []
+    actual = []
     for scope in (None, Counted(1, 1)):
         torch.set_num_threads(1)
         objective = next_token("llama", 0.3, scope=scope, within_documents=True)
         train = TrainSettings(lr=1e-2, muon_lr=1e-2, weight_decay=0.1, steps=9)
         state = TrainState(objective.model, UpdateRules(objective.model, train, CPU))
         losses = [make_step(state, objective, train, CPU).loss.item() for _ in range(4)]
-        found.append((losses, [parameter.detach().clone() for parameter in state.model.parameters()]))
-    assert found[0][0] == found[1][0]
-    assert all(map(torch.equal, found[0][1], found[1][1]))
+        actual.append((losses, [parameter.detach().clone() for parameter in state.model.parameters()]))
+    assert actual[0][0] == actual[1][0]
+    assert all(map(torch.equal, actual[0][1], actual[1][1]))
 
 
-def test_an_objective_that_lacks_something_is_refused() -> None:
+def test_an_incomplete_objective_is_refused() -> None:
     with pytest.raises(InputError, match="lacks model, num_steps"):
         require_objective(object())
     with pytest.raises(InputError, match="ObjectiveKind, not as NextToken"):

@@ -1,4 +1,4 @@
-"""AdamW against its formula in float64; which parameter has which rule; state by name, bit for bit."""
+"""AdamW against its formula in float64; the rule of each parameter; state by name, bit for bit."""
 
 from __future__ import annotations
 
@@ -64,13 +64,13 @@ def test_large_matrices_are_orthogonalised_in_blocks(
     width: int, inner: int, expected: dict[str, tuple[int, int]]
 ) -> None:
     model = build_model(config("llama", hidden_size=width, intermediate_size=inner, num_key_value_heads=1))
-    found = {
+    actual = {
         parameter.name.split(".")[-2].removesuffix("_proj"): blocks_of(parameter, model.config)
         for parameter in parameters_of(model)
         if parameter.role == "hidden"
     }
-    assert found.items() >= expected.items()
-    assert (found["k"], found["gate"]) == (found["v"], found["up"])
+    assert actual.items() >= expected.items()
+    assert (actual["k"], actual["gate"]) == (actual["v"], actual["up"])
 
 
 def test_adamw_follows_its_formula() -> None:
@@ -101,7 +101,7 @@ def test_adamw_follows_its_formula() -> None:
 
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
 @pytest.mark.parametrize("name", ["llama", "gpt2", "mlp"])
-def test_state_goes_out_and_in_by_name_bit_for_bit(optimizer: str, name: str) -> None:
+def test_state_survives_a_round_trip_by_name(optimizer: str, name: str) -> None:
     settings = TrainSettings(lr=1e-2, muon_lr=1e-2, weight_decay=0.1, optimizer=optimizer)  # type: ignore[arg-type]
     model = build_model(config(name))
     rules = UpdateRules(model, settings, CPU)

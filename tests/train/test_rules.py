@@ -1,4 +1,4 @@
-"""Every update rule passes its own trial; a rule that says less, or says two things, cannot be registered."""
+"""Every built-in rule passes the registration check; an incomplete or inconsistent rule does not."""
 
 from __future__ import annotations
 
@@ -52,12 +52,12 @@ class Other(AdamWRule):
 
 @pytest.fixture
 def registered() -> Iterator[dict[str, UpdateRule]]:
-    """What is registered during a test is forgotten behind it."""
+    """Remove rules registered during a test after it."""
     with patch.dict(UPDATE_RULES._known):
         yield UPDATE_RULES._known
 
 
-def test_a_rule_is_known_once_it_is_registered(registered: dict[str, UpdateRule]) -> None:
+def test_a_registered_rule_can_be_used(registered: dict[str, UpdateRule]) -> None:
     with pytest.raises(InputError, match="no update rule 'other': choose muon"):
         rule_named("other")
     rule = Other()
@@ -80,21 +80,21 @@ def test_the_name_of_a_built_in_rule_is_taken(name: str) -> None:
 
 
 class Bare(UpdateRule):
-    """A rule that says nothing."""
+    """A rule without any description."""
 
     name = "bare"
 
 
 class OtherDefinition(Other):
     def definition(self, gradient: Tensor, state: Mapping[str, Tensor], used: Hyperparameters) -> Definition:
-        found = super().definition(gradient, state, used)
-        return Definition(1.01 * found.move, found.state)
+        actual = super().definition(gradient, state, used)
+        return Definition(1.01 * actual.move, actual.state)
 
 
 class OtherState(Other):
     def definition(self, gradient: Tensor, state: Mapping[str, Tensor], used: Hyperparameters) -> Definition:
-        found = super().definition(gradient, state, used)
-        return Definition(found.move, {**found.state, "exp_avg": 1.001 * found.state["exp_avg"]})
+        actual = super().definition(gradient, state, used)
+        return Definition(actual.move, {**actual.state, "exp_avg": 1.001 * actual.state["exp_avg"]})
 
 
 class OtherLeaves(Other):
@@ -102,12 +102,12 @@ class OtherLeaves(Other):
         return {**super().state_shapes(shape), "max_exp_avg_sq": tuple(shape)}
 
     def definition(self, gradient: Tensor, state: Mapping[str, Tensor], used: Hyperparameters) -> Definition:
-        found = super().definition(gradient, state, used)
-        return Definition(found.move, {**found.state, "max_exp_avg_sq": found.state["exp_avg_sq"]})
+        actual = super().definition(gradient, state, used)
+        return Definition(actual.move, {**actual.state, "max_exp_avg_sq": actual.state["exp_avg_sq"]})
 
 
 class OtherTerms(Other):
-    """Without the correction for having begun at zero."""
+    """Without the bias correction."""
 
     def terms(self, number: NumberUpdate) -> None:
         first, second = number.used.betas
@@ -141,7 +141,7 @@ class Undeclared(Other):
 
 
 class Forgetful(torch.optim.AdamW):
-    """Keeps a number that is in no state."""
+    """Stores a number outside of the state."""
 
     updates = 0
 
@@ -185,18 +185,21 @@ class NoName(Other):
 @pytest.mark.parametrize(
     ("rule", "words"),
     [
-        (torch.optim.SGD, "it is no etude.train.rules.UpdateRule"),
+        (torch.optim.SGD, "it is not an etude.train.rules.UpdateRule"),
         (Bare, "it does not define definition, hyperparameters, optimizer, options, state_shapes, terms"),
         (Other, "give an instance"),
-        (OtherDefinition(), "`definition` moves .* otherwise than `optimizer`"),
+        (OtherDefinition(), "`definition` moves .* differently from `optimizer`"),
         (OtherState(), "`definition` leaves another exp_avg of .* than `optimizer`"),
-        (OtherLeaves(), "`state_shapes` says .*max_exp_avg_sq"),
-        (OtherTerms(), "its `terms` move .* otherwise than `optimizer`"),
+        (OtherLeaves(), "`state_shapes` declares .*max_exp_avg_sq"),
+        (OtherTerms(), "its `terms` move .* differently from `optimizer`"),
         (OtherLeafOfATerm(), "its term m of .* is not the exp_avg that `optimizer` left"),
         (NoDirection(), "the last of its `terms` must have the symbol direction"),
         (NoTerms(), "the last of its `terms` must have the symbol direction"),
-        (Undeclared(), r"`of_whole` gives \['spectrum'\], and `whole` says \[\]"),
-        (NotResumed(), "an update from its saved state moves .* otherwise, so that a run cannot be resumed"),
+        (Undeclared(), r"`of_whole` returns \['spectrum'\], and `whole` declares \[\]"),
+        (
+            NotResumed(),
+            "an update from its saved state moves .* differently, so that a run cannot be resumed",
+        ),
         (NoRate(), "`rates` must be settings of train, such as train.lr; got none"),
         (UnknownRate(), "`rates` must be settings of train, such as train.lr; got train.learning_rate"),
         (NoGoodRate(), "each of its rates must be a Rate above 0"),
@@ -206,7 +209,7 @@ class NoName(Other):
     ],
     ids=lambda value: getattr(value, "__name__", type(value).__name__) if not isinstance(value, str) else "",
 )
-def test_a_rule_that_does_not_explain_itself_is_refused(
+def test_an_incomplete_or_inconsistent_rule_is_refused(
     rule: Any, words: str, registered: dict[str, UpdateRule]
 ) -> None:
     before = dict(registered)
@@ -253,7 +256,7 @@ def updates() -> list[dict[str, Any]]:
         (muon, 1, {}, {"orthogonal": 0.03125}),
         (muon, 18, {"momentum_buffer": 4e-4}, {"orthogonal": -0.0625}),
     ]
-    found = []
+    actual = []
     for used, step, state, whole in cases:
         number = NumberUpdate(used, state, whole, clipped=0.00390625)
         rule_named(used.rule).terms(number)
@@ -261,13 +264,13 @@ def updates() -> list[dict[str, Any]]:
             name.removeprefix("state."): value for name, value in number.known.items() if name[:6] == "state."
         }
         terms = [{**term_values(term), "size": term.size} for term in number.terms]
-        found.append(
+        actual.append(
             {"rule": used.rule, "step": step, "clipped": number.clipped, "state": leaves, "terms": terms}
         )
-    return found
+    return actual
 
 
-def test_the_pages_tests_have_the_terms_of_the_rules() -> None:
+def test_the_tests_of_the_page_have_the_terms_of_the_rules() -> None:
     assert json.loads(FIXTURE.read_text(encoding="utf-8")) == json.loads(json.dumps(updates()))
 
 
@@ -295,7 +298,7 @@ def test_a_formula_is_written_evaluated_and_bounded(
     assert formula.size(KNOWN, {}) == pytest.approx(size, rel=1e-14)
 
 
-def test_a_size_bounds_what_single_precision_does() -> None:
+def test_a_size_bounds_the_error_of_single_precision() -> None:
     """Every operation rounded to fp32, at random places: the error stays below one rounding for each operation."""
     generator = torch.Generator().manual_seed(1)
     a, b = named("a"), named("b")

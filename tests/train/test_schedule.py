@@ -62,13 +62,13 @@ def test_a_run_of_revised_length_goes_through_the_whole_plan_without_a_jump(
     num_steps: int, changes: list[tuple[float, float]]
 ) -> None:
     revisions: tuple[tuple[int, int], ...] = ()
-    here, end = 0, num_steps
+    start, end = 0, num_steps
     for share, factor in changes:
-        here += max(1, round(share * (end - here)))
-        if here >= end:
+        start += max(1, round(share * (end - start)))
+        if start >= end:
             break
-        end = here + max(1, round(factor * (end - here)))
-        revisions = (*revisions, (here, end))
+        end = start + max(1, round(factor * (end - start)))
+        revisions = (*revisions, (start, end))
     assert last_step(num_steps, revisions) == end
     places = [planned_step(step, num_steps, revisions) for step in range(end + 1)]
     assert places[0] == 0
@@ -80,8 +80,8 @@ def test_a_run_of_revised_length_goes_through_the_whole_plan_without_a_jump(
         assert min(moves) > 0
         assert max(moves) == pytest.approx(min(moves), abs=1e-9)
     # What is past a step does not move it: the steps before a revision are as they were without it.
-    for kept in range(len(revisions)):
-        before = [planned_step(step, num_steps, revisions[:kept]) for step in range(revisions[kept][0] + 1)]
+    for count in range(len(revisions)):
+        before = [planned_step(step, num_steps, revisions[:count]) for step in range(revisions[count][0] + 1)]
         assert places[: len(before)] == pytest.approx(before)
 
 

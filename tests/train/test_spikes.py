@@ -22,9 +22,9 @@ def test_a_jump_is_one_with_what_was_usual_before(at: int) -> None:
     losses = falling(2000)
     losses[at] += 6
     watch = LossWatch()
-    found = {step: usual for step, loss in enumerate(losses) if (usual := watch.spike(loss)) is not None}
-    assert list(found) == [at]
-    assert found[at] == pytest.approx(np.median(losses[max(0, at - 64) : at]))
+    actual = {step: usual for step, loss in enumerate(losses) if (usual := watch.spike(loss)) is not None}
+    assert list(actual) == [at]
+    assert actual[at] == pytest.approx(np.median(losses[max(0, at - 64) : at]))
 
 
 def test_nothing_is_a_spike_before_there_is_something_to_compare_with() -> None:
@@ -35,9 +35,9 @@ def test_nothing_is_a_spike_before_there_is_something_to_compare_with() -> None:
 
 def test_a_new_level_becomes_usual() -> None:
     watch = LossWatch(falling(800))
-    found = [watch.spike(4.0 + 0.01 * (step % 3)) is not None for step in range(100)]
-    assert found[0]
-    assert not any(found[40:])
+    actual = [watch.spike(4.0 + 0.01 * (step % 3)) is not None for step in range(100)]
+    assert actual[0]
+    assert not any(actual[40:])
 
 
 def test_a_session_continues_where_the_last_one_stopped() -> None:
@@ -45,6 +45,6 @@ def test_a_session_continues_where_the_last_one_stopped() -> None:
     losses[210] += 4
     whole, first = LossWatch(), LossWatch()
     expected = [whole.spike(loss) for loss in losses]
-    found = [first.spike(loss) for loss in losses[:205]]
+    actual = [first.spike(loss) for loss in losses[:205]]
     second = LossWatch(losses[:205][-64:])
-    assert found + [second.spike(loss) for loss in losses[205:]] == expected
+    assert actual + [second.spike(loss) for loss in losses[205:]] == expected

@@ -94,7 +94,7 @@ def test_any_split_into_micro_batches_gives_the_same_step(cuts: list[int], ignor
 
 
 def summed_loss64(model: LanguageModel, part: MicroBatch) -> Tensor:
-    """The loss written out once more, in float64: log of the sum of exponentials minus the desired logit."""
+    """The loss by definition in float64: log of the sum of exponentials minus the target's logit."""
     logits = model(part.inputs)
     total = 0 * logits.sum()  # so that a part without any target has a gradient, of zero
     for row in range(logits.shape[0]):
@@ -139,7 +139,7 @@ def test_the_loss_in_pieces_has_the_value_and_the_gradients_of_the_whole(at_once
             torch.testing.assert_close(ours, whole, rtol=1e-6, atol=1e-6)
 
 
-def test_clipping_keeps_the_direction_and_reports_the_length_before() -> None:
+def test_clipping_keeps_the_direction_and_returns_the_norm_before() -> None:
     parameters = [nn.Parameter(torch.zeros(3)), nn.Parameter(torch.zeros(2, 2))]
     parameters[0].grad = torch.tensor([3.0, 0.0, 0.0])
     parameters[1].grad = torch.tensor([[0.0, 4.0], [0.0, 0.0]])
@@ -154,8 +154,8 @@ def test_clipping_keeps_the_direction_and_reports_the_length_before() -> None:
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
 def test_a_few_steps_on_one_batch_lower_its_loss(optimizer: str) -> None:
     model = small_model()
-    asked = {"lr": 1e-2, "muon_lr": 1e-2, "weight_decay": 0.1, "steps": 30, "optimizer": optimizer}
-    rules = UpdateRules(model, TrainSettings.model_validate(asked), CPU)
+    requested = {"lr": 1e-2, "muon_lr": 1e-2, "weight_decay": 0.1, "steps": 30, "optimizer": optimizer}
+    rules = UpdateRules(model, TrainSettings.model_validate(requested), CPU)
     batch = split(*random_batch(5, 0.0), [ROWS])
     losses = [
         update_step(

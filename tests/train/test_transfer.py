@@ -1,4 +1,4 @@
-"""The coordinate check (Yang et al. 2022, appendix D.1): updates move activations alike at every width."""
+"""The coordinate check (Yang et al. 2022, appendix D.1): updates change activations equally at every width."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ VOCAB, ROWS, CONTEXT, STEPS = 64, 4, 16, 5
 
 
 def movement(width: int, optimizer: Literal["muon", "adamw"], *, scaled: bool = True) -> dict[str, float]:
-    """Root mean square of what a few updates change in the last hidden state and in the logits."""
+    """Root mean square change of the last hidden state and of the logits by a few updates."""
     dims = {"hidden_size": width, "num_hidden_layers": 2, "num_attention_heads": width // 32}
     model = build_model(preset("llama", vocab_size=VOCAB, max_position_embeddings=CONTEXT, **dims), seed=1)
     rules = UpdateRules(
@@ -54,13 +54,13 @@ def movement(width: int, optimizer: Literal["muon", "adamw"], *, scaled: bool = 
 
 @pytest.mark.parametrize("optimizer", ["muon", "adamw"])
 @pytest.mark.parametrize("what", ["hidden", "logits"])
-def test_updates_move_activations_alike_at_every_width(
+def test_updates_change_activations_equally_at_every_width(
     what: str, optimizer: Literal["muon", "adamw"]
 ) -> None:
     moved = [movement(width, optimizer)[what] for width in WIDTHS]
     assert max(moved) < 2.0 * min(moved), moved
 
 
-def test_the_check_sees_a_rate_that_does_not_transfer() -> None:
+def test_the_check_detects_a_rate_that_does_not_transfer() -> None:
     moved = [movement(width, "adamw", scaled=False)["logits"] for width in WIDTHS]
     assert moved[-1] > 3 * moved[0], moved

@@ -1,4 +1,4 @@
-"""Small runs, trained once for all tests of a session."""
+"""Small runs, trained once per test session."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def watched_run(tmp_path_factory: pytest.TempPathFactory) -> Watched:
 
 @pytest.fixture(scope="session")
 def watched_gpt2(tmp_path_factory: pytest.TempPathFactory) -> Watched:
-    """A gpt2, trained by AdamW alone, each document by itself."""
+    """A gpt2, trained by AdamW alone, with attention within documents."""
     return train_run(tmp_path_factory.mktemp("watched"), "gpt2", RUNS["gpt2"])
 
 
@@ -27,8 +27,8 @@ def watched_mlp(tmp_path_factory: pytest.TempPathFactory) -> Watched:
 
 @pytest.fixture(params=list(RUNS))
 def any_watched(request: pytest.FixtureRequest) -> Watched:
-    """Each of them."""
-    found: Watched = request.getfixturevalue(
+    """Each of these runs."""
+    watched: Watched = request.getfixturevalue(
         "watched_run" if request.param == "llama" else f"watched_{request.param}"
     )
-    return found
+    return watched

@@ -1,4 +1,4 @@
-"""What etude inspect shows is what the time machine has, in words, JSON and pictures."""
+"""What etude inspect prints, writes as JSON and draws equals what the time machine computes."""
 
 from __future__ import annotations
 
@@ -42,46 +42,46 @@ def ask(run: Watched, *words: str, monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 def ask_json(run: Watched, *words: str, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(ask(run, *words, "--json", monkeypatch=monkeypatch))
-    return found
+    answer: dict[str, Any] = json.loads(ask(run, *words, "--json", monkeypatch=monkeypatch))
+    return answer
 
 
 def test_a_step_is_shown_with_its_proof(run: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
-    said = ask(run, "--step", "21", monkeypatch=monkeypatch)
+    output = ask(run, "--step", "21", monkeypatch=monkeypatch)
     opened = api.replay(run.path, 21)
-    assert f"step 21: loss {opened.loss:.6f} nats a token" in said
-    assert "bit for bit" in said
-    assert "update applied again" in said
-    assert "DIFFERS" not in said
+    assert f"step 21: loss {opened.loss:.6f} nats per token" in output
+    assert "bit for bit" in output
+    assert "update applied again" in output
+    assert "DIFFERS" not in output
     values = ask_json(run, "--step", "21", monkeypatch=monkeypatch)
     assert values["loss"] == opened.loss == run.machine.recorded.loss_at(21)
     assert values["proof"]["holds"] is True
     assert all(check["holds"] for check in values["reconciled"])
-    assert [one["name"] for one in values["parameters"]] == list(opened.gradients)
+    assert [parameter["name"] for parameter in values["parameters"]] == list(opened.gradients)
     assert len(values["tokens"]) == 32
     last = ask_json(run, monkeypatch=monkeypatch)
     assert last["step"] == run.machine.recorded.last_step
 
 
-def test_a_prediction_is_beside_what_came(run: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_prediction_and_the_desired_token(run: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
     values = ask_json(run, "--step", "30", "--token", "1:7", monkeypatch=monkeypatch)
     row = api.replay(run.path, 30).row(1)
-    wanted = int(row.targets[7])
-    assert values["probability"] == pytest.approx(float(row.probabilities[7, wanted]))
+    desired_id = int(row.targets[7])
+    assert values["probability"] == pytest.approx(float(row.probabilities[7, desired_id]))
     assert values["loss"] == pytest.approx(float(row.losses[7]))
-    by_token = {one["token"]: one for one in values["guesses"]}
+    by_token = {guess["token"]: guess for guess in values["guesses"]}
     desired = by_token[values["desired"]]
     assert desired["error"] == pytest.approx(values["probability"] - 1, abs=1e-6)
     assert all(
-        one["error"] == pytest.approx(one["probability"], abs=1e-6)
-        for one in values["guesses"]
-        if not one["desired"]
+        guess["error"] == pytest.approx(guess["probability"], abs=1e-6)
+        for guess in values["guesses"]
+        if not guess["desired"]
     )
     assert f"{values['desired']!r}" in ask(run, "--step", "30", "--token", "1:7", monkeypatch=monkeypatch)
 
 
 @pytest.mark.parametrize("words", [("--node", "1:5"), ("--node", "model.layers.1.mlp:5")])
-def test_a_node(run: Watched, words: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_neuron(run: Watched, words: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
     values = ask_json(run, "--step", "21", *words, monkeypatch=monkeypatch)
     assert (values["layer"], values["unit"], values["step"]) == ("model.layers.1.mlp", 5, 21)
     gate = values["arithmetic"]["gate"]
@@ -97,9 +97,9 @@ def test_a_weight(run: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
     values = ask_json(run, "--weight", weight, "--step", "20", monkeypatch=monkeypatch)
     assert values["at"]["before"] + values["at"]["update"] == values["at"]["after"]
     assert values["at"]["by_the_rule"] == pytest.approx(values["at"]["after"], rel=1e-5)
-    said = ask(run, "--weight", weight, "--step", "20", monkeypatch=monkeypatch)
-    assert "new value" in said
-    assert "orthogonal" in said
+    output = ask(run, "--weight", weight, "--step", "20", monkeypatch=monkeypatch)
+    assert "new value" in output
+    assert "orthogonal" in output
 
 
 def test_a_prompt_at_any_step_and_of_any_folder(run: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -115,13 +115,13 @@ def test_a_prompt_at_any_step_and_of_any_folder(run: Watched, monkeypatch: pytes
     assert "logit lens" in ask(run, "--prompt", "One day", monkeypatch=monkeypatch)
     with pytest.raises(InputError, match="has no steps"):
         ask(elsewhere, "--prompt", "One day", "--step", "3", monkeypatch=monkeypatch)
-    with pytest.raises(InputError, match="look at it with --prompt"):
+    with pytest.raises(InputError, match="inspect it with --prompt"):
         ask(elsewhere, "--node", "1:5", monkeypatch=monkeypatch)
     assert "bit for bit" in values["where"]
     assert "step-00000040" in same["where"]
 
 
-def test_a_node_along_any_text_of_any_folder(run: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_neuron_along_any_text_of_any_folder(run: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
     newest = Watched(run.path / "checkpoints" / "step-00000040", run.cache, run.machine)
     words = ("--node", "1:5", "--prompt", "One day the fox")
     values = ask_json(newest, *words, monkeypatch=monkeypatch)
@@ -138,9 +138,9 @@ def test_knobs_are_compared_and_forked(run: Watched, monkeypatch: pytest.MonkeyP
     knob = "model.layers.0.mlp.gate_proj.bias[3]+2"
     values = ask_json(run, "--prompt", "One day", "--knob", knob, "--step", "21", monkeypatch=monkeypatch)
     assert values["losses_before"] != values["losses_after"]
-    said = ask(run, "--step", "21", "--knob", knob, "--fork", "turned", monkeypatch=monkeypatch)
+    output = ask(run, "--step", "21", "--knob", knob, "--fork", "turned", monkeypatch=monkeypatch)
     forked = run.path.parent / "turned"
-    assert f"etude train --resume {forked}" in said.replace("\n", " ")
+    assert f"etude train --resume {forked}" in output.replace("\n", " ")
     manifest = json.loads((forked / "manifest.json").read_text())
     assert manifest["parent"]["step"] == 21
     assert manifest["parent"]["turned"] == [knob]
@@ -159,7 +159,7 @@ def test_knobs_are_compared_and_forked(run: Watched, monkeypatch: pytest.MonkeyP
     assert after == pytest.approx(before + 2, abs=1e-6)
     with pytest.raises(InputError, match="is an activation"):
         ask(run, "--knob", "model.layers.0.mlp.post[3]*0", "--fork", "other", monkeypatch=monkeypatch)
-    assert 21 in machine.recorded.checkpoints, "the way to its first steps is never pruned"
+    assert 21 in machine.recorded.checkpoints, "the checkpoint that its first steps need is never pruned"
     shutil.rmtree(forked)
 
 
@@ -186,7 +186,7 @@ def test_pictures(
         assert pixels[..., :3].std() > 0.02
 
 
-def test_the_mlp_family_is_looked_at_too(
+def test_the_mlp_family_can_be_inspected(
     window_run: Watched, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for words in (("--step", "9"), ("--node", "model:3"), ("--token", "0:3"), ("--prompt", "One day")):
@@ -207,13 +207,13 @@ def test_a_fork_has_the_settings_of_its_step(run: Watched, monkeypatch: pytest.M
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "message"),
     [
         (("--step", "99"), "choose one from 1 to 40"),
         (("--step", "0"), "choose one from 1 to 40"),
         (("--node", "1"), "LAYER:UNIT"),
         (("--node", "9:1"), "layers"),
-        (("--node", "1:9999"), "nodes"),
+        (("--node", "1:9999"), "0 to 95"),
         (("--weight", "lm_head.weight"), "NAME"),
         (("--weight", "lm_hed.weight[1,2]"), "did you mean 'lm_head.weight'"),
         (("--weight", "lm_head.weight[1]"), "has shape"),
@@ -222,23 +222,23 @@ def test_a_fork_has_the_settings_of_its_step(run: Watched, monkeypatch: pytest.M
         (("--token", "1:99"), "positions 0 to 31"),
         (("--token", "1:1", "--weight", "lm_head.weight[1,1]"), "not both"),
         (("--knob", "lm_head.weight[1,2]=0"), "--prompt"),
-        (("--prompt", "x", "--knob", "nothing=0"), "nothing here is called"),
+        (("--prompt", "x", "--knob", "nothing=0"), "no parameter or activation is called"),
         (("--prompt", "x" * 400), "shorten it"),
         (("--prompt", "x", "--png", "x.jpg"), "look.png"),
-        (("--token", "1:1", "--png", "x.png"), "nothing to draw"),
+        (("--token", "1:1", "--png", "x.png"), "--png"),
         (("--png", "."), "look.png"),
         (("--dark",), "give --png FILE"),
         (("--png", "no-such-folder/x.png"), "look.png"),
         (("--prompt", "x", "--knob", "lm_head.weight*1e39"), "turn it less"),
         (("--fork", "y", "--knob", "lm_head.weight*1e308"), "turn it less"),
-        (("--fork", "y", "--knob", "lm_head.weight*1", "--prompt", "x"), "leave --prompt out"),
+        (("--fork", "y", "--knob", "lm_head.weight*1", "--prompt", "x"), "--prompt"),
         (("--fork", "", "--knob", "lm_head.weight*1"), "cannot name a run"),
     ],
 )
-def test_a_mistake_is_one_line(
-    run: Watched, words: tuple[str, ...], told: str, monkeypatch: pytest.MonkeyPatch
+def test_a_mistake_prints_one_line(
+    run: Watched, words: tuple[str, ...], message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with pytest.raises(InputError) as error:
         ask(run, *words, monkeypatch=monkeypatch)
-    assert told in str(error.value)
+    assert message in str(error.value)
     assert "\n" not in str(error.value)

@@ -1,4 +1,4 @@
-"""A node in a step of training: its error by the chain rule, and the pushes that make a weight's gradient."""
+"""A neuron in a training step: its gradient by the chain rule, and the terms of a weight's gradient."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 from etude.errors import InputError
 from etude.watch.layer_in_step import LayerInStep
 from etude.watch.opened_step import open_step
-from watched import RUNS, Watched, require_pushes_to_be_gradients, train_run
+from watched import RUNS, Watched, require_terms_to_sum_to_gradients, train_run
 
 KINDS: dict[str, dict[str, Any]] = {
     **RUNS,
@@ -28,30 +28,30 @@ def layer(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     return LayerInStep(opened, "model" if "mlp" in request.param else "model.layers.1.mlp")
 
 
-def test_all_pushes_together_are_the_gradient(layer: LayerInStep) -> None:
-    """Also at nodes of the gpt2 whose slope is nearly none: there they are hundreds of their own roundings off."""
-    allowed = require_pushes_to_be_gradients(layer, range(0, 32, 7), 2 * 2**-23)
-    assert allowed < 1e-4  # so that a gradient that is wrong is seen
+def test_the_terms_sum_to_the_gradient(layer: LayerInStep) -> None:
+    """Also at neurons of the gpt2 with almost no slope, whose terms differ by hundreds of their own roundings."""
+    allowed = require_terms_to_sum_to_gradients(layer, range(0, 32, 7), 2 * 2**-23)
+    assert allowed < 1e-4  # otherwise a wrong gradient could pass
 
 
 @pytest.mark.parametrize(("unit", "number"), [(0, 0), (5, 3), (31, 17)])
-def test_the_largest_pushes_are_named(layer: LayerInStep, unit: int, number: int) -> None:
-    tug = layer.tug_of_war(unit, number)
-    largest = tug.largest(5)
-    sizes = [abs(push.amount) for push in largest]
+def test_the_largest_terms_name_their_tokens(layer: LayerInStep, unit: int, number: int) -> None:
+    terms = layer.gradient_terms(unit, number)
+    largest = terms.largest(5)
+    sizes = [abs(term.amount) for term in largest]
     assert sizes == sorted(sizes, reverse=True)
-    assert sizes[0] == pytest.approx(float(tug.pushes.abs().max()))
-    for push in largest:
-        assert push.token_id == int(layer.rows[push.row].inputs[push.position])
+    assert sizes[0] == pytest.approx(float(terms.terms.abs().max()))
+    for term in largest:
+        assert term.token_id == int(layer.rows[term.row].inputs[term.position])
 
 
 @pytest.mark.parametrize(("unit", "row", "position"), [(0, 0, 0), (5, 2, 7), (31, 5, 31)])
-def test_the_error_comes_through_the_outgoing_weights(
+def test_the_gradient_arrives_through_the_outgoing_weights(
     layer: LayerInStep, unit: int, row: int, position: int
 ) -> None:
     error = layer.error(unit, row, position)
     terms = error.outgoing.double() * error.arriving.double()
-    # Over a whole vocabulary few terms are large, and the many small ones are rounded against their sum.
+    # Over a whole vocabulary few terms are large; the many small ones are rounded relative to the sum.
     times = max(6, len(terms) / 2) if layer.node_layer.path == "model" else 6
     allowed = times * 2**-23 * float(terms.abs().sum())
     assert float(terms.sum()) == pytest.approx(error.at_activation, abs=allowed)
@@ -60,20 +60,20 @@ def test_the_error_comes_through_the_outgoing_weights(
     )
 
 
-def test_its_sum_is_the_forward_passs(layer: LayerInStep) -> None:
-    found = layer.sum(3, 1, 9)
-    assert found.difference == pytest.approx(0, abs=1e-5)
-    assert len(found.token_ids) == 10
+def test_its_sum_is_that_of_the_forward_pass(layer: LayerInStep) -> None:
+    neuron = layer.sum(3, 1, 9)
+    assert neuron.difference == pytest.approx(0, abs=1e-5)
+    assert len(neuron.token_ids) == 10
 
 
-def test_what_is_not_there_is_named(layer: LayerInStep) -> None:
+def test_a_missing_place_is_named(layer: LayerInStep) -> None:
     with pytest.raises(InputError, match="rows 0 to 5"):
         layer.error(0, 6, 0)
     with pytest.raises(InputError, match="positions 0 to 31"):
         layer.sum(0, 0, 32)
     with pytest.raises(InputError, match="inputs 0 to"):
-        layer.tug_of_war(0, 10_000)
-    with pytest.raises(InputError, match="has nodes 0 to"):
+        layer.gradient_terms(0, 10_000)
+    with pytest.raises(InputError, match="has neurons 0 to"):
         layer.error(10_000, 0, 0)
 
 
@@ -84,7 +84,7 @@ def test_a_row_after_the_step_is_read_with_the_new_weights(layer: LayerInStep) -
     assert not torch.equal(opened.losses_after(2), opened.row(2, lambda name: False).losses)
 
 
-def test_a_machine_catches_up_with_a_run_that_goes_on(tmp_path: Path) -> None:
+def test_a_time_machine_catches_up_with_a_running_run(tmp_path: Path) -> None:
     run = train_run(tmp_path, "going", {"train.optimizer": "muon"})
     machine = run.machine
     machine.go_to(9)
@@ -93,11 +93,11 @@ def test_a_machine_catches_up_with_a_run_that_goes_on(tmp_path: Path) -> None:
     lines = whole.splitlines(keepends=True)
     early = b"".join(line for line in lines if b'"step": 3' not in line and b'"step": 4' not in line)
     metrics.write_bytes(early)
-    assert machine.catch_up() is False  # what was told is gone: another run
+    assert machine.catch_up() is False  # recorded lines are gone, so the run was rolled back
     metrics.write_bytes(whole)
     assert machine.catch_up()
     known = machine.recorded
     metrics.write_bytes(whole + lines[-1].replace(b'"end"', b'"spike"'))
     assert machine.catch_up()
     assert machine.recorded is not known
-    assert machine.states.newest_up_to(9) is not None  # what was replayed is still there
+    assert machine.states.newest_up_to(9) is not None  # replayed states are kept

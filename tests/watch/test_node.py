@@ -1,4 +1,4 @@
-"""A node is what the network computes, and its history is what each checkpoint computes."""
+"""A neuron computes what the network computes, and its history what each checkpoint computes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from etude.model.language_model import LOGITS, LanguageModel
 from etude.model.taps import Taps
 from etude.model.transformer import Transformer
 from etude.watch.activity import DEAD_REACH, Moment, NodeHistory, activity
-from etude.watch.forward import run_opened
+from etude.watch.forward import run_with_taps
 from etude.watch.held_out import SAMPLE_TOKENS, held_out
 from etude.watch.node_layers import find_node_layer, token_effects
 from etude.watch.one_node import Node, extreme_effects, look_at_node
@@ -38,16 +38,19 @@ def the_node(watched: Watched, unit: int = 5, step: int = STEP, layer: str = "",
     return look_at_node(watched.machine, step, layer or last_layer(watched), unit, **options)
 
 
-def test_its_terms_sum_to_what_the_forward_pass_had(any_watched: Watched) -> None:
+def test_its_terms_sum_to_the_forward_pass(any_watched: Watched) -> None:
     node = the_node(any_watched)
     for row, position in ((0, 0), (3, 17), (5, -1)):
         seen = node.on(row, position)
-        for part in (seen.gate, seen.up):
-            if part is not None:
-                assert part.seen == pytest.approx(part.total, rel=1e-5, abs=1e-5)
-                summed = sum(x * w for x, w in zip(part.inputs.tolist(), part.weights.tolist(), strict=True))
-                assert part.total == pytest.approx(summed + part.bias, abs=1e-12)
-                ordered = part.terms[part.order].abs()
+        for weighted_sum in (seen.gate, seen.up):
+            if weighted_sum is not None:
+                assert weighted_sum.seen == pytest.approx(weighted_sum.total, rel=1e-5, abs=1e-5)
+                summed = sum(
+                    x * w
+                    for x, w in zip(weighted_sum.inputs.tolist(), weighted_sum.weights.tolist(), strict=True)
+                )
+                assert weighted_sum.total == pytest.approx(summed + weighted_sum.bias, abs=1e-12)
+                ordered = weighted_sum.terms[weighted_sum.order].abs()
                 assert (ordered[:-1] >= ordered[1:]).all()
         assert seen.post == pytest.approx(seen.seen, rel=1e-5, abs=1e-5)
         signal = node.signal(row)
@@ -69,20 +72,22 @@ def test_it_reads_the_networks_own_weights(any_watched: Watched) -> None:
     assert torch.equal(node.outgoing, weights[f"{out}.weight"][:, 5])
     assert (node.up_weights is not None) == (any_watched.path.name == "llama")
     any_watched.machine.go_to(STEP + 3)
-    assert node.bias == float(weights[f"{prefix}.bias"][5]), "it stays what it was when the machine goes on"
+    assert node.bias == float(weights[f"{prefix}.bias"][5]), (
+        "a node does not change when the time machine moves on"
+    )
 
 
-def test_on_any_text_it_is_the_network(any_watched: Watched) -> None:
+def test_on_any_text_it_equals_the_network(any_watched: Watched) -> None:
     node = the_node(any_watched)
     ids = make_tokens(1, 20, vocab=node.model.config.vocab_size)
     with torch.no_grad():
-        expected = run_opened(node.model, ids)[f"{node.layer}.post"][0, 11, 5]
+        expected = run_with_taps(node.model, ids)[f"{node.layer}.post"][0, 11, 5]
     assert node.on_tokens(ids[0].tolist(), 11).post == pytest.approx(float(expected), rel=1e-5, abs=1e-5)
     assert node.on_tokens(ids[0, :12].tolist()).seen == pytest.approx(float(expected), rel=1e-5, abs=1e-6)
 
 
 def hold_the_output_norm(model: LanguageModel, post: torch.Tensor) -> torch.Tensor:
-    """Keep the scale of the norm behind the last MLP as it is for ``post``; return the scale, 1 without such a norm."""
+    """Freeze the scale of the norm after the last MLP at that for ``post``; return it, or 1 without such a norm."""
     block = model.model.layers[2] if isinstance(model, Transformer) else None
     if block is None or isinstance(block.mlp_output_layernorm, torch.nn.Identity):
         return torch.ones(())
@@ -98,7 +103,7 @@ def hold_the_output_norm(model: LanguageModel, post: torch.Tensor) -> torch.Tens
 
 
 @pytest.mark.parametrize("name", [name for name in EVERY if name != "mlp-direct"])
-def test_promoted_tokens_are_those_whose_logits_a_small_addition_raises(name: str) -> None:
+def test_promoted_tokens_are_those_whose_logits_rise_with_the_activation(name: str) -> None:
     model = make_network(make_config(name)).double()
     layer = "model" if "mlp" in name else "model.layers.2.mlp"
     node_layer, unit, eps = find_node_layer(model, layer), 7, 1e-5
@@ -107,11 +112,11 @@ def test_promoted_tokens_are_those_whose_logits_a_small_addition_raises(name: st
     bump[unit] = eps
     stream = node_layer.added_to
     with torch.no_grad():
-        before = run_opened(model, inputs)
+        before = run_with_taps(model, inputs)
         output_size = hold_the_output_norm(model, before[f"{layer}.post"])
-        after = run_opened(model, inputs, taps=Taps(changes={f"{layer}.post": lambda post: post + bump}))
+        after = run_with_taps(model, inputs, taps=Taps(changes={f"{layer}.post": lambda post: post + bump}))
         if isinstance(model, Transformer):
-            # The scale is held where it was: the norm of the sum, with the division of the unchanged stream.
+            # Freeze the scale of the last norm: divide the changed stream by the norm of the unchanged one.
             norm = model.model.norm
             x = before[stream]
             middle = x.mean(-1, keepdim=True) if isinstance(norm, torch.nn.LayerNorm) else torch.zeros(())
@@ -127,7 +132,7 @@ def test_promoted_tokens_are_those_whose_logits_a_small_addition_raises(name: st
     torch.testing.assert_close(change, effects.expand_as(change), rtol=1e-4, atol=1e-7)
 
 
-def test_the_tokens_that_are_told_are_the_extremes(any_watched: Watched) -> None:
+def test_the_listed_tokens_are_the_extremes(any_watched: Watched) -> None:
     node = the_node(any_watched, tokens=4)
     values = node.effects.sort(descending=True).values
     assert [effect.value for effect in node.promoted] == values[:4].tolist()
@@ -138,12 +143,12 @@ def test_the_tokens_that_are_told_are_the_extremes(any_watched: Watched) -> None
         assert effect.value == float(node.effects[effect.token_id])
 
 
-def test_a_node_that_writes_nothing_promotes_no_token() -> None:
+def test_a_neuron_that_writes_nothing_promotes_no_token() -> None:
     effects = torch.zeros(9, dtype=torch.float64)
     assert extreme_effects(effects, str) == ((), ())
     effects[4] = 0.5
     promoted, suppressed = extreme_effects(effects, str)
-    assert [one.token_id for one in promoted] == [4]
+    assert [effect.token_id for effect in promoted] == [4]
     assert suppressed == ()
 
 
@@ -158,7 +163,7 @@ def test_its_gradient_is_the_opened_steps(any_watched: Watched) -> None:
     if node_layer.up is not None:
         assert torch.equal(gradient.up_weights, opened.gradients[f"{node_layer.up}.weight"][5])
         assert gradient.up_bias == float(opened.gradients[f"{node_layer.up}.bias"][5])
-    # Over all rows: the error before the activation function, times what was read.
+    # Sum over all rows of the gradient before the activation function, times the inputs.
     total, bias = torch.zeros_like(gradient.weights), 0.0
     for row in range(opened.num_rows):
         signal = node.signal(row)
@@ -170,26 +175,26 @@ def test_its_gradient_is_the_opened_steps(any_watched: Watched) -> None:
 
 
 def naive(watched: Watched, node: Node) -> dict[int, float]:
-    """Place in the held-out part -> activation, one window at a time by the network's own modules."""
+    """Map each place of the held-out part to the activation, one window at a time by the network's own modules."""
     part, context = watched.machine.data.validation, 32
     tokens = part.window(0, part.num_tokens)
-    kept: list[torch.Tensor] = []
+    outputs: list[torch.Tensor] = []
     if watched.path.name == "mlp":
-        handle = node.model.model.register_forward_hook(lambda m, arguments, output: kept.append(output))
+        handle = node.model.model.register_forward_hook(lambda m, arguments, output: outputs.append(output))
     else:
         down = node.model.get_submodule(f"{node.layer}.down_proj")
-        handle = down.register_forward_pre_hook(lambda m, arguments: kept.append(arguments[0]))
+        handle = down.register_forward_pre_hook(lambda m, arguments: outputs.append(arguments[0]))
     apart = watched.path.name == "gpt2"
-    found = {}
+    activations = {}
     for start in range(0, part.num_tokens - 1, context):
         ids = torch.from_numpy(tokens[start : min(start + context, part.num_tokens - 1)])[None]
         places = np.arange(start, start + ids.shape[1])
         numbers = torch.from_numpy(part.document_numbers(places))[None] if apart else None
         with torch.no_grad():
             node.model(ids, document_ids=numbers)
-        found |= dict(zip(places.tolist(), kept.pop()[0, :, node.unit].tolist(), strict=True))
+        activations |= dict(zip(places.tolist(), outputs.pop()[0, :, node.unit].tolist(), strict=True))
     handle.remove()
-    return found
+    return activations
 
 
 @pytest.mark.parametrize("unit", [2, 30])
@@ -213,9 +218,7 @@ def test_top_passages_are_the_highest_and_lowest_of_all(any_watched: Watched, un
             assert node.on_tokens(passage.token_ids).seen == pytest.approx(passage.value, rel=1e-3, abs=1e-4)
 
 
-def test_a_large_network_is_watched_on_fewer_tokens(
-    watched_run: Watched, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_large_network_reads_fewer_tokens(watched_run: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
     watched_run.machine.go_to(0)
     plan = watched_run.machine.era.plan
     context = plan.settings.train.context
@@ -244,9 +247,9 @@ def test_the_sample_is_bounded_spread_and_the_same_each_time(watched_run: Watche
 
 def test_history_is_what_each_checkpoint_computes(any_watched: Watched) -> None:
     node = the_node(any_watched)
-    seen_at: list[tuple[int, int]] = []
-    history = node.history(told=lambda *counts: seen_at.append(counts))
-    assert seen_at == [(done, len(history.moments)) for done in range(len(history.moments))]
+    reports: list[tuple[int, int]] = []
+    history = node.history(on_progress=lambda *counts: reports.append(counts))
+    assert reports == [(done, len(history.moments)) for done in range(len(history.moments))]
     folders = any_watched.machine.recorded.checkpoints
     assert [moment.step for moment in history.moments] == list(folders)
     for moment in history.moments:
@@ -258,9 +261,9 @@ def test_history_is_what_each_checkpoint_computes(any_watched: Watched) -> None:
         assert moment.max == pytest.approx(values.max(), rel=1e-4, abs=1e-6)
         assert moment.norm_in == pytest.approx(float(at.weights.double().norm()), rel=1e-9)
         assert moment.norm_out == pytest.approx(float(at.outgoing.double().norm()), rel=1e-9)
-        seen = activity(model, node.node_layer, 5, node.sample, node.plan.device)
-        assert moment.share_active == seen.share_active
-    assert history.moments[0].share_active == 0, "what is behind a node begins at zero"
+        observed = activity(model, node.node_layer, 5, node.sample, node.plan.device)
+        assert moment.share_active == observed.share_active
+    assert history.moments[0].share_active == 0, "outgoing weights start at zero"
     assert history.came_alive in (1, 2)
     assert history.died is None
     assert [m.step for m in node.history([2, 0]).moments] == [0, 2]
@@ -273,11 +276,11 @@ def vars_of(node: Node) -> dict[str, object]:
     return {name: getattr(node, name) for name in Node.__dataclass_fields__ if not name.startswith("_")}
 
 
-def test_reach_is_the_share_of_what_it_is_added_to(any_watched: Watched) -> None:
+def test_reach_is_relative_to_what_the_neuron_adds_to(any_watched: Watched) -> None:
     node = the_node(any_watched)
     ids = torch.from_numpy(node.sample.inputs[1:2])
     documents = node.sample.document_ids
-    opened = run_opened(
+    opened = run_with_taps(
         node.model, ids, document_ids=None if documents is None else torch.from_numpy(documents[1:2])
     )
     if any_watched.path.name == "mlp":
@@ -289,7 +292,7 @@ def test_reach_is_the_share_of_what_it_is_added_to(any_watched: Watched) -> None
     np.testing.assert_allclose(node.activity.reach[1], expected, rtol=1e-4, atol=1e-7)
 
 
-def test_a_node_with_a_very_negative_bias_is_dead(
+def test_a_neuron_with_a_very_negative_bias_is_dead(
     watched_run: Watched, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shutil.copytree(watched_run.path, tmp_path / "killed")
@@ -300,9 +303,9 @@ def test_a_node_with_a_very_negative_bias_is_dead(
     monkeypatch.setenv("ETUDE_CACHE", str(watched_run.cache))
     node = look_at_node(TimeMachine(tmp_path / "killed"), STEP, "model.layers.1.mlp", 5)
     assert not node.activity.dead
-    seen_at: list[tuple[int, int]] = []
-    history = node.history(told=lambda *counts: seen_at.append(counts))
-    assert seen_at == [(done, len(history.moments)) for done in range(len(history.moments))]
+    reports: list[tuple[int, int]] = []
+    history = node.history(on_progress=lambda *counts: reports.append(counts))
+    assert reports == [(done, len(history.moments)) for done in range(len(history.moments))]
     assert history.died == 40
     assert history.came_alive in (1, 2)
     assert history.moments[-1].share_active == 0
@@ -313,7 +316,7 @@ def test_a_node_with_a_very_negative_bias_is_dead(
     assert "died at step 40" in repr(history)
 
 
-def test_when_a_node_came_alive_and_died() -> None:
+def test_when_a_neuron_came_alive_and_died() -> None:
     def lived(*shares: float) -> NodeHistory:
         moments = (Moment(10 * n, 0, 1, 1, share, 1, None, 1) for n, share in enumerate(shares))
         return NodeHistory("model", 0, 100, tuple(moments))
@@ -330,7 +333,7 @@ def test_when_a_node_came_alive_and_died() -> None:
         assert (history.came_alive, history.died) == (alive, died)
 
 
-def test_its_picture_in_words_is_short_and_says_which_gradient(any_watched: Watched) -> None:
+def test_its_text_is_short_and_names_the_update(any_watched: Watched) -> None:
     node = the_node(any_watched)
     assert len(repr(node).splitlines()) <= 14
     assert f"of the update {STEP} -> {STEP + 1}" in repr(node)
@@ -350,16 +353,16 @@ def test_the_last_step_has_no_gradient(watched_run: Watched) -> None:
         node.on(0, 0)
 
 
-def test_what_cannot_be_looked_at_is_named(watched_run: Watched) -> None:
+def test_a_missing_neuron_is_named(watched_run: Watched) -> None:
     machine = watched_run.machine
-    for step, layer, unit, said in (
+    for step, layer, unit, message in (
         (20, "model.layers.1.mpl", 0, "did you mean 'model.layers.1.mlp'"),
-        (20, "model.layers.2.mlp", 0, "no layer of nodes"),
-        (20, "model.layers.1.mlp", 96, "nodes 0 to 95"),
-        (20, "model.layers.1.mlp", -1, "nodes 0 to 95"),
+        (20, "model.layers.2.mlp", 0, "no layer of neurons"),
+        (20, "model.layers.1.mlp", 96, "neurons 0 to 95"),
+        (20, "model.layers.1.mlp", -1, "neurons 0 to 95"),
         (41, "model.layers.1.mlp", 0, "no step 41"),
     ):
-        with pytest.raises(InputError, match=said):
+        with pytest.raises(InputError, match=message):
             look_at_node(machine, step, layer, unit)
     node = the_node(watched_run)
     with pytest.raises(InputError, match="rows 0 to 5"):
@@ -372,13 +375,13 @@ def test_what_cannot_be_looked_at_is_named(watched_run: Watched) -> None:
         node.on_tokens([300])
 
 
-def test_passages_are_the_first_long_ones_and_fit_the_network(watched_run: Watched) -> None:
+def test_beginnings_are_those_of_the_first_long_documents_and_fit_the_network(watched_run: Watched) -> None:
     data = watched_run.machine.data
     texts = [document.decode() for document in data.documents("validation")]
-    found = beginnings(data, 10_000, count=3, characters=200)
+    passages = beginnings(data, 10_000, count=3, characters=200)
     long = [text.strip() for text in texts if len(text.strip()) >= 100]
-    assert len(found) == 3
-    for passage, text in zip(found, long, strict=False):
+    assert len(passages) == 3
+    for passage, text in zip(passages, long, strict=False):
         assert text.startswith(passage)
         assert 100 <= len(passage) <= 200
     short = beginnings(data, 7, count=3)

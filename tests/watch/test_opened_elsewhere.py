@@ -1,4 +1,4 @@
-"""A network of transformers, trained by it for a few steps, opens with the activations that its own hooks give."""
+"""A network of transformers, trained by it for a few steps, has the activations that its own hooks record."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import transformers
 
 from etude.model.folder import load_model_folder
 from etude.model.language_model import LOGITS
-from etude.watch.forward import run_opened
+from etude.watch.forward import run_with_taps
 
 SIZES = {"vocab_size": 61, "max_position_embeddings": 48, "bos_token_id": 0, "eos_token_id": 0}
 LLAMA = {"hidden_size": 32, "intermediate_size": 80, "num_hidden_layers": 3, "num_attention_heads": 4}
@@ -69,7 +69,7 @@ def test_activations_are_those_of_its_own_hooks(name: str, tmp_path: Path) -> No
             layer.mlp.up_proj.register_forward_hook(keep(f"{path}.mlp.pre_linear"))
     with torch.no_grad():
         output = theirs(input_ids=inputs, output_attentions=True, output_hidden_states=True)
-        opened = run_opened(ours, inputs)
+        opened = run_with_taps(ours, inputs)
     for number in range(3):
         path = f"model.layers.{number}"
         seen[f"{path}.self_attn.pattern"] = output.attentions[number]

@@ -1,4 +1,4 @@
-"""What is shown of a prompt adds up to what the network says."""
+"""What is shown of a prompt adds up to the network's prediction."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from etude.errors import InputError
 from etude.model.language_model import LOGITS, LanguageModel
 from etude.model.taps import Taps
 from etude.watch import prompts
-from etude.watch.forward import activation_bytes, run_opened
+from etude.watch.forward import activation_bytes, run_with_taps
 from etude.watch.named_tensor import Named
 from etude.watch.prompts import Prompt, induction_scores, look
 from networks import ALPHABET, EVERY, TRANSFORMERS, VOCAB, make_config, make_network
@@ -27,14 +27,14 @@ def read(name: str, text: str = TEXT) -> Prompt:
 def test_contributions_add_up_to_the_logit(name: str) -> None:
     prompt = read(name)
     for position, token in ((-1, None), (3, 7), (0, 60)):
-        found = prompt.contributions(position, token)
-        assert found.logit == float(prompt.activation(LOGITS)[0, position][found.token])
-        assert abs(found.unexplained) <= 2e-5 * max(1.0, *map(abs, found.terms.values()))
+        contributions = prompt.contributions(position, token)
+        assert contributions.logit == float(prompt.activation(LOGITS)[0, position][contributions.token])
+        assert abs(contributions.unexplained) <= 2e-5 * max(1.0, *map(abs, contributions.terms.values()))
 
 
 @pytest.mark.parametrize("name", ["llama-grouped-tied", "gpt2"])
-def test_a_head_that_is_silenced_takes_its_contribution_from_the_last_layer(name: str) -> None:
-    """In the last layer a head's only way to the logit besides the direct one is the MLP behind it."""
+def test_silencing_a_head_of_the_last_layer_removes_its_contribution(name: str) -> None:
+    """In the last layer a head reaches the logit directly, and through the MLP after it, which is frozen here."""
     prompt = read(name)
     last = f"model.layers.{prompt.model.config.num_hidden_layers - 1}"
     frozen = prompt.activations()
@@ -46,23 +46,23 @@ def test_a_head_that_is_silenced_takes_its_contribution_from_the_last_layer(name
 
     held = {f"{last}.self_attn.z": without, f"{last}.mlp_out": lambda _: frozen[f"{last}.mlp_out"]}
     with torch.no_grad():
-        stream = run_opened(prompt.model, prompt.ids[None], taps=Taps(changes=held))[f"{last}.resid_post"]
-    lost = (frozen[f"{last}.resid_post"] - stream)[0, -1].double()
-    found = prompt.contributions(-1, 5)
+        stream = run_with_taps(prompt.model, prompt.ids[None], taps=Taps(changes=held))[f"{last}.resid_post"]
+    removed = (frozen[f"{last}.resid_post"] - stream)[0, -1].double()
+    parts = prompt.contributions(-1, 5)
     reads = torch.zeros(0)
     norm, weight = prompt.model.model.norm, prompt.model.unembedding()[0][5].double()  # type: ignore[union-attr]
-    whole = frozen[f"{last}.resid_post"][0, -1].double()
+    stream_before = frozen[f"{last}.resid_post"][0, -1].double()
     if name == "gpt2":
-        reads = weight * norm.weight.double() / (whole.var(unbiased=False) + norm.eps).sqrt()  # type: ignore[union-attr, operator]
+        reads = weight * norm.weight.double() / (stream_before.var(unbiased=False) + norm.eps).sqrt()  # type: ignore[union-attr, operator]
         reads = reads - reads.mean()
     else:
-        reads = weight * norm.weight.double() / (whole.square().mean() + norm.eps).sqrt()  # type: ignore[union-attr, operator]
-    expected = float((lost @ reads).detach())
-    assert found.terms[f"{last}.self_attn head 2"] == pytest.approx(expected, rel=1e-4, abs=1e-5)
+        reads = weight * norm.weight.double() / (stream_before.square().mean() + norm.eps).sqrt()  # type: ignore[union-attr, operator]
+    expected = float((removed @ reads).detach())
+    assert parts.terms[f"{last}.self_attn head 2"] == pytest.approx(expected, rel=1e-4, abs=1e-5)
 
 
 @pytest.mark.parametrize("name", TRANSFORMERS)
-def test_the_lens_ends_with_the_networks_own_prediction(name: str) -> None:
+def test_the_lens_ends_at_the_networks_prediction(name: str) -> None:
     prompt = read(name)
     lens = prompt.logit_lens()
     own = prompt.activation(LOGITS)[0].log_softmax(-1)
@@ -77,34 +77,34 @@ def test_the_lens_ends_with_the_networks_own_prediction(name: str) -> None:
 def test_gradient_times_input_is_the_slope_of_scaling_a_token(name: str) -> None:
     prompt = read(name, "abcdef")
     prompt.model.double()
-    found = prompt.attribution(-1, 9)
+    attribution = prompt.attribution(-1, 9)
     for place in range(len(prompt.ids)):
 
         def logit(scale: float, place: int = place) -> float:
             return _with_scaled(prompt.model, prompt.ids, place, scale)[9]
 
         slope = (logit(1 + 1e-5) - logit(1 - 1e-5)) / 2e-5
-        assert float(found.gradient_times_input[place]) == pytest.approx(slope, rel=1e-4, abs=1e-6)
+        assert float(attribution.gradient_times_input[place]) == pytest.approx(slope, rel=1e-4, abs=1e-6)
 
 
 def _with_scaled(model: LanguageModel, ids: torch.Tensor, place: int, scale: float) -> list[float]:
-    """Logits at the end where the embedding of the token at `place`, given a row of its own, is scaled."""
+    """Return the last logits with a scaled embedding of the token at `place`, which gets a row of its own."""
     import copy
 
     changed = copy.deepcopy(model)
     weight = changed.model.embed_tokens.weight  # type: ignore[union-attr]
     grown = torch.cat((weight, weight[ids[place]][None] * scale)).detach()  # type: ignore[index, arg-type]
     head, bias = changed.unembedding()
-    kept = head.detach().clone()
+    output_weight = head.detach().clone()
     changed.model.embed_tokens.weight = torch.nn.Parameter(grown)  # type: ignore[union-attr]
     inputs = ids.clone()
     inputs[place] = len(grown) - 1
     with torch.no_grad():
-        return torch.nn.functional.linear(changed.hidden(inputs[None])[0, -1], kept, bias).tolist()
+        return torch.nn.functional.linear(changed.hidden(inputs[None])[0, -1], output_weight, bias).tolist()
 
 
 @pytest.mark.parametrize("name", ["llama", "mlp-direct"])
-def test_a_token_of_the_mean_embedding_loses_nothing(name: str) -> None:
+def test_ablating_the_mean_embedding_changes_nothing(name: str) -> None:
     prompt = read(name, "abcab")
     weight = prompt.model.model.embed_tokens.weight  # type: ignore[union-attr]
     with torch.no_grad():
@@ -112,24 +112,24 @@ def test_a_token_of_the_mean_embedding_loses_nothing(name: str) -> None:
     torch.testing.assert_close(prompt.attribution(-1, 3).ablation, torch.zeros(6), rtol=0, atol=2e-6)
 
 
-def test_induction_scores_are_what_a_loop_finds() -> None:
+def test_induction_scores_equal_a_loop() -> None:
     model = make_network(make_config("llama-grouped-tied"))
     scores, chance = induction_scores(model, length=7, rows=3, seed=4)
-    dice = torch.Generator().manual_seed(4)
-    once = torch.randint(VOCAB, (3, 7), generator=dice)
-    opened = run_opened(model, torch.cat((once, once), 1))
+    generator = torch.Generator().manual_seed(4)
+    once = torch.randint(VOCAB, (3, 7), generator=generator)
+    opened = run_with_taps(model, torch.cat((once, once), 1))
     for layer in range(3):
         pattern = opened[f"model.layers.{layer}.self_attn.pattern"]
         for head in range(4):
-            found = [pattern[row, head, 7 + i, i + 1].item() for row in range(3) for i in range(7)]
-            assert float(scores.tensor[layer, head]) == pytest.approx(sum(found) / len(found), rel=1e-5)
+            shares = [pattern[row, head, 7 + i, i + 1].item() for row in range(3) for i in range(7)]
+            assert float(scores.tensor[layer, head]) == pytest.approx(sum(shares) / len(shares), rel=1e-5)
     assert chance == pytest.approx(sum(1 / (8 + i) for i in range(7)) / 7)
 
 
-def test_a_head_that_looks_back_by_hand_scores_one() -> None:
-    """Scores set so that each query of the second copy sees only the key behind its token's first occurrence."""
+def test_an_artificial_induction_head_scores_one() -> None:
+    """Each query of the second copy sees only the key after its token's first occurrence."""
     model = make_network(make_config("llama"))
-    length, original = 6, prompts.run_opened
+    length, original = 6, prompts.run_with_taps
 
     def by_hand(model: Any, inputs: Any, *, taps: Any) -> dict[str, torch.Tensor]:
         def looking_back(scores: torch.Tensor) -> torch.Tensor:
@@ -141,15 +141,15 @@ def test_a_head_that_looks_back_by_hand_scores_one() -> None:
         taps.changes = {"model.layers.1.self_attn.scores": looking_back}
         return original(model, inputs, taps=taps)
 
-    prompts.run_opened = by_hand  # type: ignore[assignment]
+    prompts.run_with_taps = by_hand  # type: ignore[assignment]
     try:
         scores, _ = induction_scores(model, length=length)
     finally:
-        prompts.run_opened = original
+        prompts.run_with_taps = original
     torch.testing.assert_close(scores.tensor[1], torch.ones(4))
 
 
-def test_what_a_network_has_not_is_one_line() -> None:
+def test_what_a_network_lacks_is_one_line() -> None:
     window, llama = read("mlp"), read("llama")
     for ask in (lambda: window.pattern(0), window.logit_lens, lambda: induction_scores(window.model)):
         with pytest.raises(InputError, match="mlp family"):
@@ -164,22 +164,22 @@ def test_what_a_network_has_not_is_one_line() -> None:
         llama.activation("model.layers.0.nothing")
 
 
-def test_all_activations_are_refused_where_they_do_not_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_activations_that_do_not_fit_memory_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     prompt = read("llama")
     monkeypatch.setattr(prompts, "free_memory_bytes", lambda device: 1000)
-    with pytest.raises(InputError, match="ask for one at a time"):
+    with pytest.raises(InputError, match="request one at a time"):
         prompt.activations()
     assert prompt.pattern(0).shape == {"head": 4, "query": 18, "key": 18}
 
 
 @pytest.mark.parametrize("name", EVERY)
-def test_the_memory_that_they_take_is_foreseen(name: str) -> None:
+def test_the_memory_of_activations_is_estimated(name: str) -> None:
     prompt = read(name)
     held = sum(value.nbytes for value in prompt.activations().values())
     assert held <= activation_bytes(prompt.model, len(prompt.ids)) <= 1.6 * held
 
 
-def test_results_say_what_they_are() -> None:
+def test_results_describe_themselves() -> None:
     prompt = read("llama")
     pattern = prompt.pattern(1)
     assert repr(pattern).startswith("model.layers.1.self_attn.pattern (head=4 query=18 key=18): 0 to ")

@@ -1,4 +1,4 @@
-"""Any step of a run is made again to the bit, opened, and what is shown explains what was applied."""
+"""Any step of a run is replayed bit for bit, and the opened step explains the applied update."""
 
 from __future__ import annotations
 
@@ -51,10 +51,10 @@ def train(tmp_path_factory: pytest.TempPathFactory) -> Train:
     texts.mkdir()
     for number, document in enumerate(documents(3, 60_000)):
         (texts / f"{number:03d}.txt").write_text(document.text)
-    made: dict[str, Path] = {}
+    runs: dict[str, Path] = {}
 
     def trained(name: str, **changes: Any) -> Path:
-        if name not in made:
+        if name not in runs:
             values = {
                 "data.sources": (str(texts),),
                 "data.workers": 1,
@@ -70,13 +70,13 @@ def train(tmp_path_factory: pytest.TempPathFactory) -> Train:
                 "train.eval_tokens": 500,
                 "train.checksum_every": 1,
                 "run.folder": str(folder / "runs"),
-                "run.name": f"run-{len(made)}",
+                "run.name": f"run-{len(runs)}",
                 "device.compile": False,
                 "device.threads": 1,
             }
             settings = load_settings(values=values | changes)
-            made[name] = jobs.grow(settings, Console(file=io.StringIO())).run.path
-        return made[name]
+            runs[name] = jobs.grow(settings, Console(file=io.StringIO())).run.path
+        return runs[name]
 
     return trained
 
@@ -84,10 +84,10 @@ def train(tmp_path_factory: pytest.TempPathFactory) -> Train:
 @pytest.mark.parametrize(
     ("kind", "count"), [(kind, 50 if kind in ("muon", "adamw, accumulated") else 10) for kind in KINDS]
 )
-def test_steps_in_any_order_are_the_same_bits(train: Train, kind: str, count: int) -> None:
+def test_steps_in_any_order_give_the_same_bits(train: Train, kind: str, count: int) -> None:
     machine = TimeMachine(train(kind, **KINDS[kind]), cache_bytes=20_000_000)
-    dice = random.Random(kind)
-    for step in dice.sample(range(1, STEPS + 1), count):
+    generator = random.Random(kind)
+    for step in generator.sample(range(1, STEPS + 1), count):
         state = machine.go_to(step)
         assert checksum(state.model) == machine.recorded.checksums[step]
         assert machine.proof.holds, str(machine.proof)
@@ -105,8 +105,8 @@ def test_a_compiled_run_is_replayed_by_its_compiled_graph(train: Train) -> None:
         machine.go_to(step)
         assert machine.proof.holds, str(machine.proof)
     assert machine.era.compiled == read_object(path / "manifest.json")["sessions"][0]["compiled"]
-    found = reconcile(open_step(machine, 20))
-    assert found.holds, str(found)
+    reconciliation = reconcile(open_step(machine, 20))
+    assert reconciliation.holds, str(reconciliation)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -116,16 +116,16 @@ def test_an_opened_step_explains_what_was_applied(train: Train, kind: str) -> No
         opened = open_step(machine, step)
         assert opened.proof.holds
         assert opened.loss == machine.recorded.loss_at(step)
-        found = reconcile(opened)
-        assert found.holds, str(found)
-        assert {check.name: check.difference for check in found.checks}["update applied again"] == 0
+        reconciliation = reconcile(opened)
+        assert reconciliation.holds, str(reconciliation)
+        assert {check.name: check.difference for check in reconciliation.checks}["update applied again"] == 0
         for name in opened.gradients:
             update = opened.parameter(name)
             assert torch.equal((update.before.double() + update.update).float(), update.after)
 
 
 def test_gradients_are_those_of_float64(train: Train) -> None:
-    """Within 1e-5 of a second network in float64, whose loss is PyTorch's own and whose rows go through at once."""
+    """Within 1e-5 of a second network in float64, with PyTorch's own loss and all rows in one pass."""
     machine = TimeMachine(train("muon"))
     opened = open_step(machine, 33)
     model = build_model(machine.era.plan.model).double()
@@ -141,7 +141,7 @@ def test_gradients_are_those_of_float64(train: Train) -> None:
         assert difference <= 1e-5 * parameter.grad.norm(), name
 
 
-def test_a_row_has_its_predictions_activations_and_errors(train: Train) -> None:
+def test_a_row_has_its_predictions_activations_and_gradients(train: Train) -> None:
     machine = TimeMachine(train("muon"))
     opened = open_step(machine, 21)
     rows = [opened.row(row) for row in range(opened.num_rows)]
@@ -151,7 +151,7 @@ def test_a_row_has_its_predictions_activations_and_errors(train: Train) -> None:
         torch.testing.assert_close(row.probabilities.sum(-1), torch.ones(32))
         chosen = row.probabilities.gather(-1, row.targets[:, None])[:, 0]
         torch.testing.assert_close(-chosen.log(), row.losses, rtol=1e-4, atol=1e-5)
-        # The error at the logits is predicted less desired, shared among the targets of the batch.
+        # The gradient at the logits is predicted minus desired, divided by the number of targets in the batch.
         desired = torch.nn.functional.one_hot(row.targets, row.probabilities.shape[-1])
         expected = (row.probabilities - desired) / opened.num_targets
         torch.testing.assert_close(row.gradients[LOGITS][0], expected, rtol=1e-4, atol=1e-8)
@@ -165,7 +165,7 @@ def test_a_row_has_its_predictions_activations_and_errors(train: Train) -> None:
         opened.parameter("model.layers.0.mlp.down_proj.weigt")
 
 
-def test_a_change_of_settings_on_the_way_is_part_of_the_replay(train: Train, tmp_path: Path) -> None:
+def test_a_replay_crosses_a_change_of_settings(train: Train, tmp_path: Path) -> None:
     import shutil
 
     path = tmp_path / "changed"
@@ -183,7 +183,7 @@ def test_a_change_of_settings_on_the_way_is_part_of_the_replay(train: Train, tmp
     assert open_step(machine, 20).settings.train.lr != 0.0007
 
 
-def test_other_bits_are_told_and_measured(train: Train, tmp_path: Path) -> None:
+def test_other_bits_are_reported_and_measured(train: Train, tmp_path: Path) -> None:
     import shutil
 
     path = tmp_path / "other"
@@ -203,10 +203,14 @@ def test_other_bits_are_told_and_measured(train: Train, tmp_path: Path) -> None:
     session = read_object(path / "manifest.json")["sessions"][0]
     now = dict(session["machine"], threads=7, versions=session["machine"]["versions"] | {"torch": "9.9"})
     differences = machine_differences(session, now, compiled=True)
-    assert differences == ("threads 1, now 7", f"torch {torch.__version__}, now 9.9", "not compiled then")
+    assert differences == (
+        "threads 1, now 7",
+        f"torch {torch.__version__}, now 9.9",
+        "not compiled in training",
+    )
 
 
-def test_what_cannot_be_reached_is_said(train: Train, tmp_path: Path) -> None:
+def test_an_unreachable_step_is_reported(train: Train, tmp_path: Path) -> None:
     machine = TimeMachine(train("muon"))
     with pytest.raises(InputError, match=f"choose one from 1 to {STEPS}"):
         machine.go_to(STEPS + 1)
@@ -216,8 +220,8 @@ def test_what_cannot_be_reached_is_said(train: Train, tmp_path: Path) -> None:
         TimeMachine(tmp_path)
 
 
-def test_training_is_not_touched_by_looking(train: Train) -> None:
-    """The files of a run are the same after it was replayed and opened."""
+def test_looking_does_not_change_the_run(train: Train) -> None:
+    """The files of a run are the same after a replay."""
     path = train("muon")
     before = {file: file.read_bytes() for file in path.rglob("*") if file.is_file()}
     machine = TimeMachine(path)
@@ -226,7 +230,7 @@ def test_training_is_not_touched_by_looking(train: Train) -> None:
     assert isinstance(machine.state, TrainState)
 
 
-def test_an_absurd_record_is_bounded_and_left_out(train: Train, tmp_path: Path) -> None:
+def test_an_absurd_record_is_bounded_and_skipped(train: Train, tmp_path: Path) -> None:
     import shutil
 
     path = tmp_path / "absurd"
@@ -249,7 +253,7 @@ def test_an_absurd_record_is_bounded_and_left_out(train: Train, tmp_path: Path) 
     assert machine.proof.holds, str(machine.proof)
 
 
-def test_what_differs_is_named(train: Train, tmp_path: Path) -> None:
+def test_differing_values_are_named(train: Train, tmp_path: Path) -> None:
     import shutil
 
     path = tmp_path / "named"
@@ -265,28 +269,28 @@ def test_what_differs_is_named(train: Train, tmp_path: Path) -> None:
     (path / "metrics.jsonl").write_text("".join(json.dumps(event) + "\n" for event in kept))
     machine = TimeMachine(path)
     machine.go_to(13)
-    assert "from step 12 on they differ: there in checksum of all parameters" in str(machine.proof)
+    assert "from step 12 on they differ, first in checksum of all parameters" in str(machine.proof)
     machine.go_to(21)
     assert machine.proof.holds
-    assert "2 of them with no line in the record" in str(machine.proof)
+    assert "2 of them not in the record" in str(machine.proof)
 
 
-def test_a_step_that_was_left_out_is_left_out_again(train: Train) -> None:
-    path = train("left out", **{"train.lr": 1e30, "train.on_nonfinite": "skip", "train.muon_lr": 1e30})
+def test_a_skipped_step_is_skipped_again(train: Train) -> None:
+    path = train("skipped", **{"train.lr": 1e30, "train.on_nonfinite": "skip", "train.muon_lr": 1e30})
     machine = TimeMachine(path)
     assert machine.recorded.skipped
     first = min(machine.recorded.skipped)
     opened = open_step(machine, first)
     assert not opened.applied
     assert opened.proof.holds
-    assert "left out then, being not finite, and again now" in str(opened.proof)
+    assert "skipped in training as not finite, and skipped again" in str(opened.proof)
     assert reconcile(opened).checks == ()
-    for name in opened.gradients:  # the step before it may have left no numbers
+    for name in opened.gradients:  # weights may already be NaN after the step before
         before, after = opened.before.weights[name], opened.after.weights[name]
         torch.testing.assert_close(after, before, rtol=0, atol=0, equal_nan=True)
 
 
-def test_a_damaged_checkpoint_costs_only_the_way_around_it(train: Train, tmp_path: Path) -> None:
+def test_a_damaged_checkpoint_is_replayed_from_the_one_before(train: Train, tmp_path: Path) -> None:
     import shutil
 
     path = tmp_path / "damaged"

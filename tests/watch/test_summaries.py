@@ -1,4 +1,4 @@
-"""The numbers of a summary are those of the step, told by plain arithmetic."""
+"""The numbers of a summary are those of the step, computed independently."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SETTINGS = TrainSettings(lr=1e-3, muon_lr=1e-2, weight_decay=0.1)
 
 
 def one_step(model: LanguageModel, max_grad_norm: float) -> float:
-    """Make a step of training; returns its clip factor."""
+    """Make a training step; return its clip factor."""
     device = choose_device(DeviceSettings(kind="cpu", threads=1))
     inputs, targets = make_tokens(2, 16), make_tokens(2, 16, seed=1)
 
@@ -47,7 +47,7 @@ def one_step(model: LanguageModel, max_grad_norm: float) -> float:
 
 
 def gradients_of(model: LanguageModel) -> dict[str, Tensor]:
-    """In float64, of the batch of :func:`one_step`."""
+    """Return the gradients of the batch of :func:`one_step`, in float64."""
     model = copy.deepcopy(model).double()
     logits = model(make_tokens(2, 16)).flatten(0, 1)
     torch.nn.functional.cross_entropy(logits, make_tokens(2, 16, seed=1).flatten()).backward()
@@ -65,48 +65,55 @@ def test_norms_are_those_of_the_step(name: str, max_grad_norm: float) -> None:
     assert (factor < 1) == (max_grad_norm < 1)
     new = {name: p.detach().double() for name, p in model.named_parameters()}
     clipped = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
-    found = tensor_norms(model, before, factor)
-    assert found.keys() == new.keys()
-    for key, norms in found.items():
+    norms_by_name = tensor_norms(model, before, factor)
+    assert norms_by_name.keys() == new.keys()
+    for key, norms in norms_by_name.items():
         update, weight = (new[key] - old[key]).norm(), new[key].norm()
         whole = gradients[key].norm()
-        # A gradient that ought to be nothing (softmax does not see a bias of all keys) is rounding only.
+        # A gradient that should be zero (softmax ignores a bias of all keys) is rounding only.
         assert norms["grad_norm"] == pytest.approx(float(whole), rel=1e-3, abs=1e-6)
         assert norms["weight_norm"] == pytest.approx(float(weight), rel=6e-6)
         assert norms["update_norm"] == pytest.approx(float(update), rel=6e-6)
         assert norms["update_ratio"] == pytest.approx(float(update / weight), rel=6e-6)
-    for key, parameter in model.named_parameters():  # and it changes neither weights nor gradients
+    for key, parameter in model.named_parameters():  # tensor_norms changed neither weights nor gradients
         assert torch.equal(parameter.double(), new[key])
         assert torch.equal(parameter.grad, clipped[key])
 
 
-def test_what_json_cannot_hold_is_none() -> None:
+def test_a_number_that_is_not_finite_is_none() -> None:
     model = make_network(make_config("llama"))
     first, second, third = list(dict(model.named_parameters()))[:3]
     before = weights_before(model)
     model.get_parameter(first).detach()[0] = torch.inf
     model.get_parameter(second).detach().zero_()
     model.get_parameter(third).grad = torch.full_like(model.get_parameter(third), torch.nan)
-    found = tensor_norms(model, before, 1.0)
-    assert found[first]["weight_norm"] is found[first]["update_norm"] is found[first]["update_ratio"] is None
-    assert found[second]["update_ratio"] is None
-    assert found[second]["weight_norm"] == 0
-    assert found[second]["grad_norm"] == 0  # it has none
-    assert found[third]["grad_norm"] is None
+    norms_by_name = tensor_norms(model, before, 1.0)
+    assert (
+        norms_by_name[first]["weight_norm"]
+        is norms_by_name[first]["update_norm"]
+        is norms_by_name[first]["update_ratio"]
+        is None
+    )
+    assert norms_by_name[second]["update_ratio"] is None
+    assert norms_by_name[second]["weight_norm"] == 0
+    assert norms_by_name[second]["grad_norm"] == 0  # no gradient at all
+    assert norms_by_name[third]["grad_norm"] is None
     seen = activity(model, make_tokens(1, 9))
     assert any(value is None for layer in seen.attention_entropy for value in layer)
-    json.dumps([found, seen.attention_entropy, seen.dead_units], allow_nan=False)
+    json.dumps([norms_by_name, seen.attention_entropy, seen.dead_units], allow_nan=False)
 
 
 def test_a_large_matrix_has_an_accurate_norm() -> None:
     model = make_network(make_config("llama", vocab_size=40_000, hidden_size=64))
     name, weight = "lm_head.weight", model.get_parameter("lm_head.weight")
-    found = tensor_norms(model, weights_before(model), 1.0)
-    assert found[name]["weight_norm"] == pytest.approx(float(weight.detach().double().norm()), rel=1e-6)
+    norms_by_name = tensor_norms(model, weights_before(model), 1.0)
+    assert norms_by_name[name]["weight_norm"] == pytest.approx(
+        float(weight.detach().double().norm()), rel=1e-6
+    )
 
 
 @pytest.mark.parametrize("name", TRANSFORMERS)
-def test_heads_that_do_not_choose_have_the_most_entropy(name: str) -> None:
+def test_heads_that_attend_evenly_have_the_most_entropy(name: str) -> None:
     model = make_network(make_config(name))
     with torch.no_grad():
         for key, parameter in model.named_parameters():
@@ -122,7 +129,7 @@ def test_heads_that_do_not_choose_have_the_most_entropy(name: str) -> None:
     assert within.attention_entropy[1] == pytest.approx([sum(apart) / 20] * 4, rel=1e-5)
 
 
-def test_a_head_that_attends_to_itself_has_none() -> None:
+def test_a_head_that_attends_to_one_token_has_almost_none() -> None:
     model = make_network(make_config("gpt2"))
     with torch.no_grad():
         for block in model.model.layers:
@@ -131,7 +138,7 @@ def test_a_head_that_attends_to_itself_has_none() -> None:
 
 
 @pytest.mark.parametrize("name", [name for name in EVERY if make_config(name).mlp_bias or "mlp" in name])
-def test_dead_nodes_are_counted(name: str) -> None:
+def test_dead_neurons_are_counted(name: str) -> None:
     model = make_network(make_config(name))
     assert all(0 <= share < 1 for share in activity(model, make_tokens(1, 20)).dead_units)
     mlps = [model.model] if isinstance(model, WindowMLP) else [layer.mlp for layer in model.model.layers]
@@ -145,7 +152,7 @@ def test_dead_nodes_are_counted(name: str) -> None:
     assert (seen.attention_entropy == []) == isinstance(model, WindowMLP)
 
 
-def test_a_node_that_fires_once_is_not_dead() -> None:
+def test_a_neuron_that_fires_once_is_not_dead() -> None:
     model = make_network(make_config("gpt2", hidden_act="relu"))
     inputs = make_tokens(1, 20)
     with torch.no_grad():

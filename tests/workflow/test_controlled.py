@@ -14,7 +14,7 @@ from rich.console import Console
 from diagnosed import settings_for, write_text
 from etude.run import RunFolder
 from etude.run.checkpoints import list_checkpoints, step_of
-from etude.train.control import Control, Held
+from etude.train.control import Control, ControlledPause
 from etude.workflow import jobs
 from etude.workflow.fit import Outcome
 from waiting import PATIENCE, wait_until
@@ -37,21 +37,21 @@ def test_a_training_in_hand_goes_the_same_way(tmp_path: Path, monkeypatch: pytes
     control, outcome = Control(held.path), list[Outcome]()
     before_steps: list[float] = []  # when the loop looked whether it is held, once a step
     waits: list[tuple[float, float]] = []
-    due, wait = Held.due, Held.wait
+    due, wait = ControlledPause.due, ControlledPause.wait
 
-    def due_and_pause(self: Held) -> bool:
+    def due_and_pause(self: ControlledPause) -> bool:
         before_steps.append(time.monotonic())
         if len(before_steps) in (5, 25):  # by the steps, however late this test's own thread is
-            control.ask("pause" if len(before_steps) == 5 else "stop")
+            control.request("pause" if len(before_steps) == 5 else "stop")
         return due(self)
 
-    def timed_wait(self: Held, step: int) -> None:
+    def timed_wait(self: ControlledPause, step: int) -> None:
         begin = time.monotonic()
         wait(self, step)
         waits.append((begin, time.monotonic()))
 
-    monkeypatch.setattr(Held, "due", due_and_pause)
-    monkeypatch.setattr(Held, "wait", timed_wait)
+    monkeypatch.setattr(ControlledPause, "due", due_and_pause)
+    monkeypatch.setattr(ControlledPause, "wait", timed_wait)
 
     def train() -> None:
         settings = settings_for(tmp_path, "held", **values)
@@ -64,12 +64,12 @@ def test_a_training_in_hand_goes_the_same_way(tmp_path: Path, monkeypatch: pytes
     time.sleep(0.5)
     before = max(losses(held))
     assert before == 4
-    control.ask("one_step")
+    control.request("one_step")
     wait_until(lambda: max(losses(held)) == before + 1)
     time.sleep(0.3)
     assert max(losses(held)) == before + 1
-    control.ask("save")
-    control.ask("go_on")
+    control.request("save")
+    control.request("go_on")
     training.join(PATIENCE)
     assert not training.is_alive()
     assert outcome[0].reason == "stopped"

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, TextIO
 
-from etude.system import print_nowhere
+from etude.system import discard_output
 
 _READER_GONE = (errno.EPIPE, errno.EIO, errno.ENXIO)
 """What a write gets when its pipe's reader has ended, or when its terminal was closed."""
@@ -37,7 +37,7 @@ class OutlivingReader:
             do()
         except OSError as error:
             with suppress(OSError):
-                print_nowhere(self._stream)
+                discard_output(self._stream)
             if error.errno in _READER_GONE:
                 self._report("etude: nobody reads this output any more; the work goes on")
             else:

@@ -89,8 +89,8 @@ def generate(
         repetition_penalty=repetition_penalty,
         max_new_tokens=max_new_tokens,
     )
-    wanted = command.Wanted(samples=samples, json_lines=json_lines, logprobs=logprobs)
-    command.generate(model, prompt, settings, seed, dtype, [_unescaped(text) for text in stop or []], wanted)
+    output = command.OutputOptions(samples=samples, json_lines=json_lines, logprobs=logprobs)
+    command.generate(model, prompt, settings, seed, dtype, [_unescaped(text) for text in stop or []], output)
 
 
 def _unescaped(text: str) -> str:

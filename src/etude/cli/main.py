@@ -14,7 +14,7 @@ from etude.cli import data, doctor, emergence, evaluate, generate, inspect, runs
 from etude.cli.command import Command
 from etude.errors import EtudeError, InputError
 from etude.places import settle_account
-from etude.system import make_output_safe, print_nowhere
+from etude.system import discard_output, make_output_safe
 from etude.untrusted import Unreadable
 
 app = typer.Typer(
@@ -54,9 +54,9 @@ def run() -> None:
         sys.stdout.flush()
     except BrokenPipeError:
         # The reader of our output (head, less) went away; that is its right.
-        print_nowhere(sys.stdout)
+        discard_output(sys.stdout)
     except OSError as error:
-        print_nowhere(sys.stdout)
+        discard_output(sys.stdout)
         print(f"etude: could not write the output: {error.strerror or error}", file=sys.stderr)
         code = code or 1
     if note := escapes.report():
@@ -92,11 +92,11 @@ def _exit_code() -> int:
             return 1
         return ending.code or 0
     except BrokenPipeError:
-        print_nowhere(sys.stdout)
+        discard_output(sys.stdout)
     except OSError as error:
         if error.errno not in _OUTPUT_IS_FULL or error.filename is not None:
             raise
-        print_nowhere(sys.stdout)
+        discard_output(sys.stdout)
         print(f"etude: could not write the output: {error.strerror}", file=sys.stderr)
         return 1
     return 0

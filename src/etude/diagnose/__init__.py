@@ -1,1 +1,1 @@
-"""The doctor: whether a machine computes correctly, and what went wrong in a run."""
+"""The doctor: does this machine compute correctly, and what went wrong in a run?"""

@@ -1,1 +1,1 @@
-"""Using a trained model: choosing the next token, again and again."""
+"""Text generation and scoring with a trained model."""

@@ -1,4 +1,4 @@
-"""Print what ``etude generate`` and ``etude score`` print."""
+"""The output of ``etude generate`` and ``etude score``."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ from etude.generate.stop import stop_strings
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """What is printed of a continuation."""
+class OutputOptions:
+    """What to print of continuations."""
 
     samples: int = 1
     json_lines: bool = False
     logprobs: int | None = None
-    """So many of the likeliest tokens at each place, besides the token itself; None: no tokens, only text."""
+    """Number of most likely alternatives to print for each token; None: print text only, without tokens."""
 
     def __post_init__(self) -> None:
         if self.samples < 1:
@@ -47,14 +47,14 @@ def generate(
     seed: int,
     dtype: Dtype = "fp32",
     stop: Sequence[str] = (),
-    wanted: Wanted | None = None,
+    output: OutputOptions | None = None,
 ) -> None:
-    """Print ``prompt`` and its continuation as it comes; or several, or one JSON object for each, or their tokens.
+    """Print ``prompt`` with its continuation while it is generated; or several continuations, as text, JSON or tokens.
 
     Raises:
-        InputError: there is no model, or a value that means nothing.
+        InputError: no model, or an invalid value.
     """
-    wanted = wanted or Wanted()
+    output = output or OutputOptions()
     stops, seed = stop_strings(stop), require_seed(seed)
     language = load(model, dtype)
     if prompt == "-":
@@ -62,47 +62,48 @@ def generate(
     prompt = language.tokenizer.normalise(prompt)
     if prompt.endswith(" ") and language.joins_spaces is None:
         print(
-            "the prompt ends in a space, which most tokenizers join to the word after it: leave it out for better text",
+            "the prompt ends in a space, which most tokenizers join to the next word: remove it for better text",
             file=sys.stderr,
         )
-    if wanted == Wanted():
+    if output == OutputOptions():  # one continuation as plain text: stream it
         sys.stdout.write(prompt)
         for piece in language.stream(prompt, settings, seed, stop=stops):
             sys.stdout.write(piece)
             sys.stdout.flush()
         sys.stdout.write("\n")
         return
-    found = language.continuations(
-        prompt, settings, seed, samples=wanted.samples, stop=stops, alternatives=wanted.logprobs or 0
+    continuations = language.continuations(
+        prompt, settings, seed, samples=output.samples, stop=stops, alternatives=output.logprobs or 0
     )
-    for number, one in enumerate(found):
-        if wanted.json_lines:
-            _print_json(language, prompt, one, tokens=wanted.logprobs is not None)
+    for number, continuation in enumerate(continuations):
+        if output.json_lines:
+            _print_json(language, prompt, continuation, tokens=output.logprobs is not None)
             continue
         if number:
             print(_BETWEEN_SAMPLES)
-        if wanted.logprobs is None:
-            print(f"{prompt}{one.text}")
+        if output.logprobs is None:
+            print(f"{prompt}{continuation.text}")
         else:
-            _print_alternatives(language, one)
+            _print_alternatives(language, continuation)
         sys.stdout.flush()
 
 
 _BETWEEN_SAMPLES = "-" * 15
 
 
-def _print_json(language: Language, prompt: str, found: Continuation, *, tokens: bool) -> None:
+def _print_json(language: Language, prompt: str, continuation: Continuation, *, tokens: bool) -> None:
+    """Print a continuation as one line of JSON, with its tokens if ``tokens``."""
     line: dict[str, Any] = {
         "prompt": prompt,
-        "text": found.text,
-        "tokens": found.token_ids,
-        "finish_reason": found.finish_reason,
-        "seed": found.seed,
+        "text": continuation.text,
+        "tokens": continuation.token_ids,
+        "finish_reason": continuation.finish_reason,
+        "seed": continuation.seed,
     }
     if tokens:
         line["logprobs"] = [
             _token(language, token, logprob) | {"top": [_token(language, *other) for other in others]}
-            for token, logprob, others in zip(found.token_ids, found.logprobs, found.likeliest, strict=True)
+            for token, logprob, others in continuation.each_token()
         ]
     print(json.dumps(line, ensure_ascii=False), flush=True)
 
@@ -111,9 +112,9 @@ def _token(language: Language, token_id: int, logprob: float) -> dict[str, Any]:
     return {"id": token_id, "token": language.tokenizer.decode([token_id]), "logprob": logprob}
 
 
-def _print_alternatives(language: Language, found: Continuation) -> None:
-    """A line for each new token, as of ``etude score``, and behind it the likeliest at its place."""
-    for token, logprob, others in zip(found.token_ids, found.logprobs, found.likeliest, strict=True):
+def _print_alternatives(language: Language, continuation: Continuation) -> None:
+    """Print a line for each new token, as ``etude score`` does, followed by the most likely tokens."""
+    for token, logprob, others in continuation.each_token():
         top = "  ".join(f"{value:.4f} {language.tokenizer.decode([other])!r}" for other, value in others)
         print(
             f"{logprob:9.4f}  {language.tokenizer.decode([token])!r}"
@@ -122,19 +123,19 @@ def _print_alternatives(language: Language, found: Continuation) -> None:
 
 
 def score(model: Path, source: str, options: ReadingOptions, *, json_lines: bool, summary: bool) -> None:
-    """Print each token of what ``source`` holds with its log-probability, then the figures of the whole.
+    """Print the log-probability of each token in ``source``, then the totals.
 
-    ``source`` is anything that a model can be trained on. Each document is scored from its own beginning; where there
-    are several, the figures of each stand behind its tokens. What cannot be used is told on standard error.
+    ``source`` may be anything that a model can be trained on. Each document is scored from its start; with several
+    documents, the totals of each follow its tokens. Skipped documents are reported on standard error.
 
     Raises:
-        InputError: there is no model, no such source, or nothing usable in it.
+        InputError: no model, no such source, or no usable text in it.
     """
     language = load(model)
     log = SourceLog(looked_at=[source])
     whole, last, name = _Figures(), _Figures(), ""
     for document, text in _documents(source, options, log):
-        if whole.documents and not summary:  # only now is it known that there are several
+        if whole.documents and not summary:  # the totals of the document before: there are several
             print(last.line(json_lines, name))
         result, name = language.score(text), document
         last = _Figures.of(result)
@@ -149,12 +150,12 @@ def score(model: Path, source: str, options: ReadingOptions, *, json_lines: bool
     for note in log.notes():
         print(note, file=sys.stderr)
     for reason, count in log.skipped.most_common():
-        print(f"left out: {count:,} {reason} (such as {log.examples[reason][0]})", file=sys.stderr)
+        print(f"skipped: {count:,} {reason} (such as {log.examples[reason][0]})", file=sys.stderr)
 
 
 @dataclass
 class _Figures:
-    """Of one document, or of several together."""
+    """Totals of one document or several."""
 
     documents: int = 0
     tokens: int = 0
@@ -172,7 +173,7 @@ class _Figures:
         self.nats += other.nats
 
     def line(self, json_lines: bool, name: str = "") -> str:
-        """As JSON or as words; ``name`` is that of a single document among several."""
+        """Return the totals as JSON or text; ``name`` is the document's, for one of several."""
         nats_per_token, bits_per_byte = self.nats / self.tokens, self.nats / math.log(2) / self.num_bytes
         if json_lines:
             figures = {
@@ -185,8 +186,8 @@ class _Figures:
             return json.dumps(figures, ensure_ascii=False)
         what = f"{name}: " if name else f"{self.documents:,} documents, " if self.documents > 1 else ""
         return (
-            f"{what}{self.tokens:,} tokens, {self.num_bytes:,} bytes: {nats_per_token:.4f} nats a token, "
-            f"{bits_per_byte:.4f} bits a byte"
+            f"{what}{self.tokens:,} tokens, {self.num_bytes:,} bytes: {nats_per_token:.4f} nats per token, "
+            f"{bits_per_byte:.4f} bits per byte"
         )
 
 
@@ -199,7 +200,7 @@ def _print_tokens(result: TextScore, json_lines: bool) -> None:
 
 
 def _documents(name: str, options: ReadingOptions, log: SourceLog) -> Iterator[tuple[str, str]]:
-    """(id, text) of every document of a source, with line ends and characters as they are in training."""
+    """Yield (id, text) of every document of a source, cleaned as for training."""
     with TemporaryDirectory(prefix="etude-") as spool:
         sources = open_sources(
             [name], options=options, max_bytes=None, seed=Settings().run.seed, spool=Path(spool)

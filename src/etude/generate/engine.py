@@ -1,4 +1,4 @@
-"""Generation: several prompts at once, one forward pass per new token, each row as if it were alone."""
+"""Generate continuations of several prompts as one batch; each row's result is independent of the others."""
 
 from __future__ import annotations
 
@@ -19,18 +19,19 @@ from etude.model.language_model import LanguageModel
 FinishReason = Literal["eos", "length", "context", "stop"]
 ContextRule = Literal["slide", "stop"]
 OnToken = Callable[[int, int], bool | None]
-"""Told the row and the new token; where it returns True, the row ends with it."""
+"""Called with row and new token. If it returns True, the row ends with this token."""
 FirstTokens = Sequence[NDArray[np.intp] | None]
-"""Of each row the ids among which its first new token is chosen, rising; None: any."""
+"""For each row, the ids allowed for its first new token, ascending; None: all."""
 OnPrediction = Callable[[int, int, NDArray[np.float32]], None]
+"""Called with row, new token, and the logits (V,) from which it was drawn."""
 
 
 @dataclass(frozen=True, slots=True)
 class Generation:
-    """What was generated for one prompt.
+    """The tokens generated for one prompt.
 
-    `token_ids` leaves the prompt and the closing end-of-text token out. `logprobs` are the model's own
-    natural log-probabilities of those tokens, before temperature and the other settings.
+    `token_ids` excludes the prompt and a final end-of-text token. `logprobs` are natural log-probabilities of these
+    tokens under the model itself, before temperature and the other settings.
     """
 
     token_ids: list[int]
@@ -54,25 +55,26 @@ def generate(
 ) -> list[Generation]:
     """Continue every prompt until `eos_id`, `settings.max_new_tokens`, or the end of the context.
 
-    A row's result depends on its prompt, its seed and the settings, not on the rows beside it. With one
-    `seed` for all, row i has `row_seed(seed, i)`; a sequence gives each row its own. `on_token(row, id)` is
-    called for each new token as it comes, and ends the row with finish_reason "stop" where it returns True; before it
-    `on_prediction(row, id, logits)` is called with the (V,) that the token was drawn from, as the network gave them.
+    The result of a row depends on its prompt, its seed and the settings, but not on the other rows. The network reads
+    at most C = max_position_embeddings tokens; of a longer prompt, the last C.
 
-    The network reads at most C = max_position_embeddings tokens. Of a longer prompt it reads the last C. When
-    C tokens stand in the context and more are wanted, "slide" goes on from the last C // 2 of them, read anew
-    from position 0 (so that a token costs one position again, and not C); "stop" ends with finish_reason
-    "context".
+    Args:
+        seed: row i has `row_seed(seed, i)`; a sequence has one seed for each row.
+        at_context_end: what to do when the context holds C tokens. "slide" continues from the last C // 2 of them,
+            read again from position 0 (so that each further token costs one position instead of C); "stop" ends the
+            row with finish_reason "context".
+        compile: run the forward pass of a new token as one graph of `torch.compile`. The first time takes 10 to 30 s
+            for each network shape, number of rows and capacity. So "auto" compiles from COMPILE_FROM_STEPS new tokens
+            on, where that is faster. Logits differ only by rounding.
+        dtype: "bf16" rounds the large matrices of a transformer to bf16, which halves the bytes to read for a token.
+            Prompts, and continuations of a few tokens, use the original weights.
+        first_tokens: restricts the first new token of each row.
+        on_token: called for each new token; ends the row with finish_reason "stop" if it returns True.
+        on_prediction: called before `on_token`, with the unmodified logits.
 
-    `compile`: run each new token's forward pass as one graph of `torch.compile`. The first time for a network's
-    shape, number of rows and capacity takes 10 to 30 s; so "auto" does it from COMPILE_FROM_STEPS new tokens on,
-    and only where it gains anything. Logits are the same but for rounding.
-
-    `dtype`: "bf16" reads a transformer's large matrices rounded to 8 bits, half the bytes a token. The prompt, and
-    answers of a few tokens, are read with the weights as they are.
-
-    Raises InputError for an empty prompt, or with "stop" one that is longer than C, and for bf16 where it would be
-    slower; EtudeError when the network's predictions are not finite, or when compilation was asked for and fails.
+    Raises:
+        InputError: an empty prompt, one longer than C with "stop", or bf16 where it would be slower.
+        EtudeError: predictions that are not finite, or a requested compilation that fails.
     """
     rows = _start(model, prompts, seed, at_context_end, first_tokens)
     new_tokens = _run(model, rows, settings, eos_id, at_context_end, compile, dtype, on_prediction)
@@ -99,9 +101,9 @@ def stream(
     first_tokens: NDArray[np.intp] | None = None,
     on_prediction: OnPrediction | None = None,
 ) -> Generator[int, None, Generation]:
-    """The new tokens of one prompt as they come: the same ones, by the same rules, as `generate` gives.
+    """Yield the new tokens of one prompt as they are generated: the same tokens as from `generate`.
 
-    The generator's return value is what `generate` returns for the prompt.
+    The return value of the generator is the `Generation` of the prompt.
     """
     rows = _start(model, [prompt], seed, at_context_end, [first_tokens])
     for _, token in _run(model, rows, settings, eos_id, at_context_end, compile, dtype, on_prediction):
@@ -112,12 +114,14 @@ def stream(
 
 @dataclass(slots=True, eq=False)
 class _Row:
+    """The state of one row."""
+
     index: int
     context: list[int]
-    """What the network may read: the end of the prompt and every new token."""
+    """The tokens that the network reads: the end of the prompt, and the new tokens."""
     generator: torch.Generator
     seen: set[int]
-    """Every token of the prompt and after it, also of those that no longer stand in the context."""
+    """All tokens of the prompt and all new ones, also those that have left the context."""
     first_tokens: NDArray[np.intp] | None
     token_ids: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
@@ -138,12 +142,12 @@ def _run(
     dtype: Dtype,
     on_prediction: OnPrediction | None = None,
 ) -> Generator[tuple[int, int], bool | None]:
-    """Yield (row, token) as they come, and fill `rows`; a row ends where True is sent back."""
+    """Yield (row, token) for each new token, and fill `rows`. A row ends if the consumer sends True."""
     most = model.config.max_position_embeddings
     if settings.max_new_tokens and rows:
         longest = max(len(row.context) for row in rows) + settings.max_new_tokens
         decoder = Decoder(model, len(rows), longest, settings.max_new_tokens, compile, dtype)
-        decoder.read([row.context[:-1] for row in rows])
+        decoder.read([row.context[:-1] for row in rows])  # the last token is read by the first step
         active = list(rows)
         while any(row.finish_reason is None for row in active):
             for row, logits in zip(active, _next_logits(decoder, active, most), strict=True):
@@ -166,7 +170,7 @@ def _run(
                     row.finish_reason = "context"
                 if (yield row.index, token):
                     row.finish_reason = "stop"
-            active = _staying(decoder, active)
+            active = _drop_finished(decoder, active)
 
 
 def _start(
@@ -176,6 +180,7 @@ def _start(
     at_context_end: ContextRule,
     first_tokens: FirstTokens | None,
 ) -> list[_Row]:
+    """Check the prompts and seeds, and return a row for each."""
     most = model.config.max_position_embeddings
     seeds = [row_seed(seed, row) for row in range(len(prompts))] if isinstance(seed, int) else list(seed)
     if len(seeds) != len(prompts):
@@ -195,19 +200,19 @@ def _start(
 
 
 def _next_logits(decoder: Decoder, rows: Sequence[_Row], most: int) -> NDArray[np.float32]:
-    """Read each row's last token; the logits of the one after it, (rows, V)."""
+    """Read the last token of each row; return the logits of the next one, (rows, V). Slides full contexts."""
     for place, row in enumerate(rows):
         if decoder.lengths[place] == most:
             row.context = row.context[-max(1, most // 2) :]
-            decoder.read_anew(place, row.context[:-1])
+            decoder.reread(place, row.context[:-1])
     logits: NDArray[np.float32] = decoder.next_logits([row.context[-1] for row in rows]).numpy()
     return logits
 
 
-def _staying(decoder: Decoder, rows: list[_Row]) -> list[_Row]:
-    """The rows that go on. Where their number is fixed all do, and nobody looks at the finished ones."""
-    staying = [place for place, row in enumerate(rows) if row.finish_reason is None]
-    if decoder.fixed or len(staying) in (0, len(rows)):
+def _drop_finished(decoder: Decoder, rows: list[_Row]) -> list[_Row]:
+    """Drop finished rows from the batch. If their number is fixed, finished rows stay and are ignored."""
+    unfinished = [place for place, row in enumerate(rows) if row.finish_reason is None]
+    if decoder.fixed or len(unfinished) in (0, len(rows)):
         return rows
-    decoder.keep(staying)
-    return [rows[place] for place in staying]
+    decoder.keep(unfinished)
+    return [rows[place] for place in unfinished]

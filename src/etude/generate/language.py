@@ -1,4 +1,4 @@
-"""A trained model with its tokenizer, as ``etude.load`` returns it: it generates text and scores text."""
+"""A trained model with its tokenizer, as ``etude.load`` returns it: generates and scores text."""
 
 from __future__ import annotations
 
@@ -32,25 +32,27 @@ from etude.train.load import load_trained
 from etude.untrusted import shown
 
 _ROWS = 16
-"""Continuations of one prompt that are generated together."""
+"""Continuations of one prompt that are generated as one batch."""
 _SPACES = (" ", "\t")
 
 
 @dataclass(frozen=True)
 class TextScore:
-    """How probable a text is to a model."""
+    """The log-probabilities of a text under a model."""
 
     token_ids: list[int]
-    tokens: list[str]  # each token's own text; bytes that are only a part of a character show as U+FFFD
-    logprobs: list[float]  # natural logarithms, one a token
+    tokens: list[str]  # text of each token; U+FFFD for bytes that are only a part of a character
+    logprobs: list[float]  # natural logarithms, one for each token
     num_bytes: int  # of the text, in UTF-8
 
     @property
     def nats_per_token(self) -> float:
+        """Mean loss of the tokens."""
         return -math.fsum(self.logprobs) / len(self.logprobs)
 
     @property
     def bits_per_byte(self) -> float:
+        """Loss per UTF-8 byte in bits, comparable across tokenizers."""
         return -math.fsum(self.logprobs) / math.log(2) / self.num_bytes
 
 
@@ -58,38 +60,48 @@ class TextScore:
 class Continuation:
     """One continuation of a prompt."""
 
-    text: str  # up to a stop string
+    text: str  # without a stop string
     token_ids: list[int]  # with those of a stop string
-    logprobs: list[float]  # natural logarithms, the model's own, before temperature and other settings
+    logprobs: list[float]  # natural logarithms under the model itself, before temperature and other settings
     finish_reason: FinishReason
-    seed: int  # alone with this seed, the same continuation comes
-    likeliest: list[list[tuple[int, float]]]  # of each place the likeliest tokens with their logprobs
+    seed: int  # reproduces this continuation alone
+    likeliest: list[list[tuple[int, float]]]  # for each token, the most likely ones with their logprobs
+
+    def each_token(self) -> Iterator[tuple[int, float, list[tuple[int, float]]]]:
+        """Yield (id, log-probability, most likely alternatives) of each token."""
+        return zip(self.token_ids, self.logprobs, self.likeliest, strict=True)
 
 
 @dataclass(frozen=True)
 class _Start:
+    """The prompt as tokens."""
+
     ids: list[int]
     given: str
-    """The end of the prompt that is left to the first new token."""
+    """The end of the prompt that the first new token must begin with."""
     first_tokens: NDArray[np.intp] | None
 
 
 @dataclass
 class _Row:
+    """The text of one continuation while it is generated."""
+
     text: GeneratedText
     pieces: list[str] = field(default_factory=list)
     likeliest: list[list[tuple[int, float]]] = field(default_factory=list)
 
     def feed(self, token: int) -> bool:
+        """Add a token; return whether a stop string is complete."""
         self.pieces.append(self.text.feed(token))
         return self.text.stopped
 
     def whole(self) -> str:
+        """Return the whole text."""
         return "".join([*self.pieces, self.text.finish()])
 
 
 def _likeliest(logits: NDArray[np.float32], count: int) -> list[tuple[int, float]]:
-    """The `count` likeliest tokens of (V,), the lower id first among equals, with their log-probabilities."""
+    """Return the `count` most likely tokens of logits (V,) with log-probabilities; the lower id first if equal."""
     if not count:
         return []
     exact = logits.astype(np.float64)
@@ -107,7 +119,7 @@ class Language:
     model: LanguageModel
     tokenizer: EtudeTokenizer
     dtype: Dtype = "fp32"
-    """In which it reads its matrices while it writes: see :func:`etude.generate.engine.generate`."""
+    """Precision of its matrices during generation: see :func:`etude.generate.engine.generate`."""
 
     def stream(
         self,
@@ -118,7 +130,7 @@ class Language:
         stop: str | Sequence[str] = (),
         **changes: Unpack[SamplingChanges],
     ) -> Iterator[str]:
-        """The continuation of ``prompt``, in pieces as they become certain; see :meth:`generate`."""
+        """Yield the continuation of ``prompt`` in pieces, while it is generated; see :meth:`generate`."""
         start, stops, sampling = self._start(prompt), stop_strings(stop), changed(settings, changes)
         return self._pieces(start, stops, sampling, require_seed(seed))
 
@@ -151,19 +163,19 @@ class Language:
         stop: str | Sequence[str] = (),
         **changes: Unpack[SamplingChanges],
     ) -> str:
-        """The continuation of ``prompt`` as one string, such as ``generate("One day", max_new_tokens=50)``.
+        """Return the continuation of ``prompt``, such as ``generate("One day", max_new_tokens=50)``.
 
         Args:
-            prompt: where it ends in a space, the first new token is one that begins with a space, as in the text that
-                the model learned from: words have their space before them there.
-            settings: what ``changes`` do not name; the usual ones (temperature 0.8, top_p 0.95) if None.
+            prompt: if it ends in a space, the first new token begins with a space: tokens of words in the training
+                text have their space before them.
+            settings: the settings that ``changes`` do not name; None: temperature 0.8, top_p 0.95.
             seed: the same seed gives the same text.
             stop: a text or several; the continuation ends before the first of them.
             changes: ``max_new_tokens``, ``temperature``, ``top_k``, ``top_p``, ``min_p``, ``repetition_penalty``: see
                 :class:`~etude.generate.sampling.SamplingSettings`.
 
         Raises:
-            InputError: a value that means nothing.
+            InputError: an invalid value.
         """
         return "".join(self.stream(prompt, settings, seed, stop=stop, **changes))
 
@@ -178,9 +190,9 @@ class Language:
         alternatives: int = 0,
         **changes: Unpack[SamplingChanges],
     ) -> Iterator[Continuation]:
-        """``samples`` continuations of ``prompt`` as they are finished, the first with ``seed`` itself.
+        """Yield ``samples`` continuations of ``prompt``, the first one with ``seed`` itself.
 
-        ``alternatives``: how many of the likeliest tokens to report at each place. The rest as in :meth:`generate`.
+        ``alternatives``: number of most likely tokens to report for each token. Other arguments as in :meth:`generate`.
         """
         for name, value, least in (("samples", samples, 1), ("alternatives", alternatives, 0)):
             if whole_number(name, value) < least:
@@ -203,7 +215,7 @@ class Language:
             rows = min(_ROWS, samples - done)
             some = [next(seeds) for _ in range(rows)]
             texts = [_Row(GeneratedText(self.tokenizer.backend, stops, start.given)) for _ in some]
-            found = generate(
+            generations = generate(
                 self.model,
                 [start.ids] * rows,
                 settings,
@@ -216,9 +228,9 @@ class Language:
                     _likeliest(logits, alternatives)
                 ),
             )
-            for one, text, seed in zip(found, texts, some, strict=True):
+            for made, text, seed in zip(generations, texts, some, strict=True):
                 yield Continuation(
-                    text.whole(), one.token_ids, one.logprobs, one.finish_reason, seed, text.likeliest
+                    text.whole(), made.token_ids, made.logprobs, made.finish_reason, seed, text.likeliest
                 )
 
     @cached_property
@@ -227,20 +239,21 @@ class Language:
 
     @property
     def joins_spaces(self) -> bool | None:
-        """Whether a space may be the beginning of a longer token; None where a token's own text cannot be known."""
+        """Whether some token begins with a space and continues; None if single tokens have no fixed text."""
         if self._token_bytes is None:
             return None
         return any(len(token) > 1 and token[:1] == b" " for token in self._token_bytes.values())
 
     def _tokens_beginning_with(self, text: str) -> NDArray[np.intp]:
+        """Return the ids of all tokens that begin with ``text``, ascending."""
         known = (self._token_bytes or {}).items()
         return np.array(sorted(i for i, token in known if token.startswith(text.encode())), dtype=np.intp)
 
     def _start(self, prompt: str) -> _Start:
-        """What the model reads first.
+        """Tokenize the prompt.
 
-        A space that ends the prompt is left to the first new token. In the text that the model learned from, a space
-        before a word is a part of the word's token, so after a token of a space alone it has hardly seen a word.
+        A space at its end is left to the first new token. In the training text the space before a word is a part of the
+        word's token, so the model has rarely seen a word after a token of a single space.
         """
         if not isinstance(prompt, str):
             raise InputError(f"the prompt must be text, not {shown(prompt)}")
@@ -251,10 +264,10 @@ class Language:
         return _Start([self.tokenizer.eos_id, *ids], given, first_tokens)
 
     def score(self, text: str) -> TextScore:
-        """Log-probabilities of the tokens of ``text``, normalised as in training, as a document from its start.
+        """Return the log-probabilities of the tokens of ``text``, as a whole document, cleaned as in training.
 
         Raises:
-            InputError: there is no text.
+            InputError: no text.
         """
         if not text:
             raise InputError("there is no text to score: give a file with at least one character")
@@ -268,13 +281,13 @@ class Language:
 
 
 def load(path: str | Path, dtype: Dtype = "fp32") -> Language:
-    """The language model at ``path``: a run (its newest checkpoint), a checkpoint, or a Hugging Face folder.
+    """Load the language model at ``path``: a run (its newest checkpoint), a checkpoint, or a Hugging Face folder.
 
-    In ``dtype`` "bf16" a model of 10 M parameters and more writes up to half as fast again (lab notebook), from weights
-    that are rounded to 8 bits; scores stay exact.
+    With ``dtype`` "bf16" models of 10 M parameters and more generate up to 1.5 times as fast (lab notebook), from
+    weights rounded to bf16. Scores always use the original weights.
 
     Raises:
-        InputError: nothing there, damaged files, or a tokenizer that does not belong to the model.
+        InputError: no model at ``path``, damaged files, or a tokenizer that does not belong to the model.
     """
-    found = load_trained(path)
-    return Language(found.folder, found.model, found.tokenizer, dtype)
+    trained = load_trained(path)
+    return Language(trained.folder, trained.model, trained.tokenizer, dtype)

@@ -1,16 +1,15 @@
-"""From logits to the next token: the settings, the probabilities they leave, and the draw.
+"""Sample the next token from logits: the settings, the resulting probabilities, and the draw.
 
-The settings are applied in this order, each to what the one before it left, and what is left always sums to
-one:
+The settings apply in this order, each to the result of the one before; the final probabilities are normalised:
 
-0. repetition_penalty: of every token in the text so far, prompt included, the logit is divided by it where it is
-   positive and multiplied by it where it is negative (Keskar et al. 2019; `transformers` and vLLM do the same);
-1. temperature: logits divided by it; 0 means the most probable token for certain (the lowest id of equals);
-2. top_k: the k most probable tokens;
-3. top_p: the fewest most probable tokens whose probabilities reach p (Holtzman et al. 2020);
-4. min_p: the tokens at least min_p times as probable as the most probable one (Nguyen et al. 2024).
+0. repetition_penalty: for every token in the text so far, prompt included, divide positive logits by it and multiply
+   negative ones (Keskar et al. 2019; `transformers` and vLLM do the same);
+1. temperature: divide logits by it; 0 always takes the most probable token;
+2. top_k: keep the k most probable tokens;
+3. top_p: keep the fewest most probable tokens whose probabilities reach p (Holtzman et al. 2020);
+4. min_p: keep tokens that are at least min_p times as probable as the most probable one (Nguyen et al. 2024).
 
-Among equally probable tokens the lower id counts as the more probable. At least one token is always left.
+Among equally probable tokens the lower id counts as more probable. At least one token always remains.
 """
 
 from __future__ import annotations
@@ -33,12 +32,12 @@ from etude.untrusted import shown
 
 _LEAST_PENALTY, _MOST_PENALTY = 0.01, 100.0
 _LEAST_SEED, _MOST_SEED = -(2**63), 2**64 - 1
-"""What a generator of PyTorch takes."""
+"""Range of seeds that a PyTorch generator accepts."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SamplingSettings:
-    """How the next token is chosen and how many are. Raises InputError for values that mean nothing."""
+    """How to sample tokens, and how many. Raises InputError for invalid values."""
 
     temperature: float = 1.0
     top_k: int | None = None
@@ -68,11 +67,11 @@ class SamplingSettings:
 
 
 USUAL_SAMPLING = SamplingSettings(temperature=0.8, top_p=0.95)
-"""What is used unless somebody chooses: a little below the model's own temperature, without its longest tail."""
+"""The default: a temperature slightly below 1, without the least likely 5 %."""
 
 
 class SamplingChanges(TypedDict, total=False):
-    """The settings by name, each as in `SamplingSettings`."""
+    """Settings by name, as keyword arguments; see `SamplingSettings`."""
 
     temperature: float
     top_k: int | None
@@ -83,9 +82,11 @@ class SamplingChanges(TypedDict, total=False):
 
 
 def changed(settings: Any, changes: Mapping[str, Any]) -> SamplingSettings:
-    """`settings` (the usual ones if None) with `changes`, which a caller gave by name.
+    """Return `settings` (None: the default) with `changes` by name.
 
-    Raises InputError for values that mean nothing, and TypeError, as Python does, for a name that there is not.
+    Raises:
+        InputError: an invalid value.
+        TypeError: an unknown name, as for any keyword argument.
     """
     base = USUAL_SAMPLING if settings is None else settings
     if not isinstance(base, SamplingSettings):
@@ -116,33 +117,34 @@ def _number(name: str, value: Any) -> float:
 
 
 def whole_number(name: str, value: Any) -> int:
-    """`value` as an int. Raises InputError, with `name`, for anything else."""
+    """Return `value` as an int. Raises InputError, with `name`, if it is not a whole number."""
     if isinstance(value, bool) or not isinstance(value, Integral):
         raise InputError(f"{name} must be a whole number, not {shown(value)}")
     return int(value)
 
 
 def require_seed(seed: Any) -> int:
-    """A seed that a generator takes. Raises InputError for another value."""
-    found = whole_number("seed", seed)
-    if not _LEAST_SEED <= found <= _MOST_SEED:
+    """Return a valid seed for a generator. Raises InputError for another value."""
+    number = whole_number("seed", seed)
+    if not _LEAST_SEED <= number <= _MOST_SEED:
         raise InputError("seed must be from 0 to 2**64 - 1 (or down to -2**63): choose a smaller number")
-    return found
+    return number
 
 
 def token_probabilities(logits: Float[Tensor, "B V"], settings: SamplingSettings) -> Float[Tensor, "B V"]:
-    """The distribution that is drawn from, in float64 on the CPU; 0 for every token that the settings
-    exclude. No text has gone before, so there is nothing to penalise.
+    """Return the distribution from which tokens are drawn, in float64 on the CPU; 0 for excluded tokens.
+
+    It is that of an empty text, so the repetition penalty has no effect.
     """
     probabilities = torch.zeros(logits.shape, dtype=torch.float64)
     for row, own in enumerate(logits.detach().to("cpu").double().numpy()):
-        ids, kept = possible_tokens(own, settings)
-        probabilities[row, torch.from_numpy(ids)] = torch.from_numpy(kept)
+        ids, remaining = possible_tokens(own, settings)
+        probabilities[row, torch.from_numpy(ids)] = torch.from_numpy(remaining)
     return probabilities
 
 
 class NotFinite(EtudeError):
-    """A network from which no token can be drawn."""
+    """The logits of a network are not finite, so no token can be drawn."""
 
 
 def choose(
@@ -153,10 +155,14 @@ def choose(
     seen: Collection[int] = (),
     allowed: NDArray[np.intp] | None = None,
 ) -> tuple[int, float]:
-    """A token for one row of logits (V,), and the model's own log-probability of it.
+    """Draw a token from one row of logits (V,). Returns its id and its log-probability under the model itself.
 
-    seen: the tokens of the text so far, which `repetition_penalty` concerns; allowed: the ids among which it is chosen.
-    Raises NotFinite when the logits are not all finite.
+    Args:
+        seen: the tokens of the text so far, for `repetition_penalty`.
+        allowed: restricts the choice to these ids.
+
+    Raises:
+        NotFinite: not all logits are finite.
     """
     exact = logits.astype(np.float64)
     largest = exact.max()
@@ -178,7 +184,7 @@ def choose(
 
 
 def penalised(logits: NDArray[np.float64], seen: Iterable[int], penalty: float) -> NDArray[np.float64]:
-    """A copy of one row of logits (V,) in which the tokens `seen` are less likely, for a penalty above 1."""
+    """Return a copy of a row of logits (V,) with the penalty applied to the tokens `seen`."""
     ids = np.fromiter(seen, dtype=np.intp)
     result = logits.copy()
     result[ids] = np.where(logits[ids] > 0, logits[ids] / penalty, logits[ids] * penalty)
@@ -188,7 +194,7 @@ def penalised(logits: NDArray[np.float64], seen: Iterable[int], penalty: float) 
 def possible_tokens(
     logits: NDArray[np.floating], settings: SamplingSettings
 ) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
-    """The ids that the settings leave of one row of finite logits (V,), rising, and their probabilities."""
+    """Return the ids that the settings keep of one row of finite logits (V,), ascending, and their probabilities."""
     if settings.temperature == 0:
         return np.array([logits.argmax()]), np.ones(1)  # argmax is the first of equals
     ids = _kept_ids(logits, settings)
@@ -200,18 +206,16 @@ def possible_tokens(
 def _weights(
     logits: NDArray[np.floating], largest: np.floating, settings: SamplingSettings
 ) -> NDArray[np.float64]:
-    """Probabilities but for a factor. The largest is taken off first: a tiny temperature must not turn it into
-    infinity.
-    """
+    """Return unnormalised probabilities, 1 for the largest logit, so that a tiny temperature cannot overflow."""
     with np.errstate(over="ignore"):
         return np.exp((logits.astype(np.float64) - np.float64(largest)) / settings.temperature)
 
 
 def _kept_ids(logits: NDArray[np.floating], settings: SamplingSettings) -> NDArray[np.intp] | None:
-    """Which tokens top_k, top_p and min_p leave; None for all of them.
+    """Return the ids that top_k, top_p and min_p keep; None for all of them.
 
-    Each keeps the likeliest few, so together they keep the first few in falling order, and what is left is
-    everything above the last logit that is kept. Only logits that can be among them are sorted.
+    Each of the three keeps the most likely tokens, so together they keep a prefix of the tokens in descending order:
+    all logits from a threshold on. Only logits that may be in this prefix are sorted.
     """
     if settings.top_k is None and settings.top_p == 1 and settings.min_p == 0:
         return None
@@ -221,7 +225,7 @@ def _kept_ids(logits: NDArray[np.floating], settings: SamplingSettings) -> NDArr
         candidates = np.partition(logits, -settings.top_k)[-settings.top_k :]
     weights = _weights(candidates, largest, settings)
     total = weights.sum()
-    # Together the tokens left out here weigh at most half of what top_p may leave out.
+    # All tokens below this weight together have at most half of the mass that top_p may drop.
     slight = (1 - settings.top_p) / 2 * total / len(weights)
     falling = np.sort(candidates[weights >= max(slight, settings.min_p)])[::-1]
     count = len(falling)
@@ -229,28 +233,26 @@ def _kept_ids(logits: NDArray[np.floating], settings: SamplingSettings) -> NDArr
         reached = _weights(falling, largest, settings).cumsum()
         count = min(count, 1 + int(np.searchsorted(reached, settings.top_p * total)))
     ids = np.flatnonzero(logits >= falling[count - 1])
-    if len(ids) > count:  # equals at the border: the lower ids stay
+    if len(ids) > count:  # ties at the threshold: keep the lower ids
         border = np.flatnonzero(logits[ids] == falling[count - 1])
         ids = np.delete(ids, border[count - len(ids) :])
     return ids
 
 
 def draw(probabilities: NDArray[np.float64], generator: torch.Generator) -> int:
-    """An index into `probabilities` (N,), by a single number from `generator` and the cumulative distribution.
+    """Draw an index into `probabilities` (N,), from one uniform number and the cumulative distribution.
 
-    The result depends on the probabilities and that number alone, never on the device or on other rows.
+    The result depends on the probabilities and that number alone, and not on the device or on other rows.
     """
     cumulative = probabilities.cumsum()
     point = torch.rand((), generator=generator, dtype=torch.float64).item() * cumulative[-1]
-    found = int(np.searchsorted(cumulative, point, side="right"))
-    # Rounding can carry the point to the very end, where tokens of probability 0 may stand.
-    return found if found < len(cumulative) else int(np.flatnonzero(probabilities)[-1])
+    index = int(np.searchsorted(cumulative, point, side="right"))
+    # Rounding may move the point to the end, beyond the last token with a probability above 0.
+    return index if index < len(cumulative) else int(np.flatnonzero(probabilities)[-1])
 
 
 def row_seed(seed: int, row: int) -> int:
-    """The seed of one row of a batch: row 0 has `seed` itself, the others are unrelated to it and to each
-    other.
-    """
+    """Return the seed of one row of a batch: row 0 has `seed` itself, the others hashes of it and their index."""
     if row == 0:
         return seed
     digest = hashlib.sha256(f"{seed}:{row}".encode()).digest()

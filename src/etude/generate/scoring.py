@@ -1,4 +1,4 @@
-"""How probable a model finds a given text, token by token."""
+"""Score texts: the log-probability of each token under a model."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from etude.errors import InputError
 from etude.model.language_model import LanguageModel
 
 _HEAD_ELEMENTS = 2**22
-"""Logits held in float64 at a time: 32 MiB."""
+"""Most logits in float64 at a time: 32 MiB."""
 
 
 @dataclass(frozen=True, slots=True)
 class TokenScores:
     """`logprobs[i]` is the natural log-probability of token i + 1 given those before it, in float64.
 
-    `credits[i]` is the share of a first guess that token i + 1 gets: 1 where it alone has the highest logit, 1/k where
-    it is one of k that have it, else 0. `confidences[i]` is the probability of that first guess, `briers[i]` the
-    squared distance of the whole distribution from the token that came (Brier 1950).
+    `credits[i]` is the accuracy of the top prediction: 1 if token i + 1 alone has the highest logit, 1/k if it is one
+    of k tokens with it, else 0. `confidences[i]` is the probability of the top prediction, `briers[i]` the squared
+    distance between the distribution and the one-hot target (Brier 1950).
     """
 
     logprobs: NDArray[np.float64]
@@ -35,7 +35,7 @@ class TokenScores:
 
 @dataclass(frozen=True, slots=True)
 class _Window:
-    """Tokens [begin, end) of a sequence are read; the targets from `first` on are scored here."""
+    """A window of a sequence: reads tokens [begin, end), and scores the targets from `first` on."""
 
     sequence: int
     begin: int
@@ -46,12 +46,14 @@ class _Window:
 def score_tokens(
     model: LanguageModel, token_ids: Sequence[int], *, context: int | None = None, batch_size: int = 8
 ) -> TokenScores:
-    """The log-probability of every token but the first, which stands for what is given (as a rule, eos).
+    """Return the log-probability of every token except the first, which is the context (usually eos).
 
-    Each token is scored once. The first C tokens (C = `context`, max_position_embeddings unless given) are
-    scored in one window, each from all that came before it. After it the window moves by C - C // 2, so each
-    further token is scored with at least C // 2 tokens before it; the last window is moved back to the end.
-    Raises InputError when there is nothing to score.
+    Each token is scored once. The first C tokens (C = `context`, default max_position_embeddings) are scored in one
+    window, each from all tokens before it. Then the window moves by C - C // 2, so that each further token has at least
+    C // 2 tokens before it. The last window ends with the text.
+
+    Raises:
+        InputError: no token to score, or an impossible context.
     """
     return score_sequences(model, [token_ids], context=context, batch_size=batch_size)[0]
 
@@ -64,11 +66,13 @@ def score_sequences(
     batch_size: int = 8,
     firsts: Sequence[int] | None = None,
 ) -> list[TokenScores]:
-    """`score_tokens` of several texts, each from its own beginning, `batch_size` windows at a time.
+    """Return `score_tokens` of several texts, computed `batch_size` windows at a time.
 
-    Windows of similar length are batched together and padded on the right, which no result depends on. firsts: of each
-    text the index of the first token that is wanted; those before it are read, and get zeros. Most of the work of a
-    small model is its head, which is asked for what is wanted only.
+    Windows of similar length form a batch, padded on the right; results do not depend on that.
+
+    Args:
+        firsts: for each text, the index of the first token to score. Those before it are read, and score 0. The head,
+            most of the work of a small model, is computed for scored tokens only.
     """
     most = model.config.max_position_embeddings
     length = most if context is None else context
@@ -91,18 +95,18 @@ def score_sequences(
 
 
 def first_beyond(whole: Sequence[int], given: Sequence[int]) -> int:
-    """The index of the first token of a continuation: the first in `whole` that is not also in `given`.
+    """Return the index of the first token of a continuation: the first at which `whole` differs from `given`.
 
     `given` are the tokens of a context alone, `whole` those of the context with its continuation. A token that spans
-    the join belongs to the continuation, and so does every token after the first difference: the context's own last
-    tokens were never read in `whole`. It is len(whole) where the continuation has no token of its own.
+    the boundary belongs to the continuation, and so do all tokens after the first difference, since `whole` does not
+    contain the last tokens of `given` then. It is len(whole) if the continuation has no token of its own.
     """
     pairs = enumerate(zip(whole, given, strict=False))
     return next((at for at, (a, b) in pairs if a != b), min(len(whole), len(given)))
 
 
 def tokens_seen(count: int, context: int) -> NDArray[np.int64]:
-    """How many tokens stood before each of `count` targets in the window that it was scored in."""
+    """Return how many tokens precede each of `count` targets in the window that scores it."""
     seen = np.zeros(count, np.int64)
     for window in _windows(0, count, context):
         seen[window.first : window.end] = np.arange(window.first, window.end) - window.begin + 1
@@ -154,17 +158,17 @@ def _target_scores(
 
     The vocabulary projection is done a few positions at a time to bound its memory.
     """
-    found = []
+    scores = []
     count = max(1, _HEAD_ELEMENTS // model.config.vocab_size)
     for states, tokens in zip(torch.split(hidden, count), torch.split(targets, count), strict=True):
         logits = model.head(states).float().cpu().double()
         chosen = logits.gather(-1, tokens.cpu()[:, None])[:, 0]
         highest = logits.amax(dim=-1)
         tied = (logits == highest[:, None]).sum(dim=-1)
-        shares = (logits - highest[:, None]).exp_()  # of the probability of a first guess
+        shares = (logits - highest[:, None]).exp_()  # relative to the probability of the top prediction
         total = shares.sum(dim=-1)
         logprobs = chosen - highest - total.log()
         squares = torch.linalg.vecdot(shares, shares) / total.square()
         credits = (chosen == highest).double() / tied
-        found.append((logprobs, credits, 1 / total, squares - 2 * logprobs.exp() + 1))
-    return tuple(torch.cat(part) for part in zip(*found, strict=True))
+        scores.append((logprobs, credits, 1 / total, squares - 2 * logprobs.exp() + 1))
+    return tuple(torch.cat(part) for part in zip(*scores, strict=True))

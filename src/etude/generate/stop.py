@@ -1,4 +1,4 @@
-"""Text that ends before a stop string, and never shows a part of one."""
+"""End a stream of text before a stop string, without ever emitting a part of one."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from etude.untrusted import shown
 
 
 def stop_strings(stop: Any) -> tuple[str, ...]:
-    """One text or several as a tuple. Raises InputError for what is no text, and for an empty one."""
-    found = (stop,) if isinstance(stop, str) else () if stop is None else stop
-    if not isinstance(found, Iterable):
+    """Return one stop string or several as a tuple. Raises InputError for a value that is not text, and for ""."""
+    texts = (stop,) if isinstance(stop, str) else () if stop is None else stop
+    if not isinstance(texts, Iterable):
         raise InputError(f"stop must be a text or several, not {shown(stop)}")
-    found = tuple(found)
-    for text in found:
+    texts = tuple(texts)
+    for text in texts:
         if not isinstance(text, str):
             raise InputError(f"a stop string must be text, not {shown(text)}")
         if not text:
             raise InputError("a stop string must have a character: an empty one would end every text at once")
-    return found
+    return texts
 
 
 class StopStrings:
-    """Feed text piece by piece; each call returns what is certain to stand before any stop string.
+    """Feed text in pieces; each call returns the text that is certain to precede any stop string.
 
-    The text ends before the stop string that is complete first (of two that end alike, the longer one), however it is
-    cut into pieces.
+    The text ends before the stop string that is complete first (if two end together, the longer one). The result does
+    not depend on how the text is divided into pieces.
     """
 
     def __init__(self, stops: Sequence[str]) -> None:
@@ -39,7 +39,7 @@ class StopStrings:
         self._held = ""
 
     def feed(self, piece: str) -> str:
-        """The text that is certain by now; "" after a stop string."""
+        """Add a piece; return the text that is certain now, "" after a stop string."""
         if self.stopped:
             return ""
         text = self._held + piece
@@ -53,12 +53,12 @@ class StopStrings:
         return text[:certain]
 
     def finish(self) -> str:
-        """What was held back, at the end of the text."""
+        """Return the text that was held back, at the end of the stream."""
         held, self._held = self._held, ""
         return held
 
     def _beginning_of_a_stop(self, text: str) -> int:
-        """How many characters at the end of `text` may be the beginning of a stop string."""
+        """Return how many characters at the end of `text` may be the beginning of a stop string."""
         longest = min(len(text), max(map(len, self._stops), default=0) - 1)
         for count in range(longest, 0, -1):
             if any(stop.startswith(text[-count:]) for stop in self._stops):
@@ -67,7 +67,7 @@ class StopStrings:
 
 
 class GeneratedText:
-    """The text of new tokens as they come: without `given`, which the prompt ends in, and ended by stop strings."""
+    """The text of a stream of new tokens, up to a stop string, without `given`, which the prompt already has."""
 
     def __init__(self, tokenizer: Tokenizer, stops: Sequence[str], given: str = "") -> None:
         self._decoder = TokenStreamDecoder(tokenizer)
@@ -76,15 +76,15 @@ class GeneratedText:
 
     @property
     def stopped(self) -> bool:
-        """Whether a stop string has come."""
+        """Whether a stop string is complete."""
         return self._stops.stopped
 
     def feed(self, token_id: int) -> str:
-        """The text that is certain with this token."""
+        """Add a token; return the text that is certain now."""
         return self._stops.feed(self._without_given(self._decoder.feed(token_id)))
 
     def finish(self) -> str:
-        """What was held back, at the end of the tokens."""
+        """Return the text that was held back, at the end of the stream."""
         return self._stops.feed(self._without_given(self._decoder.finish())) + self._stops.finish()
 
     def _without_given(self, piece: str) -> str:

@@ -1,6 +1,6 @@
-"""From token ids to text as they come, without ever showing half a character.
+"""Decode a stream of token ids to text, without ever emitting half a character.
 
-One character may take several tokens, for a byte-level token holds bytes of UTF-8 and not characters.
+A token of a byte-level vocabulary holds bytes of UTF-8, so a character may take several tokens.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from tokenizers.pre_tokenizers import ByteLevel
 
 _REPLACEMENT = "\ufffd"
 _LONGEST_CHARACTER = 4
-"""Bytes, so tokens, that one character takes at most."""
+"""Most bytes, and so most tokens, of one character."""
 _LONGEST_VIEW = 64
+"""Most tokens that are decoded again with each new one."""
 
 
 class TokenStreamDecoder:
-    """Feed ids one at a time; each call returns the text that is certain by now.
+    """Feed ids one at a time; each call returns the text that is certain now.
 
-    All pieces together, `finish()` included, are what `tokenizer.decode` gives for all the ids at once. Bytes
-    that cannot become a character show as U+FFFD. Where bytes are the fallback of a character vocabulary,
-    `tokenizer.decode` gives up a whole run of bytes for one that is broken; here its sound characters stay,
-    for they may have been shown already.
+    All pieces together, with `finish()`, equal `tokenizer.decode` of all ids. Invalid bytes become U+FFFD. One
+    difference: in a character vocabulary with byte fallback, `tokenizer.decode` replaces a whole run of bytes if one of
+    them is invalid. This class keeps the valid characters, since it may have emitted them already.
     """
 
     def __init__(self, tokenizer: Tokenizer, *, skip_special_tokens: bool = True) -> None:
@@ -38,15 +38,15 @@ class TokenStreamDecoder:
             self._decoder = _ByteDecoder(tokenizer, skip_special_tokens, token_bytes)
 
     def feed(self, token_id: int) -> str:
-        """The text that this token completes, "" while a character is unfinished."""
+        """Add a token; return the text that it completes, "" within a character."""
         return self._decoder.feed(token_id)
 
     def finish(self) -> str:
-        """What was held back, at the end of the tokens."""
+        """Return the text that was held back, at the end of the stream."""
         return self._decoder.finish()
 
     def decode(self, token_ids: Iterable[int]) -> Iterator[str]:
-        """The pieces of a whole stream, those that are not empty."""
+        """Yield the non-empty pieces of a whole stream."""
         for token_id in token_ids:
             if piece := self.feed(token_id):
                 yield piece
@@ -55,7 +55,7 @@ class TokenStreamDecoder:
 
 
 def bytes_of_tokens(tokenizer: Tokenizer) -> dict[int, bytes] | None:
-    """Each ordinary token in bytes, by id; None when that depends on the tokens around it."""
+    """Return the bytes of each ordinary token, by id; None if they depend on neighbouring tokens."""
     token_bytes = _token_bytes(tokenizer)
     if token_bytes is None:
         return None
@@ -65,7 +65,7 @@ def bytes_of_tokens(tokenizer: Tokenizer) -> dict[int, bytes] | None:
 
 
 def _token_bytes(tokenizer: Tokenizer) -> Callable[[str], bytes] | None:
-    """How a token of this vocabulary is written in bytes; None when it depends on the tokens around it."""
+    """Return the function from token to bytes of this vocabulary; None if bytes depend on neighbouring tokens."""
     decoder: dict[str, Any] = json.loads(tokenizer.to_str()).get("decoder") or {}
     steps = [step.get("type") for step in decoder.get("decoders", [decoder])]
     if steps == ["ByteLevel"]:
@@ -74,9 +74,9 @@ def _token_bytes(tokenizer: Tokenizer) -> Callable[[str], bytes] | None:
 
 
 def _bytes_of_letters() -> dict[str, int]:
-    """The letter that stands for each byte in a byte-level vocabulary (GPT-2's table).
+    """Return the byte of each letter in a byte-level vocabulary (GPT-2's table).
 
-    Bytes that print stand for themselves; the others, in order, for the letters from U+0100 on.
+    Printable bytes are written as themselves; the others, in order, as the letters from U+0100 on.
     """
     alphabet = set(ByteLevel.alphabet())
     table = {chr(byte): byte for byte in range(256) if chr(byte) in alphabet}
@@ -100,7 +100,7 @@ def _byte_fallback_bytes(token: str) -> bytes:
 
 
 class _ByteDecoder:
-    """Exact where each token is some bytes: they go through an incremental UTF-8 decoder."""
+    """For vocabularies with fixed bytes for each token: an incremental UTF-8 decoder, which is exact."""
 
     def __init__(
         self, tokenizer: Tokenizer, skip_special_tokens: bool, token_bytes: Callable[[str], bytes]
@@ -120,10 +120,10 @@ class _ByteDecoder:
 
 
 class _WindowDecoder:
-    """For any other vocabulary: decode the last tokens again with the new one, and show what was added.
+    """For any other vocabulary: decode the last tokens again with each new one, and emit the difference.
 
-    A text that ends in U+FFFD is held back, for the next token may complete the character; but no longer than
-    a character can take, so that a stream of broken bytes is shown too.
+    Text that ends in U+FFFD is held back, since the next token may complete the character; but for at most the length
+    of a character, so that a stream of invalid bytes is emitted too.
     """
 
     def __init__(self, tokenizer: Tokenizer, skip_special_tokens: bool) -> None:
@@ -144,8 +144,7 @@ class _WindowDecoder:
 
     def _new_text(self) -> str:
         before, after = self._decode(self._shown), self._decode(self._shown + self._held)
-        # A decoder may see the shown tokens anew in the light of the held ones; what is shown cannot be
-        # undone.
+        # Held tokens may change how the decoder renders the emitted ones; these cannot be taken back.
         return after[len(before) :] if after.startswith(before) else self._decode(self._held)
 
     def _show(self, text: str) -> str:
@@ -154,10 +153,10 @@ class _WindowDecoder:
         return text
 
     def _recent(self, ids: list[int]) -> list[int]:
-        """The last tokens that show something and do not begin within a character.
+        """Return the last tokens that decode to visible text and do not begin within a character.
 
-        A decoder may join a token to the one before it, or treat the first text differently from the rest (it
-        strips a space, say); after something visible, what follows reads as it does in the whole text.
+        A decoder may merge a token with the one before it, or treat the beginning of a text differently (strip a space,
+        for example). After some visible text, further tokens decode as they do within the whole text.
         """
         for count in range(_LONGEST_CHARACTER, min(len(ids), _LONGEST_VIEW)):
             seen = self._decode(ids[-count:])

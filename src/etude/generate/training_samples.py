@@ -1,4 +1,4 @@
-"""Samples of a model during training: it continues the same prompt each time."""
+"""Samples of a model during training: continuations of the same prompt at different steps."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SAMPLING = dataclasses.replace(USUAL_SAMPLING, max_new_tokens=SAMPLE_TOKENS)
 
 
 def opening_words(plan: Plan) -> str:
-    """How the longest of the first held-out documents begins: in the text's own manner, and never trained on."""
+    """Return the first words of the longest of the first held-out documents: typical text, not trained on."""
     documents = islice(plan.data.documents("validation", 100_000), PROMPT_CANDIDATES)
     beginning = max(documents, key=len)[:1000].decode("utf-8", "ignore")
     words = beginning.lstrip()[:PROMPT_CHARACTERS].split(" ")
@@ -29,17 +29,18 @@ def opening_words(plan: Plan) -> str:
 
 @dataclass(frozen=True)
 class Sample:
-    """Continue the same prompt with the same dice at every visit: what changes is the model."""
+    """Continue the same prompt with the same seed at every call, so that only the model changes."""
 
     tokenizer: EtudeTokenizer
     prompt: str
     seed: int
 
     def __call__(self, state: TrainState) -> Sequence[Event]:
+        """Return a sample of the current model; none if its predictions are not finite."""
         prompt = [self.tokenizer.eos_id, *self.tokenizer.encode(self.prompt)]
         try:
             answers = generate(state.model, [prompt], SAMPLING, eos_id=self.tokenizer.eos_id, seed=self.seed)
         except NotFinite:
-            return []  # what becomes of the run is for its steps to say
+            return []  # the loop decides whether the run continues
         text = self.tokenizer.decode(answers[0].token_ids)
         return [SampleEvent(state.step, state.tokens_seen, state.wall_time, self.prompt, text)]

@@ -1,1 +1,1 @@
-"""The network: what it computes, how it starts, what it costs, and the folder it is saved in."""
+"""The network: its forward pass, initialisation, cost, and the model folder that it is saved in."""

@@ -1,4 +1,4 @@
-"""Causal attention with grouped heads, and what each position may look at."""
+"""Causal attention with grouped heads (GQA), and the masks that limit which positions a query sees."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from etude.model.taps import Taps, tap
 
 @dataclass(frozen=True, slots=True)
 class Visibility:
-    """Which keys each query sees: `causal` (the fast path), else a mask (True = visible), else all."""
+    """Which keys each query sees: its own and earlier ones (`causal`), those of a mask (True: visible), or all."""
 
     causal: bool
     mask: Tensor | None = None
@@ -29,45 +29,46 @@ CAUSAL = Visibility(causal=True)
 
 QUERIES_AT_ONCE = 256
 LONGEST_IN_BLOCKS = 1024
-"""Tokens of a row: the patterns, which grow with its square, are kept for the backward pass."""
+"""Longest row for attention in blocks: the backward pass needs the patterns, whose memory is quadratic in it."""
 
 
 def document_mask(document_ids: Int[Tensor, "B T"]) -> Bool[Tensor, "B 1 T T"]:
-    """True where a position may look: at itself and what came before it in its own document."""
+    """Return which keys each query sees: itself and the earlier positions of its own document."""
     count = document_ids.shape[1]
     same = document_ids[:, :, None] == document_ids[:, None, :]
     causal = torch.ones(count, count, dtype=torch.bool, device=document_ids.device).tril()
-    return (same & causal)[:, None]
+    return (same & causal)[:, None]  # (B, 1, T, T): the same for all heads
 
 
 def document_positions(document_ids: Int[Tensor, "B T"]) -> Int[Tensor, "B T"]:
-    """Positions that begin at 0 with every document; documents stand one after another in a row."""
+    """Return positions that restart at 0 in every document. The tokens of a document are contiguous in its row."""
     index = torch.arange(document_ids.shape[1], device=document_ids.device).expand_as(document_ids)
     changes = document_ids[:, 1:] != document_ids[:, :-1]
+    # The index where each document begins, 0 at all other positions.
     begins = torch.where(F.pad(changes, (1, 0), value=True), index, 0)
     return index - begins.cummax(dim=1).values
 
 
 def cached_visibility(cache: Cache, count: int, device: torch.device) -> Visibility:
-    """What the next `count` tokens see when the cache's tokens stand before them."""
+    """Return what the next `count` tokens see: the tokens in the cache, and one another causally."""
     start = cache.start
     if start == 0:
         return CAUSAL
     if start is not None and count == 1:
-        return Visibility(causal=False)
+        return Visibility(causal=False)  # a single query sees every key, so no mask is needed
     keys = torch.arange(max(cache.lengths) + count, device=device)
     positions = cache.positions(count, device) if start is None else cache.positions(count, device)[:1]
     return Visibility(causal=False, mask=(keys <= positions[:, :, None])[:, None])
 
 
 def is_in_blocks(queries: Tensor, keys: Tensor, values: Tensor) -> bool:
-    """Whether `attend` takes these tensors block by block: in bf16 on a CPU, tokens that look at one another."""
+    """Return whether `attend` computes these tensors in blocks of queries: self-attention in bf16 on a CPU."""
     count, in_bf16 = queries.shape[2], values.dtype == torch.bfloat16
     return count == keys.shape[2] and takes_blocks(values.device.type, in_bf16, count)
 
 
 def takes_blocks(device_type: str, in_bf16: bool, count: int) -> bool:
-    """Whether rows of ``count`` tokens that look at one another go through attention in blocks on such a device."""
+    """Return whether self-attention over rows of ``count`` tokens is computed in blocks of queries on such a device."""
     return device_type == "cpu" and in_bf16 and count <= LONGEST_IN_BLOCKS
 
 
@@ -77,7 +78,7 @@ def attend(
     values: Float[Tensor, "B K S Dh"],
     visibility: Visibility,
 ) -> Float[Tensor, "B H T Dh"]:
-    """softmax(q k^T / sqrt(Dh)) v; each of the K kv heads serves H / K query heads."""
+    """Return softmax(q k^T / sqrt(Dh)) v; each of the K kv heads serves H / K query heads."""
     looks_back = visibility.causal or visibility.mask is not None
     if looks_back and is_in_blocks(queries, keys, values):
         return _attend_in_blocks(queries.to(values.dtype), keys.to(values.dtype), values, visibility)
@@ -97,9 +98,9 @@ def _attend_in_blocks(
     values: Float[Tensor, "B K T Dh"],
     visibility: Visibility,
 ) -> Float[Tensor, "B H T Dh"]:
-    """Attention as plain products, for some queries at a time, without the keys that stand behind the last of them.
+    """Compute attention as plain matrix products, a block of queries at a time, over the keys up to its last query.
 
-    Products of bf16 run at a processor's peak, where PyTorch's own kernel reaches a quarter of it (lab notebook,
+    On a CPU, matrix products in bf16 run near peak speed; PyTorch's fused kernel reaches a quarter of it (lab notebook,
     2026-11-29). Scores and pattern are rounded to bf16; the softmax between them is computed in fp32.
     """
     served = queries.shape[1] // keys.shape[1]
@@ -111,14 +112,14 @@ def _attend_in_blocks(
     for begin in range(0, count, QUERIES_AT_ONCE):
         end = min(begin + QUERIES_AT_ONCE, count)
         if visibility.mask is None:
-            visible = places[:end] <= places[begin:end, None]
+            visible = places[:end] <= places[begin:end, None]  # (block, end)
         else:
-            visible = visibility.mask[:, :, begin:end, :end]
-        scores = (queries[:, :, begin:end] @ keys[:, :, :end].mT).float() * scale
+            visible = visibility.mask[:, :, begin:end, :end]  # (B, 1, block, end)
+        scores = (queries[:, :, begin:end] @ keys[:, :, :end].mT).float() * scale  # (B, H, block, end)
         # When compiled, adding a -inf mask takes half the time of masked_fill.
         pattern = (scores + torch.where(visible, 0.0, -torch.inf)).softmax(-1)
         mixed.append(pattern.to(values.dtype) @ values[:, :, :end])
-    return torch.cat(mixed, 2)
+    return torch.cat(mixed, 2)  # (B, H, T, Dh)
 
 
 def attend_with_taps(
@@ -129,14 +130,14 @@ def attend_with_taps(
     taps: Taps,
     path: str,
 ) -> Float[Tensor, "B H T Dh"]:
-    """Attention written out, so that scores and pattern exist and can be changed: `attend` up to rounding.
+    """Compute `attend`, up to rounding, with scores and pattern as tensors that taps can record and change.
 
-    In bf16 it rounds where `attend` rounds. In blocks the products read and give bf16, so the result is the same to the
-    bit; PyTorch's kernels read and write bf16, and keep scores and sums in fp32.
+    In bf16 it rounds where `attend` rounds. In blocks the products read and return bf16, so the result is the same to
+    the bit. PyTorch's kernels read and write bf16, and keep scores and sums in fp32.
     """
     served = queries.shape[1] // keys.shape[1]
-    keys = keys.repeat_interleave(served, 1)
-    values = values.repeat_interleave(served, 1)
+    keys = keys.repeat_interleave(served, 1)  # (B, H, T, Dh)
+    values = values.repeat_interleave(served, 1)  # (B, H, T, Dh)
     visible = visibility.mask
     if visible is None:
         count = queries.shape[2]
@@ -145,20 +146,19 @@ def attend_with_taps(
     read, wide = values.dtype, torch.promote_types(queries.dtype, torch.float32)
     in_blocks, width = is_in_blocks(queries, keys, values), queries.shape[-1]
     summed = read if in_blocks else wide
-    with torch.autocast(queries.device.type, enabled=False):
+    with torch.autocast(queries.device.type, enabled=False):  # the rounding is written out below
         scores = (queries.to(read).to(summed) @ keys.to(read).to(summed).mT).to(wide)  # (B, H, T, T)
         scores = scores * width**-0.5 if in_blocks else scores / math.sqrt(width)
         scores = tap(taps, path, "scores", scores.masked_fill(~visible, -torch.inf))
         pattern = tap(taps, path, "pattern", scores.softmax(-1))
-        mixed = (pattern.to(read).to(summed) @ values.to(summed)).to(read)
+        mixed = (pattern.to(read).to(summed) @ values.to(summed)).to(read)  # (B, H, T, Dh)
     return tap(taps, path, "z", mixed.transpose(1, 2)).transpose(1, 2)
 
 
 class Attention(nn.Module):
-    """softmax(q k^T / sqrt(Dh)) v per head; each of the K kv heads serves H / K query heads (Ainslie et al.
-    2023).
+    """Grouped-query attention (Ainslie et al. 2023): softmax(q k^T / sqrt(Dh)) v, each kv head for H / K query heads.
 
-    With `qk_norm` queries and keys are normalised before they are turned: each head's (Qwen3), or all heads' together
+    With `qk_norm`, queries and keys are normalised before the rotation: per head (Qwen3), or over all heads together
     (OLMo 2).
     """
 
@@ -203,7 +203,7 @@ class Attention(nn.Module):
         keys = self.rotate(keys, rotation)
         if cache is not None:
             keys, values = cache.write(self.layer, keys, values)
-        if taps is None:
+        if taps is None:  # the fused kernels; taps need scores and pattern as tensors
             mixed = attend(queries, keys, values, visibility)  # (B, H, T, Dh)
         else:
             queries = tap(taps, self.path, "rot_q", queries.transpose(1, 2)).transpose(1, 2)
@@ -213,7 +213,7 @@ class Attention(nn.Module):
 
 
 def _rotation_of(config: ModelConfig) -> Callable[[Tensor, Rotation | None], Tensor]:
-    """How queries and keys take up their positions."""
+    """Return the function that rotates queries and keys by their positions."""
     if config.position != "rope":
         return no_rotation  # type: ignore[return-value]
     return rotate if config.rotary_dim == config.head_dim else rotate_part  # type: ignore[return-value]

@@ -1,4 +1,4 @@
-"""From a configuration to a network with its first weights."""
+"""Build a network from its configuration and initialise its weights."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from etude.model.layers import RotaryPositions
 
 
 def empty_model(config: ModelConfig) -> LanguageModel:
-    """The network without memory (device "meta"): its names and shapes, at any size, at no cost."""
+    """Build the network on the "meta" device: parameter names and shapes without any memory."""
     with torch.device("meta"):
         return config.family.network(config)
 
@@ -19,15 +19,16 @@ def empty_model(config: ModelConfig) -> LanguageModel:
 def materialise(
     model: LanguageModel, device: torch.device | str, dtype: torch.dtype = torch.float32
 ) -> LanguageModel:
-    """Give an empty network memory on `device`: parameters unset, tables of rotary positions filled (in
-    float32).
+    """Allocate the memory of a meta network on `device`.
+
+    Parameters are uninitialised; the rotary tables are filled, in float32.
     """
     model.to_empty(device=device)
     for parameter in model.parameters():
         parameter.data = parameter.data.to(dtype)
     for module in model.modules():
         if isinstance(module, RotaryPositions):
-            module.reset_buffers()
+            module.reset_buffers()  # no state dict holds them: they follow from the configuration
     return model
 
 
@@ -38,9 +39,10 @@ def build_model(
     device: torch.device | str = "cpu",
     init: InitSettings | None = None,
 ) -> LanguageModel:
-    """A network in float32 with its first weights: a function of (config, seed) alone.
+    """Build a network in float32 and initialise it: a function of (config, seed, init) alone.
 
-    Raises InputError when the configuration is impossible.
+    Raises:
+        InputError: the configuration is impossible.
     """
     model = materialise(empty_model(config), device)
     initialise(model, config, seed, init)

@@ -1,8 +1,8 @@
-"""What a network remembers of the tokens it has read, so that the next one costs one position and not all.
+"""Caches of the tokens that a network has read, so that the next token costs one position instead of all of them.
 
-A cache has a fixed capacity, allocated once. Rows may have different lengths: row b's next token is written
-at position `lengths[b]`. Whatever lies behind a row's length is never looked at, so a right-padded batch of
-prompts can be read in one go and each row then set back to its true length with `rewind`.
+A cache is allocated once, with a fixed capacity. Rows may have different lengths: the next token of row b is written
+at position `lengths[b]`. Positions beyond a row's length are never read. So a batch of prompts, padded on the right,
+is read in one forward pass, and `rewind` then sets each row to its true length.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch import Tensor
 
 
 class Cache:
-    """Row lengths and buffers; the subclasses say what is kept for each position."""
+    """Row lengths and capacity. Subclasses define what is stored for each position."""
 
     def __init__(self, lengths: list[int], capacity: int) -> None:
         self.lengths = lengths
@@ -28,15 +28,16 @@ class Cache:
 
     @property
     def start(self) -> int | None:
-        """The common length of all rows, or None when they differ."""
+        """The common length of all rows; None where they differ."""
         return self.lengths[0] if len(set(self.lengths)) == 1 else None
 
     def positions(self, count: int, device: torch.device) -> Int[Tensor, "B T"]:
-        """The position of each of the next `count` tokens of each row."""
+        """Return the positions of the next `count` tokens of each row."""
         starts = torch.tensor(self.lengths, device=device)
         return starts[:, None] + torch.arange(count, device=device)
 
     def require_room(self, rows: int, count: int) -> None:
+        """Raise ValueError unless the cache has `rows` rows and room for `count` more tokens in each."""
         if rows != self.batch_size:
             raise ValueError(f"the cache has {self.batch_size} rows, the inputs {rows}")
         if max(self.lengths) + count > self.capacity:
@@ -44,11 +45,11 @@ class Cache:
             raise ValueError(f"{longest} + {count} tokens are more than the cache holds ({self.capacity})")
 
     def advance(self, count: int) -> None:
-        """Count the tokens just written as read."""
+        """Add the `count` tokens just written to the length of every row."""
         self.lengths[:] = [length + count for length in self.lengths]
 
     def rewind(self, lengths: Sequence[int]) -> None:
-        """Forget everything behind the given length of each row."""
+        """Shorten each row to the given length. Raises ValueError for a length beyond the current one."""
         if len(lengths) != self.batch_size or any(
             not 0 <= new <= old for new, old in zip(lengths, self.lengths, strict=True)
         ):
@@ -56,11 +57,11 @@ class Cache:
         self.lengths[:] = list(lengths)
 
     def row(self, index: int) -> Cache:
-        """A cache of one row that shares this one's memory, but has a length of its own."""
+        """Return a view of one row: the same memory, a separate length."""
         raise NotImplementedError
 
     def select(self, rows: Sequence[int]) -> Cache:
-        """A cache of the given rows only, in memory of its own."""
+        """Return a copy that holds only the given rows."""
         raise NotImplementedError
 
     def _like(self, lengths: list[int], **buffers: Any) -> Cache:
@@ -72,7 +73,7 @@ class Cache:
 
 
 class KVCache(Cache):
-    """Keys and values of every layer: for each one buffer of shape (B, K, capacity, Dh)."""
+    """Keys and values of every layer, each in a buffer of shape (B, K, capacity, Dh)."""
 
     def __init__(
         self,
@@ -93,15 +94,16 @@ class KVCache(Cache):
     def write(
         self, layer: int, keys: Float[Tensor, "B K T Dh"], values: Float[Tensor, "B K T Dh"]
     ) -> tuple[Float[Tensor, "B K S Dh"], Float[Tensor, "B K S Dh"]]:
-        """Store the keys and values of the next T tokens; return those of every position up to the last of
-        them.
+        """Store keys and values of the next T tokens of each row.
+
+        Returns keys and values of all positions up to the last of the new ones (S of the longest row).
         """
         count = keys.shape[2]
         end = max(self.lengths) + count
         for buffer, new in ((self.keys[layer], keys), (self.values[layer], values)):
             if self.start is not None:
                 buffer[:, :, self.start : end] = new
-            else:
+            else:  # rows of different lengths: each writes at its own positions
                 rows = torch.arange(self.batch_size, device=new.device)[:, None]
                 buffer[rows, :, self.positions(count, new.device)] = new.transpose(1, 2)
         return self.keys[layer][:, :, :end], self.values[layer][:, :, :end]
@@ -118,13 +120,14 @@ class KVCache(Cache):
 
 
 class TokenCache(Cache):
-    """The tokens themselves, for a network that looks at a window of them: shape (B, capacity)."""
+    """The token ids themselves, (B, capacity), for a network that reads a window of tokens."""
 
     def __init__(self, *, batch_size: int, capacity: int, device: torch.device) -> None:
         super().__init__([0] * batch_size, capacity)
         self.tokens = torch.zeros((batch_size, capacity), dtype=torch.long, device=device)
 
     def write(self, inputs: Int[Tensor, "B T"]) -> None:
+        """Store the next T tokens of each row."""
         rows = torch.arange(self.batch_size, device=inputs.device)[:, None]
         self.tokens[rows, self.positions(inputs.shape[1], inputs.device)] = inputs.long()
 

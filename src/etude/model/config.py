@@ -1,4 +1,4 @@
-"""The shape of a network as plain values: its sizes, its few switches, and the presets that set them."""
+"""The configuration of a network: its sizes, its switches, and the presets that set them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from etude.untrusted import shown
 
 ACTIVATIONS = ("silu", "gelu", "gelu_new", "gelu_pytorch_tanh", "relu", "relu2", "tanh")
 
-# Far above any real model; a damaged config.json asks for more and is refused before anything is allocated.
+# Far above any real model: a damaged config.json is refused before memory is allocated.
 _LARGEST = {
     "vocab_size": 2**24,
     "hidden_size": 2**20,
@@ -30,13 +30,13 @@ _LARGEST = {
 class ModelConfig:
     """Sizes and switches of one network, in Hugging Face's names.
 
-    Letters used for shapes elsewhere: D hidden_size (d_model), F intermediate_size, L num_hidden_layers,
-    H num_attention_heads, K num_key_value_heads, Dh head_dim, V vocab_size.
+    Letters in shapes: D hidden_size (d_model), F intermediate_size, L num_hidden_layers, H num_attention_heads,
+    K num_key_value_heads, Dh head_dim, V vocab_size.
 
-    The switches (from `norm` to `mlp_bias`) can only take the combinations that a saved format can express,
-    because every checkpoint is a model folder that other programs load; see `validate`. For `model_type` "mlp",
-    `hidden_size` is the width of one token's embedding, `intermediate_size` the number of tanh neurons,
-    `context_size` how many previous tokens they see, and the attention sizes are 0.
+    Every checkpoint is a model folder that other programs load. So the switches (from `norm` to `mlp_bias`) take only
+    the combinations that a saved format can express; see `validate`. For `model_type` "mlp", `hidden_size` is the
+    width of a token's embedding, `intermediate_size` the number of tanh neurons, `context_size` the number of
+    previous tokens they read, and the attention sizes are 0.
     """
 
     model_type: str
@@ -52,33 +52,33 @@ class ModelConfig:
     norm: str = "rmsnorm"
     """"rmsnorm", "layernorm" or "none"."""
     norm_placement: str = "before"
-    """Where the norms of a sublayer stand: "before" it, "after" it (OLMo 2), or "both"."""
+    """Position of the norms relative to a sublayer: "before", "after" (OLMo 2), or "both"."""
     parallel_residual: bool = False
-    """Whether the MLP reads the stream that attention reads, and not what attention added to it (GPT-NeoX)."""
+    """Whether attention and MLP read the same residual stream, so that both run in parallel (GPT-NeoX)."""
     position: str = "rope"
     """"rope", "learned" or "window"."""
     partial_rotary_factor: float = 1.0
-    """Share of each head's numbers that rotary positions turn."""
+    """Fraction of each head that rotary positions rotate."""
     rope_scaling: RopeScaling | None = None
     mlp: str = "gated"
     """"gated" or "plain"."""
     qk_norm: bool = False
-    """Whether queries and keys are normalised before they are turned."""
+    """Whether queries and keys are normalised before the rotation."""
     qk_norm_width: str = "head"
-    """What such a norm runs over: each "head" (Qwen3), or the whole "projection" (OLMo 2)."""
+    """What the norm runs over: each "head" (Qwen3), or the whole "projection" (OLMo 2)."""
     attention_bias: bool = True
     mlp_bias: bool = True
     tie_word_embeddings: bool = False
     rope_theta: float = 10_000.0
     rms_norm_eps: float = 1e-6
-    """Epsilon of whichever norm is chosen; `layer_norm_epsilon` of GPT-2, `layer_norm_eps` of GPT-NeoX."""
+    """Epsilon of either norm; `layer_norm_epsilon` of GPT-2, `layer_norm_eps` of GPT-NeoX."""
     initializer_range: float = 0.02
     bos_token_id: int | None = 0
     eos_token_id: int | None = 0
     context_size: int = 0
-    """mlp only: how many previous tokens the network sees (n - 1 in Bengio et al.)."""
+    """mlp only: number of previous tokens that the network reads (n - 1 in Bengio et al.)."""
     direct_connections: bool = False
-    """mlp only: also connect the embeddings straight to the output nodes (W of Bengio et al., equation 1)."""
+    """mlp only: also connect the embeddings directly to the logits (W of Bengio et al., equation 1)."""
 
     @property
     def family(self) -> Family:
@@ -87,11 +87,15 @@ class ModelConfig:
 
     @property
     def rotary_dim(self) -> int:
-        """Numbers of each head that rotary positions turn."""
+        """Number of components of each head that rotary positions rotate."""
         return int(self.head_dim * self.partial_rotary_factor)
 
     def validate(self) -> ModelConfig:
-        """Return self when a network can be built from it and saved; raise InputError naming the fault."""
+        """Return self if a network can be built from it and saved.
+
+        Raises:
+            InputError: it cannot; the message names the fault.
+        """
         family = self.family
         _check_sizes(self)
         if self.hidden_act not in ACTIVATIONS:
@@ -105,12 +109,12 @@ class ModelConfig:
         return self
 
     def replace(self, **changes: Any) -> ModelConfig:
-        """A validated copy with the given fields changed."""
+        """Return a validated copy with the given fields changed."""
         return dataclasses.replace(self, **changes).validate()
 
 
 def preset(name: str, **dims: Any) -> ModelConfig:
-    """The named family with the given sizes, validated.
+    """Return the validated configuration of the named family with the given sizes.
 
     `vocab_size` and `hidden_size` must be given; every other field has a default that follows from them or from the
     family (`Family.sizes`, `Family.style`).
@@ -122,7 +126,7 @@ def preset(name: str, **dims: Any) -> ModelConfig:
     known = {field.name for field in dataclasses.fields(ModelConfig)}
     for key in dims:
         if key not in known:
-            raise InputError(f"{key!r} is no setting of a model: choose one of {', '.join(sorted(known))}")
+            raise InputError(f"{key!r} is not a setting of a model: choose one of {', '.join(sorted(known))}")
     for key in ("vocab_size", "hidden_size"):
         if key not in dims:
             raise InputError(f"{key} must be given for the preset {name!r}")
@@ -136,7 +140,7 @@ def _either(names: tuple[str, ...]) -> str:
 
 
 def _check_sizes(config: ModelConfig) -> None:
-    """Sizes are whole numbers in the range of real models, token ids inside the vocabulary."""
+    """Raise InputError for sizes outside the range of real models, or token ids outside the vocabulary."""
     names = ["vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "max_position_embeddings"]
     if config.family.has_attention:
         names += ["num_attention_heads", "num_key_value_heads", "head_dim"]
@@ -161,6 +165,7 @@ def _check_sizes(config: ModelConfig) -> None:
 
 
 def _check_switches(config: ModelConfig) -> None:
+    """Raise InputError for a switch that the family's saved format fixes to another value."""
     for name, fixed in config.family.fixed_switches.items():
         value = getattr(config, name)
         if value != fixed:
@@ -177,6 +182,7 @@ def _can_have(family: Family, name: str, value: Any) -> bool:
 
 
 def _check_heads(config: ModelConfig) -> None:
+    """Raise InputError where heads cannot share kv heads, or rotary positions cannot form pairs."""
     heads, kv_heads = config.num_attention_heads, config.num_key_value_heads
     if heads % kv_heads:
         raise InputError(
@@ -190,7 +196,7 @@ def _check_heads(config: ModelConfig) -> None:
             f"partial_rotary_factor must be above 0 and at most 1, not {config.partial_rotary_factor}"
         )
     if config.rotary_dim % 2 or config.rotary_dim == 0:
-        what = "head_dim" if config.rotary_dim == config.head_dim else "the part of each head that is turned"
+        what = "head_dim" if config.rotary_dim == config.head_dim else "the rotated part of each head"
         raise InputError(
-            f"{what} is {config.rotary_dim}: rotary positions turn pairs, choose an even number above 0"
+            f"{what} is {config.rotary_dim}: rotary positions rotate pairs, choose an even number above 0"
         )

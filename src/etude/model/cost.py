@@ -1,4 +1,4 @@
-"""What a network costs, counted from its structure: parameters, arithmetic, memory. Nothing is built or run.
+"""Parameters, FLOPs and memory of a network, counted from its configuration without building it.
 
 Letters: B rows, T context, D hidden_size, F intermediate_size, L layers, H heads, K kv heads, Dh head_dim,
 V vocab_size, N context_size of the mlp.
@@ -11,27 +11,26 @@ from dataclasses import dataclass, fields
 from etude.model.config import ModelConfig
 from etude.model.families.network_cost import TOKEN_ID, ParameterCount
 
-_BYTES = 4  # of a number in float32
+_BYTES = 4  # a float32 number
 _FLOPS_PER_WEIGHT = 2  # one multiplication and one addition
-_BACKWARD = 2  # the gradients of the inputs and of the weights each cost as much as the forward product
+_BACKWARD = 2  # gradients of inputs and of weights: each costs as much as the forward product
 
 
 def count_parameters(config: ModelConfig) -> ParameterCount:
-    """Parameters of the network that `build_model(config)` builds."""
+    """Count the parameters of the network that `build_model(config)` builds."""
     return config.family.cost.parameters(config)
 
 
 def hidden_matrix_parameters(config: ModelConfig) -> int:
-    """Return the number of weights of the matrices between embedding and head."""
+    """Count the weights of the matrices between embedding and head."""
     return config.family.cost.hidden_matrices(config)
 
 
 def forward_flops_per_token(config: ModelConfig, context: int, *, causal: bool = False) -> float:
-    """Floating-point operations of the matrix products of one token's forward pass, head included.
+    """Count the floating-point operations of the matrix products in one token's forward pass, head included.
 
-    Attention is counted over all `context` keys, as most counters do; with `causal` only over those at or
-    before the token, on average (context + 1) / 2. Norms, activations and lookups are left out (a few
-    percent).
+    Attention counts all `context` keys, as is usual; with `causal`, only those up to the token itself, on average
+    (context + 1) / 2. Norms, activation functions and lookups (a few percent) are not counted.
     """
     matrices = hidden_matrix_parameters(config) + config.family.cost.head_inputs(config) * config.vocab_size
     keys = (context + 1) / 2 if causal else context
@@ -41,26 +40,26 @@ def forward_flops_per_token(config: ModelConfig, context: int, *, causal: bool =
 
 
 def training_flops_per_token(config: ModelConfig, context: int, *, causal: bool = False) -> float:
-    """Forward and backward: three times the forward pass, the familiar 6 N and attention's part."""
+    """Count forward and backward pass: three times the forward pass, the usual 6 N plus attention."""
     return (1 + _BACKWARD) * forward_flops_per_token(config, context, causal=causal)
 
 
 @dataclass(frozen=True, slots=True)
 class TrainingMemory:
-    """Bytes that training needs at its peak, in float32."""
+    """Peak memory of training in bytes, with float32 parameters."""
 
     weights: int
     gradients: int
     optimizer: int
     activations: int
-    """What the forward pass keeps for the backward pass, uncompiled; a compiled network keeps less. With layers
-    recomputed, that and what one of them keeps while it is gone back through."""
+    """Tensors that the uncompiled forward pass saves for the backward pass; a compiled network saves less. With
+    activation checkpointing, the inputs of all layers, and what one layer saves while it is recomputed."""
     logits: int
-    """The logits and their gradient, on top of the log-probabilities that the loss keeps."""
+    """The logits and their gradient, besides the log-probabilities that the loss saves."""
     snapshot: int = 0
-    """The copy of weights and optimizer state that a checkpoint is written from, where it lies in the same memory."""
+    """The copy of weights and optimizer state that a checkpoint is written from, if it is in the same memory."""
     compared: int = 0
-    """The copy of the weights that a summary of a step compares with, where it lies in the same memory."""
+    """The copy of the weights that the summary of a step compares with, if it is in the same memory."""
 
     @property
     def total(self) -> int:
@@ -80,16 +79,19 @@ def training_memory(
 ) -> TrainingMemory:
     """Return the peak memory of a training step on `batch_size` rows of `context` tokens (one micro-batch).
 
-    `state_bytes` is the memory of the optimizer's state, which its update rules know (`etude.train.optimizer`).
-    With `in_blocks` attention keeps its patterns (`etude.model.attention`), uncompiled in float32 and in bf16. With
-    `snapshot` a checkpoint is being written from the same memory meanwhile; with `compared` the step is one that a
-    summary is made of.
+    Args:
+        state_bytes: memory of the optimizer's state (`etude.train.optimizer.state_bytes`).
+        recompute: activation checkpointing.
+        in_blocks: attention in blocks of queries, which saves its patterns (`etude.model.attention`): uncompiled, in
+            float32 and in bf16.
+        snapshot: a checkpoint is written from the same memory at the same time.
+        compared: the step is summarised.
     """
     parameters = count_parameters(config).total
     tokens = batch_size * context
     cost = config.family.cost
     kept = kept_per_token(config, recompute=recompute)
-    if recompute:  # the layer at work besides; its input counts already
+    if recompute:  # the layer that is being recomputed; its input is counted already
         kept += cost.kept_per_layer(config) - cost.layer_input(config)
     if in_blocks:
         kept += cost.patterns_per_token(config, context) * (1 if recompute else config.num_hidden_layers)
@@ -105,9 +107,9 @@ def training_memory(
 
 
 def kept_per_token(config: ModelConfig, *, recompute: bool = False) -> int:
-    """Numbers that the uncompiled forward pass and the loss keep for the backward pass, per token.
+    """Count the numbers that uncompiled forward pass and loss save for the backward pass, per token.
 
-    With `recompute` each layer keeps only its input.
+    With `recompute` (activation checkpointing) each layer saves only its input.
     """
     cost = config.family.cost
     layer = cost.layer_input(config) if recompute else cost.kept_per_layer(config)

@@ -1,8 +1,8 @@
-"""The next token of every row: the transformer's forward pass at one position, arranged for speed.
+"""The transformer's forward pass for one new token of each row, optimised for speed.
 
-The same mathematics as `Transformer.hidden` with a cache and one new token, in as few operations as possible: at
-this size PyTorch's own work for each operation, and the reading of the weights, are all that a token costs. Query,
-key and value are one product, and so are gate and up; the weights lie as the fastest product wants them.
+It computes what `Transformer.hidden` computes with a cache and one new token, in as few operations as possible. A
+single token costs only the overhead of each operation and the reading of the weights. So query, key and value are one
+matrix product, gate and up are another, and the weights are stored in the layout of the fastest product.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from etude.model.attention import Attention
 from etude.model.cache import KVCache
 from etude.model.language_model import LanguageModel
 from etude.model.layers import GatedMLP, LearnedPositions, PlainMLP, ProjectionNorm, RMSNorm
-from etude.model.products import Product, make_product
+from etude.model.matmul import Product, make_product
 from etude.model.transformer import Block, Transformer
 
 Norm = Callable[[Tensor], Tensor]
@@ -27,19 +27,19 @@ Norm = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Place:
-    """Where the new tokens stand, and which of the cached positions they see."""
+    """The positions of the new tokens, and the cached positions that they see."""
 
     start: int | None
-    """The position of every row where they all have the same, else None."""
+    """The position of the new token, if it is the same in all rows; else None."""
     positions: Int[Tensor, " B"] | None
     end: int
-    """Cached positions to be read, the new one included."""
+    """Number of cached positions to read, the new one included."""
     mask: Bool[Tensor, "B 1 S"] | None
-    """True where a row sees; None when it sees all of them."""
+    """True for positions that a row sees; None where every row sees all of them."""
 
 
 class _Layer:
-    """The weights of one layer, and its forward pass at one position."""
+    """The weights of one layer, and its forward pass for one token of each row."""
 
     def __init__(self, block: Block, compiled: bool, rounded: bool) -> None:
         def product(*parts: nn.Linear) -> Product:
@@ -50,7 +50,7 @@ class _Layer:
         self.index = attention.layer
         self.head_dim = attention.head_dim
         self.key_heads = attention.k_proj.out_features // self.head_dim
-        self.turned_heads = attention.q_proj.out_features // self.head_dim + self.key_heads
+        self.rotated_heads = attention.q_proj.out_features // self.head_dim + self.key_heads
         self.scale = self.head_dim**-0.5
         self.parallel = block.parallel
         self.attention_norm = _norm(block.input_layernorm)
@@ -59,7 +59,7 @@ class _Layer:
         self.mlp_output_norm = _output_norm(block.mlp_output_layernorm)
         self.qkv = product(attention.q_proj, attention.k_proj, attention.v_proj)
         self.o = product(attention.o_proj)
-        self.head_norm = _head_norm(attention, self.turned_heads - self.key_heads, self.key_heads)
+        self.head_norm = _head_norm(attention, self.rotated_heads - self.key_heads, self.key_heads)
         self.gated = isinstance(mlp, GatedMLP)
         self.inner = (
             product(mlp.gate_proj, mlp.up_proj) if isinstance(mlp, GatedMLP) else product(mlp.up_proj)
@@ -75,22 +75,22 @@ class _Layer:
         inner = self.inner(self.mlp_norm(residual if self.parallel else middle))
         if self.gated:
             gate, up = inner.chunk(2, dim=-1)
-            nodes = self.activation(gate) * up
+            post = self.activation(gate) * up
         else:
-            nodes = self.activation(inner)
-        return _added(self.down, nodes, middle, self.mlp_output_norm)
+            post = self.activation(inner)
+        return _added(self.down, post, middle, self.mlp_output_norm)  # (B, D)
 
     def _attend(
         self, qkv: Tensor, rotation: tuple[Tensor, Tensor] | None, place: _Place, cache: KVCache
     ) -> Tensor:
         rows = qkv.shape[0]
         heads = qkv.view(rows, -1, self.head_dim)  # (B, H + 2 K, Dh)
-        turned, values = torch.split(heads, [self.turned_heads, self.key_heads], dim=1)
+        rotated, values = torch.split(heads, [self.rotated_heads, self.key_heads], dim=1)
         if self.head_norm is not None:
-            turned = self.head_norm(turned)
+            rotated = self.head_norm(rotated)
         if rotation is not None:
-            turned = _rotate(turned, *rotation)
-        queries, keys = torch.split(turned, [self.turned_heads - self.key_heads, self.key_heads], dim=1)
+            rotated = _rotate(rotated, *rotation)
+        queries, keys = torch.split(rotated, [self.rotated_heads - self.key_heads, self.key_heads], dim=1)
         all_keys, all_values = cache.keys[self.index], cache.values[self.index]
         _write(all_keys, keys, place)
         _write(all_values, values, place)
@@ -100,23 +100,22 @@ class _Layer:
 
 
 class Decoding:
-    """All the weights of a transformer, arranged for rows that each grow by one token at a time.
+    """The weights of a transformer, copied and fused for decoding one token at a time.
 
-    It keeps copies of most weights (all of them where they are packed), so it takes up to the memory of the network
-    once more, and knows nothing of later changes to the network's weights.
+    The copies take up to as much memory as the network, and do not follow later changes of its weights.
 
-    `rounded`: large matrices are kept in bf16, their copies half as large. All that is between the products stays as
-    wide as the network's parameters; so does the output matrix where its logits would be rounded.
+    `rounded`: large matrices are stored in bf16, at half the memory. Activations between the products keep the
+    precision of the parameters; so does the output matrix where its product would round the logits.
     """
 
     def __init__(self, model: LanguageModel, *, compiled: bool = False, rounded: bool = False) -> None:
-        assert isinstance(model, Transformer)  # what `Family.decodes_fast` promises
+        assert isinstance(model, Transformer)  # `Family.decodes_fast` guarantees it
         decoder = model.model
         self.embedding = decoder.embed_tokens.weight
         places = decoder.embed_positions
         dtype = self.embedding.dtype
         self.learned: Tensor | None = None
-        """One vector a position (GPT-2), else None."""
+        """One vector for each position (GPT-2), else None."""
         self.rotation: tuple[Tensor, Tensor] | None = None
         """cos and signed sin of every position, else None."""
         if isinstance(places, LearnedPositions):
@@ -130,9 +129,10 @@ class Decoding:
         self.head = make_product(weight, bias, compiled=compiled, rounded=rounded and rounds_weights_only)
 
     def step(self, tokens: Int[Tensor, " B"], cache: KVCache) -> Float[Tensor, "B V"]:
-        """Read one token for each row, and return the logits of the one after it. The cache is advanced.
+        """Read one token for each row, add it to the cache, and return the logits of the next token.
 
-        Raises ValueError when the cache is full or has other rows.
+        Raises:
+            ValueError: the cache is full, or has another number of rows.
         """
         cache.require_room(len(tokens), 1)
         logits = self._forward(tokens, _place(cache, tokens.device), cache)
@@ -146,28 +146,29 @@ class Decoding:
         reach: Int[Tensor, " S"],
         cache: KVCache,
     ) -> Float[Tensor, "B V"]:
-        """The same for compilation: nothing changes from token to token but the numbers in tensors.
+        """Compute `step` in a form to compile: only the values of tensors change from token to token.
 
-        `reach` numbers the cached positions that are read, 0 to S - 1; those behind a row's own are masked. S may be
-        anything from the longest row's new length to the capacity. The caller advances the cache.
+        `reach` lists the cached positions to read, 0 to S - 1, of which each row sees those up to its own position. S
+        may be any number from the new length of the longest row to the capacity. The caller advances the cache.
         """
-        mask = reach <= positions[:, None]
+        mask = reach <= positions[:, None]  # (B, S)
         return self._forward(tokens, _Place(None, positions, reach.shape[0], mask[:, None]), cache)
 
     def _forward(self, tokens: Tensor, place: _Place, cache: KVCache) -> Tensor:
-        residual = F.embedding(tokens, self.embedding)
-        here = slice(place.start, place.end) if place.positions is None else place.positions
+        residual = F.embedding(tokens, self.embedding)  # (B, D)
+        at = slice(place.start, place.end) if place.positions is None else place.positions
         if self.learned is not None:
-            residual = residual + self.learned[here]
+            residual = residual + self.learned[at]
         rotation = None
         if self.rotation is not None:
-            rotation = (self.rotation[0][here], self.rotation[1][here])
+            rotation = (self.rotation[0][at], self.rotation[1][at])
         for layer in self.layers:
             residual = layer(residual, rotation, place, cache)
         return self.head(self.norm(residual))
 
 
 def _place(cache: KVCache, device: torch.device) -> _Place:
+    """Return the positions of the next token of each row of ``cache``."""
     start = cache.start
     if start is not None:
         return _Place(start, None, start + 1, None)
@@ -178,7 +179,7 @@ def _place(cache: KVCache, device: torch.device) -> _Place:
 
 
 def _write(buffer: Tensor, new: Tensor, place: _Place) -> None:
-    """Store the (B, K, Dh) of the new tokens in a buffer (B, K, capacity, Dh)."""
+    """Store keys or values (B, K, Dh) of the new tokens in a buffer (B, K, capacity, Dh)."""
     if place.positions is None:
         assert place.start is not None
         buffer.select(2, place.start).copy_(new)
@@ -188,30 +189,30 @@ def _write(buffer: Tensor, new: Tensor, place: _Place) -> None:
 
 
 def _added(product: Product, x: Tensor, residual: Tensor, norm: Norm | None) -> Tensor:
-    """What a sublayer's last product makes of `x`, through its norm where it has one, added to the stream."""
+    """Apply the last product of a sublayer, and its norm if it has one, and add the result to the stream."""
     return product.plus(x, residual) if norm is None else residual + norm(product(x))
 
 
 def _rotate(x: Tensor, cos: Tensor, signed_sin: Tensor) -> Tensor:
-    """`layers.rotate` and `layers.rotate_part` for (B, H, Dh), with one operation less."""
+    """Compute `layers.rotate` and `layers.rotate_part` for (B, H, Dh) with one operation fewer."""
     if cos.shape[-1] < x.shape[-1]:
-        turned, rest = torch.split(x, [cos.shape[-1], x.shape[-1] - cos.shape[-1]], dim=-1)
-        return torch.cat((_rotate(turned, cos, signed_sin), rest), dim=-1)
+        rotated, rest = torch.split(x, [cos.shape[-1], x.shape[-1] - cos.shape[-1]], dim=-1)
+        return torch.cat((_rotate(rotated, cos, signed_sin), rest), dim=-1)
     rows, heads, width = x.shape
     swapped = x.reshape(rows, heads, 2, width // 2).flip(2).view(rows, heads, width)
     return torch.addcmul(x * cos, swapped, signed_sin)
 
 
 def _attention(queries: Tensor, keys: Tensor, values: Tensor, place: _Place, scale: float) -> Tensor:
-    """softmax(q k^T) v of one query a head, (B, H, Dh) -> (B, H Dh).
+    """Return softmax(q k^T) v for one query per head, (B, H, Dh) -> (B, H Dh).
 
-    For a single query the three plain operations have less to set up than `scaled_dot_product_attention`.
+    For a single query these three plain operations have less overhead than `scaled_dot_product_attention`.
     """
     rows, key_heads, capacity, head_dim = keys.shape
-    every = rows * key_heads
+    every = rows * key_heads  # one batched product over all rows and kv heads
     seen_keys = keys.view(every, capacity, head_dim).narrow(1, 0, place.end)
     seen_values = values.view(every, capacity, head_dim).narrow(1, 0, place.end)
-    scores = torch.bmm((queries * scale).view(every, -1, head_dim), seen_keys.mT)
+    scores = torch.bmm((queries * scale).view(every, -1, head_dim), seen_keys.mT)  # (B K, H / K, S)
     if place.mask is not None:
         hidden = ~place.mask
         scores = scores.view(rows, -1, place.end).masked_fill(hidden, -torch.inf).view(scores.shape)
@@ -219,7 +220,7 @@ def _attention(queries: Tensor, keys: Tensor, values: Tensor, place: _Place, sca
 
 
 def _traced_attention(queries: Tensor, keys: Tensor, values: Tensor, place: _Place) -> Tensor:
-    """The same for the compiler, which on a CPU makes better loops of plain sums than it has operators to call."""
+    """Compute `_attention` in a form to compile: on a CPU the compiler's loops for plain sums beat its operators."""
     assert place.mask is not None
     rows, heads, head_dim = queries.shape
     keys, values = keys[:, :, : place.end], values[:, :, : place.end]  # (B, K, S, Dh)
@@ -239,7 +240,7 @@ def _traced_attention(queries: Tensor, keys: Tensor, values: Tensor, place: _Pla
 
 
 def _joined(parts: tuple[nn.Linear, ...], compiled: bool, rounded: bool) -> Product:
-    """Linear layers that read the same input, as one product."""
+    """Fuse linear layers that read the same input into one product."""
     if len(parts) == 1:
         return make_product(parts[0].weight, parts[0].bias, compiled=compiled, rounded=rounded)
     weight = torch.cat([part.weight.detach() for part in parts])
@@ -254,12 +255,12 @@ def _norm(module: nn.Module) -> Norm:
 
 
 def _output_norm(module: nn.Module) -> Norm | None:
-    """The norm behind a sublayer, None where there is none."""
+    """Return the norm after a sublayer, None where it has none."""
     return None if isinstance(module, nn.Identity) else _norm(module)
 
 
 def _head_norm(attention: Attention, query_heads: int, key_heads: int) -> Norm | None:
-    """The norms of queries and keys as one, for the heads of both side by side."""
+    """Fuse the norms of queries and keys into one, for the heads of both side by side; None without them."""
     queries, keys = attention.q_norm, attention.k_norm
     if isinstance(queries, ProjectionNorm) and isinstance(keys, ProjectionNorm):
         return _ProjectionNorms(queries, keys)
@@ -270,7 +271,7 @@ def _head_norm(attention: Attention, query_heads: int, key_heads: int) -> Norm |
 
 
 class _ProjectionNorms:
-    """Queries and keys side by side, (B, H + K, Dh), each normalised over all its heads."""
+    """Normalise queries and keys side by side, (B, H + K, Dh), each over all its heads."""
 
     def __init__(self, queries: ProjectionNorm, keys: ProjectionNorm) -> None:
         self.widths = [len(queries.weight), len(keys.weight)]
@@ -283,7 +284,7 @@ class _ProjectionNorms:
 
 
 class _RootMeanSquare:
-    """x / sqrt(mean(x^2) + eps) * weight over the last axis; the weight may differ from head to head."""
+    """RMSNorm over the last axis, with a weight that may differ between heads."""
 
     def __init__(self, weight: Tensor, eps: float) -> None:
         self.weight = weight
@@ -294,7 +295,7 @@ class _RootMeanSquare:
     def __call__(self, x: Tensor) -> Tensor:
         if torch.compiler.is_compiling() or x.dtype != torch.float32:
             return F.rms_norm(x, (self.width,), None, self.eps) * self.weight
-        # PyTorch's own takes three times as long on a CPU for a row: it is made of more operations than these.
+        # Three times as fast as F.rms_norm for one row on a CPU, which consists of more operations.
         length = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
         mean_square = torch.addcmul(self.eps_tensor, length, length, value=1 / self.width)
         return x * mean_square.rsqrt_() * self.weight

@@ -1,8 +1,9 @@
-"""Dropout (Srivastava et al. 2014) whose choice is a function of the step, the row in its batch, and the place.
+"""Dropout (Srivastava et al. 2014) from a hash instead of a random number generator.
 
-Nothing is drawn one after another. Whether a number is left out is told by eight bits of a hash of its index and the
-step's seed: the same on every device and however a batch is divided into micro-batches and ranks. A step can be
-replayed without a state. The masks are made before the network runs, which costs a fraction of what drawing does.
+Eight bits of a hash of (step seed, dropout place, row of the whole batch, element) decide whether an element is
+dropped. So the masks are the same on every device and for every division into micro-batches and ranks, and a step is
+replayed without any generator state. All masks of a micro-batch are computed before the forward pass, which takes a
+fraction of the time of drawing random numbers.
 """
 
 from __future__ import annotations
@@ -15,49 +16,56 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 LEVELS = 256
-"""Probabilities are whole multiples of 1 / LEVELS, the nearest to what was asked for."""
+"""Probabilities are rounded to multiples of 1 / LEVELS, since eight bits decide."""
 
 
 @dataclass(frozen=True, slots=True)
 class Dropout:
-    """What is kept at every place of a network that leaves out numbers, and how much larger the rest becomes."""
+    """The keep masks of one micro-batch, one for each of the P places of dropout, and the factor of what is kept."""
 
-    kept: Bool[Tensor, "P B T D"]
+    keep_mask: Bool[Tensor, "P B T D"]
     scale: float
 
     def __call__(self, x: Float[Tensor, "B T D"], place: int) -> Float[Tensor, "B T D"]:
-        return torch.where(self.kept[place], x * self.scale, 0.0)
+        """Apply the mask of ``place`` and rescale, so that the expected value stays that of ``x``."""
+        return torch.where(self.keep_mask[place], x * self.scale, 0.0)  # (B, T, D)
 
 
-def kept_scale(probability: float) -> float:
-    """One over the share that is kept."""
+def keep_scale(probability: float) -> float:
+    """Return 1 / (1 - p), for p rounded to a multiple of 1 / LEVELS."""
     return LEVELS / (LEVELS - _level(probability))
 
 
-def kept_masks(
+def keep_masks(
     probability: float, seed: int, first_row: int, shape: Sequence[int], device: torch.device
 ) -> Bool[Tensor, "P B T D"]:
-    """True where a number is kept. ``seed``: the step's, 32 bits; ``first_row``: of the whole batch, at hand."""
+    """Return the keep masks of ``shape`` (P, B, T, D): True where an element is kept.
+
+    Args:
+        seed: 32 bits, a different one for each step.
+        first_row: index of the first of these rows in the whole batch of the step.
+    """
     places, rows, context, width = shape
-    words = -(-context * width // 4)
+    words = -(-context * width // 4)  # int32 hashes for each row: one holds the bytes of four elements
     first = first_row * words
     index = torch.arange(first, first + rows * words, dtype=torch.int64, device=device).to(torch.int32)
     seeds = torch.tensor([seed], dtype=torch.int32, device=device)
     place = torch.arange(places, dtype=torch.int32, device=device)
-    # Mixed twice: two seeds then give two choices, and not one that is moved.
-    drawn = _mixed(_mixed(index) ^ _mixed(_mixed(seeds) + place)[:, None])
-    levels = drawn.view(places, rows, words).view(torch.uint8)[..., : context * width]
+    # Hash twice; otherwise masks of two seeds are shifted copies of each other.
+    hashes = _mixed(_mixed(index) ^ _mixed(_mixed(seeds) + place)[:, None])  # (P, B * words)
+    levels = hashes.view(places, rows, words).view(torch.uint8)  # (P, B, 4 * words), each 0 to 255
+    levels = levels[..., : context * width]  # (P, B, T * D)
     return (levels >= _level(probability)).view(places, rows, context, width)
 
 
 def _level(probability: float) -> int:
-    """How many of the levels are left out: some of them, and not all."""
+    """Return how many of the 256 levels are dropped: at least one, and not all."""
     return min(LEVELS - 1, max(1, round(probability * LEVELS)))
 
 
 def _mixed(word: Tensor) -> Tensor:
-    """The finalizer of MurmurHash3 (Appleby 2011): every bit of an int32 changes half of the result's."""
-    word = word ^ ((word >> 16) & 0xFFFF)
+    """Hash int32 words by the finalizer of MurmurHash3 (Appleby 2011): each input bit flips half of the output bits."""
+    word = word ^ ((word >> 16) & 0xFFFF)  # int32 shifts keep the sign: mask it to have a logical shift
     word = word * -0x7A143595
     word = word ^ ((word >> 13) & 0x7FFFF)
     word = word * -0x3D4D51CB

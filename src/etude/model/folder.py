@@ -1,4 +1,4 @@
-"""The model folder: what a checkpoint is, and what transformers, llama.cpp and others load as it stands."""
+"""Write and read model folders, the format of checkpoints, which transformers, llama.cpp and others load."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ CONFIG = "config.json"
 GENERATION = "generation_config.json"
 CARD = "README.md"
 MOST_TABLE_BYTES = 1 << 27
-"""Tables of rotary positions that a model of any size may have: 131,072 positions of 128 numbers."""
+"""Rotary tables of this size are always allowed: 131,072 positions of 128 numbers."""
 OWN_FILES = frozenset({CONFIG, GENERATION, CARD, WEIGHTS, WEIGHTS_INDEX})
-"""What a model folder holds besides its tokenizer."""
+"""The files of a model folder besides its tokenizer."""
 
 
 def save_model_folder(
@@ -37,7 +37,7 @@ def save_model_folder(
     *,
     card: str | None = None,
 ) -> None:
-    """Write the model folder of `model` into `folder`: :func:`save_weights_folder` of its weights as they are."""
+    """Write `model` as a model folder: :func:`save_weights_folder` of its current weights."""
     save_weights_folder(folder, model.state_dict(), config, tokenizer_files, card=card)
 
 
@@ -49,11 +49,14 @@ def save_weights_folder(
     *,
     card: str | None = None,
 ) -> None:
-    """Write the model folder of `weights` into `folder`, which is made if missing.
+    """Write `weights` as a model folder into `folder`, which is created if missing.
 
-    config.json, model.safetensors, generation_config.json and README.md (the model card; `card` or a plain
-    one) are written, and every file in the folder `tokenizer_files` is copied. To have all of them or none,
-    give a folder from `etude.files.staged_folder`. Raises EtudeError when the disk refuses.
+    It writes config.json, model.safetensors, generation_config.json and README.md (the model card: `card`, or a plain
+    one), and copies every file of the folder `tokenizer_files`. To write all of them or none, use a folder from
+    `etude.files.staged_folder`.
+
+    Raises:
+        EtudeError: the files cannot be written.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -70,7 +73,7 @@ def save_weights_folder(
 
 
 def write_tensors(path: Path, state: dict[str, Tensor]) -> None:
-    """A safetensors file of ``state``. Raises EtudeError when the disk refuses."""
+    """Write ``state`` as a safetensors file. Raises EtudeError where it cannot be written."""
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
     try:
         save_file(tensors, path, metadata={"format": "pt"})
@@ -78,7 +81,7 @@ def write_tensors(path: Path, state: dict[str, Tensor]) -> None:
         raise EtudeError(
             f"could not write {path}: {error}; free some space or choose another folder"
         ) from error
-    path.chmod(0o644)  # the library leaves it unreadable for others, who may be meant to load it
+    path.chmod(0o644)  # the library makes it readable for the owner alone
 
 
 def _generation_config(config: ModelConfig) -> dict[str, int]:
@@ -87,7 +90,7 @@ def _generation_config(config: ModelConfig) -> dict[str, int]:
 
 
 def plain_card(config: ModelConfig) -> str:
-    """A model card that says what the structure says, and no more."""
+    """Return a model card with the facts that follow from the configuration."""
     parameters = sum(tensor.numel() for tensor in empty_model(config).parameters())
     return (
         f"---\nlibrary_name: {config.family.library}\npipeline_tag: text-generation\ntags:\n- etude\n---\n\n"
@@ -98,12 +101,16 @@ def plain_card(config: ModelConfig) -> str:
 
 
 def stored_state(state: dict[str, Tensor], config: ModelConfig) -> dict[str, Tensor]:
-    """Return the tensors under the names and in the layouts of the saved format."""
+    """Convert tensors to the names and layouts of the saved format."""
     return config.family.to_saved(state, config)
 
 
 def load_config(folder: Path) -> ModelConfig:
-    """The configuration in a model folder; InputError names the file that is missing, damaged or foreign."""
+    """Read the configuration of a model folder.
+
+    Raises:
+        InputError: config.json is missing, damaged, or of an unknown family.
+    """
     if not folder.is_dir():
         raise InputError(f"{folder} is not a folder: give the folder that holds {CONFIG} and {WEIGHTS}")
     values = read_json(folder / CONFIG)
@@ -118,20 +125,22 @@ def load_config(folder: Path) -> ModelConfig:
 def load_model_folder(
     folder: Path, *, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
 ) -> tuple[LanguageModel, ModelConfig]:
-    """The network in a folder written here or by transformers (of any family here; one file or sharded).
+    """Load the network in a folder that Etude or transformers wrote, in one weight file or several.
 
-    The names and shapes in the files are compared with those the configuration asks for before anything is
-    built. Raises InputError that names the file and the first tensors that are missing, unexpected or of
-    another shape.
+    Names and shapes in the files are compared with those of the configuration before the network is built.
+
+    Raises:
+        InputError: a damaged file, or tensors that are missing, unexpected, or of another shape; the message names the
+            first of them.
     """
     require_utf8(folder)
     config = load_config(folder)
     weights = StoredWeights.open(folder, config)
-    # A layer holds several tensors: a config.json that claims more layers than tensors is not worth building.
+    # A layer has several tensors. A damaged config.json may ask for so many layers that building them takes minutes.
     if config.num_hidden_layers > len(weights.shapes):
         raise InputError(
             f"{folder / CONFIG} asks for {config.num_hidden_layers} layers, "
-            f"but the weights beside it hold {len(weights.shapes)} tensors: one of the two is another model's"
+            f"but the weights beside it hold {len(weights.shapes)} tensors: one of the two belongs to another model"
         )
     _refuse_absurd_tables(folder, config, weights)
     model = empty_model(config)
@@ -143,7 +152,7 @@ def load_model_folder(
 
 
 def _refuse_absurd_tables(folder: Path, config: ModelConfig, weights: StoredWeights) -> None:
-    """InputError when the tables of positions, which no weight file bears out, would dwarf the weights."""
+    """Raise InputError where the rotary tables would be larger than the weights: no weight file limits their size."""
     needed = 8 * config.max_position_embeddings * config.rotary_dim if config.position == "rope" else 0
     stored = 4 * sum(math.prod(shape) for shape in weights.shapes.values())
     if needed > max(stored, MOST_TABLE_BYTES):

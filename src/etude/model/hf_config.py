@@ -1,4 +1,4 @@
-"""config.json, read and written without transformers: what all families have in common. Each family adds its own."""
+"""Read and write config.json without transformers: the fields of all families. Each family adds its own."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _COMMON_FIELDS = ("tie_word_embeddings", "initializer_range", "bos_token_id", "e
 
 
 def config_to_hf(config: ModelConfig) -> dict[str, Any]:
-    """Return the config.json that the matching transformers class, and other readers of that format, load."""
+    """Return the content of config.json that the matching transformers class, and other readers, load."""
     common: dict[str, Any] = {
         "architectures": [config.family.architecture],
         "model_type": config.model_type,
@@ -28,11 +28,13 @@ def config_to_hf(config: ModelConfig) -> dict[str, Any]:
 
 
 def config_from_hf(values: Any) -> ModelConfig:
-    """Return the validated configuration that a config.json describes; InputError when no network here can be it.
+    """Return the validated configuration that a config.json describes.
 
-    Left-out keys take the defaults of the transformers class. Dropout is ignored: it plays no part in what
-    the network computes once trained. Token ids outside the vocabulary (transformers writes GPT-2's own even
-    for tiny models) become None.
+    Missing keys take the defaults of the transformers class. Dropout is ignored: a trained network computes without
+    it. Token ids outside the vocabulary become None (transformers writes GPT-2's own ids even for tiny models).
+
+    Raises:
+        InputError: the configuration cannot be built.
     """
     if not isinstance(values, dict):
         raise InputError("config.json must hold one JSON object")
@@ -42,7 +44,7 @@ def config_from_hf(values: Any) -> ModelConfig:
     except InputError:
         known = ", ".join(MODEL_FAMILIES.names())
         raise InputError(
-            f"model_type {shown(repr(kind))} is not known here: only {known} folders can be loaded"
+            f"model_type {shown(repr(kind))} is not supported: only {known} folders can be loaded"
         ) from None
     try:
         fields = family.config_from_hf(values)
@@ -61,7 +63,7 @@ _FLAGS = ("attention_bias", "mlp_bias", "tie_word_embeddings", "direct_connectio
 
 
 def _require_types(fields: dict[str, Any]) -> None:
-    """InputError when a value read from the file is of a kind that the field cannot be."""
+    """Raise InputError where a value from the file has the wrong type for its field."""
     for name, value in fields.items():
         if name in _NUMBERS:
             kind, right = "a number", is_number(value)
@@ -81,7 +83,7 @@ def _require_types(fields: dict[str, Any]) -> None:
 
 
 def _token_id(value: Any, vocab_size: Any) -> int | None:
-    """The first of several ids, None for one that the vocabulary does not have."""
+    """Return a token id, the first of several; None for one outside the vocabulary."""
     if isinstance(value, list):
         value = value[0] if value else None
     if not isinstance(value, int) or isinstance(value, bool) or not isinstance(vocab_size, int):

@@ -1,8 +1,8 @@
-"""How every parameter begins: one table, applied by name.
+"""Initialisation of all parameters: one table of rules, matched by parameter name.
 
-Each tensor is drawn from a generator of its own, seeded by (seed, name). So the same seed gives the same
-network in whatever order its parts are built, a deeper network begins with the same lower layers, and a rank
-that holds only some of the tensors draws the same numbers for them.
+Each tensor has its own random generator, seeded by (seed, name). So the result does not depend on the order in which
+the network is built; a deeper network starts with the same lower layers; and a rank that holds only some of the tensors
+draws the same numbers for them.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Rule = Literal["zeros", "ones", "initializer_range", "fan_in", "residual", "embe
 
 @dataclass(frozen=True, slots=True)
 class InitRule:
-    """Parameters whose whole name matches `pattern` begin by `rule`; `reason` is what a person is told."""
+    """Initialise parameters whose full name matches `pattern` by `rule`; `reason` is printed with the plan."""
 
     pattern: str
     rule: Rule
@@ -32,7 +32,7 @@ class InitRule:
 
 @dataclass(frozen=True, slots=True)
 class InitSettings:
-    """The choices in the table below, in one place."""
+    """The choices that `init_table` leaves open."""
 
     matrices: Literal["fan_in", "initializer_range"] = "fan_in"
     output_projections: Literal["zeros", "residual"] = "zeros"
@@ -41,35 +41,37 @@ class InitSettings:
 
 
 def init_table(settings: InitSettings | None = None) -> tuple[InitRule, ...]:
-    """The rules in the order they are tried: the first that matches a parameter's name holds."""
+    """Return the rules in order; the first that matches the name of a parameter applies."""
     settings = settings or InitSettings()
     layer = r"model\.layers\.\d+\."
     return (
-        InitRule(r".*\.bias", "zeros", "a node begins without a preference"),
-        InitRule(r".*norm\.weight", "ones", "a norm begins as plain normalisation"),
+        InitRule(r".*\.bias", "zeros", "a neuron starts without a bias towards on or off"),
+        InitRule(r".*norm\.weight", "ones", "a norm starts as plain normalisation"),
         InitRule(
             layer + r"(self_attn\.o_proj|mlp\.down_proj)\.weight",
             settings.output_projections,
-            "each layer begins as the identity, so the first gradients reach every depth unchanged",
+            "each layer starts as the identity, so the first gradients reach every depth unchanged",
         ),
         InitRule(
             layer + r"(self_attn\.[qkv]_proj|mlp\.(gate|up)_proj)\.weight",
             settings.matrices,
-            "with std 1/sqrt(inputs), inputs of size 1 give sums of size 1",
+            "std 1/sqrt(fan-in): inputs of size 1 give sums of size 1",
         ),
         InitRule(
             r"model\.embed_tokens\.weight",
             settings.embeddings,
-            "of the size that a norm would give it, so that its rate moves its direction gently",
+            "of the size that a norm would give it, so that updates change its direction gently",
         ),
-        InitRule(r"model\.embed_positions\.weight", "initializer_range", "a position says little at first"),
-        InitRule(r"model\.hidden\.weight", "fan_in", "sums small enough for tanh to bend"),
+        InitRule(
+            r"model\.embed_positions\.weight", "initializer_range", "positions contribute little at first"
+        ),
+        InitRule(r"model\.hidden\.weight", "fan_in", "sums in the range where tanh is not saturated"),
         InitRule(r"lm_head\.weight", settings.lm_head, "the first prediction is uniform: loss ln V"),
     )
 
 
 def rule_for(name: str, table: tuple[InitRule, ...]) -> InitRule:
-    """The first rule that matches; ValueError when none does, so that no new parameter is forgotten."""
+    """Return the first rule that matches. Raise ValueError where none does, so that no new parameter is forgotten."""
     for rule in table:
         if re.fullmatch(rule.pattern, name):
             return rule
@@ -77,15 +79,15 @@ def rule_for(name: str, table: tuple[InitRule, ...]) -> InitRule:
 
 
 def rule_std(rule: Rule, shape: torch.Size, config: ModelConfig) -> float:
-    """Standard deviation that the rule gives to a tensor of this shape (out, in)."""
+    """Return the standard deviation that the rule gives to a tensor of shape (out, in)."""
     if rule in ("zeros", "ones"):
         return 0.0
     if rule == "initializer_range":
         return config.initializer_range
-    if rule == "embedding":  # a tied table is the output matrix as well, and its logits must begin small
+    if rule == "embedding":  # a tied table is also the output matrix, and its first logits must be small
         return config.initializer_range if config.tie_word_embeddings else 1.0
     fan_in = 1.0 / math.sqrt(shape[-1])
-    # 2 L branches add up in the residual stream; divided so, their sum has the size of one (GPT-2's report,
+    # 2 L branches add to the residual stream; divided by sqrt(2 L), their sum has the size of one (GPT-2 report,
     # section 2.3).
     return fan_in if rule == "fan_in" else fan_in / math.sqrt(2 * config.num_hidden_layers)
 
@@ -94,7 +96,7 @@ def rule_std(rule: Rule, shape: torch.Size, config: ModelConfig) -> float:
 def initialise(
     model: nn.Module, config: ModelConfig, seed: int, settings: InitSettings | None = None
 ) -> None:
-    """Fill every parameter of `model` in place by the table."""
+    """Initialise every parameter of `model` in place."""
     table = init_table(settings)
     for name, parameter in model.named_parameters():
         rule = rule_for(name, table).rule
@@ -105,7 +107,7 @@ def initialise(
 
 
 def _normal(shape: torch.Size, seed: int, name: str) -> Tensor:
-    """Standard normal numbers in float32, drawn on the CPU so that every device begins with the same."""
+    """Draw standard normal numbers in float32, on the CPU, so that all devices start with the same weights."""
     digest = hashlib.sha256(f"{seed}:{name}".encode()).digest()
     generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1)
     return torch.randn(shape, generator=generator)

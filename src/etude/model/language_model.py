@@ -1,4 +1,4 @@
-"""What every network here can do, whatever is inside it."""
+"""The interface of every network: hidden states, logits, dropout, taps, caches, and where its neurons are."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from etude.model.taps import Taps
 def refuse_together(
     document_ids: Tensor | None, cache: Cache | None, recompute: bool, taps: Taps | None
 ) -> None:
-    """Raise ValueError for arguments of `LanguageModel.hidden` that exclude each other."""
+    """Raise ValueError for arguments of `LanguageModel.hidden` that cannot be combined."""
     if cache is not None and document_ids is not None:
         raise ValueError("document_ids and a cache cannot be given together")
     if taps is not None and (cache is not None or recompute):
@@ -31,13 +31,13 @@ def refuse_together(
 class LanguageModel(nn.Module):
     """A distribution over the next token at every position, given the tokens up to it.
 
-    `forward` is `head(hidden(inputs))`. The two are separate so that a loss can project to the vocabulary in
-    pieces, and generation at the last position only.
+    `forward` is `head(hidden(inputs))`. The two are separate so that the loss can compute logits in pieces, and
+    generation only at the last position.
 
     Attributes:
-        has_attention: whether there are heads whose patterns can be looked at, and a residual stream.
-        tokens_per_position: how many tokens' embeddings the activation :data:`EMBED` holds at a position, side by side
-            and the newest last.
+        has_attention: whether the network has attention heads and a residual stream.
+        tokens_per_position: number of tokens whose embeddings the activation :data:`EMBED` holds at a position, side
+            by side, the newest last.
     """
 
     has_attention: ClassVar[bool] = True
@@ -57,27 +57,31 @@ class LanguageModel(nn.Module):
         recompute: bool = False,
         taps: Taps | None = None,
     ) -> Float[Tensor, "B T D"]:
-        """What the head reads, for every position.
+        """Return the hidden states that the head reads.
 
-        `document_ids` keeps each position to its own document (equal ids, next to each other in the row).
-        With a `cache`, `inputs` follow the tokens it holds, and it is advanced past them. Not both at once.
-        Training may leave out some of the numbers that a layer adds (`dropout`).
-        With `recompute` a layer keeps only its input, and is run again in the backward pass (Chen et al. 2016).
-        With `taps` every activation is handed to them under its name; not together with a cache or `recompute`.
-        Raises ValueError when the tokens reach beyond max_position_embeddings.
+        Args:
+            document_ids: limits each position to its own document: the contiguous positions with the same id.
+            cache: holds the tokens before `inputs`; these are added to it. Excludes `document_ids`.
+            dropout: the keep masks of this batch, in training.
+            recompute: activation checkpointing (Chen et al. 2016): each layer stores only its input, and runs again
+                in the backward pass.
+            taps: receive every activation by name, and may change it. Exclude `cache` and `recompute`.
+
+        Raises:
+            ValueError: arguments that exclude each other, or more tokens than max_position_embeddings.
         """
         raise NotImplementedError
 
     def dropout_shape(self, rows: int, context: int) -> tuple[int, int, int, int]:
-        """(P, B, T, D): the places at which dropout leaves out numbers, and the shape of these."""
+        """Return the shape (P, B, T, D) of the keep masks, P the number of places with dropout."""
         raise NotImplementedError
 
     def unembedding(self) -> tuple[Float[Tensor, "V D"], Float[Tensor, " V"] | None]:
-        """Weight and bias of the head; the weight is the token embedding's when they are tied."""
+        """Return weight and bias of the head. A tied weight is the token embedding's."""
         raise NotImplementedError
 
     def new_cache(self, batch_size: int, capacity: int) -> Cache:
-        """An empty cache for this network, on its device and in its dtype."""
+        """Allocate an empty cache for this network, on its device and in its dtype."""
         raise NotImplementedError
 
     def node_layers(self) -> list[NodeLayer]:
@@ -85,35 +89,34 @@ class LanguageModel(nn.Module):
         return [NodeLayer(**vars(plan)) for plan in self.config.family.node_layers(self.config)]
 
     def embedding_weight(self) -> Float[Tensor, "V E"]:
-        """The embedding of every token."""
+        """Return the embedding of every token, detached."""
         return self.get_parameter("model.embed_tokens.weight").detach()
 
     def activation_numbers(self, count: int) -> int:
-        """How many numbers all activations of ``count`` tokens are that `taps` are handed."""
+        """Count the numbers in all activations that `taps` receive for ``count`` tokens."""
         raise NotImplementedError
 
     def logits_of_stream(self, residual: Float[Tensor, "*shape D"]) -> Float[Tensor, "*shape V"]:
-        """What would be predicted if the residual stream were read as it is (the logit lens)."""
+        """Apply last norm and head to a residual stream of any layer (the logit lens)."""
         raise NotImplementedError
 
     def logit_terms(self, activations: Mapping[str, Tensor], position: int, token: int) -> dict[str, float]:
-        """The terms of one logit by the part of the network that gives them, in the order of the network.
+        """Decompose one logit into the contributions of the network's parts, in the order of the network.
 
-        `activations` are those of one position, by name, in float64 on the CPU: all that `taps` are handed whose
-        names end with `.embed`, `.z`, `.attn_out`, `.mlp_out`, `.post` or `.resid_pre`.
+        `activations` are those of one position, by name, in float64 on the CPU: all that `taps` receive under names
+        that end with `.embed`, `.z`, `.attn_out`, `.mlp_out`, `.post` or `.resid_pre`.
         """
         raise NotImplementedError
 
     def direct_effect(self, layer: NodeLayer, column: Float[Tensor, " M"]) -> Float[Tensor, " V"]:
-        """What ``column``, added where a layer of neurons adds, gives to each logit directly; float64, on the CPU.
+        """Return the direct effect on each logit of adding ``column`` where a layer of neurons adds; float64, CPU.
 
-        The division by the scale of norms is left out, which depends on the text and is the same for all tokens; so
-        is what later layers make of it.
+        It ignores later layers, and the scales of norms, which depend on the text and are the same for all tokens.
         """
         raise NotImplementedError
 
     def head(self, hidden: Float[Tensor, "*shape D"]) -> Float[Tensor, "*shape V"]:
-        """Logits from hidden states."""
+        """Return the logits of hidden states."""
         weight, bias = self.unembedding()
         return F.linear(hidden, weight, bias)
 
@@ -124,5 +127,5 @@ class LanguageModel(nn.Module):
         document_ids: Int[Tensor, "B T"] | None = None,
         cache: Cache | None = None,
     ) -> Float[Tensor, "B T V"]:
-        """Logits of the token after each position; arguments as in `hidden`."""
+        """Return the logits of the token after each position. The arguments are those of `hidden`."""
         return self.head(self.hidden(inputs, document_ids=document_ids, cache=cache))

@@ -1,6 +1,7 @@
-"""The parts between the attentions: norms, activations, positions and the two kinds of MLP.
+"""The layers besides attention: norms, activation functions, positions, and the two kinds of MLP.
 
-Each switch of the configuration is a class or a function here, chosen once when the network is built.
+Each value of a switch in the configuration is one class or function, chosen when the network is built. So the forward
+pass has no branches for families.
 """
 
 from __future__ import annotations
@@ -16,11 +17,11 @@ from etude.model.config import ModelConfig
 from etude.model.taps import Taps, tap
 
 Rotation = tuple[Tensor, Tensor]
-"""cos and signed sin of the tokens' positions, each (1 or B, 1, T, R); R numbers of each head are turned."""
+"""cos and signed sin of the positions, each (1 or B, 1, T, R). The first R numbers of a head are rotated."""
 
 
 class RMSNorm(nn.Module):
-    """x / sqrt(mean(x^2) + eps) * weight over the last axis (Zhang and Sennrich 2019)."""
+    """Normalise the last axis: x / sqrt(mean(x^2) + eps) * weight (Zhang and Sennrich 2019)."""
 
     def __init__(self, width: int, eps: float) -> None:
         super().__init__()
@@ -32,13 +33,14 @@ class RMSNorm(nn.Module):
 
 
 class ProjectionNorm(RMSNorm):
-    """RMSNorm over all heads of a position together, as OLMo 2 normalises queries and keys; weight (H * Dh,)."""
+    """RMSNorm over all heads of a position together, for queries and keys of OLMo 2. The weight is (H * Dh,)."""
 
     def forward(self, x: Float[Tensor, "B T H Dh"]) -> Float[Tensor, "B T H Dh"]:
-        return super().forward(x.flatten(-2)).view_as(x)
+        return super().forward(x.flatten(-2)).view_as(x)  # over (B, T, H * Dh)
 
 
 def make_norm(config: ModelConfig, width: int) -> nn.Module:
+    """Build the norm that the configuration names, over ``width`` numbers."""
     if config.norm == "layernorm":
         return nn.LayerNorm(width, eps=config.rms_norm_eps)
     return RMSNorm(width, config.rms_norm_eps)
@@ -64,10 +66,10 @@ ACTIVATION_FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 class RotaryPositions(nn.Module):
-    """Rotary position embedding (Su et al. 2021) in Hugging Face's layout: component i turns with i + R/2.
+    """Rotary position embedding (Su et al. 2021) in Hugging Face's layout: components i and i + R/2 form a pair.
 
-    The angles are tables in float32, computed once. They are buffers outside the state dict, because they
-    follow from the configuration; `reset_buffers` fills them after the network was built without memory.
+    cos and sin of all angles are computed once, in float32. The buffers are not in the state dict, because they follow
+    from the configuration; `reset_buffers` fills them after the memory of a meta network is allocated.
     """
 
     cos: Tensor
@@ -85,48 +87,49 @@ class RotaryPositions(nn.Module):
 
     @torch.no_grad()
     def reset_buffers(self) -> None:
-        """Fill the tables. The first half of `sin` is negated: turning then needs only a swap of halves."""
+        """Fill the tables. The first half of `sin` is negated, so that a rotation is x * cos + swapped halves * sin."""
         device = self.cos.device
-        exponent = torch.arange(0, self.width, 2, dtype=torch.float32, device=device) / self.width
+        exponent = torch.arange(0, self.width, 2, dtype=torch.float32, device=device) / self.width  # (R/2,)
         positions = torch.arange(self.cos.shape[0], dtype=torch.float32, device=device)
         frequencies = 1.0 / (self.theta**exponent)
         if self.scaling is not None:
             frequencies = self.scaling.apply(frequencies)
-        angles = torch.outer(positions, frequencies)
+        angles = torch.outer(positions, frequencies)  # (T, R/2), radians
         self.cos.copy_(torch.cat((angles.cos(), angles.cos()), dim=-1))
         self.sin.copy_(torch.cat((-angles.sin(), angles.sin()), dim=-1))
 
     def forward(
         self, embedded: Float[Tensor, "B T D"], start: int, positions: Int[Tensor, "B T"] | None
     ) -> tuple[Float[Tensor, "B T D"], Rotation]:
-        """Leave the embeddings as they are; return the rotation that attention gives to queries and keys."""
+        """Return the embeddings unchanged, and the rotation that attention applies to queries and keys."""
         if positions is None:
-            here = slice(start, start + embedded.shape[1])
-            cos, sin = self.cos[here][None, None], self.sin[here][None, None]
+            window = slice(start, start + embedded.shape[1])
+            cos, sin = self.cos[window][None, None], self.sin[window][None, None]  # (1, 1, T, R)
         else:
-            cos, sin = self.cos[positions][:, None], self.sin[positions][:, None]
+            cos, sin = self.cos[positions][:, None], self.sin[positions][:, None]  # (B, 1, T, R)
         return embedded, (cos.to(embedded.dtype), sin.to(embedded.dtype))
 
 
 def rotate(x: Float[Tensor, "B H T Dh"], rotation: Rotation) -> Float[Tensor, "B H T Dh"]:
-    """Turn each pair (x_i, x_{i + Dh/2}) by its position's angle."""
+    """Rotate each pair (x_i, x_{i + Dh/2}) by the angle of its position."""
     cos, signed_sin = rotation
     first, second = x.chunk(2, dim=-1)
     return x * cos + torch.cat((second, first), dim=-1) * signed_sin
 
 
 def rotate_part(x: Float[Tensor, "B H T Dh"], rotation: Rotation) -> Float[Tensor, "B H T Dh"]:
-    """Turn the first R numbers of each head, and leave the rest as they are."""
+    """Rotate the first R numbers of each head; the others stay unchanged."""
     width = rotation[0].shape[-1]
     return torch.cat((rotate(x[..., :width], rotation), x[..., width:]), dim=-1)
 
 
 def no_rotation(x: Float[Tensor, "B H T Dh"], rotation: None) -> Float[Tensor, "B H T Dh"]:
+    """Return ``x``: learned positions are added to the embeddings instead."""
     return x
 
 
 class LearnedPositions(nn.Embedding):
-    """One trained vector per position, added to the token's embedding (GPT-2)."""
+    """One trained vector for each position, added to the token's embedding (GPT-2)."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__(config.max_position_embeddings, config.hidden_size)
@@ -134,13 +137,14 @@ class LearnedPositions(nn.Embedding):
     def forward(  # type: ignore[override]
         self, embedded: Float[Tensor, "B T D"], start: int, positions: Int[Tensor, "B T"] | None
     ) -> tuple[Float[Tensor, "B T D"], None]:
+        """Return the embeddings plus the vectors of their positions, and no rotation."""
         if positions is None:
             return embedded + self.weight[start : start + embedded.shape[1]], None
         return embedded + F.embedding(positions, self.weight), None
 
 
 class GatedMLP(nn.Module):
-    """down(act(gate(x)) * up(x)): the gate decides how much of each up-value passes (Shazeer 2020)."""
+    """down(act(gate(x)) * up(x)): a gated linear unit, SwiGLU with silu (Shazeer 2020)."""
 
     def __init__(self, config: ModelConfig, path: str) -> None:
         super().__init__()
@@ -158,7 +162,7 @@ class GatedMLP(nn.Module):
 
 
 class PlainMLP(nn.Module):
-    """down(act(up(x))): one layer of nodes, each a weighted sum plus a bias."""
+    """down(act(up(x))): one hidden layer of neurons."""
 
     def __init__(self, config: ModelConfig, path: str) -> None:
         super().__init__()
@@ -173,5 +177,5 @@ class PlainMLP(nn.Module):
 
 
 def make_mlp(config: ModelConfig, path: str) -> GatedMLP | PlainMLP:
-    """The MLP that the configuration asks for; its activations are named under ``path``."""
+    """Build the MLP that the configuration names. The names of its activations begin with ``path``."""
     return GatedMLP(config, path) if config.mlp == "gated" else PlainMLP(config, path)

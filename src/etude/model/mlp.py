@@ -2,8 +2,7 @@
 Language Model", equation 1: y = b + W x + U tanh(d + H x), where x is the embeddings of the n previous tokens
 side by side.
 
-Every node is plain: inputs times weights, plus a bias. It is the smallest network that learns language here,
-and a reference line under the transformer's.
+It is the smallest neural language model of the project, and a baseline for the transformer.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ from etude.model.taps import Taps, tap
 
 
 class WindowEncoder(nn.Module):
-    """Embeddings of a window of tokens side by side, and one layer of nodes that reads them."""
+    """The embeddings of a window of tokens side by side, and one layer of neurons that reads them."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -39,18 +38,18 @@ class WindowEncoder(nn.Module):
     def forward(self, windows: Int[Tensor, "B T N"], taps: Taps | None = None) -> Float[Tensor, "B T F"]:
         embedded = self.embed_tokens(windows).flatten(2)  # (B, T, N * D)
         embedded = tap(taps, "model.embed_tokens", "embed", embedded)
-        nodes = self.activation(tap(taps, PATH, "pre", self.hidden(embedded)))  # (B, T, F)
-        nodes = tap(taps, PATH, "post", nodes)
-        return torch.cat((nodes, embedded), dim=-1) if self.direct else nodes
+        post = self.activation(tap(taps, PATH, "pre", self.hidden(embedded)))  # (B, T, F)
+        post = tap(taps, PATH, "post", post)
+        return torch.cat((post, embedded), dim=-1) if self.direct else post  # (B, T, F + N * D) if direct
 
 
 class WindowMLP(LanguageModel):
-    """The same interface as the transformer's, so that one loop trains both.
+    """The feed-forward language model behind the interface of `LanguageModel`, so that one loop trains all networks.
 
-    The places before the beginning hold the end-of-document token, which also begins every document. With
-    `document_ids` the window stops at the document's beginning in the same way. A cache holds the tokens
-    read; cached and uncached results are the same. Direct connections (W) are the columns of `lm_head` behind
-    the first F: U and W side by side read the nodes and the embeddings side by side.
+    Window positions before the first token hold the end-of-document token, which also begins every document. With
+    `document_ids` the same padding stands before each document. The cache holds token ids; results with and without
+    it are the same. The direct connections W are the last columns of `lm_head`: U and W side by side read neurons and
+    embeddings side by side.
     """
 
     has_attention: ClassVar[bool] = False
@@ -79,15 +78,15 @@ class WindowMLP(LanguageModel):
             return self.model(self._windows_after(inputs, cache))  # type: ignore[no-any-return]
         windows = self.windows(inputs, document_ids)
         arguments = (windows, taps)
-        nodes = (
+        post = (
             checkpoint(self.model, *arguments, use_reentrant=False) if recompute else self.model(*arguments)
         )
-        return nodes if dropout is None else dropout(nodes, 0)  # type: ignore[no-any-return]
+        return post if dropout is None else dropout(post, 0)  # type: ignore[no-any-return]
 
     def windows(
         self, inputs: Int[Tensor, "B T"], document_ids: Int[Tensor, "B T"] | None = None
     ) -> Int[Tensor, "B T N"]:
-        """What each position reads: the N tokens that end with it."""
+        """Return the tokens that each position reads: the N that end with it."""
         size = self.config.context_size
         windows = _trailing_windows(inputs, size, self.padding)
         if document_ids is None:
@@ -103,10 +102,10 @@ class WindowMLP(LanguageModel):
         last = cache.positions(count, inputs.device)
         offsets = torch.arange(1 - self.config.context_size, 1, device=inputs.device)
         index = last[:, :, None] + offsets  # (B, T, N)
-        every_row = torch.arange(rows, device=inputs.device)[:, None, None]
+        every_row = torch.arange(rows, device=inputs.device)[:, None, None]  # (B, 1, 1)
         tokens = cache.tokens[every_row, index.clamp(min=0)]
         cache.advance(count)
-        return torch.where(index >= 0, tokens, self.padding)
+        return torch.where(index >= 0, tokens, self.padding)  # padding before the first token
 
     def dropout_shape(self, rows: int, context: int) -> tuple[int, int, int, int]:
         return 1, rows, context, self.lm_head.in_features
@@ -120,12 +119,12 @@ class WindowMLP(LanguageModel):
         return count * (window + 2 * config.intermediate_size + config.vocab_size)
 
     def logit_terms(self, activations: Mapping[str, Tensor], position: int, token: int) -> dict[str, float]:
-        reads, nodes = self.lm_head.weight[token].cpu().double(), activations[f"{PATH}.post"]
-        products = reads[: len(nodes)] * nodes
+        reads, post = self.lm_head.weight[token].cpu().double(), activations[f"{PATH}.post"]
+        products = reads[: len(post)] * post
         terms = {f"model node {unit}": value for unit, value in enumerate(products.tolist())}
         if self.model.direct:
             embedded = activations[EMBED].view(self.config.context_size, -1)
-            by_slot = (reads[len(nodes) :].view_as(embedded) * embedded).sum(-1).tolist()
+            by_slot = (reads[len(post) :].view_as(embedded) * embedded).sum(-1).tolist()
             terms |= {
                 f"embedding {len(by_slot) - 1 - slot} back": value for slot, value in enumerate(by_slot)
             }
@@ -133,13 +132,13 @@ class WindowMLP(LanguageModel):
         return terms
 
     def direct_effect(self, layer: NodeLayer, column: Float[Tensor, " M"]) -> Float[Tensor, " V"]:
-        return column.cpu().double()
+        return column.cpu().double()  # the neurons add to the logits themselves
 
     def new_cache(self, batch_size: int, capacity: int) -> TokenCache:
         return TokenCache(batch_size=batch_size, capacity=capacity, device=self.lm_head.weight.device)
 
 
 def _trailing_windows(tokens: Int[Tensor, "B T"], size: int, padding: int) -> Int[Tensor, "B T N"]:
-    """For each position the `size` entries that end with it, `padding` where there are none."""
+    """Return for each position the `size` entries that end with it, `padding` before the first."""
     padded = nn.functional.pad(tokens, (size - 1, 0), value=padding)
     return padded.unfold(1, size, 1)

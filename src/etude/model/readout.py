@@ -1,8 +1,8 @@
-"""Which part of a transformer a logit comes from.
+"""Decompose a logit of a transformer into the contributions of its parts (direct logit attribution).
 
-The residual stream is a sum, and behind it come only the last norm and the output matrix. With every norm's scale taken
-as it is for this token, all of that is linear: a logit is the sum of what the embedding, each head, each MLP and each
-bias gives (Elhage et al. 2021, "A Mathematical Framework for Transformer Circuits"). All sums are in float64.
+The residual stream is a sum, and only the last norm and the output matrix follow it. With the scale of every norm held
+at its value for this token, that is linear: a logit is the sum of the contributions of the embedding, each head, each
+MLP and each bias (Elhage et al. 2021, "A Mathematical Framework for Transformer Circuits"). All sums are in float64.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Vector = Float[Tensor, " D"]
 def logit_terms(
     decoder: Decoder, unembedding: Vector, activations: Mapping[str, Tensor], position: int
 ) -> dict[str, float]:
-    """Return the terms of the logit that ``unembedding`` reads, by the part that gives them.
+    """Return the contributions to the logit of the output vector ``unembedding``, by part of the network.
 
     ``activations`` are those of one position, in float64 on the CPU; see `LanguageModel.logit_terms`.
     """
@@ -44,14 +44,14 @@ def logit_terms(
 
 
 def _terms_of_layer(block: Block, reads: Vector, activations: Mapping[str, Tensor]) -> dict[str, float]:
-    """Return what the heads, the MLP and the biases of one layer give."""
+    """Return the contributions of the heads, the MLP and the biases of one layer."""
     path, output = block.path, block.self_attn.o_proj
     z = activations[f"{path}.self_attn.z"]  # (H, Dh)
     weight = output.weight.cpu().double()
     mixed = _with_bias(weight @ z.flatten(), output)
     through, constant = read_through(block.attention_output_layernorm, reads, mixed)
     per_head = weight.view(len(reads), *z.shape)  # (D, H, Dh)
-    by_head = torch.einsum("dhk,hk,d->h", per_head, z, through)
+    by_head = torch.einsum("dhk,hk,d->h", per_head, z, through)  # (H,); k is Dh
     terms = {f"{path}.self_attn head {head}": value for head, value in enumerate(by_head.tolist())}
     if output.bias is not None:
         terms[f"{path}.self_attn.o_proj.bias"] = float(output.bias.cpu().double() @ through)
@@ -73,9 +73,9 @@ def _with_bias(product: Vector, layer: nn.Linear) -> Vector:
 
 
 def read_through(norm: nn.Module, reads: Vector, value: Vector) -> tuple[Vector, float | None]:
-    """Return what each number before ``norm`` is worth to what ``reads`` its output, and what the norm's bias gives.
+    """Return the vector that reads the norm's input as ``reads`` reads its output, and the bias's contribution.
 
-    The scale is that of ``value``, which the norm read.
+    The scale is held at that of ``value``, the norm's input.
     """
     if isinstance(norm, nn.Identity):
         return reads, None
@@ -85,14 +85,14 @@ def read_through(norm: nn.Module, reads: Vector, value: Vector) -> tuple[Vector,
     assert isinstance(norm, nn.LayerNorm)
     scale = (value.var(unbiased=False) + norm.eps).rsqrt()
     weighted = reads * norm.weight.cpu().double() * scale
-    # The mean is taken off the value: as well off what reads it.
+    # Subtracting the mean is symmetric: it applies to the reading vector as well as to the value.
     return weighted - weighted.mean(), float(norm.bias.cpu().double() @ reads)
 
 
 def direct_effect(
     decoder: Decoder, block: Block, unembedding: Float[Tensor, "V D"], column: Vector
 ) -> Float[Tensor, " V"]:
-    """Return what ``column``, an output of the block's MLP, gives to each logit, up to the scales of norms."""
+    """Return the effect of ``column``, an output of the block's MLP, on each logit, up to the scales of norms."""
     column = column.cpu().double()
     for norm in (block.mlp_output_layernorm, decoder.norm):
         if isinstance(norm, nn.Identity):

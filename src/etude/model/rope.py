@@ -1,4 +1,4 @@
-"""The angles of rotary positions, and how published models stretch them to longer contexts."""
+"""Scaling of rotary frequencies, by which published models reach longer contexts."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ KINDS = ("linear", "llama3")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RopeScaling:
-    """How the frequencies of rotary positions differ from theta^(-2i / Dh); fields are Hugging Face's.
+    """A change of the rotary frequencies theta^(-2i / Dh). The fields have Hugging Face's names.
 
     linear: every frequency is divided by `factor` (Chen et al. 2023, "Extending Context Window of Large Language
-    Models via Positional Interpolation"). llama3: only frequencies whose wavelength is longer than
-    `original_max_position_embeddings / low_freq_factor` are divided, those shorter than `... / high_freq_factor` stay,
-    and between the two the change is gradual (the Llama 3.1 release; `transformers` calls it "llama3").
+    Models via Positional Interpolation"). llama3: frequencies with wavelengths above
+    `original_max_position_embeddings / low_freq_factor` are divided, those with wavelengths below
+    `... / high_freq_factor` stay, and the change between the two is gradual (Llama 3.1).
     """
 
     rope_type: str
@@ -37,17 +37,17 @@ class RopeScaling:
         if self.rope_type not in KINDS:
             raise InputError(
                 f"config.json asks for rotary positions of type {shown(repr(self.rope_type))}: "
-                f"only default, {' and '.join(KINDS)} are built"
+                f"only default, {' and '.join(KINDS)} are supported"
             )
         if self.rope_type == "llama3" and self.high_freq_factor <= self.low_freq_factor:
             raise InputError("rope_scaling in config.json: high_freq_factor must be above low_freq_factor")
 
     @classmethod
     def from_hf(cls, entry: Mapping[str, Any], config: Mapping[str, Any]) -> RopeScaling | None:
-        """Return the scaling that an entry of config.json describes, None for none.
+        """Return the scaling that an entry of config.json describes; None where it describes none.
 
         Raises:
-            InputError: a kind that is not built here, or fields that it cannot have.
+            InputError: an unsupported kind, or impossible values.
         """
         kind = str(entry.get("rope_type", entry.get("type", "default")))
         if kind == "default":
@@ -73,18 +73,20 @@ class RopeScaling:
         return values
 
     def apply(self, frequencies: Tensor) -> Tensor:
-        """Return the scaled frequencies, radians per position, of those without scaling."""
+        """Scale frequencies, in radians per position."""
         if self.rope_type == "linear":
             return frequencies / self.factor
         # The order of operations is that of transformers: published models were trained with its rounding.
         turns = self.original_max_position_embeddings / (2 * math.pi / frequencies)
         # 0 where fewer turns than low_freq_factor fit the original context, 1 above high_freq_factor.
-        kept = ((turns - self.low_freq_factor) / (self.high_freq_factor - self.low_freq_factor)).clamp(0, 1)
-        return (1 - kept) * frequencies / self.factor + kept * frequencies
+        unscaled = ((turns - self.low_freq_factor) / (self.high_freq_factor - self.low_freq_factor)).clamp(
+            0, 1
+        )
+        return (1 - unscaled) * frequencies / self.factor + unscaled * frequencies
 
 
 def _positive(entry: Mapping[str, Any], name: str) -> float:
-    """Return a number of an entry; InputError where it is missing or not above 0."""
+    """Return a number of an entry. Raise InputError where it is missing or not above 0."""
     if name not in entry:
         raise InputError(f"rope_scaling in config.json lacks {name!r}")
     value = entry[name]

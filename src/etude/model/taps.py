@@ -1,8 +1,8 @@
-"""Taps: a forward pass hands each activation to them under its name, and goes on with what they return.
+"""Taps: callbacks that receive each activation of a forward pass by name and may replace it.
 
-The network is written once. With ``taps=None``, as in training, nothing is handed over and the compiled graph has no
-trace of it; with taps every activation can be kept, differentiated or changed. The names stand in
-`etude.watch.forward`.
+The network is written once. With ``taps=None``, as in training, :func:`tap` returns its argument and the compiled
+graph does not contain it. With taps, every activation can be recorded, differentiated or changed.
+`etude.watch.forward` lists the names.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from torch import Tensor
 
 Change = Callable[[Tensor], Tensor]
-"""What an activation becomes on its way; the rest of the pass goes on from that."""
+"""Replaces an activation; the rest of the forward pass uses the result."""
 
 
 def every_activation(name: str) -> bool:
@@ -23,14 +23,14 @@ def every_activation(name: str) -> bool:
 
 @dataclass
 class Taps:
-    """Keeps and changes activations as they pass by.
+    """Record and change the activations of a forward pass.
 
     Attributes:
-        wanted: whether the activation of a name is kept.
-        changes: by name, what an activation is replaced by.
-        gradients: whether kept activations get a ``grad`` in a backward pass.
-        kept: activations by name, in the order of the pass.
-        met: every name that passed by.
+        wanted: returns whether to record the activation of a name.
+        changes: by name, the function that replaces the activation.
+        gradients: whether recorded activations get a ``grad`` in the backward pass.
+        kept: recorded activations by name, in the order of the forward pass.
+        met: the names of all activations of the forward pass.
     """
 
     wanted: Callable[[str], bool] = every_activation
@@ -40,16 +40,17 @@ class Taps:
     met: set[str] = field(default_factory=set)
 
     def __call__(self, name: str, value: Tensor) -> Tensor:
+        """Record the activation and return it, changed where :attr:`changes` has its name."""
         self.met.add(name)
         if name in self.changes:
             value = self.changes[name](value)
         if self.wanted(name):
             if self.gradients and value.requires_grad:
-                value.retain_grad()
+                value.retain_grad()  # autograd otherwise keeps the gradients of leaves only
             self.kept[name] = value
         return value
 
 
 def tap(taps: Taps | None, path: str, leaf: str, value: Tensor) -> Tensor:
-    """Hand ``value`` to ``taps`` as the activation ``path.leaf``; return it, or what they make of it."""
+    """Pass ``value`` to ``taps`` as the activation ``path.leaf``, and return what the forward pass continues with."""
     return value if taps is None else taps(f"{path}.{leaf}", value)

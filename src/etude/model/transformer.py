@@ -1,5 +1,7 @@
-"""The decoder-only transformer. Its state dict has the names of a Llama or Qwen3 checkpoint, so for these it is
-the export; other families rename (`etude.model.families`).
+"""The decoder-only transformer, the same code for all families.
+
+The names in its state dict are those of Llama and Qwen3 checkpoints, so these are saved without conversion. The other
+families convert (`etude.model.families`).
 """
 
 from __future__ import annotations
@@ -31,8 +33,9 @@ from etude.model.taps import Taps, tap
 class Block(nn.Module):
     """One layer: x + attention(norm(x)), then x + mlp(norm(x)).
 
-    A family may put norms behind the sublayers, instead of before them or besides, and let the MLP read what attention
-    reads (`ModelConfig.norm_placement`, `ModelConfig.parallel_residual`).
+    Some families place norms after the sublayers, instead of or besides those before them
+    (`ModelConfig.norm_placement`), or run attention and MLP in parallel on the same stream
+    (`ModelConfig.parallel_residual`).
     """
 
     def __init__(self, config: ModelConfig, layer: int) -> None:
@@ -48,7 +51,7 @@ class Block(nn.Module):
         self.input_layernorm = norm(before)
         self.self_attn = Attention(config, layer)
         self.attention_output_layernorm = norm(after)
-        # The norm before the MLP: Llama's checkpoints call it so, and the names are theirs.
+        # The norm before the MLP; the name is that of Llama's checkpoints.
         self.post_attention_layernorm = norm(before)
         self.mlp = make_mlp(config, f"{self.path}.mlp")
         self.mlp_output_layernorm = norm(after)
@@ -64,11 +67,13 @@ class Block(nn.Module):
     ) -> Float[Tensor, "B T D"]:
         residual = tap(taps, self.path, "resid_pre", residual)
         read = tap(taps, self.path, "input_layernorm.normalized", self.input_layernorm(residual))
+        # Attention moves information between positions. Dropout place 0 is the embedding; each layer has two more.
         mixed = self.attention_output_layernorm(self.self_attn(read, rotation, visibility, cache, taps))
         mixed = tap(
             taps, self.path, "attn_out", mixed if dropout is None else dropout(mixed, 2 * self.layer + 1)
         )
         middle = tap(taps, self.path, "resid_mid", residual + mixed)
+        # The MLP computes at each position by itself.
         read = self.post_attention_layernorm(residual if self.parallel else middle)
         read = tap(taps, self.path, "post_attention_layernorm.normalized", read)
         added = self.mlp_output_layernorm(self.mlp(read, taps))
@@ -79,7 +84,7 @@ class Block(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Embedding, the layers, and the last norm."""
+    """Token embedding, layers, and last norm: everything below the output matrix."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -112,12 +117,12 @@ class Decoder(nn.Module):
 
 
 class Transformer(LanguageModel):
-    """A decoder-only transformer of any family, as the switches of the configuration say."""
+    """A decoder-only transformer of any family, built from the switches of the configuration."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__(config)
         self.model = Decoder(config)
-        self.lm_head: nn.Linear | None = None
+        self.lm_head: nn.Linear | None = None  # None: tied, the head uses the embedding matrix
         if not config.tie_word_embeddings:
             self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
 
@@ -144,6 +149,7 @@ class Transformer(LanguageModel):
         )
 
     def _hidden_after(self, inputs: Int[Tensor, "B T"], cache: Cache) -> Float[Tensor, "B T D"]:
+        """Return the hidden states of `inputs`, which follow the tokens in `cache`, and add these to it."""
         rows, count = inputs.shape
         cache.require_room(rows, count)
         self._require_positions(max(cache.lengths) + count)

@@ -1,4 +1,4 @@
-"""The weight files of a model folder: what they hold, checked against what is needed, and read."""
+"""Read the weight files of a model folder, after checking names and shapes against those expected."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ _PICKLED = ("pytorch_model.bin", "pytorch_model.bin.index.json", "model.pt", "mo
 _FLOATS = {"F64", "F32", "F16", "BF16"}
 _ROTARY_TABLE = re.compile(r".*rotary_emb\.inv_freq")
 _HEADS = ("lm_head.weight", "embed_out.weight")
-"""Output matrices, which some programs store even where they are the embedding's."""
+"""Output matrices, which some programs store even when they are tied to the embedding."""
 _SHOWN = 3
 
 
 @dataclass(frozen=True, slots=True)
 class StoredWeights:
-    """Where each tensor lies, under the full name of its format: (file, name in the file), and its shape."""
+    """File, name in the file, and shape of each tensor, by the full name of its format."""
 
     folder: Path
     places: dict[str, tuple[Path, str]]
@@ -35,7 +35,7 @@ class StoredWeights:
 
     @classmethod
     def open(cls, folder: Path, config: ModelConfig) -> StoredWeights:
-        """Read the headers of all weight files; InputError when one is missing or damaged."""
+        """Read the headers of all weight files. Raises InputError where one is missing or damaged."""
         places: dict[str, tuple[Path, str]] = {}
         shapes: dict[str, tuple[int, ...]] = {}
         for path in _weight_files(folder):
@@ -51,7 +51,7 @@ class StoredWeights:
         return cls(folder, places, shapes)
 
     def require(self, expected: dict[str, tuple[int, ...]]) -> None:
-        """InputError naming the first tensors that are missing, unexpected or of another shape."""
+        """Raise InputError that names the first tensors that are missing, unexpected or of another shape."""
         where = f"the weights in {self.folder} do not fit its config.json"
         if missing := [name for name in expected if name not in self.shapes]:
             raise InputError(f"{where}: {_some(missing)} missing; restore both files from the same model")
@@ -68,7 +68,7 @@ class StoredWeights:
             raise InputError(f"{where}: {_some(wrong)}; restore both files from the same model")
 
     def read(self, names: Iterable[str]) -> dict[str, Tensor]:
-        """The tensors of these names, on the CPU in the dtype they are stored in."""
+        """Read the tensors of these names: on the CPU, in their stored dtype."""
         by_file: dict[Path, list[str]] = {}
         for name in names:
             by_file.setdefault(self.places[name][0], []).append(name)
@@ -101,7 +101,7 @@ def _weight_files(folder: Path) -> list[Path]:
         raise InputError(f"{index} is damaged: it has no weight_map; restore it")
     files = []
     for name in sorted(set(table.values())):
-        # Only files of this very folder: an index from elsewhere must not reach out of it.
+        # Only files in this folder: an index written by a stranger must not point elsewhere.
         if Path(name).name != name or "\0" in name or not name.endswith(".safetensors"):
             raise InputError(
                 f"{index} names {shown(repr(name))}, which is not a .safetensors file of its folder"
@@ -113,8 +113,8 @@ def _weight_files(folder: Path) -> list[Path]:
 
 
 def _read_headers(path: Path) -> dict[str, tuple[str, tuple[int, ...]]]:
-    """Dtype and shape of every tensor in a file."""
-    with readable(path):  # of which the library makes another error
+    """Return dtype and shape of every tensor in a file."""
+    with readable(path):  # the library reports an unreadable file as a damaged one
         path.open("rb").close()
     try:
         with safe_open(path, framework="pt") as file:
@@ -125,7 +125,7 @@ def _read_headers(path: Path) -> dict[str, tuple[str, tuple[int, ...]]]:
 
 
 def _parameter_name(stored: str, config: ModelConfig) -> str | None:
-    """The full name of a stored tensor, None for one that is no parameter of the network."""
+    """Return the full name of a stored tensor; None for one that is not a parameter of the network."""
     if _ROTARY_TABLE.fullmatch(stored) or (stored in _HEADS and config.tie_word_embeddings):
         return None
     return config.family.parameter_name(stored)

@@ -1,1 +1,1 @@
-"""From settings to a plan: the dial's sizes, the forecast of the loss, the time budget, and what a run takes."""
+"""Planning of a run: the dial, the forecast of the loss, the time budget, and memory and time."""

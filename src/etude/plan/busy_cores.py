@@ -1,9 +1,9 @@
 """Measure how many cores other programs keep busy, and advise how many threads to use.
 
-Threads of one step wait for each other several hundred times in it. Where two programs have a thread for each core, a
-thread that is waited for often has no core, and both programs take many times as long. Fewer threads than cores help.
+The threads of a step wait for each other several hundred times. If two programs have a thread on every core, the thread
+that the others wait for often has no core, and both programs become many times slower. Fewer threads than cores help.
 
-Linux says what each core has done; elsewhere nothing is known, and nothing is said.
+Linux reports the work of each core. On other systems this module measures and advises nothing.
 """
 
 from __future__ import annotations
@@ -18,22 +18,22 @@ from etude.device import available_cores
 from etude.run.events import Event, StepEvent
 
 WINDOW = 3.0
-"""Seconds that the use of the cores is averaged over while a run trains."""
-WORTH_SAYING = 0.6
-"""Cores that others must use in two windows in a row."""
+"""Seconds over which core usage is averaged while a run trains."""
+REPORT_FROM = 0.6
+"""Cores that other programs must keep busy, in two windows in a row, for a warning."""
 
 
 @dataclass(frozen=True)
 class Usage:
-    """Seconds up to a moment: by the clock, of the cores that this process may use, and of this process on them."""
+    """Seconds up to a moment."""
 
-    wall: float
-    busy: float
-    own: float
+    wall: float  # of the clock
+    busy: float  # in which the cores that this process may use were busy, added up
+    own: float  # of processor time of this process and its children
 
 
 def read_usage() -> Usage | None:
-    """The use of the cores since the machine began; None where the system does not say."""
+    """Read the usage of the cores since boot; None where the system does not report it."""
     try:
         lines = Path("/proc/stat").read_text().splitlines()
         cores = os.sched_getaffinity(0)
@@ -47,7 +47,7 @@ def read_usage() -> Usage | None:
 
 
 def busy_ticks(lines: list[str], cores: set[int]) -> int:
-    """Ticks in which ``cores`` did something, by the lines of /proc/stat; what the hypervisor took counts too."""
+    """Return the busy ticks of ``cores`` from the lines of /proc/stat, with those stolen by the hypervisor."""
     total = 0
     for line in lines:
         name, *numbers = line.split()
@@ -58,14 +58,14 @@ def busy_ticks(lines: list[str], cores: set[int]) -> int:
 
 
 def others(before: Usage | None, after: Usage | None) -> float:
-    """Cores that other programs kept busy between two readings."""
+    """Return the mean number of cores that other programs kept busy between two readings."""
     if before is None or after is None or after.wall <= before.wall:
         return 0.0
     return max(0.0, (after.busy - before.busy - after.own + before.own) / (after.wall - before.wall))
 
 
 def busy_cores(seconds: float = 0.2) -> float:
-    """Cores that other programs keep busy now; takes ``seconds``."""
+    """Measure for ``seconds`` how many cores other programs keep busy."""
     before = read_usage()
     if before is None:
         return 0.0
@@ -74,40 +74,41 @@ def busy_cores(seconds: float = 0.2) -> float:
 
 
 def threads_beside(busy: float, cores: int) -> int:
-    """How many threads a step should have where others keep ``busy`` of ``cores`` busy."""
+    """Return how many threads to use where other programs keep ``busy`` of ``cores`` busy."""
     return max(1, cores - round(busy))
 
 
 @dataclass
 class BusyWatch:
-    """Says once that the machine is busy: a look at the start, and a listener while the run trains."""
+    """Warn once that the machine is busy: checked at the start, and as a listener while the run trains."""
 
-    say: Callable[[str], None]
+    report: Callable[[str], None]  # receives the warning
     read: Callable[[], Usage | None] = read_usage
     cores: int = field(default_factory=available_cores)
     threads: int = 1  # of the run
     resume: str = ""  # the command that continues the run; empty while there is none
     _before: Usage | None = None
-    _windows: int = 0  # in a row, that were busy
-    _said: bool = False
+    _windows: int = 0  # busy ones in a row
+    _reported: bool = False
 
     def __post_init__(self) -> None:
         self._before = self.read()
 
     def begin(self, threads: int, resume: str) -> None:
-        """From here on look at what happens while ``threads`` train; the command ``resume`` continues the run."""
+        """Start to measure while ``threads`` train. The command ``resume`` continues the run."""
         self.threads, self.resume = threads, resume
         self._before, self._windows = self.read(), 0
 
     def look(self, threads: int, least: float = 1.0) -> None:
-        """Say what others did since the beginning, if that was ``least`` seconds ago or more."""
+        """Warn if other programs were busy since the last reading, which must be ``least`` seconds ago or more."""
         after = self.read()
         if self._before is not None and after is not None and after.wall - self._before.wall >= least:
             self.threads = threads
-            self._say(others(self._before, after))
+            self._warn(others(self._before, after))
 
     def __call__(self, event: Event) -> None:
-        if self._said or self._before is None or not isinstance(event, StepEvent):
+        """Measure at each step; warn after two busy windows in a row."""
+        if self._reported or self._before is None or not isinstance(event, StepEvent):
             return
         after = self.read()
         if after is None or after.wall - self._before.wall < WINDOW:
@@ -115,17 +116,18 @@ class BusyWatch:
         busy, self._before = others(self._before, after), after
         self._windows = self._windows + 1 if self._is_too_much(busy) else 0
         if self._windows > 1:
-            self._say(busy)
+            self._warn(busy)
 
     def _is_too_much(self, busy: float) -> bool:
-        return busy >= WORTH_SAYING and self.threads > threads_beside(busy, self.cores) - (
+        """Return whether so many busy cores slow a run with so many threads."""
+        return busy >= REPORT_FROM and self.threads > threads_beside(busy, self.cores) - (
             busy >= self.cores - 0.5
         )
 
-    def _say(self, busy: float) -> None:
-        if self._said or not self._is_too_much(busy):
+    def _warn(self, busy: float) -> None:
+        if self._reported or not self._is_too_much(busy):
             return
-        self._said = True
+        self._reported = True
         line = f"other programs keep about {busy:.1f} of the {self.cores} cores busy: this run takes longer"
         fewer = threads_beside(busy, self.cores)
         if self.threads > fewer:
@@ -135,4 +137,4 @@ class BusyWatch:
                 f", and many times as long with {self.threads} threads, which wait for each other. "
                 f"Wait, or press Ctrl-C and {how}"
             )
-        self.say(line)
+        self.report(line)

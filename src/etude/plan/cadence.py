@@ -1,4 +1,4 @@
-"""When a run is evaluated, sampled, saved and summarised, and how long its samples are."""
+"""The steps at which a run evaluates, samples, saves and summarises, and the length of its samples."""
 
 from __future__ import annotations
 
@@ -8,35 +8,38 @@ from etude.config import ResolvedTrain
 from etude.run.checkpoints import kept_for_good
 
 EARLY_EVALUATIONS = frozenset([1, 2, 5, 10, 20, 50, 100])
-"""Besides the regular ones: most of what can be seen happens early, and a curve over log-steps needs it."""
+"""Additional evaluations: most changes happen early, and a curve over log-steps needs early points."""
 SAMPLE_TOKENS = 100
 CLOSING_SAMPLES, CLOSING_SAMPLE_TOKENS = 3, 120
-"""What a finished model says, and how long."""
+"""Number and length of the samples at the end of a run."""
 
 Due = Callable[[int], bool]
-"""Whether something is to be done after a step."""
+"""Returns whether a task is due after a step."""
 
 
 def evaluation_due(train: ResolvedTrain) -> Due:
+    """Return the steps of evaluations."""
     every = train.eval_every
     return lambda step: step % every == 0 or step in EARLY_EVALUATIONS
 
 
 def sample_due(train: ResolvedTrain) -> Due:
+    """Return the steps of samples."""
     every = train.sample_every
     return lambda step: step % every == 0
 
 
 def save_due(train: ResolvedTrain) -> Due:
+    """Return the steps of checkpoints."""
     every = train.checkpoint_every
     return lambda step: step % every == 0 or kept_for_good(step, train.keep_every)
 
 
 def checksum_due(train: ResolvedTrain) -> Due:
-    """Only where there are to be any."""
+    """Return the steps of checksums. ``checksum_every`` must not be 0."""
     return lambda step: step % train.checksum_every == 0
 
 
 def summary_due(train: ResolvedTrain) -> Due:
-    """Only where there are to be any."""
+    """Return the steps of summaries. ``summary_every`` must not be 0."""
     return lambda step: step % train.summary_every == 0 or step in EARLY_EVALUATIONS

@@ -1,8 +1,8 @@
-"""The dial: what a size means, and every other setting that follows from it, each with its reason.
+"""The dial: derive from a size every setting that is ``"auto"``, each with its reason.
 
-``resolve`` is a pure function from the user's settings and what is known of the text and the device to settings in
-which nothing that shapes the run is ``"auto"`` any more. Each setting has one derivation below, under its key.
-``etude train --dry-run`` prints the reasons, and the run's manifest keeps them.
+``resolve`` is a pure function of the user's settings, the text and the device. In its result no setting that shapes the
+run is ``"auto"``. Each setting has one derivation below, under its key. ``etude train --dry-run`` prints the reasons,
+and the manifest of the run stores them.
 """
 
 from __future__ import annotations
@@ -24,14 +24,15 @@ from etude.train.rules import rates_of, rule_named
 from etude.train.rules.chosen import REST
 
 WORTH_COMPILING = 90.0
-"""Seconds that a run must take before it is compiled."""
+"""Shortest run that is compiled, in seconds."""
 MAX_EPOCHS = 10
-"""A small corpus is read at most so often: beyond that a model of these sizes recites rather than learns."""
+"""Most passes over a small text: with more, a model of these sizes memorises it."""
 BF16_FROM_WIDTH = 128
-"""Narrower networks gain nothing by it on a processor that has it (notebook), and fp32 says more of each number."""
+"""Narrower networks are not faster in bf16 on a CPU (lab notebook), and fp32 is more precise."""
 TOKENS_AT_ONCE = {"cpu": 8192, "cuda": 65_536, "mps": 16_384}
-"""In one micro-batch: more of them make no product faster, and only take memory."""
+"""Most tokens in a micro-batch: more take more memory, and make no matrix product faster."""
 EVALUATIONS = 12
+"""Regular evaluations in a run."""
 MIN_EVAL_TOKENS, MAX_EVAL_TOKENS = 16_384, 1_048_576
 COUNTS = ("num_hidden_layers", "num_attention_heads", "num_key_value_heads")
 SWITCHES = ("attention_bias", "mlp_bias", "qk_norm", "tie_word_embeddings")
@@ -39,7 +40,7 @@ SWITCHES = ("attention_bias", "mlp_bias", "qk_norm", "tie_word_embeddings")
 
 @dataclass(frozen=True)
 class Facts:
-    """What the dial needs to know of the world."""
+    """The properties of text and tokenizer that the dial depends on."""
 
     train_tokens: int
     vocab_size: int
@@ -48,7 +49,7 @@ class Facts:
 
 @dataclass(frozen=True)
 class Resolution:
-    """Resolved settings, the network they describe, and why each derived value is what it is."""
+    """Resolved settings, the network that they describe, and the reason of each derived value."""
 
     settings: Resolved
     model: ModelConfig
@@ -56,12 +57,12 @@ class Resolution:
 
 
 Derived = Mapping[str, tuple[Any, str]]
-"""Values of settings that were derived before the dial, from measurements, each with its reason."""
+"""Settings derived from measurements, before the dial: their values and reasons."""
 
 
 @dataclass
 class Dial:
-    """What a derivation may ask: the request, the world, and the settings that were derived before it.
+    """The inputs of a derivation: the user's settings, text and device, and the settings that were derived before it.
 
     Attributes:
         timed: the size that ``--time`` has chosen.
@@ -117,13 +118,13 @@ class Dial:
 
 
 Derivation = Callable[[Dial, str], tuple[Any, str] | None]
-"""From the dial and the key of a setting to its value and the reason; None where the run has no use for it."""
+"""From the dial and the key of a setting to its value and the reason; None where the run does not use the setting."""
 DERIVATIONS: dict[str, Derivation] = {}
 """By the key of the setting, in the order in which they follow from each other."""
 
 
 def derives(*keys: str) -> Callable[[Derivation], Derivation]:
-    """Register the one derivation of each of ``keys``; a later one may ask for the values of those before it."""
+    """Register the one derivation of each of ``keys``; a later one may use the values of those before it."""
 
     def register(derivation: Derivation) -> Derivation:
         for key in keys:
@@ -141,9 +142,11 @@ def resolve(
     timed: Size | None = None,
     derived: Derived | None = None,
 ) -> Resolution:
-    """Turn every ``"auto"`` that shapes the run into a value; ``timed`` is the size that ``--time`` has chosen.
+    """Replace every ``"auto"`` that shapes the run by a value.
 
-    ``derived`` holds values that the dial takes as they are where the user left the setting open.
+    Args:
+        timed: the size that ``--time`` has chosen.
+        derived: values for settings that the user has left at "auto", used unchanged.
 
     Raises:
         InputError: the values do not fit together (a width that the heads do not divide, a context longer than
@@ -153,15 +156,15 @@ def resolve(
     for key, (value, reason) in (derived or {}).items():
         dial.fill(key, value, reason)
     for key, derivation in DERIVATIONS.items():
-        found = derivation(dial, key)
-        if found is not None:
-            dial.fill(key, *found)
+        result = derivation(dial, key)
+        if result is not None:
+            dial.fill(key, *result)
     resolved = require_resolved(with_values(settings, dial.values))
     return Resolution(resolved, dial.network, dial.reasons)
 
 
 def model_config(settings: Settings, facts: Facts) -> ModelConfig:
-    """The network that resolved ``settings`` describe, checked."""
+    """Return the validated configuration of the network that resolved ``settings`` describe."""
     model = settings.model
     dims: dict[str, Any] = {
         "vocab_size": facts.vocab_size,
@@ -182,10 +185,10 @@ def model_config(settings: Settings, facts: Facts) -> ModelConfig:
 
 
 def _refuse_unused(settings: Settings, family: Family) -> None:
-    """Raise InputError for a setting that the family has no use for: it would be without effect."""
+    """Raise InputError for a setting that the family does not use: it would have no effect."""
     for key in (*COUNTS, *SWITCHES):
         if key in family.unused_settings and getattr(settings.model, key) != "auto":
-            raise InputError(f"model.{key} means nothing for the model '{family.name}': leave it out")
+            raise InputError(f"model.{key} has no meaning for the model '{family.name}': leave it out")
 
 
 @derives("model.size")
@@ -229,10 +232,10 @@ def _batch_rows(dial: Dial, key: str) -> tuple[Any, str]:
             f"the training text has {tokens} tokens, fewer than one row of {context}: "
             "give more text, or a smaller --set train.context"
         )
-    # Fewer rows than a small corpus has windows: otherwise one step would see the same text twice.
+    # At most as many rows as a small text has windows: otherwise a step would read the same text twice.
     windows = (tokens - 1) // context
     batch_tokens = batch_tokens_for(dial.tokens)
-    reason = f"about {batch_tokens:,} tokens a step: longer runs, larger batches"
+    reason = f"about {batch_tokens:,} tokens per step: longer runs, larger batches"
     return max(1, min(batch_tokens // context, windows)), reason
 
 
@@ -266,7 +269,7 @@ def _eval_every(dial: Dial, key: str) -> tuple[Any, str]:
 @derives("train.eval_tokens")
 def _eval_tokens(dial: Dial, key: str) -> tuple[Any, str]:
     every, rows, context = (dial.value(f"train.{name}") for name in ("eval_every", "batch_rows", "context"))
-    # To score a token costs less than half of what it costs to learn from it.
+    # Scoring a token takes less than half the time of training on it.
     scored = min(max(MIN_EVAL_TOKENS, every * rows * context // 10), MAX_EVAL_TOKENS)
     return scored, "evaluations take about a twentieth of the time"
 
@@ -322,7 +325,7 @@ def _switch(dial: Dial, key: str) -> tuple[Any, str] | None:
     network, switch = dial.network, key.removeprefix("model.")
     if switch in network.family.unused_settings:
         return None
-    return getattr(network, switch), f"as {network.model_type} has it"
+    return getattr(network, switch), f"the default of {network.model_type}"
 
 
 @derives("train.dropout")

@@ -1,7 +1,7 @@
-"""Measure a machine: the time of a step, trials of a few updates, the rate of matrix products.
+"""Measure the machine: the time of a step, trials of a few updates, the rate of matrix products.
 
-The planning of a run for a time (:mod:`etude.plan.time_budget`) asks a :class:`Machine`, and nothing else, for whatever
-takes time; its tests give it one with a clock of their own.
+Planning with a time budget (:mod:`etude.plan.time_budget`) uses time only through a :class:`Machine`, so that its tests
+can replace the clock.
 """
 
 from __future__ import annotations
@@ -18,39 +18,40 @@ from etude.train.compilation import compile_objective, compiled_before, note_com
 from etude.train.loop import Loop
 
 PRODUCT_SECONDS = 0.03
+"""How long the rate of matrix products is measured."""
 
 
 class Trial(Protocol):
-    """A network that is trained for a moment, and not kept."""
+    """A network that is trained for some updates to time them, and then dropped."""
 
     def step(self) -> None:
-        """Make one update, and wait for its end."""
+        """Make one update, and wait until the device has finished it."""
 
     def bits_per_byte(self) -> float:
         """Score the held-out text."""
 
 
 class Machine(Protocol):
-    """A clock, and what takes time by it."""
+    """A clock, and the operations that take time on it."""
 
     def now(self) -> float:
-        """Seconds, of ``time.monotonic`` on a real machine."""
+        """Return the time in seconds; ``time.monotonic`` on a real machine."""
 
     def slowdown(self) -> float:
-        """How many times as long work on one thread takes because of other programs."""
+        """Return the factor by which other programs slow down work on one thread."""
 
     def product_rate(self, device: Device) -> float:
-        """Floating-point operations a second of matrix products, in a few tens of milliseconds."""
+        """Measure floating-point operations per second of matrix products, in a few tens of milliseconds."""
 
     def trial(self, plan: Plan) -> Trial:
-        """The network of a plan, at its beginning."""
+        """Build the network of a plan in its initial state."""
 
     def compiled_before(self, plan: Plan) -> bool:
-        """Whether the compiled code of the plan's step is in PyTorch's cache."""
+        """Return whether PyTorch's cache has the compiled code of the plan's step."""
 
 
 class ThisMachine:
-    """The one that this process runs on."""
+    """The machine that runs this process."""
 
     def __init__(self) -> None:
         self.slowdown = Slowdown()
@@ -59,13 +60,13 @@ class ThisMachine:
         return time.monotonic()
 
     def product_rate(self, device: Device) -> float:
-        """The average of products until the time is over, after one that finds its memory."""
+        """Average over products for ``PRODUCT_SECONDS``, after a first one that allocates memory."""
         import torch
 
         size = 256 if device.kind == "cpu" else 4096
         dtype = torch.bfloat16 if device.dtype == "bf16" else torch.float32
         left = torch.ones(size, size, device=device.torch, dtype=dtype)
-        done, begin = -1, 0.0
+        done, begin = -1, 0.0  # the product number 0 is not timed
         while done < 1 or time.perf_counter() - begin < PRODUCT_SECONDS:
             left @ left
             device.synchronize()
@@ -82,7 +83,7 @@ class ThisMachine:
 
 
 class RealTrial:
-    """Real updates of the real network on the real text."""
+    """Updates of the plan's network on the run's text, by the loop that trains."""
 
     def __init__(self, plan: Plan, *, compiled: bool = False) -> None:
         self._plan = plan
@@ -101,7 +102,7 @@ class RealTrial:
 
 
 def seconds_per_step(plan: Plan, steps: int, *, compiled: bool = False) -> float:
-    """The median of a few real updates of the real model on the real text, after a first; nothing is kept."""
+    """Measure the median time of ``steps`` updates after a first one, of the plan's network on its text."""
     trial = RealTrial(plan, compiled=compiled)
     trial.step()
     times = []
@@ -113,7 +114,7 @@ def seconds_per_step(plan: Plan, steps: int, *, compiled: bool = False) -> float
 
 
 def graph(plan: Plan) -> str:
-    """What the compiled code of a plan's step depends on, besides PyTorch."""
+    """Describe all that the compiled code of a plan's step depends on, besides PyTorch."""
     train, device = plan.settings.train, plan.device
     return repr(
         (
@@ -130,16 +131,17 @@ def graph(plan: Plan) -> str:
 
 
 def note_compiled_plan(plan: Plan) -> None:
-    """Remember that the plan's step has been compiled on this machine."""
+    """Record that this machine has compiled the plan's step."""
     note_compiled(graph(plan))
 
 
 def tokens_per_step(plan: Plan) -> int:
+    """Return the tokens of a batch."""
     train = plan.settings.train
     return train.batch_rows * train.context
 
 
 def step_flops(plan: Plan) -> float:
-    """Floating-point operations of one update's matrix products."""
+    """Count the floating-point operations of the matrix products in one update."""
     context = plan.settings.train.context
     return tokens_per_step(plan) * training_flops_per_token(plan.model, context, causal=True)

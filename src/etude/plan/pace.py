@@ -1,8 +1,9 @@
-"""Keep to the requested time: change the number of steps as the machine turns out faster or slower than measured.
+"""Keep to the requested time: revise the number of steps while the machine turns out faster or slower than measured.
 
-What was measured beforehand is a few seconds of a machine that may soon be warm, or shared. So while it trains, a run
-looks at its own clock, and takes as many steps as will fit. The learning rate goes through the rest of its plan in that
-many steps (:func:`etude.train.schedule.planned_step`), and each revision is part of the run's record.
+The measurement before training takes a few seconds, on a machine that may soon become hot or shared. So a run with a
+time budget measures its speed while it trains, and revises its number of steps to fit the time. The learning rate
+completes its schedule in the revised number of steps (:func:`etude.train.schedule.planned_step`). The run's log records
+each revision.
 """
 
 from __future__ import annotations
@@ -16,62 +17,60 @@ from dataclasses import dataclass, field
 from etude.plan.task_costs import LOADING_SECONDS, TaskCosts
 
 WORTH_REVISING, URGENT = 0.01, 0.1
-"""Relative changes of the number of steps: less than the first is left as it is, more than the second does not wait."""
+"""Relative changes of the number of steps: below the first nothing is revised, above the second it is at once."""
 SELDOM = 24
-"""Revisions in a run, about, besides urgent ones."""
+"""Most revisions in a run, besides urgent ones (approximately)."""
 WINDOW = 8
-"""Of the run's steps, the last such part tells how long a step takes."""
-
-
+"""The time of a step is averaged over this fraction of the run's steps, 1 / WINDOW, the most recent ones."""
 MOST_SILENCE, SILENCE = 5.0, 0.01
-"""Seconds between looks at the clock, at most, and as a part of the time that the run has."""
+"""Interval between clock checks: most seconds, and fraction of the remaining time."""
 
 
 @dataclass(frozen=True)
 class Deadline:
-    """When a run is to be over, and what it does besides steps."""
+    """The end of a run with a time budget, and the time of its tasks besides steps."""
 
-    over_at: float  # of time.monotonic
-    costs: TaskCosts  # as foreseen, and then as measured while the run does them
+    ends_at: float  # of time.monotonic
+    costs: TaskCosts  # estimated, then measured while the run trains
     tasks_between: Callable[[int, int], float]
-    """Seconds of evaluations, samples and checkpoints after one step and before another, by what they cost now."""
+    """Returns the seconds of evaluations, samples and checkpoints between two steps, by their current costs."""
     most_steps: int
-    """That the text is good for, whatever the time."""
+    """Limit by the text: more steps would read it too often, however much time is left."""
     compile_until: float = math.inf
-    """When compiling has to be done, of time.monotonic."""
+    """Time limit of compilation, of time.monotonic."""
 
     @property
     def silence(self) -> float:
-        """Seconds between looks at the clock: a short time is looked at more often."""
-        return max(0.1, min(MOST_SILENCE, SILENCE * (self.over_at - time.monotonic())))
+        """Seconds between clock checks: a short run checks more often."""
+        return max(0.1, min(MOST_SILENCE, SILENCE * (self.ends_at - time.monotonic())))
 
     @property
     def samples_until(self) -> float:
-        """Until when the samples at the end may be written, of time.monotonic; long ago if there is no time to load."""
+        """Time limit of the samples at the end, of time.monotonic; -inf without time to load the model."""
         loaded = time.monotonic() + LOADING_SECONDS * self.costs.slowdown()
-        return self.over_at if loaded < self.over_at else -math.inf
+        return self.ends_at if loaded < self.ends_at else -math.inf
 
 
 @dataclass
 class Pace:
-    """Says how many steps a run should have."""
+    """Revise the number of steps of a run to meet its deadline."""
 
     deadline: Deadline
     _began: tuple[int, float] | None = None  # after which step, and when
-    _in_steps: float = 0.0  # seconds since then
-    _timed: deque[tuple[int, float]] = field(default_factory=deque)  # a step, and _in_steps by then
+    _in_steps: float = 0.0  # seconds of steps since then
+    _timed: deque[tuple[int, float]] = field(default_factory=deque)  # (step, value of _in_steps)
     _revised_at: int = 0
 
     def __call__(self, step: int, num_steps: int, seconds: float) -> int | None:
-        """A better number of steps than ``num_steps``; None while this one will do.
+        """Return a better number of steps than ``num_steps``, None if none is needed.
 
-        ``seconds`` were spent in the steps since the last call.
+        ``seconds`` is the time of the steps since the last call.
         """
         now = time.monotonic()
-        if self._began is None:  # the first steps also find their memory, and are no measure
+        if self._began is None:  # the first steps also allocate memory: do not measure them
             self._began = (step, now)
             self._timed.append((step, 0.0))
-            late = now + self.deadline.costs.at_the_end >= self.deadline.over_at
+            late = now + self.deadline.costs.at_the_end >= self.deadline.ends_at
             return step + 1 if late and num_steps > step + 1 else None
         self._in_steps += seconds
         self._timed.append((step, self._in_steps))
@@ -86,14 +85,14 @@ class Pace:
         return better
 
     def _fitting(self, step: int, num_steps: int, now: float) -> int:
-        """Steps in all that there is time for, at the speed of the last ones."""
+        """Return the total number of steps that fit the time, at the speed of the most recent ones."""
         assert self._began is not None
         first, began = self._began
         (since, then), deadline = self._timed[0], self.deadline
-        foreseen = deadline.tasks_between(first, step)
-        # What is between steps may take longer than it was measured to take, or shorter, as it did so far.
-        slower = (now - began - self._in_steps) / foreseen if foreseen > 0 else 1.0
-        left = deadline.over_at - now - deadline.costs.at_the_end
+        expected = deadline.tasks_between(first, step)
+        # Ratio of actual to expected time between steps so far, assumed to hold for the rest.
+        slower = (now - began - self._in_steps) / expected if expected > 0 else 1.0
+        left = deadline.ends_at - now - deadline.costs.at_the_end
         own = (self._in_steps - then) / (step - since)
         share_of_tasks = deadline.tasks_between(step, num_steps) / (num_steps - step)
         return step + int(left / max(1e-9, own + slower * share_of_tasks))

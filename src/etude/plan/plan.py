@@ -1,6 +1,6 @@
-"""A run before it begins: the text as tokens, the device, every setting; and the parts that follow from them.
+"""The plan of a run: tokens, device and resolved settings; and the objects that are built from them.
 
-Whoever trains a run and whoever replays one of its steps starts here, so that both do exactly the same.
+Training and replay both build model, objective and evaluation text by these functions, so that they are identical.
 """
 
 from __future__ import annotations
@@ -28,29 +28,31 @@ from etude.train.validation import ValidationText
 
 @dataclass(frozen=True)
 class Plan:
-    """A run that could begin now."""
+    """A run that is ready to start."""
 
     device: Device
     data: PreparedData
     resolution: Resolution
-    expected: Forecast | None = None  # when the size was chosen for a time
+    expected: Forecast | None = None  # if the size was chosen for a time budget
 
     @property
     def settings(self) -> Resolved:
+        """The resolved settings."""
         return self.resolution.settings
 
     @property
     def model(self) -> ModelConfig:
+        """The configuration of the network."""
         return self.resolution.model
 
     @cached_property
     def scope(self) -> LossScope | None:
-        """Which tokens the losses of the run count, in training and in evaluations; None: all of them."""
+        """The tokens that the losses of the run count, in training and in evaluations; None: all of them."""
         return objective_kind(self.settings.train.objective).scope(self.data, self.settings)
 
     @property
     def memory(self) -> TrainingMemory:
-        """What a step needs, counted from structure."""
+        """Peak memory of a step, counted from the configuration."""
         train = self.settings.train
         context = train.context
         return training_memory(
@@ -72,14 +74,16 @@ def plan_on(
     expected: Forecast | None = None,
     derived: Derived | None = None,
 ) -> Plan:
-    """A plan on text that is prepared already.
+    """Plan a run on prepared text.
 
-    ``timed`` is the size chosen for a time, ``expected`` its loss; ``derived`` are settings that follow from
-    measurements, with their reasons.
+    Args:
+        timed: the size that was chosen for a time budget.
+        expected: the forecast of its loss.
+        derived: settings derived from measurements, with their reasons.
 
     Raises:
-        InputError: settings that do not fit together, a text that does not fit the objective, or a model that does not
-            fit the machine.
+        InputError: contradictory settings, a text that does not fit the objective, or a model that does not fit the
+            machine.
     """
     objective_kind(settings.train.objective).require(data, settings)
     requested = settings.device
@@ -92,17 +96,17 @@ def plan_on(
     plan = Plan(device, data, resolution, expected)
     _, processes = place_on_machine()
     require_even_rows(plan.settings.train.batch_rows, processes)
-    needed, there = plan.memory.total, total_memory_bytes(device)
-    if there is not None and needed > there:
+    needed, available = plan.memory.total, total_memory_bytes(device)
+    if available is not None and needed > available:
         raise InputError(
             f"this would need about {needed / 2**30:,.0f} GiB of memory and this {device.kind} has "
-            f"{there / 2**30:,.0f}: choose a smaller --size, train.context or train.micro_batch_rows"
+            f"{available / 2**30:,.0f}: choose a smaller --size, train.context or train.micro_batch_rows"
         )
     return plan
 
 
 def initial_state(plan: Plan) -> TrainState:
-    """The state at step 0: a function of the settings alone. From here on the process keeps its memory for training."""
+    """Build the state at step 0, a function of the settings alone. From now on this process keeps its freed memory."""
     if plan.device.kind == "cpu":
         keep_freed_memory()
     model = build_model(plan.model, seed=plan.settings.run.seed, device=plan.device.torch)
@@ -110,7 +114,7 @@ def initial_state(plan: Plan) -> TrainState:
 
 
 def make_objective(plan: Plan, state: TrainState, ranks: Ranks = ALONE) -> Objective:
-    """Build the plan's objective for the state's model: for one process, or as one of ``ranks``."""
+    """Build the plan's objective for the model of ``state``, as one of ``ranks``."""
     train = plan.settings.train
     parts = ObjectiveParts(
         state.model,
@@ -127,7 +131,7 @@ def make_objective(plan: Plan, state: TrainState, ranks: Ranks = ALONE) -> Objec
 
 
 def validation_text(plan: Plan) -> ValidationText:
-    """Return the held-out text that every evaluation of the run, and its n-gram ladder, is scored on."""
+    """Return the held-out text of all evaluations of the run, and of its n-gram models."""
     settings = plan.settings
     return ValidationText(
         plan.data.validation,

@@ -1,4 +1,4 @@
-"""What a size means: the shape of the network, and the context and batch that follow from the amount of text."""
+"""Sizes: shapes of the network, and the context, batch and regularisation that follow from the amount of text."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Shape:
-    """Width, depth and heads; everything else of a network follows from these and its family."""
+    """Width, depth and heads. The family determines the other sizes."""
 
     hidden_size: int
     num_hidden_layers: int
@@ -17,10 +17,10 @@ class Shape:
 
 @dataclass(frozen=True)
 class Size:
-    """One position of the dial."""
+    """A position of the dial: a shape, and the number of tokens to train on."""
 
     shape: Shape
-    tokens: int  # to be seen in training
+    tokens: int
 
 
 SHAPES = (
@@ -36,7 +36,7 @@ SHAPES = (
     Shape(1536, 24, 24),
     Shape(2048, 24, 32),
 )
-"""What ``--time`` chooses from, narrow to wide; depth grows with width, as it does in most published families."""
+"""Candidates of ``--time``, from narrow to wide. Depth grows with width, as in most published families."""
 
 SIZES = {
     "nano": Size(Shape(64, 2, 2), 1_000_000),
@@ -47,26 +47,28 @@ SIZES = {
 }
 
 _CONTEXTS = ((500_000, 128), (50_000_000, 256), (1_000_000_000, 512))
+"""Context by number of training tokens (below the first number of a pair)."""
 _LONGEST_CONTEXT = 1024
 DROPOUT_PER_DOUBLING, LEAST_DROPOUT, MOST_DROPOUT = 0.1, 0.03, 0.2
-"""Less than the least is left out, for it takes a tenth of the time whatever it is."""
+"""Smaller probabilities become 0: dropout of any size costs a tenth of the time."""
 READ_WITHOUT_DROPOUT = 3
+"""Epochs without dropout."""
 WEIGHT_DECAY, WEIGHT_DECAY_WITH_DROPOUT = 0.1, 0.3
 _BATCH_AT = 2_300_000
-"""Tokens of a run whose best batch is 2,048 tokens: the size tiny, swept."""
+"""Tokens of a run whose best batch is 2,048 tokens: the size tiny, by a sweep."""
 
 
 def context_for(tokens: int) -> int:
-    """Tokens in a row for a run that sees ``tokens``: what stands far away is learned late and costs at once."""
+    """Return the context for a run on ``tokens``: long-range structure is learned late and costs at once."""
     return next((context for most, context in _CONTEXTS if tokens < most), _LONGEST_CONTEXT)
 
 
 def dropout_for(epochs: float, parameters_per_token: float) -> float:
-    """Probability of dropout for a run that reads its text ``epochs`` times: none for three, more with each doubling.
+    """Return the dropout probability for ``epochs`` passes over the text: 0 up to three, more with each doubling.
 
-    What is read again and again is learned by heart, unless the network never sees it with all of its parts. But a
-    network with few parameters for each token of the text has no room for that, and loses by dropout: with a quarter of
-    one there is none, with two there is all of it (lab notebook, "small texts").
+    A network memorises text that it reads many times; dropout prevents that. A network with few parameters per token
+    of the text cannot memorise it, and dropout would only raise its loss. So the probability grows from 0 at a quarter
+    of a parameter per token to its full value at two (lab notebook, "small texts").
     """
     room = min(1.0, max(0.0, math.log2(4 * parameters_per_token) / 3))
     wanted = DROPOUT_PER_DOUBLING * room * math.log2(max(1.0, epochs / READ_WITHOUT_DROPOUT))
@@ -74,16 +76,16 @@ def dropout_for(epochs: float, parameters_per_token: float) -> float:
 
 
 def weight_decay_for(dropout: float) -> float:
-    """Decoupled weight decay: against learning by heart, what is learned once and seldom used is forgotten sooner."""
+    """Return the weight decay: more with dropout, against memorisation."""
     return WEIGHT_DECAY_WITH_DROPOUT if dropout else WEIGHT_DECAY
 
 
 def batch_tokens_for(tokens: int) -> int:
-    """Tokens a step for a run that sees ``tokens``: the nearest power of two to 2048 sqrt(tokens / 2.3 M).
+    """Return the tokens per step for a run on ``tokens``: the power of two nearest to 2048 sqrt(tokens / 2.3 M).
 
-    The noise of the gradient matters more the lower the loss, so longer runs gain from larger batches (McCandlish et
-    al. 2018); at twice the batch and twice the tokens the number of updates grows too. No less than 512: what an update
-    costs whatever its batch would be the most of it.
+    Gradient noise matters more at a lower loss, so longer runs gain from larger batches (McCandlish et al. 2018). With
+    the square root, the number of updates grows with the tokens as well. At least 512: below it the fixed cost of an
+    update dominates.
     """
     wanted = max(2048 * math.sqrt(tokens / _BATCH_AT), 512)
     return 1 << round(math.log2(wanted))

@@ -1,4 +1,4 @@
-"""Seconds that each task between steps takes: estimated from structure, then measured and kept up to date."""
+"""Seconds of each task between steps: estimated from the configuration, then measured and updated."""
 
 from __future__ import annotations
 
@@ -21,33 +21,38 @@ from etude.run.events import Event
 from etude.train.loop import TrainState
 
 CLOSING_SECONDS = 2.0
-"""To load what was saved, besides the samples at the very end; the pictures and words of it, and to end the process."""
+"""Time at the end of a run to load the saved model, draw plots, write the report and exit, without samples."""
 LOADING_SECONDS = 1.0
-"""Of these, what it takes to load."""
+"""The part of it that loads the model."""
 SCORING = 0.45
-"""Of the time to learn from a token, the time to score it."""
+"""Time to score a token, relative to the time to train on it."""
 SAMPLE_SECONDS_A_LAYER, CHECKPOINT_SECONDS, BYTES_A_SECOND = 0.02, 0.1, 2e8
-"""Before anything was measured."""
+"""Estimates before the first measurement."""
 MOST_SLOWDOWN = 10.0
+"""Limit of :class:`Slowdown`."""
 
 
 class Slowdown:
-    """How many times as long work on one thread takes because others use its core, since this was made."""
+    """Measures the factor by which other programs slow down work on one thread, since its construction."""
 
     def __init__(self) -> None:
         self._wall, self._thread = time.monotonic(), time.thread_time()
 
     def __call__(self) -> float:
+        """Return the factor, at least 1."""
         wall, used = time.monotonic() - self._wall, time.thread_time() - self._thread
         return 1.0 if wall < 0.2 else max(1.0, min(MOST_SLOWDOWN, wall / max(1e-3, used)))
 
 
 @dataclass
 class TaskCosts:
-    """Seconds that each thing between steps takes once.
+    """Seconds that a task between steps takes, once.
 
-    ``writing``: of a checkpoint's file, beside the steps; ``slowdown``: of work on one thread, at this moment;
-    ``most_closing``: for what is shown at the end, which the clock cuts short.
+    Attributes:
+        evaluation, sample, checkpoint: seconds of each task; for a checkpoint, those that the steps wait for.
+        writing: returns the seconds until the current checkpoint is on disk.
+        slowdown: returns the current slowdown of work on one thread.
+        most_closing: most seconds for the report at the end, which the deadline cuts short.
     """
 
     evaluation: float
@@ -57,11 +62,11 @@ class TaskCosts:
     slowdown: Callable[[], float] = lambda: 1.0
     most_closing: float = math.inf
     _due: dict[tuple[object, ...], list[list[int]]] = field(default_factory=dict)
-    _times: dict[str, int] = field(default_factory=dict)  # that each was measured
+    _times: dict[str, int] = field(default_factory=dict)  # number of measurements of each task
 
     @classmethod
-    def foreseen(cls, plan: Plan, step_seconds: float, slowdown: Callable[[], float]) -> TaskCosts:
-        """From structure and the time of a step, on a machine that is as busy as ``slowdown`` says."""
+    def estimated(cls, plan: Plan, step_seconds: float, slowdown: Callable[[], float]) -> TaskCosts:
+        """Estimate from the configuration and the time of a step, on a machine with this ``slowdown``."""
         train, times = plan.settings.train, slowdown()
         tokens = train.batch_rows * train.context
         scored = min(train.eval_tokens, plan.data.validation.num_tokens)
@@ -79,7 +84,7 @@ class TaskCosts:
         run: Callable[[TrainState], Sequence[Event]],
         clock: Callable[[], float] = time.monotonic,
     ) -> Callable[[TrainState], Sequence[Event]]:
-        """``run``, which from now on is noted here with what it takes."""
+        """Wrap ``run`` so that the time of each call is noted."""
 
         def measured(state: TrainState) -> Sequence[Event]:
             begin = clock()
@@ -90,9 +95,9 @@ class TaskCosts:
         return measured
 
     def note(self, name: Literal["evaluation", "sample", "checkpoint"], seconds: float) -> None:
-        """Take up that ``name`` took ``seconds``: the newest counts, or its average with the last if that is more.
+        """Update the cost of ``name`` to ``seconds``, or to the mean with the previous cost if that is more.
 
-        The first is forgotten with the second: it also found its memory and its modules.
+        The second measurement replaces the first, which includes the allocation of memory and imports.
         """
         self._times[name] = self._times.get(name, 0) + 1
         if self._times[name] > 2:
@@ -100,7 +105,7 @@ class TaskCosts:
         setattr(self, name, seconds)
 
     def between(self, plan: Plan, first: int, last: int) -> float:
-        """Those that are due from step ``first`` on and before step ``last``, but for the ones before step 1."""
+        """Return the seconds of all tasks due at steps in [first, last), without those of step 0."""
         train = plan.settings.train
         every = (train.eval_every, train.sample_every, train.checkpoint_every, train.keep_every)
         counts = self._due.setdefault(every, [[0, 0, 0]])
@@ -116,11 +121,12 @@ class TaskCosts:
 
     @property
     def each_once(self) -> float:
+        """Seconds of one evaluation, one sample and one checkpoint."""
         return self.evaluation + self.sample + self.checkpoint
 
     @property
     def at_the_end(self) -> float:
-        """From the last step to the last line: each once, and the samples that close a run."""
+        """Seconds from the last step to the end of the process: each task once, and the report with its samples."""
         samples = self.sample * CLOSING_SAMPLES * CLOSING_SAMPLE_TOKENS / SAMPLE_TOKENS
         closing = min(self.most_closing, CLOSING_SECONDS * self.slowdown() + samples)
         return self.each_once + self.writing() + closing

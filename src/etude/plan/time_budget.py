@@ -1,14 +1,14 @@
-"""``--time``: the size whose expected loss is lowest among those that this machine can train in the time.
+"""``--time``: choose the size with the lowest expected loss that this machine can train in the given time.
 
-All that comes before step 1, besides the preparation of the text, takes ``SHARE`` of the time at most. Each part of it
-looks at the clock and is cut short:
+Planning takes at most the fraction ``SHARE`` of the time, after the text is prepared. Each part of it checks the clock
+and is cut short:
 
-1. Two pilots of the narrowest shape are trained on the text itself, as long as there is time for. Without them no loss
-   is foretold, and nothing else changes.
-2. Wider shapes are timed, a few real updates each, until two in a row promise no more. Those that there is no time for
-   are foreseen from the others by their FLOPs; where none could be tried, by the rate of a matrix product.
-3. The chosen one is given as many steps as fit. It is compiled if that is foreseen to fit, and trained uncompiled
-   otherwise. What is foreseen wrongly, the pace makes up for (:mod:`etude.plan.pace`).
+1. Train two pilots of the narrowest shape on the text itself, as long as time allows. Without them the loss is not
+   forecast; nothing else changes.
+2. Time wider shapes, a few updates each, until two in a row do not improve the expected loss. Without time to try a
+   shape, estimate its speed from the others by FLOPs; if none could be tried, from the rate of a matrix product.
+3. Give the best shape as many steps as fit the time. Compile it if compilation is expected to fit. Errors of these
+   estimates are corrected while the run trains (:mod:`etude.plan.pace`).
 """
 
 from __future__ import annotations
@@ -35,68 +35,75 @@ from etude.plan.plan import Plan, plan_on
 from etude.plan.sizes import SHAPES, SIZES, Shape, Size
 from etude.plan.task_costs import SCORING, TaskCosts
 from etude.show.phases import Phases, clock_time
-from etude.train.compilation import foreseen_seconds
+from etude.train.compilation import expected_compile_seconds
 from etude.train.objectives.next_token import NEXT_TOKEN
 
 SHARE = 0.2
-"""Of the time that is left once the text is prepared: all that comes before step 1 is done in it."""
+"""Largest fraction of the time for everything before step 1, after the text is prepared."""
 PILOTS_UNTIL, SHAPES_UNTIL, TIMING_UNTIL = 0.6, 0.75, 0.85
-"""Of that share; the rest is for the self-test, the compiler, and what is done at step 0."""
+"""Fractions of that share by which each part must end. The rest is for self-test, compiler and the tasks of step 0."""
 SHORTEST, LEAST_LEFT = 10.0, 5.0
-"""Seconds that a run may be given, and that must be left of them once the text is prepared."""
+"""Shortest time of a run, and shortest time left once the text is prepared, in seconds."""
 MARGIN = 0.01
-"""Of the time, that a run plans to end before it is over."""
+"""Fraction of the time that a run plans to end early."""
 TIMED_STEPS = 4
-"""Updates of a shape that is timed; the first also finds its memory."""
+"""Updates to time a shape; the first also allocates memory."""
 TRIAL_TOKENS = 2_300_000
-"""Length of the run that a shape's batch is taken from while it is timed."""
+"""Length of the run that determines the batch of a shape while it is timed."""
 EFFICIENCY = 0.25
-"""Of the rate of a matrix product, what a small network's step is taken to reach before one was timed."""
+"""Assumed FLOP rate of a step, relative to that of a matrix product, before any step was timed."""
 IN_STEPS = 0.85
-"""Of the time, that is taken to be spent in steps while shapes are compared."""
+"""Assumed fraction of the time in steps, while shapes are compared."""
 CAREFUL = 0.85
-"""Of the time that pilots may take, what they are planned for."""
+"""Fraction of the pilots' time that is planned for them."""
 SELF_TEST_SECONDS, LADDER_SECONDS_A_MB = 0.4, 0.25
+"""Estimates for the self-test, and for the n-gram models by megabyte of text."""
 CLOSING_SHARE = 0.15
-"""Of the time, at most, for what is shown at the end."""
+"""Largest fraction of the time for the report at the end."""
 COMPILED_GAIN = 1.25
-"""How many times as fast a compiled step is taken to be, until it is measured."""
+"""Assumed speedup of a compiled step, until it is measured."""
 EVALUATION_SHARE, LEAST_EVAL_TOKENS = 0.01, 1024
-"""Of the time, what one evaluation may take; and its tokens at least."""
+"""Largest fraction of the time for one evaluation, and its fewest tokens."""
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A shape, how much text it can read in the time, and what that promises."""
+    """A shape, the tokens that it can train on in the time, and its expected loss."""
 
     shape: Shape
     tokens: int
     gain: float
-    """The larger, the lower the loss: :func:`etude.plan.forecast.potential`."""
+    """The larger, the lower the expected loss: :func:`etude.plan.forecast.potential`."""
     expected: Forecast | None
 
 
 @dataclass(frozen=True)
-class Promise:
-    """What ``--time`` comes to."""
+class TimedPlan:
+    """The result of planning with a time budget."""
 
     plan: Plan
     candidates: Sequence[Candidate]
     deadline: Deadline
     time_left_over: float
-    """Seconds that are not used, because the text is not worth reading more often."""
+    """Seconds that are not used, because reading the text more often would not help."""
 
     def table(self) -> Table:
-        """The shapes that were considered, and what was expected of them."""
+        """Return a table of the candidates with their expected losses."""
         table = Table(
-            "", "width", "layers", "tokens in the time", "bits a byte expected", box=None, header_style="bold"
+            "",
+            "width",
+            "layers",
+            "tokens in the time",
+            "expected bits per byte",
+            box=None,
+            header_style="bold",
         )
-        forecast = self.plan.settings.train.objective == NEXT_TOKEN
-        untold = "no time to tell" if forecast else f"foretold for {NEXT_TOKEN} only"
+        has_forecast = self.plan.settings.train.objective == NEXT_TOKEN
+        missing = "no time for a forecast" if has_forecast else f"forecast for {NEXT_TOKEN} only"
         for candidate in self.candidates:
             shape, loss = candidate.shape, candidate.expected
             mark = "→" if shape == self.shape else ""
-            band = f"{loss.middle:.3f}  ({loss.low:.3f} to {loss.high:.3f})" if loss else untold
+            band = f"{loss.middle:.3f}  ({loss.low:.3f} to {loss.high:.3f})" if loss else missing
             table.add_row(
                 mark, str(shape.hidden_size), str(shape.num_hidden_layers), f"{candidate.tokens:,}", band
             )
@@ -104,17 +111,17 @@ class Promise:
 
     @property
     def shape(self) -> Shape:
-        """The best of the shapes that were considered."""
+        """The best shape among the candidates."""
         return max(self.candidates, key=lambda candidate: candidate.gain).shape
 
 
 def require_time(seconds: float) -> None:
-    """Raises InputError for a time that is refused before anything is done, or for several processes."""
+    """Raise InputError for a time that is too short for any run, or for several processes."""
     if place_on_machine()[1] > 1:
         raise InputError("--time measures one process: with torchrun give --size or --steps")
     if seconds < SHORTEST:
         raise InputError(
-            f"a run takes {SHORTEST:.0f} s at least, to begin, to evaluate and to save: give a longer --time, or "
+            f"a run takes at least {SHORTEST:.0f} s to start, evaluate and save: give a longer --time, or "
             "--steps without one"
         )
 
@@ -126,10 +133,10 @@ def choose_size(
     phases: Phases,
     derived: Derived | None = None,
     machine: Machine | None = None,
-) -> Promise:
-    """The best size for the time left until ``deadline`` (of the machine's clock).
+) -> TimedPlan:
+    """Choose the best size for the time until ``deadline`` (of the machine's clock).
 
-    ``derived`` are settings that were derived before, with their reasons.
+    ``derived`` has settings that were derived before, with their reasons.
 
     Raises:
         InputError: less time than a run needs.
@@ -143,8 +150,8 @@ def choose_size(
         )
     planning = Planning(data, settings, machine, deadline, dict(derived or {}))
     pilot = None
-    if settings.train.objective == NEXT_TOKEN:  # which the forecast was fitted to
-        with phases("training two small pilots on the text, to see what it has to give"):
+    if settings.train.objective == NEXT_TOKEN:  # the forecast was fitted to it alone
+        with phases("training two small pilots on the text, to forecast the loss"):
             pilot = planning.run_pilots()
     with phases("timing wider networks"):
         candidates = planning.time_shapes(pilot)
@@ -154,14 +161,14 @@ def choose_size(
 
 @dataclass
 class Planning:
-    """The choice of a size, with a clock beside it."""
+    """The choice of a size within a time limit."""
 
     data: PreparedData
     settings: Settings
     machine: Machine
-    over_at: float
+    ends_at: float
     derived: dict[str, tuple[Any, str]]
-    seconds_per_flop: float = field(init=False)  # of the step that was timed last
+    seconds_per_flop: float = field(init=False)  # of the most recently timed step
     _began: float = field(init=False)
     _timed: dict[tuple[int, int, bool], float] = field(default_factory=dict)
 
@@ -172,14 +179,15 @@ class Planning:
 
     @property
     def left(self) -> float:
-        return self.over_at - self.machine.now()
+        """Seconds until the end of the run."""
+        return self.ends_at - self.machine.now()
 
     def until(self, part: float = 1.0) -> float:
-        """Seconds until ``part`` of the share is over."""
-        return self._began + part * SHARE * (self.over_at - self._began) - self.machine.now()
+        """Return the seconds until the fraction ``part`` of the planning time is over."""
+        return self._began + part * SHARE * (self.ends_at - self._began) - self.machine.now()
 
     def run_pilots(self) -> Pilot | None:
-        """Train the narrowest shape for a moment, and four times as long, and score both; None without time for it."""
+        """Train the narrowest shape twice, the second time four times as long, and score both; None without time."""
         tokens = self._pilot_tokens(LONG_PILOT.tokens, scores=2, runs=1.25)
         if tokens < LEAST_PILOT:
             return None
@@ -187,7 +195,7 @@ class Planning:
         first = self._train(short)
         if first is None:
             return None
-        # The first one has shown the machine at work; the second has what it leaves.
+        # The first pilot has measured the speed; the second gets the rest of the time.
         long = self._pilot_plan(self._pilot_tokens(tokens, scores=1, runs=1.0))
         if _tokens(long) < 3 * _tokens(short):
             return None
@@ -198,7 +206,7 @@ class Planning:
         return Pilot(first, second, parameters, _tokens(long), _tokens(short))
 
     def _pilot_tokens(self, most: int, scores: int, runs: float) -> int:
-        """How long the longer pilot may be, where ``runs`` times its tokens are trained on and ``scores`` scored."""
+        """Return the tokens of the longer pilot that fit, for ``runs`` trainings and ``scores`` scorings of it."""
         plan = self._pilot_plan(most // 4)
         step = self._step_seconds(plan, self.until(PILOTS_UNTIL) / 4)
         fitting = CAREFUL * self.until(PILOTS_UNTIL) * tokens_per_step(plan) / step
@@ -212,7 +220,7 @@ class Planning:
         return plan_on(self.data, own, Size(SHAPES[0], tokens), derived=self.derived)
 
     def _train(self, plan: Plan) -> float | None:
-        """Carry out a plan; the bits per byte at its end. None where there was no time for all of it."""
+        """Train a plan to its end. Returns its bits per byte, None if time ran out."""
         trial, first = self.machine.trial(plan), self.machine.now()
         step = 0.0
         for done in range(1, plan.settings.train.steps + 1):
@@ -227,13 +235,13 @@ class Planning:
         return trial.bits_per_byte()
 
     def time_shapes(self, pilot: Pilot | None) -> Sequence[Candidate]:
-        """Wider and wider shapes, until two in a row promise no more; what takes too long to time goes by FLOPs."""
+        """Time wider and wider shapes until two in a row do not improve; estimate by FLOPs those that take too long."""
         candidates: list[Candidate] = []
         size = self.settings.model.size
         for shape in SHAPES if size == "auto" else [SIZES[size].shape]:
             try:
                 plan = self._plan(Size(shape, TRIAL_TOKENS))
-            except InputError:  # no memory for it, nor for wider ones
+            except InputError:  # it does not fit the memory, nor do wider ones
                 if candidates:
                     break
                 raise
@@ -249,17 +257,17 @@ class Planning:
                 break
         return candidates
 
-    def fill_time(self, best: Candidate, candidates: Sequence[Candidate], pilot: Pilot | None) -> Promise:
-        """As many tokens for the best shape as fit, and what the run has to keep to."""
+    def fill_time(self, best: Candidate, candidates: Sequence[Candidate], pilot: Pilot | None) -> TimedPlan:
+        """Plan the best shape with as many tokens as fit the time, and return it with its deadline."""
         tokens = best.tokens
-        for _ in range(2):  # a run of another length may have another step
+        for _ in range(2):  # the length of a run changes its batch, and so the time of a step
             size = Size(best.shape, tokens)
             plan = self._plan(size)
             step = self._step_seconds(plan, self.until(TIMING_UNTIL))
             plan = self._affordable(plan, size, step)
             compiler = self._compiler_seconds(plan, step)
-            costs = TaskCosts.foreseen(plan, step, self.machine.slowdown)
-            costs.most_closing = CLOSING_SHARE * (self.over_at - self._began)
+            costs = TaskCosts.estimated(plan, step, self.machine.slowdown)
+            costs.most_closing = CLOSING_SHARE * (self.ends_at - self._began)
             if compiler is None:
                 plan = self._plan(size)
             elif compiler > 0:
@@ -273,16 +281,16 @@ class Planning:
         plan = self._plan(Size(best.shape, tokens), expected_loss(plan, pilot, tokens))
         most_steps = worth_reading(math.inf, plan) // tokens_per_step(plan)
         deadline = Deadline(
-            self.over_at - MARGIN * self.left,
+            self.ends_at - MARGIN * self.left,
             costs,
             partial(costs.between, plan),
             most_steps,
             compile_until=self.machine.now() + self.until() - costs.each_once,
         )
-        return Promise(plan, candidates, deadline, left_over)
+        return TimedPlan(plan, candidates, deadline, left_over)
 
     def _affordable(self, plan: Plan, size: Size, step: float) -> Plan:
-        """The plan with evaluations that are not too long for the time, on a machine with such a step."""
+        """Plan ``size`` with evaluations that are short enough for the time, given the seconds of a step."""
         token = SCORING * step / tokens_per_step(plan)
         most = max(LEAST_EVAL_TOKENS, int(EVALUATION_SHARE * self.left / token))
         if plan.settings.train.eval_tokens > most:
@@ -291,39 +299,39 @@ class Planning:
         return self._plan(size)
 
     def _compiler_seconds(self, plan: Plan, step: float) -> float | None:
-        """What compiling takes, 0 where it is not wanted; None where there is no time, which the settings then say."""
+        """Return the seconds of compilation, 0 if it is switched off; None (as a derived setting) without time."""
         if plan.settings.device.compile is False:
             return 0.0
         warm = self.machine.compiled_before(plan)
-        seconds = foreseen_seconds(plan.model.num_hidden_layers, warm=warm) * self.machine.slowdown()
-        costs = TaskCosts.foreseen(plan, step, self.machine.slowdown)
-        there = self.until() - self._seconds_to_start(plan, costs)
-        if seconds <= there or self.settings.device.compile is True:
+        seconds = expected_compile_seconds(plan.model.num_hidden_layers, warm=warm) * self.machine.slowdown()
+        costs = TaskCosts.estimated(plan, step, self.machine.slowdown)
+        available = self.until() - self._seconds_to_start(plan, costs)
+        if seconds <= available or self.settings.device.compile is True:
             return seconds
-        reason = f"compiling would take about {clock_time(seconds)}, and {clock_time(there)} are there for it"
+        reason = f"compiling would take about {clock_time(seconds)}, and only {clock_time(available)} are left for it"
         self.derived["device.compile"] = (False, reason)
         return None
 
     def _seconds_to_start(self, plan: Plan, costs: TaskCosts) -> float:
-        """From here to step 1, without compiling: the n-grams, the self-test, and what is done at step 0."""
+        """Return the seconds until step 1 without compilation: n-gram models, self-test, and the tasks of step 0."""
         megabytes = min(self.data.train.source_bytes, plan.settings.ladder.max_train_bytes) / 1e6
-        alone = SELF_TEST_SECONDS + LADDER_SECONDS_A_MB * megabytes
-        return alone * self.machine.slowdown() + costs.each_once
+        idle = SELF_TEST_SECONDS + LADDER_SECONDS_A_MB * megabytes  # on a machine without other programs
+        return idle * self.machine.slowdown() + costs.each_once
 
     def _plan(self, size: Size, expected: Forecast | None = None) -> Plan:
         return plan_on(self.data, self.settings, size, expected, self.derived)
 
     def _step_seconds(self, plan: Plan, allowed: float) -> float:
-        """Of an update of the plan: measured if it fits into ``allowed`` seconds, else foreseen by its FLOPs."""
+        """Return the seconds of an update: measured if that fits into ``allowed`` seconds, else estimated by FLOPs."""
         key = self._key(plan)
-        foreseen = self.seconds_per_flop * step_flops(plan)
-        if key not in self._timed and TIMED_STEPS * foreseen < allowed:
+        expected = self.seconds_per_flop * step_flops(plan)
+        if key not in self._timed and TIMED_STEPS * expected < allowed:
             end = self.machine.now() + allowed
             self._note(plan, self._time(self.machine.trial(plan), end))
-        return self._timed.get(key, foreseen)
+        return self._timed.get(key, expected)
 
     def _time(self, trial: Trial, end: float) -> float:
-        """The median of a few updates after a first, of those that are made before ``end``."""
+        """Return the median time of a few updates after the first one, as many as fit before ``end``."""
         times: list[float] = []
         while len(times) < TIMED_STEPS and (not times or self.machine.now() + times[-1] < end):
             begin = self.machine.now()
@@ -332,27 +340,29 @@ class Planning:
         return statistics.median(times[1:] or times)
 
     def _note(self, plan: Plan, step: float) -> None:
+        """Store the measured seconds of a step."""
         self.seconds_per_flop = step / step_flops(plan)
         self._timed[self._key(plan)] = step
 
     def _key(self, plan: Plan) -> tuple[int, int, bool]:
-        """What the time of a step depends on."""
+        """Return what the time of a step depends on."""
         dropout = plan.settings.train.dropout > 0
         return count_parameters(plan.model).total, tokens_per_step(plan), dropout
 
 
 def expected_loss(plan: Plan, pilot: Pilot | None, tokens: int) -> Forecast | None:
-    """What the plan's network is expected to reach after ``tokens``."""
+    """Forecast the loss of the plan's network after ``tokens``; None without pilots."""
     if pilot is None:
         return None
     return forecast(pilot, count_parameters(plan.model).non_embedding, tokens, plan.data.train.num_tokens)
 
 
 def worth_reading(tokens: float, plan: Plan) -> int:
-    """``tokens`` if the text is good for so many, whole steps of them."""
+    """Return ``tokens``, but at most MAX_EPOCHS passes over the text, rounded down to whole steps."""
     most = min(tokens, MAX_EPOCHS * plan.data.train.num_tokens)
     return max(1, int(most / tokens_per_step(plan))) * tokens_per_step(plan)
 
 
 def _tokens(plan: Plan) -> int:
+    """Return the tokens of the whole run."""
     return plan.settings.train.steps * tokens_per_step(plan)

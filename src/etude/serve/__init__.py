@@ -1,4 +1,4 @@
-"""The studio's server: reads run folders, serves the page, and passes questions to a worker process.
+"""The studio's server: it reads run folders, serves the page, and passes questions to a worker process.
 
-Nothing of it needs torch but :mod:`etude.serve.answers` and :mod:`etude.serve.worker`, which run in that process.
+Only :mod:`etude.serve.answers` and :mod:`etude.serve.worker`, which run in that process, import torch.
 """

@@ -1,7 +1,7 @@
-"""``python -m etude.serve RUNS [SECONDS [PARENT]]``: the server beside a training; its address is the first line.
+"""``python -m etude.serve RUNS [SECONDS [PARENT]]``: the server beside a training run. It first prints its address.
 
-It ends with the training (``PARENT`` is its process), or ``SECONDS`` after the last look of somebody who has the page
-open; then it says so first.
+It ends with the training process (``PARENT`` is its process id). If the page is open then, it reports that it stays,
+and ends ``SECONDS`` after the last request.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from pathlib import Path
 
 from etude.errors import EtudeError
 from etude.serve.server import Beside, serve
-from etude.system import print_nowhere
+from etude.system import discard_output
 
 NICENESS = 5
-"""The training comes first: an answer may wait for some milliseconds."""
+"""Training has priority: an answer can wait for some milliseconds."""
 
 
 def main() -> None:
@@ -27,17 +27,18 @@ def main() -> None:
     def announce(address: str) -> None:
         print(json.dumps({"address": address}), flush=True)
 
-    def stays() -> None:
+    def report_stay() -> None:
         try:
             print(json.dumps({"stays": True}), flush=True)
         finally:
-            for stream in (sys.stdout, sys.stderr):  # whoever reads them must not wait for this process
-                print_nowhere(stream)
+            # Let go of both, so that a process that reads them does not wait for this one.
+            for stream in (sys.stdout, sys.stderr):
+                discard_output(stream)
 
     stay = float(sys.argv[2]) if len(sys.argv) > 2 else 0.0
     parent = int(sys.argv[3]) if len(sys.argv) > 3 else None
     try:
-        serve(Path(sys.argv[1]), "127.0.0.1", 0, announce=announce, beside=Beside(stay, stays, parent))
+        serve(Path(sys.argv[1]), "127.0.0.1", 0, announce=announce, beside=Beside(stay, report_stay, parent))
     except EtudeError as error:
         sys.exit(f"etude studio: {error}")
 

@@ -1,4 +1,4 @@
-"""What a run's probes.jsonl says, sorted for the page: one curve an ability."""
+"""The records of probes.jsonl for the page: one curve per ability."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from etude.serve.answer_types import Ability
 
 
 def abilities_of(run: Path) -> list[Ability]:
-    """Each probe with its scores by step, in the order in which they were first asked; none where none was.
+    """Return each probe with its scores by step, in the order of their first records; empty without a file.
 
-    Of a probe whose items were changed only the newest items' scores are given: those of others are not comparable.
+    If the items of a probe changed, only scores on the newest items are returned: others are not comparable.
 
     Raises:
-        InputError: the file is damaged, or of a newer version.
+        InputError: the file is damaged, or has a newer version.
     """
     if not (run / FILE).is_file():
         return []
@@ -24,7 +24,8 @@ def abilities_of(run: Path) -> list[Ability]:
     for record in read_records(run).records:
         series.setdefault((record.probe, record.condition), []).append(record)
     return [
-        _ability([one for one in records if one.items == records[-1].items]) for records in series.values()
+        _ability([record for record in records if record.items == records[-1].items])
+        for records in series.values()
     ]
 
 
@@ -55,5 +56,5 @@ def _ability(records: list[ProbeRecord]) -> Ability:
 
 
 def _probability(measured: Measured, chance: float) -> float:
-    """The geometric mean of the right candidate's share of the probability: `chance` where the margin is 0."""
+    """Return the geometric mean of the correct candidate's share of the probability: `chance` if the margin is 0."""
     return chance * math.exp(min(measured.margin.value, -math.log(chance)))

@@ -1,6 +1,6 @@
-"""The secret that a request for data must carry: printed once in the address, then kept by the browser as a cookie.
+"""The secret that every request for data must carry: printed once in the address, then kept as a browser cookie.
 
-Another account of the same machine can reach the server's port, so that to come from this machine proves nothing.
+Other accounts on the same machine can reach the server's port, so a local connection proves nothing.
 """
 
 from __future__ import annotations
@@ -11,40 +11,40 @@ from urllib.parse import quote, unquote
 from starlette.datastructures import Headers, QueryParams
 
 IN_ADDRESS = "token"
-"""The address's query parameter that holds it."""
+"""The query parameter of the address that holds the token."""
 COOKIE_DAYS = 30
 
 
 class AccessToken:
-    """A token, and the requests that know it. Each start of a server has a new one.
+    """A token, and the check that a request carries it. Each start of a server makes a new one.
 
     Args:
-        value: 32 characters from the system's source of randomness unless given.
+        value: by default 32 characters from the system's source of randomness.
     """
 
     def __init__(self, value: str | None = None) -> None:
         self.value = value or secrets.token_urlsafe(24)
 
     def is_known_to(self, headers: Headers) -> bool:
-        """Whether a request carries it, as a cookie or as ``Authorization: Bearer``."""
+        """Return whether a request carries the token, as a cookie or as ``Authorization: Bearer``."""
         scheme, _, given = headers.get("authorization", "").partition(" ")
         if scheme.lower() == "bearer" and self._is(given.strip()):
             return True
-        wanted = cookie_name(headers.get("host", ""))
+        expected_name = cookie_name(headers.get("host", ""))
         pairs = (pair.strip().partition("=") for pair in headers.get("cookie", "").split(";"))
-        return any(self._is(unquote(value)) for name, _, value in pairs if name == wanted)
+        return any(self._is(unquote(value)) for name, _, value in pairs if name == expected_name)
 
     def is_in(self, query: bytes) -> bool:
-        """Whether the query of a printed address holds it."""
+        """Return whether the query of an address holds the token."""
         return self._is(QueryParams(query).get(IN_ADDRESS, ""))
 
     def cookie(self, headers: Headers) -> str:
-        """The value of ``Set-Cookie`` that has the browser carry it from now on."""
+        """Return the value of ``Set-Cookie`` that makes the browser carry the token from now on."""
         name, seconds = cookie_name(headers.get("host", "")), COOKIE_DAYS * 24 * 3600
         return f"{name}={quote(self.value)}; Path=/; Max-Age={seconds}; HttpOnly; SameSite=Strict"
 
     def address(self, host: str, port: int) -> str:
-        """The address to print."""
+        """Return the address to print."""
         shown = f"[{host}]" if ":" in host else host
         return f"http://{shown}:{port}/?{IN_ADDRESS}={quote(self.value)}"
 
@@ -53,6 +53,7 @@ class AccessToken:
 
 
 def cookie_name(host: str) -> str:
-    """The cookie's name for a ``Host`` header: browsers give all ports of a host the same cookies."""
+    """Return the cookie's name for a ``Host`` header. It contains the port: browsers share cookies among all ports of a
+    host."""
     _, separator, port = host.rpartition(":")
     return f"etude-{port}" if separator and port.isdecimal() else "etude-80"

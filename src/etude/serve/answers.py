@@ -1,4 +1,4 @@
-"""What the worker answers: each look of the studio, from :mod:`etude.watch`, as plain values and files of tensors."""
+"""The worker's answers: each look of the studio from :mod:`etude.watch`, as plain values and tensor files."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from etude.model.folder import load_model_folder
 from etude.model.language_model import LanguageModel
 from etude.run.checkpoints import checkpoint_name
 from etude.serve import answer_types as typed
-from etude.serve.request import Asked
+from etude.serve.request import Question
 from etude.serve.tensor_files import TensorFiles, binned
 from etude.train.rules import rule_named, rules_in_use
 from etude.watch import answer_types as watched
@@ -31,20 +31,20 @@ T = TypeVar("T")
 Answer = Mapping[str, object]
 """One of :data:`etude.serve.answer_types.ANSWERS`."""
 Models = weakref.WeakValueDictionary[int, LanguageModel]
-Tell = Callable[[Answer], None]
-"""Told what comes before the answer: progress, or a token. It raises when nobody waits for the answer any more."""
+Emit = Callable[[Answer], None]
+"""Called with each message before the answer: progress, or a token. Raises Cancelled once the client is gone."""
 Between = Callable[[int], None]
-"""Called before each replayed step with how many are left. It may raise; what was replayed is kept for the next try."""
+"""Called before each replayed step with the number of steps left. May raise; replayed states are kept."""
 READS_NOTHING = ("passages", "rules")
-"""Looks that need no weights."""
+"""Looks that read no weights."""
 READS_CHECKPOINT = ("prompt", "attribution", "neurons", "compare", "chat")
-"""Looks that cost little at a step that has a checkpoint."""
+"""Looks that are quick at a step with a checkpoint."""
 OPENS_STEP = ("step", "token", "unit", "weight", "matrix")
-"""Looks that cost little at the step that is held open."""
+"""Looks that are quick at the open step."""
 
 
 class AtStep:
-    """A step that is held open while questions are about it."""
+    """A step that stays open while questions are about it."""
 
     def __init__(self, machine: TimeMachine, step: int) -> None:
         self.opened: OpenedStep = open_step(machine, step)
@@ -52,14 +52,14 @@ class AtStep:
         self._layer: LayerInStep | None = None
 
     def row(self, row: int) -> OpenedRow:
-        """The whole row; the last one asked for is kept."""
+        """Return a whole row; the last one is kept."""
         if self._row is None or self._row[0] != row:
             self._row = None  # its memory is needed for the next
             self._row = (row, self.opened.row(row))
         return self._row[1]
 
     def layer(self, layer: str) -> LayerInStep:
-        """A layer of nodes over the whole batch; the last one asked for is kept."""
+        """Return a layer of neurons over the whole batch; the last one is kept."""
         if self._layer is None or self._layer.node_layer.path != layer:
             self._layer = None
             self._layer = LayerInStep(self.opened, layer)
@@ -67,8 +67,7 @@ class AtStep:
 
 
 class Last(Generic[T]):
-    """The value that was computed last. It is computed again for another key, and for another machine of the same run:
-    that has read another record."""
+    """The last computed value. Another key, or a new time machine of the same run, computes it again."""
 
     def __init__(self) -> None:
         self._machine: Callable[[], TimeMachine | None] = lambda: None
@@ -87,11 +86,11 @@ class Last(Generic[T]):
 
 
 class Answers:
-    """Answers questions about the runs of one folder, one after another; what they share is kept.
+    """Answers questions about the runs of one folder, one at a time, and keeps what they share.
 
     Args:
-        runs: the folder of the runs.
-        files: where large arrays go.
+        runs: the folder of runs.
+        files: where large arrays are written.
     """
 
     def __init__(self, runs: Path, files: TensorFiles) -> None:
@@ -101,8 +100,9 @@ class Answers:
         self._first: Last[dict[str, torch.Tensor]] = Last()
         self._chatting: weakref.WeakKeyDictionary[TimeMachine, Models] = weakref.WeakKeyDictionary()
 
-    def is_quick(self, question: Asked) -> bool:
-        """Whether it needs no replay and no look at every checkpoint, as far as can be said without opening the run.
+    def is_quick(self, question: Question) -> bool:
+        """Return whether a question needs no replay and does not read every checkpoint, as far as known without opening
+        the run.
 
         Raises:
             InputError: it is no question.
@@ -118,25 +118,25 @@ class Answers:
         return False
 
     def answer(
-        self, question: Asked, tell: Tell, between: Between = lambda left: None
+        self, question: Question, emit: Emit, between: Between = lambda left: None
     ) -> Answer | Generator[None, None, Answer]:
-        """The answer to a question, or for a chat what gives it after a number of ``next``, a token each.
+        """Return the answer to a question; for a chat, a generator that returns it and makes a token for each ``next``.
 
-        Other questions may be answered between two of these. ``tell`` is called with what comes before the answer.
+        Other questions may be answered between two tokens. ``emit`` is called with each message before the answer.
 
         Raises:
-            InputError: it asks for something that is not there.
+            InputError: the question names something that does not exist.
         """
         self._machine = api.machine(question.run(self.runs))
-        self._tell = tell
-        replaying = self._telling("replaying steps")
+        self._emit = emit
+        replaying = self._progress("replaying steps")
 
-        def told(done: int, of: int) -> None:
+        def on_progress(done: int, of: int) -> None:
             replaying(done, of)
             between(of - done)
 
-        self._machine.told = told
-        looks: dict[str, Callable[[Asked], Answer | Generator[None, None, Answer]]] = {
+        self._machine.on_progress = on_progress
+        looks: dict[str, Callable[[Question], Answer | Generator[None, None, Answer]]] = {
             "step": self.step,
             "token": self.token,
             "unit": self.unit,
@@ -155,34 +155,34 @@ class Answers:
         }
         return looks[question.choice("look", LOOKS)](question)
 
-    def step(self, asked: Asked) -> watched.StepAnswer:
-        at = self._open(asked)
-        return values.step_values(at.opened, at.row(asked.number("row", 0)), self._decode)
+    def step(self, question: Question) -> watched.StepAnswer:
+        at = self._open(question)
+        return values.step_values(at.opened, at.row(question.number("row", 0)), self._decode)
 
-    def token(self, asked: Asked) -> watched.TokenAnswer:
-        at = self._open(asked)
-        row, position = at.row(asked.number("row", 0)), asked.number("position", 0)
+    def token(self, question: Question) -> watched.TokenAnswer:
+        at = self._open(question)
+        row, position = at.row(question.number("row", 0)), question.number("position", 0)
         return values.token_values(at.opened, row, position, self._decode)
 
-    def unit(self, asked: Asked) -> watched.UnitAnswer:
-        layer = self._open(asked).layer(self._layer_name(asked))
-        row, position = asked.number("row", 0), asked.number("position", 0)
-        number = asked.number("input") if "input" in asked else None
-        return values.unit_values(layer, asked.number("unit", 0), row, position, number, self._decode)
+    def unit(self, question: Question) -> watched.UnitAnswer:
+        layer = self._open(question).layer(self._layer_name(question))
+        row, position = question.number("row", 0), question.number("position", 0)
+        number = question.number("input") if "input" in question else None
+        return values.unit_values(layer, question.number("unit", 0), row, position, number, self._decode)
 
-    def weight(self, asked: Asked) -> typed.WeightAnswer:
+    def weight(self, question: Question) -> typed.WeightAnswer:
         from etude.watch.arithmetic import weight_step
         from etude.watch.one_weight import index_in
 
-        opened, name = self._open(asked).opened, asked.text("name")
+        opened, name = self._open(question).opened, question.text("name")
         shape = tuple(opened.parameter(name).before.shape)
-        index = index_in(name, asked.numbers("index"), shape)
+        index = index_in(name, question.numbers("index"), shape)
         at = values.weight_values(weight_step(opened, name, index))
         return {"name": name, "index": list(index), "shape": list(shape), "at": at}
 
-    def matrix(self, asked: Asked) -> typed.MatrixAnswer:
-        name, what = asked.text("name"), cast(typed.What, asked.choice("what", WHATS))
-        opened = self._open(asked).opened
+    def matrix(self, question: Question) -> typed.MatrixAnswer:
+        name, what = question.text("name"), cast(typed.What, question.choice("what", WHATS))
+        opened = self._open(question).opened
         moved = opened.parameter(name)
         if what == "since_start":
             first = min(self._machine.recorded.checkpoints)
@@ -193,7 +193,7 @@ class Answers:
                 what, moved.update
             )
         whole = found.float().reshape(-1, found.shape[-1]) if found.ndim > 1 else found.float()[None]
-        from_row, to_row = asked.numbers("rows", 2) if "rows" in asked else (0, len(whole))
+        from_row, to_row = question.numbers("rows", 2) if "rows" in question else (0, len(whole))
         if not 0 <= from_row < to_row <= len(whole):
             raise InputError(f"{name} has rows 0 to {len(whole) - 1}, not {from_row} to {to_row}")
         tensors, by = binned(whole[from_row:to_row])
@@ -211,15 +211,15 @@ class Answers:
             "proof": values.proof_values(opened.proof),
         }
 
-    def rules(self, asked: Asked) -> typed.RulesAnswer:
+    def rules(self, question: Question) -> typed.RulesAnswer:
         """Return the update rules of the run, in words."""
         chosen = rule_named(self._machine.recorded.settings.train.optimizer)
         return {"rules": [rule_values(rule) for rule in rules_in_use(chosen)]}
 
-    def passages(self, asked: Asked) -> typed.PassagesAnswer:
+    def passages(self, question: Question) -> typed.PassagesAnswer:
         from etude.watch.passages import beginnings
 
-        # The token that begins every document stands before them.
+        # The token that begins every document comes before them.
         context = self._machine.empty_model().config.max_position_embeddings
         found = beginnings(self._machine.data, context - 1)
         return {
@@ -228,8 +228,8 @@ class Answers:
             ]
         }
 
-    def prompt(self, asked: Asked) -> typed.PromptAnswer:
-        prompt = self._read(asked)
+    def prompt(self, question: Question) -> typed.PromptAnswer:
+        prompt = self._read(question)
         along = [
             [values.guess_values(guess) for guess in prompt.guesses(place, count=6)]
             for place in range(len(prompt.ids))
@@ -241,26 +241,26 @@ class Answers:
         found["proof"] = _proof(prompt)
         return found
 
-    def attribution(self, asked: Asked) -> watched.AttributionAnswer:
-        told = self._telling("ablating one token after another")
-        return values.attribution_values(self._read(asked).attribution(told=told))
+    def attribution(self, question: Question) -> watched.AttributionAnswer:
+        on_progress = self._progress("ablating one token after another")
+        return values.attribution_values(self._read(question).attribution(on_progress=on_progress))
 
-    def story(self, asked: Asked) -> watched.StoryAnswer:
-        from etude.watch.loss_by_checkpoint import story
+    def story(self, question: Question) -> watched.StoryAnswer:
+        from etude.watch.loss_by_checkpoint import loss_by_checkpoint
 
         recorded = self._machine.recorded
-        return story(
+        return loss_by_checkpoint(
             recorded,
             self._machine.data.tokenizer,
-            asked.text("text"),
-            asked.numbers("steps") if "steps" in asked else None,
-            self._telling("reading the text at each checkpoint"),
+            question.text("text"),
+            question.numbers("steps") if "steps" in question else None,
+            self._progress("reading the text at each checkpoint"),
         )
 
-    def neurons(self, asked: Asked) -> typed.NeuronsAnswer:
+    def neurons(self, question: Question) -> typed.NeuronsAnswer:
         from etude.watch.node_layers import find_node_layer
 
-        prompt, layer = self._read(asked), self._layer_name(asked)
+        prompt, layer = self._read(question), self._layer_name(question)
         node_layer = find_node_layer(prompt.model, layer)
         incoming = node_layer.linear(prompt.model, node_layer.gate).weight.detach().float()
         outgoing = (
@@ -270,7 +270,7 @@ class Answers:
         key = self.files.save({"pre": pre, "post": post})
         before = self._first_weights.get(f"{node_layer.gate}.weight")
         return {
-            "step": self._step_of(asked),
+            "step": self._step_of(question),
             "layer": layer,
             "tokens": list(prompt.tokens),
             "tensors": key,
@@ -280,37 +280,39 @@ class Answers:
             "proof": _proof(prompt),
         }
 
-    def node(self, asked: Asked) -> watched.NodeAnswer:
+    def node(self, question: Question) -> watched.NodeAnswer:
         node = look_at_node(
-            self._machine, self._step_of(asked), self._layer_name(asked), asked.number("unit", 0)
+            self._machine, self._step_of(question), self._layer_name(question), question.number("unit", 0)
         )
         arithmetic = node.on_tokens(node.most[0].token_ids if node.most else (0,))
-        history = node.history(told=self._telling("reading the neuron at each checkpoint"))
+        history = node.history(on_progress=self._progress("reading the neuron at each checkpoint"))
         return values.node_values(node, arithmetic, history)
 
-    def compare(self, asked: Asked) -> watched.CompareAnswer:
-        run, knobs = self._machine.recorded.run.path, asked.texts("knobs")
-        return values.comparison_values(api.compare(run, asked.text("text"), knobs, self._step_of(asked)))
+    def compare(self, question: Question) -> watched.CompareAnswer:
+        run, knobs = self._machine.recorded.run.path, question.texts("knobs")
+        return values.comparison_values(
+            api.compare(run, question.text("text"), knobs, self._step_of(question))
+        )
 
-    def fork(self, asked: Asked) -> typed.ForkAnswer:
-        step, knobs = self._step_of(asked), asked.texts("knobs")
-        self._telling("writing the run")(0, 1)  # unless nobody waits for it any more
-        made = api.fork(self._machine.recorded.run.path, step, knobs, asked.text("name"))
+    def fork(self, question: Question) -> typed.ForkAnswer:
+        step, knobs = self._step_of(question), question.texts("knobs")
+        self._progress("writing the run")(0, 1)  # raises if the client is gone
+        made = api.fork(self._machine.recorded.run.path, step, knobs, question.text("name"))
         return {"run": str(made.path), "step": step, "turned": list(knobs)}
 
-    def chat(self, asked: Asked) -> Generator[None, None, typed.ChatAnswer]:
+    def chat(self, question: Question) -> Generator[None, None, typed.ChatAnswer]:
         from etude.serve.chat import continued
 
-        step = self._step_of(asked)
-        tokenizer, tell = self._machine.data.tokenizer, self._tell
-        # Those who chat at the same time with the network of the same step share it.
+        step = self._step_of(question)
+        tokenizer, emit = self._machine.data.tokenizer, self._emit
+        # Chats at the same step share one network.
         models = self._chatting.setdefault(self._machine, weakref.WeakValueDictionary())
         model = models.get(step)
         if model is None:
-            model = models[step] = self._read(asked, text="").model
+            model = models[step] = self._read(question, text="").model
 
         def answering() -> Generator[None, None, typed.ChatAnswer]:
-            text, finish = yield from continued(model, tokenizer, asked, tell)
+            text, finish = yield from continued(model, tokenizer, question, emit)
             return {"text": text, "finish": finish, "where": f"after step {step}"}
 
         return answering()
@@ -319,31 +321,31 @@ class Answers:
     def _decode(self) -> values.Decode:
         return self._machine.data.tokenizer.decode
 
-    def _telling(self, doing: str) -> Callable[[int, int], None]:
-        """What hears how much is done, of how much; it raises when nobody waits for the answer any more."""
-        return lambda done, of: self._tell({"progress": {"doing": doing, "done": done, "of": of}})
+    def _progress(self, doing: str) -> Callable[[int, int], None]:
+        """Return a callback (done, total) that reports progress. It raises once the client is gone."""
+        return lambda done, of: self._emit({"progress": {"doing": doing, "done": done, "of": of}})
 
-    def _step_of(self, asked: Asked) -> int:
+    def _step_of(self, question: Question) -> int:
         recorded = self._machine.recorded
         newest = max((recorded.last_step, *recorded.checkpoints), default=0)
-        return asked.number("step", newest)
+        return question.number("step", newest)
 
-    def _open(self, asked: Asked) -> AtStep:
-        machine, step = self._machine, self._step_of(asked)
+    def _open(self, question: Question) -> AtStep:
+        machine, step = self._machine, self._step_of(question)
         return self._at.of(machine, step, lambda: AtStep(machine, step))
 
-    def _read(self, asked: Asked, text: str | None = None) -> Prompt:
-        """The text that is asked about, read at the step that is; the last one is kept."""
-        machine, step = self._machine, self._step_of(asked)
-        wanted = asked.text("text") if text is None else text
+    def _read(self, question: Question, text: str | None = None) -> Prompt:
+        """Return the question's text (or ``text``), read at its step; the last one is kept."""
+        machine, step = self._machine, self._step_of(question)
+        wanted = question.text("text") if text is None else text
         path = machine.recorded.run.path
         return self._prompt.of(machine, (step, wanted), lambda: api.prompt(path, wanted, step))
 
-    def _layer_name(self, asked: Asked) -> str:
+    def _layer_name(self, question: Question) -> str:
         layers = self._machine.empty_model().node_layers()
-        number = asked.number("layer", 0)
+        number = question.number("layer", 0)
         if not 0 <= number < len(layers):
-            raise InputError(f"this network has layers of nodes 0 to {len(layers) - 1}, not {number}")
+            raise InputError(f"this network has layers of neurons 0 to {len(layers) - 1}, not {number}")
         return layers[number].path
 
     @property
@@ -360,7 +362,7 @@ class Answers:
 
 
 def _proof(prompt: Prompt) -> watched.ProofAnswer | None:
-    """How the state that read the text compares with the record: the machine may be at another one by now."""
+    """Return the proof of the state that read the text; the time machine may be at another step by now."""
     return None if prompt.proof is None else values.proof_values(prompt.proof)
 
 

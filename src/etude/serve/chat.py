@@ -1,4 +1,4 @@
-"""A text continued, with the odds that every new token had."""
+"""Continue a text, with the probabilities of every new token."""
 
 from __future__ import annotations
 
@@ -14,33 +14,38 @@ from etude.generate.engine import FinishReason, stream
 from etude.generate.sampling import SamplingSettings
 from etude.model.language_model import LanguageModel
 from etude.serve.answer_types import Candidate, TokenLine
-from etude.serve.request import Asked
+from etude.serve.request import Question
 
 OTHERS = 5
+"""Most likely tokens reported beside each new one."""
 MOST_NEW = 1_000
+"""New tokens in one answer."""
 
 
 def continued(
-    model: LanguageModel, tokenizer: EtudeTokenizer, asked: Asked, tell: Callable[[TokenLine], None]
+    model: LanguageModel,
+    tokenizer: EtudeTokenizer,
+    question: Question,
+    emit: Callable[[TokenLine], None],
 ) -> Generator[None, None, tuple[str, FinishReason]]:
-    """Continue a text, a token for each ``next``; the return value is the whole continuation and why it ended.
+    """Continue a text, one token for each ``next``; the return value is the whole continuation and why it ended.
 
-    ``tell`` is called with each new token and the model's own probabilities, before any setting. ``taken`` are new
-    tokens that the user has chosen already: the continuation is behind them.
+    ``emit`` is called with each new token and the model's probabilities before temperature and top-p. ``taken`` are new
+    tokens that the user has already chosen: the continuation follows them.
 
     Raises:
-        InputError: settings that mean nothing, or ids that the vocabulary has not.
+        InputError: invalid sampling settings, or ids outside the vocabulary.
     """
-    taken = asked.numbers("taken") if "taken" in asked else []
+    taken = question.numbers("taken") if "taken" in question else []
     if any(token >= tokenizer.vocab_size for token in taken):
         raise InputError(f"token ids go from 0 to {tokenizer.vocab_size - 1}")
     settings = SamplingSettings(
-        temperature=asked.real("temperature", 0.8),
-        top_p=asked.real("top_p", 0.95),
-        max_new_tokens=min(MOST_NEW, asked.number("count", 100)),
+        temperature=question.real("temperature", 0.8),
+        top_p=question.real("top_p", 0.95),
+        max_new_tokens=min(MOST_NEW, question.number("count", 100)),
     )
 
-    def told(row: int, token: int, logits: NDArray[np.float32]) -> None:
+    def on_prediction(row: int, token: int, logits: NDArray[np.float32]) -> None:
         probabilities = torch.from_numpy(logits).softmax(-1)
         likeliest = probabilities.argsort(descending=True, stable=True)[:OTHERS].tolist()
         others: list[Candidate] = [
@@ -48,23 +53,23 @@ def continued(
             for other in likeliest
         ]
         text, probability = tokenizer.decode([token]), float(probabilities[token])
-        tell({"token": {"id": token, "text": text, "probability": probability, "others": others}})
+        emit({"token": {"id": token, "text": text, "probability": probability, "others": others}})
 
-    prompt = [tokenizer.eos_id, *tokenizer.encode(asked.text("text")), *taken]
+    prompt = [tokenizer.eos_id, *tokenizer.encode(question.text("text")), *taken]
     tokens = stream(
         model,
         prompt,
         settings,
         eos_id=tokenizer.eos_id,
-        seed=asked.number("seed", 0) + len(taken),
+        seed=question.number("seed", 0) + len(taken),
         compile=False,
-        on_prediction=told,
+        on_prediction=on_prediction,
     )
     while True:
         try:
             next(tokens)
         except StopIteration as end:
-            found = end.value
+            result = end.value
             break
         yield
-    return tokenizer.decode([*taken, *found.token_ids]), found.finish_reason
+    return tokenizer.decode([*taken, *result.token_ids]), result.finish_reason

@@ -1,7 +1,7 @@
-"""``python -m etude.serve.examination RUN``: diagnose a run in a process of low priority, and answer the server.
+"""``python -m etude.serve.examination RUN``: diagnose a run in a process of low priority, for the server.
 
-Measuring the network takes seconds and loads torch, so the server starts one such process for each examination. It
-writes one :class:`Answer` to its standard output, and ends when its standard input does.
+Measuring the network takes seconds and loads torch, so the server starts a process for each examination. It writes one
+:class:`Answer` to standard output, and ends when its standard input does.
 """
 
 from __future__ import annotations
@@ -19,21 +19,21 @@ from etude.serve.low_priority import end_with_standard_input, yield_to_others
 
 @dataclass(frozen=True)
 class Answer:
-    """The verdicts on a run, the worst first, or the reason why there are none."""
+    """The verdicts on a run, worst first, or the reason why there are none."""
 
     verdicts: tuple[Verdict, ...] = ()
     problem: str = ""
 
     def to_bytes(self) -> bytes:
-        """Return the answer as one line of JSON; what is no UTF-8 in a name survives as an escape."""
+        """Return the answer as one line of JSON; bytes of a name that are not UTF-8 survive as escapes."""
         return json.dumps(dataclasses.asdict(self)).encode("ascii") + b"\n"
 
     @classmethod
     def from_bytes(cls, line: bytes) -> Answer:
-        """Return the answer that :meth:`to_bytes` wrote.
+        """Parse the line that :meth:`to_bytes` returned.
 
         Raises:
-            ValueError: the process ended before it had written all of it.
+            ValueError: the process ended before it wrote the whole line.
         """
         content = json.loads(line)
         return cls(tuple(Verdict(**verdict) for verdict in content["verdicts"]), content["problem"])
@@ -41,21 +41,21 @@ class Answer:
 
 def answer_for(run: Path) -> Answer:
     """Diagnose the run in this process."""
-    from etude.diagnose.run.verdicts import diagnose  # loads torch, which the server does without
+    from etude.diagnose.run.verdicts import diagnose  # imports torch, which the server starts without
 
     try:
         return Answer(tuple(diagnose(run)))
     except EtudeError as error:
         return Answer(problem=str(error))
     except MemoryError:
-        return Answer(problem="this machine has not enough memory free for that")
+        return Answer(problem="this machine has too little free memory for that")
 
 
 def main() -> None:
-    """Answer for the run that the first argument names."""
+    """Examine the run that the first argument names."""
     yield_to_others()
     end_with_standard_input()
-    out, sys.stdout = sys.stdout, sys.stderr  # whatever a library prints must not stand in the answer
+    out, sys.stdout = sys.stdout, sys.stderr  # keep what a library prints out of the answer
     out.buffer.write(answer_for(Path(sys.argv[1])).to_bytes())
     out.flush()
 

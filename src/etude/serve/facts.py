@@ -1,4 +1,4 @@
-"""What the page shows of a run before any question: its state, network, checkpoints, and the ladder of its text."""
+"""What the page shows of a run before any question: its state, network, checkpoints, and n-gram ladder."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ T = TypeVar("T")
 
 
 def run_lines(folder: Path) -> list[RunLine]:
-    """Return the lines of ``etude runs`` for a folder, read from the ends of the logs, the last changed first.
+    """Return the lines of ``etude runs`` for a folder, from the ends of the logs, last changed first.
 
     Raises:
         Unreadable: this account may not read the folder.
@@ -48,7 +48,7 @@ def run_lines(folder: Path) -> list[RunLine]:
 
 
 def facts_of(path: Path, may_control: bool) -> RunFacts:
-    """Return all that the page needs to know of a run before it asks anything. Damaged files count as absent.
+    """Return everything the page needs before it asks a question. Damaged files count as absent.
 
     Raises:
         InputError: there is no run, or a link in it leads out of it.
@@ -86,7 +86,7 @@ def facts_of(path: Path, may_control: bool) -> RunFacts:
 
 
 def _readable(read: Callable[[], T]) -> T | None:
-    """Return what ``read`` returns; None for what is damaged or may not be read."""
+    """Return what ``read`` returns; None if it is damaged or unreadable."""
     try:
         return read()
     except InputError:
@@ -125,7 +125,7 @@ def _tensors_as_of(path: Path, stamp: Stamp) -> list[dict[str, Any]]:
 
 
 def _model(values: dict[str, Any], tensors: list[dict[str, Any]]) -> ModelFacts | None:
-    """Return the network's shape in the same words for all families; None for one that is not known here."""
+    """Return the network's shape, with the same keys for all families; None for an unknown family."""
     try:
         config = config_from_hf(values)
     except InputError:
@@ -197,7 +197,7 @@ def _is_mine(path: Path) -> bool:
 
 
 def _object(file: Path) -> dict[str, Any]:
-    """Return a file's JSON object; an empty one where there is none."""
+    """Return a file's JSON object; an empty one if there is none."""
     return _object_as_of(file, stamp_of(file))
 
 

@@ -1,4 +1,4 @@
-"""Who may send requests: the studio's own page, and a client that knows the token. All else is refused here."""
+"""Admit requests of the studio's own page, and of clients that know the token; refuse all others."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ POLICY = (
 MOST_BODY = 2**20
 """Bytes of a request's body."""
 KNOWN = "etude.token_known"
-"""The key of a scope that says whether the request carried the token."""
+"""The key of a scope under which the guard stores whether the request carried the token."""
 
 
 class TooLong(Exception):
@@ -26,16 +26,16 @@ class TooLong(Exception):
 
 
 class Guard:
-    """Refuses what neither the page nor a holder of the token sends, and has browsers do the same.
+    """Refuses requests that come from neither the page nor a holder of the token, and makes browsers do the same.
 
-    A foreign ``Host`` is what a page of another site sends that has its name point here (DNS rebinding). A foreign
-    ``Origin``, and a ``Sec-Fetch-Site`` other than same-origin, is a page of another site, or of another port of this
-    machine. The page's own files are public; everything below /api needs the token.
+    A foreign ``Host`` comes from a page of another site whose name resolves to this machine (DNS rebinding). A foreign
+    ``Origin``, or a ``Sec-Fetch-Site`` other than same-origin, comes from a page of another site, or of another port of
+    this machine. The page's own files are public; everything below /api needs the token.
 
     Args:
-        app: the application behind it.
+        app: the application to guard.
         token: what a request for data must carry.
-        hosts: names by which the server may be called.
+        hosts: names under which the server may be called.
     """
 
     def __init__(self, app: ASGIApp, token: AccessToken, hosts: Sequence[str] = LOCAL) -> None:
@@ -55,7 +55,7 @@ class Guard:
             await self._bounded(scope, receive, send)
 
     async def _bounded(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on, and count the bytes of its body as they come: it may tell no length, or a wrong one."""
+        """Pass the request on, and count the bytes of its body: Content-Length may be missing or wrong."""
         size, begun = 0, False
 
         async def counted() -> Message:
@@ -75,30 +75,30 @@ class Guard:
             await self.app(scope, counted, noted)
         except TooLong:
             if not begun:
-                await _error(413, "that is too long")(scope, receive, send)
+                await _error(413, "the request body is too long")(scope, receive, send)
 
     def _refusal(self, scope: Scope) -> tuple[int, str] | None:
-        """The status and the words of a refusal; None for a request that is answered."""
+        """Return status and message of a refusal; None to admit the request."""
         headers, data = Headers(scope=scope), scope["path"].startswith("/api")
         host = headers.get("host", "")
         if host.rsplit(":", 1)[0] not in self.hosts and host not in self.hosts:
-            return 400, "this host is not the studio's: open the address that was printed"
+            return 400, "the studio does not serve this host: open the printed address"
         origin = headers.get("origin")
         if origin is not None and origin.split("://", 1)[-1] != host:
-            return 403, "this page is not the studio's"
-        # Absent outside browsers, and where the address is neither https nor of this machine. A link on another
-        # site may lead to the page, which is public; nothing else may come from there.
+            return 403, "this request does not come from the studio's page"
+        # Browsers omit this header unless the address is https or local; other clients omit it always. A link on
+        # another site may lead to the page, which is public; refuse everything else from there.
         site = headers.get("sec-fetch-site", "same-origin")
         followed = not data and headers.get("sec-fetch-mode") == "navigate"
         if site not in ("same-origin", "none") and not followed:
-            return 403, "this page is not the studio's"
+            return 403, "this request does not come from the studio's page"
         if scope["method"] not in ("GET", "HEAD", "POST"):
-            return 405, "the studio does not do that"
+            return 405, "the studio accepts GET, HEAD and POST only"
         length = headers.get("content-length", "0")
         if not length.isdecimal() or int(length[:20]) > MOST_BODY:
-            return 413, "that is too long"
+            return 413, "the request body is too long"
         if scope["method"] == "POST" and headers.get("content-type", "").split(";")[0] != "application/json":
-            return 415, "the studio reads JSON"
+            return 415, "the studio accepts JSON only"
         scope[KNOWN] = self.token.is_known_to(headers)
         if data and not scope[KNOWN]:
             return (
@@ -115,20 +115,20 @@ class Guard:
         )
 
     def _exchange(self, scope: Scope) -> Response:
-        """A cookie in exchange for the token in the address, which leaves the address bar and the history."""
+        """Exchange the token in the address for a cookie, so that it leaves the address bar and the history."""
         scope[KNOWN] = True
         cookie = self.token.cookie(Headers(scope=scope))
-        # Relative, so that it holds behind a proxy's prefix. The browser carries the part behind # over.
+        # Relative, so that it works behind a proxy's prefix. The browser keeps the part after #.
         return Response(
             status_code=303, headers={"Location": "./", "Set-Cookie": cookie, "Cache-Control": "no-store"}
         )
 
 
-def _error(status: int, words: str) -> Response:
+def _error(status: int, message: str) -> Response:
     headers = {"Connection": "close"} if status == 413 else {}
     if status == 401:
         headers["WWW-Authenticate"] = "Bearer"
-    return JSONResponse({"error": words}, status, headers)
+    return JSONResponse({"error": message}, status, headers)
 
 
 def _with_headers(scope: Scope, send: Send) -> Send:

@@ -1,4 +1,4 @@
-"""For processes that the server starts: let a training beside them go first, and end when the server does."""
+"""For processes that the server starts: yield the processors to training, and end with the server."""
 
 from __future__ import annotations
 
@@ -8,24 +8,24 @@ from contextlib import suppress
 from pathlib import Path
 
 NICENESS = 10
-"""A process of this niceness gets a tenth of the share of one that is not nice (Linux)."""
+"""On Linux a process of this niceness gets a tenth of the share of a normal one."""
 
 
 def yield_to_others() -> None:
-    """Take a small share of the processors where others want them.
+    """Take a small share of the processors when other processes need them.
 
-    With no share at all (the idle class) the first answer takes minutes beside a training on all processors.
+    With the idle class, which gets no share at all, the first answer takes minutes beside a training on all processors.
     """
     with suppress(AttributeError, OSError):
         os.nice(NICENESS)
-    # Linux shares the processors out among sessions first, and only within one by niceness. This process leads a
-    # session of its own, so no other process gets less.
+    # With autogroups, Linux divides the processors among sessions first, and by niceness only within a session.
+    # This process leads its own session, so this does not affect other processes.
     with suppress(OSError):
         Path("/proc/self/autogroup").write_text(str(NICENESS))
 
 
 def end_with_standard_input() -> None:
-    """End this process as soon as its standard input ends: the server holds the other end."""
+    """End this process as soon as its standard input ends; the server holds the other end."""
     threading.Thread(target=_wait_for_the_end, daemon=True).start()
 
 

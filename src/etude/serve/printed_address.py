@@ -1,4 +1,4 @@
-"""The address as it is printed. Its token controls the runs, so it is not printed where other accounts can read it."""
+"""Print the address without exposing its token, which controls the runs, to other accounts."""
 
 from __future__ import annotations
 
@@ -14,18 +14,20 @@ from etude.places import cache_folder
 
 
 def keep_address(address: str) -> None:
-    """Write the address into :func:`address_file`; nothing where that cannot be."""
-    with suppress(OSError, RuntimeError):  # an account may have no home
+    """Write the address into :func:`address_file` if possible."""
+    with suppress(OSError, RuntimeError):  # an account may have no home folder
         file = address_file(address)
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.unlink(missing_ok=True)  # not opened: it may be a link, or readable by others
+        file.unlink(
+            missing_ok=True
+        )  # do not write into an existing file: it may be a link, or readable by others
         descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(descriptor, "w") as written:
             written.write(address + "\n")
 
 
 def forget_address(address: str) -> None:
-    """Remove that file, where it holds this address."""
+    """Remove that file if it holds this address."""
     with suppress(OSError, RuntimeError):
         file = address_file(address)
         if file.read_text() == address + "\n":
@@ -33,7 +35,7 @@ def forget_address(address: str) -> None:
 
 
 def printed_address(address: str, stream: TextIO | None = None) -> str:
-    """The address; where others can read what is printed to ``stream`` (standard output), the file that holds it."""
+    """Return the address; if other accounts can read what is printed to ``stream``, the file that holds it instead."""
     if not address or not _others_can_read(sys.stdout if stream is None else stream):
         return address
     return (
@@ -43,13 +45,13 @@ def printed_address(address: str, stream: TextIO | None = None) -> str:
 
 
 def address_file(address: str) -> Path:
-    """Where the address of the server at its port stands while it runs; only the owner can read it."""
+    """Return the file that holds the address of a running server; only its owner can read it."""
     owner = os.getuid() if hasattr(os, "getuid") else "me"
     return cache_folder() / f"studio-{owner}-{urlsplit(address).port}"
 
 
 def _others_can_read(stream: TextIO) -> bool:
-    """Whether it is a file, such as the log of a job, that other accounts may open."""
+    """Return whether ``stream`` is a file, such as the log of a job, that other accounts may open."""
     try:
         mode = os.fstat(stream.fileno()).st_mode
     except (OSError, ValueError, AttributeError):

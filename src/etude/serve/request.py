@@ -1,4 +1,4 @@
-"""A question from the page, read with care: it may come from anywhere."""
+"""A question from the page. It is untrusted: every field is checked when it is read."""
 
 from __future__ import annotations
 
@@ -12,14 +12,12 @@ from etude.untrusted import inside, shown
 MOST_CHARACTERS = 200_000
 MOST_ITEMS = 1_000
 MOST_NUMBER = 2**53
-
-
 WRITES = ("fork",)
-"""The looks that write into the folder of the runs."""
+"""The looks that write into the folder of runs."""
 
 
-class Asked:
-    """The fields of a question; each is checked when it is read, and InputError says what should be there."""
+class Question:
+    """The fields of a question. Each is checked when it is read; InputError names what is expected."""
 
     def __init__(self, fields: Any) -> None:
         if not isinstance(fields, Mapping):
@@ -30,56 +28,60 @@ class Asked:
         return self._fields.get(name) is not None
 
     def run(self, runs: Path) -> Path:
-        """The folder of the run that is asked about, in ``runs``."""
+        """Return the folder of the run in question, in ``runs``."""
         path = inside(runs, self.text("run"))
         if not (path / "run.toml").is_file():
-            raise InputError(f"there is no run called '{shown(path.name)}'")
+            raise InputError(f"no run is called '{shown(path.name)}'")
         return path
 
     @property
     def writes(self) -> bool:
-        """Whether the answer to it writes into the folder of the runs."""
+        """Whether answering writes into the folder of runs."""
         return self._fields.get("look") in WRITES
 
-    def number(self, name: str, otherwise: int | None = None) -> int:
-        """A whole number from 0 on."""
+    def number(self, name: str, default: int | None = None) -> int:
+        """Return a whole number from 0 on."""
         value = self._fields.get(name)
-        if value is None and otherwise is not None:
-            return otherwise
+        if value is None and default is not None:
+            return default
         if type(value) is not int or not 0 <= value <= MOST_NUMBER:
-            raise InputError(f"'{name}' is a whole number from 0 on, not {shown(value)}")
+            raise InputError(f"'{name}' must be a whole number from 0 on, not {shown(value)}")
         return value
 
-    def real(self, name: str, otherwise: float) -> float:
+    def real(self, name: str, default: float) -> float:
+        """Return a number."""
         value = self._fields.get(name)
         if value is None:
-            return otherwise
+            return default
         if type(value) not in (int, float) or not abs(value) <= MOST_NUMBER:
-            raise InputError(f"'{name}' is a number, not {shown(value)}")
+            raise InputError(f"'{name}' must be a number, not {shown(value)}")
         return float(value)
 
     def numbers(self, name: str, count: int | None = None) -> list[int]:
-        """A list of whole numbers from 0 on; of ``count`` of them where that is given."""
+        """Return a list of whole numbers from 0 on, ``count`` of them if given."""
         value = self._fields.get(name)
         if not isinstance(value, list) or len(value) > MOST_ITEMS or count not in (None, len(value)):
             many = "" if count is None else f"{count} "
-            raise InputError(f"'{name}' is a list of {many}whole numbers, not {shown(value)}")
-        return [Asked({name: one}).number(name) for one in value]
+            raise InputError(f"'{name}' must be a list of {many}whole numbers, not {shown(value)}")
+        return [Question({name: item}).number(name) for item in value]
 
     def text(self, name: str) -> str:
+        """Return a text."""
         value = self._fields.get(name)
         if not isinstance(value, str) or len(value) > MOST_CHARACTERS:
-            raise InputError(f"'{name}' is a text of at most {MOST_CHARACTERS:,} characters")
+            raise InputError(f"'{name}' must be a text of at most {MOST_CHARACTERS:,} characters")
         return value
 
     def texts(self, name: str) -> list[str]:
+        """Return a list of texts."""
         value = self._fields.get(name)
         if not isinstance(value, list) or len(value) > MOST_ITEMS:
-            raise InputError(f"'{name}' is a list of texts")
-        return [Asked({name: one}).text(name) for one in value]
+            raise InputError(f"'{name}' must be a list of texts")
+        return [Question({name: item}).text(name) for item in value]
 
     def choice(self, name: str, choices: tuple[str, ...]) -> str:
+        """Return one of ``choices``."""
         value = self._fields.get(name)
         if value not in choices:
-            raise InputError(f"'{name}' is one of {', '.join(choices)}, not {shown(value)}")
+            raise InputError(f"'{name}' must be one of {', '.join(choices)}, not {shown(value)}")
         return str(value)

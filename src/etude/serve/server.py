@@ -1,4 +1,4 @@
-"""The server: where it listens, who may call it, and when it ends."""
+"""The server: its socket, the hosts it serves, and when it ends."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ if TYPE_CHECKING:
     import uvicorn
 
 PORTS = range(8123, 8143)
-BETWEEN_LOOKS = 1.0
-"""Seconds between two looks at whether the parent process is there."""
+POLL_SECONDS = 1.0
+"""Seconds between two checks whether the parent process is alive."""
 
 
 def serve(
     runs: Path, host: str, port: int, *, announce: Callable[[str], None], beside: Beside | None = None
 ) -> None:
-    """Serve the runs of a folder until somebody interrupts it, or until what it runs ``beside`` has ended.
+    """Serve the runs of a folder until it is interrupted, or until the process it runs ``beside`` has ended.
 
-    ``announce`` is given the address, with the token that every request for data needs: other accounts of this machine
-    reach the port as well. Where other machines are served, a training cannot be controlled from the page.
+    ``announce`` receives the address, with the token that every request for data needs, since other accounts of this
+    machine can reach the port. A server for other machines does not let the page control training.
 
     Raises:
         EtudeError: the port is taken, or the host is not this machine's.
@@ -44,7 +44,7 @@ def serve(
     local = host in ("127.0.0.1", "localhost", "::1")
     token = AccessToken()
     hosts = LOCAL if local else (*LOCAL, host, *own_names())
-    app = Looked(make_app(runs, token, hosts=hosts, control=local))
+    app = LastRequest(make_app(runs, token, hosts=hosts, control=local))
     server = uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=1))
     name = socket.gethostname() if host in ("0.0.0.0", "::") else host
     address = token.address(name, bound.getsockname()[1])
@@ -60,19 +60,21 @@ def serve(
 
 @dataclass(frozen=True)
 class Beside:
-    """What a server runs beside: a process that holds the other end of standard input.
+    """The process that a server runs beside; it holds the other end of standard input.
 
-    stay: seconds that it stays behind that process for whoever looks, from the last look on; told: called when it
-    stays; parent: the process's number, where the server is its child.
+    Attributes:
+        stay: seconds that the server outlives it, counted from the last request of an open page.
+        on_stay: called when the server stays.
+        parent: its process id, if the server is its child.
     """
 
     stay: float = 0.0
-    told: Callable[[], None] = lambda: None
+    on_stay: Callable[[], None] = lambda: None
     parent: int | None = None
 
 
-class Looked:
-    """An application, and when a request that knew the token last came to it; None where none ever did."""
+class LastRequest:
+    """An application, and the time of its last request with a known token (None before the first)."""
 
     def __init__(self, app: Any) -> None:
         self.app = app
@@ -88,7 +90,7 @@ class Looked:
 
 
 def listening(host: str, port: int) -> socket.socket:
-    """A socket that listens at ``port``, or for 0 at the first free one of ``PORTS``.
+    """Return a socket that listens at ``port``; for 0, at the first free port of ``PORTS``.
 
     Raises:
         EtudeError: the port is taken, or the host is not this machine's.
@@ -109,21 +111,21 @@ def listening(host: str, port: int) -> socket.socket:
 
 
 def own_names() -> list[str]:
-    """Names and addresses of this machine, as others write them."""
+    """Return the names and addresses under which other machines reach this one."""
     try:
-        found = socket.getaddrinfo(socket.gethostname(), None)
+        addresses = socket.getaddrinfo(socket.gethostname(), None)
     except OSError:
         return [socket.gethostname()]
-    return [socket.gethostname(), *(str(one[4][0]) for one in found)]
+    return [socket.gethostname(), *(str(address[4][0]) for address in addresses)]
 
 
-def end_with(beside: Beside, server: uvicorn.Server, app: Looked) -> None:
-    """End the server once the process that it runs beside has ended. Whoever looks keeps it for a while."""
+def end_with(beside: Beside, server: uvicorn.Server, app: LastRequest) -> None:
+    """End the server after the process it runs beside; an open page keeps it for a while."""
     try:
         wait_for_end(beside.parent)
         if beside.stay and app.at is not None:
-            with suppress(OSError):  # a process that was killed reads no longer that the page stays
-                beside.told()
+            with suppress(OSError):  # a killed process no longer reads this
+                beside.on_stay()
             while time.monotonic() - app.at < beside.stay:
                 time.sleep(0.2)
     finally:
@@ -133,11 +135,11 @@ def end_with(beside: Beside, server: uvicorn.Server, app: Looked) -> None:
 def wait_for_end(parent: int | None) -> None:
     """Wait until standard input ends, or until this process is no longer a child of ``parent``.
 
-    The end of input comes at once, but not while a process that the parent forked holds a copy of the other end.
+    Standard input may stay open longer: a process that the parent forked may hold a copy of the other end.
     """
     ended = threading.Event()
     threading.Thread(target=_read_to_end, args=(ended,), daemon=True).start()
-    while not ended.wait(BETWEEN_LOOKS):
+    while not ended.wait(POLL_SECONDS):
         if parent is not None and os.getppid() != parent:
             return
 

@@ -1,4 +1,4 @@
-"""Arrays that are too large for JSON, as files of safetensors of which the page reads the parts that it draws."""
+"""Arrays that are too large for JSON, as safetensors files of which the page reads the parts it draws."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from etude.files import hash_bytes
 
 MOST_BYTES = 2**30
 SIDE = 768
-"""Rows and columns of a picture at most: a larger matrix is shown by the means of its blocks."""
+"""Rows and columns of a picture: a larger matrix is shown as the means of its blocks."""
 
 
 class TensorFiles:
-    """A folder of such files within a budget; the one that was made first goes first."""
+    """A folder of tensor files within a budget; the oldest is removed first."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
     def save(self, tensors: Mapping[str, Tensor]) -> str:
-        """Write ``tensors`` and return the file's key, which is a hash of what they hold.
+        """Write ``tensors`` and return the file's key, a hash of its content.
 
-        A step's number is no key: a run that was resumed from an earlier step has another state there.
+        The step cannot be the key: a run that was resumed from an earlier step has another state at the same step.
         """
         plain = {name: value.detach().float().cpu().contiguous() for name, value in tensors.items()}
         described = [
@@ -50,12 +50,12 @@ class TensorFiles:
 
 
 def binned(matrix: Tensor) -> tuple[dict[str, Tensor], tuple[int, int]]:
-    """A matrix as it is, or the mean and the spread (standard deviation) of its blocks where it is large."""
+    """Return a matrix unchanged, or if large, the means and standard deviations of its blocks, with the block size."""
     rows, columns = matrix.shape
     by = (-(-rows // SIDE), -(-columns // SIDE))
     if by == (1, 1):
         return {"values": matrix}, by
-    # Blocks at the lower and right edge may be smaller: what is not there is left out of their means.
+    # Blocks at the lower and right edges may be smaller: pad with NaN, which the means skip.
     padded = torch.nn.functional.pad(matrix, (0, -columns % by[1], 0, -rows % by[0]), value=torch.nan)
     blocks = padded.unfold(0, by[0], by[0]).unfold(1, by[1], by[1]).flatten(2)
     mean = blocks.nanmean(-1)

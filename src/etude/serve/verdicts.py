@@ -1,4 +1,4 @@
-"""The verdicts of the doctor on runs, for the clients of the page: each examination in a process of its own."""
+"""The doctor's verdicts on runs, for clients of the page. Each examination runs in its own process."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ LONGEST = 600.0
 AT_ONCE = 2
 """Examinations at the same time: each loads torch and a network."""
 PATIENCE = 20.0
-"""Seconds that a client waits for one of these places."""
+"""Seconds that a client waits for a free slot."""
 KEPT = 16
 """Runs whose last verdicts are kept."""
 _FILES = (
@@ -37,7 +37,7 @@ _FILES = (
 )
 
 PROCESS = (sys.executable, "-m", "etude.serve.examination")
-"""The command of an examination, before the folder of the run."""
+"""The command of an examination, without the folder of the run."""
 
 Verdicts = tuple[Verdict, ...]
 Stamp = tuple[Any, ...]
@@ -56,7 +56,7 @@ def verdict_values(verdict: Verdict) -> answer_types.Verdict:
 
 @dataclass
 class _Examination:
-    """One that is under way or done, and how many wait for it."""
+    """An examination, running or done, and the number of clients that wait for it."""
 
     task: asyncio.Task[Verdicts]
     stamp: Stamp
@@ -64,24 +64,24 @@ class _Examination:
 
     @property
     def is_good(self) -> bool:
-        """Whether it found verdicts."""
+        """Whether it returned verdicts."""
         return self.task.done() and not self.task.cancelled() and self.task.exception() is None
 
 
 class Doctor:
-    """Examines runs for clients: each run once at a time, and again only when its files have changed."""
+    """Examines runs for clients: each run once at a time, and again only after its files changed."""
 
     def __init__(self) -> None:
         self._known: OrderedDict[Path, _Examination] = OrderedDict()
         self._places = asyncio.Semaphore(AT_ONCE)
 
     async def verdicts(self, run: Path) -> Verdicts:
-        """Return the verdicts, the worst first.
+        """Return the verdicts, worst first.
 
-        All clients that ask for a run share one examination. It ends when the last of them is cancelled.
+        All clients of a run share one examination. It is cancelled with the last of them.
 
         Raises:
-            EtudeError: the doctor came to no verdict, and why; or it is busy with other runs.
+            EtudeError: the examination failed, or the doctor is busy with other runs.
         """
         stamp, known = _stamp(run), self._known.pop(run, None)
         if known is None or (known.task.done() and not (known.is_good and known.stamp == stamp)):
@@ -106,7 +106,7 @@ class Doctor:
             await asyncio.wait_for(self._places.acquire(), PATIENCE)
         except TimeoutError:
             raise EtudeError(
-                f"the doctor examines {AT_ONCE} other runs: ask again in a minute, or use `{command('doctor', run)}`"
+                f"the doctor is busy with {AT_ONCE} runs: ask again in a minute, or use `{command('doctor', run)}`"
             ) from None
         try:
             return await examine(run)
@@ -118,12 +118,12 @@ async def examine(run: Path) -> Verdicts:
     """Return the verdicts of a new process, which ends with this one.
 
     Raises:
-        EtudeError: it came to no verdict, and why; or it took too long.
+        EtudeError: the examination failed, or took too long.
     """
     process = await asyncio.create_subprocess_exec(
         *PROCESS,
         str(run.absolute()),
-        stdin=asyncio.subprocess.PIPE,  # its end tells the process that this one has ended
+        stdin=asyncio.subprocess.PIPE,  # the process ends when this pipe closes
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
         start_new_session=True,
@@ -147,16 +147,18 @@ async def examine(run: Path) -> Verdicts:
         await process.wait()
     try:
         answer = Answer.from_bytes(output)
-    except ValueError:  # the process died; what it printed last may say why
-        last = log.decode(errors="replace").strip().splitlines()[-1:] or ["its process ended without a word"]
+    except ValueError:  # the process died; its last line of output may explain why
+        last = log.decode(errors="replace").strip().splitlines()[-1:] or [
+            "its process ended without a message"
+        ]
         answer = Answer(problem=last[0])
     if answer.problem:
-        raise EtudeError(f"the doctor came to no verdict: {answer.problem}")
+        raise EtudeError(f"the examination failed: {answer.problem}")
     return answer.verdicts
 
 
 def _kill(process: asyncio.subprocess.Process) -> None:
-    """End it with all that it has begun."""
+    """Kill the process and its children."""
     if hasattr(os, "killpg"):
         os.killpg(process.pid, signal.SIGKILL)
     else:
@@ -164,10 +166,10 @@ def _kill(process: asyncio.subprocess.Process) -> None:
 
 
 def _stamp(run: Path) -> Stamp:
-    """Another one when a file has changed that the doctor reads."""
-    found: list[Any] = []
+    """Return a value that changes with every file that the doctor reads."""
+    stamps: list[Any] = []
     for name in _FILES:
         with suppress(OSError):
             stat = (run / name).stat()
-            found.append((name, stat.st_mtime_ns, stat.st_size))
-    return tuple(found)
+            stamps.append((name, stat.st_mtime_ns, stat.st_size))
+    return tuple(stamps)

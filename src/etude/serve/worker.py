@@ -1,11 +1,11 @@
-"""The worker: a process with torch that answers questions, and yields to a training.
+"""The worker: a process with torch that answers questions, and yields the processors to training.
 
-It reads a question a line on its standard input and writes lines of JSON: any number of progress or token lines, then
-one answer or error, each with the question's number. A line that cancels a number ends the work on it. When standard
+It reads one question per line from standard input, and writes lines of JSON: any number of progress or token lines,
+then one answer or error, each with the question's number. A line that cancels a number ends work on it. When standard
 input ends, the server is gone, and the worker ends at once.
 
-One question is at work at a time, but none waits for all before it. What costs little comes first, and a replay is put
-aside for it between two steps. Chats take turns, a token each, also between the steps of a replay.
+One question runs at a time. Quick questions go first, and preempt a replay between two steps. Chats take turns, one
+token each, also between the steps of a replay.
 """
 
 from __future__ import annotations
@@ -23,41 +23,41 @@ from typing import IO, Any
 
 from etude.errors import EtudeError
 from etude.files import json_safe
-from etude.serve.line import Line, Waiting
 from etude.serve.low_priority import yield_to_others
-from etude.serve.request import Asked
+from etude.serve.question_queue import QuestionQueue, QueuedQuestion
+from etude.serve.request import Question
 from etude.serve.tensor_files import TensorFiles
 
 MOST_CHATS = 8
-"""Chats that take turns: each holds what it has read. More wait."""
+"""Chats that take turns; more wait. Each holds its context in memory."""
 TURN = 1.0
-"""Seconds that a replay has for itself before it is put aside."""
+"""Seconds that a replay runs before it may be preempted."""
 
 
 class Cancelled(Exception):
-    """Nobody waits for the answer any more."""
+    """The client no longer waits for the answer."""
 
 
-class PutAside(Exception):
-    """A question that costs less comes first."""
+class Preempted(Exception):
+    """A quicker question goes first."""
 
 
 @dataclass
 class _Chat:
-    """A chat that is at work, and what gives its next token."""
+    """A running chat, and the generator of its tokens."""
 
     number: Any
     tokens: Generator[None, None, Mapping[str, object]] = field(repr=False)
 
 
 class Worker:
-    """Questions come in on one thread and are answered on the other.
+    """Reads questions on one thread and answers them on another.
 
     Args:
-        runs: the folder of the runs.
-        tensors: where large arrays go.
-        out: where the answers are written.
-        end: called when standard input has ended.
+        runs: the folder of runs.
+        tensors: the folder for large arrays.
+        out: where answers are written.
+        end: called when standard input ends.
     """
 
     def __init__(
@@ -67,65 +67,65 @@ class Worker:
 
         self.answers = Answers(runs, TensorFiles(tensors))
         self.out, self.end = out, end
-        self.line = Line(self._is_quick)
+        self.queue = QuestionQueue(self._is_quick)
         self.chats: list[_Chat] = []
         self._writing = threading.Lock()
 
     def listen(self, lines: IO[str]) -> None:
-        """Take in questions until the server has ended; then the work in progress has no waiting client."""
+        """Read questions until standard input ends, and then end, dropping work in progress."""
         for line in lines:
             with suppress(ValueError):
-                said = json.loads(line)
-                if "cancel" not in said:
-                    self.line.add(Waiting(said.get("id"), said.get("question")))
-                elif self.line.cancel(said["cancel"]):  # it had not begun
-                    self._say(said["cancel"], {"error": "cancelled"})
+                message = json.loads(line)
+                if "cancel" not in message:
+                    self.queue.add(QueuedQuestion(message.get("id"), message.get("question")))
+                elif self.queue.cancel(message["cancel"]):  # it had not started
+                    self._write(message["cancel"], {"error": "cancelled"})
         self.end()
 
     def work(self) -> None:
-        """Answer what comes, for ever."""
+        """Answer questions for ever."""
         while True:
-            waiting = self.line.take(wait=not self.chats, chats=self._room)
-            if waiting is not None:
-                self._begin(waiting)
+            queued = self.queue.take(wait=not self.chats, chats=self._room)
+            if queued is not None:
+                self._begin(queued)
             self._chats_turn()
 
-    def _begin(self, waiting: Waiting) -> None:
-        """Answer a question, or have the chat that it is about take turns from now on."""
-        number = waiting.number
+    def _begin(self, queued: QueuedQuestion) -> None:
+        """Answer a question; a chat takes its turns from now on."""
+        number = queued.number
         begun = time.monotonic()
 
-        def tell(said: Mapping[str, object]) -> None:
-            self._tell(number, said)
-            if "progress" in said:
+        def emit(message: Mapping[str, object]) -> None:
+            self._emit(number, message)
+            if "progress" in message:
                 self._chats_turn()
 
         def between(left: int) -> None:
-            # Only when it came closer than ever: what it has replayed may be forgotten while others are answered.
+            # Preempt only after progress: replayed states may be dropped meanwhile, and it must not restart for ever.
             if (
-                left < waiting.left
+                left < queued.left
                 and time.monotonic() - begun > TURN
-                and self.line.has_quick(chats=self._room)
+                and self.queue.has_quick(chats=self._room)
             ):
-                waiting.left = left
-                raise PutAside
+                queued.left = left
+                raise Preempted
 
-        def answered() -> Any:
-            tell({"progress": {"doing": "at work", "done": 0, "of": 1}})
-            return self.answers.answer(Asked(waiting.question), tell, between)
+        def start_answer() -> Any:
+            emit({"progress": {"doing": "working", "done": 0, "of": 1}})
+            return self.answers.answer(Question(queued.question), emit, between)
 
         try:
-            found = self._guarded(number, answered)
-        except PutAside:
-            self.line.put_back(waiting)
+            result = self._guarded(number, start_answer)
+        except Preempted:
+            self.queue.put_back(queued)
             return
-        if isinstance(found, Generator):
-            self.chats.append(_Chat(number, found))
-        elif found is not None:
-            self._end(number, {"answer": found})
+        if isinstance(result, Generator):
+            self.chats.append(_Chat(number, result))
+        elif result is not None:
+            self._finish(number, {"answer": result})
 
     def _chats_turn(self) -> None:
-        """Each chat makes a token."""
+        """Let each chat make one token."""
         for chat in list(self.chats):
 
             def token(chat: _Chat = chat) -> dict[str, Any] | None:
@@ -135,54 +135,54 @@ class Worker:
                     return {"answer": end.value}
                 return {}
 
-            found = self._guarded(chat.number, token)
-            if found != {}:
+            result = self._guarded(chat.number, token)
+            if result != {}:
                 self.chats.remove(chat)
-            if found:
-                self._end(chat.number, found)
+            if result:
+                self._finish(chat.number, result)
 
     def _guarded(self, number: Any, work: Callable[[], Any]) -> Any:
-        """What ``work`` returns; None where it failed, which is said."""
+        """Return what ``work`` returns; None after an error, which is reported to the client."""
         try:
             return work()
-        except (PutAside, BrokenPipeError):
+        except (Preempted, BrokenPipeError):
             raise
         except Cancelled:
-            said = "cancelled"
+            reason = "cancelled"
         except EtudeError as error:
-            said = str(error)
+            reason = str(error)
         except MemoryError:
-            said = "this machine has not enough memory free for that"
-        except Exception as error:  # one question must not end all others; what went wrong stands in the log
+            reason = "this machine has too little free memory for that"
+        except Exception as error:  # a failure must not end the worker; the log has the traceback
             import traceback
 
             traceback.print_exc(file=sys.stderr)
-            said = f"that failed ({type(error).__name__}: {error}): see the server's log"
-        self._end(number, {"error": said})
+            reason = f"the worker failed ({type(error).__name__}: {error}): see the server's log"
+        self._finish(number, {"error": reason})
         return None
 
     @property
     def _room(self) -> bool:
-        """Whether another chat may begin."""
+        """Whether another chat may start."""
         return len(self.chats) < MOST_CHATS
 
     def _is_quick(self, question: Any) -> bool:
         try:
-            return self.answers.is_quick(Asked(question))
-        except EtudeError:  # to refuse it takes no time
+            return self.answers.is_quick(Question(question))
+        except EtudeError:  # refusing it takes no time
             return True
 
-    def _tell(self, number: Any, said: Mapping[str, object]) -> None:
-        if self.line.is_cancelled(number):
+    def _emit(self, number: Any, message: Mapping[str, object]) -> None:
+        if self.queue.is_cancelled(number):
             raise Cancelled
-        self._say(number, said)
+        self._write(number, message)
 
-    def _end(self, number: Any, said: Mapping[str, object]) -> None:
-        self.line.forget(number)
-        self._say(number, said)
+    def _finish(self, number: Any, message: Mapping[str, object]) -> None:
+        self.queue.forget(number)
+        self._write(number, message)
 
-    def _say(self, number: Any, said: Mapping[str, object]) -> None:
-        text = json.dumps({"id": number, **json_safe(said)}, ensure_ascii=True, allow_nan=False)
+    def _write(self, number: Any, message: Mapping[str, object]) -> None:
+        text = json.dumps({"id": number, **json_safe(message)}, ensure_ascii=True, allow_nan=False)
         with self._writing:
             print(text, file=self.out, flush=True)
 
@@ -191,7 +191,7 @@ def main() -> None:
     """``python -m etude.serve.worker RUNS TENSORS``."""
     runs, tensors = (Path(argument) for argument in sys.argv[1:3])
     yield_to_others()
-    # Whatever a library prints must not stand between the answers.
+    # Keep what a library prints out of the answers.
     out, sys.stdout = sys.stdout, sys.stderr
     worker = Worker(runs, tensors, out)
     threading.Thread(target=worker.listen, args=(sys.stdin,), daemon=True).start()

@@ -1,1 +1,1 @@
-"""Learning: loss, gradients, the update step, the loop and the checkpoints it leaves."""
+"""Training: loss, gradients, the update step, the loop, objectives, update rules and checkpoints."""

@@ -1,7 +1,7 @@
-"""The batch of a training step: token ids, which tokens the loss counts, and how much each of them weighs.
+"""The batch of a training step: token ids, loss mask, and the weight of each token in the loss.
 
-Nothing about the loss is implied by what a token is. A :class:`MicroBatch` states its loss mask and its weights, and
-:meth:`MicroBatch.of` is the only place that writes the mask into ``targets`` for the loss kernels.
+A token's value implies nothing about the loss. A :class:`MicroBatch` has an explicit loss mask and explicit weights.
+Only :meth:`MicroBatch.of` writes the mask into ``targets``, for the loss kernels.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ Weights = npt.NDArray[np.float32]
 
 @dataclass(frozen=True)
 class MicroBatch:
-    """Some rows of a step's batch, on the device. Make one with :meth:`of`.
+    """Some rows of a step's batch, on the device. :meth:`of` builds one.
 
     Attributes:
         inputs: (B, T) token ids.
         targets: (B, T) the next token, or ``IGNORE_INDEX`` where the loss mask is False.
-        num_targets: tokens that the loss counts. It is counted on the host, so that no step waits for a device.
-        keep_mask: (P, B, T, D) of dropout (:mod:`etude.model.dropout`), or None without dropout.
+        num_targets: tokens that the loss counts, counted on the host, so that no step waits for the device.
+        keep_mask: (P, B, T, D) for dropout (:mod:`etude.model.dropout`), None without dropout.
         document_ids: (B, T) where attention must stay inside a document, else None.
-        weights: (B, T) fp32, how much the loss of each token counts; 0 where the loss mask is False. None: 1 each.
+        weights: (B, T) fp32, factor of each token's loss; 0 where the loss mask is False. None: 1 each.
         weight_sum: the sum of ``weights``; None without them.
     """
 
@@ -64,7 +64,7 @@ class MicroBatch:
         Args:
             next_tokens: the token that follows each input, or ``IGNORE_INDEX`` where none does.
             loss_mask: True where the loss counts the next token. None: everywhere.
-            weights: of the loss of each next token; one that weighs 0 is masked. None: 1 each.
+            weights: factors of the loss of each next token. A weight of 0 masks the token. None: 1 each.
 
         Raises:
             ValueError: a weight is negative or not finite.
@@ -78,7 +78,7 @@ class MicroBatch:
         real = targets != IGNORE_INDEX
         if weights is not None:
             weights = np.where(real, weights, 0).astype(np.float32)
-            weight_sum = math.fsum(weights.ravel().tolist())
+            weight_sum = math.fsum(weights.ravel().tolist())  # exact, so that no order of summation matters
         return cls(
             to_device(inputs, device),
             to_device(targets, device),
@@ -96,7 +96,7 @@ class MicroBatch:
 
     @property
     def total_weight(self) -> int | float:
-        """What the summed loss of the micro-batch is to be divided by, once added up over the whole batch."""
+        """The part of this micro-batch in the divisor of the loss: number of trained tokens, or sum of weights."""
         return self.num_targets if self.weight_sum is None else self.weight_sum
 
     @property
@@ -108,9 +108,9 @@ class MicroBatch:
 
 @dataclass(frozen=True)
 class Row:
-    """One row of a batch as the network reads it; tensors of shape (1, T).
+    """One row of a batch, as input of the network; tensors of shape (1, T).
 
-    ``dropout`` is the row's share of the step's, or None; ``weights`` are those of :class:`MicroBatch`.
+    ``dropout`` has the keep masks of the row, or is None; ``weights`` as in :class:`MicroBatch`.
     """
 
     inputs: Int[Tensor, "1 T"]
@@ -121,12 +121,12 @@ class Row:
 
 
 def total_weight(batch: Sequence[MicroBatch]) -> int | float:
-    """Return what the summed loss of these micro-batches is divided by: a number of tokens, or a sum of weights."""
+    """Return the divisor of the summed loss of these micro-batches: number of trained tokens, or sum of weights."""
     return sum(part.total_weight for part in batch)
 
 
 def to_device(array: npt.NDArray[np.int64] | Weights, device: Device) -> Tensor:
-    """Copy an array to ``device``; to a GPU from pinned memory, without waiting for it."""
+    """Copy an array to ``device``; to a GPU from pinned memory, asynchronously."""
     tensor = torch.as_tensor(array)
     if device.kind == "cuda":
         return tensor.pin_memory().to(device.torch, non_blocking=True)

@@ -1,4 +1,4 @@
-"""Save and load the state of a training as a checkpoint (see :mod:`etude.run.checkpoints` for its files)."""
+"""Save and load the training state as a checkpoint. :mod:`etude.run.checkpoints` describes its files."""
 
 from __future__ import annotations
 
@@ -26,13 +26,20 @@ from etude.run.checkpoints import (
 from etude.train.loop import TrainState
 from etude.untrusted import shown
 
-COUNTERS = ("step", "tokens_seen", "wall_time", "revisions", "left_out", "micro_batch_rows")
-"""What a checkpoint holds of the state besides weights and optimizer."""
+COUNTERS = {
+    "step": "step",
+    "tokens_seen": "tokens_seen",
+    "wall_time": "wall_time",
+    "revisions": "revisions",
+    "left_out": "skipped",
+    "micro_batch_rows": "micro_batch_rows",
+}
+"""What a checkpoint holds besides weights and optimizer: key in its file -> attribute of `TrainState`."""
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A copy of the state of a run in main memory, which can be written while the run continues."""
+    """A copy of the training state in main memory, which can be written to disk while training continues."""
 
     step: int
     counters: dict[str, Any]
@@ -41,7 +48,8 @@ class Snapshot:
 
     @classmethod
     def of(cls, state: TrainState) -> Snapshot:
-        counters = {name: getattr(state, name) for name in COUNTERS}
+        """Copy ``state``."""
+        counters = {key: getattr(state, attribute) for key, attribute in COUNTERS.items()}
         copies = (
             {name: tensor.detach().to("cpu", copy=True) for name, tensor in tensors.items()}
             for tensors in (state.model.state_dict(), state.rules.named_state())
@@ -49,15 +57,15 @@ class Snapshot:
         return cls(state.step, counters, *copies)
 
     def restore(self, state: TrainState) -> None:
-        """Bring ``state`` to where it was when this was taken."""
+        """Restore ``state`` from this copy."""
         state.model.load_state_dict(self.weights)
         state.rules.load_named_state(self.optimizer)
-        for name, value in self.counters.items():
-            setattr(state, name, value)
+        for key, value in self.counters.items():
+            setattr(state, COUNTERS[key], value)
 
     @property
     def num_bytes(self) -> int:
-        """Of its tensors, in memory and on disk."""
+        """Size of the tensors in bytes, in memory and on disk."""
         tensors = chain(self.weights.values(), self.optimizer.values())
         return sum(tensor.nbytes for tensor in tensors)
 
@@ -73,8 +81,8 @@ def save_checkpoint(
     """Write and commit the checkpoint of ``snapshot`` below ``checkpoints``.
 
     Raises:
-        EtudeError: it could not be written (disk full, no permission), or the tokenizer is no longer that of
-            ``provenance``; the earlier ones are as they were.
+        EtudeError: it cannot be written (disk full, no permission), or the tokenizer has changed since ``provenance``.
+            Earlier checkpoints stay as they are.
     """
     provenance = provenance or Provenance()
     with staged_folder(checkpoints / checkpoint_name(snapshot.step)) as folder:
@@ -91,10 +99,10 @@ def save_checkpoint(
 
 
 def load_state(checkpoint: Checkpoint, state: TrainState) -> None:
-    """Put ``checkpoint`` into ``state``: parameters, optimizer state and counters, bit for bit.
+    """Load ``checkpoint`` into ``state``: parameters, optimizer state and counters, bit for bit.
 
     Raises:
-        InputError: the checkpoint is of another architecture, or damaged.
+        InputError: the checkpoint has another architecture, or is damaged.
     """
     loaded, _ = load_model_folder(checkpoint.folder)
     try:
@@ -111,5 +119,5 @@ def load_state(checkpoint: Checkpoint, state: TrainState) -> None:
         state.rules.load_named_state(named)
     except InputError as error:
         raise InputError(f"{checkpoint.folder / OPTIMIZER_FILE}: {error}") from None
-    for name in COUNTERS:
-        setattr(state, name, getattr(checkpoint, name))
+    for key, attribute in COUNTERS.items():
+        setattr(state, attribute, getattr(checkpoint, key))

@@ -1,15 +1,14 @@
-"""A short name for all parameters of a network, to the bit: the same bits have the same one.
+"""A checksum of all parameters of a network, exact to the bit and independent of threads and devices.
 
-The bits of a matrix are read as whole numbers of 64 bits, two of its fp32 numbers each. These are added up modulo 2^64
-by rows, by columns, and by their place modulo a prime; the sums are hashed. Whole numbers have one sum in whatever
-order they are added, so threads, devices and graphs cannot matter. Of a large network it takes about two passes over
-memory, a tenth of what hashing the bytes takes, and from a GPU only the sums come over.
+The bits of a matrix are read as 64-bit integers, each of two fp32 numbers. They are summed modulo 2^64 over rows, over
+columns, and by position modulo a prime; the sums are hashed. Integer sums do not depend on the order of addition, so
+threads, devices and compiled graphs cannot change them. For a large network that takes about two passes over memory, a
+tenth of the time of hashing the bytes, and only the sums are copied from a GPU.
 
-What is found for certain (as far as BLAKE2b can be relied on): any change inside one row of a matrix, so any single
-bit; any within one column of pairs; anything in a vector; two numbers, rows or columns that changed places; tensors
-that changed places, names or shapes. What is not: changes of several rows and columns at once that leave all three
-kinds of sums as they were. Arithmetic that went another way does not come to that; a forger could, so this is no
-signature.
+It detects with certainty (up to collisions of BLAKE2b): any change within one row of a matrix, so any single bit; any
+change within one column of pairs; any change of a vector; two numbers, rows or columns that are exchanged; exchanged
+tensors, changed names or shapes. It may miss changes in several rows and columns at once that preserve all three kinds
+of sums. Different arithmetic does not produce those, but a forger could: this is not a signature.
 """
 
 from __future__ import annotations
@@ -21,15 +20,15 @@ import torch
 from torch import Tensor, nn
 
 _PRIME = 251
-"""Rows and columns alone would miss a sign that changed in two whole columns (2^63 + 2^63 is nothing modulo 2^64), and
-+d and -d at the corners of a rectangle. In places that no width is a multiple of, these fall apart."""
+"""Sums over rows and columns alone miss a sign change in two whole columns (2^63 + 2^63 is 0 modulo 2^64), and +d and
+-d at the corners of a rectangle. Positions modulo a prime, which divides no usual width, separate these."""
 _WHOLE_NUMBERS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
-"""By bytes of a parameter's number."""
+"""Integer type by the bytes of a number."""
 
 
 @torch.no_grad()
 def checksum(model: nn.Module) -> str:
-    """128 bits in hexadecimal that depend on every bit of the parameters of ``model``, their names and shapes."""
+    """Return 128 bits, in hexadecimal, that depend on every bit of the parameters of ``model``, on names and shapes."""
     digest = hashlib.blake2b(digest_size=16)
     sums: list[Tensor] = []
     for name, parameter in model.named_parameters():
@@ -41,9 +40,10 @@ def checksum(model: nn.Module) -> str:
 
 
 def _sums(tensor: Tensor) -> Iterator[Tensor]:
+    """Yield the sums of a parameter over rows, columns, and positions modulo the prime."""
     rows = _as_long_numbers(tensor)
     flat = rows.view(-1)
-    if len(rows) == 1:  # a vector is short enough to be taken as it is
+    if len(rows) == 1:  # a vector is short enough to hash it whole
         yield flat
         return
     yield rows.sum(0)
@@ -54,7 +54,7 @@ def _sums(tensor: Tensor) -> Iterator[Tensor]:
 
 
 def _as_long_numbers(tensor: Tensor) -> Tensor:
-    """(rows, columns) int64, which shares the memory of ``tensor`` wherever a row is a multiple of eight bytes."""
+    """View a tensor as (rows, columns) of int64, without a copy where the rows are multiples of eight bytes."""
     width = tensor.shape[-1] if tensor.ndim else 1
     rows = tensor.contiguous().view(_WHOLE_NUMBERS[tensor.element_size()]).reshape(-1, width)
     if width * tensor.element_size() % 8:

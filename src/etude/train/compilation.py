@@ -1,7 +1,7 @@
-"""``torch.compile`` where it works, eager otherwise: probed once, on the real step, before step 1.
+"""Compile the training step with ``torch.compile`` where that works; otherwise train in eager mode.
 
-A run that is to keep a time compiles only when that is foreseen to fit, and stops compiling when it does not: see
-:func:`foreseen_seconds` and the ``limit`` of :func:`compile_objective`.
+The compilation is tried once, on a real micro-batch, before step 1. A run with a time budget compiles only if
+:func:`expected_compile_seconds` fits, and gives up after the ``limit`` of :func:`compile_objective`.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from etude.train.objectives import Objective
 from etude.train.parallel import ALONE, Ranks
 
 COLD_SECONDS, COLD_SECONDS_A_LAYER = 12.0, 8.0
-"""Of one core's work, measured on a Xeon: the first compilation of a graph, most of it by the C++ compiler."""
+"""The first compilation of a graph, on one core (measured on a Xeon). Most of it is the C++ compiler's time."""
 WARM_SECONDS, WARM_SECONDS_A_LAYER = 1.0, 1.0
-"""The same when the compiled code is in PyTorch's cache: the network is traced again."""
+"""The same with the compiled code in PyTorch's cache: the network is only traced."""
 
 
 class _TimeIsUp(BaseException):
-    """Not an Exception: the compiler turns those into its own."""
+    """The time limit is over. A BaseException, because the compiler converts every Exception into its own."""
 
 
 def compile_objective(
@@ -39,14 +39,14 @@ def compile_objective(
     ranks: Ranks = ALONE,
     limit: float | None = None,
 ) -> str | None:
-    """Compile the objective's loss if ``wanted`` and possible; returns one line on why it was not.
+    """Compile the objective's loss if ``wanted`` and possible. Returns None, or one line on why it was not compiled.
 
-    The graph is made by one forward and backward pass over a real micro-batch, so that a compiler that is
-    missing or broken shows itself here and not in the middle of a run. The gradients of that pass are dropped.
-    All ranks compile, or none. After ``limit`` seconds the compilation is given up, where the system has timers.
+    One forward and backward pass over a real micro-batch triggers the compilation, so that a missing or broken
+    compiler fails here and not in the middle of a run. The gradients of that pass are dropped. Either all ranks
+    compile or none. After ``limit`` seconds the compilation is given up, on systems with timers.
 
     Raises:
-        EtudeError: compilation was asked for (``wanted`` is True) and failed.
+        EtudeError: compilation was requested (``wanted`` is True) and failed.
     """
     if wanted is False:
         return "switched off by device.compile"
@@ -59,33 +59,33 @@ def compile_objective(
     except _TimeIsUp:
         _end_compiler()
         objective.model.zero_grad(set_to_none=True)
-        reason = f"it was not done after {limit:.3g} s, and the run is to keep its time"
+        reason = f"it was not done after {limit:.3g} s, and the run has a time limit"
     if ranks.any(reason is not None):
         objective.use_eager()
         reason = reason or "it failed in another process"
         if wanted is True:
             raise EtudeError(
-                f"torch.compile, which this run is to be compiled by, failed here ({reason}): "
-                "mend the compiler, or begin a run with --set device.compile=false"
+                f"torch.compile, which this run requires, failed ({reason}): "
+                "repair the compiler, or begin a run with --set device.compile=false"
             )
     return reason
 
 
-def foreseen_seconds(num_layers: int, *, warm: bool) -> float:
-    """What compiling takes on one core that nothing else uses."""
+def expected_compile_seconds(num_layers: int, *, warm: bool) -> float:
+    """Return how long compilation takes on one idle core; ``warm``: with the code in PyTorch's cache."""
     if warm:
         return WARM_SECONDS + WARM_SECONDS_A_LAYER * num_layers
     return COLD_SECONDS + COLD_SECONDS_A_LAYER * num_layers
 
 
 def compiled_before(graph: str) -> bool:
-    """Whether :func:`note_compiled` was called for ``graph``, and PyTorch's cache is still the one of then."""
+    """Return whether :func:`note_compiled` was called for ``graph`` with the current PyTorch and cache folder."""
     marker = _marker(graph)
     return marker is not None and marker.is_file()
 
 
 def note_compiled(graph: str) -> None:
-    """Remember beside PyTorch's cache that the code of ``graph``, a description of it, is in there."""
+    """Record in PyTorch's cache folder that it has the compiled code of ``graph`` (a description of the graph)."""
     marker = _marker(graph)
     if marker is not None:
         with suppress(OSError):
@@ -96,9 +96,9 @@ def note_compiled(graph: str) -> None:
 def _marker(graph: str) -> Path | None:
     try:
         from torch._inductor.runtime.cache_dir_utils import cache_dir
-    except ImportError:  # PyTorch does not promise it
+    except ImportError:  # not a public API of PyTorch
         return None
-    with suppress(OSError, KeyError, ImportError):  # an account without a name or a home has no cache
+    with suppress(OSError, KeyError, ImportError):  # a user account without name or home has no cache folder
         key = hashlib.blake2b(f"{torch.__version__} {graph}".encode(), digest_size=16).hexdigest()
         return Path(cache_dir()) / "etude" / key
     return None
@@ -106,7 +106,7 @@ def _marker(graph: str) -> Path | None:
 
 @contextmanager
 def _at_most(seconds: float | None) -> Iterator[None]:
-    """Raises _TimeIsUp in the block after ``seconds``; without limit on a system, or in a thread, without timers."""
+    """Raise _TimeIsUp in the block after ``seconds``; never without timers (Windows) or outside the main thread."""
     main = threading.current_thread() is threading.main_thread()
     if seconds is None or not main or not hasattr(signal, "setitimer"):
         yield
@@ -117,7 +117,7 @@ def _at_most(seconds: float | None) -> Iterator[None]:
 
     before = signal.signal(signal.SIGALRM, on_alarm)
     try:
-        # Again each second: an exception that meets a destructor or a callback of the compiler's is lost there.
+        # Repeat every second: an exception that is raised in a destructor or a callback of the compiler is lost.
         signal.setitimer(signal.ITIMER_REAL, seconds, 1.0)
         yield
     finally:
@@ -126,8 +126,8 @@ def _at_most(seconds: float | None) -> Iterator[None]:
 
 
 def _end_compiler() -> None:
-    """Forget a compilation that was cut short, and end the processes that are at work for it."""
-    with suppress(Exception):  # PyTorch does not promise either
+    """Discard an interrupted compilation, and end its worker processes."""
+    with suppress(Exception):  # neither is a public API of PyTorch
         torch._dynamo.reset()
     with suppress(Exception):
         from torch._inductor.async_compile import shutdown_compile_workers
@@ -136,7 +136,7 @@ def _end_compiler() -> None:
 
 
 def _failure(objective: Objective, device: Device) -> str | None:
-    """One line on why a compiled pass over a micro-batch fails; None when it does not."""
+    """Run a compiled forward and backward pass over a micro-batch. Returns one line on why it failed, else None."""
     try:
         with device.autocast():
             loss = objective.loss(objective.batch(1)[0])

@@ -1,7 +1,7 @@
-"""Control of a training from outside, through files in the run folder that the loop looks for once a step.
+"""Control a training from outside, through files in the run folder that the loop checks before every step.
 
-``control/pause`` holds it before its next step until the file is gone; ``control/one_step`` lets a held one make a
-single step; ``control/save`` has it save a checkpoint, ``control/stop`` has it finish its step, save and end.
+``control/pause`` pauses it until the file is removed; ``control/one_step`` lets a paused training make a single step;
+``control/save`` makes it save a checkpoint; ``control/stop`` makes it finish its step, save and end.
 """
 
 from __future__ import annotations
@@ -18,39 +18,41 @@ from typing import Protocol
 from etude.errors import InputError
 from etude.files import write_atomic
 
-PAUSE, ONE_STEP, SAVE, STOP, GO_ON = "pause", "one_step", "save", "stop", "go_on"
-ACTIONS = (PAUSE, GO_ON, ONE_STEP, SAVE, STOP)
-BETWEEN_LOOKS = 0.05
-"""Seconds, while it is held."""
+PAUSE, ONE_STEP, SAVE, STOP, CONTINUE = "pause", "one_step", "save", "stop", "go_on"
+ACTIONS = (PAUSE, CONTINUE, ONE_STEP, SAVE, STOP)
+POLL_SECONDS = 0.05
+"""Seconds between two checks of the files during a pause."""
 HEARTBEAT = 5.0
-"""Seconds between the signs of life of a run that is held."""
+"""Seconds between the heartbeats of a paused run."""
 
 Stamp = tuple[int, int]
+"""Inode and modification time of a file."""
 
 
-class Hold(Protocol):
-    """Something that may keep the loop waiting before a step. The time that it waits is not time of training."""
+class Pause(Protocol):
+    """May pause the loop before a step. A pause does not count as time of training."""
 
-    def due(self) -> bool: ...
+    def due(self) -> bool:
+        """Return whether to pause now."""
 
-    def wait(self, step: int) -> None: ...
+    def wait(self, step: int) -> None:
+        """Wait for the end of the pause after ``step``."""
 
 
 @dataclass
 class Control:
-    """The control files of the run at ``path``."""
+    """Read and write the control files of the run at ``path``."""
 
     path: Path
-    _ignored: dict[str, Stamp] = field(
-        default_factory=dict
-    )  # requests that are done and could not be removed
+    # Requests that are done, whose files could not be removed.
+    _ignored: dict[str, Stamp] = field(default_factory=dict)
 
     @property
     def folder(self) -> Path:
         return self.path / "control"
 
-    def asked(self) -> frozenset[str]:
-        """What is asked for; some microseconds where nothing is. A folder asks for nothing, whatever its name."""
+    def requested(self) -> frozenset[str]:
+        """Return the requested actions. Takes microseconds without any. Folders are ignored, whatever their name."""
         try:
             with os.scandir(self.folder) as entries:
                 there = {entry.name for entry in entries if not entry.is_dir(follow_symlinks=False)}
@@ -60,10 +62,10 @@ class Control:
 
     @property
     def paused(self) -> bool:
-        return PAUSE in self.asked()
+        return PAUSE in self.requested()
 
-    def ask(self, action: str) -> None:
-        """Ask the training for one of ``ACTIONS``.
+    def request(self, action: str) -> None:
+        """Request one of ``ACTIONS`` from the training.
 
         Raises:
             InputError: there is no such action.
@@ -71,7 +73,7 @@ class Control:
         """
         if action not in ACTIONS:
             raise InputError(f"'action' is one of {', '.join(ACTIONS)}")
-        if action == GO_ON:
+        if action == CONTINUE:
             self.take(PAUSE)
             return
         with suppress(FileExistsError):
@@ -81,15 +83,14 @@ class Control:
         write_atomic(self.folder / action, "")
 
     def take(self, action: str) -> str | None:
-        """Take a file away: what it asked for is done, or no longer wanted.
+        """Remove the file of a request that is done or withdrawn.
 
-        One that cannot be removed is ignored from here on, until it is written again; why is returned.
+        A file that cannot be removed is ignored until it is written again. Returns a line on why, else None.
         """
         file = self.folder / action
         try:
-            found = file.lstat()
-            if stat.S_ISDIR(found.st_mode):
-                file.rmdir()  # only an empty one: what is in it was put there for another reason
+            if stat.S_ISDIR(file.lstat().st_mode):
+                file.rmdir()  # an empty folder only: the content of another one is not a request
             else:
                 file.unlink()
         except FileNotFoundError:
@@ -113,35 +114,38 @@ class Control:
 
 
 def _stamp(file: Path) -> Stamp:
-    found = file.lstat()
-    return found.st_ino, found.st_mtime_ns
+    status = file.lstat()
+    return status.st_ino, status.st_mtime_ns
 
 
 @dataclass
-class Held:
-    """Keeps a training waiting while its ``control`` says so, or until ``released`` (because it is to stop).
+class ControlledPause:
+    """Pause a training while its ``control`` has a request for it.
 
-    ``alive`` is told the step every few seconds meanwhile.
+    Attributes:
+        released: returns whether to end the pause early, because the run has to stop.
+        heartbeat: called with the step every few seconds during a pause.
     """
 
     control: Control
     released: Callable[[], bool]
-    alive: Callable[[int], None]
+    heartbeat: Callable[[int], None]
 
     def due(self) -> bool:
+        """Return whether a pause is requested."""
         return self.control.paused
 
     def wait(self, step: int) -> None:
-        """Until it is to go on, or to make a single step."""
-        told = 0.0
+        """Wait until the request for the pause is withdrawn, or a single step is requested."""
+        last_heartbeat = 0.0
         while True:
-            asked = self.control.asked()
-            if PAUSE not in asked or self.released():
+            requested = self.control.requested()
+            if PAUSE not in requested or self.released():
                 return
-            if ONE_STEP in asked:
+            if ONE_STEP in requested:
                 self.control.take(ONE_STEP)
                 return
-            if time.monotonic() - told > HEARTBEAT:
-                told = time.monotonic()
-                self.alive(step)
-            time.sleep(BETWEEN_LOOKS)
+            if time.monotonic() - last_heartbeat > HEARTBEAT:
+                last_heartbeat = time.monotonic()
+                self.heartbeat(step)
+            time.sleep(POLL_SECONDS)

@@ -1,6 +1,6 @@
-"""Show a training while it runs: a live panel in a terminal, plain lines anywhere else.
+"""Show a running training: a live panel in a terminal, plain lines elsewhere.
 
-Both are listeners of the loop's events; neither touches the training.
+Both are listeners for the events of the loop, and do not affect the training.
 """
 
 from __future__ import annotations
@@ -32,12 +32,14 @@ from etude.run.events import (
 from etude.show.lines import format_duration, print_line, printable, shorten
 
 SAMPLE_LINES = 7
+"""Most lines of a sample in the panel."""
 SHOWN_DOCUMENTS = 4
+"""Most documents that a line about a spike or a skipped step names."""
 
 
 @dataclass
 class _Figures:
-    """The latest of everything."""
+    """The latest values to show."""
 
     num_steps: int
     step: int = 0
@@ -49,6 +51,7 @@ class _Figures:
     passed: dict[int, int] = field(default_factory=dict)  # order -> step
 
     def take(self, event: Event) -> None:
+        """Update the values from an event."""
         if isinstance(event, StepEvent):
             if event.step > self.step and event.wall_time > 0:
                 self.seconds_per_step = event.wall_time / event.step
@@ -65,17 +68,19 @@ class _Figures:
         self.step = max(self.step, event.step)
 
     def time_left(self) -> str:
+        """Return the remaining time, from the mean time of the steps so far."""
         if not self.seconds_per_step:
             return "measuring"
         return format_duration((self.num_steps - self.step) * self.seconds_per_step) + " left"
 
     def numbers(self) -> str:
+        """Return losses and speed on one line."""
         parts = []
         if self.loss is not None:
             parts.append(f"loss {self.loss:.3f}")
         if self.evaluation is not None:
             parts.append(
-                f"validation {self.evaluation.val_loss:.3f} ({self.evaluation.bits_per_byte:.3f} bits a byte)"
+                f"validation {self.evaluation.val_loss:.3f} ({self.evaluation.bits_per_byte:.3f} bits per byte)"
             )
         if self.tokens_per_second:
             parts.append(f"{self.tokens_per_second:,.0f} tokens/s")
@@ -83,13 +88,15 @@ class _Figures:
 
 
 def trouble(event: Event) -> str | None:
-    """One line on what went wrong, if the event says so."""
+    """Return one line on a skipped step, a spike or a lack of memory; None for other events."""
     if isinstance(event, SkippedEvent):
-        what = f"loss {event.loss}, gradient {event.grad_norm}: the update was left out"
+        what = f"loss {event.loss}, gradient {event.grad_norm}: the update was skipped"
     elif isinstance(event, SpikeEvent):
         what = f"the loss jumped to {event.loss:.3f} from {event.usual:.3f}"
     elif isinstance(event, MicroBatchEvent):
-        return f"step {event.step}   out of memory: from here on {event.micro_batch_rows} rows at once"
+        return (
+            f"step {event.step}   out of memory: micro-batches have {event.micro_batch_rows} rows from now on"
+        )
     else:
         return None
     documents = list(dict.fromkeys(name for source in event.batch for name in source.documents))
@@ -98,7 +105,7 @@ def trouble(event: Event) -> str | None:
 
 
 class LiveDisplay:
-    """A panel that redraws itself in place."""
+    """A panel in the terminal that redraws itself in place."""
 
     def __init__(
         self, console: Console, title: str, num_steps: int, rungs: dict[int, float], passed: dict[int, int]
@@ -126,9 +133,10 @@ class LiveDisplay:
         self._live.__exit__(kind, error, trace)
 
     def __call__(self, event: Event) -> None:
+        """Show an event."""
         self._figures.take(event)
         line = trouble(event)
-        if line is not None:  # above the panel, where it stays
+        if line is not None:  # printed above the panel, it stays in the terminal
             self._live.console.print(line, markup=False, highlight=False)
         self._bar.update(
             self._task,
@@ -138,7 +146,7 @@ class LiveDisplay:
         )
 
     def committed(self, event: CheckpointEvent) -> None:
-        """The panel has no line for a checkpoint."""
+        """Ignore a committed checkpoint: the panel does not show them."""
 
     def _draw(self) -> RenderableType:
         figures = self._figures
@@ -150,14 +158,14 @@ class LiveDisplay:
         return Panel(Group(*parts), title=self._title, title_align="left", border_style="dim")
 
     def _ladder(self) -> Text:
-        """The rungs passed and to come: what counting alone predicts, order by order."""
+        """Return a line with the n-gram models that the network has passed, and the next one."""
         line = Text("n-gram ladder  ")
         following = next((k for k in self._rungs if k not in self._figures.passed), None)
         for order in self._rungs:
             done = order in self._figures.passed
             line.append(f"{order}{'✓' if done else '·'} ", style="green" if done else "dim")
         if following is not None:
-            line.append(f" next: {following}-gram at {self._rungs[following]:.3f} bits a byte")
+            line.append(f" next: {following}-gram at {self._rungs[following]:.3f} bits per byte")
         return line
 
     def _sample(self, event: SampleEvent) -> Panel:
@@ -165,13 +173,11 @@ class LiveDisplay:
         lines = text.plain.splitlines()
         if len(lines) > SAMPLE_LINES:
             text.truncate(len("\n".join(lines[:SAMPLE_LINES])))
-        return Panel(
-            text, title=f"what it says at step {event.step}", title_align="left", border_style="blue"
-        )
+        return Panel(text, title=f"sample at step {event.step}", title_align="left", border_style="blue")
 
 
 class PlainDisplay:
-    """A line at each evaluation, with a sample now and then; for files, pipes and queues."""
+    """A line for each evaluation, sample and other event; for files, pipes and job queues."""
 
     def __init__(self, console: Console, num_steps: int) -> None:
         self._figures = _Figures(num_steps)
@@ -186,6 +192,7 @@ class PlainDisplay:
         return None
 
     def __call__(self, event: Event) -> None:
+        """Print a line for an event."""
         self._figures.take(event)
         if isinstance(event, EvalEvent):
             self._print(
@@ -194,19 +201,19 @@ class PlainDisplay:
             )
         elif isinstance(event, RungEvent):
             self._print(
-                f"step {event.step}   passed the {event.order}-gram ({event.bits_per_byte:.3f} bits a byte)"
+                f"step {event.step}   passed the {event.order}-gram ({event.bits_per_byte:.3f} bits per byte)"
             )
         elif isinstance(event, SampleEvent):
             self._print(f"step {event.step}   sample: {shorten(event.prompt + event.text)}")
         elif isinstance(event, LengthEvent):
-            self._print(f"step {event.step}   {event.num_steps} steps now, to end on time")
+            self._print(f"step {event.step}   the run now has {event.num_steps} steps, to end on time")
         elif isinstance(event, EndEvent):
             self._print(f"step {event.step}   {event.reason}")
         elif (line := trouble(event)) is not None:
             self._print(line)
 
     def committed(self, event: CheckpointEvent) -> None:
-        """Report a checkpoint that is on disk now: by then the training is some steps ahead."""
+        """Print a line for a checkpoint that is on disk now. The training is some steps ahead by then."""
         self._print(f"step {event.step}   saved {event.folder}")
 
     def _print(self, line: str) -> None:
@@ -216,7 +223,12 @@ class PlainDisplay:
 def training_display(
     console: Console, title: str, num_steps: int, rungs: dict[int, float], passed: dict[int, int]
 ) -> AbstractContextManager[LiveDisplay | PlainDisplay]:
-    """The display that suits where the output goes; ``passed`` are the rungs of earlier sessions, with their steps."""
+    """Return the display for a terminal or another output.
+
+    Args:
+        rungs: bits per byte of each n-gram model, by order.
+        passed: the step at which an earlier session passed an n-gram model, by order.
+    """
     if console.is_terminal:
         return LiveDisplay(console, title, num_steps, rungs, passed)
     return PlainDisplay(console, num_steps)

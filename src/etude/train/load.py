@@ -17,7 +17,7 @@ from etude.setting_types import Auto
 
 @dataclass(frozen=True)
 class Trained:
-    """What a model folder holds."""
+    """A network and its tokenizer, from a model folder."""
 
     folder: Path
     model: LanguageModel
@@ -25,12 +25,13 @@ class Trained:
 
 
 def load_trained(path: str | Path, threads: int | Auto = "auto") -> Trained:
-    """The network and tokenizer at ``path``: of a run those of its newest checkpoint.
+    """Load the network and tokenizer at ``path``; from a run, those of its newest checkpoint.
 
-    threads: what this process computes with from here on (auto: one a core).
+    Args:
+        threads: number of threads of this process from now on; "auto": one for each core.
 
     Raises:
-        InputError: nothing there, damaged files, or a tokenizer that does not belong to the model.
+        InputError: no model at ``path``, damaged files, or a tokenizer that does not belong to the model.
     """
     folder = find_checkpoint(Path(path))
     if (folder / MARKER).is_file():

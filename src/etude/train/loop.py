@@ -1,7 +1,7 @@
-"""The training loop: the only one there is.
+"""The training loop, the same for every objective.
 
-It takes an objective (which batches, which loss, how many steps) and goes round: step, tell, do what is due.
-It writes no file and draws nothing; it emits events, and it runs the tasks that it was given between steps.
+Each iteration makes one step, logs it, and runs the tasks that are due (evaluate, sample, save). The loop writes no
+files and prints nothing: it emits events to its listeners, and the tasks do the rest.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from etude.run.events import (
     SpikeEvent,
     StepEvent,
 )
-from etude.train.control import Hold
+from etude.train.control import Pause
 from etude.train.objectives import Objective
 from etude.train.optimizer import UpdateRules
 from etude.train.parallel import ALONE, Ranks
@@ -37,23 +37,23 @@ from etude.train.step import GradientReader, OutOfMemory, StepResult, update_ste
 
 @dataclass
 class TrainState:
-    """All that changes from step to step. The order of the data is not in it: it follows from the step."""
+    """Everything that changes from step to step. The data order is not part of it: it follows from the step."""
 
     model: LanguageModel
     rules: UpdateRules
     step: int = 0
     tokens_seen: int = 0
     wall_time: float = 0.0  # seconds of training, over all sessions
-    revisions: tuple[Revision, ...] = ()  # of the planned number of steps, where a time was given
-    left_out: int = 0  # steps in a row, up to this one, that were not finite
+    revisions: tuple[Revision, ...] = ()  # of the planned number of steps, in a run with a time budget
+    skipped: int = 0  # steps in a row, up to this one, that were not finite
     micro_batch_rows: int | None = None  # fewer than planned, where those did not fit the memory
-    last: StepResult | None = None  # of the newest step of this session; no checkpoint holds it
+    last: StepResult | None = None  # of the newest step of this session; not in checkpoints
 
     def arrive(self, result: StepResult, num_tokens: int) -> None:
-        """Stand at the next step, whose update has been made."""
+        """Advance to the next step, whose update was made or skipped."""
         self.step += 1
         self.tokens_seen += num_tokens
-        self.left_out = 0 if result.applied else self.left_out + 1
+        self.skipped = 0 if result.applied else self.skipped + 1
         self.last = result
 
 
@@ -65,11 +65,11 @@ def make_step(
     ranks: Ranks = ALONE,
     read_gradient: GradientReader | None = None,
 ) -> StepResult:
-    """Make the update that leads from ``state`` to its next step: in training, and in every replay.
+    """Make the update that leads from ``state`` to its next step. Training and replay both call this.
 
     Raises:
-        OutOfMemory: its gradient found no memory; nothing was changed.
-        NothingToTrain: its batch has no trained token.
+        OutOfMemory: the gradient did not fit the memory. Nothing was changed.
+        NothingToTrain: the batch has no trained token.
     """
     step, began = state.step + 1, time.perf_counter()
     batch = objective.batch(step)
@@ -93,11 +93,15 @@ def make_step(
 
 @dataclass(frozen=True)
 class Task:
-    """Something to do between steps: evaluate, sample, save. It may emit events of its own.
+    """Work between steps, such as to evaluate, sample or save.
 
-    It is done at step 0, at every step that ``due`` says, and at the last one; after an interruption only when
-    ``on_stop`` is set. ``before`` has a look at the state that such a step begins with (there is none before step 0),
-    and changes nothing. ``finish`` waits for what goes on beside the steps; the loop does not end before.
+    Attributes:
+        run: does the work, and returns events to emit. It runs at step 0, at every step that is ``due``, and at the
+            last step.
+        due: returns whether to run after a step.
+        on_stop: whether to run at the last step of an interrupted session too.
+        finish: waits for work in the background. The loop calls it before it ends.
+        before: called before a step after which the task runs (but not before step 0). It must not change the state.
     """
 
     run: Callable[[TrainState], Sequence[Event]]
@@ -108,15 +112,22 @@ class Task:
 
 
 LengthReviser = Callable[[int, int, float], int | None]
-"""Given the step, the number of steps, and the seconds that the steps since the last time took: a better number of
-steps, if there is one."""
+"""(step, number of steps, seconds of the steps since the last call) -> a better number of steps, or None."""
 LONGEST_SILENCE = 5.0
-"""Seconds after which a run that is to keep a time looks at the clock, however many steps make a line of the log."""
+"""Seconds after which a run with a time budget logs and checks the clock, whatever ``log_every`` says."""
 
 
 @dataclass
 class Loop:
-    """The parts of a run, and the way round."""
+    """The parts of a run, and the loop over its steps.
+
+    Attributes:
+        should_stop: returns whether a stop was requested, such as by a signal.
+        revised_length: revises the number of steps in a run with a time budget.
+        longest_silence: seconds between two logs, at most, in such a run.
+        watch: detects spikes of the loss.
+        pause: may hold the loop before a step.
+    """
 
     state: TrainState
     objective: Objective
@@ -129,40 +140,41 @@ class Loop:
     longest_silence: float = LONGEST_SILENCE
     ranks: Ranks = ALONE
     watch: LossWatch = field(default_factory=LossWatch)
-    hold: Hold | None = None
+    pause: Pause | None = None
+    # (step, tokens seen, loss, gradient norm): scalars stay on the device until they are logged.
     _unlogged: list[tuple[int, int, Tensor, Tensor]] = field(default_factory=list)
     _clock: float = 0.0
 
     def run(self) -> str:
-        """Go round until the run's last step, or until ``should_stop``; returns finished or stopped.
+        """Train until the last step of the run, or until ``should_stop``. Returns "finished" or "stopped".
 
         Raises:
-            EtudeError: too many steps in a row were not finite; what is due when it stops is done first.
+            EtudeError: too many steps in a row were not finite. The tasks of a stop run first.
         """
         state = self.state
         first = state.step
-        if self._is_lost():  # that was the end of the last session; the user wants another try
-            state.left_out = 0
+        if self._is_lost():  # the last session ended so, and the user resumed it: count from 0
+            state.skipped = 0
         self._clock = time.perf_counter()
         if state.step == 0:
             self._do_tasks(lambda task: True)
-        # All ranks stop at the same step; here they also wait for what the first does between steps.
+        # The stop test is a collective: here the other ranks also wait for the tasks of rank 0.
         while state.step < self.num_steps and not self._ends_early():
-            if self.hold is not None and self.hold.due():
+            if self.pause is not None and self.pause.due():
                 self._log()
-                self.hold.wait(state.step)
-                self._clock = time.perf_counter()
+                self.pause.wait(state.step)
+                self._clock = time.perf_counter()  # a pause is not time of training
                 if self._ends_early():
                     break
-            self._look_before(state.step + 1)
+            self._run_before(state.step + 1)
             self.one_step()
             if self._is_log_due():
                 self._revise_length(self._log())
-            if state.step < self.num_steps:
+            if state.step < self.num_steps:  # the tasks of the last step run below
                 self._do_tasks(lambda task: task.due(state.step))
         reason = "finished" if state.step >= self.num_steps else "stopped"
         self._log()
-        if state.step > first:  # otherwise an earlier session has done them
+        if state.step > first:  # otherwise an earlier session has run them
             self._do_tasks(lambda task: reason == "finished" or task.on_stop)
         for task in self.tasks:
             task.finish()
@@ -172,16 +184,18 @@ class Loop:
         return reason
 
     def _ends_early(self) -> bool:
-        """All ranks stop at the same step: one that is asked to stops all, and a step is finite for all or none."""
+        """Return whether to stop before the next step: all ranks stop at the same one.
+
+        A stop request on one rank stops all; whether a step is finite is identical on all ranks.
+        """
         return self.ranks.any(self.should_stop()) or self._is_lost()
 
     def _is_lost(self) -> bool:
-        return (
-            self.settings.on_nonfinite == "stop" and self.state.left_out >= self.settings.nonfinite_in_a_row
-        )
+        """Return whether too many steps in a row were not finite."""
+        return self.settings.on_nonfinite == "stop" and self.state.skipped >= self.settings.nonfinite_in_a_row
 
     def _lost(self) -> str:
-        last, count = self.state.step, self.state.left_out
+        last, count = self.state.step, self.state.skipped
         return (
             f"the loss or its gradient was not a finite number in {count} steps in a row, up to step {last}: "
             f"the weights are as they were after step {last - count}; continue with a smaller --set "
@@ -190,11 +204,11 @@ class Loop:
 
     @property
     def num_steps(self) -> int:
-        """Steps of the whole run, as it stands."""
+        """Number of steps of the whole run, after revisions."""
         return last_step(self.objective.num_steps, self.state.revisions)
 
     def one_step(self) -> StepResult:
-        """The update that makes the next step."""
+        """Make the next step, in smaller micro-batches where memory runs out, and note it for the log."""
         state = self.state
         result = self._try()
         while result is None:
@@ -209,15 +223,15 @@ class Loop:
         return result
 
     def _try(self) -> StepResult | None:
-        """The next update; None when it did not fit the memory, and may in the smaller pieces to come."""
+        """Make the next update; None where it ran out of memory and micro-batches were halved for another attempt."""
         try:
             return make_step(self.state, self.objective, self.settings, self.device, self.ranks)
         except OutOfMemory:
-            # The other ranks would wait for this one's gradient.
+            # Several ranks cannot retry: the others already wait for this one's gradient.
             rows = self.objective.halve_micro_batches() if self.ranks.count == 1 else None
             if rows is None:
                 raise
-        # Only here, outside of the handler, has everything that the failed pass held been let go of.
+        # Outside the handler: inside it, the exception's traceback keeps the tensors of the failed pass alive.
         self.state.rules.zero_grad()
         self.device.release_memory()
         self.state.micro_batch_rows = rows
@@ -230,7 +244,7 @@ class Loop:
         return step % self.settings.log_every == 0 or step == self.num_steps or overdue
 
     def _revise_length(self, seconds: float) -> None:
-        """Take up a better number of steps; what is saved at this step knows of it."""
+        """Revise the number of steps. This precedes the tasks of the step, so a checkpoint of the step includes it."""
         state = self.state
         if self.revised_length is None or state.step >= self.num_steps:
             return
@@ -240,13 +254,10 @@ class Loop:
             self._emit(LengthEvent(state.step, state.tokens_seen, state.wall_time, better))
 
     def _log(self) -> float:
-        """Read and tell the scalars of the steps since the last time.
-
-        Returns the seconds that they took.
-        """
+        """Emit the events of all steps since the last call. Returns the seconds that these steps took."""
         if not self._unlogged:
             return 0.0
-        self.device.synchronize()
+        self.device.synchronize()  # a GPU may be steps behind: the clock must include its work
         before, seconds = self.state.wall_time, self._advance_clock()
         rate = self.objective.tokens_per_step * len(self._unlogged) / max(seconds, 1e-9)
         peak, planned = self.settings.lr, self.objective.num_steps
@@ -262,12 +273,14 @@ class Loop:
         return seconds
 
     def _advance_clock(self) -> float:
+        """Add the time since the last call to the wall time of the run, and return it."""
         now = time.perf_counter()
         seconds, self._clock = now - self._clock, now
         self.state.wall_time += seconds
         return seconds
 
-    def _look_before(self, step: int) -> None:
+    def _run_before(self, step: int) -> None:
+        """Call ``before`` of the tasks that run after ``step``."""
         for task in self.tasks:
             if task.before is not None and (task.due(step) or step == self.num_steps):
                 task.before(self.state)
@@ -276,7 +289,7 @@ class Loop:
         due = [task for task in self.tasks if wanted(task)]
         if not due:
             return
-        self._log()
+        self._log()  # first, so that a checkpoint is never ahead of the log
         for task in due:
             for event in task.run(self.state):
                 self._emit(event)

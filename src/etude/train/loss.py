@@ -1,6 +1,6 @@
-"""The loss: how far the predicted distributions are from the tokens that came, in nats.
+"""The loss: cross-entropy of the predicted distributions and the next tokens, in nats.
 
-``targets`` carry the loss mask here: ``IGNORE_INDEX`` where a token does not count (:mod:`etude.train.batch`).
+``targets`` include the loss mask: ``IGNORE_INDEX`` where a token does not count (:mod:`etude.train.batch`).
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ from torch import Tensor
 from etude.data.tokens.coverage import IGNORE_INDEX
 
 LOGITS_AT_ONCE = 2**22
-"""Numbers (16 MiB in fp32, about what a processor's cache holds): a larger table of logits is made in pieces."""
+"""Larger tables of logits are computed in pieces: 16 MiB in fp32, about the size of a processor's cache."""
 POSITIONS_AT_ONCE = 512
-"""But no smaller pieces: adding up the gradient of a large output matrix costs more than the logits do."""
+"""Smallest piece: below it, adding up the gradient of a large output matrix costs more than the logits."""
 
 
 def token_losses(logits: Float[Tensor, "B T V"], targets: Int[Tensor, "B T"]) -> Float[Tensor, "B T"]:
     """Return the cross-entropy of each position in nats, unweighted; 0 where the target is ``IGNORE_INDEX``.
 
-    It is computed in fp32, of float64 logits in float64.
+    Computed in fp32; in float64 for float64 logits.
     """
     if logits.dtype == torch.float64:
         desired = logits.gather(-1, targets.clamp(min=0)[..., None])[..., 0]
@@ -44,27 +44,31 @@ def summed_loss(
 ) -> Float[Tensor, ""]:
     """Return the sum of :func:`token_losses` of the logits ``hidden @ weight.T + bias``, times ``token_weights``.
 
-    A step divides it by the number of trained tokens (or the sum of their weights) in its *whole* batch, never in one
-    micro-batch: only then is the gradient the same however the batch is split (transformers PR 34191 reports what
-    happens otherwise).
+    It is a sum, not a mean. A step divides it by the number of trained tokens (or the sum of their weights) of its
+    *whole* batch; only then is the gradient the same for every number of micro-batches (transformers PR 34191 reports
+    the bug otherwise).
 
-    The logits of ``at_once`` positions (by default what ``LOGITS_AT_ONCE`` allows) are computed, used and freed
-    together. Their gradient is computed in the same pass, so nothing is computed twice.
+    Args:
+        at_once: positions whose logits are computed, used and freed together; by default as ``LOGITS_AT_ONCE`` allows.
+            Their gradient is computed in the same pass, so nothing is computed twice.
     """
-    positions, wanted = hidden.flatten(0, 1), targets.flatten()
+    positions, wanted = hidden.flatten(0, 1), targets.flatten()  # (B T, D), (B T,)
     factors = None if token_weights is None else token_weights.flatten().to(weight.dtype)
     at_once = at_once or max(POSITIONS_AT_ONCE, LOGITS_AT_ONCE // weight.shape[0])
     if wanted.numel() > at_once:
         return _LossInPieces.apply(positions, wanted, weight, bias, factors, at_once)  # type: ignore[no-any-return, no-untyped-call]
-    logits = F.linear(positions, weight, bias).to(weight.dtype)
+    logits = F.linear(positions, weight, bias).to(weight.dtype)  # (B T, V), fp32 under autocast
     if factors is not None:
         losses = F.cross_entropy(logits, wanted, ignore_index=IGNORE_INDEX, reduction="none")
-        return (losses * factors).sum()  # not a dot product: autocast would round its factors to bf16
+        return (losses * factors).sum()  # autocast would round a dot product to bf16
     return F.cross_entropy(logits, wanted, ignore_index=IGNORE_INDEX, reduction="sum")
 
 
 class _LossInPieces(torch.autograd.Function):
-    """The summed cross-entropy of a linear layer, whose logits exist for a few positions at a time."""
+    """Summed cross-entropy of a linear layer, with the logits of only some positions in memory at a time.
+
+    The forward pass also computes the gradients, while the logits of a piece exist; the backward pass scales them.
+    """
 
     @staticmethod
     def forward(
@@ -83,15 +87,15 @@ class _LossInPieces(torch.autograd.Function):
         for piece, (positions, wanted) in enumerate(
             zip(torch.split(hidden, at_once), torch.split(targets, at_once), strict=True)
         ):
-            logits = F.linear(positions, weight, bias).to(weight.dtype)  # wider than autocast's
-            normalizer = logits.logsumexp(dim=-1, keepdim=True)
+            logits = F.linear(positions, weight, bias).to(weight.dtype)  # (N, V), fp32 under autocast
+            normalizer = logits.logsumexp(dim=-1, keepdim=True)  # (N, 1)
             counts = wanted != IGNORE_INDEX
             if token_weights is not None:
                 counts = counts * token_weights[piece * at_once : (piece + 1) * at_once]
             real = counts[:, None]
-            index = wanted.clamp(min=0)[:, None]
+            index = wanted.clamp(min=0)[:, None]  # IGNORE_INDEX is negative; `real` is 0 there
             total = total + ((normalizer - logits.gather(1, index)) * real).sum()
-            # d loss / d logits: the predicted distribution less the desired one.
+            # d loss / d logits: predicted probabilities minus the one-hot target.
             error = (logits - normalizer).exp().scatter_add(1, index, -torch.ones_like(normalizer)) * real
             hidden_gradients.append((error @ weight).to(hidden.dtype))
             weight_gradient += error.T @ positions

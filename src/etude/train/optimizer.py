@@ -1,10 +1,10 @@
-"""The optimizers of one model: each parameter moved by its rule, and the state that goes into a checkpoint.
+"""The optimizers of one model: one for each update rule, with a common state for checkpoints.
 
-``train.optimizer`` names a rule (:mod:`etude.train.rules`). It moves the parameters that it may take; AdamW moves the
-rest.
+``train.optimizer`` names a rule (:mod:`etude.train.rules`). It updates the parameters that it can handle; AdamW updates
+the others.
 
-The state is named after the parameters (``<parameter>.exp_avg``), so that a checkpoint can be read, and opened later,
-without knowing in which order a program listed its parameters.
+State tensors are named after their parameters (``<parameter>.exp_avg``). So a checkpoint does not depend on the order
+in which a program lists its parameters.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ from etude.train.rules.contract import Hyperparameters, Parameter, Role, UpdateR
 
 
 class UpdateRules:
-    """The optimizers of a model side by side, each over the parameters that its rule moves.
+    """The optimizers of a model, each over the parameters that its rule updates.
 
     Args:
-        chosen: the rule to use instead of the one that the settings name.
+        chosen: overrides the rule that the settings name.
     """
 
     def __init__(
@@ -45,7 +45,7 @@ class UpdateRules:
         chosen = chosen or rule_named(settings.optimizer)
         tensors = dict(model.named_parameters())
         groups: dict[UpdateRule, dict[tuple[Any, ...], dict[str, Any]]] = defaultdict(dict)
-        for parameter in parameters_of(model):
+        for parameter in parameters_of(model):  # parameters with equal options share a group
             rule = rule_of(parameter, chosen)
             options = rule.options(parameter, settings, model.config)
             group = groups[rule].setdefault(tuple(sorted(options.items())), {"params": [], **options})
@@ -58,13 +58,13 @@ class UpdateRules:
 
     @property
     def rate_settings(self) -> list[str]:
-        """The settings of the peak learning rates."""
+        """Names of the settings of the peak learning rates."""
         return list(dict.fromkeys(key for rule in self.rules for key in rule.rates))
 
     def step(self, factor: float, momentum: float) -> None:
         """Update every parameter from its gradient, at ``factor`` times the peak learning rates.
 
-        ``momentum`` is the schedule's, for the rules that follow it.
+        ``momentum`` is the scheduled value, for rules that have one.
         """
         for rule, optimizer, peaks in zip(self.rules, self.optimizers, self._peak_lrs, strict=True):
             for group, peak in zip(optimizer.param_groups, peaks, strict=True):
@@ -73,12 +73,12 @@ class UpdateRules:
             optimizer.step()
 
     def zero_grad(self) -> None:
-        """Forget the gradients."""
+        """Set all gradients to None."""
         for optimizer in self.optimizers:
             optimizer.zero_grad(set_to_none=True)
 
     def used(self) -> dict[str, Hyperparameters]:
-        """Return what the last step used, by parameter."""
+        """Return the hyperparameters of the last step, by parameter."""
         return {
             self.names[parameter]: rule.hyperparameters(group, parameter.shape)
             for rule, _, group, parameter in self._each()
@@ -95,21 +95,22 @@ class UpdateRules:
         return named
 
     def load_named_state(self, named: Mapping[str, Tensor]) -> None:
-        """Continue from ``named``; empty before the first update.
+        """Load the state from ``named``, which is empty before the first update.
 
         Raises:
-            InputError: a state tensor is missing or has another shape than its rule says.
+            InputError: a state tensor is missing, or has another shape than its rule declares.
         """
         for optimizer in self.optimizers:
             optimizer.state.clear()
         for rule, optimizer, _, parameter in self._each() if named else ():
             for leaf, shape in rule.state_shapes(parameter.shape).items():
                 dtype = parameter.dtype if shape else torch.float32
-                found = _matching(named, f"{self.names[parameter]}.{leaf}", shape, dtype)
-                # Scalars too: AdamW's fused rule wants its step counter beside the parameter.
-                optimizer.state[parameter][leaf] = found.to(parameter.device, copy=True)
+                value = _matching(named, f"{self.names[parameter]}.{leaf}", shape, dtype)
+                # Scalars too: fused AdamW requires its step counter on the device of the parameter.
+                optimizer.state[parameter][leaf] = value.to(parameter.device, copy=True)
 
     def _each(self) -> Iterator[tuple[UpdateRule, torch.optim.Optimizer, dict[str, Any], Tensor]]:
+        """Yield (rule, optimizer, parameter group, parameter) of every parameter."""
         for rule, optimizer in zip(self.rules, self.optimizers, strict=True):
             for group in optimizer.param_groups:
                 for parameter in group["params"]:
@@ -117,7 +118,7 @@ class UpdateRules:
 
 
 def parameters_of(model: LanguageModel) -> list[Parameter]:
-    """Return the parameters of a network, each with what it is to the network."""
+    """Return name, role and shape of every parameter of a network."""
     embeddings = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
     output = id(model.unembedding()[0])
 
@@ -133,15 +134,15 @@ def parameters_of(model: LanguageModel) -> list[Parameter]:
 
 @lru_cache(64)
 def parameters_of_config(config: ModelConfig) -> Sequence[Parameter]:
-    """Return the same of the network that ``config`` describes, without building it."""
+    """Return :func:`parameters_of` the network that ``config`` describes, without allocating it."""
     return tuple(parameters_of(empty_model(config)))
 
 
 def state_bytes(config: ModelConfig, optimizer: str) -> int:
-    """Return the memory of the optimizer's state for the network that ``config`` describes.
+    """Return the bytes of the optimizer state for the network that ``config`` describes.
 
     Raises:
-        InputError: there is no such rule.
+        InputError: unknown rule.
     """
     chosen = rule_named(optimizer)
     parameters = parameters_of_config(config)
@@ -151,22 +152,23 @@ def state_bytes(config: ModelConfig, optimizer: str) -> int:
 def hyperparameters(
     config: ModelConfig, settings: ResolvedTrain, lr_factor: float, momentum: float
 ) -> dict[str, Hyperparameters]:
-    """Return what an update uses, by parameter, as the rules derive it from the settings, without an optimizer."""
-    chosen, found = rule_named(settings.optimizer), {}
+    """Return the hyperparameters of an update by parameter, derived from the settings without an optimizer."""
+    chosen, used = rule_named(settings.optimizer), {}
     for parameter in parameters_of_config(config):
         rule = rule_of(parameter, chosen)
         options = rule.options(parameter, settings, config)
         options["lr"] *= lr_factor
         rule.schedule(options, momentum)
-        found[parameter.name] = rule.hyperparameters(options, parameter.shape)
-    return found
+        used[parameter.name] = rule.hyperparameters(options, parameter.shape)
+    return used
 
 
 def _matching(named: Mapping[str, Tensor], key: str, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+    """Return the state tensor called ``key``; raise InputError unless it has this shape and dtype."""
     value = named.get(key)
     if value is None or value.shape != shape or value.dtype != dtype:
-        found = "is missing" if value is None else f"has shape {tuple(value.shape)} of {value.dtype}"
+        problem = "is missing" if value is None else f"has shape {tuple(value.shape)} of {value.dtype}"
         raise InputError(
-            f"optimizer state '{key}' {found}: this checkpoint cannot be resumed, use an older one"
+            f"optimizer state '{key}' {problem}: this checkpoint cannot be resumed, use an older one"
         )
     return value

@@ -1,13 +1,13 @@
-"""One run in several processes: each takes its rows of every batch, and their gradients are added up.
+"""Data-parallel training: each process computes the gradients of its rows of a batch, and the ranks sum them.
 
-``torchrun`` starts the processes, one for each GPU of a machine (or a few on a CPU), and tells each its place. The
-first leads: it alone prepares the text, evaluates, prints and writes. Only this file speaks to torch.distributed.
+``torchrun`` starts the processes, one for each GPU of a machine (or a few on a CPU), and sets their ranks. Rank 0
+alone prepares the text, evaluates, prints and writes. Only this file uses torch.distributed.
 
-The sums are plain ones after the backward pass, not ``DistributedDataParallel``. What that gains is to send the first
-gradients while the last are computed; a compiled backward pass gives out all of them at its end, so there would be
-nothing to gain. What it costs is exactness: it lays its messages out anew after the first step of every session, and
-where a number stands in a message decides in which order more than two ranks are added. Here the layout is always
-the same, so a resumed run gives the same bits as one that was never stopped.
+The gradients are all-reduced after the backward pass, without ``DistributedDataParallel``. DDP would overlap
+communication with the backward pass, but a compiled backward pass returns all gradients at its end, so nothing could
+overlap. And DDP rebuilds its buckets after the first step of every session. The position of a number in a bucket
+decides the order in which more than two ranks are added, so a resumed run would differ in its last bits. The buckets of
+this module are always the same: a resumed run gives the same bits as an uninterrupted one.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 
-# Its functions take the group as a default, and hold the one that is there when they are defined. Optimizers come to
-# import it: after a group was made that would outlive its end, and its threads abort a process on its way out.
+# Import now, before any process group exists: this module binds the default group in its function signatures. Imported
+# later (torch.optim does), it keeps a destroyed group alive, whose threads abort the process at exit.
 import torch.distributed.nn.functional
 from torch import Tensor
 
@@ -32,67 +32,73 @@ from etude.device import place_on_machine, require_one_machine
 from etude.errors import EtudeError, InputError
 
 NUMBERS_AT_ONCE = 2**23
-"""In one message: 32 MiB in fp32, enough to be limited by the connection and not by how many messages there are."""
+"""Size of a bucket: 32 MiB in fp32, large enough that bandwidth is the limit, and not the number of messages."""
 PATIENCE = timedelta(days=1)
-"""How long the others wait for the first, which may have a large text to prepare."""
+"""How long the other ranks wait for rank 0, which may have a large text to prepare."""
 _CPU = torch.device("cpu")
 _Number = TypeVar("_Number", int, float)
 
 
 @dataclass(eq=False)
 class Ranks:
-    """The processes that train one run, as one of them sees them. Alone, nothing is ever sent.
+    """One process of a run, and its communication with the others. A single process sends nothing.
 
-    Every process calls the same methods in the same order; each waits there for the others.
+    The methods that communicate are collectives: every process must call them in the same order, and waits in each for
+    the others.
+
+    Attributes:
+        rank: index of this process.
+        count: number of processes.
+        launcher: process id of torchrun, None without it.
     """
 
     rank: int = 0
     count: int = 1
-    launcher: int | None = None  # the process that started them
-    _invited: bool = field(default=False, init=False)
+    launcher: int | None = None
+    _job_sent: bool = field(default=False, init=False)
 
     @property
     def leads(self) -> bool:
-        """Whether this is the process that writes and speaks."""
+        """Whether this is rank 0, which writes and prints."""
         return self.rank == 0
 
     def orphaned(self) -> bool:
-        """Whether the process that started the ranks has ended: killed, or by a signal that it does not pass on."""
+        """Return whether torchrun has ended: killed, or by a signal that it does not forward."""
         return self.launcher is not None and os.getppid() != self.launcher
 
     def rows(self, batch_rows: int) -> range:
-        """This rank's rows of a batch.
+        """Return the rows of a batch that belong to this rank.
 
         Raises:
-            InputError: the rows do not divide among the ranks.
+            InputError: the number of rows is not a multiple of the number of ranks.
         """
         require_even_rows(batch_rows, self.count)
         share = batch_rows // self.count
         return range(self.rank * share, (self.rank + 1) * share)
 
     def total(self, number: _Number) -> _Number:
-        """Return the sum of each rank's ``number``: all int, or all float (added in float64).
+        """Return the sum of ``number`` over all ranks; every one an int, or every one a float (added in float64).
 
-        It travels beside the GPUs: none of them is waited for.
+        The sum is computed on the CPU, so it does not wait for GPUs.
         """
         if self.count == 1:
             return number
         value = torch.tensor(number, dtype=torch.int64 if isinstance(number, int) else torch.float64)
-        with _together():
+        with _group_errors():
             dist.all_reduce(value)
         return type(number)(value)
 
     def any(self, flag: bool) -> bool:
-        """Whether ``flag`` is set on any rank."""
+        """Return whether ``flag`` is set on any rank."""
         return self.total(int(flag)) > 0
 
     @torch.no_grad()
     def add_up(self, tensors: Sequence[Tensor]) -> None:
-        """Replace each tensor by its sum over the ranks: the same bits on all of them."""
+        """Replace each tensor by its sum over the ranks, with the same bits on all of them."""
         if self.count == 1:
             return
-        with _together():
-            sent = []
+        with _group_errors():
+            sent = []  # all buckets are in flight before the first one is awaited
             for bucket in _buckets(tensors):
                 joined = torch.cat([tensor.reshape(-1) for tensor in bucket])
                 sent.append((bucket, joined, dist.all_reduce(joined, async_op=True)))
@@ -103,37 +109,38 @@ class Ranks:
                 pairs = zip(pieces, bucket, strict=True)
                 torch._foreach_copy_(bucket, [piece.view_as(tensor) for piece, tensor in pairs])
 
-    def invite(self, invitation: Any) -> None:
-        """By the first rank: tell the others what to do, once; None lets them go."""
-        self._invited = True
+    def send_job(self, job: Any) -> None:
+        """Send ``job`` from rank 0 to the other ranks, once per run. With None they end."""
+        self._job_sent = True
         if self.count > 1:
-            with _together():
-                dist.broadcast_object_list([invitation], src=0, device=_CPU)
+            with _group_errors():
+                dist.broadcast_object_list([job], src=0, device=_CPU)
 
-    def invitation(self) -> Any:
-        """By the others: what the first rank invites them to; None when it came to nothing."""
-        heard: list[Any] = [None]
-        with _together():
-            dist.broadcast_object_list(heard, src=0, device=_CPU)
-        return heard[0]
+    def receive_job(self) -> Any:
+        """Wait for the job that rank 0 sends to the other ranks; None where it has none."""
+        received: list[Any] = [None]
+        with _group_errors():
+            dist.broadcast_object_list(received, src=0, device=_CPU)
+        return received[0]
 
     def end(self) -> None:
-        """By the first rank: let the others go if they were never invited."""
-        if self.leads and not self._invited:
+        """Let the other ranks end, if this is rank 0 and it sent them no job."""
+        if self.leads and not self._job_sent:
             with suppress(EtudeError):
-                self.invite(None)
+                self.send_job(None)
 
 
 ALONE = Ranks()
+"""The ranks of a run in a single process."""
 
 
 @contextmanager
-def joined() -> Iterator[Ranks]:
-    """The processes that ``torchrun`` started together with this one; without it, this one alone.
+def join_ranks() -> Iterator[Ranks]:
+    """Join the process group of ``torchrun``; without torchrun, yield the ranks of a single process.
 
     Raises:
-        InputError: they are on several machines.
-        EtudeError: they cannot reach each other.
+        InputError: the processes are on several machines.
+        EtudeError: the processes cannot connect.
     """
     launcher = os.getppid()
     require_one_machine()
@@ -142,8 +149,8 @@ def joined() -> Iterator[Ranks]:
         yield Ranks(launcher=launcher) if "TORCHELASTIC_RUN_ID" in os.environ else ALONE
         return
     if not dist.is_initialized():
-        # Numbers on the CPU travel by gloo, numbers on a GPU by nccl, whichever of them the run comes to use.
-        with _together():
+        # gloo for tensors on the CPU, nccl for tensors on a GPU: a run may use both.
+        with _group_errors():
             dist.init_process_group(
                 "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo", timeout=PATIENCE
             )
@@ -156,11 +163,7 @@ def joined() -> Iterator[Ranks]:
 
 
 def require_even_rows(batch_rows: int, count: int) -> None:
-    """Every rank has the same number of rows.
-
-    Raises:
-        InputError: it cannot.
-    """
+    """Raise InputError unless every rank gets the same number of rows."""
     if batch_rows % count:
         fewer = max(n for n in range(1, count) if batch_rows % n == 0)
         more_rows = -(-batch_rows // count) * count
@@ -171,7 +174,7 @@ def require_even_rows(batch_rows: int, count: int) -> None:
 
 
 def _buckets(tensors: Sequence[Tensor]) -> Iterator[list[Tensor]]:
-    """The tensors in their order, as many together as make a message."""
+    """Yield the tensors in order, grouped into buckets of at least ``NUMBERS_AT_ONCE`` numbers (the last: fewer)."""
     bucket: list[Tensor] = []
     for tensor in tensors:
         bucket.append(tensor)
@@ -183,19 +186,19 @@ def _buckets(tensors: Sequence[Tensor]) -> Iterator[list[Tensor]]:
 
 
 @contextmanager
-def _together() -> Iterator[None]:
-    """Around what needs the other processes: their absence is one line, any other error stays what it is."""
+def _group_errors() -> Iterator[None]:
+    """Turn a lost connection to the other processes into an EtudeError; other errors pass unchanged."""
     try:
         yield
     except RuntimeError as error:
-        if not _is_of_the_group(error):
+        if not _is_connection_error(error):
             raise
         raise EtudeError(
-            "another process of this run has ended: what it said before tells why; "
+            "another process of this run has ended; its last message shows why: "
             "continue from the last checkpoint with --resume"
         ) from error
 
 
-def _is_of_the_group(error: RuntimeError) -> bool:
-    """Whether the connection to the others failed. gloo has no class for its errors, only its name in their text."""
+def _is_connection_error(error: RuntimeError) -> bool:
+    """Return whether the connection failed. gloo has no exception class, only its name in the messages."""
     return isinstance(error, dist.DistError) or "gloo" in str(error).lower()

@@ -1,4 +1,4 @@
-"""Find the text that a run was trained on, as tokens, and check that it is the very same."""
+"""Load the tokens that a run was trained on, and check that they are the same."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from etude.places import cache_folder
 
 
 def prepared(settings: Settings, progress: Progress | None = None) -> PreparedData:
-    """The text that ``settings`` name, as tokens, from the cache when nothing has changed.
+    """Tokenize the text that ``settings`` name, or load its tokens from the cache if nothing has changed.
 
     Raises:
         InputError: no usable text.
@@ -35,20 +35,20 @@ def own_text(
     manifest: Mapping[str, Any],
     prepare_again: Callable[[Settings], PreparedData] = prepared,
 ) -> PreparedData:
-    """The tokens of the run with ``manifest``: from the cache, or when they are gone there, from its sources again.
+    """Load the tokens of the run with ``manifest``: from the cache, or from its sources if the cache lacks them.
 
-    Another version of Etude may name the same prepared text otherwise, so what is prepared again is compared by its
-    text and its tokenizer.
+    Tokens from the sources are compared with the manifest by the hashes of text and tokenizer, because another version
+    of Etude may have another fingerprint for the same data.
 
     Raises:
-        InputError: the text of ``run`` has changed, or came on standard input and is gone.
+        InputError: the text of ``run`` has changed, or came on standard input and is no longer in the cache.
     """
-    found = open_prepared(cache_folder(), str(manifest.get("data_fingerprint")))
-    if found is not None:
-        return found
+    cached = open_prepared(cache_folder(), str(manifest.get("data_fingerprint")))
+    if cached is not None:
+        return cached
     if "-" in settings.data.sources:
         raise InputError(
-            f"the text of {run} came on standard input and is gone from the cache: train it anew"
+            f"the text of {run} came on standard input and is no longer in the cache: train a new run"
         )
     data = prepare_again(settings)
     if not is_text_of(data, manifest):
@@ -59,7 +59,7 @@ def own_text(
 
 
 def is_text_of(data: PreparedData, manifest: Mapping[str, Any]) -> bool:
-    """Whether ``data`` are the tokens that the run with this manifest was trained on."""
+    """Return whether ``data`` are the tokens that the run with this manifest was trained on."""
     return (data.corpus_hash, data.tokenizer.hash) == (
         manifest.get("corpus_hash"),
         manifest.get("tokenizer_hash"),

@@ -1,4 +1,4 @@
-"""Losses that jump: each is compared with the steps before it."""
+"""Detect spikes of the training loss, by comparing each loss with those of the steps before it."""
 
 from __future__ import annotations
 
@@ -7,25 +7,25 @@ from collections.abc import Iterable
 from statistics import median
 
 WINDOW, FEWEST = 64, 16
-"""Steps that a loss is compared with, at most and at least."""
+"""Most and fewest earlier steps that a loss is compared with."""
 DEVIATIONS, SHARE = 8.0, 0.05
-"""A spike is this many standard deviations above their median, and this share of it."""
+"""A spike exceeds the median by this many standard deviations, and by this fraction of the median."""
 _NORMAL = 1.4826
-"""The standard deviation of a normal distribution over its median absolute deviation."""
+"""Ratio of standard deviation to median absolute deviation in a normal distribution."""
 
 
 class LossWatch:
-    """Says which losses are spikes.
+    """Find losses that are spikes.
 
-    Median and median absolute deviation (Hampel 1974) rather than mean and variance: the spikes themselves hardly move
-    them. A level that stays becomes the usual one within half a window.
+    Median and median absolute deviation (Hampel 1974) instead of mean and variance: spikes hardly change them. A new
+    level of the loss counts as usual after half a window.
     """
 
     def __init__(self, losses: Iterable[float] = ()) -> None:
         self._losses = deque(losses, maxlen=WINDOW)
 
     def spike(self, loss: float) -> float | None:
-        """Take the next step's loss; the median of those before it if it is a spike."""
+        """Add the loss of the next step. Returns the median of those before it if the loss is a spike, else None."""
         before = sorted(self._losses)
         self._losses.append(loss)
         if len(before) < FEWEST:

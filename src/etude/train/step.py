@@ -1,4 +1,4 @@
-"""One step of training: forward, loss, backward, sum, clip, update. The heart of the project, on one page."""
+"""One step of training: forward, loss, backward, sum over ranks, clip, update."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from etude.train.parallel import ALONE, Ranks
 
 @dataclass(frozen=True)
 class Seconds:
-    """What this process spent on the parts of a step. A GPU works on meanwhile: there they say little."""
+    """Seconds that this process spent on the parts of a step. A GPU runs asynchronously, so they mean little there."""
 
     batch: float = 0.0
     forward: float = 0.0  # with the loss
@@ -28,34 +28,34 @@ class Seconds:
 
 @dataclass(frozen=True)
 class StepResult:
-    """What a step leaves behind besides the new parameters: two scalars, still on the device."""
+    """Result of a step besides the new parameters. The two scalars are on the device."""
 
     loss: Tensor  # weighted mean over the trained tokens of the whole batch, nats per token
     grad_norm: Tensor  # Euclidean norm of the whole gradient, before clipping
-    applied: bool  # False when either is not a finite number: then nothing was changed
+    applied: bool  # False where either is not finite: then no parameter was changed
     seconds: Seconds = Seconds()
 
 
 @dataclass(frozen=True)
 class BatchLoss:
-    """The mean loss of a batch, still on the device, and what its gradient took."""
+    """The mean loss of a batch, on the device, and the time that it and its gradient took."""
 
     value: Tensor
     seconds: Seconds
 
 
 class OutOfMemory(EtudeError):
-    """The gradient of a batch did not fit the memory; nothing was changed."""
+    """The gradient of a batch did not fit the memory. No parameter was changed."""
 
 
 class NothingToTrain(EtudeError):
-    """The loss of a batch counts no token, so there is no mean; nothing was changed."""
+    """The loss mask leaves no token of a batch. No parameter was changed."""
 
 
 SummedLoss = Callable[[MicroBatch], Tensor]
-"""The objective's loss of a micro-batch: the sum over its trained tokens, times their weights, in nats."""
+"""Returns the loss of a micro-batch: the weighted sum over its trained tokens, in nats."""
 GradientReader = Callable[[Sequence[MicroBatch]], None]
-"""Called with the batch when every parameter holds its whole gradient, before the gradient is clipped."""
+"""Called with the batch once every parameter has its whole gradient, before clipping."""
 
 
 def update_step(
@@ -71,17 +71,18 @@ def update_step(
     ranks: Ranks = ALONE,
     read_gradient: GradientReader | None = None,
 ) -> StepResult:
-    """Predict the batch, compare with what came, send the error back, and move every parameter.
+    """Compute loss and gradient of a batch, and update every parameter.
+
+    An update whose loss or gradient is not finite is skipped. All ranks then skip it: loss and gradient are already
+    identical on all of them.
 
     Args:
-        batch: the whole batch of the step in any number of micro-batches, or this rank's share of it. The gradient is
-            the same up to rounding, since each part is divided by the total weight of the whole batch.
-        read_gradient: reads the gradient before it is clipped. It must change nothing.
-
-    Every rank skips an update whose loss or gradient is not finite: both are the same on all ranks by then.
+        batch: this rank's part of the batch, in any number of micro-batches. Their number changes the gradient only by
+            rounding, since each loss is divided by the total weight of the whole batch.
+        read_gradient: reads the gradient before it is clipped. It must not change anything.
 
     Raises:
-        OutOfMemory: forward or backward pass found no memory.
+        OutOfMemory: forward or backward pass ran out of memory.
         NothingToTrain: the loss mask leaves no token of the whole batch.
     """
     rules.zero_grad()
@@ -100,11 +101,13 @@ def batch_gradient(
     device: Device,
     ranks: Ranks = ALONE,
 ) -> BatchLoss:
-    """Run forward, loss and backward of all micro-batches, and sum over the ranks.
+    """Run forward pass, loss and backward pass of all micro-batches, and sum the gradients over the ranks.
 
-    Each parameter's ``grad``, which was None, holds its gradient afterwards.
+    The ``grad`` of each parameter must be None before, and is its gradient afterwards.
     """
-    total = ranks.total(total_weight(batch))
+    total = ranks.total(
+        total_weight(batch)
+    )  # of the whole batch: a mean of means would weigh tokens unequally
     if not total:
         raise NothingToTrain(NOTHING_TO_TRAIN)
     loss = torch.zeros((), device=device.torch)
@@ -115,13 +118,13 @@ def batch_gradient(
             with device.autocast():
                 part_loss = summed_loss(part) / total  # forward, loss
             halfway = time.perf_counter()
-            part_loss.backward()  # type: ignore[no-untyped-call]
+            part_loss.backward()  # type: ignore[no-untyped-call]  # adds to each parameter's grad
             forward, backward = forward + halfway - began, backward + time.perf_counter() - halfway
         except (RuntimeError, MemoryError) as error:
             if is_out_of_memory(error):
                 raise OutOfMemory(OUT_OF_MEMORY) from error
             raise
-        loss += part_loss.detach()
+        loss += part_loss.detach()  # on the device: reading it here would wait for the GPU
     began = time.perf_counter()
     ranks.add_up([loss, *(p.grad for p in parameters if p.grad is not None)])
     return BatchLoss(loss, Seconds(0.0, forward, backward, time.perf_counter() - began))
@@ -136,10 +139,10 @@ def apply_gradient(
     momentum: float,
     max_grad_norm: float,
 ) -> StepResult:
-    """Clip the gradient that the parameters hold and move every one of them, unless a number is not finite."""
+    """Clip the gradients and update every parameter; skip the update where loss or gradient norm is not finite."""
     began = time.perf_counter()
     grad_norm = clip_gradients(parameters, max_grad_norm)
-    # Waits for the device, for an update from a gradient that is no number could not be taken back.
+    # This waits for the device. It must: an update from a NaN gradient could not be undone.
     applied = bool(torch.isfinite(loss.value) & torch.isfinite(grad_norm))
     if applied:
         rules.step(lr_factor, momentum)
@@ -159,17 +162,17 @@ NOTHING_TO_TRAIN = (
 
 
 def is_out_of_memory(error: Exception) -> bool:
-    """Whether a device, or this machine, had no memory left: PyTorch has a class of its own for GPUs only."""
+    """Return whether the device or the machine ran out of memory. PyTorch has an exception class only for GPUs."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
     return any(words in str(error) for words in ("can't allocate memory", "bad_alloc", "out of memory"))
 
 
 def clip_factor(grad_norm: Tensor, max_grad_norm: float) -> float:
-    """What :func:`clip_gradients` multiplied a gradient of this length by: never above 1, in fp32 as PyTorch has it."""
+    """Return the factor by which :func:`clip_gradients` scaled a gradient of this norm: at most 1, in fp32."""
     return float(torch.clamp(max_grad_norm / (grad_norm + 1e-6), max=1.0))
 
 
 def clip_gradients(parameters: Sequence[nn.Parameter], max_grad_norm: float) -> Tensor:
-    """Shorten the whole gradient to ``max_grad_norm`` if it is longer; returns its length before."""
+    """Scale the whole gradient to norm ``max_grad_norm`` if it is larger. Returns its norm before."""
     return torch.nn.utils.clip_grad_norm_(parameters, max_grad_norm, foreach=True)

@@ -1,4 +1,4 @@
-"""How well a model predicts text that it has not learned from."""
+"""Evaluate a model on held-out text: loss and bits per byte."""
 
 from __future__ import annotations
 
@@ -20,29 +20,29 @@ from etude.train.loss import token_losses
 from etude.train.objectives import LossScope
 
 TOKENS_AT_ONCE = 8192
-"""In one forward pass: bounds the memory of the logits."""
+"""Tokens in one forward pass; limits the memory of the logits."""
 
 
 @dataclass(frozen=True)
 class Score:
     """The result of scoring a text."""
 
-    loss: float  # nats per counted token, ends of documents included, as in training
-    bits_per_byte: float  # of the counted text alone: ends of documents neither cost bits nor count as bytes
-    num_tokens: int  # counted
+    loss: float  # nats per counted token, including the ends of documents, as in training
+    bits_per_byte: float  # without the ends of documents, which are not text
+    num_tokens: int  # counted tokens
 
 
 @dataclass(frozen=True)
 class ValidationText:
     """The first ``max_tokens`` tokens (or all) of the held-out part, in consecutive windows of ``context`` tokens.
 
-    Every token is predicted exactly once, from the tokens before it in its window. The same text is used at every
-    evaluation, so a difference is the model's.
+    Every token is predicted exactly once, from the tokens before it in its window. All evaluations use the same text,
+    so differences come from the model alone.
 
     Attributes:
-        scope: which tokens and bytes are counted; None: all. With the scope of the objective, the loss is of the same
-            kind as in training.
-        documents: returns the first so many bytes of the part's text. Only a scope needs it, to count bytes.
+        scope: the tokens and bytes that count; None: all. With the scope of the objective, the loss is comparable with
+            that of training.
+        documents: returns the documents in the first so many bytes of the part. Only a scope needs it, to count bytes.
     """
 
     part: TokenPart
@@ -60,15 +60,15 @@ class ValidationText:
 
     @property
     def covered_bytes(self) -> int:
-        """UTF-8 bytes of the text that is read: the beginning of the held-out part."""
+        """UTF-8 bytes of the text in the windows, whether counted or not."""
         return self.windows.source_bytes
 
     @cached_property
     def source_bytes(self) -> int:
-        """UTF-8 bytes of the text that is counted.
+        """UTF-8 bytes of the counted text.
 
         Raises:
-            InputError: there are none.
+            InputError: no byte counts.
         """
         if self.scope is None:
             return self.covered_bytes
@@ -84,10 +84,10 @@ class ValidationText:
 
     @torch.no_grad()
     def score(self, model: LanguageModel) -> Score:
-        """Return how well ``model`` predicts the text.
+        """Return loss and bits per byte of ``model`` on the text.
 
         Raises:
-            InputError: no token of it counts.
+            InputError: no token counts.
         """
         source_bytes, device = self.source_bytes, self.device.torch
         rows = max(1, TOKENS_AT_ONCE // self.context)
@@ -99,7 +99,7 @@ class ValidationText:
                 documents = torch.from_numpy(self.windows.document_ids(first, rows)).to(device)
             with self.device.autocast():
                 logits = model(torch.from_numpy(inputs).to(device), document_ids=documents)
-            losses = token_losses(logits, torch.from_numpy(targets).to(device)).cpu().double()
+            losses = token_losses(logits, torch.from_numpy(targets).to(device)).cpu().double()  # (rows, T)
             text_nats += losses[torch.from_numpy(is_text(targets, self.part.eos_id))].sum().item()
             counted = int((targets != IGNORE_INDEX).sum())
             if weights is not None:
@@ -119,8 +119,8 @@ def counted_batch(
 ) -> tuple[Int64, Int64, Weights | None]:
     """Return windows [first, first + count): (inputs, targets, weights), each (rows, T).
 
-    Targets are ``IGNORE_INDEX`` behind the last token and where ``scope`` does not count them; weights are 0 there, and
-    None where all counted tokens weigh the same.
+    Targets are ``IGNORE_INDEX`` after the last token and where ``scope`` does not count them; weights are 0 there, or
+    None if all counted tokens have the same weight.
     """
     inputs, targets = windows.batch(first, count)
     if scope is None:

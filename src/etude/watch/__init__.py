@@ -1,16 +1,17 @@
-"""Looking inside: any prediction, activation, gradient and update of a run, at any step::
+"""Look inside a run: any prediction, activation, gradient and update, at any step::
 
     from etude import watch
 
-    step = watch.replay("runs/notes", 500)  # made again, held against the record, opened
+    step = watch.replay("runs/notes", 500)  # replayed, compared with the record, and kept open
     watch.reconcile(step)  # does what is shown explain what was applied?
     watch.node("runs/notes", 500, "model.layers.2.mlp", 17)
     watch.weight("runs/notes", "model.layers.0.self_attn.q_proj.weight", (3, 5))
-    watch.prompt("runs/notes", "The fox")  # also of a Hugging Face folder
+    watch.prompt("runs/notes", "The fox")  # or a Hugging Face model folder
     watch.compare("runs/notes", "The fox", ["model.layers.1.self_attn.z[2]*0"])
     watch.fork("runs/notes", 500, ["model.layers.0.mlp.gate_proj.bias[17]+1"])
 
-Training itself carries no hooks: what is shown is computed when somebody looks.
+Training carries no hooks: everything shown is computed on demand, by replay. A *node*, or *neuron*, is one unit of a
+layer between two linear maps: it sums inputs times weights plus a bias, and applies an activation function.
 """
 
 from __future__ import annotations

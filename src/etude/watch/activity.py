@@ -1,4 +1,4 @@
-"""What a node does over a text, and over the life of a run."""
+"""The activation of a neuron over a text, and over the checkpoints of a run."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ from etude.model.language_model import LOGITS, LanguageModel
 from etude.model.nodes import NodeLayer
 from etude.model.taps import Taps
 from etude.run.record import RunRecord
-from etude.watch.forward import run_opened
+from etude.watch.forward import run_with_taps
 from etude.watch.held_out import HeldOut
 from etude.watch.node_layers import find_node_layer
 
 Float64 = npt.NDArray[np.float64]
 DEAD_REACH = 1e-4
-"""Share of the length of what a node is added to, up to which it counts as not active at a token; a node that never
-adds more is dead. Far below the 2^-9 that an addition in bfloat16 loses."""
+"""A neuron is active at a token when it adds more than this share of the norm of what it is added to; it is dead when
+no token reaches it. Far below the 2^-9 that an addition in bfloat16 loses."""
 
 
 @dataclass(frozen=True, eq=False)
 class Activity:
-    """A node on a sample of text, token by token.
+    """A neuron on a sample of text, token by token.
 
     Attributes:
-        post: (N, T) its activation, behind the activation function (and the gate).
-        reach: (N, T) the length of what it adds over the length of what it is added to: the residual stream behind its
-            layer, or the logits less their mean in the mlp family.
-        real: (N, T) which places are text.
+        post: (N, T) its activation, after the activation function (and the gate).
+        reach: (N, T) the norm of what it adds over the norm of what it is added to: the residual stream after its
+            layer, or the logits minus their mean in the mlp family.
+        real: (N, T) True where a position holds text.
     """
 
     post: Float64
@@ -43,12 +43,12 @@ class Activity:
 
     @property
     def share_active(self) -> float:
-        """Of the tokens: those at which the reach is above :data:`DEAD_REACH`."""
+        """Share of the tokens at which the reach is above :data:`DEAD_REACH`."""
         return float((self.reach[self.real] > DEAD_REACH).mean())
 
     @property
     def dead(self) -> bool:
-        """Not active at a single token."""
+        """True if the neuron is active at no token."""
         return not bool((self.reach[self.real] > DEAD_REACH).any())
 
 
@@ -56,7 +56,7 @@ class Activity:
 def activity(
     model: LanguageModel, node_layer: NodeLayer, unit: int, sample: HeldOut, device: Device
 ) -> Activity:
-    """Run ``sample`` through ``model`` (uncompiled, on ``device``) and watch one node."""
+    """Run ``sample`` through ``model`` (uncompiled, on ``device``) and record one neuron."""
     node_layer.require_unit(unit)
     post, reach = np.zeros(sample.inputs.shape), np.zeros(sample.inputs.shape)
     name, length = f"{node_layer.path}.post", node_layer.outgoing(model, unit).float().norm()
@@ -65,34 +65,34 @@ def activity(
         documents = sample.document_ids
         ids = None if documents is None else torch.from_numpy(documents[rows]).to(device.torch)
         with device.autocast():
-            taps = Taps(lambda activation: activation in (name, node_layer.added_to))
-            kept = run_opened(model, inputs, document_ids=ids, taps=taps)
-        whole, nodes = kept[node_layer.added_to].float(), kept[name][..., unit].float()
+            taps = Taps(lambda tapped: tapped in (name, node_layer.added_to))
+            activations = run_with_taps(model, inputs, document_ids=ids, taps=taps)
+        added_to, post_values = activations[node_layer.added_to].float(), activations[name][..., unit].float()
         if node_layer.added_to == LOGITS:
-            whole = whole - whole.mean(-1, keepdim=True)
-        post[rows] = nodes.cpu().numpy()
-        least = torch.finfo(torch.float32).tiny
-        reach[rows] = (nodes.abs() * length / whole.norm(dim=-1).clamp(min=least)).cpu().numpy()
+            added_to = added_to - added_to.mean(-1, keepdim=True)
+        post[rows] = post_values.cpu().numpy()
+        tiny = torch.finfo(torch.float32).tiny
+        reach[rows] = (post_values.abs() * length / added_to.norm(dim=-1).clamp(min=tiny)).cpu().numpy()
     return Activity(post, reach, sample.real)
 
 
 @dataclass(frozen=True)
 class Moment:
-    """A node at a checkpoint: its activation over the sample, and the lengths of its weights."""
+    """A neuron at a checkpoint: its activation over the sample, and the norms of its weights."""
 
     step: int
     mean: float
-    std: float  # of all tokens (divided by their number)
+    std: float  # population standard deviation over all tokens
     max: float
     share_active: float
-    norm_in: float  # of the weights it reads with; of the gate in a gated MLP
+    norm_in: float  # of the incoming weights; in a gated MLP those of the gate
     norm_up: float | None
     norm_out: float
 
 
 @dataclass(frozen=True)
 class NodeHistory:
-    """A node over the checkpoints of a run, oldest first, always on the same ``num_tokens`` held-out tokens."""
+    """A neuron over the checkpoints of a run, oldest first, always on the same ``num_tokens`` held-out tokens."""
 
     layer: str
     unit: int
@@ -101,9 +101,9 @@ class NodeHistory:
 
     @property
     def came_alive(self) -> int | None:
-        """The first checkpoint at which it is active, after one at which it was dead.
+        """The first checkpoint at which it is active, after a checkpoint at which it was dead.
 
-        None where it is active from the first on, or never.
+        None if it is active from the first checkpoint on, or never.
         """
         alive = self._alive
         first = alive.index(True) if True in alive else 0
@@ -111,11 +111,11 @@ class NodeHistory:
 
     @property
     def died(self) -> int | None:
-        """The checkpoint from which on it is dead, having been active before; None where it is not so."""
+        """The first checkpoint of its final dead stretch, if it was active before; otherwise None."""
         alive = self._alive
         if True not in alive or alive[-1]:
             return None
-        last = max(place for place, there in enumerate(alive) if there)
+        last = max(place for place, active in enumerate(alive) if active)
         return self.moments[last + 1].step
 
     @property
@@ -123,7 +123,7 @@ class NodeHistory:
         return [moment.share_active > 0 for moment in self.moments]
 
     def __repr__(self) -> str:
-        lines = [f"{self.layer} node {self.unit} on {self.num_tokens:,} held-out tokens"]
+        lines = [f"{self.layer} neuron {self.unit} on {self.num_tokens:,} held-out tokens"]
         lines.append(f"{'step':>8} {'mean':>9} {'std':>9} {'max':>9} {'active':>7} {'in':>8} {'out':>8}")
         lines += shortened(
             [
@@ -132,10 +132,10 @@ class NodeHistory:
                 for m in self.moments
             ]
         )
-        lived = [f"came alive at step {self.came_alive:,}"] if self.came_alive is not None else []
-        lived += [f"died at step {self.died:,}"] if self.died is not None else []
-        by = f"active: it adds more than {DEAD_REACH:g} of the length of what it is added to"
-        return "\n".join([*lines, f"{'; '.join(lived) or 'neither came alive nor died'} ({by})"])
+        changes = [f"came alive at step {self.came_alive:,}"] if self.came_alive is not None else []
+        changes += [f"died at step {self.died:,}"] if self.died is not None else []
+        criterion = f"active: it adds more than {DEAD_REACH:g} of the norm of what it is added to"
+        return "\n".join([*lines, f"{'; '.join(changes) or 'neither came alive nor died'} ({criterion})"])
 
 
 def node_history(
@@ -145,24 +145,24 @@ def node_history(
     sample: HeldOut,
     device: Device,
     steps: Sequence[int] | None = None,
-    told: Callable[[int, int], None] | None = None,
+    on_progress: Callable[[int, int], None] | None = None,
 ) -> NodeHistory:
-    """Watch a node at ``steps`` (all that have a checkpoint, unless told). One network is in memory at a time.
+    """Record a neuron at ``steps`` (default: every checkpoint), with one network in memory at a time.
 
-    ``told`` hears, before each, how many were watched, of how many.
+    ``on_progress(done, total)`` is called before each checkpoint.
 
     Raises:
-        InputError: no such layer or node, no checkpoint of a step, or a damaged one.
+        InputError: no such layer or neuron, no checkpoint of a step, or a damaged checkpoint.
     """
     folders = recorded.checkpoints
     moments: list[Moment] = []
-    wanted = sorted(set(folders if steps is None else steps))
-    for step in wanted:
-        if told is not None:
-            told(len(moments), len(wanted))
+    requested = sorted(set(folders if steps is None else steps))
+    for step in requested:
+        if on_progress is not None:
+            on_progress(len(moments), len(requested))
         if step not in folders:
-            there = ", ".join(str(known) for known in folders) or "none"
-            raise InputError(f"{recorded.run.path} has no checkpoint of step {step}: there is {there}")
+            available = ", ".join(str(known) for known in folders) or "none"
+            raise InputError(f"{recorded.run.path} has no checkpoint of step {step}; it has: {available}")
         model, _ = load_model_folder(folders[step], device=device.torch)
         node_layer = find_node_layer(model, layer)
         moments.append(
@@ -172,8 +172,10 @@ def node_history(
     return NodeHistory(layer, unit, sample.num_tokens, tuple(moments))
 
 
-def _moment(step: int, model: LanguageModel, node_layer: NodeLayer, unit: int, seen: Activity) -> Moment:
-    values = seen.post[seen.real]
+def _moment(
+    step: int, model: LanguageModel, node_layer: NodeLayer, unit: int, activity_at_step: Activity
+) -> Moment:
+    values = activity_at_step.post[activity_at_step.real]
     up = (
         None
         if node_layer.up is None
@@ -184,20 +186,20 @@ def _moment(step: int, model: LanguageModel, node_layer: NodeLayer, unit: int, s
         float(values.mean()),
         float(values.std()),
         float(values.max()),
-        seen.share_active,
+        activity_at_step.share_active,
         float(node_layer.incoming(model, node_layer.gate, unit)[0].cpu().double().norm()),
         up,
         float(node_layer.outgoing(model, unit).cpu().double().norm()),
     )
 
 
-def shortened(lines: list[str], most: int = 10) -> list[str]:
-    """At most ``most`` lines: the first, the last, and a mark for those between."""
-    if len(lines) <= most:
+def shortened(lines: list[str], max_lines: int = 10) -> list[str]:
+    """Return at most ``max_lines`` lines: the first ones, a line that counts those skipped, and the last ones."""
+    if len(lines) <= max_lines:
         return lines
-    first = most // 2
+    first = max_lines // 2
     return [
         *lines[:first],
-        f"     ... {len(lines) - most + 1} more",
-        *lines[len(lines) - (most - first - 1) :],
+        f"     ... {len(lines) - max_lines + 1} more",
+        *lines[len(lines) - (max_lines - first - 1) :],
     ]

@@ -1,4 +1,4 @@
-"""Answer questions about runs that are given by path and plain values; opened runs stay open for the next one."""
+"""Functions that take a run by its path and plain values. The last runs used stay open, for the next question."""
 
 from __future__ import annotations
 
@@ -17,36 +17,37 @@ from etude.watch.prompts import Prompt
 from etude.watch.time_machine import TimeMachine
 
 OPEN_AT_ONCE = 2
+"""Runs whose time machines stay open."""
 _machines: OrderedDict[Path, TimeMachine] = OrderedDict()
 
 
 def machine(run: str | Path) -> TimeMachine:
-    """The time machine of a run; of those used last it is the same one again, with what it has replayed.
+    """Return the time machine of a run, with everything the run has written since the last call.
 
-    What a run has written down since is read.
+    A run among the last :data:`OPEN_AT_ONCE` keeps its time machine, and so its replayed states.
 
     Raises:
         InputError: no run there, damaged files, or its text is gone.
     """
     path = Path(run).resolve()
-    found = _machines.pop(path, None)
-    if found is None or not found.catch_up():
-        found = TimeMachine(Path(run))
-    _machines[path] = found
+    current = _machines.pop(path, None)
+    if current is None or not current.catch_up():
+        current = TimeMachine(Path(run))
+    _machines[path] = current
     while len(_machines) > OPEN_AT_ONCE:
         _machines.popitem(last=False)
-    return found
+    return current
 
 
 def machine_at_hand(run: str | Path) -> TimeMachine | None:
-    """The time machine of a run that is open already, as it is; None where none is."""
+    """Return the time machine of a run if one is open, without reading the run again; otherwise None."""
     return _machines.get(Path(run).resolve())
 
 
 def replay(run: str | Path, step: int) -> OpenedStep:
-    """The update that led to ``step``, made again from the closest state before it, and held open.
+    """Replay the update that led to ``step`` from the closest state before it, and keep it open.
 
-    ``.proof`` says how all that was made again compares with the record.
+    ``.proof`` reports how every replayed step compares with the record.
 
     Raises:
         InputError: no such run or step.
@@ -55,10 +56,10 @@ def replay(run: str | Path, step: int) -> OpenedStep:
 
 
 def node(run: str | Path, step: int, layer: str, unit: int) -> Node:
-    """A node after ``step`` updates; ``layer`` is such as "model.layers.2.mlp".
+    """Return a neuron after ``step`` updates; ``layer`` is a name such as "model.layers.2.mlp".
 
     Raises:
-        InputError: no such run, step, layer or node.
+        InputError: no such run, step, layer or neuron.
     """
     return look_at_node(machine(run), step, layer, unit)
 
@@ -66,7 +67,7 @@ def node(run: str | Path, step: int, layer: str, unit: int) -> Node:
 def weight(
     run: str | Path, name: str, index: Sequence[int] | int, steps: Sequence[int] | None = None
 ) -> WeightHistory:
-    """One number of a parameter over the run; see :func:`etude.watch.one_weight.look_at_weight`.
+    """Return one number of a parameter over the run; see :func:`etude.watch.one_weight.look_at_weight`.
 
     Raises:
         InputError: no such run, parameter, index or step.
@@ -75,38 +76,40 @@ def weight(
 
 
 def prompt(path: str | Path, text: str, step: int | None = None) -> Prompt:
-    """``text`` read by a run as it was at ``step`` (its newest checkpoint unless told), or by any model folder.
+    """Read ``text`` with a run at ``step`` (default: its newest checkpoint), or with any model folder.
 
     Raises:
-        InputError: nothing there, no such step, or the text is too long.
+        InputError: no run or model there, no such step, or a text that is too long.
     """
     if step is None:
-        found = load_trained(path)
-        return prompts.look(found.model, found.tokenizer, text, f"read by {found.folder}")
-    at = machine(path)
-    model = model_at(at, step)
-    return prompts.look(model, at.data.tokenizer, text, f"after step {step}, {at.proof}", at.proof)
+        loaded = load_trained(path)
+        return prompts.look(loaded.model, loaded.tokenizer, text, f"read by {loaded.folder}")
+    time_machine = machine(path)
+    model = model_at(time_machine, step)
+    proof, tokenizer = time_machine.proof, time_machine.data.tokenizer
+    return prompts.look(model, tokenizer, text, f"after step {step}, {proof}", proof)
 
 
 def compare(path: str | Path, text: str, turned: Sequence[Knob | str], step: int | None = None) -> Comparison:
-    """``text`` read as by :func:`prompt`, beside the same with knobs turned.
+    """Read ``text`` as :func:`prompt` does, unchanged and with knobs turned.
 
     Raises:
-        InputError: as there, or a knob is of nothing in this network.
+        InputError: as in :func:`prompt`, or a knob names nothing in this network.
     """
     if step is None:
-        found = load_trained(path)
-        return knobs.compare(found.model, found.tokenizer, text, turned, where=f"read by {found.folder}")
-    at = machine(path)
-    model = model_at(at, step)
-    where = f"after step {step}, {at.proof}"
-    return knobs.compare(model, at.data.tokenizer, text, turned, where=where)
+        loaded = load_trained(path)
+        return knobs.compare(loaded.model, loaded.tokenizer, text, turned, where=f"read by {loaded.folder}")
+    time_machine = machine(path)
+    model = model_at(time_machine, step)
+    where = f"after step {step}, {time_machine.proof}"
+    return knobs.compare(model, time_machine.data.tokenizer, text, turned, where=where)
 
 
 def fork(run: str | Path, step: int, turned: Sequence[Knob | str], name: str | None = None) -> RunFolder:
-    """A new run that stands at ``step`` with some parameters turned; ``etude train --resume`` continues it.
+    """Return a new run at ``step`` with some parameters changed; ``etude train --resume`` continues it.
 
     Raises:
-        InputError: no such run or step, a knob of an activation (which no checkpoint holds), or the name is taken.
+        InputError: no such run or step, a knob on an activation (checkpoints hold only parameters), or a name that is
+            taken.
     """
     return forking.fork(machine(run), step, turned, name)

@@ -1,8 +1,8 @@
-"""The arithmetic of one number of the network in one update, every factor at hand and written out.
+"""The arithmetic of one number of the network in one update, with every factor written out.
 
-Python's floats are float64; what the optimizer did in fp32 differs from it by rounding, and by how much is shown. The
-terms between gradient and direction are the rule's own (:mod:`etude.train.rules.terms`); the rest is the same for
-every rule.
+Python's floats are float64. The optimizer computed in fp32, so its result differs by rounding; the difference is shown.
+The update rule supplies the terms between gradient and direction (:mod:`etude.train.rules.terms`); the rest is the same
+for every rule.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from etude.train.rules.terms import NumberUpdate, Term
 from etude.watch.opened_step import OpenedStep
 
 LABEL = 12
-"""Width of what stands before a line."""
+"""Width of the label at the start of a line."""
 WIDEST = 110
 
 
@@ -27,14 +27,14 @@ class WeightStep:
     """One number of a parameter in the update that led to ``step``.
 
     Attributes:
-        before, after: its value; ``after`` is what was applied.
+        before, after: its value; ``after`` is what the run applied.
         gradient: of the loss of the whole batch, before clipping.
         clip_factor: what the gradient was multiplied by.
-        state_before, state_after: the optimizer's, of this number, by leaf. Empty before the first update.
-        used: learning rate, decay and so on.
-        applied: False when the step was skipped because its loss or gradient was not finite.
-        whole: what the rule takes from the whole tensor, at this number, as the run made it.
-        spacing: between neighbouring values at this size, in the parameter's own precision.
+        state_before, state_after: the optimizer's state of this number, by leaf; empty before the first update.
+        used: learning rate, weight decay and the other hyperparameters.
+        applied: False if the step was skipped because its loss or gradient was not finite.
+        whole: what the rule derives from the whole tensor, at this number, as the run computed it.
+        spacing: distance between neighbouring floats at this size, in the parameter's own precision.
         proof: how the replay compares with the record, in words.
     """
 
@@ -65,14 +65,14 @@ class WeightStep:
 
     @property
     def decay(self) -> float:
-        """The part of the update that pulls towards zero: -lr * weight_decay * before; of a skipped step nothing."""
+        """The weight decay of the update: -lr * weight_decay * before; 0 for a skipped step."""
         if not self.applied:
             return 0.0
         return -self.used.lr * self.used.weight_decay * self.before
 
     @property
     def clipped(self) -> float:
-        """The gradient as the rule was given it."""
+        """The clipped gradient, which is what the rule received."""
         return self.gradient * self.clip_factor
 
     @property
@@ -94,24 +94,24 @@ class WeightStep:
 
     @property
     def by_the_rule(self) -> float:
-        """The value after the update, from all that is above; ``before`` where nothing was applied."""
+        """The value after the update according to the terms above; ``before`` for a skipped step."""
         if not self.applied:
             return self.before
         return self.before + self.decay - self.used.lr * self.direction
 
     @property
     def difference(self) -> float:
-        """Between the applied value and the rule's."""
+        """The applied value minus the rule's."""
         return self.after - self.by_the_rule
 
     @property
     def lines(self) -> list[str]:
-        """The arithmetic as text, each line with its numbers. Nine digits tell one fp32 number from the next."""
+        """The arithmetic as text, each line with its numbers. Nine digits distinguish any two fp32 numbers."""
         used, number = self.used, self.number
         gradient = f"{_n(self.gradient)} * {self.clip_factor:.9g} (clip) = {_n(self.clipped)}"
         lines = [_line("gradient", gradient)]
         if not self.applied:
-            skipped = "the loss or the gradient of this step was not finite: nothing was changed"
+            skipped = "the loss or the gradient of this step was not finite, so no parameter changed"
             return [*lines, _line("skipped", skipped), _line("value", _n(self.before))]
         for term in number.terms:
             lines += _term_lines(term, number.known)
@@ -127,8 +127,8 @@ class WeightStep:
             ),
             _line(
                 "applied",
-                f"{_n(self.after)}, {self.difference:+.1e} off; neighbours in its precision are "
-                f"{self.spacing:.1e} apart",
+                f"{_n(self.after)}, {self.difference:+.1e} off; neighbouring floats of its "
+                f"precision are {self.spacing:.1e} apart",
             ),
         ]
 
@@ -139,7 +139,7 @@ class WeightStep:
 
 
 def weight_step(opened: OpenedStep, name: str, index: tuple[int, ...]) -> WeightStep:
-    """Return one number of an opened step. ``name`` and ``index`` are of the network.
+    """Return one number of an opened step: that at ``index`` of the parameter ``name``.
 
     Raises:
         InputError: no parameter has that name.
@@ -177,4 +177,4 @@ def _line(label: str, text: str) -> str:
 
 
 def _n(value: float) -> str:
-    return f"{value + 0.0:+.9g}"  # no zero with a minus
+    return f"{value + 0.0:+.9g}"  # + 0.0 turns -0.0 into 0.0

@@ -1,4 +1,4 @@
-"""Which part of the network a logit comes from: its terms, which the network names (`LanguageModel.logit_terms`)."""
+"""The terms of a logit, by the part of the network that adds them (`LanguageModel.logit_terms`)."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ class Contributions:
     """The terms of one logit.
 
     Attributes:
-        terms: by the part that gives it, in the order of the network.
-        unexplained: the logit less their sum: rounding of the forward pass.
+        terms: by the part that adds it, in the order of the network.
+        unexplained: the logit minus the sum of its terms: rounding of the forward pass.
     """
 
     position: int
@@ -36,7 +36,7 @@ class Contributions:
         rest = sum(value for _, value in largest[9:])
         return "\n".join(
             [
-                f"logit {self.logit:.4f} of {self.text!r} behind position {self.position}",
+                f"logit {self.logit:.4f} of {self.text!r} after position {self.position}",
                 *lines,
                 f"{rest:+9.4f}  {max(0, len(largest) - 9)} others; unexplained {self.unexplained:.1e}",
             ]
@@ -51,7 +51,7 @@ def contributions(
     token: int,
     decode: Callable[[int], str],
 ) -> Contributions:
-    """The terms of the logit of ``token`` behind ``position``, from the activations of a pass."""
+    """Return the terms of the logit of ``token`` after ``position``, from the activations of a forward pass."""
     at_position = {name: value[0, position].cpu().double() for name, value in opened.items()}
     terms = model.logit_terms(at_position, position, token)
     return Contributions(position, token, decode(token), float(at_position[LOGITS][token]), terms)

@@ -1,4 +1,4 @@
-"""Keep a changed network as a run of its own, which can be trained on."""
+"""Fork a run with changed parameters."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ from etude.watch.time_machine import TimeMachine
 
 
 def fork(machine: TimeMachine, step: int, turned: Sequence[Knob | str], name: str | None = None) -> RunFolder:
-    """Return a new run at ``step`` with some parameters turned; ``etude train --resume`` continues it.
+    """Return a new run at ``step`` with some parameters changed; ``etude train --resume`` continues it.
 
     Raises:
-        InputError: no such step, a knob of an activation (which no checkpoint holds), or the name is taken.
+        InputError: no such step, a knob on an activation (checkpoints hold only parameters), or a name that is taken.
         EtudeError: the run cannot be written.
     """
-    if name is not None:  # an impossible name is refused before any replay
+    if name is not None:  # refuse an impossible name before the replay, which takes long
         RunFolder.new(machine.recorded.run.path.parent, name)
     parsed = [knobs.parse_knob(knob) if isinstance(knob, str) else knob for knob in turned]
     changed = knobs.turn(model_at(machine, step), parsed)
     if changed.changes:
         raise InputError(
-            f"{next(iter(changed.changes))} is an activation, and a run keeps parameters only: turn a weight or a bias"
+            f"{next(iter(changed.changes))} is an activation, and a run stores only parameters: turn a weight or a bias"
         )
     return fork_with(machine, step, changed.parameters, name=name, because=[str(knob) for knob in parsed])
 
@@ -50,12 +50,12 @@ def fork_with(
 ) -> RunFolder:
     """Return a new run beside the machine's, at ``step``, with ``weights`` in place of some of its own.
 
-    It has the settings, the text, the optimizer's state and the record up to ``step`` of its parent. Its manifest names
-    the parent and what was changed (``because``, in words).
+    It inherits its parent's settings, text, optimizer state and record up to ``step``. Its manifest names the parent
+    and what changed (``because``, in words).
 
     Raises:
-        InputError: no such step or parameter, another shape, or the name is taken.
-        EtudeError: it cannot be written.
+        InputError: no such step or parameter, another shape, or a name that is taken.
+        EtudeError: the run cannot be written.
     """
     parent = machine.recorded
     snapshot = Snapshot.of(machine.go_to(step))
@@ -66,8 +66,8 @@ def fork_with(
     folder = parent.run.path.parent
     run = RunFolder.new(folder, free_name(folder, f"{parent.run.name}-turned") if name is None else name)
     model = machine.era.plan.model
-    # As they were for the next step: what was changed later in the parent is none of this run's past.
-    then = settings_for_step(parent.settings, parent.manifest, step + 1)
+    # The settings in force for the next step: later changes to the parent are not part of this run's past.
+    settings = settings_for_step(parent.settings, parent.manifest, step + 1)
 
     def fill(made: RunFolder) -> None:
         shutil.copytree(parent.run.tokenizer, made.tokenizer)
@@ -80,7 +80,7 @@ def fork_with(
 
     create_run(
         run,
-        with_values(then, {"run.name": run.name, "run.folder": str(folder)}),
+        with_values(settings, {"run.name": run.name, "run.folder": str(folder)}),
         past_manifest(parent, step),
         fill,
         Origin(

@@ -1,16 +1,16 @@
-"""The forward pass with taps: each activation has a name, can be kept, changed, and differentiated.
+"""The forward pass with taps: every activation has a name, and can be kept, changed and differentiated.
 
-The network that trains is compiled and holds no hooks. Here the same ``forward`` runs uncompiled and hands every
-activation to taps; attention is written out, so that scores and pattern exist. Its output is that of training up to
-rounding (tested for every family).
+Training runs the network compiled and without hooks. Here the same ``forward`` runs uncompiled and passes every
+activation to the taps; attention is written out, so that scores and pattern exist. The output equals that of training
+up to rounding (tested for every family).
 
 Names are the module's path and the leaf that TransformerLens uses (B batch, T position, D hidden, H heads, K kv heads,
-Dh head, F nodes of the MLP, V vocabulary):
+Dh head, F neurons of the MLP, V vocabulary):
 
 =====================================================  ===================  ==========================================
 ``model.embed_tokens.embed``                           (B, T, D)            the tokens' embeddings, before positions
 ``model.layers.0.resid_pre``, ``resid_mid``,           (B, T, D)            the residual stream before attention,
-``resid_post``                                                              before the MLP, and behind it
+``resid_post``                                                              before the MLP, and after it
 ``model.layers.0.input_layernorm.normalized``          (B, T, D)            what attention reads; the MLP reads
                                                                             ``post_attention_layernorm.normalized``
 ``model.layers.0.self_attn.q``, ``k``, ``v``           (B, T, H or K, Dh)   projections, before norm and rotation
@@ -18,9 +18,9 @@ Dh head, F nodes of the MLP, V vocabulary):
 ``model.layers.0.self_attn.scores``, ``pattern``       (B, H, T, T)         query by key, before and after softmax
 ``model.layers.0.self_attn.z``                         (B, T, H, Dh)        values mixed by the pattern
 ``model.layers.0.attn_out``, ``mlp_out``               (B, T, D)            what is added to the stream
-``model.layers.0.mlp.pre``                             (B, T, F)            nodes: inputs times weights plus bias
-``model.layers.0.mlp.pre_linear``                      (B, T, F)            the values that a gated MLP lets through
-``model.layers.0.mlp.post``                            (B, T, F)            nodes after their activation function
+``model.layers.0.mlp.pre``                             (B, T, F)            neurons: inputs times weights plus bias
+``model.layers.0.mlp.pre_linear``                      (B, T, F)            what the gate of a gated MLP multiplies
+``model.layers.0.mlp.post``                            (B, T, F)            neurons after their activation function
 ``model.norm.normalized``                              (B, T, D)            what the output matrix reads
 ``logits``                                             (B, T, V)
 =====================================================  ===================  ==========================================
@@ -43,7 +43,7 @@ from etude.model.language_model import LOGITS, LanguageModel
 from etude.model.taps import Taps
 
 
-def run_opened(
+def run_with_taps(
     model: LanguageModel,
     inputs: Int[Tensor, "B T"],
     *,
@@ -51,12 +51,12 @@ def run_opened(
     dropout: Dropout | None = None,
     taps: Taps | None = None,
 ) -> dict[str, Tensor]:
-    """Return the activations that ``taps`` keep (all of them by default), by name, in the order of the pass.
+    """Return the activations that ``taps`` keeps (default: all), by name, in the order of the forward pass.
 
-    Arguments as in ``LanguageModel.hidden``. Gradients flow where PyTorch has them switched on.
+    The arguments are those of ``LanguageModel.hidden``. Gradients flow where PyTorch has them enabled.
 
     Raises:
-        KeyError: a change was given for a name that this network does not have.
+        KeyError: a change names an activation that this network does not have.
     """
     taps = taps or Taps()
     hidden = model.hidden(inputs, document_ids=document_ids, dropout=dropout, taps=taps)
@@ -68,11 +68,11 @@ def run_opened(
 
 
 def activation_names(model: LanguageModel) -> list[str]:
-    """Return every name that :func:`run_opened` knows for ``model``, in the order of the pass."""
+    """Return the name of every activation of ``model``, in the order of the forward pass."""
     with torch.no_grad():
         names = Taps()
         inputs = torch.zeros(1, 1, dtype=torch.long, device=model.unembedding()[0].device)
-        return list(run_opened(model, inputs, taps=names))
+        return list(run_with_taps(model, inputs, taps=names))
 
 
 def activation_bytes(model: LanguageModel, count: int) -> int:
@@ -81,23 +81,23 @@ def activation_bytes(model: LanguageModel, count: int) -> int:
 
 
 def as_read(numbers: Tensor, by: Tensor) -> Tensor:
-    """What the product that gave ``by`` read of ``numbers``: rounded as it rounds; float64, on the CPU."""
+    """Return ``numbers`` as the product that gave ``by`` read them: rounded to its dtype; float64, on the CPU."""
     return numbers.to(by.dtype).cpu().double()
 
 
 def dtype_of(value: Tensor) -> Dtype:
-    """The arithmetic of the product that gave ``value``."""
+    """Return the dtype of the product that gave ``value``."""
     return "bf16" if value.dtype == torch.bfloat16 else "fp32"
 
 
 def entropy(pattern: Float[Tensor, "*shape T"]) -> Float[Tensor, "*shape"]:
-    """Of distributions over the last axis, in nats."""
+    """Return the entropy over the last axis, in nats."""
     summed: Tensor = torch.special.entr(pattern).sum(-1)
     return summed
 
 
 def layers_of(names: Sequence[str], leaf: str) -> Iterator[tuple[int, str]]:
-    """(layer, name) of every activation whose name ends with ``leaf``."""
+    """Yield (layer, name) of every activation whose name ends with ``leaf``."""
     for name in names:
         parts = name.split(".")
         if name.endswith(f".{leaf}") and parts[1] == "layers":

@@ -1,4 +1,4 @@
-"""A bounded sample of the held-out text, the same at every step: what nodes are watched on."""
+"""A bounded sample of the held-out text, the same at every step, on which neurons are observed."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from etude.plan.plan import Plan
 
 Int64 = npt.NDArray[np.int64]
 SAMPLE_TOKENS = 16_384
-"""As many as the smallest evaluation has."""
+"""As many tokens as the smallest evaluation reads."""
 SAMPLE_FLOPS = 3e11
-"""Of the forward pass over the sample: a large network is watched on fewer tokens, so that it answers in seconds."""
+"""Budget of the forward pass over the sample: a large network reads fewer tokens, so that it answers in seconds."""
 NUMBERS_AT_ONCE = 2**24
-"""Of one activation in a forward pass: 64 MiB in fp32."""
+"""Numbers of one activation in a forward pass: 64 MiB in fp32."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,8 +31,8 @@ class HeldOut:
     Attributes:
         starts: (N,) place of each window's first token in the part.
         inputs: (N, T) token ids.
-        real: (N, T) False where a window reaches beyond the text.
-        document_ids: (N, T) where attention stays inside a document, else None.
+        real: (N, T) False where a window extends beyond the text.
+        document_ids: (N, T) if attention stays within documents, otherwise None.
     """
 
     part: TokenPart
@@ -46,22 +46,22 @@ class HeldOut:
         return int(self.real.sum())
 
     def batches(self, config: ModelConfig) -> Iterator[slice]:
-        """Rows that a network of this shape goes through at once."""
+        """Yield the rows that a network of this shape reads in one pass."""
         rows = rows_at_once(config, self.inputs.shape[1])
         for first in range(0, len(self.inputs), rows):
             yield slice(first, first + rows)
 
 
 def rows_at_once(config: ModelConfig, length: int) -> int:
-    """Rows of so many tokens that a network of this shape goes through at once."""
+    """Return how many rows of ``length`` tokens a network of this shape reads in one pass."""
     widest = max(config.vocab_size, config.intermediate_size, config.num_attention_heads * length)
     return max(1, NUMBERS_AT_ONCE // (length * widest))
 
 
 def held_out(plan: Plan, max_tokens: int | None = None) -> HeldOut:
-    """Windows of the run's context length, at most ``max_tokens`` in all but at least one window. No chance is in it.
+    """Return windows of the run's context length: at least one, and at most ``max_tokens`` tokens. Deterministic.
 
-    Unless told, ``max_tokens`` is :data:`SAMPLE_TOKENS`, or as many as :data:`SAMPLE_FLOPS` are enough for.
+    The default of ``max_tokens`` is :data:`SAMPLE_TOKENS`, or what :data:`SAMPLE_FLOPS` pays for if that is less.
 
     Raises:
         InputError: ``max_tokens`` is not positive, or there is no held-out text.
@@ -74,9 +74,9 @@ def held_out(plan: Plan, max_tokens: int | None = None) -> HeldOut:
         raise InputError(f"max_tokens must be at least 1, not {max_tokens}")
     windows = evaluation_windows(part, context)
     if len(windows) == 0:
-        raise InputError("the run has no held-out text to watch nodes on")
-    wanted = min(len(windows), max(1, max_tokens // context))
-    chosen = np.linspace(0, len(windows) - 1, wanted).round().astype(np.int64)
+        raise InputError("the run has no held-out text to observe neurons on")
+    num_windows = min(len(windows), max(1, max_tokens // context))
+    chosen = np.linspace(0, len(windows) - 1, num_windows).round().astype(np.int64)
     pairs = [windows.batch(int(number), 1) for number in chosen]
     inputs, targets = (np.concatenate(arrays) for arrays in zip(*pairs, strict=True))
     documents = None

@@ -1,4 +1,4 @@
-"""``etude inspect``: each look as a few tables, and as plain values for programs."""
+"""``etude inspect``: print each view as tables, or as JSON for programs."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ Theme = Literal["light", "dark"]
 
 @dataclass(frozen=True)
 class Question:
-    """What a person asked for; ``step`` is the run's last unless told."""
+    """What to look at; ``step`` is the run's last by default."""
 
     path: Path
     step: int | None = None
@@ -52,7 +52,7 @@ class Question:
 
 @dataclass(frozen=True)
 class Look:
-    """An answer: lines and tables to read, the same as plain values, and pictures of it."""
+    """An answer: lines and tables to print, the same as plain values, and its pictures."""
 
     parts: Sequence[str | Table]
     values: Mapping[str, object]
@@ -60,10 +60,10 @@ class Look:
 
 
 def show(question: Question, console: Console, *, as_json: bool, png: Path | None, theme: Theme) -> None:
-    """Look, and print or draw what there is.
+    """Answer a question, and print or draw the answer.
 
     Raises:
-        InputError: no such run, step, node, weight, row or text.
+        InputError: no such run, step, neuron, weight, row or text.
     """
     with console.status("replaying") if not as_json and console.is_terminal else nullcontext():
         look = look_at(question)
@@ -79,6 +79,7 @@ def show(question: Question, console: Console, *, as_json: bool, png: Path | Non
 
 
 def look_at(question: Question) -> Look:
+    """Answer a question."""
     if question.fork is not None:
         return _forked(question)
     if question.prompt is not None:
@@ -104,27 +105,27 @@ def look_at(question: Question) -> Look:
 
 
 def _require_run(path: Path) -> None:
-    """Raises InputError where there is no history to look at."""
+    """Raise InputError if ``path`` is a model folder, or no run at all."""
     if (path / "config.json").is_file():
-        raise InputError(f"{path} is a model folder, which has no steps: look at it with --prompt TEXT")
+        raise InputError(f"{path} is a model folder and has no steps: inspect it with --prompt TEXT")
     RunFolder.open(path)
 
 
 def _step(opened: OpenedStep, decode: values_of.Decode) -> Look:
     from etude.watch.reconciliation import reconcile
 
-    found, row = reconcile(opened), opened.row(0)
+    reconciliation, row = reconcile(opened), opened.row(0)
     head = (
-        f"step {opened.step}: loss {opened.loss:.6f} nats a token, gradient norm {opened.grad_norm:.6g}, "
-        + ("not clipped" if opened.clip_factor == 1 else f"clipped to {opened.clip_factor:.4g} of it")
+        f"step {opened.step}: loss {opened.loss:.6f} nats per token, gradient norm {opened.grad_norm:.6g}, "
+        + ("not clipped" if opened.clip_factor == 1 else f"scaled by {opened.clip_factor:.4g} to clip it")
     )
     if not opened.applied:
-        head = f"step {opened.step}: the loss or its gradient was not finite, and nothing was changed"
+        head = f"step {opened.step}: the loss or its gradient was not finite, so the step was skipped"
     values = {
         **values_of.step_values(opened, row, decode),
         "reconciled": [
             {"check": c.name, "difference": c.difference, "tolerance": c.tolerance, "holds": c.holds}
-            for c in found.checks
+            for c in reconciliation.checks
         ],
     }
     parts: list[str | Table] = [
@@ -133,9 +134,9 @@ def _step(opened: OpenedStep, decode: values_of.Decode) -> Look:
         tables.row_table(row, decode),
         tables.parameter_table(opened),
     ]
-    if found.checks:
-        parts += ["does that explain what was applied? Largest relative difference from float64:"]
-        parts += [tables.check_table(found)]
+    if reconciliation.checks:
+        parts += ["does this explain the applied update? Largest relative differences from float64:"]
+        parts += [tables.check_table(reconciliation)]
     return Look(parts, values, lambda: tables.step_pictures(opened, row))
 
 
@@ -143,8 +144,8 @@ def _token(opened: OpenedStep, decode: values_of.Decode, row: int, position: int
     values = values_of.token_values(opened, opened.row(row), position, decode)
     return Look(
         [
-            f"step {opened.step}, row {row}, position {position}: behind {values['context']!r}",
-            f"desired {values['desired']!r}: predicted with {values['probability']:.4%} (place {values['rank']:,} of "
+            f"step {opened.step}, row {row}, position {position}: after {values['context']!r}",
+            f"desired {values['desired']!r}: predicted with {values['probability']:.4%} (rank {values['rank']:,} of "
             f"{values['vocabulary']:,}), loss {values['loss']:.4f} nats",
             tables.guess_table(values["guesses"]),
             tables.stream_table(values["stream"]),
@@ -156,8 +157,8 @@ def _token(opened: OpenedStep, decode: values_of.Decode, row: int, position: int
 
 def _node(node: Node) -> Look:
     history = node.history()
-    place = node.most[0].token_ids if node.most else (0,)
-    arithmetic = node.on_tokens(place)
+    token_ids = node.most[0].token_ids if node.most else (0,)
+    arithmetic = node.on_tokens(token_ids)
     parts: list[str | Table] = [
         repr(node),
         "",
@@ -174,17 +175,17 @@ def _node(node: Node) -> Look:
 def _node_at_token(
     opened: OpenedStep, decode: values_of.Decode, layer: str, unit: int, row: int, position: int
 ) -> Look:
-    found = LayerInStep(opened, layer)
-    values = values_of.unit_values(found, unit, row, position, None, decode)
-    pushes, error = values["weight"]["pushes"], values["error"]
+    layer_in_step = LayerInStep(opened, layer)
+    values = values_of.unit_values(layer_in_step, unit, row, position, None, decode)
+    terms, error = values["weight"]["pushes"], values["error"]
     parts: list[str | Table] = [
-        f"step {opened.step}, row {row}, position {position}: {layer} node {unit}",
-        repr(found.sum(unit, row, position, values["read"])),
-        f"error at its activation {error['at_activation']:+.6g} (what it writes to, times its outgoing weights), times "
-        f"the slope {error['slope']:+.6g} = {error['at_sum']:+.6g} at its sum",
-        f"{values['weight']['name']}[{unit},{values['weight']['input']}]: {pushes['down_count']} tokens of the batch "
-        f"push it down by {pushes['down']:.4g}, {pushes['up_count']} up by {-pushes['up']:.4g}; gradient "
-        f"{pushes['total']:+.6g} (in the step: {pushes['gradient']:+.6g})",
+        f"step {opened.step}, row {row}, position {position}: {layer} neuron {unit}",
+        repr(layer_in_step.sum(unit, row, position, values["read"])),
+        f"gradient at its activation {error['at_activation']:+.6g} (gradient where it writes, times its outgoing "
+        f"weights), times the slope {error['slope']:+.6g} = {error['at_sum']:+.6g} at its sum",
+        f"{values['weight']['name']}[{unit},{values['weight']['input']}]: {terms['down_count']} tokens of the batch "
+        f"push it down by {terms['down']:.4g}, {terms['up_count']} up by {-terms['up']:.4g}; their sum is the "
+        f"gradient, {terms['total']:+.6g} (in the step: {terms['gradient']:+.6g})",
         str(opened.proof),
     ]
     return Look(parts, values)
@@ -192,16 +193,16 @@ def _node_at_token(
 
 def _weight(history: WeightHistory, step: int) -> Look:
     opened = open_step(history.machine, step)
-    at = weight_step(opened, history.name, history.index)
+    weight_at_step = weight_step(opened, history.name, history.index)
     values = {
         "name": history.name,
         "index": list(history.index),
         "values": {str(key): value for key, value in history.values.items()},
-        "updates": [values_of.weight_values(one) for one in history.steps],
-        "at": values_of.weight_values(at),
+        "updates": [values_of.weight_values(weight_at) for weight_at in history.steps],
+        "at": values_of.weight_values(weight_at_step),
     }
     return Look(
-        [repr(history), "", repr(at)],
+        [repr(history), "", repr(weight_at_step)],
         values,
         lambda: tables.weight_pictures(opened.parameter(history.name), history.index),
     )
@@ -210,27 +211,27 @@ def _weight(history: WeightHistory, step: int) -> Look:
 def _prompt(question: Question, text: str) -> Look:
     step = question.step if question.is_run else None
     if question.step is not None and not question.is_run:
-        raise InputError(f"{question.path} is a model folder, which has no steps: leave --step out")
+        raise InputError(f"{question.path} is a model folder and has no steps: omit --step")
     if question.knobs:
         if question.node is not None:
-            raise InputError("one look at a time: give --node or --knob with --prompt, not both")
+            raise InputError("--prompt takes --node or --knob, not both")
         compared = api.compare(question.path, text, question.knobs, step)
         return Look([repr(compared)], values_of.comparison_values(compared))
     prompt = api.prompt(question.path, text, step)
     if question.node is not None:
-        found = look_at_node_in_text(prompt, *_place_of_node(question.node))
-        summed = found.on(found.strongest)
-        return Look([repr(found), "", repr(summed)], values_of.node_in_text_values(found, summed))
-    spoke = prompt.attribution()
+        neuron = look_at_node_in_text(prompt, *_place_of_node(question.node))
+        summed = neuron.on(neuron.strongest)
+        return Look([repr(neuron), "", repr(summed)], values_of.node_in_text_values(neuron, summed))
+    attribution = prompt.attribution()
     parts: list[str | Table] = [
         repr(prompt),
         "",
-        repr(spoke),
+        repr(attribution),
         "",
         repr(prompt.contributions()),
     ]
     of_text = values_of.prompt_values(prompt)
-    values = {**of_text, "attribution": values_of.attribution_values(spoke)}
+    values = {**of_text, "attribution": values_of.attribution_values(attribution)}
     if prompt.has_attention:
         parts += ["", repr(prompt.logit_lens()), "", tables.induction_line(of_text["induction"])]
     return Look(parts, values, lambda: tables.prompt_pictures(prompt))
@@ -242,14 +243,15 @@ def _forked(question: Question) -> Look:
     step = max(recorded.checkpoints, default=0) if question.step is None else question.step
     run = api.fork(question.path, step, question.knobs, question.fork)
     turned = "; ".join(question.knobs)
-    said = f"{run.path} stands at step {step} with {turned}: continue with {command('train', '--resume', run.path)}"
-    return Look([said], {"run": str(run.path), "step": step, "turned": list(question.knobs)})
+    resume = command("train", "--resume", run.path)
+    line = f"{run.path} is at step {step} with {turned}: continue it with {resume}"
+    return Look([line], {"run": str(run.path), "step": step, "turned": list(question.knobs)})
 
 
 def _place_of_node(text: str) -> tuple[str, int]:
     layer, separator, unit = text.rpartition(":")
     if not separator or not unit.isdecimal() or not layer:
-        raise InputError(f"a node is LAYER:UNIT, such as model.layers.2.mlp:17; got '{shown(text)}'")
+        raise InputError(f"a neuron is LAYER:UNIT, such as model.layers.2.mlp:17; got '{shown(text)}'")
     return (f"model.layers.{layer}.mlp" if layer.isdecimal() else layer), int(unit)
 
 

@@ -1,4 +1,4 @@
-"""Maps of matrices as one PNG: patterns, activations, weights, with scales that colour-blind readers can tell apart."""
+"""Draw matrices into one PNG: patterns, activations and weights, in colour scales safe for colour-blind readers."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ if TYPE_CHECKING:
 
 COLUMNS = 4
 MOST_PICTURES = 48
-"""In one file; of deeper networks the first are drawn, and the file says so."""
+"""Pictures in one file. Of a deeper network the first are drawn, and the title reports that."""
 LABEL = 10
-"""Characters of one."""
+"""Characters of a label."""
 LABELLED = 20
-"""Tokens up to which the axes name each of them."""
+"""Largest number of tokens that the axes label."""
 SIGNED, UNSIGNED = "PuOr", "cividis"
-"""Orange below zero and purple above, and dark to bright: both keep apart under the common colour blindnesses."""
+"""Orange below zero and purple above; dark to bright. Both are safe for the common colour blindnesses."""
 GROUNDS = {"light": ("#ffffff", "#1a1a1a"), "dark": ("#15181c", "#e8e8e8")}
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A matrix to be drawn: rows downwards, columns to the right."""
+    """A matrix to draw: rows downwards, columns to the right."""
 
     title: str
     values: Tensor  # (rows, columns)
@@ -43,18 +43,18 @@ class Picture:
 
 
 def draw(pictures: Sequence[Picture], file: Path, theme: Literal["light", "dark"]) -> None:
-    """Write all ``pictures`` into one PNG.
+    """Draw all ``pictures`` into one PNG.
 
     Raises:
         InputError: there is nothing to draw, or no such folder.
-        EtudeError: it cannot be written.
+        EtudeError: the file cannot be written.
     """
     from matplotlib.figure import Figure
 
     if not pictures:
-        raise InputError("there is nothing to draw of this: leave --png out")
+        raise InputError("this has no picture: omit --png")
     if not file.absolute().parent.is_dir():
-        raise InputError(f"there is no folder {file.parent} for the picture: make it first")
+        raise InputError(f"no folder {file.parent} for the picture: make it first")
     drawn = pictures[:MOST_PICTURES]
     columns = min(COLUMNS, len(drawn))
     rows = math.ceil(len(drawn) / columns)
@@ -62,7 +62,7 @@ def draw(pictures: Sequence[Picture], file: Path, theme: Literal["light", "dark"
     size = 3.4 if columns > 2 else 5.0
     figure = Figure(figsize=(size * columns, size * 0.95 * rows), facecolor=ground, layout="constrained")
     for place, picture in enumerate(drawn):
-        _one(figure.add_subplot(rows, columns, place + 1), picture, ground, ink)
+        _draw_one(figure.add_subplot(rows, columns, place + 1), picture, ground, ink)
     if len(drawn) < len(pictures):
         figure.suptitle(f"the first {len(drawn)} of {len(pictures)}", color=ink)
     content = BytesIO()
@@ -73,7 +73,7 @@ def draw(pictures: Sequence[Picture], file: Path, theme: Literal["light", "dark"
         raise write_failure(file, error) if isinstance(error, OSError) else error from error
 
 
-def _one(axes: Axes, picture: Picture, ground: str, ink: str) -> None:
+def _draw_one(axes: Axes, picture: Picture, ground: str, ink: str) -> None:
     values = picture.values.detach().cpu().double().numpy()
     largest = float(abs(values).max()) or 1.0
     limits: dict[str, Any] = {"vmin": -largest, "vmax": largest, "cmap": SIGNED}
@@ -102,5 +102,5 @@ def _one(axes: Axes, picture: Picture, ground: str, ink: str) -> None:
         spine.set_edgecolor(ink)
 
 
-def _shortened(text: str, most: int = 46) -> str:
-    return text if len(text) <= most else f"...{text[3 - most :]}"
+def _shortened(text: str, width: int = 46) -> str:
+    return text if len(text) <= width else f"...{text[3 - width :]}"

@@ -20,87 +20,94 @@ SHOWN_TOKENS = 16
 
 
 def parameter_table(opened: OpenedStep) -> Table:
+    """Return a table of every parameter: its update rule, learning rate and norms."""
     table = _table("parameter", "rule", "lr", "|weight|", "|gradient|", "|update|", "update / weight")
-    for one in parameter_values(opened):
-        ratio = "" if one["update_ratio"] is None else f"{one['update_ratio']:.1e}"
-        numbers = [f"{one[key]:.3g}" for key in ("lr", "weight_norm", "grad_norm", "update_norm")]
-        table.add_row(one["name"], one["rule"], *numbers, ratio)
+    for values in parameter_values(opened):
+        ratio = "" if values["update_ratio"] is None else f"{values['update_ratio']:.1e}"
+        numbers = [f"{values[key]:.3g}" for key in ("lr", "weight_norm", "grad_norm", "update_norm")]
+        table.add_row(values["name"], values["rule"], *numbers, ratio)
     return table
 
 
 def row_table(row: OpenedRow, decode: Decode) -> Table:
-    table = _table("position", "read", "likeliest", "with", "desired", "with", "loss", text=(1, 2, 4))
+    """Return a table of the first tokens of a row: read, predicted, desired, and the loss."""
+    table = _table("position", "read", "predicted", "with", "desired", "with", "loss", text=(1, 2, 4))
     values = row_values(row, decode)
-    for one in values[:SHOWN_TOKENS]:
-        desired = "" if one["desired"] is None else f"{one['desired']!r}"
-        with_it = "" if one["desired_probability"] is None else f"{one['desired_probability']:.2%}"
+    for token in values[:SHOWN_TOKENS]:
+        desired = "" if token["desired"] is None else f"{token['desired']!r}"
+        probability = "" if token["desired_probability"] is None else f"{token['desired_probability']:.2%}"
         table.add_row(
-            str(one["position"]),
-            f"{one['read']!r}",
-            f"{one['likeliest']!r}",
-            f"{one['likeliest_probability']:.2%}",
+            str(token["position"]),
+            f"{token['read']!r}",
+            f"{token['likeliest']!r}",
+            f"{token['likeliest_probability']:.2%}",
             desired,
-            with_it,
-            f"{one['loss']:.4f}",
+            probability,
+            f"{token['loss']:.4f}",
         )
-    table.title = (
-        f"row {row.row} of the batch, its first {min(len(values), SHOWN_TOKENS)} tokens of {len(values)}"
-    )
+    table.title = f"row {row.row} of the batch, tokens 1 to {min(len(values), SHOWN_TOKENS)} of {len(values)}"
     return table
 
 
-def check_table(found: Reconciliation) -> Table:
+def check_table(reconciliation: Reconciliation) -> Table:
+    """Return a table of the checks of a step against float64."""
     table = _table("check", "difference", "allowed", "", "largest in", text=(0, 3, 4))
-    for check in found.checks:
+    for check in reconciliation.checks:
         state = "ok" if check.holds else "DIFFERS"
         table.add_row(check.name, f"{check.difference:.1e}", f"{check.tolerance:.1e}", state, check.where)
     return table
 
 
 def guess_table(guesses: Sequence[GuessInStep]) -> Table:
+    """Return a table of the most likely tokens, with predicted and desired probability."""
     table = _table("token", "predicted", "desired", "error (predicted - desired)")
-    for one in guesses:
+    for guess in guesses:
         table.add_row(
-            f"{one['token']!r}", f"{one['probability']:.4%}", f"{one['desired']:.0f}", f"{one['error']:+.6f}"
+            f"{guess['token']!r}",
+            f"{guess['probability']:.4%}",
+            f"{guess['desired']:.0f}",
+            f"{guess['error']:+.6f}",
         )
     return table
 
 
 def stream_table(stream: Sequence[StreamAtToken]) -> Table:
-    table = _table("on the way", "signal, length", "error that came back, length")
-    for one in stream:
-        table.add_row(one["name"], f"{one['norm']:.4g}", f"{one['grad_norm']:.4g}")
+    """Return a table of the norms of the residual stream and of its gradient, layer by layer."""
+    table = _table("activation", "norm", "norm of its gradient")
+    for activation in stream:
+        table.add_row(activation["name"], f"{activation['norm']:.4g}", f"{activation['grad_norm']:.4g}")
     return table
 
 
 def induction_line(induction: InductionAnswer) -> str:
+    """Return a line on the head with the highest induction score."""
     scores = torch.tensor(induction["scores"])
     layer, head = divmod(int(scores.argmax()), scores.shape[1])
     return (
-        f"induction: layer {layer}, head {head} looks back most, {float(scores.max()):.1%} of its attention to what "
-        f"came after the same token before (chance {induction['chance']:.1%})"
+        f"induction: strongest in layer {layer}, head {head}, with {float(scores.max()):.1%} of its attention on the "
+        f"token after the previous occurrence (chance {induction['chance']:.1%})"
     )
 
 
 def step_pictures(opened: OpenedStep, row: OpenedRow) -> list[Picture]:
-    """The nodes of every layer along the first row, and the error at them."""
+    """Return the neurons of every layer along the first row, and the gradient at them."""
     names = [name for name in row.activations if name.endswith((".post", ".resid_post"))]
-    found = []
+    pictures = []
     for name in names:
-        found.append(Picture(name, row.activations[name][0].T, "position", "unit", signed=True))
-        found.append(Picture(f"{name}.grad", row.gradients[name][0].T, "position", "unit", signed=True))
-    return found
+        pictures.append(Picture(name, row.activations[name][0].T, "position", "unit", signed=True))
+        pictures.append(Picture(f"{name}.grad", row.gradients[name][0].T, "position", "unit", signed=True))
+    return pictures
 
 
 def node_pictures(node: Node) -> list[Picture]:
-    """Where it is active in the sample of held-out text."""
+    """Return a neuron's activation over the sample of held-out text."""
     post = torch.from_numpy(node.activity.post[:24])
     name = f"{node.layer}.post[{node.unit}] on held-out text"
     return [Picture(name, post, "position", "passage", signed=True)]
 
 
 def weight_pictures(moved: ParameterUpdate, index: Sequence[int]) -> list[Picture]:
-    """The matrix that it is in, its gradient and update, and a mark where it is."""
+    """Return the matrix of a weight, its gradient and its update, each with a mark at the weight."""
     at = (index[0], index[1]) if len(index) > 1 else (0, index[0])
     parts = {"": moved.before, ".grad": moved.gradient, ".update": moved.update}
     return [
@@ -110,7 +117,7 @@ def weight_pictures(moved: ParameterUpdate, index: Sequence[int]) -> list[Pictur
 
 
 def prompt_pictures(prompt: Prompt) -> list[Picture]:
-    """The pattern of every head."""
+    """Return the attention pattern of every head; in the mlp family the neurons along the text."""
     if not prompt.has_attention:
         name = "model.post"
         return [Picture(name, prompt.activation(name)[0].T, "position", "unit", signed=True)]

@@ -1,4 +1,4 @@
-"""What each head of attention mostly does along a text: a few kinds that are easy to tell from its pattern."""
+"""What an attention head mostly does along a text: three kinds that its pattern shows directly."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from etude.watch.prompts import Prompt
 
 @dataclass(frozen=True)
 class KindOfHead:
-    """Shares of a head's attention, means over the queries that see more than themselves.
+    """Shares of a head's attention, each a mean over the queries that see more than themselves.
 
     Attributes:
-        previous: to the token just before.
+        previous: to the previous token.
         first: to the first token.
-        itself: to the token itself.
-        entropy: nats; 0 where all goes to one token.
+        itself: to the query's own token.
+        entropy: nats; 0 if all attention goes to one token.
     """
 
     layer: int
@@ -28,18 +28,18 @@ class KindOfHead:
 
 
 def kinds_of_heads(prompt: Prompt) -> list[KindOfHead]:
-    """Of every head, layer by layer; none along a single token.
+    """Return every head, layer by layer; an empty list for a single token.
 
     Raises:
         InputError: a network without attention.
     """
-    found = []
+    kinds = []
     for layer in range(prompt.model.config.num_hidden_layers):
         patterns = prompt.pattern(layer).tensor
         if patterns.shape[-1] < 2:
             return []
         for head, pattern in enumerate(patterns):
-            found.append(
+            kinds.append(
                 KindOfHead(
                     layer,
                     head,
@@ -49,4 +49,4 @@ def kinds_of_heads(prompt: Prompt) -> list[KindOfHead]:
                     float(entropy(pattern[1:]).mean()),
                 )
             )
-    return found
+    return kinds

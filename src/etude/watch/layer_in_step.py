@@ -1,7 +1,7 @@
-"""The nodes of one layer in one step of training, over the whole batch: how each weight's gradient is made.
+"""The neurons of one layer in one training step, over the whole batch: how the gradient of each weight arises.
 
-The gradient of a weight is a sum over all tokens of the batch: the error at the node's sum, times the number that the
-weight multiplies. Most of these pushes cancel; what is left moves the weight.
+The gradient of a weight is a sum over all tokens of the batch: the gradient at the neuron's sum, times the input that
+the weight multiplies. Most of these terms cancel; the rest moves the weight.
 """
 
 from __future__ import annotations
@@ -24,32 +24,32 @@ from etude.watch.terms import NodeSum, node_sum
 
 
 @dataclass(frozen=True)
-class Push:
-    """What one token of the batch adds to a weight's gradient."""
+class GradientTerm:
+    """What one token of the batch contributes to the gradient of a weight."""
 
     row: int
     position: int
     token_id: int
-    value: float  # the number that the weight multiplies there
-    error: float  # at the node's sum
+    value: float  # the input that the weight multiplies
+    error: float  # the gradient at the neuron's sum
 
     @property
     def amount(self) -> float:
-        """Above zero it pushes the weight down, for the loss grows with the weight."""
+        """The contribution. A positive one pushes the weight down, since the loss rises with the weight."""
         return self.value * self.error
 
 
 @dataclass(frozen=True, eq=False)
-class TugOfWar:
-    """All pushes on one weight.
+class GradientTerms:
+    """The contribution of every token of the batch to the gradient of one weight.
 
     Attributes:
-        inputs, errors: (R, T) of every token of the batch, float64; rounded where the product is in bf16.
-        rounded: (R, T) the size of what was rounded to make each error, float64: the products that it adds up; how far
-            it follows a change of the node's sum as large as the sum itself; and numbers of about one that its slope
-            is made of (in bf16 they stay fp32, but for those of tanh). Where this is much larger than the error, the
-            same step in another order of computing has an error that is off by more than a rounding of itself.
-        gradient: as the real path had it.
+        inputs, errors: (R, T) for every token of the batch, float64; rounded to bf16 where the product is in bf16.
+        rounded: (R, T) the size of the numbers that were rounded on the way to each error, float64: the products that
+            it sums; its change when the neuron's sum changes by its own size; and numbers of about 1 in the slope of
+            the activation function (in bf16 these stay fp32, except for tanh). Where this is much larger than the
+            error, the same step computed in another order has an error that differs by more than its own rounding.
+        gradient: as the training path computed it.
     """
 
     inputs: Float[Tensor, "R T"]
@@ -59,20 +59,20 @@ class TugOfWar:
     gradient: float
 
     @property
-    def pushes(self) -> Float[Tensor, "R T"]:
-        """Each token's share of the gradient."""
+    def terms(self) -> Float[Tensor, "R T"]:
+        """(R, T) each token's contribution to the gradient."""
         return self.inputs * self.errors
 
     @property
     def total(self) -> float:
-        return float(self.pushes.sum())
+        return float(self.terms.sum())
 
-    def largest(self, count: int = 12) -> list[Push]:
-        """The strongest, of either sign."""
-        pushes, width = self.pushes.flatten(), self.inputs.shape[1]
-        order = pushes.abs().argsort(descending=True, stable=True)[:count].tolist()
+    def largest(self, count: int = 12) -> list[GradientTerm]:
+        """Return the ``count`` largest contributions, of either sign."""
+        terms, width = self.terms.flatten(), self.inputs.shape[1]
+        order = terms.abs().argsort(descending=True, stable=True)[:count].tolist()
         return [
-            Push(i // width, i % width, int(flat), float(value), float(error))
+            GradientTerm(i // width, i % width, int(flat), float(value), float(error))
             for i, flat, value, error in (
                 (
                     i,
@@ -87,14 +87,14 @@ class TugOfWar:
 
 @dataclass(frozen=True, eq=False)
 class ErrorOfNode:
-    """How the error at a node is made, at one token.
+    """How the gradient at a neuron arises, at one token.
 
     Attributes:
-        outgoing: (M,) the weights that it writes with, float64; rounded where the product is in bf16.
-        arriving: (M,) the error at the numbers that it writes to (behind dropout), likewise.
-        at_activation: their products' sum as the backward pass had it.
-        slope: how much the activation moves with the node's sum.
-        at_sum: as the backward pass had it: at_activation times the slope.
+        outgoing: (M,) its outgoing weights, float64; rounded where the product is in bf16.
+        arriving: (M,) the gradient at the numbers it writes to (after dropout), likewise.
+        at_activation: the sum of their products, as the backward pass computed it.
+        slope: derivative of the activation with respect to the neuron's sum.
+        at_sum: at_activation times the slope, as the backward pass computed it.
     """
 
     outgoing: Float[Tensor, " M"]
@@ -105,10 +105,10 @@ class ErrorOfNode:
 
 
 class LayerInStep:
-    """All rows of an opened step's batch, as far as one layer of nodes goes.
+    """All rows of an opened step's batch, restricted to what one layer of neurons reads and writes.
 
     Raises:
-        InputError: no such layer, or not the memory for it.
+        InputError: no such layer, or too little memory.
     """
 
     def __init__(self, opened: OpenedStep, layer: str) -> None:
@@ -119,24 +119,32 @@ class LayerInStep:
         self.rows = [self._row(number) for number in range(opened.num_rows)]
 
     def sum(self, unit: int, row: int, position: int, text: str = "") -> NodeSum:
-        """What a node computes at a token of the batch (whose text is ``text``), term by term.
+        """Return what a neuron computes at a token of the batch (whose text is ``text``), term by term.
 
         Raises:
-            InputError: no such node, row or position.
+            InputError: no such neuron, row or position.
         """
         self.node_layer.require_unit(unit)
-        found, place = self.row(row), self.place(row, position)
-        ids = tuple(found.inputs[: place + 1].tolist())
-        return node_sum(self.opened.model, self.node_layer, unit, found.activations, ids, text)
+        opened_row, at = self.row(row), self.place(row, position)
+        ids = tuple(opened_row.inputs[: at + 1].tolist())
+        return node_sum(self.opened.model, self.node_layer, unit, opened_row.activations, ids, text)
 
     def row(self, row: int) -> OpenedRow:
-        """Raises InputError when the batch has no such row."""
+        """Return a row.
+
+        Raises:
+            InputError: the batch has no such row.
+        """
         if not 0 <= row < len(self.rows):
             raise InputError(f"the batch has rows 0 to {len(self.rows) - 1}, not {row}")
         return self.rows[row]
 
     def place(self, row: int, position: int) -> int:
-        """``position``, when the row has it; else InputError."""
+        """Return ``position``.
+
+        Raises:
+            InputError: the row has no such position.
+        """
         count = len(self.row(row).inputs)
         if not 0 <= position < count:
             raise InputError(f"a row has positions 0 to {count - 1}, not {position}")
@@ -144,39 +152,39 @@ class LayerInStep:
 
     @torch.no_grad()
     def error(self, unit: int, row: int, position: int) -> ErrorOfNode:
-        """How the error at a node is made, at one token.
+        """Return how the gradient at a neuron arises, at one token.
 
         Raises:
-            InputError: no such node, row or position.
+            InputError: no such neuron, row or position.
         """
         self.node_layer.require_unit(unit)
-        found, node_layer, place = self.row(row), self.node_layer, self.place(row, position)
-        at_activation = found.gradients[f"{node_layer.path}.post"][0, place, unit]
-        slope, _, through = self._slopes(found, unit)
+        opened_row, node_layer, at = self.row(row), self.node_layer, self.place(row, position)
+        at_activation = opened_row.gradients[f"{node_layer.path}.post"][0, at, unit]
+        slope, _, gated_by = self._slopes(opened_row, unit)
         return ErrorOfNode(
             as_read(node_layer.outgoing(self.opened.model, unit), by=at_activation),
-            self._arriving(row, unit)[place],
+            self._arriving(row, unit)[at],
             float(at_activation),
-            float(slope[place] * through[place]),
-            float(found.gradients[f"{node_layer.path}.pre"][0, place, unit]),
+            float(slope[at] * gated_by[at]),
+            float(opened_row.gradients[f"{node_layer.path}.pre"][0, at, unit]),
         )
 
-    def tug_of_war(self, unit: int, number: int) -> TugOfWar:
-        """The pushes of all tokens on the weight with which a node reads its input ``number``.
+    def gradient_terms(self, unit: int, number: int) -> GradientTerms:
+        """Return the contributions of all tokens to the gradient of the weight for input ``number`` of a neuron.
 
         Raises:
-            InputError: no such node or input.
+            InputError: no such neuron or input.
         """
         node_layer = self.node_layer
         node_layer.require_unit(unit)
         weights = self.opened.gradients[f"{node_layer.gate}.weight"]
         if not 0 <= number < weights.shape[1]:
             raise InputError(
-                f"a node of {node_layer.path} has inputs 0 to {weights.shape[1] - 1}, not {number}"
+                f"a neuron of {node_layer.path} has inputs 0 to {weights.shape[1] - 1}, not {number}"
             )
         errors = torch.stack([row.gradients[f"{node_layer.path}.pre"][0, :, unit] for row in self.rows])
         inputs = torch.stack([row.activations[node_layer.reads][0, :, number].detach() for row in self.rows])
-        return TugOfWar(
+        return GradientTerms(
             as_read(inputs, by=errors),
             as_read(errors, by=errors),
             torch.stack([self._rounded(row, unit) for row in range(len(self.rows))]),
@@ -185,57 +193,64 @@ class LayerInStep:
         )
 
     def _arriving(self, row: int, unit: int) -> Float[Tensor, "T M"]:
-        """The errors at the numbers that the node writes to, as its products read them."""
+        """Return the gradients at the numbers that the neuron writes to, as its products read them."""
         by = self.rows[row].gradients[f"{self.node_layer.path}.post"]
         arriving = as_read(self.rows[row].gradients[self.node_layer.added_to][0], by=by)
-        arriving = arriving * self._let_through(row, unit)
-        if self.node_layer.drops_units:  # then the product comes before dropout on the way back
+        arriving = arriving * self._dropout_factors(row, unit)
+        if (
+            self.node_layer.drops_units
+        ):  # the backward product precedes dropout, so it reads unrounded numbers
             return arriving
         return as_read(arriving, by=by)
 
     def _rounded(self, row: int, unit: int) -> Float[Tensor, " T"]:
-        """Of the errors at a node's sum in a row: see `TugOfWar`."""
-        found, node_layer = self.rows[row], self.node_layer
-        slope, follows, through = self._slopes(found, unit)
-        at_activation = found.gradients[f"{node_layer.path}.post"][0, :, unit]
+        """Return `GradientTerms.rounded` for one row."""
+        opened_row, node_layer = self.rows[row], self.node_layer
+        slope, bend, gated_by = self._slopes(opened_row, unit)
+        at_activation = opened_row.gradients[f"{node_layer.path}.post"][0, :, unit]
         outgoing = as_read(node_layer.outgoing(self.opened.model, unit), by=at_activation)
         products = self._arriving(row, unit).abs() @ outgoing.abs()
         ones = float(dtype_of(at_activation) == "fp32" or self.opened.model.config.hidden_act == "tanh")
-        size = products * slope.abs() + at_activation.cpu().double().abs() * (follows.abs() + ones)
-        return size * through.abs()
+        size = products * slope.abs() + at_activation.cpu().double().abs() * (bend.abs() + ones)
+        return size * gated_by.abs()
 
-    def _slopes(self, found: OpenedRow, unit: int) -> tuple[Tensor, Tensor, Tensor]:
-        """At each position, in float64: the slope of the node's function at its sum; how much it would change with a
-        change of the sum as large as the sum; and what the node lets through, by which the slope is multiplied."""
-        sums = found.activations[f"{self.node_layer.path}.pre"][0, :, unit].detach().cpu().double()
+    def _slopes(self, row: OpenedRow, unit: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Return (slope, bend, gated_by), (T,) each, in float64.
+
+        ``slope`` is the derivative of the activation function at the neuron's sum, ``bend`` the change of the slope
+        when the sum changes by its own size, and ``gated_by`` what the slope is multiplied by (1 without a gate).
+        """
+        sums = row.activations[f"{self.node_layer.path}.pre"][0, :, unit].detach().cpu().double()
         with torch.enable_grad():
             before = sums.clone().requires_grad_()
-            made = activation_of(self.opened.model)(before).sum()
-            (slope,) = torch.autograd.grad(made, before, create_graph=True)
+            activated = activation_of(self.opened.model)(before).sum()
+            (slope,) = torch.autograd.grad(activated, before, create_graph=True)
             (bend,) = torch.autograd.grad(slope.sum(), before)
-        through = torch.ones_like(sums)
+        gated_by = torch.ones_like(sums)
         if self.node_layer.up is not None:
-            through = (
-                found.activations[f"{self.node_layer.path}.pre_linear"][0, :, unit].detach().cpu().double()
+            gated_by = (
+                row.activations[f"{self.node_layer.path}.pre_linear"][0, :, unit].detach().cpu().double()
             )
-        return slope.detach(), bend * sums, through
+        return slope.detach(), bend * sums, gated_by
 
-    def _let_through(self, row: int, unit: int) -> Tensor | float:
-        """What dropout multiplied the numbers by that the node writes to: the error comes back through the same."""
+    def _dropout_factors(self, row: int, unit: int) -> Tensor | float:
+        """Return dropout's factors on the numbers the neuron writes to; the gradient passes through the same ones."""
         dropout = self.opened.read(row).dropout
         if dropout is None:
             return 1.0
-        kept = dropout.kept[self.node_layer.dropout_place, 0]  # (T, M), or (T, F) where the units are dropped
-        kept = kept[:, unit, None] if self.node_layer.drops_units else kept
-        return kept.cpu() * dropout.scale
+        keep_mask = dropout.keep_mask[
+            self.node_layer.dropout_place, 0
+        ]  # (T, M), or (T, F) where the units are dropped
+        keep_mask = keep_mask[:, unit, None] if self.node_layer.drops_units else keep_mask
+        return keep_mask.cpu() * dropout.scale
 
     def _row(self, number: int) -> OpenedRow:
-        found = self.opened.row(number, self._wanted.__contains__)
-        found.parameter_gradients.clear()  # large, and of one row only
+        row = self.opened.row(number, self._wanted.__contains__)
+        row.parameter_gradients.clear()  # large, and not needed: they cover one row only
         if number and self.node_layer.added_to != LOGITS:
-            found.activations.pop(LOGITS, None)  # (T, V): as large as all the rest
-            found.gradients.pop(LOGITS, None)
-        return found
+            row.activations.pop(LOGITS, None)  # (T, V): as large as all the rest
+            row.gradients.pop(LOGITS, None)
+        return row
 
     def _require_room(self) -> None:
         opened, node_layer = self.opened, self.node_layer

@@ -14,45 +14,46 @@ from etude.watch.answer_types import LikeliestToken, StoryAnswer
 from etude.watch.prompts import look
 
 MOST_CHECKPOINTS = 40
+"""Checkpoints read in one answer: a longer run is thinned evenly."""
 
 
-def story(
+def loss_by_checkpoint(
     recorded: RunRecord,
     tokenizer: EtudeTokenizer,
     text: str,
     steps: Sequence[int] | None,
-    told: Callable[[int, int], None],
+    on_progress: Callable[[int, int], None],
 ) -> StoryAnswer:
-    """``text`` read at the run's checkpoints: all, or evenly spread ones where there are many, or those of ``steps``.
+    """Read ``text`` at the run's checkpoints: those of ``steps``, or all, thinned evenly where there are many.
 
-    ``told`` hears how many have been read, and of how many.
+    ``on_progress(done, total)`` is called before each checkpoint.
 
     Returns:
-        tokens; steps; losses, by step, of every token but the first, nats; likeliest, by step, behind every token but
-        the last.
+        tokens; steps; losses, by step, of every token but the first, nats; likeliest, by step, at every position but
+            the last.
 
     Raises:
-        InputError: a step without a checkpoint, a damaged one, or a text that is too long.
+        InputError: a step without a checkpoint, a damaged checkpoint, or a text that is too long.
     """
-    there = recorded.checkpoints
-    wanted = sorted(set(steps)) if steps is not None else sorted(there)
-    missing = [step for step in wanted if step not in there]
-    if missing or not wanted:
-        raise InputError(f"there is no checkpoint of step {missing[0] if missing else 0}")
-    if len(wanted) > MOST_CHECKPOINTS:
-        last = len(wanted) - 1
-        wanted = [wanted[round(i * last / (MOST_CHECKPOINTS - 1))] for i in range(MOST_CHECKPOINTS)]
+    checkpoints = recorded.checkpoints
+    chosen = sorted(set(steps)) if steps is not None else sorted(checkpoints)
+    missing = [step for step in chosen if step not in checkpoints]
+    if missing or not chosen:
+        raise InputError(f"no checkpoint of step {missing[0] if missing else 0}")
+    if len(chosen) > MOST_CHECKPOINTS:
+        last = len(chosen) - 1
+        chosen = [chosen[round(i * last / (MOST_CHECKPOINTS - 1))] for i in range(MOST_CHECKPOINTS)]
     device = choose_device(recorded.settings.device)
     losses: list[list[float | None]] = []
     likeliest: list[list[LikeliestToken]] = []
     tokens: list[str] = []
-    for number, step in enumerate(wanted):
-        told(number, len(wanted))
-        verify_checkpoint(there[step])
-        model, _ = load_model_folder(there[step], device=device.torch)
+    for number, step in enumerate(chosen):
+        on_progress(number, len(chosen))
+        verify_checkpoint(checkpoints[step])
+        model, _ = load_model_folder(checkpoints[step], device=device.torch)
         prompt = look(model.eval(), tokenizer, text)
         tokens = list(prompt.tokens)
         losses.append(prompt.losses.tolist())
         guesses = [prompt.guesses(place, count=1)[0] for place in range(len(tokens) - 1)]
         likeliest.append([{"text": guess.text, "probability": guess.probability} for guess in guesses])
-    return {"tokens": tokens, "steps": wanted, "losses": losses, "likeliest": likeliest}
+    return {"tokens": tokens, "steps": chosen, "losses": losses, "likeliest": likeliest}

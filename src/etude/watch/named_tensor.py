@@ -1,4 +1,4 @@
-"""A tensor whose axes have names."""
+"""A tensor with named axes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 
 @dataclass(frozen=True, eq=False)
 class Named:
-    """``tensor`` with a name for itself and for each axis, such as ("head", "query", "key")."""
+    """A tensor with a name, and a name for each axis, such as ("head", "query", "key")."""
 
     name: str
     axes: tuple[str, ...]
@@ -22,19 +22,19 @@ class Named:
 
     @property
     def shape(self) -> dict[str, int]:
-        """Sizes by axis."""
+        """Size of each axis by its name."""
         return dict(zip(self.axes, self.tensor.shape, strict=True))
 
     def numpy(self) -> NDArray[Any]:
-        """A copy as a NumPy array."""
-        found: NDArray[Any] = self.tensor.detach().cpu().float().numpy()
-        return found
+        """Return a copy as a NumPy array."""
+        array: NDArray[Any] = self.tensor.detach().cpu().float().numpy()
+        return array
 
     def __getitem__(self, key: int | slice | tuple[int | slice, ...]) -> Named:
-        """Integers and slices, axis by axis; the axes of integers go."""
+        """Index axis by axis with integers and slices; an integer removes its axis."""
         keys = key if isinstance(key, tuple) else (key,)
-        gone = {place for place, one in enumerate(keys) if not isinstance(one, slice)}
-        axes = tuple(axis for place, axis in enumerate(self.axes) if place not in gone)
+        removed = {place for place, item in enumerate(keys) if not isinstance(item, slice)}
+        axes = tuple(axis for place, axis in enumerate(self.axes) if place not in removed)
         return Named(self.name, axes, self.tensor[keys])
 
     def __repr__(self) -> str:

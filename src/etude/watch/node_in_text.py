@@ -1,4 +1,4 @@
-"""A node of any network along a text: a run at a step, a checkpoint, or a folder that was made elsewhere."""
+"""A neuron of any network along a text: a run at a step, a checkpoint, or any model folder."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from etude.watch.terms import NodeSum, node_sum
 
 @dataclass(frozen=True, eq=False)
 class NodeInText:
-    """A node at every token of a prompt.
+    """A neuron at every token of a prompt.
 
     Attributes:
         post: (T,) its activation.
-        effects: (V,) what one unit of it adds to each logit directly, over their mean; float64.
-        promoted, suppressed: the tokens with the highest and the lowest of these.
+        effects: (V,) what an activation of 1 adds to each logit directly, minus their mean; float64.
+        promoted, suppressed: the tokens with the highest and the lowest effects.
     """
 
     prompt: Prompt = field(repr=False)
@@ -40,11 +40,11 @@ class NodeInText:
         return int(self.post.abs().argmax())
 
     def on(self, position: int) -> NodeSum:
-        """What it computes at a position, term by term."""
+        """Return what it computes at a position, term by term."""
         prompt = self.prompt
-        kept = {name: prompt.activation(name) for name in self.node_layer.watched}
+        activations = {name: prompt.activation(name) for name in self.node_layer.watched}
         ids = tuple(prompt.ids[: position + 1].tolist())
-        return node_sum(prompt.model, self.node_layer, self.unit, kept, ids, prompt.tokens[position])
+        return node_sum(prompt.model, self.node_layer, self.unit, activations, ids, prompt.tokens[position])
 
     def __repr__(self) -> str:
         along = "  ".join(
@@ -53,7 +53,7 @@ class NodeInText:
         )
         return "\n".join(
             [
-                f"{self.node_layer.path} node {self.unit} along {len(self.post)} tokens",
+                f"{self.node_layer.path} neuron {self.unit} along {len(self.post)} tokens",
                 along,
                 *effect_lines(self.promoted, self.suppressed, self.node_layer),
             ]
@@ -62,10 +62,10 @@ class NodeInText:
 
 @torch.no_grad()
 def look_at_node_in_text(prompt: Prompt, layer: str, unit: int) -> NodeInText:
-    """The node ``unit`` of ``layer`` (such as "model.layers.2.mlp") at every token of ``prompt``.
+    """Return the neuron ``unit`` of ``layer`` (such as "model.layers.2.mlp") at every token of ``prompt``.
 
     Raises:
-        InputError: no such layer or node.
+        InputError: no such layer or neuron.
     """
     node_layer = find_node_layer(prompt.model, layer)
     node_layer.require_unit(unit)

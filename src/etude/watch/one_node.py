@@ -1,4 +1,5 @@
-"""One node of a run at one step: its weights, what it computes, what moves it, what it says, and its life so far."""
+"""One neuron of a run at one step: its weights, its activation, its gradient, its effect on the logits, and its
+history."""
 
 from __future__ import annotations
 
@@ -16,7 +17,7 @@ from etude.model.nodes import NodeLayer
 from etude.model.taps import Taps
 from etude.plan.plan import Plan
 from etude.watch.activity import Activity, NodeHistory, activity, node_history
-from etude.watch.forward import run_opened
+from etude.watch.forward import run_with_taps
 from etude.watch.held_out import HeldOut, held_out
 from etude.watch.node_layers import find_node_layer, token_effects
 from etude.watch.opened_step import OpenedRow, OpenedStep, model_at, open_step
@@ -26,13 +27,14 @@ from etude.watch.terms import NodeSum, node_sum
 from etude.watch.time_machine import TimeMachine
 
 TOKENS = 10
-"""Tokens told that a node promotes, and as many that it suppresses."""
+"""Promoted tokens listed, and as many suppressed ones."""
 PASSAGES = 5
+"""Passages listed, of the highest and of the lowest activation."""
 
 
 @dataclass(frozen=True)
 class TokenEffect:
-    """What one unit of a node's activation adds to a token's logit, over the mean of the vocabulary."""
+    """What an activation of 1 adds to a token's logit, relative to the mean of the vocabulary."""
 
     token_id: int
     text: str
@@ -41,9 +43,9 @@ class TokenEffect:
 
 @dataclass(frozen=True, eq=False)
 class NodeGradient:
-    """Of the loss of a step's whole batch, before clipping: by the node's own weights. ``up`` as in :class:`Node`."""
+    """Gradient of the loss of a step's batch, before clipping, by a neuron's weights; fields as in :class:`Node`."""
 
-    step: int  # that the update leads to
+    step: int  # the update leads to it
     weights: Float[Tensor, " N"]
     bias: float | None
     up_weights: Float[Tensor, " N"] | None
@@ -61,9 +63,10 @@ class NodeGradient:
 
 @dataclass(frozen=True, eq=False)
 class NodeSignal:
-    """A node along one row of a step's batch, forward and backward; each value (T,).
+    """A neuron along one row of a step's batch, forward and backward; each value is (T,).
 
-    The gradients are those of the loss of the whole batch. ``pre_linear`` is what a gated node lets through, else None.
+    The gradients are those of the loss of the whole batch. ``pre_linear`` is what the gate multiplies; None without a
+    gate.
     """
 
     row: int
@@ -86,18 +89,18 @@ class NodeSignal:
 
 @dataclass(eq=False)
 class Node:
-    """A node with the weights that it has after ``step`` updates (N inputs, M numbers that it adds to, V tokens).
+    """A neuron with its weights after ``step`` updates (N inputs, M numbers it adds to, V tokens).
 
-    The gradient is that of the next update, ``step`` -> ``step + 1``: it was taken at exactly these weights, and step 0
-    has one too. After the run's last step there is none.
+    The gradient is that of the next update, ``step`` -> ``step + 1``: it was computed at exactly these weights, and
+    step 0 has one as well. After the run's last step there is none.
 
     Attributes:
-        weights, bias: what it reads with, (N,); in a gated MLP those of the gate. No bias is None.
-        up_weights, up_bias: in a gated MLP, those of the values that the gate lets through; else None.
-        outgoing: what one unit of its activation adds, (M,).
-        effects: what that does to each logit directly, (V,) float64; see
-            :func:`etude.watch.node_layers.token_effects` for what is left out.
-        promoted, suppressed: the tokens with the highest and the lowest of these.
+        weights, bias: its incoming weights, (N,), and bias (None if it has none); in a gated MLP those of the gate.
+        up_weights, up_bias: in a gated MLP, those of the values that the gate multiplies; otherwise None.
+        outgoing: what an activation of 1 adds, (M,).
+        effects: what that changes in each logit directly, (V,) float64; :func:`etude.watch.node_layers.token_effects`
+            lists what this ignores.
+        promoted, suppressed: the tokens with the highest and the lowest effects.
         activity: its activation at every token of ``sample``.
         most, least: the passages of ``sample`` with the highest and the lowest activation.
         proof: how the replay up to ``step`` compares with the record.
@@ -147,26 +150,26 @@ class Node:
 
     @cached_property
     def opened(self) -> OpenedStep:
-        """The update that leads to ``step + 1``. Opened at the first use, which moves the machine there.
+        """The update that leads to ``step + 1``, opened on first use, which moves the time machine there.
 
         Raises:
             InputError: ``step`` is the run's last, or memory is short.
         """
         if self.step >= self.machine.recorded.last_step:
             raise InputError(
-                f"no update follows step {self.step}, the run's last, so there is no gradient at it: "
-                f"look at the node at step {self.step - 1}"
+                f"no update follows step {self.step}, the run's last, so it has no gradient: "
+                f"inspect the neuron at step {self.step - 1}"
             )
         return open_step(self.machine, self.step + 1)
 
     @cached_property
     def gradient(self) -> NodeGradient:
-        """Of the next update's batch. Raises InputError as :attr:`opened` does."""
+        """Gradient of the next update's loss. Raises InputError as :attr:`opened` does."""
         gradients, node_layer, unit = self.opened.gradients, self.node_layer, self.unit
 
         def bias_of(linear: str) -> float | None:
-            found = gradients.get(f"{linear}.bias")
-            return None if found is None else float(found[unit])
+            bias = gradients.get(f"{linear}.bias")
+            return None if bias is None else float(bias[unit])
 
         return NodeGradient(
             self.opened.step,
@@ -178,7 +181,7 @@ class Node:
         )
 
     def signal(self, row: int) -> NodeSignal:
-        """The node along a row of the next update's batch, and the error that comes back to it.
+        """Return the neuron along a row of the next update's batch, with the gradient at it.
 
         Raises:
             InputError: no such row, or no next update.
@@ -201,7 +204,7 @@ class Node:
         )
 
     def on(self, row: int, position: int) -> NodeSum:
-        """What it computes at a token of the next update's batch.
+        """Return what it computes at a token of the next update's batch.
 
         Raises:
             InputError: no such row or position, or no next update.
@@ -213,10 +216,10 @@ class Node:
 
     @torch.no_grad()
     def on_tokens(self, token_ids: Sequence[int], position: int = -1) -> NodeSum:
-        """What it computes at a token of any text (the last one, unless told), read from its beginning.
+        """Return what it computes at a token (default: the last) of any text, read from its beginning.
 
         Raises:
-            InputError: no tokens, more than the network has positions for, or ids that its vocabulary has not.
+            InputError: no tokens, more than the network has positions for, or ids outside its vocabulary.
         """
         config, ids = self.model.config, tuple(token_ids)
         limit = config.max_position_embeddings
@@ -228,21 +231,21 @@ class Node:
         device = self.plan.device
         with device.autocast():
             taps = Taps(self.node_layer.watched.__contains__)
-            kept = run_opened(self.model, torch.tensor([ids], device=device.torch), taps=taps)
-        return node_sum(self.model, self.node_layer, self.unit, kept, ids, self._text(ids[-1]))
+            activations = run_with_taps(self.model, torch.tensor([ids], device=device.torch), taps=taps)
+        return node_sum(self.model, self.node_layer, self.unit, activations, ids, self._text(ids[-1]))
 
     def history(
-        self, steps: Sequence[int] | None = None, told: Callable[[int, int], None] | None = None
+        self, steps: Sequence[int] | None = None, on_progress: Callable[[int, int], None] | None = None
     ) -> NodeHistory:
-        """The node at the run's checkpoints (all, or those of ``steps``), on the same sample of text.
+        """Return the neuron at the run's checkpoints (all, or those of ``steps``), on the same sample of text.
 
-        ``told`` hears, before each, how many were watched, of how many.
+        ``on_progress(done, total)`` is called before each checkpoint.
 
         Raises:
             InputError: a step has no checkpoint, or a damaged one.
         """
         recorded, device = self.machine.recorded, self.plan.device
-        return node_history(recorded, self.layer, self.unit, self.sample, device, steps, told)
+        return node_history(recorded, self.layer, self.unit, self.sample, device, steps, on_progress)
 
     def _opened_row(self, row: int) -> OpenedRow:
         if self._row is None or self._row[0] != row:
@@ -260,7 +263,7 @@ class Node:
         tokens = self.sample.num_tokens
         return "\n".join(
             [
-                f"{self.layer} node {self.unit} after {self.step:,} updates ({self.model.config.hidden_act})",
+                f"{self.layer} neuron {self.unit} after {self.step:,} updates ({self.model.config.hidden_act})",
                 f"{len(self.weights)} inputs, weights |{float(self.weights.norm()):.3g}|, {bias}{up}; "
                 f"out |{float(self.outgoing.norm()):.3g}|; gradient: {update}",
                 *effect_lines(self.promoted, self.suppressed, self.node_layer),
@@ -284,29 +287,29 @@ def look_at_node(
     passages: int = PASSAGES,
     max_tokens: int | None = None,
 ) -> Node:
-    """A node after ``step`` updates; ``layer`` is such as "model.layers.2.mlp", or "model" in the mlp family.
+    """Return a neuron after ``step`` updates; ``layer`` is a name such as "model.layers.2.mlp" ("model" in the mlp
+    family).
 
-    It takes a forward pass over ``max_tokens`` of held-out text. What ``Node`` tells of the next update's batch is
-    computed when somebody asks for it.
+    This takes a forward pass over ``max_tokens`` of held-out text. ``Node`` opens the next update only on demand.
 
     Args:
-        tokens: how many promoted and suppressed tokens are told.
-        passages: how many passages.
-        max_tokens: of the sample; see :func:`etude.watch.held_out.held_out`.
+        tokens: how many promoted and suppressed tokens to list.
+        passages: how many passages to list.
+        max_tokens: size of the sample; see :func:`etude.watch.held_out.held_out`.
 
     Raises:
-        InputError: no such step, layer or node.
+        InputError: no such step, layer or neuron.
     """
-    wiring_at(machine, layer).require_unit(unit)
+    node_layer_at(machine, layer).require_unit(unit)
     model = model_at(machine, step)
     plan, proof = machine.era.plan, machine.proof
     node_layer, sample = find_node_layer(model, layer), held_out(plan, max_tokens)
-    seen = activity(model, node_layer, unit, sample, plan.device)
+    observed = activity(model, node_layer, unit, sample, plan.device)
     effects = token_effects(model, node_layer, unit)
     tokenizer = plan.data.tokenizer
 
-    def found(highest: bool) -> tuple[Passage, ...]:
-        return extreme_passages(seen.post, sample, tokenizer, count=passages, highest=highest)
+    def extremes(highest: bool) -> tuple[Passage, ...]:
+        return extreme_passages(observed.post, sample, tokenizer, count=passages, highest=highest)
 
     return Node(
         machine,
@@ -317,46 +320,48 @@ def look_at_node(
         plan,
         proof,
         sample,
-        seen,
+        observed,
         effects,
         *extreme_effects(effects, lambda token: tokenizer.decode([token]), tokens),
-        found(True),
-        found(False),
+        extremes(True),
+        extremes(False),
     )
 
 
 def extreme_effects(
     effects: Float[Tensor, " V"], decode: Callable[[int], str], count: int = TOKENS
 ) -> tuple[tuple[TokenEffect, ...], tuple[TokenEffect, ...]]:
-    """The ``count`` tokens that are helped most, and those that are hindered most; fewer where few are."""
+    """Return the ``count`` tokens with the highest positive effect, and those with the lowest negative one."""
     order = effects.argsort(descending=True, stable=True).tolist()
 
-    def told(ids: list[int]) -> tuple[TokenEffect, ...]:
+    def with_text(ids: list[int]) -> tuple[TokenEffect, ...]:
         return tuple(TokenEffect(token, decode(token), float(effects[token])) for token in ids)
 
     highest, lowest = order[:count], order[::-1][:count]
-    return told([t for t in highest if effects[t] > 0]), told([t for t in lowest if effects[t] < 0])
+    return with_text([t for t in highest if effects[t] > 0]), with_text([t for t in lowest if effects[t] < 0])
 
 
 def effect_lines(
     promoted: tuple[TokenEffect, ...], suppressed: tuple[TokenEffect, ...], node_layer: NodeLayer
 ) -> list[str]:
-    """What a node does to the logits, as text."""
+    """Return what a neuron does to the logits, as text."""
 
-    def told(effects: tuple[TokenEffect, ...]) -> str:
-        return "  ".join(f"[{plain(one.text)}] {one.value:+.2g}" for one in effects[:6]) or "no token"
+    def line(effects: tuple[TokenEffect, ...]) -> str:
+        return (
+            "  ".join(f"[{plain(effect.text)}] {effect.value:+.2g}" for effect in effects[:6]) or "no token"
+        )
 
     scaled = "  (directly, before the last norm's scale)" if node_layer.path != "model" else ""
-    return [f"promotes   {told(promoted)}", f"suppresses {told(suppressed)}{scaled}"]
+    return [f"promotes   {line(promoted)}", f"suppresses {line(suppressed)}{scaled}"]
 
 
-def wiring_at(machine: TimeMachine, layer: str) -> NodeLayer:
-    """How the nodes of ``layer`` sit in the run's network, from its configuration alone."""
+def node_layer_at(machine: TimeMachine, layer: str) -> NodeLayer:
+    """Return the layer called ``layer`` of the run's network, from its configuration alone."""
     return find_node_layer(machine.empty_model(), layer)
 
 
 def _place(position: int, count: int) -> int:
-    """``position``, counted from the end where it is negative."""
+    """Return ``position``, counted from the end if negative."""
     if not -count <= position < count:
-        raise InputError(f"there are positions 0 to {count - 1}, not {position}")
+        raise InputError(f"this text has positions 0 to {count - 1}, not {position}")
     return position % count

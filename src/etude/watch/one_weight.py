@@ -1,4 +1,4 @@
-"""One weight or bias over the life of a run: its value and what moved it, as far apart as somebody likes."""
+"""One weight or bias over a run: its value, and the updates that moved it."""
 
 from __future__ import annotations
 
@@ -33,19 +33,19 @@ class WeightHistory:
 
     @property
     def values(self) -> dict[int, float]:
-        """The values that are known, by the number of updates made before."""
-        found: dict[int, float] = {}
+        """The known values, by the number of updates before."""
+        known: dict[int, float] = {}
         for step in self.steps:
-            found |= {step.step - 1: step.before, step.step: step.after}
-        return dict(sorted((found | dict([self.last])).items()))
+            known |= {step.step - 1: step.before, step.step: step.after}
+        return dict(sorted((known | dict([self.last])).items()))
 
     def at(self, step: int) -> WeightStep:
-        """The update that led to ``step``, opened now if it is not one of :attr:`steps`.
+        """Return the update that led to ``step``, opening it if it is not one of :attr:`steps`.
 
         Raises:
             InputError: the run has no such step.
         """
-        known = next((there for there in self.steps if there.step == step), None)
+        known = next((opened for opened in self.steps if opened.step == step), None)
         return known or weight_step(open_step(self.machine, step), self.name, self.index)
 
     def __repr__(self) -> str:
@@ -56,7 +56,7 @@ class WeightHistory:
         lines += shortened(
             [
                 f"{s.step - 1:>6} -> {s.step:<5} {s.before:+12.6g} {s.gradient:+11.3g} {s.lr:10.3g} "
-                f"{s.decay:+10.2g} {s.update:+11.3g}{'' if s.applied else '  left out'}"
+                f"{s.decay:+10.2g} {s.update:+11.3g}{'' if s.applied else '  skipped'}"
                 for s in self.steps
             ]
         )
@@ -66,17 +66,16 @@ class WeightHistory:
 def look_at_weight(
     machine: TimeMachine, name: str, index: Sequence[int] | int, steps: Sequence[int] | None = None
 ) -> WeightHistory:
-    """The number at ``index`` of the parameter ``name``, over the run.
+    """Return the number at ``index`` of the parameter ``name``, over the run.
 
-    Every opened update costs a replay and a step of training, so a long run of a big model is looked at in a few of
-    ``steps``.
+    Every opened update costs a replay and a training step: for a long run of a large model, pass a few ``steps``.
 
     Args:
         index: one integer for each axis of the parameter.
-        steps: open the updates that lead to these; unless told, the update that follows each checkpoint.
+        steps: the updates that lead to these are opened; default: the update after each checkpoint.
 
     Raises:
-        InputError: no such parameter (the nearest is named), index (the shape is), or step.
+        InputError: no such parameter (the message suggests the nearest), index (it gives the shape), or step.
     """
     recorded = machine.recorded
     shapes = {known: tuple(p.shape) for known, p in machine.empty_model().named_parameters()}
@@ -84,23 +83,29 @@ def look_at_weight(
         raise InputError(f"no parameter is called '{name}': {suggest_name(name, list(shapes))}")
     place = index_in(name, index, shapes[name])
     if steps is None:
-        steps = [there + 1 for there in recorded.checkpoints if there < recorded.last_step]
-    wanted = sorted(set(steps))
-    for step in wanted:
+        steps = [saved + 1 for saved in recorded.checkpoints if saved < recorded.last_step]
+    chosen = sorted(set(steps))
+    for step in chosen:
         recorded.require_step(step)
-    found = tuple(weight_step(open_step(machine, step), name, place) for step in wanted)
+    updates = tuple(weight_step(open_step(machine, step), name, place) for step in chosen)
     last = max(recorded.checkpoints)
     value = float(machine.go_to(last).model.get_parameter(name)[place].detach())
-    return WeightHistory(machine, name, place, shapes[name], found, (last, value))
+    return WeightHistory(machine, name, place, shapes[name], updates, (last, value))
 
 
 def index_in(name: str, index: Sequence[int] | int, shape: tuple[int, ...]) -> tuple[int, ...]:
-    """``index`` of a number of the parameter ``name``; InputError when it has no such number."""
+    """Return ``index`` of a number of the parameter ``name`` as a tuple.
+
+    Raises:
+        InputError: the parameter has no such number.
+    """
     try:
-        place = tuple(operator.index(one) for one in (index if isinstance(index, Sequence) else (index,)))
+        place = tuple(operator.index(value) for value in (index if isinstance(index, Sequence) else (index,)))
     except TypeError:
         place = ()
-    inside = len(place) == len(shape) and all(0 <= one < size for one, size in zip(place, shape, strict=True))
+    inside = len(place) == len(shape) and all(
+        0 <= value < size for value, size in zip(place, shape, strict=True)
+    )
     if not inside:
         highest = ", ".join(str(size - 1) for size in shape)
         raise InputError(

@@ -1,8 +1,8 @@
-"""One step of the real training, opened: its batch, predictions, losses, activations, gradients, update.
+"""One training step of a run, opened: its batch, predictions, losses, activations, gradients and update.
 
-The gradient and the update are those of the compiled path that trained. Activations and their gradients come from the
-same weights and the same rows, gone through uncompiled (:mod:`etude.watch.forward`), one row at a time, when somebody
-looks; :mod:`etude.watch.reconciliation` says how far the two agree.
+Gradient and update are those of the compiled path that trained. Activations and their gradients come from the same
+weights and rows, run uncompiled (:mod:`etude.watch.forward`), one row at a time and on demand;
+:mod:`etude.watch.reconciliation` measures how closely the two agree.
 """
 
 from __future__ import annotations
@@ -31,22 +31,22 @@ from etude.train.rules import Hyperparameters, rule_named
 from etude.train.rules.applied import ParameterUpdate
 from etude.train.schedule import momentum
 from etude.train.step import clip_factor
-from etude.watch.forward import activation_bytes, run_opened
+from etude.watch.forward import activation_bytes, run_with_taps
 from etude.watch.proof import Proof
 from etude.watch.time_machine import Era, TimeMachine
 
 
 @dataclass(frozen=True)
 class OpenedRow:
-    """One row of a step's batch on its way through the network and back.
+    """One row of a step's batch, forward and backward.
 
     Attributes:
         inputs, targets: (T,) token ids; targets are ``IGNORE_INDEX`` where :attr:`loss_mask` is False.
-        losses: (T,) nats for each token, unweighted; 0 where it does not count.
+        losses: (T,) nats for each token, unweighted; 0 where the loss does not count it.
         activations, gradients: by name, (1, T, ...); see :mod:`etude.watch.forward`. The gradient is that of the loss
-            of the whole batch. In bf16 what a product gave, and the error there, are bfloat16.
+            of the whole batch. In bf16 the results of products, and their gradients, are bfloat16.
         parameter_gradients: this row's share of the gradient of each parameter.
-        weights: (T,) how much each loss counts, or None where all count the same.
+        weights: (T,) how much each loss counts; None if all count the same.
     """
 
     row: int
@@ -60,7 +60,7 @@ class OpenedRow:
 
     @property
     def loss_mask(self) -> Bool[Tensor, " T"]:
-        """True where the loss counts the next token."""
+        """(T,) True where the loss counts the next token."""
         return self.targets != IGNORE_INDEX
 
     @property
@@ -70,7 +70,7 @@ class OpenedRow:
 
     @property
     def probabilities(self) -> Float[Tensor, "T V"]:
-        """The predicted distribution at every position."""
+        """(T, V) the predicted distribution at every position."""
         return self.activations[LOGITS][0].float().softmax(-1)
 
 
@@ -79,16 +79,16 @@ class OpenedStep:
     """The update that led to ``step``.
 
     Attributes:
-        settings: those of that step.
-        batch: its micro-batches, as they were given to the network.
+        settings: in force at that step.
+        batch: its micro-batches, as the network read them.
         sources: the documents of each row.
-        loss, grad_norm: of the real path; nats per token, and before clipping.
-        clip_factor: what the gradient was multiplied by; 1 where it was short enough.
-        applied: False when the loss or the gradient was not finite; then nothing was changed.
+        loss, grad_norm: of the training path; nats per token, and before clipping.
+        clip_factor: what the gradient was multiplied by; 1 if it was not clipped.
+        applied: False if the loss or the gradient was not finite, and the update was skipped.
         gradients: of every parameter, before clipping.
         before, after: weights and optimizer state.
-        used: learning rate, decay, and so on, of each parameter.
-        proof: how the replay up to and with this step compares with the record.
+        used: learning rate, weight decay and so on, of each parameter.
+        proof: how the replay up to and including this step compares with the record.
     """
 
     step: int
@@ -122,16 +122,16 @@ class OpenedStep:
 
     @cached_property
     def model(self) -> LanguageModel:
-        """The network with the weights before the step, uncompiled."""
+        """The uncompiled network with the weights before the step."""
         return model_with(self.before.weights, self.era)
 
     @cached_property
     def model_after(self) -> LanguageModel:
-        """The network with the weights after the step, uncompiled."""
+        """The uncompiled network with the weights after the step."""
         return model_with(self.after.weights, self.era)
 
     def apply_rules(self, weights: Mapping[str, Tensor]) -> Snapshot:
-        """The optimizer once more, to ``weights``, from the opened pieces alone."""
+        """Apply the update rules once more, to ``weights``, from the opened gradients and state alone."""
         model = model_with(weights, self.era)
         rules = UpdateRules(model, self.settings.train, self.era.plan.device)
         rules.load_named_state(self.before.optimizer)
@@ -142,15 +142,14 @@ class OpenedStep:
 
     @cached_property
     def moved_from_zero(self) -> dict[str, Tensor]:
-        """What the same update adds to weights of zero, in float64: -lr * direction, as the run's own rules make it."""
-        nothing = {name: torch.zeros_like(weight) for name, weight in self.before.weights.items()}
-        return {name: weight.cpu().double() for name, weight in self.apply_rules(nothing).weights.items()}
+        """What the same update adds to weights of zero, in float64: -lr * direction, by the run's own update rules."""
+        zeros = {name: torch.zeros_like(weight) for name, weight in self.before.weights.items()}
+        return {name: weight.cpu().double() for name, weight in self.apply_rules(zeros).weights.items()}
 
     def of_whole(self, name: str) -> dict[str, Tensor]:
-        """Return what the terms of one number of a parameter take from the whole of it, as the run made it.
+        """Return what a rule's terms derive from the whole parameter, as the run computed it; zero for a skipped step.
 
-        Muon's iteration in single precision is a few ten-thousandths off from that in double, so it is not repeated.
-        Zero where nothing was applied.
+        Not recomputed in float64: Muon's iteration in single precision is a few ten-thousandths off from that.
         """
         used, weight = self.used[name], self.before.weights[name]
         rule = rule_named(used.rule)
@@ -159,7 +158,7 @@ class OpenedStep:
         return {symbol: torch.zeros_like(weight, dtype=torch.float64) for symbol in rule.whole}
 
     def parameter(self, name: str) -> ParameterUpdate:
-        """How one parameter moved.
+        """Return how one parameter moved.
 
         Raises:
             InputError: no parameter has that name.
@@ -185,11 +184,12 @@ class OpenedStep:
         *,
         model: LanguageModel | None = None,
     ) -> OpenedRow:
-        """One row, forward and backward; ``wanted`` says which activations are kept. ``model`` stands in for the
-        network before the step (in float64, say).
+        """Return one row, forward and backward, with the activations whose name is ``wanted``.
+
+        ``model`` replaces the network before the step, for example by one in float64.
 
         Raises:
-            InputError: the batch has no such row.
+            InputError: the batch has no such row, or all its activations do not fit the free memory.
         """
         read = self.read(row)
         model = model or self.model
@@ -219,7 +219,7 @@ class OpenedStep:
 
     @torch.no_grad()
     def losses_after(self, row: int = 0) -> Float[Tensor, " T"]:
-        """(T,) nats for each token of a row with the weights that the step ended with, dropout as in the step.
+        """(T,) nats for each token of a row with the weights after the step, and dropout as in the step.
 
         Raises:
             InputError: the batch has no such row.
@@ -238,12 +238,12 @@ class OpenedStep:
         return self.era.objective.row(*self._place(row))
 
     def _require_room(self, needed: int) -> None:
-        """Raises InputError when all activations of a row and their gradients do not fit."""
+        """Raise InputError if all activations of a row and their gradients do not fit the free memory."""
         free = free_memory_bytes(self.era.plan.device)
         if free is not None and needed > free:
             raise InputError(
                 f"all activations of a row and their gradients take {needed / 2**30:,.1f} GiB, and "
-                f"{free / 2**30:,.1f} GiB are free: ask for some of them (wanted=lambda name: ...)"
+                f"{free / 2**30:,.1f} GiB are free: request a few of them (wanted=lambda name: ...)"
             )
 
     def _place(self, row: int) -> tuple[MicroBatch, int]:
@@ -258,18 +258,18 @@ class OpenedStep:
 
 
 def open_step(machine: TimeMachine, step: int) -> OpenedStep:
-    """Replay the update that leads to ``step`` and keep everything that it came from.
+    """Replay the update that leads to ``step``, and keep everything it was computed from.
 
     Raises:
-        InputError: the run has no such step, or this machine lacks the memory to hold it open.
+        InputError: the run has no such step, or the machine lacks the memory.
     """
     machine.recorded.require_step(step)
     machine.go_to(step - 1)
     era = machine.enter(step)
     _require_memory(era)
     before, before_proof = Snapshot.of(era.state), machine.proof
-    seen = _Gradient(era.state.model)
-    result = machine.advance(seen.read)
+    capture = _GradientCapture(era.state.model)
+    result = machine.advance(capture.read)
     after = Snapshot.of(era.state)
     machine.states.put(before, before_proof)
     machine.states.put(after, machine.proof)
@@ -277,13 +277,13 @@ def open_step(machine: TimeMachine, step: int) -> OpenedStep:
     return OpenedStep(
         step,
         era.plan.settings,
-        list(seen.batch),
+        list(capture.batch),
         list(era.objective.row_sources(step)),
         float(result.loss),
         float(result.grad_norm),
         clip_factor(result.grad_norm, era.plan.settings.train.max_grad_norm),
         result.applied,
-        seen.by_name,
+        capture.by_name,
         before,
         after,
         era.state.rules.used(),
@@ -293,15 +293,15 @@ def open_step(machine: TimeMachine, step: int) -> OpenedStep:
 
 
 @dataclass
-class _Gradient:
-    """Copies the gradient of an update, and keeps the batch that it is of."""
+class _GradientCapture:
+    """Copies the gradient of an update, and keeps its batch."""
 
     model: LanguageModel
     batch: Sequence[MicroBatch] = ()
     by_name: dict[str, Tensor] = field(default_factory=dict)
 
     def read(self, batch: Sequence[MicroBatch]) -> None:
-        """Keep ``batch``, and a copy of the gradient of every parameter, before clipping."""
+        """Keep ``batch``, and a copy of the gradient of every parameter before clipping."""
         self.batch = batch
         self.by_name = {
             name: parameter.grad.detach().cpu().clone()
@@ -312,18 +312,18 @@ class _Gradient:
 
 def activations_of(model: LanguageModel, row: Row, taps: Taps) -> dict[str, Tensor]:
     """Return the activations of a row of a batch that ``taps`` keeps."""
-    return run_opened(model, row.inputs, document_ids=row.document_ids, dropout=row.dropout, taps=taps)
+    return run_with_taps(model, row.inputs, document_ids=row.document_ids, dropout=row.dropout, taps=taps)
 
 
 def model_with(weights: Mapping[str, Tensor], era: Era, dtype: torch.dtype = torch.float32) -> LanguageModel:
-    """The network of ``era`` with a copy of ``weights``, uncompiled."""
+    """Return the uncompiled network of ``era`` with a copy of ``weights``."""
     model = materialise(empty_model(era.plan.model), era.plan.device.torch, dtype)
     model.load_state_dict(weights)
     return model
 
 
 def model_at(machine: TimeMachine, step: int) -> LanguageModel:
-    """The run's network after ``step``, uncompiled and apart from the machine's own.
+    """Return a copy of the run's network after ``step``, uncompiled.
 
     Raises:
         InputError: the run has no such step.
@@ -340,11 +340,11 @@ def _state_of(snapshot: Snapshot, name: str) -> dict[str, Tensor]:
 
 
 def _require_memory(era: Era) -> None:
-    """Two states, the gradients, and a network of its own for the rows."""
+    """Raise InputError if memory is short for two states, the gradients, and a second network for the rows."""
     memory, free = era.plan.memory, free_memory_bytes(era.plan.device)
     needed = 2 * (memory.weights + memory.optimizer) + 3 * memory.weights
     if free is not None and needed > free:
         raise InputError(
-            f"to hold a step of this run open takes about {needed / 2**30:,.1f} GiB of memory, and "
-            f"{free / 2**30:,.1f} GiB are free: close other programs, or look at a checkpoint with --prompt"
+            f"opening a step of this run takes about {needed / 2**30:,.1f} GiB of memory, and "
+            f"{free / 2**30:,.1f} GiB are free: close other programs, or inspect a checkpoint with --prompt"
         )

@@ -1,4 +1,4 @@
-"""Places in a text at which a node is most, or least, active: a marked token between a few others."""
+"""Passages of a text at which a neuron is most, or least, active: a marked token with its context."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from etude.data.tokens.tokenizer import EtudeTokenizer
 from etude.watch.held_out import HeldOut
 
 AROUND = 8
-"""Tokens that are shown on each side."""
+"""Tokens shown on each side."""
 
 
 @dataclass(frozen=True)
 class Passage:
-    """A token of the held-out text with what stands around it.
+    """A token of the held-out text in its context.
 
-    ``token_ids`` is all that the network had read there, the token itself last: give it to ``Node.on_tokens``.
+    ``token_ids`` is what the network had read at that token, the token itself last: pass it to ``Node.on_tokens``.
     """
 
-    value: float  # the node's activation at the token
+    value: float  # the neuron's activation at the token
     before: str
     token: str
     after: str
-    place: int  # of the token in the held-out part
+    place: int  # index of the token in the held-out part
     document: str
     token_ids: tuple[int, ...] = field(repr=False)
 
@@ -43,32 +43,32 @@ def extreme_passages(
     highest: bool,
     around: int = AROUND,
 ) -> tuple[Passage, ...]:
-    """The ``count`` tokens of ``sample`` with the highest (or lowest) of ``values`` (N, T).
+    """Return the ``count`` tokens of ``sample`` with the highest (or lowest) of ``values`` (N, T).
 
-    One is passed over when its passage would overlap with one that is chosen already. Of equal ones the earlier comes
-    first. There are fewer than ``count`` only when the text is too short.
+    A token is skipped if its passage would overlap a chosen one. Of equal values the earlier comes first. Fewer than
+    ``count`` are returned only if the text is too short.
     """
     places = sample.starts[:, None] + np.arange(values.shape[1])
     rows, columns = np.nonzero(sample.real)
     keys = values[rows, columns]
     chosen: list[int] = []
-    found: list[Passage] = []
+    passages: list[Passage] = []
     for index in np.argsort(-keys if highest else keys, kind="stable"):
-        if len(found) == count:
+        if len(passages) == count:
             break
         row, column = int(rows[index]), int(columns[index])
         place = int(places[row, column])
         if any(abs(place - other) <= 2 * around for other in chosen):
             continue
         chosen.append(place)
-        found.append(_passage(float(keys[index]), sample, tokenizer, row, column, around))
-    return tuple(found)
+        passages.append(_passage(float(keys[index]), sample, tokenizer, row, column, around))
+    return tuple(passages)
 
 
 def beginnings(data: PreparedData, most_tokens: int, count: int = 4, characters: int = 320) -> list[str]:
-    """How some held-out documents begin, up to the end of a word or ``most_tokens``.
+    """Return how some held-out documents begin, up to the end of a word or ``most_tokens``.
 
-    The first long ones; where there are few of them, the longest.
+    These are the first long documents; if few are long, the longest.
     """
     texts: list[str] = []
     for document in data.documents("validation", 1_000_000):
@@ -82,7 +82,7 @@ def beginnings(data: PreparedData, most_tokens: int, count: int = 4, characters:
         (text for text in texts if text), key=lambda text: min(len(text), characters // 2), reverse=True
     )
     ids = [data.tokenizer.encode(text)[:most_tokens] for text in texts[:count]]
-    return [data.tokenizer.decode(some).rstrip("\ufffd") for some in ids]  # which half a character would be
+    return [data.tokenizer.decode(some).rstrip("\ufffd") for some in ids]  # drop a character cut in half
 
 
 def _passage(
@@ -90,7 +90,7 @@ def _passage(
 ) -> Passage:
     part, place = sample.part, int(sample.starts[row]) + column
     number = part.document_number(place)
-    first = 0  # of what the network had read
+    first = 0  # the first token that the network had read
     if sample.document_ids is not None:
         first = max(0, column - (place - int(part.documents[number])))
     read = sample.inputs[row, first : column + 1].tolist()
@@ -109,5 +109,5 @@ def _passage(
 
 
 def plain(text: str) -> str:
-    """On one line."""
+    """Return ``text`` on one line, with escapes for line breaks and tabs."""
     return text.replace("\n", "\\n").replace("\r", "\\r").replace("\t", "\\t")

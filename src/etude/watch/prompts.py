@@ -1,6 +1,6 @@
-"""A text on its way through a network: what every position predicts, and why.
+"""A text read by a network: what it predicts at every position, and why.
 
-Everything is computed from the weights at hand when it is asked for; only what was asked for is kept.
+Everything is computed on demand from the network's weights; only requested activations are kept.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from etude.device import Device, free_memory_bytes
 from etude.errors import InputError
 from etude.model.language_model import LOGITS, LanguageModel
 from etude.model.taps import Taps, every_activation
-from etude.watch.attribution import Attribution, Told, attribution
+from etude.watch.attribution import Attribution, Progress, attribution
 from etude.watch.contributions import Contributions, contributions
-from etude.watch.forward import activation_bytes, run_opened
+from etude.watch.forward import activation_bytes, run_with_taps
 from etude.watch.named_tensor import Named
 from etude.watch.proof import Proof
 
 TOP = 5
-"""Tokens told of a prediction."""
+"""Most likely tokens listed of a prediction."""
 
 
 @dataclass(frozen=True)
@@ -41,12 +41,14 @@ class Guess:
 
 @dataclass(frozen=True, eq=False)
 class Lens:
-    """What the residual stream would predict after each layer (nostalgebraist 2020): through the last norm and the
-    output matrix as if the network ended there. The last layer's is the network's own prediction.
+    """The logit lens (nostalgebraist 2020): what the residual stream would predict after each layer.
+
+    The stream passes the last norm and the output matrix as if the network ended there. The last layer's prediction is
+    the network's own.
 
     Attributes:
         log_probabilities: (L, T, V) nats, after layer 0 to L - 1.
-        desired: (T,) the token that comes next, -1 at the last position.
+        desired: (T,) the next token, -1 at the last position.
     """
 
     log_probabilities: Float[Tensor, "L T V"]
@@ -56,20 +58,20 @@ class Lens:
 
     @property
     def of_desired(self) -> Named:
-        """Probability of the token that comes, at all positions but the last."""
+        """Probability of the next token, at all positions but the last."""
         known = self.desired[:-1]
         index = known[None, :, None].expand(len(self.log_probabilities), -1, 1)
-        found = self.log_probabilities[:, :-1].gather(-1, index)[..., 0].exp()
-        return Named("probability of the token that comes", ("layer", "position"), found)
+        probabilities = self.log_probabilities[:, :-1].gather(-1, index)[..., 0].exp()
+        return Named("probability of the next token", ("layer", "position"), probabilities)
 
     def top(self, layer: int, position: int, count: int = TOP) -> list[Guess]:
-        """The likeliest tokens there."""
+        """Return the most likely tokens after ``layer`` at ``position``."""
         return _guesses(self.log_probabilities[layer, position], self.decode, count)
 
     def __repr__(self) -> str:
         layers = range(len(self.log_probabilities))
         lines = [f"after layer {layer:2}: {'  '.join(map(str, self.top(layer, -1, 3)))}" for layer in layers]
-        return "\n".join([f"logit lens behind {self.tokens[-1]!r}", *lines[-11:]])
+        return "\n".join([f"logit lens after {self.tokens[-1]!r}", *lines[-11:]])
 
 
 @dataclass(eq=False)
@@ -77,9 +79,9 @@ class Prompt:
     """A text and the network that reads it.
 
     Attributes:
-        ids: (T,) its tokens; the first is the one that begins every document.
+        ids: (T,) its tokens; the first is the token that begins every document.
         tokens: their texts.
-        proof: how the state that reads it compares with the run's record; None for a model outside a run.
+        proof: how the replayed state compares with the run's record; None for a model outside a run.
     """
 
     model: LanguageModel
@@ -87,60 +89,62 @@ class Prompt:
     tokens: tuple[str, ...]
     decode: Callable[[int], str] = field(repr=False)
     text: str = ""
-    where: str = ""  # of which step of what, and how that is proved
+    where: str = ""  # the run and step, with the proof; or the model folder
     proof: Proof | None = None
     _kept: dict[str, Tensor] = field(default_factory=dict, repr=False)
 
     def activation(self, name: str) -> Tensor:
-        """One activation by name, (1, T, ...); see :mod:`etude.watch.forward`.
+        """Return one activation by name, (1, T, ...); see :mod:`etude.watch.forward`.
 
         Raises:
-            InputError: the network has none of that name.
+            InputError: the network has no activation of that name.
         """
         if name not in self._kept:
             self._keep(name.__eq__)
         if name not in self._kept:
-            raise InputError(f"no activation is called '{name}': such as model.layers.0.mlp.post, or logits")
+            raise InputError(
+                f"no activation is called '{name}': try one such as model.layers.0.mlp.post, or logits"
+            )
         return self._kept[name]
 
     def activations(self) -> dict[str, Tensor]:
-        """All of them.
+        """Return all activations by name.
 
         Raises:
-            InputError: they do not fit the memory that is free.
+            InputError: they do not fit the free memory.
         """
         needed, free = activation_bytes(self.model, len(self.ids)), free_memory_bytes(_device(self.model))
         if free is not None and needed > free:
             raise InputError(
                 f"all activations of {len(self.ids)} tokens take {needed / 2**30:,.1f} GiB, and {free / 2**30:,.1f} "
-                "GiB are free: ask for one at a time, or give a shorter text"
+                "GiB are free: request one at a time, or give a shorter text"
             )
         self._keep(every_activation)
         return self._kept
 
     @property
     def probabilities(self) -> Float[Tensor, "T V"]:
-        """The predicted distribution behind every token."""
+        """(T, V) the predicted distribution of the next token at every position."""
         return self.activation(LOGITS)[0].float().softmax(-1)
 
     @property
     def losses(self) -> Float[Tensor, " U"]:
-        """(T - 1,) nats: how surprising each token but the first is."""
+        """(T - 1,) loss of each token but the first, nats."""
         logits = self.activation(LOGITS)[0, :-1].float()
         return torch.nn.functional.cross_entropy(logits, self.ids[1:], reduction="none")
 
     def guesses(self, position: int = -1, count: int = TOP) -> list[Guess]:
-        """The likeliest tokens behind ``position``."""
+        """Return the most likely next tokens at ``position``."""
         logits = self.activation(LOGITS)[0, self._place(position)]
         return _guesses(logits.float().log_softmax(-1), self.decode, count)
 
     @property
     def has_attention(self) -> bool:
-        """Whether the network has layers of attention; the mlp family has not."""
+        """Whether the network has attention layers; the mlp family has none."""
         return self.model.has_attention
 
     def pattern(self, layer: int) -> Named:
-        """What each head attends to in one layer; each query's shares add up to 1.
+        """Return the attention pattern of each head of one layer; each query's shares sum to 1.
 
         Raises:
             InputError: no such layer, or a network without attention.
@@ -151,7 +155,7 @@ class Prompt:
 
     @torch.no_grad()
     def logit_lens(self) -> Lens:
-        """The prediction after each layer.
+        """Return the prediction after each layer.
 
         Raises:
             InputError: a network without layers.
@@ -168,36 +172,34 @@ class Prompt:
         return Lens(logits.float().log_softmax(-1), desired, self.tokens, self.decode)
 
     def attribution(
-        self, position: int = -1, token: int | None = None, told: Told | None = None
+        self, position: int = -1, token: int | None = None, on_progress: Progress | None = None
     ) -> Attribution:
-        """Which tokens speak for ``token`` (the likeliest unless told) behind ``position``."""
+        """Return which tokens contribute to the logit of ``token`` (default: the most likely) at ``position``."""
         place = self._place(position)
-        wanted = self._token(place, token)
-        return attribution(self.model, self.ids, self.tokens, place, wanted, self.decode, told)
+        chosen = self._token(place, token)
+        return attribution(self.model, self.ids, self.tokens, place, chosen, self.decode, on_progress)
 
     def contributions(self, position: int = -1, token: int | None = None) -> Contributions:
-        """What each head, MLP and bias adds to the logit of ``token`` (the likeliest unless told)."""
+        """Return what each head, MLP and bias adds to the logit of ``token`` (default: the most likely)."""
         place = self._place(position)
-        kept = Taps(
+        taps = Taps(
             lambda name: name.endswith(
                 (".z", ".attn_out", ".mlp_out", ".post", ".embed", ".resid_pre", LOGITS)
             )
         )
         with torch.no_grad():
-            opened = run_opened(self.model, self.ids[None], taps=kept)
+            opened = run_with_taps(self.model, self.ids[None], taps=taps)
         return contributions(self.model, opened, place, self._token(place, token), self.decode)
 
     def _keep(self, wanted: Callable[[str], bool]) -> None:
         with torch.no_grad():
-            found = run_opened(self.model, self.ids[None], taps=Taps(wanted))
-        self._kept.update({name: value.detach() for name, value in found.items()})
+            activations = run_with_taps(self.model, self.ids[None], taps=Taps(wanted))
+        self._kept.update({name: value.detach() for name, value in activations.items()})
 
     def _require_attention(self, what: str) -> None:
         if not self.model.has_attention:
             family = self.model.config.model_type
-            raise InputError(
-                f"the {family} family has no layers of attention, so no {what}: use a transformer"
-            )
+            raise InputError(f"the {family} family has no attention layers, so no {what}: use a transformer")
 
     def _layer(self, layer: int) -> int:
         count = self.model.config.num_hidden_layers
@@ -223,7 +225,7 @@ class Prompt:
         lines = [f"{len(self.ids)} tokens: {text if len(text) < 60 else text[:57] + '...'}"]
         lines += [self.where] if self.where else []
         if len(self.ids) > 1:
-            lines.append(f"loss {float(self.losses.mean()):.4f} nats a token")
+            lines.append(f"loss {float(self.losses.mean()):.4f} nats per token")
         lines.append(f"next: {'  '.join(map(str, self.guesses()))}")
         return "\n".join(lines)
 
@@ -235,10 +237,10 @@ def look(
     where: str = "",
     proof: Proof | None = None,
 ) -> Prompt:
-    """``text`` as a document from its beginning, read by ``model``.
+    """Read ``text`` with ``model``, as a document from its beginning.
 
     Raises:
-        InputError: it is longer than the network can read.
+        InputError: the text is longer than the network can read.
     """
     ids = [tokenizer.eos_id, *tokenizer.encode(text)]
     most = model.config.max_position_embeddings
@@ -256,33 +258,33 @@ def look(
 def induction_scores(
     model: LanguageModel, length: int = 24, rows: int = 8, seed: int = 0
 ) -> tuple[Named, float]:
-    """How far each head looks back to what came after the same token before (Olsson et al. 2022).
+    """Return the induction score of each head (Olsson et al. 2022), and its value by chance.
 
-    ``rows`` times ``length`` random tokens are read twice in a row. The score is the share of attention, a mean over
-    the second copy, that goes to the token behind the earlier occurrence.
+    ``rows`` sequences of ``length`` random tokens are each read twice in a row. The score is the share of attention,
+    averaged over the second copy, on the token after the earlier occurrence.
 
     Returns:
-        Scores (layer, head), and what a head that attends to all it sees alike would score.
+        Scores (layer, head), and the score of a head that spreads its attention evenly.
 
     Raises:
-        InputError: a network without attention, or one that reads too few tokens.
+        InputError: a network without attention, or one whose context is too short.
     """
     if not model.has_attention:
         raise InputError(f"the {model.config.model_type} family has no heads")
     length = min(length, model.config.max_position_embeddings // 2)
     if length < 2:
-        raise InputError("this network reads too few tokens for anything to come twice")
-    dice = torch.Generator().manual_seed(seed)
-    once = torch.randint(model.config.vocab_size, (rows, length), generator=dice)
+        raise InputError("this network reads too few tokens to read anything twice")
+    generator = torch.Generator().manual_seed(seed)
+    once = torch.randint(model.config.vocab_size, (rows, length), generator=generator)
     inputs = torch.cat((once, once), 1).to(model.unembedding()[0].device)
     scores = []
     taps = Taps(lambda name: name.endswith(".pattern"))
-    for pattern in run_opened(model, inputs, taps=taps).values():
-        # Query i + length at key i + 1.
-        found = pattern.diagonal(offset=1 - length, dim1=-2, dim2=-1)[..., 1:]
-        scores.append(found.mean((0, 2)))
-    seen = torch.arange(length + 1, 2 * length + 1, dtype=torch.float64)
-    return Named("induction score", ("layer", "head"), torch.stack(scores)), float((1 / seen).mean())
+    for pattern in run_with_taps(model, inputs, taps=taps).values():
+        # The diagonal of query i + length and key i + 1: the token after the earlier occurrence.
+        shares = pattern.diagonal(offset=1 - length, dim1=-2, dim2=-1)[..., 1:]
+        scores.append(shares.mean((0, 2)))
+    visible = torch.arange(length + 1, 2 * length + 1, dtype=torch.float64)
+    return Named("induction score", ("layer", "head"), torch.stack(scores)), float((1 / visible).mean())
 
 
 def _device(model: LanguageModel) -> Device:

@@ -1,9 +1,9 @@
-"""Does what is shown explain what was applied? Each check with its largest relative difference.
+"""Does what is shown explain the applied update? A list of checks, each with its largest relative difference.
 
-Everything is computed once more in float64, from the weights before the step and the rows of its batch, and held
-against what the path that trained gave. A difference of the size of rounding is what remains where all is right. In
-bf16 products read factors of 8 bits and give numbers of 8 bits: the sums of nodes are checked from the factors as they
-were read, and everything else lies as far from float64 as that rounding takes it.
+Everything is recomputed in float64 from the weights before the step and the rows of its batch, and compared with the
+training path. If all is right, differences have the size of rounding. In bf16, products read and return numbers of 8
+bits: the sums of neurons are checked from the rounded factors, and everything else differs from float64 by what that
+rounding costs.
 """
 
 from __future__ import annotations
@@ -27,21 +27,21 @@ TOLERANCES: dict[str, dict[Dtype, float]] = {
     "gradient norm": {"fp32": 1e-5, "bf16": 5e-3},
     "clipping": {"fp32": 1e-5, "bf16": 5e-3},
     "update applied again": {"fp32": 0.0, "bf16": 0.0},
-    "sum of a node": {"fp32": 1e-5, "bf16": 4e-3},
-    "chain rule through a node": {"fp32": 1e-5, "bf16": 1e-2},
+    "sum of a neuron": {"fp32": 1e-5, "bf16": 4e-3},
+    "chain rule through a neuron": {"fp32": 1e-5, "bf16": 1e-2},
 }
-"""By the arithmetic of products. bf16: a few times what rounding made of a run of width 128 (notebook). Update rules
-bring theirs: an optimizer is in fp32 whatever the network is."""
+"""By the dtype of products. bf16: a few times what rounding cost in a run of width 128 (lab notebook). Update rules
+supply their own tolerances: an optimizer computes in fp32 whatever the network does."""
 
 
 @dataclass(frozen=True)
 class Check:
-    """One thing that has to agree."""
+    """One quantity that has to agree."""
 
     name: str
-    difference: float  # relative, the largest
+    difference: float  # largest relative one
     where: str = ""
-    allowed: float | None = None  # tolerance of a check that is not in TOLERANCES
+    allowed: float | None = None  # tolerance, if the check is not in TOLERANCES
     dtype: Dtype = "fp32"  # of the step's products
 
     @property
@@ -80,8 +80,8 @@ class Reconciliation:
 
 
 def reconcile(opened: OpenedStep) -> Reconciliation:
-    """Hold an opened step against float64. It takes a forward and backward pass of the batch in float64."""
-    if not opened.applied:  # numbers that are not finite explain nothing, and nothing was applied
+    """Compare an opened step with float64, at the cost of a forward and backward pass of the batch in float64."""
+    if not opened.applied:  # a skipped step has no update to explain
         return Reconciliation(opened.step, ())
     exact = model_with(opened.before.weights, opened.era, torch.float64)
     total, loss = _gradient_by_rows(opened, exact)
@@ -93,7 +93,9 @@ def reconcile(opened: OpenedStep) -> Reconciliation:
         _worst(
             "gradients",
             {
-                name: _apart(opened.gradients[name], total[name], _least(total[name], norm, numbers))
+                name: _difference(
+                    opened.gradients[name], total[name], _least_norm(total[name], norm, numbers)
+                )
                 for name in total
             },
         ),
@@ -108,19 +110,19 @@ def reconcile(opened: OpenedStep) -> Reconciliation:
 
 
 def _gradient_by_rows(opened: OpenedStep, exact: LanguageModel) -> tuple[dict[str, Tensor], float]:
-    """The gradient of the batch in float64 as the sum over its rows, and its mean loss."""
+    """Return the gradient of the batch in float64, as the sum over its rows, and its mean loss."""
     total = {name: torch.zeros_like(parameter, device="cpu") for name, parameter in exact.named_parameters()}
     loss = 0.0
     for row in range(opened.num_rows):
-        found = opened.row(row, lambda name: False, model=exact)
-        loss += float(found.summed_loss) / opened.total_weight
-        for name, share in found.parameter_gradients.items():
+        opened_row = opened.row(row, lambda name: False, model=exact)
+        loss += float(opened_row.summed_loss) / opened.total_weight
+        for name, share in opened_row.parameter_gradients.items():
             total[name] += share.cpu()
     return total, loss
 
 
 def _update_by_the_rule(opened: OpenedStep) -> Check:
-    """Return the check of the parameter that is furthest off, or of one that differs by more than it may."""
+    """Return the check of the parameter that differs most, preferring one beyond its tolerance."""
     checks = [
         Check(
             "update by the rule",
@@ -134,58 +136,62 @@ def _update_by_the_rule(opened: OpenedStep) -> Check:
 
 
 def _update_again(opened: OpenedStep) -> Check:
-    """The optimizer once more, from the opened pieces alone: it has to give the same bits."""
+    """Check that the optimizer, applied again to the opened gradients and state, gives the same bits."""
     again = opened.apply_rules(opened.before.weights)
-    found = {name: _apart(value.cpu(), opened.after.weights[name]) for name, value in again.weights.items()}
-    found |= {
-        name: _apart(value.cpu(), opened.after.optimizer[name]) for name, value in again.optimizer.items()
+    differences = {
+        name: _difference(value.cpu(), opened.after.weights[name]) for name, value in again.weights.items()
     }
-    return _worst("update applied again", found)
+    differences |= {
+        name: _difference(value.cpu(), opened.after.optimizer[name])
+        for name, value in again.optimizer.items()
+    }
+    return _worst("update applied again", differences)
 
 
 def _node_sums(opened: OpenedStep, row: OpenedRow) -> Check:
-    """Inputs times weights plus bias, of every node at every position, against its ``pre``."""
-    found = {}
+    """Check inputs times weights plus bias of every neuron at every position against its ``pre``."""
+    differences = {}
     for layer in opened.model.node_layers():
         seen, linear = row.activations[f"{layer.path}.pre"][0], layer.linear(opened.model, layer.gate)
         x, weight = as_read(row.activations[layer.reads][0], by=seen), as_read(linear.weight, by=seen)
         bias = 0.0 if linear.bias is None else as_read(linear.bias, by=seen)
-        found[f"{layer.path}.pre"] = _apart(seen.cpu(), (x @ weight.T + bias).detach())
-    return _worst("sum of a node", found)
+        differences[f"{layer.path}.pre"] = _difference(seen.cpu(), (x @ weight.T + bias).detach())
+    return _worst("sum of a neuron", differences)
 
 
 def _chain_rule(opened: OpenedStep, row: OpenedRow) -> Check:
-    """The error at a node before its activation function: that behind it, times the function's slope."""
-    found = {}
+    """Check the gradient before the activation function: that after it, times the function's slope."""
+    differences = {}
     for path in (layer.path for layer in opened.model.node_layers()):
         before = row.activations[f"{path}.pre"].double().requires_grad_()
-        passed = row.activations.get(f"{path}.pre_linear")
-        after = activation_of(opened.model)(before) * (1.0 if passed is None else passed.double())
+        gated_by = row.activations.get(f"{path}.pre_linear")
+        after = activation_of(opened.model)(before) * (1.0 if gated_by is None else gated_by.double())
         (slope,) = torch.autograd.grad(after.sum(), before)
         expected = row.gradients[f"{path}.post"].double() * slope
-        found[path] = _apart(row.gradients[f"{path}.pre"], expected)
-    return _worst("chain rule through a node", found)
+        differences[path] = _difference(row.gradients[f"{path}.pre"], expected)
+    return _worst("chain rule through a neuron", differences)
 
 
 def activation_of(model: LanguageModel) -> Callable[[Tensor], Tensor]:
-    """The activation function of the network's nodes."""
+    """Return the activation function of the network's neurons."""
     return ACTIVATION_FUNCTIONS[model.config.hidden_act]
 
 
-def _apart(seen: Tensor, expected: Tensor, least: float = 1e-300) -> float:
-    """Of two tensors: the norm of their difference, as a share of the norm of the expected one, or of ``least``."""
+def _difference(seen: Tensor, expected: Tensor, least: float = 1e-300) -> float:
+    """Return the norm of the difference over the norm of ``expected``, or over ``least`` if that is larger."""
     expected = expected.double()
     difference = float((seen.double() - expected).norm())
     return 0.0 if difference == 0 else difference / max(float(expected.norm()), least)
 
 
-def _least(gradient: Tensor, norm: Tensor, numbers: int) -> float:
-    """What a gradient is measured against that ought to be zero, such as a key's bias where nothing is rotated: its
-    numbers at a tenth of the gradient's usual size (a number's share of the whole norm, were all alike).
+def _least_norm(gradient: Tensor, norm: Tensor, numbers: int) -> float:
+    """Return what to measure a gradient against that should be zero, such as a key's bias without rotation.
+
+    It is a tenth of the parameter's share of the whole gradient norm, if all numbers had the same size.
     """
     return 0.1 * float(norm) * math.sqrt(gradient.numel()) / math.sqrt(numbers)
 
 
-def _worst(name: str, found: dict[str, float]) -> Check:
-    where = max(found, key=lambda key: found[key])
-    return Check(name, found[where], where if found[where] > 0 else "")
+def _worst(name: str, differences: dict[str, float]) -> Check:
+    where = max(differences, key=lambda key: differences[key])
+    return Check(name, differences[where], where if differences[where] > 0 else "")

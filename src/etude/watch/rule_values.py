@@ -1,4 +1,4 @@
-"""An update rule as plain values: the terms of its arithmetic, and what it is in words, with the code that does it."""
+"""An update rule as plain values: the terms of its arithmetic, its explanation, and its source code."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def term_values(term: Term) -> TermAnswer:
 
 
 def rule_values(rule: UpdateRule) -> RuleAnswer:
-    """Return a rule's name, its title, and what it is at four depths."""
+    """Return a rule's name, its title, and its explanation at four depths."""
     words = rule.explanation
     return {
         "name": rule.name,
@@ -42,7 +42,7 @@ def rule_values(rule: UpdateRule) -> RuleAnswer:
 
 
 def source_values(thing: Any) -> NamedSource:
-    """Return the code of a function or class as it is installed, with its name, its file and its first line."""
+    """Return the installed source of a function or class, with its name, file and first line."""
     thing = inspect.unwrap(thing)
     lines, first = inspect.getsourcelines(thing)
     file = Path(inspect.getsourcefile(thing) or "")

@@ -1,4 +1,4 @@
-"""The flat ends of activation functions: a node there hardly passes an error signal on."""
+"""The flat ends of activation functions, where a neuron passes almost no gradient on."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import torch
 from torch import Tensor
 
 END = 0.99
-"""A node is at an end of its activation function beyond this share of the way, or below 1 - END of it."""
+"""A neuron is at an end of its activation function beyond this share of its range, or below 1 - END of it."""
 
 
 def ends(activation: str, x: Tensor) -> tuple[Tensor, Tensor]:
-    """Whether each input stands at the lower or the upper end of the activation function, where it does not bend.
+    """Return for each input whether it is at the lower, and whether at the upper, flat end of the activation function.
 
-    tanh: its value beyond +-END. The others: what passes of the input, act(x) / x, below 1 - END or above END; ReLU
-    squared has no upper end.
+    tanh: its value beyond +-END. The others: the share of the input that passes, act(x) / x, below 1 - END or above
+    END; ReLU squared has no upper end.
     """
     if activation == "tanh":
         return x.tanh() < -END, x.tanh() > END

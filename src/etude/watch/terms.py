@@ -1,8 +1,8 @@
-"""What a node computes at one token, term by term: inputs times weights, the bias, their sum, and what follows.
+"""What a neuron computes at one token, term by term: inputs times weights, the bias, their sum, and the activation.
 
-Everything is summed in float64 from the numbers that the forward pass had, and held against what it made of them. A
-product in bf16 rounds both of its factors to 8 bits first: then the numbers here are the rounded ones, and what the
-forward pass made of their sum, which it rounds once more, is up to 2^-8 of itself away.
+Sums are in float64, from the numbers that the forward pass read, and are compared with its result. A product in bf16
+first rounds both factors to 8 bits: the numbers here are then the rounded ones, and the forward pass rounds the sum
+once more, by up to 2^-8 of it.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class WeightedSum:
     inputs: Float[Tensor, " N"]
     weights: Float[Tensor, " N"]
     bias: float | None
-    seen: float  # the sum as the forward pass had it
+    seen: float  # the sum in the forward pass
     dtype: Dtype = "fp32"  # of the product
 
     @property
@@ -38,21 +38,21 @@ class WeightedSum:
 
     @property
     def order(self) -> Int[Tensor, " N"]:
-        """Numbers of the inputs, the largest term (of either sign) first."""
+        """Indices of the inputs, by size of their terms, largest first."""
         return self.terms.abs().argsort(descending=True, stable=True)
 
     @property
     def total(self) -> float:
-        """All terms and the bias."""
+        """The sum of all terms and the bias."""
         return float(self.terms.sum()) + (self.bias or 0.0)
 
     @property
     def difference(self) -> float:
-        """Between :attr:`total` and what the forward pass had."""
+        """:attr:`total` minus the sum in the forward pass."""
         return self.total - self.seen
 
     def lines(self, count: int = 3) -> list[str]:
-        """The largest terms, the others together, the bias, the sum."""
+        """Return the largest terms, the rest together, the bias and the sum, as lines."""
         terms, order = self.terms, self.order
         shown = [
             f"input {i:<5} {float(self.inputs[i]):+.4g} * {float(self.weights[i]):+.4g} = {float(terms[i]):+.4g}"
@@ -65,21 +65,21 @@ class WeightedSum:
         rounded = ", which rounds to bf16" if self.dtype == "bf16" else ""
         return [
             *shown,
-            f"{bias}; sum {self.total:+.6g} (forward pass{rounded}: {self.difference:+.1e} off)",
+            f"{bias}; sum {self.total:+.6g} ({self.difference:+.1e} off the forward pass{rounded})",
         ]
 
 
 @dataclass(frozen=True, eq=False)
 class NodeSum:
-    """A node at one token.
+    """A neuron at one token.
 
     Attributes:
-        token_ids: what the network had read there, the token itself last.
+        token_ids: what the network had read, the token itself last.
         gate: the sum that the activation function reads.
-        up: the sum that is let through, None where nothing is gated.
+        up: the sum that the gate multiplies; None without a gate.
         function: the activation function's name.
-        activated: its value of ``gate.total``.
-        seen: the node's activation (behind the gate) as the forward pass had it.
+        activated: its value at ``gate.total``.
+        seen: the neuron's activation (after the gate) in the forward pass.
     """
 
     token_ids: tuple[int, ...]
@@ -92,12 +92,12 @@ class NodeSum:
 
     @property
     def post(self) -> float:
-        """The node's activation: ``activated``, times the sum that is let through if it is gated."""
+        """The neuron's activation: ``activated``, times ``up.total`` if it is gated."""
         return self.activated * (1.0 if self.up is None else self.up.total)
 
     @property
     def difference(self) -> float:
-        """Between :attr:`post` and what the forward pass had."""
+        """:attr:`post` minus the activation in the forward pass."""
         return self.post - self.seen
 
     def __repr__(self) -> str:
@@ -107,7 +107,7 @@ class NodeSum:
         if self.up is not None:
             lines += [f"  up: {line}" for line in self.up.lines()]
         product = "" if self.up is None else f"{self.activated:+.6g} * {self.up.total:+.6g} = "
-        lines.append(f"activation {product}{self.post:+.6g} (forward pass: {self.difference:+.1e} off)")
+        lines.append(f"activation {product}{self.post:+.6g} ({self.difference:+.1e} off the forward pass)")
         return "\n".join(lines)
 
 
@@ -119,7 +119,8 @@ def node_sum(
     token_ids: tuple[int, ...],
     text: str,
 ) -> NodeSum:
-    """A node at the last of ``token_ids``; ``activations``, each (1, T, ...), are of a row that begins with them."""
+    """Return a neuron at the last of ``token_ids``; ``activations``, (1, T, ...) each, are of a row that begins with
+    them."""
     position = len(token_ids) - 1
 
     def summed(linear: str, leaf: str) -> WeightedSum:

@@ -1,8 +1,8 @@
-"""The time machine: any step of a run made again, on the path that trained it, and held against the record.
+"""The time machine: replay any step of a run on the path that trained it, and compare it with the record.
 
-From the newest checkpoint before a step (or a replayed state that is closer) the updates up to it are made again as in
-training: same function, same batches, same compiled graph, same threads. On the machine that trained a run, on a CPU,
-that gives the same bits; each loss, norm and checksum on the way is compared with what was written down.
+From the newest checkpoint before a step (or a closer replayed state) it makes the updates up to it as in training: same
+function, same batches, same compiled graph, same threads. On the CPU that trained the run this gives the same bits;
+each loss, norm and checksum on the way is compared with the record.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ from etude.train.step import GradientReader, StepResult
 from etude.watch.proof import Comparison, Proof, machine_differences
 
 CACHE_BYTES = 2**30
-"""Replayed states kept in memory."""
+"""Memory for replayed states."""
 STOPS = 8
-"""States kept on the way through a stretch of steps: going back to any of them is then a fraction of the stretch."""
+"""States kept on the way through a stretch of steps: going back to any step of it then replays only a fraction."""
 
 
 @dataclass
 class Era:
-    """The parts of a run for a stretch of its steps in which nothing was set otherwise."""
+    """The parts of a run for a stretch of its steps in which no setting changed."""
 
     key: tuple[Any, ...]
     plan: Plan
@@ -49,30 +49,31 @@ class Era:
     compiled: bool
 
     def lr_factor(self, step: int) -> float:
-        """What multiplies the peak learning rates for the update that makes ``step``."""
+        """Return the multiple of the peak learning rates for the update that leads to ``step``."""
         return lr_factor_at(step, self.objective.num_steps, self.state.revisions, self.plan.settings.train)
 
 
 @dataclass
 class States:
-    """Replayed states within a budget of memory; the one that was not used for longest goes first."""
+    """Replayed states within a memory budget; the least recently used is dropped first."""
 
     budget: int
     _kept: OrderedDict[int, tuple[Snapshot, Proof]] = field(default_factory=OrderedDict)
 
     def put(self, snapshot: Snapshot, proof: Proof) -> None:
+        """Keep a state, and its proof."""
         self._kept[snapshot.step] = (snapshot, proof)
         self._kept.move_to_end(snapshot.step)
         while self.num_bytes > self.budget and len(self._kept) > 1:
             self._kept.popitem(last=False)
 
     def newest_up_to(self, step: int) -> tuple[Snapshot, Proof] | None:
-        """The state closest to ``step``, not beyond it, and how far it is proved."""
-        found = max((kept for kept in self._kept if kept <= step), default=None)
-        if found is None:
+        """Return the newest state up to ``step``, with its proof; None if there is none."""
+        newest = max((candidate for candidate in self._kept if candidate <= step), default=None)
+        if newest is None:
             return None
-        self._kept.move_to_end(found)
-        return self._kept[found]
+        self._kept.move_to_end(newest)
+        return self._kept[newest]
 
     @property
     def num_bytes(self) -> int:
@@ -80,14 +81,14 @@ class States:
 
 
 class TimeMachine:
-    """One run, at any step. Opening it reads the run and finds its text; the first replay compiles, as training did.
+    """One run, at any step. Opening it reads the run and its text; the first replay compiles, as training did.
 
     Attributes:
         recorded: what the run wrote.
         data: its text, as tokens.
-        proof: how the state at hand compares with the record.
-        told: called before every step that is made again, with how many have been and how many there are. It may raise
-            to end the journey; the state is then that of the step reached.
+        proof: how the current state compares with the record.
+        on_progress: called as (done, total) before every replayed step. It may raise to stop the replay; the state is
+            then that of the last completed step.
 
     Raises:
         InputError: no run there, damaged files, or its text is gone or has changed.
@@ -98,13 +99,13 @@ class TimeMachine:
         self.data = own_text(self.recorded.run.path, self.recorded.settings, self.recorded.manifest)
         self.states = States(cache_bytes)
         self.proof = Proof.nothing_yet()
-        self.told: Callable[[int, int], None] = lambda done, count: None
+        self.on_progress: Callable[[int, int], None] = lambda done, count: None
         self._era: Era | None = None
 
     def catch_up(self) -> bool:
-        """Read what the run has written since it was read.
+        """Read what the run has written since the last read.
 
-        Returns False where the run was rolled back and continued differently: then this machine is of no more use.
+        Returns False if the run was rolled back and continued differently: this machine must then be discarded.
         """
         if self.recorded.is_current:
             return True
@@ -115,7 +116,7 @@ class TimeMachine:
         return True
 
     def empty_model(self) -> LanguageModel:
-        """Return the run's network without numbers: its names and shapes.
+        """Return the run's network without values: its names and shapes.
 
         Raises:
             InputError: there is no checkpoint yet, or its configuration is damaged.
@@ -127,30 +128,30 @@ class TimeMachine:
 
     @property
     def era(self) -> Era:
-        """The parts that the state at hand was made by."""
+        """The parts that made the current state."""
         assert self._era is not None, "go to a step first"
         return self._era
 
     @property
     def state(self) -> TrainState:
-        """The state at hand. Whoever changes it leaves the run's way: :meth:`go_to` brings it back."""
+        """The current state. A caller that changes it must call :meth:`go_to` to restore it."""
         return self.era.state
 
     def go_to(self, step: int) -> TrainState:
-        """Bring the state to where it was after ``step``, from the closest state before it.
+        """Bring the state to that after ``step``, from the closest state before it.
 
         Raises:
-            InputError: that is not in the run, or cannot be reached.
+            InputError: the run has no such step, or no whole checkpoint before it.
         """
         if step not in self.recorded.checkpoints:
             self.recorded.require_step(step)
-        self._set_out(step)
+        self._load_closest(step)
         stops = max(1, -(-(step - self.state.step) // STOPS))
         begun = self.state.step
         while self.state.step < step:
             try:
-                self.told(self.state.step - begun, step - begun)
-            except BaseException:  # the journey is ended, perhaps to be resumed: nothing is replayed twice
+                self.on_progress(self.state.step - begun, step - begun)
+            except BaseException:  # keep the state, so that a retry does not replay these steps again
                 if self.state.step > begun:
                     self.states.put(Snapshot.of(self.state), self.proof)
                 raise
@@ -160,7 +161,7 @@ class TimeMachine:
         return self.state
 
     def advance(self, read_gradient: GradientReader | None = None) -> StepResult:
-        """Make the next update, and compare it with the record; ``read_gradient`` as in ``update_step``."""
+        """Make the next update and compare it with the record; ``read_gradient`` as in ``update_step``."""
         era = self.enter(self.state.step + 1)
         train, device = era.plan.settings.train, era.plan.device
         result = make_step(era.state, era.objective, train, device, read_gradient=read_gradient)
@@ -168,23 +169,23 @@ class TimeMachine:
         return result
 
     def compare(self, result: StepResult) -> None:
-        """Hold the step that was just made against the record."""
+        """Compare the step just made with the record."""
         step, recorded = self.state.step, self.recorded
         loss, grad_norm = float(result.loss), float(result.grad_norm)
-        told = recorded.checksums.get(step)
-        seen = None if told is None else checksum(self.state.model)
+        recorded_checksum = recorded.checksums.get(step)
+        replayed_checksum = None if recorded_checksum is None else checksum(self.state.model)
         self.proof = self.proof.after(
             Comparison(
                 step,
                 (recorded.loss_at(step), loss),
                 (recorded.grad_norm_at(step), grad_norm),
-                (told, seen),
+                (recorded_checksum, replayed_checksum),
                 step in recorded.skipped,
             )
         )
 
     def enter(self, step: int) -> Era:
-        """Have the parts ready with which ``step`` was made; the state stays where it is."""
+        """Return the parts with which ``step`` was made. The state keeps its step."""
         settings = self.recorded.settings_at(step)
         rows = self.recorded.micro_batch_rows_at(step)
         compiled = bool(self.recorded.session_at(step).get("compiled"))
@@ -204,22 +205,22 @@ class TimeMachine:
         state = initial_state(plan)
         state.micro_batch_rows, state.revisions = rows, self.recorded.revisions
         objective = make_objective(plan, state)
-        wanted: Literal["auto", False] = "auto" if compiled else False
-        problem = compile_objective(objective, plan.device, wanted)
+        compile_setting: Literal["auto", False] = "auto" if compiled else False
+        problem = compile_objective(objective, plan.device, compile_setting)
         return Era(key, plan, state, objective, compiled=problem is None)
 
-    def _set_out(self, step: int) -> None:
-        """Bring the state to the closest one that is known, and not beyond ``step``."""
+    def _load_closest(self, step: int) -> None:
+        """Bring the state to the closest known one that is not beyond ``step``."""
         near = self.states.newest_up_to(step)
-        checkpoints = [there for there in self.recorded.checkpoints if there <= step]
+        checkpoints = [saved for saved in self.recorded.checkpoints if saved <= step]
         if near is not None and near[0].step >= max(checkpoints, default=0):
             near[0].restore(self.enter(max(1, near[0].step)).state)
-            self.state.revisions = self.recorded.revisions  # there may be more since it was kept
+            self.state.revisions = self.recorded.revisions  # the run may have revised its length since
             self.proof = near[1]
             return
         checkpoint = self._newest_whole(checkpoints)
         folder = checkpoint.folder
-        # Its device is chosen first: the settings are those of the update that led to it, or of the first.
+        # Enter first, to choose its device: with the settings of the update that led to it, or of the first.
         state = self.enter(max(1, checkpoint.step)).state
         if load_config(folder) != self.era.plan.model:
             raise InputError(
@@ -233,10 +234,10 @@ class TimeMachine:
         self.states.put(Snapshot.of(state), self.proof)
 
     def _newest_whole(self, steps: list[int]) -> Checkpoint:
-        """The newest checkpoint of ``steps`` whose files are as they were written.
+        """Return the newest checkpoint of ``steps`` whose files are intact.
 
         Raises:
-            InputError: none is; the newest one's damage is told.
+            InputError: none is; the message is that of the newest.
         """
         damage: InputError | None = None
         for step in sorted(steps, reverse=True):

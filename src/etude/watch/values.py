@@ -1,4 +1,4 @@
-"""What is seen, as plain values: the answers of ``etude inspect --json`` and of the studio, which are the same."""
+"""What is shown, as plain values: the answers of ``etude inspect --json`` and of the studio."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from etude.watch.arithmetic import WeightStep, weight_step
 from etude.watch.attribution import Attribution
 from etude.watch.forward import dtype_of, layers_of
 from etude.watch.knobs import Comparison
-from etude.watch.layer_in_step import LayerInStep, Push, TugOfWar
+from etude.watch.layer_in_step import GradientTerm, GradientTerms, LayerInStep
 from etude.watch.node_in_text import NodeInText
 from etude.watch.one_node import Node, TokenEffect
 from etude.watch.opened_step import OpenedRow, OpenedStep
@@ -40,7 +40,7 @@ def proof_values(proof: Proof) -> typed.ProofAnswer:
 
 
 def parameter_values(opened: OpenedStep) -> list[typed.ParameterAnswer]:
-    """Norms of every tensor and what moved it."""
+    """Return the norms of every parameter, its rule and its rates."""
     found: list[typed.ParameterAnswer] = []
     for name in opened.gradients:
         moved = opened.parameter(name)
@@ -63,7 +63,7 @@ def parameter_values(opened: OpenedStep) -> list[typed.ParameterAnswer]:
 
 
 def step_values(opened: OpenedStep, row: OpenedRow, decode: Decode) -> typed.StepAnswer:
-    """A step, and one row of its batch on the way forward and back."""
+    """Return a step, and one row of its batch, forward and backward."""
     losses, real = opened.losses_after(row.row), row.loss_mask
     tokens: list[typed.StepToken] = [
         {**token, "loss_after": after if token["desired"] is not None else None}
@@ -90,9 +90,9 @@ def step_values(opened: OpenedStep, row: OpenedRow, decode: Decode) -> typed.Ste
 
 
 def stream_values(row: OpenedRow) -> list[typed.StreamAnswer]:
-    """How long the vector of each activation on the main road is at every position, and that of the error there.
+    """Return the norm of the residual stream, and of its gradient, at every position and layer.
 
-    The road of a transformer is its residual stream; the mlp family has its few activations.
+    The mlp family has no residual stream: there it is all its activations.
     """
     names = [name for _, name in layers_of(list(row.activations), "resid_pre")]
     names += [name for _, name in layers_of(list(row.activations), "resid_post")][-1:]
@@ -108,7 +108,7 @@ def stream_values(row: OpenedRow) -> list[typed.StreamAnswer]:
 
 
 def row_values(row: OpenedRow, decode: Decode) -> list[typed.RowToken]:
-    """Every token of a row: what was read, predicted, desired."""
+    """Return every token of a row: read, predicted, desired."""
     probabilities = row.probabilities
     best, chosen = probabilities.max(-1)
     found: list[typed.RowToken] = []
@@ -129,7 +129,7 @@ def row_values(row: OpenedRow, decode: Decode) -> list[typed.RowToken]:
 
 
 def token_values(opened: OpenedStep, row: OpenedRow, position: int, decode: Decode) -> typed.TokenAnswer:
-    """One prediction, the token that came, and how long signal and error are on the way.
+    """Return one prediction, the desired token, and the norms of activations and gradients at that position.
 
     Raises:
         InputError: the row has no such position.
@@ -275,9 +275,9 @@ def _sum_values(found: WeightedSum) -> typed.WeightedSum:
 def unit_values(
     layer: LayerInStep, unit: int, row: int, position: int, number: int | None, decode: Decode
 ) -> typed.UnitAnswer:
-    """A node at a token of a step's batch: its sum, its error, and the tug of war on the weight of one input.
+    """Return a neuron at a token of a step's batch: its sum, its gradient, and the terms of one weight's gradient.
 
-    ``number`` is that of the input; the one with the largest term unless told.
+    ``number`` is the input of that weight; by default the one with the largest term.
     """
     opened, node_layer = layer.opened, layer.node_layer
     found = layer.row(row)
@@ -285,7 +285,7 @@ def unit_values(
     read, wanted = int(found.inputs[place]), int(found.targets[place])
     summed, error = layer.sum(unit, row, place), layer.error(unit, row, place)
     number = int(summed.gate.order[0]) if number is None else number
-    tug = layer.tug_of_war(unit, number)
+    tug = layer.gradient_terms(unit, number)
     name = f"{node_layer.gate}.weight"
     bias = f"{node_layer.gate}.bias"
     return {
@@ -319,8 +319,8 @@ def unit_values(
     }
 
 
-def _push_values(tug: TugOfWar) -> typed.PushesAnswer:
-    pushes = tug.pushes
+def _push_values(tug: GradientTerms) -> typed.PushesAnswer:
+    pushes = tug.terms
     return {
         "up": float(pushes[pushes < 0].sum()),
         "down": float(pushes[pushes > 0].sum()),
@@ -333,7 +333,7 @@ def _push_values(tug: TugOfWar) -> typed.PushesAnswer:
     }
 
 
-def _largest_push(push: Push, decode: Decode) -> typed.PushAnswer:
+def _largest_push(push: GradientTerm, decode: Decode) -> typed.PushAnswer:
     return {
         "row": push.row,
         "position": push.position,
@@ -364,7 +364,7 @@ def weight_values(one: WeightStep) -> typed.WeightStepAnswer:
         "applied": one.applied,
         "decay": one.decay,
         "terms": [term_values(term) for term in one.terms],
-        # Of the rules that have them; the terms say the same of every rule.
+        # Only some rules have these two; `terms` covers every rule.
         "orthogonal": one.whole.get("orthogonal"),
         "scale": one.used.extra.get("scale", 1.0),
         "direction": one.direction,
@@ -382,7 +382,7 @@ def guess_values(guess: Guess) -> typed.Guess:
 
 
 def prompt_values(prompt: Prompt) -> typed.PromptBase:
-    """What is shown of a prompt, and the attention patterns; not the attribution, which takes long."""
+    """Return what is shown of a prompt, and the attention patterns, but not the attribution, which takes long."""
     parts = prompt.contributions()
     values: typed.PromptBase = {
         "where": prompt.where,
@@ -402,7 +402,7 @@ def prompt_values(prompt: Prompt) -> typed.PromptBase:
 
 
 def attribution_values(attribution: Attribution) -> typed.AttributionAnswer:
-    """Which tokens speak for a prediction."""
+    """Return which tokens contribute to a prediction."""
     return {
         "token": attribution.text,
         "logit": attribution.logit,

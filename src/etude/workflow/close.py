@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.panel import Panel
 from rich.text import Text
 
-from etude.diagnose.run.advice import again, lowered
+from etude.diagnose.run.advice import lowered, rerun_command
 from etude.diagnose.run.course import held_out_rise
 from etude.diagnose.run.stability import broken_sentence, untrained
 from etude.generate.language import Language
@@ -104,7 +104,7 @@ def what_to_change(run: RunFolder) -> str:
     commands = {command("doctor", run.path): "what is wrong with it, and what to do"}
     if changes:
         commands = {
-            again(run.path, run.path.name, settings, changes): "again, with lower learning rates"
+            rerun_command(run.path, run.path.name, settings, changes): "again, with lower learning rates"
         } | commands
     return _in_columns(commands)
 

@@ -40,7 +40,7 @@ from etude.show.lines import print_line
 from etude.show.phases import Phases
 from etude.train.checkpoint import load_state
 from etude.train.compilation import compile_objective
-from etude.train.control import SAVE, Control, Held
+from etude.train.control import SAVE, Control, ControlledPause
 from etude.train.display import training_display
 from etude.train.loop import LONGEST_SILENCE, Loop, Task, TrainState
 from etude.train.objectives import Objective, prefetched
@@ -138,7 +138,7 @@ def _fit(
                 longest_silence=LONGEST_SILENCE if deadline is None else deadline.silence,
                 ranks=ranks,
                 watch=LossWatch(event.loss for event in history.steps[-WINDOW:]),
-                hold=Held(control, should_stop, partial(run.write_status, "running")),
+                pause=ControlledPause(control, should_stop, partial(run.write_status, "running")),
             )
             reason = loop.run()
     except BaseException as error:
@@ -166,7 +166,7 @@ def follow(ranks: Ranks) -> Outcome:
         SystemExit: the first process came to nothing, or had nothing to do; it says so itself.
         EtudeError: the first process ended before its time.
     """
-    told: Invitation | None = ranks.invitation()
+    told: Invitation | None = ranks.receive_job()
     if told is None:
         raise SystemExit(0)
     data = open_prepared(cache_folder(), told.data_fingerprint)
@@ -260,7 +260,7 @@ def run_tasks(
         *watching_tasks(train, objective),
         Task(evaluate, due=evaluation_due(train)),
         Task(sample, due=sample_due(train)),
-        Task(partial(save_as_asked, save, control), due=lambda step: SAVE in control.asked()),
+        Task(partial(save_as_asked, save, control), due=lambda step: SAVE in control.requested()),
         Task(keep, due=save_due(train), on_stop=True, finish=save.finish),
     )
 

@@ -27,7 +27,7 @@ from etude.plan.plan import Plan
 from etude.run import RunFolder, free_name
 from etude.show.lines import format_duration, say
 from etude.show.phases import Phases
-from etude.train.parallel import Ranks, joined
+from etude.train.parallel import Ranks, join_ranks
 from etude.workflow.close import close, promise_sentence
 from etude.workflow.fit import Outcome, fit, follow
 from etude.workflow.prepare import default_name, make_plan, prepare_data
@@ -50,7 +50,7 @@ def grow(
     """
     stop_at = _from_now(stop_after)
     began = time.monotonic() if began is None else began
-    with joined() as ranks:
+    with join_ranks() as ranks:
         return _grow(settings, console or Console(), ranks, stop_at, began) if ranks.leads else follow(ranks)
 
 
@@ -84,7 +84,7 @@ def resume(
     A run whose record is damaged is refused unless ``accept_record``.
     """
     stop_at = _from_now(stop_after)
-    with joined() as ranks:
+    with join_ranks() as ranks:
         if not ranks.leads:
             return follow(ranks)
         console = console or Console()
@@ -106,7 +106,7 @@ def fork(
 ) -> Outcome:
     """Begin a new run that continues from a checkpoint of another, ``RUN`` (its newest) or ``RUN@STEP``."""
     stop_at = _from_now(stop_after)
-    with joined() as ranks:
+    with join_ranks() as ranks:
         if not ranks.leads:
             return follow(ranks)
         console = console or Console()

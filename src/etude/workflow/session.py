@@ -12,7 +12,7 @@ from typing import Any, Literal
 from rich.console import Console
 
 from etude.config import Resolved
-from etude.device import describe_machine, forget_peak_memory, peak_memory_bytes
+from etude.device import describe_machine, peak_memory_bytes, reset_peak_memory
 from etude.diagnose.machine.self_test import require_sound
 from etude.errors import EtudeError, InputError
 from etude.plan.measuring import note_compiled_plan
@@ -88,7 +88,7 @@ def begin_session(
         require_sound(replace(plan.device, dtype="fp32"), optimizer)
     newest = run.checkpoints / checkpoint_name(state.step)
     checkpoint = newest if newest.is_dir() else None
-    ranks.invite(Invitation(plan.settings, plan.data.fingerprint, run.path, checkpoint, wanted))
+    ranks.send_job(Invitation(plan.settings, plan.data.fingerprint, run.path, checkpoint, wanted))
     limit = None if deadline is None or wanted is True else deadline.compile_until - time.monotonic()
     if phases is not None and wanted is not False:
         phases.note("compiling" if limit is None else f"compiling, for {max(0.0, limit):.0f} s at most")
@@ -124,7 +124,7 @@ def session_entry(
 @contextmanager
 def memory_noted(plan: Plan, run: RunFolder) -> Iterator[None]:
     """At the end the manifest holds how much memory the session took, beside what was predicted."""
-    forget_peak_memory(plan.device)
+    reset_peak_memory(plan.device)
     before, sessions = peak_memory_bytes(plan.device), run.read_manifest().get(SESSIONS)
     try:
         yield

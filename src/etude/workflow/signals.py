@@ -34,7 +34,7 @@ def asked_to_stop(
 
     def is_asked() -> bool:
         late = stop_at is not None and time.monotonic() >= stop_at
-        return asked.is_set() or late or (control is not None and STOP in control.asked()) or orphaned()
+        return asked.is_set() or late or (control is not None and STOP in control.requested()) or orphaned()
 
     if threading.current_thread() is not threading.main_thread():
         yield is_asked

@@ -72,7 +72,7 @@ export const STEP: Concept[] = [
     symbols:
       'j: the neuron; k: what it writes to; i: what it reads. δ: an error. a: activation; z: the sum before it; f′: the ' +
       'slope there. n: the tokens of the batch, the two sides of the tug of war.',
-    code: ['train/step.py:batch_gradient', 'watch/layer_in_step.py:LayerInStep.error', 'watch/layer_in_step.py:LayerInStep.tug_of_war'],
+    code: ['train/step.py:batch_gradient', 'watch/layer_in_step.py:LayerInStep.error', 'watch/layer_in_step.py:LayerInStep.gradient_terms'],
   },
   {
     title: 'Weight update',

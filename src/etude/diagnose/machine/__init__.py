@@ -1,1 +1,1 @@
-"""The machine: its self-test against definitions in float64, and what it has for a run."""
+"""The machine: a self-test against definitions in float64, and a report on what a run can use."""

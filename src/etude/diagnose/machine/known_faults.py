@@ -1,7 +1,7 @@
-"""Operations that devices are known to get wrong without a word, each against float64 on the CPU.
+"""Operations that devices are known to compute wrongly without an error, each compared with float64 on the CPU.
 
-Every one was a real fault of a released backend, most of them of PyTorch's for Apple GPUs; the issue stands beside it.
-They depend on the layout or the size of the operands, so a small network alone would not meet them.
+Each was a real fault of a released backend, mostly of PyTorch's for Apple GPUs; the comment names the issue. The faults
+depend on the layout or size of the operands, so a step of a small network alone would not meet them.
 """
 
 from __future__ import annotations
@@ -16,20 +16,20 @@ from torch import Tensor
 from etude.device import Device
 from etude.diagnose.machine.step_by_definition import causal_attention
 from etude.model.attention import CAUSAL, attend, document_positions
-from etude.model.dropout import kept_masks
+from etude.model.dropout import keep_masks
 
 EXACT = 0.0
 FP32 = 2e-5
-"""Of a sum of some hundred products; each rounds by 6e-8. Measured: 3e-6."""
+"""Tolerance of a sum of some hundred products; each rounds by 6e-8. Measured: 3e-6."""
 BF16 = 6e-2
-"""bf16 has 8 bits: each number rounds by up to 0.4 %. Measured, the worst of thousands: 2e-2."""
+"""bf16 has 8 bits: each number rounds by up to 0.4 %. Measured, the worst of thousands of numbers: 2e-2."""
 BF16_IN_BLOCKS = 1e-1
-"""Of attention on a CPU, whose scores are rounded before their softmax too. Measured likewise: 3.4e-2."""
+"""Tolerance of attention on a CPU, which also rounds the scores before the softmax. Measured likewise: 3.4e-2."""
 
 
 @dataclass(frozen=True)
 class Operation:
-    """An operation, with what it should give; ``tolerance`` is relative to the size of that."""
+    """An operation and its expected result; ``tolerance`` is relative to the size of that."""
 
     name: str
     run: Callable[[Device], Tensor]
@@ -38,13 +38,13 @@ class Operation:
 
 
 def operations(device: Device) -> tuple[Operation, ...]:
-    """The operations to try on ``device``, products and attention in its arithmetic."""
+    """Return the operations to try on ``device``; products and attention run in its dtype."""
     rounded, in_blocks = (BF16, BF16_IN_BLOCKS) if device.dtype == "bf16" else (FP32, FP32)
     return (
         Operation("product of large matrices", _product, _product_expected, rounded),
         Operation("linear with transposed weight", _linear, _linear_expected, rounded),
         Operation("causal attention", _causal, _causal_expected, rounded),
-        Operation("attention as the network has it", _attention, _causal_expected, in_blocks),
+        Operation("attention as the network computes it", _attention, _causal_expected, in_blocks),
         Operation("attention of one query", _one_query, _one_query_expected, rounded),
         Operation("transposed addcmul_", _addcmul, _addcmul_expected),
         Operation("transposed addcdiv_", _addcdiv, _addcdiv_expected),
@@ -53,7 +53,7 @@ def operations(device: Device) -> tuple[Operation, ...]:
         Operation("copy of a strided slice", _copy, _copy_expected, EXACT),
         Operation("argmax of large integers", _argmax, _argmax_expected, EXACT),
         Operation("positions within documents", _positions, _positions_expected, EXACT),
-        Operation("choice of dropout", _dropout, _dropout_expected, EXACT),
+        Operation("dropout mask", _dropout, _dropout_expected, EXACT),
     )
 
 
@@ -77,7 +77,7 @@ def _product_expected() -> Tensor:
 
 
 def _linear(device: Device) -> Tensor:
-    # pytorch/pytorch 162779: a weight that is not contiguous was read as if it were.
+    # pytorch/pytorch 162779: a non-contiguous weight was read as if it were contiguous.
     x, weight = _normal(40, 48, seed=0).to(device.torch), _normal(48, 72, seed=1).to(device.torch)
     with device.autocast():
         return F.linear(x, weight.T)
@@ -88,7 +88,7 @@ def _linear_expected() -> Tensor:
 
 
 def _causal(device: Device) -> Tensor:
-    # pytorch/pytorch 195910: in bf16 three of four positions saw tokens that come later.
+    # pytorch/pytorch 195910: in bf16 three of four positions saw later tokens.
     queries, keys, values = _rounded(device, *_operands(3, 1, 2, 64, 64))
     return F.scaled_dot_product_attention(queries, keys, values, is_causal=True)
 
@@ -103,7 +103,7 @@ def _causal_expected() -> Tensor:
 
 
 def _one_query(device: Device) -> Tensor:
-    # pytorch/pytorch 174861: a kernel for one query and many keys read beyond its memory.
+    # pytorch/pytorch 174861: a kernel for one query and many keys read out of bounds.
     query, keys, values = _rounded(device, *_query_keys_values())
     return F.scaled_dot_product_attention(query, keys, values, enable_gqa=True)
 
@@ -122,13 +122,13 @@ def _query_keys_values() -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _rounded(device: Device, *tensors: Tensor) -> Iterator[Tensor]:
-    """On the device, in the dtype in which the projections of a layer would give them."""
+    """Move tensors to the device, in the dtype that a layer's projections return."""
     dtype = torch.bfloat16 if device.dtype == "bf16" else torch.float32
     return (x.to(device.torch, dtype) for x in tensors)
 
 
 def _addcmul(device: Device) -> Tensor:
-    # pytorch/pytorch 118115, and the weights of an encoder that never moved.
+    # pytorch/pytorch 118115: transposed weights of an encoder never changed.
     target, left, right = (x.to(device.torch) for x in _operands(3, 24, 40))
     target = target.T.contiguous().T
     return target.addcmul_(left, right, value=0.5)
@@ -177,9 +177,9 @@ def _scatter_expected() -> Tensor:
 
 def _copy(device: Device) -> Tensor:
     whole = _normal(30, 50, seed=0)
-    there = torch.zeros(50, 30, device=device.torch)
-    there[5:, ::2].copy_(whole.T[5:, ::2])
-    return there
+    target = torch.zeros(50, 30, device=device.torch)
+    target[5:, ::2].copy_(whole.T[5:, ::2])
+    return target
 
 
 def _copy_expected() -> Tensor:
@@ -190,7 +190,7 @@ def _copy_expected() -> Tensor:
 
 
 _LARGE = 2**26
-"""fp32 does not tell whole numbers apart from 2^24 on."""
+"""fp32 cannot distinguish neighbouring integers from 2^24 on."""
 
 
 def _argmax(device: Device) -> Tensor:
@@ -223,22 +223,22 @@ _DROPOUT = (0.3, 12345, 2, (3, 2, 5, 7))
 
 
 def _dropout(device: Device) -> Tensor:
-    return kept_masks(*_DROPOUT, device.torch).int()
+    return keep_masks(*_DROPOUT, device.torch).int()
 
 
 def _dropout_expected() -> Tensor:
-    """MurmurHash3's finalizer in whole numbers, as etude.model.dropout describes it."""
+    """Return the mask by MurmurHash3's finalizer in Python integers, as etude.model.dropout defines it."""
     probability, seed, first_row, (places, rows, context, width) = _DROPOUT
     words = -(-context * width // 4)
     below = round(probability * 256)
-    kept = []
+    keep_mask = []
     for place in range(places):
         salt = _mixed(_mixed(seed) + place)
         for row in range(first_row, first_row + rows):
             drawn = [_mixed(_mixed(row * words + word) ^ salt) for word in range(words)]
             levels = [word >> shift & 0xFF for word in drawn for shift in (0, 8, 16, 24)]
-            kept += [int(level >= below) for level in levels[: context * width]]
-    return torch.tensor(kept).view(places, rows, context, width)
+            keep_mask += [int(level >= below) for level in levels[: context * width]]
+    return torch.tensor(keep_mask).view(places, rows, context, width)
 
 
 def _mixed(word: int) -> int:

@@ -1,4 +1,4 @@
-"""``etude doctor``: test the device that a run would choose, and report what the machine has for a run."""
+"""``etude doctor``: test the device that a run would use, and report what the machine offers a run."""
 
 from __future__ import annotations
 
@@ -43,13 +43,13 @@ WHAT_EXTRAS_ADD = {
     "hub": "data sets of the Hugging Face Hub: etude train hf:owner/name",
     "documents": "text of .pdf, .docx and .rtf files",
     "eval": "public benchmarks through lm-eval: BLiMP, LAMBADA, HellaSwag and others by their names",
-    "test": "the project's own tests and checks, for who changes its code",
+    "test": "the project's own tests and checks, for its developers",
 }
 
 
 @dataclass(frozen=True)
 class Compiler:
-    """Whether ``torch.compile`` works here: tried, not looked up."""
+    """Whether ``torch.compile`` works on this machine, by compiling something."""
 
     seconds: float
     problem: str | None
@@ -61,7 +61,7 @@ class Compiler:
 
 @dataclass(frozen=True)
 class Place:
-    """A folder that is written to, and what is free there."""
+    """A folder that runs write to, and its free space."""
 
     holds: str
     folder: Path
@@ -74,19 +74,19 @@ class Extra:
 
     name: str
     adds: str
-    missing: tuple[str, ...]  # of the packages that it needs
+    missing: tuple[str, ...]  # packages that it needs and that are not installed
 
 
 @dataclass(frozen=True)
 class Report:
-    """All that ``etude doctor`` says of a machine."""
+    """Everything ``etude doctor`` reports of a machine."""
 
     self_test: SelfTest
     machine: dict[str, Any]
     threads_in_use: int
     compiler: Compiler
-    peak_flops: dict[Dtype, float]  # a second, in each arithmetic that runs use here
-    bandwidth: float  # bytes a second
+    peak_flops: dict[Dtype, float]  # per second, in each dtype that runs use
+    bandwidth: float  # bytes per second
     memory_total: int | None
     memory_free: int | None
     places: tuple[Place, ...]
@@ -94,25 +94,25 @@ class Report:
 
     @property
     def healthy(self) -> bool:
-        """Whether a run may begin here."""
+        """Whether a run may start on this machine."""
         return self.self_test.passed
 
 
 def require_machine_settings(overrides: Sequence[str]) -> None:
-    """Only settings of the machine mean something here.
+    """Refuse settings that do not concern the machine.
 
     Raises:
-        InputError: another one.
+        InputError: an override of another setting.
     """
     for override in overrides:
         if not override.startswith(MACHINE_SETTINGS):
             raise InputError(
-                f"only --set device.* and run.folder mean something here: leave {override.split('=')[0]} out"
+                f"the doctor uses only --set device.* and run.folder: omit {override.split('=')[0]}"
             )
 
 
 def examine(settings: Settings) -> Report:
-    """Test, try and measure; takes a few seconds, most of them for a compilation.
+    """Test and measure the machine; takes a few seconds, mostly for a compilation.
 
     Raises:
         InputError: a device that this machine does not have.
@@ -129,37 +129,37 @@ def examine(settings: Settings) -> Report:
         memory_free=free_memory_bytes(device),
         places=(
             _place("runs", Path(settings.run.folder)),
-            _place("cache of prepared text, which ETUDE_CACHE chooses", cache_folder()),
+            _place("cache of prepared text (set by ETUDE_CACHE)", cache_folder()),
         ),
         extras=optional_extras(),
     )
 
 
-def _peak_flops(device: Device, asked: Dtype | Auto) -> dict[Dtype, float]:
-    """Of the arithmetic that was asked for; where it is left open, of both that the dial chooses from."""
-    both = asked == "auto" and device.kind == "cpu" and device.fast_bf16
-    used: tuple[Dtype, ...] = ("fp32", "bf16") if both else (device.dtype,)
-    return {dtype: measured_peak_flops(dataclasses.replace(device, dtype=dtype)) for dtype in used}
+def _peak_flops(device: Device, requested: Dtype | Auto) -> dict[Dtype, float]:
+    """Return the peak of the requested dtype, or if that is auto, of both that the dial chooses from."""
+    both = requested == "auto" and device.kind == "cpu" and device.fast_bf16
+    dtypes: tuple[Dtype, ...] = ("fp32", "bf16") if both else (device.dtype,)
+    return {dtype: measured_peak_flops(dataclasses.replace(device, dtype=dtype)) for dtype in dtypes}
 
 
 def try_compiler(device: Device) -> Compiler:
-    """Compile a function of one line, run it there, and compare."""
-    # A number that no function had before: what an earlier compilation left in a cache would prove nothing.
+    """Compile a one-line function, run it on the device, and compare the results."""
+    # A constant never used before: otherwise an earlier compilation's cache could answer.
     shift = float(time.time_ns() % 10**9)
     x = torch.linspace(0, 1, 64, device=device.torch)
     began = time.perf_counter()
     try:
-        found = torch.compile(lambda x: (x.sin() + shift).sum(), dynamic=False)(x)
-        agrees = math.isclose(float(found), float((x.sin() + shift).sum()), rel_tol=1e-5)
-        problem = None if agrees else "what it compiled computes wrongly"
-    except Exception as error:  # the compiler's failures have no common type
+        compiled = torch.compile(lambda x: (x.sin() + shift).sum(), dynamic=False)(x)
+        agrees = math.isclose(float(compiled), float((x.sin() + shift).sum()), rel_tol=1e-5)
+        problem = None if agrees else "the compiled function computes wrongly"
+    except Exception as error:  # compiler failures have no common base class
         lines = str(error).strip().splitlines()
         problem = f"{type(error).__name__}: {lines[0][:120] if lines else 'no message'}"
     return Compiler(time.perf_counter() - began, problem)
 
 
 def compiler_advice(device: Device) -> str:
-    """What to install where ``torch.compile`` does not work."""
+    """Return what to install if ``torch.compile`` does not work."""
     if device.kind == "cuda":
         return (
             "install a C compiler and Python's headers (apt install gcc python3-dev), and pip install triton"
@@ -173,7 +173,7 @@ def compiler_advice(device: Device) -> str:
 
 
 def optional_extras() -> tuple[Extra, ...]:
-    """The extras that this package's metadata names, and which of their packages are missing."""
+    """Return the extras that this package's metadata names, with their missing packages."""
     try:
         metadata = importlib.metadata.metadata("etude")
     except importlib.metadata.PackageNotFoundError:  # run from a source tree that was never installed
@@ -201,12 +201,12 @@ def _is_installed(package: str) -> bool:
 
 def _place(holds: str, folder: Path) -> Place:
     folder = expanded(folder).absolute()
-    there = next(parent for parent in (folder, *folder.parents) if os.path.isdir(parent))
-    return Place(holds, folder, shutil.disk_usage(there).free)
+    existing = next(parent for parent in (folder, *folder.parents) if os.path.isdir(parent))
+    return Place(holds, folder, shutil.disk_usage(existing).free)
 
 
 def as_plain(report: Report) -> dict[str, Any]:
-    """The report in plain values, for JSON. An error that is not a finite number is null."""
+    """Return the report as plain values for JSON. An error that is not finite is null."""
     test, device = report.self_test, report.self_test.device
     checks = [
         {
@@ -254,7 +254,7 @@ def as_plain(report: Report) -> dict[str, Any]:
 
 
 def show(report: Report, *, as_json: bool = False, console: Console | None = None) -> None:
-    """Print the report, for a person or as one JSON object."""
+    """Print the report, as text or as one JSON object."""
     if as_json:
         print(json.dumps(as_plain(report), allow_nan=False))
         return
@@ -268,9 +268,9 @@ def show(report: Report, *, as_json: bool = False, console: Console | None = Non
 
 def _table(test: SelfTest) -> Table:
     table = Table(box=None, header_style="bold")
-    for heading in ("self-test", "error", "at most", ""):
+    for heading in ("self-test", "error", "allowed", ""):
         table.add_column(
-            heading, justify="right" if heading in ("error", "at most") else "left", no_wrap=True
+            heading, justify="right" if heading in ("error", "allowed") else "left", no_wrap=True
         )
     table.add_column("largest in", overflow="fold")
     for check in test.checks:
@@ -285,19 +285,19 @@ def _verdict(test: SelfTest) -> str:
     if test.problem is not None:
         return f"{test.problem}; {remedy(test.device)}"
     return (
-        f"{where} computes rightly. This was one update of a small network, and operations that devices are known "
-        f"to get wrong, against float64 on the CPU, in {test.seconds:.1f} s; errors are relative to what is computed."
+        f"{where} computes correctly. The test compared one update of a small network, and operations that devices are "
+        f"known to get wrong, with float64 on the CPU, in {test.seconds:.1f} s. Errors are relative."
     )
 
 
 def _facts(report: Report) -> list[tuple[str, str]]:
     machine, compiler = report.machine, report.compiler
     versions = " ".join(f"{name} {version}" for name, version in machine["versions"].items())
-    compiles = f"torch.compile works (a line of code took {compiler.seconds:.1f} s)"
+    compiles = f"torch.compile works (one line of code took {compiler.seconds:.1f} s)"
     if not compiler.works:
         advice = compiler_advice(report.self_test.device)
         compiles = (
-            f"torch.compile does not work ({compiler.problem}): runs go on without it, slower; {advice}"
+            f"torch.compile does not work ({compiler.problem}): runs work without it, but slower; {advice}"
         )
     facts = [
         ("versions", f"{versions}, python {machine['python']}, {machine['system']}"),
@@ -309,7 +309,7 @@ def _facts(report: Report) -> list[tuple[str, str]]:
         ("compiler", compiles),
         (
             "speed",
-            f"{_products(report.peak_flops)}, {report.bandwidth / 1e9:,.1f} GB/s, measured just now",
+            f"{_products(report.peak_flops)}, {report.bandwidth / 1e9:,.1f} GB/s, measured now",
         ),
         ("memory", _memory(report)),
     ]
@@ -320,13 +320,13 @@ def _facts(report: Report) -> list[tuple[str, str]]:
 
 
 def _products(peak_flops: dict[Dtype, float]) -> str:
-    said = [f"{flops / 1e9:,.0f} GFLOP/s in {dtype}" for dtype, flops in peak_flops.items()]
-    return " and ".join(said)
+    speeds = [f"{flops / 1e9:,.0f} GFLOP/s in {dtype}" for dtype, flops in peak_flops.items()]
+    return " and ".join(speeds)
 
 
 def _memory(report: Report) -> str:
     if report.memory_total is None:
-        return "the system does not say"
+        return "not reported by the system"
     total = f"{report.memory_total / 2**30:,.1f} GiB"
     return (
         total if report.memory_free is None else f"{total}, of which {report.memory_free / 2**30:,.1f} free"

@@ -1,16 +1,16 @@
-"""Whether a device computes rightly: one real update of a small network there, against float64 on the CPU.
+"""Does a device compute correctly? One real update of a small network on it, compared with float64 on the CPU.
 
-A device that is broken, or whose libraries are, seldom says so: the loss falls all the same, only less far. So a run
-begins with this, in a fraction of a second.
+A broken device, or a broken library, seldom raises an error: the loss falls all the same, only less far. So every run
+starts with this test, which takes a fraction of a second.
 
-The network is a Llama with biases and grouped heads, the update the project's own (``update_step``, the run's update
-rules, two micro-batches, clipping). It starts from a state in mid-training: AdamW's very first update is the sign of
-the gradient, whatever its size and whatever the betas, and would hide what is wrong with both. The expected numbers
-follow from the definitions (step_by_definition.py, and those of the rules).
+The network is a Llama with biases and grouped heads; the update is the project's own (``update_step``, the run's update
+rules, two micro-batches, clipping). It starts from a state in mid-training: AdamW's first update is the sign of the
+gradient, whatever its size and the betas, and would hide faults in both. The expected numbers follow from definitions
+(step_by_definition.py, and those of the rules).
 
-An error is the largest difference of a tensor's numbers from their float64 values, over the root mean square of
-these. A single number that is wrong counts in full, and one that is nearly zero by the size of its neighbours. The
-error of a scale is how far the slope of the numbers over their float64 values is from 1: rounding averages out in it.
+An error is the largest difference of a tensor from its float64 values, over their root mean square: a single wrong
+number counts in full, and numbers near zero count by the size of their neighbours. The error of a scale is the distance
+from 1 of the slope of the numbers over their float64 values, in which rounding averages out.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from etude.train.optimizer import UpdateRules, hyperparameters
 from etude.train.rules import UpdateRule, rule_named, rules_in_use
 from etude.train.step import update_step
 
-ROWS, CONTEXT = 4, 37  # of no round number: kernels work in tiles, and err at their edges
+ROWS, CONTEXT = 4, 37  # not multiples of a tile: kernels err at the edges of tiles
 CONFIG = preset(
     "llama",
     vocab_size=61,
@@ -52,8 +52,8 @@ CONFIG = preset(
 SETTINGS = ResolvedTrain(lr=1e-2, muon_lr=2e-2, weight_decay=0.1, steps=1)
 MOMENTUM, LR_FACTOR = 0.9, 0.5
 UPDATES_BEFORE = 8
-"""Updates that the state before the step remembers."""
-MAX_GRAD_NORM = 0.5  # less than the gradient's, so that it is clipped
+"""Updates that the optimizer state before the step remembers."""
+MAX_GRAD_NORM = 0.5  # below the gradient norm, so that clipping acts
 SEED = 20
 
 TOLERANCES: dict[str, dict[str, float]] = {
@@ -64,31 +64,30 @@ TOLERANCES: dict[str, dict[str, float]] = {
     "scale of gradients": {"fp32": 2e-5, "bf16": 0.03},
     "gradient norm": {"fp32": 2e-6, "bf16": 5e-3},
 }
-"""By the arithmetic of the device, each a few times what rounding made on a CPU over 8 seeds (tests; notebook).
-Update rules bring those of their updates.
+"""By the dtype of the device; each is a few times what rounding cost on a CPU over 8 seeds (tests; lab notebook).
+Update rules supply those of their updates.
 
-fp32 (24 bits, 6e-8 a rounding): thousands of them add up to 3e-6 of a logit and 8e-6 of a gradient. A weight moves by
-as little as a thousandth of itself, so that its own rounding is 1e-4 of its update. TF32 and half precision are off by
-1e-3 and more.
+fp32 (24 bits, 6e-8 per rounding): thousands of roundings add up to 3e-6 of a logit and 8e-6 of a gradient. A weight may
+move by a thousandth of itself, so its own rounding is 1e-4 of its update. TF32 and half precision are off by 1e-3 and
+more.
 
-bf16 (8 bits, 4e-3 a rounding): single numbers mean little, the worst of a gradient that is a small difference of
-large sums (the bias of the keys) is off by 0.12. But roundings go both ways: scales, and the norm of all, stay within
-1e-2 and 1e-3.
+bf16 (8 bits, 4e-3 per rounding): single numbers mean little. The worst, a gradient that is a small difference of large
+sums (the bias of the keys), is off by 0.12. But roundings cancel: scales stay within 1e-2, the norm within 1e-3.
 """
 UPDATE = "update by "
-"""Begins the name of a check of the updates that one rule makes; its title follows."""
-AGAIN = "the same step again"
+"""Prefix of the name of a check of one rule's updates; the rule's title follows."""
+AGAIN = "the same step repeated"
 
 
 @dataclass(frozen=True)
 class Check:
-    """One quantity: how far it is from what it should be, and how far it may be."""
+    """One quantity: its error, and the tolerance."""
 
     name: str
-    error: float  # infinite where a number is not finite
+    error: float  # infinite if a number is not finite
     tolerance: float
-    where: str = ""  # the parameter that is furthest off
-    failed: tuple[str, ...] = ()  # of the parameters, from the loss backwards
+    where: str = ""  # the parameter with the largest error
+    failed: tuple[str, ...] = ()  # parameters beyond the tolerance, from the loss backwards
 
     @property
     def passed(self) -> bool:
@@ -97,12 +96,12 @@ class Check:
 
 @dataclass(frozen=True)
 class SelfTest:
-    """What a device did, in numbers."""
+    """The results of a self-test."""
 
     device: Device
     checks: tuple[Check, ...]
     seconds: float
-    crash: str | None = None  # what the device said, when it could not do the step at all
+    crash: str | None = None  # the device's error, if it could not make the step at all
 
     @property
     def passed(self) -> bool:
@@ -110,7 +109,7 @@ class SelfTest:
 
     @property
     def problem(self) -> str | None:
-        """One line on the first thing that is wrong, in the order of the computation."""
+        """One line on the first failed check, in the order of the computation; None if all passed."""
         if self.crash is not None:
             return f"this device ({self.device.kind}) cannot do a training step: {self.crash}"
         wrong = next((check for check in self.checks if not check.passed), None)
@@ -120,13 +119,13 @@ class SelfTest:
 
     @property
     def errors(self) -> dict[str, float]:
-        """The largest error of every quantity."""
+        """The error of every quantity."""
         return {check.name: check.error for check in self.checks}
 
 
 @dataclass(frozen=True)
 class _Start:
-    """Where the step begins, as every device is given it."""
+    """The start of the step, equal on every device."""
 
     weights: dict[str, Tensor]
     inputs: Tensor
@@ -135,9 +134,9 @@ class _Start:
 
 @dataclass(frozen=True)
 class _Result:
-    """What the step left behind, on the CPU; gradients as they were before clipping."""
+    """The results of the step, on the CPU; gradients before clipping."""
 
-    weights: dict[str, Tensor]  # before the update, as they came back from the device
+    weights: dict[str, Tensor]  # before the update, copied back from the device
     logits: Tensor
     loss: Tensor
     gradients: dict[str, Tensor]
@@ -149,7 +148,7 @@ def require_sound(device: Device, optimizer: str = SETTINGS.optimizer) -> SelfTe
     """Return the self-test of a device that passes it, with the update rule of this name.
 
     Raises:
-        EtudeError: the device computes wrongly; what is wrong, and what to do.
+        EtudeError: the device computes wrongly; the message names what, and what to do.
     """
     result = self_test(device, optimizer)
     if result.problem is None:
@@ -158,7 +157,7 @@ def require_sound(device: Device, optimizer: str = SETTINGS.optimizer) -> SelfTe
 
 
 def remedy(device: Device) -> str:
-    """What to do about a device that fails."""
+    """Return what to do about a device that fails."""
     if device.kind == "cpu":
         return "try another version of PyTorch or another machine; `etude doctor` shows all numbers"
     return "use --set device.kind=cpu, or another version of PyTorch; `etude doctor` shows all numbers"
@@ -167,16 +166,14 @@ def remedy(device: Device) -> str:
 def self_test(device: Device, optimizer: str = SETTINGS.optimizer) -> SelfTest:
     """Compare a step on ``device``, and the operations of known_faults.py, with float64.
 
-    ``optimizer`` names the update rule.
-
-    On a CPU the step is made twice and must give the same bits. Nothing global is changed: not the generators, not
-    PyTorch's settings.
+    ``optimizer`` names the update rule. On a CPU the step is made twice and must give the same bits. No global state
+    changes: neither the random generators nor PyTorch's settings.
     """
     began = time.perf_counter()
     try:
         settings = SETTINGS.model_copy(update={"optimizer": optimizer})
         checks = (*_step_checks(device, settings), *_operation_checks(device))
-    except RuntimeError as error:  # no kernel, no memory, a driver that is too old
+    except RuntimeError as error:  # no kernel, too little memory, an old driver
         lines = str(error).strip().splitlines()
         crash = f"{type(error).__name__}: {lines[0][:120] if lines else 'no message'}"
         return SelfTest(device, (), time.perf_counter() - began, crash)
@@ -187,22 +184,22 @@ _OF_A_PARAMETER = {"gradients": "the gradient of {}", "weights": "the copy of {}
 
 
 def _sentence(check: Check) -> str:
-    what = f"the {check.name}" if check.name in TOLERANCES else check.name
+    subject = f"the {check.name}" if check.name in TOLERANCES else check.name
     _, by_rule, title = check.name.partition(UPDATE)
     named = {f"{UPDATE}{title}": f"{title}'s update of {{}}"} if by_rule else _OF_A_PARAMETER
-    for quantity, words in named.items():
+    for quantity, template in named.items():
         if check.name.endswith(quantity):
-            what = check.name.replace(quantity, words.format(check.where))
-            what = f"the {what}" if what.startswith("scale") else what
+            subject = check.name.replace(quantity, template.format(check.where))
+            subject = f"the {subject}" if subject.startswith("scale") else subject
     if check.name == AGAIN:
-        return f"the same step gives other numbers the second time ({check.where})"
+        return f"the same step gives different numbers when repeated ({check.where})"
     limit = f"more than {_percent(check.tolerance)}" if check.tolerance else "and should be exact"
     size = f"off by {_percent(check.error)}" if math.isfinite(check.error) else "not finite"
     others = ""
     if len(check.failed) > 1:
-        others = f"; so are {len(check.failed) - 1} others, the nearest to the loss is {check.failed[0]}"
+        others = f"; so are {len(check.failed) - 1} others, of which {check.failed[0]} is nearest to the loss"
     verb = "are" if check.name == "logits" else "is"
-    return f"{what} {verb} {size}, {limit}{others}"
+    return f"{subject} {verb} {size}, {limit}{others}"
 
 
 def _percent(share: float) -> str:
@@ -212,11 +209,11 @@ def _percent(share: float) -> str:
 def _step_checks(device: Device, settings: ResolvedTrain) -> list[Check]:
     start = _start()
     exact = {name: weight.double() for name, weight in start.weights.items()}
-    wanted = predict(CONFIG, exact, start.inputs, start.targets)
-    state = _mid_training(wanted, settings)
-    kept = _clip_factor(float(wanted.grad_norm))
-    clipped = {name: kept * gradient for name, gradient in wanted.gradients.items()}
-    moved = updates(
+    expected = predict(CONFIG, exact, start.inputs, start.targets)
+    state = _mid_training(expected, settings)
+    clip = _clip_factor(float(expected.grad_norm))
+    clipped = {name: clip * gradient for name, gradient in expected.gradients.items()}
+    expected_updates = updates(
         CONFIG,
         settings,
         exact,
@@ -225,29 +222,31 @@ def _step_checks(device: Device, settings: ResolvedTrain) -> list[Check]:
         lr_factor=LR_FACTOR,
         momentum=MOMENTUM,
     )
-    made = _step_on(device, start, state, settings)
+    result = _step_on(device, start, state, settings)
     checks = [
-        _largest(device, "weights", made.weights, exact),
-        _single(device, "logits", made.logits, wanted.logits),
-        _single(device, "loss", made.loss, wanted.loss),
-        _largest(device, "gradients", made.gradients, wanted.gradients),
-        _largest(device, "scale of gradients", made.gradients, wanted.gradients),
-        _single(device, "gradient norm", made.grad_norm, wanted.grad_norm),
+        _largest(device, "weights", result.weights, exact),
+        _single(device, "logits", result.logits, expected.logits),
+        _single(device, "loss", result.loss, expected.loss),
+        _largest(device, "gradients", result.gradients, expected.gradients),
+        _largest(device, "scale of gradients", result.gradients, expected.gradients),
+        _single(device, "gradient norm", result.grad_norm, expected.grad_norm),
     ]
     rules = {name: used.rule for name, used in hyperparameters(CONFIG, settings, LR_FACTOR, MOMENTUM).items()}
     for rule in rules_in_use(rule_named(settings.optimizer)):
-        its = {name: moved[name] for name in moved if rules[name] == rule.name}
-        checks += _update_checks(device, rule, made.updates, its)
-    if device.kind == "cpu":  # a GPU is not asked to: it adds up in the order in which its threads arrive
-        checks.append(_repeated(made, _step_on(device, start, state, settings)))
+        updates_of_rule = {
+            name: expected_updates[name] for name in expected_updates if rules[name] == rule.name
+        }
+        checks += _update_checks(device, rule, result.updates, updates_of_rule)
+    if device.kind == "cpu":  # not on a GPU, which adds in the order in which its threads finish
+        checks.append(_repeated(result, _step_on(device, start, state, settings)))
     return checks
 
 
-def _update_checks(device: Device, rule: UpdateRule, found: Named, wanted: Named) -> list[Check]:
+def _update_checks(device: Device, rule: UpdateRule, actual: Named, expected: Named) -> list[Check]:
     name, tolerances = f"{UPDATE}{rule.title}", rule.tolerances
     return [
-        _worst(name, _error, found, wanted, tolerances.device[device.dtype]),
-        _worst(f"scale of {name}", _scale_error, found, wanted, tolerances.device_scale[device.dtype]),
+        _worst(name, _error, actual, expected, tolerances.device[device.dtype]),
+        _worst(f"scale of {name}", _scale_error, actual, expected, tolerances.device_scale[device.dtype]),
     ]
 
 
@@ -255,15 +254,15 @@ def _operation_checks(device: Device) -> list[Check]:
     checks = []
     for operation in operations(device):
         try:
-            found = operation.run(device).cpu()
-        except NotImplementedError:  # said aloud: whoever needs it will be told
+            actual = operation.run(device).cpu()
+        except NotImplementedError:  # a device that raises does not fail silently
             continue
-        checks.append(Check(operation.name, _error(found, operation.expected()), operation.tolerance))
+        checks.append(Check(operation.name, _error(actual, operation.expected()), operation.tolerance))
     return checks
 
 
 def _start() -> _Start:
-    """First weights moved off the zeros where many gradients vanish, and tokens, some of which are not predicted."""
+    """Return weights moved off the zeros at which many gradients vanish, and tokens, of which some are not targets."""
     generator = torch.Generator().manual_seed(SEED)
     weights = {}
     for name, weight in build_model(CONFIG, seed=SEED).named_parameters():
@@ -274,16 +273,16 @@ def _start() -> _Start:
     return _Start(weights, inputs.contiguous(), targets)
 
 
-def _mid_training(wanted: Prediction, settings: ResolvedTrain) -> dict[str, Tensor]:
+def _mid_training(expected: Prediction, settings: ResolvedTrain) -> dict[str, Tensor]:
     """Return the state that a few updates with gradients of this size leave, by the definitions of the rules.
 
-    The gradients have a lasting part and a changing one, and none is nearly zero: otherwise a mean of squares could
-    be so small that the direction is made of rounding.
+    Each gradient has a constant and a changing part, and none is nearly zero: otherwise a tiny mean of squares would
+    make the direction a matter of rounding.
     """
     generator = torch.Generator().manual_seed(SEED + 1)
-    clip, state = _clip_factor(float(wanted.grad_norm)), dict[str, Tensor]()
+    clip, state = _clip_factor(float(expected.grad_norm)), dict[str, Tensor]()
     for name, used in hyperparameters(CONFIG, settings, LR_FACTOR, MOMENTUM).items():
-        rule, gradient = rule_named(used.rule), wanted.gradients[name]
+        rule, gradient = rule_named(used.rule), expected.gradients[name]
         size = clip * gradient.square().mean().sqrt()
         leaves: Named = {
             leaf: torch.zeros(shape, dtype=torch.float64)
@@ -298,7 +297,7 @@ def _mid_training(wanted: Prediction, settings: ResolvedTrain) -> dict[str, Tens
 
 
 def _step_on(device: Device, start: _Start, state: Named, settings: ResolvedTrain) -> _Result:
-    """The step by the code that trains."""
+    """Make the step with the code that trains."""
     model = build_model(CONFIG, seed=SEED, device=device.torch)
     parameters = dict(model.named_parameters())
     with torch.no_grad():
@@ -320,16 +319,16 @@ def _step_on(device: Device, start: _Start, state: Named, settings: ResolvedTrai
         max_grad_norm=MAX_GRAD_NORM,
         device=device,
     )
-    # With the norm that the device itself found: then a wrong norm is not taken for wrong gradients.
-    kept = _clip_factor(float(result.grad_norm))
-    gradients = {name: p.grad.cpu() / kept for name, p in parameters.items() if p.grad is not None}
+    # Divide by the clip factor of the device's own norm, so that a wrong norm does not look like wrong gradients.
+    clip = _clip_factor(float(result.grad_norm))
+    gradients = {name: p.grad.cpu() / clip for name, p in parameters.items() if p.grad is not None}
     after = _on_cpu(parameters)
     moved = {name: after[name].double() - before[name] for name in after}
     return _Result(before, logits, result.loss.cpu(), gradients, result.grad_norm.cpu(), moved)
 
 
 def _clip_factor(grad_norm: float) -> float:
-    """What clip_grad_norm_ multiplies gradients by."""
+    """Return what clip_grad_norm_ multiplies gradients by."""
     return min(1.0, MAX_GRAD_NORM / (grad_norm + 1e-6))
 
 
@@ -346,25 +345,25 @@ def _on_cpu(parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name: parameter.detach().to("cpu", copy=True) for name, parameter in parameters.items()}
 
 
-def _single(device: Device, quantity: str, found: Tensor, wanted: Tensor) -> Check:
-    return Check(quantity, _error(found, wanted), TOLERANCES[quantity][device.dtype])
+def _single(device: Device, quantity: str, actual: Tensor, expected: Tensor) -> Check:
+    return Check(quantity, _error(actual, expected), TOLERANCES[quantity][device.dtype])
 
 
-def _largest(device: Device, quantity: str, found: Named, wanted: Named) -> Check:
+def _largest(device: Device, quantity: str, actual: Named, expected: Named) -> Check:
     measure = _scale_error if quantity.startswith("scale") else _error
-    return _worst(quantity, measure, found, wanted, TOLERANCES[quantity][device.dtype])
+    return _worst(quantity, measure, actual, expected, TOLERANCES[quantity][device.dtype])
 
 
 def _worst(
     quantity: str,
     measure: Callable[[Tensor, Tensor], float],
-    found: Named,
-    wanted: Named,
+    actual: Named,
+    expected: Named,
     tolerance: float,
 ) -> Check:
-    """Return the check of the parameter that is furthest off."""
+    """Return the check of the parameter with the largest error."""
     errors = {
-        name: measure(found[name], value) if name in found else math.inf for name, value in wanted.items()
+        name: measure(actual[name], value) if name in actual else math.inf for name, value in expected.items()
     }
     worst = max(errors, key=lambda name: errors[name])
     failed = tuple(name for name in reversed(errors) if errors[name] > tolerance)
@@ -380,20 +379,20 @@ def _repeated(first: _Result, second: _Result) -> Check:
     return Check(AGAIN, errors[worst], 0.0, worst)
 
 
-def _error(found: Tensor, wanted: Tensor) -> float:
-    """The largest difference over the root mean square of what is wanted."""
-    if found.shape != wanted.shape:
+def _error(actual: Tensor, expected: Tensor) -> float:
+    """Return the largest difference over the root mean square of ``expected``."""
+    if actual.shape != expected.shape:
         return math.inf
-    difference = float((found.double() - wanted).abs().max())
+    difference = float((actual.double() - expected).abs().max())
     if not math.isfinite(difference):
         return math.inf
-    size = float(wanted.double().square().mean().sqrt())
+    size = float(expected.double().square().mean().sqrt())
     return difference / size if difference else 0.0
 
 
-def _scale_error(found: Tensor, wanted: Tensor) -> float:
-    """How far the least squares factor between them is from 1."""
-    if found.shape != wanted.shape:
+def _scale_error(actual: Tensor, expected: Tensor) -> float:
+    """Return the distance from 1 of the least squares factor between the two."""
+    if actual.shape != expected.shape:
         return math.inf
-    slope = float((found.double() * wanted).sum() / wanted.square().sum())
+    slope = float((actual.double() * expected).sum() / expected.square().sum())
     return abs(slope - 1) if math.isfinite(slope) else math.inf

@@ -1,1 +1,1 @@
-"""A run: evidence gathered from its folder, and one rule for each thing that can go wrong."""
+"""A run: evidence gathered from its folder, and one rule for each kind of fault."""

@@ -1,7 +1,7 @@
-"""What the nodes and heads of a trained network do on text that it has not seen.
+"""What the neurons and heads of a trained network do on held-out text.
 
-Of every MLP node: how much it adds to the residual stream, and whether its activation function still bends; of every
-head: how concentrated its attention is. Both are read as they pass by, and not kept.
+For every MLP neuron: how much it adds to the residual stream, and whether its activation function is saturated. For
+every head: how concentrated its attention is. Both are read during the forward pass, and not stored.
 """
 
 from __future__ import annotations
@@ -17,29 +17,32 @@ from torch import Tensor
 from etude.data.tokens.coverage import IGNORE_INDEX, EvaluationWindows
 from etude.model.language_model import LOGITS, LanguageModel
 from etude.model.taps import Taps
-from etude.watch.forward import entropy, run_opened
+from etude.watch.forward import entropy, run_with_taps
 from etude.watch.saturation import ends
 
 Float64 = npt.NDArray[np.float64]
 MEASURED_TOKENS = 16_384
-"""Held-out tokens that nodes and heads are looked at on: as many as the smallest evaluation has."""
+"""Held-out tokens on which neurons and heads are measured: as many as the smallest evaluation reads."""
 PATTERN_NUMBERS = 2**24
-"""Attention weights of one layer held at a time: 64 MiB in fp32."""
+"""Attention weights of one layer in memory at a time: 64 MiB in fp32."""
 PEAK = 0.99
-"""A query attends to one position only when its largest weight is above this."""
+"""A query attends to a single position if its largest weight is above this."""
 FEWEST_VISIBLE = 16
-"""Queries that see fewer positions are left out: theirs is no choice."""
+"""Queries that see fewer positions are skipped: they have little choice."""
 
 
 @dataclass(frozen=True)
 class NodeState:
-    """The nodes of one layer, each value (F,)."""
+    """The neurons of one layer, each value (F,).
+
+    Attributes:
+        reach: the largest share of the norm of what a neuron adds to, over all tokens, that it added.
+        low, high: share of the tokens at which the activation function was at its lower, and upper, end.
+    """
 
     layer: int
-    reach: (
-        Float64  # the largest share that the node added to the length of what it is added to, over all tokens
-    )
-    low: Float64  # share of the tokens at which its activation function was at its lower end
+    reach: Float64
+    low: Float64
     high: Float64
 
 
@@ -48,13 +51,13 @@ class HeadState:
     """The heads of one layer, each value (H,)."""
 
     layer: int
-    peaked: Float64  # share of the queries that attended to one position only
-    evenness: Float64  # entropy over that of a uniform choice, the mean over queries
+    peaked: Float64  # share of the queries that attended to a single position
+    evenness: Float64  # entropy over that of uniform attention, mean over queries
 
 
 @dataclass(frozen=True)
 class NetworkState:
-    """What was seen at a checkpoint."""
+    """The measurements at a checkpoint."""
 
     step: int
     num_tokens: int
@@ -67,7 +70,7 @@ class NetworkState:
 def look_inside(
     model: LanguageModel, windows: EvaluationWindows, step: int, *, within_documents: bool = False
 ) -> NetworkState:
-    """Run the first :data:`MEASURED_TOKENS` of ``windows`` through ``model`` and watch its nodes and heads."""
+    """Run the first :data:`MEASURED_TOKENS` of ``windows`` through ``model``, and measure its neurons and heads."""
     device = model.unembedding()[0].device
     watcher = _Watcher(model)
     for first, rows in _batches(windows, model.config.num_attention_heads):
@@ -76,12 +79,12 @@ def look_inside(
             torch.from_numpy(windows.document_ids(first, rows)).to(device) if within_documents else None
         )
         watcher.begin(targets != IGNORE_INDEX)
-        run_opened(model, inputs, document_ids=documents, taps=watcher)
+        run_with_taps(model, inputs, document_ids=documents, taps=watcher)
     return watcher.state(step)
 
 
 def _batches(windows: EvaluationWindows, num_heads: int) -> Iterator[tuple[int, int]]:
-    """(first window, number of windows) of each pass."""
+    """Yield (first window, number of windows) of each forward pass."""
     context = windows.context
     rows = max(1, min(PATTERN_NUMBERS // (max(1, num_heads) * context**2), MEASURED_TOKENS // context))
     for first in range(0, min(len(windows), max(1, MEASURED_TOKENS // context)), rows):
@@ -90,20 +93,20 @@ def _batches(windows: EvaluationWindows, num_heads: int) -> Iterator[tuple[int, 
 
 @dataclass
 class _Nodes:
-    """What has been seen of the nodes of one layer."""
+    """Running statistics of the neurons of one layer."""
 
     activation: str
-    outgoing: Tensor  # (F,) the length of each node's outgoing weights
+    outgoing: Tensor  # (F,) norm of each neuron's outgoing weights
     sums: Tensor = field(init=False)  # (3, F)
 
     def __post_init__(self) -> None:
         self.sums = torch.zeros(3, len(self.outgoing), dtype=torch.float64, device=self.outgoing.device)
 
-    def add(self, before: Tensor, after: Tensor, whole: Tensor) -> None:
-        """Take in some tokens: (N, F) what the activation function read and gave, (N, D) what that was added to."""
+    def add(self, before: Tensor, after: Tensor, added_to: Tensor) -> None:
+        """Add some tokens: (N, F) input and output of the activation function, (N, D) what the output was added to."""
         low, high = ends(self.activation, before)
-        length = whole.norm(dim=-1, keepdim=True)
-        reach = after.abs() * self.outgoing / length.clamp(min=torch.finfo(length.dtype).tiny)
+        norm = added_to.norm(dim=-1, keepdim=True)
+        reach = after.abs() * self.outgoing / norm.clamp(min=torch.finfo(norm.dtype).tiny)
         self.sums[0] = torch.maximum(self.sums[0], reach.amax(0).double())
         self.sums[1] += low.sum(0)
         self.sums[2] += high.sum(0)
@@ -115,21 +118,21 @@ class _Nodes:
 
 @dataclass
 class _Heads:
-    """What has been seen of the heads of one layer."""
+    """Running statistics of the heads of one layer."""
 
     num_queries: int = 0
     sums: Tensor | None = None  # (2, H)
 
     def add(self, real: Tensor, visible: Tensor, pattern: Tensor) -> None:
-        """Take in one pass: (B, T) which queries are text, how many positions each sees, (B, H, T, T) the pattern."""
+        """Add a forward pass: (B, T) which queries are text, how many positions each sees; (B, H, T, T) the pattern."""
         evenness = entropy(pattern) / visible.log()[:, None]
         peaked = pattern.amax(-1) > PEAK
-        wanted = (real & (visible >= FEWEST_VISIBLE))[:, None]
-        found = torch.stack(
-            [torch.where(wanted, value.double(), 0.0).sum((0, 2)) for value in (peaked, evenness)]
+        counted = (real & (visible >= FEWEST_VISIBLE))[:, None]
+        sums = torch.stack(
+            [torch.where(counted, value.double(), 0.0).sum((0, 2)) for value in (peaked, evenness)]
         )
-        self.sums = found if self.sums is None else self.sums + found
-        self.num_queries += int(wanted.sum())
+        self.sums = sums if self.sums is None else self.sums + sums
+        self.num_queries += int(counted.sum())
 
     def state(self, layer: int) -> HeadState:
         assert self.sums is not None
@@ -139,7 +142,7 @@ class _Heads:
 
 
 class _Watcher(Taps):
-    """Adds up what nodes and heads do; of the activations it keeps those that the next one is compared with."""
+    """Accumulates statistics of neurons and heads; keeps only the activations that later ones are compared with."""
 
     def __init__(self, model: LanguageModel) -> None:
         super().__init__()
@@ -149,7 +152,7 @@ class _Watcher(Taps):
         self.heads = [_Heads() for _ in range(model.config.num_hidden_layers if model.has_attention else 0)]
 
     def begin(self, real: Tensor) -> None:
-        """A batch is coming, whose tokens are text where ``real`` (B, T) says so."""
+        """Start a batch, in which ``real`` (B, T) marks the tokens that are text."""
         self.real = real
         self.num_tokens += int(real.sum())
 
@@ -166,7 +169,7 @@ class _Watcher(Taps):
             self.after = value[self.real]
         elif leaf == "resid_post":
             self.nodes[layer].add(self.before, self.after, value[self.real])
-        elif name == LOGITS and not self.heads:  # the nodes are added to these
+        elif name == LOGITS and not self.heads:  # the neurons add to the logits
             self.nodes[0].add(self.before, self.after, (value - value.mean(-1, keepdim=True))[self.real])
         return value
 

@@ -1,4 +1,4 @@
-"""Commands that a verdict advises; every value in one passes :func:`bounded`."""
+"""Commands that a verdict advises. Every value in them passes :func:`bounded`."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from etude.messages import command
 from etude.train.rules import rates_of
 
 RATES_APART = 8
-"""Around the dial's rates the loss is flat: four times AdamW's or 1.6 times Muon's change it by half a percent or less
-(notebook, 2026-11-24)."""
+"""Around the dial's rates the loss is flat: four times AdamW's or 1.6 times Muon's changes it by at most half a percent
+(lab notebook, 2026-11-24)."""
 LOWEST_RATE = 1e-3
-"""Of the dial's: with less, a run of any length that this program is for stays where it began."""
+"""Share of the dial's rate: below it, a run of any length that this program is for hardly moves."""
 
 SANE: Mapping[str, tuple[float, float]] = {
     "train.steps": (1, 10**9),
@@ -23,25 +23,25 @@ SANE: Mapping[str, tuple[float, float]] = {
     "train.eval_tokens": (1, 10**9),
     "data.validation_fraction": (0.001, 0.5),
 }
-"""What may be advised of each setting that is a number; of learning rates see :func:`sane`."""
+"""Bounds of each numeric setting in advice; for learning rates see :func:`sane`."""
 
 
 def sane(key: str, settings: Resolved) -> tuple[float, float]:
-    """Return the lowest and the highest value that may be advised: of a rate, around the one its update rule has."""
+    """Return the lowest and the highest value to advise; a rate's bounds are relative to its update rule's default."""
     rate = rates_of(settings.train.optimizer).get(key)
     return SANE[key] if rate is None else (LOWEST_RATE * rate.value, RATES_APART * rate.value)
 
 
 def bounded(key: str, value: float, settings: Resolved) -> float:
-    """Return ``value``, or the nearest that is sane for the setting."""
+    """Return ``value``, clamped to the sane range of the setting."""
     low, high = sane(key, settings)
     return min(max(value, low), high)
 
 
 def lowered(settings: Resolved, times: float) -> dict[str, float]:
-    """Return learning rates so many times below a run's; the dial's own where the run's are far above these.
+    """Return learning rates ``times`` below a run's, or the dial's own where the run's are far above those.
 
-    Empty where no sane rate is lower.
+    Empty if no sane rate is lower.
     """
     lower = {}
     for key, dial in rates_of(settings.train.optimizer).items():
@@ -58,20 +58,22 @@ def lower_rates(path: Path, name: str, settings: Resolved, times: float) -> str:
     changes = lowered(settings, times)
     if not changes:
         return (
-            "its learning rates are low already: look at the text with `etude data report`, and test the machine with "
+            "its learning rates are already low: check the text with `etude data report`, and test the machine with "
             "`etude doctor`"
         )
     ranges = {key: sane(key, settings) for key in changes}
-    far = [key for key, (_, high) in ranges.items() if high < get_value(settings, key)]
-    what = f"try learning rates {times:g} times lower"
-    if far:
-        told = " and ".join(f"{key} from {ranges[key][0]:g} to {ranges[key][1]:g}" for key in far)
-        what = f"try lower learning rates (runs learn with {told})"
-    return f"{what}: {again(path, name, settings, changes)}"
+    outside = [key for key, (_, high) in ranges.items() if high < get_value(settings, key)]
+    action = f"try learning rates {times:g} times lower"
+    if outside:
+        bounds = " and ".join(f"{key} from {ranges[key][0]:g} to {ranges[key][1]:g}" for key in outside)
+        action = f"try lower learning rates (runs learn with {bounds})"
+    return f"{action}: {rerun_command(path, name, settings, changes)}"
 
 
-def again(path: Path, name: str, settings: Resolved, changes: Mapping[str, float | str | bool]) -> str:
-    """Return the command that trains a run once more, as ``NAME-again``, with changes to its ``settings``."""
+def rerun_command(
+    path: Path, name: str, settings: Resolved, changes: Mapping[str, float | str | bool]
+) -> str:
+    """Return the command that trains a run again, as ``NAME-again``, with changes to its ``settings``."""
     pairs = [f"{key}={_plain(key, value, settings)}" for key, value in changes.items()]
     overrides = [word for pair in pairs for word in ("--set", pair)]
     return command("train", "--config", path / "run.toml", "--name", f"{name}-again", *overrides)

@@ -1,6 +1,6 @@
 """What the losses of a run show, in the order of causes: they are not finite, they diverged, or the text was memorised.
 
-A later kind is looked for only where no earlier one is found: a loss that diverged says nothing about memorising.
+A later fault is looked for only without an earlier one: a loss that diverged shows nothing about memorising.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ from etude.run.events import EvalEvent, StepEvent
 from etude.run.history import RunHistory
 
 FEWEST_STEPS = 10
-"""Before so many updates, or in the warm-up, nothing is expected of a run."""
+"""Before so many updates, and during warm-up, a run need not have learned anything."""
 LEAST_FALL = 0.02
-"""A network begins with a uniform guess; the frequencies of single tokens alone take more than this off its loss."""
+"""A network starts with a uniform prediction; token frequencies alone lower its loss by more than this share."""
 BLOCKS = 20
-"""The run is looked at in so many parts: a median of losses is what no single batch decides."""
+"""The run is divided into so many parts, whose medians no single batch decides."""
 
 ABOVE_UNTRAINED, GAIN_LOST, HUGE = 0.05, 0.5, 2.0
-"""A run diverged when its training loss ends this share above that of the untrained network, or has lost this share of
-what it had gained; or, in a run too short for medians, when it ends so many times above it."""
+"""A run diverged if its training loss ends this share above that of the untrained network, or has lost this share of
+what it had gained; in a run too short for medians, if it ends this many times above the untrained loss."""
 
 OVERFIT_NOTICE, OVERFIT_PROBLEM = 0.01, 0.05
 """Generalisation loss (Prechelt 1998, "Early Stopping - But When?"): the lowest and the highest of his thresholds."""
@@ -31,7 +31,7 @@ EVALS_AFTER = 2
 
 @dataclass(frozen=True)
 class NotFinite:
-    """Losses or gradients that were not finite numbers."""
+    """Losses or gradients that were not finite."""
 
     step: int  # the first
     skipped: int  # updates
@@ -40,7 +40,7 @@ class NotFinite:
 
 @dataclass(frozen=True)
 class Divergence:
-    """A training loss that rose and stayed up, nats per token."""
+    """A training loss that rose and stayed up, in nats per token."""
 
     step: int  # from which it rose
     lowest: float  # its level before
@@ -50,7 +50,7 @@ class Divergence:
 
 @dataclass(frozen=True)
 class HeldOutRise:
-    """A held-out loss that rose from its lowest, and the training loss after that and at the end, nats per token."""
+    """A held-out loss that rose from its lowest, and the training loss after that and at the end; nats per token."""
 
     best: EvalEvent
     last: EvalEvent
@@ -68,23 +68,23 @@ class HeldOutRise:
 
 
 def not_finite(history: RunHistory) -> NotFinite | None:
-    """Return where numbers stopped being finite, or None where all are."""
+    """Return where numbers stopped being finite; None if all are."""
     broken = [e.step for e in history.steps if not (math.isfinite(e.loss) and math.isfinite(e.grad_norm))]
     evals = [event.step for event in history.evals if not math.isfinite(event.val_loss)]
-    found = sorted({*broken, *history.skipped, *evals})
-    if not found:
+    bad_steps = sorted({*broken, *history.skipped, *evals})
+    if not bad_steps:
         return None
     last_step = max([event.step for event in history.steps] + history.skipped, default=0)
     last_eval = history.evals[-1].step if history.evals else -1
-    ended = last_step in {*broken, *history.skipped} or last_eval in evals
-    return NotFinite(found[0], len(history.skipped), recovered=not ended)
+    ends_badly = last_step in {*broken, *history.skipped} or last_eval in evals
+    return NotFinite(bad_steps[0], len(history.skipped), recovered=not ends_badly)
 
 
 def divergence(steps: Sequence[StepEvent], untrained: float) -> Divergence | None:
-    """Return where the training loss began to rise for good, or None where it did not.
+    """Return where the training loss began to rise for good; None if it did not.
 
     Args:
-        steps: with finite losses, in order.
+        steps: in order, with finite losses.
         untrained: nats per token of the network at step 0.
     """
     if len(steps) < 2:
@@ -105,7 +105,7 @@ def divergence(steps: Sequence[StepEvent], untrained: float) -> Divergence | Non
 def held_out_rise(
     steps: Sequence[StepEvent], evals: Sequence[EvalEvent], untrained: float
 ) -> HeldOutRise | None:
-    """Return how far the held-out loss rose from its lowest, or None where it did not, or for one evaluation only."""
+    """Return how far the held-out loss rose from its lowest; None if it did not, or only at one evaluation."""
     if not evals:
         return None
     best, last = min(evals, key=lambda event: event.val_loss), evals[-1]
@@ -115,6 +115,6 @@ def held_out_rise(
     between = [event.loss for event in steps if best.step < event.step <= last.step]
     if not between:
         return HeldOutRise(best, last, untrained, untrained)
-    # Not around the lowest held-out loss: a median over the descent before it would always be higher.
+    # Only steps after the lowest held-out loss: a median over the descent before it would always be higher.
     width = max(1, min(len(between) // 3, max(FEWEST_STEPS, last.step // BLOCKS)))
     return HeldOutRise(best, last, median(between[:width]), median(between[-width:]))

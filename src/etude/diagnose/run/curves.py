@@ -1,4 +1,4 @@
-"""Rules that read the curves of a run: losses, learning rate, spikes."""
+"""Rules about the curves of a run: losses, learning rate, spikes."""
 
 from __future__ import annotations
 
@@ -28,46 +28,47 @@ Float64 = npt.NDArray[np.float64]
 
 NOT_LEARNING = Rule(
     "not learning",
-    f"After {FEWEST_STEPS} steps and the warm-up, the held-out loss must have fallen at least "
-    f"{LEAST_FALL:.0%} below that of the untrained network.",
+    f"After {FEWEST_STEPS} steps and the warm-up, the held-out loss must be at least {LEAST_FALL:.0%} below that of "
+    "the untrained network.",
 )
 
 SPIKE_DEVIATIONS = 7
 """As in the spike score of OLMo 2 (Team OLMo 2024): standard deviations from the running mean."""
 SPIKE_WINDOW, SPIKE_FEWEST = 100, 20
-"""Steps before, over which mean and deviation are taken, at most and at least. (There 1000, of far longer runs: in a
-short one they would hold the descent from the beginning, whose deviation would hide every spike.)"""
+"""Most and fewest previous steps for mean and deviation. OLMo 2 takes 1000, for far longer runs: in a short run they
+would include the initial descent, whose deviation would hide every spike."""
 MANY_SPIKES = 0.01
 """Share of the steps."""
 BLOCK_STEPS = 5
-"""Of a part of the run, at least."""
+"""Fewest steps in a part of the run."""
 RISE = 0.02
-"""Above the untrained loss; less may be the batches'."""
+"""Share above the untrained loss; smaller differences may come from the batches."""
 RATE_TOO_HIGH = Rule(
     "learning rate too high",
-    f"The training loss of a twentieth of the run (its median) stands {RISE:.0%} above "
-    f"that of the untrained network, or it jumps {SPIKE_DEVIATIONS} standard deviations above the steps before it at "
-    f"{MANY_SPIKES:.0%} of the steps; single jumps, and a rate {RATES_APART} times the dial's, are worth a notice.",
+    f"The median training loss of a twentieth of the run is {RISE:.0%} above that of the untrained network, or it "
+    f"jumps {SPIKE_DEVIATIONS} standard deviations above the previous steps at {MANY_SPIKES:.0%} of the steps; a "
+    f"notice for single jumps, and for a rate {RATES_APART} times the dial's.",
 )
 
 STRAIGHT = 2 / 3
-"""A loss that follows its gradient in small steps is half-way when half of the learning rates are spent."""
+"""With very small steps the loss is half-way down when half of the summed learning rate is spent."""
 FEWEST_EVALS = 4
 RATE_TOO_LOW = Rule(
     "learning rate too low",
-    f"When half of the sum of its learning rates is spent, a run has made more than {STRAIGHT:.0%} of its way down, "
-    f"and one in very small steps half of it; a problem when a rate is also {RATES_APART} times below the dial's, and "
-    "either alone is worth a notice.",
+    f"When half of its summed learning rate is spent, the loss has made at most {STRAIGHT:.0%} of its way down (with "
+    f"very small steps it would have made half); a problem if a rate is also {RATES_APART} times below the dial's, a "
+    "notice for either alone.",
 )
 
 OVERFITTING = Rule(
     "overfitting",
-    f"The held-out loss of the last {EVALS_AFTER} evaluations or more lies above its lowest, at the end by "
-    f"{OVERFIT_NOTICE:.0%} (a problem from {OVERFIT_PROBLEM:.0%}), while the training loss went on falling.",
+    f"The held-out loss of the last {EVALS_AFTER} evaluations or more is above its lowest, at the end by "
+    f"{OVERFIT_NOTICE:.0%} (a problem from {OVERFIT_PROBLEM:.0%}), while the training loss kept falling.",
 )
 
 
 def not_learning(run: Evidence) -> Verdict:
+    """Judge whether the held-out loss fell at all."""
     needed = max(FEWEST_STEPS, run.warmup_steps)
     if not run.evals or run.evals[-1].step < needed:
         return NOT_LEARNING.not_judged(f"no evaluation after step {needed:,} yet")
@@ -79,11 +80,12 @@ def not_learning(run: Evidence) -> Verdict:
         return NOT_LEARNING.fine(text)
     return NOT_LEARNING.problem(
         f"It has learned nothing: {text}.",
-        f"try the dial's own learning rates: {run.again(_dial_rates(run))}",
+        f"try the dial's own learning rates: {run.rerun(_dial_rates(run))}",
     )
 
 
 def rate_too_high(run: Evidence) -> Verdict:
+    """Judge whether the loss rose above its start, or jumped."""
     losses = run.steps.column("loss")
     if len(losses) < BLOCKS:
         return RATE_TOO_HIGH.not_judged(f"only {len(losses)} steps are in the record")
@@ -93,8 +95,8 @@ def rate_too_high(run: Evidence) -> Verdict:
     )
     if highest > (1 + RISE) * start:
         return RATE_TOO_HIGH.problem(
-            f"Around step {run.steps[where].step:,} the training loss stood at {highest:.3f} nats: above the "
-            f"{start:.3f} of the untrained network.",
+            f"Around step {run.steps[where].step:,} the training loss was {highest:.3f} nats, above the {start:.3f} "
+            "of the untrained network.",
             run.lower_rates(4),
         )
     jumps = [run.steps[index].step for index in spikes(losses.tolist())]
@@ -106,35 +108,36 @@ def rate_too_high(run: Evidence) -> Verdict:
         )
         if len(jumps) >= MANY_SPIKES * len(losses):
             return RATE_TOO_HIGH.problem(f"{text}.", run.lower_rates(2))
-        return RATE_TOO_HIGH.notice(f"{text}: seldom enough to be single batches.", run.lower_rates(2))
+        return RATE_TOO_HIGH.notice(f"{text}: rarely enough to come from single batches.", run.lower_rates(2))
     if (apart := _rates_apart(run)) is not None and max(apart) >= RATES_APART:
         return RATE_TOO_HIGH.notice(
-            f"A learning rate is {max(apart):.3g} times the dial's, which was swept; the loss has borne it so far.",
+            f"A learning rate is {max(apart):.3g} times the dial's, which was tuned; so far the loss shows no harm.",
             _to_dial(run),
         )
     return RATE_TOO_HIGH.fine(
-        f"no jump of the loss in {len(losses):,} steps, and no part of them above the untrained {start:.3f}"
+        f"the loss did not jump in {len(losses):,} steps, and no part of the run was above the untrained {start:.3f}"
     )
 
 
 def rate_too_low(run: Evidence) -> Verdict:
+    """Judge whether the loss fell in a straight line."""
     apart = _rates_apart(run)
     low = apart is not None and min(apart) <= 1 / RATES_APART
     slow = "" if apart is None else f"a learning rate is {min(apart):.3g} times the dial's"
     if not run.evals or run.evals[-1].step < FEWEST_STEPS or len(run.evals) < FEWEST_EVALS:
         if low:
-            return RATE_TOO_LOW.notice(f"For a long run {slow}; this one is too short to say.", _to_dial(run))
+            return RATE_TOO_LOW.notice(f"The run is too short to judge, but {slow}.", _to_dial(run))
         return RATE_TOO_LOW.not_judged(f"fewer than {FEWEST_EVALS} evaluations, or {FEWEST_STEPS} steps")
     start, last = run.untrained_loss, run.evals[-1].val_loss
     if start - last < LEAST_FALL * start:
         if low:
             return RATE_TOO_LOW.problem(f"The loss hardly moved, and {slow}.", _to_dial(run))
-        return RATE_TOO_LOW.not_judged("the loss did not fall, and the rates are usual ones")
+        return RATE_TOO_LOW.not_judged("the loss did not fall, and the rates are normal")
     half_way = _loss_half_way(run)
     if half_way is None:
         return RATE_TOO_LOW.not_judged("the learning rates are not in the record")
     done = (start - half_way) / (start - last)
-    text = f"with half of its learning rates spent it had made {done:.0%} of its way down"
+    text = f"with half of its summed learning rate spent, it had made {done:.0%} of its way down"
     if done <= STRAIGHT and low:
         return RATE_TOO_LOW.problem(
             f"The loss is still falling in a straight line: {text}, and {slow}.", _to_dial(run)
@@ -142,7 +145,7 @@ def rate_too_low(run: Evidence) -> Verdict:
     if done <= STRAIGHT:
         return RATE_TOO_LOW.notice(
             f"The loss is still falling in a straight line: {text}; more steps or higher rates would take it further.",
-            run.again({"train.steps": 4 * run.num_steps}),
+            run.rerun({"train.steps": 4 * run.num_steps}),
         )
     if low:
         return RATE_TOO_LOW.notice(f"The loss has levelled out ({text}), but {slow}.", _to_dial(run))
@@ -150,8 +153,9 @@ def rate_too_low(run: Evidence) -> Verdict:
 
 
 def overfitting(run: Evidence) -> Verdict:
+    """Judge whether the held-out loss rose while the training loss fell."""
     if len(run.evals) < 1 + EVALS_AFTER:
-        return OVERFITTING.not_judged(f"there are {len(run.evals)} evaluations")
+        return OVERFITTING.not_judged(f"there are only {len(run.evals)} evaluations")
     best, last = min(run.evals, key=lambda event: event.val_loss), run.evals[-1]
     lowest = f"lowest at step {best.step:,} ({best.val_loss:.3f} nats)"
     text = f"the held-out loss was {lowest} and is {last.val_loss:.3f} now"
@@ -165,57 +169,57 @@ def overfitting(run: Evidence) -> Verdict:
         )
     verdict = OVERFITTING.problem if rise.share >= OVERFIT_PROBLEM else OVERFITTING.notice
     return verdict(
-        f"It is learning its text by heart since step {best.step:,}: {text}, {rise.share:.1%} above, while the "
+        f"It has been memorising its text since step {best.step:,}: {text}, {rise.share:.1%} above, while the "
         f"training loss fell from {then:.3f} to {now:.3f}.",
-        f"give it more text, or stop there: {run.again({'train.steps': max(1, best.step)})}",
+        f"train on more text, or stop at that step: {run.rerun({'train.steps': max(1, best.step)})}",
     )
 
 
 def spikes(losses: Sequence[float]) -> list[int]:
-    """Which losses lie :data:`SPIKE_DEVIATIONS` standard deviations above the mean of those before them.
+    """Return the indices of losses :data:`SPIKE_DEVIATIONS` standard deviations above the mean of previous losses.
 
-    A spike does not count among those before the next: it would hide it.
+    A spike is not among the previous losses of the next one, which it would hide.
     """
-    found = []
+    indices = []
     before: deque[float] = deque()
     total, squares = 0.0, 0.0
     for index, loss in enumerate(losses):
-        value = loss - losses[0]  # so that the difference of two sums of squares keeps its digits
+        value = loss - losses[0]  # shifted, so that the difference of two sums of squares keeps its digits
         if len(before) >= SPIKE_FEWEST:
             mean = total / len(before)
             deviation = math.sqrt(max(0.0, squares / len(before) - mean * mean))
             if value - mean > SPIKE_DEVIATIONS * deviation:
-                found.append(index)
+                indices.append(index)
                 continue
         before.append(value)
         total, squares = total + value, squares + value * value
         if len(before) > SPIKE_WINDOW:
-            gone = before.popleft()
-            total, squares = total - gone, squares - gone * gone
-    return found
+            oldest = before.popleft()
+            total, squares = total - oldest, squares - oldest * oldest
+    return indices
 
 
 def _blocks(losses: Float64) -> tuple[list[Float64], list[int]]:
-    """Parts of the run, and the index of the middle of each."""
+    """Return the parts of the run, and the index of the middle of each."""
     edges = np.linspace(0, len(losses), min(BLOCKS, len(losses) // BLOCK_STEPS) + 1).astype(int)
     pairs = list(zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True))
     return [losses[a:b] for a, b in pairs], [(a + b) // 2 for a, b in pairs]
 
 
 def _loss_half_way(run: Evidence) -> float | None:
-    """The held-out loss when half of the sum of the learning rates was spent, between the two evaluations around it."""
+    """Return the held-out loss when half of the summed learning rate was spent, interpolated between evaluations."""
     steps, rates = run.history.steps, run.history.steps.column("lr")
     steps = steps.where((steps.column("step") <= run.evals[-1].step) & (rates > 0) & (rates < math.inf))
     if not steps:
         return None
-    with np.errstate(over="ignore"):  # a record may say anything
+    with np.errstate(over="ignore"):  # a damaged record may hold any number
         spent = np.cumsum(steps.column("lr"))
     half_way = steps[int(np.searchsorted(spent, spent[-1] / 2))].step
     return float(np.interp(half_way, [e.step for e in run.evals], [e.val_loss for e in run.evals]))
 
 
 def _rates_apart(run: Evidence) -> tuple[float, ...] | None:
-    """Return the peak rates over the dial's; None for an update rule that the dial's were not swept with."""
+    """Return the peak rates over the dial's; None for an update rule whose rates the dial was not tuned with."""
     if not rule_named(run.settings.train.optimizer).swept:
         return None
     return tuple(get_value(run.settings, key) / value for key, value in _dial_rates(run).items())
@@ -226,4 +230,4 @@ def _dial_rates(run: Evidence) -> dict[str, float]:
 
 
 def _to_dial(run: Evidence) -> str:
-    return f"compare with the dial's rates: {run.again(_dial_rates(run))}"
+    return f"compare with the dial's rates: {run.rerun(_dial_rates(run))}"

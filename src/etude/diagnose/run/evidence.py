@@ -1,4 +1,4 @@
-"""What is known of a run when it is judged: its record, and what was measured on its newest checkpoint and its text.
+"""What a rule may read of a run: its record, and measurements on its newest checkpoint and its text.
 
 The rules are pure functions of an :class:`Evidence`; :mod:`etude.diagnose.run.gather` makes one.
 """
@@ -26,14 +26,14 @@ from etude.run.history import RunHistory, Steps
 
 @dataclass(frozen=True)
 class Absent:
-    """Something that could not be measured, and why."""
+    """A measurement that could not be made, and why."""
 
     why: str
 
 
 @dataclass(frozen=True)
 class Text:
-    """The run's text in numbers; what is not known is None."""
+    """The run's text in numbers; unknown ones are None."""
 
     train_tokens: int
     train_documents: int | None = None
@@ -42,23 +42,23 @@ class Text:
 
 @dataclass(frozen=True)
 class Evidence:
-    """Everything that a rule may look at."""
+    """Everything a rule may read."""
 
     path: Path
     settings: Resolved
     history: RunHistory
     state: str  # see etude.run.record.RunRecord.state
-    reason: str  # that status.json gives for it
+    reason: str  # for the state, from status.json
     model: ModelConfig
     text: Text
     network: NetworkState | Absent
     losses: LossSpread | Absent
     overlap: Overlap | Absent
-    seconds_per_batch: float | Absent  # that making a batch takes
+    seconds_per_batch: float | Absent  # to make a batch
 
     @property
     def num_steps(self) -> int:
-        """Steps of the whole run, as planned or as last revised."""
+        """Steps of the whole run, as planned or last revised."""
         return self.history.num_steps or self.settings.train.steps
 
     @property
@@ -72,12 +72,12 @@ class Evidence:
 
     @cached_property
     def steps(self) -> Steps:
-        """Those whose loss is a number."""
+        """The steps with a finite loss."""
         return self.history.steps.where(np.isfinite(self.history.steps.column("loss")))
 
     @cached_property
     def evals(self) -> list[EvalEvent]:
-        """Those whose loss is a number, as every cross-entropy above 0."""
+        """The evaluations with a finite loss above 0, as every cross-entropy has."""
         return [event for event in self.history.evals if 0 < event.val_loss < math.inf]
 
     @property
@@ -89,24 +89,24 @@ class Evidence:
 
     @property
     def untrained_loss(self) -> float:
-        """Nats per token at step 0, or of a uniform guess where step 0 was not scored."""
+        """Nats per token at step 0, or of a uniform prediction if step 0 was not evaluated."""
         if self.evals and self.evals[0].step == 0:
             return self.evals[0].val_loss
         return math.log(self.model.vocab_size)
 
     @property
-    def go_on(self) -> str:
-        """The command that goes on with the run."""
+    def resume_command(self) -> str:
+        """The command that resumes the run."""
         return command("train", "--resume", self.path)
 
-    def again(self, changes: Mapping[str, float | str | bool]) -> str:
-        """The command for the same run with other settings."""
-        return advice.again(self.path, self.history.name, self.settings, changes)
+    def rerun(self, changes: Mapping[str, float | str | bool]) -> str:
+        """Return the command that trains the run again with other settings."""
+        return advice.rerun_command(self.path, self.history.name, self.settings, changes)
 
     def lower_rates(self, times: float) -> str:
-        """The advice to train again with learning rates so many times lower."""
+        """Return the advice to train again with learning rates ``times`` lower."""
         return advice.lower_rates(self.path, self.history.name, self.settings, times)
 
-    def fresh(self) -> str:
-        """The command for a new run on the same text."""
+    def new_run_command(self) -> str:
+        """Return the command for a new run on the same text."""
         return command("train", *self.settings.data.sources)

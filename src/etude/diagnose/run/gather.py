@@ -30,11 +30,11 @@ from etude.train.objectives import objective_kind
 from etude.train.rules import rates_of
 
 LOADING_SECONDS, LOADED_BATCHES = 0.5, 20
-"""How long, and for how many batches at most, the making of batches is timed."""
+"""Time limit and most batches for timing how batches are made."""
 
 
 def gather(path: Path) -> Evidence:
-    """Everything that the rules look at. What cannot be measured is said to be absent, and why.
+    """Return everything the rules read. A measurement that cannot be made is :class:`Absent`, with the reason.
 
     Raises:
         InputError: there is no run at ``path``, or its settings or manifest are damaged.
@@ -67,7 +67,7 @@ def _settings(record: RunRecord) -> Resolved:
     for key in (*rates_of(settings.train.optimizer), *counts):
         if get_value(settings, key) == "auto":
             raise InputError(
-                f"{record.run.settings_file} is damaged ({key} is not resolved): restore it or judge another run"
+                f"{record.run.settings_file} is damaged ({key} is not resolved): restore it, or examine another run"
             )
     return settings
 
@@ -75,7 +75,7 @@ def _settings(record: RunRecord) -> Resolved:
 def _count(manifest: dict[str, Any], key: str, run: RunFolder) -> int:
     value = manifest.get(key)
     if type(value) is not int or value < 1:
-        raise InputError(f"{run.manifest_file} is damaged (no {key}): restore it or judge another run")
+        raise InputError(f"{run.manifest_file} is damaged (no {key}): restore it, or examine another run")
     return value
 
 
@@ -94,7 +94,7 @@ def _measure_network(
     try:
         newest, _ = newest_good_checkpoint(run.checkpoints)
     except InputError:
-        absent = Absent("there is no whole checkpoint")
+        absent = Absent("there is no intact checkpoint")
         return absent, absent
     if data is None:
         return _NO_TEXT, _NO_TEXT
@@ -103,7 +103,7 @@ def _measure_network(
         settings.train.context,
         settings.train.eval_tokens,
     )
-    within = not settings.data.cross_document_attention
+    within_documents = not settings.data.cross_document_attention
     device = choose_device(DeviceSettings()).torch
     model, config = load_model_folder(newest.folder, device=device)
     if config.vocab_size != data.tokenizer.vocab_size:
@@ -111,13 +111,13 @@ def _measure_network(
         return absent, absent
     earlier = next(_earlier_models(run, newest.step, device), None)
     scope = objective_kind(settings.train.objective).scope(data, settings)
-    found = spread((newest.step, model), earlier, windows, within_documents=within, scope=scope)
-    losses = found or Absent(f"an evaluation has fewer than {FEWEST_CLUSTERS} windows")
-    return look_inside(model, windows, newest.step, within_documents=within), losses
+    measured = spread((newest.step, model), earlier, windows, within_documents=within_documents, scope=scope)
+    losses = measured or Absent(f"an evaluation has fewer than {FEWEST_CLUSTERS} windows")
+    return look_inside(model, windows, newest.step, within_documents=within_documents), losses
 
 
 def _earlier_models(run: RunFolder, newest: int, device: Any) -> Iterator[tuple[int, LanguageModel]]:
-    """The models of whole checkpoints before the newest, newest first."""
+    """Yield (step, model) of the intact checkpoints before the newest, newest first."""
     for folder in reversed(list_checkpoints(run.checkpoints)):
         if step_of(folder) < newest:
             try:
@@ -129,23 +129,23 @@ def _earlier_models(run: RunFolder, newest: int, device: Any) -> Iterator[tuple[
 def _compare_parts(data: PreparedData | None) -> Overlap | Absent:
     if data is None:
         return _NO_TEXT
-    found = overlap(data.documents("validation", HELD_OUT_BYTES), data.documents("train", TRAINING_BYTES))
-    return found or Absent(f"the held-out text is shorter than {RUN_BYTES} bytes")
+    shared = overlap(data.documents("validation", HELD_OUT_BYTES), data.documents("train", TRAINING_BYTES))
+    return shared or Absent(f"the held-out text is shorter than {RUN_BYTES} bytes")
 
 
 def _time_loader(settings: Resolved, data: PreparedData | None) -> float | Absent:
-    """Seconds that a batch takes to make, here and now; the usual one of several."""
+    """Return the median time in seconds to make a batch, measured now."""
     if data is None:
         return _NO_TEXT
     train = settings.train
     context, rows = train.context, train.batch_rows
     loader = BatchLoader(data.train, context, rows, settings.run.seed)
-    within = not settings.data.cross_document_attention
+    within_documents = not settings.data.cross_document_attention
     seconds: list[float] = []
     while len(seconds) < LOADED_BATCHES and sum(seconds) < LOADING_SECONDS:
         began = time.perf_counter()
         loader.rows(len(seconds))
-        if within:
+        if within_documents:
             loader.document_ids(len(seconds))
         seconds.append(time.perf_counter() - began)
     return median(seconds)

@@ -1,8 +1,8 @@
-"""How much the held-out loss owes to which text happened to be held out.
+"""How much the held-out loss depends on which text happened to be held out.
 
-A mean over tokens has a smaller standard error on paper than in truth, since the tokens of one document are alike. So
-the text is taken in clusters, documents or, where these are few, windows, and the loss is a ratio of two sums over
-clusters (Cochran 1977, "Sampling Techniques", section 6.3). Two checkpoints are compared on the same clusters.
+The naive standard error of a mean over tokens is too small, since the tokens of one document are alike. So the text is
+divided into clusters (documents, or windows where documents are few), and the loss is a ratio of two sums over clusters
+(Cochran 1977, "Sampling Techniques", section 6.3). Two checkpoints are compared on the same clusters.
 """
 
 from __future__ import annotations
@@ -23,22 +23,22 @@ from etude.train.validation import counted_batch
 
 Float64 = npt.NDArray[np.float64]
 SCORED_TOKENS = 65_536
-"""Held-out tokens scored at most; the standard error of more of them follows from these."""
+"""Most held-out tokens scored; the standard error of more tokens is extrapolated."""
 TOKENS_AT_ONCE = 8192
 FEWEST_CLUSTERS = 10
-"""Fewer give no standard error worth the name."""
+"""Fewer clusters give no reliable standard error."""
 
 
 @dataclass(frozen=True)
 class LossSpread:
-    """Summed losses by cluster of the newest checkpoint, and of the one before it on the same text.
+    """Summed losses by cluster, of the newest checkpoint and of the one before it on the same text.
 
     Attributes:
-        steps: of the earlier checkpoint (None where there is none) and of the newest.
-        tokens: (clusters,) that the loss counts in each, or the sum of their weights.
+        steps: of the earlier checkpoint (None if there is none) and of the newest.
+        tokens: (clusters,) tokens that the loss counts in each, or the sum of their weights.
         nats, earlier_nats: (clusters,) summed losses, times the weights.
-        evaluated_tokens: that each evaluation of the run reads; those read here are the first of them.
-        counted: of those, the tokens that the loss counts, or the sum of their weights; None: all of them.
+        evaluated_tokens: that each evaluation of the run reads; the tokens scored here are the first of them.
+        counted: of those, the tokens that the loss counts, or the sum of their weights; None if all.
     """
 
     steps: tuple[int | None, int]
@@ -61,7 +61,8 @@ class LossSpread:
 
     @property
     def difference(self) -> tuple[float, float] | None:
-        """How far the loss fell from the earlier checkpoint to the newest, and the standard error of that."""
+        """How far the loss fell from the earlier checkpoint to the newest, and its standard error; None without an
+        earlier one."""
         if self.earlier_nats is None:
             return None
         fell = self.earlier_nats - self.nats
@@ -73,7 +74,7 @@ class LossSpread:
 
 
 def ratio_error(sums: Float64, sizes: Float64) -> float:
-    """Standard error of sum(sums) / sum(sizes) over independent clusters, by linearisation."""
+    """Return the standard error of sum(sums) / sum(sizes) over independent clusters, by linearisation."""
     count = len(sums)
     residuals = sums - sums.sum() / sizes.sum() * sizes
     return float(math.sqrt(count / (count - 1) * np.square(residuals).sum()) / sizes.sum())
@@ -87,10 +88,10 @@ def spread(
     within_documents: bool = False,
     scope: LossScope | None = None,
 ) -> LossSpread | None:
-    """Score the first :data:`SCORED_TOKENS` of ``windows``; None where they are fewer than FEWEST_CLUSTERS.
+    """Score the first :data:`SCORED_TOKENS` of ``windows``; None if they are fewer than FEWEST_CLUSTERS.
 
-    ``scope`` is that of the run's losses: the tokens that it does not count are read, and not scored. Sizes of clusters
-    are sums of its weights.
+    ``scope`` is that of the run's loss: tokens that it does not count are read, but not scored. Sizes of clusters are
+    sums of its weights.
     """
     count = min(len(windows), max(1, SCORED_TOKENS // windows.context))
     if count < FEWEST_CLUSTERS:
@@ -105,8 +106,8 @@ def spread(
 
     def by_cluster(values: Float64) -> Float64:
         totals = np.bincount(clusters[real], weights=values[real]).astype(np.float64)
-        there: Float64 = totals[np.bincount(clusters[real]) > 0]
-        return there
+        nonempty: Float64 = totals[np.bincount(clusters[real]) > 0]
+        return nonempty
 
     return LossSpread(
         (None if earlier is None else earlier[0], newest[0]),
@@ -136,7 +137,7 @@ def _losses(
     within_documents: bool,
     scope: LossScope | None,
 ) -> tuple[Float64, Float64, npt.NDArray[np.int64]]:
-    """Return of the first ``count`` windows (count, T) each: weighted nats, weights (0: not counted), documents."""
+    """Return (count, T) each of the first ``count`` windows: weighted nats, weights (0 if not counted), documents."""
     device = model.unembedding()[0].device
     rows = max(1, TOKENS_AT_ONCE // windows.context)
     nats, sizes, documents = [], [], []

@@ -1,4 +1,4 @@
-"""Rules on the network itself: nodes that do nothing, and heads that do not choose."""
+"""Rules about the network itself: neurons that do nothing, and heads that do not choose."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ from etude.watch.saturation import END
 Mask = npt.NDArray[np.bool_]
 
 STUCK_TANH = 0.95
-"""Share of the tokens: tanh has a gradient at neither end, so a node is lost that is mostly at one or the other."""
+"""Share of the tokens: tanh has almost no gradient at either end, so a neuron mostly at the ends is lost."""
 UNITS_NOTICE, UNITS_PROBLEM, LAYER_PROBLEM = 0.01, 0.1, 0.5
-"""Share of the nodes of the network, and of one layer."""
+"""Share of the neurons of the network, and of one layer."""
 UNITS = Rule(
     "dead or saturated units",
-    f"A node is dead when it never adds more than {DEAD_REACH:g} of the length of what it is added to, and saturated "
-    f"when its activation function is at one and the same end (within {1 - END:.0%}) at every token, tanh at either of "
-    f"them at {STUCK_TANH:.0%}; a notice from {UNITS_NOTICE:.0%} of the nodes, a problem from {UNITS_PROBLEM:.0%} or "
-    f"{LAYER_PROBLEM:.0%} of a layer.",
+    f"A neuron is dead if it never adds more than {DEAD_REACH:g} of the norm of what it is added to, and saturated if "
+    f"its activation function is at the same end (within {1 - END:.0%}) at every token, or tanh at either end at "
+    f"{STUCK_TANH:.0%} of them; a notice from {UNITS_NOTICE:.0%} of the neurons, a problem from {UNITS_PROBLEM:.0%} "
+    f"or {LAYER_PROBLEM:.0%} of a layer.",
 )
 
 ALL_QUERIES = 0.99
 EVEN = 0.999
-"""Of the entropy of a uniform choice, in the mean: the scores of a query then deviate by less than about 0.1. Heads of
-the first layer that average what came before, on purpose, reach 0.995."""
+"""Share of the entropy of uniform attention, on average: a query's scores then deviate by less than about 0.1. Heads of
+the first layer that average the context on purpose reach 0.995."""
 HEADS_PROBLEM = 0.5
 NAMED_HEADS = 8
 _WITH_QK_NORM: dict[str, str | bool] = {
@@ -41,14 +41,15 @@ _WITH_QK_NORM: dict[str, str | bool] = {
 }
 COLLAPSE = Rule(
     "attention collapse",
-    f"A head has collapsed when {ALL_QUERIES:.0%} of its queries put more than {PEAK:.0%} of their weight on a single "
-    f"position (entropy collapse, Zhai et al. 2023), or when their mean entropy is above {EVEN:.1%} of a uniform "
-    f"choice's, counting queries that see {FEWEST_VISIBLE} positions or more; a problem from {HEADS_PROBLEM:.0%} of "
-    "all heads.",
+    f"A head has collapsed if {ALL_QUERIES:.0%} of its queries put more than {PEAK:.0%} of their weight on a single "
+    f"position (entropy collapse, Zhai et al. 2023), or if their mean entropy is above {EVEN:.1%} of that of uniform "
+    f"attention, over queries that see {FEWEST_VISIBLE} positions or more; a problem from {HEADS_PROBLEM:.0%} of all "
+    "heads.",
 )
 
 
 def idle_units(run: Evidence) -> Verdict:
+    """Judge how many neurons are dead or saturated."""
     state = run.network
     if isinstance(state, Absent):
         return UNITS.not_judged(state.why)
@@ -61,19 +62,20 @@ def idle_units(run: Evidence) -> Verdict:
     idle = [lost | held for lost, held in zip(dead, stuck, strict=True)]
     share, worst = float(np.concatenate(idle).mean()), int(np.argmax([layer.mean() for layer in idle]))
     text = (
-        f"{_total(dead):,} of {sum(map(len, idle)):,} nodes are dead and {_total(stuck):,} saturated on "
+        f"{_total(dead):,} of {sum(map(len, idle)):,} neurons are dead and {_total(stuck):,} saturated on "
         f"{state.num_tokens:,} held-out tokens at step {state.step:,}"
     )
     if share < UNITS_NOTICE:
         return UNITS.fine(text)
     text = f"{text} (layer {state.nodes[worst].layer}: {idle[worst].mean():.0%})."
-    advice = f"a lower learning rate loses fewer of them; {run.lower_rates(2)}"
+    advice = f"a lower learning rate keeps more of them alive; {run.lower_rates(2)}"
     if share >= UNITS_PROBLEM or idle[worst].mean() >= LAYER_PROBLEM:
         return UNITS.problem(text, advice)
     return UNITS.notice(text, advice)
 
 
 def attention_collapse(run: Evidence) -> Verdict:
+    """Judge how many heads attend to one position only, or to all alike."""
     state = run.network
     if isinstance(state, Absent):
         return COLLAPSE.not_judged(state.why)
@@ -83,32 +85,35 @@ def attention_collapse(run: Evidence) -> Verdict:
     evenness = np.concatenate([layer.evenness for layer in state.heads])
     if np.isnan(peaked).any():
         return COLLAPSE.not_judged(f"no query sees {FEWEST_VISIBLE} positions")
-    one, even = peaked >= ALL_QUERIES, evenness > EVEN
-    if not (one | even).any():
-        usual = f"their usual evenness is {np.median(evenness):.2f} of a uniform choice's"
-        return COLLAPSE.fine(f"all of {len(one)} heads choose, at step {state.step:,}; {usual}")
+    peaked_heads, even_heads = peaked >= ALL_QUERIES, evenness > EVEN
+    if not (peaked_heads | even_heads).any():
+        usual = f"their median evenness is {np.median(evenness):.2f} of uniform attention"
+        return COLLAPSE.fine(f"all {len(peaked_heads)} heads choose, at step {state.step:,}; {usual}")
     text = " and ".join(
         f"{which.sum()} attend {what} ({_named(state.heads, which)})"
-        for which, what in ((one, "to a single position on every query"), (even, "to all positions alike"))
+        for which, what in (
+            (peaked_heads, "to a single position on every query"),
+            (even_heads, "to all positions alike"),
+        )
         if which.any()
     )
     changes: dict[str, float | str | bool] = {} if run.model.qk_norm else dict(_WITH_QK_NORM)
     changes.update(lowered(run.settings, 2))
     normalised = "" if run.model.qk_norm else " with normalised queries and keys"
-    advice = f"a lower rate{normalised}: {run.again(changes)}" if changes else run.lower_rates(2)
-    verdict = COLLAPSE.problem if (one | even).mean() >= HEADS_PROBLEM else COLLAPSE.notice
-    return verdict(f"Of {len(one)} heads {text}, at step {state.step:,}.", advice)
+    advice = f"a lower rate{normalised}: {run.rerun(changes)}" if changes else run.lower_rates(2)
+    verdict = COLLAPSE.problem if (peaked_heads | even_heads).mean() >= HEADS_PROBLEM else COLLAPSE.notice
+    return verdict(f"Of {len(peaked_heads)} heads {text}, at step {state.step:,}.", advice)
 
 
 def _named(heads: Sequence[HeadState], which: Mask) -> str:
-    """``layer.head`` of some heads, as many as fit a line."""
+    """Return ``layer.head`` of some heads, as many as fit on a line."""
     names = [f"{layer.layer}.{head}" for layer in heads for head in range(len(layer.peaked))]
     chosen = [name for name, wanted in zip(names, which, strict=True) if wanted]
     return "layer.head " + ", ".join(chosen[:NAMED_HEADS]) + (", ..." if len(chosen) > NAMED_HEADS else "")
 
 
 def saturated(layer: NodeState, hidden_act: str) -> Mask:
-    """(F,) the nodes whose activation function does not bend any more."""
+    """(F,) True for neurons whose activation function is saturated."""
     if hidden_act == "tanh":
         return np.asarray(layer.low + layer.high >= STUCK_TANH)
     return np.asarray((layer.low == 1) | (layer.high == 1))

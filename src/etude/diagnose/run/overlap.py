@@ -1,8 +1,8 @@
-"""How much of the held-out text stands word for word in training.
+"""How much of the held-out text occurs word for word in training.
 
-A split by hash keeps equal lines of 64 characters on one side (:mod:`etude.data.corpus.leakage`), a split by position
-nothing; text in short lines, or broken into lines elsewhere, passes either. Here runs of bytes are compared, whatever
-the lines: every run of :data:`RUN_BYTES` of the training text is looked up among those of the held-out text.
+A split by hash keeps equal lines of 64 characters on one side (:mod:`etude.data.corpus.leakage`); a split by position
+keeps nothing apart. Text in short lines, or with other line breaks, escapes both. This module compares runs of bytes
+across lines: every run of :data:`RUN_BYTES` in the training text is looked up among those of the held-out text.
 """
 
 from __future__ import annotations
@@ -18,27 +18,27 @@ RUN_BYTES = 200
 """About 50 tokens: the length of a repeated run in Lee et al. 2022, "Deduplicating Training Data Makes Language Models
 Better", section 4.1."""
 COPY_BYTES = 1_000
-"""A shared stretch of so many bytes, or of half of its document, is a copy; what is shorter may be a formula that the
-text is full of. (Of Etude's own stories 2.2 % lie in shared runs, the longest of 329 bytes.)"""
+"""A shared stretch of so many bytes, or of half of its document, is a copy; a shorter one may be a phrase that the text
+repeats. (2.2 % of Etude's own stories are in shared runs, the longest of 329 bytes.)"""
 HELD_OUT_BYTES = 1_000_000
 TRAINING_BYTES = 256_000_000
-"""Compared at most, from the beginning of each part."""
+"""Bytes compared at most, from the beginning of each part."""
 _CHUNK = 1 << 20
 _BASE = np.uint64(0x9E3779B97F4A7C15)
 _INVERSE = np.uint64(pow(0x9E3779B97F4A7C15, -1, 1 << 64))
 _FILTER_BITS = 24
 _BYTE_VALUES = np.random.default_rng(0).integers(1, 1 << 63, 256, np.uint64)
-"""What each byte counts for: a polynomial modulo 2^64 in the bytes themselves would be weak in its low bits."""
+"""The value of each byte: a polynomial modulo 2^64 in the bytes themselves would be weak in its low bits."""
 
 
 @dataclass(frozen=True)
 class Overlap:
-    """What was compared, and what was found in both."""
+    """What was compared, and what both parts share."""
 
     held_out_bytes: int
     training_bytes: int
-    shared_bytes: int  # of the held-out text, in runs of RUN_BYTES or more that stand in training
-    copied_bytes: int  # of these, in stretches that are copies rather than turns of phrase
+    shared_bytes: int  # of the held-out text, in runs of RUN_BYTES or more that occur in training
+    copied_bytes: int  # of these, in stretches that are copies rather than repeated phrases
     longest: int  # bytes of the longest stretch
     example: str  # how it begins
 
@@ -54,34 +54,34 @@ class Overlap:
 
 
 def overlap(held_out: Iterable[bytes], training: Iterable[bytes]) -> Overlap | None:
-    """Compare two parts, given as documents; None where the held-out text is shorter than a run."""
+    """Compare two parts, given as documents; None if the held-out text is shorter than a run."""
     text = b"".join(document + b"\0" for document in held_out)
     if len(text) <= RUN_BYTES:
         return None
     keys = _run_keys(np.frombuffer(text, np.uint8))
-    wanted = np.unique(keys)
+    held_out_keys = np.unique(keys)
     possible = np.zeros(1 << _FILTER_BITS, bool)
-    possible[_filter_places(wanted)] = True
-    found = np.zeros(len(wanted), bool)
+    possible[_filter_places(held_out_keys)] = True
+    in_training = np.zeros(len(held_out_keys), bool)
     compared: list[int] = []
     for chunk in _chunks(_counted(training, compared)):
-        here = _run_keys(chunk)
-        here = here[possible[_filter_places(here)]]
-        places = np.searchsorted(wanted, here).clip(max=len(wanted) - 1)
-        found[places[wanted[places] == here]] = True
-    begins = found[np.searchsorted(wanted, keys)]
+        chunk_keys = _run_keys(chunk)
+        chunk_keys = chunk_keys[possible[_filter_places(chunk_keys)]]
+        places = np.searchsorted(held_out_keys, chunk_keys).clip(max=len(held_out_keys) - 1)
+        in_training[places[held_out_keys[places] == chunk_keys]] = True
+    begins = in_training[np.searchsorted(held_out_keys, keys)]
     return _described(text, begins, sum(compared))
 
 
 def _counted(documents: Iterable[bytes], sizes: list[int]) -> Iterator[bytes]:
-    """The documents, and their sizes as they pass."""
+    """Yield the documents, and append the size of each to ``sizes``."""
     for document in documents:
         sizes.append(len(document))
         yield document
 
 
 def _described(text: bytes, begins: npt.NDArray[np.bool_], compared: int) -> Overlap:
-    """``begins``: at which byte of ``text`` a shared run begins."""
+    """Return the overlap; ``begins`` marks the bytes of ``text`` at which a shared run starts."""
     covers = np.zeros(len(text) + 1, np.int64)
     at = np.flatnonzero(begins)
     covers[at] += 1
@@ -103,7 +103,7 @@ def _described(text: bytes, begins: npt.NDArray[np.bool_], compared: int) -> Ove
 
 
 def _chunks(documents: Iterable[bytes]) -> Iterator[npt.NDArray[np.uint8]]:
-    """The documents as a row of bytes, in pieces that overlap by a run less one byte; zeros part the documents."""
+    """Yield the documents as bytes separated by zeros, in chunks that overlap by a run minus one byte."""
     buffer = bytearray()
     for document in documents:
         buffer += document + b"\0"
@@ -115,9 +115,9 @@ def _chunks(documents: Iterable[bytes]) -> Iterator[npt.NDArray[np.uint8]]:
 
 
 def _run_keys(data: npt.NDArray[np.uint8]) -> UInt64:
-    """(len(data) - RUN_BYTES + 1,) a hash of each run, the same wherever the run stands.
+    """Return (len(data) - RUN_BYTES + 1,) a hash of each run, independent of its position.
 
-    A run from i has the key sum_j v[data[i + j]] B^j modulo 2^64: a difference of prefix sums, divided by B^i.
+    The run from i has the key sum_j v[data[i + j]] B^j modulo 2^64: a difference of prefix sums, divided by B^i.
     """
     powers = np.full(len(data), _BASE)
     powers[0] = 1

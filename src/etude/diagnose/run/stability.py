@@ -18,30 +18,30 @@ from etude.diagnose.run.verdict import Rule, Verdict
 from etude.run.history import RunHistory
 
 SELDOM = 0.01
-"""Share of the updates that may be skipped in a run that goes well otherwise."""
+"""Share of the updates that may be skipped in an otherwise healthy run."""
 NOT_FINITE = Rule(
     "not a finite number",
-    "The training loss, its gradient or the held-out loss was NaN or infinite, or the run failed by it; worth a notice "
-    f"where fewer than {SELDOM:.0%} of the updates were skipped and the last losses are finite.",
+    "The training loss, its gradient or the held-out loss was NaN or infinite, or the run failed because of it; a "
+    f"notice if fewer than {SELDOM:.0%} of the updates were skipped and the last losses are finite.",
 )
 DIVERGED = Rule(
     "diverged",
-    f"At its end the training loss stands {ABOVE_UNTRAINED:.0%} above that of the untrained network, or has lost "
-    f"{GAIN_LOST:.0%} of what it had gained; judged from {FEWEST_STEPS} steps on, or where it doubled.",
+    f"At the end the training loss is {ABOVE_UNTRAINED:.0%} above that of the untrained network, or has lost "
+    f"{GAIN_LOST:.0%} of what it had gained; judged from {FEWEST_STEPS} steps on, or if it doubled.",
 )
 _WORDS = re.compile(r"\b(nan|inf)\b|not a finite number")
 
 
 def numbers_not_finite(run: Evidence) -> Verdict:
-    """Judge whether the run came to numbers that are not finite."""
-    found = not_finite(run.history)
-    if found is None:
+    """Judge whether the run had numbers that are not finite."""
+    fault = not_finite(run.history)
+    if fault is None:
         if run.state == "failed" and _WORDS.search(run.reason):
             return NOT_FINITE.problem(f"It failed: {run.reason}.", run.lower_rates(10))
         return NOT_FINITE.fine(f"all losses of {len(run.history.steps):,} steps are finite")
-    finding = not_finite_sentence(found)
+    finding = not_finite_sentence(fault)
     failed = run.state == "failed" and _WORDS.search(run.reason) is not None
-    if found.recovered and not failed and found.skipped < SELDOM * max(1, run.last_step):
+    if fault.recovered and not failed and fault.skipped < SELDOM * max(1, run.last_step):
         return NOT_FINITE.notice(f"{finding} It recovered.", run.lower_rates(2))
     return NOT_FINITE.problem(finding, run.lower_rates(10))
 
@@ -50,23 +50,23 @@ def loss_diverged(run: Evidence) -> Verdict:
     """Judge whether the training loss rose for good."""
     if not run.steps:
         return DIVERGED.not_judged("no step is in the record")
-    found = divergence(run.steps, run.untrained_loss)
-    if found is None:
+    fault = divergence(run.steps, run.untrained_loss)
+    if fault is None:
         return DIVERGED.fine(f"the training loss did not rise for good in {len(run.steps):,} steps")
-    return DIVERGED.problem(divergence_sentence(found), run.lower_rates(4))
+    return DIVERGED.problem(divergence_sentence(fault), run.lower_rates(4))
 
 
-def not_finite_sentence(found: NotFinite) -> str:
-    """Return the finding in words."""
-    skipped = f", and {found.skipped:,} updates were skipped" if found.skipped else ""
-    return f"From step {found.step:,} on a loss or gradient was not a finite number{skipped}."
+def not_finite_sentence(fault: NotFinite) -> str:
+    """Return the finding as a sentence."""
+    skipped = f", and {fault.skipped:,} updates were skipped" if fault.skipped else ""
+    return f"From step {fault.step:,} on a loss or gradient was not a finite number{skipped}."
 
 
-def divergence_sentence(found: Divergence) -> str:
-    """Return the finding in words."""
+def divergence_sentence(fault: Divergence) -> str:
+    """Return the finding as a sentence."""
     return (
-        f"It diverged: from step {found.step:,} on the training loss rose from {found.lowest:.3f} to "
-        f"{_nats(found.last)} nats per token at step {found.last_step:,}."
+        f"It diverged: from step {fault.step:,} on the training loss rose from {fault.lowest:.3f} to "
+        f"{_nats(fault.last)} nats per token at step {fault.last_step:,}."
     )
 
 
@@ -75,17 +75,17 @@ def _nats(value: float) -> str:
 
 
 def broken_sentence(history: RunHistory) -> str:
-    """Return in words that a run came to numbers that are not finite, or diverged; nothing for another run."""
-    found = not_finite(history)
-    if found is not None and not found.recovered:
-        return not_finite_sentence(found)
+    """Return a sentence if the run had numbers that are not finite, or diverged; otherwise an empty text."""
+    fault = not_finite(history)
+    if fault is not None and not fault.recovered:
+        return not_finite_sentence(fault)
     diverged = (
-        None if found is not None or not history.steps else divergence(history.steps, untrained(history))
+        None if fault is not None or not history.steps else divergence(history.steps, untrained(history))
     )
     return "" if diverged is None else divergence_sentence(diverged)
 
 
 def untrained(history: RunHistory) -> float:
-    """Return nats per token of the network before training, from the record: its first evaluation or first step."""
+    """Return nats per token before training, from the record: the first evaluation, or else the first step."""
     first = history.evals[0] if history.evals else None
     return first.val_loss if first is not None and first.step == 0 else history.steps[0].loss

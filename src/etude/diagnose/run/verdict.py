@@ -12,7 +12,7 @@ SEVERITIES: tuple[Severity, ...] = ("problem", "notice", "fine", "not judged")
 
 @dataclass(frozen=True)
 class Verdict:
-    """What one rule says of one run, in sentences that stand alone."""
+    """The verdict of one rule on one run, in sentences that stand alone."""
 
     rule: str
     severity: Severity
@@ -23,23 +23,23 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Rule:
-    """A name, and one sentence that says when it speaks."""
+    """A rule: its name, and one sentence that states when it applies."""
 
     name: str
     statement: str
 
     def problem(self, finding: str, advice: str) -> Verdict:
-        """The run is not what it was meant to be."""
+        """Return that the run is not what it was meant to be."""
         return Verdict(self.name, "problem", finding, self.statement, advice)
 
     def notice(self, finding: str, advice: str) -> Verdict:
-        """Worth knowing before anything is concluded from the run."""
+        """Return something to know before drawing conclusions from the run."""
         return Verdict(self.name, "notice", finding, self.statement, advice)
 
     def fine(self, finding: str) -> Verdict:
-        """The rule was applied and found nothing."""
+        """Return that the rule was applied and found nothing."""
         return Verdict(self.name, "fine", finding, self.statement)
 
     def not_judged(self, why: str) -> Verdict:
-        """The run's folder does not hold what the rule needs."""
+        """Return that the run's folder lacks what the rule needs."""
         return Verdict(self.name, "not judged", why, self.statement)

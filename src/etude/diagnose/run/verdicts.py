@@ -37,7 +37,7 @@ RULES: tuple[Callable[[Evidence], Verdict], ...] = (
     absurd_shape,
     loader_bound,
 )
-"""In the order of causes: what an earlier one finds may be why a later one finds something."""
+"""In the order of causes: what one rule finds may be caused by what an earlier one found."""
 _CAUSES = RULES[:2]
 _EFFECTS = {
     rate_too_high,
@@ -50,12 +50,12 @@ _EFFECTS = {
     above_the_ladder,
     validation_too_small,
 }
-"""What these find of a broken run follows from that, and what they advise would not mend it."""
+"""In a broken run these find only its consequences, and their advice would not repair it."""
 _STYLES = {"problem": "bold red", "notice": "yellow"}
 
 
 def diagnose(run: Path) -> list[Verdict]:
-    """Return the verdict of every rule: the worst first, and of equally bad ones the cause before its effects.
+    """Return the verdict of every rule, worst first; among equals, causes before effects.
 
     Raises:
         InputError: there is no run, or its settings, manifest or ladder are damaged.
@@ -64,7 +64,7 @@ def diagnose(run: Path) -> list[Verdict]:
 
 
 def judged(evidence: Evidence) -> list[Verdict]:
-    """Return the verdicts in the order of causes; effects of a cause that was found are not judged."""
+    """Return the verdicts in the order of causes. Effects of a cause that was found are not judged."""
     cause, verdicts = "", []
     for rule in RULES:
         verdict = rule(evidence)
@@ -77,12 +77,12 @@ def judged(evidence: Evidence) -> list[Verdict]:
 
 
 def show(run: Path, console: Console, *, json_lines: bool = False) -> bool:
-    """Print the verdicts; returns whether there is a problem.
+    """Print the verdicts; return whether there is a problem.
 
-    With ``json_lines`` each verdict is one JSON object on a line of its own, those that found nothing included.
+    With ``json_lines`` each verdict, also one that found nothing, is a JSON object on its own line.
 
     Raises:
-        InputError: as :func:`diagnose` does.
+        InputError: as in :func:`diagnose`.
     """
     with console.status("reading the run and its text"):
         verdicts = diagnose(run)
@@ -99,8 +99,8 @@ def show(run: Path, console: Console, *, json_lines: bool = False) -> bool:
 def _paragraphs(run: Path, verdicts: Sequence[Verdict]) -> list[Text]:
     by_severity = {severity: [v for v in verdicts if v.severity == severity] for severity in SEVERITIES}
     problems, notices = len(by_severity["problem"]), len(by_severity["notice"])
-    found = f"{_counted(problems, 'problem')}, {_counted(notices, 'notice')}"
-    paragraphs = [Text(f"{run}: {found}, by {len(verdicts)} rules")]
+    counts = f"{_counted(problems, 'problem')}, {_counted(notices, 'notice')}"
+    paragraphs = [Text(f"{run}: {counts}, by {len(verdicts)} rules")]
     for verdict in by_severity["problem"] + by_severity["notice"]:
         paragraphs.append(
             Text.assemble(

@@ -1,4 +1,4 @@
-"""Model families: what is true of one family alone stands in its file, and everything else asks its declaration."""
+"""Model families: one file declares everything specific to a family; all other code uses the declaration."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ def family_named(name: str) -> Family:
     """Return the declaration of a family.
 
     Raises:
-        InputError: no family has that name; the message has those there are.
+        InputError: no family has that name; the message lists the names.
     """
     family: Family = MODEL_FAMILIES.get(name)
     return family

@@ -1,9 +1,9 @@
-"""What there is to know of a model family: one declaration, which everything else asks.
+"""The declaration of a model family, which all other code uses instead of the family's name.
 
-A family is a ``model_type`` of config.json: the switches that its format fixes, its configuration and its tensor names
-in both directions, and the network that computes it. To add one, write one file that makes a :class:`Family`, and
+A family is a ``model_type`` of config.json: the switches that its format fixes, the conversion of configurations and
+tensor names in both directions, and the network. To add one, write one file that creates a :class:`Family`, and
 call `etude.model.families.register`. The module must not import torch at its top: plans, settings and the page
-ask families where no network is needed.
+use families without building a network.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ SWITCH_DEFAULTS: Mapping[str, Any] = {
     "context_size": 0,
     "direct_connections": False,
 }
-"""Switches that most formats cannot express: a family that does not name one has it as here."""
+"""Switches that most formats cannot express, with the values that such families have."""
 
 
 def transformer(config: ModelConfig) -> LanguageModel:
@@ -45,17 +45,17 @@ def transformer(config: ModelConfig) -> LanguageModel:
 
 
 def names_unchanged(state: State, config: ModelConfig) -> State:
-    """Return the tensors as they are: the format's names are the network's."""
+    """Return the tensors unchanged: the saved names are those of the network."""
     return dict(state)
 
 
 def every_tensor(name: str) -> str | None:
-    """Return the stored name itself: every stored tensor is a parameter under its full name."""
+    """Return ``name``: every stored tensor is a parameter under its full name."""
     return name
 
 
 def no_further_check(config: ModelConfig) -> None:
-    """Accept every configuration that the general checks accept."""
+    """Check nothing beyond the general checks."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,25 +66,25 @@ class Family:
         name: ``model_type`` in config.json, and the name of the preset.
         architecture: the class in ``architectures`` of config.json.
         fixed: values of `ModelConfig` fields that the saved format fixes.
-        free: fields of :data:`SWITCH_DEFAULTS` that the format can express, whatever their value.
-        style: values that a network of this family begins with unless the user chooses others.
-        tokenizer_pattern: how runners of this family split text before BPE (`etude.data.tokens.patterns`).
-        config_to_hf: the fields of config.json, besides those that all families share.
-        config_from_hf: fields of `ModelConfig` from the values of a config.json. A KeyError names a missing one;
-            raises InputError for what the network cannot compute.
-        to_saved, from_saved: the tensors of a network under the names and layouts of the saved format, and back.
-        parameter_name: the full name of a stored tensor, None for one that is no parameter (a mask, a table).
-        check: raises InputError for sizes that this family cannot have.
-        inner_size: intermediate_size that follows from a width.
-        inner_size_reason: why, for the plan that is printed.
-        sizes: (given sizes, intermediate_size) to the sizes that they leave open, for `etude.model.config.preset`.
+        free: fields of :data:`SWITCH_DEFAULTS` that the format can express with any value.
+        style: default values of a new network of this family.
+        tokenizer_pattern: how programs that run this family split text before BPE (`etude.data.tokens.patterns`).
+        config_to_hf: returns the fields of config.json, besides those of all families.
+        config_from_hf: returns fields of `ModelConfig` from the values of a config.json. Raises KeyError with the name
+            of a missing field, and InputError for what the network cannot compute.
+        to_saved, from_saved: convert tensors to the names and layouts of the saved format, and back.
+        parameter_name: returns the full name of a stored tensor; None for one that is not a parameter (mask, table).
+        check: raises InputError for impossible sizes.
+        inner_size: returns the default intermediate_size for a width.
+        inner_size_reason: its reason, printed with the plan.
+        sizes: returns the open sizes for (given sizes, intermediate_size), for `etude.model.config.preset`.
         network: builds the network.
-        node_layers: the layers of neurons, from the first to the last.
-        cost: parameters, arithmetic and memory, from the configuration alone.
-        has_attention: False where there are no heads, patterns and layers to look at.
-        decodes_fast: whether `etude.model.decoding` can arrange the network's weights.
-        library: the Python package that opens a saved folder.
-        unused_settings: settings of ``[model]`` that mean nothing here and are refused when set.
+        node_layers: returns the layers of neurons, from the first to the last.
+        cost: counts parameters, FLOPs and memory from the configuration.
+        has_attention: whether the network has heads, patterns and layers.
+        decodes_fast: whether `etude.model.decoding` supports the network.
+        library: the Python package that loads a saved folder.
+        unused_settings: settings of ``[model]`` that the family does not use; setting one is an error.
     """
 
     name: str

@@ -1,7 +1,7 @@
 """GPT-2 (Radford et al. 2019): LayerNorm, learned positions, a plain MLP, biases everywhere.
 
-A GPT-2 folder keeps weights as (in, out) and the query, key and value projections of a layer as one matrix
-`attn.c_attn`, side by side along its outputs.
+A GPT-2 folder stores weights as (in, out), and the query, key and value projections of a layer as one matrix
+`attn.c_attn`, concatenated along its outputs.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ _NORMS = {"input_layernorm": "ln_1", "post_attention_layernorm": "ln_2"}
 _MATRICES = {"self_attn.o_proj": "attn.c_proj", "mlp.up_proj": "mlp.c_fc", "mlp.down_proj": "mlp.c_proj"}
 _QUERY_KEY_VALUE = ("q_proj", "k_proj", "v_proj")
 _MASKS = re.compile(r"(transformer\.)?h\.\d+\.attn\.(bias|masked_bias)")
-"""Older files also hold the causal mask, and leave the prefix out."""
+"""Older files also store the causal mask, without the prefix."""
 
 
 def config_to_hf(config: ModelConfig) -> dict[str, Any]:
     """Return the fields of a GPT-2 config.json.
 
-    `n_ctx` is what llama.cpp's converter requires; dropout is 0, since no network here has dropout.
+    llama.cpp's converter requires `n_ctx`. Dropout is 0: Etude applies it in training only, by its own setting.
     """
     return {
         "vocab_size": config.vocab_size,
@@ -88,7 +88,7 @@ def config_from_hf(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def to_saved(state: State, config: ModelConfig) -> State:
-    """Return the tensors as a GPT-2 folder holds them."""
+    """Convert tensors to the names and layouts of a GPT-2 folder."""
     import torch
 
     saved = {theirs: state[ours] for ours, theirs in _OUTSIDE.items() if ours in state}
@@ -103,7 +103,7 @@ def to_saved(state: State, config: ModelConfig) -> State:
 
 
 def from_saved(saved: State, config: ModelConfig) -> State:
-    """Return the tensors under the network's names."""
+    """Convert the tensors of a GPT-2 folder to the network's names and layouts."""
     state = {ours: saved[theirs] for ours, theirs in _OUTSIDE.items() if theirs in saved}
     for layer in range(config.num_hidden_layers):
         for kind in ("weight", "bias"):
@@ -116,7 +116,7 @@ def from_saved(saved: State, config: ModelConfig) -> State:
 
 
 def parameter_name(stored: str) -> str | None:
-    """Return a stored name with its prefix; None for a mask, which is no parameter."""
+    """Return a stored name with its prefix; None for a mask, which is not a parameter."""
     if _MASKS.fullmatch(stored):
         return None
     if stored.startswith(("wte.", "wpe.", "h.", "ln_f.")):
@@ -125,7 +125,7 @@ def parameter_name(stored: str) -> str | None:
 
 
 def _layer_names(layer: int, kind: str) -> list[tuple[str, str]]:
-    """Return (network's name, saved name) of what is saved one to one in a layer; kind is "weight" or "bias"."""
+    """Return (network's name, saved name) of the tensors of a layer that map one to one; kind: "weight" or "bias"."""
     return [
         (f"model.layers.{layer}.{ours}.{kind}", f"transformer.h.{layer}.{theirs}.{kind}")
         for ours, theirs in (_NORMS | _MATRICES).items()
@@ -133,6 +133,7 @@ def _layer_names(layer: int, kind: str) -> list[tuple[str, str]]:
 
 
 def _fused_names(layer: int, kind: str) -> tuple[list[str], str]:
+    """Return the network's names of query, key and value of a layer, and the saved name of the three."""
     ours = [f"model.layers.{layer}.self_attn.{name}.{kind}" for name in _QUERY_KEY_VALUE]
     return ours, f"transformer.h.{layer}.attn.c_attn.{kind}"
 

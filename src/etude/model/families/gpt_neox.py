@@ -1,8 +1,8 @@
-"""GPT-NeoX (Black et al. 2022), the family of Pythia: attention and MLP read the same stream side by side, and rotary
-positions turn a part of each head.
+"""GPT-NeoX (Black et al. 2022), the family of Pythia: attention and MLP in parallel on the same residual stream, and
+rotary positions on a part of each head.
 
-A GPT-NeoX folder keeps the query, key and value projections of a layer as one matrix whose rows lie head by head:
-a head's query, its key, its value, then the next head's.
+A GPT-NeoX folder stores the query, key and value projections of a layer as one matrix, interleaved by head: the rows of
+a head's query, its key, its value, then those of the next head.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ _LAYER = {
     "mlp.down_proj": "mlp.dense_4h_to_h",
 }
 _NO_PARAMETER = re.compile(r"gpt_neox\.layers\.\d+\.attention\.(bias|masked_bias|rotary_emb\.inv_freq)")
-"""Causal masks and tables that older files hold."""
+"""Causal masks and tables in older files."""
 
 
 def config_to_hf(config: ModelConfig) -> dict[str, Any]:
@@ -92,7 +92,7 @@ def config_from_hf(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def to_saved(state: State, config: ModelConfig) -> State:
-    """Return the tensors under GPT-NeoX's names, with query, key and value joined head by head."""
+    """Convert tensors to GPT-NeoX's names, with query, key and value interleaved by head."""
     saved = {theirs: state[ours] for ours, theirs in _OUTSIDE.items() if ours in state}
     for layer in range(config.num_hidden_layers):
         ours, theirs = f"model.layers.{layer}", f"gpt_neox.layers.{layer}"
@@ -102,47 +102,47 @@ def to_saved(state: State, config: ModelConfig) -> State:
                 joined = _joined([state[part] for part in parts], config.head_dim)
                 saved[f"{theirs}.attention.query_key_value.{kind}"] = joined
             saved |= {
-                f"{theirs}.{there}.{kind}": state[f"{ours}.{here}.{kind}"]
-                for here, there in _LAYER.items()
-                if f"{ours}.{here}.{kind}" in state
+                f"{theirs}.{saved_part}.{kind}": state[f"{ours}.{part}.{kind}"]
+                for part, saved_part in _LAYER.items()
+                if f"{ours}.{part}.{kind}" in state
             }
     return saved
 
 
 def from_saved(saved: State, config: ModelConfig) -> State:
-    """Return the tensors under the network's names."""
+    """Convert the tensors of a GPT-NeoX folder to the network's names."""
     state = {ours: saved[theirs] for ours, theirs in _OUTSIDE.items() if theirs in saved}
     for layer in range(config.num_hidden_layers):
         ours, theirs = f"model.layers.{layer}", f"gpt_neox.layers.{layer}"
         for kind in ("weight", "bias"):
             fused = f"{theirs}.attention.query_key_value.{kind}"
             if fused in saved:
-                for name, part in zip("qkv", _parted(saved[fused], config.head_dim), strict=True):
-                    state[f"{ours}.self_attn.{name}_proj.{kind}"] = part
+                for name, projection in zip("qkv", _split(saved[fused], config.head_dim), strict=True):
+                    state[f"{ours}.self_attn.{name}_proj.{kind}"] = projection
             state |= {
-                f"{ours}.{here}.{kind}": saved[f"{theirs}.{there}.{kind}"]
-                for here, there in _LAYER.items()
-                if f"{theirs}.{there}.{kind}" in saved
+                f"{ours}.{part}.{kind}": saved[f"{theirs}.{saved_part}.{kind}"]
+                for part, saved_part in _LAYER.items()
+                if f"{theirs}.{saved_part}.{kind}" in saved
             }
     return state
 
 
 def _joined(parts: list[Tensor], head_dim: int) -> Tensor:
-    """Return (3 H Dh, ...) from three tensors of (H Dh, ...), head by head."""
+    """Interleave three tensors (H Dh, ...) by head into one (3 H Dh, ...)."""
     import torch
 
-    heads = [part.reshape(-1, head_dim, *part.shape[1:]) for part in parts]
+    heads = [part.reshape(-1, head_dim, *part.shape[1:]) for part in parts]  # (H, Dh, ...) each
     return torch.stack(heads, dim=1).reshape(-1, *parts[0].shape[1:])
 
 
-def _parted(joined: Tensor, head_dim: int) -> list[Tensor]:
-    """Return the inverse of :func:`_joined`."""
-    heads = joined.reshape(-1, 3, head_dim, *joined.shape[1:])
+def _split(joined: Tensor, head_dim: int) -> list[Tensor]:
+    """Invert :func:`_joined`."""
+    heads = joined.reshape(-1, 3, head_dim, *joined.shape[1:])  # (H, 3, Dh, ...)
     return [heads[:, part].reshape(-1, *joined.shape[1:]) for part in range(3)]
 
 
 def parameter_name(stored: str) -> str | None:
-    """Return a stored name as it is; None for a mask or a table."""
+    """Return the stored name; None for a mask or a table, which is not a parameter."""
     return None if _NO_PARAMETER.fullmatch(stored) else stored
 
 

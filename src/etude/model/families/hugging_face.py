@@ -1,6 +1,6 @@
-"""What the config.json of several families has in common: rotary positions, sizes, and refusals.
+"""Conversion of config.json fields that several families share: rotary positions, sizes, unsupported options.
 
-Names are Hugging Face's. Values come from files of strangers: nothing is taken on trust.
+Names are Hugging Face's. The values come from strangers' files, so every one is checked.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ ROPE_FIELDS = (
     "rms_norm_eps",
     "rope_theta",
 )
-"""Fields that config.json and `ModelConfig` share in the families with rotary positions and RMSNorm."""
+"""Fields with the same name in config.json and `ModelConfig`, for families with rotary positions and RMSNorm."""
 
 
 def is_number(value: Any) -> bool:
@@ -39,14 +39,14 @@ def is_number(value: Any) -> bool:
 
 
 def require_values(values: Mapping[str, Any], needed: Mapping[str, Any]) -> None:
-    """Raise InputError when config.json sets one of these switches to something else than is built here."""
+    """Raise InputError where config.json sets one of these switches to a value that is not supported."""
     for name, value in needed.items():
         if bool(values.get(name, value)) is not bool(value):
-            raise InputError(f"config.json sets {name} = {shown(values[name])}, which is not built here")
+            raise InputError(f"config.json sets {name} = {shown(values[name])}, which is not supported")
 
 
 def width_and_heads(values: Mapping[str, Any], width_key: str, heads_key: str) -> tuple[int, int]:
-    """Return hidden_size and num_attention_heads, checked so far that one can be divided by the other."""
+    """Return hidden_size and num_attention_heads, checked to be whole numbers that can be divided."""
     width, heads = values[width_key], values[heads_key]
     if not isinstance(heads, int) or not isinstance(width, int) or heads < 1:
         raise InputError(f"{heads_key} must be a whole number of at least 1, not {shown(heads)}")
@@ -54,10 +54,10 @@ def width_and_heads(values: Mapping[str, Any], width_key: str, heads_key: str) -
 
 
 def rope_config_to_hf(config: ModelConfig) -> dict[str, Any]:
-    """Return the fields that the families with rotary positions and RMSNorm write alike.
+    """Return the config.json fields that all families with rotary positions and RMSNorm write.
 
-    Both `rope_theta` (transformers 4, MLX) and `rope_parameters` (transformers 5) are written: a reader that
-    knows only one of them would otherwise take its default in silence and compute wrong logits.
+    Both `rope_theta` (transformers 4, MLX) and `rope_parameters` (transformers 5) are written: a program that knows
+    only one of them would otherwise use its default silently and compute wrong logits.
     """
     values = {name: getattr(config, name) for name in ROPE_FIELDS}
     values["rope_parameters"] = rope_parameters(config)
@@ -68,7 +68,7 @@ def rope_config_to_hf(config: ModelConfig) -> dict[str, Any]:
 
 
 def rope_parameters(config: ModelConfig) -> dict[str, Any]:
-    """Return `rope_parameters` as transformers 5 writes them."""
+    """Return `rope_parameters` in the format of transformers 5."""
     scaling = {"rope_type": "default"} if config.rope_scaling is None else config.rope_scaling.to_hf()
     return {"rope_theta": config.rope_theta, **scaling}
 
@@ -76,9 +76,9 @@ def rope_parameters(config: ModelConfig) -> dict[str, Any]:
 def rope_config_from_hf(
     values: Mapping[str, Any], *, max_positions: int = 2048, head_dim: int | None = None, eps: float = 1e-6
 ) -> dict[str, Any]:
-    """Return the fields of `ModelConfig` that these families read alike; left-out keys take the given defaults."""
+    """Return the fields of `ModelConfig` that these families share. Missing keys take the given defaults."""
     if values.get("use_sliding_window"):
-        raise InputError("config.json asks for sliding-window attention, which is not built here")
+        raise InputError("config.json asks for sliding-window attention, which is not supported")
     width, heads = width_and_heads(values, "hidden_size", "num_attention_heads")
     theta, scaling = rope_from_hf(values)
     return {
@@ -107,7 +107,7 @@ def rope_from_hf(
     Args:
         values: a config.json.
         theta_key: the older key that holds theta.
-        partial: whether the family turns only a part of each head.
+        partial: whether the family may rotate only a part of each head.
     """
     parameters = values.get("rope_parameters") or {}
     older = values.get("rope_scaling") or {}
@@ -119,7 +119,7 @@ def rope_from_hf(
     theta = parameters.get("rope_theta", values.get(theta_key, 10_000.0))
     if not is_number(theta):
         raise InputError(f"rope_theta in config.json must be a number, not {shown(theta)}")
-    # A file of transformers 5 may hold both entries, and an older program may have changed only one.
+    # A file of transformers 5 may have both entries, of which an older program may have changed only one.
     scalings = {RopeScaling.from_hf(entry, values) for entry in (parameters, older)} - {None}
     if len(scalings) > 1:
         raise InputError("rope_parameters and rope_scaling in config.json contradict each other: remove one")

@@ -1,6 +1,6 @@
 """Llama (Touvron et al. 2023): RMSNorm, rotary positions, a gated MLP, grouped heads.
 
-Its tensor names are the network's own, so a checkpoint is the export.
+The network uses its tensor names, so nothing is converted.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from etude.model.families.sizes import gated_inner_size
 if TYPE_CHECKING:
     from etude.model.config import ModelConfig
 
-GATED_REASON = "8/3 of the width, in 32s: a gated MLP then costs what a plain one of 4 widths does"
+GATED_REASON = "8/3 of the width, in 32s: a gated MLP then costs as much as a plain one of 4 widths"
 
 
 def config_to_hf(config: ModelConfig) -> dict[str, Any]:
@@ -27,7 +27,7 @@ def config_to_hf(config: ModelConfig) -> dict[str, Any]:
 def config_from_hf(values: dict[str, Any]) -> dict[str, Any]:
     """Return the fields of `ModelConfig` that a Llama config.json describes."""
     if values.get("pretraining_tp", 1) not in (None, 1):
-        raise InputError("config.json asks for pretraining_tp other than 1, which is not built here")
+        raise InputError("config.json asks for pretraining_tp other than 1, which is not supported")
     return rope_config_from_hf(values) | {"mlp_bias": values.get("mlp_bias", False)}
 
 

@@ -1,6 +1,6 @@
-"""The feed-forward language model of Bengio et al. (2003): a window of embeddings, one layer of tanh neurons.
+"""The feed-forward language model of Bengio et al. (2003): a window of embeddings and one layer of tanh neurons.
 
-Only Etude opens its folders. The network is `etude.model.mlp.WindowMLP`.
+Only Etude loads its folders. The network is `etude.model.mlp.WindowMLP`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 PATH = "model"
 """What its one layer of neurons is called."""
 CONTEXT_SIZE = 8
-"""Previous tokens that a network sees unless the caller chooses."""
+"""Default number of previous tokens that a network reads."""
 _FIELDS = (
     "vocab_size",
     "hidden_size",
@@ -45,7 +45,7 @@ def config_from_hf(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def sizes(dims: Mapping[str, Any], inner_size: int) -> dict[str, Any]:
-    """Return the sizes that ``dims`` leaves open."""
+    """Return defaults for the sizes that ``dims`` does not have."""
     return _NO_ATTENTION | {
         "intermediate_size": inner_size,
         "max_position_embeddings": 256,
@@ -54,9 +54,9 @@ def sizes(dims: Mapping[str, Any], inner_size: int) -> dict[str, Any]:
 
 
 def check(config: ModelConfig) -> None:
-    """Raise InputError for a window that the network cannot have."""
+    """Raise InputError for a configuration without a padding token, or with an impossible window or depth."""
     if config.eos_token_id is None:
-        raise InputError("model_type 'mlp' needs eos_token_id: it stands for the tokens before the beginning")
+        raise InputError("model_type 'mlp' needs eos_token_id: it fills the window before the first token")
     if config.context_size > config.max_position_embeddings:
         raise InputError(
             f"context_size {config.context_size} is more than "
@@ -92,7 +92,7 @@ def node_layers(config: ModelConfig) -> list[NodeLayerPlan]:
 
 
 class WindowCost(TransformerCost):
-    """Counts of the feed-forward model; N is context_size."""
+    """Costs of the feed-forward model; N is context_size."""
 
     def parameters(self, config: ModelConfig) -> ParameterCount:
         return ParameterCount(

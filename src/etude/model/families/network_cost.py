@@ -1,7 +1,7 @@
-"""What a transformer costs, counted from its switches: parameters, and what its forward pass keeps.
+"""Costs of a transformer, counted from its switches: parameters, and the numbers saved for the backward pass.
 
 Letters: B rows, T context, D hidden_size, F intermediate_size, L layers, H heads, K kv heads, Dh head_dim,
-V vocab_size. A network of another kind overrides the counts that differ.
+V vocab_size. Another kind of network overrides the counts that differ.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ if TYPE_CHECKING:
     from etude.model.config import ModelConfig
 
 TOKEN_ID = 2
-"""An int64 counts as two float32 numbers."""
+"""An int64 token id takes the memory of two float32 numbers."""
 
 
 @dataclass(frozen=True, slots=True)
 class ParameterCount:
-    """Parameters by where they stand. A tied head is counted once, as the embedding."""
+    """Number of parameters by part of the network. A tied head is counted once, as the embedding."""
 
     embedding: int
     positions: int
@@ -34,12 +34,12 @@ class ParameterCount:
 
     @property
     def non_embedding(self) -> int:
-        """Without the tables that are looked up, and without the head: the N of most scaling laws."""
+        """Parameters without embeddings, positions and head: the N of most scaling laws."""
         return self.attention + self.mlp + self.norms
 
 
 class TransformerCost:
-    """Counts of the decoder-only transformer. All numbers kept are per token, in float32 numbers."""
+    """Costs of the decoder-only transformer. What is kept for the backward pass counts float32 numbers per token."""
 
     def parameters(self, config: ModelConfig) -> ParameterCount:
         """Count the parameters of the network that `etude.model.build.build_model` builds."""
@@ -64,21 +64,21 @@ class TransformerCost:
         return config.hidden_size
 
     def layer_input(self, config: ModelConfig) -> int:
-        """Count the numbers that a layer reads, all that it keeps when it is recomputed."""
+        """Count the numbers that a layer reads: all that it saves under activation checkpointing."""
         return config.hidden_size
 
     def kept_per_layer(self, config: ModelConfig) -> int:
-        """Count the numbers that one layer keeps for the backward pass, its input among them."""
+        """Count the numbers that one layer saves for the backward pass, its input included."""
         inner = config.intermediate_size
         query_width = config.num_attention_heads * config.head_dim
         key_width = config.num_key_value_heads * config.head_dim
         norm_and_product = _kept_by_norm(config) + config.hidden_size
-        heads = 2 * query_width + 2 * key_width + config.num_attention_heads
+        heads = 2 * query_width + 2 * key_width + config.num_attention_heads  # q, output, k, v, log-sum-exp
         if config.qk_norm:
             per_head = config.num_attention_heads + config.num_key_value_heads
             heads += 2 * (query_width + key_width) + (per_head if config.qk_norm_width == "head" else 2)
         if config.position == "rope" and config.rotary_dim < config.head_dim:
-            heads += query_width  # joining the parts lays heads side by side, so the output projection reads a copy
+            heads += query_width  # concatenating the parts changes the layout, so the output projection reads a copy
         if config.parallel_residual:
             heads -= config.hidden_size  # both norms read the same stream
         mlp = 4 * inner if config.mlp == "gated" else 2 * inner
@@ -86,13 +86,14 @@ class TransformerCost:
         return 2 * norm_and_product + heads + mlp + more_norms
 
     def kept_outside_layers(self, config: ModelConfig, *, recompute: bool) -> int:
-        """Count what is kept around the layers: the token ids, the last norm, and what the head reads."""
+        """Count what is saved outside the layers: token ids, the last norm, and the input of the head."""
         return TOKEN_ID + _kept_by_norm(config) + config.hidden_size
 
     def patterns_per_token(self, config: ModelConfig, context: int) -> int:
-        """Count what attention in blocks of queries keeps in a layer, for each token."""
+        """Count what attention in blocks of queries saves in a layer, per token."""
         from etude.model.attention import QUERIES_AT_ONCE
 
+        # A query sees the keys up to the end of its block.
         mean_keys = min(context, (context + QUERIES_AT_ONCE) / 2)
         return math.ceil(1.5 * config.num_attention_heads * mean_keys)
 
@@ -128,5 +129,5 @@ def _mlp_biases(config: ModelConfig) -> int:
 
 
 def _kept_by_norm(config: ModelConfig) -> int:
-    """An RMSNorm keeps its input, the normalised input and one scale; a LayerNorm its input, mean and scale."""
+    """Count what a norm saves: RMSNorm its input, normalised input and scale; LayerNorm its input, mean and scale."""
     return 2 * config.hidden_size + 1 if config.norm == "rmsnorm" else config.hidden_size + 2

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from etude.model.config import ModelConfig
 
 EMBED = "model.embed_tokens.embed"
-"""The activation that every network begins with: the embeddings of the tokens that a position reads."""
+"""Name of the first activation of every network: the embeddings of the tokens that a position reads."""
 LOGITS = "logits"
 
 
@@ -21,16 +21,16 @@ class NodeLayerPlan:
     """A layer of F neurons that read N numbers each.
 
     Attributes:
-        path: what the layer is called, such as "model.layers.2.mlp"; its activations are ``path.pre``, ``path.post``,
-            and ``path.pre_linear`` where it is gated.
+        path: name of the layer, such as "model.layers.2.mlp". Its activations are ``path.pre``, ``path.post``, and
+            ``path.pre_linear`` where it is gated.
         size: F.
         inputs: N.
-        reads: the activation that every neuron reads.
-        gate, up, out: names of the linear layers with which a neuron reads, reads what it lets through (None where
-            nothing is gated), and writes.
-        added_to: the activation that the neurons are added to.
-        dropout_place: which of the keep masks (`LanguageModel.dropout_shape`) is applied behind the neurons.
-        drops_units: whether that mask drops the neurons themselves, and not what they add.
+        reads: name of the activation that every neuron reads.
+        gate, up, out: names of the linear layers of a neuron: into its activation function, its linear factor (None
+            without a gate), and its output.
+        added_to: name of the activation that the outputs are added to.
+        dropout_place: index of the keep mask (`LanguageModel.dropout_shape`) that follows the neurons.
+        drops_units: whether that mask drops the neurons themselves instead of the sum of their outputs.
     """
 
     path: str

@@ -1,5 +1,5 @@
-"""OLMo 2 (Team OLMo 2025, "2 OLMo 2 Furious", section 3): norms behind the sublayers instead of before them, and a
-norm over the whole query and key projection.
+"""OLMo 2 (Team OLMo 2025, "2 OLMo 2 Furious", section 3): norms after the sublayers instead of before them, and a norm
+over the whole query and key projections.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ _SAVED = {
     "attention_output_layernorm": "post_attention_layernorm",
     "mlp_output_layernorm": "post_feedforward_layernorm",
 }
-"""The network's name of a norm to the saved one: Llama calls the norm before its MLP post_attention_layernorm."""
+"""Saved names of norms, by the network's: Llama calls the norm before its MLP post_attention_layernorm."""
 
 
 def config_to_hf(config: ModelConfig) -> dict[str, Any]:
     """Return the fields of an OLMo 2 config.json."""
-    # Left out, pad_token_id would be 1, and transformers would never train that token's embedding.
+    # Without it pad_token_id would default to 1, and transformers would never train that token's embedding.
     return rope_config_to_hf(config) | {"pad_token_id": None}
 
 
@@ -34,12 +34,12 @@ def config_from_hf(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def to_saved(state: State, config: ModelConfig) -> State:
-    """Return the tensors under OLMo 2's names."""
+    """Convert tensors to OLMo 2's names."""
     return {_renamed(name, _SAVED): tensor for name, tensor in state.items()}
 
 
 def from_saved(state: State, config: ModelConfig) -> State:
-    """Return the tensors under the network's names."""
+    """Convert tensors to the network's names."""
     network = {saved: name for name, saved in _SAVED.items()}
     return {_renamed(name, network): tensor for name, tensor in state.items()}
 
@@ -49,7 +49,7 @@ def _renamed(name: str, table: dict[str, str]) -> str:
 
 
 def check(config: ModelConfig) -> None:
-    """Raise InputError when the heads do not make up the width: the format has no head_dim."""
+    """Raise InputError where heads * head_dim is not the width: the format has no head_dim."""
     if config.num_attention_heads * config.head_dim != config.hidden_size:
         raise InputError(
             "an olmo2 folder has head_dim = hidden_size / num_attention_heads: leave head_dim out, or choose qwen3"

@@ -1,4 +1,4 @@
-"""Qwen3 (Yang et al. 2025): Llama's layers, with a norm on every head's query and key."""
+"""Qwen3 (Yang et al. 2025): Llama's layers, with an RMSNorm over each head of queries and keys."""
 
 from __future__ import annotations
 

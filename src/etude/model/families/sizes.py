@@ -1,4 +1,4 @@
-"""Sizes that follow from a width, for a network that is trained from nothing."""
+"""Default sizes for a given width."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from etude.errors import InputError
 
 
 def gated_inner_size(width: int) -> int:
-    """Return 8/3 of the width, in 32s: a gated MLP then costs what a plain one of 4 widths does.
+    """Return 8/3 of the width, rounded up to a multiple of 32: the cost of a plain MLP of 4 widths.
 
     Shazeer 2020, "GLU Variants Improve Transformer", section 2.
     """
@@ -22,12 +22,12 @@ def plain_inner_size(width: int) -> int:
 
 
 def transformer_sizes(dims: Mapping[str, Any], inner_size: int) -> dict[str, Any]:
-    """Return the sizes of a transformer that ``dims`` leaves open.
+    """Return defaults for the sizes that ``dims`` does not have.
 
-    head_dim 64 from width 512 on and 32 below, as many kv heads as heads, 4 layers, 256 positions.
+    head_dim is 64 from width 512 on and 32 below; as many kv heads as heads; 4 layers; 256 positions.
 
     Raises:
-        InputError: a width that the heads do not divide.
+        InputError: the heads do not divide the width.
     """
     width = int(dims["hidden_size"])
     head_dim = int(dims.get("head_dim", 0)) or (64 if width >= 512 else 32)

@@ -1,4 +1,4 @@
-"""What a run can be trained to do: the contract, and one file for each objective."""
+"""Training objectives: the contract, and one file for each objective."""
 
 from etude.train.objectives.contract import (
     LossScope,

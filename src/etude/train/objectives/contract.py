@@ -1,8 +1,8 @@
-"""What an objective is: the batches of a run, their loss, and which tokens that loss counts.
+"""The contract of an objective: the batches of a run, their loss, and the tokens that this loss counts.
 
-The loop, the compiler, the time machine, the evaluations and the doctor ask an :class:`Objective` and nothing else.
-To add one, register an :class:`ObjectiveKind` in :data:`etude.registry.OBJECTIVES`; ``train.objective`` then names it.
-Most need only a :class:`LossScope`: the tokens that count.
+The loop, the compiler, the time machine, the evaluations and the doctor depend only on :class:`Objective`. To add one,
+register an :class:`ObjectiveKind` in :data:`etude.registry.OBJECTIVES`; ``train.objective`` can then name it. Most need
+only a :class:`LossScope`: the tokens that count.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ from etude.train.parallel import Ranks
 
 
 class Objective(Protocol):
-    """What a run is trained to do.
+    """The batches and the loss of a run.
 
-    The loss of a step is a mean, in nats per token, over all tokens that the loss masks of its whole batch leave (all
-    micro-batches of all ranks); with weights it is the weighted mean. A step divides the sum of :meth:`loss` by
-    the sum of ``MicroBatch.total_weight``.
+    The loss of a step is the mean, in nats per token, over all tokens in the loss masks of its whole batch (all
+    micro-batches of all ranks); with weights, the weighted mean. A step divides the sum of :meth:`loss` by the sum of
+    ``MicroBatch.total_weight``.
 
     Attributes:
         model: the network that is trained.
-        num_steps: steps of the run, as planned.
-        tokens_per_step: tokens that the network reads in a step, over all ranks, whether the loss counts them or not.
+        num_steps: planned number of steps of the run.
+        tokens_per_step: tokens that the network reads in a step, over all ranks, counted by the loss or not.
     """
 
     model: LanguageModel
@@ -47,44 +47,44 @@ class Objective(Protocol):
     def batch(self, step: int) -> Sequence[MicroBatch]:
         """Return this rank's micro-batches for the update that leads to ``step`` (from 1), on the device.
 
-        They are a function of the settings and the step alone. Another thread may call this, one call at a time.
+        They depend on the settings and the step alone. Another thread may call this method, one call at a time.
         """
 
     def loss(self, part: MicroBatch) -> Tensor:
-        """Return the loss of a micro-batch summed over its trained tokens, times their weights, in nats."""
+        """Return the loss of a micro-batch: the weighted sum over its trained tokens, in nats."""
 
     def token_losses(self, logits: Tensor, row: Row) -> Tensor:
-        """Return the loss (1, T) of each token of a row in nats, unweighted, and 0 where it does not count.
+        """Return the unweighted loss (1, T) of each token of a row in nats, 0 for tokens that do not count.
 
-        ``logits`` are (1, T, V), those of the row. :meth:`loss` is the sum of this over the rows, times the weights.
+        ``logits`` are those of the row, (1, T, V). :meth:`loss` is the weighted sum of these losses over the rows.
         """
 
     def row(self, part: MicroBatch, place: int) -> Row:
-        """Return row ``place`` of a micro-batch as the network reads it, dropout included."""
+        """Return row ``place`` of a micro-batch, as input of the network, with its dropout."""
 
     def first_row(self, step: int, num_tokens: int) -> Row:
-        """Return the start of this rank's first row of ``step``, at most ``num_tokens`` of it, without dropout."""
+        """Return the first ``num_tokens`` of this rank's first row of ``step``, without dropout."""
 
     def row_sources(self, step: int) -> Sequence[RowSource]:
-        """Return where each row of the whole batch of ``step`` came from."""
+        """Return the source of each row in the whole batch of ``step``."""
 
     def halve_micro_batches(self) -> int | None:
-        """Halve the rows of a micro-batch from now on; return their number, or None where it is one already."""
+        """Halve the rows of all further micro-batches. Returns their number, None if it is already 1."""
 
     def compile(self) -> None:
-        """Have :meth:`loss` compiled into one graph. Its first use then takes the time of a compilation."""
+        """Compile :meth:`loss` into one graph. Its next call triggers the compilation."""
 
     def use_eager(self) -> None:
-        """Go back to running the model's Python as it is written."""
+        """Switch back to eager mode."""
 
 
 class LossScope(Protocol):
-    """Which tokens of a text a loss counts: in training, in evaluations, and in the n-gram models' scores.
+    """The tokens of a text that a loss counts: in training, in evaluations, and in the scores of n-gram models.
 
-    Everything here is a pure function of the text.
+    All methods are pure functions of the text.
 
     Attributes:
-        name: which they are, in words, such as "what follows '='". Scores of two scopes are not compared.
+        name: describes these tokens, such as "what follows '='". Scores of different scopes are not comparable.
     """
 
     name: str
@@ -92,11 +92,11 @@ class LossScope(Protocol):
     def mask(self, part: TokenPart, places: Int64) -> Mask | None:
         """Return which of the tokens at ``places`` of a part count as targets, in the same shape. None: all.
 
-        ``places`` are indices of the ring of tokens, and may lie beyond its end.
+        ``places`` are indices into the tokens as a ring: they may exceed its length, and wrap around.
         """
 
     def weights(self, part: TokenPart, places: Int64) -> Weights | None:
-        """Return how much the loss of the tokens at ``places`` counts, in the same shape. None: 1 each."""
+        """Return the weights of the tokens at ``places`` in the loss, in the same shape. None: 1 each."""
 
     def bytes_counted(self, document: bytes) -> npt.NDArray[np.bool_]:
         """Return which bytes (N,) of a document's text belong to tokens that count."""
@@ -104,9 +104,9 @@ class LossScope(Protocol):
 
 @dataclass(frozen=True)
 class ObjectiveParts:
-    """What an objective is made from: one run, in one process.
+    """The arguments from which an objective is built, in one process of a run.
 
-    ``scope`` is that of the objective's kind; ``micro_batch_rows`` may be fewer than the settings say.
+    ``scope`` is the one of the objective's kind; ``micro_batch_rows`` may be fewer than in the settings.
     """
 
     model: LanguageModel
@@ -132,9 +132,9 @@ class ObjectiveKind:
 
     Attributes:
         make: builds the objective of a run.
-        scope: returns which tokens count; None: all of them.
-        require: raises InputError where the text, or a setting, does not fit the objective. It runs before a run
-            folder is made.
+        scope: returns the scope of the loss; None: all tokens count.
+        require: raises InputError where text or settings do not fit the objective. It is called before the run folder
+            is created.
     """
 
     make: Callable[[ObjectiveParts], Objective]
@@ -149,10 +149,10 @@ _MEMBERS = (
 
 
 def objective_kind(name: str) -> ObjectiveKind:
-    """Return what ``train.objective`` calls ``name``.
+    """Return the objective kind that ``train.objective`` calls ``name``.
 
     Raises:
-        InputError: nothing is called so.
+        InputError: unknown name.
     """
     kind: ObjectiveKind = OBJECTIVES.get(name)
     return kind

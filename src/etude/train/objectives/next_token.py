@@ -1,7 +1,4 @@
-"""Next-token prediction: every token of packed documents, or those of a scope, from the tokens before it in its row.
-
-Each rank has its own rows of a batch.
-"""
+"""Next-token prediction: each token of packed documents, or of a scope, from the tokens before it in its row."""
 
 from __future__ import annotations
 
@@ -14,7 +11,7 @@ from torch import Tensor
 
 from etude.data.tokens.loader import BatchLoader
 from etude.device import Device
-from etude.model.dropout import Dropout, kept_masks, kept_scale
+from etude.model.dropout import Dropout, keep_masks, keep_scale
 from etude.model.language_model import LanguageModel
 from etude.run.events import RowSource
 from etude.train.batch import MicroBatch, Row
@@ -29,8 +26,10 @@ class NextToken(Objective):
     """Predict the tokens of packed documents that ``scope`` counts; None counts all.
 
     Args:
-        within_documents: keep attention inside a document.
-        recompute: recompute each layer in the backward pass.
+        within_documents: limit attention to one document.
+        dropout: probability.
+        recompute: activation checkpointing: recompute each layer in the backward pass.
+        ranks: each of them has its own rows of a batch.
     """
 
     def __init__(
@@ -58,10 +57,10 @@ class NextToken(Objective):
         self._within_documents = within_documents
         self._dropout = dropout
         self._recompute = recompute
-        self._loss: Callable[..., Tensor] = self._model_loss
+        self._loss: Callable[..., Tensor] = self._model_loss  # or its compiled form
 
     def batch(self, step: int) -> list[MicroBatch]:
-        """Return this rank's micro-batches: a pure function of the loader's seed and the step."""
+        """Return this rank's micro-batches, a pure function of the loader's seed and the step."""
         parts = []
         for first in self._rows[:: self._micro_batch_rows]:
             rows = min(self._micro_batch_rows, self._rows.stop - first)
@@ -70,53 +69,53 @@ class NextToken(Objective):
         return parts
 
     def loss(self, part: MicroBatch) -> Tensor:
-        """Return the cross-entropy of a micro-batch, times the weights, summed, in nats."""
+        """Return the weighted sum of the cross-entropies of a micro-batch, in nats."""
         return self._loss(part.inputs, part.targets, part.document_ids, part.keep_mask, part.weights)
 
     def token_losses(self, logits: Tensor, row: Row) -> Tensor:
-        """Return the cross-entropy (1, T) of each token of a row in nats."""
+        """Return the cross-entropy (1, T) of each token of a row, in nats."""
         return token_losses(logits, row.targets)
 
     def row(self, part: MicroBatch, place: int) -> Row:
-        """Return row ``place`` of a micro-batch as the network reads it."""
-        here = slice(place, place + 1)
+        """Return row ``place`` of a micro-batch, as input of the network, with its dropout."""
+        row = slice(place, place + 1)
         return Row(
-            part.inputs[here],
-            part.targets[here],
-            None if part.document_ids is None else part.document_ids[here],
-            None if part.keep_mask is None else Dropout(part.keep_mask[:, here], kept_scale(self._dropout)),
-            None if part.weights is None else part.weights[here],
+            part.inputs[row],
+            part.targets[row],
+            None if part.document_ids is None else part.document_ids[row],
+            None if part.keep_mask is None else Dropout(part.keep_mask[:, row], keep_scale(self._dropout)),
+            None if part.weights is None else part.weights[row],
         )
 
     def first_row(self, step: int, num_tokens: int) -> Row:
-        """Return the start of this rank's first row of ``step``, without dropout."""
+        """Return the first ``num_tokens`` of this rank's first row of ``step``, without dropout."""
         part = self._part(step, self._rows.start, 1, None, num_tokens)
         return Row(part.inputs, part.targets, part.document_ids, None, part.weights)
 
     def row_sources(self, step: int) -> list[RowSource]:
-        """Return the documents that each row of the whole batch of ``step`` is of."""
+        """Return the documents in each row of the whole batch of ``step``."""
         return [RowSource(window.row, window.documents) for window in self._loader.windows_at(step - 1)]
 
     def halve_micro_batches(self) -> int | None:
-        """Halve the rows of a micro-batch from now on; return their number, or None where it is one already."""
+        """Halve the rows of all further micro-batches. Returns their number, None if it is already 1."""
         if self._micro_batch_rows == 1:
             return None
         self._micro_batch_rows //= 2
         return self._micro_batch_rows
 
     def compile(self) -> None:
-        """Have forward pass and loss compiled into one graph."""
+        """Compile forward pass and loss into one graph, at the next call of :meth:`loss`."""
         self._loss = torch.compile(self._model_loss, fullgraph=True, dynamic=False)
 
     def use_eager(self) -> None:
-        """Go back to running the model's Python as it is written."""
+        """Switch back to eager mode."""
         self._loss = self._model_loss
 
     def _part(
         self, step: int, first: int, rows: int, keep_mask: Tensor | None, num_tokens: int | None = None
     ) -> MicroBatch:
         """Return rows [first, first + rows) of ``step``, or the first ``num_tokens`` of each."""
-        loader, of_rows = self._loader, (step - 1, first, rows)
+        loader, of_rows = self._loader, (step - 1, first, rows)  # the loader counts steps from 0
         inputs, targets = (np.ascontiguousarray(array[:, :num_tokens]) for array in loader.slice(*of_rows))
         documents = mask = weights = None
         if self._within_documents:
@@ -142,20 +141,22 @@ class NextToken(Objective):
         keep_mask: Tensor | None,
         weights: Tensor | None,
     ) -> Tensor:
-        dropout = None if keep_mask is None else Dropout(keep_mask, kept_scale(self._dropout))
+        """Run the forward pass and return the summed loss. :meth:`compile` compiles this method."""
+        dropout = None if keep_mask is None else Dropout(keep_mask, keep_scale(self._dropout))
         hidden = self.model.hidden(
             inputs, document_ids=document_ids, dropout=dropout, recompute=self._recompute
         )
         return summed_loss(hidden, targets, *self.model.unembedding(), token_weights=weights)
 
     def _keep_mask(self, step: int, first_row: int, rows: int) -> Tensor:
+        """Return the dropout masks (P, rows, T, D) of rows [first_row, first_row + rows) of ``step``."""
         shape = self.model.dropout_shape(rows, self._loader.context)
         seed = _dropout_seed(self._loader.seed, step)
-        return kept_masks(self._dropout, seed, first_row, shape, self._device.torch)
+        return keep_masks(self._dropout, seed, first_row, shape, self._device.torch)
 
 
 def next_token(parts: ObjectiveParts) -> NextToken:
-    """Build the next-token prediction of a run's training text, on the tokens of its scope."""
+    """Build next-token prediction on the training text of a run, for the tokens of its scope."""
     train = parts.settings.train
     loader = BatchLoader(
         parts.data.train,
@@ -181,6 +182,6 @@ OBJECTIVE = ObjectiveKind(next_token)
 
 
 def _dropout_seed(seed: int, step: int) -> int:
-    """Return the 32 bits of a step's dropout."""
+    """Hash run seed and step into the 32-bit dropout seed of the step."""
     digest = hashlib.blake2b(f"dropout {seed} {step}".encode(), digest_size=4).digest()
     return int.from_bytes(digest, "little", signed=True)

@@ -1,4 +1,4 @@
-"""Batches made ahead of their step, and copied to the GPU, while the step before them runs."""
+"""Prefetch batches: build the next one, and copy it to the GPU, while the current step runs."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from etude.train.objectives.contract import Objective
 
 
 class Prefetched(Objective):
-    """An objective whose next batch is prefetched by another thread; everything else is the wrapped objective's.
+    """Wrap an objective so that another thread prefetches the next batch.
 
-    The copies use a CUDA stream of their own. A batch stays a function of its step.
+    Copies to the GPU use a separate CUDA stream. The content of a batch still depends on its step alone.
     """
 
     def __init__(self, objective: Objective, device: Device) -> None:
@@ -30,16 +30,15 @@ class Prefetched(Objective):
         self._prefetched: dict[int, Future[list[MicroBatch]]] = {}
 
     def batch(self, step: int) -> list[MicroBatch]:
-        """Return the batch of ``step``, which is there already if the last call was for the step before."""
+        """Return the batch of ``step``, prefetched if the last call was for the step before."""
         parts = (self._prefetched.pop(step, None) or self._worker.submit(self._make, step)).result()
         if self._copies is not None:
             current = torch.cuda.current_stream(self._copies.device)
             current.wait_stream(self._copies)
             for part in parts:
                 for tensor in part.tensors:
-                    tensor.record_stream(
-                        current
-                    )  # otherwise its memory is reused before the step has read it
+                    # Otherwise the allocator may reuse its memory before the step has read it.
+                    tensor.record_stream(current)
         self._prefetched = {step + 1: self._worker.submit(self._make, step + 1)}
         return parts
 
@@ -47,7 +46,7 @@ class Prefetched(Objective):
         """Halve the wrapped objective's micro-batches and drop prefetched batches."""
         rows = self._objective.halve_micro_batches()
         for future in self._prefetched.values():
-            future.result()
+            future.result()  # wait: the thread must not use the old size any more
         self._prefetched.clear()
         return rows
 
@@ -73,10 +72,10 @@ class Prefetched(Objective):
         self._objective.use_eager()
 
     def _make(self, step: int) -> list[MicroBatch]:
-        with torch.cuda.stream(self._copies):  # does nothing with None
+        with torch.cuda.stream(self._copies):  # a no-op for None
             return list(self._objective.batch(step))
 
 
 def prefetched(objective: Objective, device: Device) -> Objective:
-    """Wrap ``objective`` for the loop where a GPU runs the steps. On a CPU the step itself uses all cores."""
+    """Wrap ``objective`` for training on a GPU. On a CPU prefetching gains nothing: the step uses all cores."""
     return Prefetched(objective, device) if device.kind == "cuda" else objective

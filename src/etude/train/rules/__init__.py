@@ -1,4 +1,4 @@
-"""Update rules: how a gradient becomes a change of the weights. One file each; everything else asks the rule."""
+"""Update rules: how a gradient becomes a change of the weights. One file for each rule."""
 
 from __future__ import annotations
 

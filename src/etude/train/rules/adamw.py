@@ -6,7 +6,7 @@ For a parameter w with gradient g at its update t::
     v <- beta2 * v + (1 - beta2) * g^2
     direction = (m / (1 - beta1^t)) / (sqrt(v / (1 - beta2^t)) + eps)
 
-PyTorch's own optimizer does it, in one fused kernel where the device has one.
+Training uses PyTorch's optimizer, as one fused kernel where the device has it.
 """
 
 from __future__ import annotations
@@ -35,17 +35,17 @@ from etude.train.rules.contract import (
 from etude.train.rules.terms import DIRECTION, NumberUpdate, constant, sqrt
 
 M, V, STEP = "exp_avg", "exp_avg_sq", "step"
-"""The state's leaves, as PyTorch calls them."""
+"""Names of the state's leaves, which are PyTorch's."""
 
 
 class AdamWRule(UpdateRule):
-    """AdamW over any parameter. It moves every number alike, so the rate of matrices falls with the width."""
+    """AdamW, for every parameter. All its updates have the same size, so the rate of matrices falls with the width."""
 
     name = "adamw"
     title = "AdamW"
     summary = ""
     moves = ROLES
-    rates: ClassVar = {"train.lr": Rate(0.02, "swept; what is done with it makes it hold at any width")}
+    rates: ClassVar = {"train.lr": Rate(0.02, "swept; scaled with the width, so that it holds at any width")}
     tolerances = Tolerances(
         update=1e-3, device={"fp32": 5e-4, "bf16": 0.1}, device_scale={"fp32": 2e-5, "bf16": 0.01}
     )

@@ -1,4 +1,4 @@
-"""One parameter's update as a run applied it, and the same once more by its rule: in float64, and number by number."""
+"""A parameter's update as a run applied it, and as its rule defines it: in float64, and number by number."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from etude.train.rules.terms import NumberUpdate
 
 @dataclass(frozen=True)
 class ParameterUpdate:
-    """A parameter before and after a step, and all that moved it. Tensors have its shape and are on the CPU."""
+    """A parameter before and after a step, with all inputs of the update. Tensors have its shape, on the CPU."""
 
     rule: UpdateRule
     name: str
@@ -29,22 +29,22 @@ class ParameterUpdate:
 
     @property
     def clipped_gradient(self) -> Tensor:
-        """The gradient as the rule was given it."""
+        """The clipped gradient, which the rule receives."""
         return self.gradient * self.clip_factor
 
     @property
     def update(self) -> Tensor:
-        """What was added, in float64: exactly after - before."""
+        """after - before, exact in float64."""
         return self.after.double() - self.before.double()
 
     @property
     def decay(self) -> Tensor:
-        """The part of the update that pulls towards zero, in float64."""
+        """The part of the update that is weight decay, in float64."""
         return -self.used.lr * self.used.weight_decay * self.before.double()
 
     @property
     def exact_state(self) -> dict[str, Tensor]:
-        """Every leaf of the state before the update in float64: zeros before the first."""
+        """All leaves of the state before the update, in float64; zeros before the first update."""
         return {
             leaf: self.state_before.get(leaf, torch.zeros(shape)).double()
             for leaf, shape in self.rule.state_shapes(self.before.shape).items()
@@ -52,26 +52,26 @@ class ParameterUpdate:
 
     @cached_property
     def definition(self) -> Definition:
-        """The rule's definition of this update, in float64, from the gradient and the state before."""
+        """The update in float64 by the rule's definition, from gradient and state before."""
         return self.rule.definition(self.clipped_gradient.double(), self.exact_state, self.used)
 
     @cached_property
     def by_the_rule(self) -> Tensor:
-        """The update once more, in float64: decay and move."""
+        """The change of the parameter in float64 by the rule's definition, with weight decay."""
         return self.decay - self.definition.move
 
     @property
     def difference(self) -> float:
-        """Norm of the difference between the applied update and :attr:`by_the_rule`, over the norm of the latter.
+        """Relative difference between applied update and :attr:`by_the_rule`, as a ratio of norms.
 
-        A parameter in fp32 cannot move by less than its own rounding, so a small update of a large weight differs most.
+        fp32 rounds a parameter to its own precision, so small updates of large weights differ most.
         """
         expected = self.by_the_rule
         return float((self.update - expected).norm() / expected.norm().clamp(min=1e-300))
 
     @property
     def rounding(self) -> float:
-        """The largest :attr:`difference` that rounding explains: of the result, and what the rule itself declares."""
+        """The largest :attr:`difference` that rounding explains: of the result, and as the rule declares."""
         spacing = (
             torch.finfo(self.before.dtype).eps * torch.maximum(self.before.abs(), self.after.abs()).double()
         )
@@ -81,16 +81,16 @@ class ParameterUpdate:
         return float(spacing.norm() / self.by_the_rule.norm().clamp(min=1e-300))
 
     def number(self, index: tuple[int, ...], whole: Mapping[str, float]) -> NumberUpdate:
-        """Return the terms of one number; ``whole`` has what its rule takes from the whole tensor, there."""
+        """Return the terms of one number. ``whole`` has the values of terms that depend on the whole tensor."""
         clipped = float(self.gradient[index]) * self.clip_factor
         number = NumberUpdate(self.used, self.leaves(self.state_before, index), whole, clipped)
         self.rule.terms(number)
         return number
 
     def leaves(self, state: Mapping[str, Tensor], index: tuple[int, ...]) -> dict[str, float]:
-        """Return the state of one number: leaves of the parameter's shape there, and counters, which have no shape.
+        """Return the state of one number: the elements of leaves with the parameter's shape, and scalar counters.
 
-        A leaf of another shape belongs to no single number and is left out.
+        Leaves of another shape do not belong to single numbers, and are skipped.
         """
         return {
             leaf: float(value if value.ndim == 0 else value[index])

@@ -1,12 +1,12 @@
-"""What an update rule is: one object that everything else asks, so that a rule stands in one file.
+"""The contract of an update rule: one object in one file, which all other code uses.
 
-Every rule here has the same form, with decoupled weight decay (Loshchilov and Hutter 2019)::
+All rules have the same form, with decoupled weight decay (Loshchilov and Hutter 2019)::
 
     w <- w - lr * weight_decay * w - lr * direction
 
-A rule says what the direction is, in four ways that must agree: as the optimizer that trains (fp32, fast), as its
-definition in float64, as the terms of one number, and in words. :mod:`etude.train.rules.trial` holds the first three
-against each other when a rule is registered.
+A rule describes its direction in four ways that must agree: as the optimizer that trains (fp32, fast), as a definition
+in float64, as the terms of one number, and in words. :mod:`etude.train.rules.trial` compares the first three when a
+rule is registered.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from etude.model.config import ModelConfig
 from etude.train.rules.terms import NumberUpdate
 
 Role = Literal["hidden", "output", "embedding", "vector"]
-"""What a parameter is to the network: a matrix between embedding and output (it maps activations to activations), the
-output matrix (tied or not), a table that is looked up, or a bias or norm."""
+"""Role of a parameter: "hidden", a matrix that maps activations to activations; "output", the output matrix, tied or
+not; "embedding", a lookup table; "vector", a bias or the weight of a norm."""
 ROLES: frozenset[Role] = frozenset({"hidden", "output", "embedding", "vector"})
 BASE_WIDTH = 128
 """The hidden_size at which ``train.lr`` is the rate of every parameter."""
@@ -36,7 +36,7 @@ _FP32_BYTES = 4
 
 @dataclass(frozen=True)
 class Parameter:
-    """A parameter as a rule sees it before it takes it."""
+    """Name, role and shape of a parameter, by which rules choose their options."""
 
     name: str
     role: Role
@@ -45,7 +45,7 @@ class Parameter:
 
 @dataclass(frozen=True)
 class Rate:
-    """A peak learning rate that the dial derives, and why this one."""
+    """A peak learning rate that the dial derives, with its reason."""
 
     value: float
     reason: str
@@ -53,9 +53,9 @@ class Rate:
 
 @dataclass(frozen=True)
 class Hyperparameters:
-    """What a rule used for one parameter in one update.
+    """The hyperparameters of a rule for one parameter in one update.
 
-    ``betas``, ``eps`` and ``momentum`` have the meaning they have in the field; ``extra`` holds what only one rule has.
+    ``betas``, ``eps`` and ``momentum`` have their usual meaning; ``extra`` holds those of a single rule.
     """
 
     rule: str
@@ -69,7 +69,7 @@ class Hyperparameters:
 
 @dataclass(frozen=True)
 class Definition:
-    """An update in float64: ``move`` is lr * direction, which is subtracted; ``state`` the leaves after it."""
+    """An update in float64: ``move`` is lr * direction, to be subtracted; ``state`` has the leaves after it."""
 
     move: Tensor
     state: Mapping[str, Tensor]
@@ -77,13 +77,13 @@ class Definition:
 
 @dataclass(frozen=True)
 class Tolerances:
-    """How far an update may be from its definition for rounding alone.
+    """How far an update may differ from its definition by rounding.
 
     Attributes:
-        update: norm of the difference over the norm of the update, from the very gradient and state that the run had.
-        device: largest difference over the root mean square, of a whole training step on a device (the self-test), by
-            the arithmetic of its products.
-        device_scale: how far the slope of the device's numbers over the exact ones may be from 1, likewise.
+        update: norm of the difference over the norm of the update, from the same gradient and state.
+        device: largest difference over the root mean square, for a whole training step on a device (the self-test), by
+            the dtype of its matrix products.
+        device_scale: how far the slope of the device's numbers against the exact ones may differ from 1, by dtype.
     """
 
     update: float
@@ -93,14 +93,14 @@ class Tolerances:
 
 @dataclass(frozen=True)
 class Explanation:
-    """The rule for a reader of the page, at four depths.
+    """The rule explained for the page, at four depths.
 
     Attributes:
-        picture, stops: an analogy, and the sentence that says where it stops being true.
+        picture, stops: an analogy, and a sentence on where it fails.
         words: the rule in ordinary words.
-        formulas: a line each, as text: ``m ← β₁ m + (1 - β₁) g``. The page sets them as formulas.
-        symbols: what the letters mean.
-        code: functions and classes to read.
+        formulas: one line each, as text: ``m ← β₁ m + (1 - β₁) g``. The page typesets them.
+        symbols: the meaning of the letters.
+        code: functions and classes whose source the page shows.
     """
 
     picture: str
@@ -112,18 +112,18 @@ class Explanation:
 
 
 class UpdateRule(ABC):
-    """Everything there is to know of an update rule. Register an instance with :func:`etude.train.rules.register`.
+    """An update rule. Register an instance with :func:`etude.train.rules.register`.
 
     Attributes:
-        name: the value of ``train.optimizer``; it is written into checkpoints' settings and answers.
-        title: the name that readers know.
-        summary: a sentence beside a weight that the rule moved, or nothing.
-        moves: the roles of the parameters that it may take. What it may not take is moved by AdamW.
-        rates: the settings of its peak learning rates, such as ``train.lr``, with the dial's value.
-        swept: whether the dial's rates were swept with this rule, so that the doctor may judge a run's by them.
-        tolerances: what rounding may do to its update.
+        name: the value of ``train.optimizer``, also in the settings of runs and in JSON.
+        title: the name for readers.
+        summary: a sentence that the page shows beside a weight that the rule updated, or "".
+        moves: the roles of the parameters that it can update. AdamW updates the others.
+        rates: the settings of its peak learning rates, such as ``train.lr``, with the dial's values.
+        swept: whether the dial's rates were swept with this rule. Then the doctor judges the rates of a run by them.
+        tolerances: the effect of rounding on its updates.
         explanation: the rule in words.
-        whole: symbols of terms that do not follow from one number alone (see :meth:`of_whole`).
+        whole: symbols of terms that depend on the whole tensor (see :meth:`of_whole`).
     """
 
     name: ClassVar[str]
@@ -138,68 +138,68 @@ class UpdateRule(ABC):
 
     @abstractmethod
     def options(self, parameter: Parameter, settings: ResolvedTrain, config: ModelConfig) -> dict[str, Any]:
-        """Return the options of a parameter's group: ``lr`` (the peak), ``weight_decay``, and all that the rule reads.
+        """Return the options of a parameter's group: ``lr`` (the peak), ``weight_decay``, and those of the rule.
 
-        Parameters with equal options form a group. Every setting in :attr:`rates` is resolved.
+        Parameters with equal options share a group. All settings in :attr:`rates` are resolved.
         """
 
     @abstractmethod
     def optimizer(
         self, groups: Sequence[dict[str, Any]], settings: ResolvedTrain, device: Device
     ) -> torch.optim.Optimizer:
-        """Return the optimizer that trains. Its state holds the leaves of :meth:`state_shapes`, and only tensors."""
+        """Build the optimizer that trains. Its state must be the leaves of :meth:`state_shapes`, all tensors."""
 
-    def schedule(self, options: dict[str, Any], momentum: float) -> None:  # noqa: B027 - most rules have nothing to do
-        """Change what moves through a run besides ``lr``, before each update; ``momentum`` is the schedule's."""
+    def schedule(self, options: dict[str, Any], momentum: float) -> None:  # noqa: B027 - most rules have no momentum
+        """Set scheduled options besides ``lr`` before an update; ``momentum`` is the scheduled value."""
 
     @abstractmethod
     def hyperparameters(self, options: Mapping[str, Any], shape: Sequence[int]) -> Hyperparameters:
-        """Return what an update with a group's options uses for a parameter of this shape."""
+        """Return the hyperparameters of an update for a parameter of this shape, from the options of its group."""
 
     @abstractmethod
     def state_shapes(self, shape: Sequence[int]) -> dict[str, tuple[int, ...]]:
-        """Return the state's leaves for a parameter of this shape, all fp32 tensors, with the shape of each."""
+        """Return the shapes of the state's leaves, all fp32, for a parameter of this shape."""
 
     def state_bytes(self, shape: Sequence[int]) -> int:
-        """Return the memory of the state of a parameter of this shape."""
+        """Return the bytes of the state of a parameter of this shape."""
         return _FP32_BYTES * sum(math.prod(leaf) for leaf in self.state_shapes(shape).values())
 
     @abstractmethod
     def definition(self, gradient: Tensor, state: Mapping[str, Tensor], used: Hyperparameters) -> Definition:
-        """Return the update in float64 as it is published, without the code that trains.
+        """Return the update in float64, written from its publication, independent of the training code.
 
-        ``gradient`` (clipped) and ``state`` (every leaf; zero before the first update) are float64 and on the CPU.
+        ``gradient`` (clipped) and ``state`` (all leaves; zero before the first update) are float64 on the CPU.
         """
 
     def rounding(self, gradient: Tensor, state: Mapping[str, Tensor], used: Hyperparameters) -> Tensor | None:
-        """Return how far fp32 may take each number of the move from its definition, where a norm cannot say it.
+        """Return for each number the error of fp32 in the move, where a relative norm cannot express it; else None.
 
-        Only a rule that is not continuous, such as one that takes a sign, has any.
+        Only discontinuous rules need it, such as one with a sign.
         """
         return None
 
     @abstractmethod
     def terms(self, number: NumberUpdate) -> None:
-        """Add the terms of one number's update to ``number``; the last has the symbol ``direction``."""
+        """Add the terms of one number's update to ``number``. The last one has the symbol ``direction``."""
 
     def of_whole(self, moved: Tensor, used: Hyperparameters) -> dict[str, Tensor]:
-        """Return the tensors behind :attr:`whole`, each of the parameter's shape, as the run made them.
+        """Return the tensors of :attr:`whole`, each of the parameter's shape, as the run computed them.
 
-        ``moved`` is what the run's own optimizer adds to a parameter of zeros, in float64: -lr * direction.
+        ``moved`` is the update of a parameter of zeros by the run's optimizer, in float64: -lr * direction.
         """
         return {}
 
 
 def weight_decay_of(parameter: Parameter, settings: ResolvedTrain) -> float:
-    """Return the weight decay of a parameter: matrices have it, biases and norms have none."""
+    """Return the weight decay of a parameter: that of the settings for matrices, 0 for biases and norms."""
     return 0.0 if parameter.role == "vector" else settings.weight_decay
 
 
 def rate_at_width(parameter: Parameter, lr: float, config: ModelConfig) -> float:
-    """Return the rate of a rule that moves every number alike: for matrices it falls with the width.
+    """Return the learning rate of a rule whose updates have the same size everywhere: lr / width for matrices.
 
-    A sum over more inputs moves more when each weight moves as far, so a rate found at :data:`BASE_WIDTH` holds at
-    any width (muP: Yang et al. 2022, "Tensor Programs V", table 3). An output matrix that is tied to the embedding
+    A sum over more inputs changes more if each weight changes by the same amount. Scaled by the width, a rate found at
+    :data:`BASE_WIDTH` holds at any width (muP: Yang et al. 2022, "Tensor Programs V", table 3). A tied output matrix
     counts as an output matrix.
     """
     return lr * BASE_WIDTH / config.hidden_size if parameter.role in ("hidden", "output") else lr

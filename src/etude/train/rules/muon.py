@@ -6,15 +6,15 @@ For a hidden matrix W of shape (rows, columns) with gradient G::
     U      =  orthogonalize(momentum * M + (1 - momentum) * G)          (Nesterov)
     W      <- W - lr * weight_decay * W - lr * sqrt(max(1, rows / columns)) * U
 
-The factor gives every update the same spectral size relative to the activations it maps, whatever the width: a rate
-found on a narrow network serves a wide one (Yang et al. 2023, "A spectral condition for feature learning").
+The factor gives every update the same spectral norm relative to the activations that the matrix maps, at any width. So
+a rate found on a narrow network holds for a wide one (Yang et al. 2023, "A spectral condition for feature learning").
 
-A matrix may be several blocks of rows or of columns (``row_blocks``, ``column_blocks``), each orthogonalised by
-itself: the heads of a projection, or groups of an MLP's nodes. They are separate maps, and the products cost a
-fraction: those of a whole (R, C) matrix grow with R^2 C.
+A matrix may be divided into blocks of rows or of columns (``row_blocks``, ``column_blocks``), each orthogonalised
+separately: the heads of a projection, or groups of an MLP's neurons. These are separate maps, and their products cost
+a fraction: those of a whole (R, C) matrix grow with R^2 C.
 
-The orthogonalisation is in newton_schulz.py: in fp32 where the device has no fast bf16 (a CPU), and then on the Gram
-matrices of all blocks of a size together; on a GPU in bf16, on the blocks themselves. Tall blocks lie down before it.
+newton_schulz.py has the orthogonalisation. In fp32 (on a CPU) it iterates on the Gram matrices of all blocks of a size
+together; in bf16 (on a GPU) on the blocks themselves. Blocks with more rows than columns are transposed first.
 """
 
 from __future__ import annotations
@@ -45,9 +45,9 @@ from etude.train.rules.newton_schulz import orthogonalize, orthogonalizing_facto
 from etude.train.rules.terms import DIRECTION, NumberUpdate
 
 LARGEST_WHOLE = 128
-"""Smaller side of the matrices that are orthogonalised whole: larger ones cost more than they gain (notebook)."""
+"""Largest smaller side of a matrix that is not divided: larger ones cost more time than they gain (notebook)."""
 LARGEST_BLOCK, SMALLEST_BLOCK = 64, 32
-"""Sides of the blocks of the others."""
+"""Sides of the blocks of a larger matrix."""
 BUFFER = "momentum_buffer"
 """The state's only leaf."""
 ORTHOGONAL = "orthogonal"
@@ -55,11 +55,11 @@ ORTHOGONAL = "orthogonal"
 
 
 def update_scale(rows: int, columns: int, row_blocks: int = 1, column_blocks: int = 1) -> float:
-    """The factor of an orthogonal (rows, columns) matrix: an update then moves outputs as much as inputs are large.
+    """Return the factor of the orthogonalised (rows, columns) matrix: outputs then change by the size of the inputs.
 
-    Of a matrix in N blocks it is the factor of each block. With N^-1/2 the blocks could never move an output more than
-    the whole would; with 1 they would if they had nothing in common. N^-1/4, between the two, is what moves activations
-    alike at every width (the coordinate check in the tests).
+    For a matrix in N blocks it is the factor of each block. With a factor N^-1/2 the blocks together never change an
+    output more than the whole matrix would; with 1 they reach that only if they are uncorrelated. N^-1/4, between the
+    two, changes activations by the same amount at every width (the coordinate check in the tests).
     """
     whole = math.sqrt(max(1.0, rows / columns))
     in_blocks = row_blocks * column_blocks * min(rows // row_blocks, columns // column_blocks)
@@ -69,10 +69,9 @@ def update_scale(rows: int, columns: int, row_blocks: int = 1, column_blocks: in
 
 
 class Muon(torch.optim.Optimizer):
-    """Muon over two-dimensional parameters; state: ``momentum_buffer`` of each, in fp32.
+    """Muon over two-dimensional parameters, with one fp32 ``momentum_buffer`` for each.
 
-    A parameter group may set ``row_blocks`` or ``column_blocks``: its matrices are then that many matrices, one above
-    the other, or side by side.
+    A parameter group may set ``row_blocks`` or ``column_blocks``: its matrices are then updated in that many blocks.
     """
 
     def __init__(
@@ -86,7 +85,7 @@ class Muon(torch.optim.Optimizer):
         defaults = {"lr": lr, "momentum": momentum, "weight_decay": weight_decay}
         defaults |= {"row_blocks": 1, "column_blocks": 1}
         super().__init__(params, defaults)
-        self.dtype = dtype  # of the iteration
+        self.dtype = dtype  # of the Newton-Schulz iteration
         for group in self.param_groups:
             if any(parameter.ndim != 2 for parameter in group["params"]):
                 raise ValueError("Muon takes matrices only; give vectors and embeddings to AdamW")
@@ -106,9 +105,11 @@ class Muon(torch.optim.Optimizer):
                 parameters, self._directions(parameters, group["momentum"]), strict=True
             ):
                 rate = group["lr"] * update_scale(parameter.shape[0], parameter.shape[1], *blocks)
-                kept = 1 - group["lr"] * group["weight_decay"]
+                decay_factor = 1 - group["lr"] * group["weight_decay"]
                 updates.append(
-                    _Update(blocks_lying(parameter, *blocks), blocks_lying(direction, *blocks), rate, kept)
+                    _Update(
+                        wide_blocks(parameter, *blocks), wide_blocks(direction, *blocks), rate, decay_factor
+                    )
                 )
         if self.dtype == torch.float32:
             _apply_through_gram_matrices(updates)
@@ -116,7 +117,7 @@ class Muon(torch.optim.Optimizer):
             _apply_directly(updates, self.dtype)
 
     def _directions(self, parameters: list[Tensor], momentum: float) -> Sequence[Tensor]:
-        """Nesterov's: the momentum as it will be after one more step with this gradient."""
+        """Update the momentum buffers; return Nesterov's directions, one more momentum step with the same gradient."""
         if not parameters:
             return []
         gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
@@ -134,60 +135,61 @@ class Muon(torch.optim.Optimizer):
 
 @dataclass(frozen=True, slots=True)
 class _Update:
-    """weights <- kept * weights - rate * (direction, orthogonalised); blocks that lie, (N, R, C) with R <= C."""
+    """weights <- decay_factor * weights - rate * orthogonalised direction, for wide blocks (N, R, C) with R <= C."""
 
     weights: Tensor
     direction: Tensor
     rate: float
-    kept: float
+    decay_factor: float
 
 
 def _apply_through_gram_matrices(updates: Sequence[_Update]) -> None:
-    """Large matrices are read twice and written once, where the iteration itself would pass over them 15 times."""
-    grams = [torch.bmm(update.direction, update.direction.mT) for update in updates]
+    """Iterate on Gram matrices: the large matrices are read twice and written once, instead of 15 passes over them."""
+    grams = [torch.bmm(update.direction, update.direction.mT) for update in updates]  # (N, R, R)
     factors = _together(grams, orthogonalizing_factors)
     for update, factor in zip(updates, factors, strict=True):
-        update.weights.baddbmm_(factor, update.direction, beta=update.kept, alpha=-update.rate)
+        update.weights.baddbmm_(factor, update.direction, beta=update.decay_factor, alpha=-update.rate)
 
 
 def _apply_directly(updates: Sequence[_Update], dtype: torch.dtype) -> None:
+    """Iterate on the blocks themselves, in ``dtype``."""
     directions = [update.direction.to(dtype) for update in updates]
     for update, orthogonal in zip(updates, _together(directions, orthogonalize), strict=True):
-        update.weights.mul_(update.kept).add_(orthogonal, alpha=-update.rate)
+        update.weights.mul_(update.decay_factor).add_(orthogonal, alpha=-update.rate)
 
 
 def _together(blocks: Sequence[Tensor], function: Callable[[Tensor], Tensor]) -> list[Tensor]:
-    """``function`` of each (N, R, C), called once for all blocks of a shape: one product, not many small ones."""
+    """Apply ``function`` to each (N, R, C), in one call for all blocks of a shape instead of many small products."""
     by_shape: dict[torch.Size, list[int]] = defaultdict(list)
     for place, block in enumerate(blocks):
         by_shape[block.shape[1:]].append(place)
-    found = list(blocks)
+    applied = list(blocks)
     for places in by_shape.values():
         results = function(torch.cat([blocks[place] for place in places]))
         parts = torch.split(results, [len(blocks[place]) for place in places])
         for place, part in zip(places, parts, strict=True):
-            found[place] = part
-    return found
+            applied[place] = part
+    return applied
 
 
-def blocks_lying(matrix: Tensor, row_blocks: int, column_blocks: int) -> Tensor:
-    """A view of the blocks of ``matrix`` as (N, R, C) with R <= C: tall ones are turned on their side.
+def wide_blocks(matrix: Tensor, row_blocks: int, column_blocks: int) -> Tensor:
+    """View the blocks of ``matrix`` as (N, R, C) with R <= C, transposed where they have more rows than columns.
 
-    Either the rows are divided or the columns.
+    Either the rows are divided or the columns, not both.
     """
     rows, columns = matrix.shape
     if column_blocks > 1:
         blocks = matrix.view(rows, column_blocks, columns // column_blocks).transpose(0, 1)
     else:
         blocks = matrix.view(row_blocks, rows // row_blocks, columns)
-    return blocks.mT if blocks.shape[1] > blocks.shape[2] else blocks
+    return blocks.mT if blocks.shape[1] > blocks.shape[2] else blocks  # the Gram matrices are then R by R
 
 
 def blocks_of(parameter: Parameter, config: ModelConfig) -> tuple[int, int]:
-    """Return into how many blocks the rows and the columns of a matrix are divided; one of the two is 1.
+    """Return the number of blocks of rows and of columns of a matrix; one of the two is 1.
 
-    Queries, keys and values by head. Of wide networks an MLP's matrices by groups of its neurons, and the output
-    projection by groups of its inputs, as few as make a group at most ``LARGEST_BLOCK``.
+    Queries, keys and values are divided by head. In wide networks, the matrices of an MLP are divided by groups of its
+    neurons, and the output projection by groups of its inputs: the fewest groups of at most ``LARGEST_BLOCK``.
     """
     rows, columns = parameter.shape
     kind = parameter.name.split(".")[-2]
@@ -203,7 +205,7 @@ def blocks_of(parameter: Parameter, config: ModelConfig) -> tuple[int, int]:
 
 
 def _fewest_blocks(divided: int, other: int) -> int:
-    """Return into how many equal blocks a side goes, 1 if no number of them makes blocks of a useful size."""
+    """Return the fewest equal blocks of a useful size that divide a side; 1 if no number does."""
     if min(divided, other) <= LARGEST_WHOLE:
         return 1
     counts = range(-(-divided // LARGEST_BLOCK), divided // SMALLEST_BLOCK + 1)
@@ -219,9 +221,9 @@ def _peak_rate(settings: ResolvedTrain) -> float:
 class MuonRule(UpdateRule):
     """Muon for the matrices between the embedding and the output.
 
-    These map one activation to another, which is what the spectral norm of an update measures; rows of an embedding
-    or of the output matrix belong to single tokens. The rate is the spectral norm of a square matrix's update at any
-    width.
+    These map activations to activations, whose change the spectral norm of an update measures. Rows of an embedding or
+    of the output matrix belong to single tokens instead. The learning rate is the spectral norm of the update of a
+    square matrix, at any width.
     """
 
     name = "muon"
@@ -235,8 +237,7 @@ class MuonRule(UpdateRule):
         "train.muon_lr": Rate(0.025, "swept; an update's spectral norm, the same at any width")
     }
     swept = True
-    # The iteration lifts small singular values by up to 485 (3.4445^5), and their roundings; in bf16 it rounds to 8
-    # bits.
+    # The iteration amplifies small singular values, and their rounding errors, by up to 485 (3.4445^5).
     tolerances = Tolerances(
         update=1e-3, device={"fp32": 5e-4, "bf16": 0.4}, device_scale={"fp32": 2e-5, "bf16": 0.02}
     )
@@ -255,7 +256,7 @@ class MuonRule(UpdateRule):
     def optimizer(
         self, groups: Sequence[dict[str, Any]], settings: ResolvedTrain, device: Device
     ) -> torch.optim.Optimizer:
-        # bf16 is enough for a direction, but only a device with fast bf16 gains by it.
+        # A direction needs only the precision of bf16, but on a CPU bf16 saves no time here.
         dtype = torch.bfloat16 if device.dtype == "bf16" and device.kind == "cuda" else torch.float32
         return Muon(groups, _peak_rate(settings), dtype=dtype)
 
@@ -281,7 +282,7 @@ class MuonRule(UpdateRule):
         ahead = torch.lerp(gradient, buffer, used.momentum)
         blocks = int(used.extra["row_blocks"]), int(used.extra["column_blocks"])
         direction = torch.empty_like(ahead)
-        blocks_lying(direction, *blocks).copy_(orthogonalize(blocks_lying(ahead, *blocks)))
+        wide_blocks(direction, *blocks).copy_(orthogonalize(wide_blocks(ahead, *blocks)))
         return Definition(used.lr * used.extra["scale"] * direction, {BUFFER: buffer})
 
     def terms(self, number: NumberUpdate) -> None:

@@ -1,8 +1,8 @@
-"""The arithmetic of one number's update as data: terms with their words, each a formula over the terms before it.
+"""The arithmetic of one number's update as data: terms with a description, each a formula over the terms before it.
 
-A rule writes its terms down once. The command line prints them, the page draws them and computes them again in double
-precision, and a rule that is registered is checked against them. So a formula knows how to evaluate itself, how it is
-written with its numbers, how much rounding its result may carry, and what it looks like in JSON.
+A rule defines its terms once. The command line prints them, the page draws and recomputes them in double precision, and
+the registration of a rule checks them. So a formula can evaluate itself, print itself with its numbers, bound the
+rounding of its result, and convert itself to JSON.
 """
 
 from __future__ import annotations
@@ -16,21 +16,22 @@ if TYPE_CHECKING:
     from etude.train.rules.contract import Hyperparameters
 
 CLIPPED = "clipped"
-"""Name of the gradient as the rule gets it."""
+"""Name of the gradient that the rule receives."""
 DIRECTION = "direction"
-"""Symbol of the last term of every rule: what the learning rate multiplies."""
+"""Symbol of the last term of every rule, which the learning rate multiplies."""
 FP32 = 2.0**-23
+"""Spacing of fp32 numbers at 1."""
 ROUNDINGS = 3.0
-"""How many roundings of fp32, of the size of a formula's parts, an update may be off by; twice and a half what was
-found over every weight of opened steps (studio/src/lib/arithmetic.ts, which uses the same)."""
+"""Allowed error of an update, in roundings of fp32 of the size of a formula's parts: 2.5 times the largest over all
+weights of opened steps. studio/src/lib/arithmetic.ts uses the same number."""
 _RANK = {"+": 1, "-": 1, "*": 2, "/": 2, "^": 3}
 
 
 @dataclass(frozen=True)
 class Formula:
-    """A number, the name of one, or an operation on formulas: + - * / ^, sqrt, sign."""
+    """A number, the name of a number, or an operation on formulas: + - * / ^, sqrt, sign."""
 
-    operation: str  # "number", "name", or what is done with the parts
+    operation: str  # "number", "name", or an operation on the parts
     parts: tuple[Formula, ...] = ()
     number: float = 0.0
     name: str = ""
@@ -63,7 +64,7 @@ class Formula:
         return Formula("^", (self, constant(exponent)))
 
     def value(self, known: Mapping[str, float]) -> float:
-        """Evaluate in float64; ``known`` has the numbers behind the names."""
+        """Evaluate in float64; ``known`` has the numbers by name."""
         if self.operation == "number":
             return self.number
         if self.operation == "name":
@@ -71,10 +72,11 @@ class Formula:
         return _OPERATIONS[self.operation](*(part.value(known) for part in self.parts))
 
     def size(self, known: Mapping[str, float], sizes: Mapping[str, float]) -> float:
-        """Return the size of what may have been rounded on the way to the value.
+        """Return the magnitude that bounds the rounding of the value: rounding error <= roundings * FP32 * size.
 
-        A sum that nearly cancels is as uncertain as its addends are large. Numbers of the rule itself are exact: a run
-        computes with them in double precision. ``sizes`` has the same of each name; of one that is missing its value's.
+        The rounding error of a sum that nearly cancels is proportional to its addends. Constants of the rule are exact:
+        a run computes with them in double precision. ``sizes`` has the sizes of names; the default is the absolute
+        value.
         """
         if self._exact:
             return abs(self.value(known))
@@ -92,12 +94,12 @@ class Formula:
             return float(parts[0] ** values[1])
         if self.operation == "sqrt":
             return math.sqrt(values[0]) * _divided(parts[0], values[0]) if values[0] > 0 else 0.0
-        # A sign is exact, except where rounding alone decides it.
+        # A sign is exact, unless rounding may have decided it.
         decided = abs(values[0]) > ROUNDINGS * FP32 * parts[0]
         return 1.0 if decided else 2.0 / (ROUNDINGS * FP32)
 
     def text(self, known: Mapping[str, float], write: Callable[[float], str]) -> str:
-        """Write the formula with its numbers; ``write`` writes one behind a name, signed."""
+        """Print the formula with its numbers; ``write`` formats the signed number of a name."""
         if self.operation == "number":
             return f"{self.number:.9g}"
         if self.operation == "name":
@@ -115,7 +117,7 @@ class Formula:
         return f"{left} {self.operation} {right}"
 
     def as_values(self) -> Any:
-        """Return it for JSON: a number, a name, or [operation, part, ...]."""
+        """Convert the formula to JSON: a number, a name, or [operation, part, ...]."""
         if self.operation == "number":
             return self.number
         if self.operation == "name":
@@ -145,29 +147,29 @@ _OPERATIONS: dict[str, Callable[..., float]] = {
 
 
 def _divided(a: float, b: float) -> float:
-    """Divide as IEEE 754 does: by zero too."""
+    """Divide by the rules of IEEE 754, also by zero."""
     if b:
         return a / b
     return math.nan if math.isnan(a) or a == 0 else math.copysign(math.inf, a)
 
 
 def constant(value: Formula | float) -> Formula:
-    """Return a number of the rule (a beta, an epsilon) as a formula; a formula as it is."""
+    """Return a constant of the rule (a beta, an epsilon) as a formula. A formula is returned unchanged."""
     return value if isinstance(value, Formula) else Formula("number", number=float(value))
 
 
 def named(name: str) -> Formula:
-    """Return the number behind ``name``."""
+    """Return the formula of the number called ``name``."""
     return Formula("name", name=name)
 
 
 def sqrt(of: Formula) -> Formula:
-    """Return its square root."""
+    """Return the square root as a formula."""
     return Formula("sqrt", (of,))
 
 
 def sign(of: Formula) -> Formula:
-    """Return -1, 0 or 1."""
+    """Return the sign, -1, 0 or 1, as a formula."""
     return Formula("sign", (of,))
 
 
@@ -176,30 +178,33 @@ class Term:
     """One line of the arithmetic.
 
     Attributes:
-        symbol: how later formulas and the command line call it; ``direction`` for a rule's last term.
-        words: how the page calls it.
-        formula: None where it does not follow from this number alone; ``note`` says where it comes from.
-        leaf: the leaf of the optimizer's state that has this value after the update, or nothing.
+        symbol: name in later formulas and on the command line; ``direction`` for the last term of a rule.
+        words: name on the page.
+        formula: None for a value that depends on the whole tensor; ``note`` explains it.
+        size: magnitude that bounds the rounding of ``value`` (:meth:`Formula.size`).
+        leaf: leaf of the optimizer's state that has this value after the update, or "".
     """
 
     symbol: str
     words: str
     formula: Formula | None
     value: float
-    size: float  # of what may have been rounded on the way
+    size: float
     leaf: str = ""
     note: str = ""
 
 
 @dataclass
 class NumberUpdate:
-    """One number of a parameter in one update, as its rule sees it: the rule adds its terms, the direction last.
+    """One number of a parameter in one update, to which its rule adds terms, the direction last.
 
     Attributes:
         used: the hyperparameters of the update.
-        state: this number's leaves before the update; empty before the first.
-        whole: what the rule takes from the whole tensor, at this number (:meth:`UpdateRule.of_whole`).
-        terms: those that were added.
+        state: leaves of this number before the update; empty before the first update.
+        whole: values at this number of terms that depend on the whole tensor (:meth:`UpdateRule.of_whole`).
+        clipped: the clipped gradient.
+        terms: the terms that the rule has added.
+        known: values by name, for formulas.
     """
 
     used: Hyperparameters
@@ -215,26 +220,26 @@ class NumberUpdate:
 
     @property
     def gradient(self) -> Formula:
-        """The gradient, clipped."""
+        """The clipped gradient, as a formula."""
         return named(CLIPPED)
 
     def before(self, leaf: str) -> Formula:
-        """Return a leaf of the state before the update; it is zero before the first."""
+        """Return a leaf of the state before the update, as a formula; zero before the first update."""
         self.known.setdefault(f"state.{leaf}", 0.0)
         return named(f"state.{leaf}")
 
     def count_before(self, leaf: str) -> float:
-        """Return a leaf that counts updates, as a number of the rule: it is exact."""
+        """Return a leaf that counts updates, as an exact constant."""
         return self.state.get(leaf, 0.0)
 
     def term(self, symbol: str, words: str, formula: Formula, *, leaf: str = "", note: str = "") -> Formula:
-        """Add a term and return its name for later formulas."""
+        """Add a term. Returns its name, for later formulas."""
         sizes = {term.symbol: term.size for term in self.terms}
         value, size = formula.value(self.known), formula.size(self.known, sizes)
         return self._added(Term(symbol, words, formula, value, size, leaf, note))
 
     def term_of_whole(self, symbol: str, words: str, note: str) -> Formula:
-        """Add the term that :attr:`whole` has under ``symbol``."""
+        """Add the term ``symbol`` of :attr:`whole`, which depends on the whole tensor."""
         value = self.whole[symbol]
         return self._added(Term(symbol, words, None, value, abs(value), "", note))
 

@@ -1,8 +1,8 @@
-"""What a rule must pass to be registered: it is complete, and its descriptions of one update agree.
+"""Check a rule before it is registered: it must be complete, and its descriptions of an update must agree.
 
-A small network takes three updates with random gradients, by the optimizer that the rule gives. After each, the state
-that it left, the rule's definition in float64 and the terms of single numbers are held against the weights. Then the
-last update is made once more from the saved state, and must give the same bits: a run with the rule can be resumed.
+The rule's optimizer makes three updates of a small network with random gradients. After each, the check compares the
+weights and the state with the rule's definition in float64 and with the terms of single numbers. Then it replays the
+last update from the saved state, which must give the same bits: otherwise a run could not be resumed.
 """
 
 from __future__ import annotations
@@ -39,16 +39,16 @@ CONFIG = preset(
 )
 UPDATES, FACTOR, MOMENTUM = 3, 0.5, 0.9
 NUMBERS = 4
-"""Of each tensor, whose terms are checked."""
+"""Numbers of each tensor whose terms are checked."""
 STATE_APART = 1e-5
-"""Relative difference that rounding explains between a state in fp32 and its definition."""
+"""Relative difference between state and definition that fp32 explains."""
 _CPU = Device("cpu", "fp32", 1)
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 _ATTRIBUTES = ("name", "title", "summary", "moves", "rates", "tolerances", "explanation")
 
 
 def require_complete(rule: Any) -> None:
-    """Raise InputError unless ``rule`` says everything that is asked of a rule, and says the same each time."""
+    """Raise InputError unless ``rule`` is complete and its descriptions agree."""
     problem = _lacks(rule) or next(_disagreements(rule), None)
     if problem is not None:
         name = getattr(rule, "name", None) or getattr(rule, "__name__", type(rule).__name__)
@@ -56,11 +56,12 @@ def require_complete(rule: Any) -> None:
 
 
 def _lacks(rule: Any) -> str | None:
+    """Return a line on what the rule lacks, None for a complete one."""
     if isinstance(rule, type) and issubclass(rule, UpdateRule):
         missing = sorted(rule.__abstractmethods__)
         return f"it does not define {', '.join(missing)}" if missing else "give an instance of the class"
     if not isinstance(rule, UpdateRule):
-        return "it is no etude.train.rules.UpdateRule"
+        return "it is not an etude.train.rules.UpdateRule"
     lacking = [name for name in _ATTRIBUTES if not hasattr(rule, name)]
     if lacking:
         return f"it does not define {', '.join(lacking)}"
@@ -83,7 +84,7 @@ def _lacks(rule: Any) -> str | None:
 
 
 def _disagreements(rule: UpdateRule) -> Iterator[str]:
-    """Yield what is wrong with the updates of a small network, in words."""
+    """Yield a line for each disagreement in the updates of a small network."""
     rates: dict[str, float] = {"lr": 0.01, "muon_lr": 0.01}
     rates |= {key.removeprefix("train."): rate.value for key, rate in rule.rates.items()}
     settings = ResolvedTrain.model_validate({**rates, "weight_decay": 0.1, "steps": UPDATES})
@@ -97,20 +98,20 @@ def _disagreements(rule: UpdateRule) -> Iterator[str]:
         gradients = {n: torch.randn(p.shape, generator=generator) for n, p in model.named_parameters()}
         before, state = _copied(model.state_dict()), _copied(rules.named_state())
         _make_update(model, rules, gradients)
-        _, alone = _made_again(
+        _, from_zero = _replayed(  # weights of 0 leave the update itself
             settings, rule, {n: torch.zeros_like(w) for n, w in before.items()}, state, gradients
         )
         for update in _updates(rule, rules, model, before, state, gradients):
             yield from _wrong_with_state(update)
             yield from _wrong_with_definition(update)
-            yield from _wrong_with_terms(update, alone[update.name].double())
-    again, weights = _made_again(settings, rule, before, state, gradients)
-    for name, value in again.named_state().items():
+            yield from _wrong_with_terms(update, from_zero[update.name].double())
+    replayed_rules, weights = _replayed(settings, rule, before, state, gradients)
+    for name, value in replayed_rules.named_state().items():
         if not torch.equal(value, rules.named_state()[name]):
             yield f"an update from its saved state leaves another {name}, so that a run cannot be resumed"
     for name, parameter in model.named_parameters():
         if not torch.equal(parameter, weights[name]):
-            yield f"an update from its saved state moves {name} otherwise, so that a run cannot be resumed"
+            yield f"an update from its saved state moves {name} differently, so that a run cannot be resumed"
 
 
 def _copied(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -123,14 +124,14 @@ def _make_update(model: LanguageModel, rules: UpdateRules, gradients: Mapping[st
     rules.step(FACTOR, MOMENTUM)
 
 
-def _made_again(
+def _replayed(
     settings: ResolvedTrain,
     rule: UpdateRule,
     weights: Mapping[str, Tensor],
     state: Mapping[str, Tensor],
     gradients: Mapping[str, Tensor],
 ) -> tuple[UpdateRules, dict[str, Tensor]]:
-    """Return the rules and the weights after the same update of other weights, by an optimizer of its own."""
+    """Make an update of ``weights`` with a new optimizer; return it and the weights after the update."""
     model = build_model(CONFIG, seed=1)
     model.load_state_dict(weights)
     rules = UpdateRules(model, settings, _CPU, rule)
@@ -147,6 +148,7 @@ def _updates(
     state: Mapping[str, Tensor],
     gradients: Mapping[str, Tensor],
 ) -> Iterator[ParameterUpdate]:
+    """Yield the last update of every parameter that ``rule`` updates."""
     after = rules.named_state()
     for name, used in rules.used().items():
         if used.rule == rule.name:
@@ -166,14 +168,14 @@ def _updates(
 
 def _wrong_with_state(update: ParameterUpdate) -> Iterator[str]:
     declared = update.rule.state_shapes(update.before.shape)
-    found = {leaf: tuple(value.shape) for leaf, value in update.state_after.items()}
-    if found != declared or any(value.dtype != torch.float32 for value in update.state_after.values()):
-        yield f"the state of {update.name} has {found}, in fp32 or not; `state_shapes` says {declared}"
+    actual = {leaf: tuple(value.shape) for leaf, value in update.state_after.items()}
+    if actual != declared or any(value.dtype != torch.float32 for value in update.state_after.values()):
+        yield f"the state of {update.name} has shapes {actual}; `state_shapes` declares {declared}, all in fp32"
 
 
 def _wrong_with_definition(update: ParameterUpdate) -> Iterator[str]:
     if not update.difference <= update.rule.tolerances.update + update.rounding:
-        yield f"`definition` moves {update.name} otherwise than `optimizer`"
+        yield f"`definition` moves {update.name} differently from `optimizer`"
     for leaf, value in update.state_after.items():
         wanted = update.definition.state.get(leaf, torch.full_like(value, math.nan)).double()
         if not float((value.double() - wanted).norm()) <= STATE_APART * float(wanted.norm()):
@@ -183,7 +185,7 @@ def _wrong_with_definition(update: ParameterUpdate) -> Iterator[str]:
 def _wrong_with_terms(update: ParameterUpdate, moved_from_zero: Tensor) -> Iterator[str]:
     whole = update.rule.of_whole(moved_from_zero, update.used)
     if sorted(whole) != sorted(update.rule.whole):
-        yield f"`of_whole` gives {sorted(whole)}, and `whole` says {sorted(update.rule.whole)}"
+        yield f"`of_whole` returns {sorted(whole)}, and `whole` declares {sorted(update.rule.whole)}"
         return
     count: int = update.before.numel()
     for flat in range(0, count, max(1, count // NUMBERS)):
@@ -197,7 +199,7 @@ def _wrong_with_terms(update: ParameterUpdate, moved_from_zero: Tensor) -> Itera
         expected = w - update.used.lr * update.used.weight_decay * w - update.used.lr * direction.value
         allowed = ROUNDINGS * FP32 * (abs(w) + update.used.lr * direction.size)
         if not abs(float(update.after[index]) - expected) <= allowed:
-            yield f"its `terms` move {place} otherwise than `optimizer`"
+            yield f"its `terms` move {place} differently from `optimizer`"
         left = update.leaves(update.state_after, index)
         for term in number.terms:
             if term.leaf and not abs(left[term.leaf] - term.value) <= ROUNDINGS * FP32 * term.size:

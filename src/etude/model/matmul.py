@@ -1,8 +1,8 @@
-"""x W^T + b for one row or a few, at the speed at which the machine reads W.
+"""Matrix products x W^T + b for few rows, limited by memory bandwidth.
 
-A new token costs every weight one reading and next to no arithmetic, so the product that is best for training (many
-rows) is not the best here. Which one is used is decided once for each weight, by `make_product`. Weights rounded to
-bf16 are read in half the time; what else there is stays as wide as it was wherever the product allows.
+Decoding one token reads every weight once and does little arithmetic, so the best kernel is not that of training (many
+rows). `make_product` chooses one for each weight. Weights in bf16 take half the time to read; inputs and sums keep full
+precision where the kernel allows it.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 _SMALLEST_PACKED = 2**18
-"""Weights below this many numbers stay in the processor's cache, and the plain product has less to set up."""
+"""Smaller weights stay in the processor's cache, and the plain product has less overhead."""
 
 
 class Product:
-    """The plain product: `weight` as it is stored, (O, I)."""
+    """The plain product, with `weight` (O, I) as it is stored."""
 
     def __init__(self, weight: Float[Tensor, "O I"], bias: Float[Tensor, " O"] | None) -> None:
         self.weight = weight
@@ -26,22 +26,23 @@ class Product:
         self.bias = bias
 
     def __call__(self, x: Float[Tensor, "B I"]) -> Float[Tensor, "B O"]:
+        """Return x W^T + b."""
         if self.bias is None:
             return torch.mm(x, self.transposed)
         return torch.addmm(self.bias, x, self.transposed)
 
     def plus(self, x: Float[Tensor, "B I"], residual: Float[Tensor, "B O"]) -> Float[Tensor, "B O"]:
-        """residual + x W^T + b."""
+        """Return residual + x W^T + b."""
         if self.bias is not None:
             residual = residual + self.bias
         return torch.addmm(residual, x, self.transposed)
 
 
 class PackedProduct(Product):
-    """The same from a copy of the weight in oneDNN's own layout: all threads read it in order.
+    """A product with a copy of the weight in oneDNN's layout, which all threads read sequentially.
 
-    What `torch.compile` uses for constant weights. PyTorch's plain product of one row is its BLAS's, which on two
-    threads reads less than half as fast (`bench/generate.py` shows what that is worth).
+    `torch.compile` uses it for constant weights. The BLAS behind PyTorch's plain product of one row reads less than
+    half as fast on two threads (`bench/generate.py` measures the effect).
     """
 
     def __init__(self, weight: Float[Tensor, "O I"], bias: Float[Tensor, " O"] | None) -> None:
@@ -56,9 +57,10 @@ class PackedProduct(Product):
 
 
 class SummedProduct(Product):
-    """For `torch.compile` on a CPU: one row times the weight as a plain sum, whose loops read W once and in order.
+    """One row times the weight as a plain sum, for `torch.compile` on a CPU: its loops read W once, sequentially.
 
-    They widen a weight in bf16 as they read it: of one row only the weight is rounded.
+    The loops convert a bf16 weight while they read it, so `x` and the sums are not rounded. Several rows use the plain
+    product.
     """
 
     def __call__(self, x: Float[Tensor, "B I"]) -> Float[Tensor, "B O"]:
@@ -73,7 +75,7 @@ class SummedProduct(Product):
 
 
 class RoundedProduct(Product):
-    """A weight in bf16, and `x` rounded to it; what comes out is rounded to bf16 too."""
+    """A product in bf16: weight, `x` and result are rounded to it."""
 
     def __call__(self, x: Float[Tensor, "B I"]) -> Float[Tensor, "B O"]:
         product = self._multiply(x.to(torch.bfloat16)).to(x.dtype)
@@ -87,7 +89,7 @@ class RoundedProduct(Product):
 
 
 class PackedRoundedProduct(RoundedProduct):
-    """The same in oneDNN's layout."""
+    """A product in bf16 with the weight in oneDNN's layout."""
 
     def __init__(self, weight: Float[Tensor, "O I"], bias: Float[Tensor, " O"] | None) -> None:
         self.packed = torch.ops.mkldnn._reorder_linear_weight(weight)
@@ -104,9 +106,10 @@ def make_product(
     compiled: bool,
     rounded: bool = False,
 ) -> Product:
-    """The fastest product for a few rows, in a graph that is to be compiled or as PyTorch runs it.
+    """Choose the fastest product for few rows, in a graph to be compiled or in eager mode.
 
-    `rounded`: a large weight is kept in bf16. `x` and the result are rounded too, but for a compiled row on a CPU.
+    `rounded`: store a large weight in bf16. Then `x` and the result are rounded as well, except for a single row in a
+    compiled graph on a CPU.
     """
     if rounded and weight.numel() >= _SMALLEST_PACKED:
         weight = weight.to(torch.bfloat16)
@@ -126,7 +129,7 @@ _pointwise: Any = getattr(torch.ops.mkldnn, "_linear_pointwise", None)
 
 
 def _can_pack(weight: Tensor) -> bool:
-    """Not every build of PyTorch has oneDNN, and its operators for packed weights are not part of the public API."""
+    """Return whether this build of PyTorch has oneDNN's operators for packed weights, which are not a public API."""
     if weight.dtype != torch.float32:
         supported = getattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", None)
         if weight.dtype != torch.bfloat16 or supported is None or not supported():
