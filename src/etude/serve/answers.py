@@ -13,14 +13,14 @@ from etude.errors import InputError
 from etude.model.folder import load_model_folder
 from etude.model.language_model import LanguageModel
 from etude.run.checkpoints import checkpoint_name
-from etude.serve import answer_types as typed
+from etude.serve import look_types
 from etude.serve.request import Asked
 from etude.serve.tensor_files import TensorFiles, binned
 from etude.train.rules import rule_named, rules_in_use
-from etude.watch import answer_types as watched
-from etude.watch import api, values
+from etude.watch import api, step_types, text_types, values
 from etude.watch.kinds_of_heads import KindOfHead, kinds_of_heads
 from etude.watch.layer_in_step import LayerInStep
+from etude.watch.node_values import node_values
 from etude.watch.one_node import look_at_node
 from etude.watch.opened_step import OpenedRow, OpenedStep, open_step
 from etude.watch.prompts import Prompt
@@ -29,7 +29,7 @@ from etude.watch.time_machine import TimeMachine
 
 T = TypeVar("T")
 Answer = Mapping[str, object]
-"""One of :data:`etude.serve.answer_types.ANSWERS`."""
+"""One of :data:`etude.serve.look_types.ANSWERS`."""
 Models = weakref.WeakValueDictionary[int, LanguageModel]
 Tell = Callable[[Answer], None]
 """Told what comes before the answer: progress, or a token. It raises when nobody waits for the answer any more."""
@@ -155,22 +155,22 @@ class Answers:
         }
         return looks[question.choice("look", LOOKS)](question)
 
-    def step(self, asked: Asked) -> watched.StepAnswer:
+    def step(self, asked: Asked) -> step_types.StepAnswer:
         at = self._open(asked)
         return values.step_values(at.opened, at.row(asked.number("row", 0)), self._decode)
 
-    def token(self, asked: Asked) -> watched.TokenAnswer:
+    def token(self, asked: Asked) -> step_types.TokenAnswer:
         at = self._open(asked)
         row, position = at.row(asked.number("row", 0)), asked.number("position", 0)
         return values.token_values(at.opened, row, position, self._decode)
 
-    def unit(self, asked: Asked) -> watched.UnitAnswer:
+    def unit(self, asked: Asked) -> step_types.UnitAnswer:
         layer = self._open(asked).layer(self._layer_name(asked))
         row, position = asked.number("row", 0), asked.number("position", 0)
         number = asked.number("input") if "input" in asked else None
         return values.unit_values(layer, asked.number("unit", 0), row, position, number, self._decode)
 
-    def weight(self, asked: Asked) -> typed.WeightAnswer:
+    def weight(self, asked: Asked) -> look_types.WeightAnswer:
         from etude.watch.arithmetic import weight_step
         from etude.watch.one_weight import index_in
 
@@ -180,8 +180,8 @@ class Answers:
         at = values.weight_values(weight_step(opened, name, index))
         return {"name": name, "index": list(index), "shape": list(shape), "at": at}
 
-    def matrix(self, asked: Asked) -> typed.MatrixAnswer:
-        name, what = asked.text("name"), cast(typed.What, asked.choice("what", WHATS))
+    def matrix(self, asked: Asked) -> look_types.MatrixAnswer:
+        name, what = asked.text("name"), cast(look_types.What, asked.choice("what", WHATS))
         opened = self._open(asked).opened
         moved = opened.parameter(name)
         if what == "since_start":
@@ -211,12 +211,12 @@ class Answers:
             "proof": values.proof_values(opened.proof),
         }
 
-    def rules(self, asked: Asked) -> typed.RulesAnswer:
+    def rules(self, asked: Asked) -> look_types.RulesAnswer:
         """Return the update rules of the run, in words."""
         chosen = rule_named(self._machine.recorded.settings.train.optimizer)
         return {"rules": [rule_values(rule) for rule in rules_in_use(chosen)]}
 
-    def passages(self, asked: Asked) -> typed.PassagesAnswer:
+    def passages(self, asked: Asked) -> look_types.PassagesAnswer:
         from etude.watch.passages import beginnings
 
         # The token that begins every document stands before them.
@@ -228,24 +228,24 @@ class Answers:
             ]
         }
 
-    def prompt(self, asked: Asked) -> typed.PromptAnswer:
+    def prompt(self, asked: Asked) -> look_types.PromptAnswer:
         prompt = self._read(asked)
         along = [
             [values.guess_values(guess) for guess in prompt.guesses(place, count=6)]
             for place in range(len(prompt.ids))
         ]
-        found = cast(typed.PromptAnswer, values.prompt_values(prompt))
+        found = cast(look_types.PromptAnswer, values.prompt_values(prompt))
         found["guesses_along"] = along
         if prompt.has_attention:
             found["heads"] = [_head_values(kind) for kind in kinds_of_heads(prompt)]
         found["proof"] = _proof(prompt)
         return found
 
-    def attribution(self, asked: Asked) -> watched.AttributionAnswer:
+    def attribution(self, asked: Asked) -> text_types.AttributionAnswer:
         told = self._telling("ablating one token after another")
         return values.attribution_values(self._read(asked).attribution(told=told))
 
-    def story(self, asked: Asked) -> watched.StoryAnswer:
+    def story(self, asked: Asked) -> text_types.StoryAnswer:
         from etude.watch.loss_by_checkpoint import story
 
         recorded = self._machine.recorded
@@ -257,7 +257,7 @@ class Answers:
             self._telling("reading the text at each checkpoint"),
         )
 
-    def neurons(self, asked: Asked) -> typed.NeuronsAnswer:
+    def neurons(self, asked: Asked) -> look_types.NeuronsAnswer:
         from etude.watch.node_layers import find_node_layer
 
         prompt, layer = self._read(asked), self._layer_name(asked)
@@ -280,25 +280,25 @@ class Answers:
             "proof": _proof(prompt),
         }
 
-    def node(self, asked: Asked) -> watched.NodeAnswer:
+    def node(self, asked: Asked) -> text_types.NodeAnswer:
         node = look_at_node(
             self._machine, self._step_of(asked), self._layer_name(asked), asked.number("unit", 0)
         )
         arithmetic = node.on_tokens(node.most[0].token_ids if node.most else (0,))
         history = node.history(told=self._telling("reading the neuron at each checkpoint"))
-        return values.node_values(node, arithmetic, history)
+        return node_values(node, arithmetic, history)
 
-    def compare(self, asked: Asked) -> watched.CompareAnswer:
+    def compare(self, asked: Asked) -> text_types.CompareAnswer:
         run, knobs = self._machine.recorded.run.path, asked.texts("knobs")
         return values.comparison_values(api.compare(run, asked.text("text"), knobs, self._step_of(asked)))
 
-    def fork(self, asked: Asked) -> typed.ForkAnswer:
+    def fork(self, asked: Asked) -> look_types.ForkAnswer:
         step, knobs = self._step_of(asked), asked.texts("knobs")
         self._telling("writing the run")(0, 1)  # unless nobody waits for it any more
         made = api.fork(self._machine.recorded.run.path, step, knobs, asked.text("name"))
         return {"run": str(made.path), "step": step, "turned": list(knobs)}
 
-    def chat(self, asked: Asked) -> Generator[None, None, typed.ChatAnswer]:
+    def chat(self, asked: Asked) -> Generator[None, None, look_types.ChatAnswer]:
         from etude.serve.chat import continued
 
         step = self._step_of(asked)
@@ -309,7 +309,7 @@ class Answers:
         if model is None:
             model = models[step] = self._read(asked, text="").model
 
-        def answering() -> Generator[None, None, typed.ChatAnswer]:
+        def answering() -> Generator[None, None, look_types.ChatAnswer]:
             text, finish = yield from continued(model, tokenizer, asked, tell)
             return {"text": text, "finish": finish, "where": f"after step {step}"}
 
@@ -359,12 +359,12 @@ class Answers:
         return self._first.of(self._machine, folder, read)
 
 
-def _proof(prompt: Prompt) -> watched.ProofAnswer | None:
+def _proof(prompt: Prompt) -> step_types.ProofAnswer | None:
     """How the state that read the text compares with the record: the machine may be at another one by now."""
     return None if prompt.proof is None else values.proof_values(prompt.proof)
 
 
-def _head_values(kind: KindOfHead) -> typed.HeadAnswer:
+def _head_values(kind: KindOfHead) -> look_types.HeadAnswer:
     return {
         "layer": kind.layer,
         "head": kind.head,
@@ -375,5 +375,5 @@ def _head_values(kind: KindOfHead) -> typed.HeadAnswer:
     }
 
 
-WHATS: tuple[str, ...] = get_args(typed.What.__value__)
-LOOKS = tuple(typed.ANSWERS)
+WHATS: tuple[str, ...] = get_args(look_types.What.__value__)
+LOOKS = tuple(look_types.ANSWERS)
