@@ -89,7 +89,7 @@ def test_a_thermostat_moves_a_bias(page: Any, own: tuple[str, Path]) -> None:
     address, _ = own
     page.goto(f"{address}#/neurons?run=llama&s=24&l=0&n=3")
     settled(page)
-    page.get_by_label(re.compile("change")).focus()
+    page.get_by_role("slider", name="change").focus()
     for _ in range(4):
         page.keyboard.press("ArrowRight")
     settled(page)

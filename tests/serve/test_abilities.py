@@ -15,7 +15,7 @@ from etude.evaluate.items import Probe, choice
 from etude.evaluate.records import FILE, Where, write_records
 from etude.evaluate.results import ProbeResult, measure
 from etude.serve.abilities import abilities_of
-from etude.serve.answer_types import Ability
+from etude.serve.run_types import Ability
 from serving import client_of, require_type
 from watched import Watched
 

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from etude.diagnose.run.verdict import Rule
 from etude.run import events
-from etude.serve import answer_types as typed
+from etude.serve import look_types, run_types
 from etude.serve.answers import Answers
 from etude.serve.facts import facts_of, run_lines
 from etude.serve.request import Question
@@ -79,10 +79,10 @@ def test_the_page_has_the_types_of_this_package() -> None:
 
 
 def test_every_look_has_a_question_in_this_file() -> None:
-    assert QUESTIONS.keys() == typed.ANSWERS.keys()
+    assert QUESTIONS.keys() == look_types.ANSWERS.keys()
 
 
-@pytest.mark.parametrize("look", typed.ANSWERS)
+@pytest.mark.parametrize("look", look_types.ANSWERS)
 def test_an_answer_has_its_declared_type(
     look: str, answers: Answers, run: Watched, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
@@ -93,14 +93,14 @@ def test_an_answer_has_its_declared_type(
         question = json.loads(json.dumps(question).replace("lm_head", "model.embed_tokens"))
     if look == "fork":
         question["name"] = f"{run.path.name}-fork"
-    require_type(typed.Question, question)
+    require_type(look_types.Question, question)
     lines: list[Mapping[str, object]] = []
     answer = answers.answer(Question({**question, "look": look}), lines.append)
     if isinstance(answer, Generator):
         answer = returned_by(answer)
-    require_type(typed.ANSWERS[look], answer)
+    require_type(look_types.ANSWERS[look], answer)
     for line in lines:
-        require_type(typed.Progress if "progress" in line else typed.TokenLine, line)
+        require_type(look_types.Progress if "progress" in line else look_types.TokenLine, line)
     assert look != "chat" or sum("token" in line for line in lines) == 3
 
 
@@ -114,18 +114,18 @@ def returned_by(generator: Generator[None, None, Mapping[str, object]]) -> Mappi
 
 def test_what_is_shown_before_any_question_has_its_declared_type(run: Watched) -> None:
     facts = facts_of(run.path, True)
-    require_type(typed.RunFacts, facts)
+    require_type(run_types.RunFacts, facts)
     assert facts["model"] is not None
     for line in run_lines(run.path.parent):
-        require_type(typed.RunLine, line)
-    require_type(typed.Source, source_of("train/step.py:update_step"))
+        require_type(run_types.RunLine, line)
+    require_type(run_types.Source, source_of("train/step.py:update_step"))
     rule = Rule("a rule", "It says so.")
     for verdict in (rule.problem("a", "b"), rule.notice("a", "b"), rule.fine("a"), rule.not_judged("a")):
-        require_type(typed.Verdict, verdict_values(verdict))
+        require_type(run_types.Verdict, verdict_values(verdict))
     with client_of(run.path.parent) as client:
         rows = client.get(f"/api/runs/{run.path.name}/rows").json()
     assert len(rows["metrics"]) > 40
-    require_type(typed.Rows, rows, more=True)
+    require_type(run_types.Rows, rows, more=True)
     assert {"loss", "tensors"} <= {key for row in rows["metrics"] for key in row}
 
 
@@ -153,9 +153,9 @@ def test_a_field_of_a_log_line_is_one_of_an_event() -> None:
         if isinstance(kind, type) and issubclass(kind, events.Event)
         for field in dataclasses.fields(kind)
     }
-    assert get_type_hints(typed.MetricRow).keys() - {"event"} <= known
+    assert get_type_hints(run_types.MetricRow).keys() - {"event"} <= known
     sample = {field.name for field in dataclasses.fields(events.SampleEvent)}
-    assert get_type_hints(typed.SampleRow).keys() - {"event"} <= sample
+    assert get_type_hints(run_types.SampleRow).keys() - {"event"} <= sample
 
 
 @pytest.mark.parametrize("fault", ["more", "less", "text", "inside"])
@@ -170,7 +170,7 @@ def test_an_answer_of_another_type_is_seen(fault: str, studied: Watched) -> None
     else:
         wrong["model"]["node_layers"][0]["up"] = 3
     with pytest.raises(ValidationError):
-        require_type(typed.RunFacts, wrong)
+        require_type(run_types.RunFacts, wrong)
 
 
 @pytest.mark.parametrize("kind", [bytes, set[int], dict[int, str], Any, object])

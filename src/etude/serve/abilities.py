@@ -7,7 +7,7 @@ from pathlib import Path
 
 from etude.evaluate.records import FILE, ProbeRecord, read_records
 from etude.evaluate.results import Measured
-from etude.serve.answer_types import Ability
+from etude.serve.run_types import Ability
 
 
 def abilities_of(run: Path) -> list[Ability]:

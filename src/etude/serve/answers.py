@@ -13,14 +13,14 @@ from etude.errors import InputError
 from etude.model.folder import load_model_folder
 from etude.model.language_model import LanguageModel
 from etude.run.checkpoints import checkpoint_name
-from etude.serve import answer_types as typed
+from etude.serve import look_types
 from etude.serve.request import Question
 from etude.serve.tensor_files import TensorFiles, binned
 from etude.train.rules import rule_named, rules_in_use
-from etude.watch import answer_types as watched
-from etude.watch import api, values
+from etude.watch import api, step_types, text_types, values
 from etude.watch.kinds_of_heads import KindOfHead, kinds_of_heads
 from etude.watch.layer_in_step import LayerInStep
+from etude.watch.node_values import node_values
 from etude.watch.one_node import look_at_node
 from etude.watch.opened_step import OpenedRow, OpenedStep, open_step
 from etude.watch.prompts import Prompt
@@ -29,7 +29,7 @@ from etude.watch.time_machine import TimeMachine
 
 T = TypeVar("T")
 Answer = Mapping[str, object]
-"""One of :data:`etude.serve.answer_types.ANSWERS`."""
+"""One of :data:`etude.serve.look_types.ANSWERS`."""
 Models = weakref.WeakValueDictionary[int, LanguageModel]
 Emit = Callable[[Answer], None]
 """Called with each message before the answer: progress, or a token. Raises Cancelled once the client is gone."""
@@ -155,22 +155,22 @@ class Answers:
         }
         return looks[question.choice("look", LOOKS)](question)
 
-    def step(self, question: Question) -> watched.StepAnswer:
+    def step(self, question: Question) -> step_types.StepAnswer:
         at = self._open(question)
         return values.step_values(at.opened, at.row(question.number("row", 0)), self._decode)
 
-    def token(self, question: Question) -> watched.TokenAnswer:
+    def token(self, question: Question) -> step_types.TokenAnswer:
         at = self._open(question)
         row, position = at.row(question.number("row", 0)), question.number("position", 0)
         return values.token_values(at.opened, row, position, self._decode)
 
-    def unit(self, question: Question) -> watched.UnitAnswer:
+    def unit(self, question: Question) -> step_types.UnitAnswer:
         layer = self._open(question).layer(self._layer_name(question))
         row, position = question.number("row", 0), question.number("position", 0)
         number = question.number("input") if "input" in question else None
         return values.unit_values(layer, question.number("unit", 0), row, position, number, self._decode)
 
-    def weight(self, question: Question) -> typed.WeightAnswer:
+    def weight(self, question: Question) -> look_types.WeightAnswer:
         from etude.watch.arithmetic import weight_step
         from etude.watch.one_weight import index_in
 
@@ -180,8 +180,8 @@ class Answers:
         at = values.weight_values(weight_step(opened, name, index))
         return {"name": name, "index": list(index), "shape": list(shape), "at": at}
 
-    def matrix(self, question: Question) -> typed.MatrixAnswer:
-        name, what = question.text("name"), cast(typed.What, question.choice("what", WHATS))
+    def matrix(self, question: Question) -> look_types.MatrixAnswer:
+        name, what = question.text("name"), cast(look_types.What, question.choice("what", WHATS))
         opened = self._open(question).opened
         moved = opened.parameter(name)
         if what == "since_start":
@@ -211,12 +211,12 @@ class Answers:
             "proof": values.proof_values(opened.proof),
         }
 
-    def rules(self, question: Question) -> typed.RulesAnswer:
+    def rules(self, question: Question) -> look_types.RulesAnswer:
         """Return the update rules of the run, in words."""
         chosen = rule_named(self._machine.recorded.settings.train.optimizer)
         return {"rules": [rule_values(rule) for rule in rules_in_use(chosen)]}
 
-    def passages(self, question: Question) -> typed.PassagesAnswer:
+    def passages(self, question: Question) -> look_types.PassagesAnswer:
         from etude.watch.passages import beginnings
 
         # The token that begins every document comes before them.
@@ -228,24 +228,24 @@ class Answers:
             ]
         }
 
-    def prompt(self, question: Question) -> typed.PromptAnswer:
+    def prompt(self, question: Question) -> look_types.PromptAnswer:
         prompt = self._read(question)
         along = [
             [values.guess_values(guess) for guess in prompt.guesses(place, count=6)]
             for place in range(len(prompt.ids))
         ]
-        found = cast(typed.PromptAnswer, values.prompt_values(prompt))
+        found = cast(look_types.PromptAnswer, values.prompt_values(prompt))
         found["guesses_along"] = along
         if prompt.has_attention:
             found["heads"] = [_head_values(kind) for kind in kinds_of_heads(prompt)]
         found["proof"] = _proof(prompt)
         return found
 
-    def attribution(self, question: Question) -> watched.AttributionAnswer:
+    def attribution(self, question: Question) -> text_types.AttributionAnswer:
         on_progress = self._progress("ablating one token after another")
         return values.attribution_values(self._read(question).attribution(on_progress=on_progress))
 
-    def story(self, question: Question) -> watched.StoryAnswer:
+    def story(self, question: Question) -> text_types.StoryAnswer:
         from etude.watch.loss_by_checkpoint import loss_by_checkpoint
 
         recorded = self._machine.recorded
@@ -257,7 +257,7 @@ class Answers:
             self._progress("reading the text at each checkpoint"),
         )
 
-    def neurons(self, question: Question) -> typed.NeuronsAnswer:
+    def neurons(self, question: Question) -> look_types.NeuronsAnswer:
         from etude.watch.node_layers import find_node_layer
 
         prompt, layer = self._read(question), self._layer_name(question)
@@ -280,27 +280,27 @@ class Answers:
             "proof": _proof(prompt),
         }
 
-    def node(self, question: Question) -> watched.NodeAnswer:
+    def node(self, question: Question) -> text_types.NodeAnswer:
         node = look_at_node(
             self._machine, self._step_of(question), self._layer_name(question), question.number("unit", 0)
         )
         arithmetic = node.on_tokens(node.most[0].token_ids if node.most else (0,))
         history = node.history(on_progress=self._progress("reading the neuron at each checkpoint"))
-        return values.node_values(node, arithmetic, history)
+        return node_values(node, arithmetic, history)
 
-    def compare(self, question: Question) -> watched.CompareAnswer:
+    def compare(self, question: Question) -> text_types.CompareAnswer:
         run, knobs = self._machine.recorded.run.path, question.texts("knobs")
         return values.comparison_values(
             api.compare(run, question.text("text"), knobs, self._step_of(question))
         )
 
-    def fork(self, question: Question) -> typed.ForkAnswer:
+    def fork(self, question: Question) -> look_types.ForkAnswer:
         step, knobs = self._step_of(question), question.texts("knobs")
         self._progress("writing the run")(0, 1)  # raises if the client is gone
         made = api.fork(self._machine.recorded.run.path, step, knobs, question.text("name"))
         return {"run": str(made.path), "step": step, "turned": list(knobs)}
 
-    def chat(self, question: Question) -> Generator[None, None, typed.ChatAnswer]:
+    def chat(self, question: Question) -> Generator[None, None, look_types.ChatAnswer]:
         from etude.serve.chat import continued
 
         step = self._step_of(question)
@@ -311,7 +311,7 @@ class Answers:
         if model is None:
             model = models[step] = self._read(question, text="").model
 
-        def answering() -> Generator[None, None, typed.ChatAnswer]:
+        def answering() -> Generator[None, None, look_types.ChatAnswer]:
             text, finish = yield from continued(model, tokenizer, question, emit)
             return {"text": text, "finish": finish, "where": f"after step {step}"}
 
@@ -361,12 +361,12 @@ class Answers:
         return self._first.of(self._machine, folder, read)
 
 
-def _proof(prompt: Prompt) -> watched.ProofAnswer | None:
+def _proof(prompt: Prompt) -> step_types.ProofAnswer | None:
     """Return the proof of the state that read the text; the time machine may be at another step by now."""
     return None if prompt.proof is None else values.proof_values(prompt.proof)
 
 
-def _head_values(kind: KindOfHead) -> typed.HeadAnswer:
+def _head_values(kind: KindOfHead) -> look_types.HeadAnswer:
     return {
         "layer": kind.layer,
         "head": kind.head,
@@ -377,5 +377,5 @@ def _head_values(kind: KindOfHead) -> typed.HeadAnswer:
     }
 
 
-WHATS: tuple[str, ...] = get_args(typed.What.__value__)
-LOOKS = tuple(typed.ANSWERS)
+WHATS: tuple[str, ...] = get_args(look_types.What.__value__)
+LOOKS = tuple(look_types.ANSWERS)

@@ -13,7 +13,7 @@ from etude.errors import InputError
 from etude.generate.engine import FinishReason, stream
 from etude.generate.sampling import SamplingSettings
 from etude.model.language_model import LanguageModel
-from etude.serve.answer_types import Candidate, TokenLine
+from etude.serve.look_types import Candidate, TokenLine
 from etude.serve.request import Question
 
 OTHERS = 5

@@ -20,7 +20,7 @@ from etude.run import EVENT_SCHEMA
 from etude.run.follow import TAIL_BYTES
 from etude.run.listing import list_runs
 from etude.run.record import RunRecord, Stamp, stamp_of
-from etude.serve.answer_types import ModelFacts, NodeLayerFacts, RunFacts, Rung, RunLine
+from etude.serve.run_types import ModelFacts, NodeLayerFacts, RunFacts, Rung, RunLine
 from etude.train.control import Control
 from etude.untrusted import MAX_JSON_BYTES, open_plain, shown
 

@@ -8,7 +8,7 @@ from threading import Lock
 
 import etude
 from etude.errors import InputError
-from etude.serve.answer_types import Source
+from etude.serve.run_types import Source
 from etude.untrusted import shown
 
 PACKAGE = Path(etude.__file__).parent

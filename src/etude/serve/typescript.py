@@ -16,8 +16,22 @@ from typing import Any, Literal, NotRequired, Union, get_args, get_origin, get_t
 
 from typing_extensions import TypeAliasType, is_typeddict
 
-from etude.serve import answer_types
+from etude.serve import look_types, run_types
 
+API = """Everything that the studio's server answers, and the questions that the page may ask.
+
+GET  api/runs                        RunLine[]
+GET  api/runs/NAME                   RunFacts
+GET  api/runs/NAME/rows?from=A,B     Rows: lines of metrics.jsonl and samples.jsonl behind byte offsets A and B
+GET  api/runs/NAME/abilities         Ability[]
+POST api/runs/NAME/control           {action}: answers {}; only where RunFacts.control is true
+POST api/runs/NAME/doctor            Verdict[]: those of `etude doctor RUN`, after some seconds
+POST api/ask                         a Question; lines of JSON: any Progress and TokenLine, then {answer} or Failure
+GET  api/tensors/KEY                 a file of safetensors, which the page reads in parts by Range
+GET  api/source?of=FILE:NAME         Source: a function or class of Etude's own code, as it is installed
+
+All of these need the token, which opening the printed address exchanges for a cookie; without it they answer 401.
+"""
 FILE = Path(__file__).parents[3] / "studio" / "src" / "lib" / "generated.ts"
 """Where the types stand in a checkout."""
 _PLAIN = {str: "string", int: "number", float: "number", bool: "boolean", types.NoneType: "null"}
@@ -84,10 +98,11 @@ class Generator:
 def typescript() -> str:
     """Return the whole file."""
     generator = Generator()
-    for kind in _top(answer_types):
-        generator.of(kind)
-    looks = [f"  {look}: {generator.of(kind)};" for look, kind in answer_types.ANSWERS.items()]
-    head = _comment(f"Written by `python -m etude.serve.typescript`; do not edit.\n\n{answer_types.__doc__}")
+    for module in (run_types, look_types):
+        for kind in _top(module):
+            generator.of(kind)
+    looks = [f"  {look}: {generator.of(kind)};" for look, kind in look_types.ANSWERS.items()]
+    head = _comment(f"Written by `python -m etude.serve.typescript`; do not edit.\n\n{API}")
     answers = "\n".join(["/** The answer to each look. */", "export interface Answers {", *looks, "}"])
     look = "export type Look = keyof Answers;"
     return "\n\n".join([head, *generator.declared.values(), answers, look]) + "\n"

@@ -15,7 +15,7 @@ from typing import Any
 from etude.diagnose.run.verdict import Verdict
 from etude.errors import EtudeError
 from etude.messages import command
-from etude.serve import answer_types
+from etude.serve import run_types
 from etude.serve.examination import Answer
 
 LONGEST = 600.0
@@ -43,7 +43,7 @@ Verdicts = tuple[Verdict, ...]
 Stamp = tuple[Any, ...]
 
 
-def verdict_values(verdict: Verdict) -> answer_types.Verdict:
+def verdict_values(verdict: Verdict) -> run_types.Verdict:
     """Return a verdict for the page."""
     return {
         "rule": verdict.rule,

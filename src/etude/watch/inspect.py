@@ -25,6 +25,7 @@ from etude.watch.arithmetic import weight_step
 from etude.watch.inspect_pictures import Picture, draw
 from etude.watch.layer_in_step import LayerInStep
 from etude.watch.node_in_text import look_at_node_in_text
+from etude.watch.node_values import node_in_text_values, node_values
 from etude.watch.one_node import Node
 from etude.watch.one_weight import WeightHistory
 from etude.watch.opened_step import OpenedStep, open_step
@@ -169,7 +170,7 @@ def _node(node: Node) -> Look:
     ]
     if node.step < node.machine.recorded.last_step:
         parts.insert(1, repr(node.gradient))
-    return Look(parts, values_of.node_values(node, arithmetic, history), lambda: tables.node_pictures(node))
+    return Look(parts, node_values(node, arithmetic, history), lambda: tables.node_pictures(node))
 
 
 def _node_at_token(
@@ -221,7 +222,7 @@ def _prompt(question: Question, text: str) -> Look:
     if question.node is not None:
         neuron = look_at_node_in_text(prompt, *_place_of_node(question.node))
         summed = neuron.on(neuron.strongest)
-        return Look([repr(neuron), "", repr(summed)], values_of.node_in_text_values(neuron, summed))
+        return Look([repr(neuron), "", repr(summed)], node_in_text_values(neuron, summed))
     attribution = prompt.attribution()
     parts: list[str | Table] = [
         repr(prompt),

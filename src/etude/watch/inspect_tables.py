@@ -8,12 +8,13 @@ import torch
 from rich.table import Table
 
 from etude.train.rules.applied import ParameterUpdate
-from etude.watch.answer_types import GuessInStep, InductionAnswer, StreamAtToken
 from etude.watch.inspect_pictures import Picture
 from etude.watch.one_node import Node
 from etude.watch.opened_step import OpenedRow, OpenedStep
 from etude.watch.prompts import Prompt
 from etude.watch.reconciliation import Reconciliation
+from etude.watch.step_types import GuessInStep, StreamAtToken
+from etude.watch.text_types import InductionAnswer
 from etude.watch.values import Decode, parameter_values, row_values
 
 SHOWN_TOKENS = 16

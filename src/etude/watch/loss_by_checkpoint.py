@@ -10,8 +10,8 @@ from etude.errors import InputError
 from etude.model.folder import load_model_folder
 from etude.run.checkpoints import verify_checkpoint
 from etude.run.record import RunRecord
-from etude.watch.answer_types import LikeliestToken, StoryAnswer
 from etude.watch.prompts import look
+from etude.watch.text_types import LikeliestToken, StoryAnswer
 
 MOST_CHECKPOINTS = 40
 """Checkpoints read in one answer: a longer run is thinned evenly."""

@@ -9,7 +9,7 @@ from typing import Any
 import etude
 from etude.train.rules import UpdateRule
 from etude.train.rules.terms import Term
-from etude.watch.answer_types import NamedSource, RuleAnswer, TermAnswer
+from etude.watch.step_types import NamedSource, RuleAnswer, TermAnswer
 
 _PACKAGE = Path(etude.__file__).parent
 

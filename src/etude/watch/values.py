@@ -6,17 +6,13 @@ from collections.abc import Callable, Sequence
 
 from etude.errors import InputError
 from etude.model.language_model import LOGITS
-from etude.watch import answer_types as typed
-from etude.watch.activity import Moment, NodeHistory
+from etude.watch import step_types, text_types
 from etude.watch.arithmetic import WeightStep, weight_step
 from etude.watch.attribution import Attribution
 from etude.watch.forward import dtype_of, layers_of
 from etude.watch.knobs import Comparison
 from etude.watch.layer_in_step import GradientTerm, GradientTerms, LayerInStep
-from etude.watch.node_in_text import NodeInText
-from etude.watch.one_node import Node, TokenEffect
 from etude.watch.opened_step import OpenedRow, OpenedStep
-from etude.watch.passages import Passage
 from etude.watch.prompts import Guess, Prompt, induction_scores
 from etude.watch.proof import Proof
 from etude.watch.rule_values import term_values
@@ -26,7 +22,7 @@ Decode = Callable[[Sequence[int]], str]
 GUESSES = 8
 
 
-def proof_values(proof: Proof) -> typed.ProofAnswer:
+def proof_values(proof: Proof) -> step_types.ProofAnswer:
     return {
         "holds": proof.holds,
         "from_step": proof.from_step,
@@ -39,9 +35,9 @@ def proof_values(proof: Proof) -> typed.ProofAnswer:
     }
 
 
-def parameter_values(opened: OpenedStep) -> list[typed.ParameterAnswer]:
+def parameter_values(opened: OpenedStep) -> list[step_types.ParameterAnswer]:
     """Return the norms of every parameter, its rule and its rates."""
-    found: list[typed.ParameterAnswer] = []
+    found: list[step_types.ParameterAnswer] = []
     for name in opened.gradients:
         moved = opened.parameter(name)
         weight, update = float(moved.before.norm()), float(moved.update.norm())
@@ -62,10 +58,10 @@ def parameter_values(opened: OpenedStep) -> list[typed.ParameterAnswer]:
     return found
 
 
-def step_values(opened: OpenedStep, row: OpenedRow, decode: Decode) -> typed.StepAnswer:
+def step_values(opened: OpenedStep, row: OpenedRow, decode: Decode) -> step_types.StepAnswer:
     """Return a step, and one row of its batch, forward and backward."""
     losses, real = opened.losses_after(row.row), row.loss_mask
-    tokens: list[typed.StepToken] = [
+    tokens: list[step_types.StepToken] = [
         {**token, "loss_after": after if token["desired"] is not None else None}
         for token, after in zip(row_values(row, decode), losses.tolist(), strict=True)
     ]
@@ -89,7 +85,7 @@ def step_values(opened: OpenedStep, row: OpenedRow, decode: Decode) -> typed.Ste
     }
 
 
-def stream_values(row: OpenedRow) -> list[typed.StreamAnswer]:
+def stream_values(row: OpenedRow) -> list[step_types.StreamAnswer]:
     """Return the norm of the residual stream, and of its gradient, at every position and layer.
 
     The mlp family has no residual stream: there it is all its activations.
@@ -107,11 +103,11 @@ def stream_values(row: OpenedRow) -> list[typed.StreamAnswer]:
     ]
 
 
-def row_values(row: OpenedRow, decode: Decode) -> list[typed.RowToken]:
+def row_values(row: OpenedRow, decode: Decode) -> list[step_types.RowToken]:
     """Return every token of a row: read, predicted, desired."""
     probabilities = row.probabilities
     best, chosen = probabilities.max(-1)
-    found: list[typed.RowToken] = []
+    found: list[step_types.RowToken] = []
     columns = (row.inputs.tolist(), row.targets.tolist(), row.loss_mask.tolist())
     for place, (read, wanted, real) in enumerate(zip(*columns, strict=True)):
         found.append(
@@ -128,7 +124,7 @@ def row_values(row: OpenedRow, decode: Decode) -> list[typed.RowToken]:
     return found
 
 
-def token_values(opened: OpenedStep, row: OpenedRow, position: int, decode: Decode) -> typed.TokenAnswer:
+def token_values(opened: OpenedStep, row: OpenedRow, position: int, decode: Decode) -> step_types.TokenAnswer:
     """Return one prediction, the desired token, and the norms of activations and gradients at that position.
 
     Raises:
@@ -141,7 +137,7 @@ def token_values(opened: OpenedStep, row: OpenedRow, position: int, decode: Deco
     order = probabilities.argsort(descending=True, stable=True).tolist()
     desired = wanted if bool(row.loss_mask[position]) else None
     error = row.gradients[LOGITS][0, position].double() * opened.total_weight  # times the token's weight
-    stream: list[typed.StreamAtToken] = [
+    stream: list[step_types.StreamAtToken] = [
         {"name": one["name"], "norm": one["norm"][position], "grad_norm": one["grad_norm"][position]}
         for one in stream_values(row)
     ]
@@ -174,81 +170,7 @@ def token_values(opened: OpenedStep, row: OpenedRow, position: int, decode: Deco
     }
 
 
-def node_values(node: Node, arithmetic: NodeSum, history: NodeHistory) -> typed.NodeAnswer:
-    gradient = node.gradient if node.step < node.machine.recorded.last_step else None
-    return {
-        "step": node.step,
-        "layer": node.layer,
-        "unit": node.unit,
-        "weights": node.weights.tolist(),
-        "bias": node.bias,
-        "up_weights": None if node.up_weights is None else node.up_weights.tolist(),
-        "up_bias": node.up_bias,
-        "outgoing": node.outgoing.tolist(),
-        "gradient": None
-        if gradient is None
-        else {
-            "weights": gradient.weights.tolist(),
-            "bias": gradient.bias,
-            "outgoing": gradient.outgoing.tolist(),
-        },
-        "promoted": _effects(node.promoted),
-        "suppressed": _effects(node.suppressed),
-        "most": [_passage_values(passage) for passage in node.most],
-        "least": [_passage_values(passage) for passage in node.least],
-        "share_active": node.activity.share_active,
-        "dead": node.activity.dead,
-        "arithmetic": _arithmetic_values(arithmetic),
-        "history": [_moment_values(moment) for moment in history.moments],
-        "came_alive": history.came_alive,
-        "died": history.died,
-        "proof": proof_values(node.proof),
-    }
-
-
-def _effects(effects: Sequence[TokenEffect]) -> list[typed.TokenEffect]:
-    return [{"token": effect.text, "value": effect.value} for effect in effects]
-
-
-def _passage_values(passage: Passage) -> typed.Passage:
-    return {
-        "value": passage.value,
-        "before": passage.before,
-        "token": passage.token,
-        "after": passage.after,
-        "place": passage.place,
-        "document": passage.document,
-        "token_ids": list(passage.token_ids),
-    }
-
-
-def _moment_values(moment: Moment) -> typed.Moment:
-    return {
-        "step": moment.step,
-        "mean": moment.mean,
-        "std": moment.std,
-        "max": moment.max,
-        "share_active": moment.share_active,
-        "norm_in": moment.norm_in,
-        "norm_up": moment.norm_up,
-        "norm_out": moment.norm_out,
-    }
-
-
-def node_in_text_values(node: NodeInText, summed: NodeSum) -> typed.NodeInTextAnswer:
-    return {
-        "layer": node.node_layer.path,
-        "unit": node.unit,
-        "tokens": list(node.prompt.tokens),
-        "activation": node.post.tolist(),
-        "promoted": _effects(node.promoted),
-        "suppressed": _effects(node.suppressed),
-        "position": node.strongest,
-        "arithmetic": _arithmetic_values(summed),
-    }
-
-
-def _arithmetic_values(summed: NodeSum) -> typed.ArithmeticAnswer:
+def arithmetic_values(summed: NodeSum) -> step_types.ArithmeticAnswer:
     return {
         "gate": _sum_values(summed.gate),
         "up": None if summed.up is None else _sum_values(summed.up),
@@ -258,7 +180,7 @@ def _arithmetic_values(summed: NodeSum) -> typed.ArithmeticAnswer:
     }
 
 
-def _sum_values(found: WeightedSum) -> typed.WeightedSum:
+def _sum_values(found: WeightedSum) -> step_types.WeightedSum:
     values, weights, terms = found.inputs, found.weights, found.terms
     return {
         "terms": [
@@ -274,7 +196,7 @@ def _sum_values(found: WeightedSum) -> typed.WeightedSum:
 
 def unit_values(
     layer: LayerInStep, unit: int, row: int, position: int, number: int | None, decode: Decode
-) -> typed.UnitAnswer:
+) -> step_types.UnitAnswer:
     """Return a neuron at a token of a step's batch: its sum, its gradient, and the terms of one weight's gradient.
 
     ``number`` is the input of that weight; by default the one with the largest term.
@@ -296,7 +218,7 @@ def unit_values(
         "unit": unit,
         "read": decode([read]),
         "desired": decode([wanted]) if bool(found.loss_mask[place]) else None,
-        "arithmetic": _arithmetic_values(summed),
+        "arithmetic": arithmetic_values(summed),
         "error": {
             "outgoing": error.outgoing.tolist(),
             "arriving": error.arriving.tolist(),
@@ -319,7 +241,7 @@ def unit_values(
     }
 
 
-def _push_values(tug: GradientTerms) -> typed.PushesAnswer:
+def _push_values(tug: GradientTerms) -> step_types.PushesAnswer:
     pushes = tug.terms
     return {
         "up": float(pushes[pushes < 0].sum()),
@@ -333,7 +255,7 @@ def _push_values(tug: GradientTerms) -> typed.PushesAnswer:
     }
 
 
-def _largest_push(push: GradientTerm, decode: Decode) -> typed.PushAnswer:
+def _largest_push(push: GradientTerm, decode: Decode) -> step_types.PushAnswer:
     return {
         "row": push.row,
         "position": push.position,
@@ -345,7 +267,7 @@ def _largest_push(push: GradientTerm, decode: Decode) -> typed.PushAnswer:
     }
 
 
-def weight_values(one: WeightStep) -> typed.WeightStepAnswer:
+def weight_values(one: WeightStep) -> step_types.WeightStepAnswer:
     return {
         "step": one.step,
         "before": one.before,
@@ -376,15 +298,15 @@ def weight_values(one: WeightStep) -> typed.WeightStepAnswer:
     }
 
 
-def guess_values(guess: Guess) -> typed.Guess:
+def guess_values(guess: Guess) -> text_types.Guess:
     """Return a token of a predicted distribution."""
     return {"token": guess.token, "text": guess.text, "probability": guess.probability}
 
 
-def prompt_values(prompt: Prompt) -> typed.PromptBase:
+def prompt_values(prompt: Prompt) -> text_types.PromptBase:
     """Return what is shown of a prompt, and the attention patterns, but not the attribution, which takes long."""
     parts = prompt.contributions()
-    values: typed.PromptBase = {
+    values: text_types.PromptBase = {
         "where": prompt.where,
         "tokens": list(prompt.tokens),
         "ids": prompt.ids.tolist(),
@@ -401,7 +323,7 @@ def prompt_values(prompt: Prompt) -> typed.PromptBase:
     return values
 
 
-def attribution_values(attribution: Attribution) -> typed.AttributionAnswer:
+def attribution_values(attribution: Attribution) -> text_types.AttributionAnswer:
     """Return which tokens contribute to a prediction."""
     return {
         "token": attribution.text,
@@ -411,7 +333,7 @@ def attribution_values(attribution: Attribution) -> typed.AttributionAnswer:
     }
 
 
-def comparison_values(compared: Comparison) -> typed.CompareAnswer:
+def comparison_values(compared: Comparison) -> text_types.CompareAnswer:
     before, after = compared.losses
     return {
         "where": compared.prompt.where,

@@ -1,5 +1,5 @@
 /**
- * The answer to a question, as a state: asked again when the question changes, the old request dropped.
+ * The answer to a question as reactive state: a changed question is asked anew, and the old request is dropped.
  *
  *   const step = answerTo(() => ({ run, look: 'step', step, row }));
  *   {#if step.value} ... {:else} <Notice of={step} /> {/if}
@@ -20,7 +20,7 @@ export function forgetAnswers(): void {
   untrack(() => history.rewound++);
 }
 
-export class Asked<T> {
+export class AnswerState<T> {
   value = $state.raw<T | null>(null);
   error = $state('');
   progress = $state.raw<Progress['progress'] | null>(null);
@@ -33,23 +33,23 @@ export class Asked<T> {
 export const waiting = $state({ count: 0 });
 
 /** Call it while a component is made. `question` gives null when there is nothing to ask. */
-export function answerTo<L extends Look>(question: () => (Question & { look: L }) | null): Asked<Answers[L]> {
-  const asked = new Asked<Answers[L]>();
+export function answerTo<L extends Look>(question: () => (Question & { look: L }) | null): AnswerState<Answers[L]> {
+  const answer = new AnswerState<Answers[L]>();
   // Compared as text: a question reads what is polled each second, and the same one again must not drop a replay.
   const key = $derived(JSON.stringify(question()));
   $effect(() => {
     const wanted = JSON.parse(key) as (Question & { look: L }) | null;
-    void asked.tries;
+    void answer.tries;
     void history.rewound;
-    asked.error = '';
+    answer.error = '';
     if (wanted === null || known.has(key)) {
-      asked.value = wanted === null ? null : (known.get(key) as Answers[L]);
-      asked.busy = false;
+      answer.value = wanted === null ? null : (known.get(key) as Answers[L]);
+      answer.busy = false;
       return;
     }
     const stop = new AbortController();
-    asked.busy = true;
-    asked.progress = null;
+    answer.busy = true;
+    answer.progress = null;
     untrack(() => waiting.count++);
     let waited = true;
     const done = () => {
@@ -58,19 +58,19 @@ export function answerTo<L extends Look>(question: () => (Question & { look: L }
     };
     // A short delay, so that a move along the time bar asks only for its last place.
     const timer = setTimeout(() => {
-      ask(wanted, { progress: (progress) => (asked.progress = progress) }, stop.signal)
+      ask(wanted, { progress: (progress) => (answer.progress = progress) }, stop.signal)
         .then((value) => {
           known.set(key, value);
           if (known.size > KEPT) known.delete(known.keys().next().value as string);
-          if (!stop.signal.aborted) asked.value = value;
+          if (!stop.signal.aborted) answer.value = value;
         })
         .catch((error: unknown) => {
           if (stop.signal.aborted) return;
-          asked.value = null;
-          asked.error = error instanceof Error ? error.message : String(error);
+          answer.value = null;
+          answer.error = error instanceof Error ? error.message : String(error);
         })
         .finally(() => {
-          if (!stop.signal.aborted) asked.busy = false;
+          if (!stop.signal.aborted) answer.busy = false;
           done();
         });
     }, 120);
@@ -80,5 +80,5 @@ export function answerTo<L extends Look>(question: () => (Question & { look: L }
       done();
     };
   });
-  return asked;
+  return answer;
 }

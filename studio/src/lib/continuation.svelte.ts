@@ -1,4 +1,4 @@
-/** Continuations that were asked for at one place in time: several ways, of which one is looked at. */
+/** Continuations of a text at one step: several ways, of which one is shown. */
 
 import { instead, written, type Written } from './branches';
 import type { ChatAnswer, Progress } from './generated';
@@ -101,7 +101,7 @@ export class Continuations {
   }
 }
 
-/** They outlive the view: who looks elsewhere for a moment finds them again. Those of another run go. */
+/** They outlive the view, so that they are there when the reader comes back. Those of another run are dropped. */
 class Chats {
   run = '';
   readonly columns = [new Continuations(), new Continuations()] as const;

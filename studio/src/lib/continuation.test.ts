@@ -4,16 +4,16 @@ import { Continuations } from './continuation.svelte';
 
 const SAMPLING = { temperature: 0.8, top_p: 0.95, seed: 0, count: 2 };
 const line = (id: number) => ({ token: { id, text: ` t${id}`, probability: 0.5, others: [{ id: 9, text: ' t9', probability: 0.3 }] } });
-const asked: { taken?: number[]; step?: number }[] = [];
+const questions: { taken?: number[]; step?: number }[] = [];
 
 function server(lines: object[]): void {
   vi.stubGlobal('fetch', (_path: string, { body }: RequestInit) => {
-    asked.push(JSON.parse(body as string));
+    questions.push(JSON.parse(body as string));
     return Promise.resolve(new Response(lines.map((one) => JSON.stringify(one)).join('\n')));
   });
 }
 afterEach(() => {
-  asked.length = 0;
+  questions.length = 0;
   vi.unstubAllGlobals();
 });
 
@@ -24,9 +24,9 @@ describe('continuations', () => {
     await column.begin('run', 'Once', null, SAMPLING);
     expect(column.way?.tokens.map((token) => token.id)).toEqual([1, 2]);
     expect(column.way?.status).toBe('done');
-    expect(asked[0]).not.toHaveProperty('step');
+    expect(questions[0]).not.toHaveProperty('step');
     await column.branch(1, 9, SAMPLING);
-    expect(asked[1]!.taken).toEqual([1, 9]);
+    expect(questions[1]!.taken).toEqual([1, 9]);
     expect(column.way?.tokens.map((token) => token.id)).toEqual([1, 9, 1, 2]);
     expect([column.ways.length, column.shown]).toEqual([2, 1]);
   });
@@ -34,7 +34,7 @@ describe('continuations', () => {
     server([line(1), { error: 'use an earlier checkpoint' }]);
     const column = new Continuations();
     await column.begin('run', 'Once', 40, SAMPLING);
-    expect(asked[0]!.step).toBe(40);
+    expect(questions[0]!.step).toBe(40);
     expect([column.way?.status, column.way?.error, column.way?.tokens.length]).toEqual(['refused', 'use an earlier checkpoint', 1]);
   });
 });

@@ -94,6 +94,6 @@ async function* lines(body: ReadableStream<Uint8Array>): AsyncGenerator<string> 
 /** Bytes `[from, to)` of a file of tensors. */
 export async function part(key: string, from: number, to: number, signal?: AbortSignal): Promise<ArrayBuffer> {
   const response = await get(`./api/tensors/${encodeURIComponent(key)}`, { Range: `bytes=${from}-${to - 1}` }, signal);
-  if (response.status !== 206) throw new Error(`a part of the tensors was asked for, and ${response.status} came`);
+  if (response.status !== 206) throw new Error(`the server answered ${response.status} to a request for a part of the tensors`);
   return response.arrayBuffer();
 }

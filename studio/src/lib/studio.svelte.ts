@@ -32,7 +32,7 @@ class Studio {
   private busy = false;
   private polls = 0;
   private more = false; // than what is drawn
-  private again = false; // asked for while one was under way
+  private again = false; // another look was requested during this one
   private begun = false;
 
   begin(): void {

@@ -1,6 +1,6 @@
 /** The passage and the step at which it is read: the same in every view, because the address holds both. */
 
-import { answerTo, type Asked } from '../../lib/answer.svelte';
+import { answerTo, type AnswerState } from '../../lib/answer.svelte';
 import type { PassagesAnswer, RunFacts } from '../../lib/generated';
 import { selection } from '../../lib/selection.svelte';
 import { studio } from '../../lib/studio.svelte';
@@ -21,10 +21,10 @@ export function thinned(steps: readonly number[], most = 40): number[] {
 }
 
 export class Passage {
-  constructor(readonly asked: Asked<PassagesAnswer>) {}
+  constructor(readonly answer: AnswerState<PassagesAnswer>) {}
 
   get heldOut(): PassagesAnswer['passages'] {
-    return this.asked.value?.passages ?? [];
+    return this.answer.value?.passages ?? [];
   }
   /** One's own, else the first held-out one; null when there is none yet. */
   get text(): string | null {

@@ -1,0 +1,240 @@
+"""Types of the questions that the page asks about a run, and of their answers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal, NotRequired
+
+from typing_extensions import TypeAliasType, TypedDict
+
+from etude.watch.step_types import (
+    ProofAnswer,
+    RuleAnswer,
+    StepAnswer,
+    TokenAnswer,
+    UnitAnswer,
+    WeightStepAnswer,
+)
+from etude.watch.text_types import (
+    AttributionAnswer,
+    CompareAnswer,
+    Guess,
+    NodeAnswer,
+    PromptBase,
+    StoryAnswer,
+)
+
+What = TypeAliasType("What", Literal["before", "gradient", "update", "after", "since_start"])
+"""What is shown of a tensor in a step."""
+
+
+class MatrixAnswer(TypedDict):
+    """A tensor as a matrix.
+
+    Attributes:
+        since: the step that "since_start" counts from.
+        shape: of the whole tensor.
+        rows: the rows that are given.
+        bin: every cell is the mean of so many rows by columns; [1, 1] where none are merged.
+        tensors: key of a file with "values" (rows, columns) and, where binned, "spread" of the same shape.
+    """
+
+    step: int
+    name: str
+    what: What
+    since: int
+    shape: tuple[int, int]
+    rows: tuple[int, int]
+    bin: tuple[int, int]
+    tensors: str
+    norm: float
+    proof: ProofAnswer
+
+
+class WeightAnswer(TypedDict):
+    """One number of a tensor in one step."""
+
+    name: str
+    index: list[int]
+    shape: list[int]
+    at: WeightStepAnswer
+
+
+class RulesAnswer(TypedDict):
+    """The update rules of a run."""
+
+    rules: list[RuleAnswer]
+
+
+class HeldOutText(TypedDict):
+    """The beginning of a held-out document."""
+
+    name: str
+    text: str
+
+
+class PassagesAnswer(TypedDict):
+    """Texts that the model does not learn from."""
+
+    passages: list[HeldOutText]
+
+
+class HeadAnswer(TypedDict):
+    """Shares of a head's attention along a text; None where not finite.
+
+    Attributes:
+        previous: to the token just before.
+        first: to the first token.
+        itself: to the token itself.
+        entropy: nats; 0 where all goes to one token.
+    """
+
+    layer: int
+    head: int
+    previous: float | None
+    first: float | None
+    itself: float | None
+    entropy: float | None
+
+
+class PromptAnswer(PromptBase):
+    """A text on its way through the network of a step.
+
+    Attributes:
+        guesses_along: behind every token.
+        proof: None at a checkpoint that was loaded without a replay.
+    """
+
+    guesses_along: list[list[Guess]]
+    heads: NotRequired[list[HeadAnswer]]
+    proof: ProofAnswer | None
+
+
+class NeuronsAnswer(TypedDict):
+    """A layer of F neurons along a text of T tokens.
+
+    Attributes:
+        tensors: key of a file with "post" (T, F), the activations, and "pre" (T, F), the sums.
+        incoming: (F,) length of the weights that each reads with.
+        outgoing: (F,) length of the weights that each writes with.
+        change: (F,) length of the change of `incoming` weights since the first checkpoint.
+    """
+
+    step: int
+    layer: str
+    tokens: list[str]
+    tensors: str
+    incoming: list[float]
+    outgoing: list[float]
+    change: list[float] | None
+    proof: ProofAnswer | None
+
+
+class ForkAnswer(TypedDict):
+    """A new run that starts from a step with some numbers turned."""
+
+    run: str
+    step: int
+    turned: list[str]
+
+
+class ChatAnswer(TypedDict):
+    """A whole continuation, and why it ended."""
+
+    text: str
+    finish: Literal["eos", "length", "context", "stop"]
+    where: str
+
+
+ANSWERS: Mapping[str, type] = {
+    "step": StepAnswer,
+    "token": TokenAnswer,
+    "unit": UnitAnswer,
+    "weight": WeightAnswer,
+    "matrix": MatrixAnswer,
+    "rules": RulesAnswer,
+    "passages": PassagesAnswer,
+    "prompt": PromptAnswer,
+    "attribution": AttributionAnswer,
+    "story": StoryAnswer,
+    "neurons": NeuronsAnswer,
+    "node": NodeAnswer,
+    "compare": CompareAnswer,
+    "fork": ForkAnswer,
+    "chat": ChatAnswer,
+}
+"""The type of the answer to each look."""
+
+
+class Question(TypedDict):
+    """A question about a run, besides its `look`; which fields are needed depends on that.
+
+    step:        step, row                            token:  step, row, position
+    unit:        step, row, position, layer, unit, [input]
+    weight:      step, name, index                    matrix: step, name, what, [rows]
+    prompt:      text, [step]                         attribution: text, [step]
+    story:       text, [steps]                        neurons: step, layer, text
+    node:        step, layer, unit                    compare: text, [step], knobs
+    fork:        step, knobs, name
+    chat:        text, [step], temperature, top_p, seed, count, [taken]
+    """
+
+    run: str
+    step: NotRequired[int]
+    row: NotRequired[int]
+    position: NotRequired[int]
+    layer: NotRequired[int]
+    unit: NotRequired[int]
+    input: NotRequired[int]
+    name: NotRequired[str]
+    index: NotRequired[list[int]]
+    what: NotRequired[What]
+    rows: NotRequired[tuple[int, int]]
+    text: NotRequired[str]
+    steps: NotRequired[list[int]]
+    knobs: NotRequired[list[str]]
+    temperature: NotRequired[float]
+    top_p: NotRequired[float]
+    seed: NotRequired[int]
+    count: NotRequired[int]
+    taken: NotRequired[list[int]]
+
+
+class ProgressOf(TypedDict):
+    """How far a piece of work is."""
+
+    doing: str
+    done: int
+    of: int
+
+
+class Progress(TypedDict):
+    """A line before the answer: how far it is."""
+
+    progress: ProgressOf
+
+
+class Candidate(TypedDict):
+    """A next token with the model's own probability, before temperature and top-p."""
+
+    id: int
+    text: str
+    probability: float
+
+
+class NewToken(Candidate):
+    """The token that was drawn, and the likeliest ones."""
+
+    others: list[Candidate]
+
+
+class TokenLine(TypedDict):
+    """A line before the answer to "chat": the next token."""
+
+    token: NewToken
+
+
+class Failure(TypedDict):
+    """What went wrong, as one line that says what to do instead."""
+
+    error: str
