@@ -54,7 +54,7 @@ def timed_settings(small_settings: Settings) -> Settings:
 
 @dataclass
 class FakeMachine:
-    """A simulated machine with its own clock. Updates take ``slow`` times an idle one's time, all else ``beside``.
+    """A simulated machine with its own clock: updates take ``slow`` times as long as if idle, all else ``beside``.
 
     An idle one makes 50 GFLOP/s in a step, and needs 20 ms for each besides; ``products`` is how many times as fast
     a matrix product alone is.

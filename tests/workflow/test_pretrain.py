@@ -504,7 +504,7 @@ def test_a_compiled_run_does_not_go_on_uncompiled(small_settings: Settings, cons
         patch.setattr(
             NextToken, "compile", lambda self: setattr(self, "_loss", None)
         )  # as without a compiler
-        with pytest.raises(EtudeError, match="compiled"):
+        with pytest.raises(EtudeError, match="which this run requires, failed"):
             jobs.resume(run.path, console)
 
 
