@@ -99,7 +99,7 @@ def main(how: str, names: list[str]) -> None:
     from functorch.compile import make_boxed_func
     from torch._dynamo.backends.common import aot_autograd
 
-    from etude.model.dropout import Dropout, kept_masks, kept_scale
+    from etude.model.dropout import Dropout, keep_masks, keep_scale
     from networks import make_config, make_network, make_tokens
 
     torch.set_num_threads(1)
@@ -107,8 +107,8 @@ def main(how: str, names: list[str]) -> None:
     documents = torch.tensor([[0] * 3 + [1] * 5, [0] * 8])
     for name in names:
         model = make_network(make_config(name, **({} if "mlp" in name else {"num_hidden_layers": 2})))
-        masks = kept_masks(0.25, 7, 0, model.dropout_shape(2, 8), torch.device("cpu"))
-        dropout = Dropout(masks, kept_scale(0.25))
+        masks = keep_masks(0.25, 7, 0, model.dropout_shape(2, 8), torch.device("cpu"))
+        dropout = Dropout(masks, keep_scale(0.25))
         cases: dict[str, dict[str, Any]] = {
             "plain": {},
             "documents, dropout": {"document_ids": documents, "dropout": dropout},
