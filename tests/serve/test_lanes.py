@@ -103,6 +103,11 @@ class Desk:
         self.lines.write("".join(json.dumps(one) + "\n" for one in said))
         self.lines.flush()
 
+    def in_line(self, number: int) -> None:
+        """Wait until the question of this number is in the line."""
+        while all(waiting.number != number for waiting in list(self.worker.line._waiting)):
+            threading.Event().wait(0.005)
+
     def arrived(self, count: int) -> None:
         """Wait until so many questions are in the line."""
         while len(self.worker.line._waiting) < count:
@@ -141,7 +146,7 @@ def test_a_small_question_does_not_wait_for_five_chats(desk: Desk) -> None:
     desk.send(*(asking(number, "chat") for number in range(1, 6)))
     assert gate.reached.wait(60)
     desk.send(asking(6, "quick"))
-    desk.arrived(1)
+    desk.in_line(6)  # by then the five chats are, too
     gate.opened.set()
     said = desk.told.until(6, "answer")
     assert not any("answer" in one for one in said[:-1])
