@@ -13,7 +13,7 @@ from etude.config import Settings, with_values
 from etude.run.record import RunRecord
 from etude.train.loop import Loop
 from etude.train.schedule import lr_factor, planned_step
-from etude.workflow import jobs, pretrain
+from etude.workflow import jobs, pretrain, start
 from etude.workflow.pace import Deadline, Pace
 from etude.workflow.plan import make_plan
 from etude.workflow.summary import _until, close
@@ -121,7 +121,7 @@ def test_a_real_run_with_less_time_than_planned_ends_early_and_keeps_a_record(
     settings = with_values(settings, {"train.sample_every": 4000, "train.checkpoint_every": 4000})
     plan, deadline = make_plan(settings, console)
     assert deadline is None
-    run = pretrain.start(plan, console)
+    run = start.start(plan, console)
     begin = time.monotonic()
     outcome = pretrain.fit(
         plan, run, console, deadline=Deadline(begin + 4, ending(0.5), lambda first, last: 0.0, 4000)
