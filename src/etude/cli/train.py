@@ -20,7 +20,9 @@ Time = Annotated[
     typer.Option(help="How long it may take, such as 90s, 10m or 2h; size and steps follow from it."),
 ]
 Tokenizer = Annotated[str | None, typer.Option(help="`bpe`, `char`, or a path to a tokenizer.json.")]
-Family = Annotated[str | None, typer.Option("--model", help="The family: llama, qwen3, gpt2 or mlp.")]
+Family = Annotated[
+    str | None, typer.Option("--model", help="The family: llama, qwen3, gpt2, gpt_neox, olmo2 or mlp.")
+]
 Steps = Annotated[int | None, typer.Option(help="Updates of the weights.")]
 Seed = Annotated[int | None, typer.Option(help="Of the first weights and the order of the text.")]
 Name = Annotated[str | None, typer.Option(help="The run's folder below `runs`.")]
