@@ -78,7 +78,7 @@ def test_the_time_bar_reaches_any_step_with_its_proof(page: Any, address: str) -
     proof.wait_for()
     assert proof.get_attribute("data-proof") == "holds"
     assert "bit for bit" in proof.inner_text()
-    page.get_by_label("One step on").click()
+    page.get_by_label("One step forward").click()
     until(page, "location.hash.includes('s=20')")
     page.get_by_role("spinbutton", name="step").fill("7")
     page.keyboard.press("Enter")
