@@ -102,7 +102,7 @@ def test_a_link_shows_the_same_two_steps_in_chat(page: Any, address: str) -> Non
     page.get_by_label("The step beside").wait_for()
     assert page.get_by_label("The step beside").input_value() == "8"
     assert page.get_by_label("Text to continue").input_value() == "Who is it? She?"
-    page.get_by_label("beside", exact=True).uncheck()
+    page.get_by_label("compare with", exact=True).uncheck()
     until(page, "!location.hash.includes('b=8')")
 
 
