@@ -36,6 +36,11 @@ def _escaped(character: str) -> str:
     return "".join(f"\\x{byte:02x}" for byte in character.encode("utf-8", "surrogateescape"))
 
 
+def either(names: Sequence[str]) -> str:
+    """Return the names as alternatives: ``a, b or c``."""
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} or {names[-1]}"
+
+
 def nearest_file(name: str, names: Iterable[str]) -> str | None:
     """Return the file name that ``name`` probably means, or None where no name is similar.
 

@@ -23,7 +23,7 @@ from threading import RLock
 from typing import Any, Generic, TypeVar
 
 from etude.errors import InputError
-from etude.messages import nearest_key
+from etude.messages import either, nearest_key
 
 T = TypeVar("T")
 VARIABLE = "ETUDE_PLUGINS"
@@ -84,7 +84,7 @@ class Registry(Generic[T]):
         nearest = nearest_key(name, names)
         meant = "" if nearest is None else f"did you mean '{nearest}'? "
         raise InputError(
-            f"there is no {self.kind} {_shown(name)}: {meant}choose {_either(names)}, or name the module that "
+            f"there is no {self.kind} {_shown(name)}: {meant}choose {either(names)}, or name the module that "
             f"registers another in {VARIABLE}"
         )
 
@@ -123,9 +123,8 @@ def _load(what: str, load: Callable[[], Any]) -> None:
     except InputError as error:
         raise InputError(f"the plugin {what} is refused: {error}") from None
     except Exception as error:  # a stranger's module may raise anything
-        said = " ".join(f"{type(error).__name__}: {error}".split())
         raise InputError(
-            f"the plugin {what} cannot be imported ({said}): mend it, or leave it out"
+            f"the plugin {what} cannot be imported ({_in_one_line(error)}): mend it, or leave it out"
         ) from error
 
 
@@ -159,10 +158,6 @@ def _shown(name: str) -> str:
     return repr(name[:_LONGEST_NAME])
 
 
-def _either(names: list[str]) -> str:
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} or {names[-1]}"
-
-
 def checked_call(what: str, function: Callable[..., T], *arguments: Any) -> T:
     """Return what ``function`` returns, for the checks of things that are registered.
 
@@ -174,8 +169,11 @@ def checked_call(what: str, function: Callable[..., T], *arguments: Any) -> T:
     except InputError:
         raise
     except Exception as error:
-        text = " ".join(f"{type(error).__name__}: {error}".split())
-        raise InputError(f"{what} fails ({text})") from error
+        raise InputError(f"{what} fails ({_in_one_line(error)})") from error
+
+
+def _in_one_line(error: Exception) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())
 
 
 def known_name(registry: Registry[Any], setting: str, name: str) -> str:

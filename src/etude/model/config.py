@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from etude.errors import InputError
+from etude.messages import either
 from etude.model.families import Family, family_named
 from etude.model.rope import RopeScaling
 from etude.registry import MODEL_FAMILIES
@@ -100,7 +101,7 @@ class ModelConfig:
         _check_sizes(self)
         if self.hidden_act not in ACTIVATIONS:
             raise InputError(
-                f"hidden_act {shown(repr(self.hidden_act))} is unknown: choose {_either(ACTIVATIONS)}"
+                f"hidden_act {shown(repr(self.hidden_act))} is unknown: choose {either(ACTIVATIONS)}"
             )
         _check_switches(self)
         if family.has_attention:
@@ -133,10 +134,6 @@ def preset(name: str, **dims: Any) -> ModelConfig:
     sizes = family.sizes(dims, family.inner_size(int(dims["hidden_size"])))
     values = sizes | family.fixed_switches | dict(family.style) | dims
     return ModelConfig(model_type=name, **values).validate()
-
-
-def _either(names: tuple[str, ...]) -> str:
-    return f"{', '.join(names[:-1])} or {names[-1]}"
 
 
 def _check_sizes(config: ModelConfig) -> None:
