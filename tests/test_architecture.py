@@ -41,22 +41,7 @@ ORDER = [
 ]
 MAX_FILE_LINES = 400
 MAX_FUNCTION_LINES = 60
-LIGHT = {
-    "etude",
-    "errors",
-    "registry",
-    "untrusted",
-    "messages",
-    "files",
-    "settings_file",
-    "setting_types",
-    "setting_input",
-    "config",
-    "setting_declarations",
-    "places",
-    "system",
-}
-LIGHT |= {"run", "device", "cli"}
+LIGHT = {"etude", "cli", *ORDER[: ORDER.index("data")]}
 """Imported by `import etude` or `etude --help`: nothing heavy at the top of these, data and evaluate included."""
 HEAVY = {"torch", "transformers", "matplotlib", "pyarrow", "datasets", "tokenizers", "safetensors"}
 FILES = sorted(SOURCE.rglob("*.py"))

@@ -73,6 +73,21 @@ def test_tensor_names_survive_a_round_trip(name: str) -> None:
     assert all(config.family.parameter_name(key) == key for key in saved)
 
 
+def test_old_gpt_neox_files_with_masks_tables_and_a_tied_head(tmp_path: Path) -> None:
+    config = make_config("gpt_neox", tie_word_embeddings=True)
+    model = make_network(config)
+    save_model_folder(tmp_path, model, config, None)
+    path = tmp_path / "model.safetensors"
+    tensors = load_file(path)
+    assert "embed_out.weight" not in tensors
+    attention = "gpt_neox.layers.0.attention"
+    tensors[f"{attention}.bias"] = torch.ones(1, 1, 48, 48)
+    tensors[f"{attention}.rotary_emb.inv_freq"] = torch.ones(2)
+    tensors["embed_out.weight"] = tensors["gpt_neox.embed_in.weight"].clone()
+    save_file(tensors, path)
+    assert torch.equal(load_model_folder(tmp_path)[0](make_tokens(1, 5)), model(make_tokens(1, 5)))
+
+
 def test_old_gpt2_files_without_prefix_and_with_masks(tmp_path: Path) -> None:
     config = make_config("gpt2")
     model = make_network(config)

@@ -13,6 +13,7 @@ from torch import Tensor
 from etude.errors import InputError
 from etude.files import read_json
 from etude.model.config import ModelConfig
+from etude.model.families.contract import HEAD
 from etude.untrusted import readable, shown
 
 WEIGHTS = "model.safetensors"
@@ -20,8 +21,6 @@ WEIGHTS_INDEX = "model.safetensors.index.json"
 _PICKLED = ("pytorch_model.bin", "pytorch_model.bin.index.json", "model.pt", "model.pth")
 _FLOATS = {"F64", "F32", "F16", "BF16"}
 _ROTARY_TABLE = re.compile(r".*rotary_emb\.inv_freq")
-_HEADS = ("lm_head.weight", "embed_out.weight")
-"""Output matrices, which some programs store even when they are tied to the embedding."""
 _SHOWN = 3
 
 
@@ -126,7 +125,8 @@ def _read_headers(path: Path) -> dict[str, tuple[str, tuple[int, ...]]]:
 
 def _parameter_name(stored: str, config: ModelConfig) -> str | None:
     """Return the full name of a stored tensor; None for one that is not a parameter of the network."""
-    if _ROTARY_TABLE.fullmatch(stored) or (stored in _HEADS and config.tie_word_embeddings):
+    is_head = stored in (HEAD, config.family.head_name)
+    if _ROTARY_TABLE.fullmatch(stored) or (is_head and config.tie_word_embeddings):
         return None
     return config.family.parameter_name(stored)
 

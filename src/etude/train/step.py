@@ -105,9 +105,8 @@ def batch_gradient(
 
     The ``grad`` of each parameter must be None before, and is its gradient afterwards.
     """
-    total = ranks.total(
-        total_weight(batch)
-    )  # of the whole batch: a mean of means would weigh tokens unequally
+    # The total of the whole batch: a mean of means would weigh tokens unequally.
+    total = ranks.total(total_weight(batch))
     if not total:
         raise NothingToTrain(NOTHING_TO_TRAIN)
     loss = torch.zeros((), device=device.torch)

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 State = dict[str, "Tensor"]
 """Tensors by name."""
 
+HEAD = "lm_head.weight"
+"""Name of the output matrix in the network, and in most formats."""
+
 SWITCH_DEFAULTS: Mapping[str, Any] = {
     "norm_placement": "before",
     "parallel_residual": False,
@@ -74,6 +77,7 @@ class Family:
             of a missing field, and InputError for what the network cannot compute.
         to_saved, from_saved: convert tensors to the names and layouts of the saved format, and back.
         parameter_name: returns the full name of a stored tensor; None for one that is not a parameter (mask, table).
+        head_name: stored name of the output matrix, which files may hold even where it is the embedding's.
         check: raises InputError for impossible sizes.
         inner_size: returns the default intermediate_size for a width.
         inner_size_reason: its reason, printed with the plan.
@@ -101,6 +105,7 @@ class Family:
     to_saved: Callable[[State, ModelConfig], State] = names_unchanged
     from_saved: Callable[[State, ModelConfig], State] = names_unchanged
     parameter_name: Callable[[str], str | None] = every_tensor
+    head_name: str = HEAD
     check: Callable[[ModelConfig], None] = no_further_check
     network: Callable[[ModelConfig], LanguageModel] = transformer
     node_layers: Callable[[ModelConfig], list[NodeLayerPlan]] = transformer_node_layers

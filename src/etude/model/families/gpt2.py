@@ -9,10 +9,9 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
-from etude.errors import InputError
 from etude.model.families.contract import Family, State
 from etude.model.families.hugging_face import require_values, width_and_heads
-from etude.model.families.sizes import plain_inner_size
+from etude.model.families.sizes import plain_inner_size, require_heads_divide_width, require_plain_heads
 
 if TYPE_CHECKING:
     from etude.model.config import ModelConfig
@@ -143,17 +142,9 @@ def _is_matrix(name: str) -> bool:
 
 
 def check(config: ModelConfig) -> None:
-    """Raise InputError for heads that the format cannot describe."""
-    heads, width = config.num_attention_heads, config.hidden_size
-    if width % heads:
-        raise InputError(
-            f"hidden_size {width} is not divisible by num_attention_heads {heads}: choose a multiple of {heads}"
-        )
-    if config.num_key_value_heads != heads or config.head_dim * heads != width:
-        raise InputError(
-            "a gpt2 folder has one kv head for each head and head_dim = hidden_size / num_attention_heads: "
-            "leave num_key_value_heads and head_dim out, or choose llama or qwen3"
-        )
+    """Raise InputError for heads that the format cannot express."""
+    require_heads_divide_width(config)
+    require_plain_heads(config)
 
 
 FAMILY = Family(

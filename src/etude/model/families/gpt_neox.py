@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from etude.errors import InputError
 from etude.model.families.contract import Family, State
 from etude.model.families.hugging_face import is_number, rope_from_hf, rope_parameters, width_and_heads
-from etude.model.families.sizes import plain_inner_size
+from etude.model.families.sizes import plain_inner_size, require_plain_heads
 from etude.untrusted import shown
 
 if TYPE_CHECKING:
@@ -31,11 +31,12 @@ _SHARED = (
     "hidden_act",
     "attention_bias",
 )
+_HEAD = "embed_out.weight"
 _OUTSIDE = {
     "model.embed_tokens.weight": "gpt_neox.embed_in.weight",
     "model.norm.weight": "gpt_neox.final_layer_norm.weight",
     "model.norm.bias": "gpt_neox.final_layer_norm.bias",
-    "lm_head.weight": "embed_out.weight",
+    "lm_head.weight": _HEAD,
 }
 _LAYER = {
     "input_layernorm": "input_layernorm",
@@ -44,7 +45,7 @@ _LAYER = {
     "mlp.up_proj": "mlp.dense_h_to_4h",
     "mlp.down_proj": "mlp.dense_4h_to_h",
 }
-_NO_PARAMETER = re.compile(r"gpt_neox\.layers\.\d+\.attention\.(bias|masked_bias|rotary_emb\.inv_freq)")
+_NO_PARAMETER = re.compile(r"gpt_neox\.layers\.\d+\.attention\.(bias|masked_bias)")
 """Causal masks and tables in older files."""
 
 
@@ -146,16 +147,6 @@ def parameter_name(stored: str) -> str | None:
     return None if _NO_PARAMETER.fullmatch(stored) else stored
 
 
-def check(config: ModelConfig) -> None:
-    """Raise InputError for heads that the format cannot describe."""
-    heads = config.num_attention_heads
-    if config.num_key_value_heads != heads or config.head_dim * heads != config.hidden_size:
-        raise InputError(
-            "a gpt_neox folder has one kv head for each head and head_dim = hidden_size / num_attention_heads: "
-            "leave num_key_value_heads and head_dim out, or choose llama or qwen3"
-        )
-
-
 FAMILY = Family(
     name="gpt_neox",
     architecture="GPTNeoXForCausalLM",
@@ -173,7 +164,8 @@ FAMILY = Family(
     to_saved=to_saved,
     from_saved=from_saved,
     parameter_name=parameter_name,
-    check=check,
+    head_name=_HEAD,
+    check=require_plain_heads,
     inner_size=plain_inner_size,
     inner_size_reason="4 times the width",
 )

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from etude.errors import InputError
 from etude.model.families.contract import Family
 from etude.model.families.hugging_face import rope_config_from_hf, rope_config_to_hf
-from etude.model.families.sizes import gated_inner_size
+from etude.model.families.sizes import gated_inner_size, require_heads_divide_width
 
 if TYPE_CHECKING:
     from etude.model.config import ModelConfig
@@ -31,15 +31,6 @@ def config_from_hf(values: dict[str, Any]) -> dict[str, Any]:
     return rope_config_from_hf(values) | {"mlp_bias": values.get("mlp_bias", False)}
 
 
-def check(config: ModelConfig) -> None:
-    """Raise InputError for a width that the heads do not divide."""
-    if config.hidden_size % config.num_attention_heads:
-        raise InputError(
-            f"hidden_size {config.hidden_size} is not divisible by num_attention_heads "
-            f"{config.num_attention_heads}: choose a multiple of {config.num_attention_heads}"
-        )
-
-
 FAMILY = Family(
     name="llama",
     architecture="LlamaForCausalLM",
@@ -49,7 +40,7 @@ FAMILY = Family(
     tokenizer_pattern="llama3",
     config_to_hf=config_to_hf,
     config_from_hf=config_from_hf,
-    check=check,
+    check=require_heads_divide_width,
     inner_size=gated_inner_size,
     inner_size_reason=GATED_REASON,
 )

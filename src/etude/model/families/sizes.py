@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from etude.errors import InputError
+
+if TYPE_CHECKING:
+    from etude.model.config import ModelConfig
 
 
 def gated_inner_size(width: int) -> int:
@@ -19,6 +22,25 @@ def gated_inner_size(width: int) -> int:
 def plain_inner_size(width: int) -> int:
     """Return 4 widths (Vaswani et al. 2017)."""
     return 4 * width
+
+
+def require_heads_divide_width(config: ModelConfig) -> None:
+    """Raise InputError for a width that the heads do not divide."""
+    heads, width = config.num_attention_heads, config.hidden_size
+    if width % heads:
+        raise InputError(
+            f"hidden_size {width} is not divisible by num_attention_heads {heads}: choose a multiple of {heads}"
+        )
+
+
+def require_plain_heads(config: ModelConfig) -> None:
+    """Raise InputError for grouped heads, or a head_dim of its own: some formats have neither."""
+    heads = config.num_attention_heads
+    if config.num_key_value_heads != heads or config.head_dim * heads != config.hidden_size:
+        raise InputError(
+            f"a {config.model_type} folder has one kv head for each head and head_dim = hidden_size / "
+            "num_attention_heads: leave num_key_value_heads and head_dim out, or choose llama or qwen3"
+        )
 
 
 def transformer_sizes(dims: Mapping[str, Any], inner_size: int) -> dict[str, Any]:
