@@ -87,7 +87,7 @@ def grow(folder: Path, name: str, **changes: Any) -> RunFolder:
 
 
 def etude(*words: object, **environment: str) -> subprocess.CompletedProcess[str]:
-    """The command line in a process of its own, with the plugin unless told."""
+    """The command line in a process of its own, with the plugin by default."""
     return subprocess.run(
         [sys.executable, "-m", "etude", *map(str, words)],
         capture_output=True,

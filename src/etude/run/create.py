@@ -1,6 +1,6 @@
 """Create the folder of a run: of a new one, or of a fork, which begins with the state of another run.
 
-Both are whole before they take their name: nobody sees a run that is half made.
+Both are whole before they take their name, so no reader meets a half-made run.
 """
 
 from __future__ import annotations

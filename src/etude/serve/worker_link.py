@@ -17,7 +17,7 @@ IDLE_SECONDS = 600.0
 """Seconds without a question after which the worker is ended."""
 LONGEST_LINE = 2**27
 GRACE = 15.0
-"""Seconds that a worker may go on with a cancelled question before it is killed."""
+"""Seconds that a worker may spend on a cancelled question before it is killed."""
 MOST_WAITING = 64
 """Questions at a time."""
 GONE = "the worker process ended, perhaps for lack of memory: ask again"

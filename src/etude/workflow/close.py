@@ -74,7 +74,7 @@ def ladder_sentence(ladder: Ladder, history: RunHistory) -> str:
         )
     following = next(rung for rung in ladder.rungs if rung.order > highest)
     return (
-        f"{text}; the {following.order}-gram ({following.bits_per_byte:.3f} bits a byte) still predicts better"
+        f"{text}; the {following.order}-gram ({following.bits_per_byte:.3f} bits per byte) still predicts better"
         f" (the best count: {best.order}-gram, {best.bits_per_byte:.3f})."
     )
 
@@ -111,13 +111,13 @@ def what_to_change(run: RunFolder) -> str:
 
 def promise_sentence(plan: Plan, run: RunFolder, requested: float, seconds: float) -> str:
     """How the run compares with what was promised of it: its time and its loss."""
-    told = f"\nAsked for {format_duration(requested)}, took {format_duration(seconds)}."
+    times = f"\nAsked for {format_duration(requested)}, took {format_duration(seconds)}."
     if plan.expected is None:
-        return f"{told} There was no time to find out which loss to expect."
+        return f"{times} There was no time to find out which loss to expect."
     reached = RunRecord.open(run.path).history.evals[-1].bits_per_byte
     low, high = plan.expected.low, plan.expected.high
     kept = "as expected" if plan.expected.holds(reached) else "not as expected"
-    return f"{told} Expected {low:.3f} to {high:.3f} bits a byte, reached {reached:.3f}: {kept}."
+    return f"{times} Expected {low:.3f} to {high:.3f} bits per byte, reached {reached:.3f}: {kept}."
 
 
 def what_next(path: Path) -> str:
@@ -142,8 +142,8 @@ def _figures(history: RunHistory) -> list[str]:
     return [
         "",
         f"Trained {final.step:,} steps on {final.tokens_seen:,} tokens in {duration}.",
-        f"On text that it has not seen it went from {first.bits_per_byte:.3f} to {final.bits_per_byte:.3f} bits a byte"
-        f" ({final.val_loss:.3f} nats a token).",
+        f"On text that it has not seen it went from {first.bits_per_byte:.3f} to {final.bits_per_byte:.3f} "
+        f"bits per byte ({final.val_loss:.3f} nats per token).",
     ]
 
 

@@ -166,20 +166,20 @@ def follow(ranks: Ranks) -> Outcome:
         SystemExit: the first process came to nothing, or had nothing to do; it says so itself.
         EtudeError: the first process ended before its time.
     """
-    told: Invitation | None = ranks.receive_job()
-    if told is None:
+    job: Invitation | None = ranks.receive_job()
+    if job is None:
         raise SystemExit(0)
-    data = open_prepared(cache_folder(), told.data_fingerprint)
+    data = open_prepared(cache_folder(), job.data_fingerprint)
     if data is None:
         raise EtudeError(f"the text that the first process prepared is not in {cache_folder()}: try again")
-    plan = plan_on(data, told.settings)
+    plan = plan_on(data, job.settings)
     require_sound(plan.device, plan.settings.train.optimizer)
     state = initial_state(plan)
-    if told.checkpoint is not None:
-        load_state(verify_checkpoint(told.checkpoint), state)
+    if job.checkpoint is not None:
+        load_state(verify_checkpoint(job.checkpoint), state)
     objective = make_objective(plan, state, ranks)
     with asked_to_stop(orphaned=ranks.orphaned) as should_stop:
-        compile_objective(objective, plan.device, told.compile, ranks)
+        compile_objective(objective, plan.device, job.compile, ranks)
         loop = Loop(
             state,
             prefetched(objective, plan.device),
@@ -189,7 +189,7 @@ def follow(ranks: Ranks) -> Outcome:
             ranks=ranks,
         )
         reason = loop.run()
-    return Outcome(RunFolder(told.run), reason, state.step)
+    return Outcome(RunFolder(job.run), reason, state.step)
 
 
 def restore(run: RunFolder, state: TrainState, console: Console) -> None:

@@ -187,7 +187,9 @@ def describe(plan: Plan) -> str:
     expected = ""
     if plan.expected is not None:
         low, high = plan.expected.low, plan.expected.high
-        expected = f"\nexpected at the end: {low:.3f} to {high:.3f} bits a byte on text that it has not seen"
+        expected = (
+            f"\nexpected at the end: {low:.3f} to {high:.3f} bits per byte on text that it has not seen"
+        )
     return (
         f"text: {data.train.source_bytes:,} bytes to learn from, {data.validation.source_bytes:,} held out; "
         f"{data.train.num_tokens:,} tokens, vocabulary {data.tokenizer.vocab_size:,} ({settings.tokenizer.kind})\n"
