@@ -48,7 +48,9 @@ def main() -> None:
         tokenizer = quiet_plan(settings_of(["builtin:primer"], ["data.max_bytes=4000000"])).data.tokenizer
         tokenizer.save(Path(folder) / "tokenizer")
         text = {"file": str(file), "text_bytes": text_bytes}
-        contestants = contestants_for(text, Path(folder) / "tokenizer", tokenizer.eos, arguments.threads)
+        contestants = contestants_for(
+            text, Path(folder) / "tokenizer", tokenizer.roles.document, arguments.threads
+        )
         measured = interleave(contestants, arguments.rounds, arguments.threads, fresh=True)
     ratios = {
         f"{name} / {peer}": ratio(measured, "megabytes_per_second", name, peer)

@@ -262,8 +262,8 @@ def random_text_plan(shape: Mapping[str, int], overrides: Sequence[str], *, bias
     wanted |= {"train.dropout": 0.0}  # which a run of so many steps over so little text would have
     settings = load_settings(None, list(overrides), wanted)
     tokens = np.random.default_rng(0).integers(1, shape["vocab_size"], 1_000_000)
-    part = TokenPart.from_documents([tokens], eos_id=0)
-    tokenizer = SimpleNamespace(vocab_size=shape["vocab_size"], eos_id=0)
+    part = TokenPart.from_documents([tokens], document_id=0)
+    tokenizer = SimpleNamespace(vocab_size=shape["vocab_size"], roles=SimpleNamespace(document_id=0))
     data: Any = SimpleNamespace(train=part, validation=part, tokenizer=tokenizer)
     return plan_on(data, settings)
 

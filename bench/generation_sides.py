@@ -65,7 +65,7 @@ def etude(
     def run(rows: int, temperature: float) -> list[int]:
         top_p = TOP_P if temperature else 1.0
         settings = SamplingSettings(temperature=temperature, top_p=top_p, max_new_tokens=tokens)
-        found = generate(model, prompts(rows), settings, eos_id=None, seed=1, compile=compile, dtype=dtype)
+        found = generate(model, prompts(rows), settings, stop_ids=(), seed=1, compile=compile, dtype=dtype)
         return found[0].token_ids
 
     cases = {name: case for name, case in CASES.items() if case[0] == 1 or not compile}

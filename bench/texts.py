@@ -70,7 +70,7 @@ def save_tokens(text: Text, data: Any, sources: list[str], folder: Path) -> None
             name: np.concatenate(part.shards)
             for name, part in (("train", data.train), ("validation", data.validation))
         }
-        facts |= {"vocab_size": data.tokenizer.vocab_size, "eos_id": data.tokenizer.eos_id}
+        facts |= {"vocab_size": data.tokenizer.vocab_size, "eos_id": data.tokenizer.roles.document_id}
         facts["validation_bytes"] = data.validation.source_bytes
     for name, ids in parts.items():
         np.save(folder / f"{name}.npy", ids)

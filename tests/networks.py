@@ -18,7 +18,9 @@ from etude.model.rope import RopeScaling
 
 VOCAB = 61
 ALPHABET: Any = SimpleNamespace(
-    eos_id=0, encode=lambda text: [ord(c) % VOCAB for c in text], decode=lambda ids: chr(97 + ids[0] % 26)
+    roles=SimpleNamespace(document_id=0, stop_ids=frozenset({0})),
+    encode=lambda text: [ord(c) % VOCAB for c in text],
+    decode=lambda ids: chr(97 + ids[0] % 26),
 )
 """A tokenizer for them, with one token per character."""
 

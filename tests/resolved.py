@@ -11,5 +11,5 @@ from etude.plan.dial import Facts, resolve
 
 def resolved_settings(values: dict[str, Any] | None = None) -> Resolved:
     settings = load_settings(values=values)
-    facts = Facts(train_tokens=100_000, vocab_size=300, eos_token_id=0)
+    facts = Facts(train_tokens=100_000, vocab_size=300, document_id=0)
     return resolve(settings, facts, Device("cpu", "fp32", 2)).settings

@@ -51,7 +51,7 @@ def train(ranks: Ranks, **case: Any) -> dict[str, Any]:
         lr=1e-2, muon_lr=1e-2, weight_decay=0.1, eps=1e-4, steps=STEPS, optimizer=optimizer
     )
     documents = [make_tokens(1, 40, seed, vocab=60)[0].add(1).tolist() for seed in range(20)]
-    loader = BatchLoader(TokenPart.from_documents(documents, eos_id=0), 16, ROWS, seed=7)
+    loader = BatchLoader(TokenPart.from_documents(documents, document_id=0), 16, ROWS, seed=7)
     case = {"micro_batch_rows": ROWS} | case
     objective = NextToken(model, loader, CPU, num_steps=STEPS, ranks=ranks, **case)
     return follow_loop(

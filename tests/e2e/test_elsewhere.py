@@ -58,7 +58,7 @@ def test_transformers_gives_the_same_ids_and_logits(tmp_path: Path, preset: str,
     language = load(run.path)
     theirs = AutoModelForCausalLM.from_pretrained(folder)
     tokenizer = AutoTokenizer.from_pretrained(folder)
-    assert tokenizer.eos_token_id == language.tokenizer.eos_id
+    assert tokenizer.eos_token_id == language.tokenizer.roles.document_id
     for text in TORTURE:
         # A person's text is text: in `transformers` that is asked for with split_special_tokens.
         ids = tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
@@ -67,7 +67,12 @@ def test_transformers_gives_the_same_ids_and_logits(tmp_path: Path, preset: str,
         assert language.tokenizer.decode(ids) == cleaned
         assert tokenizer.decode(ids) == cleaned
     ids = torch.tensor(
-        [[language.tokenizer.eos_id, *language.tokenizer.encode(documents(8, 500).__next__().text)[:40]]]
+        [
+            [
+                language.tokenizer.roles.document_id,
+                *language.tokenizer.encode(documents(8, 500).__next__().text)[:40],
+            ]
+        ]
     )
     with torch.no_grad():
         torch.testing.assert_close(theirs(ids).logits, language.model(ids), rtol=0, atol=1e-5)
@@ -78,7 +83,7 @@ def test_transformers_gives_the_same_ids_and_logits(tmp_path: Path, preset: str,
     writer = pipeline("text-generation", str(folder))
     for prompt in ("", "Once upon", "The fox said: no", "don't\n", "the f"):
         (written,) = writer(prompt, do_sample=False, max_new_tokens=20, return_tensors=True)
-        begun = [language.tokenizer.eos_id, *language.tokenizer.encode(prompt)]
+        begun = [language.tokenizer.roles.document_id, *language.tokenizer.encode(prompt)]
         assert written["generated_token_ids"][: len(begun)] == begun
         new = written["generated_token_ids"][len(begun) :]
         (found,) = language.continuations(prompt, temperature=0, max_new_tokens=20, alternatives=2)
@@ -90,6 +95,6 @@ def test_transformers_gives_the_same_ids_and_logits(tmp_path: Path, preset: str,
 
     ours = generate(
         language.model, [ids[0, :9].tolist()], SamplingSettings(temperature=0.0, max_new_tokens=20),
-        eos_id=language.tokenizer.eos_id,
+        stop_ids=language.tokenizer.roles.stop_ids,
     )[0].token_ids  # fmt: skip
     assert ours == greedy[: len(ours)]

@@ -374,7 +374,9 @@ def test_a_network_that_was_trained(tmp_path: Path) -> None:
     texts = ["The sun is warm", "The sky is red"]
     tokenizer = train_bpe(texts * 4, 270, "llama3")
     model = make_network(make_config("llama", vocab_size=tokenizer.vocab_size), 1)
-    ids = torch.tensor([[id for text in texts for id in (tokenizer.eos_id, *tokenizer.encode(text))]])
+    ids = torch.tensor(
+        [[id for text in texts for id in (tokenizer.roles.document_id, *tokenizer.encode(text))]]
+    )
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
     items = (choice("The sun is ", "warm", "zqxj"), choice("The sky is ", "red", "wvk"))
     of_probe = Probe("words", "", "Which of two is a word?", items, per_token=True)

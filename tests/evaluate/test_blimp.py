@@ -133,7 +133,7 @@ def test_figures_are_those_of_the_log_probabilities(tokenizer: EtudeTokenizer) -
         for pair in paradigm.pairs:
             sums, lengths = [], []
             for sentence in pair:
-                ids = [tokenizer.eos_id, *tokenizer.encode(sentence)]
+                ids = [tokenizer.roles.document_id, *tokenizer.encode(sentence)]
                 with torch.no_grad():
                     logprobs = model(torch.tensor([ids[:-1]]))[0].double().log_softmax(-1)
                 sums.append(float(logprobs[range(len(ids) - 1), ids[1:]].sum()))

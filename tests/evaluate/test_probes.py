@@ -43,7 +43,7 @@ def log_probability(
     model: LanguageModel, tokenizer: EtudeTokenizer, candidate: Candidate, whole: bool
 ) -> float:
     """Score the whole text, or `said` after `given`, token by token, each in a pass of its own."""
-    ids = [tokenizer.eos_id, *tokenizer.encode(candidate.given + candidate.said)]
+    ids = [tokenizer.roles.document_id, *tokenizer.encode(candidate.given + candidate.said)]
     within = [at for at in range(len(ids)) if candidate.given.startswith(tokenizer.decode(ids[1 : at + 1]))]
     first = 1 if whole else 1 + max(within)
     with torch.no_grad():
@@ -116,7 +116,9 @@ def test_an_open_answer_is_scored_token_by_token(network: LanguageModel, tokeniz
     said = ids[len(ids) - len(score.answer_credits) :]
     assert tokenizer.decode(said).strip() == "twelve"
     with torch.no_grad():
-        guesses = network(torch.tensor([[tokenizer.eos_id, *ids[:-1]]]))[0].argmax(-1)[-len(said) :]
+        guesses = network(torch.tensor([[tokenizer.roles.document_id, *ids[:-1]]]))[0].argmax(-1)[
+            -len(said) :
+        ]
     assert score.answer_credits.tolist() == [float(a == b) for a, b in zip(guesses, said, strict=True)]
     found = measure(Probe("sum", "", "?", (item,), open_answer=True), [score]).exact
     assert found is not None

@@ -55,7 +55,7 @@ def test_every_figure_is_the_sum_it_says(network: LanguageModel, tokenizer: Etud
         tokens = tokenizer.encode(text)
         before = tokens_seen(len(tokens), 32).tolist() if tokens else []
         for token, shares in zip(
-            tokens, distributions(network, [tokenizer.eos_id, *tokens], before), strict=True
+            tokens, distributions(network, [tokenizer.roles.document_id, *tokens], before), strict=True
         ):
             nats.append(-math.log(shares[token]))
             right.append(float(shares.argmax() == token))
@@ -131,7 +131,7 @@ def test_documents_are_ranked_by_bits_per_byte(network: LanguageModel, tokenizer
     found = measure_text(network, tokenizer, texts).by_document
     bits = {}
     for name, text in texts:
-        scores = score_tokens(network, [tokenizer.eos_id, *tokenizer.encode(text)])
+        scores = score_tokens(network, [tokenizer.roles.document_id, *tokenizer.encode(text)])
         bits[name] = -scores.logprobs.sum() / math.log(2) / len(text.encode())
     long = sorted(name for name, text in texts if len(text.encode()) >= 256)
     assert "short" not in long
@@ -187,7 +187,7 @@ def test_few_documents_are_held_at_a_time(
 
 def test_tokens_of_a_part_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("etude.evaluate.text_scoring._COUNTED_AT_ONCE", 3)
-    part = TokenPart.from_documents([[1, 2, 2, 5], [2, 1]], eos_id=0)
+    part = TokenPart.from_documents([[1, 2, 2, 5], [2, 1]], document_id=0)
     assert count_tokens(part, 7).tolist() == [2, 2, 3, 0, 0, 1, 0]
 
 

@@ -180,7 +180,7 @@ def test_evaluations_weigh_as_training_does(whole: RunFolder) -> None:
     assert last.val_loss != pytest.approx(losses[real].mean(), rel=1e-4)
     assert last.val_tokens == real.sum()
     text = losses[
-        real & (targets != machine.data.validation.eos_id)
+        real & (targets != machine.data.validation.document_id)
     ].sum()  # what counts at all counts once in bytes
     assert last.bits_per_byte == pytest.approx(text / math.log(2) / windows.source_bytes, rel=1e-5)
 

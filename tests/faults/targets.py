@@ -201,7 +201,8 @@ def _read_model(folder: Path) -> None:
 
 
 def _read_tokenizer(folder: Path) -> None:
-    from etude.data.tokens.tokenizer import EtudeTokenizer, existing_tokenizer
+    from etude.data.tokens.published import existing_tokenizer
+    from etude.data.tokens.tokenizer import EtudeTokenizer
 
     theirs = existing_tokenizer(folder)
     _ = theirs.vocab_size, theirs.hash

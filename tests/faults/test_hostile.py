@@ -19,8 +19,9 @@ from anything import ANYTHING, many, refusal
 from etude.config import known_keys, load_settings, to_toml, validated
 from etude.data.corpus.cuts import Places
 from etude.data.prepare import open_prepared
+from etude.data.tokens.published import existing_tokenizer
 from etude.data.tokens.shards import open_part
-from etude.data.tokens.tokenizer import EtudeTokenizer, existing_tokenizer
+from etude.data.tokens.tokenizer import EtudeTokenizer
 from etude.data.tokens.vocabulary import train_char
 from etude.errors import InputError
 from etude.files import write_json

@@ -13,7 +13,7 @@ import torch
 import etude
 from etude.config import to_toml
 from etude.data.reading.sources import open_sources
-from etude.data.tokens.tokenizer import existing_tokenizer
+from etude.data.tokens.published import existing_tokenizer
 from etude.data.tokens.vocabulary import train_char
 from etude.errors import EtudeError, InputError
 from etude.run import RunFolder
@@ -112,4 +112,4 @@ def test_optimizer_state_of_another_kind_is_refused_by_name() -> None:
 def test_a_deeply_nested_tokenizer_configuration_says_nothing(tmp_path: Path) -> None:
     train_char(["abc"]).save(tmp_path)
     (tmp_path / "tokenizer_config.json").write_text("[" * 200_000)
-    assert existing_tokenizer(tmp_path).eos == "<|endoftext|>"
+    assert existing_tokenizer(tmp_path).roles.document == "<|endoftext|>"

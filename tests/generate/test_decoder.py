@@ -45,8 +45,8 @@ for name, prompts in (
     ("gpt2", [[1, 2, 3], [5] * 40]),
 ):
     model = make_network(make_config(name, num_hidden_layers=1), 3).eval()
-    plain = generate(model, prompts, settings, eos_id=7, seed=1, compile=False)
-    compiled = generate(model, prompts, settings, eos_id=7, seed=1, compile=True)
+    plain = generate(model, prompts, settings, stop_ids={7}, seed=1, compile=False)
+    compiled = generate(model, prompts, settings, stop_ids={7}, seed=1, compile=True)
     for one, other in zip(plain, compiled, strict=True):
         assert one.token_ids == other.token_ids and one.finish_reason == other.finish_reason
         worst = max([worst, *(abs(a - b) for a, b in zip(one.logprobs, other.logprobs))])
@@ -54,7 +54,7 @@ for name, prompts in (
 matmul._SMALLEST_PACKED = 0
 likeliest = SamplingSettings(temperature=0.0, max_new_tokens=20)
 exact, rounded = (
-    generate(model, prompts, likeliest, eos_id=None, compile=True, dtype=dtype)[0].logprobs[0]
+    generate(model, prompts, likeliest, stop_ids=(), compile=True, dtype=dtype)[0].logprobs[0]
     for dtype in ("fp32", "bf16")
 )
 drift = abs(rounded - exact)
@@ -94,7 +94,7 @@ def plain(network: LanguageModel, prompt: list[int]) -> list[int]:
 @torch.no_grad()
 def test_changed_weights_are_noticed(network: LanguageModel) -> None:
     def check() -> None:
-        assert generate(network, [[1, 2]], GREEDY, eos_id=None)[0].token_ids == plain(network, [1, 2])
+        assert generate(network, [[1, 2]], GREEDY, stop_ids=())[0].token_ids == plain(network, [1, 2])
 
     check()
     cached = decoder._decodings[network][1]  # type: ignore[index]
@@ -113,12 +113,12 @@ def test_changed_weights_are_noticed(network: LanguageModel) -> None:
 
 def test_nothing_is_cached_for_a_network_in_training(network: LanguageModel) -> None:
     network.train()
-    generate(network, [[1, 2]], GREEDY, eos_id=None)
+    generate(network, [[1, 2]], GREEDY, stop_ids=())
     assert not decoder._decodings.get(network)  # type: ignore[call-overload]
 
 
 def test_two_generations_at_once_are_independent(network: LanguageModel) -> None:
-    first, second = (stream(network, prompt, GREEDY, eos_id=None) for prompt in ([1, 2], [7]))
+    first, second = (stream(network, prompt, GREEDY, stop_ids=()) for prompt in ([1, 2], [7]))
     taken: list[list[int]] = [[], []]
     for left, right in zip(first, second, strict=True):
         taken[0].append(left)
@@ -137,10 +137,10 @@ def test_auto_compiles_only_for_many_steps(network: LanguageModel, monkeypatch: 
     for rows, steps, count in ((1, 256, 0), (1, COMPILE_FROM_STEPS, 1), (2, COMPILE_FROM_STEPS, 1)):
         assert not Decoder(network, rows, 48, steps, "auto").fixed
         assert len(requested) == count
-    expected = generate(network, [[1, 2]], GREEDY, eos_id=None, compile=False)
-    assert generate(network, [[1, 2]], GREEDY, eos_id=None) == expected
+    expected = generate(network, [[1, 2]], GREEDY, stop_ids=(), compile=False)
+    assert generate(network, [[1, 2]], GREEDY, stop_ids=()) == expected
     with pytest.raises(EtudeError, match=r"failed \(RuntimeError: no compiler\)"):
-        generate(network, [[1, 2]], GREEDY, eos_id=None, compile=True)
+        generate(network, [[1, 2]], GREEDY, stop_ids=(), compile=True)
 
 
 def test_bf16_is_refused_where_it_would_be_slow(
@@ -148,13 +148,13 @@ def test_bf16_is_refused_where_it_would_be_slow(
 ) -> None:
     monkeypatch.setattr(decoder, "has_fast_bf16", lambda kind: False)
     with pytest.raises(InputError, match="not known to be fast on this cpu: use --dtype fp32"):
-        generate(network, [[1, 2]], GREEDY, eos_id=None, dtype="bf16")
+        generate(network, [[1, 2]], GREEDY, stop_ids=(), dtype="bf16")
     monkeypatch.setattr(decoder, "has_fast_bf16", lambda kind: True)
     with pytest.raises(InputError, match="the mlp family does not generate in bf16"):
-        generate(make_network(make_config("mlp")), [[1, 2]], GREEDY, eos_id=None, dtype="bf16")
+        generate(make_network(make_config("mlp")), [[1, 2]], GREEDY, stop_ids=(), dtype="bf16")
     monkeypatch.setattr(matmul, "_SMALLEST_PACKED", 0)
-    rounded = generate(network, [[1, 2]], GREEDY, eos_id=None, dtype="bf16")[0]
-    exact = generate(network, [[1, 2]], GREEDY, eos_id=None)[0]
+    rounded = generate(network, [[1, 2]], GREEDY, stop_ids=(), dtype="bf16")[0]
+    exact = generate(network, [[1, 2]], GREEDY, stop_ids=())[0]
     assert rounded.logprobs[0] == pytest.approx(exact.logprobs[0], abs=0.1)
     assert rounded.logprobs != exact.logprobs
 

@@ -28,7 +28,7 @@ STORIES = [item.text for item in documents(13, 8_000)]
 def make_folder(folder: Path, kind: str) -> Path:
     tokenizer = train_bpe(STORIES, 400, "llama3") if kind == "bpe" else train_char(STORIES)
     tokenizer.save(folder / "tokenizer")
-    special = {"eos_token_id": tokenizer.eos_id, "bos_token_id": tokenizer.eos_id}
+    special = {"eos_token_id": tokenizer.roles.document_id, "bos_token_id": tokenizer.roles.document_id}
     config = make_config(
         "llama-grouped-tied", vocab_size=tokenizer.vocab_size, max_position_embeddings=64, **special
     )
@@ -125,7 +125,7 @@ def test_log_probabilities_are_those_of_one_forward_pass(language: Language) -> 
     (actual,) = language.continuations(
         "The fox", alternatives=3, max_new_tokens=9, temperature=0.5, repetition_penalty=1.3
     )
-    prompt = [language.tokenizer.eos_id, *language.tokenizer.encode("The fox")]
+    prompt = [language.tokenizer.roles.document_id, *language.tokenizer.encode("The fox")]
     logits = language.model(torch.tensor([prompt + actual.token_ids]))[0, len(prompt) - 1 : -1]
     odds = logits.double().log_softmax(-1)
     assert actual.logprobs == pytest.approx(
@@ -146,7 +146,7 @@ def test_a_space_at_the_end_is_joined_to_the_word_after_it(
     language: Language, prompt: str, remaining: str, space: str
 ) -> None:
     """Greedy by hand: the most likely of the tokens that begin with a space, after the text before the space."""
-    ids = [language.tokenizer.eos_id, *language.tokenizer.encode(remaining)]
+    ids = [language.tokenizer.roles.document_id, *language.tokenizer.encode(remaining)]
     logits = language.model(torch.tensor([ids]))[0, -1]
     spaced = [
         token
@@ -169,7 +169,7 @@ def test_a_space_at_the_end_is_joined_to_the_word_after_it(
 
 def test_where_a_space_is_a_token_everywhere_nothing_changes(letters: Language) -> None:
     (actual,) = letters.continuations("The fox ", temperature=0, max_new_tokens=8)
-    ids = [letters.tokenizer.eos_id, *letters.tokenizer.encode("The fox ")]
+    ids = [letters.tokenizer.roles.document_id, *letters.tokenizer.encode("The fox ")]
     with torch.no_grad():
         assert actual.token_ids[0] == int(letters.model(torch.tensor([ids]))[0, -1].argmax())
     assert actual.text == "".join(TokenStreamDecoder(letters.tokenizer.backend).decode(actual.token_ids))

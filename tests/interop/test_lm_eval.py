@@ -43,7 +43,7 @@ def folders(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     tokenizer = train_bpe(STORIES, 500, "llama3") if request.param == "bpe" else train_char(STORIES)
     tokenizer.save(work / "tokenizer")
     for name in ("model", "uniform"):
-        special = {"eos_token_id": tokenizer.eos_id, "bos_token_id": tokenizer.eos_id}
+        special = {"eos_token_id": tokenizer.roles.document_id, "bos_token_id": tokenizer.roles.document_id}
         config = make_config(
             "llama-grouped-tied", vocab_size=tokenizer.vocab_size, max_position_embeddings=64, **special
         )
@@ -203,7 +203,7 @@ def test_a_first_guess_is_known_as_one(folders: Path) -> None:
     trained = load_trained(folders / "model")
     requests = []
     for context in dict.fromkeys(" ".join(STORIES).split()):
-        given = [trained.tokenizer.eos_id, *trained.tokenizer.encode(context)]
+        given = [trained.tokenizer.roles.document_id, *trained.tokenizer.encode(context)]
         with torch.no_grad():
             guess = int(trained.model(torch.tensor([given]))[0, -1].argmax())
         said = trained.tokenizer.decode([guess])

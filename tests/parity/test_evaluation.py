@@ -40,7 +40,7 @@ def saved(folder: Path, tokenizer: EtudeTokenizer, seed: int = 0, uniform: bool 
         "llama-grouped-tied" if seed == 1 else "llama",
         vocab_size=tokenizer.vocab_size,
         max_position_embeddings=CONTEXT,
-        eos_token_id=tokenizer.eos_id,
+        eos_token_id=tokenizer.roles.document_id,
     )
     model = make_network(config, seed)
     if uniform:

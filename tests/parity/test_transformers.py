@@ -96,7 +96,7 @@ def test_greedy_continuation_is_the_same(name: str, tmp_path: Path) -> None:
         pad_token_id=0,
     )[0, 7:]
     ours = generate(
-        model, prompt.tolist(), SamplingSettings(temperature=0.0, max_new_tokens=40), eos_id=None
+        model, prompt.tolist(), SamplingSettings(temperature=0.0, max_new_tokens=40), stop_ids=()
     )[0]
     assert ours.token_ids == expected.tolist()
 

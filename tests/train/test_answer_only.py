@@ -40,7 +40,7 @@ TOKENIZERS = {
 
 def part_of(tokenizer: EtudeTokenizer, texts: list[str]) -> TokenPart:
     sizes = [len(text.encode()) for text in texts]
-    return TokenPart.from_documents(tokenizer.encode_batch(texts), tokenizer.eos_id, sizes)
+    return TokenPart.from_documents(tokenizer.encode_batch(texts), tokenizer.roles.document_id, sizes)
 
 
 def answer_tokens(tokenizer: EtudeTokenizer, text: str, separator: str) -> list[bool]:
@@ -230,7 +230,7 @@ def test_evaluations_score_answers_by_definition_in_float64(
     stream, counts, sizes = [], [], 0
     for document in covered:
         words = document.decode()
-        stream += [data.tokenizer.eos_id, *data.tokenizer.encode(words)]
+        stream += [data.tokenizer.roles.document_id, *data.tokenizer.encode(words)]
         counts += [True, *answer_tokens(data.tokenizer, words, "=")]
         sizes += len(words.split("=", 1)[1].encode())
     nats = {"all": 0.0, "text": 0.0}
@@ -242,7 +242,7 @@ def test_evaluations_score_answers_by_definition_in_float64(
             logits = model(torch.tensor([stream[begin:position]]))[0, -1]
         loss = (torch.logsumexp(logits, 0) - logits[stream[position]]).item()
         nats["all"] += loss
-        nats["text"] += loss * (stream[position] != data.tokenizer.eos_id)
+        nats["text"] += loss * (stream[position] != data.tokenizer.roles.document_id)
     assert score.num_tokens == sum(counts[1:])
     assert score.loss == pytest.approx(nats["all"] / sum(counts[1:]), rel=1e-5)
     assert text.source_bytes == sizes

@@ -39,7 +39,7 @@ torch.set_num_threads(1)
 device = Device("cpu", "fp32", 1)
 generator = torch.Generator().manual_seed(0)
 documents = [torch.randint(1, 50, (100,), generator=generator).tolist() for _ in range(20)]
-part = TokenPart.from_documents(documents, eos_id=0)
+part = TokenPart.from_documents(documents, document_id=0)
 dims = dict(vocab_size=50, hidden_size=32, num_hidden_layers=2, num_attention_heads=2, max_position_embeddings=16)
 model = build_model(preset(sys.argv[1], **dims), seed=1)
 with torch.no_grad():

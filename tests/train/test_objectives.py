@@ -33,7 +33,7 @@ def next_token(
 ) -> NextToken:
     generator = torch.Generator().manual_seed(0)
     documents = [torch.randint(1, 60, (40,), generator=generator).tolist() for _ in range(10)]
-    loader = BatchLoader(TokenPart.from_documents(documents, eos_id=0), 16, 4, seed=7)
+    loader = BatchLoader(TokenPart.from_documents(documents, document_id=0), 16, 4, seed=7)
     network = make_network(make_config(name))
     return NextToken(
         network,

@@ -23,7 +23,7 @@ def test_every_token_counts_once(within_documents: bool, max_tokens: int | None)
     lengths = [13, 1, 20, 8, 31]
     documents = [torch.randint(1, 30, (n,), generator=generator).tolist() for n in lengths]
     source_bytes = [3 * n for n in lengths]
-    part = TokenPart.from_documents(documents, eos_id=0, source_bytes=source_bytes)
+    part = TokenPart.from_documents(documents, document_id=0, source_bytes=source_bytes)
     config = preset(
         "llama", vocab_size=30, hidden_size=16, num_hidden_layers=2, num_attention_heads=2,
         max_position_embeddings=CONTEXT,

@@ -28,8 +28,9 @@ from etude.data.reading.sources import Source, open_sources
 from etude.data.report import DataReport
 from etude.data.tokens import vocabulary
 from etude.data.tokens.parts import TokenPart
+from etude.data.tokens.published import existing_tokenizer
 from etude.data.tokens.shards import LONGEST_STRETCH, encode_part, open_part, token_dtype
-from etude.data.tokens.tokenizer import EtudeTokenizer, existing_tokenizer
+from etude.data.tokens.tokenizer import EtudeTokenizer
 from etude.device import available_cores
 from etude.errors import EtudeError, InputError
 from etude.files import hash_file, read_json, staged_folder, sweep_staging, write_json
@@ -160,7 +161,7 @@ def _open(cache: Path, fingerprint: str, *, check: bool = True) -> PreparedData 
         for part, tokens in parts.items():
             if tokens.source_bytes != corpus.num_bytes(part):  # type: ignore[arg-type]
                 raise InputError("tokens and text disagree")
-            if tokens.highest() >= tokenizer.vocab_size or tokens.eos_id != tokenizer.eos_id:
+            if tokens.highest() >= tokenizer.vocab_size or tokens.document_id != tokenizer.roles.document_id:
                 raise InputError("tokens and tokenizer disagree")
         report = DataReport.from_facts(corpus.facts, manifest)
     except (InputError, KeyError, TypeError, ValueError, AttributeError, OSError):
@@ -218,11 +219,11 @@ def _encode(
         "tokenizer": {
             "kind": tokenizer.kind,
             "vocab_size": tokenizer.vocab_size,
-            "eos": tokenizer.eos,
+            "eos": tokenizer.roles.document,
             **how,
         },
         "dtype": token_dtype(tokenizer.vocab_size).name,
-        "eos_id": tokenizer.eos_id,
+        "eos_id": tokenizer.roles.document_id,
         "settings": {"data": data.model_dump(mode="json"), "tokenizer": settings.model_dump(mode="json")},
         "parts": parts,
         "notes": notes,
@@ -279,7 +280,7 @@ def _tokenizer_identity(settings: TokenizerSettings, family_pattern: str) -> dic
     path = expanded(settings.kind)
     tokenizer = existing_tokenizer(path)
     file = path / "tokenizer.json" if path.is_dir() else path
-    return {"kind": "file", "hash": hash_file(file), "eos": tokenizer.eos}
+    return {"kind": "file", "hash": hash_file(file), "eos": tokenizer.roles.document}
 
 
 def _silent(stage: str, done: int, total: int | None) -> None:

@@ -79,7 +79,7 @@ def _in_tokens(item: Item, tokenizer: EtudeTokenizer) -> _InTokens:
     in one candidate and not in another; everything before is the same text in the same tokens.
     """
     encoded = tokenizer.encode_batch([candidate.given + candidate.said for candidate in item.candidates])
-    ids = [[tokenizer.eos_id, *tokens] for tokens in encoded]
+    ids = [[tokenizer.roles.document_id, *tokens] for tokens in encoded]
     given = {candidate.given for candidate in item.candidates}
     firsts = [
         1 + _first_said(tokens, candidate, tokenizer)

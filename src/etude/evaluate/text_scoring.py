@@ -68,7 +68,7 @@ def add_documents(
         encoded = tokenizer.encode_batch([text for _, _, text in filled])
         for (_, name, text), ids in zip(filled, encoded, strict=True):
             _require_same_text(name, text, tokenizer.decode(ids))
-        whole = [[tokenizer.eos_id, *ids] for ids in encoded]
+        whole = [[tokenizer.roles.document_id, *ids] for ids in encoded]
         scored = score_sequences(model, whole, batch_size=batch_size)
         for (at, name, text), ids, scores in zip(filled, encoded, scored, strict=True):
             seen = tokens_seen(len(ids), model.config.max_position_embeddings)

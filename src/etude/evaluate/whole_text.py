@@ -126,8 +126,10 @@ def _memorisation(run: ExaminedRun, trained: Trained) -> Memorisation:
     if room < 1:
         raise InputError("the model's context is too short to continue a text: use a model with a longer one")
     sampling = replace(USUAL_SAMPLING, max_new_tokens=min(SAMPLE_TOKENS, room))
-    prompts = [[tokenizer.eos_id, *ids[:GIVEN_TOKENS]] for ids in chosen]
-    answers = generate(trained.model, prompts, sampling, eos_id=tokenizer.eos_id, seed=0, compile=False)
+    prompts = [[tokenizer.roles.document_id, *ids[:GIVEN_TOKENS]] for ids in chosen]
+    answers = generate(
+        trained.model, prompts, sampling, stop_ids=tokenizer.roles.stop_ids, seed=0, compile=False
+    )
     pairs = [
         (tokenizer.decode(answer.token_ids, skip_special_tokens=True), tokenizer.decode(ids[GIVEN_TOKENS:]))
         for answer, ids in zip(answers, chosen, strict=True)

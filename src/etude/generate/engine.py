@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Collection, Generator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -44,7 +44,7 @@ def generate(
     prompts: Sequence[Sequence[int]],
     settings: SamplingSettings,
     *,
-    eos_id: int | None,
+    stop_ids: Collection[int],
     seed: int | Sequence[int] = 0,
     at_context_end: ContextRule = "slide",
     compile: Compile = "auto",
@@ -53,7 +53,7 @@ def generate(
     on_token: OnToken | None = None,
     on_prediction: OnPrediction | None = None,
 ) -> list[Generation]:
-    """Continue every prompt until `eos_id`, `settings.max_new_tokens`, or the end of the context.
+    """Continue every prompt until a token of `stop_ids`, `settings.max_new_tokens`, or the end of the context.
 
     The result of a row depends on its prompt, its seed and the settings, but not on the other rows. The network reads
     at most C = max_position_embeddings tokens; of a longer prompt, the last C.
@@ -77,7 +77,7 @@ def generate(
         EtudeError: predictions that are not finite, or a requested compilation that fails.
     """
     rows = _start(model, prompts, seed, at_context_end, first_tokens)
-    new_tokens = _run(model, rows, settings, eos_id, at_context_end, compile, dtype, on_prediction)
+    new_tokens = _run(model, rows, settings, stop_ids, at_context_end, compile, dtype, on_prediction)
     ended: bool | None = None
     while True:
         try:
@@ -93,7 +93,7 @@ def stream(
     prompt: Sequence[int],
     settings: SamplingSettings,
     *,
-    eos_id: int | None,
+    stop_ids: Collection[int],
     seed: int = 0,
     at_context_end: ContextRule = "slide",
     compile: Compile = "auto",
@@ -106,7 +106,7 @@ def stream(
     The return value of the generator is the `Generation` of the prompt.
     """
     rows = _start(model, [prompt], seed, at_context_end, [first_tokens])
-    for _, token in _run(model, rows, settings, eos_id, at_context_end, compile, dtype, on_prediction):
+    for _, token in _run(model, rows, settings, stop_ids, at_context_end, compile, dtype, on_prediction):
         yield token
     (row,) = rows
     return _generation(row)
@@ -136,7 +136,7 @@ def _run(
     model: LanguageModel,
     rows: list[_Row],
     settings: SamplingSettings,
-    eos_id: int | None,
+    stop_ids: Collection[int],
     at_context_end: ContextRule,
     compile: Compile,
     dtype: Dtype,
@@ -155,7 +155,7 @@ def _run(
                     continue
                 allowed = None if row.token_ids else row.first_tokens
                 token, logprob = choose(logits, settings, row.generator, seen=row.seen, allowed=allowed)
-                if token == eos_id:
+                if token in stop_ids:
                     row.finish_reason = "eos"
                     continue
                 if on_prediction is not None:

@@ -142,7 +142,7 @@ class Language:
             self.model,
             start.ids,
             settings,
-            eos_id=self.tokenizer.eos_id,
+            stop_ids=self.tokenizer.roles.stop_ids,
             seed=seed,
             dtype=self.dtype,
             first_tokens=start.first_tokens,
@@ -219,7 +219,7 @@ class Language:
                 self.model,
                 [start.ids] * rows,
                 settings,
-                eos_id=self.tokenizer.eos_id,
+                stop_ids=self.tokenizer.roles.stop_ids,
                 seed=some,
                 dtype=self.dtype,
                 first_tokens=[start.first_tokens] * rows,
@@ -261,7 +261,7 @@ class Language:
         if prompt.endswith(_SPACES) and self.joins_spaces:
             given, first_tokens = prompt[-1], self._tokens_beginning_with(prompt[-1])
         ids = self.tokenizer.encode(prompt.removesuffix(given) if given else prompt)
-        return _Start([self.tokenizer.eos_id, *ids], given, first_tokens)
+        return _Start([self.tokenizer.roles.document_id, *ids], given, first_tokens)
 
     def score(self, text: str) -> TextScore:
         """Return the log-probabilities of the tokens of ``text``, as a whole document, cleaned as in training.
@@ -275,7 +275,7 @@ class Language:
         ids = self.tokenizer.encode(text)
         if not ids:
             raise InputError("there is no text to score: nothing but characters that cleaning removes")
-        scores = score_tokens(self.model, [self.tokenizer.eos_id, *ids])
+        scores = score_tokens(self.model, [self.tokenizer.roles.document_id, *ids])
         tokens = [self.tokenizer.decode([token]) for token in ids]
         return TextScore(ids, tokens, [float(x) for x in scores.logprobs], len(text.encode("utf-8")))
 

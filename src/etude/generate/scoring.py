@@ -46,7 +46,7 @@ class _Window:
 def score_tokens(
     model: LanguageModel, token_ids: Sequence[int], *, context: int | None = None, batch_size: int = 8
 ) -> TokenScores:
-    """Return the log-probability of every token except the first, which is the context (usually eos).
+    """Return the log-probability of every token but the first, which is context: usually it begins the document.
 
     Each token is scored once. The first C tokens (C = `context`, default max_position_embeddings) are scored in one
     window, each from all tokens before it. Then the window moves by C - C // 2, so that each further token has at least

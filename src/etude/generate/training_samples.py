@@ -37,9 +37,11 @@ class Sample:
 
     def __call__(self, state: TrainState) -> Sequence[Event]:
         """Return a sample of the current model; none if its predictions are not finite."""
-        prompt = [self.tokenizer.eos_id, *self.tokenizer.encode(self.prompt)]
+        prompt = [self.tokenizer.roles.document_id, *self.tokenizer.encode(self.prompt)]
         try:
-            answers = generate(state.model, [prompt], SAMPLING, eos_id=self.tokenizer.eos_id, seed=self.seed)
+            answers = generate(
+                state.model, [prompt], SAMPLING, stop_ids=self.tokenizer.roles.stop_ids, seed=self.seed
+            )
         except NotFinite:
             return []  # the loop decides whether the run continues
         text = self.tokenizer.decode(answers[0].token_ids)

@@ -58,7 +58,7 @@ class EtudeLM(TemplateLM):  # type: ignore[misc]
 
     @property
     def eot_token_id(self) -> int:
-        return self.etude_tokenizer.eos_id
+        return self.etude_tokenizer.roles.document_id
 
     @property
     def max_length(self) -> int:
@@ -141,7 +141,7 @@ class EtudeLM(TemplateLM):  # type: ignore[misc]
                     top_k=int(settings["top_k"]) if settings.get("top_k") else None,
                     max_new_tokens=settings["max_gen_toks"],
                 ),
-                eos_id=self.eot_token_id,
+                stop_ids=self.etude_tokenizer.roles.stop_ids,
                 seed=[number],
                 compile=False,
             )[0]

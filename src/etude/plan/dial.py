@@ -44,7 +44,7 @@ class Facts:
 
     train_tokens: int
     vocab_size: int
-    eos_token_id: int
+    document_id: int
 
 
 @dataclass(frozen=True)
@@ -168,8 +168,8 @@ def model_config(settings: Settings, facts: Facts) -> ModelConfig:
     model = settings.model
     dims: dict[str, Any] = {
         "vocab_size": facts.vocab_size,
-        "bos_token_id": facts.eos_token_id,
-        "eos_token_id": facts.eos_token_id,
+        "bos_token_id": facts.document_id,
+        "eos_token_id": facts.document_id,
         "max_position_embeddings": settings.train.context,
         "hidden_size": model.hidden_size,
         "intermediate_size": model.intermediate_size,

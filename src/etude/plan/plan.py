@@ -90,7 +90,7 @@ def plan_on(
     if requested.threads == "auto" and "device.threads" in (derived or {}):
         requested = requested.model_copy(update={"threads": (derived or {})["device.threads"][0]})
     device = choose_device(requested)
-    facts = Facts(data.train.num_tokens, data.tokenizer.vocab_size, data.tokenizer.eos_id)
+    facts = Facts(data.train.num_tokens, data.tokenizer.vocab_size, data.tokenizer.roles.document_id)
     resolution = resolve(settings, facts, device, timed, derived)
     device = replace(device, dtype=resolution.settings.device.dtype)
     plan = Plan(device, data, resolution, expected)

@@ -55,12 +55,12 @@ def continued(
         text, probability = tokenizer.decode([token]), float(probabilities[token])
         emit({"token": {"id": token, "text": text, "probability": probability, "others": others}})
 
-    prompt = [tokenizer.eos_id, *tokenizer.encode(question.text("text")), *taken]
+    prompt = [tokenizer.roles.document_id, *tokenizer.encode(question.text("text")), *taken]
     tokens = stream(
         model,
         prompt,
         settings,
-        eos_id=tokenizer.eos_id,
+        stop_ids=tokenizer.roles.stop_ids,
         seed=question.number("seed", 0) + len(taken),
         compile=False,
         on_prediction=on_prediction,

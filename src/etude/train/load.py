@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from etude.config import DeviceSettings
-from etude.data.tokens.tokenizer import EtudeTokenizer, existing_tokenizer
+from etude.data.tokens.published import model_tokenizer
+from etude.data.tokens.tokenizer import EtudeTokenizer
 from etude.device import choose_device
 from etude.errors import InputError
 from etude.model.folder import load_model_folder
@@ -38,8 +39,7 @@ def load_trained(path: str | Path, threads: int | Auto = "auto") -> Trained:
         verify_checkpoint(folder)
     model, config = load_model_folder(folder, device=choose_device(DeviceSettings(threads=threads)).torch)
     model.eval()
-    own = (folder / "etude_tokenizer.json").is_file()
-    tokenizer = EtudeTokenizer.load(folder) if own else existing_tokenizer(folder)
+    tokenizer = model_tokenizer(folder)
     if tokenizer.vocab_size > config.vocab_size:
         raise InputError(
             f"the tokenizer in {folder} has {tokenizer.vocab_size} tokens and the model {config.vocab_size}: "

@@ -100,7 +100,7 @@ class ValidationText:
             with self.device.autocast():
                 logits = model(torch.from_numpy(inputs).to(device), document_ids=documents)
             losses = token_losses(logits, torch.from_numpy(targets).to(device)).cpu().double()  # (rows, T)
-            text_nats += losses[torch.from_numpy(is_text(targets, self.part.eos_id))].sum().item()
+            text_nats += losses[torch.from_numpy(is_text(targets, self.part.document_id))].sum().item()
             counted = int((targets != IGNORE_INDEX).sum())
             if weights is not None:
                 losses = losses * torch.from_numpy(weights)

@@ -242,7 +242,7 @@ def look(
     Raises:
         InputError: the text is longer than the network can read.
     """
-    ids = [tokenizer.eos_id, *tokenizer.encode(text)]
+    ids = [tokenizer.roles.document_id, *tokenizer.encode(text)]
     most = model.config.max_position_embeddings
     if len(ids) > most:
         raise InputError(

@@ -46,6 +46,6 @@ learned from, and knows nothing else.
 {usage}
 ```
 
-The tokenizer begins a text with `{data.tokenizer.eos}`, as training did. A prompt should not end in a space: most words
-have the space before them in their token.
+The tokenizer begins a text with `{data.tokenizer.roles.document}`, as training did. A prompt should not end in a
+space: most words have the space before them in their token.
 """

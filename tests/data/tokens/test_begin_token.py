@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 
-from etude.data.tokens.tokenizer import EOS, EtudeTokenizer, existing_tokenizer
+from etude.data.tokens.published import existing_tokenizer
+from etude.data.tokens.tokenizer import EOS, EtudeTokenizer
 from etude.data.tokens.vocabulary import train_bpe, train_char
 from etude.errors import InputError
 
@@ -117,7 +118,7 @@ def test_a_given_tokenizer_begins_a_text_as_training_did(own: Any, tmp_path: Pat
     """Training begins documents with the token that ends them, whatever the given file would begin them with."""
     foreign(own).save(str(tmp_path / "tokenizer.json"))
     tokenizer = existing_tokenizer(tmp_path / "tokenizer.json")
-    assert tokenizer.eos_id == 257
+    assert tokenizer.roles.document_id == 257
     tokenizer.save(tmp_path / "saved")
     theirs = Tokenizer.from_file(str(tmp_path / "saved" / "tokenizer.json"))
     assert theirs.encode("a heron").ids == [257, *tokenizer.encode("a heron")]

@@ -14,7 +14,7 @@ from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_toke
 
 from etude.data.tokens.growth import MOST_GROWTH, growth_of
 from etude.data.tokens.normalisation import FORMS, normaliser_of
-from etude.data.tokens.tokenizer import existing_tokenizer
+from etude.data.tokens.published import existing_tokenizer
 from etude.errors import InputError
 
 Replace = normalizers.Replace

@@ -15,7 +15,8 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 from corpora import line, prepared
 from etude.data.corpus.clean import Form, normalise
 from etude.data.tokens.normalisation import FORMS, normaliser_of
-from etude.data.tokens.tokenizer import EtudeTokenizer, existing_tokenizer
+from etude.data.tokens.published import existing_tokenizer
+from etude.data.tokens.tokenizer import EtudeTokenizer
 from etude.data.tokens.vocabulary import train_bpe, train_char
 from etude.errors import InputError
 

@@ -22,7 +22,7 @@ def direct(data: PreparedData, part: Part) -> list[int]:
     """Encode by independent means: every document whole."""
     stream = []
     for document in data.documents(part):
-        stream += [data.tokenizer.eos_id, *data.tokenizer.encode(document.decode())]
+        stream += [data.tokenizer.roles.document_id, *data.tokenizer.encode(document.decode())]
     return stream
 
 
@@ -40,7 +40,7 @@ def encoded(data: PreparedData, folder: Path, part: Part = "train", **options: i
     assert reported == sorted(reported)
     assert reported[-1] == data.corpus.num_bytes(part) == facts["source_bytes"]
     dtype = token_dtype(data.tokenizer.vocab_size).name
-    return open_part(folder, part, facts, dtype, data.tokenizer.eos_id, str)
+    return open_part(folder, part, facts, dtype, data.tokenizer.roles.document_id, str)
 
 
 def long_text() -> str:
@@ -65,7 +65,7 @@ def test_tokens_equal_direct_encoding(tmp_path: Path, kind: str, split: str) -> 
         expected = direct(data, part)  # type: ignore[arg-type]
         assert tokens.window(0, tokens.num_tokens).tolist() == expected
         assert tokens.documents[:-1].tolist() == [
-            n for n, t in enumerate(expected) if t == data.tokenizer.eos_id
+            n for n, t in enumerate(expected) if t == data.tokenizer.roles.document_id
         ]
         sizes = [len(document) for document in data.documents(part)]  # type: ignore[arg-type]
         begins = np.searchsorted(tokens.marks[0], tokens.documents)

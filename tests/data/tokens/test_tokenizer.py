@@ -14,7 +14,8 @@ from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from corpora import line
 from etude.data.corpus.cuts import last_safe_byte, pieces
 from etude.data.tokens.patterns import PATTERNS
-from etude.data.tokens.tokenizer import EOS, EtudeTokenizer, existing_tokenizer
+from etude.data.tokens.published import existing_tokenizer
+from etude.data.tokens.tokenizer import EOS, EtudeTokenizer
 from etude.data.tokens.vocabulary import (
     LONGEST_WORD,
     _without_endless_words,
@@ -65,7 +66,7 @@ def test_any_text_comes_back_exactly(name: str, text: str) -> None:
     tokenizer = made(name)
     ids = tokenizer.encode(text)
     assert tokenizer.decode(ids) == text
-    assert tokenizer.eos_id not in ids
+    assert tokenizer.roles.document_id not in ids
     assert all(0 <= token < tokenizer.vocab_size for token in ids)
     assert tokenizer.encode_batch([text, text]) == [ids, ids]
 
@@ -75,10 +76,13 @@ def test_the_name_of_the_special_token_is_only_text(name: str, tmp_path: Path) -
     made(name).save(tmp_path)
     for tokenizer in (made(name), EtudeTokenizer.load(tmp_path)):
         ids = tokenizer.encode(f"before {EOS} after")
-        assert tokenizer.eos_id not in ids
+        assert tokenizer.roles.document_id not in ids
         assert tokenizer.decode(ids) == f"before {EOS} after"
-        assert tokenizer.decode([tokenizer.eos_id]) == EOS
-        assert tokenizer.decode([tokenizer.eos_id, *ids], skip_special_tokens=True) == f"before {EOS} after"
+        assert tokenizer.decode([tokenizer.roles.document_id]) == EOS
+        assert (
+            tokenizer.decode([tokenizer.roles.document_id, *ids], skip_special_tokens=True)
+            == f"before {EOS} after"
+        )
 
 
 @pytest.mark.parametrize("name", list(MODELS))
@@ -93,11 +97,11 @@ def test_transformers_gives_the_same_ids(name: str, tmp_path: Path) -> None:
     tokenizer = made(name)
     tokenizer.save(tmp_path)
     theirs = AutoTokenizer.from_pretrained(tmp_path)
-    assert theirs.eos_token_id == theirs.bos_token_id == tokenizer.eos_id
+    assert theirs.eos_token_id == theirs.bos_token_id == tokenizer.roles.document_id
     assert len(theirs) == tokenizer.vocab_size
     for text in [*TORTURE, TEXT]:
         ids = tokenizer.encode(text)
-        assert theirs(text)["input_ids"] == [tokenizer.eos_id, *ids], repr(text)
+        assert theirs(text)["input_ids"] == [tokenizer.roles.document_id, *ids], repr(text)
         assert theirs(text, add_special_tokens=False)["input_ids"] == ids, repr(text)
         assert theirs.decode(ids) == tokenizer.decode(ids) == text
 
@@ -226,11 +230,11 @@ def test_an_existing_tokenizer_finds_or_gets_its_end_token(
 ) -> None:
     foreign(eos=eos, normal=normal).save(str(tmp_path / "tokenizer.json"))
     tokenizer = existing_tokenizer(tmp_path / "tokenizer.json")
-    assert tokenizer.eos == (eos or EOS)
+    assert tokenizer.roles.document == (eos or EOS)
     assert tokenizer.vocab_size == 257
-    text = f"any {tokenizer.eos} text, 日本語"
+    text = f"any {tokenizer.roles.document} text, 日本語"
     ids = tokenizer.encode(text)
-    assert tokenizer.eos_id not in ids
+    assert tokenizer.roles.document_id not in ids
     assert tokenizer.decode(ids) == text
     tokenizer.save(tmp_path / "saved")
     assert EtudeTokenizer.load(tmp_path / "saved").encode(text) == ids
@@ -241,7 +245,7 @@ def test_the_configured_end_token_comes_first(tmp_path: Path) -> None:
     backend.add_special_tokens(["<stop>"])
     backend.save(str(tmp_path / "tokenizer.json"))
     (tmp_path / "tokenizer_config.json").write_text(json.dumps({"eos_token": {"content": "<stop>"}}))
-    assert existing_tokenizer(tmp_path).eos == "<stop>"
+    assert existing_tokenizer(tmp_path).roles.document == "<stop>"
 
 
 @pytest.mark.parametrize("content", [None, "", "{}", "[1, 2]", "not json"])

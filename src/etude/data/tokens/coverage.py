@@ -46,15 +46,15 @@ class EvaluationWindows:
     def batch(self, first: int, count: int) -> tuple[Int64, Int64]:
         """Return windows [first, first + count) as (inputs, targets), each (rows, T).
 
-        After the last token, inputs are ``eos`` and targets :data:`IGNORE_INDEX`.
+        After the last token, inputs are the token that begins documents and targets :data:`IGNORE_INDEX`.
         """
         count = min(count, len(self) - first)
         starts = (first + np.arange(count, dtype=np.int64)) * self.context
         places = starts[:, None] + np.arange(self.context + 1)
         windows = self.part.windows(starts, self.context + 1)
         beyond = places >= self.num_tokens
-        inputs = np.where(beyond[:, :-1], self.part.eos_id, windows[:, :-1])
-        inputs[beyond[:, 1:]] = self.part.eos_id  # the last token predicts nothing
+        inputs = np.where(beyond[:, :-1], self.part.document_id, windows[:, :-1])
+        inputs[beyond[:, 1:]] = self.part.document_id  # the last token predicts nothing
         return inputs, np.where(beyond[:, 1:], IGNORE_INDEX, windows[:, 1:])
 
     def target_places(self, first: int, count: int) -> Int64:
@@ -70,9 +70,9 @@ class EvaluationWindows:
         return self.part.document_numbers(starts[:, None] + np.arange(self.context))
 
 
-def is_text(targets: Int64, eos_id: int) -> npt.NDArray[np.bool_]:
-    """Return which targets count for bits per byte: tokens of text, neither ``eos`` nor padding."""
-    mask: npt.NDArray[np.bool_] = (targets != eos_id) & (targets != IGNORE_INDEX)
+def is_text(targets: Int64, document_id: int) -> npt.NDArray[np.bool_]:
+    """Return which targets count for bits per byte: tokens of text, neither the beginning of a document nor padding."""
+    mask: npt.NDArray[np.bool_] = (targets != document_id) & (targets != IGNORE_INDEX)
     return mask
 
 

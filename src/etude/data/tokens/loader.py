@@ -72,7 +72,7 @@ class BatchLoader:
     def document_ids(self, step: int, first_row: int = 0, num_rows: int | None = None) -> Int64:
         """Return (num_rows, T) the document number of every input token, for attention limited to documents.
 
-        ``eos`` belongs to the document that it begins.
+        The token that begins a document belongs to it.
         """
         count = self.batch_rows - first_row if num_rows is None else num_rows
         _, starts = self._starts(step, first_row, count)

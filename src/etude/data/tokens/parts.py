@@ -1,7 +1,7 @@
-"""A part of the corpus as one memory-mapped row of tokens: eos doc eos doc eos doc.
+"""A part of the corpus as one memory-mapped row of tokens: <document> text <document> text.
 
-Every document begins with the end-of-document token: a document is predicted from its own ``eos``, and its end is the
-``eos`` of the next. Positions are token indices in this row, regardless of shards.
+Every document begins with the token for it (:class:`etude.data.tokens.roles.Roles`): a document is predicted from its
+own, and its end is the beginning of the next. Positions are token indices in this row, regardless of shards.
 """
 
 from __future__ import annotations
@@ -22,22 +22,22 @@ class TokenPart:
 
     Attributes:
         shards: consecutive token arrays (memory maps).
-        eos_id: the token that begins every document; it occurs nowhere else.
-        documents: (num_documents + 1,) token index of every document's ``eos``, then the number of tokens.
+        document_id: the token that begins every document; it occurs nowhere else.
+        documents: (num_documents + 1,) token index of every document's first token, then the number of tokens.
         marks: (2, num_pieces + 1) places where both counts are known: the tokens and the UTF-8 bytes before a piece of
             text. Every document's beginning is a mark.
         namer: returns the id of a document by its number.
     """
 
     shards: Sequence[Tokens]
-    eos_id: int
+    document_id: int
     documents: Int64
     marks: Int64
     namer: Callable[[int], str] = field(default=str, repr=False)
 
     @property
     def num_tokens(self) -> int:
-        """Number of tokens, including ``eos``."""
+        """Number of tokens, including those that begin documents."""
         return int(self.documents[-1])
 
     @property
@@ -96,9 +96,9 @@ class TokenPart:
 
     @classmethod
     def from_documents(
-        cls, documents: Sequence[Sequence[int]], eos_id: int, source_bytes: Sequence[int] | None = None
+        cls, documents: Sequence[Sequence[int]], document_id: int, source_bytes: Sequence[int] | None = None
     ) -> TokenPart:
-        """Make a part in memory from the tokens of each document (without ``eos``).
+        """Make a part in memory from the tokens of each document (without the one that begins it).
 
         The ``source_bytes`` of a document default to its number of tokens.
         """
@@ -106,6 +106,6 @@ class TokenPart:
         offsets = np.concatenate([[0], np.cumsum([len(document) + 1 for document in documents])]).astype(
             np.int64
         )
-        tokens = np.array([token for document in documents for token in (eos_id, *document)], np.uint32)
+        tokens = np.array([token for document in documents for token in (document_id, *document)], np.uint32)
         marks = np.stack([offsets, np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)])
-        return cls([tokens], eos_id, offsets, marks)
+        return cls([tokens], document_id, offsets, marks)

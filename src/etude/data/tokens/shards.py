@@ -48,7 +48,7 @@ Segment = tuple[int, int, bool]
 
 @dataclass(frozen=True)
 class Encoded:
-    """The tokens of some segments, piece after piece, with ``eos`` where a document begins."""
+    """The tokens of some segments, piece after piece, with the token that begins a document before each document."""
 
     tokens: bytes
     piece_tokens: list[int]
@@ -132,23 +132,23 @@ def encode_segments(
             texts.append(text)
             begins.append(begins_document and number == 0)
     dtype = token_dtype(tokenizer.vocab_size)
-    eos = np.array([tokenizer.eos_id], dtype)
+    begin_document = np.array([tokenizer.roles.document_id], dtype)
     rows: list[npt.NDArray[Any]] = []
     counts: list[int] = []
     for ids, begin in zip(tokenizer.encode_clean(texts), begins, strict=True):
         row = np.array(ids, dtype)
-        if (row == eos).any():
+        if (row == begin_document).any():
             raise EtudeError(
-                f"the tokenizer writes '{tokenizer.eos}' for ordinary text: use another tokenizer"
+                f"the tokenizer writes '{tokenizer.roles.document}' for ordinary text: use another tokenizer"
             )
-        rows += [eos, row] if begin else [row]
+        rows += [begin_document, row] if begin else [row]
         counts.append(len(row) + begin)
     lengths = [len(text) if text.isascii() else len(text.encode("utf-8")) for text in texts]
     return Encoded(np.concatenate(rows).tobytes(), counts, lengths, begins)
 
 
 def open_part(
-    folder: Path, part: str, facts: dict[str, Any], dtype: str, eos_id: int, namer: Callable[[int], str]
+    folder: Path, part: str, facts: dict[str, Any], dtype: str, document_id: int, namer: Callable[[int], str]
 ) -> TokenPart:
     """Open the tokens that :func:`encode_part` wrote, memory-mapped.
 
@@ -166,7 +166,7 @@ def open_part(
     require_offsets(folder / f"{part}.marks.npy", marks[1])
     if len(documents) < 2:
         raise InputError(f"{folder / part}.documents.npy is damaged (no documents): prepare the text again")
-    return TokenPart(shards, eos_id, documents, marks, namer)
+    return TokenPart(shards, document_id, documents, marks, namer)
 
 
 def _open_shard(path: Path, dtype: np.dtype[Any]) -> Tokens:
