@@ -197,13 +197,13 @@ def test_a_marker_names_files_of_its_folder_only(tmp_path: Path) -> None:
 
 
 @many
-@given(value=ANYTHING, key=st.sampled_from(["dtype", "eos_id", "shards", "file"]))
+@given(value=ANYTHING, key=st.sampled_from(["dtype", "document_id", "shards", "file"]))
 def test_token_manifests_of_any_value(tmp_path: Path, value: Any, key: str) -> None:
     np.array([0, 1, 2], np.uint16).tofile(tmp_path / "train-00000.bin")
     np.save(tmp_path / "train.documents.npy", np.array([0, 3]))
     np.save(tmp_path / "train.marks.npy", np.array([[0, 3], [0, 2]]))
     facts: Any = {"shards": [{"file": "train-00000.bin", "tokens": 3}]}
-    values: Any = {"facts": facts, "dtype": "uint16", "eos_id": 0}
+    values: Any = {"facts": facts, "dtype": "uint16", "document_id": 0}
     assert open_part(tmp_path, "train", namer=str, **values).window(2, 3).tolist() == [2, 0, 1]
     if key == "file":
         facts["shards"][0]["file"] = value
