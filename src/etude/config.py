@@ -100,7 +100,8 @@ class TokenizerSettings(Section):
     change = Change.NEVER
 
     kind: str = "bpe"
-    """``bpe`` (byte-level, trained on the training part), ``char``, or a path to a tokenizer.json."""
+    """``bpe`` (byte-level, trained on the training part), ``char``, or a path to a tokenizer.json; ``base`` is that of
+    the base model, which a run from one always has."""
     vocab_size: ByteVocabulary | Auto = "auto"
     """Vocabulary of a trained BPE. Auto: from the size of the training text."""
     pattern: Literal["auto", "gpt2", "llama3", "qwen2"] = "auto"
@@ -112,6 +113,9 @@ class ModelSettings(Section, Generic[Open]):
 
     change = Change.NEVER
 
+    base: str = "none"
+    """The model whose weights, tokenizer and sizes the run begins with: a run, ``RUN@STEP``, a model folder, a .gguf
+    file or ``hf:owner/name``. ``none``: random weights."""
     preset: FamilyName = "llama"
     """The model family: llama, qwen3, gpt2, gpt_neox, olmo2, mlp, or one that a plugin registers."""
     size: Literal["auto", "nano", "tiny", "small", "medium", "large"] = "auto"
@@ -158,11 +162,14 @@ class TrainSettings(Section, Generic[Open]):
     """Rows in one forward pass; changes memory and speed, never the result beyond rounding."""
     activation_checkpointing: Steering[bool] = False
     """Recompute each layer in the backward pass: less memory, a third more arithmetic, the same gradients."""
-    optimizer: UpdateRuleName = "muon"
+    optimizer: UpdateRuleName | Open = AUTO
     """The update rule: ``muon`` for the hidden matrices with AdamW for the rest, ``adamw`` for everything, or one
-    that a plugin registers (`etude.registry`)."""
+    that a plugin registers (`etude.registry`). Auto: muon for random weights, adamw for those of a base model."""
     lr: Steering[Rate | Open] = AUTO
-    """Peak learning rate of AdamW, for a network of width 128; `etude.train.rules` has the rates of others."""
+    """Peak learning rate of AdamW; `etude.train.rules` has the rates of others."""
+    lr_by_width: Steering[bool | Auto] = "auto"
+    """Whether ``lr`` is that of a network of width 128, and falls for the matrices of wider ones (muP). Auto: for
+    random weights, not for those of a base model."""
     muon_lr: Steering[Rate | Auto] = "auto"
     """Peak learning rate of Muon: the spectral norm of a square matrix's update."""
     betas: Steering[tuple[Decay, Decay]] = (0.8, 0.95)

@@ -80,7 +80,7 @@ class LionRule(UpdateRule):
 
     def options(self, parameter: Parameter, settings: ResolvedTrain, config: ModelConfig) -> dict[str, Any]:
         return {
-            "lr": rate_at_width(parameter, settings.lr, config),
+            "lr": rate_at_width(parameter, settings, config),
             "weight_decay": weight_decay_of(parameter, settings),
             "betas": BETAS,
         }

@@ -16,6 +16,7 @@ import tempfile
 import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -77,12 +78,14 @@ def prepare(
     seed: int,
     cache: Path,
     progress: Progress | None = None,
+    published: EtudeTokenizer | None = None,
 ) -> PreparedData:
     """Clean, split and encode the text, or open it from ``cache``.
 
     Args:
         family_pattern: the pre-tokenizer expression of the model's family, used when the setting is ``auto``.
         seed: the seed of generated built-in text.
+        published: the tokenizer of the base model, for ``tokenizer.kind`` "base".
         progress: called as (stage, bytes done, bytes in all or None).
 
     Raises:
@@ -100,7 +103,7 @@ def prepare(
         options = ReadingOptions.of(data)
         sources = open_sources(data.sources, options=options, max_bytes=budget, seed=seed, spool=spool)
         corpus_key = _corpus_key(data, sources)
-        identity = _tokenizer_identity(tokenizer, family_pattern)
+        identity = _tokenizer_identity(tokenizer, family_pattern, published)
         fingerprint = key_of({"schema": SCHEMA, "corpus": corpus_key, "tokenizer": identity})
         with locked(cache, corpus_key):
             cached = _open(cache, fingerprint)
@@ -114,7 +117,8 @@ def prepare(
                 with staged_folder(folder) as staging:
                     build_corpus(staging, sources, data, report)
             with staged_folder(cache / "tokens" / fingerprint) as staging:
-                _encode(staging, Corpus(folder), corpus_key, data, tokenizer, family_pattern, notes, report)
+                make = partial(_tokenizer, Corpus(folder), tokenizer, family_pattern, published, report)
+                _encode(staging, Corpus(folder), corpus_key, data, tokenizer, make, notes, report)
             prepared = _open(cache, fingerprint, check=False)
             assert isinstance(prepared, PreparedData)
             return prepared
@@ -195,12 +199,12 @@ def _encode(
     corpus_key: str,
     data: DataSettings,
     settings: TokenizerSettings,
-    family_pattern: str,
+    make_tokenizer: Callable[[], tuple[EtudeTokenizer, dict[str, Any]]],
     notes: list[str],
     progress: Progress,
 ) -> None:
     """Fill a new tokens folder."""
-    tokenizer, how = _tokenizer(corpus, settings, family_pattern, progress)
+    tokenizer, how = make_tokenizer()
     tokenizer.normalization = data.normalization
     tokenizer.save(folder / "tokenizer")
     workers = available_cores() if data.workers == "auto" else data.workers
@@ -241,8 +245,15 @@ def _about_cut_words(count: int) -> str:
 
 
 def _tokenizer(
-    corpus: Corpus, settings: TokenizerSettings, family_pattern: str, progress: Progress
+    corpus: Corpus,
+    settings: TokenizerSettings,
+    family_pattern: str,
+    published: EtudeTokenizer | None,
+    progress: Progress,
 ) -> tuple[EtudeTokenizer, dict[str, Any]]:
+    """Return the tokenizer, and what the manifest states of how it was made."""
+    if settings.kind == vocabulary.BASE:
+        return _of_base(published), {}
     if settings.kind not in {"bpe", "char"}:
         return existing_tokenizer(expanded(settings.kind)), {"path": settings.kind}
     train_bytes = corpus.num_bytes("train")
@@ -271,7 +282,26 @@ def _sample(corpus: Corpus, train_bytes: int) -> Iterator[str]:
                     yield from pieces(corpus.store.read(position, stop).decode("utf-8", "ignore"))
 
 
-def _tokenizer_identity(settings: TokenizerSettings, family_pattern: str) -> dict[str, Any]:
+def _of_base(published: EtudeTokenizer | None) -> EtudeTokenizer:
+    """Return the tokenizer of the base model. Raises InputError for a run without one."""
+    if published is None:
+        raise InputError(
+            "tokenizer.kind=base is for a run that begins with a published model: give it with --from"
+        )
+    return published
+
+
+def _tokenizer_identity(
+    settings: TokenizerSettings, family_pattern: str, published: EtudeTokenizer | None
+) -> dict[str, Any]:
+    if settings.kind == vocabulary.BASE:
+        tokenizer = _of_base(published)
+        roles = tokenizer.roles
+        return {
+            "kind": vocabulary.BASE,
+            "hash": tokenizer.hash,
+            "roles": [roles.document_id, roles.end_of_turn_id, sorted(roles.stop_ids)],
+        }
     if settings.kind == "char":
         return {"kind": "char"}
     if settings.kind == "bpe":

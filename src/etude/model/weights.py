@@ -37,7 +37,7 @@ class StoredWeights:
         """Read the headers of all weight files. Raises InputError where one is missing or damaged."""
         places: dict[str, tuple[Path, str]] = {}
         shapes: dict[str, tuple[int, ...]] = {}
-        for path in _weight_files(folder):
+        for path in weight_files(folder):
             for stored, (dtype, shape) in _read_headers(path).items():
                 name = _parameter_name(stored, config)
                 if name is None:
@@ -82,7 +82,8 @@ class StoredWeights:
         return tensors
 
 
-def _weight_files(folder: Path) -> list[Path]:
+def weight_files(folder: Path) -> list[Path]:
+    """Return the weight files of a model folder. Raises InputError where one is missing or only pickles are there."""
     if (folder / WEIGHTS).is_file():
         return [folder / WEIGHTS]
     index = folder / WEIGHTS_INDEX

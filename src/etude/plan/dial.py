@@ -18,6 +18,7 @@ from etude.errors import InputError
 from etude.model.config import ModelConfig, preset
 from etude.model.cost import count_parameters
 from etude.model.families import Family, family_named
+from etude.plan.base_values import BASE_EPOCHS, values_with_base
 from etude.plan.sizes import SIZES, Size, batch_tokens_for, context_for, dropout_for, weight_decay_for
 from etude.setting_declarations import require_resolved
 from etude.train.rules import rates_of, rule_named
@@ -66,6 +67,7 @@ class Dial:
 
     Attributes:
         timed: the size that ``--time`` has chosen.
+        base: the configuration of the base model; None for random weights.
         values, reasons: of the settings derived so far, by key.
     """
 
@@ -73,6 +75,7 @@ class Dial:
     facts: Facts
     device: Device
     timed: Size | None
+    base: ModelConfig | None = None
     values: dict[str, Any] = field(default_factory=dict)
     reasons: dict[str, str] = field(default_factory=dict)
 
@@ -97,16 +100,20 @@ class Dial:
 
     @property
     def family(self) -> Family:
-        return family_named(self.settings.model.preset)
+        return family_named(self.value("model.preset"))
 
     @property
     def tokens(self) -> int:
         """Tokens that the run is to read."""
+        if self.base is not None:
+            return BASE_EPOCHS * self.facts.train_tokens
         return min(self.size.tokens, MAX_EPOCHS * self.facts.train_tokens)
 
     @cached_property
     def network(self) -> ModelConfig:
         """The network, once its shape and the context are known."""
+        if self.base is not None:
+            return self.base
         return model_config(with_values(self.settings, self.values), self.facts)
 
     @cached_property
@@ -141,18 +148,22 @@ def resolve(
     device: Device,
     timed: Size | None = None,
     derived: Derived | None = None,
+    base: ModelConfig | None = None,
 ) -> Resolution:
     """Replace every ``"auto"`` that shapes the run by a value.
 
     Args:
         timed: the size that ``--time`` has chosen.
         derived: values for settings that the user has left at "auto", used unchanged.
+        base: the configuration of the base model, of a run that has one.
 
     Raises:
         InputError: the values do not fit together (a width that the heads do not divide, a context longer than
             the text, ...).
     """
-    dial = Dial(settings, facts, device, timed)
+    dial = Dial(settings, facts, device, timed, base)
+    if base is not None:
+        dial.values, dial.reasons = values_with_base(settings, base, facts.train_tokens)
     for key, (value, reason) in (derived or {}).items():
         dial.fill(key, value, reason)
     for key, derivation in DERIVATIONS.items():
@@ -255,6 +266,11 @@ def _steps(dial: Dial, key: str) -> tuple[Any, str]:
             f"train.batch_rows={rows} is not a multiple of train.micro_batch_rows={part}: choose one that divides it"
         )
     text = dial.facts.train_tokens
+    if dial.base is not None:
+        reason = (
+            f"{BASE_EPOCHS} times through the text: a base model learns a text sooner, and forgets meanwhile"
+        )
+        return max(1, dial.tokens // (rows * dial.value("train.context"))), reason
     reason = f"{dial.tokens:,} tokens for {dial.because}, {dial.tokens / text:.1f} times through the text"
     if dial.tokens < dial.size.tokens:
         reason = f"{MAX_EPOCHS} times through a small text of {text:,} tokens, not more"
@@ -284,10 +300,15 @@ def _checkpoint_every(dial: Dial, key: str) -> tuple[Any, str]:
     return max(1, dial.value("train.steps") // 5), "five in the run, and the early powers of two"
 
 
+@derives("train.optimizer")
+def _optimizer(dial: Dial, key: str) -> tuple[Any, str]:
+    return "muon", "the lowest loss for random weights of these sizes, swept"
+
+
 @derives("train.lr", "train.muon_lr")
 def _rate(dial: Dial, key: str) -> tuple[Any, str] | None:
     # The log and the pictures show train.lr of every run, also where a rule has a rate of its own.
-    rate = {**rule_named(REST).rates, **rates_of(dial.settings.train.optimizer)}.get(key)
+    rate = {**rule_named(REST).rates, **rates_of(dial.value("train.optimizer"))}.get(key)
     return None if rate is None else (rate.value, rate.reason)
 
 

@@ -73,6 +73,7 @@ def plan_on(
     timed: Size | None = None,
     expected: Forecast | None = None,
     derived: Derived | None = None,
+    base: ModelConfig | None = None,
 ) -> Plan:
     """Plan a run on prepared text.
 
@@ -80,6 +81,7 @@ def plan_on(
         timed: the size that was chosen for a time budget.
         expected: the forecast of its loss.
         derived: settings derived from measurements, with their reasons.
+        base: the configuration of the base model, of a run that has one.
 
     Raises:
         InputError: contradictory settings, a text that does not fit the objective, or a model that does not fit the
@@ -91,7 +93,7 @@ def plan_on(
         requested = requested.model_copy(update={"threads": (derived or {})["device.threads"][0]})
     device = choose_device(requested)
     facts = Facts(data.train.num_tokens, data.tokenizer.vocab_size, data.tokenizer.roles.document_id)
-    resolution = resolve(settings, facts, device, timed, derived)
+    resolution = resolve(settings, facts, device, timed, derived, base)
     device = replace(device, dtype=resolution.settings.device.dtype)
     plan = Plan(device, data, resolution, expected)
     _, processes = place_on_machine()

@@ -6,19 +6,22 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from etude.config import Settings
+from etude.config import Settings, with_values
 from etude.data.prepare import PreparedData, Progress, open_prepared, prepare
 from etude.errors import InputError
 from etude.model.families import family_named
 from etude.places import cache_folder
+from etude.pretrained.base import NONE, base_tokenizer
+from etude.run.checkpoints import checkpoint_name
 
 
 def prepared(settings: Settings, progress: Progress | None = None) -> PreparedData:
     """Tokenize the text that ``settings`` name, or load its tokens from the cache if nothing has changed.
 
     Raises:
-        InputError: no usable text.
+        InputError: no usable text, or no such base model.
     """
+    base = settings.model.base
     return prepare(
         settings.data,
         settings.tokenizer,
@@ -26,6 +29,7 @@ def prepared(settings: Settings, progress: Progress | None = None) -> PreparedDa
         seed=settings.run.seed if settings.data.seed == "auto" else settings.data.seed,
         cache=cache_folder(),
         progress=progress,
+        published=None if base == NONE else base_tokenizer(base),
     )
 
 
@@ -50,12 +54,19 @@ def own_text(
         raise InputError(
             f"the text of {run} came on standard input and is no longer in the cache: train a new run"
         )
-    data = prepare_again(settings)
+    data = prepare_again(with_own_base(settings, run))
     if not is_text_of(data, manifest):
         raise InputError(
             f"the text of {run} has changed since it began: put the old text back, or start a new run"
         )
     return data
+
+
+def with_own_base(settings: Settings, run: Path) -> Settings:
+    """Return the settings of ``run`` with its first checkpoint as the base model: the original may be gone."""
+    if settings.model.base == NONE:
+        return settings
+    return with_values(settings, {"model.base": str(run.absolute() / "checkpoints" / checkpoint_name(0))})
 
 
 def is_text_of(data: PreparedData, manifest: Mapping[str, Any]) -> bool:

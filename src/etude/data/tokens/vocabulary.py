@@ -98,11 +98,15 @@ def _char_backend(vocabulary: dict[str, int]) -> Any:
     return backend
 
 
+BASE = "base"
+"""The kind of a tokenizer that comes with the base model of a run."""
+
+
 def check_kind(kind: str) -> None:
     """Refuse a tokenizer that is neither a known kind nor a path.
 
     Raises:
         InputError: for a value such as ``bep``.
     """
-    if kind not in {"bpe", "char"} and not kind.endswith(".json") and "/" not in kind:
+    if kind not in {"bpe", "char", BASE} and not kind.endswith(".json") and "/" not in kind:
         raise InputError(f"there is no tokenizer '{kind}': choose bpe, char, or a path to a tokenizer.json")

@@ -52,7 +52,7 @@ class AdamWRule(UpdateRule):
 
     def options(self, parameter: Parameter, settings: ResolvedTrain, config: ModelConfig) -> dict[str, Any]:
         return {
-            "lr": rate_at_width(parameter, settings.lr, config),
+            "lr": rate_at_width(parameter, settings, config),
             "weight_decay": weight_decay_of(parameter, settings),
             "betas": settings.betas,
             "eps": settings.eps,

@@ -195,11 +195,15 @@ def weight_decay_of(parameter: Parameter, settings: ResolvedTrain) -> float:
     return 0.0 if parameter.role == "vector" else settings.weight_decay
 
 
-def rate_at_width(parameter: Parameter, lr: float, config: ModelConfig) -> float:
+def rate_at_width(parameter: Parameter, settings: ResolvedTrain, config: ModelConfig) -> float:
     """Return the learning rate of a rule whose updates have the same size everywhere: lr / width for matrices.
+
+    With ``train.lr_by_width`` false it is ``train.lr`` for every parameter.
 
     A sum over more inputs changes more if each weight changes by the same amount. Scaled by the width, a rate found at
     :data:`BASE_WIDTH` holds at any width (muP: Yang et al. 2022, "Tensor Programs V", table 3). A tied output matrix
     counts as an output matrix.
     """
-    return lr * BASE_WIDTH / config.hidden_size if parameter.role in ("hidden", "output") else lr
+    lr = settings.lr
+    scaled = settings.lr_by_width is not False and parameter.role in ("hidden", "output")
+    return lr * BASE_WIDTH / config.hidden_size if scaled else lr

@@ -1,0 +1,91 @@
+"""Every way to name a model, resolved to a model folder by one reader.
+
+A source is a run (its newest checkpoint), ``RUN@STEP``, a checkpoint, a model folder in Hugging Face's format, a GGUF
+file, or ``hf:owner/name``, a model on the Hugging Face Hub (``hf:owner/name@revision`` for one of its versions).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from etude.errors import InputError
+from etude.places import expanded
+from etude.run.checkpoints import find_checkpoint, list_checkpoints, step_of
+from etude.untrusted import shown
+
+HUB = "hf:"
+_HUB_FILES = ("*.json", "*.safetensors", "*.jinja", "tokenizer.model", "*.txt", "LICENSE*", "README.md")
+"""The files of a model folder. Pickles may run code when they are read, so they are not even fetched."""
+
+
+def model_folder(source: str | Path) -> Path:
+    """Return the model folder that ``source`` names.
+
+    A GGUF file is converted once, into Etude's cache. A model on the Hub is downloaded by huggingface_hub into its own
+    cache.
+
+    Raises:
+        InputError: there is no such model, or it is of a kind that cannot be read.
+        EtudeError: the disk is full or cannot be written.
+    """
+    name = str(source)
+    if name.startswith(HUB):
+        return _from_hub(name)
+    path = expanded(name)
+    if path.is_file():
+        return _from_file(path)
+    if not path.exists() and "@" in path.name:
+        return _at_step(path)
+    return find_checkpoint(path)
+
+
+def _from_file(path: Path) -> Path:
+    """Return the model folder of a file: a GGUF file, or a file of a model folder."""
+    with path.open("rb") as file:
+        magic = file.read(4)
+    if magic == b"GGUF":
+        from etude.pretrained.gguf_model import model_folder_of
+
+        return model_folder_of(path)
+    if path.suffix == ".safetensors" or path.name == "config.json":
+        raise InputError(f"{path} is one file of a model folder: give the folder {path.parent}")
+    raise InputError(f"{path} is no model: give a run, a model folder, a .gguf file or hf:owner/name")
+
+
+def _at_step(path: Path) -> Path:
+    """Return the checkpoint that ``RUN@STEP`` names."""
+    name, _, step = path.name.rpartition("@")
+    run = path.with_name(name) if name else path.parent
+    folders = {step_of(folder): folder for folder in list_checkpoints(run / "checkpoints")}
+    if not folders:
+        find_checkpoint(run)  # says what is wrong with it
+    if not step.isdecimal() or int(step) not in folders:
+        choice = ", ".join(map(str, list(folders)[-12:]))
+        raise InputError(f"{run} has no checkpoint of step {shown(step)}: choose one of {choice}")
+    return folders[int(step)]
+
+
+def _from_hub(name: str) -> Path:
+    """Return the folder of a model on the Hugging Face Hub.
+
+    Raises:
+        InputError: the library is missing, or the Hub has no such model or cannot be reached.
+    """
+    repository, _, revision = name.removeprefix(HUB).partition("@")
+    if repository.count("/") != 1:
+        raise InputError(f"'{shown(name)}' does not name a model: type hf:owner/name")
+    try:
+        from huggingface_hub import snapshot_download
+        from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
+    except ImportError:
+        raise InputError("hf: models need the library of the Hub: pip install 'etude[hub]'") from None
+    try:
+        folder = snapshot_download(repository, revision=revision or None, allow_patterns=list(_HUB_FILES))
+    except RepositoryNotFoundError:
+        raise InputError(
+            f"the Hub has no model '{shown(repository)}', or it is private: log in with hf auth login"
+        ) from None
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise InputError(f"{name} cannot be downloaded ({shown(reason)})") from None
+    return Path(folder)
