@@ -30,7 +30,7 @@ from etude.train.checksum import checksum
 from etude.train.compilation import compile_objective
 from etude.train.loop import Loop, Task, TrainState
 from etude.train.validation import ValidationText
-from etude.workflow.fit import watching_tasks
+from etude.workflow.fit import step_tasks
 from etude.workflow.prepare import make_plan
 from memory import MemoryWatch
 
@@ -153,7 +153,7 @@ def watched(shape: Mapping[str, int], overrides: Sequence[str], steps: int) -> C
     objective = make_objective(plan, state)
     compile_objective(objective, plan.device, plan.settings.device.compile)
     spent: dict[str, list[float]] = {"checksum": [], "summary": []}
-    tasks = [timed(task, spent) for task in watching_tasks(plan.settings.train, objective)]
+    tasks = [timed(task, spent) for task in step_tasks(plan.settings.train, objective)]
     folder = Path(tempfile.mkdtemp(prefix="etude-watching-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     state.step, last = EARLY, EARLY

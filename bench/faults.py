@@ -125,11 +125,11 @@ def cost_of_saving(checkpoints: int = 10) -> dict[str, Any]:
             for _ in range(4):  # the disk has time to finish, as between the checkpoints of a run
                 loop.one_step()
             save.finish()
-            save.beside_the_steps = number % 2 == 0
+            save.in_background = number % 2 == 0
             begin = time.perf_counter()
             save(state)
             if number > 1:  # the first of each also finds its memory
-                held[save.beside_the_steps].append(time.perf_counter() - begin)
+                held[save.in_background].append(time.perf_counter() - begin)
         save.finish()
         size = sum(file.stat().st_size for file in next(run.checkpoints.glob("step-*")).iterdir())
     return {

@@ -325,7 +325,7 @@ def test_training_goes_on_when_nobody_reads_its_output(text: Path, tmp_path: Pat
     command = f"set -o pipefail; {sys.executable} -m etude train {text} {options} | head -1"
     result = subprocess.run(["bash", "-c", command], capture_output=True, text=True, cwd=tmp_path)
     assert result.returncode == 0, result.stderr
-    assert result.stderr.count("nobody reads this output any more") == 1
+    assert result.stderr.count("this output has no reader any more") == 1
     status = json.loads((tmp_path / "runs" / "unread" / "status.json").read_text())
     assert (status["state"], status["step"]) == ("finished", 30)
 
@@ -340,7 +340,7 @@ def test_training_goes_on_when_nobody_reads_its_output(text: Path, tmp_path: Pat
         (("--threads", "5000"), "--threads takes 1024 at most, not 5000"),
         (
             ("--tasks", "blimp", "--threads", "1"),
-            "--tasks asks the public suites of one model, with all cores: leave --suite,",
+            "--tasks runs public suites on one model, with all cores: omit --suite,",
         ),
         (("--tasks", "blimp", "--limit", "0"), "--limit takes 1 or more, not 0"),
     ],
@@ -356,8 +356,8 @@ def test_a_number_that_cannot_be_is_one_line(tmp_path: Path, options: tuple[str,
     ("options", "words"),
     [
         (("--covered",), "--limit, --local and --covered belong to --tasks"),
-        (("--tasks", "blimp", "--text", "a.txt"), "--tasks asks the public suites of one model"),
-        (("--text", "a.txt", "--suite", "world"), "--text measures a text and asks no probes"),
+        (("--tasks", "blimp", "--text", "a.txt"), "--tasks runs public suites on one model"),
+        (("--text", "a.txt", "--suite", "world"), "--text measures a text and runs no probes"),
     ],
 )
 def test_options_of_an_evaluation_that_do_not_fit(

@@ -12,7 +12,7 @@ import pytest
 from etude.emergence.sweep_plan import FILE, Member, SweepPlan
 from etude.errors import InputError
 from etude.files import file_lock
-from etude.workflow.sweep import _examination, _to_do
+from etude.workflow.sweep import _evaluation, _to_do
 from resolved import resolved_settings
 
 
@@ -87,7 +87,7 @@ def test_what_failed_is_not_tried_again(tmp_path: Path) -> None:
 def test_an_examination_has_the_threads_of_the_training(tmp_path: Path) -> None:
     plan = plan_in(tmp_path / "sweep")
     plan.write({member.name: resolved_settings({"device.threads": 3}) for member in plan.members})
-    words = _examination(plan, plan.members[0])
+    words = _evaluation(plan, plan.members[0])
     assert words[:2] == ["eval", str(tmp_path / "sweep" / "64x2-seed1")]
     assert words[words.index("--threads") + 1] == "3"
 

@@ -17,7 +17,7 @@ import pytest
 from etude.config import Settings, to_toml, with_values
 from etude.run import RunFolder
 from etude.run.checkpoints import newest_good_checkpoint
-from etude.workflow.signals import STOPPED, asked_to_stop
+from etude.workflow.signals import STOPPED, stop_requests
 from waiting import PATIENCE, wait_until
 
 linux = pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="finds processes by Linux's /proc")
@@ -173,7 +173,7 @@ def test_under_nohup_a_closed_terminal_changes_nothing(endless: Path, run: RunFo
 def test_sighup_asks_to_stop_and_does_not_end_what_is_done_after() -> None:
     before = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # the tests themselves may run under nohup
     try:
-        with asked_to_stop() as should_stop:
+        with stop_requests() as should_stop:
             assert not should_stop()
             os.kill(os.getpid(), signal.SIGHUP)
             assert should_stop()
@@ -186,7 +186,7 @@ def test_sighup_asks_to_stop_and_does_not_end_what_is_done_after() -> None:
 def test_an_ignored_sighup_stays_ignored() -> None:
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
-        with asked_to_stop() as should_stop:
+        with stop_requests() as should_stop:
             os.kill(os.getpid(), signal.SIGHUP)
             assert not should_stop()
         assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
@@ -196,7 +196,7 @@ def test_an_ignored_sighup_stays_ignored() -> None:
 
 def test_an_orphan_is_asked_to_stop() -> None:
     orphaned = False
-    with asked_to_stop(orphaned=lambda: orphaned) as should_stop:
+    with stop_requests(orphaned=lambda: orphaned) as should_stop:
         assert not should_stop()
         orphaned = True
         assert should_stop()

@@ -1,1 +1,1 @@
-"""The command line: it parses and calls; the work is done elsewhere."""
+"""The command line: parse arguments, call the packages that do the work, and print errors."""

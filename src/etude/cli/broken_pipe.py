@@ -1,5 +1,7 @@
-"""Long work outlives the reader of its output: ``etude train | head`` trains to its end, and a run whose terminal
-is closed saves before it ends."""
+"""Let long work continue without a reader of its output.
+
+``etude train | head`` trains to its end, and a run whose terminal is closed is saved before it ends.
+"""
 
 from __future__ import annotations
 
@@ -12,12 +14,13 @@ from typing import Any, TextIO
 from etude.system import discard_output
 
 _READER_GONE = (errno.EPIPE, errno.EIO, errno.ENXIO)
-"""What a write gets when its pipe's reader has ended, or when its terminal was closed."""
+"""Errors of a write after the pipe's reader has ended, or after the terminal was closed."""
 
 
 class OutlivingReader:
-    """A text stream that turns silent once it cannot be written: its reader ended, its terminal was closed, its disk
-    is full. ``report`` is called with one line about it."""
+    """A text stream that discards its output once a write fails: the reader ended, the terminal was closed, the disk
+    is full. Then ``report`` is called with one line about it.
+    """
 
     def __init__(self, stream: TextIO, report: Callable[[str], object] = lambda line: None) -> None:
         self._stream, self._report = stream, report
@@ -39,13 +42,13 @@ class OutlivingReader:
             with suppress(OSError):
                 discard_output(self._stream)
             if error.errno in _READER_GONE:
-                self._report("etude: nobody reads this output any more; the work goes on")
+                self._report("etude: this output has no reader any more; the work continues")
             else:
-                self._report(f"etude: this output cannot be written ({error.strerror}); the work goes on")
+                self._report(f"etude: this output cannot be written ({error.strerror}); the work continues")
 
 
 def outlive_reader() -> None:
-    """From here on nothing ends because standard output or standard error cannot be written."""
+    """Keep the process running where standard output or standard error cannot be written from now on."""
     if sys.stderr is not None and not isinstance(sys.stderr, OutlivingReader):
         sys.stderr = OutlivingReader(sys.stderr)  # type: ignore[assignment]
     if sys.stdout is not None and not isinstance(sys.stdout, OutlivingReader):

@@ -1,4 +1,4 @@
-"""How every command reads its words: text that begins with a dash, and bytes that are no text."""
+"""Parse the command line of every command, with clear errors for text that begins with a dash or is not UTF-8."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from etude.messages import command
 from etude.untrusted import shown
 
 USAGE_ERROR: type[Exception] = typer.BadParameter.__mro__[1]
-"""What typer raises for a wrong command line: click's class, or that of the copy of click in newer versions."""
+"""The exception of a wrong command line: click's, or that of the copy of click in newer versions of typer."""
 _MAY_BE_PATHS = {"sources", "source", "text", "fork"}
-"""Words that may name files, whose names are bytes."""
+"""Parameters that may name files. File names are bytes, so they need not be UTF-8."""
 _SETTINGS = {"overrides", "name", "tokenizer"}
-"""Words that become settings, which are checked as such."""
+"""Parameters that become settings. Settings are checked when they are loaded."""
 
 
 class Command(TyperCommand):
-    """A command of ``etude``."""
+    """The base of all commands of ``etude``."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Read the words of the command line.
+        """Parse the arguments, and decode those that are text.
 
         Raises:
-            InputError: a text that begins with a dash was taken for an option, or a text is not UTF-8.
+            InputError: a text that begins with a dash was read as an option, or a text is not UTF-8.
         """
         words = list(args)
         try:
@@ -36,7 +36,7 @@ class Command(TyperCommand):
             text = next((word for word in words if _looks_like_text(word)), None)
             if text is None:
                 raise
-            # Of an unknown option; else the beginning of the text is one, such as -n.
+            # Click names an unknown option. Otherwise the text begins with a known one, such as -n.
             option = getattr(error, "option_name", None) or text[:2]
             words.remove(text)
             typed = command(*_names(ctx), *(word for word in words if word != "--"), "--", text)
@@ -52,7 +52,7 @@ class Command(TyperCommand):
 
 
 def _looks_like_text(word: str) -> bool:
-    """Whether no option is written like this: it has white space, or no letter after the dash."""
+    """Return whether the word cannot be an option: it has white space, or no letter after the dash."""
     after = word.lstrip("-")
     if not word.startswith("-") or not after:
         return False
@@ -60,20 +60,22 @@ def _looks_like_text(word: str) -> bool:
 
 
 def _names(ctx: Any) -> list[str]:
-    """Return the names of the command below ``etude``: one, or that of a group and its own."""
+    """Return the names of the command below ``etude``, such as ["train"] or ["data", "report"]."""
     names: list[str] = []
-    at: Any = ctx
-    while at is not None and at.parent is not None:
-        names.insert(0, at.info_name or "")
-        at = at.parent
+    context: Any = ctx
+    while context is not None and context.parent is not None:
+        names.insert(0, context.info_name or "")
+        context = context.parent
     return names
 
 
 def _text_of(parameter: Any, value: Any) -> Any:
-    """Return the value, with the shell's bytes read as UTF-8 where the locale did not know what to make of them."""
+    """Return the value, decoded as UTF-8 where the locale could not decode the bytes from the shell."""
     if isinstance(value, list | tuple):
         return type(value)(_text_of(parameter, part) for part in value)
-    if not isinstance(value, str) or value.isascii():  # a path is no str here: its name may be any bytes
+    if (
+        not isinstance(value, str) or value.isascii()
+    ):  # typer gives paths as Path: their names may be any bytes
         return value
     try:
         value.encode("utf-8")
@@ -90,7 +92,7 @@ def _text_of(parameter: Any, value: Any) -> Any:
 
 
 def _label(parameter: Any) -> str:
-    """Return how the help calls the parameter: ``PROMPT`` or ``--node``."""
+    """Return the name of the parameter in the help text: ``PROMPT`` or ``--node``."""
     if parameter.param_type_name == "argument":
         return str(parameter.metavar or str(parameter.name)).upper()
     return str(parameter.opts[0])

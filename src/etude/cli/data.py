@@ -1,4 +1,4 @@
-"""``etude data``: what text there is, before anything is trained on it."""
+"""``etude data``: report on a text before training on it."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def report(
     config: ConfigFile = None,
     overrides: Overrides = None,
 ) -> None:
-    """What was read, what was kept, what was dropped and why, and how it splits and encodes."""
+    """Report what was read, kept and dropped (and why), and how the text is split and tokenized."""
     from etude.config import load_settings
     from etude.workflow import jobs
 

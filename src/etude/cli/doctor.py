@@ -1,4 +1,4 @@
-"""``etude doctor``: whether this machine computes rightly, and what it has; or what is wrong with a run."""
+"""``etude doctor``: test this machine, or examine a run."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Verify = Annotated[
     bool,
     typer.Option(
         "--verify",
-        help="Compare the files of RUN with their checksums instead: a line for each.",
+        help="Compare the files of RUN with their checksums instead, one line for each.",
     ),
 ]
 
@@ -29,9 +29,9 @@ Verify = Annotated[
 def doctor(
     run: Run = None, overrides: Overrides = None, verify: Verify = False, as_json: Json = False
 ) -> None:
-    """Test the device that a run would choose, and say what this machine has and lacks; or say what is wrong with RUN.
+    """Test the device that a run would choose, and list what this machine has and lacks; or find the problems of RUN.
 
-    Exit code 1 when something is.
+    The exit code is 1 if there is a problem.
     """
     if run is not None:
         _examine_run(run, overrides, as_json, verify)
@@ -56,7 +56,7 @@ def _examine_run(run: Path, overrides: list[str] | None, as_json: bool, verify: 
     from etude.errors import InputError
 
     if overrides:
-        raise InputError("a run is examined with its own settings: leave --set out")
+        raise InputError("a run is examined with its own settings: omit --set")
     if verify:
         from etude.workflow import verify as verification
 

@@ -1,4 +1,4 @@
-"""``etude emergence``: how abilities came."""
+"""``etude emergence``: how the abilities of a family of runs emerged."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Report = Annotated[
 
 
 def emergence(runs: Runs, against: Against = "steps", report: Report = None) -> None:
-    """How each ability came: every seed, continuous beside thresholded, and a verdict with its numbers."""
+    """Show how each ability emerged: every seed, continuous and thresholded scores, and a verdict with its numbers."""
     from rich.console import Console
 
     from etude.emergence.command import emergence as judge

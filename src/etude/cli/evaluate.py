@@ -1,4 +1,4 @@
-"""``etude eval``: what a model knows, and which abilities it has."""
+"""``etude eval``: measure what a model knows, and which abilities it has."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from etude.cli.options import ModelFolder
 Suite = Annotated[
     list[str] | None,
     typer.Option(
-        help="text, world, tasks or modular: which probes; again for more. Default: those that fit the text."
+        help="Probes to run: text, world, tasks or modular; repeat for several. Default: those that fit the text."
     ),
 ]
-Steps = Annotated[str, typer.Option(help="`last`, or `all` checkpoints that are kept.")]
+Steps = Annotated[str, typer.Option(help="The `last` checkpoint, or `all`.")]
 Items = Annotated[int, typer.Option(help="Items of each probe, at most; 16 or more.")]
 Processes = Annotated[int, typer.Option(help="Processes that share the work.")]
 Threads = Annotated[
-    int | None, typer.Option(help="Of all the processes together.", show_default="one for each core")
+    int | None, typer.Option(help="Threads of all processes together.", show_default="one for each core")
 ]
 Expect = Annotated[str, typer.Option(hidden=True)]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object instead of a table.")]
@@ -30,17 +30,17 @@ Tasks = Annotated[
 Text = Annotated[
     list[str] | None,
     typer.Option(
-        metavar="SOURCE", help="Measure this text instead, as named for `etude train`, and ask no probes."
+        metavar="SOURCE", help="Measure this text (named as for `etude train`) instead of running probes."
     ),
 ]
 Covered = Annotated[
     bool,
-    typer.Option("--covered", help="With --tasks: only items all of whose words the run's own text has."),
+    typer.Option("--covered", help="With --tasks: only items whose words all occur in the run's own text."),
 ]
 Limit = Annotated[int | None, typer.Option(help="With --tasks: only the first items of each.")]
 Local = Annotated[
     Path | None,
-    typer.Option(metavar="FOLDER", help="With --tasks: files instead of the Hub, a folder or a zip."),
+    typer.Option(metavar="FOLDER", help="With --tasks: read files from a folder or zip instead of the Hub."),
 ]
 
 
@@ -59,10 +59,10 @@ def evaluate(
     covered: Covered = False,
     as_json: Json = False,
 ) -> None:
-    """What a model knows of text that it has not seen, and its abilities beside chance, counting and random weights.
+    """Measure a model on text that it has not seen, and its abilities beside chance, counting and random weights.
 
-    Bits per byte; loss by place, frequency and document; calibration; the probes. What a run scores is added to its
-    probes.jsonl, for `etude emergence`.
+    Bits per byte; loss by position, frequency and document; calibration; the probes. The scores of a run are added to
+    its probes.jsonl, for `etude emergence`.
     """
     from rich.console import Console
 
@@ -80,16 +80,14 @@ def evaluate(
         ("--limit", limit, 1),
     ):
         if value is not None and value < least:
-            raise InputError(
-                f"{name} takes {least} or more, not {value}: type {name} {least}, or leave it out"
-            )
+            raise InputError(f"{name} takes {least} or more, not {value}: type {name} {least}, or omit it")
     if threads is not None and threads > MOST_THREADS:
-        raise InputError(f"--threads takes {MOST_THREADS} at most, not {threads}: leave it out for all cores")
+        raise InputError(f"--threads takes {MOST_THREADS} at most, not {threads}: omit it to use all cores")
     if tasks is not None:
         if suite or text or steps != "last" or processes != 1 or threads is not None:
             raise InputError(
-                "--tasks asks the public suites of one model, with all cores: leave --suite, --text, --steps, "
-                "--processes and --threads out"
+                "--tasks runs public suites on one model, with all cores: omit --suite, --text, --steps, "
+                "--processes and --threads"
             )
         names = [name.strip() for name in tasks.split(",") if name.strip()]
         public.public(public.PublicRequest(model, names, limit, local, covered, as_json), Console())
@@ -97,7 +95,7 @@ def evaluate(
     if limit is not None or local is not None or covered:
         raise InputError("--limit, --local and --covered belong to --tasks: name the public suites with it")
     if text and (suite or steps != "last"):
-        raise InputError("--text measures a text and asks no probes: leave --suite and --steps out")
+        raise InputError("--text measures a text and runs no probes: omit --suite and --steps")
     if steps not in ("last", "all"):
         raise InputError(f"--steps takes last or all, not '{steps}'")
     workers = Workers(processes, "auto" if threads is None else threads)

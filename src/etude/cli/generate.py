@@ -1,4 +1,4 @@
-"""``etude generate`` and ``etude score``: make text with a trained model, or measure how probable it finds a text."""
+"""``etude generate`` and ``etude score``: generate text with a trained model, or score the probability of a text."""
 
 from __future__ import annotations
 
@@ -10,14 +10,20 @@ import typer
 from etude.cli.options import ModelFolder
 
 READING = ("data.text_field", "data.encoding", "data.csv_delimiter", "data.csv_header")
-Prompt = Annotated[str, typer.Argument(help="What the text begins with; `-` reads it from standard input.")]
-Temperature = Annotated[float, typer.Option(help="0 takes the likeliest token each time.")]
-TopK = Annotated[int | None, typer.Option(help="Choose among the k likeliest.")]
-TopP = Annotated[float, typer.Option(help="Choose among the likeliest that hold this share.")]
-MinP = Annotated[float, typer.Option(help="Drop what is less likely than this share of the likeliest.")]
-MaxNewTokens = Annotated[int, typer.Option(help="How many tokens at most.")]
+"""Settings on how a text is read, which `etude score` takes."""
+Prompt = Annotated[str, typer.Argument(help="Text to continue; `-` reads it from standard input.")]
+Temperature = Annotated[float, typer.Option(help="0 always takes the most likely token.")]
+TopK = Annotated[int | None, typer.Option(help="Sample among the k most likely tokens.")]
+TopP = Annotated[
+    float,
+    typer.Option(help="Sample among the fewest most likely tokens that hold this share of the probability."),
+]
+MinP = Annotated[
+    float, typer.Option(help="Drop tokens less likely than this share of the most likely one's probability.")
+]
+MaxNewTokens = Annotated[int, typer.Option(help="Number of tokens at most.")]
 RepetitionPenalty = Annotated[
-    float, typer.Option(help="Above 1, tokens that the text has already become less likely (such as 1.1).")
+    float, typer.Option(help="Above 1: make tokens that are in the text already less likely (such as 1.1).")
 ]
 Stop = Annotated[
     list[str] | None,
@@ -26,30 +32,33 @@ Stop = Annotated[
     ),
 ]
 Samples = Annotated[
-    int, typer.Option("--samples", "-n", help="So many continuations, each with its own seed.")
+    int, typer.Option("--samples", "-n", help="Number of continuations, each with its own seed.")
 ]
-Seed = Annotated[int, typer.Option(help="The same seed writes the same text.")]
+Seed = Annotated[int, typer.Option(help="The same seed gives the same text.")]
 Logprobs = Annotated[
     int | None,
     typer.Option(
-        metavar="K", help="Each new token with its log-probability, and the K likeliest tokens there."
+        metavar="K", help="Show each new token's log-probability, and the K most likely tokens at its place."
     ),
 ]
 ContinuationJson = Annotated[
     bool,
     typer.Option(
-        "--json", help="One JSON object a continuation: prompt, text, tokens, finish_reason, seed (logprobs)."
+        "--json",
+        help="One JSON object per continuation: prompt, text, tokens, finish_reason, seed (logprobs).",
     ),
 ]
 GenerationDtype = Annotated[
     Literal["fp32", "bf16"],
     typer.Option(
-        help="bf16 reads weights rounded to 8 bits: up to half as fast again, from 10 M parameters on."
+        help="bf16 reads weights with 8 significant bits: up to 1.5 times as fast, from 10 M parameters on."
     ),
 ]
 Source = Annotated[
     str,
-    typer.Argument(metavar="FILE", help="A text, of any kind that can be trained on; `-`: standard input."),
+    typer.Argument(
+        metavar="FILE", help="A text, in any format that can be trained on; `-` is standard input."
+    ),
 ]
 TextField = Annotated[
     list[str] | None,
@@ -57,7 +66,7 @@ TextField = Annotated[
         "--set", metavar="data.text_field=NAME", help=f"How the text is read: {', '.join(READING)}."
     ),
 ]
-JsonLines = Annotated[bool, typer.Option("--json", help="One JSON object a token, then one for the whole.")]
+JsonLines = Annotated[bool, typer.Option("--json", help="One JSON object per token, then one for the whole.")]
 Summary = Annotated[bool, typer.Option("--summary", help="Only the figures of the whole text.")]
 
 
@@ -77,7 +86,7 @@ def generate(
     json_lines: ContinuationJson = False,
     dtype: GenerationDtype = "fp32",
 ) -> None:
-    """Continue a text, shown as it is written."""
+    """Continue a text, shown while it is generated."""
     from etude.generate import command
     from etude.generate.sampling import SamplingSettings
 
@@ -94,9 +103,9 @@ def generate(
 
 
 def _unescaped(text: str) -> str:
-    """`text` with its written line ends and tabs, which not every shell can hand over otherwise."""
+    r"""Replace ``\n``, ``\r``, ``\t`` and ``\\`` by their characters, which not every shell can pass otherwise."""
     marks = {"n": "\n", "r": "\r", "t": "\t", "\\": "\\"}
-    return re.sub(r"\\([nrt\\])", lambda found: marks[found[1]], text)
+    return re.sub(r"\\([nrt\\])", lambda match: marks[match[1]], text)
 
 
 def score(
@@ -106,13 +115,13 @@ def score(
     json_lines: JsonLines = False,
     summary: Summary = False,
 ) -> None:
-    """The log-probability of each token of a text, and its bits per byte."""
+    """Print the log-probability of each token of a text, and its bits per byte."""
     from etude.config import load_settings
     from etude.data.reading.options import ReadingOptions
     from etude.errors import InputError
     from etude.generate import command
 
     if any(override.partition("=")[0].strip() not in READING for override in text_field or []):
-        raise InputError(f"--set takes only {', '.join(READING)} here: leave other settings out")
+        raise InputError(f"--set takes only {', '.join(READING)} here: omit other settings")
     options = ReadingOptions.of(load_settings(None, text_field or []).data)
     command.score(model, source, options, json_lines=json_lines, summary=summary)

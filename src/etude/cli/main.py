@@ -1,4 +1,4 @@
-"""The ``etude`` command: its sub-commands, and what happens to an error."""
+"""The ``etude`` command: its sub-commands, and how errors become messages and exit codes."""
 
 from __future__ import annotations
 
@@ -41,19 +41,20 @@ app.command("emergence", cls=Command)(emergence.emergence)
 app.command("doctor", cls=Command)(doctor.doctor)
 
 INTERRUPTED = 130
+"""The exit code after Ctrl-C, by the shells' convention (128 + SIGINT)."""
 _OUTPUT_IS_FULL = {errno.ENOSPC, errno.EIO, errno.EDQUOT}
 
 
 def run() -> None:
-    """Entry point. Exit code 2 for a user's mistake, 1 for a failure, 130 for Ctrl-C; one line on stderr."""
-    # Workers are forked for encoding; the tokenizer's own threads would only warn about it.
+    """Run the command line. Exit with 2 for a user's mistake, 1 for a failure, 130 for Ctrl-C, and one line on stderr."""
+    # The library's own threads would print a warning each time a worker process is forked to encode text.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     escapes = make_output_safe()
     code = _exit_code()
     try:
         sys.stdout.flush()
     except BrokenPipeError:
-        # The reader of our output (head, less) went away; that is its right.
+        # The reader of the output (head, less) has ended, which is no error.
         discard_output(sys.stdout)
     except OSError as error:
         discard_output(sys.stdout)
@@ -65,7 +66,7 @@ def run() -> None:
 
 
 def _exit_code() -> int:
-    """Do what the command line says; the exit code, once an error is reported."""
+    """Run the command, print its error if it fails, and return the exit code."""
     try:
         settle_account()
         app()
@@ -75,17 +76,18 @@ def _exit_code() -> int:
         print(f"etude: {error}", file=sys.stderr)
         return error.exit_code
     except PermissionError as error:
-        # What a reader of files did not name itself: looking for a file in a folder that may not be entered, say.
+        # Readers of files report their own; this is any other, such as a search in a folder without permission.
         place = Path(os.fsdecode(error.filename)) if isinstance(error.filename, str | bytes) else None
         print(f"etude: {error if place is None else Unreadable(place, error)}", file=sys.stderr)
         return InputError.exit_code
     except MemoryError:
         print(
-            "etude: this machine has not enough memory free for that: close other programs", file=sys.stderr
+            "etude: this machine does not have enough free memory for that: close other programs",
+            file=sys.stderr,
         )
         return 1
     except SystemExit as ending:
-        if ending.code == INTERRUPTED:  # what typer makes of Ctrl-C
+        if ending.code == INTERRUPTED:  # typer turns Ctrl-C into this exit code
             print("etude: interrupted", file=sys.stderr)
         if isinstance(ending.code, str):
             print(ending.code, file=sys.stderr)

@@ -1,4 +1,4 @@
-"""Arguments and options that more than one command takes."""
+"""Arguments and options that several commands share."""
 
 from __future__ import annotations
 
@@ -18,7 +18,9 @@ SOURCES_HELP = (
 ConfigFile = Annotated[Path | None, typer.Option("--config", help="Settings in a TOML file.")]
 Overrides = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Any setting, such as `train.lr=3e-4`; again for more."),
+    typer.Option(
+        "--set", metavar="KEY=VALUE", help="Any setting, such as `train.lr=3e-4`; repeat for several."
+    ),
 ]
 ModelFolder = Annotated[
     Path, typer.Argument(metavar="RUN", help="A run, one of its checkpoints, or a model folder.")
@@ -28,10 +30,10 @@ _SECONDS = {"s": 1, "m": 60, "h": 3600}
 
 
 def parse_duration(text: str) -> float:
-    """``90s``, ``10m`` or ``1.5h`` in seconds.
+    """Return the seconds of a duration such as ``90s``, ``10m`` or ``1.5h``.
 
     Raises:
-        InputError: anything else.
+        InputError: ``text`` is not a duration.
     """
     number, unit = text[:-1], text[-1:].lower()
     if unit in _SECONDS and re.fullmatch(r"\d+(\.\d+)?", number) and float(number) > 0:

@@ -1,4 +1,4 @@
-"""``etude runs``, ``etude plot`` and ``etude settings``: what there is, and how it went."""
+"""``etude runs``, ``etude plot`` and ``etude settings``: list runs, draw their losses, print all settings."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ import typer
 
 Folder = Annotated[Path, typer.Argument(help="The folder that holds runs.")]
 Runs = Annotated[list[Path], typer.Argument(metavar="RUN...", help="One run, or several to compare.")]
-Out = Annotated[Path | None, typer.Option(help="Where to; .png and .svg are both written.")]
-Dark = Annotated[bool, typer.Option("--dark", help="Light lines on a dark ground.")]
+Out = Annotated[Path | None, typer.Option(help="The picture's file; .png and .svg are both written.")]
+Dark = Annotated[bool, typer.Option("--dark", help="Light lines on a dark background.")]
 
 
 def runs(folder: Folder = Path("runs")) -> None:
-    """List the runs there are, newest first."""
+    """List the runs in a folder, newest first."""
     from etude.workflow import list_runs
 
     list_runs.show(folder)
 
 
 def plot(run_folders: Runs, out: Out = None, dark: Dark = False) -> None:
-    """Draw loss curves with the rungs of the n-gram ladder, as PNG and SVG."""
+    """Draw loss curves beside the losses of n-gram models, as PNG and SVG."""
     from etude.evaluate.loss_plot.plot import plot_runs
 
     for path in plot_runs(run_folders, out, theme="dark" if dark else "light"):
@@ -29,7 +29,7 @@ def plot(run_folders: Runs, out: Out = None, dark: Dark = False) -> None:
 
 
 def settings() -> None:
-    """Every setting with its default and what it is for, as a settings file."""
+    """Print every setting with its default and purpose, as a settings file."""
     from etude.setting_declarations import settings_with_help
 
     print(settings_with_help(), end="")

@@ -1,4 +1,4 @@
-"""``etude studio``: the page on which runs can be looked into."""
+"""``etude studio``: serve the local page that shows runs."""
 
 from __future__ import annotations
 
@@ -8,12 +8,14 @@ from typing import Annotated
 import typer
 
 Folder = Annotated[Path, typer.Argument(help="The folder that holds runs.")]
-Host = Annotated[str, typer.Option(help="Whom to serve: this machine only unless told.")]
-Port = Annotated[int, typer.Option(help="0 takes the first free one from 8123 on.")]
+Host = Annotated[
+    str, typer.Option(help="The address to listen on. By default only this machine can open the page.")
+]
+Port = Annotated[int, typer.Option(help="0 takes the first free port from 8123 on.")]
 
 
 def studio(folder: Folder = Path("runs"), host: Host = "127.0.0.1", port: Port = 0) -> None:
-    """See runs learn, step by step, on a local page. Ends with Ctrl-C."""
+    """Watch runs learn, step by step, on a local page. Ctrl-C ends it."""
     from etude.errors import InputError
     from etude.serve import server
     from etude.serve.printed_address import printed_address

@@ -1,4 +1,4 @@
-"""``etude sweep``: a family of sizes by seeds, trained and examined alike."""
+"""``etude sweep``: train and evaluate a family of sizes by seeds, all in the same way."""
 
 from __future__ import annotations
 
@@ -10,12 +10,14 @@ import typer
 from etude.cli.options import SOURCES_HELP, ConfigFile, Overrides, parse_duration
 
 Sources = Annotated[list[str] | None, typer.Argument(help=SOURCES_HELP, show_default="builtin:primer")]
-Sizes = Annotated[int, typer.Option(help="How many sizes, from the narrowest shape on.")]
-Seeds = Annotated[int, typer.Option(help="How many runs of each size; a verdict needs three.")]
-Time = Annotated[str, typer.Option(help="What all of it may take on this machine, such as 40m or 3h.")]
+Sizes = Annotated[int, typer.Option(help="Number of sizes, from the narrowest shape on.")]
+Seeds = Annotated[int, typer.Option(help="Number of runs of each size; a verdict needs three.")]
+Time = Annotated[str, typer.Option(help="Time for the whole sweep on this machine, such as 40m or 3h.")]
 Suite = Annotated[
     list[str] | None,
-    typer.Option(help="text, world or tasks: which probes; again for more. Default: what fits."),
+    typer.Option(
+        help="Probes to run: text, world or tasks; repeat for several. Default: those that fit the text."
+    ),
 ]
 Items = Annotated[int, typer.Option(help="Items of each probe, at most.")]
 Name = Annotated[str, typer.Option(help="The sweep's folder below `runs`.")]
@@ -23,7 +25,7 @@ Resume = Annotated[
     Path | None,
     typer.Option(
         metavar="SWEEP",
-        help="Go on with a sweep, or join in from another machine or process that has the same folder.",
+        help="Continue a sweep, or join it from another machine or process that shares the folder.",
     ),
 ]
 
@@ -40,7 +42,7 @@ def sweep(
     overrides: Overrides = None,
     resume: Resume = None,
 ) -> None:
-    """Train a family of sizes by seeds, examine every checkpoint, and predict the largest size before it is trained."""
+    """Train a family of sizes by seeds, evaluate every checkpoint, and predict the largest size before its training."""
     from rich.console import Console
 
     from etude.cli.broken_pipe import outlive_reader
@@ -53,14 +55,16 @@ def sweep(
     console = Console()
     if resume is not None:
         if sources or config or overrides or suite:
-            raise InputError("--resume goes on with the sweep's own settings: leave the others out")
-        job.go_on(resume, console)
+            raise InputError("--resume continues with the sweep's own settings: omit the other options")
+        job.resume(resume, console)
         return
     if sizes < 1 or seeds < 1:
         raise InputError("a sweep needs one size or more and one seed or more, such as --sizes 4 --seeds 3")
     if items < FEWEST_ITEMS:
-        raise InputError(f"a probe of fewer than {FEWEST_ITEMS} items says nothing: type --items 64, or more")
+        raise InputError(
+            f"a probe needs at least {FEWEST_ITEMS} items for a usable score: type --items 64, or more"
+        )
     values = {"data.sources": tuple(sources)} if sources else {}
     settings = load_settings(config, overrides or [], values)
-    asked = job.Asked(sizes, seeds, parse_duration(time), tuple(suite or ()), items, name)
-    job.begin(settings, asked, console)
+    request = job.SweepRequest(sizes, seeds, parse_duration(time), tuple(suite or ()), items, name)
+    job.begin(settings, request, console)

@@ -1,4 +1,4 @@
-"""``etude train``: from text to a language model, and on from where a run stopped."""
+"""``etude train``: train a language model from text, resume a run, or fork it."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ if TYPE_CHECKING:
     from etude.config import Settings
 
 Sources = Annotated[list[str] | None, typer.Argument(help=SOURCES_HELP, show_default="builtin:primer")]
-Size = Annotated[str | None, typer.Option(help="How big: nano, tiny, small, medium or large.")]
+Size = Annotated[str | None, typer.Option(help="Size of the model: nano, tiny, small, medium or large.")]
 Time = Annotated[
     str | None,
-    typer.Option(help="How long it may take, such as 90s, 10m or 2h; size and steps follow from it."),
+    typer.Option(help="Time for the whole run, such as 90s, 10m or 2h; size and steps follow from it."),
 ]
 Tokenizer = Annotated[str | None, typer.Option(help="`bpe`, `char`, or a path to a tokenizer.json.")]
 Family = Annotated[
     str | None, typer.Option("--model", help="The family: llama, qwen3, gpt2, gpt_neox, olmo2 or mlp.")
 ]
 Steps = Annotated[int | None, typer.Option(help="Updates of the weights.")]
-Seed = Annotated[int | None, typer.Option(help="Of the first weights and the order of the text.")]
+Seed = Annotated[int | None, typer.Option(help="Seed of the initial weights and the order of the text.")]
 Name = Annotated[str | None, typer.Option(help="The run's folder below `runs`.")]
 Recipe = Annotated[
     str | None,
@@ -33,7 +33,7 @@ Recipe = Annotated[
 Resume = Annotated[Path | None, typer.Option(metavar="RUN", help="Continue a run that was stopped.")]
 Fork = Annotated[
     str | None,
-    typer.Option(metavar="RUN@STEP", help="Begin a new run with the weights that another had at a step."),
+    typer.Option(metavar="RUN@STEP", help="Start a new run from the weights of another run at a step."),
 ]
 StopAfter = Annotated[
     str | None,
@@ -46,19 +46,19 @@ AcceptRecord = Annotated[
     bool,
     typer.Option(
         "--accept-damaged-record",
-        help="With --resume or --fork: take a damaged metrics.jsonl or samples.jsonl as it is. It is kept.",
+        help="With --resume or --fork: accept a damaged metrics.jsonl or samples.jsonl. The damaged file is kept.",
     ),
 ]
-Studio = Annotated[
-    bool, typer.Option("--studio/--no-studio", help="Serve the page on which it can be watched.")
+Studio = Annotated[bool, typer.Option("--studio/--no-studio", help="Serve the page that shows the run.")]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Print the settings with their reasons and the cost, and stop.")
 ]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and what it costs.")]
 PLACES = (
     "Runs are written below `runs` (`--set run.folder=FOLDER` for another place). Prepared text is kept in "
     "`~/.cache/etude`; the environment variable `ETUDE_CACHE` names another folder."
 )
 Job = Callable[[Any], Any]
-"""Given the module of the jobs: what the options ask for."""
+"""Runs the requested job, given the module :mod:`etude.workflow.jobs`, which is imported late because it loads torch."""
 
 
 def train(
@@ -117,7 +117,7 @@ def train(
 
 
 def _grow(settings: Settings, limit: float | None, studio: bool, dry_run: bool) -> None:
-    """Train a new run, or print what would be done."""
+    """Train a new run, or print its plan if ``dry_run``."""
     if dry_run:
         from etude.workflow import jobs
 
@@ -127,13 +127,16 @@ def _grow(settings: Settings, limit: float | None, studio: bool, dry_run: bool) 
 
 
 def _growing(settings: Settings, limit: float | None) -> Job:
-    """The job of a new run; the time of one that has to keep a time passes since it was typed."""
+    """Return the job of a new run. A time budget begins when the command was typed."""
     began = _typed_at(settings.train.seconds)
     return lambda jobs: jobs.grow(settings, stop_after=limit, began=began)
 
 
 def _typed_at(seconds: float | Literal["auto"]) -> float | None:
-    """When a run for a time was typed, of ``time.monotonic``, once its first line is printed; else None."""
+    """Return when the command was typed (of ``time.monotonic``) for a run with a time budget, else None.
+
+    Also prints the first line of such a run, because loading PyTorch takes seconds.
+    """
     import time
 
     from rich.console import Console
@@ -158,10 +161,10 @@ def _settings_file(recipe: str | None, config: Path | None) -> Path | None:
 
 
 def _watched(job: Job, runs: Path, studio: bool) -> None:
-    """Do the job, with the page beside it if that is wanted.
+    """Run the job, and serve the page beside it if ``studio``.
 
     Raises:
-        typer.Exit: it was stopped before its end.
+        typer.Exit: the run was stopped before its end.
     """
     from etude.cli.broken_pipe import outlive_reader
     from etude.device import place_on_machine, require_one_machine
@@ -172,10 +175,10 @@ def _watched(job: Job, runs: Path, studio: bool) -> None:
     require_one_machine()
     place, count = place_on_machine()
     with studio_beside(runs, studio and place == 0) as beside:
-        from etude.workflow import jobs  # takes seconds, in which the studio begins
+        from etude.workflow import jobs  # takes seconds, while the studio's process starts
 
         if beside is not None and beside.address():
             print(f"watch it learn: {beside.address()}", flush=True)
         outcome = job(jobs)
     if outcome.reason == "stopped" and count == 1:
-        raise typer.Exit(STOPPED)  # torchrun would call it a failure
+        raise typer.Exit(STOPPED)  # not under torchrun, which reports any other code than 0 as a failure

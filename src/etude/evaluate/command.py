@@ -240,7 +240,7 @@ def _evaluate_folder(request: EvaluationRequest, console: Console) -> None:
     examination = Examination(questions.probes, None, random)
     with data_progress(console) as progress:
         results = examination.results(
-            ModelAnswerer(trained.model, trained.tokenizer), _report_to(progress, "asking")
+            ModelAnswerer(trained.model, trained.tokenizer), _report_to(progress, "scoring")
         )
     print_output(Output(folder, questions, results, None, None, None, git_commit()), request.as_json, console)
 

@@ -1,4 +1,4 @@
-"""Select the items of lm-eval tasks that are fair to ask: all of their words occur in the training text."""
+"""Select the fair items of lm-eval tasks: those whose words all occur in the training text."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def covered_items(tasks: Mapping[str, Any], training_text: Iterable[bytes]) -> d
     known = known_words(training_text, wanted)
     covered = {}
     for name, items in words.items():
-        numbers = [at for at, words_of_item in enumerate(items) if words_of_item <= known]
+        numbers = [index for index, words_of_item in enumerate(items) if words_of_item <= known]
         covered[name] = Covered(numbers, len(items) - len(numbers))
     if not any(task.numbers for task in covered.values()):
         raise InputError(

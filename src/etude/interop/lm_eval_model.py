@@ -1,6 +1,6 @@
-"""Make a trained network a model of the lm-eval library: the library asks, Etude's engine answers.
+"""Adapt a trained network to the model interface of the lm-eval library.
 
-This file needs the library (the extra `eval`); import it only after `etude.interop.public_suites` has results it.
+This module needs the library (the extra `eval`): import it only after `public_suites.require_lm_eval` has passed.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from etude.model.language_model import LanguageModel
 from etude.untrusted import shown
 
 _AT_A_TIME = 256
+"""Requests between two calls of the progress callback."""
 
 TokenRequest = tuple[Any, list[int], list[int]]
 """The request (not used), the given tokens, and the tokens to score."""
@@ -98,7 +99,7 @@ class EtudeLM(TemplateLM):  # type: ignore[misc]
         results: list[tuple[float, bool]] = []
         for start in range(0, len(requests), _AT_A_TIME):
             some = requests[start : start + _AT_A_TIME]
-            scored = self._score([(given, said) for _, given, said in some])
+            scored = self._score([(given, continuation) for _, given, continuation in some])
             for request, score in zip(some, scored, strict=True):
                 self.cache_hook.add_partial("loglikelihood", request[0], score)
             results += scored
@@ -153,6 +154,7 @@ class EtudeLM(TemplateLM):  # type: ignore[misc]
         return results
 
     def _begin(self, given: list[int]) -> list[int]:
+        """Prepend the token that begins a document, unless it is there or not wanted."""
         return (
             [self.eot_token_id, *given]
             if self.begin_documents and given[:1] != [self.eot_token_id]
@@ -160,19 +162,20 @@ class EtudeLM(TemplateLM):  # type: ignore[misc]
         )
 
     def _score(self, pairs: Sequence[tuple[list[int], list[int]]]) -> list[tuple[float, bool]]:
-        """Return (log P(said | given), whether each token is the only first guess); long texts lose their beginning."""
+        """Return (log P(continuation | given), whether each token is the only first guess) for each pair.
+
+        Texts that are longer than the context lose their beginning.
+        """
         texts = []
-        for given, said in pairs:
-            whole = (self._begin(given) or [self.eot_token_id]) + said
-            texts.append(tuple(whole[-max(self.max_length, len(said)) - 1 :]))
+        for given, continuation in pairs:
+            whole = (self._begin(given) or [self.eot_token_id]) + continuation
+            texts.append(tuple(whole[-max(self.max_length, len(continuation)) - 1 :]))
         unique = list(dict.fromkeys(texts))
         scores = dict(zip(unique, score_sequences(self.model, unique, batch_size=self.num_rows), strict=True))
         results = []
-        for text, (_, said) in zip(texts, pairs, strict=True):
-            score = scores[text]
-            results.append(
-                (float(score.logprobs[-len(said) :].sum()), bool((score.credits[-len(said) :] == 1).all()))
-            )
+        for text, (_, continuation) in zip(texts, pairs, strict=True):
+            score, count = scores[text], len(continuation)
+            results.append((float(score.logprobs[-count:].sum()), bool((score.credits[-count:] == 1).all())))
         return results
 
 

@@ -19,7 +19,10 @@ from etude.show.progress import data_progress
 
 @dataclass(frozen=True)
 class PublicRequest:
-    """limit: only the first items of each task; local: files with its rows; covered: only items with known words."""
+    """The options of ``etude eval --tasks``.
+
+    limit: only the first items of each task; local: files with its rows; covered: only items with known words.
+    """
 
     path: Path
     tasks: Sequence[str]
@@ -52,7 +55,7 @@ def public(request: PublicRequest, console: Console) -> None:
             limit=request.limit,
             local=request.local,
             training_text=None if run is None else run.data.documents("train"),
-            report=lambda done, of: progress("asking", done, of),
+            report=lambda done, total: progress("scoring", done, total),
         )
     if request.as_json:
         print(

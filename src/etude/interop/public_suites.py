@@ -162,9 +162,9 @@ def _scores(
 
 
 def _stay_offline() -> None:
-    """Tell the Hub's library to work offline if its host cannot be resolved: it would retry six times, with waits.
+    """Set the Hub's library to offline mode if its host cannot be resolved: it would retry six times, with waits.
 
-    This has an effect only before the library is imported. Behind a proxy, names are not resolved locally.
+    This has an effect only before the library is imported. Behind a proxy nothing is set: there the proxy resolves names.
     """
     if getproxies() or "HF_HUB_OFFLINE" in os.environ:
         return

@@ -1,1 +1,1 @@
-"""Primitives of what is shown: lines, tables and progress in a terminal, and the layout of pictures."""
+"""Primitives of output: lines, tables and progress in a terminal, and the layout of pictures."""

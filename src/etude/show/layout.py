@@ -11,18 +11,18 @@ Floats = npt.NDArray[np.float64]
 
 
 def place_labels(wanted: Sequence[float], gap: float, low: float, high: float) -> list[float]:
-    """Positions near `wanted`, at least `gap` apart, within [low, high], in the same order of height.
+    """Return positions near `wanted`, at least `gap` apart, within [low, high], in the same order of height.
 
-    The sum of squared moves is least: with i * gap taken from the i-th lowest, being a gap apart is not to
-    decrease, so this is an isotonic regression, solved by pooling adjacent violators; a clipped isotonic
-    regression is the best one within bounds. Labels that need more room than there is share it equally.
+    They minimise the sum of squared moves. After subtracting i * gap from the i-th lowest position, "at least a gap
+    apart" means "not decreasing", so this is an isotonic regression, solved by pooling adjacent violators. Clipping its
+    solution gives the best one within bounds. Labels that need more space than [low, high] are spread evenly over it.
     """
     if not wanted:
         return []
     count = len(wanted)
     gap = min(gap, (high - low) / max(1, count - 1))
     order = sorted(range(count), key=lambda index: wanted[index])
-    pools: list[tuple[float, int]] = []
+    pools: list[tuple[float, int]] = []  # (mean, number of labels) of adjacent labels that move together
     for rank, index in enumerate(order):
         mean, size = wanted[index] - rank * gap, 1
         while pools and pools[-1][0] > mean:
@@ -38,9 +38,9 @@ def place_labels(wanted: Sequence[float], gap: float, low: float, high: float) -
 
 
 def prefers_log(steps: Sequence[int], values: Sequence[float]) -> bool:
-    """Whether more than half of the fall happened in the first tenth of the steps.
+    """Return whether more than half of the fall happened in the first tenth of the steps.
 
-    A straight axis would squeeze the part where most is learned against its left edge.
+    A linear axis would squeeze the part in which most is learned against its left edge.
     """
     points = [(step, value) for step, value in zip(steps, values, strict=True) if np.isfinite(value)]
     if len(points) < 3 or points[-1][0] < 20:
@@ -51,7 +51,7 @@ def prefers_log(steps: Sequence[int], values: Sequence[float]) -> bool:
 
 
 def log_ticks(threshold: float, last: float) -> list[float]:
-    """0, then 1, 2 and 5 times each power of ten from `threshold` to `last`; the powers alone if many."""
+    """Return 0, then 1, 2 and 5 times each power of ten from `threshold` to `last`; only the powers if there are many."""
     powers = range(int(np.floor(np.log10(threshold))), int(np.floor(np.log10(last))) + 1)
     factors = (1, 2, 5) if len(powers) <= 4 else (1,)
     ticks = [factor * 10.0**power for power in powers for factor in factors]
@@ -59,10 +59,10 @@ def log_ticks(threshold: float, last: float) -> list[float]:
 
 
 def smoothed(values: Floats, share: float = 0.05) -> Floats:
-    """The mean of the latest `share` of all values so far, at each value; NaN and infinity are passed over.
+    """Return, for each value, the mean of the latest `share` of all values so far, without NaN and infinity.
 
-    A window that grows with the step looks equally calm early and late on a logarithmic axis, where a fixed
-    one would blur the beginning.
+    A window that grows with the step smooths both ends of a logarithmic axis equally. A fixed one would blur the
+    beginning.
     """
     finite = np.isfinite(values)
     sums = np.concatenate([[0.0], np.cumsum(np.where(finite, values, 0.0))])
@@ -75,7 +75,7 @@ def smoothed(values: Floats, share: float = 0.05) -> Floats:
 
 
 def thinned(steps: Floats, limit: int, *, logarithmic: bool) -> npt.NDArray[np.int64]:
-    """Indices of at most `limit` of the ascending `steps`, evenly spread along the axis, ends included."""
+    """Return the indices of at most `limit` of the ascending `steps`, evenly spread along the axis, ends included."""
     if len(steps) <= limit:
         return np.arange(len(steps))
     along = np.log1p(steps) if logarithmic else steps
@@ -84,7 +84,7 @@ def thinned(steps: Floats, limit: int, *, logarithmic: bool) -> npt.NDArray[np.i
 
 
 def short_number(value: float) -> str:
-    """1234567 as "1.2 M": at most three significant figures and a letter."""
+    """Format 1234567 as "1.2 M": at most three significant figures and a letter."""
     for size, letter in ((1e12, " T"), (1e9, " G"), (1e6, " M"), (1e3, " k")):
         if abs(value) >= 0.9995 * size:
             scaled = value / size

@@ -1,4 +1,4 @@
-"""Print lines as they are, format durations, and make text of a model safe to print."""
+"""Print lines without markup, format durations, and make the text of a model safe to print."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from rich.console import Console
 
 
 def print_line(console: Console, line: str) -> None:
-    """Print a line as it is: without markup, unbroken."""
+    """Print a line unchanged: without markup, never wrapped."""
     console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 def say(console: Console, text: str) -> None:
-    """Print as it is, without markup; long lines break at words in a terminal, and nowhere in a file."""
+    """Print text without markup. Long lines are wrapped at words in a terminal, and not at all in a file."""
     console.print(text, markup=False, highlight=False, soft_wrap=not console.is_terminal)
 
 
 def format_duration(seconds: float) -> str:
-    """``75.2`` as ``1:15``, ``5025`` as ``1:23:45``."""
+    """Format seconds: ``75.2`` as ``1:15``, ``5025`` as ``1:23:45``."""
     whole = round(seconds)
     hours, minutes = whole // 3600, whole // 60 % 60
     tail = f"{whole % 60:02d}"
@@ -26,13 +26,13 @@ def format_duration(seconds: float) -> str:
 
 
 def shorten(text: str, width: int = 160) -> str:
-    """``text`` on one line of at most ``width`` characters."""
+    """Return ``text`` on one line of at most ``width`` characters."""
     line = " ".join(printable(text).split())
     return line if len(line) <= width else line[: width - 1].rstrip() + "…"
 
 
 def printable(text: str) -> str:
-    """``text`` without the control characters that would move a terminal's cursor or change its colours."""
+    """Replace the control characters that would move a terminal's cursor or change its colours."""
     return "".join(
         c if c in "\n\t" or unicodedata.category(c) not in ("Cc", "Cf", "Cs") else "�" for c in text
     )

@@ -1,4 +1,4 @@
-"""A table for the terminal whose rows have long names: no name is cut, however narrow the terminal."""
+"""A table for the terminal whose rows have long names. Names are never cut, however narrow the terminal."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from rich.text import Text
 _BETWEEN = 2
 _INDENT = 2
 _LEAST = 16
-"""Columns that a name is broken at words in; in fewer it stands in a line of its own."""
+"""Least width, in cells, for a name beside its figures. With less space the name gets a line of its own above them."""
 
 
 @dataclass(frozen=True)
 class Column:
-    """A column beside the name. wraps: its words may go on in the next line where there is no room."""
+    """A column beside the name. wraps: its words may wrap onto the next line in a narrow terminal."""
 
     heading: str
     right: bool = False
@@ -27,7 +27,7 @@ class Column:
 
 @dataclass(frozen=True)
 class NamedTable:
-    """A row a name. The name stands before its figures, wrapped at words; in a narrow terminal above them."""
+    """A table with a row per name. The name precedes its figures, wrapped at words, or is above them if space is short."""
 
     heading: str
     columns: Sequence[Column]
@@ -77,14 +77,14 @@ class NamedTable:
         return max(map(_longest_line, self._cells(at)))
 
     def _below_wrapped_heading(self, at: int) -> int:
-        """What a column that wraps needs where its heading does, and nothing else."""
+        """Return the width of a column if only its heading wraps; the full width for a column that does not wrap."""
         heading, *cells = self._cells(at)
         if not self.columns[at].wraps:
             return self._widest(at)
         return max(_longest_word(heading), *map(_longest_line, cells))
 
     def _shrunk(self, given: Sequence[int], room: int) -> list[int]:
-        """What is too much is taken from the columns that wrap, down to their longest word; the last one first."""
+        """Narrow the columns that wrap, from the last one on, at most to their longest word, until all fit ``room``."""
         widths = list(given)
         for at in reversed(range(len(widths))):
             over = sum(widths) + _BETWEEN * (len(widths) - 1) - room

@@ -15,15 +15,15 @@ from etude.show.lines import print_line
 
 @dataclass(frozen=True)
 class Phases:
-    """A line for each phase in a file or a pipe; in a terminal a line whose clock moves."""
+    """Prints a line for each phase to a file or a pipe; in a terminal, shows a line with a running clock."""
 
     console: Console
-    began: float  # of the clock
-    seconds: float  # that the run may take
+    began: float  # reading of ``clock`` at the start
+    seconds: float  # time budget of the run
     clock: Callable[[], float] = time.monotonic
 
     def line(self, what: str) -> str:
-        """``what``, after the time that has passed and the time that there is."""
+        """Return ``what`` after the time that has passed and the time budget."""
         return f"{clock_time(self.clock() - self.began)} of {clock_time(self.seconds)}   {what}"
 
     def note(self, what: str) -> None:
@@ -37,12 +37,14 @@ class Phases:
             self.note(what)
             yield
             return
-        with self.console.status(_Moving(self, what)):  # type: ignore[arg-type]  # it takes what can be drawn
+        with self.console.status(_Moving(self, what)):  # type: ignore[arg-type]  # rich accepts any renderable
             yield
 
 
 @dataclass(frozen=True)
 class _Moving:
+    """A renderable whose clock advances, because rich renders it anew for each refresh."""
+
     phases: Phases
     what: str
 
@@ -51,6 +53,6 @@ class _Moving:
 
 
 def clock_time(seconds: float) -> str:
-    """``75.2`` as ``1:15``."""
+    """Format seconds: ``75.2`` as ``1:15``."""
     whole = max(0, int(seconds))
     return f"{whole // 60}:{whole % 60:02d}"

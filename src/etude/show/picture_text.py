@@ -1,4 +1,4 @@
-"""Make text of a model fit for a picture: escape what has no glyph, and wrap it."""
+"""Prepare the text of a model for a picture: escape characters without a glyph, and wrap lines."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ HIDDEN_CATEGORIES = frozenset({"Cc", "Cf", "Cs", "Co", "Cn"})
 
 
 def printable(text: str, has_glyph: Callable[[str], bool]) -> str:
-    r"""`text` with tabs as blanks and what cannot be drawn as \x07, \u4e2d or \U0001f600; newlines stay."""
+    r"""Replace tabs by blanks, and characters that cannot be drawn by \x07, \u4e2d or \U0001f600. Newlines stay."""
     shown = []
     for character in text.replace("\r\n", "\n").replace("\t", "    "):
         hidden = unicodedata.category(character) in HIDDEN_CATEGORIES
@@ -23,7 +23,7 @@ def printable(text: str, has_glyph: Callable[[str], bool]) -> str:
 
 
 def columns_of(text: str) -> int:
-    """Width in monospace cells: wide East Asian characters take two, combining marks none."""
+    """Return the width in monospace cells: wide East Asian characters take two, combining marks none."""
     return sum(
         0 if unicodedata.combining(character) else 2 if unicodedata.east_asian_width(character) in "WF" else 1
         for character in text
@@ -31,9 +31,9 @@ def columns_of(text: str) -> int:
 
 
 def wrapped(text: str, columns: int, max_lines: int) -> list[str]:
-    """Lines of at most `columns` cells, broken at blanks where that helps; blank lines are dropped.
+    """Wrap text to lines of at most `columns` cells, at blanks where possible. Blank lines are dropped.
 
-    When more than `max_lines` are needed, the last one kept ends in an ellipsis.
+    If more than `max_lines` are needed, the rest is dropped and the last line ends in an ellipsis.
     """
     lines: list[str] = []
     for paragraph in text.splitlines():
@@ -54,6 +54,7 @@ def wrapped(text: str, columns: int, max_lines: int) -> list[str]:
 
 
 def _broken(word: str, columns: int) -> list[str]:
+    """Break a word that is too wide into parts of at most `columns` cells."""
     parts, width = [""], 0
     for character in word:
         cells = columns_of(character)

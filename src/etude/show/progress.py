@@ -9,12 +9,12 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 
 ProgressListener = Callable[[str, int, int | None], None]
-"""Called with what is being done, how much of it is done, and how much there is (None: not known)."""
+"""Callback (stage, done, total). The total is None if it is not known."""
 
 
 @contextmanager
 def data_progress(console: Console) -> Iterator[ProgressListener]:
-    """A bar for each stage of the preparation, which goes away when the work is done; nothing when piped."""
+    """Yield a callback that shows a bar for each stage, until the block ends. Shows nothing in a file or a pipe."""
     bars = Progress(
         SpinnerColumn(),
         TextColumn("{task.description}"),

@@ -1,1 +1,1 @@
-"""Whole jobs, wired from the parts: what the command line and a notebook call."""
+"""Whole jobs, wired from the other packages. The command line and notebooks call these."""

@@ -1,4 +1,4 @@
-"""Close: report how a run ended, how good the model is, samples of it, and what to type next."""
+"""Close a session: report how it ended, how good the model is, samples of its text, and what to type next."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ from etude.train.load import load_trained
 from etude.workflow.fit import Outcome
 
 BROKEN_RATE = 4
-"""How many times lower the rates are that a run gets next whose loss diverged."""
+"""Factor by which the learning rates of a run are lowered in the suggested next one, after its loss diverged."""
 
 
 def close(outcome: Outcome, console: Console, until: float = math.inf) -> None:
-    """Report how the session ended; no sample is begun after ``until`` (of ``time.monotonic``)."""
+    """Report how the session ended. No sample begins after ``until`` (of ``time.monotonic``)."""
     if outcome.reason == "stopped":
         say(
             console,
@@ -51,14 +51,14 @@ def close(outcome: Outcome, console: Console, until: float = math.inf) -> None:
     elif history.ladder is not None:
         say(console, ladder_sentence(history.ladder, history))
     try:
-        _speak(outcome.run.path, console, until)
-    except MemoryError:  # which is no reason to report a run that is finished and saved as failed
+        _print_samples(outcome.run.path, console, until)
+    except MemoryError:  # the run is finished and saved: it must not be reported as failed
         say(console, "\nToo little memory is free for samples; the run is saved.")
     say(console, "\nnext:\n" + (what_to_change(outcome.run) if broken else what_next(outcome.run.path)))
 
 
 def ladder_sentence(ladder: Ladder, history: RunHistory) -> str:
-    """How the model compares with counting, in words."""
+    """Compare the model with the n-gram models of its text, in a sentence."""
     passed, final = history.passed_at, history.evals[-1].bits_per_byte
     if passed and ladder.passed(final) < max(passed):
         return _fallen_behind(f"It passed the {max(passed)}-gram at step {passed[max(passed)]}", history)
@@ -80,7 +80,10 @@ def ladder_sentence(ladder: Ladder, history: RunHistory) -> str:
 
 
 def _fallen_behind(passed: str, history: RunHistory) -> str:
-    """Why the model predicts worse than it did: memorising is said only where the training loss fell meanwhile."""
+    """Explain why the model predicts worse than before.
+
+    Memorising is a cause only where the training loss fell while the held-out loss rose.
+    """
     steps = [event for event in history.steps if math.isfinite(event.loss)]
     evals = [event for event in history.evals if math.isfinite(event.val_loss)]
     rise = held_out_rise(steps, evals, untrained(history)) if steps else None
@@ -98,7 +101,7 @@ def _fallen_behind(passed: str, history: RunHistory) -> str:
 
 
 def what_to_change(run: RunFolder) -> str:
-    """The commands for a run whose numbers cannot be used, in two columns."""
+    """Return the commands for a run that diverged, in two columns."""
     settings = read_settings(run.settings_file)
     changes = lowered(settings, BROKEN_RATE)
     commands = {command("doctor", run.path): "what is wrong with it, and what to do"}
@@ -110,23 +113,23 @@ def what_to_change(run: RunFolder) -> str:
 
 
 def promise_sentence(plan: Plan, run: RunFolder, requested: float, seconds: float) -> str:
-    """How the run compares with what was promised of it: its time and its loss."""
+    """Compare the time and the loss of the run with those that were promised, in a sentence."""
     times = f"\nAsked for {format_duration(requested)}, took {format_duration(seconds)}."
     if plan.expected is None:
         return f"{times} There was no time to find out which loss to expect."
     reached = RunRecord.open(run.path).history.evals[-1].bits_per_byte
     low, high = plan.expected.low, plan.expected.high
-    kept = "as expected" if plan.expected.holds(reached) else "not as expected"
-    return f"{times} Expected {low:.3f} to {high:.3f} bits per byte, reached {reached:.3f}: {kept}."
+    verdict = "as expected" if plan.expected.holds(reached) else "not as expected"
+    return f"{times} Expected {low:.3f} to {high:.3f} bits per byte, reached {reached:.3f}: {verdict}."
 
 
 def what_next(path: Path) -> str:
-    """The commands for a finished run, in two columns."""
+    """Return the commands for a finished run, in two columns."""
     commands = {
-        command("generate", path, "One day"): "let it go on from your words",
-        command("score", path, "FILE"): "how probable it finds a text",
-        command("plot", path): "its loss curve with the n-gram rungs",
-        command("train", "YOUR-FILE-OR-FOLDER"): "the same with your own text",
+        command("generate", path, "One day"): "continue a text of yours",
+        command("score", path, "FILE"): "measure how probable a text is to it",
+        command("plot", path): "draw its loss curve beside the n-gram models",
+        command("train", "YOUR-FILE-OR-FOLDER"): "train on your own text",
     }
     return _in_columns(commands)
 
@@ -147,18 +150,20 @@ def _figures(history: RunHistory) -> list[str]:
     ]
 
 
-def _speak(path: Path, console: Console, until: float) -> None:
+def _print_samples(path: Path, console: Console, until: float) -> None:
+    """Print samples of the finished model, in panels; stop within a sample when the time is over."""
     if time.monotonic() >= until:
         say(console, "\nNo time was left for samples.")
         return
-    found = load_trained(path, torch.get_num_threads())  # as many as trained, where others keep cores busy
-    language = Language(found.folder, found.model, found.tokenizer)
+    # Use as many threads as the training did: it may have left cores to other programs.
+    trained = load_trained(path, torch.get_num_threads())
+    language = Language(trained.folder, trained.model, trained.tokenizer)
     settings = dataclasses.replace(USUAL_SAMPLING, max_new_tokens=CLOSING_SAMPLE_TOKENS)
     for seed in range(CLOSING_SAMPLES):
         try:
             text = printable(_until(language.stream("", settings, seed), until).strip())
         except NotFinite as error:
-            say(console, f"\nit writes nothing: {error}")
+            say(console, f"\nno sample: {error}")
             return
         title = f"sample {seed + 1}, without a prompt"
         console.print(Panel(Text(text), title=title, title_align="left", border_style="blue"))
@@ -167,7 +172,7 @@ def _speak(path: Path, console: Console, until: float) -> None:
 
 
 def _until(pieces: Iterator[str], until: float) -> str:
-    """The text up to the piece at which the time is over; then an ellipsis."""
+    """Join the pieces up to the one at which the time is over, then add an ellipsis."""
     text = ""
     for piece in pieces:
         text += piece

@@ -1,7 +1,7 @@
 """Train a run that :mod:`etude.workflow.start` created or reopened.
 
-1. ``fit`` runs the loop with the tasks and listeners that write a run folder.
-2. Other processes of ``torchrun`` ``follow``: the same loop without tasks and listeners, on their rows of the batches.
+1. ``fit`` runs the loop in the first process, with the tasks and listeners that write a run folder.
+2. ``follow`` runs it in the other processes of ``torchrun``, on their rows of the batches, without tasks or listeners.
 """
 
 from __future__ import annotations
@@ -51,19 +51,19 @@ from etude.train.step import OUT_OF_MEMORY, OutOfMemory
 from etude.workflow.model_card import model_card
 from etude.workflow.saving import Save
 from etude.workflow.session import Invitation, begin_session, memory_noted
-from etude.workflow.signals import asked_to_stop
-from etude.workflow.tasks import Evaluate, Summarise, note_checksum, save_as_asked
+from etude.workflow.signals import stop_requests
+from etude.workflow.tasks import Evaluate, Summarise, note_checksum, save_on_request
 
 TaskRun = Callable[[TrainState], Sequence[Event]]
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a session ended."""
+    """The end of a session."""
 
     run: RunFolder
-    reason: str  # finished or stopped
-    step: int
+    reason: str  # "finished" or "stopped"
+    step: int  # the last one that was made
 
 
 def fit(
@@ -76,11 +76,13 @@ def fit(
     busy: BusyWatch | None = None,
     phases: Phases | None = None,
 ) -> Outcome:
-    """Train from where the run stands to its last step, or until it is asked to stop; the other ``ranks`` follow.
+    """Train from the newest checkpoint to the last step, or until a stop is requested; the other ``ranks`` follow.
 
-    With a ``deadline`` the number of steps follows the clock. A run that continues in another session has none: it
-    keeps the number that it came to. ``stop_at`` (of ``time.monotonic``) stops this session whatever its number of
-    steps. ``busy`` reports when other programs slow it down, ``phases`` what is done before step 1.
+    Args:
+        deadline: adapts the number of steps to the clock. A resumed run has none: it keeps its last number of steps.
+        stop_at: time (of ``time.monotonic``) at which this session stops, whatever its number of steps.
+        busy: warns when other programs slow the run down.
+        phases: shows the work before step 1.
 
     Raises:
         EtudeError: a failure at run time; ``--resume`` continues from its last checkpoint.
@@ -99,14 +101,14 @@ def _fit(
     busy: BusyWatch | None,
     phases: Phases | None,
 ) -> Outcome:
-    """:func:`fit` by the process that holds the run."""
+    """Do the work of :func:`fit` while the run folder is locked."""
     state = initial_state(plan)
     tasks: Sequence[Task] = ()
     try:
         restore(run, state, console)
         mend_ladder(plan, run, run.read_manifest(), console)
         objective = make_objective(plan, state, ranks)
-        history = RunRecord.open(run.path).history  # after restore: nothing in it lies beyond the checkpoint
+        history = RunRecord.open(run.path).history  # after restore, which cuts the log at the checkpoint
         ladder, passed = history.ladder, history.passed_at
         if ladder is None:
             raise InputError(f"{run.ladder_file} is missing: put it back, or start a new run")
@@ -117,7 +119,7 @@ def _fit(
         control = Control(run.path)
         for problem in control.clear():
             print_line(console, problem)
-        stopping = asked_to_stop(stop_at, control, ranks.orphaned)
+        stopping = stop_requests(stop_at, control, ranks.orphaned)
         with display as panel, stopping as should_stop, memory_noted(plan, run):
             begin_session(plan, run, state, objective, console, ranks, deadline, phases)
             record = RecordWriter(run)
@@ -125,7 +127,7 @@ def _fit(
             save.committed = panel.committed
             costs = None if deadline is None else deadline.costs
             tasks = run_tasks(plan, objective, ladder, save, max(passed, default=0), control, costs)
-            listeners = [record, panel, *watching_the_machine(plan, run, busy)]  # in any order
+            listeners = [record, panel, *busy_listeners(plan, run, busy)]  # their order does not matter
             loop = Loop(
                 state,
                 prefetched(objective, plan.device),
@@ -151,20 +153,20 @@ def _fit(
 
 
 def _note_failure(run: RunFolder, state: TrainState, tasks: Sequence[Task], error: BaseException) -> None:
-    """End what the tasks have begun, and write down why the run ended."""
-    with suppress(EtudeError, MemoryError):  # a checkpoint that is being written is still worth having
+    """Finish the background work of the tasks, and write to status.json why the run failed."""
+    with suppress(EtudeError, MemoryError):  # a checkpoint that is being written is still worth keeping
         for task in tasks:
             task.finish()
-    with suppress(EtudeError):  # a disk that is full would hide why the run ended
+    with suppress(EtudeError):  # an error of a full disk would hide why the run failed
         run.write_status("failed", state.step, str(error) or type(error).__name__)
 
 
 def follow(ranks: Ranks) -> Outcome:
-    """Train with the first process as it says; it alone evaluates, prints and writes.
+    """Train the job that the first process sends. Only the first process evaluates, prints and writes.
 
     Raises:
-        SystemExit: the first process came to nothing, or had nothing to do; it says so itself.
-        EtudeError: the first process ended before its time.
+        SystemExit: the first process failed before the job, or had nothing to do. It prints the reason itself.
+        EtudeError: the first process ended early, or its prepared text is not in the cache of this process.
     """
     job: Invitation | None = ranks.receive_job()
     if job is None:
@@ -178,7 +180,7 @@ def follow(ranks: Ranks) -> Outcome:
     if job.checkpoint is not None:
         load_state(verify_checkpoint(job.checkpoint), state)
     objective = make_objective(plan, state, ranks)
-    with asked_to_stop(orphaned=ranks.orphaned) as should_stop:
+    with stop_requests(orphaned=ranks.orphaned) as should_stop:
         compile_objective(objective, plan.device, job.compile, ranks)
         loop = Loop(
             state,
@@ -193,10 +195,10 @@ def follow(ranks: Ranks) -> Outcome:
 
 
 def restore(run: RunFolder, state: TrainState, console: Console) -> None:
-    """Bring ``state`` to the newest whole checkpoint of the run, if it has one: see :func:`take_up`.
+    """Load the newest intact checkpoint of the run into ``state``, if there is one: see :func:`take_up`.
 
     Raises:
-        InputError: no checkpoint verifies, or the record is not the one that it was saved with.
+        InputError: no checkpoint verifies, or the record is not the one that the checkpoint was saved with.
     """
     take_up(run, lambda checkpoint: load_state(checkpoint, state), partial(print_line, console))
 
@@ -204,14 +206,15 @@ def restore(run: RunFolder, state: TrainState, console: Console) -> None:
 def checkpoints_of(
     plan: Plan, run: RunFolder, state: TrainState, record: RecordWriter, console: Console
 ) -> Save:
-    """Return the task that saves the run from where it stands, with the manifest as it is now."""
+    """Return the task that saves checkpoints from the current step on, with the manifest's current content."""
     train, manifest = plan.settings.train, run.read_manifest()
 
     def commit(event: CheckpointEvent) -> Provenance:
         record.commit(event)
         return provenance_of(manifest, record.logs)
 
-    saved = state.step or -1  # what is done at step 0 is done again by a run that was stopped there
+    # The tasks of step 0 run again if a run was stopped there, so its checkpoint is saved again too.
+    saved = state.step or -1
     card = partial(model_card, plan, run)
     return Save(
         run,
@@ -225,9 +228,9 @@ def checkpoints_of(
     )
 
 
-def watching_the_machine(plan: Plan, run: RunFolder, busy: BusyWatch | None) -> Sequence[Listener]:
-    """What says when other programs slow a run down; threads of a GPU do not wait for each other."""
-    if busy is None or plan.device.kind != "cpu":
+def busy_listeners(plan: Plan, run: RunFolder, busy: BusyWatch | None) -> Sequence[Listener]:
+    """Return the listener that warns when other programs slow the run down, for a run on the CPU."""
+    if busy is None or plan.device.kind != "cpu":  # a GPU does not wait for threads of the CPU
         return ()
     busy.begin(plan.device.threads, command("train", "--resume", run.path))
     return (busy,)
@@ -242,10 +245,13 @@ def run_tasks(
     control: Control,
     costs: TaskCosts | None = None,
 ) -> Sequence[Task]:
-    """Return the tasks in their order: look at the step, evaluate, sample, save. A checkpoint comes after the results.
+    """Return the tasks in their order: note the step, evaluate, sample, save.
 
-    ``passed`` is the highest order of an n-gram model that was passed before this session. ``costs`` take up what each
-    takes.
+    Saving is last, so that a checkpoint covers the results of its step.
+
+    Args:
+        passed: highest order of an n-gram model that the run passed before this session.
+        costs: collects the seconds that each task takes.
     """
     settings, train = plan.settings, plan.settings.train
     prompt = opening_words(plan) if train.sample_prompt == "auto" else train.sample_prompt
@@ -257,16 +263,16 @@ def run_tasks(
         evaluate, sample = costs.timed("evaluation", evaluate), costs.timed("sample", sample)
         keep = costs.timed("checkpoint", save)
     return (
-        *watching_tasks(train, objective),
+        *step_tasks(train, objective),
         Task(evaluate, due=evaluation_due(train)),
         Task(sample, due=sample_due(train)),
-        Task(partial(save_as_asked, save, control), due=lambda step: SAVE in control.requested()),
+        Task(partial(save_on_request, save, control), due=lambda step: SAVE in control.requested()),
         Task(keep, due=save_due(train), on_stop=True, finish=save.finish),
     )
 
 
-def watching_tasks(train: ResolvedTrain, objective: Objective) -> Sequence[Task]:
-    """What is noted of the steps themselves, as far as it is wanted."""
+def step_tasks(train: ResolvedTrain, objective: Objective) -> Sequence[Task]:
+    """Return the tasks that note summaries and checksums of steps, as far as the settings enable them."""
     tasks = []
     if train.summary_every:
         summarise = Summarise(objective, train.max_grad_norm)

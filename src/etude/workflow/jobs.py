@@ -42,11 +42,13 @@ def grow(
     stop_after: float | None = None,
     began: float | None = None,
 ) -> Outcome:
-    """Grow a language model: prepare, make the run folder, train, say how it went.
+    """Grow a language model: prepare the text, make the run folder, train, and report how it went.
 
-    After ``stop_after`` seconds it stops and saves, as when it is asked to. The time of ``train.seconds`` passes since
-    ``began`` (of ``time.monotonic``), or since now. Processes that ``torchrun`` starts besides the first one follow it,
-    here and in :func:`resume` and :func:`fork`.
+    Under ``torchrun`` the other processes follow the first one, here and in :func:`resume` and :func:`fork`.
+
+    Args:
+        stop_after: seconds after which the run stops and saves, as on a stop request.
+        began: start of the time budget ``train.seconds`` (of ``time.monotonic``); None: now.
     """
     stop_at = _from_now(stop_after)
     began = time.monotonic() if began is None else began
@@ -57,7 +59,9 @@ def grow(
 def _grow(settings: Settings, console: Console, ranks: Ranks, stop_at: float | None, began: float) -> Outcome:
     seconds, busy = settings.train.seconds, BusyWatch(partial(say, console))
     if settings.run.name != "auto":
-        RunFolder.new(Path(settings.run.folder), settings.run.name)  # a taken name is refused before any work
+        RunFolder.new(
+            Path(settings.run.folder), settings.run.name
+        )  # raises for a taken name, before any work
     phases = None if seconds == "auto" else Phases(console, began, seconds)
     plan, deadline = make_plan(settings, console, phases)
     if deadline is None:
@@ -79,9 +83,9 @@ def resume(
     stop_after: float | None = None,
     accept_record: bool = False,
 ) -> Outcome:
-    """Continue a run from its last whole checkpoint, with its own settings except for the few that may be changed.
+    """Continue a run from its last intact checkpoint, with its own settings except for the few that may be changed.
 
-    A run whose record is damaged is refused unless ``accept_record``.
+    Raises InputError if the record of the run is damaged, unless ``accept_record``.
     """
     stop_at = _from_now(stop_after)
     with join_ranks() as ranks:
@@ -104,7 +108,7 @@ def fork(
     stop_after: float | None = None,
     accept_record: bool = False,
 ) -> Outcome:
-    """Begin a new run that continues from a checkpoint of another, ``RUN`` (its newest) or ``RUN@STEP``."""
+    """Start a new run from a checkpoint of another one: ``RUN`` (the newest checkpoint) or ``RUN@STEP``."""
     stop_at = _from_now(stop_after)
     with join_ranks() as ranks:
         if not ranks.leads:
@@ -123,9 +127,9 @@ def _from_now(seconds: float | None) -> float | None:
 
 
 def explain(settings: Settings, console: Console | None = None) -> None:
-    """``--dry-run``: every setting with its reason, what the model costs, and how long it will take."""
+    """Print every setting with its reason, what the model costs, and how long it takes (``--dry-run``)."""
     if place_on_machine()[0] > 0:
-        return  # the first process speaks for all
+        return  # the first process prints for all
     console = console or Console()
     plan, _ = make_plan(settings, console)
     table = Table(box=None, header_style="bold")
@@ -152,7 +156,7 @@ def explain(settings: Settings, console: Console | None = None) -> None:
     say(
         console,
         f"time: about {format_duration(seconds * steps)} for {steps:,} steps"
-        f" ({1000 * seconds:.0f} ms a step, measured just now without torch.compile)",
+        f" ({1000 * seconds:.0f} ms per step, measured just now without torch.compile)",
     )
 
 
@@ -162,18 +166,18 @@ RESOLVED_LATER: Mapping[str, Callable[[Plan], str]] = {
     "data.max_bytes": lambda plan: (
         "everything; 12 MB of builtin:primer, 3 MB of builtin:repeats, 1 MB of builtin:tasks"
     ),
-    "data.csv_delimiter": lambda plan: "what the first rows of a table have",
-    "data.csv_header": lambda plan: "what the first rows of a table have",
+    "data.csv_delimiter": lambda plan: "detected from the first rows of a table",
+    "data.csv_header": lambda plan: "detected from the first rows of a table",
     "data.workers": lambda plan: f"{available_cores()}, one for each core",
     "tokenizer.vocab_size": lambda plan: (
         f"{plan.data.tokenizer.vocab_size:,}, for {plan.data.train.source_bytes:,} bytes of text"
     ),
-    "tokenizer.pattern": lambda plan: f"the one that runners expect of {plan.settings.model.preset}",
+    "tokenizer.pattern": lambda plan: f"the one that other programs expect of {plan.settings.model.preset}",
     "train.seconds": lambda plan: "as long as its size takes",
     "train.sample_prompt": lambda plan: f"{opening_words(plan)!r}, how a held-out document begins",
     "device.compile": lambda plan: "compiled where that works, tried once on the first batch",
 }
-"""What the settings come to that stay ``"auto"`` in a run: they follow from the text and the machine each time."""
+"""Explains each setting that stays ``"auto"`` in a run, because its value follows from the text or the machine."""
 
 
 def _free_name(plan: Plan) -> str:
@@ -181,7 +185,7 @@ def _free_name(plan: Plan) -> str:
 
 
 def describe(plan: Plan) -> str:
-    """Two lines on what is about to be trained, and on what."""
+    """Describe the text and the model in two lines, and the expected result in a third if it is known."""
     data, settings = plan.data, plan.settings
     parameters = count_parameters(plan.model)
     expected = ""
@@ -200,10 +204,14 @@ def describe(plan: Plan) -> str:
 
 
 MEASURING_SECONDS = 5.0
+"""Seconds after which :func:`fastest_step` begins no further update."""
 
 
 def fastest_step(plan: Plan, steps: int = 4) -> float:
-    """The fastest of a few real updates of the real model on the real text, uncompiled; nothing is kept."""
+    """Return the seconds of the fastest of a few updates of the real model on the real text, not compiled.
+
+    Nothing of them is kept.
+    """
     trial = RealTrial(plan)
     fastest = float("inf")
     began = time.perf_counter()
@@ -217,7 +225,7 @@ def fastest_step(plan: Plan, steps: int = 4) -> float:
 
 
 def report_data(settings: Settings, picture: Path | None, json_file: Path | None) -> None:
-    """Print the data report, of a text or the one that a run keeps; draw it and write it where requested."""
+    """Print the data report of a text, or the one that a run keeps; draw and write it to the given files."""
     console = Console()
     first = expanded(settings.data.sources[0])
     is_run = len(settings.data.sources) == 1 and (first / "run.toml").is_file()
@@ -232,23 +240,23 @@ def report_data(settings: Settings, picture: Path | None, json_file: Path | None
 
 
 def _report_of_run(folder: Path) -> DataReport:
-    """The report that a run's manifest holds.
+    """Read the report from the manifest of a run.
 
     Raises:
-        InputError: there is none, or it is damaged.
+        InputError: the manifest has no report, or a damaged one.
     """
     run = RunFolder.open(folder)
     facts = run.read_manifest().get("data_report")
     if facts is None:
         raise InputError(
-            f"{folder} was trained by a version of Etude that kept no report: type etude data report with its text"
+            f"{folder} was trained by a version of Etude that kept no report: type `etude data report` with its text"
         )
     report = DataReport(facts)
     try:
         report.text()
     except (AttributeError, IndexError, KeyError, TypeError, ValueError):
         raise InputError(
-            f"{run.manifest_file} is damaged (its report of the text is none): restore it"
+            f"{run.manifest_file} is damaged (its report of the text is not valid): restore it"
         ) from None
     return report
 

@@ -1,4 +1,4 @@
-"""The model card in every checkpoint: what the model is, what it learned from, how to use it."""
+"""The model card in every checkpoint: what the model is, what it was trained on, how to use it."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from etude.run import RunFolder
 
 
 def model_card(plan: Plan, run: RunFolder, step: int) -> str:
-    """README.md of the checkpoint of ``step``, in Hugging Face's form."""
+    """Return the README.md of the checkpoint at ``step``, in Hugging Face's format."""
     settings, data = plan.settings, plan.data
     library = plan.model.family.library
-    here = "path/to/this/folder"
+    folder = "path/to/this/folder"
     usage = (
         "from transformers import pipeline\n\n"
-        f'write = pipeline("text-generation", "{here}")\n'
+        f'write = pipeline("text-generation", "{folder}")\n'
         'print(write("Once", max_new_tokens=100)[0]["generated_text"])'
         if library == "transformers"
-        else f'import etude\n\nlanguage = etude.load("{here}")\nprint(language.generate())'
+        else f'import etude\n\nlanguage = etude.load("{folder}")\nprint(language.generate())'
     )
     sources = ", ".join(f"`{source}`" for source in settings.data.sources)
     scope = "" if plan.scope is None else f"; the loss counts only {plan.scope.name}"
@@ -39,8 +39,8 @@ random weights with [Etude](https://pypi.org/project/etude/).
 - Training: {step:,} steps of {settings.train.batch_rows} rows of {settings.train.context} tokens,
   seed {settings.run.seed}{scope}.
 
-It has read nothing but this text and is as small as it looks: it continues text in the manner of what it
-learned from, and knows nothing else.
+It was trained on nothing but this text and is small: it continues text in the style of its training text, and
+knows nothing else.
 
 ```python
 {usage}

@@ -1,4 +1,4 @@
-"""Prepare: the text as tokens, the settings as a plan, and the name of the run, with progress shown."""
+"""Prepare a run, with progress shown: turn its text into tokens and its settings into a plan, and name it."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ from etude.show.phases import Phases
 from etude.show.progress import data_progress
 from etude.train.run_data import prepared
 
-WORTH_SAYING = 0.02
-"""Of the time asked for, that a run ends early because its text is read out."""
+REPORTED_SHARE_LEFT = 0.02
+"""Share of the time budget that must be left over for a message that the run ends early for want of text."""
 
 
 def make_plan(
     settings: Settings, console: Console, phases: Phases | None = None
 ) -> tuple[Plan, Deadline | None]:
-    """Prepare the text (or find it prepared) and resolve the settings; only the cache is written.
+    """Prepare the text (or load it from the cache) and resolve the settings. Writes only to the cache.
 
-    With ``train.seconds`` the size is chosen for what is left of them once the text is prepared, and the run has a
-    deadline. ``phases`` knows since when they pass: since now, if it is not given.
+    With ``train.seconds``, the size is chosen for the time that is left once the text is prepared, and the run has a
+    deadline. Without ``phases``, the time begins now.
 
     Raises:
-        InputError: no usable text, or settings that do not fit together, or less time than a run needs.
+        InputError: no usable text, settings that do not fit together, or less time than a run needs.
     """
     seconds = settings.train.seconds
     if seconds == "auto" or settings.train.steps != "auto":
@@ -42,7 +42,7 @@ def make_plan(
     require_time(seconds)
     phases = phases or Phases(console, time.monotonic(), seconds)
     if console.is_terminal:
-        data = _data_with_report(settings, console)  # it shows how far it is
+        data = _data_with_report(settings, console)  # shows its own progress
     else:
         with phases("preparing the text"):
             data = _data_with_report(settings, console)
@@ -51,7 +51,7 @@ def make_plan(
         print_line(console, reason)
     promise = choose_size(data, settings, phases.began + seconds, phases, derived)
     console.print(promise.table())
-    if promise.time_left_over > WORTH_SAYING * seconds:
+    if promise.time_left_over > REPORTED_SHARE_LEFT * seconds:
         console.print(
             f"read {MAX_EPOCHS} times, this text has nothing more to teach: the run will end about "
             f"{format_duration(promise.time_left_over)} early",
@@ -62,17 +62,17 @@ def make_plan(
 
 
 def _data_with_report(settings: Settings, console: Console) -> PreparedData:
-    """Prepare the text, and print in one line what was kept and what was not."""
+    """Prepare the text, and print one line about what was kept and what was dropped."""
     data = prepare_data(settings, console)
     print_line(console, f"{data.report.summary()}. {_where_report_is(settings)}")
     return data
 
 
 def threads_for_time(settings: Settings) -> dict[str, tuple[int, str]]:
-    """Fewer threads than cores, with the reason, where other programs keep some busy and the user set none.
+    """Choose fewer threads than cores, with the reason, where other programs keep cores busy.
 
-    Only a run for a time chooses them: what it comes to depends on the clock anyway. The bits of any other run follow
-    from its settings and the machine, whatever else runs there.
+    Empty if the user set a number. Only a run with a time budget does this, because its result depends on the clock
+    anyway. The bits of any other run must follow from its settings and the machine, whatever else runs there.
     """
     if settings.device.threads != "auto" or choose_device(settings.device).kind != "cpu":
         return {}
@@ -85,7 +85,7 @@ def threads_for_time(settings: Settings) -> dict[str, tuple[int, str]]:
 
 
 def prepare_data(settings: Settings, console: Console) -> PreparedData:
-    """The text as tokens, from the cache when nothing has changed; what a person should know of it is printed.
+    """Return the text as tokens, from the cache when nothing has changed. Print what the user should know about it.
 
     Raises:
         InputError: no usable text.
@@ -98,7 +98,7 @@ def prepare_data(settings: Settings, console: Console) -> PreparedData:
 
 
 def _where_report_is(settings: Settings) -> str:
-    """How to see the whole report of the text of ``settings``."""
+    """Return a sentence on how to see the whole report of the text of ``settings``."""
     if "-" in settings.data.sources:
         return "The run's manifest.json holds the whole report"
     words = ["data", "report", *settings.data.sources]
@@ -113,12 +113,12 @@ def _where_report_is(settings: Settings) -> str:
 
 
 def default_name(settings: Settings) -> str:
-    """What a run is called when nobody names it: after its first source."""
+    """Return the name of a run that the user did not name: that of its first source."""
     source = settings.data.sources[0]
     if source == "-":
         return "stdin"
     if source.startswith(("builtin:", "hf:")):
-        last = source.split(":")[1].rsplit("/", 1)[-1]  # hf:owner/name may go on with :split
+        last = source.split(":")[1].rsplit("/", 1)[-1]  # hf:owner/name may be followed by :split
     else:
         last = Path(source).resolve().name
     stem = last.split(".", 1)[0]

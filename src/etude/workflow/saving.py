@@ -1,4 +1,4 @@
-"""Checkpoints that cost the loop a copy, written beside the steps; and what all of them will take on disk."""
+"""Save checkpoints in the background while the run trains, and predict the disk space of all of them."""
 
 from __future__ import annotations
 
@@ -20,31 +20,32 @@ from etude.run.events import CheckpointEvent, Event
 from etude.train.checkpoint import Snapshot, save_checkpoint
 from etude.train.loop import TrainState
 
-BESIDES, BESIDES_A_TOKEN = 2**15, 80
-"""Bytes of a checkpoint besides its tensors, and for each token of the vocabulary: configuration, card, tokenizer."""
+OTHER_BYTES, OTHER_BYTES_PER_TOKEN = 2**15, 80
+"""Bytes of a checkpoint besides its tensors (config, card, tokenizer): fixed, and per token of the vocabulary."""
 
 
 @dataclass
 class Save:
-    """Commit a checkpoint, then remove the ones that are not to be kept.
+    """The task that saves a checkpoint, then removes those that need not be kept.
 
-    The state is copied at once, and ``commit`` writes the checkpoint's line to the record. Only then does a thread
-    write the checkpoint, so it is never ahead of the log. The next checkpoint waits for the one before it: a slow disk
-    slows the run down and is never overrun. What the thread could not do is raised at the next checkpoint or the end.
+    The call copies the state, and ``commit`` writes the checkpoint's line to the log. Only then does a thread write
+    the checkpoint, so a checkpoint is never ahead of the log. Each checkpoint waits for the previous one: a slow disk
+    slows the run down, but copies do not pile up in memory. An error of the thread is raised at the next checkpoint or
+    at the end.
     """
 
     run: RunFolder
     config: ModelConfig
-    keep: int
-    card: Callable[[int], str]  # of a step
-    saved_step: int = -1
-    keep_every: int = 0
-    beside_the_steps: bool = True
+    keep: int  # number of newest checkpoints to keep
+    card: Callable[[int], str]  # returns the model card of a step
+    saved_step: int = -1  # of the newest checkpoint
+    keep_every: int = 0  # checkpoints at multiples of this step are kept for good; 0: none
+    in_background: bool = True
     commit: Callable[[CheckpointEvent], Provenance] = lambda event: Provenance()
-    """Writes the line of the checkpoint, and returns what the checkpoint vouches for."""
-    warn: Callable[[str], object] = lambda line: None  # of what was set aside
+    """Writes the checkpoint's line to the log, and returns the digests of the logs for the checkpoint to hold."""
+    warn: Callable[[str], object] = lambda line: None  # called for each damaged checkpoint that was set aside
     committed: Callable[[CheckpointEvent], object] = lambda event: None  # called by the thread that wrote it
-    seconds_writing: float = 0.0  # that the last one took
+    seconds_writing: float = 0.0  # that the newest checkpoint took
     _writer: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1))
     _writing: Future[None] | None = None
 
@@ -53,29 +54,28 @@ class Save:
         self._writer.submit(lambda: None).result()
 
     def __call__(self, state: TrainState) -> Sequence[Event]:
-        """Copy the state, log the checkpoint, and have it written.
+        """Copy the state, log the checkpoint, and start to write it.
 
         Raises:
-            EtudeError: this one has no room, or the one before it could not be written.
+            EtudeError: the disk has no room for it, or the previous checkpoint could not be written.
         """
         if state.step == self.saved_step:
             return []
         self.finish()
         snapshot = Snapshot.of(state)
-        require_room(self.run.path, snapshot.num_bytes + _besides(self.config))
+        require_room(self.run.path, snapshot.num_bytes + _other_bytes(self.config))
         card, folder = self.card(state.step), self.run.checkpoints / checkpoint_name(state.step)
         where = (state.step, state.tokens_seen, state.wall_time)
         event = CheckpointEvent(*where, str(folder.relative_to(self.run.path)))
-        # The record now ends with the line of this checkpoint, and that is what it vouches for.
-        provenance = self.commit(event)
+        provenance = self.commit(event)  # of logs that end with the line of this checkpoint
         self.saved_step = state.step
         self._writing = self._writer.submit(self._write, snapshot, card, provenance, event)
-        if not self.beside_the_steps:
+        if not self.in_background:
             self.finish()
         return [event]
 
     def finish(self) -> None:
-        """Wait until the last checkpoint is committed.
+        """Wait until the newest checkpoint is written.
 
         Raises:
             EtudeError: it could not be written.
@@ -99,7 +99,7 @@ class Save:
 
 
 def require_room(folder: Path, needed: int) -> None:
-    """Raises EtudeError when ``folder`` has not so many bytes free."""
+    """Raise EtudeError if the disk of ``folder`` has fewer than ``needed`` bytes free."""
     free = shutil.disk_usage(folder).free
     if free < needed:
         raise EtudeError(
@@ -110,15 +110,15 @@ def require_room(folder: Path, needed: int) -> None:
 
 @dataclass(frozen=True)
 class DiskUse:
-    """What the checkpoints of a whole run take."""
+    """The disk space of the checkpoints of a whole run."""
 
-    checkpoint: int  # bytes of one
-    kept_for_good: int  # checkpoints
-    newest: int
+    checkpoint: int  # bytes of each
+    kept_for_good: int  # number of checkpoints
+    newest: int  # number of further checkpoints, which later ones replace
 
     @property
     def total(self) -> int:
-        """Bytes at the end, and of the one that is being written before another goes."""
+        """Bytes at most: a new checkpoint is written before an old one is removed, so one more is counted."""
         return self.checkpoint * (self.kept_for_good + self.newest + 1)
 
     def __str__(self) -> str:
@@ -129,7 +129,7 @@ class DiskUse:
 
 
 def disk_use(plan: Plan) -> DiskUse:
-    """Counted from the structure and the steps at which checkpoints are made."""
+    """Predict the disk space from the size of the model and the steps at which checkpoints are saved."""
     train = plan.settings.train
     steps = train.steps
     kept = {step for step in EARLY_STEPS if step <= steps}
@@ -137,28 +137,29 @@ def disk_use(plan: Plan) -> DiskUse:
         kept.update(range(0, steps + 1, train.keep_every))
     later = steps // train.checkpoint_every + 1
     tensors = plan.memory.weights + plan.memory.optimizer
-    return DiskUse(tensors + _besides(plan.model), len(kept), min(train.keep_checkpoints, later))
+    return DiskUse(tensors + _other_bytes(plan.model), len(kept), min(train.keep_checkpoints, later))
 
 
 def require_disk(plan: Plan, folder: Path) -> DiskUse:
-    """What the run will take, once it is known that ``folder`` has room for it.
+    """Return the predicted disk space of the run, which ``folder`` has free.
 
     Raises:
-        InputError: it has not.
+        InputError: ``folder`` has less space free.
     """
     use = disk_use(plan)
-    there = next(place for place in (folder, *folder.absolute().parents) if place.is_dir())
-    free = shutil.disk_usage(there).free
+    existing = next(place for place in (folder, *folder.absolute().parents) if place.is_dir())
+    free = shutil.disk_usage(existing).free
     if use.total > free:
         raise InputError(
-            f"{use}, and {there} has {_megabytes(free)} free: free some space, choose another --set run.folder, or a "
-            "smaller --set train.keep_checkpoints"
+            f"{use}, and {existing} has {_megabytes(free)} free: free some space, choose another --set run.folder, "
+            "or a smaller --set train.keep_checkpoints"
         )
     return use
 
 
-def _besides(config: ModelConfig) -> int:
-    return BESIDES + BESIDES_A_TOKEN * config.vocab_size
+def _other_bytes(config: ModelConfig) -> int:
+    """Return the bytes of a checkpoint besides its tensors."""
+    return OTHER_BYTES + OTHER_BYTES_PER_TOKEN * config.vocab_size
 
 
 def _megabytes(count: int) -> str:

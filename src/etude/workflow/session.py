@@ -1,4 +1,4 @@
-"""How a session of a run begins: self-test, compilation, the other processes, and what the manifest records of it."""
+"""Begin a session of a run: test the device, compile, call the other processes, record the session in the manifest."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from etude.workflow.start import with_absolute_paths
 
 @dataclass(frozen=True)
 class Invitation:
-    """What the first process tells the others: all that they need to come to the same state."""
+    """The job that the first process sends to the others: all that they need to reach the same state."""
 
     settings: Resolved
     data_fingerprint: str
@@ -54,20 +54,21 @@ def begin_session(
     deadline: Deadline | None = None,
     phases: Phases | None = None,
 ) -> None:
-    """Call the other ranks, compile as the run was compiled before (or try to, the first time, as long as its
-    ``deadline`` leaves time for it), and record this session in the manifest.
+    """Test the device, call the other ranks, compile, and record this session in the manifest.
+
+    A resumed run is compiled if its last session was: otherwise its rounding would change. A new run is compiled where
+    that works and its ``deadline`` leaves time for it.
 
     Raises:
-        EtudeError: the run was compiled before and cannot be here: it would continue with other rounding; or the device
-            computes wrongly.
+        EtudeError: the run was compiled before and compilation fails on this machine, or the device computes wrongly.
     """
     if state.step >= last_step(objective.num_steps, state.revisions):
         return
     recorded = run.read_manifest()
-    recorded.setdefault(FILES, files_of(run))  # a run of the first edition has none
+    recorded.setdefault(FILES, files_of(run))  # runs of early versions have none
     sessions = recorded.setdefault(SESSIONS, [])
     if not isinstance(sessions, list) or not all(isinstance(s, dict) and "compiled" in s for s in sessions):
-        raise InputError(f"{run.manifest_file} is damaged (its sessions are none): restore it")
+        raise InputError(f"{run.manifest_file} is damaged (its sessions are not valid): restore it")
     wanted: bool | Literal["auto"] = plan.settings.device.compile
     if sessions and state.step > 0:
         wanted = bool(sessions[-1]["compiled"])
@@ -84,7 +85,7 @@ def begin_session(
         phases.note("checking that this device computes rightly")
     optimizer = plan.settings.train.optimizer
     errors = require_sound(plan.device, optimizer).errors
-    if plan.device.dtype == "bf16":  # whose tolerances hide small faults
+    if plan.device.dtype == "bf16":  # its wide tolerances hide small faults, so test fp32 as well
         require_sound(replace(plan.device, dtype="fp32"), optimizer)
     newest = run.checkpoints / checkpoint_name(state.step)
     checkpoint = newest if newest.is_dir() else None
@@ -108,9 +109,7 @@ def begin_session(
 def session_entry(
     plan: Plan, step: int, compiled: bool, processes: int, self_test: dict[str, float]
 ) -> dict[str, Any]:
-    """Return the entry of a session in the manifest: where it trains, with what, from which step, and the largest
-    errors of the device in its self-test.
-    """
+    """Return the entry of a session in the manifest. ``self_test`` holds the largest errors of the device."""
     return {
         "from_step": step,
         "began": time.time(),
@@ -123,13 +122,13 @@ def session_entry(
 
 @contextmanager
 def memory_noted(plan: Plan, run: RunFolder) -> Iterator[None]:
-    """At the end the manifest holds how much memory the session took, beside what was predicted."""
+    """Note the peak memory of the session in the manifest when the block ends, beside the prediction."""
     reset_peak_memory(plan.device)
     before, sessions = peak_memory_bytes(plan.device), run.read_manifest().get(SESSIONS)
     try:
         yield
     finally:
-        with suppress(EtudeError):  # not worth ending a run for, and never in place of its own error
+        with suppress(EtudeError):  # a failure here must neither end the run nor hide the run's own error
             recorded = run.read_manifest()
             if recorded.get(SESSIONS) != sessions:
                 recorded[SESSIONS][-1]["memory"] = {

@@ -1,4 +1,7 @@
-"""What makes a run stop early, finish its step and save: a signal, the end of its parent, or the end of its time."""
+"""Collect requests to stop a run early, after its current step is finished and saved.
+
+A signal, the page, the end of the parent process or the end of a time limit can request it.
+"""
 
 from __future__ import annotations
 
@@ -15,43 +18,46 @@ STOPPED = 75
 """The exit code of a run that was stopped and is saved: EX_TEMPFAIL of <sysexits.h>, "try again later"."""
 SIGNALS = [
     getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1", "SIGHUP") if hasattr(signal, name)
-]  # Windows has neither SIGUSR1, which batch queues send before their time is over, nor SIGHUP, of a closed terminal
+]  # Windows has neither SIGUSR1 (batch queues send it before a job's time is over) nor SIGHUP (a closed terminal)
 
 HANG_UP = getattr(signal, "SIGHUP", None)
 
 
 @contextmanager
-def asked_to_stop(
+def stop_requests(
     stop_at: float | None = None, control: Control | None = None, orphaned: Callable[[], bool] = lambda: False
 ) -> Iterator[Callable[[], bool]]:
-    """Inside, the signals set a flag instead of ending the process; yields a function that reads it.
+    """Yield a function that returns whether a stop was requested. In the block, signals do not end the process.
 
-    It is up from ``stop_at`` (of ``time.monotonic``) on too, when ``control`` asks for it, and when the process is
-    ``orphaned``. The second SIGINT raises KeyboardInterrupt as usual. A SIGHUP that is ignored, as under ``nohup``,
-    stays so. In a thread that may not set handlers (a notebook's worker) signals do as always.
+    A stop is also requested from ``stop_at`` (of ``time.monotonic``) on, through ``control``, and once the process is
+    ``orphaned``. The second SIGINT raises KeyboardInterrupt as usual. SIGHUP stays ignored where it was ignored before,
+    as under ``nohup``. In a thread that may not set handlers (a notebook's worker), signals act as usual.
     """
-    asked, received = threading.Event(), set[int]()
+    signalled, received = threading.Event(), set[int]()
 
-    def is_asked() -> bool:
+    def is_requested() -> bool:
         late = stop_at is not None and time.monotonic() >= stop_at
-        return asked.is_set() or late or (control is not None and STOP in control.requested()) or orphaned()
+        return (
+            signalled.is_set() or late or (control is not None and STOP in control.requested()) or orphaned()
+        )
 
     if threading.current_thread() is not threading.main_thread():
-        yield is_asked
+        yield is_requested
         return
 
     def on_signal(number: int, frame: FrameType | None) -> None:
-        if asked.is_set() and number == signal.SIGINT:
+        if signalled.is_set() and number == signal.SIGINT:
             raise KeyboardInterrupt
-        asked.set()
+        signalled.set()
         received.add(number)
 
     before = {number: signal.signal(number, on_signal) for number in SIGNALS if not _stays_ignored(number)}
     try:
-        yield is_asked
+        yield is_requested
     finally:
         for number, handler in before.items():
-            # The kernel and the shell each report a terminal that was closed: the second must not end the last lines.
+            # The kernel and the shell both send SIGHUP for a closed terminal. The second one must not end the process
+            # while it still writes its last lines.
             hung_up = number in received and number == HANG_UP
             signal.signal(number, signal.SIG_IGN if hung_up else handler)
 

@@ -1,8 +1,8 @@
-"""Start a training: a new run, a fork of another run, or a run that was stopped.
+"""Start training: a new run, a fork of another run, or a run that was stopped.
 
-Each gives a plan (settings, text, network, device) and a run folder, with which :func:`etude.workflow.fit.fit`
-trains. What needs no text and no network stands in :mod:`etude.run`: the folder (:mod:`etude.run.create`), the settings
-that may be changed (:mod:`etude.run.settings`), the repair of what is damaged (:mod:`etude.run.mending`).
+Each yields a plan (settings, text, network, device) and a run folder for :func:`etude.workflow.fit.fit`. The parts that
+need neither text nor network are in :mod:`etude.run`: making the folder (:mod:`etude.run.create`), the settings that
+may change (:mod:`etude.run.settings`), the repair of damaged files (:mod:`etude.run.mending`).
 """
 
 from __future__ import annotations
@@ -47,10 +47,11 @@ from etude.workflow.prepare import default_name, prepare_data
 from etude.workflow.saving import require_disk
 
 OBJECTIVE = frozenset({"train.objective", "train.answer_separator"})
+"""The settings that decide which tokens the loss counts."""
 
 
 def start(plan: Plan, console: Console, origin: Origin | None = None) -> RunFolder:
-    """Create the run folder of ``plan``, whole, before its first step; a fork begins at its ``origin``.
+    """Create the complete run folder of ``plan`` before its first step. A fork begins at its ``origin``.
 
     Raises:
         InputError: the name is taken.
@@ -60,7 +61,7 @@ def start(plan: Plan, console: Console, origin: Origin | None = None) -> RunFold
     folder, name = Path(settings.run.folder), settings.run.name
     run = RunFolder.new(folder, free_name(folder, default_name(settings)) if name == "auto" else name)
     require_disk(plan, folder)
-    sweep_staging(folder)  # what killed processes left half-made
+    sweep_staging(folder)  # remove half-written folders of killed processes
     ladder = cached_ladder(plan, console)
 
     def fill(made: RunFolder) -> None:
@@ -72,7 +73,7 @@ def start(plan: Plan, console: Console, origin: Origin | None = None) -> RunFold
 
 
 def manifest(plan: Plan) -> dict[str, Any]:
-    """Return the first content of manifest.json: what this run is, and why its settings are as they are."""
+    """Return the first content of manifest.json: what the run is trained on, and the reasons for its settings."""
     data = plan.data
     return {
         "command": command(*sys.argv[1:]),
@@ -106,11 +107,11 @@ def plan_fork(
 ) -> tuple[Plan, Origin]:
     """Return the plan of a new run that continues from ``RUN@STEP``, or from the newest checkpoint of ``RUN``.
 
-    It has its parent's settings except for ``overrides`` and ``values``, and always its tokenizer and network.
+    A fork has its parent's settings except for ``overrides`` and ``values``. Tokenizer and network cannot change.
 
     Raises:
-        InputError: no such run or checkpoint, settings for which its weights are of no use, or a damaged record that
-            would be copied and is not accepted.
+        InputError: no such run or checkpoint, settings that the weights do not fit, or a damaged record that would be
+            copied and is not accepted.
     """
     parent, checkpoint = find_origin(origin)
     run, own = parent.run, parent.settings
@@ -118,7 +119,7 @@ def plan_fork(
     settings = load_settings(run.settings_file, overrides, named | values)
     changes = differences(own, settings)
     if any(key.startswith("tokenizer.") for key in changes):
-        raise InputError("a fork keeps its parent's tokenizer: leave --tokenizer and --set tokenizer... out")
+        raise InputError("a fork keeps its parent's tokenizer: omit --tokenizer and --set tokenizer...")
     if any(key.startswith("data.") for key in changes):
         settings = with_values(settings, {"tokenizer.kind": str(run.tokenizer.absolute())})
         data = prepare_data(settings, console)
@@ -128,8 +129,8 @@ def plan_fork(
     tokenizer = parent.manifest.get("tokenizer_hash")
     if data.tokenizer.hash != tokenizer or plan.model != load_config(checkpoint.folder):
         raise InputError(
-            f"the weights of {origin} are of another network or tokenizer than these settings ask for: leave out what "
-            "changes them, or begin a new run without --fork"
+            f"the weights of {origin} belong to another network or tokenizer than these settings: omit the settings "
+            "that change them, or begin a new run without --fork"
         )
     steps, same_length = plan.settings.train.steps, "train.steps" not in changes
     if checkpoint.step >= (last_step(steps, checkpoint.revisions) if same_length else steps):
@@ -153,7 +154,7 @@ def _at_checkpoint(
         parent,
         checkpoint.step,
         checkpoint.tokens_seen,
-        # What a clock made of the parent's number of steps does not bind a fork with another number.
+        # Revisions by the clock concern the parent's number of steps: a fork with another number drops them.
         lambda made, provenance: copy_checkpoint(
             checkpoint, made.checkpoints, provenance, keep_revisions=same_length
         ),
@@ -168,12 +169,12 @@ def reopen(
 ) -> tuple[Plan, RunFolder]:
     """Return the plan of an existing run: its own settings, except for the few that may be changed, on the same text.
 
-    The tokens are found in the cache by their fingerprint; only when they are gone are the sources read again. What is
-    damaged in the run is restored from a good copy; ``accept_record`` takes a damaged record as it is.
+    The tokens come from the cache, by their fingerprint; if they are not there, the sources are read again. Damaged
+    files of the run are restored from a good copy; ``accept_record`` accepts a damaged record.
 
     Raises:
-        InputError: there is no run, something in it is damaged and has no good copy, its tokens are gone and its text
-            has changed, or a setting that cannot be changed.
+        InputError: there is no run, a damaged file has no good copy, the tokens are not in the cache and the text has
+            changed, or a setting that must not change.
     """
     report = partial(print_line, console)
     run = RunFolder.open(path)
@@ -190,7 +191,7 @@ def reopen(
 
 
 def require_steps_left(plan: Plan, run: RunFolder) -> None:
-    """Raise InputError for a run that is finished, or is to have fewer steps than it has made."""
+    """Raise InputError for a run that is finished, or whose new number of steps is already reached."""
     last = newest_good_checkpoint(run.checkpoints)[0].step if list_checkpoints(run.checkpoints) else 0
     steps, status = plan.settings.train.steps, run.status()
     if steps != load_settings(run.settings_file).train.steps:
@@ -200,14 +201,13 @@ def require_steps_left(plan: Plan, run: RunFolder) -> None:
     reported = status.get("step", 0)
     if status.get("state") == "finished" and isinstance(reported, int) and last >= reported:
         raise InputError(
-            f"{run.path} is finished at step {last}: use it with `{command('generate', run.path)}`, or give it "
-            f"more steps "
-            f"with --set train.steps={2 * last}"
+            f"{run.path} is finished at step {last}: use it with `{command('generate', run.path)}`, or give it more "
+            f"steps with --set train.steps={2 * last}"
         )
 
 
 def with_absolute_paths(settings: Settings) -> Settings:
-    """Return the same settings with absolute paths, which hold in any folder."""
+    """Return the settings with absolute paths, so that the run can be resumed from any working directory."""
     kind = settings.tokenizer.kind
     values: dict[str, Any] = {"data.sources": tuple(map(absolute_source, settings.data.sources))}
     if kind not in ("bpe", "char"):

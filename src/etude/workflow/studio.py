@@ -1,4 +1,4 @@
-"""The studio's server beside a training: a process of its own, which outlives it only for whoever looks."""
+"""Serve the studio beside a training run, from a process of its own, which outlives the run only while it is used."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from typing import Any
 from etude.serve.printed_address import printed_address
 
 STAY = 600
-"""Seconds from the last look until a page ends whose training has ended."""
+"""Seconds that the server keeps running after the last request, once the training has ended."""
 
 
 class StudioBeside:
@@ -25,29 +25,29 @@ class StudioBeside:
         self._address = ""
         self._process = subprocess.Popen(
             [sys.executable, "-m", "etude.serve", str(runs), str(STAY), str(os.getpid())],
-            stdin=subprocess.PIPE,  # it ends when this does, however that comes about
+            stdin=subprocess.PIPE,  # closed when this process ends, even if it is killed: the server then ends too
             stdout=subprocess.PIPE,
             text=True,
-            start_new_session=True,  # Ctrl-C is for the training
+            start_new_session=True,  # Ctrl-C must reach only the training
         )
         self._reader = Thread(target=self._read, daemon=True)
         self._reader.start()
 
     def address(self, seconds: float = 5.0) -> str:
-        """Where the page is, as it may be printed; an empty text when the server has not begun by then."""
+        """Return the address of the page, as it may be printed; empty if the server takes longer than ``seconds``."""
         self._reader.join(seconds)
         return printed_address(self._address)
 
     def end(self) -> bool:
-        """End the server, unless somebody has looked at the page: then it stays for them, and this is true."""
+        """End the server, unless the page is in use. Returns whether the server stays."""
         with suppress(OSError):
             assert self._process.stdin is not None
             self._process.stdin.close()
-        said: dict[str, Any] = {}
-        answer = Thread(target=lambda: said.update(self._line()), daemon=True)
+        line: dict[str, Any] = {}
+        answer = Thread(target=lambda: line.update(self._line()), daemon=True)
         answer.start()
         answer.join(3)
-        if said.get("stays"):
+        if line.get("stays"):
             return True
         try:
             self._process.wait(3)
@@ -59,17 +59,17 @@ class StudioBeside:
         self._address = self._line().get("address", "")
 
     def _line(self) -> dict[str, Any]:
-        """What the server says next; nothing where it has ended."""
+        """Read the next line of the server's output, a JSON object; empty if the server has ended."""
         assert self._process.stdout is not None
         with suppress(ValueError, OSError):
-            said: dict[str, Any] = json.loads(self._process.stdout.readline())
-            return said
+            line: dict[str, Any] = json.loads(self._process.stdout.readline())
+            return line
         return {}
 
 
 @contextmanager
 def studio_beside(runs: Path, wanted: bool) -> Iterator[StudioBeside | None]:
-    """The studio for the runs of a folder while the block lasts; None when it is not wanted."""
+    """Serve the studio for the runs of a folder while the block runs; yields None unless ``wanted``."""
     if not wanted:
         yield None
         return
@@ -79,6 +79,6 @@ def studio_beside(runs: Path, wanted: bool) -> Iterator[StudioBeside | None]:
     finally:
         if beside.end():
             print(
-                f"the page stays at {beside.address()} until {STAY // 60} minutes after the last look",
+                f"the page stays at {beside.address()} until {STAY // 60} minutes after its last use",
                 flush=True,
             )

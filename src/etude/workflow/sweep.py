@@ -1,8 +1,8 @@
-"""``etude sweep``: train a family, ask every checkpoint the same questions, predict the largest before it is trained.
+"""``etude sweep``: train a family of sizes by seeds, evaluate every checkpoint, predict the largest size beforehand.
 
-Each member is trained, and then examined, by a process of its own. So a member that dies takes nothing with it; a sweep
-that was stopped goes on where it stood; and several machines that share the folder can work on it at once: each takes
-the next member that nobody holds. The largest size waits until the others are finished and its loss is predicted.
+Each member is trained, and then evaluated, by processes of its own. So a member that crashes does not affect the
+others; a stopped sweep continues where it was; and several machines that share the folder can work on it at once: each
+takes the next unlocked member. The largest size waits until the others are finished and its loss is predicted.
 """
 
 from __future__ import annotations
@@ -27,58 +27,60 @@ from etude.run import RunFolder
 from etude.run.settings import read_settings
 from etude.show.lines import format_duration
 from etude.workflow.prepare import prepare_data
+from etude.workflow.signals import STOPPED
 
-STOPPED = 75
-LOOK_AGAIN_SECONDS = 15.0
+POLL_SECONDS = 15.0
+"""Seconds between two checks for a free member, while other processes hold all that are left."""
 
 
 @dataclass(frozen=True)
-class Asked:
-    """What a person wants of a sweep."""
+class SweepRequest:
+    """The options of a new sweep."""
 
     num_sizes: int
     num_seeds: int
-    seconds: float
-    suites: tuple[str, ...]
-    num_items: int
+    seconds: float  # for the whole sweep
+    suites: tuple[str, ...]  # of probes; empty: those that fit the text
+    num_items: int  # of each probe
     name: str
 
 
-def begin(settings: Settings, asked: Asked, console: Console) -> None:
-    """Plan a sweep, write the plan down, and work on it.
+def begin(settings: Settings, request: SweepRequest, console: Console) -> None:
+    """Plan a sweep, write the plan to its folder, and work on it.
 
     Raises:
         InputError: the name is taken, the time too short, or the settings fit no family.
         EtudeError: members failed.
     """
     began = time.monotonic()
-    folder = RunFolder.new(Path(settings.run.folder), asked.name).path
+    folder = RunFolder.new(Path(settings.run.folder), request.name).path
     if settings.data.seed == "auto":  # every seed of the family reads the same text
         settings = with_values(settings, {"data.seed": settings.run.seed})
     data = prepare_data(settings, console)
-    suites = asked.suites or suites_for(settings)
-    seeds = range(settings.run.seed, settings.run.seed + asked.num_seeds)
-    with console.status("making the questions, and timing each size on this machine"):
+    suites = request.suites or suites_for(settings)
+    seeds = range(settings.run.seed, settings.run.seed + request.num_seeds)
+    with console.status("making the probes, and timing each size on this machine"):
         members, chosen, tokens, questions = plan_family(
             data,
             settings,
-            asked.num_sizes,
+            request.num_sizes,
             seeds,
-            asked.seconds - (time.monotonic() - began),
-            lambda context: questions_for(data, suites, asked.num_items, context),
+            request.seconds - (time.monotonic() - began),
+            lambda context: questions_for(data, suites, request.num_items, context),
         )
-    named = {
+    settings_by_name = {
         member.name: with_values(
             chosen[member.name], {"run.folder": str(folder), "run.name": member.name, "run.seed": member.seed}
         )
         for member in members
     }
-    plan = SweepPlan(folder, tokens, suites, asked.num_items, questions.hash, tuple(members))
-    plan.write(named)
+    plan = SweepPlan(folder, tokens, suites, request.num_items, questions.hash, tuple(members))
+    plan.write(settings_by_name)
     total = sum(member.seconds for member in members)
     console.print(
-        f"{len(plan.sizes)} sizes by {asked.num_seeds} seeds, {tokens:,} tokens each: about {format_duration(total)}, "
-        f"probes at every checkpoint included; stop it when you like, `{command('sweep', '--resume', folder)}` goes on",
+        f"{len(plan.sizes)} sizes by {request.num_seeds} seeds, {tokens:,} tokens each: about "
+        f"{format_duration(total)}, including the probes at every checkpoint; stop it at any time and continue with "
+        f"`{command('sweep', '--resume', folder)}`",
         markup=False,
         highlight=False,
         soft_wrap=True,
@@ -86,29 +88,29 @@ def begin(settings: Settings, asked: Asked, console: Console) -> None:
     work(plan, console)
 
 
-def go_on(folder: Path, console: Console) -> None:
-    """Go on with a sweep, or join in.
+def resume(folder: Path, console: Console) -> None:
+    """Continue a stopped sweep, or work on one beside other processes and machines.
 
     Raises:
-        InputError: no sweep there.
+        InputError: there is no sweep in ``folder``.
         EtudeError: members failed.
     """
     work(SweepPlan.load(folder), console)
 
 
 def work(plan: SweepPlan, console: Console) -> None:
-    """Train and examine until every member is trained and examined.
+    """Train and evaluate members until all are done.
 
     Raises:
-        EtudeError: a member failed; the others that can be done are done first.
+        EtudeError: a member failed. All members that do not depend on it are done first.
     """
     failed: dict[str, str] = {}
     while True:
         member = next(_to_do(plan, failed), None)
         if member is None:
-            if failed or not _waits(plan):
+            if failed or not _is_incomplete(plan):
                 break
-            time.sleep(LOOK_AGAIN_SECONDS)  # others are at work on what is left
+            time.sleep(POLL_SECONDS)  # other processes work on the remaining members
             continue
         if member in plan.largest:
             predict_largest(plan, console)
@@ -119,22 +121,23 @@ def work(plan: SweepPlan, console: Console) -> None:
     if failed:
         raise EtudeError(
             f"{len(failed)} of {len(plan.members)} runs failed ({', '.join(failed)}): see their .log in "
-            f"{plan.progress}, and go on with `{command('sweep', '--resume', plan.folder)}`"
+            f"{plan.progress}, and continue with `{command('sweep', '--resume', plan.folder)}`"
         )
     print_outcome(plan, console)
 
 
 def is_trained(plan: SweepPlan, member: Member) -> bool:
+    """Return whether the run of the member is finished."""
     return _state(plan, member) == "finished"
 
 
 def is_done(plan: SweepPlan, member: Member) -> bool:
-    """Trained and examined."""
-    return is_trained(plan, member) and _examined(plan, member).is_file()
+    """Return whether the member is trained and evaluated."""
+    return is_trained(plan, member) and _evaluated_marker(plan, member).is_file()
 
 
 def _to_do(plan: SweepPlan, failed: dict[str, str]) -> Iterator[Member]:
-    """What can be begun or gone on with now; the largest once all others are trained."""
+    """Yield the members that can be worked on now. The largest size follows once all others are trained."""
     smaller_are_trained = all(is_trained(plan, member) for member in plan.smaller)
     for member in plan.members:
         may_begin = member not in plan.largest or smaller_are_trained
@@ -142,43 +145,48 @@ def _to_do(plan: SweepPlan, failed: dict[str, str]) -> Iterator[Member]:
             yield member
 
 
-def _waits(plan: SweepPlan) -> bool:
+def _is_incomplete(plan: SweepPlan) -> bool:
     return not all(is_done(plan, member) for member in plan.members)
 
 
 def _do(plan: SweepPlan, member: Member, console: Console) -> str:
-    """Train and examine; what went wrong, if anything did."""
+    """Train and evaluate a member unless another process does. Returns the problem, empty if there was none."""
     run, begun = plan.folder / member.name, time.monotonic()
     with file_lock(_lock_file(plan, member), wait=False) as lock:
         if lock is None or is_done(plan, member):
             return ""
         if not is_trained(plan, member):
-            words = ["--resume", str(run)] if run.exists() else ["--config", str(plan.settings_file(member))]
-            problem = _etude(plan, member, lock, ["train", *words, "--no-studio"])
+            options = (
+                ["--resume", str(run)] if run.exists() else ["--config", str(plan.settings_file(member))]
+            )
+            problem = _etude(plan, member, lock, ["train", *options, "--no-studio"])
             if problem:
                 return problem
         trained = time.monotonic()
-        problem = _etude(plan, member, lock, _examination(plan, member))
+        problem = _etude(plan, member, lock, _evaluation(plan, member))
         if problem:
             return problem
-        _examined(plan, member).touch()
-    done = sum(is_done(plan, one) for one in plan.members)
+        _evaluated_marker(plan, member).touch()
+    done = sum(is_done(plan, other) for other in plan.members)
     console.print(
         f"{done} of {len(plan.members)}  {member.name}  {member.num_parameters:,} parameters  trained in "
-        f"{format_duration(trained - begun)}, examined in {format_duration(time.monotonic() - trained)}",
+        f"{format_duration(trained - begun)}, evaluated in {format_duration(time.monotonic() - trained)}",
         markup=False,
         highlight=False,
     )
     return ""
 
 
-def _etude(plan: SweepPlan, member: Member, lock: int, words: Sequence[str]) -> str:
-    """Run a command of ours, which holds the lock even if this process is killed; its last line where it fails."""
+def _etude(plan: SweepPlan, member: Member, lock: int, arguments: Sequence[str]) -> str:
+    """Run an ``etude`` command for a member. Returns the last line of its output if it fails, else an empty text.
+
+    The command inherits the lock, so that no other process takes the member if this one is killed.
+    """
     log = plan.progress / f"{member.name}.log"
     with log.open("a") as file:
-        passed_on = () if sys.platform == "win32" else (lock,)
+        inherited = () if sys.platform == "win32" else (lock,)
         done = subprocess.run(
-            [sys.executable, "-m", "etude", *words], stdout=file, stderr=file, pass_fds=passed_on
+            [sys.executable, "-m", "etude", *arguments], stdout=file, stderr=file, pass_fds=inherited
         )
     if done.returncode == STOPPED:
         raise SystemExit(STOPPED)
@@ -188,12 +196,15 @@ def _etude(plan: SweepPlan, member: Member, lock: int, words: Sequence[str]) -> 
     return next((line for line in reversed(lines) if line[:1].isalnum()), f"ended with {done.returncode}")
 
 
-def _examination(plan: SweepPlan, member: Member) -> list[str]:
-    """The words that examine every checkpoint, with the threads of the training: the plan timed both with them."""
+def _evaluation(plan: SweepPlan, member: Member) -> list[str]:
+    """Return the arguments of ``etude`` that evaluate every checkpoint of a member.
+
+    It uses as many threads as the training, because the plan timed both with them.
+    """
     threads = read_settings(plan.settings_file(member)).device.threads
-    suites = [word for suite in plan.suites for word in ("--suite", suite)]
-    asked = ["--items", str(plan.num_items), "--expect", plan.probes_hash, "--threads", str(threads)]
-    return ["eval", str(plan.folder / member.name), "--steps", "all", *suites, *asked]
+    suites = [argument for suite in plan.suites for argument in ("--suite", suite)]
+    options = ["--items", str(plan.num_items), "--expect", plan.probes_hash, "--threads", str(threads)]
+    return ["eval", str(plan.folder / member.name), "--steps", "all", *suites, *options]
 
 
 def _lock_file(plan: SweepPlan, member: Member) -> Path:
@@ -205,11 +216,13 @@ def _is_free(plan: SweepPlan, member: Member) -> bool:
         return lock is not None
 
 
-def _examined(plan: SweepPlan, member: Member) -> Path:
+def _evaluated_marker(plan: SweepPlan, member: Member) -> Path:
+    """Return the empty file that exists once every checkpoint of the member is evaluated."""
     return plan.progress / f"{member.name}.examined"
 
 
 def _state(plan: SweepPlan, member: Member) -> str:
+    """Return the state in status.json of the member's run; empty if there is no run yet."""
     try:
         return str(RunFolder.open(plan.folder / member.name).status().get("state", ""))
     except InputError:

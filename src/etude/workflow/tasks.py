@@ -1,4 +1,4 @@
-"""What is done between the steps of a run: score it, sample from it, save it, summarise the step."""
+"""The tasks between the steps of a run that need nothing but the model: evaluate, save on request, note the step."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ from etude.train.validation import ValidationText
 from etude.watch.summaries import LOOKED_AT, activity, tensor_norms, weights_before
 
 
-def save_as_asked(
+def save_on_request(
     save: Callable[[TrainState], Sequence[Event]], control: Control, state: TrainState
 ) -> Sequence[Event]:
-    """Save because somebody asked for it."""
+    """Save a checkpoint that the user requested on the page, and remove the request."""
     control.take(SAVE)
     return save(state)
 
 
 @dataclass
 class Evaluate:
-    """Score the validation text, and say which rungs of the n-gram ladder are passed for the first time."""
+    """Score the validation text, and note each n-gram model that the model passes for the first time."""
 
     text: ValidationText
     ladder: Ladder
-    passed: int = 0
+    passed: int = 0  # highest order that was passed so far
 
     def __call__(self, state: TrainState) -> Sequence[Event]:
         score = self.text.score(state.model)
@@ -48,16 +48,15 @@ class Evaluate:
 
 
 def note_checksum(state: TrainState) -> Sequence[Event]:
-    """One number that stands for all parameters: whoever comes to the same one later has the same bits."""
+    """Note a checksum of all parameters. A replay that arrives at the same checksum has the same bits."""
     return [ChecksumEvent(state.step, state.tokens_seen, state.wall_time, checksum(state.model))]
 
 
 @dataclass
 class Summarise:
-    """Note what a step did to every parameter, for which :meth:`before` keeps the weights that it began with.
+    """Note how a step changed every parameter. :meth:`before` keeps a copy of the weights from before the step.
 
-    There is nothing to say of step 0, of a step that was left out, or where the memory is short: a run does not end for
-    want of a summary.
+    Step 0 and skipped steps have no summary. Where memory is short the summary is omitted, so that the run continues.
     """
 
     objective: Objective
@@ -65,7 +64,7 @@ class Summarise:
     _kept: tuple[int, dict[str, Tensor]] | None = None
 
     def before(self, state: TrainState) -> None:
-        """Keep the weights."""
+        """Copy the weights before the step."""
         self._kept = None
         with suppress_out_of_memory():
             self._kept = (state.step, weights_before(state.model))
@@ -87,7 +86,7 @@ class Summarise:
 
 @contextmanager
 def suppress_out_of_memory() -> Iterator[None]:
-    """What finds no memory in the block is given up."""
+    """Leave the block without an error where memory runs out in it."""
     try:
         yield
     except (RuntimeError, MemoryError) as error:

@@ -14,7 +14,7 @@ from etude.show.lines import print_line
 
 
 def show(path: Path, console: Console, *, json_lines: bool = False) -> bool:
-    """Print a line for each thing of the run at ``path``, and return whether all are as they should be.
+    """Print a line for each file of the run at ``path``, and return whether all agree with their checksums.
 
     Raises:
         InputError: there is no run.
