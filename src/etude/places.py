@@ -31,7 +31,7 @@ def cache_folder() -> Path:
     """
     chosen = os.environ.get(VARIABLE)
     if chosen:
-        folder = expanded(chosen)
+        folder = expand_home(chosen)
         if not _can_hold(folder) and not (os.path.isdir(folder) and os.access(folder, os.R_OK | os.X_OK)):
             raise InputError(
                 f"{VARIABLE}={chosen} cannot be written: set it to a folder that can, or unset it"
@@ -48,7 +48,7 @@ def cache_folder() -> Path:
     return folder
 
 
-def expanded(name: str | Path) -> Path:
+def expand_home(name: str | Path) -> Path:
     """Return the path with ``~`` replaced.
 
     Raises:
@@ -62,7 +62,7 @@ def expanded(name: str | Path) -> Path:
         raise InputError(f"there is no home folder for '{name}': write the whole path") from None
 
 
-def settle_account() -> None:
+def ensure_user_and_home() -> None:
     """Give this process, and those that it starts, a user's name and a home where the account has none.
 
     Libraries ask for them: matplotlib and triton for a home, the compiler's cache for a name. To be called once, at the

@@ -13,7 +13,7 @@ import typer
 from etude.cli import data, doctor, emergence, evaluate, generate, inspect, runs, studio, sweep, train
 from etude.cli.command import Command
 from etude.errors import EtudeError, InputError
-from etude.places import settle_account
+from etude.places import ensure_user_and_home
 from etude.system import discard_output, make_output_safe
 from etude.untrusted import Unreadable
 
@@ -67,7 +67,7 @@ def run() -> None:
 def _exit_code() -> int:
     """Do what the command line says; the exit code, once an error is reported."""
     try:
-        settle_account()
+        ensure_user_and_home()
         app()
     except EtudeError as error:
         with suppress(OSError):

@@ -33,7 +33,7 @@ from etude.data.tokens.tokenizer import EtudeTokenizer, existing_tokenizer
 from etude.device import available_cores
 from etude.errors import EtudeError, InputError
 from etude.files import hash_file, read_json, staged_folder, sweep_staging, write_json
-from etude.places import cache_folder, expanded
+from etude.places import cache_folder, expand_home
 from etude.untrusted import inside
 
 SCHEMA = 2
@@ -243,7 +243,7 @@ def _tokenizer(
     corpus: Corpus, settings: TokenizerSettings, family_pattern: str, progress: Progress
 ) -> tuple[EtudeTokenizer, dict[str, Any]]:
     if settings.kind not in {"bpe", "char"}:
-        return existing_tokenizer(expanded(settings.kind)), {"path": settings.kind}
+        return existing_tokenizer(expand_home(settings.kind)), {"path": settings.kind}
     train_bytes = corpus.num_bytes("train")
     progress("grow vocabulary", 0, None)
     sample = _sample(corpus, train_bytes)
@@ -276,7 +276,7 @@ def _tokenizer_identity(settings: TokenizerSettings, family_pattern: str) -> dic
     if settings.kind == "bpe":
         pattern = family_pattern if settings.pattern == "auto" else settings.pattern
         return {"kind": "bpe", "vocab_size": settings.vocab_size, "pattern": pattern}
-    path = expanded(settings.kind)
+    path = expand_home(settings.kind)
     tokenizer = existing_tokenizer(path)
     file = path / "tokenizer.json" if path.is_dir() else path
     return {"kind": "file", "hash": hash_file(file), "eos": tokenizer.eos}
