@@ -162,7 +162,7 @@ def _thinned(file: BinaryIO, size: int, reset: bool) -> LogPiece:
 
 
 def _is_event(line: bytes) -> bool:
-    """Return whether a line is a valid event. The page parses all lines at once, and one bad line would fail them all."""
+    """Return whether a line is a valid event. The page parses all lines at once: one bad line fails all."""
     if len(line) > MAX_LINE_BYTES or not line.startswith(b"{"):
         return False
     try:
