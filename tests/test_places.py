@@ -50,7 +50,7 @@ def test_an_account_without_a_home_has_a_private_folder(
 
 
 def test_libraries_find_a_home_and_a_name(temporary: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    places.settle_account()
+    places.ensure_user_and_home()
     assert Path.home() == own(temporary)
     assert getpass.getuser() == f"uid-{os.getuid()}"
     assert capsys.readouterr().err == "", "only what is kept there is worth a line"
@@ -65,7 +65,7 @@ def test_a_home_that_cannot_be_written_is_not_used(
     home.write_text("")  # a file holds no folder, whoever asks (root may write everywhere else)
     monkeypatch.setenv("HOME", str(home))
     assert places.cache_folder() == own(temporary) / ".cache" / "etude"
-    places.settle_account()
+    places.ensure_user_and_home()
     assert os.environ["HOME"] == str(home), "what can be read there is still read"
     assert Path(os.environ["MPLCONFIGDIR"]).is_relative_to(own(temporary))
 
@@ -75,7 +75,7 @@ def test_a_usual_account_is_left_alone(
 ) -> None:
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.setenv("USER", "ada")
-    places.settle_account()
+    places.ensure_user_and_home()
     assert places.cache_folder() == tmp_path / "home" / ".cache" / "etude"
     assert not own(temporary).exists()
     assert "MPLCONFIGDIR" not in os.environ
@@ -114,6 +114,6 @@ def test_a_tilde_of_nobody_is_one_line_unless_a_file_is_called_so(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(InputError, match="no home folder for '~no-such-account/text"):
-        places.expanded("~no-such-account/text.txt")
+        places.expand_home("~no-such-account/text.txt")
     Path("~no-such-account").write_text("")
-    assert places.expanded("~no-such-account") == Path("~no-such-account")
+    assert places.expand_home("~no-such-account") == Path("~no-such-account")

@@ -115,7 +115,7 @@ def test_a_plugin_of_an_installed_package_is_found_by_its_entry_point(
         ('COLOURS.register("green", "green")', "is refused: green is no colour"),
         (
             'raise OSError("several\\n lines")',
-            "cannot be imported (OSError: several lines): mend it, or leave it out",
+            "cannot be imported (OSError: several lines): repair it, or do not load it",
         ),
         ("import no_such_module_at_all", "cannot be imported (ModuleNotFoundError: No module named"),
     ],

@@ -1,11 +1,14 @@
-"""Every setting of a run: typed, documented, and written down before step 0.
+"""All settings of a run, typed and documented.
 
-1. ``Settings`` is a tree of frozen pydantic models holding plain values only, so it is TOML, JSON,
-   hashable and comparable.
-2. Values come from the defaults, then a TOML file, then dotted overrides (``train.lr=3e-4``); later wins.
-3. A setting that follows from something else (the size of the corpus, the chosen size of the model) is
-   ``"auto"`` until :mod:`etude.plan.dial` resolves it and says why. Then the settings are ``Resolved``.
-4. An unknown key is an error that names the nearest known one.
+1. ``Settings`` is a tree of frozen pydantic models that hold plain values only. It converts to TOML and JSON,
+   and is hashable and comparable.
+2. Values come from the defaults, a TOML file, and dotted overrides (``train.lr=3e-4``); later ones replace earlier.
+3. A setting that depends on something else (the size of the corpus, the size of the model) is ``"auto"`` until
+   :mod:`etude.plan.dial` resolves it and reports the reason. Then the settings are ``Resolved``, and are written
+   to run.toml before step 0.
+4. An unknown key is an error that suggests the most similar key.
+
+The docstring below a setting is its help text, which ``etude settings`` prints.
 """
 
 from __future__ import annotations
@@ -18,6 +21,7 @@ import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from etude.errors import InputError
+from etude.messages import either
 from etude.setting_input import explain, parse_override, refuse_unknown, require_text
 from etude.setting_types import (
     AUTO,
@@ -47,55 +51,56 @@ from etude.untrusted import shown
 
 
 class Section(BaseModel):
-    """A group of settings: frozen, and strict about unknown names."""
+    """A group of settings. Frozen; unknown names are errors."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
     change: ClassVar[Change] = Change.FORK
-    """When its settings may be changed, but for those that say so themselves."""
+    """When its settings may be changed, unless a setting has its own mark."""
 
     def __class_getitem__(cls, item: Any) -> Any:
-        """Return the class itself: what is resolved has a type of its own for mypy, and no class of its own."""
+        """Return the class itself: only mypy distinguishes ``Settings[Never]`` from ``Settings``, not pydantic."""
         return cls
 
 
 class DataSettings(Section):
-    """Which text, how it is cleaned, and what is held out."""
+    """The text: its sources, its cleaning, and the held-out part."""
 
     sources: tuple[str, ...] = ("builtin:primer",)
     """Files, folders, ``-`` (stdin), ``hf:owner/name``, or ``builtin:`` and primer, python, tasks, repeats, modular."""
     text_field: Names = "text"
     """The field or column that holds the text in JSON, tables, Parquet and Hub data sets: a name, a path such as
-    messages.content, or several with commas between, whose texts become paragraphs."""
+    messages.content, or several separated by commas, whose texts become paragraphs."""
     encoding: Rules = ("auto",)
-    """Of text files: auto (UTF-8, else detected and reported), a name such as windows-1252, or FILE=NAME for files."""
+    """Encoding of text files: auto (UTF-8, else detected and reported), a name such as windows-1252, or FILE=NAME for
+    single files."""
     csv_delimiter: Delimiter = "auto"
-    """Between the cells of a table: comma, semicolon, tab, pipe, or a character. Auto: as the first rows have it."""
+    """Delimiter of table cells: comma, semicolon, tab, pipe, or a character. Auto: detected from the first rows."""
     csv_header: bool | Auto = "auto"
-    """Whether the first row of a table names its columns; without it they are called 1, 2, 3 ..."""
+    """Whether the first row of a table names its columns; otherwise they are named 1, 2, 3 ..."""
     max_bytes: Count | Auto = "auto"
     """Read at most this many bytes of text (UTF-8). Auto: everything, or the usual amount of a built-in."""
     normalization: Literal["NFC", "NFKC", "none"] = "NFC"
     """Unicode normalisation of every document."""
     seed: Seed | Auto = "auto"
-    """Of a generated built-in text. Auto: the run's; runs that are compared over seeds read one and the same text."""
+    """Seed of a generated built-in text. Auto: the run's seed, except that runs compared over seeds share one text."""
     min_chars: Count = 1
-    """Documents with fewer characters are dropped."""
+    """Drop documents with fewer characters."""
     deduplicate: Literal["near", "exact", "none"] = "near"
-    """Drop repeated documents: near copies (MinHash), exact copies only, or keep all."""
+    """Drop repeated documents: near copies (MinHash), exact copies only, or none."""
     split: Literal["hash", "tail"] = "hash"
-    """Hold out whole documents by hash of their content, or the last part of the whole text."""
+    """Hold out whole documents, chosen by a hash of their content, or the last part of the whole text."""
     validation_fraction: float = Field(0.05, gt=0.0, lt=1.0)
     """Share of the text held out for validation."""
     section_bytes: int = Field(8192, ge=256, le=2**48)
-    """A corpus of one long document (or a few) is cut into sections of about this size first."""
+    """Size of the sections, in bytes, into which a corpus of one or a few long documents is cut first."""
     cross_document_attention: bool = True
-    """Whether attention may look across the boundary between packed documents."""
+    """Whether attention crosses the boundaries between the documents of a row."""
     workers: MayDiffer[Threads | Auto] = "auto"
     """Processes that encode text. Auto: one per core."""
 
 
 class TokenizerSettings(Section):
-    """How text becomes tokens."""
+    """The tokenizer, which converts text to tokens."""
 
     change = Change.NEVER
 
@@ -103,13 +108,13 @@ class TokenizerSettings(Section):
     """``bpe`` (byte-level, trained on the training part), ``char``, or a path to a tokenizer.json; ``base`` is that of
     the base model, which a run from one always has."""
     vocab_size: ByteVocabulary | Auto = "auto"
-    """Vocabulary of a trained BPE. Auto: from the size of the training text."""
+    """Vocabulary size of a trained BPE. Auto: from the size of the training text."""
     pattern: Literal["auto", "gpt2", "llama3", "qwen2"] = "auto"
-    """Pre-tokenizer expression. Auto: the one that runners expect of the model's family."""
+    """Regular expression of the pre-tokenizer. Auto: the one that programs such as llama.cpp expect of the family."""
 
 
 class ModelSettings(Section, Generic[Open]):
-    """The network. Names are Hugging Face's; ``auto`` follows from ``size``."""
+    """The network. Settings have Hugging Face's names; ``auto`` is derived from ``size``."""
 
     change = Change.NEVER
 
@@ -119,9 +124,9 @@ class ModelSettings(Section, Generic[Open]):
     preset: FamilyName = "llama"
     """The model family: llama, qwen3, gpt2, gpt_neox, olmo2, mlp, or one that a plugin registers."""
     size: Literal["auto", "nano", "tiny", "small", "medium", "large"] = "auto"
-    """The dial by parameters; see `etude train --dry-run`."""
+    """The size by number of parameters; `etude train --dry-run` shows the resulting network."""
     hidden_size: Count | Open = AUTO
-    """Numbers in the residual stream for each token: the width (D)."""
+    """Width of the residual stream (D): numbers per token."""
     intermediate_size: Count | Open = AUTO
     """Neurons of an MLP (F)."""
     num_hidden_layers: Count | Auto = "auto"
@@ -129,7 +134,7 @@ class ModelSettings(Section, Generic[Open]):
     num_attention_heads: Count | Auto = "auto"
     """Query heads of a layer (H)."""
     num_key_value_heads: Count | Auto = "auto"
-    """Key and value heads of a layer (K); query heads share them where they are fewer."""
+    """Key and value heads of a layer (K); if fewer than the query heads, these share them."""
     attention_bias: bool | Auto = "auto"
     """Whether the linear maps of attention add a bias."""
     mlp_bias: bool | Auto = "auto"
@@ -137,29 +142,29 @@ class ModelSettings(Section, Generic[Open]):
     qk_norm: bool | Auto = "auto"
     """Whether queries and keys are normalised before their product."""
     tie_word_embeddings: bool | Auto = "auto"
-    """Whether the output layer has the weights of the token embedding."""
+    """Whether the output layer shares the weights of the token embedding."""
     rope_theta: float = Field(10000.0, gt=0)
     """Base of the rotary position embedding."""
 
 
 class TrainSettings(Section, Generic[Open]):
-    """The update step and the loop around it."""
+    """The training loop and its update step."""
 
     objective: ObjectiveName = "next-token"
-    """What is learned: ``next-token`` (every token), ``answer-only`` (only what follows ``answer_separator``), or one
-    that a plugin registers (`etude.registry`)."""
+    """Training objective: ``next-token`` (the loss of every token), ``answer-only`` (only of tokens after
+    ``answer_separator``), or one that a plugin registers (`etude.registry`)."""
     answer_separator: Annotated[str, Field(min_length=1)] = "="
-    """What stands before the answer in every document, where its loss alone is trained (answer-only)."""
+    """Text before the answer in every document, for the objective ``answer-only``."""
     seconds: Rate | Auto = "auto"
-    """How long the whole run may take; size, shape and steps follow from it. Auto: as long as its size takes."""
+    """Time budget of the whole run, in seconds; size, shape and steps are derived from it. Auto: no budget."""
     steps: Steering[Count | Open] = AUTO
     """Optimizer steps."""
     context: ContextLength | Open = AUTO
     """Tokens in a row (T)."""
     batch_rows: Count | Open = AUTO
-    """Rows in the whole batch of a step (B), over all ranks and micro-batches."""
+    """Rows in the batch of a step (B), over all ranks and micro-batches."""
     micro_batch_rows: Steering[Count | Open] = AUTO
-    """Rows in one forward pass; changes memory and speed, never the result beyond rounding."""
+    """Rows in a forward pass. Affects memory and speed, and the result only by rounding."""
     activation_checkpointing: Steering[bool] = False
     """Recompute each layer in the backward pass: less memory, a third more arithmetic, the same gradients."""
     optimizer: UpdateRuleName | Open = AUTO
@@ -173,89 +178,90 @@ class TrainSettings(Section, Generic[Open]):
     muon_lr: Steering[Rate | Auto] = "auto"
     """Peak learning rate of Muon: the spectral norm of a square matrix's update."""
     betas: Steering[tuple[Decay, Decay]] = (0.8, 0.95)
-    """AdamW's decay of the running mean of the gradient, and of that of its square."""
+    """AdamW's decay rates of the running means of the gradient and of its square."""
     eps: Steering[float] = Field(1e-8, gt=0)
-    """What AdamW adds to the root of the running mean square."""
+    """Number that AdamW adds to the root of the running mean square."""
     momentum: Steering[float] = Field(0.95, ge=0, lt=1)
     """Muon's momentum (Nesterov)."""
     momentum_warmup_steps: Steering[int] = Field(200, ge=0, le=2**48)
-    """Updates over which the momentum grows from 0.85 to ``momentum``: early gradients are soon out of date."""
+    """Updates over which the momentum grows from 0.85 to ``momentum``: early gradients soon become outdated."""
     weight_decay: Steering[WeightDecay | Open] = AUTO
-    """Decoupled; applied to matrices, not to biases and norms. Auto: more where there is dropout."""
+    """Decoupled weight decay of matrices; biases and norms have none. Auto: more with dropout."""
     dropout: Steering[Decay | Open] = AUTO
-    """Probability of leaving out each number that a layer adds, in training. Auto: by how often the text is read."""
+    """Probability, in training, of zeroing each number that a layer adds to the residual stream. Auto: from the number
+    of passes over the text."""
     schedule: Steering[Literal["linear", "cosine", "wsd"]] = "linear"
-    """How the learning rate falls after the warm-up: in a line, as a cosine, or late (warm-up, stable, decay)."""
+    """Decay of the learning rate after the warm-up: linear, cosine, or wsd (warm-up, stable, decay)."""
     warmup_fraction: Steering[float] = Field(0.02, ge=0, le=1)
     """Share of the steps over which the learning rate rises to its peak."""
     decay_fraction: Steering[float] = Field(0.4, gt=0, le=1)
     """Share of the steps in the final decay of ``wsd``."""
     min_lr_ratio: Steering[float] = Field(0.0, ge=0, le=1)
-    """What the learning rate falls towards, as a share of the peak: it would be reached one step after the last."""
+    """Learning rate one step after the last, towards which it decays, as a share of the peak."""
     max_grad_norm: Steering[float] = Field(1.0, gt=0)
-    """A longer gradient is scaled down to this norm."""
+    """Gradient clipping: a gradient with a larger norm is scaled down to this norm."""
     on_nonfinite: Observing[Literal["stop", "skip"]] = "stop"
-    """A step whose loss or gradient is not a finite number changes nothing. Stop after some in a row, or go on."""
+    """A step whose loss or gradient is not finite is skipped. After several in a row: stop the run, or continue."""
     nonfinite_in_a_row: Observing[Count] = 3
-    """Such steps in a row that stop the run."""
+    """Number of consecutive skipped steps that stop the run."""
     log_every: MayDiffer[Observing[Count]] = 10
-    """Steps between writes of the log; every step has its line in it all the same."""
+    """Steps between writes to the log. Every step is logged; the lines are written together."""
     eval_every: Observing[Count | Open] = AUTO
-    """Steps between evaluations; a few early steps are evaluated besides."""
+    """Steps between evaluations; a few early steps are evaluated too."""
     eval_tokens: Count | Open = AUTO
     """Validation tokens of an evaluation. The n-gram ladder is scored on the text of exactly these tokens."""
     sample_every: MayDiffer[Observing[Count | Open]] = AUTO
     """Steps between samples of generated text."""
     sample_prompt: MayDiffer[Observing[str]] = "auto"
-    """What the sample that is shown while it learns begins with. Auto: the first words of a held-out document."""
+    """Prompt of the samples during training. Auto: the first words of a held-out document."""
     checkpoint_every: Observing[Count | Open] = AUTO
-    """Steps between checkpoints; step 0 and the early powers of two are saved besides."""
+    """Steps between checkpoints; step 0 and the early powers of two are saved too."""
     keep_checkpoints: Observing[Count] = 3
-    """Newest checkpoints kept; step 0 and the early powers of two are kept besides."""
+    """Number of newest checkpoints to keep; step 0 and the early powers of two are kept too."""
     keep_every: Observing[int] = Field(0, ge=0)
-    """Checkpoints at multiples of this many steps are kept too. 0: none."""
+    """Also keep the checkpoints at multiples of this many steps. 0: off."""
     checksum_every: Observing[int] = Field(10, ge=0, le=2**48)
-    """Steps between checksums of all parameters, which prove a step that is made again later. 0: none."""
+    """Steps between checksums of all parameters, with which a replayed step is proven. 0: off."""
     summary_every: Observing[int] = Field(50, ge=0, le=2**48)
-    """Steps between summaries: norms of every weight, gradient and update, attention, dead nodes. 0: none."""
+    """Steps between summaries: norms of every weight, gradient and update, attention, dead neurons. 0: off."""
 
 
 class LadderSettings(Section):
-    """The n-gram models that the network has to beat."""
+    """The n-gram models that the network is compared with."""
 
     max_order: int = Field(7, ge=1, le=7)
-    """Tokens in the longest n-grams."""
+    """Order of the largest n-gram model: tokens in its n-grams."""
     max_train_bytes: Count = 16_000_000
-    """Training text that the n-gram models are built from, at most."""
+    """Most bytes of training text for the n-gram models; a longer text is sampled."""
 
 
 class DeviceSettings(Section, Generic[Open]):
-    """Where the arithmetic happens."""
+    """The device, and its arithmetic."""
 
     kind: Literal["cpu", "cuda", "mps"] | Open = AUTO
-    """Auto: an NVIDIA GPU where there is one, otherwise the CPU."""
+    """Device. Auto: an NVIDIA GPU if there is one, otherwise the CPU."""
     dtype: Literal["fp32", "bf16"] | Open = AUTO
-    """Arithmetic of matrix products; parameters are always fp32. auto: bf16 on a GPU that has it, and on a CPU that is
-    known to be faster in it where the network is wide enough."""
+    """Arithmetic of matrix products; parameters are always fp32. Auto: bf16 on a GPU that supports it, and for a wide
+    network on a CPU that is known to be faster with it."""
     threads: MayDiffer[Steering[Threads | Open]] = AUTO
-    """Of all the processes of the run together."""
+    """Threads of all processes of the run together."""
     compile: MayDiffer[bool | Auto] = "auto"
-    """``torch.compile``: auto probes it once and falls back to eager."""
+    """Whether to use ``torch.compile``. Auto: tries it once, and falls back to eager mode if it fails."""
 
 
 class RunSettings(Section):
     """The run's folder and its seed."""
 
     name: MayDiffer[str] = "auto"
-    """The run's folder in ``folder``. Auto: after the first source of its text."""
+    """Name of the run's folder in ``folder``. Auto: from the first source of its text."""
     folder: MayDiffer[str] = "runs"
-    """The folder that holds the runs."""
+    """Folder that holds the runs."""
     seed: MayDiffer[Seed] = 1337
-    """Seed of the first weights and of the order of the text."""
+    """Seed of the initial weights and of the order of the text."""
 
 
 class Settings(Section, Generic[Open]):
-    """All settings of a run: as the user gives them, or as :data:`Resolved`."""
+    """All settings of a run: those of the user, or :data:`Resolved` ones."""
 
     run: RunSettings = RunSettings()
     data: DataSettings = DataSettings()
@@ -267,26 +273,26 @@ class Settings(Section, Generic[Open]):
 
 
 Resolved: TypeAlias = Settings[Never]
-"""Settings in which the dial has resolved all that is ``Open``, from where every reader takes plain values:
-:func:`etude.setting_declarations.require_resolved` is the only way there."""
+"""Settings in which the dial has resolved every ``Open`` value, so that readers get plain values. Only
+:func:`etude.setting_declarations.require_resolved` returns them."""
 ResolvedTrain: TypeAlias = TrainSettings[Never]
 
 
 def recipe_file(name: str) -> Path:
-    """The settings of a study that comes with the package.
+    """Return the settings file of a study that is part of the package.
 
     Raises:
-        InputError: there is none of that name.
+        InputError: no recipe has this name.
     """
     folder = Path(__file__).parent / "recipes"
     names = sorted(file.stem for file in folder.glob("*.toml"))
     if name not in names:
-        raise InputError(f"there is no recipe '{shown(name)}': there is {' and '.join(names)}")
+        raise InputError(f"there is no recipe '{shown(name)}': choose {either(names)}")
     return folder / f"{name}.toml"
 
 
 def known_keys(model: type[BaseModel] = Settings, prefix: str = "") -> list[str]:
-    """Every dotted key, such as ``train.lr``."""
+    """Return the dotted keys of all settings, such as ``train.lr``."""
     keys: list[str] = []
     for name, field in model.model_fields.items():
         annotation = field.annotation
@@ -300,10 +306,12 @@ def known_keys(model: type[BaseModel] = Settings, prefix: str = "") -> list[str]
 def load_settings(
     file: Path | None = None, overrides: Sequence[str] = (), values: Mapping[str, Any] | None = None
 ) -> Settings:
-    """Defaults, then the TOML ``file``, then ``overrides`` such as ``"train.lr=3e-4"``, then dotted ``values``.
+    """Return settings from the defaults, the TOML ``file``, ``overrides`` such as ``"train.lr=3e-4"``, and ``values``.
+
+    Later sources replace earlier ones. The keys of ``values`` are dotted.
 
     Raises:
-        InputError: a file that cannot be read, an unknown key (the nearest is named), or a bad value.
+        InputError: the file is unreadable, a key is unknown, or a value is invalid.
     """
     tree: dict[str, Any] = {}
     if file is not None:
@@ -324,10 +332,10 @@ def load_settings(
 
 
 def validated(tree: Mapping[str, Any]) -> Settings:
-    """Settings from nested plain values; the first thing wrong is one line.
+    """Return the settings with the nested plain values of ``tree``.
 
     Raises:
-        InputError: an unknown key or a bad value.
+        InputError: a key is unknown or a value is invalid; the message is about the first problem.
     """
     for section, branch in tree.items():
         for name, value in branch.items() if isinstance(branch, Mapping) else ():
@@ -339,7 +347,7 @@ def validated(tree: Mapping[str, Any]) -> Settings:
 
 
 def with_values(settings: Settings, values: Mapping[str, Any]) -> Settings:
-    """A copy of ``settings`` with dotted keys replaced, validated again."""
+    """Return a copy of ``settings`` with the ``values`` of dotted keys replaced, validated again."""
     tree = settings.model_dump()
     for key, value in values.items():
         section, name = key.split(".")
@@ -348,17 +356,18 @@ def with_values(settings: Settings, values: Mapping[str, Any]) -> Settings:
 
 
 def get_value(settings: Settings, key: str) -> Any:
-    """The value behind a dotted key."""
+    """Return the value of the dotted ``key``."""
     section, name = key.split(".")
     return getattr(getattr(settings, section), name)
 
 
 def to_toml(settings: Settings) -> str:
-    """The settings as TOML text that :func:`load_settings` reads back unchanged."""
+    """Return the settings as TOML, which :func:`load_settings` reads back unchanged."""
     return tomli_w.dumps(settings.model_dump(mode="json"))
 
 
 def _flatten(tree: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """Return the dotted keys of a nested mapping."""
     keys: list[str] = []
     for name, value in tree.items():
         if isinstance(value, Mapping):

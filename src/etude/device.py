@@ -1,6 +1,6 @@
-"""The machine: device, dtype and threads of a run, memory, and speed.
+"""The machine: the device, dtype and threads of a run; memory; speed.
 
-Importing this module has no effects. A run chooses its device once, when it starts.
+Importing this module has no side effects. A run chooses its device once, when it starts.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class Device:
         """The device for PyTorch."""
         import torch
 
-        # With the index: in a new thread the current device is GPU 0, whatever this process has set.
+        # With the index: in a new thread the current device is GPU 0, even if this process has set another.
         return torch.device(self.kind, self.index) if self.kind == "cuda" else torch.device(self.kind)
 
     def autocast(self) -> AbstractContextManager[Any]:
@@ -107,8 +107,8 @@ def choose_device(settings: DeviceSettings) -> Device:
     threads = available_cores() if settings.threads == "auto" else settings.threads
     torch.set_num_threads(max(1, threads // processes))
     torch.set_float32_matmul_precision("highest")
-    # Without it, compiled code adds up an embedding's gradient with atomics, in the order in which threads arrive, and
-    # the same step gives different bits each time. Not on a GPU: there it costs too much time.
+    # Without this, compiled code sums the gradient of an embedding with atomics, in the order in which threads arrive:
+    # repeating a step gives different bits. Not on a GPU: there it costs too much time.
     torch.use_deterministic_algorithms(kind == "cpu")
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     return Device(kind, dtype, threads, place if kind == "cuda" else 0, fast_bf16)
@@ -135,8 +135,8 @@ def has_fast_bf16(kind: Literal["cpu", "cuda", "mps"]) -> bool:
 def keep_freed_memory() -> None:
     """Configure malloc to keep freed memory in this process, for the next step.
 
-    By default glibc maps every large tensor anew, and a step spends up to a seventh of its time on clearing the same
-    pages again (lab notebook). No effect without glibc.
+    By default glibc maps new pages for every large tensor, and a step spends up to a seventh of its time on clearing
+    them (lab notebook). No effect without glibc.
     """
     import ctypes
 
@@ -296,6 +296,7 @@ def free_memory_bytes(device: Device) -> int | None:
 
 
 def _processor_name() -> str:
+    """Return the model name of the processor, or else its architecture."""
     try:
         for line in Path("/proc/cpuinfo").read_text().splitlines():
             if line.startswith("model name"):
@@ -306,6 +307,7 @@ def _processor_name() -> str:
 
 
 def _version(library: str) -> str:
+    """Return the installed version of a library."""
     try:
         return importlib.metadata.version(library)
     except importlib.metadata.PackageNotFoundError:

@@ -1,21 +1,21 @@
-"""The two kinds of failure that a person meets, each with the exit code the command line returns."""
+"""The two kinds of error that the user sees, with the exit codes of the command line."""
 
 from __future__ import annotations
 
 
 class EtudeError(Exception):
-    """Something failed at run time (disk full, a damaged device, an interrupted write). Exit code 1.
+    """A failure at run time, such as a full disk, a faulty device or an interrupted write. Exit code 1.
 
-    The message is one line and says what to do next.
+    The message is one line, and ends with what to do next.
     """
 
     exit_code = 1
 
 
 class InputError(EtudeError):
-    """The person asked for something that cannot be done as typed. Exit code 2.
+    """A request that cannot be carried out as typed. Exit code 2.
 
-    The message is one line and says what to type instead.
+    The message is one line, and ends with what to type instead.
     """
 
     exit_code = 2

@@ -1,7 +1,7 @@
-"""Files that are never half-written: atomic writes, staged folders, locks, JSON and checksums.
+"""Atomic writes, staged folders, locks, JSON and checksums.
 
-A file or folder is written beside its final name, flushed to disk and renamed, so that a crash at any
-byte leaves the previous good state in place.
+A file or folder is written under a temporary name in the same folder, flushed to disk and renamed. A crash at any byte
+leaves the previous state in place.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ from etude.untrusted import MAX_JSON_BYTES, Unreadable, read_plain, shown
 STAGING_PREFIX = ".staging-"
 REPLACED_SUFFIX = "-replaced"
 DIGEST = "digest"
-"""The key under which a sealed JSON object holds the digest of the rest."""
+"""Key of a sealed JSON object: the digest of all its other keys."""
 FIRST_SCHEMA, SEALED_SCHEMA = 1, 2
-"""Of JSON objects of the first edition, and of those with a digest."""
+"""Schema of JSON objects of the first edition, and of those with a digest."""
 
 
 def write_atomic(path: Path, content: bytes | str) -> None:
-    """Replace the file at ``path`` with ``content``; readers see the old file or the new one, whole.
+    """Replace the file at ``path`` with ``content``. A reader sees the old file or the new one, each complete.
 
     Raises:
-        EtudeError: the disk is full or not writable; the old file stays as it was.
+        EtudeError: the disk is full or not writable; the old file is unchanged.
     """
-    # Half a surrogate pair, which JSON can spell, is no UTF-8.
+    # JSON can escape a lone surrogate, which UTF-8 cannot encode: it becomes "?".
     payload = content.encode("utf-8", "replace") if isinstance(content, str) else content
     temporary: str | None = None
     try:
@@ -45,7 +45,7 @@ def write_atomic(path: Path, content: bytes | str) -> None:
             file.write(payload)
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(temporary, 0o666 & ~_umask())
+        os.chmod(temporary, 0o666 & ~_umask())  # mkstemp makes the file private
         os.replace(temporary, path)
         flush_folder(path.parent)
     except OSError as error:
@@ -56,7 +56,7 @@ def write_atomic(path: Path, content: bytes | str) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """:func:`write_atomic` of readable JSON."""
+    """Write a value as indented JSON with :func:`write_atomic`."""
     write_atomic(path, json_text(value))
 
 
@@ -70,15 +70,15 @@ def json_safe(value: Any) -> Any:
 
 
 def json_text(value: Any) -> str:
-    """What :func:`write_json` writes."""
+    """Return a value as indented JSON, the text that :func:`write_json` writes."""
     return json.dumps(value, indent=2, ensure_ascii=False) + "\n"
 
 
 def read_json(path: Path) -> Any:
-    """The JSON value in ``path``.
+    """Return the JSON value in the file ``path``.
 
     Raises:
-        InputError: missing, unreadable or damaged, naming the file.
+        InputError: the file is missing, unreadable or damaged.
     """
     try:
         return json.loads(read_plain(path, MAX_JSON_BYTES).decode("utf-8"))
@@ -91,7 +91,11 @@ def read_json(path: Path) -> Any:
 
 
 def read_object(path: Path) -> dict[str, Any]:
-    """:func:`read_json` where only an object will do."""
+    """Return the JSON object in the file ``path``.
+
+    Raises:
+        InputError: the file is missing, unreadable or damaged, or holds another value than an object.
+    """
     value = read_json(path)
     if not isinstance(value, dict):
         raise InputError(f"{path} is damaged (not a JSON object): restore it or use another run")
@@ -99,45 +103,45 @@ def read_object(path: Path) -> dict[str, Any]:
 
 
 def write_sealed(path: Path, value: dict[str, Any]) -> None:
-    """:func:`write_json` of an object with the digest of its own content, which :func:`read_sealed` checks."""
+    """Write an object as JSON with the digest of its content, which :func:`read_sealed` checks."""
     write_json(path, {**value, DIGEST: json_digest(value)})
 
 
 def read_sealed(path: Path, newest: int = SEALED_SCHEMA) -> dict[str, Any]:
-    """Return the object in ``path``, which :func:`write_sealed` wrote, of a schema up to ``newest``.
+    """Return the object that :func:`write_sealed` wrote to the file ``path``, after checking its digest.
 
-    Objects of the first edition have no digest.
+    Objects of the first edition have no digest, and are returned unchecked.
 
     Raises:
-        InputError: missing, damaged or edited, or written by a later edition.
+        InputError: the file is missing, damaged or edited, or has a later schema than ``newest``.
     """
     value = read_object(path)
     schema = value.get("schema", FIRST_SCHEMA)
     # The type is compared too: True equals 1.
     if type(schema) is not int or not FIRST_SCHEMA <= schema <= newest:
         raise InputError(f"{path} has schema {shown(schema)}; this etude reads up to {newest}: update it")
-    # A first edition with a digest is one whose schema was changed.
+    # An object of the first edition has no digest; one with a digest had its schema lowered to avoid the check.
     sealed = schema != FIRST_SCHEMA or DIGEST in value
     if sealed and value.get(DIGEST) != json_digest(value):
         raise InputError(
-            f"{path} is damaged or was edited (its digest is not that of its content): restore it"
+            f"{path} is damaged or was edited (its digest does not match its content): restore it"
         )
     return value
 
 
 def json_digest(value: dict[str, Any]) -> str:
-    """BLAKE2b-128 of the content of a JSON object besides its digest, whatever its spacing and order of keys."""
+    """Return the BLAKE2b-128 of an object without its digest. Spacing and the order of keys do not matter."""
     content = {key: entry for key, entry in value.items() if key != DIGEST}
     return hash_bytes(json.dumps(content, sort_keys=True, separators=(",", ":")).encode())
 
 
 @contextmanager
 def staged_folder(final: Path, *, replace: bool = True) -> Iterator[Path]:
-    """A folder to fill, which takes the name ``final`` only when the block ends without an error.
+    """Yield a temporary folder to fill, which is renamed to ``final`` if the block ends without an error.
 
     Raises:
         InputError: without ``replace``, another process has taken the name meanwhile.
-        EtudeError: the disk is full or not writable; nothing is left behind and ``final`` is as it was.
+        EtudeError: the disk is full or not writable. The temporary folder is removed, and ``final`` is unchanged.
     """
     try:
         _make_folders(final.parent)
@@ -166,11 +170,12 @@ def staged_folder(final: Path, *, replace: bool = True) -> Iterator[Path]:
 
 
 def _exchange(staging: Path, final: Path) -> Path | None:
-    """Give ``staging`` the name ``final``; returns where the folder that had it is now, None if there was none."""
+    """Rename ``staging`` to ``final``. Return the new path of the folder that had this name, or None."""
     if not final.exists():
         os.replace(staging, final)
         return None
-    # Moved aside, not removed: between the two renames nothing is half there (see `recover_replaced`).
+    # Rename the old folder instead of removing it: after a crash between the two renames it is still complete, and
+    # `recover_replaced` restores its name.
     replaced = staging.with_name(f"{staging.name}{REPLACED_SUFFIX}")
     os.replace(final, replaced)
     try:
@@ -182,28 +187,29 @@ def _exchange(staging: Path, final: Path) -> Path | None:
 
 
 def _make_folders(folder: Path) -> None:
-    """``folder`` and those above it, each known to the disk: a folder in one that a crash undoes would be gone."""
-    missing = [place for place in (folder, *folder.parents) if not place.exists()]
+    """Create ``folder`` and its missing parents, and flush each: otherwise a crash may undo a parent."""
+    missing = [path for path in (folder, *folder.parents) if not path.exists()]
     folder.mkdir(parents=True, exist_ok=True)
-    for place in missing:
-        flush_folder(place.parent)
+    for path in missing:
+        flush_folder(path.parent)
 
 
 def recover_replaced(parent: Path) -> None:
-    """Give its name back to each folder that a process had moved aside when it died, before another took the name."""
-    for aside in parent.glob(f"{STAGING_PREFIX}*{REPLACED_SUFFIX}"):
-        name = aside.name.removeprefix(STAGING_PREFIX).removesuffix(REPLACED_SUFFIX).rpartition("-")[0]
+    """Restore the names of folders whose replacement was interrupted between its two renames (:func:`_exchange`)."""
+    for replaced in parent.glob(f"{STAGING_PREFIX}*{REPLACED_SUFFIX}"):
+        name = replaced.name.removeprefix(STAGING_PREFIX).removesuffix(REPLACED_SUFFIX).rpartition("-")[0]
         if name and not (parent / name).exists():
-            aside.rename(parent / name)
+            replaced.rename(parent / name)
 
 
 def sweep_staging(parent: Path) -> None:
-    """Remove the folders that killed processes left half-filled in ``parent``; one that is being filled stays.
+    """Remove the temporary folders of killed processes in ``parent``. One that is being filled stays.
 
-    Whoever fills a folder holds a lock on it, which ends with the process. Where there are no locks, nothing goes.
+    The process that fills a folder holds a lock on it, which ends with the process. Without locks (Windows) nothing is
+    removed.
     """
     for folder in parent.glob(f"{STAGING_PREFIX}*/"):
-        with suppress(OSError):  # renamed or removed meanwhile, or of another account
+        with suppress(OSError):  # it was renamed or removed meanwhile, or belongs to another account
             lock = _lock(folder, wait=False)
             if lock is not None:
                 shutil.rmtree(folder, ignore_errors=True)
@@ -211,7 +217,7 @@ def sweep_staging(parent: Path) -> None:
 
 
 def write_failure(path: Path, error: OSError) -> EtudeError:
-    """The one line for a write that the system refused."""
+    """Return the error for a write to ``path`` that the system refused, with its cause and what to do."""
     cause = error.strerror or error
     full = error.errno in (errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC))
     advice = "free some space or choose another folder" if full else "choose a folder that can be written"
@@ -220,7 +226,7 @@ def write_failure(path: Path, error: OSError) -> EtudeError:
 
 @contextmanager
 def file_errors_in_one_line() -> Iterator[None]:
-    """An error of the system at a file that nothing in the block expected becomes an EtudeError that names the file."""
+    """Convert an OSError within the block, if it names a file, into an EtudeError with a message for the user."""
     try:
         yield
     except PermissionError as error:
@@ -228,44 +234,44 @@ def file_errors_in_one_line() -> Iterator[None]:
             raise
         raise Unreadable(Path(os.fsdecode(error.filename)), error) from error
     except OSError as error:
-        if error.filename is None:  # a pipe whose reader has gone, and the like
+        if error.filename is None:  # not about a file: a closed pipe, for example
             raise
         raise EtudeError(
-            f"{shown(str(error.filename))} cannot be used ({error.strerror}): see to the disk and its permissions, "
+            f"{shown(str(error.filename))} cannot be used ({error.strerror}): check the disk and its permissions, "
             "and try again"
         ) from error
 
 
 def new_hash() -> Any:
-    """The hash that is used for all files here, BLAKE2b-128, of nothing yet."""
+    """Return a new BLAKE2b-128 hash object, the hash of all files of Etude."""
     return hashlib.blake2b(digest_size=16)
 
 
 def hash_file(path: Path) -> str:
-    """BLAKE2b-128 of a file's bytes, in hexadecimal."""
+    """Return the BLAKE2b-128 of a file's bytes, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, new_hash).hexdigest()
 
 
 def hash_bytes(content: bytes) -> str:
-    """:func:`hash_file` of a file with this content."""
+    """Return the hash that :func:`hash_file` returns for a file with this content."""
     return hashlib.blake2b(content, digest_size=16).hexdigest()
 
 
 def _new_staging(final: Path) -> tuple[Path, int | None]:
-    """A new folder beside ``final``, and the descriptor that locks it (None where there are no locks)."""
+    """Create a temporary folder beside ``final``. Return it with the descriptor of its lock (None without locks)."""
     while True:
         staging = Path(tempfile.mkdtemp(prefix=f"{STAGING_PREFIX}{final.name}-", dir=final.parent))
         with suppress(FileNotFoundError):
             lock = _lock(staging, wait=True)
             if staging.is_dir():
                 return staging, lock
-            if lock is not None:  # a sweep came between the making and the locking
+            if lock is not None:  # `sweep_staging` removed the folder before it was locked: try again
                 os.close(lock)
 
 
 def _lock(folder: Path, *, wait: bool) -> int | None:
-    """A descriptor that locks ``folder`` until it is closed; None when it is locked or cannot be."""
+    """Lock ``folder`` until the returned descriptor is closed; None if it is locked, or cannot be locked."""
     if sys.platform == "win32":
         return None
     descriptor = os.open(folder, os.O_RDONLY)
@@ -280,20 +286,20 @@ def _lock(folder: Path, *, wait: bool) -> int | None:
 
 @contextmanager
 def file_lock(path: Path, *, wait: bool, byte: int | None = None) -> Iterator[int | None]:
-    """Hold a lock while the block runs; yields its descriptor, or None where another process holds it.
+    """Hold a lock within the block. Yield its descriptor, or None if another process holds the lock.
 
-    The lock ends with the last process that has the descriptor, also when that is killed. Without locks (Windows) every
-    caller gets it: two processes then do the same work, and the last one's files stand.
+    The lock ends with the last process that has the descriptor, even if it is killed. Without locks (Windows) every
+    caller gets the lock: two processes then do the same work, and the later files replace the earlier ones.
 
     Args:
-        path: a file, made where it is missing; its content is left alone.
-        wait: whether to wait for another process to release the lock.
-        byte: the offset of one byte, to lock it alone; it then excludes other processes, not threads of this one.
+        path: the file to lock, created if it is missing; its content is unchanged.
+        wait: whether to wait until another process releases the lock.
+        byte: the offset of a single byte to lock; such a lock excludes other processes, but not threads of this one.
 
     Raises:
-        EtudeError: the file cannot be made.
+        EtudeError: the file cannot be created.
     """
-    # Not followed: a link in a folder from elsewhere would have another file locked.
+    # Do not follow links: a link in an untrusted folder may name any file.
     flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)
     try:
         descriptor = os.open(path, flags, 0o666)
@@ -306,27 +312,27 @@ def file_lock(path: Path, *, wait: bool, byte: int | None = None) -> Iterator[in
 
 
 def _take_lock(descriptor: int, *, wait: bool, byte: int | None = None) -> bool:
-    """Lock an open file, or one byte of it; returns False where another process holds the lock."""
+    """Lock an open file, or one byte of it. Return False if another process holds the lock."""
     try:
         import fcntl
     except ImportError:  # Windows
         return True
-    how = fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB)
+    operation = fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB)
     try:
         if byte is None:
-            fcntl.flock(descriptor, how)
+            fcntl.flock(descriptor, operation)
         else:
-            fcntl.lockf(descriptor, how, 1, byte)
+            fcntl.lockf(descriptor, operation, 1, byte)
     except (BlockingIOError, PermissionError):
         return False
     return True
 
 
 def _umask() -> int:
-    """The permissions that this user's new files do not get.
+    """Return the umask of this process: the permissions that its new files do not get.
 
-    It is one for the whole process, and os.umask can only read it by setting it: a file that another thread makes at
-    that moment would get the wrong permissions.
+    os.umask can read it only by setting it, for all threads. A file that another thread creates at that moment would
+    get the wrong permissions. So it is read from /proc if possible, and else once at import.
     """
     with suppress(OSError, StopIteration):
         lines = Path("/proc/self/status").read_text().splitlines()
@@ -340,11 +346,12 @@ def _umask_by_setting() -> int:
     return current
 
 
-# Where the system does not say, it is read before there are threads.
+# Without /proc, read it at import: no threads exist yet.
 _UMASK_AT_IMPORT = 0o022 if Path("/proc/self/status").exists() else _umask_by_setting()
 
 
 def _flush_tree(folder: Path) -> None:
+    """Flush all files and folders below ``folder`` to disk."""
     for path in sorted(folder.rglob("*")):
         if path.is_file():
             flush_file(path)
@@ -354,13 +361,13 @@ def _flush_tree(folder: Path) -> None:
 
 
 def flush_folder(folder: Path) -> None:
-    """Have the names in ``folder`` on disk: without it a crash may undo a file's creation or renaming."""
-    if os.name != "nt":  # Windows cannot open a folder; its rename is already durable enough
+    """Flush the entries of ``folder`` to disk: otherwise a crash may undo the creation or renaming of a file."""
+    if os.name != "nt":  # Windows cannot open a folder; its renames are durable enough
         flush_file(folder)
 
 
 def flush_file(path: Path) -> None:
-    """Have the content of ``path`` on disk."""
+    """Flush the content of the file ``path`` to disk."""
     descriptor = os.open(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)
     try:
         os.fsync(descriptor)

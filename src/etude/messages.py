@@ -1,4 +1,4 @@
-"""Words that messages share: commands that can be pasted into a shell, and the names that a mistyped one may mean."""
+"""Parts of messages: commands that can be pasted into a shell, and "did you mean" suggestions for mistyped names."""
 
 from __future__ import annotations
 
@@ -9,94 +9,103 @@ from difflib import SequenceMatcher, get_close_matches
 from pathlib import PurePath
 
 ALIKE, ALIKE_STEMS = 0.75, 0.6
-"""Least similarity (difflib's ratio) of two names; of two file names without their endings, where these are equal."""
+"""Least similarity (difflib's ratio) for a suggestion: of file names with different endings; of all other names."""
 
 
 def command(*words: object) -> str:
-    """Return ``etude WORDS...`` as it can be typed: every word is quoted where a shell needs it."""
+    """Return the shell command ``etude WORDS...``, with words quoted as needed."""
     return " ".join(["etude", *map(quoted, words)])
 
 
 def quoted(word: object) -> str:
-    """Return one word for a POSIX shell. What cannot be printed is escaped, as bash, zsh and POSIX 2024 read it."""
+    """Quote a word for a POSIX shell. Characters that cannot be printed become escapes of bash, zsh and POSIX 2024."""
     text = str(word)
     if isinstance(word, PurePath) and text.startswith("-"):
-        text = f"./{text}"  # otherwise it would be taken for an option
+        text = f"./{text}"  # otherwise the path would be parsed as an option
     if text.isprintable():
         return shlex.quote(text)
     return "$'" + "".join(map(_escaped, text)) + "'"
 
 
 def _escaped(character: str) -> str:
+    """Return a character as it is written between ``$'`` and ``'``."""
     if character in "\\'":
         return f"\\{character}"
     if character.isprintable():
         return character
-    # A lone surrogate stands for a byte that is no UTF-8.
+    # In a file name, Python represents a byte that is not UTF-8 as a lone surrogate.
     return "".join(f"\\x{byte:02x}" for byte in character.encode("utf-8", "surrogateescape"))
 
 
 def either(names: Sequence[str]) -> str:
-    """Return the names as alternatives: ``a, b or c``."""
+    """Join names as alternatives: ``a, b or c``."""
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} or {names[-1]}"
 
 
 def nearest_file(name: str, names: Iterable[str]) -> str | None:
-    """Return the file name that ``name`` probably means, or None where no name is similar.
+    """Return the file name that ``name`` probably means; None if none is similar.
 
-    Names are compared without their endings: two names are not alike because both end in ``.txt``.
+    Names are compared without their endings: a common ``.txt`` does not make two names similar.
     """
     stem, ending = os.path.splitext(name)
-    best, found = 0.0, None
+    best_score, nearest = 0.0, None
     for candidate in names:
         other, other_ending = os.path.splitext(candidate)
-        same = ending.casefold() == other_ending.casefold()
-        likeness = _likeness(stem, other)
-        if likeness >= (ALIKE_STEMS if same else ALIKE) and likeness + 0.1 * same > best:
-            best, found = likeness + 0.1 * same, candidate
-    return found
+        same_ending = ending.casefold() == other_ending.casefold()
+        similarity = _similarity(stem, other)
+        score = (
+            similarity + 0.1 * same_ending
+        )  # of equally similar stems, prefer the one with the same ending
+        if similarity >= (ALIKE_STEMS if same_ending else ALIKE) and score > best_score:
+            best_score, nearest = score, candidate
+    return nearest
 
 
 def nearest_key(key: str, known: Iterable[str]) -> str | None:
-    """Return the dotted setting that ``key`` probably means, or None where none is similar.
+    """Return the dotted setting that ``key`` probably means; None if none is similar.
 
-    What stands behind the last dot is compared: two settings are not alike because both are of one section. A name may
-    also be given in other words (``n_layer`` for ``num_hidden_layers``, ``learning_rate`` for ``lr``).
+    Only the parts after the last dot are compared: a common section does not make two settings similar. Other wordings
+    count as similar too (``n_layer`` for ``num_hidden_layers``, ``learning_rate`` for ``lr``).
     """
     section, _, leaf = key.rpartition(".")
-    best, found = 0.0, None
+    best_score, nearest = 0.0, None
     for candidate in known:
         other_section, _, other = candidate.rpartition(".")
-        likeness = _likeness(leaf, other)
-        if _initials(leaf) == other or (likeness < ALIKE_STEMS and _share_a_word(leaf, other)):
-            likeness = max(likeness, ALIKE_STEMS)
-        if likeness >= ALIKE_STEMS and likeness + 0.1 * (section == other_section) > best:
-            best, found = likeness + 0.1 * (section == other_section), candidate
-    return found
+        similarity = _similarity(leaf, other)
+        if _initials(leaf) == other or (similarity < ALIKE_STEMS and _share_a_word(leaf, other)):
+            similarity = max(similarity, ALIKE_STEMS)
+        score = similarity + 0.1 * (
+            section == other_section
+        )  # of equally similar names, prefer the same section
+        if similarity >= ALIKE_STEMS and score > best_score:
+            best_score, nearest = score, candidate
+    return nearest
 
 
 def suggest_key(key: str, known: Iterable[str]) -> str:
-    """Return the end of a message about an unknown setting: the one that was probably meant, or how to see all."""
-    found = nearest_key(key, known)
-    return "`etude settings` lists all of them" if found is None else f"did you mean '{found}'?"
+    """Return the end of a message about an unknown setting: a suggestion, or the command that lists all settings."""
+    nearest = nearest_key(key, known)
+    return "`etude settings` lists all of them" if nearest is None else f"did you mean '{nearest}'?"
 
 
 def suggest_name(name: str, names: Sequence[str]) -> str:
-    """Return the end of a message about an unknown name: the most similar of ``names``, or the first of them."""
+    """Return the end of a message about an unknown name: the most similar of ``names``, or the first as an example."""
     similar = get_close_matches(name, names, n=1, cutoff=ALIKE_STEMS)
     return f"did you mean '{similar[0]}'?" if similar else f"the first is '{names[0]}'"
 
 
-def _likeness(a: str, b: str) -> float:
+def _similarity(a: str, b: str) -> float:
+    """Return difflib's ratio of two names without regard to case: 0 to 1."""
     return SequenceMatcher(None, a.casefold(), b.casefold()).ratio()
 
 
 def _initials(name: str) -> str:
+    """Return the first letters of a name's words ("lr" of "learning_rate"); empty for a single word."""
     words = name.split("_")
     return "".join(word[:1] for word in words) if len(words) > 1 else ""
 
 
 def _share_a_word(a: str, b: str) -> bool:
-    """Whether a word of four letters or more stands in both, in the singular or the plural."""
+    """Return whether two names share a word of at least four letters, in the singular or the plural."""
     words = [{word.removesuffix("s") for word in name.split("_") if len(word) >= 4} for name in (a, b)]
     return bool(words[0] & words[1])

@@ -1,7 +1,7 @@
-"""Folders of the account: its home, the cache of prepared text, and the same where an account has none.
+"""Folders of the account: the cache of prepared text, and a substitute for a missing home folder.
 
-Accounts without a home are common: ``docker run --user 12345``, batch systems, services. So are homes that cannot be
-written. What would be kept there is then kept in a private folder below the temporary one.
+Accounts without a home are common: ``docker run --user 12345``, batch systems, services. So are homes that are not
+writable. Their place is then taken by a private folder in the temporary folder of the machine.
 """
 
 from __future__ import annotations
@@ -22,24 +22,24 @@ VARIABLE = "ETUDE_CACHE"
 def cache_folder() -> Path:
     """Return the folder of prepared text: ``$ETUDE_CACHE``, or ``~/.cache/etude``.
 
-    Where there is no home that can be written it is in a private temporary folder, and a line on standard error says
-    so, once.
+    Without a writable home it is in a private temporary folder, and a line on standard error reports this once.
 
     Raises:
-        InputError: the folder that was chosen can be neither written nor read.
-        EtudeError: there is no place for it at all.
+        InputError: ``$ETUDE_CACHE`` is neither writable nor readable.
+        EtudeError: the temporary folder cannot be used either.
     """
     chosen = os.environ.get(VARIABLE)
     if chosen:
-        folder = expanded(chosen)
+        folder = expand_home(chosen)
         if not _can_hold(folder) and not (os.path.isdir(folder) and os.access(folder, os.R_OK | os.X_OK)):
             raise InputError(
-                f"{VARIABLE}={chosen} cannot be written: set it to a folder that can, or unset it"
+                f"{VARIABLE}={chosen} cannot be written: set it to a writable folder, or unset it"
             )
         return folder
     home = _home()
     if home is not None and _can_hold(home / ".cache" / "etude"):
         folder = home / ".cache" / "etude"
+        # `ensure_user_and_home` may have set HOME to the temporary folder, silently: then the line is still due.
         if not folder.is_relative_to(_temporary_path()):
             return folder
     else:
@@ -48,28 +48,28 @@ def cache_folder() -> Path:
     return folder
 
 
-def expanded(name: str | Path) -> Path:
-    """Return the path with ``~`` replaced.
+def expand_home(name: str | Path) -> Path:
+    """Return a path with a leading ``~`` or ``~user`` replaced by the home folder.
 
     Raises:
-        InputError: there is no home folder for it.
+        InputError: the account has no home folder.
     """
     try:
         return Path(name).expanduser()
     except RuntimeError:
-        if os.path.lexists(name):  # a file whose name begins so
+        if os.path.lexists(name):  # a file whose name starts with "~"
             return Path(name)
         raise InputError(f"there is no home folder for '{name}': write the whole path") from None
 
 
-def settle_account() -> None:
-    """Give this process, and those that it starts, a user's name and a home where the account has none.
+def ensure_user_and_home() -> None:
+    """Set a user name and a home folder in the environment of this process and its children, if the account has none.
 
-    Libraries ask for them: matplotlib and triton for a home, the compiler's cache for a name. To be called once, at the
-    entry of a program.
+    Libraries need them: matplotlib and triton a home, the cache of torch.compile a name. Call this once, when a program
+    starts.
 
     Raises:
-        EtudeError: there is no place for a home at all.
+        EtudeError: the temporary folder cannot be used for a home.
     """
     try:
         getpass.getuser()
@@ -79,37 +79,38 @@ def settle_account() -> None:
     if home is None:
         os.environ["HOME"] = str(temporary_home())
     elif not _can_hold(home / ".config" / "matplotlib") or not _can_hold(home / ".cache" / "matplotlib"):
-        # It would make a folder of its own at each start, and print two lines about it.
+        # Otherwise matplotlib makes a new temporary folder at each start, and prints two lines about it.
         os.environ.setdefault("MPLCONFIGDIR", str(temporary_home() / ".config" / "matplotlib"))
 
 
 def temporary_home() -> Path:
-    """Return a folder below the temporary one that is this account's alone; made where it is missing.
+    """Return a private folder of this account in the temporary folder. It is created if it is missing.
 
     Raises:
-        EtudeError: it cannot be made, or another account has made a folder of that name.
+        EtudeError: it cannot be created, or a folder of this name belongs to another account.
     """
     folder = _temporary_path()
     try:
         folder.mkdir(mode=0o700, exist_ok=True)
-        found = folder.lstat()
+        status = folder.lstat()
     except OSError as error:
         raise EtudeError(
-            f"this account has no home folder, and {folder} cannot be made ({error.strerror}): set {VARIABLE} and HOME "
-            "to folders that can be written"
+            f"this account has no home folder, and {folder} cannot be created ({error.strerror}): set {VARIABLE} and "
+            "HOME to folders that are writable"
         ) from None
-    # Anybody may make a folder there, and what lies in the compiler's cache is executed.
-    if not stat.S_ISDIR(found.st_mode) or (
-        hasattr(os, "getuid") and (found.st_uid != os.getuid() or found.st_mode & 0o022)
+    # Every account may create folders there, and code in the compiler's cache is executed.
+    if not stat.S_ISDIR(status.st_mode) or (
+        hasattr(os, "getuid") and (status.st_uid != os.getuid() or status.st_mode & 0o022)
     ):
         raise EtudeError(
-            f"this account has no home folder, and {folder} belongs to another or can be written by others: set "
+            f"this account has no home folder, and {folder} belongs to another account or is writable by others: set "
             f"{VARIABLE} and HOME to folders of your own"
         )
     return folder
 
 
 def _home() -> Path | None:
+    """Return the home folder, which need not exist; None without one."""
     try:
         return Path.home()
     except RuntimeError:
@@ -121,26 +122,28 @@ def _user_id() -> int:
 
 
 def _temporary_path() -> Path:
+    """Return the path of this account's private folder in the temporary folder."""
     try:
         return Path(tempfile.gettempdir()) / f"etude-{_user_id()}"
     except FileNotFoundError:
         raise EtudeError(
-            "this account has no temporary folder that can be written: set TMPDIR to one that can"
+            "this account has no writable temporary folder: set TMPDIR to a folder that is writable"
         ) from None
 
 
 def _can_hold(folder: Path) -> bool:
-    """Whether ``folder`` can be written, or made in the nearest folder above it that exists."""
-    # os.path, since Path's own tests raise an error for what lies in another's private folder.
-    nearest = next(place for place in (folder, *folder.parents) if os.path.lexists(place))
+    """Return whether ``folder`` is writable, or could be created in its nearest existing parent."""
+    # os.path instead of Path: methods of Path raise an error inside a private folder of another account.
+    nearest = next(path for path in (folder, *folder.parents) if os.path.lexists(path))
     return os.path.isdir(nearest) and os.access(nearest, os.W_OK | os.X_OK)
 
 
 @cache
 def _report_fallback(folder: Path) -> None:
+    """Print that prepared text is in ``folder``: once per process, and only on the first rank of torchrun."""
     if sys.stderr is not None and os.environ.get("LOCAL_RANK", "0") == "0":
         print(
-            f"etude: this account has no home folder that can be written: prepared text is kept in {folder} "
+            f"etude: this account has no writable home folder: prepared text is kept in {folder} "
             f"({VARIABLE}=FOLDER chooses another)",
             file=sys.stderr,
         )

@@ -1,13 +1,13 @@
-"""Named things that people choose from: the built-in ones, and those that a plugin registers.
+"""Registries of named implementations (model families, update rules, ...): built-in ones, and those of plugins.
 
-A plugin is a Python module that registers something when it is imported. Two ways lead to it:
+A plugin is a Python module that registers implementations when it is imported. Etude finds plugins in two ways:
 
-- ``ETUDE_PLUGINS``: names of modules, or paths that end in ``.py``, with commas between;
+- ``ETUDE_PLUGINS``: names of modules, or paths that end in ``.py``, separated by commas;
 - an installed package with an entry point in the group ``etude.plugins``.
 
-Plugins are imported when a name is not built in, or when all names are listed: a process that uses built-in things
-only pays nothing. Processes that Etude starts (ranks, workers) inherit the variable. A run folder cannot name a
-plugin: it may come from a stranger, and opening it must not run code.
+Plugins are imported when a name is not built in, or when all names are listed, so a process that uses only built-in
+implementations pays nothing. Processes that Etude starts (ranks, workers) inherit the variable. A run folder cannot
+name a plugin: it may come from a stranger, and opening it must not run code.
 """
 
 from __future__ import annotations
@@ -29,18 +29,18 @@ T = TypeVar("T")
 VARIABLE = "ETUDE_PLUGINS"
 ENTRY_POINTS = "etude.plugins"
 _LONGEST_NAME = 60
-"""Characters of an unknown name that a message shows."""
+"""Most characters of an unknown name in a message."""
 _loading = RLock()
 _loaded = False
 
 
 class Registry(Generic[T]):
-    """Things of one kind, by name. Built-in ones are imported when they are first used.
+    """Implementations of one kind, by name. Built-in ones are imported at their first use.
 
     Args:
-        kind: what one of them is called in messages, such as ``update rule``.
-        builtin: the place of each built-in one, as ``module:attribute``.
-        check: the place of a function that raises InputError for a thing that is incomplete.
+        kind: the name of the kind in messages, such as ``update rule``.
+        builtin: the location of each built-in implementation, as ``module:attribute``.
+        check: the location of a function that raises InputError for an incomplete implementation.
     """
 
     def __init__(self, kind: str, builtin: Mapping[str, str], check: str) -> None:
@@ -48,36 +48,34 @@ class Registry(Generic[T]):
         self._builtin, self._check = dict(builtin), check
         self._known: dict[str, T] = {}
 
-    def register(self, name: str, thing: T) -> None:
-        """Add ``thing`` under ``name``, once it has been checked.
+    def register(self, name: str, implementation: T) -> None:
+        """Check ``implementation``, and add it under ``name``.
 
         Raises:
             InputError: it is incomplete, or the name is taken.
         """
-        if name in self._builtin or self._known.get(name, thing) is not thing:
-            raise InputError(
-                f"the name {_shown(name)} is taken by another {self.kind}: choose one of its own"
-            )
-        self._known[name] = thing  # the check may ask for it by name
+        if name in self._builtin or self._known.get(name, implementation) is not implementation:
+            raise InputError(f"the name {_shown(name)} is taken by another {self.kind}: choose another name")
+        self._known[name] = implementation  # before the check, which may get it by name
         try:
-            _at(self._check)(thing)
+            _load_object(self._check)(implementation)
         except InputError:
             del self._known[name]
             raise
 
     def get(self, name: str) -> T:
-        """Return what is registered under ``name``.
+        """Return the implementation with this ``name``.
 
         Raises:
-            InputError: nothing is; the message has the names there are, and the nearest.
+            InputError: the name is unknown; the message lists the known names, and suggests the most similar.
         """
         self.require(name)
         if name not in self._known:
-            self._known[name] = _at(self._builtin[name])
+            self._known[name] = _load_object(self._builtin[name])
         return self._known[name]
 
     def require(self, name: str) -> None:
-        """Raise InputError unless ``name`` is known; a built-in thing is not imported for it."""
+        """Raise InputError unless ``name`` is known, without importing a built-in implementation."""
         if name in self._known or name in self._builtin or name in self.names():
             return
         names = self.names()
@@ -89,55 +87,57 @@ class Registry(Generic[T]):
         )
 
     def names(self) -> list[str]:
-        """Return every name, the built-in ones first. Loads the plugins."""
+        """Load the plugins, and return all names, the built-in ones first."""
         load_plugins()
         return [*self._builtin, *(name for name in self._known if name not in self._builtin)]
 
 
 def load_plugins() -> None:
-    """Import every plugin, once in a process.
+    """Import all plugins, at the first call in a process.
 
     Raises:
-        InputError: a plugin cannot be imported, or what it registers is refused.
+        InputError: a plugin cannot be imported, or registers an incomplete implementation.
     """
-    from importlib.metadata import entry_points  # seldom needed, and slow to import
+    from importlib.metadata import entry_points  # rarely needed, and slow to import
 
     global _loaded
     with _loading:
         if _loaded:
             return
-        _loaded = True  # a plugin may ask for names while it is imported
+        _loaded = True  # first: a plugin may list names while it is imported
         try:
-            for place in filter(None, map(str.strip, os.environ.get(VARIABLE, "").split(","))):
-                _load(f"{place!r} of {VARIABLE}", partial(_import, place))
+            for location in filter(None, map(str.strip, os.environ.get(VARIABLE, "").split(","))):
+                _load(f"{location!r} of {VARIABLE}", partial(_import, location))
             for point in entry_points(group=ENTRY_POINTS):
                 _load(f"{point.value!r} of the entry points {ENTRY_POINTS}", point.load)
         except InputError:
-            _loaded = False
+            _loaded = False  # the next call reports the error again
             raise
 
 
-def _load(what: str, load: Callable[[], Any]) -> None:
+def _load(description: str, load: Callable[[], Any]) -> None:
+    """Import a plugin with ``load``, and convert its errors into InputError."""
     try:
         load()
     except InputError as error:
-        raise InputError(f"the plugin {what} is refused: {error}") from None
-    except Exception as error:  # a stranger's module may raise anything
+        raise InputError(f"the plugin {description} is refused: {error}") from None
+    except Exception as error:  # a plugin may raise anything
         raise InputError(
-            f"the plugin {what} cannot be imported ({_in_one_line(error)}): mend it, or leave it out"
+            f"the plugin {description} cannot be imported ({_in_one_line(error)}): repair it, or do not load it"
         ) from error
 
 
-def _import(place: str) -> None:
-    if not place.endswith(".py"):
-        importlib.import_module(place)
+def _import(location: str) -> None:
+    """Import a plugin by the name of its module, or by the path of its file."""
+    if not location.endswith(".py"):
+        importlib.import_module(location)
         return
-    path = Path(place).expanduser()
+    path = Path(location).expanduser()
     name = path.stem
     if name in sys.modules:
         return
     spec = importlib.util.spec_from_file_location(name, path)
-    assert spec is not None  # it ends in .py
+    assert spec is not None  # the path ends in .py
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
@@ -148,36 +148,38 @@ def _import(place: str) -> None:
         raise
 
 
-def _at(place: str) -> Any:
-    module, _, attribute = place.partition(":")
+def _load_object(location: str) -> Any:
+    """Import and return the object at ``module:attribute``."""
+    module, _, attribute = location.partition(":")
     return getattr(importlib.import_module(module), attribute)
 
 
 def _shown(name: str) -> str:
-    """Return the name on one short line, whatever characters it has."""
+    """Return a name in quotes, shortened, with its control characters escaped."""
     return repr(name[:_LONGEST_NAME])
 
 
-def checked_call(what: str, function: Callable[..., T], *arguments: Any) -> T:
-    """Return what ``function`` returns, for the checks of things that are registered.
+def checked_call(description: str, function: Callable[..., T], *arguments: Any) -> T:
+    """Call a function of an implementation that is being checked, and return its result.
 
     Raises:
-        InputError: its own, or one that says that ``what`` failed and how: code from outside may raise anything.
+        InputError: the function raised it, or any other error, which the message reports after ``description``.
     """
     try:
         return function(*arguments)
     except InputError:
         raise
     except Exception as error:
-        raise InputError(f"{what} fails ({_in_one_line(error)})") from error
+        raise InputError(f"{description} fails ({_in_one_line(error)})") from error
 
 
 def _in_one_line(error: Exception) -> str:
+    """Return the type and the message of an error, on one line."""
     return " ".join(f"{type(error).__name__}: {error}".split())
 
 
 def known_name(registry: Registry[Any], setting: str, name: str) -> str:
-    """Return ``name``; raise InputError, which names the ``setting``, unless ``registry`` knows it."""
+    """Return ``name`` if ``registry`` knows it. Otherwise raise InputError with the name of the ``setting``."""
     try:
         registry.require(name)
     except InputError as error:
@@ -190,7 +192,7 @@ UPDATE_RULES: Registry[Any] = Registry(
     {"muon": "etude.train.rules.muon:RULE", "adamw": "etude.train.rules.adamw:RULE"},
     "etude.train.rules.trial:require_complete",
 )
-"""What ``train.optimizer`` may name: an :class:`etude.train.rules.UpdateRule` each."""
+"""Values of ``train.optimizer``. Each is an :class:`etude.train.rules.UpdateRule`."""
 
 OBJECTIVES: Registry[Any] = Registry(
     "objective",
@@ -200,7 +202,7 @@ OBJECTIVES: Registry[Any] = Registry(
     },
     "etude.train.objectives.contract:require_kind",
 )
-"""What ``train.objective`` may name: an :class:`etude.train.objectives.ObjectiveKind` each."""
+"""Values of ``train.objective``. Each is an :class:`etude.train.objectives.ObjectiveKind`."""
 
 MODEL_FAMILIES: Registry[Any] = Registry(
     "model family",
@@ -210,8 +212,8 @@ MODEL_FAMILIES: Registry[Any] = Registry(
     },
     "etude.model.families.trial:require_complete",
 )
-"""What ``model.preset`` and the ``model_type`` of a config.json may name: an
-:class:`etude.model.families.Family` each."""
+"""Values of ``model.preset``, and of ``model_type`` in a config.json. Each is an
+:class:`etude.model.families.Family`."""
 
 TEXT_PROBES: Registry[Any] = Registry(
     "probe from text",
@@ -225,7 +227,7 @@ TEXT_PROBES: Registry[Any] = Registry(
     },
     "etude.evaluate.text_probes.trial:require_complete",
 )
-"""What the suite ``text`` asks, from any text with words: functions from
+"""Probes of the suite ``text``, which are built from any text with words. Each is a function from
 :class:`etude.evaluate.text_probes.passages.Material` to a list of
 :class:`etude.evaluate.text_probes.proposal.Proposal`."""
 
@@ -238,5 +240,5 @@ TASK_PROBES: Registry[Any] = Registry(
     },
     "etude.evaluate.task_probes.trial:require_complete",
 )
-"""What the suite ``tasks`` asks, about exercises like those of ``builtin:tasks``: functions from a seed and a number of
-items to a list of :class:`etude.evaluate.items.Probe`."""
+"""Probes of the suite ``tasks``: exercises like those of ``builtin:tasks``. Each is a function from a seed and a number
+of items to a list of :class:`etude.evaluate.items.Probe`."""

@@ -1,4 +1,4 @@
-"""What there is to know of each setting, from its one declaration in :mod:`etude.config`."""
+"""The properties of each setting, such as its default and help, from its declaration in :mod:`etude.config`."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from etude.setting_types import Change, Compared, Open
 
 @dataclass(frozen=True)
 class Declaration:
-    """A setting.
+    """The properties of a setting.
 
     Attributes:
-        default: as plain JSON.
+        default: the default value, as plain JSON.
         is_derived: whether the dial always resolves it: it is never ``"auto"`` in :data:`~etude.config.Resolved`.
-        change: when it may be changed once a run has begun.
-        may_differ: whether runs that are compared as one family may differ in it.
+        change: when the user may change it in an existing run.
+        may_differ: whether runs that are compared over seeds may differ in it.
         help: its docstring.
     """
 
@@ -40,27 +40,27 @@ class Declaration:
 @cache
 def declarations() -> Mapping[str, Declaration]:
     """Return the declaration of every setting, by its dotted key."""
-    defaults, helps, found = Settings(), _docstrings(), {}
+    defaults, docstrings, result = Settings(), _docstrings(), {}
     plain = defaults.model_dump(mode="json")
     for key in known_keys():
         section, name = key.split(".")
-        declared_in = type(getattr(defaults, section))
-        field = declared_in.model_fields[name]
-        found[key] = Declaration(
+        section_class = type(getattr(defaults, section))
+        field = section_class.model_fields[name]
+        result[key] = Declaration(
             default=plain[section][name],
             is_derived=Open in get_args(field.annotation),
-            change=next((mark for mark in field.metadata if isinstance(mark, Change)), declared_in.change),
+            change=next((mark for mark in field.metadata if isinstance(mark, Change)), section_class.change),
             may_differ=Compared.MAY_DIFFER in field.metadata,
-            help=helps.get((declared_in.__name__, name), ""),
+            help=docstrings.get((section_class.__name__, name), ""),
         )
-    return found
+    return result
 
 
 def require_resolved(settings: Settings) -> Resolved:
-    """Return ``settings`` as resolved ones.
+    """Return ``settings`` with the type of resolved settings, after checking them.
 
     Raises:
-        InputError: one that the dial resolves is ``"auto"``.
+        InputError: a setting that the dial resolves is ``"auto"``.
     """
     for key, declaration in declarations().items():
         if declaration.is_derived and get_value(settings, key) == "auto":
@@ -69,33 +69,36 @@ def require_resolved(settings: Settings) -> Resolved:
 
 
 def settings_with_help() -> str:
-    """Return a settings file with every setting at its default, its help above it."""
+    """Return a settings file that has every setting at its default, with its help as a comment above it."""
     lines: list[str] = []
     for section, branch in Settings():
-        usual = f"Can be changed {branch.change.value}, where nothing else is said."
+        usual = f"Can be changed {branch.change.value}, unless the setting has another note."
         lines += [f"[{section}]", *_comment(f"{inspect.getdoc(branch)} {usual}"), ""]
         for name in type(branch).model_fields:
             declaration = declarations()[f"{section}.{name}"]
-            own = declaration.change is not branch.change
-            lines += _comment(declaration.help + f" Can be changed {declaration.change.value}." * own)
+            differs = declaration.change is not branch.change
+            lines += _comment(declaration.help + f" Can be changed {declaration.change.value}." * differs)
             lines += [tomli_w.dumps({name: declaration.default}).rstrip(), ""]
     return "\n".join(lines)
 
 
 def _comment(text: str) -> list[str]:
+    """Return a text as wrapped lines of TOML comments."""
     return [f"# {line}" for line in textwrap.wrap(text.replace("``", "`"), 98)]
 
 
 def _docstrings() -> dict[tuple[str, str], str]:
-    """Return the string below each attribute of the classes in config.py, by class and attribute.
+    """Return the docstring below each attribute of the classes in config.py, by (class, attribute).
 
-    Python keeps none of them. Read once a caller needs them: pydantic would do so at every start of the program.
+    Python does not store them, so the source is parsed when they are first needed. pydantic could read them
+    (``use_attribute_docstrings``), but at every start of the program.
     """
     classes = [node for node in ast.parse(inspect.getsource(config)).body if isinstance(node, ast.ClassDef)]
     return {(node.name, name): help for node in classes for name, help in _documented(node)}
 
 
 def _documented(node: ast.ClassDef) -> Iterator[tuple[str, str]]:
+    """Yield (attribute, docstring) for each documented attribute of a class."""
     for statement, below in zip(node.body, node.body[1:], strict=False):
         match statement, below:
             case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(text))):

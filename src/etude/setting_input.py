@@ -1,4 +1,4 @@
-"""Reads a setting as a user types it, and says in one line what is wrong with one."""
+"""Parse settings as the user types them, and describe invalid ones in one line."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from etude.settings_file import escape_advice, mangled_path_advice
 from etude.untrusted import shown
 
 _PATHS = ("data.sources", "run.folder", "tokenizer.kind")
-"""Settings that may be paths."""
+"""Settings whose values may be paths."""
 
 
 def refuse_unknown(keys: Sequence[str], known: Sequence[str]) -> None:
-    """Raise InputError for a key that is not ``known``; the message has the nearest one."""
+    """Raise InputError for a key that is not ``known``; the message suggests the most similar one."""
     for key in keys:
         if key not in known:
             raise InputError(f"unknown setting '{shown(key)}': {suggest_key(key, known)}")
 
 
 def parse_override(text: str, known: Sequence[str]) -> tuple[str, Any]:
-    """Return the key and the value in ``KEY=VALUE``; a value that is no TOML is a string.
+    """Return the key and the value of ``KEY=VALUE``. A value that is not valid TOML is taken as a string.
 
     Raises:
-        InputError: it has no ``=``, or the key is not ``known``.
+        InputError: ``text`` has no ``=``, or the key is not ``known``.
     """
     key, separator, raw = text.partition("=")
     key = key.strip()
@@ -37,7 +37,7 @@ def parse_override(text: str, known: Sequence[str]) -> tuple[str, Any]:
     refuse_unknown([key], known)
     try:
         value = tomllib.loads(f"value = {raw.strip()}")["value"]
-    except (ValueError, RecursionError):  # no TOML, or numbers and depths that no setting has
+    except (ValueError, RecursionError):  # not TOML, or nested too deeply
         value = raw.strip()
         if key in _PATHS and value[:1] in ("[", '"') and (advice := escape_advice(value)):
             raise InputError(f"setting '{key}': {advice}") from None
@@ -49,7 +49,7 @@ def parse_override(text: str, known: Sequence[str]) -> tuple[str, Any]:
 
 
 def require_text(key: str, value: Any) -> None:
-    """Raise InputError for bytes that are no text, and for a Windows path that lost its backslashes to escapes."""
+    """Raise InputError for bytes that are not UTF-8, and for a Windows path whose backslashes were read as escapes."""
     for text in value if isinstance(value, list | tuple) else [value]:
         if not isinstance(text, str):
             continue
@@ -57,22 +57,23 @@ def require_text(key: str, value: Any) -> None:
             raise InputError(f"setting '{key}': {advice}")
         try:
             text.encode("utf-8")
-        except UnicodeEncodeError:  # the shell's bytes, which Python keeps as halves of characters
-            piped = "rename it, or pipe it in: etude train - < FILE"
-            advice = piped if key == "data.sources" else "type it in UTF-8"
+        except UnicodeEncodeError:  # Python represents arguments that are not UTF-8 with lone surrogates
+            file_advice = "rename it, or pipe it in: etude train - < FILE"
+            advice = file_advice if key == "data.sources" else "type it in UTF-8"
             raise InputError(
                 f"setting '{shown(key)}' has bytes that are not UTF-8 ('{shown(text)}'): {advice}"
             ) from None
 
 
 def explain(error: ValidationError, known: Sequence[str]) -> str:
-    """Return the first thing wrong, as one line."""
+    """Return the first problem of a validation error, as one line."""
     first = error.errors()[0]
+    # pydantic adds the tried alternatives to the path of a value.
     location = [str(part) for part in first["loc"] if not str(part).startswith(("literal[", "constrained-"))]
     key = ".".join(location[:2])
     if first["type"] == "extra_forbidden":
         return f"unknown setting '{shown(key)}': {suggest_key(key, known)}"
-    # A value of "int or auto" reports one problem for each alternative; the useful one is not the literal's.
+    # For a type such as "int or 'auto'" pydantic reports a problem for each alternative: prefer that of the number.
     same_key = [e for e in error.errors() if e["loc"][:2] == first["loc"][:2]]
     useful = next((e for e in same_key if e["type"] != "literal_error"), first)
     message = useful["msg"].lower()

@@ -1,4 +1,4 @@
-"""Types of settings: the values that each may have, with their bounds."""
+"""Types of settings: the values that each may have, and marks for when and where it may differ."""
 
 from __future__ import annotations
 
@@ -12,31 +12,31 @@ from typing_extensions import TypeVar  # with a default: Python 3.13 has it in t
 from etude.registry import MODEL_FAMILIES, OBJECTIVES, UPDATE_RULES, known_name
 
 Auto = Literal["auto"]
-"""Type of a setting that may stay open until it is used: it follows from the text or the machine at hand."""
+"""Value of a setting that is derived from the text or the machine when it is used."""
 Open = TypeVar("Open", default=Auto, covariant=True)
-"""Type parameter of settings that the dial always resolves: ``Auto`` as the user gives them, then ``Never``."""
+"""Type parameter of settings that the dial always resolves: ``Auto`` in the user's settings, ``Never`` in resolved."""
 AUTO: Any = "auto"
 """Default of a setting of type ``X | Open``."""
 
 
 class Change(Enum):
-    """When a setting may be changed once a run has begun, in words for the user."""
+    """When the user may change a setting of an existing run; the values are words of messages."""
 
     OBSERVING = "on a resume"
-    """It only says what is written down."""
+    """It affects only what is logged or saved, not the training."""
     STEERING = "on a resume: the training changes from there on"
-    """The run's manifest records from which step."""
+    """It changes the training. The run's manifest records from which step on."""
     FORK = "in a fork"
-    """A fork is a run of its own, and may have another text as well."""
+    """It makes another run, but with weights of the same shape: a fork can start from the old weights."""
     NEVER = "in a new run"
-    """The weights would be of no use with another value."""
+    """The weights of the run cannot be used with another value."""
 
 
 class Compared(Enum):
-    """What a setting is to runs that are compared as one family: the same training with several seeds."""
+    """Mark of a setting for runs that are compared over seeds. Unmarked settings must be equal in all of them."""
 
     MAY_DIFFER = "may differ"
-    """The seed, and what does not change the training."""
+    """The seed, and settings that do not change the training."""
 
 
 _T = TypeVar("_T")
@@ -56,9 +56,9 @@ Rate = Annotated[float, Field(gt=0)]
 
 
 def _joined(value: Any) -> Any:
-    """Return a list of names as one string; anything else as it is, for the validation that follows to judge."""
-    is_names = isinstance(value, list | tuple) and all(isinstance(name, str) for name in value)
-    return ",".join(value) if is_names else value
+    """Join a list of names with commas. Any other value is returned unchanged, and validated by pydantic afterwards."""
+    is_list_of_names = isinstance(value, list | tuple) and all(isinstance(name, str) for name in value)
+    return ",".join(value) if is_list_of_names else value
 
 
 Names = Annotated[str, BeforeValidator(_joined)]

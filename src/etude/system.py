@@ -62,7 +62,7 @@ class Escapes:
     """
 
     def __init__(self) -> None:
-        self.count = 0  # of characters, without surrogates for undecodable bytes in file names
+        self.count = 0  # escaped characters, except lone surrogates, which stand for bytes of file names
 
     def __call__(self, error: UnicodeError) -> tuple[str, int]:
         """Return the escapes for the characters of ``error``, and the position after them."""
@@ -81,7 +81,7 @@ class Escapes:
         number = "1 character" if self.count == 1 else f"{self.count:,} characters"
         return (
             f"{number} that {encoding} does not have {'was' if self.count == 1 else 'were'} written as \\uXXXX: set "
-            "PYTHONIOENCODING=utf-8 to have the text itself"
+            "PYTHONIOENCODING=utf-8 to print them unchanged"
         )
 
 
@@ -102,7 +102,7 @@ def make_output_safe() -> Escapes:
 
 
 def end_with_parent() -> None:
-    """Let this :mod:`multiprocessing` worker exit when its parent process ends.
+    """Make this :mod:`multiprocessing` worker exit when its parent process ends.
 
     Otherwise a worker that waits for its next task waits forever after its parent was killed.
     """

@@ -1,4 +1,7 @@
-"""What may come from a stranger is data: plain files of a sensible size, names inside a folder, words on one line."""
+"""Checks of untrusted input: files are regular and of limited size, names stay in a folder, texts fit on one line.
+
+A run folder may come from a stranger. Opening it must neither run code, nor block, nor reach files elsewhere.
+"""
 
 from __future__ import annotations
 
@@ -17,18 +20,18 @@ from etude.messages import quoted
 MAX_SETTINGS_BYTES = 1 << 22
 MAX_JSON_BYTES = 1 << 26
 MAX_LINE_BYTES = 1 << 20
-"""A longer line of a log is none of ours."""
+"""Etude writes no longer line to a log; readers skip longer ones."""
 LONGEST_NAME = 255
-"""Bytes that the usual file systems allow a name."""
+"""Most bytes of a file name on common file systems."""
 LONGEST_NEW_NAME = 200
-"""Bytes of a name that is chosen here: what is appended while the folder is filled, and a number, fit behind it."""
+"""Most bytes of a new run's name: leaves room for a number, and for the affixes of the folder while it is written."""
 MAX_SHOWN = 120
-"""Characters of a stranger's words in an error."""
+"""Most characters of an untrusted text in a message."""
 
 
 _MARKS = (
     (codecs.BOM_UTF8, "utf-8-sig"),
-    (codecs.BOM_UTF32_LE, "utf-32"),  # before UTF-16, whose mark it begins with
+    (codecs.BOM_UTF32_LE, "utf-32"),  # before UTF-16: its mark begins with that of UTF-16
     (codecs.BOM_UTF32_BE, "utf-32"),
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
@@ -36,38 +39,38 @@ _MARKS = (
 
 
 def marked_encoding(head: bytes) -> str | None:
-    """Return the codec that the byte order mark at the beginning of a file names, or None where there is no mark."""
+    """Return the codec for the byte order mark with which ``head`` starts; None without a mark."""
     return next((codec for mark, codec in _MARKS if head.startswith(mark)), None)
 
 
 class Unreadable(InputError):
-    """A file that may well be whole, and that this account may not read."""
+    """This account lacks the permission to read a file, which may well be intact."""
 
     def __init__(self, path: Path, error: OSError) -> None:
-        super().__init__(f"{path} cannot be read ({error.strerror}): {_way_in(path)}")
+        super().__init__(f"{path} cannot be read ({error.strerror}): {_permission_advice(path)}")
 
 
-def _way_in(path: Path) -> str:
-    """What to type for access to ``path``: about its nearest folder that can be looked at, if not the file itself."""
-    for place in (path, *path.parents):
+def _permission_advice(path: Path) -> str:
+    """Return the command that gives access to ``path``, or to its nearest folder that this account can examine."""
+    for candidate in (path, *path.parents):
         try:
-            found = place.stat()
+            status = candidate.stat()
         except OSError:
             continue
-        everything = "-R " if stat.S_ISDIR(found.st_mode) else ""
-        name = quoted(place)
-        if not hasattr(os, "getuid") or found.st_uid == os.getuid():
-            return f"type  chmod {everything}u+rwX {name}"
-        return f"it belongs to another account; type  sudo chown {everything}{os.getuid()} {name}"
+        recursive = "-R " if stat.S_ISDIR(status.st_mode) else ""
+        name = quoted(candidate)
+        if not hasattr(os, "getuid") or status.st_uid == os.getuid():
+            return f"type  chmod {recursive}u+rwX {name}"
+        return f"it belongs to another account; type  sudo chown {recursive}{os.getuid()} {name}"
     return "make it readable for this account"
 
 
 @contextmanager
 def readable(path: Path) -> Iterator[None]:
-    """Around what opens or looks at ``path``: a missing permission is one line that says what to type.
+    """Convert a PermissionError within the block, which opens or examines ``path``, into :class:`Unreadable`.
 
     Raises:
-        Unreadable: this account may not read it.
+        Unreadable: this account may not read ``path``.
     """
     try:
         yield
@@ -75,32 +78,34 @@ def readable(path: Path) -> Iterator[None]:
         raise Unreadable(path, error) from None
 
 
-def read_plain(path: Path, most: int) -> bytes:
-    """The bytes of a plain file.
+def read_plain(path: Path, max_bytes: int) -> bytes:
+    """Return the content of a regular file.
 
     Raises:
-        OSError: missing or damaged.
-        InputError: not a plain file (a pipe or a device may never end), or longer than ``most``.
+        OSError: the file is missing, or the disk cannot read it.
+        InputError: it is not a regular file (a pipe or a device may never end), or is longer than ``max_bytes``.
         Unreadable: this account may not read it.
     """
     with readable(path), open_plain(path) as file:
-        content = file.read(most + 1) if os.fstat(file.fileno()).st_size <= most else b""
-        if len(content) > most or os.fstat(file.fileno()).st_size > most:
-            raise InputError(f"{path} is damaged (longer than {most:,} bytes): restore it")
+        content = file.read(max_bytes + 1) if os.fstat(file.fileno()).st_size <= max_bytes else b""
+        # Checked again: the file may have grown meanwhile.
+        if len(content) > max_bytes or os.fstat(file.fileno()).st_size > max_bytes:
+            raise InputError(f"{path} is damaged (longer than {max_bytes:,} bytes): restore it")
     return content
 
 
 def open_plain(path: Path) -> BinaryIO:
-    """A plain file, open for reading. Nothing else is ever waited for: to open a pipe takes until it has a writer.
+    """Open a regular file for reading.
 
     Raises:
-        OSError: missing or unreadable.
-        InputError: not a plain file.
+        OSError: the file is missing or unreadable.
+        InputError: it is not a regular file.
     """
     try:
+        # Without O_NONBLOCK, opening a pipe blocks until it has a writer.
         descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
     except ValueError:  # a NUL in the name
-        raise InputError(f"{shown(str(path))} is not a name that a file can have: name another") from None
+        raise InputError(f"{shown(str(path))} is not a valid file name: use another") from None
     except IsADirectoryError:
         raise InputError(f"{path} is damaged (not a plain file): restore it") from None
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
@@ -110,7 +115,7 @@ def open_plain(path: Path) -> BinaryIO:
 
 
 def require_utf8(path: Path) -> None:
-    """InputError for a name that is not UTF-8: the library that reads weights cannot open it."""
+    """Raise InputError for a path that is not UTF-8: the safetensors library cannot open it."""
     try:
         str(path).encode("utf-8")
     except UnicodeEncodeError:
@@ -120,7 +125,11 @@ def require_utf8(path: Path) -> None:
 
 
 def inside(folder: Path, name: Any) -> Path:
-    """The file of ``folder`` that a stranger's file names; InputError for a name that is not of a file in it."""
+    """Return the path of the file ``name`` in ``folder``. The ``name`` comes from an untrusted file.
+
+    Raises:
+        InputError: ``name`` is not the plain name of a file, such as a path that leads elsewhere.
+    """
     if not isinstance(name, str) or not _is_plain_name(name):
         raise InputError(f"{folder} is damaged (it names the file {shown(name)}): restore it")
     return folder / name
@@ -132,10 +141,10 @@ def _is_plain_name(name: str) -> bool:
 
 
 def require_run_name(name: str) -> None:
-    """InputError for a name that a new run may not have, wherever it is asked for.
+    """Raise InputError unless a new run may have this name.
 
-    It is to be a folder's name on any system, not to be taken for an option or for a hidden file, and to show as what
-    it is on one line of a terminal.
+    The name must be valid as a folder on every system, must not look like an option or a hidden file, and must print on
+    one line of a terminal without control characters.
     """
     fits = len(name.encode("utf-8", "surrogatepass")) <= LONGEST_NEW_NAME
     plain = name.isprintable() and name == name.strip() and not set(name) & set('/\\<>:"|?*')
@@ -147,30 +156,34 @@ def require_run_name(name: str) -> None:
 
 
 def refuse_links_out(folder: Path) -> None:
-    """InputError for a link below ``folder`` that leads out of it: what is written there would land elsewhere.
+    """Raise InputError for a link below ``folder`` that leads out of it: writes to it would change files elsewhere.
 
-    The folder itself may be a link: that is its owner's choice.
+    The folder itself may be a link: the user chose its path.
     """
     real = os.path.realpath(folder)
-    waiting = [str(folder)]
-    while waiting:
-        with suppress(OSError), os.scandir(waiting.pop()) as entries:
+    pending = [str(folder)]
+    while pending:
+        with suppress(OSError), os.scandir(pending.pop()) as entries:
             for entry in entries:
                 if entry.is_symlink():
                     target = os.path.realpath(entry.path)
                     if os.path.commonpath([real, target]) != real:
                         raise InputError(
-                            f"{entry.path} is a link that leads out of the run: put the file itself there"
+                            f"{entry.path} is a link that leads out of the run: replace it with the file itself"
                         )
                 elif entry.is_dir(follow_symlinks=False):
-                    waiting.append(entry.path)
+                    pending.append(entry.path)
 
 
 def shown(value: Any) -> str:
-    """A stranger's value (text as it is, all else as Python writes it) on one line of at most ``MAX_SHOWN``."""
+    """Return an untrusted value for a message: one line of at most ``MAX_SHOWN`` characters.
+
+    A text is shown without quotes, any other value by its ``repr``. Control characters become "�": they could clear
+    the terminal, or reorder the text.
+    """
     try:
         text = value if isinstance(value, str) else repr(value)
-    except (ValueError, RecursionError):  # a number of thousands of digits, a list of lists of lists
+    except (ValueError, RecursionError):  # an integer of thousands of digits, or very deep nesting
         text = f"a {type(value).__name__} too large to show"
     text = text if len(text) <= MAX_SHOWN else f"{text[: MAX_SHOWN - 3]}..."
     return "".join("�" if unicodedata.category(c) in ("Cc", "Cf", "Cs", "Zl", "Zp") else c for c in text)

@@ -168,7 +168,7 @@ def test_a_training_is_paused_from_the_page(
     shutil.copytree(studied.path, run)
     status(run, state="running", heartbeat=time.time())
     address = serve(run.parent, studied.cache)
-    with RunFolder(run).held():
+    with RunFolder(run).locked():
         page.goto(f"{address}#/live?run=going")
         page.get_by_role("button", name="Pause").click()
         page.get_by_role("button", name="Resume").wait_for()

@@ -48,7 +48,7 @@ def test_every_recipe_is_a_file_of_settings() -> None:
     for file in folder.iterdir():
         settings = load_settings(recipe_file(file.stem))
         assert settings != load_settings()
-    with pytest.raises(InputError, match="there is no recipe 'grok': there is grokking and induction"):
+    with pytest.raises(InputError, match="there is no recipe 'grok': choose grokking or induction"):
         recipe_file("grok")
     with pytest.raises(InputError, match="there is no recipe"):
         recipe_file("../config")

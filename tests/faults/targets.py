@@ -179,7 +179,7 @@ def _read_resume(folder: Path) -> None:
 
     console = _silence()
     plan, run = reopen(folder, (), console)
-    with run.held():
+    with run.locked():
         restore(run, initial_state(plan), console)
         _ = RunRecord.open(run.path).history
         read_object(run.manifest_file)
@@ -284,17 +284,17 @@ def _reseal_tokenizer(folder: Path) -> None:
 def _reseal_run(folder: Path) -> None:
     from etude.files import hash_file
     from etude.run import RunFolder
-    from etude.run.provenance import consists_of, files_of
+    from etude.run.provenance import file_hashes, run_hashes
 
     run = RunFolder(folder)
     manifest = json.loads(run.manifest_file.read_text()) | {
         "settings_hash": hash_file(run.settings_file),
-        "files": files_of(run),
+        "files": file_hashes(run),
     }
     _write_sealed(run.manifest_file, manifest)
     for checkpoint in run.checkpoints.iterdir():
         marker = json.loads((checkpoint / "train_state.json").read_text())
-        marker["run"] = consists_of(manifest)
+        marker["run"] = run_hashes(manifest)
         marker["logs"] = {name: asdict(log.prefix()) for name, log in run.logs.items()}
         _write(checkpoint / "train_state.json", marker)
         _reseal_checkpoint(checkpoint)

@@ -152,7 +152,7 @@ def test_logs_of_any_events(tmp_path: Path, events: list[Any], status: Any, mani
     _ = history.passed_at, history.bits_per_byte_per_nat, history.num_steps
     with contextlib.redirect_stdout(io.StringIO()):
         show(tmp_path / "runs")
-    run.metrics.cut_back(2)
+    run.metrics.drop_after(2)
 
 
 def test_a_long_log_of_one_step_is_read_in_linear_time(tmp_path: Path) -> None:

@@ -78,7 +78,7 @@ def test_a_run_with_a_link_out_of_it_is_refused(name: str, tmp_path: Path) -> No
         RunFolder.open(run.path)
     assert [line.state for line in list_runs(tmp_path)] == ["damaged"]
     if name == ".lock":
-        with pytest.raises(EtudeError, match=r"could not write .*\.lock"), run.held():
+        with pytest.raises(EtudeError, match=r"could not write .*\.lock"), run.locked():
             pass
     assert (mine / "diary.txt").read_text() == "dear diary"
 

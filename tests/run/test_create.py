@@ -21,7 +21,7 @@ from etude.run.checkpoints import (
     verify_checkpoint,
     write_marker,
 )
-from etude.run.create import Origin, create_run, find_origin, past_manifest
+from etude.run.create import Origin, create_run, find_origin, inherited_manifest
 from etude.run.events import SampleEvent, StepEvent
 from etude.run.provenance import provenance_of
 from etude.run.record import RunRecord
@@ -117,7 +117,7 @@ def test_a_run_that_cannot_be_made_leaves_nothing(tmp_path: Path, parent: RunFol
 def test_a_fork_has_the_record_up_to_its_step(tmp_path: Path, parent: RunFolder, step: int) -> None:
     """At a checkpoint or between two: the logs end there, and the fork's checkpoint knows them."""
     run, origin = RunFolder(tmp_path / "fork"), origin_at(parent, step, details={"turned": ["x=1"]})
-    create_run(run, some_settings(), past_manifest(origin.parent, step), fill, origin)
+    create_run(run, some_settings(), inherited_manifest(origin.parent, step), fill, origin)
     assert steps_in(run) == list(range(1, step + 1))
     assert [event["step"] for event in run.samples.read()] == list(range(0, step + 1, 2))
     assert all(check.ok for check in verify(run))
@@ -145,7 +145,7 @@ def test_a_fork_copies_no_damaged_record_unless_it_is_accepted(
     content[1] = 0  # the line of step 1
     parent.metrics.path.write_bytes(content)
     run = RunFolder(tmp_path / "fork")
-    with pytest.raises(InputError, match=r"metrics\.jsonl was changed .* Put it back"):
+    with pytest.raises(InputError, match=r"metrics\.jsonl was changed .* Restore it"):
         create_run(run, some_settings(), {}, fill, origin_at(parent, step))
     assert not run.path.exists()
     create_run(run, some_settings(), {}, fill, origin_at(parent, step, accept_record=True))

@@ -113,9 +113,9 @@ def test_a_long_log_is_thinned_but_for_what_is_rare(tmp_path: Path, monkeypatch:
     piece = read_from(file, 0)
     events = [json.loads(one) for one in piece.lines]
     kept = [event["step"] for event in events if event["event"] == "step"]
-    assert piece.every == kept[1] - kept[0] > 1
+    assert piece.stride == kept[1] - kept[0] > 1
     assert 50 <= len(kept) <= 100
-    assert kept == list(range(1, 2001, piece.every))
+    assert kept == list(range(1, 2001, piece.stride))
     assert 5 <= sum(event["event"] == "summary" for event in events) <= 10
     assert [event["step"] for event in events if event["event"] == "spike"] == [500, 1000, 1500, 2000]
     order = [event["step"] for event in events]

@@ -15,7 +15,7 @@ from etude.errors import InputError
 from etude.files import write_json
 from etude.run import RunFolder
 from etude.run.events import EndEvent, EvalEvent, Event, RungEvent, SampleEvent, StepEvent
-from etude.run.history import Steps, standing
+from etude.run.history import Steps, collect_events
 from etude.run.ladder import Ladder, Rung
 from etude.run.record import RunRecord
 
@@ -161,7 +161,7 @@ def test_what_stands_is_what_a_plain_account_keeps(told: list[tuple[str, int, in
         same = (kind, number, record.get("order"))
         kept = [old for old in kept if (old["event"], old["step"], old.get("order")) != same]
         kept.append(record)
-    found = standing(records, (EvalEvent, RungEvent))
+    found = collect_events(records, (EvalEvent, RungEvent))
     assert [(e.step, e.loss) for e in found.steps] == [
         (r["step"], r["loss"]) for r in kept if r["event"] == "step"
     ]

@@ -42,7 +42,7 @@ def test_the_page_and_the_list_say_the_same_of_a_run(tmp_path: Path, state: str)
     assert line.state == shown["state"] == facts_of(run.path, True)["state"] == expected
     assert {key: getattr(line, key) for key in shown} == shown
     assert (line.step, line.num_steps, line.bits_per_byte) == (20, 50, 2.5)
-    with run.held():  # by a process that lives
+    with run.locked():  # by a process that lives
         (line,) = list_runs(tmp_path / "runs")
         assert line.state == ("running" if state == "running" else state)
 

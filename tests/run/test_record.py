@@ -19,7 +19,7 @@ from etude.run.checkpoints import MODEL_FILES
 from etude.run.events import ChecksumEvent, Event, LengthEvent, MicroBatchEvent, SkippedEvent, StepEvent
 from etude.run.folder import MANIFEST_SCHEMA
 from etude.run.history import Steps
-from etude.run.provenance import consists_of
+from etude.run.provenance import run_hashes
 from etude.run.record import RunRecord
 from resolved import resolved_settings
 
@@ -103,7 +103,7 @@ def test_a_manifest_of_an_earlier_edition_has_todays_names(tmp_path: Path, schem
     record = RunRecord.open(run.path).verified()
     assert record.sessions == sessions
     assert "sittings" not in record.manifest
-    assert consists_of(record.manifest) == consists_of(new)
+    assert run_hashes(record.manifest) == run_hashes(new)
     run.write_manifest(record.manifest)
     written = json.loads(run.manifest_file.read_text())
     assert (written["sessions"], written["schema"]) == (sessions, MANIFEST_SCHEMA)
@@ -163,12 +163,12 @@ def test_a_record_extends_the_one_that_it_grew_from(tmp_path: Path) -> None:
     assert not before.is_current
     assert after.extends(before)
     assert not before.extends(after)
-    run.metrics.cut_back(2)
+    run.metrics.drop_after(2)
     assert not RunRecord.open(run.path).extends(before)
     # Resumed from step 2 with the same bits, at other times: nothing that was known is wrong.
     run.metrics.append(*(step(number, 1 / number, seconds=99.0).record() for number in range(3, 6)))
     assert RunRecord.open(run.path).extends(before)
-    run.metrics.cut_back(2)
+    run.metrics.drop_after(2)
     run.metrics.append(*(step(number, 7.0).record() for number in range(3, 6)))
     assert not RunRecord.open(run.path).extends(before)
 
@@ -182,7 +182,7 @@ def test_steps_begin_with_others_as_lists_do(mine: list[float], theirs: list[flo
     """Bit for bit: NaN equals NaN, and 0 is not -0."""
     ours, others = (Steps([step(at, loss) for at, loss in enumerate(some)]) for some in (mine, theirs))
     same = [loss.hex() for loss in mine[: len(theirs)]] == [loss.hex() for loss in theirs]
-    assert ours.begin_with(others) == same
+    assert ours.starts_with(others) == same
     for at in range(-1, 8):
         found = ours.at(at)
         assert (found is None) == (not 0 <= at < len(mine))
@@ -194,10 +194,10 @@ def test_the_record_of_a_checkpoint_or_of_no_run(tmp_path: Path) -> None:
     checkpoint = run.checkpoints / "step-00000007"
     checkpoint.mkdir(parents=True)
     for path in (run.path, checkpoint):
-        record = RunRecord.around(path)
+        record = RunRecord.containing(path)
         assert record is not None
         assert record.run.path.resolve() == run.path.resolve()
-    assert RunRecord.around(tmp_path) is None
+    assert RunRecord.containing(tmp_path) is None
 
 
 def test_the_files_of_a_model_folder_have_one_list() -> None:

@@ -12,7 +12,7 @@ from etude.errors import InputError
 from etude.files import hash_file
 from etude.run import RunFolder
 from etude.run.record import RunRecord
-from etude.run.settings import own_settings, record_changes, resumed_settings
+from etude.run.settings import record_changes, resumed_settings, verified_settings
 from resolved import resolved_settings
 
 
@@ -28,21 +28,21 @@ def write_run(folder: Path, **values: Any) -> RunFolder:
 @pytest.mark.parametrize(
     ("key", "value", "effect"),
     [
-        ("train.log_every", 3, "now"),
-        ("train.sample_prompt", "Once", "now"),
-        ("train.lr", 0.5, "now: this changes the training from here on"),
-        ("train.steps", 777, "now: this changes the training from here on"),
-        ("device.threads", 3, "now: this changes the training from here on"),
+        ("train.log_every", 3, ""),
+        ("train.sample_prompt", "Once", ""),
+        ("train.lr", 0.5, ": this changes the training from the resumed step on"),
+        ("train.steps", 777, ": this changes the training from the resumed step on"),
+        ("device.threads", 3, ": this changes the training from the resumed step on"),
     ],
 )
 def test_what_only_observes_or_steers_may_be_changed(
     tmp_path: Path, key: str, value: object, effect: str
 ) -> None:
     run = write_run(tmp_path / "run")
-    own, manifest = own_settings(run)
+    own, manifest = verified_settings(run)
     settings, lines = resumed_settings(run, own, [f"{key}={value}"])
     assert get_value(settings, key) == value
-    assert lines == [f"{key} was {get_value(own, key)!r} and is {value!r} {effect}"]
+    assert lines == [f"{key} changes from {get_value(own, key)!r} to {value!r}{effect}"]
     record_changes(run, manifest, settings, 5)
     record = RunRecord.open(run.path).verified()
     assert [get_value(record.settings_at(step), key) for step in (5, 6)] == [get_value(own, key), value]
@@ -51,32 +51,32 @@ def test_what_only_observes_or_steers_may_be_changed(
 @pytest.mark.parametrize(
     ("key", "value", "advice"),
     [
-        ("train.context", 16, "begin one from it with --fork"),
-        ("run.seed", 2, "begin one from it with --fork"),
-        ("data.seed", 2, "begin one from it with --fork"),
-        ("model.hidden_size", 64, "begin a new run without --resume"),
-        ("tokenizer.kind", "char", "begin a new run without --resume"),
+        ("train.context", 16, "start a fork with --fork"),
+        ("run.seed", 2, "start a fork with --fork"),
+        ("data.seed", 2, "start a fork with --fork"),
+        ("model.hidden_size", 64, "start a new run without --resume"),
+        ("tokenizer.kind", "char", "start a new run without --resume"),
     ],
 )
 def test_what_makes_another_run_is_refused(tmp_path: Path, key: str, value: object, advice: str) -> None:
     run = write_run(tmp_path / "run", model__hidden_size=32)
-    own, _ = own_settings(run)
-    with pytest.raises(InputError, match=f"with {value!r} it would be another run") as caught:
+    own, _ = verified_settings(run)
+    with pytest.raises(InputError, match=f"cannot become {value!r} on a resume") as caught:
         resumed_settings(run, own, [f"{key}={value}"])
     assert advice in str(caught.value)
 
 
 def test_the_length_of_a_run_for_a_time_is_the_clocks(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", train__seconds=60)
-    with pytest.raises(InputError, match="another run"):
-        resumed_settings(run, own_settings(run)[0], ["train.steps=777"])
+    with pytest.raises(InputError, match="cannot become 777 on a resume"):
+        resumed_settings(run, verified_settings(run)[0], ["train.steps=777"])
 
 
 def test_settings_that_nothing_resolved_are_those_of_no_run(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run")
     text = run.settings_file.read_text()
     run.settings_file.write_text(
-        text.replace(f"context = {own_settings(run)[0].train.context}", 'context = "auto"')
+        text.replace(f"context = {verified_settings(run)[0].train.context}", 'context = "auto"')
     )
     with pytest.raises(
         InputError, match=r"run\.toml is damaged \(train\.context is not resolved\): restore it"

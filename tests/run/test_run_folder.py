@@ -146,7 +146,7 @@ def test_cutting_back_forgets_later_steps_and_the_end(tmp_path: Path) -> None:
     log = JsonLines(tmp_path / "metrics.jsonl")
     log.append(*({"event": "step", "step": step} for step in range(10)), {"event": "end", "step": 4})
     log.path.open("a").write('{"event": "step", "step": null}\n')
-    log.cut_back(4)
+    log.drop_after(4)
     assert [event["step"] for event in log.read()] == [0, 1, 2, 3, 4]
 
 
@@ -154,7 +154,7 @@ def test_cutting_back_keeps_the_bytes_of_what_stays(tmp_path: Path) -> None:
     log = JsonLines(tmp_path / "metrics.jsonl")
     kept = b'{"step":1, "loss": 1.50,"text":"\\u00fc"}\n{"step": 2, "loss": 1e-07}\n'
     log.path.write_bytes(kept[:10] + b"\n" + kept + b'{"step": 3}\n{"step": 2, "text": "the last, unended"}')
-    log.cut_back(2)
+    log.drop_after(2)
     assert log.path.read_bytes() == kept + b'{"step": 2, "text": "the last, unended"}\n'
 
 
@@ -167,7 +167,7 @@ def test_a_run_name_is_a_plain_folder_name(tmp_path: Path, name: str) -> None:
 def test_runs_are_made_once_and_found_again(tmp_path: Path) -> None:
     run = RunFolder.new(tmp_path, "a")
     run.path.mkdir()
-    with pytest.raises(InputError, match="exists already"):
+    with pytest.raises(InputError, match="already exists"):
         RunFolder.new(tmp_path, "a")
     assert free_name(tmp_path, "a") == "a-2"
     assert free_name(tmp_path, "b") == "b"

@@ -122,7 +122,7 @@ def test_a_guest_never_writes(studied: Watched, tmp_path: Path) -> None:
         assert refused.status_code == 403
         assert "read-only" in refused.json()["error"]
         folder.write_status("running", 7)
-        with folder.held():
+        with folder.locked():
             for action in ("pause", "stop", "save", "one_step", "go_on"):
                 sent = guest.post("/api/runs/llama/control", json={"action": action})
                 assert sent.status_code == 403

@@ -119,7 +119,7 @@ def test_control_is_for_a_run_that_trains(client: TestClient, studied: Watched, 
     shutil.copytree(studied.path, run)
     folder = studied.machine.recorded.run.__class__(run)
     folder.write_status("running", 7)
-    with folder.held(), client_of(run.parent) as going:
+    with folder.locked(), client_of(run.parent) as going:
         assert going.post("/api/runs/going/control", **sent).status_code == 200
         assert Control(run).paused
         assert going.get("/api/runs/going").json()["paused"]
@@ -127,7 +127,7 @@ def test_control_is_for_a_run_that_trains(client: TestClient, studied: Watched, 
         assert not Control(run).paused
         assert "one of pause" in going.post("/api/runs/going/control", json={"action": "rm"}).json()["error"]
     with (
-        folder.held(),
+        folder.locked(),
         client_of(run.parent, control=False) as watching,
     ):
         assert "may not control" in watching.post("/api/runs/going/control", **sent).json()["error"]
@@ -167,7 +167,7 @@ def test_a_run_whose_trainer_is_gone_is_lost(studied: Watched, tmp_path: Path) -
     os.utime(run / "metrics.jsonl", (1, 1))
     with client_of(run.parent) as client:
         assert client.get("/api/runs/lost").json()["state"] == "lost"
-        with studied.machine.recorded.run.__class__(run).held():  # its process is alive, and slow
+        with studied.machine.recorded.run.__class__(run).locked():  # its process is alive, and slow
             assert client.get("/api/runs/lost").json()["state"] == "running"
 
 
@@ -178,9 +178,9 @@ def test_a_killed_trainer_of_this_machine_is_lost_at_once(
     shutil.copytree(studied.path, run)
     folder = studied.machine.recorded.run.__class__(run)
     with client_of(run.parent) as client:
-        with folder.held():
+        with folder.locked():
             folder.write_status("running", 7)
-            monkeypatch.setattr("etude.run.state.MOMENT", -1.0)
+            monkeypatch.setattr("etude.run.state.STATUS_DELAY", -1.0)
             assert client.get("/api/runs/killed").json()["state"] == "running"
         assert client.get("/api/runs/killed").json()["state"] == "lost"
         status = json.loads((run / "status.json").read_text()) | {"system": "another machine's"}

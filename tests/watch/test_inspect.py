@@ -144,7 +144,7 @@ def test_knobs_are_compared_and_forked(run: Watched, monkeypatch: pytest.MonkeyP
     manifest = json.loads((forked / "manifest.json").read_text())
     assert manifest["parent"]["step"] == 21
     assert manifest["parent"]["turned"] == [knob]
-    with pytest.raises(InputError, match="has made no step since"):
+    with pytest.raises(InputError, match="has no step after its first checkpoint yet"):
         ask(Watched(forked, run.cache, run.machine), monkeypatch=monkeypatch)
     outcome = jobs.resume(forked, Console(file=io.StringIO()))
     assert (outcome.reason, outcome.step) == ("finished", 40)

@@ -105,7 +105,7 @@ def restored(run: RunFolder, **options: Any) -> str:
     """What a resume prints before its first step, which it does not make."""
     console = quiet()
     plan, _ = reopen(run.path, (), console, **options)
-    with run.held():
+    with run.locked():
         restore(run, initial_state(plan), console)
         mend_ladder(plan, run, run.read_manifest(), console)
     return console.file.getvalue()  # type: ignore[attr-defined,no-any-return]
@@ -154,8 +154,8 @@ def test_an_edited_marker_is_set_aside_and_the_checkpoint_before_it_used(
     said = resumed(run) if value == 7 else restored(run)
     assert "train_state.json is damaged or was edited" in said
     assert "continues from step 5" in said
-    assert str(run.aside / LAST) in said
-    assert (run.aside / LAST / "model.safetensors").read_bytes() == before
+    assert str(run.set_aside_folder / LAST) in said
+    assert (run.set_aside_folder / LAST / "model.safetensors").read_bytes() == before
     if value == 7:
         assert same_end(run, whole)
         assert comparable(run) == comparable(whole)
@@ -164,15 +164,15 @@ def test_an_edited_marker_is_set_aside_and_the_checkpoint_before_it_used(
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"step": 7, "tokens_seen": 7 * 32}, "it says step 7, in the folder of another"),
-        ({"tokens_seen": 6 * 32 + 1}, "do not go with 32 tokens a step"),
+        ({"step": 7, "tokens_seen": 7 * 32}, "it holds step 7, and its folder is named for step"),
+        ({"tokens_seen": 6 * 32 + 1}, "do not match 32 tokens per step"),
     ],
 )
 def test_a_marker_agrees_with_its_folder_and_the_settings(run: RunFolder, change: Any, said: str) -> None:
     """Also one whose digest was computed again."""
     edit(run.checkpoints / LAST / "train_state.json", lambda marker: marker.update(change), reseal=True)
     assert said in restored(run)
-    assert (run.aside / LAST).is_dir()
+    assert (run.set_aside_folder / LAST).is_dir()
 
 
 def test_a_marker_written_otherwise_is_the_same(run: RunFolder) -> None:
@@ -232,7 +232,7 @@ def test_a_model_card_may_be_edited(run: RunFolder) -> None:
             card.write("\nTried on Sunday, works well.\n")
     assert load_trained(run.path).folder.name == LAST
     assert "continues from step 6" in restored(run)
-    assert not run.aside.exists()
+    assert not run.set_aside_folder.exists()
     assert (run.checkpoints / LAST / "README.md").read_text().endswith("works well.\n")
 
 
@@ -247,7 +247,7 @@ def test_what_is_set_aside_twice_stays_both_times(run: RunFolder) -> None:
         (run.checkpoints / LAST / "model.safetensors").write_bytes(bytes([number]))
         restored(run)
         shutil.copytree(whole, run.checkpoints / LAST)
-    kept = [run.aside / name / "model.safetensors" for name in (LAST, f"{LAST}-2")]
+    kept = [run.set_aside_folder / name / "model.safetensors" for name in (LAST, f"{LAST}-2")]
     assert [file.read_bytes() for file in kept] == [b"\1", b"\2"]
 
 
@@ -268,7 +268,7 @@ def test_pruning_sets_aside_what_does_not_verify(run: RunFolder) -> None:
     assert not (run.checkpoints / "step-00000003").exists()
     assert len(told) == 1
     assert "model.safetensors is damaged" in told[0]
-    assert (run.aside / "step-00000007" / "model.safetensors").exists()
+    assert (run.set_aside_folder / "step-00000007" / "model.safetensors").exists()
 
 
 def test_what_may_not_be_read_is_not_set_aside(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -290,7 +290,7 @@ def test_what_may_not_be_read_is_not_set_aside(run: RunFolder, monkeypatch: pyte
 def test_a_run_whose_checkpoints_are_gone_keeps_its_record(run: RunFolder) -> None:
     before = run.metrics.path.read_bytes()
     shutil.rmtree(run.checkpoints)
-    with pytest.raises(InputError, match=r"checkpoints is empty, and .*metrics.jsonl has lines of some"):
+    with pytest.raises(InputError, match=r"checkpoints has no checkpoints, and .*metrics.jsonl lists some"):
         jobs.resume(run.path, quiet())
     assert run.metrics.path.read_bytes() == before
 
@@ -334,7 +334,7 @@ def test_a_damaged_record_may_be_accepted(run: RunFolder, whole: RunFolder) -> N
     with pytest.MonkeyPatch.context() as patch:
         stop_after(patch, 7)
         jobs.resume(run.path, quiet(), accept_record=True)
-    assert (run.aside / "metrics.jsonl").read_bytes() == damaged
+    assert (run.set_aside_folder / "metrics.jsonl").read_bytes() == damaged
     (accepted,) = run.read_manifest()["accepted_records"]
     assert (accepted["file"], accepted["step"]) == ("metrics.jsonl", 6)
     assert "accepted" not in resumed(run)  # once is enough
@@ -361,7 +361,7 @@ def test_a_tokenizer_is_restored_from_a_checkpoint(
     damage(run.tokenizer / name)
     assert f"{name} is" in restored(run)
     assert (run.tokenizer / name).read_bytes() == before
-    assert (run.aside / name).exists() == (damage is flip)
+    assert (run.set_aside_folder / name).exists() == (damage is flip)
 
 
 def test_a_tokenizer_without_a_good_copy_is_refused(run: RunFolder) -> None:
@@ -393,7 +393,9 @@ def test_a_ladder_is_counted_again(
 def test_a_manifest_of_another_run_is_refused(run: RunFolder, whole: RunFolder) -> None:
     """Its settings agree with run.toml when both are put there."""
     edit(run.manifest_file, lambda manifest: manifest.update(seed=99), reseal=True)
-    with pytest.raises(InputError, match=rf"manifest.json is not that of .*{LAST}: put the right one back"):
+    with pytest.raises(
+        InputError, match=rf"manifest.json is not the one that .*{LAST} was saved with: restore that one"
+    ):
         jobs.resume(run.path, quiet())
     edit(run.manifest_file, lambda manifest: manifest.update(seed=98))
     with pytest.raises(InputError, match=r"manifest.json is damaged or was edited"):
@@ -446,7 +448,7 @@ def test_a_turned_fork_copies_no_damaged_record(run: RunFolder) -> None:
     weights = {name: value + 1 for name, value in list(machine.go_to(3).model.named_parameters())[:1]}
     assert forking.fork_with(machine, 3, weights, name="turned").metrics.read()
     flip(run.metrics.path, 30)
-    with pytest.raises(InputError, match=r"metrics.jsonl was changed .* Put it back"):
+    with pytest.raises(InputError, match=r"metrics.jsonl was changed .* Restore it"):
         forking.fork_with(machine, 3, weights, name="turned-again")
     assert not (run.path.parent / "turned-again").exists()
 
@@ -481,11 +483,11 @@ def test_a_log_is_read_once_however_often_its_hash_is_wanted(
     for prefix in prefixes:
         (tmp_path / "part").write_bytes(content[: prefix.num_bytes])
         assert prefix.hash == hash_file(tmp_path / "part")
-        assert log.begins_with(prefix)
+        assert log.starts_with(prefix)
     assert log.prefixes([len(content) + 1]) == {len(content) + 1: None}
-    log.cut_to(prefixes[2])
+    log.truncate_to(prefixes[2])
     assert log.prefix() == prefixes[2]
-    assert not log.begins_with(prefixes[3])
+    assert not log.starts_with(prefixes[3])
 
 
 # The command that checks all.

@@ -259,7 +259,7 @@ def test_a_loss_that_is_no_number_ends_the_run_and_keeps_the_last_checkpoint(
     checkpoint, _ = newest_good_checkpoint(run.checkpoints)
     left_out = [event for event in run.metrics.read() if event["event"] == "left_out"]
     assert checkpoint.step == left_out[-1]["step"] < 12
-    assert checkpoint.left_out == len(left_out) == 3
+    assert checkpoint.skipped == len(left_out) == 3
     assert [source["row"] for source in left_out[0]["batch"]] == list(range(len(left_out[0]["batch"])))
     assert all(source["documents"] for source in left_out[0]["batch"])
     before, after = (
@@ -514,7 +514,7 @@ def test_a_failed_start_leaves_no_run(
     def full(*args: Any) -> None:
         raise EtudeError("no space")
 
-    monkeypatch.setattr("etude.run.create.files_of", full)
+    monkeypatch.setattr("etude.run.create.file_hashes", full)
     with pytest.raises(EtudeError, match="no space"):
         jobs.grow(with_values(small_settings, {"run.name": "mine"}), console)
     monkeypatch.undo()

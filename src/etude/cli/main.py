@@ -13,7 +13,7 @@ import typer
 from etude.cli import data, doctor, emergence, evaluate, generate, inspect, runs, studio, sweep, train
 from etude.cli.command import Command
 from etude.errors import EtudeError, InputError
-from etude.places import settle_account
+from etude.places import ensure_user_and_home
 from etude.system import discard_output, make_output_safe
 from etude.untrusted import Unreadable
 
@@ -68,7 +68,7 @@ def run() -> None:
 def _exit_code() -> int:
     """Run the command, print its error if it fails, and return the exit code."""
     try:
-        settle_account()
+        ensure_user_and_home()
         app()
     except EtudeError as error:
         with suppress(OSError):

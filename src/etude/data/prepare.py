@@ -35,7 +35,7 @@ from etude.data.tokens.tokenizer import EtudeTokenizer
 from etude.device import available_cores
 from etude.errors import EtudeError, InputError
 from etude.files import hash_file, read_json, staged_folder, sweep_staging, write_json
-from etude.places import cache_folder, expanded
+from etude.places import cache_folder, expand_home
 from etude.untrusted import inside
 
 SCHEMA = 2
@@ -255,7 +255,7 @@ def _tokenizer(
     if settings.kind == vocabulary.BASE:
         return _of_base(published), {}
     if settings.kind not in {"bpe", "char"}:
-        return existing_tokenizer(expanded(settings.kind)), {"path": settings.kind}
+        return existing_tokenizer(expand_home(settings.kind)), {"path": settings.kind}
     train_bytes = corpus.num_bytes("train")
     progress("grow vocabulary", 0, None)
     sample = _sample(corpus, train_bytes)
@@ -307,7 +307,7 @@ def _tokenizer_identity(
     if settings.kind == "bpe":
         pattern = family_pattern if settings.pattern == "auto" else settings.pattern
         return {"kind": "bpe", "vocab_size": settings.vocab_size, "pattern": pattern}
-    path = expanded(settings.kind)
+    path = expand_home(settings.kind)
     tokenizer = existing_tokenizer(path)
     file = path / "tokenizer.json" if path.is_dir() else path
     return {"kind": "file", "hash": hash_file(file), "eos": tokenizer.roles.document}

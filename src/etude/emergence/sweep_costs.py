@@ -14,7 +14,7 @@ from etude.generate.training_samples import Sample, opening_words
 from etude.plan.measuring import seconds_per_step, tokens_per_step
 from etude.plan.plan import Plan, initial_state, validation_text
 from etude.plan.task_costs import TaskCosts
-from etude.run.checkpoints import kept_for_good
+from etude.run.checkpoints import is_never_pruned
 from etude.train.checkpoint import Snapshot, save_checkpoint
 
 COMPILED_STEPS = 12
@@ -63,7 +63,7 @@ def num_checkpoints(plan: Plan) -> int:
     """Return how many checkpoints a finished run of this plan has."""
     train = plan.settings.train
     steps = train.steps
-    return sum(kept_for_good(step, train.keep_every) for step in range(steps + 1)) + train.keep_checkpoints
+    return sum(is_never_pruned(step, train.keep_every) for step in range(steps + 1)) + train.keep_checkpoints
 
 
 def task_costs(plan: Plan) -> TaskCosts:

@@ -38,7 +38,7 @@ class ExaminedRun:
         Raises:
             InputError: the run is damaged, or its text is missing.
         """
-        record = RunRecord.around(path)
+        record = RunRecord.containing(path)
         if record is None:
             return None
         folder, settings = record.run.path, record.settings

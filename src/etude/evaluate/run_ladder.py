@@ -15,7 +15,7 @@ from etude.places import cache_folder
 from etude.plan.plan import Plan, validation_text
 from etude.run import RunFolder
 from etude.run.ladder import Ladder
-from etude.run.provenance import ACCEPTED, expected_files, recomputed
+from etude.run.provenance import ACCEPTED, expected_files, recomputed_entry
 from etude.show.lines import print_line
 
 
@@ -72,7 +72,7 @@ def mend_ladder(plan: Plan, run: RunFolder, manifest: dict[str, Any], console: C
     write_json(run.ladder_file, ladder.to_json())
     outcome = "counted again"
     if expected is not None and _hash(ladder) != expected:
-        manifest.setdefault(ACCEPTED, []).append(recomputed(name, _hash(ladder)))
+        manifest.setdefault(ACCEPTED, []).append(recomputed_entry(name, _hash(ladder)))
         run.write_manifest(manifest)
         outcome = "counted again, and its scores differ from the previous ones in the last digits"
     print_line(console, f"{run.ladder_file} {problem}: it was {outcome}{set_aside}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from etude.config import ResolvedTrain
-from etude.run.checkpoints import kept_for_good
+from etude.run.checkpoints import is_never_pruned
 
 EARLY_EVALUATIONS = frozenset([1, 2, 5, 10, 20, 50, 100])
 """Additional evaluations: most changes happen early, and a curve over log-steps needs early points."""
@@ -32,7 +32,7 @@ def sample_due(train: ResolvedTrain) -> Due:
 def save_due(train: ResolvedTrain) -> Due:
     """Return the steps of checkpoints."""
     every = train.checkpoint_every
-    return lambda step: step % every == 0 or kept_for_good(step, train.keep_every)
+    return lambda step: step % every == 0 or is_never_pruned(step, train.keep_every)
 
 
 def checksum_due(train: ResolvedTrain) -> Due:

@@ -1,16 +1,16 @@
-"""The run folder: its layout, one reader of all that is in it, the list of runs; to create, fork and resume a run.
+"""The run folder: its layout, its one reader, the list of runs, and how a run is created, forked and resumed.
 
 - :mod:`etude.run.folder` and :mod:`etude.run.checkpoints`: the layout on disk.
-- :mod:`etude.run.events`: what training reports, and the form of a line of the logs.
+- :mod:`etude.run.events`: the events of training, and their form as lines of the logs.
 - :mod:`etude.run.writer`: writes the record while a run trains.
 - :mod:`etude.run.record`: reads everything that a run wrote (:mod:`etude.run.history`: its events;
   :mod:`etude.run.follow`: a log that is still growing).
-- :mod:`etude.run.listing` and :mod:`etude.run.state`: the list of runs, and what has become of each.
-- :mod:`etude.run.create`: makes the folder of a new run or a fork; :mod:`etude.run.resume`: takes an existing one up.
-- :mod:`etude.run.provenance` and :mod:`etude.run.mending`: whether a run is as its checkpoints were saved with, and the
-  repair of what has a good copy.
+- :mod:`etude.run.listing` and :mod:`etude.run.state`: the list of runs, and the state of each.
+- :mod:`etude.run.create`: creates the folder of a new run or a fork; :mod:`etude.run.resume`: prepares a resume.
+- :mod:`etude.run.provenance` and :mod:`etude.run.repair`: compare a run with what its checkpoints were saved with, and
+  restore files from good copies.
 
-Nothing in this package needs PyTorch, and reading a run needs no numpy before numbers are drawn from it.
+This package needs no PyTorch, and imports numpy only for the methods that return arrays.
 """
 
 from __future__ import annotations

@@ -1,10 +1,11 @@
-"""The checkpoints of a run on disk: how they are named, found, verified and pruned.
+"""Checkpoints on disk: their names, commit markers, verification and pruning.
 
-``step-00001000/`` is a Hugging Face model folder (:mod:`etude.model.folder`) with ``optimizer.safetensors``, the state
-of the update rules by parameter name, and ``train_state.json``. That last file is the commit marker: it is written last
-and holds their checksums, those of the run and its record (:mod:`etude.run.provenance`), and the digest of
-its own content. The folder is filled beside its final name and renamed, so a folder with that name and a matching
-marker is whole. Prose (README.md) may be edited: it has no checksum. What does not verify is set aside, never removed.
+``step-00001000/`` is a Hugging Face model folder (:mod:`etude.model.folder`) with two more files:
+``optimizer.safetensors``, the state of the update rules by parameter name, and ``train_state.json``. The latter is the
+commit marker. It is written last, and holds the checksums of the other files, hashes of the run and its logs
+(:mod:`etude.run.provenance`), and the digest of its own content. The folder is written under a temporary name and then
+renamed, so a folder with the name of a checkpoint and a valid marker is complete. The model card (README.md) has no
+checksum: the user may edit it. A checkpoint that does not verify is set aside, never removed.
 
 :mod:`etude.train.checkpoint` saves and loads the tensors.
 """
@@ -33,21 +34,21 @@ MODEL_FILES = frozenset(
 )
 """The files of a model folder besides its tokenizer."""
 EARLY_STEPS = frozenset([0, *(2**power for power in range(10))])
-"""Always kept once saved: the first steps are the most interesting, and cannot be recorded afterwards."""
+"""Steps whose checkpoints are never pruned: a model learns fastest at first, so replay needs close starting points."""
 _NAME = re.compile(r"step-(\d{8,15})")
 
 
 @dataclass(frozen=True)
 class Provenance:
-    """The run and the record that a checkpoint was saved with. Both are empty in checkpoints of the first edition."""
+    """Hashes of the run and of the logs that a checkpoint was saved with; both empty in the first edition."""
 
     run: Mapping[str, str] = field(default_factory=dict)
-    """Hashes of what the run consists of, by file (see :func:`etude.run.provenance.consists_of`)."""
+    """Hashes of the run, by file (see :func:`etude.run.provenance.run_hashes`)."""
     logs: Mapping[str, Prefix] = field(default_factory=dict)
-    """What each log held when the checkpoint was begun, by file."""
+    """The length and hash of each log just before the checkpoint was saved, by file."""
 
-    def of_tokenizer(self) -> dict[str, str]:
-        """Return the hashes of the tokenizer's files, by name in their folder."""
+    def tokenizer_hashes(self) -> dict[str, str]:
+        """Return the hashes of the tokenizer's files, by their names in the tokenizer folder."""
         prefix = "tokenizer/"
         return {
             name.removeprefix(prefix): value for name, value in self.run.items() if name.startswith(prefix)
@@ -63,49 +64,49 @@ class Checkpoint:
     tokens_seen: int
     wall_time: float
     revisions: tuple[tuple[int, int], ...]  # see etude.train.schedule.Revision
-    left_out: int  # skipped steps in a row, up to this one
+    skipped: int  # consecutive skipped steps up to this one
     micro_batch_rows: int | None
     checksums: dict[str, str]
     provenance: Provenance
 
 
 def checkpoint_name(step: int) -> str:
-    """Return the name of the folder of a checkpoint."""
+    """Return the name of the folder for the checkpoint of ``step``."""
     return f"step-{step:08d}"
 
 
 def step_of(folder: Path) -> int:
-    """Return the step in a checkpoint folder's name."""
+    """Return the step in the name of a checkpoint folder."""
     match = _NAME.fullmatch(folder.name)
     assert match is not None, folder
     return int(match.group(1))
 
 
 def list_checkpoints(checkpoints: Path) -> list[Path]:
-    """Return the folders of committed checkpoints, oldest first (their checksums are not verified here)."""
+    """Return the folders that have a commit marker, oldest first. Nothing is verified."""
     if not checkpoints.is_dir():
         return []
     committed = [p for p in checkpoints.iterdir() if _NAME.fullmatch(p.name) and (p / MARKER).is_file()]
     return sorted(committed, key=step_of)
 
 
-def begun_checkpoints(checkpoints: Path) -> list[Path]:
-    """Return all folders with the name of a checkpoint, also those without a commit marker, oldest first."""
+def checkpoint_folders(checkpoints: Path) -> list[Path]:
+    """Return all folders that are named like a checkpoint, with or without a commit marker, oldest first."""
     return sorted((p for p in checkpoints.glob("step-*") if _NAME.fullmatch(p.name)), key=step_of)
 
 
 def write_marker(folder: Path, content: Mapping[str, Any], provenance: Provenance) -> None:
-    """Write the commit marker of ``folder``: counters and checksums, the provenance, and the digest of it all."""
-    known = {"run": dict(provenance.run), "logs": {n: asdict(p) for n, p in provenance.logs.items()}}
-    write_sealed(folder / MARKER, {**content, **known, "schema": SEALED_SCHEMA})
+    """Write the commit marker of ``folder``: ``content`` (counters and checksums), ``provenance``, and their digest."""
+    hashes = {"run": dict(provenance.run), "logs": {n: asdict(p) for n, p in provenance.logs.items()}}
+    write_sealed(folder / MARKER, {**content, **hashes, "schema": SEALED_SCHEMA})
 
 
 def copy_checkpoint(
     checkpoint: Checkpoint, checkpoints: Path, provenance: Provenance, *, keep_revisions: bool = True
 ) -> None:
-    """Copy a checkpoint into the folder ``checkpoints`` of another run, where it vouches for ``provenance``.
+    """Copy a checkpoint into the folder ``checkpoints`` of another run, with the ``provenance`` of that run.
 
-    Without ``keep_revisions`` the copy forgets the number of steps that the clock made of its run.
+    Without ``keep_revisions`` the copy drops the changes that a time budget made to the planned number of steps.
     """
     copy = checkpoints / checkpoint.folder.name
     shutil.copytree(checkpoint.folder, copy)
@@ -114,11 +115,11 @@ def copy_checkpoint(
 
 
 def read_marker(folder: Path) -> Checkpoint:
-    """Return what the commit marker of ``folder`` says, once it agrees with itself and with the folder's name.
+    """Read the commit marker of ``folder``, and check it against its own digest and the name of the folder.
 
     Raises:
-        Unreadable: this account may not read it.
-        InputError: it is missing, damaged or edited.
+        Unreadable: this account may not read the marker.
+        InputError: the marker is missing, damaged or edited.
     """
     file = folder / MARKER
     marker = read_sealed(file)
@@ -126,26 +127,31 @@ def read_marker(folder: Path) -> Checkpoint:
         checksums = {str(name): str(value) for name, value in marker["checksums"].items()}
         step, seen, wall = int(marker["step"]), int(marker["tokens_seen"]), float(marker["wall_time"])
         revisions = tuple((int(at), int(length)) for at, length in marker.get("revisions", ()))
-        left_out, rows = int(marker.get("left_out", 0)), marker.get("micro_batch_rows")
+        skipped, rows = (
+            int(marker.get("left_out", 0)),
+            marker.get("micro_batch_rows"),
+        )  # the key of the first edition
         rows = None if rows is None else int(rows)
         provenance = _provenance(marker)
         sizes = [prefix.num_bytes for prefix in provenance.logs.values()]
-        counts = (step, seen, left_out, rows or 0, *sizes, *(n for revision in revisions for n in revision))
-        forward = all(at <= length for at, length in revisions)
-        forward = forward and all(at < length for at, length in revisions[:-1])
-        if not forward or not all(0 <= count < 2**63 for count in counts) or not 0 <= wall < math.inf:
-            raise ValueError("not where a run can be")
+        counts = (step, seen, skipped, rows or 0, *sizes, *(n for revision in revisions for n in revision))
+        # A run cannot end before the step at which its length was revised; only the last revision may end it there.
+        possible = all(at <= length for at, length in revisions)
+        possible = possible and all(at < length for at, length in revisions[:-1])
+        if not possible or not all(0 <= count < 2**63 for count in counts) or not 0 <= wall < math.inf:
+            raise ValueError("no run can have these counters")
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
         raise InputError(f"{file} is damaged: use an older checkpoint of the run") from None
     if _NAME.fullmatch(folder.name) and step_of(folder) != step:
         raise InputError(
-            f"{file} is damaged or was edited (it says step {step}, in the folder of another): use an older checkpoint "
-            "of the run"
+            f"{file} is damaged or was edited (it holds step {step}, and its folder is named for step "
+            f"{step_of(folder)}): use an older checkpoint of the run"
         )
-    return Checkpoint(folder, step, seen, wall, revisions, left_out, rows, checksums, provenance)
+    return Checkpoint(folder, step, seen, wall, revisions, skipped, rows, checksums, provenance)
 
 
 def _provenance(marker: Mapping[str, Any]) -> Provenance:
+    """Return the provenance in a commit marker."""
     logs = {
         str(name): Prefix(int(prefix["num_bytes"]), str(prefix["hash"]))
         for name, prefix in marker.get("logs", {}).items()
@@ -154,7 +160,7 @@ def _provenance(marker: Mapping[str, Any]) -> Provenance:
 
 
 def verify_checkpoint(folder: Path) -> Checkpoint:
-    """Read the commit marker of ``folder`` and check every file against it, except prose.
+    """Read the commit marker of ``folder``, and check every file against its checksum, except the model card.
 
     Raises:
         Unreadable: this account may not read a file.
@@ -163,7 +169,7 @@ def verify_checkpoint(folder: Path) -> Checkpoint:
     checkpoint = read_marker(folder)
     for name, expected in checkpoint.checksums.items():
         file = inside(folder, name)
-        if name == CARD:  # the first edition has a checksum of it
+        if name == CARD:  # may be edited; markers of the first edition have a checksum of it all the same
             continue
         if not file.is_file():
             raise InputError(f"{file} is missing: use an older checkpoint of the run")
@@ -178,21 +184,21 @@ def verify_checkpoint(folder: Path) -> Checkpoint:
 
 
 def newest_good_checkpoint(
-    checkpoints: Path, agrees: Callable[[Checkpoint], None] = lambda checkpoint: None
+    checkpoints: Path, check: Callable[[Checkpoint], None] = lambda checkpoint: None
 ) -> tuple[Checkpoint, list[str]]:
-    """Return the newest checkpoint that verifies, and a line for each newer one that does not.
+    """Return the newest checkpoint that verifies, and an error message for each newer one that does not.
 
-    ``agrees`` raises InputError for one that does not belong to the run.
+    ``check`` raises InputError for a checkpoint that does not belong to the run.
 
     Raises:
-        Unreadable: this account may not read a newer one, which may well be intact.
-        InputError: there is none.
+        Unreadable: this account may not read a newer checkpoint, which may well be intact.
+        InputError: no checkpoint verifies.
     """
     problems: list[str] = []
-    for folder in reversed(begun_checkpoints(checkpoints)):
+    for folder in reversed(checkpoint_folders(checkpoints)):
         try:
             checkpoint = verify_checkpoint(folder)
-            agrees(checkpoint)
+            check(checkpoint)
             return checkpoint, problems
         except Unreadable:
             raise
@@ -202,28 +208,29 @@ def newest_good_checkpoint(
     raise InputError(f"no whole checkpoint in {checkpoints}{detail}: start the run again with `etude train`")
 
 
-def kept_for_good(step: int, every: int) -> bool:
-    """Return whether a checkpoint is never pruned: an early one, or at a multiple of ``every`` (0: none is)."""
+def is_never_pruned(step: int, every: int) -> bool:
+    """Return whether the checkpoint of ``step`` is never pruned: early steps, and multiples of ``every`` unless 0."""
     return step in EARLY_STEPS or (every > 0 and step % every == 0)
 
 
 def set_aside_checkpoints_after(checkpoints: Path, step: int) -> list[str]:
-    """Set aside the checkpoints beyond the step that a run resumes from: not whole, they would still count as newest.
+    """Set aside the checkpoints after ``step``, from which a run resumes. Return a message for each.
 
-    Returns a line for each.
+    They did not verify, and would otherwise still count as the newest.
     """
-    beyond = [folder for folder in begun_checkpoints(checkpoints) if step_of(folder) > step]
-    return [_set_aside(folder) for folder in beyond]
+    later = [folder for folder in checkpoint_folders(checkpoints) if step_of(folder) > step]
+    return [_set_aside(folder) for folder in later]
 
 
 def prune_checkpoints(checkpoints: Path, keep: int, every: int = 0) -> list[str]:
-    """Remove all but the ``keep`` newest and those kept for good, and what an interrupted write left behind.
+    """Remove old checkpoints and the leftovers of interrupted writes.
 
-    One that does not verify is set aside instead. Returns a line for each of these.
+    The ``keep`` newest checkpoints stay, and those that are never pruned. A checkpoint that does not verify is set
+    aside instead. Returns a message for each of these.
     """
-    # The first always stays: what a run began with (a fork somewhere in the middle) is the way to its first steps.
+    # The first checkpoint always stays: the first steps are replayed from it. That of a fork is at any step.
     later = [
-        folder for folder in list_checkpoints(checkpoints)[1:] if not kept_for_good(step_of(folder), every)
+        folder for folder in list_checkpoints(checkpoints)[1:] if not is_never_pruned(step_of(folder), every)
     ]
     leftovers, lines = list(checkpoints.glob(f"{STAGING_PREFIX}*")), []
     for folder in later[: max(0, len(later) - keep)]:
@@ -232,7 +239,7 @@ def prune_checkpoints(checkpoints: Path, keep: int, every: int = 0) -> list[str]
         except InputError as error:
             lines.append(f"{error}; {_set_aside(folder)}")
             continue
-        # Renamed first: a folder whose removal is interrupted is then no longer a checkpoint.
+        # Rename first: if the removal is interrupted, the rest does not look like a checkpoint.
         leftovers.append(folder.rename(folder.with_name(f"{STAGING_PREFIX}{folder.name}-pruned")))
     for folder in leftovers:
         shutil.rmtree(folder, ignore_errors=True)
@@ -240,21 +247,21 @@ def prune_checkpoints(checkpoints: Path, keep: int, every: int = 0) -> list[str]
 
 
 def _set_aside(folder: Path) -> str:
-    """Set a checkpoint aside, and return a line about it."""
+    """Set a checkpoint aside, and return a message about it."""
     run = RunFolder(folder.parent.parent)
     return f"{folder} does not verify and is set aside as {run.set_aside(folder)}"
 
 
 def find_checkpoint(path: Path) -> Path:
-    """Return the model folder that the user means by ``path``: of a run (its newest), a checkpoint, or a model folder.
+    """Return the model folder of ``path``: a run (its newest checkpoint), a checkpoint, or a model folder.
 
     Raises:
-        InputError: there is nothing of the kind at ``path``.
+        InputError: ``path`` is none of these, or a run without a checkpoint.
     """
     if (path / "config.json").is_file():
         return path
     newest: Sequence[Path] = list_checkpoints(path / "checkpoints")
     if newest:
         return newest[-1]
-    what = "has no checkpoint yet" if is_run(path) else "is not a run or a model folder"
-    raise InputError(f"{path} {what}: `etude runs` lists the runs there are")
+    problem = "has no checkpoint yet" if is_run(path) else "is not a run or a model folder"
+    raise InputError(f"{path} {problem}: `etude runs` lists the existing runs")

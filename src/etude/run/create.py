@@ -1,6 +1,6 @@
-"""Create the folder of a run: of a new one, or of a fork, which begins with the state of another run.
+"""Create the folder of a new run, or of a fork, which starts from the state of another run.
 
-Both are whole before they take their name, so no reader meets a half-made run.
+The folder is completed under a temporary name and then renamed, so no reader sees an incomplete run.
 """
 
 from __future__ import annotations
@@ -22,20 +22,20 @@ from etude.run.checkpoints import (
     verify_checkpoint,
 )
 from etude.run.folder import SESSIONS, RunFolder, is_run
-from etude.run.provenance import ACCEPTED, FILES, copy_record, files_of, provenance_of
+from etude.run.provenance import ACCEPTED, FILES, copy_record, file_hashes, provenance_of
 from etude.run.record import RunRecord
 
 
 @dataclass(frozen=True)
 class Origin:
-    """Where a fork begins: at a step of another run, its parent.
+    """The start of a fork: a step of another run, its parent.
 
     Attributes:
         parent: the verified record of the parent.
-        write_checkpoint: writes the first checkpoint of the fork into its folder, with what it vouches for.
-        same_text: the fork trains on the parent's text. The record up to the step is then its own past.
-        accept_record: copy the readable lines of a damaged record.
-        details: what the manifest says of the origin, besides the run, the step and its tokens.
+        write_checkpoint: writes the first checkpoint of the fork into its folder, with the given provenance.
+        same_text: whether the fork trains on the parent's text. Then the parent's logs up to the step are copied.
+        accept_record: copy the readable lines of damaged logs, instead of refusing them.
+        details: further keys of the manifest's entry.
     """
 
     parent: RunRecord
@@ -47,18 +47,20 @@ class Origin:
     details: Mapping[str, Any] | None = None
 
     def entry(self) -> dict[str, Any]:
-        """Return the manifest's entry of the origin."""
+        """Return the origin as an entry of the fork's manifest."""
         run = str(self.parent.run.path.absolute())
         return {"run": run, "step": self.step, "tokens_seen": self.tokens_seen, **(self.details or {})}
 
     def checkpoint(self) -> Checkpoint:
-        """Return the parent's checkpoint that vouches for the record up to the step: of the step, or the next.
+        """Return the parent's first checkpoint at or after the step, else its newest.
+
+        It holds the hashes of the logs up to that point, which vouch for the lines that the fork copies.
 
         Raises:
-            InputError: it is damaged.
+            InputError: the checkpoint is damaged.
         """
         folders = list_checkpoints(self.parent.run.checkpoints)
-        return read_marker(next((there for there in folders if step_of(there) >= self.step), folders[-1]))
+        return read_marker(next((folder for folder in folders if step_of(folder) >= self.step), folders[-1]))
 
 
 def create_run(
@@ -68,22 +70,22 @@ def create_run(
     fill: Callable[[RunFolder], None],
     origin: Origin | None = None,
 ) -> None:
-    """Create the folder of ``run``, whole: tokenizer, ladder, settings, manifest, and what a fork has from its origin.
+    """Create the folder of ``run``: tokenizer, ladder, settings, manifest, and for a fork the logs and a checkpoint.
 
-    ``fill`` writes the tokenizer and the ladder into the folder that it is given. The ``manifest`` gains the hashes of
-    all files, and the origin.
+    ``fill`` writes the tokenizer and the ladder into the folder that it is given. The hashes of all files and the
+    origin are added to the ``manifest``.
 
     Raises:
-        InputError: another process has taken the name meanwhile, or the record of the parent is damaged.
+        InputError: another process has taken the name meanwhile, or the logs of the parent are damaged.
         EtudeError: the folder cannot be written.
     """
     with staged_folder(run.path, replace=False) as staging:
-        made = RunFolder(staging)
-        fill(made)
-        write_atomic(made.settings_file, to_toml(settings))
-        content = {**manifest, "settings_hash": hash_file(made.settings_file), FILES: files_of(made)}
+        new = RunFolder(staging)
+        fill(new)
+        write_atomic(new.settings_file, to_toml(settings))
+        content = {**manifest, "settings_hash": hash_file(new.settings_file), FILES: file_hashes(new)}
         if origin is None:
-            made.write_manifest(content)
+            new.write_manifest(content)
             return
         if origin.same_text:
             parent = origin.parent
@@ -91,24 +93,25 @@ def create_run(
                 parent.run,
                 parent.manifest,
                 origin.checkpoint(),
-                made,
+                new,
                 origin.step,
                 accept=origin.accept_record,
             )
-        made.write_manifest({**content, "parent": origin.entry()})
-        origin.write_checkpoint(made, provenance_of(made.read_manifest(), made.logs))
+        new.write_manifest({**content, "parent": origin.entry()})
+        # Last: the checkpoint holds hashes of the manifest and the logs.
+        origin.write_checkpoint(new, provenance_of(new.read_manifest(), new.logs))
 
 
-def past_manifest(parent: RunRecord, step: int) -> dict[str, Any]:
-    """Return the manifest of a fork at ``step`` that shares its past with its parent: later entries are dropped."""
+def inherited_manifest(parent: RunRecord, step: int) -> dict[str, Any]:
+    """Return the parent's manifest without its later sessions and its changes, for a fork at ``step`` on its text."""
     return {**parent.manifest, SESSIONS: parent.sessions_before(step + 1), "changes": [], ACCEPTED: []}
 
 
 def find_origin(text: str) -> tuple[RunRecord, Checkpoint]:
-    """Return the verified record and the verified checkpoint of ``RUN@STEP``, or the newest checkpoint of ``RUN``.
+    """Return the verified record and checkpoint of ``RUN@STEP``, or of ``RUN`` with its newest checkpoint.
 
     Raises:
-        InputError: there is no such run or checkpoint, or it is damaged.
+        InputError: the run or the checkpoint does not exist, or is damaged.
     """
     path, _, step = text.rpartition("@")
     if not path or is_run(Path(text)):  # a folder whose name has an @

@@ -1,6 +1,6 @@
-"""The events that a training reports, and their form as lines of the logs.
+"""The events of training, and their form as lines of the logs.
 
-The loop emits them and knows none of its listeners; :mod:`etude.run.writer` writes them down and
+The training loop calls its listeners with them. :mod:`etude.run.writer` is the listener that writes the logs, and
 :mod:`etude.run.history` reads them back.
 """
 
@@ -24,7 +24,7 @@ class RowSource:
 
 @dataclass(frozen=True)
 class Event:
-    """What all events have: where in the run it happened."""
+    """The fields of every event: its place in the run."""
 
     name: ClassVar[str] = "event"
     step: int
@@ -34,7 +34,7 @@ class Event:
     def record(self) -> dict[str, Any]:
         """Return the event as the object of a line of metrics.jsonl or samples.jsonl."""
         values = {
-            # JSON has no NaN; a number that is null is read back as one.
+            # JSON has no NaN or infinity: null takes their place, and is read back as NaN.
             name: None if isinstance(value, float) and not math.isfinite(value) else value
             for name, value in asdict(self).items()
         }
@@ -43,7 +43,7 @@ class Event:
 
 @dataclass(frozen=True)
 class StepEvent(Event):
-    """One update was made."""
+    """A step has updated the parameters."""
 
     name: ClassVar[str] = "step"
     loss: float  # nats per token, before the update
@@ -73,16 +73,16 @@ class SampleEvent(Event):
 
 @dataclass(frozen=True)
 class RungEvent(Event):
-    """The validation loss fell below an n-gram model's for the first time."""
+    """The validation loss fell below that of an n-gram model for the first time."""
 
     name: ClassVar[str] = "rung"
     order: int
-    bits_per_byte: float  # the n-gram model's
+    bits_per_byte: float  # of the n-gram model
 
 
 @dataclass(frozen=True)
 class CheckpointEvent(Event):
-    """A checkpoint of this step follows; it vouches for the record up to and with this line."""
+    """A checkpoint of this step is about to be saved. It holds hashes of the logs up to and including this line."""
 
     name: ClassVar[str] = "checkpoint"
     folder: str
@@ -90,7 +90,7 @@ class CheckpointEvent(Event):
 
 @dataclass(frozen=True)
 class LengthEvent(Event):
-    """A run for a given time got another number of steps: the machine is faster or slower than predicted."""
+    """The planned number of steps of a run with a time budget changed, to fit the measured speed of the machine."""
 
     name: ClassVar[str] = "length"
     num_steps: int
@@ -98,27 +98,27 @@ class LengthEvent(Event):
 
 @dataclass(frozen=True)
 class SkippedEvent(Event):
-    """The loss of a step or the norm of its gradient was not finite: its update was skipped."""
+    """The update of a step was skipped: its loss or the norm of its gradient was not finite."""
 
-    name: ClassVar[str] = "left_out"  # so it is called in the logs since the first edition
-    loss: str  # in words: JSON has no such numbers
+    name: ClassVar[str] = "left_out"  # the logs of the first edition have this name
+    loss: str  # as text such as "nan" or "inf": JSON has no such numbers
     grad_norm: str
     batch: Sequence[RowSource]
 
 
 @dataclass(frozen=True)
 class SpikeEvent(Event):
-    """The loss of a step was far above those before it."""
+    """The loss of a step was far above that of the steps before it."""
 
     name: ClassVar[str] = "spike"
     loss: float
-    usual: float  # the median of the steps before
+    usual: float  # median loss of the steps before
     batch: Sequence[RowSource]
 
 
 @dataclass(frozen=True)
 class MicroBatchEvent(Event):
-    """A step did not fit the memory: from here on it is computed in smaller micro-batches."""
+    """A step ran out of memory: later steps are computed in smaller micro-batches."""
 
     name: ClassVar[str] = "micro_batch"
     micro_batch_rows: int
@@ -134,7 +134,7 @@ class ChecksumEvent(Event):
 
 @dataclass(frozen=True)
 class SummaryEvent(Event):
-    """What a step did to each parameter, and the state of the network after it (:mod:`etude.watch.summaries`)."""
+    """Statistics of a step by parameter, and of the network after it (:mod:`etude.watch.summaries`)."""
 
     name: ClassVar[str] = "summary"
     tensors: Mapping[
@@ -142,12 +142,14 @@ class SummaryEvent(Event):
     ]  # by parameter: weight_norm, grad_norm, update_norm, ...
     attention_entropy: Sequence[Sequence[float | None]]  # nats, by layer and head
     dead_units: Sequence[float]  # share of the units of each layer's MLP
-    seconds: Mapping[str, float]  # that the step took: batch, forward (with the loss), backward, update
+    seconds: Mapping[
+        str, float
+    ]  # time of each part of the step: batch, forward (with the loss), backward, update
 
 
 @dataclass(frozen=True)
 class EndEvent(Event):
-    """The loop ended; ``reason`` is finished or stopped."""
+    """The training loop has ended; ``reason`` is "finished" or "stopped"."""
 
     name: ClassVar[str] = "end"
     reason: str
@@ -158,10 +160,10 @@ EventType = TypeVar("EventType", bound=Event)
 
 
 def event_from(kind: type[EventType], record: Mapping[str, Any]) -> EventType:
-    """Return the event of a ``record`` that :meth:`Event.record` of a ``kind`` of plain fields made.
+    """Return the event of the class ``kind`` in ``record``, the object of a log line.
 
-    Records may come from anyone: a missing number is NaN, or 0 where it must be whole, and a missing text is empty.
-    Fields that are not numbers or texts are empty.
+    The log is untrusted: a missing or invalid number becomes NaN (float fields) or 0 (int fields), and a missing text
+    becomes empty. Fields of other types are not read back, and are "".
     """
     values: dict[str, Any] = {}
     for declared in fields(kind):
@@ -176,7 +178,7 @@ def event_from(kind: type[EventType], record: Mapping[str, Any]) -> EventType:
 
 
 def number_or(value: Any, otherwise: float) -> float:
-    """Return ``value`` as a number of the type of ``otherwise``; that itself where no run can reach the value."""
+    """Return ``value`` as a number of the type of ``otherwise``, or ``otherwise`` if it is no plausible number."""
     if isinstance(value, float) and isinstance(otherwise, float):
         return value
     plain = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 2**63

@@ -1,21 +1,21 @@
-"""The layout of a run folder, and the few files that every part of Etude reads or writes.
+"""The layout of a run folder, with its status, manifest and lock.
 
 ::
 
     runs/NAME/
       run.toml         the settings, all resolved
       manifest.json    where the run came from, its sessions, later changes of settings, hashes of its files
-      status.json      what its process last reported
+      status.json      state, step and heartbeat of the training process
       metrics.jsonl    events of the training, one JSON object per line
-      samples.jsonl    the texts that the model generated on the way
-      probes.jsonl     what `etude eval` measured at its checkpoints
-      ladder.json      the n-gram models that its loss is compared with
+      samples.jsonl    the texts that the model generated during training
+      probes.jsonl     results of `etude eval` at its checkpoints
+      ladder.json      scores of the n-gram models that its loss is compared with
       tokenizer/       copied into every checkpoint
       checkpoints/     step-00000000/ ...: see etude.run.checkpoints
-      control/         requests to a training: pause, save, stop
-      set-aside/       what did not verify
+      control/         requests to the training process: pause, save, stop
+      set-aside/       files and checkpoints that did not verify
 
-Files are written beside their name and renamed (:mod:`etude.files`), so none is ever half-written.
+Files are written under a temporary name and renamed (:mod:`etude.files`), so none is ever half-written.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ PROBES = "probes.jsonl"
 
 @dataclass(frozen=True)
 class RunFolder:
-    """The paths of a run, and the reading and writing of its status and its manifest."""
+    """The paths of a run. Reads and writes its status and its manifest."""
 
     path: Path
 
@@ -92,8 +92,8 @@ class RunFolder:
         return self.path / "checkpoints"
 
     @property
-    def aside(self) -> Path:
-        """The folder for what did not verify; nothing in it is ever read or removed."""
+    def set_aside_folder(self) -> Path:
+        """The folder for files and checkpoints that did not verify. Etude never reads or removes them."""
         return self.path / "set-aside"
 
     @property
@@ -114,7 +114,7 @@ class RunFolder:
         return {log.path.name: log for log in (self.metrics, self.samples)}
 
     def write_status(self, state: str, step: int, reason: str = "") -> None:
-        """Write status.json; ``state`` is running, finished, stopped or failed, and the time is the heartbeat."""
+        """Write status.json with the current time as the heartbeat; ``state``: running, finished, stopped or failed."""
         write_json(
             self.status_file,
             {
@@ -128,7 +128,7 @@ class RunFolder:
         )
 
     def status(self) -> dict[str, Any]:
-        """Return status.json, or an empty object where there is none that can be read."""
+        """Return the content of status.json; empty if it is missing or damaged."""
         with suppress(InputError):
             value = read_json(self.status_file)
             if isinstance(value, dict):
@@ -136,16 +136,16 @@ class RunFolder:
         return {}
 
     def read_manifest(self, *, sealed: bool = True) -> dict[str, Any]:
-        """Return manifest.json, with today's names for what earlier editions called otherwise.
+        """Return the content of manifest.json. Keys of earlier editions get their current names.
 
-        With ``sealed=False`` an edited manifest is returned as well: what only looks at a run need not refuse it.
+        With ``sealed=False`` an edited manifest is accepted too: a reader that changes nothing need not refuse it.
 
         Raises:
-            InputError: missing, damaged, or (when ``sealed``) edited or of a later edition.
+            InputError: the manifest is missing or damaged, or (if ``sealed``) edited or of a later edition.
         """
         file = self.manifest_file
         content = read_sealed(file, MANIFEST_SCHEMA) if sealed else read_object(file)
-        if "sittings" in content:  # their name before schema 3
+        if "sittings" in content:  # the key before schema 3
             content.setdefault(SESSIONS, content.pop("sittings"))
         return content
 
@@ -154,26 +154,29 @@ class RunFolder:
         write_sealed(self.manifest_file, {**content, "schema": MANIFEST_SCHEMA})
 
     def set_aside(self, path: Path, *, copy: bool = False) -> Path:
-        """Move a file or folder of the run that does not verify, or ``copy`` a file, to :attr:`aside`.
+        """Move ``path``, which does not verify, into :attr:`set_aside_folder`, or ``copy`` it there.
 
-        Returns its new place. Raises EtudeError when the system refuses.
+        Returns its new path.
+
+        Raises:
+            EtudeError: it cannot be moved or copied.
         """
-        place = self.aside / free_name(self.aside, path.name)
+        target = self.set_aside_folder / free_name(self.set_aside_folder, path.name)
         try:
-            self.aside.mkdir(exist_ok=True)
+            self.set_aside_folder.mkdir(exist_ok=True)
             if copy:
-                shutil.copyfile(path, place)
-                flush_file(place)
+                shutil.copyfile(path, target)
+                flush_file(target)
             else:
-                path.rename(place)
-            for folder in (self.aside, path.parent, self.path):
+                path.rename(target)
+            for folder in (self.set_aside_folder, path.parent, self.path):
                 flush_folder(folder)
         except OSError as error:
-            raise write_failure(place, error) from error
-        return place
+            raise write_failure(target, error) from error
+        return target
 
     def remove_leftovers(self) -> None:
-        """Remove what a killed process had begun to write. Only for the process that holds the run."""
+        """Remove the incomplete files and folders of killed processes. Requires the lock of the run."""
         recover_replaced(self.checkpoints)
         for leftover in (*self.path.glob(f"{STAGING_PREFIX}*"), *self.checkpoints.glob(f"{STAGING_PREFIX}*")):
             if leftover.is_dir():
@@ -182,13 +185,13 @@ class RunFolder:
                 leftover.unlink(missing_ok=True)
 
     @contextmanager
-    def held(self) -> Iterator[None]:
-        """Hold the lock of the run within the block; the lock of a process that dies ends with it.
+    def locked(self) -> Iterator[None]:
+        """Lock the run within the block. The system releases the lock when the process ends, even if it is killed.
 
         Raises:
             InputError: another process is training the run.
         """
-        # Not followed: a link in a run from elsewhere would have another file emptied.
+        # Do not follow links: opening for writing empties the file, and a link in an untrusted run may name any file.
         flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)
         try:
             descriptor = os.open(self.lock_file, flags, 0o666)
@@ -202,21 +205,23 @@ class RunFolder:
             except ImportError:  # Windows
                 pass
             except BlockingIOError:
-                raise InputError(f"{self.path} is being trained by another process: wait for it") from None
+                raise InputError(
+                    f"{self.path} is being trained by another process: wait until it ends"
+                ) from None
             yield
 
     @classmethod
     def new(cls, folder: Path, name: str) -> RunFolder:
-        """Return the place of a run that does not exist yet; nothing is created.
+        """Return the folder for a new run, without creating it.
 
         Raises:
-            InputError: the name is not a plain folder name, or it is taken.
+            InputError: ``name`` is not a plain folder name, or is taken.
         """
         require_run_name(name)
         path = folder / name
         if path.exists():
             raise InputError(
-                f"{path} exists already: choose another --name, or continue it with --resume {quoted(path)}"
+                f"{path} already exists: choose another --name, or continue that run with --resume {quoted(path)}"
             )
         return cls(path)
 
@@ -225,29 +230,30 @@ class RunFolder:
         """Return an existing run.
 
         Raises:
-            InputError: there is no run at ``path``, or a link in it leads out of it.
+            InputError: ``path`` is not a run folder, or has a link that leads out of it.
         """
         with readable(path / "run.toml"):
             exists = is_run(path)
         if not exists:
             known = sorted(file.parent.name for file in path.parent.glob("*/run.toml"))[:5]
-            hint = f"runs there: {', '.join(known)}" if known else "`etude runs` lists the runs there are"
+            hint = f"runs there: {', '.join(known)}" if known else "`etude runs` lists the existing runs"
             raise InputError(f"{path} is not a run folder (no run.toml in it); {hint}")
         refuse_links_out(path)
         return cls(path)
 
 
 def is_run(path: Path) -> bool:
-    """Return whether there is a run at ``path``.
+    """Return whether ``path`` is a run folder.
 
     Raises:
-        PermissionError: this account may not look into the folder.
+        PermissionError: this account may not search the folder.
     """
     return (path / "run.toml").is_file()
 
 
 def free_name(folder: Path, stem: str) -> str:
-    """Return the first of ``stem``, ``stem-2``, ``stem-3``, ... that nothing in ``folder`` is named."""
-    stem = stem.encode("utf-8", "replace")[:180].decode("utf-8", "ignore")  # a file's name may be longer
+    """Return the first of ``stem``, ``stem-2``, ``stem-3``, ... that is not taken in ``folder``."""
+    # Shortened: the name of a source file may be longer than that of a run (`etude.untrusted.require_run_name`).
+    stem = stem.encode("utf-8", "replace")[:180].decode("utf-8", "ignore")
     names = (f"{stem}-{number}" if number > 1 else stem for number in range(1, 2**31))
     return next(name for name in names if not (folder / name).exists())

@@ -1,7 +1,7 @@
-"""Read a log without reading all of it: its newest events from the end, and what is new behind a byte offset.
+"""Read parts of a log: its newest events from the end, or the lines after a byte offset.
 
-``etude runs`` and the page ask for the newest events of every run, and the page asks every few seconds for what a
-training has added. Both read files that anyone may have put there: only plain files are opened.
+``etude runs`` and the page list the newest events of every run, and the page polls a running one for new lines every
+few seconds. The files are untrusted: only regular files are opened.
 """
 
 from __future__ import annotations
@@ -18,23 +18,24 @@ from etude.errors import InputError
 from etude.untrusted import MAX_LINE_BYTES, Unreadable, open_plain, readable
 
 TAIL_BYTES = 2**16
-"""How much of a log the page reads for its newest events."""
+"""Bytes at the end of a log that the page searches for its newest events."""
 PIECE_BYTES = 2**21
-"""About how many bytes one answer of :func:`read_from` has."""
+"""The most bytes that one call of :func:`read_from` reads, unless it thins the log."""
 LONG_BYTES = 2**23
 """A log longer than this is thinned when it is read from its beginning."""
 STEPS_KEPT = 20_000
 SUMMARIES_KEPT = 400
+"""Least numbers of events that remain of a thinned log, if it has as many; at most twice as many remain."""
 
 
 def newest_events(
     log: Path, kinds: Collection[str], most_bytes: int | None = None
 ) -> dict[str, dict[str, Any]]:
-    """Return the last event of each of ``kinds``, by kind, reading the log from its end.
+    """Return the last event of each of ``kinds`` that occurs, by kind.
 
-    Only lines that may hold a missing kind are parsed, so the log of a million steps takes a fraction of a second. With
-    ``most_bytes`` only that much of the end is read. A kind that is not there is not in the result, and nothing is in
-    it where there is no log or something else than a plain file.
+    The log is read backwards from its end, at most ``most_bytes`` of it. Only lines that contain the name of a kind
+    still to be found are parsed, so the log of a million steps takes a fraction of a second. The result is empty if the
+    log is missing or not a regular file.
 
     Raises:
         Unreadable: this account may not read the log.
@@ -58,7 +59,7 @@ def newest_events(
 
 
 def _blocks_from_the_end(log: Path, most_bytes: int | None) -> Iterator[bytes]:
-    """Yield a file's lines in blocks of many whole lines, the last block first, without lines too long for a log."""
+    """Yield blocks of whole lines, the last block first, without lines longer than ``MAX_LINE_BYTES``."""
     try:
         with readable(log):
             file = open_plain(log)
@@ -74,42 +75,43 @@ def _blocks_from_the_end(log: Path, most_bytes: int | None) -> Iterator[bytes]:
             size = min(MAX_LINE_BYTES, position - begin)
             position -= size
             file.seek(position)
-            begun, _, block = (file.read(size) + rest).partition(b"\n")
-            rest = begun if len(begun) < MAX_LINE_BYTES else b""
+            # The block starts within a line: keep that part for the block before, which has the line's beginning.
+            partial_line, _, block = (file.read(size) + rest).partition(b"\n")
+            rest = partial_line if len(partial_line) < MAX_LINE_BYTES else b""
             yield block
         if begin == 0:
             yield rest
 
 
 @dataclass(frozen=True)
-class Piece:
+class LogPiece:
     """Whole lines of a log.
 
     Attributes:
-        offset: of the first byte that was not read.
-        more: whether more can be read at once.
-        reset: the log is shorter than what was read before, so it is another one.
-        every: of the steps, only every so many-th is among the lines.
+        offset: offset of the first byte that was not read.
+        more: whether the log has more lines already.
+        reset: the log is shorter than the requested offset, so it was replaced or rolled back.
+        stride: of the step events, only every ``stride``-th is among the lines.
     """
 
     lines: list[bytes]
     offset: int
     more: bool = False
     reset: bool = False
-    every: int = 1
+    stride: int = 1
 
 
-def read_from(path: Path, offset: int) -> Piece:
-    """Return the lines behind ``offset``; a torn last line waits until it is whole.
+def read_from(path: Path, offset: int) -> LogPiece:
+    """Return the lines after byte ``offset``, without an incomplete last line.
 
-    A long log that is read from its beginning is thinned: of its steps and summaries evenly spaced ones are returned.
+    A long log that is read from its beginning is thinned to evenly spaced steps and summaries, and all other events.
     """
     try:
         file = open_plain(path)
     except OSError:
-        return Piece([], 0, reset=offset > 0)
+        return LogPiece([], 0, reset=offset > 0)
     except InputError:
-        return Piece([], 0)
+        return LogPiece([], 0)
     with file:
         size = os.fstat(file.fileno()).st_size
         reset = size < offset
@@ -119,38 +121,38 @@ def read_from(path: Path, offset: int) -> Piece:
         file.seek(begin)
         chunk = file.read(PIECE_BYTES)
     end = chunk.rfind(b"\n") + 1
-    if end == 0 and len(chunk) >= PIECE_BYTES:  # skip a line that no run wrote
-        return Piece([], begin + len(chunk), more=True, reset=reset)
+    if end == 0 and len(chunk) >= PIECE_BYTES:  # skip part of a line that is too long for a log
+        return LogPiece([], begin + len(chunk), more=True, reset=reset)
     lines = [line for line in chunk[:end].splitlines() if _is_event(line)]
-    return Piece(lines, begin + end, begin + len(chunk) < size, reset)
+    return LogPiece(lines, begin + end, begin + len(chunk) < size, reset)
 
 
-def _thinned(file: BinaryIO, size: int, reset: bool) -> Piece:
-    """Return a long log without most of its steps and summaries: evenly spaced ones stay."""
-    kinds = {b'"event": "step"': STEPS_KEPT, b'"event": "summary"': SUMMARIES_KEPT}
-    lines: list[tuple[int, bytes]] = []
-    seen = dict.fromkeys(kinds, 0)
-    kept: dict[bytes, list[tuple[int, bytes]]] = {kind: [] for kind in kinds}
-    strides = dict.fromkeys(kinds, 1)
+def _thinned(file: BinaryIO, size: int, reset: bool) -> LogPiece:
+    """Read a long log in one pass, and keep only every ``stride``-th step and summary."""
+    limits = {b'"event": "step"': STEPS_KEPT, b'"event": "summary"': SUMMARIES_KEPT}
+    lines: list[tuple[int, bytes]] = []  # (line number, line)
+    seen = dict.fromkeys(limits, 0)
+    kept: dict[bytes, list[tuple[int, bytes]]] = {kind: [] for kind in limits}
+    strides = dict.fromkeys(limits, 1)
     offset = 0
     for number, line in enumerate(file):
         if not line.endswith(b"\n"):
             break
         offset += len(line)
-        kind = next((kind for kind in kinds if kind in line[:64]), None)
+        kind = next((kind for kind in limits if kind in line[:64]), None)
         if kind is None:
             lines.append((number, line))
             continue
         if seen[kind] % strides[kind] == 0:
             kept[kind].append((number, line))
-            if len(kept[kind]) > 2 * kinds[kind]:  # twice as many as there may be: drop every second one
+            if len(kept[kind]) > 2 * limits[kind]:
                 kept[kind] = kept[kind][::2]
                 strides[kind] *= 2
         seen[kind] += 1
-    for some in kept.values():
-        lines += some
+    for numbered in kept.values():
+        lines += numbered
     ordered = [line.rstrip(b"\n") for _, line in sorted(lines)]
-    return Piece(
+    return LogPiece(
         [line for line in ordered if _is_event(line)],
         offset,
         offset < size,
@@ -160,7 +162,7 @@ def _thinned(file: BinaryIO, size: int, reset: bool) -> Piece:
 
 
 def _is_event(line: bytes) -> bool:
-    """Return whether the page can parse a line: it parses all at once, and one bad line would spoil the others."""
+    """Return whether a line is a valid event. The page parses all lines at once: one bad line fails all."""
     if len(line) > MAX_LINE_BYTES or not line.startswith(b"{"):
         return False
     try:
@@ -171,4 +173,5 @@ def _is_event(line: bytes) -> bool:
 
 
 def _refuse(name: str) -> None:
+    """Refuse NaN and infinities, which Python's parser accepts and a browser's does not."""
     raise ValueError(name)

@@ -39,7 +39,7 @@ Record = dict[str, Any]
 
 
 class Steps(Sequence[StepEvent]):
-    """The events of steps in ascending order, as columns: a million take 56 MB, and 500 MB as objects."""
+    """The step events in ascending order. Stored as columns: a million take 56 MB instead of 500 MB as objects."""
 
     def __init__(self, events: Iterable[StepEvent] = ()) -> None:
         self._columns: dict[str, array[Any]] = {
@@ -49,49 +49,51 @@ class Steps(Sequence[StepEvent]):
             self.append(vars(event))
 
     def append(self, record: Record) -> None:
-        """Add an event, from its record; a missing number is NaN, or 0 where it must be whole."""
+        """Append the event of a log line. A missing number becomes NaN in float columns, and 0 in integer columns."""
         for name, column in self._columns.items():
             value = record.get(name)
+            # Most values are floats for float columns: skip the general conversion for them.
             if type(value) is not float or column.typecode == "q":
                 value = number_or(value, 0 if column.typecode == "q" else math.nan)
             column.append(value)
 
-    def forget_from(self, step: int) -> int:
-        """Remove the events of this step and of those after it, and return how many they were."""
+    def drop_from(self, step: int) -> int:
+        """Remove the events from ``step`` on, and return their number."""
         kept, count = bisect_left(self._columns["step"], step), len(self)
         for column in self._columns.values():
             del column[kept:]
         return count - kept
 
     def at(self, step: int) -> StepEvent | None:
-        """Return the event of a step, or None."""
+        """Return the event of ``step``, or None."""
         index = bisect_left(self._columns["step"], step)
         return self[index] if index < len(self) and self._columns["step"][index] == step else None
 
-    def begin_with(self, others: Steps) -> bool:
-        """Return whether these are the steps of ``others``, and perhaps more, with the same losses and norms.
+    def starts_with(self, others: Steps) -> bool:
+        """Return whether the first events are ``others``, with the same losses and norms bit for bit.
 
-        The times may differ: a run that was killed makes its last steps again.
+        Times may differ: a run that was killed repeats its last steps.
         """
         for name in ("step", "loss", "grad_norm"):
             mine, theirs = memoryview(self._columns[name]), memoryview(others._columns[name])
-            if mine[: len(others)].tobytes() != theirs.tobytes():  # as bytes, for NaN is not equal to itself
+            if mine[: len(others)].tobytes() != theirs.tobytes():  # as bytes: NaN is not equal to itself
                 return False
         return True
 
     def column(self, name: str) -> npt.NDArray[Any]:
-        """Return one number of every event, such as ``loss``: (events,), in float64 or int64."""
+        """Return a field of all events, such as ``loss``, as an array (events,) of float64 or int64."""
         import numpy as np
 
         return np.array(self._columns[name])
 
-    def where(self, wanted: npt.NDArray[np.bool_]) -> Steps:
-        """Return the events where ``wanted``, (events,), is true."""
+    def where(self, mask: npt.NDArray[np.bool_]) -> Steps:
+        """Return the events where ``mask``, (events,), is true."""
         import numpy as np
 
-        return self._selected(lambda column: array(column.typecode, np.array(column)[wanted].tobytes()))
+        return self._selected(lambda column: array(column.typecode, np.array(column)[mask].tobytes()))
 
     def _selected(self, select: Callable[[array[Any]], array[Any]]) -> Steps:
+        """Return the events that ``select`` picks from each column."""
         chosen = Steps()
         chosen._columns = {name: select(column) for name, column in self._columns.items()}
         return chosen
@@ -116,11 +118,11 @@ class Steps(Sequence[StepEvent]):
 
 @dataclass(frozen=True)
 class RunHistory:
-    """The events of one run, each list in the order of steps; no step stands twice.
+    """The events of a run, each list in the order of steps. No step occurs twice in a list.
 
     Attributes:
-        skipped: steps whose update was skipped, being not finite.
-        last_step: the last logged step, capped by the number of logged steps: a corrupt number cannot inflate it.
+        skipped: steps whose update was skipped, because the loss or the gradient was not finite.
+        last_step: the last logged step, capped by the number of logged steps so that a corrupt step cannot inflate it.
     """
 
     folder: Path
@@ -138,18 +140,18 @@ class RunHistory:
     last_step: int = 0
 
     def __post_init__(self) -> None:
-        if not isinstance(self.steps, Steps):  # a list of events
+        if not isinstance(self.steps, Steps):  # callers may give a list of events
             object.__setattr__(self, "steps", Steps(self.steps))
 
     @classmethod
-    def of_metrics(cls, run: RunFolder) -> RunHistory:
+    def from_metrics(cls, run: RunFolder) -> RunHistory:
         """Read metrics.jsonl alone: the result has no samples and no ladder.
 
         Raises:
-            InputError: it may not be read.
+            InputError: this account may not read it.
         """
         kinds = (EvalEvent, RungEvent, LengthEvent, EndEvent, SkippedEvent, ChecksumEvent, MicroBatchEvent)
-        log = standing(run.metrics.events(), kinds)
+        log = collect_events(run.metrics.events(), kinds)
         steps, events = log.steps, log.events
         ends, skipped = events[EndEvent.name], [event.step for event in events[SkippedEvent.name]]
         first = min([*skipped, *(step.step for step in steps[:1])], default=0)
@@ -171,19 +173,19 @@ class RunHistory:
 
     @property
     def num_steps(self) -> int | None:
-        """Steps of the whole run, where they are not those of its settings."""
+        """The planned length of the run as last revised; None if it never changed from that of the settings."""
         return self.lengths[-1].num_steps if self.lengths else None
 
     @property
     def bits_per_byte_per_nat(self) -> float | None:
-        """The bits per byte of one nat per token under this run's tokenizer; None if it was not evaluated."""
+        """Factor from nats per token to bits per byte under this run's tokenizer; None without evaluations."""
         ratios = [e.bits_per_byte / e.val_loss for e in self.evals if e.val_loss > 0]
         ratios = [ratio for ratio in ratios if math.isfinite(ratio)]
         return median(ratios) if ratios else None
 
     @property
     def passed_at(self) -> dict[int, int]:
-        """The step at which each n-gram model was passed, by its order: as recorded, else from the evaluations."""
+        """The step at which the run passed each n-gram model, by order: as logged, else from the evaluations."""
         passed = {event.order: event.step for event in reversed(self.rungs)}
         if passed or self.ladder is None:
             return dict(sorted(passed.items()))
@@ -199,16 +201,16 @@ def read_samples(run: RunFolder) -> list[SampleEvent]:
     """Return the samples of a run, in the order of steps.
 
     Raises:
-        InputError: samples.jsonl may not be read.
+        InputError: this account may not read samples.jsonl.
     """
-    return standing(run.samples.events(), (SampleEvent,)).events[SampleEvent.name]
+    return collect_events(run.samples.events(), (SampleEvent,)).events[SampleEvent.name]
 
 
 def read_ladder(run: RunFolder) -> Ladder | None:
-    """Return the n-gram ladder of a run; None where it has none.
+    """Return the n-gram ladder of a run; None if it has none.
 
     Raises:
-        InputError: ladder.json is damaged, or may not be read.
+        InputError: ladder.json is damaged or unreadable.
     """
     if not run.ladder_file.exists():
         return None
@@ -218,18 +220,18 @@ def read_ladder(run: RunFolder) -> Ladder | None:
     except InputError as error:
         raise InputError(f"{run.path}: {error}") from None
     if not ladder.rungs:
-        raise InputError(f"{run.ladder_file} is damaged (it has no rungs): put it back, or train again")
+        raise InputError(f"{run.ladder_file} is damaged (it has no rungs): restore it, or train again")
     return ladder
 
 
 @dataclass(frozen=True)
-class Standing:
-    """What a log says once lines that no longer stand are dropped.
+class CollectedEvents:
+    """The events of a log without those that a resume has superseded.
 
     Attributes:
-        events: those of each kind, by its name.
-        num_steps: how many steps the log has lines of, also those that were dropped.
-        last_step: the highest of these.
+        events: the other events, by the name of their kind.
+        num_steps: the number of step and skipped events in the log, superseded ones included.
+        last_step: the highest step among these.
     """
 
     steps: Steps
@@ -238,11 +240,11 @@ class Standing:
     last_step: int
 
 
-def standing(records: Iterable[Record], kinds: Sequence[type[Event]]) -> Standing:
-    """Return the events of steps, and those of each of ``kinds``, as far as they stand.
+def collect_events(records: Iterable[Record], kinds: Sequence[type[Event]]) -> CollectedEvents:
+    """Return the step events and those of each of ``kinds``, without superseded ones.
 
-    A record of a step before one already read shows that the run was interrupted and resumed from an earlier step: what
-    was recorded beyond it did not happen, and is dropped. Of two records of one kind at one step the later one stands.
+    A step lower than the one before it shows that the run was interrupted and resumed from an earlier checkpoint: the
+    events beyond that step are superseded and dropped. Of two events of one kind at one step, the later one is kept.
     """
     types, newest, dropped, last_step = {kind.name: kind for kind in kinds}, -1, 0, 0
     steps, kept = Steps(), {name: dict[tuple[int, tuple[Any, ...]], Event]() for name in types}
@@ -253,9 +255,9 @@ def standing(records: Iterable[Record], kinds: Sequence[type[Event]]) -> Standin
         if name == MicroBatchEvent.name:
             if name in types:
                 kept[name][step, ()] = event_from(types[name], record)
-            continue  # it is logged before the steps that precede it, so its place shows no interruption
+            continue  # logged ahead of buffered earlier steps (train.log_every), so its place shows no interruption
         if step < newest:
-            dropped += steps.forget_from(step + 1)
+            dropped += steps.drop_from(step + 1)
             for events in (kept[name] for name in types if name != MicroBatchEvent.name):
                 while events and next(reversed(events))[0] > step:
                     dropped += events.popitem()[1].name == SkippedEvent.name
@@ -263,21 +265,23 @@ def standing(records: Iterable[Record], kinds: Sequence[type[Event]]) -> Standin
             last_step = max(last_step, step)
         if name == StepEvent.name:
             if step <= newest:
-                steps.forget_from(step)
+                steps.drop_from(step)
             steps.append(record)
         elif name in types:
             key, events = (step, _identity(record)), kept[name]
-            events.pop(key, None)  # so that the later one stands where it was recorded
+            events.pop(
+                key, None
+            )  # a dict keeps the place of the first insertion: the later event takes its own
             events[key] = event_from(types[name], record)
         newest = step
     num_steps = len(steps) + len(kept.get(SkippedEvent.name, ())) + dropped
-    return Standing(
+    return CollectedEvents(
         steps, {name: list(events.values()) for name, events in kept.items()}, num_steps, last_step
     )
 
 
 def _identity(record: Record) -> tuple[Any, ...]:
-    """Return what distinguishes the record from others of its step."""
+    """Return a key that distinguishes a record from others of the same step."""
     order, prompt = record.get("order"), record.get("prompt")
     return (
         record["event"],

@@ -1,6 +1,6 @@
-"""The n-gram ladder of a run, as ladder.json stores it: the bits per byte of models that only count, by their order.
+"""The n-gram ladder of a run, as ladder.json stores it: the bits per byte of n-gram models of increasing order.
 
-:mod:`etude.evaluate.ladder` builds one from a text.
+:mod:`etude.evaluate.ladder` computes one from a text.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ SCHEMA = 1
 
 @dataclass(frozen=True)
 class Rung:
-    """A Kneser-Ney model's order and its bits per byte on the validation text."""
+    """The order of a Kneser-Ney model, and its bits per byte on the validation text."""
 
     order: int
     bits_per_byte: float
@@ -26,21 +26,20 @@ class Rung:
 
 @dataclass(frozen=True)
 class Ladder:
-    """The rungs, lowest order first, and how much text they were counted and scored on."""
+    """The rungs, lowest order first, and the sizes of the text that they were trained and scored on."""
 
     unit: str
     train_bytes: int
     corpus_train_bytes: int
     validation_bytes: int
     rungs: tuple[Rung, ...]
-    sampling: str = ""  # in words, how a text above the cap was sampled
+    sampling: str = ""  # how a training text above `ladder.max_train_bytes` was sampled, in words
 
     def passed(self, bits_per_byte: float) -> int:
-        """Return the highest order k such that `bits_per_byte` is below every rung up to k; 0 when below none.
+        """Return the highest order k such that `bits_per_byte` is below every rung up to k; 0 if it is below none.
 
-        On a small text a higher order may score worse than a lower one. Such a rung is passed together with the better
-        one under it, so the result never falls as a model improves, and never names an order whose shorter contexts
-        still predict better than the model.
+        On a small text a higher order may score worse than a lower one. Requiring all lower rungs makes the result
+        monotonic: it never falls as a model improves, and never names an order while a lower one still beats the model.
         """
         order = 0
         for rung in self.rungs:
@@ -63,10 +62,10 @@ class Ladder:
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> Ladder:
-        """Invert `to_json`.
+        """Return the ladder of the object that `to_json` returned.
 
         Raises:
-            InputError: `content` is something else.
+            InputError: `content` has another form.
         """
         try:
             if content["schema"] != SCHEMA:

@@ -1,4 +1,4 @@
-"""The list of runs: one line for each, the same for ``etude runs`` and for the page."""
+"""The list of runs, shared by ``etude runs`` and the page."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from typing import Any
 from etude.errors import InputError
 from etude.run.folder import RunFolder
 from etude.run.record import RunRecord
-from etude.run.state import State, changed, runs_in
+from etude.run.state import State, last_change, runs_in
 from etude.untrusted import Unreadable, refuse_links_out
 
 
 @dataclass(frozen=True)
 class RunLine:
-    """What the list says of a run. Numbers that are not known are None.
+    """One line of the list of runs. Unknown numbers are None.
 
     Attributes:
         state: see :attr:`etude.run.record.RunRecord.state`.
-        changed: when anything was last written to it, in seconds since 1970.
-        num_steps: planned, as last revised.
+        changed: time of the last write to the run, in seconds since 1970.
+        num_steps: the planned length in steps, as last revised.
         passed: the highest order of an n-gram model that the run has passed; 0 for none.
     """
 
@@ -39,13 +39,13 @@ class RunLine:
 
 
 def list_runs(folder: Path, most_bytes: int | None = None) -> list[RunLine]:
-    """Return a line for every run in ``folder``, the last changed first.
+    """Return a line for every run in ``folder``, the most recently changed first.
 
-    A run that is damaged or may not be read has that as its state. Logs are read from their end, as far as it takes to
-    find the newest events; with ``most_bytes`` no further, and what was not found is None.
+    A damaged or unreadable run is listed with that state. Logs are read backwards from their end until the newest event
+    of each kind is found, and at most ``most_bytes`` of them; numbers that were not found are None.
 
     Raises:
-        Unreadable: this account may not read the folder.
+        Unreadable: this account may not read ``folder``.
     """
     lines = (_line(run, most_bytes) for run in runs_in(folder))
     return sorted(lines, key=lambda line: line.changed, reverse=True)
@@ -53,7 +53,8 @@ def list_runs(folder: Path, most_bytes: int | None = None) -> list[RunLine]:
 
 def _line(run: RunFolder, most_bytes: int | None) -> RunLine:
     record = RunRecord(run, remember=True)
-    line = RunLine(run.name, "damaged", record.newest_step({}), changed(run, record.status))
+    # Complete as it stands: if reading fails below, this line is returned with its state.
+    line = RunLine(run.name, "damaged", record.newest_step({}), last_change(run, record.status))
     try:
         refuse_links_out(run.path)
         line = replace(line, state=record.state)
@@ -76,14 +77,14 @@ def _numbers(newest: dict[str, dict[str, Any]]) -> dict[str, Any]:
 
 
 def _facts(record: RunRecord, line: RunLine, newest: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    """Return what the settings and the ladder add to a line.
+    """Return the fields of a line that come from the settings, the ladder and the ``newest`` events.
 
     Raises:
-        InputError: they are damaged or may not be read.
+        InputError: the settings or the ladder are damaged or unreadable.
     """
     settings, ladder = record.settings, record.ladder
     length, order = newest.get("length", {}).get("num_steps"), newest.get("rung", {}).get("order")
-    if type(order) is not int:  # older records do not hold it
+    if type(order) is not int:  # runs of the first edition did not log it
         order = 0 if ladder is None or line.bits_per_byte is None else ladder.passed(line.bits_per_byte)
     return {
         "num_steps": length if type(length) is int else settings.train.steps,
@@ -94,6 +95,6 @@ def _facts(record: RunRecord, line: RunLine, newest: dict[str, dict[str, Any]]) 
 
 
 def _number(value: Any) -> float | None:
-    """Return a number of a log line; None for what no run can reach."""
+    """Return a number of a log line; None if it is missing or not plausible."""
     known = isinstance(value, int | float) and not isinstance(value, bool)
     return float(value) if known and abs(value) < 2**63 and math.isfinite(value) else None

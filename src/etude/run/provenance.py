@@ -1,8 +1,8 @@
-"""What a checkpoint vouches for besides its own files: the run that it belongs to, and the record up to its step.
+"""The provenance of a checkpoint: hashes of its run, and of the logs up to its step.
 
-Each commit marker holds hashes of everything that its run consists of, and of the logs as they were when it was saved.
-A resume compares them. What has a good copy elsewhere is restored (:mod:`etude.run.mending`), all else is refused. A
-damaged record may be accepted by an explicit choice, which the manifest then records.
+Each commit marker holds these hashes besides the checksums of its own files. A resume compares the run with them.
+Files that have a good copy are restored (:mod:`etude.run.repair`); any other difference is refused. The user may
+accept damaged logs explicitly, and the manifest then records this.
 """
 
 from __future__ import annotations
@@ -27,38 +27,40 @@ from etude.run.log import JsonLines, Prefix
 from etude.untrusted import Unreadable
 
 FILES = "files"
-"""The key of the manifest that holds the hashes of the run's other files, as they were when it began."""
+"""Key of the manifest: hashes of the tokenizer's files and the ladder, when the run was created."""
 ACCEPTED = "accepted_records"
+"""Key of the manifest: damaged logs that the user accepted, and files that were computed again and differ."""
 CHANGING = frozenset(
     {"schema", SESSIONS, "changes", "settings_hash", "settings_hash_before", ACCEPTED, DIGEST}
 )
-"""The keys of the manifest that may change after a run has begun."""
+"""Keys of the manifest that may change after the run was created."""
 
 
-def files_of(run: RunFolder) -> dict[str, str]:
-    """Return the hashes of the files that a run consists of and never changes, by path in its folder."""
+def file_hashes(run: RunFolder) -> dict[str, str]:
+    """Return the hashes of the tokenizer's files and the ladder, which never change, by path in the run folder."""
     files = [*sorted(run.tokenizer.iterdir()), run.ladder_file]
     return {file.relative_to(run.path).as_posix(): hash_file(file) for file in files if file.is_file()}
 
 
-def consists_of(manifest: Mapping[str, Any]) -> dict[str, str]:
-    """Return the hashes of all that a run with this manifest consists of, by file.
+def run_hashes(manifest: Mapping[str, Any]) -> dict[str, str]:
+    """Return the hashes of all files of a run with this manifest, except logs and checkpoints, by file.
 
-    Of the manifest itself only what never changes is hashed.
+    The hash of the manifest covers only the keys that never change.
     """
-    lasting = {key: value for key, value in manifest.items() if key not in CHANGING}
+    constant = {key: value for key, value in manifest.items() if key not in CHANGING}
     return {
         "run.toml": str(manifest.get("settings_hash")),
-        "manifest.json": json_digest(lasting),
+        "manifest.json": json_digest(constant),
         **(_files(manifest) or {}),
     }
 
 
 def _files(manifest: Mapping[str, Any]) -> dict[str, str] | None:
-    """Return the hashes that the manifest holds, by file; None for a run of the first edition, which has none."""
+    """Return the hashes in the manifest, by file; None for a run of the first edition, which has none."""
     files = manifest.get(FILES)
     if not isinstance(files, dict):
         return None
+    # Entries of logs have a "num_bytes"; the others are of files that were computed again (`recomputed_entry`).
     recomputed = {
         entry["file"]: entry.get("hash") for entry in _entries(manifest, ACCEPTED) if "num_bytes" not in entry
     }
@@ -66,9 +68,9 @@ def _files(manifest: Mapping[str, Any]) -> dict[str, str] | None:
 
 
 def expected_files(checkpoint: Checkpoint | None, manifest: Mapping[str, Any]) -> dict[str, str]:
-    """Return the known hashes of the run's files other than settings and manifest, by path in its folder.
+    """Return the known hashes of the tokenizer's files and the ladder, by path in the run folder.
 
-    Of a run of the first edition only those of its tokenizer are known, which each checkpoint has a copy of.
+    For a run of the first edition only the tokenizer's are known, from the copy in each checkpoint.
     """
     known = _files(manifest)
     if known is not None or checkpoint is None:
@@ -77,75 +79,80 @@ def expected_files(checkpoint: Checkpoint | None, manifest: Mapping[str, Any]) -
     return {f"tokenizer/{name}": value for name, value in checkpoint.checksums.items() if name not in others}
 
 
-def require_own(checkpoint: Checkpoint, run: RunFolder, manifest: Mapping[str, Any]) -> None:
-    """Raise InputError where the settings or the manifest are not those that ``checkpoint`` was saved with."""
-    saved, now = checkpoint.provenance.run, consists_of(manifest)
-    if not saved:
+def require_saved_with(checkpoint: Checkpoint, run: RunFolder, manifest: Mapping[str, Any]) -> None:
+    """Raise InputError unless ``checkpoint`` was saved with the run's manifest, and its settings of now or earlier."""
+    saved, current = checkpoint.provenance.run, run_hashes(manifest)
+    if not saved:  # a checkpoint of the first edition
         return
-    if saved.get("manifest.json") != now["manifest.json"]:
-        raise InputError(f"{run.manifest_file} is not that of {checkpoint.folder}: put the right one back")
-    before = [change.get("settings_hash_before") for change in _entries(manifest, "changes")]
-    known = (now["run.toml"], manifest.get("settings_hash_before"), *before)
-    # None: a change that the first edition made.
-    if None not in before and saved.get("run.toml") not in known:
-        raise InputError(f"{run.settings_file} is not that of {checkpoint.folder}: put the right one back")
+    if saved.get("manifest.json") != current["manifest.json"]:
+        raise InputError(
+            f"{run.manifest_file} is not the one that {checkpoint.folder} was saved with: restore that one"
+        )
+    earlier = [change.get("settings_hash_before") for change in _entries(manifest, "changes")]
+    known = (current["run.toml"], manifest.get("settings_hash_before"), *earlier)
+    # A change that the first edition recorded has no hash: then the earlier settings are unknown.
+    if None not in earlier and saved.get("run.toml") not in known:
+        raise InputError(
+            f"{run.settings_file} is not the one that {checkpoint.folder} was saved with: restore that one"
+        )
 
 
 def _entries(manifest: Mapping[str, Any], key: str) -> list[dict[str, Any]]:
-    """Return the objects in a list of the manifest, which anyone may have written."""
+    """Return the objects in a list of the manifest. The manifest is untrusted, so anything else is skipped."""
     value = manifest.get(key)
     return [entry for entry in value if isinstance(entry, dict)] if isinstance(value, list) else []
 
 
-def tokens_agree(
+def token_count_check(
     run: RunFolder, settings: Resolved, manifest: Mapping[str, Any]
 ) -> Callable[[Checkpoint], None]:
     """Return a check that raises InputError for a checkpoint whose number of tokens does not follow from its step."""
-    each = settings.train.batch_rows * settings.train.context
+    tokens_per_step = settings.train.batch_rows * settings.train.context
     parent = manifest.get("parent")
     first, before = (parent.get("step"), parent.get("tokens_seen")) if isinstance(parent, dict) else (0, 0)
 
-    def agrees(checkpoint: Checkpoint) -> None:
+    def check(checkpoint: Checkpoint) -> None:
         if not isinstance(first, int) or not isinstance(before, int):  # a fork of the first edition
             return
-        if checkpoint.tokens_seen != before + (checkpoint.step - first) * each:
+        if checkpoint.tokens_seen != before + (checkpoint.step - first) * tokens_per_step:
             raise InputError(
-                f"{checkpoint.folder} is damaged or of another run (step {checkpoint.step} and "
-                f"{checkpoint.tokens_seen} tokens do not go with {each} tokens a step in {run.settings_file}): "
+                f"{checkpoint.folder} is damaged or of another run ({checkpoint.tokens_seen} tokens at step "
+                f"{checkpoint.step} do not match {tokens_per_step} tokens per step in {run.settings_file}): "
                 "use an older checkpoint of the run"
             )
 
-    return agrees
+    return check
 
 
-def newest_of(
+def newest_own_checkpoint(
     run: RunFolder, settings: Resolved, manifest: Mapping[str, Any]
 ) -> tuple[Checkpoint, list[str]]:
-    """Return the newest checkpoint that verifies and belongs to the run, and a line for each newer one.
+    """Return the newest checkpoint that verifies and belongs to the run, and a message for each newer one.
 
     Raises:
-        InputError: there is none; or none was saved with these settings and this manifest, which then are damaged.
+        InputError: no checkpoint verifies; or none was saved with these settings and this manifest.
     """
-    agrees = tokens_agree(run, settings, manifest)
+    check_tokens = token_count_check(run, settings, manifest)
 
-    def belongs(checkpoint: Checkpoint) -> None:
-        agrees(checkpoint)
-        require_own(checkpoint, run, manifest)
+    def check_all(checkpoint: Checkpoint) -> None:
+        check_tokens(checkpoint)
+        require_saved_with(checkpoint, run, manifest)
 
     try:
-        return newest_good_checkpoint(run.checkpoints, belongs)
+        return newest_good_checkpoint(run.checkpoints, check_all)
     except Unreadable:
         raise
     except InputError:
-        checkpoint, _ = newest_good_checkpoint(run.checkpoints, agrees)
-        require_own(checkpoint, run, manifest)
+        # If whole checkpoints exist, the settings or the manifest are damaged: report those, not the checkpoints.
+        checkpoint, _ = newest_good_checkpoint(run.checkpoints, check_tokens)
+        require_saved_with(checkpoint, run, manifest)
         raise
 
 
 def expected_prefix(checkpoint: Checkpoint, manifest: Mapping[str, Any], name: str) -> Prefix | None:
-    """Return how the log ``name`` must begin for ``checkpoint``; None where that is not known.
+    """Return the prefix with which the log ``name`` must start for ``checkpoint``; None if it is unknown.
 
-    It is not for checkpoints of the first edition, and for those before one at which a damaged record was accepted.
+    It is unknown for a checkpoint of the first edition, and for one before a step at which a damaged log was accepted.
     """
     expected = checkpoint.provenance.logs.get(name)
     for entry in _entries(manifest, ACCEPTED):
@@ -159,14 +166,14 @@ def expected_prefix(checkpoint: Checkpoint, manifest: Mapping[str, Any], name: s
     return expected
 
 
-def damage_of_log(log: JsonLines, checkpoint: Checkpoint, manifest: Mapping[str, Any]) -> str | None:
-    """Return what is wrong with a log for ``checkpoint``, in words that follow its name; None where nothing is."""
-    if checkpoint.step == 0:  # a run that resumes there writes its record again
+def log_damage(log: JsonLines, checkpoint: Checkpoint, manifest: Mapping[str, Any]) -> str | None:
+    """Return what is wrong with a log for ``checkpoint``, as the end of a sentence; None if nothing is."""
+    if checkpoint.step == 0:  # a run that resumes from step 0 starts its logs again
         return None
     expected = expected_prefix(checkpoint, manifest, log.path.name)
     if expected is None:
         return _damage_of_first_edition(log, checkpoint, manifest)
-    if log.begins_with(expected):
+    if log.starts_with(expected):
         return None
     if not log.path.is_file():
         return "is missing"
@@ -179,7 +186,7 @@ def damage_of_log(log: JsonLines, checkpoint: Checkpoint, manifest: Mapping[str,
 def _damage_of_first_edition(
     log: JsonLines, checkpoint: Checkpoint, manifest: Mapping[str, Any]
 ) -> str | None:
-    """Look for the line of a checkpoint of the first edition in the record: it holds no hash of it."""
+    """Do the same for a checkpoint of the first edition, which has no hash of the log: look for its own line there."""
     parent = manifest.get("parent")
     inherited = isinstance(parent, dict) and parent.get("step") == checkpoint.step
     accepted = any(entry.get("file") == log.path.name for entry in _entries(manifest, ACCEPTED))
@@ -203,10 +210,10 @@ def copy_record(
     *,
     accept: bool = False,
 ) -> None:
-    """Give ``child`` the logs of ``parent``, whose manifest it is, up to ``step``.
+    """Copy the logs of ``parent``, which has the ``manifest``, up to ``step`` into ``child``.
 
-    ``checkpoint`` is the one of ``step``, the first after it, or the newest: the logs must be those that it was saved
-    with. With ``accept`` the readable lines of a damaged log are copied.
+    The logs must be those that ``checkpoint`` was saved with: the parent's first at or after ``step``, else its newest.
+    With ``accept`` the readable lines of a damaged log are copied.
 
     Raises:
         InputError: a log is damaged.
@@ -219,37 +226,37 @@ def copy_record(
         copy = child.logs[name]
         shutil.copyfile(log.path, copy.path)
         prefix = expected_prefix(checkpoint, manifest, name) if checkpoint.step == step else None
-        if prefix is not None and copy.begins_with(prefix):
-            copy.cut_to(prefix)
+        if prefix is not None and copy.starts_with(prefix):
+            copy.truncate_to(prefix)
         else:
-            copy.cut_back(step)
+            copy.drop_after(step)
 
 
 def require_log(
     log: JsonLines, checkpoint: Checkpoint, manifest: Mapping[str, Any], otherwise: str = ""
 ) -> None:
-    """Raise InputError where a log is not the one that ``checkpoint`` was saved with.
+    """Raise InputError if a log is not the one that ``checkpoint`` was saved with.
 
-    ``otherwise`` is what the user may do instead of putting it back, in words.
+    ``otherwise``: what the user may do instead of restoring it, as the end of the message.
     """
-    problem = damage_of_log(log, checkpoint, manifest)
+    problem = log_damage(log, checkpoint, manifest)
     if problem is not None:
         raise InputError(
-            f"{log.path} {problem}: it is not the record that {checkpoint.folder.name} was saved with. Put it back"
+            f"{log.path} {problem}: it is not the log that {checkpoint.folder.name} was saved with. Restore it"
             f"{otherwise and f', or {otherwise}'}"
         )
 
 
-def recomputed(name: str, hash: str) -> dict[str, Any]:
-    """Return the manifest entry of a file that was lost and computed again, and differs in its bits."""
+def recomputed_entry(name: str, hash: str) -> dict[str, Any]:
+    """Return the manifest entry of a file that was lost, and computed again with other bits."""
     return {"file": name, "hash": hash}
 
 
-def accepted_record(log: JsonLines, step: int) -> dict[str, Any]:
-    """Return the manifest entry of a damaged log that was accepted for the resume from ``step``."""
+def accepted_entry(log: JsonLines, step: int) -> dict[str, Any]:
+    """Return the manifest entry of a damaged log that the user accepted for a resume from ``step``."""
     return {"step": step, "file": log.path.name, **asdict(log.prefix())}
 
 
 def provenance_of(manifest: Mapping[str, Any], logs: Mapping[str, JsonLines]) -> Provenance:
-    """Return what a checkpoint that is saved now vouches for."""
-    return Provenance(consists_of(manifest), {name: log.prefix() for name, log in logs.items()})
+    """Return the provenance for a checkpoint that is saved now."""
+    return Provenance(run_hashes(manifest), {name: log.prefix() for name, log in logs.items()})

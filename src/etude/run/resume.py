@@ -1,33 +1,33 @@
-"""Take up an existing run: find the checkpoint that it continues from, and cut its logs back to there."""
+"""Prepare an existing run for a resume: choose its checkpoint, and cut its logs back to that step."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
 from etude.errors import InputError
-from etude.run.checkpoints import Checkpoint, begun_checkpoints, set_aside_checkpoints_after
+from etude.run.checkpoints import Checkpoint, checkpoint_folders, set_aside_checkpoints_after
 from etude.run.folder import RunFolder
 from etude.run.follow import newest_events
-from etude.run.mending import Report, require_record
-from etude.run.provenance import expected_prefix, newest_of
-from etude.run.settings import own_settings
+from etude.run.provenance import expected_prefix, newest_own_checkpoint
+from etude.run.repair import Report, require_record
+from etude.run.settings import verified_settings
 
 
-def take_up(run: RunFolder, load: Callable[[Checkpoint], None], report: Report) -> Checkpoint | None:
-    """Return the newest whole checkpoint, once ``load`` has loaded it and the logs end at its step.
+def prepare_resume(run: RunFolder, load: Callable[[Checkpoint], None], report: Report) -> Checkpoint | None:
+    """Load the newest good checkpoint with ``load``, cut the logs back to its step, and return it.
 
-    Returns None for a run that has none yet: it begins at step 0. What a killed process left half-written is removed,
-    which only the process that holds the run may do. What does not verify is set aside. ``load`` is called before
-    anything is cut, and may raise.
+    Returns None for a run without checkpoints, which starts at step 0. Checkpoints that do not verify are set aside,
+    and leftovers of killed processes are removed. ``load`` may raise: the logs are not cut before it returns. Requires
+    the lock of the run.
 
     Raises:
-        InputError: no checkpoint verifies, or the record is not the one that it was saved with.
+        InputError: no checkpoint verifies, or the logs are not those that it was saved with.
     """
     run.remove_leftovers()
-    settings, manifest = own_settings(run)
+    settings, manifest = verified_settings(run)
     checkpoint = None
-    if begun_checkpoints(run.checkpoints):
-        checkpoint, problems = newest_of(run, settings, manifest)
+    if checkpoint_folders(run.checkpoints):
+        checkpoint, problems = newest_own_checkpoint(run, settings, manifest)
         require_record(run, manifest, checkpoint)
         load(checkpoint)
         for line in (*problems, *set_aside_checkpoints_after(run.checkpoints, checkpoint.step)):
@@ -35,24 +35,25 @@ def take_up(run: RunFolder, load: Callable[[Checkpoint], None], report: Report) 
         report(f"{run.path} continues from step {checkpoint.step}")
     elif _had_checkpoints(run):
         raise InputError(
-            f"{run.checkpoints} is empty, and {run.metrics.path} has lines of some: put them back, or start a new run"
+            f"{run.checkpoints} has no checkpoints, and {run.metrics.path} lists some: restore them, or start a new run"
         )
     for name, log in run.logs.items():
-        if checkpoint is None or checkpoint.step == 0:  # the loop starts over, with what it does at step 0
+        if checkpoint is None or checkpoint.step == 0:  # the loop logs its evaluation of step 0 again
             log.path.unlink(missing_ok=True)
             continue
         prefix = expected_prefix(checkpoint, manifest, name)
-        if prefix is None:
-            log.cut_back(checkpoint.step)
+        if prefix is None:  # a checkpoint of the first edition, or a log that the user accepted
+            log.drop_after(checkpoint.step)
         else:
-            log.cut_to(prefix)
+            log.truncate_to(prefix)
     return checkpoint
 
 
 def _had_checkpoints(run: RunFolder) -> bool:
     """Return whether the log has a checkpoint after step 0.
 
-    The line of one at step 0 is there before it is saved: a run that was killed in between starts over.
+    One at step 0 does not count: its line is written before it is saved, and a run that was killed between the two just
+    starts again.
     """
     step = newest_events(run.metrics.path, ["checkpoint"]).get("checkpoint", {}).get("step", 0)
     return isinstance(step, int) and step > 0

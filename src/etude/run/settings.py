@@ -1,7 +1,6 @@
-"""The settings that a run was trained with: those in its folder, what they were at any step, and what may be changed.
+"""The settings of a run: those in its folder, those of any earlier step, and their changes on a resume.
 
-A run keeps the settings that it began with. What the user may change of them on a resume, each setting declares:
-:class:`etude.setting_types.Change`.
+Each setting declares whether the user may change it on a resume: :class:`etude.setting_types.Change`.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ def read_settings(file: Path) -> Resolved:
     """Return the settings in ``file``, the run.toml of a run.
 
     Raises:
-        InputError: it cannot be read, or does not hold the settings of a run.
+        InputError: the file is unreadable or damaged, or its settings are not resolved.
     """
     settings = load_settings(file)
     try:
@@ -40,22 +39,22 @@ def read_settings(file: Path) -> Resolved:
         raise InputError(f"{file} is damaged ({error}): restore it") from None
 
 
-def own_settings(run: RunFolder) -> tuple[Resolved, dict[str, Any]]:
-    """Return the settings of a run and its manifest, verified to belong together.
+def verified_settings(run: RunFolder) -> tuple[Resolved, dict[str, Any]]:
+    """Return the settings and the manifest of a run, after verifying that they belong together.
 
     Raises:
         InputError: they do not, or one of them is damaged.
     """
     manifest = run.read_manifest()
-    # The second hash is valid only between the writing of the manifest and that of run.toml: a run that was killed
-    # there still has its old settings, and the change did not take place.
+    # The second hash is valid only between writing the manifest and writing run.toml: a run that was killed between
+    # the two keeps its old settings, and the change is not committed.
     if hash_file(run.settings_file) not in (
         manifest.get("settings_hash"),
         manifest.get("settings_hash_before"),
     ):
         raise InputError(
-            f"{run.settings_file} is damaged or was changed since the run began: put it back, change it with --resume "
-            f"{quoted(run.path)} --set KEY=VALUE, or begin a new run from it with --config {quoted(run.settings_file)}"
+            f"{run.settings_file} is damaged or was edited since the run began: restore it, change settings with "
+            f"--resume {quoted(run.path)} --set KEY=VALUE, or start a new run with --config {quoted(run.settings_file)}"
         )
     return read_settings(run.settings_file), manifest
 
@@ -67,7 +66,7 @@ def differences(before: Settings, after: Settings) -> dict[str, tuple[Any, Any]]
 
 
 def settings_for_step(settings: Resolved, manifest: Mapping[str, Any], step: int) -> Resolved:
-    """Return the settings that the update to ``step`` was made with: later changes, in the manifest, are undone.
+    """Return the settings of the update that leads to ``step``: changes after it, in the manifest, are undone.
 
     Raises:
         InputError: the manifest is damaged.
@@ -83,30 +82,31 @@ def settings_for_step(settings: Resolved, manifest: Mapping[str, Any], step: int
 
 
 def resumed_settings(run: RunFolder, own: Resolved, overrides: Sequence[str]) -> tuple[Settings, list[str]]:
-    """Return the settings for a resume with ``overrides`` of the run's ``own``, and a line about each change.
+    """Return the settings for a resume: the run's ``own`` with ``overrides``; and a message about each change.
 
     Raises:
-        InputError: a setting that cannot be changed.
+        InputError: a setting cannot be changed on a resume.
     """
     settings, lines = load_settings(run.settings_file, overrides), []
     for key, (before, after) in differences(own, settings).items():
-        follows_clock = key == "train.steps" and own.train.seconds != "auto"
+        # A run with a time budget computes its number of steps from the budget.
+        follows_budget = key == "train.steps" and own.train.seconds != "auto"
         change = declarations()[key].change
-        if change in (Change.FORK, Change.NEVER) or follows_clock:
-            other = "begin a new run without --resume"
+        if change in (Change.FORK, Change.NEVER) or follows_budget:
+            alternative = "start a new run without --resume"
             if change is not Change.NEVER:
-                other = f"begin one from it with --fork {quoted(run.path)} --set {quoted(f'{key}={after}')}"
+                alternative = f"start a fork with --fork {quoted(run.path)} --set {quoted(f'{key}={after}')}"
             raise InputError(
-                f"{run.path} has {key} = {before!r}, and with {after!r} it would be another run: leave that out, or "
-                f"{other}"
+                f"{run.path} has {key} = {before!r}, which cannot become {after!r} on a resume: omit it, or "
+                f"{alternative}"
             )
-        effect = "" if change is Change.OBSERVING else ": this changes the training from here on"
-        lines.append(f"{key} was {before!r} and is {after!r} now{effect}")
+        effect = "" if change is Change.OBSERVING else ": this changes the training from the resumed step on"
+        lines.append(f"{key} changes from {before!r} to {after!r}{effect}")
     return settings, lines
 
 
 def record_changes(run: RunFolder, manifest: dict[str, Any], settings: Settings, step: int) -> None:
-    """Write the run's ``manifest``, and with it the settings that differ from ``step`` on."""
+    """Write the run's ``manifest`` and its new ``settings``, with their differences recorded as of ``step``."""
     content = to_toml(settings)
     changes = differences(read_settings(run.settings_file), settings)
     if not changes:
@@ -117,5 +117,6 @@ def record_changes(run: RunFolder, manifest: dict[str, Any], settings: Settings,
     change = {"from_step": step, "settings": values, "settings_hash_before": before}
     manifest.setdefault("changes", []).append(change)
     manifest["settings_hash_before"], manifest["settings_hash"] = before, hash_bytes(content.encode())
+    # In this order: until run.toml is written too, the hash "before" keeps the run valid with its old settings.
     run.write_manifest(manifest)
     write_atomic(run.settings_file, content)

@@ -1,4 +1,4 @@
-"""What has become of a run: its state and its last sign of life, from its files and its lock."""
+"""The state of a run and its last sign of life, from its files and its lock."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ from etude.run.folder import RunFolder, is_run
 from etude.system import is_locked, system_id
 from etude.untrusted import readable
 
-SILENCE = 120.0
-"""Seconds without a sign of life after which a run that should be training is called lost."""
-MOMENT = 2.0
-"""Seconds that may pass between a process's last sign of life and the last line of its status."""
+LOST_AFTER = 120.0
+"""Seconds without a sign of life after which a run that should be training counts as lost."""
+STATUS_DELAY = 2.0
+"""Seconds that a process may need from its last sign of life to writing its final status."""
 ENDED = ("finished", "stopped", "failed")
 State = Literal[
     "not begun", "starting", "running", "lost", "finished", "stopped", "failed", "damaged", "unreadable"
 ]
 """See :func:`state_of`."""
-LATEST = 2**33
-"""Seconds since 1970; a later time is damage."""
+LATEST_TIME = 2**33
+"""The latest plausible time of a heartbeat, in seconds since 1970 (the year 2242)."""
 
 
 def runs_in(folder: Path) -> Iterator[RunFolder]:
-    """Yield the runs directly in a folder, and the folders that may be runs and cannot be looked into.
+    """Yield the runs directly in ``folder``, and the folders that this account may not search, which may be runs.
 
     Raises:
-        Unreadable: this account may not read the folder.
+        Unreadable: this account may not read ``folder``.
     """
     with readable(folder):
         names = sorted(os.listdir(folder)) if folder.is_dir() else []
@@ -44,14 +44,14 @@ def runs_in(folder: Path) -> Iterator[RunFolder]:
 
 
 def state_of(run: RunFolder, status: dict[str, Any]) -> State:
-    """Return what has become of a run with this ``status``.
+    """Return the state of a run with this ``status``.
 
     - ``unreadable``: this account may not read its files.
     - ``damaged``: it has no manifest.
-    - ``starting`` and ``not begun``: nothing has been trained, and it was created just now or some time ago.
-    - ``running``: a process holds it, or has been silent for a short while only.
-    - ``lost``: its status says running, and its process has ended without a word: killed, or its machine failed.
-    - ``finished``, ``stopped``, ``failed``: how its process ended.
+    - ``starting`` and ``not begun``: no step was trained; it was created less or more than ``LOST_AFTER`` seconds ago.
+    - ``running``: a process holds its lock, or gave a sign of life recently.
+    - ``lost``: its status is "running", but its process was killed or its machine failed.
+    - ``finished``, ``stopped``, ``failed``: the state in which its process ended.
     """
     needed = (run.settings_file, run.manifest_file, run.status_file, run.metrics.path)
     if not all(map(_may_be_read, needed)):
@@ -60,34 +60,34 @@ def state_of(run: RunFolder, status: dict[str, Any]) -> State:
         return "damaged"
     state = status.get("state")
     if state != "running" and state not in ENDED:
-        return "starting" if time.time() - _created(run) < SILENCE else "not begun"
+        return "starting" if time.time() - _created(run) < LOST_AFTER else "not begun"
     if state == "running" and not is_locked(run.lock_file):
-        # A lock ends with its process, but only a process of this system is known by it. Of a process on another
-        # machine (a shared disk) the log is the only sign of life.
+        # Only locks of this system are visible. For a process on another machine (shared disk) or in another container,
+        # the heartbeat and the log are the only signs of life.
         local = bool(system_id()) and status.get("system") == system_id()
-        if time.time() - heartbeat(run, status) > (MOMENT if local else SILENCE):
+        if time.time() - heartbeat(run, status) > (STATUS_DELAY if local else LOST_AFTER):
             return "lost"
     return cast(State, state)
 
 
 def heartbeat(run: RunFolder, status: dict[str, Any]) -> float:
-    """Return the time of the newest sign of life, in seconds since 1970: its status, or a line of its log."""
+    """Return the time of the newest sign of life, in seconds since 1970: a heartbeat, or a line of metrics.jsonl."""
     value = status.get("heartbeat")
-    signs = [float(value) if isinstance(value, int | float) and 0 <= value < LATEST else 0.0]
+    signs = [float(value) if isinstance(value, int | float) and 0 <= value < LATEST_TIME else 0.0]
     with suppress(OSError):
         signs.append(run.metrics.path.stat().st_mtime)
     return max(signs)
 
 
-def changed(run: RunFolder, status: dict[str, Any]) -> float:
-    """Return when anything was last written to the run, in seconds since 1970."""
+def last_change(run: RunFolder, status: dict[str, Any]) -> float:
+    """Return the time of the last write to the run, in seconds since 1970."""
     return max(heartbeat(run, status), _created(run))
 
 
 def _may_be_read(file: Path) -> bool:
-    """Return whether this account may read a file; a missing file is missing for everybody."""
+    """Return whether this account may read a file; True if the file is missing."""
     try:
-        # Opening a pipe without a writer would block for ever.
+        # Without O_NONBLOCK, opening a pipe that has no writer blocks forever.
         os.close(os.open(file, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)))
     except PermissionError:
         return False
@@ -97,6 +97,7 @@ def _may_be_read(file: Path) -> bool:
 
 
 def _created(run: RunFolder) -> float:
+    """Return the time of the last write of run.toml, or else of the folder, in seconds since 1970."""
     for place in (run.settings_file, run.path):
         with suppress(OSError):
             return place.stat().st_mtime

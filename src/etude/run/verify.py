@@ -1,4 +1,4 @@
-"""Check every file of a run against what the run says of it. Nothing is changed."""
+"""Verify every file of a run against the hashes in its manifest and its checkpoints. Changes nothing."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from typing import Any
 from etude.errors import InputError
 from etude.files import hash_file
 from etude.run import JsonLines, RunFolder
-from etude.run.checkpoints import Checkpoint, begun_checkpoints, verify_checkpoint
+from etude.run.checkpoints import Checkpoint, checkpoint_folders, verify_checkpoint
 from etude.run.provenance import (
-    damage_of_log,
     expected_files,
     expected_prefix,
-    require_own,
-    tokens_agree,
+    log_damage,
+    require_saved_with,
+    token_count_check,
 )
-from etude.run.settings import own_settings
+from etude.run.settings import verified_settings
 
 
 @dataclass(frozen=True)
 class Check:
-    """The result for one thing of the run: ``problem`` is empty where it is as it should be."""
+    """The result for a file or checkpoint of the run, ``thing``. ``problem`` is empty if it verifies."""
 
     thing: str
     problem: str = ""
@@ -35,53 +35,53 @@ class Check:
 
 
 def verify(run: RunFolder) -> Iterator[Check]:
-    """Yield all checks: settings, manifest, tokenizer, ladder, record, checkpoints."""
+    """Yield the checks of settings and manifest, tokenizer, ladder, logs and checkpoints."""
     settings, manifest = None, None
     problem = ""
     try:
-        settings, manifest = own_settings(run)
+        settings, manifest = verified_settings(run)
     except InputError as error:
         problem = str(error)
     yield Check("run.toml and manifest.json", problem)
     checkpoints: list[Checkpoint] = []
-    found = []
-    for folder in begun_checkpoints(run.checkpoints):
+    checkpoint_checks = []
+    for folder in checkpoint_folders(run.checkpoints):
         try:
             checkpoint = verify_checkpoint(folder)
             if settings is not None and manifest is not None:
-                require_own(checkpoint, run, manifest)
-                tokens_agree(run, settings, manifest)(checkpoint)
+                require_saved_with(checkpoint, run, manifest)
+                token_count_check(run, settings, manifest)(checkpoint)
             checkpoints.append(checkpoint)
-            found.append(Check(_name(run, folder), note=_known(checkpoint)))
+            checkpoint_checks.append(Check(_name(run, folder), note=_verified_parts(checkpoint)))
         except InputError as error:
-            found.append(Check(_name(run, folder), str(error)))
+            checkpoint_checks.append(Check(_name(run, folder), str(error)))
     if manifest is not None:
-        yield from _files(run, manifest, checkpoints[-1] if checkpoints else None)
+        yield from _check_files(run, manifest, checkpoints[-1] if checkpoints else None)
         for log in run.logs.values():
-            yield _log(log, manifest, checkpoints)
+            yield _check_log(log, manifest, checkpoints)
     if run.probes.path.exists():
-        yield _lines(run.probes)
-    yield from found
-    if not found:
-        yield Check(run.checkpoints.name, note="there is none yet")
-    if run.aside.is_dir():
-        kept = sorted(entry.name for entry in run.aside.iterdir())
-        yield Check(run.aside.name, note=f"kept, and not a part of the run: {', '.join(kept)}")
+        yield _check_lines(run.probes)
+    yield from checkpoint_checks
+    if not checkpoint_checks:
+        yield Check(run.checkpoints.name, note="none yet")
+    if run.set_aside_folder.is_dir():
+        names = sorted(entry.name for entry in run.set_aside_folder.iterdir())
+        yield Check(run.set_aside_folder.name, note=f"kept, and not part of the run: {', '.join(names)}")
 
 
 def _name(run: RunFolder, path: Path) -> str:
     return path.relative_to(run.path).as_posix()
 
 
-def _known(checkpoint: Checkpoint) -> str:
-    """Return how much the checkpoint vouches for, in words."""
+def _verified_parts(checkpoint: Checkpoint) -> str:
+    """Return what was verified of a checkpoint, in words."""
     files = f"{len(checkpoint.checksums)} files"
     if checkpoint.provenance.run:
-        return f"{files}, its marker, the run that it was saved with"
-    return f"{files}; saved by the first edition, which vouches for no more"
+        return f"{files}, its commit marker, and the run that it was saved with"
+    return f"{files}; saved by the first edition, without hashes of the run and its logs"
 
 
-def _files(run: RunFolder, manifest: dict[str, Any], newest: Checkpoint | None) -> Iterator[Check]:
+def _check_files(run: RunFolder, manifest: dict[str, Any], newest: Checkpoint | None) -> Iterator[Check]:
     """Check the tokenizer's files and the ladder."""
     expected = expected_files(newest, manifest)
     for name, value in expected.items():
@@ -95,40 +95,40 @@ def _files(run: RunFolder, manifest: dict[str, Any], newest: Checkpoint | None) 
             except OSError as error:
                 yield Check(name, f"cannot be read ({error.strerror})")
     if run.ladder_file.name not in expected:
-        note = "there, but a run of the first edition has no checksum of it"
+        note = "exists; a run of the first edition has no checksum of it"
         yield Check(run.ladder_file.name, "" if run.ladder_file.is_file() else "missing", note)
 
 
-def _log(log: JsonLines, manifest: dict[str, Any], checkpoints: list[Checkpoint]) -> Check:
-    """Check a log against every checkpoint, in one reading."""
+def _check_log(log: JsonLines, manifest: dict[str, Any], checkpoints: list[Checkpoint]) -> Check:
+    """Check a log against every checkpoint, in one pass over its bytes."""
     prefixes = {c.step: expected_prefix(c, manifest, log.path.name) for c in checkpoints if c.step > 0}
     known = {step: prefix for step, prefix in prefixes.items() if prefix is not None}
     hashes = log.prefixes(prefix.num_bytes for prefix in known.values())
     bad = [step for step, prefix in known.items() if hashes[prefix.num_bytes] != prefix.hash]
     newest = max(checkpoints, key=lambda checkpoint: checkpoint.step, default=None)
-    problem = None if newest is None or newest.step in known else damage_of_log(log, newest, manifest)
+    problem = None if newest is None or newest.step in known else log_damage(log, newest, manifest)
     if bad:
         first = next(checkpoint for checkpoint in checkpoints if checkpoint.step == bad[0])
-        problem = f"{damage_of_log(log, first, manifest)}, with which step {bad[0]} was saved"
+        problem = f"{log_damage(log, first, manifest)}, with which step {bad[0]} was saved"
     if problem is not None:
         return Check(log.path.name, problem)
-    whole = _lines(log)
+    lines = _check_lines(log)
     return (
-        whole
-        if whole.problem
-        else Check(log.path.name, note=f"as {len(known)} checkpoints know it; {whole.note}")
+        lines
+        if lines.problem
+        else Check(log.path.name, note=f"matches {len(known)} checkpoints; {lines.note}")
     )
 
 
-def _lines(log: JsonLines) -> Check:
-    """Check that every line can be read; a last line that a killed process left torn is usual."""
+def _check_lines(log: JsonLines) -> Check:
+    """Check that every line is valid. An incomplete last line is allowed: a process that is killed may leave one."""
     if not log.path.is_file():
-        return Check(log.path.name, note="not begun")
-    whole, count, torn = len(log.read()), 0, False
+        return Check(log.path.name, note="not written yet")
+    valid, count, incomplete = len(log.read()), 0, False
     with log.path.open("rb") as file:
         for count, line in enumerate(file, start=1):  # noqa: B007  (the number of the last line counts them)
-            torn = not line.endswith(b"\n")
-    lost = count - whole - torn
-    if lost > 0:
-        return Check(log.path.name, f"{lost} of {count} lines cannot be read")
-    return Check(log.path.name, note=f"{whole} lines")
+            incomplete = not line.endswith(b"\n")
+    damaged = count - valid - incomplete
+    if damaged > 0:
+        return Check(log.path.name, f"{damaged} of {count} lines cannot be read")
+    return Check(log.path.name, note=f"{valid} lines")

@@ -7,11 +7,11 @@ from etude.run.folder import RunFolder
 
 
 class RecordWriter:
-    """Write events to the logs of a run, and keep its status fresh. It is a listener of the loop.
+    """A listener of the loop that writes its events to the logs of a run, and updates the status.
 
-    The line of a checkpoint is written by :meth:`commit`, not when the loop emits its event: the checkpoint vouches for
-    the logs up to and with that line, so the line must be there before the checkpoint is saved, whatever the order in
-    which the loop's listeners are called.
+    :meth:`commit` writes the line of a checkpoint, not the listener itself: the checkpoint stores the hashes of the
+    logs up to and including that line, so it must be written before the checkpoint is saved, whatever the order of the
+    loop's listeners.
     """
 
     def __init__(self, run: RunFolder) -> None:
@@ -20,12 +20,12 @@ class RecordWriter:
         self._status_step = -1
 
     def __call__(self, event: Event) -> None:
-        """Log an event, except those that :meth:`commit` has logged."""
+        """Log an event, unless it is a checkpoint's, which :meth:`commit` has logged."""
         if not isinstance(event, CheckpointEvent):
             self._log(event)
 
     def commit(self, event: CheckpointEvent) -> None:
-        """Log that a checkpoint follows. From here until the next event the logs are what it vouches for."""
+        """Log the event of a checkpoint. Take the hashes of the logs for the checkpoint before the next event."""
         self._log(event)
 
     def _log(self, event: Event) -> None:

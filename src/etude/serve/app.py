@@ -139,7 +139,7 @@ class Handlers:
             "reset": reset,
             "cursor": f"{metrics.offset},{samples.offset}",
             "more": metrics.more or samples.more,
-            "every": metrics.every,
+            "every": metrics.stride,
         }
         body = json.dumps(head).encode()[:-1] + b', "metrics": [' + b",".join(metrics.lines)
         body += b'], "samples": [' + b",".join(samples.lines) + b"]}"

@@ -89,7 +89,7 @@ def save_checkpoint(
         save_weights_folder(folder, snapshot.weights, config, tokenizer_files=tokenizer, card=card)
         write_tensors(folder / OPTIMIZER_FILE, snapshot.optimizer)
         checksums = {file.name: hash_file(file) for file in sorted(folder.iterdir()) if file.name != CARD}
-        for name, expected in provenance.of_tokenizer().items():
+        for name, expected in provenance.tokenizer_hashes().items():
             if checksums.get(name) != expected:
                 raise EtudeError(
                     f"{tokenizer / name} was changed or damaged while the run trained, and no checkpoint is saved "
@@ -119,5 +119,5 @@ def load_state(checkpoint: Checkpoint, state: TrainState) -> None:
         state.rules.load_named_state(named)
     except InputError as error:
         raise InputError(f"{checkpoint.folder / OPTIMIZER_FILE}: {error}") from None
-    for key, attribute in COUNTERS.items():
-        setattr(state, attribute, getattr(checkpoint, key))
+    for attribute in COUNTERS.values():
+        setattr(state, attribute, getattr(checkpoint, attribute))

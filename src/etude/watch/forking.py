@@ -13,7 +13,7 @@ from etude.errors import InputError
 from etude.model.folder import plain_card
 from etude.run import RunFolder, free_name
 from etude.run.checkpoints import Provenance
-from etude.run.create import Origin, create_run, past_manifest
+from etude.run.create import Origin, create_run, inherited_manifest
 from etude.run.settings import settings_for_step
 from etude.train.checkpoint import Snapshot, save_checkpoint
 from etude.watch import knobs
@@ -81,7 +81,7 @@ def fork_with(
     create_run(
         run,
         with_values(settings, {"run.name": run.name, "run.folder": str(folder)}),
-        past_manifest(parent, step),
+        inherited_manifest(parent, step),
         fill,
         Origin(
             parent,

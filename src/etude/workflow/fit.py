@@ -34,7 +34,7 @@ from etude.run.events import CheckpointEvent, Event, Listener
 from etude.run.ladder import Ladder
 from etude.run.provenance import provenance_of
 from etude.run.record import RunRecord
-from etude.run.resume import take_up
+from etude.run.resume import prepare_resume
 from etude.run.writer import RecordWriter
 from etude.show.lines import print_line
 from etude.show.phases import Phases
@@ -87,7 +87,7 @@ def fit(
     Raises:
         EtudeError: a failure at run time; ``--resume`` continues from its last checkpoint.
     """
-    with run.held(), file_errors_in_one_line():
+    with run.locked(), file_errors_in_one_line():
         return _fit(plan, run, console, ranks, deadline, stop_at, busy, phases)
 
 
@@ -195,12 +195,12 @@ def follow(ranks: Ranks) -> Outcome:
 
 
 def restore(run: RunFolder, state: TrainState, console: Console) -> None:
-    """Load the newest intact checkpoint of the run into ``state``, if there is one: see :func:`take_up`.
+    """Load the newest intact checkpoint of the run into ``state``, if there is one: see :func:`prepare_resume`.
 
     Raises:
         InputError: no checkpoint verifies, or the record is not the one that the checkpoint was saved with.
     """
-    take_up(run, lambda checkpoint: load_state(checkpoint, state), partial(print_line, console))
+    prepare_resume(run, lambda checkpoint: load_state(checkpoint, state), partial(print_line, console))
 
 
 def checkpoints_of(

@@ -20,7 +20,7 @@ from etude.errors import InputError
 from etude.files import write_json
 from etude.generate.training_samples import opening_words
 from etude.model.cost import count_parameters
-from etude.places import expanded
+from etude.places import expand_home
 from etude.plan.busy_cores import BusyWatch
 from etude.plan.measuring import RealTrial
 from etude.plan.plan import Plan
@@ -227,7 +227,7 @@ def fastest_step(plan: Plan, steps: int = 4) -> float:
 def report_data(settings: Settings, picture: Path | None, json_file: Path | None) -> None:
     """Print the data report of a text, or the one that a run keeps; draw and write it to the given files."""
     console = Console()
-    first = expanded(settings.data.sources[0])
+    first = expand_home(settings.data.sources[0])
     is_run = len(settings.data.sources) == 1 and (first / "run.toml").is_file()
     report = _report_of_run(first) if is_run else prepare_data(settings, console).report
     console.print(report.table())

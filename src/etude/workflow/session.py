@@ -21,7 +21,7 @@ from etude.plan.plan import Plan
 from etude.run import RunFolder
 from etude.run.checkpoints import checkpoint_name
 from etude.run.folder import SESSIONS
-from etude.run.provenance import FILES, files_of
+from etude.run.provenance import FILES, file_hashes
 from etude.run.settings import record_changes
 from etude.show.lines import print_line
 from etude.show.phases import Phases
@@ -65,7 +65,7 @@ def begin_session(
     if state.step >= last_step(objective.num_steps, state.revisions):
         return
     recorded = run.read_manifest()
-    recorded.setdefault(FILES, files_of(run))  # runs of early versions have none
+    recorded.setdefault(FILES, file_hashes(run))  # a run of the first edition has none
     sessions = recorded.setdefault(SESSIONS, [])
     if not isinstance(sessions, list) or not all(isinstance(s, dict) and "compiled" in s for s in sessions):
         raise InputError(f"{run.manifest_file} is damaged (its sessions are not valid): restore it")

@@ -2,7 +2,7 @@
 
 Each yields a plan (settings, text, network, device) and a run folder for :func:`etude.workflow.fit.fit`. The parts that
 need neither text nor network are in :mod:`etude.run`: making the folder (:mod:`etude.run.create`), the settings that
-may change (:mod:`etude.run.settings`), the repair of damaged files (:mod:`etude.run.mending`).
+may change (:mod:`etude.run.settings`), the repair of damaged files (:mod:`etude.run.repair`).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from etude.evaluate.run_ladder import cached_ladder
 from etude.files import file_errors_in_one_line, hash_file, sweep_staging, write_json
 from etude.messages import command
 from etude.model.folder import load_config
-from etude.places import cache_folder, expanded
+from etude.places import cache_folder, expand_home
 from etude.plan.plan import Plan, plan_on
 from etude.run import RunFolder, free_name
 from etude.run.checkpoints import (
@@ -37,9 +37,9 @@ from etude.run.checkpoints import (
 )
 from etude.run.create import Origin, create_run, find_origin
 from etude.run.folder import SESSIONS
-from etude.run.mending import mend, require_record
 from etude.run.record import RunRecord
-from etude.run.settings import differences, own_settings, resumed_settings
+from etude.run.repair import repair_run, require_record
+from etude.run.settings import differences, resumed_settings, verified_settings
 from etude.show.lines import print_line
 from etude.train.run_data import is_text_of, own_text
 from etude.train.schedule import last_step
@@ -179,12 +179,12 @@ def reopen(
     report = partial(print_line, console)
     run = RunFolder.open(path)
     with file_errors_in_one_line():
-        own, recorded = own_settings(run)
+        own, recorded = verified_settings(run)
     settings, changes = resumed_settings(run, own, overrides)
     for line in changes:
         report(line)
-    with run.held(), file_errors_in_one_line():
-        mend(run, own, recorded, report, accept_record=accept_record)
+    with run.locked(), file_errors_in_one_line():
+        repair_run(run, own, recorded, report, accept_record=accept_record)
     EtudeTokenizer.load(run.tokenizer, str(recorded.get("tokenizer_hash")))
     data = own_text(path, settings, recorded, lambda settings: prepare_data(settings, console))
     return plan_on(data, settings), run
@@ -211,5 +211,5 @@ def with_absolute_paths(settings: Settings) -> Settings:
     kind = settings.tokenizer.kind
     values: dict[str, Any] = {"data.sources": tuple(map(absolute_source, settings.data.sources))}
     if kind not in ("bpe", "char"):
-        values["tokenizer.kind"] = str(expanded(kind).absolute())
+        values["tokenizer.kind"] = str(expand_home(kind).absolute())
     return with_values(settings, values)

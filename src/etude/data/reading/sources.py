@@ -23,7 +23,7 @@ from etude.data.reading.streams import CHUNK_BYTES, compression_of
 from etude.errors import InputError
 from etude.files import hash_file
 from etude.messages import nearest_file
-from etude.places import expanded
+from etude.places import expand_home
 
 
 class Source(Protocol):
@@ -49,7 +49,7 @@ class PathSource:
 
     def __init__(self, name: str, options: ReadingOptions) -> None:
         self.name = name
-        self.root = expanded(name)
+        self.root = expand_home(name)
         self.options = options
         if self.root.is_symlink() and not self.root.exists():
             raise InputError(f"'{name}' is a link to nothing: name the file itself")
@@ -187,7 +187,7 @@ def absolute_source(name: str) -> str:
     """Return ``name`` in a form that works from any folder."""
     if name == "-" or name.startswith((hub.PREFIX, builtin.PREFIX)):
         return name
-    return str(expanded(name).absolute())
+    return str(expand_home(name).absolute())
 
 
 def nothing_usable(log: SourceLog) -> InputError:

@@ -34,7 +34,7 @@ from etude.device import (
 )
 from etude.diagnose.machine.self_test import SelfTest, remedy, self_test
 from etude.errors import InputError
-from etude.places import cache_folder, expanded
+from etude.places import cache_folder, expand_home
 from etude.setting_types import Auto
 from etude.show.lines import say
 
@@ -200,7 +200,7 @@ def _is_installed(package: str) -> bool:
 
 
 def _place(holds: str, folder: Path) -> Place:
-    folder = expanded(folder).absolute()
+    folder = expand_home(folder).absolute()
     existing = next(parent for parent in (folder, *folder.parents) if os.path.isdir(parent))
     return Place(holds, folder, shutil.disk_usage(existing).free)
 

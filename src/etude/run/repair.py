@@ -1,4 +1,4 @@
-"""Before a run resumes: compare it with what its checkpoints were saved with, and restore what has a good copy."""
+"""Check a run before it resumes: compare it with what its checkpoints were saved with, and restore the tokenizer."""
 
 from __future__ import annotations
 
@@ -11,68 +11,68 @@ from etude.config import Resolved
 from etude.errors import InputError
 from etude.files import hash_file, write_atomic
 from etude.messages import command
-from etude.run.checkpoints import Checkpoint, begun_checkpoints, list_checkpoints
+from etude.run.checkpoints import Checkpoint, checkpoint_folders, list_checkpoints
 from etude.run.folder import RunFolder
 from etude.run.provenance import (
     ACCEPTED,
-    accepted_record,
-    damage_of_log,
+    accepted_entry,
     expected_files,
-    newest_of,
+    log_damage,
+    newest_own_checkpoint,
     require_log,
 )
 from etude.untrusted import readable
 
 ACCEPT_FLAG = "--accept-damaged-record"
 Report = Callable[[str], object]
-"""Receives a line for the user about each thing that was done."""
+"""Callback for messages to the user, one for each repair."""
 
 
-def mend(
+def repair_run(
     run: RunFolder, settings: Resolved, manifest: dict[str, Any], report: Report, *, accept_record: bool
 ) -> None:
-    """Compare a run with the newest of its checkpoints, and restore the tokenizer's files from there.
+    """Compare a run with its newest checkpoint, and restore damaged files of the tokenizer from checkpoints.
 
-    With ``accept_record`` a damaged metrics.jsonl or samples.jsonl is taken as it is, which the manifest then records;
-    the damaged file is kept. Only for the process that holds the run.
+    With ``accept_record`` the readable lines of a damaged metrics.jsonl or samples.jsonl are accepted, and the manifest
+    records this; the damaged file is set aside. Requires the lock of the run.
 
     Raises:
-        InputError: something differs and has no good copy.
-        EtudeError: it cannot be written.
+        InputError: something differs and cannot be restored.
+        EtudeError: a file cannot be written.
     """
     checkpoint = None
-    if begun_checkpoints(run.checkpoints):
-        checkpoint, _ = newest_of(run, settings, manifest)
+    if checkpoint_folders(run.checkpoints):
+        checkpoint, _ = newest_own_checkpoint(run, settings, manifest)
     for name, expected in expected_files(checkpoint, manifest).items():
         if name.startswith("tokenizer/"):
-            _mend_file(run, name.removeprefix("tokenizer/"), expected, report)
+            _restore_tokenizer_file(run, name.removeprefix("tokenizer/"), expected, report)
     if checkpoint is not None:
         if accept_record:
             _accept_record(run, manifest, checkpoint, report)
         require_record(run, manifest, checkpoint)
 
 
-def _mend_file(run: RunFolder, name: str, expected: str, report: Report) -> None:
-    """Restore a file of the tokenizer from the newest checkpoint that has a good copy."""
+def _restore_tokenizer_file(run: RunFolder, name: str, expected: str, report: Report) -> None:
+    """Restore a file of the tokenizer, unless it is intact, from the newest checkpoint that has a good copy."""
     file = run.tokenizer / name
     if _hash(file) == expected:
         return
     problem = f"{file} is {'damaged or was edited' if os.path.lexists(file) else 'missing'}"
     for folder in reversed(list_checkpoints(run.checkpoints)):
         if _hash(folder / name) == expected:
-            kept = f"; what was there is kept as {run.set_aside(file)}" if os.path.lexists(file) else ""
+            kept = f"; the previous file is kept as {run.set_aside(file)}" if os.path.lexists(file) else ""
             write_atomic(file, (folder / name).read_bytes())
             report(f"{problem}: it was restored from {folder}{kept}")
             return
-    raise InputError(f"{problem}, and no checkpoint of the run has a good copy: put it back")
+    raise InputError(f"{problem}, and no checkpoint of the run has a good copy: restore it")
 
 
 def require_record(
     run: RunFolder, manifest: dict[str, Any], checkpoint: Checkpoint, instead: str | None = None
 ) -> None:
-    """Raise InputError where a log does not begin as it did when ``checkpoint`` was saved.
+    """Raise InputError if a log does not start with the lines that it had when ``checkpoint`` was saved.
 
-    ``instead`` is what the user may do with ``--accept-damaged-record``, in words; usually to resume with it.
+    The message ends with ``instead``, a command to which ``--accept-damaged-record`` is added. Default: resume the run.
     """
     instead = instead or f"resume without it:  {command('train', '--resume', run.path)}"
     for log in run.logs.values():
@@ -85,25 +85,25 @@ def require_record(
 
 
 def _accept_record(run: RunFolder, manifest: dict[str, Any], checkpoint: Checkpoint, report: Report) -> None:
-    """Keep the readable lines of damaged logs up to ``checkpoint``, and record that in the manifest."""
+    """Keep only the readable lines of damaged logs up to ``checkpoint``, and record this in the manifest."""
     for log in run.logs.values():
-        problem = damage_of_log(log, checkpoint, manifest)
+        problem = log_damage(log, checkpoint, manifest)
         if problem is None:
             continue
         kept = ""
         if os.path.lexists(log.path):
-            kept = f"; what was there is kept as {run.set_aside(log.path, copy=log.path.is_file())}"
-        log.cut_back(checkpoint.step)
-        manifest.setdefault(ACCEPTED, []).append(accepted_record(log, checkpoint.step))
+            kept = f"; the previous file is kept as {run.set_aside(log.path, copy=log.path.is_file())}"
+        log.drop_after(checkpoint.step)
+        manifest.setdefault(ACCEPTED, []).append(accepted_entry(log, checkpoint.step))
         run.write_manifest(manifest)
-        report(f"{log.path} {problem}: it is accepted as it is, and the manifest records that{kept}")
+        report(f"{log.path} {problem}: its readable lines are accepted, and the manifest records this{kept}")
 
 
 def _hash(file: Path) -> str | None:
-    """Return the hash of a file; None where there is none, or the disk cannot read it.
+    """Return the hash of a file; None if it is missing, or the disk cannot read it.
 
     Raises:
-        Unreadable: this account may not read it, so nothing is known of its content.
+        Unreadable: this account may not read it, so its content is unknown and must not count as damaged.
     """
     with readable(file):
         try:
