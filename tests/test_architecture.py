@@ -27,6 +27,7 @@ ORDER = [
     "show",
     "data",
     "model",
+    "pretrained",
     "train",
     "plan",
     "watch",

@@ -1,0 +1,1 @@
+"""Published language models in the formats of other programs, as model folders."""
