@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from etude.model.families.gguf_form import GgufForm
 from etude.model.families.network_cost import TRANSFORMER_COST, TransformerCost
 from etude.model.families.node_layers import NodeLayerPlan, transformer_node_layers
 from etude.model.families.sizes import transformer_sizes
@@ -88,6 +89,7 @@ class Family:
         has_attention: whether the network has heads, patterns and layers.
         decodes_fast: whether `etude.model.decoding` supports the network.
         library: the Python package that loads a saved folder.
+        gguf: the form of its models in GGUF files; None where no program reads such files.
         unused_settings: settings of ``[model]`` that the family does not use; setting one is an error.
     """
 
@@ -113,6 +115,7 @@ class Family:
     has_attention: bool = True
     decodes_fast: bool = True
     library: str = "transformers"
+    gguf: GgufForm | None = None
     unused_settings: frozenset[str] = frozenset()
 
     @property

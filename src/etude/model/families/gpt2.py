@@ -10,6 +10,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from etude.model.families.contract import Family, State
+from etude.model.families.gguf_form import GgufForm
 from etude.model.families.hugging_face import require_values, width_and_heads
 from etude.model.families.sizes import plain_inner_size, require_heads_divide_width, require_plain_heads
 
@@ -168,4 +169,17 @@ FAMILY = Family(
     check=check,
     inner_size=plain_inner_size,
     inner_size_reason="4 times the width",
+    gguf=GgufForm(
+        architecture="gpt2",
+        keys={
+            "n_positions": "context_length",
+            "n_embd": "embedding_length",
+            "n_layer": "block_count",
+            "n_inner": "feed_forward_length",
+            "n_head": "attention.head_count",
+            "layer_norm_epsilon": "attention.layer_norm_epsilon",
+        },
+        optional=frozenset(),
+        transposed=frozenset({"attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj"}),
+    ),
 )

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from etude.errors import InputError
 from etude.model.families.contract import Family
+from etude.model.families.gguf_form import GgufForm
 from etude.model.families.hugging_face import rope_config_from_hf, rope_config_to_hf
 from etude.model.families.sizes import gated_inner_size, require_heads_divide_width
 
@@ -43,4 +44,9 @@ FAMILY = Family(
     check=require_heads_divide_width,
     inner_size=gated_inner_size,
     inner_size_reason=GATED_REASON,
+    gguf=GgufForm(
+        architecture="llama",
+        flags={"attention_bias": "blk.0.attn_q.bias", "mlp_bias": "blk.0.ffn_up.bias"},
+        paired={"self_attn.q_proj": "num_attention_heads", "self_attn.k_proj": "num_key_value_heads"},
+    ),
 )
