@@ -202,4 +202,7 @@ def rate_at_width(parameter: Parameter, lr: float, config: ModelConfig) -> float
     :data:`BASE_WIDTH` holds at any width (muP: Yang et al. 2022, "Tensor Programs V", table 3). A tied output matrix
     counts as an output matrix.
     """
-    return lr * BASE_WIDTH / config.hidden_size if parameter.role in ("hidden", "output") else lr
+    if parameter.role in ("hidden", "output"):
+        return lr * BASE_WIDTH / config.hidden_size
+    # What a scaled embedding adds to the stream must change by as much as an unscaled one.
+    return lr / config.embedding_scale if parameter.role == "embedding" else lr
