@@ -208,7 +208,7 @@ MODEL_FAMILIES: Registry[Any] = Registry(
     "model family",
     {
         name: f"etude.model.families.{name}:FAMILY"
-        for name in ("llama", "qwen3", "gpt2", "mlp", "gpt_neox", "olmo2")
+        for name in ("llama", "qwen3", "gpt2", "mlp", "gpt_neox", "olmo2", "qwen2", "smollm3", "gemma3_text")
     },
     "etude.model.families.trial:require_complete",
 )

@@ -21,7 +21,10 @@ Time = Annotated[
 ]
 Tokenizer = Annotated[str | None, typer.Option(help="`bpe`, `char`, or a path to a tokenizer.json.")]
 Family = Annotated[
-    str | None, typer.Option("--model", help="The family: llama, qwen3, gpt2, gpt_neox, olmo2 or mlp.")
+    str | None,
+    typer.Option(
+        "--model", help="The family: llama, qwen3, qwen2, smollm3, gemma3_text, gpt2, gpt_neox, olmo2 or mlp."
+    ),
 ]
 Steps = Annotated[int | None, typer.Option(help="Updates of the weights.")]
 Seed = Annotated[int | None, typer.Option(help="Seed of the initial weights and the order of the text.")]

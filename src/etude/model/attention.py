@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from etude.model.cache import Cache, KVCache
 from etude.model.config import ModelConfig
-from etude.model.layers import ProjectionNorm, RMSNorm, Rotation, no_rotation, rotate, rotate_part
+from etude.model.layers import ProjectionNorm, Rotation, make_norm, no_rotation, rotate, rotate_part
 from etude.model.taps import Taps, tap
 
 
@@ -61,6 +61,31 @@ def cached_visibility(cache: Cache, count: int, device: torch.device) -> Visibil
     return Visibility(causal=False, mask=(keys <= positions[:, :, None])[:, None])
 
 
+def within_window(
+    visibility: Visibility, window: int, cache: Cache | None, count: int, device: torch.device
+) -> Visibility:
+    """Return ``visibility`` of the next ``count`` tokens, limited to the last ``window`` positions of each query.
+
+    A query's own position is one of them. Positions are those in the row: the tokens of a document are contiguous, so
+    the distances are the same in the document.
+    """
+    total = count if cache is None else max(cache.lengths) + count
+    if total <= window:
+        return visibility
+    if cache is None:
+        queries = torch.arange(count, device=device)[None]  # (1, T)
+    else:
+        queries = cache.positions(count, device)  # (B, T)
+    keys, queries = torch.arange(total, device=device), queries[:, :, None]
+    visible = keys > queries - window  # (1 or B, T, S)
+    if visibility.causal:
+        visible = visible & (keys <= queries)
+    mask = visible[:, None]  # the same for all heads
+    if visibility.mask is not None:
+        mask = mask & visibility.mask
+    return Visibility(causal=False, mask=mask)
+
+
 def is_in_blocks(queries: Tensor, keys: Tensor, values: Tensor) -> bool:
     """Return whether `attend` computes these tensors in blocks of queries: self-attention in bf16 on a CPU."""
     count, in_bf16 = queries.shape[2], values.dtype == torch.bfloat16
@@ -77,17 +102,19 @@ def attend(
     keys: Float[Tensor, "B K S Dh"],
     values: Float[Tensor, "B K S Dh"],
     visibility: Visibility,
+    scale: float | None = None,
 ) -> Float[Tensor, "B H T Dh"]:
-    """Return softmax(q k^T / sqrt(Dh)) v; each of the K kv heads serves H / K query heads."""
+    """Return softmax(scale q k^T) v; each of the K kv heads serves H / K query heads. None: 1 / sqrt(Dh)."""
     looks_back = visibility.causal or visibility.mask is not None
     if looks_back and is_in_blocks(queries, keys, values):
-        return _attend_in_blocks(queries.to(values.dtype), keys.to(values.dtype), values, visibility)
+        return _attend_in_blocks(queries.to(values.dtype), keys.to(values.dtype), values, visibility, scale)
     return F.scaled_dot_product_attention(
         queries,
         keys,
         values,
         attn_mask=visibility.mask,
         is_causal=visibility.causal,
+        scale=scale,
         enable_gqa=queries.shape[1] != keys.shape[1],
     )
 
@@ -97,6 +124,7 @@ def _attend_in_blocks(
     keys: Float[Tensor, "B K T Dh"],
     values: Float[Tensor, "B K T Dh"],
     visibility: Visibility,
+    scale: float | None,
 ) -> Float[Tensor, "B H T Dh"]:
     """Compute attention as plain matrix products, a block of queries at a time, over the keys up to its last query.
 
@@ -106,7 +134,7 @@ def _attend_in_blocks(
     served = queries.shape[1] // keys.shape[1]
     if served > 1:
         keys, values = (heads.repeat_interleave(served, 1) for heads in (keys, values))
-    count, scale = queries.shape[2], queries.shape[3] ** -0.5
+    count, scale = queries.shape[2], queries.shape[3] ** -0.5 if scale is None else scale
     places = torch.arange(count, device=queries.device)
     mixed = []
     for begin in range(0, count, QUERIES_AT_ONCE):
@@ -129,6 +157,7 @@ def attend_with_taps(
     visibility: Visibility,
     taps: Taps,
     path: str,
+    scale: float | None,
 ) -> Float[Tensor, "B H T Dh"]:
     """Compute `attend`, up to rounding, with scores and pattern as tensors that taps can record and change.
 
@@ -148,7 +177,10 @@ def attend_with_taps(
     summed = read if in_blocks else wide
     with torch.autocast(queries.device.type, enabled=False):  # the rounding is written out below
         scores = (queries.to(read).to(summed) @ keys.to(read).to(summed).mT).to(wide)  # (B, H, T, T)
-        scores = scores * width**-0.5 if in_blocks else scores / math.sqrt(width)
+        if scale is not None:
+            scores = scores * scale
+        else:
+            scores = scores * width**-0.5 if in_blocks else scores / math.sqrt(width)
         scores = tap(taps, path, "scores", scores.masked_fill(~visible, -torch.inf))
         pattern = tap(taps, path, "pattern", scores.softmax(-1))
         mixed = (pattern.to(read).to(summed) @ values.to(summed)).to(read)  # (B, H, T, Dh)
@@ -159,7 +191,7 @@ class Attention(nn.Module):
     """Grouped-query attention (Ainslie et al. 2023): softmax(q k^T / sqrt(Dh)) v, each kv head for H / K query heads.
 
     With `qk_norm`, queries and keys are normalised before the rotation: per head (Qwen3), or over all heads together
-    (OLMo 2).
+    (OLMo 2). Some layers see only the last `sliding_window` positions (Gemma), or rotate nothing (SmolLM3).
     """
 
     def __init__(self, config: ModelConfig, layer: int) -> None:
@@ -173,16 +205,17 @@ class Attention(nn.Module):
         self.q_proj = nn.Linear(config.hidden_size, query_width, bias=bias)
         self.k_proj = nn.Linear(config.hidden_size, key_width, bias=bias)
         self.v_proj = nn.Linear(config.hidden_size, key_width, bias=bias)
-        self.o_proj = nn.Linear(query_width, config.hidden_size, bias=bias)
+        self.o_proj = nn.Linear(query_width, config.hidden_size, bias=bias and config.attention_output_bias)
         self.q_norm: nn.Module = nn.Identity()
         self.k_norm: nn.Module = nn.Identity()
         if config.qk_norm and config.qk_norm_width == "head":
-            self.q_norm = RMSNorm(config.head_dim, config.rms_norm_eps)
-            self.k_norm = RMSNorm(config.head_dim, config.rms_norm_eps)
+            self.q_norm = make_norm(config, config.head_dim)
+            self.k_norm = make_norm(config, config.head_dim)
         elif config.qk_norm:
             self.q_norm = ProjectionNorm(query_width, config.rms_norm_eps)
             self.k_norm = ProjectionNorm(key_width, config.rms_norm_eps)
-        self.rotate = _rotation_of(config)
+        self.rotate = _rotation_of(config, layer)
+        self.scale = config.score_scale
 
     def forward(
         self,
@@ -204,16 +237,16 @@ class Attention(nn.Module):
         if cache is not None:
             keys, values = cache.write(self.layer, keys, values)
         if taps is None:  # the fused kernels; taps need scores and pattern as tensors
-            mixed = attend(queries, keys, values, visibility)  # (B, H, T, Dh)
+            mixed = attend(queries, keys, values, visibility, self.scale)  # (B, H, T, Dh)
         else:
             queries = tap(taps, self.path, "rot_q", queries.transpose(1, 2)).transpose(1, 2)
             keys = tap(taps, self.path, "rot_k", keys.transpose(1, 2)).transpose(1, 2)
-            mixed = attend_with_taps(queries, keys, values, visibility, taps, self.path)
+            mixed = attend_with_taps(queries, keys, values, visibility, taps, self.path, self.scale)
         return self.o_proj(mixed.transpose(1, 2).reshape(rows, count, -1))  # type: ignore[no-any-return]
 
 
-def _rotation_of(config: ModelConfig) -> Callable[[Tensor, Rotation | None], Tensor]:
-    """Return the function that rotates queries and keys by their positions."""
-    if config.position != "rope":
-        return no_rotation  # type: ignore[return-value]
+def _rotation_of(config: ModelConfig, layer: int) -> Callable[[Tensor, Rotation | None], Tensor]:
+    """Return the function that rotates queries and keys of a layer by their positions."""
+    if not config.is_rotary(layer):
+        return no_rotation
     return rotate if config.rotary_dim == config.head_dim else rotate_part  # type: ignore[return-value]

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass
 from typing import Any
 
 from etude.errors import InputError
 from etude.messages import either
 from etude.model.families import Family, family_named
+from etude.model.families.sizes import MOST_LAYERS
 from etude.model.rope import RopeScaling
 from etude.registry import MODEL_FAMILIES
 from etude.untrusted import shown
@@ -20,10 +22,12 @@ _LARGEST = {
     "vocab_size": 2**24,
     "hidden_size": 2**20,
     "intermediate_size": 2**22,
-    "num_hidden_layers": 2**12,
+    "num_hidden_layers": MOST_LAYERS,
     "num_attention_heads": 2**12,
     "max_position_embeddings": 2**24,
     "context_size": 2**16,
+    "query_pre_attn_scalar": 2**24,
+    "sliding_window": 2**24,
 }
 
 
@@ -54,6 +58,10 @@ class ModelConfig:
     """"rmsnorm", "layernorm" or "none"."""
     norm_placement: str = "before"
     """Position of the norms relative to a sublayer: "before", "after" (OLMo 2), or "both"."""
+    zero_centered_norm: bool = False
+    """Whether an RMSNorm multiplies by 1 + weight instead of its weight (Gemma)."""
+    scale_embedding: bool = False
+    """Whether embeddings are multiplied by sqrt(hidden_size) (Gemma)."""
     parallel_residual: bool = False
     """Whether attention and MLP read the same residual stream, so that both run in parallel (GPT-NeoX)."""
     position: str = "rope"
@@ -61,13 +69,25 @@ class ModelConfig:
     partial_rotary_factor: float = 1.0
     """Fraction of each head that rotary positions rotate."""
     rope_scaling: RopeScaling | None = None
+    rotary_layers: tuple[bool, ...] = ()
+    """For each layer whether it rotates queries and keys (SmolLM3: not every fourth); empty: every layer does."""
+    sliding_window: int = 0
+    """Number of positions that a query of a sliding layer sees, its own included."""
+    sliding_layers: tuple[bool, ...] = ()
+    """For each layer whether its attention is limited to the window (Gemma); empty: no layer's is."""
+    rope_local_base_freq: float = 10_000.0
+    """Base of the rotary positions in sliding layers, which `rope_scaling` does not change."""
     mlp: str = "gated"
     """"gated" or "plain"."""
     qk_norm: bool = False
     """Whether queries and keys are normalised before the rotation."""
     qk_norm_width: str = "head"
     """What the norm runs over: each "head" (Qwen3), or the whole "projection" (OLMo 2)."""
+    query_pre_attn_scalar: int | None = None
+    """Attention divides scores by the root of this number; None: head_dim."""
     attention_bias: bool = True
+    attention_output_bias: bool = True
+    """Whether `attention_bias` also holds for o_proj (Qwen2: for q_proj, k_proj and v_proj alone)."""
     mlp_bias: bool = True
     tie_word_embeddings: bool = False
     rope_theta: float = 10_000.0
@@ -91,6 +111,24 @@ class ModelConfig:
         """Number of components of each head that rotary positions rotate."""
         return int(self.head_dim * self.partial_rotary_factor)
 
+    @property
+    def embedding_scale(self) -> float:
+        """The factor between a row of the embedding matrix and what is added to the residual stream."""
+        return math.sqrt(self.hidden_size) if self.scale_embedding else 1.0
+
+    @property
+    def score_scale(self) -> float | None:
+        """The factor of attention's scores; None: 1 / sqrt(head_dim)."""
+        return None if self.query_pre_attn_scalar is None else self.query_pre_attn_scalar**-0.5
+
+    def is_rotary(self, layer: int) -> bool:
+        """Return whether a layer rotates queries and keys by their positions."""
+        return self.position == "rope" and (not self.rotary_layers or self.rotary_layers[layer])
+
+    def is_sliding(self, layer: int) -> bool:
+        """Return whether the attention of a layer is limited to the sliding window."""
+        return bool(self.sliding_layers) and self.sliding_layers[layer]
+
     def validate(self) -> ModelConfig:
         """Return self if a network can be built from it and saved.
 
@@ -106,6 +144,7 @@ class ModelConfig:
         _check_switches(self)
         if family.has_attention:
             _check_heads(self)
+            _check_layers(self)
         family.check(self)
         return self
 
@@ -143,6 +182,10 @@ def _check_sizes(config: ModelConfig) -> None:
         names += ["num_attention_heads", "num_key_value_heads", "head_dim"]
     if "context_size" in config.family.free:
         names.append("context_size")
+    if any(config.sliding_layers):
+        names.append("sliding_window")
+    if config.query_pre_attn_scalar is not None:
+        names.append("query_pre_attn_scalar")
     for name in names:
         value = getattr(config, name)
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
@@ -151,7 +194,7 @@ def _check_sizes(config: ModelConfig) -> None:
             raise InputError(
                 f"{name} {shown(value)} is impossible: at most {_LARGEST.get(name, 2**24)} can be built"
             )
-    for name in ("rope_theta", "rms_norm_eps", "initializer_range"):
+    for name in ("rope_theta", "rope_local_base_freq", "rms_norm_eps", "initializer_range"):
         value = getattr(config, name)
         if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value < float("inf"):
             raise InputError(f"{name} must be a number above 0, not {shown(value)}")
@@ -197,3 +240,13 @@ def _check_heads(config: ModelConfig) -> None:
         raise InputError(
             f"{what} is {config.rotary_dim}: rotary positions rotate pairs, choose an even number above 0"
         )
+
+
+def _check_layers(config: ModelConfig) -> None:
+    """Raise InputError where a list with an entry for each layer has another length."""
+    for name in ("rotary_layers", "sliding_layers"):
+        entries = getattr(config, name)
+        if entries and len(entries) != config.num_hidden_layers:
+            raise InputError(
+                f"{name} has {len(entries)} entries for {config.num_hidden_layers} layers: give one for each layer"
+            )

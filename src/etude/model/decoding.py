@@ -8,7 +8,7 @@ matrix product, gate and up are another, and the weights are stored in the layou
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -18,11 +18,23 @@ from torch import Tensor, nn
 from etude.model.attention import Attention
 from etude.model.cache import KVCache
 from etude.model.language_model import LanguageModel
-from etude.model.layers import GatedMLP, LearnedPositions, PlainMLP, ProjectionNorm, RMSNorm
+from etude.model.layers import (
+    GatedMLP,
+    LearnedPositions,
+    PlainMLP,
+    ProjectionNorm,
+    RMSNorm,
+    RotaryPositions,
+    ZeroCenteredNorm,
+    no_rotation,
+    rounded_scale,
+)
 from etude.model.matmul import Product, make_product
 from etude.model.transformer import Block, Transformer
 
 Norm = Callable[[Tensor], Tensor]
+Angles = tuple[Tensor, Tensor]
+"""cos and signed sin of positions."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -35,7 +47,18 @@ class _Place:
     end: int
     """Number of cached positions to read, the new one included."""
     mask: Bool[Tensor, "B 1 S"] | None
-    """True for positions that a row sees; None where every row sees all of them."""
+    """True for positions that a row sees, of those from `begin` to `end`; None where every row sees all of them."""
+    begin: int = 0
+    """The first cached position to read."""
+
+    def within(self, window: int) -> _Place:
+        """Return the place of the same tokens where each sees only the last ``window`` positions, its own included."""
+        if self.positions is None:
+            return replace(self, begin=max(0, self.end - window))
+        assert self.mask is not None
+        reach = torch.arange(self.end, device=self.positions.device)
+        near = reach > self.positions[:, None] - window  # (B, S)
+        return replace(self, mask=self.mask & near[:, None])
 
 
 class _Layer:
@@ -51,7 +74,9 @@ class _Layer:
         self.head_dim = attention.head_dim
         self.key_heads = attention.k_proj.out_features // self.head_dim
         self.rotated_heads = attention.q_proj.out_features // self.head_dim + self.key_heads
-        self.scale = self.head_dim**-0.5
+        self.scale = self.head_dim**-0.5 if attention.scale is None else attention.scale
+        self.sliding = block.sliding
+        self.rotates = attention.rotate is not no_rotation
         self.parallel = block.parallel
         self.attention_norm = _norm(block.input_layernorm)
         self.attention_output_norm = _output_norm(block.attention_output_layernorm)
@@ -67,9 +92,7 @@ class _Layer:
         self.down = product(mlp.down_proj)
         self.activation = mlp.activation
 
-    def __call__(
-        self, residual: Tensor, rotation: tuple[Tensor, Tensor] | None, place: _Place, cache: KVCache
-    ) -> Tensor:
+    def __call__(self, residual: Tensor, rotation: Angles | None, place: _Place, cache: KVCache) -> Tensor:
         mixed = self._attend(self.qkv(self.attention_norm(residual)), rotation, place, cache)
         middle = _added(self.o, mixed, residual, self.attention_output_norm)
         inner = self.inner(self.mlp_norm(residual if self.parallel else middle))
@@ -80,22 +103,20 @@ class _Layer:
             post = self.activation(inner)
         return _added(self.down, post, middle, self.mlp_output_norm)  # (B, D)
 
-    def _attend(
-        self, qkv: Tensor, rotation: tuple[Tensor, Tensor] | None, place: _Place, cache: KVCache
-    ) -> Tensor:
+    def _attend(self, qkv: Tensor, rotation: Angles | None, place: _Place, cache: KVCache) -> Tensor:
         rows = qkv.shape[0]
         heads = qkv.view(rows, -1, self.head_dim)  # (B, H + 2 K, Dh)
         rotated, values = torch.split(heads, [self.rotated_heads, self.key_heads], dim=1)
         if self.head_norm is not None:
             rotated = self.head_norm(rotated)
-        if rotation is not None:
+        if rotation is not None and self.rotates:
             rotated = _rotate(rotated, *rotation)
         queries, keys = torch.split(rotated, [self.rotated_heads - self.key_heads, self.key_heads], dim=1)
         all_keys, all_values = cache.keys[self.index], cache.values[self.index]
         _write(all_keys, keys, place)
         _write(all_values, values, place)
         if torch.compiler.is_compiling():
-            return _traced_attention(queries, all_keys, all_values, place)
+            return _traced_attention(queries, all_keys, all_values, place, self.scale)
         return _attention(queries, all_keys, all_values, place, self.scale)
 
 
@@ -116,12 +137,20 @@ class Decoding:
         dtype = self.embedding.dtype
         self.learned: Tensor | None = None
         """One vector for each position (GPT-2), else None."""
-        self.rotation: tuple[Tensor, Tensor] | None = None
+        self.rotation: Angles | None = None
         """cos and signed sin of every position, else None."""
+        self.local_rotation: Angles | None = None
+        """Those of the sliding layers; None without such layers."""
+        self.window = decoder.window
+        self.embedding_scale: Tensor | None = None
+        if decoder.embedding_scale != 1.0:
+            self.embedding_scale = rounded_scale(decoder.embedding_scale, self.embedding)
         if isinstance(places, LearnedPositions):
             self.learned = places.weight
         else:
-            self.rotation = (places.cos.to(dtype)[:, None], places.sin.to(dtype)[:, None])
+            self.rotation = _angles(places, dtype)
+        if decoder.local_positions is not None:
+            self.local_rotation = _angles(decoder.local_positions, dtype)
         self.layers = [_Layer(block, compiled, rounded) for block in decoder.layers]  # type: ignore[arg-type]
         self.norm = _norm(decoder.norm)
         weight, bias = model.unembedding()
@@ -156,15 +185,27 @@ class Decoding:
 
     def _forward(self, tokens: Tensor, place: _Place, cache: KVCache) -> Tensor:
         residual = F.embedding(tokens, self.embedding)  # (B, D)
+        if self.embedding_scale is not None:
+            residual = residual * self.embedding_scale
         at = slice(place.start, place.end) if place.positions is None else place.positions
         if self.learned is not None:
             residual = residual + self.learned[at]
-        rotation = None
-        if self.rotation is not None:
-            rotation = (self.rotation[0][at], self.rotation[1][at])
+        seen = [(_at(self.rotation, at), place)]  # by every position, and within the window
+        if self.local_rotation is not None:
+            seen.append((_at(self.local_rotation, at), place.within(self.window)))
         for layer in self.layers:
-            residual = layer(residual, rotation, place, cache)
+            residual = layer(residual, *seen[layer.sliding], cache)
         return self.head(self.norm(residual))
+
+
+def _angles(positions: RotaryPositions, dtype: torch.dtype) -> Angles:
+    """Return the tables of all positions, (max_position_embeddings, 1, R) each."""
+    return positions.cos.to(dtype)[:, None], positions.sin.to(dtype)[:, None]
+
+
+def _at(rotation: Angles | None, at: slice | Tensor) -> Angles | None:
+    """Return the rotation at these positions; None without one."""
+    return None if rotation is None else (rotation[0][at], rotation[1][at])
 
 
 def _place(cache: KVCache, device: torch.device) -> _Place:
@@ -210,16 +251,17 @@ def _attention(queries: Tensor, keys: Tensor, values: Tensor, place: _Place, sca
     """
     rows, key_heads, capacity, head_dim = keys.shape
     every = rows * key_heads  # one batched product over all rows and kv heads
-    seen_keys = keys.view(every, capacity, head_dim).narrow(1, 0, place.end)
-    seen_values = values.view(every, capacity, head_dim).narrow(1, 0, place.end)
+    count = place.end - place.begin
+    seen_keys = keys.view(every, capacity, head_dim).narrow(1, place.begin, count)
+    seen_values = values.view(every, capacity, head_dim).narrow(1, place.begin, count)
     scores = torch.bmm((queries * scale).view(every, -1, head_dim), seen_keys.mT)  # (B K, H / K, S)
     if place.mask is not None:
         hidden = ~place.mask
-        scores = scores.view(rows, -1, place.end).masked_fill(hidden, -torch.inf).view(scores.shape)
+        scores = scores.view(rows, -1, count).masked_fill(hidden, -torch.inf).view(scores.shape)
     return torch.bmm(scores.softmax(dim=-1), seen_values).view(rows, -1)
 
 
-def _traced_attention(queries: Tensor, keys: Tensor, values: Tensor, place: _Place) -> Tensor:
+def _traced_attention(queries: Tensor, keys: Tensor, values: Tensor, place: _Place, scale: float) -> Tensor:
     """Compute `_attention` in a form to compile: on a CPU the compiler's loops for plain sums beat its operators."""
     assert place.mask is not None
     rows, heads, head_dim = queries.shape
@@ -231,9 +273,10 @@ def _traced_attention(queries: Tensor, keys: Tensor, values: Tensor, place: _Pla
             values,
             attn_mask=place.mask[:, None],
             enable_gqa=heads != keys.shape[1],
+            scale=scale,
         )
         return mixed.reshape(rows, -1)
-    grouped = (queries * head_dim**-0.5).view(rows, keys.shape[1], -1, 1, head_dim)
+    grouped = (queries * scale).view(rows, keys.shape[1], -1, 1, head_dim)
     scores = (grouped * keys[:, :, None]).sum(dim=-1)  # (B, K, H / K, S)
     weights = scores.masked_fill(~place.mask[:, None], -torch.inf).softmax(dim=-1)
     return (weights[..., None] * values[:, :, None]).sum(dim=-2).view(rows, -1)  # type: ignore[no-any-return]
@@ -249,9 +292,15 @@ def _joined(parts: tuple[nn.Linear, ...], compiled: bool, rounded: bool) -> Prod
 
 
 def _norm(module: nn.Module) -> Norm:
-    if isinstance(module, RMSNorm):
-        return _RootMeanSquare(module.weight, module.eps)
-    return module
+    return _RootMeanSquare(_gain(module), module.eps) if isinstance(module, RMSNorm) else module
+
+
+def _gain(norm: RMSNorm) -> Tensor:
+    """Return the factors of a norm; in fp32 at least where they are 1 + weight, which bf16 would round."""
+    dtype = norm.weight.dtype
+    if isinstance(norm, ZeroCenteredNorm):
+        dtype = torch.promote_types(dtype, torch.float32)
+    return norm.gain(dtype).detach()
 
 
 def _output_norm(module: nn.Module) -> Norm | None:
@@ -266,8 +315,8 @@ def _head_norm(attention: Attention, query_heads: int, key_heads: int) -> Norm |
         return _ProjectionNorms(queries, keys)
     if not isinstance(queries, RMSNorm) or not isinstance(keys, RMSNorm):
         return None
-    weight = torch.cat((queries.weight.expand(query_heads, -1), keys.weight.expand(key_heads, -1)))
-    return _RootMeanSquare(weight, queries.eps)
+    gain = torch.cat((_gain(queries).expand(query_heads, -1), _gain(keys).expand(key_heads, -1)))
+    return _RootMeanSquare(gain, queries.eps)
 
 
 class _ProjectionNorms:
@@ -275,7 +324,7 @@ class _ProjectionNorms:
 
     def __init__(self, queries: ProjectionNorm, keys: ProjectionNorm) -> None:
         self.widths = [len(queries.weight), len(keys.weight)]
-        self.norms = [_RootMeanSquare(norm.weight, norm.eps) for norm in (queries, keys)]
+        self.norms = [_RootMeanSquare(_gain(norm), norm.eps) for norm in (queries, keys)]
 
     def __call__(self, x: Tensor) -> Tensor:
         parts = torch.split(x.flatten(-2), self.widths, dim=-1)
@@ -284,18 +333,19 @@ class _ProjectionNorms:
 
 
 class _RootMeanSquare:
-    """RMSNorm over the last axis, with a weight that may differ between heads."""
+    """RMSNorm over the last axis, with factors that may differ between heads."""
 
-    def __init__(self, weight: Tensor, eps: float) -> None:
-        self.weight = weight
-        self.width = weight.shape[-1]
+    def __init__(self, gain: Tensor, eps: float) -> None:
+        self.gain = gain
+        self.width = gain.shape[-1]
         self.eps = eps
-        self.eps_tensor = torch.tensor(eps, dtype=weight.dtype, device=weight.device)
+        self.eps_tensor = torch.tensor(eps, dtype=gain.dtype, device=gain.device)
 
     def __call__(self, x: Tensor) -> Tensor:
         if torch.compiler.is_compiling() or x.dtype != torch.float32:
-            return F.rms_norm(x, (self.width,), None, self.eps) * self.weight
+            normalised = F.rms_norm(x.to(self.gain.dtype), (self.width,), None, self.eps)
+            return (normalised * self.gain).to(x.dtype)
         # Three times as fast as F.rms_norm for one row on a CPU, which consists of more operations.
         length = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
         mean_square = torch.addcmul(self.eps_tensor, length, length, value=1 / self.width)
-        return x * mean_square.rsqrt_() * self.weight
+        return x * mean_square.rsqrt_() * self.gain

@@ -58,7 +58,13 @@ def config_from_hf(values: Any) -> ModelConfig:
     return ModelConfig(**(family.fixed_switches | {"model_type": kind} | fields)).validate()
 
 
-_NUMBERS = ("rope_theta", "rms_norm_eps", "initializer_range", "partial_rotary_factor")
+_NUMBERS = (
+    "rope_theta",
+    "rope_local_base_freq",
+    "rms_norm_eps",
+    "initializer_range",
+    "partial_rotary_factor",
+)
 _FLAGS = ("attention_bias", "mlp_bias", "tie_word_embeddings", "direct_connections", "parallel_residual")
 
 
@@ -69,8 +75,8 @@ def _require_types(fields: dict[str, Any]) -> None:
             kind, right = "a number", is_number(value)
         elif name in _FLAGS:
             kind, right = "true or false", isinstance(value, bool)
-        elif name == "rope_scaling":
-            continue  # read and checked by `RopeScaling`
+        elif name in ("rope_scaling", "rotary_layers", "sliding_layers"):
+            continue  # checked where they are read
         elif name == "hidden_act":
             kind, right = "a name", isinstance(value, str)
         else:

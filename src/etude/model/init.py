@@ -85,7 +85,7 @@ def rule_std(rule: Rule, shape: torch.Size, config: ModelConfig) -> float:
     if rule == "initializer_range":
         return config.initializer_range
     if rule == "embedding":  # a tied table is also the output matrix, and its first logits must be small
-        return config.initializer_range if config.tie_word_embeddings else 1.0
+        return config.initializer_range if config.tie_word_embeddings else 1.0 / config.embedding_scale
     fan_in = 1.0 / math.sqrt(shape[-1])
     # 2 L branches add to the residual stream; divided by sqrt(2 L), their sum has the size of one (GPT-2 report,
     # section 2.3).
@@ -101,7 +101,8 @@ def initialise(
     for name, parameter in model.named_parameters():
         rule = rule_for(name, table).rule
         if rule in ("zeros", "ones"):
-            parameter.fill_(0.0 if rule == "zeros" else 1.0)
+            # A zero-centred norm adds the 1 itself.
+            parameter.fill_(1.0 if rule == "ones" and not config.zero_centered_norm else 0.0)
         else:
             parameter.copy_(_normal(parameter.shape, seed, name) * rule_std(rule, parameter.shape, config))
 

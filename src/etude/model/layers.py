@@ -28,8 +28,23 @@ class RMSNorm(nn.Module):
         self.weight = nn.Parameter(torch.ones(width))
         self.eps = eps
 
+    def gain(self, dtype: torch.dtype) -> Float[Tensor, " D"]:
+        """Return the factor of each normalised number."""
+        return self.weight.to(dtype)
+
     def forward(self, x: Float[Tensor, "*shape D"]) -> Float[Tensor, "*shape D"]:
         return F.rms_norm(x, self.weight.shape, self.weight, self.eps)
+
+
+class ZeroCenteredNorm(RMSNorm):
+    """RMSNorm that multiplies by 1 + weight (Gemma). It computes in float32, as Gemma was trained."""
+
+    def gain(self, dtype: torch.dtype) -> Float[Tensor, " D"]:
+        return 1.0 + self.weight.to(dtype)
+
+    def forward(self, x: Float[Tensor, "*shape D"]) -> Float[Tensor, "*shape D"]:
+        wide = torch.promote_types(x.dtype, torch.float32)
+        return F.rms_norm(x.to(wide), self.weight.shape, self.gain(wide), self.eps).to(x.dtype)
 
 
 class ProjectionNorm(RMSNorm):
@@ -43,7 +58,8 @@ def make_norm(config: ModelConfig, width: int) -> nn.Module:
     """Build the norm that the configuration names, over ``width`` numbers."""
     if config.norm == "layernorm":
         return nn.LayerNorm(width, eps=config.rms_norm_eps)
-    return RMSNorm(width, config.rms_norm_eps)
+    kind = ZeroCenteredNorm if config.zero_centered_norm else RMSNorm
+    return kind(width, config.rms_norm_eps)
 
 
 def _gelu_tanh(x: Tensor) -> Tensor:
@@ -75,11 +91,12 @@ class RotaryPositions(nn.Module):
     cos: Tensor
     sin: Tensor
 
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, config: ModelConfig, *, local: bool = False) -> None:
+        """Build the tables of the layers that see all positions, or of the sliding ones (``local``)."""
         super().__init__()
         self.width = config.rotary_dim
-        self.theta = config.rope_theta
-        self.scaling = config.rope_scaling
+        self.theta = config.rope_local_base_freq if local else config.rope_theta
+        self.scaling = None if local else config.rope_scaling
         shape = (config.max_position_embeddings, self.width)
         self.register_buffer("cos", torch.empty(shape, dtype=torch.float32), persistent=False)
         self.register_buffer("sin", torch.empty(shape, dtype=torch.float32), persistent=False)
@@ -123,9 +140,14 @@ def rotate_part(x: Float[Tensor, "B H T Dh"], rotation: Rotation) -> Float[Tenso
     return torch.cat((rotate(x[..., :width], rotation), x[..., width:]), dim=-1)
 
 
-def no_rotation(x: Float[Tensor, "B H T Dh"], rotation: None) -> Float[Tensor, "B H T Dh"]:
-    """Return ``x``: learned positions are added to the embeddings instead."""
+def no_rotation(x: Float[Tensor, "B H T Dh"], rotation: Rotation | None) -> Float[Tensor, "B H T Dh"]:
+    """Return ``x``: learned positions are added to the embeddings instead, and some layers use no positions."""
     return x
+
+
+def rounded_scale(scale: float, embedded: Tensor) -> Float[Tensor, ""]:
+    """Return the scale of embeddings in their dtype: Gemma was trained with the rounded number."""
+    return torch.full((), scale, dtype=embedded.dtype, device=embedded.device)
 
 
 class LearnedPositions(nn.Embedding):

@@ -33,7 +33,8 @@ def logit_terms(
     before_last_mlp = activations[f"{last}.resid_pre"] + activations[f"{last}.attn_out"]
     stream = activations[f"{last}.mlp_out"] + before_last_mlp
     reads, constant = read_through(decoder.norm, unembedding.cpu().double(), stream)
-    terms = {"embedding": float(activations["model.embed_tokens.embed"] @ reads)}
+    embedding = decoder.embedding_scale * activations["model.embed_tokens.embed"]
+    terms = {"embedding": float(embedding @ reads)}
     if isinstance(decoder.embed_positions, LearnedPositions):
         terms["position"] = float(decoder.embed_positions.weight[position].cpu().double() @ reads)
     for block in decoder.layers:
@@ -81,7 +82,7 @@ def read_through(norm: nn.Module, reads: Vector, value: Vector) -> tuple[Vector,
         return reads, None
     if isinstance(norm, RMSNorm):
         scale = (value.square().mean() + norm.eps).rsqrt()
-        return reads * norm.weight.cpu().double() * scale, None
+        return reads * norm.gain(torch.float64).cpu() * scale, None
     assert isinstance(norm, nn.LayerNorm)
     scale = (value.var(unbiased=False) + norm.eps).rsqrt()
     weighted = reads * norm.weight.cpu().double() * scale
@@ -99,7 +100,7 @@ def direct_effect(
             continue
         if isinstance(norm, nn.LayerNorm):
             column = column - column.mean()
-        weight = norm.weight
-        assert isinstance(weight, Tensor)
-        column = weight.cpu().double() * column
+        gain = norm.gain(torch.float64) if isinstance(norm, RMSNorm) else norm.weight
+        assert isinstance(gain, Tensor)
+        column = gain.cpu().double() * column
     return unembedding.cpu().double() @ column

@@ -20,12 +20,20 @@ from etude.model.attention import (
     cached_visibility,
     document_mask,
     document_positions,
+    within_window,
 )
 from etude.model.cache import Cache, KVCache
 from etude.model.config import ModelConfig
 from etude.model.dropout import Dropout
 from etude.model.language_model import LanguageModel, refuse_together
-from etude.model.layers import LearnedPositions, RotaryPositions, Rotation, make_mlp, make_norm
+from etude.model.layers import (
+    LearnedPositions,
+    RotaryPositions,
+    Rotation,
+    make_mlp,
+    make_norm,
+    rounded_scale,
+)
 from etude.model.nodes import NodeLayer
 from etude.model.taps import Taps, tap
 
@@ -48,6 +56,7 @@ class Block(nn.Module):
         self.layer = layer
         self.path = f"model.layers.{layer}"
         self.parallel = config.parallel_residual
+        self.sliding = config.is_sliding(layer)
         self.input_layernorm = norm(before)
         self.self_attn = Attention(config, layer)
         self.attention_output_layernorm = norm(after)
@@ -92,6 +101,12 @@ class Decoder(nn.Module):
         self.embed_positions = (
             RotaryPositions(config) if config.position == "rope" else LearnedPositions(config)
         )
+        self.local_positions: RotaryPositions | None = None
+        """Positions of the sliding layers."""
+        if any(config.sliding_layers):
+            self.local_positions = RotaryPositions(config, local=True)
+        self.window = config.sliding_window
+        self.embedding_scale = config.embedding_scale
         self.layers = nn.ModuleList(Block(config, layer) for layer in range(config.num_hidden_layers))
         self.norm = make_norm(config, config.hidden_size)
 
@@ -107,11 +122,17 @@ class Decoder(nn.Module):
         taps: Taps | None = None,
     ) -> Float[Tensor, "B T D"]:
         embedded = tap(taps, "model.embed_tokens", "embed", self.embed_tokens(inputs))
+        if self.embedding_scale != 1.0:
+            embedded = embedded * rounded_scale(self.embedding_scale, embedded)
         residual, rotation = self.embed_positions(embedded, start, positions)
+        seen = [(rotation, visibility)]  # by every position, and within the window
+        if self.local_positions is not None:
+            near = within_window(visibility, self.window, cache, inputs.shape[1], inputs.device)
+            seen.append((self.local_positions(embedded, start, positions)[1], near))
         if dropout is not None:
             residual = dropout(residual, 0)
         for layer in self.layers:
-            arguments = (residual, rotation, visibility, cache, dropout, taps)
+            arguments = (residual, *seen[layer.sliding], cache, dropout, taps)
             residual = checkpoint(layer, *arguments, use_reentrant=False) if recompute else layer(*arguments)
         return tap(taps, "model.norm", "normalized", self.norm(residual))
 

@@ -31,10 +31,18 @@ HEAD = "lm_head.weight"
 
 SWITCH_DEFAULTS: Mapping[str, Any] = {
     "norm_placement": "before",
+    "zero_centered_norm": False,
+    "scale_embedding": False,
     "parallel_residual": False,
     "partial_rotary_factor": 1.0,
     "qk_norm_width": "head",
     "rope_scaling": None,
+    "rotary_layers": (),
+    "sliding_window": 0,
+    "sliding_layers": (),
+    "rope_local_base_freq": 10_000.0,
+    "query_pre_attn_scalar": None,
+    "attention_output_bias": True,
     "context_size": 0,
     "direct_connections": False,
 }

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from etude.errors import InputError
+from etude.model.families.sizes import MOST_LAYERS
 from etude.model.rope import RopeScaling
 from etude.untrusted import shown
 
@@ -45,6 +46,34 @@ def require_values(values: Mapping[str, Any], needed: Mapping[str, Any]) -> None
             raise InputError(f"config.json sets {name} = {shown(values[name])}, which is not supported")
 
 
+def require_full_attention(values: Mapping[str, Any]) -> None:
+    """Raise InputError where config.json limits the attention of a layer to a window."""
+    kinds = values.get("layer_types") or []
+    full = isinstance(kinds, list) and all(kind == "full_attention" for kind in kinds)
+    if values.get("use_sliding_window") or not full:
+        raise InputError("config.json asks for sliding-window attention, which is not supported")
+
+
+def layers_at_interval(layers: Any, interval: int) -> tuple[bool, ...]:
+    """Return for each layer whether it is the last of ``interval`` layers. ``layers`` is checked elsewhere."""
+    count = layers if isinstance(layers, int) and 0 < layers <= MOST_LAYERS else 0
+    return tuple((layer + 1) % interval == 0 for layer in range(count))
+
+
+def every_nth(layers: tuple[bool, ...]) -> int | None:
+    """Return the interval for which `layers_at_interval` returns ``layers``; None where there is none."""
+    interval = layers.index(True) + 1 if True in layers else len(layers) + 1
+    return interval if layers == layers_at_interval(len(layers), interval) else None
+
+
+def positive_count(values: Mapping[str, Any], name: str, default: int) -> int:
+    """Return a field of config.json that is a whole number of at least 1."""
+    value = values.get(name, default)
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise InputError(f"{name} in config.json must be a whole number of at least 1, not {shown(value)}")
+    return value
+
+
 def width_and_heads(values: Mapping[str, Any], width_key: str, heads_key: str) -> tuple[int, int]:
     """Return hidden_size and num_attention_heads, checked to be whole numbers that can be divided."""
     width, heads = values[width_key], values[heads_key]
@@ -77,8 +106,7 @@ def rope_config_from_hf(
     values: Mapping[str, Any], *, max_positions: int = 2048, head_dim: int | None = None, eps: float = 1e-6
 ) -> dict[str, Any]:
     """Return the fields of `ModelConfig` that these families share. Missing keys take the given defaults."""
-    if values.get("use_sliding_window"):
-        raise InputError("config.json asks for sliding-window attention, which is not supported")
+    require_full_attention(values)
     width, heads = width_and_heads(values, "hidden_size", "num_attention_heads")
     theta, scaling = rope_from_hf(values)
     return {

@@ -107,8 +107,10 @@ def _attention_weights(config: ModelConfig) -> int:
 
 
 def _attention_biases(config: ModelConfig) -> int:
+    if not config.attention_bias:
+        return 0
     heads = config.num_attention_heads + 2 * config.num_key_value_heads
-    return heads * config.head_dim + config.hidden_size if config.attention_bias else 0
+    return heads * config.head_dim + (config.hidden_size if config.attention_output_bias else 0)
 
 
 def _qk_norm_weights(config: ModelConfig) -> int:

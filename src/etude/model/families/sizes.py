@@ -11,6 +11,10 @@ if TYPE_CHECKING:
     from etude.model.config import ModelConfig
 
 
+MOST_LAYERS = 2**12
+"""Far above any real model: more are refused before a list has an entry for each."""
+
+
 def gated_inner_size(width: int) -> int:
     """Return 8/3 of the width, rounded up to a multiple of 32: the cost of a plain MLP of 4 widths.
 

@@ -205,5 +205,9 @@ def rate_at_width(parameter: Parameter, settings: ResolvedTrain, config: ModelCo
     counts as an output matrix.
     """
     lr = settings.lr
-    scaled = settings.lr_by_width is not False and parameter.role in ("hidden", "output")
-    return lr * BASE_WIDTH / config.hidden_size if scaled else lr
+    if settings.lr_by_width is False:
+        return lr
+    if parameter.role in ("hidden", "output"):
+        return lr * BASE_WIDTH / config.hidden_size
+    # What a scaled embedding adds to the stream must change by as much as an unscaled one.
+    return lr / config.embedding_scale if parameter.role == "embedding" else lr
