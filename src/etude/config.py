@@ -38,6 +38,7 @@ from etude.setting_types import (
     ObjectiveName,
     Observing,
     Open,
+    Pattern,
     Rate,
     Rules,
     Seed,
@@ -122,7 +123,8 @@ class ModelSettings(Section, Generic[Open]):
     """The model whose weights, tokenizer and sizes the run begins with: a run, ``RUN@STEP``, a model folder, a .gguf
     file or ``hf:owner/name``. ``none``: random weights."""
     preset: FamilyName = "llama"
-    """The model family: llama, qwen3, gpt2, gpt_neox, olmo2, qwen2, smollm3, gemma3_text, mlp, or one that a plugin registers."""
+    """The model family: llama, qwen2, qwen3, smollm3, gpt2, gpt_neox, olmo2, gemma3_text, mlp, or one that a plugin
+    registers."""
     size: Literal["auto", "nano", "tiny", "small", "medium", "large"] = "auto"
     """The size by number of parameters; `etude train --dry-run` shows the resulting network."""
     hidden_size: Count | Open = AUTO
@@ -167,6 +169,8 @@ class TrainSettings(Section, Generic[Open]):
     """Rows in a forward pass. Affects memory and speed, and the result only by rounding."""
     activation_checkpointing: Steering[bool] = False
     """Recompute each layer in the backward pass: less memory, a third more arithmetic, the same gradients."""
+    only: Pattern = ""
+    """Train only parameters whose name has this regular expression in it, such as ``layers.2[0-9]``. Empty: all."""
     optimizer: UpdateRuleName | Open = AUTO
     """The update rule: ``muon`` for the hidden matrices with AdamW for the rest, ``adamw`` for everything, or one
     that a plugin registers (`etude.registry`). Auto: muon for random weights, adamw for those of a base model."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from enum import Enum
 from functools import partial
 from typing import Annotated, Any, Literal
@@ -66,6 +67,25 @@ Rules = Annotated[
     tuple[str, ...], BeforeValidator(lambda value: value.split(",") if isinstance(value, str) else value)
 ]
 Delimiter = Annotated[str, Field(pattern=r'^(auto|comma|semicolon|tab|pipe|[^"\r\n])$')]
+
+
+def _compiled(value: str) -> str:
+    """Return a regular expression, once it is known to be one."""
+    try:
+        re.compile(value)
+    except re.error as error:
+        raise ValueError(f"not a regular expression ({error})") from None
+    return value
+
+
+Pattern = Annotated[str, AfterValidator(_compiled)]
 FamilyName = Annotated[str, AfterValidator(partial(known_name, MODEL_FAMILIES, "model.preset"))]
 ObjectiveName = Annotated[str, AfterValidator(partial(known_name, OBJECTIVES, "train.objective"))]
-UpdateRuleName = Annotated[str, AfterValidator(partial(known_name, UPDATE_RULES, "train.optimizer"))]
+
+
+def _known_rule(value: str) -> str:
+    """Return the name of an update rule, or ``"auto"``, which the dial replaces."""
+    return value if value == AUTO else known_name(UPDATE_RULES, "train.optimizer", value)
+
+
+UpdateRuleName = Annotated[str, AfterValidator(_known_rule)]

@@ -38,6 +38,22 @@ Fork = Annotated[
     str | None,
     typer.Option(metavar="RUN@STEP", help="Start a new run from the weights of another run at a step."),
 ]
+From = Annotated[
+    str | None,
+    typer.Option(
+        "--from",
+        metavar="MODEL",
+        help="Begin with the weights of a published model: a model folder, a .gguf file, hf:owner/name, or a run.",
+    ),
+]
+Only = Annotated[
+    str | None,
+    typer.Option(
+        "--train",
+        metavar="PATTERN",
+        help="Train only parameters whose name has this pattern in it, such as 'layers.2[0-9]'.",
+    ),
+]
 StopAfter = Annotated[
     str | None,
     typer.Option(
@@ -78,6 +94,8 @@ def train(
     overrides: Overrides = None,
     resume: Resume = None,
     fork: Fork = None,
+    base: From = None,
+    only: Only = None,
     stop_after: StopAfter = None,
     accept_record: AcceptRecord = False,
     studio: Studio = True,
@@ -96,6 +114,8 @@ def train(
         "model.preset": family,
         "tokenizer.kind": tokenizer,
         "train.steps": steps,
+        "train.only": only,
+        "model.base": base,
         "run.seed": seed,
         "run.name": name,
     }

@@ -32,6 +32,14 @@ def materialise(
     return model
 
 
+def zero_model(config: ModelConfig, device: torch.device | str = "cpu") -> LanguageModel:
+    """Build a network in float32 whose parameters are zeros, to be loaded."""
+    model = materialise(empty_model(config), device)
+    for parameter in model.parameters():
+        torch.nn.init.zeros_(parameter)
+    return model
+
+
 def build_model(
     config: ModelConfig,
     *,

@@ -71,6 +71,7 @@ def training_memory(
     *,
     batch_size: int,
     context: int,
+    trained: int | None = None,
     state_bytes: int = 0,
     recompute: bool = False,
     in_blocks: bool = False,
@@ -80,6 +81,7 @@ def training_memory(
     """Return the peak memory of a training step on `batch_size` rows of `context` tokens (one micro-batch).
 
     Args:
+        trained: number of parameters that are trained and have gradients; None: all.
         state_bytes: memory of the optimizer's state (`etude.train.optimizer.state_bytes`).
         recompute: activation checkpointing.
         in_blocks: attention in blocks of queries, which saves its patterns (`etude.model.attention`): uncompiled, in
@@ -97,7 +99,7 @@ def training_memory(
         kept += cost.patterns_per_token(config, context) * (1 if recompute else config.num_hidden_layers)
     return TrainingMemory(
         weights=_BYTES * parameters,
-        gradients=_BYTES * parameters,
+        gradients=_BYTES * (parameters if trained is None else trained),
         optimizer=state_bytes,
         activations=_BYTES * tokens * kept,
         logits=_BYTES * tokens * 2 * config.vocab_size,

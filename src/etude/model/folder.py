@@ -51,8 +51,8 @@ def save_weights_folder(
 ) -> None:
     """Write `weights` as a model folder into `folder`, which is created if missing.
 
-    It writes config.json, model.safetensors, generation_config.json and README.md (the model card: `card`, or a plain
-    one), and copies every file of the folder `tokenizer_files`. To write all of them or none, use a folder from
+    It writes config.json, model.safetensors and README.md (the model card: `card`, or a plain one), and copies every file
+    of the folder `tokenizer_files`; generation_config.json too, unless that folder has the base model's. To write all of them or none, use a folder from
     `etude.files.staged_folder`.
 
     Raises:
@@ -61,11 +61,12 @@ def save_weights_folder(
     try:
         folder.mkdir(parents=True, exist_ok=True)
         write_json(folder / CONFIG, config_to_hf(config))
-        write_json(folder / GENERATION, _generation_config(config))
+        if tokenizer_files is None or not (tokenizer_files / GENERATION).is_file():
+            write_json(folder / GENERATION, _generation_config(config))
         write_atomic(folder / CARD, card if card is not None else plain_card(config))
         if tokenizer_files is not None:
             for file in sorted(tokenizer_files.iterdir()):
-                if file.is_file() and file.name not in OWN_FILES:
+                if file.is_file() and (file.name == GENERATION or file.name not in OWN_FILES):
                     shutil.copyfile(file, folder / file.name)
         write_tensors(folder / WEIGHTS, stored_state(weights, config))
     except OSError as error:

@@ -13,15 +13,16 @@ from etude.data.prepare import PreparedData
 from etude.device import Device, choose_device, keep_freed_memory, place_on_machine, total_memory_bytes
 from etude.errors import InputError
 from etude.model.attention import takes_blocks
-from etude.model.build import build_model
+from etude.model.build import build_model, zero_model
 from etude.model.config import ModelConfig
 from etude.model.cost import TrainingMemory, training_memory
 from etude.plan.dial import Derived, Facts, Resolution, resolve
 from etude.plan.forecast import Forecast
 from etude.plan.sizes import Size
+from etude.pretrained.base import NONE, Base
 from etude.train.loop import TrainState
 from etude.train.objectives import LossScope, Objective, ObjectiveParts, objective_kind, require_objective
-from etude.train.optimizer import UpdateRules, state_bytes
+from etude.train.optimizer import UpdateRules, freeze_others, state_bytes, trained_parameters
 from etude.train.parallel import ALONE, Ranks, require_even_rows
 from etude.train.validation import ValidationText
 
@@ -34,6 +35,7 @@ class Plan:
     data: PreparedData
     resolution: Resolution
     expected: Forecast | None = None  # if the size was chosen for a time budget
+    base: Base | None = None  # of a new run that begins with the weights of a published model
 
     @property
     def settings(self) -> Resolved:
@@ -59,7 +61,8 @@ class Plan:
             self.model,
             batch_size=train.micro_batch_rows,
             context=context,
-            state_bytes=state_bytes(self.model, train.optimizer),
+            trained=trained_parameters(self.model, train.only),
+            state_bytes=state_bytes(self.model, train.optimizer, train.only),
             recompute=train.activation_checkpointing,
             in_blocks=takes_blocks(self.device.kind, self.device.dtype == "bf16", context),
             snapshot=self.device.kind != "cuda",
@@ -95,6 +98,11 @@ def plan_on(
     facts = Facts(data.train.num_tokens, data.tokenizer.vocab_size, data.tokenizer.roles.document_id)
     resolution = resolve(settings, facts, device, timed, derived, base)
     device = replace(device, dtype=resolution.settings.device.dtype)
+    if data.tokenizer.vocab_size > resolution.model.vocab_size:
+        raise InputError(
+            f"the tokenizer has {data.tokenizer.vocab_size} tokens and the model {resolution.model.vocab_size}: "
+            "they do not belong together"
+        )
     plan = Plan(device, data, resolution, expected)
     _, processes = place_on_machine()
     require_even_rows(plan.settings.train.batch_rows, processes)
@@ -108,10 +116,17 @@ def plan_on(
 
 
 def initial_state(plan: Plan) -> TrainState:
-    """Build the state at step 0, a function of the settings alone. From now on this process keeps its freed memory."""
+    """Build the state at step 0, a function of the settings alone. From now on this process keeps its freed memory.
+
+    The weights of a run with a base model are zeros: they come from its first checkpoint.
+    """
     if plan.device.kind == "cpu":
         keep_freed_memory()
-    model = build_model(plan.model, seed=plan.settings.run.seed, device=plan.device.torch)
+    if plan.settings.model.base == NONE:
+        model = build_model(plan.model, seed=plan.settings.run.seed, device=plan.device.torch)
+    else:
+        model = zero_model(plan.model, device=plan.device.torch)
+    freeze_others(model, plan.settings.train.only)
     return TrainState(model, UpdateRules(model, plan.settings.train, plan.device))
 
 

@@ -142,6 +142,18 @@ def link_files(base: Base, folder: Path) -> int:
     return copied
 
 
+def describe_base(base: Base) -> list[str]:
+    """Return what the user should know of a base: its licence, and whether its weights were rounded."""
+    licence = licence_of(base.folder)
+    lines = [f"{base.source}: {base.config.model_type}, licence {licence or 'not stated'}"]
+    rounding = rounding_of(base.folder)
+    if rounding is not None:
+        lines.append(
+            f"its weights were rounded when the file was made ({rounding}): training begins with these"
+        )
+    return lines
+
+
 def base_config(manifest: Mapping[str, Any]) -> ModelConfig | None:
     """Return the configuration of the base that a run's manifest names; None for a run without one.
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from etude.errors import InputError
-from etude.places import expanded
+from etude.places import expand_home
 from etude.run.checkpoints import find_checkpoint, list_checkpoints, step_of
 from etude.untrusted import shown
 
@@ -31,7 +31,7 @@ def model_folder(source: str | Path) -> Path:
     name = str(source)
     if name.startswith(HUB):
         return _from_hub(name)
-    path = expanded(name)
+    path = expand_home(name)
     if path.is_file():
         return _from_file(path)
     if not path.exists() and "@" in path.name:

@@ -69,11 +69,13 @@ def create_run(
     manifest: Mapping[str, Any],
     fill: Callable[[RunFolder], None],
     origin: Origin | None = None,
+    first_checkpoint: Callable[[RunFolder, Provenance], None] | None = None,
 ) -> None:
     """Create the folder of ``run``: tokenizer, ladder, settings, manifest, and for a fork the logs and a checkpoint.
 
     ``fill`` writes the tokenizer and the ladder into the folder that it is given. The hashes of all files and the
-    origin are added to the ``manifest``.
+    origin are added to the ``manifest``. ``first_checkpoint`` writes the checkpoint of step 0 of a run that begins with the
+    weights of a base model.
 
     Raises:
         InputError: another process has taken the name meanwhile, or the logs of the parent are damaged.
@@ -86,6 +88,8 @@ def create_run(
         content = {**manifest, "settings_hash": hash_file(new.settings_file), FILES: file_hashes(new)}
         if origin is None:
             new.write_manifest(content)
+            if first_checkpoint is not None:
+                first_checkpoint(new, provenance_of(new.read_manifest(), new.logs))
             return
         if origin.same_text:
             parent = origin.parent

@@ -32,7 +32,8 @@ def prepare_resume(run: RunFolder, load: Callable[[Checkpoint], None], report: R
         load(checkpoint)
         for line in (*problems, *set_aside_checkpoints_after(run.checkpoints, checkpoint.step)):
             report(line)
-        report(f"{run.path} continues from step {checkpoint.step}")
+        if checkpoint.step > 0:
+            report(f"{run.path} continues from step {checkpoint.step}")
     elif _had_checkpoints(run):
         raise InputError(
             f"{run.checkpoints} has no checkpoints, and {run.metrics.path} lists some: restore them, or start a new run"

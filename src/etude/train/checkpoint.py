@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -12,10 +13,11 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from etude.errors import EtudeError, InputError
-from etude.files import hash_file, staged_folder
+from etude.files import hash_file, staged_folder, write_atomic
 from etude.messages import command
 from etude.model.config import ModelConfig
 from etude.model.folder import CARD, load_model_folder, save_weights_folder, write_tensors
+from etude.pretrained.base import Base, link_files
 from etude.run.checkpoints import (
     OPTIMIZER_FILE,
     Checkpoint,
@@ -96,6 +98,27 @@ def save_checkpoint(
                     f"with it: continue with  {command('train', '--resume', checkpoints.parent)}"
                 )
         write_marker(folder, {**snapshot.counters, "checksums": checksums}, provenance)
+
+
+def save_base_checkpoint(
+    checkpoints: Path, base: Base, tokenizer: Path, card: str, provenance: Provenance
+) -> None:
+    """Commit the files of ``base``, linked and unchanged, as the checkpoint of step 0.
+
+    Raises:
+        EtudeError: it cannot be written.
+    """
+    counters: dict[str, Any] = dict.fromkeys(("step", "tokens_seen", "left_out"), 0)
+    counters |= {"wall_time": 0.0, "revisions": (), "micro_batch_rows": None}
+    with staged_folder(checkpoints / checkpoint_name(0)) as folder:
+        link_files(base, folder)
+        for file in tokenizer.iterdir():
+            if not (folder / file.name).exists():
+                shutil.copyfile(file, folder / file.name)
+        write_atomic(folder / CARD, card)  # a new file: the linked one stays as it is
+        write_tensors(folder / OPTIMIZER_FILE, {})
+        checksums = {file.name: hash_file(file) for file in sorted(folder.iterdir()) if file.name != CARD}
+        write_marker(folder, {**counters, "checksums": checksums}, provenance)
 
 
 def load_state(checkpoint: Checkpoint, state: TrainState) -> None:

@@ -9,6 +9,8 @@ in which a program lists its parameters.
 
 from __future__ import annotations
 
+import math
+import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
@@ -25,6 +27,7 @@ from etude.model.config import ModelConfig
 from etude.model.language_model import LanguageModel
 from etude.train.rules.chosen import rule_named, rule_of, rules_in_use
 from etude.train.rules.contract import Hyperparameters, Parameter, Role, UpdateRule
+from etude.untrusted import shown
 
 
 class UpdateRules:
@@ -46,6 +49,8 @@ class UpdateRules:
         tensors = dict(model.named_parameters())
         groups: dict[UpdateRule, dict[tuple[Any, ...], dict[str, Any]]] = defaultdict(dict)
         for parameter in parameters_of(model):  # parameters with equal options share a group
+            if not tensors[parameter.name].requires_grad:
+                continue
             rule = rule_of(parameter, chosen)
             options = rule.options(parameter, settings, model.config)
             group = groups[rule].setdefault(tuple(sorted(options.items())), {"params": [], **options})
@@ -138,14 +143,40 @@ def parameters_of_config(config: ModelConfig) -> Sequence[Parameter]:
     return tuple(parameters_of(empty_model(config)))
 
 
-def state_bytes(config: ModelConfig, optimizer: str) -> int:
-    """Return the bytes of the optimizer state for the network that ``config`` describes.
+def is_trained(name: str, only: str) -> bool:
+    """Return whether a run with ``train.only`` trains the parameter of this name."""
+    return not only or re.search(only, name) is not None
+
+
+def freeze_others(model: LanguageModel, only: str) -> None:
+    """Exclude from training all parameters that ``train.only`` does not name.
+
+    Raises:
+        InputError: it names none.
+    """
+    names = [name for name, _ in model.named_parameters()]
+    if not any(is_trained(name, only) for name in names):
+        raise InputError(
+            f"no parameter has {shown(repr(only))} in its name: {names[0]} to {names[-1]} is there, "
+            "and layers.0 or embed_tokens would do"
+        )
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(is_trained(name, only))
+
+
+def trained_parameters(config: ModelConfig, only: str) -> int:
+    """Return how many numbers a run with ``train.only`` trains."""
+    return sum(math.prod(p.shape) for p in parameters_of_config(config) if is_trained(p.name, only))
+
+
+def state_bytes(config: ModelConfig, optimizer: str, only: str = "") -> int:
+    """Return the bytes of the optimizer state for the network that ``config`` describes, of the trained parameters.
 
     Raises:
         InputError: unknown rule.
     """
     chosen = rule_named(optimizer)
-    parameters = parameters_of_config(config)
+    parameters = [p for p in parameters_of_config(config) if is_trained(p.name, only)]
     return sum(rule_of(parameter, chosen).state_bytes(parameter.shape) for parameter in parameters)
 
 
@@ -155,6 +186,8 @@ def hyperparameters(
     """Return the hyperparameters of an update by parameter, derived from the settings without an optimizer."""
     chosen, used = rule_named(settings.optimizer), {}
     for parameter in parameters_of_config(config):
+        if not is_trained(parameter.name, settings.only):
+            continue
         rule = rule_of(parameter, chosen)
         options = rule.options(parameter, settings, config)
         options["lr"] *= lr_factor

@@ -20,6 +20,7 @@ from etude.model.build import empty_model
 from etude.model.folder import load_config
 from etude.model.language_model import LanguageModel
 from etude.plan.plan import Plan, initial_state, make_objective, plan_on
+from etude.pretrained.base import base_config
 from etude.run.checkpoints import Checkpoint, verify_checkpoint
 from etude.run.record import RunRecord
 from etude.train.checkpoint import Snapshot, load_state
@@ -201,7 +202,7 @@ class TimeMachine:
         return self._era
 
     def _new_era(self, key: tuple[Any, ...], settings: Resolved, rows: int | None, compiled: bool) -> Era:
-        plan = plan_on(self.data, settings)
+        plan = plan_on(self.data, settings, base=base_config(self.recorded.manifest))
         state = initial_state(plan)
         state.micro_batch_rows, state.revisions = rows, self.recorded.revisions
         objective = make_objective(plan, state)

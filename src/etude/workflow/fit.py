@@ -28,6 +28,7 @@ from etude.plan.cadence import checksum_due, evaluation_due, sample_due, save_du
 from etude.plan.pace import Deadline, Pace
 from etude.plan.plan import Plan, initial_state, make_objective, plan_on, validation_text
 from etude.plan.task_costs import Slowdown, TaskCosts
+from etude.pretrained.base import NONE, base_config
 from etude.run import RunFolder
 from etude.run.checkpoints import Provenance, verify_checkpoint
 from etude.run.events import CheckpointEvent, Event, Listener
@@ -174,7 +175,7 @@ def follow(ranks: Ranks) -> Outcome:
     data = open_prepared(cache_folder(), job.data_fingerprint)
     if data is None:
         raise EtudeError(f"the text that the first process prepared is not in {cache_folder()}: try again")
-    plan = plan_on(data, job.settings)
+    plan = plan_on(data, job.settings, base=base_config(RunFolder(job.run).read_manifest()))
     require_sound(plan.device, plan.settings.train.optimizer)
     state = initial_state(plan)
     if job.checkpoint is not None:
@@ -214,8 +215,9 @@ def checkpoints_of(
         return provenance_of(manifest, record.logs)
 
     # The tasks of step 0 run again if a run was stopped there, so its checkpoint is saved again too.
-    saved = state.step or -1
-    card = partial(model_card, plan, run)
+    # That of a base model stays: it is the model itself.
+    saved = state.step or (-1 if plan.settings.model.base == NONE else 0)
+    card = partial(model_card, plan, run, base=manifest.get("base"))
     return Save(
         run,
         plan.model,

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
 from etude.model.cost import count_parameters
 from etude.plan.plan import Plan
 from etude.run import RunFolder
 
 
-def model_card(plan: Plan, run: RunFolder, step: int) -> str:
-    """Return the README.md of the checkpoint at ``step``, in Hugging Face's format."""
+def model_card(plan: Plan, run: RunFolder, step: int, base: Mapping[str, Any] | None = None) -> str:
+    """Return the README.md of the checkpoint at ``step``, in Hugging Face's format.
+
+    ``base`` is the manifest's entry of the base model, of a run that has one.
+    """
     settings, data = plan.settings, plan.data
     library = plan.model.family.library
     folder = "path/to/this/folder"
@@ -22,7 +30,7 @@ def model_card(plan: Plan, run: RunFolder, step: int) -> str:
     sources = ", ".join(f"`{source}`" for source in settings.data.sources)
     scope = "" if plan.scope is None else f"; the loss counts only {plan.scope.name}"
     return f"""---
-library_name: {library}
+{_head_of_base(base)}library_name: {library}
 pipeline_tag: text-generation
 tags:
 - etude
@@ -31,7 +39,7 @@ tags:
 # {run.name}
 
 A {plan.model.model_type} language model with {count_parameters(plan.model).total:,} parameters, trained from
-random weights with [Etude](https://pypi.org/project/etude/).
+{_beginning(base)} with [Etude](https://pypi.org/project/etude/).
 
 - Text: {sources}; {data.train.source_bytes:,} bytes ({data.train.num_tokens:,} tokens) to learn from,
   {data.validation.source_bytes:,} bytes held out.
@@ -39,8 +47,7 @@ random weights with [Etude](https://pypi.org/project/etude/).
 - Training: {step:,} steps of {settings.train.batch_rows} rows of {settings.train.context} tokens,
   seed {settings.run.seed}{scope}.
 
-It was trained on nothing but this text and is small: it continues text in the style of its training text, and
-knows nothing else.
+{_what_it_knows(base)}
 
 ```python
 {usage}
@@ -49,3 +56,26 @@ knows nothing else.
 The tokenizer begins a text with `{data.tokenizer.roles.document}`, as training did. A prompt should not end in a
 space: most words have the space before them in their token.
 """
+
+
+def _head_of_base(base: Mapping[str, Any] | None) -> str:
+    """Return the lines of the card's head that state the base model and its licence, which holds for its children."""
+    if base is None:
+        return ""
+    source = str(base["source"])
+    name = source.removeprefix("hf:") if source.startswith("hf:") else Path(source).name
+    return f"license: {base['licence'] or 'other'}\nbase_model: {json.dumps(name)}\n"
+
+
+def _beginning(base: Mapping[str, Any] | None) -> str:
+    return "random weights" if base is None else f"the weights of `{base['source']}` (hash `{base['hash']}`)"
+
+
+def _what_it_knows(base: Mapping[str, Any] | None) -> str:
+    if base is None:
+        return (
+            "It was trained on nothing but this text and is small: it continues text in the style of its training "
+            "text, and\nknows nothing else."
+        )
+    rounding = f" Its weights were rounded before ({base['rounding']})." if base["rounding"] else ""
+    return f"What the base model was trained on is for its own card to say.{rounding}"

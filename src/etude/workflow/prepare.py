@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
 
-from etude.config import Settings, get_value, known_keys
+from etude.config import Settings, TokenizerSettings, get_value, known_keys, with_values
 from etude.data.prepare import PreparedData
+from etude.data.tokens.vocabulary import BASE
 from etude.device import available_cores, choose_device
+from etude.errors import InputError
 from etude.messages import command
 from etude.plan.busy_cores import busy_cores, threads_beside
 from etude.plan.dial import MAX_EPOCHS
 from etude.plan.pace import Deadline
 from etude.plan.plan import Plan, plan_on
 from etude.plan.time_budget import choose_size, require_time
+from etude.pretrained.base import NONE, describe_base, open_base, stored
 from etude.show.lines import format_duration, print_line
 from etude.show.phases import Phases
 from etude.show.progress import data_progress
@@ -37,6 +41,8 @@ def make_plan(
         InputError: no usable text, settings that do not fit together, or less time than a run needs.
     """
     seconds = settings.train.seconds
+    if settings.model.base != NONE:
+        return _plan_with_base(settings, console), None
     if seconds == "auto" or settings.train.steps != "auto":
         return plan_on(_data_with_report(settings, console), settings), None
     require_time(seconds)
@@ -59,6 +65,21 @@ def make_plan(
             soft_wrap=True,
         )
     return promise.plan, promise.deadline
+
+
+def _plan_with_base(settings: Settings, console: Console) -> Plan:
+    """Plan a run that begins with the weights of a base model, whose files are stored in the cache."""
+    if settings.train.seconds != "auto":
+        raise InputError(
+            "--time chooses the size of a network, and that of --from is given: give --steps instead"
+        )
+    base = stored(open_base(settings.model.base))
+    for line in describe_base(base):
+        print_line(console, line)
+    if settings.tokenizer.kind == TokenizerSettings().kind:
+        settings = with_values(settings, {"tokenizer.kind": BASE})
+    plan = plan_on(_data_with_report(settings, console), settings, base=base.config)
+    return replace(plan, base=base)
 
 
 def _data_with_report(settings: Settings, console: Console) -> PreparedData:

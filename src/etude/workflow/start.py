@@ -20,6 +20,7 @@ from etude.config import Settings, get_value, load_settings, with_values
 from etude.data.prepare import PreparedData, open_prepared
 from etude.data.reading.sources import absolute_source
 from etude.data.tokens.tokenizer import EtudeTokenizer
+from etude.data.tokens.vocabulary import BASE
 from etude.errors import InputError
 from etude.evaluate.run_ladder import cached_ladder
 from etude.files import file_errors_in_one_line, hash_file, sweep_staging, write_json
@@ -27,10 +28,13 @@ from etude.messages import command
 from etude.model.folder import load_config
 from etude.places import cache_folder, expand_home
 from etude.plan.plan import Plan, plan_on
+from etude.pretrained.base import NONE, base_config
+from etude.pretrained.source import HUB
 from etude.run import RunFolder, free_name
 from etude.run.checkpoints import (
     MARKER,
     Checkpoint,
+    Provenance,
     copy_checkpoint,
     list_checkpoints,
     newest_good_checkpoint,
@@ -41,8 +45,10 @@ from etude.run.record import RunRecord
 from etude.run.repair import repair_run, require_record
 from etude.run.settings import differences, resumed_settings, verified_settings
 from etude.show.lines import print_line
-from etude.train.run_data import is_text_of, own_text
+from etude.train.checkpoint import save_base_checkpoint
+from etude.train.run_data import is_text_of, own_text, with_own_base
 from etude.train.schedule import last_step
+from etude.workflow.model_card import model_card
 from etude.workflow.prepare import default_name, prepare_data
 from etude.workflow.saving import require_disk
 
@@ -68,7 +74,18 @@ def start(plan: Plan, console: Console, origin: Origin | None = None) -> RunFold
         plan.data.tokenizer.save(made.tokenizer)
         write_json(made.ladder_file, ladder.to_json())
 
-    create_run(run, with_absolute_paths(settings), manifest(plan), fill, origin)
+    base, first = plan.base, None
+    entry: dict[str, Any] | None = None if origin is None else origin.parent.manifest.get("base")
+    if base is not None:
+        entry = base.manifest_entry()
+    if base is not None:
+
+        def first(new: RunFolder, provenance: Provenance) -> None:
+            card = model_card(plan, run, 0, entry)
+            save_base_checkpoint(new.checkpoints, base, new.tokenizer, card, provenance)
+
+    content = manifest(plan) | ({} if entry is None else {"base": entry})
+    create_run(run, with_absolute_paths(settings), content, fill, origin, first)
     return run
 
 
@@ -121,11 +138,12 @@ def plan_fork(
     if any(key.startswith("tokenizer.") for key in changes):
         raise InputError("a fork keeps its parent's tokenizer: omit --tokenizer and --set tokenizer...")
     if any(key.startswith("data.") for key in changes):
-        settings = with_values(settings, {"tokenizer.kind": str(run.tokenizer.absolute())})
-        data = prepare_data(settings, console)
+        if settings.model.base == NONE:
+            settings = with_values(settings, {"tokenizer.kind": str(run.tokenizer.absolute())})
+        data = prepare_data(with_own_base(settings, run.path), console)
     else:
         data = _text_of(parent) or prepare_data(own, console)
-    plan = plan_on(data, settings)
+    plan = plan_on(data, settings, base=base_config(parent.manifest))
     tokenizer = parent.manifest.get("tokenizer_hash")
     if data.tokenizer.hash != tokenizer or plan.model != load_config(checkpoint.folder):
         raise InputError(
@@ -187,7 +205,7 @@ def reopen(
         repair_run(run, own, recorded, report, accept_record=accept_record)
     EtudeTokenizer.load(run.tokenizer, str(recorded.get("tokenizer_hash")))
     data = own_text(path, settings, recorded, lambda settings: prepare_data(settings, console))
-    return plan_on(data, settings), run
+    return plan_on(data, settings, base=base_config(recorded)), run
 
 
 def require_steps_left(plan: Plan, run: RunFolder) -> None:
@@ -210,6 +228,9 @@ def with_absolute_paths(settings: Settings) -> Settings:
     """Return the settings with absolute paths, so that the run can be resumed from any working directory."""
     kind = settings.tokenizer.kind
     values: dict[str, Any] = {"data.sources": tuple(map(absolute_source, settings.data.sources))}
-    if kind not in ("bpe", "char"):
+    base = settings.model.base
+    if base != NONE and not base.startswith(HUB):
+        values["model.base"] = str(expand_home(base).absolute())
+    if kind not in ("bpe", "char", BASE):
         values["tokenizer.kind"] = str(expand_home(kind).absolute())
     return with_values(settings, values)
