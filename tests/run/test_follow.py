@@ -148,9 +148,10 @@ def test_the_newest_events_are_found_from_the_end(
     log = RunFolder(tmp_path).metrics
     log.append(*events(60))
     with log.path.open("ab") as file:
+        # The last line is incomplete.
         file.write(
             b'[1]\n{"event": ["eval"]}\n\xff\n' + b"x" * 1000 + b'"eval"\n{"event": "eval", "step": 99'
-        )  # the last line is incomplete
+        )
     newest = newest_events(log.path, ("eval", "step", "length"))
     assert newest["eval"]["step"] == newest["step"]["step"] == 59
     assert set(newest) == {"eval", "step"}
