@@ -46,7 +46,7 @@ def test_every_key_can_be_read_and_set_to_its_own_value() -> None:
         assert with_values(settings, {key: get_value(settings, key)}) == settings
 
 
-def test_every_setting_has_help_and_the_file_with_it_has_the_defaults(tmp_path: Path) -> None:
+def test_every_setting_has_help_and_the_printed_file_has_the_defaults(tmp_path: Path) -> None:
     assert [key for key in known_keys() if not declarations()[key].help.endswith(".")] == []
     file = tmp_path / "all.toml"
     file.write_text(settings_with_help())
@@ -68,7 +68,7 @@ def test_a_setting_declares_when_it_may_be_changed() -> None:
     assert not may_differ & {"train.steps", "train.eval_every", "data.seed"}
 
 
-def test_resolved_settings_have_a_value_for_all_that_the_dial_derives() -> None:
+def test_resolved_settings_have_a_value_for_every_derived_setting() -> None:
     values = {key: 8 for key, declaration in declarations().items() if declaration.is_derived}
     values |= {"device.kind": "cpu", "device.dtype": "fp32", "train.dropout": 0.5}
     settings = with_values(Settings(), values)
@@ -96,7 +96,7 @@ def test_resolved_settings_have_a_value_for_all_that_the_dial_derives() -> None:
         ("train=3", ["unknown setting 'train'"]),
     ],
 )
-def test_a_wrong_setting_is_one_line_that_names_it(override: str, words: list[str]) -> None:
+def test_the_error_about_a_setting_is_one_line_that_names_it(override: str, words: list[str]) -> None:
     with pytest.raises(InputError) as caught:
         load_settings(None, [override])
     message = str(caught.value)
@@ -114,7 +114,7 @@ def test_a_wrong_setting_is_one_line_that_names_it(override: str, words: list[st
         (b"train = 3\n", "unknown setting 'train'"),
     ],
 )
-def test_a_wrong_file_is_one_line(tmp_path: Path, content: bytes, word: str) -> None:
+def test_the_error_about_a_settings_file_is_one_line(tmp_path: Path, content: bytes, word: str) -> None:
     file = tmp_path / "bad.toml"
     file.write_bytes(content)
     with pytest.raises(InputError, match=word):
@@ -147,8 +147,10 @@ def test_a_settings_file_may_be_in_any_unicode_encoding(tmp_path: Path, encoding
 @pytest.mark.parametrize(
     "path", [r"C:\Users\ada\tales.txt", r"D:\new\tales.txt", r"\\server\tales", r"C:\x y\b.txt"]
 )
-def test_a_windows_path_between_double_quotes_is_one_line_that_says_how(tmp_path: Path, path: str) -> None:
-    """Some backslashes are errors of TOML, and some silently become a tab or a line end."""
+def test_a_windows_path_in_double_quotes_is_refused_with_the_right_spelling(
+    tmp_path: Path, path: str
+) -> None:
+    """In TOML some backslashes are errors, and some silently become a tab or a line end."""
     file = tmp_path / "settings.toml"
     file.write_text(f'[data]\nsources = ["{path}"]\n')
     with pytest.raises(InputError) as caught:
@@ -163,19 +165,19 @@ def test_a_windows_path_between_double_quotes_is_one_line_that_says_how(tmp_path
 
 
 @pytest.mark.parametrize("value", ['["C:\\Users\\ada"]', '"C:\\Users\\ada"', '"C:\\temp\\ada"'])
-def test_a_windows_path_between_double_quotes_on_the_command_line(value: str) -> None:
+def test_a_windows_path_in_double_quotes_on_the_command_line_is_refused(value: str) -> None:
     with pytest.raises(InputError, match="single quotes"):
         load_settings(overrides=[f"data.sources={value}"])
 
 
-def test_a_windows_path_without_quotes_is_as_it_is() -> None:
+def test_a_windows_path_without_quotes_keeps_its_backslashes() -> None:
     assert load_settings(overrides=[r"data.sources=C:\temp\new.txt"]).data.sources == (r"C:\temp\new.txt",)
     assert (
         load_settings(overrides=['train.sample_prompt="Q: why?\\nA:"']).train.sample_prompt == "Q: why?\nA:"
     )
 
 
-def test_bytes_that_are_no_text_do_not_become_settings() -> None:
+def test_values_that_are_not_utf8_are_refused() -> None:
     with pytest.raises(InputError, match=r"etude train - < FILE"):
         load_settings(values={"data.sources": ("caf\udce9.txt",)})
     with pytest.raises(InputError, match=r"run\.name.*not UTF-8"):

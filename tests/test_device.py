@@ -30,13 +30,13 @@ def test_auto_is_a_device_that_computes() -> None:
         flags = Path("/proc/cpuinfo").read_text().split()
         by_amd = "AuthenticAMD" in flags and "avx512_bf16" in flags
         assert device.fast_bf16 == (by_amd or "amx_bf16" in flags)
-        assert device.dtype == "fp32"  # unless a run is wide enough
+        assert device.dtype == "fp32"  # only the dial chooses bf16, for a wide network
 
 
 @pytest.mark.parametrize("kind", ["cuda", "mps"])
-def test_a_device_that_is_not_there_is_refused(kind: str) -> None:
-    there = torch.cuda.is_available() if kind == "cuda" else torch.backends.mps.is_available()
-    if there:
+def test_a_missing_device_is_refused(kind: str) -> None:
+    available = torch.cuda.is_available() if kind == "cuda" else torch.backends.mps.is_available()
+    if available:
         pytest.skip(f"this machine has {kind}")
     with pytest.raises(InputError, match=r"device\.kind=cpu"):
         choose_device(DeviceSettings(kind=kind))  # type: ignore[arg-type]
@@ -47,14 +47,14 @@ def test_bf16_products_are_bf16() -> None:
         assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == torch.bfloat16
 
 
-def test_speeds_are_measured_and_possible() -> None:
+def test_measured_speeds_are_plausible() -> None:
     device = Device("cpu", "fp32", 1)
-    # Between a slow emulator and the largest accelerator there is.
+    # Between a slow emulator and the fastest accelerators.
     assert 1e8 < measured_peak_flops(device, 0.05) < 1e17
     assert 1e7 < measured_bandwidth(device, 0.05) < 1e14
 
 
-def test_the_machine_is_described_in_plain_values() -> None:
+def test_the_description_of_the_machine_is_plain_json() -> None:
     import json
 
     description = describe_machine(Device("cpu", "fp32", 1))
@@ -62,8 +62,8 @@ def test_the_machine_is_described_in_plain_values() -> None:
     assert description["versions"]["torch"] == torch.__version__
 
 
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="glibc's own rule")
-def test_memory_that_a_step_frees_is_there_for_the_next() -> None:
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="a setting of glibc")
+def test_freed_memory_is_kept_for_the_next_step() -> None:
     code = (
         "import resource, torch; from etude.device import keep_freed_memory; keep_freed_memory()\n"
         "def faults(): return resource.getrusage(resource.RUSAGE_SELF).ru_minflt\n"
@@ -71,5 +71,5 @@ def test_memory_that_a_step_frees_is_there_for_the_next() -> None:
         "for _ in range(100): torch.ones(8_000_000)\n"
         "print(faults() - before)"
     )
-    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert int(answer.stdout) < 20 * 8_000_000 * 4 / 4096  # without the rule 100 times a tensor's pages
+    completed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert int(completed.stdout) < 20 * 8_000_000 * 4 / 4096  # without it, the pages of 100 tensors

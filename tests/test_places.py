@@ -1,4 +1,4 @@
-"""Where things are kept by accounts that have no home, or cannot write it, or are not alone."""
+"""The folders of accounts without a home, with a home that is not writable, and on machines with other users."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from etude.errors import EtudeError, InputError
 
 @pytest.fixture
 def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A temporary folder of the machine, and an account of which nothing is known."""
+    """Simulate an account without a name and a home, and return the temporary folder of its machine."""
     folder = tmp_path / "tmp"
     folder.mkdir()
     monkeypatch.setattr(places.tempfile, "gettempdir", lambda: str(folder))
     for name in ("ETUDE_CACHE", "HOME", "MPLCONFIGDIR", "LOGNAME", "USER", "LNAME", "USERNAME", "LOCAL_RANK"):
         monkeypatch.delenv(name, raising=False)
-        monkeypatch.setenv(name, "")  # so that what is set meanwhile is undone
+        monkeypatch.setenv(name, "")  # so that monkeypatch restores the variable even if the code sets it
         monkeypatch.delenv(name)
     import pwd
 
@@ -37,7 +37,7 @@ def own(folder: Path) -> Path:
     return folder / f"etude-{os.getuid()}"
 
 
-def test_an_account_without_a_home_has_a_private_folder(
+def test_an_account_without_a_home_gets_a_private_folder(
     temporary: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = places.cache_folder()
@@ -49,28 +49,28 @@ def test_an_account_without_a_home_has_a_private_folder(
     assert f"prepared text is kept in {folder} (ETUDE_CACHE=FOLDER chooses another)" in message
 
 
-def test_libraries_find_a_home_and_a_name(temporary: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_libraries_get_a_home_and_a_user_name(temporary: Path, capsys: pytest.CaptureFixture[str]) -> None:
     places.ensure_user_and_home()
     assert Path.home() == own(temporary)
     assert getpass.getuser() == f"uid-{os.getuid()}"
-    assert capsys.readouterr().err == "", "only what is kept there is worth a line"
+    assert capsys.readouterr().err == "", "only prepared text is worth a line"
     assert places.cache_folder() == own(temporary) / ".cache" / "etude"
     assert "prepared text is kept in" in capsys.readouterr().err
 
 
-def test_a_home_that_cannot_be_written_is_not_used(
+def test_a_home_that_is_not_writable_is_not_used(
     temporary: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     home = tmp_path / "home"
-    home.write_text("")  # a file holds no folder, whoever asks (root may write everywhere else)
+    home.write_text("")  # a file: not even root can create a folder in it
     monkeypatch.setenv("HOME", str(home))
     assert places.cache_folder() == own(temporary) / ".cache" / "etude"
     places.ensure_user_and_home()
-    assert os.environ["HOME"] == str(home), "what can be read there is still read"
+    assert os.environ["HOME"] == str(home), "files in it are still readable"
     assert Path(os.environ["MPLCONFIGDIR"]).is_relative_to(own(temporary))
 
 
-def test_a_usual_account_is_left_alone(
+def test_an_ordinary_account_is_unchanged(
     temporary: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
@@ -82,20 +82,22 @@ def test_a_usual_account_is_left_alone(
 
 
 @pytest.mark.parametrize("kind", ["open to others", "a link", "a file"])
-def test_a_folder_that_another_may_have_made_is_refused(temporary: Path, tmp_path: Path, kind: str) -> None:
-    place = own(temporary)
+def test_a_folder_that_another_account_may_have_made_is_refused(
+    temporary: Path, tmp_path: Path, kind: str
+) -> None:
+    path = own(temporary)
     if kind == "a link":
-        place.symlink_to(tmp_path)
+        path.symlink_to(tmp_path)
     elif kind == "a file":
-        place.write_text("")
+        path.write_text("")
     else:
-        place.mkdir()
-        place.chmod(0o777)
+        path.mkdir()
+        path.chmod(0o777)
     with pytest.raises(EtudeError, match="set ETUDE_CACHE and HOME to folders"):
         places.cache_folder()
 
 
-def test_the_folder_that_was_chosen_is_used_or_refused(
+def test_the_folder_in_the_variable_is_used_or_refused(
     temporary: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("ETUDE_CACHE", str(tmp_path / "mine"))
@@ -109,7 +111,7 @@ def test_the_folder_that_was_chosen_is_used_or_refused(
         places.cache_folder()
 
 
-def test_a_tilde_of_nobody_is_one_line_unless_a_file_is_called_so(
+def test_a_tilde_of_an_unknown_account_is_refused_unless_a_file_has_that_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)

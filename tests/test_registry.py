@@ -1,11 +1,10 @@
-"""A registry: built-in things are imported when they are used, plugins when a name is not built in."""
+"""A registry imports built-in implementations at their first use, and plugins when a name is not built in."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -41,7 +40,7 @@ def plugin(folder: Path, name: str, code: str) -> Path:
     return file
 
 
-def test_a_built_in_thing_is_imported_when_it_is_used(colours: Registry[str]) -> None:
+def test_a_built_in_implementation_is_imported_at_its_first_use(colours: Registry[str]) -> None:
     colours.require("red")
     assert colours.names() == ["red", "blue"]
     assert "colour_red" not in sys.modules
@@ -59,18 +58,18 @@ def test_a_built_in_thing_is_imported_when_it_is_used(colours: Registry[str]) ->
         ("x" * 1000, f"there is no colour '{'x' * 60}': choose"),
     ],
 )
-def test_an_unknown_name_is_one_line_with_the_names_there_are(
+def test_the_error_about_an_unknown_name_is_one_line_with_the_known_names(
     colours: Registry[str], name: str, words: str
 ) -> None:
-    for asked in (colours.get, colours.require):
+    for method in (colours.get, colours.require):
         with pytest.raises(InputError) as raised:
-            asked(name)
+            method(name)
         assert str(raised.value).startswith(words)
         assert VARIABLE in str(raised.value)
         assert len(str(raised.value).splitlines()) == 1
 
 
-def test_what_is_registered_is_checked_and_has_a_name_of_its_own(colours: Registry[str]) -> None:
+def test_a_registered_implementation_is_checked_and_needs_an_unused_name(colours: Registry[str]) -> None:
     with pytest.raises(InputError, match="green is no colour"):
         colours.register("green", "green")
     assert colours.names() == ["red", "blue"]
@@ -83,7 +82,7 @@ def test_what_is_registered_is_checked_and_has_a_name_of_its_own(colours: Regist
 
 
 @pytest.mark.parametrize("by", ["module", "path"])
-def test_a_plugin_is_loaded_once_and_only_for_what_is_not_built_in(
+def test_a_plugin_is_loaded_once_and_only_for_names_that_are_not_built_in(
     colours: Registry[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, by: str
 ) -> None:
     file = plugin(
@@ -120,7 +119,7 @@ def test_a_plugin_of_an_installed_package_is_found_by_its_entry_point(
         ("import no_such_module_at_all", "cannot be imported (ModuleNotFoundError: No module named"),
     ],
 )
-def test_a_plugin_that_fails_is_one_line_each_time(
+def test_the_error_about_a_failing_plugin_is_one_line_at_every_call(
     colours: Registry[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: str, words: str
 ) -> None:
     file = plugin(tmp_path, "bad_colours", code)
@@ -130,11 +129,13 @@ def test_a_plugin_that_fails_is_one_line_each_time(
             colours.names()
         assert f"the plugin '{file}' of {VARIABLE} {words}" in str(raised.value)
         assert len(str(raised.value).splitlines()) == 1
-    plugin(tmp_path, "bad_colours", 'COLOURS.register("green", "#0f0")')  # mended
+    plugin(tmp_path, "bad_colours", 'COLOURS.register("green", "#0f0")')  # repaired
     assert colours.get("green") == "#0f0"
 
 
-def test_a_plugin_that_is_not_there_is_named(colours: Registry[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_error_about_a_missing_plugin_names_it(
+    colours: Registry[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     for missing in ("/nowhere/x.py", "no_such_module_at_all"):
         monkeypatch.setenv(VARIABLE, missing)
         with pytest.raises(InputError, match=f"the plugin '{missing}' of {VARIABLE} cannot be imported"):
@@ -148,5 +149,4 @@ def test_a_plugin_in_the_home_folder(
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("USERPROFILE", str(tmp_path))
     monkeypatch.setenv(VARIABLE, "~/home_colours.py")
-    found: Any = colours.get("green")
-    assert found == "#0f0"
+    assert colours.get("green") == "#0f0"

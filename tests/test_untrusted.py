@@ -1,3 +1,5 @@
+"""Untrusted files, names, links and values are checked before they are used or shown."""
+
 from __future__ import annotations
 
 import os
@@ -11,7 +13,7 @@ from etude.errors import InputError
 from etude.untrusted import MAX_SHOWN, inside, read_plain, refuse_links_out, shown
 
 
-def test_only_plain_files_of_a_sensible_size_are_read(tmp_path: Path) -> None:
+def test_only_regular_files_of_limited_size_are_read(tmp_path: Path) -> None:
     file = tmp_path / "a"
     file.write_bytes(b"12345")
     assert read_plain(file, 5) == b"12345"
@@ -23,7 +25,7 @@ def test_only_plain_files_of_a_sensible_size_are_read(tmp_path: Path) -> None:
         (tmp_path / "pipe", "not a plain file"),
         (tmp_path, "not a plain file"),
         (Path("/dev/zero"), "not a plain file"),
-        (tmp_path / "a\0b", "not a name"),
+        (tmp_path / "a\0b", "not a valid file name"),
     ):
         with pytest.raises(InputError, match=words):
             read_plain(path, 4)
@@ -40,7 +42,7 @@ def test_a_name_stays_inside_its_folder(tmp_path: Path, name: object) -> None:
         inside(tmp_path, name)
 
 
-def test_links_may_lead_about_a_run_and_not_out_of_it(tmp_path: Path) -> None:
+def test_links_may_not_lead_out_of_a_run(tmp_path: Path) -> None:
     run = tmp_path / "run"
     (run / "checkpoints").mkdir(parents=True)
     (run / "checkpoints" / "newest").symlink_to(run / "checkpoints")
@@ -55,7 +57,7 @@ def test_links_may_lead_about_a_run_and_not_out_of_it(tmp_path: Path) -> None:
 
 
 @given(st.text() | st.recursive(st.none() | st.integers() | st.text(), st.lists))
-def test_anything_is_shown_on_one_short_line(value: object) -> None:
+def test_any_value_is_shown_on_one_short_line(value: object) -> None:
     text = shown(value)
     assert len(text) <= MAX_SHOWN
     assert len(text.splitlines()) <= 1

@@ -53,9 +53,8 @@ def nearest_file(name: str, names: Iterable[str]) -> str | None:
         other, other_ending = os.path.splitext(candidate)
         same_ending = ending.casefold() == other_ending.casefold()
         similarity = _similarity(stem, other)
-        score = (
-            similarity + 0.1 * same_ending
-        )  # of equally similar stems, prefer the one with the same ending
+        # Of two equally similar stems, prefer the one with the same ending.
+        score = similarity + 0.1 * same_ending
         if similarity >= (ALIKE_STEMS if same_ending else ALIKE) and score > best_score:
             best_score, nearest = score, candidate
     return nearest
@@ -74,9 +73,8 @@ def nearest_key(key: str, known: Iterable[str]) -> str | None:
         similarity = _similarity(leaf, other)
         if _initials(leaf) == other or (similarity < ALIKE_STEMS and _share_a_word(leaf, other)):
             similarity = max(similarity, ALIKE_STEMS)
-        score = similarity + 0.1 * (
-            section == other_section
-        )  # of equally similar names, prefer the same section
+        # Of two equally similar names, prefer the one in the same section.
+        score = similarity + 0.1 * (section == other_section)
         if similarity >= ALIKE_STEMS and score > best_score:
             best_score, nearest = score, candidate
     return nearest

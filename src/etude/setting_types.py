@@ -13,7 +13,7 @@ from typing_extensions import TypeVar  # with a default: Python 3.13 has it in t
 from etude.registry import MODEL_FAMILIES, OBJECTIVES, UPDATE_RULES, known_name
 
 Auto = Literal["auto"]
-"""Value of a setting that is derived from the text or the machine when it is used."""
+"""Type of the value of a setting that is derived from the text or the machine when it is used."""
 Open = TypeVar("Open", default=Auto, covariant=True)
 """Type parameter of settings that the dial always resolves: ``Auto`` in the user's settings, ``Never`` in resolved."""
 AUTO: Any = "auto"
@@ -24,7 +24,7 @@ class Change(Enum):
     """When the user may change a setting of an existing run; the values are words of messages."""
 
     OBSERVING = "on a resume"
-    """It affects only what is logged or saved, not the training."""
+    """It does not change the training, only what is logged or saved, and when the run stops."""
     STEERING = "on a resume: the training changes from there on"
     """It changes the training. The run's manifest records from which step on."""
     FORK = "in a fork"

@@ -1,4 +1,4 @@
-"""The folder of a new run and of a fork: whole, vouching for itself, with its parent's past and no more."""
+"""A new run and a fork are created complete and verify; a fork has its parent's logs up to its step, and no more."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def fill(run: RunFolder) -> None:
 
 
 def save(run: RunFolder, step: int, provenance: Provenance) -> None:
-    """A checkpoint of a few bytes, as the code that has tensors makes one."""
+    """Save a checkpoint of a few bytes, with the files of a real one."""
     folder = run.checkpoints / checkpoint_name(step)
     folder.mkdir(parents=True)
     (folder / "model.safetensors").write_bytes(bytes([step]))
@@ -78,16 +78,16 @@ def steps_in(run: RunFolder) -> list[int]:
 
 
 def origin_at(parent: RunFolder, step: int, **options: Any) -> Origin:
-    """A fork at any step: the checkpoint is written, not copied."""
+    """Return the origin of a fork at any step: its checkpoint is written, not copied."""
     record = RunRecord.open(parent.path).verified()
 
-    def write_checkpoint(made: RunFolder, provenance: Provenance) -> None:
-        save(made, step, provenance)
+    def write_checkpoint(fork: RunFolder, provenance: Provenance) -> None:
+        save(fork, step, provenance)
 
     return Origin(record, step, 16 * step, write_checkpoint, **options)
 
 
-def test_a_new_run_vouches_for_its_files(tmp_path: Path) -> None:
+def test_a_new_run_verifies(tmp_path: Path) -> None:
     run = RunFolder(tmp_path / "new")
     create_run(run, some_settings(), {"sources": ["a"]}, fill)
     assert all(check.ok for check in verify(run))
@@ -97,8 +97,8 @@ def test_a_new_run_vouches_for_its_files(tmp_path: Path) -> None:
         create_run(run, some_settings(), {}, fill)
 
 
-def test_a_run_that_cannot_be_made_leaves_nothing(tmp_path: Path, parent: RunFolder) -> None:
-    def failing(made: RunFolder, provenance: Provenance) -> None:
+def test_a_run_that_cannot_be_created_leaves_nothing_behind(tmp_path: Path, parent: RunFolder) -> None:
+    def failing(fork: RunFolder, provenance: Provenance) -> None:
         raise EtudeError("no space left")
 
     before = sorted(tmp_path.iterdir())
@@ -114,8 +114,8 @@ def test_a_run_that_cannot_be_made_leaves_nothing(tmp_path: Path, parent: RunFol
 
 
 @pytest.mark.parametrize("step", [1, 3, 4, 5, 8, 10])
-def test_a_fork_has_the_record_up_to_its_step(tmp_path: Path, parent: RunFolder, step: int) -> None:
-    """At a checkpoint or between two: the logs end there, and the fork's checkpoint knows them."""
+def test_a_fork_has_the_logs_up_to_its_step(tmp_path: Path, parent: RunFolder, step: int) -> None:
+    """At a checkpoint or between two, the logs end at the step, and the fork's checkpoint has their hashes."""
     run, origin = RunFolder(tmp_path / "fork"), origin_at(parent, step, details={"turned": ["x=1"]})
     create_run(run, some_settings(), inherited_manifest(origin.parent, step), fill, origin)
     assert steps_in(run) == list(range(1, step + 1))
@@ -138,7 +138,7 @@ def test_a_fork_has_the_record_up_to_its_step(tmp_path: Path, parent: RunFolder,
 
 
 @pytest.mark.parametrize("step", [4, 6, 10])
-def test_a_fork_copies_no_damaged_record_unless_it_is_accepted(
+def test_a_fork_copies_damaged_logs_only_if_they_are_accepted(
     tmp_path: Path, parent: RunFolder, step: int
 ) -> None:
     content = bytearray(parent.metrics.path.read_bytes())
@@ -153,7 +153,7 @@ def test_a_fork_copies_no_damaged_record_unless_it_is_accepted(
     assert all(check.ok for check in verify(run))
 
 
-def test_a_fork_on_another_text_has_an_empty_record(tmp_path: Path, parent: RunFolder) -> None:
+def test_a_fork_on_another_text_has_no_logs(tmp_path: Path, parent: RunFolder) -> None:
     run = RunFolder(tmp_path / "fork")
     create_run(run, some_settings(), {}, fill, origin_at(parent, 4, same_text=False))
     assert not run.metrics.path.exists()
@@ -161,7 +161,9 @@ def test_a_fork_on_another_text_has_an_empty_record(tmp_path: Path, parent: RunF
 
 
 @pytest.mark.parametrize("keep", [True, False])
-def test_a_copied_checkpoint_vouches_for_its_new_run(tmp_path: Path, parent: RunFolder, keep: bool) -> None:
+def test_a_copied_checkpoint_has_the_provenance_of_its_new_run(
+    tmp_path: Path, parent: RunFolder, keep: bool
+) -> None:
     record, checkpoint = find_origin(f"{parent.path}@4")
     assert checkpoint.step == 4
     run = RunFolder(tmp_path / "fork")
@@ -169,7 +171,9 @@ def test_a_copied_checkpoint_vouches_for_its_new_run(tmp_path: Path, parent: Run
         record,
         4,
         64,
-        lambda made, known: copy_checkpoint(checkpoint, made.checkpoints, known, keep_revisions=keep),
+        lambda fork, provenance: copy_checkpoint(
+            checkpoint, fork.checkpoints, provenance, keep_revisions=keep
+        ),
     )
     create_run(run, with_values(some_settings(), {"run.seed": 5}), {}, fill, origin)
     copy = verify_checkpoint(run.checkpoints / checkpoint_name(4))
@@ -177,7 +181,7 @@ def test_a_copied_checkpoint_vouches_for_its_new_run(tmp_path: Path, parent: Run
     assert copy.provenance.run["run.toml"] == hash_file(run.settings_file)
     assert copy.checksums == checkpoint.checksums
     assert all(check.ok for check in verify(run))
-    assert json.loads((checkpoint.folder / MARKER).read_text())["revisions"] == [[4, 12]]  # as it was
+    assert json.loads((checkpoint.folder / MARKER).read_text())["revisions"] == [[4, 12]]  # unchanged
 
 
 def test_an_origin_is_a_run_or_a_run_at_a_step(tmp_path: Path, parent: RunFolder) -> None:

@@ -1,4 +1,4 @@
-"""Events as lines of the logs, and back."""
+"""Events are written as lines of the logs, and read back."""
 
 from __future__ import annotations
 
@@ -40,21 +40,21 @@ def test_events_are_plain_and_versioned() -> None:
 
 
 @given(st.data())
-def test_an_event_of_plain_fields_comes_back_as_it_was(data: st.DataObject) -> None:
-    """What is not finite comes back as NaN: JSON has no such numbers."""
+def test_an_event_of_plain_fields_is_read_back_unchanged(data: st.DataObject) -> None:
+    """Infinities are read back as NaN: JSON has neither."""
     kind = data.draw(st.sampled_from(READ_BACK))
     values = {field.name: data.draw(PLAIN[str(field.type)]) for field in dataclasses.fields(kind)}
     back = event_from(kind, json.loads(json.dumps(kind(**values).record(), allow_nan=False)))
     for name, value in values.items():
-        same = getattr(back, name)
+        read_back = getattr(back, name)
         if isinstance(value, float) and not math.isfinite(value):
-            assert math.isnan(same)
+            assert math.isnan(read_back)
         else:
-            assert same == value
+            assert read_back == value
 
 
 @pytest.mark.parametrize("damage", [None, "x", [], {}, True, 2**80, -(10**400)])
-def test_a_damaged_field_is_missing(damage: Any) -> None:
+def test_a_damaged_field_counts_as_missing(damage: Any) -> None:
     assert math.isnan(number_or(damage, math.nan))
     assert number_or(damage, 0) == 0
     event = event_from(events.EvalEvent, {"step": damage, "val_loss": damage, "bits_per_byte": 2})

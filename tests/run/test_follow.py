@@ -1,4 +1,4 @@
-"""A log that grows: read once, piece by piece, and never half a line; its newest events from the end."""
+"""A growing log is read in pieces of whole lines, and its newest events are read from its end."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ def line(step: int, event: str = "step", **more: object) -> bytes:
 
 
 def steps(lines: list[bytes]) -> list[int]:
-    return [json.loads(one)["step"] for one in lines]
+    return [json.loads(line)["step"] for line in lines]
 
 
-def test_half_a_line_waits_until_it_is_whole(tmp_path: Path) -> None:
+def test_an_incomplete_line_is_read_once_it_is_complete(tmp_path: Path) -> None:
     file = tmp_path / "metrics.jsonl"
     file.write_bytes(line(1) + line(2)[:10])
     piece = read_from(file, 0)
@@ -34,7 +34,7 @@ def test_half_a_line_waits_until_it_is_whole(tmp_path: Path) -> None:
     assert read_from(file, piece.offset).lines == []
 
 
-def test_a_shorter_log_is_another_one(tmp_path: Path) -> None:
+def test_a_log_that_became_shorter_is_read_from_its_beginning(tmp_path: Path) -> None:
     file = tmp_path / "metrics.jsonl"
     file.write_bytes(line(1) + line(2) + line(3))
     end = read_from(file, 0).offset
@@ -44,7 +44,7 @@ def test_a_shorter_log_is_another_one(tmp_path: Path) -> None:
     assert steps(piece.lines) == [1]
 
 
-def test_nothing_there_and_what_is_no_file(tmp_path: Path) -> None:
+def test_a_missing_log_or_one_that_is_no_regular_file_has_no_lines(tmp_path: Path) -> None:
     assert read_from(tmp_path / "nothing", 0).lines == []
     assert read_from(tmp_path / "nothing", 9).reset
     os.mkfifo(tmp_path / "pipe")
@@ -64,40 +64,42 @@ def test_nothing_there_and_what_is_no_file(tmp_path: Path) -> None:
         b"[" * 9999,
     ],
 )
-def test_a_damaged_line_does_not_spoil_the_others(damage: bytes, tmp_path: Path) -> None:
+def test_a_damaged_line_is_skipped_and_the_others_are_read(damage: bytes, tmp_path: Path) -> None:
     file = tmp_path / "metrics.jsonl"
     file.write_bytes(line(1) + damage + b"\n" + line(2))
     assert steps(read_from(file, 0).lines) == [1, 2]
 
 
-def test_large_logs_come_in_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_large_log_is_read_in_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(follow, "PIECE_BYTES", 500)
     file = tmp_path / "metrics.jsonl"
     file.write_bytes(b"".join(map(line, range(1, 60))))
-    found: list[int] = []
+    read: list[int] = []
     offset, more = 0, True
     while more:
         piece = read_from(file, offset)
-        found += steps(piece.lines)
+        read += steps(piece.lines)
         offset, more = piece.offset, piece.more
-    assert found == list(range(1, 60))
+    assert read == list(range(1, 60))
 
 
-def test_a_line_that_never_ends_is_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_line_longer_than_a_piece_is_skipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(follow, "PIECE_BYTES", 500)
     file = tmp_path / "metrics.jsonl"
     file.write_bytes(b"x" * 5000 + b"\n" + line(7))
-    found: list[int] = []
+    read: list[int] = []
     offset, more, requests = 0, True, 0
     while more:
         piece = read_from(file, offset)
-        found += steps(piece.lines)
+        read += steps(piece.lines)
         offset, more, requests = piece.offset, piece.more, requests + 1
         assert requests < 50
-    assert found == [7]
+    assert read == [7]
 
 
-def test_a_long_log_is_thinned_but_for_what_is_rare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_long_log_is_thinned_except_for_rare_events(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(follow, "LONG_BYTES", 1000)
     monkeypatch.setattr(follow, "STEPS_KEPT", 50)
     monkeypatch.setattr(follow, "SUMMARIES_KEPT", 5)
@@ -111,7 +113,7 @@ def test_a_long_log_is_thinned_but_for_what_is_rare(tmp_path: Path, monkeypatch:
             written += [line(step, "eval"), line(step, "spike")]
     file.write_bytes(b"".join(written) + line(2001)[:12])
     piece = read_from(file, 0)
-    events = [json.loads(one) for one in piece.lines]
+    events = [json.loads(line) for line in piece.lines]
     kept = [event["step"] for event in events if event["event"] == "step"]
     assert piece.stride == kept[1] - kept[0] > 1
     assert 50 <= len(kept) <= 100
@@ -126,7 +128,7 @@ def test_a_long_log_is_thinned_but_for_what_is_rare(tmp_path: Path, monkeypatch:
 
 
 def events(count: int) -> list[dict[str, object]]:
-    """A step and an evaluation for each number."""
+    """Return a step and an evaluation for each number below ``count``."""
     return [
         event.record()
         for number in range(1, count)
@@ -141,14 +143,15 @@ def events(count: int) -> list[dict[str, object]]:
 def test_the_newest_events_are_found_from_the_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, block: int
 ) -> None:
-    """However the blocks fall: only a line that is longer than a block is too long for a log."""
+    """Blocks may start anywhere in a line; only a line longer than a block is skipped."""
     monkeypatch.setattr(follow, "MAX_LINE_BYTES", block)
     log = RunFolder(tmp_path).metrics
     log.append(*events(60))
     with log.path.open("ab") as file:
+        # The last line is incomplete.
         file.write(
             b'[1]\n{"event": ["eval"]}\n\xff\n' + b"x" * 1000 + b'"eval"\n{"event": "eval", "step": 99'
-        )  # torn
+        )
     newest = newest_events(log.path, ("eval", "step", "length"))
     assert newest["eval"]["step"] == newest["step"]["step"] == 59
     assert set(newest) == {"eval", "step"}
@@ -156,19 +159,19 @@ def test_the_newest_events_are_found_from_the_end(
 
 
 @pytest.mark.parametrize("most", [1, 100, 1000, 5000, 10**6])
-def test_no_more_of_the_end_is_read_than_allowed(tmp_path: Path, most: int) -> None:
-    """Against all whole lines that lie within the last bytes."""
+def test_only_the_allowed_bytes_at_the_end_are_read(tmp_path: Path, most: int) -> None:
+    """The result is compared with all whole lines within the last ``most`` bytes."""
     log = RunFolder(tmp_path).metrics
     log.append(*events(60), {"event": "length", "step": 60})
     content = log.path.read_bytes()
     start = max(0, len(content) - most)
     begin = content.index(b"\n", start) + 1 if start else 0
-    within = [json.loads(one) for one in content[begin:].splitlines()]
+    within = [json.loads(line) for line in content[begin:].splitlines()]
     expected = {event["event"]: event for event in within}
     assert newest_events(log.path, ("eval", "step", "length"), most) == expected
 
 
-def test_a_pipe_or_a_folder_in_place_of_a_log_has_no_events(tmp_path: Path) -> None:
+def test_a_pipe_or_a_folder_instead_of_a_log_has_no_events(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     assert newest_events(tmp_path / "pipe", ("step",)) == {}
     assert newest_events(tmp_path, ("step",)) == {}

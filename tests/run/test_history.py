@@ -1,4 +1,4 @@
-"""Reading a run's logs, whatever state they are in."""
+"""The history of a run is read from its logs, even if they are damaged or the run was interrupted."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def write(folder: Path, *events: Event) -> RunFolder:
     return run
 
 
-def test_events_come_back_as_they_were_written(tmp_path: Path) -> None:
+def test_events_are_read_back_unchanged(tmp_path: Path) -> None:
     steps = [step(number, 1 / number) for number in range(1, 6)]
     evals = [evaluation(0, 8.0), evaluation(5, 2.0)]
     rung = RungEvent(**place(5), order=1, bits_per_byte=4.0)
@@ -57,7 +57,7 @@ def test_events_come_back_as_they_were_written(tmp_path: Path) -> None:
     assert history.passed_at == {1: 5}
 
 
-def test_torn_unknown_and_odd_lines_are_left_out(tmp_path: Path) -> None:
+def test_incomplete_unknown_and_invalid_lines_are_skipped(tmp_path: Path) -> None:
     run = write(tmp_path / "run", step(1), evaluation(1, 3.0))
     with run.metrics.path.open("ab") as file:
         file.write(b'{"event": "weather", "step": 2}\n[1, 2]\n{"event": "step"}\n{"event": 7, "step": 3}\n')
@@ -71,7 +71,7 @@ def test_torn_unknown_and_odd_lines_are_left_out(tmp_path: Path) -> None:
     assert len(history.evals) == 1
 
 
-def test_what_an_interrupted_run_told_beyond_its_checkpoint_is_replaced(tmp_path: Path) -> None:
+def test_events_that_a_resume_superseded_are_dropped(tmp_path: Path) -> None:
     before = [step(n, 1.0) for n in range(1, 9)]
     before[4:4] = [evaluation(4, 3.0), RungEvent(**place(4), order=1, bits_per_byte=4.0)]
     before.append(evaluation(8, 2.5))
@@ -85,7 +85,7 @@ def test_what_an_interrupted_run_told_beyond_its_checkpoint_is_replaced(tmp_path
     assert [event.order for event in history.rungs] == [1]
 
 
-def test_conversion_is_the_usual_ratio_of_the_evaluations(tmp_path: Path) -> None:
+def test_the_factor_to_bits_per_byte_is_the_median_of_the_evaluations(tmp_path: Path) -> None:
     run = write(
         tmp_path / "run", *(evaluation(n, 3.0 + n, 6.0 + 2 * n) for n in range(5)), evaluation(6, 9.0, 1.0)
     )
@@ -93,7 +93,7 @@ def test_conversion_is_the_usual_ratio_of_the_evaluations(tmp_path: Path) -> Non
     assert RunRecord.open(write(tmp_path / "other", step(1)).path).history.bits_per_byte_per_nat is None
 
 
-def test_rungs_are_worked_out_where_none_were_recorded(tmp_path: Path) -> None:
+def test_passed_rungs_follow_from_the_evaluations_if_none_were_logged(tmp_path: Path) -> None:
     run = write(
         tmp_path / "run", *(evaluation(n, bits) for n, bits in [(0, 8.0), (10, 2.9), (20, 3.5), (30, 1.0)])
     )
@@ -103,7 +103,7 @@ def test_rungs_are_worked_out_where_none_were_recorded(tmp_path: Path) -> None:
     assert RunRecord.open(run.path).history.passed_at == {1: 10, 2: 10, 3: 30}
 
 
-def test_a_run_without_logs_is_empty_and_a_folder_that_is_no_run_an_error(tmp_path: Path) -> None:
+def test_a_run_without_logs_is_empty_and_another_folder_is_an_error(tmp_path: Path) -> None:
     history = RunRecord.open(write(tmp_path / "run").path).history
     assert (history.steps, history.samples, history.end, history.ladder) == ([], [], None, None)
     with pytest.raises(InputError, match="not a run folder"):
@@ -123,10 +123,10 @@ def test_steps_are_a_sequence_of_events(tmp_path: Path) -> None:
     assert not Steps()
 
 
-def test_a_long_record_takes_the_memory_of_its_numbers(tmp_path: Path) -> None:
-    """Seven numbers of eight bytes for each step, where its line alone is two hundred characters of text."""
+def test_a_long_record_takes_only_the_memory_of_its_numbers(tmp_path: Path) -> None:
+    """Seven numbers of eight bytes per step; the line of a step alone is two hundred characters."""
     run = write(tmp_path / "run", *(step(number) for number in range(1, 20_001)))
-    _ = RunRecord.open(run.path).history  # what is imported and compiled the first time does not count
+    _ = RunRecord.open(run.path).history  # memory for imports and compiled patterns does not count
     tracemalloc.start()
     try:
         history = RunRecord.open(run.path).history
@@ -134,7 +134,7 @@ def test_a_long_record_takes_the_memory_of_its_numbers(tmp_path: Path) -> None:
     finally:
         tracemalloc.stop()
     assert len(history.steps) == 20_000
-    assert peak < 20_000 * 7 * 8 * 1.25 + 300_000  # an array that grows has an eighth to spare
+    assert peak < 20_000 * 7 * 8 * 1.25 + 300_000  # a growing array reserves an eighth more
 
 
 @given(
@@ -143,10 +143,10 @@ def test_a_long_record_takes_the_memory_of_its_numbers(tmp_path: Path) -> None:
         max_size=30,
     )
 )
-def test_what_stands_is_what_a_plain_account_keeps(told: list[tuple[str, int, int]]) -> None:
-    """Against a second implementation: the whole record in a list, cut back whenever a step returns."""
+def test_superseded_events_are_those_of_a_simple_implementation(logged: list[tuple[str, int, int]]) -> None:
+    """The reference keeps all records in a list, and cuts it back whenever a lower step follows."""
     records, kept = [], list[dict[str, Any]]()
-    for kind, number, value in told:
+    for kind, number, value in logged:
         record = {
             "event": kind,
             **place(number),
@@ -157,14 +157,18 @@ def test_what_stands_is_what_a_plain_account_keeps(told: list[tuple[str, int, in
         if kind != "rung":
             del record["order"]
         records.append(record)
-        kept = [old for old in kept if old["step"] <= number]
-        same = (kind, number, record.get("order"))
-        kept = [old for old in kept if (old["event"], old["step"], old.get("order")) != same]
+        kept = [earlier for earlier in kept if earlier["step"] <= number]
+        identity = (kind, number, record.get("order"))
+        kept = [
+            earlier
+            for earlier in kept
+            if (earlier["event"], earlier["step"], earlier.get("order")) != identity
+        ]
         kept.append(record)
-    found = collect_events(records, (EvalEvent, RungEvent))
-    assert [(e.step, e.loss) for e in found.steps] == [
+    collected = collect_events(records, (EvalEvent, RungEvent))
+    assert [(e.step, e.loss) for e in collected.steps] == [
         (r["step"], r["loss"]) for r in kept if r["event"] == "step"
     ]
     for kind in ("eval", "rung"):
         expected = [(r["step"], r["bits_per_byte"]) for r in kept if r["event"] == kind]
-        assert [(e.step, e.bits_per_byte) for e in found.events[kind]] == expected
+        assert [(e.step, e.bits_per_byte) for e in collected.events[kind]] == expected

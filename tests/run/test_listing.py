@@ -1,4 +1,4 @@
-"""The list of runs: what each is, the last changed first, damage named and not hidden."""
+"""The list of runs: one line for each, the most recently changed first, damaged runs included."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from resolved import resolved_settings
 
 
 def write_run(folder: Path, state: str = "running") -> RunFolder:
-    """A run without a process: settings, a manifest, a status and an evaluation, as of long ago."""
+    """Write a run without a process: settings, a manifest, and an old status and evaluation."""
     run = RunFolder(folder)
     folder.mkdir(parents=True)
     run.settings_file.write_text(to_toml(resolved_settings({"train.steps": 50})))
@@ -33,8 +33,8 @@ def write_run(folder: Path, state: str = "running") -> RunFolder:
 
 
 @pytest.mark.parametrize("state", ["running", "finished", "stopped", "failed"])
-def test_the_page_and_the_list_say_the_same_of_a_run(tmp_path: Path, state: str) -> None:
-    """A run whose process was killed is lost in both."""
+def test_the_page_and_the_list_show_the_same_state(tmp_path: Path, state: str) -> None:
+    """Both show a run whose process was killed as lost."""
     run = write_run(tmp_path / "runs" / "mine", state)
     expected = "lost" if state == "running" else state
     (line,) = list_runs(tmp_path / "runs")
@@ -42,12 +42,12 @@ def test_the_page_and_the_list_say_the_same_of_a_run(tmp_path: Path, state: str)
     assert line.state == shown["state"] == facts_of(run.path, True)["state"] == expected
     assert {key: getattr(line, key) for key in shown} == shown
     assert (line.step, line.num_steps, line.bits_per_byte) == (20, 50, 2.5)
-    with run.locked():  # by a process that lives
+    with run.locked():  # by a live process
         (line,) = list_runs(tmp_path / "runs")
         assert line.state == ("running" if state == "running" else state)
 
 
-def test_what_is_not_begun_or_half_made_has_its_own_line(tmp_path: Path) -> None:
+def test_runs_that_have_not_begun_or_are_damaged_have_their_own_states(tmp_path: Path) -> None:
     new = write_run(tmp_path / "new")
     (new.path / "status.json").unlink()
     old = write_run(tmp_path / "old")
@@ -55,7 +55,7 @@ def test_what_is_not_begun_or_half_made_has_its_own_line(tmp_path: Path) -> None
     os.utime(old.settings_file, (1, 1))
     damaged = write_run(tmp_path / "damaged")
     damaged.manifest_file.unlink()
-    staging = tmp_path / f"{STAGING_PREFIX}next-abc"  # is being made, and no run yet
+    staging = tmp_path / f"{STAGING_PREFIX}next-abc"  # a run that is being created
     staging.mkdir()
     (staging / "run.toml").write_text("")
     (tmp_path / "notes.txt").write_text("no run")
@@ -63,7 +63,7 @@ def test_what_is_not_begun_or_half_made_has_its_own_line(tmp_path: Path) -> None
     assert states == {"new": "starting", "old": "not begun", "damaged": "damaged"}
 
 
-def test_a_pipe_in_place_of_a_file_holds_no_list_up(tmp_path: Path) -> None:
+def test_a_pipe_instead_of_a_file_does_not_block_the_list(tmp_path: Path) -> None:
     run = write_run(tmp_path / "mine")
     (run.path / "status.json").unlink()
     os.mkfifo(run.path / "status.json")
@@ -71,7 +71,7 @@ def test_a_pipe_in_place_of_a_file_holds_no_list_up(tmp_path: Path) -> None:
 
 
 def test_a_long_record_is_read_from_its_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of sixty thousand lines a handful is parsed, though what is wanted stands far from the end too."""
+    """A handful of sixty thousand lines is parsed, although some of the events are far from the end."""
     run = write_run(tmp_path / "long", "finished")
     place = {"tokens_seen": 0, "wall_time": 0.0}
     run.metrics.append(RungEvent(step=21, **place, order=2, bits_per_byte=3.0).record())

@@ -1,4 +1,4 @@
-"""The one reader of a run: what it says against a plain account, and what it does with old and damaged files."""
+"""The reader of a run: what it returns for logs, sessions and settings, and for old and damaged files."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def step(number: int, loss: float = 1.0, seconds: float = 0.0) -> StepEvent:
 
 
 def write_run(folder: Path, *events: Event, **manifest: Any) -> RunFolder:
-    """A run without a text and without checkpoints."""
+    """Write a run without a text and without checkpoints."""
     run = RunFolder(folder)
     folder.mkdir(parents=True)
     run.settings_file.write_text(to_toml(resolved_settings({"train.steps": 50})))
@@ -43,7 +43,7 @@ def write_run(folder: Path, *events: Event, **manifest: Any) -> RunFolder:
     return run
 
 
-def test_steps_and_what_happened_to_them(tmp_path: Path) -> None:
+def test_the_events_of_steps(tmp_path: Path) -> None:
     run = write_run(
         tmp_path / "run",
         LengthEvent(**place(2), num_steps=60),
@@ -52,7 +52,7 @@ def test_steps_and_what_happened_to_them(tmp_path: Path) -> None:
         step(6, 0.5),
         ChecksumEvent(**place(6), parameters="abc"),
         LengthEvent(**place(6), num_steps=70),
-        LengthEvent(**place(6), num_steps=5),  # a run cannot end before its step
+        LengthEvent(**place(6), num_steps=5),  # invalid: a run cannot end before its current step
     )
     record = RunRecord.open(run.path)
     assert [record.loss_at(number) for number in range(2, 8)] == [None, 1 / 3, 1 / 4, None, 0.5, None]
@@ -64,8 +64,8 @@ def test_steps_and_what_happened_to_them(tmp_path: Path) -> None:
 
 
 def test_a_smaller_micro_batch_is_logged_before_the_steps_that_precede_it(tmp_path: Path) -> None:
-    """With train.log_every above 1 the log has the rows first: that is no sign of an interruption."""
-    rows = [MicroBatchEvent(**place(at), micro_batch_rows=many) for at, many in ((2, 8), (4, 4))]
+    """With train.log_every above 1 the event precedes earlier steps in the log, without an interruption."""
+    rows = [MicroBatchEvent(**place(at), micro_batch_rows=rows) for at, rows in ((2, 8), (4, 4))]
     run = write_run(tmp_path / "run", rows[0], step(1), step(2), step(3), rows[1], step(4), step(5))
     record = RunRecord.open(run.path)
     assert record.micro_batches == ((2, 8), (4, 4))
@@ -92,8 +92,8 @@ def test_settings_and_session_of_a_step(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("schema", [1, SEALED_SCHEMA])
-def test_a_manifest_of_an_earlier_edition_has_todays_names(tmp_path: Path, schema: int) -> None:
-    """What was called "sittings" on disk; nothing that a checkpoint vouches for depends on it."""
+def test_a_manifest_of_an_earlier_edition_gets_the_current_names(tmp_path: Path, schema: int) -> None:
+    """Sessions were called "sittings" on disk. The hashes in checkpoints do not depend on the name."""
     sessions = [{"from_step": 0, "compiled": False}]
     run = write_run(tmp_path / "run", sessions=sessions)
     new = run.read_manifest()
@@ -110,7 +110,7 @@ def test_a_manifest_of_an_earlier_edition_has_todays_names(tmp_path: Path, schem
     assert "sittings" not in written
 
 
-def test_a_manifest_of_a_later_edition_is_named(tmp_path: Path) -> None:
+def test_a_manifest_of_a_later_edition_is_refused(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run")
     later = {**run.read_manifest(), "schema": MANIFEST_SCHEMA + 1}
     write_json(run.manifest_file, {**later, "digest": json_digest(later)})
@@ -118,7 +118,7 @@ def test_a_manifest_of_a_later_edition_is_named(tmp_path: Path) -> None:
         RunRecord.open(run.path).verified()
 
 
-def test_an_edited_manifest_is_read_and_does_not_verify(tmp_path: Path) -> None:
+def test_an_edited_manifest_is_readable_but_does_not_verify(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", sources=["a"])
     write_json(run.manifest_file, json.loads(run.manifest_file.read_text()) | {"sources": ["b"]})
     record = RunRecord.open(run.path)
@@ -141,7 +141,7 @@ def test_damage_of_one_part_leaves_the_others_readable(tmp_path: Path) -> None:
             read()
 
 
-def test_what_is_remembered_follows_the_file(tmp_path: Path) -> None:
+def test_the_cache_of_parsed_files_follows_their_changes(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", sources=["a"])
     read = [RunRecord.open(run.path, remember=True) for _ in range(2)]
     assert read[0].settings is read[1].settings
@@ -153,7 +153,7 @@ def test_what_is_remembered_follows_the_file(tmp_path: Path) -> None:
     assert (read[0].settings.train.steps, read[0].manifest["sources"]) == (50, ["a"])
 
 
-def test_a_record_extends_the_one_that_it_grew_from(tmp_path: Path) -> None:
+def test_a_record_extends_an_earlier_one_unless_the_run_was_rolled_back(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", *(step(number, 1 / number) for number in range(1, 5)))
     before = RunRecord.open(run.path)
     assert before.extends(before)
@@ -165,7 +165,7 @@ def test_a_record_extends_the_one_that_it_grew_from(tmp_path: Path) -> None:
     assert not before.extends(after)
     run.metrics.drop_after(2)
     assert not RunRecord.open(run.path).extends(before)
-    # Resumed from step 2 with the same bits, at other times: nothing that was known is wrong.
+    # Resumed from step 2 with the same bits at other times: everything in the earlier record is still true.
     run.metrics.append(*(step(number, 1 / number, seconds=99.0).record() for number in range(3, 6)))
     assert RunRecord.open(run.path).extends(before)
     run.metrics.drop_after(2)
@@ -178,18 +178,18 @@ losses = st.lists(st.floats(width=32, allow_nan=False) | st.just(float("nan")), 
 
 @given(losses, losses)
 @settings(max_examples=200)
-def test_steps_begin_with_others_as_lists_do(mine: list[float], theirs: list[float]) -> None:
-    """Bit for bit: NaN equals NaN, and 0 is not -0."""
-    ours, others = (Steps([step(at, loss) for at, loss in enumerate(some)]) for some in (mine, theirs))
+def test_steps_start_with_others_as_lists_do(mine: list[float], theirs: list[float]) -> None:
+    """Losses are compared bit for bit: NaN equals NaN, and 0 differs from -0."""
+    ours, others = (Steps([step(at, loss) for at, loss in enumerate(part)]) for part in (mine, theirs))
     same = [loss.hex() for loss in mine[: len(theirs)]] == [loss.hex() for loss in theirs]
     assert ours.starts_with(others) == same
     for at in range(-1, 8):
-        found = ours.at(at)
-        assert (found is None) == (not 0 <= at < len(mine))
-        assert found is None or found.step == at
+        event = ours.at(at)
+        assert (event is None) == (not 0 <= at < len(mine))
+        assert event is None or event.step == at
 
 
-def test_the_record_of_a_checkpoint_or_of_no_run(tmp_path: Path) -> None:
+def test_a_run_and_its_checkpoints_have_the_same_record_and_other_folders_none(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run")
     checkpoint = run.checkpoints / "step-00000007"
     checkpoint.mkdir(parents=True)
@@ -200,6 +200,6 @@ def test_the_record_of_a_checkpoint_or_of_no_run(tmp_path: Path) -> None:
     assert RunRecord.containing(tmp_path) is None
 
 
-def test_the_files_of_a_model_folder_have_one_list() -> None:
-    """The layout of a run names them without the code that writes them."""
+def test_both_lists_of_the_files_of_a_model_folder_are_equal() -> None:
+    """The layout of a run has a list of its own: the code that writes the files needs PyTorch."""
     assert MODEL_FILES == OWN_FILES

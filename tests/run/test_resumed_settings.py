@@ -1,4 +1,4 @@
-"""What may be changed of a run's settings on a resume: each setting declares it."""
+"""A resume may change those settings of a run that are declared so."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def write_run(folder: Path, **values: Any) -> RunFolder:
         ("device.threads", 3, ": this changes the training from the resumed step on"),
     ],
 )
-def test_what_only_observes_or_steers_may_be_changed(
+def test_observing_and_steering_settings_may_be_changed(
     tmp_path: Path, key: str, value: object, effect: str
 ) -> None:
     run = write_run(tmp_path / "run")
@@ -58,7 +58,7 @@ def test_what_only_observes_or_steers_may_be_changed(
         ("tokenizer.kind", "char", "start a new run without --resume"),
     ],
 )
-def test_what_makes_another_run_is_refused(tmp_path: Path, key: str, value: object, advice: str) -> None:
+def test_other_settings_are_refused_with_advice(tmp_path: Path, key: str, value: object, advice: str) -> None:
     run = write_run(tmp_path / "run", model__hidden_size=32)
     own, _ = verified_settings(run)
     with pytest.raises(InputError, match=f"cannot become {value!r} on a resume") as caught:
@@ -66,13 +66,13 @@ def test_what_makes_another_run_is_refused(tmp_path: Path, key: str, value: obje
     assert advice in str(caught.value)
 
 
-def test_the_length_of_a_run_for_a_time_is_the_clocks(tmp_path: Path) -> None:
+def test_the_number_of_steps_of_a_run_with_a_time_budget_is_refused(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", train__seconds=60)
     with pytest.raises(InputError, match="cannot become 777 on a resume"):
         resumed_settings(run, verified_settings(run)[0], ["train.steps=777"])
 
 
-def test_settings_that_nothing_resolved_are_those_of_no_run(tmp_path: Path) -> None:
+def test_unresolved_settings_in_a_run_are_damage(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run")
     text = run.settings_file.read_text()
     run.settings_file.write_text(

@@ -1,3 +1,5 @@
+"""Files and folders are written whole or not at all; logs survive damage; a run folder is created and opened."""
+
 from __future__ import annotations
 
 import json
@@ -24,7 +26,7 @@ from waiting import PATIENCE
 
 @contextmanager
 def files_no_larger_than(num_bytes: int) -> Iterator[None]:
-    """A real refusal by the system, as a full disk gives: writes beyond the limit fail."""
+    """Make the system refuse writes beyond the limit, as on a full disk."""
     old_limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     old_handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, old_limits[1]))
@@ -44,7 +46,7 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> 
     assert [p.name for p in tmp_path.iterdir()] == ["status.json"]
 
 
-def test_a_failed_folder_leaves_the_old_one_and_nothing_else(tmp_path: Path) -> None:
+def test_a_failed_write_of_a_folder_leaves_the_old_one_and_nothing_else(tmp_path: Path) -> None:
     final = tmp_path / "step-1"
     with staged_folder(final) as folder:
         (folder / "a").write_text("good")
@@ -62,7 +64,7 @@ def test_a_failed_folder_leaves_the_old_one_and_nothing_else(tmp_path: Path) -> 
     assert [p.name for p in tmp_path.iterdir()] == ["step-1"]
 
 
-def test_a_folder_appears_only_when_it_is_whole(tmp_path: Path) -> None:
+def test_a_folder_appears_only_when_it_is_complete(tmp_path: Path) -> None:
     final = tmp_path / "new"
     with staged_folder(final) as folder:
         (folder / "a").write_text("1")
@@ -71,7 +73,7 @@ def test_a_folder_appears_only_when_it_is_whole(tmp_path: Path) -> None:
     assert (final / "a").read_text() == "1"
 
 
-def test_a_sweep_takes_what_the_dead_left_and_nothing_else(tmp_path: Path) -> None:
+def test_a_sweep_removes_only_the_folders_of_killed_processes(tmp_path: Path) -> None:
     for name in ("mine", ".staging"):
         (tmp_path / name).mkdir()
     (tmp_path / f"{STAGING_PREFIX}file").write_text("a file that is being written")
@@ -94,7 +96,7 @@ def test_a_sweep_takes_what_the_dead_left_and_nothing_else(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("moment", ["tempfile.mkdtemp", "os.open"])
-def test_a_folder_swept_before_it_is_locked_is_made_again(
+def test_a_folder_that_is_swept_before_it_is_locked_is_created_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str
 ) -> None:
     original = {"tempfile.mkdtemp": tempfile.mkdtemp, "os.open": os.open}[moment]
@@ -116,7 +118,7 @@ def test_a_folder_swept_before_it_is_locked_is_made_again(
     assert [path.name for path in tmp_path.iterdir()] == ["new"]
 
 
-def test_damaged_json_is_named(tmp_path: Path) -> None:
+def test_the_error_about_damaged_json_names_the_file(tmp_path: Path) -> None:
     file = tmp_path / "manifest.json"
     write_json(file, {"a": 1})
     assert read_json(file) == {"a": 1}
@@ -128,7 +130,7 @@ def test_damaged_json_is_named(tmp_path: Path) -> None:
 
 
 @given(cut=st.integers(0, 200), steps=st.integers(0, 5))
-def test_a_torn_log_keeps_every_whole_line(
+def test_a_truncated_log_keeps_every_whole_line(
     tmp_path_factory: pytest.TempPathFactory, cut: int, steps: int
 ) -> None:
     log = JsonLines(tmp_path_factory.mktemp("log") / "metrics.jsonl")
@@ -142,7 +144,7 @@ def test_a_torn_log_keeps_every_whole_line(
     assert len(log.read()) <= whole + 1
 
 
-def test_cutting_back_forgets_later_steps_and_the_end(tmp_path: Path) -> None:
+def test_dropping_later_steps_drops_the_end_as_well(tmp_path: Path) -> None:
     log = JsonLines(tmp_path / "metrics.jsonl")
     log.append(*({"event": "step", "step": step} for step in range(10)), {"event": "end", "step": 4})
     log.path.open("a").write('{"event": "step", "step": null}\n')
@@ -150,7 +152,7 @@ def test_cutting_back_forgets_later_steps_and_the_end(tmp_path: Path) -> None:
     assert [event["step"] for event in log.read()] == [0, 1, 2, 3, 4]
 
 
-def test_cutting_back_keeps_the_bytes_of_what_stays(tmp_path: Path) -> None:
+def test_dropping_later_steps_keeps_the_bytes_of_the_other_lines(tmp_path: Path) -> None:
     log = JsonLines(tmp_path / "metrics.jsonl")
     kept = b'{"step":1, "loss": 1.50,"text":"\\u00fc"}\n{"step": 2, "loss": 1e-07}\n'
     log.path.write_bytes(kept[:10] + b"\n" + kept + b'{"step": 3}\n{"step": 2, "text": "the last, unended"}')
@@ -164,7 +166,7 @@ def test_a_run_name_is_a_plain_folder_name(tmp_path: Path, name: str) -> None:
         RunFolder.new(tmp_path, name)
 
 
-def test_runs_are_made_once_and_found_again(tmp_path: Path) -> None:
+def test_a_run_is_created_once_and_can_be_opened(tmp_path: Path) -> None:
     run = RunFolder.new(tmp_path, "a")
     run.path.mkdir()
     with pytest.raises(InputError, match="already exists"):
@@ -179,7 +181,7 @@ def test_runs_are_made_once_and_found_again(tmp_path: Path) -> None:
         RunFolder.open(tmp_path / "b")
 
 
-def test_status_survives_damage(tmp_path: Path) -> None:
+def test_a_damaged_status_is_empty(tmp_path: Path) -> None:
     run = RunFolder(tmp_path)
     run.write_status("running", 3)
     assert run.status()["step"] == 3
@@ -187,10 +189,10 @@ def test_status_survives_damage(tmp_path: Path) -> None:
     assert run.status() == {}
 
 
-def test_permissions_of_a_written_file_change_none_of_the_process(
+def test_new_files_follow_the_umask_without_setting_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """os.umask is one for all threads: to read it by setting it gives a file of another thread wrong permissions."""
+    """All threads share one umask: reading it by setting it would give files of other threads wrong permissions."""
     before = os.umask(0o027)
     try:
         with monkeypatch.context() as patch:

@@ -1,4 +1,4 @@
-"""One rule for the names of new runs: for --name, for --fork, and for the page."""
+"""The same rule applies to names of new runs from --name, --fork and the page."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ GOOD = ["a", "my-run", "my_run.2", "run 7", "märchen", "物語", "7", "x" * 200
 
 
 @pytest.mark.parametrize("name", BAD)
-def test_a_name_that_would_do_harm_is_refused(name: str, tmp_path: Path) -> None:
+def test_a_harmful_name_is_refused(name: str, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="cannot name a run") as refused:
         RunFolder.new(tmp_path, name)
     assert str(refused.value).isprintable()
@@ -52,19 +52,19 @@ def test_a_name_that_would_do_harm_is_refused(name: str, tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("name", GOOD)
-def test_a_plain_name_is_taken(name: str, tmp_path: Path) -> None:
+def test_a_plain_name_is_accepted(name: str, tmp_path: Path) -> None:
     RunFolder.new(tmp_path, name).path.mkdir()
-    other = RunFolder.new(tmp_path, free_name(tmp_path, name))  # what is derived from it is one too
+    other = RunFolder.new(tmp_path, free_name(tmp_path, name))  # a numbered name is valid too
     assert not other.path.exists()
 
 
 @pytest.mark.parametrize("name", ["-rf", ".hidden", "two\nlines", "\x1b[31mred"])
-def test_the_command_line_refuses_it_before_any_work(
+def test_the_command_line_refuses_a_harmful_name_before_any_work(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "text.txt").write_text("Once upon a time. " * 500)
-    found = CliRunner().invoke(app, ["train", "text.txt", "--no-studio", f"--name={name}"])
-    assert found.exit_code != 0
-    assert "cannot name a run" in str(found.exception) + found.output
+    result = CliRunner().invoke(app, ["train", "text.txt", "--no-studio", f"--name={name}"])
+    assert result.exit_code != 0
+    assert "cannot name a run" in str(result.exception) + result.output
     assert [path.name for path in tmp_path.iterdir()] == ["text.txt"]

@@ -127,10 +127,8 @@ def read_marker(folder: Path) -> Checkpoint:
         checksums = {str(name): str(value) for name, value in marker["checksums"].items()}
         step, seen, wall = int(marker["step"]), int(marker["tokens_seen"]), float(marker["wall_time"])
         revisions = tuple((int(at), int(length)) for at, length in marker.get("revisions", ()))
-        skipped, rows = (
-            int(marker.get("left_out", 0)),
-            marker.get("micro_batch_rows"),
-        )  # the key of the first edition
+        # "left_out" is the key since the first edition.
+        skipped, rows = int(marker.get("left_out", 0)), marker.get("micro_batch_rows")
         rows = None if rows is None else int(rows)
         provenance = _provenance(marker)
         sizes = [prefix.num_bytes for prefix in provenance.logs.values()]

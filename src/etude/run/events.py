@@ -137,14 +137,11 @@ class SummaryEvent(Event):
     """Statistics of a step by parameter, and of the network after it (:mod:`etude.watch.summaries`)."""
 
     name: ClassVar[str] = "summary"
-    tensors: Mapping[
-        str, Mapping[str, float | None]
-    ]  # by parameter: weight_norm, grad_norm, update_norm, ...
+    # By parameter: weight_norm, grad_norm, update_norm, ...
+    tensors: Mapping[str, Mapping[str, float | None]]
     attention_entropy: Sequence[Sequence[float | None]]  # nats, by layer and head
     dead_units: Sequence[float]  # share of the units of each layer's MLP
-    seconds: Mapping[
-        str, float
-    ]  # time of each part of the step: batch, forward (with the loss), backward, update
+    seconds: Mapping[str, float]  # by part of the step: batch, forward (with the loss), backward, update
 
 
 @dataclass(frozen=True)

@@ -243,8 +243,8 @@ class CollectedEvents:
 def collect_events(records: Iterable[Record], kinds: Sequence[type[Event]]) -> CollectedEvents:
     """Return the step events and those of each of ``kinds``, without superseded ones.
 
-    A step lower than the one before it shows that the run was interrupted and resumed from an earlier checkpoint: the
-    events beyond that step are superseded and dropped. Of two events of one kind at one step, the later one is kept.
+    A record of a lower step than the record before it shows that the run was interrupted and resumed from an earlier
+    checkpoint: the events beyond its step are superseded. Of two events of one kind at one step, the later one is kept.
     """
     types, newest, dropped, last_step = {kind.name: kind for kind in kinds}, -1, 0, 0
     steps, kept = Steps(), {name: dict[tuple[int, tuple[Any, ...]], Event]() for name in types}
@@ -269,9 +269,8 @@ def collect_events(records: Iterable[Record], kinds: Sequence[type[Event]]) -> C
             steps.append(record)
         elif name in types:
             key, events = (step, _identity(record)), kept[name]
-            events.pop(
-                key, None
-            )  # a dict keeps the place of the first insertion: the later event takes its own
+            # Remove the earlier event: assigning to its key alone would keep its place in the order.
+            events.pop(key, None)
             events[key] = event_from(types[name], record)
         newest = step
     num_steps = len(steps) + len(kept.get(SkippedEvent.name, ())) + dropped

@@ -53,7 +53,7 @@ def list_runs(folder: Path, most_bytes: int | None = None) -> list[RunLine]:
 
 def _line(run: RunFolder, most_bytes: int | None) -> RunLine:
     record = RunRecord(run, remember=True)
-    # Complete as it stands: if reading fails below, this line is returned with its state.
+    # A complete line already: if reading fails below, it is returned with the state of the failure.
     line = RunLine(run.name, "damaged", record.newest_step({}), last_change(run, record.status))
     try:
         refuse_links_out(run.path)
