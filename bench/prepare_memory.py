@@ -28,7 +28,7 @@ import numpy as np
 
 LIMIT_BYTES = 1 << 30
 WORDS = 400_000
-"""Number of distinct words, distributed by Zipf's law. A book has fewer; so many make the size of word tables visible."""
+"""Number of distinct words, distributed by Zipf's law. A book has fewer; so many make large tables of words visible."""
 
 
 def stories(seed: int) -> Iterator[str]:
