@@ -1,9 +1,10 @@
-"""BLiMP by Etude's rule (ties one half) beside the usual library's (ties right), for a model and for uniform logits.
+"""Score BLiMP by Etude's rule (ties count one half) and by the usual library's (ties count as right).
 
     python bench/blimp.py ../shared/data/blimp.zip --model runs/NAME --train TEXT.txt
-    python bench/blimp.py ../shared/data/blimp.zip --train TEXT.txt            # uniform logits alone
+    python bench/blimp.py ../shared/data/blimp.zip --train TEXT.txt            # only uniform logits
 
-Prints the mean over the paradigms, and of each phenomenon; with --covered only pairs whose words are all in TEXT.txt.
+Prints the mean over the paradigms and over each phenomenon; with --covered, only of pairs whose words are all in
+TEXT.txt.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from etude.train.load import load_trained
 
 
 def uniform(text: str) -> ModelAnswerer:
-    """A small network whose logits are all equal, with a vocabulary of 2,048 tokens of `text`."""
+    """Return a small network whose logits are all equal, with a vocabulary of 2,048 tokens of `text`."""
     tokenizer = train_bpe([text], 2048, "llama3")
     config = preset(
         "llama", vocab_size=tokenizer.vocab_size, hidden_size=16, num_attention_heads=2, num_hidden_layers=1,
@@ -37,10 +38,10 @@ def uniform(text: str) -> ModelAnswerer:
     return ModelAnswerer(model, tokenizer, batch_size=256)
 
 
-def row(name: str, one: BlimpMean) -> str:
+def row(name: str, mean: BlimpMean) -> str:
     return (
-        f"| {name} | {one.paradigms} | {one.pairs:,} | {100 * one.per_token:.1f} ± {196 * one.standard_error:.1f} "
-        f"| {100 * one.whole:.1f} | {100 * one.library:.1f} |"
+        f"| {name} | {mean.paradigms} | {mean.pairs:,} | {100 * mean.per_token:.1f} ± {196 * mean.standard_error:.1f} "
+        f"| {100 * mean.whole:.1f} | {100 * mean.library:.1f} |"
     )
 
 
@@ -53,21 +54,21 @@ def main() -> None:
     parser.add_argument("--model", type=Path)
     parser.add_argument("--covered", action="store_true")
     parser.add_argument("--limit", type=int, help="pairs of each paradigm")
-    asked = parser.parse_args()
-    paradigms = read_blimp(asked.blimp)
-    coverage = covered(paradigms, known_words([asked.train.read_bytes()], words_in(paradigms)))
+    arguments = parser.parse_args()
+    paradigms = read_blimp(arguments.blimp)
+    coverage = covered(paradigms, known_words([arguments.train.read_bytes()], words_in(paradigms)))
     print(
         f"{coverage.kept:,} of {coverage.total:,} pairs ({100 * coverage.share:.1f} %) have only words of the text"
     )
-    if asked.covered:
+    if arguments.covered:
         paradigms = list(coverage.paradigms)
-    if asked.limit:
-        paradigms = [replace(one, pairs=one.pairs[: asked.limit]) for one in paradigms]
-    if asked.model:
-        trained = load_trained(asked.model)
+    if arguments.limit:
+        paradigms = [replace(paradigm, pairs=paradigm.pairs[: arguments.limit]) for paradigm in paradigms]
+    if arguments.model:
+        trained = load_trained(arguments.model)
         answerer = ModelAnswerer(trained.model, trained.tokenizer, batch_size=64)
     else:
-        answerer = uniform(asked.train.read_text())
+        answerer = uniform(arguments.train.read_text())
     began = time.perf_counter()
     results = measure_blimp(paradigms, answerer)
     print(f"{time.perf_counter() - began:.0f} s")
@@ -75,9 +76,9 @@ def main() -> None:
         "| phenomenon | paradigms | pairs | by token, ties one half | whole, ties one half | library's rule |"
     )
     print("|---|---|---|---|---|---|")
-    for name, one in by_phenomenon(paradigms, results).items():
-        print(row(name, one))
-    library = [one.library for one in results]
+    for name, mean in by_phenomenon(paradigms, results).items():
+        print(row(name, mean))
+    library = [result.library for result in results]
     print(f"library's rule over paradigms: {100 * min(library):.1f} to {100 * max(library):.1f} %")
 
 

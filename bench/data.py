@@ -1,14 +1,14 @@
-"""From raw text to tokens on disk: megabytes a second and peak memory, Etude against `datasets.map`.
+"""Compare Etude with `datasets.map` in turning raw text into tokens on disk: megabytes per second and peak memory.
 
     pip install datasets transformers
     python bench/data.py --megabytes 60
 
-The text is the primer, generated and written as one .jsonl file (a document a row). Both sides read that file, use the
-same tokenizer (grown beforehand, not measured) and as many processes, and begin without a cache. Etude also cleans the
-text, drops near copies, holds validation text out and keeps its text; a run with exact copies only and one without
-looking for copies show what that costs. `datasets.map` only tokenises; with one process its tokenizer uses threads of
-its own. Megabytes are those of the raw text in UTF-8. Memory is that of the whole tree of processes, shared pages
-counted once.
+The text is the primer, generated and written as one .jsonl file with a document per row. Both sides read that file, use
+the same tokenizer (trained beforehand, not measured) and as many processes, and begin without a cache. Etude also
+cleans the text, drops near duplicates, holds out validation text and stores its text; a run that drops only exact
+duplicates and one that drops none show what that costs. `datasets.map` only tokenises; with one process its tokenizer
+uses its own threads. Megabytes are those of the raw text in UTF-8. Memory is that of the whole process tree, with
+shared pages counted once.
 
 Results: bench/results/data.json and .png
 """
@@ -74,7 +74,7 @@ def main() -> None:
 
 
 def write_text(file: Path, size: int) -> tuple[int, int]:
-    """Generated stories, a row each; returns (documents, UTF-8 bytes of text)."""
+    """Write generated stories, one per row. Returns (documents, UTF-8 bytes of text)."""
     from etude.data.primer import generator
 
     documents, written = 0, 0
@@ -86,7 +86,7 @@ def write_text(file: Path, size: int) -> tuple[int, int]:
 
 
 def contestants_for(text: dict[str, Any], tokenizer: Path, eos: str, processes: int) -> list[Contestant]:
-    found = [
+    contestants = [
         Contestant(
             name,
             "etude_side:prepared",
@@ -99,9 +99,9 @@ def contestants_for(text: dict[str, Any], tokenizer: Path, eos: str, processes: 
         }.items()
     ]
     peer = {**text, "tokenizer_file": str(tokenizer / "tokenizer.json"), "eos": eos}
-    found.append(Contestant(PEER, "datasets_peer:mapped", {**peer, "num_proc": processes}))
-    found.append(Contestant(PEER_THREADS, "datasets_peer:mapped", {**peer, "num_proc": None}))
-    return found
+    contestants.append(Contestant(PEER, "datasets_peer:mapped", {**peer, "num_proc": processes}))
+    contestants.append(Contestant(PEER_THREADS, "datasets_peer:mapped", {**peer, "num_proc": None}))
+    return contestants
 
 
 def table(measured: Measurements) -> str:
@@ -112,13 +112,13 @@ def table(measured: Measurements) -> str:
         for name, rounds in measured.items()
         if rounds
     ]
-    return markdown_table(["", "MB a second", "seconds", "peak memory, MB", "tokens of text"], rows)
+    return markdown_table(["", "MB per second", "seconds", "peak memory, MB", "tokens of text"], rows)
 
 
 def draw(result: Path, measured: Measurements) -> None:
     speeds = summary(measured, "megabytes_per_second")
     groups = {name.replace(", ", "\n"): {"speed": spread} for name, spread in speeds.items()}
-    draw_bars(result.with_suffix(".png"), "From raw text to tokens on disk", "MB of text a second", groups)
+    draw_bars(result.with_suffix(".png"), "From raw text to tokens on disk", "MB of text per second", groups)
 
 
 def _megabytes(spread: Spread) -> Spread:

@@ -1,4 +1,4 @@
-"""From raw text to tokens with ``datasets.map``, as its users write it. Nothing of Etude is imported here."""
+"""Turn raw text into tokens with ``datasets.map``, as its users write it. This module imports nothing of Etude."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from memory import MemoryWatch
 def mapped(
     file: str, text_bytes: int, tokenizer_file: str, eos: str, num_proc: int | None
 ) -> Callable[[], dict[str, Any]]:
-    """Load the .jsonl file, tokenise it in batches, without a cache from before."""
+    """Return a round that loads the .jsonl file and tokenises it in batches, with an empty cache."""
     import datasets
     from transformers import PreTrainedTokenizerFast
 

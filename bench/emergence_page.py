@@ -1,13 +1,13 @@
-"""Write a sweep's findings into docs/emergence.md, and of its report the verdicts and pictures into docs/emergence/.
+"""Write the results of a sweep into docs/emergence.md, and the verdicts and pictures of its report to docs/emergence/.
 
     etude sweep --time 40m
     python bench/emergence_page.py runs/sweep [--whole] [--typed "etude sweep --time 40m"]
 
---whole keeps the page and all scores too, some megabytes.
+--whole also keeps the page and all scores, some megabytes.
 
-Nothing here is typed in: the tables are made of the records, and of sweep.json and prediction.json, which were written
-before and while runs were trained. The tables of what the verdicts are worth are bench/verdicts.py's.
-Wants Chromium and playwright for the pictures (light and dark) of the report.
+No figure is typed by hand: the tables come from the records, and from sweep.json and prediction.json, which were
+written before and during the training. The tables of error rates of the verdicts come from bench/verdicts.py.
+Needs Chromium and playwright for the pictures (light and dark) of the report.
 """
 
 from __future__ import annotations
@@ -74,14 +74,14 @@ def blocks(plan: SweepPlan, study: Study, typed: str, whole: bool) -> list[str]:
         "training text reach on the same items, “random” networks with random weights.",
     ]
     largest = max(ability.family.num_parameters for ability in study.abilities)
-    shown = [one for one in study.abilities if one.family.num_parameters == largest]
-    beyond = [one for one in shown if one.label == "beyond counting" and one.last.held_out]
+    shown = [ability for ability in study.abilities if ability.family.num_parameters == largest]
+    beyond = [ability for ability in shown if ability.label == "beyond counting" and ability.last.held_out]
     text.append(table(shown))
-    missing = [one.title for one in shown if "not there" in one.verdict.word.value]
+    missing = [ability.title for ability in shown if "not there" in ability.verdict.word.value]
     text.append(
         f"Above chance and beyond counting, on what training could not contain: "
-        f"**{'; '.join(one.title for one in beyond) or 'none'}**. Not there yet at this size and after so little text: "
-        f"{len(missing)} of {len(shown)}."
+        f"**{'; '.join(ability.title for ability in beyond) or 'none'}**. Not there yet at this size and after so "
+        f"little text: {len(missing)} of {len(shown)}."
         + ("" if len(beyond) >= 3 else " At least three were expected: a longer sweep may show them.")
     )
     text.append(
@@ -95,15 +95,15 @@ def blocks(plan: SweepPlan, study: Study, typed: str, whole: bool) -> list[str]:
 def table(abilities: list[Ability]) -> str:
     rows = [
         [
-            one.title,
-            interval_of(one.verdict.accuracy),
-            f"{one.last.chance:.3f}",
-            score_of(one.counting),
-            score_of(one.random),
-            one.label,
-            one.verdict.word.value,
+            ability.title,
+            interval_of(ability.verdict.accuracy),
+            f"{ability.last.chance:.3f}",
+            score_of(ability.counting),
+            score_of(ability.random),
+            ability.label,
+            ability.verdict.word.value,
         ]
-        for one in abilities
+        for ability in abilities
     ]
     return markdown_table(
         ["ability", "right (95 %)", "chance", "n-gram", "random", "beside its nulls", "verdict"], rows
@@ -129,12 +129,14 @@ def predicted(plan: SweepPlan, histories: list[RunHistory]) -> str:
 
 
 def cores() -> str:
+    """Return the number of cores of this machine, in words."""
     import os
 
     return f"{os.cpu_count()} cores"
 
 
 def pictures() -> None:
+    """Take a picture of the beginning of the report, in light and dark."""
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as begun:

@@ -1,4 +1,4 @@
-"""Etude as a contestant: the only module of the benchmarks that knows how its training is put together."""
+"""Etude as a contestant: the only module of the benchmarks that assembles its training from parts."""
 
 from __future__ import annotations
 
@@ -42,13 +42,13 @@ MODEL_KEYS = (
     "num_key_value_heads",
 )
 EARLY = 100
-"""Steps of a run that are watched more closely than the others."""
+"""Steps of a run with more summaries than the later ones."""
 PRODUCTS = ("::mm", "addmm", "bmm", "linear", "matmul", "packed_gemm")
-"""How operations that multiply matrices are called."""
+"""Parts of the names of operations that multiply matrices."""
 
 
 class Training:
-    """A plan about to be trained, compiled as a run of it would be."""
+    """A training of a plan before its first step, compiled as a run would be."""
 
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
@@ -63,7 +63,7 @@ class Training:
         self._loop = Loop(self.state, objective, plan.settings.train, plan.device)
 
     def step(self) -> None:
-        """One step of optimisation."""
+        """Make one optimizer step."""
         self._loop.one_step()
 
 
@@ -72,14 +72,14 @@ def settings_of(sources: Sequence[str], overrides: Sequence[str]) -> Settings:
 
 
 def quiet_plan(settings: Settings) -> Plan:
-    """The plan, with nothing shown; the text is prepared, or found prepared in the cache."""
+    """Return the plan without printing anything. The text is prepared, or loaded from the cache."""
     return make_plan(settings, Console(file=io.StringIO()))[0]
 
 
 def time_to_loss(
     sources: Sequence[str], overrides: Sequence[str], evaluations: int = 20, max_steps: int | None = None
 ) -> Callable[[], dict[str, Any]]:
-    """A whole training, stopped so many times to score the whole validation part, off the clock."""
+    """Return a round that trains from scratch and scores the validation part ``evaluations`` times, off the clock."""
     plan = quiet_plan(settings_of(sources, overrides))
     validation = ValidationText(plan.data.validation, plan.settings.train.context, plan.device)
 
@@ -113,7 +113,7 @@ def time_to_loss(
 
 
 def ngram_rungs(sources: Sequence[str], overrides: Sequence[str]) -> dict[int, float]:
-    """Bits per byte that counting achieves on the whole validation part, by order."""
+    """Return the bits per byte of n-gram models on the whole validation part, by order."""
     data = quiet_plan(settings_of(sources, overrides)).data
     ladder = build_ladder(data.documents("train"), data.documents("validation"))
     return {rung.order: rung.bits_per_byte for rung in ladder.rungs}
@@ -122,7 +122,7 @@ def ngram_rungs(sources: Sequence[str], overrides: Sequence[str]) -> dict[int, f
 def throughput(
     shape: Mapping[str, int], overrides: Sequence[str], steps: int
 ) -> Callable[[], dict[str, Any]]:
-    """``steps`` steps on random tokens; compiling and the first two steps are not measured."""
+    """Return a round of ``steps`` steps on random tokens. Compiling and the first two steps are not measured."""
     training = Training(random_text_plan(shape, overrides))
     for _ in range(2):
         training.step()
@@ -144,9 +144,9 @@ def throughput(
 
 
 def watched(shape: Mapping[str, int], overrides: Sequence[str], steps: int) -> Callable[[], dict[str, Any]]:
-    """``steps`` steps of the loop with its record, and with what a run notes of its own steps as ``overrides`` say.
+    """Return a round of ``steps`` steps of the loop with its log, checksums and summaries, as ``overrides`` set them.
 
-    It begins at step ``EARLY``, as if those before had been made: a run has a few more summaries of its first steps.
+    The first round begins at step ``EARLY``, because a run makes additional summaries of its first steps.
     """
     plan = random_text_plan(shape, overrides, biases=True)
     state = initial_state(plan)
@@ -176,21 +176,20 @@ def watched(shape: Mapping[str, int], overrides: Sequence[str], steps: int) -> C
         loop.run()
         plan.device.synchronize()
         seconds = time.perf_counter() - begin
-        found: dict[str, Any] = {"seconds_per_step": seconds / steps, "checksum": checksum(state.model)}
+        result: dict[str, Any] = {"seconds_per_step": seconds / steps, "checksum": checksum(state.model)}
         for name, times in spent.items():
             if times:
-                count = len(times) // (
-                    1 + (name == "summary")
-                )  # of which each looks before and after its step
-                found |= {f"count_of_{name}": count, f"seconds_per_{name}": sum(times) / count}
-        return found | {"share": sum(map(sum, spent.values())) / seconds}
+                calls = 2 if name == "summary" else 1  # a summary is called before and after its step
+                count = len(times) // calls
+                result |= {f"count_of_{name}": count, f"seconds_per_{name}": sum(times) / count}
+        return result | {"share": sum(map(sum, spent.values())) / seconds}
 
-    one_round()  # the first steps find the memory, and compile what is compiled on first use
+    one_round()  # the first steps allocate memory, and compile what is compiled on first use
     return one_round
 
 
 def timed(task: Task, spent: Mapping[str, list[float]]) -> Task:
-    """The task, with a note of the seconds of every call."""
+    """Return the task, which then appends the seconds of every call to ``spent``."""
     times = spent["checksum" if task.before is None else "summary"]
 
     def clocked(call: Callable[[TrainState], Any]) -> Callable[[TrainState], Any]:
@@ -207,13 +206,16 @@ def timed(task: Task, spent: Mapping[str, list[float]]) -> Task:
 
 
 def peak_flops(threads: int, dtype: Dtype, seconds: float = 2.0) -> Callable[[], dict[str, Any]]:
-    """What the processor does at most: the rate of a large matrix product, as runs measure it."""
+    """Return a round that measures the processor's peak: the rate of a large matrix product, as runs measure it."""
     device = choose_device(DeviceSettings(kind="cpu", dtype=dtype, threads=threads))
     return lambda: {"flops_per_second": measured_peak_flops(device, seconds)}
 
 
 def profile(shape: Mapping[str, int], overrides: Sequence[str], steps: int) -> Callable[[], dict[str, Any]]:
-    """Seconds a step by kind of work, from torch's profiler, which itself slows small operations down."""
+    """Return a round that measures the seconds per step by kind of work, with torch's profiler.
+
+    The profiler itself slows small operations down.
+    """
     import torch
     import torch._inductor.config as inductor
 
@@ -235,9 +237,10 @@ def profile(shape: Mapping[str, int], overrides: Sequence[str], steps: int) -> C
 
 
 def kind_of_work(event: Any) -> str:
-    """Which part of a step an operation of the profile belongs to.
+    """Return the part of a step to which an operation of the profile belongs.
 
-    Attention is told by its kernel: in bf16 on a CPU it is matrix products and compiled kernels like others.
+    Attention is recognised by its kernel. In bf16 on a CPU it has none, and counts among matrix products and compiled
+    kernels.
     """
     names = [event.name]
     while (event := event.cpu_parent) is not None:
@@ -255,12 +258,12 @@ def kind_of_work(event: Any) -> str:
 
 
 def random_text_plan(shape: Mapping[str, int], overrides: Sequence[str], *, biases: bool = False) -> Plan:
-    """A plan on random tokens, with a Llama of ``shape`` as transformers builds it: without biases."""
-    wanted = {f"model.{key}": value for key, value in shape.items() if key in MODEL_KEYS}
-    wanted |= {"model.attention_bias": biases, "model.mlp_bias": biases, "model.tie_word_embeddings": False}
-    wanted |= {"train.context": shape["context"], "train.batch_rows": shape["rows"], "train.steps": 1_000_000}
-    wanted |= {"train.dropout": 0.0}  # which a run of so many steps over so little text would have
-    settings = load_settings(None, list(overrides), wanted)
+    """Return a plan on random tokens, with a Llama of ``shape``, by default without biases as in transformers."""
+    values = {f"model.{key}": value for key, value in shape.items() if key in MODEL_KEYS}
+    values |= {"model.attention_bias": biases, "model.mlp_bias": biases, "model.tie_word_embeddings": False}
+    values |= {"train.context": shape["context"], "train.batch_rows": shape["rows"], "train.steps": 1_000_000}
+    values |= {"train.dropout": 0.0}  # the dial would choose dropout for so many steps over so little text
+    settings = load_settings(None, list(overrides), values)
     tokens = np.random.default_rng(0).integers(1, shape["vocab_size"], 1_000_000)
     part = TokenPart.from_documents([tokens], document_id=0)
     tokenizer = SimpleNamespace(vocab_size=shape["vocab_size"], roles=SimpleNamespace(document_id=0))
@@ -269,7 +272,7 @@ def random_text_plan(shape: Mapping[str, int], overrides: Sequence[str], *, bias
 
 
 def flops_per_token(shape: Mapping[str, int]) -> tuple[int, float]:
-    """(parameters, floating-point operations a token of training), attention counted causally."""
+    """Return (parameters, floating-point operations per token of training), with attention counted causally."""
     config = random_text_plan(shape, ()).model
     return count_parameters(config).total, training_flops_per_token(config, shape["context"], causal=True)
 
@@ -277,7 +280,7 @@ def flops_per_token(shape: Mapping[str, int]) -> tuple[int, float]:
 def prepared(
     file: str, text_bytes: int, tokenizer: str, workers: int, overrides: Sequence[str]
 ) -> Callable[[], dict[str, Any]]:
-    """From the raw text to shards of tokens, without a cache from before, with a tokenizer that is there."""
+    """Return a round that turns the raw text into shards of tokens, with an empty cache and a given tokenizer."""
     values = {"data.sources": (file,), "tokenizer.kind": tokenizer, "data.workers": workers}
     settings = load_settings(None, list(overrides), values)
 
@@ -286,7 +289,7 @@ def prepared(
         with tempfile.TemporaryDirectory(prefix="etude-prepare-") as cache, MemoryWatch() as watch:
             begin = time.perf_counter()
 
-            def tell(stage: str, done: int, total: int | None) -> None:
+            def note_stage(stage: str, done: int, total: int | None) -> None:
                 begun.setdefault(stage, time.perf_counter() - begin)
 
             data = prepare(
@@ -295,7 +298,7 @@ def prepared(
                 family_pattern="llama3",
                 seed=1,
                 cache=Path(cache),
-                progress=tell,
+                progress=note_stage,
             )
             seconds = time.perf_counter() - begin
             parts = (data.train, data.validation)

@@ -1,11 +1,11 @@
-"""What a run survives: the fault programme at length, bad inputs, and what saving beside the steps gains.
+"""Measure what a run survives: the fault programme at length, bad inputs; and the gain of saving in the background.
 
     python bench/faults.py --kills 240
 
-It disturbs the six short runs of tests/faults/programme.py in every way there is, damages every file that Etude reads
-(tests/faults/hostile.py), and trains one larger network whose checkpoints are written beside the steps and between them
-in turn. Mounting a small file system needs the rights for it; without them a full disk is a limit on the size of files,
-and a read-only one is left out.
+It disturbs the six short runs of tests/faults/programme.py with every kind of fault, damages every file that Etude
+reads (tests/faults/hostile.py), and trains one larger network whose checkpoints are written in the background and in
+the foreground in turn. Mounting a small file system needs privileges; without them a limit on the size of files stands
+in for a full disk, and the fault "read-only" is skipped.
 
 Results: bench/results/faults.json and docs/reliability.md
 """
@@ -38,7 +38,7 @@ from programme import RUNS, Result  # noqa: E402
 from targets import readers  # noqa: E402
 
 ONE_AT_A_TIME = ("refused_operations", "crashes", "damaged_files")
-"""Kinds of which a run holds hundreds: each operation on a file, each state after a crash, each file."""
+"""Kinds with hundreds of faults in a single run: each operation on a file, each state after a crash, each file."""
 PAGE = ROOT / "docs" / "reliability.md"
 
 
@@ -52,7 +52,7 @@ def main() -> None:
         "--operations",
         type=int,
         default=300,
-        help="operations refused, crashes replayed, files damaged, of each",
+        help="number of refused operations, of replayed crashes and of damaged files",
     )
     parser.add_argument("--inputs", type=int, default=200, help="bad inputs for each reader")
     parser.add_argument("--seed", type=int, default=1)
@@ -70,7 +70,7 @@ def main() -> None:
 
 
 def inject(arguments: argparse.Namespace) -> list[Result]:
-    """Every kind of fault, shared out over the runs."""
+    """Inject every kind of fault, distributed over the runs."""
     results = []
     for number, (key, kind) in enumerate(KINDS.items()):
         count = {"kills": arguments.kills, **dict.fromkeys(ONE_AT_A_TIME, arguments.operations)}.get(
@@ -98,13 +98,13 @@ def shares(count: int, parts: int) -> list[int]:
 
 
 def outcomes(attempts: Sequence[Any]) -> dict[str, int]:
-    """How many inputs were read, refused and neither."""
+    """Count the inputs that were read, refused, and neither."""
     counts = Counter(attempt.outcome for attempt in attempts)
     return {name: counts[name] for name in ("read", "refused", "defect")}
 
 
 def cost_of_saving(checkpoints: int = 10) -> dict[str, Any]:
-    """Seconds that a checkpoint holds the steps up, written beside them and between them in turn, in one training."""
+    """Measure how long a checkpoint delays the steps, written in the background and in the foreground in turn."""
     held: dict[bool, list[float]] = {True: [], False: []}
     with tempfile.TemporaryDirectory(prefix="etude-saving-") as folder:
         overrides = ["data.max_bytes=2000000", "model.hidden_size=256", "model.num_hidden_layers=4"]
@@ -128,7 +128,7 @@ def cost_of_saving(checkpoints: int = 10) -> dict[str, Any]:
             save.in_background = number % 2 == 0
             begin = time.perf_counter()
             save(state)
-            if number > 1:  # the first of each also finds its memory
+            if number > 1:  # the first of each also allocates its memory
                 held[save.in_background].append(time.perf_counter() - begin)
         save.finish()
         size = sum(file.stat().st_size for file in next(run.checkpoints.glob("step-*")).iterdir())
@@ -141,7 +141,7 @@ def cost_of_saving(checkpoints: int = 10) -> dict[str, Any]:
 
 
 def page(faults: Sequence[Result], inputs: dict[str, dict[str, int]], saving: dict[str, Any]) -> str:
-    """docs/reliability.md."""
+    """Return the text of docs/reliability.md."""
     rows: list[list[object]] = [
         [
             result.kind,
@@ -154,7 +154,7 @@ def page(faults: Sequence[Result], inputs: dict[str, dict[str, int]], saving: di
         ]
         for result in faults
     ]
-    header = ["fault", "injected", "runs that went on", "of them bit for bit equal", "lost", "mean", "most"]
+    header = ["fault", "injected", "runs that continued", "of them bit for bit equal", "lost", "mean", "most"]
     tried: list[list[object]] = [
         [name, sum(counts.values()), counts["read"], counts["refused"], counts["defect"]]
         for name, counts in inputs.items()
@@ -167,30 +167,31 @@ Written by `bench/faults.py`; the figures are in `bench/results/faults.json`. CI
 programme (`tests/faults/`).
 
 ## Faults
-Short runs of {len(RUNS)} kinds ({"; ".join(RUNS)}) are disturbed and go on
+Short runs of {len(RUNS)} kinds ({"; ".join(RUNS)}) are disturbed and continue
 with `--resume` until they are finished; a run may be disturbed several times. It must end with the weights, the
-optimizer's state, the record and the samples of the run that nothing happened to, bit for bit. The last two columns:
-steps that had been made and were made again, of checkpoints every 4 steps.
+optimizer's state, the record and the samples of an undisturbed run, bit for bit. The last two columns: steps that had
+to be repeated, with a checkpoint every 4 steps.
 
 Three kinds are tried on one run of ten steps. *One operation refused*: every open, write, fsync, rename, mkdir and
-unlink below the run folder in turn, from its beginning or in a resume, fails with one of three errors; the run ends
-with one line or does without. *Crash*: all that a run does to files is written down, and replayed up to every place
-with the operations that no fsync promises there in part: none, all, each alone missing, each alone there, every subset
-where they are few, and a torn last write. *A file damaged*: the commit marker, the record, the n-gram ladder, the
-settings, the manifest, a file of the tokenizer or the weights is removed, emptied, cut off or changed; the run names
-it, and is restored from a good copy, resumes from the checkpoint before, or is refused until the file is put back.
+unlink below the run folder in turn, in a new or a resumed run, fails with one of three errors; the run ends with a
+one-line error, or continues without the operation. *Crash*: all file operations of a run are recorded, and replayed up
+to every point; of the operations that no fsync guarantees at that point, the replay makes none, all, all but one, only
+one, every subset where they are few, and a partial last write. *A file damaged*: the commit marker, the record, the
+n-gram ladder, the settings, the manifest, a file of the tokenizer or the weights is removed, emptied, truncated or
+changed; the run names it, and is restored from a good copy, resumes from the previous checkpoint, or is refused until
+the file is restored.
 
 {markdown_table(header, rows)}
 
 ## Bad inputs
-Damaged and invented files for everything that Etude reads, with a limit on memory and time. Each must be read for what
-it is or refused in one line that names the file.
+Damaged and invented files for everything that Etude reads, with a limit on memory and time. Each must be read
+correctly, or refused with one line that names the file.
 
 {markdown_table(["reader", "inputs", "read", "refused in one line", "anything else"], tried)}
 
-## Saving beside the steps
-A checkpoint of {saving["checkpoint_bytes"] / 1e6:.0f} MB holds the steps up for {beside} ms where a thread writes it,
-and for {between} ms where it is written between them: {ratio} times as long, in turn in one training.
+## Saving in the background
+A checkpoint of {saving["checkpoint_bytes"] / 1e6:.0f} MB delays the next step by {beside} ms if a thread writes it, and
+by {between} ms if it is written between the steps: {ratio} times as long (measured in turn, in one training).
 """
 
 

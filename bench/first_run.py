@@ -1,8 +1,8 @@
-"""What a newcomer gets: run `etude train` as the README says, and put the result into the README.
+"""Run `etude train` as a new user does, and put its output into the README.
 
     python bench/first_run.py
 
-Uses a cache of its own, so that the text is prepared from nothing, as on a fresh machine. Writes the block between the
+Uses an empty cache, so that the text is prepared as on a fresh machine. Writes the block between the
 `first-run` markers of README.md and the pictures docs/images/first-run.* (light and dark).
 """
 

@@ -1,10 +1,10 @@
-"""Fit the forecast of ``--time`` to real runs: which loss a network reaches, told from pilots of a few seconds.
+"""Fit the forecast of ``--time`` to real runs: it predicts the loss of a network from pilots of a few seconds.
 
-    python bench/forecast.py run --data FOLDER speeches primer    # train what is not in results/forecast.json yet
+    python bench/forecast.py run --data FOLDER speeches primer    # train the runs missing in results/forecast.json
     python bench/forecast.py fit                                  # the constants of src/etude/plan/forecast.py
 
-FOLDER holds tinyshakespeare.txt and the folder speeches. ``fit`` prints the constants, and for every text how far its
-runs fall from a forecast that was fitted to the other texts only.
+FOLDER holds tinyshakespeare.txt and the folder speeches. ``fit`` prints the constants, and for every text the errors of
+a forecast that was fitted to the other texts only.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def overrides(width: int, layers: int, heads: int, context: int, rows: int, step
 
 
 def run_missing(texts: Sequence[str], data: str) -> None:
-    """Train what RESULTS does not hold yet, and add it line by line."""
+    """Train the runs that RESULTS lacks, and add each when it ends."""
     runs: list[Run] = json.loads(RESULTS.read_text()) if RESULTS.is_file() else []
     for text in texts:
         source, base = TEXTS[text]
@@ -67,7 +67,7 @@ def run_missing(texts: Sequence[str], data: str) -> None:
 
 
 def predict(constants: Sequence[float], run: Run, short: Run, long: Run) -> float:
-    """The forecast written with free constants: ln(long pilot's / bits per byte) of ``run``."""
+    """Return the forecast under the given constants: ln(bits per byte of the long pilot / those of ``run``)."""
     tokens, filling, parameters, wear, decay, room = constants
     slope = math.log(short["bits_per_byte"] / long["bits_per_byte"]) / math.log(4)
     text = math.log(effective_tokens(run["tokens"], run["train_tokens"], decay) / long["tokens"])
@@ -80,24 +80,24 @@ def predict(constants: Sequence[float], run: Run, short: Run, long: Run) -> floa
 
 
 def errors(constants: Sequence[float], runs: Sequence[Run]) -> list[float]:
-    """ln(measured / forecast) of every run that is not a pilot."""
-    found = []
+    """Return ln(measured / forecast) of every run that is not a pilot."""
+    logs = []
     for text in dict.fromkeys(run["text"] for run in runs):
         short, long, *rest = [run for run in runs if run["text"] == text]
         for run in rest:
             measured = math.log(long["bits_per_byte"] / run["bits_per_byte"])
-            found.append(predict(constants, run, short, long) - measured)
-    return found
+            logs.append(predict(constants, run, short, long) - measured)
+    return logs
 
 
 def fit(runs: Sequence[Run]) -> list[float]:
-    """The constants with the least squared error; none may be negative."""
+    """Return the constants with the least squared error; none may be negative."""
     result = least_squares(errors, x0=[1.0, 0.05, 0.4, 0.3, 5.0, 8.0], bounds=(1e-6, 50), args=(runs,))
     return [float(constant) for constant in result.x]
 
 
 def report() -> None:
-    """Print constants, and each text's errors under a fit to the others."""
+    """Print the constants, and each text's errors under a fit to the others."""
     runs = json.loads(RESULTS.read_text())
     print(
         "TOKENS, FILLING, PARAMETERS, WEAR, REPETITION_DECAY, PARAMETERS_PER_TOKEN =",

@@ -1,18 +1,18 @@
-"""Tokens a second of generation: Etude, uncompiled and compiled, against transformers and the memory's speed.
+"""Measure tokens per second of generation: Etude, uncompiled and compiled, against transformers and memory bandwidth.
 
     pip install transformers
     python bench/generate.py --sizes 1M 10M 30M 124M
 
-In fp32 and, where a contestant's name says so, from matrices rounded to bf16. The same checkpoints (Llamas with random
-weights, saved by Etude), prompts, number of new tokens and threads; greedy and
-sampled (temperature 0.8, top_p 0.95), one row and eight. Everybody is warmed by a first call of each case, whose time
-is in the JSON; prompts are read within the measured time.
+All contestants compute in fp32, except those named "bf16", whose matrices are rounded to bf16. They have the same
+checkpoints (Llamas with random weights, saved by Etude), prompts, number of new tokens and threads. The cases: greedy
+and sampled (temperature 0.8, top_p 0.95), one row and eight. A first call of each case warms each contestant up; its
+time is in the JSON. The measured time includes reading the prompt.
 
-The floor: a token at one row costs at least the reading of every weight it uses and of the keys and values so far, at
-the speed at which this machine reads memory (see `bandwidth` in generation_sides.py; measured in the same rounds). A
-network that stays in the processor's cache can be faster than that.
+The floor: a token at one row costs at least one read of every weight it uses and of the keys and values so far, at the
+memory bandwidth of this machine (see `bandwidth` in generation_sides.py; measured in the same rounds). A network that
+fits in the processor's cache can be faster than that.
 
-Results: bench/results/generate.json and .png; `--add` keeps the sizes that are there and not measured now.
+Results: bench/results/generate.json and .png; `--add` keeps recorded sizes that are not measured now.
 """
 
 from __future__ import annotations
@@ -104,7 +104,7 @@ def parse() -> argparse.Namespace:
 
 def contestants_for(folder: str, tokens: int, arguments: argparse.Namespace) -> list[Contestant]:
     common = {"folder": folder, "tokens": tokens, "threads": arguments.threads}
-    found = [
+    contestants = [
         Contestant(ETUDE, "generation_sides:etude", common),
         Contestant(COMPILED, "generation_sides:etude", common | {"compile": True}),
         Contestant(PEER, "generation_sides:transformers", common),
@@ -114,16 +114,23 @@ def contestants_for(folder: str, tokens: int, arguments: argparse.Namespace) -> 
         Contestant(PEER_ROUNDED, "generation_sides:transformers", common | {"dtype": "bf16"}),
     ]
     if not has_fast_bf16("cpu"):
-        found = [one for one in found if not one.name.endswith("bf16")]
+        contestants = [contestant for contestant in contestants if not contestant.name.endswith("bf16")]
     floor = Contestant(FLOOR, "generation_sides:bandwidth", {"threads": arguments.threads})
-    return [floor, *(one for one in found if not arguments.only or one.name in arguments.only)]
+    return [
+        floor,
+        *(
+            contestant
+            for contestant in contestants
+            if not arguments.only or contestant.name in arguments.only
+        ),
+    ]
 
 
 def read_per_token(shape: Mapping[str, Any], parameters: int, tokens: int) -> float:
-    """Bytes of fp32 weights, and of keys and values at the middle of the answer, that a new token of one row needs.
+    """Return the bytes of fp32 weights, and of keys and values at the middle of the answer, that a new token reads.
 
-    Of an embedding table that is not the output matrix too, one row. In bf16 half as many, though Etude reads small
-    matrices as they are, and uncompiled the output matrix too.
+    An embedding table that is not also the output matrix counts as one row. In bf16 it is half as many bytes, except
+    that Etude reads small matrices in fp32, and the output matrix too if not compiled.
     """
     width = shape["hidden_size"]
     table = 0 if shape.get("tie_word_embeddings") else (shape["vocab_size"] - 1) * width
@@ -132,7 +139,7 @@ def read_per_token(shape: Mapping[str, Any], parameters: int, tokens: int) -> fl
 
 
 def with_share(measured: Measurements, bytes_a_token: float) -> None:
-    """Give every round the share that it reaches of the floor's speed of the same round; in bf16 half is read."""
+    """Add to every round its share of the speed limit in the same round. In bf16 half as many bytes are read."""
     for name, rounds in measured.items():
         for result, floor in zip(rounds, measured[FLOOR], strict=False):
             if name != FLOOR:
@@ -147,18 +154,18 @@ def same_answers(measured: Measurements) -> bool:
 
 
 def compare(measured: Measurements) -> dict[str, dict[str, Spread]]:
-    """How many times as fast as transformers with its usual cache, within each round."""
-    found: dict[str, dict[str, Spread]] = {}
+    """Return the speeds as multiples of transformers' with its default cache, within each round."""
+    times: dict[str, dict[str, Spread]] = {}
     for name in measured:
         if name in (FLOOR, PEER) or PEER not in measured:
             continue
         ratios = {case: ratio(measured, case, name, PEER) for case in CASES}
-        found[name] = {case: faster for case, faster in ratios.items() if faster is not None}
-    return found
+        times[name] = {case: faster for case, faster in ratios.items() if faster is not None}
+    return times
 
 
 def table(measured: Measurements) -> str:
-    """Tokens a second, how many times transformers' that is, and one greedy row's share of the floor."""
+    """Return a table of tokens per second, their ratio to transformers', and one greedy row's share of the floor."""
     names = [name for name in measured if name != FLOOR]
     times = compare(measured)
     rows: list[list[object]] = []
@@ -176,15 +183,15 @@ def table(measured: Measurements) -> str:
             ("copy", "copy_bytes_per_second"),
         )
     )
-    header = ["", "tokens a second", "times transformers", "share of the floor, %"]
+    header = ["", "tokens per second", "times transformers", "share of the floor, %"]
     return f"{markdown_table(header, rows)}\n\nMemory, GB/s: {floor}"
 
 
 def keep(name: str, sizes: dict[str, Any], arguments: argparse.Namespace) -> None:
     sizes = {size: sizes[size] for size in SIZES if size in sizes}
     file = write_result(name, {"sizes": sizes}, threads=arguments.threads, folder=arguments.out)
-    groups = {size: bars(found["rounds"]) for size, found in sizes.items()}
-    note = "tokens a second; one row, greedy; whiskers from the lowest round to the highest"
+    groups = {size: bars(result["rounds"]) for size, result in sizes.items()}
+    note = "tokens per second; one row, greedy; whiskers from the lowest round to the highest"
     title = "Generation: times transformers.generate"
     draw_bars(file.with_suffix(".png"), title, "times", groups, note=note)
     print(file)

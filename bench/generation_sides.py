@@ -1,4 +1,4 @@
-"""The contestants of generate.py: Etude, transformers, and the machine's own speed of reading memory."""
+"""The contestants of generate.py: Etude, transformers, and the memory bandwidth of the machine."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ CASES = {
     "8 rows, greedy": (8, 0.0),
     "8 rows, sampled": (8, 0.8),
 }
-"""Rows and temperature; sampled means top_p 0.95 besides."""
+"""Rows and temperature. Sampled cases also have top_p 0.95."""
 TOP_P = 0.95
 PROMPT_TOKENS = 16
 _READ_BYTES = 512 * 2**20
 
 
 def make_checkpoint(folder: Path, shape: Mapping[str, Any]) -> int:
-    """A Llama with random weights as Etude saves it; the number of its parameters.
+    """Save a Llama with random weights, and return its number of parameters.
 
-    The weights are large enough for one token to stand out as in a trained network: sampling then costs what it costs
-    in use.
+    The weights are large enough for one token to stand out, as in a trained network, so that sampling costs as much as
+    in real use.
     """
     config = preset("llama", attention_bias=False, mlp_bias=False, **shape)
     model = build_model(config, seed=1)
@@ -55,7 +55,7 @@ def prompts(rows: int) -> list[list[int]]:
 def etude(
     folder: str, tokens: int, threads: int, compile: bool = False, dtype: Dtype = "fp32"
 ) -> Callable[[], dict[str, float]]:
-    """`etude.generate`, uncompiled or compiled (then a single row only)."""
+    """Return a round of `etude.generate`, uncompiled, or compiled (then only cases with one row)."""
     from etude.generate.engine import generate
     from etude.generate.sampling import SamplingSettings
 
@@ -65,8 +65,8 @@ def etude(
     def run(rows: int, temperature: float) -> list[int]:
         top_p = TOP_P if temperature else 1.0
         settings = SamplingSettings(temperature=temperature, top_p=top_p, max_new_tokens=tokens)
-        found = generate(model, prompts(rows), settings, stop_ids=(), seed=1, compile=compile, dtype=dtype)
-        return found[0].token_ids
+        made = generate(model, prompts(rows), settings, stop_ids=(), seed=1, compile=compile, dtype=dtype)
+        return made[0].token_ids
 
     cases = {name: case for name, case in CASES.items() if case[0] == 1 or not compile}
     return _measured(run, cases, tokens)
@@ -75,15 +75,15 @@ def etude(
 def transformers(
     folder: str, tokens: int, threads: int, static: bool = False, dtype: Dtype = "fp32"
 ) -> Callable[[], dict[str, float]]:
-    """`transformers.generate` with its cache as it comes, or a static one (with which it compiles where it can)."""
+    """Return a round of `transformers.generate` with its default cache, or a static one (then compiled if possible)."""
     from transformers import AutoModelForCausalLM
     from transformers.utils import logging
 
     logging.set_verbosity_error()
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     torch.set_num_threads(threads)
-    wanted = torch.bfloat16 if dtype == "bf16" else torch.float32
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=wanted).eval()
+    torch_dtype = torch.bfloat16 if dtype == "bf16" else torch.float32
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch_dtype).eval()
     if static:
         model.forward = torch.compile(model.forward, fullgraph=True)
 
@@ -94,7 +94,7 @@ def transformers(
             options |= {"temperature": temperature, "top_p": TOP_P, "top_k": 0}
         if static:
             options["cache_implementation"] = "static"
-        found = model.generate(
+        made = model.generate(
             inputs,
             attention_mask=torch.ones_like(inputs),
             min_new_tokens=tokens,
@@ -104,7 +104,7 @@ def transformers(
             eos_token_id=None,
             **options,
         )
-        answer: list[int] = found[0, PROMPT_TOKENS:].tolist()
+        answer: list[int] = made[0, PROMPT_TOKENS:].tolist()
         return answer
 
     cases = {name: case for name, case in CASES.items() if case[0] == 1 or not static}
@@ -114,7 +114,7 @@ def transformers(
 def _measured(
     run: Callable[[int, float], list[int]], cases: Mapping[str, tuple[int, float]], tokens: int
 ) -> Callable[[], dict[str, Any]]:
-    """Warmed by one call of each case; a round is the median of three calls of each, in tokens a second."""
+    """Call each case once to warm up. A round then measures the median of three calls of each, in tokens per second."""
     warm: dict[str, Any] = {}
     for name, case in cases.items():
         begin = time.perf_counter()
@@ -139,10 +139,10 @@ def _measured(
 
 
 def bandwidth(threads: int) -> Callable[[], dict[str, float]]:
-    """Bytes a second at which all threads together read 512 MiB: the fastest of several compiled products of a
-    matrix with a vector, which keep nothing but one number a row, and of several `torch.sum`.
+    """Return a round that measures the bytes per second at which all threads together read 512 MiB.
 
-    `etude.device.measured_bandwidth` (a copy, read and written) is noted beside it.
+    It is the fastest of several compiled matrix-vector products, which write only one number per row, and of several
+    `torch.sum`. `etude.device.measured_bandwidth` (a copy, which reads and writes) is noted beside it.
     """
     from etude.device import measured_bandwidth
 

@@ -1,17 +1,17 @@
-"""Fair comparisons: named contestants, each in a process of its own, taking turns round after round.
+"""Fair comparisons: named contestants, each in a process of its own, take turns in every round.
 
 A contestant is a function ``make(**arguments)`` in a module of this folder. It prepares what is not measured and
 returns a function without arguments that runs one round and returns its measurements. The rounds are interleaved
-(A B C A B C), so that a machine that grows warm or busy does so for everybody, and a ratio is taken within each round.
-Every process has the same number of threads and a compiler cache of its own, empty at the beginning: round 1 compiles,
-later ones find it compiled. ``busy_elsewhere`` of a round is how many cores other programs kept busy meanwhile: a
-figure taken beside others is worth nothing.
+(A B C A B C), so that a machine that grows warm or busy affects all alike, and ratios are taken within each round.
+Every process has the same number of threads and its own compiler cache, empty at first: round 1 compiles, later rounds
+load the compiled code. ``busy_elsewhere`` of a round is the number of cores that other programs kept busy meanwhile.
+Figures of a busy machine are worthless.
 
     contestants = [Contestant("ours", "throughput:etude_side", {"width": 256}), Contestant("theirs", ...)]
     measured = interleave(contestants, rounds=3, threads=2)
     print(summary(measured, "tokens_per_second"), ratio(measured, "tokens_per_second", "ours", "theirs"))
 
-``write_result`` keeps what was measured with date, command, commit, machine and versions.
+``write_result`` writes the measurements with date, command, commit, machine and versions.
 """
 
 from __future__ import annotations
@@ -45,12 +45,12 @@ THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"
 TOLERATED = 0.2
 """Cores that other programs may keep busy during a round."""
 Measurements = dict[str, list[dict[str, Any]]]
-"""Of every contestant, what each round measured."""
+"""The measurements of each round, by contestant."""
 
 
 @dataclass(frozen=True)
 class Contestant:
-    """One side of a comparison; ``make`` is ``module:function``, ``arguments`` are values that JSON can hold."""
+    """One side of a comparison. ``make`` is ``module:function``; ``arguments`` are JSON values."""
 
     name: str
     make: str
@@ -60,7 +60,7 @@ class Contestant:
 
 @dataclass(frozen=True)
 class Spread:
-    """The median of some rounds, and the lowest and highest of them."""
+    """The median of some rounds, with the lowest and the highest value."""
 
     median: float
     low: float
@@ -68,7 +68,7 @@ class Spread:
 
     @classmethod
     def of(cls, values: Iterable[float]) -> Spread:
-        """Raises ValueError when there are none."""
+        """Return the spread of ``values``. Raises ValueError if there are none."""
         known = sorted(values)
         if not known:
             raise ValueError("no round measured this")
@@ -81,7 +81,7 @@ class Spread:
 
 
 def number(value: float) -> str:
-    """Three to four digits, as a table shows them."""
+    """Format a number with three to four digits, for a table."""
     size = abs(value)
     if size >= 1000:
         return f"{value:,.0f}"
@@ -89,7 +89,7 @@ def number(value: float) -> str:
 
 
 class Worker:
-    """A contestant at work: a process that is told on its standard input when to run a round."""
+    """The process of a contestant. A line on its standard input starts a round."""
 
     def __init__(self, contestant: Contestant, threads: int, compiled: Path) -> None:
         environment = {**os.environ, "TORCHINDUCTOR_CACHE_DIR": str(compiled)}
@@ -103,7 +103,7 @@ class Worker:
             text=True,
             env=environment,
         )
-        self._answer()  # until it is ready, nobody else works
+        self._answer()  # wait until it is ready, so that its preparation does not disturb other contestants
 
     def round(self) -> dict[str, Any]:
         """Run one round."""
@@ -125,7 +125,7 @@ class Worker:
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
         if not line:
-            sys.exit(f"{self.name} ended with {self._process.wait()}: its message stands above")
+            sys.exit(f"{self.name} ended with {self._process.wait()}: see its message above")
         answer: dict[str, Any] = json.loads(line)
         return answer
 
@@ -136,16 +136,17 @@ def interleave(
     threads: int,
     *,
     fresh: bool = False,
-    tell: Callable[[str], None] = lambda line: print(line, file=sys.stderr, flush=True),
+    report: Callable[[str], None] = lambda line: print(line, file=sys.stderr, flush=True),
 ) -> Measurements:
     """Let the contestants take turns.
 
     Args:
-        threads: that each may use.
-        fresh: every round in a new process, for rounds that leave something behind; otherwise a process prepares
-            itself once, waits for its turns, and stays in memory meanwhile.
+        threads: number of threads of each.
+        fresh: use a new process for every round, for rounds that leave something behind. Otherwise a process prepares
+            once, stays in memory, and waits for its turns.
+        report: receives a line for each round.
 
-    Stopped by Ctrl-C (or a termination), it returns what was measured so far.
+    After Ctrl-C or SIGTERM it returns what was measured so far.
     """
     measured: Measurements = {contestant.name: [] for contestant in contestants}
     signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -158,43 +159,43 @@ def interleave(
                 if name not in workers:
                     workers[name] = Worker(contestant, threads, scratch / str(place))
                 measured[name].append(workers[name].round())
-                tell(f"round {count}, {name}: {_shown(measured[name][-1])}")
+                report(f"round {count}, {name}: {_shown(measured[name][-1])}")
                 if fresh:
                     workers.pop(name).close()
     except KeyboardInterrupt:
         if not any(measured.values()):
             raise
-        tell("stopped: what was measured so far is kept")
+        report("stopped: what was measured so far is kept")
     finally:
         for worker in workers.values():
             worker.close()
         shutil.rmtree(scratch, ignore_errors=True)
     worst = max((result["busy_elsewhere"] for taken in measured.values() for result in taken), default=0.0)
     if worst > TOLERATED:
-        tell(
+        report(
             f"other programs kept up to {worst:.1f} cores busy: measure again when the machine has nothing else to do"
         )
     return measured
 
 
 def summary(measured: Measurements, what: str) -> dict[str, Spread]:
-    """Median and spread of one measurement, for every contestant that has it."""
-    found = {
+    """Return the median and spread of one measurement, for every contestant that has it."""
+    values_by_name = {
         name: [float(result[what]) for result in rounds if result.get(what) is not None]
         for name, rounds in measured.items()
     }
-    return {name: Spread.of(values) for name, values in found.items() if values}
+    return {name: Spread.of(values) for name, values in values_by_name.items() if values}
 
 
 def ratio(measured: Measurements, what: str, above: str, below: str) -> Spread | None:
-    """``above`` / ``below`` within each round; None where no round has both."""
+    """Return the ratio ``above`` / ``below`` within each round; None if no round has both."""
     pairs = zip(measured[above], measured[below], strict=False)
     ratios = [a[what] / b[what] for a, b in pairs if a.get(what) is not None and b.get(what)]
     return Spread.of(ratios) if ratios else None
 
 
 def markdown_table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """A table as markdown; a float is shown by :func:`number`, None as a dash."""
+    """Return a markdown table. Floats are formatted by :func:`number`, None is a dash."""
     lines = [
         list(header),
         ["---"] + ["---:"] * (len(header) - 1),
@@ -204,7 +205,7 @@ def markdown_table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> s
 
 
 def write_result(name: str, content: Mapping[str, Any], *, threads: int, folder: Path = RESULTS) -> Path:
-    """Keep ``content`` as ``folder/name.json``, with date, command, commit, machine and versions."""
+    """Write ``content`` to ``folder/name.json``, with date, command, commit, machine and versions."""
     from etude.config import DeviceSettings
     from etude.device import choose_device, describe_machine
 
@@ -224,15 +225,15 @@ def write_result(name: str, content: Mapping[str, Any], *, threads: int, folder:
 
 
 def put_block(page: Path, name: str, text: str) -> None:
-    """Replace what stands between two markers of a document."""
+    """Replace the text between two markers of a document."""
     markers = re.compile(rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", re.DOTALL)
-    whole, count = markers.subn(lambda found: f"{found[1]}{text}\n{found[2]}", page.read_text())
+    whole, count = markers.subn(lambda match: f"{match[1]}{text}\n{match[2]}", page.read_text())
     assert count == 1, f"{page} has lost its markers of {name}"
     page.write_text(whole)
 
 
 def installed(libraries: Iterable[str]) -> dict[str, str]:
-    """Versions of those that are installed."""
+    """Return the versions of those libraries that are installed."""
     versions = {}
     for library in libraries:
         try:
@@ -243,19 +244,21 @@ def installed(libraries: Iterable[str]) -> dict[str, str]:
 
 
 def arguments_of(description: str | None, *, rounds: int) -> argparse.ArgumentParser:
-    """A parser with the options that every benchmark has."""
+    """Return a parser with the options that every benchmark has."""
     from etude.device import available_cores
 
     parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "--rounds", type=int, default=rounds, help="of every contestant (default %(default)s)"
+        "--rounds", type=int, default=rounds, help="rounds of every contestant (default %(default)s)"
     )
     parser.add_argument(
-        "--threads", type=int, default=available_cores(), help="of every process (default: all)"
+        "--threads", type=int, default=available_cores(), help="threads of every process (default: all cores)"
     )
-    parser.add_argument("--quick", action="store_true", help="does it work at all? Its figures mean nothing")
+    parser.add_argument(
+        "--quick", action="store_true", help="only check that the benchmark works; the figures mean nothing"
+    )
     parser.add_argument(
         "--out", type=Path, default=RESULTS, help="folder of the results (default bench/results)"
     )
@@ -263,7 +266,7 @@ def arguments_of(description: str | None, *, rounds: int) -> argparse.ArgumentPa
 
 
 def earlier_rounds(file: Path) -> dict[str, Any]:
-    """What an earlier call measured, to go on from; empty when there is nothing."""
+    """Return the result of an earlier call, to add to; empty if there is none."""
     if not file.is_file():
         return {}
     content: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
@@ -286,33 +289,33 @@ def _plain(value: object) -> object:
 
 
 def _short_lists(text: str) -> str:
-    """JSON with every list of plain numbers on one line."""
+    """Put every list of plain numbers in a JSON text on one line."""
     return re.sub(
         r"\[[^\[\]{}\"]*\]",
-        lambda found: " ".join(found[0].split()).replace("[ ", "[").replace(" ]", "]"),
+        lambda match: " ".join(match[0].split()).replace("[ ", "[").replace(" ]", "]"),
         text,
     )
 
 
 def _serve() -> None:
-    """The other end of :class:`Worker`."""
+    """Run the rounds that a :class:`Worker` requests, in its process."""
     answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # whatever a library prints must not be taken for an answer
+    os.dup2(2, 1)  # redirect the output of libraries, which must not be mistaken for an answer
     module, _, function = sys.argv[1].partition(":")
     sys.path.insert(0, str(FOLDER))
     one_round = getattr(importlib.import_module(module), function)(**json.loads(sys.argv[2]))
     print("{}", file=answers, flush=True)
     for _ in sys.stdin:
         gc.collect()
-        begin, own, all_of_it = time.perf_counter(), _own_cpu_seconds(), _cpu_seconds()
+        begin, own, total = time.perf_counter(), _own_cpu_seconds(), _cpu_seconds()
         result = one_round()
-        elsewhere = (_cpu_seconds() - all_of_it) - (_own_cpu_seconds() - own)
+        elsewhere = (_cpu_seconds() - total) - (_own_cpu_seconds() - own)
         result["busy_elsewhere"] = round(max(0.0, elsewhere) / (time.perf_counter() - begin), 2)
         print(json.dumps(result), file=answers, flush=True)
 
 
 def _own_cpu_seconds() -> float:
-    """Of this process, what it started, and those of them that have ended."""
+    """Return the processor seconds of this process and its descendants, including those that have ended."""
     from memory import family
 
     ticks = 0
@@ -324,7 +327,10 @@ def _own_cpu_seconds() -> float:
 
 
 def _cpu_seconds() -> float:
-    """Of everything on this machine, what a hypervisor took away included (Linux; elsewhere nothing is seen)."""
+    """Return the processor seconds of all processes of this machine, with those stolen by a hypervisor.
+
+    On systems other than Linux only this process is counted.
+    """
     try:
         fields = [int(field) for field in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]]
     except (OSError, ValueError):

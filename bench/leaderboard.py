@@ -1,10 +1,10 @@
-"""The best known loss of each text in each time: run `etude train TEXT --time T`, keep it, write LEADERBOARD.md.
+"""Find the best loss of each text in each time: run `etude train TEXT --time T`, record it, write LEADERBOARD.md.
 
     python bench/leaderboard.py --data FOLDER --times 3m 10m --texts shakespeare speeches primer
 
-FOLDER holds tinyshakespeare.txt and the folder speeches. Every run is the plain command, in a process of its own. It
-is scored once more at its end, on the whole held-out part. results/leaderboard.json keeps every run, LEADERBOARD.md the
-best of each text and time.
+FOLDER holds tinyshakespeare.txt and the folder speeches. Every run is the plain command, in a process of its own, and
+is scored at its end on the whole held-out part. results/leaderboard.json keeps every run, LEADERBOARD.md the best of
+each text and time.
 """
 
 from __future__ import annotations
@@ -51,14 +51,14 @@ def main() -> None:
             result = measure(TEXTS[text], duration, arguments.data, arguments.threads)
             run = {"text": text, "time": duration, **result}
             print(json.dumps(run), flush=True)
-            # Read anew: another call may have added to it meanwhile.
+            # Read the file again: another call may have added runs to it meanwhile.
             runs: list[Run] = [*(json.loads(RESULTS.read_text()) if RESULTS.is_file() else []), run]
             RESULTS.write_text(json.dumps(runs, indent=1) + "\n", encoding="utf-8")
             PAGE.write_text(page(runs), encoding="utf-8")
 
 
 def measure(text: Text, duration: str, folder: Path, threads: int | None) -> Run:
-    """One run of the plain command, and its score on the whole held-out part."""
+    """Run the plain command, and score its result on the whole held-out part."""
     overrides = [*text.held_out, *([f"device.threads={threads}"] if threads else [])]
     options = [option for override in overrides for option in ("--set", override)]
     with tempfile.TemporaryDirectory() as home:
@@ -103,7 +103,7 @@ def measure(text: Text, duration: str, folder: Path, threads: int | None) -> Run
 
 
 def page(runs: list[Run]) -> str:
-    """The best run of each text and time."""
+    """Return LEADERBOARD.md: the best run of each text and time."""
     rows = []
     for text in TEXTS:
         for duration in dict.fromkeys(run["time"] for run in runs if run["text"] == text):
@@ -128,7 +128,8 @@ def page(runs: list[Run]) -> str:
                 )
             )
     header = (
-        "text", "time", "bits a byte", "nats a token", "seconds, typing to end", "expected", "reached on the sample",
+        "text", "time", "bits per byte", "nats per token", "seconds, typing to end",
+        "expected", "reached on the sample",
         "width x layers, parameters",
         "command", "commit and date", "machine",
     )  # fmt: skip

@@ -1,4 +1,4 @@
-"""transformers' Llama in training, as its users run it. Nothing of Etude is imported here."""
+"""Train transformers' Llama as its users do. This module imports nothing of Etude."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ WARM = 2  # steps before the clock starts
 
 
 def loop(shape: Mapping[str, int], steps: int, compiled: bool = False) -> Callable[[], dict[str, Any]]:
-    """The plain loop: forward with labels, backward, clip, fused AdamW."""
+    """Return a round of a plain loop: forward with labels, backward, clip, fused AdamW."""
     model = llama(shape)
     optimizer = torch.optim.AdamW(model.parameters(), lr=LR, weight_decay=WEIGHT_DECAY, fused=True)
     blocks = torch.from_numpy(random_blocks(shape))
@@ -49,7 +49,7 @@ def loop(shape: Mapping[str, int], steps: int, compiled: bool = False) -> Callab
 
 
 def trainer(shape: Mapping[str, int], steps: int, bf16: bool = False) -> Callable[[], dict[str, Any]]:
-    """``transformers.Trainer`` with its defaults, or in bf16; only what it would print or save is switched off."""
+    """Return a round of ``transformers.Trainer`` with its defaults, or in bf16. Only printing and saving are off."""
     from datasets import Dataset
     from transformers import Trainer, TrainerCallback, TrainingArguments, default_data_collator
 
@@ -86,7 +86,7 @@ def trainer(shape: Mapping[str, int], steps: int, bf16: bool = False) -> Callabl
 
 
 def llama(shape: Mapping[str, int]) -> nn.Module:
-    """The network; without a cache of keys, which training has no use for."""
+    """Build the network, without a key-value cache, which training does not use."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
     values = {key: value for key, value in shape.items() if key not in ("context", "rows")}
@@ -98,12 +98,12 @@ def llama(shape: Mapping[str, int]) -> nn.Module:
 
 
 def random_blocks(shape: Mapping[str, int]) -> Any:
-    """(rows of 64 batches, T) random tokens."""
+    """Return random tokens, (rows of 64 batches, T)."""
     generator = np.random.default_rng(0)
     return generator.integers(1, shape["vocab_size"], (64 * shape["rows"], shape["context"]))
 
 
 def rate(shape: Mapping[str, int], seconds: float, dtype: str = "fp32") -> dict[str, Any]:
-    """What a round reports, from the seconds of a step."""
+    """Return the result of a round, from the seconds of a step."""
     tokens = shape["rows"] * shape["context"]
     return {"dtype": dtype, "tokens_per_second": tokens / seconds, "seconds_per_step": seconds}

@@ -1,4 +1,4 @@
-"""The most memory that a process and all it started hold together (Linux; elsewhere nothing is seen)."""
+"""Measure the peak memory of a process and all its descendants together (Linux; elsewhere it reads 0)."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from types import TracebackType
 
 
 class MemoryWatch:
-    """Looks ten times a second while it is open; ``peak_bytes`` afterwards.
+    """Samples the memory ten times per second while it is open. ``peak_bytes`` holds the result.
 
-    A page that several processes share counts once in all (proportional set size), so that neither side pays for pages
-    that a fork or a memory map shares.
+    Shared pages count once (proportional set size), so that no contestant is charged several times for pages that forks
+    or memory maps share.
     """
 
     def __init__(self) -> None:
@@ -40,13 +40,13 @@ class MemoryWatch:
 
 
 def family(pid: int) -> list[int]:
-    """The process and all it started, as far as they are still there (Linux; elsewhere the process alone)."""
-    found = [pid]
+    """Return the process and its running descendants (Linux; elsewhere only the process itself)."""
+    pids = [pid]
     for file in glob.glob(f"/proc/{pid}/task/*/children"):
         with contextlib.suppress(OSError):
             for child in Path(file).read_text().split():
-                found += family(int(child))
-    return found
+                pids += family(int(child))
+    return pids
 
 
 def _proportional_bytes(pid: int) -> int:

@@ -1,11 +1,11 @@
-"""How long it takes to open a step of a real run, and the least that it could take.
+"""Measure how long it takes to open a step of a real run, beside the least time that it could take.
 
     python bench/opening.py --sizes 1M 30M
 
-It trains a few steps of a Llama of each size, then measures, uncompiled: going to a step next to a checkpoint, opening
+It trains a few steps of a Llama of each size, then measures, uncompiled: going to the step after a checkpoint, opening
 the next one, moving back and forth along the time line (replayed states are kept), a row with all its activations and
-error signals, and the reconciliation in float64. The floor is arithmetic: FLOPs counted from structure over the
-measured peak of matrix products in fp32, or bytes over the measured bandwidth of a copy.
+error signals, and the reconciliation in float64. The floor is computed: FLOPs of the network over the measured peak of
+matrix products in fp32, plus bytes over the measured bandwidth of a copy.
 
 Results: bench/results/opening.json
 """
@@ -36,7 +36,7 @@ from harness import RESULTS, Spread, markdown_table, write_result
 SHAPES = {"1M": (128, 4, 4, 8), "30M": (512, 8, 8, 8)}
 """hidden_size, layers, heads, rows of a batch (of 256 tokens)."""
 STATES = 3
-"""Weights and the optimizer's two moments (at most), of each of which a copy is made or read."""
+"""Weights and the optimizer's two moments (at most). A copy of each is made or read."""
 
 
 def main() -> None:
@@ -63,7 +63,7 @@ def main() -> None:
 
 
 def opened(size: str, arguments: argparse.Namespace) -> dict[str, Any]:
-    """Everything about one size."""
+    """Train and measure one size."""
     width, layers, heads, rows = SHAPES[size]
     with tempfile.TemporaryDirectory(prefix="etude-opening-") as folder:
         values = {

@@ -1,10 +1,10 @@
-"""The peers that Etude is measured against, each run as its users run it. Nothing of Etude is imported here.
+"""The peers that Etude is measured against, each run as its users run it. This module imports nothing of Etude.
 
 - nanoGPT's recipe for characters on a CPU (its README and config/train_shakespeare_char.py): 12 rows of 64 tokens drawn
   at random, 4 layers of width 128 with 4 heads, no dropout, AdamW at 1e-3 with beta2 0.99, 100 steps of warm-up, cosine
   to 1e-4 at step 2,000, weight decay 0.1 on matrices, gradients clipped at 1. The network is ``transformers``'
   ``GPT2LMHeadModel`` or ``litgpt``'s ``GPT`` of that shape; the loop is plain PyTorch with the fused AdamW.
-- ``transformers.Trainer`` with the same network and tokens a step, its own linear decay and its own AdamW.
+- ``transformers.Trainer`` with the same network and tokens per step, its own linear decay and its own AdamW.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ Logits = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Tokens:
-    """A text as tokens, as ``texts.save_tokens`` wrote it."""
+    """A text as tokens, written by ``texts.save_tokens``."""
 
     train: Any  # (N,) token ids
     validation: Any
@@ -50,7 +50,7 @@ class Tokens:
         return cls(**parts, **facts)
 
     def random_rows(self, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """(inputs, targets) of a batch at random places, as nanoGPT draws them."""
+        """Draw (inputs, targets) of a batch at random positions, as nanoGPT does."""
         data = torch.from_numpy(self.train)
         starts = torch.randint(len(data) - CONTEXT, (ROWS,), generator=generator).tolist()
         inputs = torch.stack([data[start : start + CONTEXT] for start in starts])
@@ -58,7 +58,7 @@ class Tokens:
 
     @torch.no_grad()
     def score(self, logits: Logits) -> tuple[float, float]:
-        """(nats a token, bits a byte of text) on the whole validation part, in consecutive windows."""
+        """Return (nats per token, bits per byte of text) on the whole validation part, in consecutive windows."""
         targets_in_all = len(self.validation) - 1
         rows = -(-targets_in_all // CONTEXT)
         padded = np.full(rows * CONTEXT + 1, IGNORED, np.int64)
@@ -77,10 +77,12 @@ class Tokens:
 
 
 class Curve:
-    """What a training is measured by: a clock that stands still during evaluations, and their results."""
+    """The evaluations of a training run, with a clock that stops during them."""
 
     def __init__(self, tokens: Tokens, logits: Logits, model: nn.Module) -> None:
-        self.points: list[tuple[int, float, float, float]] = []  # step, seconds, nats a token, bits a byte
+        self.points: list[
+            tuple[int, float, float, float]
+        ] = []  # step, seconds, nats per token, bits per byte
         self.seconds = 0.0
         self._evaluate = lambda: tokens.score(logits)
         self._model = model
@@ -101,7 +103,7 @@ class Curve:
         self.start()
 
     def result(self, compile_seconds: float) -> dict[str, Any]:
-        """What a round reports."""
+        """Return the result of a round."""
         steps, seconds, loss, bits = self.points[-1]
         return {
             "train_seconds": seconds,
@@ -123,7 +125,7 @@ def nanogpt(
     steps: int = STEPS,
     eval_every: int = 250,
 ) -> Callable[[], dict[str, Any]]:
-    """nanoGPT's recipe on the network of ``library``."""
+    """Return a round of nanoGPT's recipe on the network of ``library``."""
     text = Tokens.load(tokens)
 
     def one_round() -> dict[str, Any]:
@@ -157,7 +159,7 @@ def nanogpt(
 
 
 def trainer(tokens: str, steps: int = STEPS, eval_every: int = 250) -> Callable[[], dict[str, Any]]:
-    """``transformers.Trainer`` on blocks of 64 tokens, as its language modelling examples cut them."""
+    """Return a round of ``transformers.Trainer`` on blocks of 64 tokens, cut as in its language modelling examples."""
     from datasets import Dataset
     from transformers import Trainer, TrainerCallback, TrainingArguments, default_data_collator
 
@@ -206,7 +208,7 @@ def trainer(tokens: str, steps: int = STEPS, eval_every: int = 250) -> Callable[
 
 
 def gpt2(vocab_size: int) -> tuple[nn.Module, Logits]:
-    """transformers' GPT-2 of nanoGPT's shape; without a cache of keys, which training has no use for."""
+    """Return transformers' GPT-2 of nanoGPT's shape, without a key-value cache, which training does not use."""
     from transformers import GPT2Config, GPT2LMHeadModel
 
     config = GPT2Config(
@@ -228,7 +230,7 @@ def gpt2(vocab_size: int) -> tuple[nn.Module, Logits]:
 
 
 def litgpt_gpt(vocab_size: int) -> tuple[nn.Module, Logits]:
-    """litgpt's GPT of nanoGPT's shape (its Pythia layout: rotary positions, parallel residuals)."""
+    """Return litgpt's GPT of nanoGPT's shape (its Pythia layout: rotary positions, parallel residuals)."""
     from litgpt import GPT, Config
 
     config = Config(
@@ -248,7 +250,7 @@ def litgpt_gpt(vocab_size: int) -> tuple[nn.Module, Logits]:
 
 
 def adamw(model: nn.Module) -> torch.optim.Optimizer:
-    """nanoGPT's groups: decay for what has two dimensions or more."""
+    """Return nanoGPT's optimizer: weight decay only for parameters with two or more dimensions."""
     matrices = [parameter for parameter in model.parameters() if parameter.dim() >= 2]
     vectors = [parameter for parameter in model.parameters() if parameter.dim() < 2]
     groups = [{"params": matrices, "weight_decay": WEIGHT_DECAY}, {"params": vectors, "weight_decay": 0.0}]
@@ -256,7 +258,7 @@ def adamw(model: nn.Module) -> torch.optim.Optimizer:
 
 
 def learning_rate(iteration: int, steps: int) -> float:
-    """nanoGPT's: linear warm-up, then cosine from LR to MIN_LR at ``steps``; iterations count from 0."""
+    """Return nanoGPT's learning rate: linear warm-up, then cosine to MIN_LR at ``steps``. Iterations count from 0."""
     warmup = min(WARMUP, steps // 2)
     if iteration < warmup:
         return LR * (iteration + 1) / (warmup + 1)

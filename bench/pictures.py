@@ -1,4 +1,4 @@
-"""The plots of the benchmarks, PNG, for a light page: bars with their spread, and curves."""
+"""Draw the plots of the benchmarks as PNG on a light background: bars with their spread, and curves."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from etude.show.layout import place_labels
 from harness import Spread
 
 LABEL_GAP = 0.035
-"""Between the names of two levels, as a share of the height."""
+"""Least distance between the names of two levels, as a share of the height."""
 INK, FAINT, GRID = "#1a1a1a", "#5f6368", "#e6e6e6"
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999")
-"""Okabe and Ito's, which stay apart under the common colour blindnesses."""
+"""The palette of Okabe and Ito, whose colours remain distinct under common colour blindness."""
 
 
 def draw_bars(
     file: Path, title: str, unit: str, groups: Mapping[str, Mapping[str, Spread]], *, note: str = ""
 ) -> None:
-    """One bar for each contestant in each group, from 0, with a whisker from the lowest round to the highest."""
+    """Draw a bar for each contestant in each group, from 0, with a whisker from the lowest round to the highest."""
     figure, axes = _figure(3.4 + 1.0 * max(3, len(groups)), 4.2)
     names = list(dict.fromkeys(name for group in groups.values() for name in group))
     width = 0.8 / max(1, len(names))
@@ -49,7 +49,7 @@ def draw_curves(
     range_y: tuple[float, float] | None = None,
     note: str = "",
 ) -> None:
-    """Curves over a logarithmic x, one line for each round of a contestant, with named horizontal ``levels``."""
+    """Draw curves over a logarithmic x, a line for each round of a contestant, with named horizontal ``levels``."""
     figure, axes = _figure(8.4, 4.8)
     for place, (name, rounds) in enumerate(curves.items()):
         for count, (across, up) in enumerate(rounds):

@@ -1,10 +1,10 @@
-"""Prepare a large text and show that memory does not grow with it.
+"""Prepare a large text, and check that memory does not grow with its size.
 
     python bench/prepare_memory.py --megabytes 1000
 
 Writes generated text to a temporary folder, prepares it with the default settings in a fresh process, and prints JSON:
-the peak resident memory of the main process, of the largest worker and of all together, and the seconds taken. Exit
-code 1 when any passes the limit (1 GiB).
+the peak resident memory of the main process, of the largest worker and of all together, and the seconds taken. The exit
+code is 1 if any peak exceeds the limit (1 GiB).
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ import numpy as np
 
 LIMIT_BYTES = 1 << 30
 WORDS = 400_000
-"""Distinct words, used as often as Zipf's law says: more than a book has, so that tables of words show their size."""
+"""Number of distinct words, distributed by Zipf's law. A book has fewer; so many make large tables of words visible."""
 
 
 def stories(seed: int) -> Iterator[str]:
-    """Documents without end, 200 to 4,000 bytes each, of made-up words in sentences; no two alike."""
+    """Yield documents without end, 200 to 4,000 bytes each, of sentences of invented words; no two are alike."""
     rng = np.random.default_rng(seed)
     letters = np.array(list("etaoinshrdlucmfwypvbgkjqxz"))
     weights = 1 / np.arange(1, 27) ** 0.8
@@ -55,7 +55,7 @@ def stories(seed: int) -> Iterator[str]:
 
 
 def write_text(folder: Path, size: int, layout: str) -> None:
-    """``one``: a single .txt file; ``rows``: a .jsonl file with a story a row."""
+    """Write the text in a layout: ``one`` is a single .txt file; ``rows`` is a .jsonl file with a story per row."""
     written = 0
     name = "text.txt" if layout == "one" else "text.jsonl"
     with (folder / name).open("w", encoding="utf-8") as file:
@@ -67,10 +67,9 @@ def write_text(folder: Path, size: int, layout: str) -> None:
 
 
 class Watch(threading.Thread):
-    """Looks at this process and its workers ten times a second (Linux; elsewhere it sees nothing).
+    """Samples the memory of this process and its workers ten times per second (Linux; elsewhere it reads 0).
 
-    The system's own peak of ended children is no use here: a worker's begins at the size its parent had when it was
-    started.
+    The system's peak of ended children is of no use here: that of a worker begins at the size of its parent.
     """
 
     def __init__(self) -> None:
@@ -90,11 +89,11 @@ class Watch(threading.Thread):
 
 
 def _children(pid: int) -> list[int]:
-    found: list[int] = []
+    pids: list[int] = []
     for file in glob.glob(f"/proc/{pid}/task/*/children"):
         with contextlib.suppress(OSError):
-            found += [int(child) for child in Path(file).read_text().split()]
-    return found
+            pids += [int(child) for child in Path(file).read_text().split()]
+    return pids
 
 
 def _memory(pid: int, field: str) -> int:
@@ -106,7 +105,7 @@ def _memory(pid: int, field: str) -> int:
 
 
 def measure(folder: str, workers: int | None, results: Any) -> None:
-    """In a process of its own, so that nothing but the preparation is counted."""
+    """Prepare the text and put the figures into ``results``. Runs in a process of its own, so only this is counted."""
     from etude.config import DataSettings, TokenizerSettings
     from etude.data.prepare import prepare
 
@@ -116,7 +115,7 @@ def measure(folder: str, workers: int | None, results: Any) -> None:
     watch.start()
     began = time.perf_counter()
 
-    def tell(stage: str, done: int, total: int | None) -> None:
+    def note_stage(stage: str, done: int, total: int | None) -> None:
         stages.setdefault(stage, round(time.perf_counter() - began, 1))
 
     kept = prepare(
@@ -125,7 +124,7 @@ def measure(folder: str, workers: int | None, results: Any) -> None:
         family_pattern="llama3",
         seed=1,
         cache=Path(folder) / "cache",
-        progress=tell,
+        progress=note_stage,
     )
     seconds = time.perf_counter() - began
     again = time.perf_counter()

@@ -1,10 +1,10 @@
-"""One training without a run folder: the loss of a recipe on a text, as a line of JSON. For sweeps.
+"""Train once without a run folder, and print the loss of a recipe on a text as a line of JSON. For searches.
 
     python bench/recipe.py builtin:primer train.steps=560 train.lr=0.01 train.muon_lr=0.005
 
 The first argument names the sources (several with commas), the others are settings. The whole validation part is
-scored at the end. Runs eagerly and on one thread unless asked otherwise, so that several recipes can be tried side by
-side: losses do not depend on either beyond rounding.
+scored at the end. By default it runs uncompiled and on one thread, so that several recipes can be tried in parallel:
+losses depend on either only by rounding.
 """
 
 from __future__ import annotations

@@ -1,10 +1,11 @@
-"""A run of some minutes, and fifty of its steps made again: are they the same, to the bit?
+"""Replay fifty steps of a run of some minutes, and check that they are the same, to the bit.
 
     python bench/replayed.py --time 5m
 
-It trains a run of the primer as a person would (compiled where that works), with a checksum of all parameters at every
-step and a checkpoint every hundred, then goes to fifty random steps in random order: loss, gradient norm and checksum
-of every step on the way are compared with the record. A tenth of them is opened and reconciled against float64.
+It trains a run of the primer with the default settings (compiled where that works), with a checksum of all parameters
+at every step and a checkpoint every hundred steps. Then it replays to fifty random steps in random order, and compares
+loss, gradient norm and checksum of every step on the way with the record. A tenth of the fifty is opened and reconciled
+with float64.
 
 Results: bench/results/replayed.json
 """
@@ -32,7 +33,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--time", default="5m")
-    parser.add_argument("--steps", type=int, default=50, help="to go to")
+    parser.add_argument("--steps", type=int, default=50, help="steps to replay to")
     parser.add_argument("--optimizer", default="muon")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--seed", type=int, default=1)
@@ -48,7 +49,7 @@ def main() -> None:
 
 
 def train(folder: Path, arguments: argparse.Namespace) -> Path:
-    """The run, trained by the command line in a process of its own."""
+    """Train the run with the command line, in a process of its own."""
     settings = {
         "train.checksum_every": 1,
         "train.keep_every": 100,
@@ -66,7 +67,7 @@ def train(folder: Path, arguments: argparse.Namespace) -> Path:
 
 
 def replayed(run: Path, arguments: argparse.Namespace) -> dict[str, Any]:
-    """What going to the steps gives."""
+    """Replay to random steps of the run, and compare them with its record."""
     machine = TimeMachine(run)
     recorded = machine.recorded
     dice = random.Random(arguments.seed)
@@ -77,8 +78,8 @@ def replayed(run: Path, arguments: argparse.Namespace) -> dict[str, Any]:
         machine.go_to(step)
         seconds.append(time.perf_counter() - begin)
         compared += len(machine.proof.compared)
-        told, proof = recorded.checksums[step], machine.proof
-        if not proof.holds or (proof.compared and proof.compared[-1].checksum != (told, told)):
+        expected, proof = recorded.checksums[step], machine.proof
+        if not proof.holds or (proof.compared and proof.compared[-1].checksum != (expected, expected)):
             unequal.append({"step": step, "proof": str(proof)})
         print(f"step {step}: {seconds[-1]:.1f} s, {proof}", file=sys.stderr, flush=True)
     differences: dict[str, list[float]] = {}

@@ -1,17 +1,17 @@
-"""Train a short run of every kind and write down its bits, so that two versions of the source can be compared.
+"""Train a short run of every kind and record its bits, so that two versions of the source can be compared.
 
     python bench/same_bits.py --src OTHER/CHECKOUT/src --out before.json
     python bench/same_bits.py --out after.json
     python bench/same_bits.py --compare before.json after.json
 
-Every kind in ``KINDS`` is one run of `python -m etude train` on text made here, with one thread per process. The
+Every kind in ``KINDS`` is one run of `python -m etude train` on generated text, with one thread per process. The
 result holds, for each run: SHA-256 of the parameters and of the optimizer's state at every checkpoint; loss, gradient
 norm and every other number of metrics.jsonl; the sampled texts; the n-gram ladder. For the kinds with ``looks`` it also
 holds what `etude inspect --json` and `etude eval --json` print. Times, versions and commits are dropped.
 
-``--compare`` exits with 1 unless everything in the first file stands unchanged in the second. Two things do not count
-unless ``--strict`` is given: keys that only the second file has, and sentences worded differently with the same numbers
-in them. Bits depend on the machine and the PyTorch version: compare files from one machine.
+``--compare`` exits with 1 unless everything in the first file is unchanged in the second. Two differences do not count
+unless ``--strict`` is given: keys that only the second file has, and sentences with other words but the same numbers.
+Bits depend on the machine and the PyTorch version: compare files from one machine.
 
 Only the command line and files of a run folder are used, never an import from etude, so that the script can run against
 versions that differ widely inside. About five minutes on one core, two of them for compiling.
@@ -67,7 +67,7 @@ COMMON = {
     "device.threads": "1",
     "device.compile": "false",
 }
-"""Settings of every kind: nothing that matters is left to be derived from the machine."""
+"""Settings of every kind, so that nothing relevant is derived from the machine."""
 LAYERS = {"model.num_hidden_layers": "2", "model.num_attention_heads": "4"}
 SHAPES: dict[str, dict[str, str]] = {"llama": LAYERS, "qwen3": LAYERS, "gpt2": LAYERS, "mlp": {}}
 ADAMW = {"train.optimizer": "adamw"}
@@ -81,7 +81,7 @@ GROUPED = {"model.num_key_value_heads": "2"}
 RECOMPUTED = {"train.activation_checkpointing": "true"}
 CHARACTERS = {"tokenizer.kind": "char"}
 LARGE = {"train.steps": "8", "train.batch_rows": "256", "train.micro_batch_rows": "256"}
-"""Enough positions at once that the loss is computed in pieces (2**22 logits)."""
+"""Enough positions per micro-batch that the loss is computed in pieces (2**22 logits)."""
 TEXT = "text.jsonl"
 PROMPT = "The miller found the old lantern"
 TRANSFORMER_LOOKS = {
@@ -114,12 +114,12 @@ DROPPED = frozenset(
 )
 """Keys of times, versions and paths, in events and answers."""
 SENTENCES = frozenset({"proof", "asks", "held_out", "check", "where", "left_out", "missing"})
-"""Keys of text that is written for a reader, with everything below them: its wording may be improved."""
+"""Keys of text for readers, with everything below them: its wording may change."""
 
 
 @dataclass(frozen=True)
 class Kind:
-    """A run: the family, settings on top of ``COMMON``, and what is asked of it afterwards."""
+    """A run: the family, settings in addition to ``COMMON``, and the commands that are run on it afterwards."""
 
     family: str
     settings: Mapping[str, str] = field(default_factory=dict)
@@ -172,15 +172,15 @@ def main() -> int:
     with contextlib.ExitStack() as stack:
         scratch = arguments.keep or stack.enter_context(tempfile.TemporaryDirectory(prefix="etude-bits-"))
         bench = Bench(arguments.src.resolve(), Path(scratch).resolve())
-        found = {name: bench.measure(name) for name in names}
-    text = json.dumps({"about": about(arguments.src, bf16), "kinds": found})
+        results = {name: bench.measure(name) for name in names}
+    text = json.dumps({"about": about(arguments.src, bf16), "kinds": results})
     if arguments.out is None:
         print(text)
     else:
         arguments.out.write_text(text + "\n", encoding="utf-8")
-    failed = [name for name, result in found.items() if "failed" in result]
+    failed = [name for name, result in results.items() if "failed" in result]
     for name in failed:
-        print(f"{name} failed: {found[name]['failed']}", file=sys.stderr)
+        print(f"{name} failed: {results[name]['failed']}", file=sys.stderr)
     return 1 if failed else 0
 
 
@@ -205,7 +205,7 @@ class Bench:
         (scratch / TEXT).write_text(made_text(), encoding="utf-8")
 
     def measure(self, name: str) -> dict[str, Any]:
-        """Train one kind; return everything there is to compare, or on failure the end of the error message."""
+        """Train one kind. Returns all values to compare, or the end of the error message if it fails."""
         kind, begin, result = KINDS[name], time.monotonic(), {}
         try:
             if kind.parent and not (self.scratch / "runs" / kind.parent.partition("@")[0]).exists():
@@ -310,17 +310,17 @@ def of_run(run: Path) -> dict[str, Any]:
 
 def events(file: Path) -> dict[str, list[dict[str, Any]]]:
     """Return the lines of a log by name of event."""
-    found: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    by_name: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for line in file.read_text(encoding="utf-8").splitlines():
         event = json.loads(line)
-        found[event.pop("event")].append(without_dropped(event))
-    return dict(found)
+        by_name[event.pop("event")].append(without_dropped(event))
+    return dict(by_name)
 
 
 def digests(file: Path) -> dict[str, str]:
     """Return SHA-256 of all tensors of a safetensors file together, and the first digits of each one's.
 
-    Metadata does not count. The file is parsed here: it may hold bf16, which NumPy has not.
+    Metadata does not count. This script parses the file itself, because it may hold bf16, which NumPy lacks.
     """
     content = file.read_bytes()
     (length,) = struct.unpack("<Q", content[:8])
@@ -343,7 +343,7 @@ def without_dropped(value: Any) -> Any:
 
 @dataclass(frozen=True)
 class Difference:
-    """One place where two results are not the same; ``counts`` unless it is only a new key or a wording."""
+    """One place where two results differ. ``counts`` is false if it is only a new key or another wording."""
 
     place: tuple[str, ...]
     what: str
@@ -354,7 +354,7 @@ class Difference:
 
 
 def differences(before: Any, after: Any, place: tuple[str, ...] = ()) -> Iterator[Difference]:
-    """Yield where ``after`` is not as ``before``. Values equal by ``repr``: -0.0 is not 0.0, and NaN is NaN."""
+    """Yield the differences between two results. Values are compared by ``repr``: -0.0 is not 0.0, NaN equals NaN."""
     if isinstance(before, dict) and isinstance(after, dict):
         for key, value in before.items():
             if key in after:
@@ -366,8 +366,8 @@ def differences(before: Any, after: Any, place: tuple[str, ...] = ()) -> Iterato
     elif isinstance(before, list) and isinstance(after, list):
         if len(before) != len(after):
             yield Difference(place, f"{len(before)} entries, now {len(after)}")
-        for number, (one, other) in enumerate(zip(before, after, strict=False)):
-            yield from differences(one, other, (*place, str(number)))
+        for number, (old, new) in enumerate(zip(before, after, strict=False)):
+            yield from differences(old, new, (*place, str(number)))
     elif repr(before) != repr(after):
         yield Difference(
             place, f"{_short(before)}, now {_short(after)}", not _only_words(place, before, after)
@@ -375,7 +375,7 @@ def differences(before: Any, after: Any, place: tuple[str, ...] = ()) -> Iterato
 
 
 def report(before: Mapping[str, Any], after: Mapping[str, Any], only: str, *, strict: bool) -> int:
-    """Print what differs between two results; returns 1 if anything does, else 0."""
+    """Print the differences between two results. Returns 1 if there are any, else 0."""
     for key, value in before["about"].items():
         if key != "source" and value != after["about"].get(key):
             print(f"note: {key} was {value}, now {after['about'].get(key)}", file=sys.stderr)
@@ -384,15 +384,15 @@ def report(before: Mapping[str, Any], after: Mapping[str, Any], only: str, *, st
     unequal = []
     for name, result in kinds.items():
         other = after["kinds"].get(name, {"failed": "not measured"})
-        found = list(differences(result, other, (name,)))
+        differing = list(differences(result, other, (name,)))
         if "failed" in result or "failed" in other:
-            found = [Difference((name,), f"failed: {(result | other)['failed']}")]
-        counted = [one for one in found if strict or one.counts]
-        ignored += len(found) - len(counted)
+            differing = [Difference((name,), f"failed: {(result | other)['failed']}")]
+        counted = [difference for difference in differing if strict or difference.counts]
+        ignored += len(differing) - len(counted)
         if counted:
             unequal.append(name)
-        for one in counted[:20]:
-            print(one)
+        for difference in counted[:20]:
+            print(difference)
         if len(counted) > 20:
             print(f"{name}: {len(counted) - 20} more")
     extra = f", {ignored} new keys or changed sentences (--strict lists them)" if ignored else ""
@@ -400,10 +400,10 @@ def report(before: Mapping[str, Any], after: Mapping[str, Any], only: str, *, st
     return 1 if unequal or not kinds else 0
 
 
-def _only_words(place: tuple[str, ...], one: Any, other: Any) -> bool:
+def _only_words(place: tuple[str, ...], before: Any, after: Any) -> bool:
     """Return whether both are sentences for a reader and hold the same numbers."""
-    written = isinstance(one, str) and isinstance(other, str) and not SENTENCES.isdisjoint(place)
-    return written and sorted(re.findall(r"[\d.]*\d", one)) == sorted(re.findall(r"[\d.]*\d", other))
+    written = isinstance(before, str) and isinstance(after, str) and not SENTENCES.isdisjoint(place)
+    return written and sorted(re.findall(r"[\d.]*\d", before)) == sorted(re.findall(r"[\d.]*\d", after))
 
 
 def _short(value: Any) -> str:
@@ -412,15 +412,15 @@ def _short(value: Any) -> str:
 
 
 def has_bf16() -> bool:
-    """Return whether this processor multiplies in bf16; elsewhere PyTorch imitates it, very slowly."""
+    """Return whether this processor multiplies in bf16; on others PyTorch emulates it, very slowly."""
     import torch
 
-    found = getattr(torch.cpu, "get_capabilities", dict)()
-    return bool(found.get("amx_bf16") or found.get("avx512_bf16"))
+    capabilities = getattr(torch.cpu, "get_capabilities", dict)()
+    return bool(capabilities.get("amx_bf16") or capabilities.get("avx512_bf16"))
 
 
 def about(source: Path, bf16: bool) -> dict[str, Any]:
-    """Return what the bits depend on besides the source."""
+    """Return what the bits depend on, besides the source."""
     commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=source, capture_output=True, text=True).stdout
     names = ("torch", "numpy", "tokenizers")
     return {
@@ -434,17 +434,17 @@ def about(source: Path, bf16: bool) -> dict[str, Any]:
 
 def _processor() -> str:
     with contextlib.suppress(OSError):
-        found = re.search(r"model name\s*:\s*(.+)", Path("/proc/cpuinfo").read_text())
-        return found[1] if found else ""
+        match = re.search(r"model name\s*:\s*(.+)", Path("/proc/cpuinfo").read_text())
+        return match[1] if match else ""
     return platform.processor()
 
 
 def chosen(only: str) -> dict[str, Kind]:
     """Return the kinds whose names match ``only``."""
-    found = {name: kind for name, kind in KINDS.items() if re.search(only, name)}
-    if not found:
+    kinds = {name: kind for name, kind in KINDS.items() if re.search(only, name)}
+    if not kinds:
         sys.exit(f"no kind matches '{only}': there are {', '.join(KINDS)}")
-    return found
+    return kinds
 
 
 def _arguments() -> argparse.Namespace:
@@ -463,7 +463,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument(
         "--bf16", choices=("auto", "yes", "no"), default="auto", help="auto: if the processor has it"
     )
-    parser.add_argument("--keep", type=Path, metavar="FOLDER", help="work here, and keep the runs")
+    parser.add_argument("--keep", type=Path, metavar="FOLDER", help="work in this folder, and keep the runs")
     parser.add_argument("--compare", nargs=2, type=Path, metavar=("BEFORE", "AFTER"), help="two results")
     parser.add_argument("--strict", action="store_true", help="count new keys and changed sentences too")
     return parser.parse_args()

@@ -1,9 +1,9 @@
-"""Run the studies that come with the package, and write what came of them into docs/studies.md.
+"""Run the studies of the package, and write their results into docs/studies.md.
 
     python bench/studies.py                  # about half an hour on two cores
-    python bench/studies.py grokking         # one of them
+    python bench/studies.py grokking         # only this one
 
-All figures come from the runs' own records.
+All figures come from the records of the runs.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def main() -> None:
 
 
 def induction(folder: Path) -> str:
-    """Two layers over seeds, and one layer, which cannot do it."""
+    """Train two layers over seeds, and one layer, which cannot learn induction. Returns the section of the page."""
     runs = trained(folder, "induction", "two-layers", ("one-layer", "model.num_hidden_layers=1"))
     for dark, name in ((False, "induction"), (True, "induction-dark")):
         look = ["--dark"] if dark else []
@@ -84,7 +84,7 @@ def induction(folder: Path) -> str:
 
 
 def grokking(folder: Path) -> str:
-    """With weight decay over seeds, and without, which never understands."""
+    """Train with weight decay over seeds, and once without, which never generalises. Returns the page's section."""
     runs = trained(folder, "grokking", "decay", ("no-decay", "train.weight_decay=0"))
     for run in runs:
         etude(folder, "eval", str(run), "--steps", "all")
@@ -106,13 +106,15 @@ def grokking(folder: Path) -> str:
                 ],
             ),
             "`etude emergence` of the three seeds with weight decay:",
-            "\n".join(f"- {one['ability']}: {one['verdict']} ({one['numbers']})" for one in verdicts),
+            "\n".join(
+                f"- {ability['ability']}: {ability['verdict']} ({ability['numbers']})" for ability in verdicts
+            ),
         ]
     )
 
 
 def draw(answered: Sequence[Mapping[str, Mapping[int, float]]], names: Sequence[str], dark: bool) -> None:
-    """Right answers over steps: of what was seen, dashed, and of what never was."""
+    """Draw the share of right answers over steps: dashed for sums seen in training, solid for those never seen."""
     from matplotlib.figure import Figure
 
     theme = THEMES["dark" if dark else "light"]
@@ -142,7 +144,7 @@ def draw(answered: Sequence[Mapping[str, Mapping[int, float]]], names: Sequence[
 
 
 def trained(folder: Path, recipe: str, name: str, control: tuple[str, str]) -> list[Path]:
-    """The recipe over the seeds, and once with the control's setting; the run folders in that order."""
+    """Train the recipe over the seeds, and once with the control's setting. Returns the run folders in that order."""
     names = [f"{name}-{seed}" for seed in SEEDS]
     for seed, run in zip(SEEDS, names, strict=True):
         etude(folder, "train", "--recipe", recipe, "--seed", str(seed), "--name", run)
@@ -158,9 +160,10 @@ def minutes(runs: Sequence[Path]) -> str:
 
 
 def right(run: Path, condition: str) -> dict[int, float]:
-    """By step, the share of right answers."""
-    found = [record for record in read_records(run).records if record.condition == condition]
-    return {one.where.step: one.model.accuracy.value for one in sorted(found, key=lambda one: one.where.step)}
+    """Return the share of right answers, by step."""
+    records = [record for record in read_records(run).records if record.condition == condition]
+    records.sort(key=lambda record: record.where.step)
+    return {record.where.step: record.model.accuracy.value for record in records}
 
 
 def half(knows: float) -> float:
@@ -170,8 +173,8 @@ def half(knows: float) -> float:
 
 
 def fall(history: RunHistory) -> Sequence[str]:
-    """Between which evaluations, evenly spaced ones, the validation loss fell most behind the first hundred steps."""
-    evals = [one for one in history.evals if one.step >= 50 and one.step % 25 == 0]
+    """Return a table row: the steepest fall of the validation loss between evenly spaced evaluations after step 50."""
+    evals = [event for event in history.evals if event.step >= 50 and event.step % 25 == 0]
     before, after = max(pairwise(evals), key=lambda pair: pair[0].val_loss - pair[1].val_loss)
     return [
         history.name,
@@ -183,7 +186,7 @@ def fall(history: RunHistory) -> Sequence[str]:
 
 
 def preference(run: Path) -> float:
-    """What the last checkpoint makes of the probe of induction, without the threshold."""
+    """Return the last checkpoint's mean gain on the induction probe, in nats per unit, without the threshold."""
     examined = ExaminedRun.of(run)
     assert examined is not None
     trained = load_trained(find_checkpoint(run))
@@ -200,8 +203,8 @@ def preference(run: Path) -> float:
 
 def answers(two: Path, one: Path) -> str:
     rows = []
-    of_one = {record.where.step: record for record in asked(one)}
-    for record in asked(two):
+    of_one = {record.where.step: record for record in induction_records(one)}
+    for record in induction_records(two):
         other = of_one.get(record.where.step)
         if record.where.step % 100 and record.where.step > 100:
             continue
@@ -217,17 +220,19 @@ def answers(two: Path, one: Path) -> str:
     return markdown_table(["step", "two layers", "one layer", "n-gram"], rows)
 
 
-def asked(run: Path) -> list[ProbeRecord]:
-    found = [record for record in read_records(run).records if record.probe == "induction"]
-    return sorted(found, key=lambda record: record.where.step)
+def induction_records(run: Path) -> list[ProbeRecord]:
+    """Return the records of the induction probe, by step."""
+    records = [record for record in read_records(run).records if record.probe == "induction"]
+    return sorted(records, key=lambda record: record.where.step)
 
 
-def etude(folder: Path, *words: str) -> None:
-    more = ["--no-studio"] if words[0] == "train" else []
+def etude(folder: Path, *arguments: str) -> None:
+    """Run an ``etude`` command in ``folder``."""
+    more = ["--no-studio"] if arguments[0] == "train" else []
     subprocess.run(
-        [sys.executable, "-m", "etude", *words, *more], cwd=folder, check=True, stdout=subprocess.DEVNULL
+        [sys.executable, "-m", "etude", *arguments, *more], cwd=folder, check=True, stdout=subprocess.DEVNULL
     )
-    print(" ".join(words), file=sys.stderr)
+    print(" ".join(arguments), file=sys.stderr)
 
 
 STUDIES = {"induction": induction, "grokking": grokking}

@@ -1,14 +1,14 @@
-"""What the studio costs a training: its page closed and open, and open with steps being made again in the worker.
+"""Measure what the studio costs a training run: with its page closed, open, and open while the worker replays steps.
 
     python bench/studio_cost.py                # about ten minutes on two cores
     python bench/studio_cost.py --replaying
 
-One real training (compiled, all threads) goes on all the time; its server runs beside it. Windows of some seconds take
-turns: nobody looks (a browser stands on an empty page); it has the Live view open; with --replaying also the same while
-one step after another is opened in the worker. The speed of each window is told by the training's own record (tokens
-over seconds of training), and held against the window in which nobody looked of the same round.
+One real training run (compiled, all threads) runs all the time, and its server beside it. Windows of some seconds take
+turns: the page is closed (the browser shows an empty page); the Live view is open; with --replaying, also the Live view
+while the worker opens one step after another. The speed in each window comes from the record of the run (tokens over
+seconds of training), and is compared with the window of the same round in which the page was closed.
 
-Wants Chromium and playwright. Results: bench/results/studio_cost.json
+Needs Chromium and playwright. Results: bench/results/studio_cost.json
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from etude.train.control import Control
 from harness import Measurements, Spread, arguments_of, markdown_table, ratio, summary, write_result
 from studio_served import served
 
-ALONE, OPEN, REPLAYING = "nobody looks", "page open", "page open, steps opened"
+ALONE, OPEN, REPLAYING = "page closed", "page open", "page open, steps opened"
 OUT_OF_THE_WAY = ["eval_every=100000", "sample_every=100000", "checkpoint_every=100000", "keep_every=100"]
 LOGGED = ["log_every=1"]
 
@@ -54,22 +54,22 @@ def main() -> None:
 
 def parse() -> argparse.Namespace:
     parser = arguments_of(__doc__, rounds=16)
-    parser.add_argument("--seconds", type=float, default=12.0, help="of a window")
+    parser.add_argument("--seconds", type=float, default=12.0, help="length of a window")
     parser.add_argument(
         "--settle", type=float, default=4.0, help="seconds before a window that are not counted"
     )
     parser.add_argument("--size", default="tiny")
-    parser.add_argument("--replaying", action="store_true", help="and windows in which steps are opened")
+    parser.add_argument("--replaying", action="store_true", help="also measure while steps are opened")
     return parser.parse_args()
 
 
 @contextmanager
 def training(folder: Path, arguments: argparse.Namespace) -> Iterator[Path]:
-    """A run that goes on until it is asked to stop."""
+    """Run a training until a stop is requested through its control files; yields its run folder."""
     settings = [f"train.{setting}" for setting in OUT_OF_THE_WAY + LOGGED] + [
         f"device.threads={arguments.threads}"
     ]
-    words = [word for setting in settings for word in ("--set", setting)]
+    options = [option for setting in settings for option in ("--set", setting)]
     command = [
         sys.executable,
         "-m",
@@ -82,7 +82,7 @@ def training(folder: Path, arguments: argparse.Namespace) -> Iterator[Path]:
         "--name",
         "run",
     ]
-    process = subprocess.Popen([*command, "--no-studio", *words], cwd=folder, stdout=subprocess.DEVNULL)
+    process = subprocess.Popen([*command, "--no-studio", *options], cwd=folder, stdout=subprocess.DEVNULL)
     run = folder / "runs" / "run"
     while len(steps_of(run)) < 30:  # compiled, and warm
         if process.poll() is not None:
@@ -100,36 +100,36 @@ def take_turns(run: Path, address: str, arguments: argparse.Namespace) -> Measur
     }
     dice = random.Random(0)
     with sync_playwright() as begun:
-        # One browser all the time: what it costs to have one is not what the page costs.
+        # One browser runs all the time, so that the cost of the browser itself is not counted for the page.
         browser = begun.chromium.launch(executable_path=which("chromium"), args=["--no-sandbox"])
         page = browser.new_page()
         for number in range(arguments.rounds):
             for name in dice.sample(list(measured), len(measured)):
                 page.goto("about:blank" if name == ALONE else address + "#/live")
                 with stepping(run, address, name == REPLAYING):
-                    time.sleep(arguments.settle)  # what the page asks for at first is answered
-                    found = window(run, arguments.seconds)
-                measured[name].append(found)
-                told = f"{found['seconds_per_token'] * 1e6:.2f} us a token"
-                print(f"round {number + 1}, {name}: {told}", file=sys.stderr)
+                    time.sleep(arguments.settle)  # until the first requests of the page are answered
+                    result = window(run, arguments.seconds)
+                measured[name].append(result)
+                speed = f"{result['seconds_per_token'] * 1e6:.2f} us per token"
+                print(f"round {number + 1}, {name}: {speed}", file=sys.stderr)
     return measured
 
 
 @contextmanager
 def stepping(run: Path, address: str, wanted: bool) -> Iterator[None]:
-    """While the block lasts one step after another is opened, if that is wanted."""
+    """Open one step after another while the block runs, if ``wanted``."""
     stop = threading.Event()
-    asking = threading.Thread(target=open_steps, args=(run, address, stop))
+    opening = threading.Thread(target=open_steps, args=(run, address, stop))
     if wanted:
-        asking.start()
+        opening.start()
     yield
     stop.set()
     if wanted:
-        asking.join()
+        opening.join()
 
 
 def open_steps(run: Path, address: str, stop: threading.Event) -> None:
-    """Ask for one step after another, each a few behind a checkpoint, as the page does while a run trains."""
+    """Request one step after another, each a few steps after a checkpoint, as the page does while a run trains."""
     dice = random.Random(1)
     page, _, token = address.partition("?token=")
     while not stop.is_set():
@@ -137,12 +137,12 @@ def open_steps(run: Path, address: str, stop: threading.Event) -> None:
         step = dice.choice(saved[:-1]) + dice.randint(1, 8)
         question = json.dumps({"run": run.name, "look": "step", "step": step}).encode()
         headers = {"Content-Type": "application/json", "Authorization": f"Bearer {token}"}
-        with urllib.request.urlopen(urllib.request.Request(page + "api/ask", question, headers)) as said:
-            said.read()
+        with urllib.request.urlopen(urllib.request.Request(page + "api/ask", question, headers)) as answer:
+            answer.read()
 
 
 def window(run: Path, seconds: float) -> dict[str, Any]:
-    """The speed of the training for some seconds, by its own record."""
+    """Measure the speed of the training for some seconds, from its own record."""
     first = steps_of(run)[-1]
     time.sleep(seconds)
     last = steps_of(run)[-1]
@@ -161,11 +161,11 @@ def steps_of(run: Path) -> list[dict[str, Any]]:
 def table(measured: Measurements, costs: dict[str, Spread]) -> str:
     speeds = summary(measured, "seconds_per_token")
     rows = [
-        [name, Spread(*(1e6 * value for value in (one.median, one.low, one.high))), costs[name]]
-        for name, one in speeds.items()
-        if one is not None
+        [name, Spread(*(1e6 * value for value in (speed.median, speed.low, speed.high))), costs[name]]
+        for name, speed in speeds.items()
+        if speed is not None
     ]
-    return markdown_table(["", "us a token", "times nobody"], rows)
+    return markdown_table(["", "us per token", "times page closed"], rows)
 
 
 if __name__ == "__main__":

@@ -1,11 +1,11 @@
-"""How fluid the studio's page is on a run: every view's first paint, the page's longest task, and the run's answers.
+"""Measure how fluid the studio's page is: the first paint of every view, the longest task of the page, and the answers.
 
-    python bench/studio_fluid.py RUN            # a run of 100 M parameters is what this is for
+    python bench/studio_fluid.py RUN            # meant for a run of 100 M parameters
 
-Each view is opened on a new page. Until all of its questions are answered (or the time is up) the page's own tasks are
-watched: a task of more than 50 ms holds up a key or a click by as much. Then keys choose another layer and node.
+Each view is opened on a new page. Until all of its requests are answered (or the time is up), the tasks of the page are
+measured: a task of more than 50 ms delays a key or a click by as much. Then keys choose another layer and neuron.
 
-Wants Chromium and playwright. Results: bench/results/studio_fluid.json
+Needs Chromium and playwright. Results: bench/results/studio_fluid.json
 """
 
 from __future__ import annotations
@@ -40,19 +40,19 @@ def main() -> None:
     )
     parser.add_argument("run", type=Path)
     parser.add_argument("--views", nargs="+", choices=VIEWS, default=list(VIEWS))
-    parser.add_argument("--patience", type=float, default=300.0, help="seconds that a view may be waited for")
-    parser.add_argument("--out", type=Path, default=RESULTS, help="where the result is kept")
+    parser.add_argument("--patience", type=float, default=300.0, help="seconds to wait for a view")
+    parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the result")
     arguments = parser.parse_args()
     run = arguments.run.absolute()
-    found = opened(run, arguments.views, arguments.patience)
+    results = opened(run, arguments.views, arguments.patience)
     heads = ["view", "first paint (s)", "longest task (ms)", "answered (s)"]
     rows = [
         [row["view"], f"{row['paint']:.2f}", f"{row['longest_task']:.0f}", answered(row["answered"])]
-        for row in found
+        for row in results
     ]
     print(markdown_table(heads, rows))
     config = load_config(sorted((run / "checkpoints").iterdir())[0])
-    result = {"parameters": count_parameters(config).total, "views": found}
+    result = {"parameters": count_parameters(config).total, "views": results}
     print(write_result("studio_fluid", result, threads=available_cores(), folder=arguments.out))
 
 
@@ -65,17 +65,18 @@ def opened(run: Path, views: list[str], patience: float) -> list[dict[str, Any]]
 
     with served(run.parent) as address, sync_playwright() as begun:
         browser = begun.chromium.launch(executable_path=which("chromium"), args=["--no-sandbox"])
-        found = []
+        results = []
         for view in views:
             page = browser.new_page()
             page.add_init_script(WATCH)
-            found.append({"view": view, **looked_at(page, f"{address}#/{view}?run={run.name}", patience)})
+            results.append({"view": view, **measure(page, f"{address}#/{view}?run={run.name}", patience)})
             page.close()
-            print(found[-1], file=sys.stderr)
-        return found
+            print(results[-1], file=sys.stderr)
+        return results
 
 
-def looked_at(page: Any, address: str, patience: float) -> dict[str, Any]:
+def measure(page: Any, address: str, patience: float) -> dict[str, Any]:
+    """Open a view and return its times in seconds, and its longest task in milliseconds."""
     begun = time.monotonic()
     page.goto(address)
     page.locator("main h2").first.wait_for()
@@ -95,7 +96,7 @@ def looked_at(page: Any, address: str, patience: float) -> dict[str, Any]:
 
 
 def waited(page: Any, begun: float, patience: float) -> float | None:
-    """Seconds from ``begun`` until every question is answered; None where that takes longer than ``patience``."""
+    """Return the seconds from ``begun`` until every request is answered; None if they exceed ``patience``."""
     page.wait_for_timeout(400)
     while page.evaluate(BUSY):
         if time.monotonic() - begun > patience:

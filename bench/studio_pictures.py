@@ -1,9 +1,9 @@
-"""The studio's views as pictures, from a real run: for docs/studio/, and the film strip of the README.
+"""Take pictures of the studio's views of a real run, for docs/studio/, and the film strip of the README.
 
     python bench/studio_pictures.py runs/stories
 
-Each view in light, some in dark and on a telephone; the film strip is the Growth, Predictions and One step views at
-checkpoints from the first to the last. Wants Chromium and playwright, and the page built into the package.
+It shows each view in light, some in dark and on a telephone. The film strip shows the Predictions view at checkpoints
+from the first to the last. Needs Chromium and playwright, and the page built into the package.
 """
 
 from __future__ import annotations
@@ -61,11 +61,11 @@ def parse() -> argparse.Namespace:
 
 
 def go(page: Any, address: str, view: str, **selected: object) -> None:
-    """Show a view, and wait until all that it asks for is there."""
+    """Show a view, and wait until all of its requests are answered."""
     page.goto("about:blank")
     page.goto(f"{address}#/{view}?" + "&".join(f"{key}={value}" for key, value in selected.items()))
     page.locator("main h2").first.wait_for(timeout=60_000)
-    for _ in range(3):  # one answer may lead to the next question
+    for _ in range(3):  # one answer may lead to another request
         page.wait_for_timeout(700)
         while page.evaluate("document.querySelector('main').getAttribute('aria-busy')") == "true":
             page.wait_for_timeout(200)
@@ -80,16 +80,16 @@ def picture(page: Any) -> Image.Image:
 
 
 def write(image: Image.Image, file: Path) -> None:
-    """As a PNG of 256 colours, which is enough for a page and a third of the size."""
+    """Write a PNG with 256 colours, which are enough for a page and take a third of the space."""
     image.convert("RGB").quantize(256, dither=Image.Dither.NONE).save(file, optimize=True)
     print(file)
 
 
 def checkpoints(run: Path) -> list[int]:
-    """Steps from the first to the last, evenly by their number: those of early steps are close together."""
-    found = sorted(int(folder.name.split("-")[1]) for folder in (run / "checkpoints").glob("step-*"))
-    found = [step for step in found if step > 0]
-    return [found[round(i * (len(found) - 1) / (FRAMES - 1))] for i in range(FRAMES)]
+    """Choose steps of checkpoints from the first to the last, evenly by index: early checkpoints are close together."""
+    steps = sorted(int(folder.name.split("-")[1]) for folder in (run / "checkpoints").glob("step-*"))
+    steps = [step for step in steps if step > 0]
+    return [steps[round(i * (len(steps) - 1) / (FRAMES - 1))] for i in range(FRAMES)]
 
 
 def film(page: Any, address: str, steps: list[int], looked: dict[str, Any], file: Path) -> None:

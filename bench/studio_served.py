@@ -1,4 +1,4 @@
-"""The studio's server for a folder of runs, while a block lasts."""
+"""Run the studio's server for a folder of runs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 
 @contextmanager
 def served(runs: Path) -> Iterator[str]:
-    """Gives the address."""
+    """Serve the runs while the block runs; yields the address."""
     command = [sys.executable, "-m", "etude.serve", str(runs)]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None

@@ -1,4 +1,4 @@
-"""The texts of the benchmarks, and the same text as tokens for a peer."""
+"""The texts of the benchmarks, for Etude and as tokens for its peers."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ from typing import Any
 import numpy as np
 
 DATA = Path(__file__).resolve().parent.parent.parent / "shared" / "data"
-"""Where the texts that are not part of Etude are looked for, unless --data says otherwise."""
+"""Default folder (option --data) of the texts that are not part of Etude."""
 
 
 @dataclass(frozen=True)
 class Text:
-    """A text, and how Etude is told to read it."""
+    """A text, and the settings with which Etude reads it."""
 
     title: str
     source: str  # a built-in, or a path below the folder of texts
     held_out: tuple[str, ...] = ()
-    """Settings that say what is held out, where it is not by whole documents."""
+    """Settings that choose the held-out part, unless whole documents are held out."""
     characters: bool = False
-    """Whether peers read characters."""
+    """Whether the tokens of peers are characters."""
 
     @property
     def overrides(self) -> tuple[str, ...]:
-        """Settings with which Etude reads what peers read."""
+        """Return the settings with which Etude reads the same tokens as its peers."""
         return (*(("tokenizer.kind=char",) if self.characters else ()), *self.held_out)
 
     def sources(self, folder: Path) -> list[str]:
@@ -49,9 +49,9 @@ TEXTS = {
 
 
 def save_tokens(text: Text, data: Any, sources: list[str], folder: Path) -> None:
-    """Write what ``peers.Tokens`` reads: Etude's own tokens, or the characters as nanoGPT's script makes them.
+    """Write the files of ``peers.Tokens``: Etude's own tokens, or characters as nanoGPT's script makes them.
 
-    ``data`` is etude's prepared text. The characters held out are the same ones on both sides.
+    ``data`` is Etude's prepared text. Both sides hold out the same characters.
     """
     folder.mkdir(parents=True, exist_ok=True)
     facts: dict[str, Any] = {}

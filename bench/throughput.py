@@ -1,17 +1,17 @@
-"""Tokens a second of training, and how much of the processor's peak that is: Etude against transformers.
+"""Compare Etude with transformers in training: tokens per second, and the share of the processor's peak.
 
     pip install transformers accelerate datasets
     python bench/throughput.py --sizes 2M 5M 12M 29M 135M
     python bench/throughput.py --sizes 12M --profile         # where the time of a step goes
 
-The same Llama (no biases, separate output matrix) on the same batch of random tokens. Etude trains as it does by
-default: with Muon, and in bf16 where it chooses that for the processor and the width; in fp32, and with AdamW, beside
-it. `Trainer` comes as it is, in fp32, and with `bf16=True`. MFU is tokens a second times the floating-point operations
-that a token costs (forward and backward matrix products, attention over the keys that a token may see, from
-etude.model.cost) over the measured peak of a large matrix product in the same arithmetic with as many threads, in the
-same round. The work of Muon's own products is not counted as useful.
+All train the same Llama (no biases, separate output matrix) on the same batch of random tokens. Etude trains with its
+defaults: Muon, and bf16 where it chooses that for the processor and the width; further contestants use fp32 or AdamW.
+`Trainer` runs with its defaults in fp32, and with `bf16=True`. MFU is tokens per second times floating-point operations
+per token (forward and backward matrix products, attention over the keys that a token may see, from etude.model.cost)
+over the measured peak of a large matrix product in the same precision with as many threads, in the same round. The work
+of Muon's own products is not counted as useful.
 
-Results: bench/results/throughput.json and .png; `--add` keeps the sizes that are there and not measured now.
+Results: bench/results/throughput.json and .png; `--add` keeps recorded sizes that are not measured now.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ SIZES = {
     "135M": shape_of(768, 12, 12, 32_768, rows=4),
 }
 STEPS = {"2M": 20, "5M": 8, "12M": 5, "29M": 3, "135M": 2}
-"""Steps of a round."""
+"""Steps per round."""
 ETUDE, TRAINER = "Etude", "Trainer"
 PEAKS = {"fp32": "peak of fp32", "bf16": "peak of bf16"}
 
@@ -87,8 +87,8 @@ def main() -> None:
         )
     sizes = {size: sizes[size] for size in SIZES if size in sizes}
     file = write_result(name, {"sizes": sizes}, threads=arguments.threads, folder=arguments.out)
-    groups = {size: bars(found["rounds"]) for size, found in sizes.items()}
-    note = "tokens a second; whiskers from the lowest round to the highest"
+    groups = {size: bars(result["rounds"]) for size, result in sizes.items()}
+    note = "tokens per second; whiskers from the lowest round to the highest"
     draw_bars(file.with_suffix(".png"), "Training: times transformers.Trainer", "times", groups, note=note)
     print(file)
 
@@ -112,14 +112,14 @@ def contestants_for(shape: Mapping[str, int], steps: int, arguments: argparse.Na
         "Etude, AdamW": ["train.optimizer=adamw"],
     }
     threads = f"device.threads={arguments.threads}"
-    found = [
+    contestants = [
         Contestant(
             name, "etude_side:throughput", {"shape": shape, "steps": steps, "overrides": [threads, *settings]}
         )
         for name, settings in ours.items()
     ]
     peer = {"shape": shape, "steps": steps}
-    found += [
+    contestants += [
         Contestant(TRAINER, "llama_peers:trainer", peer),
         Contestant("Trainer, bf16", "llama_peers:trainer", {**peer, "bf16": True}),
         Contestant("plain loop", "llama_peers:loop", peer),
@@ -131,12 +131,19 @@ def contestants_for(shape: Mapping[str, int], steps: int, arguments: argparse.Na
         for dtype, name in PEAKS.items()
         if dtype == "fp32" or fast
     ]
-    found = [one for one in found if fast or not one.name.endswith("bf16")]
-    return [*peaks, *(one for one in found if not arguments.only or one.name in arguments.only)]
+    contestants = [contestant for contestant in contestants if fast or not contestant.name.endswith("bf16")]
+    return [
+        *peaks,
+        *(
+            contestant
+            for contestant in contestants
+            if not arguments.only or contestant.name in arguments.only
+        ),
+    ]
 
 
 def with_mfu(measured: Measurements, flops: float) -> None:
-    """Give every round its share of the peak of the same round and arithmetic."""
+    """Add to every round its share of the peak of the same round and precision."""
     for rounds in measured.values():
         for number, result in enumerate(rounds):
             peaks = measured.get(PEAKS.get(result.get("dtype", ""), ""), [])
@@ -145,14 +152,14 @@ def with_mfu(measured: Measurements, flops: float) -> None:
 
 
 def compare(measured: Measurements) -> dict[str, Spread]:
-    """Etude's speed over that of every other, within each round."""
-    found = {}
+    """Return Etude's speed over that of every other contestant, within each round."""
+    times = {}
     for ours in (name for name in measured if name.startswith(ETUDE)):
         for other in (name for name in measured if not name.startswith((ETUDE, "peak"))):
             faster = ratio(measured, "tokens_per_second", ours, other)
             if faster is not None:
-                found[f"{ours} / {other}"] = faster
-    return found
+                times[f"{ours} / {other}"] = faster
+    return times
 
 
 def table(measured: Measurements) -> str:
@@ -175,12 +182,12 @@ def table(measured: Measurements) -> str:
         f"{name} {Spread(*(value / 1e9 for value in (peak.median, peak.low, peak.high)))} GFLOP/s"
         for name, peak in summary(measured, "flops_per_second").items()
     )
-    header = ["", "tokens a second", "ms a step", "MFU, %", "times Trainer"]
+    header = ["", "tokens per second", "ms per step", "MFU, %", "times Trainer"]
     return f"{markdown_table(header, rows)}\n\nMeasured: {peaks}"
 
 
 def bars(measured: Measurements) -> dict[str, Spread]:
-    """How many times as fast as ``Trainer``, within each round."""
+    """Return the speeds as multiples of ``Trainer``'s, within each round."""
     names = [name for name in measured if name not in (TRAINER, *PEAKS.values())]
     ratios = {
         name: ratio(measured, "tokens_per_second", name, TRAINER) for name in names if TRAINER in measured
@@ -201,13 +208,16 @@ def show_profiles(arguments: argparse.Namespace) -> None:
                 {**shape, "overrides": [*settings, "device.compile=false"]},
             ),
         ]
-        measured = interleave(contestants, 1, arguments.threads, tell=lambda _: None)
-        found = {name: rounds[0]["kinds"] for name, rounds in measured.items()}
-        kinds = sorted({kind for seconds in found.values() for kind in seconds})
-        rows = [[kind, *(_share(seconds, kind) for seconds in found.values())] for kind in kinds]
-        rows.append(["all", *(f"{1000 * sum(seconds.values()):.1f} ms" for seconds in found.values())])
+        measured = interleave(contestants, 1, arguments.threads, report=lambda _: None)
+        kinds_by_name = {name: rounds[0]["kinds"] for name, rounds in measured.items()}
+        kinds = sorted({kind for seconds in kinds_by_name.values() for kind in seconds})
+        rows = [[kind, *(_share(seconds, kind) for seconds in kinds_by_name.values())] for kind in kinds]
+        rows.append(
+            ["all", *(f"{1000 * sum(seconds.values()):.1f} ms" for seconds in kinds_by_name.values())]
+        )
         print(
-            f"## {size}: a step by kind of work, from torch's profiler\n\n{markdown_table(['', *found], rows)}\n"
+            f"## {size}: a step by kind of work, from torch's profiler\n\n"
+            f"{markdown_table(['', *kinds_by_name], rows)}\n"
         )
 
 

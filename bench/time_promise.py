@@ -1,13 +1,13 @@
-"""Does `--time` keep its promise? On a quiet machine, beside a busy core, and beside a busy program with two threads.
+"""Check that `--time` keeps its promise: on a quiet machine, beside a busy core, and beside a program with two threads.
 
     python bench/time_promise.py --data FOLDER                          # all: hours
     python bench/time_promise.py --times 20s 1m --texts shakespeare --caches warm --busy 0 1
 
 FOLDER holds tinyshakespeare.txt and the folder speeches. Each run is the plain command in a fresh folder: `etude train
-TEXT --time T`, timed from its start to its end. Caches: "cold" is a new cache of prepared text and a new cache of
-compiled code; "warm" those that a run of the same command has left (a cold one of the same text goes before where
-there was none). Busy: 0 nothing else; 1 a loop on one core; 2 a real PyTorch program with two threads. Runs are added
-to results/time_promise.json as they end; a table of all of them is printed.
+TEXT --time T`, timed from its start to its end. Caches: "cold" means new caches of prepared text and of compiled code;
+"warm" means those that an earlier run of the same command left (which is a run of its own if only "warm" is measured).
+Busy: 0 nothing else runs; 1 a loop on one core; 2 a real PyTorch program with two threads. Runs are added to
+results/time_promise.json as they end; a table of all of them is printed.
 """
 
 from __future__ import annotations
@@ -42,9 +42,9 @@ TEXTS = {
 }
 TIMES = ("20s", "1m", "2m", "3m", "10m")
 LATE = 0.02
-"""Of the time: a run that ends later has broken its promise."""
+"""Share of the time by which a run may be late and still keep its promise."""
 HUNG = 3.0
-"""Times the time that it was given, after which a run is stopped."""
+"""Multiple of its time after which a run is killed."""
 BESIDE = {
     0: "",
     1: "while True: pass",
@@ -66,7 +66,7 @@ def beside(busy: int) -> Iterator[None]:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("OMP_")}
     process = subprocess.Popen([sys.executable, "-c", BESIDE[busy]], env=environment)
     try:
-        time.sleep(5)  # it imports
+        time.sleep(5)  # until its imports are done
         yield
     finally:
         process.kill()
@@ -74,7 +74,7 @@ def beside(busy: int) -> Iterator[None]:
 
 
 def measure(text: str, source: str, duration: str, cache: Path, options: Sequence[str]) -> Run:
-    """One run of the command, with the text and the compiled code that ``cache`` holds."""
+    """Run the command once, with the prepared text and the compiled code in ``cache``."""
     seconds = parse_duration(duration)
     environment = {
         **os.environ,
@@ -99,19 +99,19 @@ def measure(text: str, source: str, duration: str, cache: Path, options: Sequenc
             os.killpg(process.pid, signal.SIGKILL)
             printed, _ = process.communicate()
         took = time.time() - began
-        found = {"exit": process.returncode, "last_line": printed.strip().rsplit("\n", 1)[-1]}
+        outcome = {"exit": process.returncode, "last_line": printed.strip().rsplit("\n", 1)[-1]}
         if process.returncode == 0:
-            found |= what_it_did(RunFolder.open(Path(home) / "runs" / "run"), began, printed)
+            outcome |= figures_of(RunFolder.open(Path(home) / "runs" / "run"), began, printed)
     return {
         "seconds": round(took, 1),
         "of_the_time": round(took / seconds, 3),
         "kept": process.returncode == 0 and took <= (1 + LATE) * seconds,
-        **found,
+        **outcome,
     }
 
 
-def what_it_did(run: RunFolder, began: float, printed: str) -> Run:
-    """The figures of a finished run; seconds are from the start of the process."""
+def figures_of(run: RunFolder, began: float, printed: str) -> Run:
+    """Return the figures of a finished run. Seconds are from the start of the process."""
     events = list(run.metrics.read())
     evals = [event for event in events if event["event"] == "eval"]
     steps = [event for event in events if event["event"] == "step"]
@@ -136,7 +136,7 @@ def what_it_did(run: RunFolder, began: float, printed: str) -> Run:
 
 
 def table(runs: Sequence[Run]) -> str:
-    """All runs, one a row."""
+    """Return a table with a row per run."""
     header = (
         "text", "time", "caches", "busy", "seconds", "of the time", "kept", "text ready", "training began", "steps",
         "bits per byte", "expected", "width", "threads", "compiled",
@@ -179,7 +179,7 @@ def main() -> None:
         for busy in arguments.busy:
             for duration in arguments.times:
                 cache = Path(tempfile.mkdtemp())
-                if "cold" not in arguments.caches:  # what a warm cache holds is left by a run
+                if "cold" not in arguments.caches:  # a run must fill the warm cache first
                     measure(text, source, duration, cache, options)
                 for caches in sorted(arguments.caches):
                     with beside(busy):

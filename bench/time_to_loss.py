@@ -1,18 +1,18 @@
-"""Seconds of training until a loss is reached: Etude against nanoGPT's recipe on a CPU and `transformers.Trainer`.
+"""Measure the seconds of training until a loss is reached: Etude, nanoGPT's recipe on a CPU, `transformers.Trainer`.
 
     pip install transformers accelerate datasets
     python bench/time_to_loss.py --texts shakespeare speeches primer
 
-Each contestant trains from nothing in every round. The clock runs during optimisation steps only: neither preparing the
-text nor the evaluations count, and compiling is reported beside it ("with compiling" adds it). The whole validation
-part is scored, every token once, in windows of the contestant's own context; a target counts as reached at the first
-evaluation at or below it. Loss is nats a token; of a text by characters it is nats a character of the same held-out
-text, without Etude's ends of documents, whatever the tokens are: peers read characters, as published, and Etude is free
-to read byte pairs that were learned from the same training text.
+Each contestant trains from scratch in every round. The clock runs only during optimizer steps: neither preparing the
+text nor evaluations count, and compile time is reported separately ("with compiling" adds it). The whole validation
+part is scored, every token once, in windows of the contestant's own context; a target is reached at the first
+evaluation at or below it. The loss is in nats per token. For a text read by characters it is in nats per character of
+the same held-out text, without Etude's end-of-document tokens, whatever the tokens are: peers read characters, as
+published, and Etude may read byte pairs that were learned from the same training text.
 
-What the peers do is written in bench/peers.py. `--litgpt PYTHON` adds litgpt, which needs an environment of its own (it
-wants an older huggingface_hub than transformers). Results: bench/results/time_to_loss-TEXT.json and .png; `--add` adds
-rounds to those that are there.
+bench/peers.py describes the peers. `--litgpt PYTHON` adds litgpt, which needs an environment of its own (it requires an
+older huggingface_hub than transformers). Results: bench/results/time_to_loss-TEXT.json and .png; `--add` adds rounds to
+the recorded ones.
 """
 
 from __future__ import annotations
@@ -62,9 +62,9 @@ ETUDE: dict[str, dict[str, Sequence[str]]] = {
     "speeches": {"etude": ()},
     "primer": {"etude": ()},
 }
-"""Of every text, Etude's runs by name (free, but no peer's): settings besides those that the text needs."""
+"""Etude's runs for each text: name (free, but not a peer's), and settings in addition to those of the text."""
 TARGETS: dict[str, Sequence[float]] = {"shakespeare": (1.88, 1.558, 1.4697)}
-"""nats a token. Besides these, Etude's time to the last loss of every peer is reported."""
+"""Target losses, nats per token. Etude's time to the last loss of every peer is reported too."""
 NANOGPT, NANOGPT_COMPILED, TRAINER, LITGPT = "nanoGPT", "nanoGPT compiled", "Trainer", "litgpt"
 ETUDE_EVALUATIONS, PEER_EVAL_EVERY = 20, 250
 NATS_PER_BIT = math.log(2)
@@ -136,7 +136,7 @@ def contestants_for(
     peer = {"tokens": folder, **quick}
     ours = {"evaluations": 2, "max_steps": 20} if arguments.quick else {"evaluations": ETUDE_EVALUATIONS}
     threads = f"device.threads={arguments.threads}"
-    found = [
+    contestants = [
         Contestant(
             run,
             "etude_side:time_to_loss",
@@ -144,18 +144,22 @@ def contestants_for(
         )
         for run, overrides in ETUDE[name].items()
     ]
-    found += [
+    contestants += [
         Contestant(NANOGPT, "peers:nanogpt", peer),
         Contestant(NANOGPT_COMPILED, "peers:nanogpt", {**peer, "compiled": True}),
         Contestant(TRAINER, "peers:trainer", peer),
     ]
     if arguments.litgpt:
-        found.append(Contestant(LITGPT, "peers:nanogpt", {**peer, "library": "litgpt"}, arguments.litgpt))
-    return [one for one in found if not arguments.only or one.name in arguments.only]
+        contestants.append(
+            Contestant(LITGPT, "peers:nanogpt", {**peer, "library": "litgpt"}, arguments.litgpt)
+        )
+    return [
+        contestant for contestant in contestants if not arguments.only or contestant.name in arguments.only
+    ]
 
 
 def per_character(rounds: list[dict[str, Any]]) -> None:
-    """Of a text of one-byte characters: the loss a character, which is the bits a byte in nats."""
+    """Convert the losses to nats per character, for a text of one-byte characters: they are bits per byte, in nats."""
     for result in rounds:
         result["final_loss"] = result["final_bits_per_byte"] * NATS_PER_BIT
         result["curve"] = [
@@ -164,7 +168,7 @@ def per_character(rounds: list[dict[str, Any]]) -> None:
 
 
 def seconds_to(result: Mapping[str, Any], target: float, *, compiling: bool = False) -> float | None:
-    """Seconds until the first evaluation at or below ``target`` nats; None when there was none."""
+    """Return the seconds until the first evaluation at or below ``target`` nats; None if there was none."""
     for _, seconds, loss, _ in result["curve"]:
         if loss <= target:
             return float(seconds) + (result["compile_seconds"] if compiling else 0.0)
@@ -172,8 +176,8 @@ def seconds_to(result: Mapping[str, Any], target: float, *, compiling: bool = Fa
 
 
 def compare(measured: Measurements, runs: Sequence[str], targets: Sequence[float]) -> dict[str, Any]:
-    """Round by round: how much longer a peer takes than Etude to the targets, and to the peer's own last loss."""
-    found: dict[str, Any] = {}
+    """Return the ratios (peer / Etude) of the times to the targets and to each peer's last loss, within each round."""
+    conclusions: dict[str, Any] = {}
     for run in runs:
         for peer in (name for name in measured if name not in runs):
             rounds: Measurements = {"ours": [], "theirs": []}
@@ -192,14 +196,14 @@ def compare(measured: Measurements, runs: Sequence[str], targets: Sequence[float
             for key in dict.fromkeys(key for result in rounds["ours"] for key in result):
                 times = ratio(rounds, key, "theirs", "ours")
                 if times is not None:
-                    found[f"time of {peer} / time of {run}, {key}"] = times
-    return found
+                    conclusions[f"time of {peer} / time of {run}, {key}"] = times
+    return conclusions
 
 
 def table(measured: Measurements, targets: Sequence[float]) -> str:
-    """One row for each contestant: median (lowest..highest) of its rounds."""
-    header = ["contestant", "parameters", "ms a step", "steps", "training, s", "compiling, s (first round)"]
-    header += [f"s to {target}" for target in targets] + ["final loss", "final bits a byte"]
+    """Return a table with a row for each contestant: median (lowest..highest) of its rounds."""
+    header = ["contestant", "parameters", "ms per step", "steps", "training, s", "compiling, s (first round)"]
+    header += [f"s to {target}" for target in targets] + ["final loss", "final bits per byte"]
     rows = []
     for name, rounds in measured.items():
         reached = {
@@ -222,8 +226,8 @@ def table(measured: Measurements, targets: Sequence[float]) -> str:
 def draw(
     file: Path, text: Text, measured: Measurements, targets: Sequence[float], rungs: Mapping[int, float]
 ) -> None:
-    """Loss against seconds: nats of a text by characters, bits a byte of one by BPE."""
-    unit, column = ("nats a character", 2) if text.characters else ("bits a byte", 3)
+    """Draw the loss over seconds: in nats for a text read by characters, in bits per byte for BPE."""
+    unit, column = ("nats per character", 2) if text.characters else ("bits per byte", 3)
     curves = {
         name: [([p[1] for p in result["curve"]], [p[column] for p in result["curve"]]) for result in rounds]
         for name, rounds in measured.items()

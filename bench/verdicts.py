@@ -1,12 +1,12 @@
-"""How often a verdict is right: 200 made-up studies of each truth, and what the word depends on.
+"""Measure how often a verdict is right: on 200 simulated studies of each planted truth.
 
     python bench/verdicts.py
 
 Each study has 3 seeds, 12 to 20 checkpoints on a logarithmic grid and 256 items, or 64, the default of `etude sweep`
-(`etude.emergence.simulated` says how items and networks scatter). The rules of the verdict were chosen on the
-studies of --seed 1; the result is of other studies. Beside the table of planted truths: what is said of rises that take
-a given factor in x, and how often the loss law's interval holds the loss of a new run of four times the largest size.
-A verdict that says it is undecided is counted by itself, neither right nor wrong.
+(`etude.emergence.simulated` defines how items and networks scatter). The rules of the verdict were chosen on the
+studies of --seed 1; the result is of other studies. Two further tables show the verdicts on rises that take a given
+factor in x, and how often the interval of the loss law holds the loss of a new run of four times the largest size. The
+verdict "undecided" is counted separately, neither right nor wrong.
 
 Results: bench/results/verdicts.json, and the tables in docs/emergence.md.
 """
@@ -39,7 +39,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--studies", type=int, default=200, help="of each truth")
+    parser.add_argument("--studies", type=int, default=200, help="number of studies of each truth")
     parser.add_argument("--seed", type=int, default=3)
     parser.add_argument("--out", type=Path, default=RESULTS)
     arguments = parser.parse_args()
@@ -69,32 +69,31 @@ def main() -> None:
 def truth_table(content: dict[str, Any]) -> str:
     rows = []
     for items, truths in content["truths_by_items"].items():
-        for name, found in truths.items():
-            low, high = found["error_rate_interval"]
+        for name, rates in truths.items():
+            low, high = rates["error_rate_interval"]
             wrong = ", ".join(
                 f"{count} “{word}”"
-                for word, count in found["said"].items()
-                if word not in (found["right"], Word.UNDECIDED)
+                for word, count in rates["said"].items()
+                if word not in (rates["right"], Word.UNDECIDED)
             )
-            rate = f"{found['error_rate']:.1%} ({low:.1%} to {high:.1%})"
-            undecided = f"{found['undecided_rate']:.1%}"
-            rows.append([name, items, found["right"], rate, undecided, wrong or "none"])
+            rate = f"{rates['error_rate']:.1%} ({low:.1%} to {high:.1%})"
+            undecided = f"{rates['undecided_rate']:.1%}"
+            rows.append([name, items, rates["right"], rate, undecided, wrong or "none"])
     return markdown_table(
         ["planted", "items", "right verdict", "wrong (95 %)", "undecided", "wrong verdicts"], rows
     )
 
 
 def factor_table(content: dict[str, Any]) -> str:
-    """What is said of rises over a factor, in shares of the studies."""
+    """Return a table of the verdicts on rises over a factor, in shares of the studies."""
     rows = []
     for items, factors in content["said_by_items_and_rise_factor"].items():
-        for factor, said in factors.items():
-            grew = [said.get(word, 0) for word in GREW]
-            known = [said.get(Word.EMERGED, 0), *grew, said.get(Word.UNDECIDED, 0)]
-            shares = [*known, sum(said.values()) - sum(known)]
-            rows.append(
-                [f"{float(factor):g}", items, *(f"{share / sum(said.values()):.1%}" for share in shares)]
-            )
+        for factor, verdicts in factors.items():
+            grew = [verdicts.get(word, 0) for word in GREW]
+            known = [verdicts.get(Word.EMERGED, 0), *grew, verdicts.get(Word.UNDECIDED, 0)]
+            total = sum(verdicts.values())
+            counts = [*known, total - sum(known)]
+            rows.append([f"{float(factor):g}", items, *(f"{count / total:.1%}" for count in counts)])
     heads = ["emerged", *GREW, "undecided", "anything else"]
     return markdown_table(["rise over a factor of", "items", *heads], rows)
 
@@ -104,14 +103,14 @@ def word_of(curves: Sequence[Curve]) -> Word:
 
 
 def of_truth(truth: Truth, items: int, studies: int, seed: int) -> dict[str, Any]:
-    """What was said of it, and the rate of errors with its interval."""
-    said = error_rates(word_of, truth, studies, seed, num_items=items)
-    undecided = said.get(Word.UNDECIDED, 0)
-    wrong = studies - said.get(RIGHT[truth], 0) - undecided
+    """Return the verdicts on studies of a truth, and their error rate with its interval."""
+    verdicts = error_rates(word_of, truth, studies, seed, num_items=items)
+    undecided = verdicts.get(Word.UNDECIDED, 0)
+    wrong = studies - verdicts.get(RIGHT[truth], 0) - undecided
     interval = wilson(wrong, studies)
     return {
         "right": RIGHT[truth].value,
-        "said": {word.value: count for word, count in sorted(said.items())},
+        "said": {word.value: count for word, count in sorted(verdicts.items())},
         "error_rate": wrong / studies,
         "error_rate_interval": [round(interval.low, 4), round(interval.high, 4)],
         "undecided_rate": undecided / studies,
@@ -119,13 +118,13 @@ def of_truth(truth: Truth, items: int, studies: int, seed: int) -> dict[str, Any
 
 
 def of_factor(factor: float, items: int, studies: int, seed: int) -> dict[str, int]:
-    """What is said of rises, of the shapes of the smooth truth, that take this factor from 10 % to 90 %."""
-    said = error_rates(word_of, Truth.SMOOTH, studies, seed, num_items=items, rise_factor=factor)
-    return {word.value: count for word, count in sorted(said.items())}
+    """Return the verdicts on smooth rises that take this factor in x from 10 % to 90 %."""
+    verdicts = error_rates(word_of, Truth.SMOOTH, studies, seed, num_items=items, rise_factor=factor)
+    return {word.value: count for word, count in sorted(verdicts.items())}
 
 
 def of_law(sizes: int, seeds: int, studies: int, seed: int) -> dict[str, Any]:
-    """How often the 95 % interval holds a new run, and how wide and how far off it is; noise from 0.2 to 1 %."""
+    """Measure how often the law's 95 % interval holds a new run, its width and its error, with noise of 0.2 to 1 %."""
     held, widths, errors = 0, [], []
     for number in range(studies):
         generator = np.random.default_rng([seed, sizes, seeds, number])
@@ -136,10 +135,10 @@ def of_law(sizes: int, seeds: int, studies: int, seed: int) -> dict[str, Any]:
 
         grid = [1e5 * 2**at for at in range(sizes) for _ in range(seeds)]
         law = fit_law([EndOfRun(size, 20 * size, loss(size)) for size in grid], draws=200)
-        told, new = law.predict(grid[-1] * 4), loss(grid[-1] * 4)
-        held += told.interval.holds(new)
-        widths.append((told.interval.high - told.interval.low) / 2 / told.value)
-        errors.append(abs(told.value / new - 1))
+        predicted, new = law.predict(grid[-1] * 4), loss(grid[-1] * 4)
+        held += predicted.interval.holds(new)
+        widths.append((predicted.interval.high - predicted.interval.low) / 2 / predicted.value)
+        errors.append(abs(predicted.value / new - 1))
     return {
         "sizes": sizes,
         "seeds": seeds,

@@ -1,13 +1,13 @@
-"""What it costs to watch: training with checksums and summaries against the same training without.
+"""Measure the cost of checksums and summaries: training with them against the same training without.
 
     python bench/watching.py                   # both sizes, about half an hour on two cores
     python bench/watching.py --sizes 1M --rounds 9
 
-The same Llama with biases on the same random tokens, at the default settings of a run: a checksum of all parameters
-every 10 steps, a summary every 50. Contestants take turns of 50 steps in processes of their own; the cost is the ratio
-of their times a step within each round. It lies close to the noise of a machine, so the seconds spent inside the tasks
-are measured besides: their share of a round has little noise, and leaves out only what they do to the caches.
-After every round all contestants must have the same parameters, bit for bit.
+All train the same Llama with biases on the same random tokens, with the default settings of a run: a checksum of all
+parameters every 10 steps, a summary every 50. Contestants take turns of 50 steps in their own processes; the cost is
+the ratio of their times per step within each round. It is close to the noise of the machine, so the seconds inside the
+tasks are measured as well: their share of a round has little noise, and misses only the effect on the processor's
+caches. After every round all contestants must have the same parameters, bit for bit.
 
 Results: bench/results/watching.json
 """
@@ -35,7 +35,7 @@ from throughput import shape_of
 
 SIZES = {"1M": shape_of(128, 4, 4, 1024, rows=8), "12M": THROUGHPUT_SIZES["12M"]}
 STEPS, QUICK_STEPS = 50, 5
-"""Of a round: a summary and five checksums."""
+"""Steps per round: a summary and five checksums."""
 OFF, CHECKSUMS, SUMMARIES, BOTH = "neither", "checksums", "summaries", "both"
 SETTINGS = {
     OFF: ["train.checksum_every=0", "train.summary_every=0"],
@@ -68,7 +68,7 @@ def main() -> None:
     name = "quick-watching" if arguments.quick else "watching"
     print(write_result(name, {"sizes": sizes}, threads=arguments.threads, folder=arguments.out))
     if not all(found["same_parameters"] for found in sizes.values()):
-        sys.exit("watching changed the training")
+        sys.exit("checksums or summaries changed the training")
 
 
 def parse() -> argparse.Namespace:
@@ -93,7 +93,7 @@ def contestants_for(size: str, arguments: argparse.Namespace) -> list[Contestant
 
 
 def same_parameters(measured: Measurements) -> bool:
-    """Whether all contestants had the same after each round."""
+    """Return whether all contestants had the same parameters after each round."""
     return all(
         len({result["checksum"] for result in rounds}) == 1
         for rounds in zip(*measured.values(), strict=False)
@@ -115,7 +115,7 @@ def table(measured: Measurements) -> str:
         ]
         for name in steps
     ]
-    header = ["", "ms a step", "times neither", "inside the tasks, %", "ms a checksum", "ms a summary"]
+    header = ["", "ms per step", "times neither", "inside the tasks, %", "ms per checksum", "ms per summary"]
     return markdown_table(header, rows)
 
 

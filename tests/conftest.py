@@ -47,13 +47,13 @@ def _one_thread() -> None:
 
 @pytest.fixture(autouse=True)
 def _private_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Prepared text of a test is nobody else's."""
+    """Give each test its own cache of prepared text."""
     monkeypatch.setenv("ETUDE_CACHE", str(tmp_path_factory.mktemp("cache")))
 
 
 @pytest.fixture
 def text_folder(tmp_path: Path) -> Path:
-    """Sixty small documents of real prose."""
+    """Write sixty small documents of real prose."""
     folder = tmp_path / "text"
     folder.mkdir()
     for number, document in enumerate(documents(3, 60_000)):
@@ -63,7 +63,7 @@ def text_folder(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def small_settings(text_folder: Path, tmp_path: Path) -> Settings:
-    """Nano, a dozen steps, eager: a whole run in about a second."""
+    """Return settings of a whole run in about a second: a tiny network, a dozen steps, not compiled."""
     values = {
         "data.sources": (str(text_folder),),
         "data.workers": 1,

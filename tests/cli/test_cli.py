@@ -1,4 +1,4 @@
-"""The command line as a person meets it: exit codes, one line for each mistake, nothing left half-written."""
+"""The command line as users see it: exit codes, one line for each mistake, no half-written files."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def run(text: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small finished run, made once."""
+    """Make a small finished run, once."""
     folder = tmp_path_factory.mktemp("home")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("ETUDE_CACHE", str(folder / "cache"))
@@ -68,7 +68,7 @@ def test_help_names_the_commands(tmp_path: Path) -> None:
 
 
 def test_import_pulls_in_nothing_heavy(tmp_path: Path) -> None:
-    """So that `etude --help` is there at once."""
+    """This keeps `etude --help` fast."""
     heavy = "('torch', 'numpy', 'matplotlib', 'tokenizers', 'pyarrow', 'pydantic', 'starlette')"
     code = f"import sys, etude, etude.cli.main; print([m for m in {heavy} if m in sys.modules])"
     result = subprocess.run(
@@ -84,11 +84,11 @@ def test_from_text_to_a_model_that_speaks(text: Path, tmp_path: Path) -> None:
     listed = etude("runs", cwd=tmp_path)
     assert "first" in listed.stdout
     assert "finished" in listed.stdout
-    said = etude("generate", "runs/first", "Once upon", "--max-new-tokens=12", "--seed=3", cwd=tmp_path)
+    output = etude("generate", "runs/first", "Once upon", "--max-new-tokens=12", "--seed=3", cwd=tmp_path)
     again = etude("generate", "runs/first", "Once upon", "--max-new-tokens=12", "--seed=3", cwd=tmp_path)
-    assert said.returncode == 0, said.stderr
-    assert said.stdout.startswith("Once upon")
-    assert said.stdout == again.stdout
+    assert output.returncode == 0, output.stderr
+    assert output.stdout.startswith("Once upon")
+    assert output.stdout == again.stdout
     plotted = etude("plot", "runs/first", cwd=tmp_path)
     assert plotted.returncode == 0, plotted.stderr
     assert {Path(line).suffix for line in plotted.stdout.split()} == {".png", ".svg"}
@@ -261,7 +261,7 @@ def test_a_full_disk_ends_the_run_and_keeps_what_was_saved(text: Path, tmp_path:
     assert resumed.returncode == 0, resumed.stderr
 
 
-def test_ctrl_c_saves_and_says_how_to_go_on(text: Path, tmp_path: Path) -> None:
+def test_ctrl_c_saves_and_prints_how_to_continue(text: Path, tmp_path: Path) -> None:
     import signal
 
     command = [sys.executable, "-m", "etude", "train", str(text), "--name=long", *SMALL, "--steps=100000"]
@@ -297,7 +297,7 @@ def test_one_process_at_a_time_trains_a_run(text: Path, tmp_path: Path) -> None:
     metrics = tmp_path / "runs" / "mine" / "metrics.jsonl"
     wait_until(lambda: metrics.exists() and '"step": 10' in metrics.read_text())
     second = etude("train", "--resume", "runs/mine", cwd=tmp_path)
-    first.kill()  # no chance to clean up behind itself
+    first.kill()  # it cannot clean up
     first.wait()
     assert second.returncode == 2
     assert "another process" in second.stderr

@@ -1,4 +1,4 @@
-"""``etude doctor`` as a person types it: what it prints, and its exit code."""
+"""``etude doctor`` as a user types it: its output and its exit code."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Any encoding of the output, any bytes in the arguments, any stream that is closed or full: never a traceback."""
+"""No encoding of the output, no bytes in the arguments, no closed or full stream may cause a traceback."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ TEXT = "é—昔🦊"
 
 
 def printed(encoding: str, tmp_path: Path) -> tuple[bytes, str]:
-    """What a program that is made safe prints of TEXT, and what it reports."""
+    """Return what a program with safe output prints for TEXT, and what it reports."""
     import subprocess
 
     environment = {**os.environ, "PYTHONIOENCODING": encoding, "PYTHONUTF8": "1"}
@@ -68,7 +68,7 @@ def test_escapes_are_those_of_json(tmp_path: Path) -> None:
 def run_with(
     arguments: list[str], monkeypatch: pytest.MonkeyPatch, encoding: str = "utf-8"
 ) -> tuple[int, str, str]:
-    """The command in this process, as its entry point runs it: exit code, output, errors."""
+    """Run the command in this process, as its entry point does. Returns exit code, output, errors."""
     out = io.TextIOWrapper(io.BytesIO(), encoding, "strict")
     errors = io.TextIOWrapper(io.BytesIO(), encoding, "backslashreplace")
     monkeypatch.setattr(sys, "stdout", out)
@@ -85,11 +85,11 @@ def run_with(
 
 
 def words_of_all_commands() -> list[list[str]]:
-    """Every argument and option of every command, with bytes that are no text for a value."""
+    """Return command lines with a value that is not text, for every argument and option of every command."""
     group = typer.main.get_command(main.app)
     commands = {(name,): command for name, command in group.commands.items() if name != "data"}  # type: ignore[attr-defined]
     commands["data", "report"] = group.commands["data"].commands["report"]  # type: ignore[attr-defined]
-    odd, found = "caf\udce9", []
+    odd, lines = "caf\udce9", []
     for names, command in commands.items():
         needed = [p for p in command.params if p.param_type_name == "argument" and p.required]
         for parameter in command.params:
@@ -102,8 +102,8 @@ def words_of_all_commands() -> list[list[str]]:
                 words.append(odd)
             if names in (("train",), ("sweep",)) and odd not in words[:1]:
                 words.insert(0, "absent")
-            found.append([*names, *words])
-    return found
+            lines.append([*names, *words])
+    return lines
 
 
 @pytest.mark.parametrize("words", words_of_all_commands(), ids=lambda words: ascii(" ".join(words)))
@@ -155,7 +155,7 @@ def test_a_mistyped_option_is_still_answered_with_the_right_one(monkeypatch: pyt
 
 
 def test_bytes_of_utf8_are_text_in_any_locale() -> None:
-    """Where the locale is ASCII, Python hands over the bytes of a prompt one by one."""
+    """In an ASCII locale, Python passes the bytes of a prompt one by one."""
     from types import SimpleNamespace
 
     from etude.cli.command import _text_of

@@ -34,7 +34,10 @@ TORTURE = [
 
 
 def before_a_tie(likeliest: list[list[tuple[int, float]]]) -> int:
-    """How many greedy choices no rounding decides: after six steps tokens that came together are still equals."""
+    """Return the number of greedy choices before the first near-tie, which rounding could decide either way.
+
+    After six steps, tokens that always occur together still have nearly equal logits.
+    """
     ties = [at for at, ((_, first), (_, second)) in enumerate(likeliest) if first - second < 1e-4]
     return min(ties, default=len(likeliest))
 
@@ -60,7 +63,7 @@ def test_transformers_gives_the_same_ids_and_logits(tmp_path: Path, preset: str,
     tokenizer = AutoTokenizer.from_pretrained(folder)
     assert tokenizer.eos_token_id == language.tokenizer.roles.document_id
     for text in TORTURE:
-        # A person's text is text: in `transformers` that is asked for with split_special_tokens.
+        # Etude reads a user's text as text; in `transformers` the option split_special_tokens does that.
         ids = tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
         assert ids == language.tokenizer.encode(text), text
         cleaned = language.tokenizer.normalise(text)  # as the training text was
@@ -86,12 +89,12 @@ def test_transformers_gives_the_same_ids_and_logits(tmp_path: Path, preset: str,
         begun = [language.tokenizer.roles.document_id, *language.tokenizer.encode(prompt)]
         assert written["generated_token_ids"][: len(begun)] == begun
         new = written["generated_token_ids"][len(begun) :]
-        (found,) = language.continuations(prompt, temperature=0, max_new_tokens=20, alternatives=2)
-        certain = before_a_tie(found.likeliest)
-        assert found.token_ids[:certain] == new[: min(certain, len(found.token_ids))], prompt
+        (generation,) = language.continuations(prompt, temperature=0, max_new_tokens=20, alternatives=2)
+        certain = before_a_tie(generation.likeliest)
+        assert generation.token_ids[:certain] == new[: min(certain, len(generation.token_ids))], prompt
         if certain == 20:
-            (told,) = writer(prompt, do_sample=False, max_new_tokens=20, return_full_text=False)
-            assert told["generated_text"] == language.generate(prompt, temperature=0, max_new_tokens=20)
+            (expected,) = writer(prompt, do_sample=False, max_new_tokens=20, return_full_text=False)
+            assert expected["generated_text"] == language.generate(prompt, temperature=0, max_new_tokens=20)
 
     ours = generate(
         language.model, [ids[0, :9].tolist()], SamplingSettings(temperature=0.0, max_new_tokens=20),

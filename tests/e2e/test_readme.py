@@ -1,4 +1,4 @@
-"""README and docs are true: their commands and options exist, their settings are real, the README's Python runs."""
+"""README and docs are correct: their commands, options and settings exist, and the README's Python runs."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ README = (REPOSITORY / "README.md").read_text()
 DOCS = {
     file.name: file.read_text()
     for file in sorted((REPOSITORY / "docs").glob("*.md"))
-    if file.name not in {"lab-notebook.md", "reliability.md"}  # these say what was done, with older versions
+    if file.name not in {"lab-notebook.md", "reliability.md"}  # these record work with older versions
 }
 MOST_WORDS = 1_250
 BLOCK = re.compile(r"```(\w*)\n(.*?)```", re.DOTALL)
@@ -44,7 +44,7 @@ ALL_COMMANDS = [
 
 
 def test_public_names_and_packages_do_not_collide() -> None:
-    """A package that is imported becomes an attribute of its parent, and would hide a function of its name."""
+    """An imported package becomes an attribute of its parent, and would hide a function of the same name."""
     import pkgutil
 
     import etude

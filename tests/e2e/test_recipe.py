@@ -1,4 +1,4 @@
-"""A short run of the default recipe with a fixed seed: when it gets worse, the recipe did."""
+"""A short run of the default recipe with a fixed seed: if its loss gets worse, the recipe got worse."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from etude.plan.sizes import SHAPES, Size
 from etude.workflow.prepare import prepare_data
 
 RECORDED, TOLERANCE = 1.1058, 0.03
-"""Bits a byte that the recipe reached when it was last changed, and what the rounding of another machine may do."""
+"""Bits per byte of the recipe when it was last changed, and the tolerance for the rounding of other machines."""
 
 
 def train_briefly(plan: Plan) -> float:
-    """Carry out a plan without a run folder; return the bits per byte at its end."""
+    """Train a plan without a run folder; return the bits per byte at its end."""
     trial = RealTrial(plan)
     for _ in range(plan.settings.train.steps):
         trial.step()

@@ -1,4 +1,4 @@
-"""The tutorial is true: its code runs in its order on a real run, and what it asserts holds."""
+"""The tutorial is correct: its code runs in order on a real run, and its assertions hold."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An objective from outside Etude: every token is learned, and counts more the later it stands in its document.
+"""An objective from outside Etude: every token is learned, and counts more the later it is in its document.
 
 ETUDE_PLUGINS=later_counts_more.py etude train TEXT --set train.objective=later-counts-more
 """

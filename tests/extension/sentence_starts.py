@@ -27,9 +27,9 @@ def sentence_starts(material: Material) -> list[Proposal]:
     starts, within = (
         rng.some(
             [
-                found
+                place
                 for passage in material.passages
-                for found in _places(passage, pattern, material.context_chars)
+                for place in _places(passage, pattern, material.context_chars)
             ],
             material.enough,
         )
@@ -42,7 +42,7 @@ def sentence_starts(material: Material) -> list[Proposal]:
             "sentence starts",
             "",
             "A capital or a small letter: which of these continues the text?",
-            "the text before the word, 13 words of it in a row or all of it, stands nowhere in the training text",
+            "the training text nowhere has the text before the word: not 13 words of it in a row, and not all of it",
             make,
             "the text has too few sentences that begin with a capital",
             known_by=known_by,

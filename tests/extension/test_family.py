@@ -1,6 +1,6 @@
 """A model family in one file outside ``src``: as transformers computes it, trained, resumed, replayed, opened, shown.
 
-GLM-4 stands in glm4.py beside this file, and nowhere else.
+GLM-4 is defined in glm4.py beside this file, and nowhere else.
 """
 
 from __future__ import annotations
@@ -214,9 +214,9 @@ def test_inspect_and_the_pages_api_show_it(trained: Watched, monkeypatch: pytest
 
         def answer(**question: Any) -> dict[str, Any]:
             lines = client.post("/api/ask", json={"run": "glm4", **question}).text.splitlines()
-            said: dict[str, Any] = json.loads(lines[-1])
-            assert "answer" in said, said
-            return said["answer"]  # type: ignore[no-any-return]
+            answer: dict[str, Any] = json.loads(lines[-1])
+            assert "answer" in answer, answer
+            return answer["answer"]  # type: ignore[no-any-return]
 
         step = answer(look="step", step=23)
         unit = answer(look="unit", step=23, layer=1, unit=3, input=7)
@@ -232,7 +232,7 @@ def test_inspect_and_the_pages_api_show_it(trained: Watched, monkeypatch: pytest
 
 
 def etude(*words: object, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run the command line in a process of its own, with the plugin unless ``environment`` says otherwise."""
+    """Run the command line in a process of its own, with the plugin unless ``environment`` changes that."""
     return subprocess.run(
         [sys.executable, "-m", "etude", *map(str, words)],
         capture_output=True,

@@ -135,16 +135,16 @@ def test_every_step_is_replayed_with_proof_and_opened(whole: RunFolder) -> None:
         opened = open_step(machine, step)
         assert opened.proof.holds
         assert opened.loss == machine.recorded.loss_at(step)
-        found = reconcile(opened)
-        assert found.holds, str(found)
-        assert found.largest < 0.01
+        reconciliation = reconcile(opened)
+        assert reconciliation.holds, str(reconciliation)
+        assert reconciliation.largest < 0.01
         rows = [opened.row(number, lambda name: False) for number in range(opened.num_rows)]
         total = sum(float(row.summed_loss) for row in rows)
         assert opened.loss == pytest.approx(total / opened.total_weight, rel=1e-5)
 
 
 def own_weights(part: TokenPart, places: np.ndarray) -> np.ndarray:
-    """The weights a second way: from the lengths of the documents, one after another."""
+    """Compute the weights in a second way: from the lengths of the documents, one after another."""
     share = np.concatenate([np.arange(length) / length for length in np.diff(part.documents)])
     return 0.5 + share[places % part.num_tokens]
 

@@ -1,7 +1,7 @@
-"""A probe in one file outside ``src`` is asked by ``etude eval``, held against its nulls, stored, and shown.
+"""A probe in one file outside ``src`` is run by ``etude eval``, compared with its nulls, stored, and shown.
 
-It stands in sentence_starts.py beside this file. It is imported in a fixture, and forgotten after each test: a probe
-that stays registered would be asked by the tests of the suite.
+It is defined in sentence_starts.py beside this file. A fixture imports it, and unregisters it after each test: a probe
+that stays registered would run in the tests of the suite.
 """
 
 from __future__ import annotations
@@ -103,10 +103,10 @@ def test_eval_asks_it_beside_the_others_whose_items_stay_the_same(run: Watched) 
 
     without = eval_json(run.path)
     assert TITLE not in {probe["probe"] for probe in without["probes"]}
-    others = {(one["probe"], one["condition"]): one["items"] for one in without["probes"]}
+    others = {(probe["probe"], probe["condition"]): probe["items"] for probe in without["probes"]}
     assert (
         others.items()
-        <= {(one["probe"], one["condition"]): one["items"] for one in with_it["probes"]}.items()
+        <= {(probe["probe"], probe["condition"]): probe["items"] for probe in with_it["probes"]}.items()
     )
     assert without["questions"] != with_it["questions"]
 
@@ -123,7 +123,9 @@ def test_every_checkpoint_is_asked_once_and_the_page_shows_the_curve(
     assert sorted({record.where.step for record in records}) == steps
     assert {record.where.suite for record in records} == {"text"}
     with client_of(run.path.parent) as client:
-        abilities = {one["title"]: one for one in client.get(f"/api/runs/{run.path.name}/abilities").json()}
+        abilities = {
+            ability["title"]: ability for ability in client.get(f"/api/runs/{run.path.name}/abilities").json()
+        }
     ability = abilities[TITLE]
     assert ability["steps"] == steps
     assert ability["asks"] == "A capital or a small letter: which of these continues the text?"

@@ -1,6 +1,6 @@
 """An update rule from outside src: trained with, resumed, replayed with proof, opened, and shown, as a built-in one.
 
-Lion stands in lion.py beside this file, and nowhere else.
+Lion is defined in lion.py beside this file, and nowhere else.
 """
 
 from __future__ import annotations
@@ -132,9 +132,9 @@ def test_a_stopped_run_resumes_to_the_bit(trained: Watched, tmp_path: Path, stop
 def test_a_step_is_replayed_with_proof_and_explains_what_was_applied(trained: Watched, step: int) -> None:
     opened = open_step(trained.machine, step)
     assert opened.proof.holds
-    found = reconcile(opened)
-    assert found.holds, found
-    (check,) = (check for check in found.checks if check.name == "update by the rule")
+    reconciliation = reconcile(opened)
+    assert reconciliation.holds, reconciliation
+    (check,) = (check for check in reconciliation.checks if check.name == "update by the rule")
     assert check.tolerance < 0.01  # one weight of ten thousand that moved the other way is seen
     for name in (MATRIX, "model.layers.0.input_layernorm.weight", "model.embed_tokens.weight"):
         update = opened.parameter(name)
@@ -143,14 +143,14 @@ def test_a_step_is_replayed_with_proof_and_explains_what_was_applied(trained: Wa
 
 
 def test_a_number_of_it_is_written_out(trained: Watched) -> None:
-    one = look_at_weight(trained.machine, MATRIX, (3, 7), [23]).steps[0]
-    assert [term.symbol for term in one.terms] == ["ahead", "m", "direction"]
-    assert abs(one.direction) == 1
-    assert abs(one.difference) <= 2 * one.spacing
-    text = repr(one)
+    update = look_at_weight(trained.machine, MATRIX, (3, 7), [23]).steps[0]
+    assert [term.symbol for term in update.terms] == ["ahead", "m", "direction"]
+    assert abs(update.direction) == 1
+    assert abs(update.difference) <= 2 * update.spacing
+    text = repr(update)
     assert "by Lion" in text
     assert "direction   sign(" in text
-    assert f"m           0.99 * {one.state_before['exp_avg']:+.9g} + 0.01 * " in text
+    assert f"m           0.99 * {update.state_before['exp_avg']:+.9g} + 0.01 * " in text
 
 
 def test_inspect_shows_it(trained: Watched) -> None:
@@ -170,9 +170,9 @@ def test_the_page_gets_its_terms_and_its_words(trained: Watched) -> None:
 
     def answer(**question: Any) -> dict[str, Any]:
         response = client.post("/api/ask", json={"run": "lion", **question})
-        said: dict[str, Any] = json.loads(response.text.splitlines()[-1])
-        assert "answer" in said, said
-        return said["answer"]  # type: ignore[no-any-return]
+        answer: dict[str, Any] = json.loads(response.text.splitlines()[-1])
+        assert "answer" in answer, answer
+        return answer["answer"]  # type: ignore[no-any-return]
 
     with client_of(trained.path.parent) as client:
         assert client.get("/api/runs/lion").json()["optimizer"] == "lion"
@@ -190,7 +190,7 @@ def test_the_page_gets_its_terms_and_its_words(trained: Watched) -> None:
         unit = answer(look="unit", step=23, layer=1, unit=3, input=7)
         assert unit["bias"]["step"]["rule_title"] == "Lion"
         step = answer(look="step", step=23)
-        assert {one["rule_title"] for one in step["parameters"]} == {"Lion"}
+        assert {parameter["rule_title"] for parameter in step["parameters"]} == {"Lion"}
 
 
 def test_the_doctor_knows_it(trained: Watched) -> None:
@@ -240,12 +240,12 @@ def test_the_command_line_trains_with_it_in_two_processes_that_were_given_the_fi
 
 
 def test_without_the_file_one_line_says_what_is_missing(trained: Watched) -> None:
-    found = etude("inspect", str(trained.path))
-    assert found.returncode == 2
-    assert len(found.stderr.splitlines()) == 1
-    assert "there is no update rule 'lion': choose muon or adamw, or name the module" in found.stderr
-    assert "ETUDE_PLUGINS" in found.stderr
-    assert "Traceback" not in found.stderr
+    done = etude("inspect", str(trained.path))
+    assert done.returncode == 2
+    assert len(done.stderr.splitlines()) == 1
+    assert "there is no update rule 'lion': choose muon or adamw, or name the module" in done.stderr
+    assert "ETUDE_PLUGINS" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 @pytest.mark.parametrize(
@@ -261,18 +261,18 @@ def test_without_the_file_one_line_says_what_is_missing(trained: Watched) -> Non
 )
 def test_a_plugin_that_fails_is_one_line(tmp_path: Path, content: str, words: str) -> None:
     (tmp_path / "bad.py").write_text(content)
-    found = etude(
+    done = etude(
         "train", "--dry-run", "--set", "train.optimizer=lion", ETUDE_PLUGINS=str(tmp_path / "bad.py")
     )
-    assert found.returncode == 2
-    assert len(found.stderr.splitlines()) == 1
-    assert f"{tmp_path / 'bad.py'}' of ETUDE_PLUGINS {words}" in found.stderr, found.stderr
+    assert done.returncode == 2
+    assert len(done.stderr.splitlines()) == 1
+    assert f"{tmp_path / 'bad.py'}' of ETUDE_PLUGINS {words}" in done.stderr, done.stderr
 
 
 def test_a_plugin_is_not_imported_for_what_is_built_in(tmp_path: Path) -> None:
     (tmp_path / "bad.py").write_text("raise ValueError")
-    found = etude("settings", ETUDE_PLUGINS=str(tmp_path / "bad.py"))
-    assert found.returncode == 0
+    done = etude("settings", ETUDE_PLUGINS=str(tmp_path / "bad.py"))
+    assert done.returncode == 0
     code = "from etude.config import load_settings; load_settings(overrides=['train.optimizer=adamw'])"
     environment = {**os.environ, "ETUDE_PLUGINS": str(tmp_path / "bad.py")}
     subprocess.run([sys.executable, "-c", code], env=environment, check=True, timeout=PATIENCE)

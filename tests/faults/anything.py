@@ -1,4 +1,4 @@
-"""Values of every kind, and what may come of them."""
+"""Hypothesis strategies for values of every kind, and the outcome that they may have."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ many = settings(
 
 @contextlib.contextmanager
 def refusal() -> Any:
-    """Nothing happens, or one clear error."""
+    """Allow no error in the block but an EtudeError with one clear line."""
     try:
         yield
     except EtudeError as error:

@@ -1,4 +1,4 @@
-"""Ways to damage a file, as an accident would and as a foe would: functions of its bytes and a random generator."""
+"""Ways to damage a file, by accident or on purpose: functions of its bytes and a random generator."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ TRAPS: tuple[Any, ...] = (
     ["../../outside"],
     {"a": {"b": 1}},
 )
-"""Values that nothing here is meant to be: of the wrong kind, size, sign or place."""
+"""Values that are valid nowhere in Etude's files: of the wrong type, size, sign or place."""
 _NUMBERS = (
     b"9" * 5000,
     b"1e999",
@@ -66,7 +66,7 @@ _DEPTHS = (
 
 
 def _place(data: bytes, random: Random) -> int:
-    """Anywhere; at the beginning, where headers are, as often as elsewhere."""
+    """Choose a position: half of the time within the first 512 bytes, where headers are, else anywhere."""
     return random.randrange(min(len(data), 512) if random.random() < 0.5 else len(data)) if data else 0
 
 
@@ -106,15 +106,15 @@ def _repeat(data: bytes, random: Random) -> bytes:
 def _swap(data: bytes, random: Random) -> bytes:
     first, second = sorted((_place(data, random), _place(data, random)))
     size = min(random.choice((1, 8, 64)), second - first)
-    one, two = data[first : first + size], data[second : second + size]
-    return data[:first] + two + data[first + size : second] + one + data[second + size :]
+    earlier, later = data[first : first + size], data[second : second + size]
+    return data[:first] + later + data[first + size : second] + earlier + data[second + size :]
 
 
 def _number(data: bytes, random: Random) -> bytes:
-    found = list(re.finditer(rb"\d+", data))
-    if not found:
+    matches = list(re.finditer(rb"\d+", data))
+    if not matches:
         return data + random.choice(_NUMBERS)
-    start, end = random.choice(found).span()
+    start, end = random.choice(matches).span()
     return data[:start] + random.choice(_NUMBERS) + data[end:]
 
 
@@ -143,7 +143,7 @@ BYTES: dict[str, Mutation] = {
 
 
 def alter(value: Any, random: Random) -> Any:
-    """A JSON value with one part of it replaced by a trap, left out, doubled, or given a trap for a name."""
+    """Return a JSON value with one part replaced by a trap, removed, repeated, or renamed to a trap."""
     places: list[tuple[Any, Any]] = []
     waiting = [value]
     while waiting:
@@ -210,9 +210,9 @@ def _npy(data: bytes, random: Random) -> bytes:
     header = (
         f"{{'descr': {random.choice(types)}, 'fortran_order': False, 'shape': {random.choice(shapes)}, }}"
     )
-    kept = data[start:end].decode("latin1")
+    original = data[start:end].decode("latin1")
     if random.random() < 0.5:
-        header = re.sub(r"\([\d, ]*\)", random.choice(shapes), kept)
+        header = re.sub(r"\([\d, ]*\)", random.choice(shapes), original)
     written = header.strip().ljust(117)[:65000].encode() + b"\n"
     return data[:8] + struct.pack("<H", len(written)) + written + data[end:]
 
@@ -227,7 +227,7 @@ STRUCTURED: dict[str, Mutation] = {
 
 
 def replace_by_other(path: Path, outside: Path, random: Random) -> str:
-    """Put something else where the file was: nothing, a folder, a pipe, a link; what it was."""
+    """Replace the file by something else, such as a folder, a pipe, a link, or nothing. Returns what it was."""
     path.unlink()
     links = {
         "link outside": outside / "secret.txt",

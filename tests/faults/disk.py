@@ -1,13 +1,13 @@
-"""A disk between Etude and the system: it counts every operation below a folder, refuses one, or writes them down.
+"""A disk between Etude and the system that counts every operation below a folder, refuses one, or records them all.
 
-:class:`Disk` stands in for the functions of ``os`` and ``io`` through which Python reaches files, so that every open,
-write, fsync, rename, mkdir and unlink below its folder passes through it, those of other threads too. The weights are
-written by a library of its own (safetensors, in Rust); that is one operation here.
+:class:`Disk` replaces the functions of ``os`` and ``io`` through which Python reaches files, so that every open, write,
+fsync, rename, mkdir and unlink below its folder passes through it, also in other threads. A library in Rust
+(safetensors) writes the weights; its write counts as one operation.
 
-What was written down is replayed by :func:`crash_states`: the states in which a file system may be found after a crash.
-Only an fsync of a file promises its content, and only an fsync of its folder promises its name; of all that was not
-promised any part may be there, and the last write may be torn (Pillai et al., "All File Systems Are Not Created Equal",
-2014; Mohan et al., "Finding Crash-Consistency Bugs with Bounded Black-Box Crash Testing", 2018).
+:func:`crash_states` replays recorded operations: it yields the states in which a crash may leave the file system. Only
+an fsync of a file guarantees its content, and only an fsync of its folder guarantees its name. Of the operations
+without a guarantee any part may be done, and the last write may be torn (Pillai et al., "All File Systems Are Not
+Created Equal", 2014; Mohan et al., "Finding Crash-Consistency Bugs with Bounded Black-Box Crash Testing", 2018).
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ import safetensors.torch
 
 
 class Refused(safetensors.SafetensorError):
-    """What the library that writes weights raises where the system refuses."""
+    """The error of the library that writes weights, where the system refuses an operation."""
 
 
 @dataclass(frozen=True)
 class Op:
-    """An operation that changed the disk. Files and folders are known by number, since their names change."""
+    """An operation that changed the disk. Files and folders are identified by number, because their names change."""
 
     kind: str  # link, unlink, write, truncate, sync
     node: int  # the file, or the folder whose names change
@@ -48,27 +48,27 @@ class Op:
 
 @dataclass
 class Disk:
-    """Everything below ``folder`` while :meth:`watched`."""
+    """Watches the operations below ``folder`` in a block of :meth:`watched`."""
 
     folder: Path
     refuse: int | None = None  # the number of the operation that fails
-    error: int = 0  # and its errno
-    count: int = 0
+    error: int = 0  # its errno
+    count: int = 0  # of operations so far
     log: list[str] = field(default_factory=list)
-    ops: list[Op] | None = None  # written down where this is a list
+    ops: list[Op] | None = None  # the recorded operations; None: do not record
     _lock: Any = field(default_factory=threading.RLock)
-    _paths: dict[int, str] = field(default_factory=dict)  # of open descriptors
-    _nodes: dict[str, int] = field(default_factory=dict)  # of the files and folders that are there, by path
+    _paths: dict[int, str] = field(default_factory=dict)  # by open descriptor
+    _nodes: dict[str, int] = field(default_factory=dict)  # numbers of existing files and folders, by path
     _numbers: Any = field(default_factory=lambda: itertools.count(1))
 
     @property
     def root(self) -> int:
-        """The number of the folder itself."""
+        """Return the number of the folder itself."""
         return self._node(str(self.folder))
 
     @contextmanager
     def watched(self) -> Iterator[Disk]:
-        """All that this process does to files in the block passes through here."""
+        """Pass all file operations of this process through the disk while the block runs."""
         self._real = {name: getattr(os, name) for name in _CALLS}
         self._open, self._os_open, self._fdopen = io.open, os.open, os.fdopen
         self._save_file = safetensors.torch.save_file
@@ -82,27 +82,27 @@ class Disk:
             stack.enter_context(mock.patch.object(os, "open", self._opening_descriptor))
             stack.enter_context(mock.patch.object(os, "fdopen", self._opening_from_descriptor))
             stack.enter_context(mock.patch.object(weights, "save_file", self._saving))
-            # Copies go through the file objects, where they are seen.
+            # Make copies go through file objects, where the disk sees them.
             stack.enter_context(mock.patch.object(shutil, "_USE_CP_SENDFILE", False, create=True))
             yield self
 
     def inside(self, path: Any) -> str | None:
-        """The absolute path, if it is below the folder."""
+        """Return the absolute path if it is below the folder, else None."""
         try:
             text = os.path.abspath(os.fspath(path))
         except TypeError:
             return None
         return text if isinstance(text, str) and text.startswith(f"{self.folder}{os.sep}") else None
 
-    def _found(self, path: Any, options: dict[str, Any]) -> str | None:
-        """:meth:`inside` of a path that may be relative to an open folder."""
+    def _inside_relative(self, path: Any, options: dict[str, Any]) -> str | None:
+        """Do the same as :meth:`inside` for a path that may be relative to an open folder."""
         folder = options.get("dir_fd")
         if folder is None:
             return self.inside(path)
         return os.path.join(self._paths[folder], os.fspath(path)) if folder in self._paths else None
 
     def passes(self, what: str, path: Any) -> None:
-        """One operation more; raises the error where it is the one to be refused."""
+        """Count an operation, and raise the error if it is the one to be refused."""
         with self._lock:
             number, self.count = self.count, self.count + 1
             self.log.append(f"{what} {os.path.relpath(path, self.folder)}")
@@ -113,7 +113,8 @@ class Disk:
         real = self._real[name]
 
         def call(*arguments: Any, **options: Any) -> Any:
-            path = self._paths.get(arguments[0]) if name == "fsync" else self._found(arguments[0], options)
+            is_sync = name == "fsync"
+            path = self._paths.get(arguments[0]) if is_sync else self._inside_relative(arguments[0], options)
             if path is None:
                 return real(*arguments, **options)
             with self._lock:
@@ -144,7 +145,7 @@ class Disk:
         return self._nodes[path]
 
     def _new(self, path: str) -> None:
-        """A file or folder that was not there."""
+        """Record a new file or folder."""
         assert self.ops is not None
         self._nodes[path] = next(self._numbers)
         folder, name = os.path.split(path)
@@ -194,18 +195,18 @@ class Disk:
         return io.TextIOWrapper(buffered, encoding=options.get("encoding") or "utf-8")
 
     def _opening_descriptor(self, path: Any, flags: int, *arguments: Any, **options: Any) -> int:
-        found = self._found(path, options)
-        if found is None:
+        full_path = self._inside_relative(path, options)
+        if full_path is None:
             descriptor = int(self._os_open(path, flags, *arguments, **options))
-            self._paths.pop(descriptor, None)  # of a file that is closed
+            self._paths.pop(descriptor, None)  # it may have belonged to a file that is closed now
             return descriptor
         with self._lock:
-            self.passes("open", found)
-            is_new = bool(flags & os.O_CREAT) and not os.path.lexists(found)
+            self.passes("open", full_path)
+            is_new = bool(flags & os.O_CREAT) and not os.path.lexists(full_path)
             descriptor = int(self._os_open(path, flags, *arguments, **options))
-            self._paths[descriptor] = found
+            self._paths[descriptor] = full_path
             if is_new and self.ops is not None:
-                self._new(found)
+                self._new(full_path)
         return descriptor
 
     def _opening_from_descriptor(
@@ -214,17 +215,17 @@ class Disk:
         return self._opening(descriptor, mode, *arguments, **options)
 
     def _saving(self, tensors: Any, path: Any, metadata: Any = None) -> None:
-        found = self.inside(path)
+        full_path = self.inside(path)
         try:
-            if found is not None:
-                self.passes("save weights", found)
+            if full_path is not None:
+                self.passes("save weights", full_path)
         except OSError as error:
             raise Refused(f"I/O error: {error}") from None
         self._save_file(tensors, path, metadata)
-        if found is not None and self.ops is not None:
+        if full_path is not None and self.ops is not None:
             with self._lock, self._open(path, "rb") as file:
-                self._new(found)
-                self.ops.append(Op("write", self._node(found), data=file.read()))
+                self._new(full_path)
+                self.ops.append(Op("write", self._node(full_path), data=file.read()))
 
 
 _CALLS = ("fsync", "replace", "rename", "mkdir", "unlink", "rmdir", "truncate", "chmod")
@@ -251,19 +252,18 @@ class _Raw(io.FileIO):
 def crash_states(
     ops: Sequence[Op], root: int, count: int, dice: random.Random
 ) -> Iterator[dict[str, bytes | None]]:
-    """States in which the folder with the number ``root`` may be found after a crash, at most ``count`` different ones.
+    """Yield at most ``count`` different states in which a crash may leave the folder with the number ``root``.
 
-    For every place in ``ops``, in random order, so that a bounded number samples them all: everything unsynced lost,
-    everything there, each unsynced operation alone missing and alone there, a torn last write, and, where few
-    operations are unsynced, every subset of them (else some random ones). A state maps paths to contents (of folders:
-    None).
+    For every position in ``ops``, in random order so that a bounded number samples them all: of the unsynced operations
+    none, all, all but one, only one, all with a torn last write, and every subset if they are few (else some random
+    ones). A state maps paths to contents (None for folders).
     """
     seen: set[int] = set()
     places = list(range(len(ops) + 1))
     dice.shuffle(places)
     for end in places:
-        for kept, torn in _choices(ops, end, dice):
-            state = _state(ops, kept, torn, root)
+        for done, torn in _choices(ops, end, dice):
+            state = _state(ops, done, torn, root)
             key = hash(tuple(sorted(state.items(), key=lambda item: item[0])))
             if key not in seen:
                 seen.add(key)
@@ -273,11 +273,11 @@ def crash_states(
 
 
 FEW = 5
-"""Unsynced operations of which every subset is tried."""
+"""Largest number of unsynced operations of which every subset is tried."""
 
 
 def _choices(ops: Sequence[Op], end: int, dice: random.Random) -> Iterator[tuple[list[int], int | None]]:
-    """Operations that are on the disk, and which of them is torn."""
+    """Yield (operations that reached the disk, the torn one among them or None)."""
     loose = _unsynced(ops, end)
     firm = [index for index in range(end) if index not in set(loose)]
     if len(loose) <= FEW:
@@ -285,7 +285,7 @@ def _choices(ops: Sequence[Op], end: int, dice: random.Random) -> Iterator[tuple
     else:
         subsets = [[], loose]
         subsets += [[n for n in loose if n != gone] for gone in loose]
-        subsets += [[there] for there in loose]
+        subsets += [[only] for only in loose]
         subsets += [loose[:length] for length in range(1, len(loose))]
         subsets += [[n for n in loose if dice.random() < 0.5] for _ in range(8)]
     dice.shuffle(subsets)
@@ -297,7 +297,7 @@ def _choices(ops: Sequence[Op], end: int, dice: random.Random) -> Iterator[tuple
 
 
 def _unsynced(ops: Sequence[Op], end: int) -> list[int]:
-    """The operations before ``end`` that no sync promises."""
+    """Return the operations before ``end`` that no sync guarantees."""
     loose: list[int] = []
     for index, op in enumerate(ops[:end]):
         if op.kind == "sync":
@@ -307,12 +307,12 @@ def _unsynced(ops: Sequence[Op], end: int) -> list[int]:
     return loose
 
 
-def _state(ops: Sequence[Op], kept: Sequence[int], torn: int | None, root: int) -> dict[str, bytes | None]:
-    """What is found below ``root`` when exactly these operations have happened."""
+def _state(ops: Sequence[Op], done: Sequence[int], torn: int | None, root: int) -> dict[str, bytes | None]:
+    """Return the content of ``root`` if exactly the operations ``done`` reached the disk."""
     names: dict[int, dict[str, int]] = {}
     contents: dict[int, bytearray] = {}
     folders = {root} | {op.node for op in ops if op.kind in ("link", "unlink")}
-    for index in kept:
+    for index in done:
         op = ops[index]
         if op.kind == "link":
             names.setdefault(op.node, {})[op.name] = op.other
@@ -323,7 +323,7 @@ def _state(ops: Sequence[Op], kept: Sequence[int], torn: int | None, root: int) 
         elif op.kind == "write":
             data = op.data[: len(op.data) // 2] if index == torn else op.data
             content = contents.setdefault(op.node, bytearray())
-            content.extend(bytes(max(0, op.at - len(content))))  # a write that is missing leaves a hole
+            content.extend(bytes(max(0, op.at - len(content))))  # a missing write leaves a hole
             content[op.at : op.at + len(data)] = data
         elif op.kind == "truncate":
             content = contents.setdefault(op.node, bytearray())
@@ -341,7 +341,7 @@ def _state(ops: Sequence[Op], kept: Sequence[int], torn: int | None, root: int) 
 
 
 def put_on_disk(state: dict[str, bytes | None], folder: Path) -> None:
-    """Make ``folder`` what ``state`` says."""
+    """Write ``state`` to ``folder``."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     for path, content in sorted(state.items()):

@@ -1,11 +1,10 @@
-"""Give damaged files to everything that reads, and sort what comes of it.
+"""Give damaged files to every reader, and classify the outcomes.
 
     python tests/faults/hostile.py [COUNT [SEED]]     # COUNT bad inputs for each reader, and a table
 
-Each input is one damage (:mod:`damage`) to one file of an intact run, its cache, a model folder or a settings file. It
-is read in a process of its own kind: with little memory to spare, killed when it takes too long, and watched for
-changes outside its folder. A reader may read what it was given, or refuse it in one line that names the file; all else
-is a defect.
+Each input is one damage (:mod:`damage`) to one file of an intact run, its cache, a model folder or a settings file. The
+process that reads it has little spare memory, is killed if it takes too long, and is checked for changes outside its
+folder. A reader may read the file, or refuse it with one line that names it; anything else is a defect.
 """
 
 from __future__ import annotations
@@ -31,14 +30,14 @@ from targets import SECRET, Reader, World, readers
 
 READ, REFUSED, DEFECT = "read", "refused", "defect"
 SPARE_BYTES = 1 << 30
-"""Address space that a reader may take beyond what the intact process has."""
+"""Address space that a reader may use in addition to that of the process before."""
 CPU_SECONDS, WALL_SECONDS = 10, 30
 LONGEST_MESSAGE = 700
 
 
 @dataclass(frozen=True)
 class Attempt:
-    """One bad input and what came of it: read, refused (``detail`` is the error) or defect."""
+    """One bad input with its outcome: read, refused (``detail`` is the error) or defect."""
 
     reader: str
     number: int
@@ -49,12 +48,12 @@ class Attempt:
 
 
 def attack(reader: str, seed: int, count: int) -> list[Attempt]:
-    """``count`` bad inputs for one reader (a key of :func:`readers`), the same for the same ``seed``."""
+    """Try ``count`` bad inputs on one reader (a key of :func:`readers`). They depend only on the ``seed``."""
     return attack_all({reader: count}, seed)
 
 
 def attack_all(counts: Mapping[str, int], seed: int) -> list[Attempt]:
-    """:func:`attack` for several readers in one process; another goes on where one died of its input."""
+    """Do the same as :func:`attack` for several readers in one process. If it dies, another process continues."""
     left = [(reader, number) for reader, count in counts.items() for number in range(count)]
     attempts: list[Attempt] = []
     while left:
@@ -74,7 +73,7 @@ def _attempts_of_one_process(cases: Sequence[tuple[str, int]], seed: int) -> lis
         attempts[attempt.reader, attempt.number] = attempt
     if not attempts:
         raise RuntimeError(f"the process that reads did not start: {ended.stderr[-2000:]}")
-    if ended.returncode:  # the last one has begun and not ended
+    if ended.returncode:  # the process died during the last attempt
         died = list(attempts.values())[-1]
         how = signal.Signals(-ended.returncode).name if ended.returncode < 0 else f"code {ended.returncode}"
         slow = {"SIGPROF": " (processor time)", "SIGALRM": " (time)"}.get(how, "")
@@ -83,11 +82,11 @@ def _attempts_of_one_process(cases: Sequence[tuple[str, int]], seed: int) -> lis
     return list(attempts.values())
 
 
-# What follows happens in the process that reads.
+# The following functions run in the process that reads.
 
 
 def _damage(reader: Reader, world: World, seed: random.Random) -> tuple[str, str]:
-    """Damage one file; (how, which)."""
+    """Damage one file. Returns (kind of damage, file)."""
     folder = world.case / reader.folder
     files = sorted({path for pattern in reader.files for path in folder.glob(pattern) if path.is_file()})
     path = seed.choice(files)
@@ -99,7 +98,7 @@ def _damage(reader: Reader, world: World, seed: random.Random) -> tuple[str, str
         path.write_bytes(structured(path.read_bytes(), seed))
         if reader.reseal is not None and seed.random() < 0.8:
             kind = "structure, checksums made to agree"
-            with contextlib.suppress(Exception):  # the damage may be to what is resealed
+            with contextlib.suppress(Exception):  # the damaged file may be one that resealing must read
                 reader.reseal(folder)
     else:
         kind = seed.choice(list(BYTES))
@@ -112,7 +111,7 @@ def _damage(reader: Reader, world: World, seed: random.Random) -> tuple[str, str
 
 
 def _try(reader: Reader, world: World) -> tuple[str, str]:
-    """(outcome, detail) of reading what is there now."""
+    """Read the current files. Returns (outcome, detail)."""
     from etude.errors import EtudeError
 
     folder = world.case / reader.folder
@@ -136,7 +135,7 @@ def _try(reader: Reader, world: World) -> tuple[str, str]:
 
 
 def _unclear(message: str, world: World, reader: Reader) -> str:
-    """What is wrong with an error, if anything."""
+    """Return what is wrong with an error message; empty if nothing is."""
     if any(unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp") for c in message):
         return "not one line of text"
     if len(message.replace(str(world.case), "")) > LONGEST_MESSAGE:
@@ -149,10 +148,10 @@ def _unclear(message: str, world: World, reader: Reader) -> str:
 
 
 def _run_child(root: Path, seed: int) -> None:
-    """Try the cases named on standard input; a line of JSON before each and another after it."""
+    """Try the cases named on standard input. Prints a line of JSON before each attempt and after it."""
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     cases = json.load(sys.stdin)
-    told = os.fdopen(os.dup(sys.stdout.fileno()), "w")
+    output = os.fdopen(os.dup(sys.stdout.fileno()), "w")
     import torch
 
     torch.set_num_threads(1)
@@ -167,21 +166,20 @@ def _run_child(root: Path, seed: int) -> None:
     for name, number in cases:
         how, file = _damage(known[name], world, random.Random(f"{seed} {name} {number}"))
         begun = Attempt(name, number, how, file, DEFECT, "begun")
-        print(json.dumps(asdict(begun)), file=told, flush=True)
-        signal.setitimer(
-            signal.ITIMER_PROF, CPU_SECONDS
-        )  # nobody handles these signals: they end the process
+        print(json.dumps(asdict(begun)), file=output, flush=True)
+        # No handler is set for the signals of these timers, so they end the process.
+        signal.setitimer(signal.ITIMER_PROF, CPU_SECONDS)
         signal.setitimer(signal.ITIMER_REAL, WALL_SECONDS)
         outcome, detail = _try(known[name], world)
         signal.setitimer(signal.ITIMER_PROF, 0)
         signal.setitimer(signal.ITIMER_REAL, 0)
         ended = Attempt(name, number, how, file, outcome, detail)
-        print(json.dumps(asdict(ended)), file=told, flush=True)
+        print(json.dumps(asdict(ended)), file=output, flush=True)
         world.restore()
 
 
 def table(attempts: Sequence[Attempt]) -> str:
-    """Counts by reader and outcome."""
+    """Return a table of counts by reader and outcome."""
     counts = Counter((attempt.reader, attempt.outcome) for attempt in attempts)
     lines = [f"{'reader':<16}{'tried':>8}{READ:>8}{REFUSED:>9}{DEFECT:>8}"]
     for name in dict.fromkeys(attempt.reader for attempt in attempts):
@@ -194,7 +192,7 @@ if __name__ == "__main__":
     if sys.argv[1:2] == ["--child"]:
         _run_child(Path(sys.argv[2]), int(sys.argv[3]))
         sys.stdout.flush()
-        os._exit(0)  # without the end of libraries, which has its own wishes of memory
+        os._exit(0)  # skip the exit handlers of libraries, which may need more memory than the limit allows
     per_reader = int(sys.argv[1]) if len(sys.argv) > 1 else 200
     first_seed = int(sys.argv[2]) if len(sys.argv) > 2 else 1
     everything = []

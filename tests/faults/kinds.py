@@ -2,8 +2,8 @@
 
     python kinds.py FOLDER KIND RUN COUNT SEED
 
-tries one of them out, in a process of its own, and prints the result as JSON: a process that has computed with several
-threads must not be forked, for its children would wait for threads that they do not have.
+tries one of them and prints the result as JSON. It needs a fresh process: one that has computed with several threads
+must not be forked, because its children would wait for threads that they do not have.
 """
 
 from __future__ import annotations
@@ -36,31 +36,31 @@ from programme import (
     address_space_of,
     differs,
     ended,
-    last_step_told,
+    last_step_logged,
     newest_step,
 )
 
 
 def kill(programme: Programme, path: Path, name: str, result: Result) -> Path:
-    """SIGKILL at a random moment, and again up to three times while it goes on."""
+    """Kill the run (SIGKILL) at a random moment, and up to three times more while it continues."""
     for _ in range(programme.dice.randint(1, 4)):
         child = programme.begin(path, name)
         time.sleep(programme.dice.uniform(0, programme.seconds[name]))
         os.kill(child.pid, signal.SIGKILL)
-        code, said = ended(child)
-        if code != KILLED:  # it was faster
-            if code != 0 and "is finished" not in said:
-                result.problems.append(f"{name}: {said}")
+        code, message = ended(child)
+        if code != KILLED:  # it had ended before the signal
+            if code != 0 and "is finished" not in message:
+                result.problems.append(f"{name}: {message}")
             break
         if (path / "run.toml").exists():
             result.count(path)
-        else:  # killed before there was a run: nothing is left of it
+        else:  # killed before the run folder existed
             result.injected += 1
     return path
 
 
 def kill_during_a_checkpoint(programme: Programme, path: Path, name: str, result: Result) -> Path:
-    """SIGKILL while the folder of a checkpoint is half-written, seen by its name."""
+    """Kill the run while the folder of a checkpoint is half-written, which its name shows."""
     child = programme.begin(path, name)
     wanted, seen = programme.dice.randint(1, 12), set()
     while (code := child.poll()) is None and len(seen) < wanted:
@@ -74,7 +74,7 @@ def kill_during_a_checkpoint(programme: Programme, path: Path, name: str, result
 
 
 def cut_the_power(programme: Programme, path: Path, name: str, result: Result) -> Path:
-    """SIGKILL, and then what was written last is cut off at any byte: the record and the newest checkpoint's files."""
+    """Kill the run, then truncate the last written files at any byte: the log and the newest checkpoint's files."""
     child = programme.begin(path, name)
     while child.poll() is None and len(list_checkpoints(path / "checkpoints")) < 3:
         time.sleep(0.002)
@@ -83,7 +83,7 @@ def cut_the_power(programme: Programme, path: Path, name: str, result: Result) -
         os.kill(child.pid, signal.SIGKILL)
     ended(child)
     newest = list_checkpoints(path / "checkpoints")[-1]
-    # The record was flushed to the disk before the newest checkpoint was begun, up to the line that tells of it.
+    # The log was synced before the newest checkpoint was begun, up to the line of that checkpoint.
     synced = _bytes_up_to(path / "metrics.jsonl", step_of(newest))
     _cut(path / "metrics.jsonl", programme.dice, at_least=synced)
     victims = [file for file in (path / "status.json", *newest.iterdir()) if file.is_file()]
@@ -93,53 +93,53 @@ def cut_the_power(programme: Programme, path: Path, name: str, result: Result) -
     return path
 
 
-def ask_to_stop(programme: Programme, path: Path, name: str, result: Result) -> Path:
-    """SIGINT, SIGTERM or SIGUSR1: the step is finished, the run saved, and the exit code says that it goes on."""
+def request_stop(programme: Programme, path: Path, name: str, result: Result) -> Path:
+    """Send SIGINT, SIGTERM or SIGUSR1: the run finishes its step, saves, and exits with the code of a stopped run."""
     child = programme.begin(path, name)
     _wait_for(path / "metrics.jsonl", child)
     time.sleep(programme.dice.uniform(0, programme.seconds[name] / 2))
-    asked = programme.dice.choice((signal.SIGINT, signal.SIGTERM, signal.SIGUSR1))
-    os.kill(child.pid, asked)
-    code, said = ended(child)
-    if RunFolder(path).status().get("state") != "finished":  # otherwise it was too late
+    number = programme.dice.choice((signal.SIGINT, signal.SIGTERM, signal.SIGUSR1))
+    os.kill(child.pid, number)
+    code, message = ended(child)
+    if RunFolder(path).status().get("state") != "finished":  # otherwise the signal came too late
         result.count(path)
-        if code != STOPPED or last_step_told(path) != newest_step(path):
-            result.problems.append(f"{name}: {asked.name} ended it with {code}, not saved: {said}")
+        if code != STOPPED or last_step_logged(path) != newest_step(path):
+            result.problems.append(f"{name}: {number.name} ended it with {code}, not saved: {message}")
     return path
 
 
 def fill_the_disk(programme: Programme, path: Path, name: str, result: Result) -> Path | None:
-    """A small file system in memory where that may be mounted, else files that may not grow."""
+    """Run on a small file system in memory, or with a limit on the size of files where mounting is not allowed."""
     whole_bytes = sum(file.stat().st_size for file in programme.whole(name).rglob("*") if file.is_file())
     with small_file_system(
         programme.folder / "small", int(whole_bytes * programme.dice.uniform(0.1, 0.9))
     ) as small:
-        there = path if small is None else small / path.name
+        place = path if small is None else small / path.name
         limit = max(4096, int(20_000 * programme.dice.random())) if small is None else None
         with _accepting_any_disk():
-            code, said = ended(programme.begin(there, name, file_size=limit))
+            code, message = ended(programme.begin(place, name, file_size=limit))
         if code == 0:
-            return None  # there was room for all of it
-        if code != 1 or "free" not in said:
-            result.problems.append(f"{name}: {code} {said}")
-        if not (there / "run.toml").exists():  # nothing was begun, nothing is left
+            return None  # there was room for the whole run
+        if code != 1 or "free" not in message:
+            result.problems.append(f"{name}: {code} {message}")
+        if not (place / "run.toml").exists():  # it failed before the run folder was made
             result.injected += 1
             return path
         if small is not None:
-            shutil.copytree(there, path)
+            shutil.copytree(place, path)
     result.count(path)
     return path
 
 
 def make_read_only(programme: Programme, path: Path, name: str, result: Result) -> Path | None:
-    """A run that was killed is to go on where the file system has become read-only, as after an error of the disk."""
+    """Resume a killed run on a file system that has become read-only, as after an error of the disk."""
     with small_file_system(programme.folder / "small", 50_000_000) as small:
         if small is None:
-            result.impossible = "mounting is not allowed here"
+            result.impossible = "mounting is not allowed on this machine"
             return None
-        there = small / path.name
-        child = programme.begin(there, name)
-        while child.poll() is None and not list_checkpoints(there / "checkpoints"):
+        place = small / path.name
+        child = programme.begin(place, name)
+        while child.poll() is None and not list_checkpoints(place / "checkpoints"):
             time.sleep(0.002)
         time.sleep(programme.dice.uniform(0, programme.seconds[name] / 3))
         if child.poll() is not None:
@@ -147,43 +147,44 @@ def make_read_only(programme: Programme, path: Path, name: str, result: Result) 
         os.kill(child.pid, signal.SIGKILL)
         ended(child)
         subprocess.run(["mount", "-o", "remount,ro", str(small)], check=True)
-        code, said = ended(programme.begin(there, name))
-        if "is finished" in said:  # killed on its way out
+        code, message = ended(programme.begin(place, name))
+        if "is finished" in message:  # it was killed after its last checkpoint
             return None
-        if code != 1 or "can be written" not in said:
-            result.problems.append(f"{name}: {code} {said}")
-        shutil.copytree(there, path)
+        if code != 1 or "can be written" not in message:
+            result.problems.append(f"{name}: {code} {message}")
+        shutil.copytree(place, path)
     result.count(path)
     return path
 
 
 SPARED = ("summary",)
-"""Where the memory is short a run does without."""
+"""Events that a run omits where memory is short."""
 
 
 def take_the_memory(programme: Programme, path: Path, name: str, result: Result) -> Path | None:
-    """An address space that is too small, from the beginning or from a random moment on: the run ends with one line, or
-    goes on, and never with another result.
+    """Limit the address space, from the start or from a random moment on.
+
+    The run must end with a one-line error, or continue with the same result.
     """
     if programme.dice.random() < 0.3:
         child = programme.begin(path, name, address_space=programme.dice.randint(1, 40) * 2**20)
     else:
         child = programme.begin(path, name)
-        # Most of what a run takes it takes in its first steps, and keeps. Not before its threads are there:
-        # Python waits for ever for a thread that found no memory to begin.
+        # A run allocates most of its memory in its first steps, and keeps it. Set the limit only once its threads
+        # exist: Thread.start() blocks forever if the new thread cannot allocate.
         _wait_for(path / "metrics.jsonl", child)
         time.sleep(programme.dice.uniform(0, programme.seconds[name] / 16))
-        with suppress(OSError, ValueError):  # it has ended
+        with suppress(OSError, ValueError):  # the process has ended
             limit = address_space_of(child.pid) + programme.dice.randint(0, 4) * 2**20
             resource.prlimit(child.pid, resource.RLIMIT_AS, (limit, limit))
-    code, said = ended(child)
+    code, message = ended(child)
     if code == 0:
         if differs(path, programme.whole(name), SPARED) is not None and not _went_in_pieces(path):
             result.problems.append(f"{name}: little memory changed the result")
         return None
     began = (path / "run.toml").exists()
-    if code != 1 or ("DEFECT" in said and (began or "MemoryError" not in said)):
-        result.problems.append(f"{name}: {code} {said}")
+    if code != 1 or ("DEFECT" in message and (began or "MemoryError" not in message)):
+        result.problems.append(f"{name}: {code} {message}")
     if began:
         result.count(path)
     else:
@@ -197,11 +198,11 @@ KINDS = {
         "killed while a checkpoint was being written", kill_during_a_checkpoint
     ),
     "power_cuts": Kind("power cut: killed, and files cut off at an arbitrary byte", cut_the_power),
-    "signals": Kind("asked to stop (SIGINT, SIGTERM, SIGUSR1)", ask_to_stop, without=["checkpoint"]),
+    "signals": Kind("stop requested (SIGINT, SIGTERM, SIGUSR1)", request_stop, without=["checkpoint"]),
     "full_disk": Kind("disk full", fill_the_disk),
     "read_only": Kind("file system turned read-only", make_read_only),
     "refused_operations": Kind(
-        "one operation on files refused (EIO, ENOSPC, EACCES)", refuse_an_operation, runs=("short",)
+        "one file operation refused (EIO, ENOSPC, EACCES)", refuse_an_operation, runs=("short",)
     ),
     "crashes": Kind("crash: what was not synced is lost in part", crash, runs=("short",)),
     "damaged_files": Kind("a file of the run damaged or removed", damage_a_file, runs=("short",)),
@@ -211,7 +212,7 @@ KINDS = {
 
 @contextmanager
 def small_file_system(at: Path, size: int) -> Iterator[Path | None]:
-    """One of `size` bytes, mounted; None where that is not allowed."""
+    """Mount a file system of `size` bytes while the block runs; yields None where mounting is not allowed."""
     at.mkdir(exist_ok=True)
     command = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(at)]
     mounted = subprocess.run(command, check=False, capture_output=True).returncode == 0
@@ -224,7 +225,7 @@ def small_file_system(at: Path, size: int) -> Iterator[Path | None]:
 
 @contextmanager
 def _accepting_any_disk() -> Iterator[None]:
-    """The question for room is asked ahead and would refuse the run: here it is to go wrong in the middle."""
+    """Disable the check for disk space at the start of a run, so that the run fails in the middle instead."""
     usage = shutil.disk_usage
     shutil.disk_usage = lambda path: usage("/")  # type: ignore[assignment]
     try:
@@ -234,7 +235,7 @@ def _accepting_any_disk() -> Iterator[None]:
 
 
 def _wait_for(file: Path, child: Child) -> None:
-    """Until it is there, or who was to write it is gone."""
+    """Wait until the file exists, or the process has ended."""
     while not file.exists() and child.poll() is None:
         time.sleep(0.002)
 
@@ -253,7 +254,7 @@ def _cut(file: Path, dice: random.Random, at_least: int = 0) -> None:
 
 
 def _bytes_up_to(log: Path, step: int) -> int:
-    """Bytes of the lines of `log` that were there when the checkpoint of `step` was begun."""
+    """Return the bytes of the lines of `log` that were written before the checkpoint of `step` was begun."""
     total = 0
     for line in log.read_bytes().splitlines(keepends=True):
         try:
@@ -270,7 +271,7 @@ def _went_in_pieces(path: Path) -> bool:
 
 
 def tried_out(folder: Path, kind: str, name: str, count: int, seed: int) -> Result:
-    """What became of `count` faults of a kind in the run `name`, in a process of their own."""
+    """Inject `count` faults of a kind into the run `name`, in a process of its own, and return the result."""
     command = [sys.executable, __file__, str(folder), kind, name, str(count), str(seed)]
     ended = subprocess.run(command, capture_output=True, text=True)
     if ended.returncode:

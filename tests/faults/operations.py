@@ -1,4 +1,4 @@
-"""Faults of single operations on files: each refused in turn; what a crash leaves of those unsynced; damaged files."""
+"""Faults of single file operations: each refused in turn; lost in part by a crash if unsynced; damaged files."""
 
 from __future__ import annotations
 
@@ -19,17 +19,23 @@ ERRORS = (errno.EIO, errno.ENOSPC, errno.EACCES)
 
 
 def refuse_an_operation(programme: Programme, path: Path, name: str, result: Result) -> Path | None:
-    """The next of all operations on files, in random order, fails with the next of the errors: in a run from its
-    beginning, or in one that resumes. The run ends with one line, or does without.
+    """Let the next of all file operations (in random order) fail with an error, in a new run or in a resumed one.
+
+    The run must end with a one-line error, or continue without the operation.
     """
     at, number, error = next(_operations(programme, name))
     if at == "resume":
         shutil.copytree(_half(programme, name), path)
     disk = Disk(path.parent, refuse=number, error=error)
-    code, said = ended(programme.begin(path, name, disk))
+    code, message = ended(programme.begin(path, name, disk))
     what = f"{at}, operation {number}, {errno.errorcode[error]}"
-    if code not in (0, 1, 2) or "DEFECT" in said or len(said.splitlines()) > 1 or (code != 0 and not said):
-        result.problems.append(f"{name}: {what}: {code} {said}")
+    if (
+        code not in (0, 1, 2)
+        or "DEFECT" in message
+        or len(message.splitlines()) > 1
+        or (code != 0 and not message)
+    ):
+        result.problems.append(f"{name}: {what}: {code} {message}")
     if (path / "run.toml").exists():
         result.count(path)
     else:
@@ -38,13 +44,13 @@ def refuse_an_operation(programme: Programme, path: Path, name: str, result: Res
 
 
 def crash(programme: Programme, path: Path, name: str, result: Result) -> Path | None:
-    """The next of the states that a file system may be in after a crash during a run, with its unsynced operations in
+    """Continue from the next of the states in which a crash may leave the file system: unsynced operations are lost in
     part.
     """
-    if "states" not in programme.kept:
+    if "states" not in programme.memory:
         ops, root = _trace(programme, name)
-        programme.kept["states"] = crash_states(ops, root, 10**6, random.Random(programme.dice.random()))
-    state = next(programme.kept["states"], None)
+        programme.memory["states"] = crash_states(ops, root, 10**6, random.Random(programme.dice.random()))
+    state = next(programme.memory["states"], None)
     if state is None:
         result.impossible = "every state was tried"
         return None
@@ -63,12 +69,13 @@ def crash(programme: Programme, path: Path, name: str, result: Result) -> Path |
 
 
 DAMAGED = ("metrics.jsonl", "samples.jsonl", "ladder.json", "manifest.json", "run.toml", "train_state.json")
-"""Besides the files of the tokenizer and the weights."""
+"""Files that may be damaged, besides those of the tokenizer and the weights."""
 
 
 def damage_a_file(programme: Programme, path: Path, name: str, result: Result) -> Path | None:
-    """One file of a run that was stopped is removed, or its bytes are changed. The run names it: either it mends
-    itself, or it is refused, and resumes once the file is put back.
+    """Remove or change one file of a stopped run.
+
+    The run must name the file. It either repairs itself, or is refused and resumes once the file is restored.
     """
     dice = programme.dice
     shutil.copytree(_half(programme, name), path)
@@ -85,45 +92,45 @@ def damage_a_file(programme: Programme, path: Path, name: str, result: Result) -
         return None
     file.unlink() if how == "removed" else file.write_bytes(after)
     result.injected += 1
-    code, said = ended(programme.begin(path, name))
-    told = programme.printed() if code == 0 else said
-    if file.name not in told or "DEFECT" in said or (code and len(said.splitlines()) != 1):
-        result.problems.append(f"{name}: {file.name} ({how}) was not named: {code} {said or told}")
+    code, message = ended(programme.begin(path, name))
+    output = programme.printed() if code == 0 else message
+    if file.name not in output or "DEFECT" in message or (code and len(message.splitlines()) != 1):
+        result.problems.append(f"{name}: {file.name} ({how}) was not named: {code} {message or output}")
     if code != 0:
         file.write_bytes(before)
     return path
 
 
 def _operations(programme: Programme, name: str) -> Iterator[tuple[str, int, int]]:
-    """All operations of a run and of a resume, each with all errors, in random order."""
-    if "operations" not in programme.kept:
+    """Return all operations of a new and of a resumed run, each with all errors, in random order."""
+    if "operations" not in programme.memory:
         counts = {
             "run": _count(programme, name, None),
             "resume": _count(programme, name, _half(programme, name)),
         }
         cases = [(at, n, error) for at, count in counts.items() for n in range(count) for error in ERRORS]
         programme.dice.shuffle(cases)
-        programme.kept["operations"] = iter(cases)
-    return programme.kept["operations"]  # type: ignore[no-any-return]
+        programme.memory["operations"] = iter(cases)
+    return programme.memory["operations"]  # type: ignore[no-any-return]
 
 
 def _count(programme: Programme, name: str, half: Path | None) -> int:
-    """Operations of a run, or of the resume of ``half`` of one."""
+    """Count the operations of a new run, or of a resume of ``half``."""
     path = programme.folder / "counted" / "run"
     shutil.rmtree(path.parent, ignore_errors=True)
     path.parent.mkdir()
     if half is not None:
         shutil.copytree(half, path)
     disk, note = Disk(path.parent), programme.folder / "count"
-    code, said = ended(
+    code, message = ended(
         programme.begin(path, name, disk, after=lambda: _write(note, str(disk.count).encode()))
     )
-    assert code == 0, said
+    assert code == 0, message
     return int(note.read_bytes())
 
 
 def _half(programme: Programme, name: str) -> Path:
-    """The undisturbed run as it was when its last checkpoint but one was just saved."""
+    """Return a copy of the undisturbed run from when its last checkpoint but one had just been saved."""
     half = programme.folder / "half" / name
     if not half.exists():
         whole = programme.whole(name)
@@ -135,13 +142,15 @@ def _half(programme: Programme, name: str) -> Path:
 
 
 def _trace(programme: Programme, name: str) -> tuple[list[Op], int]:
-    """All that a run does to files, written down."""
+    """Record all file operations of a run. Returns them, and the number of the root folder."""
     path, note = programme.folder / "traced" / "run", programme.folder / "trace"
     path.parent.mkdir()
     disk = Disk(path.parent, ops=[])
     root = disk.root
-    code, said = ended(programme.begin(path, name, disk, after=lambda: _write(note, pickle.dumps(disk.ops))))
-    assert code == 0, said
+    code, message = ended(
+        programme.begin(path, name, disk, after=lambda: _write(note, pickle.dumps(disk.ops)))
+    )
+    assert code == 0, message
     ops = pickle.loads(note.read_bytes())
     return ops, root
 

@@ -1,9 +1,9 @@
-"""The fault programme: short real runs, disturbed in every way, and compared with ones that were left alone.
+"""The fault programme: disturb short real runs in every way, and compare them with undisturbed ones.
 
-Each trial is a process of its own, forked from this one, which has everything loaded, so that hundreds take minutes. It
-does what `etude train` and `etude train --resume` do. What a trial is held to is always the same: nothing to repair by
-hand, the weights, the optimizer's state, the record and the samples of the end bit for bit those of the undisturbed
-run, and no step told twice.
+Each trial is a process forked from this one, which has everything loaded, so that hundreds take minutes. It does what
+`etude train` and `etude train --resume` do. The requirements are always the same: nothing needs manual repair; the
+final weights, optimizer state, record and samples equal those of the undisturbed run, bit for bit; and no step is
+logged twice.
 
 Used by tests/faults/test_faults.py for a few of each kind, and by bench/faults.py for many.
 """
@@ -38,7 +38,7 @@ from etude.workflow.signals import STOPPED
 
 STEPS = 48
 KILLED, PATIENCE = 137, 600.0
-"""What the shell calls the end by SIGKILL; seconds after which a trial that does not end has failed."""
+"""The shell's exit code after SIGKILL; seconds after which a trial that does not end has failed."""
 COMMON = {
     "model.hidden_size": 16,
     "model.intermediate_size": 32,
@@ -72,35 +72,35 @@ RUNS: dict[str, dict[str, Any]] = {
     "gpt2": {"model.preset": "gpt2", "train.activation_checkpointing": True},
     "mlp": {"model.preset": "mlp", "model.num_hidden_layers": None, "model.num_attention_heads": None},
 }
-"""The runs that are disturbed; None leaves a setting of the common ones out."""
+"""The runs that are disturbed, as changes to the common settings. None removes a setting."""
 SHORT: dict[str, dict[str, Any]] = {
     "short": {"train.steps": 10, "train.eval_every": 5, "train.sample_every": 5, "train.checksum_every": 4}
 }
-"""A run that can be repeated for each of its operations on files."""
+"""A run so short that it can be repeated for each of its file operations."""
 CLOCK = ("wall_time", "tokens_per_second", "seconds")
-"""What no two runs have alike."""
+"""Keys of times, which differ between any two runs."""
 
 
 @dataclass
 class Result:
-    """What became of the faults of one kind."""
+    """The outcome of the faults of one kind."""
 
     kind: str
     injected: int = 0
     recovered: int = 0
     bitwise_equal: int = 0
-    steps_lost: list[int] = field(default_factory=list)  # made, and made again
+    steps_lost: list[int] = field(default_factory=list)  # by each fault: steps that had to be repeated
     problems: list[str] = field(default_factory=list)
-    impossible: str = ""  # why this kind cannot be tried here
+    impossible: str = ""  # why this kind cannot be tried on this machine
 
     def count(self, path: Path) -> None:
-        """One more fault, in the run at `path`; what it lost."""
+        """Count a fault in the run at `path`, and the steps that it lost."""
         self.injected += 1
-        self.steps_lost.append(last_step_told(path) - newest_step(path))
+        self.steps_lost.append(last_step_logged(path) - newest_step(path))
 
     @property
     def is_clean(self) -> bool:
-        """Whether every run ended as the undisturbed one."""
+        """Return whether every run ended like the undisturbed one."""
         return not self.problems and self.injected > 0 and self.recovered == self.bitwise_equal > 0
 
 
@@ -110,15 +110,15 @@ class Kind:
 
     title: str
     disturb: Callable[[Programme, Path, str, Result], Path | None]
-    """Begin the run of a name at a path and disturb it; where it is to go on, None where nothing is to be compared."""
+    """Starts the named run at a path and disturbs it. Returns the path to continue; None: nothing to compare."""
     without: Sequence[str] = ()
-    """Events that it may have more of than the undisturbed run."""
+    """Events that the disturbed run may have in addition, which are not compared."""
     runs: Sequence[str] = tuple(RUNS)
-    """Those that are disturbed in this way."""
+    """The runs that are disturbed in this way."""
 
 
 class Programme:
-    """A folder with the text, the undisturbed runs, and those that are disturbed."""
+    """A folder with the text, the undisturbed runs and the disturbed ones."""
 
     def __init__(self, folder: Path, seed: int = 0) -> None:
         self.folder = folder
@@ -126,28 +126,28 @@ class Programme:
         os.environ["ETUDE_CACHE"] = str(folder / "cache")
         choose_device(
             DeviceSettings(kind="cpu", threads=1)
-        )  # which loads the compiler: here, not in every trial
+        )  # loads the compiler once, instead of in every trial
         text = folder / "text.txt"
         text.write_text(_sentences(random.Random(1)))
-        here = {"data.sources": (str(text),), "run.folder": str(folder / "runs")}
+        paths = {"data.sources": (str(text),), "run.folder": str(folder / "runs")}
         self.settings = {
             name: load_settings(
-                None, [], {key: value for key, value in (COMMON | own | here).items() if value is not None}
+                None, [], {key: value for key, value in (COMMON | own | paths).items() if value is not None}
             )
             for name, own in (RUNS | SHORT).items()
         }
         self.undisturbed: dict[str, Path] = {}
         self.seconds: dict[str, float] = {}
-        self.kept: dict[str, Any] = {}  # what a kind of fault remembers from one to the next
+        self.memory: dict[str, Any] = {}  # what a kind of fault remembers between its trials
 
     def whole(self, name: str) -> Path:
-        """The run that nothing happened to."""
+        """Return the undisturbed run."""
         if name not in self.undisturbed:
             for attempt in ("first, which prepares the text", "measured"):
                 begin = time.monotonic()
                 path = self.folder / "runs" / f"whole-{len(self.undisturbed)}-{attempt[:5]}"
-                code, said = ended(self.begin(path, name))
-                assert code == 0, said
+                code, message = ended(self.begin(path, name))
+                assert code == 0, message
                 self.seconds[name] = time.monotonic() - begin
             self.undisturbed[name] = path
         return self.undisturbed[name]
@@ -160,9 +160,9 @@ class Programme:
         after: Callable[[], None] | None = None,
         **limits: Any,
     ) -> Child:
-        """Start the run `name` at `path`, or go on with what is there; all it does to files passes through `disk`.
+        """Start the run `name` at `path`, or resume it there. All its file operations pass through `disk`.
 
-        `after` is called in the child when it has ended well.
+        `after` is called in the child if the run ends without an error.
         """
         console, printed = _quiet(), self.folder / "printed"
         printed.unlink(missing_ok=True)
@@ -172,26 +172,28 @@ class Programme:
                 if (path / "run.toml").exists():
                     outcome = jobs.resume(path, console)
                 else:
-                    here = {"run.folder": str(path.parent), "run.name": path.name}
-                    outcome = jobs.grow(with_values(self.settings[name], here), console)
+                    place = {"run.folder": str(path.parent), "run.name": path.name}
+                    outcome = jobs.grow(with_values(self.settings[name], place), console)
             assert isinstance(console.file, io.StringIO)
             printed.write_text(console.file.getvalue())
             if after is not None:
                 after()
             return outcome.reason
 
-        return Child(do, self.folder / "said", **limits)
+        return Child(do, self.folder / "error", **limits)
 
     def printed(self) -> str:
-        """What the last child printed, if it ended well."""
+        """Return what the last child printed, if it ended without an error."""
         file = self.folder / "printed"
         return file.read_text() if file.exists() else ""
 
     def try_out(self, kind: Kind, count: int, name: str) -> Result:
-        """Disturb `count` runs of `name` in one way, let each go on to its end, and compare."""
+        """Disturb `count` runs of `name` in one way, continue each to its end, and compare."""
         result = Result(kind.title)
         self.whole(name)
-        for number in range(10 * count):  # some faults come too late, but not for ever
+        for number in range(
+            10 * count
+        ):  # some faults come after the end of the run; bound the number of trials
             if result.injected >= count or result.impossible:
                 return result
             path = kind.disturb(
@@ -204,10 +206,10 @@ class Programme:
         return result
 
     def finish(self, path: Path, name: str, result: Result, *, without: Sequence[str] = ()) -> None:
-        """Go on to the end, undisturbed, and compare but for events `without`; what is wrong is added to the result."""
-        code, said = ended(self.begin(path, name))
-        if code != 0 and "is finished at step" not in said:
-            result.problems.append(f"{name}: it did not go on ({code}): {said}")
+        """Continue to the end, undisturbed, and compare except for events `without`. Add problems to the result."""
+        code, message = ended(self.begin(path, name))
+        if code != 0 and "is finished at step" not in message:
+            result.problems.append(f"{name}: it did not continue ({code}): {message}")
             return
         result.recovered += 1
         difference = differs(path, self.whole(name), without)
@@ -218,7 +220,7 @@ class Programme:
 
 
 class Child:
-    """A process that trains, forked from this one."""
+    """A training process, forked from this one."""
 
     def __init__(
         self,
@@ -252,7 +254,7 @@ class Child:
                 os._exit(code)
 
     def poll(self) -> int | None:
-        """The exit code, once it has one."""
+        """Return the exit code, or None while the process runs."""
         if self._code is None:
             pid, status = os.waitpid(self.pid, os.WNOHANG)
             self._code = None if pid == 0 else _code(status)
@@ -260,41 +262,41 @@ class Child:
 
 
 def ended(child: Child) -> tuple[int, str]:
-    """Wait for the end; (exit code, what it said)."""
+    """Wait for the end. Returns (exit code, error message)."""
     deadline = time.monotonic() + PATIENCE
     while (code := child.poll()) is None:
         if time.monotonic() > deadline:
             os.kill(child.pid, signal.SIGKILL)
             return -1, f"no end after {PATIENCE:.0f} s"
         time.sleep(0.01)
-    said = child.log.read_text() if child.log.exists() else ""
+    message = child.log.read_text() if child.log.exists() else ""
     child.log.unlink(missing_ok=True)
-    return code, said
+    return code, message
 
 
 def differs(path: Path, whole: Path, without: Sequence[str] = ()) -> str | None:
-    """What is not bit for bit the same in two finished runs; None when nothing is."""
-    here, there = RunFolder(path), RunFolder(whole)
+    """Return the first difference between two finished runs, bit for bit; None if there is none."""
+    runs = RunFolder(path), RunFolder(whole)
     for log in ("metrics", "samples"):
-        told, expected = (comparable(getattr(run, log).read(), without) for run in (here, there))
-        steps = [event["step"] for event in told if event["event"] == "step"]
+        logged, expected = (comparable(getattr(run, log).read(), without) for run in runs)
+        steps = [event["step"] for event in logged if event["event"] == "step"]
         if len(set(steps)) != len(steps):
-            return f"a step stands twice in {log}"
-        if told != expected:
-            return f"{log} says something else"
-    mine, theirs = (newest_good_checkpoint(run.checkpoints)[0] for run in (here, there))
+            return f"{log} has a step twice"
+        if logged != expected:
+            return f"{log} differs"
+    mine, theirs = (newest_good_checkpoint(run.checkpoints)[0] for run in runs)
     if mine.step != theirs.step:
         return f"it ended at step {mine.step}, not {theirs.step}"
     for file in sorted(theirs.folder.iterdir()):
         if file.suffix == ".safetensors" and file.read_bytes() != (mine.folder / file.name).read_bytes():
-            return f"{file.name} is not the same"
+            return f"{file.name} differs"
     if leftovers := [entry for entry in path.rglob(f"{STAGING_PREFIX}*") if entry.exists()]:
         return f"{leftovers[0].name} was left behind"
     return None
 
 
 def comparable(events: list[dict[str, Any]], without: Sequence[str] = ()) -> list[dict[str, Any]]:
-    """Events without what a clock says, without the ends of sessions, and those of the names `without`."""
+    """Return events without times, without the ends of sessions, and without those named in `without`."""
     plain = [{key: value for key, value in event.items() if key not in CLOCK} for event in events]
     return sorted(
         (event for event in plain if event["event"] not in ("end", *without)),
@@ -302,13 +304,13 @@ def comparable(events: list[dict[str, Any]], without: Sequence[str] = ()) -> lis
     )
 
 
-def last_step_told(path: Path) -> int:
-    """The last step that the record of a run tells of."""
+def last_step_logged(path: Path) -> int:
+    """Return the last step in the log of a run."""
     return max((event["step"] for event in RunFolder(path).metrics.read()), default=0)
 
 
 def newest_step(path: Path) -> int:
-    """The step that a run goes on from; 0 where it begins again."""
+    """Return the step from which a run resumes; 0 if it starts anew."""
     try:
         return newest_good_checkpoint(path / "checkpoints")[0].step
     except EtudeError:
@@ -324,7 +326,7 @@ def _code(status: int) -> int:
 
 
 def address_space_of(pid: int | str = "self") -> int:
-    """Bytes that a process has mapped."""
+    """Return the bytes of address space that a process has mapped."""
     return int(Path(f"/proc/{pid}/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
 
 

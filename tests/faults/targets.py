@@ -1,4 +1,4 @@
-"""What is attacked: an intact run with its cache, a model folder, settings; and everything that reads them."""
+"""The targets of the attacks: an intact run with its cache, a model folder, settings; and all readers of them."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any
 
 SECRET = "correct horse battery staple"
-"""What a file outside of the run holds; no error may show it."""
+"""The content of a file outside of the run; no error may show it."""
 
 
 @dataclass(frozen=True)
 class Reader:
-    """Something that reads files: from where, which of them are damaged, and how their checksums are made to agree."""
+    """A function that reads a folder, with the files to damage and a function that corrects their checksums."""
 
     folder: str
     files: tuple[str, ...]  # patterns below the folder
@@ -27,7 +27,7 @@ class Reader:
 
 
 class World:
-    """An intact run with its cache, a model folder and settings; a folder outside; and how to bring them back."""
+    """A function that reads a folder, the files to damage, and a function that corrects their checksums."""
 
     def __init__(self, root: Path) -> None:
         self.case, self.outside = root / "case", root / "outside"
@@ -38,9 +38,9 @@ class World:
         self.intact = {path.relative_to(self.case): path.read_bytes() for path in _files(self.case)}
 
     def restore(self) -> None:
-        """As it was, whatever a reader or a damage has done."""
-        there = {path.relative_to(self.case) for path in _files(self.case, links=True)}
-        for name in there - set(self.intact):
+        """Restore all files, whatever a reader or a damage has done."""
+        existing = {path.relative_to(self.case) for path in _files(self.case, links=True)}
+        for name in existing - set(self.intact):
             path = self.case / name
             shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
         for name, content in self.intact.items():
@@ -113,7 +113,7 @@ def _make_everything(root: Path, case: Path) -> None:
 
 
 def readers() -> dict[str, Reader]:
-    """Everything that reads, by name."""
+    """Return all readers by name."""
     run = ("run.toml", "manifest.json", "ladder.json", "status.json", "metrics.jsonl", "samples.jsonl")
     checkpoint = ("config.json", "model.safetensors", "optimizer.safetensors", "train_state.json")
     tokenizer = ("tokenizer.json", "etude_tokenizer.json", "tokenizer_config.json")
@@ -240,7 +240,7 @@ _PLANS: dict[str, Any] = {}
 
 
 def _plan_of(run: Path) -> Any:
-    """The plan of the intact run."""
+    """Return the plan of the intact run."""
     if "plan" not in _PLANS:
         from etude.workflow.start import reopen
 

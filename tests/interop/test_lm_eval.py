@@ -32,7 +32,7 @@ pytest.importorskip("lm_eval", reason="the library lm-eval is not installed (the
 from etude.interop.lm_eval_model import EtudeLM
 from etude.interop.local_tasks import local_task
 
-STORIES = [one.text for one in documents(11, 6_000)]
+STORIES = [story.text for story in documents(11, 6_000)]
 ISLAND = Paradigm("adjunct_island", "island_effects", OURS[1].pairs + OURS[2].pairs)
 
 
@@ -103,7 +103,7 @@ def hf_figures(
 
     manager = _manager()
     files = [str(local_task(name, manager.task_index[name], rows, work)) for name in tasks]
-    found = simple_evaluate(
+    scores = simple_evaluate(
         "hf",
         model_args=f"pretrained={model},dtype=float32{more}",
         tasks=files,
@@ -115,7 +115,7 @@ def hf_figures(
     return {
         name: {
             key.split(",")[0]: value
-            for key, value in found["results"][name].items()
+            for key, value in scores["results"][name].items()
             if key.endswith(",none") and "stderr" not in key
         }
         for name in tasks
@@ -124,21 +124,21 @@ def hf_figures(
 
 def test_figures_are_those_of_the_librarys_own_model(folders: Path, rows: Path, tmp_path: Path) -> None:
     reports: list[tuple[int, int]] = []
-    found = public_suite(folders / "model", TASKS, local=rows, report=lambda *now: reports.append(now))
-    assert [one.task for one in found] == TASKS
+    scores = public_suite(folders / "model", TASKS, local=rows, report=lambda *now: reports.append(now))
+    assert [score.task for score in scores] == TASKS
     assert reports[-1] == (3, 3)  # the pages, last
     expected = hf_figures(folders / "model", rows, tmp_path, TASKS[:-1])
     # For a whole text, the `hf` model would also score the token with which the tokenizer begins it.
     expected |= hf_figures(folders / "model", rows, tmp_path, TASKS[-1:], ",add_bos_token=False")
-    for score in found:
+    for score in scores:
         assert {name: value for name, (value, _) in score.figures.items()} == pytest.approx(
             expected[score.task], rel=1e-4
         )
-    assert {one.items for one in found[1:4]} == {14}
-    json.dumps([one.to_json() for one in found], allow_nan=False)
-    assert [one.choices is not None for one in found] == [True, False, True, True, False]
-    assert found[2].choices is not None
-    assert found[2].choices.chance == 0.25
+    assert {score.items for score in scores[1:4]} == {14}
+    json.dumps([score.to_json() for score in scores], allow_nan=False)
+    assert [score.choices is not None for score in scores] == [True, False, True, True, False]
+    assert scores[2].choices is not None
+    assert scores[2].choices.chance == 0.25
 
 
 def test_uniform_logits_are_at_chance_by_our_rule_only(folders: Path, rows: Path) -> None:
@@ -149,7 +149,7 @@ def test_uniform_logits_are_at_chance_by_our_rule_only(folders: Path, rows: Path
         assert score.choices.chance == pytest.approx(chance)
         assert score.choices.per_token.value == pytest.approx(chance)
     tokenizer = load_trained(folders / "uniform").tokenizer
-    counts = [[len(tokenizer.encode(f" {one}")) for one in pair] for pair in ISLAND.pairs]
+    counts = [[len(tokenizer.encode(f" {word}")) for word in pair] for pair in ISLAND.pairs]
     assert island.figures["acc"][0] == pytest.approx(np.mean([good <= bad for good, bad in counts]))
     if tokenizer.kind == "char":  # the wrong sentences are at least as long: all count as right
         assert island.figures["acc"][0] == 1.0
@@ -188,8 +188,8 @@ def test_log_probabilities_and_greedy_text(folders: Path) -> None:
     ours = EtudeLM(trained.model, trained.tokenizer)
     theirs = HFLM(pretrained=str(folders / "model"), dtype="float32", device="cpu", batch_size=1)
     requests = [Request(pair) for pair in REQUESTS[:4]]
-    found = ours.loglikelihood(requests)
-    for (logprob, greedy), (expected, is_greedy) in zip(found, theirs.loglikelihood(requests), strict=True):
+    answers = ours.loglikelihood(requests)
+    for (logprob, greedy), (expected, is_greedy) in zip(answers, theirs.loglikelihood(requests), strict=True):
         assert logprob == pytest.approx(expected, rel=1e-4)
         assert greedy == is_greedy
     prompts = [Request((text, {"until": [" the"], "max_gen_toks": 20})) for text in ("Once", "The fox said")]
@@ -206,9 +206,12 @@ def test_a_first_guess_is_known_as_one(folders: Path) -> None:
         given = [trained.tokenizer.roles.document_id, *trained.tokenizer.encode(context)]
         with torch.no_grad():
             guess = int(trained.model(torch.tensor([given]))[0, -1].argmax())
-        said = trained.tokenizer.decode([guess])
-        if trained.tokenizer.encode(context + said) == [*given[1:], guess] and said.strip() == said != "":
-            requests.append(Request((context, said)))
+        continuation = trained.tokenizer.decode([guess])
+        if (
+            trained.tokenizer.encode(context + continuation) == [*given[1:], guess]
+            and continuation.strip() == continuation != ""
+        ):
+            requests.append(Request((context, continuation)))
     assert len(requests) > 3
     assert all(greedy for _, greedy in EtudeLM(trained.model, trained.tokenizer).loglikelihood(requests))
     theirs = HFLM(pretrained=str(folders / "model"), dtype="float32", device="cpu", batch_size=1)
@@ -218,12 +221,12 @@ def test_a_first_guess_is_known_as_one(folders: Path) -> None:
 def test_a_continuation_longer_than_the_context_is_scored_whole(folders: Path) -> None:
     trained = load_trained(folders / "model")
     ours = EtudeLM(trained.model, trained.tokenizer)
-    context, said = REQUESTS[4]
-    ((logprob, _),) = ours.loglikelihood([Request((context, said))])
+    context, continuation = REQUESTS[4]
+    ((logprob, _),) = ours.loglikelihood([Request((context, continuation))])
     from etude.generate.scoring import score_tokens
 
     given = len(trained.tokenizer.encode(context))
-    ids = trained.tokenizer.encode(context + said)
+    ids = trained.tokenizer.encode(context + continuation)
     count = len(ids) - given
     tail = ids[-max(64, count) - 1 :]
     assert logprob == pytest.approx(score_tokens(trained.model, tail).logprobs[-count:].sum())
@@ -234,36 +237,38 @@ def test_documents_begin_as_the_folders_tokenizer_begins_them(folders: Path) -> 
 
     trained = load_trained(folders / "model")
     requests = [Request(pair) for pair in REQUESTS[:3]]
-    found = {}
+    by_begin = {}
     for begin, named in ((None, {}), (False, {"add_bos_token": False}), (True, {"add_bos_token": True})):
-        found[begin] = EtudeLM(trained.model, trained.tokenizer, begin_documents=begin).loglikelihood(
+        by_begin[begin] = EtudeLM(trained.model, trained.tokenizer, begin_documents=begin).loglikelihood(
             requests
         )
         theirs = HFLM(
             pretrained=str(folders / "model"), dtype="float32", device="cpu", batch_size=1, **named
         ).loglikelihood(requests)
-        assert [one for one, _ in found[begin]] == pytest.approx([one for one, _ in theirs], rel=1e-4)
-    assert found[None] == found[True]
-    assert found[True][0] == pytest.approx(
-        found[False][0]
+        assert [logprob for logprob, _ in by_begin[begin]] == pytest.approx(
+            [logprob for logprob, _ in theirs], rel=1e-4
+        )
+    assert by_begin[None] == by_begin[True]
+    assert by_begin[True][0] == pytest.approx(
+        by_begin[False][0]
     )  # without a context, the token is there in any case
-    assert found[True][2] != found[False][2]
+    assert by_begin[True][2] != by_begin[False][2]
 
 
 def split_words(folder: Path) -> dict[tuple[str, str], tuple[int, int]]:
     """Return contexts that end within a token of the whole, with the length of the common prefix and of all tokens."""
     tokenizer = load_trained(folder).tokenizer
-    found = {}
+    cases = {}
     for word in sorted({word for story in STORIES for word in story.split() if len(word) > 4}):
         for at in range(1, len(word)):
-            context, said = f"The {word[:at]}", f"{word[at:]} is here"
-            whole, given = tokenizer.encode(context + said), tokenizer.encode(context)
+            context, continuation = f"The {word[:at]}", f"{word[at:]} is here"
+            whole, given = tokenizer.encode(context + continuation), tokenizer.encode(context)
             shared = sum(
                 1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(whole, given, strict=False))
             )
             if shared < len(given):
-                found[context, said] = (shared, len(whole))
-    return found
+                cases[context, continuation] = (shared, len(whole))
+    return cases
 
 
 @torch.no_grad()
@@ -277,9 +282,11 @@ def test_the_token_that_spans_the_join_is_scored(folders: Path) -> None:
     assert (len(cases) > 20) == (trained.tokenizer.kind == "bpe")  # no character reaches into the next one
     theirs = AutoModelForCausalLM.from_pretrained(folders / "model")
     tokenizer = AutoTokenizer.from_pretrained(folders / "model")
-    for (context, said), (shared, count) in list(cases.items())[:40]:
-        ((logprob, greedy),) = ours.loglikelihood([Request((context, said))])
-        ids = tokenizer(context + said, return_tensors="pt")["input_ids"]  # the begin token is the first
+    for (context, continuation), (shared, count) in list(cases.items())[:40]:
+        ((logprob, greedy),) = ours.loglikelihood([Request((context, continuation))])
+        ids = tokenizer(context + continuation, return_tensors="pt")[
+            "input_ids"
+        ]  # the begin token is the first
         assert ids.shape[1] == count + 1
         odds = theirs(ids).logits[0, :-1].double().log_softmax(-1).gather(-1, ids[0, 1:, None])[:, 0]
         assert logprob == pytest.approx(float(odds[shared:].sum()), rel=1e-5)
@@ -393,12 +400,12 @@ def test_items_with_words_unknown_to_training_are_skipped(folders: Path, tmp_pat
     rows = write_paradigms(tmp_path / "all", [ISLAND, foreign])
     fewer = write_paradigms(tmp_path / "fewer", [Paradigm(ISLAND.name, ISLAND.phenomenon, tuple(kept))])
     tasks = ["blimp_adjunct_island", "blimp_anaphor_number_agreement"]
-    found, none = public_suite(folders / "model", tasks, local=rows, training_text=text)
+    score, none = public_suite(folders / "model", tasks, local=rows, training_text=text)
     (expected,) = public_suite(folders / "model", tasks[:1], local=fewer)
-    assert (found.items, found.left_out) == (len(kept), len(pairs) - len(kept))
-    assert found.figures.keys() == expected.figures.keys()
-    assert found.figures["acc"] == pytest.approx(expected.figures["acc"])
-    assert found.choices == expected.choices
+    assert (score.items, score.left_out) == (len(kept), len(pairs) - len(kept))
+    assert score.figures.keys() == expected.figures.keys()
+    assert score.figures["acc"] == pytest.approx(expected.figures["acc"])
+    assert score.choices == expected.choices
     assert (none.items, none.left_out, none.figures, none.choices) == (0, 1, {}, None)
     (few, _) = public_suite(folders / "model", tasks, local=rows, training_text=text, limit=2)
     assert (few.items, few.left_out) == (2, len(pairs) - len(kept))
@@ -419,11 +426,11 @@ def test_words_of_every_kind_of_item_are_looked_at(folders: Path, rows: Path) ->
     assert [one.left_out for one in same] == [0] * len(whole)
     assert [one.items for one in same] == [one.items for one in whole]
     without = [text.replace(b"never", b"ever") for text in everything]  # an answer to every question
-    found = public_suite(
+    scores = public_suite(
         folders / "model", tasks, local=rows, training_text=[*without, b"Reading Question Answer"]
     )
-    assert [one.items for one in found if "arc" in one.task] == [0, 0]
-    assert "ai2_arc" not in {one.task for one in found}
+    assert [score.items for score in scores if "arc" in score.task] == [0, 0]
+    assert "ai2_arc" not in {score.task for score in scores}
 
 
 def test_a_group_has_the_mean_of_its_tasks(folders: Path, rows: Path) -> None:
@@ -431,7 +438,7 @@ def test_a_group_has_the_mean_of_its_tasks(folders: Path, rows: Path) -> None:
     assert {one.task for one in tasks} == {"arc_easy", "arc_challenge"}
     assert (group.task, group.tasks, group.items) == ("ai2_arc", 2, 14 + 9)
     assert group.choices is not None
-    figures = [one.choices.per_token for one in tasks if one.choices is not None]
+    figures = [score.choices.per_token for score in tasks if score.choices is not None]
     assert group.choices.per_token.value == pytest.approx(np.mean([one.value for one in figures]))
     assert group.choices.per_token.interval.holds(group.choices.per_token.value)
     assert group.figures["acc"][0] == pytest.approx(np.mean([one.figures["acc"][0] for one in tasks]))

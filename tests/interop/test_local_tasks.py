@@ -51,31 +51,31 @@ def test_groups_and_tags_stand_for_their_tasks() -> None:
 @pytest.mark.parametrize("name", ["suite_part", "part"])
 def test_one_file_is_the_split_that_is_scored(tmp_path: Path, name: str) -> None:
     (tmp_path / f"{name}.jsonl").write_text("{}")
-    found = read(local_task("suite_part", INDEX["suite_part"], tmp_path, tmp_path))
-    assert found["include"] == "/tasks/a.yaml"
-    assert found["task"] == "suite_part"
-    assert (found["dataset_path"], found["dataset_name"]) == ("json", None)
-    assert found["dataset_kwargs"]["data_files"] == {"train": str(tmp_path / f"{name}.jsonl")}
-    assert "validation_split" not in found
+    config = read(local_task("suite_part", INDEX["suite_part"], tmp_path, tmp_path))
+    assert config["include"] == "/tasks/a.yaml"
+    assert config["task"] == "suite_part"
+    assert (config["dataset_path"], config["dataset_name"]) == ("json", None)
+    assert config["dataset_kwargs"]["data_files"] == {"train": str(tmp_path / f"{name}.jsonl")}
+    assert "validation_split" not in config
 
 
 def test_splits_without_a_file_are_not_requested(tmp_path: Path) -> None:
     (tmp_path / "choose").mkdir()
     for split in ("train", "test"):
         (tmp_path / "choose" / f"{split}.parquet").write_text("")
-    found = read(local_task("choose", INDEX["choose"], tmp_path, tmp_path))
-    assert found["dataset_path"] == "parquet"
-    assert set(found["dataset_kwargs"]["data_files"]) == {"train", "test"}
-    assert found["validation_split"] is None
-    assert "test_split" not in found
+    config = read(local_task("choose", INDEX["choose"], tmp_path, tmp_path))
+    assert config["dataset_path"] == "parquet"
+    assert set(config["dataset_kwargs"]["data_files"]) == {"train", "test"}
+    assert config["validation_split"] is None
+    assert "test_split" not in config
 
 
 def test_rows_in_a_zip(tmp_path: Path) -> None:
     archive = tmp_path / "all.zip"
     with zipfile.ZipFile(archive, "w") as out:
         out.writestr("data/part.jsonl", '{"a": 1}')
-    found = read(local_task("suite_part", INDEX["suite_part"], archive, tmp_path))
-    (file,) = found["dataset_kwargs"]["data_files"].values()
+    config = read(local_task("suite_part", INDEX["suite_part"], archive, tmp_path))
+    (file,) = config["dataset_kwargs"]["data_files"].values()
     assert read(Path(file)) == {"a": 1}
     with pytest.raises(InputError, match=r"no rows for the task 'other': put other\.jsonl"):
         local_task("other", INDEX["other"], archive, tmp_path)

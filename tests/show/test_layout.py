@@ -79,8 +79,8 @@ class TestCurves:
 
     @given(st.integers(1, 5000), st.integers(2, 100), st.booleans())
     def test_thinning_keeps_the_ends_and_the_limit(self, count: int, limit: int, logarithmic: bool) -> None:
-        kept = thinned(np.arange(1.0, count + 1), limit, logarithmic=logarithmic)
-        assert len(kept) <= max(limit, 1)
+        indices = thinned(np.arange(1.0, count + 1), limit, logarithmic=logarithmic)
+        assert len(indices) <= max(limit, 1)
         assert kept[0] == 0
         assert kept[-1] == count - 1
-        assert (np.diff(kept) > 0).all()
+        assert (np.diff(indices) > 0).all()

@@ -1,4 +1,4 @@
-"""Tables of long names: whole at every width, and figures in the row that is theirs."""
+"""Tables of long names: names are complete at every width, and figures are in their own row."""
 
 from __future__ import annotations
 

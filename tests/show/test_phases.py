@@ -1,4 +1,4 @@
-"""What a run for a time shows before it trains."""
+"""The output of a run with a time budget before it trains."""
 
 from __future__ import annotations
 

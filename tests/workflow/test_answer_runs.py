@@ -1,4 +1,4 @@
-"""Runs whose loss counts answers alone: replayed, opened, resumed, forked, evaluated and judged like any other."""
+"""Runs whose loss counts only answers: replayed, opened, resumed, forked, evaluated and diagnosed like any other."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ KINDS: dict[str, dict[str, Any]] = {
 
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
-    """Differences modulo 59: a-b=c, one token each."""
+    """Write differences modulo 59: a-b=c, one token each."""
     values = {
         "data.sources": ("builtin:modular",),
         "data.deduplicate": "none",
@@ -85,9 +85,9 @@ def test_every_step_is_replayed_and_explains_itself(settings: Settings, kind: st
         opened = open_step(machine, step)
         assert opened.proof.holds
         assert opened.loss == machine.recorded.loss_at(step)
-        found = reconcile(opened)
-        assert found.holds, str(found)
-        assert {check.name: check.difference for check in found.checks}["update applied again"] == 0
+        reconciliation = reconcile(opened)
+        assert reconciliation.holds, str(reconciliation)
+        assert {check.name: check.difference for check in reconciliation.checks}["update applied again"] == 0
         trained = 0
         total = 0.0
         for number in range(opened.num_rows):
@@ -123,14 +123,14 @@ if __name__ == "__main__":
     opened = open_step(machine, 15)
     assert machine.era.compiled
     assert opened.proof.holds, opened.proof
-    found = reconcile(opened)
-    assert found.holds, found
+    reconciliation = reconcile(opened)
+    assert reconciliation.holds, reconciliation
     print("proved", opened.num_targets)
 """
 
 
 def test_a_compiled_run_is_replayed_by_its_graph(settings: Settings, tmp_path: Path) -> None:
-    """In a process of its own: the compiler gets the code without checks of shapes."""
+    """Use a process of its own, in which the compiler gets the code without the checks of shapes."""
     changes = {"device.compile": True, "train.micro_batch_rows": 4, "train.dropout": 0.1}
     chosen = with_values(settings, changes).model_dump_json()
     script = tmp_path / "compiled.py"
@@ -164,13 +164,13 @@ def test_what_is_reported_is_about_answers(settings: Settings) -> None:
     history = RunRecord.open(run.path).history
     plain_run = jobs.grow(with_values(settings, {"train.objective": "next-token"}), quiet()).run
     plain = RunRecord.open(plain_run.path).history
-    # Of a-b=c and its end, four tokens of six are not counted; the first token of all is never predicted.
+    # Four of the six tokens of a-b=c and its end are not counted; the very first token is never predicted.
     for mine, other in zip(history.evals, plain.evals, strict=True):
         assert mine.val_tokens == (other.val_tokens + 1) // 6 * 2 - 1
     assert history.ladder is not None
     assert plain.ladder is not None
     assert history.ladder.validation_bytes * 5 == plain.ladder.validation_bytes
-    # What comes behind "=" is 59 characters, all as likely; in all of the text every other byte is a sign.
+    # After "=" 59 characters are equally likely; in the whole text every other byte is a sign.
     assert history.ladder.rungs[1].bits_per_byte == pytest.approx(math.log2(59), abs=0.3)
     assert plain.ladder.rungs[1].bits_per_byte < history.ladder.rungs[1].bits_per_byte - 1
     evidence = gather(run.path)
@@ -194,7 +194,7 @@ def test_a_run_keeps_its_objective_and_a_fork_may_have_another(settings: Setting
         made.path: [event["step"] for event in made.metrics.read() if event["event"] == "step"]
         for made in (fork, same)
     }
-    assert steps[fork.path] == list(range(13, STEPS + 1))  # losses of another kind stay with the parent
+    assert steps[fork.path] == list(range(13, STEPS + 1))  # losses of another kind remain with the parent
     assert steps[same.path] == list(range(1, STEPS + 1))
     parent = read_object(fork.manifest_file)["parent"]
     assert parent["step"] == 12
@@ -205,7 +205,7 @@ def test_a_run_keeps_its_objective_and_a_fork_may_have_another(settings: Setting
 
 
 def test_the_doctor_and_the_record_read_a_run_without_the_setting(settings: Settings) -> None:
-    """Runs of before had one objective, and their run.toml names none."""
+    """Runs of early versions had a single objective, which their run.toml does not name."""
     run = jobs.grow(with_values(settings, {"train.objective": "next-token"}), quiet()).run
     text = run.settings_file.read_text()
     lines = [line for line in text.splitlines() if not line.startswith(("objective =", "answer_separator ="))]

@@ -1,4 +1,4 @@
-"""A real training is held, stepped, saved and stopped from outside, and is the same training."""
+"""A real training is paused, stepped, saved and stopped from outside, without any change of its result."""
 
 from __future__ import annotations
 
@@ -35,13 +35,16 @@ def test_a_training_in_hand_goes_the_same_way(tmp_path: Path, monkeypatch: pytes
     free = jobs.grow(settings_for(tmp_path, "free", **values), Console(file=io.StringIO()))
     held = RunFolder(tmp_path / "runs" / "held")
     control, outcome = Control(held.path), list[Outcome]()
-    before_steps: list[float] = []  # when the loop looked whether it is held, once a step
+    before_steps: list[float] = []  # times at which the loop checked for a pause, once per step
     waits: list[tuple[float, float]] = []
     due, wait = ControlledPause.due, ControlledPause.wait
 
     def due_and_pause(self: ControlledPause) -> bool:
         before_steps.append(time.monotonic())
-        if len(before_steps) in (5, 25):  # by the steps, however late this test's own thread is
+        if len(before_steps) in (
+            5,
+            25,
+        ):  # triggered by steps, so that a late thread of this test does not matter
             control.request("pause" if len(before_steps) == 5 else "stop")
         return due(self)
 
@@ -78,7 +81,7 @@ def test_a_training_in_hand_goes_the_same_way(tmp_path: Path, monkeypatch: pytes
     assert outcome[0].step in saved
     whole = losses(free.run)
     assert losses(held) == {step: whole[step] for step in range(1, outcome[0].step + 1)}
-    # The time of the single step between two waits does not hold the first of them.
+    # The time of the single step between two waits does not include the first wait.
     (first_begin, first_end), (second_begin, _) = waits
     passed = second_begin - before_steps[before - 1]
     assert seconds(held)[before + 1] - seconds(held)[before] <= passed - (first_end - first_begin)

@@ -1,4 +1,4 @@
-"""What a run is called when nobody names it."""
+"""The name of a run that the user did not name."""
 
 from __future__ import annotations
 

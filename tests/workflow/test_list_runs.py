@@ -1,4 +1,4 @@
-"""The list of real runs, and what is swept when one starts."""
+"""The list of real runs, and the cleanup of staging folders when a run starts."""
 
 from __future__ import annotations
 
@@ -35,6 +35,6 @@ def test_killed_starts_are_swept_at_the_next(small_settings: Settings, console: 
     left = folder / f"{STAGING_PREFIX}mine-abc"
     left.mkdir(parents=True)
     (left / "ladder.json").write_text("{}")
-    with staged_folder(folder / "other") as alive:  # which another process is making
+    with staged_folder(folder / "other") as alive:  # as if another process were writing it
         run = jobs.grow(with_values(small_settings, {"train.steps": 1}), console).run
         assert {path.name for path in folder.iterdir()} == {run.name, alive.name}

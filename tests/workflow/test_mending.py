@@ -1,4 +1,4 @@
-"""Damage to a run is noticed before it resumes: restored from a good copy, set aside, or refused in one line."""
+"""Damage to a run is detected before it resumes: restored from a good copy, set aside, or refused with one line."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ from etude.workflow.fit import restore
 from etude.workflow.start import reopen
 
 LAST = "step-00000006"
-"""The newest checkpoint of the run that was stopped; before it there is one of step 5."""
+"""The newest checkpoint of the stopped run; the one before it is of step 5."""
 
 
 @pytest.fixture(scope="module")
 def both(tmp_path_factory: pytest.TempPathFactory) -> tuple[RunFolder, RunFolder, Path]:
-    """A run of eight steps, the same run stopped at its sixth, and their cache."""
+    """Make a run of eight steps, the same run stopped at its sixth, and their cache."""
     folder = tmp_path_factory.mktemp("mending")
     text = folder / "text"
     text.mkdir()
@@ -80,7 +80,7 @@ def both(tmp_path_factory: pytest.TempPathFactory) -> tuple[RunFolder, RunFolder
 def run(
     both: tuple[RunFolder, RunFolder, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> RunFolder:
-    """A copy of the run that was stopped."""
+    """Copy the stopped run."""
     monkeypatch.setenv("ETUDE_CACHE", str(both[2]))
     return RunFolder(Path(shutil.copytree(both[1].path, tmp_path / "runs" / "stopped")))
 
@@ -95,14 +95,14 @@ def quiet() -> Console:
 
 
 def resumed(run: RunFolder, **options: Any) -> str:
-    """What a resume to the end prints."""
+    """Resume to the end, and return what it prints."""
     console = quiet()
     assert jobs.resume(run.path, console, **options).reason == "finished"
     return console.file.getvalue()  # type: ignore[attr-defined,no-any-return]
 
 
 def restored(run: RunFolder, **options: Any) -> str:
-    """What a resume prints before its first step, which it does not make."""
+    """Return what a resume prints before its first step, without making that step."""
     console = quiet()
     plan, _ = reopen(run.path, (), console, **options)
     with run.locked():
@@ -132,7 +132,7 @@ def flip(file: Path, at: int = -40) -> None:
 
 
 def outcome_of(*arguments: str) -> tuple[int, str]:
-    """Exit code and last line of the real command."""
+    """Run the real command; return its exit code and last line."""
     result = CliRunner().invoke(app, arguments)
     if isinstance(result.exception, EtudeError):
         return result.exception.exit_code, str(result.exception)
@@ -151,10 +151,10 @@ def test_an_edited_marker_is_set_aside_and_the_checkpoint_before_it_used(
 ) -> None:
     edit(run.checkpoints / LAST / "train_state.json", lambda marker: marker.update({key: value}))
     before = (run.checkpoints / LAST / "model.safetensors").read_bytes()
-    said = resumed(run) if value == 7 else restored(run)
-    assert "train_state.json is damaged or was edited" in said
-    assert "continues from step 5" in said
-    assert str(run.set_aside_folder / LAST) in said
+    output = resumed(run) if value == 7 else restored(run)
+    assert "train_state.json is damaged or was edited" in output
+    assert "continues from step 5" in output
+    assert str(run.set_aside_folder / LAST) in output
     assert (run.set_aside_folder / LAST / "model.safetensors").read_bytes() == before
     if value == 7:
         assert same_end(run, whole)
@@ -162,21 +162,21 @@ def test_an_edited_marker_is_set_aside_and_the_checkpoint_before_it_used(
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "output"),
     [
         ({"step": 7, "tokens_seen": 7 * 32}, "it holds step 7, and its folder is named for step"),
         ({"tokens_seen": 6 * 32 + 1}, "do not match 32 tokens per step"),
     ],
 )
-def test_a_marker_agrees_with_its_folder_and_the_settings(run: RunFolder, change: Any, said: str) -> None:
-    """Also one whose digest was computed again."""
+def test_a_marker_agrees_with_its_folder_and_the_settings(run: RunFolder, change: Any, output: str) -> None:
+    """This holds also for a marker whose digest was computed again."""
     edit(run.checkpoints / LAST / "train_state.json", lambda marker: marker.update(change), reseal=True)
-    assert said in restored(run)
+    assert output in restored(run)
     assert (run.set_aside_folder / LAST).is_dir()
 
 
 def test_a_marker_written_otherwise_is_the_same(run: RunFolder) -> None:
-    """The digest is of the content, not of its spaces and the order of keys."""
+    """The digest covers the content, but neither spaces nor the order of keys."""
     file = run.checkpoints / LAST / "train_state.json"
     file.write_text(json.dumps(dict(reversed(json.loads(file.read_text()).items())), indent=7))
     assert verify_checkpoint(file.parent).step == 6
@@ -190,7 +190,7 @@ def test_a_marker_of_a_later_edition_is_named(run: RunFolder) -> None:
 
 
 def as_first_edition(run: RunFolder) -> None:
-    """As version 1 wrote it: no digests, no hashes of run and record, a checksum of the card."""
+    """Write markers as version 1 did: no digests, no hashes of run and log, a checksum of the card."""
 
     def strip(value: Any) -> None:
         for key in ("digest", "run", "logs", "files"):
@@ -223,7 +223,7 @@ def test_the_record_of_a_first_edition_tells_of_its_checkpoint(run: RunFolder) -
         jobs.resume(run.path, quiet())
 
 
-# Prose, and what does not verify.
+# The model card, and checkpoints that do not verify.
 
 
 def test_a_model_card_may_be_edited(run: RunFolder) -> None:
@@ -247,8 +247,8 @@ def test_what_is_set_aside_twice_stays_both_times(run: RunFolder) -> None:
         (run.checkpoints / LAST / "model.safetensors").write_bytes(bytes([number]))
         restored(run)
         shutil.copytree(whole, run.checkpoints / LAST)
-    kept = [run.set_aside_folder / name / "model.safetensors" for name in (LAST, f"{LAST}-2")]
-    assert [file.read_bytes() for file in kept] == [b"\1", b"\2"]
+    set_aside = [run.set_aside_folder / name / "model.safetensors" for name in (LAST, f"{LAST}-2")]
+    assert [file.read_bytes() for file in set_aside] == [b"\1", b"\2"]
 
 
 def test_pruning_sets_aside_what_does_not_verify(run: RunFolder) -> None:
@@ -260,19 +260,19 @@ def test_pruning_sets_aside_what_does_not_verify(run: RunFolder) -> None:
             reseal=True,
         )
     flip(run.checkpoints / "step-00000007" / "model.safetensors")
-    told = prune_checkpoints(run.checkpoints, keep=2)
+    lines = prune_checkpoints(run.checkpoints, keep=2)
     assert [folder.name for folder in list_checkpoints(run.checkpoints)][-2:] == [
         "step-00000009",
         "step-00000010",
     ]
     assert not (run.checkpoints / "step-00000003").exists()
-    assert len(told) == 1
-    assert "model.safetensors is damaged" in told[0]
+    assert len(lines) == 1
+    assert "model.safetensors is damaged" in lines[0]
     assert (run.set_aside_folder / "step-00000007" / "model.safetensors").exists()
 
 
-def test_what_may_not_be_read_is_not_set_aside(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It may well be intact: the user is told how to make it readable."""
+def test_an_unreadable_file_is_not_set_aside(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The file may be intact: the error shows how to make it readable."""
     forbidden = run.checkpoints / LAST / "optimizer.safetensors"
 
     def refused(path: Path) -> str:
@@ -296,7 +296,7 @@ def test_a_run_whose_checkpoints_are_gone_keeps_its_record(run: RunFolder) -> No
 
 
 def test_a_checkpoint_that_was_moved_aside_when_its_process_died_comes_back(run: RunFolder) -> None:
-    """Killed between the two renames that exchange a folder: under neither name is anything but the one to remove."""
+    """The process was killed between the two renames that exchange a folder: only the folder to remove is left."""
     (run.checkpoints / LAST).rename(run.checkpoints / f".staging-{LAST}-x_1y2z3a-replaced")
     assert newest_good_checkpoint(run.checkpoints)[0].step == 5
     run.remove_leftovers()
@@ -319,11 +319,11 @@ LOG_DAMAGES: dict[str, Callable[[Path], object]] = {
 def test_a_damaged_record_is_refused_in_one_line(run: RunFolder, name: str, damage: str) -> None:
     LOG_DAMAGES[damage](run.path / name)
     before = {file: file.read_bytes() for file in run.path.rglob("*") if file.is_file()}
-    code, said = outcome_of("train", "--resume", str(run.path), "--no-studio")
+    code, output = outcome_of("train", "--resume", str(run.path), "--no-studio")
     assert code == 2
-    assert len(said.splitlines()) == 1
-    assert f"{name} " in said
-    assert "--accept-damaged-record" in said
+    assert len(output.splitlines()) == 1
+    assert f"{name} " in output
+    assert "--accept-damaged-record" in output
     assert before == {file: file.read_bytes() for file in run.path.rglob("*") if file.is_file()}
 
 
@@ -344,7 +344,7 @@ def test_a_damaged_record_may_be_accepted(run: RunFolder, whole: RunFolder) -> N
 
 
 def test_steps_after_the_checkpoint_are_forgotten_as_before(run: RunFolder, whole: RunFolder) -> None:
-    """What a kill leaves: rows of steps that no checkpoint has, the last one torn."""
+    """A kill leaves lines of steps that no checkpoint covers, the last one torn."""
     with run.metrics.path.open("ab") as file:
         file.write(b'{"schema": 1, "event": "step", "step": 7, "loss": 1.0}\n{"schema": 1, "event": "st')
     resumed(run)
@@ -368,7 +368,7 @@ def test_a_tokenizer_without_a_good_copy_is_refused(run: RunFolder) -> None:
     flip(run.tokenizer / "tokenizer_config.json")
     for folder in list_checkpoints(run.checkpoints)[:-1]:
         shutil.rmtree(folder)
-    # A checkpoint that verifies has a good copy: only one that was begun with another tokenizer has none.
+    # A checkpoint that verifies holds a good copy, unless it was begun with another tokenizer.
     edit(
         run.checkpoints / LAST / "train_state.json",
         lambda marker: marker["checksums"].pop("tokenizer_config.json"),
@@ -391,7 +391,7 @@ def test_a_ladder_is_counted_again(
 
 
 def test_a_manifest_of_another_run_is_refused(run: RunFolder, whole: RunFolder) -> None:
-    """Its settings agree with run.toml when both are put there."""
+    """The settings of another run's manifest agree with run.toml if both files come from that run."""
     edit(run.manifest_file, lambda manifest: manifest.update(seed=99), reseal=True)
     with pytest.raises(
         InputError, match=rf"manifest.json is not the one that .*{LAST} was saved with: restore that one"
@@ -457,9 +457,9 @@ def test_a_checkpoint_of_another_run_is_set_aside(run: RunFolder, whole: RunFold
     other = jobs.fork(f"{whole.path}@1", quiet(), values={"train.steps": 6, "run.seed": 7}).run
     shutil.rmtree(run.checkpoints / LAST)
     shutil.copytree(other.checkpoints / LAST, run.checkpoints / LAST)
-    said = resumed(run)
-    assert "set-aside" in said
-    assert "continues from step 5" in said
+    output = resumed(run)
+    assert "set-aside" in output
+    assert "continues from step 5" in output
 
 
 # The running hash.
@@ -490,7 +490,7 @@ def test_a_log_is_read_once_however_often_its_hash_is_wanted(
     assert not log.starts_with(prefixes[3])
 
 
-# The command that checks all.
+# The command that checks all files.
 
 
 def differing(run: RunFolder) -> set[str]:
@@ -515,19 +515,19 @@ def test_the_doctor_names_what_differs(run: RunFolder, file: str, thing: str) ->
     assert differing(run) == set()
     flip(run.path / file, 40)
     assert differing(run) == {thing}
-    code, said = outcome_of("doctor", str(run.path), "--verify")
+    code, output = outcome_of("doctor", str(run.path), "--verify")
     assert code == 1
-    assert f"DIFFERS  {thing}: " in said
-    assert sum(line.startswith("DIFFERS") for line in said.splitlines()) == 1
-    code, said = outcome_of("doctor", str(run.path), "--verify", "--json")
+    assert f"DIFFERS  {thing}: " in output
+    assert sum(line.startswith("DIFFERS") for line in output.splitlines()) == 1
+    code, output = outcome_of("doctor", str(run.path), "--verify", "--json")
     assert code == 1
-    assert [value["thing"] for value in map(json.loads, said.splitlines()) if not value["ok"]] == [thing]
+    assert [value["thing"] for value in map(json.loads, output.splitlines()) if not value["ok"]] == [thing]
 
 
 def test_the_doctor_finds_nothing_in_an_intact_run(whole: RunFolder) -> None:
     before = {file: file.read_bytes() for file in whole.path.rglob("*") if file.is_file()}
-    code, said = outcome_of("doctor", str(whole.path), "--verify")
+    code, output = outcome_of("doctor", str(whole.path), "--verify")
     assert code == 0
-    assert {line.split()[0] for line in said.splitlines()} == {"ok"}
+    assert {line.split()[0] for line in output.splitlines()} == {"ok"}
     assert before == {file: file.read_bytes() for file in whole.path.rglob("*") if file.is_file()}
     assert outcome_of("doctor", "--verify")[0] == 2

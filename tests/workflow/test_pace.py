@@ -1,4 +1,4 @@
-"""A run for a time ends on time, whatever the machine does: a clock that the tests set, and a real run."""
+"""A run with a time budget ends on time, whatever the machine does: with a clock that the tests set, and in reality."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ from etude.workflow.prepare import make_plan
 from etude.workflow.start import start
 
 STEP, TASKS = 0.5, 2.0
-"""Seconds that a step, and what is done every twelfth part of the run, were measured to take."""
+"""Measured seconds of a step, and of the tasks after every twelfth part of the run."""
 CASES = pytest.mark.parametrize(
     ("planned", "every", "log_every"), [(1200, 100, 10), (200, 16, 10), (84, 7, 7), (12, 1, 1)]
 )
 
 
 def ending(seconds: float) -> TaskCosts:
-    """Costs of a run that takes ``seconds`` from its last step to its last line."""
+    """Return the costs of a run that takes ``seconds`` from its last step to its last line."""
     costs = TaskCosts(0.0, 0.0, 0.0, writing=lambda: seconds, slowdown=lambda: 0.0)
     assert costs.at_the_end == seconds
     return costs
 
 
 class Machine:
-    """A clock that a test sets, and a run on it whose steps take ``seconds_of(step)`` and each task ``tasks``."""
+    """A clock that a test sets, and a simulated run whose steps take ``seconds_of(step)`` and its tasks ``tasks``."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, planned: int, every: int, log_every: int) -> None:
         self.now = 1000.0
@@ -48,7 +48,7 @@ class Machine:
         return TASKS * sum(step % self.every == 0 for step in range(max(1, first), last))
 
     def run(self, seconds_of: Callable[[int], float], tasks: float = TASKS, most: int = 10**9) -> float:
-        """Seconds that the run takes in all."""
+        """Return the seconds that the whole run takes."""
         pace = Pace(Deadline(1000.0 + self.asked, ending(TASKS), self._tasks_between, most))
         step, num_steps, since = 0, self.planned, 0.0
         while step < num_steps:
@@ -77,7 +77,7 @@ def test_a_machine_of_another_speed_than_measured(
     undivided = (STEP * log_every + 2 * TASKS) * max(1.0, factor)
     assert seconds == pytest.approx(machine.asked, rel=0.02, abs=undivided)
     assert (machine.steps > planned) == (factor < 1)
-    # No cliff: after the first large change most of the run is still to come.
+    # The change comes early: most of the run follows the first large revision.
     assert machine.revisions[0][0] <= max(4 * log_every, planned // 8)
 
 

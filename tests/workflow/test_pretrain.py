@@ -1,4 +1,4 @@
-"""Whole runs: the folder they leave, and that an interruption changes nothing."""
+"""Whole runs: the folder that they leave, and that an interruption changes nothing."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def files_of(run: RunFolder, step: int) -> dict[str, bytes]:
 
 
 def comparable(run: RunFolder) -> list[dict[str, Any]]:
-    """The log without what a clock says."""
+    """Return the log without times."""
     events = [*run.metrics.read(), *run.samples.read()]
     return [
         {
@@ -57,7 +57,7 @@ def comparable(run: RunFolder) -> list[dict[str, Any]]:
 
 
 def stop_after(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
-    """Ctrl-C, as the loop sees it, once the run has come to ``step``."""
+    """Return a stop function that simulates Ctrl-C once the run has reached ``step``."""
 
     def stopping(loop: Loop, *args: Any, **kwargs: Any) -> None:
         original(loop, *args, **kwargs)
@@ -79,7 +79,7 @@ def test_an_interrupted_run_ends_as_the_uninterrupted_one(
         part = jobs.grow(settings, console)
     assert (part.reason, part.step) == ("stopped", stop)
     assert part.run.status()["state"] == "stopped"
-    # Its folder may move: a run knows its own settings, not its place.
+    # The folder may be moved: a run stores its settings, but not its own path.
     moved = RunFolder(part.run.path.rename(part.run.path.with_name("moved")))
     rest = jobs.resume(moved.path, console)
     assert (rest.reason, rest.step) == ("finished", 12)
@@ -91,7 +91,7 @@ def test_an_interrupted_run_ends_as_the_uninterrupted_one(
 
 
 def test_a_killed_run_goes_on_from_its_last_checkpoint(small_settings: Settings, console: Console) -> None:
-    """What SIGKILL leaves: a half-written checkpoint, log lines after the last good one, a status of "running"."""
+    """Leave what SIGKILL leaves: a half-written checkpoint, log lines after the last good one, the state "running"."""
     whole = jobs.grow(small_settings, console)
     killed = RunFolder(Path(shutil.copytree(whole.run.path, whole.run.path.with_name("killed"))))
     last = killed.checkpoints / "step-00000012"
@@ -182,7 +182,7 @@ def test_the_ladder_and_the_model_are_scored_on_the_same_text(
     data = make_plan(small_settings, console)[0].data
     documents = list(data.documents("validation", ladder.validation_bytes))
     assert sum(map(len, documents)) == ladder.validation_bytes
-    # One document's bits by the command that anybody can type, against the sum that the run recorded.
+    # Compare the bits of one document from the command line with the sum that the run recorded.
     language = etude.load(run.path)
     nats = sum(-sum(language.score(document.decode()).logprobs) for document in documents)
     bits_per_byte = nats / 0.6931471805599453 / ladder.validation_bytes
@@ -223,7 +223,7 @@ def test_a_run_goes_on_with_its_own_text_or_not_at_all(
         file.unlink()
     (text_folder / "000.txt").write_text("Another text has taken the place of the first one. " * 200)
     monkeypatch.chdir(text_folder)
-    jobs.resume(outcome.run.path, console)  # from the cache, whatever has become of the files
+    jobs.resume(outcome.run.path, console)  # from the cache, although the files have changed
     assert files_of(outcome.run, 12)["model.safetensors"] == files_of(whole.run, 12)["model.safetensors"]
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("ETUDE_CACHE", str(text_folder.parent / "another-cache"))
@@ -235,7 +235,7 @@ def test_a_run_goes_on_with_its_own_text_or_not_at_all(
 def test_a_run_whose_text_another_version_prepared_goes_on_with_the_same_text(
     small_settings: Settings, console: Console, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """Its fingerprint names the way in which the text was prepared, too, and the cache has been removed."""
+    """The fingerprint also covers the way in which the text was prepared, and the cache has been removed."""
     whole = jobs.grow(small_settings, console)
     with pytest.MonkeyPatch.context() as patch:
         stop_after(patch, 2)
@@ -283,7 +283,7 @@ def test_steps_that_are_no_number_may_be_left_out(small_settings: Settings, cons
 def test_a_step_that_does_not_fit_goes_through_the_memory_in_smaller_pieces(
     small_settings: Settings, console: Console, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With dropout, too: what it leaves out does not depend on the pieces."""
+    """This holds with dropout, too: its masks do not depend on the size of the micro-batches."""
     settings = with_values(small_settings, {"train.micro_batch_rows": 4, "train.dropout": 0.2})
     whole = jobs.grow(settings, console).run
     loss = NextToken.loss
@@ -296,11 +296,11 @@ def test_a_step_that_does_not_fit_goes_through_the_memory_in_smaller_pieces(
     monkeypatch.setattr(NextToken, "loss", with_little_memory)
     stop_after(monkeypatch, 6)
     run = jobs.grow(settings, console).run
-    told = [event["micro_batch_rows"] for event in run.metrics.read() if event["event"] == "micro_batch"]
-    assert told == [2, 1]
+    rows = [event["micro_batch_rows"] for event in run.metrics.read() if event["event"] == "micro_batch"]
+    assert rows == [2, 1]
     assert newest_good_checkpoint(run.checkpoints)[0].micro_batch_rows == 1
     monkeypatch.undo()
-    assert jobs.resume(run.path, console).reason == "finished"  # in the pieces that it came to
+    assert jobs.resume(run.path, console).reason == "finished"  # with the micro-batches that it had reached
     losses, expected = (
         [event["loss"] for event in each.metrics.read() if event["event"] == "step"] for each in (run, whole)
     )
@@ -326,10 +326,10 @@ def test_the_manifest_says_how_much_memory_a_session_took(small_settings: Settin
     assert 0 < memory["predicted_bytes"] < memory["peak_bytes"]
     assert (
         0 < memory["bytes_before"] < 1.05 * memory["peak_bytes"]
-    )  # the kernel counts in steps, thread by thread
+    )  # the kernel counts memory in blocks, separately for each thread
 
 
-def test_a_spike_is_told_with_the_batch_that_made_it(
+def test_a_spike_is_reported_with_its_batch(
     small_settings: Settings, console: Console, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(LossWatch, "spike", lambda self, loss: 1.5 if loss < 4 else None)
@@ -364,7 +364,7 @@ def test_attention_within_documents_trains_and_resumes(small_settings: Settings,
 def test_an_infinite_gradient_is_never_saved(
     small_settings: Settings, console: Console, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The loss of a step is computed before its update: only the gradient's norm tells that the update is bad."""
+    """The loss of a step is computed before its update: only the norm of the gradient shows that the update is bad."""
     original = step.clip_gradients
 
     def poisoned(parameters: Any, max_grad_norm: float) -> torch.Tensor:
@@ -401,7 +401,7 @@ def test_a_kill_just_before_the_end_is_noted_leaves_no_step_twice(
 
 
 def test_changed_settings_stop_a_resume(small_settings: Settings, console: Console) -> None:
-    """A truncated run.toml can be valid TOML: without its hash the rest would be the defaults."""
+    """A truncated run.toml can be valid TOML: without its hash, the missing settings would take their defaults."""
     with pytest.MonkeyPatch.context() as patch:
         stop_after(patch, 2)
         run = jobs.grow(small_settings, console).run
@@ -433,7 +433,7 @@ def test_a_good_checkpoint_is_not_pruned_for_damaged_ones_beyond_it(
         os.truncate(run.checkpoints / checkpoint_name(step_number) / "model.safetensors", 100)
     with pytest.MonkeyPatch.context() as patch:
         stop_after(patch, 22)
-        # Finished, but not to be used: it goes on from what is whole.
+        # The run is finished, but its newest checkpoint is damaged: it continues from the newest intact one.
         assert jobs.resume(run.path, console, ["train.keep_checkpoints=1"]).step == 22
     checkpoint, problems = newest_good_checkpoint(run.checkpoints)
     assert (checkpoint.step, problems) == (22, [])

@@ -1,4 +1,4 @@
-"""Checkpoints beside the steps: whole, in order, waited for; and their place on disk known ahead."""
+"""Checkpoints in the background are complete, in order and waited for; their disk space is known in advance."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ Usage = namedtuple("Usage", "total used free")
 
 @pytest.fixture
 def slow_disk(monkeypatch: pytest.MonkeyPatch) -> list[tuple[float, float]]:
-    """Each write takes 0.3 s; when it began and ended."""
+    """Make each write take 0.3 s, and return the times at which it began and ended."""
     written: list[tuple[float, float]] = []
     original = saving.save_checkpoint
 
@@ -56,13 +56,13 @@ def test_a_slow_disk_is_waited_for_and_never_overrun(
     assert all(earlier[1] <= later[0] for earlier, later in pairwise(slow_disk))
     for folder in list_checkpoints(run.checkpoints):
         verify_checkpoint(folder)
-    assert run.status()["state"] == "finished"  # written only when the last one was
+    assert run.status()["state"] == "finished"  # written only after the last checkpoint
 
 
 def test_steps_go_on_while_a_checkpoint_is_written(
     small_settings: Settings, console: Console, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The first write does not end before two more steps are in the record: it would wait for ever otherwise."""
+    """The first write waits until two more steps are logged. It would wait forever if the steps waited for it."""
     original = saving.save_checkpoint
     seen = threading.Event()
 
@@ -154,7 +154,7 @@ def test_a_checkpoint_is_never_ahead_of_the_log_in_any_order_of_listeners(
     monkeypatch: pytest.MonkeyPatch,
     order: tuple[int, ...],
 ) -> None:
-    """What a checkpoint vouches for ends with its own line, and holds all else that happened at its step."""
+    """The log that a checkpoint covers ends with its own line, and holds all other events of its step."""
     original = Loop.__init__
 
     def shuffling(loop: Loop, *arguments: Any, **options: Any) -> None:

@@ -1,4 +1,4 @@
-"""Whole runs by two processes of torchrun: one folder, the numbers of one process, and resumed by any number."""
+"""Whole runs by two processes of torchrun: one folder, the same numbers as one process, resumed by any number."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from waiting import PATIENCE, wait_until
 
 
 def by_two(*arguments: str | Path) -> subprocess.Popen[str]:
-    """``torchrun --nproc-per-node=2 -m etude train ...``, begun."""
+    """Start ``torchrun --nproc-per-node=2 -m etude train ...``."""
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     return subprocess.Popen(
         [*command, "-m", "etude", "train", *map(str, arguments)],
@@ -35,14 +35,14 @@ def by_two(*arguments: str | Path) -> subprocess.Popen[str]:
 
 
 def finished(process: subprocess.Popen[str]) -> str:
-    """What it printed, once it has ended well."""
+    """Wait until it has ended without an error, and return what it printed."""
     output, errors = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0, errors[:3000]
     return output
 
 
 def stop_after(patch: pytest.MonkeyPatch, step: int) -> None:
-    """Ctrl-C, as the loop sees it, once the run has come to ``step``."""
+    """Return a stop function that simulates Ctrl-C once the run has reached ``step``."""
 
     def stopping(loop: Loop, *args: object, **kwargs: object) -> None:
         original(loop, *args, **kwargs)  # type: ignore[arg-type]
@@ -53,15 +53,15 @@ def stop_after(patch: pytest.MonkeyPatch, step: int) -> None:
 
 
 def assert_same_training(ours: RunFolder, theirs: RunFolder) -> None:
-    """Up to rounding: every loss in the log, every evaluation, and the last parameters."""
+    """Compare, up to rounding, every loss in the log, every evaluation, and the last parameters."""
     logs = [[e for e in run.metrics.read() if e["event"] in ("step", "eval")] for run in (ours, theirs)]
-    for one, other in zip(*logs, strict=True):
+    for event, other in zip(*logs, strict=True):
         assert (one["event"], one["step"], one["tokens_seen"]) == (
             other["event"],
             other["step"],
             other["tokens_seen"],
         )
-        loss = "loss" if one["event"] == "step" else "val_loss"
+        loss = "loss" if event["event"] == "step" else "val_loss"
         assert one[loss] == pytest.approx(other[loss], rel=1e-5)
     weights = [load_file(run.checkpoints / "step-00000012" / "model.safetensors") for run in (ours, theirs)]
     for name, value in weights[0].items():
@@ -97,7 +97,7 @@ def test_two_processes_make_the_run_of_one_and_go_on_with_it(
 
 
 def wait_for_steps(run: RunFolder, launcher: subprocess.Popen[str], steps: int = 9) -> None:
-    """Until the record has so many steps; the processes must not end before."""
+    """Wait until the log has so many steps; the processes must not end before."""
 
     def ready() -> bool:
         assert launcher.poll() is None

@@ -1,4 +1,4 @@
-"""What happens to a training, and to the page beside it, when its terminal is closed or it is killed."""
+"""A training, and the page beside it, after its terminal is closed or it is killed."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ linux = pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="find
 
 
 def processes_of(words: str, file: str = "cmdline") -> list[int]:
-    """The processes that have ``words`` in their command line, or in another of Linux's files on a process."""
-    found = []
+    """Return the processes with ``words`` in their command line, or in another of Linux's files on a process."""
+    pids = []
     for folder in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):
             if words.encode() in (folder / file).read_bytes() and int(folder.name) != os.getpid():
-                found.append(int(folder.name))
-    return found
+                pids.append(int(folder.name))
+    return pids
 
 
 @pytest.fixture
 def endless(small_settings: Settings, tmp_path: Path) -> Path:
-    """A settings file of a run that does not end by itself."""
+    """Write the settings file of a run that does not end by itself."""
     settings = with_values(
         small_settings,
         {"run.name": "endless", "train.steps": 500_000, "train.eval_every": 500_000, "train.log_every": 1,
@@ -47,7 +47,7 @@ def endless(small_settings: Settings, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def run(endless: Path, tmp_path: Path) -> Iterator[RunFolder]:
-    """Where it will be; afterwards nothing of it is left running."""
+    """Yield the future run folder; afterwards end all processes of the run."""
     yield RunFolder(tmp_path / "runs" / "endless")
     for process in {*processes_of(str(tmp_path)), *processes_of(f"ETUDE_TEST={tmp_path}", "environ")}:
         with suppress(ProcessLookupError):
@@ -59,7 +59,7 @@ def is_training(run: RunFolder) -> bool:
 
 
 def in_a_terminal(*command: str) -> tuple[int, int]:
-    """Start a command in a terminal of its own: its process, and the other end of the terminal."""
+    """Start a command in a terminal of its own. Returns its process, and the other end of the terminal."""
     process, terminal = pty.fork()
     if process == 0:
         os.execv(command[0], command)
@@ -67,7 +67,7 @@ def in_a_terminal(*command: str) -> tuple[int, int]:
 
 
 def read_until(terminal: int, ready: Callable[[], bool]) -> str:
-    """What the terminal shows until then: a terminal that nobody reads would hold the process up."""
+    """Read the output of the terminal until ``ready()``. Without a reader, a full terminal would block the process."""
     os.set_blocking(terminal, False)
     shown = b""
 
@@ -105,7 +105,7 @@ def test_a_closed_terminal_saves_the_run_and_ends_its_page(
 @pytest.mark.slow
 @linux
 def test_a_killed_training_leaves_no_server(endless: Path, run: RunFolder, tmp_path: Path) -> None:
-    """Not even one whose page was looked at: its news of that has no reader any more."""
+    """The page's server ends even if the page was in use, because its line about that has no reader any more."""
     with (tmp_path / "output").open("w") as output:
         training = subprocess.Popen(
             [sys.executable, "-c", "from etude.workflow import studio; studio.STAY = 2\n"
@@ -144,7 +144,7 @@ if __name__ == "__main__":
 def test_a_training_killed_while_it_prepares_leaves_no_process(
     small_settings: Settings, run: RunFolder, tmp_path: Path
 ) -> None:
-    """Workers that encode text wait for their next task, and nobody ends them any more."""
+    """Workers that encode text wait for their next task, and their parent cannot end them any more."""
     (tmp_path / "two.toml").write_text(to_toml(with_values(small_settings, {"data.workers": 2})))
     (tmp_path / "killed.py").write_text(KILLED_WHILE_ENCODING)
     marked = os.environ | {"ETUDE_TEST": str(tmp_path)}
@@ -170,7 +170,7 @@ def test_under_nohup_a_closed_terminal_changes_nothing(endless: Path, run: RunFo
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="Windows has no SIGHUP")
-def test_sighup_asks_to_stop_and_does_not_end_what_is_done_after() -> None:
+def test_sighup_requests_a_stop_and_does_not_end_the_work_after_it() -> None:
     before = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # the tests themselves may run under nohup
     try:
         with stop_requests() as should_stop:
@@ -194,7 +194,7 @@ def test_an_ignored_sighup_stays_ignored() -> None:
         signal.signal(signal.SIGHUP, before)
 
 
-def test_an_orphan_is_asked_to_stop() -> None:
+def test_an_orphan_stops() -> None:
     orphaned = False
     with stop_requests(orphaned=lambda: orphaned) as should_stop:
         assert not should_stop()

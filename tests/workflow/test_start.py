@@ -1,4 +1,4 @@
-"""Going on: with the run's own settings, with the few that may be changed, or as a new run."""
+"""Continuing a run: with its own settings, with the few that may be changed, or as a new run."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from etude.workflow import jobs
 
 @pytest.fixture
 def stopped(small_settings: Settings, console: Console) -> RunFolder:
-    """A run that was stopped at its sixth of twelve steps."""
+    """Make a run that was stopped at its sixth of twelve steps."""
     with pytest.MonkeyPatch.context() as patch:
         stop_after(patch, 6)
         return jobs.grow(small_settings, console).run
@@ -37,8 +37,8 @@ def test_a_change_is_told_written_down_and_stays(stopped: RunFolder, console: Co
     before = hash_file(stopped.settings_file)
     outcome = jobs.resume(stopped.path, console, ["train.steps=9", "train.max_grad_norm=0.5"])
     assert (outcome.reason, outcome.step) == ("finished", 9)
-    told = console.file.getvalue()  # type: ignore[attr-defined]
-    assert "train.steps changes from 12 to 9" in told
+    output = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "train.steps was 12 and is 9 now" in output
     assert load_settings(stopped.settings_file).train.max_grad_norm == 0.5
     recorded = json.loads(stopped.manifest_file.read_text())
     assert recorded["changes"] == [
@@ -90,7 +90,7 @@ def test_what_would_make_it_another_run_is_refused(
 
 
 def test_a_change_that_was_cut_off_did_not_come_to_pass(stopped: RunFolder, console: Console) -> None:
-    """The manifest is written first: killed between the two, the run has its old settings."""
+    """The manifest is written first: after a kill between the two writes, the run has its old settings."""
     recorded = json.loads(stopped.manifest_file.read_text())
     recorded["settings_hash_before"], recorded["settings_hash"] = (
         recorded["settings_hash"],
@@ -122,7 +122,7 @@ def test_a_fork_goes_on_with_the_weights_and_names_its_parent(
     )
     assert all(torch.equal(first[name], theirs[name]) for name in first)
     assert load_settings(run.settings_file).train.weight_decay == 0.5
-    assert steps_of(stopped) == list(range(1, 7))  # as it was
+    assert steps_of(stopped) == list(range(1, 7))  # unchanged
 
 
 def test_a_fork_that_changes_nothing_makes_the_same_steps(

@@ -1,4 +1,4 @@
-"""The studies show what their document says."""
+"""The studies show what their document describes."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ def test_two_layers_learn_to_look_back_and_one_does_not(tmp_path: Path, layers: 
     }
     settings = load_settings(recipe_file("induction"), [], values)
     run = jobs.grow(settings, Console(file=io.StringIO())).run.path
-    losses = {one.step: one.val_loss for one in RunRecord.open(run).history.evals}
+    losses = {event.step: event.val_loss for event in RunRecord.open(run).history.evals}
     assert 3.8 < losses[100] < 4.2  # the alphabet is known
     assert (losses[400] < 3.3) is learns
 
 
 def test_weight_decay_leads_from_answers_known_by_heart_to_the_rule(tmp_path: Path) -> None:
-    """More is shown than the recipe shows, for then the rule is found sooner."""
+    """The training text holds more sums than in the recipe, so that the network finds the rule sooner."""
     values = {
         "data.validation_fraction": 0.4,
         "train.steps": 1600,
@@ -43,7 +43,7 @@ def test_weight_decay_leads_from_answers_known_by_heart_to_the_rule(tmp_path: Pa
     quiet = Console(file=io.StringIO())
     run = jobs.grow(settings, quiet).run.path
     evaluate(EvaluationRequest(run, every_checkpoint=True, num_items=128), quiet)
-    right = {(one.where.step, one.condition): one for one in read_records(run).records}
+    right = {(record.where.step, record.condition): record for record in read_records(run).records}
     assert right[400, "never seen"].model.accuracy.value < 0.1
     assert right[800, "seen in training"].model.accuracy.value > 0.3
     assert (

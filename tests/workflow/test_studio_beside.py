@@ -1,4 +1,4 @@
-"""The page of a training outlives it for whoever looks, and nobody else."""
+"""The page of a training outlives it only while it is used."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from waiting import PATIENCE
 def look(address: str) -> object:
     page, _, token = address.partition("?token=")
     request = urllib.request.Request(page + "api/runs", headers={"Authorization": f"Bearer {token}"})
-    with urllib.request.urlopen(request, timeout=PATIENCE) as said:
-        return json.load(said)
+    with urllib.request.urlopen(request, timeout=PATIENCE) as answer:
+        return json.load(answer)
 
 
 def test_a_page_that_nobody_opened_ends_with_the_training(tmp_path: Path) -> None:
@@ -50,7 +50,7 @@ def test_it_ends_some_time_after_the_last_look(tmp_path: Path) -> None:
     look(address)
     process.stdin.close()
     assert json.loads(process.stdout.readline()) == {"stays": True}
-    assert process.stdout.readline() == ""  # nobody who reads it has to wait
+    assert process.stdout.readline() == ""  # a reader of the output does not have to wait
     for _ in range(3):
         time.sleep(0.7)
         look(address)

@@ -1,4 +1,4 @@
-"""A real sweep, killed in the middle, with what it trains or alone: typed again with --resume it comes to its end."""
+"""A real sweep is killed in the middle, alone or with the processes that it started; --resume completes it."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ LONGEST = 1200.0
 
 
 def begin_sweep(command: list[str], path: Path) -> tuple[subprocess.Popen[bytes], Path]:
-    """Start a sweep and wait for its first checkpoint. On a busy machine a short time is refused: then give more."""
+    """Start a sweep and wait for its first checkpoint. A busy machine refuses a short time: then give it more."""
     settings = [word for setting in SMALL for word in ("--set", setting)]
     folder, begin = path / "runs" / "sweep", time.monotonic()
     for seconds in (150, 300, 600, 1200):
@@ -47,7 +47,7 @@ def begin_sweep(command: list[str], path: Path) -> tuple[subprocess.Popen[bytes]
 
 @pytest.mark.parametrize("alone", [False, True], ids=["with its training", "alone"])
 def test_a_sweep_survives(tmp_path: Path, alone: bool) -> None:
-    """Killed alone, it leaves a training behind, which the next one waits for."""
+    """A sweep that is killed alone leaves a training process behind, which the next sweep waits for."""
     command = [sys.executable, "-m", "etude", "sweep"]
     first, folder = begin_sweep(command, tmp_path)
     time.sleep(1.0)

@@ -1,4 +1,4 @@
-"""Files that an account may not read: one line that names the file and what to type, and no other run harmed."""
+"""Files that an account may not read: one line names the file and what to type, and no other run is affected."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ PAIRS = [
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a text, a cache, and a run of six steps."""
+    """Make a folder with a text, a cache, and a run of six steps."""
     folder = tmp_path_factory.mktemp("trained")
     write_text(folder / "text", 40_000)
     with pytest.MonkeyPatch.context() as patch:
@@ -62,7 +62,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def runs(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder of two runs, one to be spoilt."""
+    """Copy two runs into a folder; a test damages one of them."""
     monkeypatch.setenv("ETUDE_CACHE", str(trained / "cache"))
     for name in ("spoilt", "whole"):
         shutil.copytree(trained / "runs" / "kept", tmp_path / "runs" / name)
@@ -70,7 +70,7 @@ def runs(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path
 
 
 def etude(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str]:
-    """Exit code, output and errors of a command."""
+    """Run a command; return its exit code, output and errors."""
     with pytest.MonkeyPatch.context() as patch, as_ordinary_user():
         patch.setattr(sys, "argv", ["etude", *words])
         with pytest.raises(SystemExit) as ended:
@@ -126,7 +126,7 @@ def test_a_list_names_an_unreadable_run_and_keeps_the_others(place: str, runs: P
 def test_another_accounts_file_is_to_be_given_to_this_one(
     runs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As a container leaves them that ran as root."""
+    """A container that ran as root leaves such files."""
     file = runs / "spoilt" / "metrics.jsonl"
     monkeypatch.setattr(os, "getuid", lambda: 12345)
     line = str(Unreadable(file, PermissionError(errno.EACCES, "Permission denied")))

@@ -1,4 +1,4 @@
-"""What a run notes of its own steps: true, the same after an interruption, and without a trace in the weights."""
+"""The checksums and summaries of a run: correct, the same after an interruption, and without effect on the weights."""
 
 from __future__ import annotations
 
@@ -35,10 +35,11 @@ from networks import make_config, make_network
 EVERY_STEP = {"train.checksum_every": 1, "train.summary_every": 1, "train.keep_every": 1}
 
 
-def told(run: RunFolder, name: str) -> dict[int, dict[str, Any]]:
-    found = [event for event in run.metrics.read() if event["event"] == name]
+def events_of(run: RunFolder, name: str) -> dict[int, dict[str, Any]]:
+    """Return the events of a name, by step."""
+    events = [event for event in run.metrics.read() if event["event"] == name]
     assert len({event["step"] for event in found}) == len(found)
-    return {event["step"]: event for event in found}
+    return {event["step"]: event for event in events}
 
 
 def model_at(run: RunFolder, step: int) -> LanguageModel:
@@ -52,7 +53,7 @@ def test_what_is_noted_is_what_the_checkpoints_hold(
     values = EVERY_STEP | {"model.preset": preset, "train.max_grad_norm": 0.1, "train.micro_batch_rows": 2}
     settings = with_values(small_settings, values)
     run = jobs.grow(settings, console).run
-    sums, summaries, steps = (told(run, name) for name in ("checksum", "summary", "step"))
+    sums, summaries, steps = (events_of(run, name) for name in ("checksum", "summary", "step"))
     assert list(sums) == list(range(13))
     assert list(summaries) == list(range(1, 13))
     plan, _ = make_plan(settings, console)
@@ -76,7 +77,7 @@ def test_what_is_noted_is_what_the_checkpoints_hold(
             assert norms["update_norm"] == pytest.approx(float(update), rel=6e-6)
             assert norms["grad_norm"] == pytest.approx(float(before.grad.norm()), rel=1e-4, abs=1e-8)
             squares += norms["grad_norm"] ** 2
-        # Clipped it would be a tenth at most.
+        # A clipped gradient would have at most a tenth of this norm.
         assert squares**0.5 == pytest.approx(steps[step]["grad_norm"], rel=1e-5)
         assert squares**0.5 > 0.1
     for summary in summaries.values():
@@ -93,8 +94,8 @@ def test_the_weights_are_the_same_with_and_without(
     watched = jobs.grow(with_values(small_settings, EVERY_STEP | both), console).run
     alone = {"train.checksum_every": 0, "train.summary_every": 0, "train.keep_every": 1}
     unwatched = jobs.grow(with_values(small_settings, alone | both), console).run
-    assert not told(unwatched, "checksum")
-    assert not told(unwatched, "summary")
+    assert not events_of(unwatched, "checksum")
+    assert not events_of(unwatched, "summary")
     for step in range(13):
         ours, theirs = files_of(watched, step), files_of(unwatched, step)
         for name in ("model.safetensors", "optimizer.safetensors"):
@@ -110,8 +111,8 @@ def test_an_interruption_leaves_no_trace_in_what_is_noted(
     values = {"train.checksum_every": 2, "train.summary_every": 5, "data.cross_document_attention": False}
     settings = with_values(small_settings, values)
     whole = jobs.grow(settings, console).run
-    assert list(told(whole, "checksum")) == [0, 2, 4, 6, 8, 10, 12]
-    assert list(told(whole, "summary")) == [1, 2, 5, 10, 12]  # the first few, and the last
+    assert list(events_of(whole, "checksum")) == [0, 2, 4, 6, 8, 10, 12]
+    assert list(events_of(whole, "summary")) == [1, 2, 5, 10, 12]  # the first few, and the last
     with pytest.MonkeyPatch.context() as patch:
         stop_after(patch, stop)
         part = jobs.grow(settings, console).run
@@ -124,8 +125,8 @@ def test_how_often_may_be_changed_when_a_run_goes_on(small_settings: Settings, c
         stop_after(patch, 6)
         run = jobs.grow(small_settings, console).run
     jobs.resume(run.path, console, ["train.checksum_every=1", "train.summary_every=0"])
-    assert list(told(run, "checksum")) == [0, *range(7, 13)]
-    assert list(told(run, "summary")) == [1, 2, 5]
+    assert list(events_of(run, "checksum")) == [0, *range(7, 13)]
+    assert list(events_of(run, "summary")) == [1, 2, 5]
 
 
 def test_a_step_that_was_left_out_has_no_summary(
@@ -141,11 +142,11 @@ def test_a_step_that_was_left_out_has_no_summary(
     monkeypatch.setattr(torch, "isfinite", lambda x: real(x) & (len(calls) not in (3, 12)))
     settings = with_values(small_settings, EVERY_STEP | {"train.on_nonfinite": "skip"})
     run = jobs.grow(settings, console).run
-    left_out = told(run, "left_out")
-    assert left_out
-    assert sorted([*left_out, *told(run, "summary")]) == list(range(1, 13))
-    sums = told(run, "checksum")
-    for step in left_out:
+    skipped = events_of(run, "left_out")
+    assert skipped
+    assert sorted([*skipped, *events_of(run, "summary")]) == list(range(1, 13))
+    sums = events_of(run, "checksum")
+    for step in skipped:
         assert sums[step]["parameters"] == sums[step - 1]["parameters"]
 
 
@@ -159,7 +160,7 @@ def test_a_run_does_not_end_for_want_of_a_summary(
     whole = jobs.grow(small_settings, console).run
     monkeypatch.setattr(tasks, where, no_memory)
     run = jobs.grow(small_settings, console).run
-    assert not told(run, "summary")
+    assert not events_of(run, "summary")
     assert files_of(run, 12)["model.safetensors"] == files_of(whole, 12)["model.safetensors"]
 
 
@@ -201,7 +202,7 @@ def test_a_replayed_run_is_proved_by_its_checksums(small_settings: Settings, con
 
 
 def test_a_network_of_no_numbers_writes_no_sample() -> None:
-    """So that a run which leaves such steps out is not ended by its sample."""
+    """A sample must not end a run that skips such steps."""
     tokenizer = train_char(["once upon a time"])
     state = make_state(tokenizer.vocab_size)
     sample = Sample(tokenizer, "once", 1)
@@ -213,6 +214,6 @@ def test_a_network_of_no_numbers_writes_no_sample() -> None:
 
 
 def make_state(vocab_size: int) -> TrainState:
-    """As far as a sample looks at it."""
+    """The same holds for text that a sample shows."""
     model = make_network(make_config("llama", vocab_size=vocab_size, max_position_embeddings=256))
     return cast(TrainState, SimpleNamespace(model=model, step=3, tokens_seen=30, wall_time=1.0))

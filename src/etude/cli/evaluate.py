@@ -93,7 +93,9 @@ def evaluate(
         public.public(public.PublicRequest(model, names, limit, local, covered, as_json), Console())
         return
     if limit is not None or local is not None or covered:
-        raise InputError("--limit, --local and --covered belong to --tasks: name the public suites with it")
+        raise InputError(
+            "--limit, --local and --covered belong to --tasks: name the public suites with --tasks"
+        )
     if text and (suite or steps != "last"):
         raise InputError("--text measures a text and runs no probes: omit --suite and --steps")
     if steps not in ("last", "all"):

@@ -46,8 +46,8 @@ _OUTPUT_IS_FULL = {errno.ENOSPC, errno.EIO, errno.EDQUOT}
 
 
 def run() -> None:
-    """Run the command line. Exit with 2 for a user's mistake, 1 for a failure, 130 for Ctrl-C, and one line on stderr."""
-    # The library's own threads would print a warning each time a worker process is forked to encode text.
+    """Run the command line; exit with 2 for a user's mistake, 1 for a failure, 130 for Ctrl-C, and a line on stderr."""
+    # Otherwise the tokenizers library warns about its threads whenever a worker process is forked to encode text.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     escapes = make_output_safe()
     code = _exit_code()

@@ -77,7 +77,7 @@ PLACES = (
     "`~/.cache/etude`; the environment variable `ETUDE_CACHE` names another folder."
 )
 Job = Callable[[Any], Any]
-"""Runs the requested job, given the module :mod:`etude.workflow.jobs`, which is imported late because it loads torch."""
+"""Runs the requested job, given the module :mod:`etude.workflow.jobs`, imported late because it loads torch."""
 
 
 def train(

@@ -52,7 +52,7 @@ class SamplingSettings:
                 f"temperature must be 0 (always the likeliest token) or above, not {self.temperature}"
             )
         if self.top_k is not None and self.top_k < 1:
-            raise InputError(f"top_k must be at least 1, or left out to keep every token, not {self.top_k}")
+            raise InputError(f"top_k must be at least 1, or omitted to keep every token, not {self.top_k}")
         if not 0 < self.top_p <= 1:
             raise InputError(f"top_p must be above 0 and at most 1 (keep every token), not {self.top_p}")
         if not 0 <= self.min_p <= 1:

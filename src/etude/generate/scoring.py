@@ -114,7 +114,7 @@ def tokens_seen(count: int, context: int) -> NDArray[np.int64]:
 
 
 def _windows(sequence: int, count: int, length: int) -> list[_Window]:
-    """Windows over `count` inputs; target i stands behind input i."""
+    """Windows over `count` inputs; target i follows input i."""
     windows = [_Window(sequence, 0, min(length, count), 0)]
     while windows[-1].end < count:
         done = windows[-1].end

@@ -164,7 +164,7 @@ def _scores(
 def _stay_offline() -> None:
     """Set the Hub's library to offline mode if its host cannot be resolved: it would retry six times, with waits.
 
-    This has an effect only before the library is imported. Behind a proxy nothing is set: there the proxy resolves names.
+    This has an effect only before the library is imported. Behind a proxy it sets nothing: the proxy resolves names.
     """
     if getproxies() or "HF_HUB_OFFLINE" in os.environ:
         return

@@ -47,7 +47,7 @@ class WindowMLP(LanguageModel):
     """The feed-forward language model behind the interface of `LanguageModel`, so that one loop trains all networks.
 
     Window positions before the first token hold the end-of-document token, which also begins every document. With
-    `document_ids` the same padding stands before each document. The cache holds token ids; results with and without
+    `document_ids` the same padding precedes each document. The cache holds token ids; results with and without
     it are the same. The direct connections W are the last columns of `lm_head`: U and W side by side read neurons and
     embeddings side by side.
     """

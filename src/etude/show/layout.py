@@ -51,7 +51,7 @@ def prefers_log(steps: Sequence[int], values: Sequence[float]) -> bool:
 
 
 def log_ticks(threshold: float, last: float) -> list[float]:
-    """Return 0, then 1, 2 and 5 times each power of ten from `threshold` to `last`; only the powers if there are many."""
+    """Return 0, then 1, 2 and 5 times each power of ten from `threshold` to `last`; only the powers if many."""
     powers = range(int(np.floor(np.log10(threshold))), int(np.floor(np.log10(last))) + 1)
     factors = (1, 2, 5) if len(powers) <= 4 else (1,)
     ticks = [factor * 10.0**power for power in powers for factor in factors]

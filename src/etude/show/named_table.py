@@ -27,7 +27,7 @@ class Column:
 
 @dataclass(frozen=True)
 class NamedTable:
-    """A table with a row per name. The name precedes its figures, wrapped at words, or is above them if space is short."""
+    """A table with a row per name. Names precede their figures, wrapped at words, or are above them in little space."""
 
     heading: str
     columns: Sequence[Column]

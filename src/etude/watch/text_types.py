@@ -53,7 +53,7 @@ class PromptBase(TypedDict):
 
 
 class AttributionAnswer(TypedDict):
-    """How much each token speaks for the likeliest token behind a text."""
+    """How much each token of a text supports the most likely next token."""
 
     token: str
     logit: float

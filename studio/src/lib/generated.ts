@@ -629,7 +629,7 @@ export interface BiasOfUnit {
   step: WeightStepAnswer;
 }
 
-/** How much each token speaks for the likeliest token behind a text. */
+/** How much each token of a text supports the most likely next token. */
 export interface AttributionAnswer {
   token: string;
   logit: number;
