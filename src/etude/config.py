@@ -113,7 +113,8 @@ class ModelSettings(Section, Generic[Open]):
     change = Change.NEVER
 
     preset: FamilyName = "llama"
-    """The model family: llama, qwen3, gpt2, gpt_neox, olmo2, qwen2, smollm3, gemma3_text, mlp, or one that a plugin registers."""
+    """The model family: llama, qwen3, qwen2, smollm3, gemma3_text, gpt2, gpt_neox, olmo2, mlp, or one that a plugin
+    registers."""
     size: Literal["auto", "nano", "tiny", "small", "medium", "large"] = "auto"
     """The dial by parameters; see `etude train --dry-run`."""
     hidden_size: Count | Open = AUTO
