@@ -123,7 +123,7 @@ class ModelSettings(Section, Generic[Open]):
     """The model whose weights, tokenizer and sizes the run begins with: a run, ``RUN@STEP``, a model folder, a .gguf
     file or ``hf:owner/name``. ``none``: random weights."""
     preset: FamilyName = "llama"
-    """The model family: llama, qwen2, qwen3, smollm3, gpt2, gpt_neox, olmo2, gemma3_text, mlp, or one that a plugin
+    """The model family: llama, qwen3, qwen2, smollm3, gemma3_text, gpt2, gpt_neox, olmo2, mlp, or one that a plugin
     registers."""
     size: Literal["auto", "nano", "tiny", "small", "medium", "large"] = "auto"
     """The size by number of parameters; `etude train --dry-run` shows the resulting network."""

@@ -336,7 +336,9 @@ def test_only_a_family_can_be_registered(thing: Any) -> None:
         register(dataclasses.replace(FAMILY, name="llama"))
 
 
-@pytest.mark.parametrize("name", ["llama", "qwen3", "gpt2", "mlp", "gpt_neox", "olmo2"])
+@pytest.mark.parametrize(
+    "name", ["llama", "qwen3", "gpt2", "mlp", "gpt_neox", "olmo2", "qwen2", "smollm3", "gemma3_text"]
+)
 def test_the_built_in_families_are_complete(name: str) -> None:
     require_complete(family_named(name))
 

@@ -96,6 +96,8 @@ def kept_bytes(model: LanguageModel, rows: int, count: int, *, recompute: bool =
 def test_kept_activations(name: str, recompute: bool) -> None:
     config = make_config(name)
     estimate = 4 * 3 * 40 * kept_per_token(config, recompute=recompute)
+    if not recompute:
+        estimate += 4 * config.family.cost.masks(config, 40)
     actual = kept_bytes(make_network(config), 3, 40, recompute=recompute)
     assert actual == pytest.approx(estimate, rel=0.01)
 
@@ -116,9 +118,13 @@ def test_what_one_layer_keeps(name: str) -> None:
     """With activation checkpointing this counts once, for the layer that is recomputed."""
     fewer, more = (make_config(name, num_hidden_layers=layers) for layers in (2, 3))
     actual = kept_bytes(make_network(more), 3, 40) - kept_bytes(make_network(fewer), 3, 40)
-    assert actual == pytest.approx(4 * 3 * 40 * more.family.cost.kept_per_layer(more), rel=0.01)
+    cost = more.family.cost
+    masks = 4 * (cost.masks(more, 40) - cost.masks(fewer, 40))
+    counted = 4 * 3 * 40 * cost.kept_per_layer(more) + masks
+    assert actual == pytest.approx(counted, rel=0.01)
     memory = training_memory(more, batch_size=3, context=40, recompute=True)
-    assert memory.activations == 4 * 3 * 40 * kept_per_token(more, recompute=True) + actual - 4 * 3 * 40 * 32
+    recomputed = counted - 4 * 3 * 40 * more.hidden_size
+    assert memory.activations == 4 * 3 * 40 * kept_per_token(more, recompute=True) + recomputed
 
 
 @pytest.mark.parametrize("name", EVERY)
@@ -133,7 +139,8 @@ def test_memory_of_weights_and_optimizer(name: str, fused: bool) -> None:
     states: list[dict[str, Any]] = list(optimizer.state.values())
     assert memory.optimizer == sum(tensor.nbytes for state in states for tensor in state.values())
     assert memory.weights == memory.gradients == sum(p.nbytes for p in model.parameters())
-    assert memory.activations == 4 * 3 * 40 * kept_per_token(config)
+    masks = config.family.cost.masks(config, 40)
+    assert memory.activations == 4 * (3 * 40 * kept_per_token(config) + masks)
     assert memory.total == sum(
         (memory.weights, memory.gradients, memory.optimizer, memory.activations, memory.logits)
     )

@@ -24,7 +24,9 @@ CHOICES = [
 
 
 @pytest.mark.parametrize("settings", CHOICES, ids=str)
-@pytest.mark.parametrize("name", ["llama", "qwen3", "gpt2", "mlp-direct"])
+@pytest.mark.parametrize(
+    "name", ["llama", "qwen3", "gpt2", "mlp-direct", "gemma3_text", "gemma3_text-untied-bias"]
+)
 def test_every_tensor_has_the_statistics_of_its_rule(name: str, settings: InitSettings) -> None:
     config = make_config(name, initializer_range=0.05)
     table = init_table(settings)
@@ -33,7 +35,8 @@ def test_every_tensor_has_the_statistics_of_its_rule(name: str, settings: InitSe
         values = parameter.detach()
         mean, spread = float(values.mean()), float(values.std())
         if rule in ("zeros", "ones"):
-            assert torch.all(parameter == (1.0 if rule == "ones" else 0.0)), key
+            one = rule == "ones" and not config.zero_centered_norm
+            assert torch.all(parameter == (1.0 if one else 0.0)), key
             continue
         std = rule_std(rule, parameter.shape, config)
         count = parameter.numel()
@@ -50,6 +53,8 @@ def test_the_rules_are_what_their_names_say() -> None:
     assert rule_std("embedding", shape, config) == 1.0
     tied = make_config("llama", initializer_range=0.05, tie_word_embeddings=True)
     assert rule_std("embedding", shape, tied) == 0.05
+    scaled = make_config("gemma3_text", initializer_range=0.05, tie_word_embeddings=False)
+    assert rule_std("embedding", shape, scaled) == pytest.approx(1 / math.sqrt(32))
 
 
 @pytest.mark.parametrize("name", EVERY)

@@ -26,6 +26,9 @@ NETWORKS = (
     "gpt_neox",
     "gpt_neox-sequential",
     "olmo2",
+    "qwen2",
+    "smollm3",
+    "gemma3_text",
     "mlp-direct",
 )
 Graphs = dict[str, list[list[str]]]
@@ -104,7 +107,9 @@ def test_in_bf16_also_over_several_blocks(name: str) -> None:
     assert (watched - plain).norm() <= 2**-9 * plain.norm()
 
 
-@pytest.mark.parametrize("name", ["llama", "gpt2", "gpt_neox", "olmo2", "mlp"])
+@pytest.mark.parametrize(
+    "name", ["llama", "gpt2", "gpt_neox", "olmo2", "qwen2", "smollm3", "gemma3_text", "mlp"]
+)
 def test_its_gradients_are_those_of_a_plain_pass(name: str) -> None:
     model, inputs = make_network(make_config(name)), make_tokens(2, 21)
     model(inputs).square().mean().backward()

@@ -47,7 +47,12 @@ def assert_same(ours: LanguageModel, theirs: Any, config: ModelConfig, seed: int
     own = {IN_MEMORY.get(name, name): gradient for name, gradient in own.items()}
     reference_gradients = gradients(theirs, expected, targets)
     assert own.keys() == reference_gradients.keys()
+    unrotated = [f"model.layers.{layer}." for layer, rotary in enumerate(config.rotary_layers) if not rotary]
     for name, gradient in reference_gradients.items():
+        if name.endswith("k_proj.bias") and name.startswith(tuple(unrotated)):
+            # It adds the same to all scores of a query, which softmax ignores: what is left is rounding.
+            assert max(own[name].norm(), gradient.norm()) < 1e-6, name
+            continue
         error = (own[name] - gradient).norm() / gradient.norm()
         assert error < 1e-5, f"{name}: relative error {error:.1e}"
 
@@ -78,7 +83,7 @@ def test_saved_by_transformers_and_loaded_by_etude(name: str, seed: int, tmp_pat
     assert_same(ours, theirs, config, seed)
 
 
-@pytest.mark.parametrize("name", ["llama-plain", "qwen3", "gpt2"])
+@pytest.mark.parametrize("name", ["llama-plain", "qwen3", "gpt2", "qwen2", "smollm3", "gemma3_text"])
 def test_greedy_continuation_is_the_same(name: str, tmp_path: Path) -> None:
     from etude.generate.engine import generate
     from etude.generate.sampling import SamplingSettings
@@ -103,7 +108,7 @@ def test_greedy_continuation_is_the_same(name: str, tmp_path: Path) -> None:
 
 def test_missing_settings_have_the_defaults_of_transformers() -> None:
     """A config.json may omit values that equal the defaults of the class; Etude must use the same defaults."""
-    for name in ("Llama", "Qwen3", "GPT2", "GPTNeoX", "Olmo2"):
+    for name in ("Llama", "Qwen3", "GPT2", "GPTNeoX", "Olmo2", "Qwen2", "SmolLM3", "Gemma3Text"):
         theirs = getattr(transformers, f"{name}Config")()
         full = theirs.to_dict()
         required = {

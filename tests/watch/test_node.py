@@ -14,6 +14,7 @@ from etude.errors import InputError
 from etude.model.cost import forward_flops_per_token
 from etude.model.folder import load_model_folder
 from etude.model.language_model import LOGITS, LanguageModel
+from etude.model.layers import RMSNorm
 from etude.model.taps import Taps
 from etude.model.transformer import Transformer
 from etude.watch.activity import DEAD_REACH, Moment, NodeHistory, activity
@@ -86,9 +87,16 @@ def test_on_any_text_it_equals_the_network(any_watched: Watched) -> None:
     assert node.on_tokens(ids[0, :12].tolist()).seen == pytest.approx(float(expected), rel=1e-5, abs=1e-6)
 
 
+def gain_of(norm: torch.nn.Module) -> torch.Tensor:
+    """The factors of a norm, in float64."""
+    gain = norm.gain(torch.float64) if isinstance(norm, RMSNorm) else norm.weight
+    assert isinstance(gain, torch.Tensor)
+    return gain
+
+
 def hold_the_output_norm(model: LanguageModel, post: torch.Tensor) -> torch.Tensor:
     """Freeze the scale of the norm after the last MLP at that for ``post``; return it, or 1 without such a norm."""
-    block = model.model.layers[2] if isinstance(model, Transformer) else None
+    block = model.model.layers[-1] if isinstance(model, Transformer) else None
     if block is None or isinstance(block.mlp_output_layernorm, torch.nn.Identity):
         return torch.ones(())
     norm = block.mlp_output_layernorm
@@ -96,7 +104,7 @@ def hold_the_output_norm(model: LanguageModel, post: torch.Tensor) -> torch.Tens
 
     class Held(torch.nn.Module):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return norm.weight * x / size
+            return gain_of(norm) * x / size
 
     block.mlp_output_layernorm = Held()
     return size
@@ -105,7 +113,7 @@ def hold_the_output_norm(model: LanguageModel, post: torch.Tensor) -> torch.Tens
 @pytest.mark.parametrize("name", [name for name in EVERY if name != "mlp-direct"])
 def test_promoted_tokens_are_those_whose_logits_rise_with_the_activation(name: str) -> None:
     model = make_network(make_config(name)).double()
-    layer = "model" if "mlp" in name else "model.layers.2.mlp"
+    layer = "model" if "mlp" in name else f"model.layers.{model.config.num_hidden_layers - 1}.mlp"
     node_layer, unit, eps = find_node_layer(model, layer), 7, 1e-5
     effects = token_effects(model, node_layer, unit)
     inputs, bump = make_tokens(1, 9), torch.zeros(node_layer.size, dtype=torch.float64)
@@ -124,7 +132,7 @@ def test_promoted_tokens_are_those_whose_logits_rise_with_the_activation(name: s
             moved = after[stream]
             if isinstance(norm, torch.nn.LayerNorm):
                 moved = moved - moved.mean(-1, keepdim=True)
-            logits = model.head(norm.weight * moved / size.sqrt() + getattr(norm, "bias", 0.0))
+            logits = model.head(gain_of(norm) * moved / size.sqrt() + getattr(norm, "bias", 0.0))
             change = (logits - before[LOGITS]) * size.sqrt() * output_size / eps
         else:
             change = (after[LOGITS] - before[LOGITS]) / eps

@@ -120,13 +120,20 @@ def test_heads_that_attend_evenly_have_the_most_entropy(name: str) -> None:
             if "q_proj" in key or "q_norm" in key:
                 parameter.zero_()
     seen = activity(model, make_tokens(1, 20))
-    expected = sum(math.log(count) for count in range(1, 21)) / 20
-    assert len(seen.attention_entropy) == 3
-    assert all(layer == pytest.approx([expected] * 4, rel=1e-5) for layer in seen.attention_entropy)
+    config = model.config
+
+    def even(layer: int, *lengths: int) -> float:
+        """The mean entropy where each query attends evenly to all that it sees of its document."""
+        most = config.sliding_window if config.is_sliding(layer) else 20
+        counts = [min(count, most) for length in lengths for count in range(1, length + 1)]
+        return sum(map(math.log, counts)) / 20
+
+    assert len(seen.attention_entropy) == config.num_hidden_layers
+    for layer, by_head in enumerate(seen.attention_entropy):
+        assert by_head == pytest.approx([even(layer, 20)] * 4, rel=1e-5)
     documents = torch.tensor([[0] * 8 + [1] * 12])
-    apart = [math.log(count) for length in (8, 12) for count in range(1, length + 1)]
     within = activity(model, make_tokens(1, 20), documents)
-    assert within.attention_entropy[1] == pytest.approx([sum(apart) / 20] * 4, rel=1e-5)
+    assert within.attention_entropy[1] == pytest.approx([even(1, 8, 12)] * 4, rel=1e-5)
 
 
 def test_a_head_that_attends_to_one_token_has_almost_none() -> None:

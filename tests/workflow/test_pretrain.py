@@ -522,7 +522,7 @@ def test_a_failed_start_leaves_no_run(
     assert jobs.grow(with_values(small_settings, {"run.name": "mine"}), console).reason == "finished"
 
 
-@pytest.mark.parametrize("preset", ["qwen3", "gpt2", "mlp"])
+@pytest.mark.parametrize("preset", ["qwen3", "gpt2", "gemma3_text", "mlp"])
 def test_the_other_families_train(small_settings: Settings, console: Console, preset: str) -> None:
     settings = with_values(small_settings, {"model.preset": preset})
     outcome = jobs.grow(settings, console)

@@ -23,7 +23,8 @@ Tokenizer = Annotated[str | None, typer.Option(help="`bpe`, `char`, or a path to
 Family = Annotated[
     str | None,
     typer.Option(
-        "--model", help="The family: llama, qwen3, qwen2, smollm3, gemma3_text, gpt2, gpt_neox, olmo2 or mlp."
+        "--model",
+        help="The family: llama, qwen3, qwen2, smollm3, gemma3_text, gpt2, gpt_neox, olmo2 or mlp.",
     ),
 ]
 Steps = Annotated[int | None, typer.Option(help="Updates of the weights.")]

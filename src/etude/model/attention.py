@@ -72,11 +72,8 @@ def within_window(
     total = count if cache is None else max(cache.lengths) + count
     if total <= window:
         return visibility
-    if cache is None:
-        queries = torch.arange(count, device=device)[None]  # (1, T)
-    else:
-        queries = cache.positions(count, device)  # (B, T)
-    keys, queries = torch.arange(total, device=device), queries[:, :, None]
+    places = torch.arange(count, device=device)[None] if cache is None else cache.positions(count, device)
+    keys, queries = torch.arange(total, device=device), places[:, :, None]  # (S,), (1 or B, T, 1)
     visible = keys > queries - window  # (1 or B, T, S)
     if visibility.causal:
         visible = visible & (keys <= queries)

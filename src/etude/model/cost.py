@@ -97,11 +97,14 @@ def training_memory(
         kept += cost.kept_per_layer(config) - cost.layer_input(config)
     if in_blocks:
         kept += cost.patterns_per_token(config, context) * (1 if recompute else config.num_hidden_layers)
+    masks = 0 if in_blocks else cost.masks(config, context)
+    if recompute and masks:
+        masks = context**2  # those of the layer that is being recomputed
     return TrainingMemory(
         weights=_BYTES * parameters,
         gradients=_BYTES * (parameters if trained is None else trained),
         optimizer=state_bytes,
-        activations=_BYTES * tokens * kept,
+        activations=_BYTES * (tokens * kept + masks),
         logits=_BYTES * tokens * 2 * config.vocab_size,
         snapshot=_BYTES * parameters + state_bytes if snapshot else 0,
         compared=_BYTES * parameters if compared else 0,

@@ -51,9 +51,9 @@ def save_weights_folder(
 ) -> None:
     """Write `weights` as a model folder into `folder`, which is created if missing.
 
-    It writes config.json, model.safetensors and README.md (the model card: `card`, or a plain one), and copies every file
-    of the folder `tokenizer_files`; generation_config.json too, unless that folder has the base model's. To write all of them or none, use a folder from
-    `etude.files.staged_folder`.
+    It writes config.json, model.safetensors and README.md (the model card: `card`, or a plain one), and copies every
+    file of the folder `tokenizer_files`, which may hold a generation_config.json; otherwise it writes one. To write all
+    of them or none, use a folder from `etude.files.staged_folder`.
 
     Raises:
         EtudeError: the files cannot be written.

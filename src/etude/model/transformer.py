@@ -132,7 +132,7 @@ class Decoder(nn.Module):
         if dropout is not None:
             residual = dropout(residual, 0)
         for layer in self.layers:
-            arguments = (residual, *seen[layer.sliding], cache, dropout, taps)
+            arguments = (residual, *seen[bool(layer.sliding)], cache, dropout, taps)
             residual = checkpoint(layer, *arguments, use_reentrant=False) if recompute else layer(*arguments)
         return tap(taps, "model.norm", "normalized", self.norm(residual))
 

@@ -74,8 +74,8 @@ def create_run(
     """Create the folder of ``run``: tokenizer, ladder, settings, manifest, and for a fork the logs and a checkpoint.
 
     ``fill`` writes the tokenizer and the ladder into the folder that it is given. The hashes of all files and the
-    origin are added to the ``manifest``. ``first_checkpoint`` writes the checkpoint of step 0 of a run that begins with the
-    weights of a base model.
+    origin are added to the ``manifest``. ``first_checkpoint`` writes the checkpoint of step 0 of a run that begins with
+    the weights of a base model.
 
     Raises:
         InputError: another process has taken the name meanwhile, or the logs of the parent are damaged.

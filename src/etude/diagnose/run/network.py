@@ -83,12 +83,13 @@ def attention_collapse(run: Evidence) -> Verdict:
         return COLLAPSE.not_judged("the network has no attention")
     peaked = np.concatenate([layer.peaked for layer in state.heads])
     evenness = np.concatenate([layer.evenness for layer in state.heads])
-    if np.isnan(peaked).any():
+    num_judged = int((~np.isnan(peaked)).sum())  # a short window shows a head's queries too few positions
+    if not num_judged:
         return COLLAPSE.not_judged(f"no query sees {FEWEST_VISIBLE} positions")
     peaked_heads, even_heads = peaked >= ALL_QUERIES, evenness > EVEN
     if not (peaked_heads | even_heads).any():
-        usual = f"their median evenness is {np.median(evenness):.2f} of uniform attention"
-        return COLLAPSE.fine(f"all {len(peaked_heads)} heads choose, at step {state.step:,}; {usual}")
+        usual = f"their median evenness is {np.nanmedian(evenness):.2f} of uniform attention"
+        return COLLAPSE.fine(f"all {num_judged} heads choose, at step {state.step:,}; {usual}")
     text = " and ".join(
         f"{which.sum()} attend {what} ({_named(state.heads, which)})"
         for which, what in (
@@ -101,8 +102,12 @@ def attention_collapse(run: Evidence) -> Verdict:
     changes.update(lowered(run.settings, 2))
     normalised = "" if run.model.qk_norm else " with normalised queries and keys"
     advice = f"a lower rate{normalised}: {run.rerun(changes)}" if changes else run.lower_rates(2)
-    verdict = COLLAPSE.problem if (peaked_heads | even_heads).mean() >= HEADS_PROBLEM else COLLAPSE.notice
-    return verdict(f"Of {len(peaked_heads)} heads {text}, at step {state.step:,}.", advice)
+    verdict = (
+        COLLAPSE.problem
+        if (peaked_heads | even_heads).sum() >= HEADS_PROBLEM * num_judged
+        else COLLAPSE.notice
+    )
+    return verdict(f"Of {num_judged} heads {text}, at step {state.step:,}.", advice)
 
 
 def _named(heads: Sequence[HeadState], which: Mask) -> str:

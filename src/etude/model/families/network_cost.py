@@ -97,6 +97,11 @@ class TransformerCost:
         mean_keys = min(context, (context + QUERIES_AT_ONCE) / 2)
         return math.ceil(1.5 * config.num_attention_heads * mean_keys)
 
+    def masks(self, config: ModelConfig, context: int) -> int:
+        """Count what a micro-batch saves of the windows: PyTorch's kernels make a float mask in each sliding layer."""
+        sliding = sum(config.sliding_layers) if context > config.sliding_window else 0
+        return sliding * context**2
+
 
 TRANSFORMER_COST = TransformerCost()
 
