@@ -37,14 +37,8 @@ _ROLE_KEYS = {
 _STOP_ROLES = ("eos", "eot", "eom")
 STOP_TOKENS = (
     *("<|im_end|>", "<|eot_id|>", "<|eom_id|>", "<|end|>", "<|return|>", "<|call|>", "<end_of_turn>"),
-    *(
-        "<|endoftext|>",
-        "<|end_of_text|>",
-        "<EOT>",
-        "_<EOT>",
-        "<end_of_utterance>",
-        "<\uff5cend\u2581of\u2581sentence\uff5c>",
-    ),
+    *("<|endoftext|>", "<|end_of_text|>", "<EOT>", "_<EOT>", "<end_of_utterance>"),
+    "<\uff5cend\u2581of\u2581sentence\uff5c>",
 )
 """Tokens that end a turn or a text wherever a vocabulary has them. llama.cpp stops at them, and never finds them in
 text, whatever their type; so GGUF files often name only one of them."""
