@@ -48,8 +48,10 @@ PUBLISHED: dict[str, dict[str, Any]] = {
 SPECIALS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
 TRAINING = (
     "The quick brown fox jumps over the lazy dog. It's 2024, and they'll have 12345 things to do: 3.14159 and more.\n"
-    "def f(x):\n    return x + 1\n\n\nWE'RE HERE   now\tand  there; naïve café, Ωμέγα, мир, 你好世界, こんにちは, ١٢٣.\r\n"
-    "cafe\u0301 re\u0301sume\u0301 100000 200 30 4 ' 's 'S 've 'VE _x __init__ (a+b)*c != d && e || f ... !!! ??? #### ====\n"
+    "def f(x):\n    return x + 1\n\n\nWE'RE HERE   now\tand  there; "
+    "naïve café, Ωμέγα, мир, 你好世界, こんにちは, ١٢٣.\r\n"
+    "cafe\u0301 re\u0301sume\u0301 100000 200 30 4 ' 's 'S 've 'VE _x __init__ (a+b)*c != d && e || f ... "
+    "!!! ??? #### ====\n"
 )
 
 
@@ -63,7 +65,12 @@ def published_tokenizer(pre: str, vocab_size: int = 420, after: bool = False) ->
     parts = dict(PUBLISHED[pre])
     ignore = parts.pop("ignore_merges", False)
     frame = json.loads(Tokenizer(models.BPE()).to_str()) | parts
-    frame["decoder"] = {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True, "use_regex": True}
+    frame["decoder"] = {
+        "type": "ByteLevel",
+        "add_prefix_space": True,
+        "trim_offsets": True,
+        "use_regex": True,
+    }
     backend = Tokenizer.from_str(json.dumps(frame))
     alphabet = sorted(gguf_alphabet())
     specials = [] if after else list(SPECIALS)
@@ -124,13 +131,14 @@ def write_gguf(
     pre: str = "qwen2",
     stated: dict[str, Any] | None = None,
     unused: int = 0,
+    license: str = "mit",
     extra: Callable[[GGUFWriter], None] = lambda writer: None,
 ) -> None:
     """Write a model, given in Hugging Face's tensor names; matrices have the number format ``kind``."""
     architecture = config.model_type
     writer = GGUFWriter(path, architecture)
     writer.add_name("Tiny")
-    writer.add_license("mit")
+    writer.add_license(license)
     writer.add_context_length(config.max_position_embeddings)
     writer.add_embedding_length(config.hidden_size)
     writer.add_block_count(config.num_hidden_layers)
@@ -164,7 +172,10 @@ def add_tensors(writer: GGUFWriter, config: ModelConfig, saved: dict[str, Tensor
     for name, tensor in saved.items():
         values = tensor.float().numpy()
         if config.model_type == "llama":
-            for end, heads in (("q_proj", config.num_attention_heads), ("k_proj", config.num_key_value_heads)):
+            for end, heads in (
+                ("q_proj", config.num_attention_heads),
+                ("k_proj", config.num_key_value_heads),
+            ):
                 if name.rpartition(".")[0].endswith(end):
                     paired = values.reshape(heads, 2, len(values) // heads // 2, *values.shape[1:])
                     values = paired.swapaxes(1, 2).reshape(values.shape)

@@ -93,7 +93,9 @@ def test_ids_are_those_of_llama_cpp(pre: str, after: bool, tmp_path: Path) -> No
     stated = published_tokenizer(pre, VOCAB, after)
     folder = import_tokenizer(tmp_path, pre, stated=stated)
     reference, tokenizer = LlamaCpp(tmp_path / "a.gguf"), read(folder)
-    texts = [unicodedata.normalize("NFC", text) for text in TEXTS if "ſ" not in text] if pre == "qwen2" else TEXTS
+    texts = (
+        [unicodedata.normalize("NFC", text) for text in TEXTS if "ſ" not in text] if pre == "qwen2" else TEXTS
+    )
     for specials in (True, False):
         tokenizer.encode_special_tokens = not specials
         found = [tokenizer.encode(text, add_special_tokens=False).ids for text in texts]
@@ -151,7 +153,10 @@ def test_placeholders_of_unused_ids_are_no_tokens(tmp_path: Path) -> None:
     folder_from_gguf(tmp_path / "a.gguf", tmp_path / "a")
     assert read(tmp_path / "a").get_vocab_size() == VOCAB
     assert json.loads((tmp_path / "a" / "config.json").read_text())["vocab_size"] == VOCAB + 8
-    assert read(tmp_path / "a").encode("[PAD421]").ids == Tokenizer.from_str(json.dumps(stated)).encode("[PAD421]").ids
+    assert (
+        read(tmp_path / "a").encode("[PAD421]").ids
+        == Tokenizer.from_str(json.dumps(stated)).encode("[PAD421]").ids
+    )
 
 
 def test_a_whole_tokenizer_in_the_file_is_taken_as_it_is(tmp_path: Path) -> None:
@@ -161,7 +166,12 @@ def test_a_whole_tokenizer_in_the_file_is_taken_as_it_is(tmp_path: Path) -> None
     key = "tokenizer.huggingface.json"
     folder = import_tokenizer(tmp_path, "gpt-2", extra=lambda writer: writer.add_string(key, text))
     assert (folder / "tokenizer.json").read_text() == text
-    for other in ("{}", text.replace('"!":', '"xyz":'), json.dumps(published_tokenizer("gpt-2", VOCAB - 1)), "["):
+    for other in (
+        "{}",
+        text.replace('"!":', '"xyz":'),
+        json.dumps(published_tokenizer("gpt-2", VOCAB - 1)),
+        "[",
+    ):
         write(tmp_path / "b.gguf", "gpt-2", extra=lambda writer, other=other: writer.add_string(key, other))
         with pytest.raises(InputError, match=r"b\.gguf is damaged \(its tokenizer"):
             folder_from_gguf(tmp_path / "b.gguf", tmp_path / "b")
@@ -172,7 +182,9 @@ def test_what_is_not_proved_is_refused_by_name(tmp_path: Path) -> None:
     config = make_config("llama-plain", vocab_size=VOCAB)
     tensors = network_tensors(make_network(config), config)
     write_gguf(tmp_path / "a.gguf", config, tensors, pre="qwen35", stated=stated)
-    with pytest.raises(InputError, match=r"has the pre-tokenizer 'qwen35': only gpt-2, llama-bpe, .* can be read"):
+    with pytest.raises(
+        InputError, match=r"has the pre-tokenizer 'qwen35': only gpt-2, llama-bpe, .* can be read"
+    ):
         folder_from_gguf(tmp_path / "a.gguf", tmp_path / "a")
     content = (tmp_path / "a.gguf").read_bytes()
     key = b"tokenizer.ggml.model" + (8).to_bytes(4, "little") + (4).to_bytes(8, "little")

@@ -26,7 +26,8 @@ VOCAB = 300
 IN_GGUF = [
     name
     for name in TRANSFORMERS
-    if make_config(name).family.gguf and make_config(name).hidden_act in ("silu", "gelu_new")
+    if make_config(name).family.gguf
+    and make_config(name).hidden_act in ("silu", "gelu_new")
     # a few frequencies do not determine the parameters of Llama 3.1's scaling; they have a test of their own
     and not name.endswith("llama3-positions")
 ]
@@ -98,7 +99,9 @@ def test_logits_are_those_of_transformers_reading_the_same_file(tmp_path: Path) 
     # Its parts, since `from_pretrained(gguf_file=...)` needs accelerate.
     values = reading.load_gguf_checkpoint(tmp_path / "a.gguf")["config"]
     theirs = transformers.LlamaForCausalLM(transformers.LlamaConfig(**values, attn_implementation="eager"))
-    state = reading.load_gguf_checkpoint(tmp_path / "a.gguf", return_tensors=True, model_to_load=theirs)["tensors"]
+    state = reading.load_gguf_checkpoint(tmp_path / "a.gguf", return_tensors=True, model_to_load=theirs)[
+        "tensors"
+    ]
     assert not theirs.load_state_dict(state, strict=False).unexpected_keys
     again = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "a", attn_implementation="eager")
     tokens = make_tokens(2, 21, vocab=VOCAB)
@@ -127,7 +130,9 @@ def _factors(config: ModelConfig, scaling: RopeScaling) -> torch.Tensor:
     return torch.tensor(factors)
 
 
-@pytest.mark.parametrize(("factor", "high", "original"), [(8.0, 4.0, 8192), (32.0, 4.0, 8192), (16.0, 3.0, 2000)])
+@pytest.mark.parametrize(
+    ("factor", "high", "original"), [(8.0, 4.0, 8192), (32.0, 4.0, 8192), (16.0, 3.0, 2000)]
+)
 def test_the_scaling_of_llama_3_is_found_from_its_factors(
     factor: float, high: float, original: int, tmp_path: Path
 ) -> None:
