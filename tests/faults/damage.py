@@ -217,7 +217,75 @@ def _npy(data: bytes, random: Random) -> bytes:
     return data[:8] + struct.pack("<H", len(written)) + written + data[end:]
 
 
+_GGUF_SIZES = {0: 1, 1: 1, 2: 2, 3: 2, 4: 4, 5: 4, 6: 4, 7: 1, 10: 8, 11: 8, 12: 8}
+_GGUF_TEXT, _GGUF_ARRAY = 8, 9
+
+
+class _GgufFields:
+    """Walks through an intact GGUF file and notes every number that something depends on: (position, bytes)."""
+
+    def __init__(self, data: bytes) -> None:
+        self.data, self.at, self.fields = data, 4, list[tuple[int, int]]()
+        self.number(4)
+        num_tensors, num_keys = self.number(8), self.number(8)
+        for _ in range(num_keys):
+            self.text()
+            self.value(self.number(4))
+        for _ in range(num_tensors):
+            self.text()
+            for _ in range(self.number(4)):
+                self.number(8)
+            self.number(4)
+            self.number(8)
+
+    def number(self, size: int) -> int:
+        self.fields.append((self.at, size))
+        self.at += size
+        return int.from_bytes(self.data[self.at - size : self.at], "little")
+
+    def text(self) -> None:
+        length = self.number(8)
+        self.at += length
+
+    def value(self, kind: int) -> None:
+        if kind == _GGUF_TEXT:
+            self.text()
+        elif kind == _GGUF_ARRAY:
+            element = self.number(4)
+            for _ in range(self.number(8)):
+                self.value(element)
+        else:
+            self.number(_GGUF_SIZES[kind])
+
+
+def _gguf(data: bytes, random: Random) -> bytes:
+    fields = _GgufFields(data).fields
+    # Most of them are lengths of tokens; counts and the table of tensors are as likely to be hit.
+    chosen = random.choice((fields, fields[:40], fields[-200:]))
+    for at, size in random.sample(chosen, random.choice((1, 1, 1, 3))):
+        current = int.from_bytes(data[at : at + size], "little")
+        traps = (
+            0,
+            1,
+            2,
+            8,
+            9,
+            255,
+            2**31,
+            2**32 - 1,
+            2**63,
+            2**64 - 1,
+            current + 1,
+            current - 1,
+            current * 2,
+        )
+        value = random.choice(traps) % 256**size
+        data = data[:at] + value.to_bytes(size, "little") + data[at + size :]
+    return data
+
+
 STRUCTURED: dict[str, Mutation] = {
+    ".gguf": _gguf,
     ".json": _json,
     ".jsonl": _json_line,
     ".toml": _toml,

@@ -6,6 +6,8 @@ import io
 import json
 import os
 import shutil
+import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -107,9 +109,21 @@ def _make_everything(root: Path, case: Path) -> None:
     with safe_open(sharded / "one.safetensors", framework="pt") as file:
         table = dict.fromkeys(file.keys(), "one.safetensors")
     (sharded / "model.safetensors.index.json").write_text(json.dumps({"weight_map": table}))
+    (case / "gguf").mkdir()
+    _write_gguf(case / "gguf" / "tiny.gguf")
     (case / "settings").mkdir()
     (case / "settings" / "mine.toml").write_text(to_toml(Settings()))
     (case / "settings" / "overrides.txt").write_text("train.lr=3e-4\ndata.sources=['a', 'b']\nrun.seed=7\n")
+
+
+def _write_gguf(path: Path) -> None:
+    sys.path.append(str(Path(__file__).parent.parent))
+    from etude.model.build import build_model
+    from etude.model.config import preset
+    from gguf_files import network_tensors, write_gguf
+
+    config = preset("llama", vocab_size=300, hidden_size=32, num_hidden_layers=1, num_key_value_heads=1)
+    write_gguf(path, config, network_tensors(build_model(config), config), kind="Q4_1")
 
 
 def readers() -> dict[str, Reader]:
@@ -130,6 +144,7 @@ def readers() -> dict[str, Reader]:
         ),
         "model folder": Reader("model", ("config.json", "model.safetensors"), _read_model),
         "sharded model": Reader("sharded", ("*.index.json", "one.safetensors"), _read_model),
+        "gguf file": Reader("gguf", ("*.gguf",), _read_gguf),
         "tokenizer": Reader("runs/a/tokenizer", tokenizer, _read_tokenizer, _reseal_tokenizer),
         "token shards": Reader(
             "cache", ("tokens/*/*.*", "tokens/*/tokenizer/*"), _read_tokens, _reseal_cache
@@ -198,6 +213,13 @@ def _read_model(folder: Path) -> None:
     from etude.model.folder import load_model_folder
 
     load_model_folder(folder)
+
+
+def _read_gguf(folder: Path) -> None:
+    from etude.pretrained.gguf_model import folder_from_gguf
+
+    with tempfile.TemporaryDirectory() as scratch:
+        folder_from_gguf(folder / "tiny.gguf", Path(scratch) / "model")
 
 
 def _read_tokenizer(folder: Path) -> None:

@@ -42,6 +42,7 @@ COUNTS = {
     "checkpoint": 80,
     "model folder": 80,
     "sharded model": 60,
+    "gguf file": 200,
     "tokenizer": 120,
     "token shards": 100,
     "document store": 100,

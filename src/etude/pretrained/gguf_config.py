@@ -48,6 +48,8 @@ def family_of(file: GgufFile) -> tuple[Family, GgufForm]:
         InputError: the architecture is not supported; the message lists those that are.
     """
     architecture = file.get("general.architecture", str)
+    if architecture is None:
+        raise file.damaged("it has no general.architecture")
     forms = {
         family.gguf.architecture: family
         for family in map(family_named, MODEL_FAMILIES.names())

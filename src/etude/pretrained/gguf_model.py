@@ -18,7 +18,7 @@ from etude.model.folder import CARD, CONFIG
 from etude.model.hf_config import config_to_hf
 from etude.model.weights import WEIGHTS
 from etude.places import cache_folder
-from etude.pretrained.gguf_config import config_of
+from etude.pretrained.gguf_config import config_of, family_of
 from etude.pretrained.gguf_file import GgufFile, open_gguf
 from etude.pretrained.gguf_tokenizer import GgufTokenizer, tokenizer_of
 from etude.pretrained.gguf_weights import (
@@ -104,10 +104,11 @@ def _require_unchanged(path: Path, before: tuple[int, ...] | None) -> None:
 
 
 def _write_folder(file: GgufFile, folder: Path, digest: str, *, replace: bool) -> None:
+    family_of(file)  # before the tokenizer: a file of another architecture may have any
     tokenizer = tokenizer_of(file)
     config = config_of(file, tokenizer.roles)
-    if max(tokenizer.tokens, default=0) >= config.vocab_size:
-        raise file.damaged(f"a special token beyond the {config.vocab_size} rows of its embedding")
+    if tokenizer.num_ids > config.vocab_size:
+        raise file.damaged(f"{tokenizer.num_ids} tokens, and {config.vocab_size} rows of its embedding")
     plan = plan_weights(file, config)
     _require_space(folder, sum(tensor.size for tensor in plan))
     with staged_folder(folder, replace=replace) as staging:

@@ -37,14 +37,8 @@ _ROLE_KEYS = {
 _STOP_ROLES = ("eos", "eot", "eom")
 STOP_TOKENS = (
     *("<|im_end|>", "<|eot_id|>", "<|eom_id|>", "<|end|>", "<|return|>", "<|call|>", "<end_of_turn>"),
-    *(
-        "<|endoftext|>",
-        "<|end_of_text|>",
-        "<EOT>",
-        "_<EOT>",
-        "<end_of_utterance>",
-        "<\uff5cend\u2581of\u2581sentence\uff5c>",
-    ),
+    *("<|endoftext|>", "<|end_of_text|>", "<EOT>", "_<EOT>", "<end_of_utterance>"),
+    "<\uff5cend\u2581of\u2581sentence\uff5c>",
 )
 """Tokens that end a turn or a text wherever a vocabulary has them. llama.cpp stops at them, and never finds them in
 text, whatever their type; so GGUF files often name only one of them."""
@@ -64,6 +58,7 @@ class GgufTokenizer:
         stops: ids of the tokens that end generation, "eos" first.
         tokens: the text of each of these, by id.
         templates: chat templates by name; "" is the default one.
+        num_ids: the highest id of a token plus one.
         adds_bos: whether other programs begin a text with the bos token.
     """
 
@@ -73,6 +68,7 @@ class GgufTokenizer:
     stops: list[int]
     tokens: dict[int, str]
     templates: dict[str, str]
+    num_ids: int
     adds_bos: bool
 
     def save(self, folder: Path, max_positions: int) -> None:
@@ -137,7 +133,7 @@ def tokenizer_of(file: GgufFile) -> GgufTokenizer:
         adds_bos, text = file.get("tokenizer.ggml.add_bos_token", bool, False), whole
     _require_usable(file, text, ids)
     named = {number: tokens[number] for number in (*roles.values(), *stops)}
-    return GgufTokenizer(text, pre, roles, stops, named, _templates(file), adds_bos)
+    return GgufTokenizer(text, pre, roles, stops, named, _templates(file), max(ids.values()) + 1, adds_bos)
 
 
 def _texts(file: GgufFile, key: str) -> list[str]:
