@@ -167,6 +167,8 @@ def resolve(
     for key, (value, reason) in (derived or {}).items():
         dial.fill(key, value, reason)
     for key, derivation in DERIVATIONS.items():
+        if key in dial.values:
+            continue
         result = derivation(dial, key)
         if result is not None:
             dial.fill(key, *result)
@@ -205,7 +207,7 @@ def _refuse_unused(settings: Settings, family: Family) -> None:
 @derives("model.size")
 def _size(dial: Dial, key: str) -> tuple[Any, str] | None:
     usual = "tiny" if dial.device.kind == "cpu" else "small"
-    return None if dial.timed else (usual, f"what a {dial.device.kind} trains in minutes")
+    return None if dial.timed or dial.base else (usual, f"what a {dial.device.kind} trains in minutes")
 
 
 @derives("model.hidden_size")

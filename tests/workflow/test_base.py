@@ -1,0 +1,265 @@
+"""Runs that begin with the weights of a published model: step 0 is the model, and everything else holds as usual."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from rich.console import Console
+from test_pretrain import comparable, stop_after
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+from etude.config import Settings, load_settings
+from etude.data.primer.generator import documents
+from etude.errors import InputError
+from etude.model.folder import load_model_folder
+from etude.run import RunFolder
+from etude.run.checkpoints import CARD, checkpoint_name, list_checkpoints
+from etude.watch.time_machine import TimeMachine
+from etude.workflow import jobs
+
+transformers = pytest.importorskip("transformers")
+TEMPLATE = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a model folder of transformers: a small Llama in bfloat16, with a chat template and three roles."""
+    folder = tmp_path_factory.mktemp("published") / "small-chat"
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(
+        vocab_size=300, special_tokens=special, initial_alphabet=alphabet, show_progress=False
+    )
+    tokenizer.train_from_iterator((document.text for document in documents(3, 30_000)), trainer)
+    fast = transformers.PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, eos_token="<|im_end|>", pad_token="<|im_end|>", chat_template=TEMPLATE
+    )
+    config = transformers.LlamaConfig(
+        vocab_size=304,  # rows beyond the tokens, as published models have
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=128,
+        rms_norm_eps=1e-5,
+        rope_theta=50_000.0,
+        tie_word_embeddings=True,
+        eos_token_id=2,
+    )
+    torch.manual_seed(5)
+    network = transformers.LlamaForCausalLM(config).to(torch.bfloat16)
+    network.generation_config = transformers.GenerationConfig(
+        eos_token_id=[2, 0], temperature=0.3, do_sample=True
+    )
+    network.save_pretrained(folder)
+    fast.save_pretrained(folder)
+    (folder / CARD).write_text("---\nlicense: mit\n---\n# Their card\n")
+    return folder
+
+
+@pytest.fixture
+def settings(published: Path, text_folder: Path, tmp_path: Path) -> Settings:
+    """Return settings of twelve steps from that model."""
+    return load_settings(
+        values={
+            "data.sources": (str(text_folder),),
+            "data.workers": 1,
+            "model.base": str(published),
+            "train.steps": 12,
+            "train.context": 32,
+            "train.batch_rows": 4,
+            "train.lr": 1e-3,
+            "train.log_every": 3,
+            "train.eval_every": 4,
+            "train.sample_every": 6,
+            "train.checkpoint_every": 5,
+            "train.eval_tokens": 500,
+            "device.kind": "cpu",
+            "device.dtype": "fp32",
+            "device.threads": 1,
+            "run.folder": str(tmp_path / "runs"),
+        }
+    )
+
+
+def weights_of(folder: Path) -> dict[str, torch.Tensor]:
+    return load_model_folder(folder)[0].state_dict()
+
+
+def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+def at(run: RunFolder, step: int) -> Path:
+    return run.checkpoints / checkpoint_name(step)
+
+
+def test_step_0_is_the_published_model(settings: Settings, published: Path, console: Console) -> None:
+    run = jobs.grow(settings, console).run
+    first, last = at(run, 0), at(run, 12)
+    for file in published.iterdir():
+        if file.name != CARD:
+            assert (first / file.name).read_bytes() == file.read_bytes(), file.name
+    assert same(weights_of(first), weights_of(published))
+    assert not same(weights_of(last), weights_of(published))
+    # Roles, template and generation settings travel into every checkpoint, unchanged.
+    for name in ("tokenizer.json", "tokenizer_config.json", "generation_config.json", "chat_template.jinja"):
+        assert (last / name).read_bytes() == (published / name).read_bytes(), name
+    config = json.loads((last / "config.json").read_text())
+    assert (config["max_position_embeddings"], config["rms_norm_eps"], config["vocab_size"]) == (
+        128,
+        1e-5,
+        304,
+    )
+    card = (last / CARD).read_text()
+    assert "license: mit" in card
+    assert "small-chat" in card
+
+
+def test_other_programs_read_what_was_trained(settings: Settings, published: Path, console: Console) -> None:
+    last = at(jobs.grow(settings, console).run, 12)
+    network = transformers.AutoModelForCausalLM.from_pretrained(last, dtype=torch.float32)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(last)
+    theirs = transformers.AutoTokenizer.from_pretrained(published)
+    turns = [{"role": "user", "content": "One day"}]
+    assert tokenizer.apply_chat_template(turns, tokenize=False) == theirs.apply_chat_template(
+        turns, tokenize=False
+    )
+    ids = torch.tensor([tokenizer("One day the cat", add_special_tokens=False).input_ids])
+    expected = network(ids).logits
+    actual = load_model_folder(last)[0](ids)
+    torch.testing.assert_close(actual, expected, atol=1e-5, rtol=1e-5)
+
+
+def test_the_files_of_a_base_are_stored_once(settings: Settings, tmp_path: Path, console: Console) -> None:
+    one, two = jobs.grow(settings, console).run, jobs.grow(settings, console).run
+    files = [at(run, 0) / "model.safetensors" for run in (one, two)]
+    assert files[0].stat().st_ino == files[1].stat().st_ino
+    assert len(list(at(one, 0).parent.glob("step-00000000"))) == 1
+
+
+def test_an_interruption_changes_nothing(
+    settings: Settings, published: Path, tmp_path: Path, console: Console, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = jobs.grow(settings, console).run
+    moved = tmp_path / "moved"
+    shutil.copytree(published, moved)
+    values = settings.model_dump()
+    values["model"]["base"] = str(moved)
+    with monkeypatch.context() as patch:
+        stop_after(patch, 6)
+        run = jobs.grow(Settings.model_validate(values), console).run
+    shutil.rmtree(moved)  # the run does not need it any more
+    assert jobs.resume(run.path, console).reason == "finished"
+    assert comparable(run) == comparable(whole)
+    assert same(weights_of(at(run, 12)), weights_of(at(whole, 12)))
+
+
+def test_a_run_stopped_at_once_begins_again_with_the_model(
+    settings: Settings, console: Console, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = jobs.grow(settings, console).run
+    with monkeypatch.context() as patch:
+        stop_after(patch, 0)
+        run = jobs.grow(settings, console).run
+    jobs.resume(run.path, console)
+    assert comparable(run) == comparable(whole)
+
+
+@pytest.mark.parametrize("only", ["", "layers.1"])
+def test_any_step_is_replayed_with_proof(settings: Settings, console: Console, only: str) -> None:
+    values = settings.model_dump()
+    values["train"]["only"] = only
+    run = jobs.grow(Settings.model_validate(values), console).run
+    machine = TimeMachine(run.path)
+    for step in (1, 7, 12):
+        machine.go_to(step)
+        assert machine.proof.holds, machine.proof
+
+
+def test_only_the_chosen_parameters_are_trained(
+    settings: Settings, published: Path, console: Console
+) -> None:
+    values = settings.model_dump()
+    values["train"]["only"] = "layers.1.mlp"
+    run = jobs.grow(Settings.model_validate(values), console).run
+    before, after = weights_of(published), weights_of(at(run, 12))
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert changed == {name for name in before if "layers.1.mlp" in name}
+    state = (at(run, 12) / "optimizer.safetensors").stat().st_size
+    numbers = sum(before[name].numel() for name in changed)
+    assert 8 * numbers < state < 8 * numbers + 4096
+
+
+def test_a_pattern_without_a_parameter_is_refused(settings: Settings, console: Console) -> None:
+    values = settings.model_dump()
+    values["train"]["only"] = "layers.9"
+    with pytest.raises(InputError, match=r"no parameter has 'layers\.9' in its name"):
+        jobs.grow(Settings.model_validate(values), console)
+
+
+def test_a_fork_keeps_its_base(settings: Settings, text_folder: Path, console: Console) -> None:
+    run = jobs.grow(settings, console).run
+    fork = jobs.fork(f"{run.path}@5", console, ["train.steps=8"]).run
+    other = jobs.fork(f"{run.path}@0", console, ["data.min_chars=20", "train.steps=3"]).run
+    assert fork.read_manifest()["base"] == run.read_manifest()["base"] == other.read_manifest()["base"]
+    assert same(weights_of(at(other, 0)), weights_of(at(run, 0)))
+    assert list_checkpoints(fork.checkpoints)[-1].name == checkpoint_name(8)
+
+
+@pytest.mark.parametrize("source", ["run", "run@5", "checkpoint"])
+def test_a_run_of_ours_is_a_base_as_well(
+    small_settings: Settings, settings: Settings, console: Console, source: str
+) -> None:
+    parent = jobs.grow(small_settings, console).run
+    names = {"run": parent.path, "run@5": f"{parent.path}@5", "checkpoint": at(parent, 5)}
+    values = settings.model_dump()
+    values["model"]["base"] = str(names[source])
+    run = jobs.grow(Settings.model_validate(values), console).run
+    assert same(weights_of(at(run, 0)), weights_of(at(parent, 12 if source == "run" else 5)))
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("model.hidden_size", 64),
+        ("model.size", "nano"),
+        ("model.preset", "qwen3"),
+        ("tokenizer.kind", "char"),
+        ("tokenizer.vocab_size", 400),
+        ("train.seconds", 60.0),
+    ],
+)
+def test_what_the_base_model_determines_cannot_be_chosen(
+    settings: Settings, console: Console, key: str, value: Any
+) -> None:
+    section, name = key.split(".")
+    values = settings.model_dump()
+    values[section][name] = value
+    if key == "train.seconds":
+        values["train"]["steps"] = "auto"
+    with pytest.raises(InputError, match=r"base model's|--time"):
+        jobs.grow(Settings.model_validate(values), console)
+
+
+@pytest.mark.parametrize("missing", ["config.json", "tokenizer.json", "model.safetensors"])
+def test_an_incomplete_model_is_refused_before_anything_is_written(
+    settings: Settings, published: Path, tmp_path: Path, console: Console, missing: str
+) -> None:
+    incomplete = tmp_path / "incomplete"
+    shutil.copytree(published, incomplete)
+    (incomplete / missing).unlink()
+    values = settings.model_dump()
+    values["model"]["base"] = str(incomplete)
+    with pytest.raises(InputError, match="incomplete"):
+        jobs.grow(Settings.model_validate(values), console)
+    assert not (tmp_path / "runs").exists()
