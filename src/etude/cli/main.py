@@ -10,9 +10,22 @@ from pathlib import Path
 
 import typer
 
-from etude.cli import data, doctor, emergence, evaluate, generate, inspect, runs, studio, sweep, train
+from etude.cli import (
+    data,
+    doctor,
+    emergence,
+    evaluate,
+    generate,
+    import_model,
+    inspect,
+    runs,
+    studio,
+    sweep,
+    train,
+)
 from etude.cli.command import Command
 from etude.errors import EtudeError, InputError
+from etude.files import file_errors_in_one_line
 from etude.places import ensure_user_and_home
 from etude.system import discard_output, make_output_safe
 from etude.untrusted import Unreadable
@@ -27,6 +40,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command("train", cls=Command, epilog=train.PLACES)(train.train)
+app.command("import", cls=Command)(import_model.import_model)
 app.command("generate", cls=Command)(generate.generate)
 app.command("score", cls=Command)(generate.score)
 app.add_typer(data.app, name="data")
@@ -69,7 +83,8 @@ def _exit_code() -> int:
     """Run the command, print its error if it fails, and return the exit code."""
     try:
         ensure_user_and_home()
-        app()
+        with file_errors_in_one_line():
+            app()
     except EtudeError as error:
         with suppress(OSError):
             sys.stdout.flush()

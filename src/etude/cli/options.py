@@ -23,7 +23,11 @@ Overrides = Annotated[
     ),
 ]
 ModelFolder = Annotated[
-    Path, typer.Argument(metavar="RUN", help="A run, one of its checkpoints, or a model folder.")
+    Path,
+    typer.Argument(
+        metavar="MODEL",
+        help="A run, `RUN@STEP`, a checkpoint, a model folder, a .gguf file, or `hf:owner/name`.",
+    ),
 ]
 
 _SECONDS = {"s": 1, "m": 60, "h": 3600}

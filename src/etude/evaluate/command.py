@@ -39,8 +39,9 @@ from etude.model.build import build_model
 from etude.model.config import ModelConfig
 from etude.model.folder import load_config
 from etude.places import cache_folder
+from etude.pretrained.source import model_folder
 from etude.run import RunFolder
-from etude.run.checkpoints import find_checkpoint, list_checkpoints, step_of
+from etude.run.checkpoints import list_checkpoints, step_of
 from etude.setting_types import Auto
 from etude.show.progress import data_progress
 from etude.train.load import load_trained
@@ -178,7 +179,7 @@ def _random(config: ModelConfig, tokenizer: EtudeTokenizer, workers: Workers) ->
 
 def _evaluate_text(request: EvaluationRequest, run: ExaminedRun | None, console: Console) -> None:
     """Measure a text that the user names, without any probe."""
-    folder = find_checkpoint(request.path) if run is None else _checkpoints(request, run)[-1]
+    folder = model_folder(request.path) if run is None else _checkpoints(request, run)[-1]
     documents = beginning_of(request.text, MEASURED_BYTES)
     cache = cache_folder() / "evaluation" / key_of([str(folder.resolve()), documents])
     with _resumable(cache) as scratch, data_progress(console) as progress:
@@ -231,7 +232,7 @@ def _write(run: ExaminedRun, questions: Questions, results: Sequence[ProbeResult
 
 def _evaluate_folder(request: EvaluationRequest, console: Console) -> None:
     """Evaluate a model folder without a run: its training text is unknown, so there is no counting to compare with."""
-    folder = find_checkpoint(request.path)
+    folder = model_folder(request.path)
     if request.every_checkpoint or request.expect:
         raise InputError(f"{request.path} is a model folder, which has no steps: omit --steps")
     trained = load_trained(folder, request.workers.threads)

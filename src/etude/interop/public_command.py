@@ -13,7 +13,7 @@ from etude.errors import InputError
 from etude.evaluate.examined_run import ExaminedRun
 from etude.files import json_safe
 from etude.interop.public_tables import public_table
-from etude.run.checkpoints import find_checkpoint
+from etude.pretrained.source import model_folder
 from etude.show.progress import data_progress
 
 
@@ -41,7 +41,7 @@ def public(request: PublicRequest, console: Console) -> None:
     """
     from etude.interop.public_suites import public_suite
 
-    folder = find_checkpoint(request.path)
+    folder = model_folder(request.path)
     run = ExaminedRun.of(request.path) if request.covered else None
     if request.covered and run is None:
         raise InputError(

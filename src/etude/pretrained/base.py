@@ -36,6 +36,10 @@ _LICENCE_FILES = ("LICENSE", "LICENSE.txt", "LICENSE.md", "NOTICE")
 _DESCRIBED = (CONFIG, WEIGHTS_INDEX, *CARRIED, RECORD, ORIGIN, CARD, *_LICENCE_FILES)
 
 
+_UNROUNDED = ("F64", "F32", "F16", "BF16")
+"""Number formats in which models are trained and published."""
+
+
 @dataclass(frozen=True)
 class Base:
     """A model that a run begins with.
@@ -188,7 +192,8 @@ def rounding_of(folder: Path) -> str | None:
     if not origin.get("rounded"):
         return None
     formats = origin.get("quantisation")
-    return ", ".join(map(str, formats)) if isinstance(formats, dict) else "quantised"
+    kinds = [str(kind) for kind in formats if kind not in _UNROUNDED] if isinstance(formats, dict) else []
+    return ", ".join(kinds) or "quantised"
 
 
 def origin_of(folder: Path) -> dict[str, Any]:

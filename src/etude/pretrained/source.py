@@ -11,7 +11,7 @@ from pathlib import Path
 from etude.errors import InputError
 from etude.places import expand_home
 from etude.run.checkpoints import find_checkpoint, list_checkpoints, step_of
-from etude.untrusted import shown
+from etude.untrusted import open_plain, readable, shown
 
 HUB = "hf:"
 _HUB_FILES = ("*.json", "*.safetensors", "*.jinja", "tokenizer.model", "*.txt", "LICENSE*", "README.md")
@@ -39,11 +39,17 @@ def model_folder(source: str | Path) -> Path:
     return find_checkpoint(path)
 
 
+def is_gguf(path: Path) -> bool:
+    """Return whether there is a GGUF file at ``path``."""
+    if not path.is_file():
+        return False
+    with readable(path), open_plain(path) as file:
+        return file.read(4) == b"GGUF"
+
+
 def _from_file(path: Path) -> Path:
     """Return the model folder of a file: a GGUF file, or a file of a model folder."""
-    with path.open("rb") as file:
-        magic = file.read(4)
-    if magic == b"GGUF":
+    if is_gguf(path):
         from etude.pretrained.gguf_model import model_folder_of
 
         return model_folder_of(path)

@@ -1,4 +1,4 @@
-"""Load a trained network with its tokenizer from a run, a checkpoint or a Hugging Face folder."""
+"""Load a trained network with its tokenizer, from any source of a model (:mod:`etude.pretrained.source`)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from etude.device import choose_device
 from etude.errors import InputError
 from etude.model.folder import load_model_folder
 from etude.model.language_model import LanguageModel
-from etude.run.checkpoints import MARKER, find_checkpoint, verify_checkpoint
+from etude.pretrained.source import model_folder
+from etude.run.checkpoints import MARKER, verify_checkpoint
 from etude.setting_types import Auto
 
 
@@ -26,7 +27,7 @@ class Trained:
 
 
 def load_trained(path: str | Path, threads: int | Auto = "auto") -> Trained:
-    """Load the network and tokenizer at ``path``; from a run, those of its newest checkpoint.
+    """Load the network and tokenizer that ``path`` names; from a run, those of its newest checkpoint.
 
     Args:
         threads: number of threads of this process from now on; "auto": one for each core.
@@ -34,7 +35,7 @@ def load_trained(path: str | Path, threads: int | Auto = "auto") -> Trained:
     Raises:
         InputError: no model at ``path``, damaged files, or a tokenizer that does not belong to the model.
     """
-    folder = find_checkpoint(Path(path))
+    folder = model_folder(path)
     if (folder / MARKER).is_file():
         verify_checkpoint(folder)
     model, config = load_model_folder(folder, device=choose_device(DeviceSettings(threads=threads)).torch)

@@ -17,7 +17,7 @@ from etude.data.report import DataReport
 from etude.data.report_picture import draw_report
 from etude.device import available_cores, place_on_machine
 from etude.errors import InputError
-from etude.files import write_json
+from etude.files import file_errors_in_one_line, write_json
 from etude.generate.training_samples import opening_words
 from etude.model.cost import count_parameters
 from etude.places import expand_home
@@ -52,7 +52,7 @@ def grow(
     """
     stop_at = _from_now(stop_after)
     began = time.monotonic() if began is None else began
-    with join_ranks() as ranks:
+    with join_ranks() as ranks, file_errors_in_one_line():
         return _grow(settings, console or Console(), ranks, stop_at, began) if ranks.leads else follow(ranks)
 
 
@@ -88,7 +88,7 @@ def resume(
     Raises InputError if the record of the run is damaged, unless ``accept_record``.
     """
     stop_at = _from_now(stop_after)
-    with join_ranks() as ranks:
+    with join_ranks() as ranks, file_errors_in_one_line():
         if not ranks.leads:
             return follow(ranks)
         console = console or Console()
@@ -110,7 +110,7 @@ def fork(
 ) -> Outcome:
     """Start a new run from a checkpoint of another one: ``RUN`` (the newest checkpoint) or ``RUN@STEP``."""
     stop_at = _from_now(stop_after)
-    with join_ranks() as ranks:
+    with join_ranks() as ranks, file_errors_in_one_line():
         if not ranks.leads:
             return follow(ranks)
         console = console or Console()

@@ -1,0 +1,84 @@
+"""``etude import``: make a model folder of any source, once, and report what it is."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+from rich.console import Console
+
+from etude.data.tokens.roles import Roles
+from etude.errors import InputError
+from etude.files import hash_file, staged_folder, write_json
+from etude.messages import command
+from etude.model.cost import count_parameters
+from etude.places import expand_home
+from etude.pretrained.base import ORIGIN, Base, licence_of, open_base, rounding_of
+from etude.pretrained.gguf_model import folder_from_gguf
+from etude.pretrained.source import HUB, is_gguf
+from etude.show.lines import print_line
+
+
+def import_model(source: str, name: str | None, console: Console) -> Path:
+    """Write the model that ``source`` names as the model folder ``name``, and print what it is.
+
+    Raises:
+        InputError: the folder exists, or there is no such model, or it is of a kind that cannot be read.
+        EtudeError: the disk is full or cannot be written.
+    """
+    folder = expand_home(name or default_name(source))
+    if os.path.lexists(folder):
+        raise InputError(
+            f"{folder} exists already: give another name, such as {command('import', source, 'NAME')}"
+        )
+    path = expand_home(source)
+    if not source.startswith(HUB) and is_gguf(path):
+        folder_from_gguf(path, folder)
+    else:
+        _copy(open_base(source), folder)
+    for line in _facts(open_base(folder)):
+        print_line(console, line)
+    return folder
+
+
+def default_name(source: str) -> str:
+    """Return the name of the folder for a source: the last part of its own name."""
+    if source.startswith(HUB):
+        return source.removeprefix(HUB).partition("@")[0].rsplit("/", 1)[-1]
+    path = expand_home(source)
+    return path.stem if is_gguf(path) else path.absolute().name
+
+
+def _copy(base: Base, folder: Path) -> None:
+    """Copy the files of ``base``, with a record of where they came from."""
+    with staged_folder(folder, replace=False) as staging:
+        for name, value in base.files.items():
+            shutil.copyfile(base.folder / name, staging / name)
+            if hash_file(staging / name) != value:
+                raise InputError(f"{base.folder / name} was changed while it was read: try again")
+        if ORIGIN not in base.files:
+            facts = {"source": base.source, "hash": base.hash, "license": licence_of(base.folder)}
+            write_json(
+                staging / ORIGIN, {"schema": 1, "format": "folder", **facts, "files": dict(base.files)}
+            )
+
+
+def _facts(base: Base) -> list[str]:
+    """Return what the user should know of an imported model."""
+    config, folder = base.config, base.folder
+    rounding = rounding_of(folder)
+    return [
+        f"{folder}: {config.model_type}, {count_parameters(config).total:,} parameters, vocabulary of "
+        f"{config.vocab_size:,} tokens, up to {config.max_position_embeddings:,} positions",
+        f"licence: {licence_of(folder) or 'not stated'}",
+        f"rounded when the file was made: {rounding}" if rounding else "weights as published, not rounded",
+        _roles(base.tokenizer.roles, base),
+        f"next: {command('generate', folder, 'One day')}  or  {command('train', 'TEXT', '--from', folder)}",
+    ]
+
+
+def _roles(roles: Roles, base: Base) -> str:
+    stops = ", ".join(base.tokenizer.token(token_id) for token_id in sorted(roles.stop_ids))
+    turn = f"{roles.end_of_turn} ends a turn" if roles.end_of_turn else "no chat template, so no turns"
+    return f"tokens: {roles.document} begins a document; {turn}; generation stops at {stops}"
