@@ -6,6 +6,7 @@ import ast
 import os
 import re
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 
 import etude
 from etude.config import known_keys
-from etude.messages import command, nearest_file, nearest_key, quoted
+from etude.messages import command, nearest_file, nearest_key, quoted, suggest_key
 
 WORDS = [
     "plain",
@@ -111,3 +112,10 @@ def test_the_suggested_file(name: str, files: list[str], suggestion: str | None)
 )
 def test_the_suggested_setting(key: str, suggestion: str | None) -> None:
     assert nearest_key(key, known_keys()) == suggestion
+
+
+def test_a_name_of_any_length_is_compared_in_time() -> None:
+    """difflib alone would take minutes."""
+    before = time.process_time()
+    assert suggest_key("train." + "lr" * 1_000_000, known_keys()) == "`etude settings` lists all of them"
+    assert time.process_time() - before < 10

@@ -93,8 +93,10 @@ def suggest_name(name: str, names: Sequence[str]) -> str:
 
 
 def _similarity(a: str, b: str) -> float:
-    """Return difflib's ratio of two names without regard to case: 0 to 1."""
-    return SequenceMatcher(None, a.casefold(), b.casefold()).ratio()
+    """Return difflib's ratio of two names without regard to case: 0 to 1, and 0 where it could not be a suggestion."""
+    matcher = SequenceMatcher(None, a.casefold(), b.casefold())
+    # The ratio takes time in proportion to the product of the lengths; its bound by the lengths takes none.
+    return matcher.ratio() if matcher.real_quick_ratio() >= ALIKE_STEMS else 0.0
 
 
 def _initials(name: str) -> str:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from damage import BYTES
 from disk import Disk, Op, crash_states, put_on_disk
-from etude.run.checkpoints import list_checkpoints
+from etude.run.checkpoints import list_checkpoints, verify_checkpoint
 from programme import Programme, Result, ended
 
 ERRORS = (errno.EIO, errno.ENOSPC, errno.EACCES)
@@ -85,11 +85,17 @@ def damage_a_file(programme: Programme, path: Path, name: str, result: Result) -
     weights = dice.choice(sorted(newest.glob("*.safetensors")))
     file = dice.choice([*(known[key] for key in DAMAGED), tokenizer, weights])
     before, how = file.read_bytes(), dice.choice(("removed", "empty", "flip bits", "truncate", "number"))
+    # Of a log, only the part that the newest checkpoint was saved with: a resume drops the rest unread.
+    kept = verify_checkpoint(newest).provenance.logs.get(file.name)
+    rest = b"" if kept is None else before[kept.num_bytes :]
     if file.name == "run.toml" and how == "removed":  # the programme begins a new run where there is none
         how = "empty"
-    after = b"" if how == "removed" else BYTES[how](before, dice)
-    if after == before:
+    damaged = before.removesuffix(rest)
+    after = b"" if how == "removed" else BYTES[how](damaged, dice)
+    if after == damaged:
         return None
+    if how in ("flip bits", "number"):
+        after += rest
     file.unlink() if how == "removed" else file.write_bytes(after)
     result.injected += 1
     code, message = ended(programme.begin(path, name))
