@@ -29,7 +29,7 @@ class Reader:
 
 
 class World:
-    """A function that reads a folder, the files to damage, and a function that corrects their checksums."""
+    """An intact run with its cache, a model folder and settings, and a folder outside. It can be restored."""
 
     def __init__(self, root: Path) -> None:
         self.case, self.outside = root / "case", root / "outside"

@@ -292,7 +292,7 @@ def test_the_token_that_spans_the_join_is_scored(folders: Path) -> None:
         assert logprob == pytest.approx(float(odds[shared:].sum()), rel=1e-5)
         assert logprob < -1e-3
         assert greedy == bool((theirs(ids).logits[0, shared:-1].argmax(-1) == ids[0, shared + 1 :]).all())
-        assert ours.num_tokens(context, said) == count - shared
+        assert ours.num_tokens(context, continuation) == count - shared
 
 
 def test_a_whole_that_has_no_more_tokens_than_its_context_is_not_certain(folders: Path) -> None:

@@ -81,6 +81,6 @@ class TestCurves:
     def test_thinning_keeps_the_ends_and_the_limit(self, count: int, limit: int, logarithmic: bool) -> None:
         indices = thinned(np.arange(1.0, count + 1), limit, logarithmic=logarithmic)
         assert len(indices) <= max(limit, 1)
-        assert kept[0] == 0
-        assert kept[-1] == count - 1
+        assert indices[0] == 0
+        assert indices[-1] == count - 1
         assert (np.diff(indices) > 0).all()

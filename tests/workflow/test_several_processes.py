@@ -56,13 +56,13 @@ def assert_same_training(ours: RunFolder, theirs: RunFolder) -> None:
     """Compare, up to rounding, every loss in the log, every evaluation, and the last parameters."""
     logs = [[e for e in run.metrics.read() if e["event"] in ("step", "eval")] for run in (ours, theirs)]
     for event, other in zip(*logs, strict=True):
-        assert (one["event"], one["step"], one["tokens_seen"]) == (
+        assert (event["event"], event["step"], event["tokens_seen"]) == (
             other["event"],
             other["step"],
             other["tokens_seen"],
         )
         loss = "loss" if event["event"] == "step" else "val_loss"
-        assert one[loss] == pytest.approx(other[loss], rel=1e-5)
+        assert event[loss] == pytest.approx(other[loss], rel=1e-5)
     weights = [load_file(run.checkpoints / "step-00000012" / "model.safetensors") for run in (ours, theirs)]
     for name, value in weights[0].items():
         torch.testing.assert_close(value, weights[1][name], rtol=1e-3, atol=1e-4)

@@ -38,7 +38,7 @@ EVERY_STEP = {"train.checksum_every": 1, "train.summary_every": 1, "train.keep_e
 def events_of(run: RunFolder, name: str) -> dict[int, dict[str, Any]]:
     """Return the events of a name, by step."""
     events = [event for event in run.metrics.read() if event["event"] == name]
-    assert len({event["step"] for event in found}) == len(found)
+    assert len({event["step"] for event in events}) == len(events)
     return {event["step"]: event for event in events}
 
 

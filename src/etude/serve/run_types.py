@@ -231,7 +231,7 @@ class Ability(TypedDict):
 
 
 class Verdict(TypedDict):
-    """What the doctor says of a run: its finding, and the rule behind it."""
+    """A verdict of the doctor on a run: its finding, and the rule behind it."""
 
     rule: str
     severity: Literal["problem", "notice", "fine", "not judged"]

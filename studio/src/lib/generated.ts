@@ -166,7 +166,7 @@ export interface Ability {
   independent: (number | null)[];
 }
 
-/** What the doctor says of a run: its finding, and the rule behind it. */
+/** A verdict of the doctor on a run: its finding, and the rule behind it. */
 export interface Verdict {
   rule: string;
   severity: 'problem' | 'notice' | 'fine' | 'not judged';
