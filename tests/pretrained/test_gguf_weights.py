@@ -33,8 +33,8 @@ IN_GGUF = [
     and not name.endswith("llama3-positions")
 ]
 
-NOT_IN_LLAMA_CPP = ("qwen3-tied-bias",)
-"""It knows no bias of Qwen3's attention output."""
+NOT_IN_LLAMA_CPP = ("qwen3-tied-bias", "qwen2-tied", "smollm3-untied-bias")
+"""It knows no bias of the attention output of Qwen3 and SmolLM3, and takes width / heads for Qwen2's head_dim."""
 
 
 def imported(path: Path, config: ModelConfig, folder: Path, **options: Any) -> tuple[Any, ModelConfig, Any]:
