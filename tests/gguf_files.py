@@ -171,7 +171,7 @@ def add_tensors(writer: GGUFWriter, config: ModelConfig, saved: dict[str, Tensor
     names = gguf.get_tensor_name_map(architecture, config.num_hidden_layers)
     for name, tensor in saved.items():
         values = tensor.float().numpy()
-        if config.model_type == "llama":
+        if config.model_type in ("llama", "smollm3"):
             for end, heads in (
                 ("q_proj", config.num_attention_heads),
                 ("k_proj", config.num_key_value_heads),

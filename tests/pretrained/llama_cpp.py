@@ -31,10 +31,32 @@ class LlamaCpp:
         """Return the ids of each text; ``specials``: whether special tokens are found in it."""
         return [self._token_ids(text, specials) for text in texts]
 
+    def next_token(self, ids: Sequence[int], count: int) -> dict[int, float]:
+        """Return the log-probabilities of the ``count`` likeliest tokens after ``ids``, by id.
+
+        llama.cpp reports none where the likeliest token ends the text, or is a part of a character.
+        """
+        asked = {
+            "prompt": list(ids),
+            "n_predict": 1,
+            "n_probs": count,
+            "temperature": 0,
+            "cache_prompt": False,
+        }
+        steps = self._post("completion", asked).get("completion_probabilities", [])
+        return {entry["id"]: entry["logprob"] for step in steps for entry in step["top_logprobs"]}
+
     def _token_ids(self, text: str, specials: bool) -> list[int]:
-        content = json.dumps({"content": text, "add_special": False, "parse_special": specials}).encode()
-        address = f"{self._server.listening_address}/tokenize"
-        request = urllib.request.Request(address, content, {"Content-Type": "application/json"})
-        with urllib.request.urlopen(request, timeout=60) as answer:
-            ids: list[int] = json.loads(answer.read())["tokens"]
+        ids: list[int] = self._post(
+            "tokenize", {"content": text, "add_special": False, "parse_special": specials}
+        )["tokens"]
         return ids
+
+    def _post(self, place: str, content: dict[str, Any]) -> dict[str, Any]:
+        address = f"{self._server.listening_address}/{place}"
+        request = urllib.request.Request(
+            address, json.dumps(content).encode(), {"Content-Type": "application/json"}
+        )
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            found: dict[str, Any] = json.loads(answer.read())
+        return found

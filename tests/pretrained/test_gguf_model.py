@@ -106,6 +106,48 @@ def test_the_cache_makes_a_folder_once(tmp_path: Path, cache: Path) -> None:
     load_model_folder(folder)
 
 
+def test_a_file_that_was_seen_before_is_not_hashed_again(
+    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hashed: list[Path] = []
+    sha256 = gguf_model._sha256
+    monkeypatch.setattr(gguf_model, "_sha256", lambda file: (hashed.append(file.path), sha256(file))[1])
+    monkeypatch.setattr(gguf_model, "_RECENT_NS", -1)
+    path = tmp_path / "a.gguf"
+    write(path)
+    folder = model_folder_of(path)
+    assert model_folder_of(path) == folder
+    assert hashed == [path]
+    write(path, name="qwen3", kind="F16")
+    assert model_folder_of(path) != folder
+    assert hashed == [path, path]
+    for note in (cache / "models" / "seen").iterdir():
+        note.write_text("../" * 20)
+    assert model_folder_of(path) != folder
+    monkeypatch.setattr(gguf_model, "_RECENT_NS", 2 * 10**9)
+    for note in (cache / "models" / "seen").iterdir():
+        note.unlink()
+    model_folder_of(path)
+    assert not list((cache / "models" / "seen").iterdir())
+
+
+def test_a_file_that_changes_while_it_is_read_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.gguf"
+    write(path)
+    write_weights = gguf_model.write_weights
+
+    def changed(*args: Any) -> None:
+        write_weights(*args)
+        path.touch()
+
+    monkeypatch.setattr(gguf_model, "write_weights", changed)
+    with pytest.raises(InputError, match="was changed while it was read: try again"):
+        folder_from_gguf(path, tmp_path / "folder")
+    assert [entry.name for entry in tmp_path.iterdir()] == ["a.gguf"]
+
+
 def test_a_folder_of_another_version_or_a_damaged_one_is_made_again(tmp_path: Path, cache: Path) -> None:
     write(tmp_path / "a.gguf")
     folder = model_folder_of(tmp_path / "a.gguf")

@@ -20,6 +20,7 @@ from etude.model.rope import RopeScaling
 from etude.pretrained.gguf_model import folder_from_gguf
 from etude.pretrained.gguf_weights import PLAIN, QUANTISED
 from gguf_files import network_tensors, write_gguf
+from llama_cpp import LlamaCpp
 from networks import TRANSFORMERS, make_config, make_network, make_tokens
 
 VOCAB = 300
@@ -31,6 +32,9 @@ IN_GGUF = [
     # a few frequencies do not determine the parameters of Llama 3.1's scaling; they have a test of their own
     and not name.endswith("llama3-positions")
 ]
+
+NOT_IN_LLAMA_CPP = ("qwen3-tied-bias", "qwen2-tied", "smollm3-untied-bias")
+"""It knows no bias of the attention output of Qwen3 and SmolLM3, and takes width / heads for Qwen2's head_dim."""
 
 
 def imported(path: Path, config: ModelConfig, folder: Path, **options: Any) -> tuple[Any, ModelConfig, Any]:
@@ -87,6 +91,22 @@ def test_every_number_format_is_read_to_the_bit(kind: str, tmp_path: Path) -> No
     assert facts["rounded"] is (kind in QUANTISED)
     config_json = json.loads((tmp_path / "a" / "config.json").read_text())
     assert config_json["dtype"] == str(dtype).removeprefix("torch.")
+
+
+@pytest.mark.parametrize("name", [name for name in IN_GGUF if name not in NOT_IN_LLAMA_CPP])
+def test_predictions_are_those_of_llama_cpp(name: str, tmp_path: Path) -> None:
+    """Which holds keys and values in 16 bits; with a wrong permutation or bias they would be off by whole nats."""
+    config = make_config(name, vocab_size=VOCAB, rms_norm_eps=1e-5)
+    _, _, loaded = imported(tmp_path / "a.gguf", config, tmp_path / "a")
+    reference, tokens = LlamaCpp(tmp_path / "a.gguf"), make_tokens(12, 19, seed=5, vocab=VOCAB)
+    with torch.no_grad():
+        predictions = loaded(tokens)[:, -1].log_softmax(-1)
+    compared = 0
+    for row, ids in zip(predictions, tokens.tolist(), strict=True):
+        for token, logprob in reference.next_token(ids, 40).items():
+            assert abs(row[token].item() - logprob) < 0.05
+            compared += 1
+    assert compared >= 3 * 40
 
 
 def test_logits_are_those_of_transformers_reading_the_same_file(tmp_path: Path) -> None:

@@ -39,7 +39,6 @@ PROMPTS = (
         "To make bread, you need",
         "import numpy as np\n\n",
         "The opposite of hot is",
-        "Roses are",
     ),
     *(
         "Q: What is 7 + 5?\nA:",

@@ -6,11 +6,13 @@ import hashlib
 import os
 import re
 import shutil
+import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import etude
-from etude.data.files import locked
+from etude.data.files import key_of, locked
 from etude.errors import EtudeError, InputError
 from etude.files import read_json, staged_folder, sweep_staging, write_atomic, write_json
 from etude.model.config import ModelConfig
@@ -29,13 +31,17 @@ from etude.pretrained.gguf_weights import (
     quantisation,
     write_weights,
 )
-from etude.untrusted import shown
+from etude.untrusted import read_plain, shown
 
 ORIGIN = "origin.json"
 SCHEMA = 1
 """Of :data:`ORIGIN`, and of what a cached folder holds: a folder of another schema is made again."""
 _LICENSE = re.compile(r"[a-z0-9][a-z0-9.+-]{0,60}")
+_DIGEST = re.compile(r"[0-9a-f]{64}")
 _LONGEST_FACT = 1000
+"""Characters of a text of the metadata that is recorded."""
+_RECENT_NS = 2_000_000_000
+"""Nanoseconds within which the times of a file may not show a change."""
 
 
 def folder_from_gguf(path: Path, folder: Path) -> None:
@@ -50,10 +56,9 @@ def folder_from_gguf(path: Path, folder: Path) -> None:
     """
     if os.path.lexists(folder):
         raise InputError(f"{folder} exists already: choose another name, or remove it")
-    before = _stamp(path)
+    stamp = _stamp(path)
     with open_gguf(path) as file:
-        _write_folder(file, folder, hashlib.sha256(file.content).hexdigest(), replace=False)
-    _require_unchanged(path, before)
+        _write_folder(file, folder, _sha256(file), stamp, replace=False)
 
 
 def model_folder_of(path: Path) -> Path:
@@ -66,19 +71,37 @@ def model_folder_of(path: Path) -> Path:
         InputError: the file is missing, damaged, or of a kind that cannot be read.
         EtudeError: the disk is full or cannot be written.
     """
-    before = _stamp(path)
+    models, stamp = cache_folder() / "models", _stamp(path)
+    note = models / "seen" / key_of([str(path.absolute()), *stamp])
+    digest = _noted(note)
+    if digest is not None and _is_made(models / digest, digest):
+        return models / digest
     with open_gguf(path) as file:
-        digest = hashlib.sha256(file.content).hexdigest()
-        models = cache_folder() / "models"
+        digest = _sha256(file)
         folder = models / digest
-        if _is_made(folder, digest):
-            return folder
         with locked(models, digest):
             if not _is_made(folder, digest):
                 sweep_staging(models)
-                _write_folder(file, folder, digest, replace=True)
-    _require_unchanged(path, before)
+                _write_folder(file, folder, digest, stamp, replace=True)
+    # A file that was just written may change again within the precision of its time.
+    if stamp and time.time_ns() - max(stamp[-2:]) > _RECENT_NS:
+        with suppress(EtudeError, OSError):  # it only saves the hashing
+            note.parent.mkdir(exist_ok=True)
+            write_atomic(note, digest)
     return folder
+
+
+def _sha256(file: GgufFile) -> str:
+    return hashlib.sha256(file.content).hexdigest()
+
+
+def _noted(note: Path) -> str | None:
+    """Return the hash that a note holds; None where there is none."""
+    try:
+        digest = read_plain(note, 64).decode()
+    except (OSError, InputError, UnicodeDecodeError):
+        return None
+    return digest if _DIGEST.fullmatch(digest) else None
 
 
 def _is_made(folder: Path, digest: str) -> bool:
@@ -90,20 +113,19 @@ def _is_made(folder: Path, digest: str) -> bool:
     return isinstance(origin, dict) and origin.get("schema") == SCHEMA and origin.get("sha256") == digest
 
 
-def _stamp(path: Path) -> tuple[int, ...] | None:
+def _stamp(path: Path) -> tuple[int, ...]:
+    """Return what changes when a file is changed: its identity, size and times; empty where it cannot be looked at."""
     try:
         found = path.stat()
     except (OSError, ValueError):  # `open_gguf` reports it
-        return None
-    return found.st_ino, found.st_size, found.st_mtime_ns
+        return ()
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
 
-def _require_unchanged(path: Path, before: tuple[int, ...] | None) -> None:
-    if _stamp(path) != before:
-        raise InputError(f"{path} was changed while it was read: try again, and remove what was made of it")
-
-
-def _write_folder(file: GgufFile, folder: Path, digest: str, *, replace: bool) -> None:
+def _write_folder(
+    file: GgufFile, folder: Path, digest: str, stamp: tuple[int, ...], *, replace: bool
+) -> None:
+    """Write the model folder; ``stamp`` is that of the file before it was hashed."""
     family_of(file)  # before the tokenizer: a file of another architecture may have any
     tokenizer = tokenizer_of(file)
     config = config_of(file, tokenizer.roles)
@@ -121,6 +143,8 @@ def _write_folder(file: GgufFile, folder: Path, digest: str, *, replace: bool) -
         origin = _origin(file, digest, plan, tokenizer)
         write_json(staging / ORIGIN, origin)
         write_atomic(staging / CARD, _card(origin, config))
+        if _stamp(file.path) != stamp:
+            raise InputError(f"{file.path} was changed while it was read: try again")
 
 
 def _require_space(folder: Path, needed: int) -> None:
