@@ -18,9 +18,18 @@ from etude.data.primer.generator import documents
 from etude.errors import InputError
 from etude.model.folder import load_model_folder
 from etude.run import RunFolder
-from etude.run.checkpoints import CARD, checkpoint_name, list_checkpoints
+from etude.run.checkpoints import (
+    CARD,
+    OPTIMIZER_FILE,
+    checkpoint_name,
+    list_checkpoints,
+    step_of,
+    verify_checkpoint,
+)
 from etude.watch.time_machine import TimeMachine
 from etude.workflow import jobs
+from etude.workflow.prepare import make_plan
+from etude.workflow.saving import disk_use
 
 transformers = pytest.importorskip("transformers")
 TEMPLATE = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
@@ -263,3 +272,41 @@ def test_an_incomplete_model_is_refused_before_anything_is_written(
     with pytest.raises(InputError, match="incomplete"):
         jobs.grow(Settings.model_validate(values), console)
     assert not (tmp_path / "runs").exists()
+
+
+def test_old_checkpoints_keep_their_weights_and_a_few_their_optimizer_state(
+    settings: Settings, console: Console
+) -> None:
+    values = settings.model_dump()
+    values["train"] |= {"steps": 20, "state_every": 8, "keep_checkpoints": 1}
+    chosen = Settings.model_validate(values)
+    use = disk_use(make_plan(chosen, console)[0])
+    run = jobs.grow(chosen, console).run
+    folders = {step_of(folder): folder for folder in list_checkpoints(run.checkpoints)}
+    assert {0, 1, 2, 4, 8, 16, 20} <= set(folders)
+    states = {step for step, folder in folders.items() if (folder / OPTIMIZER_FILE).exists()}
+    assert states == {0, 8, 16, 20}
+    for folder in folders.values():
+        assert verify_checkpoint(folder).has_optimizer_state == (folder / OPTIMIZER_FILE).exists()
+    new = [file for step, folder in folders.items() if step for file in folder.iterdir()]
+    assert sum(file.stat().st_size for file in new) == pytest.approx(use.final, rel=0.05)
+    assert use.kept == len(folders)
+    machine = TimeMachine(run.path)
+    machine.go_to(6)  # from step 0, for those of steps 1, 2 and 4 have no state
+    assert machine.proof.holds
+    assert machine.proof.from_step == 0
+    with pytest.raises(InputError, match="without the optimizer's state"):
+        jobs.fork(f"{run.path}@4", console)
+    assert jobs.fork(f"{run.path}@8", console, ["train.steps=9"]).step == 9
+
+
+def test_a_resume_needs_the_optimizer_state(settings: Settings, console: Console) -> None:
+    """The newest always has one. If it is damaged, the next older one that has one counts."""
+    values = settings.model_dump()
+    values["train"] |= {"steps": 20, "state_every": 8, "keep_checkpoints": 1}
+    run = jobs.grow(Settings.model_validate(values), console).run
+    whole = comparable(run)
+    (at(run, 20) / "model.safetensors").write_bytes(b"damaged")
+    run.write_status("stopped", 20)
+    jobs.resume(run.path, console)
+    assert comparable(run) == whole

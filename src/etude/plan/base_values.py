@@ -21,6 +21,8 @@ BASE_BATCH_TOKENS = 2048
 BASE_UPDATES = 32
 """Fewest updates of a run on a short text."""
 BASE_LR = 5e-5
+STATES = 4
+"""Checkpoints of a run from a base model that keep the optimizer's state, besides the newest."""
 _SIZES = (
     "hidden_size",
     "intermediate_size",

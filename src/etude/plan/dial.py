@@ -18,7 +18,7 @@ from etude.errors import InputError
 from etude.model.config import ModelConfig, preset
 from etude.model.cost import count_parameters
 from etude.model.families import Family, family_named
-from etude.plan.base_values import BASE_EPOCHS, values_with_base
+from etude.plan.base_values import BASE_EPOCHS, STATES, values_with_base
 from etude.plan.sizes import SIZES, Size, batch_tokens_for, context_for, dropout_for, weight_decay_for
 from etude.setting_declarations import require_resolved
 from etude.train.rules import rates_of, rule_named
@@ -300,6 +300,16 @@ def _sample_every(dial: Dial, key: str) -> tuple[Any, str]:
 @derives("train.checkpoint_every")
 def _checkpoint_every(dial: Dial, key: str) -> tuple[Any, str]:
     return max(1, dial.value("train.steps") // 5), "five in the run, and the early powers of two"
+
+
+@derives("train.state_every")
+def _state_every(dial: Dial, key: str) -> tuple[Any, str] | None:
+    if dial.base is None:
+        return None
+    steps = dial.value("train.steps")  # a power of two, as the steps of the checkpoints that are never pruned
+    return 1 << max(
+        0, (steps // STATES).bit_length() - 1
+    ), f"about {STATES} states in the run, and the newest"
 
 
 @derives("train.optimizer")

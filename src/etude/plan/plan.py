@@ -15,7 +15,7 @@ from etude.errors import InputError
 from etude.model.attention import takes_blocks
 from etude.model.build import build_model, zero_model
 from etude.model.config import ModelConfig
-from etude.model.cost import TrainingMemory, training_memory
+from etude.model.cost import TrainingMemory, count_parameters, training_memory
 from etude.plan.dial import Derived, Facts, Resolution, resolve
 from etude.plan.forecast import Forecast
 from etude.plan.sizes import Size
@@ -25,6 +25,9 @@ from etude.train.objectives import LossScope, Objective, ObjectiveParts, objecti
 from etude.train.optimizer import UpdateRules, freeze_others, state_bytes, trained_parameters
 from etude.train.parallel import ALONE, Ranks, require_even_rows
 from etude.train.validation import ValidationText
+
+LARGEST_COPY = 2**30
+"""Bytes of weights and optimizer state up to which a checkpoint is written from a copy in the same memory."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,19 @@ class Plan:
         return objective_kind(self.settings.train.objective).scope(self.data, self.settings)
 
     @property
+    def state_every(self) -> int:
+        """Of the kept checkpoints, those at multiples of this many steps keep the optimizer's state."""
+        every = self.settings.train.state_every
+        return 1 if every == "auto" else every
+
+    @property
+    def saves_in_background(self) -> bool:
+        """Whether checkpoints are written from a copy while the steps go on: a large copy would not fit the memory."""
+        train = self.settings.train
+        copied = state_bytes(self.model, train.optimizer, train.only) + 4 * count_parameters(self.model).total
+        return self.device.kind == "cuda" or copied < LARGEST_COPY
+
+    @property
     def memory(self) -> TrainingMemory:
         """Peak memory of a step, counted from the configuration."""
         train = self.settings.train
@@ -65,7 +81,7 @@ class Plan:
             state_bytes=state_bytes(self.model, train.optimizer, train.only),
             recompute=train.activation_checkpointing,
             in_blocks=takes_blocks(self.device.kind, self.device.dtype == "bf16", context),
-            snapshot=self.device.kind != "cuda",
+            snapshot=self.device.kind != "cuda" and self.saves_in_background,
             compared=self.device.kind != "cuda" and train.summary_every > 0,
         )
 

@@ -22,6 +22,7 @@ from typing import Any
 
 from etude.errors import InputError
 from etude.files import SEALED_SCHEMA, STAGING_PREFIX, hash_file, read_object, read_sealed, write_sealed
+from etude.messages import quoted
 from etude.run.folder import RunFolder, is_run
 from etude.run.log import Prefix
 from etude.untrusted import Unreadable, inside, readable
@@ -68,6 +69,20 @@ class Checkpoint:
     micro_batch_rows: int | None
     checksums: dict[str, str]
     provenance: Provenance
+
+    @property
+    def has_optimizer_state(self) -> bool:
+        """Whether training can continue from it bit for bit. Old checkpoints of large models hold weights alone."""
+        return OPTIMIZER_FILE in self.checksums
+
+
+def require_optimizer_state(checkpoint: Checkpoint) -> None:
+    """Raise InputError for a checkpoint from which training cannot continue bit for bit."""
+    if not checkpoint.has_optimizer_state:
+        raise InputError(
+            f"{checkpoint.folder} holds weights without the optimizer's state: begin a new run with --from "
+            f"{quoted(checkpoint.folder)}, or choose a checkpoint at a multiple of train.state_every"
+        )
 
 
 def checkpoint_name(step: int) -> str:
@@ -220,11 +235,12 @@ def set_aside_checkpoints_after(checkpoints: Path, step: int) -> list[str]:
     return [_set_aside(folder) for folder in later]
 
 
-def prune_checkpoints(checkpoints: Path, keep: int, every: int = 0) -> list[str]:
+def prune_checkpoints(checkpoints: Path, keep: int, every: int = 0, state_every: int = 1) -> list[str]:
     """Remove old checkpoints and the leftovers of interrupted writes.
 
-    The ``keep`` newest checkpoints stay, and those that are never pruned. A checkpoint that does not verify is set
-    aside instead. Returns a message for each of these.
+    The ``keep`` newest checkpoints stay, and those that are never pruned. Of the latter, those at multiples of
+    ``state_every`` keep their optimizer state. A checkpoint that does not verify is set aside instead. Returns a
+    message for each of these.
     """
     # The first checkpoint always stays: the first steps are replayed from it. That of a fork is at any step.
     later = [
@@ -241,7 +257,28 @@ def prune_checkpoints(checkpoints: Path, keep: int, every: int = 0) -> list[str]
         leftovers.append(folder.rename(folder.with_name(f"{STAGING_PREFIX}{folder.name}-pruned")))
     for folder in leftovers:
         shutil.rmtree(folder, ignore_errors=True)
+    for folder in list_checkpoints(checkpoints)[:-keep]:
+        if step_of(folder) % state_every:
+            lines += _drop_optimizer_state(folder)
     return lines
+
+
+def _drop_optimizer_state(folder: Path) -> list[str]:
+    """Remove the optimizer state of an old checkpoint, whose weights stay. Return a message if it does not verify."""
+    try:
+        checkpoint = read_marker(folder)
+        if not checkpoint.has_optimizer_state:
+            (folder / OPTIMIZER_FILE).unlink(missing_ok=True)  # of an interrupted removal
+            return []
+        verify_checkpoint(folder)
+    except InputError as error:
+        return [f"{error}; {_set_aside(folder)}"]
+    marker = read_object(folder / MARKER)
+    marker["checksums"].pop(OPTIMIZER_FILE)
+    # The marker first: in between, the checkpoint is whole and has a file too many.
+    write_marker(folder, marker, checkpoint.provenance)
+    (folder / OPTIMIZER_FILE).unlink()
+    return []
 
 
 def _set_aside(folder: Path) -> str:

@@ -18,6 +18,7 @@ from etude.run.checkpoints import (
     Provenance,
     list_checkpoints,
     read_marker,
+    require_optimizer_state,
     step_of,
     verify_checkpoint,
 )
@@ -127,4 +128,6 @@ def find_origin(text: str) -> tuple[RunRecord, Checkpoint]:
     if step and (not step.isdecimal() or int(step) not in folders):
         choice = ", ".join(map(str, list(folders)[-12:]))
         raise InputError(f"{record.run.path} has no checkpoint of step {step}: choose one of {choice}")
-    return record, verify_checkpoint(folders[int(step) if step else max(folders)])
+    checkpoint = verify_checkpoint(folders[int(step) if step else max(folders)])
+    require_optimizer_state(checkpoint)
+    return record, checkpoint

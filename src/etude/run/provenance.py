@@ -21,6 +21,7 @@ from etude.run.checkpoints import (
     Checkpoint,
     Provenance,
     newest_good_checkpoint,
+    require_optimizer_state,
 )
 from etude.run.folder import SESSIONS, RunFolder
 from etude.run.log import JsonLines, Prefix
@@ -135,6 +136,7 @@ def newest_own_checkpoint(
     check_tokens = token_count_check(run, settings, manifest)
 
     def check_all(checkpoint: Checkpoint) -> None:
+        require_optimizer_state(checkpoint)
         check_tokens(checkpoint)
         require_saved_with(checkpoint, run, manifest)
 

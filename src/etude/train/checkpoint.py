@@ -49,11 +49,11 @@ class Snapshot:
     optimizer: dict[str, Tensor]
 
     @classmethod
-    def of(cls, state: TrainState) -> Snapshot:
-        """Copy ``state``."""
+    def of(cls, state: TrainState, *, copy: bool = True) -> Snapshot:
+        """Copy ``state``; without ``copy`` hold its own tensors, which the next step changes."""
         counters = {key: getattr(state, attribute) for key, attribute in COUNTERS.items()}
         copies = (
-            {name: tensor.detach().to("cpu", copy=True) for name, tensor in tensors.items()}
+            {name: tensor.detach().to("cpu", copy=copy) for name, tensor in tensors.items()}
             for tensors in (state.model.state_dict(), state.rules.named_state())
         )
         return cls(state.step, counters, *copies)

@@ -21,7 +21,7 @@ from etude.model.folder import load_config
 from etude.model.language_model import LanguageModel
 from etude.plan.plan import Plan, initial_state, make_objective, plan_on
 from etude.pretrained.base import base_config
-from etude.run.checkpoints import Checkpoint, verify_checkpoint
+from etude.run.checkpoints import Checkpoint, read_marker, verify_checkpoint
 from etude.run.record import RunRecord
 from etude.train.checkpoint import Snapshot, load_state
 from etude.train.checksum import checksum
@@ -213,7 +213,9 @@ class TimeMachine:
     def _load_closest(self, step: int) -> None:
         """Bring the state to the closest known one that is not beyond ``step``."""
         near = self.states.newest_up_to(step)
-        checkpoints = [saved for saved in self.recorded.checkpoints if saved <= step]
+        checkpoints = [
+            saved for saved in self.recorded.checkpoints if saved <= step and self._has_state(saved)
+        ]
         if near is not None and near[0].step >= max(checkpoints, default=0):
             near[0].restore(self.enter(max(1, near[0].step)).state)
             self.state.revisions = self.recorded.revisions  # the run may have revised its length since
@@ -233,6 +235,13 @@ class TimeMachine:
         session = self.recorded.session_at(step)
         self.proof = Proof(checkpoint.step, machine_differences(session, machine, self.era.compiled), ())
         self.states.put(Snapshot.of(state), self.proof)
+
+    def _has_state(self, step: int) -> bool:
+        """Return whether the checkpoint of ``step`` has an optimizer state, so that steps after it can be replayed."""
+        try:
+            return read_marker(self.recorded.checkpoints[step]).has_optimizer_state
+        except InputError:
+            return True  # loading it reports the damage
 
     def _newest_whole(self, steps: list[int]) -> Checkpoint:
         """Return the newest checkpoint of ``steps`` whose files are intact.

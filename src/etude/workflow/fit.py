@@ -225,6 +225,8 @@ def checkpoints_of(
         card,
         saved,
         train.keep_every,
+        state_every=plan.state_every,
+        in_background=plan.saves_in_background,
         commit=commit,
         warn=partial(print_line, console),
     )

@@ -13,13 +13,18 @@ from etude.errors import EtudeError, InputError
 from etude.files import write_failure
 from etude.messages import command
 from etude.model.config import ModelConfig
+from etude.plan.cadence import save_due
 from etude.plan.plan import Plan
+from etude.pretrained.base import NONE
 from etude.run import RunFolder
-from etude.run.checkpoints import EARLY_STEPS, Provenance, checkpoint_name, prune_checkpoints
+from etude.run.checkpoints import Provenance, checkpoint_name, is_never_pruned, prune_checkpoints
 from etude.run.events import CheckpointEvent, Event
 from etude.train.checkpoint import Snapshot, save_checkpoint
 from etude.train.loop import TrainState
+from etude.train.optimizer import parameters_of_config
 
+FIXED_BYTES, HEADER_BYTES = 6 * 1024, 110
+"""Bytes of configuration, card and marker; and of the entry of a tensor in the head of its file."""
 OTHER_BYTES, OTHER_BYTES_PER_TOKEN = 2**15, 80
 """Bytes of a checkpoint besides its tensors (config, card, tokenizer): fixed, and per token of the vocabulary."""
 
@@ -40,6 +45,9 @@ class Save:
     card: Callable[[int], str]  # returns the model card of a step
     saved_step: int = -1  # of the newest checkpoint
     keep_every: int = 0  # checkpoints at multiples of this step are kept for good; 0: none
+    state_every: int = (
+        1  # of the checkpoints kept for good, those at its multiples keep the optimizer's state
+    )
     in_background: bool = True
     commit: Callable[[CheckpointEvent], Provenance] = lambda event: Provenance()
     """Writes the checkpoint's line to the log, and returns the digests of the logs for the checkpoint to hold."""
@@ -62,7 +70,7 @@ class Save:
         if state.step == self.saved_step:
             return []
         self.finish()
-        snapshot = Snapshot.of(state)
+        snapshot = Snapshot.of(state, copy=self.in_background)
         require_room(self.run.path, snapshot.num_bytes + _other_bytes(self.config))
         card, folder = self.card(state.step), self.run.checkpoints / checkpoint_name(state.step)
         where = (state.step, state.tokens_seen, state.wall_time)
@@ -90,7 +98,7 @@ class Save:
             for log in self.run.logs.values():
                 log.sync()
             save_checkpoint(self.run.checkpoints, snapshot, self.config, self.run.tokenizer, card, provenance)
-            for line in prune_checkpoints(self.run.checkpoints, self.keep, self.keep_every):
+            for line in prune_checkpoints(self.run.checkpoints, self.keep, self.keep_every, self.state_every):
                 self.warn(line)
         except OSError as error:
             raise write_failure(self.run.checkpoints, error) from error
@@ -110,34 +118,56 @@ def require_room(folder: Path, needed: int) -> None:
 
 @dataclass(frozen=True)
 class DiskUse:
-    """The disk space of the checkpoints of a whole run."""
+    """Predicted disk space of the checkpoints of a whole run.
 
-    checkpoint: int  # bytes of each
-    kept_for_good: int  # number of checkpoints
-    newest: int  # number of further checkpoints, which later ones replace
+    Attributes:
+        checkpoint: bytes of one with the optimizer's state.
+        kept: checkpoints at the end.
+        with_state: of these, the ones with the optimizer's state.
+        final: bytes at the end.
+        most: bytes at most, while a new checkpoint is written before old ones are removed.
+    """
 
-    @property
-    def total(self) -> int:
-        """Bytes at most: a new checkpoint is written before an old one is removed, so one more is counted."""
-        return self.checkpoint * (self.kept_for_good + self.newest + 1)
+    checkpoint: int
+    kept: int
+    with_state: int
+    final: int
+    most: int
 
     def __str__(self) -> str:
+        states = "" if self.with_state >= self.kept - 1 else f", {self.with_state} with the optimizer's state"
         return (
-            f"checkpoints: {self.kept_for_good} kept for good and the {self.newest} newest, "
-            f"{_megabytes(self.checkpoint)} each: up to {_megabytes(self.total)} on disk"
+            f"checkpoints: {self.kept} kept{states}, up to {_megabytes(self.checkpoint)} each: "
+            f"at most {_megabytes(self.most)} on disk"
         )
 
 
 def disk_use(plan: Plan) -> DiskUse:
-    """Predict the disk space from the size of the model and the steps at which checkpoints are saved."""
-    train = plan.settings.train
-    steps = train.steps
-    kept = {step for step in EARLY_STEPS if step <= steps}
-    if train.keep_every:
-        kept.update(range(0, steps + 1, train.keep_every))
-    later = steps // train.checkpoint_every + 1
-    tensors = plan.memory.weights + plan.memory.optimizer
-    return DiskUse(tensors + _other_bytes(plan.model), len(kept), min(train.keep_checkpoints, later))
+    """Predict the disk space by going through all saves of the run, and what each removes."""
+    train, state = plan.settings.train, plan.memory.optimizer
+    tensors = len(parameters_of_config(plan.model))
+    weights = plan.memory.weights + _tokenizer_bytes(plan) + FIXED_BYTES + HEADER_BYTES * tensors
+    state += 2 * HEADER_BYTES * tensors
+    is_due = save_due(train)
+    # The files of a base model are linked, not copied; no optimizer has a state at step 0.
+    kept: dict[int, int] = {}
+    most = 0
+    for step in range(train.steps + 1):
+        if not (is_due(step) or step == train.steps):
+            continue
+        if step == 0:
+            kept[step] = 0 if plan.settings.model.base != NONE else weights
+        else:
+            kept[step] = weights + state
+        most = max(most, sum(kept.values()))
+        prunable = [old for old in sorted(kept)[1:] if not is_never_pruned(old, train.keep_every)]
+        for old in prunable[: max(0, len(prunable) - train.keep_checkpoints)]:
+            del kept[old]
+        for old in sorted(kept)[: -train.keep_checkpoints]:
+            if old % plan.state_every:
+                kept[old] = weights
+    with_state = sum(size == weights + state for size in kept.values())
+    return DiskUse(weights + state, len(kept), with_state, sum(kept.values()), most)
 
 
 def require_disk(plan: Plan, folder: Path) -> DiskUse:
@@ -149,12 +179,20 @@ def require_disk(plan: Plan, folder: Path) -> DiskUse:
     use = disk_use(plan)
     existing = next(place for place in (folder, *folder.absolute().parents) if place.is_dir())
     free = shutil.disk_usage(existing).free
-    if use.total > free:
+    if use.most > free:
         raise InputError(
             f"{use}, and {existing} has {_megabytes(free)} free: free some space, choose another --set run.folder, "
             "or a smaller --set train.keep_checkpoints"
         )
     return use
+
+
+def _tokenizer_bytes(plan: Plan) -> int:
+    """Return the bytes of the tokenizer's files, which every checkpoint holds."""
+    tokenizer = plan.data.tokenizer
+    if tokenizer.carried is None:
+        return len(tokenizer.to_json().encode("utf-8"))
+    return sum(map(len, tokenizer.carried.values()))
 
 
 def _other_bytes(config: ModelConfig) -> int:
