@@ -25,7 +25,10 @@ from etude.model.hf_config import config_from_hf, config_to_hf
 from networks import make_config, make_network
 from waiting import PATIENCE
 
-CONFIGS = {name: config_to_hf(make_config(name)) for name in ("llama", "qwen3", "gpt2", "mlp")}
+CONFIGS = {
+    name: config_to_hf(make_config(name))
+    for name in ("llama", "qwen3", "gpt2", "qwen2", "smollm3", "gemma3_text", "mlp")
+}
 
 
 @many
@@ -58,6 +61,8 @@ ABSURD: dict[str, dict[str, Any]] = {
         "hidden_size": 2**12,
     },
     "positions": {"max_position_embeddings": 2**24},
+    "sliding positions": {"max_position_embeddings": 2**24},
+    "sliding and deep": {"num_hidden_layers": BILLION, "layer_types": None},
     "window": {
         "model_type": "mlp",
         "context_size": 2**16,
@@ -71,7 +76,7 @@ def test_absurd_sizes_are_refused_before_memory_is_taken(tmp_path: Path) -> None
     """In a process that may take 200 MB more than it has, and would want terabytes for most of these."""
     folders = []
     for kind, changes in ABSURD.items():
-        config = make_config("mlp" if kind == "window" else "llama")
+        config = make_config("mlp" if kind == "window" else "gemma3_text" if "sliding" in kind else "llama")
         save_model_folder(tmp_path / kind, make_network(config), config, None)
         write_json(tmp_path / kind / "config.json", config_to_hf(config) | changes)
         folders.append(str(tmp_path / kind))

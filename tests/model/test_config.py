@@ -173,7 +173,7 @@ _json = st.recursive(
 
 
 @settings(max_examples=300)
-@given(st.data(), st.sampled_from(["llama", "qwen3", "gpt2", "mlp"]))
+@given(st.data(), st.sampled_from(["llama", "qwen3", "gpt2", "qwen2", "smollm3", "gemma3_text", "mlp"]))
 def test_no_config_json_can_crash_the_reader(data: st.DataObject, name: str) -> None:
     values = config_to_hf(make_config(name))
     key = data.draw(st.sampled_from(sorted(values)))

@@ -15,6 +15,7 @@ from etude.model.build import build_model
 from etude.model.config import ModelConfig, preset
 from etude.model.language_model import LanguageModel
 from etude.train.optimizer import UpdateRules, parameters_of
+from etude.train.rules.contract import BASE_WIDTH
 from etude.train.rules.muon import blocks_of
 
 CPU = Device("cpu", "fp32", 1)
@@ -49,6 +50,22 @@ def test_every_parameter_has_exactly_one_rule(name: str) -> None:
     if name != "mlp":
         assert len(muon) == 2 * (6 if name == "gpt2" else 7)
     assert roles["model.embed_tokens.weight"] == ("output" if name == "gpt2" else "embedding")
+
+
+def test_a_scaled_embedding_adds_to_the_stream_at_the_usual_rate() -> None:
+    """Its rows are smaller by the root of the width, and so are their updates."""
+    settings = TrainSettings(lr=1e-2, optimizer="adamw")
+    rates = {}
+    for name in ("llama", "gemma3_text"):
+        model = build_model(config(name, vocab_size=300, tie_word_embeddings=False))
+        used = UpdateRules(model, settings, CPU).used()
+        width = model.config.hidden_size
+        assert used["lm_head.weight"].lr == pytest.approx(1e-2 * BASE_WIDTH / width)
+        rates[name] = used["model.embed_tokens.weight"].lr
+        spread = float(model.get_parameter("model.embed_tokens.weight").std()) * model.config.embedding_scale
+        assert spread == pytest.approx(1.0, rel=0.1)
+    assert rates["llama"] == 1e-2
+    assert rates["gemma3_text"] == pytest.approx(1e-2 / width**0.5)
 
 
 @pytest.mark.parametrize(

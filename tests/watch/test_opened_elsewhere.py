@@ -20,6 +20,13 @@ CONFIGS: dict[str, Any] = {
         **SIZES, **LLAMA, num_key_value_heads=2, attention_bias=True, mlp_bias=True
     ),
     "qwen3": transformers.Qwen3Config(**SIZES, **LLAMA, num_key_value_heads=2, head_dim=12),
+    "qwen2": transformers.Qwen2Config(**SIZES, **LLAMA, num_key_value_heads=2),
+    "smollm3": transformers.SmolLM3Config(
+        **SIZES, **LLAMA, num_key_value_heads=2, no_rope_layers=[1, 0, 1], pad_token_id=None
+    ),
+    "gemma3_text": transformers.Gemma3TextConfig(
+        **SIZES, **LLAMA, num_key_value_heads=2, head_dim=12, sliding_window=6, sliding_window_pattern=2
+    ),
     "gpt2": transformers.GPT2Config(**SIZES, n_embd=32, n_layer=3, n_head=4, n_positions=48),
 }
 
@@ -57,8 +64,12 @@ def test_activations_are_those_of_its_own_hooks(name: str, tmp_path: Path) -> No
     for number, layer in enumerate(layers):
         path = f"model.layers.{number}"
         attention = layer.attn if gpt2 else layer.self_attn
-        attention.register_forward_hook(keep(f"{path}.attn_out", 0))
-        layer.mlp.register_forward_hook(keep(f"{path}.mlp_out"))
+        if name == "gemma3_text":  # its norms after the sublayers give what is added
+            layer.post_attention_layernorm.register_forward_hook(keep(f"{path}.attn_out"))
+            layer.post_feedforward_layernorm.register_forward_hook(keep(f"{path}.mlp_out"))
+        else:
+            attention.register_forward_hook(keep(f"{path}.attn_out", 0))
+            layer.mlp.register_forward_hook(keep(f"{path}.mlp_out"))
         (layer.ln_1 if gpt2 else layer.input_layernorm).register_forward_hook(
             keep(f"{path}.input_layernorm.normalized")
         )

@@ -154,7 +154,9 @@ def load_model_folder(
 
 def _refuse_absurd_tables(folder: Path, config: ModelConfig, weights: StoredWeights) -> None:
     """Raise InputError where the rotary tables would be larger than the weights: no weight file limits their size."""
+    tables = 2 if any(config.sliding_layers) else 1  # sliding layers have angles of their own
     needed = 8 * config.max_position_embeddings * config.rotary_dim if config.position == "rope" else 0
+    needed *= tables
     stored = 4 * sum(math.prod(shape) for shape in weights.shapes.values())
     if needed > max(stored, MOST_TABLE_BYTES):
         raise InputError(
