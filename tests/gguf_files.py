@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import gguf
@@ -45,6 +46,7 @@ PUBLISHED: dict[str, dict[str, Any]] = {
     },
 }
 """What the tokenizer.json of published models has, by the name of the pre-tokenizer in their GGUF files."""
+UNMERGED = "\u0120world"
 SPECIALS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
 TRAINING = (
     "The quick brown fox jumps over the lazy dog. It's 2024, and they'll have 12345 things to do: 3.14159 and more.\n"
@@ -64,7 +66,8 @@ def published_tokenizer(pre: str, vocab_size: int = 420, after: bool = False) ->
 
     parts = dict(PUBLISHED[pre])
     ignore = parts.pop("ignore_merges", False)
-    frame = json.loads(Tokenizer(models.BPE()).to_str()) | parts
+    # Trained without words, it has tokens across their ends, so that any other split gives other ids.
+    frame = json.loads(Tokenizer(models.BPE()).to_str()) | {"pre_tokenizer": _BYTES}
     frame["decoder"] = {
         "type": "ByteLevel",
         "add_prefix_space": True,
@@ -75,22 +78,35 @@ def published_tokenizer(pre: str, vocab_size: int = 420, after: bool = False) ->
     alphabet = sorted(gguf_alphabet())
     specials = [] if after else list(SPECIALS)
     backend.train_from_iterator(
-        [TRAINING] * 2,
+        _training_lines(),
         trainers.BpeTrainer(
-            vocab_size=vocab_size - (4 if after else 0),
+            vocab_size=vocab_size - (5 if after else 1),
             special_tokens=specials,
             initial_alphabet=alphabet,
             show_progress=False,
         ),
     )
-    stated: dict[str, Any] = json.loads(backend.to_str())
+    stated: dict[str, Any] = json.loads(backend.to_str()) | parts
     stated["model"]["ignore_merges"] = ignore
+    # No merges lead to this token: only a tokenizer that looks up whole words first finds it.
+    assert UNMERGED not in stated["model"]["vocab"]
+    stated["model"]["vocab"][UNMERGED] = len(stated["model"]["vocab"])
     if after:
         count = len(stated["model"]["vocab"])
         for number, content in enumerate((*SPECIALS, "<tool>"), start=count):
             token = {"id": number, "content": content, "special": content != "<tool>", "normalized": False}
             stated["added_tokens"].append({"single_word": False, "lstrip": False, "rstrip": False} | token)
     return stated
+
+
+def _training_lines() -> list[str]:
+    """Return lines of the words of the training text, in any order, with numbers between."""
+    random, words = Random(0), TRAINING.split(" ")
+    lines = []
+    for _ in range(400):
+        chosen = random.choices(words, k=8)
+        lines.append(" ".join([*chosen, str(random.randrange(10_000)), random.choice(words)]))
+    return lines
 
 
 def gguf_alphabet() -> list[str]:

@@ -36,14 +36,14 @@ class LlamaCpp:
 
         llama.cpp reports none where the likeliest token ends the text, or is a part of a character.
         """
-        asked = {
+        request = {
             "prompt": list(ids),
             "n_predict": 1,
             "n_probs": count,
             "temperature": 0,
             "cache_prompt": False,
         }
-        steps = self._post("completion", asked).get("completion_probabilities", [])
+        steps = self._post("completion", request).get("completion_probabilities", [])
         return {entry["id"]: entry["logprob"] for step in steps for entry in step["top_logprobs"]}
 
     def _token_ids(self, text: str, specials: bool) -> list[int]:
@@ -52,11 +52,11 @@ class LlamaCpp:
         )["tokens"]
         return ids
 
-    def _post(self, place: str, content: dict[str, Any]) -> dict[str, Any]:
+    def _post(self, place: str, body: dict[str, Any]) -> dict[str, Any]:
         address = f"{self._server.listening_address}/{place}"
         request = urllib.request.Request(
-            address, json.dumps(content).encode(), {"Content-Type": "application/json"}
+            address, json.dumps(body).encode(), {"Content-Type": "application/json"}
         )
         with urllib.request.urlopen(request, timeout=60) as answer:
-            found: dict[str, Any] = json.loads(answer.read())
-        return found
+            content: dict[str, Any] = json.loads(answer.read())
+        return content

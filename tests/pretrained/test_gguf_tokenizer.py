@@ -23,7 +23,7 @@ from hard_texts import hard_texts
 from llama_cpp import LlamaCpp
 from networks import make_config, make_network
 
-VOCAB = 420
+VOCAB = 700
 TEXTS = hard_texts(1000)
 CASES = [(pre, after) for pre in PUBLISHED for after in (False, True)]
 ALIKE = {"llama3": "llama-bpe", "llama-v3": "llama-bpe", "starcoder": "smollm", "refact": "smollm"}
@@ -145,7 +145,7 @@ def test_the_token_that_begins_a_text(stated_bos: bool | None, begins: bool, tmp
 
 
 def test_placeholders_of_unused_ids_are_no_tokens(tmp_path: Path) -> None:
-    """Converters fill the rows of the embedding that no token has with [PAD420], [PAD421], ..."""
+    """Converters fill the rows of the embedding that no token has with [PAD700], [PAD701], ..."""
     stated = published_tokenizer("qwen2", VOCAB)
     config = make_config("llama-plain", vocab_size=VOCAB + 8)
     tensors = network_tensors(make_network(config), config)
@@ -154,8 +154,8 @@ def test_placeholders_of_unused_ids_are_no_tokens(tmp_path: Path) -> None:
     assert read(tmp_path / "a").get_vocab_size() == VOCAB
     assert json.loads((tmp_path / "a" / "config.json").read_text())["vocab_size"] == VOCAB + 8
     assert (
-        read(tmp_path / "a").encode("[PAD421]").ids
-        == Tokenizer.from_str(json.dumps(stated)).encode("[PAD421]").ids
+        read(tmp_path / "a").encode("[PAD701]").ids
+        == Tokenizer.from_str(json.dumps(stated)).encode("[PAD701]").ids
     )
 
 

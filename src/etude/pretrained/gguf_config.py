@@ -141,10 +141,10 @@ def _require_agreement(file: GgufFile, config: ModelConfig) -> None:
     if config.position == "rope":
         expected["rope.dimension_count"] = config.rotary_dim
     for key, value in expected.items():
-        found = file.get(f"{architecture}.{key}", int, value)
-        if found != value:
+        stated = file.get(f"{architecture}.{key}", int, value)
+        if stated != value:
             raise InputError(
-                f"{file.path} sets {architecture}.{key} = {found}: only {value} fits its other sizes"
+                f"{file.path} sets {architecture}.{key} = {stated}: only {value} fits its other sizes"
             )
 
 

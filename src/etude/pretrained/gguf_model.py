@@ -116,10 +116,10 @@ def _is_made(folder: Path, digest: str) -> bool:
 def _stamp(path: Path) -> tuple[int, ...]:
     """Return what changes when a file is changed: its identity, size and times; empty where it cannot be looked at."""
     try:
-        found = path.stat()
+        status = path.stat()
     except (OSError, ValueError):  # `open_gguf` reports it
         return ()
-    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
 def _write_folder(

@@ -113,7 +113,7 @@ def tokenizer_of(file: GgufFile) -> GgufTokenizer:
     tokens = _texts(file, "tokenizer.ggml.tokens")
     types = _types(file, len(tokens))
     roles = {
-        role: found for role, key in _ROLE_KEYS.items() if (found := _role(file, key, tokens)) is not None
+        role: number for role, key in _ROLE_KEYS.items() if (number := _role(file, key, tokens)) is not None
     }
     ids = {token: number for number, token in enumerate(tokens) if token and types[number] != UNUSED}
     if len(ids) != sum(bool(token) and kind != UNUSED for token, kind in zip(tokens, types, strict=True)):
@@ -137,18 +137,18 @@ def tokenizer_of(file: GgufFile) -> GgufTokenizer:
 
 
 def _texts(file: GgufFile, key: str) -> list[str]:
-    found: list[str] | None = file.get(key, list)
-    if not found:
+    texts: list[str] | None = file.get(key, list)
+    if not texts:
         raise file.damaged(f"it has no {key}")
-    return found
+    return texts
 
 
 def _types(file: GgufFile, count: int) -> list[int]:
     """Return the type of each token; every token is a normal one where the file has no types."""
-    found = file.get("tokenizer.ggml.token_type", np.ndarray)
-    if found is None:
+    stored = file.get("tokenizer.ggml.token_type", np.ndarray)
+    if stored is None:
         return [NORMAL] * count
-    types: list[int] = found.tolist()
+    types: list[int] = stored.tolist()
     if len(types) != count or not set(types) <= {NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED}:
         raise file.damaged("tokenizer.ggml.token_type does not fit the tokens of a byte-level BPE")
     return types
@@ -156,8 +156,8 @@ def _types(file: GgufFile, count: int) -> list[int]:
 
 def _role(file: GgufFile, key: str, tokens: list[str]) -> int | None:
     """Return the id of a special token; None where the file has none in its vocabulary, as llama.cpp reads it."""
-    found = file.get(f"tokenizer.ggml.{key}", int)
-    return found if found is not None and 0 <= found < len(tokens) and tokens[found] else None
+    number: int | None = file.get(f"tokenizer.ggml.{key}", int)
+    return number if number is not None and 0 <= number < len(tokens) and tokens[number] else None
 
 
 def _pre_tokenizer(file: GgufFile) -> tuple[str, PreTokenizer]:
