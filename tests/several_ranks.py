@@ -119,7 +119,7 @@ def few_targets(
 ) -> dict[str, Any]:
     """Train on :class:`FewTargets`; the last rank alone may receive a stop request, or compute NaN."""
     objective = kind(ranks, poisoned=poisoned)
-    settings = TrainSettings(lr=1e-2, muon_lr=1e-2, weight_decay=0.1, steps=STEPS)
+    settings = TrainSettings(optimizer="muon", lr=1e-2, muon_lr=1e-2, weight_decay=0.1, steps=STEPS)
     state = TrainState(objective.model, UpdateRules(objective.model, settings, CPU))
     loop = Loop(state, objective, settings, CPU, ranks=ranks)
     if stop_last and ranks.rank == ranks.count - 1:

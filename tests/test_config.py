@@ -70,7 +70,7 @@ def test_a_setting_declares_when_it_may_be_changed() -> None:
 
 def test_resolved_settings_have_a_value_for_every_derived_setting() -> None:
     values = {key: 8 for key, declaration in declarations().items() if declaration.is_derived}
-    values |= {"device.kind": "cpu", "device.dtype": "fp32", "train.dropout": 0.5}
+    values |= {"device.kind": "cpu", "device.dtype": "fp32", "train.dropout": 0.5, "train.optimizer": "muon"}
     settings = with_values(Settings(), values)
     assert require_resolved(settings) is settings
     for key in values:

@@ -81,7 +81,12 @@ def evidence_of(history: RunHistory, state: str = "finished", **changes: Any) ->
         "train.lr": 0.02,
         "train.muon_lr": 0.025,
     }
-    values |= {"train.eval_tokens": 4000, "model.hidden_size": 32, "model.intermediate_size": 96}
+    values |= {
+        "train.optimizer": "muon",
+        "train.eval_tokens": 4000,
+        "model.hidden_size": 32,
+        "model.intermediate_size": 96,
+    }
     values |= {"model.num_hidden_layers": 2, "model.num_attention_heads": 2, "model.num_key_value_heads": 2}
     settings = load_settings(
         values=values | {key.replace("__", "."): value for key, value in changes.items()}
@@ -198,7 +203,8 @@ def test_no_advice_names_a_value_outside_a_sane_range(history: RunHistory, rate:
 
 def test_lower_rates_are_lower_and_sane() -> None:
     def rates(lr: float, muon_lr: float, times: float) -> dict[str, float]:
-        return lowered(with_values(Settings(), {"train.lr": lr, "train.muon_lr": muon_lr}), times)
+        values = {"train.optimizer": "muon", "train.lr": lr, "train.muon_lr": muon_lr}
+        return lowered(with_values(Settings(), values), times)
 
     assert rates(0.02, 0.025, 4) == {
         "train.lr": pytest.approx(0.005),

@@ -153,7 +153,7 @@ def test_generation_with_a_window_is_that_of_transformers(seed: int, tmp_path: P
         prompt, attention_mask=torch.ones_like(prompt), max_new_tokens=39, do_sample=False, pad_token_id=0
     )[0, 9:]
     greedy = SamplingSettings(temperature=0.0, max_new_tokens=39)
-    assert generate(ours, prompt.tolist(), greedy, eos_id=None)[0].token_ids == expected.tolist()
+    assert generate(ours, prompt.tolist(), greedy, stop_ids=())[0].token_ids == expected.tolist()
 
 
 @torch.no_grad()

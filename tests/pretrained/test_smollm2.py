@@ -124,7 +124,7 @@ def test_greedy_continuations_are_those_of_transformers(folder: Path, theirs: An
     assert len(PROMPTS) == 20
     for prompt in PROMPTS:
         ids = tokenizer(prompt).input_ids
-        found = generate(network, [ids], settings, eos_id=None)[0].token_ids
+        found = generate(network, [ids], settings, stop_ids=())[0].token_ids
         expected = theirs.generate(
             torch.tensor([ids]),
             attention_mask=torch.ones(1, len(ids)),

@@ -81,7 +81,7 @@ def test_a_step_has_the_weighted_mean_of_its_whole_batch(
     edges = sorted({0, ROWS, *(min(cut, ROWS) for cut in cuts)})
     sizes = [b - a for a, b in pairwise(edges)]
     model = make_network(make_config("llama")).double()
-    train = TrainSettings(lr=1e-2, muon_lr=1e-2, weight_decay=0.1, steps=1)
+    train = TrainSettings(optimizer="muon", lr=1e-2, muon_lr=1e-2, weight_decay=0.1, steps=1)
     expected = mean_loss(model, seed, masked=masked, weighted=weighted)
     gradients = torch.autograd.grad(expected, list(model.parameters()))
     actual: list[Tensor] = []
@@ -146,7 +146,7 @@ def test_a_batch_without_a_trained_token_changes_nothing_and_is_one_line(weighte
     part = MicroBatch.of(
         inputs.copy(), tokens.copy(), CPU, loss_mask=empty, weights=weights if weighted else None
     )
-    settings = TrainSettings(lr=1e-2, muon_lr=1e-2, weight_decay=0.1, steps=1)
+    settings = TrainSettings(optimizer="muon", lr=1e-2, muon_lr=1e-2, weight_decay=0.1, steps=1)
     with pytest.raises(NothingToTrain, match=r"counts no token of this batch.*train\.batch_rows"):
         update_step(
             list(model.parameters()),

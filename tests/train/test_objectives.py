@@ -169,7 +169,7 @@ def test_a_mask_of_ones_is_next_token_to_the_bit() -> None:
     for scope in (None, Counted(1, 1)):
         torch.set_num_threads(1)
         objective = next_token("llama", 0.3, scope=scope, within_documents=True)
-        train = TrainSettings(lr=1e-2, muon_lr=1e-2, weight_decay=0.1, steps=9)
+        train = TrainSettings(optimizer="muon", lr=1e-2, muon_lr=1e-2, weight_decay=0.1, steps=9)
         state = TrainState(objective.model, UpdateRules(objective.model, train, CPU))
         losses = [make_step(state, objective, train, CPU).loss.item() for _ in range(4)]
         actual.append((losses, [parameter.detach().clone() for parameter in state.model.parameters()]))

@@ -37,7 +37,7 @@ def with_gradients(model: LanguageModel, seed: int) -> None:
 @pytest.mark.parametrize("name", ["llama", "qwen3", "gpt2", "mlp"])
 def test_every_parameter_has_exactly_one_rule(name: str) -> None:
     model = build_model(config(name))
-    rules = UpdateRules(model, TrainSettings(lr=1e-2, muon_lr=1e-2, weight_decay=0.1), CPU)
+    rules = UpdateRules(model, TrainSettings(optimizer="muon", lr=1e-2, muon_lr=1e-2, weight_decay=0.1), CPU)
     moved = [rules.names[p] for o in rules.optimizers for group in o.param_groups for p in group["params"]]
     assert sorted(moved) == sorted(dict(model.named_parameters()))
     used, roles = rules.used(), {parameter.name: parameter.role for parameter in parameters_of(model)}
@@ -138,7 +138,7 @@ def test_state_survives_a_round_trip_by_name(optimizer: str, name: str) -> None:
 
 
 def test_missing_and_misshapen_state_is_refused_by_name() -> None:
-    settings = TrainSettings(lr=1e-2, muon_lr=1e-2, weight_decay=0.1)
+    settings = TrainSettings(optimizer="muon", lr=1e-2, muon_lr=1e-2, weight_decay=0.1)
     model = build_model(config("llama"))
     rules = UpdateRules(model, settings, CPU)
     with_gradients(model, 0)
@@ -153,7 +153,9 @@ def test_missing_and_misshapen_state_is_refused_by_name() -> None:
 
 def test_the_learning_rates_follow_the_factor() -> None:
     rules = UpdateRules(
-        build_model(config("llama")), TrainSettings(lr=0.25, muon_lr=0.5, weight_decay=0.1), CPU
+        build_model(config("llama")),
+        TrainSettings(optimizer="muon", lr=0.25, muon_lr=0.5, weight_decay=0.1),
+        CPU,
     )
     rules.step(0.5, momentum=0.9)
     rates = sorted({group["lr"] for o in rules.optimizers for group in o.param_groups})

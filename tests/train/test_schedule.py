@@ -24,7 +24,12 @@ def test_rises_then_never_rises_again(
     schedule: Literal["linear", "cosine", "wsd"], steps: int, warmup: float, decay: float, floor: float
 ) -> None:
     settings = TrainSettings(
-        steps=steps, schedule=schedule, warmup_fraction=warmup, decay_fraction=decay, min_lr_ratio=floor
+        optimizer="muon",
+        steps=steps,
+        schedule=schedule,
+        warmup_fraction=warmup,
+        decay_fraction=decay,
+        min_lr_ratio=floor,
     )
     factors = [lr_factor(step, settings) for step in range(1, steps + 1)]
     assert all(0 < factor <= 1 for factor in factors)
@@ -35,7 +40,7 @@ def test_rises_then_never_rises_again(
 
 
 def test_linear_falls_in_equal_steps_to_its_floor() -> None:
-    settings = TrainSettings(steps=100, warmup_fraction=0.1, min_lr_ratio=0.1)
+    settings = TrainSettings(optimizer="muon", steps=100, warmup_fraction=0.1, min_lr_ratio=0.1)
     factors = [lr_factor(step, settings) for step in range(10, 101)]
     drops = [a - b for a, b in pairwise(factors)]
     assert max(drops) - min(drops) < 1e-12
@@ -44,13 +49,15 @@ def test_linear_falls_in_equal_steps_to_its_floor() -> None:
 
 
 def test_wsd_is_flat_until_the_decay() -> None:
-    settings = TrainSettings(steps=100, schedule="wsd", warmup_fraction=0.1, decay_fraction=0.4)
+    settings = TrainSettings(
+        optimizer="muon", steps=100, schedule="wsd", warmup_fraction=0.1, decay_fraction=0.4
+    )
     assert [lr_factor(step, settings) for step in range(10, 61)] == [1.0] * 51
     assert lr_factor(61, settings) < 1.0
 
 
 def test_cosine_is_half_way_down_in_the_middle() -> None:
-    settings = TrainSettings(steps=99, schedule="cosine", warmup_fraction=0.0)
+    settings = TrainSettings(optimizer="muon", steps=99, schedule="cosine", warmup_fraction=0.0)
     assert lr_factor(50, settings) == pytest.approx(0.5)
 
 

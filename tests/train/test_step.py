@@ -73,7 +73,9 @@ def test_any_split_into_micro_batches_gives_the_same_step(cuts: list[int], ignor
     results = []
     for parts in (split(inputs, targets, [ROWS]), split(inputs, targets, sizes)):
         model = small_model().double()
-        rules = UpdateRules(model, TrainSettings(lr=1e-2, muon_lr=1e-2, weight_decay=0.1, steps=1), CPU)
+        rules = UpdateRules(
+            model, TrainSettings(optimizer="muon", lr=1e-2, muon_lr=1e-2, weight_decay=0.1, steps=1), CPU
+        )
         result = update_step(
             list(model.parameters()),
             lambda part, model=model: summed_loss64(model, part),

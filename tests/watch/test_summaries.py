@@ -21,7 +21,7 @@ from etude.train.step import clip_factor, update_step
 from etude.watch.summaries import activity, tensor_norms, weights_before
 from networks import EVERY, TRANSFORMERS, make_config, make_network, make_tokens
 
-SETTINGS = TrainSettings(lr=1e-3, muon_lr=1e-2, weight_decay=0.1)
+SETTINGS = TrainSettings(optimizer="muon", lr=1e-3, muon_lr=1e-2, weight_decay=0.1)
 
 
 def one_step(model: LanguageModel, max_grad_norm: float) -> float:

@@ -185,7 +185,7 @@ def test_a_run_keeps_its_objective_and_a_fork_may_have_another(settings: Setting
         stop_after(patch, 12)
         run = jobs.grow(plain, quiet()).run
     with pytest.raises(
-        InputError, match=r"has train\.objective = 'next-token', and with 'answer-only'.*--fork"
+        InputError, match=r"has train\.objective = 'next-token', which cannot become 'answer-only'.*--fork"
     ):
         jobs.resume(run.path, quiet(), ["train.objective=answer-only"])
     fork = jobs.fork(str(run.path), quiet(), ["train.objective=answer-only"]).run

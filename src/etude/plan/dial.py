@@ -302,10 +302,15 @@ def _checkpoint_every(dial: Dial, key: str) -> tuple[Any, str]:
     return max(1, dial.value("train.steps") // 5), "five in the run, and the early powers of two"
 
 
+@derives("train.lr_by_width")
+def _lr_by_width(dial: Dial, key: str) -> tuple[Any, str]:
+    return True, "random weights: the rate found at one width then holds at any (muP)"
+
+
 @derives("train.state_every")
-def _state_every(dial: Dial, key: str) -> tuple[Any, str] | None:
+def _state_every(dial: Dial, key: str) -> tuple[Any, str]:
     if dial.base is None:
-        return None
+        return 1, "all kept checkpoints: those of a small network are small"
     steps = dial.value("train.steps")  # a power of two, as the steps of the checkpoints that are never pruned
     return 1 << max(
         0, (steps // STATES).bit_length() - 1

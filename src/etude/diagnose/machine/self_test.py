@@ -49,7 +49,7 @@ CONFIG = preset(
     num_key_value_heads=2,
     max_position_embeddings=CONTEXT,
 )
-SETTINGS = ResolvedTrain(lr=1e-2, muon_lr=2e-2, weight_decay=0.1, steps=1)
+SETTINGS = ResolvedTrain(optimizer="muon", lr=1e-2, muon_lr=2e-2, weight_decay=0.1, steps=1)
 MOMENTUM, LR_FACTOR = 0.9, 0.5
 UPDATES_BEFORE = 8
 """Updates that the optimizer state before the step remembers."""
