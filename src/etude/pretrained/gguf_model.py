@@ -79,10 +79,11 @@ def model_folder_of(path: Path) -> Path:
     with open_gguf(path) as file:
         digest = _sha256(file)
         folder = models / digest
-        with locked(models, digest):
-            if not _is_made(folder, digest):
-                sweep_staging(models)
-                _write_folder(file, folder, digest, stamp, replace=True)
+        if not _is_made(folder, digest):
+            with locked(models, digest):
+                if not _is_made(folder, digest):
+                    sweep_staging(models)
+                    _write_folder(file, folder, digest, stamp, replace=True)
     # A file that was just written may change again within the precision of its time.
     if stamp and time.time_ns() - max(stamp[-2:]) > _RECENT_NS:
         with suppress(EtudeError, OSError):  # it only saves the hashing
