@@ -202,6 +202,8 @@ def test_no_advice_names_a_value_outside_a_sane_range(history: RunHistory, rate:
 
 
 def test_lower_rates_are_lower_and_sane() -> None:
+    muon = with_values(Settings(), {"train.optimizer": "muon"})
+
     def rates(lr: float, muon_lr: float, times: float) -> dict[str, float]:
         values = {"train.optimizer": "muon", "train.lr": lr, "train.muon_lr": muon_lr}
         return lowered(with_values(Settings(), values), times)
@@ -213,7 +215,7 @@ def test_lower_rates_are_lower_and_sane() -> None:
     assert rates(30.0, 30.0, 4) == {"train.lr": 0.02, "train.muon_lr": 0.025}
     assert rates(0.02 / 1000, 30.0, 4) == {"train.muon_lr": 0.025}
     assert rates(1e-9, 1e-9, 4) == {}
-    assert bounded("train.lr", 5e29, Settings()) == sane("train.lr", Settings())[1]
+    assert bounded("train.lr", 5e29, muon) == sane("train.lr", muon)[1]
 
 
 def test_a_real_run_with_a_rate_of_30_is_reported_as_diverged(small_settings: Settings) -> None:

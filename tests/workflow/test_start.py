@@ -38,7 +38,7 @@ def test_a_change_is_told_written_down_and_stays(stopped: RunFolder, console: Co
     outcome = jobs.resume(stopped.path, console, ["train.steps=9", "train.max_grad_norm=0.5"])
     assert (outcome.reason, outcome.step) == ("finished", 9)
     output = console.file.getvalue()  # type: ignore[attr-defined]
-    assert "train.steps was 12 and is 9 now" in output
+    assert "train.steps changes from 12 to 9" in output
     assert load_settings(stopped.settings_file).train.max_grad_norm == 0.5
     recorded = json.loads(stopped.manifest_file.read_text())
     assert recorded["changes"] == [

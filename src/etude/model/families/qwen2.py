@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from etude.model.families.contract import Family
+from etude.model.families.gguf_form import GgufForm
 from etude.model.families.hugging_face import rope_config_from_hf, rope_config_to_hf
 from etude.model.families.llama import GATED_REASON
 from etude.model.families.sizes import gated_inner_size
@@ -50,4 +51,5 @@ FAMILY = Family(
     config_from_hf=config_from_hf,
     inner_size=gated_inner_size,
     inner_size_reason=GATED_REASON,
+    gguf=GgufForm(architecture="qwen2"),
 )

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from etude.errors import InputError
 from etude.model.families.contract import Family
+from etude.model.families.gguf_form import GgufForm
 from etude.model.families.hugging_face import (
     every_nth,
     layers_at_interval,
@@ -92,4 +93,9 @@ FAMILY = Family(
     sizes=sizes,
     inner_size=gated_inner_size,
     inner_size_reason=GATED_REASON,
+    gguf=GgufForm(
+        architecture="smollm3",
+        flags={"attention_bias": "blk.0.attn_q.bias", "mlp_bias": "blk.0.ffn_up.bias"},
+        paired={"self_attn.q_proj": "num_attention_heads", "self_attn.k_proj": "num_key_value_heads"},
+    ),
 )
