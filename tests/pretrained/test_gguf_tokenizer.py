@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
-from etude.data.tokens.tokenizer import existing_tokenizer
+from etude.data.tokens.published import existing_tokenizer
 from etude.errors import InputError
 from etude.pretrained.gguf_model import folder_from_gguf
 from etude.pretrained.pre_tokenizers import PRE_TOKENIZERS

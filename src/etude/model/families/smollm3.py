@@ -70,7 +70,7 @@ def _rotary_layers(values: Mapping[str, Any], layers: Any) -> tuple[bool, ...]:
     if not isinstance(flags, list) or any(flag not in (0, 1) for flag in flags):
         raise InputError(f"no_rope_layers in config.json must be a list of 0 and 1, not {shown(flags)}")
     # transformers reads as many entries as there are layers.
-    return tuple(bool(flag) for flag in flags[:layers])
+    return tuple(bool(flag) for flag in flags[:layers]) if isinstance(layers, int) else ()  # refused later
 
 
 def sizes(dims: Mapping[str, Any], inner_size: int) -> dict[str, Any]:
