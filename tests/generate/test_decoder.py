@@ -45,16 +45,10 @@ for name, prompts in (
     ("gemma3_text", [[1, 2, 3], [5] * 40]),
     ("gpt2", [[1, 2, 3], [5] * 40]),
 ):
-<<<<<<< HEAD
-    model = make_network(make_config(name, num_hidden_layers=1), 3).eval()
-    plain = generate(model, prompts, settings, stop_ids={7}, seed=1, compile=False)
-    compiled = generate(model, prompts, settings, stop_ids={7}, seed=1, compile=True)
-=======
     layers = 2 if name == "gemma3_text" else 1  # one with a window, and one without
     model = make_network(make_config(name, num_hidden_layers=layers), 3).eval()
-    plain = generate(model, prompts, settings, eos_id=7, seed=1, compile=False)
-    compiled = generate(model, prompts, settings, eos_id=7, seed=1, compile=True)
->>>>>>> families
+    plain = generate(model, prompts, settings, stop_ids={7}, seed=1, compile=False)
+    compiled = generate(model, prompts, settings, stop_ids={7}, seed=1, compile=True)
     for one, other in zip(plain, compiled, strict=True):
         assert one.token_ids == other.token_ids and one.finish_reason == other.finish_reason
         worst = max([worst, *(abs(a - b) for a, b in zip(one.logprobs, other.logprobs))])
