@@ -14,6 +14,7 @@ from etude.files import hash_file
 from etude.run import RunFolder
 from etude.run.checkpoints import (
     MARKER,
+    OPTIMIZER_FILE,
     Provenance,
     checkpoint_name,
     copy_checkpoint,
@@ -48,6 +49,7 @@ def save(run: RunFolder, step: int, provenance: Provenance) -> None:
     folder.mkdir(parents=True)
     (folder / "model.safetensors").write_bytes(bytes([step]))
     (folder / "tokenizer.json").write_text("{}")
+    (folder / OPTIMIZER_FILE).write_bytes(b"")
     checksums = {file.name: hash_file(file) for file in folder.iterdir()}
     counters = {"step": step, "tokens_seen": 16 * step, "wall_time": 0.5, "revisions": [(step, 12)]}
     write_marker(folder, {**counters, "checksums": checksums}, provenance)

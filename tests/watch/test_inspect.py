@@ -116,7 +116,8 @@ def test_a_prompt_at_any_step_and_of_any_folder(run: Watched, monkeypatch: pytes
     with pytest.raises(InputError, match="has no steps"):
         ask(elsewhere, "--prompt", "One day", "--step", "3", monkeypatch=monkeypatch)
     with pytest.raises(InputError, match="inspect it with --prompt"):
-        ask(elsewhere, "--node", "1:5", monkeypatch=monkeypatch)
+        ask(elsewhere, monkeypatch=monkeypatch)
+    assert "promotes" in ask(elsewhere, "--node", "1:5", monkeypatch=monkeypatch)
     assert "bit for bit" in values["where"]
     assert "step-00000040" in same["where"]
 

@@ -15,8 +15,10 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from etude.config import Settings, load_settings
 from etude.data.primer.generator import documents
+from etude.diagnose.run.verdicts import diagnose
 from etude.errors import InputError
 from etude.model.folder import load_model_folder
+from etude.plan.base_values import dial_rates
 from etude.run import RunFolder
 from etude.run.checkpoints import (
     CARD,
@@ -26,6 +28,9 @@ from etude.run.checkpoints import (
     step_of,
     verify_checkpoint,
 )
+from etude.run.settings import verified_settings
+from etude.watch.opened_step import open_step
+from etude.watch.reconciliation import reconcile
 from etude.watch.time_machine import TimeMachine
 from etude.workflow import jobs
 from etude.workflow.prepare import make_plan
@@ -218,7 +223,7 @@ def test_a_pattern_without_a_parameter_is_refused(settings: Settings, console: C
 
 def test_a_fork_keeps_its_base(settings: Settings, text_folder: Path, console: Console) -> None:
     run = jobs.grow(settings, console).run
-    fork = jobs.fork(f"{run.path}@5", console, ["train.steps=8"]).run
+    fork = jobs.fork(f"{run.path}@4", console, ["train.steps=8"]).run
     other = jobs.fork(f"{run.path}@0", console, ["data.min_chars=20", "train.steps=3"]).run
     assert fork.read_manifest()["base"] == run.read_manifest()["base"] == other.read_manifest()["base"]
     assert same(weights_of(at(other, 0)), weights_of(at(run, 0)))
@@ -310,3 +315,33 @@ def test_a_resume_needs_the_optimizer_state(settings: Settings, console: Console
     run.write_status("stopped", 20)
     jobs.resume(run.path, console)
     assert comparable(run) == whole
+
+
+def test_a_step_of_chosen_parameters_opens_with_the_gradients_of_all(
+    settings: Settings, console: Console
+) -> None:
+    values = settings.model_dump()
+    values["train"]["only"] = "layers.1.mlp"
+    run = jobs.grow(Settings.model_validate(values), console).run
+    opened = open_step(TimeMachine(run.path), 7)
+    assert opened.proof.holds
+    assert reconcile(opened).holds
+    names = dict(opened.model.named_parameters()).keys()
+    assert opened.gradients.keys() == names
+    assert opened.used.keys() == {name for name in names if "layers.1.mlp" in name}
+    assert opened.gradients["model.embed_tokens.weight"].norm() > 0  # it would have been applied
+    with pytest.raises(InputError, match="is not trained in this run"):
+        opened.parameter("model.embed_tokens.weight")
+    machine = TimeMachine(run.path)
+    open_step(machine, 8)
+    machine.go_to(12)  # no gradient of an opened step is left behind
+    assert machine.proof.holds
+
+
+def test_the_doctor_judges_such_a_run_by_its_own_rates(settings: Settings, console: Console) -> None:
+    run = jobs.grow(settings, console).run
+    assert dial_rates(verified_settings(run)[0])["train.lr"].value < 1e-3
+    text = "\n".join(map(str, diagnose(run.path)))
+    assert "another vocabulary" not in text
+    assert "parameters outside the embeddings are to learn" not in text
+    assert "train.lr=0.02" not in text

@@ -62,8 +62,8 @@ def inspect(
     """Open a step of a run: replay it exactly, and show every number and where it came from.
 
     Without --node, --weight, --token or --prompt: the whole step, and whether it agrees with the recorded one. --node
-    with --token: a neuron at a token of the step's batch. A checkpoint or any Hugging Face folder can be opened with
-    --prompt, alone or together with --node.
+    with --token: a neuron at a token of the step's batch. A model without steps opens with --prompt, --node or
+    --weight.
     """
     from rich.console import Console
 

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from etude.config import ModelSettings, Settings, TokenizerSettings
+from etude.config import ModelSettings, Resolved, Settings, TokenizerSettings
 from etude.errors import InputError
 from etude.model.config import ModelConfig
+from etude.pretrained.base import NONE
+from etude.train.rules import Rate, rates_of
 
 BASE_EPOCHS = 2
 """Passes over the text: a trained network memorises what it reads more often, and forgets the rest."""
@@ -20,7 +22,10 @@ BASE_BATCH_TOKENS = 2048
 """Tokens of a step, where the text is long enough for :data:`BASE_UPDATES`."""
 BASE_UPDATES = 32
 """Fewest updates of a run on a short text."""
-BASE_LR = 5e-5
+BASE_RATES = {
+    "train.lr": Rate(5e-5, "small steps: the weights are trained already"),
+    "train.muon_lr": Rate(5e-4, "small steps; not measured for trained weights"),
+}
 STATES = 4
 """Checkpoints of a run from a base model that keep the optimizer's state, besides the newest."""
 _SIZES = (
@@ -35,6 +40,16 @@ _SIZES = (
     "tie_word_embeddings",
     "rope_theta",
 )
+
+
+def dial_rates(settings: Resolved) -> dict[str, Rate]:
+    """Return the dial's peak learning rates for a run with these settings, by setting."""
+    rates = rates_of(settings.train.optimizer)
+    return (
+        rates
+        if settings.model.base == NONE
+        else {key: BASE_RATES.get(key, rate) for key, rate in rates.items()}
+    )
 
 
 def values_with_base(
@@ -75,7 +90,7 @@ def _training(settings: Settings, base: ModelConfig, train_tokens: int) -> dict[
         "train.batch_rows": (max(1, tokens // context), f"about {tokens:,} tokens per step"),
         "train.micro_batch_rows": (1, "the least memory"),
         "train.optimizer": ("adamw", "with which most published models were trained"),
-        "train.lr": (BASE_LR, "small steps: the weights are trained already"),
+        **{key: (rate.value, rate.reason) for key, rate in BASE_RATES.items()},
         "train.lr_by_width": (False, "one rate for all: the base model was not trained with muP"),
         "train.weight_decay": (0.0, "in a few passes it would only pull the weights away from the base"),
         "train.dropout": (0.0, "few passes over the text"),

@@ -75,7 +75,7 @@ def make_step(
     batch = objective.batch(step)
     waited = time.perf_counter() - began
     result = update_step(
-        list(state.model.parameters()),
+        state.rules.trained,
         objective.loss,
         batch,
         state.rules,

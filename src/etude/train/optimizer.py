@@ -35,6 +35,10 @@ class UpdateRules:
 
     Args:
         chosen: overrides the rule that the settings name.
+
+    Attributes:
+        names: of all parameters.
+        trained: the parameters that are updated, in the order of the model.
     """
 
     def __init__(
@@ -45,6 +49,7 @@ class UpdateRules:
         chosen: UpdateRule | None = None,
     ) -> None:
         self.names: dict[Tensor, str] = {parameter: name for name, parameter in model.named_parameters()}
+        self.trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
         chosen = chosen or rule_named(settings.optimizer)
         tensors = dict(model.named_parameters())
         groups: dict[UpdateRule, dict[tuple[Any, ...], dict[str, Any]]] = defaultdict(dict)

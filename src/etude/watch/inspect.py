@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -16,12 +16,15 @@ from rich.table import Table
 from etude.errors import InputError
 from etude.files import json_safe
 from etude.messages import command
+from etude.pretrained.source import model_folder
 from etude.run import RunFolder
+from etude.train.load import load_trained
 from etude.untrusted import shown
 from etude.watch import api
 from etude.watch import inspect_tables as tables
 from etude.watch import values as values_of
 from etude.watch.arithmetic import weight_step
+from etude.watch.in_model import node_in_model, weight_in_model
 from etude.watch.inspect_pictures import Picture, draw
 from etude.watch.layer_in_step import LayerInStep
 from etude.watch.node_in_text import look_at_node_in_text
@@ -85,6 +88,8 @@ def look_at(question: Question) -> Look:
         return _forked(question)
     if question.prompt is not None:
         return _prompt(question, question.prompt)
+    if not question.is_run and (question.weight is not None or question.node is not None):
+        return _in_model(question)
     _require_run(question.path)
     machine = api.machine(question.path)
     step = machine.recorded.last_step if question.step is None else question.step
@@ -106,10 +111,24 @@ def look_at(question: Question) -> Look:
 
 
 def _require_run(path: Path) -> None:
-    """Raise InputError if ``path`` is a model folder, or no run at all."""
-    if (path / "config.json").is_file():
-        raise InputError(f"{path} is a model folder and has no steps: inspect it with --prompt TEXT")
+    """Raise InputError if ``path`` is a model without steps, or no model at all."""
+    if not (path / "run.toml").is_file():
+        model_folder(path)  # says what is wrong, if it is none
+        raise InputError(f"{path} is a model and has no steps: inspect it with --prompt, --node or --weight")
     RunFolder.open(path)
+
+
+def _in_model(question: Question) -> Look:
+    """Look at a weight or a neuron of a model without steps."""
+    if question.step is not None or question.token is not None:
+        raise InputError(f"{question.path} is a model and has no steps: omit --step and --token")
+    trained = load_trained(question.path)
+    if question.weight is not None:
+        weight = weight_in_model(trained.model, *_place_of_weight(question.weight))
+        return Look([repr(weight)], asdict(weight))
+    decode = trained.tokenizer.decode
+    node = node_in_model(trained.model, lambda token: decode([token]), *_place_of_node(question.node or ""))
+    return Look([repr(node)], asdict(node))
 
 
 def _step(opened: OpenedStep, decode: values_of.Decode) -> Look:
@@ -212,7 +231,7 @@ def _weight(history: WeightHistory, step: int) -> Look:
 def _prompt(question: Question, text: str) -> Look:
     step = question.step if question.is_run else None
     if question.step is not None and not question.is_run:
-        raise InputError(f"{question.path} is a model folder and has no steps: omit --step")
+        raise InputError(f"{question.path} is a model and has no steps: omit --step")
     if question.knobs:
         if question.node is not None:
             raise InputError("--prompt takes --node or --knob, not both")

@@ -7,7 +7,8 @@ weights and rows, run uncompiled (:mod:`etude.watch.forward`), one row at a time
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -26,7 +27,8 @@ from etude.model.taps import Taps, every_activation
 from etude.run.events import RowSource
 from etude.train.batch import MicroBatch, Row, total_weight
 from etude.train.checkpoint import Snapshot
-from etude.train.optimizer import UpdateRules
+from etude.train.loop import TrainState
+from etude.train.optimizer import UpdateRules, freeze_others
 from etude.train.rules import Hyperparameters, rule_named
 from etude.train.rules.applied import ParameterUpdate
 from etude.train.schedule import momentum
@@ -133,10 +135,12 @@ class OpenedStep:
     def apply_rules(self, weights: Mapping[str, Tensor]) -> Snapshot:
         """Apply the update rules once more, to ``weights``, from the opened gradients and state alone."""
         model = model_with(weights, self.era)
+        freeze_others(model, self.settings.train.only)
         rules = UpdateRules(model, self.settings.train, self.era.plan.device)
         rules.load_named_state(self.before.optimizer)
         for name, parameter in model.named_parameters():
-            parameter.grad = self.gradients[name].to(parameter.device) * self.clip_factor
+            if name in self.used:
+                parameter.grad = self.gradients[name].to(parameter.device) * self.clip_factor
         rules.step(self.era.lr_factor(self.step), momentum(self.step, self.settings.train))
         return Snapshot(self.step, {}, dict(model.state_dict()), rules.named_state())
 
@@ -165,6 +169,10 @@ class OpenedStep:
         """
         if name not in self.gradients:
             raise InputError(f"no parameter is called '{name}': {suggest_name(name, list(self.gradients))}")
+        if name not in self.used:
+            raise InputError(
+                f"'{name}' is not trained in this run (train.only = {self.settings.train.only!r}), so nothing moves it"
+            )
         return ParameterUpdate(
             rule_named(self.used[name].rule),
             name,
@@ -269,7 +277,8 @@ def open_step(machine: TimeMachine, step: int) -> OpenedStep:
     _require_memory(era)
     before, before_proof = Snapshot.of(era.state), machine.proof
     capture = _GradientCapture(era.state.model)
-    result = machine.advance(capture.read)
+    with _gradients_of_all(era.state):
+        result = machine.advance(capture.read)
     after = Snapshot.of(era.state)
     machine.states.put(before, before_proof)
     machine.states.put(after, machine.proof)
@@ -290,6 +299,20 @@ def open_step(machine: TimeMachine, step: int) -> OpenedStep:
         machine.proof,
         era,
     )
+
+
+@contextmanager
+def _gradients_of_all(state: TrainState) -> Iterator[None]:
+    """Compute the gradients of parameters that are not trained as well: those that would have been applied."""
+    others = [parameter for parameter in state.model.parameters() if not parameter.requires_grad]
+    try:
+        for parameter in others:
+            parameter.requires_grad_(True)
+        yield
+    finally:
+        for parameter in others:
+            parameter.requires_grad_(False)
+            parameter.grad = None
 
 
 @dataclass

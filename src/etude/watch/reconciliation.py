@@ -85,8 +85,9 @@ def reconcile(opened: OpenedStep) -> Reconciliation:
         return Reconciliation(opened.step, ())
     exact = model_with(opened.before.weights, opened.era, torch.float64)
     total, loss = _gradient_by_rows(opened, exact)
-    norm = torch.stack([gradient.square().sum() for gradient in total.values()]).sum().sqrt()
-    numbers = sum(gradient.numel() for gradient in total.values())
+    trained = [gradient for name, gradient in total.items() if name in opened.used]
+    norm = torch.stack([gradient.square().sum() for gradient in trained]).sum().sqrt()
+    numbers = sum(gradient.numel() for gradient in trained)
     clip = min(1.0, opened.settings.train.max_grad_norm / max(float(norm), 1e-300))
     checks = [
         Check("loss", abs(opened.loss - loss) / max(loss, 1e-300)),
@@ -130,7 +131,7 @@ def _update_by_the_rule(opened: OpenedStep) -> Check:
             update.name,
             update.rule.tolerances.update + update.rounding,
         )
-        for update in map(opened.parameter, opened.gradients)
+        for update in map(opened.parameter, opened.used)
     ]
     return max(checks, key=lambda check: (not check.holds, check.difference))
 

@@ -38,7 +38,7 @@ def proof_values(proof: Proof) -> step_types.ProofAnswer:
 def parameter_values(opened: OpenedStep) -> list[step_types.ParameterAnswer]:
     """Return the norms of every parameter, its rule and its rates."""
     found: list[step_types.ParameterAnswer] = []
-    for name in opened.gradients:
+    for name in (name for name in opened.gradients if name in opened.used):
         moved = opened.parameter(name)
         weight, update = float(moved.before.norm()), float(moved.update.norm())
         found.append(

@@ -40,7 +40,8 @@ from etude.show.lines import say
 
 MACHINE_SETTINGS = ("device.", "run.folder")
 WHAT_EXTRAS_ADD = {
-    "hub": "data sets of the Hugging Face Hub: etude train hf:owner/name",
+    "hub": "data sets and models of the Hugging Face Hub, by hf:owner/name",
+    "llamacpp": "comparisons of GGUF files with llama.cpp in the tests",
     "documents": "text of .pdf, .docx and .rtf files",
     "eval": "public benchmarks through lm-eval: BLiMP, LAMBADA, HellaSwag and others by their names",
     "test": "the project's own tests and checks, for its developers",

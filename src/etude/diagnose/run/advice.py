@@ -7,7 +7,7 @@ from pathlib import Path
 
 from etude.config import Resolved, get_value
 from etude.messages import command
-from etude.train.rules import rates_of
+from etude.plan.base_values import dial_rates
 
 RATES_APART = 8
 """Around the dial's rates the loss is flat: four times AdamW's or 1.6 times Muon's changes it by at most half a percent
@@ -28,7 +28,7 @@ SANE: Mapping[str, tuple[float, float]] = {
 
 def sane(key: str, settings: Resolved) -> tuple[float, float]:
     """Return the lowest and the highest value to advise; a rate's bounds are relative to its update rule's default."""
-    rate = rates_of(settings.train.optimizer).get(key)
+    rate = dial_rates(settings).get(key)
     return SANE[key] if rate is None else (LOWEST_RATE * rate.value, RATES_APART * rate.value)
 
 
@@ -44,7 +44,7 @@ def lowered(settings: Resolved, times: float) -> dict[str, float]:
     Empty if no sane rate is lower.
     """
     lower = {}
-    for key, dial in rates_of(settings.train.optimizer).items():
+    for key, dial in dial_rates(settings).items():
         rate = get_value(settings, key)
         value = dial.value if rate > RATES_APART * dial.value else rate / times
         value = bounded(key, value, settings)

@@ -22,7 +22,8 @@ from etude.diagnose.run.course import (
 )
 from etude.diagnose.run.evidence import Evidence
 from etude.diagnose.run.verdict import Rule, Verdict
-from etude.train.rules import rates_of, rule_named
+from etude.plan.base_values import dial_rates
+from etude.train.rules import rule_named
 
 Float64 = npt.NDArray[np.float64]
 
@@ -226,7 +227,7 @@ def _rates_apart(run: Evidence) -> tuple[float, ...] | None:
 
 
 def _dial_rates(run: Evidence) -> dict[str, float]:
-    return {key: rate.value for key, rate in rates_of(run.settings.train.optimizer).items()}
+    return {key: rate.value for key, rate in dial_rates(run.settings).items()}
 
 
 def _to_dial(run: Evidence) -> str:

@@ -106,7 +106,7 @@ def _measure_network(
     within_documents = not settings.data.cross_document_attention
     device = choose_device(DeviceSettings()).torch
     model, config = load_model_folder(newest.folder, device=device)
-    if config.vocab_size != data.tokenizer.vocab_size:
+    if config.vocab_size < data.tokenizer.vocab_size:
         absent = Absent(f"{newest.folder.name} has another vocabulary than the run's text")
         return absent, absent
     earlier = next(_earlier_models(run, newest.step, device), None)
