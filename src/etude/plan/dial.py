@@ -299,7 +299,10 @@ def _sample_every(dial: Dial, key: str) -> tuple[Any, str]:
 
 @derives("train.checkpoint_every")
 def _checkpoint_every(dial: Dial, key: str) -> tuple[Any, str]:
-    return max(1, dial.value("train.steps") // 5), "five in the run, and the early powers of two"
+    steps = dial.value("train.steps")
+    if dial.base is not None:
+        return max(1, steps // 2), "two in the run, and the early powers of two: they are large"
+    return max(1, steps // 5), "five in the run, and the early powers of two"
 
 
 @derives("train.lr_by_width")
