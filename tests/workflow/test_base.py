@@ -345,3 +345,23 @@ def test_the_doctor_judges_such_a_run_by_its_own_rates(settings: Settings, conso
     assert "another vocabulary" not in text
     assert "parameters outside the embeddings are to learn" not in text
     assert "train.lr=0.02" not in text
+
+
+def test_the_command_of_the_report_is_complete(settings: Settings, console: Console) -> None:
+    jobs.grow(settings, console)
+    output = console.file.getvalue()  # type: ignore[attr-defined]
+    line = next(line for line in output.replace("\n", " ").split("All of it: ")[1:])
+    assert "--set tokenizer.kind=base" in line
+    assert "--set model.base=" in line
+
+
+def test_a_damaged_checkpoint_is_no_base(
+    small_settings: Settings, settings: Settings, console: Console
+) -> None:
+    parent = jobs.grow(small_settings, console).run
+    file = at(parent, 12) / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:-4] + b"abcd")
+    values = settings.model_dump()
+    values["model"]["base"] = str(parent.path)
+    with pytest.raises(InputError, match=r"model\.safetensors is damaged"):
+        jobs.grow(Settings.model_validate(values), console)

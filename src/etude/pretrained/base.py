@@ -26,6 +26,7 @@ from etude.model.hf_config import config_from_hf, config_to_hf
 from etude.model.weights import WEIGHTS_INDEX, weight_files
 from etude.places import cache_folder
 from etude.pretrained.source import model_folder
+from etude.run.checkpoints import MARKER, verify_checkpoint
 from etude.untrusted import inside
 
 NONE = "none"
@@ -89,6 +90,8 @@ def open_base(source: str | Path) -> Base:
         InputError: there is no such model, it is of an unknown kind, or its tokenizer is missing.
     """
     folder = model_folder(source)
+    if (folder / MARKER).is_file():
+        verify_checkpoint(folder)
     load_config(folder)  # an unknown family is reported before gigabytes are read
     names = [file.name for file in weight_files(folder)]
     names += [name for name in _DESCRIBED if (folder / name).is_file()]
@@ -111,6 +114,8 @@ def stored(base: Base) -> Base:
         EtudeError: the disk is full or cannot be written.
     """
     models = cache_folder() / "models"
+    if base.folder.parent == models:  # of a GGUF file
+        return base
     folder = models / base.hash
     with locked(models, base.hash):
         sweep_staging(models)

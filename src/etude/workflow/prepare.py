@@ -124,7 +124,13 @@ def _where_report_is(settings: Settings) -> str:
         return "The run's manifest.json holds the whole report"
     words = ["data", "report", *settings.data.sources]
     usual = Settings()
-    sections = ("data", "tokenizer", "model.preset", "run.seed")  # all that the prepared text depends on
+    sections = (
+        "data",
+        "tokenizer",
+        "model.base",
+        "model.preset",
+        "run.seed",
+    )  # all that the prepared text depends on
     for key in filter(lambda key: key.startswith(sections) and key != "data.sources", known_keys()):
         value = get_value(settings, key)
         if value != get_value(usual, key):
