@@ -62,6 +62,7 @@ def in_a_terminal(*command: str) -> tuple[int, int]:
     """Start a command in a terminal of its own. Returns its process, and the other end of the terminal."""
     process, terminal = pty.fork()
     if process == 0:
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)  # the tests themselves may run under nohup
         os.execv(command[0], command)
     return process, terminal
 
