@@ -1,4 +1,4 @@
-"""The benchmarks are run by hand and seldom: that each still finds what it imports is seen here."""
+"""Every benchmark still finds what it imports: they are run by hand and seldom, so a test checks it."""
 
 from __future__ import annotations
 

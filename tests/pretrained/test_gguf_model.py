@@ -16,7 +16,7 @@ from gguf import GGUFWriter
 import etude.pretrained.gguf_model as gguf_model
 from etude.errors import EtudeError, InputError
 from etude.model.folder import load_model_folder
-from etude.pretrained.gguf_model import ORIGIN, folder_from_gguf, model_folder_of
+from etude.pretrained.gguf_model import ORIGIN, cached_gguf_folder, folder_from_gguf
 from gguf_files import network_tensors, write_gguf
 from networks import make_config, make_network
 from waiting import PATIENCE
@@ -98,10 +98,10 @@ def test_no_space_is_reported_before_anything_is_written(
 def test_the_cache_makes_a_folder_once(tmp_path: Path, cache: Path) -> None:
     write(tmp_path / "a.gguf")
     (tmp_path / "b.gguf").write_bytes((tmp_path / "a.gguf").read_bytes())
-    folder = model_folder_of(tmp_path / "a.gguf")
+    folder = cached_gguf_folder(tmp_path / "a.gguf")
     assert folder == cache / "models" / hashlib.sha256((tmp_path / "a.gguf").read_bytes()).hexdigest()
     made = (folder / "model.safetensors").stat()
-    assert model_folder_of(tmp_path / "b.gguf") == folder
+    assert cached_gguf_folder(tmp_path / "b.gguf") == folder
     assert (folder / "model.safetensors").stat() == made
     load_model_folder(folder)
 
@@ -115,19 +115,19 @@ def test_a_file_that_was_seen_before_is_not_hashed_again(
     monkeypatch.setattr(gguf_model, "_RECENT_NS", -1)
     path = tmp_path / "a.gguf"
     write(path)
-    folder = model_folder_of(path)
-    assert model_folder_of(path) == folder
+    folder = cached_gguf_folder(path)
+    assert cached_gguf_folder(path) == folder
     assert hashed == [path]
     write(path, name="qwen3", kind="F16")
-    assert model_folder_of(path) != folder
+    assert cached_gguf_folder(path) != folder
     assert hashed == [path, path]
     for note in (cache / "models" / "seen").iterdir():
         note.write_text("../" * 20)
-    assert model_folder_of(path) != folder
+    assert cached_gguf_folder(path) != folder
     monkeypatch.setattr(gguf_model, "_RECENT_NS", 2 * 10**9)
     for note in (cache / "models" / "seen").iterdir():
         note.unlink()
-    model_folder_of(path)
+    cached_gguf_folder(path)
     assert not list((cache / "models" / "seen").iterdir())
 
 
@@ -150,10 +150,10 @@ def test_a_file_that_changes_while_it_is_read_is_refused(
 
 def test_a_folder_of_another_version_or_a_damaged_one_is_made_again(tmp_path: Path, cache: Path) -> None:
     write(tmp_path / "a.gguf")
-    folder = model_folder_of(tmp_path / "a.gguf")
+    folder = cached_gguf_folder(tmp_path / "a.gguf")
     for damage in ('{"schema": 0}', "["):
         (folder / ORIGIN).write_text(damage)
-        assert model_folder_of(tmp_path / "a.gguf") == folder
+        assert cached_gguf_folder(tmp_path / "a.gguf") == folder
         assert json.loads((folder / ORIGIN).read_text())["schema"] == gguf_model.SCHEMA
 
 
@@ -166,7 +166,7 @@ def test_several_processes_make_one_folder(tmp_path: Path, cache: Path) -> None:
         "write = m._write_folder\n"
         "def counted(*args, **options): print('made'); write(*args, **options)\n"
         "m._write_folder = counted\n"
-        "print(m.model_folder_of(pathlib.Path(sys.argv[1])))\n"
+        "print(m.cached_gguf_folder(pathlib.Path(sys.argv[1])))\n"
     )
     command = [sys.executable, "-c", program, str(tmp_path / "a.gguf")]
     running = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(3)]

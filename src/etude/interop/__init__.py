@@ -1,1 +1,1 @@
-"""Import from and export to other projects' formats and tools."""
+"""Run public benchmarks on Etude's models, through the lm-eval library."""

@@ -57,7 +57,7 @@ class Plan:
 
     @property
     def state_every(self) -> int:
-        """Of the kept checkpoints, those at multiples of this many steps keep the optimizer's state."""
+        """Steps between the old checkpoints that keep their optimizer state; the others keep only weights."""
         every = self.settings.train.state_every
         return 1 if every == "auto" else every
 

@@ -107,8 +107,8 @@ def base_tokenizer(source: str | Path) -> EtudeTokenizer:
     return model_tokenizer(model_folder(source))
 
 
-def stored(base: Base) -> Base:
-    """Return ``base`` from Etude's cache, where its files are copied the first time.
+def store_in_cache(base: Base) -> Base:
+    """Copy the files of ``base`` into Etude's cache, unless they are there, and return the base in the cache.
 
     Raises:
         EtudeError: the disk is full or cannot be written.

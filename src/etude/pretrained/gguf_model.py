@@ -61,7 +61,7 @@ def folder_from_gguf(path: Path, folder: Path) -> None:
         _write_folder(file, folder, _sha256(file), stamp, replace=False)
 
 
-def model_folder_of(path: Path) -> Path:
+def cached_gguf_folder(path: Path) -> Path:
     """Return the model folder of a GGUF file in Etude's cache, which is made the first time.
 
     It has the name of the SHA-256 of the file, so the same file under another name gives the same folder. Of several

@@ -48,11 +48,11 @@ def is_gguf(path: Path) -> bool:
 
 
 def _from_file(path: Path) -> Path:
-    """Return the model folder of a file: a GGUF file, or a file of a model folder."""
+    """Return the model folder of a GGUF file. Raises InputError for any other file, with what to give instead."""
     if is_gguf(path):
-        from etude.pretrained.gguf_model import model_folder_of
+        from etude.pretrained.gguf_model import cached_gguf_folder
 
-        return model_folder_of(path)
+        return cached_gguf_folder(path)
     if path.suffix == ".safetensors" or path.name == "config.json":
         raise InputError(f"{path} is one file of a model folder: give the folder {path.parent}")
     raise InputError(f"{path} is no model: give a run, a model folder, a .gguf file or hf:owner/name")

@@ -227,7 +227,7 @@ def is_never_pruned(step: int, every: int) -> bool:
 
 
 def set_aside_checkpoints_after(checkpoints: Path, step: int) -> list[str]:
-    """Set aside the checkpoints after ``step``, from which a run resumes. Return a message for each.
+    """Set aside the checkpoints after ``step``, because the run resumes from ``step``. Return a message for each.
 
     They did not verify, and would otherwise still count as the newest.
     """

@@ -188,7 +188,10 @@ def log_damage(log: JsonLines, checkpoint: Checkpoint, manifest: Mapping[str, An
 def _damage_of_first_edition(
     log: JsonLines, checkpoint: Checkpoint, manifest: Mapping[str, Any]
 ) -> str | None:
-    """Do the same for a checkpoint of the first edition, which has no hash of the log: look for its own line there."""
+    """Return what is wrong with a log for a checkpoint of the first edition, which has no hash of it; else None.
+
+    The log must hold the line of the checkpoint.
+    """
     parent = manifest.get("parent")
     inherited = isinstance(parent, dict) and parent.get("step") == checkpoint.step
     accepted = any(entry.get("file") == log.path.name for entry in _entries(manifest, ACCEPTED))

@@ -101,8 +101,9 @@ class Answers:
         self._chatting: weakref.WeakKeyDictionary[TimeMachine, Models] = weakref.WeakKeyDictionary()
 
     def is_quick(self, question: Question) -> bool:
-        """Return whether a question needs no replay and does not read every checkpoint, as far as known without opening
-        the run.
+        """Return whether a question is probably quick: it needs no replay, and does not read every checkpoint.
+
+        This is decided without opening the run.
 
         Raises:
             InputError: it is no question.

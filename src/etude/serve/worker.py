@@ -83,7 +83,7 @@ class Worker:
         self.end()
 
     def work(self) -> None:
-        """Answer questions for ever."""
+        """Answer questions forever."""
         while True:
             queued = self.queue.take(wait=not self.chats, chats=self._room)
             if queued is not None:

@@ -96,7 +96,7 @@ class MicroBatch:
 
     @property
     def total_weight(self) -> int | float:
-        """The part of this micro-batch in the divisor of the loss: number of trained tokens, or sum of weights."""
+        """What this micro-batch adds to the divisor of the loss: its trained tokens, or the sum of their weights."""
         return self.num_targets if self.weight_sum is None else self.weight_sum
 
     @property

@@ -1,4 +1,4 @@
-"""Load the tokens that a run was trained on, and check that they are the same."""
+"""Prepare the text that settings name, and open the text that an existing run was trained on."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One weight or neuron of a model without steps, such as a published one: what it is, not how it was learned."""
+"""One weight or neuron of a model that has no training record, such as a published one."""
 
 from __future__ import annotations
 

@@ -140,7 +140,7 @@ class LayerInStep:
         return self.rows[row]
 
     def place(self, row: int, position: int) -> int:
-        """Return ``position``.
+        """Return ``position`` after checking that the row has it.
 
         Raises:
             InputError: the row has no such position.

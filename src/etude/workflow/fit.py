@@ -124,7 +124,7 @@ def _fit(
         with display as panel, stopping as should_stop, memory_noted(plan, run):
             begin_session(plan, run, state, objective, console, ranks, deadline, phases)
             record = RecordWriter(run)
-            save = checkpoints_of(plan, run, state, record, console)
+            save = save_task(plan, run, state, record, console)
             save.committed = panel.committed
             costs = None if deadline is None else deadline.costs
             tasks = run_tasks(plan, objective, ladder, save, max(passed, default=0), control, costs)
@@ -163,7 +163,7 @@ def _note_failure(run: RunFolder, state: TrainState, tasks: Sequence[Task], erro
 
 
 def follow(ranks: Ranks) -> Outcome:
-    """Train the job that the first process sends. Only the first process evaluates, prints and writes.
+    """Take part in the training that the first process sends. Only that process evaluates, prints and writes.
 
     Raises:
         SystemExit: the first process failed before the job, or had nothing to do. It prints the reason itself.
@@ -204,9 +204,7 @@ def restore(run: RunFolder, state: TrainState, console: Console) -> None:
     prepare_resume(run, lambda checkpoint: load_state(checkpoint, state), partial(print_line, console))
 
 
-def checkpoints_of(
-    plan: Plan, run: RunFolder, state: TrainState, record: RecordWriter, console: Console
-) -> Save:
+def save_task(plan: Plan, run: RunFolder, state: TrainState, record: RecordWriter, console: Console) -> Save:
     """Return the task that saves checkpoints from the current step on, with the manifest's current content."""
     train, manifest = plan.settings.train, run.read_manifest()
 
@@ -276,7 +274,7 @@ def run_tasks(
 
 
 def step_tasks(train: ResolvedTrain, objective: Objective) -> Sequence[Task]:
-    """Return the tasks that note summaries and checksums of steps, as far as the settings enable them."""
+    """Return the tasks that note summaries and checksums of steps, that the settings enable."""
     tasks = []
     if train.summary_every:
         summarise = Summarise(objective, train.max_grad_norm)

@@ -19,7 +19,7 @@ from etude.plan.dial import MAX_EPOCHS
 from etude.plan.pace import Deadline
 from etude.plan.plan import Plan, plan_on
 from etude.plan.time_budget import choose_size, require_time
-from etude.pretrained.base import NONE, describe_base, open_base, stored
+from etude.pretrained.base import NONE, describe_base, open_base, store_in_cache
 from etude.show.lines import format_duration, print_line
 from etude.show.phases import Phases
 from etude.show.progress import data_progress
@@ -73,7 +73,7 @@ def _plan_with_base(settings: Settings, console: Console) -> Plan:
         raise InputError(
             "--time chooses the size of a network, and that of --from is given: give --steps instead"
         )
-    base = stored(open_base(settings.model.base))
+    base = store_in_cache(open_base(settings.model.base))
     for line in describe_base(base):
         print_line(console, line)
     if settings.tokenizer.kind == TokenizerSettings().kind:

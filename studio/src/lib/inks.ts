@@ -1,4 +1,4 @@
-/** The greys of app.css for what is drawn on a canvas, which knows no variables. */
+/** The greys of app.css for what is drawn on a canvas, where CSS variables do not work. */
 
 import type { Theme } from './colors';
 

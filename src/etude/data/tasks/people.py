@@ -1,4 +1,4 @@
-"""Made-up people: facts are stated about all of them, but questions are question_about about only some.
+"""Made-up people: facts are stated about all of them, but questions are asked about only some.
 
 Each statement of a fact begins with the person's name. Each question is withheld for one fifth of the people; asking it
 about them tests whether a fact can be retrieved in a form in which it never appeared. The reversed question, from the

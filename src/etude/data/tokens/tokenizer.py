@@ -214,7 +214,7 @@ class EtudeTokenizer:
 
 
 def _mark_special(backend: Tokenizer, roles: Roles) -> None:
-    """Mark the tokens with a role as special: only those are never matched in text. The files stay as they are."""
+    """Mark the tokens with a role as special, so that no text is read as one of them. The files do not change."""
     from tokenizers import AddedToken
 
     names = {str(backend.id_to_token(i)) for i in roles.stop_ids} | {roles.document}
@@ -237,7 +237,7 @@ def _recorded_roles(backend: Tokenizer, record: Mapping[str, Any], folder: Path)
 
 
 def _carried(record: Mapping[str, Any], folder: Path) -> dict[str, bytes] | None:
-    """Return the files that the record names as carried; None for a tokenizer of our own."""
+    """Return the files that the record names as carried; None for a tokenizer that Etude trained."""
     names = record.get("carried")
     if names is None:
         return None

@@ -1,4 +1,4 @@
-"""Default sizes for a given width."""
+"""The default shape of a network (layers, heads, inner size) for a given width."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Next-token prediction: each token of packed documents, or of a scope, from the tokens before it in its row."""
+"""Next-token prediction: predict each token of packed documents, or only those that count, from those before it."""
 
 from __future__ import annotations
 
