@@ -365,3 +365,42 @@ def test_a_damaged_checkpoint_is_no_base(
     values["model"]["base"] = str(parent.path)
     with pytest.raises(InputError, match=r"model\.safetensors is damaged"):
         jobs.grow(Settings.model_validate(values), console)
+
+
+def test_a_run_that_has_lost_its_model_is_refused(
+    settings: Settings, console: Console, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        stop_after(patch, 0)
+        run = jobs.grow(settings, console).run
+    shutil.rmtree(at(run, 0))
+    with pytest.raises(InputError, match="begins with the one of step 0"):
+        jobs.resume(run.path, console)
+
+
+def test_a_fork_stands_alone(
+    settings: Settings, console: Console, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its first checkpoint keeps the optimizer's state, and its tokenizer is read from there."""
+    values = settings.model_dump()
+    values["train"] |= {"state_every": 8, "keep_checkpoints": 1}
+    run = jobs.grow(Settings.model_validate(values), console).run
+    fork = jobs.fork(f"{run.path}@12", console, ["train.steps=20"]).run
+    assert (at(fork, 12) / OPTIMIZER_FILE).exists()
+    monkeypatch.setenv("ETUDE_CACHE", str(tmp_path / "empty"))
+    machine = TimeMachine(fork.path)
+    machine.go_to(14)
+    assert machine.proof.holds
+
+
+def test_models_with_one_tokenizer_keep_their_own_templates(
+    settings: Settings, published: Path, tmp_path: Path, console: Console
+) -> None:
+    jobs.grow(settings, console)
+    other = tmp_path / "other"
+    shutil.copytree(published, other)
+    (other / "chat_template.jinja").write_text("{{ messages[0].content }}<|im_end|>")
+    values = settings.model_dump()
+    values["model"]["base"] = str(other)
+    run = jobs.grow(Settings.model_validate(values), console).run
+    assert (at(run, 12) / "chat_template.jinja").read_bytes() == (other / "chat_template.jinja").read_bytes()

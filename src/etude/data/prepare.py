@@ -34,7 +34,7 @@ from etude.data.tokens.shards import LONGEST_STRETCH, encode_part, open_part, to
 from etude.data.tokens.tokenizer import EtudeTokenizer
 from etude.device import available_cores
 from etude.errors import EtudeError, InputError
-from etude.files import hash_file, read_json, staged_folder, sweep_staging, write_json
+from etude.files import hash_bytes, hash_file, read_json, staged_folder, sweep_staging, write_json
 from etude.places import cache_folder, expand_home
 from etude.untrusted import inside
 
@@ -300,6 +300,9 @@ def _tokenizer_identity(
         return {
             "kind": vocabulary.BASE,
             "hash": tokenizer.hash,
+            "carried": sorted(
+                (name, hash_bytes(content)) for name, content in (tokenizer.carried or {}).items()
+            ),
             "roles": [roles.document_id, roles.end_of_turn_id, sorted(roles.stop_ids)],
         }
     if settings.kind == "char":

@@ -257,7 +257,7 @@ def prune_checkpoints(checkpoints: Path, keep: int, every: int = 0, state_every:
         leftovers.append(folder.rename(folder.with_name(f"{STAGING_PREFIX}{folder.name}-pruned")))
     for folder in leftovers:
         shutil.rmtree(folder, ignore_errors=True)
-    for folder in list_checkpoints(checkpoints)[:-keep]:
+    for folder in list_checkpoints(checkpoints)[1:-keep]:  # replay of a fork starts at its first, at any step
         if step_of(folder) % state_every:
             lines += _drop_optimizer_state(folder)
     return lines

@@ -34,6 +34,11 @@ def prepare_resume(run: RunFolder, load: Callable[[Checkpoint], None], report: R
             report(line)
         if checkpoint.step > 0:
             report(f"{run.path} continues from step {checkpoint.step}")
+    elif settings.model.base != "none":  # its first weights are nowhere else in the run
+        raise InputError(
+            f"{run.checkpoints} has no checkpoints, and the run begins with the one of step 0: restore it, or start a "
+            "new run with --from"
+        )
     elif _had_checkpoints(run):
         raise InputError(
             f"{run.checkpoints} has no checkpoints, and {run.metrics.path} lists some: restore them, or start a new run"

@@ -12,7 +12,7 @@ from etude.errors import InputError
 from etude.model.families import family_named
 from etude.places import cache_folder
 from etude.pretrained.base import NONE, base_tokenizer
-from etude.run.checkpoints import checkpoint_name
+from etude.run.checkpoints import list_checkpoints
 
 
 def prepared(settings: Settings, progress: Progress | None = None) -> PreparedData:
@@ -63,10 +63,14 @@ def own_text(
 
 
 def with_own_base(settings: Settings, run: Path) -> Settings:
-    """Return the settings of ``run`` with its first checkpoint as the base model: the original may be gone."""
+    """Return the settings of ``run`` with its first checkpoint as the base model: the original may be gone.
+
+    That of a fork is at any step.
+    """
     if settings.model.base == NONE:
         return settings
-    return with_values(settings, {"model.base": str(run.absolute() / "checkpoints" / checkpoint_name(0))})
+    folders = list_checkpoints(run.absolute() / "checkpoints")
+    return with_values(settings, {"model.base": str(folders[0])}) if folders else settings
 
 
 def is_text_of(data: PreparedData, manifest: Mapping[str, Any]) -> bool:

@@ -163,7 +163,7 @@ def disk_use(plan: Plan) -> DiskUse:
         prunable = [old for old in sorted(kept)[1:] if not is_never_pruned(old, train.keep_every)]
         for old in prunable[: max(0, len(prunable) - train.keep_checkpoints)]:
             del kept[old]
-        for old in sorted(kept)[: -train.keep_checkpoints]:
+        for old in sorted(kept)[1 : -train.keep_checkpoints]:
             if old % plan.state_every:
                 kept[old] = weights
     with_state = sum(size == weights + state for size in kept.values())
