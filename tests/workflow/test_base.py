@@ -404,3 +404,24 @@ def test_models_with_one_tokenizer_keep_their_own_templates(
     values["model"]["base"] = str(other)
     run = jobs.grow(Settings.model_validate(values), console).run
     assert (at(run, 12) / "chat_template.jinja").read_bytes() == (other / "chat_template.jinja").read_bytes()
+
+
+def test_a_fork_has_no_other_base(settings: Settings, console: Console) -> None:
+    run = jobs.grow(settings, console).run
+    with pytest.raises(InputError, match="keeps its parent's weights"):
+        jobs.fork(f"{run.path}@4", console, ["train.steps=14", "model.base=none"])
+
+
+def test_weights_with_a_name_of_a_checkpoint_are_refused(
+    settings: Settings, published: Path, tmp_path: Path, console: Console
+) -> None:
+    odd = tmp_path / "odd"
+    shutil.copytree(published, odd)
+    (odd / "model.safetensors").rename(odd / OPTIMIZER_FILE)
+    names = dict.fromkeys(weights_of(published), OPTIMIZER_FILE)
+    (odd / "model.safetensors.index.json").write_text(json.dumps({"weight_map": names}))
+    values = settings.model_dump()
+    values["model"]["base"] = str(odd)
+    with pytest.raises(InputError, match="a name that checkpoints use"):
+        jobs.grow(Settings.model_validate(values), console)
+    assert not (tmp_path / "runs").exists()

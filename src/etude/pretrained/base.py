@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from etude.data.files import key_of, locked
-from etude.data.tokens.published import CARRIED, model_tokenizer
-from etude.data.tokens.tokenizer import RECORD, EtudeTokenizer
+from etude.data.tokens.published import model_tokenizer
+from etude.data.tokens.tokenizer import CARRIED, RECORD, EtudeTokenizer
 from etude.errors import InputError
 from etude.files import hash_file, read_json, staged_folder, sweep_staging
 from etude.model.config import ModelConfig
@@ -26,7 +26,7 @@ from etude.model.hf_config import config_from_hf, config_to_hf
 from etude.model.weights import WEIGHTS_INDEX, weight_files
 from etude.places import cache_folder
 from etude.pretrained.source import model_folder
-from etude.run.checkpoints import MARKER, verify_checkpoint
+from etude.run.checkpoints import MARKER, OPTIMIZER_FILE, verify_checkpoint
 from etude.untrusted import inside
 
 NONE = "none"
@@ -94,6 +94,10 @@ def open_base(source: str | Path) -> Base:
         verify_checkpoint(folder)
     load_config(folder)  # an unknown family is reported before gigabytes are read
     names = [file.name for file in weight_files(folder)]
+    if reserved := {MARKER, OPTIMIZER_FILE} & set(names):
+        raise InputError(
+            f"{folder} has weights in {reserved.pop()}, a name that checkpoints use: rename the file"
+        )
     names += [name for name in _DESCRIBED if (folder / name).is_file()]
     return Base(str(source), folder, {name: hash_file(folder / name) for name in sorted(names)})
 

@@ -135,6 +135,8 @@ def plan_fork(
     named = {"run.folder": str(run.path.parent), "run.name": free_name(run.path.parent, f"{run.name}-fork")}
     settings = load_settings(run.settings_file, overrides, named | values)
     changes = differences(own, settings)
+    if "model.base" in changes:
+        raise InputError("a fork keeps its parent's weights: omit --from and --set model.base")
     if any(key.startswith("tokenizer.") for key in changes):
         raise InputError("a fork keeps its parent's tokenizer: omit --tokenizer and --set tokenizer...")
     if any(key.startswith("data.") for key in changes):

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
-from etude.data.tokens.published import CARRIED, existing_tokenizer, model_tokenizer
-from etude.data.tokens.tokenizer import RECORD, EtudeTokenizer
+from etude.data.tokens.published import existing_tokenizer, model_tokenizer
+from etude.data.tokens.tokenizer import CARRIED, RECORD, EtudeTokenizer
 from etude.errors import InputError
 
 CHATML = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
@@ -148,6 +148,7 @@ def test_the_files_of_a_published_tokenizer_are_carried_unchanged(tmp_path: Path
         {"end_of_turn": 5},
         {"carried": ["../tokenizer.json"]},
         {"carried": ["gone.json"]},
+        {"carried": ["tokenizer.json", "train_state.json"]},
         {"carried": "all"},
         {"eos": "no such token"},
     ],

@@ -7,25 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from etude.data.tokens.roles import DOCUMENT_TOKENS, Roles, published_roles, token_name
-from etude.data.tokens.tokenizer import EOS, RECORD, EtudeTokenizer, form_of, hash_before_saving
+from etude.data.tokens.tokenizer import CARRIED, EOS, RECORD, EtudeTokenizer, form_of, hash_before_saving
 from etude.data.tokens.tokenizer_json import FILE, hash_text, parse_backend, read_backend
 from etude.errors import InputError
 from etude.files import read_json
 from etude.untrusted import MAX_JSON_BYTES, read_plain
-
-CARRIED = (
-    FILE,
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.json",
-    "merges.txt",
-    "tokenizer.model",
-    "chat_template.jinja",
-    "chat_template.json",
-    "generation_config.json",
-)
-"""Files of a model folder that describe its tokens, their roles and its conversations."""
 
 
 def existing_tokenizer(path: Path) -> EtudeTokenizer:

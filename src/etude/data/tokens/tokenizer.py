@@ -36,6 +36,19 @@ EOS = "<|endoftext|>"
 """Begins every document; the only special token of the tokenizers trained here."""
 RECORD = "etude_tokenizer.json"
 SCHEMA = 1
+CARRIED = (
+    FILE,
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "merges.txt",
+    "tokenizer.model",
+    "chat_template.jinja",
+    "chat_template.json",
+    "generation_config.json",
+)
+"""Files of a model folder that describe its tokens, their roles and its conversations."""
 
 
 class EtudeTokenizer:
@@ -241,7 +254,7 @@ def _carried(record: Mapping[str, Any], folder: Path) -> dict[str, bytes] | None
     names = record.get("carried")
     if names is None:
         return None
-    if not isinstance(names, list) or not all(_is_name(name) and Path(name).name == name for name in names):
+    if not isinstance(names, list) or not set(map(str, names)) <= set(CARRIED):
         raise InputError(f"{folder / RECORD} is damaged: restore it or use another checkpoint")
     return {name: _carried_file(folder / name) for name in {FILE, *names}}
 
