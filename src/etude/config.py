@@ -50,6 +50,9 @@ from etude.setting_types import (
 from etude.settings_file import read_toml
 from etude.untrusted import shown
 
+NO_BASE = "none"
+"""The value of ``model.base`` for a run whose first weights are random."""
+
 
 class Section(BaseModel):
     """A group of settings. Frozen; unknown names are errors."""
@@ -119,7 +122,7 @@ class ModelSettings(Section, Generic[Open]):
 
     change = Change.NEVER
 
-    base: str = "none"
+    base: str = NO_BASE
     """The model whose weights, tokenizer and sizes the run begins with: a run, ``RUN@STEP``, a model folder, a .gguf
     file or ``hf:owner/name``. ``none``: random weights."""
     preset: FamilyName = "llama"

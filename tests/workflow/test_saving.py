@@ -17,8 +17,15 @@ from rich.console import Console
 
 from etude.config import Settings, with_values
 from etude.errors import EtudeError, InputError
+from etude.plan.cadence import save_due
 from etude.run import RunFolder
-from etude.run.checkpoints import list_checkpoints, newest_good_checkpoint, step_of, verify_checkpoint
+from etude.run.checkpoints import (
+    is_never_pruned,
+    list_checkpoints,
+    newest_good_checkpoint,
+    step_of,
+    verify_checkpoint,
+)
 from etude.run.verify import verify
 from etude.train.loop import Loop
 from etude.workflow import jobs, saving, start
@@ -181,3 +188,52 @@ def test_a_checkpoint_is_never_ahead_of_the_log_in_any_order_of_listeners(
         known = [event for event in map(json.loads, lines) if event["step"] == checkpoint.step]
         assert known == [event for event in events if event["event"] != "end"]
     assert all(check.ok for check in verify(run))
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"train.steps": 2**48},
+        {"train.steps": 2**48, "train.checkpoint_every": 1, "train.keep_checkpoints": 2**40},
+        {"train.steps": 2**48, "train.checkpoint_every": 3, "train.keep_every": 1},
+    ],
+    ids=str,
+)
+def test_the_space_of_a_run_of_any_length_is_predicted_at_once(
+    small_settings: Settings, console: Console, values: dict[str, int]
+) -> None:
+    plan = make_plan(with_values(small_settings, values), console)[0]
+    before = time.process_time()
+    use = disk_use(plan)
+    assert time.process_time() - before < 10
+    assert use.most >= use.final > 0
+
+
+@pytest.mark.parametrize("every", [1, 2, 3, 4, 6])
+@pytest.mark.parametrize("keep_every", [0, 1, 2, 3, 4, 6])
+@pytest.mark.parametrize("keep", [1, 3])
+def test_the_space_is_that_of_the_saves_and_removals_of_a_run(
+    small_settings: Settings, console: Console, every: int, keep_every: int, keep: int
+) -> None:
+    """Every save of the loop is gone through here; the program goes through those that matter."""
+    values = {
+        "train.steps": 100,
+        "train.checkpoint_every": every,
+        "train.keep_every": keep_every,
+        "train.keep_checkpoints": keep,
+        "train.state_every": 8,
+    }
+    plan = make_plan(with_values(small_settings, values), console)[0]
+    due = save_due(plan.settings.train)
+    kept: list[int] = []
+    states: set[int] = set()
+    for step in range(101):
+        if due(step) or step == 100:
+            kept.append(step)
+            states.add(step)
+            prunable = [old for old in kept[1:] if not is_never_pruned(old, keep_every)]
+            kept = [old for old in kept if old not in prunable[: max(0, len(prunable) - keep)]]
+            states -= {old for old in kept[1:-keep] if old % 8}
+    use = disk_use(plan)
+    assert use.kept == len(kept)
+    assert use.with_state == len(states & set(kept) - {0})

@@ -1,17 +1,18 @@
 """Settings of a run that begins with the weights of a base model: sizes that are the model's, and how it is trained.
 
-The rates and shapes for random weights would destroy a trained network: their peak rate moves each weight by more than
-its size within a few steps. The values here are measured (lab notebook, "training on").
+The values are cautious choices, tried in short runs of one model (lab notebook, 2026-11-30). No sweep has compared
+rates or update rules for trained weights.
 """
 
 from __future__ import annotations
 
+from dataclasses import fields
 from typing import Any
 
-from etude.config import ModelSettings, Resolved, Settings, TokenizerSettings
+from etude.config import NO_BASE, ModelSettings, Resolved, Settings, TokenizerSettings
+from etude.data.tokens.vocabulary import BASE
 from etude.errors import InputError
 from etude.model.config import ModelConfig
-from etude.pretrained.base import NONE
 from etude.train.rules import Rate, rates_of
 
 BASE_EPOCHS = 2
@@ -28,28 +29,14 @@ BASE_RATES = {
 }
 STATES = 4
 """Checkpoints of a run from a base model that keep the optimizer's state, besides the newest."""
-_SIZES = (
-    "hidden_size",
-    "intermediate_size",
-    "num_hidden_layers",
-    "num_attention_heads",
-    "num_key_value_heads",
-    "attention_bias",
-    "mlp_bias",
-    "qk_norm",
-    "tie_word_embeddings",
-    "rope_theta",
-)
 
 
 def dial_rates(settings: Resolved) -> dict[str, Rate]:
     """Return the dial's peak learning rates for a run with these settings, by setting."""
     rates = rates_of(settings.train.optimizer)
-    return (
-        rates
-        if settings.model.base == NONE
-        else {key: BASE_RATES.get(key, rate) for key, rate in rates.items()}
-    )
+    if settings.model.base == NO_BASE:
+        return rates
+    return {key: BASE_RATES.get(key, rate) for key, rate in rates.items()}
 
 
 def values_with_base(
@@ -57,7 +44,7 @@ def values_with_base(
 ) -> tuple[dict[str, Any], dict[str, str]]:
     """Return the settings that follow from a base model, and the reason of each, by key.
 
-    Settings that the user has given are left out, so that they hold.
+    They do not include settings that the user has given.
 
     Raises:
         InputError: the user asks for another network or tokenizer than the base model's.
@@ -65,7 +52,8 @@ def values_with_base(
     _refuse_others(settings, base)
     of_model = "the base model's"
     values: dict[str, Any] = {"model.preset": base.model_type}
-    values |= {f"model.{name}": _size(base, name) for name in _SIZES}
+    sizes = {field.name for field in fields(ModelConfig)} & ModelSettings.model_fields.keys()
+    values |= {f"model.{name}": _size(base, name) for name in sorted(sizes)}
     reasons = dict.fromkeys(values, of_model)
     for key, (value, reason) in _training(settings, base, train_tokens).items():
         section, name = key.split(".")
@@ -89,7 +77,7 @@ def _training(settings: Settings, base: ModelConfig, train_tokens: int) -> dict[
         "train.context": (context, f"at most {BASE_CONTEXT}, which bounds the memory of a step"),
         "train.batch_rows": (max(1, tokens // context), f"about {tokens:,} tokens per step"),
         "train.micro_batch_rows": (1, "the least memory"),
-        "train.optimizer": ("adamw", "with which most published models were trained"),
+        "train.optimizer": ("adamw", "with which most published models were trained; Muon was not compared"),
         **{key: (rate.value, rate.reason) for key, rate in BASE_RATES.items()},
         "train.lr_by_width": (False, "one rate for all: the base model was not trained with muP"),
         "train.weight_decay": (0.0, "in a few passes it would only pull the weights away from the base"),
@@ -107,7 +95,7 @@ def _refuse_others(settings: Settings, base: ModelConfig) -> None:
     for section, given, usual in sections:
         for name in type(given).model_fields:
             value = getattr(given, name)
-            own = {"base": value, "preset": base.model_type, "kind": "base"}.get(
+            own = {"base": value, "preset": base.model_type, "kind": BASE}.get(
                 name, getattr(base, name, None)
             )
             if value in (getattr(usual, name), own):

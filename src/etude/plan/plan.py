@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 
-from etude.config import Resolved, Settings
+from etude.config import NO_BASE, Resolved, Settings
 from etude.data.prepare import PreparedData
 from etude.device import Device, choose_device, keep_freed_memory, place_on_machine, total_memory_bytes
 from etude.errors import InputError
@@ -19,7 +19,7 @@ from etude.model.cost import TrainingMemory, count_parameters, training_memory
 from etude.plan.dial import Derived, Facts, Resolution, resolve
 from etude.plan.forecast import Forecast
 from etude.plan.sizes import Size
-from etude.pretrained.base import NONE, Base
+from etude.pretrained.base import Base
 from etude.train.loop import TrainState
 from etude.train.objectives import LossScope, Objective, ObjectiveParts, objective_kind, require_objective
 from etude.train.optimizer import UpdateRules, freeze_others, state_bytes, trained_parameters
@@ -63,7 +63,7 @@ class Plan:
 
     @property
     def saves_in_background(self) -> bool:
-        """Whether checkpoints are written from a copy while the steps go on: a large copy would not fit the memory."""
+        """Whether checkpoints are written from a copy while training continues: a large copy takes too much memory."""
         train = self.settings.train
         copied = state_bytes(self.model, train.optimizer, train.only) + 4 * count_parameters(self.model).total
         return self.device.kind == "cuda" or copied < LARGEST_COPY
@@ -138,7 +138,7 @@ def initial_state(plan: Plan) -> TrainState:
     """
     if plan.device.kind == "cpu":
         keep_freed_memory()
-    if plan.settings.model.base == NONE:
+    if plan.settings.model.base == NO_BASE:
         model = build_model(plan.model, seed=plan.settings.run.seed, device=plan.device.torch)
     else:
         model = zero_model(plan.model, device=plan.device.torch)

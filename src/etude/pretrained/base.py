@@ -25,20 +25,14 @@ from etude.model.folder import CARD, CONFIG, load_config
 from etude.model.hf_config import config_from_hf, config_to_hf
 from etude.model.weights import WEIGHTS_INDEX, weight_files
 from etude.places import cache_folder
+from etude.pretrained.gguf_model import ORIGIN
+from etude.pretrained.gguf_weights import PLAIN
 from etude.pretrained.source import model_folder
 from etude.run.checkpoints import MARKER, OPTIMIZER_FILE, verify_checkpoint
 from etude.untrusted import inside
 
-NONE = "none"
-"""The value of ``model.base`` for a run whose first weights are random."""
-ORIGIN = "origin.json"
-"""Where an imported model came from, in its folder."""
 _LICENCE_FILES = ("LICENSE", "LICENSE.txt", "LICENSE.md", "NOTICE")
 _DESCRIBED = (CONFIG, WEIGHTS_INDEX, *CARRIED, RECORD, ORIGIN, CARD, *_LICENCE_FILES)
-
-
-_UNROUNDED = ("F64", "F32", "F16", "BF16")
-"""Number formats in which models are trained and published."""
 
 
 @dataclass(frozen=True)
@@ -123,14 +117,10 @@ def store_in_cache(base: Base) -> Base:
     folder = models / base.hash
     with locked(models, base.hash):
         sweep_staging(models)
-        if not folder.is_dir():
+        # Also where a file is damaged, or where the same weights come with another licence or card.
+        if any(_differs(folder, name, value) for name, value in base.files.items()):
             with staged_folder(folder) as staging:
-                for name in base.files:
-                    shutil.copyfile(base.folder / name, staging / name)
-        elif any(_differs(folder, name, value) for name, value in base.files.items()):
-            with staged_folder(folder) as staging:  # damaged, or another licence or card: made again
-                for name in base.files:
-                    shutil.copyfile(base.folder / name, staging / name)
+                copy_files(base, staging)
     return Base(base.source, folder, base.files)
 
 
@@ -139,20 +129,25 @@ def _differs(folder: Path, name: str, expected: str) -> bool:
     return not file.is_file() or hash_file(file) != expected
 
 
-def link_files(base: Base, folder: Path) -> int:
-    """Link the files of ``base`` into ``folder``, or copy them where the file system cannot link.
+def copy_files(base: Base, folder: Path) -> None:
+    """Copy the files of ``base`` into ``folder``.
 
-    Returns:
-        The bytes that were copied.
+    Raises:
+        InputError: one of them has changed since the base was opened.
     """
-    copied = 0
+    for name, value in base.files.items():
+        shutil.copyfile(base.folder / name, folder / name)
+        if hash_file(folder / name) != value:
+            raise InputError(f"{base.folder / name} was changed while it was read: try again")
+
+
+def link_files(base: Base, folder: Path) -> None:
+    """Link the files of ``base`` into ``folder``, or copy them where the file system cannot link."""
     for name in base.files:
         try:
             os.link(base.folder / name, folder / name)
         except OSError:
             shutil.copyfile(base.folder / name, folder / name)
-            copied += (folder / name).stat().st_size
-    return copied
 
 
 def describe_base(base: Base) -> list[str]:
@@ -201,7 +196,7 @@ def rounding_of(folder: Path) -> str | None:
     if not origin.get("rounded"):
         return None
     formats = origin.get("quantisation")
-    kinds = [str(kind) for kind in formats if kind not in _UNROUNDED] if isinstance(formats, dict) else []
+    kinds = [str(kind) for kind in formats if kind not in PLAIN] if isinstance(formats, dict) else []
     return ", ".join(kinds) or "quantised"
 
 

@@ -1,4 +1,4 @@
-"""Read the header, the metadata and the tensor table of a GGUF file, whoever wrote it.
+"""Read the header, the metadata and the tensor table of a GGUF file, which may be damaged or hostile.
 
 Every size, count and offset is compared with the size of the file before anything is allocated. The format is described
 in ggml's docs/gguf.md; versions 2 and 3, little-endian.

@@ -35,7 +35,7 @@ from etude.untrusted import read_plain, shown
 
 ORIGIN = "origin.json"
 SCHEMA = 1
-"""Of :data:`ORIGIN`, and of what a cached folder holds: a folder of another schema is made again."""
+"""Of :data:`ORIGIN`, and of what a cached folder holds: a folder of another schema is converted again."""
 _LICENSE = re.compile(r"[a-z0-9][a-z0-9.+-]{0,60}")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _LONGEST_FACT = 1000

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from etude.data.tokens.growth import MOST_GROWTH, growth_of
+from etude.data.tokens.tokenizer_json import begins_with, usable_backend
 from etude.errors import InputError
 from etude.files import write_atomic, write_json
 from etude.model.folder import GENERATION
@@ -204,7 +204,7 @@ def _rebuilt(
         for token, number in ids.items()
         if types[number] != NORMAL
     ]
-    outside = _outside_vocabulary(ids, types)
+    outside, token_of = _outside_vocabulary(ids, types), {number: token for token, number in ids.items()}
     content = {
         "version": "1.0",
         "truncation": None,
@@ -212,7 +212,7 @@ def _rebuilt(
         "added_tokens": added,
         "normalizer": rules.normalizer,
         "pre_tokenizer": rules.splitter,
-        "post_processor": None if begin is None else _begins_with(begin, ids),
+        "post_processor": None if begin is None else begins_with(token_of[begin], begin),
         "decoder": _DECODER,
         "model": {
             "type": "BPE",
@@ -244,34 +244,12 @@ def _outside_vocabulary(ids: dict[str, int], types: list[int]) -> range:
     return range(begin, len(ids))
 
 
-def _begins_with(begin: int, ids: dict[str, int]) -> dict[str, Any]:
-    """Return the post-processor that puts a token before a text, and before each text of a pair."""
-    token = next(token for token, number in ids.items() if number == begin)
-    first, second = ({"SpecialToken": {"id": token, "type_id": number}} for number in range(2))
-    texts = [{"Sequence": {"id": name, "type_id": number}} for number, name in enumerate("AB")]
-    return {
-        "type": "TemplateProcessing",
-        "single": [first, texts[0]],
-        "pair": [first, texts[0], second, texts[1]],
-        "special_tokens": {token: {"id": token, "ids": [begin], "tokens": [token]}},
-    }
-
-
 def _require_usable(file: GgufFile, text: str, ids: dict[str, int]) -> None:
     """Raise InputError unless the `tokenizers` library reads the tokenizer and gives every token its id."""
-    from tokenizers import Tokenizer
-
     try:
-        backend = Tokenizer.from_str(text)
-        for part in (backend.normalizer, backend.pre_tokenizer, backend.decoder):
-            if part is not None and growth_of(json.loads(part.__getstate__())) > MOST_GROWTH:
-                raise ValueError("its rules turn one character into more than a thousand")
-        vocabulary = backend.get_vocab(with_added_tokens=True)
-    except BaseException as error:  # the library raises plain Exception, or a BaseException when it panics
-        if isinstance(error, KeyboardInterrupt | SystemExit):
-            raise
-        reason = shown((str(error).splitlines() or ["not a tokenizer"])[0])
-        raise file.damaged(f"its tokenizer is not usable: {reason}") from None
+        vocabulary = usable_backend(text).get_vocab(with_added_tokens=True)
+    except ValueError as error:
+        raise file.damaged(f"its tokenizer is not usable: {error}") from None
     if vocabulary != ids:
         wrong = next(iter(vocabulary.items() ^ ids.items()))[0]
         raise file.damaged(f"its tokenizer does not give the token {shown(repr(wrong))} its id")

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import os
-import shutil
 from pathlib import Path
 
 from rich.console import Console
 
 from etude.data.tokens.roles import Roles
 from etude.errors import InputError
-from etude.files import hash_file, staged_folder, write_json
+from etude.files import staged_folder, write_json
 from etude.messages import command
 from etude.model.cost import count_parameters
 from etude.places import expand_home
-from etude.pretrained.base import ORIGIN, Base, licence_of, open_base, rounding_of
-from etude.pretrained.gguf_model import folder_from_gguf
-from etude.pretrained.source import HUB, is_gguf
+from etude.pretrained.base import Base, copy_files, licence_of, open_base, rounding_of
+from etude.pretrained.gguf_file import is_gguf
+from etude.pretrained.gguf_model import ORIGIN, folder_from_gguf
+from etude.pretrained.source import HUB
 from etude.show.lines import print_line
 
 
@@ -53,10 +53,7 @@ def default_name(source: str) -> str:
 def _copy(base: Base, folder: Path) -> None:
     """Copy the files of ``base``, with a record of where they came from."""
     with staged_folder(folder, replace=False) as staging:
-        for name, value in base.files.items():
-            shutil.copyfile(base.folder / name, staging / name)
-            if hash_file(staging / name) != value:
-                raise InputError(f"{base.folder / name} was changed while it was read: try again")
+        copy_files(base, staging)
         if ORIGIN not in base.files:
             facts = {"source": base.source, "hash": base.hash, "license": licence_of(base.folder)}
             write_json(

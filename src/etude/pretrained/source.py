@@ -10,8 +10,9 @@ from pathlib import Path
 
 from etude.errors import InputError
 from etude.places import expand_home
-from etude.run.checkpoints import find_checkpoint, list_checkpoints, step_of
-from etude.untrusted import open_plain, readable, shown
+from etude.pretrained.gguf_file import is_gguf
+from etude.run.checkpoints import checkpoint_of_step, find_checkpoint, list_checkpoints, step_of
+from etude.untrusted import readable, shown
 
 HUB = "hf:"
 _HUB_FILES = ("*.json", "*.safetensors", "*.jinja", "tokenizer.model", "*.txt", "LICENSE*", "README.md")
@@ -39,16 +40,10 @@ def model_folder(source: str | Path) -> Path:
     return find_checkpoint(path)
 
 
-def is_gguf(path: Path) -> bool:
-    """Return whether there is a GGUF file at ``path``."""
-    if not path.is_file():
-        return False
-    with readable(path), open_plain(path) as file:
-        return file.read(4) == b"GGUF"
-
-
 def _from_file(path: Path) -> Path:
     """Return the model folder of a GGUF file. Raises InputError for any other file, with what to give instead."""
+    with readable(path):  # what may not be read is not "no model"
+        path.open("rb").close()
     if is_gguf(path):
         from etude.pretrained.gguf_model import cached_gguf_folder
 
@@ -64,11 +59,8 @@ def _at_step(path: Path) -> Path:
     run = path.with_name(name) if name else path.parent
     folders = {step_of(folder): folder for folder in list_checkpoints(run / "checkpoints")}
     if not folders:
-        find_checkpoint(run)  # says what is wrong with it
-    if not step.isdecimal() or int(step) not in folders:
-        choice = ", ".join(map(str, list(folders)[-12:]))
-        raise InputError(f"{run} has no checkpoint of step {shown(step)}: choose one of {choice}")
-    return folders[int(step)]
+        find_checkpoint(run)  # reports what is wrong with it
+    return checkpoint_of_step(run, step, folders)
 
 
 def _from_hub(name: str) -> Path:

@@ -25,7 +25,7 @@ from etude.files import SEALED_SCHEMA, STAGING_PREFIX, hash_file, read_object, r
 from etude.messages import quoted
 from etude.run.folder import RunFolder, is_run
 from etude.run.log import Prefix
-from etude.untrusted import Unreadable, inside, readable
+from etude.untrusted import Unreadable, inside, readable, shown
 
 MARKER = "train_state.json"
 OPTIMIZER_FILE = "optimizer.safetensors"
@@ -103,6 +103,18 @@ def list_checkpoints(checkpoints: Path) -> list[Path]:
         return []
     committed = [p for p in checkpoints.iterdir() if _NAME.fullmatch(p.name) and (p / MARKER).is_file()]
     return sorted(committed, key=step_of)
+
+
+def checkpoint_of_step(run: Path, step: str, folders: Mapping[int, Path]) -> Path:
+    """Return the folder of the checkpoint of ``step``, as the user typed it. ``folders`` are those of ``run``, by step.
+
+    Raises:
+        InputError: there is no such checkpoint; the message lists the newest ones.
+    """
+    if not step.isdecimal() or int(step) not in folders:
+        choice = ", ".join(map(str, list(folders)[-12:]))
+        raise InputError(f"{run} has no checkpoint of step {shown(step)}: choose one of {choice}")
+    return folders[int(step)]
 
 
 def checkpoint_folders(checkpoints: Path) -> list[Path]:

@@ -16,6 +16,7 @@ from etude.files import hash_file, staged_folder, write_atomic
 from etude.run.checkpoints import (
     Checkpoint,
     Provenance,
+    checkpoint_of_step,
     list_checkpoints,
     read_marker,
     require_optimizer_state,
@@ -125,9 +126,7 @@ def find_origin(text: str) -> tuple[RunRecord, Checkpoint]:
     folders = record.checkpoints
     if not folders:
         raise InputError(f"{record.run.path} has no checkpoint yet: train it for a while first")
-    if step and (not step.isdecimal() or int(step) not in folders):
-        choice = ", ".join(map(str, list(folders)[-12:]))
-        raise InputError(f"{record.run.path} has no checkpoint of step {step}: choose one of {choice}")
-    checkpoint = verify_checkpoint(folders[int(step) if step else max(folders)])
+    newest = folders[max(folders)]
+    checkpoint = verify_checkpoint(checkpoint_of_step(record.run.path, step, folders) if step else newest)
     require_optimizer_state(checkpoint)
     return record, checkpoint

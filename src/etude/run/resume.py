@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from etude.config import NO_BASE
 from etude.errors import InputError
 from etude.run.checkpoints import Checkpoint, checkpoint_folders, set_aside_checkpoints_after
 from etude.run.folder import RunFolder
@@ -34,7 +35,7 @@ def prepare_resume(run: RunFolder, load: Callable[[Checkpoint], None], report: R
             report(line)
         if checkpoint.step > 0:
             report(f"{run.path} continues from step {checkpoint.step}")
-    elif settings.model.base != "none":  # its first weights are nowhere else in the run
+    elif settings.model.base != NO_BASE:  # its first weights are nowhere else in the run
         raise InputError(
             f"{run.checkpoints} has no checkpoints, and the run begins with the one of step 0: restore it, or start a "
             "new run with --from"

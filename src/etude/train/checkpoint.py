@@ -117,7 +117,12 @@ def save_base_checkpoint(
                 shutil.copyfile(file, folder / file.name)
         write_atomic(folder / CARD, card)  # a new file: the linked one stays as it is
         write_tensors(folder / OPTIMIZER_FILE, {})
-        checksums = {file.name: hash_file(file) for file in sorted(folder.iterdir()) if file.name != CARD}
+        # The hashes of the base are known: its weights may be gigabytes.
+        checksums = {
+            file.name: base.files.get(file.name) or hash_file(file)
+            for file in sorted(folder.iterdir())
+            if file.name != CARD
+        }
         write_marker(folder, {**counters, "checksums": checksums}, provenance)
 
 

@@ -6,12 +6,12 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from etude.config import Settings, with_values
+from etude.config import NO_BASE, Settings, with_values
 from etude.data.prepare import PreparedData, Progress, open_prepared, prepare
 from etude.errors import InputError
 from etude.model.families import family_named
 from etude.places import cache_folder
-from etude.pretrained.base import NONE, base_tokenizer
+from etude.pretrained.base import base_tokenizer
 from etude.run.checkpoints import list_checkpoints
 
 
@@ -29,7 +29,7 @@ def prepared(settings: Settings, progress: Progress | None = None) -> PreparedDa
         seed=settings.run.seed if settings.data.seed == "auto" else settings.data.seed,
         cache=cache_folder(),
         progress=progress,
-        published=None if base == NONE else base_tokenizer(base),
+        published=None if base == NO_BASE else base_tokenizer(base),
     )
 
 
@@ -67,7 +67,7 @@ def with_own_base(settings: Settings, run: Path) -> Settings:
 
     That of a fork is at any step.
     """
-    if settings.model.base == NONE:
+    if settings.model.base == NO_BASE:
         return settings
     folders = list_checkpoints(run.absolute() / "checkpoints")
     return with_values(settings, {"model.base": str(folders[0])}) if folders else settings

@@ -213,15 +213,14 @@ class TimeMachine:
     def _load_closest(self, step: int) -> None:
         """Bring the state to the closest known one that is not beyond ``step``."""
         near = self.states.newest_up_to(step)
-        checkpoints = [
-            saved for saved in self.recorded.checkpoints if saved <= step and self._has_state(saved)
-        ]
-        if near is not None and near[0].step >= max(checkpoints, default=0):
+        saved = sorted((at for at in self.recorded.checkpoints if at <= step), reverse=True)
+        newest = next(filter(self._has_state, saved), 0)  # its marker is the last that is read
+        if near is not None and near[0].step >= newest:
             near[0].restore(self.enter(max(1, near[0].step)).state)
             self.state.revisions = self.recorded.revisions  # the run may have revised its length since
             self.proof = near[1]
             return
-        checkpoint = self._newest_whole(checkpoints)
+        checkpoint = self._newest_whole([at for at in saved if at <= newest])
         folder = checkpoint.folder
         # Enter first, to choose its device: with the settings of the update that led to it, or of the first.
         state = self.enter(max(1, checkpoint.step)).state
@@ -244,13 +243,13 @@ class TimeMachine:
             return True  # loading it reports the damage
 
     def _newest_whole(self, steps: list[int]) -> Checkpoint:
-        """Return the newest checkpoint of ``steps`` whose files are intact.
+        """Return the newest checkpoint of ``steps`` that has an optimizer state and whose files are intact.
 
         Raises:
             InputError: none is; the message is that of the newest.
         """
         damage: InputError | None = None
-        for step in sorted(steps, reverse=True):
+        for step in filter(self._has_state, sorted(steps, reverse=True)):
             try:
                 return verify_checkpoint(self.recorded.checkpoints[step])
             except InputError as error:

@@ -13,7 +13,7 @@ from functools import partial
 
 from rich.console import Console
 
-from etude.config import ResolvedTrain
+from etude.config import NO_BASE, ResolvedTrain
 from etude.data.prepare import open_prepared
 from etude.diagnose.machine.self_test import require_sound
 from etude.errors import EtudeError, InputError
@@ -28,7 +28,7 @@ from etude.plan.cadence import checksum_due, evaluation_due, sample_due, save_du
 from etude.plan.pace import Deadline, Pace
 from etude.plan.plan import Plan, initial_state, make_objective, plan_on, validation_text
 from etude.plan.task_costs import Slowdown, TaskCosts
-from etude.pretrained.base import NONE, base_config
+from etude.pretrained.base import base_config
 from etude.run import RunFolder
 from etude.run.checkpoints import Provenance, verify_checkpoint
 from etude.run.events import CheckpointEvent, Event, Listener
@@ -214,7 +214,7 @@ def save_task(plan: Plan, run: RunFolder, state: TrainState, record: RecordWrite
 
     # The tasks of step 0 run again if a run was stopped there, so its checkpoint is saved again too.
     # That of a base model stays: it is the model itself.
-    saved = state.step or (-1 if plan.settings.model.base == NONE else 0)
+    saved = state.step or (-1 if plan.settings.model.base == NO_BASE else 0)
     card = partial(model_card, plan, run, base=manifest.get("base"))
     return Save(
         run,

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from etude.config import Settings, TokenizerSettings, get_value, known_keys, with_values
+from etude.config import NO_BASE, Settings, TokenizerSettings, get_value, known_keys, with_values
 from etude.data.prepare import PreparedData
 from etude.data.tokens.vocabulary import BASE
 from etude.device import available_cores, choose_device
@@ -19,7 +19,7 @@ from etude.plan.dial import MAX_EPOCHS
 from etude.plan.pace import Deadline
 from etude.plan.plan import Plan, plan_on
 from etude.plan.time_budget import choose_size, require_time
-from etude.pretrained.base import NONE, describe_base, open_base, store_in_cache
+from etude.pretrained.base import describe_base, open_base, store_in_cache
 from etude.show.lines import format_duration, print_line
 from etude.show.phases import Phases
 from etude.show.progress import data_progress
@@ -41,7 +41,7 @@ def make_plan(
         InputError: no usable text, settings that do not fit together, or less time than a run needs.
     """
     seconds = settings.train.seconds
-    if settings.model.base != NONE:
+    if settings.model.base != NO_BASE:
         return _plan_with_base(settings, console), None
     if seconds == "auto" or settings.train.steps != "auto":
         return plan_on(_data_with_report(settings, console), settings), None

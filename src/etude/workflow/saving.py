@@ -9,15 +9,20 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from etude.config import NO_BASE, ResolvedTrain
 from etude.errors import EtudeError, InputError
 from etude.files import write_failure
 from etude.messages import command
 from etude.model.config import ModelConfig
-from etude.plan.cadence import save_due
 from etude.plan.plan import Plan
-from etude.pretrained.base import NONE
 from etude.run import RunFolder
-from etude.run.checkpoints import Provenance, checkpoint_name, is_never_pruned, prune_checkpoints
+from etude.run.checkpoints import (
+    EARLY_STEPS,
+    Provenance,
+    checkpoint_name,
+    is_never_pruned,
+    prune_checkpoints,
+)
 from etude.run.events import CheckpointEvent, Event
 from etude.train.checkpoint import Snapshot, save_checkpoint
 from etude.train.loop import TrainState
@@ -25,8 +30,8 @@ from etude.train.optimizer import parameters_of_config
 
 FIXED_BYTES, HEADER_BYTES = 6 * 1024, 110
 """Bytes of configuration, card and marker; and of the entry of a tensor in the head of its file."""
-OTHER_BYTES, OTHER_BYTES_PER_TOKEN = 2**15, 80
-"""Bytes of a checkpoint besides its tensors (config, card, tokenizer): fixed, and per token of the vocabulary."""
+MOST_SAVES = 1000
+"""Checkpoints on disk up to which their space is predicted exactly."""
 
 
 @dataclass
@@ -71,7 +76,7 @@ class Save:
             return []
         self.finish()
         snapshot = Snapshot.of(state, copy=self.in_background)
-        require_room(self.run.path, snapshot.num_bytes + _other_bytes(self.config))
+        require_room(self.run.path, snapshot.num_bytes + self._other_bytes())
         card, folder = self.card(state.step), self.run.checkpoints / checkpoint_name(state.step)
         where = (state.step, state.tokens_seen, state.wall_time)
         event = CheckpointEvent(*where, str(folder.relative_to(self.run.path)))
@@ -81,6 +86,11 @@ class Save:
         if not self.in_background:
             self.finish()
         return [event]
+
+    def _other_bytes(self) -> int:
+        """Return the bytes of a checkpoint besides its tensors."""
+        files = [file.stat().st_size for file in self.run.tokenizer.glob("*") if file.is_file()]
+        return sum(files) + FIXED_BYTES + 3 * _header_bytes(self.config)
 
     def finish(self) -> None:
         """Wait until the newest checkpoint is written.
@@ -143,31 +153,41 @@ class DiskUse:
 
 
 def disk_use(plan: Plan) -> DiskUse:
-    """Predict the disk space by going through all saves of the run, and what each removes."""
-    train, state = plan.settings.train, plan.memory.optimizer
-    tensors = len(parameters_of_config(plan.model))
-    weights = plan.memory.weights + _tokenizer_bytes(plan) + FIXED_BYTES + HEADER_BYTES * tensors
-    state += 2 * HEADER_BYTES * tensors
-    is_due = save_due(train)
-    # The files of a base model are linked, not copied; no optimizer has a state at step 0.
+    """Predict the disk space by going through the saves that matter, and what each removes.
+
+    For more than :data:`MOST_SAVES` checkpoints it is an upper bound, with the optimizer's state in each.
+    """
+    train, header = plan.settings.train, _header_bytes(plan.model)
+    weights = plan.memory.weights + _tokenizer_bytes(plan) + FIXED_BYTES + header
+    whole = weights + plan.memory.optimizer + 2 * header
+    for_good = range(0, train.steps + 1, train.keep_every or train.steps + 1)
+    newest = _newest_saves(train)
+    if (count := len(for_good) + len(newest)) > MOST_SAVES:
+        return DiskUse(whole, count, count, whole * count, whole * count)
     kept: dict[int, int] = {}
     most = 0
-    for step in range(train.steps + 1):
-        if not (is_due(step) or step == train.steps):
-            continue
-        if step == 0:
-            kept[step] = 0 if plan.settings.model.base != NONE else weights
-        else:
-            kept[step] = weights + state
+    for step in sorted({*for_good, *newest, *(early for early in EARLY_STEPS if early <= train.steps)}):
+        kept[step] = whole
+        if step == 0:  # no optimizer has a state yet, and the files of a base model are linked, not copied
+            kept[step] = weights if plan.settings.model.base == NO_BASE else 0
         most = max(most, sum(kept.values()))
-        prunable = [old for old in sorted(kept)[1:] if not is_never_pruned(old, train.keep_every)]
+        prunable = [old for old in list(kept)[1:] if not is_never_pruned(old, train.keep_every)]
         for old in prunable[: max(0, len(prunable) - train.keep_checkpoints)]:
             del kept[old]
-        for old in sorted(kept)[1 : -train.keep_checkpoints]:
+        for old in list(kept)[1 : -train.keep_checkpoints]:
             if old % plan.state_every:
                 kept[old] = weights
-    with_state = sum(size == weights + state for size in kept.values())
-    return DiskUse(weights + state, len(kept), with_state, sum(kept.values()), most)
+    with_state = sum(size == whole for size in kept.values())
+    return DiskUse(whole, len(kept), with_state, sum(kept.values()), most)
+
+
+def _newest_saves(train: ResolvedTrain) -> range | list[int]:
+    """Return the last regular saves of a run: enough that those which are not kept for good include the newest ones.
+
+    At least every second regular save is not at a multiple of ``keep_every``, or none is.
+    """
+    last = range(0, train.steps + 1, train.checkpoint_every)[-2 * train.keep_checkpoints - len(EARLY_STEPS) :]
+    return last if len(last) > MOST_SAVES else [*last, train.steps]
 
 
 def require_disk(plan: Plan, folder: Path) -> DiskUse:
@@ -195,9 +215,9 @@ def _tokenizer_bytes(plan: Plan) -> int:
     return sum(map(len, tokenizer.carried.values()))
 
 
-def _other_bytes(config: ModelConfig) -> int:
-    """Return the bytes of a checkpoint besides its tensors."""
-    return OTHER_BYTES + OTHER_BYTES_PER_TOKEN * config.vocab_size
+def _header_bytes(config: ModelConfig) -> int:
+    """Return the bytes of the head of a weight file."""
+    return HEADER_BYTES * len(parameters_of_config(config))
 
 
 def _megabytes(count: int) -> str:

@@ -16,7 +16,7 @@ from typing import Any
 
 from rich.console import Console
 
-from etude.config import Settings, get_value, load_settings, with_values
+from etude.config import NO_BASE, Settings, get_value, load_settings, with_values
 from etude.data.prepare import PreparedData, open_prepared
 from etude.data.reading.sources import absolute_source
 from etude.data.tokens.tokenizer import EtudeTokenizer
@@ -28,7 +28,7 @@ from etude.messages import command
 from etude.model.folder import load_config
 from etude.places import cache_folder, expand_home
 from etude.plan.plan import Plan, plan_on
-from etude.pretrained.base import NONE, base_config
+from etude.pretrained.base import base_config
 from etude.pretrained.source import HUB
 from etude.run import RunFolder, free_name
 from etude.run.checkpoints import (
@@ -78,7 +78,6 @@ def start(plan: Plan, console: Console, origin: Origin | None = None) -> RunFold
     entry: dict[str, Any] | None = None if origin is None else origin.parent.manifest.get("base")
     if base is not None:
         entry = base.manifest_entry()
-    if base is not None:
 
         def first(new: RunFolder, provenance: Provenance) -> None:
             card = model_card(plan, run, 0, entry)
@@ -140,7 +139,7 @@ def plan_fork(
     if any(key.startswith("tokenizer.") for key in changes):
         raise InputError("a fork keeps its parent's tokenizer: omit --tokenizer and --set tokenizer...")
     if any(key.startswith("data.") for key in changes):
-        if settings.model.base == NONE:
+        if settings.model.base == NO_BASE:
             settings = with_values(settings, {"tokenizer.kind": str(run.tokenizer.absolute())})
         data = prepare_data(with_own_base(settings, run.path), console)
     else:
@@ -231,7 +230,7 @@ def with_absolute_paths(settings: Settings) -> Settings:
     kind = settings.tokenizer.kind
     values: dict[str, Any] = {"data.sources": tuple(map(absolute_source, settings.data.sources))}
     base = settings.model.base
-    if base != NONE and not base.startswith(HUB):
+    if base != NO_BASE and not base.startswith(HUB):
         values["model.base"] = str(expand_home(base).absolute())
     if kind not in ("bpe", "char", BASE):
         values["tokenizer.kind"] = str(expand_home(kind).absolute())

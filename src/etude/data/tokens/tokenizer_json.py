@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from etude.data.corpus.clean import Form
 from etude.data.tokens.growth import MOST_GROWTH, growth_of
@@ -39,28 +39,46 @@ def parse_backend(text: str, path: Path) -> Tokenizer:
     Raises:
         InputError: it describes none, or its rules could exhaust the memory.
     """
+    try:
+        return usable_backend(text)
+    except ValueError as error:
+        raise InputError(
+            f"{path} is not a usable tokenizer.json ({error}): restore it or train a new one"
+        ) from None
+
+
+def usable_backend(text: str) -> Tokenizer:
+    """Return the tokenizer that the text of a tokenizer.json describes.
+
+    Raises:
+        ValueError: it describes none, or its rules could exhaust the memory; the message is one line.
+    """
     from tokenizers import Tokenizer
 
     try:
         backend = Tokenizer.from_str(text)
         if not backend.get_vocab_size(with_added_tokens=True):
             raise ValueError("it has no tokens")
-        _require_bounded(backend)
+        for part in (backend.normalizer, backend.pre_tokenizer, backend.decoder):
+            if part is not None and growth_of(json.loads(part.__getstate__())) > MOST_GROWTH:
+                raise ValueError("its rules turn one character into more than a thousand")
         return backend
     except BaseException as error:  # the library raises plain Exception, or a BaseException when it panics
         if isinstance(error, KeyboardInterrupt | SystemExit):
             raise
-        reason = shown((str(error).splitlines() or ["not a tokenizer"])[0])
-        raise InputError(
-            f"{path} is not a usable tokenizer.json ({reason}): restore it or train a new one"
-        ) from None
+        raise ValueError(shown((str(error).splitlines() or ["not a tokenizer"])[0])) from None
 
 
-def _require_bounded(backend: Tokenizer) -> None:
-    """Raise ValueError for rules that could make a short text too long for any memory."""
-    for part in (backend.normalizer, backend.pre_tokenizer, backend.decoder):
-        if part is not None and growth_of(json.loads(part.__getstate__())) > MOST_GROWTH:
-            raise ValueError("its rules turn one character into more than a thousand")
+def begins_with(document: str, document_id: int) -> dict[str, Any]:
+    """Return the post-processor that puts a token before a text, and before each text of a pair."""
+    begin = [{"SpecialToken": {"id": document, "type_id": number}} for number in range(2)]
+    texts = [{"Sequence": {"id": name, "type_id": number}} for number, name in enumerate("AB")]
+    return {
+        "type": "TemplateProcessing",
+        "single": [begin[0], texts[0]],
+        "pair": [begin[0], texts[0], begin[1], texts[1]],
+        "special_tokens": {document: {"id": document, "ids": [document_id], "tokens": [document]}},
+    }
 
 
 def as_saved(text: str, document: str, document_id: int, normalization: Form | None) -> str:
@@ -72,14 +90,7 @@ def as_saved(text: str, document: str, document_id: int, normalization: Form | N
     from tokenizers import Tokenizer
 
     stated = json.loads(text)
-    begin = [{"SpecialToken": {"id": document, "type_id": number}} for number in range(2)]
-    texts = [{"Sequence": {"id": name, "type_id": number}} for number, name in enumerate("AB")]
-    template = {
-        "type": "TemplateProcessing",
-        "single": [begin[0], texts[0]],
-        "pair": [begin[0], texts[0], begin[1], texts[1]],
-        "special_tokens": {document: {"id": document, "ids": [document_id], "tokens": [document]}},
-    }
+    template = begins_with(document, document_id)
     current = stated.get("post_processor") or {}
     offsets = [step for step in current.get("processors", [current]) if step.get("type") == "ByteLevel"]
     stated["post_processor"] = (

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from etude.config import NO_BASE
 from etude.diagnose.run.evidence import Absent, Evidence
 from etude.diagnose.run.verdict import Rule, Verdict
 from etude.model.cost import count_parameters
-from etude.pretrained.base import NONE
 
 RATE_IS_DOWN = 0.1
 """Share of the peak: most of the gain from a falling learning rate comes before this (Hägele et al. 2024, "Scaling Laws
@@ -129,7 +129,7 @@ def _out_of_proportion(run: Evidence) -> Iterator[str]:
             f"A vocabulary of {vocabulary:,} tokens occurs {text.train_tokens / vocabulary:.1f} times each in a text "
             f"of {text.train_tokens:,} tokens"
         )
-    begun = run.settings.model.base != NONE  # a base model has learned most of what it knows already
+    begun = run.settings.model.base != NO_BASE  # a base model has learned most of what it knows already
     parameters, seen = count_parameters(run.model).non_embedding, run.num_steps * run.tokens_per_step
     if not begun and seen < TOKENS_A_PARAMETER * parameters:
         yield f"{parameters:,} parameters outside the embeddings are to learn from {seen:,} tokens in all"

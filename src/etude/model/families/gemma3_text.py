@@ -16,6 +16,7 @@ from etude.model.families.hugging_face import (
     is_number,
     layers_at_interval,
     positive_count,
+    renamed,
     require_values,
     rope_config_from_hf,
     rope_config_to_hf,
@@ -47,7 +48,6 @@ _SAVED = {
     "mlp_output_layernorm": "post_feedforward_layernorm",
 }
 """Saved names of norms, by the network's: Llama calls the norm before its MLP post_attention_layernorm."""
-_NETWORK = {saved: name for name, saved in _SAVED.items()}
 
 
 def config_to_hf(config: ModelConfig) -> dict[str, Any]:
@@ -128,16 +128,12 @@ def _local_theta(entry: Any, values: Mapping[str, Any]) -> float:
 
 def to_saved(state: State, config: ModelConfig) -> State:
     """Convert tensors to Gemma's names."""
-    return {_renamed(name, _SAVED): tensor for name, tensor in state.items()}
+    return renamed(state, _SAVED)
 
 
 def from_saved(state: State, config: ModelConfig) -> State:
     """Convert tensors to the network's names."""
-    return {_renamed(name, _NETWORK): tensor for name, tensor in state.items()}
-
-
-def _renamed(name: str, table: dict[str, str]) -> str:
-    return ".".join(table.get(part, part) for part in name.split("."))
+    return renamed(state, {saved: name for name, saved in _SAVED.items()})
 
 
 def sizes(dims: Mapping[str, Any], inner_size: int) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from etude.untrusted import shown
 
 if TYPE_CHECKING:
     from etude.model.config import ModelConfig
+    from etude.model.families.contract import State
 
 ROPE_FIELDS = (
     "vocab_size",
@@ -80,6 +81,13 @@ def width_and_heads(values: Mapping[str, Any], width_key: str, heads_key: str) -
     if not isinstance(heads, int) or not isinstance(width, int) or heads < 1:
         raise InputError(f"{heads_key} must be a whole number of at least 1, not {shown(heads)}")
     return width, heads
+
+
+def renamed(state: State, table: Mapping[str, str]) -> State:
+    """Return the tensors with the parts of their dotted names replaced by ``table``."""
+    return {
+        ".".join(table.get(part, part) for part in name.split(".")): value for name, value in state.items()
+    }
 
 
 def rope_config_to_hf(config: ModelConfig) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from etude.errors import InputError
 from etude.model.families.contract import Family, State
-from etude.model.families.hugging_face import rope_config_from_hf, rope_config_to_hf
+from etude.model.families.hugging_face import renamed, rope_config_from_hf, rope_config_to_hf
 from etude.model.families.llama import GATED_REASON
 from etude.model.families.sizes import gated_inner_size
 
@@ -35,17 +35,12 @@ def config_from_hf(values: dict[str, Any]) -> dict[str, Any]:
 
 def to_saved(state: State, config: ModelConfig) -> State:
     """Convert tensors to OLMo 2's names."""
-    return {_renamed(name, _SAVED): tensor for name, tensor in state.items()}
+    return renamed(state, _SAVED)
 
 
 def from_saved(state: State, config: ModelConfig) -> State:
     """Convert tensors to the network's names."""
-    network = {saved: name for name, saved in _SAVED.items()}
-    return {_renamed(name, network): tensor for name, tensor in state.items()}
-
-
-def _renamed(name: str, table: dict[str, str]) -> str:
-    return ".".join(table.get(part, part) for part in name.split("."))
+    return renamed(state, {saved: name for name, saved in _SAVED.items()})
 
 
 def check(config: ModelConfig) -> None:
