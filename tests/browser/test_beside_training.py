@@ -18,9 +18,27 @@ SMALL = [
     "--set=data.workers=1", "--set=data.max_bytes=60000", "--set=train.eval_tokens=500",
 ]  # fmt: skip
 
+HELD = """
+import time
+from pathlib import Path
+from etude.train import loop
+
+make_step = loop.make_step
+
+def held(state, *arguments, **options):
+    while state.step >= 300 and not Path("seen").exists():
+        time.sleep(0.05)
+    return make_step(state, *arguments, **options)
+
+loop.make_step = held
+from etude.cli.main import run
+run()
+"""
+"""``etude`` whose training does not end before the test has seen it run, however slow the page is."""
+
 
 def test_the_page_is_served_from_the_first_steps_until_after_the_end(page: Any, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "etude", "train", *SMALL]
+    command = [sys.executable, "-c", HELD, "train", *SMALL]
     training = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, text=True)
     try:
         assert training.stdout is not None
@@ -28,6 +46,7 @@ def test_the_page_is_served_from_the_first_steps_until_after_the_end(page: Any, 
         assert address is not None
         page.goto(address[0])
         page.locator("[data-state=running]").wait_for()
+        (tmp_path / "seen").touch()
         rest, _ = training.communicate(timeout=PATIENCE)
         assert training.returncode == 0
         assert f"the page stays at {address[0]}" in rest
