@@ -6,7 +6,8 @@ from typing import Any
 
 from etude.config import Resolved, load_settings
 from etude.device import Device
-from etude.plan.dial import Facts, resolve
+from etude.plan.derivation import Facts
+from etude.plan.dial import resolve
 
 
 def resolved_settings(values: dict[str, Any] | None = None) -> Resolved:

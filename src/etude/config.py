@@ -214,9 +214,14 @@ class TrainSettings(Section, Generic[Open]):
     log_every: MayDiffer[Observing[Count]] = 10
     """Steps between writes to the log. Every step is logged; the lines are written together."""
     eval_every: Observing[Count | Open] = AUTO
-    """Steps between evaluations; a few early steps are evaluated too."""
+    """Steps between evaluations."""
+    eval_early: Observing[bool | Auto] = "auto"
+    """Whether steps 1, 2, 5, 10, 20, 50 and 100 are evaluated too. Auto: for random weights."""
     eval_tokens: Count | Open = AUTO
     """Validation tokens of an evaluation. The n-gram ladder is scored on the text of exactly these tokens."""
+    reference: str = "auto"
+    """A text that the training text has nothing to do with, such as a file of yours. Each evaluation scores it too and
+    so shows what the model forgets. ``builtin``: a text of the package; ``none``. Auto: builtin for a base model."""
     sample_every: MayDiffer[Observing[Count | Open]] = AUTO
     """Steps between samples of generated text."""
     sample_prompt: MayDiffer[Observing[str]] = "auto"

@@ -38,7 +38,7 @@ from etude.diagnose.run.planned import absurd_shape, loader_bound, schedule_not_
 from etude.diagnose.run.stability import numbers_not_finite
 from etude.diagnose.run.verdicts import RULES, show
 from etude.errors import InputError
-from etude.plan.dial import Facts, model_config
+from etude.plan.derivation import Facts, model_config
 from etude.run import RunFolder
 from etude.run.events import EvalEvent, LengthEvent
 from etude.run.ladder import Ladder, Rung

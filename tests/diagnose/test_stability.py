@@ -22,7 +22,7 @@ from etude.diagnose.run.stability import broken_sentence, loss_diverged, numbers
 from etude.diagnose.run.verdicts import RULES, judged
 from etude.messages import command
 from etude.model.config import ModelConfig
-from etude.plan.dial import Facts, model_config
+from etude.plan.derivation import Facts, model_config
 from etude.run.events import EvalEvent, StepEvent
 from etude.run.history import RunHistory
 from etude.run.ladder import Ladder, Rung

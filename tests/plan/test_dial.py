@@ -11,7 +11,8 @@ from etude.device import Device
 from etude.errors import InputError
 from etude.model.build import empty_model
 from etude.model.families import family_named
-from etude.plan.dial import DERIVATIONS, MAX_EPOCHS, Facts, derives, resolve
+from etude.plan.derivation import MAX_EPOCHS, Facts, derives
+from etude.plan.dial import DERIVATIONS, resolve
 from etude.plan.sizes import SIZES
 from etude.setting_declarations import declarations
 from etude.train.rules.contract import Rate
@@ -29,7 +30,7 @@ def test_every_open_setting_has_one_derivation_and_no_other_has_any() -> None:
         key for key, declaration in declarations().items() if declaration.is_derived
     } <= DERIVATIONS.keys()
     with pytest.raises(AssertionError, match=r"train\.steps has two derivations"):
-        derives("train.steps")(lambda dial, key: None)
+        derives(DERIVATIONS, "train.steps")(lambda dial, key: None)
 
 
 @pytest.mark.parametrize(

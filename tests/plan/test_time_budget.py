@@ -20,7 +20,7 @@ from etude.data.prepare import PreparedData
 from etude.device import Device
 from etude.errors import InputError
 from etude.plan.cadence import evaluation_due, sample_due, save_due
-from etude.plan.dial import MAX_EPOCHS
+from etude.plan.derivation import MAX_EPOCHS
 from etude.plan.measuring import step_flops, tokens_per_step
 from etude.plan.pace import Pace
 from etude.plan.plan import Plan, plan_on

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from pathlib import Path
 from typing import Any
@@ -13,12 +14,14 @@ from rich.console import Console
 from test_pretrain import comparable, stop_after
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from etude.config import Settings, load_settings
+from etude.config import Settings, load_settings, with_values
 from etude.data.primer.generator import documents
+from etude.data.tokens.tokenizer import EtudeTokenizer
 from etude.diagnose.run.verdicts import diagnose
 from etude.errors import InputError
 from etude.model.folder import load_model_folder
-from etude.plan.base_values import dial_rates
+from etude.plan.base_values import MIN_EVAL_TOKENS, dial_rates
+from etude.plan.cadence import EARLY_EVALUATIONS, SCORING, evaluation_due
 from etude.run import RunFolder
 from etude.run.checkpoints import (
     CARD,
@@ -28,6 +31,7 @@ from etude.run.checkpoints import (
     step_of,
     verify_checkpoint,
 )
+from etude.run.record import RunRecord
 from etude.run.settings import verified_settings
 from etude.watch.opened_step import open_step
 from etude.watch.reconciliation import reconcile
@@ -425,3 +429,57 @@ def test_weights_with_a_name_of_a_checkpoint_are_refused(
     with pytest.raises(InputError, match="a name that checkpoints use"):
         jobs.grow(Settings.model_validate(values), console)
     assert not (tmp_path / "runs").exists()
+
+
+def test_a_base_run_measures_the_reference_text_from_step_0(
+    settings: Settings, tmp_path: Path, console: Console
+) -> None:
+    run = jobs.grow(settings, console).run
+    history = RunRecord.open(run.path).history
+    assert (
+        [event.step for event in history.references]
+        == [event.step for event in history.evals]
+        == [0, 4, 8, 12]
+    )
+    # An independent value: nats of every token after the first, by transformers, in the windows of training.
+    manifest = json.loads(run.manifest_file.read_text())
+    documents = manifest["reference"]["documents"]
+    tokenizer = EtudeTokenizer.load(run.tokenizer)
+    ids = [token for text in documents for token in (tokenizer.roles.document_id, *tokenizer.encode(text))]
+    for step, event in ((0, history.references[0]), (12, history.references[-1])):
+        network = transformers.LlamaForCausalLM.from_pretrained(at(run, step), dtype=torch.float32)
+        nats = []
+        for first in range(0, len(ids) - 1, 32):
+            window = torch.tensor([ids[first : first + 33]])
+            with torch.no_grad():
+                logits = network(window[:, :-1]).logits[0].double()
+            nats += torch.nn.functional.cross_entropy(logits, window[0, 1:], reduction="none").tolist()
+        text_nats = [
+            value for value, token in zip(nats, ids[1:], strict=True) if token != tokenizer.roles.document_id
+        ]
+        num_bytes = sum(len(text.encode()) for text in documents)
+        assert event.loss == pytest.approx(sum(nats) / len(nats), rel=1e-5)
+        assert event.bits_per_byte == pytest.approx(sum(text_nats) / math.log(2) / num_bytes, rel=1e-5)
+    # A fork keeps it, also where the file has changed; a fork with another one has the other.
+    mine = tmp_path / "mine.txt"
+    mine.write_text("Something else. " * 20)
+    own = jobs.fork(f"{run.path}@8", console, ["train.steps=9", f"train.reference={mine}"]).run
+    mine.write_text("Now it is different. " * 20)
+    for parent, expected in ((run, documents), (own, ["Something else. " * 19 + "Something else."])):
+        fork = jobs.fork(f"{parent.path}@8", console, ["train.steps=10"]).run
+        assert fork.read_manifest()["reference"]["documents"] == expected
+        assert RunRecord.open(fork.path).history.references[-1].step == 10
+
+
+def test_evaluations_of_a_base_run_cost_less_than_its_training(settings: Settings, console: Console) -> None:
+    free = with_values(
+        settings, {f"train.{name}": "auto" for name in ("eval_every", "eval_tokens", "sample_every", "steps")}
+    )
+    train = make_plan(free, console)[0].settings.train
+    due = [step for step in range(1, train.steps + 1) if evaluation_due(train)(step)]
+    scored = (1 + len(due)) * train.eval_tokens * SCORING
+    assert (
+        train.eval_tokens == MIN_EVAL_TOKENS
+        or scored <= 0.11 * train.steps * train.batch_rows * train.context
+    )
+    assert not set(due) & EARLY_EVALUATIONS - {train.eval_every}

@@ -10,9 +10,12 @@ from dataclasses import fields
 from typing import Any
 
 from etude.config import NO_BASE, ModelSettings, Resolved, Settings, TokenizerSettings
+from etude.data.reference import BUILT_IN
 from etude.data.tokens.vocabulary import BASE
 from etude.errors import InputError
 from etude.model.config import ModelConfig
+from etude.plan.cadence import SCORING
+from etude.plan.derivation import Dial, Table, derives, require_whole_parts
 from etude.train.rules import Rate, rates_of
 
 BASE_EPOCHS = 2
@@ -29,6 +32,12 @@ BASE_RATES = {
 }
 STATES = 4
 """Checkpoints of a run from a base model that keep the optimizer's state, besides the newest."""
+EVALUATIONS, EVALUATION_SHARE = 6, 0.1
+"""Regular evaluations in a run, and the time of all evaluations as a share of that of the steps."""
+MIN_EVAL_TOKENS, MAX_EVAL_TOKENS = 2048, 65_536
+
+FROM_BASE: Table = {}
+"""The derivations that differ from those for random weights."""
 
 
 def dial_rates(settings: Resolved) -> dict[str, Rate]:
@@ -39,27 +48,17 @@ def dial_rates(settings: Resolved) -> dict[str, Rate]:
     return {key: BASE_RATES.get(key, rate) for key, rate in rates.items()}
 
 
-def values_with_base(
-    settings: Settings, base: ModelConfig, train_tokens: int
-) -> tuple[dict[str, Any], dict[str, str]]:
-    """Return the settings that follow from a base model, and the reason of each, by key.
-
-    They do not include settings that the user has given.
+def model_of_base(settings: Settings, base: ModelConfig) -> tuple[dict[str, Any], dict[str, str]]:
+    """Return the settings of the network, which are those of the base model, and the reason of each, by key.
 
     Raises:
         InputError: the user asks for another network or tokenizer than the base model's.
     """
     _refuse_others(settings, base)
-    of_model = "the base model's"
     values: dict[str, Any] = {"model.preset": base.model_type}
     sizes = {field.name for field in fields(ModelConfig)} & ModelSettings.model_fields.keys()
     values |= {f"model.{name}": _size(base, name) for name in sorted(sizes)}
-    reasons = dict.fromkeys(values, of_model)
-    for key, (value, reason) in _training(settings, base, train_tokens).items():
-        section, name = key.split(".")
-        if getattr(getattr(settings, section), name) == "auto":
-            values[key], reasons[key] = value, reason
-    return values, reasons
+    return values, dict.fromkeys(values, "the base model's")
 
 
 def _size(base: ModelConfig, name: str) -> Any:
@@ -67,23 +66,114 @@ def _size(base: ModelConfig, name: str) -> Any:
     return value if value or isinstance(value, bool) else "auto"  # 0 heads: a family without attention
 
 
-def _training(settings: Settings, base: ModelConfig, train_tokens: int) -> dict[str, tuple[Any, str]]:
-    context = min(BASE_CONTEXT, base.max_position_embeddings)
-    context = min(context, max(2, (train_tokens - 1) // 4))
-    if settings.train.context != "auto":
-        context = settings.train.context
-    tokens = min(BASE_BATCH_TOKENS, max(context, BASE_EPOCHS * train_tokens // BASE_UPDATES))
-    return {
-        "train.context": (context, f"at most {BASE_CONTEXT}, which bounds the memory of a step"),
-        "train.batch_rows": (max(1, tokens // context), f"about {tokens:,} tokens per step"),
-        "train.micro_batch_rows": (1, "the least memory"),
-        "train.optimizer": ("adamw", "with which most published models were trained; Muon was not compared"),
-        **{key: (rate.value, rate.reason) for key, rate in BASE_RATES.items()},
-        "train.lr_by_width": (False, "one rate for all: the base model was not trained with muP"),
-        "train.weight_decay": (0.0, "in a few passes it would only pull the weights away from the base"),
-        "train.dropout": (0.0, "few passes over the text"),
-        "device.compile": (False, "compiling so deep a network takes longer than a short run gains"),
-    }
+@derives(FROM_BASE, "model.size")
+def _no_size(dial: Dial, key: str) -> None:
+    return None
+
+
+@derives(FROM_BASE, "train.context")
+def _context(dial: Dial, key: str) -> tuple[Any, str]:
+    assert dial.base is not None
+    most = min(BASE_CONTEXT, dial.base.max_position_embeddings)
+    context = min(most, max(2, (dial.facts.train_tokens - 1) // 4))
+    return context, f"at most {BASE_CONTEXT}, which bounds the memory of a step"
+
+
+@derives(FROM_BASE, "train.batch_rows")
+def _batch_rows(dial: Dial, key: str) -> tuple[Any, str]:
+    context = dial.value("train.context")
+    tokens = min(BASE_BATCH_TOKENS, max(context, _tokens_to_read(dial) // BASE_UPDATES))
+    return max(1, tokens // context), f"about {tokens:,} tokens per step"
+
+
+def _tokens_to_read(dial: Dial) -> int:
+    return BASE_EPOCHS * dial.facts.train_tokens
+
+
+@derives(FROM_BASE, "train.micro_batch_rows")
+def _micro_batch_rows(dial: Dial, key: str) -> tuple[Any, str]:
+    return 1, "the least memory"
+
+
+@derives(FROM_BASE, "train.steps")
+def _steps(dial: Dial, key: str) -> tuple[Any, str]:
+    tokens = require_whole_parts(dial) * dial.value("train.context")
+    reason = f"{BASE_EPOCHS} times through the text: a base model learns a text sooner, and forgets meanwhile"
+    return max(1, _tokens_to_read(dial) // tokens), reason
+
+
+@derives(FROM_BASE, "train.eval_every")
+def _eval_every(dial: Dial, key: str) -> tuple[Any, str]:
+    return max(1, dial.value("train.steps") // EVALUATIONS), f"{EVALUATIONS} evaluations in the run"
+
+
+@derives(FROM_BASE, "train.eval_early")
+def _eval_early(dial: Dial, key: str) -> tuple[Any, str]:
+    return False, "the first steps change little, and an evaluation takes long"
+
+
+@derives(FROM_BASE, "train.eval_tokens")
+def _eval_tokens(dial: Dial, key: str) -> tuple[Any, str]:
+    steps, every, rows, context = (
+        dial.value(f"train.{name}") for name in ("steps", "eval_every", "batch_rows", "context")
+    )
+    times = 1 + steps // every
+    scored = int(EVALUATION_SHARE * steps * rows * context / (SCORING * times))
+    reason = f"evaluations take about {EVALUATION_SHARE:.0%} of the time of the steps"
+    return min(max(MIN_EVAL_TOKENS, scored), MAX_EVAL_TOKENS), reason
+
+
+@derives(FROM_BASE, "train.reference")
+def _reference(dial: Dial, key: str) -> tuple[Any, str]:
+    return BUILT_IN, "to see what the model forgets"
+
+
+@derives(FROM_BASE, "train.sample_every")
+def _sample_every(dial: Dial, key: str) -> tuple[Any, str]:
+    return max(1, dial.value("train.steps") // 2), "two in the run: they take long"
+
+
+@derives(FROM_BASE, "train.checkpoint_every")
+def _checkpoint_every(dial: Dial, key: str) -> tuple[Any, str]:
+    steps = dial.value("train.steps")
+    return max(1, steps // 2), "two in the run, and the early powers of two: they are large"
+
+
+@derives(FROM_BASE, "train.lr_by_width")
+def _lr_by_width(dial: Dial, key: str) -> tuple[Any, str]:
+    return False, "one rate for all: the base model was not trained with muP"
+
+
+@derives(FROM_BASE, "train.state_every")
+def _state_every(dial: Dial, key: str) -> tuple[Any, str]:
+    longest = dial.value("train.steps") // STATES
+    # A power of two, as the steps of the checkpoints that are never pruned.
+    return 1 << max(0, longest.bit_length() - 1), f"about {STATES} states in the run, and the newest"
+
+
+@derives(FROM_BASE, "train.optimizer")
+def _optimizer(dial: Dial, key: str) -> tuple[Any, str]:
+    return "adamw", "with which most published models were trained; Muon was not compared"
+
+
+@derives(FROM_BASE, "train.lr", "train.muon_lr")
+def _rate(dial: Dial, key: str) -> tuple[Any, str]:
+    return BASE_RATES[key].value, BASE_RATES[key].reason
+
+
+@derives(FROM_BASE, "train.weight_decay")
+def _weight_decay(dial: Dial, key: str) -> tuple[Any, str]:
+    return 0.0, "in a few passes it would only pull the weights away from the base"
+
+
+@derives(FROM_BASE, "train.dropout")
+def _dropout(dial: Dial, key: str) -> tuple[Any, str]:
+    return 0.0, "few passes over the text"
+
+
+@derives(FROM_BASE, "device.compile")
+def _compile(dial: Dial, key: str) -> tuple[Any, str]:
+    return False, "compiling so deep a network takes longer than a short run gains"
 
 
 def _refuse_others(settings: Settings, base: ModelConfig) -> None:

@@ -9,6 +9,8 @@ from etude.run.checkpoints import is_never_pruned
 
 EARLY_EVALUATIONS = frozenset([1, 2, 5, 10, 20, 50, 100])
 """Additional evaluations: most changes happen early, and a curve over log-steps needs early points."""
+SCORING = 0.45
+"""Time to score a token, relative to the time to train on it."""
 SAMPLE_TOKENS = 100
 CLOSING_SAMPLES, CLOSING_SAMPLE_TOKENS = 3, 120
 """Number and length of the samples at the end of a run."""
@@ -19,8 +21,8 @@ Due = Callable[[int], bool]
 
 def evaluation_due(train: ResolvedTrain) -> Due:
     """Return the steps of evaluations."""
-    every = train.eval_every
-    return lambda step: step % every == 0 or step in EARLY_EVALUATIONS
+    every, early = train.eval_every, EARLY_EVALUATIONS if train.eval_early else frozenset()
+    return lambda step: step % every == 0 or step in early
 
 
 def sample_due(train: ResolvedTrain) -> Due:

@@ -10,13 +10,16 @@ from functools import cached_property, partial
 
 from etude.config import NO_BASE, Resolved, Settings
 from etude.data.prepare import PreparedData
+from etude.data.reference import ReferenceText
+from etude.data.tokens.parts import TokenPart
 from etude.device import Device, choose_device, keep_freed_memory, place_on_machine, total_memory_bytes
 from etude.errors import InputError
 from etude.model.attention import takes_blocks
 from etude.model.build import build_model, zero_model
 from etude.model.config import ModelConfig
 from etude.model.cost import TrainingMemory, count_parameters, training_memory
-from etude.plan.dial import Derived, Facts, Resolution, resolve
+from etude.plan.derivation import Derived, Facts
+from etude.plan.dial import Resolution, resolve
 from etude.plan.forecast import Forecast
 from etude.plan.sizes import Size
 from etude.pretrained.base import Base
@@ -161,6 +164,18 @@ def make_objective(plan: Plan, state: TrainState, ranks: Ranks = ALONE) -> Objec
     objective = objective_kind(train.objective).make(parts)
     require_objective(objective)
     return objective
+
+
+def reference_validation(plan: Plan, text: ReferenceText) -> ValidationText:
+    """Return the reference text as tokens, in consecutive windows of the context of training."""
+    tokenizer = plan.data.tokenizer
+    documents = [tokenizer.normalise(document) for document in text.documents]
+    part = TokenPart.from_documents(
+        tokenizer.encode_batch(documents),
+        tokenizer.roles.document_id,
+        [len(document.encode()) for document in documents],
+    )
+    return ValidationText(part, plan.settings.train.context, plan.device)
 
 
 def validation_text(plan: Plan) -> ValidationText:

@@ -12,6 +12,7 @@ from etude.plan.cadence import (
     CLOSING_SAMPLE_TOKENS,
     CLOSING_SAMPLES,
     SAMPLE_TOKENS,
+    SCORING,
     evaluation_due,
     sample_due,
     save_due,
@@ -24,8 +25,6 @@ CLOSING_SECONDS = 2.0
 """Time at the end of a run to load the saved model, draw plots, write the report and exit, without samples."""
 LOADING_SECONDS = 1.0
 """The part of it that loads the model."""
-SCORING = 0.45
-"""Time to score a token, relative to the time to train on it."""
 SAMPLE_SECONDS_A_LAYER, CHECKPOINT_SECONDS, BYTES_A_SECOND = 0.02, 0.1, 2e8
 """Estimates before the first measurement."""
 MOST_SLOWDOWN = 10.0

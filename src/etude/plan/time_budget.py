@@ -27,13 +27,14 @@ from etude.data.prepare import PreparedData
 from etude.device import place_on_machine
 from etude.errors import InputError
 from etude.model.cost import count_parameters
-from etude.plan.dial import MAX_EPOCHS, Derived
+from etude.plan.cadence import SCORING
+from etude.plan.derivation import MAX_EPOCHS, Derived
 from etude.plan.forecast import LEAST_PILOT, LONG_PILOT, Forecast, Pilot, forecast, potential
 from etude.plan.measuring import Machine, ThisMachine, Trial, step_flops, tokens_per_step
 from etude.plan.pace import Deadline
 from etude.plan.plan import Plan, plan_on
 from etude.plan.sizes import SHAPES, SIZES, Shape, Size
-from etude.plan.task_costs import SCORING, TaskCosts
+from etude.plan.task_costs import TaskCosts
 from etude.show.phases import Phases, clock_time
 from etude.train.compilation import expected_compile_seconds
 from etude.train.objectives.next_token import NEXT_TOKEN

@@ -63,6 +63,16 @@ class EvalEvent(Event):
 
 
 @dataclass(frozen=True)
+class ReferenceEvent(Event):
+    """The model was scored on the reference text, before the evaluation of the same step."""
+
+    name: ClassVar[str] = "reference"
+    loss: float  # nats per token
+    bits_per_byte: float
+    num_tokens: int
+
+
+@dataclass(frozen=True)
 class SampleEvent(Event):
     """The model continued a prompt."""
 

@@ -21,6 +21,7 @@ from etude.run.events import (
     Event,
     LengthEvent,
     MicroBatchEvent,
+    ReferenceEvent,
     RungEvent,
     SampleEvent,
     SkippedEvent,
@@ -138,6 +139,7 @@ class RunHistory:
     checksums: list[ChecksumEvent] = field(default_factory=list)
     micro_batches: list[MicroBatchEvent] = field(default_factory=list)
     last_step: int = 0
+    references: list[ReferenceEvent] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         if not isinstance(self.steps, Steps):  # callers may give a list of events
@@ -150,7 +152,10 @@ class RunHistory:
         Raises:
             InputError: this account may not read it.
         """
-        kinds = (EvalEvent, RungEvent, LengthEvent, EndEvent, SkippedEvent, ChecksumEvent, MicroBatchEvent)
+        kinds = (
+            *(EvalEvent, ReferenceEvent, RungEvent, LengthEvent),
+            *(EndEvent, SkippedEvent, ChecksumEvent, MicroBatchEvent),
+        )
         log = collect_events(run.metrics.events(), kinds)
         steps, events = log.steps, log.events
         ends, skipped = events[EndEvent.name], [event.step for event in events[SkippedEvent.name]]
@@ -169,6 +174,7 @@ class RunHistory:
             events[ChecksumEvent.name],
             events[MicroBatchEvent.name],
             min(log.last_step, max(0, first - 1 + log.num_steps)),
+            events[ReferenceEvent.name],
         )
 
     @property

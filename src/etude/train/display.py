@@ -23,6 +23,7 @@ from etude.run.events import (
     Event,
     LengthEvent,
     MicroBatchEvent,
+    ReferenceEvent,
     RungEvent,
     SampleEvent,
     SkippedEvent,
@@ -47,6 +48,7 @@ class _Figures:
     tokens_per_second: float = 0.0
     seconds_per_step: float = 0.0
     evaluation: EvalEvent | None = None
+    reference: ReferenceEvent | None = None
     sample: SampleEvent | None = None
     passed: dict[int, int] = field(default_factory=dict)  # order -> step
 
@@ -59,6 +61,8 @@ class _Figures:
             self.tokens_per_second = event.tokens_per_second
         elif isinstance(event, EvalEvent):
             self.evaluation = event
+        elif isinstance(event, ReferenceEvent):
+            self.reference = event
         elif isinstance(event, SampleEvent):
             self.sample = event
         elif isinstance(event, RungEvent):
@@ -82,6 +86,8 @@ class _Figures:
             parts.append(
                 f"validation {self.evaluation.val_loss:.3f} ({self.evaluation.bits_per_byte:.3f} bits per byte)"
             )
+        if self.reference is not None:
+            parts.append(f"reference {self.reference.bits_per_byte:.3f}")
         if self.tokens_per_second:
             parts.append(f"{self.tokens_per_second:,.0f} tokens/s")
         return "   ".join(parts)

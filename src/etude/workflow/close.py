@@ -30,6 +30,8 @@ from etude.show.lines import format_duration, printable, say
 from etude.train.load import load_trained
 from etude.workflow.fit import Outcome
 
+FORGOTTEN = 0.01
+"""Relative rise of the loss on the reference text from which it counts as forgetting."""
 BROKEN_RATE = 4
 """Factor by which the learning rates of a run are lowered in the suggested next one, after its loss diverged."""
 
@@ -142,12 +144,25 @@ def _in_columns(commands: Mapping[str, str]) -> str:
 def _figures(history: RunHistory) -> list[str]:
     final, first = history.evals[-1], history.evals[0]
     duration = format_duration(history.steps[-1].wall_time) if history.steps else "0:00"
-    return [
+    lines = [
         "",
         f"Trained {final.step:,} steps on {final.tokens_seen:,} tokens in {duration}.",
         f"On text that it has not seen it went from {first.bits_per_byte:.3f} to {final.bits_per_byte:.3f} "
         f"bits per byte ({final.val_loss:.3f} nats per token).",
     ]
+    if history.references:
+        lines.append(_on_reference(history.references[0].bits_per_byte, history.references[-1].bits_per_byte))
+    return lines
+
+
+def _on_reference(first: float, final: float) -> str:
+    """Say how the loss on the reference text changed, which the training text has nothing to do with."""
+    change = final / first - 1
+    verdict = "it has forgotten some of what it knew" if change > FORGOTTEN else "it has forgotten little"
+    return (
+        f"On the reference text, which has nothing to do with yours, it went from {first:.3f} to {final:.3f} "
+        f"({change:+.1%}): {verdict}."
+    )
 
 
 def _print_samples(path: Path, console: Console, until: float) -> None:

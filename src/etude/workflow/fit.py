@@ -15,6 +15,7 @@ from rich.console import Console
 
 from etude.config import NO_BASE, ResolvedTrain
 from etude.data.prepare import open_prepared
+from etude.data.reference import REFERENCE, ReferenceText
 from etude.diagnose.machine.self_test import require_sound
 from etude.errors import EtudeError, InputError
 from etude.evaluate.run_ladder import mend_ladder
@@ -26,7 +27,14 @@ from etude.places import cache_folder
 from etude.plan.busy_cores import BusyWatch
 from etude.plan.cadence import checksum_due, evaluation_due, sample_due, save_due, summary_due
 from etude.plan.pace import Deadline, Pace
-from etude.plan.plan import Plan, initial_state, make_objective, plan_on, validation_text
+from etude.plan.plan import (
+    Plan,
+    initial_state,
+    make_objective,
+    plan_on,
+    reference_validation,
+    validation_text,
+)
 from etude.plan.task_costs import Slowdown, TaskCosts
 from etude.pretrained.base import base_config
 from etude.run import RunFolder
@@ -127,7 +135,8 @@ def _fit(
             save = save_task(plan, run, state, record, console)
             save.committed = panel.committed
             costs = None if deadline is None else deadline.costs
-            tasks = run_tasks(plan, objective, ladder, save, max(passed, default=0), control, costs)
+            evaluate = evaluation_task(plan, run, ladder, max(passed, default=0))
+            tasks = run_tasks(plan, objective, evaluate, save, control, costs)
             listeners = [record, panel, *busy_listeners(plan, run, busy)]  # their order does not matter
             loop = Loop(
                 state,
@@ -238,12 +247,22 @@ def busy_listeners(plan: Plan, run: RunFolder, busy: BusyWatch | None) -> Sequen
     return (busy,)
 
 
+def evaluation_task(plan: Plan, run: RunFolder, ladder: Ladder, passed: int) -> Evaluate:
+    """Return the task that scores the validation text, and the reference text of a run that has one.
+
+    Args:
+        passed: highest order of an n-gram model that the run passed before this session.
+    """
+    entry = run.read_manifest().get(REFERENCE)
+    reference = None if entry is None else reference_validation(plan, ReferenceText.from_json(entry))
+    return Evaluate(validation_text(plan), ladder, reference, passed)
+
+
 def run_tasks(
     plan: Plan,
     objective: Objective,
-    ladder: Ladder,
+    evaluate: TaskRun,
     save: Save,
-    passed: int,
     control: Control,
     costs: TaskCosts | None = None,
 ) -> Sequence[Task]:
@@ -252,12 +271,10 @@ def run_tasks(
     Saving is last, so that a checkpoint covers the results of its step.
 
     Args:
-        passed: highest order of an n-gram model that the run passed before this session.
         costs: collects the seconds that each task takes.
     """
     settings, train = plan.settings, plan.settings.train
     prompt = opening_words(plan) if train.sample_prompt == "auto" else train.sample_prompt
-    evaluate: TaskRun = Evaluate(validation_text(plan), ladder, passed)
     sample: TaskRun = Sample(plan.data.tokenizer, prompt, settings.run.seed)
     keep: TaskRun = save
     if costs is not None:

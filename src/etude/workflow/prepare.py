@@ -15,7 +15,7 @@ from etude.device import available_cores, choose_device
 from etude.errors import InputError
 from etude.messages import command
 from etude.plan.busy_cores import busy_cores, threads_beside
-from etude.plan.dial import MAX_EPOCHS
+from etude.plan.derivation import MAX_EPOCHS
 from etude.plan.pace import Deadline
 from etude.plan.plan import Plan, plan_on
 from etude.plan.time_budget import choose_size, require_time

@@ -19,6 +19,7 @@ from rich.console import Console
 from etude.config import NO_BASE, Settings, get_value, load_settings, with_values
 from etude.data.prepare import PreparedData, open_prepared
 from etude.data.reading.sources import absolute_source
+from etude.data.reference import BUILT_IN, NONE, REFERENCE, reference_text
 from etude.data.tokens.tokenizer import EtudeTokenizer
 from etude.data.tokens.vocabulary import BASE
 from etude.errors import InputError
@@ -83,9 +84,19 @@ def start(plan: Plan, console: Console, origin: Origin | None = None) -> RunFold
             card = model_card(plan, run, 0, entry)
             save_base_checkpoint(new.checkpoints, base, new.tokenizer, card, provenance)
 
-    content = manifest(plan) | ({} if entry is None else {"base": entry})
+    content = manifest(plan) | ({} if entry is None else {"base": entry}) | _reference(plan, origin)
     create_run(run, with_absolute_paths(settings), content, fill, origin, first)
     return run
+
+
+def _reference(plan: Plan, origin: Origin | None) -> dict[str, Any]:
+    """Return the manifest's entry of the reference text: the parent's, for a fork that does not change it."""
+    source = plan.settings.train.reference
+    if origin is not None and origin.parent.settings.train.reference == source:
+        entry = origin.parent.manifest.get(REFERENCE)
+        return {} if entry is None else {REFERENCE: entry}
+    text = reference_text(source)
+    return {} if text is None else {REFERENCE: text.to_json()}
 
 
 def manifest(plan: Plan) -> dict[str, Any]:
@@ -229,7 +240,9 @@ def with_absolute_paths(settings: Settings) -> Settings:
     """Return the settings with absolute paths, so that the run can be resumed from any working directory."""
     kind = settings.tokenizer.kind
     values: dict[str, Any] = {"data.sources": tuple(map(absolute_source, settings.data.sources))}
-    base = settings.model.base
+    base, reference = settings.model.base, settings.train.reference
+    if reference not in ("auto", NONE, BUILT_IN):
+        values["train.reference"] = str(expand_home(reference).absolute())
     if base != NO_BASE and not base.startswith(HUB):
         values["model.base"] = str(expand_home(base).absolute())
     if kind not in ("bpe", "char", BASE):

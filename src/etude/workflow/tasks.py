@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 
 from torch import Tensor
 
-from etude.run.events import ChecksumEvent, EvalEvent, Event, RungEvent, SummaryEvent
+from etude.run.events import ChecksumEvent, EvalEvent, Event, ReferenceEvent, RungEvent, SummaryEvent
 from etude.run.ladder import Ladder
 from etude.train.checksum import checksum
 from etude.train.control import SAVE, Control
@@ -29,16 +29,24 @@ def save_on_request(
 
 @dataclass
 class Evaluate:
-    """Score the validation text, and note each n-gram model that the model passes for the first time."""
+    """Score the validation text, and note each n-gram model that the model passes for the first time.
+
+    ``reference``: a text that is scored too, of a run that has one.
+    """
 
     text: ValidationText
     ladder: Ladder
+    reference: ValidationText | None = None
     passed: int = 0  # highest order that was passed so far
 
     def __call__(self, state: TrainState) -> Sequence[Event]:
-        score = self.text.score(state.model)
         where = (state.step, state.tokens_seen, state.wall_time)
-        events: list[Event] = [EvalEvent(*where, score.loss, score.bits_per_byte, score.num_tokens)]
+        events: list[Event] = []
+        if self.reference is not None:
+            score = self.reference.score(state.model)
+            events.append(ReferenceEvent(*where, score.loss, score.bits_per_byte, score.num_tokens))
+        score = self.text.score(state.model)
+        events.append(EvalEvent(*where, score.loss, score.bits_per_byte, score.num_tokens))
         reached = self.ladder.passed(score.bits_per_byte)
         for rung in self.ladder.rungs:
             if self.passed < rung.order <= reached:

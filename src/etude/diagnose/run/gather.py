@@ -22,7 +22,7 @@ from etude.model.families import family_named
 from etude.model.folder import load_model_folder
 from etude.model.language_model import LanguageModel
 from etude.places import cache_folder
-from etude.plan.dial import COUNTS, Facts, model_config
+from etude.plan.derivation import COUNTS, Facts, model_config
 from etude.run import RunFolder
 from etude.run.checkpoints import list_checkpoints, newest_good_checkpoint, step_of, verify_checkpoint
 from etude.run.record import RunRecord
