@@ -9,7 +9,8 @@ import typer
 Source = Annotated[
     str,
     typer.Argument(
-        metavar="MODEL", help="A .gguf file, `hf:owner/name`, a model folder, a run, or `RUN@STEP`."
+        metavar="MODEL",
+        help="A .gguf file, `hf:owner/name`, a model or adapter folder, a run, or `RUN@STEP`.",
     ),
 ]
 Name = Annotated[

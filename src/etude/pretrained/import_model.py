@@ -13,11 +13,12 @@ from etude.files import staged_folder, write_json
 from etude.messages import command
 from etude.model.cost import count_parameters
 from etude.places import expand_home
-from etude.pretrained.base import Base, copy_files, licence_of, open_base, rounding_of
+from etude.pretrained.base import Base, copy_files, licence_of, open_base, origin_of, rounding_of
 from etude.pretrained.gguf_file import is_gguf
 from etude.pretrained.gguf_model import ORIGIN, folder_from_gguf
 from etude.pretrained.source import HUB
 from etude.show.lines import print_line
+from etude.untrusted import shown
 
 
 def import_model(source: str, name: str | None, console: Console) -> Path:
@@ -70,9 +71,20 @@ def _facts(base: Base) -> list[str]:
         f"{config.vocab_size:,} tokens, up to {config.max_position_embeddings:,} positions",
         f"licence: {licence_of(folder) or 'not stated'}",
         f"rounded when the file was made: {rounding}" if rounding else "weights as published, not rounded",
+        *_merged(folder),
         _roles(base.tokenizer.roles, base),
         f"next: {command('generate', folder, 'One day')}  or  {command('train', 'TEXT', '--from', folder)}",
     ]
+
+
+def _merged(folder: Path) -> list[str]:
+    """Return a line on the adapter that a model was made from, if it was."""
+    match origin_of(folder).get("adapter"):
+        case {"folder": name, "base": base, "rank": rank}:
+            return [
+                f"made of the adapter {shown(name)} (LoRA, rank {shown(rank)}) and its base {shown(base)}"
+            ]
+    return []
 
 
 def _roles(roles: Roles, base: Base) -> str:

@@ -1,7 +1,8 @@
 """Every way to name a model, resolved to a model folder by one reader.
 
 A source is a run (its newest checkpoint), ``RUN@STEP``, a checkpoint, a model folder in Hugging Face's format, a GGUF
-file, or ``hf:owner/name``, a model on the Hugging Face Hub (``hf:owner/name@revision`` for one of its versions).
+file, the folder of a LoRA adapter (:mod:`etude.pretrained.adapter`), or ``hf:owner/name``, a model on the
+Hugging Face Hub (``hf:owner/name@revision`` for one of its versions).
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from pathlib import Path
 
 from etude.errors import InputError
 from etude.places import expand_home
+from etude.pretrained.adapter import cached_merged_folder, is_adapter
 from etude.pretrained.gguf_file import is_gguf
 from etude.run.checkpoints import checkpoint_of_step, find_checkpoint, list_checkpoints, step_of
 from etude.untrusted import readable, shown
@@ -22,8 +24,8 @@ _HUB_FILES = ("*.json", "*.safetensors", "*.jinja", "tokenizer.model", "*.txt", 
 def model_folder(source: str | Path) -> Path:
     """Return the model folder that ``source`` names.
 
-    A GGUF file is converted once, into Etude's cache. A model on the Hub is downloaded by huggingface_hub into its own
-    cache.
+    A GGUF file is converted once, and an adapter merged once, into Etude's cache. A model on the Hub is downloaded by
+    huggingface_hub into its own cache.
 
     Raises:
         InputError: there is no such model, or it is of a kind that cannot be read.
@@ -37,6 +39,8 @@ def model_folder(source: str | Path) -> Path:
         return _from_file(path)
     if not path.exists() and "@" in path.name:
         return _at_step(path)
+    if is_adapter(path):
+        return cached_merged_folder(path, model_folder)
     return find_checkpoint(path)
 
 
