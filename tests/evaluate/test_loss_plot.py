@@ -17,11 +17,13 @@ import torch
 
 from etude.errors import EtudeError, InputError
 from etude.evaluate.ladder import build_ladder
+from etude.evaluate.loss_plot.axes import bits_range
 from etude.evaluate.loss_plot.plot import plot_runs
 from etude.files import write_json
 from etude.run import RunFolder
-from etude.run.events import EndEvent, EvalEvent, Event, RungEvent, SampleEvent, StepEvent
+from etude.run.events import EndEvent, EvalEvent, Event, ReferenceEvent, RungEvent, SampleEvent, StepEvent
 from etude.run.ladder import Ladder
+from etude.run.record import RunRecord
 
 CONTEXT, BATCH = 6, 64
 
@@ -181,6 +183,21 @@ class TestOneRun:
     def test_no_two_texts_overlap(self, runs: list[Path]) -> None:
         for count in (1, 3):
             assert _overlaps(runs[:count]) == []
+
+    def test_the_reference_text_has_a_curve_within_the_picture(
+        self, runs: list[Path], tmp_path: Path
+    ) -> None:
+        base = _copy(runs[0], tmp_path / "base")
+        highest = max(e["bits_per_byte"] for e in RunFolder.open(base).metrics.read() if e["event"] == "eval")
+        for step, bits in ((0, highest + 1), (120, highest + 2), (240, highest + 3)):
+            RunFolder(base).metrics.append(ReferenceEvent(step, 64 * step, step, bits, bits, 100).record())
+        _, svg = plot_runs([base])
+        assert {"reference text", f"reference {highest + 3:.2f}"} <= set(texts_in(svg))
+        low, high = bits_range([RunRecord.open(base).history], None)
+        assert low < highest + 3 < high
+        assert "reference text" not in texts_in(plot_runs(runs[:1])[1])
+        assert not any(text.startswith("reference") for text in texts_in(plot_runs([base, runs[1]])[1]))
+        assert _overlaps([base]) == []
 
     def test_a_run_still_going_with_a_torn_line_is_drawn(self, runs: list[Path], tmp_path: Path) -> None:
         torn = _copy(runs[0], tmp_path / "torn")

@@ -150,7 +150,7 @@ class MetricRow(TypedDict):
     """A line of metrics.jsonl, with the fields that the page reads; which are there depends on `event`.
 
     Attributes:
-        event: step, eval, rung, summary, spike, left_out (a skipped step), checkpoint, length, micro_batch,
+        event: step, eval, reference, rung, summary, spike, left_out (a skipped step), checkpoint, length, micro_batch,
             checksum, end.
     """
 

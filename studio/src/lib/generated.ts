@@ -108,7 +108,7 @@ export interface StepSeconds {
 
 /** A line of metrics.jsonl, with the fields that the page reads; which are there depends on `event`. */
 export interface MetricRow {
-  event: string; // step, eval, rung, summary, spike, left_out (a skipped step), checkpoint, length, micro_batch, checksum, end
+  event: string; // step, eval, reference, rung, summary, spike, left_out (a skipped step), checkpoint, length, micro_batch, checksum, end
   step: number;
   tokens_seen: number;
   wall_time: number;

@@ -41,6 +41,7 @@ export class Record_ {
   loss = new Column();
   val = new Column();
   bits = new Column();
+  reference = new Column(); // nats per token on the reference text, of a run from a published model
   lr = new Column();
   gradNorm = new Column();
   speed = new Column();
@@ -87,6 +88,10 @@ export class Record_ {
         this.val.add(row.step, row.val_loss);
         this.bits.add(row.step, row.bits_per_byte);
         break;
+      case 'reference':
+        this.reference.cut(row.step);
+        this.reference.add(row.step, row.loss);
+        break;
       case 'summary':
         while (this.summaries.length && this.summaries[this.summaries.length - 1]!.step >= row.step) this.summaries.pop();
         this.summaries.push(row);
@@ -105,7 +110,7 @@ export class Record_ {
 
   private cut(step: number): void {
     for (const column of [this.loss, this.lr, this.gradNorm, this.speed, this.seconds, this.tokens]) column.cut(step);
-    for (const column of [this.val, this.bits]) column.cut(step);
+    for (const column of [this.val, this.bits, this.reference]) column.cut(step);
     this.events = this.events.filter((event) => event.step < step && event.event !== 'end');
     this.summaries = this.summaries.filter((summary) => summary.step < step);
   }

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from etude.run.events import EvalEvent
+from etude.run.events import EvalEvent, ReferenceEvent
 from etude.run.history import RunHistory
 from etude.run.ladder import Ladder
 from etude.show.layout import log_ticks, prefers_log, short_number
@@ -73,6 +74,8 @@ def add_tokens_axis(axes: Axes, steps: StepAxis, run: RunHistory) -> Axes:
 def bits_range(runs: list[RunHistory], ladder: Ladder | None) -> tuple[float, float]:
     """Return a range that holds the best value and the worst validation or rung; training spikes may exceed it."""
     values = [value for run in runs for value in curve(run)[1] if math.isfinite(value)]
+    if len(runs) == 1:  # of several, only the validation results are drawn
+        values += [value for value in curve(runs[0], "references")[1] if math.isfinite(value)]
     firsts = [next(value for value in curve(run)[1] if math.isfinite(value)) for run in runs]
     rungs = [rung.bits_per_byte for rung in ladder.rungs] if ladder else []
     low, high = min(values + rungs), max(min(max(values), 1.5 * max(firsts)), *rungs, 0.0)
@@ -80,9 +83,10 @@ def bits_range(runs: list[RunHistory], ladder: Ladder | None) -> tuple[float, fl
     return max(0.0, low - margin), high + margin
 
 
-def curve(run: RunHistory) -> tuple[list[int], list[float]]:
-    """Return the steps and bits per byte of the validation results."""
-    return [event.step for event in run.evals], [event.bits_per_byte for event in run.evals]
+def curve(run: RunHistory, text: Literal["evals", "references"] = "evals") -> tuple[list[int], list[float]]:
+    """Return the steps and bits per byte of the results on the validation text, or on the reference text."""
+    events: Sequence[EvalEvent | ReferenceEvent] = getattr(run, text)
+    return [event.step for event in events], [event.bits_per_byte for event in events]
 
 
 def last_result(run: RunHistory) -> EvalEvent:

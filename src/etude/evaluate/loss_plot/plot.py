@@ -192,20 +192,34 @@ def _draw_run(axes: Axes, run: RunHistory, theme: Theme, logarithmic: bool) -> l
         axes.plot(steps[shown], losses[shown], color=theme.training, linewidth=0.6, alpha=0.35)
         calm = smoothed(losses)[shown]
         axes.plot(steps[shown], calm, color=theme.training, linewidth=1.6, label="training, smoothed")
-    _draw_validation(axes, run, logarithmic, color=theme.validation, label="validation")
+    _draw_validation(axes, curve(run), logarithmic, color=theme.validation, label="validation")
     return [
+        *_draw_reference(axes, run, theme, logarithmic),
         Label(
             f"validation {last_result(run).bits_per_byte:.2f}",
             last_result(run).bits_per_byte,
             theme.validation,
             True,
-        )
+        ),
     ]
 
 
-def _draw_validation(axes: Axes, run: RunHistory, logarithmic: bool, **style: Any) -> None:
+def _draw_reference(axes: Axes, run: RunHistory, theme: Theme, logarithmic: bool) -> list[Label]:
+    """Draw the loss on the reference text, of a run that has one: where it rises, the model forgets."""
+    steps, values = curve(run, "references")
+    if not any(map(math.isfinite, values)):
+        return []
+    colour = theme.curves[2]
+    _draw_validation(axes, (steps, values), logarithmic, color=colour, label="reference text", linestyle="--")
+    last = next(value for value in reversed(values) if math.isfinite(value))
+    return [Label(f"reference {last:.2f}", last, colour, True)]
+
+
+def _draw_validation(
+    axes: Axes, points: tuple[list[int], list[float]], logarithmic: bool, **style: Any
+) -> None:
     """Draw markers at measurements; a dotted line where a log axis stretches a long time without one."""
-    steps, values = (np.array(column, np.float64) for column in curve(run))
+    steps, values = (np.array(column, np.float64) for column in points)
     markers: Any = {"marker": "o", "markersize": 4 if len(steps) <= 60 else 2.5, "clip_on": False}
     gaps = np.flatnonzero(steps[1:] > 4 * np.maximum(steps[:-1], 1)) if logarithmic else np.empty(0, np.int64)
     for gap in gaps:
@@ -222,7 +236,7 @@ def _draw_comparison(
     for number, run in enumerate(runs):
         colour = theme.curves[number % len(theme.curves)]
         dashes: Any = DASHES[number // len(theme.curves) % len(DASHES)]
-        _draw_validation(axes, run, logarithmic, color=colour, linestyle=dashes)
+        _draw_validation(axes, curve(run), logarithmic, color=colour, linestyle=dashes)
         last = last_result(run)
         axes.hlines(last.bits_per_byte, last.step, axes.get_xlim()[1], colour, linestyle=":", linewidth=0.8)
         text = f"{fonts.show(run.name, 20)} {last.bits_per_byte:.2f}"

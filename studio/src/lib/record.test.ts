@@ -1,0 +1,16 @@
+import { expect, test } from 'vitest';
+import { Record_ } from './record.svelte';
+import type { MetricRow, Rows } from './generated';
+
+const row = (event: string, step: number, loss: number): MetricRow => ({ event, step, tokens_seen: 10 * step, wall_time: step, loss, val_loss: loss });
+const rows = (metrics: MetricRow[]): Rows => ({ metrics, samples: [], cursor: '1,0', every: 1, reset: false, more: false });
+
+test('the reference text has a curve of its own, cut where a run resumes', () => {
+  const record = new Record_();
+  record.take(rows([row('reference', 0, 3), row('eval', 0, 2), row('step', 1, 2), row('step', 2, 1.9), row('reference', 2, 3.1), row('eval', 2, 1.8)]));
+  expect(record.reference.steps).toEqual([0, 2]);
+  expect(record.reference.values).toEqual([3, 3.1]);
+  expect(record.val.values).toEqual([2, 1.8]);
+  record.take(rows([row('step', 2, 1.7), row('reference', 2, 3.2)]));
+  expect(record.reference.values).toEqual([3, 3.2]);
+});
