@@ -293,7 +293,7 @@ def test_old_checkpoints_keep_their_weights_and_a_few_their_optimizer_state(
     assert states == {0, 8, 16, 20}
     for folder in folders.values():
         assert verify_checkpoint(folder).has_optimizer_state == (folder / OPTIMIZER_FILE).exists()
-    new = [file for step, folder in folders.items() if step for file in folder.iterdir()]
+    new = [file for folder in folders.values() for file in folder.iterdir()]
     assert sum(file.stat().st_size for file in new) == pytest.approx(use.final, rel=0.05)
     assert use.kept == len(folders)
     machine = TimeMachine(run.path)

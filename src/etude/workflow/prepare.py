@@ -19,7 +19,7 @@ from etude.plan.dial import MAX_EPOCHS
 from etude.plan.pace import Deadline
 from etude.plan.plan import Plan, plan_on
 from etude.plan.time_budget import choose_size, require_time
-from etude.pretrained.base import describe_base, open_base, store_in_cache
+from etude.pretrained.base import describe_base, open_base
 from etude.show.lines import format_duration, print_line
 from etude.show.phases import Phases
 from etude.show.progress import data_progress
@@ -73,7 +73,8 @@ def _plan_with_base(settings: Settings, console: Console) -> Plan:
         raise InputError(
             "--time chooses the size of a network, and that of --from is given: give --steps instead"
         )
-    base = store_in_cache(open_base(settings.model.base))
+    base = open_base(settings.model.base)
+    settings = with_values(settings, {"model.base": base.source})
     for line in describe_base(base):
         print_line(console, line)
     if settings.tokenizer.kind == TokenizerSettings().kind:
