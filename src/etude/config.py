@@ -232,7 +232,7 @@ class TrainSettings(Section, Generic[Open]):
     """Number of newest checkpoints to keep; step 0 and the early powers of two are kept too."""
     keep_every: Observing[int] = Field(0, ge=0)
     """Also keep the checkpoints at multiples of this many steps. 0: off."""
-    state_every: Observing[Count | Auto] = "auto"
+    state_every: MayDiffer[Observing[Count | Auto]] = "auto"
     """Of the kept checkpoints, those at multiples of this many steps and the newest hold the optimizer's state; the
     others hold weights alone, and replay starts from the last one before them with a state. Auto: all of them, and for
     a base model about four in the run."""

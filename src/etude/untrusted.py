@@ -9,7 +9,7 @@ import codecs
 import os
 import stat
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -175,15 +175,31 @@ def refuse_links_out(folder: Path) -> None:
                     pending.append(entry.path)
 
 
-def shown(value: Any) -> str:
-    """Return an untrusted value for a message: one line of at most ``MAX_SHOWN`` characters.
+def require_file_within(path: Path, places: Sequence[Path]) -> None:
+    """Raise InputError unless ``path`` is a regular file in one of ``places``, or a link to one.
 
-    A text is shown without quotes, any other value by its ``repr``. Control characters become "�": they could clear
-    the terminal, or reorder the text.
+    The content of what a link names elsewhere would be copied, such as a private key of the user. The places
+    themselves are resolved paths.
+    """
+    target = Path(os.path.realpath(path))
+    if not any(target.is_relative_to(place) for place in places):
+        raise InputError(f"{path} is a link that leads out of its folder: replace it with the file itself")
+    if not target.is_file():
+        raise InputError(f"{path} is not a plain file: remove it, or replace it with one")
+
+
+def shown(value: Any) -> str:
+    """Return an untrusted value for a message: :func:`one_line`, of at most ``MAX_SHOWN`` characters.
+
+    A text is shown without quotes, any other value by its ``repr``.
     """
     try:
         text = value if isinstance(value, str) else repr(value)
     except (ValueError, RecursionError):  # an integer of thousands of digits, or very deep nesting
         text = f"a {type(value).__name__} too large to show"
-    text = text if len(text) <= MAX_SHOWN else f"{text[: MAX_SHOWN - 3]}..."
+    return one_line(text if len(text) <= MAX_SHOWN else f"{text[: MAX_SHOWN - 3]}...")
+
+
+def one_line(text: str) -> str:
+    """Return a text with "�" for every control character: it could clear the terminal, or reorder the text."""
     return "".join("�" if unicodedata.category(c) in ("Cc", "Cf", "Cs", "Zl", "Zp") else c for c in text)

@@ -7,17 +7,23 @@ import io
 import math
 import re
 import shlex
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from rich.console import Console
 
 from etude.config import Settings, load_settings, with_values
+from etude.diagnose.run.activations import HeadState, NetworkState
 from etude.diagnose.run.advice import SANE, bounded, lowered, sane
 from etude.diagnose.run.course import divergence, held_out_rise, not_finite
+from etude.diagnose.run.curves import not_learning
 from etude.diagnose.run.evidence import Absent, Evidence, Text
+from etude.diagnose.run.network import attention_collapse
+from etude.diagnose.run.planned import absurd_shape
 from etude.diagnose.run.stability import broken_sentence, loss_diverged, numbers_not_finite
 from etude.diagnose.run.verdicts import RULES, judged
 from etude.messages import command
@@ -231,3 +237,44 @@ def test_a_real_run_with_a_rate_of_30_is_reported_as_diverged(small_settings: Se
     (line,) = (line for line in text.splitlines() if "my wild run-again" in line)
     assert overrides_of(line) == {"train.lr": "0.02", "train.muon_lr": "0.025"}
     assert shlex.split(line)[:4] == ["etude", "train", "--config", str(path / "run.toml")]
+
+
+def test_the_network_of_a_base_model_is_not_up_for_change() -> None:
+    """Its shape and its normalisation are the publisher's, so advice is about rates, steps, rows and text."""
+    odd: dict[str, Any] = {
+        "model__hidden_size": 32,
+        "model__num_hidden_layers": 30,
+        "model__num_attention_heads": 16,
+        "model__num_key_value_heads": 16,
+    }
+    few_documents = Text(10_000, train_documents=2_000)
+    for base, severity in (("none", "problem"), ("models/their's", "fine")):
+        evidence = replace(evidence_of(HEALTHY, model__base=base, **odd), text=few_documents)
+        verdict = absurd_shape(evidence)
+        assert verdict.severity == severity
+        assert "Rows of 64 tokens hold 13 documents" not in verdict.finding  # fewer than 16
+        long_rows = replace(
+            evidence, settings=evidence_of(HEALTHY, model__base=base, train__context=128).settings
+        )
+        assert "documents of 5 each" in absurd_shape(long_rows).finding
+    assert "--set train.context=80" in absurd_shape(long_rows).advice
+    assert "layers" not in absurd_shape(long_rows).finding
+    assert evidence.new_run_command().endswith("--from 'models/their'\"'\"'s'")
+
+
+def test_collapsed_heads_of_a_base_model_ask_for_lower_rates_alone() -> None:
+    heads = HeadState(1, np.ones(2), np.zeros(2))
+    network = NetworkState(5, "silu", 100, (), (heads,))
+    for base in ("none", "model"):
+        verdict = attention_collapse(replace(evidence_of(HEALTHY, model__base=base), network=network))
+        assert verdict.severity == "problem"
+        assert ("qk_norm" in verdict.advice) == (base == "none")
+        assert "train.lr=" in verdict.advice
+
+
+def test_a_base_model_has_learned_before() -> None:
+    little = history_of([3.0 - 0.001 * step for step in range(20)], {0: 3.0, 10: 2.995, 20: 2.99})
+    assert not_learning(evidence_of(little)).severity == "problem"
+    assert not_learning(evidence_of(little, model__base="model")).severity == "fine"
+    flat = history_of([3.0] * 20, {0: 3.0, 10: 3.0, 20: 3.01})
+    assert not_learning(evidence_of(flat, model__base="model")).severity == "problem"

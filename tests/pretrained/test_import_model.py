@@ -16,7 +16,8 @@ from etude.config import load_settings
 from etude.errors import InputError
 from etude.generate.language import load
 from etude.model.folder import load_model_folder
-from etude.pretrained.base import licence_of, open_base, rounding_of, store_in_cache
+from etude.pretrained.base import open_base
+from etude.pretrained.facts import licence_of, rounding_of
 from etude.pretrained.import_model import default_name, import_model
 from etude.pretrained.source import model_folder
 from etude.run.checkpoints import checkpoint_name
@@ -62,7 +63,6 @@ def test_an_imported_folder_is_imported_again_with_its_origin(
     second = import_model(str(first), str(tmp_path / "two"), console)
     assert (second / "origin.json").read_bytes() == (first / "origin.json").read_bytes()
     assert open_base(second).hash == open_base(first).hash
-    assert store_in_cache(open_base(first)).folder == store_in_cache(open_base(second)).folder
 
 
 def test_a_run_begins_with_a_gguf_file(

@@ -13,6 +13,7 @@ from etude.files import hash_file
 from etude.run import RunFolder
 from etude.run.record import RunRecord
 from etude.run.settings import record_changes, resumed_settings, verified_settings
+from etude.setting_declarations import declarations
 from resolved import resolved_settings
 
 
@@ -83,3 +84,27 @@ def test_unresolved_settings_in_a_run_are_damage(tmp_path: Path) -> None:
     ):
         _ = RunRecord.open(run.path).settings
     assert RunRecord.open(run.path).state == "damaged"
+
+
+def test_settings_that_a_run_is_older_than_are_no_changes(tmp_path: Path) -> None:
+    """Its run.toml lacks them; it trained as they are now, so its family and its record stay the same."""
+    run = write_run(tmp_path / "run")
+    lines = run.settings_file.read_text().splitlines(keepends=True)
+    older = [line for line in lines if not line.startswith(("lr_by_width", "state_every"))]
+    assert len(older) == len(lines) - 2
+    run.settings_file.write_text("".join(older))
+    run.write_manifest({"settings_hash": hash_file(run.settings_file)})
+    own, manifest = verified_settings(run)
+    assert (own.train.lr_by_width, own.train.state_every) == (True, 1)
+    settings, changes = resumed_settings(run, own, [])
+    assert changes == []
+    record_changes(run, manifest, settings, 5)
+    assert "changes" not in run.read_manifest()
+    assert run.settings_file.read_text() == "".join(older)
+    settings, changes = resumed_settings(run, own, ["train.state_every=4"])
+    assert changes == ["train.state_every changes from 1 to 4"]
+
+
+def test_how_often_states_are_kept_does_not_part_runs_over_seeds() -> None:
+    assert declarations()["train.state_every"].may_differ
+    assert not declarations()["train.lr_by_width"].may_differ  # it changes the training

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
+import time
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,7 @@ from etude.run.settings import verified_settings
 from etude.watch.opened_step import open_step
 from etude.watch.reconciliation import reconcile
 from etude.watch.time_machine import TimeMachine
-from etude.workflow import jobs
+from etude.workflow import jobs, sweep
 from etude.workflow.prepare import make_plan
 from etude.workflow.saving import disk_use
 
@@ -254,7 +255,6 @@ def test_a_run_of_ours_is_a_base_as_well(
         ("model.preset", "qwen3"),
         ("tokenizer.kind", "char"),
         ("tokenizer.vocab_size", 400),
-        ("train.seconds", 60.0),
     ],
 )
 def test_what_the_base_model_determines_cannot_be_chosen(
@@ -263,9 +263,7 @@ def test_what_the_base_model_determines_cannot_be_chosen(
     section, name = key.split(".")
     values = settings.model_dump()
     values[section][name] = value
-    if key == "train.seconds":
-        values["train"]["steps"] = "auto"
-    with pytest.raises(InputError, match=r"base model's|--time"):
+    with pytest.raises(InputError, match="base model's"):
         jobs.grow(Settings.model_validate(values), console)
 
 
@@ -297,7 +295,7 @@ def test_old_checkpoints_keep_their_weights_and_a_few_their_optimizer_state(
     assert states == {0, 8, 16, 20}
     for folder in folders.values():
         assert verify_checkpoint(folder).has_optimizer_state == (folder / OPTIMIZER_FILE).exists()
-    new = [file for step, folder in folders.items() if step for file in folder.iterdir()]
+    new = [file for folder in folders.values() for file in folder.iterdir()]
     assert sum(file.stat().st_size for file in new) == pytest.approx(use.final, rel=0.05)
     assert use.kept == len(folders)
     machine = TimeMachine(run.path)
@@ -483,3 +481,29 @@ def test_evaluations_of_a_base_run_cost_less_than_its_training(settings: Setting
         or scored <= 0.11 * train.steps * train.batch_rows * train.context
     )
     assert not set(due) & EARLY_EVALUATIONS - {train.eval_every}
+
+
+def test_a_sweep_has_no_base(settings: Settings, tmp_path: Path, console: Console) -> None:
+    request = sweep.SweepRequest(2, 3, 60.0, (), 16, "sweep")
+    with pytest.raises(InputError, match=r"leave out model\.base"):
+        sweep.begin(settings, request, console)
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_a_run_from_a_base_ends_in_the_time_that_it_is_given(
+    settings: Settings, text_folder: Path, console: Console, optimizer: str
+) -> None:
+    values = settings.model_dump()
+    values["train"] = load_settings().model_dump()["train"] | {"seconds": 20.0, "optimizer": optimizer}
+    began = time.monotonic()
+    outcome = jobs.grow(Settings.model_validate(values), console)
+    output = console.file.getvalue()  # type: ignore[attr-defined]
+    assert outcome.reason == "finished"
+    assert outcome.step > 1
+    assert time.monotonic() - began < 40  # of a machine on which other programs run
+    assert "No loss is forecast for a base model" in output
+    assert "expected bits per byte" not in output  # the table of sizes
+    machine = TimeMachine(outcome.run.path)
+    machine.go_to(1)
+    assert machine.proof.holds

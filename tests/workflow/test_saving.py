@@ -115,7 +115,7 @@ def test_a_write_that_fails_ends_the_run_and_the_one_before_it_is_good(
 def test_a_checkpoint_without_room_is_not_begun(
     small_settings: Settings, console: Console, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(start, "require_disk", lambda plan, folder: None)
+    monkeypatch.setattr(start, "require_disk", lambda plan, folder, begins: None)
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: Usage(10**9, 10**9 - 1000, 1000))
     with pytest.raises(EtudeError, match=r"has 0.1 MB free: free some space.*--resume"):
         jobs.grow(small_settings, console)

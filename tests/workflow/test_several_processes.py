@@ -193,3 +193,29 @@ def test_rows_that_do_not_divide_are_refused_before_anything_is_made(
     with pytest.raises(InputError, match=r"batch_rows=4 does not divide .* --nproc-per-node=2"):
         make_plan(small_settings, console)
     assert not Path(small_settings.run.folder).exists()
+
+
+def test_two_processes_train_a_base_model_as_one_does(
+    small_settings: Settings, console: Console, tmp_path: Path
+) -> None:
+    """The others have no base of their own: they read the checkpoint of step 0, and the manifest's configuration."""
+    parent = jobs.grow(small_settings, console).run
+    given = Settings().model_dump()["model"] | {"base": str(parent.path)}
+    values = {f"model.{key}": value for key, value in given.items()}
+    settings = with_values(
+        small_settings, {**values, "tokenizer.vocab_size": "auto", "train.only": "layers", "train.lr": 1e-3}
+    )
+    whole = jobs.grow(settings, console).run
+    (tmp_path / "my.toml").write_text(to_toml(settings))
+    output = finished(by_two("--config", tmp_path / "my.toml", "--name", "two"))
+    assert output.count("Trained 12 steps") == 1
+    two = RunFolder(whole.path.with_name("two"))
+    (session,) = read_object(two.manifest_file)["sessions"]
+    assert session["processes"] == 2
+    assert two.read_manifest()["base"] == whole.read_manifest()["base"]
+    last, begun = (
+        load_file(run.checkpoints / step / "model.safetensors")
+        for run, step in ((parent, "step-00000012"), (two, "step-00000000"))
+    )
+    assert all(torch.equal(last[name], begun[name]) for name in last)
+    assert_same_training(two, whole)

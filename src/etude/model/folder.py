@@ -134,6 +134,20 @@ def load_model_folder(
         InputError: a damaged file, or tensors that are missing, unexpected, or of another shape; the message names the
             first of them.
     """
+    config, weights, model = _open_whole(folder)
+    expected = stored_state(model.state_dict(), config)
+    state = config.family.from_saved(weights.read(expected), config)
+    materialise(model, device, dtype).load_state_dict(state)
+    return model, config
+
+
+def require_whole(folder: Path) -> None:
+    """Raise InputError where :func:`load_model_folder` would, for all that the heads of the weight files show."""
+    _open_whole(folder)
+
+
+def _open_whole(folder: Path) -> tuple[ModelConfig, StoredWeights, LanguageModel]:
+    """Return configuration, weight files, and the network without memory, once names and shapes agree."""
     require_utf8(folder)
     config = load_config(folder)
     weights = StoredWeights.open(folder, config)
@@ -147,9 +161,7 @@ def load_model_folder(
     model = empty_model(config)
     expected = stored_state(model.state_dict(), config)
     weights.require({name: tuple(tensor.shape) for name, tensor in expected.items()})
-    state = config.family.from_saved(weights.read(expected), config)
-    materialise(model, device, dtype).load_state_dict(state)
-    return model, config
+    return config, weights, model
 
 
 def _refuse_absurd_tables(folder: Path, config: ModelConfig, weights: StoredWeights) -> None:

@@ -25,7 +25,13 @@ from etude.plan.sizes import Size
 from etude.pretrained.base import Base
 from etude.train.loop import TrainState
 from etude.train.objectives import LossScope, Objective, ObjectiveParts, objective_kind, require_objective
-from etude.train.optimizer import UpdateRules, freeze_others, state_bytes, trained_parameters
+from etude.train.optimizer import (
+    UpdateRules,
+    freeze_others,
+    require_trained,
+    state_bytes,
+    trained_parameters,
+)
 from etude.train.parallel import ALONE, Ranks, require_even_rows
 from etude.train.validation import ValidationText
 
@@ -117,6 +123,7 @@ def plan_on(
     facts = Facts(data.train.num_tokens, data.tokenizer.vocab_size, data.tokenizer.roles.document_id)
     resolution = resolve(settings, facts, device, timed, derived, base)
     device = replace(device, dtype=resolution.settings.device.dtype)
+    require_trained(resolution.model, resolution.settings.train.only)
     if data.tokenizer.vocab_size > resolution.model.vocab_size:
         raise InputError(
             f"the tokenizer has {data.tokenizer.vocab_size} tokens and the model {resolution.model.vocab_size}: "
@@ -127,9 +134,10 @@ def plan_on(
     require_even_rows(plan.settings.train.batch_rows, processes)
     needed, available = plan.memory.total, total_memory_bytes(device)
     if available is not None and needed > available:
+        smaller = "a smaller --size," if base is None else "--train for fewer parameters, a smaller"
         raise InputError(
             f"this would need about {needed / 2**30:,.0f} GiB of memory and this {device.kind} has "
-            f"{available / 2**30:,.0f}: choose a smaller --size, train.context or train.micro_batch_rows"
+            f"{available / 2**30:,.0f}: choose {smaller} train.context or train.micro_batch_rows"
         )
     return plan
 

@@ -22,11 +22,12 @@ from typing import Any
 
 from rich.table import Table
 
-from etude.config import Settings
+from etude.config import NO_BASE, Settings
 from etude.data.prepare import PreparedData
 from etude.device import place_on_machine
 from etude.errors import InputError
 from etude.model.cost import count_parameters
+from etude.plan.base_values import BASE_EPOCHS
 from etude.plan.cadence import SCORING
 from etude.plan.derivation import MAX_EPOCHS, Derived
 from etude.plan.forecast import LEAST_PILOT, LONG_PILOT, Forecast, Pilot, forecast, potential
@@ -127,6 +128,15 @@ def require_time(seconds: float) -> None:
         )
 
 
+def require_time_left(seconds: float, phases: Phases) -> None:
+    """Raise InputError if the preparation of the text left fewer ``seconds`` than any run takes."""
+    if seconds < LEAST_LEFT:
+        raise InputError(
+            f"preparing the text left {clock_time(seconds)} of the {clock_time(phases.seconds)}; it is prepared now, "
+            "so the same command has more time left when typed again, or give a longer --time"
+        )
+
+
 def choose_size(
     data: PreparedData,
     settings: Settings,
@@ -143,12 +153,7 @@ def choose_size(
         InputError: less time than a run needs.
     """
     machine = machine or ThisMachine()
-    left = deadline - machine.now()
-    if left < LEAST_LEFT:
-        raise InputError(
-            f"preparing the text left {clock_time(left)} of the {clock_time(phases.seconds)}; it is prepared now, so "
-            "the same command has more time left when typed again, or give a longer --time"
-        )
+    require_time_left(deadline - machine.now(), phases)
     planning = Planning(data, settings, machine, deadline, dict(derived or {}))
     pilot = None
     if settings.train.objective == NEXT_TOKEN:  # the forecast was fitted to it alone
@@ -358,9 +363,14 @@ def expected_loss(plan: Plan, pilot: Pilot | None, tokens: int) -> Forecast | No
     return forecast(pilot, count_parameters(plan.model).non_embedding, tokens, plan.data.train.num_tokens)
 
 
+def most_epochs(plan: Plan) -> int:
+    """Return how often the run may read its text."""
+    return MAX_EPOCHS if plan.settings.model.base == NO_BASE else BASE_EPOCHS
+
+
 def worth_reading(tokens: float, plan: Plan) -> int:
-    """Return ``tokens``, but at most MAX_EPOCHS passes over the text, rounded down to whole steps."""
-    most = min(tokens, MAX_EPOCHS * plan.data.train.num_tokens)
+    """Return ``tokens``, but at most :func:`most_epochs` passes over the text, rounded down to whole steps."""
+    most = min(tokens, most_epochs(plan) * plan.data.train.num_tokens)
     return max(1, int(most / tokens_per_step(plan))) * tokens_per_step(plan)
 
 

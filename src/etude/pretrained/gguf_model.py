@@ -106,10 +106,13 @@ def _noted(note: Path) -> str | None:
 
 
 def _is_made(folder: Path, digest: str) -> bool:
-    """Return whether a folder of the cache is whole and was made as this version makes it."""
+    """Return whether a folder of the cache is whole, unchanged, and was made as this version makes it."""
     try:
         origin = read_json(folder / ORIGIN)
-    except InputError:
+        written = (folder / ORIGIN).stat().st_mtime_ns  # after the configuration and the weights
+        if any((folder / name).stat().st_mtime_ns > written for name in (CONFIG, WEIGHTS)):
+            return False
+    except (InputError, OSError):
         return False
     return isinstance(origin, dict) and origin.get("schema") == SCHEMA and origin.get("sha256") == digest
 

@@ -13,12 +13,14 @@ from etude.files import staged_folder, write_json
 from etude.messages import command
 from etude.model.cost import count_parameters
 from etude.places import expand_home
-from etude.pretrained.base import Base, copy_files, licence_of, open_base, origin_of, rounding_of
+from etude.pretrained.base import Base, open_base
+from etude.pretrained.facts import licence_of, origin_of, rounding_of
 from etude.pretrained.gguf_file import is_gguf
 from etude.pretrained.gguf_model import ORIGIN, folder_from_gguf
 from etude.pretrained.source import HUB
+from etude.pretrained.store import copy_files
 from etude.show.lines import print_line
-from etude.untrusted import shown
+from etude.untrusted import one_line, shown
 
 
 def import_model(source: str, name: str | None, console: Console) -> Path:
@@ -57,6 +59,7 @@ def _copy(base: Base, folder: Path) -> None:
         copy_files(base, staging)
         if ORIGIN not in base.files:
             facts = {"source": base.source, "hash": base.hash, "license": licence_of(base.folder)}
+            facts["rounding"] = rounding_of(base.folder)
             write_json(
                 staging / ORIGIN, {"schema": 1, "format": "folder", **facts, "files": dict(base.files)}
             )
@@ -67,7 +70,7 @@ def _facts(base: Base) -> list[str]:
     config, folder = base.config, base.folder
     rounding = rounding_of(folder)
     return [
-        f"{folder}: {config.model_type}, {count_parameters(config).total:,} parameters, vocabulary of "
+        f"{one_line(str(folder))}: {config.model_type}, {count_parameters(config).total:,} parameters, vocabulary of "
         f"{config.vocab_size:,} tokens, up to {config.max_position_embeddings:,} positions",
         f"licence: {licence_of(folder) or 'not stated'}",
         f"rounded when the file was made: {rounding}" if rounding else "weights as published, not rounded",
@@ -88,6 +91,6 @@ def _merged(folder: Path) -> list[str]:
 
 
 def _roles(roles: Roles, base: Base) -> str:
-    stops = ", ".join(base.tokenizer.token(token_id) for token_id in sorted(roles.stop_ids))
-    turn = f"{roles.end_of_turn} ends a turn" if roles.end_of_turn else "no chat template, so no turns"
-    return f"tokens: {roles.document} begins a document; {turn}; generation stops at {stops}"
+    stops = ", ".join(shown(base.tokenizer.token(token_id)) for token_id in sorted(roles.stop_ids))
+    turn = f"{shown(roles.end_of_turn)} ends a turn" if roles.end_of_turn else "no chat template, so no turns"
+    return f"tokens: {shown(roles.document)} begins a document; {turn}; generation stops at {stops}"

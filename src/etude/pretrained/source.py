@@ -89,5 +89,5 @@ def _from_hub(name: str) -> Path:
         ) from None
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise InputError(f"{name} cannot be downloaded ({shown(reason)})") from None
+        raise InputError(f"{shown(name)} cannot be downloaded ({shown(reason)})") from None
     return Path(folder)

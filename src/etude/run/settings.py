@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from etude.config import (
+    NO_BASE,
     Resolved,
     Settings,
     get_value,
@@ -25,6 +26,22 @@ from etude.run.folder import RunFolder
 from etude.setting_declarations import declarations, require_resolved
 from etude.setting_types import Change
 
+LATER_SETTINGS = {"train.lr_by_width": True, "train.state_every": 1}
+"""Settings that earlier versions lacked, and how they trained; with a base model, no version lacked them."""
+
+
+def load_run_settings(
+    file: Path, overrides: Sequence[str] = (), values: Mapping[str, Any] | None = None
+) -> Settings:
+    """Return the settings in ``file``, the run.toml of a run of any version, with ``overrides`` and ``values``.
+
+    Raises:
+        InputError: the file is unreadable or damaged, or a setting is unknown or has an impossible value.
+    """
+    settings = load_settings(file, overrides, values or {})
+    lacking = {key: value for key, value in LATER_SETTINGS.items() if get_value(settings, key) == "auto"}
+    return with_values(settings, lacking) if lacking and settings.model.base == NO_BASE else settings
+
 
 def read_settings(file: Path) -> Resolved:
     """Return the settings in ``file``, the run.toml of a run.
@@ -32,7 +49,7 @@ def read_settings(file: Path) -> Resolved:
     Raises:
         InputError: the file is unreadable or damaged, or its settings are not resolved.
     """
-    settings = load_settings(file)
+    settings = load_run_settings(file)
     try:
         return require_resolved(settings)
     except InputError as error:
@@ -87,7 +104,7 @@ def resumed_settings(run: RunFolder, own: Resolved, overrides: Sequence[str]) ->
     Raises:
         InputError: a setting cannot be changed on a resume.
     """
-    settings, lines = load_settings(run.settings_file, overrides), []
+    settings, lines = load_run_settings(run.settings_file, overrides), []
     for key, (before, after) in differences(own, settings).items():
         # A run with a time budget computes its number of steps from the budget.
         follows_budget = key == "train.steps" and own.train.seconds != "auto"

@@ -17,7 +17,8 @@ from etude.files import hash_file, staged_folder, write_atomic
 from etude.messages import command
 from etude.model.config import ModelConfig
 from etude.model.folder import CARD, load_model_folder, save_weights_folder, write_tensors
-from etude.pretrained.base import Base, link_files
+from etude.pretrained.base import Base
+from etude.pretrained.store import put_files
 from etude.run.checkpoints import (
     OPTIMIZER_FILE,
     Checkpoint,
@@ -103,7 +104,7 @@ def save_checkpoint(
 def save_base_checkpoint(
     checkpoints: Path, base: Base, tokenizer: Path, card: str, provenance: Provenance
 ) -> None:
-    """Commit the files of ``base``, linked and unchanged, as the checkpoint of step 0.
+    """Commit the files of ``base``, unchanged, as the checkpoint of step 0.
 
     Raises:
         EtudeError: it cannot be written.
@@ -111,11 +112,11 @@ def save_base_checkpoint(
     counters: dict[str, Any] = dict.fromkeys(("step", "tokens_seen", "left_out"), 0)
     counters |= {"wall_time": 0.0, "revisions": (), "micro_batch_rows": None}
     with staged_folder(checkpoints / checkpoint_name(0)) as folder:
-        link_files(base, folder)
+        put_files(base, folder)
         for file in tokenizer.iterdir():
             if not (folder / file.name).exists():
                 shutil.copyfile(file, folder / file.name)
-        write_atomic(folder / CARD, card)  # a new file: the linked one stays as it is
+        write_atomic(folder / CARD, card)  # in place of the publisher's
         write_tensors(folder / OPTIMIZER_FILE, {})
         # The hashes of the base are known: its weights may be gigabytes.
         checksums = {

@@ -153,18 +153,18 @@ def is_trained(name: str, only: str) -> bool:
     return not only or re.search(only, name) is not None
 
 
-def freeze_others(model: LanguageModel, only: str) -> None:
-    """Exclude from training all parameters that ``train.only`` does not name.
-
-    Raises:
-        InputError: it names none.
-    """
-    names = [name for name, _ in model.named_parameters()]
+def require_trained(config: ModelConfig, only: str) -> None:
+    """Raise InputError if ``train.only`` names no parameter of the network that ``config`` describes."""
+    names = [parameter.name for parameter in parameters_of_config(config)]
     if not any(is_trained(name, only) for name in names):
         raise InputError(
             f"no parameter has {shown(repr(only))} in its name: {names[0]} to {names[-1]} is there, "
             "and layers.0 or embed_tokens would do"
         )
+
+
+def freeze_others(model: LanguageModel, only: str) -> None:
+    """Exclude from training all parameters that ``train.only`` does not name."""
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(is_trained(name, only))
 

@@ -117,6 +117,8 @@ def what_to_change(run: RunFolder) -> str:
 def promise_sentence(plan: Plan, run: RunFolder, requested: float, seconds: float) -> str:
     """Compare the time and the loss of the run with those that were promised, in a sentence."""
     times = f"\nAsked for {format_duration(requested)}, took {format_duration(seconds)}."
+    if plan.base is not None:
+        return f"{times} No loss is forecast for a base model."
     if plan.expected is None:
         return f"{times} There was no time to find out which loss to expect."
     reached = RunRecord.open(run.path).history.evals[-1].bits_per_byte

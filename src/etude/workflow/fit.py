@@ -224,7 +224,7 @@ def save_task(plan: Plan, run: RunFolder, state: TrainState, record: RecordWrite
     # The tasks of step 0 run again if a run was stopped there, so its checkpoint is saved again too.
     # That of a base model stays: it is the model itself.
     saved = state.step or (-1 if plan.settings.model.base == NO_BASE else 0)
-    card = partial(model_card, plan, run, base=manifest.get("base"))
+    card = partial(model_card, plan, run, manifest=manifest)
     return Save(
         run,
         plan.model,

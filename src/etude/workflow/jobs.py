@@ -115,7 +115,7 @@ def fork(
             return follow(ranks)
         console = console or Console()
         plan, begins = plan_fork(origin, overrides, dict(values or {}), console, accept_record=accept_record)
-        say(console, f"{describe(plan)}\n{disk_use(plan)}")
+        say(console, f"{describe(plan)}\n{disk_use(plan, begins.step)}")
         run, busy = start(plan, console, begins), BusyWatch(partial(say, console))
         outcome = fit(plan, run, console, ranks, stop_at=stop_at, busy=busy)
         close(outcome, console)

@@ -9,15 +9,17 @@ from typing import Any
 
 from etude.model.cost import count_parameters
 from etude.plan.plan import Plan
+from etude.pretrained.facts import BaseFacts, recorded_facts
 from etude.run import RunFolder
+from etude.untrusted import one_line
 
 
-def model_card(plan: Plan, run: RunFolder, step: int, base: Mapping[str, Any] | None = None) -> str:
+def model_card(plan: Plan, run: RunFolder, step: int, manifest: Mapping[str, Any]) -> str:
     """Return the README.md of the checkpoint at ``step``, in Hugging Face's format.
 
-    ``base`` is the manifest's entry of the base model, of a run that has one.
+    The ``manifest`` of the run states its base model, if it has one.
     """
-    settings, data = plan.settings, plan.data
+    settings, data, base = plan.settings, plan.data, recorded_facts(manifest)
     library = plan.model.family.library
     folder = "path/to/this/folder"
     usage = (
@@ -27,7 +29,7 @@ def model_card(plan: Plan, run: RunFolder, step: int, base: Mapping[str, Any] | 
         if library == "transformers"
         else f'import etude\n\nlanguage = etude.load("{folder}")\nprint(language.generate())'
     )
-    sources = ", ".join(f"`{source}`" for source in settings.data.sources)
+    sources = ", ".join(map(_code, settings.data.sources))
     scope = "" if plan.scope is None else f"; the loss counts only {plan.scope.name}"
     return f"""---
 {_head_of_base(base)}library_name: {library}
@@ -43,7 +45,7 @@ A {plan.model.model_type} language model with {count_parameters(plan.model).tota
 
 - Text: {sources}; {data.train.source_bytes:,} bytes ({data.train.num_tokens:,} tokens) to learn from,
   {data.validation.source_bytes:,} bytes held out.
-- Tokenizer: {settings.tokenizer.kind}, {data.tokenizer.vocab_size:,} tokens.
+- Tokenizer: {one_line(settings.tokenizer.kind)}, {data.tokenizer.vocab_size:,} tokens.
 - Training: {step:,} steps of {settings.train.batch_rows} rows of {settings.train.context} tokens,
   seed {settings.run.seed}{scope}.
 
@@ -53,29 +55,37 @@ A {plan.model.model_type} language model with {count_parameters(plan.model).tota
 {usage}
 ```
 
-The tokenizer begins a text with `{data.tokenizer.roles.document}`, as training did. A prompt should not end in a
+The tokenizer begins a text with {_code(data.tokenizer.roles.document)}, as training did. A prompt should not end in a
 space: most words have the space before them in their token.
 """
 
 
-def _head_of_base(base: Mapping[str, Any] | None) -> str:
+def _code(text: str) -> str:
+    """Return a text of any origin as code in Markdown, on one line."""
+    return "`" + one_line(text).replace("`", "'") + "`"
+
+
+def _head_of_base(base: BaseFacts | None) -> str:
     """Return the lines of the card's head that state the base model and its licence, which holds for its children."""
     if base is None:
         return ""
-    source = str(base["source"])
-    name = source.removeprefix("hf:") if source.startswith("hf:") else Path(source).name
-    return f"license: {base['licence'] or 'other'}\nbase_model: {json.dumps(name)}\n"
+    hub, source = "hf:", base.source
+    name = source.removeprefix(hub).partition("@")[0] if source.startswith(hub) else Path(source).name
+    return f"license: {base.licence_identifier}\nbase_model: {json.dumps(name)}\n"
 
 
-def _beginning(base: Mapping[str, Any] | None) -> str:
-    return "random weights" if base is None else f"the weights of `{base['source']}` (hash `{base['hash']}`)"
+def _beginning(base: BaseFacts | None) -> str:
+    if base is None:
+        return "random weights"
+    step = "" if base.step is None else f" at step {base.step:,}"
+    return f"the weights of {_code(base.source)}{step} (hash `{base.hash}`)"
 
 
-def _what_it_knows(base: Mapping[str, Any] | None) -> str:
+def _what_it_knows(base: BaseFacts | None) -> str:
     if base is None:
         return (
             "It was trained on nothing but this text and is small: it continues text in the style of its training "
             "text, and\nknows nothing else."
         )
-    rounding = f" Its weights were rounded before ({base['rounding']})." if base["rounding"] else ""
+    rounding = f" Its weights were rounded before ({base.rounding})." if base.rounding else ""
     return f"What the base model was trained on is for its own card to say.{rounding}"

@@ -10,16 +10,16 @@ from rich.console import Console
 
 from etude.config import NO_BASE, Settings, TokenizerSettings, get_value, known_keys, with_values
 from etude.data.prepare import PreparedData
+from etude.data.reference import reference_text
 from etude.data.tokens.vocabulary import BASE
 from etude.device import available_cores, choose_device
-from etude.errors import InputError
 from etude.messages import command
+from etude.plan.base_steps import choose_steps
 from etude.plan.busy_cores import busy_cores, threads_beside
-from etude.plan.derivation import MAX_EPOCHS
 from etude.plan.pace import Deadline
 from etude.plan.plan import Plan, plan_on
-from etude.plan.time_budget import choose_size, require_time
-from etude.pretrained.base import describe_base, open_base, store_in_cache
+from etude.plan.time_budget import TimedPlan, choose_size, most_epochs, require_time
+from etude.pretrained.base import Base, describe_base, open_base
 from etude.show.lines import format_duration, print_line
 from etude.show.phases import Phases
 from etude.show.progress import data_progress
@@ -34,52 +34,64 @@ def make_plan(
 ) -> tuple[Plan, Deadline | None]:
     """Prepare the text (or load it from the cache) and resolve the settings. Writes only to the cache.
 
-    With ``train.seconds``, the size is chosen for the time that is left once the text is prepared, and the run has a
-    deadline. Without ``phases``, the time begins now.
+    With ``train.seconds``, the size (with a base model: the steps) is chosen for the time that is left once the text is
+    prepared, and the run has a deadline. Without ``phases``, the time begins now.
 
     Raises:
-        InputError: no usable text, settings that do not fit together, or less time than a run needs.
+        InputError: no usable text or base model, settings that do not fit together, or less time than a run needs.
     """
-    seconds = settings.train.seconds
-    if settings.model.base != NO_BASE:
-        return _plan_with_base(settings, console), None
+    reference_text(settings.train.reference)  # a bad file is reported before the text is read
+    seconds, base = settings.train.seconds, None
     if seconds == "auto" or settings.train.steps != "auto":
-        return plan_on(_data_with_report(settings, console), settings), None
+        if settings.model.base != NO_BASE:
+            base, settings = _open_base(settings, console)
+        config = None if base is None else base.config
+        return replace(plan_on(_data_with_report(settings, console), settings, base=config), base=base), None
     require_time(seconds)
     phases = phases or Phases(console, time.monotonic(), seconds)
+    if settings.model.base != NO_BASE:
+        with phases("opening the base model"):
+            base, settings = _open_base(settings, console)
     if console.is_terminal:
         data = _data_with_report(settings, console)  # shows its own progress
     else:
         with phases("preparing the text"):
             data = _data_with_report(settings, console)
-    derived = threads_for_time(settings)
-    for _, reason in derived.values():
-        print_line(console, reason)
-    promise = choose_size(data, settings, phases.began + seconds, phases, derived)
-    console.print(promise.table())
+    promise = _plan_in_time(data, settings, base, phases, console)
     if promise.time_left_over > REPORTED_SHARE_LEFT * seconds:
         console.print(
-            f"read {MAX_EPOCHS} times, this text has nothing more to teach: the run will end about "
+            f"read {most_epochs(promise.plan)} times, this text has nothing more to teach: the run will end about "
             f"{format_duration(promise.time_left_over)} early",
             highlight=False,
             soft_wrap=True,
         )
-    return promise.plan, promise.deadline
+    return replace(promise.plan, base=base), promise.deadline
 
 
-def _plan_with_base(settings: Settings, console: Console) -> Plan:
-    """Plan a run that begins with the weights of a base model, whose files are stored in the cache."""
-    if settings.train.seconds != "auto":
-        raise InputError(
-            "--time chooses the size of a network, and that of --from is given: give --steps instead"
-        )
-    base = store_in_cache(open_base(settings.model.base))
+def _plan_in_time(
+    data: PreparedData, settings: Settings, base: Base | None, phases: Phases, console: Console
+) -> TimedPlan:
+    """Choose what follows from the time budget, and print the candidates of a run whose size is chosen."""
+    derived = threads_for_time(settings)
+    for _, reason in derived.values():
+        print_line(console, reason)
+    ends_at = phases.began + phases.seconds
+    if base is not None:
+        return choose_steps(data, settings, base.config, ends_at, phases, derived)
+    promise = choose_size(data, settings, ends_at, phases, derived)
+    console.print(promise.table())
+    return promise
+
+
+def _open_base(settings: Settings, console: Console) -> tuple[Base, Settings]:
+    """Open the base model, and return it with the settings that name it exactly. Print what it is."""
+    base = open_base(settings.model.base)
     for line in describe_base(base):
         print_line(console, line)
+    settings = with_values(settings, {"model.base": base.source})
     if settings.tokenizer.kind == TokenizerSettings().kind:
         settings = with_values(settings, {"tokenizer.kind": BASE})
-    plan = plan_on(_data_with_report(settings, console), settings, base=base.config)
-    return replace(plan, base=base)
+    return base, settings
 
 
 def _data_with_report(settings: Settings, console: Console) -> PreparedData:

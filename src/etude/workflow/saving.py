@@ -9,12 +9,13 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from etude.config import NO_BASE, ResolvedTrain
+from etude.config import ResolvedTrain
 from etude.errors import EtudeError, InputError
 from etude.files import write_failure
 from etude.messages import command
 from etude.model.config import ModelConfig
 from etude.plan.plan import Plan
+from etude.pretrained.store import new_bytes
 from etude.run import RunFolder
 from etude.run.checkpoints import (
     EARLY_STEPS,
@@ -152,10 +153,11 @@ class DiskUse:
         )
 
 
-def disk_use(plan: Plan) -> DiskUse:
+def disk_use(plan: Plan, begins: int = 0) -> DiskUse:
     """Predict the disk space by going through the saves that matter, and what each removes.
 
-    For more than :data:`MOST_SAVES` checkpoints it is an upper bound, with the optimizer's state in each.
+    A fork ``begins`` with a copy of its parent's checkpoint of that step. For more than :data:`MOST_SAVES` checkpoints
+    it is an upper bound, with the optimizer's state in each.
     """
     train, header = plan.settings.train, _header_bytes(plan.model)
     weights = plan.memory.weights + _tokenizer_bytes(plan) + FIXED_BYTES + header
@@ -166,10 +168,12 @@ def disk_use(plan: Plan) -> DiskUse:
         return DiskUse(whole, count, count, whole * count, whole * count)
     kept: dict[int, int] = {}
     most = 0
-    for step in sorted({*for_good, *newest, *(early for early in EARLY_STEPS if early <= train.steps)}):
+    early = {step for step in EARLY_STEPS if step <= train.steps}
+    for step in sorted({begins, *(step for step in {*for_good, *newest, *early} if step > begins)}):
         kept[step] = whole
-        if step == 0:  # no optimizer has a state yet, and the files of a base model are linked, not copied
-            kept[step] = weights if plan.settings.model.base == NO_BASE else 0
+        if step == 0:  # no optimizer has a state yet
+            folder = Path(plan.settings.run.folder)
+            kept[step] = weights if plan.base is None else new_bytes(plan.base, folder) + FIXED_BYTES
         most = max(most, sum(kept.values()))
         prunable = [old for old in list(kept)[1:] if not is_never_pruned(old, train.keep_every)]
         for old in prunable[: max(0, len(prunable) - train.keep_checkpoints)]:
@@ -190,13 +194,13 @@ def _newest_saves(train: ResolvedTrain) -> range | list[int]:
     return last if len(last) > MOST_SAVES else [*last, train.steps]
 
 
-def require_disk(plan: Plan, folder: Path) -> DiskUse:
-    """Return the predicted disk space of the run, which ``folder`` has free.
+def require_disk(plan: Plan, folder: Path, begins: int = 0) -> DiskUse:
+    """Return the predicted disk space of the run, which ``folder`` has free; ``begins`` as for :func:`disk_use`.
 
     Raises:
         InputError: ``folder`` has less space free.
     """
-    use = disk_use(plan)
+    use = disk_use(plan, begins)
     existing = next(place for place in (folder, *folder.absolute().parents) if place.is_dir())
     free = shutil.disk_usage(existing).free
     if use.most > free:

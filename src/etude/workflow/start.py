@@ -16,7 +16,7 @@ from typing import Any
 
 from rich.console import Console
 
-from etude.config import NO_BASE, Settings, get_value, load_settings, with_values
+from etude.config import NO_BASE, Settings, get_value, with_values
 from etude.data.prepare import PreparedData, open_prepared
 from etude.data.reading.sources import absolute_source
 from etude.data.reference import BUILT_IN, NONE, REFERENCE, reference_text
@@ -31,6 +31,7 @@ from etude.places import cache_folder, expand_home
 from etude.plan.plan import Plan, plan_on
 from etude.pretrained.base import base_config
 from etude.pretrained.source import HUB
+from etude.pretrained.store import restore_first_checkpoint
 from etude.run import RunFolder, free_name
 from etude.run.checkpoints import (
     MARKER,
@@ -44,7 +45,7 @@ from etude.run.create import Origin, create_run, find_origin
 from etude.run.folder import SESSIONS
 from etude.run.record import RunRecord
 from etude.run.repair import repair_run, require_record
-from etude.run.settings import differences, resumed_settings, verified_settings
+from etude.run.settings import differences, load_run_settings, resumed_settings, verified_settings
 from etude.show.lines import print_line
 from etude.train.checkpoint import save_base_checkpoint
 from etude.train.run_data import is_text_of, own_text, with_own_base
@@ -67,7 +68,7 @@ def start(plan: Plan, console: Console, origin: Origin | None = None) -> RunFold
     settings = plan.settings
     folder, name = Path(settings.run.folder), settings.run.name
     run = RunFolder.new(folder, free_name(folder, default_name(settings)) if name == "auto" else name)
-    require_disk(plan, folder)
+    require_disk(plan, folder, 0 if origin is None else origin.step)
     sweep_staging(folder)  # remove half-written folders of killed processes
     ladder = cached_ladder(plan, console)
 
@@ -81,7 +82,7 @@ def start(plan: Plan, console: Console, origin: Origin | None = None) -> RunFold
         entry = base.manifest_entry()
 
         def first(new: RunFolder, provenance: Provenance) -> None:
-            card = model_card(plan, run, 0, entry)
+            card = model_card(plan, run, 0, content)
             save_base_checkpoint(new.checkpoints, base, new.tokenizer, card, provenance)
 
     content = manifest(plan) | ({} if entry is None else {"base": entry}) | _reference(plan, origin)
@@ -143,7 +144,7 @@ def plan_fork(
     parent, checkpoint = find_origin(origin)
     run, own = parent.run, parent.settings
     named = {"run.folder": str(run.path.parent), "run.name": free_name(run.path.parent, f"{run.name}-fork")}
-    settings = load_settings(run.settings_file, overrides, named | values)
+    settings = load_run_settings(run.settings_file, overrides, named | values)
     changes = differences(own, settings)
     if "model.base" in changes:
         raise InputError("a fork keeps its parent's weights: omit --from and --set model.base")
@@ -214,6 +215,7 @@ def reopen(
     for line in changes:
         report(line)
     with run.locked(), file_errors_in_one_line():
+        restore_first_checkpoint(run, recorded, own.model.base, report)
         repair_run(run, own, recorded, report, accept_record=accept_record)
     EtudeTokenizer.load(run.tokenizer, str(recorded.get("tokenizer_hash")))
     data = own_text(path, settings, recorded, lambda settings: prepare_data(settings, console))
@@ -224,7 +226,7 @@ def require_steps_left(plan: Plan, run: RunFolder) -> None:
     """Raise InputError for a run that is finished, or whose new number of steps is already reached."""
     last = newest_good_checkpoint(run.checkpoints)[0].step if list_checkpoints(run.checkpoints) else 0
     steps, status = plan.settings.train.steps, run.status()
-    if steps != load_settings(run.settings_file).train.steps:
+    if steps != load_run_settings(run.settings_file).train.steps:
         if last >= steps:
             raise InputError(f"{run.path} has made {last} steps already: give it more than that, not {steps}")
         return

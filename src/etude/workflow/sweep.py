@@ -16,7 +16,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from etude.config import Settings, with_values
+from etude.config import NO_BASE, Settings, with_values
 from etude.emergence.sweep_law import predict_largest, print_outcome
 from etude.emergence.sweep_plan import Member, SweepPlan, plan_family
 from etude.errors import EtudeError, InputError
@@ -53,6 +53,11 @@ def begin(settings: Settings, request: SweepRequest, console: Console) -> None:
         EtudeError: members failed.
     """
     began = time.monotonic()
+    if settings.model.base != NO_BASE:
+        raise InputError(
+            "a sweep trains networks of several sizes from random weights, and a base model has one size: leave out "
+            "model.base, or type  etude train TEXT --from MODEL  once for each --set run.seed=N"
+        )
     folder = RunFolder.new(Path(settings.run.folder), request.name).path
     if settings.data.seed == "auto":  # every seed of the family reads the same text
         settings = with_values(settings, {"data.seed": settings.run.seed})

@@ -8,8 +8,10 @@ from pathlib import Path
 
 from rich.console import Console
 
+from etude.messages import command
 from etude.run import RunFolder
-from etude.run.verify import verify
+from etude.run.checkpoints import checkpoint_name
+from etude.run.verify import Check, verify
 from etude.show.lines import print_line
 
 
@@ -19,12 +21,20 @@ def show(path: Path, console: Console, *, json_lines: bool = False) -> bool:
     Raises:
         InputError: there is no run.
     """
-    checks = []
-    for check in verify(RunFolder.open(path)):
+    checks, run = [], RunFolder.open(path)
+    for check in verify(run):
         checks.append(check)
         line = f"{'ok' if check.ok else 'DIFFERS':<9}{check.thing}"
         line += f": {check.problem or check.note}" if check.problem or check.note else ""
         if json_lines:
             line = json.dumps({**asdict(check), "ok": check.ok}, ensure_ascii=False)
         print_line(console, line)
+    if not json_lines and any(_can_be_restored(run, check) for check in checks):
+        print_line(console, f"step 0 is the base model: {command('train', '--resume', path)}  restores it")
     return all(check.ok for check in checks)
+
+
+def _can_be_restored(run: RunFolder, check: Check) -> bool:
+    """Return whether a check concerns the model that the run begins with, of which other copies may be intact."""
+    first = f"{run.checkpoints.name}/{checkpoint_name(0)}"
+    return not check.ok and check.thing == first and "base" in run.read_manifest(sealed=False)

@@ -30,7 +30,7 @@ Float64 = npt.NDArray[np.float64]
 NOT_LEARNING = Rule(
     "not learning",
     f"After {FEWEST_STEPS} steps and the warm-up, the held-out loss must be at least {LEAST_FALL:.0%} below that of "
-    "the untrained network.",
+    "the untrained network; and below that of a base model, by any amount.",
 )
 
 SPIKE_DEVIATIONS = 7
@@ -77,7 +77,7 @@ def not_learning(run: Evidence) -> Verdict:
     fell = 1 - best.val_loss / start
     lowest = f"{best.val_loss:.3f} at its lowest (step {best.step:,})"
     text = f"the held-out loss was {start:.3f} nats before training and {lowest}"
-    if fell >= LEAST_FALL:
+    if fell >= LEAST_FALL or (run.has_base and fell > 0):
         return NOT_LEARNING.fine(text)
     return NOT_LEARNING.problem(
         f"It has learned nothing: {text}.",

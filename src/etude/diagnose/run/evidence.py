@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from etude.config import Resolved
+from etude.config import NO_BASE, Resolved
 from etude.diagnose.run import advice
 from etude.diagnose.run.activations import NetworkState
 from etude.diagnose.run.losses import LossSpread
@@ -95,6 +95,11 @@ class Evidence:
         return math.log(self.model.vocab_size)
 
     @property
+    def has_base(self) -> bool:
+        """Whether it begins with the weights of a base model, whose network it cannot change."""
+        return self.settings.model.base != NO_BASE
+
+    @property
     def resume_command(self) -> str:
         """The command that resumes the run."""
         return command("train", "--resume", self.path)
@@ -109,4 +114,5 @@ class Evidence:
 
     def new_run_command(self) -> str:
         """Return the command for a new run on the same text."""
-        return command("train", *self.settings.data.sources)
+        base = ("--from", self.settings.model.base) if self.has_base else ()
+        return command("train", *self.settings.data.sources, *base)

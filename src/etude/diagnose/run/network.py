@@ -98,9 +98,10 @@ def attention_collapse(run: Evidence) -> Verdict:
         )
         if which.any()
     )
-    changes: dict[str, float | str | bool] = {} if run.model.qk_norm else dict(_WITH_QK_NORM)
+    as_it_is = run.model.qk_norm or run.has_base
+    changes: dict[str, float | str | bool] = {} if as_it_is else dict(_WITH_QK_NORM)
     changes.update(lowered(run.settings, 2))
-    normalised = "" if run.model.qk_norm else " with normalised queries and keys"
+    normalised = "" if as_it_is else " with normalised queries and keys"
     advice = f"a lower rate{normalised}: {run.rerun(changes)}" if changes else run.lower_rates(2)
     verdict = (
         COLLAPSE.problem

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from etude.config import NO_BASE
 from etude.diagnose.run.evidence import Absent, Evidence
 from etude.diagnose.run.verdict import Rule, Verdict
 from etude.model.cost import count_parameters
@@ -94,6 +93,11 @@ def loader_bound(run: Evidence) -> Verdict:
 def absurd_shape(run: Evidence) -> Verdict:
     """Judge the shape of the network, and its proportion to the text."""
     problems, notices = list(_misshapen(run)), list(_out_of_proportion(run))
+    if notices and run.has_base:
+        rows = run.rerun(
+            {"train.context": max(2, DOCUMENTS_A_ROW * run.text.train_tokens // _documents(run))}
+        )
+        return SHAPE.notice(f"{'; '.join(notices)}.", f"use shorter rows: {rows}")
     if problems:
         return SHAPE.problem(
             f"{'; '.join([*problems, *notices])}.",
@@ -112,6 +116,8 @@ def absurd_shape(run: Evidence) -> Verdict:
 def _misshapen(run: Evidence) -> Iterator[str]:
     model = run.model
     inner = model.intermediate_size / model.hidden_size
+    if run.has_base:  # its shape cannot be changed, and was found by its publisher
+        return
     if model.family.has_attention:  # otherwise hidden_size is the size of one of several embeddings
         ratio = model.hidden_size / model.num_hidden_layers
         if not HEAD_DIMS[0] <= model.head_dim <= HEAD_DIMS[1]:
@@ -124,12 +130,12 @@ def _misshapen(run: Evidence) -> Iterator[str]:
 
 def _out_of_proportion(run: Evidence) -> Iterator[str]:
     vocabulary, text = run.model.vocab_size, run.text
-    if text.train_tokens < TIMES_A_TOKEN * vocabulary:
+    begun = run.has_base  # a base model has learned most of what it knows already, embeddings included
+    if not begun and text.train_tokens < TIMES_A_TOKEN * vocabulary:
         yield (
             f"A vocabulary of {vocabulary:,} tokens occurs {text.train_tokens / vocabulary:.1f} times each in a text "
             f"of {text.train_tokens:,} tokens"
         )
-    begun = run.settings.model.base != NO_BASE  # a base model has learned most of what it knows already
     parameters, seen = count_parameters(run.model).non_embedding, run.num_steps * run.tokens_per_step
     if not begun and seen < TOKENS_A_PARAMETER * parameters:
         yield f"{parameters:,} parameters outside the embeddings are to learn from {seen:,} tokens in all"
@@ -138,6 +144,10 @@ def _out_of_proportion(run: Evidence) -> Iterator[str]:
         length = text.train_tokens / text.train_documents
         if context > DOCUMENTS_A_ROW * length:
             yield f"Rows of {context:,} tokens hold {context / length:.0f} documents of {length:.0f} each"
+
+
+def _documents(run: Evidence) -> int:
+    return run.text.train_documents or 1
 
 
 def _longer_rows(run: Evidence) -> str:
