@@ -161,7 +161,8 @@ class TrainSettings(Section, Generic[Open]):
     answer_separator: Annotated[str, Field(min_length=1)] = "="
     """Text before the answer in every document, for the objective ``answer-only``."""
     seconds: Rate | Auto = "auto"
-    """Time budget of the whole run, in seconds; size, shape and steps are derived from it. Auto: no budget."""
+    """Time budget of the whole run, in seconds; size, shape and steps are derived from it; with a base
+    model, the steps. Auto: no budget."""
     steps: Steering[Count | Open] = AUTO
     """Optimizer steps."""
     context: ContextLength | Open = AUTO

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from etude.pretrained.facts import licence_of, recorded_facts, rounding_of
-from etude.workflow.model_card import _head_of_base
+from etude.workflow.model_card import _code, _head_of_base
 
 ESCAPE = "\x1b[2J\x1b]0;owned\x07"
 
@@ -72,3 +72,8 @@ def test_formats_of_a_stranger_are_harmless(tmp_path: Path) -> None:
 def test_damaged_entries_of_a_manifest_are_no_error(entry: object) -> None:
     facts = recorded_facts({"base": entry})
     assert facts is None or (facts.licence_identifier == "other" and facts.step is None)
+
+
+def test_code_in_a_card_stays_code_on_one_line() -> None:
+    assert _code(f"a`b\n# Title{ESCAPE}") == "`a'b�# Title�[2J�]0;owned�`"
+    assert _code("long" * 100) == f"`{'long' * 100}`"

@@ -24,7 +24,7 @@ from etude.pretrained.facts import licence_of, rounding_of
 from etude.pretrained.import_model import import_model
 from etude.pretrained.source import model_folder
 from etude.run import RunFolder
-from etude.run.checkpoints import checkpoint_name, list_checkpoints
+from etude.run.checkpoints import checkpoint_name, list_checkpoints, verify_checkpoint
 from etude.workflow import jobs
 from etude.workflow.prepare import make_plan
 from etude.workflow.saving import disk_use
@@ -215,7 +215,9 @@ def test_a_damaged_step_0_is_restored_from_the_store(model: Path, begin: Make, c
     (first(one) / WEIGHTS).unlink()
     (first(one) / "tokenizer.json").write_text("{}")
     assert not show(one.path, console)
-    assert f"etude train --resume {one.path}" in console.file.getvalue()  # type: ignore[attr-defined]
+    assert f"etude train --resume {one.path}  restores it" in console.file.getvalue()  # type: ignore[attr-defined]
+    with pytest.raises(InputError, match=f"etude train --resume {one.path} does"):
+        verify_checkpoint(first(one))
     jobs.resume(one.path, console, ["train.steps=3"])
     assert (first(one) / WEIGHTS).read_bytes() == whole
     assert show(one.path, console)

@@ -17,7 +17,9 @@ Sources = Annotated[list[str] | None, typer.Argument(help=SOURCES_HELP, show_def
 Size = Annotated[str | None, typer.Option(help="Size of the model: nano, tiny, small, medium or large.")]
 Time = Annotated[
     str | None,
-    typer.Option(help="Time for the whole run, such as 90s, 10m or 2h; size and steps follow from it."),
+    typer.Option(
+        help="Time for the whole run, such as 90s, 10m or 2h; size and steps follow from it (--from: steps)."
+    ),
 ]
 Tokenizer = Annotated[str | None, typer.Option(help="`bpe`, `char`, or a path to a tokenizer.json.")]
 Family = Annotated[

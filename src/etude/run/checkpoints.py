@@ -197,15 +197,23 @@ def verify_checkpoint(folder: Path) -> Checkpoint:
         if name == CARD:  # may be edited; markers of the first edition have a checksum of it all the same
             continue
         if not file.is_file():
-            raise InputError(f"{file} is missing: use an older checkpoint of the run")
+            raise InputError(f"{file} is missing: {_instead(checkpoint)}")
         try:
             with readable(file):
                 current = hash_file(file)
         except OSError as error:
             current = str(error)
         if current != expected:
-            raise InputError(f"{file} is damaged: use an older checkpoint of the run")
+            raise InputError(f"{file} is damaged: {_instead(checkpoint)}")
     return checkpoint
+
+
+def _instead(checkpoint: Checkpoint) -> str:
+    """Return what to do about a damaged checkpoint, as the end of a message."""
+    if checkpoint.step > 0:
+        return "use an older checkpoint of the run"
+    run = quoted(checkpoint.folder.parent.parent)
+    return f"restore it; if the run begins with a base model, etude train --resume {run} does"
 
 
 def newest_good_checkpoint(
