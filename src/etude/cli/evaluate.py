@@ -21,7 +21,10 @@ Suite = Annotated[
         help="Probes to run: text, world, tasks or modular; repeat for several. Default: those that fit the text."
     ),
 ]
-Steps = Annotated[str, typer.Option(help="The `last` checkpoint, or `all`.")]
+Steps = Annotated[
+    str,
+    typer.Option(help="The `last` checkpoint, or `all`; also of a folder with step1000, step2000, ..."),
+]
 Items = Annotated[
     int | None,
     typer.Option(
@@ -81,9 +84,11 @@ def evaluate(
     from etude.errors import InputError
     from etude.evaluate import command as job
     from etude.evaluate import together
+    from etude.evaluate.published_steps import evaluate_history
     from etude.evaluate.reading_together import read_together
     from etude.evaluate.resumable_parts import Workers
     from etude.interop import public_command as public
+    from etude.run.folder import is_of_run
 
     _check_numbers(items, processes, threads, limit)
     console = Console()
@@ -108,10 +113,13 @@ def evaluate(
         raise InputError(
             "--text measures a text and runs no probes: omit --suite and --steps, or add --suite text"
         )
+    several = together.TogetherRequest(models, suites, items, sources, workers, as_json)
+    if steps == "all" and (len(models) > 1 or not is_of_run(models[0])):
+        evaluate_history(several, console)
+        return
     if len(models) > 1 or (text and suite):
         if steps != "last" or expect:
-            raise InputError("--steps all is for one run: name it alone, without --text")
-        several = together.TogetherRequest(models, suites, items, sources, workers, as_json)
+            raise InputError("--steps all puts the probes of its own text to a run: omit --text")
         if sources and not suites:
             read_together(several, console)
         else:

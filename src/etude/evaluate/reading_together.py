@@ -25,7 +25,7 @@ from etude.evaluate.reading_curve import (
 )
 from etude.evaluate.records import estimate_to_json
 from etude.evaluate.statistics import Estimate
-from etude.evaluate.together import ExaminedModel, TogetherRequest, open_models
+from etude.evaluate.together import ExaminedModel, TogetherRequest, open_models, report_to
 from etude.show.lines import print_line
 from etude.show.named_table import Column, NamedTable
 from etude.show.progress import ProgressListener, data_progress
@@ -79,7 +79,7 @@ def _read(
     curve = reading_curve(
         passages,
         bits_of_network(trained.model, trained.tokenizer),
-        lambda done, of: progress(f"reading by {model.name}", done, of),
+        report_to(progress, f"reading by {model.name}"),
     )
     return Reader(model.name, curve, model.folder, model.note)
 

@@ -45,6 +45,7 @@ from etude.model.folder import load_config
 from etude.places import cache_folder
 from etude.pretrained.source import model_folder
 from etude.run.checkpoints import MARKER, step_of
+from etude.run.published_history import tokenizer_folder
 from etude.show.progress import ProgressListener, data_progress
 
 SAMPLE_CHARS = 20_000
@@ -85,7 +86,13 @@ class ExaminedModel:
             InputError: there is no such model, or the text of its run is missing.
         """
         folder = model_folder(path)
-        return cls(name, folder, ExaminedRun.of(folder), load_config(folder), model_tokenizer(folder))
+        return cls(
+            name,
+            folder,
+            ExaminedRun.of(folder),
+            load_config(folder),
+            model_tokenizer(tokenizer_folder(folder)),
+        )
 
     @property
     def note(self) -> str:
@@ -142,7 +149,7 @@ def evaluate_together(request: TogetherRequest, console: Console) -> None:
         results = []
         for model in models:
             with scratch_folder(model.folder, questions.hash) as scratch:
-                results.append(_answers(model, questions, null, scratch, request.workers, progress))
+                results.append(answers_of(model, questions, null, scratch, request.workers, progress))
         about = None if text is None else text.to_json()
         lines = [text.line] if text is not None else []
         if text is None and "text" in suites and runs:
@@ -203,7 +210,7 @@ def _own_text(
     return source, lambda: counting_for(run.data, run.ladder)
 
 
-def _answers(
+def answers_of(
     model: ExaminedModel,
     questions: Questions,
     counting: Remembered | None,
@@ -211,15 +218,20 @@ def _answers(
     workers: Workers,
     progress: ProgressListener,
 ) -> ModelResults:
+    """Put the questions to a model and to networks of its shape with random weights."""
     random = random_null(model.config, model.tokenizer, workers.threads)
     asked = without_claims(questions) if model.note else questions
     examination = Examination(asked.probes, counting, random.networks, random.num_items)
-    stage = f"asking {model.name}"
     answerer = PartsAnswerer(model.folder, scratch, workers)
-    results = examination.results(answerer, lambda done, of: progress(stage, done, of))
+    results = examination.results(answerer, report_to(progress, f"asking {model.name}"))
     notes = tuple(note for note in (model.note, random.reason) if note)
     seed = None if model.run is None else model.run.settings.run.seed
     return ModelResults(model.name, model.folder, seed, model.step, tuple(results), notes)
+
+
+def report_to(progress: ProgressListener, stage: str) -> Report:
+    """Return a callback that shows progress under the name ``stage``."""
+    return lambda done, of: progress(stage, done, of)
 
 
 @contextmanager
