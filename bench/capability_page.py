@@ -50,6 +50,7 @@ def main() -> None:
     parser.add_argument("--text", required=True)
     parser.add_argument("--blimp", type=Path)
     parser.add_argument("--items", type=int, default=16)
+    parser.add_argument("--shots", type=int, default=24, help="items of each probe from the suite tasks")
     parser.add_argument("--pairs", type=int, default=3, help="of each paradigm of BLiMP")
     parser.add_argument("--measured", type=Path, default=Path("measured"))
     parser.add_argument("--threads", type=int, default=1)
@@ -61,7 +62,7 @@ def main() -> None:
     parts = {
         "text": measured(chosen.measured / "text.json", lambda: etude(probes)),
         "reading": measured(chosen.measured / "reading.json", lambda: etude(["eval", *models, *about])),
-        "shots": measured(chosen.measured / "shots.json", lambda: asked(chosen, shots(chosen.items))),
+        "shots": measured(chosen.measured / "shots.json", lambda: asked(chosen, shots(chosen.shots))),
     }
     if chosen.blimp is not None and chosen.blimp.exists():
         blimp = [paradigms_as_one(chosen.blimp, chosen.pairs)]
