@@ -22,8 +22,15 @@ from etude.evaluate.named_text import named_text
 from etude.evaluate.network_answerer import ModelAnswerer
 from etude.evaluate.output import UNKNOWN
 from etude.evaluate.questions import questions_from
-from etude.evaluate.reading_curve import EDGES, bits_of_counting, bits_of_network, passages_of, reading_curve
-from etude.evaluate.reading_together import read_together
+from etude.evaluate.reading_curve import (
+    EDGES,
+    bits_of_counting,
+    bits_of_network,
+    difference,
+    passages_of,
+    reading_curve,
+)
+from etude.evaluate.reading_together import Reader, read_together, table_of
 from etude.evaluate.results import measure
 from etude.evaluate.statistics import mean, mean_difference
 from etude.evaluate.text_scoring import measure_text
@@ -55,7 +62,7 @@ def other(run: Watched, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Stories of another seed than those of the run, one to a line."""
     file = tmp_path_factory.mktemp("text") / "stories.jsonl"
-    stories = (tale.text for tale in generate(99, max_bytes=300_000))
+    stories = (tale.text for tale in generate(99, max_bytes=120_000))
     file.write_text("".join(json.dumps({"text": story}) + "\n" for story in stories))
     return file
 
@@ -107,9 +114,6 @@ def test_a_model_without_a_run_answers_probes_from_a_named_text(
             assert answered[probe.hash]["accuracy"]["value"] == pytest.approx(expected)
             null = measure(probe, named.counting.answer(probe.items)).accuracy.value
             assert answered[probe.hash]["counting"]["accuracy"]["value"] == pytest.approx(null)
-    output = said(TogetherRequest((other,), ("text",), ITEMS, (str(text),)))
-    assert "what it has read is not known" in output
-    assert "held out document by document" in output
 
 
 def test_two_models_answer_the_same_items(
@@ -126,21 +130,17 @@ def test_two_models_answer_the_same_items(
     assert [probe["counting"] for probe in ours["probes"]] == [
         probe["counting"] for probe in theirs["probes"]
     ]
-    for a, b, difference in zip(ours["probes"], theirs["probes"], content["differences"], strict=True):
-        assert difference["value"] == pytest.approx(b["accuracy"]["value"] - a["accuracy"]["value"])
-        assert -1 <= difference["low"] <= difference["value"] <= difference["high"] <= 1
+    for a, b, share in zip(ours["probes"], theirs["probes"], content["differences"], strict=True):
+        assert share["value"] == pytest.approx(b["accuracy"]["value"] - a["accuracy"]["value"])
+        assert -1 <= share["low"] <= share["value"] <= share["high"] <= 1
     assert {file.name for file in run.path.iterdir()} == before
-    output = said(TogetherRequest((run.path, other), ("text",), ITEMS, (str(text),)))
+
+
+def test_without_a_text_it_is_that_of_the_run(run: Watched, other: Path) -> None:
+    output = said(TogetherRequest((run.path, other), ("text",), ITEMS))
+    assert f"text: that of {run.path}, which read the rest of it" in output
     assert "difference: share right minus that of" in output
     assert f"model: {UNKNOWN}" in output
-
-
-def test_without_a_text_it_is_that_of_the_run(
-    run: Watched, other: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    content = as_json(capsys, TogetherRequest((other, run.path), ("text",), ITEMS, as_json=True))
-    assert content["probes_from"] is None
-    assert len(content["models"]) == 2
     with pytest.raises(InputError, match="--text FILE"):
         said(TogetherRequest((other,), ("text",), ITEMS))
     with pytest.raises(InputError, match="is named twice"):
@@ -157,9 +157,10 @@ def test_a_large_model_has_fewer_nulls_and_says_so(
     assert max(probe["num_items"] for probe in content["probes"]) == random_null.ITEMS_OF_A_LARGE_MODEL
     assert all(probe["random"]["accuracy"]["count"] <= 16 for probe in content["probes"])
     monkeypatch.setattr(random_null, "LARGE", 0)
-    content = as_json(capsys, TogetherRequest((other,), ("text",), ITEMS, (str(text),), as_json=True))
-    assert any("not compared with random weights" in note for note in content["notes"])
-    assert {probe["random"] for probe in content["probes"]} == {None}
+    model = open_models([other])[0]
+    null = random_null.random_null(model.config, model.tokenizer, 1)
+    assert not null.networks
+    assert "not compared with random weights" in null.reason
 
 
 def test_groups_stay_whole_where_items_are_fewer() -> None:
@@ -213,7 +214,8 @@ def test_reading_is_measured_in_bytes(
     content = json.loads(capsys.readouterr().out)
     ours, theirs, null = (reader["bits_per_byte"]["value"] for reader in content["readers"])
     assert [entry["value"] for entry in content["differences"]] == pytest.approx([theirs - ours, null - ours])
+    readers = [Reader(name, curve) for name, curve in (("ours", curve), ("n-gram", counted))]
     out = io.StringIO()
-    read_together(TogetherRequest((run.path, other), (), None, (str(text),)), Console(file=out, width=200))
-    assert "n-gram" in out.getvalue()
-    assert "what it has read is not known" in out.getvalue()
+    Console(file=out, width=200).print(table_of(readers))
+    assert f"{counted.whole.value:.3f}" in out.getvalue()
+    assert f"{difference(counted, curve).value:+.3f}" in out.getvalue()

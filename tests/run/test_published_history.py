@@ -235,4 +235,6 @@ def test_what_is_no_history(trained: Path, tmp_path: Path) -> None:
     assert PublishedHistory.at(run) is None
     assert PublishedHistory.at(run / "checkpoints") is None
     with pytest.raises(InputError, match="has no steps: --steps all takes a run, or a folder"):
+        evaluate_history(TogetherRequest((trained / "checkpoint-10",)), Console(file=io.StringIO()))
+    with pytest.raises(InputError, match="is not a run or a model folder"):
         evaluate_history(TogetherRequest((tmp_path,)), Console(file=io.StringIO()))

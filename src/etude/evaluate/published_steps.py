@@ -32,6 +32,7 @@ from etude.evaluate.together import (
     report_to,
     scratch_folder,
 )
+from etude.pretrained.source import model_folder
 from etude.run.published_history import PublishedHistory
 from etude.show.lines import print_line
 from etude.show.named_table import Column, NamedTable
@@ -133,6 +134,7 @@ def require_history(request: TogetherRequest) -> PublishedHistory:
         raise InputError("--steps all is for one run or one folder of saved versions: name it alone")
     history = PublishedHistory.at(request.paths[0])
     if history is None:
+        model_folder(request.paths[0])  # says what is wrong, if it is no model either
         raise InputError(
             f"{request.paths[0]} has no steps: --steps all takes a run, or a folder that holds model folders such as "
             "step1000 or checkpoint-500"
