@@ -4,7 +4,7 @@
     python bench/capability_page.py runs/primer smol --text ../shared/data/speeches --blimp ../shared/data/blimp.zip
 
 No figure is typed by hand. Each measurement is a file in --measured, and one that is there already is not repeated, so
-that an interrupted script resumes. Without --blimp, or where its file is missing, the page says that it was skipped.
+that an interrupted script resumes. What is skipped (--skip, or BLiMP without its file) is said on the page.
 """
 
 from __future__ import annotations
@@ -31,13 +31,14 @@ from etude.evaluate.task_probes import task_probes
 from etude.evaluate.together import Remembered, answers_of, open_models, scratch_folder
 from etude.evaluate.together_output import Together
 from etude.model.cost import count_parameters
-from etude.pretrained.base import licence_of, rounding_of
+from etude.pretrained.base import licence_of, origin_of, rounding_of
 from etude.run.record import RunRecord
 from harness import markdown_table
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "what-a-published-model-can-do.md"
 SHOTS = ("few-shot cipher", "key-value recall")
 """Probes of the suite tasks that are answered from examples or lists in the text itself."""
+SKIPPED = "Skipped: its data, or the time for it, was not available where this page was made."
 Content = dict[str, Any]
 
 
@@ -52,6 +53,9 @@ def main() -> None:
     parser.add_argument("--items", type=int, default=16)
     parser.add_argument("--shots", type=int, default=24, help="items of each probe from the suite tasks")
     parser.add_argument("--pairs", type=int, default=3, help="of each paradigm of BLiMP")
+    parser.add_argument(
+        "--skip", action="append", default=[], help="reading, shots or blimp; the page says so"
+    )
     parser.add_argument("--measured", type=Path, default=Path("measured"))
     parser.add_argument("--threads", type=int, default=1)
     chosen = parser.parse_args()
@@ -59,14 +63,18 @@ def main() -> None:
     models = [str(chosen.own), str(chosen.published)]
     about = ["--text", chosen.text, "--threads", str(chosen.threads), "--json"]
     probes = ["eval", *models, "--suite", "text", "--items", str(chosen.items), *about]
-    parts = {
-        "text": measured(chosen.measured / "text.json", lambda: etude(probes)),
-        "reading": measured(chosen.measured / "reading.json", lambda: etude(["eval", *models, *about])),
-        "shots": measured(chosen.measured / "shots.json", lambda: asked(chosen, shots(chosen.shots))),
+    measures: dict[str, Callable[[], Content]] = {
+        "text": lambda: etude(probes),
+        "reading": lambda: etude(["eval", *models, *about]),
+        "shots": lambda: asked(chosen, shots(chosen.shots)),
     }
     if chosen.blimp is not None and chosen.blimp.exists():
-        blimp = [paradigms_as_one(chosen.blimp, chosen.pairs)]
-        parts["blimp"] = measured(chosen.measured / "blimp.json", lambda: asked(chosen, blimp))
+        measures["blimp"] = lambda: asked(chosen, [paradigms_as_one(chosen.blimp, chosen.pairs)])
+    parts = {
+        name: measured(chosen.measured / f"{name}.json", measure)
+        for name, measure in measures.items()
+        if name not in chosen.skip
+    }
     PAGE.write_text(page(chosen, parts))
 
 
@@ -117,7 +125,7 @@ def asked(chosen: argparse.Namespace, probes: Sequence[Probe]) -> Content:
 
 def page(chosen: argparse.Namespace, parts: dict[str, Content]) -> str:
     """Return the whole page."""
-    text, reading = parts["text"], parts["reading"]
+    text = parts["text"]
     items = text["models"][0]["probes"][0]["num_items"]
     source = text["probes_from"]
     blocks = [
@@ -145,21 +153,37 @@ def page(chosen: argparse.Namespace, parts: dict[str, Content]) -> str:
         conclusions(text),
         *skipped(text),
         "## The in-context curve",
+        *reading_blocks(chosen, parts.get("reading")),
+        "## Answers from examples and lists in the text",
+        *shot_blocks(parts.get("shots")),
+        "## BLiMP",
+        *blimp_blocks(chosen, parts.get("blimp")),
+    ]
+    return "\n\n".join(blocks) + "\n"
+
+
+def reading_blocks(chosen: argparse.Namespace, reading: Content | None) -> list[str]:
+    if reading is None:
+        return [SKIPPED]
+    return [
         f"`etude eval {chosen.own} {chosen.published} --text {chosen.text}`",
         f"Bits per byte on {reading['passages']} passages ({reading['num_bytes']:,} bytes of the held-out part), by "
         "how many bytes of the passage came before. Counting reads the last few bytes only: its curve shows how hard "
         f"the text itself is at each place. Gain: after {EDGES[LATE]:,} to {EDGES[LATE + 1]:,} bytes minus after "
         f"{EDGES[EARLY]} to {EDGES[EARLY + 1]}, in the same passages; negative if more context helps.",
         curve_table(reading),
-        "## Answers from examples and lists in the text",
-        "Probes of the suite `tasks`: what a letter becomes by the rule of 1 to 8 examples, and the value of a key in "
-        "a list. Neither model was trained on `builtin:tasks`. " + luck(parts["shots"]),
-        table(parts["shots"]),
-        conclusions(parts["shots"]),
-        "## BLiMP",
-        *blimp_blocks(chosen, parts.get("blimp")),
     ]
-    return "\n\n".join(blocks) + "\n"
+
+
+def shot_blocks(content: Content | None) -> list[str]:
+    if content is None:
+        return [SKIPPED]
+    return [
+        "Probes of the suite `tasks`: what a letter becomes by the rule of 1 to 8 examples, and the value of a key in "
+        "a list. Neither model was trained on `builtin:tasks`. " + luck(content),
+        table(content),
+        conclusions(content),
+    ]
 
 
 def model_lines(chosen: argparse.Namespace) -> list[str]:
@@ -175,8 +199,9 @@ def model_lines(chosen: argparse.Namespace) -> list[str]:
             )
             continue
         rounding = rounding_of(model.folder)
+        source = Path(str(origin_of(model.folder).get("source", ""))).name
         lines.append(
-            f"**{model.name}**, published: {model.config.model_type}, {size}, licence "
+            f"**{model.name}**, published{f' (`{source}`)' if source else ''}: {model.config.model_type}, {size}, licence "
             f"{licence_of(model.folder) or 'not stated'}"
             + (f", weights rounded when its file was made ({rounding})" if rounding else "")
         )
@@ -263,7 +288,7 @@ def curve_table(reading: Content) -> str:
 
 def blimp_blocks(chosen: argparse.Namespace, content: Content | None) -> list[str]:
     if content is None:
-        return ["Skipped: its data was not available where this page was made."]
+        return [SKIPPED]
     num = content["models"][0]["probes"][0]["num_items"]
     return [
         f"The first {chosen.pairs} pairs of each of the 67 paradigms (Warstadt et al. 2020, CC BY 4.0), {num} in all, "
