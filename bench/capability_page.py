@@ -66,10 +66,10 @@ def main() -> None:
     measures: dict[str, Callable[[], Content]] = {
         "text": lambda: etude(probes),
         "reading": lambda: etude(["eval", *models, *about]),
-        "shots": lambda: asked(chosen, shots(chosen.shots)),
     }
     if chosen.blimp is not None and chosen.blimp.exists():
         measures["blimp"] = lambda: asked(chosen, [paradigms_as_one(chosen.blimp, chosen.pairs)])
+    measures["shots"] = lambda: asked(chosen, shots(chosen.shots))
     parts = {
         name: measured(chosen.measured / f"{name}.json", measure)
         for name, measure in measures.items()
@@ -201,8 +201,8 @@ def model_lines(chosen: argparse.Namespace) -> list[str]:
         rounding = rounding_of(model.folder)
         source = Path(str(origin_of(model.folder).get("source", ""))).name
         lines.append(
-            f"**{model.name}**, published{f' (`{source}`)' if source else ''}: {model.config.model_type}, {size}, licence "
-            f"{licence_of(model.folder) or 'not stated'}"
+            f"**{model.name}**, published{f' (`{source}`)' if source else ''}: {model.config.model_type}, {size}, "
+            f"licence {licence_of(model.folder) or 'not stated'}"
             + (f", weights rounded when its file was made ({rounding})" if rounding else "")
         )
     return lines
