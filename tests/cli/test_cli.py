@@ -357,7 +357,7 @@ def test_a_number_that_cannot_be_is_one_line(tmp_path: Path, options: tuple[str,
     [
         (("--covered",), "--limit, --local and --covered belong to --tasks"),
         (("--tasks", "blimp", "--text", "a.txt"), "--tasks runs public suites on one model"),
-        (("--text", "a.txt", "--suite", "world"), "--text measures a text and runs no probes"),
+        (("--text", "a.txt", "--suite", "world"), "--text measures a text and runs no probes: omit --suite"),
     ],
 )
 def test_options_of_an_evaluation_that_do_not_fit(

@@ -16,7 +16,7 @@ from etude.data.prepare import PreparedData
 from etude.errors import InputError
 from etude.model.config import ModelConfig
 from etude.plan.base_steps import choose_steps
-from etude.plan.base_values import BASE_EPOCHS
+from etude.plan.base_values import BASE_EPOCHS, BASE_RATES, EVALUATIONS
 from etude.plan.measuring import tokens_per_step
 from etude.plan.time_budget import SHARE, TimedPlan
 from etude.workflow.prepare import prepare_data
@@ -79,8 +79,8 @@ def test_the_text_is_not_read_more_often_than_without_a_time(text: PreparedData,
     assert plan.deadline.most_steps == train.steps
     reasons = plan.plan.resolution.reasons
     assert reasons["train.steps"] == "as many as fit the time"
-    assert train.eval_every == max(1, train.steps // 12)  # follows from the steps
-    assert train.lr == 5e-5
+    assert train.eval_every == max(1, train.steps // EVALUATIONS)  # follows from the steps
+    assert train.lr == BASE_RATES["train.lr"].value
 
 
 def test_a_longer_time_is_more_steps(text: PreparedData, left_open: Settings) -> None:

@@ -7,16 +7,30 @@ from typing import Annotated
 
 import typer
 
-from etude.cli.options import ModelFolder
-
+Models = Annotated[
+    list[Path],
+    typer.Argument(
+        metavar="MODEL...",
+        help="A run, `RUN@STEP`, a checkpoint, a model folder, a .gguf file, or `hf:owner/name`; several are asked the "
+        "same items.",
+    ),
+]
 Suite = Annotated[
     list[str] | None,
     typer.Option(
         help="Probes to run: text, world, tasks or modular; repeat for several. Default: those that fit the text."
     ),
 ]
-Steps = Annotated[str, typer.Option(help="The `last` checkpoint, or `all`.")]
-Items = Annotated[int, typer.Option(help="Items of each probe, at most; 16 or more.")]
+Steps = Annotated[
+    str,
+    typer.Option(help="The `last` checkpoint, or `all`; also of a folder with step1000, step2000, ..."),
+]
+Items = Annotated[
+    int | None,
+    typer.Option(
+        help="Items of each probe, at most; 16 or more.", show_default="256; 64 above 30 M parameters"
+    ),
+]
 Processes = Annotated[int, typer.Option(help="Processes that share the work.")]
 Threads = Annotated[
     int | None, typer.Option(help="Threads of all processes together.", show_default="one for each core")
@@ -30,7 +44,8 @@ Tasks = Annotated[
 Text = Annotated[
     list[str] | None,
     typer.Option(
-        metavar="SOURCE", help="Measure this text (named as for `etude train`) instead of running probes."
+        metavar="SOURCE",
+        help="Measure this text (named as for `etude train`); with --suite text, make probes from it.",
     ),
 ]
 Covered = Annotated[
@@ -45,10 +60,10 @@ Local = Annotated[
 
 
 def evaluate(
-    model: ModelFolder,
+    models: Models,
     suite: Suite = None,
     steps: Steps = "last",
-    items: Items = 256,
+    items: Items = None,
     text: Text = None,
     processes: Processes = 1,
     threads: Threads = None,
@@ -68,9 +83,58 @@ def evaluate(
 
     from etude.errors import InputError
     from etude.evaluate import command as job
-    from etude.evaluate.items import FEWEST_ITEMS
+    from etude.evaluate import together
+    from etude.evaluate.published_steps import evaluate_history
+    from etude.evaluate.reading_together import read_together
     from etude.evaluate.resumable_parts import Workers
     from etude.interop import public_command as public
+    from etude.run.folder import is_of_run
+
+    _check_numbers(items, processes, threads, limit)
+    console = Console()
+    if tasks is not None:
+        if suite or text or steps != "last" or processes != 1 or threads is not None or len(models) > 1:
+            raise InputError(
+                "--tasks runs public suites on one model, with all cores: omit --suite, --text, --steps, "
+                "--processes and --threads, and name one model"
+            )
+        names = [name.strip() for name in tasks.split(",") if name.strip()]
+        public.public(public.PublicRequest(models[0], names, limit, local, covered, as_json), console)
+        return
+    if limit is not None or local is not None or covered:
+        raise InputError(
+            "--limit, --local and --covered belong to --tasks: name the public suites with --tasks"
+        )
+    if steps not in ("last", "all"):
+        raise InputError(f"--steps takes last or all, not '{steps}'")
+    workers = Workers(processes, "auto" if threads is None else threads)
+    suites, sources = tuple(suite or ()), tuple(text or ())
+    if text and (steps == "all" if not suite else "text" not in suite):
+        raise InputError(
+            "--text measures a text and runs no probes: omit --suite and --steps, or add --suite text"
+        )
+    several = together.TogetherRequest(models, suites, items, sources, workers, as_json)
+    if steps == "all" and (len(models) > 1 or not is_of_run(models[0])):
+        evaluate_history(several, console)
+        return
+    if len(models) > 1 or (text and suite):
+        if steps != "last" or expect:
+            raise InputError("--steps all puts the probes of its own text to a run: omit --text")
+        if sources and not suites:
+            read_together(several, console)
+        else:
+            together.evaluate_together(several, console)
+        return
+    request = job.EvaluationRequest(
+        models[0], suites, steps == "all", items, sources, expect, workers, as_json
+    )
+    job.evaluate(request, console)
+
+
+def _check_numbers(items: int | None, processes: int, threads: int | None, limit: int | None) -> None:
+    """Raise InputError for a number that no evaluation can have."""
+    from etude.errors import InputError
+    from etude.evaluate.items import FEWEST_ITEMS
     from etude.setting_types import MOST_THREADS
 
     for name, value, least in (
@@ -83,24 +147,3 @@ def evaluate(
             raise InputError(f"{name} takes {least} or more, not {value}: type {name} {least}, or omit it")
     if threads is not None and threads > MOST_THREADS:
         raise InputError(f"--threads takes {MOST_THREADS} at most, not {threads}: omit it to use all cores")
-    if tasks is not None:
-        if suite or text or steps != "last" or processes != 1 or threads is not None:
-            raise InputError(
-                "--tasks runs public suites on one model, with all cores: omit --suite, --text, --steps, "
-                "--processes and --threads"
-            )
-        names = [name.strip() for name in tasks.split(",") if name.strip()]
-        public.public(public.PublicRequest(model, names, limit, local, covered, as_json), Console())
-        return
-    if limit is not None or local is not None or covered:
-        raise InputError(
-            "--limit, --local and --covered belong to --tasks: name the public suites with --tasks"
-        )
-    if text and (suite or steps != "last"):
-        raise InputError("--text measures a text and runs no probes: omit --suite and --steps")
-    if steps not in ("last", "all"):
-        raise InputError(f"--steps takes last or all, not '{steps}'")
-    workers = Workers(processes, "auto" if threads is None else threads)
-    suites, sources = tuple(suite or ()), tuple(text or ())
-    request = job.EvaluationRequest(model, suites, steps == "all", items, sources, expect, workers, as_json)
-    job.evaluate(request, Console())

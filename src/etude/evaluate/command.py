@@ -11,43 +11,37 @@ from typing import Any
 
 from rich.console import Console
 
-from etude.config import DeviceSettings
 from etude.data.corpus.beginning import beginning_of
 from etude.data.files import key_of
-from etude.data.tokens.tokenizer import EtudeTokenizer
-from etude.device import choose_device, git_commit
+from etude.device import git_commit
 from etude.errors import InputError
-from etude.evaluate.answerers import ItemScore, Report
+from etude.evaluate.answerers import Report
 from etude.evaluate.examination import Examination
 from etude.evaluate.examined_run import ExaminedRun
-from etude.evaluate.items import Item
 from etude.evaluate.network_answerer import ModelAnswerer
-from etude.evaluate.output import Output, print_output
+from etude.evaluate.output import UNKNOWN, Output, print_output
 from etude.evaluate.questions import (
+    ProbeSource,
     Questions,
     counting_for,
     questions_for,
-    questions_without_text,
+    questions_from,
     suites_for,
+    without_claims,
 )
+from etude.evaluate.random_null import random_null, usual_items
 from etude.evaluate.records import FILE, read_records, write_records
 from etude.evaluate.results import ProbeResult
 from etude.evaluate.resumable_evaluation import PartsAnswerer
 from etude.evaluate.resumable_parts import ALONE, Workers
 from etude.evaluate.whole_text import MEASURED_BYTES, WholeText, measure_other_text, measure_whole_text
-from etude.model.build import build_model
-from etude.model.config import ModelConfig
 from etude.model.folder import load_config
 from etude.places import cache_folder
 from etude.pretrained.source import model_folder
 from etude.run import RunFolder
 from etude.run.checkpoints import list_checkpoints, step_of
-from etude.setting_types import Auto
 from etude.show.progress import data_progress
 from etude.train.load import load_trained
-
-RANDOM_SEEDS = range(1_000_003, 1_000_006)
-"""Seeds of the networks with random weights, unlikely to be the seed of a run."""
 
 
 @dataclass(frozen=True)
@@ -55,14 +49,14 @@ class EvaluationRequest:
     """The options of an evaluation.
 
     suites: empty for those that fit the text; every_checkpoint: answer the probes with every kept checkpoint, for
-    curves, without the measures of the whole text; text: sources to measure instead, without any probe; expect: the
-    required hash of the questions ("" for any).
+    curves, without the measures of the whole text; num_items: most items of a probe, None for the usual number; text:
+    sources to measure instead, without any probe; expect: the required hash of the questions ("" for any).
     """
 
     path: Path
     suites: tuple[str, ...] = ()
     every_checkpoint: bool = False
-    num_items: int = 256
+    num_items: int | None = None
     text: tuple[str, ...] = ()
     expect: str = ""
     workers: Workers = ALONE
@@ -89,7 +83,7 @@ def evaluate(request: EvaluationRequest, console: Console) -> None:
         questions = questions_for(
             run.data,
             suites,
-            request.num_items,
+            request.num_items or usual_items(config),
             config.max_position_embeddings,
             allow_none=True,
         )
@@ -114,7 +108,9 @@ def evaluate(request: EvaluationRequest, console: Console) -> None:
         )
     step = step_of(checkpoints[-1])
     where = run.where(step, config)("")
-    output = Output(checkpoints[-1], questions, results, whole, where.seed, step, where.commit)
+    reason = random_null(config, run.data.tokenizer, request.workers.threads).reason if results else ""
+    notes = (reason,) if reason else ()
+    output = Output(checkpoints[-1], questions, results, whole, where.seed, step, where.commit, notes)
     print_output(output, request.as_json, console)
 
 
@@ -127,8 +123,9 @@ def _answers(
     progress: Any,
 ) -> list[ProbeResult]:
     """Record the answers of every checkpoint, and return those of the last."""
-    random = _random(load_config(checkpoints[-1]), run.data.tokenizer, workers)
-    examination = Examination(questions.probes, counting_for(run.data, run.ladder), random)
+    random = random_null(load_config(checkpoints[-1]), run.data.tokenizer, workers.threads)
+    counting = counting_for(run.data, run.ladder)
+    examination = Examination(questions.probes, counting, random.networks, random.num_items)
     results: list[ProbeResult] = []
     done = _steps_done(run, questions)
     for checkpoint in checkpoints:
@@ -154,27 +151,6 @@ def _whole_text(
         questions.skipped["the text as a whole"] = str(error)
         questions.require_some()
         return None
-
-
-@dataclass(frozen=True)
-class RandomAnswerer:
-    """A network of the same shape with random weights, in memory only while it answers."""
-
-    config: ModelConfig
-    tokenizer: EtudeTokenizer
-    seed: int
-    threads: int | Auto = "auto"
-
-    def answer(self, items: Sequence[Item], report: Report | None = None) -> list[ItemScore]:
-        # Reset the threads: the previous network used one process's share of them.
-        choose_device(DeviceSettings(threads=self.threads))
-        model = build_model(self.config, seed=self.seed)
-        return ModelAnswerer(model, self.tokenizer).answer(items, report)
-
-
-def _random(config: ModelConfig, tokenizer: EtudeTokenizer, workers: Workers) -> list[RandomAnswerer]:
-    """Make several, since a single network may happen to prefer something."""
-    return [RandomAnswerer(config, tokenizer, seed, workers.threads) for seed in RANDOM_SEEDS]
 
 
 def _evaluate_text(request: EvaluationRequest, run: ExaminedRun | None, console: Console) -> None:
@@ -236,14 +212,19 @@ def _evaluate_folder(request: EvaluationRequest, console: Console) -> None:
     if request.every_checkpoint or request.expect:
         raise InputError(f"{request.path} is a model folder, which has no steps: omit --steps")
     trained = load_trained(folder, request.workers.threads)
-    questions = questions_without_text(request.suites or ("world",), request.num_items)
-    random = _random(trained.model.config, trained.tokenizer, request.workers)
-    examination = Examination(questions.probes, None, random)
+    config = trained.model.config
+    most = request.num_items or usual_items(config)
+    nothing = ProbeSource(None, None, 0)
+    questions = without_claims(questions_from(nothing, request.suites or ("world",), most))
+    random = random_null(config, trained.tokenizer, request.workers.threads)
+    examination = Examination(questions.probes, None, random.networks, random.num_items)
     with data_progress(console) as progress:
         results = examination.results(
             ModelAnswerer(trained.model, trained.tokenizer), _report_to(progress, "scoring")
         )
-    print_output(Output(folder, questions, results, None, None, None, git_commit()), request.as_json, console)
+    notes = (UNKNOWN, random.reason) if random.reason else (UNKNOWN,)
+    output = Output(folder, questions, results, None, None, None, git_commit(), notes)
+    print_output(output, request.as_json, console)
 
 
 def _report_to(progress: Any, stage: str) -> Report:

@@ -18,10 +18,16 @@ from etude.evaluate.tables import result_tables
 from etude.evaluate.whole_text import WholeText, lines_of
 from etude.show.lines import print_line
 
+UNKNOWN = "what it has read is not known: it may have read these texts, and a right answer may be remembered"
+"""Of a model that Etude did not train."""
+
 
 @dataclass(frozen=True)
 class Output:
-    """The results of an evaluation. seed, step: None for a model folder; commit: Etude's."""
+    """The results of an evaluation.
+
+    seed, step: None for a model folder; commit: Etude's; notes: what limits the conclusions, in sentences.
+    """
 
     checkpoint: Path
     questions: Questions
@@ -30,6 +36,7 @@ class Output:
     seed: int | None
     step: int | None
     commit: str | None
+    notes: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Return the object that ``--json`` prints."""
@@ -45,6 +52,7 @@ class Output:
             "probes": [{key: value for key, value in line.items() if key not in dropped} for line in lines],
             "left_out": self.questions.skipped,
             "text": None if self.whole is None else self.whole.to_json(),
+            "notes": list(self.notes),
         }
 
 
@@ -64,6 +72,7 @@ def print_output(output: Output, as_json: bool, console: Console) -> None:
         lines.append(
             f"if all {count} were at chance, {ABOVE_BY_LUCK * count:.1f} of them would be above it by luck"
         )
+    lines += output.notes
     answered = f"questions {output.questions.hash}, answered by" if output.results else "only measures, of"
     for line in (*lines, f"{answered} {output.checkpoint}"):
         print_line(console, line)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from etude.config import Settings
 from etude.data.corpus.corpus import Part
@@ -61,6 +61,20 @@ def suites_for(settings: Settings) -> tuple[str, ...]:
     return tuple(own) if set(sources) == {"builtin:modular"} else ("text", *own)
 
 
+@dataclass(frozen=True)
+class ProbeSource:
+    """Where probes come from.
+
+    train: documents that no item may stand in, read anew by every call; None if none are known, so that nothing is
+    searched; held_out: the documents, at most so many bytes of them, that the suite text is made from; None without
+    such a text; context_chars: most characters of an item of the suite text.
+    """
+
+    train: Callable[[], Iterator[str]] | None
+    held_out: Callable[[int | None], Iterator[str]] | None
+    context_chars: int
+
+
 def questions_for(
     data: PreparedData, suites: Sequence[str], num_items: int, context: int, *, allow_none: bool = False
 ) -> Questions:
@@ -72,26 +86,47 @@ def questions_for(
     Raises:
         InputError: an unknown suite, or a text that yields nothing.
     """
-    _require_known(suites)
+    chars_per_token = data.train.source_bytes / max(1, data.train.num_tokens)
+    source = ProbeSource(
+        lambda: texts_of(data, "train"),
+        lambda max_bytes: texts_of(data, "validation", max_bytes),
+        item_chars(context, chars_per_token),
+    )
+    questions = questions_from(source, suites, num_items)
+    if not allow_none:
+        questions.require_some()
+    return questions
 
+
+def questions_from(source: ProbeSource, suites: Sequence[str], num_items: int) -> Questions:
+    """Make the suites' probes of at most ``num_items`` items, without what ``source.train`` contains.
+
+    Raises:
+        InputError: an unknown suite, or one that is made from a text, without a text.
+    """
+    _require_known(suites)
     by_suite: dict[str, tuple[Probe, ...]] = {}
     skipped: dict[str, str] = {}
     for suite in dict.fromkeys(suites):
-        if suite == "text":
+        if suite in ("text", "modular"):
+            if source.held_out is None or source.train is None:
+                raise InputError(_needs_text(suite))
+            if suite == "modular":
+                parts = source.train(), source.held_out(None)
+                by_suite[suite] = tuple(modular_probes(*parts, num_items))
+                continue
             try:
-                made = _of_text(data, num_items, context)
+                made = _of_text(source, num_items)
             except TooLittleText as error:
                 skipped["the suite text"] = str(error)
                 continue
             by_suite[suite], skipped = made.probes, {**skipped, **made.skipped}
             continue
-        if suite == "modular":
-            by_suite[suite] = tuple(
-                modular_probes(_texts(data, "train"), _texts(data, "validation"), num_items)
-            )
-            continue
         probes, finder = _of(suite, num_items)
-        searched = search_training(probes, lambda: _texts(data, "train"), finder)
+        if source.train is None:
+            by_suite[suite] = tuple(probes)
+            continue
+        searched = search_training(probes, source.train, finder)
         by_suite[suite] = tuple(result.probe for result in searched if result.probe is not None)
         skipped |= {
             probe.title: f"the training text contains all {result.items} items"
@@ -100,24 +135,23 @@ def questions_for(
         }
     questions = Questions(by_suite, skipped)
     _require_own_titles(questions)
-    if not allow_none:
-        questions.require_some()
     return questions
 
 
-def questions_without_text(suites: Sequence[str], num_items: int) -> Questions:
-    """Make the suites that need no text, for a model with an unknown training text, which cannot be searched.
+def without_claims(questions: Questions) -> Questions:
+    """Return the questions without statements about what training could not contain: it is not known."""
+    return replace(
+        questions,
+        by_suite={
+            suite: tuple(replace(probe, held_out="") for probe in probes)
+            for suite, probes in questions.by_suite.items()
+        },
+    )
 
-    Raises:
-        InputError: an unknown suite, or one that is made from a text.
-    """
-    _require_known(suites)
-    own = [suite for suite in suites if suite in ("text", "modular")]
-    if own:
-        raise InputError(
-            f"the suite {own[0]} is made from a run's own text, and this is a model folder: use --suite world or tasks"
-        )
-    return Questions({suite: tuple(_of(suite, num_items)[0]) for suite in dict.fromkeys(suites)}, {})
+
+def item_chars(context: int, chars_per_token: float) -> int:
+    """Return the most characters of an item that a context of so many tokens holds."""
+    return min(max(FEWEST_CONTEXT_CHARS, int(FILLED * context * chars_per_token)), 1000)
 
 
 def counting_for(data: PreparedData, ladder: Ladder | None) -> CountingAnswerer:
@@ -148,19 +182,28 @@ def _of(suite: str, num_items: int) -> tuple[list[Probe], Callable[[str], Set[ob
     return task_probes(PROBE_SEED, num_items), tasks_search.held_out_in
 
 
-def _of_text(data: PreparedData, num_items: int, context: int) -> TextSuite:
-    chars_a_token = data.train.source_bytes / max(1, data.train.num_tokens)
-    chars = max(FEWEST_CONTEXT_CHARS, int(FILLED * context * chars_a_token))
-    held_out = list(_texts(data, "validation", HELD_OUT_BYTES))
+def _of_text(source: ProbeSource, num_items: int) -> TextSuite:
+    assert source.train is not None
+    assert source.held_out is not None
     return text_probes(
-        lambda: _texts(data, "train"),
-        held_out,
+        source.train,
+        list(source.held_out(HELD_OUT_BYTES)),
         seed=PROBE_SEED,
         max_items=num_items,
-        context_chars=min(chars, 1000),
+        context_chars=source.context_chars,
     )
 
 
-def _texts(data: PreparedData, part: Part, max_bytes: int | None = None) -> Iterator[str]:
+def _needs_text(suite: str) -> str:
+    if suite == "modular":
+        return "the suite modular is made from a run's own text: name one run of builtin:modular"
+    return (
+        "the suite text is made from a text, and a model without a run has none of its own: name one with --text FILE, "
+        "or use --suite world"
+    )
+
+
+def texts_of(data: PreparedData, part: Part, max_bytes: int | None = None) -> Iterator[str]:
+    """Yield the documents of a part of prepared text."""
     for document in data.documents(part, max_bytes):
         yield document.decode("utf-8", "ignore")

@@ -177,16 +177,16 @@ def from_json(line: Mapping[str, Any]) -> ProbeRecord:
 def _measured_to_json(measured: Measured) -> dict[str, Any]:
     exact = measured.exact
     return {
-        "accuracy": _estimate_to_json(measured.accuracy),
-        "margin": _estimate_to_json(measured.margin),
+        "accuracy": estimate_to_json(measured.accuracy),
+        "margin": estimate_to_json(measured.margin),
         "brier": _finite(measured.brier),
         "exact": None
         if exact is None
         else {
-            "exact": _estimate_to_json(exact.exact),
-            "token": _estimate_to_json(exact.token),
+            "exact": estimate_to_json(exact.exact),
+            "token": estimate_to_json(exact.token),
             "independence": _finite(exact.independence),
-            "nats_per_token": _estimate_to_json(exact.nats_per_token),
+            "nats_per_token": estimate_to_json(exact.nats_per_token),
         },
         "num_cut": measured.num_cut,
     }
@@ -210,7 +210,7 @@ def _measured(content: Mapping[str, Any]) -> Measured:
     )
 
 
-def _estimate_to_json(estimate: Estimate) -> dict[str, Any]:
+def estimate_to_json(estimate: Estimate) -> dict[str, Any]:
     """Convert an estimate; an infinite error or interval (of a single group) becomes null, as JSON has no infinity."""
     return {
         "value": _finite(estimate.value),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -36,7 +36,8 @@ class Measured:
     """The scores of one answerer on the items of one probe.
 
     accuracy: thresholded, ties one half; margin: continuous, nats by which the right candidate's share of the
-    probability exceeds an equal share (0 at chance); brier: of the shares; exact: for open answers of a network.
+    probability exceeds an equal share (0 at chance); brier: of the shares; exact: for open answers of a network;
+    credits: of each item, for differences between answerers (not recorded).
     """
 
     accuracy: Estimate
@@ -44,6 +45,7 @@ class Measured:
     brier: float
     exact: Exact | None
     num_cut: int
+    credits: tuple[float, ...] = field(default=(), compare=False, repr=False)
 
 
 @dataclass(frozen=True)
@@ -89,12 +91,14 @@ def measure(probe: Probe, scores: Sequence[ItemScore], times: int = 1) -> Measur
     groups = [item.group or f"item {at % len(probe.items)}" for at, item in enumerate(items)]
     compared = [_compared(probe, score) for score in scores]
     pairs = list(zip(items, compared, strict=True))
+    credits = tuple(credit(values, item.right) for item, values in pairs)
     return Measured(
-        proportion([credit(values, item.right) for item, values in pairs], groups),
+        proportion(credits, groups),
         mean([_margin(item, values) for item, values in pairs], groups),
         float(np.mean([brier(values, item.right) for item, values in pairs])),
         _exact(scores, groups) if probe.open_answer and len(scores[0].answer_credits) else None,
         sum(score.cut for score in scores),
+        credits,
     )
 
 

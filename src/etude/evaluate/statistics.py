@@ -108,6 +108,24 @@ def mean(values: Sequence[float], groups: Sequence[str] | None = None) -> Estima
     return Estimate(value, error, Interval(value - Z * error, value + Z * error), count)
 
 
+def mean_difference(differences: Sequence[float], groups: Sequence[str] | None = None) -> Estimate:
+    """Estimate the mean of paired differences between -1 and 1, such as of two models' credits on the same items.
+
+    The interval is that of Agresti and Min (2005): as if two more groups were observed, half of one at each extreme and
+    one without a difference. So it has a width even where all observed differences are equal. Items of one (non-empty)
+    group count as one.
+    """
+    deviations, count = _by_group(differences, groups)
+    value = float(np.mean(np.asarray(differences, np.float64)))
+    # The ratio estimator, linearised: groups may differ in size, and their mean is that of all differences.
+    sums = deviations + value
+    middle = float(sums.sum()) / (count + 2)
+    variance = (float((sums**2).sum()) + 1) / (count + 2) - middle**2
+    half = Z * math.sqrt(max(0.0, variance) / (count + 2))
+    low, high = max(-1.0, middle - half), min(1.0, middle + half)
+    return Estimate(value, _standard_error(deviations), Interval(min(low, value), max(high, value)), count)
+
+
 def _by_group(values: Sequence[float], groups: Sequence[str] | None) -> tuple[NDArray[np.float64], int]:
     """Return each independent group's sum of deviations from the mean, scaled so that the mean square is a variance."""
     numbers = np.asarray(values, np.float64)

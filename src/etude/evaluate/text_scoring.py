@@ -67,7 +67,7 @@ def add_documents(
         sums.empty += len(batch) - len(filled)
         encoded = tokenizer.encode_batch([text for _, _, text in filled])
         for (_, name, text), ids in zip(filled, encoded, strict=True):
-            _require_same_text(name, text, tokenizer.decode(ids))
+            require_same_text(name, text, tokenizer.decode(ids))
         whole = [[tokenizer.roles.document_id, *ids] for ids in encoded]
         scored = score_sequences(model, whole, batch_size=batch_size)
         for (at, name, text), ids, scores in zip(filled, encoded, scored, strict=True):
@@ -115,7 +115,8 @@ def _batches(documents: Iterable[Named]) -> Iterator[list[Named]]:
         yield batch
 
 
-def _require_same_text(name: str, text: str, decoded: str) -> None:
+def require_same_text(name: str, text: str, decoded: str) -> None:
+    """Raise BytesDisagree if the tokens of a document decode to another text."""
     if decoded == text:
         return
     pairs = zip(text, decoded, strict=False)

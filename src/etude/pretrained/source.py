@@ -1,8 +1,9 @@
 """Every way to name a model, resolved to a model folder by one reader.
 
-A source is a run (its newest checkpoint), ``RUN@STEP``, a checkpoint, a model folder in Hugging Face's format, a GGUF
-file, the folder of a LoRA adapter (:mod:`etude.pretrained.adapter`), or ``hf:owner/name``, a model on the
-Hugging Face Hub (``hf:owner/name@revision`` for one of its versions).
+A source is a run (its newest checkpoint), ``RUN@STEP``, a checkpoint, a model folder in Hugging Face's format, a folder
+of several saved versions of a model (the last, or ``FOLDER@STEP``), a GGUF file, the folder of a LoRA adapter
+(:mod:`etude.pretrained.adapter`), or ``hf:owner/name``, a model on the Hugging Face Hub (``hf:owner/name@revision`` for
+one of its versions).
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from etude.places import expand_home
 from etude.pretrained.adapter import cached_merged_folder, is_adapter
 from etude.pretrained.gguf_file import is_gguf
 from etude.run.checkpoints import checkpoint_of_step, find_checkpoint, list_checkpoints, step_of
+from etude.run.published_history import PublishedHistory
 from etude.untrusted import readable, shown
 
 HUB = "hf:"
@@ -62,6 +64,8 @@ def _at_step(path: Path) -> Path:
     name, _, step = path.name.rpartition("@")
     run = path.with_name(name) if name else path.parent
     folders = {step_of(folder): folder for folder in list_checkpoints(run / "checkpoints")}
+    if not folders and (history := PublishedHistory.at(run)):
+        folders = dict(history.checkpoints)
     if not folders:
         find_checkpoint(run)  # reports what is wrong with it
     return checkpoint_of_step(run, step, folders)

@@ -25,6 +25,7 @@ from etude.files import SEALED_SCHEMA, STAGING_PREFIX, hash_file, read_object, r
 from etude.messages import quoted
 from etude.run.folder import RunFolder, is_run
 from etude.run.log import Prefix
+from etude.run.published_history import PublishedHistory
 from etude.untrusted import Unreadable, inside, readable, shown
 
 MARKER = "train_state.json"
@@ -308,7 +309,7 @@ def _set_aside(folder: Path) -> str:
 
 
 def find_checkpoint(path: Path) -> Path:
-    """Return the model folder of ``path``: a run (its newest checkpoint), a checkpoint, or a model folder.
+    """Return the model folder of ``path``: a run or a history (its newest checkpoint), a checkpoint, or a model folder.
 
     Raises:
         InputError: ``path`` is none of these, or a run without a checkpoint.
@@ -318,5 +319,7 @@ def find_checkpoint(path: Path) -> Path:
     newest: Sequence[Path] = list_checkpoints(path / "checkpoints")
     if newest:
         return newest[-1]
+    if history := PublishedHistory.at(path):
+        return list(history.checkpoints.values())[-1]
     problem = "has no checkpoint yet" if is_run(path) else "is not a run or a model folder"
     raise InputError(f"{path} {problem}: `etude runs` lists the existing runs")

@@ -251,6 +251,11 @@ def is_run(path: Path) -> bool:
     return (path / "run.toml").is_file()
 
 
+def is_of_run(path: Path) -> bool:
+    """Return whether ``path`` is a run folder, or a checkpoint in one."""
+    return is_run(path) or is_run(path.resolve().parent.parent)
+
+
 def free_name(folder: Path, stem: str) -> str:
     """Return the first of ``stem``, ``stem-2``, ``stem-3``, ... that is not taken in ``folder``."""
     # Shortened: the name of a source file may be longer than that of a run (`etude.untrusted.require_run_name`).

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from etude.config import DeviceSettings
 from etude.data.tokens.tokenizer import EtudeTokenizer
 from etude.device import choose_device
 from etude.errors import InputError
 from etude.model.folder import load_model_folder
 from etude.run.checkpoints import verify_checkpoint
+from etude.run.published_history import PublishedHistory
 from etude.run.record import RunRecord
 from etude.watch.prompts import look
 from etude.watch.text_types import LikeliestToken, StoryAnswer
@@ -18,13 +20,15 @@ MOST_CHECKPOINTS = 40
 
 
 def loss_by_checkpoint(
-    recorded: RunRecord,
+    recorded: RunRecord | PublishedHistory,
     tokenizer: EtudeTokenizer,
     text: str,
     steps: Sequence[int] | None,
     on_progress: Callable[[int, int], None],
 ) -> StoryAnswer:
-    """Read ``text`` at the run's checkpoints: those of ``steps``, or all, thinned evenly where there are many.
+    """Read ``text`` at the checkpoints of a run, or of a history that Etude did not record.
+
+    They are those of ``steps``, or all, thinned evenly where there are many.
 
     ``on_progress(done, total)`` is called before each checkpoint.
 
@@ -43,13 +47,15 @@ def loss_by_checkpoint(
     if len(chosen) > MOST_CHECKPOINTS:
         last = len(chosen) - 1
         chosen = [chosen[round(i * last / (MOST_CHECKPOINTS - 1))] for i in range(MOST_CHECKPOINTS)]
-    device = choose_device(recorded.settings.device)
+    settings = recorded.settings.device if isinstance(recorded, RunRecord) else DeviceSettings()
+    device = choose_device(settings)
     losses: list[list[float | None]] = []
     likeliest: list[list[LikeliestToken]] = []
     tokens: list[str] = []
     for number, step in enumerate(chosen):
         on_progress(number, len(chosen))
-        verify_checkpoint(checkpoints[step])
+        if isinstance(recorded, RunRecord):
+            verify_checkpoint(checkpoints[step])
         model, _ = load_model_folder(checkpoints[step], device=device.torch)
         prompt = look(model.eval(), tokenizer, text)
         tokens = list(prompt.tokens)

@@ -125,6 +125,14 @@ class EtudeTokenizer:
             )
         return [encoding.ids for encoding in encodings]
 
+    def offsets(self, text: str) -> list[tuple[int, int]]:
+        """Return where each token of :meth:`encode_clean` begins and ends, in characters of the normalised ``text``.
+
+        Tokens that are parts of one character have the same place.
+        """
+        with failures_in_one_line():
+            return list(self.backend.encode(encodable(text), add_special_tokens=False).offsets)
+
     def decode(self, ids: Sequence[int], *, skip_special_tokens: bool = False) -> str:
         """Return the text of token ids; bytes that are not UTF-8 become U+FFFD."""
         return str(self.backend.decode(list(ids), skip_special_tokens=skip_special_tokens))
