@@ -31,7 +31,7 @@ from etude.train.loop import Loop
 from etude.workflow.prepare import make_plan
 
 CONTEXT, ROWS = 256, 4
-GRID = {"adamw": (1e-5, 3e-5, 1e-4, 3e-4), "muon": (1e-4, 3e-4, 1e-3, 3e-3)}
+GRID = {"adamw": (1e-5, 3e-5, 1e-4, 3e-4, 1e-3), "muon": (1e-4, 3e-4, 1e-3, 3e-3, 1e-2)}
 RATE_OF = {"adamw": "train.lr", "muon": "train.muon_lr"}
 SEEDS = (1, 2, 3)
 Result = dict[str, Any]

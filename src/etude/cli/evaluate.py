@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from etude.evaluate.together import TogetherRequest
 
 Models = Annotated[
     list[Path],
@@ -82,13 +87,9 @@ def evaluate(
     from rich.console import Console
 
     from etude.errors import InputError
-    from etude.evaluate import command as job
-    from etude.evaluate import together
-    from etude.evaluate.published_steps import evaluate_history
-    from etude.evaluate.reading_together import read_together
     from etude.evaluate.resumable_parts import Workers
+    from etude.evaluate.together import TogetherRequest
     from etude.interop import public_command as public
-    from etude.run.folder import is_of_run
 
     _check_numbers(items, processes, threads, limit)
     console = Console()
@@ -113,22 +114,43 @@ def evaluate(
         raise InputError(
             "--text measures a text and runs no probes: omit --suite and --steps, or add --suite text"
         )
-    several = together.TogetherRequest(models, suites, items, sources, workers, as_json)
-    if steps == "all" and (len(models) > 1 or not is_of_run(models[0])):
-        evaluate_history(several, console)
-        return
-    if len(models) > 1 or (text and suite):
-        if steps != "last" or expect:
+    request = TogetherRequest(models, suites, items, sources, workers, as_json)
+    _evaluate(request, steps == "all", expect, console)
+
+
+def _evaluate(request: TogetherRequest, all_steps: bool, expect: str, console: Console) -> None:
+    """Evaluate several models, the versions of a history, or one model."""
+    from etude.errors import InputError
+    from etude.evaluate import command as job
+    from etude.evaluate.published_steps import evaluate_history
+    from etude.evaluate.reading_together import read_together
+    from etude.evaluate.together import evaluate_together
+    from etude.run.folder import is_of_run
+
+    models, suites, sources = request.paths, request.suites, request.text
+    if all_steps and (len(models) > 1 or not is_of_run(models[0])):
+        evaluate_history(request, console)
+    elif len(models) > 1 or (sources and suites):
+        if all_steps or expect:
             raise InputError("--steps all puts the probes of its own text to a run: omit --text")
-        if sources and not suites:
-            read_together(several, console)
+        if suites or not sources:
+            evaluate_together(request, console)
         else:
-            together.evaluate_together(several, console)
-        return
-    request = job.EvaluationRequest(
-        models[0], suites, steps == "all", items, sources, expect, workers, as_json
-    )
-    job.evaluate(request, console)
+            read_together(request, console)
+    else:
+        job.evaluate(
+            job.EvaluationRequest(
+                models[0],
+                suites,
+                all_steps,
+                request.num_items,
+                sources,
+                expect,
+                request.workers,
+                request.as_json,
+            ),
+            console,
+        )
 
 
 def _check_numbers(items: int | None, processes: int, threads: int | None, limit: int | None) -> None:
