@@ -23,6 +23,7 @@ from typing import IO, Any
 
 from etude.errors import EtudeError
 from etude.files import json_safe
+from etude.serve.collection import Collection
 from etude.serve.low_priority import yield_to_others
 from etude.serve.question_queue import QuestionQueue, QueuedQuestion
 from etude.serve.request import Question
@@ -54,18 +55,22 @@ class Worker:
     """Reads questions on one thread and answers them on another.
 
     Args:
-        runs: the folder of runs.
+        shown: the runs and models.
         tensors: the folder for large arrays.
         out: where answers are written.
         end: called when standard input ends.
     """
 
     def __init__(
-        self, runs: Path, tensors: Path, out: IO[str], end: Callable[[], None] = lambda: os._exit(0)
+        self,
+        shown: Collection | Path,
+        tensors: Path,
+        out: IO[str],
+        end: Callable[[], None] = lambda: os._exit(0),
     ) -> None:
         from etude.serve.answers import Answers
 
-        self.answers = Answers(runs, TensorFiles(tensors))
+        self.answers = Answers(shown, TensorFiles(tensors))
         self.out, self.end = out, end
         self.queue = QuestionQueue(self._is_quick)
         self.chats: list[_Chat] = []
@@ -188,12 +193,12 @@ class Worker:
 
 
 def main() -> None:
-    """``python -m etude.serve.worker RUNS TENSORS``."""
-    runs, tensors = (Path(argument) for argument in sys.argv[1:3])
+    """``python -m etude.serve.worker COLLECTION TENSORS``."""
+    shown, tensors = Collection.from_argument(sys.argv[1]), Path(sys.argv[2])
     yield_to_others()
     # Keep what a library prints out of the answers.
     out, sys.stdout = sys.stdout, sys.stderr
-    worker = Worker(runs, tensors, out)
+    worker = Worker(shown, tensors, out)
     threading.Thread(target=worker.listen, args=(sys.stdin,), daemon=True).start()
     with suppress(BrokenPipeError):
         worker.work()
