@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from bare_models import VOCAB, make_model
 from etude.errors import InputError
 from etude.model.folder import save_model_folder
 from etude.serve import look_types, run_types
@@ -17,11 +18,10 @@ from etude.serve.answers import Answers
 from etude.serve.collection import Collection, collection_of
 from etude.serve.request import Question
 from etude.serve.tensor_files import TensorFiles
-from gguf_files import network_tensors, published_tokenizer, write_gguf
+from gguf_files import network_tensors, write_gguf
 from networks import make_config, make_network
 from serving import client_of, require_type
 
-VOCAB = 420
 TEXT = "The quick brown fox jumps. The quick"
 KINDS = ("llama-plain", "gpt2", "qwen3")
 LOOKS: dict[str, dict[str, Any]] = {
@@ -37,18 +37,6 @@ LOOKS: dict[str, dict[str, Any]] = {
     "compare": {"text": TEXT, "knobs": ["model.layers.0.mlp_out*0"]},
     "chat": {"text": TEXT, "temperature": 0.0, "count": 3},
 }
-
-
-def make_model(folder: Path, kind: str) -> Path:
-    """Write a tiny published model: a network of a kind, and a tokenizer without any file of Etude's."""
-    config = make_config(kind, vocab_size=VOCAB)
-    tokenizer = folder.with_name(f"{folder.name}-tokenizer")
-    tokenizer.mkdir(parents=True)
-    (tokenizer / "tokenizer.json").write_text(json.dumps(published_tokenizer("qwen2", VOCAB)))
-    (tokenizer / "tokenizer_config.json").write_text(json.dumps({"eos_token": "<|endoftext|>"}))
-    save_model_folder(folder, make_network(config), config, tokenizer)
-    shutil.rmtree(tokenizer)
-    return folder
 
 
 @pytest.fixture(scope="module")
@@ -174,3 +162,24 @@ def test_names_from_the_page_stay_in_the_collection(shelf: Path, tmp_path: Path)
     for name in ("../outside", str(tmp_path / "outside"), "..", "", "notes"):
         with pytest.raises(InputError):
             Collection(shelf).path(name)
+
+
+def test_a_busy_machine_is_reported_to_those_who_wait() -> None:
+    from etude.plan.busy_cores import Usage
+    from etude.serve.busy_machine import BusyMachine
+
+    def reported(busy: float, after: list[object]) -> list[object]:
+        lines: list[object] = []
+        readings = iter([Usage(0.0, 0.0, 0.0), Usage(3.0, 3.0 * busy + 1.0, 1.0)])
+        waiting = iter([[1, 2], after])
+
+        def report(number: object, line: look_types.Busy) -> None:
+            require_type(look_types.Busy, line)
+            assert line["busy"] == {"others": busy, "cores": 2}
+            lines.append(number)
+
+        BusyMachine(lambda: next(waiting), report, lambda: next(readings), cores=2).look(lambda: None)
+        return lines
+
+    assert reported(1.9, [2, 3]) == [2]  # 1 is answered, and 3 came later
+    assert reported(0.4, [1, 2]) == []  # the worker's own second is not counted

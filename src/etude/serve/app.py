@@ -183,9 +183,10 @@ class Handlers:
 
     async def doctor(self, request: Request) -> Response:
         """Return the doctor's verdicts. POST, since it starts a process."""
-        path = self.run(request)
+        path = self.shown.path(request.path_params["name"])
         await body_of(request)
-        await run_in_threadpool(refuse_links_out, path)
+        if (path / "run.toml").is_file():
+            await run_in_threadpool(refuse_links_out, path)
         verdicts = await while_connected(request, self._doctor.verdicts(path))
         return json_response([verdict_values(verdict) for verdict in verdicts])
 

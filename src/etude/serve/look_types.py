@@ -282,6 +282,19 @@ class Progress(TypedDict):
     progress: ProgressOf
 
 
+class BusyWith(TypedDict):
+    """How many of this machine's cores other programs keep busy."""
+
+    others: float
+    cores: int
+
+
+class Busy(TypedDict):
+    """A line before the answer: other programs hold the processors, so the answer takes longer."""
+
+    busy: BusyWith
+
+
 class Candidate(TypedDict):
     """A next token with the model's own probability, before temperature and top-p."""
 

@@ -1,8 +1,8 @@
 """The worker: a process with torch that answers questions, and yields the processors to training.
 
-It reads one question per line from standard input, and writes lines of JSON: any number of progress or token lines,
-then one answer or error, each with the question's number. A line that cancels a number ends work on it. When standard
-input ends, the server is gone, and the worker ends at once.
+It reads one question per line from standard input, and writes lines of JSON: any number of progress, busy and token
+lines, then one answer or error, each with the question's number. A line that cancels a number ends work on it. When
+standard input ends, the server is gone, and the worker ends at once.
 
 One question runs at a time. Quick questions go first, and preempt a replay between two steps. Chats take turns, one
 token each, also between the steps of a replay.
@@ -23,6 +23,7 @@ from typing import IO, Any
 
 from etude.errors import EtudeError
 from etude.files import json_safe
+from etude.serve.busy_machine import BusyMachine
 from etude.serve.collection import Collection
 from etude.serve.low_priority import yield_to_others
 from etude.serve.question_queue import QuestionQueue, QueuedQuestion
@@ -86,6 +87,10 @@ class Worker:
                 elif self.queue.cancel(message["cancel"]):  # it had not started
                     self._write(message["cancel"], {"error": "cancelled"})
         self.end()
+
+    def report_busy_machine(self) -> None:
+        """Report to waiting clients, forever, that other programs hold the processors while they do."""
+        BusyMachine(self.queue.unanswered, self._write).watch()
 
     def work(self) -> None:
         """Answer questions forever."""
@@ -200,6 +205,7 @@ def main() -> None:
     out, sys.stdout = sys.stdout, sys.stderr
     worker = Worker(shown, tensors, out)
     threading.Thread(target=worker.listen, args=(sys.stdin,), daemon=True).start()
+    threading.Thread(target=worker.report_busy_machine, daemon=True).start()
     with suppress(BrokenPipeError):
         worker.work()
 

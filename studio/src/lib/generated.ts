@@ -9,7 +9,7 @@
  * GET  api/runs/NAME/abilities         Ability[]
  * POST api/runs/NAME/control           {action}: answers {}; only where RunFacts.control is true
  * POST api/runs/NAME/doctor            Verdict[]: those of `etude doctor RUN`, after some seconds
- * POST api/ask                         a Question; lines of JSON: any Progress and TokenLine, then {answer} or Failure
+ * POST api/ask                         a Question; lines of JSON: Progress, Busy and TokenLine, then {answer} or Failure
  * GET  api/tensors/KEY                 a file of safetensors, which the page reads in parts by Range
  * GET  api/source?of=FILE:NAME         Source: a function or class of Etude's own code, as it is installed
  *
@@ -474,6 +474,17 @@ export interface ProgressOf {
 /** A line before the answer: how far it is. */
 export interface Progress {
   progress: ProgressOf;
+}
+
+/** How many of this machine's cores other programs keep busy. */
+export interface BusyWith {
+  others: number;
+  cores: number;
+}
+
+/** A line before the answer: other programs hold the processors, so the answer takes longer. */
+export interface Busy {
+  busy: BusyWith;
 }
 
 /** A next token with the model's own probability, before temperature and top-p. */
