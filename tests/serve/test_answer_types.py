@@ -14,6 +14,7 @@ import pytest
 from pydantic import ValidationError
 
 from etude.diagnose.run.verdict import Rule
+from etude.errors import InputError
 from etude.run import events
 from etude.serve import look_types, run_types
 from etude.serve.answers import Answers
@@ -40,6 +41,7 @@ QUESTIONS: dict[str, dict[str, Any]] = {
     "rules": {},
     "passages": {},
     "prompt": {"step": STEP, "text": TEXT},
+    "head": {"step": STEP, "text": TEXT, "layer": 0, "head": 1},
     "attribution": {"step": STEP, "text": TEXT},
     "story": {"text": TEXT, "steps": [0, STEP]},
     "neurons": {"step": STEP, "text": TEXT, "layer": 0},
@@ -56,6 +58,8 @@ QUESTIONS: dict[str, dict[str, Any]] = {
         "taken": [5],
     },
 }
+OF_MODELS = {"layers", "value", "node_in_text"}
+"""Looks at a model without a run: `test_models.py`."""
 
 
 @pytest.fixture(scope="module", params=["llama", "gpt2", "mlp"])
@@ -80,14 +84,18 @@ def test_the_page_has_the_types_of_this_package() -> None:
 
 
 def test_every_look_has_a_question_in_this_file() -> None:
-    assert QUESTIONS.keys() == look_types.ANSWERS.keys()
+    assert QUESTIONS.keys() | OF_MODELS == look_types.ANSWERS.keys()
 
 
-@pytest.mark.parametrize("look", look_types.ANSWERS)
+@pytest.mark.parametrize("look", QUESTIONS)
 def test_an_answer_has_its_declared_type(
     look: str, answers: Answers, run: Watched, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     question = {"run": run.path.name, **QUESTIONS[look]}
+    if look == "head" and run.path.name == "mlp":
+        with pytest.raises(InputError, match="no attention"):
+            answers.answer(Question({**question, "look": look}), lambda message: None)
+        return
     if look == "weight" and run.path.name == "gpt2":  # whose head is the embedding
         question["name"] = "model.embed_tokens.weight"
     if look in ("matrix", "compare", "fork") and run.path.name == "gpt2":

@@ -1,4 +1,4 @@
-"""``etude doctor``: test this machine, or examine a run."""
+"""``etude doctor``: test this machine, or examine a run or a model."""
 
 from __future__ import annotations
 
@@ -13,7 +13,12 @@ Json = Annotated[bool, typer.Option("--json", help="One JSON object instead of t
 
 
 Run = Annotated[
-    Path | None, typer.Argument(help="A run to examine instead of this machine.", show_default=False)
+    Path | None,
+    typer.Argument(
+        metavar="[RUN | MODEL]",
+        help="A run, or a model without one, to examine instead of this machine.",
+        show_default=False,
+    ),
 ]
 
 
@@ -26,13 +31,32 @@ Verify = Annotated[
 ]
 
 
+TextFile = Annotated[
+    Path | None,
+    typer.Option("--text", help="With MODEL: a text on which its loss, neurons and heads are measured."),
+]
+
+
 def doctor(
-    run: Run = None, overrides: Overrides = None, verify: Verify = False, as_json: Json = False
+    run: Run = None,
+    overrides: Overrides = None,
+    verify: Verify = False,
+    text: TextFile = None,
+    as_json: Json = False,
 ) -> None:
     """Test the device that a run would choose, and list what this machine has and lacks; or find the problems of RUN.
 
     The exit code is 1 if there is a problem.
     """
+    if run is not None and not verify and _is_model(run):
+        _examine_model(run, text, overrides, as_json)
+        return
+    if text is not None:
+        from etude.errors import InputError
+
+        raise InputError(
+            "--text examines a model on a text: name the model, as in  etude doctor MODEL --text FILE"
+        )
     if run is not None:
         _examine_run(run, overrides, as_json, verify)
         return
@@ -47,6 +71,29 @@ def doctor(
     report = examination.examine(load_settings(None, overrides or []))
     examination.show(report, as_json=as_json)
     if not report.healthy:
+        raise typer.Exit(1)
+
+
+def _is_model(path: Path) -> bool:
+    """Return whether ``path`` is a model and no run: a model folder or checkpoint, a .gguf file, or hf:owner/name."""
+    from etude.pretrained.source import HUB
+
+    return str(path).startswith(HUB) or path.is_file() or (path / "config.json").is_file()
+
+
+def _examine_model(model: Path, text: Path | None, overrides: list[str] | None, as_json: bool) -> None:
+    from rich.console import Console
+
+    from etude.diagnose.model import diagnose_model
+    from etude.diagnose.run.verdicts import print_verdicts
+    from etude.errors import InputError
+
+    if overrides:
+        raise InputError("a model is examined without settings: omit --set")
+    console = Console()
+    with console.status("reading the model"):
+        verdicts = diagnose_model(model, text)
+    if print_verdicts(model, verdicts, console, json_lines=as_json, findings=True):
         raise typer.Exit(1)
 
 

@@ -1,4 +1,4 @@
-"""``etude studio``: serve the local page that shows runs."""
+"""``etude studio``: serve the local page that shows runs and models."""
 
 from __future__ import annotations
 
@@ -7,27 +7,28 @@ from typing import Annotated
 
 import typer
 
-Folder = Annotated[Path, typer.Argument(help="The folder that holds runs.")]
+Shown = Annotated[
+    list[Path] | None,
+    typer.Argument(
+        metavar="[FOLDER | MODEL]...",
+        help="A folder of runs and models; also model folders, .gguf files or `hf:owner/name`. Default: runs, and the "
+        "models in this folder.",
+        show_default=False,
+    ),
+]
 Host = Annotated[
     str, typer.Option(help="The address to listen on. By default only this machine can open the page.")
 ]
 Port = Annotated[int, typer.Option(help="0 takes the first free port from 8123 on.")]
 
 
-def studio(folder: Folder = Path("runs"), host: Host = "127.0.0.1", port: Port = 0) -> None:
-    """Watch runs learn, step by step, on a local page. Ctrl-C ends it."""
-    from etude.errors import InputError
+def studio(shown: Shown = None, host: Host = "127.0.0.1", port: Port = 0) -> None:
+    """Watch runs learn, step by step, and look into published models, on a local page. Ctrl-C ends it."""
     from etude.serve import server
+    from etude.serve.collection import collection_of
     from etude.serve.printed_address import printed_address
-
-    if not folder.is_dir():
-        raise InputError(
-            f"no folder {folder}: train something first with `etude train`, or name another folder"
-        )
-    if (folder / "run.toml").is_file():
-        raise InputError(f"{folder} is one run: give the folder that it is in, {folder.absolute().parent}")
 
     def announce(address: str) -> None:
         print(f"studio: {printed_address(address)}  (Ctrl-C ends it)", flush=True)
 
-    server.serve(folder, host, port, announce=announce)
+    server.serve(collection_of(shown or []), host, port, announce=announce)

@@ -11,33 +11,41 @@ import torch
 
 from etude.errors import InputError
 from etude.model.folder import load_model_folder
-from etude.model.language_model import LanguageModel
 from etude.run.checkpoints import checkpoint_name
 from etude.serve import look_types
+from etude.serve.collection import Collection
+from etude.serve.model_answers import ModelAnswers, compare
 from etude.serve.request import Question
-from etude.serve.tensor_files import TensorFiles, binned
+from etude.serve.tensor_files import TensorFiles
+from etude.serve.text_answers import (
+    chat_answer,
+    head_answer,
+    layer_name,
+    matrix_picture,
+    neurons_answer,
+    prompt_answer,
+)
 from etude.train.rules import rule_named, rules_in_use
 from etude.watch import api, step_types, text_types, values
-from etude.watch.kinds_of_heads import KindOfHead, kinds_of_heads
 from etude.watch.layer_in_step import LayerInStep
+from etude.watch.loaded_models import Reader
 from etude.watch.node_values import node_values
 from etude.watch.one_node import look_at_node
-from etude.watch.opened_step import OpenedRow, OpenedStep, open_step
-from etude.watch.prompts import Prompt
+from etude.watch.opened_step import OpenedRow, OpenedStep, model_at, open_step
 from etude.watch.rule_values import rule_values
 from etude.watch.time_machine import TimeMachine
 
 T = TypeVar("T")
 Answer = Mapping[str, object]
 """One of :data:`etude.serve.look_types.ANSWERS`."""
-Models = weakref.WeakValueDictionary[int, LanguageModel]
+Readers = weakref.WeakValueDictionary[int, Reader]
 Emit = Callable[[Answer], None]
 """Called with each message before the answer: progress, or a token. Raises Cancelled once the client is gone."""
 Between = Callable[[int], None]
 """Called before each replayed step with the number of steps left. May raise; replayed states are kept."""
 READS_NOTHING = ("passages", "rules")
 """Looks that read no weights."""
-READS_CHECKPOINT = ("prompt", "attribution", "neurons", "compare", "chat")
+READS_CHECKPOINT = ("prompt", "head", "attribution", "neurons", "compare", "chat")
 """Looks that are quick at a step with a checkpoint."""
 OPENS_STEP = ("step", "token", "unit", "weight", "matrix")
 """Looks that are quick at the open step."""
@@ -86,19 +94,20 @@ class Last(Generic[T]):
 
 
 class Answers:
-    """Answers questions about the runs of one folder, one at a time, and keeps what they share.
+    """Answers questions about runs and models, one at a time, and keeps what they share.
 
     Args:
-        runs: the folder of runs.
+        shown: the runs and models.
         files: where large arrays are written.
     """
 
-    def __init__(self, runs: Path, files: TensorFiles) -> None:
-        self.runs, self.files = runs, files
+    def __init__(self, shown: Collection | Path, files: TensorFiles) -> None:
+        self.shown = shown if isinstance(shown, Collection) else Collection(shown)
+        self.files, self._models = files, ModelAnswers(files)
         self._at: Last[AtStep] = Last()
-        self._prompt: Last[Prompt] = Last()
+        self._read: Last[Reader] = Last()
         self._first: Last[dict[str, torch.Tensor]] = Last()
-        self._chatting: weakref.WeakKeyDictionary[TimeMachine, Models] = weakref.WeakKeyDictionary()
+        self._chatting: weakref.WeakKeyDictionary[TimeMachine, Readers] = weakref.WeakKeyDictionary()
 
     def is_quick(self, question: Question) -> bool:
         """Return whether a question is probably quick: it needs no replay, and does not read every checkpoint.
@@ -108,8 +117,8 @@ class Answers:
         Raises:
             InputError: it is no question.
         """
-        run, look = question.run(self.runs), question.choice("look", LOOKS)
-        if look in READS_NOTHING:
+        run, look = question.place(self.shown), question.choice("look", LOOKS)
+        if look in READS_NOTHING or not (run / "run.toml").is_file():
             return True
         if look in READS_CHECKPOINT and "step" in question:
             return (run / "checkpoints" / checkpoint_name(question.number("step")) / "config.json").is_file()
@@ -128,7 +137,10 @@ class Answers:
         Raises:
             InputError: the question names something that does not exist.
         """
-        self._machine = api.machine(question.run(self.runs))
+        path, look = question.place(self.shown), question.choice("look", LOOKS)
+        if not (path / "run.toml").is_file():
+            return self._models.answer(question.text("run"), path, look, question, emit)
+        self._machine = api.machine(path)
         self._emit = emit
         replaying = self._progress("replaying steps")
 
@@ -146,6 +158,7 @@ class Answers:
             "rules": self.rules,
             "passages": self.passages,
             "prompt": self.prompt,
+            "head": self.head,
             "attribution": self.attribution,
             "story": self.story,
             "neurons": self.neurons,
@@ -154,7 +167,9 @@ class Answers:
             "fork": self.fork,
             "chat": self.chat,
         }
-        return looks[question.choice("look", LOOKS)](question)
+        if look not in looks:
+            raise InputError(f"'{look}' is a look at a model without a run")
+        return looks[look](question)
 
     def step(self, question: Question) -> step_types.StepAnswer:
         at = self._open(question)
@@ -193,22 +208,17 @@ class Answers:
             found = {"before": moved.before, "after": moved.after, "gradient": moved.gradient}.get(
                 what, moved.update
             )
-        whole = found.float().reshape(-1, found.shape[-1]) if found.ndim > 1 else found.float()[None]
-        from_row, to_row = question.numbers("rows", 2) if "rows" in question else (0, len(whole))
-        if not 0 <= from_row < to_row <= len(whole):
-            raise InputError(f"{name} has rows 0 to {len(whole) - 1}, not {from_row} to {to_row}")
-        tensors, by = binned(whole[from_row:to_row])
-        key = self.files.save(tensors)
+        shape, rows, by, key, norm = matrix_picture(found, name, question, self.files)
         return {
             "step": opened.step,
             "name": name,
             "what": what,
             "since": first,
-            "shape": (whole.shape[0], whole.shape[1]),
-            "rows": (from_row, to_row),
+            "shape": shape,
+            "rows": rows,
             "bin": by,
             "tensors": key,
-            "norm": float(whole.double().norm()),
+            "norm": norm,
             "proof": values.proof_values(opened.proof),
         }
 
@@ -230,21 +240,16 @@ class Answers:
         }
 
     def prompt(self, question: Question) -> look_types.PromptAnswer:
-        prompt = self._read(question)
-        along = [
-            [values.guess_values(guess) for guess in prompt.guesses(place, count=6)]
-            for place in range(len(prompt.ids))
-        ]
-        found = cast(look_types.PromptAnswer, values.prompt_values(prompt))
-        found["guesses_along"] = along
-        if prompt.has_attention:
-            found["heads"] = [_head_values(kind) for kind in kinds_of_heads(prompt)]
-        found["proof"] = _proof(prompt)
-        return found
+        return prompt_answer(self._reader(question), question.text("text"))
+
+    def head(self, question: Question) -> look_types.HeadPattern:
+        return head_answer(self._reader(question), question)
 
     def attribution(self, question: Question) -> text_types.AttributionAnswer:
         on_progress = self._progress("ablating one token after another")
-        return values.attribution_values(self._read(question).attribution(on_progress=on_progress))
+        return values.attribution_values(
+            self._reader(question).read(question.text("text")).attribution(on_progress=on_progress)
+        )
 
     def story(self, question: Question) -> text_types.StoryAnswer:
         from etude.watch.loss_by_checkpoint import loss_by_checkpoint
@@ -259,27 +264,10 @@ class Answers:
         )
 
     def neurons(self, question: Question) -> look_types.NeuronsAnswer:
-        from etude.watch.node_layers import find_node_layer
-
-        prompt, layer = self._read(question), self._layer_name(question)
-        node_layer = find_node_layer(prompt.model, layer)
-        incoming = node_layer.linear(prompt.model, node_layer.gate).weight.detach().float()
-        outgoing = (
-            node_layer.linear(prompt.model, node_layer.out).weight.detach().float()[:, : node_layer.size]
-        )
-        pre, post = (prompt.activation(f"{layer}.{leaf}")[0].float() for leaf in ("pre", "post"))
-        key = self.files.save({"pre": pre, "post": post})
-        before = self._first_weights.get(f"{node_layer.gate}.weight")
-        return {
-            "step": self._step_of(question),
-            "layer": layer,
-            "tokens": list(prompt.tokens),
-            "tensors": key,
-            "incoming": incoming.norm(dim=1).tolist(),
-            "outgoing": outgoing.norm(dim=0).tolist(),
-            "change": None if before is None else (incoming.cpu() - before).norm(dim=1).tolist(),
-            "proof": _proof(prompt),
-        }
+        layer = self._layer_name(question)
+        answer = neurons_answer(self._reader(question), question, layer, self.files, self._first_weights)
+        answer["step"] = self._step_of(question)
+        return answer
 
     def node(self, question: Question) -> text_types.NodeAnswer:
         node = look_at_node(
@@ -290,10 +278,7 @@ class Answers:
         return node_values(node, arithmetic, history)
 
     def compare(self, question: Question) -> text_types.CompareAnswer:
-        run, knobs = self._machine.recorded.run.path, question.texts("knobs")
-        return values.comparison_values(
-            api.compare(run, question.text("text"), knobs, self._step_of(question))
-        )
+        return compare(self._reader(question), question)
 
     def fork(self, question: Question) -> look_types.ForkAnswer:
         step, knobs = self._step_of(question), question.texts("knobs")
@@ -302,21 +287,13 @@ class Answers:
         return {"run": str(made.path), "step": step, "turned": list(knobs)}
 
     def chat(self, question: Question) -> Generator[None, None, look_types.ChatAnswer]:
-        from etude.serve.chat import continued
-
         step = self._step_of(question)
-        tokenizer, emit = self._machine.data.tokenizer, self._emit
         # Chats at the same step share one network.
-        models = self._chatting.setdefault(self._machine, weakref.WeakValueDictionary())
-        model = models.get(step)
-        if model is None:
-            model = models[step] = self._read(question, text="").model
-
-        def answering() -> Generator[None, None, look_types.ChatAnswer]:
-            text, finish = yield from continued(model, tokenizer, question, emit)
-            return {"text": text, "finish": finish, "where": f"after step {step}"}
-
-        return answering()
+        readers = self._chatting.setdefault(self._machine, weakref.WeakValueDictionary())
+        reader = readers.get(step)
+        if reader is None:
+            reader = readers[step] = self._reader(question)
+        return chat_answer(reader, question, self._emit, f"after step {step}")
 
     @property
     def _decode(self) -> values.Decode:
@@ -335,19 +312,19 @@ class Answers:
         machine, step = self._machine, self._step_of(question)
         return self._at.of(machine, step, lambda: AtStep(machine, step))
 
-    def _read(self, question: Question, text: str | None = None) -> Prompt:
-        """Return the question's text (or ``text``), read at its step; the last one is kept."""
+    def _reader(self, question: Question) -> Reader:
+        """Return the network at the question's step; the last one is kept."""
         machine, step = self._machine, self._step_of(question)
-        wanted = question.text("text") if text is None else text
-        path = machine.recorded.run.path
-        return self._prompt.of(machine, (step, wanted), lambda: api.prompt(path, wanted, step))
+
+        def make() -> Reader:
+            model = model_at(machine, step)
+            where = f"after step {step}, {machine.proof}"
+            return Reader(model, machine.data.tokenizer, where, machine.proof)
+
+        return self._read.of(machine, step, make)
 
     def _layer_name(self, question: Question) -> str:
-        layers = self._machine.empty_model().node_layers()
-        number = question.number("layer", 0)
-        if not 0 <= number < len(layers):
-            raise InputError(f"this network has layers of neurons 0 to {len(layers) - 1}, not {number}")
-        return layers[number].path
+        return layer_name([layer.path for layer in self._machine.empty_model().node_layers()], question)
 
     @property
     def _first_weights(self) -> dict[str, torch.Tensor]:
@@ -360,22 +337,6 @@ class Answers:
             return {name: p.detach().float() for name, p in model.named_parameters()}
 
         return self._first.of(self._machine, folder, read)
-
-
-def _proof(prompt: Prompt) -> step_types.ProofAnswer | None:
-    """Return the proof of the state that read the text; the time machine may be at another step by now."""
-    return None if prompt.proof is None else values.proof_values(prompt.proof)
-
-
-def _head_values(kind: KindOfHead) -> look_types.HeadAnswer:
-    return {
-        "layer": kind.layer,
-        "head": kind.head,
-        "previous": kind.previous,
-        "first": kind.first,
-        "itself": kind.itself,
-        "entropy": kind.entropy,
-    }
 
 
 WHATS: tuple[str, ...] = get_args(look_types.What.__value__)

@@ -23,8 +23,10 @@ from etude.errors import EtudeError, InputError
 from etude.files import json_safe
 from etude.run.follow import read_from
 from etude.serve.access_token import AccessToken
-from etude.serve.facts import facts_of, run_lines
+from etude.serve.collection import Collection
+from etude.serve.facts import facts_of
 from etude.serve.guard import LOCAL, Guard
+from etude.serve.model_facts import facts_of_model, lines_of, no_rows
 from etude.serve.request import Question
 from etude.serve.source import source_of
 from etude.serve.verdicts import Doctor, verdict_values
@@ -43,18 +45,19 @@ NO_PAGE = (
 
 
 def make_app(
-    runs: Path, token: AccessToken, *, hosts: Sequence[str] = LOCAL, control: bool = True
+    shown: Collection | Path, token: AccessToken, *, hosts: Sequence[str] = LOCAL, control: bool = True
 ) -> Starlette:
-    """Return the application for the runs of a folder.
+    """Return the application for the runs and models of a folder, or of a collection.
 
     Args:
-        runs: the folder.
+        shown: the folder or the collection.
         token: what every request for data must carry.
         hosts: names under which the server may be called.
         control: whether the page may write: pause a training run, fork a run, and so on.
     """
     tensors = TemporaryDirectory(prefix="etude-studio-")
-    link = WorkerLink(runs, Path(tensors.name))
+    collection = shown if isinstance(shown, Collection) else Collection(shown)
+    link = WorkerLink(collection, Path(tensors.name))
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
@@ -62,7 +65,7 @@ def make_app(
         await link.end()
         tensors.cleanup()
 
-    handlers = Handlers(runs, Path(tensors.name), link, control)
+    handlers = Handlers(collection, Path(tensors.name), link, control)
     routes = [
         Route("/api/runs", handlers.list_runs),
         Route("/api/runs/{name}", handlers.facts),
@@ -103,8 +106,8 @@ def forbidden(reason: str) -> Response:
 class Handlers:
     """One handler per route."""
 
-    def __init__(self, runs: Path, files: Path, link: WorkerLink, may_control: bool) -> None:
-        self.runs, self.files, self.link, self.may_control = runs, files, link, may_control
+    def __init__(self, shown: Collection, files: Path, link: WorkerLink, may_control: bool) -> None:
+        self.shown, self.files, self.link, self.may_control = shown, files, link, may_control
         self._doctor = Doctor()
 
     def run(self, request: Request) -> Path:
@@ -113,16 +116,29 @@ class Handlers:
         Raises:
             InputError: there is no run of that name.
         """
-        return Question({"run": request.path_params["name"]}).run(self.runs)
+        return Question({"run": request.path_params["name"]}).run(self.shown)
+
+    def model(self, request: Request) -> Path | None:
+        """Return the folder of the requested model; None if a run has that name.
+
+        Raises:
+            InputError: there is neither.
+        """
+        path = self.shown.path(request.path_params["name"])
+        return None if (path / "run.toml").is_file() else path
 
     async def list_runs(self, request: Request) -> Response:
-        return JSONResponse(await run_in_threadpool(run_lines, self.runs))
+        return JSONResponse(await run_in_threadpool(lines_of, self.shown))
 
     async def facts(self, request: Request) -> Response:
+        if (model := self.model(request)) is not None:
+            return json_response(await run_in_threadpool(facts_of_model, request.path_params["name"], model))
         return json_response(await run_in_threadpool(facts_of, self.run(request), self.may_control))
 
     async def rows(self, request: Request) -> Response:
         """Return what the logs contain after the offsets in ``from``."""
+        if self.model(request) is not None:
+            return JSONResponse(no_rows())
         path = self.run(request)
         refuse_links_out(path)
         try:
@@ -167,16 +183,17 @@ class Handlers:
 
     async def doctor(self, request: Request) -> Response:
         """Return the doctor's verdicts. POST, since it starts a process."""
-        path = self.run(request)
+        path = self.shown.path(request.path_params["name"])
         await body_of(request)
-        await run_in_threadpool(refuse_links_out, path)
+        if (path / "run.toml").is_file():
+            await run_in_threadpool(refuse_links_out, path)
         verdicts = await while_connected(request, self._doctor.verdicts(path))
         return json_response([verdict_values(verdict) for verdict in verdicts])
 
     async def ask(self, request: Request) -> Response:
         body = await body_of(request)
         question = Question(body)
-        question.run(self.runs)
+        question.place(self.shown)
         if question.writes and not self.may_control:
             return forbidden(
                 "this page is read-only: only the user who started the studio may write, on its own machine"

@@ -40,11 +40,12 @@ class Answer:
 
 
 def answer_for(run: Path) -> Answer:
-    """Diagnose the run in this process."""
-    from etude.diagnose.run.verdicts import diagnose  # imports torch, which the server starts without
+    """Diagnose the run, or the model without one, in this process."""
+    from etude.diagnose.model import diagnose_model  # imports torch, which the server starts without
+    from etude.diagnose.run.verdicts import diagnose
 
     try:
-        return Answer(tuple(diagnose(run)))
+        return Answer(tuple(diagnose(run) if (run / "run.toml").is_file() else diagnose_model(run)))
     except EtudeError as error:
         return Answer(problem=str(error))
     except MemoryError:

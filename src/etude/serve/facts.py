@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 from etude.errors import InputError
 from etude.files import read_json
+from etude.model.config import ModelConfig
 from etude.model.families.node_layers import NodeLayerPlan
 from etude.model.hf_config import config_from_hf
 from etude.run import EVENT_SCHEMA
@@ -73,7 +74,8 @@ def facts_of(path: Path, may_control: bool) -> RunFacts:
         "control": may_control and _is_mine(path),
         "fork": may_control,
         "schema_known": status.get("schema", EVENT_SCHEMA) == EVENT_SCHEMA,
-        "model": _model(config, _tensors(first)) if config else None,
+        "model": model_facts(config, _tensors(first)) if config else None,
+        "published": None,
         "optimizer": "" if settings is None else settings.train.optimizer,
         "sources": _texts(manifest.get("sources")),
         "uniform_loss": _uniform_loss(manifest),
@@ -97,7 +99,12 @@ def _tensors(checkpoint: Path | None) -> list[dict[str, Any]]:
     """Return the names and shapes of the parameters, from the header of their file."""
     if checkpoint is None:
         return []
-    return _tensors_as_of(checkpoint / "model.safetensors", stamp_of(checkpoint / "model.safetensors"))
+    return tensors_of(checkpoint / "model.safetensors")
+
+
+def tensors_of(file: Path) -> list[dict[str, Any]]:
+    """Return the names and shapes in the header of a file of weights; an empty list for a damaged one."""
+    return _tensors_as_of(file, stamp_of(file))
 
 
 @lru_cache(64)
@@ -124,12 +131,17 @@ def _tensors_as_of(path: Path, stamp: Stamp) -> list[dict[str, Any]]:
         return []
 
 
-def _model(values: dict[str, Any], tensors: list[dict[str, Any]]) -> ModelFacts | None:
+def model_facts(values: dict[str, Any], tensors: list[dict[str, Any]]) -> ModelFacts | None:
     """Return the network's shape, with the same keys for all families; None for an unknown family."""
     try:
         config = config_from_hf(values)
     except InputError:
         return None
+    return shape_facts(config, tensors)
+
+
+def shape_facts(config: ModelConfig, tensors: list[dict[str, Any]]) -> ModelFacts:
+    """Return a network's shape; its number of parameters is that of the stored ``tensors``."""
     return {
         "family": config.model_type,
         "attention": config.family.has_attention,

@@ -20,6 +20,7 @@ from etude.watch.text_types import (
     CompareAnswer,
     Guess,
     NodeAnswer,
+    NodeInTextAnswer,
     PromptBase,
     StoryAnswer,
 )
@@ -32,6 +33,7 @@ class MatrixAnswer(TypedDict):
     """A tensor as a matrix.
 
     Attributes:
+        proof: None for a model without a run.
         since: the step that "since_start" counts from.
         shape: of the whole tensor.
         rows: the rows that are given.
@@ -48,7 +50,7 @@ class MatrixAnswer(TypedDict):
     bin: tuple[int, int]
     tensors: str
     norm: float
-    proof: ProofAnswer
+    proof: ProofAnswer | None
 
 
 class WeightAnswer(TypedDict):
@@ -87,6 +89,8 @@ class HeadAnswer(TypedDict):
         first: to the first token.
         itself: to the token itself.
         entropy: nats; 0 where all goes to one token.
+        here: to the tokens that followed earlier occurrences of the query's token in this text; None if too few did.
+        kind: what it does most.
     """
 
     layer: int
@@ -95,18 +99,34 @@ class HeadAnswer(TypedDict):
     first: float | None
     itself: float | None
     entropy: float | None
+    here: float | None
+    kind: str
+
+
+class HeadPattern(TypedDict):
+    """The attention pattern of a head, (query, key)."""
+
+    layer: int
+    head: int
+    pattern: list[list[float | None]]
 
 
 class PromptAnswer(PromptBase):
     """A text on its way through the network of a step.
 
     Attributes:
+        drawn: the patterns of some heads, kind by kind; the look "head" gives that of another.
+        choice: how many heads are drawn, of how many, and why those.
+        sinks: how many heads look at the first token, and why; empty where none does.
         guesses_along: behind every token.
         proof: None at a checkpoint that was loaded without a replay.
     """
 
     guesses_along: list[list[Guess]]
     heads: NotRequired[list[HeadAnswer]]
+    drawn: NotRequired[list[HeadPattern]]
+    choice: NotRequired[str]
+    sinks: NotRequired[str]
     proof: ProofAnswer | None
 
 
@@ -128,6 +148,47 @@ class NeuronsAnswer(TypedDict):
     outgoing: list[float]
     change: list[float] | None
     proof: ProofAnswer | None
+
+
+class StreamAlong(TypedDict):
+    """The length of the residual stream at each token, at a place of the network; None where not finite."""
+
+    name: str
+    norm: list[float | None]
+
+
+class ParameterFacts(TypedDict):
+    """A tensor of the network: its shape, and the length, mean and standard deviation of its numbers."""
+
+    name: str
+    shape: list[int]
+    norm: float | None
+    mean: float | None
+    deviation: float | None
+
+
+class LayersAnswer(TypedDict):
+    """A text on its way up the layers, and the tensors of the network."""
+
+    tokens: list[str]
+    stream: list[StreamAlong]
+    parameters: list[ParameterFacts]
+
+
+class ValueAnswer(TypedDict):
+    """One number of a tensor, and where it lies among the others.
+
+    Attributes:
+        share_smaller: share of the tensor's numbers that are smaller in size.
+    """
+
+    name: str
+    index: list[int]
+    shape: list[int]
+    value: float
+    share_smaller: float
+    mean: float
+    deviation: float
 
 
 class ForkAnswer(TypedDict):
@@ -155,6 +216,10 @@ ANSWERS: Mapping[str, type] = {
     "rules": RulesAnswer,
     "passages": PassagesAnswer,
     "prompt": PromptAnswer,
+    "head": HeadPattern,
+    "layers": LayersAnswer,
+    "value": ValueAnswer,
+    "node_in_text": NodeInTextAnswer,
     "attribution": AttributionAnswer,
     "story": StoryAnswer,
     "neurons": NeuronsAnswer,
@@ -173,6 +238,8 @@ class Question(TypedDict):
     unit:        step, row, position, layer, unit, [input]
     weight:      step, name, index                    matrix: step, name, what, [rows]
     prompt:      text, [step]                         attribution: text, [step]
+    head:        text, [step], layer, head            node_in_text: text, layer, unit (of a model)
+    layers:      text (of a model)                    value:  name, index (of a model)
     story:       text, [steps]                        neurons: step, layer, text
     node:        step, layer, unit                    compare: text, [step], knobs
     fork:        step, knobs, name
@@ -184,6 +251,7 @@ class Question(TypedDict):
     row: NotRequired[int]
     position: NotRequired[int]
     layer: NotRequired[int]
+    head: NotRequired[int]
     unit: NotRequired[int]
     input: NotRequired[int]
     name: NotRequired[str]
@@ -212,6 +280,19 @@ class Progress(TypedDict):
     """A line before the answer: how far it is."""
 
     progress: ProgressOf
+
+
+class BusyWith(TypedDict):
+    """How many of this machine's cores other programs keep busy."""
+
+    others: float
+    cores: int
+
+
+class Busy(TypedDict):
+    """A line before the answer: other programs hold the processors, so the answer takes longer."""
+
+    busy: BusyWith
 
 
 class Candidate(TypedDict):

@@ -95,6 +95,11 @@ class QuestionQueue:
         with self._changed:
             return number in self._cancelled
 
+    def unanswered(self) -> list[object]:
+        """Return the numbers of the questions that wait or run."""
+        with self._changed:
+            return [*(queued.number for queued in self._waiting), *self._begun]
+
     def forget(self, number: Any) -> None:
         """Remove an answered question."""
         with self._changed:

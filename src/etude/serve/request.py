@@ -7,11 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from etude.errors import InputError
-from etude.untrusted import inside, shown
+from etude.messages import command
+from etude.serve.collection import Collection
+from etude.untrusted import shown as _shown
 
 MOST_CHARACTERS = 200_000
 MOST_ITEMS = 1_000
 MOST_NUMBER = 2**53
+NO_HISTORY = "{name} is a model without a history of training: start one with  {train}"
 WRITES = ("fork",)
 """The looks that write into the folder of runs."""
 
@@ -27,11 +30,21 @@ class Question:
     def __contains__(self, name: str) -> bool:
         return self._fields.get(name) is not None
 
-    def run(self, runs: Path) -> Path:
-        """Return the folder of the run in question, in ``runs``."""
-        path = inside(runs, self.text("run"))
+    def place(self, shown: Collection) -> Path:
+        """Return the folder of the run or model in question."""
+        return shown.path(self.text("run"))
+
+    def run(self, shown: Collection) -> Path:
+        """Return the folder of the run in question.
+
+        Raises:
+            InputError: there is no such run, or a model has that name.
+        """
+        path = self.place(shown)
         if not (path / "run.toml").is_file():
-            raise InputError(f"no run is called '{shown(path.name)}'")
+            raise InputError(
+                NO_HISTORY.format(name=_shown(path.name), train=command("train", "TEXT", "--from", path))
+            )
         return path
 
     @property
@@ -45,7 +58,7 @@ class Question:
         if value is None and default is not None:
             return default
         if type(value) is not int or not 0 <= value <= MOST_NUMBER:
-            raise InputError(f"'{name}' must be a whole number from 0 on, not {shown(value)}")
+            raise InputError(f"'{name}' must be a whole number from 0 on, not {_shown(value)}")
         return value
 
     def real(self, name: str, default: float) -> float:
@@ -54,7 +67,7 @@ class Question:
         if value is None:
             return default
         if type(value) not in (int, float) or not abs(value) <= MOST_NUMBER:
-            raise InputError(f"'{name}' must be a number, not {shown(value)}")
+            raise InputError(f"'{name}' must be a number, not {_shown(value)}")
         return float(value)
 
     def numbers(self, name: str, count: int | None = None) -> list[int]:
@@ -62,7 +75,7 @@ class Question:
         value = self._fields.get(name)
         if not isinstance(value, list) or len(value) > MOST_ITEMS or count not in (None, len(value)):
             many = "" if count is None else f"{count} "
-            raise InputError(f"'{name}' must be a list of {many}whole numbers, not {shown(value)}")
+            raise InputError(f"'{name}' must be a list of {many}whole numbers, not {_shown(value)}")
         return [Question({name: item}).number(name) for item in value]
 
     def text(self, name: str) -> str:
@@ -83,5 +96,5 @@ class Question:
         """Return one of ``choices``."""
         value = self._fields.get(name)
         if value not in choices:
-            raise InputError(f"'{name}' must be one of {', '.join(choices)}, not {shown(value)}")
+            raise InputError(f"'{name}' must be one of {', '.join(choices)}, not {_shown(value)}")
         return str(value)

@@ -10,16 +10,17 @@ from etude.run.state import State
 
 
 class RunLine(TypedDict):
-    """A run in the list of runs.
+    """A run, or a model without a run, in the list.
 
     Attributes:
+        state: "model" for a model without a run.
         loss: of its last step, nats per token.
         val_loss: of its last evaluation.
         changed: seconds since 1970.
     """
 
     name: str
-    state: State
+    state: State | Literal["model"]
     step: int
     loss: float | None
     val_loss: float | None
@@ -78,6 +79,24 @@ class ModelFacts(TypedDict):
     node_layers: list[NodeLayerFacts]
 
 
+class PublishedFacts(TypedDict):
+    """What is known of a model that has no run, from the files beside its weights.
+
+    Attributes:
+        source: the file or the place that it came from; empty if it is not recorded.
+        licence: as stated; None if it is not.
+        rounding: number formats that its weights were rounded to; None if they were not.
+        chat_template: whether it has one.
+        train: the command that continues its training on a text.
+    """
+
+    source: str
+    licence: str | None
+    rounding: str | None
+    chat_template: bool
+    train: str
+
+
 class Rung(TypedDict):
     """An earlier kind of language model on the same held-out text.
 
@@ -93,9 +112,12 @@ class Rung(TypedDict):
 
 
 class RunFacts(TypedDict):
-    """What the page knows of a run before it asks anything.
+    """What the page knows of a run, or of a model without one, before it asks anything.
+
+    A model without a run has one checkpoint, of step 0, and no record.
 
     Attributes:
+        published: None for a run.
         reason: why it ended.
         heartbeat: seconds since 1970.
         now: the server's clock.
@@ -107,7 +129,7 @@ class RunFacts(TypedDict):
     """
 
     name: str
-    state: State
+    state: State | Literal["model"]
     step: int
     num_steps: int | None
     reason: str
@@ -118,6 +140,7 @@ class RunFacts(TypedDict):
     fork: bool
     schema_known: bool
     model: ModelFacts | None
+    published: PublishedFacts | None
     optimizer: str
     sources: list[str]
     uniform_loss: float | None

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from etude.errors import EtudeError
 from etude.serve.access_token import AccessToken
+from etude.serve.collection import Collection
 from etude.serve.guard import KNOWN, LOCAL
 from etude.serve.printed_address import forget_address, keep_address
 
@@ -26,9 +27,14 @@ POLL_SECONDS = 1.0
 
 
 def serve(
-    runs: Path, host: str, port: int, *, announce: Callable[[str], None], beside: Beside | None = None
+    shown: Collection | Path,
+    host: str,
+    port: int,
+    *,
+    announce: Callable[[str], None],
+    beside: Beside | None = None,
 ) -> None:
-    """Serve the runs of a folder until it is interrupted, or until the process it runs ``beside`` has ended.
+    """Serve runs and models until it is interrupted, or until the process it runs ``beside`` has ended.
 
     ``announce`` receives the address, with the token that every request for data needs, since other accounts of this
     machine can reach the port. A server for other machines does not let the page control training.
@@ -44,7 +50,7 @@ def serve(
     local = host in ("127.0.0.1", "localhost", "::1")
     token = AccessToken()
     hosts = LOCAL if local else (*LOCAL, host, *own_names())
-    app = LastRequest(make_app(runs, token, hosts=hosts, control=local))
+    app = LastRequest(make_app(shown, token, hosts=hosts, control=local))
     server = uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=1))
     name = socket.gethostname() if host in ("0.0.0.0", "::") else host
     address = token.address(name, bound.getsockname()[1])

@@ -34,6 +34,8 @@ _FILES = (
     "ladder.json",
     "probes.jsonl",
     "checkpoints",
+    "config.json",
+    "model.safetensors",
 )
 
 PROCESS = (sys.executable, "-m", "etude.serve.examination")

@@ -1,8 +1,8 @@
 """The worker: a process with torch that answers questions, and yields the processors to training.
 
-It reads one question per line from standard input, and writes lines of JSON: any number of progress or token lines,
-then one answer or error, each with the question's number. A line that cancels a number ends work on it. When standard
-input ends, the server is gone, and the worker ends at once.
+It reads one question per line from standard input, and writes lines of JSON: any number of progress, busy and token
+lines, then one answer or error, each with the question's number. A line that cancels a number ends work on it. When
+standard input ends, the server is gone, and the worker ends at once.
 
 One question runs at a time. Quick questions go first, and preempt a replay between two steps. Chats take turns, one
 token each, also between the steps of a replay.
@@ -23,6 +23,8 @@ from typing import IO, Any
 
 from etude.errors import EtudeError
 from etude.files import json_safe
+from etude.serve.busy_machine import BusyMachine
+from etude.serve.collection import Collection
 from etude.serve.low_priority import yield_to_others
 from etude.serve.question_queue import QuestionQueue, QueuedQuestion
 from etude.serve.request import Question
@@ -54,18 +56,22 @@ class Worker:
     """Reads questions on one thread and answers them on another.
 
     Args:
-        runs: the folder of runs.
+        shown: the runs and models.
         tensors: the folder for large arrays.
         out: where answers are written.
         end: called when standard input ends.
     """
 
     def __init__(
-        self, runs: Path, tensors: Path, out: IO[str], end: Callable[[], None] = lambda: os._exit(0)
+        self,
+        shown: Collection | Path,
+        tensors: Path,
+        out: IO[str],
+        end: Callable[[], None] = lambda: os._exit(0),
     ) -> None:
         from etude.serve.answers import Answers
 
-        self.answers = Answers(runs, TensorFiles(tensors))
+        self.answers = Answers(shown, TensorFiles(tensors))
         self.out, self.end = out, end
         self.queue = QuestionQueue(self._is_quick)
         self.chats: list[_Chat] = []
@@ -81,6 +87,10 @@ class Worker:
                 elif self.queue.cancel(message["cancel"]):  # it had not started
                     self._write(message["cancel"], {"error": "cancelled"})
         self.end()
+
+    def report_busy_machine(self) -> None:
+        """Report to waiting clients, forever, that other programs hold the processors while they do."""
+        BusyMachine(self.queue.unanswered, self._write).watch()
 
     def work(self) -> None:
         """Answer questions forever."""
@@ -188,13 +198,14 @@ class Worker:
 
 
 def main() -> None:
-    """``python -m etude.serve.worker RUNS TENSORS``."""
-    runs, tensors = (Path(argument) for argument in sys.argv[1:3])
+    """``python -m etude.serve.worker COLLECTION TENSORS``."""
+    shown, tensors = Collection.from_argument(sys.argv[1]), Path(sys.argv[2])
     yield_to_others()
     # Keep what a library prints out of the answers.
     out, sys.stdout = sys.stdout, sys.stderr
-    worker = Worker(runs, tensors, out)
+    worker = Worker(shown, tensors, out)
     threading.Thread(target=worker.listen, args=(sys.stdin,), daemon=True).start()
+    threading.Thread(target=worker.report_busy_machine, daemon=True).start()
     with suppress(BrokenPipeError):
         worker.work()
 

@@ -12,6 +12,8 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+from etude.serve.collection import Collection
+
 WORKER = (sys.executable, "-m", "etude.serve.worker")
 IDLE_SECONDS = 600.0
 """Seconds without a question after which the worker is ended."""
@@ -38,13 +40,14 @@ class WorkerLink:
     """Passes questions to the worker and its answers back. Use it within one event loop.
 
     Args:
-        runs: the folder of runs.
+        shown: the runs and models.
         tensors: where the worker writes large arrays.
-        command: starts a worker; the two folders are appended.
+        command: starts a worker; the collection and the folder are appended.
     """
 
-    def __init__(self, runs: Path, tensors: Path, command: Sequence[str] = WORKER) -> None:
-        self.runs, self.tensors, self.command = runs, tensors, command
+    def __init__(self, shown: Collection | Path, tensors: Path, command: Sequence[str] = WORKER) -> None:
+        self.shown = shown if isinstance(shown, Collection) else Collection(shown)
+        self.tensors, self.command = tensors, command
         self._numbers = count(1)
         self._process: asyncio.subprocess.Process | None = None
         self._pending: dict[int, _Pending] = {}
@@ -120,7 +123,7 @@ class WorkerLink:
     async def _begin(self) -> None:
         self._process = await asyncio.create_subprocess_exec(
             *self.command,
-            str(self.runs),
+            self.shown.to_argument(),
             str(self.tensors),
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,

@@ -26,6 +26,7 @@ from etude.watch import values as values_of
 from etude.watch.arithmetic import weight_step
 from etude.watch.in_model import node_in_model, weight_in_model
 from etude.watch.inspect_pictures import Picture, draw
+from etude.watch.kinds_of_heads import kinds_of_heads, sinks_line
 from etude.watch.layer_in_step import LayerInStep
 from etude.watch.node_in_text import look_at_node_in_text
 from etude.watch.node_values import node_in_text_values, node_values
@@ -251,10 +252,13 @@ def _prompt(question: Question, text: str) -> Look:
         repr(prompt.contributions()),
     ]
     of_text = values_of.prompt_values(prompt)
-    values = {**of_text, "attribution": values_of.attribution_values(attribution)}
+    values: dict[str, object] = {**of_text, "attribution": values_of.attribution_values(attribution)}
     if prompt.has_attention:
+        values["patterns"] = [pattern.tensor.tolist() for pattern in prompt.patterns()]
         parts += ["", repr(prompt.logit_lens()), "", tables.induction_line(of_text["induction"])]
-    return Look(parts, values, lambda: tables.prompt_pictures(prompt))
+        if sinks := sinks_line(kinds_of_heads(prompt)):
+            parts.append(sinks)
+    return Look(parts, values, lambda: tables.prompt_pictures(prompt, of_text.get("induction")))
 
 
 def _forked(question: Question) -> Look:

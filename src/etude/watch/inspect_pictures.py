@@ -17,7 +17,8 @@ from etude.files import write_atomic, write_failure
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-COLUMNS = 4
+COLUMNS = ((2, 2, 5.0), (12, 4, 3.4), (24, 6, 2.6), (48, 8, 2.2))
+"""Up to so many pictures: columns, and inches of a picture. No file is wider than 18 inches or higher than 13."""
 MOST_PICTURES = 48
 """Pictures in one file. Of a deeper network the first are drawn, and the title reports that."""
 LABEL = 10
@@ -40,6 +41,7 @@ class Picture:
     signed: bool
     mark: tuple[int, int] | None = None  # (row, column)
     labels: Sequence[str] = ()  # of both axes
+    about: str = ""  # of all pictures in the file: which are shown, of how many, and why
 
 
 def draw(pictures: Sequence[Picture], file: Path, theme: Literal["light", "dark"]) -> None:
@@ -56,15 +58,16 @@ def draw(pictures: Sequence[Picture], file: Path, theme: Literal["light", "dark"
     if not file.absolute().parent.is_dir():
         raise InputError(f"no folder {file.parent} for the picture: make it first")
     drawn = pictures[:MOST_PICTURES]
-    columns = min(COLUMNS, len(drawn))
+    most, size = next((columns, size) for count, columns, size in COLUMNS if len(drawn) <= count)
+    columns = min(most, len(drawn))
     rows = math.ceil(len(drawn) / columns)
     ground, ink = GROUNDS[theme]
-    size = 3.4 if columns > 2 else 5.0
     figure = Figure(figsize=(size * columns, size * 0.95 * rows), facecolor=ground, layout="constrained")
     for place, picture in enumerate(drawn):
         _draw_one(figure.add_subplot(rows, columns, place + 1), picture, ground, ink)
-    if len(drawn) < len(pictures):
-        figure.suptitle(f"the first {len(drawn)} of {len(pictures)}", color=ink)
+    about = f"the first {len(drawn)} of {len(pictures)}" if len(drawn) < len(pictures) else drawn[0].about
+    if about:
+        figure.suptitle(about, color=ink, fontsize=9, wrap=True)
     content = BytesIO()
     figure.savefig(content, format="png", dpi=130, facecolor=ground)
     try:

@@ -9,6 +9,7 @@ from rich.table import Table
 
 from etude.train.rules.applied import ParameterUpdate
 from etude.watch.inspect_pictures import Picture
+from etude.watch.kinds_of_heads import chosen_heads, kinds_of_heads
 from etude.watch.one_node import Node
 from etude.watch.opened_step import OpenedRow, OpenedStep
 from etude.watch.prompts import Prompt
@@ -18,6 +19,8 @@ from etude.watch.text_types import InductionAnswer
 from etude.watch.values import Decode, parameter_values, row_values
 
 SHOWN_TOKENS = 16
+MOST_HEADS = 24
+"""Heads in a picture."""
 
 
 def parameter_table(opened: OpenedStep) -> Table:
@@ -117,15 +120,29 @@ def weight_pictures(moved: ParameterUpdate, index: Sequence[int]) -> list[Pictur
     ]
 
 
-def prompt_pictures(prompt: Prompt) -> list[Picture]:
-    """Return the attention pattern of every head; in the mlp family the neurons along the text."""
+def prompt_pictures(prompt: Prompt, induction: InductionAnswer | None = None) -> list[Picture]:
+    """Return the attention patterns of heads of each kind; in the mlp family the neurons along the text."""
     if not prompt.has_attention:
         name = "model.post"
         return [Picture(name, prompt.activation(name)[0].T, "position", "unit", signed=True)]
+    heads = kinds_of_heads(prompt)
+    if not heads:  # a single token, which looks at itself
+        patterns = enumerate(prompt.patterns()[0].tensor)
+        return [Picture(f"layer 0 head {head}", values, "key", "query", False) for head, values in patterns]
+    scores = None if induction is None else induction["scores"]
+    chosen = chosen_heads(heads, MOST_HEADS, scores)
+    about = str(chosen)
     return [
-        Picture(f"layer {layer} head {head}", pattern, "key", "query", signed=False, labels=prompt.tokens)
-        for layer in range(prompt.model.config.num_hidden_layers)
-        for head, pattern in enumerate(prompt.pattern(layer).tensor)
+        Picture(
+            f"layer {layer} head {head}: {chosen.kinds[layer, head]}",
+            prompt.pattern(layer).tensor[head],
+            "key",
+            "query",
+            signed=False,
+            labels=prompt.tokens,
+            about=about,
+        )
+        for layer, head in chosen.places
     ]
 
 

@@ -25,6 +25,10 @@ from etude.watch.proof import Proof
 
 TOP = 5
 """Most likely tokens listed of a prediction."""
+_CONTRIBUTING = (".z", ".attn_out", ".mlp_out", ".post", ".embed", ".resid_pre", LOGITS)
+"""Activations from which the terms of a logit are computed."""
+LENS_NUMBERS = 2**25
+"""Logits of the lens in memory at a time: 128 MiB."""
 
 
 @dataclass(frozen=True)
@@ -92,6 +96,7 @@ class Prompt:
     where: str = ""  # the run and step, with the proof; or the model folder
     proof: Proof | None = None
     _kept: dict[str, Tensor] = field(default_factory=dict, repr=False)
+    _is_read: bool = False
 
     def activation(self, name: str) -> Tensor:
         """Return one activation by name, (1, T, ...); see :mod:`etude.watch.forward`.
@@ -153,6 +158,26 @@ class Prompt:
         name = f"model.layers.{self._layer(layer)}.self_attn.pattern"
         return Named(name, ("head", "query", "key"), self.activation(name)[0])
 
+    def patterns(self) -> list[Named]:
+        """Return the attention patterns of all layers, from one forward pass.
+
+        Raises:
+            InputError: a network without attention, or patterns that do not fit the free memory.
+        """
+        self._require_attention("attention pattern")
+        config = self.model.config
+        needed = 4 * config.num_hidden_layers * config.num_attention_heads * len(self.ids) ** 2
+        free = free_memory_bytes(_device(self.model))
+        if free is not None and needed > free:
+            raise InputError(
+                f"the attention patterns of {len(self.ids):,} tokens take {needed / 2**30:,.1f} GiB, and "
+                f"{free / 2**30:,.1f} GiB are free: give a shorter text"
+            )
+        names = [f"model.layers.{layer}.self_attn.pattern" for layer in range(config.num_hidden_layers)]
+        if not all(name in self._kept for name in names):
+            self._keep(lambda name: name.endswith(".self_attn.pattern"))
+        return [self.pattern(layer) for layer in range(config.num_hidden_layers)]
+
     @torch.no_grad()
     def logit_lens(self) -> Lens:
         """Return the prediction after each layer.
@@ -160,16 +185,25 @@ class Prompt:
         Raises:
             InputError: a network without layers.
         """
-        self._require_attention("logit lens")
-        model = self.model
-        self._keep(lambda name: name.endswith(".resid_post"))
-        streams = [
-            self.activation(f"model.layers.{layer}.resid_post")[0]
-            for layer in range(model.config.num_hidden_layers)
-        ]
-        logits = model.logits_of_stream(torch.stack(streams))
+        logits = self.model.logits_of_stream(torch.stack(self._streams()))
         desired = torch.cat((self.ids[1:], self.ids.new_tensor([-1])))
         return Lens(logits.float().log_softmax(-1), desired, self.tokens, self.decode)
+
+    @torch.no_grad()
+    def lens_of_next(self) -> Named:
+        """Return :attr:`Lens.of_desired`; one layer at a time where the logits of all would take much memory.
+
+        Raises:
+            InputError: a network without layers.
+        """
+        config = self.model.config
+        if config.num_hidden_layers * len(self.ids) * config.vocab_size <= LENS_NUMBERS:
+            return self.logit_lens().of_desired
+        rows = []
+        for stream in self._streams():
+            logits = self.model.logits_of_stream(stream[:-1]).float()
+            rows.append(logits.gather(-1, self.ids[1:, None])[:, 0].sub(logits.logsumexp(-1)).exp())
+        return Named("probability of the next token", ("layer", "position"), torch.stack(rows))
 
     def attribution(
         self, position: int = -1, token: int | None = None, on_progress: Progress | None = None
@@ -182,14 +216,38 @@ class Prompt:
     def contributions(self, position: int = -1, token: int | None = None) -> Contributions:
         """Return what each head, MLP and bias adds to the logit of ``token`` (default: the most likely)."""
         place = self._place(position)
-        taps = Taps(
-            lambda name: name.endswith(
-                (".z", ".attn_out", ".mlp_out", ".post", ".embed", ".resid_pre", LOGITS)
-            )
-        )
-        with torch.no_grad():
-            opened = run_with_taps(self.model, self.ids[None], taps=taps)
+        opened = {name: value for name, value in self._kept.items() if name.endswith(_CONTRIBUTING)}
+        if not self._is_read:
+            taps = Taps(lambda name: name.endswith(_CONTRIBUTING))
+            with torch.no_grad():
+                opened = run_with_taps(self.model, self.ids[None], taps=taps)
         return contributions(self.model, opened, place, self._token(place, token), self.decode)
+
+    def read_at_once(self) -> None:
+        """Keep what the patterns, the lens and the contributions need, from one forward pass instead of one each."""
+        if not self._is_read:
+            self._keep(lambda name: name.endswith((".pattern", ".resid_post", *_CONTRIBUTING)))
+            self._is_read = True
+
+    def stream_norms(self) -> dict[str, Float[Tensor, " T"]]:
+        """Return the length of the residual stream at every token: as embedded, and inside and after each layer.
+
+        Raises:
+            InputError: a network without layers.
+        """
+        self._require_attention("residual stream")
+        names = ("model.layers.0.resid_pre", ".resid_mid", ".resid_post")
+        with torch.no_grad():
+            kept = run_with_taps(self.model, self.ids[None], taps=Taps(lambda name: name.endswith(names)))
+        return {name: value[0].float().norm(dim=-1) for name, value in kept.items()}
+
+    def _streams(self) -> list[Tensor]:
+        """Return the residual stream (T, D) after each layer."""
+        self._require_attention("logit lens")
+        if not self._is_read:
+            self._keep(lambda name: name.endswith(".resid_post"))
+        layers = range(self.model.config.num_hidden_layers)
+        return [self.activation(f"model.layers.{layer}.resid_post")[0] for layer in layers]
 
     def _keep(self, wanted: Callable[[str], bool]) -> None:
         with torch.no_grad():

@@ -38,7 +38,6 @@ class PromptBase(TypedDict):
     Attributes:
         losses: of every token but the first.
         lens: (layers + 1, tokens) probability of the token that comes next, after each layer.
-        patterns: (layers, heads, query, key).
     """
 
     where: str
@@ -48,7 +47,6 @@ class PromptBase(TypedDict):
     guesses: list[Guess]
     contributions: ContributionsAnswer
     lens: NotRequired[list[list[float]]]
-    patterns: NotRequired[list[list[list[list[float]]]]]
     induction: NotRequired[InductionAnswer]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from etude.errors import InputError
-from etude.model.language_model import LOGITS
+from etude.model.language_model import LOGITS, LanguageModel
 from etude.watch import step_types, text_types
 from etude.watch.arithmetic import WeightStep, weight_step
 from etude.watch.attribution import Attribution
@@ -303,8 +303,14 @@ def guess_values(guess: Guess) -> text_types.Guess:
     return {"token": guess.token, "text": guess.text, "probability": guess.probability}
 
 
-def prompt_values(prompt: Prompt) -> text_types.PromptBase:
-    """Return what is shown of a prompt, and the attention patterns, but not the attribution, which takes long."""
+def prompt_values(
+    prompt: Prompt, induction: text_types.InductionAnswer | None = None
+) -> text_types.PromptBase:
+    """Return what is shown of a prompt, but neither patterns nor the attribution, which is large and takes long.
+
+    ``induction`` are the scores of this network, if they are known.
+    """
+    prompt.read_at_once()
     parts = prompt.contributions()
     values: text_types.PromptBase = {
         "where": prompt.where,
@@ -315,12 +321,15 @@ def prompt_values(prompt: Prompt) -> text_types.PromptBase:
         "contributions": {"terms": parts.terms, "logit": parts.logit, "unexplained": parts.unexplained},
     }
     if prompt.has_attention:
-        scores, chance = induction_scores(prompt.model)
-        layers = range(prompt.model.config.num_hidden_layers)
-        values["lens"] = prompt.logit_lens().of_desired.tensor.tolist()
-        values["patterns"] = [prompt.pattern(layer).tensor.tolist() for layer in layers]
-        values["induction"] = {"scores": scores.tensor.tolist(), "chance": chance}
+        values["lens"] = prompt.lens_of_next().tensor.tolist()
+        values["induction"] = induction_values(prompt.model) if induction is None else induction
     return values
+
+
+def induction_values(model: LanguageModel) -> text_types.InductionAnswer:
+    """Return the induction scores of all heads."""
+    scores, chance = induction_scores(model)
+    return {"scores": scores.tensor.tolist(), "chance": chance}
 
 
 def attribution_values(attribution: Attribution) -> text_types.AttributionAnswer:

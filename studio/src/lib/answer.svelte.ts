@@ -7,7 +7,7 @@
 
 import { untrack } from 'svelte';
 
-import type { Answers, Look, Progress, Question } from './generated';
+import type { Answers, Busy, Look, Progress, Question } from './generated';
 import { ask } from './server';
 
 const KEPT = 60;
@@ -25,6 +25,8 @@ export class AnswerState<T> {
   error = $state('');
   progress = $state.raw<Progress['progress'] | null>(null);
   busy = $state(false);
+  /** Other programs hold the processors while it is computed. */
+  machine = $state.raw<Busy['busy'] | null>(null);
   /** Counts the retries after an error. */
   tries = $state(0);
 }
@@ -50,6 +52,7 @@ export function answerTo<L extends Look>(question: () => (Question & { look: L }
     const stop = new AbortController();
     answer.busy = true;
     answer.progress = null;
+    answer.machine = null;
     untrack(() => waiting.count++);
     let waited = true;
     const done = () => {
@@ -58,7 +61,7 @@ export function answerTo<L extends Look>(question: () => (Question & { look: L }
     };
     // A short delay, so that a move along the time bar asks only for its last place.
     const timer = setTimeout(() => {
-      ask(wanted, { progress: (progress) => (answer.progress = progress) }, stop.signal)
+      ask(wanted, { progress: (progress) => (answer.progress = progress), busy: (busy) => (answer.machine = busy) }, stop.signal)
         .then((value) => {
           known.set(key, value);
           if (known.size > KEPT) known.delete(known.keys().next().value as string);

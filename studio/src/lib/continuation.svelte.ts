@@ -1,7 +1,7 @@
 /** Continuations of a text at one step: several ways, of which one is shown. */
 
 import { instead, written, type Written } from './branches';
-import type { ChatAnswer, Progress } from './generated';
+import type { Busy, ChatAnswer, Progress } from './generated';
 import { ask } from './server';
 
 export interface Sampling {
@@ -18,6 +18,7 @@ export class Way {
   error = $state('');
   answer = $state.raw<ChatAnswer | null>(null);
   progress = $state.raw<Progress['progress'] | null>(null);
+  machine = $state.raw<Busy['busy'] | null>(null);
 
   constructor(
     readonly run: string,
@@ -87,6 +88,7 @@ export class Continuations {
         },
         {
           progress: (progress) => (way.progress = progress),
+          busy: (busy) => (way.machine = busy),
           token: (token) => (way.tokens = [...way.tokens, written(token)]),
         },
         stop.signal,

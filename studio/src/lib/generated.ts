@@ -9,17 +9,17 @@
  * GET  api/runs/NAME/abilities         Ability[]
  * POST api/runs/NAME/control           {action}: answers {}; only where RunFacts.control is true
  * POST api/runs/NAME/doctor            Verdict[]: those of `etude doctor RUN`, after some seconds
- * POST api/ask                         a Question; lines of JSON: any Progress and TokenLine, then {answer} or Failure
+ * POST api/ask                         a Question; lines of JSON: Progress, Busy and TokenLine, then {answer} or Failure
  * GET  api/tensors/KEY                 a file of safetensors, which the page reads in parts by Range
  * GET  api/source?of=FILE:NAME         Source: a function or class of Etude's own code, as it is installed
  *
  * All of these need the token, which opening the printed address exchanges for a cookie; without it they answer 401.
  */
 
-/** A run in the list of runs. */
+/** A run, or a model without a run, in the list. */
 export interface RunLine {
   name: string;
-  state: 'not begun' | 'starting' | 'running' | 'lost' | 'finished' | 'stopped' | 'failed' | 'damaged' | 'unreadable';
+  state: 'not begun' | 'starting' | 'running' | 'lost' | 'finished' | 'stopped' | 'failed' | 'damaged' | 'unreadable' | 'model'; // "model" for a model without a run
   step: number;
   loss: number | null; // of its last step, nats per token
   val_loss: number | null; // of its last evaluation
@@ -58,6 +58,15 @@ export interface ModelFacts {
   node_layers: NodeLayerFacts[];
 }
 
+/** What is known of a model that has no run, from the files beside its weights. */
+export interface PublishedFacts {
+  source: string; // the file or the place that it came from; empty if it is not recorded
+  licence: string | null; // as stated; None if it is not
+  rounding: string | null; // number formats that its weights were rounded to; None if they were not
+  chat_template: boolean; // whether it has one
+  train: string; // the command that continues its training on a text
+}
+
 /** An earlier kind of language model on the same held-out text. */
 export interface Rung {
   order: number; // 0 for pure guessing, 1 for the frequency of each symbol, n for a symbol after n - 1 others
@@ -66,10 +75,14 @@ export interface Rung {
   bits_per_byte: number;
 }
 
-/** What the page knows of a run before it asks anything. */
+/**
+ * What the page knows of a run, or of a model without one, before it asks anything.
+ *
+ * A model without a run has one checkpoint, of step 0, and no record.
+ */
 export interface RunFacts {
   name: string;
-  state: 'not begun' | 'starting' | 'running' | 'lost' | 'finished' | 'stopped' | 'failed' | 'damaged' | 'unreadable';
+  state: 'not begun' | 'starting' | 'running' | 'lost' | 'finished' | 'stopped' | 'failed' | 'damaged' | 'unreadable' | 'model';
   step: number;
   num_steps: number | null;
   reason: string; // why it ended
@@ -80,6 +93,7 @@ export interface RunFacts {
   fork: boolean; // whether this page may write a new run beside it
   schema_known: boolean;
   model: ModelFacts | null;
+  published: PublishedFacts | null; // None for a run
   optimizer: string;
   sources: string[];
   uniform_loss: number | null; // ln V, nats per token
@@ -193,7 +207,7 @@ export interface MatrixAnswer {
   bin: [number, number]; // every cell is the mean of so many rows by columns; [1, 1] where none are merged
   tensors: string; // key of a file with "values" (rows, columns) and, where binned, "spread" of the same shape
   norm: number;
-  proof: ProofAnswer;
+  proof: ProofAnswer | null; // None for a model without a run
 }
 
 export type What = 'before' | 'gradient' | 'update' | 'after' | 'since_start';
@@ -305,6 +319,15 @@ export interface HeadAnswer {
   first: number | null; // to the first token
   itself: number | null; // to the token itself
   entropy: number | null; // nats; 0 where all goes to one token
+  here: number | null; // to the tokens that followed earlier occurrences of the query's token in this text; None if too few did
+  kind: string; // what it does most
+}
+
+/** The attention pattern of a head, (query, key). */
+export interface HeadPattern {
+  layer: number;
+  head: number;
+  pattern: ((number | null)[])[];
 }
 
 /** A text on its way through the network of a step. */
@@ -316,10 +339,12 @@ export interface PromptAnswer {
   guesses: Guess[];
   contributions: ContributionsAnswer;
   lens?: number[][]; // (layers + 1, tokens) probability of the token that comes next, after each layer
-  patterns?: number[][][][]; // (layers, heads, query, key)
   induction?: InductionAnswer;
   guesses_along: Guess[][]; // behind every token
   heads?: HeadAnswer[];
+  drawn?: HeadPattern[]; // the patterns of some heads, kind by kind; the look "head" gives that of another
+  choice?: string; // how many heads are drawn, of how many, and why those
+  sinks?: string; // how many heads look at the first token, and why; empty where none does
   proof: ProofAnswer | null; // None at a checkpoint that was loaded without a replay
 }
 
@@ -355,6 +380,39 @@ export interface NeuronsAnswer {
   proof: ProofAnswer | null;
 }
 
+/** The length of the residual stream at each token, at a place of the network; None where not finite. */
+export interface StreamAlong {
+  name: string;
+  norm: (number | null)[];
+}
+
+/** A tensor of the network: its shape, and the length, mean and standard deviation of its numbers. */
+export interface ParameterFacts {
+  name: string;
+  shape: number[];
+  norm: number | null;
+  mean: number | null;
+  deviation: number | null;
+}
+
+/** A text on its way up the layers, and the tensors of the network. */
+export interface LayersAnswer {
+  tokens: string[];
+  stream: StreamAlong[];
+  parameters: ParameterFacts[];
+}
+
+/** One number of a tensor, and where it lies among the others. */
+export interface ValueAnswer {
+  name: string;
+  index: number[];
+  shape: number[];
+  value: number;
+  share_smaller: number; // share of the tensor's numbers that are smaller in size
+  mean: number;
+  deviation: number;
+}
+
 /** A new run that starts from a step with some numbers turned. */
 export interface ForkAnswer {
   run: string;
@@ -376,6 +434,8 @@ export interface ChatAnswer {
  * unit:        step, row, position, layer, unit, [input]
  * weight:      step, name, index                    matrix: step, name, what, [rows]
  * prompt:      text, [step]                         attribution: text, [step]
+ * head:        text, [step], layer, head            node_in_text: text, layer, unit (of a model)
+ * layers:      text (of a model)                    value:  name, index (of a model)
  * story:       text, [steps]                        neurons: step, layer, text
  * node:        step, layer, unit                    compare: text, [step], knobs
  * fork:        step, knobs, name
@@ -387,6 +447,7 @@ export interface Question {
   row?: number;
   position?: number;
   layer?: number;
+  head?: number;
   unit?: number;
   input?: number;
   name?: string;
@@ -413,6 +474,17 @@ export interface ProgressOf {
 /** A line before the answer: how far it is. */
 export interface Progress {
   progress: ProgressOf;
+}
+
+/** How many of this machine's cores other programs keep busy. */
+export interface BusyWith {
+  others: number;
+  cores: number;
+}
+
+/** A line before the answer: other programs hold the processors, so the answer takes longer. */
+export interface Busy {
+  busy: BusyWith;
 }
 
 /** A next token with the model's own probability, before temperature and top-p. */
@@ -629,6 +701,24 @@ export interface BiasOfUnit {
   step: WeightStepAnswer;
 }
 
+/** A neuron along a text; `position` is where its activation is largest. */
+export interface NodeInTextAnswer {
+  layer: string;
+  unit: number;
+  tokens: string[];
+  activation: number[];
+  promoted: TokenEffect[];
+  suppressed: TokenEffect[];
+  position: number;
+  arithmetic: ArithmeticAnswer;
+}
+
+/** What one unit of a neuron's activation adds to a token's logit, over the mean of the vocabulary. */
+export interface TokenEffect {
+  token: string;
+  value: number;
+}
+
 /** How much each token of a text supports the most likely next token. */
 export interface AttributionAnswer {
   token: string;
@@ -682,12 +772,6 @@ export interface NodeGradient {
   outgoing: number[];
 }
 
-/** What one unit of a neuron's activation adds to a token's logit, over the mean of the vocabulary. */
-export interface TokenEffect {
-  token: string;
-  value: number;
-}
-
 /** A token of the held-out text with a neuron's activation there. */
 export interface Passage {
   value: number;
@@ -739,6 +823,10 @@ export interface Answers {
   rules: RulesAnswer;
   passages: PassagesAnswer;
   prompt: PromptAnswer;
+  head: HeadPattern;
+  layers: LayersAnswer;
+  value: ValueAnswer;
+  node_in_text: NodeInTextAnswer;
   attribution: AttributionAnswer;
   story: StoryAnswer;
   neurons: NeuronsAnswer;

@@ -140,6 +140,11 @@ class Studio {
     return Object.keys(this.record.summaries.at(-1)?.tensors ?? {});
   }
 
+  /** A model without a run: it has weights, and no history. */
+  get bare(): boolean {
+    return this.facts?.published != null;
+  }
+
   get run(): string {
     return this.facts?.name ?? selection.now.run;
   }

@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest';
 
-import { belowGuessing, nextRung, rungsOf, unsure } from './words';
+import { belowGuessing, busyWords, nextRung, rungsOf, unsure } from './words';
 
 describe('a loss in words', () => {
   it('is the number of equally likely tokens that it stands for', () => {
@@ -38,4 +38,9 @@ describe('the ladder', () => {
     expect(nextRung(rungs, 1)).toBeNull();
     expect(nextRung(rungs, NaN)?.order).toBe(0);
   });
+});
+
+it('a busy machine is reported with its processors', () => {
+  expect(busyWords({ others: 1.94, cores: 2 })).toBe('The machine is busy: other programs use 1.9 of its 2 processors, so this takes longer.');
+  expect(busyWords({ others: 2.3, cores: 2 })).toContain('2.0 of its 2');
 });

@@ -1,6 +1,6 @@
 /** What a loss means, in words. */
 
-import type { Rung } from './generated';
+import type { Busy, Rung } from './generated';
 import { count, number } from './format';
 
 /** The N of a loss of ln N: as unsure as between N equally likely tokens. */
@@ -44,4 +44,9 @@ export function rungsOf(ladder: readonly Rung[], guessing: number | null): Level
 /** The weakest rung that the loss does not beat yet. */
 export function nextRung(rungs: readonly Level[], loss: number): Level | null {
   return rungs.find((rung) => !(loss < rung.loss)) ?? null;
+}
+
+/** Why an answer takes long. */
+export function busyWords({ others, cores }: Busy['busy']): string {
+  return `The machine is busy: other programs use ${number(Math.min(others, cores), 1)} of its ${cores} processors, so this takes longer.`;
 }

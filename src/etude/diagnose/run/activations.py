@@ -6,7 +6,7 @@ every head: how concentrated its attention is. Both are read during the forward 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -81,6 +81,17 @@ def look_inside(
         watcher.begin(targets != IGNORE_INDEX)
         run_with_taps(model, inputs, document_ids=documents, taps=watcher)
     return watcher.state(step)
+
+
+@torch.no_grad()
+def look_at_rows(model: LanguageModel, rows: Sequence[Tensor]) -> NetworkState:
+    """Run each of ``rows`` (T,), token ids, through ``model``, and measure its neurons and heads."""
+    watcher = _Watcher(model)
+    for row in rows:
+        inputs = row[None].to(model.unembedding()[0].device)
+        watcher.begin(torch.ones_like(inputs, dtype=torch.bool))
+        run_with_taps(model, inputs, taps=watcher)
+    return watcher.state(0)
 
 
 def _batches(windows: EvaluationWindows, num_heads: int) -> Iterator[tuple[int, int]]:

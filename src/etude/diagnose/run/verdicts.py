@@ -86,17 +86,29 @@ def show(run: Path, console: Console, *, json_lines: bool = False) -> bool:
     """
     with console.status("reading the run and its text"):
         verdicts = diagnose(run)
+    return print_verdicts(run, verdicts, console, json_lines=json_lines)
+
+
+def print_verdicts(
+    examined: str | Path,
+    verdicts: Sequence[Verdict],
+    console: Console,
+    *,
+    json_lines: bool = False,
+    findings: bool = False,
+) -> bool:
+    """Print verdicts; return whether there is a problem. With ``findings``, also what was found to be fine."""
     if json_lines:
         for verdict in verdicts:
             line = json.dumps(dataclasses.asdict(verdict), ensure_ascii=False)
             print_line(console, line)
     else:
-        for paragraph in _paragraphs(run, verdicts):
+        for paragraph in _paragraphs(examined, verdicts, findings):
             console.print(paragraph, soft_wrap=not console.is_terminal)
     return any(verdict.severity == "problem" for verdict in verdicts)
 
 
-def _paragraphs(run: Path, verdicts: Sequence[Verdict]) -> list[Text]:
+def _paragraphs(run: str | Path, verdicts: Sequence[Verdict], findings: bool) -> list[Text]:
     by_severity = {severity: [v for v in verdicts if v.severity == severity] for severity in SEVERITIES}
     problems, notices = len(by_severity["problem"]), len(by_severity["notice"])
     counts = f"{_counted(problems, 'problem')}, {_counted(notices, 'notice')}"
@@ -110,7 +122,11 @@ def _paragraphs(run: Path, verdicts: Sequence[Verdict]) -> list[Text]:
                 f"\n  what to do: {printable(verdict.advice)}",
             )
         )
-    if fine := by_severity["fine"]:
+    fine = by_severity["fine"]
+    if fine and findings:
+        lines = [f"\n  {verdict.rule}: {printable(verdict.finding)}" for verdict in fine]
+        paragraphs.append(Text(f"\nnothing wrong:{''.join(lines)}"))
+    elif fine:
         paragraphs.append(Text(f"\nnothing found: {', '.join(verdict.rule for verdict in fine)}"))
     if absent := by_severity["not judged"]:
         by_reason: dict[str, list[str]] = {}

@@ -1,7 +1,7 @@
 import { expect, test } from 'vitest';
 
 import type { PromptAnswer } from '../../lib/generated';
-import { flattened, headsOf, kindOf, ordered } from './heads';
+import { drawnHeads, flattened, headsOf, kindOf, ordered } from './heads';
 
 const prompt = {
   heads: [
@@ -44,4 +44,18 @@ test('what is not finite is neither zero nor a reason for disorder', () => {
   expect(names(ordered(broken, 'entropy'))).toEqual(['0.2', '0.0', '0.1']);
   expect(names(ordered(broken, 'previous'))).toEqual(['0.2', '0.0', '0.1']);
   expect(kindOf(broken[0]!)).toBeNull();
+});
+
+test('the drawn heads come kind by kind, or in another order', () => {
+  const drawn = [
+    { layer: 1, head: 0, pattern: [[1]] },
+    { layer: 0, head: 1, pattern: [[1]] },
+    { layer: 0, head: 0, pattern: [[1]] },
+  ];
+  const shown = { ...prompt, drawn } as PromptAnswer;
+  const order = (by: 'kind' | 'layer' | 'previous') => names(drawnHeads(shown, by).map(({ head }) => head));
+  expect(order('kind')).toEqual(['1.0', '0.1', '0.0']);
+  expect(order('layer')).toEqual(['0.0', '0.1', '1.0']);
+  expect(order('previous')).toEqual(['0.1', '1.0', '0.0']);
+  expect(drawnHeads(prompt, 'kind')).toEqual([]);
 });

@@ -11,9 +11,21 @@ export interface Head {
   itself: number | null;
   entropy: number | null;
   induction: number | null;
+  here: number | null; // induction on this text
+  kind: string;
+}
+
+/** The heads whose patterns came with the answer, kind by kind, or in an order of their own. */
+export function drawnHeads(prompt: PromptAnswer, order: Order): { head: Head; pattern: (number | null)[][] }[] {
+  const patterns = new Map((prompt.drawn ?? []).map((one) => [`${one.layer}.${one.head}`, one.pattern]));
+  const known = new Map(headsOf(prompt).map((head) => [`${head.layer}.${head.head}`, head]));
+  const all = [...patterns.keys()].flatMap((key) => known.get(key) ?? []);
+  const heads = order === 'layer' ? all.toSorted((a, b) => a.layer - b.layer || a.head - b.head) : ordered(all, order);
+  return heads.map((head) => ({ head, pattern: patterns.get(`${head.layer}.${head.head}`)! }));
 }
 
 export const ORDERS = {
+  kind: 'by kind',
   layer: 'by layer',
   previous: 'previous token',
   first: 'first token',
@@ -29,7 +41,7 @@ export function headsOf(prompt: PromptAnswer): Head[] {
 
 /** Of equal ones the earlier comes first. */
 export function ordered(heads: readonly Head[], order: Order): Head[] {
-  if (order === 'layer') return [...heads];
+  if (order === 'layer' || order === 'kind') return [...heads];
   const key = (head: Head) => (order === 'entropy' ? -(head.entropy ?? Infinity) : (head[order] ?? -Infinity));
   return [...heads].sort((a, b) => compared(key(b), key(a)) || a.layer - b.layer || a.head - b.head);
 }

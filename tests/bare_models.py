@@ -1,0 +1,25 @@
+"""Write tiny published models: a network with random weights, and a tokenizer without any file of Etude's."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+from etude.model.folder import save_model_folder
+from gguf_files import published_tokenizer
+from networks import make_config, make_network
+
+VOCAB = 420
+
+
+def make_model(folder: Path, kind: str) -> Path:
+    """Write a model of a kind into ``folder``."""
+    config = make_config(kind, vocab_size=VOCAB)
+    tokenizer = folder.with_name(f"{folder.name}-tokenizer")
+    tokenizer.mkdir(parents=True)
+    (tokenizer / "tokenizer.json").write_text(json.dumps(published_tokenizer("qwen2", VOCAB)))
+    (tokenizer / "tokenizer_config.json").write_text(json.dumps({"eos_token": "<|endoftext|>"}))
+    save_model_folder(folder, make_network(config), config, tokenizer)
+    shutil.rmtree(tokenizer)
+    return folder
