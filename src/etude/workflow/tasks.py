@@ -54,7 +54,7 @@ def note_checksum(state: TrainState) -> Sequence[Event]:
 
 @dataclass
 class Summarise:
-    """Note how a step changed every parameter. :meth:`before` keeps a copy of the weights from before the step.
+    """Note how a step changed every parameter. :meth:`before` keeps a copy of the weights from before the update.
 
     Step 0 and skipped steps have no summary. Where memory is short the summary is omitted, so that the run continues.
     """
@@ -64,7 +64,7 @@ class Summarise:
     _kept: tuple[int, dict[str, Tensor]] | None = None
 
     def before(self, state: TrainState) -> None:
-        """Copy the weights before the step."""
+        """Copy the weights before the update of a step."""
         self._kept = None
         with suppress_out_of_memory():
             self._kept = (state.step, weights_before(state.model))
