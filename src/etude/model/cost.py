@@ -74,13 +74,15 @@ class TrainingMemory:
     """The interpreter and its libraries."""
     accumulated: bool = False
     """Whether a backward pass adds to the gradient of the micro-batches before it."""
+    holes: float = 0.0
+    """The share of freed blocks between those that a moment uses, where freed memory is kept."""
 
     @property
     def total(self) -> int:
         backward = self.activations + self.logits + self.rounded + self.accumulated * self.gradients
         update, evaluation = self.gradients + self.compared, self.gradients + self.evaluation
         always = self.process + self.weights + self.optimizer + self.snapshot
-        return always + max(backward, update, evaluation)
+        return always + int((1 + self.holes) * max(backward, update, evaluation))
 
 
 def training_memory(
@@ -106,61 +108,56 @@ def training_memory(
     """Return the peak memory of a training step on `batch_size` rows of `context` tokens (one micro-batch).
 
     Args:
-        trained: number of parameters that are trained and have gradients; None: all.
+        trained: number of parameters that are trained; None: all.
         state_bytes: memory of the optimizer's state (`etude.train.optimizer.state_bytes`).
         recompute: activation checkpointing.
-        in_blocks: attention in blocks of queries, which saves its patterns (`etude.model.attention`): uncompiled, in
-            float32 and in bf16.
-        snapshot: a checkpoint is written from the same memory at the same time.
-        compared: the step is summarised.
-        rounded: matrix products are in bf16.
-        accumulated: the step has several micro-batches.
-        layers: number of layers, the last ones, through which the backward pass goes; None: all.
-        trains_head: whether the output matrix is trained.
+        in_blocks: attention in blocks of queries, which saves its patterns (`etude.model.attention`).
+        snapshot, compared, rounded, accumulated, trains_head: whether checkpoints are written from a copy, steps are
+            summarised, products are in bf16, a step has several micro-batches, and the output matrix is trained.
+        layers: number of the last layers through which the backward pass goes; None: all.
         piece: most positions whose logits are computed together in training; None: all.
         evaluated: tokens that an evaluation reads together.
-        sampled: samples are generated, from weights in another layout.
-        process: memory of the process before it builds a network.
+        sampled: whether samples are generated, from weights in another layout.
+        process: memory before a network is built.
     """
-    parameters = count_parameters(config).total
-    tokens = batch_size * context
+    every, tokens, cost = config.num_hidden_layers, batch_size * context, config.family.cost
+    layers = every if layers is None else layers
+    parameters, head = count_parameters(config).total, cost.head_inputs(config) * config.vocab_size
+    in_pieces = piece is not None and tokens > piece
+    kept = _kept(config, context, layers, recompute=recompute, rounded=rounded, in_blocks=in_blocks)
+    masks = 0 if in_blocks else cost.masks(config, context)
+    masks = context**2 if recompute and masks else masks  # those of the layer that is being recomputed
+    logits = 2 * (piece if in_pieces and piece else tokens) * config.vocab_size
+    if trains_head and (in_pieces or accumulated or config.tie_word_embeddings):
+        logits += head  # its gradient, before it is added to another
+    matrices = cost.hidden_matrices(config)
+    copies = (matrices * layers // max(1, every) + head) // 2 if rounded else 0
+    return TrainingMemory(
+        weights=_BYTES * parameters,
+        gradients=_BYTES * (parameters if trained is None else trained),
+        optimizer=state_bytes,
+        activations=int(_BYTES * (tokens * (kept - in_pieces * config.vocab_size) + masks)),
+        logits=_BYTES * logits,
+        rounded=_BYTES * copies,
+        snapshot=_BYTES * parameters + state_bytes if snapshot else 0,
+        compared=_BYTES * parameters if compared else 0,
+        evaluation=_BYTES * max(2 * evaluated * config.vocab_size + copies, sampled * (matrices + head)),
+        process=process,
+        accumulated=accumulated,
+    )
+
+
+def _kept(
+    config: ModelConfig, context: int, layers: int, *, recompute: bool, rounded: bool, in_blocks: bool
+) -> int | float:
+    """Count what is saved per token while a backward pass goes through the last ``layers``, without the masks."""
     cost = config.family.cost
-    if layers is None:
-        layers = config.num_hidden_layers
     kept = kept_per_token(config, recompute=recompute, rounded=rounded, layers=layers)
     if recompute and layers:  # the layer that is being recomputed; its input is counted already
         kept += _kept_per_layer(config, rounded) - cost.layer_input(config)
     if in_blocks:
         kept += cost.patterns_per_token(config, context) * (min(1, layers) if recompute else layers)
-    masks = 0 if in_blocks else cost.masks(config, context)
-    if recompute and masks:
-        masks = context**2  # those of the layer that is being recomputed
-    vocab, head = config.vocab_size, cost.head_inputs(config) * config.vocab_size
-    logits = 2 * tokens * vocab
-    if piece is not None and tokens > piece:
-        kept -= vocab  # no log-probabilities are kept
-        logits = 2 * piece * vocab + (head if trains_head else 0)
-    elif trains_head and (accumulated or config.tie_word_embeddings):
-        logits += head  # its gradient, before it is added to another
-    copies = (
-        cost.hidden_matrices(config) * layers // max(1, config.num_hidden_layers) + head if rounded else 0
-    )
-    return TrainingMemory(
-        weights=_BYTES * parameters,
-        gradients=_BYTES * (parameters if trained is None else trained),
-        optimizer=state_bytes,
-        activations=int(_BYTES * (tokens * kept + masks)),
-        logits=_BYTES * logits,
-        rounded=_BYTES // 2 * copies,
-        snapshot=_BYTES * parameters + state_bytes if snapshot else 0,
-        compared=_BYTES * parameters if compared else 0,
-        evaluation=max(
-            _BYTES * 2 * evaluated * vocab + _BYTES // 2 * copies,
-            _BYTES * (cost.hidden_matrices(config) + head) if sampled and config.family.decodes_fast else 0,
-        ),
-        process=process,
-        accumulated=accumulated,
-    )
+    return kept
 
 
 def kept_per_token(

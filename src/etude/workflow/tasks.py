@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 
 from torch import Tensor
 
+from etude.device import return_free_pages
 from etude.run.events import ChecksumEvent, EvalEvent, Event, RungEvent, SummaryEvent
 from etude.run.ladder import Ladder
 from etude.train.checksum import checksum
@@ -17,6 +18,9 @@ from etude.train.objectives import Objective
 from etude.train.step import clip_factor, is_out_of_memory
 from etude.train.validation import ValidationText
 from etude.watch.summaries import LOOKED_AT, activity, tensor_norms, weights_before
+
+LARGE_MATRIX = 2**24
+"""Numbers in an embedding from which on freed memory is returned before the weights are copied."""
 
 
 def save_on_request(
@@ -66,6 +70,8 @@ class Summarise:
     def before(self, state: TrainState) -> None:
         """Copy the weights before the update of a step."""
         self._kept = None
+        if state.model.config.vocab_size * state.model.config.hidden_size > LARGE_MATRIX:
+            return_free_pages()  # those of the activations, which the copy would not fill
         with suppress_out_of_memory():
             self._kept = (state.step, weights_before(state.model))
 
