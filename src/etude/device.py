@@ -149,6 +149,17 @@ def keep_freed_memory() -> None:
     mallopt(trim_threshold, 2**31 - 1)
 
 
+def return_free_pages() -> None:
+    """Return the pages of freed memory to the system now. No effect without glibc.
+
+    A large network leaves so many holes between the blocks in use that they would take a third more memory.
+    """
+    import ctypes
+
+    with suppress(AttributeError, OSError, TypeError):  # not glibc
+        ctypes.CDLL(None).malloc_trim(0)
+
+
 def place_on_machine() -> tuple[int, int]:
     """Return (rank, number) of this process among those of ``torchrun`` on this machine; (0, 1) without torchrun.
 

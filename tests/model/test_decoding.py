@@ -10,6 +10,7 @@ from etude.model import matmul
 from etude.model.cache import KVCache
 from etude.model.decoding import Decoding
 from etude.model.matmul import (
+    HalfProduct,
     PackedProduct,
     PackedRoundedProduct,
     Product,
@@ -22,6 +23,7 @@ from networks import TRANSFORMERS, make_config, make_network, make_tokens
 
 CLOSE = {"atol": 2e-5, "rtol": 0.0}
 can_pack = matmul._can_pack(torch.zeros(2, 2))
+can_halve = matmul._can_halve(torch.zeros(2, 2))
 
 
 def filled(model: Transformer, lengths: list[int], capacity: int = 30) -> KVCache:
@@ -115,11 +117,17 @@ def test_products(kind: type[Product], rows: int, biased: bool) -> None:
     assert torch.equal(residual, before)
 
 
-@pytest.mark.parametrize("compiled", [True, False])
+@pytest.mark.parametrize("kind", ["compiled", "halved", "rounded"])
 @pytest.mark.parametrize("rows", [1, 5])
 @pytest.mark.parametrize("biased", [True, False])
-def test_rounded_products(compiled: bool, rows: int, biased: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rounded_products(kind: str, rows: int, biased: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without FBGEMM the sum is rounded as well."""
     monkeypatch.setattr(matmul, "_SMALLEST_PACKED", 0)
+    if kind == "halved" and not can_halve:
+        pytest.skip("this build of PyTorch has no FBGEMM")
+    if kind == "rounded":
+        monkeypatch.setattr(matmul, "_can_halve", lambda weight: False)
+    compiled = kind == "compiled"
     generator = torch.Generator().manual_seed(rows)
     weight = torch.randn(37, 70, generator=generator)
     bias = torch.randn(37, generator=generator) if biased else None
@@ -127,7 +135,7 @@ def test_rounded_products(compiled: bool, rows: int, biased: bool, monkeypatch: 
     residual = torch.randn(rows, 37, generator=generator)
     product = make_product(weight, bias, compiled=compiled, rounded=True)
     added = 0 if bias is None else bias.double()
-    if compiled and rows == 1:  # only the weight is rounded
+    if kind == "halved" or (compiled and rows == 1):  # only the weight is rounded
         expected, close = x.double() @ weight.bfloat16().double().T, {"atol": 1e-4, "rtol": 0.0}
     else:  # x is too, and so is the sum
         assert compiled or type(product) is (
@@ -140,17 +148,23 @@ def test_rounded_products(compiled: bool, rows: int, biased: bool, monkeypatch: 
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("compiled", [True, False])
 @pytest.mark.parametrize("name", TRANSFORMERS)
-def test_a_compiled_row_rounds_only_the_matrices(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_row_rounds_only_the_matrices(name: str, compiled: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not compiled and not can_halve:
+        pytest.skip("this build of PyTorch has no FBGEMM")
     lengths = [9]
     monkeypatch.setattr(matmul, "_SMALLEST_PACKED", 0)
     model = make_network(make_config(name), 4)
     assert isinstance(model, Transformer)
-    decoding = Decoding(model, compiled=True, rounded=True)
+    decoding = Decoding(model, compiled=compiled, rounded=True)
     cache = filled(model, lengths)
     tokens = next_tokens(lengths, 0)
     exact = model(tokens[:, None], cache=filled(model, lengths))[:, 0]
-    actual = decoding.traced_step(tokens, torch.tensor(lengths), torch.arange(15), cache)
+    if compiled:
+        actual = decoding.traced_step(tokens, torch.tensor(lengths), torch.arange(15), cache)
+    else:
+        actual = decoding.step(tokens, cache)
     expected_cache = filled(model, lengths)
     embedding = model.model.embed_tokens.weight.clone()
     for parameter in [p for n, p in model.named_parameters() if p.dim() == 2 and "embed" not in n]:
@@ -176,5 +190,6 @@ def test_only_large_weights_are_rounded() -> None:
     small, large = torch.zeros(8, 8), torch.zeros(1024, 1024)
     assert make_product(small, None, compiled=True, rounded=True).weight.dtype == torch.float32
     assert make_product(large, None, compiled=True, rounded=True).weight.dtype == torch.bfloat16
-    assert isinstance(make_product(large, None, compiled=False, rounded=True), RoundedProduct)
+    expected = HalfProduct if can_halve else RoundedProduct
+    assert isinstance(make_product(large, None, compiled=False, rounded=True), expected)
     assert type(make_product(small, None, compiled=False, rounded=True)) is Product

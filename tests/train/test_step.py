@@ -16,6 +16,7 @@ from etude.device import Device
 from etude.model.build import build_model
 from etude.model.config import preset
 from etude.model.language_model import LanguageModel
+from etude.train import loss as loss_module
 from etude.train.batch import MicroBatch
 from etude.train.loss import summed_loss, token_losses
 from etude.train.optimizer import UpdateRules
@@ -106,6 +107,60 @@ def summed_loss64(model: LanguageModel, part: MicroBatch) -> Tensor:
                 scores = logits[row, position]
                 total = total + torch.logsumexp(scores, 0) - scores[target]
     return total
+
+
+@pytest.mark.parametrize("most", [VOCAB * 5, 2**25])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_a_lean_loss_is_the_same_sum(monkeypatch: pytest.MonkeyPatch, most: int, weighted: bool) -> None:
+    """It computes no logits of positions without a target, and never more than its limit."""
+    monkeypatch.setattr(loss_module, "MOST_LOGITS", most)
+    shapes, product = [], torch.nn.functional.linear
+
+    def linear(x: Tensor, *head: Tensor) -> Tensor:
+        shapes.append(x.shape[0])
+        return product(x, *head)
+
+    monkeypatch.setattr(torch.nn.functional, "linear", linear)
+    _, targets = random_batch(8, 0.4)
+    generator = torch.Generator().manual_seed(9)
+    values = [torch.randn(shape, generator=generator).double() for shape in [(ROWS, CONTEXT, 5), (VOCAB, 5)]]
+    weights = torch.rand(targets.shape, generator=generator).double() if weighted else None
+    results = []
+    for lean in (False, True):
+        shapes.clear()
+        hidden, weight = (value.clone().requires_grad_() for value in values)
+        loss = summed_loss(hidden, targets, weight, token_weights=weights, lean=lean)
+        loss.backward()
+        results.append((loss.detach(), hidden.grad, weight.grad))
+    assert sum(shapes) == int((targets != IGNORE_INDEX).sum()) < targets.numel()
+    assert max(shapes) * VOCAB <= most
+    for lean_value, value in zip(results[1], results[0], strict=True):
+        torch.testing.assert_close(lean_value, value, rtol=1e-10, atol=1e-12)
+
+
+def test_a_lean_loss_without_any_target_is_zero() -> None:
+    hidden, weight = (torch.randn(shape).requires_grad_() for shape in [(1, 3, 5), (VOCAB, 5)])
+    loss = summed_loss(hidden, torch.full((1, 3), IGNORE_INDEX), weight, lean=True)
+    loss.backward()
+    assert (loss.item(), float(hidden.grad.abs().sum())) == (0, 0)  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("frozen", ["hidden", "weight", "bias"])
+def test_the_loss_in_pieces_computes_no_gradient_of_what_is_frozen(frozen: str) -> None:
+    _, targets = random_batch(8, 0.4)
+    generator, results = torch.Generator().manual_seed(8), []
+    shapes = {"hidden": (ROWS, CONTEXT, 5), "weight": (VOCAB, 5), "bias": (VOCAB,)}
+    values = {name: torch.randn(shape, generator=generator) for name, shape in shapes.items()}
+    for skipped in ("", frozen):
+        inputs = {name: value.clone().requires_grad_(name != skipped) for name, value in values.items()}
+        loss = summed_loss(inputs["hidden"], targets, inputs["weight"], inputs["bias"], at_once=7)
+        saved = [tensor for tensor in loss.grad_fn.saved_tensors if tensor is not None]  # type: ignore[union-attr]
+        loss.backward()
+        results.append((len(saved), {name: tensor.grad for name, tensor in inputs.items()}))
+    (all_saved, whole), (fewer, others) = results
+    assert (all_saved, fewer, others.pop(frozen)) == (3, 2, None)
+    for name, gradient in others.items():
+        torch.testing.assert_close(gradient, whole[name], atol=0, rtol=0)
 
 
 def test_losses_agree_with_the_definition() -> None:

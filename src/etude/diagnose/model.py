@@ -14,7 +14,7 @@ from etude.diagnose.run.activations import NetworkState, look_at_rows
 from etude.diagnose.run.verdict import SEVERITIES, Rule, Verdict
 from etude.errors import InputError
 from etude.messages import command
-from etude.pretrained.base import licence_of, rounding_of
+from etude.pretrained.facts import licence_of, rounding_of
 from etude.train.load import Trained, load_trained
 from etude.untrusted import open_plain
 from etude.watch.activity import DEAD_REACH

@@ -6,7 +6,7 @@ V vocab_size, N context_size of the mlp.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 from etude.model.config import ModelConfig
 from etude.model.families.network_cost import TOKEN_ID, ParameterCount
@@ -46,7 +46,11 @@ def training_flops_per_token(config: ModelConfig, context: int, *, causal: bool 
 
 @dataclass(frozen=True, slots=True)
 class TrainingMemory:
-    """Peak memory of training in bytes, with float32 parameters."""
+    """Peak memory of training in bytes, with float32 parameters.
+
+    Process, weights, optimizer and snapshot are there all the time. The others belong to one of three moments: the
+    backward pass, the update and its summary, and an evaluation. The peak is the largest of the three.
+    """
 
     weights: int
     gradients: int
@@ -55,15 +59,30 @@ class TrainingMemory:
     """Tensors that the uncompiled forward pass saves for the backward pass; a compiled network saves less. With
     activation checkpointing, the inputs of all layers, and what one layer saves while it is recomputed."""
     logits: int
-    """The logits and their gradient, besides the log-probabilities that the loss saves."""
+    """The logits and their gradient, besides the log-probabilities that the loss saves; or those of a piece, and the
+    gradient of the output matrix."""
+    rounded: int = 0
+    """The copies of the matrices in bf16 that a forward pass in it makes."""
     snapshot: int = 0
     """The copy of weights and optimizer state that a checkpoint is written from, if it is in the same memory."""
     compared: int = 0
     """The copy of the weights that the summary of a step compares with, if it is in the same memory."""
+    evaluation: int = 0
+    """The logits of an evaluation, or the weights in the layout of generation for a sample. Both find the gradient of
+    the last step."""
+    process: int = 0
+    """The interpreter and its libraries."""
+    accumulated: bool = False
+    """Whether a backward pass adds to the gradient of the micro-batches before it."""
+    holes: float = 0.0
+    """The share of freed blocks between those that a moment uses, where freed memory is kept."""
 
     @property
     def total(self) -> int:
-        return sum(getattr(self, part.name) for part in fields(self))
+        backward = self.activations + self.logits + self.rounded + self.accumulated * self.gradients
+        update, evaluation = self.gradients + self.compared, self.gradients + self.evaluation
+        always = self.process + self.weights + self.optimizer + self.snapshot
+        return always + int((1 + self.holes) * max(backward, update, evaluation))
 
 
 def training_memory(
@@ -77,47 +96,85 @@ def training_memory(
     in_blocks: bool = False,
     snapshot: bool = False,
     compared: bool = False,
+    rounded: bool = False,
+    accumulated: bool = False,
+    layers: int | None = None,
+    trains_head: bool = True,
+    piece: int | None = None,
+    evaluated: int = 0,
+    sampled: bool = False,
+    process: int = 0,
 ) -> TrainingMemory:
     """Return the peak memory of a training step on `batch_size` rows of `context` tokens (one micro-batch).
 
     Args:
-        trained: number of parameters that are trained and have gradients; None: all.
+        trained: number of parameters that are trained; None: all.
         state_bytes: memory of the optimizer's state (`etude.train.optimizer.state_bytes`).
         recompute: activation checkpointing.
-        in_blocks: attention in blocks of queries, which saves its patterns (`etude.model.attention`): uncompiled, in
-            float32 and in bf16.
-        snapshot: a checkpoint is written from the same memory at the same time.
-        compared: the step is summarised.
+        in_blocks: attention in blocks of queries, which saves its patterns (`etude.model.attention`).
+        snapshot, compared, rounded, accumulated, trains_head: whether checkpoints are written from a copy, steps are
+            summarised, products are in bf16, a step has several micro-batches, and the output matrix is trained.
+        layers: number of the last layers through which the backward pass goes; None: all.
+        piece: most positions whose logits are computed together in training; None: all.
+        evaluated: tokens that an evaluation reads together.
+        sampled: whether samples are generated, from weights in another layout.
+        process: memory before a network is built.
     """
-    parameters = count_parameters(config).total
-    tokens = batch_size * context
-    cost = config.family.cost
-    kept = kept_per_token(config, recompute=recompute)
-    if recompute:  # the layer that is being recomputed; its input is counted already
-        kept += cost.kept_per_layer(config) - cost.layer_input(config)
-    if in_blocks:
-        kept += cost.patterns_per_token(config, context) * (1 if recompute else config.num_hidden_layers)
+    every, tokens, cost = config.num_hidden_layers, batch_size * context, config.family.cost
+    layers = every if layers is None else layers
+    parameters, head = count_parameters(config).total, cost.head_inputs(config) * config.vocab_size
+    in_pieces = piece is not None and tokens > piece
+    kept = _kept(config, context, layers, recompute=recompute, rounded=rounded, in_blocks=in_blocks)
     masks = 0 if in_blocks else cost.masks(config, context)
-    if recompute and masks:
-        masks = context**2  # those of the layer that is being recomputed
+    masks = context**2 if recompute and masks else masks  # those of the layer that is being recomputed
+    logits = 2 * (piece if in_pieces and piece else tokens) * config.vocab_size
+    if trains_head and (in_pieces or accumulated or config.tie_word_embeddings):
+        logits += head  # its gradient, before it is added to another
+    matrices = cost.hidden_matrices(config)
+    copies = (matrices * layers // max(1, every) + head) // 2 if rounded else 0
     return TrainingMemory(
         weights=_BYTES * parameters,
         gradients=_BYTES * (parameters if trained is None else trained),
         optimizer=state_bytes,
-        activations=_BYTES * (tokens * kept + masks),
-        logits=_BYTES * tokens * 2 * config.vocab_size,
+        activations=int(_BYTES * (tokens * (kept - in_pieces * config.vocab_size) + masks)),
+        logits=_BYTES * logits,
+        rounded=_BYTES * copies,
         snapshot=_BYTES * parameters + state_bytes if snapshot else 0,
         compared=_BYTES * parameters if compared else 0,
+        evaluation=_BYTES * max(2 * evaluated * config.vocab_size + copies, sampled * (matrices + head)),
+        process=process,
+        accumulated=accumulated,
     )
 
 
-def kept_per_token(config: ModelConfig, *, recompute: bool = False) -> int:
+def _kept(
+    config: ModelConfig, context: int, layers: int, *, recompute: bool, rounded: bool, in_blocks: bool
+) -> int | float:
+    """Count what is saved per token while a backward pass goes through the last ``layers``, without the masks."""
+    cost = config.family.cost
+    kept = kept_per_token(config, recompute=recompute, rounded=rounded, layers=layers)
+    if recompute and layers:  # the layer that is being recomputed; its input is counted already
+        kept += _kept_per_layer(config, rounded) - cost.layer_input(config)
+    if in_blocks:
+        kept += cost.patterns_per_token(config, context) * (min(1, layers) if recompute else layers)
+    return kept
+
+
+def kept_per_token(
+    config: ModelConfig, *, recompute: bool = False, rounded: bool = False, layers: int | None = None
+) -> int | float:
     """Count the numbers that uncompiled forward pass and loss save for the backward pass, per token.
 
-    With `recompute` (activation checkpointing) each layer saves only its input.
+    With `recompute` (activation checkpointing) each layer saves only its input. `rounded`: in bf16, whose numbers count
+    half. `layers`: those that save anything; None: all.
     """
     cost = config.family.cost
-    layer = cost.layer_input(config) if recompute else cost.kept_per_layer(config)
+    layer = cost.layer_input(config) if recompute else _kept_per_layer(config, rounded)
     loss = config.vocab_size + TOKEN_ID  # log-probabilities, and the target
     outside = cost.kept_outside_layers(config, recompute=recompute)
-    return config.num_hidden_layers * layer + outside + loss
+    return (config.num_hidden_layers if layers is None else layers) * layer + outside + loss
+
+
+def _kept_per_layer(config: ModelConfig, rounded: bool) -> int | float:
+    cost = config.family.cost
+    return cost.kept_per_layer_in_bf16(config) if rounded else cost.kept_per_layer(config)

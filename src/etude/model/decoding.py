@@ -29,7 +29,7 @@ from etude.model.layers import (
     no_rotation,
     rounded_scale,
 )
-from etude.model.matmul import Product, make_product
+from etude.model.matmul import Product, make_product, rounds_weights_only
 from etude.model.transformer import Block, Transformer
 
 Norm = Callable[[Tensor], Tensor]
@@ -154,8 +154,8 @@ class Decoding:
         self.layers = [_Layer(block, compiled, rounded) for block in decoder.layers]  # type: ignore[arg-type]
         self.norm = _norm(decoder.norm)
         weight, bias = model.unembedding()
-        rounds_weights_only = compiled and weight.device.type == "cpu"
-        self.head = make_product(weight, bias, compiled=compiled, rounded=rounded and rounds_weights_only)
+        exact = rounds_weights_only(weight, compiled=compiled)
+        self.head = make_product(weight, bias, compiled=compiled, rounded=rounded and exact)
 
     def step(self, tokens: Int[Tensor, " B"], cache: KVCache) -> Float[Tensor, "B V"]:
         """Read one token for each row, add it to the cache, and return the logits of the next token.

@@ -99,6 +99,24 @@ class PackedRoundedProduct(RoundedProduct):
         return _pointwise(x, self.packed, None, "none", [], "")  # type: ignore[no-any-return]
 
 
+class HalfProduct(Product):
+    """A product with a weight of two bytes per number; `x`, the sums and the result are fp32.
+
+    FBGEMM stores the weight as fp16, in which every number of a weight rounded to bf16 is exact from 6e-5 on (smaller
+    ones to 3e-8), and converts it while it reads it.
+    """
+
+    def __init__(self, weight: Float[Tensor, "O I"], bias: Float[Tensor, " O"] | None) -> None:
+        rounded = weight.detach().to(torch.bfloat16).float()
+        self.packed = torch.ops.quantized.linear_prepack_fp16(rounded, bias)
+
+    def __call__(self, x: Float[Tensor, "B I"]) -> Float[Tensor, "B O"]:
+        return torch.ops.quantized.linear_dynamic_fp16(x, self.packed)  # type: ignore[no-any-return]
+
+    def plus(self, x: Float[Tensor, "B I"], residual: Float[Tensor, "B O"]) -> Float[Tensor, "B O"]:
+        return residual + self(x)
+
+
 def make_product(
     weight: Float[Tensor, "O I"],
     bias: Float[Tensor, " O"] | None,
@@ -108,10 +126,12 @@ def make_product(
 ) -> Product:
     """Choose the fastest product for few rows, in a graph to be compiled or in eager mode.
 
-    `rounded`: store a large weight in bf16. Then `x` and the result are rounded as well, except for a single row in a
-    compiled graph on a CPU.
+    `rounded`: round a large weight to bf16. Then `x` and the result are rounded as well, unless
+    :func:`rounds_weights_only`.
     """
     if rounded and weight.numel() >= _SMALLEST_PACKED:
+        if not compiled and _can_halve(weight):
+            return HalfProduct(weight, bias)
         weight = weight.to(torch.bfloat16)
         if weight.device.type == "cpu" and compiled:
             return SummedProduct(weight, bias)
@@ -123,6 +143,21 @@ def make_product(
         if weight.numel() >= _SMALLEST_PACKED and weight.dtype == torch.float32 and _can_pack(weight):
             return PackedProduct(weight, bias)
     return Product(weight, bias)
+
+
+def rounds_weights_only(weight: Tensor, *, compiled: bool) -> bool:
+    """Return whether the rounded product of a single row rounds the weight, but neither `x` nor the result."""
+    return weight.device.type == "cpu" and (compiled or _can_halve(weight))
+
+
+def _can_halve(weight: Tensor) -> bool:
+    """Return whether this build of PyTorch has FBGEMM's product of fp32 rows with an fp16 weight."""
+    return (
+        weight.device.type == "cpu"
+        and weight.dtype == torch.float32
+        and "fbgemm" in torch.backends.quantized.supported_engines
+        and hasattr(torch.ops.quantized, "linear_dynamic_fp16")
+    )
 
 
 _pointwise: Any = getattr(torch.ops.mkldnn, "_linear_pointwise", None)

@@ -12,7 +12,14 @@ from etude.config import NO_BASE, Resolved, Settings
 from etude.data.prepare import PreparedData
 from etude.data.reference import ReferenceText
 from etude.data.tokens.parts import TokenPart
-from etude.device import Device, choose_device, keep_freed_memory, place_on_machine, total_memory_bytes
+from etude.device import (
+    Device,
+    choose_device,
+    free_memory_bytes,
+    keep_freed_memory,
+    place_on_machine,
+    total_memory_bytes,
+)
 from etude.errors import InputError
 from etude.model.attention import takes_blocks
 from etude.model.build import build_model, zero_model
@@ -24,17 +31,24 @@ from etude.plan.forecast import Forecast
 from etude.plan.sizes import Size
 from etude.pretrained.base import Base
 from etude.train.loop import TrainState
+from etude.train.loss import MOST_LOGITS, piece_positions
 from etude.train.objectives import LossScope, Objective, ObjectiveParts, objective_kind, require_objective
 from etude.train.optimizer import (
     UpdateRules,
     freeze_others,
+    layers_in_backward,
     require_trained,
     state_bytes,
     trained_parameters,
+    trains_head,
 )
 from etude.train.parallel import ALONE, Ranks, require_even_rows
-from etude.train.validation import ValidationText
+from etude.train.validation import TOKENS_AT_ONCE, ValidationText
 
+PROCESS_BYTES = 380 * 2**20
+"""Memory of a process that trains on a CPU, before it has a network: Python, PyTorch, tokenizers (Linux)."""
+HOLES = 0.18
+"""Share of a step's memory in freed blocks between those in use, measured for SmolLM2-135M (lab notebook)."""
 LARGEST_COPY = 2**30
 """Bytes of weights and optimizer state up to which a checkpoint is written from a copy in the same memory."""
 
@@ -80,19 +94,40 @@ class Plan:
     @property
     def memory(self) -> TrainingMemory:
         """Peak memory of a step, counted from the configuration."""
-        train = self.settings.train
-        context = train.context
-        return training_memory(
+        train, on_cpu = self.settings.train, self.device.kind == "cpu"
+        context, rounded = train.context, self.device.dtype == "bf16"
+        memory = training_memory(
             self.model,
             batch_size=train.micro_batch_rows,
             context=context,
             trained=trained_parameters(self.model, train.only),
             state_bytes=state_bytes(self.model, train.optimizer, train.only),
             recompute=train.activation_checkpointing,
-            in_blocks=takes_blocks(self.device.kind, self.device.dtype == "bf16", context),
+            in_blocks=takes_blocks(self.device.kind, rounded, context),
             snapshot=self.device.kind != "cuda" and self.saves_in_background,
             compared=self.device.kind != "cuda" and train.summary_every > 0,
+            rounded=rounded,
+            accumulated=train.batch_rows > train.micro_batch_rows * place_on_machine()[1],
+            layers=layers_in_backward(self.model, train.only),
+            trains_head=trains_head(self.model, train.only),
+            piece=piece_positions(self.model.vocab_size, lean=self.has_base),
+            evaluated=min(self.evaluated_at_once, train.eval_tokens),
+            sampled=self.model.family.decodes_fast,
+            process=PROCESS_BYTES if on_cpu else 0,
         )
+        return replace(memory, holes=HOLES if on_cpu else 0.0)
+
+    @property
+    def has_base(self) -> bool:
+        """Whether the run began with the weights of a base model."""
+        return self.settings.model.base != NO_BASE
+
+    @property
+    def evaluated_at_once(self) -> int:
+        """Tokens that an evaluation reads together: fewer for the large vocabulary of a base model."""
+        if not self.has_base:
+            return TOKENS_AT_ONCE
+        return max(self.settings.train.context, min(TOKENS_AT_ONCE, MOST_LOGITS // self.model.vocab_size))
 
 
 def plan_on(
@@ -142,6 +177,19 @@ def plan_on(
     return plan
 
 
+def require_memory(plan: Plan) -> None:
+    """Raise InputError where less memory is free than a run needs."""
+    needed, free = plan.memory.total, free_memory_bytes(plan.device)
+    if free is None or needed <= free:
+        return
+    layers = plan.model.num_hidden_layers
+    fewer = f" --train 'layers.{layers - 1}'," if plan.has_base and not plan.settings.train.only else ""
+    raise InputError(
+        f"this run needs about {needed / 2**30:,.1f} GiB of memory and {free / 2**30:,.1f} GiB are free: close other "
+        f"programs, or choose{fewer} a smaller train.context, or --set train.activation_checkpointing=true"
+    )
+
+
 def initial_state(plan: Plan) -> TrainState:
     """Build the state at step 0, a function of the settings alone. From now on this process keeps its freed memory.
 
@@ -149,7 +197,7 @@ def initial_state(plan: Plan) -> TrainState:
     """
     if plan.device.kind == "cpu":
         keep_freed_memory()
-    if plan.settings.model.base == NO_BASE:
+    if not plan.has_base:
         model = build_model(plan.model, seed=plan.settings.run.seed, device=plan.device.torch)
     else:
         model = zero_model(plan.model, device=plan.device.torch)
@@ -183,7 +231,7 @@ def reference_validation(plan: Plan, text: ReferenceText) -> ValidationText:
         tokenizer.roles.document_id,
         [len(document.encode()) for document in documents],
     )
-    return ValidationText(part, plan.settings.train.context, plan.device)
+    return ValidationText(part, plan.settings.train.context, plan.device, at_once=plan.evaluated_at_once)
 
 
 def validation_text(plan: Plan) -> ValidationText:
@@ -197,4 +245,5 @@ def validation_text(plan: Plan) -> ValidationText:
         within_documents=not settings.data.cross_document_attention,
         scope=plan.scope,
         documents=partial(plan.data.documents, "validation") if plan.scope else None,
+        at_once=plan.evaluated_at_once,
     )

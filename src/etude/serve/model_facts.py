@@ -98,7 +98,7 @@ def _parameters(folder: Path, config: ModelConfig) -> list[dict[str, Any]]:
 
 
 def _published(folder: Path) -> PublishedFacts:
-    from etude.pretrained.base import licence_of, origin_of, rounding_of  # imports torch, in a thread
+    from etude.pretrained.facts import licence_of, origin_of, rounding_of  # imports torch, in a thread
 
     source = origin_of(folder).get("source")
     settings = folder / "tokenizer_config.json"

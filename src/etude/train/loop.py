@@ -26,6 +26,7 @@ from etude.run.events import (
     SpikeEvent,
     StepEvent,
 )
+from etude.train.batch import MicroBatch
 from etude.train.control import Pause
 from etude.train.objectives import Objective
 from etude.train.optimizer import UpdateRules
@@ -101,7 +102,8 @@ class Task:
         due: returns whether to run after a step.
         on_stop: whether to run at the last step of an interrupted session too.
         finish: waits for work in the background. The loop calls it before it ends.
-        before: called before a step after which the task runs (but not before step 0). It must not change the state.
+        before: called before the update of a step after which the task runs, when its gradient is there and the
+            activations are not. It must not change the state.
     """
 
     run: Callable[[TrainState], Sequence[Event]]
@@ -166,7 +168,6 @@ class Loop:
                 self._clock = time.perf_counter()  # a pause is not time of training
                 if self._ends_early():
                     break
-            self._run_before(state.step + 1)
             self.one_step()
             if self._is_log_due():
                 self._revise_length(self._log())
@@ -225,7 +226,9 @@ class Loop:
     def _try(self) -> StepResult | None:
         """Make the next update; None where it ran out of memory and micro-batches were halved for another attempt."""
         try:
-            return make_step(self.state, self.objective, self.settings, self.device, self.ranks)
+            return make_step(
+                self.state, self.objective, self.settings, self.device, self.ranks, self._run_before
+            )
         except OutOfMemory:
             # Several ranks cannot retry: the others already wait for this one's gradient.
             rows = self.objective.halve_micro_batches() if self.ranks.count == 1 else None
@@ -279,8 +282,9 @@ class Loop:
         self.state.wall_time += seconds
         return seconds
 
-    def _run_before(self, step: int) -> None:
-        """Call ``before`` of the tasks that run after ``step``."""
+    def _run_before(self, batch: Sequence[MicroBatch]) -> None:
+        """Call ``before`` of the tasks that run after the step whose gradient was just computed."""
+        step = self.state.step + 1
         for task in self.tasks:
             if task.before is not None and (task.due(step) or step == self.num_steps):
                 task.before(self.state)

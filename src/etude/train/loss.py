@@ -18,6 +18,8 @@ LOGITS_AT_ONCE = 2**22
 """Larger tables of logits are computed in pieces: 16 MiB in fp32, about the size of a processor's cache."""
 POSITIONS_AT_ONCE = 512
 """Smallest piece: below it, adding up the gradient of a large output matrix costs more than the logits."""
+MOST_LOGITS = 2**25
+"""Largest piece of a lean loss: 128 MiB in fp32, 512 positions of a vocabulary of 65,536."""
 
 
 def token_losses(logits: Float[Tensor, "B T V"], targets: Int[Tensor, "B T"]) -> Float[Tensor, "B T"]:
@@ -41,6 +43,7 @@ def summed_loss(
     *,
     token_weights: Float[Tensor, "B T"] | None = None,
     at_once: int | None = None,
+    lean: bool = False,
 ) -> Float[Tensor, ""]:
     """Return the sum of :func:`token_losses` of the logits ``hidden @ weight.T + bias``, times ``token_weights``.
 
@@ -51,10 +54,18 @@ def summed_loss(
     Args:
         at_once: positions whose logits are computed, used and freed together; by default as ``LOGITS_AT_ONCE`` allows.
             Their gradient is computed in the same pass, so nothing is computed twice.
+        lean: compute no logits of positions without a target, and never more than ``MOST_LOGITS`` at once. The sums
+            are then rounded otherwise, so a run keeps to one of the two.
     """
     positions, wanted = hidden.flatten(0, 1), targets.flatten()  # (B T, D), (B T,)
     factors = None if token_weights is None else token_weights.flatten().to(weight.dtype)
-    at_once = at_once or max(POSITIONS_AT_ONCE, LOGITS_AT_ONCE // weight.shape[0])
+    at_once = at_once or piece_positions(weight.shape[0], lean=lean)
+    # A compiled graph cannot have a number of rows that depends on values.
+    if lean and not torch.compiler.is_compiling():
+        real = wanted != IGNORE_INDEX
+        if not real.all():
+            positions, wanted = positions[real], wanted[real]
+            factors = None if factors is None else factors[real]
     if wanted.numel() > at_once:
         return _LossInPieces.apply(positions, wanted, weight, bias, factors, at_once)  # type: ignore[no-any-return, no-untyped-call]
     logits = F.linear(positions, weight, bias).to(weight.dtype)  # (B T, V), fp32 under autocast
@@ -64,10 +75,17 @@ def summed_loss(
     return F.cross_entropy(logits, wanted, ignore_index=IGNORE_INDEX, reduction="sum")
 
 
+def piece_positions(vocab_size: int, *, lean: bool = False) -> int:
+    """Return the number of positions whose logits are in memory together."""
+    usual = max(POSITIONS_AT_ONCE, LOGITS_AT_ONCE // vocab_size)
+    return min(usual, max(1, MOST_LOGITS // vocab_size)) if lean else usual
+
+
 class _LossInPieces(torch.autograd.Function):
     """Summed cross-entropy of a linear layer, with the logits of only some positions in memory at a time.
 
     The forward pass also computes the gradients, while the logits of a piece exist; the backward pass scales them.
+    Gradients of frozen parameters, and of hidden states below which nothing is trained, are not computed.
     """
 
     @staticmethod
@@ -81,9 +99,10 @@ class _LossInPieces(torch.autograd.Function):
         at_once: int,
     ) -> Tensor:
         total = torch.zeros((), dtype=weight.dtype, device=hidden.device)
+        of_hidden, _, of_weight, of_bias, *_ = ctx.needs_input_grad
         hidden_gradients = []
-        weight_gradient = torch.zeros_like(weight)
-        bias_gradient = None if bias is None else torch.zeros_like(bias)
+        weight_gradient = torch.zeros_like(weight) if of_weight else None
+        bias_gradient = torch.zeros_like(bias) if bias is not None and of_bias else None
         for piece, (positions, wanted) in enumerate(
             zip(torch.split(hidden, at_once), torch.split(targets, at_once), strict=True)
         ):
@@ -95,16 +114,24 @@ class _LossInPieces(torch.autograd.Function):
             real = counts[:, None]
             index = wanted.clamp(min=0)[:, None]  # IGNORE_INDEX is negative; `real` is 0 there
             total = total + ((normalizer - logits.gather(1, index)) * real).sum()
-            # d loss / d logits: predicted probabilities minus the one-hot target.
-            error = (logits - normalizer).exp().scatter_add(1, index, -torch.ones_like(normalizer)) * real
-            hidden_gradients.append((error @ weight).to(hidden.dtype))
-            weight_gradient += error.T @ positions
+            # d loss / d logits: predicted probabilities minus the one-hot target. In place: the table is large.
+            error = (
+                logits.sub_(normalizer).exp_().scatter_add_(1, index, -torch.ones_like(normalizer)).mul_(real)
+            )
+            if of_hidden:
+                hidden_gradients.append((error @ weight).to(hidden.dtype))
+            if weight_gradient is not None:
+                weight_gradient += error.T @ positions
             if bias_gradient is not None:
                 bias_gradient += error.sum(0)
-        ctx.save_for_backward(torch.cat(hidden_gradients), weight_gradient, bias_gradient)
+        ctx.save_for_backward(
+            torch.cat(hidden_gradients) if of_hidden else None, weight_gradient, bias_gradient
+        )
         return total
 
     @staticmethod
     def backward(ctx: Any, factor: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
-        hidden, weight, bias = ctx.saved_tensors
-        return hidden * factor, None, weight * factor, None if bias is None else bias * factor, None, None
+        hidden, weight, bias = (
+            None if gradient is None else gradient * factor for gradient in ctx.saved_tensors
+        )
+        return hidden, None, weight, bias, None, None

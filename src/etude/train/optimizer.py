@@ -174,6 +174,19 @@ def trained_parameters(config: ModelConfig, only: str) -> int:
     return sum(math.prod(p.shape) for p in parameters_of_config(config) if is_trained(p.name, only))
 
 
+def layers_in_backward(config: ModelConfig, only: str) -> int:
+    """Return through how many layers the backward pass goes: to the first one with a trained parameter."""
+    first = next((p.name for p in parameters_of_config(config) if is_trained(p.name, only)), "")
+    if layer := re.search(r"\blayers\.(\d+)\.", first):
+        return config.num_hidden_layers - int(layer[1])
+    return 0 if first.startswith(("model.norm.", "lm_head.")) else config.num_hidden_layers
+
+
+def trains_head(config: ModelConfig, only: str) -> bool:
+    """Return whether the output matrix is trained."""
+    return any(p.role == "output" and is_trained(p.name, only) for p in parameters_of_config(config))
+
+
 def state_bytes(config: ModelConfig, optimizer: str, only: str = "") -> int:
     """Return the bytes of the optimizer state for the network that ``config`` describes, of the trained parameters.
 

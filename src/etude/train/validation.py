@@ -20,7 +20,7 @@ from etude.train.loss import token_losses
 from etude.train.objectives import LossScope
 
 TOKENS_AT_ONCE = 8192
-"""Tokens in one forward pass; limits the memory of the logits."""
+"""Tokens in one forward pass, at most; limits the memory of the logits."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,7 @@ class ValidationText:
     Attributes:
         scope: the tokens and bytes that count; None: all. With the scope of the objective, the loss is comparable with
             that of training.
+        at_once: tokens in one forward pass, at most.
         documents: returns the documents in the first so many bytes of the part. Only a scope needs it, to count bytes.
     """
 
@@ -52,6 +53,7 @@ class ValidationText:
     within_documents: bool = False
     scope: LossScope | None = None
     documents: Callable[[int], Iterable[bytes]] | None = None
+    at_once: int = TOKENS_AT_ONCE
 
     @cached_property
     def windows(self) -> EvaluationWindows:
@@ -90,7 +92,7 @@ class ValidationText:
             InputError: no token counts.
         """
         source_bytes, device = self.source_bytes, self.device.torch
-        rows = max(1, TOKENS_AT_ONCE // self.context)
+        rows = max(1, self.at_once // self.context)
         all_nats, text_nats, total_weight, num_tokens = 0.0, 0.0, 0.0, 0
         for first in range(0, len(self.windows), rows):
             inputs, targets, weights = counted_batch(self.windows, first, rows, self.scope)

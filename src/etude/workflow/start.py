@@ -28,7 +28,7 @@ from etude.files import file_errors_in_one_line, hash_file, sweep_staging, write
 from etude.messages import command
 from etude.model.folder import load_config
 from etude.places import cache_folder, expand_home
-from etude.plan.plan import Plan, plan_on
+from etude.plan.plan import Plan, plan_on, require_memory
 from etude.pretrained.base import base_config
 from etude.pretrained.source import HUB
 from etude.pretrained.store import restore_first_checkpoint
@@ -62,12 +62,13 @@ def start(plan: Plan, console: Console, origin: Origin | None = None) -> RunFold
     """Create the complete run folder of ``plan`` before its first step. A fork begins at its ``origin``.
 
     Raises:
-        InputError: the name is taken.
-        EtudeError: the folder cannot be written, or has no room for the checkpoints of the run.
+        InputError: the name is taken, or the run needs more memory than is free, or more disk space.
+        EtudeError: the folder cannot be written.
     """
     settings = plan.settings
     folder, name = Path(settings.run.folder), settings.run.name
     run = RunFolder.new(folder, free_name(folder, default_name(settings)) if name == "auto" else name)
+    require_memory(plan)
     require_disk(plan, folder, 0 if origin is None else origin.step)
     sweep_staging(folder)  # remove half-written folders of killed processes
     ladder = cached_ladder(plan, console)
@@ -219,7 +220,9 @@ def reopen(
         repair_run(run, own, recorded, report, accept_record=accept_record)
     EtudeTokenizer.load(run.tokenizer, str(recorded.get("tokenizer_hash")))
     data = own_text(path, settings, recorded, lambda settings: prepare_data(settings, console))
-    return plan_on(data, settings, base=base_config(recorded)), run
+    plan = plan_on(data, settings, base=base_config(recorded))
+    require_memory(plan)
+    return plan, run
 
 
 def require_steps_left(plan: Plan, run: RunFolder) -> None:

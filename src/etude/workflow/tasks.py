@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 
 from torch import Tensor
 
+from etude.device import return_free_pages
 from etude.run.events import ChecksumEvent, EvalEvent, Event, ReferenceEvent, RungEvent, SummaryEvent
 from etude.run.ladder import Ladder
 from etude.train.checksum import checksum
@@ -17,6 +18,9 @@ from etude.train.objectives import Objective
 from etude.train.step import clip_factor, is_out_of_memory
 from etude.train.validation import ValidationText
 from etude.watch.summaries import LOOKED_AT, activity, tensor_norms, weights_before
+
+LARGE_MATRIX = 2**24
+"""Numbers in an embedding from which on freed memory is returned before the weights are copied."""
 
 
 def save_on_request(
@@ -62,7 +66,7 @@ def note_checksum(state: TrainState) -> Sequence[Event]:
 
 @dataclass
 class Summarise:
-    """Note how a step changed every parameter. :meth:`before` keeps a copy of the weights from before the step.
+    """Note how a step changed every parameter. :meth:`before` keeps a copy of the weights from before the update.
 
     Step 0 and skipped steps have no summary. Where memory is short the summary is omitted, so that the run continues.
     """
@@ -72,8 +76,10 @@ class Summarise:
     _kept: tuple[int, dict[str, Tensor]] | None = None
 
     def before(self, state: TrainState) -> None:
-        """Copy the weights before the step."""
+        """Copy the weights before the update of a step."""
         self._kept = None
+        if state.model.config.vocab_size * state.model.config.hidden_size > LARGE_MATRIX:
+            return_free_pages()  # those of the activations, which the copy would not fill
         with suppress_out_of_memory():
             self._kept = (state.step, weights_before(state.model))
 

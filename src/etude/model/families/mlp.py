@@ -116,6 +116,9 @@ class WindowCost(TransformerCost):
     def kept_per_layer(self, config: ModelConfig) -> int:
         return TOKEN_ID + _window_width(config) + config.intermediate_size
 
+    def kept_per_layer_in_bf16(self, config: ModelConfig) -> float:
+        return TOKEN_ID + 1.5 * _window_width(config) + config.intermediate_size
+
     def kept_outside_layers(self, config: ModelConfig, *, recompute: bool) -> int:
         return self.head_inputs(config) * (recompute or config.direct_connections)
 

@@ -85,6 +85,21 @@ class TransformerCost:
         more_norms = 2 * _kept_by_norm(config) if config.norm_placement == "both" else 0
         return 2 * norm_and_product + heads + mlp + more_norms
 
+    def kept_per_layer_in_bf16(self, config: ModelConfig) -> float:
+        """Count what one layer saves where its products are in bf16; numbers in bf16 count half.
+
+        Every product saves its own rounded copy of its input, and attention its expanded keys and values.
+        """
+        inputs = 5 if config.mlp == "gated" else 4  # q, k, v, and those of the MLP that read the stream
+        query_width = config.num_attention_heads * config.head_dim
+        key_width = config.num_key_value_heads * config.head_dim
+        inner = (4 if config.mlp == "gated" else 2) * config.intermediate_size
+        halves = inputs * config.hidden_size + 4 * query_width + inner
+        norms = (4 if config.norm_placement == "both" else 2) * _kept_by_norm(config)
+        if config.qk_norm:
+            norms += 2 * (query_width + key_width)
+        return norms + halves / 2
+
     def kept_outside_layers(self, config: ModelConfig, *, recompute: bool) -> int:
         """Count what is saved outside the layers: token ids, the last norm, and the input of the head."""
         return TOKEN_ID + _kept_by_norm(config) + config.hidden_size

@@ -9,8 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from etude.config import NO_BASE
 from etude.data.tokens.loader import BatchLoader
-from etude.device import Device
+from etude.device import Device, return_free_pages
 from etude.model.dropout import Dropout, keep_masks, keep_scale
 from etude.model.language_model import LanguageModel
 from etude.run.events import RowSource
@@ -29,6 +30,7 @@ class NextToken(Objective):
         within_documents: limit attention to one document.
         dropout: probability.
         recompute: activation checkpointing: recompute each layer in the backward pass.
+        lean: compute the loss as for a large vocabulary (:func:`etude.train.loss.summed_loss`).
         ranks: each of them has its own rows of a batch.
     """
 
@@ -44,6 +46,7 @@ class NextToken(Objective):
         within_documents: bool = False,
         dropout: float = 0.0,
         recompute: bool = False,
+        lean: bool = False,
         ranks: Ranks = ALONE,
     ) -> None:
         self.model = model
@@ -57,6 +60,7 @@ class NextToken(Objective):
         self._within_documents = within_documents
         self._dropout = dropout
         self._recompute = recompute
+        self._lean = lean
         self._loss: Callable[..., Tensor] = self._model_loss  # or its compiled form
 
     def batch(self, step: int) -> list[MicroBatch]:
@@ -146,7 +150,10 @@ class NextToken(Objective):
         hidden = self.model.hidden(
             inputs, document_ids=document_ids, dropout=dropout, recompute=self._recompute
         )
-        return summed_loss(hidden, targets, *self.model.unembedding(), token_weights=weights)
+        if self._lean and not torch.compiler.is_compiling():
+            return_free_pages()  # most memory is in use now
+        head = self.model.unembedding()
+        return summed_loss(hidden, targets, *head, token_weights=weights, lean=self._lean)
 
     def _keep_mask(self, step: int, first_row: int, rows: int) -> Tensor:
         """Return the dropout masks (P, rows, T, D) of rows [first_row, first_row + rows) of ``step``."""
@@ -174,6 +181,7 @@ def next_token(parts: ObjectiveParts) -> NextToken:
         within_documents=not parts.settings.data.cross_document_attention,
         dropout=train.dropout,
         recompute=train.activation_checkpointing,
+        lean=parts.settings.model.base != NO_BASE,
         ranks=parts.ranks,
     )
 
