@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.panel import Panel
 from rich.text import Text
 
+from etude.device import return_free_pages
 from etude.diagnose.run.advice import lowered, rerun_command
 from etude.diagnose.run.course import held_out_rise
 from etude.diagnose.run.stability import broken_sentence, untrained
@@ -172,6 +173,7 @@ def _print_samples(path: Path, console: Console, until: float) -> None:
     if time.monotonic() >= until:
         say(console, "\nNo time was left for samples.")
         return
+    return_free_pages()  # those of the training, which is over
     # Use as many threads as the training did: it may have left cores to other programs.
     trained = load_trained(path, torch.get_num_threads())
     language = Language(trained.folder, trained.model, trained.tokenizer)
