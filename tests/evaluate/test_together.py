@@ -32,6 +32,7 @@ from etude.evaluate.reading_curve import (
 )
 from etude.evaluate.reading_together import Reader, read_together, table_of
 from etude.evaluate.results import measure
+from etude.evaluate.resumable_parts import Workers
 from etude.evaluate.statistics import mean, mean_difference
 from etude.evaluate.text_scoring import measure_text
 from etude.evaluate.together import TogetherRequest, evaluate_together, open_models, probe_source
@@ -40,6 +41,7 @@ from etude.train.load import load_trained
 from watched import Watched, train_run
 
 ITEMS = 16
+ONE = Workers(threads=1)
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +90,7 @@ def test_a_model_without_a_run_answers_probes_from_a_named_text(
     other: Path, text: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Its nulls are measured; nothing is claimed about what it has read; no item is in the counted part."""
-    request = TogetherRequest((other,), ("text",), ITEMS, (str(text),), as_json=True)
+    request = TogetherRequest((other,), ("text",), ITEMS, (str(text),), ONE, as_json=True)
     content = as_json(capsys, request)
     assert any(note == UNKNOWN for note in content["notes"])
     assert {"far context", "word order"} <= {probe["probe"] for probe in content["probes"]}
@@ -107,7 +109,7 @@ def test_a_model_without_a_run_answers_probes_from_a_named_text(
         far = next(probe for probe in probes if probe.name == "far context")
         for item in far.items:
             assert any(item.answer.said in document for document in probed)
-        trained, answered = load_trained(other), {probe["items"]: probe for probe in content["probes"]}
+        trained, answered = load_trained(other, 1), {probe["items"]: probe for probe in content["probes"]}
         for probe in probes:
             scores = ModelAnswerer(trained.model, trained.tokenizer).answer(probe.items)
             expected = measure(probe, scores).accuracy.value
@@ -119,7 +121,7 @@ def test_a_model_without_a_run_answers_probes_from_a_named_text(
 def test_two_models_answer_the_same_items(
     run: Watched, other: Path, text: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    request = TogetherRequest((run.path, other), ("text",), ITEMS, (str(text),), as_json=True)
+    request = TogetherRequest((run.path, other), ("text",), ITEMS, (str(text),), ONE, as_json=True)
     before = {file.name for file in run.path.iterdir()}
     content = as_json(capsys, request)
     ours, theirs = content["models"]
@@ -137,7 +139,7 @@ def test_two_models_answer_the_same_items(
 
 
 def test_without_a_text_it_is_that_of_the_run(run: Watched, other: Path) -> None:
-    output = said(TogetherRequest((run.path, other), ("text",), ITEMS))
+    output = said(TogetherRequest((run.path, other), ("text",), ITEMS, workers=ONE))
     assert f"text: that of {run.path}, which read the rest of it" in output
     assert "difference: share right minus that of" in output
     assert f"model: {UNKNOWN}" in output
@@ -152,7 +154,7 @@ def test_a_large_model_has_fewer_nulls_and_says_so(
 ) -> None:
     monkeypatch.setattr(random_null, "SMALL", 0)
     monkeypatch.setattr(random_null, "FEW_ITEMS", 16)
-    content = as_json(capsys, TogetherRequest((other,), ("text",), None, (str(text),), as_json=True))
+    content = as_json(capsys, TogetherRequest((other,), ("text",), None, (str(text),), ONE, as_json=True))
     assert any("one network with random weights, on at most 16 items" in note for note in content["notes"])
     assert max(probe["num_items"] for probe in content["probes"]) == random_null.ITEMS_OF_A_LARGE_MODEL
     assert all(probe["random"]["accuracy"]["count"] <= 16 for probe in content["probes"])
@@ -192,7 +194,7 @@ def test_reading_is_measured_in_bytes(
     run: Watched, other: Path, text: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The whole is that of `measure_text`, the bins add up to it, and counting is Kneser-Ney's own figure."""
-    trained = load_trained(other)
+    trained = load_trained(other, 1)
     with named_text([str(text)]) as named:
         passages = passages_of(named.probed(), 20_000)
         curve = reading_curve(passages, bits_of_network(trained.model, trained.tokenizer))
@@ -209,7 +211,8 @@ def test_reading_is_measured_in_bytes(
     values = [0.0 if estimate is None else estimate.value for estimate in curve.bins]
     assert np.dot(sizes, values) == pytest.approx(curve.bits.sum())
     read_together(
-        TogetherRequest((run.path, other), (), None, (str(text),), as_json=True), Console(file=io.StringIO())
+        TogetherRequest((run.path, other), (), None, (str(text),), ONE, as_json=True),
+        Console(file=io.StringIO()),
     )
     content = json.loads(capsys.readouterr().out)
     ours, theirs, null = (reader["bits_per_byte"]["value"] for reader in content["readers"])

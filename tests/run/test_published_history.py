@@ -18,6 +18,7 @@ from etude.data.primer.generator import generate
 from etude.data.tokens.vocabulary import train_bpe
 from etude.errors import InputError
 from etude.evaluate.published_steps import evaluate_history
+from etude.evaluate.resumable_parts import Workers
 from etude.evaluate.together import TogetherRequest
 from etude.pretrained.source import model_folder
 from etude.run.published_history import (
@@ -182,7 +183,7 @@ def test_every_version_answers_the_same_items(
     text = tmp_path / "text.jsonl"
     stories = (tale.text for tale in generate(99, max_bytes=100_000))
     text.write_text("".join(json.dumps({"text": story}) + "\n" for story in stories))
-    request = TogetherRequest((folder,), ("text",), 16, (str(text),), as_json=True)
+    request = TogetherRequest((folder,), ("text",), 16, (str(text),), Workers(threads=1), as_json=True)
     evaluate_history(request, Console(file=io.StringIO()))
     content = json.loads(capsys.readouterr().out)
     by_step = {entry["step"]: entry for entry in content["steps"]}

@@ -139,7 +139,7 @@ def bits_of_network(model: LanguageModel, tokenizer: EtudeTokenizer) -> BitsOf:
                 require_same_text(f"passage {at}", text, tokenizer.decode(ids))
             whole = [[tokenizer.roles.document_id, *ids] for ids in encoded]
             for text, ids, scores in zip(
-                texts, encoded, score_sequences(model, whole, batch_size=_BATCH), strict=True
+                texts, encoded, score_sequences(model, whole, batch_size=16), strict=True
             ):
                 found = np.zeros(len(text.encode()))
                 np.add.at(found, _first_bytes(tokenizer, text, ids), -scores.logprobs / math.log(2))
