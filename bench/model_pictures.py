@@ -54,6 +54,9 @@ def main() -> None:
             for view in arguments.views:
                 started = time.monotonic()
                 go(page, address, view, run=arguments.model.name, **VIEWS[view])
+                if view == "chat":
+                    page.get_by_text("choose a token to see").wait_for()
+                    page.locator("main").evaluate("main => { main.scrollTop = main.scrollHeight }")
                 print(f"{view}: {time.monotonic() - started:.1f} s", flush=True)
                 suffix = "-dark" if theme == "dark" else ""
                 write(picture(page), arguments.out / f"model-{view}{suffix}.png")
