@@ -293,11 +293,11 @@ def peak_memory_bytes(device: Device) -> int | None:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if platform.system() == "Darwin" else 1024)
 
 
-def free_memory_bytes(device: Device) -> int | None:
-    """Return the free memory of ``device`` in bytes; None where the system does not report it."""
+def free_memory_bytes(kind: str) -> int | None:
+    """Return the free memory in bytes of the device of this ``kind``; None where the system does not report it."""
     import torch
 
-    if device.kind == "cuda":
+    if kind == "cuda":
         return int(torch.cuda.mem_get_info()[0])
     try:
         lines = Path("/proc/meminfo").read_text().splitlines()

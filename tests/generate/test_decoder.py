@@ -165,3 +165,17 @@ def test_a_few_tokens_use_the_network_itself(network: LanguageModel) -> None:
     assert Decoder(network, 1, 48, FEWEST_STEPS - 1, "auto").step is None
     assert Decoder(network, 1, 48, FEWEST_STEPS, "auto").step is not None
     assert Decoder(make_network(make_config("mlp")), 1, 48, 100, True).step is None
+
+
+def test_where_memory_is_short_the_network_itself_decodes(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = make_network(make_config("llama-grouped-tied"), 3).eval()
+    expected = generate(model, [[1, 2, 3], [5]], GREEDY, stop_ids=())
+    copies = 4 * sum(parameter.numel() for parameter in model.parameters())
+    monkeypatch.setattr(decoder, "_decoding", lambda *_, **__: pytest.fail("the weights were copied"))
+    monkeypatch.setattr(decoder, "free_memory_bytes", lambda kind: copies)
+    short = generate(model, [[1, 2, 3], [5]], GREEDY, stop_ids=())
+    assert [row.token_ids for row in short] == [row.token_ids for row in expected]
+    monkeypatch.setattr(decoder, "has_fast_bf16", lambda kind: True)
+    monkeypatch.setattr(decoder, "free_memory_bytes", lambda kind: copies // 2)
+    with pytest.raises(InputError, match="use --dtype fp32"):
+        generate(model, [[1]], GREEDY, stop_ids=(), dtype="bf16")

@@ -15,7 +15,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from etude.device import Dtype, has_fast_bf16
+from etude.device import Dtype, free_memory_bytes, has_fast_bf16
 from etude.errors import EtudeError, InputError
 from etude.model.cache import Cache, KVCache
 from etude.model.config import ModelConfig
@@ -31,6 +31,9 @@ _REACH_STEP = 16
 """The compiled step reads cached positions in multiples of this: never 0 or 1, on which the compiler specialises."""
 _SMALLEST_CAPACITY = 64
 """Each capacity compiles another graph. Powers of two from here on keep them few."""
+
+SHARE_OF_FREE = 0.8
+"""Most of the free memory that the copies of the weights may take."""
 
 Step = Callable[[Tensor, KVCache], Tensor]
 
@@ -66,13 +69,30 @@ class Decoder:
         self.step: Step | None = None
         self.fixed = False
         """Whether a compiled graph fixes rows and capacity, so that no row can be dropped."""
-        if model.config.family.decodes_fast and steps >= FEWEST_STEPS:
+        if model.config.family.decodes_fast and steps >= FEWEST_STEPS and self._has_room_for_copies():
             if compile is True or (compile == "auto" and _is_worth_compiling(model, rows, steps)):
                 self._compile(model, rows, capacity, demanded=compile is True)
             if self.step is None:
                 self.step = _decoding(model, compiled=False, rounded=self.rounded).step
         if not self.fixed:
             self.cache = model.new_cache(rows, capacity)
+
+    def _has_room_for_copies(self) -> bool:
+        """Return whether the memory has room for the copies of :class:`Decoding`; otherwise the model itself decodes.
+
+        Raises:
+            InputError: it has no room for rounded copies, which the user has requested.
+        """
+        copies = sum(parameter.numel() for parameter in self.model.parameters()) * (2 if self.rounded else 4)
+        free = free_memory_bytes(self.device.type)
+        if free is None or copies <= SHARE_OF_FREE * free:
+            return True
+        if self.rounded:
+            raise InputError(
+                f"weights rounded to bf16 take {copies / 2**30:,.1f} GiB besides the model, and "
+                f"{free / 2**30:,.1f} GiB are free: use --dtype fp32, which then needs no copy"
+            )
+        return False
 
     def _compile(self, model: LanguageModel, rows: int, longest: int, *, demanded: bool) -> None:
         """Compile the step; if that fails, raise EtudeError where it is ``demanded``, else stay in eager mode."""

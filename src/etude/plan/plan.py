@@ -179,7 +179,7 @@ def plan_on(
 
 def require_memory(plan: Plan) -> None:
     """Raise InputError where less memory is free than a run needs."""
-    needed, free = plan.memory.total, free_memory_bytes(plan.device)
+    needed, free = plan.memory.total, free_memory_bytes(plan.device.kind)
     if free is None or needed <= free:
         return
     layers = plan.model.num_hidden_layers

@@ -257,7 +257,7 @@ class LayerInStep:
         weights = opened.gradients[f"{node_layer.gate}.weight"]
         tokens = sum(part.inputs.numel() for part in opened.batch)
         needed = 4 * tokens * (weights.shape[1] * 4 + 6 * weights.shape[0])
-        free = free_memory_bytes(opened.era.plan.device)
+        free = free_memory_bytes(opened.era.plan.device.kind)
         if free is not None and needed > free:
             raise InputError(
                 f"one layer of the whole batch takes {needed / 2**30:,.1f} GiB, and {free / 2**30:,.1f} GiB are free: "

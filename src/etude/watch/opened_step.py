@@ -247,7 +247,7 @@ class OpenedStep:
 
     def _require_room(self, needed: int) -> None:
         """Raise InputError if all activations of a row and their gradients do not fit the free memory."""
-        free = free_memory_bytes(self.era.plan.device)
+        free = free_memory_bytes(self.era.plan.device.kind)
         if free is not None and needed > free:
             raise InputError(
                 f"all activations of a row and their gradients take {needed / 2**30:,.1f} GiB, and "
@@ -364,7 +364,7 @@ def _state_of(snapshot: Snapshot, name: str) -> dict[str, Tensor]:
 
 def _require_memory(era: Era) -> None:
     """Raise InputError if memory is short for two states, the gradients, and a second network for the rows."""
-    memory, free = era.plan.memory, free_memory_bytes(era.plan.device)
+    memory, free = era.plan.memory, free_memory_bytes(era.plan.device.kind)
     needed = 2 * (memory.weights + memory.optimizer) + 3 * memory.weights
     if free is not None and needed > free:
         raise InputError(

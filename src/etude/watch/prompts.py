@@ -13,7 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from etude.data.tokens.tokenizer import EtudeTokenizer
-from etude.device import Device, free_memory_bytes
+from etude.device import free_memory_bytes
 from etude.errors import InputError
 from etude.model.language_model import LOGITS, LanguageModel
 from etude.model.taps import Taps, every_activation
@@ -118,7 +118,10 @@ class Prompt:
         Raises:
             InputError: they do not fit the free memory.
         """
-        needed, free = activation_bytes(self.model, len(self.ids)), free_memory_bytes(_device(self.model))
+        needed, free = (
+            activation_bytes(self.model, len(self.ids)),
+            free_memory_bytes(self.model.unembedding()[0].device.type),
+        )
         if free is not None and needed > free:
             raise InputError(
                 f"all activations of {len(self.ids)} tokens take {needed / 2**30:,.1f} GiB, and {free / 2**30:,.1f} "
@@ -167,7 +170,7 @@ class Prompt:
         self._require_attention("attention pattern")
         config = self.model.config
         needed = 4 * config.num_hidden_layers * config.num_attention_heads * len(self.ids) ** 2
-        free = free_memory_bytes(_device(self.model))
+        free = free_memory_bytes(self.model.unembedding()[0].device.type)
         if free is not None and needed > free:
             raise InputError(
                 f"the attention patterns of {len(self.ids):,} tokens take {needed / 2**30:,.1f} GiB, and "
@@ -343,11 +346,6 @@ def induction_scores(
         scores.append(shares.mean((0, 2)))
     visible = torch.arange(length + 1, 2 * length + 1, dtype=torch.float64)
     return Named("induction score", ("layer", "head"), torch.stack(scores)), float((1 / visible).mean())
-
-
-def _device(model: LanguageModel) -> Device:
-    on_gpu = model.unembedding()[0].device.type == "cuda"
-    return Device("cuda" if on_gpu else "cpu", "fp32", 1)
 
 
 def _guesses(log_probabilities: Float[Tensor, " V"], decode: Callable[[int], str], count: int) -> list[Guess]:

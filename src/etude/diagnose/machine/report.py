@@ -127,7 +127,7 @@ def examine(settings: Settings) -> Report:
         peak_flops=_peak_flops(device, settings.device.dtype),
         bandwidth=measured_bandwidth(device),
         memory_total=total_memory_bytes(device),
-        memory_free=free_memory_bytes(device),
+        memory_free=free_memory_bytes(device.kind),
         places=(
             _place("runs", Path(settings.run.folder)),
             _place("cache of prepared text (set by ETUDE_CACHE)", cache_folder()),
