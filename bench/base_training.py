@@ -59,6 +59,8 @@ def main() -> None:
     rows_of_table, times = [], {}
     for contestant in contestants:
         name, peer = contestant.name, f"Trainer, {contestant.name[-4:]}"
+        if not measured.get(name):
+            continue  # the bench was stopped
         if name != peer:
             times[name] = {what: ratio(measured, what, name, peer) for what in (SPEED, MEMORY)}
         speed, memory = (summary(measured, what)[name] for what in (SPEED, MEMORY))
