@@ -55,7 +55,7 @@ def main() -> None:
                 started = time.monotonic()
                 go(page, address, view, run=arguments.model.name, **VIEWS[view])
                 if view == "chat":
-                    page.get_by_text("choose a token to see").wait_for()
+                    page.get_by_role("button", name="Continue the text").wait_for()
                     page.locator("main").evaluate("main => { main.scrollTop = main.scrollHeight }")
                 print(f"{view}: {time.monotonic() - started:.1f} s", flush=True)
                 suffix = "-dark" if theme == "dark" else ""

@@ -41,13 +41,14 @@ def test_every_view_of_a_model_works_or_says_what_to_type(served_model: str, pag
         ("attention", "All heads"),
     ):
         go(page, served_model, view)
-        page.get_by_role("heading", name=shows).wait_for()
+        page.get_by_role("heading", name=shows, exact=True).wait_for()
         assert page.get_by_text("This cannot be shown").count() == 0
         assert page.get_by_text("Step 0").count() == 0
         assert_accessible(page)
     go(page, served_model, "chat")
     page.get_by_role("button", name="Continue the text").click()
-    page.get_by_text("choose a token to see its probability").wait_for()
+    page.get_by_role("button", name="Continue the text").wait_for()
+    assert page.get_by_text("choose a token to see its probability").count() == 1
     assert_accessible(page)
 
 
