@@ -180,7 +180,7 @@ def shot_blocks(content: Content | None) -> list[str]:
         return [SKIPPED]
     return [
         "Probes of the suite `tasks`: what a letter becomes by the rule of 1 to 8 examples, and the value of a key in "
-        "a list. Neither model was trained on `builtin:tasks`. " + luck(content),
+        "a list. Etude's run was not trained on `builtin:tasks`. " + luck(content),
         table(content),
         conclusions(content),
     ]
