@@ -131,7 +131,7 @@ def page(chosen: argparse.Namespace, parts: dict[str, Content]) -> str:
     blocks = [
         "# What a published model can do that a small one cannot",
         "Written by `bench/capability_page.py`, which runs the commands; no figure was typed by hand. "
-        f"{datetime.now(UTC).date()}, commit `{(git_commit() or '')[:10]}`, {os.cpu_count()} cores.",
+        f"{datetime.now(UTC).date()}, written at commit `{(git_commit() or '')[:10]}`, {os.cpu_count()} cores.",
         "\n".join(f"- {line}" for line in model_lines(chosen)),
         f"Text: `{chosen.text}` (public domain; not a part of the project). Probes are made from "
         f"{source['probed_bytes']:,} bytes of it; the n-gram null is counted from its other "
@@ -180,7 +180,7 @@ def shot_blocks(content: Content | None) -> list[str]:
         return [SKIPPED]
     return [
         "Probes of the suite `tasks`: what a letter becomes by the rule of 1 to 8 examples, and the value of a key in "
-        "a list. Neither model was trained on `builtin:tasks`. " + luck(content),
+        "a list. Etude's run was not trained on `builtin:tasks`. " + luck(content),
         table(content),
         conclusions(content),
     ]

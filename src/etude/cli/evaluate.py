@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from etude.evaluate.together import TogetherRequest
 
 Models = Annotated[
@@ -92,7 +90,6 @@ def evaluate(
     from etude.interop import public_command as public
 
     _check_numbers(items, processes, threads, limit)
-    console = Console()
     if tasks is not None:
         if suite or text or steps != "last" or processes != 1 or threads is not None or len(models) > 1:
             raise InputError(
@@ -100,7 +97,7 @@ def evaluate(
                 "--processes and --threads, and name one model"
             )
         names = [name.strip() for name in tasks.split(",") if name.strip()]
-        public.public(public.PublicRequest(models[0], names, limit, local, covered, as_json), console)
+        public.public(public.PublicRequest(models[0], names, limit, local, covered, as_json), Console())
         return
     if limit is not None or local is not None or covered:
         raise InputError(
@@ -109,48 +106,47 @@ def evaluate(
     if steps not in ("last", "all"):
         raise InputError(f"--steps takes last or all, not '{steps}'")
     workers = Workers(processes, "auto" if threads is None else threads)
-    suites, sources = tuple(suite or ()), tuple(text or ())
-    if text and (steps == "all" if not suite else "text" not in suite):
+    _evaluate(
+        TogetherRequest(models, tuple(suite or ()), items, tuple(text or ()), workers, as_json),
+        steps == "all",
+        expect,
+    )
+
+
+def _evaluate(request: TogetherRequest, every_step: bool, expect: str) -> None:
+    """Evaluate one model, several, or every saved version of one.
+
+    Raises:
+        InputError: the options do not fit together.
+    """
+    from rich.console import Console
+
+    from etude.errors import InputError
+    from etude.evaluate import command as job
+    from etude.evaluate import together
+    from etude.evaluate.published_steps import evaluate_history
+    from etude.evaluate.reading_together import read_together
+    from etude.run.folder import is_of_run
+
+    models, suites, text, console = request.paths, request.suites, request.text, Console()
+    if text and (every_step if not suites else "text" not in suites):
         raise InputError(
             "--text measures a text and runs no probes: omit --suite and --steps, or add --suite text"
         )
-    request = TogetherRequest(models, suites, items, sources, workers, as_json)
-    _evaluate(request, steps == "all", expect, console)
-
-
-def _evaluate(request: TogetherRequest, all_steps: bool, expect: str, console: Console) -> None:
-    """Evaluate several models, the versions of a history, or one model."""
-    from etude.errors import InputError
-    from etude.evaluate import command as job
-    from etude.evaluate.published_steps import evaluate_history
-    from etude.evaluate.reading_together import read_together
-    from etude.evaluate.together import evaluate_together
-    from etude.run.folder import is_of_run
-
-    models, suites, sources = request.paths, request.suites, request.text
-    if all_steps and (len(models) > 1 or not is_of_run(models[0])):
+    if every_step and (len(models) > 1 or not is_of_run(models[0])):
         evaluate_history(request, console)
-    elif len(models) > 1 or (sources and suites):
-        if all_steps or expect:
+    elif len(models) > 1 or (text and suites):
+        if every_step or expect:
             raise InputError("--steps all puts the probes of its own text to a run: omit --text")
-        if suites or not sources:
-            evaluate_together(request, console)
-        else:
+        if text and not suites:
             read_together(request, console)
+        else:
+            together.evaluate_together(request, console)
     else:
-        job.evaluate(
-            job.EvaluationRequest(
-                models[0],
-                suites,
-                all_steps,
-                request.num_items,
-                sources,
-                expect,
-                request.workers,
-                request.as_json,
-            ),
-            console,
+        alone = job.EvaluationRequest(
+            models[0], suites, every_step, request.num_items, text, expect, request.workers, request.as_json
         )
+        job.evaluate(alone, console)
 
 
 def _check_numbers(items: int | None, processes: int, threads: int | None, limit: int | None) -> None:
