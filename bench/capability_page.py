@@ -31,7 +31,7 @@ from etude.evaluate.task_probes import task_probes
 from etude.evaluate.together import Remembered, answers_of, open_models, scratch_folder
 from etude.evaluate.together_output import Together
 from etude.model.cost import count_parameters
-from etude.pretrained.base import licence_of, origin_of, rounding_of
+from etude.pretrained.facts import licence_of, origin_of, rounding_of
 from etude.run.record import RunRecord
 from harness import markdown_table
 
