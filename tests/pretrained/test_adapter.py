@@ -17,7 +17,8 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from etude.errors import InputError
 from etude.model.folder import load_model_folder
 from etude.pretrained.adapter import ADAPTER_CONFIG, ADAPTER_WEIGHTS
-from etude.pretrained.base import licence_of, open_base
+from etude.pretrained.base import open_base
+from etude.pretrained.facts import licence_of
 from etude.pretrained.import_model import import_model
 from etude.pretrained.source import model_folder
 

@@ -21,6 +21,7 @@ from etude.data.tokens.tokenizer import EtudeTokenizer
 from etude.diagnose.run.verdicts import diagnose
 from etude.errors import InputError
 from etude.model.folder import load_model_folder
+from etude.plan import plan as plans
 from etude.plan.base_values import MIN_EVAL_TOKENS, dial_rates
 from etude.plan.cadence import EARLY_EVALUATIONS, SCORING, evaluation_due
 from etude.run import RunFolder
@@ -507,3 +508,15 @@ def test_a_run_from_a_base_ends_in_the_time_that_it_is_given(
     machine = TimeMachine(outcome.run.path)
     machine.go_to(1)
     assert machine.proof.holds
+
+
+def test_a_run_that_does_not_fit_the_free_memory_is_refused_before_it_starts(
+    settings: Settings, tmp_path: Path, console: Console, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    needed = make_plan(settings, console)[0].memory.total
+    monkeypatch.setattr(plans, "free_memory_bytes", lambda kind: needed - 1)
+    with pytest.raises(InputError, match=r"GiB are free.*--train 'layers\.1'"):
+        jobs.grow(settings, console)
+    assert not list((tmp_path / "runs").glob("*"))
+    monkeypatch.setattr(plans, "free_memory_bytes", lambda kind: needed)
+    assert jobs.grow(settings, console).reason == "finished"
