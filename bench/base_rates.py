@@ -6,7 +6,7 @@ Each training is short, without a run folder: ``--steps`` steps of 4 rows of 256
 and after it: bits per byte of the held-out part of the text, and of the reference text, which has nothing to do with
 it. First every rate is tried with one seed; then the rate of the dial, and the best of each rule and text by held-out
 loss, with the other seeds. Each training adds a line to ``--out``; those that are there already are not trained again.
-``--report FILE`` prints the table of such a file. About two minutes for each training of a 135 M model on two quiet cores.
+``--report FILE`` prints the table of such a file. About two minutes for each training of 135 million parameters.
 """
 
 from __future__ import annotations
