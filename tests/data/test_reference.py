@@ -30,7 +30,9 @@ def test_a_file_is_read_up_to_a_limit_and_never_within_a_character(tmp_path: Pat
     assert set(document) == {"x", "é"}
 
 
-@pytest.mark.parametrize("content", [b"", b"  \n ", b"\x00\x01\x02", b"\xff\xfe"])
+@pytest.mark.parametrize(
+    "content", [b"", b"  \n ", b"\x00\x01\x02", b"\xff\xfe", "Gr\u00f6\u00dfe".encode("latin-1")]
+)
 def test_a_file_without_text_is_refused(tmp_path: Path, content: bytes) -> None:
     file = tmp_path / "mine.txt"
     file.write_bytes(content)
@@ -39,7 +41,7 @@ def test_a_file_without_text_is_refused(tmp_path: Path, content: bytes) -> None:
 
 
 def test_a_missing_file_and_a_folder_are_refused(tmp_path: Path) -> None:
-    for source in (tmp_path / "none.txt", tmp_path):
+    for source in (tmp_path / "none.txt", tmp_path, "x" * 5000):
         with pytest.raises(InputError, match="give a text file"):
             reference_text(str(source))
 

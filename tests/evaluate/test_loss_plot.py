@@ -190,7 +190,9 @@ class TestOneRun:
         base = _copy(runs[0], tmp_path / "base")
         highest = max(e["bits_per_byte"] for e in RunFolder.open(base).metrics.read() if e["event"] == "eval")
         for step, bits in ((0, highest + 1), (120, highest + 2), (240, highest + 3)):
-            RunFolder(base).metrics.append(ReferenceEvent(step, 64 * step, step, bits, bits, 100).record())
+            RunFolder(base).metrics.append(
+                ReferenceEvent(step, 64 * step, step, bits, bits, 100, "a").record()
+            )
         _, svg = plot_runs([base])
         assert {"reference text", f"reference {highest + 3:.2f}"} <= set(texts_in(svg))
         low, high = bits_range([RunRecord.open(base).history], None)

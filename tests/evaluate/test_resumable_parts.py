@@ -150,6 +150,15 @@ def test_the_identity_depends_on_the_model_and_the_request(tmp_path: Path) -> No
     assert identity_of(tmp_path, ["items", 1]) != one
 
 
+def test_the_identity_depends_on_weights_of_any_name(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"a": 1}))
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"w": "a.safetensors"}}))
+    (tmp_path / "a.safetensors").write_bytes(b"weights")
+    one = identity_of(tmp_path, [])
+    (tmp_path / "a.safetensors").write_bytes(b"weightS")
+    assert identity_of(tmp_path, []) != one
+
+
 def test_slices() -> None:
     assert slices(7, 3) == [range(0, 3), range(3, 6), range(6, 7)]
     assert slices(0, 3) == []

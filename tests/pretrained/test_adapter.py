@@ -137,6 +137,12 @@ def test_the_base_is_found_beside_the_adapter_and_its_licence_holds(tmp_path: Pa
         ({"rank_pattern": {"q_proj": 2}}, "rank_pattern"),
         ({"r": 0}, "damaged"),
         ({"r": "4"}, "damaged"),
+        ({"r": 10**400}, "damaged"),
+        ({"lora_alpha": 10**400}, "damaged"),
+        ({"lora_alpha": float("nan")}, "damaged"),
+        ({"init_lora_weights": "pissa"}, "init_lora_weights"),
+        ({"init_lora_weights": "olora"}, "init_lora_weights"),
+        ({"base_model_name_or_path": "x" * 5000}, "set base_model_name_or_path"),
         ({"lora_alpha": None}, "damaged"),
         ({"r": 5}, "do not fit"),
         ({"base_model_name_or_path": None}, "set base_model_name_or_path"),
@@ -148,6 +154,29 @@ def test_what_it_cannot_read_is_refused(tmp_path: Path, values: dict[str, object
     folder, _ = saved(tmp_path, llama(), target_modules=["down_proj"])
     change(folder, **values)
     with pytest.raises(InputError, match=message):
+        model_folder(folder)
+
+
+def test_matrices_whose_product_would_be_huge_are_refused_before_it(tmp_path: Path) -> None:
+    folder, _ = saved(tmp_path, llama(), target_modules=["q_proj"])
+    change(folder, r=1)
+    module = "base_model.model.model.layers.0.self_attn.q_proj"
+    large = {
+        f"{module}.lora_A.weight": torch.zeros(1, 3_000_000),
+        f"{module}.lora_B.weight": torch.zeros(3_000_000, 1),
+    }
+    save_file(large, folder / ADAPTER_WEIGHTS)
+    with pytest.raises(InputError, match="do not fit"):
+        model_folder(folder)
+
+
+@pytest.mark.parametrize("place", ["adapter", "base"])
+def test_links_that_lead_elsewhere_are_refused(tmp_path: Path, place: str) -> None:
+    folder, _ = saved(tmp_path, llama(), target_modules=["q_proj"])
+    secret = tmp_path / "secret.txt"
+    secret.write_text("private")
+    (tmp_path / place / "chat_template.jinja").symlink_to(secret)
+    with pytest.raises(InputError, match="a link that leads out"):
         model_folder(folder)
 
 

@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from etude.serve import worker_link
+from etude.serve.collection import Collection
 from etude.serve.question_queue import QuestionQueue, QueuedQuestion
 from etude.serve.request import Question
 from etude.serve.worker import Worker
@@ -247,7 +248,7 @@ def test_a_worker_ends_with_its_server(tmp_path: Path) -> None:
         "worker.main()\n"
     )
     process = subprocess.Popen(
-        [sys.executable, "-c", code, str(tmp_path), str(tmp_path)],
+        [sys.executable, "-c", code, Collection(tmp_path).to_argument(), str(tmp_path)],
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
@@ -258,8 +259,8 @@ def test_a_worker_ends_with_its_server(tmp_path: Path) -> None:
     try:
         process.stdin.write(json.dumps({"id": 1, "question": {"run": "x"}}) + "\n")
         process.stdin.flush()
-        while process.stderr.readline() != "begun\n":
-            pass
+        lines = iter(process.stderr.readline, "")
+        assert "begun\n" in lines  # it ends where the process ends
         process.stdin.close()
         process.wait(60)
     finally:

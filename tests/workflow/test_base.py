@@ -467,7 +467,9 @@ def test_a_base_run_measures_the_reference_text_from_step_0(
     for parent, expected in ((run, documents), (own, ["Something else. " * 19 + "Something else."])):
         fork = jobs.fork(f"{parent.path}@8", console, ["train.steps=10"]).run
         assert fork.read_manifest()["reference"]["documents"] == expected
-        assert RunRecord.open(fork.path).history.references[-1].step == 10
+        references = RunRecord.open(fork.path).history.references
+        assert references[-1].step == 10
+        assert (references[0].step == 0) == (parent is run)  # those of the parent's other text are left out
 
 
 def test_evaluations_of_a_base_run_cost_less_than_its_training(settings: Settings, console: Console) -> None:
@@ -513,10 +515,19 @@ def test_a_run_from_a_base_ends_in_the_time_that_it_is_given(
 def test_a_run_that_does_not_fit_the_free_memory_is_refused_before_it_starts(
     settings: Settings, tmp_path: Path, console: Console, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    needed = make_plan(settings, console)[0].memory.total
+    memory = make_plan(settings, console)[0].memory
+    needed = memory.total - memory.process
     monkeypatch.setattr(plans, "free_memory_bytes", lambda kind: needed - 1)
     with pytest.raises(InputError, match=r"GiB are free.*--train 'layers\.1'"):
         jobs.grow(settings, console)
     assert not list((tmp_path / "runs").glob("*"))
     monkeypatch.setattr(plans, "free_memory_bytes", lambda kind: needed)
     assert jobs.grow(settings, console).reason == "finished"
+
+
+def test_a_context_beyond_the_positions_of_the_base_is_refused(
+    settings: Settings, tmp_path: Path, console: Console
+) -> None:
+    with pytest.raises(InputError, match="more than the 128 positions of the base model"):
+        jobs.grow(with_values(settings, {"train.context": 129}), console)
+    assert not list((tmp_path / "runs").glob("*"))

@@ -7,11 +7,13 @@ A run keeps a copy of its reference text in its manifest, so that all its evalua
 
 from __future__ import annotations
 
+import codecs
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from etude.errors import InputError
+from etude.files import json_digest
 from etude.places import expand_home
 from etude.untrusted import shown
 
@@ -34,6 +36,11 @@ class ReferenceText:
     def to_json(self) -> dict[str, Any]:
         """Return the entry of the manifest."""
         return {"name": self.name, "documents": list(self.documents)}
+
+    @property
+    def digest(self) -> str:
+        """A short hash of the content."""
+        return json_digest(self.to_json())[:16]
 
     @classmethod
     def from_json(cls, content: object) -> ReferenceText:
@@ -60,16 +67,21 @@ def reference_text(source: str) -> ReferenceText | None:
     if source == BUILT_IN:
         return ReferenceText("the reference text", tuple(_FILE.read_text("utf-8").strip().split(_BOUNDARY)))
     file = expand_home(source)
-    if not file.is_file():  # a pipe would block
-        raise InputError(f"train.reference: {shown(source)} is not a file: give a text file")
     try:
+        if not file.is_file():  # a pipe would block
+            raise InputError(f"train.reference: {shown(source)} is not a file: give a text file")
         with file.open("rb") as stream:
             content = stream.read(MOST_BYTES)
     except OSError as error:
         raise InputError(
             f"train.reference: cannot read {shown(source)} ({error.strerror}): give a text file"
         ) from None
-    text = content.decode("utf-8", "ignore").strip()
+    try:  # a character that the limit cuts is left out; any other damage is refused
+        text = (
+            codecs.getincrementaldecoder("utf-8")().decode(content, final=len(content) < MOST_BYTES).strip()
+        )
+    except UnicodeDecodeError:
+        text = ""
     if not text or "\0" in text:
         raise InputError(f"train.reference: {shown(source)} has no text in UTF-8: give a text file")
     return ReferenceText(file.name, (text,))

@@ -17,7 +17,8 @@ from etude.model.build import empty_model, materialise
 from etude.model.config import ModelConfig
 from etude.model.hf_config import config_from_hf, config_to_hf
 from etude.model.language_model import LanguageModel
-from etude.model.weights import WEIGHTS, WEIGHTS_INDEX, StoredWeights
+from etude.model.weights import StoredWeights
+from etude.run.weight_files import WEIGHTS, WEIGHTS_INDEX
 from etude.untrusted import require_utf8
 
 CONFIG = "config.json"

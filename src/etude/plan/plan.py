@@ -164,6 +164,11 @@ def plan_on(
             f"the tokenizer has {data.tokenizer.vocab_size} tokens and the model {resolution.model.vocab_size}: "
             "they do not belong together"
         )
+    context, positions = resolution.settings.train.context, resolution.model.max_position_embeddings
+    if context > positions:
+        raise InputError(
+            f"train.context={context} is more than the {positions} positions of the base model: choose at most that"
+        )
     plan = Plan(device, data, resolution, expected)
     _, processes = place_on_machine()
     require_even_rows(plan.settings.train.batch_rows, processes)
@@ -179,7 +184,8 @@ def plan_on(
 
 def require_memory(plan: Plan) -> None:
     """Raise InputError where less memory is free than a run needs."""
-    needed, free = plan.memory.total, free_memory_bytes(plan.device.kind)
+    memory, free = plan.memory, free_memory_bytes(plan.device.kind)
+    needed = memory.total - memory.process  # this process has its own part already
     if free is None or needed <= free:
         return
     layers = plan.model.num_hidden_layers

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import shutil
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,13 +23,14 @@ from etude.data.tokens.tokenizer import CARRIED
 from etude.errors import InputError
 from etude.files import hash_file, read_json, staged_folder, sweep_staging, write_json
 from etude.model.config import ModelConfig
-from etude.model.folder import CARD, CONFIG, load_config, write_tensors
-from etude.model.weights import WEIGHTS, StoredWeights, weight_files
+from etude.model.folder import CONFIG, load_config, write_tensors
+from etude.model.weights import StoredWeights
 from etude.places import cache_folder
+from etude.pretrained.own_files import DESCRIBED, ORIGIN, require_own
+from etude.run.weight_files import WEIGHTS, WEIGHTS_INDEX, weight_files
 from etude.untrusted import readable, shown
 
 ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
-ORIGIN = "origin.json"
 SCHEMA = 1
 """Of a merged folder in the cache."""
 _PREFIX, _A, _B, _COPY = "base_model.model.", ".lora_A.weight", ".lora_B.weight", ".base_layer.weight"
@@ -37,6 +39,10 @@ _REFUSED = (
     *("target_parameters", "trainable_token_indices", "layer_replication", "alora_invocation_tokens"),
 )
 """Keys whose values change what the two matrices mean, or add others."""
+_LEAVES_BASE = (True, False, None, "gaussian", "orthogonal", "eva")
+"""Values of init_lora_weights with which PEFT uses the base's matrices as they are."""
+_MOST = 1 << 20
+"""Largest rank and lora_alpha: more is damage."""
 
 
 @dataclass(frozen=True)
@@ -86,11 +92,20 @@ def read_adapter(folder: Path) -> Adapter:
             "(merge_and_unload) and give the merged model"
         )
     rank, alpha, base = values.get("r"), values.get("lora_alpha"), values.get("base_model_name_or_path")
-    if type(rank) is not int or rank < 1 or not isinstance(alpha, int | float) or not math.isfinite(alpha):
+    if (
+        type(rank) is not int
+        or not isinstance(alpha, int | float)
+        or not (0 < rank <= _MOST and abs(alpha) <= _MOST)
+    ):
         raise InputError(f"{file} is damaged (r {shown(rank)}, lora_alpha {shown(alpha)}): restore it")
     if not isinstance(base, str) or not base:
         raise InputError(
             f"{file} does not name its base model: set base_model_name_or_path to a model folder"
+        )
+    if values.get("init_lora_weights", True) not in _LEAVES_BASE:
+        raise InputError(
+            f"{file}: init_lora_weights {shown(values.get('init_lora_weights'))} changes the base's own matrices: "
+            "merge the adapter with PEFT (merge_and_unload) and give the merged model"
         )
     divisor = math.sqrt(rank) if values.get("use_rslora") is True else rank
     return Adapter(folder, base, rank, alpha / divisor, values.get("fan_in_fan_out") is True)
@@ -109,11 +124,10 @@ def cached_merged_folder(folder: Path, open_source: Callable[[str], Path]) -> Pa
     adapter = read_adapter(folder)
     base = open_source(_base_source(adapter))
     config = load_config(base)
-    own = [name for name in (ADAPTER_CONFIG, ADAPTER_WEIGHTS, *CARRIED) if (folder / name).is_file()]
+    own = require_own(folder, (ADAPTER_CONFIG, ADAPTER_WEIGHTS, *CARRIED))
     if ADAPTER_WEIGHTS not in own:
         raise InputError(f"{folder} holds no {ADAPTER_WEIGHTS}: save the adapter with safetensors")
-    of_base = [file.name for file in weight_files(base)]
-    of_base += [name for name in (CONFIG, *CARRIED, ORIGIN, CARD) if (base / name).is_file()]
+    of_base = require_own(base, (*(file.name for file in weight_files(base)), *DESCRIBED))
     hashes = [
         (name, hash_file(place / name)) for place, names in ((folder, own), (base, of_base)) for name in names
     ]
@@ -129,7 +143,7 @@ def cached_merged_folder(folder: Path, open_source: Callable[[str], Path]) -> Pa
                     (folder, own),
                 ):  # the adapter's own tokenizer replaces the base's
                     for name in names:
-                        if not name.endswith(".safetensors"):
+                        if not name.endswith((".safetensors", WEIGHTS_INDEX)):
                             shutil.copyfile(place / name, staging / name)
                 write_json(staging / ORIGIN, _origin(adapter, base))
                 write_tensors(staging / WEIGHTS, weights)
@@ -139,8 +153,9 @@ def cached_merged_folder(folder: Path, open_source: Callable[[str], Path]) -> Pa
 def _base_source(adapter: Adapter) -> str:
     """Return the base as a source: a model at that path, from the working directory or from the adapter's folder."""
     for path in (Path(adapter.base), adapter.folder / adapter.base):
-        if (path / CONFIG).is_file() or path.is_file():
-            return str(path)
+        with suppress(OSError, ValueError):  # no possible path
+            if (path / CONFIG).is_file() or path.is_file():
+                return str(path)
     if adapter.base.count("/") == 1 and not adapter.base.startswith((".", "/", "~")):
         return f"hf:{adapter.base}"
     raise InputError(
@@ -160,23 +175,24 @@ def merged_weights(adapter: Adapter, base: Path, config: ModelConfig) -> dict[st
     for module, pair in _pairs(adapter).items():
         name = config.family.parameter_name(f"{module}.weight")
         matrix = weights.get(name) if name is not None else None
-        product = _product(adapter, pair)
-        if name is None or matrix is None or product is None or matrix.shape != product.shape:
+        if name is None or matrix is None or _shape(adapter, pair) != tuple(matrix.shape):
             raise InputError(
                 f"{adapter.folder / ADAPTER_WEIGHTS}: the matrices for {shown(module)} do not fit the base model "
                 f"{base}: give the base that the adapter was trained on"
             )
-        weights[name] = matrix.float() + product
+        down, up = pair
+        product = (up.float() @ down.float()) * adapter.scale
+        weights[name] = matrix.float() + (product.T if adapter.transposed else product)
     return weights
 
 
-def _product(adapter: Adapter, pair: tuple[Tensor, Tensor]) -> Tensor | None:
-    """Return scale * B A in the layout of the stored matrix; None where the shapes do not fit."""
+def _shape(adapter: Adapter, pair: tuple[Tensor, Tensor]) -> tuple[int, ...] | None:
+    """Return the shape of B A in the layout of the stored matrix; None where A and B do not fit each other."""
     down, up = pair
     if down.ndim != 2 or up.ndim != 2 or not up.shape[1] == down.shape[0] == adapter.rank:
         return None
-    product = (up.float() @ down.float()) * adapter.scale
-    return product.T if adapter.transposed else product
+    shape = (up.shape[0], down.shape[1])
+    return shape[::-1] if adapter.transposed else shape
 
 
 def _pairs(adapter: Adapter) -> Mapping[str, tuple[Tensor, Tensor]]:
@@ -207,6 +223,9 @@ def _origin(adapter: Adapter, base: Path) -> dict[str, Any]:
     before = read_json(base / ORIGIN) if (base / ORIGIN).is_file() else {}
     known = before if isinstance(before, dict) else {}
     return {
+        "schema": SCHEMA,
+        "format": "adapter",
+        "source": adapter.base,
         **known,
         "adapter": {
             "folder": adapter.folder.name,

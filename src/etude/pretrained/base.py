@@ -5,8 +5,7 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -18,25 +17,16 @@ from etude.data.tokens.tokenizer import CARRIED, RECORD, EtudeTokenizer
 from etude.errors import InputError
 from etude.files import hash_file
 from etude.model.config import ModelConfig
-from etude.model.folder import CARD, CONFIG, load_config, require_whole
+from etude.model.folder import CARD, load_config, require_whole
 from etude.model.hf_config import config_from_hf, config_to_hf
-from etude.model.weights import WEIGHTS_INDEX, weight_files
 from etude.places import expand_home
 from etude.pretrained.facts import licence_of, rounding_of
-from etude.pretrained.gguf_model import ORIGIN
+from etude.pretrained.own_files import DESCRIBED, PROSE, SNAPSHOTS, require_own
 from etude.pretrained.source import model_folder
 from etude.run.checkpoints import MARKER, OPTIMIZER_FILE, verify_checkpoint
 from etude.run.folder import is_run
-from etude.untrusted import MAX_JSON_BYTES, require_file_within, shown
-
-_LICENCE_FILES = ("LICENSE", "LICENSE.txt", "LICENSE.md", "NOTICE")
-_PROSE = frozenset({CARD, ORIGIN, *_LICENCE_FILES})
-"""Files that do not change what the model computes. The same weights may come with others, from another place."""
-_DESCRIBED = (CONFIG, WEIGHTS_INDEX, *CARRIED, RECORD, *sorted(_PROSE))
-_MOST_PROSE_BYTES = 1 << 24
-"""Size of a model card or licence; published ones have a few kilobytes."""
-_SNAPSHOTS, _BLOBS = "snapshots", "blobs"
-"""Folders of a model in the cache of huggingface_hub. A version in the first consists of links into the second."""
+from etude.run.weight_files import weight_files
+from etude.untrusted import shown
 
 
 @dataclass(frozen=True)
@@ -78,12 +68,12 @@ class Base:
     @property
     def hash(self) -> str:
         """Hash of the content: of all files but prose and the record of its origin."""
-        return key_of({name: value for name, value in self.files.items() if name not in _PROSE})
+        return key_of({name: value for name, value in self.files.items() if name not in PROSE})
 
     def manifest_entry(self) -> dict[str, Any]:
         """Return what the manifest of a run states of its base."""
         own = {} if self.step is None else {"step": self.step}
-        version = {"revision": self.folder.name} if self.folder.parent.name == _SNAPSHOTS else {}
+        version = {"revision": self.folder.name} if self.folder.parent.name == SNAPSHOTS else {}
         return {
             "source": self.source,
             **own,
@@ -104,9 +94,9 @@ def open_base(source: str | Path) -> Base:
             the weights lack a tensor.
     """
     folder = model_folder(source)
-    described = tuple(_require_own(folder, _DESCRIBED))
+    described = require_own(folder, DESCRIBED)
     weights = tuple(file.name for file in weight_files(folder))
-    list(_require_own(folder, weights))
+    require_own(folder, weights)
     if reserved := {MARKER, OPTIMIZER_FILE} & set(weights):
         raise InputError(
             f"{folder} has weights in {reserved.pop()}, a name that checkpoints use: rename the file"
@@ -127,29 +117,8 @@ def base_tokenizer(source: str | Path) -> EtudeTokenizer:
         InputError: there is no such model, or its tokenizer cannot be used.
     """
     folder = model_folder(source)
-    list(_require_own(folder, (*CARRIED, RECORD)))
+    require_own(folder, (*CARRIED, RECORD))
     return model_tokenizer(folder)
-
-
-def _require_own(folder: Path, names: tuple[str, ...]) -> Iterator[str]:
-    """Yield the files among ``names`` that ``folder`` has.
-
-    Raises:
-        InputError: one is a link that leads elsewhere, not a plain file, or far larger than such a file is.
-    """
-    real = Path(os.path.realpath(folder))
-    places = [real, real.parent.parent / _BLOBS] if real.parent.name == _SNAPSHOTS else [real]
-    for name in names:
-        file = folder / name
-        if not os.path.lexists(file):
-            continue
-        require_file_within(file, places)
-        most = _MOST_PROSE_BYTES if name in _PROSE else MAX_JSON_BYTES
-        if name in _DESCRIBED and file.stat().st_size > most:
-            raise InputError(
-                f"{file} has more than {most >> 20} MiB, and is no such file: remove or shorten it"
-            )
-        yield name
 
 
 def describe_base(base: Base) -> list[str]:

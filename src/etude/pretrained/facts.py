@@ -16,8 +16,8 @@ from typing import Any
 from etude.errors import InputError
 from etude.files import read_json
 from etude.model.folder import CARD
-from etude.pretrained.gguf_model import ORIGIN
 from etude.pretrained.gguf_weights import PLAIN
+from etude.pretrained.own_files import ORIGIN
 from etude.run.checkpoints import MARKER
 from etude.run.folder import RunFolder, is_run
 from etude.untrusted import one_line, open_plain, shown

@@ -18,7 +18,6 @@ from etude.files import read_json, staged_folder, sweep_staging, write_atomic, w
 from etude.model.config import ModelConfig
 from etude.model.folder import CARD, CONFIG
 from etude.model.hf_config import config_to_hf
-from etude.model.weights import WEIGHTS
 from etude.places import cache_folder
 from etude.pretrained.gguf_config import config_of, family_of
 from etude.pretrained.gguf_file import GgufFile, open_gguf
@@ -31,9 +30,10 @@ from etude.pretrained.gguf_weights import (
     quantisation,
     write_weights,
 )
+from etude.pretrained.own_files import ORIGIN
+from etude.run.weight_files import WEIGHTS
 from etude.untrusted import read_plain, shown
 
-ORIGIN = "origin.json"
 SCHEMA = 1
 """Of :data:`ORIGIN`, and of what a cached folder holds: a folder of another schema is converted again."""
 _LICENSE = re.compile(r"[a-z0-9][a-z0-9.+-]{0,60}")

@@ -16,7 +16,8 @@ from etude.places import expand_home
 from etude.pretrained.base import Base, open_base
 from etude.pretrained.facts import licence_of, origin_of, rounding_of
 from etude.pretrained.gguf_file import is_gguf
-from etude.pretrained.gguf_model import ORIGIN, folder_from_gguf
+from etude.pretrained.gguf_model import folder_from_gguf
+from etude.pretrained.own_files import ORIGIN
 from etude.pretrained.source import HUB
 from etude.pretrained.store import copy_files
 from etude.show.lines import print_line

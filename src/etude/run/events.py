@@ -70,6 +70,7 @@ class ReferenceEvent(Event):
     loss: float  # nats per token
     bits_per_byte: float
     num_tokens: int
+    digest: str  # of the text: a fork may have another
 
 
 @dataclass(frozen=True)

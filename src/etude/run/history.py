@@ -174,7 +174,7 @@ class RunHistory:
             events[ChecksumEvent.name],
             events[MicroBatchEvent.name],
             min(log.last_step, max(0, first - 1 + log.num_steps)),
-            events[ReferenceEvent.name],
+            of_newest_text(events[ReferenceEvent.name]),
         )
 
     @property
@@ -201,6 +201,11 @@ class RunHistory:
                 if rung.order <= reached:
                     passed.setdefault(rung.order, evaluation.step)
         return passed
+
+
+def of_newest_text(references: Sequence[ReferenceEvent]) -> list[ReferenceEvent]:
+    """Return the results on the reference text of the newest one: a fork may have another than its parent."""
+    return [event for event in references if event.digest == references[-1].digest]
 
 
 def read_samples(run: RunFolder) -> list[SampleEvent]:

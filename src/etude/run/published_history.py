@@ -8,6 +8,7 @@ optimizer states beside them are often pickles, which may run code. Nothing is w
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import os
 import re
@@ -21,13 +22,18 @@ from typing import Any, BinaryIO
 from etude.errors import InputError
 from etude.files import read_json
 from etude.run.folder import is_run
-from etude.untrusted import MAX_JSON_BYTES, inside, open_plain, readable, shown
+from etude.run.weight_files import weight_files
+from etude.untrusted import MAX_JSON_BYTES, open_plain, readable, shown
 
 NOT_RECORDED = (
     "not recorded by Etude: what happened between these steps, and the text of the training, are not known"
 )
-CONFIG, TOKENIZER, WEIGHTS = "config.json", "tokenizer.json", "model.safetensors"
-INDEX = f"{WEIGHTS}.index.json"
+_DAMAGE = (
+    *(OSError, ValueError, KeyError, TypeError, AttributeError),
+    *(struct.error, RecursionError, OverflowError),
+)
+"""What reading a damaged file may raise."""
+CONFIG, TOKENIZER = "config.json", "tokenizer.json"
 _STEP = re.compile(
     r"(?:.*?[-_.])?(?:global[-_]?)?(?:step|steps|checkpoint|ckpt|iter|iteration)[-_]?(\d{1,15})(?:[-_.].*)?",
     re.I,
@@ -147,7 +153,7 @@ def weights_hash(folder: Path) -> str:
         InputError: a weight file is missing or damaged, or there are only pickles.
     """
     places: dict[str, tuple[Path, int, int, str]] = {}
-    for file in _weight_files(folder):
+    for file in weight_files(folder):
         for name, (start, end, about) in _tensors(file).items():
             places[name] = file, start, end, about
     digest = hashlib.blake2b(digest_size=8)
@@ -168,23 +174,6 @@ def _digest(content: BinaryIO, left: int, digest: Any, file: Path) -> None:
         left -= len(block)
 
 
-def _weight_files(folder: Path) -> list[Path]:
-    if (folder / WEIGHTS).is_file():
-        return [folder / WEIGHTS]
-    if not (folder / INDEX).is_file():
-        raise InputError(
-            f"{folder} holds no {WEIGHTS} (pickles are never opened): save this version again with safetensors"
-        )
-    index = read_json(folder / INDEX)
-    table = index.get("weight_map") if isinstance(index, dict) else None
-    if not isinstance(table, dict) or not table:
-        raise InputError(f"{folder / INDEX} is damaged: it has no weight_map; restore it")
-    files = [inside(folder, name) for name in sorted(set(map(str, table.values())))]
-    if wrong := [file for file in files if file.suffix != ".safetensors" or not file.is_file()]:
-        raise InputError(f"{wrong[0]} is no .safetensors file of the model: restore it")
-    return files
-
-
 def _tensors(file: Path) -> dict[str, tuple[int, int, str]]:
     """Return where each tensor of a safetensors file begins and ends, and its type and shape in words."""
     try:
@@ -201,7 +190,10 @@ def _tensors(file: Path) -> dict[str, tuple[int, int, str]]:
             if not 8 + length <= start <= end <= size:
                 raise ValueError("a tensor is outside the file")
             tensors[str(name)] = start, end, f"{entry['dtype']} {list(entry['shape'])}"
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, struct.error, RecursionError) as error:
+        places = sorted((start, end) for start, end, _ in tensors.values())
+        if any(start < end for (_, end), (start, _) in itertools.pairwise(places)):
+            raise ValueError("two tensors overlap")
+    except _DAMAGE as error:
         raise InputError(f"{file} is damaged ({shown(str(error))}): restore it") from None
     return tensors
 

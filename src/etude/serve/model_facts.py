@@ -11,6 +11,7 @@ from etude.files import read_json
 from etude.messages import command
 from etude.model.config import ModelConfig
 from etude.model.hf_config import config_from_hf
+from etude.run.weight_files import weight_files
 from etude.serve.collection import CONFIG, Collection
 from etude.serve.facts import run_lines, shape_facts, tensors_of
 from etude.serve.run_types import PublishedFacts, Rows, RunFacts, RunLine
@@ -88,7 +89,7 @@ def no_rows() -> Rows:
 
 def _parameters(folder: Path, config: ModelConfig) -> list[dict[str, Any]]:
     """Return names and shapes of the stored parameters, each once."""
-    tensors = [tensor for file in sorted(folder.glob("*.safetensors")) for tensor in tensors_of(file)]
+    tensors = [tensor for file in weight_files(folder) for tensor in tensors_of(file)]
     return [
         tensor
         for tensor in tensors

@@ -190,6 +190,7 @@ class MetricRow(TypedDict):
     order: NotRequired[int]
     num_steps: NotRequired[int]
     usual: NotRequired[float | None]
+    digest: NotRequired[str]
     reason: NotRequired[str]
     tensors: NotRequired[dict[str, TensorNorms]]
     attention_entropy: NotRequired[list[list[float | None]]]

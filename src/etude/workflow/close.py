@@ -161,6 +161,8 @@ def _figures(history: RunHistory) -> list[str]:
 def _on_reference(first: float, final: float) -> str:
     """Say how the loss on the reference text changed, which the training text has nothing to do with."""
     change = final / first - 1
+    if not math.isfinite(change):
+        return f"On the reference text it went from {first:.3f} to {final:.3f}."
     verdict = "it has forgotten some of what it knew" if change > FORGOTTEN else "it has forgotten little"
     return (
         f"On the reference text, which has nothing to do with yours, it went from {first:.3f} to {final:.3f} "

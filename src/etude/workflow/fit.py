@@ -254,7 +254,8 @@ def evaluation_task(plan: Plan, run: RunFolder, ladder: Ladder, passed: int) -> 
         passed: highest order of an n-gram model that the run passed before this session.
     """
     entry = run.read_manifest().get(REFERENCE)
-    reference = None if entry is None else reference_validation(plan, ReferenceText.from_json(entry))
+    text = None if entry is None else ReferenceText.from_json(entry)
+    reference = None if text is None else (text.digest, reference_validation(plan, text))
     return Evaluate(validation_text(plan), ladder, reference, passed)
 
 

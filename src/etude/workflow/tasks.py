@@ -35,20 +35,21 @@ def save_on_request(
 class Evaluate:
     """Score the validation text, and note each n-gram model that the model passes for the first time.
 
-    ``reference``: a text that is scored too, of a run that has one.
+    ``reference``: the digest of a text that is scored too, and the text, of a run that has one.
     """
 
     text: ValidationText
     ladder: Ladder
-    reference: ValidationText | None = None
+    reference: tuple[str, ValidationText] | None = None
     passed: int = 0  # highest order that was passed so far
 
     def __call__(self, state: TrainState) -> Sequence[Event]:
         where = (state.step, state.tokens_seen, state.wall_time)
         events: list[Event] = []
         if self.reference is not None:
-            score = self.reference.score(state.model)
-            events.append(ReferenceEvent(*where, score.loss, score.bits_per_byte, score.num_tokens))
+            digest, text = self.reference
+            score = text.score(state.model)
+            events.append(ReferenceEvent(*where, score.loss, score.bits_per_byte, score.num_tokens, digest))
         score = self.text.score(state.model)
         events.append(EvalEvent(*where, score.loss, score.bits_per_byte, score.num_tokens))
         reached = self.ladder.passed(score.bits_per_byte)

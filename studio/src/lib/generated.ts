@@ -135,6 +135,7 @@ export interface MetricRow {
   order?: number;
   num_steps?: number;
   usual?: number | null;
+  digest?: string;
   reason?: string;
   tensors?: Record<string, TensorNorms>;
   attention_entropy?: ((number | null)[])[];

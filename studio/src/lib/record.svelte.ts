@@ -42,6 +42,7 @@ export class Record_ {
   val = new Column();
   bits = new Column();
   reference = new Column(); // nats per token on the reference text, of a run from a published model
+  referenceDigest: string | undefined;
   lr = new Column();
   gradNorm = new Column();
   speed = new Column();
@@ -89,6 +90,8 @@ export class Record_ {
         this.bits.add(row.step, row.bits_per_byte);
         break;
       case 'reference':
+        if (row.digest !== this.referenceDigest) this.reference = new Column(); // a fork with another text
+        this.referenceDigest = row.digest;
         this.reference.cut(row.step);
         this.reference.add(row.step, row.loss);
         break;

@@ -13,4 +13,6 @@ test('the reference text has a curve of its own, cut where a run resumes', () =>
   expect(record.val.values).toEqual([2, 1.8]);
   record.take(rows([row('step', 2, 1.7), row('reference', 2, 3.2)]));
   expect(record.reference.values).toEqual([3, 3.2]);
+  record.take(rows([{ ...row('reference', 4, 1), digest: 'another text' }]));
+  expect(record.reference.values).toEqual([1]);
 });
