@@ -33,6 +33,7 @@ from etude.workflow.prepare import make_plan
 
 CONTEXT, ROWS = 256, 4
 GRID = {"adamw": (1e-5, 3e-5, 1e-4, 3e-4, 1e-3), "muon": (1e-4, 3e-4, 1e-3, 3e-3, 1e-2)}
+KEY = ("model", "text", "rule", "rate", "seed", "steps")
 RATE_OF = {"adamw": "train.lr", "muon": "train.muon_lr"}
 SEEDS = (1, 2, 3)
 Result = dict[str, Any]
@@ -73,6 +74,7 @@ def measure(model: str, text: str, rule: str, rate: float, seed: int, steps: int
     seconds = time.perf_counter() - begin
     after = {name: text.score(state.model).bits_per_byte for name, text in texts.items()}
     return {
+        "model": Path(model).name,
         "text": Path(text).name,
         "rule": rule,
         "rate": rate,
@@ -98,8 +100,8 @@ def best_rate(results: Iterable[Result], text: str, rule: str) -> float:
 
 def run(model: str, texts: Sequence[str], steps: int, threads: str, out: Path) -> None:
     def once(text: str, rule: str, rate: float, seed: int) -> None:
-        key = (Path(text).name, rule, rate, seed, steps)
-        if key in {tuple(r[name] for name in ("text", "rule", "rate", "seed", "steps")) for r in read(out)}:
+        key = (Path(model).name, Path(text).name, rule, rate, seed, steps)
+        if key in {tuple(r.get(name) for name in KEY) for r in read(out)}:
             return
         result = measure(model, text, rule, rate, seed, steps, threads)
         with out.open("a") as file:

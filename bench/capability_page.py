@@ -79,7 +79,7 @@ def main() -> None:
 
 
 def measured(file: Path, measure: Callable[[], Content]) -> Content:
-    """Return what the file holds, or measure it and write the file."""
+    """Return what the file holds, or measure it and write the file. Give a new folder for other models or texts."""
     if not file.is_file():
         content = measure()
         file.write_text(json.dumps(content))

@@ -7,7 +7,9 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -170,6 +172,7 @@ def test_a_few_tokens_use_the_network_itself(network: LanguageModel) -> None:
 def test_where_memory_is_short_the_network_itself_decodes(monkeypatch: pytest.MonkeyPatch) -> None:
     model = make_network(make_config("llama-grouped-tied"), 3).eval()
     expected = generate(model, [[1, 2, 3], [5]], GREEDY, stop_ids=())
+    model = make_network(make_config("llama-grouped-tied"), 3).eval()  # without copies
     copies = 4 * sum(parameter.numel() for parameter in model.parameters())
     monkeypatch.setattr(decoder, "_decoding", lambda *_, **__: pytest.fail("the weights were copied"))
     monkeypatch.setattr(decoder, "free_memory_bytes", lambda kind: copies)
@@ -179,3 +182,22 @@ def test_where_memory_is_short_the_network_itself_decodes(monkeypatch: pytest.Mo
     monkeypatch.setattr(decoder, "free_memory_bytes", lambda kind: copies // 2)
     with pytest.raises(InputError, match="use --dtype fp32"):
         generate(model, [[1]], GREEDY, stop_ids=(), dtype="bf16")
+
+
+def test_copies_that_are_there_need_no_more_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = make_network(make_config("llama-grouped-tied"), 3).eval()
+    first = generate(model, [[1, 2, 3]], GREEDY, stop_ids=())
+    assert decoder._holds_copies(model)
+    monkeypatch.setattr(decoder, "free_memory_bytes", lambda kind: 0)
+    monkeypatch.setattr(type(model), "hidden", _only_prompts(type(model).hidden))
+    assert generate(model, [[1, 2, 3]], GREEDY, stop_ids=())[0].token_ids == first[0].token_ids
+
+
+def _only_prompts(hidden: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """Fail where single tokens are read by the network instead of the copies."""
+
+    def read(self: LanguageModel, tokens: Tensor, **options: Any) -> Tensor:
+        assert tokens.shape[1] > 1
+        return hidden(self, tokens, **options)
+
+    return read

@@ -16,11 +16,11 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from etude.errors import InputError
 from etude.model.folder import load_model_folder
-from etude.pretrained.adapter import ADAPTER_CONFIG, ADAPTER_WEIGHTS
+from etude.pretrained.adapter import ADAPTER_WEIGHTS
 from etude.pretrained.base import open_base
 from etude.pretrained.facts import licence_of
 from etude.pretrained.import_model import import_model
-from etude.pretrained.source import model_folder
+from etude.pretrained.source import ADAPTER_CONFIG, model_folder
 
 peft = pytest.importorskip("peft")
 transformers = pytest.importorskip("transformers")

@@ -48,7 +48,9 @@ def doctor(
 
     The exit code is 1 if there is a problem.
     """
-    if run is not None and not verify and _is_model(run):
+    from etude.pretrained.source import is_model_source
+
+    if run is not None and not verify and is_model_source(run):
         _examine_model(run, text, overrides, as_json)
         return
     if text is not None:
@@ -72,13 +74,6 @@ def doctor(
     examination.show(report, as_json=as_json)
     if not report.healthy:
         raise typer.Exit(1)
-
-
-def _is_model(path: Path) -> bool:
-    """Return whether ``path`` is a model and no run: a model folder or checkpoint, a .gguf file, or hf:owner/name."""
-    from etude.pretrained.source import HUB
-
-    return str(path).startswith(HUB) or path.is_file() or (path / "config.json").is_file()
 
 
 def _examine_model(model: Path, text: Path | None, overrides: list[str] | None, as_json: bool) -> None:

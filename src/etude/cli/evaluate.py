@@ -133,20 +133,23 @@ def _evaluate(request: TogetherRequest, every_step: bool, expect: str) -> None:
         raise InputError(
             "--text measures a text and runs no probes: omit --suite and --steps, or add --suite text"
         )
+    alone = len(models) == 1 and not (text and suites) and (is_of_run(models[0]) or not every_step)
+    if expect and not alone:
+        raise InputError("--expect belongs to the evaluation of one model on its own text: omit it")
     if every_step and (len(models) > 1 or not is_of_run(models[0])):
         evaluate_history(request, console)
     elif len(models) > 1 or (text and suites):
-        if every_step or expect:
+        if every_step:
             raise InputError("--steps all puts the probes of its own text to a run: omit --text")
         if text and not suites:
             read_together(request, console)
         else:
             together.evaluate_together(request, console)
     else:
-        alone = job.EvaluationRequest(
+        one = job.EvaluationRequest(
             models[0], suites, every_step, request.num_items, text, expect, request.workers, request.as_json
         )
-        job.evaluate(alone, console)
+        job.evaluate(one, console)
 
 
 def _check_numbers(items: int | None, processes: int, threads: int | None, limit: int | None) -> None:

@@ -67,7 +67,7 @@ class NamedText:
     def line(self) -> str:
         """How the text was used, in one line."""
         return (
-            f"text: {self.name}; asked about: {self.corpus.num_bytes('validation'):,} bytes of it, held out document "
+            f"text: {self.name}; probes from {self.corpus.num_bytes('validation'):,} bytes of it, held out document "
             f"by document; n-gram: order {self.counting.order}, counted from its other "
             f"{self.corpus.num_bytes('train'):,} bytes"
         )

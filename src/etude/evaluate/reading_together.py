@@ -63,10 +63,14 @@ def read_together(request: TogetherRequest, console: Console) -> None:
         print(json.dumps(_to_json(readers, about), ensure_ascii=False, allow_nan=False))
         return
     console.print(table_of(readers))
-    lines = [line, *(f"{reader.name}: {reader.note}" for reader in readers if reader.note)]
+    if any(model.run is not None for model in models):
+        lines = [line, "a run among the models may have read these passages, if it was trained on this text"]
+    else:
+        lines = [line]
+    lines += [*(f"{reader.name}: {reader.note}" for reader in readers if reader.note)]
     lines.append(
-        f"difference: bits per byte minus those of {readers[0].name}; gain: after {EDGES[LATE]} bytes or more minus "
-        f"after {EDGES[EARLY]} to {EDGES[EARLY + 1]}; 95 % intervals count passages"
+        f"difference: bits per byte minus those of {readers[0].name}; gain: after {EDGES[LATE]} to "
+        f"{EDGES[LATE + 1]:,} bytes minus after {EDGES[EARLY]} to {EDGES[EARLY + 1]}; 95 % intervals count passages"
     )
     for each in lines:
         print_line(console, each)

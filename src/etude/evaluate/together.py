@@ -172,7 +172,8 @@ def open_models(paths: Sequence[Path]) -> list[ExaminedModel]:
 def _usual_suites(request: TogetherRequest, runs: Sequence[ExaminedRun]) -> tuple[str, ...]:
     if request.text:
         return ("text",)
-    return suites_for(runs[0].settings) if len(runs) == 1 else ("world",)
+    own = suites_for(runs[0].settings) if len(runs) == 1 else ()
+    return tuple(suite for suite in own if suite != "modular") or ("world",)  # modular is one run's alone
 
 
 def probe_source(

@@ -83,6 +83,8 @@ class Decoder:
         Raises:
             InputError: it has no room for rounded copies, which the user has requested.
         """
+        if _holds_copies(self.model):
+            return True  # made before, and replaced by others of at most their size
         copies = sum(parameter.numel() for parameter in self.model.parameters()) * (2 if self.rounded else 4)
         free = free_memory_bytes(self.device.type)
         if free is None or copies <= SHARE_OF_FREE * free:
@@ -228,7 +230,8 @@ def _graph(
     return torch.compile(function, fullgraph=True, dynamic=False, options=options)
 
 
-_decodings: weakref.WeakKeyDictionary[LanguageModel, tuple[object, Decoding]] = weakref.WeakKeyDictionary()
+_Kept = tuple[tuple[object, bool, bool], Decoding]
+_decodings: weakref.WeakKeyDictionary[LanguageModel, _Kept] = weakref.WeakKeyDictionary()
 """The last `Decoding` of each network, with its key: fingerprint of the weights, and options."""
 
 
@@ -248,6 +251,12 @@ def _decoding(model: LanguageModel, *, compiled: bool, rounded: bool) -> Decodin
     if not model.training and weights is not None:
         _decodings[model] = (key, decoding)
     return decoding
+
+
+def _holds_copies(model: LanguageModel) -> bool:
+    """Return whether copies of the current weights are kept."""
+    kept = _decodings.get(model)
+    return kept is not None and kept[0][0] == _fingerprint(model)
 
 
 def _fingerprint(model: LanguageModel) -> object:

@@ -27,10 +27,11 @@ from etude.model.folder import CONFIG, load_config, write_tensors
 from etude.model.weights import StoredWeights
 from etude.places import cache_folder
 from etude.pretrained.own_files import DESCRIBED, ORIGIN, require_own
+from etude.pretrained.source import ADAPTER_CONFIG, HUB
 from etude.run.weight_files import WEIGHTS, WEIGHTS_INDEX, weight_files
 from etude.untrusted import readable, shown
 
-ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
 SCHEMA = 1
 """Of a merged folder in the cache."""
 _PREFIX, _A, _B, _COPY = "base_model.model.", ".lora_A.weight", ".lora_B.weight", ".base_layer.weight"
@@ -61,11 +62,6 @@ class Adapter:
     rank: int
     scale: float
     transposed: bool
-
-
-def is_adapter(folder: Path) -> bool:
-    """Return whether a folder holds an adapter and no whole model."""
-    return (folder / ADAPTER_CONFIG).is_file() and not (folder / CONFIG).is_file()
 
 
 def read_adapter(folder: Path) -> Adapter:
@@ -157,7 +153,7 @@ def _base_source(adapter: Adapter) -> str:
             if (path / CONFIG).is_file() or path.is_file():
                 return str(path)
     if adapter.base.count("/") == 1 and not adapter.base.startswith((".", "/", "~")):
-        return f"hf:{adapter.base}"
+        return f"{HUB}{adapter.base}"
     raise InputError(
         f"the base model of the adapter {adapter.folder} is not at {shown(adapter.base)}: set base_model_name_or_path "
         f"in its {ADAPTER_CONFIG} to the model's folder"

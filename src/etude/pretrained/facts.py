@@ -20,7 +20,7 @@ from etude.pretrained.gguf_weights import PLAIN
 from etude.pretrained.own_files import ORIGIN
 from etude.run.checkpoints import MARKER
 from etude.run.folder import RunFolder, is_run
-from etude.untrusted import one_line, open_plain, shown
+from etude.untrusted import open_plain, shown
 
 OTHER_LICENCE = "other"
 """The Hub's identifier of a licence that has none."""
@@ -62,7 +62,7 @@ def recorded_facts(manifest: Mapping[str, Any]) -> BaseFacts | None:
         return None
     step = entry.get("step")
     return BaseFacts(
-        one_line(str(entry.get("source"))),
+        shown(str(entry.get("source"))),
         shown(str(entry.get("hash"))),
         _text(entry.get("licence")),
         _text(entry.get("rounding")),

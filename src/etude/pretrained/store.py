@@ -27,6 +27,8 @@ from etude.untrusted import inside, open_plain, shown
 CONTENT = "content"
 """Name of a stored file, in the folder that has its hash as name."""
 _CHUNK = 1 << 22
+_LOCK = "store"
+"""One lock for all files: two bases may share one."""
 
 
 def put_files(base: Base, folder: Path) -> None:
@@ -38,7 +40,7 @@ def put_files(base: Base, folder: Path) -> None:
         InputError: one of them has changed since the base was opened.
         EtudeError: the disk is full or cannot be written.
     """
-    with locked(store(), base.hash):
+    with locked(store(), _LOCK):
         for name, value in base.files.items():
             source, target = base.folder / name, folder / name
             if name not in base.weights:
@@ -110,7 +112,7 @@ def restore_first_checkpoint(
             )
             continue
         kept = f"; the previous file is kept as {run.set_aside(file)}" if os.path.lexists(file) else ""
-        with locked(store(), expected):
+        with locked(store(), _LOCK):
             stored = _stored(good, expected)
             if name.endswith(".safetensors") and links_to_store(folders[0]):
                 _link(stored, file)

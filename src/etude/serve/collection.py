@@ -99,7 +99,13 @@ def collection_of(arguments: Sequence[Path]) -> Collection:
     Raises:
         InputError: an argument is none of these, there is nothing to show, or there are two folders of runs.
     """
-    folders = [argument for argument in arguments if argument.is_dir() and not is_model(argument)]
+    from etude.pretrained.source import is_adapter  # imports numpy
+
+    folders = [
+        argument
+        for argument in arguments
+        if argument.is_dir() and not is_model(argument) and not is_adapter(argument)
+    ]
     if len(folders) > 1:
         raise InputError(
             f"{folders[0]} and {folders[1]} are two folders of runs: the studio shows one, and any number of models"
@@ -125,12 +131,12 @@ def collection_of(arguments: Sequence[Path]) -> Collection:
 
 def _model_folder(argument: Path) -> Path:
     """Return the model folder of a source of a model; a GGUF file is converted into Etude's cache."""
-    if not str(argument).startswith("hf:") and not argument.exists():
+    from etude.pretrained.source import is_model_source, model_folder
+
+    if not argument.exists() and not is_model_source(argument):
         raise InputError(
             f"no folder {argument}: train something first with `etude train`, or name another folder"
         )
-    from etude.pretrained.source import model_folder  # imports numpy
-
     return model_folder(argument)
 
 

@@ -20,7 +20,7 @@ from etude.train.validation import ValidationText
 from etude.watch.summaries import LOOKED_AT, activity, tensor_norms, weights_before
 
 LARGE_MATRIX = 2**24
-"""Numbers in an embedding from which on freed memory is returned before the weights are copied."""
+"""Smallest embedding, in numbers, of a network for which freed memory is returned before the weights are copied."""
 
 
 def save_on_request(
