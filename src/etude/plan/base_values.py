@@ -1,7 +1,7 @@
 """Settings of a run that begins with the weights of a base model: sizes that are the model's, and how it is trained.
 
-Rates and update rule were compared on one model, three texts and three seeds, in runs of 24 steps (bench/base_rates.py;
-lab notebook, 2026-11-30). The other values are cautious choices.
+Rates and update rule were compared on one model and three texts, with one to three seeds, in runs of 24 steps
+(bench/base_rates.py; lab notebook, 2026-11-30). The other values are cautious choices.
 """
 
 from __future__ import annotations
@@ -25,12 +25,13 @@ BASE_CONTEXT = 512
 BASE_BATCH_TOKENS = 2048
 """Tokens of a step, where the text is long enough for :data:`BASE_UPDATES`."""
 TOKENS_AT_ONCE = 1024
-"""Most tokens in a micro-batch. Steps of 1,024 tokens in one pass are half as fast again as in four (lab notebook)."""
+"""Most tokens in a micro-batch. A step of 1,024 tokens in one pass instead of four is a fifth faster in fp32, and half as
+fast again in bf16 (lab notebook)."""
 BASE_UPDATES = 32
 """Fewest updates of a run on a short text."""
 BASE_RATES = {
-    "train.lr": Rate(1e-4, "the highest swept rate that cost next to nothing on the reference text"),
-    "train.muon_lr": Rate(3e-3, "the swept rate that learns and forgets as AdamW does at its own"),
+    "train.lr": Rate(1e-4, "the highest swept rate that cost nothing on the reference text"),
+    "train.muon_lr": Rate(3e-3, "the swept rate that learns and forgets about as much as AdamW at its own"),
 }
 STATES = 4
 """Checkpoints of a run from a base model that keep the optimizer's state, besides the newest."""
@@ -158,7 +159,7 @@ def _state_every(dial: Dial, key: str) -> tuple[Any, str]:
 
 @derives(FROM_BASE, "train.optimizer")
 def _optimizer(dial: Dial, key: str) -> tuple[Any, str]:
-    return "adamw", "Muon learned as much in the same steps, each of which took a quarter longer; swept"
+    return "adamw", "Muon learned no more in the same steps, each of which took a quarter longer"
 
 
 @derives(FROM_BASE, "train.lr", "train.muon_lr")
