@@ -25,8 +25,8 @@ BASE_CONTEXT = 512
 BASE_BATCH_TOKENS = 2048
 """Tokens of a step, where the text is long enough for :data:`BASE_UPDATES`."""
 TOKENS_AT_ONCE = 1024
-"""Most tokens in a micro-batch. A step of 1,024 tokens in one pass instead of four is a fifth faster in fp32, and half as
-fast again in bf16 (lab notebook)."""
+"""Most tokens in a micro-batch. A step of 1,024 tokens in one pass instead of four is a fifth faster in fp32, and half
+as fast again in bf16 (lab notebook)."""
 BASE_UPDATES = 32
 """Fewest updates of a run on a short text."""
 BASE_RATES = {
