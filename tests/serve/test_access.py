@@ -163,7 +163,7 @@ def test_the_address_is_what_both_commands_print(
     from etude.cli.studio import studio
 
     monkeypatch.setattr("uvicorn.Server.run", lambda self, sockets: sockets[0].close())
-    studio(studied.path.parent, "127.0.0.1", 0)
+    studio([studied.path.parent], "127.0.0.1", 0)
     printed = capsys.readouterr().out
     assert printed.startswith("studio: http://127.0.0.1:")
     assert "/?token=" in printed

@@ -293,7 +293,7 @@ def test_an_answer_survives_serialization() -> None:
 
 
 def test_a_failed_examination_gives_its_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(EtudeError, match=r"the examination failed: .*is not a run folder"):
+    with pytest.raises(EtudeError, match=r"the examination failed: .*is not a run or a model folder"):
         asyncio.run(verdicts.examine(tmp_path))
     monkeypatch.setattr(
         verdicts, "PROCESS", (sys.executable, "-c", "raise SystemExit('killed by a cosmic ray')")

@@ -22,7 +22,7 @@ from typing import Any
 
 from etude.errors import InputError
 from etude.files import SEALED_SCHEMA, STAGING_PREFIX, hash_file, read_object, read_sealed, write_sealed
-from etude.messages import quoted
+from etude.messages import command, quoted
 from etude.run.folder import RunFolder, is_run
 from etude.run.log import Prefix
 from etude.run.published_history import PublishedHistory
@@ -213,8 +213,8 @@ def _instead(checkpoint: Checkpoint) -> str:
     """Return what to do about a damaged checkpoint, as the end of a message."""
     if checkpoint.step > 0:
         return "use an older checkpoint of the run"
-    run = quoted(checkpoint.folder.parent.parent)
-    return f"restore it; if the run begins with a base model, etude train --resume {run} does"
+    resume = command("train", "--resume", checkpoint.folder.parent.parent)
+    return f"restore it; if the run begins with a base model, {resume} does"
 
 
 def newest_good_checkpoint(
