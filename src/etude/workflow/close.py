@@ -164,6 +164,8 @@ def _on_reference(first: float, final: float) -> str:
     if not math.isfinite(change):
         return f"On the reference text it went from {first:.3f} to {final:.3f}."
     verdict = "it has forgotten some of what it knew" if change > FORGOTTEN else "it has forgotten little"
+    if change <= 0:
+        verdict = "nothing that this text measures is forgotten"
     return (
         f"On the reference text, which has nothing to do with yours, it went from {first:.3f} to {final:.3f} "
         f"({change:+.1%}): {verdict}."
