@@ -120,7 +120,11 @@ class Selection:
             )
             assert (at, bool(proof)) == (expected_at, bool(expected_proof))
             expected.pop("attribution")
+            patterns = expected.pop("patterns")
             assert {key: answer[key] for key in expected} == expected
+            for drawn in answer.get("drawn", ()):  # rounded for the page
+                pattern = np.array(patterns[drawn["layer"]][drawn["head"]])
+                assert np.abs(np.array(drawn["pattern"], float) - pattern).max() < 1e-6
         elif look == "attribution":
             assert answer == self.inspected(step=step, prompt=question["text"])["attribution"]
         elif look == "step":
