@@ -293,7 +293,7 @@ def blimp_blocks(chosen: argparse.Namespace, content: Content | None) -> list[st
     return [
         f"The first {chosen.pairs} pairs of each of the 67 paradigms (Warstadt et al. 2020, CC BY 4.0), {num} in all, "
         "by the mean log-probability per token; a tie is one half. Intervals count paradigms. Words that "
-        f"{content['models'][0]['name']} has never read were not left out, so its score is not about grammar alone.",
+        f"{content['models'][0]['name']} has never read are included, so its score is not about grammar alone.",
         table(content),
     ]
 

@@ -187,7 +187,8 @@ def test_where_memory_is_short_the_network_itself_decodes(monkeypatch: pytest.Mo
 def test_copies_that_are_there_need_no_more_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     model = make_network(make_config("llama-grouped-tied"), 3).eval()
     first = generate(model, [[1, 2, 3]], GREEDY, stop_ids=())
-    assert decoder._holds_copies(model)
+    assert decoder._holds_copies(model, rounded=False)
+    assert not decoder._holds_copies(model, rounded=True)
     monkeypatch.setattr(decoder, "free_memory_bytes", lambda kind: 0)
     monkeypatch.setattr(type(model), "hidden", _only_prompts(type(model).hidden))
     assert generate(model, [[1, 2, 3]], GREEDY, stop_ids=())[0].token_ids == first[0].token_ids

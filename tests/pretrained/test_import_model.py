@@ -18,8 +18,8 @@ from etude.generate.language import load
 from etude.model.folder import load_model_folder
 from etude.pretrained.base import open_base
 from etude.pretrained.facts import licence_of, rounding_of
-from etude.pretrained.import_model import default_name, import_model
-from etude.pretrained.source import model_folder
+from etude.pretrained.import_model import import_model
+from etude.pretrained.source import model_folder, source_name
 from etude.run.checkpoints import checkpoint_name
 from etude.workflow import jobs
 from gguf_files import network_tensors, write_gguf
@@ -155,4 +155,4 @@ def test_no_pickles_are_downloaded(monkeypatch: pytest.MonkeyPatch, gguf_file: P
     ("source", "name"), [("hf:owner/some-model@v2", "some-model"), ("folder/other", "other")]
 )
 def test_the_folder_is_named_as_the_model(source: str, name: str) -> None:
-    assert default_name(source) == name
+    assert source_name(source) == name

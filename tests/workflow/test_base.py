@@ -469,7 +469,7 @@ def test_a_base_run_measures_the_reference_text_from_step_0(
         assert fork.read_manifest()["reference"]["documents"] == expected
         references = RunRecord.open(fork.path).history.references
         assert references[-1].step == 10
-        assert (references[0].step == 0) == (parent is run)  # those of the parent's other text are left out
+        assert (references[0].step == 0) == (parent is run)  # results on the parent's other text are skipped
 
 
 def test_evaluations_of_a_base_run_cost_less_than_its_training(settings: Settings, console: Console) -> None:

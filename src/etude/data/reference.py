@@ -76,7 +76,7 @@ def reference_text(source: str) -> ReferenceText | None:
         raise InputError(
             f"train.reference: cannot read {shown(source)} ({error.strerror}): give a text file"
         ) from None
-    try:  # a character that the limit cuts is left out; any other damage is refused
+    try:  # skip a character that the limit cuts; refuse any other damage
         text = (
             codecs.getincrementaldecoder("utf-8")().decode(content, final=len(content) < MOST_BYTES).strip()
         )

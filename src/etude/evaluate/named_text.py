@@ -1,7 +1,7 @@
 """A text that the user names, in two parts: one that probes are made from, and one whose n-grams are counted.
 
 The parts are whole documents (sections of long ones), split by a hash of their content as training text is, after
-repeated documents are dropped and with the same care for long lines that stand in both.
+repeated documents are dropped; long lines that both parts contain are moved to one of them.
 """
 
 from __future__ import annotations
@@ -22,13 +22,12 @@ from etude.data.reading.sources import open_sources
 from etude.evaluate.answerers import CountingAnswerer
 from etude.evaluate.ladder import build_ladder
 from etude.evaluate.ngram import KneserNey
+from etude.evaluate.questions import HELD_OUT_BYTES
 
 PROBED_SHARE = 0.25
 """Share of the documents that probes are made from."""
 MOST_BYTES = 50_000_000
 """Most bytes of the text that are read."""
-HELD_OUT_BYTES = 2_000_000
-"""Most bytes of the probed part that are used."""
 
 
 @dataclass(frozen=True)

@@ -65,7 +65,7 @@ def suites_for(settings: Settings) -> tuple[str, ...]:
 class ProbeSource:
     """Where probes come from.
 
-    train: documents that no item may stand in, read anew by every call; None if none are known, so that nothing is
+    train: documents that must not contain an item, read again by every call; None if none are known: then nothing is
     searched; held_out: the documents, at most so many bytes of them, that the suite text is made from; None without
     such a text; context_chars: most characters of an item of the suite text.
     """

@@ -1,4 +1,4 @@
-"""Networks with random weights, whose scores stand beside those of a model of the same shape."""
+"""Networks with random weights, whose scores are shown next to those of a model of the same shape."""
 
 from __future__ import annotations
 

@@ -221,8 +221,8 @@ def answers_of(
 ) -> ModelResults:
     """Put the questions to a model and to networks of its shape with random weights."""
     random = random_null(model.config, model.tokenizer, workers.threads)
-    asked = without_claims(questions) if model.note else questions
-    examination = Examination(asked.probes, counting, random.networks, random.num_items)
+    put = without_claims(questions) if model.note else questions
+    examination = Examination(put.probes, counting, random.networks, random.num_items)
     answerer = PartsAnswerer(model.folder, scratch, workers)
     results = examination.results(answerer, report_to(progress, f"asking {model.name}"))
     notes = tuple(note for note in (model.note, random.reason) if note)

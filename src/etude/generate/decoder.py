@@ -83,11 +83,9 @@ class Decoder:
         Raises:
             InputError: it has no room for rounded copies, which the user has requested.
         """
-        if _holds_copies(self.model):
-            return True  # made before, and replaced by others of at most their size
         copies = sum(parameter.numel() for parameter in self.model.parameters()) * (2 if self.rounded else 4)
         free = free_memory_bytes(self.device.type)
-        if free is None or copies <= SHARE_OF_FREE * free:
+        if free is None or copies <= SHARE_OF_FREE * free or _holds_copies(self.model, self.rounded):
             return True
         if self.rounded:
             raise InputError(
@@ -253,10 +251,10 @@ def _decoding(model: LanguageModel, *, compiled: bool, rounded: bool) -> Decodin
     return decoding
 
 
-def _holds_copies(model: LanguageModel) -> bool:
-    """Return whether copies of the current weights are kept."""
+def _holds_copies(model: LanguageModel, rounded: bool) -> bool:
+    """Return whether copies of the current weights are kept, of this size; others would replace them."""
     kept = _decodings.get(model)
-    return kept is not None and kept[0][0] == _fingerprint(model)
+    return kept is not None and (kept[0][0], kept[0][2]) == (_fingerprint(model), rounded)
 
 
 def _fingerprint(model: LanguageModel) -> object:

@@ -22,7 +22,7 @@ from typing import Any
 
 from rich.table import Table
 
-from etude.config import NO_BASE, Settings
+from etude.config import Settings
 from etude.data.prepare import PreparedData
 from etude.device import place_on_machine
 from etude.errors import InputError
@@ -365,7 +365,7 @@ def expected_loss(plan: Plan, pilot: Pilot | None, tokens: int) -> Forecast | No
 
 def most_epochs(plan: Plan) -> int:
     """Return how often the run may read its text."""
-    return MAX_EPOCHS if plan.settings.model.base == NO_BASE else BASE_EPOCHS
+    return BASE_EPOCHS if plan.has_base else MAX_EPOCHS
 
 
 def worth_reading(tokens: float, plan: Plan) -> int:

@@ -18,7 +18,7 @@ from etude.pretrained.facts import licence_of, origin_of, rounding_of
 from etude.pretrained.gguf_file import is_gguf
 from etude.pretrained.gguf_model import folder_from_gguf
 from etude.pretrained.own_files import ORIGIN
-from etude.pretrained.source import HUB
+from etude.pretrained.source import HUB, source_name
 from etude.pretrained.store import copy_files
 from etude.show.lines import print_line
 from etude.untrusted import one_line, shown
@@ -31,7 +31,7 @@ def import_model(source: str, name: str | None, console: Console) -> Path:
         InputError: the folder exists, or there is no such model, or it is of a kind that cannot be read.
         EtudeError: the disk is full or cannot be written.
     """
-    folder = expand_home(name or default_name(source))
+    folder = expand_home(name or source_name(source))
     if os.path.lexists(folder):
         raise InputError(
             f"{folder} exists already: give another name, such as {command('import', source, 'NAME')}"
@@ -44,14 +44,6 @@ def import_model(source: str, name: str | None, console: Console) -> Path:
     for line in _facts(open_base(folder)):
         print_line(console, line)
     return folder
-
-
-def default_name(source: str) -> str:
-    """Return the name of the folder for a source: the last part of its own name."""
-    if source.startswith(HUB):
-        return source.removeprefix(HUB).partition("@")[0].rsplit("/", 1)[-1]
-    path = expand_home(source)
-    return path.stem if is_gguf(path) else path.absolute().name
 
 
 def _copy(base: Base, folder: Path) -> None:

@@ -48,6 +48,15 @@ def model_folder(source: str | Path) -> Path:
     return find_checkpoint(path)
 
 
+def source_name(source: str | Path) -> str:
+    """Return a name for the model that ``source`` names: the last part of its own."""
+    name = str(source)
+    if name.startswith(HUB):
+        return name.removeprefix(HUB).partition("@")[0].rsplit("/", 1)[-1]
+    path = expand_home(name)
+    return path.stem if is_gguf(path) else path.absolute().name
+
+
 def is_adapter(folder: Path) -> bool:
     """Return whether a folder holds an adapter and no whole model."""
     return (folder / ADAPTER_CONFIG).is_file() and not (folder / "config.json").is_file()

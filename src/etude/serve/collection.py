@@ -99,7 +99,7 @@ def collection_of(arguments: Sequence[Path]) -> Collection:
     Raises:
         InputError: an argument is none of these, there is nothing to show, or there are two folders of runs.
     """
-    from etude.pretrained.source import is_adapter  # imports numpy
+    from etude.pretrained.source import is_adapter, source_name  # imports numpy
 
     folders = [
         argument
@@ -113,7 +113,9 @@ def collection_of(arguments: Sequence[Path]) -> Collection:
     for run in folders:
         if (run / "run.toml").is_file():
             raise InputError(f"{run} is one run: give the folder that it is in, {run.absolute().parent}")
-    named = [(_name(argument), _model_folder(argument)) for argument in arguments if argument not in folders]
+    named = [
+        (source_name(argument), _model_folder(argument)) for argument in arguments if argument not in folders
+    ]
     if folders:
         return Collection.of(folders[0], named)
     here, runs = Path(), Path("runs")
@@ -138,13 +140,6 @@ def _model_folder(argument: Path) -> Path:
             f"no folder {argument}: train something first with `etude train`, or name another folder"
         )
     return model_folder(argument)
-
-
-def _name(argument: Path) -> str:
-    text = str(argument)
-    if text.startswith("hf:"):
-        return text.removeprefix("hf:").partition("@")[0].rsplit("/", 1)[-1]
-    return argument.stem if argument.suffix == ".gguf" else argument.absolute().name
 
 
 def _is_same(one: Path, other: Path) -> bool:

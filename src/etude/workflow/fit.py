@@ -13,7 +13,7 @@ from functools import partial
 
 from rich.console import Console
 
-from etude.config import NO_BASE, ResolvedTrain
+from etude.config import ResolvedTrain
 from etude.data.prepare import open_prepared
 from etude.data.reference import REFERENCE, ReferenceText
 from etude.diagnose.machine.self_test import require_sound
@@ -223,7 +223,7 @@ def save_task(plan: Plan, run: RunFolder, state: TrainState, record: RecordWrite
 
     # The tasks of step 0 run again if a run was stopped there, so its checkpoint is saved again too.
     # That of a base model stays: it is the model itself.
-    saved = state.step or (-1 if plan.settings.model.base == NO_BASE else 0)
+    saved = state.step or (0 if plan.has_base else -1)
     card = partial(model_card, plan, run, manifest=manifest)
     return Save(
         run,

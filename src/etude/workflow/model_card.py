@@ -10,6 +10,7 @@ from typing import Any
 from etude.model.cost import count_parameters
 from etude.plan.plan import Plan
 from etude.pretrained.facts import BaseFacts, recorded_facts
+from etude.pretrained.source import HUB
 from etude.run import RunFolder
 from etude.untrusted import one_line
 
@@ -69,8 +70,8 @@ def _head_of_base(base: BaseFacts | None) -> str:
     """Return the lines of the card's head that state the base model and its licence, which holds for its children."""
     if base is None:
         return ""
-    hub, source = "hf:", base.source
-    name = source.removeprefix(hub).partition("@")[0] if source.startswith(hub) else Path(source).name
+    source = base.source
+    name = source.removeprefix(HUB).partition("@")[0] if source.startswith(HUB) else Path(source).name
     return f"license: {base.licence_identifier}\nbase_model: {json.dumps(name)}\n"
 
 
