@@ -48,7 +48,7 @@ def doctor(
 
     The exit code is 1 if there is a problem.
     """
-    from etude.pretrained.source import is_model_source
+    from etude.pretrained.source_names import is_model_source
 
     if run is not None and not verify and is_model_source(run):
         _examine_model(run, text, overrides, as_json)

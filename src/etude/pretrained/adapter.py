@@ -27,7 +27,7 @@ from etude.model.folder import CONFIG, load_config, write_tensors
 from etude.model.weights import StoredWeights
 from etude.places import cache_folder
 from etude.pretrained.own_files import DESCRIBED, ORIGIN, require_own
-from etude.pretrained.source import ADAPTER_CONFIG, HUB
+from etude.pretrained.source_names import ADAPTER_CONFIG, HUB
 from etude.run.weight_files import WEIGHTS, WEIGHTS_INDEX, weight_files
 from etude.untrusted import readable, shown
 

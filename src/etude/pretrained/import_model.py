@@ -18,7 +18,7 @@ from etude.pretrained.facts import licence_of, origin_of, rounding_of
 from etude.pretrained.gguf_file import is_gguf
 from etude.pretrained.gguf_model import folder_from_gguf
 from etude.pretrained.own_files import ORIGIN
-from etude.pretrained.source import HUB, source_name
+from etude.pretrained.source_names import HUB, source_name
 from etude.pretrained.store import copy_files
 from etude.show.lines import print_line
 from etude.untrusted import one_line, shown

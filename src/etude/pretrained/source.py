@@ -13,12 +13,11 @@ from pathlib import Path
 from etude.errors import InputError
 from etude.places import expand_home
 from etude.pretrained.gguf_file import is_gguf
+from etude.pretrained.source_names import HUB, is_adapter
 from etude.run.checkpoints import checkpoint_of_step, find_checkpoint, list_checkpoints, step_of
 from etude.run.published_history import PublishedHistory
 from etude.untrusted import readable, shown
 
-HUB = "hf:"
-ADAPTER_CONFIG = "adapter_config.json"
 _HUB_FILES = ("*.json", "*.safetensors", "*.jinja", "tokenizer.model", "*.txt", "LICENSE*", "README.md")
 """The files of a model folder. Pickles may run code when they are read, so they are not even fetched."""
 
@@ -46,28 +45,6 @@ def model_folder(source: str | Path) -> Path:
 
         return cached_merged_folder(path, model_folder)
     return find_checkpoint(path)
-
-
-def source_name(source: str | Path) -> str:
-    """Return a name for the model that ``source`` names: the last part of its own."""
-    name = str(source)
-    if name.startswith(HUB):
-        return name.removeprefix(HUB).partition("@")[0].rsplit("/", 1)[-1]
-    path = expand_home(name)
-    return path.stem if is_gguf(path) else path.absolute().name
-
-
-def is_adapter(folder: Path) -> bool:
-    """Return whether a folder holds an adapter and no whole model."""
-    return (folder / ADAPTER_CONFIG).is_file() and not (folder / "config.json").is_file()
-
-
-def is_model_source(source: str | Path) -> bool:
-    """Return whether ``source`` names a model and not a run, as far as its name and files show."""
-    path = expand_home(str(source))
-    if str(source).startswith(HUB) or path.is_file() or is_adapter(path):
-        return True
-    return (path / "config.json").is_file() or (not path.exists() and "@" in path.name)
 
 
 def _from_file(path: Path) -> Path:

@@ -99,7 +99,7 @@ def collection_of(arguments: Sequence[Path]) -> Collection:
     Raises:
         InputError: an argument is none of these, there is nothing to show, or there are two folders of runs.
     """
-    from etude.pretrained.source import is_adapter, source_name  # imports numpy
+    from etude.pretrained.source_names import is_adapter, source_name  # imports numpy
 
     folders = [
         argument
@@ -133,7 +133,8 @@ def collection_of(arguments: Sequence[Path]) -> Collection:
 
 def _model_folder(argument: Path) -> Path:
     """Return the model folder of a source of a model; a GGUF file is converted into Etude's cache."""
-    from etude.pretrained.source import is_model_source, model_folder
+    from etude.pretrained.source import model_folder
+    from etude.pretrained.source_names import is_model_source
 
     if not argument.exists() and not is_model_source(argument):
         raise InputError(

@@ -10,7 +10,7 @@ from typing import Any
 from etude.model.cost import count_parameters
 from etude.plan.plan import Plan
 from etude.pretrained.facts import BaseFacts, recorded_facts
-from etude.pretrained.source import HUB
+from etude.pretrained.source_names import HUB
 from etude.run import RunFolder
 from etude.untrusted import one_line
 

@@ -30,7 +30,7 @@ from etude.model.folder import load_config
 from etude.places import cache_folder, expand_home
 from etude.plan.plan import Plan, plan_on, require_memory
 from etude.pretrained.base import base_config
-from etude.pretrained.source import HUB
+from etude.pretrained.source_names import HUB
 from etude.pretrained.store import restore_first_checkpoint
 from etude.run import RunFolder, free_name
 from etude.run.checkpoints import (
