@@ -13,6 +13,8 @@ from etude.model.families import family_named
 from etude.places import cache_folder
 from etude.pretrained.base import base_tokenizer
 from etude.run.checkpoints import list_checkpoints
+from etude.train.objectives.conversation import CONVERSATION
+from etude.train.objectives.next_token import NEXT_TOKEN
 
 
 def prepared(settings: Settings, progress: Progress | None = None) -> PreparedData:
@@ -79,3 +81,16 @@ def is_text_of(data: PreparedData, manifest: Mapping[str, Any]) -> bool:
         manifest.get("corpus_hash"),
         manifest.get("tokenizer_hash"),
     )
+
+
+def with_objective_of(settings: Settings, data: PreparedData) -> Settings:
+    """Return the settings that training on ``data`` needs: conversations have an objective of their own.
+
+    Examples share rows, but never see each other.
+    """
+    if data.train.examples is None:
+        return settings
+    values: dict[str, Any] = {"data.cross_document_attention": False}
+    if settings.train.objective == NEXT_TOKEN:
+        values["train.objective"] = CONVERSATION
+    return with_values(settings, values)

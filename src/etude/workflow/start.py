@@ -48,7 +48,7 @@ from etude.run.repair import repair_run, require_record
 from etude.run.settings import differences, load_run_settings, resumed_settings, verified_settings
 from etude.show.lines import print_line
 from etude.train.checkpoint import save_base_checkpoint
-from etude.train.run_data import is_text_of, own_text, with_own_base
+from etude.train.run_data import is_text_of, own_text, with_objective_of, with_own_base
 from etude.train.schedule import last_step
 from etude.workflow.model_card import model_card
 from etude.workflow.prepare import default_name, prepare_data
@@ -157,6 +157,7 @@ def plan_fork(
         data = prepare_data(with_own_base(settings, run.path), console)
     else:
         data = _text_of(parent) or prepare_data(own, console)
+    settings = with_objective_of(settings, data)
     plan = plan_on(data, settings, base=base_config(parent.manifest))
     tokenizer = parent.manifest.get("tokenizer_hash")
     if data.tokenizer.hash != tokenizer or plan.model != load_config(checkpoint.folder):
