@@ -233,7 +233,7 @@ def _read_tokenizer(folder: Path) -> None:
 
 
 def _read_tokens(folder: Path) -> None:
-    from etude.data.prepare import open_prepared
+    from etude.data.prepared_data import open_prepared
     from etude.errors import InputError
 
     (key,) = [path.name for path in (folder / "tokens").iterdir()]

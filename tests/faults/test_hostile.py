@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from anything import ANYTHING, many, refusal
 from etude.config import known_keys, load_settings, to_toml, validated
 from etude.data.corpus.cuts import Places
-from etude.data.prepare import open_prepared
+from etude.data.prepared_data import open_prepared
 from etude.data.tokens.published import existing_tokenizer
 from etude.data.tokens.shards import open_part
 from etude.data.tokens.tokenizer import EtudeTokenizer

@@ -26,7 +26,7 @@ from etude.run.checkpoints import (
     step_of,
     verify_checkpoint,
 )
-from etude.run.verify import verify
+from etude.run.file_checks import verify
 from etude.train.loop import Loop
 from etude.workflow import jobs, saving, start
 from etude.workflow.prepare import make_plan

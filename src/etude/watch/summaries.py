@@ -20,8 +20,8 @@ from torch import Tensor
 from etude.files import json_safe
 from etude.model.language_model import LanguageModel
 from etude.model.taps import Taps
-from etude.watch.forward import entropy, run_with_taps
 from etude.watch.saturation import ends
+from etude.watch.tapped_forward import entropy, run_with_taps
 
 LOOKED_AT = 512
 """Most tokens on which heads and neurons are measured: attention written out takes memory quadratic in them."""

@@ -14,7 +14,7 @@ from functools import partial
 from rich.console import Console
 
 from etude.config import ResolvedTrain
-from etude.data.prepare import open_prepared
+from etude.data.prepared_data import open_prepared
 from etude.data.reference import REFERENCE, ReferenceText
 from etude.diagnose.machine.self_test import require_sound
 from etude.errors import EtudeError, InputError

@@ -28,9 +28,10 @@ from etude.run import RunFolder, free_name
 from etude.show.lines import format_duration, say
 from etude.show.phases import Phases
 from etude.train.parallel import Ranks, join_ranks
+from etude.train.run_text import text_with_progress
 from etude.workflow.close import close, promise_sentence
 from etude.workflow.fit import Outcome, fit, follow
-from etude.workflow.prepare import default_name, make_plan, prepare_data
+from etude.workflow.prepare import default_name, make_plan
 from etude.workflow.saving import disk_use
 from etude.workflow.start import plan_fork, reopen, require_steps_left, start
 
@@ -229,7 +230,7 @@ def report_data(settings: Settings, picture: Path | None, json_file: Path | None
     console = Console()
     first = expand_home(settings.data.sources[0])
     is_run = len(settings.data.sources) == 1 and (first / "run.toml").is_file()
-    report = _report_of_run(first) if is_run else prepare_data(settings, console).report
+    report = _report_of_run(first) if is_run else text_with_progress(settings, console).report
     console.print(report.table())
     if picture is not None:
         draw_report(report, picture)

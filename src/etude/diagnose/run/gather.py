@@ -9,7 +9,7 @@ from statistics import median
 from typing import Any
 
 from etude.config import DeviceSettings, Resolved, get_value
-from etude.data.prepare import PreparedData, open_prepared
+from etude.data.prepared_data import PreparedData, open_prepared
 from etude.data.tokens.coverage import evaluation_windows
 from etude.data.tokens.loader import BatchLoader
 from etude.device import choose_device
