@@ -19,6 +19,7 @@ from etude.errors import EtudeError, InputError
 from etude.files import hash_file
 from etude.model.folder import load_model_folder
 from etude.places import cache_folder
+from etude.plan.disk_use import disk_use
 from etude.pretrained import store
 from etude.pretrained.base import base_tokenizer, open_base
 from etude.pretrained.facts import licence_of, rounding_of
@@ -28,7 +29,6 @@ from etude.run import RunFolder
 from etude.run.checkpoints import checkpoint_name, list_checkpoints, verify_checkpoint
 from etude.workflow import jobs
 from etude.workflow.prepare import make_plan
-from etude.workflow.saving import disk_use
 from gguf_files import network_tensors, write_gguf
 from networks import make_config, make_network
 

@@ -22,7 +22,8 @@ from etude.generate.training_samples import opening_words
 from etude.model.cost import count_parameters
 from etude.places import expand_home
 from etude.plan.busy_cores import BusyWatch
-from etude.plan.measuring import RealTrial
+from etude.plan.disk_use import disk_use
+from etude.plan.measuring import fastest_step
 from etude.plan.plan import Plan
 from etude.run import RunFolder, free_name
 from etude.show.lines import format_duration, say
@@ -32,7 +33,6 @@ from etude.train.run_text import text_with_progress
 from etude.workflow.close import close, promise_sentence
 from etude.workflow.fit import Outcome, fit, follow
 from etude.workflow.prepare import default_name, make_plan
-from etude.workflow.saving import disk_use
 from etude.workflow.start import plan_fork, reopen, require_steps_left, start
 
 
@@ -202,27 +202,6 @@ def describe(plan: Plan) -> str:
         f"({parameters.non_embedding:,} outside the embeddings), {settings.train.steps:,} steps of "
         f"{settings.train.batch_rows} x {settings.train.context} tokens on {plan.device.kind}{expected}"
     )
-
-
-MEASURING_SECONDS = 5.0
-"""Seconds after which :func:`fastest_step` begins no further update."""
-
-
-def fastest_step(plan: Plan, steps: int = 4) -> float:
-    """Return the seconds of the fastest of a few updates of the real model on the real text, not compiled.
-
-    Nothing of them is kept.
-    """
-    trial = RealTrial(plan)
-    fastest = float("inf")
-    began = time.perf_counter()
-    for _ in range(steps):
-        if fastest < float("inf") and time.perf_counter() - began > MEASURING_SECONDS:
-            break
-        begin = time.perf_counter()
-        trial.step()
-        fastest = min(fastest, time.perf_counter() - begin)
-    return fastest
 
 
 def report_data(settings: Settings, picture: Path | None, json_file: Path | None) -> None:

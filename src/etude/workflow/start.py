@@ -28,6 +28,8 @@ from etude.files import file_errors_in_one_line, hash_file, sweep_staging, write
 from etude.messages import command
 from etude.model.folder import load_config
 from etude.places import cache_folder, expand_home
+from etude.plan.disk_use import require_disk
+from etude.plan.model_card import model_card
 from etude.plan.plan import Plan, plan_on, require_memory
 from etude.pretrained.base import base_config
 from etude.pretrained.source_names import HUB
@@ -50,9 +52,7 @@ from etude.show.lines import print_line
 from etude.train.checkpoint import save_base_checkpoint
 from etude.train.run_text import is_text_of, text_of_run, text_with_progress, with_own_base
 from etude.train.schedule import last_step
-from etude.workflow.model_card import model_card
 from etude.workflow.prepare import default_name
-from etude.workflow.saving import require_disk
 
 OBJECTIVE = frozenset({"train.objective", "train.answer_separator"})
 """The settings that decide which tokens the loss counts."""

@@ -27,7 +27,7 @@ from etude.run import RunFolder
 from etude.run.settings import read_settings
 from etude.show.lines import format_duration
 from etude.train.run_text import text_with_progress
-from etude.workflow.signals import STOPPED
+from etude.train.stop_requests import STOPPED
 
 POLL_SECONDS = 15.0
 """Seconds between two checks for a free member, while other processes hold all that are left."""
