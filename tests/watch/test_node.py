@@ -18,12 +18,12 @@ from etude.model.layers import RMSNorm
 from etude.model.taps import Taps
 from etude.model.transformer import Transformer
 from etude.watch.activity import DEAD_REACH, Moment, NodeHistory, activity
-from etude.watch.forward import run_with_taps
 from etude.watch.held_out import SAMPLE_TOKENS, held_out
 from etude.watch.node_layers import find_node_layer, token_effects
 from etude.watch.one_node import Node, extreme_effects, look_at_node
 from etude.watch.opened_step import open_step
 from etude.watch.passages import beginnings
+from etude.watch.tapped_forward import run_with_taps
 from etude.watch.time_machine import TimeMachine
 from networks import EVERY, make_config, make_network, make_tokens
 from watched import Watched

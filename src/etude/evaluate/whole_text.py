@@ -29,7 +29,7 @@ from etude.generate.engine import generate
 from etude.generate.sampling import USUAL_SAMPLING
 from etude.generate.scoring import score_sequences
 from etude.model.folder import load_config
-from etude.train.load import Trained, load_trained
+from etude.pretrained.load_model import Trained, load_trained
 
 MEASURED_BYTES = 500_000
 """Most bytes of held-out text that are measured."""

@@ -11,7 +11,7 @@ from functools import cached_property, partial
 import numpy as np
 
 from etude.config import NO_BASE, Resolved, Settings
-from etude.data.prepare import PreparedData
+from etude.data.prepared_data import PreparedData
 from etude.data.reference import ReferenceText
 from etude.data.tokens.parts import TokenPart
 from etude.device import (

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from etude.data.prepare import PreparedData
+from etude.data.prepared_data import PreparedData
 from etude.data.tokens.tokenizer import EtudeTokenizer
 from etude.watch.held_out import HeldOut
 

@@ -50,7 +50,8 @@ def encode_examples(
             dropped[str(error)] += 1
             encoded = Encoded([tokenizer.roles.document_id], np.zeros(1, bool), ())
         text, spans = rendered(encoded, tokenizer, not_text)
-        size = tables.add(encoded.trained, encoded.turn_ends, text, spans)
+        turns = () if encoded.cuttable else encoded.turn_ends
+        size = tables.add(encoded.trained, turns, text, spans)
         row = np.array(encoded.ids, dtype).tobytes()
         tokens.add(EncodedPieces(row, [len(encoded.ids)], [size], [True]))
         read += len(document)

@@ -18,8 +18,8 @@ from etude.data.tokens.coverage import IGNORE_INDEX
 from etude.data.tokens.rows import EvaluationRows
 from etude.model.language_model import LOGITS, LanguageModel
 from etude.model.taps import Taps
-from etude.watch.forward import entropy, run_with_taps
 from etude.watch.saturation import ends
+from etude.watch.tapped_forward import entropy, run_with_taps
 
 Float64 = npt.NDArray[np.float64]
 MEASURED_TOKENS = 16_384

@@ -9,7 +9,7 @@ from statistics import median
 from typing import Any
 
 from etude.config import DeviceSettings, Resolved, get_value
-from etude.data.prepare import PreparedData, open_prepared
+from etude.data.prepared_data import PreparedData, open_prepared
 from etude.data.tokens.rows import evaluation_windows, training_rows
 from etude.device import choose_device
 from etude.diagnose.run.activations import NetworkState, look_inside

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from etude.config import Settings
-from etude.data.prepare import PreparedData
+from etude.data.prepared_data import PreparedData
 from etude.data.tokens.examples import ExampleTokens, text_key
 from etude.data.tokens.parts import TokenPart
 from etude.errors import InputError

@@ -1,4 +1,4 @@
-"""Turn the sources named by the user into tokens ready for training, or reuse the cache when nothing changed.
+"""The prepared data of a run: its text as tokens ready for training, made from the sources or found in the cache.
 
     CACHE/corpus/KEY/    the cleaned, split text       KEY: content of the sources, settings that shape the text
     CACHE/tokens/KEY/    tokenizer, token shards       KEY: the corpus's key, settings of the tokenizer
