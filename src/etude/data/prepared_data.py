@@ -22,7 +22,7 @@ from typing import Any
 
 from etude.config import DataSettings, TokenizerSettings
 from etude.data.conversations.shards import encode_examples, special_ids
-from etude.data.corpus.corpus import Corpus, Part, build_corpus
+from etude.data.corpus.corpus import EXAMPLES, Corpus, Part, build_corpus
 from etude.data.corpus.cuts import pieces
 from etude.data.files import damaged_file, describe_files, key_of, locked
 from etude.data.reading.options import ReadingOptions
