@@ -65,7 +65,7 @@ def with_chat_template(base: Base) -> Base:
                 write_atomic(staging / FILE, backend.to_str(pretty=True))
                 write_atomic(staging / TEMPLATE, CHATML_SOURCE)
                 write_json(staging / CONFIG, config_to_hf(config))
-                stops = {*base.tokenizer.roles.stop_ids, int(backend.token_to_id(TURN_TOKENS[1]))}
+                stops = {*base.tokenizer.roles.stop_ids, backend.token_to_id(TURN_TOKENS[1])}
                 write_json(staging / GENERATION, {"eos_token_id": sorted(stops)})
                 write_json(staging / ORIGIN, _origin(base))
                 write_tensors(staging / WEIGHTS, weights)

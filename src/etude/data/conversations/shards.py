@@ -71,7 +71,8 @@ def rendered(
     spans: list[tuple[int, int]] = []
     at = 0
     runs = groupby(
-        zip(encoded.ids, encoded.trained.tolist(), strict=True), key=lambda pair: (pair[0] in not_text, pair[1])
+        zip(encoded.ids, encoded.trained.tolist(), strict=True),
+        key=lambda pair: (pair[0] in not_text, pair[1]),
     )
     for (special, trained), run in runs:
         text = tokenizer.decode([token for token, _ in run])
