@@ -18,7 +18,7 @@ from etude.data.reading.encodings import DETECTED
 from etude.data.reading.formats import KNOWN_ENDINGS
 from etude.data.reading.options import DELIMITERS, ReadingOptions, codec_of
 from etude.data.reading.piece import MAX_ROW_CHARS
-from etude.workflow.prepare import prepare_data
+from etude.train.run_text import text_with_progress
 
 PAGE = (Path(__file__).parents[3] / "docs" / "what-goes-in.md").read_text()
 
@@ -94,7 +94,7 @@ def test_what_was_assumed_is_printed_before_training(tmp_path: Path) -> None:
     text.write_bytes("\n".join(["id;text", *lines]).encode("cp1252"))
     values = {"tokenizer.vocab_size": 300, "data.workers": 1, "data.sources": (str(text),)}
     printed = io.StringIO()
-    prepare_data(load_settings(None, [], values), Console(file=printed))
+    text_with_progress(load_settings(None, [], values), Console(file=printed))
     assert f"{text}: not UTF-8, read as windows-1252" in printed.getvalue()
     assert "; otherwise --set data.encoding=" in printed.getvalue()
     assert f"{text}: table with cells separated by semicolon; otherwise" in printed.getvalue()

@@ -31,6 +31,8 @@ SCHEMA = 1
 _REPORT_BYTES = 1_000_000
 Progress = Callable[[str, int, int | None], None]
 Part = Literal["train", "validation"]
+EXAMPLES = "examples"
+"""The fact that the documents of a corpus are examples: lines of JSON, one for each conversation."""
 
 
 def build_corpus(folder: Path, sources: Sequence[Source], data: DataSettings, progress: Progress) -> None:
