@@ -13,6 +13,7 @@ from etude.config import ResolvedTrain
 from etude.errors import EtudeError, InputError
 from etude.files import write_failure
 from etude.messages import command
+from etude.model.adapter import is_factor
 from etude.model.config import ModelConfig
 from etude.plan.plan import Plan
 from etude.pretrained.store import new_bytes
@@ -27,7 +28,7 @@ from etude.run.checkpoints import (
 from etude.run.events import CheckpointEvent, Event
 from etude.train.checkpoint import Snapshot, save_checkpoint
 from etude.train.loop import TrainState
-from etude.train.optimizer import parameters_of_config
+from etude.train.optimizer import parameters_of_config, saved_weights
 
 FIXED_BYTES, HEADER_BYTES = 6 * 1024, 110
 """Bytes of configuration, card and marker; and of the entry of a tensor in the head of its file."""
@@ -160,7 +161,7 @@ def disk_use(plan: Plan, begins: int = 0) -> DiskUse:
     it is an upper bound, with the optimizer's state in each.
     """
     train, header = plan.settings.train, _header_bytes(plan.model)
-    weights = plan.memory.weights + _tokenizer_bytes(plan) + FIXED_BYTES + header
+    weights = 4 * saved_weights(plan.model) + _tokenizer_bytes(plan) + FIXED_BYTES + header
     whole = weights + plan.memory.optimizer + 2 * header
     for_good = range(0, train.steps + 1, train.keep_every or train.steps + 1)
     newest = _newest_saves(train)
@@ -221,7 +222,8 @@ def _tokenizer_bytes(plan: Plan) -> int:
 
 def _header_bytes(config: ModelConfig) -> int:
     """Return the bytes of the head of a weight file."""
-    return HEADER_BYTES * len(parameters_of_config(config))
+    names = [parameter.name for parameter in parameters_of_config(config)]
+    return HEADER_BYTES * len([name for name in names if config.adapter is None or is_factor(name)])
 
 
 def _megabytes(count: int) -> str:
