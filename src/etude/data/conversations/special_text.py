@@ -219,7 +219,8 @@ def _stated(tokenizer: EtudeTokenizer) -> dict[str, Any]:
                 "normalized": token.normalized,
             },
         )
-        entry["special"] = bool(token.special)
+        # Tokens with a role are special, and found before the text is normalised, whatever the file states.
+        entry.update(special=bool(token.special), normalized=bool(token.normalized))
     stated["added_tokens"] = sorted(entries.values(), key=lambda entry: int(entry["id"]))
     return stated
 
