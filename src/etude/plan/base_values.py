@@ -37,6 +37,13 @@ BASE_RATES = {
     "train.lr": Rate(1e-4, "the highest swept rate that cost nothing on the reference text"),
     "train.muon_lr": Rate(3e-3, "the swept rate that learns and forgets about as much as AdamW at its own"),
 }
+ADAPTER_RATES = {
+    "train.lr": Rate(5e-4, "usual for LoRA: its matrices begin at zero, and take a higher rate; not swept"),
+    "train.muon_lr": BASE_RATES["train.muon_lr"],
+}
+"""For runs with an adapter."""
+ADAPTER_EVERY, ADAPTERS = 10, 50
+"""Fewest steps between checkpoints that hold only an adapter, and about the most of them in a run."""
 STATES = 4
 """Checkpoints of a run from a base model that keep the optimizer's state, besides the newest."""
 EVALUATIONS, EVALUATION_SHARE = 6, 0.1
@@ -52,7 +59,8 @@ def dial_rates(settings: Resolved) -> dict[str, Rate]:
     rates = rates_of(settings.train.optimizer)
     if settings.model.base == NO_BASE:
         return rates
-    return {key: BASE_RATES.get(key, rate) for key, rate in rates.items()}
+    swept = ADAPTER_RATES if settings.train.lora_rank else BASE_RATES
+    return {key: swept.get(key, rate) for key, rate in rates.items()}
 
 
 def model_of_base(settings: Settings, base: ModelConfig) -> tuple[dict[str, Any], dict[str, str]]:
@@ -161,7 +169,20 @@ def _sample_every(dial: Dial, key: str) -> tuple[Any, str]:
 @derives(FROM_BASE, "train.checkpoint_every")
 def _checkpoint_every(dial: Dial, key: str) -> tuple[Any, str]:
     steps = dial.value("train.steps")
+    if dial.value("train.lora_rank"):
+        return _kept_with_adapter(steps), "those of an adapter are small, so all are kept"
     return max(1, steps // 2), "two in the run, and the early powers of two: they are large"
+
+
+@derives(FROM_BASE, "train.keep_every")
+def _keep_every(dial: Dial, key: str) -> tuple[Any, str]:
+    if dial.value("train.lora_rank"):
+        return dial.value("train.checkpoint_every"), "all of them: those of an adapter are small"
+    return 0, "the newest, and the early powers of two"
+
+
+def _kept_with_adapter(steps: int) -> int:
+    return max(ADAPTER_EVERY, -(-steps // ADAPTERS // ADAPTER_EVERY) * ADAPTER_EVERY)
 
 
 @derives(FROM_BASE, "train.lr_by_width")
@@ -172,6 +193,9 @@ def _lr_by_width(dial: Dial, key: str) -> tuple[Any, str]:
 @derives(FROM_BASE, "train.state_every")
 def _state_every(dial: Dial, key: str) -> tuple[Any, str]:
     longest = dial.value("train.steps") // STATES
+    if dial.value("train.lora_rank"):
+        every = dial.value("train.checkpoint_every")
+        return every * max(1, longest // every), f"about {STATES} states in the run, and the newest"
     # A power of two, as the steps of the checkpoints that are never pruned.
     return 1 << max(0, longest.bit_length() - 1), f"about {STATES} states in the run, and the newest"
 
@@ -183,7 +207,14 @@ def _optimizer(dial: Dial, key: str) -> tuple[Any, str]:
 
 @derives(FROM_BASE, "train.lr", "train.muon_lr")
 def _rate(dial: Dial, key: str) -> tuple[Any, str]:
-    return BASE_RATES[key].value, BASE_RATES[key].reason
+    rate = (ADAPTER_RATES if dial.value("train.lora_rank") else BASE_RATES)[key]
+    return rate.value, rate.reason
+
+
+@derives(FROM_BASE, "train.lora_alpha")
+def _lora_alpha(dial: Dial, key: str) -> tuple[Any, str] | None:
+    rank = dial.value("train.lora_rank")
+    return (2.0 * rank, "twice the rank, so that the rate holds at any") if rank else None
 
 
 @derives(FROM_BASE, "train.weight_decay")

@@ -25,7 +25,8 @@ from etude.data.tokens.vocabulary import BASE
 from etude.errors import InputError
 from etude.evaluate.run_ladder import cached_ladder
 from etude.files import file_errors_in_one_line, hash_file, sweep_staging, write_json
-from etude.messages import command
+from etude.messages import command, quoted
+from etude.model.adapter import begins
 from etude.model.folder import load_config
 from etude.places import cache_folder, expand_home
 from etude.plan.disk_use import require_disk
@@ -155,6 +156,10 @@ def plan_fork(
     changes = differences(own, settings)
     if "model.base" in changes:
         raise InputError("a fork keeps its parent's weights: omit --from and --set model.base")
+    if any(key.startswith("train.lora_") for key in changes):
+        raise InputError(
+            f"a fork keeps its parent's adapter, if it has one: begin a new run with --from {quoted(origin)}"
+        )
     if any(key.startswith("tokenizer.") for key in changes):
         raise InputError("a fork keeps its parent's tokenizer: omit --tokenizer and --set tokenizer...")
     if any(key.startswith("data.") for key in changes):
@@ -166,7 +171,8 @@ def plan_fork(
     settings = with_objective_of(settings, data)
     plan = plan_on(data, settings, base=base_config(parent.manifest))
     tokenizer = parent.manifest.get("tokenizer_hash")
-    if data.tokenizer.hash != tokenizer or plan.model != load_config(checkpoint.folder):
+    fits = begins(load_config(checkpoint.folder), plan.model, checkpoint.step)
+    if data.tokenizer.hash != tokenizer or not fits:
         raise InputError(
             f"the weights of {origin} belong to another network or tokenizer than these settings: omit the settings "
             "that change them, or begin a new run without --fork"
