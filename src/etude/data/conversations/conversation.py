@@ -1,0 +1,112 @@
+"""One example to learn from: a conversation, a prompt with its completion, or plain text.
+
+Examples are stored as text, one line of JSON each (:meth:`Example.to_json`), so that they go through the same corpus
+as every other text.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+Role = Literal["system", "user", "assistant"]
+Kind = Literal["conversation", "completion", "text"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
+ROLES: tuple[Role, ...] = get_args(Role)
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One turn of a conversation: who speaks, and what."""
+
+    role: Role
+    content: str
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One row of the data.
+
+    Attributes:
+        kind: which of the other fields count.
+        messages: the turns of a conversation: perhaps a system turn, then user and assistant in turn. The last is the
+            assistant's.
+        untrained: the numbers of assistant turns that are context only, ascending.
+        text: plain text, all of it trained; of a completion, the prompt before it, which is not trained.
+        completion: the text to write after the prompt ``text``.
+    """
+
+    kind: Kind
+    messages: tuple[Message, ...] = ()
+    untrained: tuple[int, ...] = ()
+    text: str = ""
+    completion: str = ""
+
+    def to_json(self) -> str:
+        """Return the example as one line of JSON. Equal examples give equal lines."""
+        value: dict[str, Any] = {"kind": self.kind}
+        if self.kind == "conversation":
+            value["messages"] = [{"role": turn.role, "content": turn.content} for turn in self.messages]
+            if self.untrained:
+                value["untrained"] = list(self.untrained)
+        else:
+            value["text"] = self.text
+            if self.kind == "completion":
+                value["completion"] = self.completion
+        return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+
+    @classmethod
+    def from_json(cls, line: str) -> Example:
+        """Return the example that :meth:`to_json` wrote.
+
+        Raises:
+            ValueError: the line is something else.
+        """
+        try:
+            value = json.loads(line)
+        except RecursionError:
+            value = None
+        if not isinstance(value, Mapping) or value.get("kind") not in KINDS:
+            raise ValueError("not an example")
+        example = _from_fields(value)
+        if example.to_json() != line:
+            raise ValueError("not an example in the form in which Etude writes it")
+        return example
+
+    def trained_turns(self) -> list[int]:
+        """Return the numbers of the assistant turns that are trained, ascending."""
+        return [
+            number
+            for number, turn in enumerate(self.messages)
+            if turn.role == "assistant" and number not in self.untrained
+        ]
+
+    def texts(self) -> list[str]:
+        """Return everything that was written: the contents of all turns, or prompt and completion, or the text."""
+        if self.kind == "conversation":
+            return [turn.content for turn in self.messages]
+        return [self.text, self.completion] if self.kind == "completion" else [self.text]
+
+
+def _from_fields(value: Mapping[str, Any]) -> Example:
+    if value["kind"] != "conversation":
+        text, completion = value.get("text"), value.get("completion", "")
+        if not isinstance(text, str) or not isinstance(completion, str):
+            raise ValueError("the text of an example is not a string")
+        return Example(value["kind"], text=text, completion=completion)
+    messages, untrained = value.get("messages"), value.get("untrained", [])
+    if not isinstance(messages, list) or not isinstance(untrained, list):
+        raise ValueError("an example without turns")
+    if not all(type(number) is int for number in untrained):
+        raise ValueError("the numbers of turns are not integers")
+    return Example("conversation", tuple(map(_message, messages)), tuple(untrained))
+
+
+def _message(value: Any) -> Message:
+    if not isinstance(value, Mapping) or value.get("role") not in ROLES:
+        raise ValueError("a turn without a known role")
+    if not isinstance(value.get("content"), str):
+        raise ValueError("a turn without content")
+    return Message(value["role"], value["content"])

@@ -1,0 +1,143 @@
+"""Examples as tokens, and which of the tokens are trained.
+
+The trained part of an answer lies between two renderings of its conversation: the turns before it with the generation
+prompt, and the turns up to it. What the template writes between them, the end of the turn included, is what the model
+must write itself. Nothing is trained on a guess: a template whose text for the beginning of a conversation changes
+when the conversation continues, or whose ``{% generation %}`` blocks contradict this, is an error.
+
+Contents are text. ``<|im_end|>`` that a user typed is encoded as the characters ``<|im_end|>``, not as the end of a
+turn: while the template renders, such text is replaced by private characters (:mod:`.special_text`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from etude.data.conversations.conversation import Example
+from etude.data.conversations.special_text import SpecialText, special_text_of
+from etude.data.conversations.template import ChatTemplate, special_tokens
+from etude.data.conversations.turns import Span, Turns, turns_of
+from etude.data.tokens.roles import token_name
+from etude.data.tokens.tokenizer import EtudeTokenizer
+from etude.errors import InputError
+
+Mask = Literal["assistant", "last", "all"]
+"""Which tokens of a conversation are trained: all answers, the last answer, or everything."""
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Encoded:
+    """An example as tokens.
+
+    Attributes:
+        ids: the tokens.
+        trained: (tokens,) which of them the model learns to predict.
+        turn_ends: the numbers of tokens after which the example may end, ascending: after the end of each answer.
+            The last is the number of all tokens.
+        cuttable: whether it may end after any token: plain text.
+    """
+
+    ids: list[int]
+    trained: npt.NDArray[np.bool_]
+    turn_ends: tuple[int, ...]
+    cuttable: bool = False
+
+    def until(self, end: int) -> Encoded:
+        """Return the first ``end`` tokens."""
+        ends = (*(place for place in self.turn_ends if place < end), end)
+        return replace(self, ids=self.ids[:end], trained=self.trained[:end], turn_ends=ends)
+
+
+def encode_example(
+    example: Example, tokenizer: EtudeTokenizer, template: ChatTemplate | None, mask: Mask
+) -> Encoded:
+    """Return the tokens of an example with those that are trained.
+
+    1. A conversation is what the ``template`` writes, up to the end of the last answer. What ``mask`` names is trained,
+       except for answers that are context only.
+    2. A completion is the token that begins documents, the prompt, the completion and the token that ends texts; the
+       last two are trained.
+    3. Plain text is the token that begins documents and the text, which is trained.
+
+    Raises:
+        InputError: a conversation without a template; the template fails, or its answers cannot be found exactly; or
+            no token would be trained.
+    """
+    special = special_text_of(tokenizer)
+    if example.kind == "conversation":
+        if template is None:
+            raise InputError(
+                "the base has no chat template, which writes the turns of a conversation: tune a base that has one, "
+                "or give rows of prompt and completion"
+            )
+        encoded = _conversation(example, special, template, mask)
+    else:
+        encoded = _plain(example, tokenizer, special, mask)
+    if not encoded.trained.any():
+        raise InputError("an example has no token to train: give rows with answers that are not empty")
+    return encoded
+
+
+def fit_example(encoded: Encoded, context: int) -> Encoded | None:
+    """Return the example cut to ``context`` tokens after the last whole turn that fits; plain text anywhere.
+
+    None where no trained token would remain: not even its first trained answer fits.
+    """
+    if len(encoded.ids) <= context:
+        return encoded
+    if encoded.cuttable:
+        end = max(context, 0)
+    else:
+        end = max((place for place in encoded.turn_ends if place <= context), default=0)
+    return encoded.until(end) if encoded.trained[:end].any() else None
+
+
+def _plain(example: Example, tokenizer: EtudeTokenizer, special: SpecialText, mask: Mask) -> Encoded:
+    ids, offsets = special.encode_plain(example.text + example.completion)
+    document = tokenizer.roles.document_id
+    if example.kind == "text":
+        trained = np.ones(len(ids) + 1, bool)
+        trained[0] = False  # it follows nothing
+        return Encoded([document, *ids], trained, (len(trained),), cuttable=True)
+    span = (0 if mask == "all" else len(example.text), len(example.text) + len(example.completion))
+    trained = np.concatenate([[False], _inside(offsets, [span]), [True]])
+    return Encoded([document, *ids, _end_of_text(tokenizer)], trained, (len(trained),))
+
+
+def _end_of_text(tokenizer: EtudeTokenizer) -> int:
+    """Return the token that ends a text: the ``eos_token`` of a published model, else what begins documents."""
+    eos = token_name(special_tokens(tokenizer.carried or {}).get("eos_token"))
+    number = None if eos is None else tokenizer.backend.token_to_id(eos)
+    return tokenizer.roles.document_id if number is None else int(number)
+
+
+def _conversation(example: Example, special: SpecialText, template: ChatTemplate, mask: Mask) -> Encoded:
+    disguise = special.disguise(example.messages)
+    last = len(example.messages) - 1
+    trained = example.trained_turns()
+    if mask == "last":
+        trained = [number for number in trained if number == last]
+    turns = turns_of(disguise.messages, template, special, [last] if mask == "all" else trained)
+    disguise.require_same(turns.text, template)
+    ids, offsets = disguise.encode(turns.text)
+    spans: list[Span] = [(0, len(turns.text))] if mask == "all" else [turns.answers[n] for n in trained]
+    starts = [first for first, _ in offsets]
+    ends = [int(np.searchsorted(starts, end)) for end in _ends(turns)]
+    return Encoded(ids, _inside(offsets, spans), tuple(dict.fromkeys([*ends, len(ids)])))
+
+
+def _ends(turns: Turns) -> list[int]:
+    return [end for _, (_, end) in sorted(turns.answers.items())]
+
+
+def _inside(offsets: list[tuple[int, int]], spans: list[Span]) -> npt.NDArray[np.bool_]:
+    """Return which tokens lie in one of the spans of characters, at least in part."""
+    places = np.array(offsets, np.int64).reshape(-1, 2)
+    inside = np.zeros(len(places), bool)
+    for start, end in spans:
+        inside |= (places[:, 0] < end) & (places[:, 1] > start)
+    return inside
