@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -65,12 +66,20 @@ def permutation_test(differences: Floats) -> float:
     observed = float(differences.sum())
     tolerance = 1e-12 * float(np.abs(differences).sum())
     if len(differences) <= _EXACT_GROUPS:
-        numbers = np.arange(2 ** len(differences))
-        signs = 1.0 - 2.0 * ((numbers[:, None] >> np.arange(len(differences))) & 1)
-        return float((signs @ differences >= observed - tolerance).mean())
-    signs = np.random.default_rng(_SEED).choice([-1.0, 1.0], (_DRAWS, len(differences)))
-    beyond = int((signs @ differences >= observed - tolerance).sum())
+        return float((_all_signs(len(differences)) @ differences >= observed - tolerance).mean())
+    beyond = int((_drawn_signs(len(differences)) @ differences >= observed - tolerance).sum())
     return (1 + beyond) / (1 + _DRAWS)
+
+
+@lru_cache(4)
+def _all_signs(count: int) -> Floats:
+    numbers = np.arange(2**count)
+    return np.asarray(1.0 - 2.0 * ((numbers[:, None] >> np.arange(count)) & 1))
+
+
+@lru_cache(2)
+def _drawn_signs(count: int) -> Floats:
+    return np.random.default_rng(_SEED).choice(np.array([-1.0, 1.0]), (_DRAWS, count))
 
 
 def ratio(totals: Sequence[float], counts: Sequence[float], groups: Sequence[str]) -> Estimate:
