@@ -33,6 +33,7 @@ from etude.setting_types import (
     Decay,
     Delimiter,
     FamilyName,
+    Fixed,
     MayDiffer,
     Names,
     ObjectiveName,
@@ -99,6 +100,8 @@ class DataSettings(Section):
     """Size of the sections, in bytes, into which a corpus of one or a few long documents is cut first."""
     cross_document_attention: bool = True
     """Whether attention crosses the boundaries between the documents of a row."""
+    mask: Literal["assistant", "last", "all"] = "assistant"
+    """The tokens of conversations that the loss counts: all answers, the last answer of each, or everything."""
     workers: MayDiffer[Threads | Auto] = "auto"
     """Processes that encode text. Auto: one per core."""
 
@@ -157,12 +160,12 @@ class TrainSettings(Section, Generic[Open]):
 
     objective: ObjectiveName = "next-token"
     """Training objective: ``next-token`` (the loss of every token), ``answer-only`` (only of tokens after
-    ``answer_separator``), or one that a plugin registers (`etude.registry`)."""
+    ``answer_separator``), ``conversation`` (of answers in conversations; chosen where the rows are conversations), or
+    one that a plugin registers (`etude.registry`)."""
     answer_separator: Annotated[str, Field(min_length=1)] = "="
     """Text before the answer in every document, for the objective ``answer-only``."""
     seconds: Rate | Auto = "auto"
-    """Time budget of the whole run, in seconds; size, shape and steps are derived from it; with a base
-    model, the steps. Auto: no budget."""
+    """Time budget of the run, in seconds: size and steps follow from it (with a base model, steps). Auto: none."""
     steps: Steering[Count | Open] = AUTO
     """Optimizer steps."""
     context: ContextLength | Open = AUTO
@@ -175,6 +178,12 @@ class TrainSettings(Section, Generic[Open]):
     """Recompute each layer in the backward pass: less memory, a third more arithmetic, the same gradients."""
     only: Pattern = ""
     """Train only parameters whose name has this regular expression in it, such as ``layers.2[0-9]``. Empty: all."""
+    lora_rank: Fixed[Annotated[int, Field(ge=0, le=2**20)]] = 0
+    """Rank of a low-rank adapter (LoRA) of a base model, whose own weights are then frozen. 0: none."""
+    lora_alpha: Fixed[Rate | Auto] = "auto"
+    """The adapter counts ``lora_alpha / lora_rank`` times. Auto: 2."""
+    lora_targets: Fixed[Rules] = ()
+    """Linear layers with an adapter, by their names in the model's folder, such as ``q_proj,v_proj``. Empty: all."""
     optimizer: UpdateRuleName | Open = AUTO
     """The update rule: ``muon`` for the hidden matrices with AdamW for the rest, ``adamw`` for everything, or one
     that a plugin registers (`etude.registry`). Auto: muon for random weights, adamw for those of a base model."""
@@ -231,8 +240,8 @@ class TrainSettings(Section, Generic[Open]):
     """Steps between checkpoints; step 0 and the early powers of two are saved too."""
     keep_checkpoints: Observing[Count] = 3
     """Number of newest checkpoints to keep; step 0 and the early powers of two are kept too."""
-    keep_every: Observing[int] = Field(0, ge=0)
-    """Also keep the checkpoints at multiples of this many steps. 0: off."""
+    keep_every: Observing[Annotated[int, Field(ge=0)] | Open] = AUTO
+    """Also keep the checkpoints at multiples of this many steps. 0: off. Auto: off, or all of an adapter."""
     state_every: MayDiffer[Observing[Count | Auto]] = "auto"
     """Of the kept checkpoints, those at multiples of this many steps and the newest hold the optimizer's state; the
     others hold weights alone, and replay starts from the last one before them with a state. Auto: all of them, and for

@@ -13,7 +13,7 @@ from typing import Any, cast, get_args
 import tomli_w
 
 from etude import config
-from etude.config import Resolved, Settings, get_value, known_keys
+from etude.config import NO_BASE, Resolved, Settings, get_value, known_keys
 from etude.errors import InputError
 from etude.setting_types import Change, Compared, Open
 
@@ -66,6 +66,12 @@ def require_resolved(settings: Settings) -> Resolved:
         if declaration.is_derived and get_value(settings, key) == "auto":
             raise InputError(f"{key} is not resolved")
     return cast(Resolved, settings)
+
+
+def require_model_to_adapt(settings: Settings) -> None:
+    """Raise InputError for an adapter without a base model."""
+    if settings.train.lora_rank and settings.model.base == NO_BASE:
+        raise InputError("an adapter needs a model to adapt: add --from MODEL, or omit --lora")
 
 
 def settings_with_help() -> str:

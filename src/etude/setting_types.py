@@ -43,6 +43,7 @@ class Compared(Enum):
 _T = TypeVar("_T")
 Observing = Annotated[_T, Change.OBSERVING]
 Steering = Annotated[_T, Change.STEERING]
+Fixed = Annotated[_T, Change.NEVER]
 MayDiffer = Annotated[_T, Compared.MAY_DIFFER]
 
 Seed = Annotated[int, Field(ge=0, lt=2**63)]

@@ -245,9 +245,9 @@ def test_the_sample_is_bounded_spread_and_the_same_each_time(watched_run: Watche
     assert sample.num_tokens <= 320
     assert len(sample.inputs) == 10
     assert np.array_equal(sample.inputs, again.inputs)
-    assert sample.starts[0] == 0
-    assert sample.starts[-1] >= plan.data.validation.num_tokens - 34
-    for start, row, real in zip(sample.starts, sample.inputs, sample.real, strict=True):
+    assert sample.places[:, 0][0] == 0
+    assert sample.places[:, 0][-1] >= plan.data.validation.num_tokens - 34
+    for start, row, real in zip(sample.places[:, 0], sample.inputs, sample.real, strict=True):
         assert np.array_equal(row[real], plan.data.validation.window(int(start), 32)[real])
     with pytest.raises(InputError, match="at least 1"):
         held_out(plan, 0)

@@ -57,6 +57,17 @@ Only = Annotated[
         help="Train only parameters whose name has this pattern in it, such as 'layers.2[0-9]'.",
     ),
 ]
+Lora = Annotated[
+    bool,
+    typer.Option(
+        "--lora", help="With --from: train a low-rank adapter (LoRA) instead of the model's weights."
+    ),
+]
+LoraRank = Annotated[int | None, typer.Option("--lora-r", help="Rank of the adapter; --lora alone: 16.")]
+LoraAlpha = Annotated[
+    float | None,
+    typer.Option("--lora-alpha", help="The adapter counts alpha / rank times; usual: twice the rank."),
+]
 StopAfter = Annotated[
     str | None,
     typer.Option(
@@ -79,6 +90,8 @@ PLACES = (
     "Runs are written below `runs` (`--set run.folder=FOLDER` for another place). Prepared text is kept in "
     "`~/.cache/etude`; the environment variable `ETUDE_CACHE` names another folder."
 )
+USUAL_RANK = 16
+"""Rank of an adapter with --lora alone."""
 Job = Callable[[Any], Any]
 """Runs the requested job, given the module :mod:`etude.workflow.jobs`, imported late because it loads torch."""
 
@@ -99,6 +112,9 @@ def train(
     fork: Fork = None,
     base: From = None,
     only: Only = None,
+    lora: Lora = False,
+    lora_r: LoraRank = None,
+    lora_alpha: LoraAlpha = None,
     stop_after: StopAfter = None,
     accept_record: AcceptRecord = False,
     studio: Studio = True,
@@ -108,8 +124,7 @@ def train(
     from etude.config import load_settings
     from etude.errors import InputError
 
-    if None not in (time, steps):
-        raise InputError("--time chooses the number of steps: give --time or --steps, not both")
+    _refuse_both(time, steps)
     named = {
         "data.sources": tuple(sources) if sources else None,
         "train.seconds": None if time is None else parse_duration(time),
@@ -119,6 +134,7 @@ def train(
         "train.steps": steps,
         "train.only": only,
         "model.base": base,
+        **_adapter(lora, lora_r, lora_alpha),
         "run.seed": seed,
         "run.name": name,
     }
@@ -142,8 +158,24 @@ def train(
         _grow(load_settings(config, changes, values), limit, studio, dry_run)
 
 
+def _refuse_both(time: str | None, steps: int | None) -> None:
+    from etude.errors import InputError
+
+    if None not in (time, steps):
+        raise InputError("--time chooses the number of steps: give --time or --steps, not both")
+
+
+def _adapter(lora: bool, rank: int | None, alpha: float | None) -> dict[str, Any]:
+    """Return the settings of an adapter, by key; None for those that the user did not name."""
+    lora = lora or rank is not None or alpha is not None
+    return {"train.lora_rank": USUAL_RANK if lora and rank is None else rank, "train.lora_alpha": alpha}
+
+
 def _grow(settings: Settings, limit: float | None, studio: bool, dry_run: bool) -> None:
     """Train a new run, or print its plan if ``dry_run``."""
+    from etude.setting_declarations import require_model_to_adapt
+
+    require_model_to_adapt(settings)  # before the text is prepared
     if dry_run:
         from etude.workflow import jobs
 

@@ -19,7 +19,7 @@ from etude.device import available_cores
 from etude.errors import InputError
 from etude.files import file_lock, hash_file, read_json, write_atomic, write_failure
 from etude.run.published_history import tokenizer_folder
-from etude.run.weight_files import weight_files
+from etude.run.weight_files import config_file, weight_files
 from etude.setting_types import MOST_THREADS, Auto
 from etude.system import end_with_parent
 
@@ -97,7 +97,7 @@ class Parts:
 
 def identity_of(model_folder: Path, request: Any) -> str:
     """Return a hash of the model's files and of the request (plain values: hashes of items, settings)."""
-    settings = [model_folder / "config.json", tokenizer_folder(model_folder) / "tokenizer.json"]
+    settings = [config_file(model_folder), tokenizer_folder(model_folder) / "tokenizer.json"]
     files = [file for file in settings if file.is_file()] + weight_files(model_folder)
     return key_of({"model": [[file.name, hash_file(file)] for file in files], "asked": request})
 

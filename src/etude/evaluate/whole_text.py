@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from etude.data.tokens.coverage import IGNORE_INDEX, evaluation_windows
+from etude.data.tokens.coverage import IGNORE_INDEX
+from etude.data.tokens.rows import evaluation_windows
 from etude.errors import InputError
 from etude.evaluate.answerers import Report
 from etude.evaluate.examined_run import ExaminedRun

@@ -8,12 +8,15 @@ from etude.model.config import ModelConfig
 from etude.model.init import InitSettings, initialise
 from etude.model.language_model import LanguageModel
 from etude.model.layers import RotaryPositions
+from etude.model.lora import add_adapter
 
 
 def empty_model(config: ModelConfig) -> LanguageModel:
     """Build the network on the "meta" device: parameter names and shapes without any memory."""
     with torch.device("meta"):
-        return config.family.network(config)
+        model = config.family.network(config)
+        add_adapter(model, config)
+        return model
 
 
 def materialise(

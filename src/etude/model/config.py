@@ -9,6 +9,7 @@ from typing import Any
 
 from etude.errors import InputError
 from etude.messages import either
+from etude.model.adapter import LoRA, check_adapter
 from etude.model.families import Family, family_named
 from etude.model.families.sizes import MOST_LAYERS
 from etude.model.rope import RopeScaling
@@ -101,6 +102,14 @@ class ModelConfig:
     direct_connections: bool = False
     """mlp only: also connect the embeddings directly to the logits (W of Bengio et al., equation 1)."""
 
+    adapter: LoRA | None = None
+    """The low-rank adapter of the network; its folder holds it apart from the configuration."""
+
+    @property
+    def base(self) -> ModelConfig:
+        """The configuration of the network without its adapter."""
+        return self if self.adapter is None else dataclasses.replace(self, adapter=None)
+
     @property
     def family(self) -> Family:
         """The declaration of the network's family."""
@@ -146,6 +155,7 @@ class ModelConfig:
             _check_heads(self)
             _check_layers(self)
         family.check(self)
+        check_adapter(self)
         return self
 
     def replace(self, **changes: Any) -> ModelConfig:

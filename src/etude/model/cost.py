@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from etude.model.adapter import adapter_parameters
 from etude.model.config import ModelConfig
 from etude.model.families.network_cost import TOKEN_ID, ParameterCount
 
@@ -121,8 +122,8 @@ def training_memory(
         process: memory before a network is built.
     """
     every, tokens, cost = config.num_hidden_layers, batch_size * context, config.family.cost
-    layers = every if layers is None else layers
-    parameters, head = count_parameters(config).total, cost.head_inputs(config) * config.vocab_size
+    layers, factors = every if layers is None else layers, adapter_parameters(config)
+    parameters, head = count_parameters(config).total + factors, cost.head_inputs(config) * config.vocab_size
     in_pieces = piece is not None and tokens > piece
     kept = _kept(config, context, layers, recompute=recompute, rounded=rounded, in_blocks=in_blocks)
     masks = 0 if in_blocks else cost.masks(config, context)
@@ -139,8 +140,8 @@ def training_memory(
         activations=int(_BYTES * (tokens * (kept - in_pieces * config.vocab_size) + masks)),
         logits=_BYTES * logits,
         rounded=_BYTES * copies,
-        snapshot=_BYTES * parameters + state_bytes if snapshot else 0,
-        compared=_BYTES * parameters if compared else 0,
+        snapshot=_BYTES * (factors or parameters) + state_bytes if snapshot else 0,
+        compared=_BYTES * (factors or parameters) if compared else 0,
         evaluation=_BYTES * max(2 * evaluated * config.vocab_size + copies, sampled * (matrices + head)),
         process=process,
         accumulated=accumulated,

@@ -13,12 +13,28 @@ from torch import Tensor
 
 from etude.errors import EtudeError, InputError
 from etude.files import read_json, write_atomic, write_failure, write_json
+from etude.model.adapter import is_factor
+from etude.model.adapter_folder import (
+    adapter_tensors,
+    read_factors,
+    with_adapter_of,
+    write_adapter_config,
+)
 from etude.model.build import empty_model, materialise
 from etude.model.config import ModelConfig
 from etude.model.hf_config import config_from_hf, config_to_hf
 from etude.model.language_model import LanguageModel
+from etude.model.lora import merged_state
 from etude.model.weights import StoredWeights
-from etude.run.weight_files import WEIGHTS, WEIGHTS_INDEX
+from etude.run.weight_files import (
+    ADAPTER_CONFIG,
+    ADAPTER_WEIGHTS,
+    WEIGHTS,
+    WEIGHTS_INDEX,
+    base_folder,
+    config_file,
+    is_adapted,
+)
 from etude.untrusted import require_utf8
 
 CONFIG = "config.json"
@@ -26,7 +42,7 @@ GENERATION = "generation_config.json"
 CARD = "README.md"
 MOST_TABLE_BYTES = 1 << 27
 """Rotary tables of this size are always allowed: 131,072 positions of 128 numbers."""
-OWN_FILES = frozenset({CONFIG, GENERATION, CARD, WEIGHTS, WEIGHTS_INDEX})
+OWN_FILES = frozenset({CONFIG, GENERATION, CARD, WEIGHTS, WEIGHTS_INDEX, ADAPTER_CONFIG, ADAPTER_WEIGHTS})
 """The files of a model folder besides its tokenizer."""
 
 
@@ -49,19 +65,22 @@ def save_weights_folder(
     tokenizer_files: Path | None,
     *,
     card: str | None = None,
+    base: str | None = None,
 ) -> None:
     """Write `weights` as a model folder into `folder`, which is created if missing.
 
     It writes config.json, model.safetensors and README.md (the model card: `card`, or a plain one), and copies every
-    file of the folder `tokenizer_files`, which may hold a generation_config.json; otherwise it writes one. To write all
-    of them or none, use a folder from `etude.files.staged_folder`.
+    file of the folder `tokenizer_files`, which may hold a generation_config.json; otherwise it writes one. Of an
+    adapted network it writes the adapter in place of configuration and weights if `base` names the folder of its base,
+    else the merged weights. To write all of them or none, use a folder from `etude.files.staged_folder`.
 
     Raises:
         EtudeError: the files cannot be written.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        write_json(folder / CONFIG, config_to_hf(config))
+        if base is None:  # a folder with both would be a whole model to other programs
+            write_json(folder / CONFIG, config_to_hf(config))
         if tokenizer_files is None or not (tokenizer_files / GENERATION).is_file():
             write_json(folder / GENERATION, _generation_config(config))
         write_atomic(folder / CARD, card if card is not None else plain_card(config))
@@ -69,7 +88,11 @@ def save_weights_folder(
             for file in sorted(tokenizer_files.iterdir()):
                 if file.is_file() and (file.name == GENERATION or file.name not in OWN_FILES):
                     shutil.copyfile(file, folder / file.name)
-        write_tensors(folder / WEIGHTS, stored_state(weights, config))
+        if base is not None:
+            write_adapter_config(folder, config, base)
+            write_tensors(folder / ADAPTER_WEIGHTS, adapter_tensors(weights, config))
+        else:
+            write_tensors(folder / WEIGHTS, stored_state(merged_state(weights, config), config))
     except OSError as error:
         raise write_failure(folder, error) from error
 
@@ -103,25 +126,33 @@ def plain_card(config: ModelConfig) -> str:
 
 
 def stored_state(state: dict[str, Tensor], config: ModelConfig) -> dict[str, Tensor]:
-    """Convert tensors to the names and layouts of the saved format."""
-    return config.family.to_saved(state, config)
+    """Convert tensors to the names and layouts of the saved format. The factors of an adapter are left out."""
+    own = {name: tensor for name, tensor in state.items() if not is_factor(name)}
+    return config.family.to_saved(own, config)
 
 
 def load_config(folder: Path) -> ModelConfig:
     """Read the configuration of a model folder.
 
     Raises:
-        InputError: config.json is missing, damaged, or of an unknown family.
+        InputError: config.json or an adapter is missing, damaged, or of an unknown family.
     """
+    config = _read_config(folder)
+    return with_adapter_of(folder, config) if is_adapted(folder) else config
+
+
+def _read_config(folder: Path) -> ModelConfig:
+    """Return the configuration in config.json."""
     if not folder.is_dir():
         raise InputError(f"{folder} is not a folder: give the folder that holds {CONFIG} and {WEIGHTS}")
-    values = read_json(folder / CONFIG)
+    file = config_file(folder)
+    values = read_json(file)
     try:
         if isinstance(values, dict) and values.get("quantization_config"):
             raise InputError("the weights are quantised: use the original, unquantised model")
         return config_from_hf(values)
     except InputError as error:
-        raise InputError(f"{folder / CONFIG}: {error}") from None
+        raise InputError(f"{file}: {error}") from None
 
 
 def load_model_folder(
@@ -138,6 +169,8 @@ def load_model_folder(
     config, weights, model = _open_whole(folder)
     expected = stored_state(model.state_dict(), config)
     state = config.family.from_saved(weights.read(expected), config)
+    if config.adapter is not None:
+        state |= read_factors(folder, config)
     materialise(model, device, dtype).load_state_dict(state)
     return model, config
 
@@ -151,7 +184,7 @@ def _open_whole(folder: Path) -> tuple[ModelConfig, StoredWeights, LanguageModel
     """Return configuration, weight files, and the network without memory, once names and shapes agree."""
     require_utf8(folder)
     config = load_config(folder)
-    weights = StoredWeights.open(folder, config)
+    weights = StoredWeights.open(folder if config.adapter is None else base_folder(folder), config)
     # A layer has several tensors. A damaged config.json may ask for so many layers that building them takes minutes.
     if config.num_hidden_layers > len(weights.shapes):
         raise InputError(
@@ -162,6 +195,8 @@ def _open_whole(folder: Path) -> tuple[ModelConfig, StoredWeights, LanguageModel
     model = empty_model(config)
     expected = stored_state(model.state_dict(), config)
     weights.require({name: tuple(tensor.shape) for name, tensor in expected.items()})
+    if config.adapter is not None:
+        read_factors(folder, config)
     return config, weights, model
 
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from etude.model.config import ModelConfig
 
-Rule = Literal["zeros", "ones", "initializer_range", "fan_in", "residual", "embedding"]
+Rule = Literal["zeros", "ones", "initializer_range", "fan_in", "residual", "embedding", "uniform"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +45,10 @@ def init_table(settings: InitSettings | None = None) -> tuple[InitRule, ...]:
     settings = settings or InitSettings()
     layer = r"model\.layers\.\d+\."
     return (
+        InitRule(r".*\.lora_B", "zeros", "an adapted network starts as its base"),
+        InitRule(
+            r".*\.lora_A", "uniform", "within 1/sqrt(fan-in), as in PEFT (Kaiming's rule with a = sqrt(5))"
+        ),
         InitRule(r".*\.bias", "zeros", "a neuron starts without a bias towards on or off"),
         InitRule(r".*norm\.weight", "ones", "a norm starts as plain normalisation"),
         InitRule(
@@ -87,6 +91,8 @@ def rule_std(rule: Rule, shape: torch.Size, config: ModelConfig) -> float:
     if rule == "embedding":  # a tied table is also the output matrix, and its first logits must be small
         return config.initializer_range if config.tie_word_embeddings else 1.0 / config.embedding_scale
     fan_in = 1.0 / math.sqrt(shape[-1])
+    if rule == "uniform":
+        return fan_in / math.sqrt(3)
     # 2 L branches add to the residual stream; divided by sqrt(2 L), their sum has the size of one (GPT-2 report,
     # section 2.3).
     return fan_in if rule == "fan_in" else fan_in / math.sqrt(2 * config.num_hidden_layers)
@@ -99,16 +105,24 @@ def initialise(
     """Initialise every parameter of `model` in place."""
     table = init_table(settings)
     for name, parameter in model.named_parameters():
-        rule = rule_for(name, table).rule
-        if rule in ("zeros", "ones"):
-            # A zero-centred norm adds the 1 itself.
-            parameter.fill_(1.0 if rule == "ones" and not config.zero_centered_norm else 0.0)
-        else:
-            parameter.copy_(_normal(parameter.shape, seed, name) * rule_std(rule, parameter.shape, config))
+        parameter.copy_(_value(rule_for(name, table).rule, name, parameter.shape, config, seed))
 
 
-def _normal(shape: torch.Size, seed: int, name: str) -> Tensor:
-    """Draw standard normal numbers in float32, on the CPU, so that all devices start with the same weights."""
+def first_value(name: str, shape: torch.Size, config: ModelConfig, seed: int) -> Tensor:
+    """Return the first value of one parameter, in float32 on the CPU."""
+    return _value(rule_for(name, init_table()).rule, name, shape, config, seed)
+
+
+def _value(rule: Rule, name: str, shape: torch.Size, config: ModelConfig, seed: int) -> Tensor:
+    if rule in ("zeros", "ones"):
+        # A zero-centred norm adds the 1 itself.
+        return torch.full(shape, 1.0 if rule == "ones" and not config.zero_centered_norm else 0.0)
+    if rule == "uniform":
+        return (2 * torch.rand(shape, generator=_generator(seed, name)) - 1) / math.sqrt(shape[-1])
+    return torch.randn(shape, generator=_generator(seed, name)) * rule_std(rule, shape, config)
+
+
+def _generator(seed: int, name: str) -> torch.Generator:
+    """Return the generator of a parameter. It draws on the CPU, so that all devices start with the same weights."""
     digest = hashlib.sha256(f"{seed}:{name}".encode()).digest()
-    generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1)
-    return torch.randn(shape, generator=generator)
+    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1)

@@ -47,6 +47,12 @@ class LanguageModel(nn.Module):
         super().__init__()
         self.config = config.validate()
 
+    def get_parameter(self, target: str) -> nn.Parameter:
+        """Return the parameter of this name. That of an adapted layer's weight is the frozen matrix, not the sum."""
+        path, _, name = target.rpartition(".")
+        parameter = self.get_submodule(path)._parameters.get(name)
+        return super().get_parameter(target) if parameter is None else parameter
+
     def hidden(
         self,
         inputs: Int[Tensor, "B T"],

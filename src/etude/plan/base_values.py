@@ -20,8 +20,12 @@ from etude.train.rules import Rate, rates_of
 
 BASE_EPOCHS = 2
 """Passes over the text: a trained network memorises what it reads more often, and forgets the rest."""
+CONVERSATION_EPOCHS = 4
+"""Passes over conversations: the form of an answer is learned in the first, facts in later ones."""
 BASE_CONTEXT = 512
 """Most tokens in a row; the memory of a step grows with it."""
+LONGEST_EXAMPLE = 2048
+"""Most tokens in a row of whole conversations: longer ones end after their last turn that fits."""
 BASE_BATCH_TOKENS = 2048
 """Tokens of a step, where the text is long enough for :data:`BASE_UPDATES`."""
 TOKENS_AT_ONCE = 1024
@@ -33,6 +37,13 @@ BASE_RATES = {
     "train.lr": Rate(1e-4, "the highest swept rate that cost nothing on the reference text"),
     "train.muon_lr": Rate(3e-3, "the swept rate that learns and forgets about as much as AdamW at its own"),
 }
+ADAPTER_RATES = {
+    "train.lr": Rate(5e-4, "usual for LoRA: its matrices begin at zero, and take a higher rate; not swept"),
+    "train.muon_lr": BASE_RATES["train.muon_lr"],
+}
+"""For runs with an adapter."""
+ADAPTER_EVERY, ADAPTERS = 10, 50
+"""Fewest steps between checkpoints that hold only an adapter, and about the most of them in a run."""
 STATES = 4
 """Checkpoints of a run from a base model that keep the optimizer's state, besides the newest."""
 EVALUATIONS, EVALUATION_SHARE = 6, 0.1
@@ -48,7 +59,8 @@ def dial_rates(settings: Resolved) -> dict[str, Rate]:
     rates = rates_of(settings.train.optimizer)
     if settings.model.base == NO_BASE:
         return rates
-    return {key: BASE_RATES.get(key, rate) for key, rate in rates.items()}
+    swept = ADAPTER_RATES if settings.train.lora_rank else BASE_RATES
+    return {key: swept.get(key, rate) for key, rate in rates.items()}
 
 
 def model_of_base(settings: Settings, base: ModelConfig) -> tuple[dict[str, Any], dict[str, str]]:
@@ -77,7 +89,14 @@ def _no_size(dial: Dial, key: str) -> None:
 @derives(FROM_BASE, "train.context")
 def _context(dial: Dial, key: str) -> tuple[Any, str]:
     assert dial.base is not None
-    most = min(BASE_CONTEXT, dial.base.max_position_embeddings)
+    longest, positions = dial.facts.longest_example, dial.base.max_position_embeddings
+    if longest is not None:
+        whole = max(BASE_CONTEXT, min(LONGEST_EXAMPLE, longest - 1))
+        reason = (
+            f"the longest conversation has {longest:,} tokens, and at most {LONGEST_EXAMPLE:,} go into a row"
+        )
+        return min(whole, positions), reason
+    most = min(BASE_CONTEXT, positions)
     context = min(most, max(2, (dial.facts.train_tokens - 1) // 4))
     return context, f"at most {BASE_CONTEXT}, which bounds the memory of a step"
 
@@ -89,8 +108,12 @@ def _batch_rows(dial: Dial, key: str) -> tuple[Any, str]:
     return max(1, tokens // context), f"about {tokens:,} tokens per step"
 
 
+def _epochs(dial: Dial) -> int:
+    return BASE_EPOCHS if dial.facts.longest_example is None else CONVERSATION_EPOCHS
+
+
 def _tokens_to_read(dial: Dial) -> int:
-    return BASE_EPOCHS * dial.facts.train_tokens
+    return _epochs(dial) * dial.facts.train_tokens
 
 
 @derives(FROM_BASE, "train.micro_batch_rows")
@@ -104,7 +127,11 @@ def _micro_batch_rows(dial: Dial, key: str) -> tuple[Any, str]:
 @derives(FROM_BASE, "train.steps")
 def _steps(dial: Dial, key: str) -> tuple[Any, str]:
     tokens = require_whole_parts(dial) * dial.value("train.context")
-    reason = f"{BASE_EPOCHS} times through the text: a base model learns a text sooner, and forgets meanwhile"
+    reason = (
+        f"{_epochs(dial)} times through the text: a base model learns a text sooner, and forgets meanwhile"
+    )
+    if dial.facts.longest_example is not None:
+        reason = f"{_epochs(dial)} times through the conversations: facts are learned later than their form"
     return max(1, _tokens_to_read(dial) // tokens), reason
 
 
@@ -142,7 +169,20 @@ def _sample_every(dial: Dial, key: str) -> tuple[Any, str]:
 @derives(FROM_BASE, "train.checkpoint_every")
 def _checkpoint_every(dial: Dial, key: str) -> tuple[Any, str]:
     steps = dial.value("train.steps")
+    if dial.value("train.lora_rank"):
+        return _kept_with_adapter(steps), "those of an adapter are small, so all are kept"
     return max(1, steps // 2), "two in the run, and the early powers of two: they are large"
+
+
+@derives(FROM_BASE, "train.keep_every")
+def _keep_every(dial: Dial, key: str) -> tuple[Any, str]:
+    if dial.value("train.lora_rank"):
+        return dial.value("train.checkpoint_every"), "all of them: those of an adapter are small"
+    return 0, "the newest, and the early powers of two"
+
+
+def _kept_with_adapter(steps: int) -> int:
+    return max(ADAPTER_EVERY, -(-steps // ADAPTERS // ADAPTER_EVERY) * ADAPTER_EVERY)
 
 
 @derives(FROM_BASE, "train.lr_by_width")
@@ -153,6 +193,9 @@ def _lr_by_width(dial: Dial, key: str) -> tuple[Any, str]:
 @derives(FROM_BASE, "train.state_every")
 def _state_every(dial: Dial, key: str) -> tuple[Any, str]:
     longest = dial.value("train.steps") // STATES
+    if dial.value("train.lora_rank"):
+        every = dial.value("train.checkpoint_every")
+        return every * max(1, longest // every), f"about {STATES} states in the run, and the newest"
     # A power of two, as the steps of the checkpoints that are never pruned.
     return 1 << max(0, longest.bit_length() - 1), f"about {STATES} states in the run, and the newest"
 
@@ -164,7 +207,14 @@ def _optimizer(dial: Dial, key: str) -> tuple[Any, str]:
 
 @derives(FROM_BASE, "train.lr", "train.muon_lr")
 def _rate(dial: Dial, key: str) -> tuple[Any, str]:
-    return BASE_RATES[key].value, BASE_RATES[key].reason
+    rate = (ADAPTER_RATES if dial.value("train.lora_rank") else BASE_RATES)[key]
+    return rate.value, rate.reason
+
+
+@derives(FROM_BASE, "train.lora_alpha")
+def _lora_alpha(dial: Dial, key: str) -> tuple[Any, str] | None:
+    rank = dial.value("train.lora_rank")
+    return (2.0 * rank, "twice the rank, so that the rate holds at any") if rank else None
 
 
 @derives(FROM_BASE, "train.weight_decay")

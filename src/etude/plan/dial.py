@@ -14,6 +14,7 @@ from etude.config import Resolved, Settings, with_values
 from etude.data.reference import NONE
 from etude.device import Device
 from etude.errors import InputError
+from etude.model.adapter import adapted_by
 from etude.model.config import ModelConfig
 from etude.plan.base_values import FROM_BASE, model_of_base
 from etude.plan.derivation import (
@@ -27,7 +28,7 @@ from etude.plan.derivation import (
     require_whole_parts,
 )
 from etude.plan.sizes import Size, batch_tokens_for, context_for, dropout_for, weight_decay_for
-from etude.setting_declarations import require_resolved
+from etude.setting_declarations import require_model_to_adapt, require_resolved
 from etude.train.rules import rates_of, rule_named
 from etude.train.rules.chosen import REST
 
@@ -74,6 +75,7 @@ def resolve(
         InputError: the values do not fit together (a width that the heads do not divide, a context longer than
             the text, ...).
     """
+    require_model_to_adapt(settings)
     dial = Dial(settings, facts, device, timed, base)
     table = DERIVATIONS
     if base is not None:
@@ -88,7 +90,7 @@ def resolve(
         if result is not None:
             dial.fill(key, *result)
     resolved = require_resolved(with_values(settings, dial.values))
-    return Resolution(resolved, dial.network, dial.reasons)
+    return Resolution(resolved, adapted_by(dial.network, resolved.train), dial.reasons)
 
 
 @derives(DERIVATIONS, "model.size")
@@ -188,6 +190,11 @@ def _sample_every(dial: Dial, key: str) -> tuple[Any, str]:
 def _checkpoint_every(dial: Dial, key: str) -> tuple[Any, str]:
     steps = dial.value("train.steps")
     return max(1, steps // 5), "five in the run, and the early powers of two"
+
+
+@derives(DERIVATIONS, "train.keep_every")
+def _keep_every(dial: Dial, key: str) -> tuple[Any, str]:
+    return 0, "the newest, and the early powers of two"
 
 
 @derives(DERIVATIONS, "train.lr_by_width")

@@ -12,6 +12,7 @@ from etude.plan.plan import Plan
 from etude.pretrained.store import new_bytes
 from etude.run.checkpoints import EARLY_STEPS, is_never_pruned
 from etude.show.lines import format_bytes
+from etude.train.optimizer import saved_weights
 from etude.train.saving import FIXED_BYTES, header_bytes
 
 MOST_SAVES = 1000
@@ -51,7 +52,7 @@ def disk_use(plan: Plan, begins: int = 0) -> DiskUse:
     it is an upper bound, with the optimizer's state in each.
     """
     train, header = plan.settings.train, header_bytes(plan.model)
-    weights = plan.memory.weights + _tokenizer_bytes(plan) + FIXED_BYTES + header
+    weights = 4 * saved_weights(plan.model) + _tokenizer_bytes(plan) + FIXED_BYTES + header
     whole = weights + plan.memory.optimizer + 2 * header
     for_good = range(0, train.steps + 1, train.keep_every or train.steps + 1)
     newest = _newest_saves(train)

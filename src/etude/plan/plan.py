@@ -8,6 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 
+import numpy as np
+
 from etude.config import NO_BASE, Resolved, Settings
 from etude.data.prepared_data import PreparedData
 from etude.data.reference import ReferenceText
@@ -24,7 +26,7 @@ from etude.errors import InputError
 from etude.model.attention import takes_blocks
 from etude.model.build import build_model, zero_model
 from etude.model.config import ModelConfig
-from etude.model.cost import TrainingMemory, count_parameters, training_memory
+from etude.model.cost import TrainingMemory, training_memory
 from etude.plan.derivation import Derived, Facts
 from etude.plan.dial import Resolution, resolve
 from etude.plan.forecast import Forecast
@@ -38,6 +40,7 @@ from etude.train.optimizer import (
     freeze_others,
     layers_in_backward,
     require_trained,
+    saved_weights,
     state_bytes,
     trained_parameters,
     trains_head,
@@ -88,7 +91,7 @@ class Plan:
     def saves_in_background(self) -> bool:
         """Whether checkpoints are written from a copy while training continues: a large copy takes too much memory."""
         train = self.settings.train
-        copied = state_bytes(self.model, train.optimizer, train.only) + 4 * count_parameters(self.model).total
+        copied = state_bytes(self.model, train.optimizer, train.only) + 4 * saved_weights(self.model)
         return self.device.kind == "cuda" or copied < LARGEST_COPY
 
     @property
@@ -155,7 +158,8 @@ def plan_on(
     if requested.threads == "auto" and "device.threads" in (derived or {}):
         requested = requested.model_copy(update={"threads": (derived or {})["device.threads"][0]})
     device = choose_device(requested)
-    facts = Facts(data.train.num_tokens, data.tokenizer.vocab_size, data.tokenizer.roles.document_id)
+    longest = None if data.train.examples is None else int(np.diff(data.train.documents).max())
+    facts = Facts(data.train.num_tokens, data.tokenizer.vocab_size, data.tokenizer.roles.document_id, longest)
     resolution = resolve(settings, facts, device, timed, derived, base)
     device = replace(device, dtype=resolution.settings.device.dtype)
     require_trained(resolution.model, resolution.settings.train.only)
@@ -189,7 +193,9 @@ def require_memory(plan: Plan) -> None:
     if free is None or needed <= free:
         return
     layers = plan.model.num_hidden_layers
-    fewer = f" --train 'layers.{layers - 1}'," if plan.has_base and not plan.settings.train.only else ""
+    adapted = plan.model.adapter is not None
+    fewer = f" --lora, --train 'layers.{layers - 1}',"
+    fewer = fewer if plan.has_base and not adapted and not plan.settings.train.only else ""
     raise InputError(
         f"this run needs about {needed / 2**30:,.1f} GiB of memory and {free / 2**30:,.1f} GiB are free: close other "
         f"programs, or choose{fewer} a smaller train.context, or --set train.activation_checkpointing=true"
@@ -208,7 +214,8 @@ def initial_state(plan: Plan) -> TrainState:
     else:
         model = zero_model(plan.model, device=plan.device.torch)
     freeze_others(model, plan.settings.train.only)
-    return TrainState(model, UpdateRules(model, plan.settings.train, plan.device))
+    rules = UpdateRules(model, plan.settings.train, plan.device)
+    return TrainState(model, rules, seed=plan.settings.run.seed)
 
 
 def make_objective(plan: Plan, state: TrainState, ranks: Ranks = ALONE) -> Objective:
@@ -250,6 +257,6 @@ def validation_text(plan: Plan) -> ValidationText:
         max_tokens=settings.train.eval_tokens,
         within_documents=not settings.data.cross_document_attention,
         scope=plan.scope,
-        documents=partial(plan.data.documents, "validation") if plan.scope else None,
+        documents=partial(plan.data.documents, "validation"),
         at_once=plan.evaluated_at_once,
     )

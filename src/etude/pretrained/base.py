@@ -20,12 +20,13 @@ from etude.model.config import ModelConfig
 from etude.model.folder import CARD, load_config, require_whole
 from etude.model.hf_config import config_from_hf, config_to_hf
 from etude.places import expand_home
+from etude.pretrained.adapter import cached_merged_folder
 from etude.pretrained.facts import licence_of, rounding_of
 from etude.pretrained.own_files import DESCRIBED, PROSE, SNAPSHOTS, require_own
 from etude.pretrained.resolve_source import model_folder
-from etude.run.checkpoints import MARKER, OPTIMIZER_FILE, verify_checkpoint
+from etude.run.checkpoints import MARKER, OPTIMIZER_FILE, verify_base, verify_checkpoint
 from etude.run.folder import is_run
-from etude.run.weight_files import weight_files
+from etude.run.weight_files import is_adapted, weight_files
 from etude.untrusted import shown
 
 
@@ -89,11 +90,18 @@ class Base:
 def open_base(source: str | Path) -> Base:
     """Open the model that ``source`` names (:mod:`etude.pretrained.resolve_source`) as the base of a run.
 
+    An adapter is merged into its own base.
+
     Raises:
         InputError: there is no such model, it is of an unknown kind, a file is missing, not its own or too large, or
             the weights lack a tensor.
     """
     folder = model_folder(source)
+    checkpoint = verify_checkpoint(folder) if (folder / MARKER).is_file() else None
+    known = {} if checkpoint is None else dict(checkpoint.checksums)
+    if is_adapted(folder):
+        verify_base(folder)
+        folder, known = cached_merged_folder(folder, model_folder), {}
     described = require_own(folder, DESCRIBED)
     weights = tuple(file.name for file in weight_files(folder))
     require_own(folder, weights)
@@ -102,10 +110,9 @@ def open_base(source: str | Path) -> Base:
             f"{folder} has weights in {reserved.pop()}, a name that checkpoints use: rename the file"
         )
     require_whole(folder)  # before gigabytes are read
-    if not (folder / MARKER).is_file():
+    if checkpoint is None:
         return Base(str(source), folder, weights, described)
-    checkpoint = verify_checkpoint(folder)
-    known = {name: value for name, value in checkpoint.checksums.items() if name != CARD}
+    known.pop(CARD, None)
     named = f"{source}@{checkpoint.step}" if is_run(expand_home(str(source))) else str(source)
     return Base(named, folder, weights, described, checkpoint.step, known)
 

@@ -13,7 +13,7 @@ from etude.errors import InputError
 from etude.model.folder import load_model_folder
 from etude.model.language_model import LanguageModel
 from etude.pretrained.resolve_source import model_folder
-from etude.run.checkpoints import MARKER, verify_checkpoint
+from etude.run.checkpoints import MARKER, verify_base, verify_checkpoint
 from etude.run.published_history import tokenizer_folder
 from etude.setting_types import Auto
 
@@ -39,6 +39,7 @@ def load_trained(path: str | Path, threads: int | Auto = "auto") -> Trained:
     folder = model_folder(path)
     if (folder / MARKER).is_file():
         verify_checkpoint(folder)
+        verify_base(folder)
     model, config = load_model_folder(folder, device=choose_device(DeviceSettings(threads=threads)).torch)
     model.eval()
     tokenizer = model_tokenizer(tokenizer_folder(folder))

@@ -6,9 +6,10 @@ from pathlib import Path
 
 from etude.places import expand_home
 from etude.pretrained.gguf_file import is_gguf
+from etude.run.checkpoints import MARKER
+from etude.run.weight_files import ADAPTER_CONFIG, is_adapted
 
 HUB = "hf:"
-ADAPTER_CONFIG = "adapter_config.json"
 
 
 def source_name(source: str | Path) -> str:
@@ -21,13 +22,14 @@ def source_name(source: str | Path) -> str:
 
 
 def is_adapter(folder: Path) -> bool:
-    """Return whether a folder holds an adapter and no whole model."""
-    return (folder / ADAPTER_CONFIG).is_file() and not (folder / "config.json").is_file()
+    """Return whether a folder holds an adapter of another program: no whole model, and no checkpoint of a run."""
+    other = any((folder / name).is_file() for name in ("config.json", MARKER))
+    return (folder / ADAPTER_CONFIG).is_file() and not other
 
 
 def is_model_source(source: str | Path) -> bool:
     """Return whether ``source`` names a model and not a run, as far as its name and files show."""
     path = expand_home(str(source))
-    if str(source).startswith(HUB) or path.is_file() or is_adapter(path):
+    if str(source).startswith(HUB) or path.is_file() or is_adapted(path):
         return True
     return (path / "config.json").is_file() or (not path.exists() and "@" in path.name)

@@ -7,15 +7,20 @@ commit marker. It is written last, and holds the checksums of the other files, h
 renamed, so a folder with the name of a checkpoint and a valid marker is complete. The model card (README.md) has no
 checksum: the user may edit it. A checkpoint that does not verify is set aside, never removed.
 
+A run with an adapter has the base alone at step 0. Its later checkpoints hold the adapter alone, in PEFT's format
+(:mod:`etude.model.adapter_folder`).
+
 :mod:`etude.train.checkpoint` saves and loads the tensors.
 """
 
 from __future__ import annotations
 
 import math
+import os
 import re
 import shutil
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,14 +31,20 @@ from etude.messages import command, quoted
 from etude.run.folder import RunFolder, is_run
 from etude.run.log import Prefix
 from etude.run.published_history import PublishedHistory
+from etude.run.weight_files import (
+    BASE_FOLDER,
+    FIRST_CHECKPOINT,
+    WEIGHTS,
+    WEIGHTS_INDEX,
+    base_folder,
+    is_adapted,
+)
 from etude.untrusted import Unreadable, inside, readable, shown
 
 MARKER = "train_state.json"
 OPTIMIZER_FILE = "optimizer.safetensors"
 CARD = "README.md"
-MODEL_FILES = frozenset(
-    {"config.json", "generation_config.json", CARD, "model.safetensors", "model.safetensors.index.json"}
-)
+MODEL_FILES = frozenset({"config.json", "generation_config.json", CARD, WEIGHTS, WEIGHTS_INDEX})
 """The files of a model folder besides its tokenizer."""
 EARLY_STEPS = frozenset([0, *(2**power for power in range(10))])
 """Steps whose checkpoints are never pruned: a model learns fastest at first, so replay needs close starting points."""
@@ -134,12 +145,38 @@ def copy_checkpoint(
 ) -> None:
     """Copy a checkpoint into the folder ``checkpoints`` of another run, with the ``provenance`` of that run.
 
-    Without ``keep_revisions`` the copy drops the changes that a time budget made to the planned number of steps.
+    Without ``keep_revisions`` the copy drops the changes that a time budget made to the planned number of steps. The
+    base of an adapted network is linked beside the copy, or copied to another disk.
     """
     copy = checkpoints / checkpoint.folder.name
     shutil.copytree(checkpoint.folder, copy)
+    if is_adapted(copy):
+        shutil.copytree(
+            base_folder(checkpoint.folder), checkpoints / BASE_FOLDER, copy_function=_link_weights
+        )
     marker = read_object(copy / MARKER)
     write_marker(copy, marker if keep_revisions else marker | {"revisions": []}, provenance)
+
+
+def _link_weights(source: str, target: str) -> None:
+    """Link a weight file, and copy any other: an edit of one must not change the others."""
+    if source.endswith(".safetensors"):
+        with suppress(OSError):  # another disk, or a file system without links
+            os.link(source, target)
+            return
+    shutil.copyfile(source, target)
+
+
+def base_of_run(checkpoints: Path) -> Path:
+    """Return the folder of the base of a run with an adapter: its checkpoint of step 0, or a fork's copy of it."""
+    first = checkpoints / FIRST_CHECKPOINT
+    return first if first.is_dir() else checkpoints / BASE_FOLDER
+
+
+def verify_base(folder: Path) -> None:
+    """Verify the base of the checkpoint in ``folder`` as :func:`verify_checkpoint`, if it holds an adapter."""
+    if is_adapted(folder) and ((base := base_folder(folder)) / MARKER).is_file():
+        verify_checkpoint(base)
 
 
 def read_marker(folder: Path) -> Checkpoint:
@@ -314,7 +351,7 @@ def find_checkpoint(path: Path) -> Path:
     Raises:
         InputError: ``path`` is none of these, or a run without a checkpoint.
     """
-    if (path / "config.json").is_file():
+    if (path / "config.json").is_file() or (is_adapted(path) and (path / MARKER).is_file()):
         return path
     newest: Sequence[Path] = list_checkpoints(path / "checkpoints")
     if newest:

@@ -11,7 +11,7 @@ import torch
 
 from etude.errors import InputError
 from etude.model.folder import load_model_folder
-from etude.run.checkpoints import checkpoint_name
+from etude.run.checkpoints import MARKER, checkpoint_name
 from etude.serve import look_types
 from etude.serve.collection import Collection
 from etude.serve.model_answers import ModelAnswers, compare
@@ -121,7 +121,7 @@ class Answers:
         if look in READS_NOTHING or not (run / "run.toml").is_file():
             return True
         if look in READS_CHECKPOINT and "step" in question:
-            return (run / "checkpoints" / checkpoint_name(question.number("step")) / "config.json").is_file()
+            return (run / "checkpoints" / checkpoint_name(question.number("step")) / MARKER).is_file()
         if look in OPENS_STEP and "step" in question:
             machine = api.machine_at_hand(run)
             return machine is not None and self._at.has(machine, question.number("step"))

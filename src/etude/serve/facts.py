@@ -21,6 +21,7 @@ from etude.run import EVENT_SCHEMA
 from etude.run.follow import TAIL_BYTES
 from etude.run.listing import list_runs
 from etude.run.record import RunRecord, Stamp, stamp_of
+from etude.run.weight_files import config_file
 from etude.serve.run_types import ModelFacts, NodeLayerFacts, RunFacts, Rung, RunLine
 from etude.train.control import Control
 from etude.untrusted import MAX_JSON_BYTES, open_plain, shown
@@ -61,7 +62,8 @@ def facts_of(path: Path, may_control: bool) -> RunFacts:
     steps = None if settings is None else settings.train.steps
     step, checkpoints = record.newest_step(newest), record.checkpoints
     first = next(iter(checkpoints.values()), None)
-    config = {} if first is None else _object(first / "config.json")
+    described = None if first is None else _readable(lambda: config_file(first))
+    config = {} if described is None else _object(described)
     return {
         "name": record.run.name,
         "state": record.state,

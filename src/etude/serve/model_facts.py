@@ -11,8 +11,8 @@ from etude.files import read_json
 from etude.messages import command
 from etude.model.config import ModelConfig
 from etude.model.hf_config import config_from_hf
-from etude.run.weight_files import weight_files
-from etude.serve.collection import CONFIG, Collection
+from etude.run.weight_files import config_file, weight_files
+from etude.serve.collection import Collection
 from etude.serve.facts import run_lines, shape_facts, tensors_of
 from etude.serve.run_types import PublishedFacts, Rows, RunFacts, RunLine
 
@@ -43,7 +43,7 @@ def _line(name: str, path: Path) -> RunLine:
         "loss": None,
         "val_loss": None,
         "bits_per_byte": None,
-        "changed": (path / CONFIG).stat().st_mtime,
+        "changed": config_file(path).stat().st_mtime,
     }
 
 
@@ -54,7 +54,7 @@ def facts_of_model(name: str, folder: Path) -> RunFacts:
         InputError: its family is unknown, or its config.json is damaged.
     """
     try:
-        config = config_from_hf(read_json(folder / CONFIG))
+        config = config_from_hf(read_json(config_file(folder)))
     except InputError as error:
         raise InputError(f"{name}: {error}") from None
     return {

@@ -15,15 +15,19 @@ from torch import Tensor
 from etude.errors import EtudeError, InputError
 from etude.files import hash_file, staged_folder, write_atomic
 from etude.messages import command
+from etude.model.adapter import is_factor
 from etude.model.config import ModelConfig
 from etude.model.folder import CARD, load_model_folder, save_weights_folder, write_tensors
+from etude.model.lora import first_factors
 from etude.pretrained.base import Base
 from etude.pretrained.store import put_files
 from etude.run.checkpoints import (
     OPTIMIZER_FILE,
     Checkpoint,
     Provenance,
+    base_of_run,
     checkpoint_name,
+    verify_base,
     write_marker,
 )
 from etude.train.loop import TrainState
@@ -48,16 +52,23 @@ class Snapshot:
     counters: dict[str, Any]
     weights: dict[str, Tensor]
     optimizer: dict[str, Tensor]
+    shared: frozenset[str] = frozenset()
+    """Names of weights that are not copies but those of the network: the frozen ones beside an adapter."""
 
     @classmethod
     def of(cls, state: TrainState, *, copy: bool = True) -> Snapshot:
         """Copy ``state``; without ``copy`` hold its own tensors, which the next step changes."""
         counters = {key: getattr(state, attribute) for key, attribute in COUNTERS.items()}
-        copies = (
-            {name: tensor.detach().to("cpu", copy=copy) for name, tensor in tensors.items()}
-            for tensors in (state.model.state_dict(), state.rules.named_state())
-        )
-        return cls(state.step, counters, *copies)
+        adapted = state.model.config.adapter is not None
+        shared = frozenset(name for name in state.model.state_dict() if adapted and not is_factor(name))
+        weights = {
+            name: tensor.detach().to("cpu", copy=copy and name not in shared)
+            for name, tensor in state.model.state_dict().items()
+        }
+        optimizer = {
+            name: tensor.detach().to("cpu", copy=copy) for name, tensor in state.rules.named_state().items()
+        }
+        return cls(state.step, counters, weights, optimizer, shared)
 
     def restore(self, state: TrainState) -> None:
         """Restore ``state`` from this copy."""
@@ -69,8 +80,8 @@ class Snapshot:
     @property
     def num_bytes(self) -> int:
         """Size of the tensors in bytes, in memory and on disk."""
-        tensors = chain(self.weights.values(), self.optimizer.values())
-        return sum(tensor.nbytes for tensor in tensors)
+        own = (tensor for name, tensor in self.weights.items() if name not in self.shared)
+        return sum(tensor.nbytes for tensor in chain(own, self.optimizer.values()))
 
 
 def save_checkpoint(
@@ -81,7 +92,7 @@ def save_checkpoint(
     card: str,
     provenance: Provenance | None = None,
 ) -> None:
-    """Write and commit the checkpoint of ``snapshot`` below ``checkpoints``.
+    """Write and commit the checkpoint of ``snapshot`` below ``checkpoints``: of an adapted network, its adapter alone.
 
     Raises:
         EtudeError: it cannot be written (disk full, no permission), or the tokenizer has changed since ``provenance``.
@@ -89,7 +100,8 @@ def save_checkpoint(
     """
     provenance = provenance or Provenance()
     with staged_folder(checkpoints / checkpoint_name(snapshot.step)) as folder:
-        save_weights_folder(folder, snapshot.weights, config, tokenizer_files=tokenizer, card=card)
+        base = None if config.adapter is None else str(base_of_run(checkpoints).absolute())
+        save_weights_folder(folder, snapshot.weights, config, tokenizer_files=tokenizer, card=card, base=base)
         write_tensors(folder / OPTIMIZER_FILE, snapshot.optimizer)
         checksums = {file.name: hash_file(file) for file in sorted(folder.iterdir()) if file.name != CARD}
         for name, expected in provenance.tokenizer_hashes().items():
@@ -130,12 +142,18 @@ def save_base_checkpoint(
 def load_state(checkpoint: Checkpoint, state: TrainState) -> None:
     """Load ``checkpoint`` into ``state``: parameters, optimizer state and counters, bit for bit.
 
+    Step 0 of a run with an adapter is the base alone: its factors follow from the seed of ``state``.
+
     Raises:
         InputError: the checkpoint has another architecture, or is damaged.
     """
-    loaded, _ = load_model_folder(checkpoint.folder)
+    verify_base(checkpoint.folder)
+    loaded, found = load_model_folder(checkpoint.folder)
+    weights, config = loaded.state_dict(), state.model.config
+    if found.adapter is None and checkpoint.step == 0:
+        weights |= first_factors(state.model, config, state.seed)
     try:
-        state.model.load_state_dict(loaded.state_dict())
+        state.model.load_state_dict(weights)
     except RuntimeError:
         raise InputError(f"{checkpoint.folder} holds another architecture than the run's settings") from None
     try:

@@ -49,6 +49,7 @@ class TrainState:
     skipped: int = 0  # steps in a row, up to this one, that were not finite
     micro_batch_rows: int | None = None  # fewer than planned, where those did not fit the memory
     last: StepResult | None = None  # of the newest step of this session; not in checkpoints
+    seed: int = 0  # of the run, from which the first factors of an adapter follow; not in checkpoints
 
     def arrive(self, result: StepResult, num_tokens: int) -> None:
         """Advance to the next step, whose update was made or skipped."""

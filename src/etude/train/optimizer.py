@@ -22,8 +22,10 @@ from torch import Tensor, nn
 from etude.config import ResolvedTrain
 from etude.device import Device
 from etude.errors import InputError
+from etude.model.adapter import adapter_parameters, is_factor
 from etude.model.build import empty_model
 from etude.model.config import ModelConfig
+from etude.model.cost import count_parameters
 from etude.model.language_model import LanguageModel
 from etude.train.rules.chosen import rule_named, rule_of, rules_in_use
 from etude.train.rules.contract import Hyperparameters, Parameter, Role, UpdateRule
@@ -148,35 +150,43 @@ def parameters_of_config(config: ModelConfig) -> Sequence[Parameter]:
     return tuple(parameters_of(empty_model(config)))
 
 
-def is_trained(name: str, only: str) -> bool:
-    """Return whether a run with ``train.only`` trains the parameter of this name."""
-    return not only or re.search(only, name) is not None
+def is_trained(config: ModelConfig, name: str, only: str) -> bool:
+    """Return whether a run with ``train.only`` trains the parameter of this name; with an adapter, only its factors."""
+    trainable = config.adapter is None or is_factor(name)
+    return trainable and (not only or re.search(only, name) is not None)
 
 
 def require_trained(config: ModelConfig, only: str) -> None:
     """Raise InputError if ``train.only`` names no parameter of the network that ``config`` describes."""
     names = [parameter.name for parameter in parameters_of_config(config)]
-    if not any(is_trained(name, only) for name in names):
+    if config.adapter is not None:
+        names = [name for name in names if is_factor(name)]
+    if not any(is_trained(config, name, only) for name in names):
         raise InputError(
             f"no parameter has {shown(repr(only))} in its name: {names[0]} to {names[-1]} is there, "
-            "and layers.0 or embed_tokens would do"
+            f"and layers.0 {'' if config.adapter else 'or embed_tokens '}would do"
         )
 
 
 def freeze_others(model: LanguageModel, only: str) -> None:
-    """Exclude from training all parameters that ``train.only`` does not name."""
+    """Exclude from training all parameters that ``train.only`` does not name, and the base of an adapter."""
     for name, parameter in model.named_parameters():
-        parameter.requires_grad_(is_trained(name, only))
+        parameter.requires_grad_(is_trained(model.config, name, only))
 
 
 def trained_parameters(config: ModelConfig, only: str) -> int:
     """Return how many numbers a run with ``train.only`` trains."""
-    return sum(math.prod(p.shape) for p in parameters_of_config(config) if is_trained(p.name, only))
+    return sum(math.prod(p.shape) for p in parameters_of_config(config) if is_trained(config, p.name, only))
+
+
+def saved_weights(config: ModelConfig) -> int:
+    """Return how many numbers a checkpoint holds besides the optimizer's: those of an adapter, or of the network."""
+    return adapter_parameters(config) or count_parameters(config).total
 
 
 def layers_in_backward(config: ModelConfig, only: str) -> int:
     """Return through how many layers the backward pass goes: to the first one with a trained parameter."""
-    first = next((p.name for p in parameters_of_config(config) if is_trained(p.name, only)), "")
+    first = next((p.name for p in parameters_of_config(config) if is_trained(config, p.name, only)), "")
     if layer := re.search(r"\blayers\.(\d+)\.", first):
         return config.num_hidden_layers - int(layer[1])
     return 0 if first.startswith(("model.norm.", "lm_head.")) else config.num_hidden_layers
@@ -184,7 +194,7 @@ def layers_in_backward(config: ModelConfig, only: str) -> int:
 
 def trains_head(config: ModelConfig, only: str) -> bool:
     """Return whether the output matrix is trained."""
-    return any(p.role == "output" and is_trained(p.name, only) for p in parameters_of_config(config))
+    return any(p.role == "output" and is_trained(config, p.name, only) for p in parameters_of_config(config))
 
 
 def state_bytes(config: ModelConfig, optimizer: str, only: str = "") -> int:
@@ -194,7 +204,7 @@ def state_bytes(config: ModelConfig, optimizer: str, only: str = "") -> int:
         InputError: unknown rule.
     """
     chosen = rule_named(optimizer)
-    parameters = [p for p in parameters_of_config(config) if is_trained(p.name, only)]
+    parameters = [p for p in parameters_of_config(config) if is_trained(config, p.name, only)]
     return sum(rule_of(parameter, chosen).state_bytes(parameter.shape) for parameter in parameters)
 
 
@@ -204,7 +214,7 @@ def hyperparameters(
     """Return the hyperparameters of an update by parameter, derived from the settings without an optimizer."""
     chosen, used = rule_named(settings.optimizer), {}
     for parameter in parameters_of_config(config):
-        if not is_trained(parameter.name, settings.only):
+        if not is_trained(config, parameter.name, settings.only):
             continue
         rule = rule_of(parameter, chosen)
         options = rule.options(parameter, settings, config)

@@ -17,6 +17,8 @@ from etude.pretrained.base import base_tokenizer
 from etude.run.checkpoints import list_checkpoints
 from etude.show.lines import print_line
 from etude.show.progress import data_progress
+from etude.train.objectives.conversation import CONVERSATION
+from etude.train.objectives.next_token import NEXT_TOKEN
 
 
 def text_of_settings(settings: Settings, progress: Progress | None = None) -> PreparedData:
@@ -96,3 +98,16 @@ def is_text_of(data: PreparedData, manifest: Mapping[str, Any]) -> bool:
         manifest.get("corpus_hash"),
         manifest.get("tokenizer_hash"),
     )
+
+
+def with_objective_of(settings: Settings, data: PreparedData) -> Settings:
+    """Return the settings that training on ``data`` needs: conversations have an objective of their own.
+
+    Examples share rows, but never see each other.
+    """
+    if data.train.examples is None:
+        return settings
+    values: dict[str, Any] = {"data.cross_document_attention": False}
+    if settings.train.objective == NEXT_TOKEN:
+        values["train.objective"] = CONVERSATION
+    return with_values(settings, values)

@@ -12,6 +12,7 @@ from pathlib import Path
 from etude.errors import EtudeError
 from etude.files import write_failure
 from etude.messages import command
+from etude.model.adapter import is_factor
 from etude.model.config import ModelConfig
 from etude.run import RunFolder
 from etude.run.checkpoints import Provenance, checkpoint_name, prune_checkpoints
@@ -119,4 +120,5 @@ def require_room(folder: Path, needed: int) -> None:
 
 def header_bytes(config: ModelConfig) -> int:
     """Return the bytes of the head of a weight file."""
-    return HEADER_BYTES * len(parameters_of_config(config))
+    names = [parameter.name for parameter in parameters_of_config(config)]
+    return HEADER_BYTES * len([name for name in names if config.adapter is None or is_factor(name)])

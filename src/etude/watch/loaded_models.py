@@ -9,11 +9,11 @@ from pathlib import Path
 
 from etude.data.tokens.tokenizer import EtudeTokenizer
 from etude.model.cost import count_parameters
-from etude.model.folder import CONFIG, load_config
+from etude.model.folder import load_config
 from etude.model.language_model import LanguageModel
 from etude.pretrained.load_model import load_trained
 from etude.run.record import Stamp, stamp_of
-from etude.run.weight_files import weight_files
+from etude.run.weight_files import config_file, weight_files
 from etude.watch import text_types
 from etude.watch.prompts import Prompt, look
 from etude.watch.proof import Proof
@@ -102,7 +102,7 @@ class LoadedModels:
 def _stamps(folder: Path) -> Stamps:
     """Return a value that changes with the files that a model is loaded from."""
     files = (
-        folder / CONFIG,
+        config_file(folder),
         *weight_files(folder),
         folder / "tokenizer.json",
         folder / "tokenizer_config.json",

@@ -170,9 +170,10 @@ class OpenedStep:
         if name not in self.gradients:
             raise InputError(f"no parameter is called '{name}': {suggest_name(name, list(self.gradients))}")
         if name not in self.used:
-            raise InputError(
-                f"'{name}' is not trained in this run (train.only = {self.settings.train.only!r}), so nothing moves it"
-            )
+            why = f"train.only = {self.settings.train.only!r}"
+            if self.model.config.adapter is not None:
+                why = "only the factors of its adapter are"
+            raise InputError(f"'{name}' is not trained in this run ({why}), so nothing moves it")
         return ParameterUpdate(
             rule_named(self.used[name].rule),
             name,

@@ -40,8 +40,8 @@ Norms = dict[str, float | None]
 
 @torch.no_grad()
 def weights_before(model: LanguageModel) -> dict[str, Tensor]:
-    """Return a copy of the parameters in main memory, so that a step that just fits a GPU still fits."""
-    return {name: p.detach().to("cpu", copy=True) for name, p in model.named_parameters()}
+    """Return a copy of the trained parameters in main memory, so that a step that just fits a GPU still fits."""
+    return {name: p.detach().to("cpu", copy=True) for name, p in model.named_parameters() if p.requires_grad}
 
 
 @torch.no_grad()
@@ -54,9 +54,9 @@ def tensor_norms(model: LanguageModel, before: dict[str, Tensor], clip_factor: f
     measured = []
     for name, parameter in model.named_parameters():
         gradient = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
-        update = (
-            before.pop(name).to(parameter.device).sub_(parameter)
-        )  # with the opposite sign, which the norm ignores
+        update = torch.zeros(1, device=parameter.device)  # of a frozen one
+        if name in before:  # with the opposite sign, which the norm ignores
+            update = before.pop(name).to(parameter.device).sub_(parameter)
         measured += [_row_norms(parameter), _row_norms(gradient), _row_norms(update)]
     norms = _whole_norms(measured)
     by_name = {}

@@ -16,6 +16,7 @@ from typing import Any, Literal
 from etude.config import Resolved
 from etude.device import describe_machine
 from etude.errors import InputError
+from etude.model.adapter import adapted_by, begins
 from etude.model.build import empty_model
 from etude.model.folder import load_config
 from etude.model.language_model import LanguageModel
@@ -125,7 +126,7 @@ class TimeMachine:
         folder = next(iter(self.recorded.checkpoints.values()), None)
         if folder is None:
             raise InputError(f"{self.recorded.run.path} has no checkpoint yet: train it for a while first")
-        return empty_model(load_config(folder))
+        return empty_model(adapted_by(load_config(folder), self.recorded.settings.train))
 
     @property
     def era(self) -> Era:
@@ -224,7 +225,7 @@ class TimeMachine:
         folder = checkpoint.folder
         # Enter first, to choose its device: with the settings of the update that led to it, or of the first.
         state = self.enter(max(1, checkpoint.step)).state
-        if load_config(folder) != self.era.plan.model:
+        if not begins(load_config(folder), self.era.plan.model, checkpoint.step):
             raise InputError(
                 f"{folder} holds another network than the run's settings: restore one of the two"
             )

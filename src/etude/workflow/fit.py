@@ -20,7 +20,7 @@ from etude.diagnose.machine.self_test import require_sound
 from etude.errors import EtudeError, InputError
 from etude.evaluate.run_ladder import mend_ladder
 from etude.files import file_errors_in_one_line
-from etude.generate.training_samples import Sample, opening_words
+from etude.generate.training_samples import sample_task
 from etude.messages import command
 from etude.model.cost import count_parameters
 from etude.places import cache_folder
@@ -275,9 +275,8 @@ def run_tasks(
     Args:
         costs: collects the seconds that each task takes.
     """
-    settings, train = plan.settings, plan.settings.train
-    prompt = opening_words(plan) if train.sample_prompt == "auto" else train.sample_prompt
-    sample: TaskRun = Sample(plan.data.tokenizer, prompt, settings.run.seed)
+    train = plan.settings.train
+    sample: TaskRun = sample_task(plan)
     keep: TaskRun = save
     if costs is not None:
         costs.writing, costs.slowdown = lambda: save.seconds_writing, Slowdown()

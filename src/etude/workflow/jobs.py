@@ -28,6 +28,7 @@ from etude.plan.plan import Plan
 from etude.run import RunFolder, free_name
 from etude.show.lines import format_duration, say
 from etude.show.phases import Phases
+from etude.train.optimizer import trained_parameters
 from etude.train.parallel import Ranks, join_ranks
 from etude.train.run_text import text_with_progress
 from etude.workflow.close import close, promise_sentence
@@ -199,9 +200,18 @@ def describe(plan: Plan) -> str:
         f"text: {data.train.source_bytes:,} bytes to learn from, {data.validation.source_bytes:,} held out; "
         f"{data.train.num_tokens:,} tokens, vocabulary {data.tokenizer.vocab_size:,} ({settings.tokenizer.kind})\n"
         f"model: {plan.model.model_type}, {parameters.total:,} parameters "
-        f"({parameters.non_embedding:,} outside the embeddings), {settings.train.steps:,} steps of "
+        f"({parameters.non_embedding:,} outside the embeddings){_adapter(plan)}, {settings.train.steps:,} steps of "
         f"{settings.train.batch_rows} x {settings.train.context} tokens on {plan.device.kind}{expected}"
     )
+
+
+def _adapter(plan: Plan) -> str:
+    """Return what is trained of a network with an adapter."""
+    adapter = plan.model.adapter
+    if adapter is None:
+        return ""
+    trained = trained_parameters(plan.model, plan.settings.train.only)
+    return f", frozen, with an adapter of rank {adapter.rank} ({trained:,} trained)"
 
 
 def report_data(settings: Settings, picture: Path | None, json_file: Path | None) -> None:

@@ -21,7 +21,7 @@ from etude.plan.time_budget import TimedPlan, choose_size, most_epochs, require_
 from etude.pretrained.base import Base, describe_base, open_base
 from etude.show.lines import format_duration, print_line
 from etude.show.phases import Phases
-from etude.train.run_text import text_with_progress
+from etude.train.run_text import text_with_progress, with_objective_of
 
 REPORTED_SHARE_LEFT = 0.02
 """Share of the time budget that must be left over for a message that the run ends early for want of text."""
@@ -44,17 +44,18 @@ def make_plan(
         if settings.model.base != NO_BASE:
             base, settings = _open_base(settings, console)
         config = None if base is None else base.config
-        return replace(plan_on(_data_with_report(settings, console), settings, base=config), base=base), None
+        data, settings = _data_with_report(settings, console)
+        return replace(plan_on(data, settings, base=config), base=base), None
     require_time(seconds)
     phases = phases or Phases(console, time.monotonic(), seconds)
     if settings.model.base != NO_BASE:
         with phases("opening the base model"):
             base, settings = _open_base(settings, console)
     if console.is_terminal:
-        data = _data_with_report(settings, console)  # shows its own progress
+        data, settings = _data_with_report(settings, console)  # shows its own progress
     else:
         with phases("preparing the text"):
-            data = _data_with_report(settings, console)
+            data, settings = _data_with_report(settings, console)
     promise = _plan_in_time(data, settings, base, phases, console)
     if promise.time_left_over > REPORTED_SHARE_LEFT * seconds:
         console.print(
@@ -92,11 +93,14 @@ def _open_base(settings: Settings, console: Console) -> tuple[Base, Settings]:
     return base, settings
 
 
-def _data_with_report(settings: Settings, console: Console) -> PreparedData:
-    """Prepare the text, and print one line about what was kept and what was dropped."""
+def _data_with_report(settings: Settings, console: Console) -> tuple[PreparedData, Settings]:
+    """Prepare the text, and print one line about what was kept and what was dropped.
+
+    Returns the text, and the settings for the objective that it needs.
+    """
     data = text_with_progress(settings, console)
     print_line(console, f"{data.report.summary()}. {_where_report_is(settings)}")
-    return data
+    return data, with_objective_of(settings, data)
 
 
 def _where_report_is(settings: Settings) -> str:

@@ -25,7 +25,8 @@ from etude.data.tokens.vocabulary import BASE
 from etude.errors import InputError
 from etude.evaluate.run_ladder import cached_ladder
 from etude.files import file_errors_in_one_line, hash_file, sweep_staging, write_json
-from etude.messages import command
+from etude.messages import command, quoted
+from etude.model.adapter import begins
 from etude.model.folder import load_config
 from etude.places import cache_folder, expand_home
 from etude.plan.disk_use import require_disk
@@ -50,7 +51,13 @@ from etude.run.repair import repair_run, require_record
 from etude.run.settings import differences, load_run_settings, resumed_settings, verified_settings
 from etude.show.lines import print_line
 from etude.train.checkpoint import save_base_checkpoint
-from etude.train.run_text import is_text_of, text_of_run, text_with_progress, with_own_base
+from etude.train.run_text import (
+    is_text_of,
+    text_of_run,
+    text_with_progress,
+    with_objective_of,
+    with_own_base,
+)
 from etude.train.schedule import last_step
 from etude.workflow.prepare import default_name
 
@@ -149,6 +156,10 @@ def plan_fork(
     changes = differences(own, settings)
     if "model.base" in changes:
         raise InputError("a fork keeps its parent's weights: omit --from and --set model.base")
+    if any(key.startswith("train.lora_") for key in changes):
+        raise InputError(
+            f"a fork keeps its parent's adapter, if it has one: begin a new run with --from {quoted(origin)}"
+        )
     if any(key.startswith("tokenizer.") for key in changes):
         raise InputError("a fork keeps its parent's tokenizer: omit --tokenizer and --set tokenizer...")
     if any(key.startswith("data.") for key in changes):
@@ -157,9 +168,11 @@ def plan_fork(
         data = text_with_progress(with_own_base(settings, run.path), console)
     else:
         data = _text_of(parent) or text_with_progress(own, console)
+    settings = with_objective_of(settings, data)
     plan = plan_on(data, settings, base=base_config(parent.manifest))
     tokenizer = parent.manifest.get("tokenizer_hash")
-    if data.tokenizer.hash != tokenizer or plan.model != load_config(checkpoint.folder):
+    fits = begins(load_config(checkpoint.folder), plan.model, checkpoint.step)
+    if data.tokenizer.hash != tokenizer or not fits:
         raise InputError(
             f"the weights of {origin} belong to another network or tokenizer than these settings: omit the settings "
             "that change them, or begin a new run without --fork"

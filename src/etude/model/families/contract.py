@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from etude.model.families.adapter_form import PLAIN, AdapterForm
 from etude.model.families.gguf_form import GgufForm
 from etude.model.families.network_cost import TRANSFORMER_COST, TransformerCost
 from etude.model.families.node_layers import NodeLayerPlan, transformer_node_layers
@@ -98,6 +99,8 @@ class Family:
         decodes_fast: whether `etude.model.decoding` supports the network.
         library: the Python package that loads a saved folder.
         gguf: the form of its models in GGUF files; None where no program reads such files.
+        adapters: the linear layers that a low-rank adapter may change, as PEFT names them; None where it may not. A
+            family that converts its tensors must declare its own.
         unused_settings: settings of ``[model]`` that the family does not use; setting one is an error.
     """
 
@@ -124,6 +127,7 @@ class Family:
     decodes_fast: bool = True
     library: str = "transformers"
     gguf: GgufForm | None = None
+    adapters: AdapterForm | None = PLAIN
     unused_settings: frozenset[str] = frozenset()
 
     @property

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
+from etude.model.families.adapter_form import AdapterForm
 from etude.model.families.contract import Family, State
 from etude.model.families.gguf_form import GgufForm
 from etude.model.families.hugging_face import require_values, width_and_heads
@@ -169,6 +170,11 @@ FAMILY = Family(
     check=check,
     inner_size=plain_inner_size,
     inner_size_reason="4 times the width",
+    adapters=AdapterForm(
+        layers="transformer.h",
+        names={f"self_attn.{name}": "attn.c_attn" for name in _QUERY_KEY_VALUE} | _MATRICES,
+        transposed=True,
+    ),
     gguf=GgufForm(
         architecture="gpt2",
         keys={

@@ -11,6 +11,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from etude.errors import InputError
+from etude.model.families.adapter_form import AdapterForm
 from etude.model.families.contract import Family, State
 from etude.model.families.hugging_face import is_number, rope_from_hf, rope_parameters, width_and_heads
 from etude.model.families.sizes import plain_inner_size, require_plain_heads
@@ -168,4 +169,11 @@ FAMILY = Family(
     check=require_plain_heads,
     inner_size=plain_inner_size,
     inner_size_reason="4 times the width",
+    adapters=AdapterForm(
+        layers="gpt_neox.layers",
+        names={f"self_attn.{name}_proj": "attention.query_key_value" for name in "qkv"}
+        | {ours: theirs for ours, theirs in _LAYER.items() if "norm" not in ours},
+        join=lambda parts, config: _joined(parts, config.head_dim),
+        split=lambda joined, config: _split(joined, config.head_dim),
+    ),
 )

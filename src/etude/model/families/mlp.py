@@ -143,6 +143,7 @@ FAMILY = Family(
         "tie_word_embeddings": False,
     },
     free=frozenset({"context_size", "direct_connections"}),
+    adapters=None,
     style={"hidden_act": "tanh"},
     tokenizer_pattern="gpt2",
     config_to_hf=config_to_hf,
