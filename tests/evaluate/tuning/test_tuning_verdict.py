@@ -131,7 +131,7 @@ def test_of_a_null_tuning_the_form_is_named() -> None:
     [
         Study(base=(0.0, 0.1, 0.2, 0.2), tuned=0.9),
         Study(questions=12, base=(0.0, 0.04, 0.04, 0.04), tuned=0.92),
-        Study(short=False, specific=1.0, base_specific=0.3),
+        Study(short=False, specific=1.5, base_specific=0.3),
     ],
 )
 def test_real_help_is_seen(study: Study) -> None:

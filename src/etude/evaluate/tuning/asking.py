@@ -22,6 +22,7 @@ from etude.evaluate.resumable_parts import Parts, identity_of
 from etude.evaluate.text_scoring import require_same_text
 from etude.evaluate.tuning.held_out import Question, comparable
 from etude.evaluate.tuning.prompting import EXAMPLES, Shot, TrainingAnswers, prompted
+from etude.files import hash_file
 from etude.generate.answers import Answered, Asked, answer
 from etude.generate.scoring import score_sequences
 from etude.pretrained.load_model import Trained, load_trained
@@ -164,7 +165,8 @@ class Respondent:
 
     @cached_property
     def _model(self) -> str:
-        return identity_of(self.folder, SCHEMA)
+        files = sorted(self.folder.glob("*.safetensors"))  # of an adapter too
+        return identity_of(self.folder, [SCHEMA, [[file.name, hash_file(file)] for file in files]])
 
     @property
     def _dtype(self) -> Dtype:

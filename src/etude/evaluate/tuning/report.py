@@ -10,8 +10,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
+from etude.data.corpus.corpus import EXAMPLES, Corpus
 from etude.data.files import key_of
 from etude.data.reference import ReferenceText, built_in_texts
+from etude.data.tokens.tokenizer import EtudeTokenizer
 from etude.errors import InputError
 from etude.evaluate.examined_run import ExaminedRun
 from etude.evaluate.tuning.asking import (
@@ -43,8 +45,6 @@ from etude.run.checkpoints import checkpoint_of_step, list_checkpoints, step_of
 from etude.setting_types import Auto
 
 MOST_QUESTIONS = 100
-EXAMPLES_FACT = "examples"
-"""The fact of a corpus whose documents are examples, one line of JSON each."""
 T = TypeVar("T")
 Progress = Callable[[int, int], None]
 """Callback (questions and texts answered, in all)."""
@@ -77,19 +77,29 @@ def tuning_report(
     return examined.report(chosen, until, progress)
 
 
+@dataclass(frozen=True)
+class Base:
+    """The model that a run began with: its model folder, how the user named it, and the hash of its files."""
+
+    folder: Path
+    source: str
+    hash: str
+
+
 @dataclass
 class TunedRun:
     """A run tuned on conversations, with the questions that it can be asked.
 
     Attributes:
+        folder: of the run.
+        respondent: the base, which answers.
         held_out: how many questions the run has.
         skipped: why some of the chosen ones cannot be asked.
     """
 
-    examined: ExaminedRun
-    base: Respondent
-    base_name: str
-    base_hash: str
+    folder: Path
+    base: Base
+    respondent: Respondent
     askings: list[Asking]
     training: TrainingAnswers
     held_out: int
@@ -113,7 +123,7 @@ class TunedRun:
         corpus = examined.data.corpus
         manifest = RunFolder(examined.folder).read_manifest(sealed=False)
         facts = recorded_facts(manifest)
-        if not corpus.facts.get(EXAMPLES_FACT):
+        if not corpus.facts.get(EXAMPLES):
             raise InputError(
                 f"{examined.folder} was trained on plain text, and the suite tuning asks held-out questions: name a "
                 "run that was tuned on conversations"
@@ -123,19 +133,39 @@ class TunedRun:
                 f"{examined.folder} began with random weights, so there is no base to compare it with: name a run that "
                 "was tuned with --from"
             )
-        base = _base_of(examined)
+        return cls.opened(
+            examined.folder,
+            corpus,
+            examined.data.tokenizer,
+            Base(_base_of(examined), facts.source, facts.hash),
+            most_questions,
+            threads,
+        )
+
+    @classmethod
+    def opened(
+        cls,
+        folder: Path,
+        corpus: Corpus,
+        tokenizer: EtudeTokenizer,
+        base: Base,
+        most_questions: int = MOST_QUESTIONS,
+        threads: int | Auto = "auto",
+    ) -> TunedRun:
+        """Choose the questions of the run in ``folder`` from its ``corpus`` of examples.
+
+        Raises:
+            InputError: there is none that can be asked.
+        """
         questions, held_out = held_out_questions(corpus.documents("validation"), most_questions)
         training = training_answers(questions, training_questions(corpus.documents("train")))
-        room = load_config(base).max_position_embeddings
-        askings, skipped = askings_of(questions, training, examined.data.tokenizer, room)
+        room = load_config(base.folder).max_position_embeddings
+        askings, skipped = askings_of(questions, training, tokenizer, room)
         if not askings:
             reason = next(iter(skipped), "none of its held-out rows has a question with an answer")
-            raise InputError(f"{examined.folder} has no held-out question to ask: {reason}")
-        within = examined.folder / "derived" / "tuning" / "parts"
-        respondent = Respondent(base, within, threads)
-        return cls(
-            *(examined, respondent, facts.source, facts.hash, askings, training, held_out, skipped, threads)
-        )
+            raise InputError(f"{folder} has no held-out question to ask: {reason}")
+        respondent = Respondent(base.folder, folder / "derived" / "tuning" / "parts", threads)
+        return cls(folder, base, respondent, askings, training, held_out, skipped, threads)
 
     def report(
         self, checkpoint: Path, until: float | None = None, progress: Progress | None = None
@@ -150,11 +180,11 @@ class TunedRun:
             raise InputError(
                 f"step {step} is the base itself, which learned nothing yet: choose a later step"
             )
-        tuned = Respondent(checkpoint, self.base.within, self.threads)
+        tuned = Respondent(checkpoint, self.respondent.within, self.threads)
         work = _Work(self, tuned, until, progress)
         answers, texts = work.done()
         report = _report(self, step, answers, texts, tuned)
-        run = RunFolder(self.examined.folder)
+        run = RunFolder(self.folder)
         write_json(
             run.path / "derived" / "tuning" / f"{checkpoint.name}.json",
             {**report.to_json(), "answers": _answers_to_json(self, answers)},
@@ -179,7 +209,7 @@ class _Work:
         blocks = [askings[first : first + BLOCK] for first in range(0, len(askings), BLOCK)]
         numbers = numbers_of_examples(self.run.training)
         self.total = len(blocks) * (len(numbers) + 1) + 2 * len(self.run.texts)
-        base, begin = self.run.base, time.monotonic()
+        base, begin = self.run.respondent, time.monotonic()
         before = [self._step(partial(base.read, text)) for text in self.run.texts]
         to_read = time.monotonic() - begin
         answers: dict[int | None, list[Result]] = {number: [] for number in (*numbers, None)}
@@ -231,8 +261,8 @@ def _report(
     verdict = verdict_of(groups, paired[0], paired[best], after_paired, [cost.rise for cost in costs])
     return TuningReport(
         step,
-        run.base_name,
-        run.base_hash,
+        run.base.source,
+        run.base.hash,
         key_of([asking.question.key for asking in askings]),
         run.held_out,
         len(askings),
@@ -243,7 +273,7 @@ def _report(
         prompts[best].examples,
         costs,
         verdict,
-        ", ".join(sorted(tuned.dtypes | run.base.dtypes)),
+        ", ".join(sorted(tuned.dtypes | run.respondent.dtypes)),
     )
 
 
