@@ -36,15 +36,18 @@ from etude.evaluate.tuning.summary import (
     paired_of,
 )
 from etude.evaluate.tuning.verdict import groups_of, verdict_of
-from etude.files import write_json
-from etude.model.folder import load_config
+from etude.files import write_atomic, write_json
+from etude.model.folder import CARD, load_config
+from etude.plan.model_card import with_tuning
 from etude.pretrained.facts import recorded_facts
 from etude.pretrained.resolve_source import model_folder
 from etude.run import RunFolder
 from etude.run.checkpoints import checkpoint_of_step, list_checkpoints, step_of
 from etude.setting_types import Auto
+from etude.untrusted import open_plain
 
 MOST_QUESTIONS = 100
+_CARD_BYTES = 1 << 20
 T = TypeVar("T")
 Progress = Callable[[int, int], None]
 """Callback (questions and texts answered, in all)."""
@@ -190,6 +193,7 @@ class TunedRun:
             {**report.to_json(), "answers": _answers_to_json(self, answers)},
         )
         run.tuning.append(report.to_json())
+        _write_card(checkpoint, report)
         return report
 
 
@@ -275,6 +279,18 @@ def _report(
         verdict,
         ", ".join(sorted(tuned.dtypes | run.respondent.dtypes)),
     )
+
+
+def _write_card(checkpoint: Path, report: TuningReport) -> None:
+    """Add the report to the model card of the checkpoint, which has no checksum; without a card, to nothing."""
+    file = checkpoint / CARD
+    try:
+        with open_plain(file) as opened:
+            card = opened.read(_CARD_BYTES).decode("utf-8")
+    except (OSError, UnicodeDecodeError, InputError):
+        return
+    if len(card.encode()) < _CARD_BYTES:
+        write_atomic(file, with_tuning(card, report.to_json()))
 
 
 def _answers_to_json(run: TunedRun, answers: dict[int | None, list[Result]]) -> list[dict[str, Any]]:
