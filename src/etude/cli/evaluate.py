@@ -21,12 +21,21 @@ Models = Annotated[
 Suite = Annotated[
     list[str] | None,
     typer.Option(
-        help="Probes to run: text, world, tasks or modular; repeat for several. Default: those that fit the text."
+        help="Probes to run: text, world, tasks or modular; repeat for several. Default: those that fit the text. "
+        "tuning: what a run tuned on conversations gained, and what it cost."
     ),
 ]
 Steps = Annotated[
     str,
     typer.Option(help="The `last` checkpoint, or `all`; also of a folder with step1000, step2000, ..."),
+]
+Step = Annotated[
+    list[int] | None,
+    typer.Option(
+        metavar="N",
+        help="With --suite tuning: the checkpoint of this step; repeat for several.",
+        show_default="last",
+    ),
 ]
 Items = Annotated[
     int | None,
@@ -66,6 +75,7 @@ def evaluate(
     models: Models,
     suite: Suite = None,
     steps: Steps = "last",
+    step: Step = None,
     items: Items = None,
     text: Text = None,
     processes: Processes = 1,
@@ -91,7 +101,15 @@ def evaluate(
 
     _check_numbers(items, processes, threads, limit)
     if tasks is not None:
-        if suite or text or steps != "last" or processes != 1 or threads is not None or len(models) > 1:
+        if (
+            suite
+            or text
+            or step
+            or steps != "last"
+            or processes != 1
+            or threads is not None
+            or len(models) > 1
+        ):
             raise InputError(
                 "--tasks runs public suites on one model, with all cores: omit --suite, --text, --steps, "
                 "--processes and --threads, and name one model"
@@ -106,10 +124,38 @@ def evaluate(
     if steps not in ("last", "all"):
         raise InputError(f"--steps takes last or all, not '{steps}'")
     workers = Workers(processes, "auto" if threads is None else threads)
-    _evaluate(
-        TogetherRequest(models, tuple(suite or ()), items, tuple(text or ()), workers, as_json),
-        steps == "all",
-        expect,
+    request = TogetherRequest(models, tuple(suite or ()), items, tuple(text or ()), workers, as_json)
+    if "tuning" in request.suites:
+        _evaluate_tuning(request, steps == "all", tuple(step or ()), expect)
+        return
+    if step:
+        raise InputError(
+            "--step belongs to --suite tuning: name one checkpoint as RUN@STEP, or use --steps all"
+        )
+    _evaluate(request, steps == "all", expect)
+
+
+def _evaluate_tuning(request: TogetherRequest, every_step: bool, steps: tuple[int, ...], expect: str) -> None:
+    """Report what the tuning of one run gained and cost.
+
+    Raises:
+        InputError: the options do not fit together.
+    """
+    from rich.console import Console
+
+    from etude.errors import InputError
+    from etude.evaluate.tuning.command import TuningRequest, evaluate_tuning
+
+    if len(request.suites) > 1 or len(request.paths) > 1 or request.text or expect:
+        raise InputError(
+            "--suite tuning stands alone: name one run, and omit other suites, --text and --expect"
+        )
+    if every_step and steps:
+        raise InputError("--steps all and --step name other checkpoints: omit one of them")
+    (path,) = request.paths
+    chosen = None if every_step else steps
+    evaluate_tuning(
+        TuningRequest(path, chosen, request.num_items, request.workers, request.as_json), Console()
     )
 
 

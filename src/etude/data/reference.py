@@ -3,6 +3,9 @@
 The text of the package (reference.txt) was written for this purpose in November 2026, so older models cannot have read
 it. It has prose of several kinds, a dialogue, questions and answers, code, a little German, French and Spanish.
 A run keeps a copy of its reference text in its manifest, so that all its evaluations score the same.
+
+The suite "tuning" scores it and a second one, reference_code.txt: source code in eight languages, written for this as
+well.
 """
 
 from __future__ import annotations
@@ -21,6 +24,7 @@ NONE, BUILT_IN = "none", "builtin"
 REFERENCE = "reference"
 """Key of the manifest."""
 _FILE = Path(__file__).with_name("reference.txt")
+_CODE_FILE = Path(__file__).with_name("reference_code.txt")
 _BOUNDARY = "\n%%\n"
 MOST_BYTES = 16_384
 """Most bytes of a user's file that are scored: each evaluation scores the text."""
@@ -65,7 +69,7 @@ def reference_text(source: str) -> ReferenceText | None:
     if source in (NONE, "auto"):  # no dial has resolved "auto" in the settings of older runs
         return None
     if source == BUILT_IN:
-        return ReferenceText("the reference text", tuple(_FILE.read_text("utf-8").strip().split(_BOUNDARY)))
+        return ReferenceText("the reference text", _documents(_FILE))
     file = expand_home(source)
     try:
         if not file.is_file():  # a pipe would block
@@ -85,3 +89,15 @@ def reference_text(source: str) -> ReferenceText | None:
     if not text or "\0" in text:
         raise InputError(f"train.reference: {shown(source)} has no text in UTF-8: give a text file")
     return ReferenceText(file.name, (text,))
+
+
+def built_in_texts() -> tuple[ReferenceText, ReferenceText]:
+    """Return the texts of the package: general text, and source code."""
+    return (
+        ReferenceText("general text", _documents(_FILE)),
+        ReferenceText("source code", _documents(_CODE_FILE)),
+    )
+
+
+def _documents(file: Path) -> tuple[str, ...]:
+    return tuple(file.read_text("utf-8").strip().split(_BOUNDARY))

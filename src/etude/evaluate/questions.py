@@ -173,7 +173,7 @@ def _require_own_titles(questions: Questions) -> None:
 def _require_known(suites: Sequence[str]) -> None:
     unknown = [suite for suite in suites if suite not in SUITES]
     if unknown:
-        raise InputError(f"--suite takes {', '.join(SUITES)}, not '{shown(unknown[0])}'")
+        raise InputError(f"--suite takes {', '.join(SUITES)} or tuning, not '{shown(unknown[0])}'")
 
 
 def _of(suite: str, num_items: int) -> tuple[list[Probe], Callable[[str], Set[object]]]:

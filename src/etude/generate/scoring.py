@@ -141,7 +141,7 @@ def _score_batch(
         wanted[row, window.first - window.begin : window.end - window.begin] = True
     device = model.unembedding()[0].device
     hidden = model.hidden(inputs.to(device))[wanted.to(device)]
-    figures = _target_scores(model, hidden, targets[wanted].to(device))
+    figures = target_scores(model, hidden, targets[wanted].to(device))
     lengths = [window.end - window.first for window in windows]
     for window, *parts in zip(windows, *(torch.split(figure, lengths) for figure in figures), strict=True):
         result, to = results[window.sequence], slice(window.first, window.end)
@@ -151,7 +151,7 @@ def _score_batch(
             own[to] = part.numpy()
 
 
-def _target_scores(
+def target_scores(
     model: LanguageModel, hidden: Float[Tensor, "N D"], targets: Int[Tensor, " N"]
 ) -> tuple[Float[Tensor, " N"], ...]:
     """Log-probabilities, credits, confidences and Brier scores, float64 on the CPU.

@@ -61,6 +61,55 @@ space: most words have the space before them in their token.
 """
 
 
+def with_tuning(card: str, record: Mapping[str, Any]) -> str:
+    """Return a model card with what tuning gained and cost, from a line of tuning.jsonl; it replaces an earlier one.
+
+    A line of another form changes nothing.
+    """
+    begin, end = "<!-- tuning: begin -->", "<!-- tuning: end -->"
+    try:
+        section = _tuning(record)
+    except (KeyError, TypeError, ValueError, IndexError):
+        return card
+    before, _, rest = card.partition(begin)
+    after = rest.partition(end)[2] if rest else ""
+    return f"{before.rstrip()}\n\n{begin}\n{section}{end}\n{after.lstrip()}"
+
+
+def _tuning(record: Mapping[str, Any]) -> str:
+    base, verdict, systems = record["base"], record["verdict"], record["systems"]
+    number = int(record["best_examples"])
+    prompted = next(system for system in systems if system["examples"] == number)
+    named = [("base", systems[0]), (f"base, {number} examples", prompted), ("this model", systems[-1])]
+    rows = [
+        f"| {name} | {system['loss']['value']:.3f} | {_share(system['exact'])} | {_share(system['ended'])} |"
+        for name, system in named
+        if number or not name.endswith("examples")
+    ]
+    costs = [
+        f"- Bits per byte on {one_line(text['name'])}: {text['base']:.3f} before, {text['tuned']:.3f} after "
+        f"(95 % interval of the rise {text['rise']['low']:+.3f} to {text['rise']['high']:+.3f})."
+        for text in record["texts"]
+    ]
+    lines = [
+        "## What tuning gained and cost",
+        "",
+        f"Base: {_code(base['source'])} (hash `{one_line(base['hash'])}`). At step {int(record['step']):,}, on "
+        f"{int(record['questions']['asked']):,} held-out questions: {one_line(verdict['sentence'])}.",
+        "",
+        "| | loss (nats per token) | right answers | ended by itself |",
+        "|---|---|---|---|",
+        *rows,
+        "",
+        *costs,
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _share(estimate: Mapping[str, Any] | None) -> str:
+    return "" if estimate is None else f"{estimate['value']:.2f}"
+
+
 def _code(text: str) -> str:
     """Return a text of any origin as code in Markdown, on one line."""
     return "`" + one_line(text).replace("`", "'") + "`"

@@ -9,6 +9,7 @@
       metrics.jsonl    events of the training, one JSON object per line
       samples.jsonl    the texts that the model generated during training
       probes.jsonl     results of `etude eval` at its checkpoints
+      tuning.jsonl     what a tuning gained and cost at its checkpoints, by `etude eval --suite tuning`
       ladder.json      scores of the n-gram models that its loss is compared with
       tokenizer/       copied into every checkpoint
       checkpoints/     step-00000000/ ...: see etude.run.checkpoints
@@ -51,6 +52,7 @@ MANIFEST_SCHEMA = 3
 """1: the first edition, without a digest. 2: with a digest. 3: "sessions" instead of "sittings"."""
 SESSIONS = "sessions"
 PROBES = "probes.jsonl"
+TUNING = "tuning.jsonl"
 
 
 @dataclass(frozen=True)
@@ -107,6 +109,10 @@ class RunFolder:
     @property
     def probes(self) -> JsonLines:
         return JsonLines(self.path / PROBES)
+
+    @property
+    def tuning(self) -> JsonLines:
+        return JsonLines(self.path / TUNING)
 
     @property
     def logs(self) -> dict[str, JsonLines]:

@@ -1,0 +1,223 @@
+"""The figures of one system with intervals, and the report on one step of a tuning."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from etude.evaluate.records import estimate_to_json
+from etude.evaluate.statistics import Estimate, proportion
+from etude.evaluate.tuning.asking import Asking, Result, TextBits
+from etude.evaluate.tuning.held_out import squeezed
+from etude.evaluate.tuning.paired_tests import ratio
+from etude.evaluate.tuning.prompting import is_right
+from etude.evaluate.tuning.verdict import ERROR_RATES, Paired, Rise, Verdict
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class System:
+    """A model with a number of examples before each question, and what it did.
+
+    Attributes:
+        examples: in the prompt.
+        results: by question.
+    """
+
+    name: str
+    examples: int
+    results: tuple[Result, ...]
+
+
+@dataclass(frozen=True)
+class Figures:
+    """The figures of one system, with 95 % intervals over groups of questions.
+
+    Attributes:
+        loss: nats per trained token of the held-out answers.
+        contrast: by how many nats per token the answer to another question is less likely; None without another.
+        exact: share of right answers among the short ones; None without a short one.
+        ended: share of answers that ended by themselves.
+        copies: share of answers that equal a training answer.
+        wrong_copies: share of these that are not right: they answer another question; None without a copy.
+    """
+
+    name: str
+    examples: int
+    loss: Estimate
+    contrast: Estimate | None
+    exact: Estimate | None
+    ended: Estimate | None
+    copies: Estimate | None
+    wrong_copies: Estimate | None
+
+    def to_json(self) -> dict[str, Any]:
+        estimates = {
+            "loss": self.loss,
+            "own_over_other": self.contrast,
+            "exact": self.exact,
+            "ended": self.ended,
+            "copies": self.copies,
+            "wrong_copies": self.wrong_copies,
+        }
+        return {
+            "name": self.name,
+            "examples": self.examples,
+            **{key: None if value is None else estimate_to_json(value) for key, value in estimates.items()},
+        }
+
+
+@dataclass(frozen=True)
+class TextCost:
+    """Bits per byte on a reference text before and after, and the rise, paired by document."""
+
+    name: str
+    digest: str
+    num_bytes: int
+    base: float
+    tuned: float
+    rise: Rise
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "name": self.name,
+            "digest": self.digest,
+            "bytes": self.num_bytes,
+            "base": self.base,
+            "tuned": self.tuned,
+            "rise": estimate_to_json(self.rise.rise),
+        }
+
+
+@dataclass(frozen=True)
+class TuningReport:
+    """What a tuning gained and what it cost at one step.
+
+    Attributes:
+        base: how the user named the base; base_hash: of its files.
+        questions: the hash of the questions; held_out: how many the run has; asked: how many were asked; groups: with
+            different answers; short: whose answers are compared exactly.
+        skipped: questions that could not be asked, by reason.
+        systems: the base without a prompt first, the tuned model last.
+        best: the number of examples in the best prompt of the base.
+        decoding: the dtype of generation.
+    """
+
+    step: int
+    base: str
+    base_hash: str
+    questions: str
+    held_out: int
+    asked: int
+    groups: int
+    short: int
+    skipped: dict[str, int]
+    systems: tuple[Figures, ...]
+    best: int
+    texts: tuple[TextCost, ...]
+    verdict: Verdict
+    decoding: str
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the line of tuning.jsonl."""
+        verdict = self.verdict
+        return {
+            "schema": SCHEMA,
+            "event": "tuning",
+            "step": self.step,
+            "base": {"source": self.base, "hash": self.base_hash},
+            "questions": {
+                "hash": self.questions,
+                "held_out": self.held_out,
+                "asked": self.asked,
+                "groups": self.groups,
+                "short": self.short,
+                "skipped": self.skipped,
+            },
+            "systems": [system.to_json() for system in self.systems],
+            "best_examples": self.best,
+            "texts": [text.to_json() for text in self.texts],
+            "verdict": {
+                "claims": verdict.claims,
+                "measure": verdict.measure,
+                "p_values": verdict.p_values,
+                "sentence": verdict.sentence,
+                "error_rates": ERROR_RATES,
+            },
+            "decoding": self.decoding,
+        }
+
+
+def paired_of(results: Sequence[Result], askings: Sequence[Asking]) -> Paired:
+    """Return the results of a system in the form that the verdict reads."""
+    return Paired(
+        tuple(result.nats for result in results),
+        tuple(result.tokens for result in results),
+        tuple(result.other for result in results),
+        tuple(
+            None if result.answer is None else is_right(result.answer, asking.question.answer)
+            for result, asking in zip(results, askings, strict=True)
+        ),
+        tuple(result.ended for result in results),
+    )
+
+
+def figures_of(
+    system: System, askings: Sequence[Asking], groups: Sequence[str], training: frozenset[str]
+) -> Figures:
+    """Return the figures of a system, with ``training`` answers to find copies of."""
+    paired = paired_of(system.results, askings)
+    contrast = [
+        (value, group) for value, group in zip(paired.contrast, groups, strict=True) if value is not None
+    ]
+    copies = [
+        (squeezed(result.answer) in training and bool(result.answer.strip()), right, group)
+        for result, right, group in zip(system.results, paired.exact, groups, strict=True)
+        if result.answer is not None
+    ]
+    wrong = [(not right, group) for copy, right, group in copies if copy]
+    return Figures(
+        system.name,
+        system.examples,
+        ratio(paired.nats, paired.tokens, groups),
+        ratio([value for value, _ in contrast], [1.0] * len(contrast), [group for _, group in contrast])
+        if contrast
+        else None,
+        _share(paired.exact, groups),
+        _share(paired.ended, groups),
+        _share([copy for copy, _, _ in copies], [group for _, _, group in copies]),
+        _share([value for value, _ in wrong], [group for _, group in wrong]),
+    )
+
+
+def _share(values: Sequence[bool | None], groups: Sequence[str]) -> Estimate | None:
+    known = [(float(value), group) for value, group in zip(values, groups, strict=True) if value is not None]
+    return proportion([value for value, _ in known], [group for _, group in known]) if known else None
+
+
+def cost_of(name: str, digest: str, base: TextBits, tuned: TextBits) -> TextCost:
+    """Return what a tuning cost on a reference text."""
+    documents = [f"document {number}" for number in range(len(base.sizes))]
+    changes = [after - before for before, after in zip(base.bits, tuned.bits, strict=True)]
+    size = sum(base.sizes)
+    rise = ratio(changes, base.sizes, documents)
+    return TextCost(name, digest, size, sum(base.bits) / size, sum(tuned.bits) / size, Rise(name, rise))
+
+
+def best_prompt(systems: Sequence[System], paired: Sequence[Paired]) -> int:
+    """Return the index of the base's best prompt: most right answers, then the lowest loss.
+
+    If no answer is short: the highest contrast of its own answer to another's. The choice on the same questions favours
+    the base.
+    """
+
+    def merit(at: int) -> tuple[float, float]:
+        system = paired[at]
+        right = [float(value) for value in system.exact if value is not None]
+        contrast = [value for value in system.contrast if value is not None]
+        first = sum(right) if right else sum(contrast) / len(contrast) if contrast else 0.0
+        return first, -sum(system.nats)
+
+    return max(range(len(systems)), key=merit)
