@@ -22,7 +22,7 @@ from etude.evaluate.network_answerer import ModelAnswerer
 from etude.evaluate.word_coverage import known_words
 from etude.model.build import build_model
 from etude.model.config import preset
-from etude.train.load import load_trained
+from etude.pretrained.load_model import load_trained
 
 
 def uniform(text: str) -> ModelAnswerer:

@@ -18,7 +18,7 @@ import numpy as np
 from rich.console import Console
 
 from etude.config import DeviceSettings, Settings, load_settings
-from etude.data.prepare import prepare
+from etude.data.prepared_data import prepare
 from etude.data.tokens.parts import TokenPart
 from etude.device import Dtype, choose_device, measured_peak_flops
 from etude.evaluate.ladder import build_ladder

@@ -25,7 +25,7 @@ from typing import Any
 
 from etude.plan.plan import initial_state, make_objective
 from etude.train.loop import Loop
-from etude.workflow.saving import Save
+from etude.train.saving import Save
 from etude.workflow.start import start
 from etude_side import quiet_plan, settings_of
 from harness import Spread, markdown_table, write_result

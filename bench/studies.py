@@ -28,10 +28,10 @@ from etude.evaluate.loss_plot.plot import THEMES
 from etude.evaluate.network_answerer import ModelAnswerer
 from etude.evaluate.questions import questions_for
 from etude.evaluate.records import ProbeRecord, read_records
+from etude.pretrained.load_model import load_trained
 from etude.run.checkpoints import find_checkpoint
 from etude.run.history import RunHistory
 from etude.run.record import RunRecord
-from etude.train.load import load_trained
 from harness import markdown_table, put_block
 
 DOCS = Path(__file__).parent.parent / "docs"

@@ -13,9 +13,9 @@ from networks import make_config, make_network
 VOCAB = 420
 
 
-def make_model(folder: Path, kind: str) -> Path:
+def make_model(folder: Path, kind: str, **sizes: int) -> Path:
     """Write a model of a kind into ``folder``."""
-    config = make_config(kind, vocab_size=VOCAB)
+    config = make_config(kind, **{"vocab_size": VOCAB, **sizes})
     tokenizer = folder.with_name(f"{folder.name}-tokenizer")
     tokenizer.mkdir(parents=True)
     (tokenizer / "tokenizer.json").write_text(json.dumps(published_tokenizer("qwen2", VOCAB)))

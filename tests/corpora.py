@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from etude.config import DataSettings, TokenizerSettings
-from etude.data.prepare import PreparedData, prepare
+from etude.data.prepared_data import PreparedData, prepare
 
 WORDS = [
     f"{a}{b}"

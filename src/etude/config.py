@@ -99,6 +99,8 @@ class DataSettings(Section):
     """Size of the sections, in bytes, into which a corpus of one or a few long documents is cut first."""
     cross_document_attention: bool = True
     """Whether attention crosses the boundaries between the documents of a row."""
+    mask: Literal["assistant", "last", "all"] = "assistant"
+    """The tokens of conversations that the loss counts: all answers, the last answer of each, or everything."""
     workers: MayDiffer[Threads | Auto] = "auto"
     """Processes that encode text. Auto: one per core."""
 
@@ -157,7 +159,8 @@ class TrainSettings(Section, Generic[Open]):
 
     objective: ObjectiveName = "next-token"
     """Training objective: ``next-token`` (the loss of every token), ``answer-only`` (only of tokens after
-    ``answer_separator``), or one that a plugin registers (`etude.registry`)."""
+    ``answer_separator``), ``conversation`` (of answers in conversations; chosen where the rows are conversations), or
+    one that a plugin registers (`etude.registry`)."""
     answer_separator: Annotated[str, Field(min_length=1)] = "="
     """Text before the answer in every document, for the objective ``answer-only``."""
     seconds: Rate | Auto = "auto"

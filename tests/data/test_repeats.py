@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from etude.config import load_settings, recipe_file
-from etude.data.prepare import prepare
+from etude.data.prepared_data import prepare
 from etude.data.studies.repeats import CHARACTERS, LONGEST, SHORTEST, document, documents
 from etude.errors import InputError
 

@@ -13,7 +13,7 @@ SCRIPT = """
 import sys
 from pathlib import Path
 from etude.config import load_settings
-from etude.data.prepare import prepare
+from etude.data.prepared_data import prepare
 from etude.places import cache_folder
 
 settings = load_settings(values={"data.sources": ("builtin:primer",), "data.max_bytes": 9_000_000, "data.workers": 2})

@@ -11,7 +11,7 @@ from etude.config import load_settings
 from etude.plan.measuring import RealTrial
 from etude.plan.plan import Plan, plan_on
 from etude.plan.sizes import SHAPES, Size
-from etude.workflow.prepare import prepare_data
+from etude.train.run_text import text_with_progress
 
 RECORDED, TOLERANCE = 1.1058, 0.03
 """Bits per byte of the recipe when it was last changed, and the tolerance for the rounding of other machines."""
@@ -30,7 +30,7 @@ def test_the_recipe_is_no_worse_than_recorded(tmp_path: Path, monkeypatch: pytes
     settings = load_settings(
         None, ["data.max_bytes=1000000", "data.workers=1", "device.threads=1", "tokenizer.vocab_size=1024"]
     )
-    data = prepare_data(settings, Console(quiet=True))
+    data = text_with_progress(settings, Console(quiet=True))
     reached = train_briefly(plan_on(data, settings, Size(SHAPES[0], 262_144)))
     assert reached < RECORDED * (1 + TOLERANCE), "the default recipe got worse"
     assert reached > RECORDED * (1 - 2 * TOLERANCE), "the default recipe got better: record it here"

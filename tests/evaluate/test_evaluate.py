@@ -20,8 +20,8 @@ from etude.evaluate.records import FILE, read_records
 from etude.evaluate.results import measure
 from etude.evaluate.text_scoring import measure_text
 from etude.interop.public_command import PublicRequest, public
+from etude.pretrained.load_model import load_trained
 from etude.run.checkpoints import list_checkpoints, step_of
-from etude.train.load import load_trained
 from watched import Watched, train_run
 
 ITEMS = 16

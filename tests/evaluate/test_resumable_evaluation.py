@@ -22,7 +22,7 @@ from etude.evaluate.resumable_evaluation import CorpusDocuments, PartsAnswerer, 
 from etude.evaluate.resumable_parts import Workers
 from etude.evaluate.text_scoring import measure_text
 from etude.model.folder import save_model_folder
-from etude.train.load import load_trained
+from etude.pretrained.load_model import load_trained
 from networks import make_config, make_network
 
 TEXTS = [(f"story {at}", one.text[:400]) for at, one in enumerate(documents(3, 4_000))]

@@ -16,10 +16,10 @@ from rich.console import Console
 from etude.data.primer.generator import generate
 from etude.errors import InputError
 from etude.evaluate import random_null
-from etude.evaluate.examination import first_groups
 from etude.evaluate.items import Probe, choice
 from etude.evaluate.named_text import named_text
 from etude.evaluate.network_answerer import ModelAnswerer
+from etude.evaluate.null_comparison import first_groups
 from etude.evaluate.output import UNKNOWN
 from etude.evaluate.questions import questions_from
 from etude.evaluate.reading_curve import (
@@ -36,8 +36,8 @@ from etude.evaluate.resumable_parts import Workers
 from etude.evaluate.statistics import mean, mean_difference
 from etude.evaluate.text_scoring import measure_text
 from etude.evaluate.together import TogetherRequest, evaluate_together, open_models, probe_source
+from etude.pretrained.load_model import load_trained
 from etude.run.checkpoints import list_checkpoints
-from etude.train.load import load_trained
 from watched import Watched, train_run
 
 ITEMS = 16

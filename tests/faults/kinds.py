@@ -25,7 +25,7 @@ from pathlib import Path
 from etude.files import STAGING_PREFIX
 from etude.run import RunFolder
 from etude.run.checkpoints import list_checkpoints, step_of
-from etude.workflow.signals import STOPPED
+from etude.train.stop_requests import STOPPED
 from operations import crash, damage_a_file, refuse_an_operation
 from programme import (
     KILLED,

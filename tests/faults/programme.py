@@ -33,8 +33,8 @@ from etude.errors import EtudeError
 from etude.files import STAGING_PREFIX
 from etude.run import RunFolder
 from etude.run.checkpoints import newest_good_checkpoint
+from etude.train.stop_requests import STOPPED
 from etude.workflow import jobs
-from etude.workflow.signals import STOPPED
 
 STEPS = 48
 KILLED, PATIENCE = 137, 600.0

@@ -174,9 +174,9 @@ def _read_history(folder: Path) -> None:
 
 
 def _read_list(folder: Path) -> None:
-    from etude.workflow.list_runs import show
+    from etude.run.runs_table import print_runs
 
-    show(folder.parent)
+    print_runs(folder.parent)
 
 
 def _read_replay(folder: Path) -> None:
@@ -233,7 +233,7 @@ def _read_tokenizer(folder: Path) -> None:
 
 
 def _read_tokens(folder: Path) -> None:
-    from etude.data.prepare import open_prepared
+    from etude.data.prepared_data import open_prepared
     from etude.errors import InputError
 
     (key,) = [path.name for path in (folder / "tokens").iterdir()]

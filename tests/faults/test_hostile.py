@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from anything import ANYTHING, many, refusal
 from etude.config import known_keys, load_settings, to_toml, validated
 from etude.data.corpus.cuts import Places
-from etude.data.prepare import open_prepared
+from etude.data.prepared_data import open_prepared
 from etude.data.tokens.published import existing_tokenizer
 from etude.data.tokens.shards import open_part
 from etude.data.tokens.tokenizer import EtudeTokenizer
@@ -29,7 +29,7 @@ from etude.run import JsonLines, RunFolder
 from etude.run.checkpoints import MARKER, verify_checkpoint
 from etude.run.ladder import Ladder, Rung
 from etude.run.record import RunRecord
-from etude.workflow.list_runs import show
+from etude.run.runs_table import print_runs
 from hostile import DEFECT, READ, REFUSED, Attempt, attack_all, readers
 
 COUNTS = {
@@ -152,7 +152,7 @@ def test_logs_of_any_events(tmp_path: Path, events: list[Any], status: Any, mani
     history = RunRecord.open(run.path).history
     _ = history.passed_at, history.bits_per_byte_per_nat, history.num_steps
     with contextlib.redirect_stdout(io.StringIO()):
-        show(tmp_path / "runs")
+        print_runs(tmp_path / "runs")
     run.metrics.drop_after(2)
 
 

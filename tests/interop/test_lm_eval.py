@@ -24,7 +24,7 @@ from etude.evaluate.network_answerer import ModelAnswerer
 from etude.evaluate.word_coverage import words_of
 from etude.interop.public_suites import SuiteScore, _manager, public_suite
 from etude.model.folder import save_model_folder
-from etude.train.load import load_trained
+from etude.pretrained.load_model import load_trained
 from minimal_pairs import OURS, write_paradigms
 from networks import make_config, make_network
 

@@ -15,7 +15,7 @@ from etude.model.config import ModelConfig, preset
 from etude.model.decoding import Decoding
 from etude.model.hf_config import config_from_hf, config_to_hf
 from etude.model.transformer import Transformer
-from etude.watch.forward import run_with_taps
+from etude.watch.tapped_forward import run_with_taps
 from networks import make_config, make_network, make_tokens
 
 CLOSE = {"atol": 2e-5, "rtol": 0.0}

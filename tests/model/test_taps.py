@@ -14,7 +14,7 @@ import torch
 from etude.model.attention import LONGEST_IN_BLOCKS, QUERIES_AT_ONCE
 from etude.model.language_model import LOGITS
 from etude.model.taps import Taps
-from etude.watch.forward import run_with_taps
+from etude.watch.tapped_forward import run_with_taps
 from networks import EVERY, TRANSFORMERS, make_config, make_network, make_tokens
 from waiting import PATIENCE
 

@@ -19,7 +19,7 @@ from etude.evaluate.network_answerer import ModelAnswerer
 from etude.evaluate.results import measure
 from etude.evaluate.text_scoring import measure_text
 from etude.model.folder import save_model_folder
-from etude.train.load import load_trained
+from etude.pretrained.load_model import load_trained
 from networks import make_config, make_network
 
 transformers = pytest.importorskip("transformers")

@@ -173,6 +173,6 @@ def test_in_bf16_it_rounds_where_transformers_rounds(seed: int, tmp_path: Path) 
     assert torch.equal(hidden, embedded * scale)
     block = ours.get_submodule("model.layers.0.input_layernorm")
     assert torch.equal(block(hidden), theirs.model.layers[0].input_layernorm(hidden))
-    from etude.watch.forward import run_with_taps
+    from etude.watch.tapped_forward import run_with_taps
 
     assert torch.equal(run_with_taps(ours, inputs)["model.layers.0.resid_pre"], hidden)

@@ -12,14 +12,14 @@ from rich.console import Console
 from test_time_budget import BUDGETS, FakeMachine, SimulatedRun, quiet_phases, with_tokens
 
 from etude.config import Settings, with_values
-from etude.data.prepare import PreparedData
+from etude.data.prepared_data import PreparedData
 from etude.errors import InputError
 from etude.model.config import ModelConfig
 from etude.plan.base_steps import choose_steps
 from etude.plan.base_values import BASE_EPOCHS, BASE_RATES, EVALUATIONS
 from etude.plan.measuring import tokens_per_step
 from etude.plan.time_budget import SHARE, TimedPlan
-from etude.workflow.prepare import prepare_data
+from etude.train.run_text import text_with_progress
 from networks import make_config
 
 BASE = make_config("llama", vocab_size=300, hidden_size=128, num_hidden_layers=6, max_position_embeddings=512)
@@ -36,7 +36,7 @@ def left_open(small_settings: Settings) -> Settings:
 
 @pytest.fixture
 def text(small_settings: Settings, console: Console) -> PreparedData:
-    return prepare_data(small_settings, console)
+    return text_with_progress(small_settings, console)
 
 
 def timed(

@@ -16,9 +16,11 @@ import pytest
 from rich.console import Console
 
 from etude.config import Settings, with_values
-from etude.data.prepare import PreparedData
+from etude.data.prepared_data import PreparedData
 from etude.device import Device
 from etude.errors import InputError
+from etude.plan import busy_cores as cores
+from etude.plan.busy_cores import threads_for_time
 from etude.plan.cadence import evaluation_due, sample_due, save_due
 from etude.plan.derivation import MAX_EPOCHS
 from etude.plan.measuring import step_flops, tokens_per_step
@@ -28,9 +30,10 @@ from etude.plan.sizes import SHAPES, Size
 from etude.plan.time_budget import SHARE, TimedPlan, choose_size, require_time
 from etude.show.phases import Phases
 from etude.train.compilation import expected_compile_seconds
+from etude.train.run_text import text_with_progress
 from etude.workflow import fit, jobs
 from etude.workflow import prepare as plan
-from etude.workflow.prepare import make_plan, prepare_data
+from etude.workflow.prepare import make_plan
 
 BUDGETS = [20.0, 60.0, 120.0, 180.0, 600.0]
 
@@ -194,7 +197,7 @@ def test_a_time_is_kept_and_a_fifth_of_it_is_spent_before_step_1(
     warm: bool,
 ) -> None:
     settings = with_values(timed_settings, {"train.seconds": seconds})
-    prepared = prepare_data(settings, console)
+    prepared = text_with_progress(settings, console)
     speeds = [(0.3, 1.0), (1.0, 1.0), (2.0, 2.0), (10.0, 3.0), (60.0, 3.0)]
     for (slow, beside), (tokens, compiler) in product(speeds, ((400_000, 10.0), (100_000_000, 0.5))):
         data, machine = with_tokens(prepared, tokens), FakeMachine(slow, beside, warm)
@@ -227,7 +230,7 @@ def test_a_time_is_kept_when_other_programs_come_or_go(
     later: float,
 ) -> None:
     settings = with_values(timed_settings, {"train.seconds": seconds})
-    data = with_tokens(prepare_data(settings, console), 100_000_000)
+    data = with_tokens(text_with_progress(settings, console), 100_000_000)
     machine = FakeMachine(slow=2.0)
     monkeypatch.setattr(time, "monotonic", machine.now)
     began = machine.clock
@@ -241,7 +244,7 @@ def test_a_time_is_kept_when_other_programs_come_or_go(
 def test_a_time_that_is_too_short_for_any_run_is_refused_at_once(
     timed_settings: Settings, console: Console, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(plan, "prepare_data", lambda *_: pytest.fail("the text was prepared"))
+    monkeypatch.setattr(plan, "text_with_progress", lambda *_: pytest.fail("the text was prepared"))
     with pytest.raises(InputError, match="a run takes at least 10 s"):
         make_plan(with_values(timed_settings, {"train.seconds": 9.0}), console)
     require_time(20.0)
@@ -250,7 +253,7 @@ def test_a_time_that_is_too_short_for_any_run_is_refused_at_once(
 def test_a_time_that_the_text_used_up_is_refused_with_what_is_left(
     timed_settings: Settings, console: Console
 ) -> None:
-    data, machine = prepare_data(timed_settings, console), FakeMachine()
+    data, machine = text_with_progress(timed_settings, console), FakeMachine()
     phases = Phases(console, machine.clock - 56, 60.0, machine.now)
     with pytest.raises(InputError, match="left 0:04 of the 1:00; it is prepared now, so the same command"):
         choose_size(data, timed_settings, machine.clock + 4, phases, machine=machine)
@@ -260,7 +263,7 @@ def test_a_time_that_the_text_used_up_is_refused_with_what_is_left(
 def test_shapes_are_tried_from_narrow_to_wide_until_they_stop_improving(
     timed_settings: Settings, console: Console
 ) -> None:
-    data = with_tokens(prepare_data(timed_settings, console), 10_000_000)
+    data = with_tokens(text_with_progress(timed_settings, console), 10_000_000)
     timed = plan_for(data, timed_settings, FakeMachine(), 300)
     considered = [candidate.shape for candidate in timed.candidates]
     assert considered == list(SHAPES[: len(considered)])
@@ -274,7 +277,7 @@ def test_shapes_are_tried_from_narrow_to_wide_until_they_stop_improving(
 
 
 def test_a_faster_machine_takes_a_wider_shape(timed_settings: Settings, console: Console) -> None:
-    data = with_tokens(prepare_data(timed_settings, console), 10_000_000)
+    data = with_tokens(text_with_progress(timed_settings, console), 10_000_000)
     widths = [plan_for(data, timed_settings, FakeMachine(slow), 600).shape for slow in (3, 0.3, 0.03)]
     assert widths == sorted(widths, key=lambda shape: shape.hidden_size)
     assert len(set(widths)) == 3
@@ -283,7 +286,7 @@ def test_a_faster_machine_takes_a_wider_shape(timed_settings: Settings, console:
 def test_without_time_to_try_shapes_the_configuration_decides(
     timed_settings: Settings, console: Console
 ) -> None:
-    data = with_tokens(prepare_data(timed_settings, console), 10_000_000)
+    data = with_tokens(text_with_progress(timed_settings, console), 10_000_000)
     machine = FakeMachine(slow=200.0, beside=5.0, products=0.4)
     timed = plan_for(data, timed_settings, machine, 60)
     assert machine.steps == 0
@@ -294,7 +297,7 @@ def test_without_time_to_try_shapes_the_configuration_decides(
 
 def test_a_longer_time_tries_more(timed_settings: Settings, console: Console) -> None:
     """The shorter the pilot, the wider the band of the forecast."""
-    data = with_tokens(prepare_data(timed_settings, console), 10_000_000)
+    data = with_tokens(text_with_progress(timed_settings, console), 10_000_000)
     bands = []
     for seconds in (100, 600):
         expected = plan_for(data, timed_settings, FakeMachine(slow=0.3), seconds).plan.expected
@@ -318,7 +321,7 @@ def test_it_compiles_where_that_is_expected_to_fit(
     timed_settings: Settings, console: Console, seconds: float, beside: float, warm: bool, compiled: bool
 ) -> None:
     settings = with_values(timed_settings, {"train.seconds": float(seconds)})
-    data = with_tokens(prepare_data(settings, console), 10_000_000)
+    data = with_tokens(text_with_progress(settings, console), 10_000_000)
     timed = plan_for(data, settings, FakeMachine(beside=beside, warm=warm), seconds)
     assert (timed.plan.settings.device.compile is not False) == compiled
     if not compiled and seconds > 90:
@@ -328,20 +331,22 @@ def test_it_compiles_where_that_is_expected_to_fit(
 def test_fewer_threads_where_other_programs_are_busy(
     timed_settings: Settings, console: Console, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(plan, "available_cores", lambda: 4)
-    monkeypatch.setattr(plan, "busy_cores", lambda: 2.9)
+    monkeypatch.setattr(cores, "available_cores", lambda: 4)
+    monkeypatch.setattr(cores, "busy_cores", lambda: 2.9)
     left_open = with_values(timed_settings, {"device.threads": "auto"})
-    derived = plan.threads_for_time(left_open)
+    derived = threads_for_time(left_open)
     assert derived["device.threads"] == (
         1,
         "other programs keep about 2.9 of the 4 cores busy, so it trains on 1",
     )
-    made = plan_on(prepare_data(left_open, console), left_open, Size(SHAPES[0], 100_000), derived=derived)
+    made = plan_on(
+        text_with_progress(left_open, console), left_open, Size(SHAPES[0], 100_000), derived=derived
+    )
     assert made.settings.device.threads == made.device.threads == 1
     assert "2.9 of the 4 cores" in made.resolution.reasons["device.threads"]
-    assert plan.threads_for_time(timed_settings) == {}, "what the user set stays"
-    monkeypatch.setattr(plan, "busy_cores", lambda: 0.3)
-    assert plan.threads_for_time(left_open) == {}
+    assert threads_for_time(timed_settings) == {}, "what the user set stays"
+    monkeypatch.setattr(cores, "busy_cores", lambda: 0.3)
+    assert threads_for_time(left_open) == {}
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ from etude.pretrained.adapter import ADAPTER_WEIGHTS
 from etude.pretrained.base import open_base
 from etude.pretrained.facts import licence_of
 from etude.pretrained.import_model import import_model
-from etude.pretrained.source import model_folder
+from etude.pretrained.resolve_source import model_folder
 from etude.pretrained.source_names import ADAPTER_CONFIG
 
 peft = pytest.importorskip("peft")

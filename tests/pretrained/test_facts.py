@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from etude.plan.model_card import _code, _head_of_base
 from etude.pretrained.facts import licence_of, recorded_facts, rounding_of
-from etude.workflow.model_card import _code, _head_of_base
 
 ESCAPE = "\x1b[2J\x1b]0;owned\x07"
 

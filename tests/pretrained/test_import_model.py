@@ -19,7 +19,7 @@ from etude.model.folder import load_model_folder
 from etude.pretrained.base import open_base
 from etude.pretrained.facts import licence_of, rounding_of
 from etude.pretrained.import_model import import_model
-from etude.pretrained.source import model_folder
+from etude.pretrained.resolve_source import model_folder
 from etude.pretrained.source_names import source_name
 from etude.run.checkpoints import checkpoint_name
 from etude.workflow import jobs

@@ -14,21 +14,21 @@ import torch
 from rich.console import Console
 
 from etude.config import Settings, load_settings
+from etude.diagnose.run.printed_checks import print_checks
 from etude.errors import EtudeError, InputError
 from etude.files import hash_file
 from etude.model.folder import load_model_folder
 from etude.places import cache_folder
+from etude.plan.disk_use import disk_use
 from etude.pretrained import store
 from etude.pretrained.base import base_tokenizer, open_base
 from etude.pretrained.facts import licence_of, rounding_of
 from etude.pretrained.import_model import import_model
-from etude.pretrained.source import model_folder
+from etude.pretrained.resolve_source import model_folder
 from etude.run import RunFolder
 from etude.run.checkpoints import checkpoint_name, list_checkpoints, verify_checkpoint
 from etude.workflow import jobs
 from etude.workflow.prepare import make_plan
-from etude.workflow.saving import disk_use
-from etude.workflow.verify import show
 from gguf_files import network_tensors, write_gguf
 from networks import make_config, make_network
 
@@ -214,13 +214,13 @@ def test_a_damaged_step_0_is_restored_from_the_store(model: Path, begin: Make, c
     whole = (first(one) / WEIGHTS).read_bytes()
     (first(one) / WEIGHTS).unlink()
     (first(one) / "tokenizer.json").write_text("{}")
-    assert not show(one.path, console)
+    assert not print_checks(one.path, console)
     assert f"etude train --resume {one.path}  restores it" in console.file.getvalue()  # type: ignore[attr-defined]
     with pytest.raises(InputError, match=f"etude train --resume {one.path} does"):
         verify_checkpoint(first(one))
     jobs.resume(one.path, console, ["train.steps=3"])
     assert (first(one) / WEIGHTS).read_bytes() == whole
-    assert show(one.path, console)
+    assert print_checks(one.path, console)
     assert (first(one) / WEIGHTS).stat().st_ino == (first(two) / WEIGHTS).stat().st_ino
     assert "{}" in [file.read_text() for file in one.set_aside_folder.iterdir()]
 
@@ -240,7 +240,7 @@ def test_weights_damaged_in_place_are_restored_in_each_run_and_in_the_store(
         jobs.resume(run.path, console, ["train.steps=3"])
     for run in (one, two, three):
         assert (first(run) / WEIGHTS).read_bytes() == whole
-        assert show(run.path, console)
+        assert print_checks(run.path, console)
 
 
 def test_what_cannot_be_restored_is_reported(model: Path, begin: Make, console: Console) -> None:

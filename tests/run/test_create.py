@@ -24,9 +24,9 @@ from etude.run.checkpoints import (
 )
 from etude.run.create import Origin, create_run, find_origin, inherited_manifest
 from etude.run.events import SampleEvent, StepEvent
+from etude.run.file_checks import verify
 from etude.run.provenance import provenance_of
 from etude.run.record import RunRecord
-from etude.run.verify import verify
 from resolved import resolved_settings
 
 STEPS = range(1, 11)

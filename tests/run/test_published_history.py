@@ -20,7 +20,8 @@ from etude.errors import InputError
 from etude.evaluate.published_steps import evaluate_history
 from etude.evaluate.resumable_parts import Workers
 from etude.evaluate.together import TogetherRequest
-from etude.pretrained.source import model_folder
+from etude.pretrained.load_model import load_trained
+from etude.pretrained.resolve_source import model_folder
 from etude.run.published_history import (
     PublishedHistory,
     histories_in,
@@ -28,7 +29,6 @@ from etude.run.published_history import (
     tokenizer_folder,
     weights_hash,
 )
-from etude.train.load import load_trained
 from etude.watch.loss_by_checkpoint import loss_by_checkpoint
 
 TEXT = "The cat sat on the mat and the dog ran to the river. " * 40

@@ -20,7 +20,7 @@ from etude.serve import look_types, run_types
 from etude.serve.answers import Answers
 from etude.serve.facts import facts_of, run_lines
 from etude.serve.request import Question
-from etude.serve.source import source_of
+from etude.serve.source_code import source_code_of
 from etude.serve.tensor_files import TensorFiles
 from etude.serve.typescript import FILE as TYPESCRIPT
 from etude.serve.typescript import Generator as TypeScript
@@ -129,7 +129,7 @@ def test_what_is_shown_before_any_question_has_its_declared_type(run: Watched) -
     assert facts["model"] is not None
     for line in run_lines(run.path.parent):
         require_type(run_types.RunLine, line)
-    require_type(run_types.Source, source_of("train/step.py:update_step"))
+    require_type(run_types.Source, source_code_of("train/step.py:update_step"))
     rule = Rule("a rule", "It says so.")
     for verdict in (rule.problem("a", "b"), rule.notice("a", "b"), rule.fine("a"), rule.not_judged("a")):
         require_type(run_types.Verdict, verdict_values(verdict))

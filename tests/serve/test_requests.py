@@ -24,7 +24,7 @@ from etude.run.follow import read_from
 from etude.serve import verdicts
 from etude.serve.abilities import abilities_of
 from etude.serve.app import make_app
-from etude.serve.examination import Answer
+from etude.serve.diagnosis_process import Answer
 from etude.serve.facts import facts_of, run_lines
 from etude.serve.guard import MOST_BODY
 from etude.serve.verdicts import Doctor
@@ -263,10 +263,10 @@ def test_a_busy_doctor_refuses(examining: Examining, tmp_path: Path, monkeypatch
 def test_the_doctors_process_ends_with_the_server() -> None:
     """The server holds its standard input, so it ends even if the server is killed."""
     sleeping = (
-        "from etude.serve import examination\n"
+        "from etude.serve import diagnosis_process as process\n"
         "import sys, time\n"
-        "examination.answer_for = lambda run: print('begun', file=sys.__stdout__, flush=True) or time.sleep(600)\n"
-        "examination.main()"
+        "process.answer_for = lambda run: print('begun', file=sys.__stdout__, flush=True) or time.sleep(600)\n"
+        "process.main()"
     )
     process = subprocess.Popen(
         [sys.executable, "-c", sleeping, "RUN"],

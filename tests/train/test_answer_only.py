@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from etude.config import load_settings
-from etude.data.prepare import PreparedData
+from etude.data.prepared_data import PreparedData
 from etude.data.tokens.loader import BatchLoader
 from etude.data.tokens.parts import TokenPart
 from etude.data.tokens.tokenizer import EtudeTokenizer
@@ -26,7 +26,7 @@ from etude.evaluate.ngram import KneserNey
 from etude.plan.plan import plan_on, validation_text
 from etude.train.objectives import NextToken
 from etude.train.objectives.answer_only import AnswerScope
-from etude.train.run_data import prepared
+from etude.train.run_text import text_of_settings
 from etude.train.validation import ValidationText
 from networks import make_config, make_network
 
@@ -180,7 +180,7 @@ def data_of(folder: Path, texts: dict[str, str], monkeypatch: pytest.MonkeyPatch
         "device.threads": 1,
     } | changes
     chosen = load_settings(values=values)
-    return prepared(chosen), chosen
+    return text_of_settings(chosen), chosen
 
 
 SUMS = {f"{a}-{b}": f"{a} plus {b} makes = {a + b}, says {a}" for a in range(10) for b in range(9)}

@@ -11,8 +11,8 @@ from etude.errors import InputError
 from etude.model.language_model import LOGITS
 from etude.model.taps import Taps
 from etude.train.checksum import checksum
-from etude.watch.forward import run_with_taps
 from etude.watch.knobs import Knob, compare, parse_knob, turn
+from etude.watch.tapped_forward import run_with_taps
 from networks import ALPHABET, EVERY, make_config, make_network, make_tokens
 
 NAMES = st.from_regex(r"[a-z_]+(\.[a-z_0-9]+){0,4}", fullmatch=True)

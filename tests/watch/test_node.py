@@ -18,12 +18,12 @@ from etude.model.layers import RMSNorm
 from etude.model.taps import Taps
 from etude.model.transformer import Transformer
 from etude.watch.activity import DEAD_REACH, Moment, NodeHistory, activity
-from etude.watch.forward import run_with_taps
 from etude.watch.held_out import SAMPLE_TOKENS, held_out
 from etude.watch.node_layers import find_node_layer, token_effects
 from etude.watch.one_node import Node, extreme_effects, look_at_node
 from etude.watch.opened_step import open_step
 from etude.watch.passages import beginnings
+from etude.watch.tapped_forward import run_with_taps
 from etude.watch.time_machine import TimeMachine
 from networks import EVERY, make_config, make_network, make_tokens
 from watched import Watched
@@ -245,9 +245,9 @@ def test_the_sample_is_bounded_spread_and_the_same_each_time(watched_run: Watche
     assert sample.num_tokens <= 320
     assert len(sample.inputs) == 10
     assert np.array_equal(sample.inputs, again.inputs)
-    assert sample.starts[0] == 0
-    assert sample.starts[-1] >= plan.data.validation.num_tokens - 34
-    for start, row, real in zip(sample.starts, sample.inputs, sample.real, strict=True):
+    assert sample.places[:, 0][0] == 0
+    assert sample.places[:, 0][-1] >= plan.data.validation.num_tokens - 34
+    for start, row, real in zip(sample.places[:, 0], sample.inputs, sample.real, strict=True):
         assert np.array_equal(row[real], plan.data.validation.window(int(start), 32)[real])
     with pytest.raises(InputError, match="at least 1"):
         held_out(plan, 0)

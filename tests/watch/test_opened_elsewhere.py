@@ -11,7 +11,7 @@ import transformers
 
 from etude.model.folder import load_model_folder
 from etude.model.language_model import LOGITS
-from etude.watch.forward import run_with_taps
+from etude.watch.tapped_forward import run_with_taps
 
 SIZES = {"vocab_size": 61, "max_position_embeddings": 48, "bos_token_id": 0, "eos_token_id": 0}
 LLAMA = {"hidden_size": 32, "intermediate_size": 80, "num_hidden_layers": 3, "num_attention_heads": 4}

@@ -11,9 +11,9 @@ from etude.errors import InputError
 from etude.model.language_model import LOGITS, LanguageModel
 from etude.model.taps import Taps
 from etude.watch import prompts
-from etude.watch.forward import activation_bytes, run_with_taps
 from etude.watch.named_tensor import Named
 from etude.watch.prompts import Prompt, induction_scores, look
+from etude.watch.tapped_forward import activation_bytes, run_with_taps
 from networks import ALPHABET, EVERY, TRANSFORMERS, VOCAB, make_config, make_network
 
 TEXT = "the fox went home"

@@ -24,6 +24,7 @@ from etude.model.folder import load_model_folder
 from etude.plan import plan as plans
 from etude.plan.base_values import MIN_EVAL_TOKENS, dial_rates
 from etude.plan.cadence import EARLY_EVALUATIONS, SCORING, evaluation_due
+from etude.plan.disk_use import disk_use
 from etude.run import RunFolder
 from etude.run.checkpoints import (
     CARD,
@@ -40,7 +41,6 @@ from etude.watch.reconciliation import reconcile
 from etude.watch.time_machine import TimeMachine
 from etude.workflow import jobs, sweep
 from etude.workflow.prepare import make_plan
-from etude.workflow.saving import disk_use
 
 transformers = pytest.importorskip("transformers")
 TEMPLATE = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"

@@ -22,6 +22,7 @@ from etude.errors import EtudeError, InputError
 from etude.evaluate.run_ladder import mend_ladder
 from etude.files import hash_file, json_digest
 from etude.plan.plan import initial_state
+from etude.pretrained.load_model import load_trained
 from etude.run import JsonLines, Prefix, RunFolder
 from etude.run.checkpoints import (
     list_checkpoints,
@@ -29,8 +30,7 @@ from etude.run.checkpoints import (
     prune_checkpoints,
     verify_checkpoint,
 )
-from etude.run.verify import verify
-from etude.train.load import load_trained
+from etude.run.file_checks import verify
 from etude.watch import forking
 from etude.watch.time_machine import TimeMachine
 from etude.workflow import fit, jobs

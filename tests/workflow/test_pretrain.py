@@ -15,7 +15,7 @@ from rich.console import Console
 
 from etude import device
 from etude.config import Settings, load_settings, with_values
-from etude.data import prepare
+from etude.data import prepared_data
 from etude.diagnose.machine.self_test import MAX_GRAD_NORM
 from etude.errors import EtudeError, InputError
 from etude.files import staged_folder
@@ -241,7 +241,7 @@ def test_a_run_whose_text_another_version_prepared_goes_on_with_the_same_text(
         stop_after(patch, 2)
         outcome = jobs.grow(small_settings, console)
     monkeypatch.setenv("ETUDE_CACHE", str(tmp_path / "another-cache"))
-    monkeypatch.setattr(prepare, "SCHEMA", prepare.SCHEMA + 1)
+    monkeypatch.setattr(prepared_data, "SCHEMA", prepared_data.SCHEMA + 1)
     assert jobs.resume(outcome.run.path, console).reason == "finished"
     assert files_of(outcome.run, 12)["model.safetensors"] == files_of(whole.run, 12)["model.safetensors"]
 

@@ -18,6 +18,7 @@ from rich.console import Console
 from etude.config import Settings, with_values
 from etude.errors import EtudeError, InputError
 from etude.plan.cadence import save_due
+from etude.plan.disk_use import disk_use
 from etude.run import RunFolder
 from etude.run.checkpoints import (
     is_never_pruned,
@@ -26,11 +27,11 @@ from etude.run.checkpoints import (
     step_of,
     verify_checkpoint,
 )
-from etude.run.verify import verify
+from etude.run.file_checks import verify
+from etude.train import saving
 from etude.train.loop import Loop
-from etude.workflow import jobs, saving, start
+from etude.workflow import jobs, start
 from etude.workflow.prepare import make_plan
-from etude.workflow.saving import disk_use
 from networks import make_config
 from waiting import PATIENCE
 

@@ -27,8 +27,9 @@ from etude.run.record import RunRecord
 from etude.train.checksum import checksum
 from etude.train.loop import TrainState
 from etude.train.optimizer import UpdateRules
+from etude.watch import summaries
 from etude.watch.time_machine import TimeMachine
-from etude.workflow import jobs, tasks
+from etude.workflow import jobs
 from etude.workflow.prepare import make_plan
 from networks import make_config, make_network
 
@@ -158,7 +159,7 @@ def test_a_run_does_not_end_for_want_of_a_summary(
         raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")
 
     whole = jobs.grow(small_settings, console).run
-    monkeypatch.setattr(tasks, where, no_memory)
+    monkeypatch.setattr(summaries, where, no_memory)
     run = jobs.grow(small_settings, console).run
     assert not events_of(run, "summary")
     assert files_of(run, 12)["model.safetensors"] == files_of(whole, 12)["model.safetensors"]
@@ -170,7 +171,7 @@ def test_another_fault_of_a_summary_is_not_hidden(
     def broken(*args: Any) -> None:
         raise RuntimeError("shapes do not fit")
 
-    monkeypatch.setattr(tasks, "activity", broken)
+    monkeypatch.setattr(summaries, "activity", broken)
     with pytest.raises((RuntimeError, EtudeError), match="shapes do not fit"):
         jobs.grow(small_settings, console)
 

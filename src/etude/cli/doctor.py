@@ -100,9 +100,9 @@ def _examine_run(run: Path, overrides: list[str] | None, as_json: bool, verify: 
     if overrides:
         raise InputError("a run is examined with its own settings: omit --set")
     if verify:
-        from etude.workflow import verify as verification
+        from etude.diagnose.run.printed_checks import print_checks
 
-        if not verification.show(run, Console(), json_lines=as_json):
+        if not print_checks(run, Console(), json_lines=as_json):
             raise typer.Exit(1)
         return
     from etude.diagnose.run import verdicts

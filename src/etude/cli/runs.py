@@ -15,9 +15,9 @@ Dark = Annotated[bool, typer.Option("--dark", help="Light lines on a dark backgr
 
 def runs(folder: Folder = Path("runs")) -> None:
     """List the runs in a folder, newest first."""
-    from etude.workflow import list_runs
+    from etude.run.runs_table import print_runs
 
-    list_runs.show(folder)
+    print_runs(folder)
 
 
 def plot(run_folders: Runs, out: Out = None, dark: Dark = False) -> None:

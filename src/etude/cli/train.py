@@ -194,8 +194,8 @@ def _watched(job: Job, runs: Path, studio: bool) -> None:
     """
     from etude.cli.broken_pipe import outlive_reader
     from etude.device import place_on_machine, require_one_machine
-    from etude.workflow.signals import STOPPED
-    from etude.workflow.studio import studio_beside
+    from etude.serve.studio_beside import studio_beside
+    from etude.train.stop_requests import STOPPED
 
     outlive_reader()
     require_one_machine()

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from etude.data.corpus.corpus import EXAMPLES
+
 if TYPE_CHECKING:
     from rich.table import Table
 
@@ -76,6 +78,8 @@ class DataReport:
         if "near copy" not in facts["dropped"]:
             yield "  near copies", self._near_copies(), ""
         yield "kept", _size(facts["kept"]), _lengths(facts["lengths"])
+        for kind, count in facts.get("kinds", {}).items():
+            yield f"  {kind}", f"{count:,}", ""
         yield "split", f"by {facts['split']['rule']}", self.split_remark()
         for part in ("train", "validation"):
             share = facts["split"][part]["bytes"] / max(facts["kept"]["bytes"], 1)
@@ -89,6 +93,8 @@ class DataReport:
     def split_remark(self) -> str:
         """Describe how the text was split."""
         split = self.facts["split"]
+        if self.facts.get(EXAMPLES):
+            return _example_remark(split)
         if split["rule"] == "tail":
             return (
                 f"the last {split['validation_chars']:,} characters are validation; lines were not compared"
@@ -138,6 +144,13 @@ class DataReport:
         page = StringIO()
         Console(file=page, width=width, no_color=True, highlight=False).print(self.table())
         return "\n".join(line.rstrip() for line in page.getvalue().splitlines()) + "\n"
+
+
+def _example_remark(split: dict[str, Any]) -> str:
+    """Describe how examples were split."""
+    how = "as their files are named" if split["rule"] == "files" else "whole examples"
+    apart = split["near_copies_apart"]
+    return f"{how}; {apart:,} near copies on both sides" if apart else f"{how}; near copies on one side"
 
 
 def human_bytes(count: float) -> str:

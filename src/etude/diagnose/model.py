@@ -15,7 +15,7 @@ from etude.diagnose.run.verdict import SEVERITIES, Rule, Verdict
 from etude.errors import InputError
 from etude.messages import command
 from etude.pretrained.facts import licence_of, rounding_of
-from etude.train.load import Trained, load_trained
+from etude.pretrained.load_model import Trained, load_trained
 from etude.untrusted import open_plain
 from etude.watch.activity import DEAD_REACH
 from etude.watch.kinds_of_heads import SINK_SHARE, SINKS, kinds_of_heads

@@ -10,7 +10,7 @@ from tempfile import TemporaryDirectory, mkdtemp
 
 from etude.evaluate.network_answerer import ModelAnswerer
 from etude.evaluate.questions import Questions
-from etude.generate.training_samples import Sample, opening_words
+from etude.generate.training_samples import sample_task
 from etude.plan.measuring import seconds_per_step, tokens_per_step
 from etude.plan.plan import Plan, initial_state, validation_text
 from etude.plan.task_costs import TaskCosts
@@ -69,7 +69,7 @@ def num_checkpoints(plan: Plan) -> int:
 def task_costs(plan: Plan) -> TaskCosts:
     """Measure an evaluation, a sample and a checkpoint of the plan by doing each."""
     state = initial_state(plan)
-    sample = Sample(plan.data.tokenizer, opening_words(plan), plan.settings.run.seed)
+    sample = sample_task(plan)
     with TemporaryDirectory() as name:
         tokenizer = Path(name) / "tokenizer"
         plan.data.tokenizer.save(tokenizer)

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from etude.config import Resolved, Settings, to_toml, with_values
-from etude.data.prepare import PreparedData
+from etude.data.prepared_data import PreparedData
 from etude.emergence.sweep_costs import SizeCost
 from etude.errors import InputError
 from etude.evaluate.questions import Questions

@@ -16,9 +16,9 @@ from etude.data.files import key_of
 from etude.device import git_commit
 from etude.errors import InputError
 from etude.evaluate.answerers import Report
-from etude.evaluate.examination import Examination
 from etude.evaluate.examined_run import ExaminedRun
 from etude.evaluate.network_answerer import ModelAnswerer
+from etude.evaluate.null_comparison import NullComparison
 from etude.evaluate.output import UNKNOWN, Output, print_output
 from etude.evaluate.questions import (
     ProbeSource,
@@ -37,11 +37,11 @@ from etude.evaluate.resumable_parts import ALONE, Workers
 from etude.evaluate.whole_text import MEASURED_BYTES, WholeText, measure_other_text, measure_whole_text
 from etude.model.folder import load_config
 from etude.places import cache_folder
-from etude.pretrained.source import model_folder
+from etude.pretrained.load_model import load_trained
+from etude.pretrained.resolve_source import model_folder
 from etude.run import RunFolder
 from etude.run.checkpoints import list_checkpoints, step_of
 from etude.show.progress import data_progress
-from etude.train.load import load_trained
 
 
 @dataclass(frozen=True)
@@ -125,14 +125,14 @@ def _answers(
     """Record the answers of every checkpoint, and return those of the last."""
     random = random_null(load_config(checkpoints[-1]), run.data.tokenizer, workers.threads)
     counting = counting_for(run.data, run.ladder)
-    examination = Examination(questions.probes, counting, random.networks, random.num_items)
+    comparison = NullComparison(questions.probes, counting, random.networks, random.num_items)
     results: list[ProbeResult] = []
     done = _steps_done(run, questions)
     for checkpoint in checkpoints:
         if checkpoint != checkpoints[-1] and step_of(checkpoint) in done:
             continue
         report = _report_to(progress, f"step {step_of(checkpoint)}")
-        results = examination.results(PartsAnswerer(checkpoint, scratch, workers), report)
+        results = comparison.results(PartsAnswerer(checkpoint, scratch, workers), report)
         _write(run, questions, results, checkpoint)
     return results
 
@@ -217,9 +217,9 @@ def _evaluate_folder(request: EvaluationRequest, console: Console) -> None:
     nothing = ProbeSource(None, None, 0)
     questions = without_claims(questions_from(nothing, request.suites or ("world",), most))
     random = random_null(config, trained.tokenizer, request.workers.threads)
-    examination = Examination(questions.probes, None, random.networks, random.num_items)
+    comparison = NullComparison(questions.probes, None, random.networks, random.num_items)
     with data_progress(console) as progress:
-        results = examination.results(
+        results = comparison.results(
             ModelAnswerer(trained.model, trained.tokenizer), _report_to(progress, "scoring")
         )
     notes = (UNKNOWN, random.reason) if random.reason else (UNKNOWN,)

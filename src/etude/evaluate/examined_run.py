@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 
 from etude.config import Resolved
-from etude.data.prepare import PreparedData
+from etude.data.prepared_data import PreparedData
 from etude.device import git_commit
 from etude.evaluate.records import Where
 from etude.model.config import ModelConfig
@@ -18,7 +18,7 @@ from etude.model.cost import count_parameters, training_flops_per_token
 from etude.run.events import EvalEvent
 from etude.run.ladder import Ladder
 from etude.run.record import RunRecord
-from etude.train.run_data import own_text
+from etude.train.run_text import text_of_run
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class ExaminedRun:
         if record is None:
             return None
         folder, settings = record.run.path, record.settings
-        data = own_text(folder, settings, record.manifest)
+        data = text_of_run(folder, settings, record.manifest)
         return cls(folder, settings, data, record.ladder, tuple(record.evals))
 
     def where(self, step: int, config: ModelConfig) -> Callable[[str], Where]:

@@ -16,8 +16,8 @@ from rich.text import Text
 
 from etude.device import git_commit
 from etude.errors import InputError
-from etude.evaluate.examination import Examination
 from etude.evaluate.named_text import named_text
+from etude.evaluate.null_comparison import NullComparison
 from etude.evaluate.output import UNKNOWN, Output
 from etude.evaluate.questions import Questions, questions_from, without_claims
 from etude.evaluate.random_null import random_null, usual_items
@@ -32,7 +32,7 @@ from etude.evaluate.together import (
     report_to,
     scratch_folder,
 )
-from etude.pretrained.source import model_folder
+from etude.pretrained.resolve_source import model_folder
 from etude.run.published_history import PublishedHistory
 from etude.show.lines import print_line
 from etude.show.named_table import Column, NamedTable
@@ -101,14 +101,14 @@ def evaluate_history(request: TogetherRequest, console: Console) -> None:
         questions = without_claims(questions_from(source, suites, most))
         questions.require_some()
         null = None if counting is None else Remembered(counting())
-        examination = Examination(questions.probes, null, random.networks, random.num_items)
+        comparison = NullComparison(questions.probes, null, random.networks, random.num_items)
         with scratch_folder(history.path, questions.hash) as scratch:
             for step, folder in checkpoints.items():
                 if (earlier := history.duplicates.get(step)) is not None:
                     results[step] = results[earlier]
                     continue
                 answerer = PartsAnswerer(folder, scratch, request.workers)
-                results[step] = examination.results(answerer, report_to(progress, f"step {step}"))
+                results[step] = comparison.results(answerer, report_to(progress, f"step {step}"))
         about = None if text is None else text.to_json()
         lines = (text.line,) if text is not None else ()
     notes = (*lines, *history.notes, UNKNOWN, *((random.reason,) if random.reason else ()))

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from etude.config import Settings
 from etude.data.corpus.corpus import Part
-from etude.data.prepare import PreparedData
+from etude.data.prepared_data import PreparedData
 from etude.data.tasks import search as tasks_search
 from etude.errors import InputError
 from etude.evaluate.answerers import CountingAnswerer

@@ -26,10 +26,10 @@ from etude.evaluate.reading_curve import (
 from etude.evaluate.records import estimate_to_json
 from etude.evaluate.statistics import Estimate
 from etude.evaluate.together import ExaminedModel, TogetherRequest, open_models, report_to
+from etude.pretrained.load_model import load_trained
 from etude.show.lines import print_line
 from etude.show.named_table import Column, NamedTable
 from etude.show.progress import ProgressListener, data_progress
-from etude.train.load import load_trained
 from etude.untrusted import shown
 
 COUNTING = "n-gram"

@@ -20,7 +20,7 @@ from etude.evaluate.network_answerer import ModelAnswerer
 from etude.evaluate.resumable_parts import ALONE, Parts, Work, Workers, done_in_parts, identity_of, slices
 from etude.evaluate.text_measures import SCHEMA, TextMeasures, TextSums
 from etude.evaluate.text_scoring import Named, add_documents
-from etude.train.load import load_trained
+from etude.pretrained.load_model import load_trained
 
 PART_BYTES = 1 << 16
 """Least source text in a part: some seconds of work for a small model on a CPU."""

@@ -28,6 +28,8 @@ def cached_ladder(plan: Plan, console: Console, *, recount: bool = False) -> Lad
     key = f"{plan.data.corpus_hash}-{settings.max_order}-{settings.max_train_bytes}-{text.covered_bytes}"
     if text.scope is not None:
         key += f"-{hash_bytes(text.scope.name.encode())}"
+    if plan.data.validation.examples is not None:  # their text follows from the template too
+        key += f"-{plan.data.fingerprint}"
     file = cache_folder() / "ladders" / f"{key}.json"
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -41,7 +43,7 @@ def cached_ladder(plan: Plan, console: Console, *, recount: bool = False) -> Lad
     with console.status("counting n-grams"):
         ladder = build_ladder(
             plan.data.documents("train"),
-            plan.data.documents("validation", text.covered_bytes),
+            text.texts(),
             orders=range(1, settings.max_order + 1),
             max_train_bytes=settings.max_train_bytes,
             max_validation_bytes=text.covered_bytes,

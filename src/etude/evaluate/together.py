@@ -20,10 +20,10 @@ from etude.data.tokens.tokenizer import EtudeTokenizer
 from etude.device import git_commit
 from etude.errors import InputError
 from etude.evaluate.answerers import CountingAnswerer, ItemScore, Report
-from etude.evaluate.examination import Examination
 from etude.evaluate.examined_run import ExaminedRun
 from etude.evaluate.items import Item
 from etude.evaluate.named_text import NamedText, named_text
+from etude.evaluate.null_comparison import NullComparison
 from etude.evaluate.output import UNKNOWN
 from etude.evaluate.questions import (
     HELD_OUT_BYTES,
@@ -43,7 +43,7 @@ from etude.evaluate.together_output import ModelResults, Together, print_togethe
 from etude.model.config import ModelConfig
 from etude.model.folder import load_config
 from etude.places import cache_folder
-from etude.pretrained.source import model_folder
+from etude.pretrained.resolve_source import model_folder
 from etude.run.checkpoints import MARKER, step_of
 from etude.run.published_history import tokenizer_folder
 from etude.show.progress import ProgressListener, data_progress
@@ -222,9 +222,9 @@ def answers_of(
     """Put the questions to a model and to networks of its shape with random weights."""
     random = random_null(model.config, model.tokenizer, workers.threads)
     put = without_claims(questions) if model.note else questions
-    examination = Examination(put.probes, counting, random.networks, random.num_items)
+    comparison = NullComparison(put.probes, counting, random.networks, random.num_items)
     answerer = PartsAnswerer(model.folder, scratch, workers)
-    results = examination.results(answerer, report_to(progress, f"asking {model.name}"))
+    results = comparison.results(answerer, report_to(progress, f"asking {model.name}"))
     notes = tuple(note for note in (model.note, random.reason) if note)
     seed = None if model.run is None else model.run.settings.run.seed
     return ModelResults(model.name, model.folder, seed, model.step, tuple(results), notes)

@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from etude.data.tokens.coverage import IGNORE_INDEX, evaluation_windows
+from etude.data.tokens.coverage import IGNORE_INDEX
+from etude.data.tokens.rows import evaluation_windows
 from etude.errors import InputError
 from etude.evaluate.answerers import Report
 from etude.evaluate.examined_run import ExaminedRun
@@ -28,7 +29,7 @@ from etude.generate.engine import generate
 from etude.generate.sampling import USUAL_SAMPLING
 from etude.generate.scoring import score_sequences
 from etude.model.folder import load_config
-from etude.train.load import Trained, load_trained
+from etude.pretrained.load_model import Trained, load_trained
 
 MEASURED_BYTES = 500_000
 """Most bytes of held-out text that are measured."""

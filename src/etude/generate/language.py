@@ -28,7 +28,7 @@ from etude.generate.scoring import score_tokens
 from etude.generate.stop import GeneratedText, stop_strings
 from etude.generate.text import bytes_of_tokens
 from etude.model.language_model import LanguageModel
-from etude.train.load import load_trained
+from etude.pretrained.load_model import load_trained
 from etude.untrusted import shown
 
 _ROWS = 16

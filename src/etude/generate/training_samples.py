@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
 
+from etude.data.tokens.parts import TokenPart
 from etude.data.tokens.tokenizer import EtudeTokenizer
 from etude.generate.engine import generate
 from etude.generate.sampling import USUAL_SAMPLING, NotFinite
@@ -20,27 +21,54 @@ SAMPLING = dataclasses.replace(USUAL_SAMPLING, max_new_tokens=SAMPLE_TOKENS)
 
 
 def opening_words(plan: Plan) -> str:
-    """Return the first words of the longest of the first held-out documents: typical text, not trained on."""
+    """Return the first words of the longest of the first held-out documents: typical text, not trained on.
+
+    Of conversations, what the first held-out one has before its first answer.
+    """
+    if plan.data.validation.examples is not None:
+        return plan.data.tokenizer.decode(_opening_turns(plan.data.validation))
     documents = islice(plan.data.documents("validation", 100_000), PROMPT_CANDIDATES)
     beginning = max(documents, key=len)[:1000].decode("utf-8", "ignore")
     words = beginning.lstrip()[:PROMPT_CHARACTERS].split(" ")
     return " ".join(words[:PROMPT_WORDS]).splitlines()[0] if beginning.strip() else ""
 
 
+def _opening_turns(part: TokenPart) -> list[int]:
+    """Return the tokens before the first trained one in the first example."""
+    assert part.examples is not None
+    trained = part.examples.trained[: int(part.documents[1])]
+    tokens: list[int] = part.window(0, max(1, int(trained.argmax()))).tolist()
+    return tokens
+
+
+def sample_task(plan: Plan) -> Sample:
+    """Return the samples of a run, with the prompt of its settings."""
+    prompt, part = plan.settings.train.sample_prompt, plan.data.validation
+    tokens = None
+    if prompt == "auto":
+        prompt = opening_words(plan)
+        tokens = None if part.examples is None else tuple(_opening_turns(part))
+    return Sample(plan.data.tokenizer, prompt, plan.settings.run.seed, tokens)
+
+
 @dataclass(frozen=True)
 class Sample:
-    """Continue the same prompt with the same seed at every call, so that only the model changes."""
+    """Continue the same prompt with the same seed at every call, so that only the model changes.
+
+    ``tokens`` are those of the prompt where it has special tokens; None: the prompt is text.
+    """
 
     tokenizer: EtudeTokenizer
     prompt: str
     seed: int
+    tokens: tuple[int, ...] | None = None
 
     def __call__(self, state: TrainState) -> Sequence[Event]:
         """Return a sample of the current model; none if its predictions are not finite."""
-        prompt = [self.tokenizer.roles.document_id, *self.tokenizer.encode(self.prompt)]
+        prompt = self.tokens or [self.tokenizer.roles.document_id, *self.tokenizer.encode(self.prompt)]
         try:
             answers = generate(
-                state.model, [prompt], SAMPLING, stop_ids=self.tokenizer.roles.stop_ids, seed=self.seed
+                state.model, [list(prompt)], SAMPLING, stop_ids=self.tokenizer.roles.stop_ids, seed=self.seed
             )
         except NotFinite:
             return []  # the loop decides whether the run continues

@@ -13,7 +13,7 @@ from etude.errors import InputError
 from etude.evaluate.examined_run import ExaminedRun
 from etude.files import json_safe
 from etude.interop.public_tables import public_table
-from etude.pretrained.source import model_folder
+from etude.pretrained.resolve_source import model_folder
 from etude.show.progress import data_progress
 
 

@@ -96,7 +96,7 @@ def public_suite(
         _stay_offline()
     require_lm_eval()
     from etude.interop.lm_eval_model import EtudeLM
-    from etude.train.load import load_trained
+    from etude.pretrained.load_model import load_trained
 
     if not tasks:
         raise InputError("no tasks are named: type some of lm-eval's, such as blimp,lambada_openai,hellaswag")

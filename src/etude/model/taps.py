@@ -2,7 +2,7 @@
 
 The network is written once. With ``taps=None``, as in training, :func:`tap` returns its argument and the compiled
 graph does not contain it. With taps, every activation can be recorded, differentiated or changed.
-`etude.watch.forward` lists the names.
+`etude.watch.tapped_forward` lists the names.
 """
 
 from __future__ import annotations

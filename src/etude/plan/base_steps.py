@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from etude.config import Settings
-from etude.data.prepare import PreparedData
+from etude.data.prepared_data import PreparedData
 from etude.model.config import ModelConfig
 from etude.plan.derivation import Derived
 from etude.plan.forecast import Forecast

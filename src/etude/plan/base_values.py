@@ -20,8 +20,12 @@ from etude.train.rules import Rate, rates_of
 
 BASE_EPOCHS = 2
 """Passes over the text: a trained network memorises what it reads more often, and forgets the rest."""
+CONVERSATION_EPOCHS = 4
+"""Passes over conversations: the form of an answer is learned in the first, facts in later ones."""
 BASE_CONTEXT = 512
 """Most tokens in a row; the memory of a step grows with it."""
+LONGEST_EXAMPLE = 2048
+"""Most tokens in a row of whole conversations: longer ones end after their last turn that fits."""
 BASE_BATCH_TOKENS = 2048
 """Tokens of a step, where the text is long enough for :data:`BASE_UPDATES`."""
 TOKENS_AT_ONCE = 1024
@@ -77,7 +81,14 @@ def _no_size(dial: Dial, key: str) -> None:
 @derives(FROM_BASE, "train.context")
 def _context(dial: Dial, key: str) -> tuple[Any, str]:
     assert dial.base is not None
-    most = min(BASE_CONTEXT, dial.base.max_position_embeddings)
+    longest, positions = dial.facts.longest_example, dial.base.max_position_embeddings
+    if longest is not None:
+        whole = max(BASE_CONTEXT, min(LONGEST_EXAMPLE, longest - 1))
+        reason = (
+            f"the longest conversation has {longest:,} tokens, and at most {LONGEST_EXAMPLE:,} go into a row"
+        )
+        return min(whole, positions), reason
+    most = min(BASE_CONTEXT, positions)
     context = min(most, max(2, (dial.facts.train_tokens - 1) // 4))
     return context, f"at most {BASE_CONTEXT}, which bounds the memory of a step"
 
@@ -89,8 +100,12 @@ def _batch_rows(dial: Dial, key: str) -> tuple[Any, str]:
     return max(1, tokens // context), f"about {tokens:,} tokens per step"
 
 
+def _epochs(dial: Dial) -> int:
+    return BASE_EPOCHS if dial.facts.longest_example is None else CONVERSATION_EPOCHS
+
+
 def _tokens_to_read(dial: Dial) -> int:
-    return BASE_EPOCHS * dial.facts.train_tokens
+    return _epochs(dial) * dial.facts.train_tokens
 
 
 @derives(FROM_BASE, "train.micro_batch_rows")
@@ -104,7 +119,11 @@ def _micro_batch_rows(dial: Dial, key: str) -> tuple[Any, str]:
 @derives(FROM_BASE, "train.steps")
 def _steps(dial: Dial, key: str) -> tuple[Any, str]:
     tokens = require_whole_parts(dial) * dial.value("train.context")
-    reason = f"{BASE_EPOCHS} times through the text: a base model learns a text sooner, and forgets meanwhile"
+    reason = (
+        f"{_epochs(dial)} times through the text: a base model learns a text sooner, and forgets meanwhile"
+    )
+    if dial.facts.longest_example is not None:
+        reason = f"{_epochs(dial)} times through the conversations: facts are learned later than their form"
     return max(1, _tokens_to_read(dial) // tokens), reason
 
 

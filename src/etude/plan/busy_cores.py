@@ -14,7 +14,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from etude.device import available_cores
+from etude.config import Settings
+from etude.device import available_cores, choose_device
 from etude.run.events import Event, StepEvent
 
 WINDOW = 3.0
@@ -138,3 +139,19 @@ class BusyWatch:
                 f"Wait, or press Ctrl-C and {how}"
             )
         self.report(line)
+
+
+def threads_for_time(settings: Settings) -> dict[str, tuple[int, str]]:
+    """Choose fewer threads than cores, with the reason, where other programs keep cores busy.
+
+    Empty if the user set a number. Only a run with a time budget does this, because its result depends on the clock
+    anyway. The bits of any other run must follow from its settings and the machine, whatever else runs there.
+    """
+    if settings.device.threads != "auto" or choose_device(settings.device).kind != "cpu":
+        return {}
+    cores, busy = available_cores(), busy_cores()
+    threads = threads_beside(busy, cores)
+    if threads == cores:
+        return {}
+    reason = f"other programs keep about {busy:.1f} of the {cores} cores busy, so it trains on {threads}"
+    return {"device.threads": (threads, reason)}

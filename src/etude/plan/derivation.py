@@ -32,6 +32,7 @@ class Facts:
     train_tokens: int
     vocab_size: int
     document_id: int
+    longest_example: int | None = None  # tokens of the longest conversation; None: text
 
 
 Derived = Mapping[str, tuple[Any, str]]

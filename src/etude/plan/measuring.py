@@ -19,6 +19,8 @@ from etude.train.loop import Loop
 
 PRODUCT_SECONDS = 0.03
 """How long the rate of matrix products is measured."""
+MEASURING_SECONDS = 5.0
+"""Seconds after which :func:`fastest_step` begins no further update."""
 
 
 class Trial(Protocol):
@@ -145,3 +147,20 @@ def step_flops(plan: Plan) -> float:
     """Count the floating-point operations of the matrix products in one update."""
     context = plan.settings.train.context
     return tokens_per_step(plan) * training_flops_per_token(plan.model, context, causal=True)
+
+
+def fastest_step(plan: Plan, steps: int = 4) -> float:
+    """Return the seconds of the fastest of a few updates of the real model on the real text, not compiled.
+
+    Nothing of them is kept.
+    """
+    trial = RealTrial(plan)
+    fastest = float("inf")
+    began = time.perf_counter()
+    for _ in range(steps):
+        if fastest < float("inf") and time.perf_counter() - began > MEASURING_SECONDS:
+            break
+        begin = time.perf_counter()
+        trial.step()
+        fastest = min(fastest, time.perf_counter() - begin)
+    return fastest

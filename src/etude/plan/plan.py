@@ -8,8 +8,10 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 
+import numpy as np
+
 from etude.config import NO_BASE, Resolved, Settings
-from etude.data.prepare import PreparedData
+from etude.data.prepared_data import PreparedData
 from etude.data.reference import ReferenceText
 from etude.data.tokens.parts import TokenPart
 from etude.device import (
@@ -155,7 +157,8 @@ def plan_on(
     if requested.threads == "auto" and "device.threads" in (derived or {}):
         requested = requested.model_copy(update={"threads": (derived or {})["device.threads"][0]})
     device = choose_device(requested)
-    facts = Facts(data.train.num_tokens, data.tokenizer.vocab_size, data.tokenizer.roles.document_id)
+    longest = None if data.train.examples is None else int(np.diff(data.train.documents).max())
+    facts = Facts(data.train.num_tokens, data.tokenizer.vocab_size, data.tokenizer.roles.document_id, longest)
     resolution = resolve(settings, facts, device, timed, derived, base)
     device = replace(device, dtype=resolution.settings.device.dtype)
     require_trained(resolution.model, resolution.settings.train.only)
@@ -250,6 +253,6 @@ def validation_text(plan: Plan) -> ValidationText:
         max_tokens=settings.train.eval_tokens,
         within_documents=not settings.data.cross_document_attention,
         scope=plan.scope,
-        documents=partial(plan.data.documents, "validation") if plan.scope else None,
+        documents=partial(plan.data.documents, "validation"),
         at_once=plan.evaluated_at_once,
     )

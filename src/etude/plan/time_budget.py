@@ -23,7 +23,7 @@ from typing import Any
 from rich.table import Table
 
 from etude.config import Settings
-from etude.data.prepare import PreparedData
+from etude.data.prepared_data import PreparedData
 from etude.device import place_on_machine
 from etude.errors import InputError
 from etude.model.cost import count_parameters

@@ -111,7 +111,7 @@ def cached_merged_folder(folder: Path, open_source: Callable[[str], Path]) -> Pa
     """Return the model folder of an adapter merged into its base, in Etude's cache; it is made the first time.
 
     Args:
-        open_source: returns the model folder of a source (:func:`etude.pretrained.source.model_folder`).
+        open_source: returns the model folder of a source (:func:`etude.pretrained.resolve_source.model_folder`).
 
     Raises:
         InputError: the adapter or its base is missing, damaged, of another kind, or they do not fit together.

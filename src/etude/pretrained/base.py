@@ -22,7 +22,7 @@ from etude.model.hf_config import config_from_hf, config_to_hf
 from etude.places import expand_home
 from etude.pretrained.facts import licence_of, rounding_of
 from etude.pretrained.own_files import DESCRIBED, PROSE, SNAPSHOTS, require_own
-from etude.pretrained.source import model_folder
+from etude.pretrained.resolve_source import model_folder
 from etude.run.checkpoints import MARKER, OPTIMIZER_FILE, verify_checkpoint
 from etude.run.folder import is_run
 from etude.run.weight_files import weight_files
@@ -87,7 +87,7 @@ class Base:
 
 
 def open_base(source: str | Path) -> Base:
-    """Open the model that ``source`` names (:mod:`etude.pretrained.source`) as the base of a run.
+    """Open the model that ``source`` names (:mod:`etude.pretrained.resolve_source`) as the base of a run.
 
     Raises:
         InputError: there is no such model, it is of an unknown kind, a file is missing, not its own or too large, or

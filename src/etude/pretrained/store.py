@@ -19,7 +19,7 @@ from etude.errors import EtudeError, InputError
 from etude.files import hash_file, new_hash, staged_folder, sweep_staging
 from etude.places import cache_folder
 from etude.pretrained.base import Base
-from etude.pretrained.source import model_folder
+from etude.pretrained.resolve_source import model_folder
 from etude.pretrained.source_names import HUB
 from etude.run.checkpoints import CARD, list_checkpoints, read_marker
 from etude.run.folder import RunFolder

@@ -28,7 +28,7 @@ from etude.serve.facts import facts_of
 from etude.serve.guard import LOCAL, Guard
 from etude.serve.model_facts import facts_of_model, lines_of, no_rows
 from etude.serve.request import Question
-from etude.serve.source import source_of
+from etude.serve.source_code import source_code_of
 from etude.serve.verdicts import Doctor, verdict_values
 from etude.serve.worker_link import WorkerLink
 from etude.train.control import Control
@@ -221,7 +221,7 @@ class Handlers:
         )
 
     async def source(self, request: Request) -> Response:
-        return JSONResponse(await run_in_threadpool(source_of, request.query_params.get("of", "")))
+        return JSONResponse(await run_in_threadpool(source_code_of, request.query_params.get("of", "")))
 
 
 async def while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T:

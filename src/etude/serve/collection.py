@@ -133,7 +133,7 @@ def collection_of(arguments: Sequence[Path]) -> Collection:
 
 def _model_folder(argument: Path) -> Path:
     """Return the model folder of a source of a model; a GGUF file is converted into Etude's cache."""
-    from etude.pretrained.source import model_folder
+    from etude.pretrained.resolve_source import model_folder
     from etude.pretrained.source_names import is_model_source
 
     if not argument.exists() and not is_model_source(argument):

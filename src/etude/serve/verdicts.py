@@ -16,7 +16,7 @@ from etude.diagnose.run.verdict import Verdict
 from etude.errors import EtudeError
 from etude.messages import command
 from etude.serve import run_types
-from etude.serve.examination import Answer
+from etude.serve.diagnosis_process import Answer
 
 LONGEST = 600.0
 """Seconds that an examination may take."""
@@ -38,7 +38,7 @@ _FILES = (
     "model.safetensors",
 )
 
-PROCESS = (sys.executable, "-m", "etude.serve.examination")
+PROCESS = (sys.executable, "-m", "etude.serve.diagnosis_process")
 """The command of an examination, without the folder of the run."""
 
 Verdicts = tuple[Verdict, ...]

@@ -1,4 +1,4 @@
-"""Print lines without markup, format durations, and make the text of a model safe to print."""
+"""Print lines without markup, format durations and sizes, and make the text of a model safe to print."""
 
 from __future__ import annotations
 
@@ -36,3 +36,8 @@ def printable(text: str) -> str:
     return "".join(
         c if c in "\n\t" or unicodedata.category(c) not in ("Cc", "Cf", "Cs") else "�" for c in text
     )
+
+
+def format_bytes(count: int) -> str:
+    """Return a number of bytes in megabytes, or in gigabytes from one on: 0.1 MB at least."""
+    return f"{count / 1e9:,.1f} GB" if count >= 1e9 else f"{max(0.1, count / 1e6):,.1f} MB"

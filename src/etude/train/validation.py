@@ -10,8 +10,10 @@ from functools import cached_property
 import numpy as np
 import torch
 
-from etude.data.tokens.coverage import IGNORE_INDEX, EvaluationWindows, evaluation_windows, is_text
+from etude.data.tokens.coverage import IGNORE_INDEX, is_text
+from etude.data.tokens.packing import PackedWindows
 from etude.data.tokens.parts import TokenPart
+from etude.data.tokens.rows import EvaluationRows, evaluation_windows
 from etude.device import Device
 from etude.errors import InputError
 from etude.model.language_model import LanguageModel
@@ -43,7 +45,7 @@ class ValidationText:
         scope: the tokens and bytes that count; None: all. With the scope of the objective, the loss is comparable with
             that of training.
         at_once: tokens in one forward pass, at most.
-        documents: returns the documents in the first so many bytes of the part. Only a scope needs it, to count bytes.
+        documents: returns the documents in the first so many bytes of the part. Only :meth:`texts` of a text needs it.
     """
 
     part: TokenPart
@@ -56,7 +58,7 @@ class ValidationText:
     at_once: int = TOKENS_AT_ONCE
 
     @cached_property
-    def windows(self) -> EvaluationWindows:
+    def windows(self) -> EvaluationRows:
         """The windows that cover the text."""
         return evaluation_windows(self.part, self.context, self.max_tokens)
 
@@ -64,6 +66,13 @@ class ValidationText:
     def covered_bytes(self) -> int:
         """UTF-8 bytes of the text in the windows, whether counted or not."""
         return self.windows.source_bytes
+
+    def texts(self) -> Iterable[bytes]:
+        """Return the texts of the documents in the windows."""
+        if isinstance(self.windows, PackedWindows):
+            return self.windows.texts()
+        assert self.documents is not None, "this text is scored without its documents"
+        return self.documents(self.covered_bytes)
 
     @cached_property
     def source_bytes(self) -> int:
@@ -74,9 +83,7 @@ class ValidationText:
         """
         if self.scope is None:
             return self.covered_bytes
-        assert self.documents is not None, "a scope counts bytes of the text itself"
-        documents = self.documents(self.covered_bytes)
-        num_bytes = sum(int(self.scope.bytes_counted(document).sum()) for document in documents)
+        num_bytes = sum(int(self.scope.bytes_counted(document).sum()) for document in self.texts())
         if not num_bytes:
             raise InputError(
                 f"the loss counts nothing ({self.scope.name}) of the held-out text that is evaluated: evaluate on more "
@@ -102,7 +109,7 @@ class ValidationText:
             with self.device.autocast():
                 logits = model(torch.from_numpy(inputs).to(device), document_ids=documents)
             losses = token_losses(logits, torch.from_numpy(targets).to(device)).cpu().double()  # (rows, T)
-            text_nats += losses[torch.from_numpy(is_text(targets, self.part.document_id))].sum().item()
+            text_nats += losses[torch.from_numpy(is_text(targets, self.part.not_text))].sum().item()
             counted = int((targets != IGNORE_INDEX).sum())
             if weights is not None:
                 losses = losses * torch.from_numpy(weights)
@@ -117,7 +124,7 @@ class ValidationText:
 
 
 def counted_batch(
-    windows: EvaluationWindows, first: int, count: int, scope: LossScope | None
+    windows: EvaluationRows, first: int, count: int, scope: LossScope | None
 ) -> tuple[Int64, Int64, Weights | None]:
     """Return windows [first, first + count): (inputs, targets, weights), each (rows, T).
 

@@ -16,9 +16,9 @@ from etude.model.language_model import LOGITS, LanguageModel
 from etude.model.nodes import NodeLayer
 from etude.model.taps import Taps
 from etude.run.record import RunRecord
-from etude.watch.forward import run_with_taps
 from etude.watch.held_out import HeldOut
 from etude.watch.node_layers import find_node_layer
+from etude.watch.tapped_forward import run_with_taps
 
 Float64 = npt.NDArray[np.float64]
 DEAD_REACH = 1e-4

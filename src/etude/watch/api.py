@@ -6,8 +6,8 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
 
+from etude.pretrained.load_model import load_trained
 from etude.run import RunFolder
-from etude.train.load import load_trained
 from etude.watch import forking, knobs, prompts
 from etude.watch.knobs import Comparison, Knob
 from etude.watch.one_node import Node, look_at_node

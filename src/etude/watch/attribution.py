@@ -11,8 +11,8 @@ from torch import Tensor
 
 from etude.model.language_model import EMBED, LOGITS, LanguageModel
 from etude.model.taps import Taps
-from etude.watch.forward import run_with_taps
 from etude.watch.held_out import rows_at_once
+from etude.watch.tapped_forward import run_with_taps
 
 Progress = Callable[[int, int], None]
 """Called with (done, total)."""

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from etude.data.tokens.coverage import IGNORE_INDEX, evaluation_windows
+from etude.data.tokens.coverage import IGNORE_INDEX
 from etude.data.tokens.parts import TokenPart
+from etude.data.tokens.rows import evaluation_windows
 from etude.errors import InputError
 from etude.model.config import ModelConfig
 from etude.model.cost import forward_flops_per_token
@@ -29,14 +30,14 @@ class HeldOut:
     """Windows of the held-out text, evenly spread over all of it.
 
     Attributes:
-        starts: (N,) place of each window's first token in the part.
+        places: (N, T) index of each input token in the part.
         inputs: (N, T) token ids.
         real: (N, T) False where a window extends beyond the text.
         document_ids: (N, T) if attention stays within documents, otherwise None.
     """
 
     part: TokenPart
-    starts: Int64
+    places: Int64
     inputs: Int64
     real: npt.NDArray[np.bool_]
     document_ids: Int64 | None
@@ -82,4 +83,5 @@ def held_out(plan: Plan, max_tokens: int | None = None) -> HeldOut:
     documents = None
     if not plan.settings.data.cross_document_attention:
         documents = np.concatenate([windows.document_ids(int(number), 1) for number in chosen])
-    return HeldOut(part, chosen * context, inputs, targets != IGNORE_INDEX, documents)
+    places = np.concatenate([windows.target_places(int(number), 1) - 1 for number in chosen])
+    return HeldOut(part, places, inputs, targets != IGNORE_INDEX, documents)

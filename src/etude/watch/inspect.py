@@ -16,9 +16,9 @@ from rich.table import Table
 from etude.errors import InputError
 from etude.files import json_safe
 from etude.messages import command
-from etude.pretrained.source import model_folder
+from etude.pretrained.load_model import load_trained
+from etude.pretrained.resolve_source import model_folder
 from etude.run import RunFolder
-from etude.train.load import load_trained
 from etude.untrusted import shown
 from etude.watch import api
 from etude.watch import inspect_tables as tables

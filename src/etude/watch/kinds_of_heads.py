@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from etude.watch.forward import entropy
 from etude.watch.prompts import Prompt
+from etude.watch.tapped_forward import entropy
 
 INDUCTION, PREVIOUS, FIRST, ITSELF, OTHERS = (
     "induction",

@@ -30,8 +30,8 @@ from etude.messages import suggest_name
 from etude.model.language_model import LOGITS, LanguageModel
 from etude.model.taps import Change, Taps
 from etude.untrusted import shown
-from etude.watch.forward import activation_names, run_with_taps
 from etude.watch.prompts import Prompt, look
+from etude.watch.tapped_forward import activation_names, run_with_taps
 
 _FORM = re.compile(
     r"(?P<name>[A-Za-z_][\w.]*)(?:\[(?P<index>\d+(?:\s*,\s*\d+)*)\])?(?:@(?P<position>\d+))?\s*(?P<how>[=*+])\s*"

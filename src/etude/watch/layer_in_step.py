@@ -16,10 +16,10 @@ from etude.device import free_memory_bytes
 from etude.errors import InputError
 from etude.model.language_model import LOGITS
 from etude.model.nodes import NodeLayer
-from etude.watch.forward import as_read, dtype_of
 from etude.watch.node_layers import find_node_layer
 from etude.watch.opened_step import OpenedRow, OpenedStep
 from etude.watch.reconciliation import activation_of
+from etude.watch.tapped_forward import as_read, dtype_of
 from etude.watch.terms import NodeSum, node_sum
 
 

@@ -11,9 +11,9 @@ from etude.data.tokens.tokenizer import EtudeTokenizer
 from etude.model.cost import count_parameters
 from etude.model.folder import CONFIG, load_config
 from etude.model.language_model import LanguageModel
+from etude.pretrained.load_model import load_trained
 from etude.run.record import Stamp, stamp_of
 from etude.run.weight_files import weight_files
-from etude.train.load import load_trained
 from etude.watch import text_types
 from etude.watch.prompts import Prompt, look
 from etude.watch.proof import Proof

@@ -17,12 +17,12 @@ from etude.model.nodes import NodeLayer
 from etude.model.taps import Taps
 from etude.plan.plan import Plan
 from etude.watch.activity import Activity, NodeHistory, activity, node_history
-from etude.watch.forward import run_with_taps
 from etude.watch.held_out import HeldOut, held_out
 from etude.watch.node_layers import find_node_layer, token_effects
 from etude.watch.opened_step import OpenedRow, OpenedStep, model_at, open_step
 from etude.watch.passages import Passage, extreme_passages, plain
 from etude.watch.proof import Proof
+from etude.watch.tapped_forward import run_with_taps
 from etude.watch.terms import NodeSum, node_sum
 from etude.watch.time_machine import TimeMachine
 

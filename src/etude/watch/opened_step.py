@@ -1,7 +1,7 @@
 """One training step of a run, opened: its batch, predictions, losses, activations, gradients and update.
 
 Gradient and update are those of the compiled path that trained. Activations and their gradients come from the same
-weights and rows, run uncompiled (:mod:`etude.watch.forward`), one row at a time and on demand;
+weights and rows, run uncompiled (:mod:`etude.watch.tapped_forward`), one row at a time and on demand;
 :mod:`etude.watch.reconciliation` measures how closely the two agree.
 """
 
@@ -33,8 +33,8 @@ from etude.train.rules import Hyperparameters, rule_named
 from etude.train.rules.applied import ParameterUpdate
 from etude.train.schedule import momentum
 from etude.train.step import clip_factor
-from etude.watch.forward import activation_bytes, run_with_taps
 from etude.watch.proof import Proof
+from etude.watch.tapped_forward import activation_bytes, run_with_taps
 from etude.watch.time_machine import Era, TimeMachine
 
 
@@ -45,8 +45,8 @@ class OpenedRow:
     Attributes:
         inputs, targets: (T,) token ids; targets are ``IGNORE_INDEX`` where :attr:`loss_mask` is False.
         losses: (T,) nats for each token, unweighted; 0 where the loss does not count it.
-        activations, gradients: by name, (1, T, ...); see :mod:`etude.watch.forward`. The gradient is that of the loss
-            of the whole batch. In bf16 the results of products, and their gradients, are bfloat16.
+        activations, gradients: by name, (1, T, ...); see :mod:`etude.watch.tapped_forward`. The gradient is that of the
+            loss of the whole batch. In bf16 the results of products, and their gradients, are bfloat16.
         parameter_gradients: this row's share of the gradient of each parameter.
         weights: (T,) how much each loss counts; None if all count the same.
     """

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from etude.data.prepare import PreparedData
+from etude.data.prepared_data import PreparedData
 from etude.data.tokens.tokenizer import EtudeTokenizer
 from etude.watch.held_out import HeldOut
 
@@ -48,7 +48,6 @@ def extreme_passages(
     A token is skipped if its passage would overlap a chosen one. Of equal values the earlier comes first. Fewer than
     ``count`` are returned only if the text is too short.
     """
-    places = sample.starts[:, None] + np.arange(values.shape[1])
     rows, columns = np.nonzero(sample.real)
     keys = values[rows, columns]
     chosen: list[int] = []
@@ -57,7 +56,7 @@ def extreme_passages(
         if len(passages) == count:
             break
         row, column = int(rows[index]), int(columns[index])
-        place = int(places[row, column])
+        place = int(sample.places[row, column])
         if any(abs(place - other) <= 2 * around for other in chosen):
             continue
         chosen.append(place)
@@ -88,7 +87,7 @@ def beginnings(data: PreparedData, most_tokens: int, count: int = 4, characters:
 def _passage(
     value: float, sample: HeldOut, tokenizer: EtudeTokenizer, row: int, column: int, around: int
 ) -> Passage:
-    part, place = sample.part, int(sample.starts[row]) + column
+    part, place = sample.part, int(sample.places[row, column])
     number = part.document_number(place)
     first = 0  # the first token that the network had read
     if sample.document_ids is not None:

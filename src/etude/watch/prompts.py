@@ -19,9 +19,9 @@ from etude.model.language_model import LOGITS, LanguageModel
 from etude.model.taps import Taps, every_activation
 from etude.watch.attribution import Attribution, Progress, attribution
 from etude.watch.contributions import Contributions, contributions
-from etude.watch.forward import activation_bytes, run_with_taps
 from etude.watch.named_tensor import Named
 from etude.watch.proof import Proof
+from etude.watch.tapped_forward import activation_bytes, run_with_taps
 
 TOP = 5
 """Most likely tokens listed of a prediction."""
@@ -99,7 +99,7 @@ class Prompt:
     _is_read: bool = False
 
     def activation(self, name: str) -> Tensor:
-        """Return one activation by name, (1, T, ...); see :mod:`etude.watch.forward`.
+        """Return one activation by name, (1, T, ...); see :mod:`etude.watch.tapped_forward`.
 
         Raises:
             InputError: the network has no activation of that name.

@@ -18,8 +18,8 @@ from torch import Tensor
 from etude.device import Dtype
 from etude.model.language_model import LanguageModel
 from etude.model.layers import ACTIVATION_FUNCTIONS
-from etude.watch.forward import as_read
 from etude.watch.opened_step import OpenedRow, OpenedStep, model_with
+from etude.watch.tapped_forward import as_read
 
 TOLERANCES: dict[str, dict[Dtype, float]] = {
     "loss": {"fp32": 1e-5, "bf16": 5e-4},

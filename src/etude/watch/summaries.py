@@ -11,20 +11,28 @@ number that is not finite, or a ratio to zero, is None: JSON has no such numbers
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
 
 import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from etude.device import return_free_pages
 from etude.files import json_safe
 from etude.model.language_model import LanguageModel
 from etude.model.taps import Taps
-from etude.watch.forward import entropy, run_with_taps
+from etude.run.events import Event, SummaryEvent
+from etude.train.loop import TrainState
+from etude.train.objectives import Objective
+from etude.train.step import clip_factor, is_out_of_memory
 from etude.watch.saturation import ends
+from etude.watch.tapped_forward import entropy, run_with_taps
 
 LOOKED_AT = 512
 """Most tokens on which heads and neurons are measured: attention written out takes memory quadratic in them."""
+LARGE_MATRIX = 2**24
+"""Smallest embedding, in numbers, of a network for which freed memory is returned before the weights are copied."""
 _DIGITS = 6
 """Significant digits: more would double the record, and the norms are sums in fp32."""
 Norms = dict[str, float | None]
@@ -126,3 +134,47 @@ class _Reader(Taps):
 def _rounded(number: float) -> float | None:
     safe: float | None = json_safe(float(f"{number:.{_DIGITS}g}"))
     return safe
+
+
+@dataclass
+class Summarise:
+    """Note how a step changed every parameter. :meth:`before` keeps a copy of the weights from before the update.
+
+    Step 0 and skipped steps have no summary. Where memory is short the summary is omitted, so that the run continues.
+    """
+
+    objective: Objective
+    max_grad_norm: float
+    _kept: tuple[int, dict[str, Tensor]] | None = None
+
+    def before(self, state: TrainState) -> None:
+        """Copy the weights before the update of a step."""
+        self._kept = None
+        if state.model.config.vocab_size * state.model.config.hidden_size > LARGE_MATRIX:
+            return_free_pages()  # those of the activations, which the copy would not fill
+        with suppress_out_of_memory():
+            self._kept = (state.step, weights_before(state.model))
+
+    def __call__(self, state: TrainState) -> Sequence[Event]:
+        kept, self._kept = self._kept, None
+        if state.last is None or not state.last.applied or kept is None or kept[0] != state.step - 1:
+            return []
+        factor = clip_factor(state.last.grad_norm, self.max_grad_norm)
+        with suppress_out_of_memory():
+            tensors = tensor_norms(state.model, kept[1], factor)
+            row = self.objective.first_row(state.step, LOOKED_AT)
+            seen = activity(state.model, row.inputs, row.document_ids)
+            where = (state.step, state.tokens_seen, state.wall_time)
+            seconds = {name: round(value, 6) for name, value in asdict(state.last.seconds).items()}
+            return [SummaryEvent(*where, tensors, seen.attention_entropy, seen.dead_units, seconds)]
+        return []
+
+
+@contextmanager
+def suppress_out_of_memory() -> Iterator[None]:
+    """Leave the block without an error where memory runs out in it."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise

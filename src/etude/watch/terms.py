@@ -17,8 +17,8 @@ from torch import Tensor
 from etude.device import Dtype
 from etude.model.language_model import LanguageModel
 from etude.model.nodes import NodeLayer
-from etude.watch.forward import as_read, dtype_of
 from etude.watch.reconciliation import activation_of
+from etude.watch.tapped_forward import as_read, dtype_of
 
 
 @dataclass(frozen=True, eq=False)

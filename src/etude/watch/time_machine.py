@@ -28,7 +28,7 @@ from etude.train.checksum import checksum
 from etude.train.compilation import compile_objective
 from etude.train.loop import TrainState, make_step
 from etude.train.objectives import Objective
-from etude.train.run_data import own_text
+from etude.train.run_text import text_of_run
 from etude.train.schedule import lr_factor_at
 from etude.train.step import GradientReader, StepResult
 from etude.watch.proof import Comparison, Proof, machine_differences
@@ -97,7 +97,7 @@ class TimeMachine:
 
     def __init__(self, run: str | Path, cache_bytes: int = CACHE_BYTES) -> None:
         self.recorded = RunRecord.open(Path(run)).verified()
-        self.data = own_text(self.recorded.run.path, self.recorded.settings, self.recorded.manifest)
+        self.data = text_of_run(self.recorded.run.path, self.recorded.settings, self.recorded.manifest)
         self.states = States(cache_bytes)
         self.proof = Proof.nothing_yet()
         self.on_progress: Callable[[int, int], None] = lambda done, count: None

@@ -9,13 +9,13 @@ from etude.model.language_model import LOGITS, LanguageModel
 from etude.watch import step_types, text_types
 from etude.watch.arithmetic import WeightStep, weight_step
 from etude.watch.attribution import Attribution
-from etude.watch.forward import dtype_of, layers_of
 from etude.watch.knobs import Comparison
 from etude.watch.layer_in_step import GradientTerm, GradientTerms, LayerInStep
 from etude.watch.opened_step import OpenedRow, OpenedStep
 from etude.watch.prompts import Guess, Prompt, induction_scores
 from etude.watch.proof import Proof
 from etude.watch.rule_values import term_values
+from etude.watch.tapped_forward import dtype_of, layers_of
 from etude.watch.terms import NodeSum, WeightedSum
 
 Decode = Callable[[Sequence[int]], str]

@@ -22,13 +22,13 @@ from etude.generate.sampling import USUAL_SAMPLING, NotFinite
 from etude.messages import command
 from etude.plan.cadence import CLOSING_SAMPLE_TOKENS, CLOSING_SAMPLES
 from etude.plan.plan import Plan
+from etude.pretrained.load_model import load_trained
 from etude.run import RunFolder
 from etude.run.history import RunHistory
 from etude.run.ladder import Ladder
 from etude.run.record import RunRecord
 from etude.run.settings import read_settings
 from etude.show.lines import format_duration, printable, say
-from etude.train.load import load_trained
 from etude.workflow.fit import Outcome
 
 FORGOTTEN = 0.01

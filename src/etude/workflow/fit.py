@@ -14,18 +14,19 @@ from functools import partial
 from rich.console import Console
 
 from etude.config import ResolvedTrain
-from etude.data.prepare import open_prepared
+from etude.data.prepared_data import open_prepared
 from etude.data.reference import REFERENCE, ReferenceText
 from etude.diagnose.machine.self_test import require_sound
 from etude.errors import EtudeError, InputError
 from etude.evaluate.run_ladder import mend_ladder
 from etude.files import file_errors_in_one_line
-from etude.generate.training_samples import Sample, opening_words
+from etude.generate.training_samples import sample_task
 from etude.messages import command
 from etude.model.cost import count_parameters
 from etude.places import cache_folder
 from etude.plan.busy_cores import BusyWatch
 from etude.plan.cadence import checksum_due, evaluation_due, sample_due, save_due, summary_due
+from etude.plan.model_card import model_card
 from etude.plan.pace import Deadline, Pace
 from etude.plan.plan import (
     Plan,
@@ -54,14 +55,14 @@ from etude.train.display import training_display
 from etude.train.loop import LONGEST_SILENCE, Loop, Task, TrainState
 from etude.train.objectives import Objective, prefetched
 from etude.train.parallel import ALONE, Ranks
+from etude.train.saving import Save
 from etude.train.schedule import last_step
 from etude.train.spikes import WINDOW, LossWatch
 from etude.train.step import OUT_OF_MEMORY, OutOfMemory
-from etude.workflow.model_card import model_card
-from etude.workflow.saving import Save
+from etude.train.stop_requests import stop_requests
+from etude.train.tasks import Evaluate, note_checksum, save_on_request
+from etude.watch.summaries import Summarise
 from etude.workflow.session import Invitation, begin_session, memory_noted
-from etude.workflow.signals import stop_requests
-from etude.workflow.tasks import Evaluate, Summarise, note_checksum, save_on_request
 
 TaskRun = Callable[[TrainState], Sequence[Event]]
 
@@ -274,9 +275,8 @@ def run_tasks(
     Args:
         costs: collects the seconds that each task takes.
     """
-    settings, train = plan.settings, plan.settings.train
-    prompt = opening_words(plan) if train.sample_prompt == "auto" else train.sample_prompt
-    sample: TaskRun = Sample(plan.data.tokenizer, prompt, settings.run.seed)
+    train = plan.settings.train
+    sample: TaskRun = sample_task(plan)
     keep: TaskRun = save
     if costs is not None:
         costs.writing, costs.slowdown = lambda: save.seconds_writing, Slowdown()

@@ -22,16 +22,17 @@ from etude.generate.training_samples import opening_words
 from etude.model.cost import count_parameters
 from etude.places import expand_home
 from etude.plan.busy_cores import BusyWatch
-from etude.plan.measuring import RealTrial
+from etude.plan.disk_use import disk_use
+from etude.plan.measuring import fastest_step
 from etude.plan.plan import Plan
 from etude.run import RunFolder, free_name
 from etude.show.lines import format_duration, say
 from etude.show.phases import Phases
 from etude.train.parallel import Ranks, join_ranks
+from etude.train.run_text import text_with_progress
 from etude.workflow.close import close, promise_sentence
 from etude.workflow.fit import Outcome, fit, follow
-from etude.workflow.prepare import default_name, make_plan, prepare_data
-from etude.workflow.saving import disk_use
+from etude.workflow.prepare import default_name, make_plan
 from etude.workflow.start import plan_fork, reopen, require_steps_left, start
 
 
@@ -203,33 +204,12 @@ def describe(plan: Plan) -> str:
     )
 
 
-MEASURING_SECONDS = 5.0
-"""Seconds after which :func:`fastest_step` begins no further update."""
-
-
-def fastest_step(plan: Plan, steps: int = 4) -> float:
-    """Return the seconds of the fastest of a few updates of the real model on the real text, not compiled.
-
-    Nothing of them is kept.
-    """
-    trial = RealTrial(plan)
-    fastest = float("inf")
-    began = time.perf_counter()
-    for _ in range(steps):
-        if fastest < float("inf") and time.perf_counter() - began > MEASURING_SECONDS:
-            break
-        begin = time.perf_counter()
-        trial.step()
-        fastest = min(fastest, time.perf_counter() - begin)
-    return fastest
-
-
 def report_data(settings: Settings, picture: Path | None, json_file: Path | None) -> None:
     """Print the data report of a text, or the one that a run keeps; draw and write it to the given files."""
     console = Console()
     first = expand_home(settings.data.sources[0])
     is_run = len(settings.data.sources) == 1 and (first / "run.toml").is_file()
-    report = _report_of_run(first) if is_run else prepare_data(settings, console).report
+    report = _report_of_run(first) if is_run else text_with_progress(settings, console).report
     console.print(report.table())
     if picture is not None:
         draw_report(report, picture)

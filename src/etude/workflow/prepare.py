@@ -1,4 +1,4 @@
-"""Prepare a run, with progress shown: turn its text into tokens and its settings into a plan, and name it."""
+"""Prepare a run: turn its text into tokens and its settings into a plan, with progress shown, and name it."""
 
 from __future__ import annotations
 
@@ -9,21 +9,19 @@ from pathlib import Path
 from rich.console import Console
 
 from etude.config import NO_BASE, Settings, TokenizerSettings, get_value, known_keys, with_values
-from etude.data.prepare import PreparedData
+from etude.data.prepared_data import PreparedData
 from etude.data.reference import reference_text
 from etude.data.tokens.vocabulary import BASE
-from etude.device import available_cores, choose_device
 from etude.messages import command
 from etude.plan.base_steps import choose_steps
-from etude.plan.busy_cores import busy_cores, threads_beside
+from etude.plan.busy_cores import threads_for_time
 from etude.plan.pace import Deadline
 from etude.plan.plan import Plan, plan_on
 from etude.plan.time_budget import TimedPlan, choose_size, most_epochs, require_time
 from etude.pretrained.base import Base, describe_base, open_base
 from etude.show.lines import format_duration, print_line
 from etude.show.phases import Phases
-from etude.show.progress import data_progress
-from etude.train.run_data import prepared
+from etude.train.run_text import text_with_progress, with_objective_of
 
 REPORTED_SHARE_LEFT = 0.02
 """Share of the time budget that must be left over for a message that the run ends early for want of text."""
@@ -46,17 +44,18 @@ def make_plan(
         if settings.model.base != NO_BASE:
             base, settings = _open_base(settings, console)
         config = None if base is None else base.config
-        return replace(plan_on(_data_with_report(settings, console), settings, base=config), base=base), None
+        data, settings = _data_with_report(settings, console)
+        return replace(plan_on(data, settings, base=config), base=base), None
     require_time(seconds)
     phases = phases or Phases(console, time.monotonic(), seconds)
     if settings.model.base != NO_BASE:
         with phases("opening the base model"):
             base, settings = _open_base(settings, console)
     if console.is_terminal:
-        data = _data_with_report(settings, console)  # shows its own progress
+        data, settings = _data_with_report(settings, console)  # shows its own progress
     else:
         with phases("preparing the text"):
-            data = _data_with_report(settings, console)
+            data, settings = _data_with_report(settings, console)
     promise = _plan_in_time(data, settings, base, phases, console)
     if promise.time_left_over > REPORTED_SHARE_LEFT * seconds:
         console.print(
@@ -94,40 +93,14 @@ def _open_base(settings: Settings, console: Console) -> tuple[Base, Settings]:
     return base, settings
 
 
-def _data_with_report(settings: Settings, console: Console) -> PreparedData:
-    """Prepare the text, and print one line about what was kept and what was dropped."""
-    data = prepare_data(settings, console)
+def _data_with_report(settings: Settings, console: Console) -> tuple[PreparedData, Settings]:
+    """Prepare the text, and print one line about what was kept and what was dropped.
+
+    Returns the text, and the settings for the objective that it needs.
+    """
+    data = text_with_progress(settings, console)
     print_line(console, f"{data.report.summary()}. {_where_report_is(settings)}")
-    return data
-
-
-def threads_for_time(settings: Settings) -> dict[str, tuple[int, str]]:
-    """Choose fewer threads than cores, with the reason, where other programs keep cores busy.
-
-    Empty if the user set a number. Only a run with a time budget does this, because its result depends on the clock
-    anyway. The bits of any other run must follow from its settings and the machine, whatever else runs there.
-    """
-    if settings.device.threads != "auto" or choose_device(settings.device).kind != "cpu":
-        return {}
-    cores, busy = available_cores(), busy_cores()
-    threads = threads_beside(busy, cores)
-    if threads == cores:
-        return {}
-    reason = f"other programs keep about {busy:.1f} of the {cores} cores busy, so it trains on {threads}"
-    return {"device.threads": (threads, reason)}
-
-
-def prepare_data(settings: Settings, console: Console) -> PreparedData:
-    """Return the text as tokens, from the cache when nothing has changed. Print what the user should know about it.
-
-    Raises:
-        InputError: no usable text.
-    """
-    with data_progress(console) as progress:
-        data = prepared(settings, progress)
-    for note in data.report.notes:
-        print_line(console, note)
-    return data
+    return data, with_objective_of(settings, data)
 
 
 def _where_report_is(settings: Settings) -> str:

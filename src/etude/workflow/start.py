@@ -17,7 +17,7 @@ from typing import Any
 from rich.console import Console
 
 from etude.config import NO_BASE, Settings, get_value, with_values
-from etude.data.prepare import PreparedData, open_prepared
+from etude.data.prepared_data import PreparedData, open_prepared
 from etude.data.reading.sources import absolute_source
 from etude.data.reference import BUILT_IN, NONE, REFERENCE, reference_text
 from etude.data.tokens.tokenizer import EtudeTokenizer
@@ -28,6 +28,8 @@ from etude.files import file_errors_in_one_line, hash_file, sweep_staging, write
 from etude.messages import command
 from etude.model.folder import load_config
 from etude.places import cache_folder, expand_home
+from etude.plan.disk_use import require_disk
+from etude.plan.model_card import model_card
 from etude.plan.plan import Plan, plan_on, require_memory
 from etude.pretrained.base import base_config
 from etude.pretrained.source_names import HUB
@@ -48,11 +50,15 @@ from etude.run.repair import repair_run, require_record
 from etude.run.settings import differences, load_run_settings, resumed_settings, verified_settings
 from etude.show.lines import print_line
 from etude.train.checkpoint import save_base_checkpoint
-from etude.train.run_data import is_text_of, own_text, with_own_base
+from etude.train.run_text import (
+    is_text_of,
+    text_of_run,
+    text_with_progress,
+    with_objective_of,
+    with_own_base,
+)
 from etude.train.schedule import last_step
-from etude.workflow.model_card import model_card
-from etude.workflow.prepare import default_name, prepare_data
-from etude.workflow.saving import require_disk
+from etude.workflow.prepare import default_name
 
 OBJECTIVE = frozenset({"train.objective", "train.answer_separator"})
 """The settings that decide which tokens the loss counts."""
@@ -154,9 +160,10 @@ def plan_fork(
     if any(key.startswith("data.") for key in changes):
         if settings.model.base == NO_BASE:
             settings = with_values(settings, {"tokenizer.kind": str(run.tokenizer.absolute())})
-        data = prepare_data(with_own_base(settings, run.path), console)
+        data = text_with_progress(with_own_base(settings, run.path), console)
     else:
-        data = _text_of(parent) or prepare_data(own, console)
+        data = _text_of(parent) or text_with_progress(own, console)
+    settings = with_objective_of(settings, data)
     plan = plan_on(data, settings, base=base_config(parent.manifest))
     tokenizer = parent.manifest.get("tokenizer_hash")
     if data.tokenizer.hash != tokenizer or plan.model != load_config(checkpoint.folder):
@@ -219,7 +226,7 @@ def reopen(
         restore_first_checkpoint(run, recorded, own.model.base, report)
         repair_run(run, own, recorded, report, accept_record=accept_record)
     EtudeTokenizer.load(run.tokenizer, str(recorded.get("tokenizer_hash")))
-    data = own_text(path, settings, recorded, lambda settings: prepare_data(settings, console))
+    data = text_of_run(path, settings, recorded, lambda settings: text_with_progress(settings, console))
     plan = plan_on(data, settings, base=base_config(recorded))
     require_memory(plan)
     return plan, run

@@ -26,8 +26,8 @@ from etude.messages import command
 from etude.run import RunFolder
 from etude.run.settings import read_settings
 from etude.show.lines import format_duration
-from etude.workflow.prepare import prepare_data
-from etude.workflow.signals import STOPPED
+from etude.train.run_text import text_with_progress
+from etude.train.stop_requests import STOPPED
 
 POLL_SECONDS = 15.0
 """Seconds between two checks for a free member, while other processes hold all that are left."""
@@ -61,7 +61,7 @@ def begin(settings: Settings, request: SweepRequest, console: Console) -> None:
     folder = RunFolder.new(Path(settings.run.folder), request.name).path
     if settings.data.seed == "auto":  # every seed of the family reads the same text
         settings = with_values(settings, {"data.seed": settings.run.seed})
-    data = prepare_data(settings, console)
+    data = text_with_progress(settings, console)
     suites = request.suites or suites_for(settings)
     seeds = range(settings.run.seed, settings.run.seed + request.num_seeds)
     with console.status("making the probes, and timing each size on this machine"):

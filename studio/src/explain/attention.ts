@@ -46,7 +46,7 @@ export const ATTENTION: Concept[] = [
     symbols:
       'α: the shares. P: the length of a random passage that is repeated; t runs over the repetition. Entropy zero: the head ' +
       'looks at one position only.',
-    code: ['watch/kinds_of_heads.py:kinds_of_heads', 'watch/prompts.py:induction_scores', 'watch/forward.py:entropy'],
+    code: ['watch/kinds_of_heads.py:kinds_of_heads', 'watch/prompts.py:induction_scores', 'watch/tapped_forward.py:entropy'],
   },
   {
     title: 'Looking is not using',

@@ -44,7 +44,7 @@ export const LAYERS: Concept[] = [
     ),
     symbols:
       'L: loss. δ: the error at one position, one number for each number of the stream. |δ|: its length, which is the bar.',
-    code: ['watch/opened_step.py:OpenedStep.row', 'watch/forward.py:run_with_taps'],
+    code: ['watch/opened_step.py:OpenedStep.row', 'watch/tapped_forward.py:run_with_taps'],
   },
   {
     title: 'Matrix of weights',

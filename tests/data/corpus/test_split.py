@@ -17,7 +17,7 @@ from etude.data.corpus.leakage import leaked_units
 from etude.data.corpus.sections import cut_sections
 from etude.data.corpus.split import split_tail
 from etude.data.corpus.store import StoreWriter, TextStore
-from etude.data.prepare import PreparedData
+from etude.data.prepared_data import PreparedData
 from etude.errors import InputError
 
 

@@ -77,11 +77,12 @@ def test_the_missing_library_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_parquet_without_pyarrow_names_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from etude.data.reading.formats import read_file
+    from etude.data.reading.options import ReadingOptions
 
     (tmp_path / "a.parquet").write_bytes(b"PAR1")
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(InputError, match=r"pip install pyarrow"):
-        list(read_file(tmp_path / "a.parquet", "a.parquet", "text", SourceLog()))
+        list(read_file(tmp_path / "a.parquet", "a.parquet", ReadingOptions(), SourceLog()))
 
 
 @pytest.mark.parametrize("name", ["hf:", "hf::train", "hf:owner/name:"])

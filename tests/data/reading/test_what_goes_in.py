@@ -18,7 +18,7 @@ from etude.data.reading.encodings import DETECTED
 from etude.data.reading.formats import KNOWN_ENDINGS
 from etude.data.reading.options import DELIMITERS, ReadingOptions, codec_of
 from etude.data.reading.piece import MAX_ROW_CHARS
-from etude.workflow.prepare import prepare_data
+from etude.train.run_text import text_with_progress
 
 PAGE = (Path(__file__).parents[3] / "docs" / "what-goes-in.md").read_text()
 
@@ -53,7 +53,11 @@ def test_every_detected_encoding_is_listed_and_known() -> None:
 
 def test_every_setting_of_the_readers_is_listed() -> None:
     listed = {marked(row[0])[0]: marked(row[1]) for row in rows("setting", "values")}
-    assert set(listed) == {f"data.{name}" for name in ReadingOptions.__dataclass_fields__}
+    fields = set(ReadingOptions.__dataclass_fields__) - {
+        "normalization",
+        "examples",
+    }  # not of the readers of text
+    assert set(listed) == {f"data.{name}" for name in fields}
     assert set(listed) <= set(known_keys())
     assert set(DELIMITERS) <= set(listed["data.csv_delimiter"])
     assert DataSettings().text_field == listed["data.text_field"][0]
@@ -94,7 +98,7 @@ def test_what_was_assumed_is_printed_before_training(tmp_path: Path) -> None:
     text.write_bytes("\n".join(["id;text", *lines]).encode("cp1252"))
     values = {"tokenizer.vocab_size": 300, "data.workers": 1, "data.sources": (str(text),)}
     printed = io.StringIO()
-    prepare_data(load_settings(None, [], values), Console(file=printed))
+    text_with_progress(load_settings(None, [], values), Console(file=printed))
     assert f"{text}: not UTF-8, read as windows-1252" in printed.getvalue()
     assert "; otherwise --set data.encoding=" in printed.getvalue()
     assert f"{text}: table with cells separated by semicolon; otherwise" in printed.getvalue()

@@ -11,10 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from etude.data.tokens.coverage import IGNORE_INDEX, EvaluationWindows, evaluation_windows, is_text
+from etude.data.tokens.coverage import IGNORE_INDEX, EvaluationWindows, is_text
 from etude.data.tokens.loader import BatchLoader
 from etude.data.tokens.parts import TokenPart
 from etude.data.tokens.permutation import Permutation
+from etude.data.tokens.rows import evaluation_windows
 from etude.errors import InputError
 
 
@@ -158,7 +159,7 @@ def test_an_evaluation_covers_every_token_once(tokens: int, context: int, rows: 
     assert np.array_equal(inputs[real], stream[:-1])
     assert not real.ravel()[windows.num_targets :].any()
     assert windows.num_targets == part.num_tokens - 1
-    assert is_text(targets, part.document_id).sum() == part.num_tokens - part.num_documents
+    assert is_text(targets, (part.document_id,)).sum() == part.num_tokens - part.num_documents
     assert windows.source_bytes == part.source_bytes
     ids = windows.document_ids(0, len(windows)).ravel()[: windows.num_targets]
     assert ids.tolist() == [part.document_number(n) for n in range(part.num_tokens - 1)]
@@ -169,7 +170,7 @@ def test_a_limited_evaluation_counts_exactly_its_bytes(tokens: int, context: int
     part = part_of(tokens)
     windows = EvaluationWindows(part, context, limit)
     _, targets = windows.batch(0, len(windows))
-    text = int(is_text(targets, part.document_id).sum())
+    text = int(is_text(targets, (part.document_id,)).sum())
     assert windows.source_bytes == text  # from_documents counts one byte per token
     assert windows.num_tokens <= max(limit, int(part.documents[1]))
     if windows.num_tokens < part.num_tokens:

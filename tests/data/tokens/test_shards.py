@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from corpora import line, prepared, write_documents
 from etude.data.corpus.corpus import Corpus, Part
-from etude.data.prepare import PreparedData
+from etude.data.prepared_data import PreparedData
 from etude.data.tokens import shards
 from etude.data.tokens.parts import TokenPart
 from etude.data.tokens.shards import encode_part, open_part, plan, token_dtype

@@ -84,9 +84,9 @@ class Example:
         ]
 
     def texts(self) -> list[str]:
-        """Return everything that was written: the contents of all turns, or prompt and completion, or the text."""
+        """Return what tells examples apart: the contents of all turns but the system's, or prompt and completion."""
         if self.kind == "conversation":
-            return [turn.content for turn in self.messages]
+            return [turn.content for turn in self.messages if turn.role != "system"]
         return [self.text, self.completion] if self.kind == "completion" else [self.text]
 
 

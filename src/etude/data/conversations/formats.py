@@ -15,7 +15,7 @@ A row that fits several is the first of these. In a table, a list of messages is
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from etude.data.conversations.conversation import Example, Message, Role
@@ -45,6 +45,22 @@ _INPUTS = ("input", "context")
 TEXT = "text"
 CONVERSATION_KEYS = ("messages", "conversations", "completion", "instruction", "question", "chosen")
 """Each format but plain text has one of these keys."""
+ROW_KEYS = frozenset(
+    {
+        TEXT,
+        "messages",
+        "conversations",
+        "prompt",
+        "completion",
+        "chosen",
+        "rejected",
+        "system",
+        "system_prompt",
+        "history",
+    }
+    | {*_PROMPTS, *_INPUTS, *_ANSWERS, *_TOOL_KEYS, *_MEDIA_KEYS}
+)
+"""Every key that counts."""
 _MOST_SHOWN = 12
 _MOST_PARTS = 100_000
 
@@ -75,7 +91,7 @@ def example_of(row: Mapping[str, Any], clean: Clean = str) -> Example:
     prompt = _first(row, _PROMPTS) or _first(row, _INPUTS)
     if any(key in row for key in _PROMPTS) or (prompt and _first(row, _ANSWERS)):
         return _question(row, clean)
-    raise _unknown(row)
+    raise unknown_format(list(row))
 
 
 def is_conversation(row: object) -> bool:
@@ -93,8 +109,9 @@ def _first(row: Mapping[str, Any], keys: tuple[str, ...]) -> Any:
     return next((row[key] for key in keys if key in row), None)
 
 
-def _unknown(row: Mapping[str, Any]) -> Unusable:
-    keys = ", ".join(f"'{shown(key)}'" for key in list(row)[:_MOST_SHOWN]) or "none"
+def unknown_format(fields: Sequence[str]) -> Unusable:
+    """Return the error for a row or table of which no format is known."""
+    keys = ", ".join(f"'{shown(key)}'" for key in fields[:_MOST_SHOWN]) or "none"
     known = (
         "messages, conversations, instruction and output, prompt and completion, question and answer, or text"
     )

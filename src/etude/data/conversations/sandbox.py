@@ -37,18 +37,18 @@ MOST_CHARS = 1 << 25
 """Most characters or entries of one value of a template, of the rendered text, and of its constants."""
 MOST_MADE = 1 << 28
 """Most characters that one render may make in all."""
-MOST_STEPS = 1_000_000
+MOST_STEPS = 300_000
 MOST_SECONDS = 5.0
 """Most processor time of one render. Real templates take about a ten-thousandth of a second."""
 MOST_INTEGER_BITS = 256
-_ENTRY = 16
+_ENTRY = 32
 """What an entry of a list counts for, in characters."""
 _PADDING = {"center", "ljust", "rjust", "zfill", "truncate"}
 _MULTIPLYING = {"expandtabs", "translate", "indent", "wordwrap", "batch", "slice", "tojson", "xmlattr"}
 _SLOW = {"rfind", "rindex", "rsplit", "rpartition"}
 """Methods and filters whose result, or whose time, can be out of all proportion to the text that they are given."""
 _REFUSED_FILTERS = ("random", "urlize", "pprint")
-_WIDTH = re.compile(r"%[^a-zA-Z%]*[\d*]{4,}|\{[^{}]*:[^{}]*(?:\d{4,}|\{)")
+_WIDTH = re.compile(r"%[^a-zA-Z%]*(?:\d{4,}|\*)|\{[^{}]*:[^{}]*(?:\d{4,}|\{)")
 """A width of a format that is long, or that another argument gives."""
 
 

@@ -66,9 +66,7 @@ def _answer(
 ) -> Span:
     before = template.render(messages[:number], add_generation_prompt=True)
     if not whole.startswith(before):
-        raise _unstable(
-            whole, before, number, "the generation prompt and what the template writes for an answer differ"
-        )
+        raise _unstable(whole, before, number, "the generation prompt differs from the written answer")
     start = len(before)
     if number == len(messages) - 1:
         return start, _end_of_turn(whole, start, len(whole), special)

@@ -17,12 +17,13 @@ import numpy as np
 
 from etude.config import DataSettings
 from etude.data.corpus.duplicates import exact_copies, near_copies, near_too_large
+from etude.data.corpus.example_split import groups_of, kinds_of, split_examples
 from etude.data.corpus.intake import Intake, fitting
 from etude.data.corpus.split import Mask, Split, split_hash, split_tail
 from etude.data.corpus.store import Int64, StoreWriter, TextStore
 from etude.data.files import describe_files
 from etude.data.reading.piece import EXAMPLES_KEPT
-from etude.data.reading.sources import Source
+from etude.data.reading.sources import ExampleSource, Source
 from etude.data.tables import load_table
 from etude.errors import InputError
 from etude.files import read_object, write_json
@@ -30,7 +31,10 @@ from etude.files import read_object, write_json
 SCHEMA = 1
 _REPORT_BYTES = 1_000_000
 Progress = Callable[[str, int, int | None], None]
-Part = Literal["train", "validation"]
+Part = Literal["train", "validation", "test"]
+"""Only examples have a test part: what their files name so. It is neither trained on nor used for validation."""
+EXAMPLES = "holds_examples"
+"""The fact that the documents of a corpus are examples: lines of JSON, one for each conversation."""
 
 
 def build_corpus(folder: Path, sources: Sequence[Source], data: DataSettings, progress: Progress) -> None:
@@ -47,8 +51,12 @@ def build_corpus(folder: Path, sources: Sequence[Source], data: DataSettings, pr
         raise intake.nothing_usable()
     store = TextStore(folder)
     try:
-        kept, notes, near = _without_copies(store, sources, data, intake, progress)
-        if data.split == "tail":
+        examples = any(isinstance(source, ExampleSource) for source in sources)
+        kept, notes, near = _without_copies(store, sources, data, intake, progress, near=not examples)
+        facts: dict[str, Any] = {}
+        if examples:
+            split, facts, near = _split_examples(folder, store, kept, data, notes, progress)
+        elif data.split == "tail":
             split = split_tail(store, kept, data.validation_fraction, intake.dropped_words())
         else:
             split = split_hash(
@@ -56,7 +64,8 @@ def build_corpus(folder: Path, sources: Sequence[Source], data: DataSettings, pr
             )
         np.save(folder / "train.npy", split.train)
         np.save(folder / "validation.npy", split.validation)
-        write_json(folder / "corpus.json", _facts(folder, store, kept, split, intake, notes, near, text_hash))
+        facts |= _facts(folder, store, kept, split, intake, notes, near, text_hash)
+        write_json(folder / "corpus.json", facts)
     finally:
         store.close()
 
@@ -73,7 +82,8 @@ class Corpus:
         self.facts: dict[str, Any] = read_object(folder / "corpus.json")
         self.store = TextStore(folder)
         self.ranges: dict[str, Int64] = {
-            part: load_table(folder / f"{part}.npy", np.int64, (None, 3)) for part in ("train", "validation")
+            part: load_table(folder / f"{part}.npy", np.int64, (None, 3))
+            for part in ("train", "validation", *(["test"] if self.facts.get("test") else []))
         }
         for part, rows in self.ranges.items():
             start, end, number = rows.T
@@ -134,7 +144,8 @@ def _read_all(
     for piece in intake.cleaned(sources, data):
         document, text = piece.document, piece.document.text
         if not piece.continues:
-            if budget is not None and not fitting(text, budget - writer.bytes).strip():
+            whole = any(isinstance(source, ExampleSource) for source in sources)
+            if budget is not None and _too_long(text, budget - writer.bytes, whole):
                 intake.stopped = True
                 return
             writer.begin(document.id, document.origin)
@@ -149,14 +160,24 @@ def _read_all(
             return
 
 
+def _too_long(text: str, room: int, whole: bool) -> bool:
+    """Return whether nothing of a document fits into ``room`` bytes; an example fits only as a ``whole``."""
+    return len(text.encode("utf-8")) > room if whole else not fitting(text, room).strip()
+
+
 def _without_copies(
     store: TextStore,
     sources: Sequence[Source],
     data: DataSettings,
     intake: Intake,
     progress: Progress,
+    *,
+    near: bool,
 ) -> tuple[Mask, list[str], int | None]:
-    """Return (mask of the documents that stay, lines for the report, near copies or None when not searched for)."""
+    """Return (mask of the documents that stay, lines for the report, near copies or None when not searched for).
+
+    Near copies are dropped only with ``near``.
+    """
     kept = np.ones(store.num_documents, bool)
     notes: list[str] = []
     if data.deduplicate == "none":
@@ -165,18 +186,48 @@ def _without_copies(
     kept &= ~copies
     _drop_marked(store, copies, "exact copy", intake)
     near_count: int | None = None
-    if data.deduplicate == "near":
+    if data.deduplicate == "near" and near:
         why_not = near_too_large(int(kept.sum()), int(store.offsets[-1]))
         if all(source.name.startswith("builtin:") for source in sources):
             why_not = "near copies were not searched for: the text is built in; exact copies were"
         if why_not:
             notes.append(why_not)
         else:
-            near = near_copies(store, kept, progress)
-            near_count = int(near.sum())
-            kept &= ~near
-            _drop_marked(store, near, "near copy", intake)
+            repeats = near_copies(store, kept, progress)
+            near_count = int(repeats.sum())
+            kept &= ~repeats
+            _drop_marked(store, repeats, "near copy", intake)
     return kept, notes, near_count
+
+
+def _split_examples(
+    folder: Path, store: TextStore, kept: Mask, data: DataSettings, notes: list[str], progress: Progress
+) -> tuple[Split, dict[str, Any], int | None]:
+    """Return the split of examples, the facts that only their corpus has, and the near copies if searched for.
+
+    The rows of the test part are written to ``folder``.
+    """
+    why_not = "" if data.deduplicate == "near" else "near copies were not searched for"
+    why_not = why_not or near_too_large(int(kept.sum()), int(store.offsets[-1]))
+    groups, near = groups_of(store, kept, not why_not, progress)
+    split = split_examples(store, kept, data.validation_fraction, groups, tail=data.split == "tail")
+    apart = split.facts["near_copies_apart"]
+    if why_not:
+        notes.append(f"{why_not}: they may stand on both sides of the split")
+    elif near:
+        notes.append(
+            f"{near:,} examples are near copies of another: all stay, each group on one side of the split"
+        )
+    if apart:
+        notes.append(
+            f"{apart:,} validation examples have a near copy in training: the files state the split, so they stay"
+        )
+    facts: dict[str, Any] = {EXAMPLES: True, "kinds": kinds_of(store, kept), "test": 0}
+    if split.test is not None and len(split.test):
+        np.save(folder / "test.npy", split.test)
+        facts["test"] = len(split.test)
+        notes.append(f"{len(split.test):,} test examples are in neither training nor validation")
+    return split, facts, None if why_not else near
 
 
 def _drop_marked(store: TextStore, marked: Mask, reason: str, intake: Intake) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -69,31 +70,47 @@ def near_copies(store: TextStore, kept: Mask, progress: Progress | None = None) 
     MinHash (Broder 1997) with locality-sensitive hashing, from the ``datasketch`` library. The first of several near
     copies stays.
     """
-    from datasketch import MinHash, MinHashLSH
-
-    def new_index() -> tuple[MinHashLSH, dict[int, MinHash]]:
-        return MinHashLSH(threshold=NEAR_SIMILARITY, num_perm=_PERMUTATIONS), {}
-
-    indexes = {salted: new_index() for salted in (True, False)}
+    index = NearIndex()
     copies = np.zeros(store.num_documents, bool)
     for number in np.flatnonzero(kept).tolist():
         if progress is not None and number % 256 == 0:
             progress("find near copies", int(store.offsets[number]), int(store.offsets[-1]))
         start, end = int(store.offsets[number]), int(store.offsets[number + 1])
         text = store.read(start, min(end, start + _READ_BYTES)).decode("utf-8", "ignore")
-        signed = []
+        copies[number] = bool(index.similar(text, number, only_new=True))
+    return copies
+
+
+class NearIndex:
+    """Texts by which near copies are found."""
+
+    def __init__(self) -> None:
+        from datasketch import MinHash, MinHashLSH
+
+        def new_index() -> tuple[MinHashLSH, dict[int, MinHash]]:
+            return MinHashLSH(threshold=NEAR_SIMILARITY, num_perm=_PERMUTATIONS), {}
+
+        self._new_signature = partial(MinHash, num_perm=_PERMUTATIONS, seed=1)
+        self._indexes = {salted: new_index() for salted in (True, False)}
+
+    def similar(self, text: str, number: int, *, only_new: bool = False) -> list[int]:
+        """Return the numbers of the texts of which ``text`` is a near copy, and add it under ``number``.
+
+        With ``only_new``, a text that is a near copy is not added.
+        """
+        signed, found = [], set()
         for salted, shingles in shingle_sets(text):
-            signature = MinHash(num_perm=_PERMUTATIONS, seed=1)
+            signature = self._new_signature()
             signature.update_batch(shingles)
-            index, signatures = indexes[salted]
+            index, signatures = self._indexes[salted]
             near = index.query(signature)
-            copies[number] |= any(signature.jaccard(signatures[other]) >= NEAR_SIMILARITY for other in near)
+            found |= {other for other in near if signature.jaccard(signatures[other]) >= NEAR_SIMILARITY}
             signed.append((index, signatures, signature))
-        if not copies[number]:
+        if not (found and only_new):
             for index, signatures, signature in signed:
                 index.insert(number, signature, check_duplication=False)
                 signatures[number] = signature
-    return copies
+        return sorted(found)
 
 
 def shingle_sets(text: str) -> list[tuple[bool, list[bytes]]]:

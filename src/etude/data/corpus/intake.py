@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from etude.config import DataSettings
 from etude.data.corpus.clean import filters, judge, normalise
 from etude.data.reading.piece import EXAMPLES_KEPT, Piece, SourceLog
-from etude.data.reading.sources import Source, nothing_usable
+from etude.data.reading.sources import ExampleSource, Source, nothing_usable
 from etude.errors import InputError
 
 
@@ -39,6 +39,11 @@ class Intake:
         for source in sources:
             self.log.looked_at.append(source.name)
             for piece in source.pieces(self.log):
+                if isinstance(source, ExampleSource):  # cleaned and judged when its row was read
+                    self.documents += 1
+                    self.bytes += len(piece.document.text.encode("utf-8"))
+                    yield piece
+                    continue
                 document = piece.document
                 size = len(document.text.encode("utf-8", "surrogatepass"))
                 self.bytes += size

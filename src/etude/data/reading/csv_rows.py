@@ -14,7 +14,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from etude.data.conversations.formats import CONVERSATION_KEYS, TEXT, unknown_format
 from etude.data.reading import piece
+from etude.data.reading.example_rows import example_line, table_row
 from etude.data.reading.fields import missing, names_in, text_of
 from etude.data.reading.options import DELIMITERS, ReadingOptions
 from etude.data.reading.piece import SourceLog, Unusable
@@ -80,7 +82,10 @@ def texts_of(
             skip_header = False
         elif cells:
             joined += layout.surplus(cells) and layout.ends_in_text
-            yield f"{name}:{number}", _text(cells, layout)
+            if options.examples:
+                yield f"{name}:{number}", _example(cells, layout, options, log)
+            else:
+                yield f"{name}:{number}", _text(cells, layout)
     if rows.stray:
         log.assume(f"rows read without quoting, since a quotation mark does not close: {rows.stray:,}", name)
     if rows.suspicious:
@@ -215,11 +220,13 @@ def _layout(sample: list[str], path: Path, options: ReadingOptions) -> Layout:
     if not rows:
         raise Unusable("blank")
     first = _names_of(rows[0])
-    known = _named(first, options.text_field)
+    known = _known(first, options)
     has_header = options.csv_header
     if has_header == "auto":
         has_header = known is not None or _looks_like_header(rows)
     if has_header:
+        if known is None and options.examples:
+            raise unknown_format(first)
         if known is None:
             raise missing(options.text_field, first, " or --set data.csv_header=false")
         spaced = len(first) > 1 and all(cell.startswith(" ") for cell in rows[0][1:])
@@ -254,7 +261,7 @@ def _delimiter(sample: list[str], path: Path, options: ReadingOptions) -> str:
         rows = [row for row in _plain_rows(sample, delimiter) if row]
         if not rows:
             return False, 0.0, 0
-        named = _named(_names_of(rows[0]), options.text_field) is not None
+        named = _known(_names_of(rows[0]), options) is not None
         width, count = Counter(map(len, rows)).most_common(1)[0]
         spaced = text.count(delimiter + " ") / max(
             text.count(delimiter), 1
@@ -275,6 +282,13 @@ def _names_of(cells: Sequence[str]) -> list[str]:
     """Return the names in a first row, without surrounding spaces and quotation marks."""
     bare = [cell.strip() for cell in cells]
     return [cell[1:-1].replace('""', '"').strip() if _is_quoted(cell) else cell for cell in bare]
+
+
+def _known(columns: list[str], options: ReadingOptions) -> str | None:
+    """Return the column of the text; of examples the last column, which may hold unquoted delimiters."""
+    if not options.examples:
+        return _named(columns, options.text_field)
+    return columns[-1] if {column.lower() for column in columns} & {TEXT, *CONVERSATION_KEYS} else None
 
 
 def _named(columns: list[str], text_field: str) -> str | None:
@@ -315,16 +329,33 @@ def _total_length(rows: list[list[str]], column: int) -> int:
 
 def _text(cells: list[str], layout: Layout) -> str | Unusable:
     """Return the text of a row. A last column of text takes back what its own unquoted delimiters cut off."""
-    width = len(layout.columns)
-    if layout.surplus(cells):
-        if not layout.ends_in_text:
-            return Unusable("row with too many columns", f"{len(cells)} where there are {width}")
-        cells = [*cells[: width - 1], layout.delimiter.join(cells[width - 1 :])]
+    try:
+        cells = _of_width(cells, layout)
+    except Unusable as error:
+        return error
     by_column = dict(reversed(list(zip(layout.columns, cells, strict=False))))
     try:
         return text_of(by_column, layout.text_field)
     except Unusable:
         return Unusable("row without text", f"it has {len(cells)} columns")
+
+
+def _of_width(cells: list[str], layout: Layout) -> list[str]:
+    """Return the cells of a row without surplus ones. Raises Unusable where they cannot belong to the last column."""
+    width = len(layout.columns)
+    if not layout.surplus(cells):
+        return cells
+    if not layout.ends_in_text:
+        raise Unusable("row with too many columns", f"{len(cells)} where there are {width}")
+    return [*cells[: width - 1], layout.delimiter.join(cells[width - 1 :])]
+
+
+def _example(cells: list[str], layout: Layout, options: ReadingOptions, log: SourceLog) -> str | Unusable:
+    """Return the row as an example to learn from."""
+    try:
+        return example_line(table_row(layout.columns, _of_width(cells, layout)), options, log)
+    except Unusable as error:
+        return error
 
 
 def _note(layout: Layout, path: Path, name: str, options: ReadingOptions, log: SourceLog) -> None:
@@ -336,7 +367,7 @@ def _note(layout: Layout, path: Path, name: str, options: ReadingOptions, log: S
         what.append("no header")
     if layout.quoted_names:
         what.append("spaces around quoted cells dropped")
-    if layout.text_field != options.text_field:
+    if layout.text_field != options.text_field and not options.examples:
         column = layout.text_field
         what.append(f"text in column {column if not layout.has_header else repr(column)}")
     if what:

@@ -6,16 +6,19 @@ A reader raises :class:`Unusable` when the whole file cannot be used, and logs s
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from etude.data.conversations.formats import ROW_KEYS, is_conversation, unknown_format
 from etude.data.document import Document
 from etude.data.reading.binary import REFUSED
 from etude.data.reading.csv_rows import texts_of
 from etude.data.reading.documents import LibraryMissing, read_docx, read_epub, read_pdf, read_rtf
 from etude.data.reading.encodings import encoding_of
+from etude.data.reading.example_rows import example_line, text_line
 from etude.data.reading.fields import missing, names_in, text_of
 from etude.data.reading.html_text import declared_encoding, html_to_text
 from etude.data.reading.json_rows import lines_of, text_in, values_of
@@ -70,13 +73,27 @@ def read_file(
     log.files += 1
     try:
         with reading_faults():
-            yield from reader(path, name, options, log)
+            pieces = reader(path, name, options, log)
+            if options.examples and ending not in ROW_ENDINGS:
+                pieces = as_examples(pieces, options, log)
+            yield from pieces
     except LibraryMissing as error:
         if named:
             raise InputError(f"'{name}': {error.reason}: {error.detail}") from None
         log.skip(error.reason, name, error.detail)
     except Unusable as error:
         log.skip(error.reason, name, error.detail)
+
+
+def as_examples(pieces: Iterable[Piece], options: ReadingOptions, log: SourceLog) -> Iterator[Piece]:
+    """Yield each piece of plain text as an example of its own; blank ones are logged."""
+    for piece in pieces:
+        try:
+            line = text_line(piece.document.text, options, log)
+        except Unusable as error:
+            log.skip(error.reason, piece.document.id, error.detail)
+        else:
+            yield Piece(replace(piece.document, text=line))
 
 
 def read_text(path: Path, name: str, options: ReadingOptions, log: SourceLog) -> Iterator[Piece]:
@@ -98,8 +115,15 @@ def read_jsonl(path: Path, name: str, options: ReadingOptions, log: SourceLog) -
 
 def read_json(path: Path, name: str, options: ReadingOptions, log: SourceLog) -> Iterator[Piece]:
     """Read JSON: one document per entry of an array, or one object."""
-    values = partial(values_of, name=name, text_field=options.text_field, log=log)
+    refuse = _require_format if options.examples else partial(text_of, text_field=options.text_field)
+    values = partial(values_of, name=name, refuse=refuse, log=log)
     yield from _json_values(path, name, options, log, values)
+
+
+def _require_format(row: Mapping[str, Any]) -> None:
+    """Raise Unusable for an object that is no example, but may hold them."""
+    if not (is_conversation(row) or isinstance(row.get("text"), str)):
+        raise Unusable("no text field", "no row of a known format")
 
 
 def _json_values(
@@ -111,7 +135,9 @@ def _json_values(
 ) -> Iterator[Piece]:
     opener: Opener = partial(open_bytes, path)
     encoding = encoding_of(opener, name, options, log)
-    text = partial(text_in, text_field=options.text_field)
+    text: Callable[[Any], object] = partial(text_in, text_field=options.text_field)
+    if options.examples:
+        text = partial(example_line, options=options, log=log)
     with text_reader(opener, encoding.codec, newline="\n", errors=encoding.errors) as reader:
         for row_name, value in values(reader):
             yield from _checked_row(value, row_name, name, log, text)
@@ -134,10 +160,13 @@ def read_parquet(path: Path, name: str, options: ReadingOptions, log: SourceLog)
     except ImportError:
         raise InputError(f"{name} is Parquet, which needs pyarrow: pip install pyarrow") from None
     number, limit, decoded = 0, expansion_limit(path), 0
+    text: Callable[[Any], object] = partial(text_of, text_field=options.text_field)
+    if options.examples:
+        text = partial(example_line, options=options, log=log)
     with plain_file(path) as plain:
         try:
             with pq.ParquetFile(plain, pre_buffer=False, buffer_size=CHUNK_BYTES) as table:
-                columns = _columns(table.schema_arrow.names, options.text_field)
+                columns = _columns(table.schema_arrow.names, options)
                 if _declared_size(table.metadata, columns) > limit:
                     raise expands_too_much(limit)
                 for batch in table.iter_batches(batch_size=_PARQUET_ROWS, columns=columns):
@@ -151,7 +180,7 @@ def read_parquet(path: Path, name: str, options: ReadingOptions, log: SourceLog)
                             f"{name}:{number}",
                             name,
                             log,
-                            partial(text_of, text_field=options.text_field),
+                            text,
                         )
         except (pa.ArrowException, UnicodeDecodeError, OSError) as error:
             # pyarrow reports a damaged page as an OSError without a number
@@ -186,8 +215,13 @@ def _declared_size(metadata: Any, columns: list[str]) -> int:
     return size
 
 
-def _columns(known: list[str], text_field: str) -> list[str]:
+def _columns(known: list[str], options: ReadingOptions) -> list[str]:
     """Return the columns that hold the fields, directly or nested."""
+    text_field = options.text_field
+    if options.examples:
+        if not (columns := [name for name in known if name in ROW_KEYS]):
+            raise unknown_format(known)
+        return columns
     if text_field in known:
         return [text_field]
     wanted = [name if name in known else name.partition(".")[0] for name in names_in(text_field)]
@@ -241,5 +275,7 @@ _READERS: Mapping[str, Reader] = {
     ".rtf": read_rtf,
 }
 KNOWN_ENDINGS = tuple(_READERS)
+ROW_ENDINGS = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet")
+"""Endings of files that hold rows."""
 PLAIN_ENDINGS = tuple(ending for ending, reader in _READERS.items() if reader is read_text)
 """Endings for which the size of a file is about the size of its text."""

@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from etude.data.document import Document
+from etude.data.reading.example_rows import Enough, example_line
 from etude.data.reading.fields import text_of
+from etude.data.reading.options import ReadingOptions
 from etude.data.reading.piece import MAX_ROW_CHARS, Piece, SourceLog, Unusable
 from etude.errors import InputError
 from etude.files import hash_file
@@ -20,9 +22,10 @@ class HubSource:
 
     size = None
 
-    def __init__(self, name: str, text_field: str) -> None:
+    def __init__(self, name: str, text_field: str, options: ReadingOptions | None = None) -> None:
         self.name = name
         self.text_field = text_field
+        self.options = options or ReadingOptions(text_field)
         target = name.removeprefix(PREFIX)
         self.path, self.split = target, "train"
         if not Path(target).exists() and ":" in target:
@@ -46,14 +49,17 @@ class HubSource:
             for number, row in enumerate(rows):
                 name = f"{self.name}#{number}"
                 try:
-                    text = text_of(row, self.text_field)
+                    if self.options.examples:
+                        text = example_line(row, self.options, log)
+                    else:
+                        text = text_of(row, self.text_field)
                     if len(text) > MAX_ROW_CHARS:
                         raise Unusable("row too long")
                 except Unusable as error:
                     log.skip(error.reason, name, error.detail)
                 else:
                     yield Piece(Document(text, name, self.name))
-        except InputError:
+        except (InputError, Enough):
             raise
         except Exception as error:  # the library raises a dozen kinds of error, mostly from other libraries
             raise self._explained(error) from error

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 from etude.data.reading import piece
 from etude.data.reading.fields import text_of
@@ -28,12 +29,13 @@ def lines_of(reader: io.TextIOBase, name: str, log: SourceLog) -> Iterator[tuple
 
 
 def values_of(
-    reader: io.TextIOBase, name: str, text_field: str, log: SourceLog
+    reader: io.TextIOBase, name: str, refuse: Callable[[Mapping[str, Any]], object], log: SourceLog
 ) -> Iterator[tuple[str, object | Unusable]]:
     """Yield (name of the row, its value or why it cannot be used) for a .json file.
 
-    An array gives its entries; an object with the field gives itself, and another object the entries of its only
-    array; JSON lines in a file with this ending are read as such.
+    An array gives its entries; an object that is a row gives itself, and another object the entries of its only
+    array; JSON lines in a file with this ending are read as such. ``refuse`` raises Unusable for an object that is no
+    row: it has "no text field".
 
     Raises:
         Unusable: not JSON, an object too long for memory, or one without the field.
@@ -57,7 +59,7 @@ def values_of(
             f"JSON object longer than {piece.MAX_ROW_CHARS:,} characters",
             "write its rows as .jsonl, one a line",
         )
-    yield from _rows_of_object(_parsed(whole, "damaged JSON"), name, text_field, log)
+    yield from _rows_of_object(_parsed(whole, "damaged JSON"), name, refuse, log)
 
 
 def text_in(value: object, text_field: str) -> str:
@@ -88,11 +90,11 @@ def _parsed(text: str, reason: str) -> object:
 
 
 def _rows_of_object(
-    whole: object, name: str, text_field: str, log: SourceLog
+    whole: object, name: str, refuse: Callable[[Mapping[str, Any]], object], log: SourceLog
 ) -> Iterator[tuple[str, object | Unusable]]:
     if isinstance(whole, Mapping):
         try:
-            text_of(whole, text_field)
+            refuse(whole)
         except Unusable as error:
             arrays = {key: value for key, value in whole.items() if isinstance(value, list) and value}
             if error.reason != "no text field" or len(arrays) != 1:

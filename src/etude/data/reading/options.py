@@ -11,6 +11,7 @@ from typing import Literal
 import webencodings
 
 from etude.config import DataSettings
+from etude.data.corpus.clean import Form
 from etude.errors import InputError
 from etude.untrusted import shown
 
@@ -22,6 +23,9 @@ DELIMITERS = {"comma": ",", "semicolon": ";", "tab": "\t", "pipe": "|"}
 class ReadingOptions:
     """How to read files; see the settings of the same names in :class:`etude.config.DataSettings`.
 
+    ``examples`` means that each row becomes an example to learn from, whose format is found by its keys; its contents
+    are cleaned when it is read, in the form ``normalization``.
+
     Raises:
         InputError: an unknown encoding.
     """
@@ -30,11 +34,13 @@ class ReadingOptions:
     encoding: tuple[str, ...] = ("auto",)
     csv_delimiter: str = "auto"
     csv_header: Literal["auto"] | bool = "auto"
+    normalization: Form = "NFC"
+    examples: bool = False
 
     @classmethod
     def of(cls, data: DataSettings) -> ReadingOptions:
         """Take the options from the settings."""
-        return cls(data.text_field, data.encoding, data.csv_delimiter, data.csv_header)
+        return cls(data.text_field, data.encoding, data.csv_delimiter, data.csv_header, data.normalization)
 
     def __post_init__(self) -> None:
         for rule in self.encoding:

@@ -11,12 +11,21 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
 from etude.data.reading import builtin, hub
-from etude.data.reading.formats import KNOWN_ENDINGS, PLAIN_ENDINGS, format_of, read_file
+from etude.data.reading.example_rows import Enough, FirstRows
+from etude.data.reading.formats import (
+    KNOWN_ENDINGS,
+    PLAIN_ENDINGS,
+    ROW_ENDINGS,
+    as_examples,
+    format_of,
+    read_file,
+)
 from etude.data.reading.options import ReadingOptions
 from etude.data.reading.piece import Piece, SourceLog
 from etude.data.reading.streams import CHUNK_BYTES, compression_of
@@ -157,7 +166,7 @@ def open_sources(
                 raise InputError("standard input is closed: pipe a text into the command, or name a file")
             sources.append(StreamSource(name, sys.stdin.buffer, spool, options))
         elif name.startswith(hub.PREFIX):
-            sources.append(hub.HubSource(name, options.text_field))
+            sources.append(hub.HubSource(name, options.text_field, options))
         elif name == builtin.TASKS:
             share = _bytes_of_tasks(max_bytes, alone=len(set(names)) == 1)
             sources.insert(0, builtin.GeneratedSource(name, seed, share))
@@ -173,7 +182,60 @@ def open_sources(
                 sources.append(StreamSource(name, stream, spool, options))
         else:
             sources.append(PathSource(name, options))
-    return sources
+    return [ExampleSource(source, options) for source in sources] if options.examples else sources
+
+
+class ExampleSource:
+    """A source whose documents are examples to learn from: lines of JSON. Plain text that is built in becomes some."""
+
+    size = None
+
+    def __init__(self, inner: Source, options: ReadingOptions) -> None:
+        self.name, self.inner, self.options = inner.name, inner, options
+
+    def identity(self) -> dict[str, Any]:
+        """Return the identity of the source, marked: the same file read as text is another text."""
+        return {**self.inner.identity(), "examples": 1}
+
+    def pieces(self, log: SourceLog) -> Iterator[Piece]:
+        """Yield each example as one document."""
+        pieces = self.inner.pieces(log)
+        return as_examples(pieces, self.options, log) if self.name.startswith(builtin.PREFIX) else pieces
+
+
+def has_conversations(sources: Sequence[Source]) -> bool:
+    """Return whether one of the first rows of a source is a conversation or another example that is not plain text.
+
+    The first rows of each file are read. A row with a ``text`` counts as plain text, and so does everything where the
+    user has named another field of text.
+    """
+    return any(map(_begins_with_conversations, sources))
+
+
+def _begins_with_conversations(source: Source) -> bool:
+    inner = source.inner if isinstance(source, ExampleSource) else source
+    options = getattr(inner, "options", None)
+    if not isinstance(options, ReadingOptions) or options.text_field != ReadingOptions.text_field:
+        return False
+    options = replace(options, examples=True)
+    if isinstance(inner, PathSource):
+        files = [path for path in inner._files(SourceLog()) if format_of(path) in ROW_ENDINGS]
+        return any(
+            _peek(read_file(path, str(path), options, log), log) for path in files for log in [FirstRows()]
+        )
+    if isinstance(inner, hub.HubSource):
+        log = FirstRows()
+        return _peek(hub.HubSource(inner.name, inner.text_field, options).pieces(log), log)
+    return False
+
+
+def _peek(pieces: Iterator[Piece], log: FirstRows) -> bool:
+    try:
+        for _ in pieces:
+            pass
+    except Enough:
+        pass
+    return log.conversations
 
 
 def _bytes_of_tasks(max_bytes: int | None, *, alone: bool) -> int:

@@ -7,6 +7,8 @@ text.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import numpy.typing as npt
 
@@ -70,12 +72,9 @@ class EvaluationWindows:
         return self.part.document_numbers(starts[:, None] + np.arange(self.context))
 
 
-def is_text(targets: Int64, document_id: int) -> npt.NDArray[np.bool_]:
-    """Return which targets count for bits per byte: tokens of text, neither the beginning of a document nor padding."""
-    mask: npt.NDArray[np.bool_] = (targets != document_id) & (targets != IGNORE_INDEX)
-    return mask
+def is_text(targets: Int64, not_text: Sequence[int]) -> npt.NDArray[np.bool_]:
+    """Return which targets count for bits per byte: tokens of text, neither special tokens nor padding.
 
-
-def evaluation_windows(part: TokenPart, context: int, max_tokens: int | None = None) -> EvaluationWindows:
-    """Return windows over the whole part, or its first ``max_tokens`` tokens rounded down to a mark (at least one)."""
-    return EvaluationWindows(part, context, max_tokens)
+    ``not_text`` are the special tokens of the part (:attr:`etude.data.tokens.parts.TokenPart.not_text`).
+    """
+    return np.isin(targets, [*not_text, IGNORE_INDEX], invert=True)

@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
+from etude.data.tokens.examples import ExampleTokens
+
 Int64 = npt.NDArray[np.int64]
 Tokens = npt.NDArray[np.uint16] | npt.NDArray[np.uint32]
 
@@ -27,6 +29,8 @@ class TokenPart:
         marks: (2, num_pieces + 1) places where both counts are known: the tokens and the UTF-8 bytes before a piece of
             text. Every document's beginning is a mark.
         namer: returns the id of a document by its number.
+        examples: which tokens are trained, of conversations and other examples; None for text. A document is then an
+            example, and begins as the model's template begins.
     """
 
     shards: Sequence[Tokens]
@@ -34,6 +38,7 @@ class TokenPart:
     documents: Int64
     marks: Int64
     namer: Callable[[int], str] = field(default=str, repr=False)
+    examples: ExampleTokens | None = None
 
     @property
     def num_tokens(self) -> int:
@@ -49,6 +54,11 @@ class TokenPart:
     def source_bytes(self) -> int:
         """UTF-8 bytes of the text of all tokens."""
         return int(self.marks[1, -1])
+
+    @property
+    def not_text(self) -> tuple[int, ...]:
+        """The special tokens, which stand for no text."""
+        return (self.document_id,) if self.examples is None else self.examples.not_text
 
     def __len__(self) -> int:
         return self.num_tokens

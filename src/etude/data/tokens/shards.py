@@ -83,7 +83,7 @@ def encode_part(
     total = corpus.num_bytes(part)
     cut_words: list[int] = []
     tasks = plan(corpus, part, tokenizer.places, cut_words)
-    writer = _PartWriter(folder, part, token_dtype(tokenizer.vocab_size), shard_tokens)
+    writer = PartWriter(folder, part, token_dtype(tokenizer.vocab_size), shard_tokens)
     if workers == 1 or total <= serial_bytes:
         read = corpus.store.read
         results: Iterable[Encoded] = (encode_segments(tokenizer, read, task) for task in tasks)
@@ -178,7 +178,7 @@ def _open_shard(path: Path, dtype: np.dtype[Any]) -> Tokens:
         raise InputError(f"{path} is damaged ({shown(str(error))}): prepare the text again") from None
 
 
-class _PartWriter:
+class PartWriter:
     """Append encoded text to shard files and build their tables in memory (24 bytes per piece, 8 per document)."""
 
     def __init__(self, folder: Path, part: str, dtype: np.dtype[Any], shard_tokens: int) -> None:

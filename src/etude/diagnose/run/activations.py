@@ -14,11 +14,12 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from etude.data.tokens.coverage import IGNORE_INDEX, EvaluationWindows
+from etude.data.tokens.coverage import IGNORE_INDEX
+from etude.data.tokens.rows import EvaluationRows
 from etude.model.language_model import LOGITS, LanguageModel
 from etude.model.taps import Taps
-from etude.watch.forward import entropy, run_with_taps
 from etude.watch.saturation import ends
+from etude.watch.tapped_forward import entropy, run_with_taps
 
 Float64 = npt.NDArray[np.float64]
 MEASURED_TOKENS = 16_384
@@ -68,7 +69,7 @@ class NetworkState:
 
 @torch.no_grad()
 def look_inside(
-    model: LanguageModel, windows: EvaluationWindows, step: int, *, within_documents: bool = False
+    model: LanguageModel, windows: EvaluationRows, step: int, *, within_documents: bool = False
 ) -> NetworkState:
     """Run the first :data:`MEASURED_TOKENS` of ``windows`` through ``model``, and measure its neurons and heads."""
     device = model.unembedding()[0].device
@@ -94,7 +95,7 @@ def look_at_rows(model: LanguageModel, rows: Sequence[Tensor]) -> NetworkState:
     return watcher.state(0)
 
 
-def _batches(windows: EvaluationWindows, num_heads: int) -> Iterator[tuple[int, int]]:
+def _batches(windows: EvaluationRows, num_heads: int) -> Iterator[tuple[int, int]]:
     """Yield (first window, number of windows) of each forward pass."""
     context = windows.context
     rows = max(1, min(PATTERN_NUMBERS // (max(1, num_heads) * context**2), MEASURED_TOKENS // context))

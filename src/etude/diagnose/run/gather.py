@@ -9,9 +9,8 @@ from statistics import median
 from typing import Any
 
 from etude.config import DeviceSettings, Resolved, get_value
-from etude.data.prepare import PreparedData, open_prepared
-from etude.data.tokens.coverage import evaluation_windows
-from etude.data.tokens.loader import BatchLoader
+from etude.data.prepared_data import PreparedData, open_prepared
+from etude.data.tokens.rows import evaluation_windows, training_rows
 from etude.device import choose_device
 from etude.diagnose.run.activations import NetworkState, look_inside
 from etude.diagnose.run.evidence import Absent, Evidence, Text
@@ -139,7 +138,7 @@ def _time_loader(settings: Resolved, data: PreparedData | None) -> float | Absen
         return _NO_TEXT
     train = settings.train
     context, rows = train.context, train.batch_rows
-    loader = BatchLoader(data.train, context, rows, settings.run.seed)
+    loader = training_rows(data.train, context, rows, settings.run.seed)
     within_documents = not settings.data.cross_document_attention
     seconds: list[float] = []
     while len(seconds) < LOADED_BATCHES and sum(seconds) < LOADING_SECONDS:

@@ -15,7 +15,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from etude.data.tokens.coverage import IGNORE_INDEX, EvaluationWindows
+from etude.data.tokens.coverage import IGNORE_INDEX
+from etude.data.tokens.rows import EvaluationRows
 from etude.model.language_model import LanguageModel
 from etude.train.loss import token_losses
 from etude.train.objectives import LossScope
@@ -83,7 +84,7 @@ def ratio_error(sums: Float64, sizes: Float64) -> float:
 def spread(
     newest: tuple[int, LanguageModel],
     earlier: tuple[int, LanguageModel] | None,
-    windows: EvaluationWindows,
+    windows: EvaluationRows,
     *,
     within_documents: bool = False,
     scope: LossScope | None = None,
@@ -120,7 +121,7 @@ def spread(
     )
 
 
-def _counted(windows: EvaluationWindows, scope: LossScope) -> float:
+def _counted(windows: EvaluationRows, scope: LossScope) -> float:
     """Return the number of tokens that the loss counts in all ``windows``, or the sum of their weights."""
     total = 0.0
     for first in range(0, len(windows), 256):
@@ -132,7 +133,7 @@ def _counted(windows: EvaluationWindows, scope: LossScope) -> float:
 @torch.no_grad()
 def _losses(
     model: LanguageModel,
-    windows: EvaluationWindows,
+    windows: EvaluationRows,
     count: int,
     within_documents: bool,
     scope: LossScope | None,

@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from etude.config import Settings
 from etude.data.corpus.corpus import Part
-from etude.data.prepare import PreparedData
+from etude.data.prepared_data import PreparedData
 from etude.data.tokens.parts import TokenPart
 from etude.data.tokens.tokenizer import EtudeTokenizer
 from etude.errors import InputError

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from torch import Tensor
 
 from etude.config import Resolved, Settings
-from etude.data.prepare import PreparedData
+from etude.data.prepared_data import PreparedData
 from etude.data.tokens.parts import TokenPart
 from etude.device import Device
 from etude.errors import InputError

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from etude.config import NO_BASE
-from etude.data.tokens.loader import BatchLoader
+from etude.data.tokens.rows import TrainingRows, training_rows
 from etude.device import Device, return_free_pages
 from etude.model.dropout import Dropout, keep_masks, keep_scale
 from etude.model.language_model import LanguageModel
@@ -37,7 +37,7 @@ class NextToken(Objective):
     def __init__(
         self,
         model: LanguageModel,
-        loader: BatchLoader,
+        loader: TrainingRows,
         device: Device,
         *,
         num_steps: int,
@@ -165,7 +165,7 @@ class NextToken(Objective):
 def next_token(parts: ObjectiveParts) -> NextToken:
     """Build next-token prediction on the training text of a run, for the tokens of its scope."""
     train = parts.settings.train
-    loader = BatchLoader(
+    loader = training_rows(
         parts.data.train,
         context=train.context,
         batch_rows=train.batch_rows,

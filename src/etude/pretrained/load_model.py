@@ -1,4 +1,4 @@
-"""Load a trained network with its tokenizer, from any source of a model (:mod:`etude.pretrained.source`)."""
+"""Load a trained network with its tokenizer, from any source of a model (:mod:`etude.pretrained.resolve_source`)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from etude.device import choose_device
 from etude.errors import InputError
 from etude.model.folder import load_model_folder
 from etude.model.language_model import LanguageModel
-from etude.pretrained.source import model_folder
+from etude.pretrained.resolve_source import model_folder
 from etude.run.checkpoints import MARKER, verify_checkpoint
 from etude.run.published_history import tokenizer_folder
 from etude.setting_types import Auto

@@ -1,4 +1,4 @@
-"""Every way to name a model, resolved to a model folder by one reader.
+"""Resolve any name of a model to the model folder that it names.
 
 A source is a run (its newest checkpoint), ``RUN@STEP``, a checkpoint, a model folder in Hugging Face's format, a folder
 of several saved versions of a model (the last, or ``FOLDER@STEP``), a GGUF file, the folder of a LoRA adapter

@@ -1,4 +1,4 @@
-"""``python -m etude.serve.examination RUN``: diagnose a run in a process of low priority, for the server.
+"""``python -m etude.serve.diagnosis_process RUN``: diagnose a run in a process of low priority, for the server.
 
 Measuring the network takes seconds and loads torch, so the server starts a process for each examination. It writes one
 :class:`Answer` to standard output, and ends when its standard input does.

@@ -1,4 +1,4 @@
-"""Put probes to a model, and to counting and random weights for comparison."""
+"""Score probes with a model beside its nulls: answers from n-gram counts, and from random weights."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from etude.evaluate.results import Measured, ProbeResult, measure
 
 
 @dataclass
-class Examination:
-    """Fixed probes. The scores for comparison are computed once, however many models follow.
+class NullComparison:
+    """Fixed probes with the scores of their nulls, which are computed once, however many models follow.
 
     counting: answers from n-gram counts of the training text, None if that text is unknown; random: networks of the
     model's shape with random weights, whose answers are pooled; random_items: at most how many items of each probe

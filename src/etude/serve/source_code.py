@@ -1,4 +1,4 @@
-"""Source code of a function or class of Etude as installed, for the explanations on the page."""
+"""The source code of a function or class of the installed Etude, for the explanations on the page."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ PACKAGE = Path(etude.__file__).parent
 _PARSING = Lock()  # Python 3.11's parser counts recursion over all threads together
 
 
-def source_of(reference: str) -> Source:
+def source_code_of(reference: str) -> Source:
     """Return the code of ``FILE:NAME``, such as train/step.py:update_step or model/layers.py:GatedMLP.forward.
 
     Raises:

@@ -11,14 +11,14 @@ from etude.config import Settings, with_values
 from etude.errors import InputError
 from etude.files import STAGING_PREFIX, staged_folder
 from etude.run.listing import list_runs
+from etude.run.runs_table import print_runs
 from etude.workflow import jobs
-from etude.workflow.list_runs import show
 
 
 def test_every_run_has_its_line(small_settings: Settings, console: Console) -> None:
     folder = Path(small_settings.run.folder)
     with pytest.raises(InputError, match="etude train"):
-        show(folder)
+        print_runs(folder)
     jobs.grow(with_values(small_settings, {"run.name": "first"}), console)
     jobs.grow(with_values(small_settings, {"run.name": "second", "train.steps": 3}), console)
     (folder / "first" / "run.toml").write_text("[train\n")

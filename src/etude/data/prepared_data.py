@@ -1,4 +1,4 @@
-"""Turn the sources named by the user into tokens ready for training, or reuse the cache when nothing changed.
+"""The prepared data of a run: its text as tokens ready for training, made from the sources or found in the cache.
 
     CACHE/corpus/KEY/    the cleaned, split text       KEY: content of the sources, settings that shape the text
     CACHE/tokens/KEY/    tokenizer, token shards       KEY: the corpus's key, settings of the tokenizer
@@ -15,19 +15,21 @@ import shutil
 import tempfile
 import unicodedata
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from etude.config import DataSettings, TokenizerSettings
-from etude.data.corpus.corpus import Corpus, Part, build_corpus
+from etude.data.conversations.shards import encode_examples, special_ids
+from etude.data.corpus.corpus import EXAMPLES, Corpus, Part, build_corpus
 from etude.data.corpus.cuts import pieces
 from etude.data.files import damaged_file, describe_files, key_of, locked
 from etude.data.reading.options import ReadingOptions
 from etude.data.reading.sources import Source, open_sources
 from etude.data.report import DataReport
 from etude.data.tokens import vocabulary
+from etude.data.tokens.examples import open_examples
 from etude.data.tokens.parts import TokenPart
 from etude.data.tokens.published import existing_tokenizer
 from etude.data.tokens.shards import LONGEST_STRETCH, encode_part, open_part, token_dtype
@@ -66,7 +68,13 @@ class PreparedData:
     corpus: Corpus
 
     def documents(self, part: Part, max_bytes: int | None = None) -> Iterator[bytes]:
-        """Yield the documents of a part as UTF-8, in the order of its tokens; at most ``max_bytes`` in all."""
+        """Yield the documents of a part as UTF-8, in the order of its tokens; at most ``max_bytes`` in all.
+
+        Those of conversations are their texts as the chat template renders them.
+        """
+        examples = (self.train if part == "train" else self.validation).examples
+        if examples is not None:
+            return examples.all_texts(max_bytes)
         return self.corpus.documents(part, max_bytes)
 
 
@@ -163,7 +171,8 @@ def _open(cache: Path, fingerprint: str, *, check: bool = True) -> PreparedData 
         tokenizer = EtudeTokenizer.load(folder / "tokenizer", manifest["tokenizer_hash"])
         parts = {part: _open_part(folder, manifest, corpus, part) for part in ("train", "validation")}
         for part, tokens in parts.items():
-            if tokens.source_bytes != corpus.num_bytes(part):  # type: ignore[arg-type]
+            size = corpus.num_bytes(part)  # type: ignore[arg-type]
+            if tokens.examples is None and tokens.source_bytes != size:
                 raise InputError("tokens and text disagree")
             if tokens.highest() >= tokenizer.vocab_size or tokens.document_id != tokenizer.roles.document_id:
                 raise InputError("tokens and tokenizer disagree")
@@ -179,7 +188,12 @@ def _open_part(folder: Path, manifest: dict[str, Any], corpus: Corpus, part: Any
     def name(number: int) -> str:
         return corpus.name(part, number)[0]
 
-    return open_part(folder, part, manifest["parts"][part], manifest["dtype"], manifest["eos_id"], name)
+    facts = manifest["parts"][part]
+    tokens = open_part(folder, part, facts, manifest["dtype"], manifest["eos_id"], name)
+    if not corpus.facts.get(EXAMPLES):
+        return tokens
+    examples = open_examples(folder, part, tokens.num_tokens, tuple(manifest["not_text"]))
+    return replace(tokens, examples=examples)
 
 
 def _damage(folder: Path, index: str) -> str | None:
@@ -210,8 +224,13 @@ def _encode(
     workers = available_cores() if data.workers == "auto" else data.workers
     parts: dict[str, Any] = {}
     names: tuple[Part, Part] = ("train", "validation")
+    has_examples = bool(corpus.facts.get(EXAMPLES))
     for part in names:
-        parts[part] = encode_part(corpus, part, tokenizer, folder, workers=workers, progress=progress)
+        if has_examples:
+            parts[part], dropped = encode_examples(corpus, part, tokenizer, data.mask, folder, progress)
+            notes = [*notes, *dropped]
+        else:
+            parts[part] = encode_part(corpus, part, tokenizer, folder, workers=workers, progress=progress)
     cut_words = sum(facts["cut_words"] for facts in parts.values())
     if cut_words:
         notes = [*notes, _about_cut_words(cut_words)]
@@ -228,6 +247,7 @@ def _encode(
         },
         "dtype": token_dtype(tokenizer.vocab_size).name,
         "eos_id": tokenizer.roles.document_id,
+        **({"not_text": sorted(special_ids(tokenizer))} if has_examples else {}),
         "settings": {"data": data.model_dump(mode="json"), "tokenizer": settings.model_dump(mode="json")},
         "parts": parts,
         "notes": notes,

@@ -12,8 +12,8 @@ import pytest
 
 from corpora import line, prepared, write_documents
 from etude.config import DataSettings, TokenizerSettings
-from etude.data import prepare as prepare_module
-from etude.data.prepare import open_prepared, prepare
+from etude.data import prepared_data
+from etude.data.prepared_data import open_prepared, prepare
 from etude.data.report import DataReport, human_bytes
 from etude.data.report_picture import draw_report
 from etude.data.tokens import vocabulary
@@ -40,7 +40,7 @@ def test_the_second_time_nothing_is_made(text: Path, tmp_path: Path, monkeypatch
     first = prepared(text, tmp_path / "cache")
     files = inodes(tmp_path / "cache")
     for job in ("build_corpus", "_tokenizer", "_encode"):
-        monkeypatch.setattr(prepare_module, job, lambda *_: pytest.fail("it was made again"))
+        monkeypatch.setattr(prepared_data, job, lambda *_: pytest.fail("it was made again"))
     second = prepared(text, tmp_path / "cache")
     assert inodes(tmp_path / "cache") == files
     assert second.fingerprint == first.fingerprint
@@ -168,7 +168,7 @@ def test_the_vocabulary_of_a_long_text_comes_from_all_over_it(
     monkeypatch.setattr(vocabulary, "SAMPLE_BYTES", 20_000)
     write_documents(tmp_path / "text", 300)
     data = prepared(tmp_path / "text", tmp_path / "cache", split="tail")
-    sample = list(prepare_module._sample(data.corpus, data.train.source_bytes))
+    sample = list(prepared_data._sample(data.corpus, data.train.source_bytes))
     whole = "".join(text.decode() for text in data.documents("train"))
     places = [whole.index(one) for one in sample]
     assert 15_000 < sum(map(len, sample)) <= 21_000
@@ -284,7 +284,7 @@ def test_a_full_disk_is_one_line(text: Path, tmp_path: Path, monkeypatch: pytest
     def full(*arguments: object, **options: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(prepare_module, "encode_part", full)
+    monkeypatch.setattr(prepared_data, "encode_part", full)
     with pytest.raises(EtudeError, match="No space left on device"):
         prepared(text, tmp_path / "cache")
     assert not list((tmp_path / "cache" / "tokens").iterdir())

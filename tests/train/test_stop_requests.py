@@ -17,7 +17,7 @@ import pytest
 from etude.config import Settings, to_toml, with_values
 from etude.run import RunFolder
 from etude.run.checkpoints import newest_good_checkpoint
-from etude.workflow.signals import STOPPED, stop_requests
+from etude.train.stop_requests import STOPPED, stop_requests
 from waiting import PATIENCE, wait_until
 
 linux = pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="finds processes by Linux's /proc")
@@ -109,7 +109,7 @@ def test_a_killed_training_leaves_no_server(endless: Path, run: RunFolder, tmp_p
     """The page's server ends even if the page was in use, because its line about that has no reader any more."""
     with (tmp_path / "output").open("w") as output:
         training = subprocess.Popen(
-            [sys.executable, "-c", "from etude.workflow import studio; studio.STAY = 2\n"
+            [sys.executable, "-c", "from etude.serve import studio_beside; studio_beside.STAY = 2\n"
              "from etude.cli.main import run; run()", "train", "--config", str(endless)],
             stdout=output,
             stderr=output,

@@ -1,4 +1,4 @@
-"""``etude runs``: print one line for each run."""
+"""The table of ``etude runs``: a line for each run."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from etude.run.listing import RunLine, list_runs
 from etude.untrusted import shown
 
 
-def show(folder: Path) -> None:
-    """Print the list of the runs in ``folder``.
+def print_runs(folder: Path) -> None:
+    """Print the table of the runs in ``folder``.
 
     Raises:
         InputError: there is no such folder, or this account may not read it.

@@ -1,4 +1,4 @@
-"""Verify every file of a run against the hashes in its manifest and its checkpoints. Changes nothing."""
+"""Check every file of a run against the hashes in its manifest and its checkpoints. Changes nothing."""
 
 from __future__ import annotations
 

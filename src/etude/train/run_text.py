@@ -1,4 +1,4 @@
-"""Prepare the text that settings name, and open the text that an existing run was trained on."""
+"""The text of a run: the one that its settings name, or the one that an existing run was trained on."""
 
 from __future__ import annotations
 
@@ -6,16 +6,22 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from rich.console import Console
+
 from etude.config import NO_BASE, Settings, with_values
-from etude.data.prepare import PreparedData, Progress, open_prepared, prepare
+from etude.data.prepared_data import PreparedData, Progress, open_prepared, prepare
 from etude.errors import InputError
 from etude.model.families import family_named
 from etude.places import cache_folder
 from etude.pretrained.base import base_tokenizer
 from etude.run.checkpoints import list_checkpoints
+from etude.show.lines import print_line
+from etude.show.progress import data_progress
+from etude.train.objectives.conversation import CONVERSATION
+from etude.train.objectives.next_token import NEXT_TOKEN
 
 
-def prepared(settings: Settings, progress: Progress | None = None) -> PreparedData:
+def text_of_settings(settings: Settings, progress: Progress | None = None) -> PreparedData:
     """Tokenize the text that ``settings`` name, or load its tokens from the cache if nothing has changed.
 
     Raises:
@@ -33,11 +39,24 @@ def prepared(settings: Settings, progress: Progress | None = None) -> PreparedDa
     )
 
 
-def own_text(
+def text_with_progress(settings: Settings, console: Console) -> PreparedData:
+    """Return :func:`text_of_settings` with its progress shown. Print what the user should know about the text.
+
+    Raises:
+        InputError: no usable text, or no such base model.
+    """
+    with data_progress(console) as progress:
+        data = text_of_settings(settings, progress)
+    for note in data.report.notes:
+        print_line(console, note)
+    return data
+
+
+def text_of_run(
     run: Path,
     settings: Settings,
     manifest: Mapping[str, Any],
-    prepare_again: Callable[[Settings], PreparedData] = prepared,
+    prepare_again: Callable[[Settings], PreparedData] = text_of_settings,
 ) -> PreparedData:
     """Load the tokens of the run with ``manifest``: from the cache, or from its sources if the cache lacks them.
 
@@ -79,3 +98,16 @@ def is_text_of(data: PreparedData, manifest: Mapping[str, Any]) -> bool:
         manifest.get("corpus_hash"),
         manifest.get("tokenizer_hash"),
     )
+
+
+def with_objective_of(settings: Settings, data: PreparedData) -> Settings:
+    """Return the settings that training on ``data`` needs: conversations have an objective of their own.
+
+    Examples share rows, but never see each other.
+    """
+    if data.train.examples is None:
+        return settings
+    values: dict[str, Any] = {"data.cross_document_attention": False}
+    if settings.train.objective == NEXT_TOKEN:
+        values["train.objective"] = CONVERSATION
+    return with_values(settings, values)

@@ -11,7 +11,7 @@ import time
 import urllib.request
 from pathlib import Path
 
-from etude.workflow.studio import StudioBeside
+from etude.serve.studio_beside import StudioBeside
 from waiting import PATIENCE
 
 

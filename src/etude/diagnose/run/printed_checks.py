@@ -1,4 +1,4 @@
-"""``etude doctor RUN --verify``: print the checks of :mod:`etude.run.verify`."""
+"""Print the checks of :mod:`etude.run.file_checks`, for ``etude doctor RUN --verify``."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from rich.console import Console
 from etude.messages import command
 from etude.run import RunFolder
 from etude.run.checkpoints import checkpoint_name
-from etude.run.verify import Check, verify
+from etude.run.file_checks import Check, verify
 from etude.show.lines import print_line
 
 
-def show(path: Path, console: Console, *, json_lines: bool = False) -> bool:
+def print_checks(path: Path, console: Console, *, json_lines: bool = False) -> bool:
     """Print a line for each file of the run at ``path``, and return whether all agree with their checksums.
 
     Raises:

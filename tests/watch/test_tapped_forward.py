@@ -8,7 +8,7 @@ import torch
 from etude.model.dropout import Dropout, keep_masks, keep_scale
 from etude.model.language_model import LOGITS
 from etude.model.taps import Taps
-from etude.watch.forward import activation_names, entropy, layers_of, run_with_taps
+from etude.watch.tapped_forward import activation_names, entropy, layers_of, run_with_taps
 from networks import EVERY, make_config, make_network, make_tokens
 
 

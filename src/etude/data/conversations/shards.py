@@ -1,0 +1,89 @@
+"""Encode the examples of a corpus into token files, with the tables of what is trained."""
+
+from __future__ import annotations
+
+from collections import Counter
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from etude.data.conversations.conversation import Example
+from etude.data.conversations.encode import Encoded, Mask, encode_example
+from etude.data.conversations.template import template_of
+from etude.data.corpus.corpus import Corpus, Part
+from etude.data.tokens.examples import ExampleWriter
+from etude.data.tokens.shards import Encoded as EncodedPieces
+from etude.data.tokens.shards import PartWriter, Progress, token_dtype
+from etude.data.tokens.tokenizer import EtudeTokenizer
+from etude.errors import InputError
+
+SHARD_TOKENS = 1 << 27
+
+
+def encode_examples(
+    corpus: Corpus, part: Part, tokenizer: EtudeTokenizer, mask: Mask, folder: Path, progress: Progress
+) -> tuple[dict[str, Any], list[str]]:
+    """Write the tokens of a part to ``folder``, and which of them are trained.
+
+    An example that the template cannot write becomes one token that is not trained, so that examples keep their
+    numbers.
+
+    Returns:
+        Counts for the manifest, and lines about the examples that were dropped.
+
+    Raises:
+        InputError: the template can write none of the examples.
+    """
+    template, dtype = template_of(tokenizer), token_dtype(tokenizer.vocab_size)
+    not_text, total = special_ids(tokenizer), corpus.num_bytes(part)
+    tokens, tables = PartWriter(folder, part, dtype, SHARD_TOKENS), ExampleWriter(folder, part)
+    dropped: Counter[str] = Counter()
+    read = written = 0
+    for document in corpus.documents(part):
+        try:
+            example = Example.from_json(document.decode("utf-8"))
+            encoded = encode_example(example, tokenizer, template, mask)
+            written += 1
+        except InputError as error:
+            dropped[str(error)] += 1
+            encoded = Encoded([tokenizer.roles.document_id], np.zeros(1, bool), ())
+        text, spans = rendered(encoded, tokenizer, not_text)
+        turns = () if encoded.cuttable else encoded.turn_ends
+        size = tables.add(encoded.trained, turns, text, spans)
+        row = np.array(encoded.ids, dtype).tobytes()
+        tokens.add(EncodedPieces(row, [len(encoded.ids)], [size], [True]))
+        read += len(document)
+        progress(f"encode {part}", read, total)
+    if not written:
+        raise InputError(next(iter(dropped), "there is no conversation to learn from"))
+    facts = {**tokens.close(), **tables.close(), "cut_words": 0, "dropped": sum(dropped.values())}
+    lines = [f"{count:,} examples were dropped: {reason}" for reason, count in dropped.most_common()]
+    return facts, lines
+
+
+def rendered(
+    encoded: Encoded, tokenizer: EtudeTokenizer, not_text: frozenset[int]
+) -> tuple[str, list[tuple[int, int]]]:
+    """Return the text of the tokens, and the ranges of its characters that are trained and not special tokens."""
+    pieces: list[str] = []
+    spans: list[tuple[int, int]] = []
+    at = 0
+    runs = groupby(
+        zip(encoded.ids, encoded.trained.tolist(), strict=True),
+        key=lambda pair: (pair[0] in not_text, pair[1]),
+    )
+    for (special, trained), run in runs:
+        text = tokenizer.decode([token for token, _ in run])
+        if trained and not special and text:
+            spans.append((at, at + len(text)))
+        pieces.append(text)
+        at += len(text)
+    return "".join(pieces), spans
+
+
+def special_ids(tokenizer: EtudeTokenizer) -> frozenset[int]:
+    """Return the ids of the special tokens, which stand for no text."""
+    added = tokenizer.backend.get_added_tokens_decoder()
+    return frozenset({tokenizer.roles.document_id, *(id for id, token in added.items() if token.special)})

@@ -1,0 +1,55 @@
+"""Tasks between the steps of a run: evaluate, note the checksum of the weights, save on request."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from etude.run.events import ChecksumEvent, EvalEvent, Event, ReferenceEvent, RungEvent
+from etude.run.ladder import Ladder
+from etude.train.checksum import checksum
+from etude.train.control import SAVE, Control
+from etude.train.loop import TrainState
+from etude.train.validation import ValidationText
+
+
+def save_on_request(
+    save: Callable[[TrainState], Sequence[Event]], control: Control, state: TrainState
+) -> Sequence[Event]:
+    """Save a checkpoint that the user requested on the page, and remove the request."""
+    control.take(SAVE)
+    return save(state)
+
+
+@dataclass
+class Evaluate:
+    """Score the validation text, and note each n-gram model that the model passes for the first time.
+
+    ``reference``: the digest of a text that is scored too, and the text, of a run that has one.
+    """
+
+    text: ValidationText
+    ladder: Ladder
+    reference: tuple[str, ValidationText] | None = None
+    passed: int = 0  # highest order that was passed so far
+
+    def __call__(self, state: TrainState) -> Sequence[Event]:
+        where = (state.step, state.tokens_seen, state.wall_time)
+        events: list[Event] = []
+        if self.reference is not None:
+            digest, text = self.reference
+            score = text.score(state.model)
+            events.append(ReferenceEvent(*where, score.loss, score.bits_per_byte, score.num_tokens, digest))
+        score = self.text.score(state.model)
+        events.append(EvalEvent(*where, score.loss, score.bits_per_byte, score.num_tokens))
+        reached = self.ladder.passed(score.bits_per_byte)
+        for rung in self.ladder.rungs:
+            if self.passed < rung.order <= reached:
+                events.append(RungEvent(*where, rung.order, rung.bits_per_byte))
+        self.passed = max(self.passed, reached)
+        return events
+
+
+def note_checksum(state: TrainState) -> Sequence[Event]:
+    """Note a checksum of all parameters. A replay that arrives at the same checksum has the same bits."""
+    return [ChecksumEvent(state.step, state.tokens_seen, state.wall_time, checksum(state.model))]
