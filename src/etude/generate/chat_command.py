@@ -17,7 +17,7 @@ from etude.generate.chat_session import ChatSession
 from etude.generate.language import load
 from etude.generate.sampling import SamplingSettings
 from etude.places import expand_home
-from etude.pretrained.source import source_at_step
+from etude.pretrained.resolve_source import source_at_step
 from etude.run.checkpoints import MARKER, step_of
 from etude.untrusted import shown
 
