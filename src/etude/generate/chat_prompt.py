@@ -9,7 +9,7 @@ from typing import Any
 
 from etude.data.conversations.conversation import ROLES, Message, Role
 from etude.data.conversations.encode import encode_prompt
-from etude.data.conversations.template import CHATML, ChatTemplate, template_of
+from etude.data.conversations.template import CHATML, CHATML_TOKENS, ChatTemplate, template_of
 from etude.data.tokens.roles import TURN_TOKENS
 from etude.data.tokens.tokenizer import EtudeTokenizer
 from etude.data.tokens.tokenizer_json import encodable
@@ -17,7 +17,6 @@ from etude.errors import InputError
 from etude.messages import command, either
 from etude.untrusted import shown
 
-CHATML_TOKENS = ("<|im_start|>", "<|im_end|>")
 _SHARE_OF_ANSWER = 4
 """An answer has room for a quarter of the context, or for ``max_new_tokens`` where these are fewer."""
 
