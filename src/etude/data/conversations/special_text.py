@@ -138,11 +138,12 @@ class Disguise:
 
         return re.sub(f"[{first}-{last}]+", plain, text)
 
-    def require_same(self, text: str, template: ChatTemplate) -> None:
+    def require_same(self, text: str, template: ChatTemplate, *, add_generation_prompt: bool = False) -> None:
         """Raise InputError unless the template writes the messages without disguise in the same way."""
         if self.messages == self.original:
             return
-        plain, original = self._plain(text), template.render(self.original)
+        plain = self._plain(text)
+        original = template.render(self.original, add_generation_prompt=add_generation_prompt)
         if original.startswith(plain):
             return
         position = next(
