@@ -18,8 +18,7 @@ from etude.data.reading.sources import open_sources
 from etude.data.tokens.tokenizer import EtudeTokenizer
 from etude.files import write_atomic
 from etude.model.folder import load_config
-from etude.pretrained.base import base_tokenizer
-from etude.pretrained.chat_tokens import TURN_TOKENS
+from etude.pretrained.chat_tokens import TURN_TOKENS, base_tokenizer
 from etude.pretrained.resolve_source import model_folder
 from etude.show.lines import say
 
