@@ -102,6 +102,8 @@ class DataSettings(Section):
     """Whether attention crosses the boundaries between the documents of a row."""
     mask: Literal["assistant", "last", "all"] = "assistant"
     """The tokens of conversations that the loss counts: all answers, the last answer of each, or everything."""
+    replay: float = Field(0.0, ge=0.0, lt=1.0)
+    """Share of the trained tokens that are samples of the base model, against forgetting; for conversations."""
     workers: MayDiffer[Threads | Auto] = "auto"
     """Processes that encode text. Auto: one per core."""
 

@@ -68,6 +68,13 @@ LoraAlpha = Annotated[
     float | None,
     typer.Option("--lora-alpha", help="The adapter counts alpha / rank times; usual: twice the rank."),
 ]
+Replay = Annotated[
+    float | None,
+    typer.Option(
+        metavar="SHARE",
+        help="Of the trained tokens, the share to sample from the base, such as 0.1, so that it forgets less.",
+    ),
+]
 StopAfter = Annotated[
     str | None,
     typer.Option(
@@ -115,6 +122,7 @@ def train(
     lora: Lora = False,
     lora_r: LoraRank = None,
     lora_alpha: LoraAlpha = None,
+    replay: Replay = None,
     stop_after: StopAfter = None,
     accept_record: AcceptRecord = False,
     studio: Studio = True,
@@ -134,6 +142,7 @@ def train(
         "train.steps": steps,
         "train.only": only,
         "model.base": base,
+        "data.replay": replay,
         **_adapter(lora, lora_r, lora_alpha),
         "run.seed": seed,
         "run.name": name,

@@ -44,7 +44,7 @@ SCHEMA = 2
 Progress = Callable[[str, int, int | None], None]
 TokenizerOfBase = Callable[[bool], EtudeTokenizer]
 """Returns the tokenizer of the base model; for conversations (True), with a chat template."""
-_NOT_TEXT = {"sources", "workers", "cross_document_attention", "seed", "mask"}
+_NOT_TEXT = {"sources", "workers", "cross_document_attention", "seed", "mask", "replay"}
 """Settings of the data that do not change the prepared text. Sources and their seed count by content instead."""
 
 _KEY = re.compile(r"[0-9a-f]{32}")
