@@ -99,6 +99,7 @@ def _parameters(folder: Path, config: ModelConfig) -> list[dict[str, Any]]:
 
 
 def _published(folder: Path) -> PublishedFacts:
+    from etude.data.tokens.published import chat_template
     from etude.pretrained.facts import licence_of, origin_of, rounding_of  # imports torch, in a thread
 
     source = origin_of(folder).get("source")
@@ -107,13 +108,10 @@ def _published(folder: Path) -> PublishedFacts:
         stated = read_json(settings) if settings.is_file() else {}
     except InputError:
         stated = {}
-    template = (folder / "chat_template.jinja").is_file() or (
-        isinstance(stated, dict) and bool(stated.get("chat_template"))
-    )
     return {
         "source": source if isinstance(source, str) else "",
         "licence": licence_of(folder),
         "rounding": rounding_of(folder),
-        "chat_template": template,
+        "chat_template": chat_template(folder, stated if isinstance(stated, dict) else {}) is not None,
         "train": command("train", "TEXT", "--from", folder),
     }
