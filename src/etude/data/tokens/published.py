@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from etude.data.conversations.template import template_source
 from etude.data.tokens.roles import DOCUMENT_TOKENS, Roles, published_roles, token_name
 from etude.data.tokens.tokenizer import CARRIED, EOS, RECORD, EtudeTokenizer, form_of, hash_before_saving
 from etude.data.tokens.tokenizer_json import FILE, hash_text, parse_backend, read_backend
@@ -85,14 +87,10 @@ def _roles(backend: Any, folder: Path) -> Roles | None:
 
 def chat_template(folder: Path, config: Mapping[str, Any]) -> str | None:
     """Return the chat template of a model folder, from its own file or from ``config``, its tokenizer_config.json."""
-    content = _content(folder / "chat_template.jinja")
-    if content is not None:
-        return content.decode("utf-8", "replace")
-    template = config.get("chat_template")
-    if isinstance(template, list):  # several by name
-        named = [entry for entry in template if isinstance(entry, dict)]
-        template = next((e.get("template") for e in named if e.get("name") == "default"), None)
-    return template if isinstance(template, str) else None
+    files = {name: _content(folder / name) for name in ("chat_template.jinja", "chat_template.json")}
+    # A damaged template must not keep the model from opening: whoever renders it reads the file itself.
+    known = {name: content.decode("utf-8", "replace").encode() for name, content in files.items() if content}
+    return template_source({**known, "tokenizer_config.json": json.dumps(config).encode()})
 
 
 def _object(path: Path) -> dict[str, Any]:
