@@ -18,6 +18,7 @@ from etude.config import Settings
 from etude.errors import InputError
 from etude.model.adapter import is_factor
 from etude.model.folder import load_config, load_model_folder
+from etude.model.lora import LoRALinear
 from etude.plan.disk_use import disk_use
 from etude.pretrained.base import open_base
 from etude.pretrained.import_model import import_model
@@ -25,6 +26,10 @@ from etude.pretrained.load_model import load_trained
 from etude.run import RunFolder
 from etude.run.checkpoints import list_checkpoints, step_of, verify_checkpoint
 from etude.run.file_checks import verify
+from etude.watch.arithmetic import weight_step
+from etude.watch.forking import fork
+from etude.watch.inspect import Question, look_at
+from etude.watch.layer_in_step import LayerInStep
 from etude.watch.opened_step import open_step
 from etude.watch.reconciliation import reconcile
 from etude.watch.time_machine import TimeMachine
@@ -226,8 +231,7 @@ def test_a_step_opens_with_the_gradients_that_were_not_applied(adapting: Setting
         actual = opened.gradients[f"{name}.lora_{part}"].double()
         torch.testing.assert_close(actual, expected, atol=1e-7, rtol=1e-4)
         assert opened.parameter(f"{name}.lora_{part}").rule.name == "adamw"
-    with pytest.raises(InputError, match="only the factors of its adapter are"):
-        opened.parameter(f"{name}.weight")
+    assert opened.parameter(f"{name}.weight").rule.name == "frozen"
     assert set(opened.used) == {key for key in before if is_factor(key)}
     found = reconcile(opened)
     assert found.holds, found
@@ -298,3 +302,81 @@ def test_damage_gets_one_line(adapting: Settings, tmp_path: Path, console: Conso
 def test_an_adapter_needs_a_base(small_settings: Settings, console: Console) -> None:
     with pytest.raises(InputError, match="add --from MODEL, or omit --lora"):
         jobs.grow(changed(small_settings, lora_rank=4), console)
+
+
+@pytest.mark.parametrize("dtype", ["fp32", "bf16"])
+def test_a_number_of_an_adapted_matrix_is_explained(adapting: Settings, console: Console, dtype: str) -> None:
+    values = adapting.model_dump()
+    values["device"]["dtype"] = dtype
+    run = jobs.grow(Settings.model_validate(values), console).run
+    opened = open_step(TimeMachine(run.path), 7)
+    assert opened.proof.holds
+    assert reconcile(opened).holds, reconcile(opened)
+    path, (row, column) = "model.layers.1.mlp.up_proj", (4, 5)
+    step = weight_step(opened, f"{path}.weight", (row, column))
+    part = step.low_rank
+    assert part is not None
+    for model, product in ((opened.model, part.product), (opened.model_after, part.product_after)):
+        layer = model.get_submodule(path)
+        assert isinstance(layer, LoRALinear)
+        assert part.base == float(layer.base_weight[row, column])
+        assert part.base + product == pytest.approx(float(layer.weight[row, column]), abs=1e-8)
+    assert part.product != part.product_after
+    assert part.share == pytest.approx(abs(part.product) / (abs(part.product) + abs(part.base)))
+    # The gradient that was not applied is the sum of error times input over all tokens of the batch.
+    layer = LayerInStep(opened, "model.layers.1.mlp")
+    gate = weight_step(opened, "model.layers.1.mlp.gate_proj.weight", (row, column))
+    terms = layer.gradient_terms(row, column)
+    tolerance = 1e-5 if dtype == "fp32" else 2e-2
+    assert terms.total == pytest.approx(
+        gate.gradient, rel=tolerance, abs=tolerance * float(terms.terms.abs().sum())
+    )
+    assert (step.before, step.lr, step.rule.name) == (step.after, 0.0, "frozen")
+    for leaf, index in (("lora_A", (1, column)), ("lora_B", (row, 1))):
+        moved = weight_step(opened, f"{path}.{leaf}", index)
+        assert moved.low_rank is None
+        assert abs(moved.difference) <= 2 * moved.spacing
+        assert moved.update != 0
+
+
+def test_inspect_shows_factors_product_and_share(adapting: Settings, console: Console) -> None:
+    run = jobs.grow(adapting, console).run
+    weight = "model.layers.1.mlp.up_proj.weight[4,5]"
+    look = look_at(Question(run.path, step=7, weight=weight))
+    values: Any = look.values
+    part = values["at"]["low_rank"]
+    assert len(part["up"]) == len(part["down"]) == 4
+    assert part["product"] == pytest.approx(
+        2.0 * sum(u * d for u, d in zip(part["up"], part["down"], strict=True))
+    )
+    text = "\n".join(map(str, look.parts))
+    assert "not applied, for the weight itself is frozen" in text
+    assert "of the sizes of both" in text
+    json.dumps(look.values)
+    frozen: Any = look_at(Question(run.path, step=7, weight="model.norm.weight[3]"))
+    assert "low_rank" not in frozen.values["at"]
+    assert "not applied" in "\n".join(map(str, frozen.parts))
+    look_at(Question(run.path, step=7, node="model.layers.1.mlp:3", token="0:5"))
+    factor: Any = look_at(Question(run.path, step=7, weight="model.layers.1.mlp.up_proj.lora_A[1,5]"))
+    assert factor.values["at"]["rule"] == "adamw"
+
+
+def test_a_knob_on_a_factor_makes_a_fork_and_one_on_the_base_does_not(
+    adapting: Settings, console: Console
+) -> None:
+    run = jobs.grow(adapting, console).run
+    machine, name = TimeMachine(run.path), "model.layers.1.mlp.up_proj.lora_B"
+    with pytest.raises(InputError, match="is frozen, and a run with an adapter stores only its factors"):
+        fork(machine, 10, ["model.layers.1.mlp.up_proj.weight[4,1]=0.5"])
+    with pytest.raises(InputError, match="choose a later step"):
+        fork(machine, 0, [f"{name}[4,1]=0.5"])
+    turned = fork(machine, 10, [f"{name}[4,1]=0.5"])
+    expected = factors_of(at(run, 10))
+    expected[name][4, 1] = 0.5
+    assert same(factors_of(at(turned, 10)), expected)
+    named = json.loads((at(turned, 10) / "adapter_config.json").read_text())["base_model_name_or_path"]
+    assert Path(named) == at(run, 0)
+    assert jobs.resume(turned.path, console).step == 12
+    replayed = TimeMachine(turned.path)
+    replayed.go_to(12)
+    assert replayed.proof.holds

@@ -11,6 +11,7 @@ import torch
 
 from etude.errors import InputError
 from etude.model.folder import load_model_folder
+from etude.model.lora import first_factors
 from etude.run.checkpoints import MARKER, checkpoint_name
 from etude.serve import look_types
 from etude.serve.collection import Collection
@@ -333,8 +334,12 @@ class Answers:
         folder = checkpoints[min(checkpoints)]
 
         def read() -> dict[str, torch.Tensor]:
-            model, _ = load_model_folder(folder, device=torch.device("cpu"))
-            return {name: p.detach().float() for name, p in model.named_parameters()}
+            model, found = load_model_folder(folder, device=torch.device("cpu"))
+            first = {name: p.detach().float() for name, p in model.named_parameters()}
+            network = self._machine.empty_model()
+            if found == network.config:
+                return first
+            return first | first_factors(network, network.config, self._machine.recorded.settings.run.seed)
 
         return self._first.of(self._machine, folder, read)
 

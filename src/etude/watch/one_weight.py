@@ -13,6 +13,9 @@ from etude.watch.arithmetic import WeightStep, weight_step
 from etude.watch.opened_step import open_step
 from etude.watch.time_machine import TimeMachine
 
+MOST_WITH_ADAPTER = 8
+"""Most updates of a run with an adapter that are opened unless the caller names them."""
+
 
 @dataclass(frozen=True, eq=False)
 class WeightHistory:
@@ -72,7 +75,8 @@ def look_at_weight(
 
     Args:
         index: one integer for each axis of the parameter.
-        steps: the updates that lead to these are opened; default: the update after each checkpoint.
+        steps: the updates that lead to these are opened; default: the update after each checkpoint (of a run with
+            an adapter, after a few).
 
     Raises:
         InputError: no such parameter (the message suggests the nearest), index (it gives the shape), or step.
@@ -84,6 +88,8 @@ def look_at_weight(
     place = index_in(name, index, shapes[name])
     if steps is None:
         steps = [saved + 1 for saved in recorded.checkpoints if saved < recorded.last_step]
+        if recorded.settings.train.lora_rank:  # it keeps many checkpoints, of a large network
+            steps = steps[:: -(-len(steps) // MOST_WITH_ADAPTER)]
     chosen = sorted(set(steps))
     for step in chosen:
         recorded.require_step(step)

@@ -262,6 +262,7 @@ export interface WeightStepAnswer {
   by_the_rule: number;
   difference: number;
   proof: string;
+  low_rank?: LowRankAnswer;
 }
 
 /** A line of an update rule's arithmetic. */
@@ -277,6 +278,22 @@ export interface TermAnswer {
 export type Formula = number | string | FormulaOf;
 
 export type FormulaOf = ['sqrt' | 'sign', Formula] | ['+' | '-' | '*' | '/' | '^', Formula, Formula];
+
+/** What an adapter adds to one number of a matrix: the scale times a row of B times a column of A. */
+export interface LowRankAnswer {
+  base: number; // the frozen weight. up_name, down_name: the parameters B and A. up, down: the row of B and the column of A before the step
+  up_name: string;
+  down_name: string;
+  up: number[];
+  down: number[];
+  scale: number;
+  product: number; // what is added before the step
+  product_after: number;
+  share: number; // the size of the product over the sizes of product and frozen weight together. sum, sum_after: the weight that the layer computes with, before and after the step
+  sum: number;
+  sum_after: number;
+  gradient: number; // of the loss by that weight: it was not applied to the frozen one
+}
 
 /** The update rules of a run. */
 export interface RulesAnswer {
