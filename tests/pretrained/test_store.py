@@ -21,7 +21,8 @@ from etude.model.folder import load_model_folder
 from etude.places import cache_folder
 from etude.plan.disk_use import disk_use
 from etude.pretrained import store
-from etude.pretrained.base import base_tokenizer, open_base
+from etude.pretrained.base import open_base
+from etude.pretrained.chat_tokens import base_tokenizer
 from etude.pretrained.facts import licence_of, rounding_of
 from etude.pretrained.import_model import import_model
 from etude.pretrained.resolve_source import model_folder

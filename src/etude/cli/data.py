@@ -21,6 +21,33 @@ def data() -> None:
     """Look at text before training on it."""
 
 
+@app.command("preview", cls=Command)
+def preview_examples(
+    sources: Annotated[list[str], typer.Argument(help=SOURCES_HELP)],
+    base: Annotated[
+        str, typer.Option("--from", metavar="MODEL", help="The model to tune, as for `etude train --from`.")
+    ],
+    rows: Annotated[int, typer.Option("--rows", min=0, help="Show this many rows; all are counted.")] = 5,
+    context: Annotated[
+        int | None,
+        typer.Option(
+            "--context", min=2, help="Longest example, in tokens. Default: what the model can read."
+        ),
+    ] = None,
+    page: Annotated[
+        Path | None, typer.Option("--html", help="Write the rows as a page into this file.")
+    ] = None,
+    config: ConfigFile = None,
+    overrides: Overrides = None,
+) -> None:
+    """Show which tokens of conversations and other rows would be trained, and why rows are not used."""
+    from etude.config import load_settings
+    from etude.pretrained.data_preview import show_preview
+
+    settings = load_settings(config, overrides or [], {"data.sources": tuple(sources)})
+    show_preview(settings, base, rows=rows, context=context, page=page)
+
+
 @app.command("report", cls=Command)
 def report(
     sources: Annotated[list[str], typer.Argument(help=SOURCES_HELP)],

@@ -99,10 +99,10 @@ def generate(
         max_new_tokens=max_new_tokens,
     )
     output = command.OutputOptions(samples=samples, json_lines=json_lines, logprobs=logprobs)
-    command.generate(model, prompt, settings, seed, dtype, [_unescaped(text) for text in stop or []], output)
+    command.generate(model, prompt, settings, seed, dtype, [unescaped(text) for text in stop or []], output)
 
 
-def _unescaped(text: str) -> str:
+def unescaped(text: str) -> str:
     r"""Replace ``\n``, ``\r``, ``\t`` and ``\\`` by their characters, which not every shell can pass otherwise."""
     marks = {"n": "\n", "r": "\r", "t": "\t", "\\": "\\"}
     return re.sub(r"\\([nrt\\])", lambda match: marks[match[1]], text)

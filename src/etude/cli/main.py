@@ -11,6 +11,7 @@ from pathlib import Path
 import typer
 
 from etude.cli import (
+    chat,
     data,
     doctor,
     emergence,
@@ -42,6 +43,7 @@ app = typer.Typer(
 app.command("train", cls=Command, epilog=train.PLACES)(train.train)
 app.command("import", cls=Command)(import_model.import_model)
 app.command("generate", cls=Command)(generate.generate)
+app.command("chat", cls=Command)(chat.chat)
 app.command("score", cls=Command)(generate.score)
 app.add_typer(data.app, name="data")
 app.command("runs", cls=Command)(runs.runs)

@@ -26,7 +26,7 @@ from etude.data.corpus.corpus import EXAMPLES, Corpus, Part, build_corpus
 from etude.data.corpus.cuts import pieces
 from etude.data.files import damaged_file, describe_files, key_of, locked
 from etude.data.reading.options import ReadingOptions
-from etude.data.reading.sources import Source, open_sources
+from etude.data.reading.sources import Source, has_conversations, open_sources, read_as_examples
 from etude.data.report import DataReport
 from etude.data.tokens import vocabulary
 from etude.data.tokens.examples import open_examples
@@ -42,7 +42,9 @@ from etude.untrusted import inside
 
 SCHEMA = 2
 Progress = Callable[[str, int, int | None], None]
-_NOT_TEXT = {"sources", "workers", "cross_document_attention", "seed"}
+TokenizerOfBase = Callable[[bool], EtudeTokenizer]
+"""Returns the tokenizer of the base model; for conversations (True), with a chat template."""
+_NOT_TEXT = {"sources", "workers", "cross_document_attention", "seed", "mask"}
 """Settings of the data that do not change the prepared text. Sources and their seed count by content instead."""
 
 _KEY = re.compile(r"[0-9a-f]{32}")
@@ -86,14 +88,15 @@ def prepare(
     seed: int,
     cache: Path,
     progress: Progress | None = None,
-    published: EtudeTokenizer | None = None,
+    published: TokenizerOfBase | None = None,
 ) -> PreparedData:
     """Clean, split and encode the text, or open it from ``cache``.
 
     Args:
         family_pattern: the pre-tokenizer expression of the model's family, used when the setting is ``auto``.
         seed: the seed of generated built-in text.
-        published: the tokenizer of the base model, for ``tokenizer.kind`` "base".
+        published: returns the tokenizer of the base model, for ``tokenizer.kind`` "base". Only a run with a base reads
+            rows as conversations, by the base's chat template.
         progress: called as (stage, bytes done, bytes in all or None).
 
     Raises:
@@ -110,8 +113,14 @@ def prepare(
         budget = None if data.max_bytes == "auto" else data.max_bytes
         options = ReadingOptions.of(data)
         sources = open_sources(data.sources, options=options, max_bytes=budget, seed=seed, spool=spool)
+        examples = published is not None and has_conversations(sources)
+        if examples:
+            sources = read_as_examples(sources, options)
+        of_base = None if published is None else published(examples)
         corpus_key = _corpus_key(data, sources)
-        identity = _tokenizer_identity(tokenizer, family_pattern, published)
+        identity = _tokenizer_identity(tokenizer, family_pattern, of_base)
+        if examples:
+            identity["mask"] = data.mask
         fingerprint = key_of({"schema": SCHEMA, "corpus": corpus_key, "tokenizer": identity})
         with locked(cache, corpus_key):
             cached = _open(cache, fingerprint)
@@ -125,7 +134,7 @@ def prepare(
                 with staged_folder(folder) as staging:
                     build_corpus(staging, sources, data, report)
             with staged_folder(cache / "tokens" / fingerprint) as staging:
-                make = partial(_tokenizer, Corpus(folder), tokenizer, family_pattern, published, report)
+                make = partial(_tokenizer, Corpus(folder), tokenizer, family_pattern, of_base, report)
                 _encode(staging, Corpus(folder), corpus_key, data, tokenizer, make, notes, report)
             prepared = _open(cache, fingerprint, check=False)
             assert isinstance(prepared, PreparedData)

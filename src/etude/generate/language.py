@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Unpack
+from typing import Any, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
@@ -178,6 +178,30 @@ class Language:
             InputError: an invalid value.
         """
         return "".join(self.stream(prompt, settings, seed, stop=stop, **changes))
+
+    def chat(
+        self,
+        messages: Any,
+        settings: SamplingSettings | None = None,
+        seed: int = 0,
+        *,
+        stop: str | Sequence[str] = (),
+        **changes: Unpack[SamplingChanges],
+    ) -> str:
+        """Return the answer to a conversation, such as ``chat([{"role": "user", "content": "Hello"}])``.
+
+        Args:
+            messages: perhaps a system prompt, then user and assistant in turn, up to a question; or a question as text.
+                If they do not fit the context, the oldest exchanges are not read.
+            settings, seed, stop, changes: as in :meth:`generate`.
+
+        Raises:
+            InputError: a model without a chat template, a conversation that it cannot answer, or an invalid value.
+        """
+        from etude.generate.chat_session import ChatSession
+
+        session = ChatSession(self, settings=changed(settings, changes), seed=seed, stop=stop)
+        return "".join(session.answer(messages))
 
     def continuations(
         self,

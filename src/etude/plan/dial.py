@@ -207,6 +207,11 @@ def _state_every(dial: Dial, key: str) -> tuple[Any, str]:
     return 1, "all kept checkpoints: those of a small network are small"
 
 
+@derives(DERIVATIONS, "train.lora_alpha")
+def _no_adapter(dial: Dial, key: str) -> None:
+    return None
+
+
 @derives(DERIVATIONS, "train.optimizer")
 def _optimizer(dial: Dial, key: str) -> tuple[Any, str]:
     return "muon", "the lowest loss for random weights of these sizes, swept"

@@ -13,7 +13,7 @@ from typing import Any
 
 from etude.data.files import key_of
 from etude.data.tokens.published import model_tokenizer
-from etude.data.tokens.tokenizer import CARRIED, RECORD, EtudeTokenizer
+from etude.data.tokens.tokenizer import EtudeTokenizer
 from etude.errors import InputError
 from etude.files import hash_file
 from etude.model.config import ModelConfig
@@ -115,17 +115,6 @@ def open_base(source: str | Path) -> Base:
     known.pop(CARD, None)
     named = f"{source}@{checkpoint.step}" if is_run(expand_home(str(source))) else str(source)
     return Base(named, folder, weights, described, checkpoint.step, known)
-
-
-def base_tokenizer(source: str | Path) -> EtudeTokenizer:
-    """Return the tokenizer of the model that ``source`` names.
-
-    Raises:
-        InputError: there is no such model, or its tokenizer cannot be used.
-    """
-    folder = model_folder(source)
-    require_own(folder, (*CARRIED, RECORD))
-    return model_tokenizer(folder)
 
 
 def describe_base(base: Base) -> list[str]:

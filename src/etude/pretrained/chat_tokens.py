@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,6 +17,8 @@ from torch import Tensor
 
 from etude.data.conversations.template import CHATML_SOURCE, template_of
 from etude.data.files import key_of, locked
+from etude.data.tokens.published import model_tokenizer
+from etude.data.tokens.tokenizer import CARRIED, RECORD, EtudeTokenizer
 from etude.data.tokens.tokenizer_json import FILE, parse_backend, read_backend
 from etude.errors import InputError
 from etude.files import read_json, staged_folder, sweep_staging, write_atomic, write_json
@@ -25,7 +28,8 @@ from etude.model.hf_config import config_to_hf
 from etude.model.weights import StoredWeights
 from etude.places import cache_folder
 from etude.pretrained.base import Base, open_base
-from etude.pretrained.own_files import ORIGIN
+from etude.pretrained.own_files import ORIGIN, require_own
+from etude.pretrained.resolve_source import model_folder
 from etude.run.weight_files import WEIGHTS
 from etude.untrusted import shown
 
@@ -70,6 +74,20 @@ def with_chat_template(base: Base) -> Base:
                 write_json(staging / ORIGIN, _origin(base))
                 write_tensors(staging / WEIGHTS, weights)
     return open_base(folder)
+
+
+def base_tokenizer(source: str | Path, conversations: bool = False) -> EtudeTokenizer:
+    """Return the tokenizer of the model that ``source`` names; for ``conversations``, with a chat template.
+
+    Raises:
+        InputError: there is no such model, or its tokenizer cannot be used.
+    """
+    folder = model_folder(source)
+    require_own(folder, (*CARRIED, RECORD))
+    tokenizer = model_tokenizer(folder)
+    if not conversations or template_of(tokenizer) is not None:
+        return tokenizer
+    return with_chat_template(open_base(source)).tokenizer
 
 
 def _with_rows(base: Base, config: ModelConfig) -> dict[str, Tensor]:

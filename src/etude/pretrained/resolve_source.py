@@ -15,6 +15,7 @@ from etude.places import expand_home
 from etude.pretrained.gguf_file import is_gguf
 from etude.pretrained.source_names import HUB, is_adapter
 from etude.run.checkpoints import checkpoint_of_step, find_checkpoint, list_checkpoints, step_of
+from etude.run.folder import is_run
 from etude.run.published_history import PublishedHistory
 from etude.untrusted import readable, shown
 
@@ -45,6 +46,21 @@ def model_folder(source: str | Path) -> Path:
 
         return cached_merged_folder(path, model_folder)
     return find_checkpoint(path)
+
+
+def source_at_step(source: str | Path, step: int) -> Path:
+    """Return ``RUN@STEP`` for the run, or the saved versions of a model, that ``source`` belongs to.
+
+    Raises:
+        InputError: it belongs to none: it is one model.
+    """
+    path = Path(str(source)) if str(source).startswith(HUB) else expand_home(source)
+    if not path.exists() and "@" in path.name:
+        path = path.with_name(path.name.rpartition("@")[0])
+    for place in (path, path.resolve().parent.parent, path.resolve().parent):
+        if is_run(place) or PublishedHistory.at(place):
+            return place.with_name(f"{place.name}@{step}")
+    raise InputError(f"{source} is one model without steps: give a run, or type it without a step")
 
 
 def _from_file(path: Path) -> Path:

@@ -32,6 +32,8 @@ from etude.run.folder import RunFolder, is_run
 from etude.run.log import Prefix
 from etude.run.published_history import PublishedHistory
 from etude.run.weight_files import (
+    ADAPTER_CONFIG,
+    ADAPTER_WEIGHTS,
     BASE_FOLDER,
     FIRST_CHECKPOINT,
     WEIGHTS,
@@ -44,7 +46,9 @@ from etude.untrusted import Unreadable, inside, readable, shown
 MARKER = "train_state.json"
 OPTIMIZER_FILE = "optimizer.safetensors"
 CARD = "README.md"
-MODEL_FILES = frozenset({"config.json", "generation_config.json", CARD, WEIGHTS, WEIGHTS_INDEX})
+MODEL_FILES = frozenset(
+    {"config.json", "generation_config.json", CARD, WEIGHTS, WEIGHTS_INDEX, ADAPTER_CONFIG, ADAPTER_WEIGHTS}
+)
 """The files of a model folder besides its tokenizer."""
 EARLY_STEPS = frozenset([0, *(2**power for power in range(10))])
 """Steps whose checkpoints are never pruned: a model learns fastest at first, so replay needs close starting points."""

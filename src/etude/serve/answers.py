@@ -240,7 +240,7 @@ class Answers:
         }
 
     def prompt(self, question: Question) -> look_types.PromptAnswer:
-        return prompt_answer(self._reader(question), question.text("text"))
+        return prompt_answer(self._reader(question), question.passage())
 
     def head(self, question: Question) -> look_types.HeadPattern:
         return head_answer(self._reader(question), question)
@@ -248,7 +248,7 @@ class Answers:
     def attribution(self, question: Question) -> text_types.AttributionAnswer:
         on_progress = self._progress("ablating one token after another")
         return values.attribution_values(
-            self._reader(question).read(question.text("text")).attribution(on_progress=on_progress)
+            self._reader(question).read(question.passage()).attribution(on_progress=on_progress)
         )
 
     def story(self, question: Question) -> text_types.StoryAnswer:
@@ -258,7 +258,7 @@ class Answers:
         return loss_by_checkpoint(
             recorded,
             self._machine.data.tokenizer,
-            question.text("text"),
+            question.passage(),
             question.numbers("steps") if "steps" in question else None,
             self._progress("reading the text at each checkpoint"),
         )

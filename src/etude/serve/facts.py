@@ -22,6 +22,7 @@ from etude.run.follow import TAIL_BYTES
 from etude.run.listing import list_runs
 from etude.run.record import RunRecord, Stamp, stamp_of
 from etude.run.weight_files import config_file
+from etude.serve.chat_facts import knows_turns
 from etude.serve.run_types import ModelFacts, NodeLayerFacts, RunFacts, Rung, RunLine
 from etude.train.control import Control
 from etude.untrusted import MAX_JSON_BYTES, open_plain, shown
@@ -86,6 +87,7 @@ def facts_of(path: Path, may_control: bool) -> RunFacts:
         "first_step": min(checkpoints, default=0) + 1,
         "last_step": step,
         "compiled": _compiled(record),
+        "turns": first is not None and knows_turns(first),
     }
 
 

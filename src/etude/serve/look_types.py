@@ -200,7 +200,7 @@ class ForkAnswer(TypedDict):
 
 
 class ChatAnswer(TypedDict):
-    """A whole continuation, and why it ended."""
+    """A whole continuation, or answer in a conversation, and why it ended."""
 
     text: str
     finish: Literal["eos", "length", "context", "stop"]
@@ -231,6 +231,13 @@ ANSWERS: Mapping[str, type] = {
 """The type of the answer to each look."""
 
 
+class ChatMessage(TypedDict):
+    """One turn of a conversation."""
+
+    role: Literal["system", "user", "assistant"]
+    content: str
+
+
 class Question(TypedDict):
     """A question about a run, besides its `look`; which fields are needed depends on that.
 
@@ -243,7 +250,9 @@ class Question(TypedDict):
     story:       text, [steps]                        neurons: step, layer, text
     node:        step, layer, unit                    compare: text, [step], knobs
     fork:        step, knobs, name
-    chat:        text, [step], temperature, top_p, seed, count, [taken]
+    chat:        text or messages, [step], temperature, top_p, seed, count, [taken] or [retries]
+
+    `ids` in place of `text` are exactly the tokens to read.
     """
 
     run: str
@@ -266,6 +275,9 @@ class Question(TypedDict):
     seed: NotRequired[int]
     count: NotRequired[int]
     taken: NotRequired[list[int]]
+    ids: NotRequired[list[int]]
+    messages: NotRequired[list[ChatMessage]]
+    retries: NotRequired[int]
 
 
 class ProgressOf(TypedDict):
@@ -313,6 +325,24 @@ class TokenLine(TypedDict):
     """A line before the answer to "chat": the next token."""
 
     token: NewToken
+
+
+class ConversationTokens(TypedDict):
+    """What a model reads of a conversation before it answers.
+
+    Attributes:
+        ids: its tokens, with those that the chat template writes.
+        dropped: how many of the oldest exchanges do not fit the context.
+    """
+
+    ids: list[int]
+    dropped: int
+
+
+class ConversationLine(TypedDict):
+    """A line before the tokens of an answer in a conversation."""
+
+    conversation: ConversationTokens
 
 
 class Failure(TypedDict):

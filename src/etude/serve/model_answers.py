@@ -60,7 +60,7 @@ class ModelAnswers:
             InputError: the question is about a history, which the model does not have, or names what does not exist.
         """
         looks: dict[str, Callable[[Reader, Question], Answered]] = {
-            "prompt": lambda reader, question: prompt_answer(reader, question.text("text")),
+            "prompt": lambda reader, question: prompt_answer(reader, question.passage()),
             "head": head_answer,
             "attribution": lambda reader, question: self._attribution(reader, question, emit),
             "neurons": lambda reader, question: neurons_answer(
@@ -108,14 +108,12 @@ class ModelAnswers:
         def on_progress(done: int, of: int) -> None:
             emit({"progress": {"doing": "ablating one token after another", "done": done, "of": of}})
 
-        return values.attribution_values(
-            reader.read(question.text("text")).attribution(on_progress=on_progress)
-        )
+        return values.attribution_values(reader.read(question.passage()).attribution(on_progress=on_progress))
 
 
 def node_in_text(reader: Reader, question: Question) -> text_types.NodeInTextAnswer:
     """Return a neuron along a text."""
-    prompt = reader.read(question.text("text"))
+    prompt = reader.read(question.passage())
     node = look_at_node_in_text(prompt, _layer(reader, question), question.number("unit", 0))
     return node_in_text_values(node, node.on(node.strongest))
 
@@ -123,7 +121,7 @@ def node_in_text(reader: Reader, question: Question) -> text_types.NodeInTextAns
 @torch.no_grad()
 def layers(reader: Reader, question: Question) -> look_types.LayersAnswer:
     """Return the length of the stream along a text, layer by layer, and every tensor of the network."""
-    prompt = reader.read(question.text("text"))
+    prompt = reader.read(question.passage())
     streams = prompt.stream_norms() if prompt.has_attention else {}
     parameters: list[look_types.ParameterFacts] = []
     for name, parameter in reader.model.named_parameters():
@@ -160,9 +158,9 @@ def value(reader: Reader, question: Question) -> look_types.ValueAnswer:
 
 def compare(reader: Reader, question: Question) -> text_types.CompareAnswer:
     """Return a text without and with knobs turned."""
-    text, turned = question.text("text"), question.texts("knobs")
+    passage, turned = question.passage(), question.texts("knobs")
     return values.comparison_values(
-        knobs.compare(reader.model, reader.tokenizer, text, turned, where=reader.where)
+        knobs.compare(reader.model, reader.tokenizer, passage, turned, where=reader.where)
     )
 
 

@@ -12,6 +12,7 @@ from etude.messages import command
 from etude.model.config import ModelConfig
 from etude.model.hf_config import config_from_hf
 from etude.run.weight_files import config_file, weight_files
+from etude.serve.chat_facts import knows_turns
 from etude.serve.collection import Collection
 from etude.serve.facts import run_lines, shape_facts, tensors_of
 from etude.serve.run_types import PublishedFacts, Rows, RunFacts, RunLine
@@ -79,6 +80,7 @@ def facts_of_model(name: str, folder: Path) -> RunFacts:
         "first_step": 1,
         "last_step": 0,
         "compiled": False,
+        "turns": knows_turns(folder),
     }
 
 
@@ -102,18 +104,10 @@ def _published(folder: Path) -> PublishedFacts:
     from etude.pretrained.facts import licence_of, origin_of, rounding_of  # imports torch, in a thread
 
     source = origin_of(folder).get("source")
-    settings = folder / "tokenizer_config.json"
-    try:
-        stated = read_json(settings) if settings.is_file() else {}
-    except InputError:
-        stated = {}
-    template = (folder / "chat_template.jinja").is_file() or (
-        isinstance(stated, dict) and bool(stated.get("chat_template"))
-    )
     return {
         "source": source if isinstance(source, str) else "",
         "licence": licence_of(folder),
         "rounding": rounding_of(folder),
-        "chat_template": template,
+        "chat_template": knows_turns(folder),
         "train": command("train", "TEXT", "--from", folder),
     }

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from etude.errors import InputError
 from etude.messages import command
 from etude.serve.collection import Collection
 from etude.untrusted import shown as _shown
 
+if TYPE_CHECKING:
+    from etude.data.conversations.conversation import Message
+
 MOST_CHARACTERS = 200_000
 MOST_ITEMS = 1_000
+MOST_TOKENS = 200_000
 MOST_NUMBER = 2**53
 NO_HISTORY = "{name} is a model without a history of training: start one with  {train}"
 WRITES = ("fork",)
@@ -70,13 +74,30 @@ class Question:
             raise InputError(f"'{name}' must be a number, not {_shown(value)}")
         return float(value)
 
-    def numbers(self, name: str, count: int | None = None) -> list[int]:
-        """Return a list of whole numbers from 0 on, ``count`` of them if given."""
+    def numbers(self, name: str, count: int | None = None, most: int = MOST_ITEMS) -> list[int]:
+        """Return a list of at most ``most`` whole numbers from 0 on, ``count`` of them if given."""
         value = self._fields.get(name)
-        if not isinstance(value, list) or len(value) > MOST_ITEMS or count not in (None, len(value)):
+        if not isinstance(value, list) or len(value) > most or count not in (None, len(value)):
             many = "" if count is None else f"{count} "
             raise InputError(f"'{name}' must be a list of {many}whole numbers, not {_shown(value)}")
         return [Question({name: item}).number(name) for item in value]
+
+    def passage(self) -> str | tuple[int, ...]:
+        """Return what is to be read: the tokens ``ids``, or else the text ``text``."""
+        return tuple(self.numbers("ids", most=MOST_TOKENS)) if "ids" in self else self.text("text")
+
+    def messages(self) -> list[Message]:
+        """Return a conversation that ends with a question."""
+        from etude.generate.chat_prompt import messages_of, require_question
+
+        value = self._fields.get("messages")
+        if not isinstance(value, list) or len(value) > MOST_ITEMS:
+            raise InputError(f"'messages' must be a list of at most {MOST_ITEMS:,} messages")
+        messages = messages_of(value)
+        require_question(messages)
+        if sum(len(message.content) for message in messages) > MOST_CHARACTERS:
+            raise InputError(f"'messages' must have at most {MOST_CHARACTERS:,} characters: begin another")
+        return messages
 
     def text(self, name: str) -> str:
         """Return a text."""

@@ -126,6 +126,7 @@ class RunFacts(TypedDict):
         uniform_loss: ln V, nats per token.
         ladder: the weakest first.
         first_step: the first that can be opened.
+        turns: whether it has a chat template, and so answers in a conversation.
     """
 
     name: str
@@ -149,6 +150,7 @@ class RunFacts(TypedDict):
     first_step: int
     last_step: int
     compiled: bool
+    turns: bool
 
 
 class TensorNorms(TypedDict):

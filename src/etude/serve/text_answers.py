@@ -9,14 +9,14 @@ from torch import Tensor
 
 from etude.errors import InputError
 from etude.serve import look_types
-from etude.serve.chat import continued
+from etude.serve.chat import answered, continued
 from etude.serve.request import Question
 from etude.serve.tensor_files import TensorFiles, binned
 from etude.watch import step_types, values
 from etude.watch.kinds_of_heads import KindOfHead, chosen_heads, kinds_of_heads, sinks_line
 from etude.watch.loaded_models import Reader
 from etude.watch.node_layers import find_node_layer
-from etude.watch.prompts import Prompt
+from etude.watch.prompts import Passage, Prompt
 
 MOST_HEADS = 48
 """Heads whose patterns are sent."""
@@ -25,9 +25,9 @@ PATTERN_NUMBERS = 2**21
 DIGITS = 6
 
 
-def prompt_answer(reader: Reader, text: str) -> look_types.PromptAnswer:
-    """Return a text as a network reads it, with the patterns of some heads of each kind."""
-    prompt = reader.read(text)
+def prompt_answer(reader: Reader, passage: Passage) -> look_types.PromptAnswer:
+    """Return a text, or tokens, as a network reads them, with the patterns of some heads of each kind."""
+    prompt = reader.read(passage)
     prompt.read_at_once()
     along = [
         [values.guess_values(guess) for guess in prompt.guesses(place, count=6)]
@@ -53,7 +53,7 @@ def head_answer(reader: Reader, question: Question) -> look_types.HeadPattern:
     Raises:
         InputError: no such head, or a text whose pattern is too large to send.
     """
-    prompt = reader.read(question.text("text"))
+    prompt = reader.read(question.passage())
     layer, head, heads = question.number("layer"), question.number("head"), 0
     if len(prompt.ids) ** 2 > PATTERN_NUMBERS:
         raise InputError(
@@ -70,7 +70,7 @@ def neurons_answer(
     reader: Reader, question: Question, layer: str, files: TensorFiles, first: Mapping[str, Tensor]
 ) -> look_types.NeuronsAnswer:
     """Return a layer of neurons along a text; ``first`` are the weights of the run's first checkpoint, if any."""
-    prompt = reader.read(question.text("text"))
+    prompt = reader.read(question.passage())
     node_layer = find_node_layer(prompt.model, layer)
     incoming = node_layer.linear(prompt.model, node_layer.gate).weight.detach().float()
     outgoing = node_layer.linear(prompt.model, node_layer.out).weight.detach().float()[:, : node_layer.size]
@@ -108,8 +108,13 @@ def matrix_picture(
 def chat_answer(
     reader: Reader, question: Question, emit: Callable[[Any], None], where: str
 ) -> Generator[None, None, look_types.ChatAnswer]:
-    """Continue a text, one token for each ``next``."""
-    text, finish = yield from continued(reader.model, reader.tokenizer, question, emit)
+    """Continue a text, or answer in a conversation, one token for each ``next``."""
+    if "messages" in question:
+        name = question.text("run")
+        tokens = answered(reader.model, reader.tokenizer, question, emit, name)
+    else:
+        tokens = continued(reader.model, reader.tokenizer, question, emit)
+    text, finish = yield from tokens
     return {"text": text, "finish": finish, "where": where}
 
 

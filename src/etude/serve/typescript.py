@@ -26,7 +26,8 @@ GET  api/runs/NAME/rows?from=A,B     Rows: lines of metrics.jsonl and samples.js
 GET  api/runs/NAME/abilities         Ability[]
 POST api/runs/NAME/control           {action}: answers {}; only where RunFacts.control is true
 POST api/runs/NAME/doctor            Verdict[]: those of `etude doctor RUN`, after some seconds
-POST api/ask                         a Question; lines of JSON: Progress, Busy and TokenLine, then {answer} or Failure
+POST api/ask                         a Question; lines of JSON: Progress, Busy, ConversationLine and TokenLine,
+                                     then {answer} or Failure
 GET  api/tensors/KEY                 a file of safetensors, which the page reads in parts by Range
 GET  api/source?of=FILE:NAME         Source: a function or class of Etude's own code, as it is installed
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,11 @@ from etude.data.prepared_data import PreparedData, Progress, open_prepared, prep
 from etude.errors import InputError
 from etude.model.families import family_named
 from etude.places import cache_folder
-from etude.pretrained.base import base_tokenizer
+from etude.pretrained.chat_tokens import base_tokenizer
 from etude.run.checkpoints import list_checkpoints
 from etude.show.lines import print_line
 from etude.show.progress import data_progress
-from etude.train.objectives.conversation import CONVERSATION
+from etude.train.objectives.conversation import CONVERSATION, NAMES
 from etude.train.objectives.next_token import NEXT_TOKEN
 
 
@@ -35,7 +36,7 @@ def text_of_settings(settings: Settings, progress: Progress | None = None) -> Pr
         seed=settings.run.seed if settings.data.seed == "auto" else settings.data.seed,
         cache=cache_folder(),
         progress=progress,
-        published=None if base == NO_BASE else base_tokenizer(base),
+        published=None if base == NO_BASE else partial(base_tokenizer, base),
     )
 
 
@@ -98,6 +99,17 @@ def is_text_of(data: PreparedData, manifest: Mapping[str, Any]) -> bool:
         manifest.get("corpus_hash"),
         manifest.get("tokenizer_hash"),
     )
+
+
+def describe_examples(data: PreparedData, settings: Settings) -> list[str]:
+    """Return what the user should know of conversations: how many tokens are trained."""
+    examples = data.train.examples
+    assert examples is not None
+    trained, tokens = int(examples.trained.sum()), data.train.num_tokens
+    return [
+        f"conversations: {data.train.num_documents:,} to train on, {data.validation.num_documents:,} held out; "
+        f"the loss counts {trained:,} of {tokens:,} tokens ({trained / tokens:.0%}): {NAMES[settings.data.mask]}"
+    ]
 
 
 def with_objective_of(settings: Settings, data: PreparedData) -> Settings:

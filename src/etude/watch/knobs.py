@@ -30,7 +30,7 @@ from etude.messages import suggest_name
 from etude.model.language_model import LOGITS, LanguageModel
 from etude.model.taps import Change, Taps
 from etude.untrusted import shown
-from etude.watch.prompts import Prompt, look
+from etude.watch.prompts import Passage, Prompt, look
 from etude.watch.tapped_forward import activation_names, run_with_taps
 
 _FORM = re.compile(
@@ -186,17 +186,17 @@ class Comparison:
 def compare(
     model: LanguageModel,
     tokenizer: EtudeTokenizer,
-    text: str,
+    passage: Passage,
     knobs: Sequence[Knob | str],
     patches: Mapping[str, Tensor] | None = None,
     where: str = "",
 ) -> Comparison:
-    """Return what ``text`` is predicted to continue with, by the unchanged network and with ``knobs`` turned.
+    """Return what a text, or tokens, are predicted to continue with, unchanged and with ``knobs`` turned.
 
     Raises:
         InputError: a knob names nothing in this network, or the text is too long for it.
     """
-    prompt = look(model, tokenizer, text, where)
+    prompt = look(model, tokenizer, passage, where)
     parsed = tuple(parse_knob(knob) if isinstance(knob, str) else knob for knob in knobs)
     turned = turn(model, parsed, patches)
     for knob in parsed:

@@ -15,7 +15,7 @@ from etude.pretrained.load_model import load_trained
 from etude.run.record import Stamp, stamp_of
 from etude.run.weight_files import config_file, weight_files
 from etude.watch import text_types
-from etude.watch.prompts import Prompt, look
+from etude.watch.prompts import Passage, Prompt, look
 from etude.watch.proof import Proof
 from etude.watch.values import induction_values
 
@@ -39,7 +39,7 @@ class Reader:
     tokenizer: EtudeTokenizer
     where: str
     proof: Proof | None = None
-    _last: Prompt | None = None
+    _last: tuple[Passage, Prompt] | None = None
 
     @cached_property
     def induction(self) -> text_types.InductionAnswer:
@@ -50,16 +50,16 @@ class Reader:
     def num_bytes(self) -> int:
         return sum(parameter.nbytes for parameter in self.model.parameters())
 
-    def read(self, text: str) -> Prompt:
-        """Return ``text`` as the network reads it; the last text is kept.
+    def read(self, passage: Passage) -> Prompt:
+        """Return a text, or tokens, as the network reads them; the last passage is kept.
 
         Raises:
-            InputError: the text is too long for the network.
+            InputError: the passage is too long for the network.
         """
-        if self._last is None or self._last.text != text:
+        if self._last is None or self._last[0] != passage:
             self._last = None  # its memory is needed for the next
-            self._last = look(self.model, self.tokenizer, text, self.where, self.proof)
-        return self._last
+            self._last = passage, look(self.model, self.tokenizer, passage, self.where, self.proof)
+        return self._last[1]
 
 
 class LoadedModels:

@@ -12,7 +12,7 @@ from etude.model.folder import load_model_folder
 from etude.run.checkpoints import verify_checkpoint
 from etude.run.published_history import PublishedHistory
 from etude.run.record import RunRecord
-from etude.watch.prompts import look
+from etude.watch.prompts import Passage, look
 from etude.watch.text_types import LikeliestToken, StoryAnswer
 
 MOST_CHECKPOINTS = 40
@@ -22,11 +22,11 @@ MOST_CHECKPOINTS = 40
 def loss_by_checkpoint(
     recorded: RunRecord | PublishedHistory,
     tokenizer: EtudeTokenizer,
-    text: str,
+    passage: Passage,
     steps: Sequence[int] | None,
     on_progress: Callable[[int, int], None],
 ) -> StoryAnswer:
-    """Read ``text`` at the checkpoints of a run, or of a history that Etude did not record.
+    """Read a text, or tokens, at the checkpoints of a run, or of a history that Etude did not record.
 
     They are those of ``steps``, or all, thinned evenly where there are many.
 
@@ -37,7 +37,7 @@ def loss_by_checkpoint(
             the last.
 
     Raises:
-        InputError: a step without a checkpoint, a damaged checkpoint, or a text that is too long.
+        InputError: a step without a checkpoint, a damaged checkpoint, or a passage that is too long.
     """
     checkpoints = recorded.checkpoints
     chosen = sorted(set(steps)) if steps is not None else sorted(checkpoints)
@@ -57,7 +57,7 @@ def loss_by_checkpoint(
         if isinstance(recorded, RunRecord):
             verify_checkpoint(checkpoints[step])
         model, _ = load_model_folder(checkpoints[step], device=device.torch)
-        prompt = look(model.eval(), tokenizer, text)
+        prompt = look(model.eval(), tokenizer, passage)
         tokens = list(prompt.tokens)
         losses.append(prompt.losses.tolist())
         guesses = [prompt.guesses(place, count=1)[0] for place in range(len(tokens) - 1)]

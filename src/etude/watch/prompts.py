@@ -5,7 +5,7 @@ Everything is computed on demand from the network's weights; only requested acti
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -23,6 +23,8 @@ from etude.watch.named_tensor import Named
 from etude.watch.proof import Proof
 from etude.watch.tapped_forward import activation_bytes, run_with_taps
 
+Passage = str | Sequence[int]
+"""What a network reads: a text, as a document from its beginning, or exactly these tokens."""
 TOP = 5
 """Most likely tokens listed of a prediction."""
 _CONTRIBUTING = (".z", ".attn_out", ".mlp_out", ".post", ".embed", ".resid_pre", LOGITS)
@@ -83,7 +85,7 @@ class Prompt:
     """A text and the network that reads it.
 
     Attributes:
-        ids: (T,) its tokens; the first is the token that begins every document.
+        ids: (T,) its tokens. The first of a text is the token that begins every document.
         tokens: their texts.
         proof: how the replayed state compares with the run's record; None for a model outside a run.
     """
@@ -294,16 +296,20 @@ class Prompt:
 def look(
     model: LanguageModel,
     tokenizer: EtudeTokenizer,
-    text: str,
+    passage: Passage,
     where: str = "",
     proof: Proof | None = None,
 ) -> Prompt:
-    """Read ``text`` with ``model``, as a document from its beginning.
+    """Read a text, or tokens such as those of a conversation, with ``model``.
 
     Raises:
-        InputError: the text is longer than the network can read.
+        InputError: it is longer than the network can read, or a token is outside the vocabulary.
     """
-    ids = [tokenizer.roles.document_id, *tokenizer.encode(text)]
+    if isinstance(passage, str):
+        text, ids = passage, [tokenizer.roles.document_id, *tokenizer.encode(passage)]
+    else:
+        _require_tokens(passage, tokenizer.vocab_size)
+        text, ids = tokenizer.decode(passage), list(passage)
     most = model.config.max_position_embeddings
     if len(ids) > most:
         raise InputError(
@@ -313,6 +319,11 @@ def look(
     device = model.unembedding()[0].device
     read = torch.tensor(ids, device=device)
     return Prompt(model, read, tokens, lambda token: tokenizer.decode([token]), text, where, proof)
+
+
+def _require_tokens(ids: Sequence[int], vocab_size: int) -> None:
+    if not ids or not all(0 <= number < vocab_size for number in ids):
+        raise InputError(f"a passage has at least one token, each from 0 to {vocab_size - 1}")
 
 
 @torch.no_grad()

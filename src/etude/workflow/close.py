@@ -17,6 +17,9 @@ from etude.device import return_free_pages
 from etude.diagnose.run.advice import lowered, rerun_command
 from etude.diagnose.run.course import held_out_rise
 from etude.diagnose.run.stability import broken_sentence, untrained
+from etude.errors import InputError
+from etude.evaluate.tuning.report import tuning_report
+from etude.evaluate.tuning.tables import print_reports
 from etude.generate.language import Language
 from etude.generate.sampling import USUAL_SAMPLING, NotFinite
 from etude.messages import command
@@ -29,10 +32,13 @@ from etude.run.ladder import Ladder
 from etude.run.record import RunRecord
 from etude.run.settings import read_settings
 from etude.show.lines import format_duration, printable, say
+from etude.train.objectives.conversation import CONVERSATION
 from etude.workflow.fit import Outcome
 
 FORGOTTEN = 0.01
 """Relative rise of the loss on the reference text from which it counts as forgetting."""
+TUNING_SECONDS = 60.0
+"""Seconds for the held-out questions at the end of a run; `etude eval --suite tuning` asks up to a hundred."""
 BROKEN_RATE = 4
 """Factor by which the learning rates of a run are lowered in the suggested next one, after its loss diverged."""
 
@@ -53,11 +59,14 @@ def close(outcome: Outcome, console: Console, until: float = math.inf) -> None:
         say(console, broken)
     elif history.ladder is not None:
         say(console, ladder_sentence(history.ladder, history))
+    tuned = read_settings(outcome.run.settings_file).train.objective == CONVERSATION
+    show = _print_tuning if tuned else _print_samples
     try:
-        _print_samples(outcome.run.path, console, until)
+        show(outcome.run.path, console, until)
     except MemoryError:  # the run is finished and saved: it must not be reported as failed
-        say(console, "\nToo little memory is free for samples; the run is saved.")
-    say(console, "\nnext:\n" + (what_to_change(outcome.run) if broken else what_next(outcome.run.path)))
+        say(console, "\nToo little memory is free to try the model out; the run is saved.")
+    following = what_next_with_answers if tuned else what_next
+    say(console, "\nnext:\n" + (what_to_change(outcome.run) if broken else following(outcome.run.path)))
 
 
 def ladder_sentence(ladder: Ladder, history: RunHistory) -> str:
@@ -139,6 +148,17 @@ def what_next(path: Path) -> str:
     return _in_columns(commands)
 
 
+def what_next_with_answers(path: Path) -> str:
+    """Return the commands for a finished run that was tuned on conversations, in two columns."""
+    commands = {
+        command("chat", path): "talk with it",
+        command("eval", path, "--suite", "tuning", "--steps", "all"): "what each checkpoint gained and cost",
+        command("plot", path): "draw its loss curve beside the n-gram models",
+        command("import", path, "NAME"): "make a model folder that other programs open",
+    }
+    return _in_columns(commands)
+
+
 def _in_columns(commands: Mapping[str, str]) -> str:
     width = max(map(len, commands))
     return "\n".join(f"  {command:<{width}}   {what}" for command, what in commands.items())
@@ -170,6 +190,22 @@ def _on_reference(first: float, final: float) -> str:
         f"On the reference text, which has nothing to do with yours, it went from {first:.3f} to {final:.3f} "
         f"({change:+.1%}): {verdict}."
     )
+
+
+def _print_tuning(path: Path, console: Console, until: float) -> None:
+    """Ask the base and the tuned model the held-out questions, and print what the tuning gained and cost."""
+    seconds = min(TUNING_SECONDS, until - time.monotonic())
+    if seconds <= 0:
+        say(console, "\nNo time was left to ask the held-out questions.")
+        return
+    return_free_pages()  # those of the training, which is over
+    say(console, "\nasking the held-out questions, of the base and of the tuned model ...")
+    try:
+        report = tuning_report(path, seconds=seconds, threads=torch.get_num_threads())
+    except (InputError, NotFinite) as error:
+        say(console, f"\nwhat the tuning gained is not known: {error}")
+        return
+    print_reports([report], as_json=False, console=console)
 
 
 def _print_samples(path: Path, console: Console, until: float) -> None:

@@ -12,6 +12,7 @@ from etude.config import NO_BASE, Settings, TokenizerSettings, get_value, known_
 from etude.data.prepared_data import PreparedData
 from etude.data.reference import reference_text
 from etude.data.tokens.vocabulary import BASE
+from etude.errors import InputError
 from etude.messages import command
 from etude.plan.base_steps import choose_steps
 from etude.plan.busy_cores import threads_for_time
@@ -19,9 +20,10 @@ from etude.plan.pace import Deadline
 from etude.plan.plan import Plan, plan_on
 from etude.plan.time_budget import TimedPlan, choose_size, most_epochs, require_time
 from etude.pretrained.base import Base, describe_base, open_base
+from etude.pretrained.chat_tokens import new_tokens, with_chat_template
 from etude.show.lines import format_duration, print_line
 from etude.show.phases import Phases
-from etude.train.run_text import text_with_progress, with_objective_of
+from etude.train.run_text import describe_examples, text_with_progress, with_objective_of
 
 REPORTED_SHARE_LEFT = 0.02
 """Share of the time budget that must be left over for a message that the run ends early for want of text."""
@@ -43,8 +45,8 @@ def make_plan(
     if seconds == "auto" or settings.train.steps != "auto":
         if settings.model.base != NO_BASE:
             base, settings = _open_base(settings, console)
+        data, settings, base = _data_with_report(settings, base, console)
         config = None if base is None else base.config
-        data, settings = _data_with_report(settings, console)
         return replace(plan_on(data, settings, base=config), base=base), None
     require_time(seconds)
     phases = phases or Phases(console, time.monotonic(), seconds)
@@ -52,10 +54,10 @@ def make_plan(
         with phases("opening the base model"):
             base, settings = _open_base(settings, console)
     if console.is_terminal:
-        data, settings = _data_with_report(settings, console)  # shows its own progress
+        data, settings, base = _data_with_report(settings, base, console)  # shows its own progress
     else:
         with phases("preparing the text"):
-            data, settings = _data_with_report(settings, console)
+            data, settings, base = _data_with_report(settings, base, console)
     promise = _plan_in_time(data, settings, base, phases, console)
     if promise.time_left_over > REPORTED_SHARE_LEFT * seconds:
         console.print(
@@ -93,14 +95,36 @@ def _open_base(settings: Settings, console: Console) -> tuple[Base, Settings]:
     return base, settings
 
 
-def _data_with_report(settings: Settings, console: Console) -> tuple[PreparedData, Settings]:
+def _data_with_report(
+    settings: Settings, base: Base | None, console: Console
+) -> tuple[PreparedData, Settings, Base | None]:
     """Prepare the text, and print one line about what was kept and what was dropped.
 
-    Returns the text, and the settings for the objective that it needs.
+    Returns:
+        The text; the settings for the objective that it needs; and the base, for conversations with a chat template.
+
+    Raises:
+        InputError: no usable text, or the base needs new tokens that the run would not train.
     """
     data = text_with_progress(settings, console)
     print_line(console, f"{data.report.summary()}. {_where_report_is(settings)}")
-    return data, with_objective_of(settings, data)
+    settings = with_objective_of(settings, data)
+    if base is None or data.train.examples is None:
+        return data, settings, base
+    for line in describe_examples(data, settings):
+        print_line(console, line)
+    chat = with_chat_template(base)
+    if chat is not base:
+        added = new_tokens(base)
+        if added and (settings.train.lora_rank or settings.train.only):
+            raise InputError(
+                f"{base.source} has no chat template and no tokens {' and '.join(added)}, which must be trained with "
+                "all weights: omit --lora and --train, or choose a base that has a chat template"
+            )
+        words = f", with the new tokens {' and '.join(added)}, which are trained" if added else ""
+        print_line(console, f"{base.source} has no chat template: it gets ChatML{words}")
+        settings = with_values(settings, {"model.base": chat.source})
+    return data, settings, chat
 
 
 def _where_report_is(settings: Settings) -> str:

@@ -12,7 +12,7 @@ const RUN: RunFacts = {
   },
   optimizer: 'muon', sources: [], uniform_loss: Math.log(517),
   ladder: [{ order: 0, name: 'pure guessing', loss: 6.2, bits_per_byte: 4 }, { order: 1, name: 'frequencies', loss: 5, bits_per_byte: 3 }],
-  checkpoints: [0], first_step: 1, last_step: 12, compiled: false,
+  checkpoints: [0], first_step: 1, last_step: 12, compiled: false, turns: false,
 };
 const OTHERS: [string, RunFacts][] = [
   ['a run', RUN],

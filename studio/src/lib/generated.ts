@@ -9,7 +9,8 @@
  * GET  api/runs/NAME/abilities         Ability[]
  * POST api/runs/NAME/control           {action}: answers {}; only where RunFacts.control is true
  * POST api/runs/NAME/doctor            Verdict[]: those of `etude doctor RUN`, after some seconds
- * POST api/ask                         a Question; lines of JSON: Progress, Busy and TokenLine, then {answer} or Failure
+ * POST api/ask                         a Question; lines of JSON: Progress, Busy, ConversationLine and TokenLine,
+ *                                      then {answer} or Failure
  * GET  api/tensors/KEY                 a file of safetensors, which the page reads in parts by Range
  * GET  api/source?of=FILE:NAME         Source: a function or class of Etude's own code, as it is installed
  *
@@ -102,6 +103,7 @@ export interface RunFacts {
   first_step: number; // the first that can be opened
   last_step: number;
   compiled: boolean;
+  turns: boolean; // whether it has a chat template, and so answers in a conversation
 }
 
 /** A tensor in a summary. */
@@ -421,11 +423,17 @@ export interface ForkAnswer {
   turned: string[];
 }
 
-/** A whole continuation, and why it ended. */
+/** A whole continuation, or answer in a conversation, and why it ended. */
 export interface ChatAnswer {
   text: string;
   finish: 'eos' | 'length' | 'context' | 'stop';
   where: string;
+}
+
+/** One turn of a conversation. */
+export interface ChatMessage {
+  role: 'system' | 'user' | 'assistant';
+  content: string;
 }
 
 /**
@@ -440,7 +448,9 @@ export interface ChatAnswer {
  * story:       text, [steps]                        neurons: step, layer, text
  * node:        step, layer, unit                    compare: text, [step], knobs
  * fork:        step, knobs, name
- * chat:        text, [step], temperature, top_p, seed, count, [taken]
+ * chat:        text or messages, [step], temperature, top_p, seed, count, [taken] or [retries]
+ *
+ * `ids` in place of `text` are exactly the tokens to read.
  */
 export interface Question {
   run: string;
@@ -463,6 +473,9 @@ export interface Question {
   seed?: number;
   count?: number;
   taken?: number[];
+  ids?: number[];
+  messages?: ChatMessage[];
+  retries?: number;
 }
 
 /** How far a piece of work is. */
@@ -506,6 +519,17 @@ export interface NewToken {
 /** A line before the answer to "chat": the next token. */
 export interface TokenLine {
   token: NewToken;
+}
+
+/** What a model reads of a conversation before it answers. */
+export interface ConversationTokens {
+  ids: number[]; // its tokens, with those that the chat template writes
+  dropped: number; // how many of the oldest exchanges do not fit the context
+}
+
+/** A line before the tokens of an answer in a conversation. */
+export interface ConversationLine {
+  conversation: ConversationTokens;
 }
 
 /** What went wrong, as one line that says what to do instead. */

@@ -26,7 +26,7 @@ export interface Selected {
   picture: string; // which picture of it; empty: its weights
   picked: string; // one of its numbers: its index, such as 3,17
   draw: string; // how Chat drew: temperature, top-p, seed and number of tokens; empty: not yet
-  text: string; // a passage of one's own
+  text: string; // a passage of one's own, or the tokens of a conversation (tokens.ts)
   knobs: string[]; // what is turned
   compare: string[]; // other runs on the same axes
 }

@@ -1,6 +1,7 @@
 /** The server, as functions. A refusal becomes an Error whose message says what to do. */
 
-import type { Ability, Answers, Busy, Failure, Look, Progress, Question, Rows, RunFacts, RunLine, Source, TokenLine, Verdict } from './generated';
+import type { Ability, Answers, Busy, ConversationLine, Failure, Look, Progress, Question, Rows, RunFacts, RunLine, Source, TokenLine, Verdict } from './generated';
+import { withIds } from './tokens';
 
 export class Gone extends Error {}
 
@@ -62,17 +63,19 @@ export async function control(run: string, action: Action): Promise<void> {
 export interface Listeners {
   progress?: (progress: Progress['progress']) => void;
   busy?: (busy: Busy['busy']) => void;
+  conversation?: (conversation: ConversationLine['conversation']) => void;
   token?: (token: TokenLine['token']) => void;
 }
 
 /** Ask the worker; the listeners get what comes before the answer. Aborting cancels the work on the server. */
 export async function ask<L extends Look>(question: Question & { look: L }, listeners: Listeners = {}, signal?: AbortSignal): Promise<Answers[L]> {
-  const response = await post('./api/ask', question, signal);
+  const response = await post('./api/ask', withIds(question), signal);
   if (response.body === null) throw new Gone('the answer broke off');
   for await (const line of lines(response.body)) {
-    const message = JSON.parse(line) as Partial<Progress & Busy & TokenLine & Failure & { answer: Answers[L] }>;
+    const message = JSON.parse(line) as Partial<Progress & Busy & ConversationLine & TokenLine & Failure & { answer: Answers[L] }>;
     if (message.progress) listeners.progress?.(message.progress);
     else if (message.busy) listeners.busy?.(message.busy);
+    else if (message.conversation) listeners.conversation?.(message.conversation);
     else if (message.token) listeners.token?.(message.token);
     else if (message.error !== undefined) throw new Error(message.error);
     else if (message.answer !== undefined) return message.answer;

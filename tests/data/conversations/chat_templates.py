@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
-from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
 SYSTEM = "Be brief."
 FIRST, SECOND = "Fine, thanks.", "Good night!"
@@ -512,7 +512,11 @@ BY_NAME = {case.name: case for case in CASES}
 
 @cache
 def backend_json(specials: tuple[str, ...], kind: str) -> str:
-    """Return a small tokenizer: bytes with merges, like GPT-2's; or pieces with ``▁`` for blanks, like Llama's."""
+    """Return a small tokenizer: bytes with merges, like GPT-2's; or pieces with ``▁`` for blanks, like Llama's.
+
+    "legacy" puts ``▁`` before the text when it normalises it, in each part between special tokens; "normalized" finds
+    the special tokens after that.
+    """
     if kind == "bytes":
         tokenizer = Tokenizer(models.BPE())
         tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -520,7 +524,12 @@ def backend_json(specials: tuple[str, ...], kind: str) -> str:
         alphabet = pre_tokenizers.ByteLevel.alphabet()
     else:
         tokenizer = Tokenizer(models.BPE(byte_fallback=False, unk_token="<unk>"))
-        tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first", split=False)
+        if kind == "pieces":
+            tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first", split=False)
+        else:
+            tokenizer.normalizer = normalizers.Sequence(
+                [normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")]
+            )
         tokenizer.decoder = decoders.Metaspace(prepend_scheme="first", split=False)
         alphabet = [chr(code) for code in range(32, 127)] + ["\n", "▁", "｜"]
     trainer = trainers.BpeTrainer(
@@ -529,7 +538,9 @@ def backend_json(specials: tuple[str, ...], kind: str) -> str:
         special_tokens=[] if kind == "bytes" else ["<unk>"],
     )
     tokenizer.train_from_iterator([" ".join(WORDS)] * 3, trainer)
-    tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in specials])
+    tokenizer.add_special_tokens(
+        [AddedToken(token, special=True, normalized=kind == "normalized") for token in specials]
+    )
     return str(tokenizer.to_str())
 
 

@@ -88,7 +88,7 @@ def test_a_system_turn_is_context_or_refused(case: Case, tmp_path: Path) -> None
     assert trained_texts(tokenizer, encoded(tokenizer, row)) == list(case.answers)
 
 
-@pytest.mark.parametrize("kind", ["bytes", "pieces"])
+@pytest.mark.parametrize("kind", ["bytes", "pieces", "legacy"])
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_the_tokens_are_those_of_transformers(case: Case, kind: str, tmp_path: Path) -> None:
     from transformers import AutoTokenizer
@@ -108,6 +108,33 @@ def test_the_tokens_are_those_of_transformers(case: Case, kind: str, tmp_path: P
         rest = theirs.decode(reference[len(ids) :])
         assert not rest.replace(case.eos or "\n", "").strip(), "what follows is no part of the last turn"
         assert ids.count(theirs.bos_token_id) == reference.count(theirs.bos_token_id)
+
+
+def test_special_tokens_that_the_library_finds_only_with_a_blank_before_are_refused(tmp_path: Path) -> None:
+    """With such a tokenizer, ``transformers`` gives a part of the template's tokens as text."""
+    tokenizer = opened(tmp_path, BY_NAME["chatml"], "normalized")
+    with pytest.raises(InputError, match="ordinary text as one of its special tokens"):
+        encoded(tokenizer, FORMATS["messages"])
+
+
+def test_an_end_of_turn_that_is_not_special_in_its_file_is_one_token(tmp_path: Path) -> None:
+    from transformers import AutoTokenizer
+
+    case = BY_NAME["gemma3"]
+    folder = save_model_tokenizer(tmp_path, case)
+    stated = json.loads((folder / "tokenizer.json").read_text())
+    for entry in stated["added_tokens"]:
+        entry["special"] = entry["content"] != "<end_of_turn>"
+    (folder / "tokenizer.json").write_text(json.dumps(stated))
+    tokenizer = model_tokenizer(folder)
+    result = encoded(tokenizer, {"messages": TURNS})
+    assert result.ids.count(tokenizer.backend.token_to_id("<end_of_turn>")) == 4
+    reference = AutoTokenizer.from_pretrained(folder).apply_chat_template(TURNS, return_dict=True)[
+        "input_ids"
+    ]
+    assert result.ids == reference[: len(result.ids)]
+    typed = encoded(tokenizer, {"question": "a <end_of_turn> b", "answer": "c"})
+    assert typed.ids.count(tokenizer.backend.token_to_id("<end_of_turn>")) == 2
 
 
 def test_blocks_of_generation_give_the_same_mask_as_transformers(tmp_path: Path) -> None:

@@ -11,13 +11,14 @@ turn: while the template renders, such text is replaced by private characters (:
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from etude.data.conversations.conversation import Example
+from etude.data.conversations.conversation import Example, Message
 from etude.data.conversations.special_text import SpecialText, special_text_of
 from etude.data.conversations.template import ChatTemplate, special_tokens
 from etude.data.conversations.turns import Span, Turns, turns_of
@@ -80,6 +81,20 @@ def encode_example(
     if not encoded.trained.any():
         raise InputError("an example has no token to train: give rows with answers that are not empty")
     return encoded
+
+
+def encode_prompt(
+    messages: Sequence[Message], tokenizer: EtudeTokenizer, template: ChatTemplate
+) -> list[int]:
+    """Return the tokens of a conversation up to where the assistant's answer begins.
+
+    Raises:
+        InputError: the template fails on these turns, or changes special tokens that a message has as text.
+    """
+    disguise = special_text_of(tokenizer).disguise(messages)
+    text = template.render(disguise.messages, add_generation_prompt=True)
+    disguise.require_same(text, template, add_generation_prompt=True)
+    return disguise.encode(text)[0]
 
 
 def fit_example(encoded: Encoded, context: int) -> Encoded | None:

@@ -40,6 +40,7 @@ def encode_examples(
     not_text, total = special_ids(tokenizer), corpus.num_bytes(part)
     tokens, tables = PartWriter(folder, part, dtype, SHARD_TOKENS), ExampleWriter(folder, part)
     dropped: Counter[str] = Counter()
+    first = "there is no conversation to learn from"
     read = written = 0
     for document in corpus.documents(part):
         try:
@@ -47,7 +48,8 @@ def encode_examples(
             encoded = encode_example(example, tokenizer, template, mask)
             written += 1
         except InputError as error:
-            dropped[str(error)] += 1
+            first = first if dropped else str(error)
+            dropped[getattr(error, "reason", str(error))] += 1
             encoded = Encoded([tokenizer.roles.document_id], np.zeros(1, bool), ())
         text, spans = rendered(encoded, tokenizer, not_text)
         turns = () if encoded.cuttable else encoded.turn_ends
@@ -57,7 +59,7 @@ def encode_examples(
         read += len(document)
         progress(f"encode {part}", read, total)
     if not written:
-        raise InputError(next(iter(dropped), "there is no conversation to learn from"))
+        raise InputError(first)
     facts = {**tokens.close(), **tables.close(), "cut_words": 0, "dropped": sum(dropped.values())}
     lines = [f"{count:,} examples were dropped: {reason}" for reason, count in dropped.most_common()]
     return facts, lines

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 from etude.data.conversations.conversation import Message
-from etude.data.conversations.place import place
+from etude.data.conversations.place import Untrainable, place
 from etude.data.conversations.template import ChatTemplate
 from etude.data.tokens.tokenizer import EtudeTokenizer
 from etude.data.tokens.tokenizer_json import FILE, encodable, failures_in_one_line, usable_backend
@@ -138,19 +138,21 @@ class Disguise:
 
         return re.sub(f"[{first}-{last}]+", plain, text)
 
-    def require_same(self, text: str, template: ChatTemplate) -> None:
+    def require_same(self, text: str, template: ChatTemplate, *, add_generation_prompt: bool = False) -> None:
         """Raise InputError unless the template writes the messages without disguise in the same way."""
         if self.messages == self.original:
             return
-        plain, original = self._plain(text), template.render(self.original)
+        plain = self._plain(text)
+        original = template.render(self.original, add_generation_prompt=add_generation_prompt)
         if original.startswith(plain):
             return
         position = next(
             (i for i, (a, b) in enumerate(zip(plain, original, strict=False)) if a != b), len(original)
         )
-        raise InputError(
-            "the chat template treats special tokens in a message unlike other text, "
-            f"at {place(original, position)}: take them out of the message"
+        raise Untrainable(
+            "the chat template treats special tokens in a message unlike other text",
+            place(original, position),
+            "take them out of the message",
         )
 
     def encode(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
@@ -218,7 +220,8 @@ def _stated(tokenizer: EtudeTokenizer) -> dict[str, Any]:
                 "normalized": token.normalized,
             },
         )
-        entry["special"] = bool(token.special)
+        # Tokens with a role are special, and found before the text is normalised, whatever the file states.
+        entry.update(special=bool(token.special), normalized=bool(token.normalized))
     stated["added_tokens"] = sorted(entries.values(), key=lambda entry: int(entry["id"]))
     return stated
 

@@ -26,6 +26,7 @@ _GENERATION = re.compile(r"\{%[-+]?\s*generation\s*[-+]?%\}")
 _UNUSED = range(0xF0000, 0xFFFFE)
 """Private characters, of which two that occur nowhere mark the ``{% generation %}`` blocks."""
 
+CHATML_TOKENS = ("<|im_start|>", "<|im_end|>")
 CHATML_SOURCE = (
     "{% for message in messages %}"
     "{{ '<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>' + '\\n' }}"

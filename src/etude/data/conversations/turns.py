@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from etude.data.conversations.conversation import Message
-from etude.data.conversations.place import place
+from etude.data.conversations.place import Untrainable, place
 from etude.data.conversations.special_text import SpecialText
 from etude.data.conversations.template import ChatTemplate
 from etude.errors import InputError
@@ -27,10 +27,6 @@ class Turns:
 
     text: str
     answers: dict[int, Span]
-
-
-class Unstable(InputError):
-    """The template writes the beginning of a conversation differently when the conversation continues."""
 
 
 def turns_of(
@@ -114,9 +110,10 @@ def _require_written(turn: Message, whole: str, answer: Span) -> None:
     """Raise InputError unless the end of an answer stands in its place in the text."""
     last = turn.content.strip()[-_LAST_CHARS:]
     if last not in whole[answer[0] : answer[1]]:
-        raise InputError(
-            f"the chat template does not write an answer where it belongs, at {place(whole, answer[0])}: use a "
-            "template that writes it unchanged"
+        raise Untrainable(
+            "the chat template does not write an answer where it belongs",
+            place(whole, answer[0]),
+            "use a template that writes it unchanged",
         )
 
 
@@ -143,9 +140,10 @@ def _compare(
         long = last > end and bool(_without_specials(whole[end:last], special).strip())
         if early or late or short or long:
             position = first if own and (early or late) else last if own else start
-            raise InputError(
-                "the {% generation %} blocks of the chat template mark other text than the answer and its end of "
-                f"turn, at {place(whole, position)}: correct the template, or remove its blocks"
+            raise Untrainable(
+                "the {% generation %} blocks of the chat template mark other text than the answer and its end of turn",
+                place(whole, position),
+                "correct the template, or remove its blocks",
             )
 
 
@@ -155,9 +153,10 @@ def _without_specials(text: str, special: SpecialText) -> str:
     return text
 
 
-def _unstable(whole: str, part: str, number: int, why: str) -> Unstable:
+def _unstable(whole: str, part: str, number: int, why: str) -> Untrainable:
     position = next((i for i, (a, b) in enumerate(zip(part, whole, strict=False)) if a != b), len(whole))
-    return Unstable(
-        f"{why}, so that it is not certain which text turn {number + 1} should train, at {place(whole, position)} "
-        f"instead of {place(part, position)}: train on the last answer of each conversation, or use another template"
+    return Untrainable(
+        f"{why}, so that it is not certain what an answer trains",
+        f"{place(whole, position)} of turn {number + 1} instead of {place(part, position)}",
+        "train on the last answer of each conversation (--set data.mask=last), or use another template",
     )

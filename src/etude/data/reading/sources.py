@@ -182,7 +182,16 @@ def open_sources(
                 sources.append(StreamSource(name, stream, spool, options))
         else:
             sources.append(PathSource(name, options))
-    return [ExampleSource(source, options) for source in sources] if options.examples else sources
+    return read_as_examples(sources, options) if options.examples else sources
+
+
+def read_as_examples(sources: Sequence[Source], options: ReadingOptions) -> list[Source]:
+    """Return the sources with each of their rows as an example."""
+    options = replace(options, examples=True)
+    for source in sources:
+        if hasattr(source, "options"):
+            source.options = options
+    return [ExampleSource(source, options) for source in sources]
 
 
 class ExampleSource:

@@ -1,0 +1,123 @@
+"""Runs tuned on conversations: resumed, replayed and forked as any other, and only their answers are trained."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+from test_base import published, settings
+from test_pretrain import comparable, stop_after
+
+from etude.config import Settings, with_values
+from etude.data.tokens.coverage import IGNORE_INDEX
+from etude.errors import InputError
+from etude.plan.plan import initial_state, make_objective
+from etude.run import RunFolder
+from etude.run.record import RunRecord
+from etude.watch.time_machine import TimeMachine
+from etude.workflow import jobs
+from etude.workflow.prepare import make_plan
+
+__all__ = ["published", "settings"]
+NAMES = ["Ada", "Ben", "Cleo", "Dan", "Eve", "Finn", "Gus", "Hana", "Ivo", "Jana", "Kim", "Lea"]
+THINGS = ["kite", "drum", "map", "lamp", "coat", "ring"]
+
+
+@pytest.fixture
+def conversations(tmp_path: Path) -> Path:
+    """Return a file of conversations, of one and of two turns, with a bad row."""
+    rows = []
+    for number, name in enumerate(NAMES):
+        thing = THINGS[number % len(THINGS)]
+        turns = [(f"What has {name}?", f"{name} has a {thing}.")]
+        if number % 3 == 0:
+            turns.append((f"Who has the {thing}?", f"The {thing} is {name}'s."))
+        pairs = [
+            {"role": role, "content": content}
+            for turn in turns
+            for role, content in zip(("user", "assistant"), turn, strict=True)
+        ]
+        rows.append({"messages": pairs})
+    file = tmp_path / "talk.jsonl"
+    bad = {"messages": [{"role": "user", "content": "nobody answers this"}]}
+    file.write_text("".join(json.dumps(row) + "\n" for row in [*rows, bad]))
+    return file
+
+
+@pytest.fixture(params=[0, 4], ids=["full", "lora"])
+def tuning(request: pytest.FixtureRequest, settings: Settings, conversations: Path) -> Settings:
+    """Return settings of twelve steps on the conversations, of all weights or of an adapter."""
+    return with_values(
+        settings,
+        {
+            "data.sources": (str(conversations),),
+            "data.validation_fraction": 0.3,
+            "train.context": 96,
+            "train.batch_rows": 2,
+            "train.lora_rank": request.param,
+        },
+    )
+
+
+def test_conversations_are_found_and_only_answers_are_trained(tuning: Settings, console: Console) -> None:
+    plan, _ = make_plan(tuning, console)
+    assert plan.settings.train.objective == "conversation"
+    assert not plan.settings.data.cross_document_attention
+    objective = make_objective(plan, initial_state(plan))
+    tokenizer = plan.data.tokenizer
+    for part in objective.batch(1):
+        for targets in part.targets:
+            trained = tokenizer.decode(targets[targets != IGNORE_INDEX].tolist())
+            answers = trained.split("<|im_end|>")
+            assert answers.pop() == ""  # the end of each turn is trained
+            assert all(answer.endswith(".") and "?" not in answer for answer in answers)
+    dropped = plan.data.report.as_json()
+    assert "no assistant turn" in json.dumps(dropped) or "assistant" in json.dumps(dropped["dropped"])
+
+
+def test_an_interruption_changes_nothing(
+    tuning: Settings, console: Console, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = jobs.grow(tuning, console).run
+    with monkeypatch.context() as patch:
+        stop_after(patch, 6)
+        run = jobs.grow(tuning, console).run
+    assert jobs.resume(run.path, console).reason == "finished"
+    assert comparable(run) == comparable(whole)
+
+
+def test_any_step_is_replayed_with_proof(tuning: Settings, console: Console) -> None:
+    run = jobs.grow(tuning, console).run
+    machine = TimeMachine(run.path)
+    for step in (1, 7, 12):
+        machine.go_to(step)
+        assert machine.proof.holds, machine.proof
+
+
+def test_the_run_ends_with_what_the_tuning_gained_and_cost(tuning: Settings, console: Console) -> None:
+    run = jobs.grow(tuning, console).run
+    printed = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "conversations: " in printed
+    assert "etude chat" in printed
+    assert "base" in printed
+    assert "held-out" in printed
+    assert (run.path / "tuning.jsonl").is_file()
+    losses = [event.val_loss for event in RunRecord.open(run.path).history.evals]
+    assert losses[-1] < losses[0]
+
+
+def test_a_fork_onto_other_conversations_keeps_the_objective(
+    tuning: Settings, conversations: Path, tmp_path: Path, console: Console
+) -> None:
+    run = jobs.grow(tuning, console).run
+    other = tmp_path / "other.jsonl"
+    other.write_text(conversations.read_text().replace("has a", "owns a"))
+    forked = jobs.fork(str(run.path), console, values={"data.sources": (str(other),), "train.steps": 15}).run
+    assert 'objective = "conversation"' in RunFolder(forked.path).settings_file.read_text()
+
+
+def test_plain_text_is_no_conversation(settings: Settings, console: Console) -> None:
+    with pytest.raises(InputError, match="is for conversations, and this is plain text"):
+        make_plan(with_values(settings, {"train.objective": "conversation"}), console)
