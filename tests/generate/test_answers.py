@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from etude.device import has_fast_bf16
 from etude.generate.answers import Asked, answer
 from etude.generate.engine import generate
 from etude.generate.sampling import NotFinite, SamplingSettings
@@ -52,6 +53,18 @@ def test_a_batch_equals_each_prompt_alone(name: str) -> None:
         else:
             assert not result.token_ids
             assert not result.ended
+
+
+@pytest.mark.skipif(not has_fast_bf16("cpu"), reason="bf16 is not known to be fast here")
+@pytest.mark.parametrize("name", ["llama-grouped-tied", "qwen3", "gpt2"])
+def test_in_bf16_scores_are_near_those_in_fp32(name: str) -> None:
+    model = make_network(make_config(name), 4).eval()
+    rows = [Asked(tokens(count, count), [tokens(4, 1), tokens(2, 2)], 12) for count in (3, 11, 20)]
+    exact, rounded = answer(model, rows, ()), answer(model, rows, (), "bf16")
+    for one, other in zip(exact, rounded, strict=True):
+        assert other.nats == pytest.approx(one.nats, rel=0.02)
+        assert other.nats != one.nats
+        assert len(other.token_ids) == 12
 
 
 def test_rows_that_only_fit_alone_are_read_alone() -> None:

@@ -125,14 +125,7 @@ def evaluate(
         raise InputError(f"--steps takes last or all, not '{steps}'")
     workers = Workers(processes, "auto" if threads is None else threads)
     request = TogetherRequest(models, tuple(suite or ()), items, tuple(text or ()), workers, as_json)
-    if "tuning" in request.suites:
-        _evaluate_tuning(request, steps == "all", tuple(step or ()), expect)
-        return
-    if step:
-        raise InputError(
-            "--step belongs to --suite tuning: name one checkpoint as RUN@STEP, or use --steps all"
-        )
-    _evaluate(request, steps == "all", expect)
+    _evaluate(request, steps == "all", tuple(step or ()), expect)
 
 
 def _evaluate_tuning(request: TogetherRequest, every_step: bool, steps: tuple[int, ...], expect: str) -> None:
@@ -159,8 +152,8 @@ def _evaluate_tuning(request: TogetherRequest, every_step: bool, steps: tuple[in
     )
 
 
-def _evaluate(request: TogetherRequest, every_step: bool, expect: str) -> None:
-    """Evaluate one model, several, or every saved version of one.
+def _evaluate(request: TogetherRequest, every_step: bool, steps: tuple[int, ...], expect: str) -> None:
+    """Evaluate one model, several, or every saved version of one; or report on the tuning of a run.
 
     Raises:
         InputError: the options do not fit together.
@@ -175,6 +168,13 @@ def _evaluate(request: TogetherRequest, every_step: bool, expect: str) -> None:
     from etude.run.folder import is_of_run
 
     models, suites, text, console = request.paths, request.suites, request.text, Console()
+    if "tuning" in suites:
+        _evaluate_tuning(request, every_step, steps, expect)
+        return
+    if steps:
+        raise InputError(
+            "--step belongs to --suite tuning: name one checkpoint as RUN@STEP, or use --steps all"
+        )
     if text and (every_step if not suites else "text" not in suites):
         raise InputError(
             "--text measures a text and runs no probes: omit --suite and --steps, or add --suite text"

@@ -105,7 +105,7 @@ class KVCache(Cache):
                 buffer[:, :, self.start : end] = new
             else:  # rows of different lengths: each writes at its own positions
                 rows = torch.arange(self.batch_size, device=new.device)[:, None]
-                buffer[rows, :, self.positions(count, new.device)] = new.transpose(1, 2)
+                buffer[rows, :, self.positions(count, new.device)] = new.transpose(1, 2).to(buffer.dtype)
         return self.keys[layer][:, :, :end], self.values[layer][:, :, :end]
 
     def row(self, index: int) -> Cache:

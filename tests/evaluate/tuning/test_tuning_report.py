@@ -7,6 +7,7 @@ import json
 import math
 import time
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -28,12 +29,15 @@ from etude.evaluate.tuning.summary import System, TuningReport, cost_of, figures
 from etude.evaluate.tuning.tables import print_reports
 from etude.generate.engine import generate
 from etude.generate.sampling import SamplingSettings
+from etude.plan.model_card import with_tuning
 from etude.pretrained.load_model import Trained, load_trained
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> TunedRun:
-    return make_run(tmp_path_factory.mktemp("tuned"), (4, 8))
+def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TunedRun]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(asking_module, "has_fast_bf16", lambda kind: False)
+        yield make_run(tmp_path_factory.mktemp("tuned"), (4, 8))
 
 
 def checkpoint(run: TunedRun, step: int) -> Path:
@@ -250,3 +254,25 @@ def test_the_json_holds_no_number_that_json_lacks(
     assert step == json.loads(json.dumps(report.to_json(), allow_nan=False))
     assert step["verdict"]["claims"][0] in ("no better than prompting", "better than prompting")
     assert set(step["systems"][0]) >= {"loss", "exact", "ended", "copies", "wrong_copies", "own_over_other"}
+
+
+def test_the_model_card_names_base_verdict_and_cost_once(run: TunedRun, report: TuningReport) -> None:
+    file = checkpoint(run, 4) / "README.md"
+    file.write_text("---\nlicense: mit\n---\n\n# A model\n\nMine.\n")
+    for _ in range(2):
+        run.report(checkpoint(run, 4))
+    card = file.read_text()
+    assert card.startswith("---\nlicense: mit\n---\n\n# A model\n\nMine.\n")
+    assert card.count("## What tuning gained and cost") == 1
+    assert report.verdict.sentence in card
+    assert "Base: `a tiny base`" in card
+    assert f"Bits per byte on source code: {report.texts[1].base:.3f} before" in card
+    assert card.count("| this model |") == 1
+    assert with_tuning(card, {"schema": 1, "base": None}) == card
+
+
+def test_a_checkpoint_without_a_card_gets_none(run: TunedRun) -> None:
+    file = checkpoint(run, 8) / "README.md"
+    file.unlink(missing_ok=True)
+    run.report(checkpoint(run, 8))
+    assert not file.exists()

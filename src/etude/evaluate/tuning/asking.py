@@ -153,7 +153,7 @@ class Respondent:
     within: Path
     threads: int | Auto = "auto"
     dtypes: set[str] = field(default_factory=set)
-    """The dtypes in which the known answers were generated."""
+    """The dtypes in which the known answers were computed."""
 
     @cached_property
     def trained(self) -> Trained:
@@ -170,7 +170,7 @@ class Respondent:
 
     @property
     def _dtype(self) -> Dtype:
-        """bf16 where it is known to be fast."""
+        """bf16 for the questions where it is known to be fast; the reference texts are always read in fp32."""
         model = self.trained.model
         fast = model.config.family.decodes_fast and has_fast_bf16(model.unembedding()[0].device.type)  # type: ignore[arg-type]
         return "bf16" if fast else "fp32"

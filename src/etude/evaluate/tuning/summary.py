@@ -102,7 +102,7 @@ class TuningReport:
         skipped: questions that could not be asked, by reason.
         systems: the base without a prompt first, the tuned model last.
         best: the number of examples in the best prompt of the base.
-        decoding: the dtype of generation.
+        decoding: the dtype in which the questions were answered.
     """
 
     step: int

@@ -76,7 +76,10 @@ def lines_of(reports: Sequence[TuningReport]) -> list[str]:
             "base"
         )
     lines.append(f"loss: nats per trained token of the held-out answers; {ERROR_RATES}")
-    return [*lines, f"base: {shown(last.base)} ({last.base_hash[:16]}); answers generated in {last.decoding}"]
+    return [
+        *lines,
+        f"base: {shown(last.base)} ({last.base_hash[:16]}); answers computed in {last.decoding}, texts in fp32",
+    ]
 
 
 def _cells(system: Figures) -> list[str]:
