@@ -13,7 +13,7 @@ from typing import Any
 
 from etude.data.files import key_of
 from etude.data.tokens.published import model_tokenizer
-from etude.data.tokens.tokenizer import CARRIED, RECORD, EtudeTokenizer
+from etude.data.tokens.tokenizer import EtudeTokenizer
 from etude.errors import InputError
 from etude.files import hash_file
 from etude.model.config import ModelConfig
@@ -21,10 +21,18 @@ from etude.model.folder import CARD, load_config, require_whole
 from etude.model.hf_config import config_from_hf, config_to_hf
 from etude.places import expand_home
 from etude.pretrained.facts import licence_of, rounding_of
-from etude.pretrained.own_files import DESCRIBED, PROSE, SNAPSHOTS, require_own
+from etude.pretrained.own_files import (
+    OF_TOKENIZER,
+    PROSE,
+    SNAPSHOTS,
+    described_files,
+    file_of_model,
+    require_own,
+)
 from etude.pretrained.source import model_folder
 from etude.run.checkpoints import MARKER, OPTIMIZER_FILE, verify_checkpoint
 from etude.run.folder import is_run
+from etude.run.published_history import step_in, tokenizer_folder
 from etude.run.weight_files import weight_files
 from etude.untrusted import shown
 
@@ -34,7 +42,7 @@ class Base:
     """A model that a run begins with.
 
     Attributes:
-        source: how the user named it; a run with the step of its newest checkpoint, as ``RUN@STEP``.
+        source: how the user named it; a run or a history with the step of its newest checkpoint, as ``RUN@STEP``.
         folder: its model folder.
         weights: the names of its weight files.
         described: the names of its other files.
@@ -63,7 +71,11 @@ class Base:
     def files(self) -> Mapping[str, str]:
         """The hash of each of its files, by name. They are read once, when this is first used."""
         names = sorted((*self.weights, *self.described))
-        return {name: self.known.get(name) or hash_file(self.folder / name) for name in names}
+        return {name: self.known.get(name) or hash_file(self.path(name)) for name in names}
+
+    def path(self, name: str) -> Path:
+        """Return the path of one of its files: those of the tokenizer may lie beside another version of the model."""
+        return file_of_model(self.folder, name)
 
     @property
     def hash(self) -> str:
@@ -94,7 +106,7 @@ def open_base(source: str | Path) -> Base:
             the weights lack a tensor.
     """
     folder = model_folder(source)
-    described = require_own(folder, DESCRIBED)
+    described = described_files(folder)
     weights = tuple(file.name for file in weight_files(folder))
     require_own(folder, weights)
     if reserved := {MARKER, OPTIMIZER_FILE} & set(weights):
@@ -103,7 +115,10 @@ def open_base(source: str | Path) -> Base:
         )
     require_whole(folder)  # before gigabytes are read
     if not (folder / MARKER).is_file():
-        return Base(str(source), folder, weights, described)
+        named = str(source)
+        if folder.parent == expand_home(named):  # the last of several saved versions
+            named = f"{named}@{step_in(folder.name)}"
+        return Base(named, folder, weights, described)
     checkpoint = verify_checkpoint(folder)
     known = {name: value for name, value in checkpoint.checksums.items() if name != CARD}
     named = f"{source}@{checkpoint.step}" if is_run(expand_home(str(source))) else str(source)
@@ -117,7 +132,7 @@ def base_tokenizer(source: str | Path) -> EtudeTokenizer:
         InputError: there is no such model, or its tokenizer cannot be used.
     """
     folder = model_folder(source)
-    require_own(folder, (*CARRIED, RECORD))
+    require_own(tokenizer_folder(folder), OF_TOKENIZER)
     return model_tokenizer(folder)
 
 

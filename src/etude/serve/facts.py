@@ -76,6 +76,7 @@ def facts_of(path: Path, may_control: bool) -> RunFacts:
         "schema_known": status.get("schema", EVENT_SCHEMA) == EVENT_SCHEMA,
         "model": model_facts(config, _tensors(first)) if config else None,
         "published": None,
+        "history": None,
         "optimizer": "" if settings is None else settings.train.optimizer,
         "sources": _texts(manifest.get("sources")),
         "uniform_loss": _uniform_loss(manifest),

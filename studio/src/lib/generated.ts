@@ -19,7 +19,7 @@
 /** A run, or a model without a run, in the list. */
 export interface RunLine {
   name: string;
-  state: 'not begun' | 'starting' | 'running' | 'lost' | 'finished' | 'stopped' | 'failed' | 'damaged' | 'unreadable' | 'model'; // "model" for a model without a run
+  state: 'not begun' | 'starting' | 'running' | 'lost' | 'finished' | 'stopped' | 'failed' | 'damaged' | 'unreadable' | 'model' | 'history'; // "model" for a model without a run, "history" for several saved versions of one
   step: number;
   loss: number | null; // of its last step, nats per token
   val_loss: number | null; // of its last evaluation
@@ -67,6 +67,12 @@ export interface PublishedFacts {
   train: string; // the command that continues its training on a text
 }
 
+/** Several saved versions of a model, whose training Etude did not record. */
+export interface HistoryFacts {
+  note: string; // what is not known
+  evaluate: string; // the command that scores every version
+}
+
 /** An earlier kind of language model on the same held-out text. */
 export interface Rung {
   order: number; // 0 for pure guessing, 1 for the frequency of each symbol, n for a symbol after n - 1 others
@@ -78,11 +84,12 @@ export interface Rung {
 /**
  * What the page knows of a run, or of a model without one, before it asks anything.
  *
- * A model without a run has one checkpoint, of step 0, and no record.
+ * A model without a run has one checkpoint, of step 0, and no record. One in several saved versions has a checkpoint
+ * for each; the other facts are those of the last.
  */
 export interface RunFacts {
   name: string;
-  state: 'not begun' | 'starting' | 'running' | 'lost' | 'finished' | 'stopped' | 'failed' | 'damaged' | 'unreadable' | 'model';
+  state: 'not begun' | 'starting' | 'running' | 'lost' | 'finished' | 'stopped' | 'failed' | 'damaged' | 'unreadable' | 'model' | 'history';
   step: number;
   num_steps: number | null;
   reason: string; // why it ended
@@ -94,6 +101,7 @@ export interface RunFacts {
   schema_known: boolean;
   model: ModelFacts | null;
   published: PublishedFacts | null; // None for a run
+  history: HistoryFacts | null; // None for a run, and for a model in one version
   optimizer: string;
   sources: string[];
   uniform_loss: number | null; // ln V, nats per token
@@ -414,6 +422,19 @@ export interface ValueAnswer {
   deviation: number;
 }
 
+/** A saved version of a model. */
+export interface VersionFacts {
+  step: number;
+  name: string; // of its folder
+  same_as: number | null; // the step of an earlier version with the same weights; None without one
+  weights: string | null; // hash of its weights, if they are those of an earlier version
+}
+
+/** The saved versions of a model, in the order of steps. */
+export interface VersionsAnswer {
+  versions: VersionFacts[];
+}
+
 /** A new run that starts from a step with some numbers turned. */
 export interface ForkAnswer {
   run: string;
@@ -431,6 +452,8 @@ export interface ChatAnswer {
 /**
  * A question about a run, besides its `look`; which fields are needed depends on that.
  *
+ * For a model in several saved versions, `step` chooses one of them.
+ *
  * step:        step, row                            token:  step, row, position
  * unit:        step, row, position, layer, unit, [input]
  * weight:      step, name, index                    matrix: step, name, what, [rows]
@@ -439,7 +462,7 @@ export interface ChatAnswer {
  * layers:      text (of a model)                    value:  name, index (of a model)
  * story:       text, [steps]                        neurons: step, layer, text
  * node:        step, layer, unit                    compare: text, [step], knobs
- * fork:        step, knobs, name
+ * fork:        step, knobs, name                    versions: (of a model in several)
  * chat:        text, [step], temperature, top_p, seed, count, [taken]
  */
 export interface Question {
@@ -833,6 +856,7 @@ export interface Answers {
   neurons: NeuronsAnswer;
   node: NodeAnswer;
   compare: CompareAnswer;
+  versions: VersionsAnswer;
   fork: ForkAnswer;
   chat: ChatAnswer;
 }
