@@ -101,6 +101,7 @@ def facts_of_model(name: str, folder: Path) -> RunFacts:
         "model": shape_facts(config, _parameters(folder, config)),
         "published": _published(folder),
         "history": None,
+        "base": None,
         "optimizer": "",
         "sources": [],
         "uniform_loss": None,

@@ -109,6 +109,18 @@ class HistoryFacts(TypedDict):
     evaluate: str
 
 
+class BaseFacts(TypedDict):
+    """The model that a run began with.
+
+    Attributes:
+        name: how the user named it, without the folders before it.
+        step: its step, if Etude trained it.
+    """
+
+    name: str
+    step: int | None
+
+
 class Rung(TypedDict):
     """An earlier kind of language model on the same held-out text.
 
@@ -132,6 +144,7 @@ class RunFacts(TypedDict):
     Attributes:
         published: None for a run.
         history: None for a run, and for a model in one version.
+        base: None for a run that began with random weights.
         reason: why it ended.
         heartbeat: seconds since 1970.
         now: the server's clock.
@@ -156,6 +169,7 @@ class RunFacts(TypedDict):
     model: ModelFacts | None
     published: PublishedFacts | None
     history: HistoryFacts | None
+    base: BaseFacts | None
     optimizer: str
     sources: list[str]
     uniform_loss: float | None

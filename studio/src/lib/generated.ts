@@ -73,6 +73,12 @@ export interface HistoryFacts {
   evaluate: string; // the command that scores every version
 }
 
+/** The model that a run began with. */
+export interface BaseFacts {
+  name: string; // how the user named it, without the folders before it
+  step: number | null; // its step, if Etude trained it
+}
+
 /** An earlier kind of language model on the same held-out text. */
 export interface Rung {
   order: number; // 0 for pure guessing, 1 for the frequency of each symbol, n for a symbol after n - 1 others
@@ -102,6 +108,7 @@ export interface RunFacts {
   model: ModelFacts | null;
   published: PublishedFacts | null; // None for a run
   history: HistoryFacts | null; // None for a run, and for a model in one version
+  base: BaseFacts | null; // None for a run that began with random weights
   optimizer: string;
   sources: string[];
   uniform_loss: number | null; // ln V, nats per token
