@@ -26,10 +26,10 @@ def make_model(folder: Path, kind: str, seed: int = 0) -> Path:
     return folder
 
 
-def make_versions(folder: Path, kind: str, seeds: Mapping[int, int]) -> Path:
+def make_versions(folder: Path, kind: str, seeds: Mapping[int, int], name: str = "checkpoint-{}") -> Path:
     """Write several versions of a model, by step, with weights of the given seeds; the last has the tokenizer."""
     for step, seed in seeds.items():
-        version = make_model(folder / f"checkpoint-{step}", kind, seed)
+        version = make_model(folder / name.format(step), kind, seed)
         if step != max(seeds):
             (version / "tokenizer.json").unlink()
             (version / "tokenizer_config.json").unlink()

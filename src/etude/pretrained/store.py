@@ -151,19 +151,27 @@ def _file(value: str) -> Path:
 def _stored(source: Path, value: str) -> Path:
     """Return the stored file with the hash ``value``; made from ``source`` if it is missing or damaged."""
     file = _file(value)
-    if _hash(file) == value:
+    if _holds(file, source, value):
         return file
     sweep_staging(store())
     with staged_folder(file.parent) as staging:
         new = staging / CONTENT
         if _made_by_etude(source):  # of a GGUF file: it is in the cache already
             _link(source, new)
-        if _hash(new) != value:
+        if not _holds(new, source, value):
             new.unlink(missing_ok=True)
             copy_file(source, new, value)
         if os.name != "nt":  # Windows can neither flush nor remove such a file
             new.chmod(0o444)
     return file
+
+
+def _holds(file: Path, source: Path, value: str) -> bool:
+    """Return whether a file has the hash ``value``, which ``source`` has: where both are one file it is not read."""
+    with suppress(OSError):
+        if os.path.samefile(file, source):
+            return True
+    return _hash(file) == value
 
 
 def _made_by_etude(source: Path) -> bool:
