@@ -29,14 +29,17 @@ from etude.run.checkpoints import checkpoint_name
 from etude.run.listing import list_histories
 from etude.run.published_history import (
     PublishedHistory,
+    is_history,
     step_in,
     tokenizer_folder,
 )
 from etude.run.weights_hash import sampled_hash, weights_hash
 from etude.train.load import load_trained
+from etude.untrusted import Unreadable
 from etude.watch.loss_by_checkpoint import loss_by_checkpoint
 from etude.workflow import jobs
 from etude.workflow.list_runs import show
+from unprivileged import as_ordinary_user
 
 TEXT = "The cat sat on the mat and the dog ran to the river. " * 40
 STEPS = (10, 20, 30)
@@ -364,3 +367,16 @@ def test_a_tokenizer_beside_another_version_must_be_a_file_of_that_folder(
     for opening in (open_base, base_tokenizer):
         with pytest.raises(InputError, match="leads out of"):
             opening(f"{folder}@20")
+
+
+def test_a_folder_that_may_not_be_read_is_left_out_of_the_list(trained: Path, tmp_path: Path) -> None:
+    shutil.copytree(trained, tmp_path / "story")
+    secret = shutil.copytree(trained, tmp_path / "secret")
+    secret.chmod(0)
+    try:
+        with as_ordinary_user():
+            assert [line.name for line in list_histories(tmp_path)] == ["story"]
+            with pytest.raises(Unreadable):
+                is_history(secret)
+    finally:
+        secret.chmod(0o700)

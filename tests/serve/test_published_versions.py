@@ -234,3 +234,25 @@ def test_later_scores_count_and_the_terminal_says_where_they_are(
     first = read_scores(history)
     scored(shelf / "story", Console(file=io.StringIO()))
     assert read_scores(history) == first  # each once
+
+
+def test_weights_are_read_only_where_scores_of_them_may_be_known(
+    shelf: Path, tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A history of gigabytes is not hashed because another model was scored; damage of a record hides no other."""
+    from etude.run import weights_hash as module
+
+    history = PublishedHistory.at(shelf / "story")
+    assert history is not None
+    other = make_versions(tmp_path / "other", "llama-plain", {1: 5})
+    scored(other)
+    whole: list[Path] = []
+    original = module.weights_hash
+    monkeypatch.setattr(module, "weights_hash", lambda folder: (whole.append(folder), original(folder))[1])
+    assert read_scores(history) == []
+    assert whole == []
+    (cache / "scores" / "damaged").mkdir()
+    (cache / "scores" / "damaged" / "model.json").write_text("{")
+    found = PublishedHistory.at(other)
+    assert found is not None
+    assert {record.where.step for record in read_scores(found)} == {1}

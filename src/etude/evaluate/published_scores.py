@@ -8,21 +8,23 @@ same scores, and a changed one has none.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
 from etude.data.files import key_of
 from etude.data.tokens.tokenizer import CARRIED, RECORD
 from etude.device import git_commit
+from etude.errors import InputError
 from etude.evaluate.questions import Questions
 from etude.evaluate.records import FILE, ProbeRecord, Where, read_records, write_records
 from etude.evaluate.results import ProbeResult
-from etude.files import hash_file, read_json, write_failure, write_json
+from etude.files import hash_file, read_json, read_object, write_failure, write_json
 from etude.model.cost import count_parameters
 from etude.model.hf_config import config_from_hf, config_to_hf
 from etude.places import cache_folder
 from etude.run.published_history import CONFIG, PublishedHistory, tokenizer_folder
-from etude.run.weights_hash import known_weights_hash
+from etude.run.weights_hash import known_weights_hash, sampled_hash
 
 MODEL = "model.json"
 NO_SEED = 0
@@ -57,9 +59,8 @@ def write_scores(model: Path, step: int, questions: Questions, results: Sequence
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise write_failure(folder, error) from error
-    write_json(
-        folder / MODEL, {"schema": 1, "folder": str(model.resolve()), "weights": known_weights_hash(model)}
-    )
+    hashes = {"weights": known_weights_hash(model), "sample": sampled_hash(model)}
+    write_json(folder / MODEL, {"schema": 1, "folder": str(model.resolve()), **hashes})
     by_probe = {id(result.probe): result for result in results}
     size, commit = count_parameters(config).non_embedding, git_commit()
     for suite, probes in questions.by_suite.items():
@@ -73,10 +74,11 @@ def read_scores(history: PublishedHistory) -> list[ProbeRecord]:
     Raises:
         InputError: the weights of a version are damaged, or a newer Etude wrote the records.
     """
-    if not (cache_folder() / "scores").is_dir():  # spares the reading of all weights
-        return []
+    samples = _known_samples()
     found: list[ProbeRecord] = []
     for step, model in history.checkpoints.items():
+        if not samples or sampled_hash(model) not in samples:  # spares the reading of all its weights
+            continue
         folder = scores_folder(model)
         if not (folder / FILE).is_file():
             continue
@@ -87,3 +89,12 @@ def read_scores(history: PublishedHistory) -> list[ProbeRecord]:
             newest[key] = replace(record, where=replace(record.where, step=step))
         found += newest.values()
     return found
+
+
+def _known_samples() -> set[str]:
+    """Return the sampled hashes of the models with scores."""
+    samples = set()
+    for file in (cache_folder() / "scores").glob(f"*/{MODEL}"):
+        with suppress(InputError):
+            samples.add(str(read_object(file).get("sample")))
+    return samples

@@ -65,13 +65,13 @@ def list_histories(folder: Path) -> list[HistoryLine]:
     Raises:
         Unreadable: this account may not read ``folder``.
     """
+    if is_history(folder):
+        return [_history_line(folder)]
     with readable(folder):
-        if is_history(folder):
-            return [_history_line(folder)]
         names = sorted(os.listdir(folder))
     found = []
     for name in names:
-        with suppress(PermissionError):
+        with suppress(Unreadable):
             if is_history(folder / name):
                 found.append(_history_line(folder / name))
     return found

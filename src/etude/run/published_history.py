@@ -152,11 +152,14 @@ def is_history(path: Path) -> bool:
     """Return whether ``path`` holds saved versions of a model, which may not fit together, and is no run.
 
     Raises:
-        PermissionError: this account may not read the folder.
+        Unreadable: this account may not read the folder.
     """
-    if not path.is_dir() or is_run(path) or is_run(path.resolve().parent):
-        return False
-    return any(step_in(name) is not None and (path / name / CONFIG).is_file() for name in os.listdir(path))
+    with readable(path):
+        if not path.is_dir() or is_run(path) or is_run(path.resolve().parent):
+            return False
+        return any(
+            step_in(name) is not None and (path / name / CONFIG).is_file() for name in os.listdir(path)
+        )
 
 
 def step_in(name: str) -> int | None:

@@ -14,7 +14,7 @@ from etude.files import read_json
 from etude.messages import command
 from etude.run.folder import is_run
 from etude.run.published_history import is_history
-from etude.untrusted import inside, readable, shown
+from etude.untrusted import Unreadable, inside, readable, shown
 
 CONFIG = "config.json"
 
@@ -95,7 +95,7 @@ def is_model(path: Path) -> bool:
 
 def is_published(path: Path) -> bool:
     """Return whether ``path`` is a model folder, or a folder with several saved versions of a model."""
-    with suppress(OSError):
+    with suppress(OSError, Unreadable):
         return is_model(path) or is_history(path)
     return False
 
