@@ -13,6 +13,7 @@ from etude.data.tokens.tokenizer import CARRIED, EOS, RECORD, EtudeTokenizer, fo
 from etude.data.tokens.tokenizer_json import FILE, hash_text, parse_backend, read_backend
 from etude.errors import InputError
 from etude.files import read_json
+from etude.run.published_history import tokenizer_folder
 from etude.untrusted import MAX_JSON_BYTES, read_plain
 
 
@@ -51,9 +52,13 @@ def existing_tokenizer(path: Path) -> EtudeTokenizer:
 def model_tokenizer(folder: Path) -> EtudeTokenizer:
     """Open the tokenizer of the model in ``folder``: one that Etude saved, or a published model's own.
 
+    That of one of several saved versions may lie beside another
+    (:func:`~etude.run.published_history.tokenizer_folder`).
+
     Raises:
         InputError: the folder holds no usable tokenizer.json, or no token that can begin a document.
     """
+    folder = tokenizer_folder(folder)
     if (folder / RECORD).is_file():
         return EtudeTokenizer.load(folder)
     text = read_backend(folder / FILE)
