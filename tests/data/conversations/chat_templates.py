@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import json
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
@@ -32,7 +33,7 @@ class Case:
     refused: str = ""
     single: str | None = ""
     system: str = ""
-    tokens: dict[str, str] = field(default_factory=dict)
+    stops: tuple[str, ...] = ()
 
     @property
     def trained_alone(self) -> str | None:
@@ -332,6 +333,25 @@ COMMAND_R = (
     "{{ '<|START_OF_TURN_TOKEN|><|CHATBOT_TOKEN|>'  + content.strip() + '<|END_OF_TURN_TOKEN|>' }}{% endif %}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|START_OF_TURN_TOKEN|><|CHATBOT_TOKEN|>' }}{% endif %}"
 )
+COMMAND_TOKENS = (
+    "<|START_OF_TURN_TOKEN|>",
+    "<|END_OF_TURN_TOKEN|>",
+    "<|USER_TOKEN|>",
+    "<|CHATBOT_TOKEN|>",
+    "<|SYSTEM_TOKEN|>",
+)
+COMMAND_R7B = (
+    "{{ bos_token }}{% for m in messages %}{{ '<|START_OF_TURN_TOKEN|>' }}"
+    "{% if m['role'] == 'assistant' %}"
+    "{{ '<|CHATBOT_TOKEN|><|START_RESPONSE|>' + m['content'] + '<|END_RESPONSE|>' }}"
+    "{% else %}{{ ('<|USER_TOKEN|>' if m['role'] == 'user' else '<|SYSTEM_TOKEN|>') + m['content'] }}{% endif %}"
+    "{{ '<|END_OF_TURN_TOKEN|>' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|START_OF_TURN_TOKEN|><|CHATBOT_TOKEN|>' }}{% endif %}"
+)
+GLM4 = (
+    "[gMASK]<sop>{% for m in messages %}{{ '<|' + m['role'] + '|>\n' + m['content'] }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
+)
 GRANITE = (
     LOOP
     + "{%- if m['role'] == 'system' %}\n{{ '<|start_of_role|>system<|end_of_role|>' + m['content'] + '<|end_of_text|>\n' }}"
@@ -426,7 +446,43 @@ CASES = [
     Case("phi4", PHI4, (*IM, "<|im_sep|>"), IM_END, "<|endoftext|>", "<|im_end|>"),
     Case("zephyr", ZEPHYR, BRACKETS, (f"{FIRST}</s>", f"{SECOND}</s>"), "<s>", "</s>"),
     Case("vicuna", VICUNA, BRACKETS, (f" {FIRST}</s>", f" {SECOND}</s>"), "<s>", "</s>"),
-    Case("falcon", FALCON, ("<|endoftext|>",), (f" {FIRST}", f" {SECOND}"), eos="<|endoftext|>"),
+    Case(
+        "falcon",
+        FALCON,
+        ("<|endoftext|>",),
+        None,
+        eos="<|endoftext|>",
+        refused="no token that ends an answer",
+        single=None,
+    ),
+    Case(
+        "glm4",
+        GLM4,
+        ("<|endoftext|>", "<|user|>", "<|assistant|>", "<|system|>", "[gMASK]", "<sop>"),
+        (f"\n{FIRST}<|user|>", f"\n{SECOND}<|user|>"),
+        eos="<|endoftext|>",
+        stops=("<|endoftext|>", "<|user|>"),
+    ),
+    Case(
+        "glm4-without-stops",
+        GLM4,
+        ("<|endoftext|>", "<|user|>", "<|assistant|>", "<|system|>", "[gMASK]", "<sop>"),
+        None,
+        eos="<|endoftext|>",
+        refused="no token that ends an answer",
+        single=None,
+    ),
+    Case(
+        "command-r7b",
+        COMMAND_R7B,
+        ("<BOS_TOKEN>", *COMMAND_TOKENS, "<|START_RESPONSE|>", "<|END_RESPONSE|>"),
+        (
+            f"<|START_RESPONSE|>{FIRST}<|END_RESPONSE|><|END_OF_TURN_TOKEN|>",
+            f"<|START_RESPONSE|>{SECOND}<|END_RESPONSE|><|END_OF_TURN_TOKEN|>",
+        ),
+        "<BOS_TOKEN>",
+        "<|END_OF_TURN_TOKEN|>",
+    ),
     Case(
         "falcon3",
         FALCON3,
@@ -557,4 +613,7 @@ def save_model_tokenizer(folder: Path, case: Case, kind: str = "bytes") -> Path:
         clean_up_tokenization_spaces=False,
     )
     theirs.save_pretrained(folder)
+    if case.stops:
+        stops = [backend.token_to_id(token) for token in case.stops]
+        (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": stops}))
     return folder

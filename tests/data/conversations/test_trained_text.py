@@ -104,8 +104,9 @@ def test_the_tokens_are_those_of_transformers(case: Case, kind: str, tmp_path: P
             turns, chat_template=source, return_dict=True, date_string="26 Jul 2024"
         )["input_ids"]
         ids = encoded(tokenizer, {"messages": turns}).ids
-        assert ids == reference[: len(ids)]
-        rest = theirs.decode(reference[len(ids) :])
+        added = int(case.name == "glm4")  # the token of the next turn, which ends the answer
+        assert ids[: len(ids) - added] == reference[: len(ids) - added]
+        rest = theirs.decode(reference[len(ids) - added :])
         assert not rest.replace(case.eos or "\n", "").strip(), "what follows is no part of the last turn"
         assert ids.count(theirs.bos_token_id) == reference.count(theirs.bos_token_id)
 
@@ -179,7 +180,7 @@ def test_blocks_that_contradict_the_answers_are_an_error(block: str, tmp_path: P
     source = case.source.replace(BLOCK, block)
     assert source != case.source
     tokenizer = opened(tmp_path, Case("changed", source, case.specials, None, eos=case.eos))
-    with pytest.raises(InputError, match="mark other text"):
+    with pytest.raises(InputError, match="mark other text|no token that ends an answer"):
         encoded(tokenizer, {"messages": TURNS})
 
 
@@ -219,8 +220,9 @@ def test_plain_text_and_completions(tmp_path: Path) -> None:
 def test_a_template_without_the_answers_is_an_error(tmp_path: Path) -> None:
     for number, (source, message) in enumerate(
         {
-            "{{ '<|im_start|>' }}": "does not write an answer",
-            "{% for m in messages %}{{ m.content | upper }}{% endfor %}": "does not write an answer",
+            "{{ '<|im_start|>' }}": "no token that ends an answer|does not write",
+            "{% for m in messages %}{{ m.content | upper }}<|im_end|>{% endfor %}": "does not write an answer",
+            "{% for m in messages %}{{ m.content }}{% endfor %}": "no token that ends an answer",
             "{{ messages | length }}{% for m in messages %}{{ m.content }}{% endfor %}": "generation prompt differs",
             "{% for m in messages %}{{ undefined_thing.x }}{% endfor %}": "cannot write",
         }.items()

@@ -137,7 +137,7 @@ def _conversation(example: Example, special: SpecialText, template: ChatTemplate
     if mask == "last":
         trained = [number for number in trained if number == last]
     turns = turns_of(disguise.messages, template, special, [last] if mask == "all" else trained)
-    disguise.require_same(turns.text, template)
+    disguise.require_same(turns.text.removesuffix(turns.added), template)
     ids, offsets = disguise.encode(turns.text)
     spans: list[Span] = [(0, len(turns.text))] if mask == "all" else [turns.answers[n] for n in trained]
     starts = [first for first, _ in offsets]

@@ -48,6 +48,7 @@ class SpecialText:
                 f"the tokenizer has {len(self.tokens):,} special tokens, too many for conversations"
             )
         self._known = frozenset(self.tokens)
+        self.stops = frozenset(str(tokenizer.backend.id_to_token(i)) for i in tokenizer.roles.stop_ids)
         self._lengths = sorted({len(token) for token in self.tokens}, reverse=True)
         self._special = _any_of(self._known)
         self._added = _any_of({token.content for token in added.values() if token.content})

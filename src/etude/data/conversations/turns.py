@@ -23,10 +23,13 @@ class Turns:
         text: the whole, up to the end of the last turn.
         answers: by the number of a turn of the assistant, where what it writes begins and ends, its end of turn
             included. Answers that are not trained may be missing.
+        added: the end of the text that the template does not write: the token that begins a next turn, where this is
+            what ends an answer.
     """
 
     text: str
     answers: dict[int, Span]
+    added: str = ""
 
 
 def turns_of(
@@ -54,7 +57,11 @@ def turns_of(
     if template.has_generation and needed:
         _compare(messages, whole, {number: answers[number] for number in needed}, template, special)
     last = answers.get(len(messages) - 1)
-    return Turns(whole if last is None else whole[: last[1]], answers)
+    if last is None:
+        return Turns(whole, answers)
+    added = "" if special.ending(whole, last[1]) else _next_turn(messages, whole, template, special)
+    answers[len(messages) - 1] = (last[0], last[1] + len(added))
+    return Turns(whole[: last[1]] + added, answers, added)
 
 
 def _answer(
@@ -62,22 +69,38 @@ def _answer(
 ) -> Span:
     before = template.render(messages[:number], add_generation_prompt=True)
     if not whole.startswith(before):
-        raise _unstable(whole, before, number, "the generation prompt differs from the written answer")
+        raise _unstable(
+            messages, whole, before, number, "the generation prompt differs from the written answer"
+        )
     start = len(before)
     if number == len(messages) - 1:
-        return start, _end_of_turn(whole, start, len(whole), special)
+        closed = _end_of_turn(whole, start, len(whole), special)
+        if special.ending(whole, closed) or _next_turn(messages, whole, template, special):
+            return start, closed
+        raise _endless(whole, closed)
     until = template.render(messages[: number + 1])
     end = _common_end(whole, until, start, special)
     if end is None:
-        raise _unstable(
-            whole, until, number, "what the template writes changes when the conversation continues"
-        )
-    # A template may end a conversation otherwise than a turn inside it: then the end of this turn follows.
-    following = special.beginning(whole, end) if end < len(until) else ""
+        why = "what the template writes changes when the conversation continues"
+        raise _unstable(messages, whole, until, number, why)
     closed = _end_of_turn(whole, start, end, special)
-    if following and not special.ending(whole, closed):
+    if special.ending(whole, closed):
+        return start, closed
+    # A template may end a conversation otherwise than a turn inside it, or with the token that begins the next turn.
+    following = special.beginning(whole, end)
+    if following and (end < len(until) or following in special.stops):
         return start, end + len(following)
-    return start, closed
+    raise _endless(whole, closed)
+
+
+def _next_turn(messages: Sequence[Message], whole: str, template: ChatTemplate, special: SpecialText) -> str:
+    """Return the token that would begin the next turn, if it stops the model; empty for other templates."""
+    try:
+        longer = template.render([*messages, Message("user", "x")])
+    except InputError:
+        return ""
+    token = special.beginning(longer, len(whole)) if longer.startswith(whole) else ""
+    return token if token in special.stops else ""
 
 
 def _common_end(whole: str, until: str, start: int, special: SpecialText) -> int | None:
@@ -95,14 +118,28 @@ def _common_end(whole: str, until: str, start: int, special: SpecialText) -> int
 
 
 def _end_of_turn(text: str, start: int, end: int, special: SpecialText) -> int:
-    """Return where an answer ends: after the first special token of those that stand at its end, with white space."""
-    position, closed = end, end
+    """Return where an answer ends: after the first special tokens at its end, and no later than one that stops.
+
+    Where none stands there, it is ``end``.
+    """
+    tokens: list[tuple[int, int]] = []
+    position = end
     while position > start:
         position = start + len(text[start:position].rstrip())
         token = special.ending(text, position)
         if not token or position - len(token) < start:
             break
-        closed, position = position, position - len(token)
+        tokens.append((position - len(token), position))
+        position -= len(token)
+    closed = end
+    for number, (first, last) in enumerate(reversed(tokens)):
+        if (
+            number and first != closed
+        ):  # white space between: what follows ends the conversation, not the turn
+            break
+        closed = last
+        if text[first:last] in special.stops:
+            break
     return closed
 
 
@@ -153,10 +190,20 @@ def _without_specials(text: str, special: SpecialText) -> str:
     return text
 
 
-def _unstable(whole: str, part: str, number: int, why: str) -> Untrainable:
+def _unstable(messages: Sequence[Message], whole: str, part: str, number: int, why: str) -> Untrainable:
     position = next((i for i, (a, b) in enumerate(zip(part, whole, strict=False)) if a != b), len(whole))
+    last = number == len(messages) - 1
+    others = "" if last else "train on the last answer of each conversation (--set data.mask=last), or "
     return Untrainable(
         f"{why}, so that it is not certain what an answer trains",
         f"{place(whole, position)} of turn {number + 1} instead of {place(part, position)}",
-        "train on the last answer of each conversation (--set data.mask=last), or use another template",
+        f"{others}use another template",
+    )
+
+
+def _endless(whole: str, end: int) -> Untrainable:
+    return Untrainable(
+        "the chat template writes no token that ends an answer, so that the model would not learn to stop",
+        place(whole, end),
+        "use a template that writes one, such as eos_token",
     )
