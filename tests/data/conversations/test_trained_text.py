@@ -180,7 +180,7 @@ def test_blocks_that_contradict_the_answers_are_an_error(block: str, tmp_path: P
     source = case.source.replace(BLOCK, block)
     assert source != case.source
     tokenizer = opened(tmp_path, Case("changed", source, case.specials, None, eos=case.eos))
-    with pytest.raises(InputError, match="mark other text|no token that ends an answer"):
+    with pytest.raises(InputError, match=r"mark other text|no token that ends an answer"):
         encoded(tokenizer, {"messages": TURNS})
 
 
