@@ -32,7 +32,7 @@ from etude.pretrained.own_files import (
 from etude.pretrained.source import model_folder
 from etude.run.checkpoints import MARKER, OPTIMIZER_FILE, verify_checkpoint
 from etude.run.folder import is_run
-from etude.run.published_history import step_in, tokenizer_folder
+from etude.run.published_history import step_in, tokenizer_folder, version_source
 from etude.run.weight_files import weight_files
 from etude.untrusted import shown
 
@@ -115,9 +115,9 @@ def open_base(source: str | Path) -> Base:
         )
     require_whole(folder)  # before gigabytes are read
     if not (folder / MARKER).is_file():
-        named = str(source)
-        if folder.parent == expand_home(named):  # the last of several saved versions
-            named = f"{named}@{step_in(folder.name)}"
+        named, step = str(source), step_in(folder.name)
+        if step is not None and folder.parent == expand_home(named):  # the last of several saved versions
+            named = version_source(expand_home(named), step)
         return Base(named, folder, weights, described)
     checkpoint = verify_checkpoint(folder)
     known = {name: value for name, value in checkpoint.checksums.items() if name != CARD}
