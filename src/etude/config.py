@@ -21,7 +21,6 @@ import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from etude.errors import InputError
-from etude.messages import either
 from etude.setting_input import explain, parse_override, refuse_unknown, require_text
 from etude.setting_types import (
     AUTO,
@@ -49,7 +48,6 @@ from etude.setting_types import (
     WeightDecay,
 )
 from etude.settings_file import read_toml
-from etude.untrusted import shown
 
 NO_BASE = "none"
 """The value of ``model.base`` for a run whose first weights are random."""
@@ -304,19 +302,6 @@ Resolved: TypeAlias = Settings[Never]
 """Settings in which the dial has resolved every ``Open`` value, so that readers get plain values. Only
 :func:`etude.setting_declarations.require_resolved` returns them."""
 ResolvedTrain: TypeAlias = TrainSettings[Never]
-
-
-def recipe_file(name: str) -> Path:
-    """Return the settings file of a study that is part of the package.
-
-    Raises:
-        InputError: no recipe has this name.
-    """
-    folder = Path(__file__).parent / "recipes"
-    names = sorted(file.stem for file in folder.glob("*.toml"))
-    if name not in names:
-        raise InputError(f"there is no recipe '{shown(name)}': choose {either(names)}")
-    return folder / f"{name}.toml"
 
 
 def known_keys(model: type[BaseModel] = Settings, prefix: str = "") -> list[str]:

@@ -314,7 +314,7 @@ def test_the_list_of_runs_names_histories(
 
 @pytest.mark.parametrize("where", ["beside the last", "above"])
 def test_a_version_is_imported_and_trained_with_the_tokenizer_of_another(
-    trained: Path, tmp_path: Path, where: str
+    trained: Path, tmp_path: Path, where: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Reading, importing and training use one tokenizer, wherever among the versions it is."""
     folder = shutil.copytree(trained, tmp_path / "story")
@@ -355,6 +355,8 @@ def test_a_version_is_imported_and_trained_with_the_tokenizer_of_another(
         for name, value in load_file(folder / "checkpoint-20" / "model.safetensors").items()
     )
     assert open_base(folder).source == f"{folder}@30"  # a later version changes nothing
+    monkeypatch.chdir(folder)
+    assert model_folder(open_base(".").source) == folder / "checkpoint-30"
 
 
 def test_a_tokenizer_beside_another_version_must_be_a_file_of_that_folder(

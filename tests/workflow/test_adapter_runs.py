@@ -17,6 +17,7 @@ from test_pretrain import comparable, stop_after
 from etude.config import Settings
 from etude.errors import InputError
 from etude.model.adapter import is_factor
+from etude.model.decoding import Decoding
 from etude.model.folder import load_config, load_model_folder
 from etude.model.lora import LoRALinear
 from etude.plan.disk_use import disk_use
@@ -26,6 +27,11 @@ from etude.pretrained.load_model import load_trained
 from etude.run import RunFolder
 from etude.run.checkpoints import list_checkpoints, step_of, verify_checkpoint
 from etude.run.file_checks import verify
+from etude.serve import look_types, run_types
+from etude.serve.answers import Answers
+from etude.serve.facts import facts_of
+from etude.serve.request import Question as Asked
+from etude.serve.tensor_files import TensorFiles
 from etude.watch.arithmetic import weight_step
 from etude.watch.forking import fork
 from etude.watch.inspect import Question, look_at
@@ -35,6 +41,7 @@ from etude.watch.reconciliation import reconcile
 from etude.watch.time_machine import TimeMachine
 from etude.workflow import jobs
 from etude.workflow.prepare import make_plan
+from serving import require_type
 
 peft = pytest.importorskip("peft")
 transformers = pytest.importorskip("transformers")
@@ -342,9 +349,11 @@ def test_a_number_of_an_adapted_matrix_is_explained(adapting: Settings, console:
 def test_inspect_shows_factors_product_and_share(adapting: Settings, console: Console) -> None:
     run = jobs.grow(adapting, console).run
     weight = "model.layers.1.mlp.up_proj.weight[4,5]"
-    look = look_at(Question(run.path, step=7, weight=weight))
+    look = look_at(Question(run.path, step=6, weight=weight))
     values: Any = look.values
     part = values["at"]["low_rank"]
+    assert values["values"]["5"] == part["sum"]
+    assert values["values"]["6"] == part["sum_after"]
     assert len(part["up"]) == len(part["down"]) == 4
     assert part["product"] == pytest.approx(
         2.0 * sum(u * d for u, d in zip(part["up"], part["down"], strict=True))
@@ -380,3 +389,52 @@ def test_a_knob_on_a_factor_makes_a_fork_and_one_on_the_base_does_not(
     replayed = TimeMachine(turned.path)
     replayed.go_to(12)
     assert replayed.proof.holds
+
+
+GATE, FACTOR = "model.layers.1.mlp.gate_proj.weight", "model.layers.1.mlp.gate_proj.lora_B"
+UNIT = {"layer": 1, "unit": 3}
+
+
+@pytest.mark.parametrize("step", [7, 10])
+def test_the_studio_answers(adapting: Settings, tmp_path: Path, console: Console, step: int) -> None:
+    run = jobs.grow(adapting, console).run
+    answers = Answers(run.path.parent, TensorFiles(tmp_path))
+    questions: list[tuple[str, dict[str, Any]]] = [
+        ("step", {"row": 0}),
+        ("token", {"row": 0, "position": 5}),
+        ("unit", {"row": 0, "position": 5, **UNIT}),
+        ("weight", {"name": GATE, "index": [3, 5]}),
+        ("weight", {"name": FACTOR, "index": [3, 1]}),
+        *(
+            ("matrix", {"name": name, "what": what})
+            for name in (GATE, FACTOR)
+            for what in ("before", "gradient", "update", "since_start")
+        ),
+        ("prompt", {"text": "One day"}),
+        ("node", UNIT),
+        ("neurons", {"text": "One day", "layer": 1}),
+        ("compare", {"text": "One day", "knobs": [f"{FACTOR}[3,1]=0.5"]}),
+        ("story", {"text": "One day"}),
+        ("fork", {"knobs": [f"{FACTOR}[3,1]=0.5"], "name": "turned"}),
+    ]
+    for look, rest in questions:
+        at_step = {} if look == "story" else {"step": step}
+        question = Asked({"run": run.path.name, "look": look, **at_step, **rest})
+        answer = answers.answer(question, lambda line: None)
+        require_type(look_types.ANSWERS[look], answer)
+        if look == "weight":
+            assert "low_rank" in answer["at"] or rest["name"] == FACTOR  # type: ignore[index, call-overload]
+    require_type(run_types.RunFacts, facts_of(run.path, True))
+
+
+def test_knobs_and_generation_read_the_sum(adapting: Settings, console: Console) -> None:
+    run = jobs.grow(changed(adapting, lr=0.05), console).run
+    trained = load_trained(f"{run.path}@12")
+    ids = torch.randint(300, (1, 9), generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        expected = trained.model(ids)
+        decoding, cache = Decoding(trained.model), trained.model.new_cache(1, 16)
+        for place in range(9):
+            logits = decoding.step(ids[:, place], cache)
+        torch.testing.assert_close(logits, expected[:, -1], atol=1e-4, rtol=1e-4)
+        assert (load_trained(f"{run.path}@0").model(ids) - expected).abs().max() > 0.01

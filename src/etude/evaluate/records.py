@@ -147,30 +147,30 @@ def from_json(line: Mapping[str, Any]) -> ProbeRecord:
         raise ValueError("not the record of a probe")
     val_loss = line["val_loss"]
     where = Where(
-        seed=_count(line["seed"]),
-        step=_count(line["step"]),
-        tokens_seen=_count(line["tokens_seen"]),
+        seed=count_from_json(line["seed"]),
+        step=count_from_json(line["step"]),
+        tokens_seen=count_from_json(line["tokens_seen"]),
         flops=_number(line["flops"], 0, 1e40),
-        num_parameters=_count(line["num_parameters"]),
+        num_parameters=count_from_json(line["num_parameters"]),
         val_loss=None if val_loss is None else _number(val_loss, 0, 1e6),
-        suite=_text(line["suite"], MOST_NAMES),
-        commit=None if line["commit"] is None else _text(line["commit"], MOST_NAMES),
-        version=_text(line["etude"], MOST_NAMES),
+        suite=text_from_json(line["suite"], MOST_NAMES),
+        commit=None if line["commit"] is None else text_from_json(line["commit"], MOST_NAMES),
+        version=text_from_json(line["etude"], MOST_NAMES),
     )
     return ProbeRecord(
         probe=_name(line["probe"]),
-        condition=_text(line["condition"], MOST_NAMES),
-        asks=_text(line["asks"], MOST_WORDS),
-        held_out=_text(line["held_out"], MOST_WORDS),
+        condition=text_from_json(line["condition"], MOST_NAMES),
+        asks=text_from_json(line["asks"], MOST_WORDS),
+        held_out=text_from_json(line["held_out"], MOST_WORDS),
         where=where,
         model=_measured(line),
         counting=None if line["counting"] is None else _measured(line["counting"]),
         random=None if line["random"] is None else _measured(line["random"]),
         chance=_number(line["chance"], 0, 1),
-        label=_text(line["label"], MOST_NAMES),
+        label=text_from_json(line["label"], MOST_NAMES),
         items=_name(line["items"]),
-        num_items=_count(line["num_items"]),
-        dropped=_count(line["dropped"]),
+        num_items=count_from_json(line["num_items"]),
+        dropped=count_from_json(line["dropped"]),
     )
 
 
@@ -195,18 +195,18 @@ def _measured_to_json(measured: Measured) -> dict[str, Any]:
 def _measured(content: Mapping[str, Any]) -> Measured:
     exact = content["exact"]
     return Measured(
-        accuracy=_estimate(content["accuracy"], 0, 1),
-        margin=_estimate(content["margin"]),
+        accuracy=estimate_from_json(content["accuracy"], 0, 1),
+        margin=estimate_from_json(content["margin"]),
         brier=_number(content["brier"], 0, 2.000001),
         exact=None
         if exact is None
         else Exact(
-            _estimate(exact["exact"], 0, 1),
-            _estimate(exact["token"], 0, 1),
+            estimate_from_json(exact["exact"], 0, 1),
+            estimate_from_json(exact["token"], 0, 1),
             _number(exact["independence"], 0, 1),
-            _estimate(exact["nats_per_token"]),
+            estimate_from_json(exact["nats_per_token"]),
         ),
-        num_cut=_count(content["num_cut"]),
+        num_cut=count_from_json(content["num_cut"]),
     )
 
 
@@ -221,7 +221,7 @@ def estimate_to_json(estimate: Estimate) -> dict[str, Any]:
     }
 
 
-def _estimate(content: Mapping[str, Any], low: float = -1e9, high: float = 1e9) -> Estimate:
+def estimate_from_json(content: Mapping[str, Any], low: float = -1e9, high: float = 1e9) -> Estimate:
     value = _number(content["value"], low, high)
     error, bottom, top = content["standard_error"], content["low"], content["high"]
     interval = Interval(
@@ -229,7 +229,10 @@ def _estimate(content: Mapping[str, Any], low: float = -1e9, high: float = 1e9) 
         math.inf if top is None else _number(top, value - 1e-9, 1e9),
     )
     return Estimate(
-        value, math.inf if error is None else _number(error, 0, 1e9), interval, _count(content["count"])
+        value,
+        math.inf if error is None else _number(error, 0, 1e9),
+        interval,
+        count_from_json(content["count"]),
     )
 
 
@@ -249,19 +252,19 @@ def _number(value: Any, low: float, high: float) -> float:
     return float(value)
 
 
-def _count(value: Any) -> int:
+def count_from_json(value: Any) -> int:
     if type(value) is not int or not 0 <= value < 2**63:
         raise ValueError(f"{shown(value)} is not a count")
     return value
 
 
-def _text(value: Any, most: int) -> str:
+def text_from_json(value: Any, most: int) -> str:
     if not isinstance(value, str) or len(value) > most:
         raise ValueError("not a text of a sensible length")
     return value
 
 
 def _name(value: Any) -> str:
-    if not _text(value, MOST_NAMES):
+    if not text_from_json(value, MOST_NAMES):
         raise ValueError("a name is empty")
     return str(value)

@@ -26,7 +26,7 @@ from etude.pretrained.own_files import PROSE, SNAPSHOTS, described_files, file_o
 from etude.pretrained.resolve_source import model_folder
 from etude.run.checkpoints import MARKER, OPTIMIZER_FILE, verify_base, verify_checkpoint
 from etude.run.folder import is_run
-from etude.run.published_history import step_in
+from etude.run.published_history import step_in, version_source
 from etude.run.weight_files import is_adapted, weight_files
 from etude.untrusted import shown
 
@@ -116,9 +116,9 @@ def open_base(source: str | Path) -> Base:
         )
     require_whole(folder)  # before gigabytes are read
     if checkpoint is None:
-        named = str(source)
-        if folder.parent == expand_home(named):  # the last of several saved versions
-            named = f"{named}@{step_in(folder.name)}"
+        named, step = str(source), step_in(folder.name)
+        if step is not None and folder.parent == expand_home(named):  # the last of several saved versions
+            named = version_source(expand_home(named), step)
         return Base(named, folder, weights, described)
     known.pop(CARD, None)
     named = f"{source}@{checkpoint.step}" if is_run(expand_home(str(source))) else str(source)

@@ -144,7 +144,7 @@ class PublishedHistory:
     @property
     def refusal(self) -> str:
         """Why an opened step, a replay or an update cannot be shown, with the command that begins a recorded run."""
-        train = command("train", "TEXT", "--from", f"{self.path}@{self.last}")
+        train = command("train", "TEXT", "--from", version_source(self.path, self.last))
         return f"{shown(self.name)} was {NO_RECORD}; {train} begins a recorded run with its last version"
 
 
@@ -160,6 +160,11 @@ def is_history(path: Path) -> bool:
         return any(
             step_in(name) is not None and (path / name / CONFIG).is_file() for name in os.listdir(path)
         )
+
+
+def version_source(path: Path, step: int) -> str:
+    """Return how a command names a version of the history in ``path``."""
+    return f"{path if path.name not in ('', '..') else path.resolve()}@{step}"
 
 
 def step_in(name: str) -> int | None:

@@ -73,6 +73,7 @@ def make_app(
         Route("/api/runs/{name}/rows", handlers.rows),
         Route("/api/runs/{name}/control", handlers.control, methods=["POST"]),
         Route("/api/runs/{name}/abilities", handlers.abilities),
+        Route("/api/runs/{name}/tuning", handlers.tuning),
         Route("/api/runs/{name}/doctor", handlers.doctor, methods=["POST"]),
         Route("/api/ask", handlers.ask, methods=["POST"]),
         Route("/api/tensors/{key}", handlers.tensors),
@@ -186,6 +187,13 @@ class Handlers:
         path = self.run(request)
         await run_in_threadpool(refuse_links_out, path)
         return json_response(await run_in_threadpool(abilities_of, path))
+
+    async def tuning(self, request: Request) -> Response:
+        from etude.serve.tuning import tuning_of  # imports numpy, which the server starts without
+
+        path = self.run(request)
+        await run_in_threadpool(refuse_links_out, path)
+        return json_response(await run_in_threadpool(tuning_of, path))
 
     async def doctor(self, request: Request) -> Response:
         """Return the doctor's verdicts. POST, since it starts a process."""

@@ -17,6 +17,7 @@ from etude.run.published_history import (
     is_history,
     step_in,
     tokenizer_folder,
+    version_source,
 )
 from etude.run.weight_files import config_file, weight_files
 from etude.serve.chat_facts import knows_turns
@@ -69,7 +70,7 @@ def facts_of_published(name: str, path: Path) -> RunFacts:
     facts = facts_of_model(name, history.folder_of(history.last))
     published = facts["published"]
     assert published is not None
-    published["train"] = command("train", "TEXT", "--from", f"{path}@{history.last}")
+    published["train"] = command("train", "TEXT", "--from", version_source(path, history.last))
     facts["state"], facts["checkpoints"] = "history", list(history.checkpoints)
     facts["first_step"], facts["step"] = min(history.checkpoints), history.last
     facts["last_step"] = history.last

@@ -24,6 +24,7 @@ GET  api/runs                        RunLine[]
 GET  api/runs/NAME                   RunFacts
 GET  api/runs/NAME/rows?from=A,B     Rows: lines of metrics.jsonl and samples.jsonl behind byte offsets A and B
 GET  api/runs/NAME/abilities         Ability[]
+GET  api/runs/NAME/tuning            TuningStep[]
 POST api/runs/NAME/control           {action}: answers {}; only where RunFacts.control is true
 POST api/runs/NAME/doctor            Verdict[]: those of `etude doctor RUN`, after some seconds
 POST api/ask                         a Question; lines of JSON: Progress, Busy, ConversationLine and TokenLine,

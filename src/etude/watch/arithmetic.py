@@ -64,6 +64,14 @@ class WeightStep:
         return self.after - self.before
 
     @property
+    def computed_with(self) -> tuple[float, float]:
+        """The number that the network computes with, before and after: of an adapted matrix the sum."""
+        part = self.low_rank
+        if part is None:
+            return self.before, self.after
+        return part.base + part.product, part.base + part.product_after
+
+    @property
     def lr(self) -> float:
         return self.used.lr
 

@@ -7,6 +7,7 @@
  * GET  api/runs/NAME                   RunFacts
  * GET  api/runs/NAME/rows?from=A,B     Rows: lines of metrics.jsonl and samples.jsonl behind byte offsets A and B
  * GET  api/runs/NAME/abilities         Ability[]
+ * GET  api/runs/NAME/tuning            TuningStep[]
  * POST api/runs/NAME/control           {action}: answers {}; only where RunFacts.control is true
  * POST api/runs/NAME/doctor            Verdict[]: those of `etude doctor RUN`, after some seconds
  * POST api/ask                         a Question; lines of JSON: Progress, Busy, ConversationLine and TokenLine,
@@ -196,6 +197,44 @@ export interface Ability {
   probability: number[]; // of the right answer among the candidates, geometric mean
   exact: (number | null)[];
   independent: (number | null)[];
+}
+
+/** A figure with its 95 % interval; None where it has none. */
+export interface TuningFigure {
+  value: number;
+  low: number | null;
+  high: number | null;
+}
+
+/** What the base, with a number of examples before each question, or the tuned model does with held-out questions. */
+export interface TuningSystem {
+  name: string;
+  loss: TuningFigure; // nats per trained token of the held-out answers
+  right: TuningFigure | null; // share of right answers among the short ones
+  ended: number | null; // share of answers that ended by themselves
+  copies: number | null; // share of answers that equal a training answer
+  wrong_copies: number | null; // share of these that are not right
+}
+
+/** Bits per byte on a reference text before and after tuning. */
+export interface TuningText {
+  name: string;
+  base: number;
+  tuned: number;
+  rise: TuningFigure;
+}
+
+/** What a tuning gained and cost at one step. */
+export interface TuningStep {
+  step: number;
+  base: string;
+  asked: number; // held-out questions
+  best_examples: number; // in the base's best prompt
+  systems: TuningSystem[]; // the base without a prompt first, the tuned model last
+  texts: TuningText[];
+  claims: string[];
+  verdict: string;
+  error_rates: string;
 }
 
 /** A verdict of the doctor on a run: its finding, and the rule behind it. */

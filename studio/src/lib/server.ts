@@ -1,6 +1,6 @@
 /** The server, as functions. A refusal becomes an Error whose message says what to do. */
 
-import type { Ability, Answers, Busy, ConversationLine, Failure, Look, Progress, Question, Rows, RunFacts, RunLine, Source, TokenLine, Verdict } from './generated';
+import type { Ability, Answers, Busy, ConversationLine, Failure, Look, Progress, Question, Rows, RunFacts, RunLine, Source, TokenLine, TuningStep, Verdict } from './generated';
 import { withIds } from './tokens';
 
 export class Gone extends Error {}
@@ -48,6 +48,9 @@ export const rows = async (run: string, cursor: string): Promise<Rows> =>
 
 export const abilities = async (run: string): Promise<Ability[]> =>
   (await get(`./api/runs/${encodeURIComponent(run)}/abilities`)).json();
+
+export const tuning = async (run: string): Promise<TuningStep[]> =>
+  (await get(`./api/runs/${encodeURIComponent(run)}/tuning`)).json();
 
 export const verdicts = async (run: string): Promise<Verdict[]> =>
   (await post(`./api/runs/${encodeURIComponent(run)}/doctor`, {})).json();

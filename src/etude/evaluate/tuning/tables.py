@@ -75,7 +75,11 @@ def lines_of(reports: Sequence[TuningReport]) -> list[str]:
             f"the base's best prompt has {last.best} examples; it was chosen on the same questions, which favours the "
             "base"
         )
-    lines.append(f"loss: nats per trained token of the held-out answers; {ERROR_RATES}")
+    lines.append(
+        "loss: nats per trained token of the held-out answers; own answer over another's: by how many nats per token "
+        "the answer to another question is less likely"
+    )
+    lines.append(ERROR_RATES)
     return [
         *lines,
         f"base: {shown(last.base)} ({last.base_hash[:16]}); answers computed in {last.decoding}, texts in fp32",
@@ -89,7 +93,7 @@ def _cells(system: Figures) -> list[str]:
         "" if system.ended is None else f"{system.ended.value:.2f}",
         "" if system.copies is None else f"{system.copies.value:.2f}",
         "" if system.wrong_copies is None else f"{system.wrong_copies.value:.2f}",
-        "" if system.contrast is None else _with_interval(system.contrast, "+.2f"),
+        "" if system.contrast is None else f"{system.contrast.value:+.2f}",
     ]
 
 

@@ -1,0 +1,123 @@
+"""Read a run's tuning.jsonl: what its tuning gained and cost, one report per step."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from etude.errors import InputError
+from etude.evaluate.records import (
+    MOST_NAMES,
+    MOST_WORDS,
+    count_from_json,
+    estimate_from_json,
+    text_from_json,
+)
+from etude.evaluate.statistics import Estimate
+from etude.evaluate.tuning.summary import SCHEMA
+from etude.messages import command
+from etude.run import RunFolder
+from etude.untrusted import MAX_JSON_BYTES
+
+MOST_SYSTEMS = 20
+
+
+@dataclass(frozen=True)
+class RecordedSystem:
+    """The figures of one system, see :class:`etude.evaluate.tuning.summary.Figures`."""
+
+    name: str
+    loss: Estimate
+    exact: Estimate | None
+    ended: Estimate | None
+    copies: Estimate | None
+    wrong_copies: Estimate | None
+
+
+@dataclass(frozen=True)
+class RecordedText:
+    """Bits per byte on a reference text before and after."""
+
+    name: str
+    base: float
+    tuned: float
+    rise: Estimate
+
+
+@dataclass(frozen=True)
+class RecordedReport:
+    """A line of tuning.jsonl."""
+
+    step: int
+    base: str
+    asked: int
+    best_examples: int
+    systems: tuple[RecordedSystem, ...]
+    texts: tuple[RecordedText, ...]
+    claims: tuple[str, ...]
+    sentence: str
+    error_rates: str
+
+
+def read_reports(run: Path) -> list[RecordedReport]:
+    """Return the last report on each step of a run, which is untrusted, in the order of steps; empty without any.
+
+    Raises:
+        InputError: the file is implausibly long, or none of its lines is a report.
+    """
+    log = RunFolder(run).tuning
+    if not log.path.is_file():
+        return []
+    if log.path.stat().st_size > MAX_JSON_BYTES:
+        raise InputError(f"{log.path} is damaged (longer than {MAX_JSON_BYTES:,} bytes): restore it")
+    reports: dict[int, RecordedReport] = {}
+    for line in log.read():
+        try:
+            report = from_json(line)
+        except (KeyError, TypeError, ValueError, OverflowError, AttributeError):
+            continue
+        reports[report.step] = report
+    if not reports:
+        raise InputError(
+            f"{log.path} holds no report: type `{command('eval', run, '--suite', 'tuning')}` to make one"
+        )
+    return [reports[step] for step in sorted(reports)]
+
+
+def from_json(line: Mapping[str, Any]) -> RecordedReport:
+    """Return the report in a line. Raises KeyError, TypeError or ValueError if it is something else."""
+    if line["schema"] != SCHEMA or line["event"] != "tuning":
+        raise ValueError("not a report on a tuning")
+    systems, texts, verdict = line["systems"], line["texts"], line["verdict"]
+    if not 1 < len(systems) <= MOST_SYSTEMS or len(texts) > MOST_SYSTEMS:
+        raise ValueError("not a plausible number of systems")
+    return RecordedReport(
+        count_from_json(line["step"]),
+        text_from_json(line["base"]["source"], MOST_WORDS),
+        count_from_json(line["questions"]["asked"]),
+        count_from_json(line["best_examples"]),
+        tuple(_system(system) for system in systems),
+        tuple(_text(text) for text in texts),
+        tuple(text_from_json(claim, MOST_NAMES) for claim in verdict["claims"][:MOST_SYSTEMS]),
+        text_from_json(verdict["sentence"], MOST_WORDS),
+        text_from_json(verdict["error_rates"], MOST_WORDS),
+    )
+
+
+def _system(content: Mapping[str, Any]) -> RecordedSystem:
+    shares = (content[key] for key in ("exact", "ended", "copies", "wrong_copies"))
+    return RecordedSystem(
+        text_from_json(content["name"], MOST_NAMES),
+        estimate_from_json(content["loss"]),
+        *(None if share is None else estimate_from_json(share, 0, 1) for share in shares),
+    )
+
+
+def _text(content: Mapping[str, Any]) -> RecordedText:
+    rise = estimate_from_json(content["rise"])
+    base, tuned = float(content["base"]), float(content["tuned"])
+    if not (0 <= base < 1e6 and 0 <= tuned < 1e6):
+        raise ValueError("not bits per byte")
+    return RecordedText(text_from_json(content["name"], MOST_NAMES), base, tuned, rise)

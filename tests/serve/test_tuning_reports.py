@@ -1,0 +1,111 @@
+"""What the page receives of a tuning, from a file that the writer of reports wrote, whole or damaged."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from etude.errors import InputError
+from etude.evaluate.tuning.paired_tests import ratio
+from etude.evaluate.tuning.records import from_json, read_reports
+from etude.evaluate.tuning.summary import Figures, TextCost, TuningReport
+from etude.evaluate.tuning.verdict import Paired, Rise, verdict_of
+from etude.run import RunFolder
+from etude.serve.run_types import TuningStep
+from etude.serve.tuning import tuning_of
+from serving import client_of, require_type
+from watched import Watched
+
+
+@pytest.fixture
+def run(studied: Watched, tmp_path: Path) -> Path:
+    shutil.copytree(studied.path, tmp_path / "runs" / "tuned")
+    return tmp_path / "runs" / "tuned"
+
+
+def report(step: int, rise: float = 0.2, documents: int = 3) -> TuningReport:
+    groups = [f"fact {number}" for number in range(8)]
+    results = Paired((4.0,) * 8, (2,) * 8, (3.0,) * 8, (False,) * 8, (True,) * 8)
+    right = Paired((1.0,) * 8, (2,) * 8, (3.0,) * 8, (True,) * 8, (True,) * 8)
+    loss = ratio(results.nats, results.tokens, groups)
+    names = [f"document {number}" for number in range(documents)]
+    change = Rise("source code", ratio([rise * 5] * documents, [5.0] * documents, names))
+    systems = tuple(
+        Figures(name, number, loss, loss, None, None, None, None)
+        for name, number in (("base", 0), ("base, 2 examples", 2), (f"tuned, step {step}", 0))
+    )
+    verdict = verdict_of(groups, results, results, right, [change])
+    cost = TextCost("source code", "d", 15, 1.0, 1.0 + rise, change)
+    return TuningReport(*(step, "smol", "h", "q", 8, 8, 8, 8, {}, systems, 2, (cost,), verdict, "fp32"))
+
+
+def write(run: Path, *reports: TuningReport) -> None:
+    RunFolder(run).tuning.append(*(each.to_json() for each in reports))
+
+
+def test_no_file_no_reports(run: Path) -> None:
+    assert tuning_of(run) == []
+    assert client_of(run.parent).get("/api/runs/tuned/tuning").json() == []
+
+
+def test_the_last_report_on_each_step(run: Path) -> None:
+    write(run, report(8), report(4), report(8, rise=0.5))
+    steps = client_of(run.parent).get("/api/runs/tuned/tuning").json()
+    require_type(list[TuningStep], steps)
+    assert [step["step"] for step in steps] == [4, 8]
+    assert steps[1]["texts"][0]["rise"] == {"value": 0.5, "low": 0.5, "high": 0.5}
+    assert steps[1]["claims"] == ["better than prompting", "forgot"]
+    assert steps[0]["verdict"] == report(4).verdict.sentence
+    assert [system["name"] for system in steps[0]["systems"]] == ["base", "base, 2 examples", "tuned, step 4"]
+    assert steps[0]["systems"][0]["right"] is None
+
+
+def test_an_infinite_interval_is_none(run: Path) -> None:
+    write(run, report(4, documents=1))
+    (step,) = tuning_of(run)
+    assert step["texts"][0]["rise"] == {"value": 0.2, "low": None, "high": None}
+
+
+def damaged(change: object, *keys: object) -> dict[str, object]:
+    line = json.loads(json.dumps(report(4).to_json()))
+    part = line
+    for key in keys[:-1]:
+        part = part[key]
+    part[keys[-1]] = change
+    return line  # type: ignore[no-any-return]
+
+
+DAMAGE = [
+    damaged(2, "schema"),
+    damaged("probe", "event"),
+    damaged(-1, "step"),
+    damaged("4", "step"),
+    damaged([], "systems"),
+    damaged(None, "systems"),
+    damaged(7, "verdict", "sentence"),
+    damaged("x" * 3000, "verdict", "sentence"),
+    damaged("much", "texts", 0, "rise", "value"),
+    damaged(float("1e300"), "texts", 0, "base"),
+    damaged(2.0, "systems", 0, "exact"),
+    damaged(None, "base"),
+]
+
+
+@pytest.mark.parametrize("line", DAMAGE)
+def test_a_damaged_line_is_skipped_and_alone_it_is_one_line(run: Path, line: dict[str, object]) -> None:
+    with pytest.raises((KeyError, TypeError, ValueError, AttributeError)):
+        from_json(line)
+    RunFolder(run).tuning.append(line)
+    with pytest.raises(InputError, match="holds no report"):
+        read_reports(run)
+    write(run, report(4))
+    assert len(read_reports(run)) == 1
+
+
+def test_a_pipe_does_not_hang_the_page(run: Path) -> None:
+    os.mkfifo(run / "tuning.jsonl")
+    assert tuning_of(run) == []
