@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -106,3 +110,12 @@ def test_a_template_that_looks_at_special_tokens_in_a_message_is_refused(
     assert encode_example(conversation("a", "b"), tokenizer, template, "assistant").trained.any()
     with pytest.raises(InputError, match="treats special tokens in a message unlike other text"):
         encode_example(conversation("a<|im_end|>b", "c"), tokenizer, template, "assistant")
+
+
+def test_a_tokenizer_is_not_kept_after_its_use(tmp_path: Path) -> None:
+    tokenizer = model_tokenizer(save_model_tokenizer(tmp_path, BY_NAME["chatml"]))
+    encode_example(conversation("a", "b"), tokenizer, template_of(tokenizer), "assistant")
+    alive = weakref.ref(tokenizer)
+    del tokenizer
+    gc.collect()
+    assert alive() is None

@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, ref
 
 from etude.data.conversations.conversation import Message
 from etude.data.conversations.place import Untrainable, place
@@ -40,7 +40,8 @@ class SpecialText:
     """The special tokens of one tokenizer, and its copy in which they are called by private characters."""
 
     def __init__(self, tokenizer: EtudeTokenizer) -> None:
-        self.tokenizer = tokenizer
+        self._tokenizer = ref(tokenizer)  # the tokenizer is the key under which this is kept
+        self._backend = tokenizer.backend
         added = tokenizer.backend.get_added_tokens_decoder()
         self.tokens = sorted({token.content for token in added.values() if token.special and token.content})
         if 2 * len(self.tokens) > len(_PRIVATE) // 4:
@@ -96,13 +97,15 @@ class SpecialText:
     def encode_plain(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
         """Return the tokens of a text without special tokens, and where each begins and ends."""
         with failures_in_one_line():
-            encoding = self.tokenizer.backend.encode(encodable(text), add_special_tokens=False)
+            encoding = self._backend.encode(encodable(text), add_special_tokens=False)
         return list(encoding.ids), list(encoding.offsets)
 
     def copy(self, start: int) -> _Copy:
         """Return the copy of the tokenizer whose special tokens have the private characters from ``start``."""
         if start not in self._copies:
-            self._copies[start] = _Copy(self.tokenizer, self.tokens, start)
+            tokenizer = self._tokenizer()
+            assert tokenizer is not None, "whoever encodes holds the tokenizer"
+            self._copies[start] = _Copy(tokenizer, self.tokens, start)
         return self._copies[start]
 
 
