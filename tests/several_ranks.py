@@ -7,6 +7,7 @@ import os
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -17,12 +18,13 @@ from etude.data.tokens.loader import BatchLoader
 from etude.data.tokens.parts import TokenPart
 from etude.device import Device
 from etude.errors import EtudeError
+from etude.model.adapter import adapted_by
 from etude.run.events import Event, RowSource, StepEvent
 from etude.train import parallel
 from etude.train.batch import MicroBatch
 from etude.train.loop import Loop, TrainState
 from etude.train.objectives import NextToken
-from etude.train.optimizer import UpdateRules
+from etude.train.optimizer import UpdateRules, freeze_others
 from etude.train.parallel import ALONE, Ranks
 from networks import make_config, make_network, make_tokens
 from scopes import Counted
@@ -38,6 +40,7 @@ CASES: dict[str, dict[str, Any]] = {
     "dropout": {"network": "llama", "micro_batch_rows": 4, "dropout": 0.3},
     "some tokens": {"network": "llama", "micro_batch_rows": 2, "scope": Counted(97, 12)},
     "weighted": {"network": "gpt2", "micro_batch_rows": 3, "scope": Counted(3, 2, weighted=True)},
+    "adapter": {"network": "gpt2", "optimizer": "adamw", "micro_batch_rows": 2, "rank": 3},
     "documents, recomputed": {"network": "llama", "within_documents": True, "recompute": True},
 }
 
@@ -45,7 +48,9 @@ CASES: dict[str, dict[str, Any]] = {
 def train(ranks: Ranks, **case: Any) -> dict[str, Any]:
     """Make five steps of one case; return losses, norms and parameters."""
     optimizer = case.pop("optimizer", "muon")
-    model = make_network(make_config(case.pop("network")))
+    adapter: Any = SimpleNamespace(lora_rank=case.pop("rank", 0), lora_alpha="auto", lora_targets=())
+    model = make_network(adapted_by(make_config(case.pop("network")), adapter))
+    freeze_others(model, "")
     # The gradient of a key's bias is nothing but rounding, of which Adam with a small eps would make whole steps.
     settings = TrainSettings(
         lr=1e-2, muon_lr=1e-2, weight_decay=0.1, eps=1e-4, steps=STEPS, optimizer=optimizer

@@ -21,7 +21,6 @@ import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from etude.errors import InputError
-from etude.messages import either
 from etude.setting_input import explain, parse_override, refuse_unknown, require_text
 from etude.setting_types import (
     AUTO,
@@ -49,7 +48,6 @@ from etude.setting_types import (
     WeightDecay,
 )
 from etude.settings_file import read_toml
-from etude.untrusted import shown
 
 NO_BASE = "none"
 """The value of ``model.base`` for a run whose first weights are random."""
@@ -102,6 +100,8 @@ class DataSettings(Section):
     """Whether attention crosses the boundaries between the documents of a row."""
     mask: Literal["assistant", "last", "all"] = "assistant"
     """The tokens of conversations that the loss counts: all answers, the last answer of each, or everything."""
+    replay: float = Field(0.0, ge=0.0, lt=1.0)
+    """Share of the trained tokens that are samples of the base model, against forgetting; for conversations."""
     workers: MayDiffer[Threads | Auto] = "auto"
     """Processes that encode text. Auto: one per core."""
 
@@ -302,19 +302,6 @@ Resolved: TypeAlias = Settings[Never]
 """Settings in which the dial has resolved every ``Open`` value, so that readers get plain values. Only
 :func:`etude.setting_declarations.require_resolved` returns them."""
 ResolvedTrain: TypeAlias = TrainSettings[Never]
-
-
-def recipe_file(name: str) -> Path:
-    """Return the settings file of a study that is part of the package.
-
-    Raises:
-        InputError: no recipe has this name.
-    """
-    folder = Path(__file__).parent / "recipes"
-    names = sorted(file.stem for file in folder.glob("*.toml"))
-    if name not in names:
-        raise InputError(f"there is no recipe '{shown(name)}': choose {either(names)}")
-    return folder / f"{name}.toml"
 
 
 def known_keys(model: type[BaseModel] = Settings, prefix: str = "") -> list[str]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from etude.errors import InputError
+from etude.messages import either
 from etude.untrusted import MAX_SETTINGS_BYTES, marked_encoding, read_plain, shown
 
 _MOST_PARSING = 10_000_000
@@ -78,3 +79,16 @@ def _decoded(content: bytes, file: Path) -> str:
             f"cannot read the settings file {file}: line {line} has a byte ({content[error.start]:#04x}) that is not "
             f"{error.encoding.upper()}: save the file as UTF-8"
         ) from None
+
+
+def recipe_file(name: str) -> Path:
+    """Return the settings file of a study that is part of the package.
+
+    Raises:
+        InputError: no recipe has this name.
+    """
+    folder = Path(__file__).parent / "recipes"
+    names = sorted(file.stem for file in folder.glob("*.toml"))
+    if name not in names:
+        raise InputError(f"there is no recipe '{shown(name)}': choose {either(names)}")
+    return folder / f"{name}.toml"

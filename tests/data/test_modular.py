@@ -7,12 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from etude.config import load_settings, recipe_file
+from etude.config import load_settings
 from etude.data.prepared_data import prepare
 from etude.data.studies.modular import MODULUS, SYMBOLS, documents
 from etude.errors import InputError
 from etude.evaluate.questions import questions_for, suites_for
 from etude.evaluate.study_probes import modular_probes
+from etude.settings_file import recipe_file
 
 
 def test_every_sum_comes_once_and_is_right() -> None:

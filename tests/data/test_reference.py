@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -65,3 +66,20 @@ def test_it_survives_the_manifest_and_damage_is_refused() -> None:
 
 def test_none_is_no_text() -> None:
     assert reference_text(NONE) is None
+
+
+def test_a_file_is_read_once_until_it_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[Path] = []
+    original = Path.open
+
+    def counted(path: Path, *arguments: Any, **options: Any) -> Any:
+        opened.append(path)
+        return original(path, *arguments, **options)
+
+    file = tmp_path / "text.txt"
+    file.write_text("One.")
+    monkeypatch.setattr(Path, "open", counted)
+    assert reference_text(str(file)) == reference_text(str(file)) == ReferenceText("text.txt", ("One.",))
+    assert opened == [file]
+    file.write_bytes(b"Two, or more.")
+    assert reference_text(str(file)) == ReferenceText("text.txt", ("Two, or more.",))

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from etude.config import load_settings, recipe_file
+from etude.config import load_settings
 from etude.data.prepared_data import prepare
 from etude.data.studies.repeats import CHARACTERS, LONGEST, SHORTEST, document, documents
 from etude.errors import InputError
+from etude.settings_file import recipe_file
 
 
 def test_every_string_comes_twice() -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from smollm2 import smollm2
 
+from bare_models import make_versions
 from etude.data.primer.generator import documents
 from gguf_files import network_tensors, write_gguf
 from networks import make_config, make_network
@@ -37,6 +38,7 @@ def walk(folder: Path) -> str:
     texts = [document.text for document in documents(3, 30_000)]
     (folder / "letter.txt").write_text(texts[0])
     (folder / "notes.txt").write_text("\n\n".join(texts[1:]))
+    make_versions(folder / "pythia", "llama-plain", {1000: 0, 2000: 1, 3000: 1}, "step{}")
     printed = []
     environment = os.environ | {"ETUDE_CACHE": str(folder / "cache")}
     for words in commands():
@@ -57,6 +59,8 @@ def test_its_commands_work_on_a_small_file(tmp_path: Path) -> None:
     write_gguf(tmp_path / FILE, config, network_tensors(make_network(config), config), kind="Q4_1")
     printed = walk(tmp_path)
     assert "rounded when the file was made: Q4_1" in printed
+    assert "step 3000 has the same weights as step 2000" in printed
+    assert f"recorded in {tmp_path / 'cache' / 'scores'}" in printed
     assert "On the reference text" in printed
 
 

@@ -335,3 +335,25 @@ def test_step_0_is_the_model_itself(model: Path, begin: Make, console: Console) 
     weights = [load_model_folder(folder)[0].state_dict() for folder in (model, first(run))]
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
     assert stored()
+
+
+def test_the_weights_of_a_converted_file_are_hashed_once_before_they_are_stored(
+    gguf_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are in the cache already, and the store links to them; a run on them has intact links."""
+    hashed: list[str] = []
+
+    def counted(path: Path) -> str:
+        hashed.append(path.name)
+        return hash_file(path)
+
+    for module in ("base", "store"):
+        monkeypatch.setattr(f"etude.pretrained.{module}.hash_file", counted)
+    for name in ("one", "two"):  # the second finds the stored file
+        base = open_base(gguf_file)
+        (tmp_path / name).mkdir()
+        store.put_files(base, tmp_path / name)
+        assert hash_file(tmp_path / name / WEIGHTS) == base.files[WEIGHTS]
+        assert hashed.count(WEIGHTS) == 1
+        assert store.CONTENT not in hashed
+        hashed.clear()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,22 +15,31 @@ import torch
 from rich.console import Console
 from safetensors.torch import load_file, save_file
 
+from etude.config import load_settings
 from etude.data.primer.generator import generate
 from etude.data.tokens.vocabulary import train_bpe
 from etude.errors import InputError
 from etude.evaluate.published_steps import evaluate_history
 from etude.evaluate.resumable_parts import Workers
 from etude.evaluate.together import TogetherRequest
+from etude.pretrained.base import open_base
+from etude.pretrained.chat_tokens import base_tokenizer
+from etude.pretrained.import_model import import_model
 from etude.pretrained.load_model import load_trained
 from etude.pretrained.resolve_source import model_folder
+from etude.run.checkpoints import checkpoint_name
+from etude.run.listing import list_histories
 from etude.run.published_history import (
     PublishedHistory,
-    histories_in,
+    is_history,
     step_in,
     tokenizer_folder,
-    weights_hash,
 )
+from etude.run.runs_table import show
+from etude.run.weights_hash import sampled_hash, weights_hash
 from etude.watch.loss_by_checkpoint import loss_by_checkpoint
+from etude.workflow import jobs
+from unprivileged import as_ordinary_user
 
 TEXT = "The cat sat on the mat and the dog ran to the river. " * 40
 STEPS = (10, 20, 30)
@@ -117,7 +127,7 @@ def test_the_versions_are_listed_by_step(trained: Path) -> None:
     assert list(history.checkpoints) == list(STEPS)
     assert history.duplicates == {}
     assert len(set(history.hashes.values())) == len(STEPS)
-    assert [found.path for found in histories_in(trained.parent)] == [trained]
+    assert [line.name for line in list_histories(trained.parent)] == ["story"]
     assert model_folder(trained) == trained / "checkpoint-30"
     assert model_folder(f"{trained}@20") == trained / "checkpoint-20"
     with pytest.raises(InputError, match=r"no checkpoint of step 25: choose one of 10, 20, 30"):
@@ -239,3 +249,136 @@ def test_what_is_no_history(trained: Path, tmp_path: Path) -> None:
         evaluate_history(TogetherRequest((trained / "checkpoint-10",)), Console(file=io.StringIO()))
     with pytest.raises(InputError, match="is not a run or a model folder"):
         evaluate_history(TogetherRequest((tmp_path,)), Console(file=io.StringIO()))
+
+
+def test_a_hash_is_kept_until_a_file_changes(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from etude.run import weights_hash as module
+
+    folder = shutil.copytree(trained / "checkpoint-10", tmp_path / "model")
+    computed: list[Path] = []
+
+    def counted(path: Path) -> str:
+        computed.append(path)
+        return weights_hash(path)
+
+    monkeypatch.setattr(module, "weights_hash", counted)
+    value = module.known_weights_hash(folder)
+    assert value == module.known_weights_hash(folder) == weights_hash(folder)
+    assert computed == [folder]
+    file = folder / "model.safetensors"
+    content, status = bytearray(file.read_bytes()), file.stat()
+    content[-1] ^= 1
+    file.write_bytes(content)
+    os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns))  # the same size and time of change
+    assert module.known_weights_hash(folder) == weights_hash(folder) != value
+
+
+def test_versions_that_a_sample_cannot_tell_apart_are_not_duplicates(trained: Path, tmp_path: Path) -> None:
+    """One changed bit at the end of a tensor that is longer than a sample."""
+    folder = shutil.copytree(trained, tmp_path / "story")
+    shutil.copytree(folder / "checkpoint-20", folder / "checkpoint-25")
+    shutil.copytree(folder / "checkpoint-20", folder / "checkpoint-26")
+    file = folder / "checkpoint-25" / "model.safetensors"
+    weights = load_file(file)
+    name = max(weights, key=lambda name: weights[name].numel())
+    weights[name].view(torch.int32).view(-1)[-1] ^= 1
+    save_file(weights, file)
+    assert sampled_hash(folder / "checkpoint-25") == sampled_hash(folder / "checkpoint-20")
+    assert sampled_hash(folder / "checkpoint-10") != sampled_hash(folder / "checkpoint-20")
+    assert opened(folder).duplicates == {26: 20}
+
+
+def test_the_list_of_runs_names_histories(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = shutil.copytree(trained, tmp_path / "story")
+    shutil.copytree(folder / "checkpoint-20", folder / "checkpoint-25")
+    two = shutil.copytree(trained / "checkpoint-20", tmp_path / "two" / "checkpoint-20")
+    shutil.copytree(two, tmp_path / "two" / "step20")
+    before = dict(files_of(tmp_path))
+    line, damaged = list_histories(tmp_path)
+    assert (line.name, line.num_versions, line.first, line.last) == ("story", 4, 10, 30)
+    assert line.duplicates == (f"step 25 has the same weights as step 20 ({opened(folder).hashes[20]})",)
+    assert "two folders of step 20" in damaged.problem
+    show(tmp_path)
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "not recorded by Etude (read only)" in printed
+    assert "story 4 10 to 30" in printed
+    assert "no runs in" not in printed
+    show(folder)
+    assert "story 4 10 to 30" in " ".join(capsys.readouterr().out.split())
+    assert {name: content for name, content in files_of(tmp_path) if not name.startswith("cache")} == before
+
+
+@pytest.mark.parametrize("where", ["beside the last", "above"])
+def test_a_version_is_imported_and_trained_with_the_tokenizer_of_another(
+    trained: Path, tmp_path: Path, where: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Reading, importing and training use one tokenizer, wherever among the versions it is."""
+    folder = shutil.copytree(trained, tmp_path / "story")
+    if where == "above":
+        for file in folder.glob("checkpoint-30/*token*"):
+            file.rename(folder / file.name)
+    source, text = f"{folder}@20", TEXT[:53]
+    read = load_trained(source)
+    console = Console(file=io.StringIO(), width=200)
+    imported = import_model(source, str(tmp_path / "copy"), console)
+    assert (imported / "tokenizer.json").read_bytes() == next(folder.rglob("tokenizer.json")).read_bytes()
+    again = load_trained(imported)
+    assert again.tokenizer.encode(text) == read.tokenizer.encode(text)
+    assert again.tokenizer.roles == read.tokenizer.roles
+    assert all(
+        torch.equal(value, again.model.state_dict()[name]) for name, value in read.model.state_dict().items()
+    )
+    file = tmp_path / "text.txt"
+    file.write_text(TEXT)
+    values: dict[str, Any] = {
+        "data.sources": (str(file),),
+        "data.workers": 1,
+        "model.base": source,
+        "train.steps": 2,
+        "train.context": 16,
+        "train.batch_rows": 2,
+        "train.eval_tokens": 100,
+        "device.kind": "cpu",
+        "device.threads": 1,
+        "run.folder": str(tmp_path / "runs"),
+    }
+    run = jobs.grow(load_settings(values=values), console).run
+    assert load_trained(f"{run.path}@1").tokenizer.encode(text) == read.tokenizer.encode(text)
+    first = run.checkpoints / checkpoint_name(0)
+    stored = load_file(first / "model.safetensors")
+    assert all(
+        torch.equal(stored[name], value)
+        for name, value in load_file(folder / "checkpoint-20" / "model.safetensors").items()
+    )
+    assert open_base(folder).source == f"{folder}@30"  # a later version changes nothing
+    monkeypatch.chdir(folder)
+    assert model_folder(open_base(".").source) == folder / "checkpoint-30"
+
+
+def test_a_tokenizer_beside_another_version_must_be_a_file_of_that_folder(
+    trained: Path, tmp_path: Path
+) -> None:
+    folder = shutil.copytree(trained, tmp_path / "story")
+    file = folder / "checkpoint-30" / "tokenizer.json"
+    file.rename(tmp_path / "tokenizer.json")
+    file.symlink_to(tmp_path / "tokenizer.json")
+    for opening in (open_base, base_tokenizer):
+        with pytest.raises(InputError, match="leads out of"):
+            opening(f"{folder}@20")
+
+
+def test_a_folder_that_may_not_be_read_is_left_out_of_the_list(trained: Path, tmp_path: Path) -> None:
+    shutil.copytree(trained, tmp_path / "story")
+    secret = shutil.copytree(trained, tmp_path / "secret")
+    secret.chmod(0)
+    try:
+        with as_ordinary_user():
+            assert [line.name for line in list_histories(tmp_path)] == ["story"]
+            with pytest.raises(Unreadable):
+                is_history(secret)
+    finally:
+        secret.chmod(0o700)

@@ -58,7 +58,7 @@ QUESTIONS: dict[str, dict[str, Any]] = {
         "taken": [5],
     },
 }
-OF_MODELS = {"layers", "value", "node_in_text"}
+OF_MODELS = {"layers", "value", "node_in_text", "versions"}
 """Looks at a model without a run: `test_models.py`."""
 
 

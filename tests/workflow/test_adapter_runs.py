@@ -17,7 +17,9 @@ from test_pretrain import comparable, stop_after
 from etude.config import Settings
 from etude.errors import InputError
 from etude.model.adapter import is_factor
+from etude.model.decoding import Decoding
 from etude.model.folder import load_config, load_model_folder
+from etude.model.lora import LoRALinear
 from etude.plan.disk_use import disk_use
 from etude.pretrained.base import open_base
 from etude.pretrained.import_model import import_model
@@ -25,11 +27,21 @@ from etude.pretrained.load_model import load_trained
 from etude.run import RunFolder
 from etude.run.checkpoints import list_checkpoints, step_of, verify_checkpoint
 from etude.run.file_checks import verify
+from etude.serve import look_types, run_types
+from etude.serve.answers import Answers
+from etude.serve.facts import facts_of
+from etude.serve.request import Question as Asked
+from etude.serve.tensor_files import TensorFiles
+from etude.watch.arithmetic import weight_step
+from etude.watch.forking import fork
+from etude.watch.inspect import Question, look_at
+from etude.watch.layer_in_step import LayerInStep
 from etude.watch.opened_step import open_step
 from etude.watch.reconciliation import reconcile
 from etude.watch.time_machine import TimeMachine
 from etude.workflow import jobs
 from etude.workflow.prepare import make_plan
+from serving import require_type
 
 peft = pytest.importorskip("peft")
 transformers = pytest.importorskip("transformers")
@@ -226,8 +238,7 @@ def test_a_step_opens_with_the_gradients_that_were_not_applied(adapting: Setting
         actual = opened.gradients[f"{name}.lora_{part}"].double()
         torch.testing.assert_close(actual, expected, atol=1e-7, rtol=1e-4)
         assert opened.parameter(f"{name}.lora_{part}").rule.name == "adamw"
-    with pytest.raises(InputError, match="only the factors of its adapter are"):
-        opened.parameter(f"{name}.weight")
+    assert opened.parameter(f"{name}.weight").rule.name == "frozen"
     assert set(opened.used) == {key for key in before if is_factor(key)}
     found = reconcile(opened)
     assert found.holds, found
@@ -298,3 +309,132 @@ def test_damage_gets_one_line(adapting: Settings, tmp_path: Path, console: Conso
 def test_an_adapter_needs_a_base(small_settings: Settings, console: Console) -> None:
     with pytest.raises(InputError, match="add --from MODEL, or omit --lora"):
         jobs.grow(changed(small_settings, lora_rank=4), console)
+
+
+@pytest.mark.parametrize("dtype", ["fp32", "bf16"])
+def test_a_number_of_an_adapted_matrix_is_explained(adapting: Settings, console: Console, dtype: str) -> None:
+    values = adapting.model_dump()
+    values["device"]["dtype"] = dtype
+    run = jobs.grow(Settings.model_validate(values), console).run
+    opened = open_step(TimeMachine(run.path), 7)
+    assert opened.proof.holds
+    assert reconcile(opened).holds, reconcile(opened)
+    path, (row, column) = "model.layers.1.mlp.up_proj", (4, 5)
+    step = weight_step(opened, f"{path}.weight", (row, column))
+    part = step.low_rank
+    assert part is not None
+    for model, product in ((opened.model, part.product), (opened.model_after, part.product_after)):
+        layer = model.get_submodule(path)
+        assert isinstance(layer, LoRALinear)
+        assert part.base == float(layer.base_weight[row, column])
+        assert part.base + product == pytest.approx(float(layer.weight[row, column]), abs=1e-8)
+    assert part.product != part.product_after
+    assert part.share == pytest.approx(abs(part.product) / (abs(part.product) + abs(part.base)))
+    # The gradient that was not applied is the sum of error times input over all tokens of the batch.
+    layer = LayerInStep(opened, "model.layers.1.mlp")
+    gate = weight_step(opened, "model.layers.1.mlp.gate_proj.weight", (row, column))
+    terms = layer.gradient_terms(row, column)
+    tolerance = 1e-5 if dtype == "fp32" else 2e-2
+    assert terms.total == pytest.approx(
+        gate.gradient, rel=tolerance, abs=tolerance * float(terms.terms.abs().sum())
+    )
+    assert (step.before, step.lr, step.rule.name) == (step.after, 0.0, "frozen")
+    for leaf, index in (("lora_A", (1, column)), ("lora_B", (row, 1))):
+        moved = weight_step(opened, f"{path}.{leaf}", index)
+        assert moved.low_rank is None
+        assert abs(moved.difference) <= 2 * moved.spacing
+        assert moved.update != 0
+
+
+def test_inspect_shows_factors_product_and_share(adapting: Settings, console: Console) -> None:
+    run = jobs.grow(adapting, console).run
+    weight = "model.layers.1.mlp.up_proj.weight[4,5]"
+    look = look_at(Question(run.path, step=6, weight=weight))
+    values: Any = look.values
+    part = values["at"]["low_rank"]
+    assert values["values"]["5"] == part["sum"]
+    assert values["values"]["6"] == part["sum_after"]
+    assert len(part["up"]) == len(part["down"]) == 4
+    assert part["product"] == pytest.approx(
+        2.0 * sum(u * d for u, d in zip(part["up"], part["down"], strict=True))
+    )
+    text = "\n".join(map(str, look.parts))
+    assert "not applied, for the weight itself is frozen" in text
+    assert "of the sizes of both" in text
+    json.dumps(look.values)
+    frozen: Any = look_at(Question(run.path, step=7, weight="model.norm.weight[3]"))
+    assert "low_rank" not in frozen.values["at"]
+    assert "not applied" in "\n".join(map(str, frozen.parts))
+    look_at(Question(run.path, step=7, node="model.layers.1.mlp:3", token="0:5"))
+    factor: Any = look_at(Question(run.path, step=7, weight="model.layers.1.mlp.up_proj.lora_A[1,5]"))
+    assert factor.values["at"]["rule"] == "adamw"
+
+
+def test_a_knob_on_a_factor_makes_a_fork_and_one_on_the_base_does_not(
+    adapting: Settings, console: Console
+) -> None:
+    run = jobs.grow(adapting, console).run
+    machine, name = TimeMachine(run.path), "model.layers.1.mlp.up_proj.lora_B"
+    with pytest.raises(InputError, match="is frozen, and a run with an adapter stores only its factors"):
+        fork(machine, 10, ["model.layers.1.mlp.up_proj.weight[4,1]=0.5"])
+    with pytest.raises(InputError, match="choose a later step"):
+        fork(machine, 0, [f"{name}[4,1]=0.5"])
+    turned = fork(machine, 10, [f"{name}[4,1]=0.5"])
+    expected = factors_of(at(run, 10))
+    expected[name][4, 1] = 0.5
+    assert same(factors_of(at(turned, 10)), expected)
+    named = json.loads((at(turned, 10) / "adapter_config.json").read_text())["base_model_name_or_path"]
+    assert Path(named) == at(run, 0)
+    assert jobs.resume(turned.path, console).step == 12
+    replayed = TimeMachine(turned.path)
+    replayed.go_to(12)
+    assert replayed.proof.holds
+
+
+GATE, FACTOR = "model.layers.1.mlp.gate_proj.weight", "model.layers.1.mlp.gate_proj.lora_B"
+UNIT = {"layer": 1, "unit": 3}
+
+
+@pytest.mark.parametrize("step", [7, 10])
+def test_the_studio_answers(adapting: Settings, tmp_path: Path, console: Console, step: int) -> None:
+    run = jobs.grow(adapting, console).run
+    answers = Answers(run.path.parent, TensorFiles(tmp_path))
+    questions: list[tuple[str, dict[str, Any]]] = [
+        ("step", {"row": 0}),
+        ("token", {"row": 0, "position": 5}),
+        ("unit", {"row": 0, "position": 5, **UNIT}),
+        ("weight", {"name": GATE, "index": [3, 5]}),
+        ("weight", {"name": FACTOR, "index": [3, 1]}),
+        *(
+            ("matrix", {"name": name, "what": what})
+            for name in (GATE, FACTOR)
+            for what in ("before", "gradient", "update", "since_start")
+        ),
+        ("prompt", {"text": "One day"}),
+        ("node", UNIT),
+        ("neurons", {"text": "One day", "layer": 1}),
+        ("compare", {"text": "One day", "knobs": [f"{FACTOR}[3,1]=0.5"]}),
+        ("story", {"text": "One day"}),
+        ("fork", {"knobs": [f"{FACTOR}[3,1]=0.5"], "name": "turned"}),
+    ]
+    for look, rest in questions:
+        at_step = {} if look == "story" else {"step": step}
+        question = Asked({"run": run.path.name, "look": look, **at_step, **rest})
+        answer = answers.answer(question, lambda line: None)
+        require_type(look_types.ANSWERS[look], answer)
+        if look == "weight":
+            assert "low_rank" in answer["at"] or rest["name"] == FACTOR  # type: ignore[index, call-overload]
+    require_type(run_types.RunFacts, facts_of(run.path, True))
+
+
+def test_knobs_and_generation_read_the_sum(adapting: Settings, console: Console) -> None:
+    run = jobs.grow(changed(adapting, lr=0.05), console).run
+    trained = load_trained(f"{run.path}@12")
+    ids = torch.randint(300, (1, 9), generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        expected = trained.model(ids)
+        decoding, cache = Decoding(trained.model), trained.model.new_cache(1, 16)
+        for place in range(9):
+            logits = decoding.step(ids[:, place], cache)
+        torch.testing.assert_close(logits, expected[:, -1], atol=1e-4, rtol=1e-4)
+        assert (load_trained(f"{run.path}@0").model(ids) - expected).abs().max() > 0.01

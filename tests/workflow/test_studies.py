@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from etude.config import load_settings, recipe_file
+from etude.config import load_settings
 from etude.evaluate.command import EvaluationRequest, evaluate
 from etude.evaluate.records import read_records
 from etude.run.record import RunRecord
+from etude.settings_file import recipe_file
 from etude.workflow import jobs
 
 

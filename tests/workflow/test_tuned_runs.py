@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -11,8 +12,10 @@ from test_base import published, settings
 from test_pretrain import comparable, stop_after
 
 from etude.config import Settings, with_values
+from etude.data.corpus.example_split import SAMPLED
 from etude.data.tokens.coverage import IGNORE_INDEX
 from etude.errors import InputError
+from etude.places import cache_folder
 from etude.plan.plan import initial_state, make_objective
 from etude.run import RunFolder
 from etude.run.record import RunRecord
@@ -121,3 +124,28 @@ def test_a_fork_onto_other_conversations_keeps_the_objective(
 def test_plain_text_is_no_conversation(settings: Settings, console: Console) -> None:
     with pytest.raises(InputError, match="is for conversations, and this is plain text"):
         make_plan(with_values(settings, {"train.objective": "conversation"}), console)
+
+
+def test_samples_of_the_base_are_trained_on_and_kept_with_the_run(
+    tuning: Settings, tmp_path: Path, console: Console, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    replaying = with_values(tuning, {"data.replay": 0.2})
+    with monkeypatch.context() as patch:
+        stop_after(patch, 6)
+        run = jobs.grow(replaying, console).run
+    samples = run.path / SAMPLED
+    assert samples.is_file()
+    plan, _ = make_plan(replaying, console)
+    held_out = [plan.data.corpus.name("validation", n)[1] for n in range(plan.data.validation.num_documents)]
+    assert not any(SAMPLED in name for name in held_out)
+    trained = [plan.data.corpus.name("train", n)[1] for n in range(plan.data.train.num_documents)]
+    assert any(SAMPLED in name for name in trained)
+    shutil.rmtree(cache_folder())  # the run does not need it
+    assert jobs.resume(run.path, console).reason == "finished"
+    whole = jobs.grow(replaying, console).run
+    assert comparable(run) == comparable(whole)
+
+
+def test_replay_is_for_tunings(settings: Settings, console: Console) -> None:
+    with pytest.raises(InputError, match="--replay samples the base model of a tuning"):
+        make_plan(with_values(settings, {"data.replay": 0.1}), console)

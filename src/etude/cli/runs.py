@@ -14,7 +14,7 @@ Dark = Annotated[bool, typer.Option("--dark", help="Light lines on a dark backgr
 
 
 def runs(folder: Folder = Path("runs")) -> None:
-    """List the runs in a folder, newest first."""
+    """List the runs in a folder, newest first, and models in several saved versions that Etude did not record."""
     from etude.run.runs_table import print_runs
 
     print_runs(folder)

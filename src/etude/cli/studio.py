@@ -11,8 +11,8 @@ Shown = Annotated[
     list[Path] | None,
     typer.Argument(
         metavar="[FOLDER | MODEL]...",
-        help="A folder of runs and models; also model folders, .gguf files or `hf:owner/name`. Default: runs, and the "
-        "models in this folder.",
+        help="A folder of runs and models; also model folders, a folder with step1000, step2000, ..., .gguf files or "
+        "`hf:owner/name`. Default: runs, and the models in this folder.",
         show_default=False,
     ),
 ]

@@ -68,6 +68,13 @@ LoraAlpha = Annotated[
     float | None,
     typer.Option("--lora-alpha", help="The adapter counts alpha / rank times; usual: twice the rank."),
 ]
+Replay = Annotated[
+    float | None,
+    typer.Option(
+        metavar="SHARE",
+        help="Of the trained tokens, the share to sample from the base, such as 0.1, so that it forgets less.",
+    ),
+]
 StopAfter = Annotated[
     str | None,
     typer.Option(
@@ -115,6 +122,7 @@ def train(
     lora: Lora = False,
     lora_r: LoraRank = None,
     lora_alpha: LoraAlpha = None,
+    replay: Replay = None,
     stop_after: StopAfter = None,
     accept_record: AcceptRecord = False,
     studio: Studio = True,
@@ -122,9 +130,8 @@ def train(
 ) -> None:
     """Grow a language model from text. Without arguments: from Etude's own stories, in minutes."""
     from etude.config import load_settings
-    from etude.errors import InputError
 
-    _refuse_both(time, steps)
+    _refuse(None not in (time, steps), "--time chooses the number of steps: give --time or --steps, not both")
     named = {
         "data.sources": tuple(sources) if sources else None,
         "train.seconds": None if time is None else parse_duration(time),
@@ -134,6 +141,7 @@ def train(
         "train.steps": steps,
         "train.only": only,
         "model.base": base,
+        "data.replay": replay,
         **_adapter(lora, lora_r, lora_alpha),
         "run.seed": seed,
         "run.name": name,
@@ -143,26 +151,25 @@ def train(
     limit = None if stop_after is None else parse_duration(stop_after)
     options = {"overrides": changes, "stop_after": limit, "accept_record": accept_record}
     if resume is not None:
-        if values or config or dry_run or fork:
-            raise InputError("--resume continues with the run's own settings: change one of them with --set")
+        changed = bool(values or config or dry_run or fork)
+        _refuse(changed, "--resume continues with the run's own settings: change one of them with --set")
         _watched(lambda jobs: jobs.resume(resume, **options), resume.absolute().parent, studio)
     elif fork is not None:
-        if config or dry_run or time:
-            raise InputError("--fork has its parent's settings: change some with --set, --steps or --name")
+        changed = bool(config or dry_run or time)
+        _refuse(changed, "--fork has its parent's settings: change some with --set, --steps or --name")
         _watched(lambda jobs: jobs.fork(fork, values=values, **options), Path(fork).absolute().parent, studio)
     else:
-        if accept_record:
-            raise InputError(
-                "--accept-damaged-record is for an existing run: add --resume RUN or --fork RUN@STEP"
-            )
+        existing = "--accept-damaged-record is for an existing run: add --resume RUN or --fork RUN@STEP"
+        _refuse(accept_record, existing)
         _grow(load_settings(config, changes, values), limit, studio, dry_run)
 
 
-def _refuse_both(time: str | None, steps: int | None) -> None:
+def _refuse(wrong: bool, why: str) -> None:
+    """Raise InputError with ``why`` if the options are ``wrong``."""
     from etude.errors import InputError
 
-    if None not in (time, steps):
-        raise InputError("--time chooses the number of steps: give --time or --steps, not both")
+    if wrong:
+        raise InputError(why)
 
 
 def _adapter(lora: bool, rank: int | None, alpha: float | None) -> dict[str, Any]:
@@ -210,8 +217,8 @@ def _typed_at(seconds: float | Literal["auto"]) -> float | None:
 
 
 def _settings_file(recipe: str | None, config: Path | None) -> Path | None:
-    from etude.config import recipe_file
     from etude.errors import InputError
+    from etude.settings_file import recipe_file
 
     if recipe is not None and config is not None:
         raise InputError("--recipe is a settings file of its own: give --recipe or --config, not both")

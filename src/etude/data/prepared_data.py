@@ -44,7 +44,7 @@ SCHEMA = 2
 Progress = Callable[[str, int, int | None], None]
 TokenizerOfBase = Callable[[bool], EtudeTokenizer]
 """Returns the tokenizer of the base model; for conversations (True), with a chat template."""
-_NOT_TEXT = {"sources", "workers", "cross_document_attention", "seed", "mask"}
+_NOT_TEXT = {"sources", "workers", "cross_document_attention", "seed", "mask", "replay"}
 """Settings of the data that do not change the prepared text. Sources and their seed count by content instead."""
 
 _KEY = re.compile(r"[0-9a-f]{32}")
@@ -126,21 +126,26 @@ def prepare(
             cached = _open(cache, fingerprint)
             if isinstance(cached, PreparedData):
                 return cached
-            notes = [cached] if cached else []
             for kind in ("corpus", "tokens"):
                 sweep_staging(cache / kind)
-            folder = cache / "corpus" / corpus_key
-            if _damage(folder, "corpus.json") != "":
-                with staged_folder(folder) as staging:
-                    build_corpus(staging, sources, data, report)
+            corpus = _corpus(cache / "corpus" / corpus_key, sources, data, report)
             with staged_folder(cache / "tokens" / fingerprint) as staging:
-                make = partial(_tokenizer, Corpus(folder), tokenizer, family_pattern, of_base, report)
-                _encode(staging, Corpus(folder), corpus_key, data, tokenizer, make, notes, report)
+                make = partial(_tokenizer, corpus, tokenizer, family_pattern, of_base, report)
+                notes = [cached] if cached else []
+                _encode(staging, corpus, corpus_key, data, tokenizer, make, notes, report)
             prepared = _open(cache, fingerprint, check=False)
             assert isinstance(prepared, PreparedData)
             return prepared
     finally:
         shutil.rmtree(spool, ignore_errors=True)
+
+
+def _corpus(folder: Path, sources: Sequence[Source], data: DataSettings, progress: Progress) -> Corpus:
+    """Return the corpus in ``folder``, which is made if it is missing or damaged."""
+    if _damage(folder, "corpus.json") != "":
+        with staged_folder(folder) as staging:
+            build_corpus(staging, sources, data, progress)
+    return Corpus(folder)
 
 
 def _corpus_key(data: DataSettings, sources: Sequence[Source]) -> str:

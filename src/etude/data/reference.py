@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import codecs
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -74,12 +75,19 @@ def reference_text(source: str) -> ReferenceText | None:
     try:
         if not file.is_file():  # a pipe would block
             raise InputError(f"train.reference: {shown(source)} is not a file: give a text file")
-        with file.open("rb") as stream:
-            content = stream.read(MOST_BYTES)
+        status = file.stat()
+        return _text_in(file.absolute(), source, (status.st_mtime_ns, status.st_size, status.st_ino))
     except OSError as error:
         raise InputError(
             f"train.reference: cannot read {shown(source)} ({error.strerror}): give a text file"
         ) from None
+
+
+@lru_cache(1)
+def _text_in(file: Path, source: str, stamp: tuple[int, ...]) -> ReferenceText:
+    """Return the text in a file. A start of training needs it twice: while ``stamp`` is the same it is read once."""
+    with file.open("rb") as stream:
+        content = stream.read(MOST_BYTES)
     try:  # skip a character that the limit cuts; refuse any other damage
         text = (
             codecs.getincrementaldecoder("utf-8")().decode(content, final=len(content) < MOST_BYTES).strip()

@@ -195,7 +195,9 @@ def _roles(trained: Trained) -> Verdict:
 def _has_template(folder: Path) -> bool:
     from etude.data.tokens.published import chat_template
     from etude.files import read_json
+    from etude.run.published_history import tokenizer_folder
 
+    folder = tokenizer_folder(folder)
     file = folder / "tokenizer_config.json"
     try:
         config = read_json(file) if file.is_file() else {}

@@ -1,6 +1,6 @@
 """``etude eval FOLDER --steps all``: the scores of every saved version of a model that Etude did not train.
 
-Nothing is written into the folder. The scores are printed, or given as JSON, and not recorded.
+Nothing is written into the folder. The scores are recorded in Etude's cache (:mod:`etude.evaluate.published_scores`).
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from etude.errors import InputError
 from etude.evaluate.named_text import named_text
 from etude.evaluate.null_comparison import NullComparison
 from etude.evaluate.output import UNKNOWN, Output
+from etude.evaluate.published_scores import scores_folder, write_scores
 from etude.evaluate.questions import Questions, questions_from, without_claims
 from etude.evaluate.random_null import random_null, usual_items
 from etude.evaluate.results import ProbeResult
@@ -32,6 +33,7 @@ from etude.evaluate.together import (
     report_to,
     scratch_folder,
 )
+from etude.messages import command
 from etude.pretrained.resolve_source import model_folder
 from etude.run.published_history import PublishedHistory
 from etude.show.lines import print_line
@@ -80,7 +82,7 @@ class Steps:
 
 
 def evaluate_history(request: TogetherRequest, console: Console) -> None:
-    """Put the same items to every saved version of a model, and print the scores by step.
+    """Put the same items to every saved version of a model, and record and print the scores by step.
 
     Raises:
         InputError: the folder holds no such versions, one of them is damaged, or no probe is left.
@@ -106,9 +108,12 @@ def evaluate_history(request: TogetherRequest, console: Console) -> None:
             for step, folder in checkpoints.items():
                 if (earlier := history.duplicates.get(step)) is not None:
                     results[step] = results[earlier]
-                    continue
-                answerer = PartsAnswerer(folder, scratch, request.workers)
-                results[step] = comparison.results(answerer, report_to(progress, f"step {step}"))
+                    if scores_folder(folder) == scores_folder(checkpoints[earlier]):
+                        continue
+                else:
+                    answerer = PartsAnswerer(folder, scratch, request.workers)
+                    results[step] = comparison.results(answerer, report_to(progress, f"step {step}"))
+                write_scores(folder, step, questions, results[step])
         about = None if text is None else text.to_json()
         lines = (text.line,) if text is not None else ()
     notes = (*lines, *history.notes, UNKNOWN, *((random.reason,) if random.reason else ()))
@@ -120,7 +125,11 @@ def evaluate_history(request: TogetherRequest, console: Console) -> None:
     for table in result_tables(results[last]):
         console.print(table)
     skipped = [f"skipped: {title}: {why}" for title, why in questions.skipped.items()]
-    for line in (*skipped, *notes, f"questions {questions.hash}; the lower table is of step {last}"):
+    recorded = (
+        f"recorded in {scores_folder(checkpoints[last]).parent}; {command('studio', history.path)} draws them"
+    )
+    of_last = f"questions {questions.hash}; the lower table is of step {last}"
+    for line in (*skipped, *notes, of_last, recorded):
         print_line(console, line)
 
 

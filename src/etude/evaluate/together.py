@@ -45,7 +45,6 @@ from etude.model.folder import load_config
 from etude.places import cache_folder
 from etude.pretrained.resolve_source import model_folder
 from etude.run.checkpoints import MARKER, step_of
-from etude.run.published_history import tokenizer_folder
 from etude.show.progress import ProgressListener, data_progress
 
 SAMPLE_CHARS = 20_000
@@ -86,13 +85,7 @@ class ExaminedModel:
             InputError: there is no such model, or the text of its run is missing.
         """
         folder = model_folder(path)
-        return cls(
-            name,
-            folder,
-            ExaminedRun.of(folder),
-            load_config(folder),
-            model_tokenizer(tokenizer_folder(folder)),
-        )
+        return cls(name, folder, ExaminedRun.of(folder), load_config(folder), model_tokenizer(folder))
 
     @property
     def note(self) -> str:

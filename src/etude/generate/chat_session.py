@@ -13,7 +13,7 @@ from etude.generate.chat_file import SavedChat, read_chat, write_chat
 from etude.generate.chat_prompt import ChatPrompt, Chatter, messages_of, require_question
 from etude.generate.engine import FinishReason, stream
 from etude.generate.language import Language
-from etude.generate.sampling import USUAL_SAMPLING, SamplingSettings, changed, require_seed, row_seed
+from etude.generate.sampling import CHAT_SAMPLING, SamplingSettings, changed, require_seed, row_seed
 from etude.generate.stop import GeneratedText, stop_strings
 
 
@@ -37,7 +37,7 @@ class ChatSession:
         source: str | Path = "",
         *,
         system: str | None = None,
-        settings: SamplingSettings = USUAL_SAMPLING,
+        settings: SamplingSettings = CHAT_SAMPLING,
         seed: int = 0,
         stop: str | Sequence[str] = (),
     ) -> None:
@@ -143,7 +143,7 @@ class ChatSession:
         settings = dict(saved.settings)
         try:
             stop = stop_strings(settings.pop("stop", ()))
-            sampling, seed = changed(None, settings), require_seed(saved.seed)
+            sampling, seed = changed(CHAT_SAMPLING, settings), require_seed(saved.seed)
         except (InputError, TypeError) as error:
             raise InputError(f"{path}: {error}") from None
         self.settings, self.stop, self.seed, self.retries = sampling, stop, seed, saved.retries

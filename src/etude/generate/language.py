@@ -17,6 +17,7 @@ from etude.device import Dtype
 from etude.errors import InputError
 from etude.generate.engine import FinishReason, generate, stream
 from etude.generate.sampling import (
+    CHAT_SAMPLING,
     SamplingChanges,
     SamplingSettings,
     changed,
@@ -193,14 +194,16 @@ class Language:
         Args:
             messages: perhaps a system prompt, then user and assistant in turn, up to a question; or a question as text.
                 If they do not fit the context, the oldest exchanges are not read.
-            settings, seed, stop, changes: as in :meth:`generate`.
+            settings: the settings that ``changes`` do not name; None: temperature 0.3, top_p 0.95.
+            seed, stop, changes: as in :meth:`generate`.
 
         Raises:
             InputError: a model without a chat template, a conversation that it cannot answer, or an invalid value.
         """
         from etude.generate.chat_session import ChatSession
 
-        session = ChatSession(self, settings=changed(settings, changes), seed=seed, stop=stop)
+        sampling = changed(CHAT_SAMPLING if settings is None else settings, changes)
+        session = ChatSession(self, settings=sampling, seed=seed, stop=stop)
         return "".join(session.answer(messages))
 
     def continuations(

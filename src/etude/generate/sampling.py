@@ -70,6 +70,10 @@ USUAL_SAMPLING = SamplingSettings(temperature=0.8, top_p=0.95)
 """The default: a temperature slightly below 1, without the least likely 5 %."""
 
 
+CHAT_SAMPLING = SamplingSettings(temperature=0.3, top_p=0.95)
+"""The default for answers, of which the likely ones are more often right."""
+
+
 class SamplingChanges(TypedDict, total=False):
     """Settings by name, as keyword arguments; see `SamplingSettings`."""
 

@@ -33,7 +33,7 @@ def model_card(plan: Plan, run: RunFolder, step: int, manifest: Mapping[str, Any
     sources = ", ".join(map(_code, settings.data.sources))
     scope = "" if plan.scope is None else f"; the loss counts only {plan.scope.name}"
     return f"""---
-{_head_of_base(base)}library_name: {library}
+{_head_of_base(base)}library_name: {"peft" if plan.model.adapter else library}
 pipeline_tag: text-generation
 tags:
 - etude
@@ -41,7 +41,7 @@ tags:
 
 # {run.name}
 
-A {plan.model.model_type} language model with {count_parameters(plan.model).total:,} parameters, trained from
+{_kind(plan)} language model with {count_parameters(plan.model).total:,} parameters, trained from
 {_beginning(base)} with [Etude](https://pypi.org/project/etude/).
 
 - Text: {sources}; {data.train.source_bytes:,} bytes ({data.train.num_tokens:,} tokens) to learn from,
@@ -108,6 +108,11 @@ def _tuning(record: Mapping[str, Any]) -> str:
 
 def _share(estimate: Mapping[str, Any] | None) -> str:
     return "" if estimate is None else f"{estimate['value']:.2f}"
+
+
+def _kind(plan: Plan) -> str:
+    adapter, family = plan.model.adapter, plan.model.model_type
+    return f"A {family}" if adapter is None else f"An adapter (LoRA, rank {adapter.rank}) of a {family}"
 
 
 def _code(text: str) -> str:

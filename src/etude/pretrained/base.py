@@ -22,10 +22,11 @@ from etude.model.hf_config import config_from_hf, config_to_hf
 from etude.places import expand_home
 from etude.pretrained.adapter import cached_merged_folder
 from etude.pretrained.facts import licence_of, rounding_of
-from etude.pretrained.own_files import DESCRIBED, PROSE, SNAPSHOTS, require_own
+from etude.pretrained.own_files import PROSE, SNAPSHOTS, described_files, file_of_model, require_own
 from etude.pretrained.resolve_source import model_folder
 from etude.run.checkpoints import MARKER, OPTIMIZER_FILE, verify_base, verify_checkpoint
 from etude.run.folder import is_run
+from etude.run.published_history import step_in, version_source
 from etude.run.weight_files import is_adapted, weight_files
 from etude.untrusted import shown
 
@@ -35,7 +36,7 @@ class Base:
     """A model that a run begins with.
 
     Attributes:
-        source: how the user named it; a run with the step of its newest checkpoint, as ``RUN@STEP``.
+        source: how the user named it; a run or a history with the step of its newest checkpoint, as ``RUN@STEP``.
         folder: its model folder.
         weights: the names of its weight files.
         described: the names of its other files.
@@ -64,7 +65,11 @@ class Base:
     def files(self) -> Mapping[str, str]:
         """The hash of each of its files, by name. They are read once, when this is first used."""
         names = sorted((*self.weights, *self.described))
-        return {name: self.known.get(name) or hash_file(self.folder / name) for name in names}
+        return {name: self.known.get(name) or hash_file(self.path(name)) for name in names}
+
+    def path(self, name: str) -> Path:
+        """Return the path of one of its files: those of the tokenizer may lie beside another version of the model."""
+        return file_of_model(self.folder, name)
 
     @property
     def hash(self) -> str:
@@ -102,7 +107,7 @@ def open_base(source: str | Path) -> Base:
     if is_adapted(folder):
         verify_base(folder)
         folder, known = cached_merged_folder(folder, model_folder), {}
-    described = require_own(folder, DESCRIBED)
+    described = described_files(folder)
     weights = tuple(file.name for file in weight_files(folder))
     require_own(folder, weights)
     if reserved := {MARKER, OPTIMIZER_FILE} & set(weights):
@@ -111,7 +116,10 @@ def open_base(source: str | Path) -> Base:
         )
     require_whole(folder)  # before gigabytes are read
     if checkpoint is None:
-        return Base(str(source), folder, weights, described)
+        named, step = str(source), step_in(folder.name)
+        if step is not None and folder.parent == expand_home(named):  # the last of several saved versions
+            named = version_source(expand_home(named), step)
+        return Base(named, folder, weights, described)
     known.pop(CARD, None)
     named = f"{source}@{checkpoint.step}" if is_run(expand_home(str(source))) else str(source)
     return Base(named, folder, weights, described, checkpoint.step, known)

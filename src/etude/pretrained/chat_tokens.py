@@ -18,7 +18,7 @@ from torch import Tensor
 from etude.data.conversations.template import CHATML_SOURCE, template_of
 from etude.data.files import key_of, locked
 from etude.data.tokens.published import model_tokenizer
-from etude.data.tokens.tokenizer import CARRIED, RECORD, EtudeTokenizer
+from etude.data.tokens.tokenizer import EtudeTokenizer
 from etude.data.tokens.tokenizer_json import FILE, parse_backend, read_backend
 from etude.errors import InputError
 from etude.files import read_json, staged_folder, sweep_staging, write_atomic, write_json
@@ -28,8 +28,9 @@ from etude.model.hf_config import config_to_hf
 from etude.model.weights import StoredWeights
 from etude.places import cache_folder
 from etude.pretrained.base import Base, open_base
-from etude.pretrained.own_files import ORIGIN, require_own
+from etude.pretrained.own_files import OF_TOKENIZER, ORIGIN, require_own
 from etude.pretrained.resolve_source import model_folder
+from etude.run.published_history import tokenizer_folder
 from etude.run.weight_files import WEIGHTS
 from etude.untrusted import shown
 
@@ -57,15 +58,15 @@ def with_chat_template(base: Base) -> Base:
     with locked(models, folder.name):
         if not (folder / WEIGHTS).is_file():
             sweep_staging(models)
-            backend = parse_backend(read_backend(base.folder / FILE), base.folder / FILE)
+            backend = parse_backend(read_backend(base.path(FILE)), base.path(FILE))
             backend.add_special_tokens(list(TURN_TOKENS))
             size = max(backend.get_vocab(with_added_tokens=True).values()) + 1
             config = base.config.replace(vocab_size=max(base.config.vocab_size, size))
             weights = _with_rows(base, config)
             with staged_folder(folder) as staging:
                 for name in ("tokenizer_config.json", "special_tokens_map.json", "LICENSE"):
-                    if (base.folder / name).is_file():
-                        shutil.copyfile(base.folder / name, staging / name)
+                    if base.path(name).is_file():
+                        shutil.copyfile(base.path(name), staging / name)
                 write_atomic(staging / FILE, backend.to_str(pretty=True))
                 write_atomic(staging / TEMPLATE, CHATML_SOURCE)
                 write_json(staging / CONFIG, config_to_hf(config))
@@ -83,7 +84,7 @@ def base_tokenizer(source: str | Path, conversations: bool = False) -> EtudeToke
         InputError: there is no such model, or its tokenizer cannot be used.
     """
     folder = model_folder(source)
-    require_own(folder, (*CARRIED, RECORD))
+    require_own(tokenizer_folder(folder), OF_TOKENIZER)
     tokenizer = model_tokenizer(folder)
     if not conversations or template_of(tokenizer) is not None:
         return tokenizer

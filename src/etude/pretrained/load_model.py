@@ -14,7 +14,6 @@ from etude.model.folder import load_model_folder
 from etude.model.language_model import LanguageModel
 from etude.pretrained.resolve_source import model_folder
 from etude.run.checkpoints import MARKER, verify_base, verify_checkpoint
-from etude.run.published_history import tokenizer_folder
 from etude.setting_types import Auto
 
 
@@ -42,7 +41,7 @@ def load_trained(path: str | Path, threads: int | Auto = "auto") -> Trained:
         verify_base(folder)
     model, config = load_model_folder(folder, device=choose_device(DeviceSettings(threads=threads)).torch)
     model.eval()
-    tokenizer = model_tokenizer(tokenizer_folder(folder))
+    tokenizer = model_tokenizer(folder)
     if tokenizer.vocab_size > config.vocab_size:
         raise InputError(
             f"the tokenizer in {folder} has {tokenizer.vocab_size} tokens and the model {config.vocab_size}: "

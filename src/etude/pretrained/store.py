@@ -19,6 +19,7 @@ from etude.errors import EtudeError, InputError
 from etude.files import hash_file, new_hash, staged_folder, sweep_staging
 from etude.places import cache_folder
 from etude.pretrained.base import Base
+from etude.pretrained.own_files import file_of_model
 from etude.pretrained.resolve_source import model_folder
 from etude.pretrained.source_names import HUB
 from etude.run.checkpoints import CARD, list_checkpoints, read_marker
@@ -43,7 +44,7 @@ def put_files(base: Base, folder: Path) -> None:
     """
     with locked(store(), _LOCK):
         for name, value in base.files.items():
-            source, target = base.folder / name, folder / name
+            source, target = base.path(name), folder / name
             if name not in base.weights:
                 copy_file(_stored(source, value), target, value)
             elif links_to_store(folder):
@@ -59,13 +60,13 @@ def copy_files(base: Base, folder: Path) -> None:
         InputError: one of them has changed since the base was opened.
     """
     for name, value in base.files.items():
-        copy_file(base.folder / name, folder / name, value)
+        copy_file(base.path(name), folder / name, value)
 
 
 def new_bytes(base: Base, folder: Path) -> int:
     """Return the bytes that :func:`put_files` will newly take on the disk of ``folder``."""
     linked = links_to_store(folder)
-    sizes = {name: (base.folder / name).stat().st_size for name in base.files}
+    sizes = {name: base.path(name).stat().st_size for name in base.files}
     return sum(
         size
         for name, size in sizes.items()
@@ -150,19 +151,27 @@ def _file(value: str) -> Path:
 def _stored(source: Path, value: str) -> Path:
     """Return the stored file with the hash ``value``; made from ``source`` if it is missing or damaged."""
     file = _file(value)
-    if _hash(file) == value:
+    if _holds(file, source, value):
         return file
     sweep_staging(store())
     with staged_folder(file.parent) as staging:
         new = staging / CONTENT
         if _made_by_etude(source):  # of a GGUF file: it is in the cache already
             _link(source, new)
-        if _hash(new) != value:
+        if not _holds(new, source, value):
             new.unlink(missing_ok=True)
             copy_file(source, new, value)
         if os.name != "nt":  # Windows can neither flush nor remove such a file
             new.chmod(0o444)
     return file
+
+
+def _holds(file: Path, source: Path, value: str) -> bool:
+    """Return whether a file has the hash ``value``, which ``source`` has: where both are one file it is not read."""
+    with suppress(OSError):
+        if os.path.samefile(file, source):
+            return True
+    return _hash(file) == value
 
 
 def _made_by_etude(source: Path) -> bool:
@@ -185,7 +194,7 @@ def _good_copy(name: str, expected: str, source: str) -> Path | None:
     if source == NO_BASE or source.startswith(HUB):  # nothing is downloaded without being requested
         return None
     with suppress(EtudeError, OSError):
-        file = model_folder(source) / name
+        file = file_of_model(model_folder(source), name)
         return file if _hash(file) == expected else None
     return None
 
@@ -199,7 +208,7 @@ def _hash(file: Path) -> str | None:
 
 
 def _is_in_cache(base: Base, name: str) -> bool:
-    return _file(base.files[name]).is_file() or _made_by_etude(base.folder / name)
+    return _file(base.files[name]).is_file() or _made_by_etude(base.path(name))
 
 
 def _existing(place: Path) -> Path:

@@ -155,11 +155,14 @@ def copy_checkpoint(
     copy = checkpoints / checkpoint.folder.name
     shutil.copytree(checkpoint.folder, copy)
     if is_adapted(copy):
-        shutil.copytree(
-            base_folder(checkpoint.folder), checkpoints / BASE_FOLDER, copy_function=_link_weights
-        )
+        copy_base(base_folder(checkpoint.folder), checkpoints)
     marker = read_object(copy / MARKER)
     write_marker(copy, marker if keep_revisions else marker | {"revisions": []}, provenance)
+
+
+def copy_base(base: Path, checkpoints: Path) -> None:
+    """Link the base of a run with an adapter beside the ``checkpoints`` of a fork, or copy it to another disk."""
+    shutil.copytree(base, checkpoints / BASE_FOLDER, copy_function=_link_weights)
 
 
 def _link_weights(source: str, target: str) -> None:

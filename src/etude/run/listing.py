@@ -1,17 +1,20 @@
-"""The list of runs, shared by ``etude runs`` and the page."""
+"""The lists of runs, shared by ``etude runs`` and the page, and of histories that Etude did not record."""
 
 from __future__ import annotations
 
 import math
+import os
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from etude.errors import InputError
 from etude.run.folder import RunFolder
+from etude.run.published_history import PublishedHistory, is_history
 from etude.run.record import RunRecord
 from etude.run.state import State, last_change, runs_in
-from etude.untrusted import Unreadable, refuse_links_out
+from etude.untrusted import Unreadable, readable, refuse_links_out
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,54 @@ class RunLine:
     passed: int = 0
     model: str = ""
     sources: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class HistoryLine:
+    """One line of the list of histories: several saved versions of a model, which are only read.
+
+    Attributes:
+        first, last: the least and the greatest step.
+        duplicates: a line for each version with the weights of an earlier one.
+        problem: why it cannot be read; "" if it can.
+    """
+
+    name: str
+    num_versions: int = 0
+    first: int = 0
+    last: int = 0
+    duplicates: tuple[str, ...] = ()
+    problem: str = ""
+
+
+def list_histories(folder: Path) -> list[HistoryLine]:
+    """Return a line for every history in ``folder``, in the order of names; or the line of ``folder`` if it is one.
+
+    Raises:
+        Unreadable: this account may not read ``folder``.
+    """
+    if is_history(folder):
+        return [_history_line(folder)]
+    with readable(folder):
+        names = sorted(os.listdir(folder))
+    found = []
+    for name in names:
+        with suppress(Unreadable):
+            if is_history(folder / name):
+                found.append(_history_line(folder / name))
+    return found
+
+
+def _history_line(path: Path) -> HistoryLine:
+    name = path.absolute().name
+    try:
+        history = PublishedHistory.at(path)
+        if history is None:  # removed meanwhile
+            return HistoryLine(name, problem="no version of it is left")
+        same = tuple(history.same_weights(step, earlier) for step, earlier in history.duplicates.items())
+    except InputError as error:
+        return HistoryLine(name, problem=str(error))
+    return HistoryLine(name, len(history.checkpoints), min(history.checkpoints), history.last, same)
 
 
 def list_runs(folder: Path, most_bytes: int | None = None) -> list[RunLine]:

@@ -7,32 +7,24 @@ optimizer states beside them are often pickles, which may run code. Nothing is w
 
 from __future__ import annotations
 
-import hashlib
-import itertools
-import json
 import os
 import re
-import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, BinaryIO
 
 from etude.errors import InputError
 from etude.files import read_json
+from etude.messages import command
 from etude.run.folder import is_run
-from etude.run.weight_files import weight_files
-from etude.untrusted import MAX_JSON_BYTES, open_plain, readable, shown
+from etude.run.weights_hash import known_weights_hash, sampled_hash
+from etude.untrusted import readable, shown
 
 NOT_RECORDED = (
     "not recorded by Etude: what happened between these steps, and the text of the training, are not known"
 )
-_DAMAGE = (
-    *(OSError, ValueError, KeyError, TypeError, AttributeError),
-    *(struct.error, RecursionError, OverflowError),
-)
-"""What reading a damaged file may raise."""
+NO_RECORD = "not recorded by Etude: its steps cannot be opened or replayed, and its updates are not known"
 CONFIG, TOKENIZER = "config.json", "tokenizer.json"
 _STEP = re.compile(
     r"(?:.*?[-_.])?(?:global[-_]?)?(?:step|steps|checkpoint|ckpt|iter|iteration)[-_]?(\d{1,15})(?:[-_.].*)?",
@@ -41,7 +33,6 @@ _STEP = re.compile(
 _SHAPES = re.compile(
     r"model_type|.*(?:size|layers?|heads?|embd|inner|positions|ctx|dim|theta|tie_word_embeddings)"
 )
-_BLOCK = 1 << 22
 
 
 @dataclass(frozen=True)
@@ -79,6 +70,27 @@ class PublishedHistory:
         _require_one_architecture(found)
         return cls(path, dict(sorted(found.items())))
 
+    @property
+    def name(self) -> str:
+        """The name of its folder."""
+        return self.path.absolute().name
+
+    @property
+    def last(self) -> int:
+        """The step of the last version."""
+        return max(self.checkpoints)
+
+    def folder_of(self, step: int) -> Path:
+        """Return the model folder of a version.
+
+        Raises:
+            InputError: there is none of that step; the message names the nearest.
+        """
+        if step not in self.checkpoints:
+            nearest = min(self.checkpoints, key=lambda known: abs(known - step))
+            raise InputError(f"{self.name} has no version of step {step}: the nearest is step {nearest}")
+        return self.checkpoints[step]
+
     @cached_property
     def hashes(self) -> dict[int, str]:
         """The hash of each version's weights, by step: names, types, shapes and values, whatever files they are in.
@@ -86,49 +98,79 @@ class PublishedHistory:
         Raises:
             InputError: a weight file is missing or damaged, or there are only pickles.
         """
-        return {step: weights_hash(folder) for step, folder in self.checkpoints.items()}
+        return {step: known_weights_hash(folder) for step, folder in self.checkpoints.items()}
 
     @cached_property
     def duplicates(self) -> dict[int, int]:
-        """The steps whose weights are those of an earlier step, with that step."""
-        first: dict[str, int] = {}
-        return {
-            step: first[value] for step, value in self.hashes.items() if first.setdefault(value, step) != step
-        }
+        """The steps whose weights are those of an earlier step, with that step. Raises InputError as hashes does."""
+        return self.find_duplicates()
+
+    def find_duplicates(
+        self, on_progress: Callable[[int, int], None] = lambda done, of: None
+    ) -> dict[int, int]:
+        """Return :attr:`duplicates`; ``on_progress(done, total)`` is called before each version.
+
+        Weights whose samples differ are different. Only the others are read as a whole.
+        """
+        sampled: dict[str, list[int]] = {}
+        duplicates: dict[int, int] = {}
+        for number, (step, folder) in enumerate(self.checkpoints.items()):
+            on_progress(number, len(self.checkpoints))
+            alike = sampled.setdefault(sampled_hash(folder), [])
+            if alike:
+                value = known_weights_hash(folder)
+                for earlier in alike:
+                    if known_weights_hash(self.checkpoints[earlier]) == value:
+                        duplicates[step] = earlier
+                        break
+            if step not in duplicates:
+                alike.append(step)
+        return duplicates
+
+    def same_weights(self, step: int, earlier: int) -> str:
+        """Return a line on a version with the weights of an earlier one."""
+        return f"step {step} has the same weights as step {earlier} ({self.hash_of(step)})"
+
+    def hash_of(self, step: int) -> str:
+        """Return the hash of the weights of one version. Raises InputError as :attr:`hashes` does."""
+        return known_weights_hash(self.folder_of(step))
 
     @property
     def notes(self) -> list[str]:
         """What the reader should know: that Etude did not record it, and which versions are the same."""
-        return [
-            f"{self.path}: {NOT_RECORDED}",
-            *(
-                f"step {step} has the same weights as step {earlier} ({self.hashes[step]})"
-                for step, earlier in self.duplicates.items()
-            ),
-        ]
+        same = [self.same_weights(step, earlier) for step, earlier in self.duplicates.items()]
+        return [f"{self.path}: {NOT_RECORDED}", *same]
+
+    @property
+    def refusal(self) -> str:
+        """Why an opened step, a replay or an update cannot be shown, with the command that begins a recorded run."""
+        train = command("train", "TEXT", "--from", version_source(self.path, self.last))
+        return f"{shown(self.name)} was {NO_RECORD}; {train} begins a recorded run with its last version"
+
+
+def is_history(path: Path) -> bool:
+    """Return whether ``path`` holds saved versions of a model, which may not fit together, and is no run.
+
+    Raises:
+        Unreadable: this account may not read the folder.
+    """
+    with readable(path):
+        if not path.is_dir() or is_run(path) or is_run(path.resolve().parent):
+            return False
+        return any(
+            step_in(name) is not None and (path / name / CONFIG).is_file() for name in os.listdir(path)
+        )
+
+
+def version_source(path: Path, step: int) -> str:
+    """Return how a command names a version of the history in ``path``."""
+    return f"{path if path.name not in ('', '..') else path.resolve()}@{step}"
 
 
 def step_in(name: str) -> int | None:
     """Return the step in the name of a folder, such as 500 of ``checkpoint-500``; None without one."""
     match = _STEP.fullmatch(name)
     return None if match is None else int(match.group(1))
-
-
-def histories_in(folder: Path) -> Iterator[PublishedHistory]:
-    """Yield the histories directly in ``folder``, in the order of names; damaged ones are skipped.
-
-    Raises:
-        Unreadable: this account may not read ``folder``.
-    """
-    with readable(folder):
-        names = sorted(os.listdir(folder)) if folder.is_dir() else []
-    for name in names:
-        try:
-            history = PublishedHistory.at(folder / name)
-        except (InputError, PermissionError):
-            continue
-        if history is not None:
-            yield history
 
 
 def tokenizer_folder(folder: Path) -> Path:
@@ -144,58 +186,6 @@ def tokenizer_folder(folder: Path) -> Path:
     history = PublishedHistory.at(parent)
     others = reversed(list(history.checkpoints.values())) if history else []
     return next((other for other in others if (other / TOKENIZER).is_file()), folder)
-
-
-def weights_hash(folder: Path) -> str:
-    """Return the BLAKE2b-64 hash of all tensors of a model folder, in the order of their names.
-
-    Raises:
-        InputError: a weight file is missing or damaged, or there are only pickles.
-    """
-    places: dict[str, tuple[Path, int, int, str]] = {}
-    for file in weight_files(folder):
-        for name, (start, end, about) in _tensors(file).items():
-            places[name] = file, start, end, about
-    digest = hashlib.blake2b(digest_size=8)
-    for name, (file, start, end, about) in sorted(places.items()):
-        digest.update(json.dumps([name, about]).encode("ascii"))
-        with open_plain(file) as content:
-            content.seek(start)
-            _digest(content, end - start, digest, file)
-    return digest.hexdigest()
-
-
-def _digest(content: BinaryIO, left: int, digest: Any, file: Path) -> None:
-    while left:
-        block = content.read(min(left, _BLOCK))
-        if not block:
-            raise InputError(f"{file} is damaged (it ends too early): restore it")
-        digest.update(block)
-        left -= len(block)
-
-
-def _tensors(file: Path) -> dict[str, tuple[int, int, str]]:
-    """Return where each tensor of a safetensors file begins and ends, and its type and shape in words."""
-    try:
-        with open_plain(file) as content:
-            (length,) = struct.unpack("<Q", content.read(8))
-            if length > MAX_JSON_BYTES:
-                raise ValueError("its header is too long")
-            header = json.loads(content.read(length))
-        size, tensors = file.stat().st_size, {}
-        for name, entry in header.items():
-            if name == "__metadata__":
-                continue
-            start, end = (8 + length + int(place) for place in entry["data_offsets"])
-            if not 8 + length <= start <= end <= size:
-                raise ValueError("a tensor is outside the file")
-            tensors[str(name)] = start, end, f"{entry['dtype']} {list(entry['shape'])}"
-        places = sorted((start, end) for start, end, _ in tensors.values())
-        if any(start < end for (_, end), (start, _) in itertools.pairwise(places)):
-            raise ValueError("two tensors overlap")
-    except _DAMAGE as error:
-        raise InputError(f"{file} is damaged ({shown(str(error))}): restore it") from None
-    return tensors
 
 
 def _require_one_architecture(checkpoints: Mapping[int, Path]) -> None:

@@ -1,12 +1,15 @@
-"""The records of probes.jsonl for the page: one curve per ability."""
+"""The recorded scores of probes for the page: one curve per ability."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from pathlib import Path
 
+from etude.evaluate.published_scores import read_scores
 from etude.evaluate.records import FILE, ProbeRecord, read_records
 from etude.evaluate.results import Measured
+from etude.run.published_history import PublishedHistory
 from etude.serve.run_types import Ability
 
 
@@ -20,12 +23,24 @@ def abilities_of(run: Path) -> list[Ability]:
     """
     if not (run / FILE).is_file():
         return []
+    return _abilities(read_records(run).records)
+
+
+def abilities_of_published(history: PublishedHistory) -> list[Ability]:
+    """Return each probe with its scores at the versions of a model, as ``etude eval --steps all`` recorded them.
+
+    Raises:
+        InputError: the weights of a version are damaged, or the records have a newer version.
+    """
+    return _abilities(read_scores(history))
+
+
+def _abilities(records: Iterable[ProbeRecord]) -> list[Ability]:
     series: dict[tuple[str, str], list[ProbeRecord]] = {}
-    for record in read_records(run).records:
+    for record in records:
         series.setdefault((record.probe, record.condition), []).append(record)
     return [
-        _ability([record for record in records if record.items == records[-1].items])
-        for records in series.values()
+        _ability([record for record in same if record.items == same[-1].items]) for same in series.values()
     ]
 
 

@@ -11,10 +11,11 @@ import torch
 
 from etude.errors import InputError
 from etude.model.folder import load_model_folder
+from etude.model.lora import first_factors
 from etude.run.checkpoints import MARKER, checkpoint_name
 from etude.serve import look_types
 from etude.serve.collection import Collection
-from etude.serve.model_answers import ModelAnswers, compare
+from etude.serve.model_answers import OF_VERSIONS, ModelAnswers, compare
 from etude.serve.request import Question
 from etude.serve.tensor_files import TensorFiles
 from etude.serve.text_answers import (
@@ -118,7 +119,9 @@ class Answers:
             InputError: it is no question.
         """
         run, look = question.place(self.shown), question.choice("look", LOOKS)
-        if look in READS_NOTHING or not (run / "run.toml").is_file():
+        if not (run / "run.toml").is_file():
+            return look not in OF_VERSIONS
+        if look in READS_NOTHING:
             return True
         if look in READS_CHECKPOINT and "step" in question:
             return (run / "checkpoints" / checkpoint_name(question.number("step")) / MARKER).is_file()
@@ -168,7 +171,7 @@ class Answers:
             "chat": self.chat,
         }
         if look not in looks:
-            raise InputError(f"'{look}' is a look at a model without a run")
+            raise InputError(f"'{look}' is a look at a model that has no run")
         return looks[look](question)
 
     def step(self, question: Question) -> step_types.StepAnswer:
@@ -333,8 +336,12 @@ class Answers:
         folder = checkpoints[min(checkpoints)]
 
         def read() -> dict[str, torch.Tensor]:
-            model, _ = load_model_folder(folder, device=torch.device("cpu"))
-            return {name: p.detach().float() for name, p in model.named_parameters()}
+            model, found = load_model_folder(folder, device=torch.device("cpu"))
+            first = {name: p.detach().float() for name, p in model.named_parameters()}
+            network = self._machine.empty_model()
+            if found == network.config:
+                return first
+            return first | first_factors(network, network.config, self._machine.recorded.settings.run.seed)
 
         return self._first.of(self._machine, folder, read)
 

@@ -22,11 +22,12 @@ from starlette.staticfiles import StaticFiles
 from etude.errors import EtudeError, InputError
 from etude.files import json_safe
 from etude.run.follow import read_from
+from etude.run.published_history import PublishedHistory
 from etude.serve.access_token import AccessToken
 from etude.serve.collection import Collection
 from etude.serve.facts import facts_of
 from etude.serve.guard import LOCAL, Guard
-from etude.serve.model_facts import facts_of_model, lines_of, no_rows
+from etude.serve.model_facts import facts_of_published, lines_of, no_rows
 from etude.serve.request import Question
 from etude.serve.source_code import source_code_of
 from etude.serve.verdicts import Doctor, verdict_values
@@ -133,7 +134,8 @@ class Handlers:
 
     async def facts(self, request: Request) -> Response:
         if (model := self.model(request)) is not None:
-            return json_response(await run_in_threadpool(facts_of_model, request.path_params["name"], model))
+            name = request.path_params["name"]
+            return json_response(await run_in_threadpool(facts_of_published, name, model))
         return json_response(await run_in_threadpool(facts_of, self.run(request), self.may_control))
 
     async def rows(self, request: Request) -> Response:
@@ -176,8 +178,12 @@ class Handlers:
         return JSONResponse({})
 
     async def abilities(self, request: Request) -> Response:
-        from etude.serve.abilities import abilities_of  # imports numpy, which the server starts without
+        # Imports numpy, which the server starts without.
+        from etude.serve.abilities import abilities_of, abilities_of_published
 
+        model = self.model(request)
+        if model is not None and (history := PublishedHistory.at(model)) is not None:
+            return json_response(await run_in_threadpool(abilities_of_published, history))
         path = self.run(request)
         await run_in_threadpool(refuse_links_out, path)
         return json_response(await run_in_threadpool(abilities_of, path))
@@ -197,6 +203,8 @@ class Handlers:
         await body_of(request)
         if (path / "run.toml").is_file():
             await run_in_threadpool(refuse_links_out, path)
+        elif (history := await run_in_threadpool(PublishedHistory.at, path)) is not None:
+            path = history.folder_of(history.last)
         verdicts = await while_connected(request, self._doctor.verdicts(path))
         return json_response([verdict_values(verdict) for verdict in verdicts])
 

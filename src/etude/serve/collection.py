@@ -1,4 +1,4 @@
-"""What the studio shows, by name: the runs of a folder, and the models beside them."""
+"""What the studio shows, by name: the runs of a folder, and beside them models, some in several saved versions."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from etude.errors import InputError
 from etude.files import read_json
 from etude.messages import command
 from etude.run.folder import is_run
-from etude.untrusted import inside, readable, shown
+from etude.run.published_history import is_history
+from etude.untrusted import Unreadable, inside, readable, shown
 
 CONFIG = "config.json"
 
@@ -22,9 +23,11 @@ CONFIG = "config.json"
 class Collection:
     """A folder of runs and models, and further models by name.
 
+    A model is a model folder, or a folder with several saved versions of one, a history that Etude did not record.
+
     Attributes:
-        folder: its runs and its model folders are shown; new runs are written there.
-        models: model folders elsewhere, by the name under which they are shown.
+        folder: its runs and its models are shown; new runs are written there.
+        models: models elsewhere, by the name under which they are shown.
     """
 
     folder: Path
@@ -50,7 +53,7 @@ class Collection:
             InputError: nothing has that name.
         """
         path = dict(self.models).get(name) or inside(self.folder, name)
-        if not (path / "run.toml").is_file() and not is_model(path):
+        if not (path / "run.toml").is_file() and not is_published(path):
             raise InputError(f"no run is called '{shown(name)}', and no model")
         return path
 
@@ -66,7 +69,7 @@ class Collection:
             names = sorted(os.listdir(self.folder)) if self.folder.is_dir() else []
         for name in names:
             path = self.folder / name
-            if not name.startswith(".") and is_model(path) and path.resolve() not in known:
+            if not name.startswith(".") and is_published(path) and path.resolve() not in known:
                 found.setdefault(name, path)
         return found
 
@@ -90,21 +93,31 @@ def is_model(path: Path) -> bool:
     return False
 
 
+def is_published(path: Path) -> bool:
+    """Return whether ``path`` is a model folder, or a folder with several saved versions of a model."""
+    with suppress(OSError, Unreadable):
+        return is_model(path) or is_history(path)
+    return False
+
+
 def collection_of(arguments: Sequence[Path]) -> Collection:
     """Return what ``etude studio ARGUMENTS`` shows.
 
-    An argument is a folder of runs or models, a model folder, a .gguf file, or ``hf:owner/name``. Without one it is the
-    folder ``runs``, and the models in the current folder; where there is no such folder, the current folder.
+    An argument is a folder of runs or models, a model folder, a folder with several versions of a model, a .gguf file,
+    or ``hf:owner/name``. Without one it is the folder ``runs``, and the models in the current folder; where there is no
+    such folder, the current folder. In a folder with versions of a model it is that history.
 
     Raises:
         InputError: an argument is none of these, there is nothing to show, or there are two folders of runs.
     """
     from etude.pretrained.source_names import is_adapter, source_name  # imports numpy
 
+    if not arguments and is_history(Path()):
+        arguments = [Path().absolute()]
     folders = [
         argument
         for argument in arguments
-        if argument.is_dir() and not is_model(argument) and not is_adapter(argument)
+        if argument.is_dir() and not is_published(argument) and not is_adapter(argument)
     ]
     if len(folders) > 1:
         raise InputError(
@@ -132,7 +145,7 @@ def collection_of(arguments: Sequence[Path]) -> Collection:
 
 
 def _model_folder(argument: Path) -> Path:
-    """Return the model folder of a source of a model; a GGUF file is converted into Etude's cache."""
+    """Return the folder of a source of a model; a GGUF file is converted into Etude's cache."""
     from etude.pretrained.resolve_source import model_folder
     from etude.pretrained.source_names import is_model_source
 
@@ -140,7 +153,7 @@ def _model_folder(argument: Path) -> Path:
         raise InputError(
             f"no folder {argument}: train something first with `etude train`, or name another folder"
         )
-    return model_folder(argument)
+    return argument if is_history(argument) else model_folder(argument)
 
 
 def _is_same(one: Path, other: Path) -> bool:

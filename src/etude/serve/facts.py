@@ -23,7 +23,7 @@ from etude.run.listing import list_runs
 from etude.run.record import RunRecord, Stamp, stamp_of
 from etude.run.weight_files import config_file
 from etude.serve.chat_facts import knows_turns
-from etude.serve.run_types import ModelFacts, NodeLayerFacts, RunFacts, Rung, RunLine
+from etude.serve.run_types import BaseFacts, ModelFacts, NodeLayerFacts, RunFacts, Rung, RunLine
 from etude.train.control import Control
 from etude.untrusted import MAX_JSON_BYTES, open_plain, shown
 
@@ -79,6 +79,8 @@ def facts_of(path: Path, may_control: bool) -> RunFacts:
         "schema_known": status.get("schema", EVENT_SCHEMA) == EVENT_SCHEMA,
         "model": model_facts(config, _tensors(first)) if config else None,
         "published": None,
+        "history": None,
+        "base": _base(manifest),
         "optimizer": "" if settings is None else settings.train.optimizer,
         "sources": _texts(manifest.get("sources")),
         "uniform_loss": _uniform_loss(manifest),
@@ -199,6 +201,15 @@ def _ladder(record: RunRecord, manifest: dict[str, Any]) -> list[Rung]:
         }
         for rung in ladder.rungs
     ]
+
+
+def _base(manifest: dict[str, Any]) -> BaseFacts | None:
+    entry = manifest.get("base")
+    if not isinstance(entry, dict):
+        return None
+    step, source = entry.get("step"), str(entry.get("source"))
+    name = shown(source.rstrip("/").replace("\\", "/").rsplit("/", 1)[-1])
+    return {"name": name, "step": step if type(step) is int else None}
 
 
 def _compiled(record: RunRecord) -> bool:

@@ -191,6 +191,27 @@ class ValueAnswer(TypedDict):
     deviation: float
 
 
+class VersionFacts(TypedDict):
+    """A saved version of a model.
+
+    Attributes:
+        name: of its folder.
+        same_as: the step of an earlier version with the same weights; None without one.
+        weights: hash of its weights, if they are those of an earlier version.
+    """
+
+    step: int
+    name: str
+    same_as: int | None
+    weights: str | None
+
+
+class VersionsAnswer(TypedDict):
+    """The saved versions of a model, in the order of steps."""
+
+    versions: list[VersionFacts]
+
+
 class ForkAnswer(TypedDict):
     """A new run that starts from a step with some numbers turned."""
 
@@ -225,6 +246,7 @@ ANSWERS: Mapping[str, type] = {
     "neurons": NeuronsAnswer,
     "node": NodeAnswer,
     "compare": CompareAnswer,
+    "versions": VersionsAnswer,
     "fork": ForkAnswer,
     "chat": ChatAnswer,
 }
@@ -241,6 +263,8 @@ class ChatMessage(TypedDict):
 class Question(TypedDict):
     """A question about a run, besides its `look`; which fields are needed depends on that.
 
+    For a model in several saved versions, `step` chooses one of them.
+
     step:        step, row                            token:  step, row, position
     unit:        step, row, position, layer, unit, [input]
     weight:      step, name, index                    matrix: step, name, what, [rows]
@@ -249,7 +273,7 @@ class Question(TypedDict):
     layers:      text (of a model)                    value:  name, index (of a model)
     story:       text, [steps]                        neurons: step, layer, text
     node:        step, layer, unit                    compare: text, [step], knobs
-    fork:        step, knobs, name
+    fork:        step, knobs, name                    versions: (of a model in several)
     chat:        text or messages, [step], temperature, top_p, seed, count, [taken] or [retries]
 
     `ids` in place of `text` are exactly the tokens to read.

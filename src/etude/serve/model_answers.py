@@ -1,17 +1,19 @@
-"""The worker's answers about a model that has no run."""
+"""The worker's answers about a model that has no run, or about its saved versions."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Mapping
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import torch
 
+from etude.data.tokens.published import model_tokenizer
 from etude.errors import InputError
-from etude.messages import command, suggest_name
+from etude.messages import suggest_name
+from etude.run.published_history import PublishedHistory
 from etude.serve import look_types
-from etude.serve.request import NO_HISTORY, Question
+from etude.serve.request import Question, no_record
 from etude.serve.tensor_files import TensorFiles
 from etude.serve.text_answers import (
     chat_answer,
@@ -24,6 +26,7 @@ from etude.serve.text_answers import (
 from etude.watch import knobs, text_types, values
 from etude.watch.in_model import weight_in_model
 from etude.watch.loaded_models import LoadedModels, Reader
+from etude.watch.loss_by_checkpoint import loss_by_checkpoint
 from etude.watch.node_in_text import look_at_node_in_text
 from etude.watch.node_values import node_in_text_values
 
@@ -54,11 +57,14 @@ class ModelAnswers:
     def answer(
         self, name: str, folder: Path, look: str, question: Question, emit: Callable[[Answer], None]
     ) -> Answered:
-        """Return the answer to a question about the model in ``folder``.
+        """Return the answer to a question about the model, or the saved versions of one, in ``folder``.
 
         Raises:
-            InputError: the question is about a history, which the model does not have, or names what does not exist.
+            InputError: the question is about a record, which the model does not have, or names what does not exist.
         """
+        history = PublishedHistory.at(folder)
+        if history is not None and look in OF_VERSIONS:
+            return OF_VERSIONS[look](history, question, emit)
         looks: dict[str, Callable[[Reader, Question], Answered]] = {
             "prompt": lambda reader, question: prompt_answer(reader, question.passage()),
             "head": head_answer,
@@ -76,7 +82,10 @@ class ModelAnswers:
         if look == "passages":
             return {"passages": [{"name": title, "text": text} for title, text in EXAMPLES]}
         if look not in looks:
-            raise InputError(NO_HISTORY.format(name=name, train=command("train", "TEXT", "--from", folder)))
+            raise InputError(no_record(name, folder))
+        if history is not None:
+            step = question.number("step", history.last)
+            folder, name = history.folder_of(step), f"{name}, step {step}"
         if not self.models.has(folder):
             emit({"progress": {"doing": "loading the model", "done": 0, "of": 1}})
         return looks[look](self.models.of(folder, name), question)
@@ -90,7 +99,7 @@ class ModelAnswers:
             raise InputError(f"no parameter is called '{name}': {suggest_name(name, list(parameters))}")
         shape, rows, by, key, norm = matrix_picture(parameters[name].detach(), name, question, self.files)
         return {
-            "step": 0,
+            "step": question.number("step", 0),
             "name": name,
             "what": "before",
             "since": 0,
@@ -105,10 +114,50 @@ class ModelAnswers:
     def _attribution(
         self, reader: Reader, question: Question, emit: Callable[[Answer], None]
     ) -> text_types.AttributionAnswer:
-        def on_progress(done: int, of: int) -> None:
-            emit({"progress": {"doing": "ablating one token after another", "done": done, "of": of}})
-
+        on_progress = _progress(emit, "ablating one token after another")
         return values.attribution_values(reader.read(question.passage()).attribution(on_progress=on_progress))
+
+
+def _progress(emit: Callable[[Any], None], doing: str) -> Callable[[int, int], None]:
+    """Return a callback (done, total) that reports progress. It raises once the client is gone."""
+    return lambda done, of: emit({"progress": {"doing": doing, "done": done, "of": of}})
+
+
+def versions(
+    history: PublishedHistory, question: Question, emit: Callable[[Answer], None]
+) -> look_types.VersionsAnswer:
+    """Return the saved versions of a model, and which of them are the same."""
+    same = history.find_duplicates(_progress(emit, "comparing the versions"))
+    return {
+        "versions": [
+            {
+                "step": step,
+                "name": folder.name,
+                "same_as": same.get(step),
+                "weights": history.hash_of(step) if step in same else None,
+            }
+            for step, folder in history.checkpoints.items()
+        ]
+    }
+
+
+def story(
+    history: PublishedHistory, question: Question, emit: Callable[[Answer], None]
+) -> text_types.StoryAnswer:
+    """Return the loss of each token of a text at the saved versions of a model."""
+    return loss_by_checkpoint(
+        history,
+        model_tokenizer(history.folder_of(history.last)),
+        question.text("text"),
+        question.numbers("steps") if "steps" in question else None,
+        _progress(emit, "reading the text at each version"),
+    )
+
+
+OF_VERSIONS: Mapping[
+    str, Callable[[PublishedHistory, Question, Callable[[Answer], None]], Mapping[str, Any]]
+] = {"versions": versions, "story": story}
+"""The looks at several saved versions of a model."""
 
 
 def node_in_text(reader: Reader, question: Question) -> text_types.NodeInTextAnswer:

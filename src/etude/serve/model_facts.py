@@ -1,4 +1,4 @@
-"""What the page shows of a model that has no run: its shape, where it came from, and its licence."""
+"""What the page shows of a model that has no run, or of its saved versions: shape, origin and licence."""
 
 from __future__ import annotations
 
@@ -11,6 +11,14 @@ from etude.files import read_json
 from etude.messages import command
 from etude.model.config import ModelConfig
 from etude.model.hf_config import config_from_hf
+from etude.run.published_history import (
+    NOT_RECORDED,
+    PublishedHistory,
+    is_history,
+    step_in,
+    tokenizer_folder,
+    version_source,
+)
 from etude.run.weight_files import config_file, weight_files
 from etude.serve.chat_facts import knows_turns
 from etude.serve.collection import Collection
@@ -37,15 +45,37 @@ def lines_of(collection: Collection) -> list[RunLine]:
 
 
 def _line(name: str, path: Path) -> RunLine:
+    history = is_history(path)
+    steps = [step_in(folder.name) or 0 for folder in path.iterdir()] if history else [0]
     return {
         "name": name,
-        "state": "model",
-        "step": 0,
+        "state": "history" if history else "model",
+        "step": max(steps),
         "loss": None,
         "val_loss": None,
         "bits_per_byte": None,
-        "changed": config_file(path).stat().st_mtime,
+        "changed": (path if history else config_file(path)).stat().st_mtime,
     }
+
+
+def facts_of_published(name: str, path: Path) -> RunFacts:
+    """Return the facts of a model without a run, or of a history that Etude did not record.
+
+    Raises:
+        InputError: its family is unknown, a config.json is damaged, or the versions do not fit together.
+    """
+    history = PublishedHistory.at(path)
+    if history is None:
+        return facts_of_model(name, path)
+    facts = facts_of_model(name, history.folder_of(history.last))
+    published = facts["published"]
+    assert published is not None
+    published["train"] = command("train", "TEXT", "--from", version_source(path, history.last))
+    facts["state"], facts["checkpoints"] = "history", list(history.checkpoints)
+    facts["first_step"], facts["step"] = min(history.checkpoints), history.last
+    facts["last_step"] = history.last
+    facts["history"] = {"note": NOT_RECORDED, "evaluate": command("eval", path, "--steps", "all")}
+    return facts
 
 
 def facts_of_model(name: str, folder: Path) -> RunFacts:
@@ -72,6 +102,8 @@ def facts_of_model(name: str, folder: Path) -> RunFacts:
         "schema_known": True,
         "model": shape_facts(config, _parameters(folder, config)),
         "published": _published(folder),
+        "history": None,
+        "base": None,
         "optimizer": "",
         "sources": [],
         "uniform_loss": None,
@@ -80,7 +112,7 @@ def facts_of_model(name: str, folder: Path) -> RunFacts:
         "first_step": 1,
         "last_step": 0,
         "compiled": False,
-        "turns": knows_turns(folder),
+        "turns": knows_turns(tokenizer_folder(folder)),
     }
 
 
@@ -108,6 +140,6 @@ def _published(folder: Path) -> PublishedFacts:
         "source": source if isinstance(source, str) else "",
         "licence": licence_of(folder),
         "rounding": rounding_of(folder),
-        "chat_template": knows_turns(folder),
+        "chat_template": knows_turns(tokenizer_folder(folder)),
         "train": command("train", "TEXT", "--from", folder),
     }

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from etude.errors import InputError
 from etude.messages import command
+from etude.run.published_history import PublishedHistory
 from etude.serve.collection import Collection
 from etude.untrusted import shown as _shown
 
@@ -21,6 +22,18 @@ MOST_NUMBER = 2**53
 NO_HISTORY = "{name} is a model without a history of training: start one with  {train}"
 WRITES = ("fork",)
 """The looks that write into the folder of runs."""
+
+
+def no_record(name: str, path: Path) -> str:
+    """Return why a model, or a history that Etude did not record, has no answer that needs the record of a run.
+
+    Raises:
+        InputError: the versions in the folder do not fit together.
+    """
+    history = PublishedHistory.at(path)
+    if history is not None:
+        return history.refusal
+    return NO_HISTORY.format(name=_shown(name), train=command("train", "TEXT", "--from", path))
 
 
 class Question:
@@ -46,9 +59,7 @@ class Question:
         """
         path = self.place(shown)
         if not (path / "run.toml").is_file():
-            raise InputError(
-                NO_HISTORY.format(name=_shown(path.name), train=command("train", "TEXT", "--from", path))
-            )
+            raise InputError(no_record(path.name, path))
         return path
 
     @property

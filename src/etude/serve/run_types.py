@@ -13,14 +13,14 @@ class RunLine(TypedDict):
     """A run, or a model without a run, in the list.
 
     Attributes:
-        state: "model" for a model without a run.
+        state: "model" for a model without a run, "history" for several saved versions of one.
         loss: of its last step, nats per token.
         val_loss: of its last evaluation.
         changed: seconds since 1970.
     """
 
     name: str
-    state: State | Literal["model"]
+    state: State | Literal["model", "history"]
     step: int
     loss: float | None
     val_loss: float | None
@@ -97,6 +97,30 @@ class PublishedFacts(TypedDict):
     train: str
 
 
+class HistoryFacts(TypedDict):
+    """Several saved versions of a model, whose training Etude did not record.
+
+    Attributes:
+        note: what is not known.
+        evaluate: the command that scores every version.
+    """
+
+    note: str
+    evaluate: str
+
+
+class BaseFacts(TypedDict):
+    """The model that a run began with.
+
+    Attributes:
+        name: how the user named it, without the folders before it.
+        step: its step, if Etude trained it.
+    """
+
+    name: str
+    step: int | None
+
+
 class Rung(TypedDict):
     """An earlier kind of language model on the same held-out text.
 
@@ -114,10 +138,13 @@ class Rung(TypedDict):
 class RunFacts(TypedDict):
     """What the page knows of a run, or of a model without one, before it asks anything.
 
-    A model without a run has one checkpoint, of step 0, and no record.
+    A model without a run has one checkpoint, of step 0, and no record. One in several saved versions has a checkpoint
+    for each; the other facts are those of the last.
 
     Attributes:
         published: None for a run.
+        history: None for a run, and for a model in one version.
+        base: None for a run that began with random weights.
         reason: why it ended.
         heartbeat: seconds since 1970.
         now: the server's clock.
@@ -130,7 +157,7 @@ class RunFacts(TypedDict):
     """
 
     name: str
-    state: State | Literal["model"]
+    state: State | Literal["model", "history"]
     step: int
     num_steps: int | None
     reason: str
@@ -142,6 +169,8 @@ class RunFacts(TypedDict):
     schema_known: bool
     model: ModelFacts | None
     published: PublishedFacts | None
+    history: HistoryFacts | None
+    base: BaseFacts | None
     optimizer: str
     sources: list[str]
     uniform_loss: float | None

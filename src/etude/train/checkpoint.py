@@ -91,8 +91,11 @@ def save_checkpoint(
     tokenizer: Path,
     card: str,
     provenance: Provenance | None = None,
+    base: Path | None = None,
 ) -> None:
     """Write and commit the checkpoint of ``snapshot`` below ``checkpoints``: of an adapted network, its adapter alone.
+
+    ``base`` is the folder of its base that adapter_config.json names; by default the run's own.
 
     Raises:
         EtudeError: it cannot be written (disk full, no permission), or the tokenizer has changed since ``provenance``.
@@ -100,8 +103,10 @@ def save_checkpoint(
     """
     provenance = provenance or Provenance()
     with staged_folder(checkpoints / checkpoint_name(snapshot.step)) as folder:
-        base = None if config.adapter is None else str(base_of_run(checkpoints).absolute())
-        save_weights_folder(folder, snapshot.weights, config, tokenizer_files=tokenizer, card=card, base=base)
+        place = None if config.adapter is None else str((base or base_of_run(checkpoints)).absolute())
+        save_weights_folder(
+            folder, snapshot.weights, config, tokenizer_files=tokenizer, card=card, base=place
+        )
         write_tensors(folder / OPTIMIZER_FILE, snapshot.optimizer)
         checksums = {file.name: hash_file(file) for file in sorted(folder.iterdir()) if file.name != CARD}
         for name, expected in provenance.tokenizer_hashes().items():

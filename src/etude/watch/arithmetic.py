@@ -14,7 +14,9 @@ from dataclasses import dataclass
 import torch
 
 from etude.train.rules import Hyperparameters, UpdateRule
+from etude.train.rules.frozen import FROZEN
 from etude.train.rules.terms import NumberUpdate, Term
+from etude.watch.low_rank import LowRank, low_rank_part
 from etude.watch.opened_step import OpenedStep
 
 LABEL = 12
@@ -36,6 +38,7 @@ class WeightStep:
         whole: what the rule derives from the whole tensor, at this number, as the run computed it.
         spacing: distance between neighbouring floats at this size, in the parameter's own precision.
         proof: how the replay compares with the record, in words.
+        low_rank: what an adapter adds to this number.
     """
 
     rule: UpdateRule
@@ -53,11 +56,20 @@ class WeightStep:
     whole: Mapping[str, float]
     spacing: float
     proof: str
+    low_rank: LowRank | None = None
 
     @property
     def update(self) -> float:
         """What was added: exactly after - before."""
         return self.after - self.before
+
+    @property
+    def computed_with(self) -> tuple[float, float]:
+        """The number that the network computes with, before and after: of an adapted matrix the sum."""
+        part = self.low_rank
+        if part is None:
+            return self.before, self.after
+        return part.base + part.product, part.base + part.product_after
 
     @property
     def lr(self) -> float:
@@ -108,8 +120,15 @@ class WeightStep:
     def lines(self) -> list[str]:
         """The arithmetic as text, each line with its numbers. Nine digits distinguish any two fp32 numbers."""
         used, number = self.used, self.number
+        if self.low_rank is not None:
+            return self.low_rank.lines
         gradient = f"{_n(self.gradient)} * {self.clip_factor:.9g} (clip) = {_n(self.clipped)}"
         lines = [_line("gradient", gradient)]
+        if self.rule is FROZEN:
+            return [
+                _line("gradient", f"{_n(self.gradient)}, not applied, for the number is frozen"),
+                _line("value", _n(self.before)),
+            ]
         if not self.applied:
             skipped = "the loss or the gradient of this step was not finite, so no parameter changed"
             return [*lines, _line("skipped", skipped), _line("value", _n(self.before))]
@@ -162,6 +181,14 @@ def weight_step(opened: OpenedStep, name: str, index: tuple[int, ...]) -> Weight
         {symbol: float(value[index]) for symbol, value in opened.of_whole(name).items()},
         float(size * torch.finfo(size.dtype).eps),
         str(opened.proof),
+        low_rank_part(
+            opened.model.config,
+            name,
+            index,
+            opened.before.weights,
+            opened.after.weights,
+            float(update.gradient[index]),
+        ),
     )
 
 

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from torch import Tensor
 
 from etude.config import with_values
 from etude.errors import InputError
+from etude.model.adapter import is_factor
 from etude.model.folder import plain_card
 from etude.run import RunFolder, free_name
-from etude.run.checkpoints import Provenance
+from etude.run.checkpoints import Provenance, base_of_run, copy_base
 from etude.run.create import Origin, create_run, inherited_manifest
 from etude.run.settings import settings_for_step
 from etude.train.checkpoint import Snapshot, save_checkpoint
@@ -62,6 +63,7 @@ def fork_with(
     for key, value in weights.items():
         if key not in snapshot.weights or snapshot.weights[key].shape != value.shape:
             raise InputError(f"no parameter '{key}' of shape {tuple(value.shape)} is in this network")
+    _require_saved(machine, step, weights)
     changed = {**snapshot.weights, **{key: value.detach().cpu().clone() for key, value in weights.items()}}
     folder = parent.run.path.parent
     run = RunFolder.new(folder, free_name(folder, f"{parent.run.name}-turned") if name is None else name)
@@ -76,7 +78,11 @@ def fork_with(
 
     def write_checkpoint(made: RunFolder, provenance: Provenance) -> None:
         turned = replace(snapshot, weights=changed)
-        save_checkpoint(made.checkpoints, turned, model, made.tokenizer, plain_card(model), provenance)
+        card, base = plain_card(model), None
+        if model.adapter is not None:
+            base = base_of_run(parent.run.checkpoints)
+            copy_base(base, made.checkpoints)
+        save_checkpoint(made.checkpoints, turned, model, made.tokenizer, card, provenance, base)
 
     create_run(
         run,
@@ -92,3 +98,17 @@ def fork_with(
         ),
     )
     return run
+
+
+def _require_saved(machine: TimeMachine, step: int, names: Iterable[str]) -> None:
+    """Raise InputError for weights that the checkpoint of a fork would not hold: frozen ones beside an adapter."""
+    if machine.era.plan.model.adapter is None:
+        return
+    frozen = next((name for name in names if not is_factor(name)), None)
+    if frozen is not None:
+        raise InputError(
+            f"'{frozen}' is frozen, and a run with an adapter stores only its factors: turn one whose name ends with "
+            "lora_A or lora_B"
+        )
+    if step == 0:
+        raise InputError("step 0 of a run with an adapter is the base model: choose a later step")

@@ -12,7 +12,7 @@ from etude.messages import suggest_name
 from etude.model.language_model import LanguageModel
 from etude.watch.node_layers import find_node_layer, token_effects
 from etude.watch.one_node import effect_lines, extreme_effects
-from etude.watch.one_weight import index_in
+from etude.watch.one_weight import computed_with, index_in
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ def weight_in_model(model: LanguageModel, name: str, index: Sequence[int] | int)
     parameters = dict(model.named_parameters())
     if name not in parameters:
         raise InputError(f"no parameter is called '{name}': {suggest_name(name, list(parameters))}")
-    values = parameters[name]
+    values = computed_with(model, name)
     place = index_in(name, index, tuple(values.shape))
     value = values[place]
     deviation, mean = torch.std_mean(values.double(), correction=0)

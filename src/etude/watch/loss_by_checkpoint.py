@@ -58,8 +58,10 @@ def loss_by_checkpoint(
             verify_checkpoint(checkpoints[step])
         model, _ = load_model_folder(checkpoints[step], device=device.torch)
         prompt = look(model.eval(), tokenizer, passage)
+        del model
         tokens = list(prompt.tokens)
         losses.append(prompt.losses.tolist())
         guesses = [prompt.guesses(place, count=1)[0] for place in range(len(tokens) - 1)]
         likeliest.append([{"text": guess.text, "probability": guess.probability} for guess in guesses])
+        del prompt  # its memory is needed for the next
     return {"tokens": tokens, "steps": chosen, "losses": losses, "likeliest": likeliest}

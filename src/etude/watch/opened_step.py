@@ -31,6 +31,7 @@ from etude.train.loop import TrainState
 from etude.train.optimizer import UpdateRules, freeze_others
 from etude.train.rules import Hyperparameters, rule_named
 from etude.train.rules.applied import ParameterUpdate
+from etude.train.rules.frozen import FROZEN
 from etude.train.schedule import momentum
 from etude.train.step import clip_factor
 from etude.watch.proof import Proof
@@ -155,27 +156,25 @@ class OpenedStep:
 
         Not recomputed in float64: Muon's iteration in single precision is a few ten-thousandths off from that.
         """
-        used, weight = self.used[name], self.before.weights[name]
+        used, weight = self.used.get(name), self.before.weights[name]
+        if used is None:
+            return {}
         rule = rule_named(used.rule)
         if rule.whole and self.applied and used.lr:
             return rule.of_whole(self.moved_from_zero[name], used)
         return {symbol: torch.zeros_like(weight, dtype=torch.float64) for symbol in rule.whole}
 
     def parameter(self, name: str) -> ParameterUpdate:
-        """Return how one parameter moved.
+        """Return how one parameter moved; for one that is not trained, with the gradient that was not applied.
 
         Raises:
             InputError: no parameter has that name.
         """
         if name not in self.gradients:
             raise InputError(f"no parameter is called '{name}': {suggest_name(name, list(self.gradients))}")
-        if name not in self.used:
-            why = f"train.only = {self.settings.train.only!r}"
-            if self.model.config.adapter is not None:
-                why = "only the factors of its adapter are"
-            raise InputError(f"'{name}' is not trained in this run ({why}), so nothing moves it")
+        used = self.used.get(name)
         return ParameterUpdate(
-            rule_named(self.used[name].rule),
+            FROZEN if used is None else rule_named(used.rule),
             name,
             self.before.weights[name],
             self.after.weights[name],
@@ -183,7 +182,7 @@ class OpenedStep:
             self.clip_factor,
             _state_of(self.before, name),
             _state_of(self.after, name),
-            self.used[name],
+            used or FROZEN.hyperparameters({}, self.before.weights[name].shape),
         )
 
     def row(

@@ -7,7 +7,7 @@ handles it.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, NotRequired
 
 from typing_extensions import TypeAliasType, TypedDict
 
@@ -55,6 +55,33 @@ class TermAnswer(TypedDict):
     note: str
 
 
+class LowRankAnswer(TypedDict):
+    """What an adapter adds to one number of a matrix: the scale times a row of B times a column of A.
+
+    Attributes:
+        base: the frozen weight.
+        up_name, down_name: the parameters B and A.
+        up, down: the row of B and the column of A before the step.
+        product: what is added before the step.
+        share: the size of the product over the sizes of product and frozen weight together.
+        sum, sum_after: the weight that the layer computes with, before and after the step.
+        gradient: of the loss by that weight: it was not applied to the frozen one.
+    """
+
+    base: float
+    up_name: str
+    down_name: str
+    up: list[float]
+    down: list[float]
+    scale: float
+    product: float
+    product_after: float
+    share: float
+    sum: float
+    sum_after: float
+    gradient: float
+
+
 class WeightStepAnswer(TypedDict):
     """What one step made of one number.
 
@@ -91,6 +118,7 @@ class WeightStepAnswer(TypedDict):
     by_the_rule: float
     difference: float
     proof: str
+    low_rank: NotRequired[LowRankAnswer]  # of a matrix with an adapter
 
 
 class ParameterAnswer(TypedDict):

@@ -11,6 +11,7 @@ from etude.watch.arithmetic import WeightStep, weight_step
 from etude.watch.attribution import Attribution
 from etude.watch.knobs import Comparison
 from etude.watch.layer_in_step import GradientTerm, GradientTerms, LayerInStep
+from etude.watch.low_rank import LowRank
 from etude.watch.opened_step import OpenedRow, OpenedStep
 from etude.watch.prompts import Guess, Prompt, induction_scores
 from etude.watch.proof import Proof
@@ -267,8 +268,26 @@ def _largest_push(push: GradientTerm, decode: Decode) -> step_types.PushAnswer:
     }
 
 
-def weight_values(one: WeightStep) -> step_types.WeightStepAnswer:
+def low_rank_values(part: LowRank) -> step_types.LowRankAnswer:
+    """Return what an adapter adds to one number."""
     return {
+        "base": part.base,
+        "up_name": part.up_name,
+        "down_name": part.down_name,
+        "up": part.up.tolist(),
+        "down": part.down.tolist(),
+        "scale": part.scale,
+        "product": part.product,
+        "product_after": part.product_after,
+        "share": part.share,
+        "sum": part.base + part.product,
+        "sum_after": part.base + part.product_after,
+        "gradient": part.gradient,
+    }
+
+
+def weight_values(one: WeightStep) -> step_types.WeightStepAnswer:
+    values: step_types.WeightStepAnswer = {
         "step": one.step,
         "before": one.before,
         "gradient": one.gradient,
@@ -296,6 +315,9 @@ def weight_values(one: WeightStep) -> step_types.WeightStepAnswer:
         "difference": one.difference,
         "proof": one.proof,
     }
+    if one.low_rank is not None:
+        values["low_rank"] = low_rank_values(one.low_rank)
+    return values
 
 
 def guess_values(guess: Guess) -> text_types.Guess:

@@ -24,6 +24,7 @@ from etude.pretrained.chat_tokens import new_tokens, with_chat_template
 from etude.show.lines import format_duration, print_line
 from etude.show.phases import Phases
 from etude.train.run_text import describe_examples, text_with_progress, with_objective_of
+from etude.workflow.replay import with_samples
 
 REPORTED_SHARE_LEFT = 0.02
 """Share of the time budget that must be left over for a message that the run ends early for want of text."""
@@ -110,7 +111,7 @@ def _data_with_report(
     print_line(console, f"{data.report.summary()}. {_where_report_is(settings)}")
     settings = with_objective_of(settings, data)
     if base is None or data.train.examples is None:
-        return data, settings, base
+        return data, with_samples(settings, data, base, console), base
     for line in describe_examples(data, settings):
         print_line(console, line)
     chat = with_chat_template(base)
@@ -124,6 +125,9 @@ def _data_with_report(
         words = f", with the new tokens {' and '.join(added)}, which are trained" if added else ""
         print_line(console, f"{base.source} has no chat template: it gets ChatML{words}")
         settings = with_values(settings, {"model.base": chat.source})
+    if settings.data.replay:
+        settings = with_samples(settings, data, chat, console)
+        data = text_with_progress(settings, console)
     return data, settings, chat
 
 

@@ -103,7 +103,7 @@ def begin_session(
     sessions.append(
         session_entry(plan, state.step, compiled=problem is None, processes=ranks.count, self_test=errors)
     )
-    record_changes(run, recorded, with_absolute_paths(plan.settings), state.step)
+    record_changes(run, recorded, with_absolute_paths(plan.settings, run), state.step)
 
 
 def session_entry(

@@ -60,6 +60,7 @@ from etude.train.run_text import (
 )
 from etude.train.schedule import last_step
 from etude.workflow.prepare import default_name
+from etude.workflow.replay import keep_samples, own_samples
 
 OBJECTIVE = frozenset({"train.objective", "train.answer_separator"})
 """The settings that decide which tokens the loss counts."""
@@ -82,6 +83,7 @@ def start(plan: Plan, console: Console, origin: Origin | None = None) -> RunFold
 
     def fill(made: RunFolder) -> None:
         plan.data.tokenizer.save(made.tokenizer)
+        keep_samples(settings, made)
         write_json(made.ladder_file, ladder.to_json())
 
     base, first = plan.base, None
@@ -94,7 +96,7 @@ def start(plan: Plan, console: Console, origin: Origin | None = None) -> RunFold
             save_base_checkpoint(new.checkpoints, base, new.tokenizer, card, provenance)
 
     content = manifest(plan) | ({} if entry is None else {"base": entry}) | _reference(plan, origin)
-    create_run(run, with_absolute_paths(settings), content, fill, origin, first)
+    create_run(run, with_absolute_paths(settings, run), content, fill, origin, first)
     return run
 
 
@@ -254,8 +256,9 @@ def require_steps_left(plan: Plan, run: RunFolder) -> None:
         )
 
 
-def with_absolute_paths(settings: Settings) -> Settings:
-    """Return the settings with absolute paths, so that the run can be resumed from any working directory."""
+def with_absolute_paths(settings: Settings, run: RunFolder) -> Settings:
+    """Return the settings with absolute paths, so that ``run`` can be resumed from any working directory."""
+    settings = own_samples(settings, run)
     kind = settings.tokenizer.kind
     values: dict[str, Any] = {"data.sources": tuple(map(absolute_source, settings.data.sources))}
     base, reference = settings.model.base, settings.train.reference

@@ -19,6 +19,21 @@ export const CHAT: Concept[] = [
     code: ['generate/engine.py:stream', 'generate/language.py:Language.stream'],
   },
   {
+    title: 'A conversation is one text',
+    picture:
+      'A play stands on one long page, with the name of the speaker before each line. The actor of the next line reads the ' +
+      'page from its top.',
+    stops: 'An actor remembers last night’s play. The model has this page alone, and where it grows too long, its oldest lines are cut off.',
+    words:
+      'The chat template writes the system prompt, your messages and the answers one after the other. Special tokens begin ' +
+      'and end each turn. Where an answer belongs, the model continues the text, until it predicts the token that ends a ' +
+      'turn. It answers because it was tuned on conversations that are written so. Choose a token of an answer to look at ' +
+      'the whole text as the model read it.',
+    maths: row('x', '=', said('template'), '(', said('system, user, assistant, …, user'), ')'),
+    symbols: 'x: the tokens that the model reads before it answers, special tokens included.',
+    code: ['generate/chat_prompt.py:Chatter.prompt', 'generate/chat_session.py:ChatSession.ask', 'data/conversations/encode.py:encode_prompt'],
+  },
+  {
     title: 'Sampling',
     picture:
       'A wheel of fortune has a slice for each token, as wide as its probability. Spin, read, paint a new wheel, spin again.',

@@ -5,7 +5,7 @@ import { parse, VIEWS } from '../lib/selection.svelte';
 import { left, secondsOf, STOPS, waitsFor } from './tour';
 
 const RUN: RunFacts = {
-  name: 'first', state: 'running', step: 12, num_steps: 400, reason: '', heartbeat: 1, now: 2, paused: false, control: true, fork: true, schema_known: true, published: null,
+  name: 'first', state: 'running', step: 12, num_steps: 400, reason: '', heartbeat: 1, now: 2, paused: false, control: true, fork: true, schema_known: true, published: null, history: null, base: null,
   model: {
     family: 'llama', attention: true, layers: 3, width: 64, nodes: 192, heads: 4, kv_heads: 4, vocabulary: 517, context: 128, activation: 'silu', gated: true,
     biases: true, parameters: 123_456, tied: false, window: 1, node_layers: [],

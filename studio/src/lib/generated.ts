@@ -21,7 +21,7 @@
 /** A run, or a model without a run, in the list. */
 export interface RunLine {
   name: string;
-  state: 'not begun' | 'starting' | 'running' | 'lost' | 'finished' | 'stopped' | 'failed' | 'damaged' | 'unreadable' | 'model'; // "model" for a model without a run
+  state: 'not begun' | 'starting' | 'running' | 'lost' | 'finished' | 'stopped' | 'failed' | 'damaged' | 'unreadable' | 'model' | 'history'; // "model" for a model without a run, "history" for several saved versions of one
   step: number;
   loss: number | null; // of its last step, nats per token
   val_loss: number | null; // of its last evaluation
@@ -69,6 +69,18 @@ export interface PublishedFacts {
   train: string; // the command that continues its training on a text
 }
 
+/** Several saved versions of a model, whose training Etude did not record. */
+export interface HistoryFacts {
+  note: string; // what is not known
+  evaluate: string; // the command that scores every version
+}
+
+/** The model that a run began with. */
+export interface BaseFacts {
+  name: string; // how the user named it, without the folders before it
+  step: number | null; // its step, if Etude trained it
+}
+
 /** An earlier kind of language model on the same held-out text. */
 export interface Rung {
   order: number; // 0 for pure guessing, 1 for the frequency of each symbol, n for a symbol after n - 1 others
@@ -80,11 +92,12 @@ export interface Rung {
 /**
  * What the page knows of a run, or of a model without one, before it asks anything.
  *
- * A model without a run has one checkpoint, of step 0, and no record.
+ * A model without a run has one checkpoint, of step 0, and no record. One in several saved versions has a checkpoint
+ * for each; the other facts are those of the last.
  */
 export interface RunFacts {
   name: string;
-  state: 'not begun' | 'starting' | 'running' | 'lost' | 'finished' | 'stopped' | 'failed' | 'damaged' | 'unreadable' | 'model';
+  state: 'not begun' | 'starting' | 'running' | 'lost' | 'finished' | 'stopped' | 'failed' | 'damaged' | 'unreadable' | 'model' | 'history';
   step: number;
   num_steps: number | null;
   reason: string; // why it ended
@@ -96,6 +109,8 @@ export interface RunFacts {
   schema_known: boolean;
   model: ModelFacts | null;
   published: PublishedFacts | null; // None for a run
+  history: HistoryFacts | null; // None for a run, and for a model in one version
+  base: BaseFacts | null; // None for a run that began with random weights
   optimizer: string;
   sources: string[];
   uniform_loss: number | null; // ln V, nats per token
@@ -301,6 +316,7 @@ export interface WeightStepAnswer {
   by_the_rule: number;
   difference: number;
   proof: string;
+  low_rank?: LowRankAnswer;
 }
 
 /** A line of an update rule's arithmetic. */
@@ -316,6 +332,22 @@ export interface TermAnswer {
 export type Formula = number | string | FormulaOf;
 
 export type FormulaOf = ['sqrt' | 'sign', Formula] | ['+' | '-' | '*' | '/' | '^', Formula, Formula];
+
+/** What an adapter adds to one number of a matrix: the scale times a row of B times a column of A. */
+export interface LowRankAnswer {
+  base: number; // the frozen weight. up_name, down_name: the parameters B and A. up, down: the row of B and the column of A before the step
+  up_name: string;
+  down_name: string;
+  up: number[];
+  down: number[];
+  scale: number;
+  product: number; // what is added before the step
+  product_after: number;
+  share: number; // the size of the product over the sizes of product and frozen weight together. sum, sum_after: the weight that the layer computes with, before and after the step
+  sum: number;
+  sum_after: number;
+  gradient: number; // of the loss by that weight: it was not applied to the frozen one
+}
 
 /** The update rules of a run. */
 export interface RulesAnswer {
@@ -455,6 +487,19 @@ export interface ValueAnswer {
   deviation: number;
 }
 
+/** A saved version of a model. */
+export interface VersionFacts {
+  step: number;
+  name: string; // of its folder
+  same_as: number | null; // the step of an earlier version with the same weights; None without one
+  weights: string | null; // hash of its weights, if they are those of an earlier version
+}
+
+/** The saved versions of a model, in the order of steps. */
+export interface VersionsAnswer {
+  versions: VersionFacts[];
+}
+
 /** A new run that starts from a step with some numbers turned. */
 export interface ForkAnswer {
   run: string;
@@ -478,6 +523,8 @@ export interface ChatMessage {
 /**
  * A question about a run, besides its `look`; which fields are needed depends on that.
  *
+ * For a model in several saved versions, `step` chooses one of them.
+ *
  * step:        step, row                            token:  step, row, position
  * unit:        step, row, position, layer, unit, [input]
  * weight:      step, name, index                    matrix: step, name, what, [rows]
@@ -486,7 +533,7 @@ export interface ChatMessage {
  * layers:      text (of a model)                    value:  name, index (of a model)
  * story:       text, [steps]                        neurons: step, layer, text
  * node:        step, layer, unit                    compare: text, [step], knobs
- * fork:        step, knobs, name
+ * fork:        step, knobs, name                    versions: (of a model in several)
  * chat:        text or messages, [step], temperature, top_p, seed, count, [taken] or [retries]
  *
  * `ids` in place of `text` are exactly the tokens to read.
@@ -896,6 +943,7 @@ export interface Answers {
   neurons: NeuronsAnswer;
   node: NodeAnswer;
   compare: CompareAnswer;
+  versions: VersionsAnswer;
   fork: ForkAnswer;
   chat: ChatAnswer;
 }

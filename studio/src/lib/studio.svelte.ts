@@ -3,7 +3,7 @@
 import { tick } from 'svelte';
 
 import { forgetAnswers } from './answer.svelte';
-import type { RunFacts, RunLine } from './generated';
+import type { HistoryFacts, RunFacts, RunLine } from './generated';
 import { Record_ } from './record.svelte';
 import { opensStep, selection } from './selection.svelte';
 import * as server from './server';
@@ -140,9 +140,14 @@ class Studio {
     return Object.keys(this.record.summaries.at(-1)?.tensors ?? {});
   }
 
-  /** A model without a run: it has weights, and no history. */
+  /** A model without a run: it has weights, and no record of its training. */
   get bare(): boolean {
     return this.facts?.published != null;
+  }
+
+  /** Of a model without a run: what is known of its saved versions, if there are several. */
+  get history(): HistoryFacts | null {
+    return this.facts?.history ?? null;
   }
 
   get run(): string {

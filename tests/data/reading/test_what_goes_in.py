@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import io
 import re
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 
 from etude.config import DataSettings, known_keys, load_settings
+from etude.data.conversations.formats import CONVERSATION_KEYS, example_of, is_conversation
 from etude.data.corpus.combining import MAX_MARKS
 from etude.data.corpus.duplicates import NEAR_MAX_BYTES, NEAR_MAX_DOCUMENTS
 from etude.data.reading import documents, streams
@@ -17,7 +19,7 @@ from etude.data.reading.binary import REFUSED
 from etude.data.reading.encodings import DETECTED
 from etude.data.reading.formats import KNOWN_ENDINGS
 from etude.data.reading.options import DELIMITERS, ReadingOptions, codec_of
-from etude.data.reading.piece import MAX_ROW_CHARS
+from etude.data.reading.piece import MAX_ROW_CHARS, Unusable
 from etude.train.run_text import text_with_progress
 
 PAGE = (Path(__file__).parents[3] / "docs" / "what-goes-in.md").read_text()
@@ -38,6 +40,27 @@ def test_every_format_is_listed_with_what_it_needs() -> None:
     assert tuple(listed) == KNOWN_ENDINGS
     needs = {ending for ending, need in listed.items() if documents.INSTALL in need}
     assert needs == {".pdf", ".docx", ".rtf"}
+
+
+def test_every_format_of_examples_is_listed() -> None:
+    listed = [marked(row[0]) for row in rows("keys", "what it is")]
+    assert {key for keys in listed for key in keys} == {
+        *CONVERSATION_KEYS,
+        "text",
+        "rejected",
+        "prompt",
+        "output",
+        "answer",
+    }
+    for keys in listed:
+        row = {key: [{"role": "user", "content": "x"}, {"role": "assistant", "content": "y"}] for key in keys}
+        if "messages" not in keys and "conversations" not in keys:
+            row = dict.fromkeys(keys, "x")  # type: ignore[arg-type]
+        assert is_conversation(row) == (keys != ["text"])
+        with suppress(Unusable):
+            example_of(row)
+            continue
+        assert keys == ["chosen", "rejected"]
 
 
 def test_every_refused_format_is_listed_with_what_to_do() -> None:

@@ -31,6 +31,10 @@ _PARTS: dict[str, ExamplePart] = {
 _PART = re.compile(rf"({'|'.join(_PARTS)})(?:[-_.].*)?", re.IGNORECASE)
 
 
+SAMPLED = "samples-of-base.jsonl"
+"""The name of a file that is only trained on: what the base model wrote is no measure of what was learned."""
+
+
 @dataclass(frozen=True)
 class ExampleSplit(Split):
     """The parts of examples: as of any text, and the rows that are ``test`` examples."""
@@ -125,7 +129,8 @@ def split_examples(
     stated = any(parts[number] is not None for number in numbers)
     rest = numbers[~test]
     if not held_out.any():
-        chosen = set(_chosen(store, rest, groups, fraction, tail))
+        sampled = [PurePosixPath(store.name(number)[1]).name.startswith(SAMPLED) for number in rest.tolist()]
+        chosen = set(_chosen(store, rest[~np.array(sampled, bool)], groups, fraction, tail))
         held_out = np.array([number in chosen for number in numbers.tolist()], bool)
     train = numbers[~test & ~held_out]
     if not len(train):

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from etude.data.conversations.template import template_source
 from etude.data.tokens.roles import DOCUMENT_TOKENS, Roles, published_roles, token_name
 from etude.data.tokens.tokenizer import CARRIED, EOS, RECORD, EtudeTokenizer, form_of, hash_before_saving
 from etude.data.tokens.tokenizer_json import FILE, hash_text, parse_backend, read_backend
 from etude.errors import InputError
 from etude.files import read_json
+from etude.run.published_history import tokenizer_folder
 from etude.untrusted import MAX_JSON_BYTES, read_plain
 
 
@@ -49,9 +52,13 @@ def existing_tokenizer(path: Path) -> EtudeTokenizer:
 def model_tokenizer(folder: Path) -> EtudeTokenizer:
     """Open the tokenizer of the model in ``folder``: one that Etude saved, or a published model's own.
 
+    That of one of several saved versions may lie beside another
+    (:func:`~etude.run.published_history.tokenizer_folder`).
+
     Raises:
         InputError: the folder holds no usable tokenizer.json, or no token that can begin a document.
     """
+    folder = tokenizer_folder(folder)
     if (folder / RECORD).is_file():
         return EtudeTokenizer.load(folder)
     text = read_backend(folder / FILE)
@@ -85,14 +92,10 @@ def _roles(backend: Any, folder: Path) -> Roles | None:
 
 def chat_template(folder: Path, config: Mapping[str, Any]) -> str | None:
     """Return the chat template of a model folder, from its own file or from ``config``, its tokenizer_config.json."""
-    content = _content(folder / "chat_template.jinja")
-    if content is not None:
-        return content.decode("utf-8", "replace")
-    template = config.get("chat_template")
-    if isinstance(template, list):  # several by name
-        named = [entry for entry in template if isinstance(entry, dict)]
-        template = next((e.get("template") for e in named if e.get("name") == "default"), None)
-    return template if isinstance(template, str) else None
+    files = {name: _content(folder / name) for name in ("chat_template.jinja", "chat_template.json")}
+    # A damaged template must not keep the model from opening: whoever renders it reads the file itself.
+    known = {name: content.decode("utf-8", "replace").encode() for name, content in files.items() if content}
+    return template_source({**known, "tokenizer_config.json": json.dumps(config).encode()})
 
 
 def _object(path: Path) -> dict[str, Any]:

@@ -5,10 +5,14 @@ import type { PassagesAnswer, RunFacts } from '../../lib/generated';
 import { selection } from '../../lib/selection.svelte';
 import { studio } from '../../lib/studio.svelte';
 
-/** The chosen step; else the newest checkpoint, which needs no replay and stays the same while a run trains on. */
+/**
+ * The chosen step; else the newest checkpoint, which needs no replay and stays the same while a run trains on. Of saved
+ * versions, between which nothing can be replayed, it is the last one up to the chosen step.
+ */
 export function stepRead(facts: RunFacts | null, chosen: number | null): number | null {
   if (facts === null || facts.checkpoints.length === 0) return null;
   if (chosen === null) return Math.max(...facts.checkpoints);
+  if (facts.history) return facts.checkpoints.findLast((step) => step <= chosen) ?? facts.checkpoints[0]!;
   return Math.min(Math.max(chosen, facts.first_step), Math.max(facts.last_step, facts.first_step));
 }
 
