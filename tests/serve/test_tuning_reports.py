@@ -9,14 +9,13 @@ from pathlib import Path
 
 import pytest
 
+from bare_models import make_model
 from etude.errors import InputError
-from etude.evaluate.tuning.paired_tests import ratio
 from etude.evaluate.tuning.records import from_json, read_reports
-from etude.evaluate.tuning.summary import Figures, TextCost, TuningReport
-from etude.evaluate.tuning.verdict import Paired, Rise, verdict_of
 from etude.run import RunFolder
 from etude.serve.run_types import TuningStep
 from etude.serve.tuning import tuning_of
+from reported_tunings import report, write
 from serving import client_of, require_type
 from watched import Watched
 
@@ -25,26 +24,6 @@ from watched import Watched
 def run(studied: Watched, tmp_path: Path) -> Path:
     shutil.copytree(studied.path, tmp_path / "runs" / "tuned")
     return tmp_path / "runs" / "tuned"
-
-
-def report(step: int, rise: float = 0.2, documents: int = 3) -> TuningReport:
-    groups = [f"fact {number}" for number in range(8)]
-    results = Paired((4.0,) * 8, (2,) * 8, (3.0,) * 8, (False,) * 8, (True,) * 8)
-    right = Paired((1.0,) * 8, (2,) * 8, (3.0,) * 8, (True,) * 8, (True,) * 8)
-    loss = ratio(results.nats, results.tokens, groups)
-    names = [f"document {number}" for number in range(documents)]
-    change = Rise("source code", ratio([rise * 5] * documents, [5.0] * documents, names))
-    systems = tuple(
-        Figures(name, number, loss, loss, None, None, None, None)
-        for name, number in (("base", 0), ("base, 2 examples", 2), (f"tuned, step {step}", 0))
-    )
-    verdict = verdict_of(groups, results, results, right, [change])
-    cost = TextCost("source code", "d", 15, 1.0, 1.0 + rise, change)
-    return TuningReport(*(step, "smol", "h", "q", 8, 8, 8, 8, {}, systems, 2, (cost,), verdict, "fp32"))
-
-
-def write(run: Path, *reports: TuningReport) -> None:
-    RunFolder(run).tuning.append(*(each.to_json() for each in reports))
 
 
 def test_no_file_no_reports(run: Path) -> None:
@@ -109,3 +88,15 @@ def test_a_damaged_line_is_skipped_and_alone_it_is_one_line(run: Path, line: dic
 def test_a_pipe_does_not_hang_the_page(run: Path) -> None:
     os.mkfifo(run / "tuning.jsonl")
     assert tuning_of(run) == []
+
+
+def test_a_model_without_a_run_has_no_report(tmp_path: Path) -> None:
+    make_model(tmp_path / "published", "llama-grouped-tied")
+    assert client_of(tmp_path).get("/api/runs/published/tuning").json() == []
+
+
+def test_a_damaged_file_is_one_line_for_the_page(run: Path) -> None:
+    (run / "tuning.jsonl").write_text("{}\n")
+    answer = client_of(run.parent).get("/api/runs/tuned/tuning")
+    assert answer.status_code == 404
+    assert "--suite tuning" in answer.json()["error"]

@@ -191,6 +191,8 @@ class Handlers:
     async def tuning(self, request: Request) -> Response:
         from etude.serve.tuning import tuning_of  # imports numpy, which the server starts without
 
+        if self.model(request) is not None:  # versions of a published model, of which Etude tuned none
+            return json_response([])
         path = self.run(request)
         await run_in_threadpool(refuse_links_out, path)
         return json_response(await run_in_threadpool(tuning_of, path))

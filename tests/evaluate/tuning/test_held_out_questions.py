@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tuned_folders import corpus_of
 
 from etude.data.conversations.conversation import Example, Message
+from etude.data.corpus.example_split import SAMPLED
 from etude.evaluate.tuning.held_out import (
     Question,
     comparable,
@@ -130,6 +134,16 @@ def test_examples_keep_the_system_turn_first_and_what_is_untrained() -> None:
     assert prompted(completion, "4", [Shot("1+1=", "2")]).text == "1+1=2\n\n2+2="
 
 
-def test_training_questions_skip_plain_text() -> None:
-    rows = [Example("text", text="A text.").to_json().encode(), *lines(2)]
-    assert [made.answer for made in training_questions(rows)] == ["Answer 0.", "Answer 1."]
+def test_training_questions_skip_plain_text_and_samples_of_the_base(tmp_path: Path) -> None:
+    (tmp_path / "rows.jsonl").write_bytes(b"\n".join(lines(12)) + b"\n")
+    samples = [conversation(f"Sampled {n}, please?", f"Sample {n}.").to_json() for n in range(3)]
+    (tmp_path / SAMPLED).write_text("\n".join(samples) + "\n")
+    with (tmp_path / "rows.jsonl").open("a") as file:
+        file.write('{"text": "A plain text of its own, longer than a few words."}\n')
+    corpus = corpus_of(tmp_path, tmp_path / "rows.jsonl", tmp_path / SAMPLED)
+    texts = str([*corpus.documents("train"), *corpus.documents("validation")])
+    assert "A plain text" in texts
+    assert "Sample 2." in texts
+    answers = [made.answer for made in training_questions(corpus)]
+    held_out = [made.answer for made in held_out_questions(corpus.documents("validation"), 100)[0]]
+    assert sorted(answers + held_out) == sorted(f"Answer {n}." for n in range(12))

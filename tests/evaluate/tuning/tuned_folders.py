@@ -60,12 +60,16 @@ def write_data(folder: Path) -> Path:
 
 def make_corpus(folder: Path) -> Corpus:
     """Build the corpus of the conversations, with their own split."""
+    return corpus_of(folder, write_data(folder / "rows"))
+
+
+def corpus_of(folder: Path, *named: Path) -> Corpus:
+    """Build a corpus of examples from sources, inside ``folder``."""
     data = load_settings(None, [], {}).data
-    source = write_data(folder / "rows")
     spool = folder / "spool"
     spool.mkdir()
     sources = open_sources(
-        [str(source)], options=ReadingOptions(examples=True), max_bytes=None, seed=1, spool=spool
+        list(map(str, named)), options=ReadingOptions(examples=True), max_bytes=None, seed=1, spool=spool
     )
     (folder / "corpus").mkdir()
     build_corpus(folder / "corpus", sources, data, lambda *_: None)

@@ -7,8 +7,11 @@ import re
 import unicodedata
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from pathlib import PurePath
 
 from etude.data.conversations.conversation import Example
+from etude.data.corpus.corpus import Corpus
+from etude.data.corpus.example_split import SAMPLED
 
 _FINAL = re.compile("[\\s.!?,;:\u2026\u3002\uff01\uff1f]+\\Z")
 
@@ -59,9 +62,14 @@ def held_out_questions(documents: Iterable[bytes], most: int) -> tuple[list[Ques
     return [questions[key] for key in sorted(questions)[:most]], len(questions)
 
 
-def training_questions(documents: Iterable[bytes]) -> Iterator[Question]:
-    """Yield the question of every training example that has one."""
-    return _questions(documents)
+def training_questions(corpus: Corpus) -> Iterator[Question]:
+    """Yield the question of every training example that has one, without those that were sampled from the base."""
+    documents = enumerate(corpus.documents("train"))
+    return _questions(
+        document
+        for number, document in documents
+        if not PurePath(corpus.name("train", number)[1]).name.startswith(SAMPLED)
+    )
 
 
 def _questions(documents: Iterable[bytes]) -> Iterator[Question]:

@@ -161,7 +161,7 @@ class TunedRun:
             InputError: there is none that can be asked.
         """
         questions, held_out = held_out_questions(corpus.documents("validation"), most_questions)
-        training = training_answers(questions, training_questions(corpus.documents("train")))
+        training = training_answers(questions, training_questions(corpus))
         room = load_config(base.folder).max_position_embeddings
         askings, skipped = askings_of(questions, training, tokenizer, room)
         if not askings:
