@@ -101,6 +101,14 @@ def test_undo_and_retry(session: ChatSession) -> None:
     assert say(session, "Hello?") == first
 
 
+def test_the_likeliest_answer_is_the_default_and_the_others_are_drawn(language: Language) -> None:
+    session = ChatSession(language)
+    likeliest = say(session, "Hello?")
+    assert likeliest == language.chat("Hello?", temperature=0.0, max_new_tokens=256)
+    assert "".join(session.retry()) != likeliest
+    assert session.settings.temperature == 0
+
+
 def test_an_answer_that_is_ended_early_stays_as_far_as_it_was_generated(session: ChatSession) -> None:
     answer = session.ask("Hello?")
     some = next(answer) + next(answer)

@@ -35,7 +35,7 @@ def chat(
     system: System = None,
     once: Once = None,
     step: Step = None,
-    temperature: Temperature = 0.3,
+    temperature: Temperature = 0.0,
     top_k: TopK = None,
     top_p: TopP = 0.95,
     min_p: MinP = 0.0,

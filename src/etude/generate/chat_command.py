@@ -23,7 +23,7 @@ from etude.untrusted import shown
 
 HELP = """\
 /undo          remove the last question and its answer
-/retry         replace the last answer by another
+/retry         replace the last answer by another, drawn at temperature 0.8 where the setting is 0
 /system TEXT   set the system prompt, for the next answers; without TEXT, remove it
 /step N        continue with the checkpoint of step N of the run
 /save FILE     write the conversation as JSON

@@ -14,6 +14,7 @@ from etude.data.tokens.roles import TURN_TOKENS
 from etude.data.tokens.tokenizer import EtudeTokenizer
 from etude.data.tokens.tokenizer_json import encodable
 from etude.errors import InputError
+from etude.generate.sampling import USUAL_SAMPLING, SamplingSettings
 from etude.messages import command, either
 from etude.untrusted import shown
 
@@ -111,6 +112,16 @@ def chat_template(tokenizer: EtudeTokenizer) -> ChatTemplate | None:
         known = (tokenizer.backend.token_to_id(token) for token in CHATML_TOKENS)
         template = None if None in known else CHATML
     return template
+
+
+def answer_sampling(settings: SamplingSettings, retries: int) -> SamplingSettings:
+    """Return how the next answer to a question is sampled, after ``retries`` others.
+
+    The likeliest answer is always the same, so others are drawn at the usual temperature.
+    """
+    if retries and settings.temperature == 0:
+        return replace(settings, temperature=USUAL_SAMPLING.temperature)
+    return settings
 
 
 def answer_ends(tokenizer: EtudeTokenizer) -> frozenset[int]:

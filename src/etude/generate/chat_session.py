@@ -10,7 +10,7 @@ from typing import Any
 from etude.data.conversations.conversation import Message
 from etude.errors import InputError
 from etude.generate.chat_file import SavedChat, read_chat, write_chat
-from etude.generate.chat_prompt import ChatPrompt, Chatter, messages_of, require_question
+from etude.generate.chat_prompt import ChatPrompt, Chatter, answer_sampling, messages_of, require_question
 from etude.generate.engine import FinishReason, stream
 from etude.generate.language import Language
 from etude.generate.sampling import CHAT_SAMPLING, SamplingSettings, changed, require_seed, row_seed
@@ -102,7 +102,7 @@ class ChatSession:
         return self._begin([*self.turns, given[-1]], 0)
 
     def retry(self) -> Generator[str]:
-        """Replace the last answer by another; see :meth:`ask`.
+        """Replace the last answer by another; see :meth:`ask`. At temperature 0 the others are drawn at 0.8.
 
         Raises:
             InputError: there is no answer yet.
@@ -175,7 +175,7 @@ class ChatSession:
         tokens = stream(
             language.model,
             prompt.ids,
-            replace(self.settings, max_new_tokens=most),
+            replace(answer_sampling(self.settings, retries), max_new_tokens=most),
             stop_ids=self._chatter.stop_ids,
             seed=row_seed(row_seed(self.seed, len(turns) // 2), retries),
             at_context_end="stop",

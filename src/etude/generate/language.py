@@ -194,7 +194,7 @@ class Language:
         Args:
             messages: perhaps a system prompt, then user and assistant in turn, up to a question; or a question as text.
                 If they do not fit the context, the oldest exchanges are not read.
-            settings: the settings that ``changes`` do not name; None: temperature 0.3, top_p 0.95.
+            settings: the settings that ``changes`` do not name; None: temperature 0.
             seed, stop, changes: as in :meth:`generate`.
 
         Raises:

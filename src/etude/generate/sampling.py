@@ -70,8 +70,8 @@ USUAL_SAMPLING = SamplingSettings(temperature=0.8, top_p=0.95)
 """The default: a temperature slightly below 1, without the least likely 5 %."""
 
 
-CHAT_SAMPLING = SamplingSettings(temperature=0.3, top_p=0.95)
-"""The default for answers, of which the likely ones are more often right."""
+CHAT_SAMPLING = SamplingSettings(temperature=0.0, top_p=0.95)
+"""The default for answers: the likeliest one is most often right."""
 
 
 class SamplingChanges(TypedDict, total=False):

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from etude.data.tokens.tokenizer import EtudeTokenizer
 from etude.errors import InputError
-from etude.generate.chat_prompt import Chatter
+from etude.generate.chat_prompt import Chatter, answer_sampling
 from etude.generate.engine import FinishReason, OnPrediction, stream
 from etude.generate.sampling import SamplingSettings, row_seed
 from etude.model.language_model import LanguageModel
@@ -79,7 +79,7 @@ def answered(
     tokens = stream(
         model,
         prompt.ids,
-        settings,
+        answer_sampling(settings, retries),
         stop_ids=chatter.stop_ids,
         seed=row_seed(row_seed(question.number("seed", 0), answers), retries),
         at_context_end="stop",

@@ -55,7 +55,7 @@ export class Conversation {
   run = '';
   system = $state('');
   draft = $state('');
-  sampling = $state<Sampling>({ temperature: 0.3, top_p: 0.95, seed: 0, count: 256 });
+  sampling = $state<Sampling>({ temperature: 0, top_p: 0.95, seed: 0, count: 256 });
   exchanges = $state.raw<Exchange[]>([]);
   private stopping: AbortController | null = null;
 
