@@ -154,6 +154,22 @@ def test_forks_carry_the_base(adapting: Settings, tmp_path: Path, console: Conso
     assert load_trained(last.path).model.config.adapter is not None
 
 
+def test_the_base_of_a_fork_is_verified_and_restored(adapting: Settings, console: Console) -> None:
+    run = jobs.grow(adapting, console).run
+    fork = jobs.fork(f"{run.path}@5", console, ["train.steps=8"]).run
+    weights = fork.checkpoints / "base" / "model.safetensors"
+    good = weights.read_bytes()
+    weights.unlink()
+    weights.write_bytes(good[:-1] + bytes([good[-1] ^ 1]))
+    assert [check.thing for check in verify(fork) if not check.ok] == ["checkpoints/base"]
+    with pytest.raises(InputError, match="damaged"):
+        load_trained(fork.path)
+    fork.write_status("stopped", 8)
+    assert jobs.resume(fork.path, console, ["train.steps=10"]).reason == "finished"
+    assert weights.read_bytes() == good
+    assert all(check.ok for check in verify(fork))
+
+
 def test_peft_computes_the_same(adapting: Settings, console: Console) -> None:
     last = at(jobs.grow(adapting, console).run, 12)
     named = json.loads((last / "adapter_config.json").read_text())["base_model_name_or_path"]

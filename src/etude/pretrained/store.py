@@ -24,6 +24,7 @@ from etude.pretrained.resolve_source import model_folder
 from etude.pretrained.source_names import HUB
 from etude.run.checkpoints import CARD, list_checkpoints, read_marker
 from etude.run.folder import RunFolder
+from etude.run.weight_files import BASE_FOLDER
 from etude.untrusted import inside, open_plain, shown
 
 CONTENT = "content"
@@ -85,6 +86,8 @@ def restore_first_checkpoint(
 ) -> None:
     """Restore damaged and missing files of the first checkpoint of a run that begins with a base model.
 
+    In a fork with an adapter these are the files of its base, beside the checkpoints.
+
     Good copies are those of the store, and of the model itself where ``source``, a local one, still names it. The
     damaged files are set aside. Requires the lock of the run.
 
@@ -95,13 +98,15 @@ def restore_first_checkpoint(
     entry = manifest.get("base")
     if not folders or not isinstance(entry, dict):
         return
+    base = run.checkpoints / BASE_FOLDER
+    first = base if base.is_dir() else folders[0]
     try:
-        checksums = read_marker(folders[0]).checksums
+        checksums = read_marker(first).checksums
     except InputError:  # reported where the checkpoint is used
         return
     files = entry.get("files")
     for name, expected in checksums.items():
-        file = inside(folders[0], name)
+        file = inside(first, name)
         of_base = isinstance(files, dict) and files.get(name) == expected
         if name == CARD or not of_base or _hash(file) == expected:
             continue
@@ -116,7 +121,7 @@ def restore_first_checkpoint(
         kept = f"; the previous file is kept as {run.set_aside(file)}" if os.path.lexists(file) else ""
         with locked(store(), _LOCK):
             stored = _stored(good, expected)
-            if name.endswith(".safetensors") and links_to_store(folders[0]):
+            if name.endswith(".safetensors") and links_to_store(first):
                 _link(stored, file)
             else:
                 copy_file(stored, file, expected)

@@ -19,6 +19,7 @@ from etude.run.provenance import (
     token_count_check,
 )
 from etude.run.settings import verified_settings
+from etude.run.weight_files import BASE_FOLDER
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,8 @@ def verify(run: RunFolder) -> Iterator[Check]:
     yield Check("run.toml and manifest.json", problem)
     checkpoints: list[Checkpoint] = []
     checkpoint_checks = []
+    if (base := run.checkpoints / BASE_FOLDER).is_dir():  # of a fork with an adapter
+        checkpoint_checks.append(_check_base(run, base))
     for folder in checkpoint_folders(run.checkpoints):
         try:
             checkpoint = verify_checkpoint(folder)
@@ -67,6 +70,15 @@ def verify(run: RunFolder) -> Iterator[Check]:
     if run.set_aside_folder.is_dir():
         names = sorted(entry.name for entry in run.set_aside_folder.iterdir())
         yield Check(run.set_aside_folder.name, note=f"kept, and not part of the run: {', '.join(names)}")
+
+
+def _check_base(run: RunFolder, base: Path) -> Check:
+    try:
+        return Check(
+            _name(run, base), note=f"{len(verify_checkpoint(base).checksums)} files of the base model"
+        )
+    except InputError as error:
+        return Check(_name(run, base), str(error))
 
 
 def _name(run: RunFolder, path: Path) -> str:
