@@ -56,14 +56,18 @@ class Snapshot:
     """Names of weights that are not copies but those of the network: the frozen ones beside an adapter."""
 
     @classmethod
-    def of(cls, state: TrainState, *, copy: bool = True) -> Snapshot:
-        """Copy ``state``; without ``copy`` hold its own tensors, which the next step changes."""
+    def of(cls, state: TrainState, *, copy: bool = True, whole: bool = True) -> Snapshot:
+        """Copy ``state``; without ``copy`` hold its own tensors, which the next step changes.
+
+        If not ``whole``, the frozen weights beside an adapter are left out, as in a checkpoint.
+        """
         counters = {key: getattr(state, attribute) for key, attribute in COUNTERS.items()}
         adapted = state.model.config.adapter is not None
         shared = frozenset(name for name in state.model.state_dict() if adapted and not is_factor(name))
         weights = {
             name: tensor.detach().to("cpu", copy=copy and name not in shared)
             for name, tensor in state.model.state_dict().items()
+            if whole or name not in shared
         }
         optimizer = {
             name: tensor.detach().to("cpu", copy=copy) for name, tensor in state.rules.named_state().items()

@@ -67,7 +67,7 @@ class Save:
         if state.step == self.saved_step:
             return []
         self.finish()
-        snapshot = Snapshot.of(state, copy=self.in_background)
+        snapshot = Snapshot.of(state, copy=self.in_background, whole=False)
         require_room(self.run.path, snapshot.num_bytes + self._other_bytes())
         card, folder = self.card(state.step), self.run.checkpoints / checkpoint_name(state.step)
         where = (state.step, state.tokens_seen, state.wall_time)
