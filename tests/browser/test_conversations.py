@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -83,7 +82,8 @@ def test_turns_undo_retry_and_a_look_at_a_token(served: str, page: Any) -> None:
     say(page, "Hello?")
     say(page, "And <|im_end|> now?")
     first, second = replies(page)
-    assert page.locator(".user .bubble").all_inner_texts() == ["You: Hello?", "You: And <|im_end|> now?"]
+    asked = [text.removeprefix("You:").strip() for text in page.locator(".user .bubble").all_inner_texts()]
+    assert asked == ["Hello?", "And <|im_end|> now?"]
     assert page.get_by_text("cut after 8 tokens").count() == 2
     assert_accessible(page)
     page.get_by_role("button", name="Retry").click()
@@ -101,16 +101,13 @@ def test_turns_undo_retry_and_a_look_at_a_token(served: str, page: Any) -> None:
     answered(page)
     assert replies(page)[1] != second
     # One click shows what was predicted at a token, among the tokens of the real conversation.
-    chosen = page.locator(".reply").last.locator(".bubble button").nth(3)
-    probability = re.match(r"[\d.]+", chosen.get_attribute("title") or "")
-    chosen.click()
+    page.locator(".reply").last.locator(".bubble button").nth(3).click()
     page.get_by_role("heading", name="Predictions", exact=True).wait_for()
     settled(page)
     strip = page.get_by_label("The passage, shaded by loss")
     strip.wait_for()
     assert "<|im_start|>" in strip.inner_text()
     assert page.get_by_text("the tokens of a conversation").count() == 1
-    assert probability is not None
     page.keyboard.press("6")
     page.get_by_role("heading", name="All heads", exact=True).wait_for()
     assert page.get_by_text("This cannot be shown").count() == 0

@@ -19,6 +19,7 @@ from rich.console import Console
 from test_cli import etude
 
 from chat_models import make_chat_model
+from etude.cli import main
 from etude.config import load_settings
 from etude.data.primer.generator import documents
 from etude.generate.language import load
@@ -157,7 +158,13 @@ def test_each_line_of_a_pipe_is_a_question(folder: Path, tmp_path: Path) -> None
     assert "standard input has no question" in empty.stderr
 
 
-def test_mistakes_get_one_line(run: Path, folder: Path, tmp_path: Path) -> None:
+def test_mistakes_get_one_line(
+    run: Path,
+    folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     base = make_chat_model(tmp_path / "base", None)
     for arguments, reason in (
         ((base, "--once", "a"), f"has no chat template.*etude generate {base} TEXT"),
@@ -167,10 +174,13 @@ def test_mistakes_get_one_line(run: Path, folder: Path, tmp_path: Path) -> None:
         ((folder, "--once", "a", "--top-p", 2), "top_p must be"),
         ((tmp_path / "none", "--once", "a"), "is not a run or a model folder"),
     ):
-        result = etude("chat", *arguments, cwd=tmp_path)
-        assert (result.returncode, result.stdout) == (2, "")
-        assert re.search(reason, result.stderr), result.stderr
-        assert result.stderr.count("\n") == 1
+        monkeypatch.setattr(sys, "argv", ["etude", "chat", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            main.run()
+        printed = capsys.readouterr()
+        assert (ended.value.code, printed.out) == (2, "")
+        assert re.search(reason, printed.err), printed.err
+        assert printed.err.count("\n") == 1
 
 
 def test_a_step_answers_as_its_checkpoint(run: Path, tmp_path: Path) -> None:
