@@ -68,6 +68,12 @@ LoraAlpha = Annotated[
     float | None,
     typer.Option("--lora-alpha", help="The adapter counts alpha / rank times; usual: twice the rank."),
 ]
+Beta = Annotated[
+    float | None,
+    typer.Option(
+        help="For pairs of a chosen and a rejected answer (DPO): a smaller one lets the model move further; usual: 0.1."
+    ),
+]
 StopAfter = Annotated[
     str | None,
     typer.Option(
@@ -115,6 +121,7 @@ def train(
     lora: Lora = False,
     lora_r: LoraRank = None,
     lora_alpha: LoraAlpha = None,
+    beta: Beta = None,
     stop_after: StopAfter = None,
     accept_record: AcceptRecord = False,
     studio: Studio = True,
@@ -134,7 +141,7 @@ def train(
         "train.steps": steps,
         "train.only": only,
         "model.base": base,
-        **_adapter(lora, lora_r, lora_alpha),
+        **_tuning(lora, lora_r, lora_alpha, beta),
         "run.seed": seed,
         "run.name": name,
     }
@@ -151,10 +158,7 @@ def train(
             raise InputError("--fork has its parent's settings: change some with --set, --steps or --name")
         _watched(lambda jobs: jobs.fork(fork, values=values, **options), Path(fork).absolute().parent, studio)
     else:
-        if accept_record:
-            raise InputError(
-                "--accept-damaged-record is for an existing run: add --resume RUN or --fork RUN@STEP"
-            )
+        _refuse_accepting(accept_record)
         _grow(load_settings(config, changes, values), limit, studio, dry_run)
 
 
@@ -165,10 +169,20 @@ def _refuse_both(time: str | None, steps: int | None) -> None:
         raise InputError("--time chooses the number of steps: give --time or --steps, not both")
 
 
-def _adapter(lora: bool, rank: int | None, alpha: float | None) -> dict[str, Any]:
-    """Return the settings of an adapter, by key; None for those that the user did not name."""
+def _refuse_accepting(accept_record: bool) -> None:
+    from etude.errors import InputError
+
+    if accept_record:
+        raise InputError(
+            "--accept-damaged-record is for an existing run: add --resume RUN or --fork RUN@STEP"
+        )
+
+
+def _tuning(lora: bool, rank: int | None, alpha: float | None, beta: float | None) -> dict[str, Any]:
+    """Return the settings of an adapter and of pairs, by key; None for those that the user did not name."""
     lora = lora or rank is not None or alpha is not None
-    return {"train.lora_rank": USUAL_RANK if lora and rank is None else rank, "train.lora_alpha": alpha}
+    rank = USUAL_RANK if lora and rank is None else rank
+    return {"train.lora_rank": rank, "train.lora_alpha": alpha, "train.beta": beta}
 
 
 def _grow(settings: Settings, limit: float | None, studio: bool, dry_run: bool) -> None:
