@@ -12,12 +12,15 @@ from test_base import published, settings
 from test_pretrain import comparable, stop_after
 
 from etude.config import Settings, with_values
+from etude.diagnose.run.verdicts import diagnose
 from etude.errors import InputError
+from etude.evaluate.loss_plot.plot import plot_runs
 from etude.plan.base_values import PAIR_ADAPTER_RATES, PAIR_EPOCHS, PAIR_RATES
 from etude.run import RunFolder
 from etude.run.events import PreferenceEvent
 from etude.run.history import RunHistory
 from etude.run.record import RunRecord
+from etude.watch.inspect import Question, look_at
 from etude.watch.opened_step import open_step
 from etude.watch.reconciliation import reconcile
 from etude.watch.time_machine import TimeMachine
@@ -94,6 +97,9 @@ def test_the_chosen_answers_gain_and_both_are_recorded(pairs: Settings, console:
     assert [event.step for event in history.preferences] == [event.step for event in history.evals]
     assert (last.chosen, last.rejected) != (first.chosen, first.rejected)
     assert history.bits_per_byte_per_nat is None  # the training loss is not that of a text
+    pictures = plot_runs([run.path])
+    assert [path.name for path in pictures] == ["loss.png", "loss.svg", "loss-pairs.png", "loss-pairs.svg"]
+    assert all(path.stat().st_size > 5000 for path in pictures)
     printed = console.file.getvalue()  # type: ignore[attr-defined]
     for words in (
         "pairs of a chosen and a rejected answer: ",
@@ -118,8 +124,27 @@ def test_both_probabilities_falling_is_said() -> None:
 
 def test_a_step_is_explained_in_float64(pairs: Settings, console: Console) -> None:
     run = jobs.grow(with_values(pairs, {"train.steps": 3}), console).run
-    result = reconcile(open_step(TimeMachine(run.path), 2))
+    opened = open_step(TimeMachine(run.path), 2)
+    result = reconcile(opened)
     assert result.holds, result
+    shown = "\n".join(str(part) for part in look_at(Question(run.path, step=2)).parts)
+    assert "nats per pair" in shown
+    assert "the loss belongs to pairs" in shown
+
+
+def test_the_doctor_compares_pairs_with_pairs(pairs: Settings, console: Console) -> None:
+    run = jobs.grow(with_values(pairs, {"train.steps": 40, "train.eval_every": 4}), console).run
+    verdicts = {verdict.rule: verdict.finding for verdict in diagnose(run.path)}
+    assert "trained to prefer answers" in verdicts["still above the n-gram ladder"]
+    held_out = RunRecord.open(run.path).history.preferences
+    assert f"{min(event.loss for event in held_out):.3f}" in verdicts["overfitting"]
+
+
+def test_pairs_that_do_not_fit_are_counted(pairs: Settings, console: Console) -> None:
+    plan, _ = make_plan(with_values(pairs, {"train.context": 70}), console)
+    lengths = plan.data.train.documents[1:] - plan.data.train.documents[:-1]
+    assert 0 < int((lengths > 71).sum()) < len(lengths)
+    assert f"{int((lengths > 71).sum())} of {len(lengths)} pairs are not used" in console.file.getvalue()  # type: ignore[attr-defined]
 
 
 def test_a_lost_reference_that_cannot_be_computed_again_is_said(pairs: Settings, console: Console) -> None:
