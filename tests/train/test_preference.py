@@ -31,6 +31,7 @@ from etude.train.objectives.preference import (
     log_probabilities,
     pair_logits,
 )
+from etude.train.parallel import ALONE, Ranks
 from etude.train.step import batch_gradient
 
 transformers = pytest.importorskip("transformers")
@@ -71,6 +72,7 @@ def objective(
     context: int | None = None,
     at_once: int = 1,
     beta: float = 0.1,
+    ranks: Ranks = ALONE,
 ) -> Preference:
     """Return the objective whose first batch is all pairs."""
     assert part.examples is not None
@@ -86,6 +88,7 @@ def objective(
         within_documents=True,
         lean=True,
         beta=beta,
+        ranks=ranks,
         reference=REFERENCE[: part.num_documents],
     )
 
@@ -193,6 +196,22 @@ def test_gradient_equals_finite_differences(base: Base, part: TokenPart, device:
                 p += sign * height * d
             sides.append(sum(float(ours.loss(micro)) for micro in ours.batch(1)) / len(PAIRS))
     assert (sides[0] - sides[1]) / (2 * height) == pytest.approx(expected, rel=1e-5)
+
+
+def test_two_ranks_share_the_pairs_of_a_batch(base: Base, part: TokenPart, device: Device) -> None:
+    model, _ = load_model_folder(base.folder)
+    sums = []
+    for ranks in ((ALONE,), (Ranks(0, 2), Ranks(1, 2))):
+        model.zero_grad()
+        losses, pairs = torch.zeros(()), 0
+        for rank in ranks:
+            ours = objective(model, part, device, context=256, ranks=rank)
+            for micro in ours.batch(1):
+                losses, pairs = losses + ours.loss(micro), pairs + int(micro.total_weight)
+        losses.backward()  # type: ignore[no-untyped-call]
+        assert pairs == len(PAIRS)
+        sums.append([losses.detach(), *(p.grad.clone() for p in model.parameters())])  # type: ignore[union-attr]
+    torch.testing.assert_close(*sums, rtol=1e-6, atol=1e-6)
 
 
 def test_gradients_vanish_with_beta(base: Base, part: TokenPart, device: Device) -> None:

@@ -14,6 +14,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
+from etude.device import return_free_pages
 from etude.errors import InputError
 from etude.files import hash_bytes, hash_file, write_atomic
 from etude.model.folder import load_model_folder
@@ -85,4 +86,7 @@ def _computed(plan: Plan, folder: Path | None) -> bytes:
         model = initial_state(plan).model
     else:
         model, _ = load_model_folder(folder, device=plan.device.torch)
-    return save(dict(compute(model, plan.data, plan.settings, plan.device)))
+    content = save(dict(compute(model, plan.data, plan.settings, plan.device)))
+    del model
+    return_free_pages()  # those of a network, which the training needs
+    return content

@@ -75,7 +75,7 @@ class ReferenceEvent(Event):
 
 @dataclass(frozen=True)
 class PreferenceEvent(Event):
-    """The held-out pairs of a chosen and a rejected answer were scored, after the evaluation of the same step."""
+    """The held-out pairs of a chosen and a rejected answer were scored, before the evaluation of the same step."""
 
     name: ClassVar[str] = "preference"
     loss: float  # nats per pair

@@ -43,10 +43,10 @@ class Evaluate:
             digest, text = self.reference
             score = text.score(state.model)
             events.append(ReferenceEvent(*where, score.loss, score.bits_per_byte, score.num_tokens, digest))
-        score = self.text.score(state.model)
-        events.append(EvalEvent(*where, score.loss, score.bits_per_byte, score.num_tokens))
         if self.pairs is not None:
             events.append(self.pairs(state.model, *where))
+        score = self.text.score(state.model)
+        events.append(EvalEvent(*where, score.loss, score.bits_per_byte, score.num_tokens))
         reached = self.ladder.passed(score.bits_per_byte)
         for rung in self.ladder.rungs:
             if self.passed < rung.order <= reached:
