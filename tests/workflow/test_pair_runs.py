@@ -117,6 +117,8 @@ def test_both_probabilities_falling_is_said() -> None:
     before = PreferenceEvent(0, 0, 0.0, 0.693, 0.0, -40.0, -50.0, 8)
     fell = about_pairs(history(before, PreferenceEvent(9, 1, 1.0, 0.4, 1.0, -45.0, -80.0, 8)))
     rose = about_pairs(history(before, PreferenceEvent(9, 1, 1.0, 0.4, 1.0, -38.0, -80.0, 8)))
+    still = about_pairs(history(before, PreferenceEvent(9, 1, 1.0, 0.69, 1.0, -40.0, -50.01, 8)))
+    assert "hardly a change" in still[-1]
     assert "became less probable too" in fell[-1]
     assert not any("less probable" in line for line in rose)
     assert about_pairs(history()) == []

@@ -47,12 +47,12 @@ ADAPTER_RATES = {
 }
 """For runs with an adapter."""
 PAIR_RATES = {
-    "train.lr": Rate(1e-6, "that of Rafailov et al. 2023 for pairs of answers, and TRL's default; not swept"),
-    "train.muon_lr": Rate(3e-5, "as much lower than for text as that of AdamW; not swept"),
+    "train.lr": Rate(5e-6, "five times that of Rafailov et al. 2023, for runs of few updates; not swept"),
+    "train.muon_lr": Rate(1.5e-4, "as much lower than for text as that of AdamW; not swept"),
 }
 """For runs on pairs of answers. Their loss is a sum over tokens, and what it teaches is easily overdone."""
 PAIR_ADAPTER_RATES = {
-    "train.lr": Rate(1e-5, "ten times that of all weights, as in TRL's own commands for DPO; not swept"),
+    "train.lr": Rate(5e-5, "ten times that of all weights, as in TRL's own commands for DPO; not swept"),
     "train.muon_lr": PAIR_RATES["train.muon_lr"],
 }
 ADAPTER_EVERY, ADAPTERS = 10, 50

@@ -38,6 +38,8 @@ from etude.workflow.fit import Outcome
 
 FORGOTTEN = 0.01
 """Relative rise of the loss on the reference text from which it counts as forgetting."""
+HARDLY_MOVED = 0.01
+"""Nats per pair; a smaller fall of the loss of held-out pairs is hardly a change."""
 TUNING_SECONDS = 60.0
 """Seconds for the held-out questions at the end of a run; `etude eval --suite tuning` asks up to a hundred."""
 BROKEN_RATE = 4
@@ -202,6 +204,10 @@ def about_pairs(history: RunHistory) -> list[str]:
         f"Mean log-probability of an answer: chosen {first.chosen:.2f} to {last.chosen:.2f}, rejected "
         f"{first.rejected:.2f} to {last.rejected:.2f} nats.",
     ]
+    if first.loss - last.loss < HARDLY_MOVED:
+        lines.append(
+            "That is hardly a change: more --steps or a higher --set train.lr would take it further."
+        )
     if last.chosen < first.chosen - ROUNDING:
         too = " too" if last.rejected < first.rejected - ROUNDING else ""
         lines.append(
