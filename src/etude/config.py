@@ -160,10 +160,12 @@ class TrainSettings(Section, Generic[Open]):
 
     objective: ObjectiveName = "next-token"
     """Training objective: ``next-token`` (the loss of every token), ``answer-only`` (only of tokens after
-    ``answer_separator``), ``conversation`` (of answers in conversations; chosen where the rows are conversations), or
-    one that a plugin registers (`etude.registry`)."""
+    ``answer_separator``), ``conversation`` (of answers in conversations), ``preference`` (that a chosen answer gains on
+    a rejected one), or one that a plugin registers (`etude.registry`). The rows decide between these two."""
     answer_separator: Annotated[str, Field(min_length=1)] = "="
     """Text before the answer in every document, for the objective ``answer-only``."""
+    beta: Rate = 0.1
+    """Strength of the objective ``preference``: a smaller one lets the model move further from its base."""
     seconds: Rate | Auto = "auto"
     """Time budget of the run, in seconds: size and steps follow from it (with a base model, steps). Auto: none."""
     steps: Steering[Count | Open] = AUTO

@@ -200,6 +200,7 @@ OBJECTIVES: Registry[Any] = Registry(
         "next-token": "etude.train.objectives.next_token:OBJECTIVE",
         "answer-only": "etude.train.objectives.answer_only:OBJECTIVE",
         "conversation": "etude.train.objectives.conversation:OBJECTIVE",
+        "preference": "etude.train.objectives.preference:OBJECTIVE",
     },
     "etude.train.objectives.contract:require_kind",
 )

@@ -71,7 +71,12 @@ def part_of(folder: Path, encoded: list[Encoded], tokenizer: EtudeTokenizer) -> 
     writer = ExampleWriter(folder, "train")
     not_text = special_ids(tokenizer)
     sizes = [
-        writer.add(e.trained, () if e.cuttable else e.turn_ends, *rendered(e, tokenizer, not_text))
+        writer.add(
+            e.trained,
+            () if e.cuttable else e.turn_ends,
+            *rendered(e.until(e.second or len(e.ids)), tokenizer, not_text),
+            e.second,
+        )
         for e in encoded
     ]
     writer.close()

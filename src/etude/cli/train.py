@@ -75,6 +75,12 @@ Replay = Annotated[
         help="Of the trained tokens, the share to sample from the base, such as 0.1, so that it forgets less.",
     ),
 ]
+Beta = Annotated[
+    float | None,
+    typer.Option(
+        help="For pairs of a chosen and a rejected answer (DPO): a smaller one lets the model move further; usual: 0.1."
+    ),
+]
 StopAfter = Annotated[
     str | None,
     typer.Option(
@@ -123,6 +129,7 @@ def train(
     lora_r: LoraRank = None,
     lora_alpha: LoraAlpha = None,
     replay: Replay = None,
+    beta: Beta = None,
     stop_after: StopAfter = None,
     accept_record: AcceptRecord = False,
     studio: Studio = True,
@@ -141,8 +148,7 @@ def train(
         "train.steps": steps,
         "train.only": only,
         "model.base": base,
-        "data.replay": replay,
-        **_adapter(lora, lora_r, lora_alpha),
+        **_tuning(lora, lora_r, lora_alpha, beta, replay),
         "run.seed": seed,
         "run.name": name,
     }
@@ -172,10 +178,13 @@ def _refuse(wrong: bool, why: str) -> None:
         raise InputError(why)
 
 
-def _adapter(lora: bool, rank: int | None, alpha: float | None) -> dict[str, Any]:
-    """Return the settings of an adapter, by key; None for those that the user did not name."""
+def _tuning(
+    lora: bool, rank: int | None, alpha: float | None, beta: float | None, replay: float | None
+) -> dict[str, Any]:
+    """Return the settings that only a tuning has, by key; None for those that the user did not name."""
     lora = lora or rank is not None or alpha is not None
-    return {"train.lora_rank": USUAL_RANK if lora and rank is None else rank, "train.lora_alpha": alpha}
+    rank = USUAL_RANK if lora and rank is None else rank
+    return {"train.lora_rank": rank, "train.lora_alpha": alpha, "train.beta": beta, "data.replay": replay}
 
 
 def _grow(settings: Settings, limit: float | None, studio: bool, dry_run: bool) -> None:

@@ -16,12 +16,16 @@ from etude.errors import InputError
 from etude.model.config import ModelConfig
 from etude.plan.cadence import SCORING
 from etude.plan.derivation import Dial, Table, derives, require_whole_parts
+from etude.train.objectives.preference import PREFERENCE
 from etude.train.rules import Rate, rates_of
 
 BASE_EPOCHS = 2
 """Passes over the text: a trained network memorises what it reads more often, and forgets the rest."""
 CONVERSATION_EPOCHS = 4
 """Passes over conversations: the form of an answer is learned in the first, facts in later ones."""
+PAIR_EPOCHS = 2
+"""Passes over pairs of answers: Rafailov et al. 2023 make one, Tunstall et al. 2023 ("Zephyr: direct distillation of
+LM alignment") up to three, of which the first already tells all training pairs apart."""
 BASE_CONTEXT = 512
 """Most tokens in a row; the memory of a step grows with it."""
 LONGEST_EXAMPLE = 2048
@@ -42,6 +46,15 @@ ADAPTER_RATES = {
     "train.muon_lr": BASE_RATES["train.muon_lr"],
 }
 """For runs with an adapter."""
+PAIR_RATES = {
+    "train.lr": Rate(5e-6, "five times that of Rafailov et al. 2023, for runs of few updates; not swept"),
+    "train.muon_lr": Rate(1.5e-4, "as much lower than for text as that of AdamW; not swept"),
+}
+"""For runs on pairs of answers. Their loss is a sum over tokens, and what it teaches is easily overdone."""
+PAIR_ADAPTER_RATES = {
+    "train.lr": Rate(5e-5, "ten times that of all weights, as in TRL's own commands for DPO; not swept"),
+    "train.muon_lr": PAIR_RATES["train.muon_lr"],
+}
 ADAPTER_EVERY, ADAPTERS = 10, 50
 """Fewest steps between checkpoints that hold only an adapter, and about the most of them in a run."""
 STATES = 4
@@ -59,8 +72,14 @@ def dial_rates(settings: Resolved) -> dict[str, Rate]:
     rates = rates_of(settings.train.optimizer)
     if settings.model.base == NO_BASE:
         return rates
-    swept = ADAPTER_RATES if settings.train.lora_rank else BASE_RATES
-    return {key: swept.get(key, rate) for key, rate in rates.items()}
+    usual = _base_rates(settings.train.objective == PREFERENCE, settings.train.lora_rank > 0)
+    return {key: usual.get(key, rate) for key, rate in rates.items()}
+
+
+def _base_rates(pairs: bool, adapter: bool) -> dict[str, Rate]:
+    if pairs:
+        return PAIR_ADAPTER_RATES if adapter else PAIR_RATES
+    return ADAPTER_RATES if adapter else BASE_RATES
 
 
 def model_of_base(settings: Settings, base: ModelConfig) -> tuple[dict[str, Any], dict[str, str]]:
@@ -92,9 +111,8 @@ def _context(dial: Dial, key: str) -> tuple[Any, str]:
     longest, positions = dial.facts.longest_example, dial.base.max_position_embeddings
     if longest is not None:
         whole = max(BASE_CONTEXT, min(LONGEST_EXAMPLE, longest - 1))
-        reason = (
-            f"the longest conversation has {longest:,} tokens, and at most {LONGEST_EXAMPLE:,} go into a row"
-        )
+        what = "pair of conversations" if dial.facts.has_pairs else "conversation"
+        reason = f"the longest {what} has {longest:,} tokens, and at most {LONGEST_EXAMPLE:,} go into a row"
         return min(whole, positions), reason
     most = min(BASE_CONTEXT, positions)
     context = min(most, max(2, (dial.facts.train_tokens - 1) // 4))
@@ -109,6 +127,8 @@ def _batch_rows(dial: Dial, key: str) -> tuple[Any, str]:
 
 
 def _epochs(dial: Dial) -> int:
+    if dial.facts.has_pairs:
+        return PAIR_EPOCHS
     return BASE_EPOCHS if dial.facts.longest_example is None else CONVERSATION_EPOCHS
 
 
@@ -130,7 +150,11 @@ def _steps(dial: Dial, key: str) -> tuple[Any, str]:
     reason = (
         f"{_epochs(dial)} times through the text: a base model learns a text sooner, and forgets meanwhile"
     )
-    if dial.facts.longest_example is not None:
+    if dial.facts.has_pairs:
+        reason = (
+            f"{_epochs(dial)} times through the pairs: with more, the model only tells them apart by heart"
+        )
+    elif dial.facts.longest_example is not None:
         reason = f"{_epochs(dial)} times through the conversations: facts are learned later than their form"
     return max(1, _tokens_to_read(dial) // tokens), reason
 
@@ -207,7 +231,7 @@ def _optimizer(dial: Dial, key: str) -> tuple[Any, str]:
 
 @derives(FROM_BASE, "train.lr", "train.muon_lr")
 def _rate(dial: Dial, key: str) -> tuple[Any, str]:
-    rate = (ADAPTER_RATES if dial.value("train.lora_rank") else BASE_RATES)[key]
+    rate = _base_rates(dial.facts.has_pairs, dial.value("train.lora_rank") > 0)[key]
     return rate.value, rate.reason
 
 

@@ -32,7 +32,8 @@ class Facts:
     train_tokens: int
     vocab_size: int
     document_id: int
-    longest_example: int | None = None  # tokens of the longest conversation; None: text
+    longest_example: int | None = None  # tokens of the longest conversation, or pair of them; None: text
+    has_pairs: bool = False  # of a chosen and a rejected answer
 
 
 Derived = Mapping[str, tuple[Any, str]]

@@ -5,10 +5,12 @@ Training and replay both build model, objective and evaluation text by these fun
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 
 import numpy as np
+from torch import Tensor
 
 from etude.config import NO_BASE, Resolved, Settings
 from etude.data.prepared_data import PreparedData
@@ -158,8 +160,15 @@ def plan_on(
     if requested.threads == "auto" and "device.threads" in (derived or {}):
         requested = requested.model_copy(update={"threads": (derived or {})["device.threads"][0]})
     device = choose_device(requested)
-    longest = None if data.train.examples is None else int(np.diff(data.train.documents).max())
-    facts = Facts(data.train.num_tokens, data.tokenizer.vocab_size, data.tokenizer.roles.document_id, longest)
+    examples = data.train.examples
+    longest = None if examples is None else int(np.diff(data.train.documents).max())
+    facts = Facts(
+        data.train.num_tokens,
+        data.tokenizer.vocab_size,
+        data.tokenizer.roles.document_id,
+        longest,
+        examples is not None and examples.rejected is not None,
+    )
     resolution = resolve(settings, facts, device, timed, derived, base)
     device = replace(device, dtype=resolution.settings.device.dtype)
     require_trained(resolution.model, resolution.settings.train.only)
@@ -218,8 +227,13 @@ def initial_state(plan: Plan) -> TrainState:
     return TrainState(model, rules, seed=plan.settings.run.seed)
 
 
-def make_objective(plan: Plan, state: TrainState, ranks: Ranks = ALONE) -> Objective:
-    """Build the plan's objective for the model of ``state``, as one of ``ranks``."""
+def make_objective(
+    plan: Plan, state: TrainState, ranks: Ranks = ALONE, constants: Mapping[str, Tensor] | None = None
+) -> Objective:
+    """Build the plan's objective for the model of ``state``, as one of ``ranks``.
+
+    ``constants`` are those of the run (:mod:`etude.plan.constants`); None to measure the speed of a step.
+    """
     train = plan.settings.train
     parts = ObjectiveParts(
         state.model,
@@ -229,6 +243,7 @@ def make_objective(plan: Plan, state: TrainState, ranks: Ranks = ALONE) -> Objec
         ranks,
         state.micro_batch_rows or train.micro_batch_rows,
         plan.scope,
+        constants,
     )
     objective = objective_kind(train.objective).make(parts)
     require_objective(objective)

@@ -74,6 +74,18 @@ class ReferenceEvent(Event):
 
 
 @dataclass(frozen=True)
+class PreferenceEvent(Event):
+    """The held-out pairs of a chosen and a rejected answer were scored, before the evaluation of the same step."""
+
+    name: ClassVar[str] = "preference"
+    loss: float  # nats per pair
+    accuracy: float  # share of pairs whose chosen answer has gained on the rejected one since step 0
+    chosen: float  # mean log-probability of the chosen answers, nats per answer
+    rejected: float  # the same of the rejected answers
+    num_pairs: int
+
+
+@dataclass(frozen=True)
 class SampleEvent(Event):
     """The model continued a prompt."""
 

@@ -11,6 +11,7 @@
       probes.jsonl     results of `etude eval` at its checkpoints
       tuning.jsonl     what a tuning gained and cost at its checkpoints, by `etude eval --suite tuning`
       ladder.json      scores of the n-gram models that its loss is compared with
+      reference.safetensors   what the loss needs of the network at step 0, for a loss that does
       tokenizer/       copied into every checkpoint
       checkpoints/     step-00000000/ ...: see etude.run.checkpoints
       control/         requests to the training process: pause, save, stop
@@ -80,6 +81,10 @@ class RunFolder:
     @property
     def ladder_file(self) -> Path:
         return self.path / "ladder.json"
+
+    @property
+    def constants_file(self) -> Path:
+        return self.path / "reference.safetensors"
 
     @property
     def lock_file(self) -> Path:

@@ -21,6 +21,7 @@ from etude.run.events import (
     Event,
     LengthEvent,
     MicroBatchEvent,
+    PreferenceEvent,
     ReferenceEvent,
     RungEvent,
     SampleEvent,
@@ -140,6 +141,7 @@ class RunHistory:
     micro_batches: list[MicroBatchEvent] = field(default_factory=list)
     last_step: int = 0
     references: list[ReferenceEvent] = field(default_factory=list)
+    preferences: list[PreferenceEvent] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         if not isinstance(self.steps, Steps):  # callers may give a list of events
@@ -153,7 +155,7 @@ class RunHistory:
             InputError: this account may not read it.
         """
         kinds = (
-            *(EvalEvent, ReferenceEvent, RungEvent, LengthEvent),
+            *(EvalEvent, ReferenceEvent, PreferenceEvent, RungEvent, LengthEvent),
             *(EndEvent, SkippedEvent, ChecksumEvent, MicroBatchEvent),
         )
         log = collect_events(run.metrics.events(), kinds)
@@ -175,6 +177,7 @@ class RunHistory:
             events[MicroBatchEvent.name],
             min(log.last_step, max(0, first - 1 + log.num_steps)),
             of_newest_text(events[ReferenceEvent.name]),
+            events[PreferenceEvent.name],
         )
 
     @property
@@ -184,7 +187,12 @@ class RunHistory:
 
     @property
     def bits_per_byte_per_nat(self) -> float | None:
-        """Factor from nats per token to bits per byte under this run's tokenizer; None without evaluations."""
+        """Factor from the training loss, in nats per token, to bits per byte under this run's tokenizer.
+
+        None without evaluations, and where the training loss is that of pairs of answers.
+        """
+        if self.preferences:
+            return None
         ratios = [e.bits_per_byte / e.val_loss for e in self.evals if e.val_loss > 0]
         ratios = [ratio for ratio in ratios if math.isfinite(ratio)]
         return median(ratios) if ratios else None

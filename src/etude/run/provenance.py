@@ -28,7 +28,7 @@ from etude.run.log import JsonLines, Prefix
 from etude.untrusted import Unreadable
 
 FILES = "files"
-"""Key of the manifest: hashes of the tokenizer's files and the ladder, when the run was created."""
+"""Key of the manifest: hashes of the files that never change, when the run was created."""
 ACCEPTED = "accepted_records"
 """Key of the manifest: damaged logs that the user accepted, and files that were computed again and differ."""
 CHANGING = frozenset(
@@ -38,8 +38,11 @@ CHANGING = frozenset(
 
 
 def file_hashes(run: RunFolder) -> dict[str, str]:
-    """Return the hashes of the tokenizer's files and the ladder, which never change, by path in the run folder."""
-    files = [*sorted(run.tokenizer.iterdir()), run.ladder_file]
+    """Return the hashes of the files that never change, by path in the run folder.
+
+    They are those of the tokenizer, the ladder, and what the loss needs of the network at step 0.
+    """
+    files = [*sorted(run.tokenizer.iterdir()), run.ladder_file, run.constants_file]
     return {file.relative_to(run.path).as_posix(): hash_file(file) for file in files if file.is_file()}
 
 
@@ -69,7 +72,7 @@ def _files(manifest: Mapping[str, Any]) -> dict[str, str] | None:
 
 
 def expected_files(checkpoint: Checkpoint | None, manifest: Mapping[str, Any]) -> dict[str, str]:
-    """Return the known hashes of the tokenizer's files and the ladder, by path in the run folder.
+    """Return the known hashes of the files that never change, by path in the run folder.
 
     For a run of the first edition only the tokenizer's are known, from the copy in each checkpoint.
     """

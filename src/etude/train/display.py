@@ -23,6 +23,7 @@ from etude.run.events import (
     Event,
     LengthEvent,
     MicroBatchEvent,
+    PreferenceEvent,
     ReferenceEvent,
     RungEvent,
     SampleEvent,
@@ -49,6 +50,7 @@ class _Figures:
     seconds_per_step: float = 0.0
     evaluation: EvalEvent | None = None
     reference: ReferenceEvent | None = None
+    pairs: PreferenceEvent | None = None
     sample: SampleEvent | None = None
     passed: dict[int, int] = field(default_factory=dict)  # order -> step
 
@@ -63,6 +65,8 @@ class _Figures:
             self.evaluation = event
         elif isinstance(event, ReferenceEvent):
             self.reference = event
+        elif isinstance(event, PreferenceEvent):
+            self.pairs = event
         elif isinstance(event, SampleEvent):
             self.sample = event
         elif isinstance(event, RungEvent):
@@ -86,6 +90,9 @@ class _Figures:
             parts.append(
                 f"validation {self.evaluation.val_loss:.3f} ({self.evaluation.bits_per_byte:.3f} bits per byte)"
             )
+        if self.pairs is not None:
+            pairs = self.pairs
+            parts.append(f"pairs {pairs.loss:.3f} ({pairs.accuracy:.0%} gained)")
         if self.reference is not None:
             parts.append(f"reference {self.reference.bits_per_byte:.3f}")
         if self.tokens_per_second:

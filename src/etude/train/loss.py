@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+import torch.utils.checkpoint
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -73,6 +74,38 @@ def summed_loss(
         losses = F.cross_entropy(logits, wanted, ignore_index=IGNORE_INDEX, reduction="none")
         return (losses * factors).sum()  # autocast would round a dot product to bf16
     return F.cross_entropy(logits, wanted, ignore_index=IGNORE_INDEX, reduction="sum")
+
+
+def trained_losses(
+    hidden: Float[Tensor, "B T D"],
+    targets: Int[Tensor, "B T"],
+    weight: Float[Tensor, "V D"],
+    bias: Float[Tensor, " V"] | None = None,
+    *,
+    at_once: int,
+) -> Float[Tensor, " N"]:
+    """Return the cross-entropies of all trained tokens, in the order of rows and positions.
+
+    Where they are more than ``at_once``, only the logits of so many positions are in memory together: the backward pass
+    computes them again.
+    """
+    positions, wanted = hidden.flatten(0, 1), targets.flatten()  # (B T, D), (B T,)
+    real = wanted != IGNORE_INDEX
+    positions, wanted = positions[real], wanted[real]
+    if len(wanted) <= at_once:
+        return _cross_entropies(positions, wanted, weight, bias)
+    pieces = zip(torch.split(positions, at_once), torch.split(wanted, at_once), strict=True)
+    return torch.cat(
+        [
+            torch.utils.checkpoint.checkpoint(_cross_entropies, *piece, weight, bias, use_reentrant=False)
+            for piece in pieces
+        ]
+    )
+
+
+def _cross_entropies(positions: Tensor, wanted: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    logits = F.linear(positions, weight, bias).to(weight.dtype)  # (N, V), fp32 under autocast
+    return F.cross_entropy(logits, wanted, reduction="none")
 
 
 def piece_positions(vocab_size: int, *, lean: bool = False) -> int:

@@ -20,6 +20,7 @@ from etude.show.lines import print_line
 from etude.show.progress import data_progress
 from etude.train.objectives.conversation import CONVERSATION, NAMES
 from etude.train.objectives.next_token import NEXT_TOKEN
+from etude.train.objectives.preference import PREFERENCE
 
 
 def text_of_settings(settings: Settings, progress: Progress | None = None) -> PreparedData:
@@ -102,9 +103,16 @@ def is_text_of(data: PreparedData, manifest: Mapping[str, Any]) -> bool:
 
 
 def describe_examples(data: PreparedData, settings: Settings) -> list[str]:
-    """Return what the user should know of conversations: how many tokens are trained."""
+    """Return what the user should know of conversations or pairs: how many there are, and what is trained."""
     examples = data.train.examples
     assert examples is not None
+    if examples.rejected is not None:
+        numbers = (int(part.examples.pairs) for part in (data.train, data.validation) if part.examples)
+        return [
+            "pairs of a chosen and a rejected answer: {:,} to train on, {:,} held out".format(*numbers),
+            "the loss compares the probabilities of both answers with those of the base (DPO, train.beta="
+            f"{settings.train.beta:g})",
+        ]
     trained, tokens = int(examples.trained.sum()), data.train.num_tokens
     return [
         f"conversations: {data.train.num_documents:,} to train on, {data.validation.num_documents:,} held out; "
@@ -113,13 +121,16 @@ def describe_examples(data: PreparedData, settings: Settings) -> list[str]:
 
 
 def with_objective_of(settings: Settings, data: PreparedData) -> Settings:
-    """Return the settings that training on ``data`` needs: conversations have an objective of their own.
+    """Return the settings that training on ``data`` needs: conversations and pairs have objectives of their own.
 
     Examples share rows, but never see each other.
     """
     if data.train.examples is None:
         return settings
     values: dict[str, Any] = {"data.cross_document_attention": False}
-    if settings.train.objective == NEXT_TOKEN:
+    if data.train.examples.rejected is not None:
+        if settings.train.objective in (NEXT_TOKEN, CONVERSATION):
+            values["train.objective"] = PREFERENCE
+    elif settings.train.objective == NEXT_TOKEN:
         values["train.objective"] = CONVERSATION
     return with_values(settings, values)

@@ -10,6 +10,7 @@ from etude.run.ladder import Ladder
 from etude.train.checksum import checksum
 from etude.train.control import SAVE, Control
 from etude.train.loop import TrainState
+from etude.train.objectives.preference import HeldOutPairs
 from etude.train.validation import ValidationText
 
 
@@ -25,12 +26,14 @@ def save_on_request(
 class Evaluate:
     """Score the validation text, and note each n-gram model that the model passes for the first time.
 
-    ``reference``: the digest of a text that is scored too, and the text, of a run that has one.
+    ``reference``: the digest of a text that is scored too, and the text, of a run that has one. ``pairs``: the held-out
+    pairs, of a run that trains on pairs.
     """
 
     text: ValidationText
     ladder: Ladder
     reference: tuple[str, ValidationText] | None = None
+    pairs: HeldOutPairs | None = None
     passed: int = 0  # highest order that was passed so far
 
     def __call__(self, state: TrainState) -> Sequence[Event]:
@@ -40,6 +43,8 @@ class Evaluate:
             digest, text = self.reference
             score = text.score(state.model)
             events.append(ReferenceEvent(*where, score.loss, score.bits_per_byte, score.num_tokens, digest))
+        if self.pairs is not None:
+            events.append(self.pairs(state.model, *where))
         score = self.text.score(state.model)
         events.append(EvalEvent(*where, score.loss, score.bits_per_byte, score.num_tokens))
         reached = self.ladder.passed(score.bits_per_byte)

@@ -75,6 +75,8 @@ def fork_with(
         shutil.copytree(parent.run.tokenizer, made.tokenizer)
         if parent.run.ladder_file.exists():
             shutil.copyfile(parent.run.ladder_file, made.ladder_file)
+        if parent.run.constants_file.exists():
+            shutil.copyfile(parent.run.constants_file, made.constants_file)
 
     def write_checkpoint(made: RunFolder, provenance: Provenance) -> None:
         turned = replace(snapshot, weights=changed)

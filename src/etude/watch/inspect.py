@@ -19,6 +19,7 @@ from etude.messages import command
 from etude.pretrained.load_model import load_trained
 from etude.pretrained.resolve_source import model_folder
 from etude.run import RunFolder
+from etude.train.objectives.preference import PREFERENCE
 from etude.untrusted import shown
 from etude.watch import api
 from etude.watch import inspect_tables as tables
@@ -111,6 +112,12 @@ def look_at(question: Question) -> Look:
     return _step(opened, decode)
 
 
+SHARES = (
+    "the loss belongs to pairs of answers: that of a token is its share, such that the shares add up to the loss and "
+    "their gradients to its gradient"
+)
+
+
 def _require_run(path: Path) -> None:
     """Raise InputError if ``path`` is a model without steps, or no model at all."""
     if not (path / "run.toml").is_file():
@@ -136,8 +143,10 @@ def _step(opened: OpenedStep, decode: values_of.Decode) -> Look:
     from etude.watch.reconciliation import reconcile
 
     reconciliation, row = reconcile(opened), opened.row(0)
+    of_pairs = opened.settings.train.objective == PREFERENCE
+    unit = "pair" if of_pairs else "token"
     head = (
-        f"step {opened.step}: loss {opened.loss:.6f} nats per token, gradient norm {opened.grad_norm:.6g}, "
+        f"step {opened.step}: loss {opened.loss:.6f} nats per {unit}, gradient norm {opened.grad_norm:.6g}, "
         + ("not clipped" if opened.clip_factor == 1 else f"scaled by {opened.clip_factor:.4g} to clip it")
     )
     if not opened.applied:
@@ -152,6 +161,7 @@ def _step(opened: OpenedStep, decode: values_of.Decode) -> Look:
     parts: list[str | Table] = [
         head,
         str(opened.proof),
+        *([SHARES] if of_pairs else []),
         tables.row_table(row, decode),
         tables.parameter_table(opened),
     ]

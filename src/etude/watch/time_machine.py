@@ -20,6 +20,7 @@ from etude.model.adapter import adapted_by, begins
 from etude.model.build import empty_model
 from etude.model.folder import load_config
 from etude.model.language_model import LanguageModel
+from etude.plan.constants import read_constants
 from etude.plan.plan import Plan, initial_state, make_objective, plan_on
 from etude.pretrained.base import base_config
 from etude.run.checkpoints import Checkpoint, read_marker, verify_checkpoint
@@ -206,7 +207,8 @@ class TimeMachine:
         plan = plan_on(self.data, settings, base=base_config(self.recorded.manifest))
         state = initial_state(plan)
         state.micro_batch_rows, state.revisions = rows, self.recorded.revisions
-        objective = make_objective(plan, state)
+        constants = read_constants(plan, self.recorded.run, self.recorded.manifest)
+        objective = make_objective(plan, state, constants=constants)
         compile_setting: Literal["auto", False] = "auto" if compiled else False
         problem = compile_objective(objective, plan.device, compile_setting)
         return Era(key, plan, state, objective, compiled=problem is None)

@@ -33,10 +33,13 @@ from etude.run.record import RunRecord
 from etude.run.settings import read_settings
 from etude.show.lines import format_duration, printable, say
 from etude.train.objectives.conversation import CONVERSATION
+from etude.train.objectives.preference import PREFERENCE, ROUNDING
 from etude.workflow.fit import Outcome
 
 FORGOTTEN = 0.01
 """Relative rise of the loss on the reference text from which it counts as forgetting."""
+HARDLY_MOVED = 0.01
+"""Nats per pair; a smaller fall of the loss of held-out pairs is hardly a change."""
 TUNING_SECONDS = 60.0
 """Seconds for the held-out questions at the end of a run; `etude eval --suite tuning` asks up to a hundred."""
 BROKEN_RATE = 4
@@ -53,20 +56,25 @@ def close(outcome: Outcome, console: Console, until: float = math.inf) -> None:
         )
         return
     history = RunRecord.open(outcome.run.path).history
-    say(console, "\n".join(_figures(history)))
+    say(console, "\n".join([*_figures(history), *about_pairs(history)]))
     broken = broken_sentence(history)
     if broken:
         say(console, broken)
-    elif history.ladder is not None:
+    elif history.ladder is not None and not history.preferences:
         say(console, ladder_sentence(history.ladder, history))
-    tuned = read_settings(outcome.run.settings_file).train.objective == CONVERSATION
-    show = _print_tuning if tuned else _print_samples
+    objective = read_settings(outcome.run.settings_file).train.objective
+    show = _print_tuning if objective == CONVERSATION else _print_samples
     try:
         show(outcome.run.path, console, until)
     except MemoryError:  # the run is finished and saved: it must not be reported as failed
         say(console, "\nToo little memory is free to try the model out; the run is saved.")
-    following = what_next_with_answers if tuned else what_next
-    say(console, "\nnext:\n" + (what_to_change(outcome.run) if broken else following(outcome.run.path)))
+    if broken:
+        following = what_to_change(outcome.run)
+    elif objective in (CONVERSATION, PREFERENCE):
+        following = what_next_with_answers(outcome.run.path, asked=objective == CONVERSATION)
+    else:
+        following = what_next(outcome.run.path)
+    say(console, f"\nnext:\n{following}")
 
 
 def ladder_sentence(ladder: Ladder, history: RunHistory) -> str:
@@ -148,11 +156,17 @@ def what_next(path: Path) -> str:
     return _in_columns(commands)
 
 
-def what_next_with_answers(path: Path) -> str:
-    """Return the commands for a finished run that was tuned on conversations, in two columns."""
+def what_next_with_answers(path: Path, *, asked: bool) -> str:
+    """Return the commands for a finished run that was tuned on conversations or pairs, in two columns.
+
+    ``asked``: whether it can be asked the held-out questions.
+    """
+    measured = {
+        command("eval", path, "--suite", "tuning", "--steps", "all"): "what each checkpoint gained and cost"
+    }
     commands = {
         command("chat", path): "talk with it",
-        command("eval", path, "--suite", "tuning", "--steps", "all"): "what each checkpoint gained and cost",
+        **(measured if asked else {}),
         command("plot", path): "draw its loss curve beside the n-gram models",
         command("import", path, "NAME"): "make a model folder that other programs open",
     }
@@ -167,14 +181,39 @@ def _in_columns(commands: Mapping[str, str]) -> str:
 def _figures(history: RunHistory) -> list[str]:
     final, first = history.evals[-1], history.evals[0]
     duration = format_duration(history.steps[-1].wall_time) if history.steps else "0:00"
+    text = "chosen answers" if history.preferences else "text"
     lines = [
         "",
         f"Trained {final.step:,} steps on {final.tokens_seen:,} tokens in {duration}.",
-        f"On text that it has not seen it went from {first.bits_per_byte:.3f} to {final.bits_per_byte:.3f} "
+        f"On {text} that it has not seen it went from {first.bits_per_byte:.3f} to {final.bits_per_byte:.3f} "
         f"bits per byte ({final.val_loss:.3f} nats per token).",
     ]
     if history.references:
         lines.append(_on_reference(history.references[0].bits_per_byte, history.references[-1].bits_per_byte))
+    return lines
+
+
+def about_pairs(history: RunHistory) -> list[str]:
+    """Return what became of the held-out pairs, in lines; none for a run on other data."""
+    if not history.preferences:
+        return []
+    first, last = history.preferences[0], history.preferences[-1]
+    lines = [
+        f"Of {last.num_pairs:,} held-out pairs it has moved towards the chosen answer in {last.accuracy:.0%}; their "
+        f"loss went from {first.loss:.3f} to {last.loss:.3f} (0.693 is that of the base).",
+        f"Mean log-probability of an answer: chosen {first.chosen:.2f} to {last.chosen:.2f}, rejected "
+        f"{first.rejected:.2f} to {last.rejected:.2f} nats.",
+    ]
+    if first.loss - last.loss < HARDLY_MOVED:
+        lines.append(
+            "That is hardly a change: more --steps or a higher --set train.lr would take it further."
+        )
+    if last.chosen < first.chosen - ROUNDING:
+        too = " too" if last.rejected < first.rejected - ROUNDING else ""
+        lines.append(
+            f"The chosen answers became less probable{too}: the loss counts only the difference of the two. A larger "
+            "--beta, a lower --set train.lr or fewer --steps keep the model closer to its base."
+        )
     return lines
 
 

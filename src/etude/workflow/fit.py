@@ -6,12 +6,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 
 from rich.console import Console
+from torch import Tensor
 
 from etude.config import ResolvedTrain
 from etude.data.prepared_data import open_prepared
@@ -26,6 +27,7 @@ from etude.model.cost import count_parameters
 from etude.places import cache_folder
 from etude.plan.busy_cores import BusyWatch
 from etude.plan.cadence import checksum_due, evaluation_due, sample_due, save_due, summary_due
+from etude.plan.constants import read_constants
 from etude.plan.model_card import model_card
 from etude.plan.pace import Deadline, Pace
 from etude.plan.plan import (
@@ -54,6 +56,7 @@ from etude.train.control import SAVE, Control, ControlledPause
 from etude.train.display import training_display
 from etude.train.loop import LONGEST_SILENCE, Loop, Task, TrainState
 from etude.train.objectives import Objective, prefetched
+from etude.train.objectives.preference import PREFERENCE, HeldOutPairs
 from etude.train.parallel import ALONE, Ranks
 from etude.train.saving import Save
 from etude.train.schedule import last_step
@@ -117,11 +120,10 @@ def _fit(
     try:
         restore(run, state, console)
         mend_ladder(plan, run, run.read_manifest(), console)
-        objective = make_objective(plan, state, ranks)
+        constants = read_constants(plan, run, run.read_manifest(), restore=True)
+        objective = make_objective(plan, state, ranks, constants)
         history = RunRecord.open(run.path).history  # after restore, which cuts the log at the checkpoint
-        ladder, passed = history.ladder, history.passed_at
-        if ladder is None:
-            raise InputError(f"{run.ladder_file} is missing: put it back, or start a new run")
+        ladder, passed = _required(run, history.ladder), history.passed_at
         title = f"{run.path}: {plan.model.model_type}, {count_parameters(plan.model).total:,} parameters"
         num_steps = last_step(objective.num_steps, state.revisions)
         rungs = {rung.order: rung.bits_per_byte for rung in ladder.rungs}
@@ -136,7 +138,7 @@ def _fit(
             save = save_task(plan, run, state, record, console)
             save.committed = panel.committed
             costs = None if deadline is None else deadline.costs
-            evaluate = evaluation_task(plan, run, ladder, max(passed, default=0))
+            evaluate = evaluation_task(plan, run, ladder, max(passed, default=0), constants)
             tasks = run_tasks(plan, objective, evaluate, save, control, costs)
             listeners = [record, panel, *busy_listeners(plan, run, busy)]  # their order does not matter
             loop = Loop(
@@ -163,6 +165,13 @@ def _fit(
     return Outcome(run, reason, state.step)
 
 
+def _required(run: RunFolder, ladder: Ladder | None) -> Ladder:
+    """Return the ladder of a run. Raises InputError where it has none."""
+    if ladder is None:
+        raise InputError(f"{run.ladder_file} is missing: put it back, or start a new run")
+    return ladder
+
+
 def _note_failure(run: RunFolder, state: TrainState, tasks: Sequence[Task], error: BaseException) -> None:
     """Finish the background work of the tasks, and write to status.json why the run failed."""
     with suppress(EtudeError, MemoryError):  # a checkpoint that is being written is still worth keeping
@@ -185,12 +194,13 @@ def follow(ranks: Ranks) -> Outcome:
     data = open_prepared(cache_folder(), job.data_fingerprint)
     if data is None:
         raise EtudeError(f"the text that the first process prepared is not in {cache_folder()}: try again")
-    plan = plan_on(data, job.settings, base=base_config(RunFolder(job.run).read_manifest()))
+    run = RunFolder(job.run)
+    plan = plan_on(data, job.settings, base=base_config(run.read_manifest()))
     require_sound(plan.device, plan.settings.train.optimizer)
     state = initial_state(plan)
     if job.checkpoint is not None:
         load_state(verify_checkpoint(job.checkpoint), state)
-    objective = make_objective(plan, state, ranks)
+    objective = make_objective(plan, state, ranks, read_constants(plan, run, run.read_manifest()))
     with stop_requests(orphaned=ranks.orphaned) as should_stop:
         compile_objective(objective, plan.device, job.compile, ranks)
         loop = Loop(
@@ -202,7 +212,7 @@ def follow(ranks: Ranks) -> Outcome:
             ranks=ranks,
         )
         reason = loop.run()
-    return Outcome(RunFolder(job.run), reason, state.step)
+    return Outcome(run, reason, state.step)
 
 
 def restore(run: RunFolder, state: TrainState, console: Console) -> None:
@@ -248,16 +258,22 @@ def busy_listeners(plan: Plan, run: RunFolder, busy: BusyWatch | None) -> Sequen
     return (busy,)
 
 
-def evaluation_task(plan: Plan, run: RunFolder, ladder: Ladder, passed: int) -> Evaluate:
-    """Return the task that scores the validation text, and the reference text of a run that has one.
+def evaluation_task(
+    plan: Plan, run: RunFolder, ladder: Ladder, passed: int, constants: Mapping[str, Tensor] | None = None
+) -> Evaluate:
+    """Return the task that scores the validation text, and reference text and held-out pairs of a run that has them.
 
     Args:
         passed: highest order of an n-gram model that the run passed before this session.
+        constants: what its loss needs of the network at step 0.
     """
     entry = run.read_manifest().get(REFERENCE)
     text = None if entry is None else ReferenceText.from_json(entry)
     reference = None if text is None else (text.digest, reference_validation(plan, text))
-    return Evaluate(validation_text(plan), ladder, reference, passed)
+    pairs = None
+    if constants is not None and plan.settings.train.objective == PREFERENCE:
+        pairs = HeldOutPairs.of(plan.data, plan.settings, plan.device, constants)
+    return Evaluate(validation_text(plan), ladder, reference, pairs, passed)
 
 
 def run_tasks(

@@ -6,6 +6,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 from rich.console import Console
 
 from etude.config import NO_BASE, Settings, TokenizerSettings, get_value, known_keys, with_values
@@ -48,7 +49,9 @@ def make_plan(
             base, settings = _open_base(settings, console)
         data, settings, base = _data_with_report(settings, base, console)
         config = None if base is None else base.config
-        return replace(plan_on(data, settings, base=config), base=base), None
+        plan = plan_on(data, settings, base=config)
+        _report_dropped_pairs(plan, console)
+        return replace(plan, base=base), None
     require_time(seconds)
     phases = phases or Phases(console, time.monotonic(), seconds)
     if settings.model.base != NO_BASE:
@@ -67,7 +70,23 @@ def make_plan(
             highlight=False,
             soft_wrap=True,
         )
+    _report_dropped_pairs(promise.plan, console)
     return replace(promise.plan, base=base), promise.deadline
+
+
+def _report_dropped_pairs(plan: Plan, console: Console) -> None:
+    """Print how many pairs of answers are longer than a row of the run, and so not used."""
+    examples, context = plan.data.train.examples, plan.settings.train.context
+    if examples is None or examples.rejected is None:
+        return
+    lengths = np.diff(plan.data.train.documents)
+    dropped = int((lengths > context + 1).sum())
+    if dropped:
+        print_line(
+            console,
+            f"{dropped:,} of {examples.pairs:,} pairs are not used: both answers with their prompts have more than "
+            f"train.context={context} tokens",
+        )
 
 
 def _plan_in_time(

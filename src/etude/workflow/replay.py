@@ -36,7 +36,7 @@ def with_samples(settings: Settings, data: PreparedData, base: Base | None, cons
     share, examples = settings.data.replay, data.train.examples
     if not share:
         return settings
-    if base is None or examples is None:
+    if base is None or examples is None or examples.rejected is not None:
         raise InputError(
             "--replay samples the base model of a tuning: give conversations, and a model with --from, or omit it"
         )

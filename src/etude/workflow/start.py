@@ -8,6 +8,7 @@ may change (:mod:`etude.run.settings`), the repair of damaged files (:mod:`etude
 from __future__ import annotations
 
 import dataclasses
+import shutil
 import sys
 from collections.abc import Sequence
 from functools import partial
@@ -29,6 +30,7 @@ from etude.messages import command, quoted
 from etude.model.adapter import begins
 from etude.model.folder import load_config
 from etude.places import cache_folder, expand_home
+from etude.plan.constants import has_constants, write_constants
 from etude.plan.disk_use import require_disk
 from etude.plan.model_card import model_card
 from etude.plan.plan import Plan, plan_on, require_memory
@@ -59,11 +61,12 @@ from etude.train.run_text import (
     with_own_base,
 )
 from etude.train.schedule import last_step
+from etude.untrusted import readable
 from etude.workflow.prepare import default_name
 from etude.workflow.replay import keep_samples, own_samples
 
-OBJECTIVE = frozenset({"train.objective", "train.answer_separator"})
-"""The settings that decide which tokens the loss counts."""
+OBJECTIVE = frozenset({"train.objective", "train.answer_separator", "train.beta"})
+"""The settings that decide what the loss is."""
 
 
 def start(plan: Plan, console: Console, origin: Origin | None = None) -> RunFolder:
@@ -85,6 +88,8 @@ def start(plan: Plan, console: Console, origin: Origin | None = None) -> RunFold
         plan.data.tokenizer.save(made.tokenizer)
         keep_samples(settings, made)
         write_json(made.ladder_file, ladder.to_json())
+        if has_constants(plan):
+            _fill_constants(plan, made, origin)
 
     base, first = plan.base, None
     entry: dict[str, Any] | None = None if origin is None else origin.parent.manifest.get("base")
@@ -98,6 +103,17 @@ def start(plan: Plan, console: Console, origin: Origin | None = None) -> RunFold
     content = manifest(plan) | ({} if entry is None else {"base": entry}) | _reference(plan, origin)
     create_run(run, with_absolute_paths(settings, run), content, fill, origin, first)
     return run
+
+
+def _fill_constants(plan: Plan, made: RunFolder, origin: Origin | None) -> None:
+    """Write what the loss needs of the network at step 0: of the parent, for a fork with the parent's objective."""
+    if origin is None:
+        write_constants(plan, made, None if plan.base is None else plan.base.folder)
+    elif origin.parent.settings.train.objective == plan.settings.train.objective:
+        with readable(origin.parent.run.constants_file):
+            shutil.copyfile(origin.parent.run.constants_file, made.constants_file)
+    else:
+        write_constants(plan, made, origin.checkpoint().folder)
 
 
 def _reference(plan: Plan, origin: Origin | None) -> dict[str, Any]:
@@ -172,6 +188,12 @@ def plan_fork(
         data = _text_of(parent) or text_with_progress(own, console)
     settings = with_objective_of(settings, data)
     plan = plan_on(data, settings, base=base_config(parent.manifest))
+    other_data = [key for key in changes if key == "train.context" or key.startswith("data.")]
+    if has_constants(plan) and "train.objective" not in changes and other_data:
+        raise InputError(
+            "a fork of a run on pairs keeps its data and train.context, for which the answers of its base are known: "
+            f"begin a new run with --from {quoted(origin)}"
+        )
     tokenizer = parent.manifest.get("tokenizer_hash")
     fits = begins(load_config(checkpoint.folder), plan.model, checkpoint.step)
     if data.tokenizer.hash != tokenizer or not fits:

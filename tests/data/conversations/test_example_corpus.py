@@ -62,6 +62,7 @@ ROWS = {
     "sharegpt": [{"conversations": [{"from": "human", "value": "Hi"}, {"from": "gpt", "value": "Hello"}]}],
     "alpaca": [{"instruction": "Hi", "input": "", "output": "Hello"}],
     "completion": [{"prompt": "2+2=", "completion": "4"}],
+    "preference": [{"prompt": "Hi", "chosen": "Hello", "rejected": "Go"}],
     "question": [{"question": "Hi", "answer": "Hello"}],
 }
 
@@ -152,12 +153,13 @@ def test_bad_rows_are_counted_and_kinds_are_mixed(tmp_path: Path) -> None:
     assert corpus.facts["sources"]["changed"] == {"NUL characters removed": 1}
 
 
-def test_preferences_alone_are_refused_with_the_reason(tmp_path: Path) -> None:
-    path = write_rows(tmp_path / "p.jsonl", [{"prompt": "a", "chosen": "b", "rejected": "c"}] * 3)
+def test_preferences_are_found_by_their_keys(tmp_path: Path) -> None:
+    rows = [{"prompt": f"say {n}", "chosen": "b", "rejected": "c"} for n in range(3)]
+    path = write_rows(tmp_path / "p.jsonl", [*rows, {"prompt": "say", "chosen": "b", "rejected": "b"}])
     assert has_conversations(opened(path, spool=tmp_path))
-    with pytest.raises(InputError, match="tuning on preferences does not exist yet") as error:
-        built(tmp_path, path)
-    assert "\n" not in str(error.value)
+    corpus = built(tmp_path, path)
+    assert corpus.facts["kinds"] == {"preference": 3}
+    assert corpus.facts["sources"]["skipped"] == {"equal answers": 1}
 
 
 def test_near_copies_stay_and_stand_on_one_side(tmp_path: Path) -> None:

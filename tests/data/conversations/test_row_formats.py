@@ -15,6 +15,7 @@ from etude.data.reading.piece import Unusable
 
 USER, ANSWER = {"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}
 TWO = Example("conversation", (Message("user", "Hi"), Message("assistant", "Hello")))
+PAIR = Example("preference", TWO.messages, rejected=(Message("user", "Hi"), Message("assistant", "Go")))
 BRIEF = Example("conversation", (Message("system", "Be brief."), *TWO.messages))
 
 
@@ -41,6 +42,12 @@ BRIEF = Example("conversation", (Message("system", "Be brief."), *TWO.messages))
         ({"prompt": [USER, ANSWER, USER], "completion": [ANSWER]}, Example("conversation", TWO.messages * 2, (1,))),
         ({"prompt": "2+2=", "completion": "4"}, Example("completion", text="2+2=", completion="4")),
         ({"prompt": "", "completion": "4"}, Example("completion", completion="4")),
+        ({"prompt": "Hi", "chosen": "Hello", "rejected": "Go"}, PAIR),
+        ({"prompt": [USER], "chosen": [ANSWER], "rejected": [{**ANSWER, "content": "Go"}]}, PAIR),
+        ({"prompt": "Hi", "chosen": [ANSWER], "rejected": "Go"}, PAIR),
+        ({"chosen": [USER, ANSWER], "rejected": [USER, {**ANSWER, "content": "Go"}]}, PAIR),
+        ({"prompt": "Hi", "chosen": [USER, ANSWER], "rejected": [USER, {**ANSWER, "content": "Go"}]}, PAIR),
+        ({"chosen": json.dumps([USER, ANSWER]), "rejected": json.dumps([USER, {**ANSWER, "content": "Go"}])}, PAIR),
         ({"text": "Once"}, Example("text", text="Once")),
         ({"text": "Once", "messages": [USER, ANSWER]}, Example("text", text="Once")),
         ({"text": None, "messages": [USER, ANSWER]}, TWO),
@@ -81,8 +88,14 @@ def test_the_format_is_found_by_the_keys(row: dict[str, Any], expected: Example)
         ({"prompt": "x", "completion": " "}, "empty completion"),
         ({"instruction": "Hi", "output": ""}, "no assistant turn"),
         ({"instruction": "Hi", "output": "x", "history": ["y"]}, "bad history"),
-        ({"prompt": "x", "chosen": "y", "rejected": "z"}, "preference pair"),
-        ({"chosen": [USER, ANSWER], "rejected": [USER, ANSWER]}, "preference pair"),
+        ({"chosen": "y", "rejected": "z"}, "no prompt"),
+        ({"chosen": [ANSWER], "rejected": [{**ANSWER, "content": "No"}]}, "no prompt"),
+        ({"chosen": [USER, ANSWER], "rejected": [USER, ANSWER]}, "equal answers"),
+        ({"chosen": [USER, ANSWER], "rejected": [{**USER, "content": "Ho"}, ANSWER]}, "no common prompt"),
+        ({"chosen": [USER, ANSWER], "rejected": [USER, ANSWER, USER, ANSWER]}, "no common prompt"),
+        ({"chosen": [USER, ANSWER], "rejected": [USER]}, "no assistant turn"),
+        ({"prompt": "Hi", "chosen": "Hello", "rejected": " "}, "empty message"),
+        ({"prompt": "Hi", "chosen": "Hello"}, "no known format"),
     ],
 )  # fmt: skip
 def test_a_row_that_cannot_be_used_says_why(row: dict[str, Any], reason: str) -> None:
@@ -125,6 +138,11 @@ def test_any_row_is_an_example_or_unusable(row: dict[str, Any]) -> None:
     assert Example.from_json(example.to_json()) == example
     if example.kind == "conversation":
         assert example.trained_turns()
+    if example.kind == "preference":
+        chosen, rejected = example.answers()
+        assert chosen.trained_turns()
+        assert rejected.trained_turns()
+        assert chosen.messages != rejected.messages
 
 
 EXAMPLES = st.one_of(
@@ -138,6 +156,16 @@ EXAMPLES = st.one_of(
         ),
         st.lists(TEXTS, min_size=2, max_size=6),
         st.sampled_from([(), (1,), (1, 3)]),
+    ),
+    st.builds(
+        lambda asked, chosen, rejected: Example(
+            "preference",
+            (Message("user", asked), Message("assistant", chosen)),
+            rejected=(Message("user", asked), Message("assistant", rejected)),
+        ),
+        TEXTS,
+        TEXTS,
+        TEXTS,
     ),
 )
 

@@ -1,4 +1,4 @@
-"""One example to learn from: a conversation, a prompt with its completion, or plain text.
+"""One example to learn from: a conversation, a prompt with its completion, a pair of answers, or plain text.
 
 Examples are stored as text, one line of JSON each (:meth:`Example.to_json`), so that they go through the same corpus
 as every other text.
@@ -9,10 +9,11 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import Any, Literal, get_args
 
 Role = Literal["system", "user", "assistant"]
-Kind = Literal["conversation", "completion", "text"]
+Kind = Literal["conversation", "completion", "text", "preference"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 ROLES: tuple[Role, ...] = get_args(Role)
 
@@ -32,10 +33,12 @@ class Example:
     Attributes:
         kind: which of the other fields count.
         messages: the turns of a conversation: perhaps a system turn, then user and assistant in turn. The last is the
-            assistant's.
+            assistant's. Of a preference, those of the conversation with the chosen answer.
         untrained: the numbers of assistant turns that are context only, ascending.
         text: plain text, all of it trained; of a completion, the prompt before it, which is not trained.
         completion: the text to write after the prompt ``text``.
+        rejected: the turns of a preference's other conversation, with the rejected answer. Both conversations begin
+            alike, and differ from an answer of the assistant on.
     """
 
     kind: Kind
@@ -43,14 +46,17 @@ class Example:
     untrained: tuple[int, ...] = ()
     text: str = ""
     completion: str = ""
+    rejected: tuple[Message, ...] = ()
 
     def to_json(self) -> str:
         """Return the example as one line of JSON. Equal examples give equal lines."""
         value: dict[str, Any] = {"kind": self.kind}
-        if self.kind == "conversation":
-            value["messages"] = [{"role": turn.role, "content": turn.content} for turn in self.messages]
+        if self.kind in ("conversation", "preference"):
+            value["messages"] = _as_json(self.messages)
             if self.untrained:
                 value["untrained"] = list(self.untrained)
+            if self.kind == "preference":
+                value["rejected"] = _as_json(self.rejected)
         else:
             value["text"] = self.text
             if self.kind == "completion":
@@ -83,15 +89,30 @@ class Example:
             if turn.role == "assistant" and number not in self.untrained
         ]
 
+    @property
+    def num_shared(self) -> int:
+        """Number of turns with which both conversations of a preference begin."""
+        pairs = zip(self.messages, self.rejected, strict=False)
+        return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
+
+    def answers(self) -> tuple[Example, Example]:
+        """Return the conversations of a preference, chosen and rejected, whose common beginning is context only."""
+        shared = self.num_shared
+        context = tuple(n for n, turn in enumerate(self.messages[:shared]) if turn.role == "assistant")
+        return Example("conversation", self.messages, context), Example(
+            "conversation", self.rejected, context
+        )
+
     def texts(self) -> list[str]:
         """Return what tells examples apart: the contents of all turns but the system's, or prompt and completion."""
-        if self.kind == "conversation":
-            return [turn.content for turn in self.messages if turn.role != "system"]
+        if self.kind in ("conversation", "preference"):
+            turns = (*self.messages, *self.rejected[self.num_shared :])
+            return [turn.content for turn in turns if turn.role != "system"]
         return [self.text, self.completion] if self.kind == "completion" else [self.text]
 
 
 def _from_fields(value: Mapping[str, Any]) -> Example:
-    if value["kind"] != "conversation":
+    if value["kind"] not in ("conversation", "preference"):
         text, completion = value.get("text"), value.get("completion", "")
         if not isinstance(text, str) or not isinstance(completion, str):
             raise ValueError("the text of an example is not a string")
@@ -101,7 +122,15 @@ def _from_fields(value: Mapping[str, Any]) -> Example:
         raise ValueError("an example without turns")
     if not all(type(number) is int for number in untrained):
         raise ValueError("the numbers of turns are not integers")
-    return Example("conversation", tuple(map(_message, messages)), tuple(untrained))
+    rejected = value.get("rejected", [])
+    if not isinstance(rejected, list) or bool(rejected) != (value["kind"] == "preference"):
+        raise ValueError("a preference without two conversations")
+    turns, others = (tuple(map(_message, part)) for part in (messages, rejected))
+    return Example(value["kind"], turns, tuple(untrained), rejected=others)
+
+
+def _as_json(turns: tuple[Message, ...]) -> list[dict[str, str]]:
+    return [{"role": turn.role, "content": turn.content} for turn in turns]
 
 
 def _message(value: Any) -> Message:

@@ -40,12 +40,14 @@ class Encoded:
         turn_ends: the numbers of tokens after which the example may end, ascending: after the end of each answer.
             The last is the number of all tokens.
         cuttable: whether it may end after any token: plain text.
+        second: of a preference, the number of tokens before its second conversation, that with the rejected answer.
     """
 
     ids: list[int]
     trained: npt.NDArray[np.bool_]
     turn_ends: tuple[int, ...]
     cuttable: bool = False
+    second: int | None = None
 
     def until(self, end: int) -> Encoded:
         """Return the first ``end`` tokens."""
@@ -63,19 +65,21 @@ def encode_example(
     2. A completion is the token that begins documents, the prompt, the completion and the token that ends texts; the
        last two are trained.
     3. Plain text is the token that begins documents and the text, which is trained.
+    4. A preference is its two conversations, one after the other. The answers in which they differ are trained.
 
     Raises:
         InputError: a conversation without a template; the template fails, or its answers cannot be found exactly; or
             no token would be trained.
     """
     special = special_text_of(tokenizer)
-    if example.kind == "conversation":
+    if example.kind in ("conversation", "preference"):
         if template is None:
             raise InputError(
                 "the base has no chat template, which writes the turns of a conversation: tune a base that has one, "
                 "or give rows of prompt and completion"
             )
-        encoded = _conversation(example, special, template, mask)
+        encode = _conversation if example.kind == "conversation" else _preference
+        encoded = encode(example, special, template, mask)
     else:
         encoded = _plain(example, tokenizer, special, mask)
     if not encoded.trained.any():
@@ -143,6 +147,20 @@ def _conversation(example: Example, special: SpecialText, template: ChatTemplate
     starts = [first for first, _ in offsets]
     ends = [int(np.searchsorted(starts, end)) for end in _ends(turns)]
     return Encoded(ids, _inside(offsets, spans), tuple(dict.fromkeys([*ends, len(ids)])))
+
+
+def _preference(example: Example, special: SpecialText, template: ChatTemplate, mask: Mask) -> Encoded:
+    # With "all" the common beginning would be trained too: it has the same probability in both, which cancels.
+    trains: Mask = "last" if mask == "last" else "assistant"
+    chosen, rejected = (_conversation(part, special, template, trains) for part in example.answers())
+    if not (chosen.trained[1:].any() and rejected.trained[1:].any()):
+        raise InputError(
+            "an answer of a pair has no token to train: give rows with answers that are not empty"
+        )
+    trained = np.concatenate([chosen.trained, rejected.trained])
+    trained[len(chosen.ids)] = False  # it follows nothing
+    ids = [*chosen.ids, *rejected.ids]
+    return Encoded(ids, trained, (len(ids),), second=len(chosen.ids))
 
 
 def _ends(turns: Turns) -> list[int]:

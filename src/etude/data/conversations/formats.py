@@ -1,7 +1,8 @@
 """Rows of data as examples. The format of each row is found by its keys.
 
     text                                      plain text
-    chosen, rejected (prompt)                 a pair of preferences; refused: training on them does not exist yet
+    chosen, rejected (prompt)                 two answers to one prompt, of which the first is preferred: strings, or
+                                              messages, whose prompt may be their common beginning
     messages [{role, content}]                a conversation; a turn with weight 0 is context only
     conversations [{from, value}] (system)    a conversation, as ShareGPT writes it
     prompt, completion                        strings: plain text, of which the completion is trained;
@@ -81,7 +82,7 @@ def example_of(row: Mapping[str, Any], clean: Clean = str) -> Example:
     if isinstance(row.get(TEXT), str):
         return Example("text", text=_filled(row[TEXT], "text without content", clean))
     if "chosen" in row and "rejected" in row:
-        raise Unusable("preference pair", "tuning on preferences does not exist yet: give conversations")
+        return _preference(row, clean)
     if "messages" in row:
         return _conversation(_turns(row["messages"], "messages", "role", "content"), clean)
     if "conversations" in row:
@@ -113,7 +114,8 @@ def unknown_format(fields: Sequence[str]) -> Unusable:
     """Return the error for a row or table of which no format is known."""
     keys = ", ".join(f"'{shown(key)}'" for key in fields[:_MOST_SHOWN]) or "none"
     known = (
-        "messages, conversations, instruction and output, prompt and completion, question and answer, or text"
+        "messages, conversations, instruction and output, prompt and completion, question and answer, chosen and "
+        "rejected, or text"
     )
     return Unusable("no known format", f"its fields: {keys}; needed: {known}")
 
@@ -259,6 +261,35 @@ def _completion(row: Mapping[str, Any], clean: Clean) -> Example:
         else _turns(completion, "completion", "role", "content")
     )
     return _conversation(_with_system(row, [*before, *after]), clean)
+
+
+def _preference(row: Mapping[str, Any], clean: Clean) -> Example:
+    """Return a pair of conversations that differ from an answer of the assistant on."""
+    prompt = _parsed_list(row.get("prompt", []))
+    before = (
+        [("user", prompt, False)] if isinstance(prompt, str) else _turns(prompt, "prompt", "role", "content")
+    )
+    chosen, rejected = (
+        _conversation(_with_system(row, _whole(before, row[key], key)), clean).messages
+        for key in ("chosen", "rejected")
+    )
+    example = Example("preference", chosen, rejected=rejected)
+    if chosen == rejected:
+        raise Unusable("equal answers", "the chosen and the rejected one")
+    remaining = [turns[example.num_shared :] for turns in (chosen, rejected)]
+    if not all(turns and turns[0].role == "assistant" for turns in remaining):
+        raise Unusable("no common prompt", "the two conversations must differ from an answer on")
+    return example
+
+
+def _whole(before: list[tuple[str, Any, bool]], value: object, key: str) -> list[tuple[str, Any, bool]]:
+    """Return the turns of a conversation of a pair: messages that begin with the assistant continue the prompt."""
+    value = _parsed_list(value)
+    turns = [("assistant", value, True)] if isinstance(value, str) else _turns(value, key, "role", "content")
+    continues = bool(turns) and _ROLES.get(turns[0][0].strip().lower()) == "assistant"
+    if continues and not before:
+        raise Unusable("no prompt", "needed: 'prompt', or lists of messages with a common beginning")
+    return [*before, *turns] if continues else turns
 
 
 def _parsed_list(value: object) -> object:

@@ -155,6 +155,10 @@ def _row(
     return PreviewRow(name, example.kind, tuple(shown_tokens(whole, fitting, tokenizer)), problem)
 
 
+BETWEEN = "\n--- rejected:\n"
+"""Shown between the two conversations of a preference."""
+
+
 def shown_tokens(whole: Encoded, fitting: Encoded | None, tokenizer: EtudeTokenizer) -> Iterator[ShownToken]:
     """Yield the tokens of an example as text; tokens that are parts of one character are joined."""
     used = 0 if fitting is None else len(fitting.ids)
@@ -165,6 +169,8 @@ def shown_tokens(whole: Encoded, fitting: Encoded | None, tokenizer: EtudeTokeni
     ]
     start = 0
     while start < len(whole.ids):
+        if start == whole.second:
+            yield ShownToken(BETWEEN, (), "context")
         end = start + 1
         text = tokenizer.decode(whole.ids[start:end])
         while (

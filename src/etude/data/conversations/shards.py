@@ -20,6 +20,8 @@ from etude.data.tokens.tokenizer import EtudeTokenizer
 from etude.errors import InputError
 
 SHARD_TOKENS = 1 << 27
+_PAIR = "a pair of answers among other examples, which are more: give pairs to a run of their own"
+_NO_PAIR = "no pair of answers among pairs, which are more: give other examples to a run of their own"
 
 
 def encode_examples(
@@ -28,7 +30,7 @@ def encode_examples(
     """Write the tokens of a part to ``folder``, and which of them are trained.
 
     An example that the template cannot write becomes one token that is not trained, so that examples keep their
-    numbers.
+    numbers. So do the fewer ones where some examples are preferences and others are not: no run learns from both.
 
     Returns:
         Counts for the manifest, and lines about the examples that were dropped.
@@ -42,18 +44,22 @@ def encode_examples(
     dropped: Counter[str] = Counter()
     first = "there is no conversation to learn from"
     read = written = 0
+    pairs = has_pairs(corpus)
     for document in corpus.documents(part):
         try:
             example = Example.from_json(document.decode("utf-8"))
+            if (example.kind == "preference") != pairs:
+                raise InputError(_NO_PAIR if pairs else _PAIR)
             encoded = encode_example(example, tokenizer, template, mask)
             written += 1
         except InputError as error:
             first = first if dropped else str(error)
             dropped[getattr(error, "reason", str(error))] += 1
             encoded = Encoded([tokenizer.roles.document_id], np.zeros(1, bool), ())
-        text, spans = rendered(encoded, tokenizer, not_text)
+        # The text of a preference is that of the chosen answer: n-gram models and bits per byte are of this one.
+        text, spans = rendered(encoded.until(encoded.second or len(encoded.ids)), tokenizer, not_text)
         turns = () if encoded.cuttable else encoded.turn_ends
-        size = tables.add(encoded.trained, turns, text, spans)
+        size = tables.add(encoded.trained, turns, text, spans, encoded.second)
         row = np.array(encoded.ids, dtype).tobytes()
         tokens.add(EncodedPieces(row, [len(encoded.ids)], [size], [True]))
         read += len(document)
@@ -63,6 +69,13 @@ def encode_examples(
     facts = {**tokens.close(), **tables.close(), "cut_words": 0, "dropped": sum(dropped.values())}
     lines = [f"{count:,} examples were dropped: {reason}" for reason, count in dropped.most_common()]
     return facts, lines
+
+
+def has_pairs(corpus: Corpus) -> bool:
+    """Return whether a corpus of examples is one of preferences: at least half of them are."""
+    kinds = corpus.facts.get("kinds", {})
+    pairs = kinds.get("preference", 0)
+    return bool(pairs and 2 * pairs >= sum(kinds.values()))
 
 
 def rendered(

@@ -4,7 +4,8 @@ train.trained.npy    whether the loss counts each token
 train.turns.npy      token index after every turn of a conversation; a plain text has none
 train.texts.npy      where the text of each example begins in train.text.bin, in bytes, and the end
 train.spans.npy      (2, M) begin and end, in bytes of train.text.bin, of the trained text, without special tokens
-train.text.bin       the rendered text of every example, UTF-8
+train.text.bin       the rendered text of every example, UTF-8; of a preference, of the chosen answer
+train.rejected.npy   of preferences only: token index where the conversation with the rejected answer begins
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from etude.untrusted import readable
 Int64 = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
 TABLES = ("trained", "turns", "texts", "spans")
+REJECTED = "rejected"
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,6 +40,8 @@ class ExampleTokens:
         spans: (2, M) byte ranges of the trained text, ascending.
         read: returns the bytes of a range of the rendered text.
         not_text: ids of special tokens, which are no text.
+        rejected: (num_examples,) token index where the second conversation of each preference begins; None where the
+            examples are no preferences.
     """
 
     trained: Mask
@@ -46,6 +50,12 @@ class ExampleTokens:
     spans: Int64
     read: Callable[[int, int], bytes]
     not_text: tuple[int, ...] = ()
+    rejected: Int64 | None = None
+
+    @property
+    def pairs(self) -> int:
+        """Number of preferences, without those that were dropped."""
+        return 0 if self.rejected is None else len(self.turns)
 
     def text(self, number: int) -> bytes:
         """Return the rendered text of an example, with its special tokens as they are written."""
@@ -91,10 +101,27 @@ class ExampleWriter:
         self._texts = [0]
         self._spans: list[tuple[int, int]] = []
         self._tokens = 0
+        self._rejected: list[int] = []
+        self._has_pairs = False
         self._file = (folder / f"{part}.text.bin").open("wb")
 
-    def add(self, trained: Mask, turns: Iterable[int], text: str, spans: Sequence[tuple[int, int]]) -> int:
-        """Add an example; ``turns`` count its tokens, ``spans`` the characters of its text. Returns its bytes."""
+    def add(
+        self,
+        trained: Mask,
+        turns: Iterable[int],
+        text: str,
+        spans: Sequence[tuple[int, int]],
+        second: int | None = None,
+    ) -> int:
+        """Add an example. Returns the bytes of its text.
+
+        Args:
+            turns: the number of its tokens after each turn.
+            spans: the ranges of characters of its ``text`` that are trained.
+            second: of a preference, the number of tokens before its second conversation.
+        """
+        self._rejected.append(self._tokens + (len(trained) if second is None else second))
+        self._has_pairs |= second is not None
         raw = text.encode("utf-8")
         self._file.write(raw)
         self._trained.append(trained)
@@ -115,6 +142,8 @@ class ExampleWriter:
         arrays = (trained, np.array(self._turns, np.int64), np.array(self._texts, np.int64), spans)
         for name, array in zip(TABLES, arrays, strict=True):
             np.save(self.folder / f"{self.part}.{name}.npy", array)
+        if self._has_pairs:
+            np.save(self.folder / f"{self.part}.{REJECTED}.npy", np.array(self._rejected, np.int64))
         return {"trained": int(trained.sum())}
 
 
@@ -129,11 +158,15 @@ def open_examples(folder: Path, part: str, num_tokens: int, not_text: tuple[int,
         load_table(folder / f"{part}.{name}.npy", dtype, shape)
         for name, (dtype, shape) in zip(TABLES, types, strict=True)
     )
+    rejected = None
+    if (folder / f"{part}.{REJECTED}.npy").exists():
+        rejected = load_table(folder / f"{part}.{REJECTED}.npy", np.int64, (len(texts) - 1,))
     file = folder / f"{part}.text.bin"
     with readable(file):
         size = file.stat().st_size
     require_offsets(folder / f"{part}.texts.npy", texts, end=size)
-    for name, rising, end in (("turns", turns, num_tokens), ("spans", spans.T.ravel(), size)):
+    others = () if rejected is None else ((REJECTED, rejected, num_tokens),)
+    for name, rising, end in (("turns", turns, num_tokens), ("spans", spans.T.ravel(), size), *others):
         if len(rising) and (rising[0] < 0 or rising[-1] > end or (np.diff(rising) < 0).any()):
             raise InputError(f"{folder / part}.{name}.npy is damaged: prepare the text again")
 
@@ -142,4 +175,4 @@ def open_examples(folder: Path, part: str, num_tokens: int, not_text: tuple[int,
             opened.seek(begin)
             return opened.read(end - begin)
 
-    return ExampleTokens(trained, turns, texts, spans, read, not_text)
+    return ExampleTokens(trained, turns, texts, spans, read, not_text, rejected)

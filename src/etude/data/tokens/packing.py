@@ -6,6 +6,8 @@ an example and positions restart, so packing changes the loss only by rounding.
 
 The rows are filled once, best fit first, from the longest example to the shortest (Johnson 1974, "Fast algorithms for
 bin packing"). Every epoch visits all rows in another random order, so a batch is a pure function of (seed, step).
+
+A preference is one piece, never cut, so that its two conversations stay in one row. They do not see each other either.
 """
 
 from __future__ import annotations
@@ -124,13 +126,15 @@ class Packing:
     def inputs(self, row: int) -> tuple[Int64, Int64, Int64, Int64]:
         """Return (inputs, targets, index of each target in the part, number of each piece), each (T,).
 
-        After the last piece, inputs are the token that begins documents, targets :data:`IGNORE_INDEX`, and places 0.
+        Each conversation of a preference has a number of its own. After the last piece, inputs are the token that
+        begins documents, targets :data:`IGNORE_INDEX`, and places 0.
         Targets that are not trained are those of the text: the loss mask is the caller's.
         """
         count = self.context
         inputs = np.full(count, self.part.document_id, np.int64)
         targets = np.full(count, IGNORE_INDEX, np.int64)
         places, owners = np.zeros(count, np.int64), np.full(count, -1, np.int64)
+        rejected = _examples(self.part).rejected
         at = 0
         for piece in self.rows[row]:
             start, length = int(self.pieces.starts[piece]), int(self.pieces.lengths[piece])
@@ -138,6 +142,9 @@ class Packing:
             until = at + length - 1  # the last token is a target only
             inputs[at:until], targets[at:until] = tokens[:-1], tokens[1:]
             places[at:until], owners[at:until] = np.arange(start + 1, start + length), piece
+            if rejected is not None:
+                second = int(rejected[self.pieces.numbers[piece]]) - start
+                owners[at:until] = 2 * piece + (np.arange(length - 1) >= second)
             at = until
         return inputs, targets, places, owners
 
@@ -149,6 +156,21 @@ class Packing:
         """Return (inputs, targets) of rows, each (len(rows), T)."""
         made = [self.inputs(row) for row in rows.tolist()]
         return np.stack([row[0] for row in made]), np.stack([row[1] for row in made])
+
+    def pairs(self, rows: Int64) -> tuple[Int64, Int64]:
+        """Return the preferences in rows, in order: their numbers (P,), and their trained tokens (P, 2).
+
+        The first column counts those of the chosen answer, the second those of the rejected one.
+        """
+        examples = _examples(self.part)
+        assert examples.rejected is not None, "pairs are preferences"
+        numbers = np.array([n for row in rows.tolist() for n in self.examples_in(row)], np.int64)
+        counts = np.empty((len(numbers), 2), np.int64)
+        for pair, number in enumerate(numbers.tolist()):
+            begin, end = int(self.part.documents[number]), int(self.part.documents[number + 1])
+            second = int(examples.rejected[number])
+            counts[pair] = examples.trained[begin + 1 : second].sum(), examples.trained[second:end].sum()
+        return numbers, counts
 
     def examples_in(self, row: int) -> list[int]:
         """Return the numbers of the examples in a row."""
@@ -196,6 +218,10 @@ class PackedLoader:
         """Return (num_rows, T) the piece of every input token, -1 after the last, for attention limited to them."""
         count = self.batch_rows - first_row if num_rows is None else num_rows
         return self.packing.stacked(self._packed(step, first_row, count)[1], 3)
+
+    def pairs(self, step: int, first_row: int, num_rows: int) -> tuple[Int64, Int64]:
+        """Return :meth:`Packing.pairs` of rows of a step."""
+        return self.packing.pairs(self._packed(step, first_row, num_rows)[1])
 
     def windows_at(self, step: int) -> list[Window]:
         """Describe every row of a step, for reports."""

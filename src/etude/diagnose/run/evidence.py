@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -77,8 +77,15 @@ class Evidence:
 
     @cached_property
     def evals(self) -> list[EvalEvent]:
-        """The evaluations with a finite loss above 0, as every cross-entropy has."""
-        return [event for event in self.history.evals if 0 < event.val_loss < math.inf]
+        """The evaluations with a finite loss above 0, as every cross-entropy has.
+
+        For a run on pairs of answers the loss is that of the held-out pairs, as in training.
+        """
+        of_pairs = {event.step: event.loss for event in self.history.preferences}
+        events = [
+            replace(event, val_loss=of_pairs.get(event.step, event.val_loss)) for event in self.history.evals
+        ]
+        return [event for event in events if 0 < event.val_loss < math.inf]
 
     @property
     def last_step(self) -> int:

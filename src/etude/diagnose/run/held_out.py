@@ -80,6 +80,8 @@ def validation_too_small(run: Evidence) -> Verdict:
 def above_the_ladder(run: Evidence) -> Verdict:
     """Judge whether the model beats every n-gram model."""
     ladder = run.history.ladder
+    if run.history.preferences:
+        return LADDER.not_judged("it is trained to prefer answers, not to predict them")
     if ladder is None or not ladder.rungs or not run.evals:
         return LADDER.not_judged("no ladder, or no evaluation" if ladder is None else "no evaluation")
     bits = run.evals[-1].bits_per_byte

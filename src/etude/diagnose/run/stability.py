@@ -86,6 +86,8 @@ def broken_sentence(history: RunHistory) -> str:
 
 
 def untrained(history: RunHistory) -> float:
-    """Return nats per token before training, from the record: the first evaluation, or else the first step."""
+    """Return the loss before training, from the record: the first evaluation, or else the first step."""
+    if history.preferences:
+        return history.preferences[0].loss
     first = history.evals[0] if history.evals else None
     return first.val_loss if first is not None and first.step == 0 else history.steps[0].loss

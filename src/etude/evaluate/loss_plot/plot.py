@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -12,6 +13,7 @@ import numpy as np
 
 from etude.errors import InputError
 from etude.evaluate.loss_plot.axes import StepAxis, add_tokens_axis, bits_range, curve, last_result
+from etude.evaluate.loss_plot.pairs import draw_pairs
 from etude.evaluate.loss_plot.samples import Fonts, SamplePanel
 from etude.files import write_atomic, write_failure
 from etude.run.history import RunHistory
@@ -86,6 +88,8 @@ def plot_runs(
 ) -> list[Path]:
     """Draw the loss curves of one run, or compare several; return the paths of the PNG and the SVG.
 
+    For a run on pairs of answers, also draw what became of its held-out pairs, and return those paths too.
+
     `out` names both files, with or without .png or .svg, or a folder for them; without it they are written to the
     first run's `derived` folder. Raises InputError for no runs, a folder that is not a run, a run without a validation
     result, or another picture format; EtudeError if the files cannot be written.
@@ -99,8 +103,19 @@ def plot_runs(
         if not any(math.isfinite(evaluation.bits_per_byte) for evaluation in run.evals):
             raise InputError(f"{run.folder} has no validation result yet: plot it after its first evaluation")
     png, svg = _destinations(runs, out, theme)
-    _draw_to({"png": png, "svg": svg}, runs, THEMES[theme])
-    return [png, svg]
+    colours = THEMES[theme]
+    _draw_to({"png": png, "svg": svg}, lambda: _figure(runs, colours), colours)
+    if len(runs) > 1 or not runs[0].preferences:
+        return [png, svg]
+    others = [path.with_name(f"{path.stem}-pairs{path.suffix}") for path in (png, svg)]
+    curves = (colours.curves[2], colours.curves[1], colours.validation)
+    size = (WIDTH, AXES_HEIGHT)
+    _draw_to(
+        dict(zip(("png", "svg"), others, strict=True)),
+        lambda: draw_pairs(runs[0], size, curves, colours.ink),
+        colours,
+    )
+    return [png, svg, *others]
 
 
 def _destinations(runs: list[RunHistory], out: Path | None, theme: str) -> tuple[Path, Path]:
@@ -120,14 +135,14 @@ def _destinations(runs: list[RunHistory], out: Path | None, theme: str) -> tuple
     return base.with_name(base.name + ".png"), base.with_name(base.name + ".svg")
 
 
-def _draw_to(files: dict[str, Path], runs: list[RunHistory], theme: Theme) -> None:
+def _draw_to(files: dict[str, Path], draw: Callable[[], Figure], theme: Theme) -> None:
     import matplotlib
     from matplotlib.style import context
 
     settings: Any = {"svg.hashsalt": "etude", "font.family": "DejaVu Sans", "text.parse_math": False}
     # "default" first, so that the user's own matplotlib settings do not change the plot.
     with context("default"), matplotlib.rc_context(settings):
-        figure = _figure(runs, theme)
+        figure = draw()
         for kind, path in files.items():
             content = BytesIO()
             metadata = {"Software": None} if kind == "png" else {"Date": None}

@@ -7,7 +7,7 @@ only a :class:`LossScope`: the tokens that count.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -106,7 +106,8 @@ class LossScope(Protocol):
 class ObjectiveParts:
     """The arguments from which an objective is built, in one process of a run.
 
-    ``scope`` is the one of the objective's kind; ``micro_batch_rows`` may be fewer than in the settings.
+    ``scope`` is the one of the objective's kind; ``micro_batch_rows`` may be fewer than in the settings. ``constants``
+    are those of the run, if its kind has some; None to measure the speed of a step, which does not depend on them.
     """
 
     model: LanguageModel
@@ -116,6 +117,11 @@ class ObjectiveParts:
     ranks: Ranks
     micro_batch_rows: int
     scope: LossScope | None
+    constants: Mapping[str, Tensor] | None = None
+
+
+Constants = Callable[[LanguageModel, PreparedData, Resolved, Device], Mapping[str, Tensor]]
+"""Computes what a loss needs of the network at step 0. It is computed once, and stored with the run."""
 
 
 def _whole_text(data: PreparedData, settings: Settings) -> LossScope | None:
@@ -135,11 +141,13 @@ class ObjectiveKind:
         scope: returns the scope of the loss; None: all tokens count.
         require: raises InputError where text or settings do not fit the objective. It is called before the run folder
             is created.
+        constants: computes the numbers of the network at step 0 that the loss needs; None: it needs none.
     """
 
     make: Callable[[ObjectiveParts], Objective]
     scope: Callable[[PreparedData, Settings], LossScope | None] = _whole_text
     require: Callable[[PreparedData, Settings], None] = _any_text
+    constants: Constants | None = None
 
 
 _MEMBERS = (
@@ -165,6 +173,8 @@ def require_kind(kind: object) -> None:
     for name in ("make", "scope", "require"):
         if not callable(getattr(kind, name)):
             raise InputError(f"'{name}' of an ObjectiveKind must be a function")
+    if kind.constants is not None and not callable(kind.constants):
+        raise InputError("'constants' of an ObjectiveKind must be a function or None")
 
 
 def require_objective(objective: object) -> None:

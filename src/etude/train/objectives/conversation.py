@@ -62,6 +62,11 @@ def require_examples(data: PreparedData, settings: Settings) -> None:
             f"train.objective={CONVERSATION} is for conversations, and this is plain text: omit it, or give rows with "
             "messages, instruction and output, or prompt and completion"
         )
+    if data.train.examples.rejected is not None:
+        raise InputError(
+            f"train.objective={CONVERSATION} is for conversations, and these are pairs of a chosen and a rejected "
+            "answer: omit it"
+        )
 
 
 OBJECTIVE = ObjectiveKind(next_token, trained_tokens, require_examples)

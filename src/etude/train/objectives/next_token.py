@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
@@ -146,7 +147,7 @@ class NextToken(Objective):
         weights: Tensor | None,
     ) -> Tensor:
         """Run the forward pass and return the summed loss. :meth:`compile` compiles this method."""
-        dropout = None if keep_mask is None else Dropout(keep_mask, keep_scale(self._dropout))
+        dropout = self._dropout_of(keep_mask)
         hidden = self.model.hidden(
             inputs, document_ids=document_ids, dropout=dropout, recompute=self._recompute
         )
@@ -154,6 +155,9 @@ class NextToken(Objective):
             return_free_pages()  # most memory is in use now
         head = self.model.unembedding()
         return summed_loss(hidden, targets, *head, token_weights=weights, lean=self._lean)
+
+    def _dropout_of(self, keep_mask: Tensor | None) -> Dropout | None:
+        return None if keep_mask is None else Dropout(keep_mask, keep_scale(self._dropout))
 
     def _keep_mask(self, step: int, first_row: int, rows: int) -> Tensor:
         """Return the dropout masks (P, rows, T, D) of rows [first_row, first_row + rows) of ``step``."""
@@ -164,6 +168,12 @@ class NextToken(Objective):
 
 def next_token(parts: ObjectiveParts) -> NextToken:
     """Build next-token prediction on the training text of a run, for the tokens of its scope."""
+    arguments, options = next_token_arguments(parts)
+    return NextToken(*arguments, **options)
+
+
+def next_token_arguments(parts: ObjectiveParts) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Return the arguments of a :class:`NextToken` on the training text of a run, by position and by name."""
     train = parts.settings.train
     loader = training_rows(
         parts.data.train,
@@ -171,19 +181,17 @@ def next_token(parts: ObjectiveParts) -> NextToken:
         batch_rows=train.batch_rows,
         seed=parts.settings.run.seed,
     )
-    return NextToken(
-        parts.model,
-        loader,
-        parts.device,
-        num_steps=train.steps,
-        micro_batch_rows=parts.micro_batch_rows,
-        scope=parts.scope,
-        within_documents=not parts.settings.data.cross_document_attention,
-        dropout=train.dropout,
-        recompute=train.activation_checkpointing,
-        lean=parts.settings.model.base != NO_BASE,
-        ranks=parts.ranks,
-    )
+    options = {
+        "num_steps": train.steps,
+        "micro_batch_rows": parts.micro_batch_rows,
+        "scope": parts.scope,
+        "within_documents": not parts.settings.data.cross_document_attention,
+        "dropout": train.dropout,
+        "recompute": train.activation_checkpointing,
+        "lean": parts.settings.model.base != NO_BASE,
+        "ranks": parts.ranks,
+    }
+    return (parts.model, loader, parts.device), options
 
 
 OBJECTIVE = ObjectiveKind(next_token)
