@@ -175,6 +175,31 @@ def test_beta_stays_on_a_resume_and_may_change_in_a_fork(
     assert "beta = 0.5" in RunFolder(forked.path).settings_file.read_text()
 
 
+def test_a_run_on_conversations_is_forked_onto_pairs(
+    tuning: Settings, tmp_path: Path, console: Console, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    talk = [
+        {"prompt": [{"role": "user", "content": row["prompt"]}], "completion": row["chosen"]}
+        for row in rows()
+    ]
+    values = {"data.sources": (str(write(tmp_path / "talk.jsonl", talk)),), "train.steps": 4}
+    run = jobs.grow(with_values(tuning, values), console).run
+    forked = jobs.fork(
+        f"{run.path}@4", console, values={"data.sources": tuning.data.sources, "train.steps": 8}
+    ).run
+    record = RunRecord.open(forked.path)
+    assert 'objective = "preference"' in forked.settings_file.read_text()
+    # Its reference is the tuned model with which it begins, not the base.
+    assert record.loss_at(5) == pytest.approx(math.log(2), abs=1e-5)
+    reference = forked.constants_file.read_bytes()
+    forked.constants_file.unlink()
+    machine = TimeMachine(forked.path)
+    machine.go_to(7)
+    assert machine.proof.holds, machine.proof
+    assert jobs.resume(forked.path, console, overrides=["train.steps=9"]).reason == "finished"
+    assert forked.constants_file.read_bytes() == reference
+
+
 def test_the_fewer_of_pairs_and_others_are_dropped(pairs: Settings, tmp_path: Path, console: Console) -> None:
     other = {"prompt": [{"role": "user", "content": "Who?"}], "completion": "Nobody."}
     few = write(tmp_path / "few.jsonl", [*rows(), other])

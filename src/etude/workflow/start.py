@@ -189,7 +189,8 @@ def plan_fork(
     settings = with_objective_of(settings, data)
     plan = plan_on(data, settings, base=base_config(parent.manifest))
     other_data = [key for key in changes if key == "train.context" or key.startswith("data.")]
-    if has_constants(plan) and "train.objective" not in changes and other_data:
+    same_objective = own.train.objective == plan.settings.train.objective
+    if has_constants(plan) and same_objective and other_data:
         raise InputError(
             "a fork of a run on pairs keeps its data and train.context, for which the answers of its base are known: "
             f"begin a new run with --from {quoted(origin)}"
