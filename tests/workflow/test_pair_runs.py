@@ -146,7 +146,8 @@ def test_pairs_that_do_not_fit_are_counted(pairs: Settings, console: Console) ->
     plan, _ = make_plan(with_values(pairs, {"train.context": 70}), console)
     lengths = plan.data.train.documents[1:] - plan.data.train.documents[:-1]
     assert 0 < int((lengths > 71).sum()) < len(lengths)
-    assert f"{int((lengths > 71).sum())} of {len(lengths)} pairs are not used" in console.file.getvalue()  # type: ignore[attr-defined]
+    count = int((lengths > 71).sum())
+    assert f"{count} pairs of answers with their prompts are not used" in console.file.getvalue()  # type: ignore[attr-defined]
 
 
 def test_a_lost_reference_that_cannot_be_computed_again_is_said(pairs: Settings, console: Console) -> None:

@@ -149,3 +149,9 @@ def test_samples_of_the_base_are_trained_on_and_kept_with_the_run(
 def test_replay_is_for_tunings(settings: Settings, console: Console) -> None:
     with pytest.raises(InputError, match="--replay samples the base model of a tuning"):
         make_plan(with_values(settings, {"data.replay": 0.1}), console)
+
+
+def test_conversations_longer_than_a_row_are_counted(tuning: Settings, console: Console) -> None:
+    make_plan(with_values(tuning, {"train.context": 44}), console)
+    printed = " ".join(console.file.getvalue().split())  # type: ignore[attr-defined]
+    assert "end after their last turn that fits: they have more than train.context=44 tokens" in printed

@@ -12,6 +12,7 @@ from rich.console import Console
 from etude.config import NO_BASE, Settings, TokenizerSettings, get_value, known_keys, with_values
 from etude.data.prepared_data import PreparedData
 from etude.data.reference import reference_text
+from etude.data.tokens.packing import pieces_of
 from etude.data.tokens.vocabulary import BASE
 from etude.errors import InputError
 from etude.messages import command
@@ -50,7 +51,7 @@ def make_plan(
         data, settings, base = _data_with_report(settings, base, console)
         config = None if base is None else base.config
         plan = plan_on(data, settings, base=config)
-        _report_dropped_pairs(plan, console)
+        _report_cut_examples(plan, console)
         return replace(plan, base=base), None
     require_time(seconds)
     phases = phases or Phases(console, time.monotonic(), seconds)
@@ -70,23 +71,29 @@ def make_plan(
             highlight=False,
             soft_wrap=True,
         )
-    _report_dropped_pairs(promise.plan, console)
+    _report_cut_examples(promise.plan, console)
     return replace(promise.plan, base=base), promise.deadline
 
 
-def _report_dropped_pairs(plan: Plan, console: Console) -> None:
-    """Print how many pairs of answers are longer than a row of the run, and so not used."""
-    examples, context = plan.data.train.examples, plan.settings.train.context
-    if examples is None or examples.rejected is None:
+def _report_cut_examples(plan: Plan, console: Console) -> None:
+    """Print how many examples are longer than a row of the run: pairs of answers, and others with no turn that fits."""
+    part, context = plan.data.train, plan.settings.train.context
+    if part.examples is None:
         return
-    lengths = np.diff(plan.data.train.documents)
-    dropped = int((lengths > context + 1).sum())
-    if dropped:
-        print_line(
-            console,
-            f"{dropped:,} of {examples.pairs:,} pairs are not used: both answers with their prompts have more than "
-            f"train.context={context} tokens",
-        )
+    pieces = pieces_of(part, context)
+    long = np.flatnonzero(np.diff(part.documents) > context + 1)
+    unused = len(np.setdiff1d(long, pieces.numbers))
+    pairs = part.examples.rejected is not None
+    what = "pairs of answers with their prompts" if pairs else "conversations"
+    for count, outcome in (
+        (pieces.shortened, "end after their last turn that fits"),
+        (unused, "are not used"),
+    ):
+        if count:
+            print_line(
+                console,
+                f"{count:,} {what} {outcome}: they have more than train.context={context} tokens",
+            )
 
 
 def _plan_in_time(
