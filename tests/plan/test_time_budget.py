@@ -115,7 +115,7 @@ class FakeTrial:
 
 def with_tokens(data: PreparedData, tokens: int) -> PreparedData:
     """The same text with another declared length: a simulated machine does not read it."""
-    part: Any = SimpleNamespace(num_tokens=tokens, source_bytes=3 * tokens)
+    part: Any = SimpleNamespace(num_tokens=tokens, source_bytes=3 * tokens, examples=None)
     held_out: Any = SimpleNamespace(num_tokens=60_000, source_bytes=180_000)
     return dataclasses.replace(data, train=part, validation=held_out)
 
