@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from etude.data.conversations.template import CHATML_SOURCE, template_of
+from etude.data.conversations.template import CHATML_SOURCE, CHATML_TOKENS, template_of
 from etude.data.files import key_of, locked
 from etude.data.tokens.published import model_tokenizer
 from etude.data.tokens.tokenizer import EtudeTokenizer
@@ -35,13 +35,12 @@ from etude.run.weight_files import WEIGHTS
 from etude.untrusted import shown
 
 SCHEMA = 1
-TURN_TOKENS = ("<|im_start|>", "<|im_end|>")
 TEMPLATE = "chat_template.jinja"
 
 
 def new_tokens(base: Base) -> list[str]:
     """Return the tokens of ChatML that the vocabulary of ``base`` lacks."""
-    return [token for token in TURN_TOKENS if base.tokenizer.backend.token_to_id(token) is None]
+    return [token for token in CHATML_TOKENS if base.tokenizer.backend.token_to_id(token) is None]
 
 
 def with_chat_template(base: Base) -> Base:
@@ -59,7 +58,7 @@ def with_chat_template(base: Base) -> Base:
         if not (folder / WEIGHTS).is_file():
             sweep_staging(models)
             backend = parse_backend(read_backend(base.path(FILE)), base.path(FILE))
-            backend.add_special_tokens(list(TURN_TOKENS))
+            backend.add_special_tokens(list(CHATML_TOKENS))
             size = max(backend.get_vocab(with_added_tokens=True).values()) + 1
             config = base.config.replace(vocab_size=max(base.config.vocab_size, size))
             weights = _with_rows(base, config)
@@ -70,7 +69,7 @@ def with_chat_template(base: Base) -> Base:
                 write_atomic(staging / FILE, backend.to_str(pretty=True))
                 write_atomic(staging / TEMPLATE, CHATML_SOURCE)
                 write_json(staging / CONFIG, config_to_hf(config))
-                stops = {*base.tokenizer.roles.stop_ids, backend.token_to_id(TURN_TOKENS[1])}
+                stops = {*base.tokenizer.roles.stop_ids, backend.token_to_id(CHATML_TOKENS[1])}
                 write_json(staging / GENERATION, {"eos_token_id": sorted(stops)})
                 write_json(staging / ORIGIN, _origin(base))
                 write_tensors(staging / WEIGHTS, weights)

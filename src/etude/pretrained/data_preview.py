@@ -12,13 +12,13 @@ from rich.console import Console
 from etude.config import Settings
 from etude.data.conversations.preview import Preview, preview
 from etude.data.conversations.preview_output import legend_text, preview_page, row_text
-from etude.data.conversations.template import CHATML, ChatTemplate, template_of
+from etude.data.conversations.template import CHATML, CHATML_TOKENS, ChatTemplate, template_of
 from etude.data.reading.options import ReadingOptions
 from etude.data.reading.sources import open_sources
 from etude.data.tokens.tokenizer import EtudeTokenizer
 from etude.files import write_atomic
 from etude.model.folder import load_config
-from etude.pretrained.chat_tokens import TURN_TOKENS, base_tokenizer
+from etude.pretrained.chat_tokens import base_tokenizer
 from etude.pretrained.resolve_source import model_folder
 from etude.show.lines import say
 
@@ -71,5 +71,5 @@ def _template(tokenizer: EtudeTokenizer) -> tuple[ChatTemplate, list[str]]:
     own = template_of(tokenizer)
     if own is not None:
         return own, []
-    tokenizer.backend.add_special_tokens(list(TURN_TOKENS))
+    tokenizer.backend.add_special_tokens(list(CHATML_TOKENS))
     return CHATML, ["the base has no chat template: training gives it ChatML and its tokens"]
