@@ -35,7 +35,7 @@ from etude.run.published_history import (
     step_in,
     tokenizer_folder,
 )
-from etude.run.runs_table import show
+from etude.run.runs_table import print_runs
 from etude.run.weights_hash import sampled_hash, weights_hash
 from etude.watch.loss_by_checkpoint import loss_by_checkpoint
 from etude.workflow import jobs
@@ -302,12 +302,12 @@ def test_the_list_of_runs_names_histories(
     assert (line.name, line.num_versions, line.first, line.last) == ("story", 4, 10, 30)
     assert line.duplicates == (f"step 25 has the same weights as step 20 ({opened(folder).hashes[20]})",)
     assert "two folders of step 20" in damaged.problem
-    show(tmp_path)
+    print_runs(tmp_path)
     printed = " ".join(capsys.readouterr().out.split())
     assert "not recorded by Etude (read only)" in printed
     assert "story 4 10 to 30" in printed
     assert "no runs in" not in printed
-    show(folder)
+    print_runs(folder)
     assert "story 4 10 to 30" in " ".join(capsys.readouterr().out.split())
     assert {name: content for name, content in files_of(tmp_path) if not name.startswith("cache")} == before
 

@@ -12,7 +12,7 @@ from test_base import published, settings
 from test_pretrain import comparable, stop_after
 
 from etude.config import Settings, with_values
-from etude.data.corpus.example_split import SAMPLED
+from etude.data.conversations.conversation import SAMPLED
 from etude.data.tokens.coverage import IGNORE_INDEX
 from etude.errors import InputError
 from etude.places import cache_folder

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -13,6 +13,10 @@ from etude.cli.options import SOURCES_HELP, ConfigFile, Overrides
 app = typer.Typer(help="Look at text before training on it.", no_args_is_help=True)
 
 Picture = Annotated[Path | None, typer.Option("--png", help="Draw the report into this file (.png or .svg).")]
+ReportFrom = Annotated[
+    str | None,
+    typer.Option("--from", metavar="MODEL", help="The model to train: needed for conversations."),
+]
 JsonFile = Annotated[Path | None, typer.Option("--json", help="Write the report as JSON into this file.")]
 
 
@@ -53,6 +57,7 @@ def report(
     sources: Annotated[list[str], typer.Argument(help=SOURCES_HELP)],
     picture: Picture = None,
     json_file: JsonFile = None,
+    base: ReportFrom = None,
     config: ConfigFile = None,
     overrides: Overrides = None,
 ) -> None:
@@ -60,5 +65,8 @@ def report(
     from etude.config import load_settings
     from etude.workflow import jobs
 
-    settings = load_settings(config, overrides or [], {"data.sources": tuple(sources)})
+    values: dict[str, Any] = {"data.sources": tuple(sources)}
+    if base is not None:
+        values |= {"model.base": base, "tokenizer.kind": "base"}
+    settings = load_settings(config, overrides or [], values)
     jobs.report_data(settings, picture, json_file)

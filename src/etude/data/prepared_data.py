@@ -42,6 +42,10 @@ from etude.untrusted import inside
 
 SCHEMA = 2
 Progress = Callable[[str, int, int | None], None]
+NEEDS_MODEL = (
+    "these rows are conversations, which are for a model that knows language: name one with --from, such as "
+    "--from hf:owner/name"
+)
 TokenizerOfBase = Callable[[bool], EtudeTokenizer]
 """Returns the tokenizer of the base model; for conversations (True), with a chat template."""
 _NOT_TEXT = {"sources", "workers", "cross_document_attention", "seed", "mask", "replay"}
@@ -128,7 +132,7 @@ def prepare(
                 return cached
             for kind in ("corpus", "tokens"):
                 sweep_staging(cache / kind)
-            corpus = _corpus(cache / "corpus" / corpus_key, sources, data, report)
+            corpus = _corpus(cache / "corpus" / corpus_key, sources, data, report, published is None)
             with staged_folder(cache / "tokens" / fingerprint) as staging:
                 make = partial(_tokenizer, corpus, tokenizer, family_pattern, of_base, report)
                 notes = [cached] if cached else []
@@ -140,11 +144,22 @@ def prepare(
         shutil.rmtree(spool, ignore_errors=True)
 
 
-def _corpus(folder: Path, sources: Sequence[Source], data: DataSettings, progress: Progress) -> Corpus:
-    """Return the corpus in ``folder``, which is made if it is missing or damaged."""
+def _corpus(
+    folder: Path, sources: Sequence[Source], data: DataSettings, progress: Progress, only_text: bool
+) -> Corpus:
+    """Return the corpus in ``folder``, which is made if it is missing or damaged.
+
+    Raises:
+        InputError: no usable text; of conversations where ``only_text`` is read, what they need.
+    """
     if _damage(folder, "corpus.json") != "":
-        with staged_folder(folder) as staging:
-            build_corpus(staging, sources, data, progress)
+        try:
+            with staged_folder(folder) as staging:
+                build_corpus(staging, sources, data, progress)
+        except InputError:
+            if only_text and has_conversations(sources):
+                raise InputError(NEEDS_MODEL) from None
+            raise
     return Corpus(folder)
 
 

@@ -11,12 +11,14 @@ Xu et al. 2024, "Magpie"); of these the answer is trained. A base without a chat
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 from etude.data.conversations.conversation import Message
 from etude.data.conversations.encode import encode_prompt
 from etude.data.tokens.tokenizer import EtudeTokenizer
-from etude.generate.chat_prompt import Chatter, chat_template
+from etude.errors import InputError
+from etude.generate.chat_prompt import Chatter
 from etude.generate.engine import Generation, generate
 from etude.generate.sampling import SamplingSettings, row_seed
 from etude.model.language_model import LanguageModel
@@ -28,11 +30,14 @@ LONGEST = 256
 
 
 def base_samples(
-    model: LanguageModel, tokenizer: EtudeTokenizer, num_tokens: int, seed: int
+    model: LanguageModel, tokenizer: EtudeTokenizer, num_tokens: int, seed: int, *, knows_turns: bool
 ) -> Iterator[dict[str, Any]]:
-    """Yield rows with a ``text``, or with ``messages``, until about ``num_tokens`` tokens are trained on."""
+    """Yield rows with a ``text``, or with ``messages``, until about ``num_tokens`` tokens are trained on.
+
+    ``knows_turns``: whether the base was trained on conversations; else it writes documents alone.
+    """
     context = model.config.max_position_embeddings
-    chatter = None if chat_template(tokenizer) is None else Chatter.of(tokenizer, context)
+    chatter = Chatter.of(tokenizer, context) if knows_turns else None
     tokens, batch = 0, 0
     while tokens < num_tokens:
         # In turn, so that both kinds have about half of the tokens.
@@ -67,9 +72,15 @@ def _conversations(
     questions = [text for text, sample in zip(written, asked, strict=True) if text.strip() and _ended(sample)]
     if not questions:
         return
-    prompts = [chatter.prompt([Message("user", text)], LONGEST).ids for text in questions]
+    prompts, fitting = [], []
+    for text in questions:
+        with suppress(InputError):  # a question that leaves no room for an answer is not used
+            prompts.append(chatter.prompt([Message("user", text)], LONGEST).ids)
+            fitting.append(text)
+    if not fitting:
+        return
     answered = _sampled(model, prompts, chatter.stop_ids, row_seed(seed, 1))
-    for question, sample in zip(questions, answered, strict=True):
+    for question, sample in zip(fitting, answered, strict=True):
         answer = tokenizer.decode(sample.token_ids, skip_special_tokens=True)
         if answer.strip() and _ended(sample):  # one that was cut would teach to end there
             turns = [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]

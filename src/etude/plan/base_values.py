@@ -11,6 +11,7 @@ from typing import Any
 
 from etude.config import NO_BASE, ModelSettings, Resolved, Settings, TokenizerSettings
 from etude.data.reference import BUILT_IN
+from etude.data.tokens.packing import LONGEST_EXAMPLE
 from etude.data.tokens.vocabulary import BASE
 from etude.errors import InputError
 from etude.model.config import ModelConfig
@@ -28,8 +29,6 @@ PAIR_EPOCHS = 2
 LM alignment") up to three, of which the first already tells all training pairs apart."""
 BASE_CONTEXT = 512
 """Most tokens in a row; the memory of a step grows with it."""
-LONGEST_EXAMPLE = 2048
-"""Most tokens in a row of whole conversations: longer ones end after their last turn that fits."""
 BASE_BATCH_TOKENS = 2048
 """Tokens of a step, where the text is long enough for :data:`BASE_UPDATES`."""
 TOKENS_AT_ONCE = 1024

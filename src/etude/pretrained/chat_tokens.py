@@ -34,7 +34,9 @@ from etude.run.published_history import tokenizer_folder
 from etude.run.weight_files import WEIGHTS
 from etude.untrusted import shown
 
-SCHEMA = 1
+SCHEMA = 2
+TABLES = ("embed_tokens", "lm_head", "wte", "embed_in", "embed_out")
+"""Modules with a row for each token, in the model folders of all families."""
 TEMPLATE = "chat_template.jinja"
 
 
@@ -101,7 +103,11 @@ def _with_rows(base: Base, config: ModelConfig) -> dict[str, Tensor]:
     rows, more = base.config.vocab_size, config.vocab_size - base.config.vocab_size
     if not more:
         return weights
-    grown = [name for name, tensor in weights.items() if tensor.shape[:1] == (rows,)]
+    grown = [
+        name
+        for name, tensor in weights.items()
+        if tensor.shape[:1] == (rows,) and any(part in name.split(".") for part in TABLES)
+    ]
     if not grown:
         raise InputError(f"{shown(base.source)} has no embedding with {rows:,} rows: choose another base")
     for name in grown:

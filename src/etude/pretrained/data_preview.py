@@ -15,6 +15,7 @@ from etude.data.conversations.preview_output import legend_text, preview_page, r
 from etude.data.conversations.template import CHATML, CHATML_TOKENS, ChatTemplate, template_of
 from etude.data.reading.options import ReadingOptions
 from etude.data.reading.sources import open_sources
+from etude.data.tokens.packing import LONGEST_EXAMPLE
 from etude.data.tokens.tokenizer import EtudeTokenizer
 from etude.files import write_atomic
 from etude.model.folder import load_config
@@ -33,7 +34,7 @@ def show_preview(settings: Settings, base: str, *, rows: int, context: int | Non
     tokenizer = base_tokenizer(base)
     template, note = _template(tokenizer)
     if context is None:
-        context = load_config(model_folder(base)).max_position_embeddings
+        context = min(load_config(model_folder(base)).max_position_embeddings, LONGEST_EXAMPLE)
     result = _preview(settings, tokenizer, template, rows, context)
     result.notes += note
     for row in result.rows:

@@ -17,7 +17,7 @@ from etude.device import return_free_pages
 from etude.diagnose.run.advice import lowered, rerun_command
 from etude.diagnose.run.course import held_out_rise
 from etude.diagnose.run.stability import broken_sentence, untrained
-from etude.errors import InputError
+from etude.errors import EtudeError
 from etude.evaluate.tuning.report import tuning_report
 from etude.evaluate.tuning.tables import print_reports
 from etude.generate.language import Language
@@ -241,8 +241,11 @@ def _print_tuning(path: Path, console: Console, until: float) -> None:
     say(console, "\nasking the held-out questions, of the base and of the tuned model ...")
     try:
         report = tuning_report(path, seconds=seconds, threads=torch.get_num_threads())
-    except (InputError, NotFinite) as error:
+    except (EtudeError, NotFinite) as error:
         say(console, f"\nwhat the tuning gained is not known: {error}")
+        return
+    except KeyboardInterrupt:  # the run is finished and saved
+        say(console, f"\nleft for later:  {command('eval', path, '--suite', 'tuning')}")
         return
     print_reports([report], as_json=False, console=console)
 

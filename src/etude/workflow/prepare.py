@@ -152,7 +152,7 @@ def _data_with_report(
         print_line(console, f"{base.source} has no chat template: it gets ChatML{words}")
         settings = with_values(settings, {"model.base": chat.source})
     if settings.data.replay:
-        settings = with_samples(settings, data, chat, console)
+        settings = with_samples(settings, data, chat, console, knows_turns=chat is base)
         data = text_with_progress(settings, console)
     return data, settings, chat
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from rich.console import Console
 
 from etude.config import Settings, with_values
-from etude.data.corpus.example_split import SAMPLED
+from etude.data.conversations.conversation import SAMPLED
 from etude.data.files import key_of, locked
 from etude.data.prepared_data import PreparedData
 from etude.errors import InputError
@@ -24,10 +24,12 @@ from etude.show.lines import print_line
 SCHEMA = 1
 
 
-def with_samples(settings: Settings, data: PreparedData, base: Base | None, console: Console) -> Settings:
+def with_samples(
+    settings: Settings, data: PreparedData, base: Base | None, console: Console, *, knows_turns: bool = True
+) -> Settings:
     """Return the settings with a file of samples among the sources, as many as ``data.replay`` names.
 
-    The samples are kept in Etude's cache.
+    The samples are kept in Etude's cache. ``knows_turns``: see :func:`base_samples`.
 
     Raises:
         InputError: the run has no base model, or is not trained on conversations.
@@ -52,7 +54,8 @@ def with_samples(settings: Settings, data: PreparedData, base: Base | None, cons
             ):
                 threads = settings.device.threads
                 trained = load_trained(base.folder, threads)
-                rows = base_samples(trained.model, trained.tokenizer, tokens, settings.run.seed)
+                seed = settings.run.seed
+                rows = base_samples(trained.model, trained.tokenizer, tokens, seed, knows_turns=knows_turns)
                 with (staging / SAMPLED).open("w", encoding="utf-8") as file:
                     file.writelines(f"{json.dumps(row, ensure_ascii=False)}\n" for row in rows)
     print_line(

@@ -250,7 +250,13 @@ def test_other_files_beside_rows_are_plain_text(tmp_path: Path) -> None:
     ],
 )
 def test_the_part_of_a_file(origin: str, part: str | None) -> None:
-    assert part_of(origin) == part
+    assert part_of(origin, ["data"]) == part
+
+
+def test_folders_above_the_sources_do_not_state_a_part() -> None:
+    assert part_of("test/rows.jsonl", ["test/rows.jsonl"]) is None
+    assert part_of("test/project/rows.jsonl", ["test/project"]) is None
+    assert part_of("test/project/train/rows.jsonl", ["test/project/"]) == "train"
 
 
 @given(

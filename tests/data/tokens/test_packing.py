@@ -70,7 +70,7 @@ def test_rows_hold_whole_turns_and_every_trained_token_once(
         0 < fits < sum(map(sum, turns)) for fits, turns in zip(fitting, examples, strict=True)
     )
     if not any(fitting):
-        with pytest.raises(InputError, match="no trained turn fits"):
+        with pytest.raises(InputError, match="no trained turn of the training conversations fits"):
             Packing.of(part, context)
         return
     packing = Packing.of(part, context)

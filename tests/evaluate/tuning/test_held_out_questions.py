@@ -9,8 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tuned_folders import corpus_of
 
-from etude.data.conversations.conversation import Example, Message
-from etude.data.corpus.example_split import SAMPLED
+from etude.data.conversations.conversation import SAMPLED, Example, Message
 from etude.evaluate.tuning.held_out import (
     Question,
     comparable,

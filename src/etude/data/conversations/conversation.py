@@ -18,6 +18,10 @@ KINDS: tuple[Kind, ...] = get_args(Kind)
 ROLES: tuple[Role, ...] = get_args(Role)
 
 
+SAMPLED = "samples-of-base.jsonl"
+"""The name of a file that is only trained on: what the base model wrote is no measure of what was learned."""
+
+
 @dataclass(frozen=True, slots=True)
 class Message:
     """One turn of a conversation: who speaks, and what."""
@@ -102,6 +106,15 @@ class Example:
         return Example("conversation", self.messages, context), Example(
             "conversation", self.rejected, context
         )
+
+    def questions(self) -> list[str]:
+        """Return what the user asks; of a completion the prompt, of plain text the text.
+
+        Two wordings of a question that share their answer are two examples, and not near copies.
+        """
+        if self.kind in ("completion", "text"):
+            return [self.text]
+        return [turn.content for turn in self.messages if turn.role == "user"]
 
     def texts(self) -> list[str]:
         """Return what tells examples apart: the contents of all turns but the system's, or prompt and completion."""

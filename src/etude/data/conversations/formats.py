@@ -84,7 +84,8 @@ def example_of(row: Mapping[str, Any], clean: Clean = str) -> Example:
     if "chosen" in row and "rejected" in row:
         return _preference(row, clean)
     if "messages" in row:
-        return _conversation(_turns(row["messages"], "messages", "role", "content"), clean)
+        turns = _turns(row["messages"], "messages", "role", "content")
+        return _conversation(_with_system(row, turns), clean)
     if "conversations" in row:
         return _sharegpt(row, clean)
     if "completion" in row:
@@ -163,7 +164,8 @@ def _turn(entry: object, key: str, role_key: str, content_key: str) -> tuple[str
         role_key, content_key = ("role", "content") if "role" in entry else ("from", "value")
     _refuse_tools_and_media({str(name): value for name, value in entry.items() if not _blank(value)})
     weight = entry.get("weight")
-    return str(entry.get(role_key)), entry.get(content_key), weight is None or weight != 0
+    trained = (weight is None or weight != 0) and entry.get("train") is not False
+    return str(entry.get(role_key)), entry.get(content_key), trained
 
 
 def _text_of(content: object) -> str:
@@ -245,6 +247,8 @@ def _with_system(row: Mapping[str, Any], turns: list[tuple[str, Any, bool]]) -> 
 
 
 def _completion(row: Mapping[str, Any], clean: Clean) -> Example:
+    if row.get("label") is False:  # as data of Kahneman-Tversky optimization marks what is not wanted
+        raise Unusable("completion with a label of false", "only wanted answers can be trained")
     prompt, completion = _parsed_list(row.get("prompt", "")), _parsed_list(row["completion"])
     if isinstance(prompt, str) and isinstance(completion, str):
         return Example(

@@ -55,7 +55,8 @@ def build_corpus(folder: Path, sources: Sequence[Source], data: DataSettings, pr
         kept, notes, near = _without_copies(store, sources, data, intake, progress, near=not examples)
         facts: dict[str, Any] = {}
         if examples:
-            split, facts, near = _split_examples(folder, store, kept, data, notes, progress)
+            names = [source.name for source in sources]
+            split, facts, near = _split_examples(folder, store, kept, data, names, notes, progress)
         elif data.split == "tail":
             split = split_tail(store, kept, data.validation_fraction, intake.dropped_words())
         else:
@@ -201,7 +202,13 @@ def _without_copies(
 
 
 def _split_examples(
-    folder: Path, store: TextStore, kept: Mask, data: DataSettings, notes: list[str], progress: Progress
+    folder: Path,
+    store: TextStore,
+    kept: Mask,
+    data: DataSettings,
+    sources: Sequence[str],
+    notes: list[str],
+    progress: Progress,
 ) -> tuple[Split, dict[str, Any], int | None]:
     """Return the split of examples, the facts that only their corpus has, and the near copies if searched for.
 
@@ -210,7 +217,8 @@ def _split_examples(
     why_not = "" if data.deduplicate == "near" else "near copies were not searched for"
     why_not = why_not or near_too_large(int(kept.sum()), int(store.offsets[-1]))
     groups, near = groups_of(store, kept, not why_not, progress)
-    split = split_examples(store, kept, data.validation_fraction, groups, tail=data.split == "tail")
+    tail = data.split == "tail"
+    split = split_examples(store, kept, data.validation_fraction, groups, tail=tail, sources=sources)
     apart = split.facts["near_copies_apart"]
     if why_not:
         notes.append(f"{why_not}: they may stand on both sides of the split")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any, Literal
@@ -15,7 +16,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from etude.data.conversations.conversation import Example
+from etude.data.conversations.conversation import SAMPLED, Example
 from etude.data.corpus.duplicates import NearIndex, Progress
 from etude.data.corpus.split import MAX_VALIDATION_BYTES, Mask, Split
 from etude.data.corpus.store import Int64, TextStore
@@ -31,10 +32,6 @@ _PARTS: dict[str, ExamplePart] = {
 _PART = re.compile(rf"({'|'.join(_PARTS)})(?:[-_.].*)?", re.IGNORECASE)
 
 
-SAMPLED = "samples-of-base.jsonl"
-"""The name of a file that is only trained on: what the base model wrote is no measure of what was learned."""
-
-
 @dataclass(frozen=True)
 class ExampleSplit(Split):
     """The parts of examples: as of any text, and the rows that are ``test`` examples."""
@@ -42,27 +39,35 @@ class ExampleSplit(Split):
     test: Int64 | None = None
 
 
-def part_of(origin: str) -> ExamplePart | None:
-    """Return the part for which a file is named, or the folder that holds it; None for other names."""
-    path = PurePosixPath(origin.replace("\\", "/"))
-    for name in (path.name, path.parent.name):
+def part_of(origin: str, sources: Sequence[str] = ()) -> ExamplePart | None:
+    """Return the part for which a file is named, or the folder of a source that holds it; None for other names.
+
+    Folders above the ``sources`` that the user named do not count: a copy of the data elsewhere has the same split.
+    """
+    origin = origin.replace("\\", "/")
+    roots = (source.replace("\\", "/").rstrip("/") + "/" for source in sources)
+    root = next((root for root in roots if origin.startswith(root)), None)
+    path = PurePosixPath(origin if root is None else origin.removeprefix(root))
+    for name in (path.name, *([] if root is None else [path.parent.name])):
         found = _PART.fullmatch(name)
         if found is not None:
             return _PARTS[found[1].lower()]
     return None
 
 
-def stated_parts(store: TextStore, kept: Mask) -> list[ExamplePart | None]:
+def stated_parts(store: TextStore, kept: Mask, sources: Sequence[str]) -> list[ExamplePart | None]:
     """Return for each document the part that its file is named for; None for all where there is no such split.
 
-    A split is stated where some files are named for training and others for validation or test.
+    A split is stated where some files are named for validation or test, and others are not. These are for training,
+    whatever their names.
     """
     origins = [store.name(number)[1] if kept[number] else "" for number in range(store.num_documents)]
-    of_origin = {origin: part_of(origin) for origin in set(origins) if origin}
+    of_origin = {origin: part_of(origin, sources) for origin in set(origins) if origin}
     found = set(of_origin.values()) - {None}
-    if "train" not in found or len(found) < 2:
+    others = "train" in found or None in of_origin.values()
+    if not others or found <= {"train"}:
         return [None] * len(origins)
-    return [of_origin.get(origin) for origin in origins]
+    return [(of_origin[origin] or "train") if origin else None for origin in origins]
 
 
 def groups_of(
@@ -91,7 +96,7 @@ def groups_of(
         if index is not None:
             if progress is not None and number % 256 == 0:
                 progress("find near copies", int(store.offsets[number]), int(store.offsets[-1]))
-            for other in index.similar("\n".join(example_at(store, number).texts()), number):
+            for other in index.similar("\n".join(example_at(store, number).questions()), number):
                 join(number, other)
     roots = np.array([root(number) for number in range(store.num_documents)], np.int64)
     sizes = Counter(roots[kept].tolist())
@@ -112,9 +117,15 @@ def kinds_of(store: TextStore, kept: Mask) -> dict[str, int]:
 
 
 def split_examples(
-    store: TextStore, kept: Mask, fraction: float, groups: Int64, *, tail: bool = False
+    store: TextStore,
+    kept: Mask,
+    fraction: float,
+    groups: Int64,
+    *,
+    tail: bool = False,
+    sources: Sequence[str] = (),
 ) -> ExampleSplit:
-    """Split the kept examples by the names of their files, else by ``fraction``.
+    """Split the kept examples by the names of their files in the ``sources``, else by ``fraction``.
 
     By fraction, whole groups are held out: the first in the order of the hashes of their content, so that examples
     added later hardly change the split; with ``tail`` the last of the text.
@@ -123,7 +134,7 @@ def split_examples(
         InputError: there are too few different examples for two parts.
     """
     numbers = np.flatnonzero(kept)
-    parts = stated_parts(store, kept)
+    parts = stated_parts(store, kept, sources)
     test = np.array([parts[number] == "test" for number in numbers], bool)
     held_out = np.array([parts[number] == "validation" for number in numbers], bool)
     stated = any(parts[number] is not None for number in numbers)

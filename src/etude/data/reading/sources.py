@@ -16,6 +16,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
+from etude.data.conversations.conversation import SAMPLED
 from etude.data.reading import builtin, hub
 from etude.data.reading.example_rows import Enough, FirstRows
 from etude.data.reading.formats import (
@@ -180,6 +181,8 @@ def open_sources(
         elif Path(name).is_fifo():
             with Path(name).open("rb") as stream:
                 sources.append(StreamSource(name, stream, spool, options))
+        elif Path(name).name == SAMPLED:
+            sources.insert(0, PathSource(name, options))  # as an addition, as the task mixture
         else:
             sources.append(PathSource(name, options))
     return read_as_examples(sources, options) if options.examples else sources

@@ -26,6 +26,8 @@ from etude.data.tokens.parts import TokenPart
 from etude.data.tokens.permutation import Permutation
 from etude.errors import InputError
 
+LONGEST_EXAMPLE = 2048
+"""Most tokens in a row where the user leaves train.context open."""
 Int64 = npt.NDArray[np.int64]
 
 
@@ -117,9 +119,10 @@ class Packing:
         """
         pieces = pieces_of(part, context, whole=whole, most_tokens=most_tokens)
         if not len(pieces.starts):
+            part_name = "held-out" if whole else "training"
             raise InputError(
-                f"no trained turn fits into {context} tokens, so there is nothing to train on: use a longer context, "
-                f"such as --set train.context={2 * context}, or shorter conversations"
+                f"no trained turn of the {part_name} conversations fits into {context} tokens: use "
+                "a longer context (--set train.context, up to the positions of the model), or shorter conversations"
             )
         return cls(part, context, pieces, _best_fit((pieces.lengths - 1).tolist(), context))
 

@@ -9,9 +9,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import PurePath
 
-from etude.data.conversations.conversation import Example
+from etude.data.conversations.conversation import SAMPLED, Example
 from etude.data.corpus.corpus import Corpus
-from etude.data.corpus.example_split import SAMPLED
 
 _FINAL = re.compile("[\\s.!?,;:\u2026\u3002\uff01\uff1f]+\\Z")
 

@@ -39,8 +39,8 @@ from etude.evaluate.tuning.verdict import groups_of, verdict_of
 from etude.files import write_atomic, write_json
 from etude.model.folder import CARD, load_config
 from etude.plan.model_card import with_tuning
+from etude.pretrained.base import open_base
 from etude.pretrained.facts import recorded_facts
-from etude.pretrained.resolve_source import model_folder
 from etude.run import RunFolder
 from etude.run.checkpoints import checkpoint_of_step, list_checkpoints, step_of
 from etude.setting_types import Auto
@@ -140,7 +140,7 @@ class TunedRun:
             examined.folder,
             corpus,
             examined.data.tokenizer,
-            Base(_base_of(examined), facts.source, facts.hash),
+            Base(_base_of(examined, facts.hash), facts.source, facts.hash),
             most_questions,
             threads,
         )
@@ -307,9 +307,19 @@ def _answers_to_json(run: TunedRun, answers: dict[int | None, list[Result]]) -> 
     ]
 
 
-def _base_of(examined: ExaminedRun) -> Path:
-    """Return the model folder of the base: the first checkpoint, or what the settings name for a fork."""
+def _base_of(examined: ExaminedRun, expected: str) -> Path:
+    """Return the model folder of the base: the first checkpoint, or what the settings name for a fork.
+
+    Raises:
+        InputError: that has not the ``expected`` hash any more.
+    """
     folders = list_checkpoints(examined.folder / "checkpoints")
     if folders and step_of(folders[0]) == 0:
         return folders[0]
-    return model_folder(examined.settings.model.base)
+    named = open_base(examined.settings.model.base)
+    if named.hash != expected:
+        raise InputError(
+            f"{named.source} is not the model that {examined.folder} began with any more: put that model back, or ask "
+            "the run that this one was forked from"
+        )
+    return named.folder

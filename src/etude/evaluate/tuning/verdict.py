@@ -103,7 +103,8 @@ class Verdict:
 def groups_of(answers: Sequence[str]) -> list[str]:
     """Return the group of each question: those with the same answer ask the same thing, and count as one.
 
-    Where there are few different answers, such as labels, each question counts.
+    Where there are few different answers, such as labels, each question counts. Of a few facts in several wordings the
+    stated error rates do not hold then, and the report says so (:data:`FEWEST_ANSWERS`).
     """
     if len(set(answers)) >= FEWEST_ANSWERS:
         return list(answers)
@@ -260,5 +261,6 @@ def _p(value: float) -> str:
 
 ERROR_RATES = (
     f"of tunings without an effect, at most {100 * LEVEL:g} % are called better than prompting, and {100 * LEVEL:g} % "
-    "forgetful for each text"
+    "forgetful for each text; of a few facts, each in several wordings, more: this needs "
+    f"{FEWEST_ANSWERS} different answers, or labels"
 )
