@@ -11,6 +11,7 @@ import re
 import subprocess
 import sys
 import termios
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -109,6 +110,16 @@ class Terminal:
 
     def press(self, key: str) -> None:
         os.write(self._mine, key.encode())
+
+    def interrupt(self, pattern: str) -> None:
+        """Press Ctrl-C until a pattern is printed: a key pressed just before readline waits may go unnoticed."""
+        pressed = 0.0
+        while not (self.read(), re.search(pattern, self.text))[1]:
+            if time.monotonic() > pressed + 5:
+                self.press("\x03")
+                pressed = time.monotonic()
+            time.sleep(0.02)
+        self.wait(pattern)
 
     def end(self) -> int:
         """Wait until the process has ended; return its exit code."""
@@ -231,14 +242,12 @@ def test_ctrl_c_ends_the_answer_and_ctrl_d_the_program(tmp_path: Path) -> None:
     terminal = Terminal(folder, "--max-new-tokens", 9_000, "--temperature", 0.9, cwd=tmp_path)
     try:
         terminal.wait("> $")
-        terminal.press("\x03")
-        terminal.wait("Ctrl-D or /quit ends")
+        terminal.interrupt("Ctrl-D or /quit ends")
         terminal.wait("> $")
         terminal.press("Hello?\n")
         terminal.wait(r"Hello\?\n")
         terminal.wait(r"\S")
-        terminal.press("\x03")
-        terminal.wait("interrupted\n> $")
+        terminal.interrupt("interrupted\n> $")
         terminal.type("/save talk.json")
         question, answer = json.loads((tmp_path / "talk.json").read_text())["messages"]
         assert question["content"] == "Hello?"

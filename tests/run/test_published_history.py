@@ -37,6 +37,7 @@ from etude.run.published_history import (
 )
 from etude.run.runs_table import print_runs
 from etude.run.weights_hash import sampled_hash, weights_hash
+from etude.untrusted import Unreadable
 from etude.watch.loss_by_checkpoint import loss_by_checkpoint
 from etude.workflow import jobs
 from unprivileged import as_ordinary_user
