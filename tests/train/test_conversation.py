@@ -148,7 +148,9 @@ def test_a_base_without_template_gets_chatml(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setenv("ETUDE_CACHE", str(tmp_path / "cache"))
     tokenizer = train_bpe(["one day a tram rode over the hill"] * 9, 270, "gpt2")
     tokenizer.save(tmp_path / "tokenizer")
-    config = make_config("llama-grouped-tied", vocab_size=tokenizer.vocab_size)
+    vocabulary = tokenizer.vocab_size
+    # An MLP as wide as the vocabulary: its matrices have as many rows as the embedding, and get no more.
+    config = make_config("llama-grouped-tied", vocab_size=vocabulary, intermediate_size=vocabulary)
     save_model_folder(tmp_path / "base", make_network(config), config, tmp_path / "tokenizer")
     plain = open_base(tmp_path / "base")
     assert new_tokens(plain) == ["<|im_start|>", "<|im_end|>"]

@@ -8,13 +8,15 @@ from pathlib import Path
 
 import pytest
 from rich.console import Console
+from safetensors.torch import load_file, save_file
 from test_base import published, settings
 from test_pretrain import comparable, stop_after
 
-from etude.config import Settings, with_values
+from etude.config import Settings, load_settings, with_values
 from etude.data.conversations.conversation import SAMPLED
 from etude.data.tokens.coverage import IGNORE_INDEX
 from etude.errors import InputError
+from etude.evaluate.tuning.report import tuning_report
 from etude.places import cache_folder
 from etude.plan.plan import initial_state, make_objective
 from etude.run import RunFolder
@@ -155,3 +157,22 @@ def test_conversations_longer_than_a_row_are_counted(tuning: Settings, console: 
     make_plan(with_values(tuning, {"train.context": 44}), console)
     printed = " ".join(console.file.getvalue().split())  # type: ignore[attr-defined]
     assert "end after their last turn that fits: they have more than train.context=44 tokens" in printed
+
+
+def test_conversations_without_a_model_name_the_option(conversations: Path, console: Console) -> None:
+    with pytest.raises(InputError, match=r"these rows are conversations.*--from"):
+        make_plan(load_settings(values={"data.sources": (str(conversations),)}), console)
+
+
+def test_a_fork_is_not_compared_with_another_base(
+    tuning: Settings, published: Path, tmp_path: Path, console: Console
+) -> None:
+    base = tmp_path / "base"
+    shutil.copytree(published, base)
+    run = jobs.grow(with_values(tuning, {"model.base": str(base)}), console).run
+    forked = jobs.fork(str(run.path), console, values={"train.steps": 15}).run
+    other = load_file(base / "model.safetensors")
+    other["model.norm.weight"] = other["model.norm.weight"] * 2
+    save_file(other, base / "model.safetensors", {"format": "pt"})
+    with pytest.raises(InputError, match="is not the model that"):
+        tuning_report(forked.path)

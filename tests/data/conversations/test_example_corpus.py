@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from etude.config import load_settings
-from etude.data.conversations.conversation import Example
+from etude.data.conversations.conversation import SAMPLED, Example
 from etude.data.corpus.corpus import EXAMPLES, Corpus, Part, build_corpus
 from etude.data.corpus.example_split import part_of
 from etude.data.reading.options import ReadingOptions
@@ -283,3 +283,34 @@ def test_no_example_is_lost_or_on_two_sides(
     assert len(seen) == len(set(seen)) == len(distinct)
     assert examples_of(corpus, "train")
     assert examples_of(corpus, "validation")
+
+
+def test_a_file_named_valid_is_held_out_beside_files_of_any_name(tmp_path: Path) -> None:
+    write_rows(tmp_path / "rows" / "faq.jsonl", [pair(number) for number in range(30)])
+    held_out = [pair(number, "Which one is it?") for number in range(100, 110)]
+    write_rows(tmp_path / "rows" / "valid.jsonl", held_out)
+    corpus = built(tmp_path, tmp_path / "rows")
+    asked = [example.messages[0].content for example in examples_of(corpus, "validation")]
+    assert sorted(asked) == sorted(row["messages"][0]["content"] for row in held_out)
+    assert len(examples_of(corpus, "train")) == 30
+
+
+def test_wordings_with_a_shared_answer_are_no_near_copies(tmp_path: Path) -> None:
+    answer = (
+        "It rises over the hill, passes the mill and the old bridge, and ends at the lantern by the sea. " * 3
+    )
+    rows = [
+        {"question": question, "answer": answer}
+        for question in ("Where does the tram go?", "What is the last stop?", "How do I reach the sea?")
+    ]
+    corpus = built(tmp_path, write_rows(tmp_path / "faq.jsonl", [*rows, pair(1), pair(2)]))
+    assert corpus.facts["near_copies"] == 0
+
+
+def test_samples_of_the_base_come_before_the_limit_of_bytes(tmp_path: Path) -> None:
+    rows = write_rows(tmp_path / "rows.jsonl", [pair(number) for number in range(30)])
+    samples = write_rows(
+        tmp_path / SAMPLED, [{"text": f"Sample {number} of the base."} for number in range(3)]
+    )
+    names = [source.name for source in opened(rows, samples, spool=tmp_path, examples=True)]
+    assert names == [str(samples), str(rows)]

@@ -183,3 +183,21 @@ def test_a_line_of_something_else_is_refused(value: Any) -> None:
     if not (isinstance(value, dict) and "kind" in value):
         with pytest.raises(ValueError, match="example"):
             Example.from_json(line)
+
+
+def test_a_system_prompt_beside_messages_is_the_system_turn() -> None:
+    messages = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Salve"}]
+    example = example_of({"system": "Answer in Latin.", "messages": messages})
+    assert [turn.role for turn in example.messages] == ["system", "user", "assistant"]
+
+
+def test_what_is_marked_as_not_to_be_trained_is_not() -> None:
+    with pytest.raises(Unusable, match="label of false"):
+        example_of({"prompt": "2+2=", "completion": "5", "label": False})
+    turns = [
+        {"role": "user", "content": "Hi"},
+        {"role": "assistant", "content": "Go", "train": False},
+        {"role": "user", "content": "Hi again"},
+        {"role": "assistant", "content": "Hello"},
+    ]
+    assert example_of({"messages": turns}).trained_turns() == [3]
