@@ -28,7 +28,7 @@ from etude.run.weights_hash import known_weights_hash, sampled_hash
 
 MODEL = "model.json"
 NO_SEED = 0
-"""Stands in a record for the seed, which is not known."""
+"""The seed in a record, where the real one is not known."""
 
 
 def scores_folder(model: Path) -> Path:

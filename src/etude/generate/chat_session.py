@@ -21,7 +21,7 @@ class ChatSession:
     """A conversation with a model.
 
     The same messages, settings and seed give the same answers. All messages are kept; those that do not fit the
-    context are left out of the prompt alone (``dropped``).
+    context are dropped from the prompt only (``dropped``).
 
     Attributes:
         system: the system prompt; None for the template's own, if it has one.

@@ -126,7 +126,7 @@ def plain_card(config: ModelConfig) -> str:
 
 
 def stored_state(state: dict[str, Tensor], config: ModelConfig) -> dict[str, Tensor]:
-    """Convert tensors to the names and layouts of the saved format. The factors of an adapter are left out."""
+    """Convert tensors to the names and layouts of the saved format. The factors of an adapter are not saved."""
     own = {name: tensor for name, tensor in state.items() if not is_factor(name)}
     return config.family.to_saved(own, config)
 

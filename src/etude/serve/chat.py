@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from etude.data.tokens.tokenizer import EtudeTokenizer
 from etude.errors import InputError
 from etude.generate.chat_prompt import Chatter, answer_sampling
-from etude.generate.engine import FinishReason, OnPrediction, stream
+from etude.generate.engine import FinishReason, Generation, OnPrediction, stream
 from etude.generate.sampling import SamplingSettings, row_seed
 from etude.model.language_model import LanguageModel
 from etude.serve.look_types import Candidate, ConversationLine, TokenLine
@@ -49,13 +49,7 @@ def continued(
         compile=False,
         on_prediction=_reporting(tokenizer, emit),
     )
-    while True:
-        try:
-            next(tokens)
-        except StopIteration as end:
-            result = end.value
-            break
-        yield
+    result = yield from _each_token(tokens)
     return tokenizer.decode([*taken, *result.token_ids]), result.finish_reason
 
 
@@ -86,14 +80,19 @@ def answered(
         compile=False,
         on_prediction=_reporting(tokenizer, emit),
     )
+    result = yield from _each_token(tokens)
+    return tokenizer.decode(result.token_ids, skip_special_tokens=True), result.finish_reason
+
+
+def _each_token(tokens: Generator[int, None, Generation]) -> Generator[None, None, Generation]:
+    """Generate one token for each ``next``; return the whole."""
     while True:
         try:
             next(tokens)
         except StopIteration as end:
-            result = end.value
-            break
+            result: Generation = end.value
+            return result
         yield
-    return tokenizer.decode(result.token_ids, skip_special_tokens=True), result.finish_reason
 
 
 def _sampling(question: Question) -> SamplingSettings:

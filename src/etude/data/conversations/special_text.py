@@ -104,7 +104,7 @@ class SpecialText:
         """Return the copy of the tokenizer whose special tokens have the private characters from ``start``."""
         if start not in self._copies:
             tokenizer = self._tokenizer()
-            assert tokenizer is not None, "whoever encodes holds the tokenizer"
+            assert tokenizer is not None, "the tokenizer lives as long as its encoding"
             self._copies[start] = _Copy(tokenizer, self.tokens, start)
         return self._copies[start]
 

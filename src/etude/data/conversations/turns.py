@@ -1,4 +1,4 @@
-"""Where the answers of a conversation stand in the text that its chat template renders."""
+"""Locate the answers of a conversation in the text that its chat template renders."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ def _common_end(whole: str, until: str, start: int, special: SpecialText) -> int
 def _end_of_turn(text: str, start: int, end: int, special: SpecialText) -> int:
     """Return where an answer ends: after the first special tokens at its end, and no later than one that stops.
 
-    Where none stands there, it is ``end``.
+    Without special tokens it is ``end``.
     """
     tokens: list[tuple[int, int]] = []
     position = end
@@ -144,7 +144,7 @@ def _end_of_turn(text: str, start: int, end: int, special: SpecialText) -> int:
 
 
 def _require_written(turn: Message, whole: str, answer: Span) -> None:
-    """Raise InputError unless the end of an answer stands in its place in the text."""
+    """Raise InputError unless the end of an answer is where it belongs in the text."""
     last = turn.content.strip()[-_LAST_CHARS:]
     if last not in whole[answer[0] : answer[1]]:
         raise Untrainable(
@@ -163,7 +163,7 @@ def _compare(
 ) -> None:
     """Raise InputError unless the template's ``{% generation %}`` blocks mark the same answers.
 
-    A block may begin with the generation prompt, and go on with white space and the end of the conversation.
+    A block may begin with the generation prompt, and continue with white space and the end of the conversation.
     """
     blocks = template.generation_spans(messages)
     for number, (start, end) in answers.items():

@@ -93,7 +93,7 @@ def _roles(backend: Any, folder: Path) -> Roles | None:
 def chat_template(folder: Path, config: Mapping[str, Any]) -> str | None:
     """Return the chat template of a model folder, from its own file or from ``config``, its tokenizer_config.json."""
     files = {name: _content(folder / name) for name in ("chat_template.jinja", "chat_template.json")}
-    # A damaged template must not keep the model from opening: whoever renders it reads the file itself.
+    # A damaged template must not keep the model from opening: rendering reads the file again.
     known = {name: content.decode("utf-8", "replace").encode() for name, content in files.items() if content}
     return template_source({**known, "tokenizer_config.json": json.dumps(config).encode()})
 
