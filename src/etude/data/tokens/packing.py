@@ -13,8 +13,9 @@ A preference is one piece, never cut, so that its two conversations stay in one 
 from __future__ import annotations
 
 from bisect import bisect_left, insort
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cached_property, lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -28,6 +29,8 @@ from etude.errors import InputError
 
 LONGEST_EXAMPLE = 2048
 """Most tokens in a row where the user leaves train.context open."""
+REMEMBERED = 64
+"""Filled rows to keep: 64 KiB each at most, for rows of :data:`LONGEST_EXAMPLE` tokens."""
 Int64 = npt.NDArray[np.int64]
 
 
@@ -131,8 +134,16 @@ class Packing:
 
         Each conversation of a preference has a number of its own. After the last piece, inputs are the token that
         begins documents, targets :data:`IGNORE_INDEX`, and places 0.
-        Targets that are not trained are those of the text: the loss mask is the caller's.
+        Targets that are not trained are those of the text: the loss mask is the caller's. Do not change the arrays.
         """
+        return self._remembered(row)
+
+    @cached_property
+    def _remembered(self) -> Callable[[int], tuple[Int64, Int64, Int64, Int64]]:
+        # A batch asks for inputs, places and pieces of the same rows one after the other.
+        return lru_cache(REMEMBERED)(self._fill)
+
+    def _fill(self, row: int) -> tuple[Int64, Int64, Int64, Int64]:
         count = self.context
         inputs = np.full(count, self.part.document_id, np.int64)
         targets = np.full(count, IGNORE_INDEX, np.int64)
