@@ -8,6 +8,7 @@ import json
 import os
 import pty
 import re
+import signal
 import subprocess
 import sys
 import termios
@@ -61,7 +62,8 @@ def run(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _own_terminal() -> None:
-    """Make standard input the terminal whose Ctrl-C reaches this process."""
+    """Make standard input the terminal whose Ctrl-C reaches this process, also where the tests run in the background."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # a shell's background job ignores it, and so would its children
     os.setsid()
     fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 
@@ -114,11 +116,16 @@ class Terminal:
     def interrupt(self, pattern: str) -> None:
         """Press Ctrl-C until a pattern is printed: a key pressed just before readline waits may go unnoticed."""
         pressed = 0.0
-        while not (self.read(), re.search(pattern, self.text))[1]:
+
+        def printed() -> bool:
+            nonlocal pressed
             if time.monotonic() > pressed + 5:
                 self.press("\x03")
                 pressed = time.monotonic()
-            time.sleep(0.02)
+            self.read()
+            return re.search(pattern, self.text) is not None
+
+        wait_until(printed)
         self.wait(pattern)
 
     def end(self) -> int:
