@@ -24,7 +24,7 @@ def report(step: int, rise: float = 0.2, documents: int = 3) -> TuningReport:
     )
     verdict = verdict_of(groups, results, results, right, [change])
     cost = TextCost("source code", "d", 15, 1.0, 1.0 + rise, change)
-    return TuningReport(*(step, "smol", "h", "q", 8, 8, 8, 8, {}, systems, 2, (cost,), verdict, "fp32"))
+    return TuningReport(*(step, "smol", "h", "q", 8, 8, 8, 8, {}, systems, 2, (cost,), verdict, "fp32", 8))
 
 
 def write(run: Path, *reports: TuningReport) -> None:

@@ -9,12 +9,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 
-import numpy as np
 from torch import Tensor
 
 from etude.config import NO_BASE, Resolved, Settings
 from etude.data.prepared_data import PreparedData
 from etude.data.reference import ReferenceText
+from etude.data.tokens.packing import longest_example, pieces_of
 from etude.data.tokens.parts import TokenPart
 from etude.device import (
     Device,
@@ -161,13 +161,13 @@ def plan_on(
         requested = requested.model_copy(update={"threads": (derived or {})["device.threads"][0]})
     device = choose_device(requested)
     examples = data.train.examples
-    longest = None if examples is None else int(np.diff(data.train.documents).max())
     facts = Facts(
         data.train.num_tokens,
         data.tokenizer.vocab_size,
         data.tokenizer.roles.document_id,
-        longest,
+        None if examples is None else longest_example(data.train),
         examples is not None and examples.rejected is not None,
+        None if examples is None else lambda context: pieces_of(data.train, context).num_tokens,
     )
     resolution = resolve(settings, facts, device, timed, derived, base)
     device = replace(device, dtype=resolution.settings.device.dtype)

@@ -25,7 +25,7 @@ from etude.pretrained.base import Base, describe_base, open_base
 from etude.pretrained.chat_tokens import new_tokens, with_chat_template
 from etude.show.lines import format_duration, print_line
 from etude.show.phases import Phases
-from etude.train.run_text import describe_examples, text_with_progress, with_objective_of
+from etude.train.run_text import describe_examples, require_used, text_with_progress, with_objective_of
 from etude.workflow.replay import with_samples
 
 REPORTED_SHARE_LEFT = 0.02
@@ -44,6 +44,7 @@ def make_plan(
         InputError: no usable text or base model, settings that do not fit together, or less time than a run needs.
     """
     reference_text(settings.train.reference)  # a bad file is reported before the text is read
+    _require_adapter(settings)
     seconds, base = settings.train.seconds, None
     if seconds == "auto" or settings.train.steps != "auto":
         if settings.model.base != NO_BASE:
@@ -73,6 +74,16 @@ def make_plan(
         )
     _report_cut_examples(promise.plan, console)
     return replace(promise.plan, base=base), promise.deadline
+
+
+def _require_adapter(settings: Settings) -> None:
+    """Raise InputError for settings of an adapter in a run without one."""
+    train = settings.train
+    if not train.lora_rank and (train.lora_alpha != "auto" or train.lora_targets):
+        raise InputError(
+            "train.lora_alpha and train.lora_targets describe an adapter, and this run has none: add --lora or omit "
+            "them"
+        )
 
 
 def _report_cut_examples(plan: Plan, console: Console) -> None:
@@ -136,6 +147,7 @@ def _data_with_report(
     data = text_with_progress(settings, console)
     print_line(console, f"{data.report.summary()}. {_where_report_is(settings)}")
     settings = with_objective_of(settings, data)
+    require_used(settings, data)
     if base is None or data.train.examples is None:
         return data, with_samples(settings, data, base, console), base
     for line in describe_examples(data, settings):

@@ -23,17 +23,21 @@ from etude.evaluate.tuning.asking import (
     Result,
     TextBits,
     askings_of,
+    got_chatml,
     numbers_of_examples,
 )
-from etude.evaluate.tuning.held_out import held_out_questions, training_questions
+from etude.evaluate.tuning.classification import Labels
+from etude.evaluate.tuning.held_out import held_out_questions, some_questions, training_questions
 from etude.evaluate.tuning.prompting import TrainingAnswers, training_answers
 from etude.evaluate.tuning.summary import (
+    Form,
     System,
     TuningReport,
     best_prompt,
     cost_of,
     figures_of,
     paired_of,
+    shares_of_nulls,
 )
 from etude.evaluate.tuning.verdict import groups_of, verdict_of
 from etude.files import write_atomic, write_json
@@ -98,6 +102,8 @@ class TunedRun:
         respondent: the base, which answers.
         held_out: how many questions the run has.
         skipped: why some of the chosen ones cannot be asked.
+        trial: training questions on which the form is chosen in which the base is asked; empty for a base that has a
+            chat template.
     """
 
     folder: Path
@@ -108,6 +114,8 @@ class TunedRun:
     held_out: int
     skipped: Counter[str]
     threads: int | Auto
+    labels: Labels = field(default_factory=Labels)
+    trial: tuple[Asking, ...] = ()
     texts: tuple[ReferenceText, ...] = field(default_factory=built_in_texts)
 
     @classmethod
@@ -161,14 +169,16 @@ class TunedRun:
             InputError: there is none that can be asked.
         """
         questions, held_out = held_out_questions(corpus.documents("validation"), most_questions)
-        training = training_answers(questions, training_questions(corpus))
+        labels = Labels()
+        training = training_answers(questions, labels.counted(training_questions(corpus)))
         room = load_config(base.folder).max_position_embeddings
         askings, skipped = askings_of(questions, training, tokenizer, room)
         if not askings:
             reason = next(iter(skipped), "none of its held-out rows has a question with an answer")
             raise InputError(f"{folder} has no held-out question to ask: {reason}")
         respondent = Respondent(base.folder, folder / "derived" / "tuning" / "parts", threads)
-        return cls(folder, base, respondent, askings, training, held_out, skipped, threads)
+        trial = _trial(corpus, tokenizer, room)
+        return cls(folder, base, respondent, askings, training, held_out, skipped, threads, labels, trial)
 
     def report(
         self, checkpoint: Path, until: float | None = None, progress: Progress | None = None
@@ -186,7 +196,7 @@ class TunedRun:
         tuned = Respondent(checkpoint, self.respondent.within, self.threads)
         work = _Work(self, tuned, until, progress)
         answers, texts = work.done()
-        report = _report(self, step, answers, texts, tuned)
+        report = _report(self, step, answers, texts, tuned, work.form)
         run = RunFolder(self.folder)
         write_json(
             run.path / "derived" / "tuning" / f"{checkpoint.name}.json",
@@ -206,22 +216,24 @@ class _Work:
     until: float | None
     progress: Progress | None
     finished: int = 0
+    form: Form = "chat template"
 
     def done(self) -> tuple[dict[int | None, list[Result]], list[tuple[TextBits, TextBits]]]:
         """Return the results by number of examples (None: the tuned model), and the bits of each reference text."""
         askings = self.run.askings
         blocks = [askings[first : first + BLOCK] for first in range(0, len(askings), BLOCK)]
         numbers = numbers_of_examples(self.run.training)
-        self.total = len(blocks) * (len(numbers) + 1) + 2 * len(self.run.texts)
+        trials = 2 if self.run.trial else 0
+        self.total = len(blocks) * (len(numbers) + 1) + 2 * len(self.run.texts) + trials
         base, begin = self.run.respondent, time.monotonic()
         before = [self._step(partial(base.read, text)) for text in self.run.texts]
         to_read = time.monotonic() - begin
         answers: dict[int | None, list[Result]] = {number: [] for number in (*numbers, None)}
-        num_blocks, bare = 0, 0.0
+        num_blocks, bare, plain = 0, 0.0, self._choose_form() == "plain text"
         for block in blocks:
             started = time.monotonic()
             for number in numbers:
-                answers[number] += self._step(partial(base.ask, block, number))
+                answers[number] += self._step(partial(base.ask, block, number, plain))
                 bare += time.monotonic() - started if number == 0 else 0.0
             num_blocks += 1
             spent = time.monotonic() - started
@@ -233,6 +245,18 @@ class _Work:
             answers[None] += self._step(partial(self.tuned.ask, block, 0))
         after = [self._step(partial(self.tuned.read, text)) for text in self.run.texts]
         return answers, list(zip(before, after, strict=True))
+
+    def _choose_form(self) -> Form:
+        """Ask a base without a chat template training questions in both forms, and keep the better one."""
+        trial = self.run.trial
+        if trial:
+            examples = max(len(asking.shots) for asking in trial)
+            asked = [
+                paired_of(self._step(partial(self.run.respondent.ask, trial, examples, plain)), trial)
+                for plain in (False, True)
+            ]
+            self.form = "plain text" if best_prompt(asked) else "ChatML"
+        return self.form
 
     def _step(self, work: Callable[[], T]) -> T:
         result = work()
@@ -248,9 +272,12 @@ def _report(
     answers: dict[int | None, list[Result]],
     texts: Sequence[tuple[TextBits, TextBits]],
     tuned: Respondent,
+    form: Form,
 ) -> TuningReport:
     askings = run.askings[: len(answers[None])]
-    groups = groups_of([asking.question.answer for asking in askings])
+    questions = [asking.question for asking in askings]
+    references = [question.answer for question in questions]
+    groups = groups_of(references, [question.asked for question in questions])
     prompts = [
         System(f"base, {number} examples" if number else "base", number, tuple(results))
         for number, results in answers.items()
@@ -258,16 +285,18 @@ def _report(
     ]
     after = System(f"tuned, step {step:,}", 0, tuple(answers[None]))
     paired = [paired_of(system.results, askings) for system in prompts]
-    best = best_prompt(prompts, paired)
+    best = best_prompt(paired)
     named = zip(run.texts, texts, strict=True)
     costs = tuple(cost_of(text.name, text.digest, *bits) for text, bits in named)
     after_paired = paired_of(after.results, askings)
-    verdict = verdict_of(groups, paired[0], paired[best], after_paired, [cost.rise for cost in costs])
+    nulls = run.labels.nulls(questions)
+    rises = [cost.rise for cost in costs]
+    verdict = verdict_of(groups, paired[0], paired[best], after_paired, rises, nulls)
     return TuningReport(
         step,
         run.base.source,
         run.base.hash,
-        key_of([asking.question.key for asking in askings]),
+        key_of([question.key for question in questions]),
         run.held_out,
         len(askings),
         len(set(groups)),
@@ -278,7 +307,20 @@ def _report(
         costs,
         verdict,
         ", ".join(sorted(tuned.dtypes | run.respondent.dtypes)),
+        len(set(references)),
+        form,
+        shares_of_nulls(nulls, groups),
     )
+
+
+def _trial(corpus: Corpus, tokenizer: EtudeTokenizer, room: int) -> tuple[Asking, ...]:
+    """Return training questions to choose a form with, for a base that got ChatML; none for another base."""
+    if not got_chatml(tokenizer):
+        return ()
+    chosen = some_questions(training_questions(corpus), BLOCK)
+    asked = {question.asked for question in chosen}
+    others = (question for question in training_questions(corpus) if question.asked not in asked)
+    return tuple(askings_of(chosen, training_answers(chosen, others), tokenizer, room)[0])
 
 
 def _write_card(checkpoint: Path, report: TuningReport) -> None:

@@ -12,11 +12,16 @@ from rich.text import Text
 from etude.evaluate.statistics import Estimate
 from etude.evaluate.tuning.asking import SHORT_TOKENS
 from etude.evaluate.tuning.summary import Figures, TuningReport
-from etude.evaluate.tuning.verdict import ERROR_RATES
+from etude.evaluate.tuning.verdict import error_rates
 from etude.show.lines import print_line
 from etude.show.named_table import Column, NamedTable
 from etude.untrusted import shown
 
+FORMS = {
+    "ChatML": "in ChatML, which answers training questions no worse than plain text (Question: ... Answer: ...)",
+    "plain text": "in plain text (Question: ... Answer: ...), which answers training questions better than ChatML",
+}
+"""How a base without a chat template was asked."""
 HEADINGS = (
     *("loss (95 %)", "right (95 %)", "ended by itself", "copied", "wrong copies"),
     "own answer over another's",
@@ -38,6 +43,8 @@ def systems_table(reports: Sequence[TuningReport]) -> NamedTable:
     """Make a table with a row for each system: the base once, then the tuned model at each step."""
     systems = [*reports[0].systems[:-1], *(report.systems[-1] for report in reports)]
     rows = [(Text(system.name), list(map(Text, _cells(system)))) for system in systems]
+    for name, share in reports[-1].nulls:
+        rows.append((Text(name), list(map(Text, ["", _share(share), *[""] * (len(HEADINGS) - 2)]))))
     return NamedTable("system", [Column(heading, right=True, wraps=True) for heading in HEADINGS], rows)
 
 
@@ -65,7 +72,7 @@ def lines_of(reports: Sequence[TuningReport]) -> list[str]:
     lines = [f"verdict, step {report.step:,}: {report.verdict.sentence}" for report in reports]
     chosen = "" if last.asked == last.held_out else f" of {last.held_out:,}"
     lines.append(
-        f"{last.asked:,}{chosen} held-out questions with {last.groups:,} different answers ({last.questions[:16]}); "
+        f"{last.asked:,}{chosen} held-out questions with {last.answers:,} different answers ({last.questions[:16]}); "
         f"answers of at most {SHORT_TOKENS} tokens, {last.short:,} of them, are compared exactly, without case, white "
         "space and final punctuation"
     )
@@ -75,11 +82,13 @@ def lines_of(reports: Sequence[TuningReport]) -> list[str]:
             f"the base's best prompt has {last.best} examples; it was chosen on the same questions, which favours the "
             "base"
         )
+    if last.form in FORMS:
+        lines.append(f"the base has no chat template: it was asked {FORMS[last.form]}")
     lines.append(
         "loss: nats per trained token of the held-out answers; own answer over another's: by how many nats per token "
         "the answer to another question is less likely"
     )
-    lines.append(ERROR_RATES)
+    lines.append(error_rates(last.answers))
     return [
         *lines,
         f"base: {shown(last.base)} ({last.base_hash[:16]}); answers computed in {last.decoding}, texts in fp32",
