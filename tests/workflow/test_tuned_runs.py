@@ -15,7 +15,7 @@ from test_pretrain import comparable, stop_after
 from etude.config import Settings, load_settings, with_values
 from etude.data.conversations.conversation import SAMPLED
 from etude.data.tokens.coverage import IGNORE_INDEX
-from etude.data.tokens.packing import num_trained, pieces_of
+from etude.data.tokens.packing import Pieces, num_trained, pieces_of
 from etude.errors import InputError
 from etude.evaluate.tuning.report import tuning_report
 from etude.places import cache_folder
@@ -163,6 +163,12 @@ def test_conversations_longer_than_a_row_are_counted(tuning: Settings, console: 
     assert "end after their last turn that fits: they have more than train.context=44 tokens" in printed
 
 
+def places_of(pieces: Pieces) -> set[int]:
+    """Return the places of the tokens in pieces; two of one text share a token."""
+    rows = zip(pieces.starts.tolist(), pieces.lengths.tolist(), strict=True)
+    return {place for start, length in rows for place in range(start, start + length)}
+
+
 @pytest.mark.parametrize(
     ("values", "message"),
     [
@@ -209,7 +215,7 @@ def test_only_what_fits_into_a_row_counts(
         preview = preview_for(plan.settings, settings.model.base, 0)
         parts = [(part, pieces_of(part, 96)) for part in (plan.data.train, plan.data.validation)]
         assert preview.trained == sum(num_trained(*part) for part in parts)
-        assert preview.tokens == sum(pieces.num_tokens for _, pieces in parts)
+        assert preview.tokens == sum(len(places_of(pieces)) for _, pieces in parts)
     assert steps[0] == steps[1] > 4
     assert len(drawn) == 1  # as many for both, which the cache has
     printed = " ".join(console.file.getvalue().split())  # type: ignore[attr-defined]

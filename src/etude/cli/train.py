@@ -138,6 +138,7 @@ def train(
     """Grow a language model from text. Without arguments: from Etude's own stories, in minutes."""
     from etude.config import load_settings
 
+    _refuse(bool(lora and lora_r == 0), "--lora-r 0 is no adapter: give a rank of at least 1, or omit --lora")
     _refuse(None not in (time, steps), "--time chooses the number of steps: give --time or --steps, not both")
     named = {
         "data.sources": tuple(sources) if sources else None,
@@ -182,8 +183,6 @@ def _tuning(
     lora: bool, rank: int | None, alpha: float | None, beta: float | None, replay: float | None
 ) -> dict[str, Any]:
     """Return the settings that only a tuning has, by key; None for those that the user did not name."""
-    no_rank = "--lora-r 0 is no adapter: give a rank of at least 1, or omit --lora, --lora-r and --lora-alpha"
-    _refuse(rank == 0 and (lora or alpha is not None), no_rank)
     lora = lora or rank is not None or alpha is not None
     rank = USUAL_RANK if lora and rank is None else rank
     return {"train.lora_rank": rank, "train.lora_alpha": alpha, "train.beta": beta, "data.replay": replay}

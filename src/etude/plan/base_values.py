@@ -109,20 +109,13 @@ def _context(dial: Dial, key: str) -> tuple[Any, str]:
     assert dial.base is not None
     longest, positions = dial.facts.longest_example, dial.base.max_position_embeddings
     if longest is not None:
+        whole = max(BASE_CONTEXT, min(LONGEST_EXAMPLE, longest - 1))
         what = "pair of conversations" if dial.facts.has_pairs else "conversation"
-        reason = (
-            f"the longest {what} has {longest:,} tokens; rows of {BASE_CONTEXT} hold several short ones, and at most "
-            f"{LONGEST_EXAMPLE:,} go into a row"
-        )
-        return context_for(longest, positions), reason
+        reason = f"the longest {what} has {longest:,} tokens, and at most {LONGEST_EXAMPLE:,} go into a row"
+        return min(whole, positions), reason
     most = min(BASE_CONTEXT, positions)
     context = min(most, max(2, (dial.facts.train_tokens - 1) // 4))
     return context, f"at most {BASE_CONTEXT}, which bounds the memory of a step"
-
-
-def context_for(longest: int, positions: int) -> int:
-    """Return the tokens of a row for conversations of at most ``longest`` tokens, of a model with so many positions."""
-    return min(max(BASE_CONTEXT, min(LONGEST_EXAMPLE, longest - 1)), positions)
 
 
 @derives(FROM_BASE, "train.batch_rows")
@@ -139,7 +132,10 @@ def _epochs(dial: Dial) -> int:
 
 
 def _tokens_to_read(dial: Dial) -> int:
-    return _epochs(dial) * dial.facts.tokens_read(dial.value("train.context"))
+    """Return the tokens of all passes; of conversations, with what pads their rows."""
+    facts, context = dial.facts, dial.value("train.context")
+    one = facts.train_tokens if facts.packed_rows is None else facts.packed_rows(context) * context
+    return _epochs(dial) * one
 
 
 @derives(FROM_BASE, "train.micro_batch_rows")

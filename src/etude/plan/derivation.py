@@ -34,11 +34,9 @@ class Facts:
     document_id: int
     longest_example: int | None = None  # tokens of the longest conversation, or pair of them; None: text
     has_pairs: bool = False  # of a chosen and a rejected answer
-    fitting: Callable[[int], int] | None = None  # tokens of conversations that fit into rows of so many
-
-    def tokens_read(self, context: int) -> int:
-        """Return the tokens of one pass through the text in rows of ``context`` tokens."""
-        return self.train_tokens if self.fitting is None else self.fitting(context)
+    packed_rows: Callable[[int], int] | None = (
+        None  # from the context to the rows of one pass over conversations
+    )
 
 
 Derived = Mapping[str, tuple[Any, str]]

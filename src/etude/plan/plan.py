@@ -9,12 +9,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 
+import numpy as np
 from torch import Tensor
 
 from etude.config import NO_BASE, Resolved, Settings
 from etude.data.prepared_data import PreparedData
 from etude.data.reference import ReferenceText
-from etude.data.tokens.packing import longest_example, pieces_of
+from etude.data.tokens.packing import training_rows
 from etude.data.tokens.parts import TokenPart
 from etude.device import (
     Device,
@@ -160,15 +161,7 @@ def plan_on(
     if requested.threads == "auto" and "device.threads" in (derived or {}):
         requested = requested.model_copy(update={"threads": (derived or {})["device.threads"][0]})
     device = choose_device(requested)
-    examples = data.train.examples
-    facts = Facts(
-        data.train.num_tokens,
-        data.tokenizer.vocab_size,
-        data.tokenizer.roles.document_id,
-        None if examples is None else longest_example(data.train),
-        examples is not None and examples.rejected is not None,
-        None if examples is None else lambda context: pieces_of(data.train, context).num_tokens,
-    )
+    facts = _facts_of(data)
     resolution = resolve(settings, facts, device, timed, derived, base)
     device = replace(device, dtype=resolution.settings.device.dtype)
     require_trained(resolution.model, resolution.settings.train.only)
@@ -193,6 +186,27 @@ def plan_on(
             f"{available / 2**30:,.0f}: choose {smaller} train.context or train.micro_batch_rows"
         )
     return plan
+
+
+def _facts_of(data: PreparedData) -> Facts:
+    """Return what the dial needs to know of the text."""
+    examples = data.train.examples
+    longest = rows = None
+    if examples is not None:
+        longest = max(int(np.diff(part.documents).max()) for part in (data.train, data.validation))
+        rows = partial(_packed_rows, data.train)
+    return Facts(
+        data.train.num_tokens,
+        data.tokenizer.vocab_size,
+        data.tokenizer.roles.document_id,
+        longest,
+        examples is not None and examples.rejected is not None,
+        rows,
+    )
+
+
+def _packed_rows(part: TokenPart, context: int) -> int:
+    return len(training_rows(part, context).rows)
 
 
 def require_memory(plan: Plan) -> None:

@@ -44,7 +44,6 @@ def make_plan(
         InputError: no usable text or base model, settings that do not fit together, or less time than a run needs.
     """
     reference_text(settings.train.reference)  # a bad file is reported before the text is read
-    _require_adapter(settings)
     seconds, base = settings.train.seconds, None
     if seconds == "auto" or settings.train.steps != "auto":
         if settings.model.base != NO_BASE:
@@ -52,6 +51,7 @@ def make_plan(
         data, settings, base = _data_with_report(settings, base, console)
         config = None if base is None else base.config
         plan = plan_on(data, settings, base=config)
+        _require_adapter(plan)
         _report_cut_examples(plan, console)
         return replace(plan, base=base), None
     require_time(seconds)
@@ -65,6 +65,7 @@ def make_plan(
         with phases("preparing the text"):
             data, settings, base = _data_with_report(settings, base, console)
     promise = _plan_in_time(data, settings, base, phases, console)
+    _require_adapter(promise.plan)
     if promise.time_left_over > REPORTED_SHARE_LEFT * seconds:
         console.print(
             f"read {most_epochs(promise.plan)} times, this text has nothing more to teach: the run will end about "
@@ -76,9 +77,9 @@ def make_plan(
     return replace(promise.plan, base=base), promise.deadline
 
 
-def _require_adapter(settings: Settings) -> None:
+def _require_adapter(plan: Plan) -> None:
     """Raise InputError for settings of an adapter in a run without one."""
-    train = settings.train
+    train = plan.settings.train
     if not train.lora_rank and (train.lora_alpha != "auto" or train.lora_targets):
         raise InputError(
             "train.lora_alpha and train.lora_targets describe an adapter, and this run has none: add --lora or omit "

@@ -152,6 +152,22 @@ def manifest(plan: Plan) -> dict[str, Any]:
     }
 
 
+def _refuse_changes(changes: Collection[str], origin: str) -> None:
+    """Raise InputError for a changed setting that a fork cannot have."""
+    if "model.base" in changes:
+        raise InputError("a fork keeps its parent's weights: omit --from and --set model.base")
+    if any(key.startswith("train.lora_") for key in changes):
+        raise InputError(
+            f"a fork keeps its parent's adapter, if it has one: begin a new run with --from {quoted(origin)}"
+        )
+    if "data.replay" in changes:
+        raise InputError(
+            f"a fork takes no new samples of a base: omit --replay, or begin a new run with --from {quoted(origin)}"
+        )
+    if any(key.startswith("tokenizer.") for key in changes):
+        raise InputError("a fork keeps its parent's tokenizer: omit --tokenizer and --set tokenizer...")
+
+
 def plan_fork(
     origin: str,
     overrides: Sequence[str],
@@ -205,22 +221,6 @@ def plan_fork(
     if same_text and not accept_record:
         require_record(run, parent.manifest, checkpoint, "fork with what is left of it, with ")
     return plan, _at_checkpoint(parent, checkpoint, same_text, same_length, accept_record)
-
-
-def _refuse_changes(changes: Collection[str], origin: str) -> None:
-    """Raise InputError for a changed setting that a fork cannot have."""
-    if "model.base" in changes:
-        raise InputError("a fork keeps its parent's weights: omit --from and --set model.base")
-    if any(key.startswith("train.lora_") for key in changes):
-        raise InputError(
-            f"a fork keeps its parent's adapter, if it has one: begin a new run with --from {quoted(origin)}"
-        )
-    if "data.replay" in changes:
-        raise InputError(
-            f"a fork takes no new samples of a base: omit --replay, or begin a new run with --from {quoted(origin)}"
-        )
-    if any(key.startswith("tokenizer.") for key in changes):
-        raise InputError("a fork keeps its parent's tokenizer: omit --tokenizer and --set tokenizer...")
 
 
 def _text_of(parent: RunRecord) -> PreparedData | None:

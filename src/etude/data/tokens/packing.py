@@ -16,7 +16,6 @@ from bisect import bisect_left, insort
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from weakref import WeakKeyDictionary
 
 import numpy as np
 import numpy.typing as npt
@@ -48,11 +47,6 @@ class Pieces:
     shortened: int
     dropped: int
 
-    @property
-    def num_tokens(self) -> int:
-        """Number of tokens in the pieces. Two consecutive pieces of one text share a token."""
-        return int(self.lengths.sum()) - int((np.diff(self.numbers) == 0).sum())
-
 
 def pieces_of_example(trained: Mask, turn_ends: Int64 | Sequence[int], context: int) -> list[tuple[int, int]]:
     """Return (first token, number of tokens) of the pieces of an example, each of at most ``context`` + 1 tokens.
@@ -76,26 +70,15 @@ def pieces_of_example(trained: Mask, turn_ends: Int64 | Sequence[int], context: 
     return [(start, length) for start, length in pieces if trained[start + 1 : start + length].any()]
 
 
-_KNOWN: WeakKeyDictionary[TokenPart, dict[tuple[int, bool, int | None], Pieces]] = WeakKeyDictionary()
-
-
 def pieces_of(
     part: TokenPart, context: int, *, whole: bool = False, most_tokens: int | None = None
 ) -> Pieces:
-    """Return the pieces of all examples of a part (:func:`pieces_of_example`), which are kept as long as the part.
+    """Return the pieces of the examples of a part (:func:`pieces_of_example`).
 
     Args:
         whole: drop the examples that would be shortened.
         most_tokens: use only the first examples that have about as many tokens, and at least one.
     """
-    known = _KNOWN.setdefault(part, {})
-    key = (context, whole, most_tokens)
-    if key not in known:
-        known[key] = _pieces(part, *key)
-    return known[key]
-
-
-def _pieces(part: TokenPart, context: int, whole: bool, most_tokens: int | None) -> Pieces:
     examples = _examples(part)
     turns = np.searchsorted(examples.turns, part.documents, side="right")
     found: list[tuple[int, int, int]] = []
@@ -114,11 +97,6 @@ def _pieces(part: TokenPart, context: int, whole: bool, most_tokens: int | None)
         shortened += ends_early
     starts, lengths, numbers = np.array(found, np.int64).reshape(-1, 3).T
     return Pieces(starts, lengths, numbers, shortened, dropped)
-
-
-def longest_example(part: TokenPart) -> int:
-    """Return the tokens of the longest example of a part."""
-    return int(np.diff(part.documents).max())
 
 
 def num_trained(part: TokenPart, pieces: Pieces) -> int:
@@ -226,6 +204,12 @@ class Packing:
         return [int(self.pieces.numbers[piece]) for piece in self.rows[row]]
 
 
+@lru_cache(2)
+def training_rows(part: TokenPart, context: int) -> Packing:
+    """Return the rows of ``part`` for training steps. The plan of a run and its batches share them."""
+    return Packing.of(part, context)
+
+
 def _best_fit(sizes: list[int], capacity: int) -> tuple[tuple[int, ...], ...]:
     """Assign every size to a row, from the largest on, each to the row with the least room that holds it."""
     rows: list[list[int]] = []
@@ -249,7 +233,7 @@ class PackedLoader:
 
     def __init__(self, part: TokenPart, context: int, batch_rows: int, seed: int) -> None:
         self.part, self.context, self.batch_rows, self.seed = part, context, batch_rows, seed
-        self.packing = Packing.of(part, context)
+        self.packing = training_rows(part, context)
 
     def rows(self, step: int) -> tuple[Int64, Int64]:
         """Return (inputs, targets), each (B, T): the whole batch of a step (steps count from 0)."""
