@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import fields
 from typing import Any
 
-from etude.config import NO_BASE, ModelSettings, Resolved, Settings, TokenizerSettings
+from etude.config import NO_BASE, ModelSettings, Resolved, Settings
 from etude.data.reference import BUILT_IN
 from etude.data.tokens.packing import LONGEST_EXAMPLE
 from etude.data.tokens.vocabulary import BASE
@@ -17,6 +17,7 @@ from etude.errors import InputError
 from etude.model.config import ModelConfig
 from etude.plan.cadence import SCORING
 from etude.plan.derivation import Dial, Table, derives, require_whole_parts
+from etude.text_settings import TokenizerSettings
 from etude.train.objectives.preference import PREFERENCE
 from etude.train.rules import Rate, rates_of
 

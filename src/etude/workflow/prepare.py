@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from rich.console import Console
 
-from etude.config import NO_BASE, Settings, TokenizerSettings, get_value, known_keys, with_values
+from etude.config import NO_BASE, Settings, get_value, known_keys, with_values
 from etude.data.prepared_data import PreparedData
 from etude.data.reference import reference_text
 from etude.data.tokens.packing import pieces_of
@@ -25,6 +25,7 @@ from etude.pretrained.base import Base, describe_base, open_base
 from etude.pretrained.chat_tokens import new_tokens, with_chat_template
 from etude.show.lines import format_duration, print_line
 from etude.show.phases import Phases
+from etude.text_settings import TokenizerSettings
 from etude.train.run_text import describe_examples, require_used, text_with_progress, with_objective_of
 from etude.workflow.replay import with_samples
 

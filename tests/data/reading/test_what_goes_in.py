@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from etude.config import DataSettings, known_keys, load_settings
+from etude.config import known_keys, load_settings
 from etude.data.conversations.conversation import SAMPLED
 from etude.data.conversations.formats import CONVERSATION_KEYS, example_of, is_conversation
 from etude.data.corpus.combining import MAX_MARKS
@@ -22,6 +22,7 @@ from etude.data.reading.options import DELIMITERS, ReadingOptions, codec_of
 from etude.data.reading.piece import MAX_ROW_CHARS
 from etude.run import RunFolder
 from etude.run.weight_files import ADAPTER_CONFIG, ADAPTER_WEIGHTS
+from etude.text_settings import DataSettings
 from etude.train.run_text import text_with_progress
 
 PAGE = (Path(__file__).parents[3] / "docs" / "what-goes-in.md").read_text()
