@@ -139,20 +139,18 @@ def _trained_of(kind: str, mask: str) -> str:
 def require_used(settings: Settings, data: PreparedData, keys: Collection[str] | None = None) -> None:
     """Raise InputError for a setting of the user that has no effect on these data; with ``keys``, one of these."""
     usual = Settings()
-    reasons = {
-        "train.beta": "--beta is for pairs of answers (DPO): give rows with prompt, chosen and rejected, or omit it",
-        "data.mask": (
+    reasons = {}
+    if settings.train.objective != PREFERENCE:
+        reasons["train.beta"] = (
+            "--beta is for pairs of answers (DPO): give rows with prompt, chosen and rejected, or omit it"
+        )
+    if data.train.examples is None:
+        reasons["data.mask"] = (
             "data.mask chooses among the tokens of conversations, and this is plain text: give rows with messages, or "
             "omit it"
-        ),
-    }
-    used = {
-        "train.beta": settings.train.objective == PREFERENCE,
-        "data.mask": data.train.examples is not None,
-    }
+        )
     for key, reason in reasons.items():
-        changed = get_value(settings, key) != get_value(usual, key)
-        if changed and not used[key] and (keys is None or key in keys):
+        if (keys is None or key in keys) and get_value(settings, key) != get_value(usual, key):
             raise InputError(reason)
 
 

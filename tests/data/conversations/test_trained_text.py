@@ -118,6 +118,12 @@ def test_special_tokens_that_the_library_finds_only_with_a_blank_before_are_refu
         encoded(tokenizer, FORMATS["messages"])
 
 
+def test_a_character_without_a_token_is_text(tmp_path: Path) -> None:
+    tokenizer = opened(tmp_path, BY_NAME["chatml"], "pieces")
+    result = encoded(tokenizer, {"question": "猫?", "answer": "b"})
+    assert tokenizer.backend.token_to_id("<unk>") in result.ids
+
+
 def test_an_end_of_turn_that_is_not_special_in_its_file_is_one_token(tmp_path: Path) -> None:
     from transformers import AutoTokenizer
 

@@ -188,21 +188,23 @@ class _Copy:
             except ValueError as error:
                 raise InputError(f"the tokenizer cannot encode conversations ({shown(str(error))})") from None
         self.ids = {self.backend.token_to_id(name): number for name, number in originals.items()}
-        self.names = set(names.values())
-        self.special = {number for name, number in originals.items() if name in self.names}
+        self.roles = {tokenizer.roles.document_id, *tokenizer.roles.stop_ids}
+        special = set(names.values())
+        self.special = {name: number for name, number in originals.items() if name in special}
 
     def encode(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
         """Return the tokens of a text, as ids of the original, and where each begins and ends.
 
         Raises:
-            InputError: the tokenizer's rules read ordinary text as a special token, or a special token as text.
+            InputError: the tokenizer's rules read ordinary text as a token with a role, or a special token as text.
         """
         with failures_in_one_line():
             encoding = self.backend.encode(text, add_special_tokens=False)
         ids = [self.ids.get(number, number) for number in encoding.ids]
-        written = sum(text.count(name) for name in self.names)
-        if sum(number in self.special for number in ids) != written:
-            raise InputError("the tokenizer confuses special tokens with ordinary text: use another base")
+        used = set(text)
+        for name, number in self.special.items():
+            if (number in self.roles or name[0] in used) and ids.count(number) != text.count(name):
+                raise InputError("the tokenizer confuses special tokens with ordinary text: use another base")
         return ids, list(encoding.offsets)
 
 

@@ -139,6 +139,7 @@ def askings_of(
     template = template_of(tokenizer)
     added = tokenizer.backend.get_added_tokens_decoder()
     special = frozenset({tokenizer.roles.document_id, *(i for i, token in added.items() if token.special)})
+    forms = (False, True) if got_chatml(tokenizer) else (False,)
     askings: list[Asking] = []
     skipped: Counter[str] = Counter()
     for at, question in enumerate(questions):
@@ -146,7 +147,7 @@ def askings_of(
         asking = Asking(question, other, training.similar[at], special)
         try:
             for answer in (question.answer, *([] if other is None else [other])):
-                for plain in (False, True) if got_chatml(tokenizer) else (False,):
+                for plain in forms:
                     asking.tokens(answer, 0, tokenizer, template, room, plain)
         except InputError as error:
             skipped[str(error)] += 1

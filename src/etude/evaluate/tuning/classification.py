@@ -6,13 +6,12 @@ Training questions whose answers are a few short ones that repeat are a classifi
 from __future__ import annotations
 
 import math
-import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from etude.evaluate.tuning.held_out import Question, comparable
-from etude.evaluate.tuning.prompting import is_right
+from etude.evaluate.tuning.prompting import is_right, words_of
 
 MOST_LABELS = 20
 LABEL_WORDS = 5
@@ -21,15 +20,14 @@ FEWEST_REPEATS = 3
 """Fewest training questions for each label, on average."""
 COMMONEST = "always the commonest answer"
 NAIVE_BAYES = "naive Bayes on words"
-_WORD = re.compile(r"\w+")
 
 
 @dataclass(frozen=True)
 class Null:
-    """A rule that needs no language model, and whether it answers each question right; None: not compared."""
+    """A rule that needs no language model, and whether it answers each question right."""
 
     name: str
-    exact: tuple[bool | None, ...]
+    exact: tuple[bool, ...]
 
 
 @dataclass
@@ -47,7 +45,7 @@ class Labels:
             self.possible = False
         if self.possible:
             self.questions[label] += 1
-            self.words.setdefault(label, Counter()).update(_words(asked))
+            self.words.setdefault(label, Counter()).update(words_of(asked))
 
     def counted(self, questions: Iterable[Question]) -> Iterator[Question]:
         """Yield training questions, and count each."""
@@ -73,7 +71,7 @@ class Labels:
     def likeliest(self, asked: str) -> str:
         """Return the likeliest label of a question by multinomial naive Bayes, each word counted once more."""
         vocabulary = {word for counts in self.words.values() for word in counts}
-        known = [word for word in _words(asked) if word in vocabulary]
+        known = [word for word in words_of(asked) if word in vocabulary]
 
         def log_probability(label: str) -> float:
             counts = self.words[label]
@@ -83,7 +81,3 @@ class Labels:
             )
 
         return max(self.words, key=log_probability)
-
-
-def _words(text: str) -> list[str]:
-    return _WORD.findall(text.casefold())

@@ -110,8 +110,13 @@ def _answers(example: Example) -> list[str]:
     return [example.messages[number].content for number in example.trained_turns()]
 
 
+def words_of(text: str) -> list[str]:
+    """Return the words of a text, without case and punctuation."""
+    return _WORD.findall(text.casefold())
+
+
 def _parts(text: str) -> frozenset[str]:
-    words = _WORD.findall(text.casefold())
+    words = words_of(text)
     return frozenset((*words, *map(" ".join, itertools.pairwise(words))))
 
 
