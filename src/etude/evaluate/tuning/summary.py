@@ -92,6 +92,38 @@ class TextCost:
 
 
 @dataclass(frozen=True)
+class ProbeCost:
+    """The share of right answers to one probe before and after, and the change, paired by item.
+
+    Attributes:
+        asks: what is asked, in a sentence.
+        chance: the share that guessing gets right.
+        digest: of the items.
+    """
+
+    title: str
+    asks: str
+    chance: float
+    num_items: int
+    digest: str
+    base: Estimate
+    tuned: Estimate
+    change: Estimate
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "name": self.title,
+            "asks": self.asks,
+            "chance": self.chance,
+            "items": self.num_items,
+            "digest": self.digest,
+            "base": estimate_to_json(self.base),
+            "tuned": estimate_to_json(self.tuned),
+            "change": estimate_to_json(self.change),
+        }
+
+
+@dataclass(frozen=True)
 class TuningReport:
     """What a tuning gained and what it cost at one step.
 
@@ -103,6 +135,7 @@ class TuningReport:
         systems: the base without a prompt first, the tuned model last.
         best: the number of examples in the best prompt of the base.
         decoding: the dtype in which the questions were answered.
+        probes: general abilities before and after; none if they were not asked.
     """
 
     step: int
@@ -119,6 +152,7 @@ class TuningReport:
     texts: tuple[TextCost, ...]
     verdict: Verdict
     decoding: str
+    probes: tuple[ProbeCost, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Return the line of tuning.jsonl."""
@@ -139,6 +173,7 @@ class TuningReport:
             "systems": [system.to_json() for system in self.systems],
             "best_examples": self.best,
             "texts": [text.to_json() for text in self.texts],
+            "probes": [probe.to_json() for probe in self.probes],
             "verdict": {
                 "claims": verdict.claims,
                 "measure": verdict.measure,
