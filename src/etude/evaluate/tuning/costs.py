@@ -1,8 +1,8 @@
 """What a tuning costs elsewhere: bits per byte on the reference texts, and probes of general abilities.
 
 The probes are made from tales of the package and from random letters, so they need neither a run's history nor a text
-of the user: recall of names, closing quotes, the order of a passage, induction, each against a wrong continuation. The
-base and the tuned model answer the same items; an item that the training examples contain is not asked.
+of the user: a copied string, the recall of a name, a closing quote, what only a distant sentence decides. Each stands
+beside a wrong text. Both models answer the same items; what the training examples contain is not asked.
 """
 
 from __future__ import annotations
@@ -25,10 +25,12 @@ from etude.evaluate.tuning.asking import Respondent, TextBits
 from etude.evaluate.tuning.examined import Counted
 from etude.evaluate.tuning.summary import ProbeCost, TextCost, cost_of
 
-ITEMS = 32
+ABILITIES = ("induction", "entity recall", "far context", "closure")
+"""The probes that are asked."""
+ITEMS = 20
 """Most items of a probe."""
-ITEM_CHARS = 160
-"""Most characters of an item: a model of 135 M parameters answers all probes in some seconds."""
+ITEM_CHARS = 96
+"""Most characters of an item. All probes together are then about as long as the reference texts."""
 TALES_SEED, TALES_BYTES = 1, 60_000
 SHARE_OF_TIME = 0.25
 """Share of the time that is left which the probes may take of both models."""
@@ -89,11 +91,10 @@ def general_probes(corpus: Corpus) -> tuple[Probe, ...]:
             yield from Example.from_json(document.decode("utf-8")).texts()
 
     try:
-        return text_probes(
-            training, _tales(), seed=TALES_SEED, max_items=ITEMS, context_chars=ITEM_CHARS
-        ).probes
+        made = text_probes(training, _tales(), seed=TALES_SEED, max_items=ITEMS, context_chars=ITEM_CHARS)
     except InputError:  # no probe is left
         return ()
+    return tuple(probe for probe in made.probes if probe.name in ABILITIES)
 
 
 @lru_cache(1)

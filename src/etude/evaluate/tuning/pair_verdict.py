@@ -130,7 +130,7 @@ def _words(
         ]
     won = [sum(value == 1 for value in scores.won) for scores in (tuned, base)]
     words.append(
-        f"the chosen answer is the more probable one in {won[0]} of {count} pairs, in {won[1]} for the base"
+        f"the chosen answer is the more probable one in {won[0]} of {count} pairs, with the base in {won[1]}"
     )
     if BOTH_FELL in claims:
         words.append(

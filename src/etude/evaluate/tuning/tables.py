@@ -23,6 +23,10 @@ HEADINGS = (
     *("loss (95 %)", "right (95 %)", "ended by itself", "copied", "wrong copies"),
     "own answer over another's",
 )
+PROBES_NOTE = (
+    "abilities: probes that have nothing to do with the tuning; both models answered the same items, and the verdict "
+    "does not count them"
+)
 PAIR_HEADINGS = (
     "chosen one more probable (95 %)",
     "gained",
@@ -42,6 +46,7 @@ def print_reports(reports: Sequence[TuningReport | PairsReport], as_json: bool, 
     console.print(texts_table(reports))
     if reports[-1].probes:
         console.print(probes_table(reports[-1].probes))
+        print_line(console, PROBES_NOTE)
     for line in lines_of_pairs(of_pairs) if of_pairs else lines_of(others):
         print_line(console, line)
 
