@@ -13,7 +13,8 @@ from etude.data.corpus.corpus import Corpus, build_corpus
 from etude.data.reading.options import ReadingOptions
 from etude.data.reading.sources import open_sources
 from etude.data.tokens.published import model_tokenizer
-from etude.evaluate.tuning.report import Base, TunedRun
+from etude.evaluate.tuning.examined import Base
+from etude.evaluate.tuning.report import TunedRun
 from etude.model.folder import load_model_folder, save_model_folder
 from etude.pretrained.load_model import load_trained
 

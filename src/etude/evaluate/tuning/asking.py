@@ -206,16 +206,17 @@ class Respondent:
             for asking in askings
         ]
         kind = "questions in plain text" if plain else "questions"
-        content = self._saved([kind, request], lambda: self._ask(askings, examples, plain))
+        content = self.saved([kind, request], lambda: self._ask(askings, examples, plain))
         self.dtypes.add(content["dtype"])
         return [Result(**row) for row in content["results"]]
 
     def read(self, text: ReferenceText) -> TextBits:
         """Return the bits of a reference text."""
-        content = self._saved(["text", text.digest], lambda: self._read(text))
+        content = self.saved(["text", text.digest], lambda: self._read(text))
         return TextBits(tuple(content["bits"]), tuple(content["sizes"]))
 
-    def _saved(self, request: Any, compute: Callable[[], Any]) -> Any:
+    def saved(self, request: Any, compute: Callable[[], Any]) -> Any:
+        """Return what was computed for a request to this model (plain values), computing it if it is not known."""
         parts = Parts(self.within, key_of([self._model, request]), 1)
         known = parts.load(0)
         if known is None:

@@ -95,6 +95,38 @@ class TextCost:
 
 
 @dataclass(frozen=True)
+class ProbeCost:
+    """The share of right answers to one probe before and after, and the change, paired by item.
+
+    Attributes:
+        asks: what is asked, in a sentence.
+        chance: the share that guessing gets right.
+        digest: of the items.
+    """
+
+    title: str
+    asks: str
+    chance: float
+    num_items: int
+    digest: str
+    base: Estimate
+    tuned: Estimate
+    change: Estimate
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "name": self.title,
+            "asks": self.asks,
+            "chance": self.chance,
+            "items": self.num_items,
+            "digest": self.digest,
+            "base": estimate_to_json(self.base),
+            "tuned": estimate_to_json(self.tuned),
+            "change": estimate_to_json(self.change),
+        }
+
+
+@dataclass(frozen=True)
 class TuningReport:
     """What a tuning gained and what it cost at one step.
 
@@ -109,6 +141,7 @@ class TuningReport:
         answers: how many different answers the asked questions have.
         form: how the base was asked.
         nulls: of a classification, the share of right answers of rules without a language model, by name.
+        probes: general abilities before and after; none if they were not asked.
     """
 
     step: int
@@ -128,6 +161,7 @@ class TuningReport:
     answers: int
     form: Form = "chat template"
     nulls: tuple[tuple[str, Estimate], ...] = ()
+    probes: tuple[ProbeCost, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Return the line of tuning.jsonl."""
@@ -151,6 +185,7 @@ class TuningReport:
             "form": self.form,
             "nulls": [{"name": name, "exact": estimate_to_json(share)} for name, share in self.nulls],
             "texts": [text.to_json() for text in self.texts],
+            "probes": [probe.to_json() for probe in self.probes],
             "verdict": {
                 "claims": verdict.claims,
                 "measure": verdict.measure,

@@ -195,9 +195,9 @@ def _against(
     right = sum(value is True for value in null.exact)
     if p_worse <= LEVEL:
         beaten = f"beaten by {null.name}"
-        return beaten, [f"{beaten}, which gets {right} of {count} right (p {_p(p_worse)})"]
+        return beaten, [f"{beaten}, which gets {right} of {count} right (p {p_words(p_worse)})"]
     than = "better than" if p_better <= LEVEL else "no better than"
-    return "", [f"{than} {null.name}, which gets {right} of {count} right (p {_p(p_better)})"]
+    return "", [f"{than} {null.name}, which gets {right} of {count} right (p {p_words(p_better)})"]
 
 
 def _contrast_gain(groups: Sequence[str], before: Paired, after: Paired) -> Floats:
@@ -251,22 +251,26 @@ def _sentence(
             parts.append(f"{FORM}: {_of_form(p_values)}, but the answers are no better")
         elif facts and help_ != "better than prompting":
             p = p_values["better than the base without a prompt"]
-            parts.append(f"it learned what the base does not answer without a prompt (p {_p(p)})")
+            parts.append(f"it learned what the base does not answer without a prompt (p {p_words(p)})")
         elif not facts:
             parts.append(NOTHING)
-    parts += beside
-    if forgot:
-        costs = (
-            f"{rise.name} by {rise.rise.value:+.3f} ({rise.rise.interval.low:+.3f} to "
-            f"{rise.rise.interval.high:+.3f}) bits per byte"
-            for rise in forgot
-        )
-        parts.append(f"{FORGOT}: it predicts worse {' and '.join(costs)}")
-    return "; ".join(parts)
+    return "; ".join([*parts, *beside, *words_of_cost(forgot)])
+
+
+def words_of_cost(forgot: Sequence[Rise]) -> list[str]:
+    """Return what was forgotten in words; none if nothing was."""
+    costs = (
+        f"{rise.name} by {rise.rise.value:+.3f} ({rise.rise.interval.low:+.3f} to "
+        f"{rise.rise.interval.high:+.3f}) bits per byte"
+        for rise in forgot
+    )
+    return [f"{FORGOT}: it predicts worse {' and '.join(costs)}"] if forgot else []
 
 
 def _comparison(help_: Help, measure: str, p_values: dict[str, float], best: Paired, tuned: Paired) -> str:
-    p = _p(p_values["worse than prompting" if help_ == "worse than prompting" else "better than prompting"])
+    p = p_words(
+        p_values["worse than prompting" if help_ == "worse than prompting" else "better than prompting"]
+    )
     if measure == "exact answers":
         right = [sum(value is True for value in system.exact) for system in (tuned, best)]
         count = sum(value is not None for value in tuned.exact)
@@ -284,14 +288,17 @@ def _of_form(p_values: dict[str, float]) -> str:
     parts = []
     if p_values["lower loss on held-out answers"] <= LEVEL:
         parts.append(
-            f"the loss on held-out answers fell (p {_p(p_values['lower loss on held-out answers'])})"
+            f"the loss on held-out answers fell (p {p_words(p_values['lower loss on held-out answers'])})"
         )
     if p_values["more answers end by themselves"] <= LEVEL:
-        parts.append(f"more answers end by themselves (p {_p(p_values['more answers end by themselves'])})")
+        parts.append(
+            f"more answers end by themselves (p {p_words(p_values['more answers end by themselves'])})"
+        )
     return " and ".join(parts)
 
 
-def _p(value: float) -> str:
+def p_words(value: float) -> str:
+    """Return a p-value as it is printed."""
     return "< 0.001" if value < 0.001 else f"= {value:.3f}"
 
 
