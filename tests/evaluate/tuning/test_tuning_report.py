@@ -277,6 +277,7 @@ def test_a_base_without_a_template_is_asked_in_its_better_form(
 ) -> None:
     monkeypatch.setattr(asking_module, "has_fast_bf16", lambda kind: False)
     run = make_run(tmp_path, template=CHATML_SOURCE)
+    run.askings, run.trial, run.texts = run.askings[:3], run.trial[:3], ()
     report = run.report(checkpoint(run, 4))
     shown = {shot.asked for asking in run.trial for shot in asking.shots}
     assert shown.isdisjoint(asking.question.asked for asking in run.trial)
